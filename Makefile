@@ -1,0 +1,80 @@
+# Everything one does with a checkout. `make` alone lists it.
+
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+# The first Python that is 3.11 or newer and can make environments; `make PYTHON=...` overrides.
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+endif
+
+BIN := .venv/bin
+READY := .venv/ready
+PYTHON_CODE = $(wildcard src tests benchmarks examples setup.py)
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+.PHONY: setup
+setup: $(READY) ## make .venv with everything that the lock names
+
+# The stamp comes last, so a set-up that was cut short is begun again.
+$(READY): requirements.lock pyproject.toml $(wildcard setup.py native/*)
+	@test -n "$(PYTHON)" || { echo "bothends needs Python 3.11 or newer with venv (Debian: python3-venv)" >&2; exit 1; }
+	@echo "setting up .venv with $(PYTHON)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: demo
+demo: $(READY) ## see it work
+	@$(BIN)/bothends demo
+
+.PHONY: check
+check: format lint types test ## what CI runs: format, lint, types, test
+
+.PHONY: format
+format: $(READY) ## is the code formatted?
+	@$(BIN)/ruff format --quiet --check $(PYTHON_CODE) || { $(BIN)/ruff format --check $(PYTHON_CODE); exit 1; }
+
+.PHONY: lint
+lint: $(READY) ## does ruff find mistakes?
+	@$(BIN)/ruff check --quiet $(PYTHON_CODE)
+
+.PHONY: types
+types: $(READY) ## does mypy --strict agree?
+	@$(BIN)/mypy --no-error-summary $(PYTHON_CODE)
+
+.PHONY: test
+test: $(READY) ## run the tests, on all processors
+	@$(BIN)/pytest -q -n auto --dist worksteal
+
+.PHONY: slow
+slow: $(READY) ## run the slow tests
+	@$(BIN)/pytest -q -n auto --dist worksteal -m slow
+
+.PHONY: fmt
+fmt: $(READY) ## format the code, and mend what ruff can mend
+	@$(BIN)/ruff format --quiet $(PYTHON_CODE)
+	@$(BIN)/ruff check --quiet --fix $(PYTHON_CODE)
+
+.PHONY: bench
+bench: $(READY) ## measure what the README's figures come from
+	@$(BIN)/python -m benchmarks
+
+# Only the public index speaks here, whatever this machine's pip is set to: the hashes hold everywhere.
+.PHONY: lock
+lock: $(READY) ## resolve requirements.lock anew
+	@PIP_CONFIG_FILE=/dev/null PIP_INDEX_URL= PIP_EXTRA_INDEX_URL= PIP_FIND_LINKS= \
+		$(BIN)/pip-compile --upgrade --output-file requirements.lock pyproject.toml
+
+.PHONY: clean
+clean: ## remove what was made, .venv too
+	@rm -rf .venv build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find src tests $(wildcard benchmarks examples) -name __pycache__ -type d -prune -exec rm -rf {} +
