@@ -90,19 +90,18 @@ def imports_of(tree: ast.Module, importer: str, *, package: bool) -> Iterator[tu
         elif isinstance(node, ast.ImportFrom):
             start = here[: len(here) - node.level + 1] if node.level else []
             base = ".".join([*start, *(node.module.split(".") if node.module else [])])
-            names = [f"{base}.{alias.name}" for alias in node.names]
+            names = [module_or_holder(base, alias.name) for alias in node.names]
         else:
             continue
         for name in names:
             if name == "bothends" or name.startswith("bothends."):
-                yield node.lineno, module_of(name.removeprefix("bothends").removeprefix("."))
+                yield node.lineno, name.removeprefix("bothends").removeprefix(".") or "__init__"
 
 
-def module_of(dotted: str) -> str:
-    """The module that a dotted name is, or stands in: `errors.PeerError` is in `errors`."""
-    while dotted and dotted not in KNOWN and dotted not in RANKS:
-        dotted = dotted.rpartition(".")[0]
-    return dotted or "__init__"
+def module_or_holder(base: str, name: str) -> str:
+    """What `from base import name` imports: the module of that name, or the base that holds the name."""
+    whole = f"{base}.{name}"
+    return whole if whole.removeprefix("bothends.") in {*KNOWN, *RANKS} else base
 
 
 def objection(importer: str, imported: str) -> str:
@@ -112,6 +111,8 @@ def objection(importer: str, imported: str) -> str:
         return ""
     if unit == "__init__" and other not in EXPORTED:
         return "the package's __init__ exports only " + ", ".join(sorted(EXPORTED))
+    if other not in RANKS:
+        return f"{other!r} has no rank"
     if imported not in NARROWED.get(unit, {}).get(other, {imported}):
         return f"{unit} may import only {sorted(NARROWED[unit][other])} of {other}"
     if RANKS[other] >= RANKS[unit] and other not in SAME_RANK.get(unit, set()):
