@@ -1,0 +1,63 @@
+"""What every verb shows alike: notes and errors on stderr, colour only where it is wanted.
+
+1. Results go to stdout, everything else to stderr, so that a pipe carries results only.
+2. Colour is for a terminal, unless NO_COLOR says no (no-color.org) or TERM is "dumb".
+3. An error is one line. Whatever may hold a peer's bytes has been through `text.escape` before.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final, TextIO
+
+# Select Graphic Rendition (ECMA-48, 8.3.117), by what it is used for.
+_STYLES: Final = {"error": "31", "quiet": "2", "strong": "1", "good": "32", "warning": "33"}
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether someone looks at it. A stream that the caller closed before we began is None."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed since
+        return False
+
+
+def has_colour(stream: TextIO | None) -> bool:
+    """Whether to colour what is written to it."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def styled(text: str, style: str, stream: TextIO | None) -> str:
+    """The text in a style ("error", "quiet", "strong", "good", "warning"), if the stream has colour."""
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if has_colour(stream) else text
+
+
+def note(text: str, style: str = "quiet") -> None:
+    """One line for whoever watches: stderr, so that no result is mixed with it."""
+    if sys.stderr is not None:
+        print(styled(text, style, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def error(text: str) -> None:
+    """What went wrong, in one line that says who speaks."""
+    if sys.stderr is not None:
+        line = " ".join(text.split("\n"))
+        print(f"{styled('bothends:', 'error', sys.stderr)} {line}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def prepare_streams() -> None:
+    """Let no character that the locale can't write end the program: it is shown by its number."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def abandon_stdout() -> None:
+    """Nobody reads stdout any more: what is still buffered goes nowhere, and complains to nobody."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+    finally:
+        os.close(nowhere)

@@ -1,0 +1,193 @@
+"""The command line's frame: what it imports, what it says, and what it leaves with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import click
+import pytest
+
+from bothends.cli import main, terminal
+from bothends.errors import SystemRefused, TimeLimit, Unavailable
+
+
+def bothends(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the program, as a shell would, with no terminal in sight."""
+    return subprocess.run(
+        [sys.executable, "-m", "bothends", *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+        timeout=30,
+        check=False,
+    )
+
+
+def test_help_imports_no_verb_and_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from bothends.cli.main import run\n"
+        "status = run(['--help'])\n"
+        "print(*sys.modules, file=sys.stderr)\n"
+        "sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    imported = set(done.stderr.split())
+    heavy = {"rich", "prompt_toolkit", "asyncio", "uvloop", "ssl", "importlib.metadata"}
+    assert not imported & heavy
+    assert {name for name in imported if name.startswith("bothends.cli.")} == {
+        "bothends.cli.main",
+        "bothends.cli.terminal",
+    }
+
+
+def test_help_lists_every_verb_of_the_table() -> None:
+    done = bothends("--help")
+    assert done.returncode == 0
+    for verb, (_, line) in main.VERBS.items():
+        assert f"  {verb}" in done.stdout
+        assert line in done.stdout
+
+
+def test_without_a_verb_help_is_shown_and_it_is_a_mistake() -> None:
+    done = bothends()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Usage: bothends" in done.stderr
+
+
+def test_version() -> None:
+    done = bothends("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("bothends 0.")
+
+
+def test_an_unknown_verb_names_the_nearest() -> None:
+    done = bothends("conect")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr == "bothends: there is no verb 'conect'; did you mean 'connect'?; see bothends --help\n"
+    )
+
+
+def test_a_wrong_option_is_one_line() -> None:
+    done = bothends("--versio")
+    assert done.returncode == 2
+    assert done.stderr.startswith("bothends: no such option '--versio'")
+    assert done.stderr.endswith("see bothends --help\n")
+    assert done.stderr.count("\n") == 1
+
+
+Raiser = Callable[[BaseException], None]
+
+
+@pytest.fixture
+def verb_that_raises(monkeypatch: pytest.MonkeyPatch) -> Raiser:
+    """Make `bothends serve` a verb that raises what it is given."""
+
+    def give(error: BaseException) -> None:
+        @click.command
+        def verb() -> NoReturn:
+            raise error
+
+        monkeypatch.setattr(main.Verbs, "get_command", lambda *_: verb)
+
+    return give
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (SystemRefused("connect", "tcp://h:1", 111), 1, "cannot connect tcp://h:1: ECONNREFUSED"),
+        (Unavailable("open", "sctp://h:1", 93), 69, "cannot open sctp://h:1: EPROTONOSUPPORT"),
+        (TimeLimit("tcp://h:1", "connecting", 2.0), 124, "time limit of 2 s passed while connecting"),
+        (ValueError("odd\nthing"), 70, "a mistake in bothends itself: ValueError: odd thing"),
+        (click.UsageError("No such thing."), 2, "no such thing; see bothends serve --help"),
+        (click.ClickException("No."), 1, "bothends: no"),
+    ],
+)
+def test_an_error_is_one_line_and_its_exit_status(
+    verb_that_raises: Raiser, error: Exception, status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb_that_raises(error)
+    assert main.run(["serve"]) == status
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert line in shown.err
+    assert shown.err.startswith("bothends: ")
+    assert shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), 130), (click.Abort(), 130), (click.exceptions.Exit(7), 7)]
+)
+def test_leaving_early_is_silent(
+    verb_that_raises: Raiser, error: BaseException, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb_that_raises(error)
+    assert main.run(["serve"]) == status
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_traceback_is_there_for_whoever_asks(
+    verb_that_raises: Raiser, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verb_that_raises(ValueError("odd"))
+    monkeypatch.setenv("BOTHENDS_DEBUG", "1")
+    assert main.run(["serve"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_ends_us_quietly() -> None:
+    # 100,000 lines are more than any pipe holds: the reader is gone while we still write.
+    code = (
+        "import click, sys\n"
+        "from bothends.cli import main\n"
+        "verb = click.command(lambda: [print(number) for number in range(100_000)] and None)\n"
+        "main.Verbs.get_command = lambda *_: verb\n"
+        "sys.argv = ['bothends', 'serve']\n"
+        "main.main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "0\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(30) == 128 + signal.SIGPIPE
+
+
+class Terminal:
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+    ],
+)
+def test_colour_is_for_terminals_that_want_it(
+    environment: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    stream = Terminal()
+    assert (terminal.styled("x", "error", stream) != "x") == coloured  # type: ignore[arg-type]
+    assert terminal.styled("x", "error", None) == "x"
