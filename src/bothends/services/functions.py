@@ -1,0 +1,355 @@
+"""A service from one function: `@message`, `@stream` and `@datagram`.
+
+    @message
+    def shout(message: bytes) -> bytes:
+        return message.upper()
+
+| decorator | on connections | on datagram sockets |
+|---|---|---|
+| `@message` | each message that the framing finds: each line, without its end | each whole datagram |
+| `@stream` | each chunk, as it comes | refused |
+| `@datagram` | refused | each whole datagram |
+
+1. The function takes bytes and returns what to answer, or None for no answer. If it takes a second
+   parameter it is given the `Peer` too. That is found out once, when it is decorated.
+2. The decorated name is a `Service` that can still be called as the plain function.
+3. A message over the limit (64 KiB unless told: `@message(limit=...)`) ends that conversation, and so
+   does an exception. What was answered before it is still sent, whether it came in the same chunk or
+   not: how a stream is cut never changes what is said.
+4. Where messages arrive whole anyway (seqpacket) the framing has nothing to do, and does nothing.
+
+`@stream` also takes a subclass of `Conversation`, of which it makes one for each connection.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+
+from bothends.errors import MessageTooLong, ServiceError
+from bothends.framing import DEFAULT_LIMIT, Decoder, Framing, Lines
+from bothends.services.base import Conversation, Peer, Post, Service
+
+Plain: TypeAlias = Callable[[bytes], bytes | None]
+WithPeer: TypeAlias = Callable[[bytes, Peer], bytes | None]
+
+P = ParamSpec("P")
+C = TypeVar("C", bound=Conversation)
+
+
+class FunctionService(Service, Generic[P]):
+    """A service made of a function; calling it calls the function.
+
+    `name` is the function's, `summary` the first line of its docstring.
+    """
+
+    def __init__(self, function: Callable[P, bytes | None]) -> None:
+        functools.update_wrapper(self, function)
+        self.name = _name_of(function)
+        self.summary = _first_line(function)
+        self._function = function
+        self._takes_peer = _takes_peer(function, self.name)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> bytes | None:
+        return self._function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<service {self.name}>"
+
+    def open(self, peer: Peer, post: Post) -> Conversation:
+        return _Chunks(self.name, self._for(peer))
+
+    def answer(self, datagram: bytes, peer: Peer) -> bytes | None:
+        return _checked(self.name, self._for(peer)(datagram))
+
+    def _for(self, peer: Peer) -> Plain:
+        """The function as one of bytes only, for this peer."""
+        function: Callable[..., bytes | None] = self._function
+        return (lambda data: function(data, peer)) if self._takes_peer else function
+
+
+class MessageService(FunctionService[P]):
+    """What `@message` makes."""
+
+    def __init__(self, function: Callable[P, bytes | None], framing: Framing) -> None:
+        super().__init__(function)
+        self._framing = framing
+
+    def open(self, peer: Peer, post: Post) -> Conversation:
+        if peer.boundaries:
+            return _Chunks(self.name, self._for(peer))
+        return _Messages(self.name, self._for(peer), self._framing)
+
+
+class StreamService(FunctionService[P]):
+    """What `@stream` makes of a function."""
+
+    datagrams = False
+
+
+class DatagramService(FunctionService[P]):
+    """What `@datagram` makes."""
+
+    streams = False
+
+
+class ConversationService(Service, Generic[C]):
+    """What `@stream` makes of a subclass of `Conversation`; calling it makes one."""
+
+    datagrams = False
+
+    def __init__(self, kind: type[C]) -> None:
+        functools.update_wrapper(self, kind, updated=())
+        self.name = kind.__name__
+        self.summary = _first_line(kind)
+        if inspect.isabstract(kind):
+            missing = ", ".join(sorted(kind.__abstractmethods__))
+            raise ServiceError(self.name, f"it lacks {missing}", "a conversation needs receive(self, data)")
+        self._kind: Callable[..., C] = kind
+        self._takes_peer = _takes_peer(kind, self.name, given=0)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> C:
+        return self._kind(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<service {self.name}>"
+
+    def open(self, peer: Peer, post: Post) -> Conversation:
+        return self._kind(peer) if self._takes_peer else self._kind()
+
+
+class _Chunks(Conversation):
+    """The function is called for each chunk. Its exceptions pass: nothing else is in that answer."""
+
+    def __init__(self, name: str, function: Plain) -> None:
+        self._name = name
+        self._function = function
+
+    def receive(self, data: bytes) -> bytes:
+        return _checked(self._name, self._function(data)) or b""
+
+
+class _Messages(Conversation):
+    """The function is called for each message of a stream."""
+
+    def __init__(self, name: str, function: Plain, framing: Framing) -> None:
+        self._name = name
+        self._function = function
+        self._decoder: Decoder = framing.decoder()
+        # Lines are joined, not encoded one by one: that saves a copy of each.
+        self._encode = None if type(framing) is Lines else framing.encode
+
+    def receive(self, data: bytes) -> bytes:
+        try:
+            messages = self._decoder.feed(data)
+        except MessageTooLong as error:
+            return self._too_long(error)
+        return self._answers(messages)
+
+    def end(self) -> bytes:
+        try:
+            messages = self._decoder.end()
+        except MessageTooLong as error:
+            return self._too_long(error)
+        return self._answers(messages)
+
+    def _too_long(self, error: MessageTooLong) -> bytes:
+        answers = self._answers(error.before)
+        if not self.done:
+            self._give_up(error)
+        return answers
+
+    def _answers(self, messages: Sequence[bytes]) -> bytes:
+        answers: list[bytes] = []
+        function, encode = self._function, self._encode
+        try:
+            for message in messages:
+                answer = function(message)
+                if type(answer) is not bytes:
+                    answer = _checked(self._name, answer)
+                    if answer is None:
+                        continue
+                answers.append(answer if encode is None else encode(answer))
+        except Exception as error:
+            self._give_up(error)
+        if encode is None and answers:
+            answers.append(b"")  # so that the last line ends too
+            return b"\n".join(answers)
+        return b"".join(answers)
+
+    def _give_up(self, error: Exception) -> None:
+        self.done = True
+        self.failure = error
+
+
+class _Message(Protocol):
+    """What `@message(...)` gives: a decorator."""
+
+    @overload
+    def __call__(self, function: Plain, /) -> MessageService[[bytes]]: ...
+    @overload
+    def __call__(self, function: WithPeer, /) -> MessageService[[bytes, Peer]]: ...
+
+
+class _Stream(Protocol):
+    """What `@stream()` gives: a decorator."""
+
+    @overload
+    def __call__(self, function: type[C], /) -> ConversationService[C]: ...
+    @overload
+    def __call__(self, function: Plain, /) -> StreamService[[bytes]]: ...
+    @overload
+    def __call__(self, function: WithPeer, /) -> StreamService[[bytes, Peer]]: ...
+
+
+class _Datagram(Protocol):
+    """What `@datagram()` gives: a decorator."""
+
+    @overload
+    def __call__(self, function: Plain, /) -> DatagramService[[bytes]]: ...
+    @overload
+    def __call__(self, function: WithPeer, /) -> DatagramService[[bytes, Peer]]: ...
+
+
+@overload
+def message(function: Plain, /) -> MessageService[[bytes]]: ...
+@overload
+def message(function: WithPeer, /) -> MessageService[[bytes, Peer]]: ...
+@overload
+def message(*, limit: int = ..., framing: None = None) -> _Message: ...
+@overload
+def message(*, framing: Framing) -> _Message: ...
+def message(function: Any = None, /, *, limit: int | None = None, framing: Framing | None = None) -> Any:
+    """Make a service of a function that answers messages: `@message` or `@message(...)`.
+
+    `limit` is the longest line in bytes, 65,536 unless told. `framing` is another way of cutting a
+    stream than by lines, with a limit of its own: `@message(framing=LengthPrefixed(4))`.
+
+    Raises:
+        ServiceError: the function is async or takes what it won't be given, or `limit` is none.
+    """
+    if framing is None:
+        if limit is not None and limit < 1:
+            raise ServiceError("message", f"limit={limit}: a line has at least one byte")
+        framing = Lines(DEFAULT_LIMIT if limit is None else limit)
+    elif limit is not None:
+        raise ServiceError(
+            "message", "both a limit and a framing", "give the framing its own: Lines(limit=...)"
+        )
+    if function is None:
+        return functools.partial(MessageService, framing=framing)
+    return MessageService(function, framing)
+
+
+@overload
+def stream(function: type[C], /) -> ConversationService[C]: ...
+@overload
+def stream(function: Plain, /) -> StreamService[[bytes]]: ...
+@overload
+def stream(function: WithPeer, /) -> StreamService[[bytes, Peer]]: ...
+@overload
+def stream() -> _Stream: ...
+def stream(function: Any = None, /) -> Any:
+    """Make a service of a function that answers each chunk, or of a subclass of `Conversation`.
+
+    A chunk is whatever one read gave: the network cuts a stream where it likes. The class is made
+    once for each connection, with the `Peer` if it takes one.
+
+    Raises:
+        ServiceError: the function is async or takes what it won't be given, or the class is abstract.
+    """
+    if function is None:
+        return stream
+    if isinstance(function, type) and issubclass(function, Conversation):
+        return ConversationService(function)
+    return StreamService(function)
+
+
+@overload
+def datagram(function: Plain, /) -> DatagramService[[bytes]]: ...
+@overload
+def datagram(function: WithPeer, /) -> DatagramService[[bytes, Peer]]: ...
+@overload
+def datagram() -> _Datagram: ...
+def datagram(function: Any = None, /) -> Any:
+    """Make a service of a function that answers whole datagrams; `b""` is an empty one.
+
+    Raises:
+        ServiceError: the function is async or takes what it won't be given.
+    """
+    if function is None:
+        return datagram
+    return DatagramService(function)
+
+
+_OFFERED: Final = {
+    0: "it must take nothing or the peer: __init__(self) or __init__(self, peer)",
+    1: "it must take the bytes, and may take the peer: (data) or (data, peer)",
+}
+
+
+def _takes_peer(function: Callable[..., object], name: str, given: int = 1) -> bool:
+    """Whether the function wants the peer after the `given` arguments that it gets anyway.
+
+    It does if it can't be called without, or if it has a parameter of that name in that place.
+    """
+    if not callable(function):
+        raise ServiceError(name, f"{function!r} is no function")
+    if _is_async(function):
+        raise ServiceError(
+            name,
+            "it is async, and a service answers at once",
+            "write `def`; for slow work use --engine threads",
+        )
+    if given and isinstance(function, type):
+        raise ServiceError(name, "it is a class", "decorate a function, or a Conversation with @stream")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # written in C, and says nothing of what it takes
+        return False
+    parameters = [
+        each.name
+        for each in signature.parameters.values()
+        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
+    if parameters[given : given + 1] == ["peer"]:
+        return _can_be_called(signature, given + 1, name)
+    if _can_be_called(signature, given):
+        return False
+    return _can_be_called(signature, given + 1, name)
+
+
+def _can_be_called(signature: inspect.Signature, arguments: int, name: str = "") -> bool:
+    """Whether it takes so many arguments. Where not and there is a `name` to blame: ServiceError."""
+    try:
+        signature.bind(*range(arguments))
+    except TypeError:
+        if not name:
+            return False
+        # Said for a class's instances and functions alike: the offer has one argument less without peer.
+        raise ServiceError(name, f"it takes {signature}", _OFFERED[arguments - 1]) from None
+    return True
+
+
+def _is_async(function: Any) -> bool:
+    called = (function, type(function).__call__)
+    return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in called)
+
+
+def _checked(name: str, answer: object) -> bytes | None:
+    if answer is None or isinstance(answer, bytes):
+        return answer
+    kind = type(answer).__name__
+    cure = {"str": ".encode() it", "bytearray": "wrap it in bytes()", "memoryview": "wrap it in bytes()"}
+    said = f"returned {kind}, not bytes"
+    raise ServiceError(name, f"{said}: {cure[kind]}" if kind in cure else said)
+
+
+def _name_of(function: object) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _first_line(thing: object) -> str:
+    return (thing.__doc__ or "").strip().partition("\n")[0]
