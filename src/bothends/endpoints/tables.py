@@ -89,8 +89,12 @@ OPTIONS: Mapping[str, OptionRule] = {
     "mark": OptionRule(_INET, "number", "firewall mark of each packet (needs CAP_NET_ADMIN)", 0, 2**32 - 1),
     "interface": OptionRule(_INET, "word", "only packets of this network interface", 1, 15),
     "broadcast": OptionRule(frozenset({"udp"}), "flag", "may send to broadcast addresses; default: 0"),
-    "rcvbuf": OptionRule(_BUFFERED, "number", "bytes of the receive buffer (the kernel doubles it)", 1),
-    "sndbuf": OptionRule(_BUFFERED, "number", "bytes of the send buffer (the kernel doubles it)", 1),
+    "rcvbuf": OptionRule(
+        _BUFFERED, "number", "bytes of the receive buffer; the kernel doubles it, up to net.core.rmem_max", 1
+    ),
+    "sndbuf": OptionRule(
+        _BUFFERED, "number", "bytes of the send buffer; the kernel doubles it, up to net.core.wmem_max", 1
+    ),
 }
 
 

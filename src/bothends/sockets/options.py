@@ -1,0 +1,120 @@
+"""Endpoint options as socket options: one table, and when each is applied.
+
+Options go on before bind and connect, for some count only then (SO_REUSEADDR, SO_REUSEPORT, buffer sizes
+that decide the TCP window scale, RFC 7323 section 2).
+
+On Linux an accepted TCP or MPTCP socket is a copy of its listener with all of these options
+(sk_clone_lock), so a listener is set once and nothing is left to do for each connection. An accepted UNIX
+socket is new: there the buffers are set again.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from bothends.endpoints import Endpoint
+from bothends.sockets.refusals import option_refused
+
+# Connections that wait for accept. Linux cuts it to net.core.somaxconn, which is 4096 since 5.4: so this asks
+# for all there is. Over the queue's length SYNs are dropped, and a client sees a second of delay.
+DEFAULT_BACKLOG: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setsockopt(2) call. `families`: where it makes sense. `listening`: only for those who listen."""
+
+    level: int
+    number: int
+    encode: Callable[[int], int | bytes] | None = None  # None: a word
+    families: frozenset[int] = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
+    listening: bool = False
+
+
+def _word(text: str) -> bytes:
+    return text.encode() + b"\0"
+
+
+def _linger(seconds: int) -> bytes:
+    return struct.pack("ii", 1, seconds)
+
+
+def _unsigned(number: int) -> bytes:
+    return struct.pack("=I", number)
+
+
+_TCP, _IP, _IPV6 = socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6
+_V6 = frozenset({int(socket.AF_INET6)})
+
+# An IPv6 socket may carry IPv4 too, so what concerns packets is set for both: the IP_* calls work on it.
+# `family`, `backlog` and `mode` are not socket options: names.py, listening.py and unix.py see to them.
+SETTINGS: Final[Mapping[str, tuple[Setting, ...]]] = {
+    "v6only": (Setting(_IPV6, socket.IPV6_V6ONLY, int, _V6, listening=True),),
+    "reuseaddr": (Setting(socket.SOL_SOCKET, socket.SO_REUSEADDR, int),),
+    "reuseport": (Setting(socket.SOL_SOCKET, socket.SO_REUSEPORT, int),),
+    "nodelay": (Setting(_TCP, socket.TCP_NODELAY, int),),
+    "keepalive": (Setting(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int),),
+    "linger": (Setting(socket.SOL_SOCKET, socket.SO_LINGER, _linger),),
+    "user_timeout": (Setting(_TCP, socket.TCP_USER_TIMEOUT, int),),
+    "maxseg": (Setting(_TCP, socket.TCP_MAXSEG, int),),
+    "congestion": (Setting(_TCP, socket.TCP_CONGESTION),),
+    "defer_accept": (Setting(_TCP, socket.TCP_DEFER_ACCEPT, int, listening=True),),
+    "ttl": (Setting(_IP, socket.IP_TTL, int), Setting(_IPV6, socket.IPV6_UNICAST_HOPS, int, _V6)),
+    "tos": (Setting(_IP, socket.IP_TOS, int), Setting(_IPV6, socket.IPV6_TCLASS, int, _V6)),
+    "mark": (Setting(socket.SOL_SOCKET, socket.SO_MARK, _unsigned),),
+    "interface": (Setting(socket.SOL_SOCKET, socket.SO_BINDTODEVICE),),
+    "broadcast": (Setting(socket.SOL_SOCKET, socket.SO_BROADCAST, int),),
+    "rcvbuf": (Setting(socket.SOL_SOCKET, socket.SO_RCVBUF, int),),
+    "sndbuf": (Setting(socket.SOL_SOCKET, socket.SO_SNDBUF, int),),
+}
+
+# Nagle's algorithm (RFC 896, RFC 9293 section 3.7.4) holds a small segment back while an earlier one is
+# unacknowledged, and a peer that delays its acknowledgement (RFC 1122 section 4.2.3.2) holds that for 40 ms:
+# together they stall request-and-answer programs that write twice. So it is off; a program that sends many
+# small pieces pays with more packets, and can ask for nodelay=0.
+_NODELAY_BY_DEFAULT: Final = frozenset({"tcp", "tls", "mptcp"})
+
+# Connections in TIME_WAIT keep a TCP port for a minute after a restart, unless SO_REUSEADDR; it never lets
+# two listeners share. For UDP it would: two sockets, of which one gets all. So it stays off there.
+_REUSEADDR_BY_DEFAULT: Final = frozenset({"tcp", "tls", "mptcp", "sctp"})
+
+
+def apply_options(sock: socket.socket, endpoint: Endpoint, *, listening: bool) -> None:
+    """Set the options of an endpoint, and the defaults, on a socket that is neither bound nor connected.
+
+    Raises SystemRefused, which names the option.
+    """
+    values = dict(endpoint.options)
+    if endpoint.scheme in _NODELAY_BY_DEFAULT:
+        values.setdefault("nodelay", True)
+    if listening and endpoint.scheme in _REUSEADDR_BY_DEFAULT:
+        values.setdefault("reuseaddr", True)
+    for name, value in values.items():
+        for setting in SETTINGS.get(name, ()):
+            if sock.family in setting.families and (listening or not setting.listening):
+                _set(sock, endpoint, name, setting, value)
+
+
+def prepare_accepted(sock: socket.socket, endpoint: Endpoint) -> None:
+    """Set what an accepted connection has not from its listener. For TCP that is nothing, and costs nothing.
+
+    Raises SystemRefused.
+    """
+    if endpoint.options and endpoint.is_unix:
+        for name, value in endpoint.options:
+            for setting in SETTINGS.get(name, ()):
+                _set(sock, endpoint, name, setting, value)
+
+
+def _set(sock: socket.socket, endpoint: Endpoint, name: str, setting: Setting, value: int | str) -> None:
+    encoded = _word(value) if isinstance(value, str) else value
+    if setting.encode is not None and not isinstance(value, str):
+        encoded = setting.encode(value)
+    try:
+        sock.setsockopt(setting.level, setting.number, encoded)
+    except OSError as error:
+        raise option_refused(name, endpoint, error) from error
