@@ -37,6 +37,16 @@ if TYPE_CHECKING:
 BUILT_IN: Final[dict[str, str]] = {
     "upper": "bothends.services.upper:Upper",
     "echo": "bothends.services.echo:Echo",
+    "hello": "bothends.services.hello:Hello",
+    "reply": "bothends.services.reply:Reply",
+    "print": "bothends.services.print:Print",
+    "clock": "bothends.services.clock:Clock",
+    "chat": "bothends.services.chat:Chat",
+    "discard": "bothends.services.discard:Discard",
+    "chargen": "bothends.services.chargen:Chargen",
+    "daytime": "bothends.services.daytime:Daytime",
+    "time": "bothends.services.time:Time",
+    "qotd": "bothends.services.qotd:Qotd",
 }
 
 ENTRY_POINTS: Final = "bothends.services"
@@ -91,8 +101,8 @@ def _installed() -> dict[str, EntryPoint]:
 
 def _run_file(spec: str, path: Path) -> ModuleType:
     if not path.is_file():
-        reason = "it is no file" if path.exists() else "there is no such file"
-        raise ServiceError(spec, f"{path}: {reason}", "" if path.is_absolute() else f"looked in {Path.cwd()}")
+        reason = f"{path} is no file" if path.exists() else f"there is no file {path}"
+        raise ServiceError(spec, reason, "" if path.is_absolute() else f"looked in {Path.cwd()}")
     path = path.resolve()
     # A name that no import statement can write, so the file can't stand in for a module of its name.
     loader = SourceFileLoader(f"service file {path.stem}", str(path))

@@ -1,0 +1,36 @@
+"""`clock`: tells the date and time, with the zone, to whoever asks: `2026-03-01 14:05:09 +0100`.
+
+A question is any datagram, even an empty one, or any line of a stream, which stays open for the next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime, tzinfo
+
+from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.functions import message
+
+
+class Clock(Service):
+    """Tells the time. `now` gives seconds since 1970; `zone` is the system's unless told."""
+
+    name = "clock"
+    summary = "tells the date and time for each datagram or line"
+    answers_per_second = 1000.0
+
+    def __init__(self, now: Callable[[], float] = time.time, zone: tzinfo | None = None) -> None:
+        self.now = now
+        self.zone = zone
+        self._lines = message(self._tell)
+
+    def open(self, peer: Peer, post: Post) -> Conversation:
+        return self._lines.open(peer, post)
+
+    def answer(self, datagram: bytes, peer: Peer) -> bytes:
+        return self._tell(datagram)
+
+    def _tell(self, _question: bytes) -> bytes:
+        at = datetime.fromtimestamp(self.now(), self.zone).astimezone(self.zone)
+        return at.strftime("%Y-%m-%d %H:%M:%S %z").encode("ascii")

@@ -1,0 +1,36 @@
+"""`hello`: one question, one answer, and done: the first exchange of a course on sockets.
+
+Whatever comes first is answered, be it only that the peer has finished. A stream's answer ends with
+a newline, for a reader's prompt; a message of its own (datagram, seqpacket) needs none.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bothends.services.base import Conversation, Peer, Post, Service
+
+ANSWER: Final = b"back to ya client"
+
+
+class Hello(Service):
+    """One answer, whatever is said."""
+
+    name = "hello"
+    summary = 'answers the first message with "back to ya client", then closes'
+    answers_per_second = 1000.0
+
+    def open(self, peer: Peer, post: Post) -> Conversation:
+        return _Greeting(ANSWER if peer.boundaries else ANSWER + b"\n")
+
+
+class _Greeting(Conversation):
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    def receive(self, data: bytes) -> bytes:
+        self.done = True
+        return self._answer
+
+    def end(self) -> bytes:
+        return self.receive(b"")

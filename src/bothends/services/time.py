@@ -1,0 +1,32 @@
+"""`time`: the time for a program, once (RFC 868).
+
+The seconds since 1900 in UTC, as 32 bits in network byte order. That number wraps on 7 February 2036
+at 06:28:16: from then on it counts from that moment, and a client must know which age it lives in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.once import Once
+
+FROM_1900_TO_1970: Final = 2_208_988_800
+"""Seconds: 70 years, 17 of them leap years (RFC 868)."""
+
+
+class Time(Service):
+    """The time for a program. `now` gives seconds since 1970."""
+
+    name = "time"
+    summary = "seconds since 1900 as 32 bits, once (RFC 868); wraps in 2036"
+    answers_per_second = 1000.0
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self.now = now
+
+    def open(self, peer: Peer, post: Post) -> Conversation:
+        seconds = int(self.now()) + FROM_1900_TO_1970
+        return Once((seconds % (1 << 32)).to_bytes(4, "big"))
