@@ -21,6 +21,7 @@ RANKS = {
     "endpoints": 0,
     "events": 0,
     "framing": 0,
+    "text": 0,
     "sockets": 1,
     "layers": 1,
     "services": 1,
@@ -53,7 +54,8 @@ SAME_RANK = {
 
 # Where less is allowed than the rank would: importer -> unit -> the modules it may name there.
 NARROWED: dict[str, dict[str, set[str]]] = {
-    "engines": {"services": {"services.base"}},  # N services and M engines cost N + M files
+    # N services and M engines cost N + M files. The guard is for whoever moves a service's datagrams.
+    "engines": {"services": {"services.base", "services.guard"}},
     "bench": {"engines": set()},  # a target is an address or a command, whatever its language
     "check": {"engines": set()},
 }
@@ -152,7 +154,7 @@ def test_module_keeps_the_house_rules(path: Path) -> None:
         faults.append("it has no docstring")
     if (lines := len(text.splitlines())) > LONGEST_MODULE:
         faults.append(f"it has {lines} lines, the limit is {LONGEST_MODULE}")
-    if package:
+    if package and module != "__init__":  # the top one holds PEP 562's __getattr__ beside its exports
         faults += [f"line {each.lineno}: not an export" for each in tree.body if not is_export(each)]
     assert not faults, f"{path.relative_to(ROOT)}:\n" + "\n".join(faults)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Final, TextIO
 
 # Select Graphic Rendition (ECMA-48, 8.3.117), by what it is used for.
@@ -61,3 +62,18 @@ def abandon_stdout() -> None:
         os.dup2(nowhere, 1)
     finally:
         os.close(nowhere)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout, its columns aligned; in a pipe no line is folded or cut."""
+    import rich.box
+    import rich.console
+    import rich.table
+
+    drawn = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in heads:
+        drawn.add_column(head, no_wrap=head != heads[-1])
+    for row in rows:
+        drawn.add_row(*(rich.markup.escape(cell) for cell in row))
+    width = None if is_terminal(sys.stdout) else 1000
+    rich.console.Console(width=width, no_color=not has_colour(sys.stdout), highlight=False).print(drawn)

@@ -1,0 +1,71 @@
+"""What `bothends serve` says first: where the server is, how it waits, and how to reach it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+
+from bothends.cli.terminal import note, styled
+from bothends.endpoints import Endpoint
+from bothends.server import Server
+from bothends.sockets import local_addresses, port_note
+
+_HERE = ("localhost", "127.0.0.1", "::1")
+
+
+def show(server: Server, *, what: str | None = None) -> None:
+    """Print it on stderr. `what` is the command that is run for each connection, if one is."""
+    name = shlex.quote(what) if what is not None else server.service.name
+    summary = "a process for each connection" if what is not None else server.service.summary
+    note(f"{styled(name, 'strong', sys.stderr)}  {summary}", "")
+    endpoints = list(dict.fromkeys(server.endpoints))
+    for endpoint in endpoints:
+        note(f"  {styled(_shown(endpoint), 'good', sys.stderr)}{_everywhere(endpoint)}", "")
+    workers = f", {server.workers} processes" if server.workers > 1 else ""
+    note(f"  engine {server.engine.name}{workers}: {server.engine.summary}")
+    for endpoint in endpoints:
+        hint = port_note(endpoint)
+        if hint:
+            note(f"  note: {hint}", "warning")
+    for line in _ways_in(endpoints):
+        note(line)
+
+
+def _shown(endpoint: Endpoint) -> str:
+    return str(endpoint)
+
+
+def _everywhere(endpoint: Endpoint) -> str:
+    if not _is_wildcard(endpoint):
+        return ""
+    return "  every interface: " + ", ".join(local_addresses())
+
+
+def _ways_in(endpoints: list[Endpoint]) -> Iterator[str]:
+    """The exact lines to type, here and on another machine."""
+    outside = next((each for each in local_addresses() if _is_outside(each)), None)
+    for endpoint in endpoints:
+        if endpoint.scheme in ("stdio", "fd", "systemd"):
+            continue
+        if _is_wildcard(endpoint):
+            yield f"  from here:             {_line(endpoint, '127.0.0.1')}"
+            if outside is not None:
+                yield f"  from another machine:  {_line(endpoint, outside)}"
+        elif endpoint.host and not endpoint.host.startswith("127.") and endpoint.host not in _HERE:
+            yield f"  from another machine:  {_line(endpoint, endpoint.host)}"
+        else:
+            yield f"  from here:             {_line(endpoint, endpoint.host)}"
+
+
+def _line(endpoint: Endpoint, host: str) -> str:
+    target = Endpoint(endpoint.scheme, host=host, port=endpoint.port, path=endpoint.path)
+    return f"bothends connect {shlex.quote(str(target))}"
+
+
+def _is_wildcard(endpoint: Endpoint) -> bool:
+    return endpoint.port is not None and endpoint.scheme != "vsock" and endpoint.host in ("", "0.0.0.0", "::")
+
+
+def _is_outside(address: str) -> bool:
+    return not address.startswith(("127.", "::1", "fe80:")) and "%" not in address

@@ -1,0 +1,42 @@
+"""`bothends demo`: both ends at work, in a few seconds, with real sockets."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from bothends.cli.terminal import styled
+from bothends.client.blocking import connect
+from bothends.server import serve
+from bothends.text import escape
+
+_LINES = ("hello", "any port in a storm", "größe, naïveté, é")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+def demo() -> None:
+    """Serve `upper` over TCP and UDP, send lines through both, show the exchange, and stop.
+
+    \b
+    For example:
+      bothends demo
+    """
+    with serve("upper", "tcp://127.0.0.1:0", "udp://127.0.0.1:0") as server:
+        _say(f"{styled('bothends serve upper', 'strong', sys.stdout)} ", server.engine.name)
+        for endpoint in server.endpoints:
+            _say("", "")
+            with connect(endpoint) as connection:
+                _say(styled(f"{connection.local} -> {connection.peer}", "quiet", sys.stdout), endpoint.scheme)
+                for line in _LINES:
+                    answer = connection.request(line.encode())
+                    _say(f"  {styled('client', 'warning', sys.stdout)}  {line}", "")
+                    _say(f"  {styled('server', 'good', sys.stdout)}  {escape(answer)}", "")
+    _say("", "")
+    _say("Both ends are closed, both ports are free. Now by hand, in two windows:", "")
+    _say(f"  {styled('.venv/bin/bothends serve upper tcp://:12000 udp://:12000', 'strong', sys.stdout)}", "")
+    _say(f"  {styled('.venv/bin/bothends connect tcp://127.0.0.1:12000', 'strong', sys.stdout)}", "")
+
+
+def _say(text: str, aside: str) -> None:
+    click.echo(f"{text}  {styled(aside, 'quiet', sys.stdout)}" if aside else text)

@@ -1,0 +1,96 @@
+"""`bothends services` and `bothends engines`: what there is, what it can carry, and why not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from bothends.cli.terminal import table
+from bothends.engines import registry as engine_registry
+from bothends.services import registry as service_registry
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@_JSON
+def services(as_json: bool) -> None:
+    """List the services: what is said.
+
+    \b
+    For example:
+      bothends services
+      bothends serve upper tcp://:12000
+    """
+    found: list[dict[str, Any]] = []
+    for name in service_registry.names():
+        service = service_registry.load(name)
+        found.append(
+            {
+                "name": name,
+                "summary": service.summary,
+                "streams": service.streams,
+                "datagrams": service.datagrams,
+                "posts": service.posts,
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    table(
+        ("service", "streams", "datagrams", "what it says"),
+        [(each["name"], _yes(each["streams"]), _yes(each["datagrams"]), each["summary"]) for each in found],
+    )
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@_JSON
+def engines(as_json: bool) -> None:
+    """List the engines: how a server waits for many peers.
+
+    \b
+    For example:
+      bothends engines
+      bothends serve upper tcp://:12000 --engine threads
+    """
+    found: list[dict[str, Any]] = []
+    for name in engine_registry.names():
+        engine = engine_registry.load(name)
+        found.append(
+            {
+                "name": name,
+                "summary": engine.summary,
+                "streams": engine.streams,
+                "datagrams": engine.datagrams,
+                "posts": engine.posts,
+                "concurrent": engine.concurrent,
+                "missing": engine.missing(),
+                "why_not": dict(engine.why_not),
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    table(
+        ("engine", "streams", "datagrams", "chat", "how it waits"),
+        [
+            (
+                each["name"],
+                _yes(each["streams"]),
+                _yes(each["datagrams"]),
+                _yes(each["posts"]),
+                f"not here: {each['missing']}" if each["missing"] else each["summary"],
+            )
+            for each in found
+        ],
+    )
+    reasons = [(each["name"], reason) for each in found for reason in each["why_not"].values()]
+    if reasons:
+        click.echo()
+        table(("engine", "why not"), reasons)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "-"

@@ -1,0 +1,423 @@
+"""Engine `asyncio`: one thread; asyncio's event loop waits, its transports move the bytes.
+
+What asyncio does, and what follows:
+
+1. A transport's write() never blocks and never refuses: what the socket does not take is stored,
+   without bound. So backpressure is the protocol's affair: at `limits.unsent` the transport calls
+   pause_writing(), and we stop reading from that peer until it has caught up.
+2. Its default on the peer's EOF is to close the transport, which would lose answers to whoever
+   half-closes. eof_received() returns True here: we close when everything has been said.
+3. `loop.create_server` takes connections for as long as there are any, and after EMFILE waits a
+   whole second. We wait for the listener ourselves, under `reception.py`, like every engine.
+4. Its datagram endpoint has no flow control, maps a fresh 256 KiB buffer for every datagram, and in
+   uvloop drops empty ones. Datagram sockets are waited for with add_reader() instead, and served
+   by `datagrams.py`.
+5. Its transports carry TCP and UNIX streams. Other families (seqpacket, vsock) are driven by
+   `channel.py`, for which this loop only waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from select import POLLIN, POLLOUT
+from typing import ClassVar, Final, cast
+
+from bothends.engines.base import DRAIN_QUIET, Engine, Job
+from bothends.engines.channel import Channel, abandon
+from bothends.engines.datagrams import DatagramDesk
+from bothends.engines.exchange import Exchange
+from bothends.engines.reception import Reception
+from bothends.engines.timers import TICK, Wheel
+from bothends.events import Cause, Draining
+from bothends.services.base import Peer, nowhere
+from bothends.sockets import Listener
+
+# How often a draining loop looks who has come to rest.
+_DRAIN_TICK: Final = 0.05
+
+_TRANSPORTS_CARRY: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
+
+
+class AsyncioEngine(Engine):
+    """Waits in an asyncio event loop; transports and protocols."""
+
+    name = "asyncio"
+    summary = "one thread runs asyncio's event loop: transports and protocols"
+    posts = True
+
+    loop_factory: ClassVar[Callable[[], asyncio.AbstractEventLoop] | None] = None
+    """What makes the event loop; None for asyncio's own choice."""
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        with asyncio.Runner(loop_factory=type(self).loop_factory) as runner:
+            runner.run(AsyncioLoop(self.job).run())
+
+
+class Talk(asyncio.Protocol):
+    """One connection: drives an Exchange by an asyncio transport. See `channel.py` for the states."""
+
+    __slots__ = (
+        "_backlog",
+        "_doomed",
+        "_ended",
+        "_heard",
+        "_limits",
+        "_linger_until",
+        "_moved",
+        "_owner",
+        "_paused",
+        "_transport",
+        "exchange",
+        "slot",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, owner: AsyncioLoop, listener: Listener, peer: Peer) -> None:
+        self.slot: int | None = None
+        self._owner = owner
+        self._limits = owner.job.limits
+        self._heard = self._moved = owner.now
+        self._backlog = 0
+        self._ended = False
+        self._paused = False
+        self._linger_until: float | None = None
+        self._doomed = False
+        post = self._post if owner.job.service.posts else nowhere
+        self.exchange = Exchange(owner.job, listener, peer, post)
+
+    # What the transport calls ----------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.BaseProtocol."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        # Who pulls is called again when all is sent; with any other, only too much is of interest.
+        self._transport.set_write_buffer_limits(high=0 if self.exchange.pulls else self._limits.unsent)
+        self._owner.talks.add(self)
+        limit = self._limits.handshake if self.exchange.handshaking else self._limits.idle
+        if limit is not None:
+            self._owner.schedule(self, self._moved + limit)
+        self._say(self.exchange.start())
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        self._heard = self._moved = self._owner.now
+        if not self.exchange.over:
+            self._say(self.exchange.receive(data))
+
+    def eof_received(self) -> bool:
+        """See asyncio.Protocol. True: keep the transport, there may be an answer to come."""
+        self._ended = True
+        if self._linger_until is not None:
+            self._transport.close()
+        else:
+            self._say(self.exchange.end())
+        return True
+
+    def pause_writing(self) -> None:
+        """See asyncio.BaseProtocol: the peer is slower than we are."""
+        self._paused = True
+        if not self._ended:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """See asyncio.BaseProtocol."""
+        self._paused = False
+        self._moved = self._owner.now
+        if not self._ended and not self._transport.is_closing():
+            self._transport.resume_reading()
+        self._pull()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.BaseProtocol."""
+        self._owner.gone(self)
+        self.exchange.close(Cause.RESET if exc is not None else None)
+
+    # What the loop calls ---------------------------------------------------------------------
+
+    def on_timer(self, now: float) -> float | None:
+        """Look at the limits; return when to look again."""
+        if self._transport.is_closing() and not self._unsent():
+            return None
+        if self._unsent() != self._backlog:
+            self._backlog = self._unsent()
+            self._moved = now
+        if self._linger_until is not None:
+            if self._backlog:
+                self._linger_until = now + self._limits.linger  # it counts from our last byte
+            if now < self._linger_until:
+                return min(self._linger_until, now + self._limits.linger)
+            self._transport.close()
+            return None
+        limit = self._limits.handshake if self.exchange.handshaking else self._limits.idle
+        if limit is None:
+            return None
+        due = self._moved + limit
+        if now < due:
+            return due
+        if self._backlog:
+            self.cut(Cause.IDLE)
+        else:
+            self._finish(Cause.IDLE)
+        return self._linger_until
+
+    def drain(self, now: float) -> None:
+        """The server is leaving: finish this talk if it has come to rest."""
+        if self._linger_until is not None or now - self._heard < DRAIN_QUIET:
+            return
+        if not self._unsent() or self.exchange.pulls:
+            self._finish(Cause.DRAINED)
+
+    def cut(self, cause: Cause) -> None:
+        """End it now; what is unsent is dropped."""
+        self.exchange.close(cause)
+        abandon(self._transport.get_extra_info("socket"))
+        self._transport.abort()
+
+    # Writing ---------------------------------------------------------------------------------
+
+    def _say(self, data: bytes) -> None:
+        if data and not self._transport.is_closing():
+            self._moved = self._owner.now
+            self._transport.write(data)
+            self.exchange.took(data)
+        if self.exchange.pulls:
+            self._pull()
+        elif self.exchange.over:
+            self._hang_up()
+
+    def _pull(self) -> None:
+        """All is sent, or the transport would not have called: say what comes next."""
+        if self._paused or self._transport.is_closing():
+            return
+        data = self.exchange.more()
+        if data:
+            self._transport.write(data)
+            self.exchange.took(data)
+            if not self._paused:
+                # The socket took it all. One piece a turn: others want the loop as well.
+                self._owner.call_soon(self._pull)
+        elif self.exchange.over:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """All is said: close, or shut down our side and wait for the peer to close first."""
+        if self._linger_until is not None or self._transport.is_closing():
+            return
+        if self._ended:
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        self._linger_until = self._owner.now + self._limits.linger
+        self._owner.schedule(self, self._linger_until)
+
+    def _finish(self, cause: Cause) -> None:
+        self._say(self.exchange.finish(cause))
+        self.exchange.over = True
+        self._hang_up()
+
+    def _unsent(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def _post(self, data: bytes) -> None:
+        if self._doomed or self.exchange.over or self._transport.is_closing() or not data:
+            return
+        self._transport.write(data)
+        self.exchange.took(data)
+        if self._unsent() > self._limits.posted:
+            # Later: ending this conversation may post to others, and theirs to others again.
+            self._doomed = True
+            self._owner.call_soon(lambda: self.cut(Cause.STALLED))
+
+
+class AsyncioLoop:
+    """What the engine waits for beside its transports, and how it ends."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.talks: set[Talk | Channel] = set()
+        self._reception = Reception(job)
+        self._wheel: Wheel[Talk | Channel] = Wheel()
+        self._listeners = [each for each in job.listeners if each.role == "listener"]
+        self._desks = [DatagramDesk(job, each) for each in job.listeners if each.role == "datagrams"]
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._welcoming = False
+        self._retry: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._abort_at: float | None = None
+
+    @property
+    def now(self) -> float:
+        """Seconds on the event loop's clock."""
+        return self._loop.time()
+
+    async def run(self) -> None:
+        """Serve until told to stop, then until the last connection is over."""
+        self._loop = asyncio.get_running_loop()
+        self._over = self._loop.create_future()
+        self.call_soon = self._loop.call_soon
+        stop = self.job.stop
+        self._loop.add_reader(stop.draining.fileno(), self._drain)
+        for listener in self._listeners:
+            listener.socket.setblocking(False)
+        for desk in self._desks:
+            self._loop.add_reader(desk.fileno(), desk.serve)
+        for listener in self.job.listeners:
+            if listener.role == "connection":
+                self._converse(listener, *self._reception.adopt(listener))
+        self._welcome()
+        self._check_over()
+        try:
+            await self._over
+        finally:
+            for latch in (stop.draining, stop.aborting):
+                self._loop.remove_reader(latch.fileno())
+
+    # What a talk or a channel needs (channel.Loop) -----------------------------------------------
+
+    def watch(self, channel: Channel) -> None:
+        """See channel.Loop."""
+        descriptor = channel.socket.fileno()
+        if channel.interest & POLLIN:
+            self._loop.add_reader(descriptor, channel.on_ready, POLLIN)
+        else:
+            self._loop.remove_reader(descriptor)
+        if channel.interest & POLLOUT:
+            self._loop.add_writer(descriptor, channel.on_ready, POLLOUT)
+        else:
+            self._loop.remove_writer(descriptor)
+
+    def schedule(self, item: Talk | Channel, due: float) -> None:
+        """See channel.Loop."""
+        self._wheel.schedule(item, due)
+        self._set_alarm()
+
+    def gone(self, item: Talk | Channel) -> None:
+        """See channel.Loop."""
+        if isinstance(item, Channel):
+            self._loop.remove_reader(item.socket.fileno())
+            self._loop.remove_writer(item.socket.fileno())
+        self._wheel.cancel(item)
+        self.talks.discard(item)
+        self._left()
+
+    def _left(self) -> None:
+        self._reception.left()
+        # After this callback: the descriptor is given back only when it returns.
+        self._loop.call_soon(self._welcome)
+        self._loop.call_soon(self._check_over)
+
+    # Welcoming -----------------------------------------------------------------------------------
+
+    def _welcome(self) -> None:
+        """Watch the listeners, or stop watching them, as the limits say now."""
+        welcoming = self._reception.welcomes()
+        pause = self._reception.pause()
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = None if pause is None else self._loop.call_later(pause, self._welcome)
+        if welcoming == self._welcoming:
+            return
+        self._welcoming = welcoming
+        for listener in self._listeners:
+            if welcoming:
+                self._loop.add_reader(listener.socket.fileno(), self._accept, listener)
+            else:
+                self._loop.remove_reader(listener.socket.fileno())
+
+    def _accept(self, listener: Listener) -> bool:
+        """Take who waits; whether there was anyone."""
+        before = self._reception.number
+        for connection, peer in self._reception.accept(listener):
+            self._converse(listener, connection, peer)
+        self._welcome()
+        return self._reception.number > before
+
+    def _converse(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
+        if connection.family in _TRANSPORTS_CARRY and connection.type == socket.SOCK_STREAM:
+            task = self._loop.create_task(self._connect(listener, connection, peer))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
+            return
+        channel = Channel(self, self.job, listener, connection, peer)
+        self.talks.add(channel)
+        self.watch(channel)
+        channel.start()
+
+    async def _connect(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
+        connection.setblocking(False)
+        talk = Talk(self, listener, peer)
+        try:
+            await self._loop.connect_accepted_socket(lambda: talk, connection)
+        except OSError:
+            connection.close()
+            talk.exchange.close(Cause.RESET)
+            self._left()
+
+    # Leaving -------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        stop, limits = self.job.stop, self.job.limits
+        self._loop.remove_reader(stop.draining.fileno())
+        self._loop.add_reader(stop.aborting.fileno(), self._abort)
+        for listener in self._listeners:
+            self._loop.remove_reader(listener.socket.fileno())
+            while self._accept(listener):
+                pass
+            self._loop.remove_reader(listener.socket.fileno())
+            listener.close()
+        for desk in self._desks:
+            self._loop.remove_reader(desk.fileno())
+            while desk.serve():
+                pass
+            desk.close()
+        self._listeners, self._desks = [], []
+        self._abort_at = self.now + limits.drain
+        if self.job.observe is not None:
+            self.job.observe(Draining(self._reception.open, limits.drain))
+        self._press()
+
+    def _press(self) -> None:
+        if self.now >= (self._abort_at or 0.0):
+            self._abort()
+        else:
+            for talk in list(self.talks):
+                talk.drain(self.now)
+        self._check_over()
+        if not self._over.done():
+            self._loop.call_later(_DRAIN_TICK, self._press)
+
+    def _abort(self) -> None:
+        with contextlib.suppress(ValueError):
+            self._loop.remove_reader(self.job.stop.aborting.fileno())
+        for talk in list(self.talks):
+            if isinstance(talk, Channel):
+                talk.close(Cause.ABORTED)
+            else:
+                talk.cut(Cause.ABORTED)
+
+    def _check_over(self) -> None:
+        if not (self._listeners or self._desks or self._reception.open or self._over.done()):
+            self._over.set_result(None)
+
+    # Time ----------------------------------------------------------------------------------------
+
+    def _set_alarm(self) -> None:
+        wait = self._wheel.wait(self.now)
+        if wait is None:
+            return
+        if self._alarm is not None:
+            if self._alarm.when() <= self.now + wait + TICK:
+                return
+            self._alarm.cancel()
+        self._alarm = self._loop.call_later(wait, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._wheel.fire(self.now)
+        self._set_alarm()

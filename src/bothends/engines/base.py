@@ -1,0 +1,131 @@
+"""Engines: how a server waits for many peers. The contract between a server and an engine.
+
+Rank 2: knows services through `services/base.py` only, and no name of any of them.
+
+1. A server binds, fills in a `Job` and calls `run()`, which serves until it is told to stop and
+   comes back when every connection is over. `run()` is called once.
+2. `job.stop.draining` set: take what already waits in the listeners' queues (the kernel has
+   welcomed those peers), then close the listeners, so that later ones are refused at once. A
+   connection on which nothing has arrived for DRAIN_QUIET seconds, and to which nothing is owed,
+   is finished; the others go on.
+3. `job.limits.drain` seconds after that, or when `job.stop.aborting` is set, whatever is left is
+   cut off. Then `run()` returns.
+4. A class says what it can carry (`streams`, `datagrams`, `posts`, ...), `missing()` why it can't
+   run here at all, and `refusal()` why it can't carry one service on one endpoint.
+
+What all engines have in common stands beside this file: `exchange.py` (one connection's bookkeeping
+without the connection), `reception.py` (accepting, under limits), `channel.py` (one connection that
+never blocks), `blocking.py` (one that may), `datagrams.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Final, Literal
+
+from bothends.endpoints import Endpoint
+from bothends.engines.stop import Stop
+from bothends.errors import CannotCarry
+from bothends.events import Observer
+from bothends.services.base import Conversation, Peer, Post, Service, nowhere
+from bothends.sockets import Listener
+
+# Long enough for what a peer on the same continent has already sent to arrive, short enough that
+# ^C with an idle client attached feels immediate.
+DRAIN_QUIET: Final = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server grants. Times in seconds, None for no limit; sizes in bytes."""
+
+    connections: int | None = None
+    """Most connections at once, in each process."""
+
+    when_full: Literal["defer", "refuse"] = "defer"
+    """At the limit, leave newcomers in the kernel's queue, or accept and close them at once."""
+
+    idle: float | None = None
+    """Longest time in which nothing moves, in either direction."""
+
+    handshake: float = 10.0
+    """Longest time until a wrapped connection (TLS, PROXY protocol) is ready."""
+
+    drain: float = 5.0
+    """From being told to stop to cutting off whoever is still there."""
+
+    linger: float = 2.0
+    """After our last byte, how long the peer may take to close its side. Closing with its bytes
+    unread would make the kernel send RST, which can destroy our last answer on its way
+    (RFC 1122, 4.2.2.13)."""
+
+    unsent: int = 256 * 1024
+    """Above this much unsent output, nothing more is read from that peer."""
+
+    posted: int = 4 * 1024 * 1024
+    """Above this much unsent output, a peer that is posted to and does not read is cut off."""
+
+    chunk: int = 64 * 1024
+    """Most bytes taken by one read."""
+
+
+@dataclass(slots=True)
+class Job:
+    """What an engine is given: what to serve, where, within which limits, and how it is told to stop."""
+
+    service: Service
+    listeners: Sequence[Listener]
+    stop: Stop
+    limits: Limits = field(default_factory=Limits)
+    observe: Observer | None = None
+
+    def open(self, listener: Listener, peer: Peer, post: Post = nowhere) -> Conversation:
+        """A conversation with a peer that came in by `listener`.
+
+        The one place where what wraps a stream is put between a connection and its service.
+        """
+        return self.service.open(peer, post)
+
+
+class Engine(ABC):
+    """One concurrency model."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """One line: what waits for what."""
+
+    streams: ClassVar[bool] = True
+    datagrams: ClassVar[bool] = True
+    posts: ClassVar[bool] = False
+    """Delivers what a service posts to a peer that has not asked."""
+
+    concurrent: ClassVar[bool] = True
+    """Serves a second connection while the first is idle."""
+
+    why_not: ClassVar[dict[str, str]] = {}
+    """The reason, in words, for each of the above that is False: by its attribute's name."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    @abstractmethod
+    def run(self) -> None:
+        """Serve until told to stop; see the contract above."""
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Why this engine can't run on this machine, or None when it can."""
+        return None
+
+    @classmethod
+    def refusal(cls, service: Service, endpoint: Endpoint) -> CannotCarry | None:
+        """Why this engine can't carry this service on this endpoint, or None when it can."""
+        if endpoint.is_datagram and not cls.datagrams:
+            return CannotCarry(f"engine {cls.name}", str(endpoint), cls.why_not["datagrams"])
+        if not endpoint.is_datagram and not cls.streams:
+            return CannotCarry(f"engine {cls.name}", str(endpoint), cls.why_not["streams"])
+        if service.posts and not cls.posts:
+            return CannotCarry(f"engine {cls.name}", f"service {service.name}", cls.why_not["posts"])
+        return None

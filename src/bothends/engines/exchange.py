@@ -1,0 +1,158 @@
+"""One connection's bookkeeping, without the connection: what every stream engine would do alike.
+
+Stands between a conversation and whatever moves its bytes. It counts, reports events, turns an
+exception of the service into the end of that one conversation, and knows when everything has been
+said. It never touches a socket: a driver (`channel.py`, `blocking.py`, `asyncio.py`) asks it what
+to send and tells it what happened.
+"""
+
+from __future__ import annotations
+
+from bothends.engines.base import Job
+from bothends.events import Cause, Closed, Ended, Failed, Opened, Received, Sent
+from bothends.services.base import Conversation, Peer, Post, nowhere
+from bothends.sockets import Listener
+
+
+class Exchange:
+    """Drives one conversation. Every method returns what is to be sent.
+
+    `over` turns true when the conversation has nothing more to say: send what is left, then close.
+    `pulls`: the conversation wants `more()` called whenever all has been sent.
+    """
+
+    __slots__ = ("_conversation", "_ended", "_observe", "cause", "over", "peer", "pulls", "received", "sent")
+
+    def __init__(self, job: Job, listener: Listener, peer: Peer, post: Post = nowhere) -> None:
+        self.peer = peer
+        self.received = 0
+        self.sent = 0
+        self.over = False
+        self.cause = Cause.PEER
+        self._ended = False
+        self._observe = job.observe
+        if self._observe is not None:
+            self._observe(Opened(peer.connection, peer.address, peer.local))
+        self._conversation: Conversation = _SILENT
+        self.pulls = False
+        try:
+            self._conversation = job.open(listener, peer, post)
+        except Exception as error:
+            self.fail(error)
+        else:
+            self.pulls = type(self._conversation).more is not Conversation.more
+
+    @property
+    def handshaking(self) -> bool:
+        """Which limit counts: the handshake's, or the idle one."""
+        return self._conversation.handshaking
+
+    def start(self) -> bytes:
+        """The connection is there."""
+        try:
+            data = self._conversation.start()
+        except Exception as error:
+            return self.fail(error)
+        if self._conversation.done:
+            self._done()
+        return data
+
+    def receive(self, data: bytes) -> bytes:
+        """A read gave these bytes, at least one."""
+        self.received += len(data)
+        if self._observe is not None:
+            self._observe(Received(self.peer.connection, self.peer.address, data))
+        try:
+            data = self._conversation.receive(data)
+        except Exception as error:
+            return self.fail(error)
+        if self._conversation.done:
+            self._done()
+        return data
+
+    def end(self) -> bytes:
+        """A read gave 0 bytes: the peer has finished sending."""
+        if self._observe is not None:
+            self._observe(Ended(self.peer.connection, self.peer.address))
+        return self.finish(Cause.PEER)
+
+    def finish(self, cause: Cause) -> bytes:
+        """Nothing more will be read, for this cause: the conversation's last word."""
+        if self.over or self._ended:
+            return b""
+        self._ended = True
+        self.cause = cause
+        try:
+            data = self._conversation.end()
+        except Exception as error:
+            return self.fail(error)
+        if self._conversation.failure is not None:
+            self.fail(self._conversation.failure)
+        # A conversation that pulls may have more to say after the peer's last word; any other has not.
+        if not self.pulls or self._conversation.done:
+            self.over = True
+        return data
+
+    def more(self) -> bytes:
+        """All has been sent: what comes next, or b"" for nothing now."""
+        if self.over or not self.pulls:
+            return b""
+        try:
+            data = self._conversation.more()
+        except Exception as error:
+            return self.fail(error)
+        if self._conversation.done:
+            self._done()
+        elif not data and self._ended:
+            self.over = True
+        return data
+
+    def took(self, data: bytes | memoryview) -> None:
+        """The system took these bytes."""
+        self.sent += len(data)
+        if self._observe is not None:
+            self._observe(Sent(self.peer.connection, self.peer.address, bytes(data)))
+
+    def fail(self, error: BaseException) -> bytes:
+        """The service, or what it wanted sent, broke a rule: this conversation is over. Returns b""."""
+        self.over = True
+        self.cause = Cause.FAILED
+        if self._observe is not None:
+            self._observe(Failed(self.peer.connection, self.peer.address, error))
+        return b""
+
+    def close(self, cause: Cause | None = None) -> None:
+        """The connection is gone; `cause` where it is another than the one that ended the talk."""
+        if cause is not None:
+            self.cause = cause
+        conversation, self._conversation = self._conversation, _SILENT
+        if conversation is _CLOSED:
+            return
+        self.over = True
+        self._conversation = _CLOSED
+        try:
+            conversation.closed()
+        except Exception as error:
+            self.fail(error)
+        if self._observe is not None:
+            self._observe(
+                Closed(self.peer.connection, self.peer.address, self.cause, self.received, self.sent)
+            )
+
+    def _done(self) -> None:
+        self.over = True
+        if self._conversation.failure is not None:
+            self.fail(self._conversation.failure)
+        elif not self._ended:
+            self.cause = Cause.SERVICE
+
+
+class _Silent(Conversation):
+    """Stands in before a conversation is open and after it is closed."""
+
+    def receive(self, data: bytes) -> bytes:
+        return b""
+
+
+_SILENT = _Silent()
+_CLOSED = _Silent()

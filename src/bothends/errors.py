@@ -1,0 +1,213 @@
+"""What can go wrong, split by who must act.
+
+    BothendsError
+    ├── CallerError              whoever called us must ask for something else   (exit 2)
+    │   ├── EndpointError            an endpoint that cannot be read or used so
+    │   ├── UnknownName              a service, engine or option nobody knows
+    │   ├── CannotCarry              an engine, service and endpoint that don't go together
+    │   └── ServiceError             a service of the user's that cannot be loaded or misbehaved
+    ├── PeerError                the other end broke a rule or went away         (exit 1)
+    │   ├── ConnectionLost           reset, or closed in the middle
+    │   ├── MessageTooLong           a message over the agreed limit
+    │   └── TimeLimit                nothing came in time                        (exit 124)
+    └── SystemRefused            the system said no to a call                    (exit 1)
+        └── Unavailable              what this needs isn't here                  (exit 69)
+
+Rank 0: imports the standard library only. Errors carry fields; `__str__` builds the sentence,
+which says what was tried, what the system answered, and what to do next. A system call's
+error is translated once, where the call is made, and stays reachable as `__cause__`.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class BothendsError(Exception):
+    """Base of every error that bothends raises on purpose.
+
+    `exit_status` is what the command line leaves with when the error ends it
+    (sysexits.h for 69; 124 as timeout(1)).
+    """
+
+    exit_status: ClassVar[int] = 1
+
+
+class CallerError(BothendsError):
+    """The caller asked for something that cannot be: ask for something else."""
+
+    exit_status = 2
+
+
+class EndpointError(CallerError):
+    """An endpoint that cannot be read, or cannot be used in this way.
+
+    Fields: `text` (the endpoint as it was given), `reason`, `hint` (what to try; may be empty).
+    """
+
+    def __init__(self, text: str, reason: str, hint: str = "") -> None:
+        super().__init__(text, reason, hint)
+        self.text = text
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return _sentence(f"endpoint {self.text!r}: {self.reason}", self.hint)
+
+
+class UnknownName(CallerError):
+    """A name that no table holds.
+
+    Fields: `kind` ("service", "engine", ...), `name`, `nearest` (the likeliest known name, or
+    empty), `hint` (where the known ones are listed).
+    """
+
+    def __init__(self, kind: str, name: str, nearest: str = "", hint: str = "") -> None:
+        super().__init__(kind, name, nearest, hint)
+        self.kind = kind
+        self.name = name
+        self.nearest = nearest
+        self.hint = hint
+
+    def __str__(self) -> str:
+        guess = f"did you mean {self.nearest!r}?" if self.nearest else ""
+        return _sentence(f"there is no {self.kind} {self.name!r}", guess, self.hint)
+
+
+class CannotCarry(CallerError):
+    """An engine, a service and an endpoint that don't go together.
+
+    Fields: `who` (the one that refuses), `what` (what it was given), `reason`, `hint`.
+    """
+
+    def __init__(self, who: str, what: str, reason: str, hint: str = "") -> None:
+        super().__init__(who, what, reason, hint)
+        self.who = who
+        self.what = what
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return _sentence(f"{self.who} cannot carry {self.what}: {self.reason}", self.hint)
+
+
+class ServiceError(CallerError):
+    """A user's service that cannot be loaded, or that broke the contract of a service.
+
+    Fields: `name`, `reason`, `hint`.
+    """
+
+    def __init__(self, name: str, reason: str, hint: str = "") -> None:
+        super().__init__(name, reason, hint)
+        self.name = name
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return _sentence(f"service {self.name}: {self.reason}", self.hint)
+
+
+class PeerError(BothendsError):
+    """The other end broke a rule, or went away."""
+
+
+class ConnectionLost(PeerError):
+    """The connection ended before the exchange did.
+
+    Fields: `where` (the endpoint), `doing`, `errno` (0 when the peer closed in good order).
+    """
+
+    def __init__(self, where: str, doing: str, errno: int = 0) -> None:
+        super().__init__(where, doing, errno)
+        self.where = where
+        self.doing = doing
+        self.errno = errno
+
+    def __str__(self) -> str:
+        how = errno_text(self.errno) if self.errno else "the peer closed the connection"
+        return f"connection to {self.where} lost while {self.doing}: {how}"
+
+
+class MessageTooLong(PeerError):
+    """A message passed the limit before it ended.
+
+    Fields: `limit` and `size` in bytes (`size` is what had arrived when it was given up, or what
+    was announced), `before` (the messages that the same chunk completed before it).
+    """
+
+    def __init__(self, limit: int, size: int, before: Sequence[bytes] = ()) -> None:
+        super().__init__(limit, size, before)
+        self.limit = limit
+        self.size = size
+        self.before = before
+
+    def __str__(self) -> str:
+        return f"a message of {self.size} bytes or more, and the limit is {self.limit}"
+
+
+class TimeLimit(PeerError):
+    """Nothing came in time.
+
+    Fields: `where` (the endpoint), `doing`, `seconds` (the limit that passed), `hint`.
+    """
+
+    exit_status = 124
+
+    def __init__(self, where: str, doing: str, seconds: float, hint: str = "") -> None:
+        super().__init__(where, doing, seconds, hint)
+        self.where = where
+        self.doing = doing
+        self.seconds = seconds
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return _sentence(
+            f"{self.where}: time limit of {self.seconds:g} s passed while {self.doing}", self.hint
+        )
+
+
+class SystemRefused(BothendsError):
+    """A system call that failed.
+
+    Fields: `doing` ("bind", "connect", ...), `where` (the endpoint), `errno`, `hint`.
+    """
+
+    def __init__(self, doing: str, where: str, errno: int, hint: str = "") -> None:
+        super().__init__(doing, where, errno, hint)
+        self.doing = doing
+        self.where = where
+        self.errno = errno
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return _sentence(f"cannot {self.doing} {self.where}: {errno_text(self.errno)}", self.hint)
+
+
+class Unavailable(SystemRefused):
+    """What this needs isn't here: a socket family, a library, a program.
+
+    Fields as for SystemRefused, and `reason`, which speaks where there is no errno.
+    """
+
+    exit_status = 69
+
+    def __init__(self, doing: str, where: str, errno: int = 0, hint: str = "", reason: str = "") -> None:
+        super().__init__(doing, where, errno, hint)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        answer = self.reason or errno_text(self.errno)
+        return _sentence(f"cannot {self.doing} {self.where}: {answer}", self.hint)
+
+
+def errno_text(number: int) -> str:
+    """`ECONNREFUSED (Connection refused)`: the errno's name, then the system's words."""
+    name = _errno.errorcode.get(number, str(number))
+    return f"{name} ({os.strerror(number)})"
+
+
+def _sentence(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)

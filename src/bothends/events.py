@@ -1,0 +1,160 @@
+"""What happens while programs talk: one small value for each thing that can be told.
+
+Rank 0: values, no I/O. Engines and the server report them, `log` and (later) metrics and the
+time-line listen. Whoever reports calls an observer, a plain function of one event, and asks first
+whether there is one:
+
+    if observe is not None:
+        observe(Received(number, peer, data))
+
+so that reporting costs one comparison when nobody listens.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from bothends.endpoints import Address, Endpoint
+
+
+class Cause(enum.StrEnum):
+    """Why a connection ended."""
+
+    PEER = "the peer closed"
+    SERVICE = "the service was done"
+    RESET = "reset by the peer"
+    IDLE = "idle limit"
+    STALLED = "the peer does not read"
+    FAILED = "the service failed"
+    DRAINED = "drained"
+    ABORTED = "aborted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events. `at` is wall-clock time in nanoseconds, the clock strace and SO_TIMESTAMPNS use."""
+
+    at: int = field(default_factory=time.time_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Listening(Event):
+    """A listener or a datagram socket is bound, with its real port."""
+
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(Event):
+    """A connection was accepted. `connection` numbers the connections of one process from 1."""
+
+    connection: int
+    peer: Address
+    local: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Event):
+    """Bytes of a connection, as one read gave them, or one whole datagram (`connection` is then 0)."""
+
+    connection: int
+    peer: Address
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sent(Event):
+    """Bytes that the system took for a connection, or one whole datagram (`connection` is then 0)."""
+
+    connection: int
+    peer: Address
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Event):
+    """The peer has finished sending: a read gave 0 bytes."""
+
+    connection: int
+    peer: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Closed(Event):
+    """A connection is over. `received` and `sent` count bytes."""
+
+    connection: int
+    peer: Address
+    cause: Cause
+    received: int
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """A service raised. The conversation ends, the server goes on. `connection` is 0 for a datagram."""
+
+    connection: int
+    peer: Address
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Event):
+    """A connection was accepted and closed at once, or never could be served."""
+
+    peer: Address
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped(Event):
+    """A datagram got no answer although the service may have had one."""
+
+    peer: Address
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Strained(Event):
+    """Accepting stopped for want of something (descriptors, memory); told once, until Relieved."""
+
+    errno: int
+    open: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relieved(Event):
+    """Accepting goes on after Strained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draining(Event):
+    """The server welcomes nobody any more; `open` conversations may end until the deadline, in seconds."""
+
+    open: int
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exited(Event):
+    """A process that a server started ended: a worker, or the command of one connection.
+
+    `status` is the exit status, or the negated signal number.
+    """
+
+    pid: int
+    role: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped(Event):
+    """The server has left: nothing bound, nothing open, nothing running."""
+
+
+Observer: TypeAlias = Callable[[Event], None]

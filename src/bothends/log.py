@@ -1,0 +1,202 @@
+"""The server's log: events as lines of text.
+
+Rank 1: listens to events, and knows nobody who makes them. What peers say goes to one stream, as
+`IP#port: text`, and everything else to another: so `bothends serve ... > messages` keeps the
+messages and leaves the rest on the terminal.
+
+Bytes from a peer are hostile until shown otherwise: they are escaped, and cut at SHOWN bytes, so
+that nobody can drive the reader's terminal or fill their disk with one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TextIO
+
+from bothends.errors import errno_text
+from bothends.events import (
+    Cause,
+    Closed,
+    Draining,
+    Dropped,
+    Ended,
+    Event,
+    Exited,
+    Failed,
+    Opened,
+    Received,
+    Refused,
+    Relieved,
+    Strained,
+)
+from bothends.text import escape
+
+# A line of a log is read by a person: beyond this, its length says more than its bytes.
+SHOWN: Final = 1024
+
+_RED: Final = "31"
+_YELLOW: Final = "33"
+_CYAN: Final = "36"
+_DIM: Final = "2"
+
+_ALARMING: Final = frozenset({Cause.RESET, Cause.STALLED, Cause.FAILED, Cause.ABORTED})
+
+
+class TextLog:
+    """An observer that writes events as lines.
+
+    Args:
+        messages: where `IP#port: text` goes, or None to leave messages out.
+        happenings: where everything else goes, or None to leave out what is merely going on;
+            what went wrong is then still told on `troubles`.
+        troubles: where what went wrong goes.
+        colour: decides for each stream whether to colour.
+    """
+
+    def __init__(
+        self,
+        *,
+        messages: TextIO | None,
+        happenings: TextIO | None,
+        troubles: TextIO,
+        colour: Callable[[TextIO], bool],
+    ) -> None:
+        self._messages = messages
+        self._happenings = happenings
+        self._troubles = troubles
+        self._colour = {
+            id(stream): colour(stream) for stream in (messages, happenings, troubles) if stream is not None
+        }
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        write = _WRITERS.get(type(event))
+        if write is not None:
+            write(self, event)
+
+    def _write(self, stream: TextIO | None, *parts: tuple[str, str]) -> None:
+        """One line of (style, text) parts, in one write: lines of several processes don't mix."""
+        if stream is None:
+            return
+        if self._colour[id(stream)]:
+            line = "".join(f"\x1b[{style}m{text}\x1b[0m" if style else text for style, text in parts)
+        else:
+            line = "".join(text for _, text in parts)
+        try:
+            stream.write(line + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            # Whoever read the log has gone, or its disk is full. Serving matters more.
+            self._colour.pop(id(stream), None)
+            self._messages = None if stream is self._messages else self._messages
+            self._happenings = None if stream is self._happenings else self._happenings
+
+    def _received(self, event: Received) -> None:
+        if self._messages is None:
+            return
+        name = (_CYAN, _name(event))
+        for line in message_lines(event.data):
+            self._write(self._messages, name, ("", f": {line}"))
+
+    def _opened(self, event: Opened) -> None:
+        self._write(self._happenings, (_CYAN, _name(event)), (_DIM, " connected"))
+
+    def _ended(self, event: Ended) -> None:
+        self._write(self._happenings, (_CYAN, _name(event)), (_DIM, " has finished sending"))
+
+    def _closed(self, event: Closed) -> None:
+        style = _RED if event.cause in _ALARMING else _DIM
+        counts = f" ({event.received} bytes in, {event.sent} out)"
+        self._write(
+            self._happenings, (_CYAN, _name(event)), (style, f" closed: {event.cause}"), (_DIM, counts)
+        )
+
+    def _failed(self, event: Failed) -> None:
+        kind = type(event.error).__name__
+        text = escape(str(event.error).encode("utf-8", "surrogateescape"))
+        where = _raised_at(event.error)
+        self._trouble(_name(event), f" the service failed: {kind}: {text}{where}", _RED)
+
+    def _refused(self, event: Refused) -> None:
+        self._trouble(str(event.peer), f" refused: {event.reason}")
+
+    def _dropped(self, event: Dropped) -> None:
+        self._trouble(str(event.peer), f" gets no answer: {event.reason}")
+
+    def _strained(self, event: Strained) -> None:
+        answer = errno_text(event.errno)
+        self._write(
+            self._troubles,
+            (_RED, f"accepting stops: {answer} with {event.open} connections open; newcomers wait"),
+        )
+
+    def _relieved(self, _event: Relieved) -> None:
+        self._write(self._troubles, (_YELLOW, "accepting goes on"))
+
+    def _draining(self, event: Draining) -> None:
+        if event.open:
+            plural = "" if event.open == 1 else "s"
+            self._write(
+                self._troubles,
+                (_YELLOW, f"draining: {event.open} connection{plural} may end within {event.deadline:g} s"),
+            )
+
+    def _exited(self, event: Exited) -> None:
+        if event.status:
+            how = f"status {event.status}" if event.status > 0 else f"signal {-event.status}"
+            self._write(self._troubles, (_YELLOW, f"{event.role} {event.pid} ended with {how}"))
+
+    def _trouble(self, peer: str, text: str, style: str = _YELLOW) -> None:
+        self._write(self._troubles, (_CYAN, peer), (style, text))
+
+
+_WRITERS: Final[dict[type[Event], Callable[..., None]]] = {
+    Received: TextLog._received,
+    Opened: TextLog._opened,
+    Ended: TextLog._ended,
+    Closed: TextLog._closed,
+    Failed: TextLog._failed,
+    Refused: TextLog._refused,
+    Dropped: TextLog._dropped,
+    Strained: TextLog._strained,
+    Relieved: TextLog._relieved,
+    Draining: TextLog._draining,
+    Exited: TextLog._exited,
+}
+
+
+def _name(event: Opened | Received | Ended | Closed | Failed) -> str:
+    """Who it is: `IP#port`. Most UNIX clients have no name, so the connection's number tells them apart."""
+    if event.peer.family == "unix" and not event.peer.host and event.connection:
+        return f"unix#{event.connection}"
+    return str(event.peer)
+
+
+def message_lines(data: bytes) -> list[str]:
+    """What to show of one read or one datagram: its lines, escaped, SHOWN bytes in all.
+
+    An empty datagram is one empty line. Trailing NULs, as of a program that sends its whole
+    fixed-size buffer, are counted instead of shown.
+    """
+    text, nuls = data, 0
+    if data.endswith(b"\0\0"):
+        text = data.rstrip(b"\0")
+        nuls = len(data) - len(text)
+    shown = text[:SHOWN]
+    lines = [escape(line.removesuffix(b"\r")) for line in shown.removesuffix(b"\n").split(b"\n")]
+    if nuls:
+        lines[-1] += f" [and {nuls} NULs]"
+    if len(text) > SHOWN:
+        lines[-1] += f" [and {len(text) - SHOWN} bytes more]"
+    return lines
+
+
+def _raised_at(error: BaseException) -> str:
+    """` (shout.py, line 4)`: where the innermost frame of the traceback stands."""
+    step = error.__traceback__
+    if step is None:
+        return ""
+    while step.tb_next is not None:
+        step = step.tb_next
+    filename = step.tb_frame.f_code.co_filename.rsplit("/", 1)[-1]
+    return f" ({filename}, line {step.tb_lineno})"

@@ -1,0 +1,251 @@
+"""A server's life: bind, run, drain, stop.
+
+    Server(service, endpoints) ──> bound ── run() or `with` ──> running ── drain() ──> draining ──> stopped
+                                     └───────────────────── close() ─────────────────────────────────┘
+
+A server is listeners, a service, an engine and limits. It asks the engine whether it can carry what
+it is to carry before anything is bound, so whoever asks for the impossible is told at once; it binds
+everything or nothing; and it is told to stop by latches (`engines/stop.py`), which a signal handler, a
+thread and a parent process can all set.
+
+Rank 3: puts sockets, services and engines together. How it waits is the engine's affair, what is
+said the service's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType, TracebackType
+from typing import Any
+
+from bothends.endpoints import Endpoint
+from bothends.engines import registry as engines
+from bothends.engines.base import Engine, Job, Limits
+from bothends.engines.processes import Workers
+from bothends.engines.stop import Stop
+from bothends.errors import CallerError, CannotCarry, Unavailable
+from bothends.events import Listening, Observer, Stopped
+from bothends.services import registry as services
+from bothends.services.base import Service
+from bothends.sockets import Listener, open_listeners
+
+
+def serve(
+    service: Service | str,
+    *endpoints: Endpoint | str,
+    engine: str | type[Engine] | None = None,
+    workers: int = 1,
+    limits: Limits | None = None,
+    observe: Observer | None = None,
+) -> Server:
+    """A server, bound and ready to run.
+
+    Its two uses: `serve(shout, "tcp://:12000").run()` serves until SIGINT or SIGTERM, and
+    `with serve(shout, "tcp://127.0.0.1:0") as server:` serves in the background meanwhile.
+
+    Args:
+        service: a service, or its name as on the command line ("upper", "shout.py:shout").
+        endpoints: where to listen, one or more.
+        engine: how to wait: a name of `bothends engines`, or an Engine class. None takes the best
+            one that works here and can carry everything.
+        workers: how many processes run the engine, on the same sockets.
+        limits: what to grant; the default is Limits().
+        observe: called with every event, in the process and thread where it happens.
+
+    Raises:
+        UnknownName, EndpointError, ServiceError: something that isn't there or can't be read.
+        CannotCarry: the engine can't carry the service on one of the endpoints.
+        Unavailable: the engine or a socket family isn't here.
+        SystemRefused: the system refused to bind.
+    """
+    return Server(service, endpoints, engine=engine, workers=workers, limits=limits, observe=observe)
+
+
+class Server:
+    """Listeners, a service, an engine and limits, with a life. See `serve` for the arguments.
+
+    `options` are keyword arguments for the engine's constructor.
+    """
+
+    def __init__(
+        self,
+        service: Service | str,
+        endpoints: Sequence[Endpoint | str],
+        *,
+        engine: str | type[Engine] | None = None,
+        workers: int = 1,
+        limits: Limits | None = None,
+        observe: Observer | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.service = services.load(service) if isinstance(service, str) else service
+        self.limits = limits or Limits()
+        self.workers = workers
+        asked = [Endpoint.parse(each) if isinstance(each, str) else each for each in endpoints]
+        if not asked:
+            raise CallerError("no endpoint to listen on; try tcp://:12000")
+        self.engine = _choose(engine, self.service, asked, self.limits, workers)
+        self._options = dict(options or {})
+        self._observe = observe
+        self._stop = Stop()
+        self._thread: threading.Thread | None = None
+        self._crash: BaseException | None = None
+        self._listeners: list[Listener] = []
+        try:
+            for endpoint in asked:
+                self._listeners += open_listeners(endpoint)
+        except BaseException:
+            self.close()
+            raise
+        self.endpoints: list[Endpoint] = [each.endpoint for each in self._listeners]
+        """Where it listens, with the real ports."""
+        if observe is not None:
+            for endpoint in self.endpoints:
+                observe(Listening(endpoint))
+
+    def run(self) -> None:
+        """Serve until told to stop. In the main thread, SIGINT and SIGTERM tell it: the first to
+        drain, the second to stop at once."""
+        with self._signals():
+            try:
+                if self.workers > 1:
+                    self._run_workers()
+                else:
+                    self.engine(self._job(self._stop), **self._options).run()
+            finally:
+                self.close()
+
+    def drain(self) -> None:
+        """Welcome nobody more, let conversations end, cut off what is left after `limits.drain`.
+
+        Returns at once; safe in a signal handler and from any thread.
+        """
+        self._stop.draining.set()
+
+    def abort(self) -> None:
+        """Cut everything off now. Returns at once; safe as `drain` is."""
+        self._stop.draining.set()
+        self._stop.aborting.set()
+
+    def close(self) -> None:
+        """Give back everything that is bound. Idempotent; `run` ends with it."""
+        if not self._stop.closed:
+            self._stop.close()
+            for listener in self._listeners:
+                listener.close()
+            if self._observe is not None:
+                self._observe(Stopped())
+
+    def __enter__(self) -> Server:
+        """Run in a thread of its own."""
+        self._thread = threading.Thread(target=self._run_in_thread, name="bothends-server", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drain, and wait for the end. An error that ended the server is raised here."""
+        assert self._thread is not None
+        self.drain()
+        self._thread.join()
+        if self._crash is not None and error is None:
+            raise self._crash
+
+    def _run_in_thread(self) -> None:
+        try:
+            self.run()
+        except BaseException as error:
+            self._crash = error
+
+    def _job(self, stop: Stop) -> Job:
+        return Job(self.service, self._listeners, stop, self.limits, self._observe)
+
+    def _run_workers(self) -> None:
+        # The workers wait for the same sockets, and each connection goes to whichever is free. With
+        # a socket of its own for each (SO_REUSEPORT), a worker that stops or dies would take with
+        # it the connections that the kernel has already put into its queue.
+        def work(stop: Stop) -> None:
+            self.engine(self._job(stop), **self._options).run()
+
+        Workers(
+            self.workers, work, self._stop, self._observe, grace=self.limits.drain, on_drain=self._let_go
+        ).run()
+
+    def _let_go(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """While inside, and in the main thread: SIGINT and SIGTERM drain, then abort."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def told(_number: int, _frame: FrameType | None) -> None:
+            if self._stop.draining.is_set():
+                self.abort()
+            else:
+                self.drain()
+
+        before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _choose(
+    asked: str | type[Engine] | None,
+    service: Service,
+    endpoints: Sequence[Endpoint],
+    limits: Limits,
+    workers: int,
+) -> type[Engine]:
+    """The engine that was asked for, if it can carry everything, or the best one that can."""
+    refusals: list[Exception] = []
+    candidates = engines.PREFERRED if asked is None else (asked,)
+    for candidate in candidates:
+        engine = engines.load(candidate) if isinstance(candidate, str) else candidate
+        refusal = _refusal(engine, service, endpoints, limits, workers)
+        if refusal is None:
+            return engine
+        refusals.append(refusal)
+    raise refusals[0]
+
+
+def _refusal(
+    engine: type[Engine], service: Service, endpoints: Sequence[Endpoint], limits: Limits, workers: int
+) -> Exception | None:
+    reason = engine.missing()
+    if reason is not None:
+        return Unavailable("run engine", engine.name, reason=reason, hint="see `bothends engines`")
+    for endpoint in endpoints:
+        sense = service.datagrams if endpoint.is_datagram else service.streams
+        if not sense:
+            kind = "datagrams" if endpoint.is_datagram else "connections"
+            return CannotCarry(
+                f"service {service.name}",
+                str(endpoint),
+                f"it makes no sense on {kind}",
+                "see `bothends services`",
+            )
+        refusal = engine.refusal(service, endpoint)
+        if refusal is not None:
+            return refusal
+    if limits.when_full == "refuse" and not engine.concurrent:
+        return CannotCarry(
+            f"engine {engine.name}", "a limit that refuses", "it looks at no newcomer while it serves"
+        )
+    if workers > 1 and service.posts:
+        return CannotCarry(
+            f"service {service.name}",
+            f"{workers} workers",
+            "its peers must all be in one process to hear each other",
+        )
+    return None

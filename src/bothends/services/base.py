@@ -1,0 +1,128 @@
+"""Services: what is said. The contract between a service and whatever carries it.
+
+Rank 1, sans-IO: bytes in, bytes out. A service never sees a socket, starts no thread, and reads no
+clock that was not passed in; so every engine drives the same code, and a test replays a
+conversation byte by byte.
+
+1. A `Service` is made once and opened once for each peer: `open(peer, post)` gives a `Conversation`.
+2. The carrier calls `start()` once, then `receive(data)` for every chunk, then `end()` once when the
+   peer has finished sending. What they return is to be sent, in that order; `b""` is nothing.
+3. After `done` is true the carrier sends what is left, closes, and calls nothing but `closed()`.
+4. `more()` is called whenever all that was returned before has been sent: how a conversation that
+   has a lot to say says it piece by piece, at the pace at which the peer reads.
+5. `closed()` is called once at the very end, however it ended.
+6. A chunk is cut anywhere. Only where `peer.boundaries` is true is it a whole message, and then each
+   return value goes out as one message.
+7. On datagram sockets there is no conversation: `answer(datagram, peer)` gives the datagram to send
+   back, or None for none. (`b""` is an empty datagram, which is something: RFC 768.)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from bothends.endpoints import Address
+
+# Queues bytes for one peer, from any conversation: callable at any time between `open` and `closed`.
+Post: TypeAlias = Callable[[bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end.
+
+    `address` is the peer's, `local` ours, `boundaries` whether messages arrive whole (datagrams,
+    seqpacket), `connection` the connection's number in its process (0 for datagrams).
+    """
+
+    address: Address
+    local: Address
+    boundaries: bool = False
+    connection: int = 0
+
+
+class Conversation(ABC):
+    """One peer's exchange with a service."""
+
+    done: bool = False
+    """True: send what is left, then close."""
+
+    failure: BaseException | None = None
+    """Set together with `done` by a conversation that ends for an error but has, in the same return
+    value, something left to say. (Raising ends it too; what the call would have returned is lost.)"""
+
+    handshaking: bool = False
+    """True while whatever wraps the stream is not ready: the handshake limit counts, not the idle one."""
+
+    def start(self) -> bytes:
+        """What to say before the peer has said anything."""
+        return b""
+
+    @abstractmethod
+    def receive(self, data: bytes) -> bytes:
+        """Take a chunk of at least one byte; give what to send."""
+
+    def end(self) -> bytes:
+        """The peer has finished sending; give what to send. `receive` is not called again."""
+        return b""
+
+    def more(self) -> bytes:
+        """All that was given has been sent; give more, or b"" for nothing more now."""
+        return b""
+
+    def closed(self) -> None:
+        """The connection is gone. Let go of what belongs to this conversation."""
+
+
+class Service(ABC):
+    """Something that can be served.
+
+    Class attributes say what it is and where it makes sense; an engine, or the server, refuses at
+    the start what it can't carry.
+    """
+
+    name: str = ""
+    summary: str = ""
+
+    streams: bool = True
+    """Makes sense on connections (TCP, UNIX stream and seqpacket)."""
+
+    datagrams: bool = True
+    """Makes sense on datagram sockets."""
+
+    posts: bool = False
+    """Speaks unasked, or to other peers: needs an engine that can deliver what is posted."""
+
+    shows: bool = False
+    """Exists to show what arrives: its messages are logged even when logging is turned down."""
+
+    answers_per_second: float | None = None
+    """Most datagram answers to one host, on average; None for no bound. For services that would
+    make an amplifier or an endless loop of a forged source address."""
+
+    @abstractmethod
+    def open(self, peer: Peer, post: Post) -> Conversation:
+        """A conversation with a new peer. `post` is a no-op unless `posts` is true."""
+
+    def answer(self, datagram: bytes, peer: Peer) -> bytes | None:
+        """The answer to one datagram; None for none.
+
+        By default what a conversation says that is begun and ended with it, if it says anything.
+        """
+        conversation = self.open(peer, nowhere)
+        try:
+            said = conversation.start()
+            if datagram and not conversation.done:
+                said += conversation.receive(datagram)
+            if not conversation.done:
+                said += conversation.end()
+            return said or None
+        finally:
+            conversation.closed()
+
+
+def nowhere(_data: bytes) -> None:
+    """The post box where nothing can be posted."""
