@@ -58,6 +58,17 @@ class Opened(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Established(Event):
+    """What wraps a connection is ready. `agreed` says in words what it agreed; `peer` is who it is,
+    `was` the address that it came from, which differs behind a proxy that says for whom it calls."""
+
+    connection: int
+    peer: Address
+    was: Address
+    agreed: str
+
+
+@dataclass(frozen=True, slots=True)
 class Received(Event):
     """Bytes of a connection, as one read gave them, or one whole datagram (`connection` is then 0)."""
 

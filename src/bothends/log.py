@@ -20,6 +20,7 @@ from bothends.events import (
     Draining,
     Dropped,
     Ended,
+    Established,
     Event,
     Exited,
     Failed,
@@ -101,6 +102,10 @@ class TextLog:
     def _opened(self, event: Opened) -> None:
         self._write(self._happenings, (_CYAN, _name(event)), (_DIM, " connected"))
 
+    def _established(self, event: Established) -> None:
+        who = f" is {event.was} speaking for it" if event.peer != event.was else ""
+        self._write(self._happenings, (_CYAN, _name(event)), (_DIM, f"{who} {escape(event.agreed.encode())}"))
+
     def _ended(self, event: Ended) -> None:
         self._write(self._happenings, (_CYAN, _name(event)), (_DIM, " has finished sending"))
 
@@ -154,6 +159,7 @@ _WRITERS: Final[dict[type[Event], Callable[..., None]]] = {
     Received: TextLog._received,
     Opened: TextLog._opened,
     Ended: TextLog._ended,
+    Established: TextLog._established,
     Closed: TextLog._closed,
     Failed: TextLog._failed,
     Refused: TextLog._refused,
@@ -165,7 +171,7 @@ _WRITERS: Final[dict[type[Event], Callable[..., None]]] = {
 }
 
 
-def _name(event: Opened | Received | Ended | Closed | Failed) -> str:
+def _name(event: Opened | Established | Received | Ended | Closed | Failed) -> str:
     """Who it is: `IP#port`. Most UNIX clients have no name, so the connection's number tells them apart."""
     if event.peer.family == "unix" and not event.peer.host and event.connection:
         return f"unix#{event.connection}"

@@ -24,7 +24,6 @@ from typing import Any
 from bothends.endpoints import Endpoint
 from bothends.engines import registry as engines
 from bothends.engines.base import Engine, Job, Limits
-from bothends.engines.processes import Workers
 from bothends.engines.stop import Stop
 from bothends.errors import CallerError, CannotCarry, Unavailable
 from bothends.events import Listening, Observer, Stopped
@@ -170,6 +169,8 @@ class Server:
         # it the connections that the kernel has already put into its queue.
         def work(stop: Stop) -> None:
             self.engine(self._job(stop), **self._options).run()
+
+        from bothends.engines.processes import Workers
 
         Workers(
             self.workers, work, self._stop, self._observe, grace=self.limits.drain, on_drain=self._let_go

@@ -76,4 +76,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         drawn.add_row(*(rich.markup.escape(cell) for cell in row))
     width = None if is_terminal(sys.stdout) else 1000
-    rich.console.Console(width=width, no_color=not has_colour(sys.stdout), highlight=False).print(drawn)
+    console = rich.console.Console(width=width, no_color=not has_colour(sys.stdout), highlight=False)
+    with console.capture() as captured:
+        console.print(drawn)
+    for line in captured.get().splitlines():
+        print(line.rstrip())  # noqa: T201

@@ -21,9 +21,9 @@ never blocks), `blocking.py` (one that may), `datagrams.py`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, TypeAlias
 
 from bothends.endpoints import Endpoint
 from bothends.engines.stop import Stop
@@ -71,6 +71,9 @@ class Limits:
     """Most bytes taken by one read."""
 
 
+Opener: TypeAlias = Callable[[Listener, Peer, Post], Conversation]
+
+
 @dataclass(slots=True)
 class Job:
     """What an engine is given: what to serve, where, within which limits, and how it is told to stop."""
@@ -80,12 +83,13 @@ class Job:
     stop: Stop
     limits: Limits = field(default_factory=Limits)
     observe: Observer | None = None
+    opener: Opener | None = None
+    """Opens a conversation where something is put between a connection and its service."""
 
     def open(self, listener: Listener, peer: Peer, post: Post = nowhere) -> Conversation:
-        """A conversation with a peer that came in by `listener`.
-
-        The one place where what wraps a stream is put between a connection and its service.
-        """
+        """A conversation with a peer that came in by `listener`."""
+        if self.opener is not None:
+            return self.opener(listener, peer, post)
         return self.service.open(peer, post)
 
 

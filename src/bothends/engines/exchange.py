@@ -9,7 +9,7 @@ to send and tells it what happened.
 from __future__ import annotations
 
 from bothends.engines.base import Job
-from bothends.events import Cause, Closed, Ended, Failed, Opened, Received, Sent
+from bothends.events import Cause, Closed, Ended, Established, Failed, Opened, Received, Sent
 from bothends.services.base import Conversation, Peer, Post, nowhere
 from bothends.sockets import Listener
 
@@ -21,7 +21,18 @@ class Exchange:
     `pulls`: the conversation wants `more()` called whenever all has been sent.
     """
 
-    __slots__ = ("_conversation", "_ended", "_observe", "cause", "over", "peer", "pulls", "received", "sent")
+    __slots__ = (
+        "_conversation",
+        "_ended",
+        "_handshaking",
+        "_observe",
+        "cause",
+        "over",
+        "peer",
+        "pulls",
+        "received",
+        "sent",
+    )
 
     def __init__(self, job: Job, listener: Listener, peer: Peer, post: Post = nowhere) -> None:
         self.peer = peer
@@ -35,17 +46,19 @@ class Exchange:
             self._observe(Opened(peer.connection, peer.address, peer.local))
         self._conversation: Conversation = _SILENT
         self.pulls = False
+        self._handshaking = False
         try:
             self._conversation = job.open(listener, peer, post)
         except Exception as error:
             self.fail(error)
         else:
             self.pulls = type(self._conversation).more is not Conversation.more
+            self._handshaking = self._conversation.handshaking
 
     @property
     def handshaking(self) -> bool:
         """Which limit counts: the handshake's, or the idle one."""
-        return self._conversation.handshaking
+        return self._handshaking
 
     def start(self) -> bytes:
         """The connection is there."""
@@ -66,6 +79,8 @@ class Exchange:
             data = self._conversation.receive(data)
         except Exception as error:
             return self.fail(error)
+        if self._handshaking and not self._conversation.handshaking:
+            self._established()
         if self._conversation.done:
             self._done()
         return data
@@ -138,6 +153,15 @@ class Exchange:
             self._observe(
                 Closed(self.peer.connection, self.peer.address, self.cause, self.received, self.sent)
             )
+
+    def _established(self) -> None:
+        """What wraps the stream is ready, and may have told who the peer is."""
+        self._handshaking = False
+        was = self.peer.address
+        self.peer = self._conversation.peer or self.peer
+        if self._observe is not None:
+            agreed = self._conversation.agreed
+            self._observe(Established(self.peer.connection, self.peer.address, was, agreed))
 
     def _done(self) -> None:
         self.over = True

@@ -57,6 +57,12 @@ class Conversation(ABC):
     handshaking: bool = False
     """True while whatever wraps the stream is not ready: the handshake limit counts, not the idle one."""
 
+    agreed: str = ""
+    """Once a handshake is over: what it agreed, in words for a log ("TLS 1.3, SNI example.org")."""
+
+    peer: Peer | None = None
+    """Once a handshake is over: who the peer turned out to be, where that was learned in it."""
+
     def start(self) -> bytes:
         """What to say before the peer has said anything."""
         return b""
