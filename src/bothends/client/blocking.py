@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import TypeVar
 
 from bothends.client.exchange import CHUNK
-from bothends.client.steps import Step, Steps, Wait
-from bothends.endpoints import Address, Endpoint
+from bothends.client.steps import Ends, Step, Wait
+from bothends.endpoints import Endpoint
 from bothends.errors import ConnectionLost
 from bothends.framing import DEFAULT_LIMIT
 from bothends.sockets import open_connection
@@ -49,7 +49,7 @@ def connect(
     return Connection(open_connection(where, timeout=timeout, source=source), where, timeout, limit)
 
 
-class Connection:
+class Connection(Ends):
     """One connection to one peer, or a datagram socket that talks to one peer only.
 
     Its messages are lines on a stream, and whole datagrams or packets where the socket has boundaries.
@@ -69,23 +69,7 @@ class Connection:
         timeout: float | None = 10.0,
         limit: int = DEFAULT_LIMIT,
     ) -> None:
-        self.endpoint = endpoint
-        self.steps = Steps(sock, endpoint, timeout, limit)
-        self.local, self.peer = ends(sock)
-
-    @property
-    def socket(self) -> socket.socket:
-        """The socket itself, non-blocking: for its options, and for `misbehave`."""
-        return self.steps.socket
-
-    @property
-    def timeout(self) -> float | None:
-        """The longest wait for the peer in seconds, None for no limit."""
-        return self.steps.timeout
-
-    @timeout.setter
-    def timeout(self, seconds: float | None) -> None:
-        self.steps.timeout = seconds
+        super().__init__(sock, endpoint, timeout, limit)
 
     def send(self, data: bytes) -> None:
         """Send all of it; as one message where the socket has boundaries. Does not read meanwhile."""
@@ -130,14 +114,6 @@ class Connection:
         """
         return self._run(self.steps.exchange(data))
 
-    def finish(self) -> None:
-        """Close the sending side (shutdown, SHUT_WR): the peer reads EOF and can still answer."""
-        self.steps.finish()
-
-    def close(self) -> None:
-        """Close both sides. Idempotent."""
-        self.steps.socket.close()
-
     def __iter__(self) -> Iterator[bytes]:
         """Lines until the peer's EOF, or messages."""
         while True:
@@ -171,12 +147,3 @@ class Connection:
         poller = select.poll()
         poller.register(self.steps.socket, wait.read * select.POLLIN | wait.write * select.POLLOUT)
         return bool(poller.poll(None if wait.seconds is None else wait.seconds * 1000))
-
-
-def ends(sock: socket.socket) -> tuple[Address, Address]:
-    """Both addresses of a connected socket: ours, and the peer's."""
-    try:
-        peer = Address.of(sock.family, sock.getpeername())
-    except OSError:  # it has gone already; the first read will say so
-        peer = Address("none")
-    return Address.of(sock.family, sock.getsockname()), peer

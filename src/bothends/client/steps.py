@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeAlias, TypeVar
 
 from bothends.client.exchange import CHUNK, LARGEST, NO_ANSWER, Inbox, translated, waits
-from bothends.endpoints import Endpoint
+from bothends.endpoints import Address, Endpoint
 from bothends.errors import CannotCarry, ConnectionLost, TimeLimit
 
 T = TypeVar("T")
@@ -85,7 +85,8 @@ class Steps:
         With `read_along` it reads meanwhile, until the inbox holds so many bytes: for a peer that will
         not take the rest before it has got rid of its answer to the beginning.
         """
-        with self._alone("sending"):
+        reads_too: AbstractContextManager[None] = self._alone("receiving") if read_along else nullcontext()
+        with self._alone("sending"), reads_too:
             view = memoryview(data).cast("B")
             while True:
                 sent = self.try_send(view)
@@ -202,3 +203,47 @@ class Steps:
             yield
         finally:
             self._busy.discard(doing)
+
+
+class Ends:
+    """What a connection has and does without waiting, whoever waits for the rest.
+
+    `endpoint` is what was connected to; `local` and `peer` are the addresses of both ends; `steps` are
+    the verbs, for whoever drives them himself.
+    """
+
+    def __init__(self, sock: socket.socket, endpoint: Endpoint, timeout: float | None, limit: int) -> None:
+        self.endpoint = endpoint
+        self.steps = Steps(sock, endpoint, timeout, limit)
+        self.local = Address.of(sock.family, sock.getsockname())
+        try:
+            self.peer = Address.of(sock.family, sock.getpeername())
+        except OSError:  # it has gone already; the first read will say so
+            self.peer = Address("none")
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket itself, non-blocking: for its options, and for `misbehave`."""
+        return self.steps.socket
+
+    @property
+    def timeout(self) -> float | None:
+        """The longest wait for the peer in seconds, None for no limit."""
+        return self.steps.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self.steps.timeout = seconds
+
+    def finish(self) -> None:
+        """Close the sending side (shutdown, SHUT_WR): the peer reads EOF and can still answer. Idempotent.
+
+        Raises:
+            ConnectionLost: the connection is gone already.
+            CannotCarry: a datagram socket has no end.
+        """
+        self.steps.finish()
+
+    def close(self) -> None:
+        """Close both sides. Idempotent."""
+        self.steps.socket.close()

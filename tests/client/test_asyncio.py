@@ -1,0 +1,243 @@
+"""The client for event loops: the same rows as the blocking one, on each loop, and what only a loop has."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import os
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from bothends.client.asyncio import Connection, connect
+from bothends.endpoints import Endpoint
+from bothends.errors import CannotCarry, ConnectionLost, EndpointError, SystemRefused, TimeLimit
+from tests.client import peers
+
+Runner = Callable[[Awaitable[None]], None]
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Runner:
+    """Run a coroutine on this loop."""
+    factory = asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop
+
+    def run_it(talk: Awaitable[None]) -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(peers.PATIENCE):
+                await talk
+
+        with asyncio.Runner(loop_factory=factory, debug=True) as runner:
+            runner.run(bounded())
+
+    return run_it
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the loop turn until something holds."""
+    for _ in itertools.count():
+        if holds():
+            return
+        await asyncio.sleep(0)
+
+
+def test_lines(run: Runner) -> None:
+    async def talk(where: Endpoint) -> None:
+        async with connect(str(where)) as connection:
+            assert await connection.request("hello") == b"HELLO"
+            await connection.send_line(b"one\ntwo")
+            assert await connection.receive_line() == b"ONE"
+            assert connection.peer.port == where.port
+            connection.finish()
+            assert [line async for line in connection] == [b"TWO"]
+            with pytest.raises(ConnectionLost) as caught:
+                await connection.receive_line()
+            assert caught.value.errno == 0
+        assert connection.socket.fileno() < 0
+
+    with peers.peer(peers.shout_byte_by_byte) as where:
+        run(talk(where))
+
+
+def test_half_close_and_a_large_exchange(run: Runner) -> None:
+    data = os.urandom(8_000_000)
+
+    async def talk(where: Endpoint) -> None:
+        connection = await connect(where)
+        async with connection:
+            assert await connection.exchange(data) == data
+            with pytest.raises(CannotCarry):
+                await connection.send(b"more")
+
+    with peers.peer(peers.echo) as where:
+        run(talk(where))
+
+
+def test_one_task_sends_while_another_receives(run: Runner) -> None:
+    data = os.urandom(4_000_000)
+
+    async def talk(where: Endpoint) -> None:
+        async with connect(where) as connection:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(connection.send(data))
+                came = group.create_task(connection.receive_exactly(len(data)))
+            assert came.result() == data
+
+    with peers.peer(peers.echo) as where:
+        run(talk(where))
+
+
+def test_two_who_receive_are_told(run: Runner) -> None:
+    async def talk(where: Endpoint) -> None:
+        async with connect(where) as connection:
+            first = asyncio.create_task(connection.receive_line())
+            await asyncio.sleep(0)
+            with pytest.raises(CannotCarry, match="two at once"):
+                await connection.receive_line()
+            with pytest.raises(CannotCarry, match="two at once"):
+                await connection.request("hello")
+            await connection.send_line("hello")
+            assert await first == b"HELLO"
+
+    with peers.peer(peers.shout) as where:
+        run(talk(where))
+
+
+def test_a_cancelled_wait_loses_nothing(run: Runner) -> None:
+    async def talk(where: Endpoint) -> None:
+        async with connect(where) as connection:
+            waits = asyncio.create_task(connection.receive_exactly(100))
+            await until(lambda: connection.steps.inbox.size > 0)
+            waits.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waits
+            assert await connection.receive() == b"half"
+
+    with peers.staying(lambda sock: sock.sendall(b"half")) as where:
+        run(talk(where))
+
+
+def test_closing_wakes_whoever_waits(run: Runner) -> None:
+    async def talk(where: Endpoint) -> None:
+        connection = await connect(where, timeout=None)
+        waits = asyncio.create_task(connection.receive())
+        await asyncio.sleep(0)
+        connection.close()
+        with pytest.raises(ConnectionLost) as caught:
+            await waits
+        assert caught.value.errno == errno.EBADF
+        connection.close()
+
+    with peers.peer(peers.keep_silent) as where:
+        run(talk(where))
+
+
+def test_time_limits(run: Runner) -> None:
+    async def talk(where: Endpoint) -> None:
+        async with connect(where, timeout=0.1) as connection:
+            with pytest.raises(TimeLimit):
+                await connection.receive()
+            with pytest.raises(TimeLimit, match="does not read"):
+                await connection.send(bytes(50_000_000))
+
+    with peers.staying(lambda _: None) as where:
+        run(talk(where))
+
+
+def test_a_reset(run: Runner) -> None:
+    async def talk(where: Endpoint) -> None:
+        async with connect(where) as connection:
+            with pytest.raises(ConnectionLost) as caught:
+                await connection.request("hello")
+            assert caught.value.errno == errno.ECONNRESET
+
+    with peers.peer(peers.reset) as where:
+        run(talk(where))
+
+
+def test_what_cannot_be_connected_to(run: Runner) -> None:
+    async def talk() -> None:
+        with pytest.raises(EndpointError):
+            await connect("tcp://127.0.0.1")
+        with pytest.raises(SystemRefused) as caught:
+            async with connect(Endpoint("tcp", host="127.0.0.1", port=peers.closed_port())):
+                pass
+        assert caught.value.errno == errno.ECONNREFUSED
+
+    run(talk())
+
+
+def test_a_connection_that_is_cancelled_in_the_making_is_closed(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = socket.socketpair()
+    goes_on = threading.Event()
+    opened = threading.Event()
+
+    def opens(*_: object, **__: object) -> socket.socket:
+        opened.set()
+        goes_on.wait(peers.PATIENCE)
+        return ours
+
+    monkeypatch.setattr("bothends.client.asyncio.open_connection", opens)
+
+    async def talk() -> None:
+        connecting = asyncio.ensure_future(connect("tcp://127.0.0.1:1")._connect())
+        await until(opened.is_set)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        goes_on.set()
+        await until(lambda: ours.fileno() < 0)
+
+    with theirs:
+        run(talk())
+
+
+def test_datagrams(run: Runner, tmp_path: Path) -> None:
+    came: list[bytes] = []
+
+    def answer(data: bytes) -> list[bytes]:
+        came.append(data)
+        return [data.upper()] if len(came) != 1 else []
+
+    async def talk(where: Endpoint) -> None:
+        async with connect(where, timeout=2.0) as connection:
+            assert await connection.request("hello", retries=3) == b"HELLO"
+            assert await connection.request(b"") == b""
+            await connection.send(bytes(60_000))
+            assert await connection.receive(1) == bytes(60_000)
+
+    with peers.datagram_peer(answer) as where:
+        run(talk(where))
+    came.clear()
+    with peers.unix_datagram_peer(answer, tmp_path / "a.sock") as where:
+        run(talk(where))
+
+
+def test_datagrams_to_nobody(run: Runner) -> None:
+    async def talk() -> None:
+        async with connect(
+            Endpoint("udp", host="127.0.0.1", port=peers.closed_port(socket.SOCK_DGRAM))
+        ) as asking:
+            with pytest.raises(SystemRefused) as caught:
+                await asking.request("hello")
+            assert caught.value.errno == errno.ECONNREFUSED
+
+    run(talk())
+
+
+def test_a_connection_can_be_made_of_any_socket(run: Runner) -> None:
+    async def talk() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            async with Connection(ours, Endpoint("unix", path="@pair")) as connection:
+                theirs.sendall(b"hello")
+                assert await connection.receive() == b"hello"
+
+    run(talk())
