@@ -1,0 +1,46 @@
+"""Engine `iterative`: one after another, in one thread, as the first server in every textbook.
+
+    poll(listeners) -> accept() -> recv() -> send() -> recv() -> ... -> close() -> poll(listeners)
+
+While it talks to one peer, the next ones wait in the listener's queue: connected, as far as they can
+tell, and without an answer. One idle peer keeps out everybody; an idle limit is the only remedy.
+Datagrams are answered between two connections. What it needs is one thread and one descriptor for
+whoever is served, and nothing is ever shared.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from bothends.engines.base import Engine
+from bothends.engines.blocking import Warden, converse
+from bothends.engines.door import Door
+from bothends.engines.exchange import Exchange
+from bothends.engines.reception import Reception
+
+
+class IterativeEngine(Engine):
+    """Serves one connection after another; recv() and send() block everything else.
+
+    `limits.when_full` means nothing here: while a peer is served, nobody looks at newcomers, so they
+    wait in the queue. And a service that never returns is not to be stopped, there being no other
+    thread that `run` could return in.
+    """
+
+    name = "iterative"
+    summary = "one connection after another: recv() and send() block everything else"
+    concurrent = False
+    why_not: ClassVar = {
+        "posts": "it looks at one connection at a time: the others would get what is posted to them "
+        "only when their turn has come",
+        "concurrent": "the next connection is served when this one is over",
+    }
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        job = self.job
+        reception = Reception(job, most=1)
+        with Warden(job.stop, job.limits) as warden, Door(job, reception, one_at_a_time=True) as door:
+            for connection, peer, listener in door.newcomers():
+                converse(connection, Exchange(job, listener, peer), job.limits, warden)
+                reception.left()
