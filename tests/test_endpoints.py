@@ -372,6 +372,7 @@ def test_words_that_mean_nothing(words: list[str], scheme: str, text: str, answe
         (socket.AF_INET6, ("::1", 5000, 0, 0), "::1#5000", "tcp://[::1]:5000"),
         (socket.AF_INET6, ("::ffff:127.0.0.1", 5000, 0, 0), "127.0.0.1#5000", "tcp://127.0.0.1:5000"),
         (socket.AF_INET6, ("fe80::1%eth0", 5000, 0, 2), "fe80::1%eth0#5000", "tcp://[fe80::1%25eth0]:5000"),
+        (socket.AF_INET6, ("fe80::1", 5000, 0, 2), "fe80::1%2#5000", "tcp://[fe80::1%252]:5000"),
         (40, (2, 5000), "2#5000", "vsock://2:5000"),
         (socket.AF_UNIX, "/run/a", "/run/a", "unix:///run/a"),
         (socket.AF_UNIX, b"\0name", "@name", "unix://@name"),

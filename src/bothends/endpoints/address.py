@@ -35,7 +35,9 @@ class Address:
             if len(sockaddr) == 4:
                 if host.startswith("::ffff:") and "." in host:
                     return cls("inet", host[7:], port)
-                return cls("inet6", host, port)
+                # A link-local address is one per interface: its zone belongs to it (RFC 4007 section 11).
+                zone = f"%{sockaddr[3]}" if sockaddr[3] and "%" not in host else ""
+                return cls("inet6", host + zone, port)
             if family == _AF_INET:
                 return cls("inet", host, port)
             return cls("vsock", str(host), port)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import Final
+from typing import Any, Final
 
 from bothends.endpoints import Endpoint
 from bothends.errors import SystemRefused
@@ -144,11 +144,17 @@ def _open(endpoint: Endpoint, target: Target) -> Listener:
         name = sock.getsockname()
         real = endpoint.with_port(name[1])
         if endpoint.host and endpoint.scheme != "vsock":
-            real = real.with_host(name[0])
+            real = real.with_host(_host(name))
         return Listener(real, sock, role, endpoint)
     except BaseException:
         sock.close()
         raise
+
+
+def _host(name: tuple[Any, ...]) -> str:
+    """The address of a socket; a link-local one with the name of its interface, as a user writes it."""
+    scope = name[3] if len(name) == 4 else 0
+    return f"{name[0]}%{socket.if_indextoname(scope)}" if scope else str(name[0])
 
 
 def _new_socket(endpoint: Endpoint, family: int) -> socket.socket:

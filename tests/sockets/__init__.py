@@ -1,0 +1,1 @@
+"""Tests of bothends.sockets, on real sockets."""

@@ -1,0 +1,101 @@
+"""Descriptors that somebody else opened."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from bothends.endpoints import Endpoint
+from bothends.errors import EndpointError, SystemRefused
+from bothends.sockets import open_connection
+from tests.sockets.tools import listening, needs_ipv6
+
+
+def descriptor_of(sock: socket.socket) -> str:
+    """The endpoint of a socket that is given away."""
+    return f"fd://{sock.detach()}"
+
+
+def test_a_listening_socket() -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    os.set_inheritable(sock.fileno(), True)
+    number, port = sock.fileno(), sock.getsockname()[1]
+    with listening(descriptor_of(sock)) as listener:
+        assert listener.role == "listener"
+        assert str(listener.endpoint) == f"tcp://127.0.0.1:{port}"
+        assert listener.asked == Endpoint("fd", fd=number)
+        assert listener.fileno() == number
+        assert listener.socket.getblocking()
+        assert not os.get_inheritable(number)
+        with open_connection(listener.endpoint, timeout=5):
+            pass
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+
+
+@needs_ipv6
+@pytest.mark.parametrize(("only", "host"), [(0, ""), (1, "::")])
+def test_every_interface(only: int, host: str) -> None:
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+    sock.bind(("::", 0))
+    with listening(descriptor_of(sock)) as listener:
+        assert listener.role == "datagrams"
+        assert listener.has_boundaries
+        assert (listener.endpoint.scheme, listener.endpoint.host) == ("udp", host)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_a_connection(kind: int) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    with theirs, listening(descriptor_of(ours)) as listener:
+        assert listener.role == "connection"
+        assert listener.endpoint.scheme == "fd"
+        assert listener.has_boundaries == (kind != socket.SOCK_STREAM)
+        listener.socket.send(b"hello")
+        assert theirs.recv(10) == b"hello"
+
+
+def test_a_unix_socket_keeps_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind("a")
+    sock.listen()
+    with listening(descriptor_of(sock)) as listener:
+        assert str(listener.endpoint) == "unix://a"
+    assert (tmp_path / "a").is_socket()
+
+
+def test_connecting_adopts_a_connection() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, open_connection(Endpoint.parse(descriptor_of(ours))) as sock:
+        sock.sendall(b"hello")
+        assert theirs.recv(10) == b"hello"
+
+
+def test_a_listening_socket_is_nobody_to_connect_to() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        with pytest.raises(EndpointError, match="the socket is not connected; serve can serve it"):
+            open_connection(Endpoint("fd", fd=sock.fileno()))
+        assert sock.getsockname()
+
+
+def test_what_can_not_be_served_is_left_open(tmp_path: Path) -> None:
+    with socket.socket() as sock:
+        with pytest.raises(EndpointError, match="neither listens nor is connected"):
+            listening(f"fd://{sock.fileno()}").__enter__()
+        sock.bind(("127.0.0.1", 0))
+    reading, writing = os.pipe()
+    file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    for number, words in ((reading, "a pipe"), (file, "a regular file"), (writing, "a pipe")):
+        with pytest.raises(EndpointError, match=f"descriptor {number} is {words}, not a socket"):
+            listening(f"fd://{number}").__enter__()
+        os.close(number)
+        with pytest.raises(SystemRefused, match="must leave it open and inheritable") as caught:
+            listening(f"fd://{number}").__enter__()
+        assert caught.value.errno == errno.EBADF

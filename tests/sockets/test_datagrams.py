@@ -1,0 +1,105 @@
+"""Datagrams: the answer leaves from the address that was asked, and nothing is cut unnoticed."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+
+from bothends.sockets import datagrams, enable_pktinfo, open_connection, receive_datagram, send_datagram
+from tests.sockets.tools import listening, needs_ipv6
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("udp://0.0.0.0:0", "127.0.0.1"),
+        ("udp://0.0.0.0:0", "127.0.0.2"),
+        pytest.param("udp://:0", "127.0.0.2", marks=needs_ipv6),
+        pytest.param("udp://:0", "::1", marks=needs_ipv6),
+        pytest.param("udp://[::]:0", "::1", marks=needs_ipv6),
+    ],
+)
+def test_the_answer_leaves_from_the_address_that_was_asked(text: str, asked: str) -> None:
+    with listening(text) as listener:
+        wildcard = enable_pktinfo(listener.socket)
+        assert wildcard
+        # A connected socket takes answers from the address that it asked, and from no other.
+        with open_connection(listener.endpoint.with_host(asked)) as client:
+            client.settimeout(30)
+            client.send(b"who?")
+            data, truncated, sender, ancillary = receive_datagram(listener.socket, wildcard=wildcard)
+            assert (data, truncated) == (b"who?", False)
+            assert ancillary
+            assert send_datagram(listener.socket, b"me", sender, ancillary) == 2
+            assert client.recv(10) == b"me"
+
+
+def test_without_it_another_address_answers() -> None:
+    with listening("udp://0.0.0.0:0") as listener, socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.bind(("127.0.0.1", 0))
+        client.sendto(b"who?", ("127.0.0.2", listener.address.port))
+        _, _, sender, ancillary = receive_datagram(listener.socket)
+        assert ancillary == []
+        send_datagram(listener.socket, b"me", sender)
+        assert client.recvfrom(10)[1][0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("wildcard", [True, False])
+@pytest.mark.parametrize(("size", "truncated"), [(0, True), (3, True), (4, False), (100, False)])
+def test_truncation_shows(wildcard: bool, size: int, truncated: bool) -> None:
+    with listening("udp://0.0.0.0:0" if wildcard else "udp://127.0.0.1:0") as listener:
+        assert enable_pktinfo(listener.socket) == wildcard
+        with open_connection(listener.endpoint.with_host("127.0.0.1")) as client:
+            client.send(b"four")
+            answer = receive_datagram(listener.socket, size, wildcard=wildcard)
+            assert answer[:3] == (b"four"[:size], truncated, client.getsockname())
+
+
+@pytest.mark.parametrize("size", [0, 65507])
+def test_the_smallest_and_the_largest(size: int) -> None:
+    with listening("udp://0.0.0.0:0") as listener:
+        wildcard = enable_pktinfo(listener.socket)
+        with open_connection(listener.endpoint.with_host("127.0.0.1")) as client:
+            client.send(b"a" * size)
+            data, truncated, sender, ancillary = receive_datagram(listener.socket, wildcard=wildcard)
+            assert (len(data), truncated) == (size, False)
+            send_datagram(listener.socket, data, sender, ancillary)
+            assert len(client.recv(70000)) == size
+
+
+def test_no_question_for_unix_sockets_and_streams() -> None:
+    with listening("unix+dgram://@") as listener, open_connection(listener.endpoint) as client:
+        assert not enable_pktinfo(listener.socket)
+        client.send(b"a" * 100_000)
+        data, truncated, sender, ancillary = receive_datagram(listener.socket, 200_000)
+        assert (len(data), truncated) == (100_000, False)
+        send_datagram(listener.socket, b"answer", sender, ancillary)
+        assert client.recv(10) == b"answer"
+    with listening("tcp://127.0.0.1:0") as listener:
+        assert not enable_pktinfo(listener.socket)
+
+
+def test_an_address_that_cannot_be_a_source_is_left_to_the_kernel() -> None:
+    broadcast = struct.pack("=i4s4s", 0, socket.inet_aton("255.255.255.255"), bytes(4))
+    with listening("udp://0.0.0.0:0") as listener, socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.bind(("127.0.0.1", 0))
+        ancillary = [(socket.IPPROTO_IP, datagrams._IP_PKTINFO, broadcast)]
+        send_datagram(listener.socket, b"a", client.getsockname(), ancillary)
+        assert client.recv(10) == b"a"
+
+
+def test_the_answer_to_a_multicast_has_no_source_and_link_local_keeps_its_interface() -> None:
+    def turned(address: str) -> list[tuple[int, int, bytes]]:
+        value = struct.pack("=16sI", socket.inet_pton(socket.AF_INET6, address), 7)
+        return datagrams._answer_from([(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, value)])
+
+    def interface(address: str) -> int:
+        ((_, _, value),) = turned(address)
+        return int.from_bytes(value[16:], "little" if struct.pack("=H", 1)[0] else "big")
+
+    assert turned("ff02::1") == []
+    assert interface("fe80::1") == 7
+    assert interface("2001:db8::1") == 0
+    assert datagrams._answer_from([(socket.SOL_SOCKET, 1, b"")]) == []

@@ -1,0 +1,215 @@
+"""Listeners: the families, the one port they share, and what is said when they can't be opened."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any
+
+import pytest
+
+from bothends.endpoints import Endpoint
+from bothends.errors import SystemRefused, Unavailable
+from bothends.sockets import open_connection, open_listeners
+from tests.sockets import tools
+from tests.sockets.tools import Names, needs_ipv6, needs_mptcp, needs_no_sctp, needs_vsock
+
+
+def refused(text: str, **kwargs: Any) -> SystemRefused:
+    with pytest.raises(SystemRefused) as caught:
+        open_listeners(Endpoint.parse(text), **kwargs)
+    assert isinstance(caught.value.__cause__, OSError) or isinstance(caught.value, Unavailable)
+    return caught.value
+
+
+@needs_ipv6
+def test_every_interface_is_one_socket_for_both_families() -> None:
+    with tools.listening("tcp://:0") as listener:
+        assert listener.socket.family == socket.AF_INET6
+        assert listener.role == "listener"
+        assert listener.endpoint.host == ""
+        assert listener.endpoint.port == listener.address.port != 0
+        assert listener.asked == Endpoint.parse("tcp://:0")
+        for host in ("127.0.0.1", "::1"):
+            with open_connection(listener.endpoint.with_host(host), timeout=5) as client:
+                connection, _ = listener.socket.accept()
+                connection.close()
+                assert client.recv(1) == b""
+
+
+def test_every_interface_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithoutIPv6(socket.socket):
+        def __init__(self, family: int, *args: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            super().__init__(family, *args)
+
+    monkeypatch.setattr(socket, "socket", WithoutIPv6)
+    with tools.listening("tcp://:0") as listener:
+        assert listener.socket.family == socket.AF_INET
+        assert listener.endpoint.host == ""
+    with pytest.raises(Unavailable, match=r"EAFNOSUPPORT.*try family=4"):
+        open_listeners(Endpoint.parse("tcp://:0?family=6"))
+
+
+@needs_ipv6
+@pytest.mark.parametrize(
+    ("text", "family", "only"),
+    [
+        ("tcp://:0", socket.AF_INET6, 0),
+        ("tcp://:0?v6only=1", socket.AF_INET6, 1),
+        ("tcp://:0?family=6", socket.AF_INET6, 1),
+        ("tcp://[::]:0", socket.AF_INET6, 1),
+        ("tcp://[::]:0?v6only=0", socket.AF_INET6, 0),
+        ("udp://:0", socket.AF_INET6, 0),
+        ("tcp://:0?family=4", socket.AF_INET, None),
+        ("udp://0.0.0.0:0", socket.AF_INET, None),
+    ],
+)
+def test_which_family_and_whether_alone(text: str, family: int, only: int | None) -> None:
+    with tools.listening(text) as listener:
+        assert listener.socket.family == family
+        if only is not None:
+            assert listener.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == only
+
+
+@needs_ipv6
+@pytest.mark.parametrize("scheme", ["tcp", "udp"])
+def test_the_addresses_of_a_name_share_one_port(scheme: str) -> None:
+    listeners = open_listeners(Endpoint.parse(f"{scheme}://here:0"), resolver=Names("::1", "127.0.0.1"))
+    try:
+        assert [listener.endpoint.host for listener in listeners] == ["::1", "127.0.0.1"]
+        (port,) = {listener.endpoint.port for listener in listeners}
+        assert port
+        assert [listener.address.port for listener in listeners] == [port, port]
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def test_the_port_is_picked_again_while_another_address_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[socket.socket] = []
+
+    class FirstPortIsTaken(socket.socket):
+        """The first port that the system picks is taken, just then, at the second address."""
+
+        def listen(self, backlog: int = 0, /) -> None:
+            super().listen(backlog)
+            if not taken:
+                taken.append(plain())
+                taken[0].bind(("127.0.0.2", self.getsockname()[1]))
+                taken[0].listen()
+
+    plain = socket.socket
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", FirstPortIsTaken)
+        listeners = open_listeners(Endpoint.parse("tcp://here:0"), resolver=Names("127.0.0.1", "127.0.0.2"))
+    with taken[0], listeners[0], listeners[1]:
+        ports = {listener.address.port for listener in listeners}
+        assert len(ports) == 1
+        assert taken[0].getsockname()[1] not in ports
+
+
+def test_an_address_of_a_name_that_is_not_here_is_left_out() -> None:
+    # 192.0.2.0/24 is for documentation (RFC 5737); 203.0.113.0/24 too.
+    (listener,) = open_listeners(
+        Endpoint.parse("tcp://here:0"), resolver=Names("203.0.113.1", "127.0.0.1", "203.0.113.2")
+    )
+    with listener:
+        assert listener.endpoint.host == "127.0.0.1"
+    error = refused("tcp://here:0", resolver=Names("203.0.113.1", "203.0.113.2"))
+    assert error.errno == errno.EADDRNOTAVAIL
+    assert "an empty host is every interface" in str(error)
+
+
+def test_a_port_that_is_taken() -> None:
+    with tools.listening("tcp://127.0.0.1:0") as listener:
+        error = refused(str(listener.endpoint))
+        assert error.errno == errno.EADDRINUSE
+        assert str(error).startswith(f"cannot bind {listener.endpoint}: EADDRINUSE")
+        assert "port 0 lets the system pick" in error.hint
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may bind every port")
+def test_a_low_port_needs_privilege() -> None:
+    error = refused("tcp://127.0.0.1:1")
+    assert error.errno == errno.EACCES
+    assert "CAP_NET_BIND_SERVICE" in error.hint
+
+
+@needs_ipv6
+def test_a_link_local_address_needs_its_zone() -> None:
+    assert "[fe80::1%25eth0]" in refused("tcp://[fe80::1]:0").hint
+
+
+def test_sockets_share_a_port_with_reuseport() -> None:
+    with (
+        tools.listening("tcp://127.0.0.1:0?reuseport=1") as one,
+        tools.listening(str(one.endpoint)) as other,
+    ):
+        assert one.endpoint == other.endpoint
+
+
+def test_a_listener_is_not_inherited_and_blocks() -> None:
+    with tools.listening("tcp://127.0.0.1:0") as listener:
+        assert not os.get_inheritable(listener.fileno())
+        assert listener.socket.getblocking()
+
+
+def test_close_may_be_repeated() -> None:
+    with tools.listening("tcp://127.0.0.1:0") as listener:
+        listener.close()
+        listener.close()
+        assert listener.fileno() == -1
+        assert listener.wait_pumped(0)
+
+
+def test_udp() -> None:
+    with tools.listening("udp://127.0.0.1:0") as listener:
+        assert listener.role == "datagrams"
+        assert listener.has_boundaries
+        with open_connection(listener.endpoint) as client:
+            client.send(b"")
+            client.send(b"a" * 65507)
+            assert listener.socket.recvfrom(10) == (b"", client.getsockname())
+            assert listener.socket.recv(70000) == b"a" * 65507
+
+
+@needs_mptcp
+def test_mptcp() -> None:
+    with (
+        tools.listening("mptcp://127.0.0.1:0") as listener,
+        open_connection(listener.endpoint, timeout=5) as client,
+    ):
+        connection, _ = listener.socket.accept()
+        with connection:
+            client.sendall(b"both")
+            assert connection.recv(10) == b"both"
+            assert connection.proto == client.proto == 262
+
+
+@needs_no_sctp
+@pytest.mark.parametrize("open_it", [open_listeners, open_connection])
+def test_a_kernel_without_sctp(open_it: Any) -> None:
+    with pytest.raises(Unavailable) as caught:
+        open_it(Endpoint.parse("sctp://127.0.0.1:1"))
+    assert caught.value.errno == errno.EPROTONOSUPPORT
+    assert caught.value.exit_status == 69
+    assert "use tcp://" in str(caught.value)
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+@needs_vsock
+def test_vsock_picks_a_port_too() -> None:
+    with tools.listening("vsock://:0") as listener:
+        assert listener.role == "listener"
+        assert listener.endpoint.port not in (0, 2**32 - 1)
+        assert listener.address.endpoint("vsock").port == listener.endpoint.port
+
+
+@pytest.mark.parametrize("text", ["tls://:0", "systemd://a", "proxyprotocol+tcp://:0"])
+@pytest.mark.parametrize("open_it", [open_listeners, open_connection])
+def test_what_is_not_carried_yet(open_it: Any, text: str) -> None:
+    with pytest.raises(Unavailable, match="is not carried yet"):
+        open_it(Endpoint.parse(text))

@@ -1,0 +1,151 @@
+"""Options: each is on the socket of both ends, and on what is accepted."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+
+import pytest
+
+from bothends.endpoints import OPTIONS, Endpoint
+from bothends.errors import SystemRefused
+from bothends.sockets import open_connection, open_listeners, prepare_accepted
+from bothends.sockets.options import SETTINGS
+from tests.sockets.tools import listening, needs_ipv6, needs_mptcp
+
+SOL, TCP, IP = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP
+
+
+def test_every_option_that_can_be_written_is_applied() -> None:
+    elsewhere = {"family", "backlog", "mode"}
+    assert set(SETTINGS) | elsewhere == set(OPTIONS)
+
+
+def read(sock: socket.socket, level: int, number: int, value: int | str | bytes) -> int | str | bytes:
+    if isinstance(value, int):
+        return sock.getsockopt(level, number)
+    raw = sock.getsockopt(level, number, 64)
+    return raw.rstrip(b"\0").decode() if isinstance(value, str) else raw
+
+
+@pytest.mark.parametrize(
+    ("scheme", "option", "level", "number", "value"),
+    [
+        ("tcp", "", TCP, socket.TCP_NODELAY, 1),
+        ("tcp", "nodelay=0", TCP, socket.TCP_NODELAY, 0),
+        pytest.param("mptcp", "", TCP, socket.TCP_NODELAY, 1, marks=needs_mptcp),
+        ("tcp", "", SOL, socket.SO_KEEPALIVE, 0),
+        ("tcp", "keepalive=1", SOL, socket.SO_KEEPALIVE, 1),
+        ("tcp", "linger=5", SOL, socket.SO_LINGER, struct.pack("ii", 1, 5)),
+        ("tcp", "linger=0", SOL, socket.SO_LINGER, struct.pack("ii", 1, 0)),
+        ("tcp", "user_timeout=5000", TCP, socket.TCP_USER_TIMEOUT, 5000),
+        ("tcp", "congestion=reno", TCP, socket.TCP_CONGESTION, "reno"),
+        ("tcp", "ttl=7", IP, socket.IP_TTL, 7),
+        ("tcp", "tos=16", IP, socket.IP_TOS, 16),
+        ("tcp", "interface=lo", SOL, socket.SO_BINDTODEVICE, "lo"),
+        ("tcp", "rcvbuf=20000", SOL, socket.SO_RCVBUF, 40000),
+        ("tcp", "sndbuf=20000", SOL, socket.SO_SNDBUF, 40000),
+        ("udp", "ttl=7", IP, socket.IP_TTL, 7),
+        ("udp", "", SOL, socket.SO_BROADCAST, 0),
+        ("udp", "broadcast=1", SOL, socket.SO_BROADCAST, 1),
+        ("udp", "rcvbuf=20000", SOL, socket.SO_RCVBUF, 40000),
+        ("udp", "", SOL, socket.SO_REUSEADDR, 0),
+        ("udp", "reuseaddr=1", SOL, socket.SO_REUSEADDR, 1),
+    ],
+)
+def test_both_ends_have_it(
+    scheme: str, option: str, level: int, number: int, value: int | str | bytes
+) -> None:
+    with (
+        listening(f"{scheme}://127.0.0.1:0?{option}") as listener,
+        open_connection(listener.endpoint, timeout=5) as client,
+    ):
+        sockets = [listener.socket, client]
+        if listener.role == "listener":
+            accepted, _ = listener.socket.accept()
+            prepare_accepted(accepted, listener.endpoint)
+            sockets.append(accepted)
+        try:
+            assert [read(sock, level, number, value) for sock in sockets] == [value] * len(sockets)
+        finally:
+            for sock in sockets[2:]:
+                sock.close()
+
+
+def test_only_listeners_have_it() -> None:
+    with (
+        listening("tcp://127.0.0.1:0?defer_accept=1&reuseport=1&maxseg=500") as listener,
+        socket.socket() as client,
+    ):
+        assert listener.socket.getsockopt(SOL, socket.SO_REUSEADDR) == 1
+        assert listener.socket.getsockopt(SOL, socket.SO_REUSEPORT) == 1
+        assert listener.socket.getsockopt(TCP, socket.TCP_DEFER_ACCEPT) > 0
+        client.connect(listener.socket.getsockname())
+        client.sendall(b"x")  # what defer_accept waits for
+        accepted, _ = listener.socket.accept()
+        with accepted:
+            # The TCP timestamps option takes 12 bytes of each segment (RFC 7323 section 3.2).
+            assert accepted.getsockopt(TCP, socket.TCP_MAXSEG) <= 500
+
+
+def test_reuseaddr_can_be_off() -> None:
+    with listening("tcp://127.0.0.1:0?reuseaddr=0") as listener:
+        assert listener.socket.getsockopt(SOL, socket.SO_REUSEADDR) == 0
+
+
+@needs_ipv6
+def test_both_families_of_one_socket_have_it() -> None:
+    with listening("udp://:0?ttl=7&tos=16") as listener:
+        sock = listener.socket
+        assert sock.getsockopt(IP, socket.IP_TTL) == 7
+        assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS) == 7
+        assert sock.getsockopt(IP, socket.IP_TOS) == 16
+        assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS) == 16
+
+
+def may_mark() -> bool:
+    with socket.socket() as sock:
+        try:
+            sock.setsockopt(SOL, socket.SO_MARK, 1)
+        except PermissionError:
+            return False
+    return True
+
+
+def test_mark_is_for_the_privileged() -> None:
+    endpoint = Endpoint.parse("udp://127.0.0.1:0?mark=4294967295")
+    if may_mark():
+        with listening(str(endpoint)) as listener:
+            assert listener.socket.getsockopt(SOL, socket.SO_MARK, 4) == b"\xff" * 4
+    else:
+        with pytest.raises(SystemRefused, match=r"EPERM .*CAP_NET_ADMIN"):
+            open_listeners(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("option", "number", "hint"),
+    [
+        ("congestion=no-such", errno.ENOENT, "tcp_available_congestion_control"),
+        ("interface=no-such", errno.ENODEV, "ip link"),
+    ],
+)
+def test_an_option_that_the_system_refuses(option: str, number: int, hint: str) -> None:
+    endpoint = Endpoint.parse(f"tcp://127.0.0.1:0?{option}")
+    for open_it in (open_listeners, open_connection):
+        with pytest.raises(SystemRefused) as caught:
+            open_it(endpoint)
+        assert caught.value.errno == number
+        assert str(caught.value).startswith(f"cannot set option {option.partition('=')[0]} of {endpoint}: ")
+        assert hint in caught.value.hint
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_linger_0_resets() -> None:
+    with listening("tcp://127.0.0.1:0") as listener:
+        client = open_connection(listener.endpoint.with_options(linger=0), timeout=5)
+        accepted, _ = listener.socket.accept()
+        with accepted:
+            client.close()
+            with pytest.raises(ConnectionResetError):
+                accepted.recv(1)

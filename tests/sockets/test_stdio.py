@@ -1,0 +1,129 @@
+"""Standard input and output as a connection: through pipes, and as a socket under inetd."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bothends.sockets.stdio import Pump
+
+# Serves its one connection: answers in capitals until the end of input, then says good-bye.
+SERVER = """
+import sys
+from bothends.endpoints import Endpoint
+from bothends.sockets import open_listeners
+(listener,) = open_listeners(Endpoint.parse("stdio:"))
+assert listener.role == "connection" and listener.endpoint.is_stream, listener
+while data := listener.socket.recv(65536):
+    listener.socket.sendall(data.upper())
+listener.socket.sendall(b"bye")
+listener.close()
+sys.exit(0 if listener.wait_pumped(30) else 1)
+"""
+
+
+def test_through_pipes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER], input=b"a" * 300_000, capture_output=True, check=True
+    )
+    assert done.stdout == b"A" * 300_000 + b"bye"
+    assert done.stderr == b""
+
+
+def test_from_a_file_to_a_file(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"hello")
+    with (tmp_path / "in").open("rb") as source, (tmp_path / "out").open("wb") as sink:
+        subprocess.run([sys.executable, "-c", SERVER], stdin=source, stdout=sink, check=True)
+    assert (tmp_path / "out").read_bytes() == b"HELLObye"
+
+
+def test_under_inetd() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            child = subprocess.Popen(
+                [sys.executable, "-c", SERVER], stdin=theirs.fileno(), stdout=theirs.fileno()
+            )
+        ours.sendall(b"hello")
+        ours.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: ours.recv(100), b""))
+        assert child.wait() == 0
+    assert answer == b"HELLObye"
+
+
+@pytest.fixture
+def pipes() -> tuple[int, int, int, int]:
+    """Two pipes: what the pump reads, its writing end, what the pump's output is read from, its output."""
+    source, feed = os.pipe()
+    result, sink = os.pipe()
+    return source, feed, result, sink
+
+
+def test_the_end_of_input_leaves_the_other_direction_open(pipes: tuple[int, int, int, int]) -> None:
+    source, feed, result, sink = pipes
+    pump = Pump(source, sink)
+    with pump.far:
+        os.close(feed)
+        assert pump.far.recv(1) == b""
+        pump.far.sendall(b"still")
+        assert os.read(result, 5) == b"still"
+        assert not pump.wait(0)
+    assert pump.wait(30)
+    assert os.read(result, 1) == b""
+    for descriptor in (source, result, sink):
+        os.close(descriptor)
+
+
+def test_the_end_of_output_leaves_the_other_direction_open(pipes: tuple[int, int, int, int]) -> None:
+    source, feed, result, sink = pipes
+    pump = Pump(source, sink)
+    with pump.far:
+        pump.far.sendall(b"all")
+        pump.far.shutdown(socket.SHUT_WR)
+        assert os.read(result, 5) == b"all"
+        assert os.read(result, 5) == b""
+        os.write(feed, b"more")
+        assert pump.far.recv(5) == b"more"
+        os.close(feed)
+        assert pump.far.recv(5) == b""
+    assert pump.wait(30)
+    for descriptor in (source, result, sink):
+        os.close(descriptor)
+
+
+def test_a_reader_that_has_gone_is_a_peer_that_has_gone(pipes: tuple[int, int, int, int]) -> None:
+    source, feed, result, sink = pipes
+    pump = Pump(source, sink)
+    os.close(result)
+    with pump.far:
+        pump.far.sendall(b"a")
+        assert pump.wait(30)
+        with pytest.raises(BrokenPipeError):
+            pump.far.sendall(b"b")
+        assert pump.far.recv(1) == b""
+    for descriptor in (feed, source, sink):
+        os.close(descriptor)
+
+
+def test_pipes_that_somebody_made_non_blocking(pipes: tuple[int, int, int, int]) -> None:
+    source, feed, result, sink = pipes
+    os.set_blocking(source, False)
+    os.set_blocking(sink, False)
+    pump = Pump(source, sink)
+    with pump.far:
+        os.write(feed, b"in")
+        assert pump.far.recv(5) == b"in"
+        os.close(feed)
+        pump.far.sendall(b"b" * 200_000)
+    received = b""
+    while data := os.read(result, 65536):
+        received += data
+    assert received == b"b" * 200_000
+    assert pump.wait(30)
+    for descriptor in (source, result, sink):
+        os.close(descriptor)

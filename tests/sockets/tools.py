@@ -1,0 +1,70 @@
+"""What several of these tests need."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from bothends.endpoints import Endpoint
+from bothends.sockets import Listener, open_listeners
+
+
+def has(family: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> bool:
+    """Whether this kernel makes such sockets."""
+    try:
+        socket.socket(family, kind, protocol).close()
+    except OSError:
+        return False
+    return True
+
+
+def has_ipv6() -> bool:
+    """Whether an IPv6 socket can be bound to loopback here."""
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 loopback here")
+needs_mptcp = pytest.mark.skipif(
+    not has(socket.AF_INET, socket.SOCK_STREAM, 262), reason="this kernel has no Multipath TCP"
+)
+needs_vsock = pytest.mark.skipif(not has(40), reason="this kernel has no VSOCK")
+needs_no_sctp = pytest.mark.skipif(
+    has(socket.AF_INET, socket.SOCK_STREAM, 132),
+    reason="this kernel has SCTP, and the test is about its lack",
+)
+
+
+@contextlib.contextmanager
+def listening(text: str, **kwargs: Any) -> Iterator[Listener]:
+    """The one listener of an endpoint, closed afterwards."""
+    (listener,) = open_listeners(Endpoint.parse(text), **kwargs)
+    with listener:
+        yield listener
+
+
+class Names:
+    """A resolver that knows one answer, and remembers what it was asked."""
+
+    def __init__(self, *addresses: tuple[str, int] | str) -> None:
+        self._addresses = addresses
+        self.asked: list[tuple[str, int, int, int]] = []
+
+    def __call__(self, host: str, port: int, family: int, type: int, /) -> Sequence[Any]:  # noqa: A002
+        self.asked.append((host, port, family, type))
+        answers: list[Any] = []
+        for each in self._addresses:
+            address, real = each if isinstance(each, tuple) else (each, port)
+            if ":" in address:
+                answers.append((socket.AF_INET6, type, 0, "", (address, real, 0, 0)))
+            else:
+                answers.append((socket.AF_INET, type, 0, "", (address, real)))
+        return [answer for answer in answers if family in (socket.AF_UNSPEC, answer[0])]
