@@ -1,0 +1,91 @@
+"""A carrier without a network: drives services as their contract (services/base.py) says, for tests."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from types import FunctionType, ModuleType
+
+from hypothesis import strategies as st
+
+from bothends.endpoints import Address
+from bothends.services.base import Conversation, Peer, Post, Service, nowhere
+
+PEER = Peer(Address("inet", "127.0.0.1", 5000), Address("inet", "127.0.0.1", 12000), connection=1)
+WHOLE = replace(PEER, boundaries=True)
+
+# `chargen` would go on for ever.
+MOST_PULLS = 3
+
+
+@dataclass
+class Talk:
+    """What a conversation said in each turn, and how it ended."""
+
+    turns: list[bytes]
+    done: bool
+    failure: BaseException | None
+
+    @property
+    def said(self) -> bytes:
+        return b"".join(self.turns)
+
+
+def talk(service: Service, chunks: Iterable[bytes], peer: Peer = PEER, post: Post = nowhere) -> Talk:
+    """One whole conversation: the chunks, then the peer's EOF. Empty chunks are no chunks."""
+    conversation = service.open(peer, post)
+    turns: list[bytes] = []
+    try:
+        turns.extend(_turns(conversation, [chunk for chunk in chunks if chunk]))
+    finally:
+        conversation.closed()
+    return Talk(turns, conversation.done, conversation.failure)
+
+
+def _turns(conversation: Conversation, chunks: list[bytes]) -> Iterator[bytes]:
+    yield conversation.start()
+    for chunk in chunks:
+        if conversation.done:
+            return
+        yield conversation.receive(chunk)
+    if not conversation.done:
+        yield conversation.end()
+    for _ in range(MOST_PULLS):
+        if conversation.done:
+            return
+        yield conversation.more()
+
+
+def cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The data cut in two at every place."""
+    return ((data[:at], data[at:]) for at in range(len(data) + 1))
+
+
+def single(data: bytes) -> list[bytes]:
+    """The data byte by byte."""
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+@st.composite
+def cut_anywhere(draw: st.DrawFn, data: st.SearchStrategy[bytes]) -> list[bytes]:
+    """Chunks of the data, cut anywhere; joined they are the data."""
+    whole = draw(data)
+    places = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=12)))
+    return [whole[a:b] for a, b in zip([0, *places], [*places, len(whole)], strict=True)]
+
+
+def kept(conversation: Conversation) -> int:
+    """Bytes of data that a conversation holds on to, itself and in what belongs to it."""
+    seen: set[int] = set()
+    todo: list[object] = [conversation]
+    size = 0
+    while todo:
+        thing = todo.pop()
+        if id(thing) in seen or isinstance(thing, type | ModuleType | FunctionType | Service):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, bytes | bytearray):
+            size += len(thing)
+        todo.extend(gc.get_referents(thing))
+    return size
