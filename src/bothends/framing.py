@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Final
 
-from bothends.errors import MessageTooLong
+from bothends.errors import CallerError, MessageTooLong
 
 # The limit that asyncio's streams, and through them many servers, have; it surprises whoever meets
 # it unannounced, so it is stated in the documentation of every decorator and can be set there.
@@ -131,6 +131,11 @@ class LengthPrefixed(Framing):
 
     width: int = 4
     limit: int = DEFAULT_LIMIT
+
+    def __post_init__(self) -> None:
+        # Without a byte of length every place is the start of one more empty message.
+        if not 1 <= self.width <= 8:
+            raise CallerError(f"LengthPrefixed({self.width}): a length has 1 to 8 bytes")
 
     def decoder(self) -> Decoder:
         """See Framing.decoder."""
