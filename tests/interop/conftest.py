@@ -1,0 +1,43 @@
+"""What the tests of this folder share: the programs, built once, and a server of ours for each engine."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bothends.engines import registry
+from tests.interop.ours import Servers
+from tests.interop.programs import Programs
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    """The programs of this folder; every worker of one test run uses the same."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    built = folder / "programs"
+    built.mkdir(exist_ok=True)
+    return Programs(built)
+
+
+@pytest.fixture(scope="module", params=registry.names())
+def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
+    """Servers of ours on one engine, each started when it is first asked for."""
+    engine = registry.load(request.param)
+    missing = engine.missing()
+    if missing is not None:
+        pytest.skip(f"engine {engine.name}: {missing}")
+    with Servers(engine) as started:
+        yield started
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose name leaves room for a socket's: sun_path has 108 bytes (unix(7))."""
+    with tempfile.TemporaryDirectory(prefix="bothends-") as folder:
+        yield Path(folder)

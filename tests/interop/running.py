@@ -1,0 +1,139 @@
+"""Programs that run in the background: started, watched for what they say, and always ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self, TypeVar
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 20.0  # seconds: longer than anything here may take; only what is broken waits for it
+
+# What is compared are bytes, so no program may choose its encoding by where it runs.
+ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "NO_COLOR": "1"}
+
+
+def run(command: Sequence[str], said: bytes = b"", *, status: int = 0) -> bytes:
+    """Run a program to its end; what it showed. `said` is its standard input, `status` how it must leave."""
+    done = subprocess.run(
+        command, input=said, capture_output=True, timeout=PATIENCE, env=ENVIRONMENT, check=False
+    )
+    assert done.returncode == status, f"{command} left with {done.returncode}:\n{done.stderr.decode()}"
+    return done.stdout
+
+
+class Running:
+    """A program that runs until it is told otherwise. Use it as a context: it and all its children end."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = list(command)
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+        self.shown = _Collected(self.process.stdout)
+        self.complained = _Collected(self.process.stderr)
+
+    def line(self, pattern: bytes) -> re.Match[bytes]:
+        """Wait for a line of standard output that is this and nothing else."""
+        return self._wait(self.shown, repr(pattern), re.compile(b"^%b\n" % pattern, re.MULTILINE).search)
+
+    def text(self, pattern: bytes) -> re.Match[bytes]:
+        """Wait for this anywhere in standard output."""
+        return self._wait(self.shown, repr(pattern), re.compile(pattern).search)
+
+    def error_line(self, pattern: bytes) -> re.Match[bytes]:
+        """Wait for a line of standard error that is this and nothing else."""
+        return self._wait(self.complained, repr(pattern), re.compile(b"^%b\n" % pattern, re.MULTILINE).search)
+
+    def until(self, what: str, look: Callable[[bytes], T | None]) -> T:
+        """Wait until `look` finds something in all of standard output, and give it."""
+        return self._wait(self.shown, what, look)
+
+    def say(self, data: bytes) -> None:
+        """Write to its standard input."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+
+    def end_input(self) -> None:
+        """Close its standard input."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def end(self) -> int:
+        """Wait until it ends of its own accord; what it leaves with."""
+        return self.process.wait(PATIENCE)
+
+    def stop(self) -> int:
+        """Ask it to end, as `kill` does; what it leaves with."""
+        self.process.terminate()
+        return self.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it and its children have ended
+            pass
+        self.process.wait(PATIENCE)
+        self.end_input()
+        self.shown.close()
+        self.complained.close()
+
+    def _wait(self, collected: _Collected, what: str, look: Callable[[bytes], T | None]) -> T:
+        found = collected.wait(look)
+        assert found is not None, (
+            f"{self.command} never said {what}, but\n{self.shown}\nand on standard error\n{self.complained}"
+        )
+        return found
+
+
+class _Collected:
+    """Everything that a pipe gives, read by a thread, so that whoever writes it never waits."""
+
+    def __init__(self, pipe: IO[bytes] | None) -> None:
+        assert pipe is not None
+        self._pipe = pipe
+        self._data = b""
+        self._ended = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._collect, daemon=True)
+        self._thread.start()
+
+    def wait(self, look: Callable[[bytes], T | None]) -> T | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or look(self._data) is not None, PATIENCE)
+            return look(self._data)
+
+    def close(self) -> None:
+        self._thread.join(PATIENCE)
+        self._pipe.close()
+
+    def __str__(self) -> str:
+        return self._data.decode("utf-8", "backslashreplace")
+
+    def _collect(self) -> None:
+        while data := self._pipe.read(65_536):
+            with self._changed:
+                self._data += data
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
