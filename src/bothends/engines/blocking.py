@@ -27,6 +27,7 @@ What the kernel does, and what follows:
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import struct
@@ -188,7 +189,7 @@ class Talk:
         self.ward = warden.take(connection)
         self.moved = self.ward.heard
         self._ends_handshake = self.moved + limits.handshake
-        self._granted = {socket.SO_RCVTIMEO: 0.0, socket.SO_SNDTIMEO: 0.0}
+        self._granted = {socket.SO_RCVTIMEO: 0, socket.SO_SNDTIMEO: 0}
         self._reading = True
 
     def run(self) -> None:
@@ -374,13 +375,11 @@ class Talk:
 
     def _grant(self, option: int, seconds: float | None) -> None:
         """Let the kernel end calls in this direction after `seconds`; one system call, if it changes."""
-        # To the kernel, zero is no limit at all.
-        wanted = 0.0 if seconds is None else max(seconds, 1e-6)
+        # Whole milliseconds, and at least one: zero would be no limit at all.
+        wanted = 0 if seconds is None else max(1, math.ceil(seconds * 1000))
         if wanted != self._granted[option]:
             self._granted[option] = wanted
-            whole = int(wanted)
-            micros = int((wanted - whole) * 1e6)
-            timeval = struct.pack("ll", whole, max(micros, 1) if not whole and wanted else micros)
+            timeval = struct.pack("ll", wanted // 1000, wanted % 1000 * 1000)
             with contextlib.suppress(OSError):  # the connection is gone: the call itself will say so
                 self.connection.setsockopt(socket.SOL_SOCKET, option, timeval)
 
