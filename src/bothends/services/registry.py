@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Final
 
 from bothends.errors import ServiceError, UnknownName
@@ -70,9 +70,10 @@ def load(spec: str) -> Service:
         UnknownName: no service of this name.
         ServiceError: what is named can't be loaded, or is no service.
     """
-    place, colon, name = spec.rpartition(":")
+    # A folder may have a colon in its name, a Python name has no dot.
+    place, colon, name = (spec, "", "") if spec.endswith(".py") else spec.rpartition(":")
     if not colon:
-        place = spec
+        place, name = spec, ""
     elif not place or not name:
         raise ServiceError(spec, "a file or module and a name belong on either side of the colon")
     if place.endswith(".py") or "/" in place:
@@ -105,7 +106,7 @@ def _run_file(spec: str, path: Path) -> ModuleType:
         raise ServiceError(spec, reason, "" if path.is_absolute() else f"looked in {Path.cwd()}")
     path = path.resolve()
     # A name that no import statement can write, so the file can't stand in for a module of its name.
-    loader = SourceFileLoader(f"service file {path.stem}", str(path))
+    loader = _Afresh(f"service file {path.stem}", str(path))
     made = importlib.util.spec_from_file_location(loader.name, path, loader=loader)
     assert made is not None  # there is a loader
     module = importlib.util.module_from_spec(made)
@@ -114,6 +115,13 @@ def _run_file(spec: str, path: Path) -> ModuleType:
     with _found_in(path.parent), _blaming(spec, path):
         loader.exec_module(module)
     return module
+
+
+class _Afresh(SourceFileLoader):
+    """Compiles the file each time, and leaves no `__pycache__` beside it, as when Python is given it."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _import_module(spec: str, name: str) -> ModuleType:

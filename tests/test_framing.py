@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bothends.errors import CallerError, MessageTooLong
+from bothends.framing import DEFAULT_LIMIT, Framing, LengthPrefixed, Lines
+
+
+def decode(framing: Framing, chunks: list[bytes]) -> tuple[list[bytes], MessageTooLong | None]:
+    """The messages of a whole stream, and how it ended; those before an error are from the error."""
+    decoder = framing.decoder()
+    messages: list[bytes] = []
+    try:
+        for chunk in chunks:
+            messages += decoder.feed(chunk)
+        messages += decoder.end()
+    except MessageTooLong as error:
+        return messages + list(error.before), error
+    return messages, None
+
+
+def every_cut(data: bytes) -> list[list[bytes]]:
+    single = [data[at : at + 1] for at in range(len(data))]
+    return [[data], single, *([data[:at], data[at:]] for at in range(len(data) + 1))]
+
+
+def same_however_cut(framing: Framing, data: bytes) -> tuple[list[bytes], bool]:
+    outcomes = []
+    for chunks in every_cut(data):
+        messages, error = decode(framing, chunks)
+        assert error is None or (error.limit == framing.limit and error.size > error.limit)  # type: ignore[attr-defined]
+        outcomes.append((messages, error is not None))
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+    return outcomes[0]
+
+
+# --- lines ---
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"", []),
+        (b"a", [b"a"]),  # the last newline is forgotten
+        (b"a\n", [b"a"]),
+        (b"a\r\n", [b"a"]),
+        (b"a\r", [b"a"]),
+        (b"\n\r\n", [b"", b""]),
+        (b"a\r\r\nb\rc\n", [b"a\r", b"b\rc"]),
+        (b"\0\xff\n\r", [b"\0\xff", b""]),
+    ],
+)
+def test_lines(data: bytes, lines: list[bytes]) -> None:
+    assert same_however_cut(Lines(), data) == (lines, False)
+
+
+@pytest.mark.parametrize(
+    ("data", "lines", "too_long"),
+    [
+        (b"1234\n", [b"1234"], False),
+        (b"1234\r\n", [b"1234"], False),  # the CR is no part of the line
+        (b"1234", [b"1234"], False),
+        (b"1234\r", [b"1234"], False),
+        (b"12345\n", [], True),
+        (b"12345", [], True),
+        (b"123456", [], True),
+        (b"1234\r5\n", [], True),
+        (b"1234\r\r\n", [], True),
+        (b"a\n\nb\r\n12345\nc\n", [b"a", b"", b"b"], True),
+        (b"a\nb\n123456789", [b"a", b"b"], True),
+    ],
+)
+def test_the_limit_of_a_line(data: bytes, lines: list[bytes], too_long: bool) -> None:
+    assert same_however_cut(Lines(4), data) == (lines, too_long)
+
+
+LINES = st.lists(st.sampled_from([b"\n", b"\r", b"a", b"bcd", b"efghij"]), max_size=12).map(b"".join)
+
+
+@given(LINES)
+def test_lines_are_what_a_plain_definition_says(data: bytes) -> None:
+    *whole, rest = data.split(b"\n")
+    expected = []
+    too_long = False
+    for line in [*whole, *([rest] if rest else [])]:
+        line = line.removesuffix(b"\r")
+        too_long = len(line) > 6
+        if too_long:
+            break
+        expected.append(line)
+    assert same_however_cut(Lines(6), data) == (expected, too_long)
+
+
+@given(st.lists(st.binary(max_size=8).filter(lambda line: b"\n" not in line and not line.endswith(b"\r"))))
+def test_lines_come_back_as_they_were_written(lines: list[bytes]) -> None:
+    framing = Lines()
+    assert same_however_cut(framing, b"".join(map(framing.encode, lines))) == (lines, False)
+
+
+def test_a_line_at_the_default_limit_in_one_chunk_and_in_many() -> None:
+    assert Lines().limit == DEFAULT_LIMIT == 65_536
+    line = b"x" * DEFAULT_LIMIT
+    for chunks in ([line + b"\n"], [line, b"\r", b"\n"], [line[:9], line[9:] + b"\n", b""]):
+        assert decode(Lines(), chunks) == ([line], None)
+
+
+def test_an_endless_line_is_given_up_in_time() -> None:
+    decoder = Lines(1000).decoder()
+    for _ in range(1001 // 7):  # one byte over the limit might still be the CR of CR LF
+        assert decoder.feed(b"x" * 7) == []
+    with pytest.raises(MessageTooLong) as caught:
+        decoder.feed(b"x" * 7)
+    assert caught.value.size == 1001 + 7
+
+
+# --- messages that follow their length ---
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 8])
+def test_length_prefixed(width: int) -> None:
+    framing = LengthPrefixed(width)
+    data = framing.encode(b"one") + framing.encode(b"") + framing.encode(b"two\n")
+    assert data.startswith(b"\0" * (width - 1) + b"\3one")
+    assert same_however_cut(framing, data) == ([b"one", b"", b"two\n"], False)
+
+
+@given(st.lists(st.binary(max_size=8)))
+def test_messages_come_back_as_they_were_written(messages: list[bytes]) -> None:
+    framing = LengthPrefixed(2)
+    assert same_however_cut(framing, b"".join(map(framing.encode, messages))) == (messages, False)
+
+
+@given(st.binary(max_size=40), st.sampled_from([1, 2]))
+def test_any_bytes_give_messages_or_an_error(data: bytes, width: int) -> None:
+    messages, _ = same_however_cut(LengthPrefixed(width, limit=5), data)
+    assert all(len(message) <= 5 for message in messages)
+
+
+def test_what_eof_cuts_short_is_no_message() -> None:
+    for data in (b"\0", b"\0\3", b"\0\3on"):
+        assert same_however_cut(LengthPrefixed(2), b"\0\1x" + data) == ([b"x"], False)
+
+
+def test_an_announced_length_over_the_limit_is_refused_before_it_comes() -> None:
+    decoder = LengthPrefixed(4, limit=10).decoder()
+    with pytest.raises(MessageTooLong) as caught:
+        decoder.feed(b"\0\0\0\3one" + b"\xff\xff\xff\xff")
+    assert (caught.value.limit, caught.value.size) == (10, 0xFFFF_FFFF)
+    assert list(caught.value.before) == [b"one"]
+
+
+def test_a_message_too_long_for_its_prefix_is_refused() -> None:
+    assert LengthPrefixed(1).encode(b"x" * 255) == b"\xff" + b"x" * 255
+    with pytest.raises(MessageTooLong) as caught:
+        LengthPrefixed(1).encode(b"x" * 256)
+    assert (caught.value.limit, caught.value.size) == (255, 256)
+
+
+@pytest.mark.parametrize("width", [-1, 0, 9])
+def test_a_prefix_has_a_width(width: int) -> None:
+    with pytest.raises(CallerError, match=f"LengthPrefixed\\({width}\\)"):
+        LengthPrefixed(width)
+
+
+def test_streams_do_not_share_what_is_open() -> None:
+    for framing in (Lines(), LengthPrefixed(1)):
+        one, two = framing.decoder(), framing.decoder()
+        one.feed(b"\2a")
+        assert two.feed(b"\1\n")
+        assert two.end() == []
