@@ -21,6 +21,14 @@ from tests.tools import needs_tool
 TCP = "tcp://127.0.0.1:0"
 
 
+def settle(running: Harness) -> None:
+    """Wait until it has opened all that it needs."""
+    with Client(running.endpoints[0]) as client:
+        client.finish()
+        client.hear_all()
+    running.wait_event(Closed)
+
+
 def test_the_next_one_is_served_when_the_first_is_over() -> None:
     with Harness("iterative", Lines, [TCP]) as running:
         with Client(running.endpoints[0]) as first, Client(running.endpoints[0]) as second:
@@ -82,6 +90,7 @@ def test_an_idle_limit_frees_the_way() -> None:
 
 def test_without_descriptors_it_waits_and_recovers() -> None:
     with Harness("iterative", Lines, [TCP]) as running:
+        settle(running)
         restore = running.spare_descriptors(0)
         with Client(running.endpoints[0]) as client:
             client.say(b"patience\n")
@@ -97,13 +106,14 @@ def test_without_descriptors_it_waits_and_recovers() -> None:
 
 def test_many_one_after_another_leave_nothing_behind() -> None:
     with Harness("iterative", Digest, [TCP]) as running:
+        settle(running)
         before = running.descriptors()
         for number in range(200):
             with Client(running.endpoints[0]) as client:
                 client.say(b"x" * number)
                 client.finish()
                 assert client.hear_line().startswith(b"%d " % number)
-        running.wait_event(Closed, lambda event: event.connection == 200)
+        running.wait_event(Closed, lambda event: event.connection == 201)
         assert running.descriptors() == before
         assert running.seen(Received)
 
@@ -136,7 +146,7 @@ PROGRAM = textwrap.dedent(
 def test_under_strace_it_looks_like_the_textbook(tmp_path: Path) -> None:
     log = tmp_path / "log"
     calls = "trace=accept4,recvfrom,sendto,shutdown,setsockopt,close,poll,ioctl,fcntl"
-    command = ["strace", "-f", "-qq", "-e", calls, "-o", str(log), sys.executable, "-c", PROGRAM]
+    command = ["strace", "-ff", "-qq", "-e", calls, "-o", str(log), sys.executable, "-c", PROGRAM]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
         assert run.stdout is not None
         timer = threading.Timer(30, run.kill)
@@ -148,12 +158,9 @@ def test_under_strace_it_looks_like_the_textbook(tmp_path: Path) -> None:
             assert client.hear_all() == b""
         run.communicate()
         timer.cancel()
-    lines = [line.split(maxsplit=1) for line in log.read_text().splitlines()]
-    at, connection = next(
-        (place, found[1])
-        for place, (_, call) in enumerate(lines)
-        if (found := re.search(r"accept4\(.* = (\d+)$", call))
-    )
-    server = lines[at][0]
-    told = [call.split("(")[0] for pid, call in lines[at:] if pid == server and f"({connection}" in call]
+    calls_of_each = [each.read_text().splitlines() for each in tmp_path.iterdir()]  # a file for each thread
+    made = next(calls for calls in calls_of_each if any(call.startswith("accept4") for call in calls))
+    accepted = next(place for place, call in enumerate(made) if re.match(r"accept4.* = \d+$", call))
+    number = made[accepted].rpartition(" ")[2]
+    told = [call.partition("(")[0] for call in made[accepted:] if re.search(rf"\({number}\b", call)]
     assert told == ["recvfrom", "sendto", "recvfrom", "sendto", "recvfrom", "shutdown", "close"]

@@ -67,6 +67,14 @@ class NoWriters(ThreadsEngine):
         super().run()
 
 
+def settle(running: Harness) -> None:
+    """Wait until it has opened all that it needs."""
+    with Client(running.endpoints[0]) as client:
+        client.finish()
+        client.hear_all()
+    running.wait_event(Closed)
+
+
 def close(clients: list[Client]) -> None:
     for client in clients:
         client.close()
@@ -98,13 +106,14 @@ def test_nobody_waits_for_who_does_not_read() -> None:
 
 def test_a_thousand_one_after_another_leave_nothing_behind() -> None:
     with Harness("threads", Digest, [TCP]) as running:
+        settle(running)
         before = running.descriptors()
         for _ in range(1000):
             with Client(running.endpoints[0]) as client:
                 client.say(b"x")
                 client.finish()
                 assert client.hear_line().startswith(b"1 ")
-        running.wait_event(Closed, lambda event: event.connection == 1000)
+        running.wait_event(Closed, lambda event: event.connection == 1001)
         running.wait_for(lambda: running.descriptors() == before)
 
 
@@ -137,6 +146,7 @@ def ask(running: Harness) -> bytes:
 
 def test_without_descriptors_it_waits_and_recovers() -> None:
     with Harness("threads", Lines, [TCP]) as running:
+        settle(running)
         running.spare_descriptors(2)
         clients = [Client(running.endpoints[0]) for _ in range(4)]
         assert [client.ask(b"x\n") for client in clients[:2]] == [b"X\n"] * 2
