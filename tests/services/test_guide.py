@@ -1,0 +1,41 @@
+"""What docs/how-to/add-a-service.md shows does what it says there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bothends.services import registry
+from tests.services.talk import WHOLE, talk
+
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-service.md"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The guide's files, in the current directory."""
+    files = re.findall(
+        r"^`(\w+\.py)`:\n\n```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S
+    )
+    assert [name for name, _ in files] == ["double.py", "tally.py"]
+    for name, text in files:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_function(folder: Path) -> None:
+    double = registry.load("double.py")
+    assert double.name == registry.load("double.py:double").name == "double"
+    assert talk(double, [b"21\n\n4\n"]).said == b"42\n8\n"
+    assert talk(double, [b"21\nx\n4\n"]).said == b"42\n"
+    assert double.answer(b"21", WHOLE) == b"42"
+
+
+def test_the_conversation_and_its_own_test(folder: Path) -> None:
+    assert talk(registry.load("tally.py"), [b"hello"]).said == b"5 bytes\n"
+    *_, itself = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
+    assert "assert said(" in itself
+    exec(itself, {})
