@@ -1,0 +1,35 @@
+"""A process for each client, which tells who called and when he went.
+
+Run it:
+    python examples/callers.py
+    bothends connect 127.0.0.1 12000
+"""
+
+import os
+import sys
+
+from bothends import serve, stream
+from bothends.services.base import Conversation, Peer
+
+
+class Call(Conversation):
+    def __init__(self, peer: Peer) -> None:
+        self.caller = peer.address
+
+    def start(self) -> bytes:
+        print(f"{self.caller} called, process {os.getpid()} answers", flush=True)
+        return f"you are {self.caller}\n".encode()
+
+    def receive(self, data: bytes) -> bytes:
+        return data.upper()
+
+    def closed(self) -> None:
+        print(f"{self.caller} has gone", flush=True)
+
+
+call = stream(Call)
+
+if __name__ == "__main__":
+    server = serve(call, *(sys.argv[1:] or ["tcp://127.0.0.1:12000"]), engine="fork")
+    print("listening on", *server.endpoints, flush=True)
+    server.run()

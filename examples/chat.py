@@ -1,0 +1,50 @@
+"""A chat: what one says goes to all others. `post` reaches a peer that has asked for nothing.
+
+Run it:
+    python examples/chat.py
+    bothends connect 127.0.0.1 12000        # in two windows
+"""
+
+import sys
+
+from bothends import serve
+from bothends.services.base import Conversation, Peer, Post, Service
+
+
+class Member(Conversation):
+    def __init__(self, others: dict[Conversation, Post], name: str) -> None:
+        self.others = others
+        self.name = name
+
+    def start(self) -> bytes:
+        return f"you are {self.name}, others here: {len(self.others) - 1}\n".encode()
+
+    def receive(self, data: bytes) -> bytes:
+        for other, post in self.others.items():
+            if other is not self:
+                post(f"{self.name}: ".encode() + data)
+        return b""
+
+    def closed(self) -> None:
+        del self.others[self]
+
+
+class Chat(Service):
+    name = "chat"
+    posts = True
+    datagrams = False
+    members: dict[Conversation, Post]
+
+    def __init__(self) -> None:
+        self.members = {}
+
+    def open(self, peer: Peer, post: Post) -> Conversation:
+        member = Member(self.members, str(peer.address))
+        self.members[member] = post
+        return member
+
+
+if __name__ == "__main__":
+    server = serve(Chat(), *(sys.argv[1:] or ["tcp://127.0.0.1:12000"]))
+    print("listening on", *server.endpoints, flush=True)
+    server.run()

@@ -1,0 +1,23 @@
+"""Prints what many clients say, and answers nothing. One thread watches them all, with select().
+
+Run it:
+    python examples/printer.py
+    bothends connect 127.0.0.1 12000        # in as many windows as you like
+"""
+
+import sys
+
+from bothends import serve, stream
+from bothends.services.base import Peer
+from bothends.text import escape
+
+
+@stream
+def show(data: bytes, peer: Peer) -> None:
+    print(f"{peer.address}: {escape(data)}", flush=True)  # escaped: a client must not drive the terminal
+
+
+if __name__ == "__main__":
+    server = serve(show, *(sys.argv[1:] or ["tcp://127.0.0.1:12000"]), engine="select")
+    print("listening on", *server.endpoints, flush=True)
+    server.run()
