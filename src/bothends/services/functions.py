@@ -328,7 +328,6 @@ def _can_be_called(signature: inspect.Signature, arguments: int, name: str = "")
     except TypeError:
         if not name:
             return False
-        # Said for a class's instances and functions alike: the offer has one argument less without peer.
         raise ServiceError(name, f"it takes {signature}", _OFFERED[arguments - 1]) from None
     return True
 
