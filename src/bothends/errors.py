@@ -8,6 +8,8 @@
     │   └── ServiceError             a service of the user's that cannot be loaded or misbehaved
     ├── PeerError                the other end broke a rule or went away         (exit 1)
     │   ├── ConnectionLost           reset, or closed in the middle
+    │   ├── HandshakeFailed          TLS, or a proxy's header, came to nothing
+    │   ├── StreamBroken             what wraps the stream met bytes that don't belong to it
     │   ├── MessageTooLong           a message over the agreed limit
     │   └── TimeLimit                nothing came in time                        (exit 124)
     └── SystemRefused            the system said no to a call                    (exit 1)
@@ -129,6 +131,37 @@ class ConnectionLost(PeerError):
     def __str__(self) -> str:
         how = errno_text(self.errno) if self.errno else "the peer closed the connection"
         return f"connection to {self.where} lost while {self.doing}: {how}"
+
+
+class HandshakeFailed(PeerError):
+    """What wraps a stream could not begin: no TLS, or none that both want; no PROXY header to believe.
+
+    Fields: `where` (the endpoint, or the peer's address), `reason` (in words), `hint` (may be empty).
+    """
+
+    def __init__(self, where: str, reason: str, hint: str = "") -> None:
+        super().__init__(where, reason, hint)
+        self.where = where
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return _sentence(f"handshake with {self.where} failed: {self.reason}", self.hint)
+
+
+class StreamBroken(PeerError):
+    """What wraps a stream met bytes that don't belong to it, or an end that it doesn't allow.
+
+    Fields: `where` (the endpoint, or the peer's address), `reason` (in words).
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(where, reason)
+        self.where = where
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"stream from {self.where} broken: {self.reason}"
 
 
 class MessageTooLong(PeerError):

@@ -28,6 +28,7 @@ class Cause(enum.StrEnum):
     SERVICE = "the service was done"
     RESET = "reset by the peer"
     IDLE = "idle limit"
+    HANDSHAKE = "handshake limit"
     STALLED = "the peer does not read"
     FAILED = "the service failed"
     DRAINED = "drained"

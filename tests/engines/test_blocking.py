@@ -427,7 +427,7 @@ def test_the_handshake_has_a_limit_of_its_own_which_dripping_does_not_move() -> 
                 break
             pause.wait(0.05)
         talk.client.close()
-        assert talk.end().cause is Cause.IDLE
+        assert talk.end().cause is Cause.HANDSHAKE
 
 
 def test_after_the_handshake_there_is_no_limit_but_the_idle_one() -> None:

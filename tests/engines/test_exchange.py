@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import cast
 
@@ -10,7 +11,7 @@ import pytest
 from bothends.endpoints import Address
 from bothends.engines.base import Job
 from bothends.engines.exchange import Exchange
-from bothends.events import Cause, Closed, Ended, Event, Failed, Opened, Received, Sent
+from bothends.events import Cause, Closed, Ended, Established, Event, Failed, Opened, Received, Sent
 from bothends.services.base import Conversation, Peer, Post, Service
 from bothends.sockets import Listener
 
@@ -166,3 +167,77 @@ def test_nobody_listening_is_no_difference() -> None:
     talk.took(b"HI")
     talk.close(Cause.RESET)
     assert (talk.received, talk.sent, talk.cause) == (2, 2, Cause.RESET)
+
+
+class Wrapped(Conversation):
+    """Takes one chunk as a handshake, then lowers its voice on the wire."""
+
+    def __init__(self) -> None:
+        self.handshaking = True
+        self.passed = deque()
+        self.left = False
+
+    def receive(self, data: bytes) -> bytes:
+        if self.handshaking:
+            self.handshaking = False
+            self.agreed = "whispering"
+            self.peer = Peer(Address("inet", "192.0.2.77", 1), PEER.local, connection=7)
+            return b""
+        assert self.passed is not None
+        self.passed.extend([(True, data.upper()), (False, b"OH"), (True, b"")])
+        return b"oh"
+
+    def leave(self) -> bytes:
+        self.left = True
+        return b""
+
+
+def test_what_is_wrapped_is_told_as_it_was_said() -> None:
+    talk, told = exchange(Wrapped)
+    assert talk.handshaking
+    talk.receive(b"hi")
+    assert not talk.handshaking
+    assert talk.receive(b"psst") == b"oh"
+    talk.took(b"oh")
+    talk.end()
+    assert kinds(told) == ["Opened", "Established", "Received", "Sent", "Ended"]
+    assert told[1] == Established(
+        7, Address("inet", "192.0.2.77", 1), PEER.address, "whispering", at=told[1].at
+    )
+    assert [event.data for event in told if isinstance(event, Received | Sent)] == [b"PSST", b"OH"]
+    assert {event.peer.host for event in told[1:] if isinstance(event, Established | Received | Ended)} == {
+        "192.0.2.77"
+    }
+    talk.close()
+    assert (talk.received, talk.sent, talk.cause) == (6, 2, Cause.PEER)
+
+
+def test_who_pulls_behind_a_handshake_is_known_after_it() -> None:
+    class Late(Wrapped):
+        @property
+        def pulls(self) -> bool:
+            return not self.handshaking
+
+    talk, _ = exchange(Late)
+    assert not talk.pulls
+    talk.receive(b"hi")
+    assert talk.pulls
+
+
+@pytest.mark.parametrize("cause", [Cause.DRAINED, Cause.IDLE])
+def test_a_limit_is_no_end_of_the_peers(cause: Cause) -> None:
+    made = Wrapped()
+    made.handshaking = False
+    talk, _ = exchange(lambda: made)
+    talk.finish(cause)
+    assert made.left
+    assert talk.cause is cause
+
+
+def test_the_limit_of_an_unfinished_handshake_has_its_own_name() -> None:
+    talk, _ = exchange(Wrapped)
+    talk.finish(Cause.IDLE)
+    assert talk.cause is Cause.HANDSHAKE
+    talk, _ = exchange(Wrapped)
+    talk.close(Cause.IDLE)
+    assert talk.cause is Cause.HANDSHAKE

@@ -89,6 +89,7 @@ class Channel:
     """One connection of an engine that waits for readiness."""
 
     __slots__ = (
+        "_began",
         "_chunk",
         "_closed",
         "_doomed",
@@ -115,6 +116,7 @@ class Channel:
         self.unsent = 0
         self.slot: int | None = None
         self._loop = loop
+        self._began = loop.now
         self._heard = self._moved = loop.now  # when something last arrived; when anything last moved
         self._limits = job.limits
         self._chunk = job.limits.chunk
@@ -154,10 +156,13 @@ class Channel:
                 self.close()
                 return None
             return self._linger_until
-        limit = self._limits.handshake if self.exchange.handshaking else self._limits.idle
-        if limit is None:
+        if self.exchange.handshaking:
+            # From the beginning: a handshake that comes in drops is no better than one that doesn't come.
+            due = self._began + self._limits.handshake
+        elif self._limits.idle is None:
             return None
-        due = self._moved + limit
+        else:
+            due = self._moved + self._limits.idle
         if now < due:
             return due
         self._expire()

@@ -9,7 +9,7 @@ to send and tells it what happened.
 from __future__ import annotations
 
 from bothends.engines.base import Job
-from bothends.events import Cause, Closed, Ended, Established, Failed, Opened, Received, Sent
+from bothends.events import Cause, Closed, Ended, Established, Event, Failed, Opened, Received, Sent
 from bothends.services.base import Conversation, Peer, Post, nowhere
 from bothends.sockets import Listener
 
@@ -52,7 +52,7 @@ class Exchange:
         except Exception as error:
             self.fail(error)
         else:
-            self.pulls = type(self._conversation).more is not Conversation.more
+            self.pulls = self._conversation.pulls
             self._handshaking = self._conversation.handshaking
 
     @property
@@ -66,6 +66,8 @@ class Exchange:
             data = self._conversation.start()
         except Exception as error:
             return self.fail(error)
+        if self._conversation.passed:
+            self._tell_passed()
         if self._conversation.done:
             self._done()
         return data
@@ -73,7 +75,7 @@ class Exchange:
     def receive(self, data: bytes) -> bytes:
         """A read gave these bytes, at least one."""
         self.received += len(data)
-        if self._observe is not None:
+        if self._observe is not None and self._conversation.passed is None:
             self._observe(Received(self.peer.connection, self.peer.address, data))
         try:
             data = self._conversation.receive(data)
@@ -81,13 +83,15 @@ class Exchange:
             return self.fail(error)
         if self._handshaking and not self._conversation.handshaking:
             self._established()
+        if self._conversation.passed:
+            self._tell_passed()
         if self._conversation.done:
             self._done()
         return data
 
     def end(self) -> bytes:
         """A read gave 0 bytes: the peer has finished sending."""
-        if self._observe is not None:
+        if self._observe is not None and not self._ended:
             self._observe(Ended(self.peer.connection, self.peer.address))
         return self.finish(Cause.PEER)
 
@@ -96,11 +100,13 @@ class Exchange:
         if self.over or self._ended:
             return b""
         self._ended = True
-        self.cause = cause
+        self.cause = self._cause(cause)
         try:
-            data = self._conversation.end()
+            data = self._conversation.end() if cause is Cause.PEER else self._conversation.leave()
         except Exception as error:
             return self.fail(error)
+        if self._conversation.passed:
+            self._tell_passed()
         if self._conversation.failure is not None:
             self.fail(self._conversation.failure)
         # A conversation that pulls may have more to say after the peer's last word; any other has not.
@@ -116,6 +122,8 @@ class Exchange:
             data = self._conversation.more()
         except Exception as error:
             return self.fail(error)
+        if self._conversation.passed:
+            self._tell_passed()
         if self._conversation.done:
             self._done()
         elif not data and self._ended:
@@ -125,7 +133,9 @@ class Exchange:
     def took(self, data: bytes | memoryview) -> None:
         """The system took these bytes."""
         self.sent += len(data)
-        if self._observe is not None:
+        if self._conversation.passed is not None:
+            self._tell_passed()
+        elif self._observe is not None:
             self._observe(Sent(self.peer.connection, self.peer.address, bytes(data)))
 
     def fail(self, error: BaseException) -> bytes:
@@ -139,7 +149,7 @@ class Exchange:
     def close(self, cause: Cause | None = None) -> None:
         """The connection is gone; `cause` where it is another than the one that ended the talk."""
         if cause is not None:
-            self.cause = cause
+            self.cause = self._cause(cause)
         conversation, self._conversation = self._conversation, _SILENT
         if conversation is _CLOSED:
             return
@@ -157,11 +167,36 @@ class Exchange:
     def _established(self) -> None:
         """What wraps the stream is ready, and may have told who the peer is."""
         self._handshaking = False
+        self.pulls = self._conversation.pulls
         was = self.peer.address
         self.peer = self._conversation.peer or self.peer
         if self._observe is not None:
             agreed = self._conversation.agreed
             self._observe(Established(self.peer.connection, self.peer.address, was, agreed))
+
+    def _tell_passed(self) -> None:
+        """What has passed inside of what wraps the stream."""
+        passed = self._conversation.passed
+        while passed:
+            try:
+                heard, data = passed.popleft()
+            except IndexError:
+                return  # whoever sends what is posted has told it, in another thread
+            peer = self.peer
+            told: Event
+            if not heard:
+                told = Sent(peer.connection, peer.address, data)
+            elif data:
+                told = Received(peer.connection, peer.address, data)
+            else:
+                # It has been told itself, and sees to what follows from it.
+                self._ended = True
+                told = Ended(peer.connection, peer.address)
+            if self._observe is not None:
+                self._observe(told)
+
+    def _cause(self, cause: Cause) -> Cause:
+        return Cause.HANDSHAKE if cause is Cause.IDLE and self._handshaking else cause
 
     def _done(self) -> None:
         self.over = True

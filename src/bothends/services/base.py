@@ -20,6 +20,7 @@ conversation byte by byte.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -63,6 +64,16 @@ class Conversation(ABC):
     peer: Peer | None = None
     """Once a handshake is over: who the peer turned out to be, where that was learned in it."""
 
+    passed: deque[tuple[bool, bytes]] | None = None
+    """Where the carrier sees only what wraps the talk: what was said in it, in order, for the carrier to
+    take out and tell. Pairs of whether it was heard (else said) and the bytes; heard, and none: the peer
+    has finished sending. None: what the carrier sees is what is said."""
+
+    @property
+    def pulls(self) -> bool:
+        """Whether `more()` is to be called. Known from the start, or from the end of the handshake."""
+        return type(self).more is not Conversation.more
+
     def start(self) -> bytes:
         """What to say before the peer has said anything."""
         return b""
@@ -74,6 +85,11 @@ class Conversation(ABC):
     def end(self) -> bytes:
         """The peer has finished sending; give what to send. `receive` is not called again."""
         return b""
+
+    def leave(self) -> bytes:
+        """In place of `end` where it isn't the peer who ends: a limit has passed, or the server leaves.
+        What wraps a stream must know the difference, a service need not."""
+        return self.end()
 
     def more(self) -> bytes:
         """All that was given has been sent; give more, or b"" for nothing more now."""
