@@ -1,0 +1,192 @@
+"""Clients for tests: plain blocking sockets with a time limit, and nothing of an engine in them.
+
+They say, hear, finish, reset: each method is one deliberate thing to do to a server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+from types import TracebackType
+from typing import Any, Final, Self
+
+from bothends.endpoints import Address, Endpoint
+
+# Most seconds that one call may take. It only passes when something is wrong.
+PATIENCE: Final = 10.0
+
+# Larger than any message that a test sends.
+_LARGEST: Final = 256 * 1024
+
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Client:
+    """One end of a connection, or a datagram socket that talks to one endpoint only.
+
+    Args:
+        endpoint: where to; with a numeric host.
+        rcvbuf, sndbuf: bytes of the kernel's buffers; None leaves them to grow as they like.
+        source: the address to call from; on Linux any of 127.0.0.0/8 will do.
+        named: bind a UNIX socket to a name of its own, so that the server's events can say who it is.
+
+    Raises:
+        OSError: as connect(2).
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        rcvbuf: int | None = None,
+        sndbuf: int | None = None,
+        source: str | None = None,
+        named: bool = True,
+    ) -> None:
+        family, kind, address = _where(endpoint)
+        self.socket = socket.socket(family, kind)
+        try:
+            self.socket.settimeout(PATIENCE)
+            for option, size in ((socket.SO_RCVBUF, rcvbuf), (socket.SO_SNDBUF, sndbuf)):
+                if size is not None:
+                    self.socket.setsockopt(socket.SOL_SOCKET, option, size)
+            if family == socket.AF_UNIX and named:
+                self.socket.bind("")  # Linux picks an abstract name: unix(7), "Autobind feature"
+            if source is not None:
+                self.socket.bind((source, 0))
+            self.socket.connect(address)
+        except BaseException:
+            self.socket.close()
+            raise
+        self.address = Address.of(family, self.socket.getsockname())
+        """Who we are, as the server's events name us."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Saying --------------------------------------------------------------------------------------
+
+    def say(self, data: bytes) -> None:
+        """Send all of it."""
+        if data:
+            self.socket.sendall(data)
+        else:
+            self.socket.send(data)  # an empty datagram
+
+    def drip(self, data: bytes, every: float) -> None:
+        """Send it one byte at a time, so many seconds apart."""
+        for place in range(len(data)):
+            self.say(data[place : place + 1])
+            self.is_readable(every)
+
+    def push(self, data: bytes, within: float) -> int:
+        """Send as much of it as is taken, until nothing is for `within` seconds; how much that was."""
+        view = memoryview(data)
+        poller = select.poll()
+        poller.register(self.socket, select.POLLOUT)
+        count = 0
+        while count < len(view) and poller.poll(within * 1000):
+            count += self.socket.send(view[count : count + 65536], socket.MSG_DONTWAIT)
+        return count
+
+    def finish(self) -> None:
+        """Say that nothing more will come: shutdown(SHUT_WR)."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def ask(self, data: bytes, size: int | None = None) -> bytes:
+        """Say it and hear as many bytes as were said, or `size`."""
+        self.say(data)
+        return self.hear(len(data) if size is None else size)
+
+    # Hearing -------------------------------------------------------------------------------------
+
+    def hear(self, size: int) -> bytes:
+        """Exactly so many bytes; fewer only where the other end closes."""
+        heard = bytearray()
+        while len(heard) < size and (data := self.socket.recv(size - len(heard))):
+            heard += data
+        return bytes(heard)
+
+    def hear_line(self) -> bytes:
+        """Up to a newline, which is included; less only where the other end closes."""
+        line = bytearray()
+        while not line.endswith(b"\n") and (data := self.socket.recv(1)):
+            line += data
+        return bytes(line)
+
+    def hear_all(self) -> bytes:
+        """Everything until the other end closes.
+
+        Raises:
+            ConnectionResetError: it was reset instead.
+        """
+        heard = bytearray()
+        while data := self.socket.recv(65536):
+            heard += data
+        return bytes(heard)
+
+    def hear_message(self) -> bytes:
+        """One datagram or packet, whole."""
+        return self.socket.recv(_LARGEST)
+
+    def hear_end(self) -> bytes:
+        """Everything until the connection is over, by a close or a reset."""
+        heard = bytearray()
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            while data := self.socket.recv(65536):
+                heard += data
+        return bytes(heard)
+
+    def is_readable(self, within: float = 0.0) -> bool:
+        """Whether there is something to hear, an end included; waits for it up to `within` seconds."""
+        poller = select.poll()
+        poller.register(self.socket, select.POLLIN)
+        return bool(poller.poll(within * 1000))
+
+    def try_hear(self, size: int) -> bytes:
+        """As `hear`, but a reset is an end like another."""
+        try:
+            return self.hear(size)
+        except (ConnectionResetError, BrokenPipeError):
+            return b""
+
+    def is_lost(self, within: float) -> bool:
+        """Whether the connection is reset or closed on both sides; waits for it up to `within` seconds.
+
+        The way for a slow reader to be slow: it comes back early only when there is no use in waiting.
+        """
+        poller = select.poll()
+        poller.register(self.socket, 0)
+        return bool(poller.poll(within * 1000))
+
+    # Leaving -------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Close by RST: what is on its way in either direction is lost (socket(7), SO_LINGER)."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.socket.close()
+
+    def close(self) -> None:
+        """Close in good order. Idempotent."""
+        self.socket.close()
+
+
+def _where(endpoint: Endpoint) -> tuple[socket.AddressFamily, socket.SocketKind, Any]:
+    if endpoint.is_unix:
+        kind = {
+            "unix": socket.SOCK_STREAM,
+            "unix+dgram": socket.SOCK_DGRAM,
+            "unix+seqpacket": socket.SOCK_SEQPACKET,
+        }[endpoint.scheme]
+        path = "\0" + endpoint.path[1:] if endpoint.is_abstract else endpoint.path
+        return socket.AF_UNIX, kind, path
+    kind = socket.SOCK_DGRAM if endpoint.is_datagram else socket.SOCK_STREAM
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    return family, kind, (endpoint.host, endpoint.port)

@@ -1,0 +1,405 @@
+"""Runs one engine in a process of its own, and watches it.
+
+    with Harness("bothends.engines.epoll:EpollEngine", Echo, ["tcp://127.0.0.1:0"]) as running:
+        client = dial(running.endpoints[0])
+        ...
+        running.drain()
+        left = running.wait_exit()
+
+What an engine does is told by its events, which come here as they happen, and by /proc. However the
+`with` is left, nothing of the engine is left: its process group is killed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+from bothends.endpoints import Endpoint
+from bothends.engines.base import Limits
+from bothends.events import Event
+from bothends.testing import processes, reports
+from bothends.testing.host import ABORT, DRAIN
+from bothends.testing.processes import Process
+from bothends.testing.reports import Crashed, Left, Order, Ready, ServiceMaker
+
+# Generous: it only passes when something is wrong, or the machine is very busy.
+DEADLINE: Final = 10.0
+
+# How often what only /proc knows is looked at.
+_GLANCE: Final = 0.02
+
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an engine's process ended: its exit status (negative: the signal), what `run` left behind
+    (None if it never came back), who outlived it, and what was printed, which should be nothing."""
+
+    status: int
+    left: Left | None
+    survivors: Sequence[str]
+    printed: str
+
+    def faults(self) -> list[str]:
+        """What is wrong with this end, in words; empty if nothing is."""
+        found = [f"exit status {self.status}"] if self.status else []
+        if self.left is None:
+            found.append("run() never came back")
+        else:
+            for what, names in (
+                ("descriptor", self.left.descriptors),
+                ("thread", self.left.threads),
+                ("process", self.left.processes),
+            ):
+                found += [f"{what} left after run(): {name}" for name in names]
+        found += [f"process outlived the engine: {name}" for name in self.survivors]
+        if self.printed:
+            found.append(f"printed:\n{self.printed}")
+        return found
+
+
+class Harness:
+    """One engine, serving one service on some endpoints.
+
+    Args:
+        engine: a name of the registry, or "module:Class".
+        service: makes the service in the engine's process: a class, a function of a module, or a
+            functools.partial of one. It is pickled.
+        endpoints: URLs. "{tmp}" in them becomes a directory that is removed at the end.
+        limits: as for a server.
+        observe: False runs the engine with no observer; then there are no events.
+
+    Raises:
+        AssertionError: it can't be started. The text says why, in the engine's own words.
+    """
+
+    def __init__(
+        self,
+        engine: str,
+        service: ServiceMaker,
+        endpoints: Sequence[str],
+        limits: Limits | None = None,
+        *,
+        observe: bool = True,
+    ) -> None:
+        self._cleanup = contextlib.ExitStack()
+        self.events: list[Event] = []
+        """All that has happened so far. Bytes beyond `reports.SHOWN` are left out."""
+        self.endpoints: Sequence[Endpoint] = ()
+        """Where it listens, with the real ports."""
+        self.pid = 0
+        """The engine's process; its process group has the same number."""
+        self._crash: str | None = None
+        self._left: Left | None = None
+        self._ready = False
+        self._over = False
+        self._outcome: Outcome | None = None
+        self._status: int | None = None
+        self._news = threading.Condition()
+        with contextlib.ExitStack() as undo:
+            tmp = undo.enter_context(tempfile.TemporaryDirectory(prefix="bothends-"))
+            self._errors = undo.enter_context(tempfile.TemporaryFile())
+            order = Order(
+                engine,
+                service,
+                [text.replace("{tmp}", tmp) for text in endpoints],
+                limits or Limits(),
+                observe,
+            )
+            self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(self._line.close)
+            with theirs:
+                self.pid = NURSERY.fork(order, theirs.fileno(), self._errors.fileno())
+            undo.callback(self._end)
+            self._reader = threading.Thread(target=self._read, name="bothends-harness", daemon=True)
+            self._reader.start()
+            self._wait_until(lambda: self._ready or None, DEADLINE, "ready")
+            self._cleanup = undo.pop_all()
+
+    def __enter__(self) -> Harness:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End whatever is left, at once and without asking. Idempotent."""
+        self._cleanup.close()
+
+    # What has happened ---------------------------------------------------------------------------
+
+    def wait_event(
+        self,
+        kind: type[E],
+        predicate: Callable[[E], bool] = lambda _event: True,
+        deadline: float = DEADLINE,
+    ) -> E:
+        """The first event of this kind that fits, waiting for it if need be.
+
+        Raises:
+            AssertionError: it has not come after `deadline` seconds, or can't come any more.
+        """
+        checked = 0
+
+        def find() -> E | None:
+            nonlocal checked
+            while checked < len(self.events):
+                event = self.events[checked]
+                checked += 1
+                if isinstance(event, kind) and predicate(event):
+                    return event
+            return None
+
+        event: E = self._wait_until(find, deadline, f"event {kind.__name__}")
+        return event
+
+    def seen(self, kind: type[E], predicate: Callable[[E], bool] = lambda _event: True) -> list[E]:
+        """All events of this kind so far that fit."""
+        with self._news:
+            return [event for event in self.events if isinstance(event, kind) and predicate(event)]
+
+    # What to do ----------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Tell the engine to let conversations end. Returns at once."""
+        os.kill(self.pid, DRAIN)
+
+    def abort(self) -> None:
+        """Tell the engine to cut everything off. Returns at once."""
+        os.kill(self.pid, ABORT)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """While inside, the engine's processes stand still (SIGSTOP), and the kernel goes on without
+        them: connections are made and queue up, bytes arrive."""
+        os.killpg(self.pid, signal.SIGSTOP)
+        try:
+            self.wait_for(lambda: all(each.state in "TZX" for each in processes.family(self.pid)))
+            yield
+        finally:
+            os.killpg(self.pid, signal.SIGCONT)
+
+    def spare_descriptors(self, spare: int) -> Callable[[], None]:
+        """Let each of its processes open only `spare` more descriptors (RLIMIT_NOFILE).
+
+        Calling what is returned takes that back.
+        """
+        before = {
+            each.pid: processes.spare_descriptors(each.pid, spare)
+            for each in processes.family(self.pid)
+            if not each.is_zombie
+        }
+
+        def restore() -> None:
+            for pid, limit in before.items():
+                with contextlib.suppress(ProcessLookupError):
+                    processes.set_descriptor_limit(pid, limit)
+
+        return restore
+
+    def wait_exit(self, deadline: float = DEADLINE) -> Outcome:
+        """Wait until the engine and all of its processes are gone.
+
+        Raises:
+            AssertionError: they are not, after `deadline` seconds.
+        """
+        if self._outcome is None:
+            self._wait_until(lambda: self._over or None, deadline, "its end", even_after=True)
+            survivors = [
+                str(each)
+                for each in processes.everyone()
+                # The leader may be on its way out still: its descriptors go before it does.
+                if each.group == self.pid and each.pid != self.pid and not each.is_zombie
+            ]
+            status = self._end()
+            self._outcome = Outcome(status, self._left, survivors, self.printed())
+        return self._outcome
+
+    def is_alive(self) -> bool:
+        """Whether any of its processes is still there, as far as is known."""
+        return self._status is None and not self._over
+
+    # What the system says ------------------------------------------------------------------------
+
+    def processes(self) -> list[Process]:
+        """The engine's process and all that descend from it."""
+        return processes.family(self.pid)
+
+    def children(self) -> list[Process]:
+        """Those that descend from it, zombies included."""
+        return self.processes()[1:]
+
+    def zombies(self) -> list[Process]:
+        """Those of its children whose end nobody has noticed."""
+        return [each for each in self.children() if each.is_zombie]
+
+    def cpu_seconds(self) -> float:
+        """Processor time that all of them have used, in steps of 10 ms."""
+        return sum(each.cpu for each in self.processes())
+
+    def cpu_over(self, seconds: float, enough: float) -> float:
+        """Processor time used from now on over `seconds`; fewer if it is more than `enough` before."""
+        start = self.cpu_seconds()
+        until = time.monotonic() + seconds
+        while (used := self.cpu_seconds() - start) <= enough and time.monotonic() < until:
+            self._pause(5 * _GLANCE)
+        return used
+
+    def memory(self) -> int:
+        """Bytes that all of them have in memory; what they share counts for each."""
+        return sum(each.rss for each in self.processes())
+
+    def descriptors(self) -> int:
+        """How many descriptors all of them have open."""
+        return sum(len(processes.descriptors(each.pid)) for each in self.processes())
+
+    def printed(self) -> str:
+        """What has been written to standard output and error."""
+        size = self._errors.seek(0, os.SEEK_END)
+        return os.pread(self._errors.fileno(), size, 0).decode(errors="replace")
+
+    def wait_for(self, condition: Callable[[], Any], deadline: float = DEADLINE) -> None:
+        """Wait until `condition()` is true: for what no event tells.
+
+        Raises:
+            AssertionError: it isn't, after `deadline` seconds.
+        """
+        until = time.monotonic() + deadline
+        while not condition():
+            if time.monotonic() > until:
+                raise AssertionError(f"not within {deadline:g} s; {self._situation()}")
+            self._pause(_GLANCE)
+
+    # The inside ----------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        while True:
+            try:
+                report = reports.receive(self._line)
+            except OSError:
+                report = None
+            with self._news:
+                if report is None:
+                    self._over = True
+                elif isinstance(report, Ready):
+                    self.endpoints = report.endpoints
+                    self._ready = True
+                elif isinstance(report, Left):
+                    self._left = report
+                elif isinstance(report, Crashed):
+                    self._crash = report.traceback
+                else:
+                    self.events.append(report)
+                self._news.notify_all()
+            if report is None:
+                return
+
+    def _wait_until(
+        self, find: Callable[[], Any], deadline: float, what: str, *, even_after: bool = False
+    ) -> Any:
+        until = time.monotonic() + deadline
+        with self._news:
+            while (found := find()) is None:
+                left = until - time.monotonic()
+                if left <= 0 or (self._over and not even_after):
+                    when = f"within {deadline:g} s" if left <= 0 else "before it ended"
+                    raise AssertionError(f"{what} has not come {when}; {self._situation()}")
+                self._news.wait(left)
+        return found
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, but not longer than there is something to wait for."""
+        with self._news:
+            if not self._over:
+                self._news.wait(seconds)
+
+    def _situation(self) -> str:
+        lines = [f"alive: {', '.join(map(str, self.processes())) or 'nobody'}"]
+        if self._crash:
+            lines.append(f"it raised:\n{self._crash}")
+        if printed := self.printed():
+            lines.append(f"it printed:\n{printed}")
+        lines += [f"event: {event}" for event in self.events[-12:]]
+        return "\n".join(lines)
+
+    def _end(self) -> int:
+        """Kill what is left, and take the exit status. Idempotent."""
+        if self._status is None:
+            group = [each for each in processes.everyone() if each.group == self.pid]
+            if not self._over or len(group) > 1:
+                os.killpg(self.pid, signal.SIGKILL)
+            # Until here the number is its own: it is not given to another before it is reaped.
+            self._status = NURSERY.reap(self.pid)
+            with contextlib.suppress(OSError):
+                self._line.shutdown(socket.SHUT_RDWR)
+            self._reader.join(DEADLINE)
+        return self._status
+
+
+class _Nursery:
+    """The process that forks, started when it is first needed. See `nursery.py`."""
+
+    def __init__(self) -> None:
+        self._line: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def fork(self, order: Order, reports: int, errors: int) -> int:
+        """Run this; the process's number."""
+        answer = self._ask(("fork", sys.path, pickle.dumps(order)), (reports, errors))
+        if isinstance(answer, int):
+            return answer
+        raise AssertionError(f"{order.engine} can't be started:\n{answer}")
+
+    def reap(self, pid: int) -> int:
+        """The exit status of a process that has ended."""
+        status = self._ask(("reap", pid), ())
+        assert isinstance(status, int)
+        return status
+
+    def _ask(self, request: tuple[Any, ...], descriptors: Sequence[int]) -> int | str:
+        with self._lock:
+            line = self._line or self._start()
+            socket.send_fds(line, [pickle.dumps(request)], list(descriptors))
+            answer: int | str = pickle.loads(line.recv(reports.LARGEST))
+            return answer
+
+    def _start(self) -> socket.socket:
+        line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # A descriptor that is forgotten rather than closed is to be heard of: it is printed.
+        command = [sys.executable, "-W", "error::ResourceWarning", "-m", "bothends.testing.nursery"]
+        with theirs:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # ^C is for the watcher
+            )
+        self._line = line
+        atexit.register(self._stop)
+        return line
+
+    def _stop(self) -> None:
+        if self._line is not None and self._process is not None:
+            self._line.close()
+            self._process.wait(DEADLINE)
+
+
+NURSERY: Final = _Nursery()

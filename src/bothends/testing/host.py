@@ -1,0 +1,72 @@
+"""Running one engine to its end, and saying what it leaves behind. The child's side of `harness.py`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import traceback
+from typing import Any
+
+from bothends.endpoints import Endpoint
+from bothends.engines import registry
+from bothends.engines.base import Engine, Job
+from bothends.engines.stop import Stop
+from bothends.sockets import open_listeners
+from bothends.testing import processes, reports
+from bothends.testing.reports import Crashed, Left, Order, Ready
+
+# Signals that a server has no other use for, so an engine may have SIGTERM and SIGINT to itself.
+DRAIN = signal.SIGUSR1
+ABORT = signal.SIGUSR2
+
+
+def load_engine(target: str) -> type[Engine]:
+    """An engine's class, by its name or as "module:Class"."""
+    return registry.load(target)
+
+
+def run(order: Order, line: socket.socket) -> int:
+    """Serve until told to stop by a signal; the status to exit with."""
+    try:
+        reports.send(line, _serve(order, line))
+    except BaseException:
+        reports.send(line, Crashed(traceback.format_exc()))
+        return 1
+    return 0
+
+
+def _serve(order: Order, line: socket.socket) -> Left:
+    before = processes.descriptors()
+    stop = Stop()
+
+    def drain(_number: int, _frame: Any) -> None:
+        stop.draining.set()
+
+    def abort(_number: int, _frame: Any) -> None:
+        stop.draining.set()
+        stop.aborting.set()
+
+    signal.signal(DRAIN, drain)
+    signal.signal(ABORT, abort)
+    service = order.service()
+    listeners = [listener for text in order.endpoints for listener in open_listeners(Endpoint.parse(text))]
+    observe = reports.observer(line) if order.observe else None
+    job = Job(service, listeners, stop, order.limits, observe)
+    engine = load_engine(order.engine)(job)
+    reports.send(line, Ready([listener.endpoint for listener in listeners]))
+    engine.run()
+    for listener in listeners:
+        listener.close()
+    stop.close()
+    return _look_around(before)
+
+
+def _look_around(before: dict[int, str]) -> Left:
+    after = processes.descriptors()
+    left = [what for number, what in sorted(after.items()) if number not in before]
+    # The listing's own descriptor is gone by the time it is looked at, so it isn't among them.
+    threads = [each.name for each in threading.enumerate() if each is not threading.main_thread()]
+    own = processes.family(os.getpid())[1:]
+    return Left(left, threads, [str(each) for each in own])

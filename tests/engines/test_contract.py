@@ -1,0 +1,42 @@
+"""Every engine of the registry passes the contract suite that is shipped for everyone's engines."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+pytest.register_assert_rewrite("bothends.testing.contract")
+
+from bothends.engines import registry  # noqa: E402
+from bothends.errors import UnknownName  # noqa: E402
+from bothends.testing.contract import EngineContract  # noqa: E402
+
+# libuv makes a pipe for signals once for the whole process, and keeps it (uv__signal_global_init).
+KEPT_DESCRIPTORS: dict[str, int] = {"uvloop": 2}
+
+
+def contract_for(name: str) -> type[EngineContract]:
+    class OfOneEngine(EngineContract):
+        engine: ClassVar[str] = name
+        kept_descriptors: ClassVar[int] = KEPT_DESCRIPTORS.get(name, 0)
+
+    OfOneEngine.__name__ = OfOneEngine.__qualname__ = f"Test{name.capitalize()}"
+    return OfOneEngine
+
+
+def can_be_loaded(name: str) -> bool:
+    try:
+        registry.load(name)
+    except UnknownName:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_can_be_loaded(name: str) -> None:
+    assert registry.load(name).name == name
+
+
+for _name in filter(can_be_loaded, registry.names()):
+    globals()[f"Test{_name.capitalize()}"] = contract_for(_name)
