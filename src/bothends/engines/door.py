@@ -117,6 +117,7 @@ class Door:
         self._serve_desk = serve_desk
         self._listeners = [each for each in job.listeners if each.role == "listener"]
         self._desks = [DatagramDesk(job, each) for each in job.listeners if each.role == "datagrams"]
+        self._lent: set[DatagramDesk] = set()
         self._ready: list[Listener] = []
         self._watching = False
 
@@ -125,7 +126,7 @@ class Door:
         for listener in self._listeners:
             listener.socket.setblocking(False)
         for desk in self._desks:
-            self.open_desk(desk)
+            self._attend(desk)
         return self
 
     def __exit__(
@@ -134,13 +135,19 @@ class Door:
         """Close what is still open."""
         self._close()
 
-    def open_desk(self, desk: DatagramDesk) -> None:
-        """Wait at a datagram socket, again if `close_desk` was called for it."""
-        self.watch.add(desk.fileno(), lambda: self._serve_desk(desk))
-
-    def close_desk(self, desk: DatagramDesk) -> None:
-        """Don't wait there for now: someone is serving it."""
+    def lend(self, desk: DatagramDesk) -> None:
+        """Someone else serves this desk until `take_back`: don't wait for it meanwhile."""
+        self._lent.add(desk)
         self.watch.remove(desk.fileno())
+
+    def take_back(self, desk: DatagramDesk) -> None:
+        """Wait for it again."""
+        self._lent.discard(desk)
+        if desk in self._desks:
+            self._attend(desk)
+
+    def _attend(self, desk: DatagramDesk) -> None:
+        self.watch.add(desk.fileno(), lambda: self._serve_desk(desk))
 
     def newcomers(self) -> Iterator[Newcomer]:
         """Whoever comes in, until the server drains or there is nothing left to wait at.
@@ -190,8 +197,10 @@ class Door:
         for listener in self._listeners:
             while (yield from self._accept(listener, self._batch)) and not self._is_late():
                 pass
+        while self._lent and not self._is_late():
+            self.watch.turn(_LOOK_AGAIN)
         for desk in self._desks:
-            while desk.serve() == BATCH and not self._is_late():
+            while desk not in self._lent and desk.serve() == BATCH and not self._is_late():
                 pass
 
     def _is_late(self) -> bool:
@@ -223,7 +232,8 @@ class Door:
             listener.close()
         for desk in self._desks:
             self.watch.remove(desk.fileno())
-            desk.close()
+            if desk not in self._lent:  # a thread that never came back may still be using it
+                desk.close()
         self._listeners, self._desks = [], []
 
 

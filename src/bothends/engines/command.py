@@ -1,0 +1,241 @@
+"""Serving a command: a process for each connection, which gets the connection as its stdin and stdout.
+
+As inetd(8) does it, and every program that reads its standard input is a server. The connection itself is
+handed over, nothing copies bytes in between, so nothing is cut off at the peer's EOF: the command
+reads EOF, and goes on writing for as long as it likes. Its standard error stays ours.
+
+1. A socket that has been made non-blocking stays so through fork() and exec(), and a program that expects
+   to block would fail with EAGAIN. So the connection is made to block.
+2. exec() puts handled signals back to their defaults but keeps ignored ones ignored. Python ignores SIGPIPE,
+   and a filter that ignores it goes on writing to a peer that has left. So they are put back.
+3. A command may start others. It leads a session of its own, so that all of them can be ended, and ^C at
+   our terminal is for us alone.
+
+There is no service here: a command has no conversation that could be driven, so what looks at bytes (idle
+limits, wrappers such as TLS, events about what was received) is not to be had.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Mapping
+from typing import ClassVar, Final
+
+from bothends.endpoints import Endpoint
+from bothends.engines.base import Job
+from bothends.engines.door import Door, Newcomer
+from bothends.engines.fork import ChildPerConnection
+from bothends.engines.processes import Child, Children
+from bothends.errors import CannotCarry, ServiceError, Unavailable
+from bothends.events import Cause, Closed, Failed, Opened
+from bothends.services.base import Conversation, Peer, Post, Service
+
+# What the system lacks for the moment; anything else is the command's own fault.
+_STRAIN: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+
+_RESTORED: Final = (
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGCHLD,
+)
+
+
+class Command(Service):
+    """A command line in the place of a service. It can only be carried by `CommandEngine`.
+
+    Args:
+        text: the command line, cut into words as a shell would, with quotes but no variables,
+            patterns, pipes or redirections.
+        shell: give it to /bin/sh instead, which knows all of those.
+
+    Raises:
+        ServiceError: no command line.
+        Unavailable: there is no such program, or it can't be executed. (With `shell`, or when the
+            interpreter of a script is missing, only the first connection shows it: event Failed.)
+    """
+
+    name = "exec"
+    summary = "a command for each connection, as inetd does it"
+    datagrams = False
+
+    def __init__(self, text: str, *, shell: bool = False) -> None:
+        self.text = text
+        try:
+            self.words = ["/bin/sh", "-c", text] if shell else shlex.split(text)
+        except ValueError as error:
+            raise ServiceError(text, str(error).lower(), "quotes come in pairs, as in a shell") from error
+        if not text.strip() or not self.words:
+            raise ServiceError(repr(text), "no command")
+        program = self.words[0]
+        if shutil.which(program) is None:
+            exists = os.path.dirname(program) and os.path.exists(program)  # noqa: PTH110, PTH120
+            hint = (
+                "make it executable" if exists else "pipes and redirections need a shell" if not shell else ""
+            )
+            raise Unavailable("run", program, errno.EACCES if exists else errno.ENOENT, hint)
+
+    def open(self, peer: Peer, post: Post) -> Conversation:
+        raise CannotCarry("this engine", f"the command {self.text!r}", "only CommandEngine can")
+
+
+class CommandEngine(ChildPerConnection):
+    """Runs a command for each connection. The service of its job is a `Command`.
+
+    Events: Opened, Exited (role "command") and Closed, whose byte counts are 0, since nobody counts.
+    Draining waits for the commands until `limits.drain` is over; then SIGTERM, and SIGKILL.
+    Should this process be killed, the commands go on: a conversation is theirs alone.
+    """
+
+    name = "command"
+    summary = "a command for each connection, as inetd does it"
+    datagrams = False
+    why_not: ClassVar = {
+        "datagrams": "a command takes a connection for its input and output, and datagrams have none",
+        "posts": "what a command says goes to its own peer",
+    }
+
+    patience = 0.0
+    last_signals = (signal.SIGTERM, signal.SIGKILL)
+    leads_group = True
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        if not isinstance(job.service, Command):
+            raise CannotCarry("engine command", f"service {job.service.name}", "it runs commands only")
+        self._command = job.service
+
+    @classmethod
+    def refusal(cls, service: Service, endpoint: Endpoint) -> CannotCarry | None:
+        """See Engine."""
+        if not isinstance(service, Command):
+            return CannotCarry("engine command", f"service {service.name}", "it runs commands only")
+        if endpoint.wrappers or endpoint.scheme == "tls":
+            reason = "the command gets the connection itself, so nothing can stand between"
+            return CannotCarry("engine command", str(endpoint), reason)
+        return super().refusal(service, endpoint)
+
+    def start(self, newcomer: Newcomer, door: Door, children: Children) -> Child | None:
+        """Start the command."""
+        connection, peer, _ = newcomer
+        connection.setblocking(True)
+        failure: Exception | None = None
+        try:
+            process = subprocess.Popen(
+                self._command.words,
+                stdin=connection.fileno(),
+                stdout=connection.fileno(),
+                env=environment(os.environ, connection, peer),
+                start_new_session=True,
+                preexec_fn=_restore_signals,  # noqa: PLW1509  (there are no threads here)
+            )
+        except OSError as error:
+            if error.errno in _STRAIN:
+                raise
+            failure = error
+        except subprocess.SubprocessError as error:
+            failure = error
+        self._tell_opened(peer, failure)
+        # Popen itself asks for the status, so that it knows that it has been asked for.
+        return Child(process.pid, "command", process.poll) if failure is None else None
+
+    def ended(self, newcomer: Newcomer, child: Child) -> None:
+        """See ChildPerConnection."""
+        if self.job.observe is not None:
+            asked_to = child.status in (-signal.SIGTERM, -signal.SIGKILL) and self.job.stop.draining.is_set()
+            cause = Cause.ABORTED if asked_to else Cause.SERVICE
+            peer = newcomer.peer
+            self.job.observe(Closed(peer.connection, peer.address, cause, 0, 0))
+
+    def _tell_opened(self, peer: Peer, failure: Exception | None) -> None:
+        observe = self.job.observe
+        if observe is None:
+            return
+        observe(Opened(peer.connection, peer.address, peer.local))
+        if failure is not None:
+            observe(Failed(peer.connection, peer.address, failure))
+            observe(Closed(peer.connection, peer.address, Cause.FAILED, 0, 0))
+
+
+_TCP_NAMES: Final = (
+    "LOCALHOST",
+    "LOCALIP",
+    "LOCALPORT",
+    "REMOTEHOST",
+    "REMOTEINFO",
+    "REMOTEIP",
+    "REMOTEPORT",
+)
+
+# What a command could take for its own connection's, though it is about another one: a server that was
+# itself started by inetd, tcpserver or systemd has these in its environment.
+_STALE: Final = frozenset(
+    {"PROTO", "REMOTE_ADDR", "REMOTE_HOST", "REMOTE_PORT", "SERVER_ADDR", "SERVER_PORT"}
+    | {"LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID"}
+    | {prefix + name for prefix in ("TCP", "TCP6") for name in (*_TCP_NAMES, "INTERFACE")}
+    | {f"UNIXLOCAL{name}" for name in ("GID", "PATH", "PID", "UID")}
+    | {f"UNIXREMOTE{name}" for name in ("EGID", "EUID", "PATH", "PID")}
+)
+
+
+def environment(inherited: Mapping[str, str], connection: socket.socket, peer: Peer) -> dict[str, str]:
+    """What a command finds in its environment about its connection.
+
+    The names of UCSPI (tcp-environ(5), with ucspi-tcp6's for IPv6; ucspi-unix), and of CGI
+    (RFC 3875, section 4.1).
+    """
+    found = {name: value for name, value in inherited.items() if name not in _STALE}
+    local, remote = peer.local, peer.address
+    if remote.family == "unix":
+        found |= {"PROTO": "UNIX", "UNIXLOCALPATH": local.host}
+        found |= _credentials(connection)
+        return found
+    found |= {
+        "REMOTE_ADDR": remote.host,
+        "REMOTE_PORT": str(remote.port),
+        "SERVER_ADDR": local.host,
+        "SERVER_PORT": str(local.port),
+    }
+    if remote.family == "vsock":
+        found["PROTO"] = "VSOCK"
+        return found
+    # An IPv6 connection has the plain names too, for the programs that know no others.
+    prefixes = ["TCP", "TCP6"] if remote.family == "inet6" else ["TCP"]
+    found["PROTO"] = prefixes[-1]
+    for prefix in prefixes:
+        found |= {
+            f"{prefix}LOCALIP": local.host.partition("%")[0],
+            f"{prefix}LOCALPORT": str(local.port),
+            f"{prefix}REMOTEIP": remote.host.partition("%")[0],
+            f"{prefix}REMOTEPORT": str(remote.port),
+        }
+    if zone := remote.host.partition("%")[2]:
+        found["TCP6INTERFACE"] = zone
+    return found
+
+
+def _credentials(connection: socket.socket) -> dict[str, str]:
+    """Who was at the other end when it connected (unix(7), SO_PEERCRED)."""
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    except (AttributeError, OSError):  # not Linux
+        return {}
+    pid, uid, gid = struct.unpack("iII", raw)
+    return {"UNIXREMOTEPID": str(pid), "UNIXREMOTEEUID": str(uid), "UNIXREMOTEEGID": str(gid)}
+
+
+def _restore_signals() -> None:
+    """In the child, between fork and exec."""
+    for number in _RESTORED:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

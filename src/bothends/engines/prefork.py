@@ -1,0 +1,73 @@
+"""Engine `prefork`: a fixed number of processes, each of which serves one connection after another.
+
+    parent:         fork() ... fork() -> poll(children)
+    each child:     poll(listeners) -> accept() -> recv() -> send() -> ... -> close() -> poll(listeners)
+
+All children wait at the same sockets, and whoever is free takes the next connection. No process is made
+while a client waits, and one that crashes takes a single conversation with it. As many peers are
+served at once as there are children; the next ones wait in the queue, an idle peer occupies a process.
+
+A connection wakes every child that waits in poll(), and all but one of them find nothing (accept()
+gives EAGAIN). This thundering herd costs little for tens of processes; epoll's EPOLLEXCLUSIVE is the
+kernel's remedy, and no part of this engine, which is about the classic calls.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar, Final
+
+from bothends.engines.base import Engine, Job
+from bothends.engines.iterative import IterativeEngine
+from bothends.engines.processes import Workers
+from bothends.engines.stop import Stop
+from bothends.errors import CannotCarry
+
+# A process that waits for its peer uses no processor, so there are more of them than processors; each
+# costs some 10 MB, so there aren't hundreds.
+SIZE: Final = max(2, os.cpu_count() or 1) * 2
+
+
+class PreforkEngine(Engine):
+    """Keeps processes that serve one connection after another.
+
+    Args:
+        job: what to serve.
+        size: how many processes.
+
+    Raises:
+        CannotCarry: a connection that is ready-made, or a limit that refuses.
+    """
+
+    name = "prefork"
+    summary = "a fixed number of processes, each serving one connection after another"
+    why_not: ClassVar = {
+        "posts": "its connections are in different processes, which share nothing: who posts does not "
+        "reach them",
+    }
+
+    def __init__(self, job: Job, size: int = SIZE) -> None:
+        super().__init__(job)
+        self.size = size
+        for listener in job.listeners:
+            if listener.role == "connection":
+                reason = "all of its processes would talk on one connection"
+                raise CannotCarry("engine prefork", str(listener.asked), reason, "use iterative")
+        if job.limits.when_full == "refuse" and job.limits.connections is not None:
+            reason = "when all of its processes are busy, nobody is left to look at newcomers"
+            raise CannotCarry("engine prefork", "a limit that refuses", reason, "use threads or fork")
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        job = self.job
+        Workers(
+            self.size, self._serve, job.stop, job.observe, grace=job.limits.drain, on_drain=self._close
+        ).run()
+
+    def _serve(self, _stop: Stop) -> None:
+        IterativeEngine(self.job).run()
+
+    def _close(self) -> None:
+        # The kernel welcomes clients for as long as any process has the listener open.
+        for listener in self.job.listeners:
+            listener.close()
