@@ -99,7 +99,7 @@ def connect(
         if at_prompt:
             from bothends.cli.prompt import talk
 
-            totals = talk(connection, within, retries)
+            totals = talk(connection, within or DATAGRAM_WITHIN, retries, quit_after, within)
         else:
             totals = move(connection, messages, no_newline, within, quit_after, retries)
         if verbose:

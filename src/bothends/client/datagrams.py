@@ -25,21 +25,23 @@ class Asking:
 
     def __init__(self, message: bytes, seconds: float, retries: int) -> None:
         self.message = message
-        self.repeats = 0
-        self._waits: Iterator[float | None] = waits(seconds, retries)
+        self._seconds = seconds
         self._retries = retries
-        self.waited = 0.0
+        self._waits: Iterator[float | None] = waits(seconds, retries)
+        self._wait: float | None = None
+        self._sends = 0
 
     def next_wait(self) -> float | None:
-        """The next wait's seconds, to be counted from a fresh send; None: no answer, give it up."""
-        wait = next(self._waits, None)
-        self.waited = wait or 0.0
-        return wait
+        """Send it now and wait so many seconds; None: it has been sent often enough, give it up."""
+        self._wait = next(self._waits, None)
+        self._sends += 1
+        return self._wait
 
-    def again(self) -> str:
-        """The word for whoever watches, before it is sent again."""
-        self.repeats += 1
-        return f"no answer after {self.waited:.2g} s, sending again ({self.repeats} of {self._retries})"
+    def word(self) -> str:
+        """What has just happened, in words: nothing came, and so it is sent again, or not any more."""
+        if self._sends > self._retries:
+            return f"no answer after {self._seconds:.2g} s"
+        return f"no answer after {self._wait or 0:.2g} s, sending again ({self._sends} of {self._retries})"
 
 
 class Questions:
@@ -100,7 +102,7 @@ class Questions:
         if self._asking is None and self._questions:
             self._asking = Asking(self._questions.popleft(), self._within, self._retries)
             self._asked += 1
-            self._send(self._asking)
+            self._send(self._asking, self._asking.next_wait() or 0.0)
         idle = self._asking is None and not self._questions
         if idle and self._source is None and self._deadline is None:
             self._deadline = time.monotonic() + self._quit_after
@@ -118,9 +120,8 @@ class Questions:
             return self._too_late()
         return True
 
-    def _send(self, asking: Asking) -> None:
-        wait = asking.next_wait()
-        self._deadline = time.monotonic() + (wait or 0.0)
+    def _send(self, asking: Asking, wait: float) -> None:
+        self._deadline = time.monotonic() + wait
         self._connection.send(asking.message)
         self.totals.sent += len(asking.message)
         self.totals.messages_sent += 1
@@ -139,14 +140,15 @@ class Questions:
         self._deadline = None
         if self._asking is None:
             return False
-        if self._asking.repeats < self._retries:
-            self._tell(self._asking.again())
-            self._send(self._asking)
+        word = self._asking.word()
+        if (wait := self._asking.next_wait()) is not None:
+            self._tell(word)
+            self._send(self._asking, wait)
             return True
         self._asking = None
         self._unanswered += 1
         if self._questions or self._source is not None:
-            self._tell(f"no answer after {self._within:.2g} s")
+            self._tell(word)
         return True
 
     def _read(self, source: int) -> None:

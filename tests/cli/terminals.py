@@ -1,0 +1,89 @@
+"""A program at a terminal of its own: what it shows is read, what is typed is written."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PATIENCE = 20.0
+
+
+class Terminal:
+    """The other side of a terminal: the screen and the keys."""
+
+    def __init__(self, master: int, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.shown = b""
+        self._master = master
+        self._seen = 0
+
+    def type(self, keys: str | bytes) -> None:
+        """Press keys."""
+        os.write(self._master, keys.encode() if isinstance(keys, str) else keys)
+
+    def expect(self, text: str) -> None:
+        """Read until this is shown, behind what was expected before."""
+        wanted = text.encode()
+        deadline = time.monotonic() + PATIENCE
+        while (place := self.shown.find(wanted, self._seen)) < 0:
+            assert self._read(deadline - time.monotonic()), f"{text!r} isn't shown: {self.shown!r}"
+        self._seen = place + len(wanted)
+
+    def leave(self) -> int:
+        """Read to the end; the exit status."""
+        deadline = time.monotonic() + PATIENCE
+        while self._read(deadline - time.monotonic()):
+            pass
+        return self.process.wait(max(0.1, deadline - time.monotonic()))
+
+    def _read(self, seconds: float) -> bool:
+        ready, _, _ = select.select([self._master], [], [], max(0.0, seconds))
+        if not ready:
+            return False
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # EIO: the last one to have the terminal open has closed it
+            return False
+        self.shown += data
+        return bool(data)
+
+
+@contextmanager
+def terminal(*arguments: str, state: Path) -> Iterator[Terminal]:
+    """Run bothends at a terminal, with its state in a directory of the test's."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {
+        **os.environ,
+        "TERM": "xterm",
+        "NO_COLOR": "1",
+        "XDG_STATE_HOME": str(state),
+        "PROMPT_TOOLKIT_NO_CPR": "1",  # nobody answers where the cursor is
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bothends", *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        yield Terminal(master, process)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        os.close(master)
