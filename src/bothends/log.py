@@ -103,8 +103,9 @@ class TextLog:
         self._write(self._happenings, (_CYAN, _name(event)), (_DIM, " connected"))
 
     def _established(self, event: Established) -> None:
-        who = f" is {event.was} speaking for it" if event.peer != event.was else ""
-        self._write(self._happenings, (_CYAN, _name(event)), (_DIM, f"{who} {escape(event.agreed.encode())}"))
+        through = f" calls through {event.was}:" if event.peer != event.was else ""
+        agreed = escape(event.agreed.encode())
+        self._write(self._happenings, (_CYAN, _name(event)), (_DIM, f"{through} {agreed}"))
 
     def _ended(self, event: Ended) -> None:
         self._write(self._happenings, (_CYAN, _name(event)), (_DIM, " has finished sending"))

@@ -96,6 +96,9 @@ class Server:
         try:
             for endpoint in asked:
                 self._listeners += open_listeners(endpoint)
+            # Of a descriptor that somebody else opened, only now is known what it is.
+            real = [each.endpoint for each in self._listeners]
+            self.engine = _choose(engine, self.service, real, self.limits, workers)
         except BaseException:
             self.close()
             raise

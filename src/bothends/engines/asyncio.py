@@ -25,7 +25,7 @@ from collections.abc import Callable
 from select import POLLIN, POLLOUT
 from typing import ClassVar, Final, cast
 
-from bothends.engines.base import DRAIN_QUIET, Engine, Job
+from bothends.engines.base import DRAIN_QUIET, DRAIN_TICK, LAST_ROUNDS, Engine, Job
 from bothends.engines.channel import Channel, abandon
 from bothends.engines.datagrams import DatagramDesk
 from bothends.engines.exchange import Exchange
@@ -34,9 +34,6 @@ from bothends.engines.timers import TICK, Wheel
 from bothends.events import Cause, Draining
 from bothends.services.base import Peer, nowhere
 from bothends.sockets import Listener
-
-# How often a draining loop looks who has come to rest.
-_DRAIN_TICK: Final = 0.05
 
 _TRANSPORTS_CARRY: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
 
@@ -367,14 +364,16 @@ class AsyncioLoop:
         self._loop.add_reader(stop.aborting.fileno(), self._abort)
         for listener in self._listeners:
             self._loop.remove_reader(listener.socket.fileno())
-            while self._accept(listener):
-                pass
+            for _ in range(LAST_ROUNDS):
+                if not self._accept(listener):
+                    break
             self._loop.remove_reader(listener.socket.fileno())
             listener.close()
         for desk in self._desks:
             self._loop.remove_reader(desk.fileno())
-            while desk.serve():
-                pass
+            for _ in range(LAST_ROUNDS):
+                if not desk.serve():
+                    break
             desk.close()
         self._listeners, self._desks = [], []
         self._abort_at = self.now + limits.drain
@@ -390,7 +389,7 @@ class AsyncioLoop:
                 talk.drain(self.now)
         self._check_over()
         if not self._over.done():
-            self._loop.call_later(_DRAIN_TICK, self._press)
+            self._loop.call_later(DRAIN_TICK, self._press)
 
     def _abort(self) -> None:
         with contextlib.suppress(ValueError):

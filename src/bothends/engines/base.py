@@ -36,6 +36,13 @@ from bothends.sockets import Listener
 # ^C with an idle client attached feels immediate.
 DRAIN_QUIET: Final = 0.15
 
+# How often a draining loop looks who has come to rest.
+DRAIN_TICK: Final = 0.05
+
+# How often a draining loop goes back for who waits already. Enough for a full queue (4,096), and an end
+# to it while more keep coming.
+LAST_ROUNDS: Final = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -19,9 +19,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from select import POLLIN
-from typing import ClassVar, Final
+from typing import ClassVar
 
-from bothends.engines.base import Engine, Job
+from bothends.engines.base import DRAIN_TICK, LAST_ROUNDS, Engine, Job
 from bothends.engines.channel import Channel
 from bothends.engines.datagrams import DatagramDesk
 from bothends.engines.reception import Reception
@@ -29,9 +29,6 @@ from bothends.engines.timers import Wheel
 from bothends.events import Cause, Draining
 from bothends.services.base import Peer
 from bothends.sockets import Listener
-
-# How often a draining loop looks who has come to rest.
-_DRAIN_TICK: Final = 0.05
 
 
 class Poller(ABC):
@@ -182,7 +179,7 @@ class ReadinessLoop:
         """How long nothing but a ready descriptor can want us."""
         waits = [self._wheel.wait(self.now), self._reception.pause()]
         if self._abort_at is not None:
-            waits.append(_DRAIN_TICK)
+            waits.append(DRAIN_TICK)
         return min((wait for wait in waits if wait is not None), default=None)
 
     # Leaving -------------------------------------------------------------------------------------
@@ -193,13 +190,15 @@ class ReadinessLoop:
         self._handle(stop.aborting.fileno(), lambda _ready: self._abort())
         for listener in self._listeners:
             self._unhandle(listener.socket.fileno())
-            while self._accept(listener):
-                pass
+            for _ in range(LAST_ROUNDS):
+                if not self._accept(listener):
+                    break
             listener.close()
         for desk in self._desks:
             self._unhandle(desk.fileno())
-            while desk.serve():
-                pass
+            for _ in range(LAST_ROUNDS):
+                if not desk.serve():
+                    break
             desk.close()
         self._listeners, self._desks = [], []
         self._abort_at = self.now + limits.drain

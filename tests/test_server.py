@@ -1,0 +1,187 @@
+"""A server's life: bound at once or not at all, running, draining, and nothing left of it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bothends import Endpoint, message, serve
+from bothends.client.blocking import connect
+from bothends.engines.base import Limits
+from bothends.errors import CallerError, CannotCarry, SystemRefused, UnknownName
+from bothends.events import Event, Listening, Stopped
+from bothends.server import Server
+
+
+@message
+def shout(text: bytes) -> bytes:
+    return text.upper() + b"!"
+
+
+def test_it_serves_in_the_background_on_several_endpoints(tmp_path: Path) -> None:
+    path = tmp_path / "shout.sock"
+    with serve(shout, "tcp://127.0.0.1:0", "udp://127.0.0.1:0", f"unix://{path}") as server:
+        assert [endpoint.scheme for endpoint in server.endpoints] == ["tcp", "udp", "unix"]
+        assert all(endpoint.port for endpoint in server.endpoints[:2])
+        for endpoint in server.endpoints:
+            with connect(endpoint) as connection:
+                assert connection.request(b"hello") == b"HELLO!"
+    assert not path.exists()
+    with pytest.raises(SystemRefused):
+        connect(server.endpoints[0])
+
+
+def test_one_port_for_both_families() -> None:
+    with serve("echo", "tcp://localhost:0") as server:
+        assert len({endpoint.port for endpoint in server.endpoints}) == 1
+
+
+def test_everything_is_bound_or_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        path = tmp_path / "first.sock"
+        with pytest.raises(SystemRefused, match="EADDRINUSE"):
+            serve("echo", f"unix://{path}", f"tcp://127.0.0.1:{port}")
+        assert not path.exists()
+
+
+def test_a_server_that_never_ran_gives_everything_back(tmp_path: Path) -> None:
+    path = tmp_path / "never.sock"
+    server = serve("echo", f"unix://{path}")
+    assert path.exists()
+    server.close()
+    server.close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("service", "endpoint", "engine", "reason"),
+    [
+        ("chat", "udp://127.0.0.1:0", "epoll", "service chat cannot carry"),
+        ("chat", "tcp://127.0.0.1:0", "fork", "engine fork cannot carry service chat"),
+        ("echo", "udp://127.0.0.1:0", "threads", "engine threads cannot carry"),
+        ("echo", "udp://127.0.0.1:0", "fork", "engine fork cannot carry"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_bound(
+    service: str, endpoint: str, engine: str, reason: str
+) -> None:
+    with pytest.raises(CannotCarry, match=reason):
+        serve(service, endpoint, engine=engine)
+
+
+def test_what_a_descriptor_turns_out_to_be_is_refused_too() -> None:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    with pytest.raises(CannotCarry, match="engine threads"):
+        serve("echo", f"fd://{sock.detach()}", engine="threads")
+
+
+def test_workers_cannot_chat() -> None:
+    with pytest.raises(CannotCarry, match="one process"):
+        serve("chat", "tcp://127.0.0.1:0", workers=2)
+
+
+def test_an_iterative_server_cannot_refuse_while_it_serves() -> None:
+    with pytest.raises(CannotCarry, match="newcomer"):
+        serve("echo", "tcp://127.0.0.1:0", engine="iterative", limits=Limits(when_full="refuse"))
+
+
+def test_unknown_names_are_told_with_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'epoll'"):
+        serve("echo", "tcp://127.0.0.1:0", engine="epol")
+    with pytest.raises(UnknownName, match="did you mean 'upper'"):
+        serve("uper", "tcp://127.0.0.1:0")
+    with pytest.raises(CallerError, match="no endpoint"):
+        Server("echo", [])
+
+
+def test_whoever_listens_is_told_of_the_beginning_and_the_end() -> None:
+    told: list[Event] = []
+    with serve("echo", "tcp://127.0.0.1:0", observe=told.append):
+        pass
+    assert isinstance(told[0], Listening)
+    assert isinstance(told[0].endpoint, Endpoint)
+    assert isinstance(told[-1], Stopped)
+
+
+def test_draining_lets_a_conversation_end_and_welcomes_nobody() -> None:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(serve("upper", "tcp://127.0.0.1:0"))
+        connection = stack.enter_context(connect(server.endpoints[0]))
+        assert connection.exchange(b"before") == b"BEFORE"
+
+
+def test_no_descriptor_and_no_thread_is_left() -> None:
+    def round_trip() -> None:
+        with serve("upper", "tcp://127.0.0.1:0") as server, connect(server.endpoints[0]) as connection:
+            assert connection.request(b"x") == b"X"
+
+    round_trip()
+    before, threads = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+    for _ in range(5):
+        round_trip()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert threading.active_count() == threads
+
+
+@contextlib.contextmanager
+def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A program with `serve(...).run()`; it and the endpoint that it prints."""
+    program = (
+        "import sys; from bothends import serve\n"
+        f"server = serve('upper', 'tcp://127.0.0.1:0', {', '.join(arguments)})\n"
+        "print(server.endpoints[0], flush=True); server.run(); print('left', flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_the_program_goes_on(number: int) -> None:
+    with running() as (process, endpoint):
+        with connect(endpoint) as connection:
+            assert connection.request(b"x") == b"X"
+            process.send_signal(number)
+            assert connection.receive() == b""
+        assert process.stdout is not None
+        assert process.stdout.read() == "left\n"
+        assert process.wait(10) == 0
+
+
+def test_a_second_signal_stops_at_once() -> None:
+    with running("limits=__import__('bothends.engines.base').engines.base.Limits(drain=600)") as (
+        process,
+        endpoint,
+    ):
+        chatter = connect(endpoint)
+        with chatter:
+            assert chatter.request(b"x") == b"X"
+            process.send_signal(signal.SIGTERM)
+            assert chatter.receive() == b""  # drained, and now it lingers for us
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("engine", ["epoll", "uvloop", "threads", "iterative"])
+def test_workers_share_a_port_and_all_leave(engine: str) -> None:
+    with running(f"engine={engine!r}", "workers=3") as (process, endpoint):
+        for number in range(12):
+            with connect(endpoint) as connection:
+                assert connection.request(b"n%d" % number) == b"N%d" % number
+        process.terminate()
+        assert process.wait(10) == 0
+    with pytest.raises(SystemRefused):
+        connect(endpoint)
