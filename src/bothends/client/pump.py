@@ -66,6 +66,7 @@ class Ending:
     sent_all: float | None = None
     finished: float | None = None
     peer_ended: bool = False
+    expected: int = 0  # ends of messages that still matter
 
     def __post_init__(self) -> None:
         self.moved = self.now
@@ -124,12 +125,15 @@ class Sink:
 
     def __init__(self, descriptor: int, escaper: Escaper | None = None, *, separate: bool = False) -> None:
         self.descriptor = descriptor
-        self.pending = b""
+        self.pending = memoryview(b"")
         self._escaper = escaper
         self._separate = separate
         self._at_start = True
         mode = os.fstat(descriptor).st_mode
-        self._most = CHUNK if stat.S_ISREG(mode) else PIPE_BUF
+        waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
+        self._most = PIPE_BUF if waits else CHUNK  # a file takes any amount at once
+        self._poller = select.poll()
+        self._poller.register(descriptor, select.POLLOUT)
 
     def put(self, data: bytes) -> None:
         """Take one read's bytes, or one message."""
@@ -137,38 +141,38 @@ class Sink:
             data += b"\n"
         if self._escaper is not None:
             data = self._escaper.feed(data).encode()
-        if data:
-            self.pending += data
-            self._at_start = data.endswith(b"\n")
+        self._add(data)
 
     def write(self) -> None:
-        """Write what the descriptor takes at once; call it when poll() calls it writable.
+        """Write what the descriptor takes at once.
 
         Raises:
             BrokenPipeError: nobody reads it any more.
         """
-        try:
-            written = os.write(self.descriptor, self.pending[: self._most])
-        except BlockingIOError:  # non-blocking by somebody else's will
-            return
-        self.pending = self.pending[written:]
+        while self.pending and self._poller.poll(0):
+            try:
+                written = os.write(self.descriptor, self.pending[: self._most])
+            except BlockingIOError:  # non-blocking by somebody else's will
+                return
+            self.pending = self.pending[written:]
 
     def flush(self) -> None:
         """Write everything, however long that takes."""
-        poller = select.poll()
-        poller.register(self.descriptor, select.POLLOUT)
         while self.pending:
-            poller.poll()
+            self._poller.poll()
             self.write()
 
     def end(self) -> None:
         """Nothing more comes: write the rest, and end the last line for eyes."""
         if self._escaper is not None:
-            self.pending += self._escaper.end().encode()
-            if self.pending or not self._at_start:
-                self.pending += b"" if self.pending.endswith(b"\n") else b"\n"
-                self._at_start = True
+            self._add(self._escaper.end().encode())
+            self._add(b"" if self._at_start else b"\n")
         self.flush()
+
+    def _add(self, data: bytes) -> None:
+        if data:
+            self.pending = memoryview(bytes(self.pending) + data if self.pending else data)
+            self._at_start = data.endswith(b"\n")
 
 
 @dataclass(slots=True)
@@ -292,7 +296,10 @@ class Pump:
             self.totals.received += len(data)
             self.totals.messages_received += 1
             self._sink.put(data)
-            ends = 1 if self._steps.boundaries else data.count(b"\n")
+            self._sink.write()
+            ends = 0
+            if self._ending.expected > 0:
+                ends = 1 if self._steps.boundaries else data.count(b"\n")
             self._ending.receives(ends, time.monotonic())
 
     def _send(self) -> None:
