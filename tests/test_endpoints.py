@@ -19,7 +19,7 @@ HINTS = st.sampled_from(["tcp://", "udp://", "unix://", "fd://", "systemd://", "
 def options_of(scheme: str) -> dict[str, st.SearchStrategy[Any]]:
     values: dict[str, st.SearchStrategy[Any]] = {}
     for name, rule in OPTIONS.items():
-        if scheme not in rule.schemes or name in ("family", "v6only"):
+        if scheme not in rule.schemes or rule.wrapper or name in ("family", "v6only"):
             continue
         if rule.kind == "flag":
             values[name] = st.booleans()
@@ -28,6 +28,14 @@ def options_of(scheme: str) -> dict[str, st.SearchStrategy[Any]]:
         else:
             values[name] = st.integers(rule.least, rule.most)
     return values
+
+
+def options_of_wrappers(scheme: str) -> dict[str, st.SearchStrategy[Any]]:
+    networks = st.one_of(
+        st.ip_addresses().map(str), st.sampled_from(["10.0.0.0/8", "fd00::/8", "0.0.0.0/0", "::/0"])
+    )
+    values = {"trust": st.lists(networks, min_size=1, max_size=3).map(",".join), "header": st.integers(1, 2)}
+    return {name: value for name, value in values.items() if scheme in OPTIONS[name].schemes}
 
 
 def hosts() -> st.SearchStrategy[str]:
@@ -65,7 +73,8 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
             fields["name"] = draw(st.text(printable, min_size=1, max_size=255))
     if rule.wrappable and draw(st.booleans()):
         fields["wrappers"] = WRAPPERS
-    options = draw(st.fixed_dictionaries({}, optional=options_of(scheme)))
+    fitting = options_of(scheme) | (options_of_wrappers(scheme) if "wrappers" in fields else {})
+    options = draw(st.fixed_dictionaries({}, optional=fitting))
     return Endpoint(scheme, options=tuple(options.items()), **fields)
 
 
@@ -155,6 +164,9 @@ def test_the_other_schemes() -> None:
     assert Endpoint.parse("stdio:") == Endpoint.parse("stdio://") == Endpoint("stdio")
     assert str(Endpoint("stdio")) == "stdio:"
     assert Endpoint.parse("proxyprotocol+tcp://:1").wrappers == ("proxyprotocol",)
+    written = "proxyprotocol+tls://:1?trust=10.0.0.0/8,::1"
+    assert str(Endpoint.parse(written)) == written
+    assert Endpoint.parse("proxyprotocol+tls://:1?trust=10.0.0.0%2F8%2C0::1/128") == Endpoint.parse(written)
 
 
 def test_options_are_typed_and_written_in_one_order() -> None:
@@ -259,6 +271,12 @@ def test_what_a_scheme_does_with_bytes(scheme: str, stream: bool, datagram: bool
         ("proxyprotocol://:1", "proxyprotocol wraps another scheme; for example proxyprotocol+tcp://"),
         ("proxyprotocol+udp://:1", "proxyprotocol wraps a stream, and udp is none; it goes with tcp"),
         ("proxyprotocol+proxyprotocol+tcp://:1", "proxyprotocol twice"),
+        ("tcp://:1?trust=::1", "option trust belongs to proxyprotocol; it applies to proxyprotocol+tcp"),
+        ("proxyprotocol+unix:a?trust=::1", "option trust does not apply to unix"),
+        ("proxyprotocol+tcp://:1?trust=", "option trust is a list of networks, not ''"),
+        ("proxyprotocol+tcp://:1?trust=10.0.0.0/8,all", "and 'all' is none"),
+        ("proxyprotocol+tcp://:1?trust=10.1.0.0/8", "bits beyond its prefix; the network is 10.0.0.0/8"),
+        ("proxyprotocol+tcp://:1?header=3", "option header is between 1 and 2, not 3"),
         ("tcp://:1?mode=660", "option mode does not apply to tcp; it applies to unix, unix+dgram"),
         ("stdio:?nodelay=1", "stdio takes no options"),
         ("tcp://:1?nodelay=yes", "option nodelay is 0 or 1, not 'yes'"),

@@ -49,6 +49,7 @@ SAME_RANK = {
     "endpoints": {"errors"},
     "events": {"errors", "endpoints"},
     "framing": {"errors", "endpoints"},
+    "layers": {"services"},
     "__main__": {"cli"},
 }
 
@@ -56,6 +57,7 @@ SAME_RANK = {
 NARROWED: dict[str, dict[str, set[str]]] = {
     # N services and M engines cost N + M files. The guard is for whoever moves a service's datagrams.
     "engines": {"services": {"services.base", "services.guard"}},
+    "layers": {"services": {"services.base"}},  # a layer is a conversation around another
     "bench": {"engines": set()},  # a target is an address or a command, whatever its language
     "check": {"engines": set()},
 }

@@ -208,8 +208,24 @@ def test_vsock_picks_a_port_too() -> None:
         assert listener.address.endpoint("vsock").port == listener.endpoint.port
 
 
-@pytest.mark.parametrize("text", ["tls://:0", "systemd://a", "proxyprotocol+tcp://:0"])
-@pytest.mark.parametrize("open_it", [open_listeners, open_connection])
+@pytest.mark.parametrize(
+    ("open_it", "text"),
+    [
+        (open_listeners, "systemd://a"),
+        (open_connection, "systemd://a"),
+        (open_connection, "tls://:1"),
+        (open_connection, "proxyprotocol+tcp://:1"),
+    ],
+)
 def test_what_is_not_carried_yet(open_it: Any, text: str) -> None:
     with pytest.raises(Unavailable, match="is not carried yet"):
         open_it(Endpoint.parse(text))
+
+
+@pytest.mark.parametrize("start", ["tls", "proxyprotocol+tcp", "proxyprotocol+tls"])
+def test_what_carries_layers_is_opened_as_tcp(start: str) -> None:
+    with tools.listening(f"{start}://127.0.0.1:0") as one:
+        assert one.socket.type == socket.SOCK_STREAM
+        assert one.socket.proto == socket.IPPROTO_TCP
+        assert str(one.endpoint).startswith(f"{start}://127.0.0.1:")
+        assert one.endpoint.port

@@ -18,7 +18,7 @@ SOL, TCP, IP = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP
 
 
 def test_every_option_that_can_be_written_is_applied() -> None:
-    elsewhere = {"family", "backlog", "mode"}
+    elsewhere = {"family", "backlog", "mode", "trust", "header"}
     assert set(SETTINGS) | elsewhere == set(OPTIONS)
 
 

@@ -143,12 +143,15 @@ def check_name(name: str) -> None:
 
 
 def checked_options(
-    scheme: str, host: str, options: Iterable[tuple[str, OptionValue]] | Mapping[str, OptionValue]
+    scheme: str,
+    host: str,
+    options: Iterable[tuple[str, OptionValue]] | Mapping[str, OptionValue],
+    wrappers: tuple[str, ...] = (),
 ) -> tuple[tuple[str, OptionValue], ...]:
     """The options, each within its range and none twice, in the order of OPTIONS."""
     given: dict[str, OptionValue] = {}
     for name, value in options.items() if isinstance(options, Mapping) else options:
-        rule = option_rule(scheme, name)
+        rule = option_rule(scheme, name, wrappers)
         if name in given:
             raise Flaw(f"option {name} is given twice")
         given[name] = _checked_value(name, rule, value)
@@ -161,6 +164,8 @@ def _checked_value(name: str, rule: OptionRule, value: OptionValue) -> OptionVal
         if value not in (0, 1):
             raise Flaw(f"option {name} is 0 or 1, not {value!r}")
         return bool(value)
+    if rule.kind == "networks":
+        return _checked_networks(name, rule, value)
     if rule.kind == "word":
         if not isinstance(value, str) or not re.fullmatch(r"[!-.0-~]*", value):
             raise Flaw(f"option {name} is a word, not {value!r}", rule.meaning)
@@ -175,6 +180,23 @@ def _checked_value(name: str, rule: OptionRule, value: OptionValue) -> OptionVal
         least, most, got = (written_value(name, number) for number in (rule.least, rule.most, value))
         raise Flaw(f"option {name} is between {least} and {most}, not {got}", rule.meaning)
     return value
+
+
+def _checked_networks(name: str, rule: OptionRule, value: OptionValue) -> str:
+    if not isinstance(value, str) or not rule.least <= len(value) <= rule.most:
+        raise Flaw(f"option {name} is a list of networks, not {value!r}", rule.meaning)
+    found: dict[str, None] = {}
+    for written in value.split(","):
+        try:
+            network = ipaddress.ip_network(written, strict=False)
+        except ValueError:
+            raise Flaw(
+                f"option {name} is a list of networks, and {written!r} is none", rule.meaning
+            ) from None
+        if str(network.network_address) != str(ipaddress.ip_address(written.partition("/")[0])):
+            raise Flaw(f"option {name}: {written} has bits beyond its prefix", f"the network is {network}")
+        found[str(network) if network.num_addresses > 1 else str(network.network_address)] = None
+    return ",".join(found)
 
 
 def _check_family(host: str, options: Mapping[str, OptionValue]) -> None:

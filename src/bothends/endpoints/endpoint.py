@@ -66,7 +66,8 @@ class Endpoint:
                 raise Flaw("a descriptor is a number from 0 on", "for example fd://3")
             elif fields == "name":
                 check_name(self.name)
-            object.__setattr__(self, "options", checked_options(self.scheme, self.host, self.options))
+            options = checked_options(self.scheme, self.host, self.options, self.wrappers)
+            object.__setattr__(self, "options", options)
         except Flaw as flaw:
             raise EndpointError(f"{self.scheme}:", flaw.reason, flaw.hint) from None
 

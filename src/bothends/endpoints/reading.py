@@ -40,7 +40,7 @@ def fields_of(text: str) -> dict[str, Any]:
         raise Flaw("an endpoint has no fragment", "a # in a path is written %23")
     location, _, query = rest.partition("?")
     fields: dict[str, Any] = {"scheme": scheme, "wrappers": wrappers}
-    fields["options"] = tuple(_options_of(scheme, query))
+    fields["options"] = tuple(_options_of(scheme, query, wrappers))
     match rule.fields:
         case "host and port":
             fields["host"], fields["port"] = _host_and_port_of(scheme, location)
@@ -100,10 +100,10 @@ def _ipv6_of(literal: str) -> str:
     return address + percent + zone
 
 
-def _options_of(scheme: str, query: str) -> Iterable[tuple[str, OptionValue]]:
+def _options_of(scheme: str, query: str, wrappers: tuple[str, ...]) -> Iterable[tuple[str, OptionValue]]:
     for part in query.split("&") if query else ():
         name, equals, written = part.partition("=")
-        rule = option_rule(scheme, name)
+        rule = option_rule(scheme, name, wrappers)
         if not equals and rule.kind == "flag":
             written = "1"
         yield name, _value_of(name, rule, _unquoted(written))
@@ -114,7 +114,7 @@ def _value_of(name: str, rule: OptionRule, written: str) -> OptionValue:
         if written not in ("0", "1"):
             raise Flaw(f"option {name} is 0 or 1, not {written!r}")
         return written == "1"
-    if rule.kind == "word":
+    if rule.kind in ("word", "networks"):
         return written
     base = 8 if rule.kind == "octal" else 10
     if not is_number(written) or (base == 8 and not set(written) <= set("01234567")):

@@ -50,6 +50,7 @@ _PLAIN_TCP = frozenset({"tcp", "tls"})
 _UNIX = frozenset({"unix", "unix+dgram", "unix+seqpacket"})
 _LISTENING = _TCP | {"sctp", "unix", "unix+seqpacket", "vsock"}
 _BUFFERED = _INET | _UNIX
+_STREAMED = _TCP | {"sctp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +58,16 @@ class OptionRule:
     """What an option takes: the schemes it applies to, the kind and range of its value, and its meaning.
 
     A flag is 0 or 1; a number is decimal between `least` and `most`, both included; octal is written in
-    octal; a word is text of `least` to `most` bytes.
+    octal; a word is text of `least` to `most` bytes, networks are a word like 10.0.0.0/8,::1. An option of a
+    `wrapper` applies only where that stands before the scheme.
     """
 
     schemes: frozenset[str]
-    kind: Literal["flag", "number", "octal", "word"]
+    kind: Literal["flag", "number", "octal", "word", "networks"]
     meaning: str
     least: int = 0
     most: int = 2**31 - 1
+    wrapper: str = ""
 
 
 # In the order in which they are written. Defaults are those of `bothends.sockets`, which applies them.
@@ -95,6 +98,22 @@ OPTIONS: Mapping[str, OptionRule] = {
     "sndbuf": OptionRule(
         _BUFFERED, "number", "bytes of the send buffer; the kernel doubles it, up to net.core.wmem_max", 1
     ),
+    "trust": OptionRule(
+        _STREAMED | {"fd", "systemd"},
+        "networks",
+        "networks whose PROXY header is believed, as 10.0.0.0/8,::1; default: this machine",
+        1,
+        1024,
+        "proxyprotocol",
+    ),
+    "header": OptionRule(
+        _STREAMED | {"unix", "vsock"},
+        "number",
+        "version of the PROXY header that is sent: 1 (text) or 2; default: 2",
+        1,
+        2,
+        "proxyprotocol",
+    ),
 }
 
 
@@ -118,16 +137,22 @@ def scheme_rule(scheme: str, written: str = "") -> SchemeRule:
     return rule
 
 
-def option_rule(scheme: str, name: str) -> OptionRule:
-    """The rule of an option. Raises UnknownName, or Flaw where it doesn't apply to the scheme."""
+def option_rule(scheme: str, name: str, wrappers: Sequence[str] = ()) -> OptionRule:
+    """The rule of an option. Raises UnknownName, or Flaw where it does not apply there."""
     rule = OPTIONS.get(name)
-    fitting = [known for known, its in OPTIONS.items() if scheme in its.schemes]
+    fitting = [
+        known
+        for known, its in OPTIONS.items()
+        if scheme in its.schemes and (not its.wrapper or its.wrapper in wrappers)
+    ]
     listed = f"{scheme} takes: " + ", ".join(fitting) if fitting else f"{scheme} takes no options"
     if rule is None:
         raise UnknownName("endpoint option", name, nearest(name, list(OPTIONS)), listed)
     if scheme not in rule.schemes:
         schemes = ", ".join(known for known in SCHEMES if known in rule.schemes)
         raise Flaw(f"option {name} does not apply to {scheme}", f"it applies to {schemes}; {listed}")
+    if rule.wrapper and rule.wrapper not in wrappers:
+        raise Flaw(f"option {name} belongs to {rule.wrapper}", f"it applies to {rule.wrapper}+{scheme}")
     return rule
 
 

@@ -13,7 +13,8 @@ _PLAIN_IN_PATH = "/@:!$&'()*+,;=~"
 def written_value(name: str, value: OptionValue) -> str:
     """The value of an option as a query holds it."""
     if isinstance(value, str):
-        return quote(value, safe="")
+        # RFC 3986 section 3.4 lets all of these stand in a query; networks are made of them.
+        return quote(value, safe="/:," if OPTIONS[name].kind == "networks" else "")
     return f"{value:o}" if OPTIONS[name].kind == "octal" else str(int(value))
 
 

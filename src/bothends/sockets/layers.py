@@ -1,4 +1,8 @@
-"""What an endpoint can name and these sockets do not open yet: the one place that says so."""
+"""What an endpoint can name and these sockets do not open yet: the one place that says so.
+
+TLS and the PROXY header are carried inside of a plain stream, which is what is opened for them here: whoever
+welcomes or connects puts the layers on it (`bothends.layers`, `bothends.client`).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,11 @@ from bothends.errors import Unavailable
 
 
 def refuse_layers(doing: str, endpoint: Endpoint) -> None:
-    """Refuse tls://, systemd:// and wrappers, which can be written but not opened yet. Raises Unavailable."""
+    """Refuse systemd://, and connecting through layers, which can be written but not opened yet.
+
+    Raises Unavailable.
+    """
+    refused = ("systemd",) if doing == "listen on" else ("tls", "systemd", "proxyprotocol")
     for name in (*endpoint.wrappers, endpoint.scheme):
-        if name in ("tls", "systemd", "proxyprotocol"):
+        if name in refused:
             raise Unavailable(doing, endpoint.label, reason=f"{name} is not carried yet")

@@ -52,6 +52,7 @@ _V6 = frozenset({int(socket.AF_INET6)})
 
 # An IPv6 socket may carry IPv4 too, so what concerns packets is set for both: the IP_* calls work on it.
 # `family`, `backlog` and `mode` are not socket options: names.py, listening.py and unix.py see to them.
+# `trust` and `header` are about what stands before the stream: `bothends.layers` sees to them.
 SETTINGS: Final[Mapping[str, tuple[Setting, ...]]] = {
     "v6only": (Setting(_IPV6, socket.IPV6_V6ONLY, int, _V6, listening=True),),
     "reuseaddr": (Setting(socket.SOL_SOCKET, socket.SO_REUSEADDR, int),),

@@ -1,0 +1,24 @@
+"""Layers: what wraps a stream, between a connection and its service. Sans-IO.
+
+A layer is a conversation around the service's conversation, so engines never hear of it: they move
+bytes, and the layer makes of them what the service sees. TLS (`tls`) and the PROXY header
+(`proxy_protocol`) can be nested, the header outside.
+
+Rank 1: imports `endpoints`, `errors`, `text` and the contract of a conversation (`services/base.py`).
+"""
+
+from bothends.layers.certificates import TlsSettings, self_signed, server_context
+from bothends.layers.opening import opener_for
+from bothends.layers.proxy_protocol import LOOPBACK, ProxyLayer, encode
+from bothends.layers.tls import TlsLayer
+
+__all__ = [
+    "LOOPBACK",
+    "ProxyLayer",
+    "TlsLayer",
+    "TlsSettings",
+    "encode",
+    "opener_for",
+    "self_signed",
+    "server_context",
+]

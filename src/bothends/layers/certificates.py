@@ -1,0 +1,196 @@
+"""What a TLS server shows and asks for: contexts, and a certificate made for the occasion."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import ipaddress
+import os
+import socket
+import ssl
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bothends.errors import CallerError, SystemRefused, Unavailable
+
+# How long a certificate that is made for the occasion holds: more than an occasion, less than a habit.
+_DAYS: Final = 30
+
+# Clocks differ: a certificate that begins right now has not begun for a client that is a minute behind.
+_EARLIER: Final = datetime.timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """How a server speaks TLS. Either `certificate` (PEM, the chain after it; `key` may be in the same
+    file), or `self_signed`, made when the server is, and gone with it.
+
+    `client_ca`: PEM; clients must then show a certificate that one of these issued. `alpn`: protocols, the
+    preferred one first. `names`: what a self-signed certificate is for, besides this machine.
+    """
+
+    certificate: str | Path | None = None
+    key: str | Path | None = None
+    client_ca: str | Path | None = None
+    alpn: tuple[str, ...] = ()
+    self_signed: bool = False
+    names: tuple[str, ...] = ()
+
+    def context(self) -> tuple[ssl.SSLContext, str]:
+        """The context of a server, and the SHA-256 fingerprint of its certificate.
+
+        Raises CallerError, SystemRefused where a file can't be read, Unavailable.
+        """
+        if self.self_signed:
+            if self.certificate is not None or self.key is not None:
+                raise CallerError("TLS: either a certificate of yours, or a self-signed one; not both")
+            names = dict.fromkeys([*filter(None, self.names), *_our_names()])
+            context, fingerprint = self_signed(list(names))
+            _ask_of_clients(context, self.client_ca, self.alpn)
+            return context, fingerprint
+        if self.certificate is None:
+            raise CallerError("TLS needs a certificate: give one, or ask for a self-signed one")
+        context = server_context(self.certificate, self.key, client_ca=self.client_ca, alpn=self.alpn)
+        return context, fingerprint_of(Path(self.certificate).read_text("latin-1"))
+
+
+def server_context(
+    certificate: str | Path,
+    key: str | Path | None = None,
+    *,
+    client_ca: str | Path | None = None,
+    alpn: Sequence[str] = (),
+) -> ssl.SSLContext:
+    """A server's context: no version below TLS 1.2 (RFC 8996), no renegotiation, no compression.
+
+    `certificate` and `key` are PEM files, `key` defaults to the certificate's. With `client_ca` (PEM)
+    clients must show a certificate issued by it.
+
+    Raises:
+        SystemRefused: a file can't be read.
+        CallerError: a file isn't what it should be.
+    """
+    context = _context()
+    files = (certificate, certificate if key is None else key)
+    for each in files:
+        _read(each)
+    try:
+        # Asked for on the terminal otherwise, by OpenSSL itself, and a server has nobody there.
+        context.load_cert_chain(*files, password=_no_password)
+    except ssl.SSLError as error:
+        reason = {
+            "KEY_VALUES_MISMATCH": f"the key in {files[1]} does not belong to the certificate",
+            "NO_START_LINE": "a certificate or a key in PEM is missing",
+            "PEM_LIB": f"{files[0]} or {files[1]} is not what it should be, in PEM",
+        }.get(error.reason or "", (error.reason or str(error)).replace("_", " ").lower())
+        raise CallerError(f"TLS certificate {certificate}: {reason}") from error
+    _ask_of_clients(context, client_ca, alpn)
+    return context
+
+
+def self_signed(names: Sequence[str]) -> tuple[ssl.SSLContext, str]:
+    """A server's context with a certificate made now for these names (host names and addresses), and its
+    SHA-256 fingerprint in hexadecimal. The key is new each time, and leaves this process never for longer
+    than it takes OpenSSL to read it back.
+
+    Raises Unavailable where the `cryptography` library isn't there.
+    """
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+    except ImportError as error:
+        raise Unavailable(
+            "make",
+            "a self-signed certificate",
+            reason="the library for it is not installed",
+            hint="pip install 'bothends[tls]', or give a certificate of your own",
+        ) from error
+    key = ec.generate_private_key(ec.SECP256R1())
+    # 64 characters: the bound of a common name (RFC 5280, appendix A.1, ub-common-name).
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _EARLIER)
+        .not_valid_after(now + datetime.timedelta(days=_DAYS))
+        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    context = _context()
+    with tempfile.NamedTemporaryFile(prefix="bothends-", suffix=".pem") as file:  # mode 600
+        file.write(secret + pem)
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context, fingerprint_of(pem.decode("ascii"))
+
+
+def fingerprint_of(pem: str) -> str:
+    """The SHA-256 of the first certificate in a PEM text, in hexadecimal. Raises CallerError."""
+    end = "-----END CERTIFICATE-----"
+    start = pem.find("-----BEGIN CERTIFICATE-----")
+    stop = pem.find(end, start)
+    if start < 0 or stop < 0:
+        raise CallerError("there is no certificate in that file; it should be PEM")
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem[start : stop + len(end)])).hexdigest()
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    return context
+
+
+def _ask_of_clients(context: ssl.SSLContext, client_ca: str | Path | None, alpn: Sequence[str]) -> None:
+    if client_ca is not None:
+        _read(client_ca)
+        try:
+            context.load_verify_locations(client_ca)
+        except ssl.SSLError as error:
+            raise CallerError(f"TLS: there is no certificate in {client_ca}; it should be PEM") from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    if alpn:
+        for name in alpn:
+            if not 0 < len(name.encode()) < 256:
+                raise CallerError(f"ALPN: a protocol's name has 1 to 255 bytes, not {name!r}")
+        context.set_alpn_protocols(list(alpn))
+
+
+def _read(path: str | Path) -> None:
+    # OpenSSL says of a file that isn't there the same as of one that may not be read.
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        raise SystemRefused("read", os.fspath(path), error.errno or 0) from error
+
+
+def _no_password() -> str:
+    raise CallerError("TLS: the key is encrypted; decrypt it first: openssl pkey -in KEY -out PLAIN")
+
+
+def _our_names() -> list[str]:
+    return ["localhost", "127.0.0.1", "::1", socket.gethostname()]
+
+
+def _general_name(name: str) -> Any:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name.partition("%")[0]))
+    except ValueError:
+        return x509.DNSName(name.encode("idna").decode("ascii"))
