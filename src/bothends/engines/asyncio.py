@@ -118,16 +118,15 @@ class Talk(asyncio.Protocol):
     def pause_writing(self) -> None:
         """See asyncio.BaseProtocol: the peer is slower than we are."""
         self._paused = True
-        if not self._ended:
-            self._transport.pause_reading()
+        self._listen_or_not()
 
     def resume_writing(self) -> None:
         """See asyncio.BaseProtocol."""
         self._paused = False
         self._moved = self._owner.now
-        if not self._ended and not self._transport.is_closing():
-            self._transport.resume_reading()
-        self._pull()
+        self._listen_or_not()
+        # Later: a transport that is closed from within this call reports its end twice.
+        self._owner.call_soon(self._pull)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.BaseProtocol."""
@@ -177,12 +176,22 @@ class Talk(asyncio.Protocol):
 
     # Writing ---------------------------------------------------------------------------------
 
+    def _listen_or_not(self) -> None:
+        """Read from the peer, but for as long as it leaves too much unread itself."""
+        if self._ended or self._transport.is_closing():
+            return
+        if self._unsent() > self._limits.unsent and self._linger_until is None:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
     def _say(self, data: bytes) -> None:
         if data and not self._transport.is_closing():
             self._moved = self._owner.now
             self._transport.write(data)
             self.exchange.took(data)
         if self.exchange.pulls:
+            self._listen_or_not()
             self._pull()
         elif self.exchange.over:
             self._hang_up()
