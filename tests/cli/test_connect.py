@@ -138,13 +138,13 @@ def test_the_end_of_the_input_half_closes_and_the_answer_is_read_to_its_end() ->
 
 def test_after_the_end_of_the_input_the_wait_can_be_bounded() -> None:
     with peers.staying(peers.shout) as where:
-        done = connect(where, "-q", "0.2", text="hello\n")
+        done = connect(where, "-q", "1", text="hello\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"HELLO\n", b"")
 
 
 def test_silence_in_a_pipe() -> None:
     with peers.staying(peers.shout) as where:
-        done = connect(where, "-w", "0.3", text="hello\n")
+        done = connect(where, "-w", "1", text="hello\n")
     assert (done.returncode, done.stdout) == (124, b"HELLO\n")
 
 
@@ -270,9 +270,9 @@ def test_a_lost_datagram_is_sent_again_and_that_is_told() -> None:
         return [data.upper()] if len(came) == 2 else []
 
     with peers.datagram_peer(answer) as where:
-        done = connect(where, "--send", "hello", "-w", "1")
+        done = connect(where, "--send", "hello", "-w", "3")
     assert (done.returncode, done.stdout) == (0, b"HELLO")
-    assert done.stderr == b"no answer after 0.14 s, sending again (1 of 2)\n"
+    assert done.stderr == b"no answer after 0.43 s, sending again (1 of 2)\n"
 
 
 def test_no_answer_to_a_datagram() -> None:
@@ -287,14 +287,14 @@ def test_no_answer_to_a_datagram() -> None:
 
 def test_one_lost_datagram_does_not_keep_the_others_from_being_asked() -> None:
     with peers.datagram_peer(lambda data: [] if data == b"two" else [data.upper()]) as where:
-        done = connect(where, "-w", "0.2", "--retries", "0", text="one\ntwo\nthree\n")
+        done = connect(where, "-w", "0.6", "--retries", "0", text="one\ntwo\nthree\n")
     assert (done.returncode, done.stdout) == (124, b"ONE\nTHREE\n")
     assert b"waiting for an answer to 1 of 3 datagrams" in done.stderr
 
 
 def test_second_answers_are_shown_too() -> None:
     with peers.datagram_peer(lambda data: [data.upper(), b"and again"]) as where:
-        done = connect(where, "-q", "0.3", text="hello\n")
+        done = connect(where, "-q", "1", text="hello\n")
     assert (done.returncode, done.stdout) == (0, b"HELLO\nand again\n")
 
 

@@ -207,7 +207,7 @@ def test_datagrams(run: Runner, tmp_path: Path) -> None:
         return [data.upper()] if len(came) != 1 else []
 
     async def talk(where: Endpoint) -> None:
-        async with connect(where, timeout=2.0) as connection:
+        async with connect(where, timeout=6.0) as connection:
             assert await connection.request("hello", retries=3) == b"HELLO"
             assert await connection.request(b"") == b""
             await connection.send(bytes(60_000))

@@ -292,6 +292,7 @@ class Pump:
         inbox = self._steps.inbox
         if not self._steps.try_receive():
             return
+        self._ending.moved = time.monotonic()  # the peer's EOF counts too
         while (data := inbox.take(CHUNK)) is not None:
             self.totals.received += len(data)
             self.totals.messages_received += 1
