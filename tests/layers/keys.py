@@ -1,0 +1,43 @@
+"""An issuer, what it issued, and the contexts of clients that believe it."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import trustme
+
+from bothends.layers import server_context
+
+
+class Keys:
+    """Files in PEM: `ca`; `server` and `client` (certificate and key in one); `other` from another issuer."""
+
+    def __init__(self, folder: Path) -> None:
+        issuer, stranger = trustme.CA(), trustme.CA()
+        self.ca = folder / "ca.pem"
+        self.server = folder / "server.pem"
+        self.client = folder / "client.pem"
+        self.other = folder / "other.pem"
+        issuer.cert_pem.write_to_path(self.ca)
+        for path, made in (
+            (self.server, issuer.issue_cert("localhost", "127.0.0.1", "::1", "example.org")),
+            (self.client, issuer.issue_cert("alice@example.org", common_name="alice")),
+            (self.other, stranger.issue_cert("mallory@example.org", common_name="mallory")),
+        ):
+            made.private_key_and_cert_chain_pem.write_to_path(path)
+
+    def server_side(self, *, asks: bool = False, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
+        return server_context(self.server, client_ca=self.ca if asks else None, alpn=alpn)
+
+    def client_side(
+        self, *, show: Path | None = None, alpn: tuple[str, ...] = (), most: ssl.TLSVersion | None = None
+    ) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.ca)
+        if show is not None:
+            context.load_cert_chain(show)
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        if most is not None:
+            context.maximum_version = most
+        return context
