@@ -153,6 +153,21 @@ class Draining(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Reloaded(Event):
+    """The service was loaded anew: new conversations are its, those that go on keep the old one."""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotReloaded(Event):
+    """The service could not be loaded anew; the old one serves on. `reason` in words."""
+
+    service: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Exited(Event):
     """A process that a server started ended: a worker, or the command of one connection.
 

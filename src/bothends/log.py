@@ -24,10 +24,12 @@ from bothends.events import (
     Event,
     Exited,
     Failed,
+    NotReloaded,
     Opened,
     Received,
     Refused,
     Relieved,
+    Reloaded,
     Strained,
 )
 from bothends.text import escape
@@ -147,6 +149,12 @@ class TextLog:
                 (_YELLOW, f"draining: {event.open} connection{plural} may end within {event.deadline:g} s"),
             )
 
+    def _reloaded(self, event: Reloaded) -> None:
+        self._write(self._troubles, (_YELLOW, f"reloaded {event.service}: new conversations are its"))
+
+    def _not_reloaded(self, event: NotReloaded) -> None:
+        self._write(self._troubles, (_RED, f"not reloaded, the old one serves on: {event.reason}"))
+
     def _exited(self, event: Exited) -> None:
         if event.status:
             how = f"status {event.status}" if event.status > 0 else f"signal {-event.status}"
@@ -169,6 +177,8 @@ _WRITERS: Final[dict[type[Event], Callable[..., None]]] = {
     Relieved: TextLog._relieved,
     Draining: TextLog._draining,
     Exited: TextLog._exited,
+    NotReloaded: TextLog._not_reloaded,
+    Reloaded: TextLog._reloaded,
 }
 
 

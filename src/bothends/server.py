@@ -15,6 +15,7 @@ said the service's.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,12 +25,15 @@ from typing import Any
 from bothends.endpoints import Endpoint
 from bothends.engines import registry as engines
 from bothends.engines.base import Engine, Job, Limits
+from bothends.engines.processes import Workers
 from bothends.engines.stop import Stop
-from bothends.errors import CallerError, CannotCarry, Unavailable
-from bothends.events import Listening, Observer, Stopped
+from bothends.errors import BothendsError, CallerError, CannotCarry, SystemRefused, Unavailable
+from bothends.events import Event, Listening, NotReloaded, Observer, Reloaded, Stopped
 from bothends.services import registry as services
 from bothends.services.base import Service
 from bothends.sockets import Listener, open_listeners
+from bothends.sockets.systemd import notify, watchdog
+from bothends.sockets.takeover import offering, take_over
 
 
 def serve(
@@ -66,7 +70,8 @@ def serve(
 class Server:
     """Listeners, a service, an engine and limits, with a life. See `serve` for the arguments.
 
-    `options` are keyword arguments for the engine's constructor.
+    `options` are keyword arguments for the engine's constructor. `takeover` is the path of a UNIX socket:
+    the listeners of a server that offers them there are taken over, and then offered there to the next.
     """
 
     def __init__(
@@ -79,7 +84,9 @@ class Server:
         limits: Limits | None = None,
         observe: Observer | None = None,
         options: Mapping[str, Any] | None = None,
+        takeover: str | None = None,
     ) -> None:
+        self._spec = service if isinstance(service, str) else None
         self.service = services.load(service) if isinstance(service, str) else service
         self.limits = limits or Limits()
         self.workers = workers
@@ -92,10 +99,15 @@ class Server:
         self._stop = Stop()
         self._thread: threading.Thread | None = None
         self._crash: BaseException | None = None
+        self._running: Engine | None = None
+        self._workers: Workers | None = None
+        self._takeover = takeover
+        self._inheritance = take_over(takeover) if takeover is not None else None
         self._listeners: list[Listener] = []
         try:
             for endpoint in asked:
-                self._listeners += open_listeners(endpoint)
+                inherited = self._inheritance.claim(endpoint) if self._inheritance is not None else []
+                self._listeners += inherited or open_listeners(endpoint)
             # Of a descriptor that somebody else opened, only now is known what it is.
             real = [each.endpoint for each in self._listeners]
             self.engine = _choose(engine, self.service, real, self.limits, workers)
@@ -104,21 +116,54 @@ class Server:
             raise
         self.endpoints: list[Endpoint] = [each.endpoint for each in self._listeners]
         """Where it listens, with the real ports."""
-        if observe is not None:
-            for endpoint in self.endpoints:
-                observe(Listening(endpoint))
+        for endpoint in self.endpoints:
+            self._tell(Listening(endpoint))
 
     def run(self) -> None:
         """Serve until told to stop. In the main thread, SIGINT and SIGTERM tell it: the first to
-        drain, the second to stop at once."""
-        with self._signals():
+        drain, the second to stop at once; and SIGHUP to reload the service.
+
+        A service manager that wants to know is told (sd_notify(3)).
+        """
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)
+            stack.enter_context(self._signals())
+            stack.enter_context(watchdog())
+            if self._inheritance is not None:
+                with contextlib.suppress(SystemRefused):  # the old one has gone already: all is ours
+                    self._inheritance.confirm()
+            if self._takeover is not None:
+                stack.enter_context(offering(self._takeover, self._listeners, self.drain))
+            notify("READY=1", f"MAINPID={os.getpid()}")
+            stack.callback(notify, "STOPPING=1")
+            if self.workers > 1:
+                self._run_workers()
+            else:
+                self._run_engine(self._stop)
+
+    def reload(self) -> None:
+        """Load the service anew from where it came from: its file is run again. Conversations that begin
+        from now on are the new one's; those that go on keep the old one. From any thread.
+
+        A service that can't be loaded, or not be carried, leaves the old one, and an event says why.
+        """
+        reason = "it was given as an object, not as a name"
+        if self._spec is not None:
             try:
-                if self.workers > 1:
-                    self._run_workers()
-                else:
-                    self.engine(self._job(self._stop), **self._options).run()
-            finally:
-                self.close()
+                fresh = services.load(self._spec)
+                refusal = _refusal(self.engine, fresh, self.endpoints, self.limits, self.workers)
+                reason = "" if refusal is None else str(refusal)
+            except BothendsError as error:
+                reason = str(error)
+        if reason:
+            self._tell(NotReloaded(self.service.name, reason))
+            return
+        self.service = fresh
+        if self._running is not None:
+            self._running.reload(fresh)
+        if self._workers is not None:
+            self._workers.hang_up()
+        self._tell(Reloaded(fresh.name))
 
     def drain(self) -> None:
         """Welcome nobody more, let conversations end, cut off what is left after `limits.drain`.
@@ -138,8 +183,9 @@ class Server:
             self._stop.close()
             for listener in self._listeners:
                 listener.close()
-            if self._observe is not None:
-                self._observe(Stopped())
+            if self._inheritance is not None:
+                self._inheritance.close()
+            self._tell(Stopped())
 
     def __enter__(self) -> Server:
         """Run in a thread of its own."""
@@ -163,21 +209,27 @@ class Server:
         except BaseException as error:
             self._crash = error
 
-    def _job(self, stop: Stop) -> Job:
-        return Job(self.service, self._listeners, stop, self.limits, self._observe)
+    def _run_engine(self, stop: Stop) -> None:
+        job = Job(self.service, self._listeners, stop, self.limits, self._observe)
+        self._running = self.engine(job, **self._options)
+        self._running.run()
+
+    def _tell(self, event: Event) -> None:
+        if self._observe is not None:
+            self._observe(event)
 
     def _run_workers(self) -> None:
         # The workers wait for the same sockets, and each connection goes to whichever is free. With
         # a socket of its own for each (SO_REUSEPORT), a worker that stops or dies would take with
         # it the connections that the kernel has already put into its queue.
         def work(stop: Stop) -> None:
-            self.engine(self._job(stop), **self._options).run()
+            self._workers = None  # the parent's
+            self._run_engine(stop)
 
-        from bothends.engines.processes import Workers
-
-        Workers(
+        self._workers = Workers(
             self.workers, work, self._stop, self._observe, grace=self.limits.drain, on_drain=self._let_go
-        ).run()
+        )
+        self._workers.run()
 
     def _let_go(self) -> None:
         for listener in self._listeners:
@@ -185,7 +237,7 @@ class Server:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """While inside, and in the main thread: SIGINT and SIGTERM drain, then abort."""
+        """While inside, and in the main thread: SIGINT and SIGTERM drain, then abort; SIGHUP reloads."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -196,12 +248,31 @@ class Server:
             else:
                 self.drain()
 
-        before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+        had_terminal = _has_terminal()
+
+        def hung_up(_number: int, _frame: FrameType | None) -> None:
+            # The same signal says two things: load your files again, or your terminal has gone.
+            if had_terminal and not _has_terminal():
+                self.drain()
+            else:
+                threading.Thread(target=self.reload, name="bothends-reload", daemon=True).start()
+
+        handlers = {signal.SIGINT: told, signal.SIGTERM: told, signal.SIGHUP: hung_up}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal that is still there (tty(4))."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _choose(

@@ -125,6 +125,13 @@ class Engine(ABC):
     def run(self) -> None:
         """Serve until told to stop; see the contract above."""
 
+    def reload(self, service: Service) -> None:
+        """Serve this service from the next conversation on; those that go on keep theirs.
+
+        Called from another thread while `run` runs.
+        """
+        self.job.service = service
+
     @classmethod
     def missing(cls) -> str | None:
         """Why this engine can't run on this machine, or None when it can."""

@@ -38,7 +38,7 @@ class DatagramDesk:
         self._listener = listener
         self.socket = listener.socket
         self.socket.setblocking(False)
-        self._service = job.service
+        self._job = job
         self._observe = job.observe
         self._guard = Guard(rate) if (rate := job.service.answers_per_second) is not None else None
         self._largest = LARGEST_UNIX if self.socket.family == socket.AF_UNIX else DATAGRAM_SIZE
@@ -83,7 +83,7 @@ class DatagramDesk:
             self._drop(peer, reason)
             return
         try:
-            answer = self._service.answer(data, peer)
+            answer = self._job.service.answer(data, peer)
         except Exception as error:
             if self._observe is not None:
                 self._observe(Failed(0, peer.address, error))

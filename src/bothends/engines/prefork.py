@@ -22,6 +22,7 @@ from bothends.engines.iterative import IterativeEngine
 from bothends.engines.processes import Workers
 from bothends.engines.stop import Stop
 from bothends.errors import CannotCarry
+from bothends.services.base import Service
 
 # A process that waits for its peer uses no processor, so there are more of them than processors; each
 # costs some 10 MB, so there aren't hundreds.
@@ -49,6 +50,7 @@ class PreforkEngine(Engine):
     def __init__(self, job: Job, size: int = SIZE) -> None:
         super().__init__(job)
         self.size = size
+        self._workers: Workers | None = None
         for listener in job.listeners:
             if listener.role == "connection":
                 reason = "all of its processes would talk on one connection"
@@ -60,11 +62,19 @@ class PreforkEngine(Engine):
     def run(self) -> None:
         """Serve until told to stop."""
         job = self.job
-        Workers(
+        self._workers = Workers(
             self.size, self._serve, job.stop, job.observe, grace=job.limits.drain, on_drain=self._close
-        ).run()
+        )
+        self._workers.run()
+
+    def reload(self, service: Service) -> None:
+        """See Engine. The children have copies of what we know, and load the service themselves."""
+        super().reload(service)
+        if self._workers is not None:
+            self._workers.hang_up()
 
     def _serve(self, _stop: Stop) -> None:
+        self._workers = None  # the parent's
         IterativeEngine(self.job).run()
 
     def _close(self) -> None:

@@ -143,6 +143,8 @@ def _leave_signals_to_parent() -> None:
     signal.set_wakeup_fd(-1)  # the parent's event loop must not hear of our signals
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
+            if number == signal.SIGHUP:
+                continue  # reloading: each process does it for itself, when it is told
             # Ignoring SIGCHLD would take the children's statuses away from who waits for them.
             signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
 
@@ -262,6 +264,10 @@ class Workers:
                 deadline = min(deadline, watch.aborting + GRACE)
         self._children.signal(signal.SIGKILL)
         self._children.wait(None)
+
+    def hang_up(self) -> None:
+        """Send SIGHUP to all of them. From any thread; whoever is just being made may miss it."""
+        self._children.signal(signal.SIGHUP)
 
     def _start(self) -> None:
         try:

@@ -11,11 +11,11 @@ from bothends.errors import Unavailable
 
 
 def refuse_layers(doing: str, endpoint: Endpoint) -> None:
-    """Refuse systemd://, and connecting through layers, which can be written but not opened yet.
+    """Refuse connecting through layers and to systemd://, which can be written but not opened.
 
     Raises Unavailable.
     """
-    refused = ("systemd",) if doing == "listen on" else ("tls", "systemd", "proxyprotocol")
+    refused = () if doing == "listen on" else ("tls", "systemd", "proxyprotocol")
     for name in (*endpoint.wrappers, endpoint.scheme):
         if name in refused:
             raise Unavailable(doing, endpoint.label, reason=f"{name} is not carried yet")

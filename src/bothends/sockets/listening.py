@@ -20,6 +20,7 @@ from bothends.sockets.names import SOCKET_KINDS, VMADDR_ANY, Resolver, Target, r
 from bothends.sockets.options import DEFAULT_BACKLOG, apply_options
 from bothends.sockets.refusals import no_socket, refusal
 from bothends.sockets.stdio import Pump
+from bothends.sockets.systemd import open_named
 from bothends.sockets.unix import bind_unix
 
 # The system picks a port for the first address; now and then another program has it on the second. The
@@ -44,6 +45,8 @@ def open_listeners(endpoint: Endpoint, *, resolver: Resolver = socket.getaddrinf
     refuse_layers("listen on", endpoint)
     if endpoint.fd is not None:
         return [adopt(endpoint.fd, endpoint)]
+    if endpoint.scheme == "systemd":
+        return open_named(endpoint)
     if endpoint.scheme == "stdio":
         return [_open_stdio(endpoint)]
     if endpoint.is_unix:

@@ -92,6 +92,14 @@ def bind_unix(sock: socket.socket, endpoint: Endpoint) -> Callable[[], None] | N
     return remove
 
 
+def remover(endpoint: Endpoint) -> Callable[[], None] | None:
+    """What removes the file of a socket that is bound already; None where it has no file any more."""
+    try:
+        return _remover(os.path.abspath(unix_name(endpoint)))  # noqa: PTH100 - pathlib knows no bytes
+    except OSError:
+        return None
+
+
 def _replace_stale(sock: socket.socket, name: bytes, endpoint: Endpoint, error: OSError) -> None:
     """Bind where a file is in the way: replace it if it is a stale socket.
 
