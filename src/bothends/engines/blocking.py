@@ -79,10 +79,14 @@ class Warden:
     DRAIN_QUIET seconds; after `limits.drain` seconds, or at once when aborting, it cuts off the rest,
     and from then on whoever comes. A service that computes is out of its reach: its connection is
     ended, the thread isn't.
+
+    `on_drain` is called in that thread when the server has been draining for DRAIN_QUIET seconds, and again
+    and again until it returns true: for what has to be done though everyone may be blocked.
     """
 
-    def __init__(self, stop: Stop, limits: Limits) -> None:
+    def __init__(self, stop: Stop, limits: Limits, on_drain: Callable[[], bool] | None = None) -> None:
         self._stop = stop
+        self._on_drain = on_drain
         self._drain = limits.drain
         self._wards: set[Ward] = set()
         # Held while a ward's socket is shut down, and to let a ward go: so that its descriptor is not
@@ -133,7 +137,8 @@ class Warden:
         for latch in (self._leave, self._stop.draining, self._stop.aborting):
             poller.register(latch.fileno(), select.POLLIN)
         ready = _ready(poller, None)
-        deadline = time.monotonic() + self._drain
+        began = time.monotonic()
+        deadline = began + self._drain
         poller.unregister(self._stop.draining.fileno())  # set for good: it would be ready for ever
         while self._leave.fileno() not in ready:
             if self._stop.aborting.fileno() in ready or time.monotonic() >= deadline:
@@ -142,6 +147,8 @@ class Warden:
                 _ready(poller, None)
                 return
             self._dismiss_the_quiet()
+            if self._on_drain is not None and time.monotonic() >= began + DRAIN_QUIET and self._on_drain():
+                self._on_drain = None
             ready = _ready(poller, min(_TICK, max(0.0, deadline - time.monotonic())))
 
     def _dismiss_the_quiet(self) -> None:
@@ -224,6 +231,8 @@ class Talk:
             if exchange.over:
                 return
             if not self._reading:
+                if not said:
+                    return
                 continue
             # Who has more to say must not wait for the peer, only look: it may have written, or hung up.
             data = self._receive(wait=not said)

@@ -13,6 +13,7 @@ sleep until the next one (accept(2), "Notes").
 
 from __future__ import annotations
 
+import collections
 import functools
 import itertools
 import os
@@ -119,6 +120,10 @@ class Door:
         self._desks = [DatagramDesk(job, each) for each in job.listeners if each.role == "datagrams"]
         self._lent: set[DatagramDesk] = set()
         self._ready: list[Listener] = []
+        self._taken: collections.deque[Newcomer] = collections.deque()
+        # Held by the engine's thread but while it is busy with a newcomer.
+        self._lock = threading.Lock()
+        self._told = False
         self._watching = False
 
     def __enter__(self) -> Door:
@@ -155,6 +160,33 @@ class Door:
         First the ready-made connections; while draining whoever is in a queue already, as far as the
         limits allow. Then everything is closed that others could come in by.
         """
+        coming = self._coming()
+        while True:
+            with self._lock:
+                newcomer = next(coming, None)
+            if newcomer is None:
+                return
+            yield newcomer
+
+    def close_early(self) -> bool:
+        """From another thread, while the engine's own is busy with a newcomer and the server drains: take
+        in whoever waits, for later, and close the listeners. False if it isn't busy: then it will do so.
+
+        What makes clients wait in a queue that nobody will look at is an open listener, in any process.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self._tell_draining()
+            for listener in self._listeners:
+                while taken := list(self._reception.accept(listener, limited=False)):
+                    self._taken += [Newcomer(connection, peer, listener) for connection, peer in taken]
+            self._close_listeners()
+        finally:
+            self._lock.release()
+        return True
+
+    def _coming(self) -> Iterator[Newcomer]:
         for listener in self._job.listeners:
             if listener.role == "connection":
                 connection, peer = self._reception.adopt(listener)
@@ -166,9 +198,11 @@ class Door:
             self._wait_at_listeners(self._reception.welcomes())
             self._ready.clear()
             self.watch.turn(self._reception.pause())
-            for listener in self._ready:
+            # Whoever waited may have been taken by another process: nothing is ready, and yet it is
+            # time to see whether accept() works again.
+            for listener in list(self._listeners) if self._reception.tries_again() else self._ready:
                 yield from self._accept(listener, self._batch)
-        if self.watch.draining is not None:
+        if self.watch.draining is not None or self._told:
             yield from self._last_ones()
         self._close()
 
@@ -192,16 +226,23 @@ class Door:
             listener.socket.close()
 
     def _last_ones(self) -> Iterator[Newcomer]:
-        if self._job.observe is not None:
-            self._job.observe(Draining(self._reception.open, self._job.limits.drain))
+        self._tell_draining()
         for listener in self._listeners:
             while (yield from self._accept(listener, self._batch)) and not self._is_late():
                 pass
+        self._close_listeners()
+        while self._taken:
+            yield self._taken.popleft()
         while self._lent and not self._is_late():
             self.watch.turn(_LOOK_AGAIN)
         for desk in self._desks:
             while desk not in self._lent and desk.serve() == BATCH and not self._is_late():
                 pass
+
+    def _tell_draining(self) -> None:
+        if self._job.observe is not None and not self._told:
+            self._job.observe(Draining(self._reception.open, self._job.limits.drain))
+        self._told = True
 
     def _is_late(self) -> bool:
         """Whether the time to drain is over: those who come all the time must not keep us."""
@@ -220,21 +261,30 @@ class Door:
                 self.watch.remove(listener.fileno())
 
     def _accept(self, listener: Listener, most: int | None) -> Generator[Newcomer, None, int]:
+        if listener.fileno() < 0:
+            return 0  # closed early
         count = 0
         for connection, peer in itertools.islice(self._reception.accept(listener), most):
             count += 1
             yield Newcomer(connection, peer, listener)
         return count
 
-    def _close(self) -> None:
+    def _close_listeners(self) -> None:
         self._wait_at_listeners(False)
-        for listener in self._listeners:
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
             listener.close()
+
+    def _close(self) -> None:
+        self._close_listeners()
+        for newcomer in self._taken:
+            newcomer.connection.close()
+        self._taken.clear()
         for desk in self._desks:
             self.watch.remove(desk.fileno())
             if desk not in self._lent:  # a thread that never came back may still be using it
                 desk.close()
-        self._listeners, self._desks = [], []
+        self._desks = []
 
 
 class Bell:

@@ -40,7 +40,10 @@ class IterativeEngine(Engine):
         """Serve until told to stop."""
         job = self.job
         reception = Reception(job, most=1)
-        with Warden(job.stop, job.limits) as warden, Door(job, reception, one_at_a_time=True) as door:
+        with (
+            Door(job, reception, one_at_a_time=True) as door,
+            Warden(job.stop, job.limits, on_drain=door.close_early) as warden,
+        ):
             for connection, peer, listener in door.newcomers():
                 converse(connection, Exchange(job, listener, peer), job.limits, warden)
                 reception.left()

@@ -68,18 +68,24 @@ class Reception:
         left = self._strained_until - time.monotonic()
         return left if left > 0 else None
 
-    def accept(self, listener: Listener) -> Iterator[tuple[socket.socket, Peer]]:
-        """Take what waits at a listener (non-blocking), as far as the limits allow.
+    def tries_again(self) -> bool:
+        """Whether accepting has been strained for so long that it is time to see if it still is."""
+        return self._strained_until is not None and not self._starved and self.pause() is None
+
+    def accept(self, listener: Listener, *, limited: bool = True) -> Iterator[tuple[socket.socket, Peer]]:
+        """Take what waits at a listener (non-blocking), as far as the limits allow, if they count.
 
         Who takes a connection from here owns it, and calls `left` when it is over.
         """
         for _ in range(BATCH):
-            if not self.welcomes():
+            if limited and not self.welcomes():
                 return
             try:
                 connection, sockaddr = listener.socket.accept()
             except OSError as error:
                 if error.errno in _NONE_WAITING:
+                    if not self._starved:
+                        self._relieve()  # Linux takes the descriptor first, then looks into the queue
                     return
                 if error.errno in _STRAIN:
                     self._strain(error.errno)
@@ -88,7 +94,7 @@ class Reception:
             if not self._starved:
                 self._relieve()
             address = Address.of(connection.family, sockaddr)
-            if self._is_full():
+            if limited and self._is_full():
                 self._turn_away(connection, address, f"{self._most} connections are open, the limit")
                 continue
             if self._first_refused is not None and connection.fileno() >= self._first_refused:
