@@ -1,0 +1,255 @@
+"""`bothends ping`: round trips, one line each, and a summary."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from bothends.cli import terminal
+
+if TYPE_CHECKING:
+    from bothends.client.ping import Event, Reply, Summary
+    from bothends.client.wires import IcmpWire, UdpWire
+
+SIZE: Final = 56  # bytes: with the header of ICMP 64, as ping has always had it
+
+
+@click.command(
+    short_help="Measure round trips: ICMP, or datagrams to an echo service.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.argument("words", metavar="HOST | --udp HOST PORT", nargs=-1, required=True)
+@click.option("--udp", is_flag=True, help="Datagrams to an echo service, where ICMP is not permitted.")
+@click.option("-c", "count", metavar="COUNT", type=click.IntRange(1), help="Send so many [default: no end].")
+@click.option(
+    "-i",
+    "interval",
+    metavar="SECONDS",
+    type=click.FloatRange(0.001, 86400),
+    default=1.0,
+    show_default=True,
+    help="From one to the next.",
+)
+@click.option(
+    "-W",
+    "timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0.001, 86400),
+    default=2.0,
+    show_default=True,
+    help="Count one as lost after so long.",
+)
+@click.option(
+    "-s",
+    "size",
+    metavar="BYTES",
+    type=click.IntRange(0, 65507),
+    default=SIZE,
+    show_default=True,
+    help="The payload.",
+)
+@click.option("-4", "family", flag_value=4, type=int, help="Use IPv4 only.")
+@click.option("-6", "family", flag_value=6, type=int, help="Use IPv6 only.")
+@click.option("-t", "ttl", metavar="HOPS", type=click.IntRange(1, 255), help="Hops that a packet may take.")
+@click.option("-q", "--quiet", is_flag=True, help="The summary only.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, one event a line, the summary last.")
+def ping(
+    words: tuple[str, ...],
+    udp: bool,
+    count: int | None,
+    interval: float,
+    timeout: float,
+    size: int,
+    family: int | None,
+    ttl: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Measure round trips to HOST by ICMP echo, or to an echo service by UDP.
+
+    \b
+      bothends ping 127.0.0.1 -c 3
+      bothends serve echo udp://127.0.0.1:12000   and elsewhere
+      bothends ping --udp 127.0.0.1 12000
+
+    Each answer is compared with what was sent, byte for byte. ^C ends it with the summary.
+
+    Leaves with 0 if at least one intact answer came, 1 if none did (time limits included); 69 where this
+    machine permits no ICMP sockets.
+    """
+    import secrets
+    import time
+
+    from bothends.client.ping import TOKEN_BITS, Bookkeeping, Pinger
+
+    token = secrets.randbits(TOKEN_BITS)
+    with open_wire(words, udp=udp, family=family, ttl=ttl, token=token, size=size) as wire:
+        book = Bookkeeping(count=count, interval=interval, timeout=timeout, now=time.monotonic)
+        shown = _Shown(wire.address, timeout, quiet=quiet, as_json=as_json)
+        if not quiet and not as_json:
+            terminal.note(f"ping {wire.address}: {size} bytes, {wire.how}")
+        with contextlib.suppress(KeyboardInterrupt):
+            for event in Pinger(wire, book, token=token, size=size).run():
+                shown.event(event)
+    summary = book.summary()
+    shown.summary(summary)
+    if not summary.intact:
+        raise click.exceptions.Exit(1)
+
+
+def open_wire(
+    words: tuple[str, ...], *, udp: bool, family: int | None, ttl: int | None, token: int, size: int
+) -> IcmpWire | UdpWire:
+    """The wire that the words of the command line mean. Raises UsageError and what the opening raises."""
+    from bothends.client import wires
+    from bothends.client.ping import HEAD
+    from bothends.endpoints import from_words
+
+    if udp or any("://" in word for word in words):
+        endpoints = from_words(words, "udp")
+        if len(endpoints) != 1:
+            raise click.UsageError("one endpoint is enough, and there are " + ", ".join(map(str, endpoints)))
+        endpoint = endpoints[0]
+        if endpoint.scheme == "udp":
+            endpoint = endpoint.with_options(
+                family=family or endpoint.number("family"), ttl=ttl or endpoint.number("ttl")
+            )
+        if size < HEAD.size:
+            raise click.UsageError(f"a numbered datagram has at least {HEAD.size} bytes: -s {HEAD.size}")
+        return wires.open_udp(endpoint, token=token)
+    if len(words) > 1:
+        raise click.UsageError(
+            f"one host is enough; ICMP has no ports, UDP has: bothends ping --udp {' '.join(words)}"
+        )
+    return wires.open_icmp(words[0], identifier=token & 0xFFFF, family=family, ttl=ttl)
+
+
+class _Shown:
+    """Events and the summary, as lines or as JSON."""
+
+    def __init__(self, address: str, timeout: float, *, quiet: bool, as_json: bool) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._quiet = quiet
+        self._as_json = as_json
+
+    def event(self, event: Event) -> None:
+        if self._quiet:
+            return
+        if self._as_json:
+            print(json.dumps(as_object(event)), flush=True)  # noqa: T201
+        else:
+            print(self._line(event), flush=True)  # noqa: T201
+
+    def summary(self, summary: Summary) -> None:
+        if self._as_json:
+            print(json.dumps(summary_object(self._address, summary)), flush=True)  # noqa: T201
+            return
+        if not self._quiet and terminal.is_terminal(sys.stdout):
+            print()  # noqa: T201  (what ^C has left on the line ends there)
+        for line in summary_lines(self._address, summary):
+            print(line)  # noqa: T201
+
+    def _line(self, event: Event) -> str:
+        from bothends.client.ping import Failure, Missing, Reply
+
+        match event:
+            case Reply():
+                line = f"{event.size} bytes from {event.source}: seq={event.number}"
+                line += f" ttl={event.ttl}" if event.ttl is not None else ""
+                line += f" time={event.seconds * 1000:.3f} ms"
+                marks = marks_of(event)
+                return line + (" " + terminal.styled(f"({marks})", "warning", sys.stdout) if marks else "")
+            case Failure():
+                who = f"from {event.source}: " if event.source else ""
+                number = "" if event.number is None else f"seq={event.number} "
+                return who + number + terminal.styled(event.words, "error", sys.stdout)
+            case Missing():
+                words = f"no answer within {self._timeout:g} s"
+                return f"seq={event.number} " + terminal.styled(words, "warning", sys.stdout)
+            case _:
+                words = "no answer to any of these probes"
+                line = f"{event.size} bytes from {event.source}: "
+                return line + terminal.styled(words, "warning", sys.stdout)
+
+
+def marks_of(reply: Reply) -> str:
+    """What is out of the ordinary about an answer, in words; empty for nothing."""
+    marks = [word for word in ("duplicate", "reordered", "late") if getattr(reply, word)]
+    if reply.flaw:
+        marks.append(f"corrupted: {reply.flaw}")
+    return ", ".join(marks)
+
+
+def as_object(event: Event) -> dict[str, Any]:
+    """An event for JSON. Times in milliseconds, as their names say."""
+    from bothends.client.ping import Failure, Missing, Reply
+
+    match event:
+        case Reply():
+            return {
+                "event": "reply",
+                "seq": event.number,
+                "bytes": event.size,
+                "address": event.source,
+                "ttl": event.ttl,
+                "time_ms": round(event.seconds * 1000, 6),
+                "duplicate": event.duplicate,
+                "reordered": event.reordered,
+                "late": event.late,
+                "corrupted": event.flaw or None,
+            }
+        case Failure():
+            import errno
+
+            return {
+                "event": "error",
+                "seq": event.number,
+                "address": event.source or None,
+                "errno": errno.errorcode.get(event.errno, str(event.errno)),
+                "words": event.words,
+            }
+        case Missing():
+            return {"event": "lost", "seq": event.number}
+        case _:
+            return {"event": "stray", "bytes": event.size, "address": event.source}
+
+
+def summary_object(address: str, summary: Summary) -> dict[str, Any]:
+    """The summary for JSON. `loss` is a share, 0 to 1; times in milliseconds."""
+    import dataclasses
+
+    counted = dataclasses.asdict(summary)
+    trips = counted.pop("round_trips")
+    return {
+        "event": "summary",
+        "address": address,
+        **counted,
+        "loss": summary.loss,
+        "time_ms": trips and {name: round(value * 1000, 6) for name, value in trips.items()},
+    }
+
+
+def summary_lines(address: str, summary: Summary) -> list[str]:
+    """The summary for people: always sent, received, lost, duplicates, reordered; the rest where it is."""
+    answered = f"{summary.received:,} received"
+    if summary.late:
+        answered += f" ({summary.late:,} late)"
+    parts = [f"{summary.sent:,} sent", answered, f"{summary.lost:,} lost ({summary.loss * 100:.3g}%)"]
+    for name in ("duplicates", "reordered", "corrupted", "errors", "strays", "waiting"):
+        number = getattr(summary, name)
+        if number or name in ("duplicates", "reordered"):
+            word = "still awaited" if name == "waiting" else name
+            word = word[:-1] if number == 1 and word.endswith("s") else word
+            parts.append(f"{number:,} {word}")
+    lines = [f"{terminal.styled(address, 'strong', sys.stdout)}: {', '.join(parts)}"]
+    if (trips := summary.round_trips) is not None:
+        each = (trips.min, trips.median, trips.mean, trips.max, trips.mdev)
+        names = ("min", "median", "mean", "max", "mdev")
+        times = ", ".join(f"{name} {seconds * 1000:.3f}" for name, seconds in zip(names, each, strict=True))
+        lines.append(f"round trips in ms: {times}")
+    return lines

@@ -1,0 +1,254 @@
+"""`bothends ping` as a program: UDP to peers of ours, ICMP where it is permitted, and where it isn't."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bothends.cli.ping import summary_lines
+from bothends.client.ping import RoundTrips, Summary
+from tests.client import peers
+from tests.client.peers import PATIENCE
+
+PING = [sys.executable, "-m", "bothends", "ping"]
+ENVIRONMENT = {**os.environ, "NO_COLOR": "1"}
+NOBODY = 65534
+
+
+def ping(*words: str, before: Sequence[str] = (), **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*before, *PING, *words],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=PATIENCE,
+        check=False,
+        **options,
+    )
+
+
+# UDP
+
+
+def at_the_second(answer: Callable[[bytes, bytes], list[bytes]]) -> peers.Answer:
+    """Silence to the first; at the second all at once, so that no order depends on speed; then an echo."""
+    came: list[bytes] = []
+
+    def answers(data: bytes) -> list[bytes]:
+        came.append(data)
+        if len(came) == 2:
+            return answer(came[0], came[1])
+        return [data] if len(came) > 2 else []
+
+    return answers
+
+
+def test_an_echo_service() -> None:
+    with peers.datagram_peer(lambda data: [data]) as where:
+        done = ping("--udp", "127.0.0.1", str(where.port), "-c", "3", "-i", "0.01")
+    assert done.returncode == 0
+    *lines, counted, times = done.stdout.splitlines()
+    assert [line.split(" time=")[0] for line in lines] == [
+        f"56 bytes from 127.0.0.1: seq={number} ttl=64" for number in (1, 2, 3)
+    ]
+    assert counted == "127.0.0.1: 3 sent, 3 received, 0 lost (0%), 0 duplicates, 0 reordered"
+    assert times.startswith("round trips in ms: min ")
+    assert [word.split()[0] for word in times.removeprefix("round trips in ms: ").split(", ")] == [
+        "min",
+        "median",
+        "mean",
+        "max",
+        "mdev",
+    ]
+    assert done.stderr == "ping 127.0.0.1: 56 bytes, UDP datagrams\n"
+
+
+def test_an_endpoint_means_udp_and_quiet_means_the_summary() -> None:
+    with peers.datagram_peer(lambda data: [data]) as where:
+        done = ping(str(where), "-c", "2", "-i", "0.01", "-q", "-s", "1000", "-t", "7")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_json() -> None:
+    with peers.datagram_peer(at_the_second(lambda one, two: [one, one[:-1], two])) as where:
+        done = ping(str(where), "-c", "2", "-i", "0.01", "-W", "15", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    *events, summary = map(json.loads, done.stdout.splitlines())
+    assert {
+        key: events[0][key] for key in ("event", "seq", "bytes", "address", "duplicate", "corrupted")
+    } == {
+        "event": "reply",
+        "seq": 1,
+        "bytes": 56,
+        "address": "127.0.0.1",
+        "duplicate": False,
+        "corrupted": None,
+    }
+    assert (events[1]["duplicate"], events[1]["corrupted"]) == (True, "55 bytes came back of 56")
+    assert (summary["event"], summary["sent"], summary["intact"], summary["loss"]) == ("summary", 2, 2, 0)
+    assert set(summary["time_ms"]) == {"min", "median", "mean", "max", "mdev"}
+
+
+def test_marks_in_words() -> None:
+    with peers.datagram_peer(at_the_second(lambda one, two: [b"oh", two, one, one])) as where:
+        done = ping(str(where), "-c", "3", "-i", "0.01", "-W", "15")
+    assert "56 bytes from 127.0.0.1: seq=1" in done.stdout
+    assert "(reordered)\n" in done.stdout
+    assert "2 bytes from 127.0.0.1: no answer to any of these probes\n" in done.stdout
+    assert "(duplicate)\n" in done.stdout
+    assert "3 sent, 3 received, 0 lost (0%), 1 duplicate, 1 reordered, 1 stray\n" in done.stdout
+
+
+def test_nobody_has_the_port() -> None:
+    done = ping("--udp", "127.0.0.1", str(peers.closed_port(socket.SOCK_DGRAM)), "-c", "2", "-i", "0.01")
+    words = "destination unreachable: nobody has the port open [ECONNREFUSED]"
+    assert done.stdout.splitlines() == [
+        f"from 127.0.0.1: seq=1 {words}",
+        f"from 127.0.0.1: seq=2 {words}",
+        "127.0.0.1: 2 sent, 0 received, 2 lost (100%), 0 duplicates, 0 reordered, 2 errors",
+    ]
+    assert done.returncode == 1
+
+
+def test_silence_never_ends_with_success() -> None:
+    with peers.datagram_peer(lambda data: []) as where:
+        done = ping(str(where), "-c", "1", "-W", "0.05")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == "seq=1 no answer within 0.05 s"
+
+
+def test_only_corrupted_answers_are_no_success() -> None:
+    with peers.datagram_peer(lambda data: [data[:-1] + b"?"]) as where:
+        done = ping(str(where), "-c", "1")
+    assert done.returncode == 1
+    assert "(corrupted: byte 55 is 0x3f, not 0x37)" in done.stdout
+
+
+@pytest.mark.parametrize(("answers", "status"), [(True, 0), (False, 1)])
+def test_an_interruption_ends_with_the_summary(answers: bool, status: int) -> None:
+    with (
+        peers.datagram_peer(lambda data: [data] if answers else []) as where,
+        subprocess.Popen(
+            [*PING, str(where), "-i", "0.01", "-W", "0.01"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == status
+    assert " sent, " in out
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "missing argument"),
+        (
+            ("127.0.0.1", "80"),
+            "one host is enough; ICMP has no ports, UDP has: bothends ping --udp 127.0.0.1 80",
+        ),
+        (("tcp://127.0.0.1:80",), "echo service on udp://"),
+        (("--udp", "127.0.0.1"), "no port"),
+        (("--udp", ":7", ":8"), "one endpoint is enough"),
+        (("--udp", ":7", "-s", "15"), "at least 16 bytes"),
+        (("127.0.0.1", "-s", "65508"), "0<=x<=65507"),
+        (("127.0.0.1", "-i", "0"), "invalid value for '-i'"),
+        (("127.0.0.1", "-4", "-t", "0"), "invalid value for '-t'"),
+        (("::1", "-4"), "no IPv4 address"),
+        (("a b",), "is not a host name"),
+    ],
+)
+def test_usage(words: tuple[str, ...], said: str) -> None:
+    done = ping(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_number_is_said_in_its_own_grammar() -> None:
+    summary = Summary(1000, 999, 998, 1, 0, 1, 0, 2, 1, 0, 0, RoundTrips(0.001, 0.002, 0.003, 0.004, 0.0005))
+    assert summary_lines("::1", summary) == [
+        "::1: 1,000 sent, 999 received (2 late), 1 lost (0.1%), 1 duplicate, 0 reordered, 1 corrupted",
+        "round trips in ms: min 1.000, median 2.000, mean 3.000, max 4.000, mdev 0.500",
+    ]
+
+
+# ICMP
+
+
+@functools.cache
+def own_network() -> list[str]:
+    """The command that runs another one as root of a network namespace of its own; empty where none can."""
+    found = shutil.which("unshare")
+    if found is None:
+        return []
+    for flags in (["--net"], ["--user", "--map-root-user", "--net"]):
+        command = [found, *flags]
+        if subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
+            return command
+    return []
+
+
+needs_own_network = pytest.mark.skipif(not own_network(), reason="no network namespace can be made")
+
+
+@needs_own_network
+@pytest.mark.parametrize("kind", ["ping", "raw"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_host_that_answers_badly(version: int, kind: str) -> None:
+    host = Path(__file__).parent.parent / "client" / "icmp_host.py"
+    before = [*own_network(), sys.executable, str(host), str(version), kind]
+    done = ping("-c", "8", "-i", "0.02", "-W", "1", "--json", before=before)
+    assert (done.returncode, done.stderr) == (0, "")
+    *events, summary = map(json.loads, done.stdout.splitlines())
+    seen = [(each["event"], each["seq"]) for each in events]
+    assert seen.count(("reply", 2)) == 2
+    assert seen.index(("reply", 4)) < seen.index(("reply", 3))
+    assert [each["reordered"] for each in events if each["seq"] == 3] == [True]
+    (changed,) = [each for each in events if each["seq"] == 5]
+    assert changed["corrupted"] == "byte 40 is 0x21, not 0x28"
+    (failed,) = [each for each in events if each["seq"] == 6]
+    assert failed["event"] == "error"
+    assert failed["words"].startswith("destination unreachable: the host does not answer its last router")
+    assert failed["errno"] == "EHOSTUNREACH"
+    assert failed["address"] == summary["address"] == ("127.0.0.1" if version == 4 else "::1")
+    assert ("lost", 7) in seen
+    counted = ("sent", "received", "intact", "lost", "duplicates", "reordered", "corrupted", "errors", "late")
+    assert [summary[each] for each in counted] == [8, 6, 5, 2, 1, 1, 1, 1, 0]
+    assert all(0 <= each["time_ms"] < 1000 for each in events if each["event"] == "reply")
+
+
+def test_a_kernel_that_permits_neither_socket() -> None:
+    """An ordinary user in a network of its own, where net.ipv4.ping_group_range is empty at first."""
+    setpriv = shutil.which("setpriv")
+    if os.geteuid() == 0 and setpriv and own_network():
+        user = [setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        done = ping("127.0.0.1", "-c", "1", before=[*own_network(), *user])
+    elif os.geteuid() != 0:
+        done = ping("127.0.0.1", "-c", "1")
+        if done.returncode != 69:
+            pytest.skip("this machine permits ping sockets")
+    else:
+        pytest.skip("setpriv or network namespaces are missing")
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "a ping socket is refused with EACCES (Permission denied), a raw one with EPERM" in done.stderr
+    assert "bothends ping --udp 127.0.0.1 PORT" in done.stderr
+    assert done.stderr.count("\n") == 1

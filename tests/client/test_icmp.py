@@ -1,0 +1,141 @@
+"""ICMP as bytes: what is built, what is read, and that nothing anyone sends ends us."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bothends.client import icmp
+from bothends.client.icmp import Echo
+
+NUMBERS = st.integers(0, 0xFFFF)
+ECHOES = st.builds(Echo, NUMBERS, NUMBERS, st.binary(max_size=200))
+VERSIONS = st.sampled_from([4, 6])
+
+
+def sum_by_words(data: bytes) -> int:
+    """The checksum as RFC 1071 section 1 tells it, word by word, with the end-around carry."""
+    total = 0
+    for place in range(0, len(data), 2):
+        total += int.from_bytes(data[place : place + 2].ljust(2, b"\0"), "big")
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def test_the_checksum_of_the_rfc() -> None:
+    assert (
+        icmp.checksum(bytes.fromhex("0001 f203 f4f5 f6f7")) == 0x220D
+    )  # RFC 1071 section 3: the sum is ddf2
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300))
+def test_the_checksum_is_that_of_the_words(data: bytes) -> None:
+    assert icmp.checksum(data) == sum_by_words(data)
+
+
+@pytest.mark.parametrize("data", [b"", bytes(2), bytes(9), b"\xff\xff", b"\xff\xff" * 3, b"\xff\xfe\x00\x01"])
+def test_the_checksum_at_its_two_zeros(data: bytes) -> None:
+    assert icmp.checksum(data) == sum_by_words(data)
+
+
+@settings(deadline=None)
+@given(ECHOES)
+def test_a_message_with_its_checksum_sums_to_nothing(echo: Echo) -> None:
+    assert icmp.checksum(icmp.build_request(4, echo)) == 0
+
+
+def test_the_bytes_of_a_request() -> None:
+    message = icmp.build_request(4, Echo(0x1234, 1, b"hello123"))
+    assert message == bytes.fromhex("08 00 6f94 1234 0001") + b"hello123"
+    assert icmp.build_request(6, Echo(0x1234, 1, b"")) == bytes.fromhex("80 00 0000 1234 0001")
+
+
+@settings(deadline=None)
+@given(VERSIONS, ECHOES)
+def test_what_is_built_is_read(version: int, echo: Echo) -> None:
+    assert icmp.parse_request(version, icmp.build_request(version, echo)) == echo
+    assert icmp.parse_reply(version, icmp.build_reply(version, echo)) == echo
+    assert icmp.parse_reply(version, icmp.build_request(version, echo)) is None
+
+
+@settings(deadline=None)
+@given(VERSIONS, st.binary(max_size=64))
+def test_reading_anything_never_raises(version: int, data: bytes) -> None:
+    for parse in (icmp.parse_reply, icmp.parse_request):
+        echo = parse(version, data)
+        assert echo is None or echo.payload == data[8:]
+    icmp.without_ip_header(data)
+    icmp.parse_extended(data)
+    icmp.parse_offender(data)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=40), st.integers(0, 40))
+def test_the_message_behind_an_ip_header(message: bytes, options: int) -> None:
+    length = 20 + options // 4 * 4
+    packet = bytes([0x40 | length // 4]).ljust(length, b"\0") + message
+    assert icmp.without_ip_header(packet) == message
+
+
+@pytest.mark.parametrize("packet", ["", "60" + "00" * 40, "44" + "00" * 40, "4f" + "00" * 40, "45"])
+def test_no_ip_packet(packet: str) -> None:
+    assert icmp.without_ip_header(bytes.fromhex(packet)) is None
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10**9), st.integers(0, 0xFFFF))
+def test_sixteen_bits_are_enough_for_the_latest_numbers(newest: int, back: int) -> None:
+    assert icmp.nearest_number((newest - back) % 65536, newest) == newest - back
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_filter_lets_replies_pass_and_nothing_else(version: int) -> None:
+    words = struct.unpack("=I" if version == 4 else "=8I", icmp.only_replies(version))
+    passing = [kind for kind in range(32 * len(words)) if not words[kind // 32] >> kind % 32 & 1]
+    assert passing == [icmp.REPLY[version]]
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "code", "info", "words"),
+    [
+        (4, 3, 1, 0, "destination unreachable: the host does not answer its last router"),
+        (4, 3, 4, 1400, "and not to be fragmented; it takes 1400 bytes"),
+        (4, 11, 0, 0, "time exceeded: the hops ran out on the way"),
+        (4, 3, 77, 0, "destination unreachable, code 77"),
+        (4, 99, 1, 0, "ICMP type 99, code 1"),
+        (6, 1, 4, 0, "destination unreachable: nobody has the port open"),
+        (6, 2, 0, 1280, "too large for a link on the way; it takes 1280 bytes"),
+        (6, 3, 0, 0, "time exceeded: the hops ran out on the way"),
+    ],
+)
+def test_errors_in_words(version: int, kind: int, code: int, info: int, words: str) -> None:
+    assert icmp.error_words(version, kind, code, info).endswith(words)
+
+
+def test_an_extended_error_and_who_sent_it() -> None:
+    # As Linux gives it for a datagram to a closed port; the address's family in this machine's order.
+    told = struct.pack("=IBBBBII", 111, 2, 3, 3, 0, 0, 0) + struct.pack("=H", socket.AF_INET)
+    told += bytes.fromhex("0000 7f000001 0000000000000000")
+    error = icmp.parse_extended(told)
+    assert error == icmp.ExtendedError(111, 4, 3, 3, 0)
+    assert error.words == "destination unreachable: nobody has the port open"
+    assert icmp.parse_offender(told) == "127.0.0.1"
+
+
+def test_an_extended_error_over_ipv6() -> None:
+    told = struct.pack("=IBBBBII", 111, 3, 1, 4, 0, 0, 0) + struct.pack("=H", socket.AF_INET6)
+    told += bytes(6) + socket.inet_pton(socket.AF_INET6, "::1") + bytes(4)
+    error = icmp.parse_extended(told)
+    assert error is not None
+    assert (error.version, icmp.parse_offender(told)) == (6, "::1")
+
+
+def test_an_error_of_this_machine_has_no_icmp_words() -> None:
+    error = icmp.parse_extended(struct.pack("=IBBBBII", 90, 1, 0, 0, 0, 65535, 0))
+    assert error is not None
+    assert (error.version, error.words, error.errno) == (0, "", 90)
