@@ -1,0 +1,137 @@
+"""`--resolve` as it is shown, and the page that explains it."""
+
+# ruff: noqa: E501  (lines as they are shown)
+
+from __future__ import annotations
+
+import doctest
+import json
+import socket
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from bothends.cli.resolve import show
+from bothends.client.resolving import Names
+from bothends.errors import EndpointError
+from tests.client.test_resolving import Book
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "names-and-byte-order.md"
+little = pytest.mark.skipif(sys.byteorder != "little", reason="the bytes shown are those of little endian")
+
+
+@little
+def test_a_host_and_a_port(capsys: pytest.CaptureFixture[str]) -> None:
+    show(["web.example", "12000"], lookups=Book())
+    assert (
+        capsys.readouterr().out
+        == """\
+host           web.example
+official name  server7.example
+alias          www.example
+address        192.0.2.7    IPv4  private  server7.example
+               2001:db8::7  IPv6  private
+
+port      12000
+known as  no service: nobody has it in the services database
+
+             hexadecimal  network order                                    this machine (little endian)  in the wrong order
+port 12000   0x2ee0       2e e0                                            e0 2e                         57390
+192.0.2.7    0xc0000207   c0 00 02 07                                      07 02 00 c0                   7.2.0.192
+2001:db8::7               20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 07  the same: an array of bytes
+
+struct sockaddr_in  family  port   address      zero
+                    02 00   2e e0  c0 00 02 07  00 00 00 00 00 00 00 00
+
+struct sockaddr_in6  family  port   flowinfo     address                                          scope id
+                     0a 00   2e e0  00 00 00 00  20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 07  00 00 00 00
+"""
+    )
+
+
+@little
+def test_a_service(capsys: pytest.CaptureFixture[str]) -> None:
+    show(["syslog"], lookups=Book())
+    assert (
+        capsys.readouterr().out
+        == """\
+service   syslog
+port      514
+known as  shell (tcp)
+          syslog (udp)
+
+          hexadecimal  network order  this machine (little endian)  in the wrong order
+port 514  0x0202       02 02          02 02                         514
+"""
+    )
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    show(["web.example:http"], as_json=True, lookups=Book())
+    found = json.loads(capsys.readouterr().out)
+    assert found["official_name"] == "server7.example"
+    assert found["aliases"] == ["web.example", "www.example"]
+    assert found["port"]["services"] == {"tcp": "http"}
+    assert (found["port"]["network_order"], found["port"]["wrong_order"]) == ("0050", 20480)
+    assert [each["family"] for each in found["addresses"]] == ["inet", "inet6"]
+    assert found["addresses"][0]["network_order"] == "c0000207"
+    assert found["addresses"][0]["sockaddr"]["port"] == "0050"
+
+
+def test_a_service_as_json_has_no_host(capsys: pytest.CaptureFixture[str]) -> None:
+    show([":80"], as_json=True, lookups=Book())
+    found = json.loads(capsys.readouterr().out)
+    assert (found["host"], found["addresses"], found["port"]["number"]) == (None, [], 80)
+
+
+def test_names_of_addresses_are_left_out_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    show(["192.0.2.7"], numeric=True, lookups=Book())
+    assert "server7" not in capsys.readouterr().out
+
+
+def test_a_name_server_cannot_write_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    class Hostile(Book):
+        def reverse(self, address: str) -> Names | None:
+            return Names("\x1b]0;gotcha\x07", ())
+
+    show(["192.0.2.7"], lookups=Hostile())
+    assert r"\x1b]0;gotcha\x07" in capsys.readouterr().out
+
+
+def test_an_unknown_service_goes_to_the_caller() -> None:
+    with pytest.raises(EndpointError):
+        show(["web.example", "nosuch"], lookups=Book())
+
+
+@little
+def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    show(["127.0.0.1", "12000"])
+    out = capsys.readouterr().out
+    assert "port 12000  0x2ee0       2e e0          e0 2e                         57390" in out
+
+
+class Localhost(Book):
+    def reverse(self, address: str) -> Names | None:
+        return Names("localhost", ())
+
+
+@little
+def test_the_page_shows_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    show(["localhost", "12000"], lookups=Localhost({"localhost": ("localhost", ["127.0.0.1"])}))
+    page = textwrap.dedent(
+        PAGE.read_text(encoding="utf-8").split("localhost 12000\n")[1].split("\nIt takes")[0]
+    )
+    assert page == capsys.readouterr().out
+
+
+@little
+def test_the_page_says_what_is_so() -> None:
+    try:
+        socket.getservbyname("http", "tcp")
+    except OSError:
+        pytest.skip("this machine has no services database")
+    results = doctest.testfile(str(PAGE), module_relative=False, verbose=False)
+    assert results.attempted >= 8
+    assert results.failed == 0
