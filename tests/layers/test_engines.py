@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import random
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -141,6 +143,20 @@ def test_a_handshake_that_never_ends_is_cut_while_others_are_served(engine: str,
             with Remote(running.endpoints[0], keys.client_side()) as client:
                 client.say(b"x")
                 assert client.hear(1) == b"x"
+
+
+def test_a_handshake_in_drops_has_no_more_time(engine: str, keys: Keys) -> None:
+    with serving(engine, secret(keys), Limits(handshake=0.7, linger=0.2)) as running:
+        with dial(running.endpoints[0]) as client:
+            client.settimeout(0.1)
+            until = time.monotonic() + PATIENCE
+            drops, hung_up = iter(b"\x16\x03\x01\x40\x00" + bytes(1000)), False
+            while not hung_up:
+                assert time.monotonic() < until
+                client.send(bytes([next(drops)]))
+                with contextlib.suppress(TimeoutError):
+                    hung_up = client.recv(1) == b""
+        assert running.wait_event(Closed).cause is Cause.HANDSHAKE
 
 
 def test_a_hundred_stalled_handshakes_hold_up_nobody(engine: str, keys: Keys) -> None:

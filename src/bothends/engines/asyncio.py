@@ -59,6 +59,7 @@ class Talk(asyncio.Protocol):
 
     __slots__ = (
         "_backlog",
+        "_began",
         "_doomed",
         "_ended",
         "_heard",
@@ -78,6 +79,7 @@ class Talk(asyncio.Protocol):
         self.slot: int | None = None
         self._owner = owner
         self._limits = owner.job.limits
+        self._began = owner.now
         self._heard = self._moved = owner.now
         self._backlog = 0
         self._ended = False
@@ -149,10 +151,13 @@ class Talk(asyncio.Protocol):
                 return min(self._linger_until, now + self._limits.linger)
             self._transport.close()
             return None
-        limit = self._limits.handshake if self.exchange.handshaking else self._limits.idle
-        if limit is None:
+        if self.exchange.handshaking:
+            # From the beginning: a handshake that comes in drops is no better than one that doesn't come.
+            due = self._began + self._limits.handshake
+        elif self._limits.idle is None:
             return None
-        due = self._moved + limit
+        else:
+            due = self._moved + self._limits.idle
         if now < due:
             return due
         if self._backlog:
