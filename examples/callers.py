@@ -12,19 +12,23 @@ from bothends import serve, stream
 from bothends.services.base import Conversation, Peer
 
 
+def tell(line: str) -> None:
+    print(line + "\n", end="", flush=True)  # one write, so that the lines of two processes don't mix
+
+
 class Call(Conversation):
     def __init__(self, peer: Peer) -> None:
         self.caller = peer.address
 
     def start(self) -> bytes:
-        print(f"{self.caller} called, process {os.getpid()} answers", flush=True)
+        tell(f"{self.caller} called, process {os.getpid()} answers")
         return f"you are {self.caller}\n".encode()
 
     def receive(self, data: bytes) -> bytes:
         return data.upper()
 
     def closed(self) -> None:
-        print(f"{self.caller} has gone", flush=True)
+        tell(f"{self.caller} has gone")
 
 
 call = stream(Call)
