@@ -59,6 +59,15 @@ class Running:
         """Wait for a line of standard error that is this and nothing else."""
         return self._wait(self.complained, repr(pattern), re.compile(b"^%b\n" % pattern, re.MULTILINE).search)
 
+    def nth_error_line(self, pattern: bytes, number: int) -> None:
+        """Wait until standard error has this line so many times."""
+        lines = re.compile(b"^%b\n" % pattern, re.MULTILINE)
+        self._wait(
+            self.complained,
+            f"{pattern!r} {number} times",
+            lambda data: True if len(lines.findall(data)) >= number else None,
+        )
+
     def until(self, what: str, look: Callable[[bytes], T | None]) -> T:
         """Wait until `look` finds something in all of standard output, and give it."""
         return self._wait(self.shown, what, look)
