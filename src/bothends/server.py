@@ -29,8 +29,9 @@ from bothends.engines.processes import Workers
 from bothends.engines.stop import Stop
 from bothends.errors import BothendsError, CallerError, CannotCarry, SystemRefused, Unavailable
 from bothends.events import Event, Listening, NotReloaded, Observer, Reloaded, Stopped
+from bothends.layers import TlsLayer, TlsSettings, opener_for
 from bothends.services import registry as services
-from bothends.services.base import Service
+from bothends.services.base import Conversation, Peer, Post, Service
 from bothends.sockets import Listener, open_listeners
 from bothends.sockets.systemd import notify, watchdog
 from bothends.sockets.takeover import offering, take_over
@@ -43,6 +44,7 @@ def serve(
     workers: int = 1,
     limits: Limits | None = None,
     observe: Observer | None = None,
+    tls: TlsSettings | None = None,
 ) -> Server:
     """A server, bound and ready to run.
 
@@ -57,6 +59,7 @@ def serve(
         workers: how many processes run the engine, on the same sockets.
         limits: what to grant; the default is Limits().
         observe: called with every event, in the process and thread where it happens.
+        tls: the certificate, and what else TLS needs, for tls:// endpoints.
 
     Raises:
         UnknownName, EndpointError, ServiceError: something that isn't there or can't be read.
@@ -64,7 +67,7 @@ def serve(
         Unavailable: the engine or a socket family isn't here.
         SystemRefused: the system refused to bind.
     """
-    return Server(service, endpoints, engine=engine, workers=workers, limits=limits, observe=observe)
+    return Server(service, endpoints, engine=engine, workers=workers, limits=limits, observe=observe, tls=tls)
 
 
 class Server:
@@ -85,6 +88,7 @@ class Server:
         observe: Observer | None = None,
         options: Mapping[str, Any] | None = None,
         takeover: str | None = None,
+        tls: TlsSettings | None = None,
     ) -> None:
         self._spec = service if isinstance(service, str) else None
         self.service = services.load(service) if isinstance(service, str) else service
@@ -94,6 +98,9 @@ class Server:
         if not asked:
             raise CallerError("no endpoint to listen on; try tcp://:12000")
         self.engine = _choose(engine, self.service, asked, self.limits, workers)
+        self.tls_fingerprint = ""
+        """SHA-256 of the certificate that is shown, in hexadecimal; "" without TLS."""
+        self._tls = self._prepare_tls(asked, tls)
         self._options = dict(options or {})
         self._observe = observe
         self._stop = Stop()
@@ -211,8 +218,24 @@ class Server:
 
     def _run_engine(self, stop: Stop) -> None:
         job = Job(self.service, self._listeners, stop, self.limits, self._observe)
+
+        def open_current(peer: Peer, post: Post) -> Conversation:
+            return job.service.open(peer, post)  # another one after a reload
+
+        job.opener = opener_for(open_current, self._listeners, self._tls)
         self._running = self.engine(job, **self._options)
         self._running.run()
+
+    def _prepare_tls(self, asked: Sequence[Endpoint], settings: TlsSettings | None) -> TlsLayer | None:
+        wanted = [endpoint for endpoint in asked if endpoint.scheme == "tls"]
+        if not wanted and settings is not None:
+            raise CallerError("there is a certificate for TLS, and no tls:// endpoint to show it on")
+        if not wanted:
+            return None
+        if settings is None:
+            raise CallerError(f"{wanted[0]} shows a certificate: give one, or ask for a self-signed one")
+        context, self.tls_fingerprint = settings.context([endpoint.host for endpoint in wanted])
+        return TlsLayer(context)
 
     def _tell(self, event: Event) -> None:
         if self._observe is not None:

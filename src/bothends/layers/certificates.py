@@ -29,7 +29,7 @@ class TlsSettings:
     file), or `self_signed`, made when the server is, and gone with it.
 
     `client_ca`: PEM; clients must then show a certificate that one of these issued. `alpn`: protocols, the
-    preferred one first. `names`: what a self-signed certificate is for, besides this machine.
+    preferred one first.
     """
 
     certificate: str | Path | None = None
@@ -37,18 +37,18 @@ class TlsSettings:
     client_ca: str | Path | None = None
     alpn: tuple[str, ...] = ()
     self_signed: bool = False
-    names: tuple[str, ...] = ()
 
-    def context(self) -> tuple[ssl.SSLContext, str]:
-        """The context of a server, and the SHA-256 fingerprint of its certificate.
+    def context(self, names: Sequence[str] = ()) -> tuple[ssl.SSLContext, str]:
+        """The context of a server, and the SHA-256 fingerprint of its certificate. A self-signed one is for
+        these names, and for this machine.
 
         Raises CallerError, SystemRefused where a file can't be read, Unavailable.
         """
         if self.self_signed:
             if self.certificate is not None or self.key is not None:
                 raise CallerError("TLS: either a certificate of yours, or a self-signed one; not both")
-            names = dict.fromkeys([*filter(None, self.names), *_our_names()])
-            context, fingerprint = self_signed(list(names))
+            known = dict.fromkeys([*filter(None, names), *_our_names()])
+            context, fingerprint = self_signed(list(known))
             _ask_of_clients(context, self.client_ca, self.alpn)
             return context, fingerprint
         if self.certificate is None:
