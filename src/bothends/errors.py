@@ -136,7 +136,8 @@ class ConnectionLost(PeerError):
 class HandshakeFailed(PeerError):
     """What wraps a stream could not begin: no TLS, or none that both want; no PROXY header to believe.
 
-    Fields: `where` (the endpoint, or the peer's address), `reason` (in words), `hint` (may be empty).
+    Fields: `where` (the endpoint, or the peer's address), `reason` (in words; what it quotes of the peer
+    is escaped), `hint` (may be empty).
     """
 
     def __init__(self, where: str, reason: str, hint: str = "") -> None:
@@ -152,7 +153,7 @@ class HandshakeFailed(PeerError):
 class StreamBroken(PeerError):
     """What wraps a stream met bytes that don't belong to it, or an end that it doesn't allow.
 
-    Fields: `where` (the endpoint, or the peer's address), `reason` (in words).
+    Fields: `where` (the endpoint, or the peer's address), `reason` (in words, escaped where it quotes).
     """
 
     def __init__(self, where: str, reason: str) -> None:

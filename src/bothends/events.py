@@ -31,6 +31,7 @@ class Cause(enum.StrEnum):
     HANDSHAKE = "handshake limit"
     STALLED = "the peer does not read"
     FAILED = "the service failed"
+    BROKEN = "what wraps the stream failed"
     DRAINED = "drained"
     ABORTED = "aborted"
 

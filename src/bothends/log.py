@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TextIO
 
-from bothends.errors import errno_text
+from bothends.errors import HandshakeFailed, StreamBroken, errno_text
 from bothends.events import (
     Cause,
     Closed,
@@ -120,6 +120,12 @@ class TextLog:
         )
 
     def _failed(self, event: Failed) -> None:
+        if isinstance(event.error, HandshakeFailed):
+            self._trouble(_name(event), f" handshake failed: {event.error.reason}", _RED)
+            return
+        if isinstance(event.error, StreamBroken):
+            self._trouble(_name(event), f" stream broken: {event.error.reason}", _RED)
+            return
         kind = type(event.error).__name__
         text = escape(str(event.error).encode("utf-8", "surrogateescape"))
         where = _raised_at(event.error)

@@ -98,6 +98,7 @@ class Server:
         if not asked:
             raise CallerError("no endpoint to listen on; try tcp://:12000")
         self.engine = _choose(engine, self.service, asked, self.limits, workers)
+        self.tls = tls
         self.tls_fingerprint = ""
         """SHA-256 of the certificate that is shown, in hexadecimal; "" without TLS."""
         self._tls = self._prepare_tls(asked, tls)
@@ -233,7 +234,8 @@ class Server:
         if not wanted:
             return None
         if settings is None:
-            raise CallerError(f"{wanted[0]} shows a certificate: give one, or ask for a self-signed one")
+            ways = "give one (--tls-cert FILE), or have one made (--tls-self-signed)"
+            raise CallerError(f"{wanted[0]} shows a certificate: {ways}")
         context, self.tls_fingerprint = settings.context([endpoint.host for endpoint in wanted])
         return TlsLayer(context)
 

@@ -111,7 +111,7 @@ def test_plain_text_is_told_apart_and_closed_cleanly(engine: str, keys: Keys) ->
             assert rest_of(client) == b""
         failed = running.wait_event(Failed)
         assert 'not TLS: it began with "GET / HTTP/1.0' in str(failed.error)
-        assert running.wait_event(Closed).cause is Cause.FAILED
+        assert running.wait_event(Closed).cause is Cause.BROKEN
 
 
 def test_a_connection_that_is_cut_is_told_from_one_that_ends(engine: str, keys: Keys) -> None:

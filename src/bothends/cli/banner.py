@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from bothends.cli.terminal import note, styled
 from bothends.endpoints import Endpoint
+from bothends.layers import trusted_by
 from bothends.server import Server
 from bothends.sockets import local_addresses, port_note
 
@@ -24,11 +25,21 @@ def show(server: Server, *, what: str | None = None) -> None:
         note(f"  {styled(_shown(endpoint), 'good', sys.stderr)}{_everywhere(endpoint)}", "")
     workers = f", {server.workers} processes" if server.workers > 1 else ""
     note(f"  engine {server.engine.name}{workers}: {server.engine.summary}")
+    if server.tls_fingerprint:
+        made = ", made for this run" if server.tls and server.tls.self_signed else ""
+        note(f"  TLS 1.2 and 1.3; certificate{made}: SHA-256 {server.tls_fingerprint}")
+        if server.tls and server.tls.client_ca:
+            note(f"  clients must show a certificate issued by {server.tls.client_ca}")
     for endpoint in endpoints:
+        if "proxyprotocol" in endpoint.wrappers:
+            trusted = (str(each).removesuffix("/32").removesuffix("/128") for each in trusted_by(endpoint))
+            believed = ", ".join(trusted)
+            note(f"  every connection begins with a PROXY header, believed from {believed} only")
         hint = port_note(endpoint)
         if hint:
             note(f"  note: {hint}", "warning")
-    for line in _ways_in(endpoints):
+    self_signed = server.tls is not None and server.tls.self_signed
+    for line in _ways_in(endpoints, server.tls_fingerprint if self_signed else ""):
         note(line)
 
 
@@ -42,25 +53,27 @@ def _everywhere(endpoint: Endpoint) -> str:
     return "  every interface: " + ", ".join(local_addresses())
 
 
-def _ways_in(endpoints: list[Endpoint]) -> Iterator[str]:
+def _ways_in(endpoints: list[Endpoint], fingerprint: str) -> Iterator[str]:
     """The exact lines to type, here and on another machine."""
     outside = next((each for each in local_addresses() if _is_outside(each)), None)
     for endpoint in endpoints:
         if endpoint.scheme in ("stdio", "fd", "systemd"):
             continue
         if _is_wildcard(endpoint):
-            yield f"  from here:             {_line(endpoint, '127.0.0.1')}"
-            if outside is not None:
-                yield f"  from another machine:  {_line(endpoint, outside)}"
+            yield f"  from here:             {_line(endpoint, '127.0.0.1', fingerprint)}"
+            if outside is not None and not endpoint.wrappers:
+                yield f"  from another machine:  {_line(endpoint, outside, fingerprint)}"
         elif endpoint.host and not endpoint.host.startswith("127.") and endpoint.host not in _HERE:
-            yield f"  from another machine:  {_line(endpoint, endpoint.host)}"
+            yield f"  from another machine:  {_line(endpoint, endpoint.host, fingerprint)}"
         else:
-            yield f"  from here:             {_line(endpoint, endpoint.host)}"
+            yield f"  from here:             {_line(endpoint, endpoint.host, fingerprint)}"
 
 
-def _line(endpoint: Endpoint, host: str) -> str:
-    target = Endpoint(endpoint.scheme, host=host, port=endpoint.port, path=endpoint.path)
-    return f"bothends connect {shlex.quote(str(target))}"
+def _line(endpoint: Endpoint, host: str, fingerprint: str) -> str:
+    scheme, wrappers = endpoint.scheme, endpoint.wrappers
+    target = Endpoint(scheme, host=host, port=endpoint.port, path=endpoint.path, wrappers=wrappers)
+    line = f"bothends connect {shlex.quote(str(target))}"
+    return f"{line} --tls-fingerprint {fingerprint}" if fingerprint and endpoint.scheme == "tls" else line
 
 
 def _is_wildcard(endpoint: Endpoint) -> bool:

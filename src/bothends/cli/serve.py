@@ -12,6 +12,7 @@ from bothends.endpoints import Endpoint, from_words
 from bothends.engines.base import Engine, Limits
 from bothends.errors import CallerError
 from bothends.events import Observer
+from bothends.layers import TlsSettings
 from bothends.log import TextLog
 from bothends.server import Server
 from bothends.services import registry as services
@@ -46,6 +47,29 @@ _SECONDS = click.FloatRange(min=0)
     help="On SIGTERM or ^C: how long conversations may take to end.",
 )
 @click.option(
+    "--tls-cert",
+    metavar="FILE",
+    type=click.Path(),
+    help="For tls://: our certificate in PEM, and its chain after it.",
+)
+@click.option(
+    "--tls-key", metavar="FILE", type=click.Path(), help="Its key in PEM. Default: in the certificate's file."
+)
+@click.option(
+    "--tls-self-signed",
+    is_flag=True,
+    help="Make a certificate for this run; clients accept it by its fingerprint.",
+)
+@click.option(
+    "--tls-client-ca",
+    metavar="FILE",
+    type=click.Path(),
+    help="Ask clients for a certificate that one of these issued.",
+)
+@click.option(
+    "--alpn", metavar="NAME", multiple=True, help="With TLS: a protocol to offer; the preferred one first."
+)
+@click.option(
     "-q", "--quiet", is_flag=True, help="Show no messages and no comings and goings, only troubles."
 )
 def serve(
@@ -57,6 +81,11 @@ def serve(
     when_full: Any,
     idle: float | None,
     drain: float,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_self_signed: bool,
+    tls_client_ca: str | None,
+    alpn: tuple[str, ...],
     quiet: bool,
 ) -> None:
     """Serve SERVICE on every ENDPOINT, until ^C.
@@ -69,9 +98,11 @@ def serve(
       bothends serve upper tcp://:12000 udp://:12000
       bothends serve shout.py:shout unix:///tmp/shout.sock --engine threads
       bothends serve --exec "sort -u" tcp://127.0.0.1:0
+      bothends serve upper tls://:12000 --tls-self-signed
     """
     limits = Limits(connections=max_connections, when_full=when_full, idle=idle or None, drain=drain)
     service, chosen, options, places = _what_and_where(words, command, engine)
+    tls = TlsSettings(tls_cert, tls_key, tls_client_ca, alpn, tls_self_signed)
     server = Server(
         service,
         places,
@@ -79,6 +110,7 @@ def serve(
         workers=workers,
         limits=limits,
         observe=log(service, quiet=quiet),
+        tls=None if tls == TlsSettings() else tls,
         options=options,
     )
     banner.show(server, what=command)

@@ -9,6 +9,7 @@ to send and tells it what happened.
 from __future__ import annotations
 
 from bothends.engines.base import Job
+from bothends.errors import HandshakeFailed, StreamBroken
 from bothends.events import Cause, Closed, Ended, Established, Event, Failed, Opened, Received, Sent
 from bothends.services.base import Conversation, Peer, Post, nowhere
 from bothends.sockets import Listener
@@ -141,7 +142,7 @@ class Exchange:
     def fail(self, error: BaseException) -> bytes:
         """The service, or what it wanted sent, broke a rule: this conversation is over. Returns b""."""
         self.over = True
-        self.cause = Cause.FAILED
+        self.cause = Cause.BROKEN if isinstance(error, HandshakeFailed | StreamBroken) else Cause.FAILED
         if self._observe is not None:
             self._observe(Failed(self.peer.connection, self.peer.address, error))
         return b""

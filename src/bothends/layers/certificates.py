@@ -85,7 +85,7 @@ def server_context(
             "KEY_VALUES_MISMATCH": f"the key in {files[1]} does not belong to the certificate",
             "NO_START_LINE": "a certificate or a key in PEM is missing",
             "PEM_LIB": f"{files[0]} or {files[1]} is not what it should be, in PEM",
-        }.get(error.reason or "", (error.reason or str(error)).replace("_", " ").lower())
+        }.get(error.reason or "PEM_LIB", (error.reason or "").replace("_", " ").lower())
         raise CallerError(f"TLS certificate {certificate}: {reason}") from error
     _ask_of_clients(context, client_ca, alpn)
     return context
