@@ -18,7 +18,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -75,6 +75,7 @@ class Server:
 
     `options` are keyword arguments for the engine's constructor. `takeover` is the path of a UNIX socket:
     the listeners of a server that offers them there are taken over, and then offered there to the next.
+    `origin` is the name under which `service` was loaded, to load it again from.
     """
 
     def __init__(
@@ -89,8 +90,9 @@ class Server:
         options: Mapping[str, Any] | None = None,
         takeover: str | None = None,
         tls: TlsSettings | None = None,
+        origin: str | None = None,
     ) -> None:
-        self._spec = service if isinstance(service, str) else None
+        self._origin = service if isinstance(service, str) else origin
         self.service = services.load(service) if isinstance(service, str) else service
         self.limits = limits or Limits()
         self.workers = workers
@@ -127,11 +129,12 @@ class Server:
         for endpoint in self.endpoints:
             self._tell(Listening(endpoint))
 
-    def run(self) -> None:
+    def run(self, ready: Callable[[], object] | None = None) -> None:
         """Serve until told to stop. In the main thread, SIGINT and SIGTERM tell it: the first to
         drain, the second to stop at once; and SIGHUP to reload the service.
 
-        A service manager that wants to know is told (sd_notify(3)).
+        `ready` is called when signals are minded and connections about to be served. A service manager
+        that wants to know it is told too (sd_notify(3)).
         """
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
@@ -142,6 +145,8 @@ class Server:
                     self._inheritance.confirm()
             if self._takeover is not None:
                 stack.enter_context(offering(self._takeover, self._listeners, self.drain))
+            if ready is not None:
+                ready()
             notify("READY=1", f"MAINPID={os.getpid()}")
             stack.callback(notify, "STOPPING=1")
             if self.workers > 1:
@@ -156,9 +161,9 @@ class Server:
         A service that can't be loaded, or not be carried, leaves the old one, and an event says why.
         """
         reason = "it was given as an object, not as a name"
-        if self._spec is not None:
+        if self._origin is not None:
             try:
-                fresh = services.load(self._spec)
+                fresh = services.load(self._origin)
                 refusal = _refusal(self.engine, fresh, self.endpoints, self.limits, self.workers)
                 reason = "" if refusal is None else str(refusal)
             except BothendsError as error:

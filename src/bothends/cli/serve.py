@@ -47,6 +47,11 @@ _SECONDS = click.FloatRange(min=0)
     help="On SIGTERM or ^C: how long conversations may take to end.",
 )
 @click.option(
+    "--takeover",
+    metavar="PATH",
+    help="A UNIX socket: take over the listeners of the server there, and offer ours to the next.",
+)
+@click.option(
     "--tls-cert",
     metavar="FILE",
     type=click.Path(),
@@ -81,6 +86,7 @@ def serve(
     when_full: Any,
     idle: float | None,
     drain: float,
+    takeover: str | None,
     tls_cert: str | None,
     tls_key: str | None,
     tls_self_signed: bool,
@@ -101,7 +107,7 @@ def serve(
       bothends serve upper tls://:12000 --tls-self-signed
     """
     limits = Limits(connections=max_connections, when_full=when_full, idle=idle or None, drain=drain)
-    service, chosen, options, places = _what_and_where(words, command, engine)
+    service, chosen, places = _what_and_where(words, command, engine)
     tls = TlsSettings(tls_cert, tls_key, tls_client_ca, alpn, tls_self_signed)
     server = Server(
         service,
@@ -111,15 +117,15 @@ def serve(
         limits=limits,
         observe=log(service, quiet=quiet),
         tls=None if tls == TlsSettings() else tls,
-        options=options,
+        takeover=takeover,
+        origin=None if command else words[0],
     )
-    banner.show(server, what=command)
-    server.run()
+    server.run(ready=lambda: banner.show(server, what=command))
 
 
 def _what_and_where(
     words: tuple[str, ...], command: str | None, engine: str | None
-) -> tuple[Service, str | type[Engine] | None, dict[str, Any], list[Endpoint]]:
+) -> tuple[Service, str | type[Engine] | None, list[Endpoint]]:
     if command is None:
         if not words:
             raise CallerError(
@@ -128,14 +134,14 @@ def _what_and_where(
         if len(words) == 1:
             services.load(words[0])  # the likelier mistake first
             raise CallerError(f"serve {words[0]} where? For example: bothends serve {words[0]} tcp://:12000")
-        return services.load(words[0]), engine, {}, from_words(words[1:])
+        return services.load(words[0]), engine, from_words(words[1:])
     if engine is not None:
         raise CallerError("--exec runs a process for each connection: there is no engine to choose")
     if not words:
         raise CallerError('serve it where? For example: bothends serve --exec "sort -u" tcp://:12000')
     from bothends.engines.command import Command, CommandEngine
 
-    return Command(command), CommandEngine, {}, from_words(words)
+    return Command(command), CommandEngine, from_words(words)
 
 
 def log(service: Service, *, quiet: bool) -> Observer:

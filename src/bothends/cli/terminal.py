@@ -37,14 +37,21 @@ def styled(text: str, style: str, stream: TextIO | None) -> str:
 def note(text: str, style: str = "quiet") -> None:
     """One line for whoever watches: stderr, so that no result is mixed with it."""
     if sys.stderr is not None:
-        print(styled(text, style, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
+        _write_line(styled(text, style, sys.stderr))
 
 
 def error(text: str) -> None:
     """What went wrong, in one line that says who speaks."""
     if sys.stderr is not None:
         line = " ".join(text.split("\n"))
-        print(f"{styled('bothends:', 'error', sys.stderr)} {line}", file=sys.stderr, flush=True)  # noqa: T201
+        _write_line(f"{styled('bothends:', 'error', sys.stderr)} {line}")
+
+
+def _write_line(line: str) -> None:
+    # In one piece: print() writes the line's end apart, and a log line of another thread, or of a signal
+    # handler, would come in between.
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 def prepare_streams() -> None:

@@ -184,7 +184,7 @@ class Children:
 
     def signal(self, number: int, *, groups: bool = False) -> None:
         """Send a signal to all of them, or to the process groups that they lead."""
-        for child, _ in self._all.values():
+        for child, _ in list(self._all.values()):
             child.signal(number, group=groups)
 
     def wait(self, seconds: float | None) -> None:
@@ -195,7 +195,7 @@ class Children:
 
     def forget(self) -> None:
         """In a child after fork: the others are the parent's. Give their descriptors back."""
-        for child, _ in self._all.values():
+        for child, _ in list(self._all.values()):
             child.close()
         self._all.clear()
 

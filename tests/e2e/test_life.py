@@ -1,0 +1,233 @@
+"""A server's life under load: reloaded, replaced, stopped; nobody is refused, lost or wrongly answered."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bothends.client.blocking import Connection, connect
+from bothends.engines import registry
+from bothends.errors import ConnectionLost
+from tests.interop.ours import BOTHENDS
+from tests.interop.running import Running
+
+EVENT_LOOPS = ["select", "poll", "epoll", "asyncio", "uvloop"]
+TIMES = 20
+CALLERS = 4
+
+SERVICE = """from bothends import message
+
+@message
+def count(text: bytes) -> bytes:
+    return text + b" " + b"%d"
+"""
+
+
+WHO = """import os
+from bothends import message
+
+@message
+def who(text: bytes) -> bytes:
+    return b"%d" % os.getpid()
+"""
+
+
+class Load:
+    """Callers that connect, ask a few times and leave, over and over, until told to stop."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._over = threading.Event()
+        self.faults: list[str] = []
+        self.answers: set[bytes] = set()
+        self.count = 0
+        self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(CALLERS)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self, number: int) -> None:
+        asked = 0
+        try:
+            while not self._over.is_set():
+                with socket.create_connection(("127.0.0.1", self._port), timeout=20) as sock:
+                    lines = sock.makefile("rwb", buffering=0)
+                    for _ in range(5):
+                        asked += 1
+                        question = b"%d-%d" % (number, asked)
+                        lines.write(question + b"\n")
+                        answer = lines.readline()
+                        assert answer.startswith(question + b" "), f"{question!r} got {answer!r}"
+                        self.answers.add(answer.split()[1])
+                        self.count += 1
+        except (OSError, AssertionError) as error:
+            self.faults.append(f"caller {number}, question {asked}: {error!r}")
+            self._over.set()
+
+
+@contextlib.contextmanager
+def serving(*arguments: str) -> Iterator[tuple[Running, int]]:
+    """`bothends serve`, and its port."""
+    with Running([*BOTHENDS, "serve", "--quiet", *arguments]) as server:
+        yield server, int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
+
+
+def write(path: Path, version: int) -> None:
+    """Put a version of the service in place at once: a reader sees the old file or the new one."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(SERVICE % version)
+    fresh.replace(path)
+
+
+def answer_of(port: int) -> bytes:
+    with connect(f"tcp://127.0.0.1:{port}") as connection:
+        return connection.request(b"version?").split()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", EVENT_LOOPS)
+def test_reloaded_twenty_times_under_load(engine: str, tmp_path: Path) -> None:
+    if reason := registry.load(engine).missing():
+        pytest.skip(reason)
+    path = tmp_path / "count.py"
+    write(path, 0)
+    with serving(f"{path}:count", "tcp://127.0.0.1:0", "--engine", engine) as (server, port):
+        with Load(port) as load:
+            for version in range(1, TIMES + 1):
+                write(path, version)
+                server.process.send_signal(signal.SIGHUP)
+                server.nth_error_line(rb"reloaded count: .*", version)
+        assert not load.faults
+        assert load.count > TIMES
+        assert answer_of(port) == b"%d" % TIMES
+        assert server.stop() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", EVENT_LOOPS)
+def test_taken_over_twenty_times_under_load(engine: str, tmp_path: Path) -> None:
+    if reason := registry.load(engine).missing():
+        pytest.skip(reason)
+    path, desk = tmp_path / "count.py", tmp_path / "takeover"
+    with contextlib.ExitStack() as stack:
+        write(path, 0)
+        common = [f"{path}:count", "--engine", engine, "--takeover", str(desk)]
+        server, port = stack.enter_context(serving(*common, "tcp://127.0.0.1:0"))
+        with Load(port) as load:
+            for version in range(1, TIMES + 1):
+                write(path, version)
+                old = server
+                server, same = stack.enter_context(serving(*common, "tcp://127.0.0.1:0"))
+                assert same == port
+                assert old.end() == 0, old.complained
+        assert not load.faults
+        assert load.count > TIMES
+        assert answer_of(port) == b"%d" % TIMES
+        assert server.stop() == 0
+    assert not desk.exists()
+
+
+@pytest.mark.parametrize("engine", ["epoll", "uvloop", "threads", "prefork", "fork", "iterative"])
+def test_a_new_version_serves_and_a_bad_one_does_not(engine: str, tmp_path: Path) -> None:
+    path = tmp_path / "count.py"
+    write(path, 1)
+    with serving(f"{path}:count", "tcp://127.0.0.1:0", "--engine", engine) as (server, port):
+        assert answer_of(port) == b"1"
+        path.write_text("this is no Python")
+        server.process.send_signal(signal.SIGHUP)
+        server.nth_error_line(rb"not reloaded, the old one serves on: .*count\.py:1: SyntaxError.*", 1)
+        assert answer_of(port) == b"1"
+        write(path, 2)
+        server.process.send_signal(signal.SIGHUP)
+        server.nth_error_line(rb"reloaded count: .*", 5 if engine == "prefork" else 1)
+        assert answer_of(port) == b"2"
+        assert server.stop() == 0
+
+
+def test_every_worker_reloads(tmp_path: Path) -> None:
+    path = tmp_path / "count.py"
+    write(path, 1)
+    with serving(f"{path}:count", "tcp://127.0.0.1:0", "--workers", "3") as (server, port):
+        assert answer_of(port) == b"1"
+        write(path, 2)
+        server.process.send_signal(signal.SIGHUP)
+        server.nth_error_line(rb"reloaded count: .*", 4)  # three workers, and who starts their successors
+        assert {answer_of(port) for _ in range(12)} == {b"2"}
+        assert server.stop() == 0
+
+
+def test_a_unix_socket_is_taken_over_with_its_file(tmp_path: Path) -> None:
+    path, desk = tmp_path / "a.sock", tmp_path / "takeover"
+    arguments = ["upper", f"unix://{path}", "tcp://127.0.0.1:0", "--takeover", str(desk)]
+    with serving(*arguments) as (old, _), connect(f"unix://{path}") as before:
+        assert before.request(b"a") == b"A"
+        with serving(*arguments) as (new, _):
+            assert before.receive() == b""  # drained
+            before.close()
+            assert old.end() == 0, old.complained
+            with connect(f"unix://{path}") as after:
+                assert after.request(b"b") == b"B"
+            assert new.stop() == 0
+    assert not path.exists()
+
+
+def test_an_heir_that_dies_changes_nothing(tmp_path: Path) -> None:
+    desk = tmp_path / "takeover"
+    with serving("upper", "tcp://127.0.0.1:0", "--takeover", str(desk)) as (server, port):
+        with connect(f"unix+seqpacket://{desk}") as heir:
+            assert heir.receive().startswith(b"[[")
+        with connect(f"tcp://127.0.0.1:{port}") as connection:
+            assert connection.request(b"still here") == b"STILL HERE"
+        assert server.stop() == 0
+
+
+def test_two_hundred_requests_in_flight_survive_sigterm() -> None:
+    with contextlib.ExitStack() as stack:
+        server, port = stack.enter_context(serving("upper", "tcp://127.0.0.1:0"))
+        callers = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(200)]
+        for number, caller in enumerate(callers):
+            caller.sendall(b"request %d" % number)
+        server.process.terminate()
+        for number, caller in enumerate(callers):
+            assert caller.recv(1024) == b"REQUEST %d" % number
+            assert caller.recv(1024) == b""
+            caller.close()
+        assert server.end() == 0
+
+
+def test_a_killed_worker_loses_only_its_own_connections(tmp_path: Path) -> None:
+    path = tmp_path / "who.py"
+    path.write_text(WHO)
+    with contextlib.ExitStack() as stack:
+        server, port = stack.enter_context(serving(f"{path}:who", "tcp://127.0.0.1:0", "--workers", "4"))
+        workers: dict[bytes, Connection] = {}
+        for _ in range(3):  # stopped, a worker takes nobody: the next caller gets another
+            caller = stack.enter_context(connect(f"tcp://127.0.0.1:{port}"))
+            pid = caller.request(b"who?")
+            workers[pid] = caller
+            os.kill(int(pid), signal.SIGSTOP)
+        assert len(workers) == 3
+        for pid in workers:
+            os.kill(int(pid), signal.SIGCONT)
+        victim, *others = workers
+        os.kill(int(victim), signal.SIGKILL)
+        server.nth_error_line(rb"worker %s ended with signal 9" % victim, 1)
+        with pytest.raises(ConnectionLost):
+            workers[victim].request(b"who?")
+        for pid in others:
+            assert workers[pid].request(b"who?") == pid
+        assert server.stop() == 0
