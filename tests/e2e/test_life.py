@@ -98,6 +98,19 @@ def answer_of(port: int) -> bytes:
         return connection.request(b"version?").split()[1]
 
 
+def expect_from_all(port: int, answer: bytes) -> None:
+    """Ask until so many in a row say it that no process can be left that says another.
+
+    Each process reloads for itself, and nobody tells when the last one has.
+    """
+    in_a_row = 0
+    for _ in range(2000):
+        in_a_row = in_a_row + 1 if answer_of(port) == answer else 0
+        if in_a_row == 25:
+            return
+    pytest.fail(f"not all of them say {answer!r}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", EVENT_LOOPS)
 def test_reloaded_twenty_times_under_load(engine: str, tmp_path: Path) -> None:
@@ -153,8 +166,8 @@ def test_a_new_version_serves_and_a_bad_one_does_not(engine: str, tmp_path: Path
         assert answer_of(port) == b"1"
         write(path, 2)
         server.process.send_signal(signal.SIGHUP)
-        server.nth_error_line(rb"reloaded count: .*", 5 if engine == "prefork" else 1)
-        assert answer_of(port) == b"2"
+        server.nth_error_line(rb"reloaded count: .*", 1)
+        expect_from_all(port, b"2")
         assert server.stop() == 0
 
 
@@ -165,8 +178,8 @@ def test_every_worker_reloads(tmp_path: Path) -> None:
         assert answer_of(port) == b"1"
         write(path, 2)
         server.process.send_signal(signal.SIGHUP)
-        server.nth_error_line(rb"reloaded count: .*", 4)  # three workers, and who starts their successors
-        assert {answer_of(port) for _ in range(12)} == {b"2"}
+        server.nth_error_line(rb"reloaded count: .*", 1)
+        expect_from_all(port, b"2")
         assert server.stop() == 0
 
 
