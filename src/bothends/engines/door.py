@@ -25,13 +25,16 @@ from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Final, NamedTuple
 
-from bothends.engines.base import Job
+from bothends.engines.base import DRAIN_QUIET, Job
 from bothends.engines.datagrams import BATCH, DatagramDesk
 from bothends.engines.reception import Reception
 from bothends.engines.stop import Stop
 from bothends.events import Draining
 from bothends.services.base import Peer
 from bothends.sockets import Listener
+
+# What a queue can hold (net.core.somaxconn).
+_LONGEST_QUEUE: Final = 4096
 
 # How often to look at what cannot be waited for.
 _LOOK_AGAIN: Final = 0.1
@@ -178,10 +181,7 @@ class Door:
             return False
         try:
             self._tell_draining()
-            for listener in self._listeners:
-                while taken := list(self._reception.accept(listener, limited=False)):
-                    self._taken += [Newcomer(connection, peer, listener) for connection, peer in taken]
-            self._close_listeners()
+            self._take_all()
         finally:
             self._lock.release()
         return True
@@ -227,10 +227,13 @@ class Door:
 
     def _last_ones(self) -> Iterator[Newcomer]:
         self._tell_draining()
-        for listener in self._listeners:
-            while (yield from self._accept(listener, self._batch)) and not self._is_late():
-                pass
-        self._close_listeners()
+        if self._batch is not None:
+            # Other processes may be free to serve some of those who wait: leave them a chance.
+            until = (self.watch.draining or 0.0) + DRAIN_QUIET
+            for listener in self._listeners:
+                while time.monotonic() < until and (yield from self._accept(listener, self._batch)):
+                    pass
+        self._take_all()
         while self._taken:
             yield self._taken.popleft()
         while self._lent and not self._is_late():
@@ -268,6 +271,19 @@ class Door:
             count += 1
             yield Newcomer(connection, peer, listener)
         return count
+
+    def _take_all(self) -> None:
+        """Take in whoever is in the queues, then close the listeners; serving comes later, or newcomers
+        would come as fast as they are served, and there would be no end."""
+        # Who can serve only one at a time has no limit to keep: it takes them in to let them wait here.
+        limited = self._batch is None
+        for listener in self._listeners:
+            for _ in range(_LONGEST_QUEUE // BATCH):
+                taken = list(self._reception.accept(listener, limited=limited))
+                self._taken += [Newcomer(connection, peer, listener) for connection, peer in taken]
+                if not taken:
+                    break
+        self._close_listeners()
 
     def _close_listeners(self) -> None:
         self._wait_at_listeners(False)
