@@ -190,4 +190,5 @@ def test_colour_is_for_terminals_that_want_it(
         monkeypatch.setenv(name, value)
     stream = Terminal()
     assert (terminal.styled("x", "error", stream) != "x") == coloured  # type: ignore[arg-type]
+    assert terminal.styled("x", "", stream) == "x"  # type: ignore[arg-type]
     assert terminal.styled("x", "error", None) == "x"

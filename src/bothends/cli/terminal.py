@@ -30,8 +30,10 @@ def has_colour(stream: TextIO | None) -> bool:
 
 
 def styled(text: str, style: str, stream: TextIO | None) -> str:
-    """The text in a style ("error", "quiet", "strong", "good", "warning"), if the stream has colour."""
-    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if has_colour(stream) else text
+    """The text in a style ("error", "quiet", "strong", "good", "warning", or "" for none), if the stream has
+    colour.
+    """
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if style and has_colour(stream) else text
 
 
 def note(text: str, style: str = "quiet") -> None:
