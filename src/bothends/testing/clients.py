@@ -121,15 +121,17 @@ class Client:
             line += data
         return bytes(line)
 
-    def hear_all(self) -> bytes:
+    def hear_all(self, most: int = 64_000_000) -> bytes:
         """Everything until the other end closes.
 
         Raises:
             ConnectionResetError: it was reset instead.
+            AssertionError: it hasn't closed after `most` bytes.
         """
         heard = bytearray()
         while data := self.socket.recv(65536):
             heard += data
+            assert len(heard) <= most, f"it goes on after {most} bytes"
         return bytes(heard)
 
     def hear_message(self) -> bytes:

@@ -30,6 +30,7 @@ from typing import Any, Final, TypeVar
 
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
+from bothends.errors import CannotCarry
 from bothends.events import Event
 from bothends.testing import processes, reports
 from bothends.testing.host import ABORT, DRAIN
@@ -83,8 +84,11 @@ class Harness:
         endpoints: URLs. "{tmp}" in them becomes a directory that is removed at the end.
         limits: as for a server.
         observe: False runs the engine with no observer; then there are no events.
+        held: stop between binding and running, until `go` is called: a server's sockets are there, and
+            so are its clients, before the engine looks at them.
 
     Raises:
+        CannotCarry: the engine refused something of it when it was made.
         AssertionError: it can't be started. The text says why, in the engine's own words.
     """
 
@@ -96,6 +100,7 @@ class Harness:
         limits: Limits | None = None,
         *,
         observe: bool = True,
+        held: bool = False,
     ) -> None:
         self._cleanup = contextlib.ExitStack()
         self.events: list[Event] = []
@@ -105,6 +110,7 @@ class Harness:
         self.pid = 0
         """The engine's process; its process group has the same number."""
         self._crash: str | None = None
+        self._refusal: CannotCarry | None = None
         self._left: Left | None = None
         self._ready = False
         self._over = False
@@ -120,6 +126,7 @@ class Harness:
                 [text.replace("{tmp}", tmp) for text in endpoints],
                 limits or Limits(),
                 observe,
+                held,
             )
             self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(self._line.close)
@@ -128,7 +135,9 @@ class Harness:
             undo.callback(self._end)
             self._reader = threading.Thread(target=self._read, name="bothends-harness", daemon=True)
             self._reader.start()
-            self._wait_until(lambda: self._ready or None, DEADLINE, "ready")
+            self._wait_until(lambda: self._ready or self._refusal or None, DEADLINE, "ready")
+            if self._refusal is not None:
+                raise self._refusal
             self._cleanup = undo.pop_all()
 
     def __enter__(self) -> Harness:
@@ -176,6 +185,11 @@ class Harness:
             return [event for event in self.events if isinstance(event, kind) and predicate(event)]
 
     # What to do ----------------------------------------------------------------------------------
+
+    def go(self) -> None:
+        """Let an engine run that was made with `held`."""
+        self.wait_for(lambda: all(each.state == "T" for each in self.processes()))
+        os.kill(self.pid, signal.SIGCONT)
 
     def drain(self) -> None:
         """Tell the engine to let conversations end. Returns at once."""
@@ -275,6 +289,15 @@ class Harness:
         size = self._errors.seek(0, os.SEEK_END)
         return os.pread(self._errors.fileno(), size, 0).decode(errors="replace")
 
+    def settle(self) -> None:
+        """Wait until no more processes are being started: those that it keeps are all there, and those of
+        connections that are over are gone."""
+        before: list[int] | None = None
+        while before != (now := [each.pid for each in self.children()]):
+            before = now
+            if now:
+                self._pause(10 * _GLANCE)
+
     def wait_for(self, condition: Callable[[], Any], deadline: float = DEADLINE) -> None:
         """Wait until `condition()` is true: for what no event tells.
 
@@ -304,7 +327,7 @@ class Harness:
                 elif isinstance(report, Left):
                     self._left = report
                 elif isinstance(report, Crashed):
-                    self._crash = report.traceback
+                    self._crash, self._refusal = report.traceback, report.refusal
                 else:
                     self.events.append(report)
                 self._news.notify_all()
@@ -336,7 +359,7 @@ class Harness:
             lines.append(f"it raised:\n{self._crash}")
         if printed := self.printed():
             lines.append(f"it printed:\n{printed}")
-        lines += [f"event: {event}" for event in self.events[-12:]]
+        lines += [f"event: {event!s:.300}" for event in self.events[-12:]]
         return "\n".join(lines)
 
     def _end(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from bothends.endpoints import Endpoint
 from bothends.engines import registry
 from bothends.engines.base import Engine, Job
 from bothends.engines.stop import Stop
+from bothends.errors import CannotCarry
 from bothends.sockets import open_listeners
 from bothends.testing import processes, reports
 from bothends.testing.reports import Crashed, Left, Order, Ready
@@ -31,6 +33,9 @@ def run(order: Order, line: socket.socket) -> int:
     """Serve until told to stop by a signal; the status to exit with."""
     try:
         reports.send(line, _serve(order, line))
+    except CannotCarry as error:
+        reports.send(line, Crashed(traceback.format_exc(), error))
+        return error.exit_status
     except BaseException:
         reports.send(line, Crashed(traceback.format_exc()))
         return 1
@@ -51,14 +56,18 @@ def _serve(order: Order, line: socket.socket) -> Left:
     signal.signal(DRAIN, drain)
     signal.signal(ABORT, abort)
     service = order.service()
-    listeners = [listener for text in order.endpoints for listener in open_listeners(Endpoint.parse(text))]
     observe = reports.observer(line) if order.observe else None
-    job = Job(service, listeners, stop, order.limits, observe)
-    engine = load_engine(order.engine)(job)
-    reports.send(line, Ready([listener.endpoint for listener in listeners]))
-    engine.run()
-    for listener in listeners:
-        listener.close()
+    with contextlib.ExitStack() as opened:
+        listeners = [
+            opened.enter_context(listener)
+            for text in order.endpoints
+            for listener in open_listeners(Endpoint.parse(text))
+        ]
+        engine = load_engine(order.engine)(Job(service, listeners, stop, order.limits, observe))
+        reports.send(line, Ready([listener.endpoint for listener in listeners]))
+        if order.held:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        engine.run()
     stop.close()
     return _look_around(before)
 

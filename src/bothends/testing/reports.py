@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
+from bothends.errors import CannotCarry
 from bothends.events import Event, Failed, Received, Sent
 from bothends.services.base import Service
 
@@ -40,6 +41,7 @@ class Order:
     endpoints: Sequence[str]
     limits: Limits
     observe: bool = True
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,10 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """`run()`, or what comes before it, raised."""
+    """`run()`, or what comes before it, raised. `refusal` where the engine said that it can't carry it."""
 
     traceback: str
+    refusal: CannotCarry | None = None
 
 
 Report: TypeAlias = Event | Ready | Left | Crashed

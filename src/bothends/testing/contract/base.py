@@ -34,6 +34,9 @@ SMALL: Final = 8 * 1024
 # where being wrong makes the test weaker and never makes it fail.
 QUIET: Final = 0.3
 
+# How long an engine may take to be gone when it is told to cut everything off.
+_PROMPTLY: Final = 5.0
+
 
 class ContractBase:
     """How a part of the suite starts its engine. Private to the suite; authors use EngineContract."""
@@ -61,7 +64,7 @@ class ContractBase:
             for running in self._started:
                 if running.is_alive():
                     running.abort()
-                    self.check_end(running.wait_exit())
+                    self.check_end(running.wait_exit(_PROMPTLY))
 
     def serve(
         self,
@@ -70,13 +73,14 @@ class ContractBase:
         options: str = "",
         limits: Limits | None = None,
         observe: bool = True,
+        held: bool = False,
     ) -> Harness:
         """Start the engine on each of these transports (or endpoints); it is ended with the test.
 
         `options` is the query that each endpoint gets.
         """
         endpoints = [ALL.get(each, each) + options for each in transports]
-        running = Harness(self.engine, service, endpoints, limits, observe=observe)
+        running = Harness(self.engine, service, endpoints, limits, observe=observe, held=held)
         self._stack.callback(running.close)
         self._started.append(running)
         return running

@@ -75,7 +75,7 @@ class LeavingContract(ContractBase):
         client.say(b"slow")
         running.wait_event(Received, of(client))
         running.drain()
-        word = b"ly but surely\n"
+        word = b"ly it goes\n"
         try:
             client.drip(word, every=DRAIN_QUIET / 5)
             answer = client.hear_all()
@@ -84,9 +84,9 @@ class LeavingContract(ContractBase):
         running.wait_exit(_LONG)
         times = [each.at for each in running.seen(Received, of(client))]
         gaps = [(late - early) / 1e9 for early, late in itertools.pairwise(times)]
-        if answer != b"SLOWLY BUT SURELY\n" and (len(times) < 2 or max(gaps) > DRAIN_QUIET / 2):
+        if answer != b"SLOWLY IT GOES\n" and (len(times) < 2 or max(gaps) > DRAIN_QUIET / 2):
             return False
-        assert answer == b"SLOWLY BUT SURELY\n"
+        assert answer == b"SLOWLY IT GOES\n"
         check_cause(running, client, Cause.DRAINED)
         return True
 
@@ -104,7 +104,7 @@ class LeavingContract(ContractBase):
         client.say(b"go")
         heard = client.hear(10_000)
         running.drain()
-        until = time.monotonic() + 3 * DRAIN_QUIET
+        until = time.monotonic() + 2 * DRAIN_QUIET
         while time.monotonic() < until:
             heard += client.hear(4000)
             client.is_lost(DRAIN_QUIET / 20)

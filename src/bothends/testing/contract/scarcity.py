@@ -10,6 +10,7 @@ import time
 import pytest
 
 from bothends.engines.base import Limits
+from bothends.errors import CannotCarry
 from bothends.events import Cause, Closed, Opened, Refused, Relieved, Strained
 from bothends.testing.clients import Client
 from bothends.testing.contract.base import SMALL, ContractBase, check_cause, closed, of
@@ -90,7 +91,10 @@ class ScarcityContract(ContractBase):
         """At the limit newcomers are told so, by a close, at once. Mistake: they wait after all."""
         self.needs("tcp")
         self.needs_concurrency()
-        running = self.serve(Echo, "tcp", limits=Limits(connections=1, when_full="refuse"))
+        try:
+            running = self.serve(Echo, "tcp", limits=Limits(connections=1, when_full="refuse"))
+        except CannotCarry as refusal:
+            pytest.skip(str(refusal))
         inside = self._fill(running)
         outside = self.dial(running)
         assert outside.hear_end() == b""
@@ -120,14 +124,14 @@ class ScarcityContract(ContractBase):
 
     # The idle limit ------------------------------------------------------------------------------
 
-    def test_idle_connection_is_closed(self, connection_over: str) -> None:
+    def test_idle_connection_is_closed(self, bytes_over: str) -> None:
         """Where nothing moves for too long, it ends: by EOF, not by RST. Mistake: it stays for ever."""
-        running = self.serve(Echo, connection_over, limits=Limits(idle=_IDLE, linger=0.2))
+        running = self.serve(Echo, bytes_over, limits=Limits(idle=_IDLE / 2, linger=0.2))
         client = self.dial(running)
         assert client.ask(b"hello") == b"hello"
         started = time.monotonic()
         assert client.hear_all() == b""
-        assert time.monotonic() - started >= _IDLE / 2
+        assert time.monotonic() - started >= _IDLE / 4
         check_cause(running, client, Cause.IDLE)
 
     def test_active_connection_is_not_idle(self) -> None:
@@ -180,12 +184,13 @@ class ScarcityContract(ContractBase):
         with Client(running.endpoints[0]) as client:
             assert client.ask(b"first") == b"first"
         closed(running, client)
-        running.wait_for(lambda: not running.zombies())
+        running.settle()
 
     def _fill(self, running: Harness) -> list[Client]:
         """Connections up to the limit of 1, which counts in each process that accepts."""
         running.wait_for(lambda: self._is_served(running))
-        workers = max(1, len([each for each in running.children() if not each.is_zombie]))
+        running.settle()
+        workers = max(1, len(running.children()))
         inside: list[Client] = []
 
         def one_more() -> bool:

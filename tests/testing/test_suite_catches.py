@@ -1,0 +1,49 @@
+"""The contract suite fails for engines with a mistake, and passes for the same engine without."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from tests.testing.bent_contracts import CAUGHT
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FILE = "tests/testing/bent_contracts.py"
+
+
+def run(tests: list[str], tmp_path: Path) -> dict[tuple[str, str], str]:
+    """Run these tests in a pytest of their own; class and test -> what went wrong, or ""."""
+    report = tmp_path / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "4", "-p", "no:cacheprovider", "-o", "addopts="]
+    command += ["--import-mode=importlib", f"--junitxml={report}", *(f"{FILE}::{test}" for test in tests)]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=clean, check=False)
+    assert report.exists(), done.stdout + done.stderr
+    outcomes = {}
+    for case in ET.parse(report).getroot().iter("testcase"):
+        wrong = [each.get("message", "") for each in case if each.tag in ("failure", "error", "skipped")]
+        outcomes[case.get("classname", "").rpartition(".")[2], case.get("name", "")] = "\n".join(wrong)
+    return outcomes
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_every_mistake_is_caught(tmp_path: Path) -> None:
+    outcomes = run([f"Test{mistake}::{test}" for mistake, test in CAUGHT.items()], tmp_path)
+    missed = [
+        f"{mistake} passes {test}" for mistake, test in CAUGHT.items() if not outcomes[f"Test{mistake}", test]
+    ]
+    assert not missed, "\n".join(missed)
+
+
+def test_without_a_mistake_they_pass(tmp_path: Path) -> None:
+    tests = sorted(set(CAUGHT.values()) - {"test_who_never_reads_is_idle"})
+    outcomes = run([f"TestBent::{test}" for test in tests], tmp_path)
+    assert {name for _, name in outcomes} == set(tests)
+    wrong = [f"{test}: {what}" for (_, test), what in outcomes.items() if what]
+    assert not wrong, "\n".join(wrong)
