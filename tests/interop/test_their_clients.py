@@ -141,6 +141,35 @@ EXCHANGES = [
         (b"time",),
         is_pattern=True,
     ),
+    Exchange(
+        "hello",
+        "unix_client.c {unix}",
+        b"hello, file\n",
+        b"18 bytes: " + HELLO + b"\n\n",
+        (rb"hello, file\x00",),
+    ),
+    Exchange(
+        "reply",
+        "unix_client.c {unix}",
+        b"to a file\n",
+        b"35 bytes: " + REPLY + b"\n\n",
+        (rb"to a file\x00",),
+    ),
+    Exchange(
+        "reply",
+        "unix_dgram_client.c {unix_dgram} {own}",
+        b"to a file\n",
+        b"From server: " + REPLY + b"\n",
+        (b"to a file",),
+    ),
+    Exchange(
+        "clock",
+        "unix_dgram_client.c {unix_dgram} {own}",
+        b"what time\n",
+        b"From server: " + TIME + b"\n",
+        (b"what time",),
+        is_pattern=True,
+    ),
     # Java
     Exchange(
         "upper",
