@@ -22,6 +22,7 @@ RANKS = {
     "events": 0,
     "framing": 0,
     "text": 0,
+    "hexdump": 0,
     "sockets": 1,
     "layers": 1,
     "services": 1,
