@@ -160,8 +160,9 @@ class SpinsOnEmfile(Bent):
 
 class SpinsWhenIdle(Bent):
     def run(self) -> None:
+        parent = os.getpid()
         if os.fork() == 0:
-            while os.getppid() != 1:
+            while os.getppid() == parent:
                 pass
             os._exit(0)
         super().run()

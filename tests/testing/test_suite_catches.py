@@ -41,6 +41,8 @@ def test_every_mistake_is_caught(tmp_path: Path) -> None:
     assert not missed, "\n".join(missed)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_without_a_mistake_they_pass(tmp_path: Path) -> None:
     tests = sorted(set(CAUGHT.values()) - {"test_who_never_reads_is_idle"})
     outcomes = run([f"TestBent::{test}" for test in tests], tmp_path)

@@ -6,14 +6,17 @@ starting an interpreter takes a fifth of a second. So one is started once, impor
 without threads, and forks: some milliseconds a start. (multiprocessing's forkserver does as much, but
 imports the caller's main module into every child, and a test runner's is large.)
 
-Each child leads a session of its own, and so a process group, which the watcher ends as a whole. When
-the watcher is gone, whatever is left is ended here.
+Each child leads a session of its own, and so a process group, which the watcher ends as a whole. What
+an engine's processes leave as orphans becomes ours (PR_SET_CHILD_SUBREAPER, prctl(2)), so that their
+ends are noticed wherever init is a program that doesn't. When the watcher is gone, whatever is left is
+ended here.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
 import gc
 import os
 import pickle
@@ -29,14 +32,17 @@ from bothends.testing import host
 # More than any request: an order and the module search path.
 LARGEST: Final = 64 * 1024
 
+_PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
+
 
 def main(line: socket.socket) -> None:
     """Take requests until the watcher is gone; then end every child that is left.
 
     ("fork", path, order) with the descriptors of a report line and an error file -> a pid, or text that
-    says why not; ("reap", pid) -> the exit status (negative: the signal), waiting for it.
+    says why not; ("reap", pid) -> the exit status (negative: the signal), waiting for it and for its group.
     """
     children: set[int] = set()
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     gc.freeze()  # what is imported is shared with the children, and stays so
     while True:
         data, ancillary, _, _ = line.recvmsg(LARGEST, socket.CMSG_SPACE(2 * 4))
@@ -50,9 +56,8 @@ def main(line: socket.socket) -> None:
             if isinstance(answer, int):
                 children.add(answer)
         else:
-            _, status = os.waitpid(request[1], 0)
+            answer = reap(request[1])
             children.discard(request[1])
-            answer = os.waitstatus_to_exitcode(status)
         line.send(pickle.dumps(answer))
     for pid in children:
         with contextlib.suppress(ProcessLookupError):
@@ -80,6 +85,15 @@ def fork(line: socket.socket, path: list[str], pickled: bytes, descriptors: Sequ
     finally:
         os.close(reports)
         os.close(errors)
+
+
+def reap(pid: int) -> int:
+    """The exit status of a child, and the end of all that has been left to us of its process group."""
+    _, status = os.waitpid(pid, 0)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-pid, 0)
+    return os.waitstatus_to_exitcode(status)
 
 
 def _live(order: Any, reports: int, errors: int) -> NoReturn:
