@@ -184,7 +184,7 @@ def test_a_connection_that_is_cancelled_in_the_making_is_closed(
         goes_on.wait(peers.PATIENCE)
         return ours
 
-    monkeypatch.setattr("bothends.client.asyncio.open_connection", opens)
+    monkeypatch.setattr("bothends.client.asyncio.open_stream", opens)
 
     async def talk() -> None:
         connecting = asyncio.ensure_future(connect("tcp://127.0.0.1:1")._connect())

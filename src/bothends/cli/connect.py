@@ -55,6 +55,31 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     show_default=True,
     help="Datagrams: send again.",
 )
+@click.option(
+    "--insecure", is_flag=True, help="TLS: believe any certificate. Whoever is in between reads it all."
+)
+@click.option(
+    "--tls-fingerprint",
+    metavar="SHA256",
+    default="",
+    help="TLS: accept exactly this certificate, and no other.",
+)
+@click.option(
+    "--tls-ca",
+    metavar="FILE",
+    type=click.Path(),
+    help="TLS: believe these issuers (PEM) instead of the system's.",
+)
+@click.option(
+    "--tls-name", metavar="NAME", default="", help="TLS: ask for this host, and expect its certificate."
+)
+@click.option("--tls-cert", metavar="FILE", type=click.Path(), help="TLS: our certificate (PEM), if asked.")
+@click.option(
+    "--tls-key", metavar="FILE", type=click.Path(), help="Its key. Default: in the certificate's file."
+)
+@click.option(
+    "--alpn", metavar="NAME", multiple=True, help="TLS: a protocol to offer; the preferred one first."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell both addresses, and how much was moved.")
 def connect(
     endpoint: tuple[str, ...],
@@ -67,6 +92,13 @@ def connect(
     within: float | None,
     quit_after: float | None,
     retries: int,
+    insecure: bool,
+    tls_fingerprint: str,
+    tls_ca: str | None,
+    tls_name: str,
+    tls_cert: str | None,
+    tls_key: str | None,
+    alpn: tuple[str, ...],
     verbose: bool,
 ) -> None:
     """Connect to ENDPOINT: a URL, or HOST PORT.
@@ -78,11 +110,13 @@ def connect(
       bothends connect 127.0.0.1 12000
       bothends connect udp://127.0.0.1:12000 --send hello
       bothends connect unix:///run/a.sock < request > answer
+      bothends connect tls://example.org:443 -v
 
     Leaves with 0; 1 if the connection is refused or lost; 124 after a time limit (without -w: 10 s to
     connect and for the answer to --send, 2 s for the answer to a datagram).
     """
     from bothends.client import blocking
+    from bothends.client.tls import TlsOptions
     from bothends.endpoints import from_words
 
     found = from_words(endpoint, scheme or "tcp")
@@ -91,11 +125,18 @@ def connect(
     where = found[0] if family is None else found[0].with_options(family=family)
     source = (source_host, source_port) if source_host or source_port else None
     began = time.monotonic()
-    connection = blocking.connect(where, timeout=within or CONNECT_WITHIN, source=source)
+    tls = TlsOptions(tls_ca, tls_fingerprint, not insecure, tls_cert, tls_key, tls_name, alpn)
+    connection = blocking.connect(
+        where,
+        timeout=within or CONNECT_WITHIN,
+        source=source,
+        tls=None if tls == TlsOptions() else tls,
+    )
     with connection:
         at_prompt = not messages and terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)
         if at_prompt or verbose:
             terminal.note(f"connected {connection.local} -> {connection.peer}")
+        tell_tls(connection, verbose)
         if at_prompt:
             from bothends.cli.prompt import talk
 
@@ -105,6 +146,19 @@ def connect(
         if verbose:
             took = time.monotonic() - began
             terminal.note(f"sent {totals.sent:,} bytes, received {totals.received:,} bytes, in {took:.2f} s")
+
+
+def tell_tls(connection: Connection, verbose: bool) -> None:
+    """What was agreed, for whoever wants to know; and what everybody should know."""
+    from bothends.client.tls import TlsSocket, terms
+
+    if not isinstance(connection.socket, TlsSocket):
+        return
+    if verbose:
+        for line in terms(connection.socket):
+            terminal.note(line)
+    if not connection.steps.half_closes:
+        terminal.note("TLS 1.2 cannot half-close: the peer is not told of the end of our input", "warning")
 
 
 def move(

@@ -235,7 +235,8 @@ class Talk:
             # A reset may stand behind words that have come: they are shown first.
             await asyncio.wait({reading})
             sending.result()
-        self._connection.finish()
+        if self._connection.steps.half_closes:
+            self._connection.finish()
         seconds = quit_after if quit_after is not None else silence
         while not reading.done():
             before = self._totals.received

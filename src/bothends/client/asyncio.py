@@ -19,11 +19,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from bothends.client.exchange import CHUNK
+from bothends.client.opening import open_stream
 from bothends.client.steps import Ends, Step, Wait
+from bothends.client.tls import TlsOptions
 from bothends.endpoints import Endpoint
 from bothends.errors import ConnectionLost
 from bothends.framing import DEFAULT_LIMIT
-from bothends.sockets import open_connection
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ def connect(
     timeout: float | None = 10.0,
     limit: int = DEFAULT_LIMIT,
     source: tuple[str, int] | None = None,
+    tls: TlsOptions | None = None,
 ) -> Connecting:
     """As `blocking.connect`: await it for a connection that you close, or use it with `async with`.
 
@@ -41,20 +43,27 @@ def connect(
         EndpointError, UnknownName: `endpoint` cannot be read, or not be connected to.
         SystemRefused: the system, or the other end, said no; Unavailable where a socket family isn't here.
         TimeLimit: no connection in time.
+        HandshakeFailed: TLS came to nothing, or the certificate does not hold.
     """
-    return Connecting(endpoint, timeout, limit, source)
+    return Connecting(endpoint, timeout, limit, source, tls)
 
 
 class Connecting:
     """A connection in the making: awaitable, and an asynchronous context."""
 
     def __init__(
-        self, endpoint: str | Endpoint, timeout: float | None, limit: int, source: tuple[str, int] | None
+        self,
+        endpoint: str | Endpoint,
+        timeout: float | None,
+        limit: int,
+        source: tuple[str, int] | None,
+        tls: TlsOptions | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._timeout = timeout
         self._limit = limit
         self._source = source
+        self._tls = tls
         self._connection: Connection | None = None
 
     def __await__(self) -> Generator[Any, Any, Connection]:
@@ -72,7 +81,9 @@ class Connecting:
 
     async def _connect(self) -> Connection:
         where = Endpoint.parse(self._endpoint) if isinstance(self._endpoint, str) else self._endpoint
-        opens = functools.partial(open_connection, where, timeout=self._timeout, source=self._source)
+        opens = functools.partial(
+            open_stream, where, timeout=self._timeout, source=self._source, tls=self._tls
+        )
         return Connection(await _in_thread(opens), where, self._timeout, self._limit)
 
 

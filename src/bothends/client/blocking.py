@@ -16,11 +16,12 @@ from types import TracebackType
 from typing import TypeVar
 
 from bothends.client.exchange import CHUNK
+from bothends.client.opening import open_stream
 from bothends.client.steps import Ends, Step, Wait
+from bothends.client.tls import TlsOptions
 from bothends.endpoints import Endpoint
 from bothends.errors import ConnectionLost
 from bothends.framing import DEFAULT_LIMIT
-from bothends.sockets import open_connection
 
 T = TypeVar("T")
 
@@ -31,12 +32,14 @@ def connect(
     timeout: float | None = 10.0,
     limit: int = DEFAULT_LIMIT,
     source: tuple[str, int] | None = None,
+    tls: TlsOptions | None = None,
 ) -> Connection:
     """Connect to an endpoint, trying each of its addresses. Close what it gives, or use it as a context.
 
     `timeout` (seconds, None for no limit) bounds the connecting, and then every wait for the peer: the
     longest silence, not the whole exchange. `limit` is the longest line in bytes. `source` is the
-    address and port to come from: ("", 0) leaves either to the system.
+    address and port to come from: ("", 0) leaves either to the system. `tls` is for tls:// endpoints:
+    whose certificate to believe, and more; without it, as the system does.
 
     On UDP nothing is sent yet, so that nobody listens is only known when the first answer stays away.
 
@@ -44,9 +47,10 @@ def connect(
         EndpointError, UnknownName: `endpoint` cannot be read, or not be connected to.
         SystemRefused: the system, or the other end, said no; Unavailable where a socket family isn't here.
         TimeLimit: no connection in time.
+        HandshakeFailed: TLS came to nothing, or the certificate does not hold.
     """
     where = Endpoint.parse(endpoint) if isinstance(endpoint, str) else endpoint
-    return Connection(open_connection(where, timeout=timeout, source=source), where, timeout, limit)
+    return Connection(open_stream(where, timeout=timeout, source=source, tls=tls), where, timeout, limit)
 
 
 class Connection(Ends):

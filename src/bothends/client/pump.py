@@ -25,7 +25,7 @@ from typing import Final, Literal, NamedTuple
 
 from bothends.client.blocking import Connection
 from bothends.client.exchange import CHUNK, LARGEST, Inbox
-from bothends.errors import ConnectionLost, SystemRefused, TimeLimit
+from bothends.errors import ConnectionLost, PeerError, SystemRefused, TimeLimit
 from bothends.text import Escaper
 
 # After the peer's EOF, how long an open but idle standard input may still bring something. A peer that
@@ -220,7 +220,7 @@ class Pump:
         try:
             while self._turn():
                 pass
-        except (ConnectionLost, TimeLimit):
+        except PeerError:
             self._sink.end()
             raise
         self._sink.end()
@@ -259,8 +259,9 @@ class Pump:
         # whether asked or not, and the loop would spin on one that it does nothing about.
         poller = select.poll()
         reads = not self._steps.inbox.ended and not self._sink.pending
-        if reads or self._up:
-            events = reads * select.POLLIN | bool(self._up) * select.POLLOUT
+        writes = bool(self._up) or (reads and self._steps.owes)
+        if reads or writes:
+            events = reads * select.POLLIN | writes * select.POLLOUT
             poller.register(self._steps.socket, events)
         if self._sink.pending:
             poller.register(self._sink.descriptor, select.POLLOUT)
@@ -273,7 +274,8 @@ class Pump:
         if due.what == "finish":
             self._ending.finished = time.monotonic()
             try:
-                self._steps.finish()
+                if self._steps.half_closes:
+                    self._steps.finish()
             except ConnectionLost as lost:
                 # A peer that has closed already need not hear that we have finished.
                 self._lost = None if self._steps.inbox.ended else lost

@@ -13,14 +13,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeAlias, TypeVar
 
 from bothends.client.exchange import CHUNK, LARGEST, NO_ANSWER, Inbox, translated, waits
+from bothends.client.tls import TlsSocket
 from bothends.endpoints import Address, Endpoint
 from bothends.errors import CannotCarry, ConnectionLost, TimeLimit
+from bothends.hexdump import Direction
 
 T = TypeVar("T")
 
@@ -42,7 +44,11 @@ Step: TypeAlias = Generator[Wait, bool, T]
 
 
 class Steps:
-    """The verbs of one connection. `timeout` bounds each wait: the longest silence, in seconds."""
+    """The verbs of one connection. `timeout` bounds each wait: the longest silence, in seconds.
+
+    `watch` is told of what each read and write moved; no data at all is the end of that direction, and on
+    a datagram socket an empty datagram.
+    """
 
     def __init__(self, sock: socket.socket, endpoint: Endpoint, timeout: float | None, limit: int) -> None:
         sock.setblocking(False)
@@ -54,6 +60,7 @@ class Steps:
         self.boundaries = self.datagrams or kind == socket.SOCK_SEQPACKET
         self.inbox = Inbox(boundaries=self.boundaries, datagrams=self.datagrams, limit=limit)
         self.finished = False
+        self.watch: Callable[[Direction, bytes], None] | None = None
         self._chunk = LARGEST if self.boundaries else CHUNK
         self._busy: set[str] = set()
 
@@ -65,19 +72,34 @@ class Steps:
             return False
         except OSError as error:
             raise translated(error, doing, self.where, datagrams=self.datagrams) from error
-        self.inbox.put(data)
+        self._received(data)
+        if data and isinstance(self.socket, TlsSocket) and self.socket.ended:
+            self._received(b"")  # close_notify came along, and poll() would not tell
         return True
+
+    @property
+    def owes(self) -> bool:
+        """The socket has something left to send by itself: wait for room too, and then try to receive."""
+        return isinstance(self.socket, TlsSocket) and self.socket.owes
+
+    @property
+    def half_closes(self) -> bool:
+        """Whether `finish` is to be had: TLS 1.2 ends both directions or none."""
+        return not isinstance(self.socket, TlsSocket) or self.socket.half_closes
 
     def try_send(self, data: bytes | memoryview) -> int | None:
         """Give the socket what it takes now (a message: all of it), or None if it takes nothing."""
         if self.finished:
             raise CannotCarry("this connection", "more", "its sending side was closed by finish()")
         try:
-            return self.socket.send(data)
+            sent = self.socket.send(data)
         except BlockingIOError:
             return None
         except OSError as error:
             raise translated(error, "sending", self.where, datagrams=self.datagrams) from error
+        if self.watch is not None:
+            self.watch("sent", bytes(data[:sent]))
+        return sent
 
     def send(self, data: bytes | memoryview, *, read_along: int = 0) -> Step[None]:
         """Send all of it, as one message where the socket has boundaries.
@@ -171,6 +193,8 @@ class Steps:
         except OSError as error:
             raise translated(error, "finishing", self.where, datagrams=False) from error
         self.finished = True
+        if self.watch is not None:
+            self.watch("sent", b"")
 
     def _fill(self, doing: str) -> Step[None]:
         if not (yield from self._filled(doing, self.timeout)):
@@ -179,13 +203,18 @@ class Steps:
     def _filled(self, doing: str, seconds: float | None) -> Step[bool]:
         with self._alone("receiving"):
             while not self.try_receive(doing):
-                if not (yield Wait(read=True, write=False, seconds=seconds)):
+                if not (yield Wait(read=True, write=self.owes, seconds=seconds)):
                     return False
             return True
 
     def _more_can_come(self, doing: str) -> None:
         if self.inbox.ended:
             raise ConnectionLost(self.where, doing)
+
+    def _received(self, data: bytes) -> None:
+        if self.watch is not None:
+            self.watch("received", data)
+        self.inbox.put(data)
 
     def _needs_an_end(self, verb: str) -> None:
         if self.datagrams:

@@ -28,6 +28,7 @@ _REASONS: Final = {
     "RECORD_LAYER_FAILURE": "what came is not TLS",
     "DECRYPTION_FAILED_OR_BAD_RECORD_MAC": "a record was changed on its way",
     "BAD_RECORD_TYPE": "what came is not TLS",
+    "UNEXPECTED_MESSAGE": "what came has no place in a handshake",
     "NO_RENEGOTIATION": "it asked for new keys in a way that is switched off (renegotiation)",
     # Alerts: what the other end says of us.
     "TLSV1_ALERT_PROTOCOL_VERSION": "it refuses our versions of TLS (1.2 and 1.3)",

@@ -11,11 +11,9 @@ from bothends.errors import Unavailable
 
 
 def refuse_layers(doing: str, endpoint: Endpoint) -> None:
-    """Refuse connecting through layers and to systemd://, which can be written but not opened.
+    """Refuse connecting to systemd://, which can be written but not opened.
 
     Raises Unavailable.
     """
-    refused = () if doing == "listen on" else ("tls", "systemd", "proxyprotocol")
-    for name in (*endpoint.wrappers, endpoint.scheme):
-        if name in refused:
-            raise Unavailable(doing, endpoint.label, reason=f"{name} is not carried yet")
+    if doing != "listen on" and endpoint.scheme == "systemd":
+        raise Unavailable(doing, endpoint.label, reason="systemd is not carried yet")
