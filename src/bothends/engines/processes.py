@@ -250,11 +250,12 @@ class Workers:
         """Start them, replace who dies, and come back when the server has drained and all are gone."""
         watch = self._watch
         while watch.draining is None:
-            while self._due and self._due[0] <= time.monotonic() and watch.draining is None:
+            pause = self._due[0] - time.monotonic() if self._due else None
+            if pause is not None and pause <= 0:
                 heapq.heappop(self._due)
                 self._start()
-                watch.turn(0)
-            watch.turn(self._due[0] - time.monotonic() if self._due else None)
+                pause = 0.0
+            watch.turn(pause)
         if self._on_drain is not None:
             self._on_drain()
         deadline = watch.draining + self._grace + GRACE

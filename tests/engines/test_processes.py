@@ -1,0 +1,359 @@
+"""`engines/processes.py`: making processes, noticing their end, ending them. Real processes.
+
+Every test runs in a process of its own: a test runner has threads, and what has threads shouldn't fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from bothends.testing import processes
+
+PATIENCE = 10.0
+
+HEAD = """
+import os, signal, sys, time
+from bothends.engines import door, processes
+from bothends.engines.door import Watch
+from bothends.engines.processes import Child, Children, Workers, fork
+from bothends.engines.stop import Stop
+from bothends.events import *
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+def observe(event):
+    if isinstance(event, Exited):
+        say("exited", event.role, event.status)
+    else:
+        say(type(event).__name__)
+
+def until_told(stop):
+    watch = Watch(stop)
+    while watch.draining is None:
+        watch.turn(None)
+
+stop = Stop()
+watch = Watch(stop)
+children = Children(watch, observe)
+"""
+
+
+class Program:
+    """A Python program in a process group of its own; what it says comes line by line."""
+
+    def __init__(self, text: str) -> None:
+        program = HEAD + textwrap.dedent(text)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().decode().strip()
+
+    def lines(self, count: int) -> list[str]:
+        return [self.line() for _ in range(count)]
+
+    def rest(self) -> list[str]:
+        out, _ = self.process.communicate(timeout=PATIENCE)
+        return out.decode().splitlines()
+
+    def children(self) -> list[processes.Process]:
+        return processes.family(self.process.pid)[1:]
+
+
+@contextlib.contextmanager
+def running(text: str) -> Iterator[Program]:
+    program = Program(text)
+    try:
+        yield program
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.process.pid, signal.SIGKILL)
+        program.process.communicate()
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def run(text: str) -> list[str]:
+    """All that a program says; it must end well."""
+    with running(text) as program:
+        said = program.rest()
+        assert program.process.returncode == 0, said
+        return said
+
+
+# One child ------------------------------------------------------------------------------------------
+
+
+def test_the_status_is_what_the_child_made_of_it() -> None:
+    said = run("""
+        def fails(): raise ZeroDivisionError
+        for main in (lambda: None, lambda: sys.exit(3), lambda: sys.exit("no"), lambda: sys.exit(),
+                     lambda: os.kill(os.getpid(), signal.SIGKILL), fails):
+            children.add(fork("one", main), lambda child: None)
+            children.wait(None)
+    """)
+    assert [line for line in said if line.startswith("exited")] == [
+        "exited one 0",
+        "exited one 3",
+        "exited one 1",
+        "exited one 0",
+        f"exited one {-signal.SIGKILL}",
+        "exited one 1",
+    ]
+    assert any("ZeroDivisionError" in line for line in said)
+
+
+def test_an_error_of_ours_is_a_sentence_and_no_traceback() -> None:
+    said = run("""
+        from bothends.errors import UnknownName
+        def fails(): raise UnknownName("service", "ehco", "echo")
+        children.add(fork("one", fails), lambda child: None)
+        children.wait(None)
+    """)
+    assert said == ["bothends: there is no service 'ehco'; did you mean 'echo'?", "exited one 1"]
+
+
+def test_what_is_buffered_is_written_once_and_by_its_owner() -> None:
+    said = run("""
+        sys.stdout.write("before\\n")
+        children.add(fork("one", lambda: sys.stdout.write("child\\n")), lambda child: None)
+        children.wait(None)
+        sys.stdout.write("after\\n")
+    """)
+    assert said == ["before", "child", "exited one 0", "after"]
+
+
+def test_what_is_registered_for_the_parents_end_does_not_run_in_the_child() -> None:
+    said = run("""
+        import atexit
+        atexit.register(say, "end")
+        children.add(fork("one", lambda: None), lambda child: None)
+        children.wait(None)
+    """)
+    assert said == ["exited one 0", "end"]
+
+
+def test_a_signal_that_the_parent_handles_is_ignored_and_others_are_not() -> None:
+    said = run("""
+        signal.signal(signal.SIGTERM, lambda *_: say("told"))
+        def main():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+            say("alive")
+            os.kill(os.getpid(), signal.SIGUSR2)
+        children.add(fork("one", main), lambda child: None)
+        children.wait(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+        say(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    """)
+    assert said == ["alive", f"exited one {-signal.SIGUSR2}", "told", "set()"]
+
+
+def test_a_childs_signal_does_not_wake_the_parents_event_loop() -> None:
+    said = run("""
+        import socket
+        here, there = socket.socketpair()
+        for end in (here, there):
+            end.setblocking(False)
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        signal.set_wakeup_fd(there.fileno())
+        def main():
+            signal.signal(signal.SIGUSR1, lambda *_: None)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        child = fork("one", main)
+        children.add(child, lambda child: None)
+        children.wait(None)
+        try:
+            say(here.recv(1))
+        except BlockingIOError:
+            say("nothing")
+    """)
+    assert said == ["exited one 0", "nothing"]
+
+
+def test_other_peoples_children_are_left_to_them() -> None:
+    said = run("""
+        import subprocess
+        other = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])
+        children.add(fork("one", lambda: os.waitid(os.P_PID, os.getppid(), os.WEXITED) if 0 else None),
+                     lambda child: None)
+        children.wait(None)
+        say(other.wait())
+    """)
+    assert said == ["exited one 0", "7"]
+
+
+def test_someone_else_who_waits_for_everyone_does_no_harm() -> None:
+    said = run("""
+        child = fork("one", lambda: None)
+        os.waitpid(-1, 0)
+        children.add(child, lambda child: None)
+        children.wait(None)
+    """)
+    assert said == ["exited one 0"]
+
+
+@pytest.mark.parametrize("kernel", ["with pidfd", "without pidfd"])
+def test_each_is_reaped_as_it_ends(kernel: str) -> None:
+    with running(f"""
+        if {kernel == "without pidfd"}:
+            del os.pidfd_open
+        go = [os.pipe() for _ in range(3)]
+        def main(number):
+            os.close(go[number][1])
+            os.read(go[number][0], 1)
+        for number in range(3):
+            children.add(fork(f"child-{{number}}", lambda: main(number)), lambda child: None)
+        say("ready", len(children))
+        for number in (1, 0, 2):
+            sys.stdin.readline()
+            os.write(go[number][1], b"x")
+            while len(children) and len([1 for _ in children._all]) == len(children):
+                before = len(children)
+                watch.turn(None)
+                if len(children) < before:
+                    break
+        say("left", len(children), len(os.listdir("/proc/self/fd")) > 0)
+    """) as program:
+        assert program.line() == "ready 3"
+        assert program.process.stdin is not None
+        for number, left in ((1, 2), (0, 1), (2, 0)):
+            program.process.stdin.write(b"\n")
+            program.process.stdin.flush()
+            assert program.line() == f"exited child-{number} 0"
+            assert len(program.children()) == left
+        assert program.line() == "left 0 True"
+
+
+def test_children_leave_no_descriptor_behind() -> None:
+    said = run("""
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20):
+            children.add(fork("one", lambda: children.forget()), lambda child: None)
+        children.wait(None)
+        say(len(os.listdir("/proc/self/fd")) - before)
+    """)
+    assert said[-1] == "0"
+
+
+# Workers --------------------------------------------------------------------------------------------
+
+
+def test_workers_are_replaced_until_the_server_drains() -> None:
+    with running("""
+        def main(stop):
+            say("here", os.getpid())
+            until_told(stop)
+        signal.signal(signal.SIGTERM, lambda *_: stop.draining.set())
+        Workers(3, main, stop, observe, grace=5, on_drain=lambda: say("draining")).run()
+        say("over")
+    """) as program:
+        first = {line.split()[1] for line in program.lines(3)}
+        assert len(first) == 3
+        os.kill(int(min(first)), signal.SIGKILL)
+        assert program.line() == f"exited worker {-signal.SIGKILL}"
+        assert program.line().split()[1] not in first
+        assert len(program.children()) == 3
+        os.kill(program.process.pid, signal.SIGTERM)
+        assert sorted(program.rest()) == ["draining", *["exited worker 0"] * 3, "over"]
+        assert program.process.returncode == 0
+
+
+def test_a_worker_that_dies_again_and_again_is_replaced_ever_more_slowly() -> None:
+    said = run("""
+        born = []
+        def main(stop):
+            os._exit(1)
+        times = []
+        def listen(event):
+            times.append(time.monotonic())
+            if len(times) == 5:
+                stop.draining.set()
+        Workers(1, main, stop, listen, grace=5).run()
+        say(*[round(later - sooner, 2) for sooner, later in zip(times, times[1:])])
+    """)
+    pauses = [float(word) for word in said[0].split()]
+    assert all(least <= pause for least, pause in zip((0.1, 0.2, 0.4, 0.8), pauses, strict=True))
+
+
+def test_who_does_not_leave_in_time_is_killed() -> None:
+    with running("""
+        def main(stop):
+            say("here")
+            time.sleep(1000)
+        signal.signal(signal.SIGTERM, lambda *_: stop.draining.set())
+        Workers(2, main, stop, observe, grace=0.1).run()
+    """) as program:
+        assert program.lines(2) == ["here"] * 2
+        os.kill(program.process.pid, signal.SIGTERM)
+        assert program.rest() == [f"exited worker {-signal.SIGKILL}"] * 2
+
+
+def test_aborting_does_not_wait_for_the_grace() -> None:
+    with running("""
+        def main(stop):
+            say("here")
+            time.sleep(1000)
+        def told(*_):
+            stop.draining.set()
+            stop.aborting.set()
+        signal.signal(signal.SIGTERM, told)
+        Workers(2, main, stop, observe, grace=1000).run()
+    """) as program:
+        assert program.lines(2) == ["here"] * 2
+        os.kill(program.process.pid, signal.SIGTERM)
+        assert program.rest() == [f"exited worker {-signal.SIGKILL}"] * 2
+
+
+def test_workers_do_not_outlive_a_parent_that_is_killed() -> None:
+    with running("""
+        def main(stop):
+            say("here", os.getpid())
+            until_told(stop)
+        Workers(3, main, stop, observe, grace=5).run()
+    """) as program:
+        pids = [int(line.split()[1]) for line in program.lines(3)]
+        program.process.kill()
+        assert program.rest() == []  # that is, all who could have said something have gone
+        until(lambda: all(processes.look(pid) is None for pid in pids))
+
+
+def test_without_processes_it_waits_and_goes_on() -> None:
+    said = run("""
+        def main(stop):
+            until_told(stop)
+        real, left = os.fork, [2]
+        def no_fork():
+            if left[0]:
+                left[0] -= 1
+                raise BlockingIOError(11, "no more processes")
+            return real()
+        os.fork = no_fork
+        def listen(event):
+            observe(event)
+            if isinstance(event, Relieved):
+                stop.draining.set()
+        Workers(1, main, stop, listen, grace=5).run()
+    """)
+    assert said == ["Strained", "Relieved", "exited worker 0"]
