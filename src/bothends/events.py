@@ -29,11 +29,29 @@ class Cause(enum.StrEnum):
     RESET = "reset by the peer"
     IDLE = "idle limit"
     HANDSHAKE = "handshake limit"
+    LIFE = "life limit"
     STALLED = "the peer does not read"
     FAILED = "the service failed"
     BROKEN = "what wraps the stream failed"
     DRAINED = "drained"
     ABORTED = "aborted"
+
+
+class Why(enum.StrEnum):
+    """Why somebody was refused or not answered: the kind of it, where `reason` says it in words."""
+
+    FULL = "full"
+    ADDRESS = "address"
+    NETWORK = "network"
+    DESCRIPTOR = "descriptor"
+    THREAD = "thread"
+    PROCESS = "process"
+    SIZE = "size"
+    SOURCE = "source"
+    RATE = "rate"
+    NAMELESS = "nameless"
+    UNSENT = "unsent"
+    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +135,22 @@ class Failed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Slowed(Event):
+    """A peer sends faster than `limits.rate`: it is read more slowly from now on. Told once, until it
+    has kept the rate again."""
+
+    connection: int
+    peer: Address
+    rate: int
+
+
+@dataclass(frozen=True, slots=True)
 class Refused(Event):
     """A connection was accepted and closed at once, or never could be served."""
 
     peer: Address
     reason: str
+    why: Why = Why.OTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +159,7 @@ class Dropped(Event):
 
     peer: Address
     reason: str
+    why: Why = Why.OTHER
 
 
 @dataclass(frozen=True, slots=True)

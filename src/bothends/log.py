@@ -30,6 +30,7 @@ from bothends.events import (
     Refused,
     Relieved,
     Reloaded,
+    Slowed,
     Strained,
 )
 from bothends.text import escape
@@ -134,6 +135,11 @@ class TextLog:
     def _refused(self, event: Refused) -> None:
         self._trouble(str(event.peer), f" refused: {event.reason}")
 
+    def _slowed(self, event: Slowed) -> None:
+        self._trouble(
+            _name(event), f" sends more than {event.rate} bytes a second, the limit: read at that rate"
+        )
+
     def _dropped(self, event: Dropped) -> None:
         self._trouble(str(event.peer), f" gets no answer: {event.reason}")
 
@@ -179,6 +185,7 @@ _WRITERS: Final[dict[type[Event], Callable[..., None]]] = {
     Failed: TextLog._failed,
     Refused: TextLog._refused,
     Dropped: TextLog._dropped,
+    Slowed: TextLog._slowed,
     Strained: TextLog._strained,
     Relieved: TextLog._relieved,
     Draining: TextLog._draining,
@@ -188,7 +195,7 @@ _WRITERS: Final[dict[type[Event], Callable[..., None]]] = {
 }
 
 
-def _name(event: Opened | Established | Received | Ended | Closed | Failed) -> str:
+def _name(event: Opened | Established | Received | Ended | Closed | Failed | Slowed) -> str:
     """Who it is: `IP#port`. Most UNIX clients have no name, so the connection's number tells them apart."""
     if event.peer.family == "unix" and not event.peer.host and event.connection:
         return f"unix#{event.connection}"

@@ -68,6 +68,7 @@ class Talk(asyncio.Protocol):
         "_moved",
         "_owner",
         "_paused",
+        "_rests_until",
         "_transport",
         "exchange",
         "slot",
@@ -84,6 +85,7 @@ class Talk(asyncio.Protocol):
         self._backlog = 0
         self._ended = False
         self._paused = False
+        self._rests_until: float | None = None
         self._linger_until: float | None = None
         self._doomed = False
         post = self._post if owner.job.service.posts else nowhere
@@ -97,16 +99,22 @@ class Talk(asyncio.Protocol):
         # Who pulls is called again when all is sent; with any other, only too much is of interest.
         self._transport.set_write_buffer_limits(high=0 if self.exchange.pulls else self._limits.unsent)
         self._owner.talks.add(self)
-        limit = self._limits.handshake if self.exchange.handshaking else self._limits.idle
-        if limit is not None:
-            self._owner.schedule(self, self._moved + limit)
+        due = self._next_look(self._began)
+        if due is not None:
+            self._owner.schedule(self, due)
         self._say(self.exchange.start())
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         self._heard = self._moved = self._owner.now
-        if not self.exchange.over:
-            self._say(self.exchange.receive(data))
+        if self.exchange.over:
+            return
+        said = self.exchange.receive(data)
+        if self.exchange.rest:
+            self._rests_until = self._heard + self.exchange.rest
+            self._listen_or_not()
+            self._owner.schedule(self, self._rests_until)
+        self._say(said)
 
     def eof_received(self) -> bool:
         """See asyncio.Protocol. True: keep the transport, there may be an answer to come."""
@@ -151,20 +159,27 @@ class Talk(asyncio.Protocol):
                 return min(self._linger_until, now + self._limits.linger)
             self._transport.close()
             return None
-        if self.exchange.handshaking:
-            # From the beginning: a handshake that comes in drops is no better than one that doesn't come.
-            due = self._began + self._limits.handshake
-        elif self._limits.idle is None:
-            return None
-        else:
-            due = self._moved + self._limits.idle
-        if now < due:
-            return due
+        if self._rests_until is not None and now >= self._rests_until:
+            self._rests_until = None
+            self._listen_or_not()
+        limit = self.exchange.next_limit(self._began, self._moved)
+        if limit is None or now < limit[0]:
+            return self._next_look(now)
         if self._backlog:
-            self.cut(Cause.IDLE)
+            self.cut(limit[1])
         else:
-            self._finish(Cause.IDLE)
+            self._finish(limit[1])
         return self._linger_until
+
+    def _next_look(self, now: float) -> float | None:
+        """When something may be due, as far as is known now."""
+        limit = self.exchange.next_limit(self._began, self._moved)
+        looks = [] if limit is None else [limit[0]]
+        if self.exchange.handshaking and self._limits.idle is not None:
+            looks.append(now + self._limits.idle)  # the handshake may be over by then
+        if self._rests_until is not None:
+            looks.append(self._rests_until)
+        return min(looks, default=None)
 
     def drain(self, now: float) -> None:
         """The server is leaving: finish this talk if it has come to rest."""
@@ -182,10 +197,11 @@ class Talk(asyncio.Protocol):
     # Writing ---------------------------------------------------------------------------------
 
     def _listen_or_not(self) -> None:
-        """Read from the peer, but for as long as it leaves too much unread itself."""
+        """Read from the peer, but for as long as it leaves too much unread itself, or has sent too fast."""
         if self._ended or self._transport.is_closing():
             return
-        if self._unsent() > self._limits.unsent and self._linger_until is None:
+        too_much = self._rests_until is not None or self._unsent() > self._limits.unsent
+        if too_much and self._linger_until is None:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
@@ -315,10 +331,10 @@ class AsyncioLoop:
             self._loop.remove_writer(item.socket.fileno())
         self._wheel.cancel(item)
         self.talks.discard(item)
-        self._left()
+        self._left(item.exchange.accepted)
 
-    def _left(self) -> None:
-        self._reception.left()
+    def _left(self, peer: Peer) -> None:
+        self._reception.left(peer)
         # After this callback: the descriptor is given back only when it returns.
         self._loop.call_soon(self._welcome)
         self._loop.call_soon(self._check_over)
@@ -368,7 +384,7 @@ class AsyncioLoop:
         except OSError:
             connection.close()
             talk.exchange.close(Cause.RESET)
-            self._left()
+            self._left(peer)
 
     # Leaving -------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ never blocks), `blocking.py` (one that may), `datagrams.py`.
 
 from __future__ import annotations
 
+import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,9 @@ DRAIN_TICK: Final = 0.05
 LAST_ROUNDS: Final = 64
 
 
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a server grants. Times in seconds, None for no limit; sizes in bytes."""
@@ -51,11 +55,27 @@ class Limits:
     connections: int | None = None
     """Most connections at once, in each process."""
 
+    per_address: int | None = None
+    """Most connections at once from one address, in each process; more are closed at once."""
+
+    allow: tuple[Network, ...] = ()
+    """Networks that may come in; empty: all that are not denied."""
+
+    deny: tuple[Network, ...] = ()
+    """Networks that may not, whatever is allowed."""
+
     when_full: Literal["defer", "refuse"] = "defer"
     """At the limit, leave newcomers in the kernel's queue, or accept and close them at once."""
 
     idle: float | None = None
     """Longest time in which nothing moves, in either direction."""
+
+    life: float | None = None
+    """Longest time from a connection's beginning to its end, whatever happens on it."""
+
+    rate: int | None = None
+    """Most bytes a second that are read from one connection, on average; whoever sends faster is
+    read more slowly, and waits."""
 
     handshake: float = 10.0
     """Longest time until a wrapped connection (TLS, PROXY protocol) is ready."""

@@ -195,7 +195,8 @@ class Talk:
         self.warden = warden
         self.ward = warden.take(connection)
         self.moved = self.ward.heard
-        self._ends_handshake = self.moved + limits.handshake
+        self._began = self.moved
+        self._chunk = min(limits.chunk, limits.rate or limits.chunk)
         self._granted = {socket.SO_RCVTIMEO: 0, socket.SO_SNDTIMEO: 0}
         self._reading = True
 
@@ -238,6 +239,8 @@ class Talk:
             data = self._receive(wait=not said)
             if data:
                 self.say(exchange.receive(data))
+                if exchange.rest and not exchange.over:
+                    self._rest(exchange.rest)
             elif data is not None:
                 self._reading = False
                 if self.ward.dismissed:
@@ -291,7 +294,7 @@ class Talk:
             data = self._read(wait=wait)
         except BlockingIOError:
             if wait:
-                self._finish(Cause.IDLE)
+                self._finish(self._passed())
             return None
         except OSError as error:
             raise self._lost(error) from error
@@ -312,7 +315,7 @@ class Talk:
             try:
                 if self.exchange.peer.boundaries:
                     return self._read_message(flags)
-                return self.connection.recv(self.limits.chunk, flags)
+                return self.connection.recv(self._chunk, flags)
             except BlockingIOError:
                 if not (wait and self._goes_on(socket.SO_RCVTIMEO)):
                     raise
@@ -347,7 +350,7 @@ class Talk:
                 return self.connection.send(piece, socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 if not self._goes_on(socket.SO_SNDTIMEO):
-                    raise Over(Cause.IDLE) from None
+                    raise Over(self._passed()) from None
             except OSError as error:
                 raise self._lost(error) from error
 
@@ -361,26 +364,33 @@ class Talk:
 
     # Limits ----------------------------------------------------------------------------------------
 
+    def _rest(self, seconds: float) -> None:
+        """Read nothing for a while: the peer has sent too fast. The end of the connection ends it too."""
+        poller = select.poll()
+        poller.register(self.connection, 0)  # errors and hang-up are told unasked
+        self.ward.resting = True
+        poller.poll(seconds * 1000)
+
     def _patience(self) -> float | None:
-        """How long the next call may block: less and less while shaking hands, afresh after that."""
-        if self.exchange.handshaking:
-            return self._ends_handshake - time.monotonic()
-        return self.limits.idle
+        """How long the next call may block, at least a moment; None for as long as it likes."""
+        now = time.monotonic()
+        limit = self.exchange.next_limit(self._began, now)
+        return None if limit is None else limit[0] - now
 
     def _goes_on(self, option: int) -> bool:
         """Whether a call that came back for its time limit is made again, with what is left of it:
         because something moved in the other direction meanwhile, or the hands have been shaken."""
-        if self.exchange.handshaking:
-            ends = self._ends_handshake
-        elif self.limits.idle is None:
-            self._grant(option, None)
-            return True
-        else:
-            ends = self.moved + self.limits.idle
-        left = ends - time.monotonic()
-        if left > 0:
+        limit = self.exchange.next_limit(self._began, self.moved)
+        left = None if limit is None else limit[0] - time.monotonic()
+        if left is None or left > 0:
             self._grant(option, left)
-        return left > 0
+            return True
+        return False
+
+    def _passed(self) -> Cause:
+        """The limit that a call has come back for."""
+        limit = self.exchange.next_limit(self._began, self.moved)
+        return Cause.IDLE if limit is None else limit[1]
 
     def _grant(self, option: int, seconds: float | None) -> None:
         """Let the kernel end calls in this direction after `seconds`; one system call, if it changes."""

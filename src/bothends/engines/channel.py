@@ -100,6 +100,7 @@ class Channel:
         "_loop",
         "_moved",
         "_queue",
+        "_rests_until",
         "exchange",
         "interest",
         "slot",
@@ -119,9 +120,11 @@ class Channel:
         self._began = loop.now
         self._heard = self._moved = loop.now  # when something last arrived; when anything last moved
         self._limits = job.limits
-        self._chunk = job.limits.chunk
+        # No more at once than may be read in a second.
+        self._chunk = min(job.limits.chunk, job.limits.rate or job.limits.chunk)
         self._queue: collections.deque[memoryview | bytes] = collections.deque()
         self._ended = False
+        self._rests_until: float | None = None
         self._linger_until: float | None = None
         self._doomed: Cause | None = None
         self._closed = False
@@ -129,9 +132,9 @@ class Channel:
 
     def start(self) -> None:
         """The loop knows the channel now: let the conversation begin."""
-        limit = self._limits.handshake if self.exchange.handshaking else self._limits.idle
-        if limit is not None:
-            self._loop.schedule(self, self._moved + limit)
+        due = self._next_look(self._began)
+        if due is not None:
+            self._loop.schedule(self, due)
         self._say(self.exchange.start())
 
     # What the loop calls ---------------------------------------------------------------------
@@ -156,17 +159,26 @@ class Channel:
                 self.close()
                 return None
             return self._linger_until
-        if self.exchange.handshaking:
-            # From the beginning: a handshake that comes in drops is no better than one that doesn't come.
-            due = self._began + self._limits.handshake
-        elif self._limits.idle is None:
-            return None
-        else:
-            due = self._moved + self._limits.idle
-        if now < due:
-            return due
-        self._expire()
-        return self._linger_until
+        if self._rests_until is not None and now >= self._rests_until:
+            self._rests_until = None
+            self._settle()
+            if self._closed:
+                return None
+        limit = self.exchange.next_limit(self._began, self._moved)
+        if limit is not None and now >= limit[0]:
+            self._expire(limit[1])
+            return self._linger_until
+        return self._next_look(now)
+
+    def _next_look(self, now: float) -> float | None:
+        """When something may be due, as far as is known now."""
+        limit = self.exchange.next_limit(self._began, self._moved)
+        looks = [] if limit is None else [limit[0]]
+        if self.exchange.handshaking and self._limits.idle is not None:
+            looks.append(now + self._limits.idle)  # the handshake may be over by then
+        if self._rests_until is not None:
+            looks.append(self._rests_until)
+        return min(looks, default=None)
 
     def drain(self, now: float) -> None:
         """The server is leaving: finish this talk if it has come to rest."""
@@ -206,7 +218,11 @@ class Channel:
             if not data:
                 self.close()
         elif data:
-            self._say(self.exchange.receive(data))
+            said = self.exchange.receive(data)
+            if self.exchange.rest:
+                self._rests_until = self._loop.now + self.exchange.rest
+                self._loop.schedule(self, self._rests_until)
+            self._say(said)
         else:
             self._ended = True
             self._say(self.exchange.end())
@@ -279,7 +295,8 @@ class Channel:
             self._hang_up()
             return
         interest = 0
-        if not (self._ended or exchange.over) and self.unsent <= self._limits.unsent:
+        resting = self._rests_until is not None
+        if not (self._ended or exchange.over or resting) and self.unsent <= self._limits.unsent:
             interest = POLLIN
         if pulling or self._queue:
             interest |= POLLOUT
@@ -317,12 +334,12 @@ class Channel:
             self.interest |= POLLOUT
             self._loop.watch(self)
 
-    def _expire(self) -> None:
-        """Nothing has moved for too long: a last word to a peer that reads, none to one that doesn't."""
+    def _expire(self, cause: Cause) -> None:
+        """A time limit has passed: a last word to a peer that reads, none to one that doesn't."""
         if self.unsent:
-            self.close(Cause.IDLE)
-            return
-        self._finish(Cause.IDLE)
+            self.close(cause)
+        else:
+            self._finish(cause)
 
     def _finish(self, cause: Cause) -> None:
         """We read no more: the conversation's last word, then the end."""

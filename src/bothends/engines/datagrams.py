@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from bothends.endpoints import Address
 from bothends.engines.base import Job
+from bothends.engines.gate import Gate
 from bothends.errors import errno_text
 from bothends.events import Dropped, Failed, Received, Sent
 from bothends.services.base import Peer
@@ -40,6 +41,7 @@ class DatagramDesk:
         self.socket.setblocking(False)
         self._job = job
         self._observe = job.observe
+        self._gate = Gate(job.limits)
         self._guard = Guard(rate) if (rate := job.service.answers_per_second) is not None else None
         self._largest = LARGEST_UNIX if self.socket.family == socket.AF_UNIX else DATAGRAM_SIZE
         self._wildcard = enable_pktinfo(self.socket)
@@ -79,6 +81,10 @@ class DatagramDesk:
         return BATCH
 
     def _answer(self, data: bytes, peer: Peer, sender: Any, ancillary: Any) -> None:
+        reason = self._gate.refusal(peer.address)
+        if reason is not None:
+            self._drop(peer, reason)
+            return
         if self._guard is not None and (reason := self._guard.refusal(peer.address)):
             self._drop(peer, reason)
             return

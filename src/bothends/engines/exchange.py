@@ -8,9 +8,12 @@ to send and tells it what happened.
 
 from __future__ import annotations
 
+import time
+
 from bothends.engines.base import Job
+from bothends.engines.pace import Pace
 from bothends.errors import HandshakeFailed, StreamBroken
-from bothends.events import Cause, Closed, Ended, Established, Event, Failed, Opened, Received, Sent
+from bothends.events import Cause, Closed, Ended, Established, Event, Failed, Opened, Received, Sent, Slowed
 from bothends.services.base import Conversation, Peer, Post, nowhere
 from bothends.sockets import Listener
 
@@ -19,6 +22,8 @@ class Exchange:
     """Drives one conversation. Every method returns what is to be sent.
 
     `over` turns true when the conversation has nothing more to say: send what is left, then close.
+    `peer` is who it turned out to be, `accepted` who the system said it was when it came in.
+    `rest`: seconds for which not to read, after what was just received.
     `pulls`: the conversation wants `more()` called whenever all has been sent.
     """
 
@@ -26,23 +31,32 @@ class Exchange:
         "_conversation",
         "_ended",
         "_handshaking",
+        "_limits",
         "_observe",
+        "_pace",
+        "_slowed",
+        "accepted",
         "cause",
         "over",
         "peer",
         "pulls",
         "received",
+        "rest",
         "sent",
     )
 
     def __init__(self, job: Job, listener: Listener, peer: Peer, post: Post = nowhere) -> None:
-        self.peer = peer
+        self.peer = self.accepted = peer
         self.received = 0
         self.sent = 0
         self.over = False
         self.cause = Cause.PEER
         self._ended = False
         self._observe = job.observe
+        self._limits = job.limits
+        self._slowed = False
+        self.rest = 0.0
+        self._pace = None if job.limits.rate is None else Pace(job.limits.rate, time.monotonic())
         if self._observe is not None:
             self._observe(Opened(peer.connection, peer.address, peer.local))
         self._conversation: Conversation = _SILENT
@@ -76,6 +90,8 @@ class Exchange:
     def receive(self, data: bytes) -> bytes:
         """A read gave these bytes, at least one."""
         self.received += len(data)
+        if self._pace is not None:
+            self._keep_pace(self._pace, len(data))
         if self._observe is not None and self._conversation.passed is None:
             self._observe(Received(self.peer.connection, self.peer.address, data))
         try:
@@ -90,6 +106,20 @@ class Exchange:
             self._done()
         return data
 
+    def next_limit(self, began: float, moved: float) -> tuple[float, Cause] | None:
+        """Which time limit comes next, and what passing it is called. For a connection that began then,
+        and on which something last moved then, on the driver's clock."""
+        limits = self._limits
+        found: list[tuple[float, Cause]] = []
+        if self._handshaking:
+            # From the beginning: a handshake that comes in drops is no better than one that doesn't come.
+            found.append((began + limits.handshake, Cause.HANDSHAKE))
+        elif limits.idle is not None:
+            found.append((moved + limits.idle, Cause.IDLE))
+        if limits.life is not None:
+            found.append((began + limits.life, Cause.LIFE))
+        return min(found, default=None)
+
     def end(self) -> bytes:
         """A read gave 0 bytes: the peer has finished sending."""
         if self._observe is not None and not self._ended:
@@ -101,7 +131,7 @@ class Exchange:
         if self.over or self._ended:
             return b""
         self._ended = True
-        self.cause = self._cause(cause)
+        self.cause = cause
         try:
             data = self._conversation.end() if cause is Cause.PEER else self._conversation.leave()
         except Exception as error:
@@ -150,7 +180,7 @@ class Exchange:
     def close(self, cause: Cause | None = None) -> None:
         """The connection is gone; `cause` where it is another than the one that ended the talk."""
         if cause is not None:
-            self.cause = self._cause(cause)
+            self.cause = cause
         conversation, self._conversation = self._conversation, _SILENT
         if conversation is _CLOSED:
             return
@@ -196,8 +226,16 @@ class Exchange:
             if self._observe is not None:
                 self._observe(told)
 
-    def _cause(self, cause: Cause) -> Cause:
-        return Cause.HANDSHAKE if cause is Cause.IDLE and self._handshaking else cause
+    def _keep_pace(self, pace: Pace, size: int) -> None:
+        now = time.monotonic()
+        if pace.is_rested(now):
+            self._slowed = False
+        self.rest = pace.read(size, now)
+        if self.rest and not self._slowed:
+            self._slowed = True
+            if self._observe is not None:
+                rate = self._limits.rate or 0
+                self._observe(Slowed(self.peer.connection, self.peer.address, rate))
 
     def _done(self) -> None:
         self.over = True

@@ -65,14 +65,14 @@ class ChildPerConnection(Engine):
     def _welcome(self, newcomer: Newcomer, door: Door, children: Children, reception: Reception) -> None:
         def leave(child: Child) -> None:
             self.ended(newcomer, child)
-            reception.left()
+            reception.left(newcomer.peer)
 
         # The peer sees the end of the connection when its last descriptor is closed: ours goes first.
         with newcomer.connection:
             try:
                 child = self.start(newcomer, door, children)
             except OSError as error:
-                reception.left()
+                reception.left(newcomer.peer)
                 reception.strain(error.errno or errno.EAGAIN)
                 if self.job.observe is not None:
                     reason = f"no process for it: {errno_text(error.errno or 0)}"
@@ -80,7 +80,7 @@ class ChildPerConnection(Engine):
                 return
         reception.relieve()
         if child is None:
-            reception.left()
+            reception.left(newcomer.peer)
         else:
             children.add(child, leave)
 

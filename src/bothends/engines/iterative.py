@@ -46,4 +46,4 @@ class IterativeEngine(Engine):
         ):
             for connection, peer, listener in door.newcomers():
                 converse(connection, Exchange(job, listener, peer), job.limits, warden)
-                reception.left()
+                reception.left(peer)

@@ -123,7 +123,7 @@ class _Pool:
             converse(connection, Exchange(self._job, listener, peer), self._job.limits, self._warden)
         finally:
             connection.close()
-            self._tell(self._reception.left)
+            self._tell(lambda: self._reception.left(peer))
 
     def _serve(self, desk: DatagramDesk) -> None:
         try:

@@ -258,11 +258,11 @@ class Workers:
             watch.turn(pause)
         if self._on_drain is not None:
             self._on_drain()
-        deadline = watch.draining + self._grace + GRACE
-        while self._children and (left := deadline - time.monotonic()) > 0:
+        while self._children:
+            over = watch.draining + self._grace if watch.aborting is None else watch.aborting
+            if (left := over + GRACE - time.monotonic()) <= 0:
+                break
             watch.turn(left)
-            if watch.aborting is not None:
-                deadline = min(deadline, watch.aborting + GRACE)
         self._children.signal(signal.SIGKILL)
         self._children.wait(None)
 

@@ -136,7 +136,7 @@ class ReadinessLoop:
         self._unhandle(channel.socket.fileno())
         self._wheel.cancel(channel)
         self._channels.discard(channel)
-        self._reception.left()
+        self._reception.left(channel.exchange.accepted)
 
     # Welcoming -----------------------------------------------------------------------------------
 

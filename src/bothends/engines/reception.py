@@ -24,6 +24,7 @@ from typing import Final
 
 from bothends.endpoints import Address
 from bothends.engines.base import Job
+from bothends.engines.gate import Gate
 from bothends.events import Refused, Relieved, Strained
 from bothends.services.base import Peer
 from bothends.sockets import Listener, prepare_accepted
@@ -49,6 +50,7 @@ class Reception:
         self._most = min(limits) if limits else None
         self._defer = job.limits.when_full == "defer"
         self._observe = job.observe
+        self._gate = Gate(job.limits)
         self._first_refused = first_refused
         self.number = 0
         self._strained_until: float | None = None
@@ -94,6 +96,9 @@ class Reception:
             if not self._starved:
                 self._relieve()
             address = Address.of(connection.family, sockaddr)
+            if (reason := self._gate.refusal(address)) is not None:
+                self._turn_away(connection, address, reason)
+                continue
             if limited and self._is_full():
                 self._turn_away(connection, address, f"{self._most} connections are open, the limit")
                 continue
@@ -108,6 +113,7 @@ class Reception:
         prepare_accepted(connection, listener.endpoint)
         self.number += 1
         self.open += 1
+        self._gate.enter(address)
         local = Address.of(connection.family, connection.getsockname())
         boundaries = connection.type == socket.SOCK_SEQPACKET
         return Peer(address, local, boundaries, self.number)
@@ -121,9 +127,10 @@ class Reception:
             address = Address.of(connection.family, "" if connection.family == socket.AF_UNIX else ("", 0))
         return connection, self.admit(connection, address, listener)
 
-    def left(self, count: int = 1) -> None:
-        """A connection is over and its descriptor given back; or several."""
-        self.open -= count
+    def left(self, peer: Peer) -> None:
+        """A connection is over and its descriptor given back. `peer` is who `accept` said it was."""
+        self.open -= 1
+        self._gate.leave(peer.address)
         self._strained_until = None if self._strained_until is None else 0.0
 
     def strain(self, number: int) -> None:

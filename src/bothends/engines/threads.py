@@ -62,8 +62,18 @@ class ThreadsEngine(Engine):
             Door(job, reception) as door,
         ):
             # Only this thread touches the reception: the others ring when they leave.
-            door.watch.add(bell.fileno(), lambda: reception.left(bell.heard()))
-            talk = _Posting(job, warden, bell) if job.service.posts else _Plain(job, warden, bell)
+            gone: collections.deque[Peer] = collections.deque()
+
+            def leave() -> None:
+                for _ in range(bell.heard()):
+                    reception.left(gone.popleft())
+
+            def over(peer: Peer) -> None:
+                gone.append(peer)
+                bell.ring()
+
+            door.watch.add(bell.fileno(), leave)
+            talk = (_Posting if job.service.posts else _Plain)(job, warden, over)
             for newcomer in door.newcomers():
                 thread = threading.Thread(target=talk, args=(newcomer,), daemon=True)
                 thread.name = f"bothends-connection-{newcomer.peer.connection}"
@@ -73,7 +83,7 @@ class ThreadsEngine(Engine):
                     newcomer.connection.close()
                     if job.observe is not None:
                         job.observe(Refused(newcomer.peer.address, "no thread could be started"))
-                    reception.left()
+                    reception.left(newcomer.peer)
                     reception.strain(errno.EAGAIN)
                 else:
                     reception.relieve()
@@ -84,17 +94,17 @@ class ThreadsEngine(Engine):
 class _Plain:
     """What the thread of one connection does."""
 
-    def __init__(self, job: Job, warden: Warden, bell: Bell) -> None:
+    def __init__(self, job: Job, warden: Warden, over: Callable[[Peer], object]) -> None:
         self.job = job
         self.warden = warden
-        self._bell = bell
+        self._over = over
 
     def __call__(self, newcomer: Newcomer) -> None:
         try:
             self.talk(*newcomer)
         finally:
             newcomer.connection.close()
-            self._bell.ring()
+            self._over(newcomer.peer)
 
     def talk(self, connection: socket.socket, peer: Peer, listener: Listener) -> None:
         """The whole conversation."""
@@ -104,8 +114,8 @@ class _Plain:
 class _Posting(_Plain):
     """The same where what is posted must reach the peer while its thread waits in recv()."""
 
-    def __init__(self, job: Job, warden: Warden, bell: Bell) -> None:
-        super().__init__(job, warden, bell)
+    def __init__(self, job: Job, warden: Warden, over: Callable[[Peer], object]) -> None:
+        super().__init__(job, warden, over)
         self._turn = threading.RLock()
 
     def talk(self, connection: socket.socket, peer: Peer, listener: Listener) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from bothends.endpoints import Endpoint
 from bothends.errors import SystemRefused
 from bothends.sockets.adopting import adopt, is_socket
+from bothends.sockets.datagrams import enable_pktinfo
 from bothends.sockets.layers import refuse_layers
 from bothends.sockets.listener import Listener, Role
 from bothends.sockets.names import SOCKET_KINDS, VMADDR_ANY, Resolver, Target, resolve
@@ -139,6 +140,8 @@ def _open(endpoint: Endpoint, target: Target) -> Listener:
             # An address that was written means itself: [::] is IPv6, every interface has no host.
             options = endpoint.with_options(v6only=endpoint.host == "::" or endpoint.number("family") == 6)
         apply_options(sock, options, listening=True)
+        if target.sockaddr[0] in ("0.0.0.0", "::"):
+            enable_pktinfo(sock)  # before a datagram can come: the kernel notes it on arrival
         try:
             sock.bind(target.sockaddr)
         except OSError as error:
