@@ -1,41 +1,63 @@
-"""`bothends connect`: the other end, at a prompt, in a pipe, or for one request."""
+"""`bothends connect`: the other end, at a prompt, in a pipe, or for one request; with netcat's habits."""
 
 from __future__ import annotations
 
-import os
-import sys
+import ipaddress
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from bothends.cli import terminal
+from bothends.cli.talking import Manner, converse
 
 if TYPE_CHECKING:
-    from bothends.client.blocking import Connection
-    from bothends.client.pump import Sink, Totals
+    from bothends.endpoints import Endpoint
 
 CONNECT_WITHIN: Final = 10.0
-ANSWER_WITHIN: Final = 10.0  # one request on a connection
-DATAGRAM_WITHIN: Final = 2.0  # the answer to one datagram, repeats included
-QUIET: Final = 2.0  # one request: after this long without another byte, its answer is complete
+SCAN_WITHIN: Final = 2.0  # -z: for each address of each port
+
+# The scheme that words mean, by -u and -U.
+_SCHEMES: Final = {
+    (False, False): "tcp",
+    (True, False): "udp",
+    (False, True): "unix",
+    (True, True): "unix+dgram",
+}
 
 SECONDS = click.FloatRange(min=0, min_open=True)
 
 
-@click.command(short_help="Talk to a server: at a prompt, in a pipe, or once.")
-@click.argument("endpoint", nargs=-1, required=True)
+@click.command(
+    short_help="Talk to a server: at a prompt, in a pipe, or once.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.argument("endpoint", nargs=-1)
 @click.option(
     "--send", "messages", multiple=True, metavar="TEXT", help="Send this line, show the answer, leave."
 )
 @click.option("--no-newline", is_flag=True, help="With --send: send the bare text, on a stream too.")
+@click.option(
+    "-l", "listen", is_flag=True, help="Be the end that is called: wait for a connection, and talk."
+)
+@click.option("-k", "keep", is_flag=True, help="With -l: wait for the next one when it has ended.")
+@click.option("-z", "scan", is_flag=True, help="HOST PORT...: only tell which ports are open (20-25, http).")
+@click.option("--resolve", is_flag=True, help="Only show what a name, a port or both mean, to the byte.")
+@click.option("--json", "as_json", is_flag=True, help="With -z and --resolve: as JSON, for programs.")
 @click.option("-4", "family", flag_value=4, type=int, help="Use IPv4 only.")
 @click.option("-6", "family", flag_value=6, type=int, help="Use IPv6 only.")
-@click.option("-u", "scheme", flag_value="udp", default=None, help="HOST PORT means UDP.")
-@click.option("-U", "scheme", flag_value="unix", help="The word is the path of a UNIX socket.")
+@click.option("-u", "udp", is_flag=True, help="HOST PORT means UDP.")
+@click.option(
+    "-U", "unix", is_flag=True, help="The word is the path of a UNIX socket; with -u, of datagrams."
+)
+@click.option("-n", "numeric", is_flag=True, help="Look no name up: hosts are addresses.")
 @click.option("-s", "source_host", metavar="ADDRESS", default="", help="Come from this address of ours.")
 @click.option(
-    "-p", "source_port", metavar="PORT", type=click.IntRange(0, 65535), default=0, help="... and port."
+    "-p",
+    "source_port",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    help="... and port. With -l: the port to listen on.",
 )
 @click.option(
     "-w", "within", metavar="SECONDS", type=SECONDS, help="Longest wait to connect, and longest silence."
@@ -46,6 +68,16 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     metavar="SECONDS",
     type=click.FloatRange(min=0),
     help="After the end of our input, leave when nothing has come for so long.",
+)
+@click.option(
+    "-N",
+    "--half-close/--no-half-close",
+    default=True,
+    help="Tell the peer of the end of our input: the default; or don't, and leave by -q or its close.",
+)
+@click.option("-C", "--crlf", is_flag=True, help="Lines end with CR LF, as HTTP and SMTP want it.")
+@click.option(
+    "--hex", "hex_dump", is_flag=True, help="Show what is sent and received as a hex dump on stderr."
 )
 @click.option(
     "--retries",
@@ -85,12 +117,22 @@ def connect(
     endpoint: tuple[str, ...],
     messages: tuple[str, ...],
     no_newline: bool,
+    listen: bool,
+    keep: bool,
+    scan: bool,
+    resolve: bool,
+    as_json: bool,
     family: int | None,
-    scheme: str | None,
+    udp: bool,
+    unix: bool,
+    numeric: bool,
     source_host: str,
-    source_port: int,
+    source_port: int | None,
     within: float | None,
     quit_after: float | None,
+    half_close: bool,
+    crlf: bool,
+    hex_dump: bool,
     retries: int,
     insecure: bool,
     tls_fingerprint: str,
@@ -111,21 +153,50 @@ def connect(
       bothends connect udp://127.0.0.1:12000 --send hello
       bothends connect unix:///run/a.sock < request > answer
       bothends connect tls://example.org:443 -v
+      bothends connect -l :12000 > file
+      bothends connect -z 127.0.0.1 20-25 http
+      bothends connect --resolve localhost 12000
 
     Leaves with 0; 1 if the connection is refused or lost; 124 after a time limit (without -w: 10 s to
     connect and for the answer to --send, 2 s for the answer to a datagram).
     """
+    modes = {"-l": listen, "-z": scan, "--resolve": resolve}
+    _check_options([name for name, given in modes.items() if given], keep, as_json, bool(messages))
+    if crlf and no_newline:
+        raise click.UsageError("--crlf and --no-newline don't go together")
+    if not endpoint and not (listen and source_port is not None):
+        raise click.UsageError("missing argument 'ENDPOINT...': a URL, or HOST PORT")
+    if resolve:
+        from bothends.cli.resolve import show
+
+        show(endpoint, as_json, family=family, numeric=numeric)
+        return
+    if scan:
+        _scan(endpoint, udp, within or SCAN_WITHIN, family, numeric, verbose, as_json)
+        return
+    scheme = _SCHEMES[udp, unix]
+    manner = Manner(
+        messages, not no_newline, crlf, half_close, hex_dump, within, quit_after, retries, verbose
+    )
+    if listen:
+        from bothends.cli.listen import place, welcome
+
+        where = place(endpoint, scheme, source_host, source_port)
+        welcome(_limited(where, family, numeric), manner, keep=keep)
+        return
     from bothends.client import blocking
     from bothends.client.tls import TlsOptions
     from bothends.endpoints import from_words
 
-    found = from_words(endpoint, scheme or "tcp")
+    found = from_words(endpoint, scheme)
     if len(found) != 1:
         raise click.UsageError("one endpoint is enough, and there are " + ", ".join(map(str, found)))
-    where = found[0] if family is None else found[0].with_options(family=family)
-    source = (source_host, source_port) if source_host or source_port else None
-    began = time.monotonic()
+    where = _limited(found[0], family, numeric)
+    if numeric:
+        _check_numeric(source_host)
+    source = (source_host, source_port or 0) if source_host or source_port else None
     tls = TlsOptions(tls_ca, tls_fingerprint, not insecure, tls_cert, tls_key, tls_name, alpn)
+    began = time.monotonic()
     connection = blocking.connect(
         where,
         timeout=within or CONNECT_WITHIN,
@@ -133,76 +204,59 @@ def connect(
         tls=None if tls == TlsOptions() else tls,
     )
     with connection:
-        at_prompt = not messages and terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)
-        if at_prompt or verbose:
-            terminal.note(f"connected {connection.local} -> {connection.peer}")
-        tell_tls(connection, verbose)
-        if at_prompt:
-            from bothends.cli.prompt import talk
-
-            totals = talk(connection, within or DATAGRAM_WITHIN, retries, quit_after, within)
-        else:
-            totals = move(connection, messages, no_newline, within, quit_after, retries)
-        if verbose:
-            took = time.monotonic() - began
-            terminal.note(f"sent {totals.sent:,} bytes, received {totals.received:,} bytes, in {took:.2f} s")
+        converse(connection, manner, began)
 
 
-def tell_tls(connection: Connection, verbose: bool) -> None:
-    """What was agreed, for whoever wants to know; and what everybody should know."""
-    from bothends.client.tls import TlsSocket, terms
-
-    if not isinstance(connection.socket, TlsSocket):
-        return
-    if verbose:
-        for line in terms(connection.socket):
-            terminal.note(line)
-    if not connection.steps.half_closes:
-        terminal.note("TLS 1.2 cannot half-close: the peer is not told of the end of our input", "warning")
-
-
-def move(
-    connection: Connection,
-    messages: tuple[str, ...],
-    no_newline: bool,
-    within: float | None,
-    quit_after: float | None,
-    retries: int,
-) -> Totals:
-    """Send the messages, or standard input where there are none; the peer's bytes go to standard output."""
-    from bothends.client.datagrams import Questions
-    from bothends.client.pump import AnswerEnding, Ending, Pump
-
-    boundaries = connection.steps.boundaries
-    end = b"" if no_newline or boundaries else b"\n"
-    first = [os.fsencode(message) + end for message in messages]
-    source = None if messages or sys.stdin is None else sys.stdin.fileno()
-    sink = standard_output(separate=boundaries and len(messages) != 1)
-    if connection.steps.datagrams:
-        return Questions(
-            connection,
-            source,
-            sink,
-            first=first,
-            within=within or DATAGRAM_WITHIN,
-            retries=retries,
-            quit_after=quit_after or 0.0,
-            tell=terminal.note,
-        ).run()
-    now = time.monotonic()
-    if not messages:
-        return Pump(connection, source, sink, Ending(quit_after, within, now)).run()
-    quiet = QUIET if quit_after is None else quit_after
-    ending = AnswerEnding(quiet, within or ANSWER_WITHIN, now, expected=len(messages))
-    return Pump(connection, None, sink, ending, first).run()
+def _check_options(modes: Sequence[str], keep: bool, as_json: bool, sends: bool) -> None:
+    if len(modes) > 1:
+        raise click.UsageError(f"{modes[0]} and {modes[1]} don't go together")
+    mode = modes[0] if modes else ""
+    if keep and mode != "-l":
+        raise click.UsageError("-k goes with -l: it waits for the next connection")
+    if as_json and mode not in ("-z", "--resolve"):
+        raise click.UsageError("--json goes with -z and --resolve: what a peer says stays as it is")
+    if sends and mode in ("-z", "--resolve"):
+        raise click.UsageError(f"{mode} sends nothing: leave out --send")
 
 
-def standard_output(*, separate: bool) -> Sink:
-    """Standard output as it is, or escaped where it is a terminal."""
-    from bothends.client.pump import Sink
-    from bothends.text import Escaper
+def _limited(where: Endpoint, family: int | None, numeric: bool) -> Endpoint:
+    """The endpoint by one family of addresses, if so asked, and without a name, if so asked."""
+    if numeric:
+        _check_numeric(where.host if where.scheme != "vsock" else "")
+    return where if family is None else where.with_options(family=family)
 
-    if sys.stdout is None:  # closed by the caller; its number may be another file's by now
-        return Sink(os.open(os.devnull, os.O_WRONLY), separate=separate)
-    escaper = Escaper() if terminal.is_terminal(sys.stdout) else None
-    return Sink(sys.stdout.fileno(), escaper, separate=separate)
+
+def _check_numeric(host: str) -> None:
+    from bothends.errors import EndpointError
+
+    try:
+        if host:
+            ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        raise EndpointError(host, "a name, and -n looks none up", "give its address") from None
+
+
+def _scan(
+    words: Sequence[str],
+    udp: bool,
+    timeout: float,
+    family: int | None,
+    numeric: bool,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    from bothends.cli.scan import show
+    from bothends.endpoints import from_words
+    from bothends.errors import EndpointError
+
+    host, *ports = words
+    if not ports:  # one word for both
+        [where] = from_words(words, "udp" if udp else "tcp")
+        if where.scheme not in ("tcp", "tls", "mptcp", "udp"):
+            raise EndpointError(str(where), "-z tries ports of TCP, and of UDP with -u")
+        host, ports, udp = where.host or "localhost", [str(where.port)], where.scheme == "udp"
+        if where.number("family"):
+            family = where.number("family")
+    if numeric:
+        _check_numeric(host)
+    show(host, ports, udp=udp, timeout=timeout, family=family, verbose=verbose, as_json=as_json)

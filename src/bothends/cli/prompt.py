@@ -24,6 +24,7 @@ from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
 from bothends.cli import terminal
+from bothends.cli.talking import Manner, dumping
 from bothends.client import blocking
 from bothends.client.asyncio import Connection
 from bothends.client.datagrams import Asking
@@ -69,17 +70,10 @@ def history() -> History:
     return LastingHistory(str(path))
 
 
-def talk(
-    connection: blocking.Connection,
-    within: float,
-    retries: int,
-    quit_after: float | None,
-    silence: float | None,
-) -> Totals:
+def talk(connection: blocking.Connection, manner: Manner) -> Totals:
     """Talk over a connection until one side ends it.
 
-    `within` seconds and `retries` are for the answers to datagrams. `quit_after` and `silence` bound the
-    wait for the peer after ^D (seconds, None for no limit).
+    After ^D, `manner.quit_after` and `manner.within` bound the wait for the peer.
 
     Raises:
         KeyboardInterrupt: ^C.
@@ -87,8 +81,10 @@ def talk(
     """
     same = Connection(connection.socket, connection.endpoint, timeout=None)
     screen = Screen()
+    if manner.hex_dump:
+        same.steps.watch = dumping(screen.note, boundaries=same.steps.boundaries)
     try:
-        return asyncio.run(Talk(same, screen, within, retries).run(quit_after, silence))
+        return asyncio.run(Talk(same, screen, manner).run())
     except Interrupted:
         raise KeyboardInterrupt from None
     finally:
@@ -189,15 +185,15 @@ class Screen:
 class Talk:
     """One conversation at the prompt."""
 
-    def __init__(self, connection: Connection, screen: Screen, within: float, retries: int) -> None:
+    def __init__(self, connection: Connection, screen: Screen, manner: Manner) -> None:
         self._connection = connection
         self._screen = screen
-        self._within = within
-        self._retries = retries
+        self._manner = manner
+        self._line_end = manner.line_end(boundaries=connection.steps.boundaries)
         self._totals = Totals()
         self._asking: deque[asyncio.Task[None]] = deque()
 
-    async def run(self, quit_after: float | None, silence: float | None) -> Totals:
+    async def run(self) -> Totals:
         """Until one side ends it; see `talk`."""
         typing = asyncio.create_task(self._screen.type_lines())
         sending = asyncio.create_task(self._send())
@@ -209,7 +205,7 @@ class Talk:
             self._screen.leave_prompt()
             await typing
             if not reading.done():
-                await self._finish(sending, reading, quit_after, silence)
+                await self._finish(sending, reading)
             self._screen.end()
             if reading.done():
                 reading.result()
@@ -220,13 +216,7 @@ class Talk:
             await asyncio.gather(typing, sending, reading, *self._asking, return_exceptions=True)
         return self._totals
 
-    async def _finish(
-        self,
-        sending: asyncio.Task[None],
-        reading: asyncio.Task[None],
-        quit_after: float | None,
-        silence: float | None,
-    ) -> None:
+    async def _finish(self, sending: asyncio.Task[None], reading: asyncio.Task[None]) -> None:
         """After ^D, or when nothing can be sent any more: the peer's words may go on."""
         if self._connection.steps.datagrams:
             await asyncio.gather(*self._asking, return_exceptions=True)
@@ -235,8 +225,9 @@ class Talk:
             # A reset may stand behind words that have come: they are shown first.
             await asyncio.wait({reading})
             sending.result()
-        if self._connection.steps.half_closes:
+        if self._manner.half_close and self._connection.steps.half_closes:
             self._connection.finish()
+        quit_after, silence = self._manner.quit_after, self._manner.within
         seconds = quit_after if quit_after is not None else silence
         while not reading.done():
             before = self._totals.received
@@ -250,12 +241,12 @@ class Talk:
         """Send what is typed, until ^D."""
         steps = self._connection.steps
         while (line := await self._screen.typed.get()) is not None:
-            data = os.fsencode(line)
+            data = os.fsencode(line) + self._line_end
             if steps.datagrams:
                 self._asking.append(asyncio.create_task(self._ask(data)))
             else:
-                await self._connection.send_line(data)
-                self._totals.sent += len(data) + (not steps.boundaries)
+                await self._connection.send(data)
+                self._totals.sent += len(data)
 
     async def _read(self) -> None:
         """Show what comes, until the peer's EOF."""
@@ -275,7 +266,7 @@ class Talk:
 
     async def _ask(self, message: bytes) -> None:
         """Send a datagram, and again while no answer comes. Cancelled when one does."""
-        asking = Asking(message, self._within, self._retries)
+        asking = Asking(message, self._manner.datagram_within, self._manner.retries)
         try:
             while (wait := asking.next_wait()) is not None:
                 await self._connection.send(message)

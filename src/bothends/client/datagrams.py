@@ -47,6 +47,7 @@ class Asking:
 class Questions:
     """Asks the lines of a descriptor (or the messages in `first`) one after the other.
 
+    A line goes without its end, or with `line_end` instead.
     `within` is how long to wait for each answer, repeats included; `quit_after` how long to stay for late
     and second answers once all have been asked; `tell` hears of repeats, in words.
     """
@@ -58,6 +59,7 @@ class Questions:
         sink: Sink,
         *,
         first: Iterable[bytes] = (),
+        line_end: bytes = b"",
         within: float = 2.0,
         retries: int = 2,
         quit_after: float = 0.0,
@@ -68,6 +70,7 @@ class Questions:
         self._source = source
         self._sink = sink
         self._questions: deque[bytes] = deque(first)
+        self._line_end = line_end
         self._within = within
         self._retries = retries
         self._quit_after = quit_after
@@ -162,4 +165,4 @@ class Questions:
         if not data:
             self._source = None
         while (line := self._lines.take_line()) is not None:
-            self._questions.append(line)
+            self._questions.append(line + self._line_end)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import stat
 import time
@@ -116,6 +117,22 @@ class AnswerEnding(Ending):
         return self.came is not None  # no answer at all is not left but given up
 
 
+class CrLf:
+    """Gives each line the end CR LF. One that has it keeps it, wherever its bytes are cut."""
+
+    def __init__(self) -> None:
+        self._after_cr = False
+
+    def feed(self, data: bytes) -> bytes:
+        """What to send for these bytes."""
+        if not data:
+            return data
+        whole = data[:1] == b"\n" and self._after_cr
+        self._after_cr = data.endswith(b"\r")
+        start = b"\n" if whole else b""
+        return start + re.sub(rb"(?<!\r)\n", b"\r\n", data[len(start) :])
+
+
 class Sink:
     """Where the peer's bytes go: a descriptor, with what it has not taken yet.
 
@@ -189,7 +206,8 @@ class Pump:
     """Pumps between a connection (a stream, or sequenced packets), a source and a sink.
 
     `first` is sent before anything of `source`, the descriptor to read from, or None. Where the socket
-    has boundaries, each piece of `first` and each line of the source is a message.
+    has boundaries, each piece of `first` and each line of the source is a message. `crlf` ends the
+    source's lines with CR LF. Without `half_close` the peer isn't told of the end of our input.
     """
 
     def __init__(
@@ -199,6 +217,9 @@ class Pump:
         sink: Sink,
         ending: Ending,
         first: Iterable[bytes] = (),
+        *,
+        crlf: bool = False,
+        half_close: bool = True,
     ) -> None:
         self._steps = connection.steps
         self._source = source
@@ -206,6 +227,8 @@ class Pump:
         self._ending = ending
         self._up: deque[memoryview] = deque(memoryview(piece) for piece in first)
         self._lines = Inbox(boundaries=False, datagrams=False, limit=LARGEST)
+        self._line_ends = CrLf() if crlf else None
+        self._half_close = half_close
         self._lost: ConnectionLost | None = None
         self.totals = Totals()
 
@@ -274,7 +297,7 @@ class Pump:
         if due.what == "finish":
             self._ending.finished = time.monotonic()
             try:
-                if self._steps.half_closes:
+                if self._half_close and self._steps.half_closes:
                     self._steps.finish()
             except ConnectionLost as lost:
                 # A peer that has closed already need not hear that we have finished.
@@ -336,8 +359,9 @@ class Pump:
         if not data:
             self._source = None
         if not self._steps.boundaries:
+            data = data if self._line_ends is None else self._line_ends.feed(data)
             self._up.extend([memoryview(data)] if data else [])
             return
         self._lines.put(data)
         while (line := self._lines.take_line()) is not None:
-            self._up.append(memoryview(line))
+            self._up.append(memoryview(line if self._line_ends is None else line + b"\r\n"))
