@@ -9,6 +9,7 @@ import click
 
 from bothends.cli.terminal import table
 from bothends.engines import registry as engine_registry
+from bothends.errors import BothendsError
 from bothends.services import registry as service_registry
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
@@ -26,22 +27,26 @@ def services(as_json: bool) -> None:
     """
     found: list[dict[str, Any]] = []
     for name in service_registry.names():
-        service = service_registry.load(name)
-        found.append(
-            {
-                "name": name,
-                "summary": service.summary,
-                "streams": service.streams,
-                "datagrams": service.datagrams,
-                "posts": service.posts,
-            }
-        )
+        entry: dict[str, Any] = dict.fromkeys(("summary", "streams", "datagrams", "posts", "broken"))
+        try:
+            service = service_registry.load(name)
+        except BothendsError as error:  # one package's mistake must not hide what the others offer
+            entry["broken"] = str(error)
+        else:
+            entry["summary"] = service.summary
+            entry["streams"] = service.streams
+            entry["datagrams"] = service.datagrams
+            entry["posts"] = service.posts
+        found.append({"name": name, **entry})
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     table(
         ("service", "streams", "datagrams", "what it says"),
-        [(each["name"], _yes(each["streams"]), _yes(each["datagrams"]), each["summary"]) for each in found],
+        [
+            (each["name"], _yes(each["streams"]), _yes(each["datagrams"]), each["broken"] or each["summary"])
+            for each in found
+        ],
     )
 
 
