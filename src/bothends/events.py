@@ -16,7 +16,7 @@ import enum
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from bothends.endpoints import Address, Endpoint
 
@@ -52,6 +52,13 @@ class Why(enum.StrEnum):
     NAMELESS = "nameless"
     UNSENT = "unsent"
     OTHER = "other"
+
+
+class Refusal(NamedTuple):
+    """What whoever decides about a peer answers: why not, in words, and the kind of it."""
+
+    reason: str
+    why: Why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from bothends.endpoints import Address
 from bothends.engines.base import Limits
 from bothends.engines.gate import Gate, parse_network
 from bothends.engines.pace import Pace
+from bothends.events import Why
 
 
 def inet(host: str) -> Address:
@@ -37,7 +38,7 @@ def test_denied_wins_over_allowed_and_what_is_not_allowed_stays_out(host: str, r
         allow=(parse_network("192.0.2.0/24"), parse_network("2001:db8::/32")),
         deny=(parse_network("192.0.2.64/26"),),
     )
-    assert Gate(limits).refusal(inet(host)) == reason
+    assert Gate(limits).refusal(inet(host)) == (reason and (reason, Why.NETWORK))
 
 
 def test_each_address_has_its_own_count_and_leaves_nothing() -> None:
@@ -46,7 +47,10 @@ def test_each_address_has_its_own_count_and_leaves_nothing() -> None:
     for _ in range(2):
         assert gate.refusal(one) is None
         gate.enter(one)
-    assert gate.refusal(one) == "2 connections from its address are open, the limit for one"
+    assert gate.refusal(one) == (
+        "2 connections from its address are open, the limit for one",
+        Why.ADDRESS,
+    )
     assert gate.refusal(other) is None
     gate.leave(one)
     assert gate.refusal(one) is None

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.endpoints import Address
+from bothends.events import Why
 from bothends.services.guard import ANSWER_ANYTHING, Guard
 
 
@@ -27,9 +28,10 @@ def host(number: int, port: int = 5000) -> Address:
 @pytest.mark.parametrize("port", [0, *ANSWER_ANYTHING])
 def test_who_answers_anything_is_not_answered(port: int) -> None:
     for address in (host(1, port), Address("inet6", "::1", port)):
-        reason = Guard(10).refusal(address)
-        assert reason is not None
-        assert f"port {port}" in reason
+        refusal = Guard(10).refusal(address)
+        assert refusal is not None
+        assert f"port {port}" in refusal.reason
+        assert refusal.why is Why.SOURCE
 
 
 @pytest.mark.parametrize("port", [53, 123, 1024, 12000])
@@ -41,7 +43,7 @@ def test_a_grant_at_once_then_the_rate() -> None:
     clock = Clock()
     guard = Guard(50, now=clock)
     assert answered(guard, host(1), 600) == 500
-    assert guard.refusal(host(1)) == "more than 50 answers a second to this host"
+    assert guard.refusal(host(1)) == ("more than 50 answers a second to this host", Why.RATE)
     clock.now += 1
     assert answered(guard, host(1), 100) == 50
     clock.now += 3600

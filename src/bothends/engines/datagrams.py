@@ -17,7 +17,7 @@ from bothends.endpoints import Address
 from bothends.engines.base import Job
 from bothends.engines.gate import Gate
 from bothends.errors import errno_text
-from bothends.events import Dropped, Failed, Received, Sent
+from bothends.events import Dropped, Failed, Received, Sent, Why
 from bothends.services.base import Peer
 from bothends.services.guard import Guard
 from bothends.sockets import DATAGRAM_SIZE, Listener, enable_pktinfo, receive_datagram, send_datagram
@@ -75,18 +75,17 @@ class DatagramDesk:
             if self._observe is not None:
                 self._observe(Received(0, peer.address, data))
             if truncated:
-                self._drop(peer, f"a datagram of more than {self._largest} bytes")
+                self._drop(peer, f"a datagram of more than {self._largest} bytes", Why.SIZE)
             else:
                 self._answer(data, peer, sender, ancillary)
         return BATCH
 
     def _answer(self, data: bytes, peer: Peer, sender: Any, ancillary: Any) -> None:
-        reason = self._gate.refusal(peer.address)
-        if reason is not None:
-            self._drop(peer, reason)
-            return
-        if self._guard is not None and (reason := self._guard.refusal(peer.address)):
-            self._drop(peer, reason)
+        refusal = self._gate.refusal(peer.address)
+        if refusal is None and self._guard is not None:
+            refusal = self._guard.refusal(peer.address)
+        if refusal is not None:
+            self._drop(peer, *refusal)
             return
         try:
             answer = self._job.service.answer(data, peer)
@@ -97,12 +96,12 @@ class DatagramDesk:
         if answer is None:
             return
         if not sender:
-            self._drop(peer, "the sender has no address (it did not bind one)")
+            self._drop(peer, "the sender has no address (it did not bind one)", Why.NAMELESS)
             return
         try:
             send_datagram(self.socket, answer, sender, ancillary)
         except OSError as error:
-            self._drop(peer, f"sending {len(answer)} bytes: {errno_text(error.errno or 0)}")
+            self._drop(peer, f"sending {len(answer)} bytes: {errno_text(error.errno or 0)}", Why.UNSENT)
         else:
             if self._observe is not None:
                 self._observe(Sent(0, peer.address, answer))
@@ -111,6 +110,6 @@ class DatagramDesk:
         local = Address.of(self.socket.family, self.socket.getsockname())
         return Peer(Address.of(self.socket.family, sender), local, boundaries=True)
 
-    def _drop(self, peer: Peer, reason: str) -> None:
+    def _drop(self, peer: Peer, reason: str, why: Why) -> None:
         if self._observe is not None:
-            self._observe(Dropped(peer.address, reason))
+            self._observe(Dropped(peer.address, reason, why))

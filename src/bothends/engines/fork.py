@@ -23,7 +23,7 @@ from bothends.engines.exchange import Exchange
 from bothends.engines.processes import GRACE, Child, Children, fork
 from bothends.engines.reception import Reception
 from bothends.errors import errno_text
-from bothends.events import Refused
+from bothends.events import Refused, Why
 
 
 class ChildPerConnection(Engine):
@@ -76,7 +76,7 @@ class ChildPerConnection(Engine):
                 reception.strain(error.errno or errno.EAGAIN)
                 if self.job.observe is not None:
                     reason = f"no process for it: {errno_text(error.errno or 0)}"
-                    self.job.observe(Refused(newcomer.peer.address, reason))
+                    self.job.observe(Refused(newcomer.peer.address, reason, Why.PROCESS))
                 return
         reception.relieve()
         if child is None:

@@ -14,6 +14,7 @@ from collections import Counter
 
 from bothends.endpoints import Address
 from bothends.engines.base import Limits, Network
+from bothends.events import Refusal, Why
 
 
 class Gate:
@@ -26,14 +27,15 @@ class Gate:
         self._inside: Counter[str] = Counter()
         self._refusal_by_network = functools.lru_cache(maxsize=4096)(self._look_up)
 
-    def refusal(self, address: Address) -> str | None:
+    def refusal(self, address: Address) -> Refusal | None:
         """Why this address may not come in now; None if it may."""
         if address.family not in ("inet", "inet6"):
             return None
-        if (self._allow or self._deny) and (reason := self._refusal_by_network(address.host)) is not None:
-            return reason
+        if (self._allow or self._deny) and (refusal := self._refusal_by_network(address.host)) is not None:
+            return refusal
         if self._most is not None and self._inside[address.host] >= self._most:
-            return f"{self._most} connections from its address are open, the limit for one"
+            reason = f"{self._most} connections from its address are open, the limit for one"
+            return Refusal(reason, Why.ADDRESS)
         return None
 
     def enter(self, address: Address) -> None:
@@ -48,13 +50,13 @@ class Gate:
             if self._inside[address.host] <= 0:
                 del self._inside[address.host]
 
-    def _look_up(self, host: str) -> str | None:
+    def _look_up(self, host: str) -> Refusal | None:
         address = ipaddress.ip_address(host.partition("%")[0])
         for network in self._deny:
             if address in network:
-                return f"its network {network} is denied"
+                return Refusal(f"its network {network} is denied", Why.NETWORK)
         if self._allow and not any(address in network for network in self._allow):
-            return "its network is not among those allowed"
+            return Refusal("its network is not among those allowed", Why.NETWORK)
         return None
 
 

@@ -25,7 +25,7 @@ from typing import Final
 from bothends.endpoints import Address
 from bothends.engines.base import Job
 from bothends.engines.gate import Gate
-from bothends.events import Refused, Relieved, Strained
+from bothends.events import Refused, Relieved, Strained, Why
 from bothends.services.base import Peer
 from bothends.sockets import Listener, prepare_accepted
 
@@ -96,15 +96,16 @@ class Reception:
             if not self._starved:
                 self._relieve()
             address = Address.of(connection.family, sockaddr)
-            if (reason := self._gate.refusal(address)) is not None:
-                self._turn_away(connection, address, reason)
+            if (refusal := self._gate.refusal(address)) is not None:
+                self._turn_away(connection, address, *refusal)
                 continue
             if limited and self._is_full():
-                self._turn_away(connection, address, f"{self._most} connections are open, the limit")
+                reason = f"{self._most} connections are open, the limit"
+                self._turn_away(connection, address, reason, Why.FULL)
                 continue
             if self._first_refused is not None and connection.fileno() >= self._first_refused:
                 reason = f"descriptor {connection.fileno()} is beyond what this engine can wait for"
-                self._turn_away(connection, address, f"{reason} ({self._first_refused - 1})")
+                self._turn_away(connection, address, f"{reason} ({self._first_refused - 1})", Why.DESCRIPTOR)
                 continue
             yield connection, self.admit(connection, address, listener)
 
@@ -147,10 +148,10 @@ class Reception:
     def _is_full(self) -> bool:
         return self._most is not None and self.open >= self._most
 
-    def _turn_away(self, connection: socket.socket, address: Address, reason: str) -> None:
+    def _turn_away(self, connection: socket.socket, address: Address, reason: str, why: Why) -> None:
         connection.close()
         if self._observe is not None:
-            self._observe(Refused(address, reason))
+            self._observe(Refused(address, reason, why))
 
     def _strain(self, number: int) -> None:
         if self._strained_until is None and self._observe is not None:

@@ -27,7 +27,7 @@ from bothends.engines.blocking import PIECE, Over, Talk, Warden, converse
 from bothends.engines.door import Bell, Door, Newcomer
 from bothends.engines.exchange import Exchange
 from bothends.engines.reception import Reception
-from bothends.events import Cause, Refused
+from bothends.events import Cause, Refused, Why
 from bothends.services.base import Peer, Post
 from bothends.sockets import Listener
 
@@ -82,7 +82,8 @@ class ThreadsEngine(Engine):
                 except RuntimeError:  # pthread_create(3): EAGAIN, a limit on threads or memory
                     newcomer.connection.close()
                     if job.observe is not None:
-                        job.observe(Refused(newcomer.peer.address, "no thread could be started"))
+                        reason = "no thread could be started"
+                        job.observe(Refused(newcomer.peer.address, reason, Why.THREAD))
                     reception.left(newcomer.peer)
                     reception.strain(errno.EAGAIN)
                 else:

@@ -25,6 +25,7 @@ from ipaddress import IPv6Address
 from typing import Final
 
 from bothends.endpoints import Address
+from bothends.events import Refusal, Why
 
 ANSWER_ANYTHING: Final = {
     7: "echo, RFC 862",
@@ -72,14 +73,14 @@ class Guard:
         self._hosts = hosts
         self._buckets: OrderedDict[str | int, _Bucket] = OrderedDict()  # who was silent longest comes first
         self._newcomers = _Bucket(self._burst, now())
-        self._too_many = f"more than {rate:g} answers a second to this host"
+        self._too_many = Refusal(f"more than {rate:g} answers a second to this host", Why.RATE)
 
-    def refusal(self, peer: Address) -> str | None:
+    def refusal(self, peer: Address) -> Refusal | None:
         """Why a datagram from `peer` is not to be answered; None takes one answer off its grant."""
         if peer.family not in ("inet", "inet6"):
             return None
         if peer.port in _REASONS:
-            return _REASONS[peer.port]
+            return Refusal(_REASONS[peer.port], Why.SOURCE)
         host = peer.host if peer.family == "inet" else int(IPv6Address(peer.host)) >> 64
         now = self._now()
         if self._bucket(host, now).take(now, self._rate, self._burst):
