@@ -9,9 +9,9 @@ from typing import cast
 import pytest
 
 from bothends.endpoints import Address
-from bothends.engines.base import Job
+from bothends.engines.base import Job, Limits
 from bothends.engines.exchange import Exchange
-from bothends.events import Cause, Closed, Ended, Established, Event, Failed, Opened, Received, Sent
+from bothends.events import Cause, Closed, Ended, Established, Event, Failed, Opened, Received, Sent, Slowed
 from bothends.services.base import Conversation, Peer, Post, Service
 from bothends.sockets import Listener
 
@@ -234,10 +234,31 @@ def test_a_limit_is_no_end_of_the_peers(cause: Cause) -> None:
     assert talk.cause is cause
 
 
-def test_the_limit_of_an_unfinished_handshake_has_its_own_name() -> None:
-    talk, _ = exchange(Wrapped)
-    talk.finish(Cause.IDLE)
-    assert talk.cause is Cause.HANDSHAKE
-    talk, _ = exchange(Wrapped)
-    talk.close(Cause.IDLE)
-    assert talk.cause is Cause.HANDSHAKE
+def test_which_limit_comes_next() -> None:
+    def limits_of(made: Wrapped, **limits: float) -> Exchange:
+        job = Job(Made(lambda: made), [], stop=None, limits=Limits(**limits))  # type: ignore[arg-type]
+        return Exchange(job, LISTENER, PEER)
+
+    talk = limits_of(Wrapped(), handshake=5, idle=1, life=100)
+    assert talk.next_limit(began=10, moved=12) == (15, Cause.HANDSHAKE)
+    assert talk.next_look(began=10, moved=12, now=12) == 13  # it may be over by then
+    talk.receive(b"hi")
+    assert talk.next_limit(began=10, moved=12) == (13, Cause.IDLE)
+    assert talk.next_limit(began=10, moved=109.5) == (110, Cause.LIFE)
+    made = Wrapped()
+    made.handshaking = False
+    talk = limits_of(made)
+    assert talk.next_limit(began=10, moved=12) is None
+    assert talk.next_look(began=10, moved=12, now=12) is None
+
+
+def test_who_sends_too_fast_is_told_once_until_it_has_kept_the_rate() -> None:
+    told: list[Event] = []
+    job = Job(Made(Upper), [], stop=None, limits=Limits(rate=1000), observe=told.append)  # type: ignore[arg-type]
+    talk = Exchange(job, LISTENER, PEER)
+    talk.receive(b"x" * 900)
+    assert talk.rest == 0
+    talk.receive(b"x" * 1000)
+    assert 0.5 < talk.rest < 1
+    talk.receive(b"x" * 1000)
+    assert [event.rate for event in told if isinstance(event, Slowed)] == [1000]

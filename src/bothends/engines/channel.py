@@ -171,13 +171,8 @@ class Channel:
         return self._next_look(now)
 
     def _next_look(self, now: float) -> float | None:
-        """When something may be due, as far as is known now."""
-        limit = self.exchange.next_limit(self._began, self._moved)
-        looks = [] if limit is None else [limit[0]]
-        if self.exchange.handshaking and self._limits.idle is not None:
-            looks.append(now + self._limits.idle)  # the handshake may be over by then
-        if self._rests_until is not None:
-            looks.append(self._rests_until)
+        look = self.exchange.next_look(self._began, self._moved, now)
+        looks = [each for each in (look, self._rests_until) if each is not None]
         return min(looks, default=None)
 
     def drain(self, now: float) -> None:

@@ -120,6 +120,13 @@ class Exchange:
             found.append((began + limits.life, Cause.LIFE))
         return min(found, default=None)
 
+    def next_look(self, began: float, moved: float, now: float) -> float | None:
+        """When to look at the limits again, as far as is known now."""
+        limit = self.next_limit(began, moved)
+        if self._handshaking and self._limits.idle is not None and limit is not None:
+            return min(limit[0], now + self._limits.idle)  # the handshake may be over by then
+        return None if limit is None else limit[0]
+
     def end(self) -> bytes:
         """A read gave 0 bytes: the peer has finished sending."""
         if self._observe is not None and not self._ended:
