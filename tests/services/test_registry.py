@@ -83,6 +83,7 @@ def test_every_service_of_the_package_is_in_the_table() -> None:
                 assert f"{module.__name__}:{name}" in registry.BUILT_IN.values() or path.stem in (
                     "base",
                     "functions",
+                    "pages",  # made with its pages
                 )
 
 

@@ -1,0 +1,331 @@
+"""Metrics: exact, in every process, whoever is killed; and what Prometheus makes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import gc
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from bothends import metrics as module
+from bothends.endpoints import Address
+from bothends.errors import HandshakeFailed, MessageTooLong, StreamBroken, Unavailable
+from bothends.events import (
+    Cause,
+    Closed,
+    Draining,
+    Dropped,
+    Established,
+    Event,
+    Exited,
+    Failed,
+    NotReloaded,
+    Opened,
+    Received,
+    Refused,
+    Reloaded,
+    Sent,
+    Slowed,
+    Strained,
+    Why,
+)
+from bothends.metrics import FAMILIES, Metrics, text_format
+
+PEER = Address("inet", "192.0.2.1", 5000)
+LOCAL = Address("inet", "192.0.2.2", 12000)
+
+# From Python 3.12: the process that runs the tests may have threads, of which its children need none.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+OPENED = Opened(1, PEER, LOCAL)
+CLOSED = Closed(1, PEER, Cause.PEER, 0, 0)
+
+
+@pytest.fixture
+def metrics() -> Iterator[Metrics]:
+    counted = Metrics()
+    yield counted
+    counted.close()
+
+
+def shown(metrics: Metrics, *, draining: bool = False) -> dict[str, float]:
+    """What Prometheus reads: `name{label="value"}` to number."""
+    text, _ = text_format(metrics, lambda: draining)()
+    return {
+        sample.name + "".join(f'{{{name}="{value}"}}' for name, value in sample.labels.items()): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def beyond_zero(metrics: Metrics) -> dict[str, float]:
+    always = ("bothends_metrics_complete", "bothends_start_time_seconds")
+    return {name: number for name, number in shown(metrics).items() if number and name not in always}
+
+
+@contextlib.contextmanager
+def child(main: Callable[[], object]) -> Iterator[int]:
+    """A process that does this and then waits; its number. Killed at the end, if it still lives."""
+    done, ready = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            main()
+            os.write(ready, b".")
+            signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        assert os.read(done, 1) == b"."
+        yield pid
+    finally:
+        os.close(done)
+        os.close(ready)
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            kill(pid)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("events", "counted"),
+    [
+        ([OPENED], {"bothends_connections_total": 1, "bothends_connections_open": 1}),
+        (
+            [OPENED, OPENED, Closed(1, PEER, Cause.IDLE, 3, 4)],
+            {
+                "bothends_connections_total": 2,
+                "bothends_connections_open": 1,
+                'bothends_connections_closed_total{cause="idle"}': 1,
+            },
+        ),
+        (
+            [Received(1, PEER, b"hello"), Received(1, PEER, b"!"), Sent(1, PEER, b"HELLO!")],
+            {
+                'bothends_received_bytes_total{kind="stream"}': 6,
+                'bothends_sent_bytes_total{kind="stream"}': 6,
+                "bothends_reads_total": 2,
+                "bothends_writes_total": 1,
+            },
+        ),
+        (
+            [Received(0, PEER, b"hello"), Received(0, PEER, b""), Sent(0, PEER, b"HELLO")],
+            {
+                'bothends_received_bytes_total{kind="datagram"}': 5,
+                'bothends_sent_bytes_total{kind="datagram"}': 5,
+                "bothends_datagrams_received_total": 2,
+                "bothends_datagrams_answered_total": 1,
+            },
+        ),
+        (
+            [Refused(PEER, "2 are open", Why.FULL), Refused(PEER, "what is this?", Why.NAMELESS)],
+            {
+                'bothends_connections_refused_total{reason="full"}': 1,
+                'bothends_connections_refused_total{reason="other"}': 1,
+            },
+        ),
+        ([Dropped(PEER, "too fast", Why.RATE)], {'bothends_datagrams_dropped_total{reason="rate"}': 1}),
+        ([Dropped(PEER, "?", Why.FULL)], {'bothends_datagrams_dropped_total{reason="other"}': 1}),
+        ([Established(1, PEER, PEER, "TLS 1.3")], {'bothends_handshakes_total{outcome="done"}': 1}),
+        ([Failed(1, PEER, ValueError())], {"bothends_service_failures_total": 1}),
+        ([Failed(1, PEER, HandshakeFailed("", ""))], {'bothends_handshakes_total{outcome="failed"}': 1}),
+        ([Failed(1, PEER, StreamBroken("", ""))], {"bothends_streams_broken_total": 1}),
+        ([Failed(1, PEER, MessageTooLong(1, 2))], {"bothends_messages_too_long_total": 1}),
+        ([Slowed(1, PEER, 1000)], {"bothends_slowed_total": 1}),
+        ([Strained(errno.EMFILE, 1000)], {"bothends_strained_total": 1}),
+        (
+            [Reloaded("upper"), NotReloaded("upper", "no such file")],
+            {'bothends_reloads_total{outcome="done"}': 1, 'bothends_reloads_total{outcome="failed"}': 1},
+        ),
+        (
+            [Exited(1, "worker", -9), Exited(2, "worker", 0), Exited(3, "cook", 1)],
+            {
+                'bothends_processes_ended_total{role="worker"}': 1,
+                'bothends_processes_ended_total{role="other"}': 1,
+            },
+        ),
+        ([Draining(3, 5.0)], {}),
+    ],
+)
+def test_events_are_counted(metrics: Metrics, events: list[Event], counted: dict[str, float]) -> None:
+    for event in events:
+        metrics(event)
+    assert beyond_zero(metrics) == counted
+
+
+def test_prometheus_own_parser_reads_every_family_with_its_help(metrics: Metrics) -> None:
+    text, kind = text_format(metrics, lambda: True)()
+    assert kind.startswith("text/plain; version=")
+    families = {family.name: family for family in text_string_to_metric_families(text.decode())}
+    assert all(family.documentation for family in families.values())
+    for family in FAMILIES:
+        found = families[family.name]
+        assert found.type == "counter"
+        assert len(found.samples) == len(family.values)
+    gauges = {name for name, family in families.items() if family.type == "gauge"}
+    assert gauges == {
+        "bothends_connections_open",
+        "bothends_draining",
+        "bothends_metrics_complete",
+        "bothends_start_time_seconds",
+    }
+    assert shown(metrics, draining=True)["bothends_draining"] == 1
+    assert shown(metrics)["bothends_start_time_seconds"] == pytest.approx(metrics.started)
+
+
+def test_every_cause_has_its_counter(metrics: Metrics) -> None:
+    for cause in Cause:
+        metrics(OPENED)
+        metrics(dataclasses.replace(CLOSED, cause=cause))
+    closed = {name: number for name, number in shown(metrics).items() if "_closed_" in name}
+    assert sum(closed.values()) == len(Cause)
+    assert sorted(closed.values()) == [0] + [1] * len(Cause)  # nobody was killed
+
+
+def test_children_count_too_and_stay_counted(metrics: Metrics) -> None:
+    def talk() -> None:
+        metrics(OPENED)
+        metrics(Received(1, PEER, b"hello"))
+        metrics(CLOSED)
+
+    metrics(OPENED)
+    with child(talk), child(talk):
+        assert shown(metrics)["bothends_connections_total"] == 3
+    with child(talk):
+        pass
+    numbers = shown(metrics)
+    assert numbers["bothends_connections_total"] == 4
+    assert numbers["bothends_connections_open"] == 1
+    assert numbers['bothends_received_bytes_total{kind="stream"}'] == 15
+    assert numbers['bothends_connections_closed_total{cause="peer"}'] == 3
+
+
+def test_what_a_killed_child_had_open_is_open_no_more(metrics: Metrics) -> None:
+    def talk() -> None:
+        for _ in range(3):
+            metrics(OPENED)
+        metrics(CLOSED)
+
+    metrics(OPENED)
+    with child(talk) as pid:
+        assert shown(metrics)["bothends_connections_open"] == 3
+        kill(pid)
+        for _ in range(2):  # and is settled once
+            numbers = shown(metrics)
+            assert numbers["bothends_connections_open"] == 1
+            assert numbers['bothends_connections_closed_total{cause="killed"}'] == 2
+
+
+def test_a_grandchild_counts_and_its_parent_goes_on_counting(metrics: Metrics) -> None:
+    def talk() -> None:
+        metrics(OPENED)
+        with child(lambda: metrics(OPENED)):
+            metrics(OPENED)
+
+    with child(talk):
+        numbers = shown(metrics)
+    assert numbers["bothends_connections_total"] == 3
+    assert numbers["bothends_connections_open"] == 2
+    assert numbers['bothends_connections_closed_total{cause="killed"}'] == 1
+
+
+def test_a_slot_of_the_dead_is_taken_and_its_numbers_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SLOTS", 3)  # ours, and one for children
+    metrics = Metrics()
+    metrics(OPENED)
+    for _ in range(4):
+        with child(lambda: metrics(OPENED)):
+            pass
+    numbers = shown(metrics)
+    assert numbers["bothends_connections_total"] == 5
+    assert numbers["bothends_connections_open"] == 1
+    assert numbers["bothends_metrics_complete"] == 1
+    with child(lambda: metrics(OPENED)), child(lambda: metrics(OPENED)):
+        numbers = shown(metrics)
+    assert numbers["bothends_connections_total"] == 6
+    assert numbers["bothends_metrics_complete"] == 0
+    metrics.close()
+
+
+def test_threads_lose_no_count(metrics: Metrics) -> None:
+    def talk() -> None:
+        for _ in range(2000):
+            metrics(OPENED)
+            metrics(CLOSED)
+
+    threads = [threading.Thread(target=talk) for _ in range(4)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            assert shown(metrics)["bothends_connections_open"] >= 0
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert shown(metrics)["bothends_connections_total"] == 8000
+    assert shown(metrics)["bothends_connections_open"] == 0
+
+
+def test_a_lock_held_while_forking_holds_up_no_child(metrics: Metrics) -> None:
+    with metrics._lock, metrics._settling, child(lambda: metrics(OPENED)):
+        pass
+    assert shown(metrics)["bothends_connections_total"] == 1
+
+
+def test_only_the_process_that_serves_counts_its_reloads(metrics: Metrics) -> None:
+    def work() -> None:
+        metrics(Reloaded("upper"))
+
+    def serve() -> None:
+        metrics.serve_here()
+        metrics(Reloaded("upper"))
+
+    with child(work):
+        assert shown(metrics)['bothends_reloads_total{outcome="done"}'] == 0
+    with child(serve):
+        assert shown(metrics)['bothends_reloads_total{outcome="done"}'] == 1
+
+
+def test_nothing_is_left_of_it() -> None:
+    gc.collect()
+    before, living = len(list(Path("/proc/self/fd").iterdir())), len(module._living)
+    metrics = Metrics()
+    metrics(OPENED)
+    metrics.close()
+    metrics.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(module._living) == living
+
+
+def test_without_memfd_there_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    metrics = Metrics()
+    with child(lambda: metrics(OPENED)):
+        assert shown(metrics)["bothends_connections_open"] == 1
+    metrics.close()
+
+
+def test_without_the_library_it_says_how_to_get_it(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(Unavailable, match=r"pip install 'bothends\[metrics\]'"):
+        text_format(metrics, lambda: False)
+
+
+def test_no_label_grows_with_what_peers_do() -> None:
+    assert sum(len(family.values) for family in FAMILIES) < module._WIDTH
