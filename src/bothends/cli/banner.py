@@ -13,6 +13,8 @@ from bothends.server import Server
 from bothends.sockets import local_addresses, port_note
 
 _HERE = ("localhost", "127.0.0.1", "::1")
+_FROM_HERE = "from here:"
+_FROM_AFAR = "from another machine:"
 
 
 def show(server: Server, *, what: str | None = None) -> None:
@@ -22,7 +24,7 @@ def show(server: Server, *, what: str | None = None) -> None:
     note(f"{styled(name, 'strong', sys.stderr)}  {summary}", "")
     endpoints = list(dict.fromkeys(server.endpoints))
     for endpoint in endpoints:
-        note(f"  {styled(_shown(endpoint), 'good', sys.stderr)}{_everywhere(endpoint)}", "")
+        note(f"  {styled(str(endpoint), 'good', sys.stderr)}{_everywhere(endpoint)}", "")
     workers = f", {server.workers} processes" if server.workers > 1 else ""
     note(f"  engine {server.engine.name}{workers}: {server.engine.summary}")
     if server.tls_fingerprint:
@@ -39,12 +41,10 @@ def show(server: Server, *, what: str | None = None) -> None:
         if hint:
             note(f"  note: {hint}", "warning")
     self_signed = server.tls is not None and server.tls.self_signed
-    for line in _ways_in(endpoints, server.tls_fingerprint if self_signed else ""):
-        note(line)
-
-
-def _shown(endpoint: Endpoint) -> str:
-    return str(endpoint)
+    ways = list(_ways_in(endpoints, server.tls_fingerprint if self_signed else ""))
+    width = max((len(whence) for whence, _ in ways), default=0)
+    for whence, line in ways:
+        note(f"  {whence:{width}}  {line}")
 
 
 def _everywhere(endpoint: Endpoint) -> str:
@@ -53,20 +53,20 @@ def _everywhere(endpoint: Endpoint) -> str:
     return "  every interface: " + ", ".join(local_addresses())
 
 
-def _ways_in(endpoints: list[Endpoint], fingerprint: str) -> Iterator[str]:
-    """The exact lines to type, here and on another machine."""
+def _ways_in(endpoints: list[Endpoint], fingerprint: str) -> Iterator[tuple[str, str]]:
+    """From where, and the exact line to type there."""
     outside = next((each for each in local_addresses() if _is_outside(each)), None)
     for endpoint in endpoints:
         if endpoint.scheme in ("stdio", "fd", "systemd"):
             continue
         if _is_wildcard(endpoint):
-            yield f"  from here:             {_line(endpoint, '127.0.0.1', fingerprint)}"
+            yield _FROM_HERE, _line(endpoint, "127.0.0.1", fingerprint)
             if outside is not None and not endpoint.wrappers:
-                yield f"  from another machine:  {_line(endpoint, outside, fingerprint)}"
+                yield _FROM_AFAR, _line(endpoint, outside, fingerprint)
         elif endpoint.host and not endpoint.host.startswith("127.") and endpoint.host not in _HERE:
-            yield f"  from another machine:  {_line(endpoint, endpoint.host, fingerprint)}"
+            yield _FROM_AFAR, _line(endpoint, endpoint.host, fingerprint)
         else:
-            yield f"  from here:             {_line(endpoint, endpoint.host, fingerprint)}"
+            yield _FROM_HERE, _line(endpoint, endpoint.host, fingerprint)
 
 
 def _line(endpoint: Endpoint, host: str, fingerprint: str) -> str:

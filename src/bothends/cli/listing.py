@@ -79,7 +79,7 @@ def engines(as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     table(
-        ("engine", "streams", "datagrams", "chat", "how it waits"),
+        ("engine", "streams", "datagrams", "posts", "how it waits"),
         [
             (
                 each["name"],
@@ -91,10 +91,10 @@ def engines(as_json: bool) -> None:
             for each in found
         ],
     )
-    reasons = [(each["name"], reason) for each in found for reason in each["why_not"].values()]
+    reasons = [(each["name"], what, why) for each in found for what, why in each["why_not"].items()]
     if reasons:
         click.echo()
-        table(("engine", "why not"), reasons)
+        table(("engine", "no", "because"), reasons)
 
 
 def _yes(value: bool) -> str:
