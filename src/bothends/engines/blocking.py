@@ -27,7 +27,6 @@ What the kernel does, and what follows:
 from __future__ import annotations
 
 import contextlib
-import math
 import select
 import socket
 import struct
@@ -394,8 +393,9 @@ class Talk:
 
     def _grant(self, option: int, seconds: float | None) -> None:
         """Let the kernel end calls in this direction after `seconds`; one system call, if it changes."""
-        # Whole milliseconds, and at least one: zero would be no limit at all.
-        wanted = 0 if seconds is None else max(1, math.ceil(seconds * 1000))
+        # Whole milliseconds, so that the same limit is the same number, whatever the clock says; and
+        # at least one: zero would be no limit at all.
+        wanted = 0 if seconds is None else max(1, round(seconds * 1000))
         if wanted != self._granted[option]:
             self._granted[option] = wanted
             timeval = struct.pack("ll", wanted // 1000, wanted % 1000 * 1000)
