@@ -60,14 +60,14 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*arguments: str, state: Path) -> Iterator[Terminal]:
+def terminal(*arguments: str, state: Path, colour: bool = False) -> Iterator[Terminal]:
     """Run bothends at a terminal, with its state in a directory of the test's."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environment = {
         **os.environ,
         "TERM": "xterm",
-        "NO_COLOR": "1",
+        "NO_COLOR": "" if colour else "1",
         "XDG_STATE_HOME": str(state),
         "PROMPT_TOOLKIT_NO_CPR": "1",  # nobody answers where the cursor is
     }

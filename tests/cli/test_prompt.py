@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
+
+import pytest
 
 from bothends.endpoints import Endpoint
 from tests.cli.terminals import terminal
@@ -170,4 +177,73 @@ def test_one_request_at_a_terminal_ends_its_line(tmp_path: Path) -> None:
         terminal("connect", str(where), "--send", "you\x07", state=tmp_path) as user,
     ):
         user.expect("goodbye to you\\x07\r\n")
+        assert user.leave() == 0
+
+
+def test_silence_after_our_end_is_a_failure(tmp_path: Path) -> None:
+    with (
+        peers.staying(peers.shout) as where,
+        terminal("connect", "-w", "0.3", str(where), state=tmp_path) as user,
+    ):
+        user.expect(PROMPT)
+        user.type(END)
+        user.expect("time limit of 0.3 s passed while waiting for the peer's EOF")
+        assert user.leave() == 124
+
+
+def test_the_peers_close_ends_it_while_a_line_is_being_typed(tmp_path: Path) -> None:
+    typed = threading.Event()
+
+    def wait_and_close(connection: socket.socket) -> None:
+        typed.wait(peers.PATIENCE)
+
+    with peers.peer(wait_and_close) as where, terminal("connect", str(where), state=tmp_path) as user:
+        user.expect(PROMPT)
+        user.type("half a li")
+        user.expect("half a li")
+        typed.set()
+        user.expect("the peer closed the connection")
+        assert user.leave() == 0
+
+
+@pytest.mark.parametrize("words", [(), ("--no-half-close",)])
+def test_the_peers_close_ends_it_when_only_the_keys_are_a_terminals(words: tuple[str, ...]) -> None:
+    master, slave = pty.openpty()
+    with peers.peer(peers.answer_and_close) as where:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bothends", "connect", str(where), *words],
+            stdin=slave,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        os.close(slave)
+        os.write(master, b"you\n")
+        shown, complained = process.communicate(timeout=peers.PATIENCE)
+    os.close(master)
+    assert (process.returncode, shown, complained) == (0, b"goodbye to you", b"")
+
+
+def test_a_hex_dump_stands_above_the_line_that_is_typed(tmp_path: Path) -> None:
+    with (
+        peers.peer(peers.shout) as where,
+        terminal("connect", "--hex", "-C", str(where), state=tmp_path) as user,
+    ):
+        user.expect(PROMPT)
+        user.type("hello\r")
+        user.expect("-> 00000000  68 65 6c 6c 6f 0d 0a                              |hello..|\r\n")
+        user.expect("<- 00000000  48 45 4c 4c 4f 0d 0a                              |HELLO..|\r\n")
+        user.expect("HELLO\r\n")
+        user.type(END)
+        user.expect("-> 00000007  the end\r\n")
+        user.expect("<- 00000007  the end\r\n")
+        assert user.leave() == 0
+
+
+def test_colour_is_for_the_hex_dump_too(tmp_path: Path) -> None:
+    with (
+        peers.peer(peers.shout) as where,
+        terminal("connect", "--hex", "--send", "hello", str(where), state=tmp_path, colour=True) as user,
+    ):
+        user.expect("\x1b[2m-> 00000000  68 65")
+        user.expect("\n<- 00000000  48 45")
         assert user.leave() == 0

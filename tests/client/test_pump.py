@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bothends.client.blocking import Connection
-from bothends.client.pump import GRACE, NO_WORD, SETTLED, AnswerEnding, Due, Ending, Pump, Sink
+from bothends.client.pump import GRACE, NO_WORD, SETTLED, AnswerEnding, CrLf, Due, Ending, Pump, Sink
 from bothends.endpoints import Endpoint
 from bothends.errors import ConnectionLost, TimeLimit
 from bothends.text import Escaper
@@ -65,6 +67,29 @@ def test_a_request_finishes_with_its_answer() -> None:
 def test_a_request_without_any_answer_is_given_up_and_not_left() -> None:
     ending = AnswerEnding(quit_after=2.0, silence=10.0, now=100.0, sent_all=100.0, finished=101.0)
     assert ending.due() == Due(110.0, "give up")
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        (b"one\ntwo\n", b"one\r\ntwo\r\n"),
+        (b"has\r\nit\n", b"has\r\nit\r\n"),
+        (b"\n\n\r\n\n", b"\r\n\r\n\r\n\r\n"),
+        (b"a\rb\r\r\nno end", b"a\rb\r\r\nno end"),
+    ],
+)
+def test_lines_end_with_cr_lf_however_they_are_cut(typed: bytes, sent: bytes) -> None:
+    for size in range(1, len(typed) + 1):
+        ends = CrLf()
+        cut = [typed[place : place + size] for place in range(0, len(typed), size)]
+        assert b"".join(map(ends.feed, cut)) == sent
+
+
+@given(st.lists(st.text("a\r\n", max_size=6)))
+def test_cr_lf_depends_on_no_cut(pieces: list[str]) -> None:
+    ends = CrLf()
+    data = [piece.encode() for piece in pieces]
+    assert b"".join(map(ends.feed, data)) == CrLf().feed(b"".join(data))
 
 
 class Ends:

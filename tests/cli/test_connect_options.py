@@ -1,0 +1,240 @@
+"""The options of `bothends connect` that netcat's users know, and those that only show something."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from bothends.endpoints import Endpoint
+from tests.cli.test_connect import connect
+from tests.client import peers
+from tests.interop.ours import BOTHENDS
+from tests.interop.running import Running
+
+# The ends of lines
+
+
+def test_lines_of_a_pipe_end_with_cr_lf() -> None:
+    with peers.peer(peers.echo) as where:
+        done = connect(where, "-C", text="one\ntwo\r\nthree")
+    assert (done.returncode, done.stdout) == (0, b"one\r\ntwo\r\nthree")
+
+
+def test_one_line_ends_with_cr_lf() -> None:
+    with peers.peer(peers.echo) as where:
+        assert connect(where, "--crlf", "--send", "one", "--send", "two").stdout == b"one\r\ntwo\r\n"
+
+
+def test_a_datagram_ends_with_cr_lf_where_that_is_asked_for() -> None:
+    came: list[bytes] = []
+
+    def answer(data: bytes) -> list[bytes]:
+        came.append(data)
+        return [b"ok"]
+
+    with peers.datagram_peer(answer) as where:
+        assert connect(where, "-C", text="one\ntwo").stdout == b"ok\nok\n"
+        assert connect(where, "-C", "--send", "three").stdout == b"ok"
+    assert came == [b"one\r\n", b"two\r\n", b"three\r\n"]
+
+
+# Half-close
+
+
+def test_half_close_can_be_asked_for_by_netcats_name() -> None:
+    with peers.peer(peers.answer_at_end) as where:
+        assert connect(where, "-N", text="one").stdout == b"ONE"
+
+
+def test_without_half_close_the_peer_hears_of_no_end() -> None:
+    heard: list[bytes] = []
+    input_ended = threading.Event()
+
+    def answer_and_listen(connection: socket.socket) -> None:
+        connection.sendall(peers.read_line(connection).upper())
+        input_ended.wait(peers.PATIENCE)
+        connection.settimeout(0.5)  # an end that is told comes at once
+        try:
+            heard.append(connection.recv(1))
+        except TimeoutError:
+            connection.sendall(b"still there\n")
+
+    with (
+        peers.peer(answer_and_listen) as where,
+        Running([*BOTHENDS, "connect", str(where), "--no-half-close"]) as ours,
+    ):
+        ours.say(b"hello\n")
+        ours.line(b"HELLO")
+        ours.end_input()
+        input_ended.set()
+        ours.line(b"still there")
+        assert ours.end() == 0
+    assert heard == []
+
+
+def test_without_half_close_it_leaves_by_the_peers_close_and_by_its_own_limit() -> None:
+    with peers.peer(peers.answer_and_close) as where:
+        done = connect(where, "--no-half-close", text="you\n")
+    assert (done.returncode, done.stdout) == (0, b"goodbye to you")
+    with peers.staying(peers.shout) as where:
+        done = connect(where, "--no-half-close", "-q", "0.5", text="hello\n")
+    assert (done.returncode, done.stdout) == (0, b"HELLO\n")
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("-n", "localhost", "12000"), b"'localhost'"),
+        (("-n", "tcp://localhost:12000"), b"'localhost'"),
+        (("-n", "-s", "localhost", "127.0.0.1", "12000"), b"'localhost'"),
+        (("-zn", "localhost", "12000"), b"'localhost'"),
+        (("-ln", "localhost", "0"), b"'localhost'"),
+    ],
+)
+def test_numeric_refuses_a_name(words: tuple[str, ...], name: bytes) -> None:
+    done = connect(*words)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert (
+        done.stderr == b"bothends: endpoint " + name + b": a name, and -n looks none up; give its address\n"
+    )
+
+
+def test_numeric_takes_addresses_and_no_host_at_all() -> None:
+    with peers.peer(peers.shout, connections=2) as where:
+        assert connect("-n", where, "--send", "x").stdout == b"X\n"
+        assert connect("-n", "-4", f":{where.port}", "--send", "x").stdout == b"X\n"
+
+
+def test_the_source_port() -> None:
+    port = peers.closed_port()
+    with peers.peer(lambda sock: sock.sendall(b"%d" % sock.getpeername()[1])) as where:
+        assert connect(where, "-p", str(port)).stdout == b"%d" % port
+
+
+def test_a_family_that_the_address_is_not_of() -> None:
+    done = connect("-6", "127.0.0.1", "12000")
+    assert done.returncode == 2
+    assert b"127.0.0.1 is no IPv6 address" in done.stderr
+
+
+def test_datagrams_by_words(tmp_path: Path) -> None:
+    with peers.datagram_peer(lambda data: [data.upper()]) as where:
+        assert connect("-u", "127.0.0.1", str(where.port), "--send", "x").stdout == b"X"
+    with peers.unix_datagram_peer(lambda data: [data.upper()], tmp_path / "a") as where:
+        assert connect("-uU", where.path, "--send", "x").stdout == b"X"
+
+
+# A hex dump
+
+
+def test_a_hex_dump_of_both_directions() -> None:
+    with peers.peer(peers.answer_at_end) as where:
+        done = connect(where, "--hex", text="hello\n\x1b[2J")
+    assert (done.returncode, done.stdout) == (0, b"HELLO\n\x1b[2J")
+    assert done.stderr.decode().splitlines() == [
+        "-> 00000000  68 65 6c 6c 6f 0a 1b 5b  32 4a                    |hello..[2J|",
+        "-> 0000000a  the end",
+        "<- 00000000  48 45 4c 4c 4f 0a 1b 5b  32 4a                    |HELLO..[2J|",
+        "<- 0000000a  the end",
+    ]
+
+
+def test_a_hex_dump_of_datagrams_begins_anew_with_each() -> None:
+    with peers.datagram_peer(lambda data: [data.upper()]) as where:
+        done = connect(where, "--hex", text="a\n\n")
+    assert done.stdout == b"A\n\n"
+    assert done.stderr.decode().splitlines() == [
+        "-> 00000000  61                                                |a|",
+        "<- 00000000  41                                                |A|",
+        "-> 00000000  an empty message",
+        "<- 00000000  an empty message",
+    ]
+
+
+# What only shows something
+
+
+@pytest.mark.parametrize("words", [("-z", "{host}", "{port}"), ("-zv", "{host}:{port}"), ("-z", "{url}")])
+def test_which_ports_are_open(words: tuple[str, ...]) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    with listener:
+        done = connect(
+            *(word.format(host="127.0.0.1", port=port, url=f"tcp://127.0.0.1:{port}") for word in words)
+        )
+    assert done.returncode == 0
+    assert done.stdout.split()[:3] == [b"127.0.0.1", b"%d/tcp" % port, b"open"]
+    assert done.stderr == b""
+
+
+def test_a_closed_port_is_a_failure_also_in_json() -> None:
+    port = peers.closed_port()
+    done = connect("-z", "127.0.0.1", str(port), "--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert (found["port"], found["errno"]) == (port, "ECONNREFUSED")
+
+
+def test_silence_on_udp_is_never_success() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        for words in (
+            ("-zu", "127.0.0.1", str(deaf.getsockname()[1])),
+            ("-z", f"udp://127.0.0.1:{deaf.getsockname()[1]}"),
+        ):
+            done = connect(*words, "-w", "0.3")
+            assert done.returncode == 1
+            assert b"open or no answer" in done.stdout
+
+
+def test_what_has_no_ports_cannot_be_scanned() -> None:
+    done = connect("-z", "unix:///run/a.sock")
+    assert done.returncode == 2
+    assert b"-z tries ports" in done.stderr
+
+
+def test_what_a_name_means() -> None:
+    done = connect("--resolve", "-4", "localhost", "http")
+    assert done.returncode == 0
+    assert b"official name  localhost" in done.stdout
+    found = json.loads(connect("--resolve", "127.0.0.1", "12000", "--json", "-n").stdout)
+    assert found["port"]["number"] == 12000
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-z", "-l", "127.0.0.1", "80"), b"-l and -z don't go together"),
+        (("-k", "127.0.0.1", "80"), b"-k goes with -l"),
+        (("--json", "127.0.0.1", "80"), b"--json goes with -z and --resolve"),
+        (("-z", "127.0.0.1", "80", "--send", "x"), b"-z sends nothing"),
+        (("-C", "--no-newline", "127.0.0.1", "80", "--send", "x"), b"--crlf and --no-newline"),
+        (("-l",), b"missing argument"),
+        (("-l", "-p", "12000", "12001"), b"takes a host and nothing else"),
+        (("-l", ":12000", ":12001"), b"-l listens on one endpoint"),
+        (("-l", "tls://:12000"), b"bothends serve speaks TLS"),
+        (("-l", "stdio:"), b"it is a connection already"),
+    ],
+)
+def test_usage(words: tuple[str, ...], said: bytes) -> None:
+    done = connect(*words)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert said in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_an_endpoint_may_be_written_in_each_way() -> None:
+    with peers.peer(peers.shout, connections=3) as where:
+        for words in (
+            (str(Endpoint("tcp", host="127.0.0.1", port=where.port)),),
+            (f"127.0.0.1:{where.port}",),
+        ):
+            assert connect(*words, "--send", "x").stdout == b"X\n"
+        assert connect("-4", "localhost", str(where.port), "--send", "x").stdout == b"X\n"
