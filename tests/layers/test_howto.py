@@ -1,0 +1,42 @@
+"""docs/how-to/tls.md, typed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.layers.howto import Reader, blocks, commands
+from tests.tools import needs_tool
+
+
+@needs_tool("openssl")
+def test_the_page_about_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Reader(tmp_path) as reader:
+        for command in commands("tls.md"):
+            if command.line.startswith("bothends serve"):
+                server = reader.serve(command.line)
+                fingerprint = server.error_line(rb"  TLS 1\.2 and 1\.3; .*SHA-256 ([0-9a-f]{64})")
+                reader.environment["FINGERPRINT"] = fingerprint.group(1).decode()
+            else:
+                expected = [reader.with_ports(each) for each in command.shown]
+                assert reader.type(command.line) == expected, command.line
+        monkeypatch.chdir(tmp_path)
+        (program,) = blocks("tls.md", "python")
+        said: list[bytes] = []
+        exec(program, {"print": said.append})
+        assert said == [b"HELLO"]
+
+
+def test_the_words_of_the_page_are_those_of_the_program() -> None:
+    source = "".join(
+        path.read_text(encoding="utf-8")
+        for path in Path("src/bothends").rglob("*.py")
+        if "layers" in str(path)
+    )
+    page = Path("docs/how-to/tls.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| `([^`]*)` \|", page, re.MULTILINE)
+    assert len(table) == 5
+    for words in table:
+        assert words.partition('"')[0] in source
