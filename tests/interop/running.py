@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, TypeVar
@@ -33,7 +33,9 @@ def run(command: Sequence[str], said: bytes = b"", *, status: int = 0) -> bytes:
 class Running:
     """A program that runs until it is told otherwise. Use it as a context: it and all its children end."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(
+        self, command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] = ENVIRONMENT
+    ) -> None:
         self.command = list(command)
         self.process = subprocess.Popen(
             command,
@@ -41,7 +43,8 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            env=ENVIRONMENT,
+            cwd=cwd,
+            env=env,
             start_new_session=True,
         )
         self.shown = _Collected(self.process.stdout)
