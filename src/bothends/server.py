@@ -32,13 +32,14 @@ from bothends.events import Event, Listening, NotReloaded, Observer, Reloaded, S
 from bothends.layers import TlsLayer, TlsSettings, opener_for
 from bothends.services import registry as services
 from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.functions import stream
 from bothends.sockets import Listener, open_listeners
 from bothends.sockets.systemd import notify, watchdog
 from bothends.sockets.takeover import offering, take_over
 
 
 def serve(
-    service: Service | str,
+    service: Service | type[Conversation] | str,
     *endpoints: Endpoint | str,
     engine: str | type[Engine] | None = None,
     workers: int = 1,
@@ -52,7 +53,8 @@ def serve(
     `with serve(shout, "tcp://127.0.0.1:0") as server:` serves in the background meanwhile.
 
     Args:
-        service: a service, or its name as on the command line ("upper", "shout.py:shout").
+        service: a service, a class of conversations (one is made for each connection), or a name as on
+            the command line ("upper", "shout.py:shout").
         endpoints: where to listen, one or more.
         engine: how to wait: a name of `bothends engines`, or an Engine class. None takes the best
             one that works here and can carry everything.
@@ -80,7 +82,7 @@ class Server:
 
     def __init__(
         self,
-        service: Service | str,
+        service: Service | type[Conversation] | str,
         endpoints: Sequence[Endpoint | str],
         *,
         engine: str | type[Engine] | None = None,
@@ -93,7 +95,7 @@ class Server:
         origin: str | None = None,
     ) -> None:
         self._origin = service if isinstance(service, str) else origin
-        self.service = services.load(service) if isinstance(service, str) else service
+        self.service = _as_service(service)
         self.limits = limits or Limits()
         self.workers = workers
         asked = [Endpoint.parse(each) if isinstance(each, str) else each for each in endpoints]
@@ -294,6 +296,12 @@ class Server:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _as_service(given: Service | type[Conversation] | str) -> Service:
+    if isinstance(given, str):
+        return services.load(given)
+    return stream(given) if isinstance(given, type) else given
 
 
 def _has_terminal() -> bool:

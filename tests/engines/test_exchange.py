@@ -181,7 +181,7 @@ class Wrapped(Conversation):
         if self.handshaking:
             self.handshaking = False
             self.agreed = "whispering"
-            self.peer = Peer(Address("inet", "192.0.2.77", 1), PEER.local, connection=7)
+            self.true_peer = Peer(Address("inet", "192.0.2.77", 1), PEER.local, connection=7)
             return b""
         assert self.passed is not None
         self.passed.extend([(True, data.upper()), (False, b"OH"), (True, b"")])

@@ -222,7 +222,7 @@ def test_the_service_is_given_whom_the_proxy_names(version: int, pair: tuple[Add
     assert not conversation.handshaking
     known = version == 2 or pair is not UNIX
     expected = Peer(pair[0], pair[1], connection=9) if known else FRIEND
-    assert (inner[0].who, conversation.peer) == (expected, expected)
+    assert (inner[0].who, conversation.true_peer) == (expected, expected)
     assert conversation.agreed == f"PROXY v{version}" + ("" if known else " for itself")
     assert conversation.receive(b"hello") == b"hello"
     assert list(conversation.passed or ()) == [(True, b"hello"), (False, b"hello")]
@@ -412,7 +412,7 @@ def test_nothing_from_a_stranger_is_believed(data: bytes, places: list[int]) -> 
     assert said == b""
     assert not inner
     assert conversation.done
-    assert conversation.peer is None
+    assert conversation.true_peer is None
     assert isinstance(conversation.failure, HandshakeFailed)
 
 

@@ -207,7 +207,7 @@ class Exchange:
         self._handshaking = False
         self.pulls = self._conversation.pulls
         was = self.peer.address
-        self.peer = self._conversation.peer or self.peer
+        self.peer = self._conversation.true_peer or self.peer
         if self._observe is not None:
             agreed = self._conversation.agreed
             self._observe(Established(self.peer.connection, self.peer.address, was, agreed))

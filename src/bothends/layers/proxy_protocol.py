@@ -401,7 +401,7 @@ class ProxyConversation(Wrapping):
         who = self._who
         if header.source is not None and header.destination is not None:
             who = replace(who, address=header.source, local=header.destination)
-        self.peer = who
+        self.true_peer = who
         self._agreed = header.words
         self._begin(who, nowhere if self._post_out is nowhere else self._post)
         if self._inner is not None and self._inner.passed is not None:

@@ -67,7 +67,7 @@ class Wrapping(Conversation):
         if inner is not None:
             self.handshaking = inner.handshaking
             self.agreed = ", ".join(filter(None, (self._agreed, inner.agreed)))
-            self.peer = inner.peer or self.peer
+            self.true_peer = inner.true_peer or self.true_peer
         self._say(said)
         if error is not None or (inner is not None and inner.done):
             self._give_up(error or (None if inner is None else inner.failure))

@@ -27,7 +27,8 @@ from typing import TypeAlias
 
 from bothends.endpoints import Address
 
-# Queues bytes for one peer, from any conversation: callable at any time between `open` and `closed`.
+# Queues bytes for one peer, from any conversation and thread, at any time from `open` on. After
+# `closed` it does nothing: who posts to others can't know who has just left.
 Post: TypeAlias = Callable[[bytes], None]
 
 
@@ -61,7 +62,7 @@ class Conversation(ABC):
     agreed: str = ""
     """Once a handshake is over: what it agreed, in words for a log ("TLS 1.3, SNI example.org")."""
 
-    peer: Peer | None = None
+    true_peer: Peer | None = None
     """Once a handshake is over: who the peer turned out to be, where that was learned in it."""
 
     passed: deque[tuple[bool, bytes]] | None = None
