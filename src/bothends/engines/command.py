@@ -75,7 +75,7 @@ class Command(Service):
             self.words = ["/bin/sh", "-c", text] if shell else shlex.split(text)
         except ValueError as error:
             raise ServiceError(text, str(error).lower(), "quotes come in pairs, as in a shell") from error
-        if not text.strip() or not self.words:
+        if not text.strip() or not self.words or not self.words[0]:
             raise ServiceError(repr(text), "no command")
         program = self.words[0]
         if shutil.which(program) is None:
