@@ -8,6 +8,7 @@ import io
 import pytest
 
 from bothends.endpoints import Address
+from bothends.errors import HandshakeFailed
 from bothends.events import (
     Cause,
     Closed,
@@ -21,15 +22,20 @@ from bothends.events import (
     Received,
     Refused,
     Relieved,
+    Sent,
+    Slowed,
     Strained,
 )
-from bothends.log import SHOWN, TextLog, message_lines
+from bothends.log.calm import Repeated
+from bothends.log.lines import SHOWN, TextLog, message_lines
 
 PEER = Address("inet", "192.0.2.1", 5000)
 LOCAL = Address("inet", "192.0.2.2", 12000)
 
 
-def logged(*events: Event, colour: bool = False, quiet: bool = False) -> tuple[str, str]:
+def logged(
+    *events: Event, colour: bool = False, quiet: bool = False, dump: bool = False, name: str = ""
+) -> tuple[str, str]:
     """What a log of these events puts on the stream for messages, and on the other."""
     messages, other = io.StringIO(), io.StringIO()
     log = TextLog(
@@ -37,6 +43,8 @@ def logged(*events: Event, colour: bool = False, quiet: bool = False) -> tuple[s
         happenings=None if quiet else other,
         troubles=other,
         colour=lambda _stream: colour,
+        dump=dump,
+        name=name,
     )
     for event in events:
         log(event)
@@ -103,7 +111,7 @@ def test_a_failed_service_is_told_with_its_line_and_no_traceback() -> None:
         shout(b"x")
     _, other = logged(Failed(1, PEER, caught.value), quiet=True)
     assert other.startswith(
-        "192.0.2.1#5000 the service failed: ValueError: bad \\x1b b'x' (test_log.py, line "
+        "192.0.2.1#5000 the service failed: ValueError: bad \\x1b b'x' (test_lines.py, line "
     )
     assert other.count("\n") == 1
 
@@ -129,3 +137,66 @@ def test_a_reader_who_has_gone_does_not_stop_the_server() -> None:
     log(Received(1, PEER, b"b"))
     log(Opened(1, PEER, LOCAL))
     assert other.getvalue() == "192.0.2.1#5000 connected\n"
+
+
+def test_a_dump_shows_both_directions_each_with_its_own_offsets() -> None:
+    messages, other = logged(
+        Received(1, PEER, b"hello\n"),
+        Sent(1, PEER, b"HELLO\n"),
+        Received(1, PEER, b"\x1b"),
+        Received(2, LOCAL, b"x" * 17),
+        Closed(1, PEER, Cause.PEER, 7, 6),
+        Received(1, PEER, b"anew"),
+        Received(0, PEER, b""),
+        dump=True,
+        quiet=True,
+    )
+    assert messages.splitlines() == [
+        "192.0.2.1#5000 <- 00000000  68 65 6c 6c 6f 0a                                 |hello.|",
+        "192.0.2.1#5000 -> 00000000  48 45 4c 4c 4f 0a                                 |HELLO.|",
+        "192.0.2.1#5000 <- 00000006  1b                                                |.|",
+        "192.0.2.2#12000 <- 00000000  78 78 78 78 78 78 78 78  78 78 78 78 78 78 78 78  |xxxxxxxxxxxxxxxx|",
+        "192.0.2.2#12000 <- 00000010  78                                                |x|",
+        "192.0.2.1#5000 <- 00000000  61 6e 65 77                                       |anew|",
+        "192.0.2.1#5000 <- 00000000  an empty message",
+    ]
+    assert other == ""
+
+
+def test_what_is_sent_is_told_in_a_dump_only() -> None:
+    assert logged(Sent(1, PEER, b"x")) == ("", "")
+
+
+def test_where_several_servers_write_each_line_says_whose_it_is() -> None:
+    assert logged(Received(1, PEER, b"a\nb"), Opened(1, PEER, LOCAL), name="upper") == (
+        "[upper] 192.0.2.1#5000: a\n[upper] 192.0.2.1#5000: b\n",
+        "[upper] 192.0.2.1#5000 connected\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("like", "line"),
+    [
+        (Refused(PEER, "full"), "1,204 more refused in the last 10 s; the last: 192.0.2.1#5000, full"),
+        (
+            Dropped(PEER, "too fast"),
+            "1,204 more got no answer in the last 10 s; the last: 192.0.2.1#5000, too fast",
+        ),
+        (
+            Slowed(1, PEER, 9),
+            "1,204 more sent too fast in the last 10 s; the last: 192.0.2.1#5000, more than 9 bytes a second",
+        ),
+        (
+            Failed(1, PEER, HandshakeFailed("192.0.2.1#5000", "no TLS")),
+            "1,204 more failed in the last 10 s; the last: 192.0.2.1#5000, no TLS",
+        ),
+    ],
+)
+def test_what_was_kept_back_is_told_as_one_line(like: Event, line: str) -> None:
+    assert logged(Repeated(like, 1204, 9.98), quiet=True)[1] == line + "\n"
+
+
+def test_troubles_that_nobody_can_read_stop_nothing() -> None:
+    log = TextLog(messages=None, happenings=None, troubles=_Gone(), colour=lambda _stream: False)
+    log(Refused(PEER, "a"))
+    log(Refused(PEER, "b"))

@@ -1,6 +1,4 @@
-"""The server's log: events as lines of text.
-
-Rank 1: listens to events, and knows nobody who makes them. What peers say goes to one stream, as
+"""The server's log: events as lines of text. What peers say goes to one stream, as
 `IP#port: text`, and everything else to another: so `bothends serve ... > messages` keeps the
 messages and leaves the rest on the terminal.
 
@@ -10,7 +8,7 @@ that nobody can drive the reader's terminal or fill their disk with one message.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, TextIO
 
 from bothends.errors import HandshakeFailed, StreamBroken, errno_text
@@ -30,10 +28,13 @@ from bothends.events import (
     Refused,
     Relieved,
     Reloaded,
+    Sent,
     Slowed,
     Strained,
 )
-from bothends.text import escape
+from bothends.hexdump import Direction, HexDump
+from bothends.log.calm import Repeated
+from bothends.text import escape, escape_text
 
 # A line of a log is read by a person: beyond this, its length says more than its bytes.
 SHOWN: Final = 1024
@@ -55,6 +56,8 @@ class TextLog:
             what went wrong is then still told on `troubles`.
         troubles: where what went wrong goes.
         colour: decides for each stream whether to colour.
+        dump: show both directions of every connection in hexadecimal, instead of messages as text.
+        name: what the server is called, where several write into one log.
     """
 
     def __init__(
@@ -64,7 +67,12 @@ class TextLog:
         happenings: TextIO | None,
         troubles: TextIO,
         colour: Callable[[TextIO], bool],
+        dump: bool = False,
+        name: str = "",
     ) -> None:
+        self._dumping = dump
+        self._dumps: dict[int, HexDump] = {}
+        self._name = f"[{name}] " if name else ""
         self._messages = messages
         self._happenings = happenings
         self._troubles = troubles
@@ -82,12 +90,18 @@ class TextLog:
         """One line of (style, text) parts, in one write: lines of several processes don't mix."""
         if stream is None:
             return
-        if self._colour[id(stream)]:
+        self._put(stream, self._styled(stream, parts))
+
+    def _styled(self, stream: TextIO, parts: Iterable[tuple[str, str]]) -> str:
+        if self._colour.get(id(stream)):
             line = "".join(f"\x1b[{style}m{text}\x1b[0m" if style else text for style, text in parts)
         else:
             line = "".join(text for _, text in parts)
+        return f"{self._name}{line}\n"
+
+    def _put(self, stream: TextIO, lines: str) -> None:
         try:
-            stream.write(line + "\n")
+            stream.write(lines)
             stream.flush()
         except (OSError, ValueError):
             # Whoever read the log has gone, or its disk is full. Serving matters more.
@@ -98,9 +112,29 @@ class TextLog:
     def _received(self, event: Received) -> None:
         if self._messages is None:
             return
+        if self._dumping:
+            self._dump("received", event)
+            return
         name = (_CYAN, _name(event))
         for line in message_lines(event.data):
             self._write(self._messages, name, ("", f": {line}"))
+
+    def _sent(self, event: Sent) -> None:
+        if self._dumping:
+            self._dump("sent", event)
+
+    def _dump(self, direction: Direction, event: Received | Sent) -> None:
+        if self._messages is None:
+            return
+        if event.connection:
+            dump = self._dumps.setdefault(event.connection, HexDump())
+        else:
+            dump = HexDump(boundaries=True)
+        name = (_CYAN, f"{_name(event)} ")
+        lines = [
+            self._styled(self._messages, (name, ("", line))) for line in dump.lines(direction, event.data)
+        ]
+        self._put(self._messages, "".join(lines))
 
     def _opened(self, event: Opened) -> None:
         self._write(self._happenings, (_CYAN, _name(event)), (_DIM, " connected"))
@@ -114,6 +148,7 @@ class TextLog:
         self._write(self._happenings, (_CYAN, _name(event)), (_DIM, " has finished sending"))
 
     def _closed(self, event: Closed) -> None:
+        self._dumps.pop(event.connection, None)
         style = _RED if event.cause in _ALARMING else _DIM
         counts = f" ({event.received} bytes in, {event.sent} out)"
         self._write(
@@ -129,7 +164,7 @@ class TextLog:
             return
         kind = type(event.error).__name__
         text = escape(str(event.error).encode("utf-8", "surrogateescape"))
-        where = _raised_at(event.error)
+        where = f" ({at})" if (at := raised_at(event.error)) else ""
         self._trouble(_name(event), f" the service failed: {kind}: {text}{where}", _RED)
 
     def _refused(self, event: Refused) -> None:
@@ -172,12 +207,31 @@ class TextLog:
             how = f"status {event.status}" if event.status > 0 else f"signal {-event.status}"
             self._write(self._troubles, (_YELLOW, f"{event.role} {event.pid} ended with {how}"))
 
+    def _repeated(self, event: Repeated) -> None:
+        like = event.like
+        how, why = "", ""
+        if isinstance(like, Refused | Dropped):
+            how, why = "refused" if isinstance(like, Refused) else "got no answer", like.reason
+        elif isinstance(like, Slowed):
+            how, why = "sent too fast", f"more than {like.rate} bytes a second"
+        elif isinstance(like, Failed):
+            how, why = "failed", escape_text(str(getattr(like.error, "reason", like.error)))
+        peer = str(getattr(like, "peer", ""))
+        self._write(
+            self._troubles,
+            (_YELLOW, f"{event.count:,} more {how} in the last {event.seconds:.0f} s; the last: "),
+            (_CYAN, peer),
+            (_YELLOW, f", {why}"),
+        )
+
     def _trouble(self, peer: str, text: str, style: str = _YELLOW) -> None:
         self._write(self._troubles, (_CYAN, peer), (style, text))
 
 
 _WRITERS: Final[dict[type[Event], Callable[..., None]]] = {
     Received: TextLog._received,
+    Repeated: TextLog._repeated,
+    Sent: TextLog._sent,
     Opened: TextLog._opened,
     Ended: TextLog._ended,
     Established: TextLog._established,
@@ -195,7 +249,7 @@ _WRITERS: Final[dict[type[Event], Callable[..., None]]] = {
 }
 
 
-def _name(event: Opened | Established | Received | Ended | Closed | Failed | Slowed) -> str:
+def _name(event: Opened | Established | Received | Sent | Ended | Closed | Failed | Slowed) -> str:
     """Who it is: `IP#port`. Most UNIX clients have no name, so the connection's number tells them apart."""
     if event.peer.family == "unix" and not event.peer.host and event.connection:
         return f"unix#{event.connection}"
@@ -221,12 +275,12 @@ def message_lines(data: bytes) -> list[str]:
     return lines
 
 
-def _raised_at(error: BaseException) -> str:
-    """` (shout.py, line 4)`: where the innermost frame of the traceback stands."""
+def raised_at(error: BaseException) -> str:
+    """`shout.py, line 4`: where the innermost frame of the traceback stands."""
     step = error.__traceback__
     if step is None:
         return ""
     while step.tb_next is not None:
         step = step.tb_next
     filename = step.tb_frame.f_code.co_filename.rsplit("/", 1)[-1]
-    return f" ({filename}, line {step.tb_lineno})"
+    return f"{filename}, line {step.tb_lineno}"
