@@ -340,7 +340,7 @@ def test_tls_inside(keys: Keys) -> None:
     dialogue.run()
     assert not server.handshaking
     assert server.agreed == "PROXY v2, TLS 1.3, SNI example.org"
-    assert server.peer == inner[0].who == Peer(*SIX, connection=9)
+    assert server.true_peer == inner[0].who == Peer(*SIX, connection=9)
     dialogue.say(b"hello")
     dialogue.finish()
     assert (client.heard, client.ended, server.done) == (b"hello", True, True)
