@@ -198,6 +198,8 @@ class Server:
             self._stop.close()
             for listener in self._listeners:
                 listener.close()
+            for listener in self._listeners:
+                listener.wait_pumped(self.limits.drain)  # the last words on their way to standard output
             if self._inheritance is not None:
                 self._inheritance.close()
             self._tell(Stopped())

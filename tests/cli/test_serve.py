@@ -1,0 +1,173 @@
+"""`bothends serve` as a user sees it: what it says first, what it logs, what it refuses, how it leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from bothends.client.blocking import connect
+from tests.interop.ours import BOTHENDS
+from tests.interop.running import Running, run
+
+SERVE = [*BOTHENDS, "serve"]
+
+
+def refused(*arguments: str, status: int) -> str:
+    """What a command line that can't be served says, in one line on stderr."""
+    with Running([*SERVE, *arguments]) as server:
+        assert server.end() == status, server.complained
+        server.shown.close()
+        assert str(server.shown) == ""
+        server.complained.close()
+        complaint = str(server.complained)
+    assert complaint.startswith("bothends: ")
+    assert complaint.count("\n") == 1
+    assert "Traceback" not in complaint
+    return complaint
+
+
+def test_the_banner_says_where_how_and_what_to_type(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with Running([*SERVE, "upper", "tcp://:0", f"unix://{path}", "--engine", "select"]) as server:
+        port = server.error_line(rb"  tcp://:(\d+)  every interface: .*127\.0\.0\.1.*")[1].decode()
+        server.error_line(rb"  engine select: one thread waits in select.*")
+        server.error_line(rb"  from here: +bothends connect tcp://127\.0\.0\.1:%s" % port.encode())
+        server.error_line(rb"  from here: +bothends connect unix://.*a\.sock")
+        assert run([*BOTHENDS, "connect", "--send", "hi", "127.0.0.1", port]) == b"HI\n"
+        assert run([*BOTHENDS, "connect", "--send", "hi", f"unix://{path}"]) == b"HI\n"
+        server.line(rb"127\.0\.0\.1#\d+: hi")
+        server.line(rb"unix#\d+: hi")
+        assert server.stop() == 0
+    assert not path.exists()
+
+
+def test_messages_go_to_stdout_and_the_rest_to_stderr() -> None:
+    with Running([*SERVE, "print", "tcp://127.0.0.1:0"]) as server:
+        port = int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
+        with connect(f"tcp://127.0.0.1:{port}") as connection:
+            connection.send(b"one\n\x1b[31mtwo\n")
+        server.error_line(rb"127\.0\.0\.1#\d+ closed: .*")
+        server.line(rb"127\.0\.0\.1#\d+: one")
+        server.line(rb"127\.0\.0\.1#\d+: \\x1b\[31mtwo")
+        assert server.stop() == 0
+
+
+def test_quiet_shows_what_exists_to_be_shown_and_nothing_else() -> None:
+    for service, messages in (("upper", 0), ("print", 1)):
+        with Running([*SERVE, "--quiet", service, "udp://127.0.0.1:0", "tcp://127.0.0.1:0"]) as server:
+            port = int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
+            with connect(f"tcp://127.0.0.1:{port}") as connection:
+                connection.exchange(b"hello")
+            assert server.stop() == 0
+            server.shown.close()
+            server.complained.close()
+            assert str(server.shown).count("hello") == messages
+            assert "connected" not in str(server.complained)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ([], 2, "serve what?"),
+        (["upper"], 2, "serve upper where?"),
+        (["uper", "tcp://:0"], 2, "did you mean 'upper'"),
+        (["upper", "tpc://:0"], 2, "did you mean 'tcp'"),
+        (["upper", "tcp://:0?nodely=1"], 2, "nodelay"),
+        (["upper", "tcp://:0", "--engine", "epol"], 2, "did you mean 'epoll'"),
+        (["upper", "tcp://:0", "--engin", "epoll"], 2, "--engine"),
+        (["chat", "udp://:0"], 2, "makes no sense on datagrams"),
+        (["chat", "tcp://:0", "--engine", "fork"], 2, "cannot carry service chat"),
+        (["chat", "tcp://:0", "--workers", "2"], 2, "in one process"),
+        (["nosuch.py:shout", "tcp://:0"], 2, "there is no file"),
+        (["upper", "tcp://192.0.2.99:0"], 1, "EADDRNOTAVAIL"),
+        (["upper", "unix:///nosuch/folder/a.sock"], 1, "ENOENT"),
+        (["--exec", "nosuchprogram", "tcp://:0"], 69, "nosuchprogram"),
+        (["--exec", "cat", "udp://:0"], 2, "datagrams"),
+        (["--exec", "cat", "tcp://:0", "--engine", "fork"], 2, "no engine to choose"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_line(arguments: list[str], status: int, words: str) -> None:
+    assert words in refused(*arguments, status=status)
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "EADDRINUSE" in refused("upper", f"tcp://127.0.0.1:{taken.getsockname()[1]}", status=1)
+
+
+def test_a_family_that_the_kernel_lacks_is_unavailable() -> None:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError:
+        assert "sctp" in refused("upper", "sctp://127.0.0.1:0", status=69).lower()
+    else:
+        pytest.skip("this kernel has SCTP")
+
+
+def test_a_command_is_served_and_its_output_is_not_cut() -> None:
+    with Running([*SERVE, "--exec", "sort", "tcp://127.0.0.1:0"]) as server:
+        port = server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1].decode()
+        lines = [b"%06d" % number for number in range(20_000)]
+        sent = b"\n".join(reversed(lines)) + b"\n"
+        assert run([*BOTHENDS, "connect", "127.0.0.1", port], sent) == b"\n".join(lines) + b"\n"
+        assert server.stop() == 0
+
+
+def test_a_command_knows_who_called() -> None:
+    command = "printf '%s %s %s\\n' $PROTO $TCPREMOTEIP $REMOTE_ADDR"
+    with Running([*SERVE, "--exec", f'sh -c "{command}"', "tcp://127.0.0.1:0"]) as server:
+        port = server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1].decode()
+        assert run([*BOTHENDS, "connect", "127.0.0.1", port]) == b"TCP 127.0.0.1 127.0.0.1\n"
+        assert server.stop() == 0
+
+
+def test_over_standard_input_and_output_as_inetd_would() -> None:
+    said = run([*SERVE, "--quiet", "upper", "stdio:"], b"one\ntwo\n")
+    assert said == b"ONE\nTWO\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_told_to_stop_it_leaves_with_zero_and_nothing_behind(
+    number: int, workers: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.sock"
+    with Running([*SERVE, "upper", f"unix://{path}", "--workers", workers]) as server:
+        server.error_line(rb"  engine .*")
+        os.killpg(server.process.pid, number)  # as ^C at a terminal does: to all of them
+        assert server.end() == 0, server.complained
+    assert not path.exists()
+
+
+def test_a_limit_on_connections_defers_or_refuses() -> None:
+    for policy, answered in (("refuse", False), ("defer", True)):
+        command = [*SERVE, "upper", "tcp://127.0.0.1:0", "-m", "1", "--when-full", policy]
+        with Running(command) as server:
+            port = int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
+            with connect(f"tcp://127.0.0.1:{port}") as first:
+                assert first.request(b"a") == b"A"
+                second = connect(f"tcp://127.0.0.1:{port}")
+                if not answered:
+                    server.error_line(rb"127\.0\.0\.1#\d+ refused: 1 connections are open, the limit")
+            with second:
+                if answered:
+                    assert second.request(b"b") == b"B"
+            assert server.stop() == 0
+
+
+def test_the_users_mistake_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text("from bothends import message\n\n@message\ndef bad(text):\n    return 1 / 0\n")
+    with Running([*SERVE, f"{path}:bad", "tcp://127.0.0.1:0"]) as server:
+        port = server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1].decode()
+        with connect(f"tcp://127.0.0.1:{port}") as connection:
+            connection.send(b"x\n")
+            assert connection.receive() == b""
+        server.error_line(
+            rb"127\.0\.0\.1#\d+ the service failed: ZeroDivisionError: division by zero \(bad\.py, line 5\)"
+        )
+        assert server.stop() == 0
