@@ -206,6 +206,8 @@ def test_says_at_once_which_program_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="cannot run no-such-program: ENOENT") as caught:
         Command("no-such-program --help")
     assert caught.value.exit_status == 69
+    with pytest.raises(Unavailable, match="need a shell"):
+        Command("no-such-program | sort")
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n")
     with pytest.raises(Unavailable, match=r"EACCES .*make it executable"):

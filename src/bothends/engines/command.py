@@ -80,9 +80,12 @@ class Command(Service):
         program = self.words[0]
         if shutil.which(program) is None:
             exists = os.path.dirname(program) and os.path.exists(program)  # noqa: PTH110, PTH120
-            hint = (
-                "make it executable" if exists else "pipes and redirections need a shell" if not shell else ""
-            )
+            if exists:
+                hint = "make it executable"
+            elif not shell and any(mark in text for mark in "|<>&;$"):
+                hint = "pipes, variables and redirections need a shell"
+            else:
+                hint = "is it installed, and in a directory of PATH?"
             raise Unavailable("run", program, errno.EACCES if exists else errno.ENOENT, hint)
 
     def open(self, peer: Peer, post: Post) -> Conversation:
