@@ -1,0 +1,118 @@
+"""`serve` and `connect` with TLS and the PROXY header, as a user types them."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.client.listen import serving
+from tests.interop.running import ENVIRONMENT, PATIENCE, Running
+from tests.layers.keys import Keys
+
+BOTHENDS = [sys.executable, "-m", "bothends"]
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return Keys(tmp_path_factory.mktemp("keys"))
+
+
+def run(words: Sequence[str], said: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*BOTHENDS, *words], input=said, capture_output=True, timeout=PATIENCE, env=ENVIRONMENT, check=False
+    )
+
+
+def server(*words: str) -> Running:
+    return Running([*BOTHENDS, "serve", *words])
+
+
+def test_the_line_that_the_banner_shows_works(tmp_path: Path) -> None:
+    with server("upper", "tls://127.0.0.1:0", "--tls-self-signed", "--alpn", "echo/1") as running:
+        line = running.error_line(
+            rb" +from here: +bothends (connect \S+ --tls-fingerprint [0-9a-f]{64})"
+        ).group(1)
+        done = run([*line.decode().split(), "-v", "--alpn", "echo/1"], b"hello\nthere")
+        assert (done.returncode, done.stdout) == (0, b"HELLO\nTHERE")
+        told = done.stderr.decode().splitlines()
+        assert told[1].startswith("TLS 1.3, TLS_")
+        assert told[1].endswith(", ALPN echo/1")
+        assert told[2].startswith("certificate 0: 127.0.0.1, issued by 127.0.0.1, until ")
+        assert told[3] == f"fingerprint (SHA-256): {line.decode().split()[-1]}"
+        running.error_line(rb"127\.0\.0\.1#\d+ TLS 1\.3, ALPN echo/1")
+        running.line(rb"127\.0\.0\.1#\d+: hello")
+        running.error_line(rb"127\.0\.0\.1#\d+ closed: the peer closed \(.*\)")
+
+
+def test_the_log_tells_a_client_without_tls_from_a_failing_service() -> None:
+    with server("upper", "tls://127.0.0.1:0", "--tls-self-signed") as running:
+        place = running.error_line(rb"  tls://(\S+)").group(1).decode()
+        assert run(["connect", f"tcp://{place}", "--send", "\x1b[2J"]).stdout == b""
+        running.error_line(rb'\S+ handshake failed: not TLS: it began with "\\x1b\[2J\\n"')
+
+
+def test_a_large_pipe_through_tls_both_ways(keys: Keys) -> None:
+    data = bytes(range(97, 122)) * 80_000
+    with server("upper", "tls://127.0.0.1:0", "--tls-cert", str(keys.server)) as running:
+        place = running.error_line(rb"  (tls://\S+)").group(1).decode()
+        done = run(["connect", place, "--tls-ca", str(keys.ca)], data)
+    assert done.returncode == 0
+    assert done.stdout == data.upper()
+
+
+def test_tls12_is_told_to_whoever_pipes(keys: Keys) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(keys.server)
+
+    def script(plain: object) -> None:
+        with context.wrap_socket(plain, server_side=True) as conn:  # type: ignore[arg-type]
+            conn.sendall(conn.recv(100).upper())
+            conn.unwrap()
+
+    with serving(script) as port:
+        done = run(["connect", f"tls://127.0.0.1:{port}", "--tls-ca", str(keys.ca)], b"hello\n")
+    assert (done.returncode, done.stdout) == (0, b"HELLO\n")
+    assert b"TLS 1.2 cannot half-close" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "answer"),
+    [
+        (["serve", "upper", "tls://127.0.0.1:0"], 2, "give one (--tls-cert FILE), or have one made"),
+        (["serve", "upper", "tcp://127.0.0.1:0", "--tls-self-signed"], 2, "no tls:// endpoint to show it on"),
+        (
+            ["serve", "upper", "tls://127.0.0.1:0", "--tls-cert", "/nowhere"],
+            1,
+            "cannot read /nowhere: ENOENT",
+        ),
+        (["serve", "upper", "tls://127.0.0.1:0", "--tls-cert", "/dev/null"], 2, "what it should be, in PEM"),
+        (["serve", "-e", "cat", "tls://127.0.0.1:0", "--tls-self-signed"], 2, "nothing can stand between"),
+        (["connect", "tcp://127.0.0.1:1", "--insecure"], 2, "does not speak TLS; tls:// does"),
+        (["connect", "tls://127.0.0.1:1", "--tls-fingerprint", "abc"], 2, "64 hexadecimal digits"),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(words: list[str], status: int, answer: str) -> None:
+    done = run(words)
+    assert done.returncode == status
+    assert answer in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_proxy_header_both_ways() -> None:
+    with server("upper", "proxyprotocol+tcp://127.0.0.1:0") as running:
+        running.error_line(
+            rb"  every connection begins with a PROXY header, believed from 127\.0\.0\.0/8, ::1 only"
+        )
+        line = running.error_line(rb" +from here: +bothends (connect \S+)").group(1).decode()
+        assert run([*line.split(), "--send", "hello"]).stdout == b"HELLO\n"
+        running.error_line(rb"127\.0\.0\.1#\d+ PROXY v2")
+    with server("upper", "proxyprotocol+tcp://127.0.0.1:0?trust=192.0.2.0/24") as running:
+        place = running.error_line(rb"  (proxyprotocol\S+)\?trust=192\.0\.2\.0/24").group(1).decode()
+        assert run(["connect", place, "--send", "hello"]).stdout == b""
+        running.error_line(rb"\S+ handshake failed: it is not in a network whose PROXY header is believed")
