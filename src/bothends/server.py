@@ -20,7 +20,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from bothends.endpoints import Endpoint
 from bothends.engines import registry as engines
@@ -101,7 +101,7 @@ class Server:
         asked = [Endpoint.parse(each) if isinstance(each, str) else each for each in endpoints]
         if not asked:
             raise CallerError("no endpoint to listen on; try tcp://:12000")
-        self.engine = _choose(engine, self.service, asked, self.limits, workers)
+        self.engine = choose_engine(engine, self.service, asked, self.limits, workers)
         self.tls = tls
         self.tls_fingerprint = ""
         """SHA-256 of the certificate that is shown, in hexadecimal; "" without TLS."""
@@ -114,6 +114,7 @@ class Server:
         self._running: Engine | None = None
         self._workers: Workers | None = None
         self._takeover = takeover
+        self._has_superior = False
         self._inheritance = take_over(takeover) if takeover is not None else None
         self._listeners: list[Listener] = []
         try:
@@ -122,7 +123,7 @@ class Server:
                 self._listeners += inherited or open_listeners(endpoint)
             # Of a descriptor that somebody else opened, only now is known what it is.
             real = [each.endpoint for each in self._listeners]
-            self.engine = _choose(engine, self.service, real, self.limits, workers)
+            self.engine = choose_engine(engine, self.service, real, self.limits, workers)
         except BaseException:
             self.close()
             raise
@@ -136,25 +137,56 @@ class Server:
         drain, the second to stop at once; and SIGHUP to reload the service.
 
         `ready` is called when signals are minded and connections about to be served. A service manager
-        that wants to know it is told too (sd_notify(3)).
+        that wants to know it is told too (sd_notify(3)), unless this is but a part of a program: a thread of
+        it, or a process of several.
         """
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
-            stack.enter_context(self._signals())
-            stack.enter_context(watchdog())
-            if self._inheritance is not None:
-                with contextlib.suppress(SystemRefused):  # the old one has gone already: all is ours
-                    self._inheritance.confirm()
-            if self._takeover is not None:
-                stack.enter_context(offering(self._takeover, self._listeners, self.drain))
+            stack.enter_context(heeding_signals(self, only_hangup=self._has_superior))
+            if not self._has_superior:
+                stack.enter_context(self.handing_over())
             if ready is not None:
                 ready()
-            notify("READY=1", f"MAINPID={os.getpid()}")
-            stack.callback(notify, "STOPPING=1")
+            if not self._has_superior and _is_main_thread():
+                stack.enter_context(announced())
             if self.workers > 1:
                 self._run_workers()
             else:
                 self._run_engine(self._stop)
+
+    def move_here(self) -> None:
+        """In a child after fork: this process will `run` the server that its parent has bound.
+
+        The parent's copy can stop it (`drain`, `abort`), and so does the parent's death.
+        """
+        superior, self._stop = self._stop, Stop()
+        superior.disown()
+        self._has_superior = True
+        threading.Thread(target=self._obey, args=(superior,), name="bothends-obey", daemon=True).start()
+
+    def _obey(self, superior: Stop) -> None:
+        superior.draining.wait()
+        self.drain()
+        superior.aborting.wait()
+        self.abort()
+
+    @contextlib.contextmanager
+    def handing_over(self) -> Iterator[None]:
+        """While inside, the process before us leaves, and whoever comes after us is offered the listeners.
+        Part of `run`, but for a server that runs in a child (`move_here`)."""
+        if self._inheritance is not None:
+            with contextlib.suppress(SystemRefused):  # the old one has gone already: all is ours
+                self._inheritance.confirm()
+        if self._takeover is None:
+            yield
+            return
+        with offering(self._takeover, self._listeners, self.drain):
+            yield
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it has been told to stop."""
+        return self._stop.draining.is_set()
 
     def reload(self) -> None:
         """Load the service anew from where it came from: its file is run again. Conversations that begin
@@ -196,13 +228,18 @@ class Server:
         """Give back everything that is bound. Idempotent; `run` ends with it."""
         if not self._stop.closed:
             self._stop.close()
-            for listener in self._listeners:
-                listener.close()
+            self.let_go()
             for listener in self._listeners:
                 listener.wait_pumped(self.limits.drain)  # the last words on their way to standard output
             if self._inheritance is not None:
                 self._inheritance.close()
             self._tell(Stopped())
+
+    def let_go(self) -> None:
+        """Close the listeners in this process; whoever has them too goes on. For a parent whose child
+        serves."""
+        for listener in self._listeners:
+            listener.close()
 
     def __enter__(self) -> Server:
         """Run in a thread of its own."""
@@ -261,49 +298,80 @@ class Server:
             self._run_engine(stop)
 
         self._workers = Workers(
-            self.workers, work, self._stop, self._observe, grace=self.limits.drain, on_drain=self._let_go
+            self.workers, work, self._stop, self._observe, grace=self.limits.drain, on_drain=self.let_go
         )
         self._workers.run()
 
-    def _let_go(self) -> None:
-        for listener in self._listeners:
-            listener.close()
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """While inside, and in the main thread: SIGINT and SIGTERM drain, then abort; SIGHUP reloads."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+class Life(Protocol):
+    """What signals can be about."""
 
-        def told(_number: int, _frame: FrameType | None) -> None:
-            if self._stop.draining.is_set():
-                self.abort()
-            else:
-                self.drain()
+    @property
+    def is_draining(self) -> bool:
+        """Whether it has been told to stop."""
 
-        had_terminal = _has_terminal()
+    def drain(self) -> None:
+        """Stop in good order. Safe in a signal handler."""
 
-        def hung_up(_number: int, _frame: FrameType | None) -> None:
-            # The same signal says two things: load your files again, or your terminal has gone.
-            if had_terminal and not _has_terminal():
-                self.drain()
-            else:
-                threading.Thread(target=self.reload, name="bothends-reload", daemon=True).start()
+    def abort(self) -> None:
+        """Stop now. Safe in a signal handler."""
 
-        handlers = {signal.SIGINT: told, signal.SIGTERM: told, signal.SIGHUP: hung_up}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    def reload(self) -> None:
+        """Load anew. Called in a thread of its own."""
+
+
+@contextlib.contextmanager
+def heeding_signals(life: Life, *, only_hangup: bool = False) -> Iterator[None]:
+    """While inside, and in the main thread: SIGINT and SIGTERM drain, then abort; SIGHUP reloads."""
+    if not _is_main_thread():
+        yield
+        return
+
+    def told(_number: int, _frame: FrameType | None) -> None:
+        if life.is_draining:
+            life.abort()
+        else:
+            life.drain()
+
+    had_terminal = _has_terminal()
+
+    def hung_up(_number: int, _frame: FrameType | None) -> None:
+        # The same signal says two things: load your files again, or your terminal has gone.
+        if had_terminal and not _has_terminal():
+            life.drain()
+        else:
+            threading.Thread(target=life.reload, name="bothends-reload", daemon=True).start()
+
+    handlers = {signal.SIGHUP: hung_up}
+    if not only_hangup:
+        handlers |= {signal.SIGINT: told, signal.SIGTERM: told}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def announced() -> Iterator[None]:
+    """While inside, the service manager knows that this process is ready, and that it is alive."""
+    with watchdog():
+        notify("READY=1", f"MAINPID={os.getpid()}")
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            notify("STOPPING=1")
 
 
 def _as_service(given: Service | type[Conversation] | str) -> Service:
     if isinstance(given, str):
         return services.load(given)
     return stream(given) if isinstance(given, type) else given
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _has_terminal() -> bool:
@@ -315,7 +383,7 @@ def _has_terminal() -> bool:
     return True
 
 
-def _choose(
+def choose_engine(
     asked: str | type[Engine] | None,
     service: Service,
     endpoints: Sequence[Endpoint],

@@ -39,6 +39,12 @@ class Latch:
         poller.register(self._reader, select.POLLIN)
         return bool(poller.poll(0))
 
+    def wait(self) -> None:
+        """Block until it has been set, by anyone."""
+        poller = select.poll()
+        poller.register(self._reader, select.POLLIN)
+        poller.poll()
+
     def disown(self) -> None:
         """In a child after fork: let go of the writing end, so that the parent's is the only one."""
         self.set()
