@@ -34,6 +34,7 @@ RANKS = {
     "trace": 2,
     "impair": 2,
     "wire": 2,
+    "configuration": 3,
     "server": 3,
     "__init__": 4,
     "bench": 4,

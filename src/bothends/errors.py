@@ -5,6 +5,7 @@
     │   ├── EndpointError            an endpoint that cannot be read or used so
     │   ├── UnknownName              a service, engine or option nobody knows
     │   ├── CannotCarry              an engine, service and endpoint that don't go together
+    │   ├── ConfigurationError       a configuration file that cannot be understood
     │   └── ServiceError             a service of the user's that cannot be loaded or misbehaved
     ├── PeerError                the other end broke a rule or went away         (exit 1)
     │   ├── ConnectionLost           reset, or closed in the middle
@@ -94,6 +95,25 @@ class CannotCarry(CallerError):
 
     def __str__(self) -> str:
         return _sentence(f"{self.who} cannot carry {self.what}: {self.reason}", self.hint)
+
+
+class ConfigurationError(CallerError):
+    """A configuration file that cannot be understood.
+
+    Fields: `file`, `table` and `key` (empty where it is about the whole), `reason`, `hint`.
+    """
+
+    def __init__(self, file: str, table: str, key: str, reason: str, hint: str = "") -> None:
+        super().__init__(file, table, key, reason, hint)
+        self.file = file
+        self.table = table
+        self.key = key
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        where = ", ".join(filter(None, (self.file, self.table, self.key and f"key {self.key!r}")))
+        return _sentence(f"{where}: {self.reason}", self.hint)
 
 
 class ServiceError(CallerError):
