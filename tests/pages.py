@@ -5,24 +5,36 @@
    error together. A line `...` stands for any lines, `...` within a line for anything.
 3. `bothends serve` goes on in the background to the end of the page, as in a window of its own. What it
    shows is waited for, and at the end it must leave with 0.
-4. A page's ports are replaced by free ones, and put back in what is shown. The port that a client got,
-   which is another one each time, is shown as `#40672` or so: any number will do.
+4. A page's ports are replaced by free ones, and put back in what is shown. A port that the system picked,
+   which is another one each time, is shown as `#40672`, or as `:42517` from 40000 on: any number will do.
+5. `bothends connect` that shows `> ` is run at a terminal of its own: what follows `> ` is typed at its
+   prompt, `^D` and `^C` are keys. It too goes on to the end of the page, unless it ends itself.
+6. A block that begins otherwise than with `$ ` goes on in the window that was opened last, or, as in
+   ```console second, in the window of that name. `^C` ends a server there.
+7. `examples/` is there, as in a checkout.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shlex
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.interop.running import Running
+from tests.cli.terminals import Terminal, terminal
+from tests.interop.running import ROOT, Running
 
 PATIENCE = 30.0
-_BLOCK = re.compile(r"^```(python|console|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(python|console|toml)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PROMPT = "\x1b[?2004h"  # bracketed paste is turned on: a line can be typed
+_KEYS = {"^C": "\x03", "^D": "\x04"}
 _PORT = re.compile(r"\b(?:1[2-9]\d\d\d|9100)\b")
 _ENVIRONMENT = {
     **os.environ,
@@ -36,7 +48,7 @@ _ENVIRONMENT = {
 
 @dataclass
 class Step:
-    """One line that is typed, and what is shown for it."""
+    """One line that is typed, and what is shown for it. No command: what goes on in a window."""
 
     command: str
     shown: list[str] = field(default_factory=list)
@@ -48,8 +60,10 @@ def steps_of(block: str) -> list[Step]:
     for line in block.splitlines():
         if line.startswith("$ "):
             steps.append(Step(line[2:]))
-        else:
-            steps[-1].shown.append(line)
+            continue
+        if not steps:
+            steps.append(Step(""))
+        steps[-1].shown.append(line)
     return steps
 
 
@@ -61,8 +75,31 @@ def pattern_of(shown: list[str]) -> re.Pattern[str]:
             parts.append(r"(?:.*\n)*?")
             continue
         escaped = re.escape(line).replace(re.escape("..."), ".*")
-        parts.append(re.sub(r"\\#\d+|#\d+", r"#\\d+", escaped) + r"\n")
+        parts.append(re.sub(r"\\?(#\d|:4\d{4}\b)\d*", lambda port: rf"{port[1][0]}\d+", escaped) + r"\n")
     return re.compile("".join(parts))
+
+
+class Prompt:
+    """`bothends connect` at a terminal, where lines are typed and shown."""
+
+    def __init__(self, screen: Terminal, with_our_ports: Callable[[str], str]) -> None:
+        self._screen = screen
+        self._with_our_ports = with_our_ports
+
+    def go_on(self, lines: list[str]) -> None:
+        """Type what stands after `> `, and wait for the rest."""
+        for line in lines:
+            if line.startswith("> "):
+                self._type(line[2:])
+            elif line != "...":
+                shown = pattern_of([self._with_our_ports(line)]).pattern.replace(r"\n", r"\r?\n")
+                self._screen.expect_match(re.compile(shown.encode()))
+
+    def _type(self, text: str) -> None:
+        self._screen.expect(_PROMPT)
+        self._screen.type(_KEYS.get(text, f"{text}\r"))
+        if text not in _KEYS:
+            self._screen.expect(f"> {text}\r\n")
 
 
 class Page:
@@ -72,32 +109,44 @@ class Page:
         self.text = path.read_text(encoding="utf-8")
         self.folder = folder
         self.ports = {port: str(_free_port()) for port in set(_PORT.findall(self.text))}
-        self.servers: list[tuple[Step, Running]] = []
+        self.windows: dict[str, tuple[Step, Running] | Prompt] = {}
+        self._open = contextlib.ExitStack()
+        (folder / "examples").symlink_to(ROOT / "examples")
 
     def run(self) -> None:
         """Everything, from top to bottom."""
-        try:
-            for kind, block in _BLOCK.findall(self.text):
+        with self._open:
+            for kind, window, block in _BLOCK.findall(self.text):
                 if kind == "console":
                     for step in steps_of(block):
-                        self._take(step)
+                        self._take(step, window)
                 elif name := re.match(r"# (\S+\.(?:py|toml))\n", block):
                     (self.folder / name[1]).write_text(self._with_our_ports(block), encoding="utf-8")
-            for step, server in self.servers:
-                server.process.terminate()
-                assert server.end() == 0, f"{step.command}: {server.complained}"
-                self._check(step, f"{server.shown}{server.complained}", merged=True)
-        finally:
-            for _, server in self.servers:
-                server.__exit__(None, None, None)
+            for left in list(self.windows):
+                if not isinstance(self.windows[left], Prompt):
+                    self._stop(left, signal.SIGTERM)
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: Step, window: str) -> None:
         command = self._with_our_ports(step.command)
-        if step.command.startswith("bothends serve") and not _is_refused(step):
+        if not step.command:
+            self._go_on(window or list(self.windows)[-1], step.shown)
+        elif step.command.startswith("bothends serve") and not _is_refused(step):
             server = Running(["/bin/sh", "-c", f"exec {command}"], cwd=self.folder, env=_ENVIRONMENT)
-            self.servers.append((step, server))
+            self._open.enter_context(server)
             server.error_line(rb"  engine .*")
-            return
+            name = window or step.command
+            self.windows[name] = Step(step.command), server
+            self._go_on(name, step.shown)
+        elif step.command.startswith("bothends connect") and _has_prompt(step):
+            arguments = shlex.split(command)[1:]
+            screen = terminal(*arguments, state=self.folder / ".state", cwd=self.folder)
+            prompt = Prompt(self._open.enter_context(screen), self._with_our_ports)
+            self.windows[window or step.command] = prompt
+            prompt.go_on(step.shown)
+        else:
+            self._run(command, step)
+
+    def _run(self, command: str, step: Step) -> None:
         done = subprocess.run(
             ["/bin/sh", "-c", command],
             cwd=self.folder,
@@ -109,6 +158,26 @@ class Page:
             check=False,
         )
         self._check(step, done.stdout.decode())
+
+    def _go_on(self, name: str, shown: list[str]) -> None:
+        match self.windows[name]:
+            case Prompt() as prompt:
+                prompt.go_on(shown)
+            case step, _:
+                step.shown += [line for line in shown if line != "^C"]
+                if "^C" in shown:
+                    self._stop(name, signal.SIGINT)
+
+    def _stop(self, name: str, number: signal.Signals) -> None:
+        """End a server; what it showed until then is what the page says."""
+        window = self.windows.pop(name)
+        assert not isinstance(window, Prompt)
+        step, server = window
+        server.process.send_signal(number)
+        assert server.end() == 0, f"{step.command}: {server.complained}"
+        server.shown.close()  # now all of it has been read
+        server.complained.close()
+        self._check(step, f"{server.shown}{server.complained}", merged=True)
 
     def _check(self, step: Step, shown: str, *, merged: bool = False) -> None:
         for port, ours in self.ports.items():
@@ -134,6 +203,10 @@ class Page:
 
 def _is_refused(step: Step) -> bool:
     return any(line.startswith("bothends: ") for line in step.shown) or "--check" in step.command
+
+
+def _has_prompt(step: Step) -> bool:
+    return any(line.startswith("> ") for line in step.shown)
 
 
 def _free_port() -> int:

@@ -10,7 +10,7 @@ import pytest
 from tests.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md"]
+PAGES = ["README.md", "docs/tutorial/first-server.md"]
 
 
 @pytest.mark.parametrize("name", PAGES)

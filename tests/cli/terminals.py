@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -34,11 +35,14 @@ class Terminal:
 
     def expect(self, text: str) -> None:
         """Read until this is shown, behind what was expected before."""
-        wanted = text.encode()
+        self.expect_match(re.compile(re.escape(text.encode())))
+
+    def expect_match(self, pattern: re.Pattern[bytes]) -> None:
+        """The same for what is known by its form only."""
         deadline = time.monotonic() + PATIENCE
-        while (place := self.shown.find(wanted, self._seen)) < 0:
-            assert self._read(deadline - time.monotonic()), f"{text!r} isn't shown: {self.shown!r}"
-        self._seen = place + len(wanted)
+        while (found := pattern.search(self.shown, self._seen)) is None:
+            assert self._read(deadline - time.monotonic()), f"{pattern!r} isn't shown: {self.shown!r}"
+        self._seen = found.end()
 
     def leave(self) -> int:
         """Read to the end; the exit status."""
@@ -60,7 +64,9 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*arguments: str, state: Path, colour: bool = False) -> Iterator[Terminal]:
+def terminal(
+    *arguments: str, state: Path, colour: bool = False, cwd: Path | None = None
+) -> Iterator[Terminal]:
     """Run bothends at a terminal, with its state in a directory of the test's."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -77,6 +83,7 @@ def terminal(*arguments: str, state: Path, colour: bool = False) -> Iterator[Ter
         stdout=slave,
         stderr=slave,
         env=environment,
+        cwd=cwd,
         start_new_session=True,
     )
     os.close(slave)
