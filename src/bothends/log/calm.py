@@ -47,7 +47,8 @@ class _Run:
     call_off: Callable[[], object] | None = None
 
 
-def _in_a_thread(seconds: float, call: Callable[[], None]) -> Callable[[], object]:
+def in_a_thread(seconds: float, call: Callable[[], None]) -> Callable[[], object]:
+    """Call it after so many seconds, in a thread of its own; gives what calls it off."""
     timer = threading.Timer(seconds, call)
     timer.name = "bothends-log"
     timer.daemon = True
@@ -66,7 +67,7 @@ class Calm:
     """
 
     def __init__(
-        self, observe: Observer, *, now: Callable[[], float] = time.monotonic, later: Later = _in_a_thread
+        self, observe: Observer, *, now: Callable[[], float] = time.monotonic, later: Later = in_a_thread
     ) -> None:
         self._observe = observe
         self._now = now
