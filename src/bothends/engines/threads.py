@@ -33,7 +33,7 @@ from bothends.sockets import Listener
 
 # After everyone has been cut off, how long to wait for the threads to notice. Who is still there
 # computes in a service, which can't be interrupted: threads are daemons, and left behind.
-ABORT_GRACE: Final = 0.5
+ABORT_GRACE: Final = 1.0
 
 
 class ThreadsEngine(Engine):
