@@ -189,6 +189,10 @@ def test_a_mistake_within_a_table_is_told_with_the_table(line: str, key: str, sa
             MINIMAL + MINIMAL,
             "[[serve]] 2 (upper), key 'endpoints': tcp://:12000 is taken already, by server 1",
         ),
+        (
+            MINIMAL + MINIMAL.replace("tcp://:12000", "stdio:"),
+            "[[serve]] 2 (upper), key 'endpoints': stdio: is for a server that is alone",
+        ),
     ],
 )
 def test_a_mistake_in_the_whole(text: str, said: str) -> None:

@@ -133,7 +133,7 @@ def parse(text: str, file: str, folder: Path) -> list[ServeOptions]:
     if not tables:
         raise top.error("serve", "it is empty, so there is nothing to serve")
     found = [_read_server(table, common, top, number) for number, table in enumerate(tables, 1)]
-    _find_twice(found, top)
+    _find_quarrels(found, top)
     return found
 
 
@@ -183,10 +183,13 @@ def _beside(service: str, folder: Path) -> str:
     return f"{folder / place}{colon}{name}"
 
 
-def _find_twice(found: list[ServeOptions], top: _Place) -> None:
+def _find_quarrels(found: list[ServeOptions], top: _Place) -> None:
     seen: dict[Endpoint, int] = {}
     for number, options in enumerate(found, 1):
         for endpoint in (*options.endpoints, *options.metrics):
+            if endpoint.scheme == "stdio" and len(found) > 1:
+                place = dataclasses.replace(top, table=f"[[serve]] {number} ({options.title})")
+                raise place.error("endpoints", "stdio: is for a server that is alone")
             if endpoint in seen and endpoint.port != 0 and endpoint.scheme != "systemd":
                 place = dataclasses.replace(top, table=f"[[serve]] {number} ({options.title})")
                 whose = "the same server" if seen[endpoint] == number else f"server {seen[endpoint]}"

@@ -75,7 +75,7 @@ class Family:
     values: tuple[str, ...] = ("",)
 
 
-_ROLES: Final = ("worker", "connection", "command", "other")
+_ROLES: Final = ("server", "worker", "connection", "command", "other")
 _CAUSES: Final = tuple(cause.name.lower() for cause in Cause)
 _REFUSALS: Final = (Why.FULL, Why.ADDRESS, Why.NETWORK, Why.DESCRIPTOR, Why.THREAD, Why.PROCESS, Why.OTHER)
 _DROPS: Final = (

@@ -103,9 +103,8 @@ class Server:
             raise CallerError("no endpoint to listen on; try tcp://:12000")
         self.engine = choose_engine(engine, self.service, asked, self.limits, workers)
         self.tls = tls
-        self.tls_fingerprint = ""
+        self._tls, self.tls_fingerprint = prepare_tls(asked, tls)
         """SHA-256 of the certificate that is shown, in hexadecimal; "" without TLS."""
-        self._tls = self._prepare_tls(asked, tls)
         self._options = dict(options or {})
         self._observe = observe
         self._stop = Stop()
@@ -163,6 +162,11 @@ class Server:
         superior.disown()
         self._has_superior = True
         threading.Thread(target=self._obey, args=(superior,), name="bothends-obey", daemon=True).start()
+
+    def leave_to_others(self) -> None:
+        """In a child after fork, which has nothing to do with this server: keep nothing of it."""
+        self._stop.disown()  # or it could not be told to stop while we live
+        self.let_go()
 
     def _obey(self, superior: Stop) -> None:
         superior.draining.wait()
@@ -273,18 +277,6 @@ class Server:
         self._running = self.engine(job, **self._options)
         self._running.run()
 
-    def _prepare_tls(self, asked: Sequence[Endpoint], settings: TlsSettings | None) -> TlsLayer | None:
-        wanted = [endpoint for endpoint in asked if endpoint.scheme == "tls"]
-        if not wanted and settings is not None:
-            raise CallerError("there is a certificate for TLS, and no tls:// endpoint to show it on")
-        if not wanted:
-            return None
-        if settings is None:
-            ways = "give one (--tls-cert FILE), or have one made (--tls-self-signed)"
-            raise CallerError(f"{wanted[0]} shows a certificate: {ways}")
-        context, self.tls_fingerprint = settings.context([endpoint.host for endpoint in wanted])
-        return TlsLayer(context)
-
     def _tell(self, event: Event) -> None:
         if self._observe is not None:
             self._observe(event)
@@ -381,6 +373,23 @@ def _has_terminal() -> bool:
     except OSError:
         return False
     return True
+
+
+def prepare_tls(asked: Sequence[Endpoint], settings: TlsSettings | None) -> tuple[TlsLayer | None, str]:
+    """What speaks TLS on these endpoints, if any of them does, and its certificate's fingerprint.
+
+    Raises CallerError, SystemRefused, Unavailable.
+    """
+    wanted = [endpoint for endpoint in asked if endpoint.scheme == "tls"]
+    if not wanted and settings is not None:
+        raise CallerError("there is a certificate for TLS, and no tls:// endpoint to show it on")
+    if not wanted:
+        return None, ""
+    if settings is None:
+        ways = "give one (--tls-cert FILE), or have one made (--tls-self-signed)"
+        raise CallerError(f"{wanted[0]} shows a certificate: {ways}")
+    context, fingerprint = settings.context([endpoint.host for endpoint in wanted])
+    return TlsLayer(context), fingerprint
 
 
 def choose_engine(

@@ -6,10 +6,10 @@ import shlex
 import sys
 from collections.abc import Iterator
 
+from bothends.cli.serving import Serving
 from bothends.cli.terminal import note, styled
 from bothends.endpoints import Endpoint
 from bothends.layers import trusted_by
-from bothends.server import Server
 from bothends.sockets import local_addresses, port_note
 
 _HERE = ("localhost", "127.0.0.1", "::1")
@@ -17,10 +17,11 @@ _FROM_HERE = "from here:"
 _FROM_AFAR = "from another machine:"
 
 
-def show(server: Server, *, what: str | None = None) -> None:
-    """Print it on stderr. `what` is the command that is run for each connection, if one is."""
-    name = shlex.quote(what) if what is not None else server.service.name
-    summary = "a process for each connection" if what is not None else server.service.summary
+def show(serving: Serving) -> None:
+    """Print it on stderr."""
+    server, command = serving.server, serving.options.exec
+    name = shlex.quote(command) if command else server.service.name
+    summary = "a process for each connection" if command else server.service.summary
     note(f"{styled(name, 'strong', sys.stderr)}  {summary}", "")
     endpoints = list(dict.fromkeys(server.endpoints))
     for endpoint in endpoints:
@@ -32,6 +33,8 @@ def show(server: Server, *, what: str | None = None) -> None:
         note(f"  TLS 1.2 and 1.3; certificate{made}: SHA-256 {server.tls_fingerprint}")
         if server.tls and server.tls.client_ca:
             note(f"  clients must show a certificate issued by {server.tls.client_ca}")
+    for endpoint in serving.shown_at:
+        note(f"  metrics {_page(endpoint, 'metrics')}, health {_page(endpoint, 'health')}")
     for endpoint in endpoints:
         if "proxyprotocol" in endpoint.wrappers:
             trusted = (str(each).removesuffix("/32").removesuffix("/128") for each in trusted_by(endpoint))
@@ -45,6 +48,15 @@ def show(server: Server, *, what: str | None = None) -> None:
     width = max((len(whence) for whence, _ in ways), default=0)
     for whence, line in ways:
         note(f"  {whence:{width}}  {line}")
+
+
+def _page(endpoint: Endpoint, name: str) -> str:
+    """Where a page is: its URL, where a browser could go there."""
+    if endpoint.scheme not in ("tcp", "tls") or endpoint.wrappers:
+        return f"{endpoint}, GET /{name}"
+    scheme = "https" if endpoint.scheme == "tls" else "http"
+    host = "localhost" if _is_wildcard(endpoint) else endpoint.host
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{endpoint.port}/{name}"
 
 
 def _everywhere(endpoint: Endpoint) -> str:

@@ -1,22 +1,36 @@
-"""`bothends serve`: parse, make a Server, show where it is, run it."""
+"""`bothends serve`: parse, make servers of it, show where they are, run them."""
 
 from __future__ import annotations
 
-import sys
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from bothends.cli import banner, terminal
-from bothends.endpoints import Endpoint, from_words
-from bothends.engines.base import Engine, Limits
+from bothends.cli import banner
+from bothends.cli.serving import Serving
+from bothends.configuration import MOST_WORKERS, ServeOptions
+from bothends.endpoints import from_words
+from bothends.engines.base import Limits, Network
+from bothends.engines.gate import parse_network
 from bothends.errors import CallerError
-from bothends.events import Observer
 from bothends.layers import TlsSettings
-from bothends.log import TextLog
-from bothends.server import Server
 from bothends.services import registry as services
-from bothends.services.base import Service
+
+
+class _Network(click.ParamType[Network]):
+    """A network, or one address."""
+
+    name = "network"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Network:
+        try:
+            return parse_network(value)
+        except ValueError as error:
+            self.fail(f"{value!r} is no network; 192.0.2.0/24, for example: {error}", param, ctx)
+
 
 _SECONDS = click.FloatRange(min=0)
 
@@ -27,8 +41,24 @@ _SECONDS = click.FloatRange(min=0)
     "-e", "--exec", "command", metavar="CMD", help="Run a command for each connection, as inetd does."
 )
 @click.option("--engine", metavar="NAME", help="How to wait: see `bothends engines`. Default: the best here.")
-@click.option("--workers", type=click.IntRange(1, 512), default=1, help="Processes that share the endpoints.")
-@click.option("-m", "--max-connections", type=click.IntRange(1), help="Most connections at once, a process.")
+@click.option(
+    "--workers", type=click.IntRange(1, MOST_WORKERS), default=1, help="Processes that share the endpoints."
+)
+@click.option(
+    "-m",
+    "--max-connections",
+    "connections",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Most connections at once, a process.",
+)
+@click.option(
+    "--per-address", metavar="N", type=click.IntRange(1), help="Most connections at once from one address."
+)
+@click.option(
+    "--allow", metavar="NET", type=_Network(), multiple=True, help="Networks that may come in, and no others."
+)
+@click.option("--deny", metavar="NET", type=_Network(), multiple=True, help="Networks that may not come in.")
 @click.option(
     "--when-full",
     type=click.Choice(["defer", "refuse"]),
@@ -37,6 +67,20 @@ _SECONDS = click.FloatRange(min=0)
 )
 @click.option(
     "--idle", type=_SECONDS, metavar="S", help="Close a connection on which nothing moves for S seconds."
+)
+@click.option(
+    "--life", type=_SECONDS, metavar="S", help="Close a connection after S seconds, whatever happens."
+)
+@click.option(
+    "--rate", metavar="N", type=click.IntRange(1), help="Read at most N bytes a second from one connection."
+)
+@click.option(
+    "--handshake",
+    type=_SECONDS,
+    metavar="S",
+    default=Limits().handshake,
+    show_default=True,
+    help="Longest time until TLS, or a PROXY header, is ready.",
 )
 @click.option(
     "--drain",
@@ -53,20 +97,27 @@ _SECONDS = click.FloatRange(min=0)
 )
 @click.option(
     "--tls-cert",
+    "certificate",
     metavar="FILE",
     type=click.Path(),
     help="For tls://: our certificate in PEM, and its chain after it.",
 )
 @click.option(
-    "--tls-key", metavar="FILE", type=click.Path(), help="Its key in PEM. Default: in the certificate's file."
+    "--tls-key",
+    "key",
+    metavar="FILE",
+    type=click.Path(),
+    help="Its key in PEM. Default: in the certificate's file.",
 )
 @click.option(
     "--tls-self-signed",
+    "self_signed",
     is_flag=True,
     help="Make a certificate for this run; clients accept it by its fingerprint.",
 )
 @click.option(
     "--tls-client-ca",
+    "client_ca",
     metavar="FILE",
     type=click.Path(),
     help="Ask clients for a certificate that one of these issued.",
@@ -75,25 +126,27 @@ _SECONDS = click.FloatRange(min=0)
     "--alpn", metavar="NAME", multiple=True, help="With TLS: a protocol to offer; the preferred one first."
 )
 @click.option(
+    "--metrics",
+    metavar="ENDPOINT",
+    multiple=True,
+    help="Show metrics and health there, over HTTP: /metrics for Prometheus, /health.",
+)
+@click.option(
+    "--log",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="JSON: every event as an object on stdout.",
+)
+@click.option("--hex", is_flag=True, help="Show the bytes of both directions in hexadecimal.")
+@click.option(
+    "--config", metavar="FILE", type=click.Path(), help="Serve what this TOML file says, and nothing else."
+)
+@click.option("--check", is_flag=True, help="Say what would run, or what is wrong with it, and bind nothing.")
+@click.option(
     "-q", "--quiet", is_flag=True, help="Show no messages and no comings and goings, only troubles."
 )
-def serve(
-    words: tuple[str, ...],
-    command: str | None,
-    engine: str | None,
-    workers: int,
-    max_connections: int | None,
-    when_full: Any,
-    idle: float | None,
-    drain: float,
-    takeover: str | None,
-    tls_cert: str | None,
-    tls_key: str | None,
-    tls_self_signed: bool,
-    tls_client_ca: str | None,
-    alpn: tuple[str, ...],
-    quiet: bool,
-) -> None:
+@click.pass_context
+def serve(context: click.Context, /, words: tuple[str, ...], **given: Any) -> None:
     """Serve SERVICE on every ENDPOINT, until ^C.
 
     SERVICE is a name of `bothends services`, or yours: shout.py:shout. Each message is shown on
@@ -105,50 +158,69 @@ def serve(
       bothends serve shout.py:shout unix:///tmp/shout.sock --engine threads
       bothends serve --exec "sort -u" tcp://127.0.0.1:0
       bothends serve upper tls://:12000 --tls-self-signed
+      bothends serve upper tcp://:12000 --metrics tcp://127.0.0.1:9100
+      bothends serve --config servers.toml --check
     """
-    limits = Limits(connections=max_connections, when_full=when_full, idle=idle or None, drain=drain)
-    service, chosen, places = _what_and_where(words, command, engine)
-    tls = TlsSettings(tls_cert, tls_key, tls_client_ca, alpn, tls_self_signed)
-    server = Server(
-        service,
-        places,
-        engine=chosen,
-        workers=workers,
-        limits=limits,
-        observe=log(service, quiet=quiet),
-        tls=None if tls == TlsSettings() else tls,
-        takeover=takeover,
-        origin=None if command else words[0],
-    )
-    server.run(ready=lambda: banner.show(server, what=command))
+    if given["config"] is not None:
+        _refuse_others(context)
+        from bothends.configuration import read
+
+        found = read(Path(given["config"]))
+    else:
+        found = [_options(words, given)]
+    if given["check"]:
+        from bothends.cli.checking import show
+
+        show(found)
+    elif len(found) == 1:
+        serving = Serving(found[0])
+        serving.run(ready=lambda: banner.show(serving))
+    else:
+        from bothends.cli.supervise import run_all
+
+        run_all(found)
 
 
-def _what_and_where(
-    words: tuple[str, ...], command: str | None, engine: str | None
-) -> tuple[Service, str | type[Engine] | None, list[Endpoint]]:
-    if command is None:
-        if not words:
-            raise CallerError(
-                "serve what? For example: bothends serve upper tcp://:12000; see bothends services"
-            )
-        if len(words) == 1:
-            services.load(words[0])  # the likelier mistake first
-            raise CallerError(f"serve {words[0]} where? For example: bothends serve {words[0]} tcp://:12000")
-        return services.load(words[0]), engine, from_words(words[1:])
-    if engine is not None:
+def _options(words: tuple[str, ...], given: dict[str, Any]) -> ServeOptions:
+    """What the command line says, as a configuration file would."""
+    command = given["command"]
+    limits = {each.name: given[each.name] for each in fields(Limits) if each.name in given}
+    for name in ("idle", "life"):
+        limits[name] = limits[name] or None  # 0 is no limit
+    tls = TlsSettings(**{each.name: given[each.name] for each in fields(TlsSettings)})
+    service, endpoints = ("", words) if command is not None else _service_and_endpoints(words)
+    if command is not None and given["engine"] is not None:
         raise CallerError("--exec runs a process for each connection: there is no engine to choose")
-    if not words:
+    if not endpoints:
         raise CallerError('serve it where? For example: bothends serve --exec "sort -u" tcp://:12000')
-    from bothends.engines.command import Command, CommandEngine
-
-    return Command(command), CommandEngine, from_words(words)
-
-
-def log(service: Service, *, quiet: bool) -> Observer:
-    """The log of a server in the foreground."""
-    return TextLog(
-        messages=sys.stdout if service.shows or not quiet else None,
-        happenings=None if quiet else sys.stderr,
-        troubles=sys.stderr,
-        colour=terminal.has_colour,
+    return ServeOptions(
+        service=service,
+        exec=command or "",
+        endpoints=tuple(from_words(endpoints)),
+        limits=Limits(**limits),
+        tls=None if tls == TlsSettings() else tls,
+        metrics=tuple(from_words(given["metrics"])),
+        **{name: given[name] for name in ("engine", "workers", "takeover", "log", "hex", "quiet")},
     )
+
+
+def _service_and_endpoints(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    if not words:
+        raise CallerError("serve what? For example: bothends serve upper tcp://:12000; see bothends services")
+    if len(words) == 1:
+        services.load(words[0])  # the likelier mistake first
+        raise CallerError(f"serve {words[0]} where? For example: bothends serve {words[0]} tcp://:12000")
+    return words[0], words[1:]
+
+
+def _refuse_others(context: click.Context) -> None:
+    """Beside a configuration file nothing else says what to serve: it would have to be ignored."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        is_given = source is ParameterSource.COMMANDLINE and context.params.get(name)
+        if is_given and name not in ("config", "check"):
+            what = (
+                parameter.opts[-1] if isinstance(parameter, click.Option) else " ".join(context.params[name])
+            )
+            raise CallerError(f"--config and {what} don't go together: write it into the file")

@@ -207,6 +207,21 @@ class Children:
             child.close()
 
 
+class Pause:
+    """How long to wait before whoever died is replaced: longer each time, as long as they die young."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def after(self, child: Child | None) -> float:
+        """Seconds to wait after the end of a child; None for one that could not even be made."""
+        if child is not None and time.monotonic() - child.born >= _WELL:
+            self._seconds = 0.0
+        else:
+            self._seconds = min(max(_FIRST_PAUSE, 2 * self._seconds), _LONGEST_PAUSE)
+        return self._seconds
+
+
 class Workers:
     """Keeps so many processes alive, all of which do the same, until the server drains.
 
@@ -243,7 +258,7 @@ class Workers:
         self._watch = Watch(stop)
         self._children = Children(self._watch, observe)
         self._due = [0.0] * count  # a heap: when to start those who are missing
-        self._pause = 0.0
+        self._pause = Pause()
         self._strained = False
 
     def run(self) -> None:
@@ -277,18 +292,17 @@ class Workers:
             if self._observe is not None and not self._strained:
                 self._observe(Strained(error.errno or errno.EAGAIN, len(self._children)))
             self._strained = True
-            self._replace(well=False)
+            self._replace(None)
             return
         if self._observe is not None and self._strained:
             self._observe(Relieved())
         self._strained = False
-        self._children.add(child, lambda child: self._replace(well=time.monotonic() - child.born >= _WELL))
+        self._children.add(child, self._replace)
 
     def _live(self) -> None:
         self._children.forget()
         self._stop.disown()
         self._main(self._stop)
 
-    def _replace(self, *, well: bool) -> None:
-        self._pause = 0.0 if well else min(max(_FIRST_PAUSE, 2 * self._pause), _LONGEST_PAUSE)
-        heapq.heappush(self._due, time.monotonic() + self._pause)
+    def _replace(self, child: Child | None) -> None:
+        heapq.heappush(self._due, time.monotonic() + self._pause.after(child))
