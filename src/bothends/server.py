@@ -114,6 +114,7 @@ class Server:
         self._workers: Workers | None = None
         self._takeover = takeover
         self._has_superior = False
+        self._handed_over = False
         self._inheritance = take_over(takeover) if takeover is not None else None
         self._listeners: list[Listener] = []
         try:
@@ -142,7 +143,7 @@ class Server:
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
             stack.enter_context(heeding_signals(self, only_hangup=self._has_superior))
-            if not self._has_superior:
+            if not self._has_superior and not self._handed_over:
                 stack.enter_context(self.handing_over())
             if ready is not None:
                 ready()
@@ -177,7 +178,8 @@ class Server:
     @contextlib.contextmanager
     def handing_over(self) -> Iterator[None]:
         """While inside, the process before us leaves, and whoever comes after us is offered the listeners.
-        Part of `run`, but for a server that runs in a child (`move_here`)."""
+        Part of `run`, unless it was begun before; not for a server that runs in a child (`move_here`)."""
+        self._handed_over = True
         if self._inheritance is not None:
             with contextlib.suppress(SystemRefused):  # the old one has gone already: all is ours
                 self._inheritance.confirm()

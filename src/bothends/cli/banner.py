@@ -34,7 +34,7 @@ def show(serving: Serving) -> None:
         if server.tls and server.tls.client_ca:
             note(f"  clients must show a certificate issued by {server.tls.client_ca}")
     for endpoint in serving.shown_at:
-        note(f"  metrics {_page(endpoint, 'metrics')}, health {_page(endpoint, 'health')}")
+        note(f"  {_pages(endpoint)}")
     for endpoint in endpoints:
         if "proxyprotocol" in endpoint.wrappers:
             trusted = (str(each).removesuffix("/32").removesuffix("/128") for each in trusted_by(endpoint))
@@ -50,13 +50,14 @@ def show(serving: Serving) -> None:
         note(f"  {whence:{width}}  {line}")
 
 
-def _page(endpoint: Endpoint, name: str) -> str:
-    """Where a page is: its URL, where a browser could go there."""
+def _pages(endpoint: Endpoint) -> str:
+    """Where metrics and health are: their URLs, where a browser could go there."""
     if endpoint.scheme not in ("tcp", "tls") or endpoint.wrappers:
-        return f"{endpoint}, GET /{name}"
+        return f"metrics and health: GET /metrics and /health at {endpoint}"
     scheme = "https" if endpoint.scheme == "tls" else "http"
     host = "localhost" if _is_wildcard(endpoint) else endpoint.host
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{endpoint.port}/{name}"
+    where = f"{scheme}://{f'[{host}]' if ':' in host else host}:{endpoint.port}"
+    return f"metrics {where}/metrics, health {where}/health"
 
 
 def _everywhere(endpoint: Endpoint) -> str:

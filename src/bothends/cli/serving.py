@@ -45,6 +45,7 @@ class Serving:
 
     def __init__(self, options: ServeOptions, *, among_others: bool = False) -> None:
         self.options = options
+        self._in_child = False
         service, engine = what_to_serve(options)
         self._metrics = Metrics() if options.metrics else None
         show = text_format(self._metrics, self._is_draining) if self._metrics is not None else None
@@ -95,6 +96,9 @@ class Serving:
         if self._metrics is not None:
             self._metrics.serve_here()
         with contextlib.ExitStack() as stack:
+            if self.pages is not None and not self._in_child:
+                # Before the server's own: once its listeners are handed over, the process before us leaves.
+                stack.enter_context(self.pages.handing_over())
 
             def begin() -> None:
                 if self.pages is not None:
@@ -106,6 +110,7 @@ class Serving:
 
     def move_here(self) -> None:
         """In a child after fork: it will run what its parent has bound."""
+        self._in_child = True
         for server in self._servers():
             server.move_here()
 
@@ -118,7 +123,7 @@ class Serving:
     def handing_over(self) -> Iterator[None]:
         """In the parent of a child that runs it: see `Server.handing_over`."""
         with contextlib.ExitStack() as stack:
-            for server in self._servers():
+            for server in reversed(self._servers()):
                 stack.enter_context(server.handing_over())
             yield
 
