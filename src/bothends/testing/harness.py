@@ -35,13 +35,16 @@ from bothends.events import Event
 from bothends.testing import processes, reports
 from bothends.testing.host import ABORT, DRAIN
 from bothends.testing.processes import Process
-from bothends.testing.reports import Crashed, Left, Order, Ready, ServiceMaker
+from bothends.testing.reports import Crashed, Left, Order, Ready, ServiceMaker, Told
 
 # Generous: it only passes when something is wrong, or the machine is very busy.
 DEADLINE: Final = 10.0
 
 # How often what only /proc knows is looked at.
 _GLANCE: Final = 0.02
+
+# How long until a signal that has not been taken is sent again.
+_INSIST: Final = 0.1
 
 E = TypeVar("E", bound=Event)
 
@@ -113,6 +116,7 @@ class Harness:
         self._refusal: CannotCarry | None = None
         self._left: Left | None = None
         self._ready = False
+        self._told: set[int] = set()
         self._over = False
         self._outcome: Outcome | None = None
         self._status: int | None = None
@@ -193,11 +197,11 @@ class Harness:
 
     def drain(self) -> None:
         """Tell the engine to let conversations end. Returns at once."""
-        os.kill(self.pid, DRAIN)
+        self._tell(DRAIN)
 
     def abort(self) -> None:
         """Tell the engine to cut everything off. Returns at once."""
-        os.kill(self.pid, ABORT)
+        self._tell(ABORT)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -307,8 +311,18 @@ class Harness:
         until = time.monotonic() + deadline
         while not condition():
             if time.monotonic() > until:
-                raise AssertionError(f"not within {deadline:g} s; {self._situation()}")
+                raise AssertionError(f"not within {deadline:g} s; {self.describe()}")
             self._pause(_GLANCE)
+
+    def describe(self) -> str:
+        """How it stands: who is alive, what was printed, and the last events."""
+        lines = [f"alive: {', '.join(map(str, self.processes())) or 'nobody'}"]
+        if self._crash:
+            lines.append(f"it raised:\n{self._crash}")
+        if printed := self.printed():
+            lines.append(f"it printed:\n{printed}")
+        lines += [f"event: {event!s:.300}" for event in self.events[-12:]]
+        return "\n".join(lines)
 
     # The inside ----------------------------------------------------------------------------------
 
@@ -324,6 +338,8 @@ class Harness:
                 elif isinstance(report, Ready):
                     self.endpoints = report.endpoints
                     self._ready = True
+                elif isinstance(report, Told):
+                    self._told.add(report.signal)
                 elif isinstance(report, Left):
                     self._left = report
                 elif isinstance(report, Crashed):
@@ -343,9 +359,25 @@ class Harness:
                 left = until - time.monotonic()
                 if left <= 0 or (self._over and not even_after):
                     when = f"within {deadline:g} s" if left <= 0 else "before it ended"
-                    raise AssertionError(f"{what} has not come {when}; {self._situation()}")
+                    raise AssertionError(f"{what} has not come {when}; {self.describe()}")
                 self._news.wait(left)
         return found
+
+    def _tell(self, number: int) -> None:
+        """Send a signal until it has been taken.
+
+        Python runs a handler between two steps of the main thread. A signal that comes after the last
+        step before a call that blocks, or that the kernel gives to another thread, is kept until that
+        call returns, which nothing may make it do; another signal does.
+        """
+
+        def insist() -> None:
+            with self._news:
+                while not self._news.wait_for(lambda: self._over or number in self._told, _INSIST):
+                    os.kill(self.pid, number)
+
+        os.kill(self.pid, number)
+        threading.Thread(target=insist, name="bothends-insist", daemon=True).start()
 
     def _pause(self, seconds: float) -> None:
         """Wait, but not longer than there is something to wait for."""
@@ -353,21 +385,14 @@ class Harness:
             if not self._over:
                 self._news.wait(seconds)
 
-    def _situation(self) -> str:
-        lines = [f"alive: {', '.join(map(str, self.processes())) or 'nobody'}"]
-        if self._crash:
-            lines.append(f"it raised:\n{self._crash}")
-        if printed := self.printed():
-            lines.append(f"it printed:\n{printed}")
-        lines += [f"event: {event!s:.300}" for event in self.events[-12:]]
-        return "\n".join(lines)
-
     def _end(self) -> int:
         """Kill what is left, and take the exit status. Idempotent."""
         if self._status is None:
             group = [each for each in processes.everyone() if each.group == self.pid]
             if not self._over or len(group) > 1:
                 os.killpg(self.pid, signal.SIGKILL)
+            with self._news:
+                self._over = True  # it is told nothing any more
             # Until here the number is its own: it is not given to another before it is reaped.
             self._status = NURSERY.reap(self.pid)
             with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ from bothends.engines.stop import Stop
 from bothends.errors import CannotCarry
 from bothends.sockets import open_listeners
 from bothends.testing import processes, reports
-from bothends.testing.reports import Crashed, Left, Order, Ready
+from bothends.testing.reports import Crashed, Left, Order, Ready, Told
 
 # Signals that a server has no other use for, so an engine may have SIGTERM and SIGINT to itself.
 DRAIN = signal.SIGUSR1
@@ -46,12 +46,14 @@ def _serve(order: Order, line: socket.socket) -> Left:
     before = processes.descriptors()
     stop = Stop()
 
-    def drain(_number: int, _frame: Any) -> None:
+    def drain(number: int, _frame: Any) -> None:
         stop.draining.set()
+        reports.send(line, Told(number))
 
-    def abort(_number: int, _frame: Any) -> None:
+    def abort(number: int, _frame: Any) -> None:
         stop.draining.set()
         stop.aborting.set()
+        reports.send(line, Told(number))
 
     signal.signal(DRAIN, drain)
     signal.signal(ABORT, abort)

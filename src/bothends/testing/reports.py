@@ -52,6 +52,13 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """The order to drain, or to abort, has been taken: this signal."""
+
+    signal: int
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """`run()` has come back. What was still there then that had not been there before: descriptors
     (by what they refer to), threads and processes (by name)."""
@@ -69,7 +76,7 @@ class Crashed:
     refusal: CannotCarry | None = None
 
 
-Report: TypeAlias = Event | Ready | Left | Crashed
+Report: TypeAlias = Event | Ready | Told | Left | Crashed
 
 
 def send(line: socket.socket, report: Report) -> None:

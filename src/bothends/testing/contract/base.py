@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Final
 
@@ -62,6 +63,7 @@ class ContractBase:
         with contextlib.ExitStack() as self._stack:
             yield
             for running in self._started:
+                sys.stdout.write(running.describe() + "\n")  # which is shown where a test fails
                 if running.is_alive():
                     running.abort()
                     self.check_end(running.wait_exit(_PROMPTLY))
