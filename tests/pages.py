@@ -180,6 +180,7 @@ class Page:
         self._check(step, f"{server.shown}{server.complained}", merged=True)
 
     def _check(self, step: Step, shown: str, *, merged: bool = False) -> None:
+        shown = shown.replace("\r\n", "\n")  # at a terminal nobody sees the difference
         for port, ours in self.ports.items():
             shown = re.sub(rf"\b{ours}\b", port, shown)
         if merged:  # two streams of a server: what each line says must be there, in whatever order

@@ -10,7 +10,13 @@ import pytest
 from tests.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "docs/tutorial/first-server.md"]
+PAGES = [
+    "README.md",
+    "docs/tutorial/first-server.md",
+    "docs/reference/endpoints.md",
+    "docs/reference/services.md",
+    "docs/reference/command-line.md",
+]
 
 
 @pytest.mark.parametrize("name", PAGES)
