@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,13 @@ def test_workers_cannot_chat() -> None:
 def test_an_iterative_server_cannot_refuse_while_it_serves() -> None:
     with pytest.raises(CannotCarry, match="newcomer"):
         serve("echo", "tcp://127.0.0.1:0", engine="iterative", limits=Limits(when_full="refuse"))
+
+
+@pytest.mark.parametrize("how", [{"engine": "prefork"}, {"workers": 2}])
+def test_one_connection_is_one_conversation(how: dict[str, Any]) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, pytest.raises(CannotCarry, match="talk on"):
+        serve("echo", f"fd://{theirs.detach()}", **how)
 
 
 def test_unknown_names_are_told_with_the_nearest() -> None:

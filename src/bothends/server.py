@@ -124,6 +124,8 @@ class Server:
             # Of a descriptor that somebody else opened, only now is known what it is.
             real = [each.endpoint for each in self._listeners]
             self.engine = choose_engine(engine, self.service, real, self.limits, workers)
+            if ready_made := [each for each in self._listeners if each.role == "connection"]:
+                check_ready_made(self.engine, ready_made[0], workers)
         except BaseException:
             self.close()
             raise
@@ -413,6 +415,15 @@ def choose_engine(
     raise refusals[0]
 
 
+def check_ready_made(engine: type[Engine], listener: Listener, workers: int) -> None:
+    """One connection is one conversation. Raises CannotCarry where several would be held on it."""
+    if not engine.adopts:
+        raise CannotCarry(f"engine {engine.name}", str(listener.asked), engine.why_not["adopts"])
+    if workers > 1:
+        reason = "it is one connection, and all of them would talk on it"
+        raise CannotCarry(f"{workers} workers", str(listener.asked), reason)
+
+
 def _refusal(
     engine: type[Engine], service: Service, endpoints: Sequence[Endpoint], limits: Limits, workers: int
 ) -> Exception | None:
@@ -432,10 +443,8 @@ def _refusal(
         refusal = engine.refusal(service, endpoint)
         if refusal is not None:
             return refusal
-    if limits.when_full == "refuse" and not engine.concurrent:
-        return CannotCarry(
-            f"engine {engine.name}", "a limit that refuses", "it looks at no newcomer while it serves"
-        )
+    if limits.when_full == "refuse" and not engine.turns_away:
+        return CannotCarry(f"engine {engine.name}", "a limit that refuses", engine.why_not["turns_away"])
     if workers > 1 and service.posts:
         return CannotCarry(
             f"service {service.name}",

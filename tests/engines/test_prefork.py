@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-
-import pytest
 
 from bothends.endpoints import Endpoint
-from bothends.engines.base import Job, Limits
+from bothends.engines.base import Job
 from bothends.engines.prefork import SIZE, PreforkEngine
-from bothends.engines.stop import Stop
-from bothends.errors import CannotCarry
 from bothends.events import Cause, Closed, Exited, Opened
-from bothends.sockets import Listener
 from bothends.testing import processes
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
@@ -137,11 +131,5 @@ def test_there_are_more_processes_than_processors() -> None:
 
 def test_says_what_it_cannot_carry() -> None:
     assert "share nothing" in str(PreforkEngine.refusal(Chat(), Endpoint.parse(TCP)))
-    stop = Stop()
-    with pytest.raises(CannotCarry, match="nobody is left to look"):
-        PreforkEngine(Job(Echo(), [], stop, Limits(connections=1, when_full="refuse")))
-    here, there = socket.socketpair()
-    endpoint = Endpoint.parse("fd://3")
-    with here, there, pytest.raises(CannotCarry, match="use iterative"):
-        PreforkEngine(Job(Echo(), [Listener(endpoint, here, "connection", endpoint)], stop))
-    stop.close()
+    assert not PreforkEngine.turns_away
+    assert not PreforkEngine.adopts

@@ -135,6 +135,12 @@ class Engine(ABC):
     concurrent: ClassVar[bool] = True
     """Serves a second connection while the first is idle."""
 
+    turns_away: ClassVar[bool] = True
+    """Looks at newcomers at its limit of connections, to close them (`limits.when_full="refuse"`)."""
+
+    adopts: ClassVar[bool] = True
+    """Serves a connection that is ready-made (standard input and output, a connected descriptor)."""
+
     why_not: ClassVar[dict[str, str]] = {}
     """The reason, in words, for each of the above that is False: by its attribute's name."""
 

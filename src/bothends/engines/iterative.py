@@ -30,9 +30,11 @@ class IterativeEngine(Engine):
     name = "iterative"
     summary = "one connection after another: recv() and send() block everything else"
     concurrent = False
+    turns_away = False
     why_not: ClassVar = {
         "posts": "it looks at one connection at a time: the others would get what is posted to them "
         "only when their turn has come",
+        "turns_away": "while it serves one, it looks at no newcomer",
         "concurrent": "the next connection is served when this one is over",
     }
 

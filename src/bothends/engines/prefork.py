@@ -21,7 +21,6 @@ from bothends.engines.base import Engine, Job
 from bothends.engines.iterative import IterativeEngine
 from bothends.engines.processes import Workers
 from bothends.engines.stop import Stop
-from bothends.errors import CannotCarry
 from bothends.services.base import Service
 
 # A process that waits for its peer uses no processor, so there are more of them than processors; each
@@ -35,9 +34,6 @@ class PreforkEngine(Engine):
     Args:
         job: what to serve.
         size: how many processes.
-
-    Raises:
-        CannotCarry: a connection that is ready-made, or a limit that refuses.
     """
 
     name = "prefork"
@@ -45,19 +41,16 @@ class PreforkEngine(Engine):
     why_not: ClassVar = {
         "posts": "its connections are in different processes, which share nothing: who posts does not "
         "reach them",
+        "turns_away": "when all of its processes are busy, nobody is left to look at newcomers",
+        "adopts": "all of its processes would talk on one connection",
     }
+    turns_away = False
+    adopts = False
 
     def __init__(self, job: Job, size: int = SIZE) -> None:
         super().__init__(job)
         self.size = size
         self._workers: Workers | None = None
-        for listener in job.listeners:
-            if listener.role == "connection":
-                reason = "all of its processes would talk on one connection"
-                raise CannotCarry("engine prefork", str(listener.asked), reason, "use iterative")
-        if job.limits.when_full == "refuse" and job.limits.connections is not None:
-            reason = "when all of its processes are busy, nobody is left to look at newcomers"
-            raise CannotCarry("engine prefork", "a limit that refuses", reason, "use threads or fork")
 
     def run(self) -> None:
         """Serve until told to stop."""

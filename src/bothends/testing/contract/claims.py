@@ -21,7 +21,7 @@ class ClaimsContract(ContractBase):
     def test_gives_its_reasons(self) -> None:
         """Each thing that it can't do has a reason in words. Mistake: a KeyError where one was due."""
         engine = self.engine_class()
-        for ability in ("streams", "datagrams", "posts", "concurrent"):
+        for ability in ("streams", "datagrams", "posts", "concurrent", "turns_away", "adopts"):
             if not getattr(engine, ability):
                 assert engine.why_not.get(ability), f"no reason for {ability} = False"
 

@@ -10,7 +10,6 @@ import time
 import pytest
 
 from bothends.engines.base import Limits
-from bothends.errors import CannotCarry
 from bothends.events import Cause, Closed, Opened, Refused, Relieved, Strained
 from bothends.testing.clients import Client
 from bothends.testing.contract.base import SMALL, ContractBase, check_cause, closed, of
@@ -90,11 +89,9 @@ class ScarcityContract(ContractBase):
     def test_limit_that_refuses(self) -> None:
         """At the limit newcomers are told so, by a close, at once. Mistake: they wait after all."""
         self.needs("tcp")
-        self.needs_concurrency()
-        try:
-            running = self.serve(Echo, "tcp", limits=Limits(connections=1, when_full="refuse"))
-        except CannotCarry as refusal:
-            pytest.skip(str(refusal))
+        if not self.engine_class().turns_away:
+            pytest.skip(self.engine_class().why_not["turns_away"])
+        running = self.serve(Echo, "tcp", limits=Limits(connections=1, when_full="refuse"))
         inside = self._fill(running)
         outside = self.dial(running)
         assert outside.hear_end() == b""
