@@ -1,0 +1,250 @@
+"""Several servers of one configuration file: each a process, all under one that keeps their listeners."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bothends.client.blocking import connect
+from bothends.errors import ConnectionLost
+from tests.interop.ours import BOTHENDS
+from tests.interop.running import PATIENCE, Running, run
+
+SERVE = [*BOTHENDS, "serve"]
+
+WHO = """import os
+from bothends import message
+
+@message
+def who(text: bytes) -> bytes:
+    return b"%d VERSION" % os.getpid()
+"""
+
+CONFIGURATION = """
+[limits]
+drain = 20
+
+[[serve]]
+name = "who"
+service = "who.py"
+endpoints = ["tcp://127.0.0.1:0"]
+engine = "epoll"
+metrics = "unix://FOLDER/who.metrics"
+
+[[serve]]
+service = "echo"
+endpoints = ["udp://127.0.0.1:0", "unix://FOLDER/echo"]
+quiet = true
+
+[[serve]]
+exec = "cat"
+endpoints = ["unix://FOLDER/cat"]
+"""
+
+
+class Supervised:
+    """`bothends serve --config`, and where its servers are."""
+
+    def __init__(self, running: Running, folder: Path) -> None:
+        self.running = running
+        self.folder = folder
+        running.error_line(rb"  from here: +bothends connect unix://.*/cat")
+        self.who = self._endpoint("tcp")
+        self.echo = self._endpoint("udp")
+
+    def _endpoint(self, scheme: str) -> str:
+        shown = rb"  (%s://127\.0\.0\.1:\d+)" % scheme.encode()
+        return self.running.error_line(shown)[1].decode()
+
+    def owner(self) -> tuple[int, bytes]:
+        """Which process answers, and with which version of the service."""
+        with connect(self.who, timeout=PATIENCE) as caller:
+            pid, version = caller.request(b"who?").split()
+        return int(pid), version
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as newcomer:
+        return newcomer.connect_ex(("127.0.0.1", port)) == 0
+
+
+def write(folder: Path, version: str = "1", *, more: str = "") -> Path:
+    (folder / "who.py").write_text(WHO.replace("VERSION", version))
+    path = folder / "servers.toml"
+    path.write_text(CONFIGURATION.replace("FOLDER", str(folder)) + more)
+    return path
+
+
+@contextlib.contextmanager
+def supervised(folder: Path, *, more: str = "") -> Iterator[Supervised]:
+    with Running([*SERVE, "--config", str(write(folder, more=more))]) as running:
+        yield Supervised(running, folder)
+
+
+def test_each_serves_in_a_process_of_its_own_and_says_who_it_is(tmp_path: Path) -> None:
+    with supervised(tmp_path) as servers:
+        pid, version = servers.owner()
+        assert (pid != servers.running.process.pid, version) == (True, b"1")
+        with connect(servers.echo) as caller:
+            assert caller.request(b"over UDP") == b"over UDP"
+        for name in ("echo", "cat"):
+            with connect(f"unix://{tmp_path / name}") as caller:
+                assert caller.exchange(b"hello\n") == b"hello\n"
+        servers.running.line(rb"\[who\] 127\.0\.0\.1#\d+: who\?")
+        servers.running.error_line(rb"\[cat\] unix#1 closed: the service was done .*")
+        with connect(f"unix://{tmp_path / 'who.metrics'}") as visit:
+            assert b"\nbothends_connections_total 1.0\n" in visit.exchange(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert servers.running.stop() == 0
+        servers.running.complained.close()
+        assert "[echo]" not in str(servers.running.complained)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["servers.toml", "who.py"]
+
+
+def test_one_that_dies_is_replaced_and_no_newcomer_refused(tmp_path: Path) -> None:
+    with supervised(tmp_path) as servers:
+        first, _ = servers.owner()
+        with connect(servers.who) as caller:
+            caller.request(b"mine")
+            os.kill(first, signal.SIGKILL)
+            with pytest.raises(ConnectionLost):
+                caller.request(b"still there?")
+        second, _ = servers.owner()  # it waited in the queue
+        assert second != first
+        servers.running.error_line(rb"\[who\] server %d ended with signal 9" % first)
+        with connect(f"unix://{tmp_path / 'who.metrics'}") as visit:
+            page = visit.exchange(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert b"\nbothends_connections_total 3.0\n" in page  # of both processes
+        assert b"\nbothends_connections_open 0.0\n" in page
+        assert b'\nbothends_processes_ended_total{role="server"} 1.0\n' in page
+        assert servers.running.stop() == 0
+
+
+def test_every_server_loads_its_service_anew(tmp_path: Path) -> None:
+    with supervised(tmp_path) as servers:
+        before = servers.owner()
+        write(tmp_path, "2")
+        servers.running.process.send_signal(signal.SIGHUP)
+        servers.running.error_line(rb"\[who\] reloaded who: .*")
+        assert servers.owner() == (before[0], b"2")
+        assert servers.running.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_they_drain_and_a_second_signal_ends_them(number: int, tmp_path: Path) -> None:
+    with supervised(tmp_path) as servers, connect(f"unix://{tmp_path / 'cat'}") as caller:
+        assert caller.request(b"a") == b"a"
+        # To the whole group, as ^C at a terminal does.
+        os.killpg(servers.running.process.pid, number)
+        servers.running.error_line(rb"\[cat\] draining: 1 connection may end within 20 s")
+        assert caller.request(b"still here?") == b"still here?"
+        while is_open(int(servers.who.rpartition(":")[2])):
+            pass  # that server has nobody left, and closes its door in a moment
+        os.killpg(servers.running.process.pid, number)
+        assert servers.running.end() == 0
+        assert caller.receive() == b""
+
+
+def test_none_outlives_the_process_above_it(tmp_path: Path) -> None:
+    with supervised(tmp_path) as servers:
+        servers.owner()
+        servers.running.process.kill()
+        servers.running.end()
+        servers.running.complained.close()  # it ends when the last process that has it open does
+
+
+def test_nothing_begins_when_one_of_them_cannot(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        more = f'[[serve]]\nservice = "echo"\nendpoints = ["tcp://127.0.0.1:{port}"]\n'
+        with Running([*SERVE, "--config", str(write(tmp_path, more=more))]) as running:
+            assert running.end() == 1
+            running.error_line(rb"bothends: cannot .*127\.0\.0\.1:%d: EADDRINUSE.*" % port)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["servers.toml", "who.py"]
+
+
+def test_the_next_process_takes_one_of_them_over(tmp_path: Path) -> None:
+    more = f'[[serve]]\nservice = "upper"\nendpoints = ["unix://{tmp_path}/u"]\ntakeover = "desk"\n'
+    with supervised(tmp_path, more=more) as servers:
+        arguments = ["upper", f"unix://{tmp_path}/u", "--takeover", str(tmp_path / "desk")]
+        with connect(f"unix://{tmp_path}/u") as before:
+            assert before.request(b"a") == b"A"
+            with Running([*SERVE, *arguments]) as heir:
+                heir.error_line(rb"  engine .*")
+                assert before.receive() == b""  # drained
+                before.close()
+                servers.owner()  # the others go on
+                assert servers.running.stop() == 0
+                with connect(f"unix://{tmp_path}/u") as after:
+                    assert after.request(b"b") == b"B"
+                assert heir.stop() == 0
+    assert not (tmp_path / "u").exists()
+
+
+def test_one_server_alone_needs_no_process_above_it(tmp_path: Path) -> None:
+    (tmp_path / "one.toml").write_text('[[serve]]\nservice = "upper"\nendpoints = ["tcp://127.0.0.1:0"]\n')
+    with Running([*SERVE, "--config", str(tmp_path / "one.toml")]) as server:
+        port = int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
+        with connect(f"tcp://127.0.0.1:{port}") as caller:
+            assert caller.request(b"x") == b"X"
+        server.line(rb"127\.0\.0\.1#\d+: x")
+        assert server.stop() == 0
+
+
+def test_check_says_what_would_run_and_binds_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        busy = f'name = "busy"\nservice = "echo"\nendpoints = ["tcp://127.0.0.1:{port}"]\nworkers = 2\n'
+        shown = run([*SERVE, "--config", str(write(tmp_path, more=f"[[serve]]\n{busy}")), "--check"]).decode()
+    rows = [line.split() for line in shown.splitlines()]
+    assert rows[0] == ["name", "endpoints", "engine", "processes", "metrics"]
+    assert [(row[0], row[-2]) for row in rows[1:]] == [
+        ("who", "1"),
+        ("echo", "1"),
+        ("cat", "1"),
+        ("busy", "2"),
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["servers.toml", "who.py"]
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "said"),
+    [
+        ("workers = 0", 2, r".*servers\.toml, \[\[serve\]\] 3 \(cat\), key 'workers': .*"),
+        ("[serve.tls]\nself_signed = true", 2, r"there is a certificate for TLS, and no tls://.*"),
+        ("metrics = 'udp://:0'", 2, r"service pages cannot carry udp://.*"),
+        ("service = 'none.py'\nendpoints = ['tcp://:0']", 2, r"service .*there is no file.*"),
+        ("service = 'chat'\nengine = 'fork'\nendpoints = ['tcp://:0']", 2, r"engine fork cannot carry .*"),
+        ("service = 'upper'\nendpoints = ['tls://:0']", 2, r"tls://:0 shows a certificate.*"),
+        (
+            "service = 'upper'\nendpoints = ['tls://:0']\ntls = { certificate = 'none.pem' }",
+            1,
+            r"cannot read .*none\.pem: ENOENT.*",
+        ),
+    ],
+)
+def test_check_finds_what_would_keep_it_from_running(
+    more: str, status: int, said: str, tmp_path: Path
+) -> None:
+    more = f"[[serve]]\n{more}" if more.startswith("service") else more
+    with Running([*SERVE, "--config", str(write(tmp_path, more=more)), "--check"]) as checked:
+        assert checked.end() == status
+        checked.error_line(b"bothends: " + said.encode())
+
+
+@pytest.mark.parametrize("more", [["upper"], ["--workers", "2"], ["--quiet"], ["--exec", "cat"]])
+def test_beside_a_file_nothing_else_says_what_to_serve(more: list[str], tmp_path: Path) -> None:
+    with Running([*SERVE, "--config", str(write(tmp_path)), *more]) as refused:
+        assert refused.end() == 2
+        refused.error_line(rb"bothends: --config and %b don't go together: .*" % more[0].encode())
+
+
+def test_check_without_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    assert b"upper" in run([*SERVE, "upper", f"unix://{path}", "--check"])
+    assert not path.exists()
