@@ -75,7 +75,7 @@ class ServeOptions:
     @property
     def title(self) -> str:
         """What it is called."""
-        return self.name or self.service or self.exec
+        return self.name or self.exec or self.service.rpartition("/")[2]
 
 
 # What belongs to one server: said for all of them it would be wrong for all but one.

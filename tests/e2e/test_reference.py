@@ -1,0 +1,53 @@
+"""The reference of metrics, log and configuration: what it shows is typed, and its tables are whole."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from bothends.configuration import ServeOptions
+from bothends.engines.base import Limits
+from bothends.events import Cause
+from bothends.layers import TlsSettings
+from bothends.metrics import FAMILIES, SLOTS
+from tests.interop.running import ROOT
+from tests.pages import Page
+from tests.tools import needs_tool
+
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def rows(page: str, section: str = "") -> dict[str, str]:
+    """The first cell of each row of a page's tables, and the rest; of one section, or of all."""
+    text = (REFERENCE / page).read_text(encoding="utf-8")
+    if section:
+        text = re.split(r"^#+ ", text.partition(f" {section}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    return dict(re.findall(r"^\| `([\w/]+)` \|(.*)\|$", text, re.MULTILINE))
+
+
+@needs_tool("curl")
+@pytest.mark.parametrize("page", ["metrics.md", "configuration.md"])
+def test_page(page: str, tmp_path: Path) -> None:
+    Page(REFERENCE / page, tmp_path).run()
+
+
+@pytest.mark.parametrize(
+    ("section", "cls"), [("Keys", ServeOptions), ("limits", Limits), ("tls", TlsSettings)]
+)
+def test_every_key_is_in_the_reference(section: str, cls: type[ServeOptions | Limits | TlsSettings]) -> None:
+    assert set(rows("configuration.md", section)) == {field.name for field in fields(cls)}
+
+
+def test_every_counter_is_in_the_reference_with_its_label_and_its_values() -> None:
+    told = rows("metrics.md", "Counters")
+    assert set(told) == {f"{family.name}_total" for family in FAMILIES}
+    text = (REFERENCE / "metrics.md").read_text(encoding="utf-8")
+    for family in FAMILIES:
+        label = told[f"{family.name}_total"].split("|")[0].strip()
+        assert label == (f"`{family.label}`" if family.label else "")
+        assert all(f"`{value}`" in text for value in family.values if value)
+    assert all(f"`{cause.name.lower()}`" in text for cause in Cause)
+    assert f"{SLOTS - 1:,} processes" in text
