@@ -16,7 +16,7 @@ protocol over TCP has a framing, if only the one that says where it stops readin
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bothends.errors import CallerError, MessageTooLong
@@ -50,6 +50,10 @@ class Framing(ABC):
         """A fresh decoder for one stream."""
 
     @abstractmethod
+    def limited(self, limit: int) -> Framing:
+        """The same rule with another limit, in bytes."""
+
+    @abstractmethod
     def encode(self, message: bytes) -> bytes:
         """The message as it goes onto the stream."""
 
@@ -67,6 +71,10 @@ class Lines(Framing):
     def decoder(self) -> Decoder:
         """See Framing.decoder."""
         return _LineDecoder(self.limit)
+
+    def limited(self, limit: int) -> Lines:
+        """See Framing.limited."""
+        return replace(self, limit=limit)
 
     def encode(self, message: bytes) -> bytes:
         """See Framing.encode."""
@@ -140,6 +148,10 @@ class LengthPrefixed(Framing):
     def decoder(self) -> Decoder:
         """See Framing.decoder."""
         return _LengthDecoder(self.width, self.limit)
+
+    def limited(self, limit: int) -> LengthPrefixed:
+        """See Framing.limited."""
+        return replace(self, limit=limit)
 
     def encode(self, message: bytes) -> bytes:
         """See Framing.encode.

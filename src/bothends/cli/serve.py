@@ -75,6 +75,9 @@ _SECONDS = click.FloatRange(min=0)
     "--rate", metavar="N", type=click.IntRange(1), help="Read at most N bytes a second from one connection."
 )
 @click.option(
+    "--message", metavar="N", type=click.IntRange(1), help="Longest message: a datagram, or a line, in bytes."
+)
+@click.option(
     "--handshake",
     type=_SECONDS,
     metavar="S",

@@ -18,7 +18,7 @@ from bothends.endpoints import Endpoint
 from bothends.engines.base import Engine, Limits
 from bothends.events import Event, Failed, Observer
 from bothends.layers import TlsSettings
-from bothends.log import Calm, JsonLog, TextLog
+from bothends.log import Calm, JsonLog, Pieces, TextLog
 from bothends.metrics import Metrics, text_format
 from bothends.server import Server, choose_engine, prepare_tls
 from bothends.services import registry as services
@@ -194,14 +194,17 @@ def observer(
     if options.log == "json":
         told = JsonLog(sys.stdout, quiet=options.quiet, messages=service.shows, dump=options.hex, name=name)
     else:
+        # On standard output a conversation may be going on.
+        stdio = any(endpoint.scheme == "stdio" for endpoint in options.endpoints)
         told = TextLog(
-            messages=sys.stdout if service.shows or not options.quiet else None,
+            messages=(sys.stderr if stdio else sys.stdout) if service.shows or not options.quiet else None,
             happenings=None if options.quiet else sys.stderr,
             troubles=sys.stderr,
             colour=terminal.has_colour,
             dump=options.hex,
             name=name,
         )
+        told = told if options.hex else Pieces(told)
     calm = Calm(told)
     if metrics is None:
         return calm

@@ -73,6 +73,10 @@ class Limits:
     life: float | None = None
     """Longest time from a connection's beginning to its end, whatever happens on it."""
 
+    message: int | None = None
+    """Longest message: a datagram, a packet of seqpacket, a line where the service has lines. None
+    leaves it to the service."""
+
     rate: int | None = None
     """Most bytes a second that are read from one connection, on average; whoever sends faster is
     read more slowly, and waits."""

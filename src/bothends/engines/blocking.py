@@ -321,9 +321,10 @@ class Talk:
 
     def _read_message(self, flags: int) -> bytes | None:
         # An empty message reads like EOF, and is taken for it.
-        data, _, answer, _ = self.connection.recvmsg(LARGEST_MESSAGE, 0, flags)
+        most = self.limits.message or LARGEST_MESSAGE
+        data, _, answer, _ = self.connection.recvmsg(most, 0, flags)
         if answer & socket.MSG_TRUNC:
-            self.exchange.fail(MessageTooLong(LARGEST_MESSAGE, len(data) + 1))
+            self.exchange.fail(MessageTooLong(most, len(data) + 1))
             return None
         return data
 

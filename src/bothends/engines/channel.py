@@ -223,9 +223,10 @@ class Channel:
             self._say(self.exchange.end())
 
     def _read_message(self) -> bytes:
-        data, _, flags, _ = self.socket.recvmsg(LARGEST_MESSAGE)
+        most = self._limits.message or LARGEST_MESSAGE
+        data, _, flags, _ = self.socket.recvmsg(most)
         if flags & socket.MSG_TRUNC:
-            self.exchange.fail(MessageTooLong(LARGEST_MESSAGE, len(data) + 1))
+            self.exchange.fail(MessageTooLong(most, len(data) + 1))
             self._ended = True
             return b""
         return data

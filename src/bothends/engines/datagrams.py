@@ -43,7 +43,8 @@ class DatagramDesk:
         self._observe = job.observe
         self._gate = Gate(job.limits)
         self._guard = Guard(rate) if (rate := job.service.answers_per_second) is not None else None
-        self._largest = LARGEST_UNIX if self.socket.family == socket.AF_UNIX else DATAGRAM_SIZE
+        largest = LARGEST_UNIX if self.socket.family == socket.AF_UNIX else DATAGRAM_SIZE
+        self._largest = min(largest, job.limits.message or largest)
         self._wildcard = enable_pktinfo(self.socket)
         self._peer = functools.lru_cache(maxsize=4096)(self._new_peer)
 

@@ -51,6 +51,7 @@ class Reception:
         self._defer = job.limits.when_full == "defer"
         self._observe = job.observe
         self._gate = Gate(job.limits)
+        self._longest = job.limits.message
         self._first_refused = first_refused
         self.number = 0
         self._strained_until: float | None = None
@@ -117,7 +118,7 @@ class Reception:
         self._gate.enter(address)
         local = Address.of(connection.family, connection.getsockname())
         boundaries = connection.type == socket.SOCK_SEQPACKET
-        return Peer(address, local, boundaries, self.number)
+        return Peer(address, local, boundaries, self.number, self._longest)
 
     def adopt(self, listener: Listener) -> tuple[socket.socket, Peer]:
         """Count in the ready-made connection of a listener whose role is "connection"."""

@@ -37,13 +37,16 @@ class Peer:
     """Who is at the other end.
 
     `address` is the peer's, `local` ours, `boundaries` whether messages arrive whole (datagrams,
-    seqpacket), `connection` the connection's number in its process (0 for datagrams).
+    seqpacket), `connection` the connection's number in its process (0 for datagrams), `longest` the longest
+    message that the server takes, in bytes, for a service that cuts a stream into messages; None for
+    what the service itself says.
     """
 
     address: Address
     local: Address
     boundaries: bool = False
     connection: int = 0
+    longest: int | None = None
 
 
 class Conversation(ABC):

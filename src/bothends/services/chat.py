@@ -47,7 +47,7 @@ class _Member(Conversation):
         # A UNIX client has no name as a rule, and must still be told from the next.
         self._name = str(peer.address) if peer.address.host else f"{peer.address}#{peer.connection}"
         self._whole = peer.boundaries
-        self._decoder = Lines(LIMIT).decoder()
+        self._decoder = Lines(LIMIT if peer.longest is None else peer.longest).decoder()
 
     def start(self) -> bytes:
         self._tell(f"* {self._name} joined\n")

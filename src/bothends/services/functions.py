@@ -80,7 +80,8 @@ class MessageService(FunctionService[P]):
     def open(self, peer: Peer, post: Post) -> Conversation:
         if peer.boundaries:
             return _Chunks(self.name, self._for(peer))
-        return _Messages(self.name, self._for(peer), self._framing)
+        framing = self._framing if peer.longest is None else self._framing.limited(peer.longest)
+        return _Messages(self.name, self._for(peer), framing)
 
 
 class StreamService(FunctionService[P]):
