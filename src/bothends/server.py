@@ -23,11 +23,11 @@ from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 from bothends.endpoints import Endpoint
-from bothends.engines import registry as engines
 from bothends.engines.base import Engine, Job, Limits
+from bothends.engines.choosing import check_ready_made, choose_engine, refusal_of
 from bothends.engines.processes import Workers
 from bothends.engines.stop import Stop
-from bothends.errors import BothendsError, CallerError, CannotCarry, SystemRefused, Unavailable
+from bothends.errors import BothendsError, CallerError, SystemRefused
 from bothends.events import Event, Listening, NotReloaded, Observer, Reloaded, Stopped
 from bothends.layers import TlsLayer, TlsSettings, opener_for
 from bothends.services import registry as services
@@ -206,7 +206,7 @@ class Server:
         if self._origin is not None:
             try:
                 fresh = services.load(self._origin)
-                refusal = _refusal(self.engine, fresh, self.endpoints, self.limits, self.workers)
+                refusal = refusal_of(self.engine, fresh, self.endpoints, self.limits, self.workers)
                 reason = "" if refusal is None else str(refusal)
             except BothendsError as error:
                 reason = str(error)
@@ -394,61 +394,3 @@ def prepare_tls(asked: Sequence[Endpoint], settings: TlsSettings | None) -> tupl
         raise CallerError(f"{wanted[0]} shows a certificate: {ways}")
     context, fingerprint = settings.context([endpoint.host for endpoint in wanted])
     return TlsLayer(context), fingerprint
-
-
-def choose_engine(
-    asked: str | type[Engine] | None,
-    service: Service,
-    endpoints: Sequence[Endpoint],
-    limits: Limits,
-    workers: int,
-) -> type[Engine]:
-    """The engine that was asked for, if it can carry everything, or the best one that can."""
-    refusals: list[Exception] = []
-    candidates = engines.PREFERRED if asked is None else (asked,)
-    for candidate in candidates:
-        engine = engines.load(candidate) if isinstance(candidate, str) else candidate
-        refusal = _refusal(engine, service, endpoints, limits, workers)
-        if refusal is None:
-            return engine
-        refusals.append(refusal)
-    raise refusals[0]
-
-
-def check_ready_made(engine: type[Engine], listener: Listener, workers: int) -> None:
-    """One connection is one conversation. Raises CannotCarry where several would be held on it."""
-    if not engine.adopts:
-        raise CannotCarry(f"engine {engine.name}", str(listener.asked), engine.why_not["adopts"])
-    if workers > 1:
-        reason = "it is one connection, and all of them would talk on it"
-        raise CannotCarry(f"{workers} workers", str(listener.asked), reason)
-
-
-def _refusal(
-    engine: type[Engine], service: Service, endpoints: Sequence[Endpoint], limits: Limits, workers: int
-) -> Exception | None:
-    reason = engine.missing()
-    if reason is not None:
-        return Unavailable("run engine", engine.name, reason=reason, hint="see `bothends engines`")
-    for endpoint in endpoints:
-        sense = service.datagrams if endpoint.is_datagram else service.streams
-        if not sense:
-            kind = "datagrams" if endpoint.is_datagram else "connections"
-            return CannotCarry(
-                f"service {service.name}",
-                str(endpoint),
-                f"it makes no sense on {kind}",
-                "see `bothends services`",
-            )
-        refusal = engine.refusal(service, endpoint)
-        if refusal is not None:
-            return refusal
-    if limits.when_full == "refuse" and not engine.turns_away:
-        return CannotCarry(f"engine {engine.name}", "a limit that refuses", engine.why_not["turns_away"])
-    if workers > 1 and service.posts:
-        return CannotCarry(
-            f"service {service.name}",
-            f"{workers} workers",
-            "its peers must all be in one process to hear each other",
-        )
-    return None

@@ -16,11 +16,12 @@ from bothends.cli import terminal
 from bothends.configuration import ServeOptions
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Engine, Limits
+from bothends.engines.choosing import choose_engine
 from bothends.events import Event, Failed, Observer
 from bothends.layers import TlsSettings
 from bothends.log import Calm, JsonLog, Pieces, TextLog
 from bothends.metrics import Metrics, text_format
-from bothends.server import Server, choose_engine, prepare_tls
+from bothends.server import Server, prepare_tls
 from bothends.services import registry as services
 from bothends.services.base import Service
 from bothends.services.pages import Page, Pages

@@ -1,0 +1,79 @@
+"""Which engine carries what: asked before anything is bound, so that whoever asks for the impossible is told.
+
+Rank 2, like the engines: knows them by the registry, and services by their contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bothends.endpoints import Endpoint
+from bothends.engines import registry
+from bothends.engines.base import Engine, Limits
+from bothends.errors import CannotCarry, Unavailable
+from bothends.services.base import Service
+from bothends.sockets import Listener
+
+
+def choose_engine(
+    asked: str | type[Engine] | None,
+    service: Service,
+    endpoints: Sequence[Endpoint],
+    limits: Limits,
+    workers: int,
+) -> type[Engine]:
+    """The engine that was asked for, if it can carry everything, or the best one that can.
+
+    Raises:
+        UnknownName: no such engine.
+        CannotCarry, Unavailable: why it can't; of several, what keeps the best one from it.
+    """
+    refusals: list[Exception] = []
+    candidates = registry.PREFERRED if asked is None else (asked,)
+    for candidate in candidates:
+        engine = registry.load(candidate) if isinstance(candidate, str) else candidate
+        refusal = refusal_of(engine, service, endpoints, limits, workers)
+        if refusal is None:
+            return engine
+        refusals.append(refusal)
+    raise refusals[0]
+
+
+def check_ready_made(engine: type[Engine], listener: Listener, workers: int) -> None:
+    """One connection is one conversation. Raises CannotCarry where several would be held on it."""
+    if not engine.adopts:
+        raise CannotCarry(f"engine {engine.name}", str(listener.asked), engine.why_not["adopts"])
+    if workers > 1:
+        reason = "it is one connection, and all of them would talk on it"
+        raise CannotCarry(f"{workers} workers", str(listener.asked), reason)
+
+
+def refusal_of(
+    engine: type[Engine], service: Service, endpoints: Sequence[Endpoint], limits: Limits, workers: int
+) -> Exception | None:
+    """Why this engine can't carry this service on all of these endpoints; None if it can."""
+    reason = engine.missing()
+    if reason is not None:
+        return Unavailable("run engine", engine.name, reason=reason, hint="see `bothends engines`")
+    for endpoint in endpoints:
+        sense = service.datagrams if endpoint.is_datagram else service.streams
+        if not sense:
+            kind = "datagrams" if endpoint.is_datagram else "connections"
+            return CannotCarry(
+                f"service {service.name}",
+                str(endpoint),
+                f"it makes no sense on {kind}",
+                "see `bothends services`",
+            )
+        refusal = engine.refusal(service, endpoint)
+        if refusal is not None:
+            return refusal
+    if limits.when_full == "refuse" and not engine.turns_away:
+        return CannotCarry(f"engine {engine.name}", "a limit that refuses", engine.why_not["turns_away"])
+    if workers > 1 and service.posts:
+        return CannotCarry(
+            f"service {service.name}",
+            f"{workers} workers",
+            "its peers must all be in one process to hear each other",
+        )
+    return None
