@@ -1,8 +1,16 @@
-"""What every test run shows first: which tools are here, and so what may be skipped."""
+"""What a test run shows first (which tools are here, so what may be skipped), and how examples are made."""
 
 from __future__ import annotations
 
+from hypothesis import HealthCheck, settings
+
 from tests.tools import TOOLS, find_tool
+
+# The same examples each time; and no limit on time, which fails a good test wherever the machine is busy.
+settings.register_profile(
+    "house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("house")
 
 
 def pytest_report_header() -> list[str]:

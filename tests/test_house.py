@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -203,3 +204,14 @@ def test_no_tracked_file_names_a_registry_or_a_place_on_some_machine() -> None:
             content = path.read_bytes()
             faults += [f"{name} holds {leak!r}" for leak in LEAKS if leak.encode() in content]
     assert not faults, "\n".join(faults)
+
+
+def test_the_page_on_the_design_has_every_unit_at_its_rank() -> None:
+    page = (ROOT / "docs" / "explanation" / "design.md").read_text(encoding="utf-8")
+    shown = {
+        unit: int(rank)
+        for rank, units in re.findall(r"^\| (\d) \| ((?:`\w+` ?)+)\|", page, re.MULTILINE)
+        for unit in re.findall(r"`(\w+)`", units)
+    }
+    here = {name.partition(".")[0] for name in KNOWN} - {"__init__", "__main__"}
+    assert shown == {unit: RANKS[unit] for unit in here}

@@ -16,6 +16,7 @@ PAGES = [
     "docs/reference/endpoints.md",
     "docs/reference/services.md",
     "docs/reference/command-line.md",
+    "docs/explanation/sockets.md",
 ]
 
 

@@ -6,7 +6,7 @@ import socket
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.client import icmp
@@ -32,7 +32,6 @@ def test_the_checksum_of_the_rfc() -> None:
     )  # RFC 1071 section 3: the sum is ddf2
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_the_checksum_is_that_of_the_words(data: bytes) -> None:
     assert icmp.checksum(data) == sum_by_words(data)
@@ -43,7 +42,6 @@ def test_the_checksum_at_its_two_zeros(data: bytes) -> None:
     assert icmp.checksum(data) == sum_by_words(data)
 
 
-@settings(deadline=None)
 @given(ECHOES)
 def test_a_message_with_its_checksum_sums_to_nothing(echo: Echo) -> None:
     assert icmp.checksum(icmp.build_request(4, echo)) == 0
@@ -55,7 +53,6 @@ def test_the_bytes_of_a_request() -> None:
     assert icmp.build_request(6, Echo(0x1234, 1, b"")) == bytes.fromhex("80 00 0000 1234 0001")
 
 
-@settings(deadline=None)
 @given(VERSIONS, ECHOES)
 def test_what_is_built_is_read(version: int, echo: Echo) -> None:
     assert icmp.parse_request(version, icmp.build_request(version, echo)) == echo
@@ -63,7 +60,6 @@ def test_what_is_built_is_read(version: int, echo: Echo) -> None:
     assert icmp.parse_reply(version, icmp.build_request(version, echo)) is None
 
 
-@settings(deadline=None)
 @given(VERSIONS, st.binary(max_size=64))
 def test_reading_anything_never_raises(version: int, data: bytes) -> None:
     for parse in (icmp.parse_reply, icmp.parse_request):
@@ -74,7 +70,6 @@ def test_reading_anything_never_raises(version: int, data: bytes) -> None:
     icmp.parse_offender(data)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40), st.integers(0, 40))
 def test_the_message_behind_an_ip_header(message: bytes, options: int) -> None:
     length = 20 + options // 4 * 4
@@ -87,7 +82,6 @@ def test_no_ip_packet(packet: str) -> None:
     assert icmp.without_ip_header(bytes.fromhex(packet)) is None
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10**9), st.integers(0, 0xFFFF))
 def test_sixteen_bits_are_enough_for_the_latest_numbers(newest: int, back: int) -> None:
     assert icmp.nearest_number((newest - back) % 65536, newest) == newest - back

@@ -225,7 +225,7 @@ def test_an_interrupted_run_still_awaits() -> None:
     assert (summary.sent, summary.waiting, summary.lost, summary.loss) == (1, 1, 0, 0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(st.tuples(st.floats(0, 5), st.integers(-2, 2), st.booleans()), max_size=3), max_size=12)
 )
@@ -249,7 +249,7 @@ def test_the_books_always_balance(script: list[list[tuple[float, int, bool]]]) -
     assert gone | {each.number for each in told} == set(range(1, len(script) + 1))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=50))
 def test_the_round_trips(seconds: list[float]) -> None:
     trips = RoundTrips.of(seconds)
@@ -263,7 +263,7 @@ def test_the_round_trips(seconds: list[float]) -> None:
 # Payloads
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 10**6), st.integers(0, 1500))
 def test_a_payload_is_as_long_as_asked_and_finds_its_probe(number: int, size: int) -> None:
     payload = payload_of(TOKEN, Probe(number, 12.5), size)
@@ -278,7 +278,7 @@ def test_the_head_is_in_network_order() -> None:
     assert payload == bytes.fromhex("01020304 00000a0b 000000003b9aca00 10111213")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.binary(max_size=40))
 def test_any_datagram_can_be_asked_for_its_number(data: bytes) -> None:
     number = number_of(TOKEN, data, newest=10)

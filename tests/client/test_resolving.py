@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.client.resolving import (
@@ -82,7 +82,6 @@ def test_port_12000() -> None:
     assert byte_order(12000, 2, "big").machine == b"\x2e\xe0"
 
 
-@settings(deadline=None)
 @given(st.integers(0, 65535))
 def test_a_port_as_the_system_turns_it(port: int) -> None:
     its = byte_order(port, 2)
@@ -91,7 +90,6 @@ def test_a_port_as_the_system_turns_it(port: int) -> None:
     assert its.swapped == int.from_bytes(struct.pack("<H", port), "big")
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), ORDERS)
 def test_both_orders_hold_the_number(value: int, order: Order) -> None:
     its = byte_order(value, 4, order)
@@ -215,7 +213,6 @@ def test_words_that_cannot_be_read(words: list[str], said: str) -> None:
         resolve_words(words, Book())
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=2))
 def test_any_words_give_a_meaning_or_an_error_of_ours(words: list[str]) -> None:
     try:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.client.scanning import PortsError, Result, Transport, parse_ports, scan, words_for
@@ -80,7 +80,6 @@ def test_the_services_database_goes_by_transport() -> None:
     assert parse_ports(["domain"], "udp", named=named) == [53]
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("0123456789-, ah", max_size=8), max_size=3))
 def test_any_words_give_ports_or_an_error_of_ours(words: list[str]) -> None:
     try:

@@ -29,7 +29,7 @@ def rows(page: str, section: str = "") -> dict[str, str]:
 
 
 @needs_tool("curl")
-@pytest.mark.parametrize("page", ["metrics.md", "configuration.md"])
+@pytest.mark.parametrize("page", ["metrics.md", "log.md", "configuration.md"])
 def test_page(page: str, tmp_path: Path) -> None:
     Page(REFERENCE / page, tmp_path).run()
 

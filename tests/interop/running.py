@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, TypeVar
@@ -34,7 +34,12 @@ class Running:
     """A program that runs until it is told otherwise. Use it as a context: it and all its children end."""
 
     def __init__(
-        self, command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] = ENVIRONMENT
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] = ENVIRONMENT,
+        pass_fds: Collection[int] = (),
     ) -> None:
         self.command = list(command)
         self.process = subprocess.Popen(
@@ -45,6 +50,7 @@ class Running:
             bufsize=0,
             cwd=cwd,
             env=env,
+            pass_fds=pass_fds,
             start_new_session=True,
         )
         self.shown = _Collected(self.process.stdout)

@@ -13,6 +13,7 @@ from typing import Any
 from bothends.endpoints import Endpoint
 from bothends.engines import registry
 from bothends.engines.base import Engine, Job
+from bothends.engines.choosing import choose_engine
 from bothends.engines.stop import Stop
 from bothends.errors import CannotCarry
 from bothends.sockets import open_listeners
@@ -59,13 +60,13 @@ def _serve(order: Order, line: socket.socket) -> Left:
     signal.signal(ABORT, abort)
     service = order.service()
     observe = reports.observer(line) if order.observe else None
+    asked = [Endpoint.parse(text) for text in order.endpoints]
+    chosen = choose_engine(load_engine(order.engine), service, asked, order.limits, workers=1)
     with contextlib.ExitStack() as opened:
         listeners = [
-            opened.enter_context(listener)
-            for text in order.endpoints
-            for listener in open_listeners(Endpoint.parse(text))
+            opened.enter_context(listener) for endpoint in asked for listener in open_listeners(endpoint)
         ]
-        engine = load_engine(order.engine)(Job(service, listeners, stop, order.limits, observe))
+        engine = chosen(Job(service, listeners, stop, order.limits, observe))
         reports.send(line, Ready([listener.endpoint for listener in listeners]))
         if order.held:
             os.kill(os.getpid(), signal.SIGSTOP)

@@ -1,0 +1,332 @@
+"""What a service manager hands over and wants to be told: by hand, and from systemd's own tools."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from bothends.client.blocking import connect
+from bothends.endpoints import Endpoint
+from bothends.errors import Unavailable
+from bothends.sockets import open_listeners
+from bothends.sockets.systemd import handed_over, notify, open_named, watchdog
+from tests.interop.ours import BOTHENDS
+from tests.interop.running import PATIENCE, ROOT, Running
+from tests.tools import find_tool, needs_tool
+
+GUIDE = ROOT / "docs" / "how-to" / "under-systemd.md"
+
+# As the manager does it: the sockets become 3, 4, ..., and the number of the process is the one that execs.
+LAUNCHER = """
+import os, sys
+given = [int(each) for each in sys.argv[1].split(",")]
+kept = [os.dup(each) for each in given]  # above all of them, so that none is overwritten
+spare = [os.dup(2) for _ in range(3 + len(given))]
+kept = [os.dup(each) for each in kept]
+for number, descriptor in enumerate(kept):
+    os.dup2(descriptor, 3 + number)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(given))}
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+class Manager:
+    """Stands in for the service manager: opens sockets, starts a server with them, hears what it tells."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "notify"
+        self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ear.bind(str(self.path))
+        self._ear.settimeout(PATIENCE)
+        self.environment = {"NOTIFY_SOCKET": str(self.path)}
+
+    def heard(self) -> list[str]:
+        """The lines of the next message."""
+        return self._ear.recv(4096).decode().split("\n")
+
+    def close(self) -> None:
+        self._ear.close()
+
+    @contextlib.contextmanager
+    def started(
+        self,
+        command: Sequence[str],
+        sockets: Sequence[socket.socket | IO[str]],
+        names: str = "",
+        **environment: str,
+    ) -> Iterator[Running]:
+        numbers = [each.fileno() for each in sockets]
+        told = {**self.environment, **environment} | ({"LISTEN_FDNAMES": names} if names else {})
+        launch = [sys.executable, "-c", LAUNCHER, ",".join(map(str, numbers)), *command]
+        assignments = [f"{name}={value}" for name, value in told.items()]
+        with Running(["env", *assignments, *launch], pass_fds=numbers) as running:
+            yield running
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    made = Manager(tmp_path)
+    yield made
+    made.close()
+
+
+def listener() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+# --- what is handed over ---
+
+
+def test_descriptors_are_found_by_name() -> None:
+    given = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "4", "LISTEN_FDNAMES": "web:api:web"}
+    assert handed_over(given) == {"web": [3, 5], "api": [4], "unknown": [6]}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"LISTEN_FDS": "1"},
+        {"LISTEN_PID": "1", "LISTEN_FDS": "1"},  # meant for another process
+        {"LISTEN_PID": "ours", "LISTEN_FDS": "many"},
+        {"LISTEN_PID": "ours", "LISTEN_FDS": "0"},
+        {"LISTEN_PID": "ours"},
+    ],
+)
+def test_what_is_not_meant_for_us_is_left_alone(given: dict[str, str]) -> None:
+    given = {name: value.replace("ours", str(os.getpid())) for name, value in given.items()}
+    assert handed_over(given) == {}
+
+
+def test_a_name_that_is_not_there_is_told_with_those_that_are() -> None:
+    given = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"}
+    with pytest.raises(Unavailable, match="there is none of this name, but web"):
+        open_named(Endpoint.parse("systemd://api"), given)
+    with pytest.raises(Unavailable, match="this process was handed no sockets"):
+        open_named(Endpoint.parse("systemd://api"), {})
+
+
+def test_what_is_no_socket_is_no_endpoint(tmp_path: Path, manager: Manager) -> None:
+    path = tmp_path / "file"
+    with path.open("w") as file:
+        command = [*BOTHENDS, "serve", "upper", "systemd://unknown"]
+        with manager.started(command, [file]) as server:
+            server.error_line(rb"bothends: .* is a regular file, not a socket")
+            assert server.end() == 2
+
+
+def test_a_server_serves_all_sockets_of_its_names(manager: Manager, tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with (
+        listener() as web,
+        listener() as other,
+        socket.socket(type=socket.SOCK_DGRAM) as datagrams,
+        socket.socket(socket.AF_UNIX) as unix,
+    ):
+        datagrams.bind(("127.0.0.1", 0))
+        unix.bind(str(path))
+        unix.listen()
+        ports = [each.getsockname()[1] for each in (web, datagrams, other)]
+        early = socket.create_connection(("127.0.0.1", ports[0]), timeout=PATIENCE)
+        early.sendall(b"early\n")
+        command = [*BOTHENDS, "serve", "upper", "systemd://web", "systemd://api"]
+        with manager.started(command, [web, datagrams, unix, other], "web:web:api:spare") as server, early:
+            assert early.recv(100) == b"EARLY\n"  # it had waited in the queue
+            with connect(f"udp://127.0.0.1:{ports[1]}") as caller:
+                assert caller.request(b"a") == b"A"
+            with connect(f"unix://{path}") as caller:
+                assert caller.request(b"b") == b"B"
+            assert server.stop() == 0
+    assert path.exists()  # its file is the manager's
+
+
+def test_no_descriptor_is_passed_on_to_commands(manager: Manager) -> None:
+    with listener() as web:
+        port = web.getsockname()[1]
+        command = [*BOTHENDS, "serve", "--exec", "sh -c 'env; ls /proc/self/fd'", "systemd://unknown"]
+        with manager.started(command, [web]) as server, connect(f"tcp://127.0.0.1:{port}") as caller:
+            said = caller.receive_all().decode()
+            assert server.stop() == 0
+    assert "LISTEN_" not in said
+    assert len(re.findall(r"^\d+$", said, re.MULTILINE)) == 4  # the standard ones, and the folder itself
+
+
+# --- what is told ---
+
+
+def test_the_manager_hears_when_it_is_ready_and_when_it_stops(manager: Manager) -> None:
+    with listener() as web:
+        command = [*BOTHENDS, "serve", "upper", "systemd://unknown"]
+        with manager.started(command, [web]) as server:
+            assert manager.heard() == ["READY=1", f"MAINPID={server.process.pid}"]
+            with connect(f"tcp://127.0.0.1:{web.getsockname()[1]}") as caller:
+                assert caller.request(b"a") == b"A"
+            assert server.stop() == 0
+            assert manager.heard() == ["STOPPING=1"]
+
+
+def test_of_several_servers_the_process_above_them_tells(manager: Manager, tmp_path: Path) -> None:
+    path = tmp_path / "servers.toml"
+    tables = [f'[[serve]]\nservice = "upper"\nendpoints = ["systemd://{name}"]\n' for name in ("one", "two")]
+    path.write_text("".join(tables))
+    with listener() as one, listener() as two:
+        command = [*BOTHENDS, "serve", "--config", str(path)]
+        with manager.started(command, [one, two], "one:two") as server:
+            assert manager.heard() == ["READY=1", f"MAINPID={server.process.pid}"]
+            for each in (one, two):
+                with connect(f"tcp://127.0.0.1:{each.getsockname()[1]}") as caller:
+                    assert caller.request(b"a") == b"A"
+            assert server.stop() == 0
+            assert manager.heard() == ["STOPPING=1"]
+
+
+def test_the_watchdog_hears_that_the_server_lives(manager: Manager) -> None:
+    with listener() as web:
+        command = [*BOTHENDS, "serve", "upper", "systemd://unknown"]
+        with manager.started(command, [web], WATCHDOG_USEC="20000") as server:
+            heard = [manager.heard() for _ in range(4)]
+            assert ["READY=1", f"MAINPID={server.process.pid}"] in heard
+            assert heard.count(["WATCHDOG=1"]) == 3
+            assert server.stop() == 0
+
+
+def test_a_server_in_a_thread_leaves_it_to_the_program_around_it(manager: Manager) -> None:
+    code = (
+        "import bothends\n"
+        "from bothends.sockets.systemd import notify\n"
+        "with bothends.serve('upper', 'tcp://127.0.0.1:0') as server:\n"
+        "    bothends.connect(server.endpoints[0]).close()\n"
+        "    notify('STATUS=it is mine to tell')\n"
+    )
+    with Running(["env", f"NOTIFY_SOCKET={manager.path}", sys.executable, "-c", code]) as program:
+        assert manager.heard() == ["STATUS=it is mine to tell"]
+        assert program.end() == 0
+
+
+def test_it_is_told_at_an_abstract_name_too() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(b"")  # the kernel picks a name
+        name = ear.getsockname().decode().replace("\0", "@", 1)
+        assert notify("READY=1", "STATUS=here", environment={"NOTIFY_SOCKET": name})
+        assert ear.recv(100) == b"READY=1\nSTATUS=here"
+
+
+@pytest.mark.parametrize("name", ["", "relative", "vsock:2:1", "/nobody/listens"])
+def test_nobody_to_tell_is_no_failure(name: str) -> None:
+    assert not notify("READY=1", environment={"NOTIFY_SOCKET": name})
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}],
+)
+def test_a_watchdog_that_did_not_ask_us_hears_nothing(manager: Manager, asked: dict[str, str]) -> None:
+    environment = {**manager.environment, **asked}
+    with watchdog(environment):
+        assert notify("STATUS=first", environment=environment)
+    assert manager.heard() == ["STATUS=first"]
+
+
+def test_a_watchdog_that_asked_us_is_told_until_the_end(manager: Manager) -> None:
+    asked = {**manager.environment, "WATCHDOG_USEC": "2000", "WATCHDOG_PID": str(os.getpid())}
+    with watchdog(asked):
+        assert [manager.heard() for _ in range(3)] == [["WATCHDOG=1"]] * 3
+
+
+# --- the guide, and systemd itself ---
+
+
+def units() -> dict[str, str]:
+    """The unit files of the guide."""
+    text = GUIDE.read_text(encoding="utf-8")
+    return dict(re.findall(r"`(\w+\.(?:socket|service))`:\n\n```ini\n(.*?)^```", text, re.M | re.S))
+
+
+def parsed(unit: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(unit)
+    return parser
+
+
+@needs_tool("systemd-analyze")
+def test_systemd_finds_no_mistake_in_the_units_of_the_guide(tmp_path: Path) -> None:
+    found = units()
+    assert sorted(found) == ["capitals.service", "capitals.socket"]
+    for name, text in found.items():
+        (tmp_path / name).write_text(text)
+    tool = find_tool("systemd-analyze")
+    assert tool is not None
+    done = subprocess.run(
+        [tool, "verify", "--man=no", *(str(tmp_path / name) for name in found)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning"},
+    )
+    ours = [line for line in done.stderr.splitlines() if "capitals" in line]
+    assert (done.returncode, ours) == (0, [])
+
+
+def test_what_the_unit_starts_serves_what_the_socket_unit_opens(manager: Manager, tmp_path: Path) -> None:
+    found = units()
+    service, opened = parsed(found["capitals.service"]), parsed(found["capitals.socket"])
+    program, *command = shlex.split(service["Service"]["ExecStart"].replace("/run/capitals", str(tmp_path)))
+    assert (program, command[0], service["Service"]["Type"]) == ("/usr/bin/env", "bothends", "notify")
+    name = opened["Socket"]["FileDescriptorName"]
+    with listener() as web, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(("127.0.0.1", 0))
+        usec = str(int(service["Service"]["WatchdogSec"]) * 1_000_000)
+        with manager.started(
+            [*BOTHENDS, *command[1:]], [web, datagrams], f"{name}:{name}", WATCHDOG_USEC=usec
+        ) as server:
+            assert manager.heard()[0] == "READY=1"
+            for scheme, sock in (("tcp", web), ("udp", datagrams)):
+                with connect(f"{scheme}://127.0.0.1:{sock.getsockname()[1]}") as caller:
+                    assert caller.request(b"a") == b"A"
+            with connect(f"unix://{tmp_path}/metrics") as visit:
+                assert visit.exchange(b"GET /health HTTP/1.0\r\n\r\n").endswith(b"ok\n")
+            server.process.send_signal(signal.SIGHUP)
+            server.text(rb'"event":"reloaded"')
+            assert server.stop() == 0
+
+
+@needs_tool("systemd-socket-activate")
+@pytest.mark.parametrize("names", [[], ["--fdname=capitals"]])
+def test_socket_activation_by_systemd(names: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    tool = find_tool("systemd-socket-activate")
+    assert tool is not None
+    name = "capitals" if names else "unknown"
+    command = [*BOTHENDS, "serve", "upper", f"systemd://{name}"]
+    with Running([tool, "-l", str(path), *names, *command]) as server:
+        server.error_line(rb"Listening on .*a\.sock as 3\.")
+        with connect(f"unix://{path}", timeout=PATIENCE) as caller:  # which starts it
+            assert caller.request(b"hello") == b"HELLO"
+        with connect(f"unix://{path}") as caller:
+            assert caller.request(b"again") == b"AGAIN"
+        assert server.stop() == 0
+
+
+def test_what_is_adopted_is_no_more_inherited(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "a"))
+        sock.listen()
+        sock.set_inheritable(True)
+        [adopted] = open_listeners(Endpoint.parse(f"fd://{sock.fileno()}"))
+        assert not adopted.socket.get_inheritable()
+        adopted.close()
+        sock.detach()
