@@ -16,6 +16,7 @@ PAGES = [
     "docs/reference/endpoints.md",
     "docs/reference/services.md",
     "docs/reference/command-line.md",
+    "docs/how-to/add-a-service.md",
     "docs/explanation/sockets.md",
 ]
 

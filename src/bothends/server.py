@@ -113,6 +113,7 @@ class Server:
         self._running: Engine | None = None
         self._workers: Workers | None = None
         self._takeover = takeover
+        self._leader = os.getpid()  # of the processes that serve, the one that the others are children of
         self._has_superior = False
         self._handed_over = False
         self._inheritance = take_over(takeover) if takeover is not None else None
@@ -164,6 +165,7 @@ class Server:
         superior, self._stop = self._stop, Stop()
         superior.disown()
         self._has_superior = True
+        self._leader = os.getpid()
         threading.Thread(target=self._obey, args=(superior,), name="bothends-obey", daemon=True).start()
 
     def leave_to_others(self) -> None:
@@ -197,28 +199,33 @@ class Server:
         return self._stop.draining.is_set()
 
     def reload(self) -> None:
-        """Load the service anew from where it came from: its file is run again. Conversations that begin
-        from now on are the new one's; those that go on keep the old one. From any thread.
+        """Load the service anew from where it came from: its file is run again. So is a certificate that
+        stands in a file. Conversations that begin from now on are the new one's; those that go on keep the old
+        one. From any thread.
 
-        A service that can't be loaded, or not be carried, leaves the old one, and an event says why.
+        A service that can't be loaded, or not be carried, or a certificate that is no more one, leaves
+        the old ones, and an event says why.
         """
-        reason = "it was given as an object, not as a name"
-        if self._origin is not None:
-            try:
-                fresh = services.load(self._origin)
-                refusal = refusal_of(self.engine, fresh, self.endpoints, self.limits, self.workers)
-                reason = "" if refusal is None else str(refusal)
-            except BothendsError as error:
-                reason = str(error)
-        if reason:
-            self._tell(NotReloaded(self.service.name, reason))
+        try:
+            if self._origin is None:
+                raise CallerError("it was given as an object, not as a name")
+            fresh = services.load(self._origin)
+            refusal = refusal_of(self.engine, fresh, self.endpoints, self.limits, self.workers)
+            if refusal is not None:
+                raise refusal
+            if self._tls is not None and self.tls is not None and not self.tls.self_signed:
+                context, self.tls_fingerprint = self.tls.context()
+                self._tls.use(context)
+        except BothendsError as error:
+            self._tell(NotReloaded(self.service.name, str(error)))
             return
         self.service = fresh
         if self._running is not None:
             self._running.reload(fresh)
         if self._workers is not None:
             self._workers.hang_up()
-        self._tell(Reloaded(fresh.name))
+        if os.getpid() == self._leader:
+            self._tell(Reloaded(fresh.name))  # once, and not by each worker
 
     def drain(self) -> None:
         """Welcome nobody more, let conversations end, cut off what is left after `limits.drain`.

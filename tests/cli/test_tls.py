@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import ssl
 import subprocess
 import sys
@@ -10,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from bothends.client.blocking import connect
+from bothends.client.tls import TlsOptions
+from bothends.errors import HandshakeFailed
 from tests.client.listen import serving
 from tests.interop.running import ENVIRONMENT, PATIENCE, Running
 from tests.layers.keys import Keys
@@ -54,6 +59,33 @@ def test_the_log_tells_a_client_without_tls_from_a_failing_service() -> None:
         place = running.error_line(rb"  tls://(\S+)").group(1).decode()
         assert run(["connect", f"tcp://{place}", "--send", "\x1b[2J"]).stdout == b""
         running.error_line(rb'\S+ handshake failed: not TLS: it began with "\\x1b\[2J\\n"')
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_renewed_certificate_is_shown_after_a_hang_up(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    old, new = Keys(tmp_path / "old"), Keys(tmp_path / "new")
+    path = tmp_path / "server.pem"
+    path.write_bytes(old.server.read_bytes())
+    with server("upper", "tls://127.0.0.1:0", "--tls-cert", str(path), "--workers", workers) as running:
+        place = running.error_line(rb"  (tls://\S+)").group(1).decode()
+        with connect(place, tls=TlsOptions(ca=old.ca)) as early:
+            assert early.request(b"a") == b"A"
+            path.write_text("no certificate")
+            running.process.send_signal(signal.SIGHUP)
+            running.nth_error_line(rb"not reloaded, the old one serves on: .*server\.pem.*", 1)
+            path.write_bytes(new.server.read_bytes())
+            running.process.send_signal(signal.SIGHUP)
+            running.nth_error_line(rb"reloaded upper: .*", 1)
+            for _ in range(2000):  # until the last worker, of which nobody tells, has done it too
+                with contextlib.suppress(HandshakeFailed):
+                    connect(place, tls=TlsOptions(ca=new.ca)).close()
+                    break
+            else:
+                pytest.fail("the old certificate is shown still")
+            assert early.request(b"b") == b"B"
+        assert running.stop() == 0
 
 
 def test_a_large_pipe_through_tls_both_ways(keys: Keys) -> None:

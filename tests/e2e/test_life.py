@@ -181,6 +181,7 @@ def test_every_worker_reloads(tmp_path: Path) -> None:
         server.nth_error_line(rb"reloaded count: .*", 1)
         expect_from_all(port, b"2")
         assert server.stop() == 0
+        assert str(server.complained).count("reloaded") == 1  # told once, not by each
 
 
 def test_a_unix_socket_is_taken_over_with_its_file(tmp_path: Path) -> None:

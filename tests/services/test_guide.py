@@ -17,7 +17,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-service.md"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The guide's files, in the current directory."""
     files = re.findall(
-        r"^`(\w+\.py)`:\n\n```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S
+        r"^```python\n# ((?!test)\w+\.py)\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S
     )
     assert [name for name, _ in files] == ["double.py", "tally.py"]
     for name, text in files:

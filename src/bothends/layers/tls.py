@@ -47,7 +47,10 @@ class TlsLayer:
     """Speaks TLS as a server, as `context` says. The context's callback for server names is wrapped."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        self.context = context
+        self.use(context)
+
+    def use(self, context: ssl.SSLContext) -> None:
+        """Speak as this context says from the next handshake on: with a renewed certificate, say."""
         before: Any = context.sni_callback
 
         def note(tls: ssl.SSLObject, name: str | None, chosen: ssl.SSLContext) -> int | None:
@@ -57,6 +60,7 @@ class TlsLayer:
 
         context.sslobject_class = _Server
         context.sni_callback = note
+        self.context = context
 
     def wrap(self, open_inner: Open) -> Open:
         """An opener whose conversations begin with a handshake; `open_inner` opens what is within."""
