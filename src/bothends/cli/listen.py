@@ -23,7 +23,8 @@ import click
 from bothends.cli import terminal
 from bothends.cli.talking import Manner, converse, dumping, standard_output
 from bothends.client.blocking import Connection
-from bothends.client.exchange import CHUNK, LARGEST, Inbox, translated
+from bothends.client.exchange import LARGEST, Inbox, translated
+from bothends.client.pump import read_input
 from bothends.endpoints import Address, Endpoint, from_words
 from bothends.errors import BothendsError, EndpointError, PeerError, SystemRefused, TimeLimit
 from bothends.sockets import (
@@ -225,12 +226,9 @@ class Hearing:
             self._watch("sent", line)
 
     def _read(self, source: int) -> None:
-        try:
-            data = os.read(source, CHUNK)
-        except BlockingIOError:
+        data = read_input(source)
+        if data is None:
             return
-        except OSError as error:
-            raise SystemRefused("read", "standard input", error.errno or 0) from error
         self._lines.put(data)
         if not data:
             self._source, self._ended = None, time.monotonic()

@@ -8,16 +8,15 @@ ECONNREFUSED when the other host says that nobody has the port open (udp(7)).
 
 from __future__ import annotations
 
-import os
 import select
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from bothends.client.blocking import Connection
-from bothends.client.exchange import CHUNK, LARGEST, NO_ANSWER, Inbox, waits
-from bothends.client.pump import Sink, Totals
-from bothends.errors import SystemRefused, TimeLimit
+from bothends.client.exchange import LARGEST, NO_ANSWER, Inbox, waits
+from bothends.client.pump import Sink, Totals, read_input
+from bothends.errors import TimeLimit
 
 
 class Asking:
@@ -155,12 +154,9 @@ class Questions:
         return True
 
     def _read(self, source: int) -> None:
-        try:
-            data = os.read(source, CHUNK)
-        except BlockingIOError:
+        data = read_input(source)
+        if data is None:
             return
-        except OSError as error:
-            raise SystemRefused("read", "standard input", error.errno or 0) from error
         self._lines.put(data)
         if not data:
             self._source = None

@@ -347,14 +347,9 @@ class Pump:
             self._up[0] = self._up[0][sent:]
 
     def _read(self, source: int) -> None:
-        try:
-            data = os.read(source, CHUNK)
-        except BlockingIOError:
+        data = read_input(source)
+        if data is None:
             return
-        except OSError as error:
-            if error.errno != errno.EIO:  # EIO: a terminal that is no longer ours to read
-                raise SystemRefused("read", "standard input", error.errno or 0) from error
-            data = b""
         self._ending.moved = time.monotonic()
         if not data:
             self._source = None
@@ -365,3 +360,15 @@ class Pump:
         self._lines.put(data)
         while (line := self._lines.take_line()) is not None:
             self._up.append(memoryview(line if self._line_ends is None else line + b"\r\n"))
+
+
+def read_input(source: int) -> bytes | None:
+    """What there is to read; b"" at the end of input; None for nothing yet. Raises SystemRefused."""
+    try:
+        return os.read(source, CHUNK)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno == errno.EIO:  # a terminal that is no longer ours to read
+            return b""
+        raise SystemRefused("read", "standard input", error.errno or 0) from error
