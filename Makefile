@@ -57,7 +57,7 @@ test: $(READY) ## run the tests, on all processors
 
 .PHONY: slow
 slow: $(READY) ## run the slow tests
-	@$(BIN)/pytest -q -n auto --dist worksteal -m slow
+	@$(BIN)/pytest -q -n auto --dist worksteal -m slow -o faulthandler_timeout=600
 
 .PHONY: fmt
 fmt: $(READY) ## format the code, and mend what ruff can mend
