@@ -6,6 +6,7 @@
     │   ├── UnknownName              a service, engine or option nobody knows
     │   ├── CannotCarry              an engine, service and endpoint that don't go together
     │   ├── ConfigurationError       a configuration file that cannot be understood
+    │   ├── ToxicError               a toxic that cannot be, or not there
     │   └── ServiceError             a service of the user's that cannot be loaded or misbehaved
     ├── PeerError                the other end broke a rule or went away         (exit 1)
     │   ├── ConnectionLost           reset, or closed in the middle
@@ -114,6 +115,22 @@ class ConfigurationError(CallerError):
     def __str__(self) -> str:
         where = ", ".join(filter(None, (self.file, self.table, self.key and f"key {self.key!r}")))
         return _sentence(f"{where}: {self.reason}", self.hint)
+
+
+class ToxicError(CallerError):
+    """A toxic that cannot be as it is asked for, or not where it is asked for.
+
+    Fields: `toxic` (its name or type), `reason`, `hint`.
+    """
+
+    def __init__(self, toxic: str, reason: str, hint: str = "") -> None:
+        super().__init__(toxic, reason, hint)
+        self.toxic = toxic
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return _sentence(f"toxic {self.toxic}: {self.reason}", self.hint)
 
 
 class ServiceError(CallerError):

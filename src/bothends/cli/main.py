@@ -30,7 +30,12 @@ NOBODY_READS: Final = 141
 VERBS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("bothends.cli.serve:serve", "Serve a service on any endpoints, with any engine."),
     "connect": ("bothends.cli.connect:connect", "Talk to a server: at a prompt, in a pipe, or once."),
+    "impair": ("bothends.cli.impair:impair", "Put a path that misbehaves as told between two ends."),
     "ping": ("bothends.cli.ping:ping", "Measure round trips: ICMP, or datagrams to an echo service."),
+    "sockets": (
+        "bothends.cli.sockets:sockets",
+        "Show the socket table: addresses, state, round trip, process.",
+    ),
     "services": ("bothends.cli.listing:services", "List the services that are built in."),
     "engines": ("bothends.cli.listing:engines", "List the engines: the ways in which a server waits."),
     "demo": ("bothends.cli.demo:demo", "See both ends at work, in a few seconds."),

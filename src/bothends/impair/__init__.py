@@ -1,0 +1,1 @@
+"""A proxy that puts toxics between two endpoints: see `loop`, `direction`, then `proxy`. Rank 2."""

@@ -1,0 +1,203 @@
+"""Attributes of toxics: what each may be, how it is read from JSON and from words, and how it is shown.
+
+The units are those of Toxiproxy's API, where a number stands alone; words may carry their unit: `50ms`,
+`1.5s`, `10mbit`, `64KiB`, `10%`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeVar
+
+from bothends.errors import ToxicError
+from bothends.toxics.base import Toxic
+
+Unit = Literal["ms", "us", "KB/s", "bytes", "count", "share", "word"]
+Value = int | float | str
+
+T = TypeVar("T", bound=Toxic)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What an attribute may be. `theirs`: Toxiproxy has it, so it is always shown."""
+
+    unit: Unit
+    meaning: str
+    least: float = 0
+    most: float = math.inf
+    theirs: bool = False
+    words: tuple[str, ...] = ()
+
+
+def attribute(
+    default: Value,
+    unit: Unit,
+    meaning: str,
+    *,
+    least: float = 0,
+    most: float = math.inf,
+    theirs: bool = False,
+    words: tuple[str, ...] = (),
+) -> Any:
+    """A field of a toxic. A share is at most 1; an attribute of the unit "word" is one of `words`."""
+    most = min(most, 1) if unit == "share" else most
+    rule = Rule(unit, meaning, least, most, theirs, words)
+    return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def rules_of(kind: type[Toxic]) -> dict[str, Rule]:
+    """The attributes of a toxic, in their order."""
+    return {each.name: each.metadata["rule"] for each in dataclasses.fields(kind)}
+
+
+def from_json(kind: type[T], given: Mapping[str, Any], base: T | None = None) -> T:
+    """A toxic from the `attributes` of the API; what isn't given is as in `base`, or its default.
+
+    Raises ToxicError.
+    """
+    rules = rules_of(kind)
+    values: dict[str, Value] = {}
+    for name, value in given.items():
+        rule = _rule(kind, rules, name)
+        if value is not None:  # null changes nothing, as in Go
+            values[name] = _checked(kind, name, rule, value)
+    return dataclasses.replace(base, **values) if base is not None else kind(**values)
+
+
+def to_json(toxic: Toxic) -> dict[str, Value]:
+    """The attributes as the API shows them: Toxiproxy's own always, ours where they are set."""
+    shown = {}
+    for each in dataclasses.fields(toxic):
+        value = getattr(toxic, each.name)
+        if each.metadata["rule"].theirs or value != each.default:
+            shown[each.name] = value
+    return shown
+
+
+def from_words(kind: type[T], text: str) -> T:
+    """A toxic from the short form: `50ms±10ms,distribution=normal`, or nothing but names and values.
+
+    `+-` and `+/-` are as good as `±`. Raises ToxicError.
+    """
+    rules = rules_of(kind)
+    values: dict[str, Value] = {}
+    for place, part in enumerate(text.split(",") if text else ()):
+        name, equals, written = part.partition("=")
+        if equals:
+            rule = _rule(kind, rules, name.strip().replace("-", "_"))
+            name = name.strip().replace("-", "_")
+            values[name] = _checked(kind, name, rule, read_value(kind, name, rule, written.strip()))
+            continue
+        heads = re.split(r"±|\+/?-", part.strip())
+        if place or len(heads) > len(kind.short):
+            takes = "±".join(name.upper() for name in kind.short)
+            hint = f"it takes {takes}[,NAME=VALUE...]" if takes else "it takes NAME=VALUE,..."
+            raise ToxicError(kind.type, f"{part!r} is too much", hint)
+        for name, written in zip(kind.short, heads, strict=False):
+            values[name] = _checked(kind, name, rules[name], read_value(kind, name, rules[name], written))
+    return kind(**values)
+
+
+_SECONDS: Final = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+_BYTES: Final = {
+    "": 1,
+    "b": 1,
+    "kb": 1000,
+    "k": 1000,
+    "kib": 1024,
+    "mb": 10**6,
+    "m": 10**6,
+    "mib": 2**20,
+    "gb": 10**9,
+    "gib": 2**30,
+}
+# Bytes a second: "bit" is the word of tc(8), KB/s Toxiproxy's.
+_RATES: Final = {
+    **{f"{prefix}bit": 10**power / 8 for prefix, power in (("", 0), ("k", 3), ("m", 6), ("g", 9))},
+    **{f"{unit}/s": size for unit, size in _BYTES.items() if unit},
+}
+_NUMBER: Final = re.compile(r"([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*([a-zµ%/]*)", re.IGNORECASE)
+
+
+def read_seconds(text: str) -> float | None:
+    """A time with its unit, in seconds: 50ms, 1.5s, 2m. None if it is no such thing."""
+    number, unit = _split(text)
+    return None if number is None or unit not in _SECONDS else number * _SECONDS[unit]
+
+
+def read_value(kind: type[Toxic], name: str, rule: Rule, text: str) -> Value:
+    """One attribute from words, in the unit of the API. Raises ToxicError."""
+    if rule.unit == "word":
+        return text
+    number, unit = _split(text)
+    if number is None:
+        raise ToxicError(kind.type, f"{name} is {_expected(rule)}, not {text!r}")
+    match rule.unit:
+        case "ms" | "us" if unit in _SECONDS:
+            return _plain(number * _SECONDS[unit] * (1e3 if rule.unit == "ms" else 1e6))
+        case "KB/s" if unit in _RATES:
+            return _plain(number * _RATES[unit] / 1000)
+        case "bytes" if unit in _BYTES:
+            return _plain(number * _BYTES[unit])
+        case "share" if unit == "%":
+            return number / 100
+    if unit or (rule.unit in ("ms", "us", "KB/s") and number):
+        raise ToxicError(kind.type, f"{name} is {_expected(rule)}, not {text!r}")
+    return _plain(number)
+
+
+def _split(text: str) -> tuple[float | None, str]:
+    found = _NUMBER.fullmatch(text.strip())
+    return (float(found[1]), found[2].lower()) if found else (None, "")
+
+
+def _plain(number: float) -> int | float:
+    """Without a fraction it is an integer: clients of the API read it as one."""
+    rounded = round(number, 9)
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
+def _rule(kind: type[Toxic], rules: Mapping[str, Rule], name: str) -> Rule:
+    rule = rules.get(name)
+    if rule is None:
+        nearest = difflib.get_close_matches(name, rules, 1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "it has " + ", ".join(rules)
+        raise ToxicError(kind.type, f"there is no attribute {name!r}", hint if rules else "it has none")
+    return rule
+
+
+def _checked(kind: type[Toxic], name: str, rule: Rule, value: Any) -> Value:
+    if rule.unit == "word":
+        if value not in rule.words:
+            raise ToxicError(kind.type, f"{name} is {_listed(rule.words)}, not {value!r}")
+        return str(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ToxicError(kind.type, f"{name} is {_expected(rule)}, not {value!r}")
+    if not rule.least <= value <= rule.most:
+        most = "" if rule.most == math.inf else f" and at most {rule.most:g}"
+        raise ToxicError(kind.type, f"{name} is at least {rule.least:g}{most}, not {value:g}")
+    if rule.unit in ("bytes", "count") and value != int(value):
+        raise ToxicError(kind.type, f"{name} is {_expected(rule)}, not {value!r}")
+    return int(value) if rule.unit in ("bytes", "count") else value
+
+
+def _expected(rule: Rule) -> str:
+    return {
+        "ms": "a time such as 50ms",
+        "us": "a time such as 200us",
+        "KB/s": "a rate such as 10mbit or 500KB/s",
+        "bytes": "a number of bytes such as 64KiB",
+        "count": "a whole number",
+        "share": "a share such as 10% or 0.1",
+        "word": "a word",
+    }[rule.unit]
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(words[:-1]) + " or " + words[-1] if len(words) > 1 else words[0]

@@ -1,0 +1,32 @@
+"""Random numbers with a memory: each correlated with the one before, without bending the distribution.
+
+A chain of standard normal numbers z' = c z + sqrt(1 - c^2) n has, whatever c is, the standard normal
+distribution, and neighbours have the correlation c (an AR(1) process). Its distribution function turns each
+into a uniform number, and the quantile function of any distribution that into one of this. netem(8) mixes
+uniform numbers instead, which makes correlated delays less spread than they were asked to be.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+
+class Chain:
+    """Uniform numbers in (0, 1), each with the correlation `c` (0 to 1, of the normal numbers behind) to the
+    one before."""
+
+    __slots__ = ("_correlation", "_random", "_rest", "_z")
+
+    def __init__(self, random: Random, correlation: float = 0.0) -> None:
+        self._random = random
+        self._correlation = correlation
+        self._rest = math.sqrt(1 - correlation**2)
+        self._z = random.gauss(0, 1) if correlation else 0.0
+
+    def draw(self) -> float:
+        """The next number."""
+        if not self._correlation:
+            return self._random.random()
+        self._z = self._correlation * self._z + self._rest * self._random.gauss(0, 1)
+        return 0.5 * math.erfc(-self._z / math.sqrt(2))

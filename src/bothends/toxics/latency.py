@@ -1,0 +1,90 @@
+"""latency: everything comes later.
+
+The jitter's distributions, of mean 0 and scaled by J: uniform, between -J and J as in Toxiproxy; normal, with
+the standard deviation J; Pareto, with the standard deviation J and a tail to the right: most come a little
+early, a few very late. The exponent 3 is the distribution's that netem(8) ships.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import ClassVar, Final
+
+from bothends.toxics.attributes import attribute
+from bothends.toxics.base import Behaviour, Decision, Link, Medium, Piece, Toxic
+from bothends.toxics.chance import Chain
+
+_NORMAL: Final = NormalDist()
+_SHAPE: Final = 3.0
+_PARETO_MEAN: Final = _SHAPE / (_SHAPE - 1)
+_PARETO_DEVIATION: Final = math.sqrt(_SHAPE / ((_SHAPE - 1) ** 2 * (_SHAPE - 2)))
+
+
+def _normal(share: float) -> float:
+    return _NORMAL.inv_cdf(min(max(share, 1e-12), 1 - 1e-12))
+
+
+def _pareto(share: float) -> float:
+    power = math.pow(1 - min(share, 1 - 1e-12), -1 / _SHAPE)
+    return (power - _PARETO_MEAN) / _PARETO_DEVIATION
+
+
+# Quantile functions: from a uniform number to the jitter, in units of J.
+QUANTILES: Final[Mapping[str, Callable[[float], float]]] = {
+    "uniform": lambda share: 2 * share - 1,
+    "normal": _normal,
+    "pareto": _pareto,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency(Toxic):
+    """A delay of `latency` ± `jitter`, never below 0."""
+
+    type = "latency"
+    summary = "everything comes later, by a time that may vary"
+    meaning: ClassVar[Mapping[Medium, str]] = {
+        Medium.STREAM: "each chunk is delayed; with jitter too, bytes stay in order",
+        Medium.MESSAGES: "each message is delayed; they stay in order",
+        Medium.DATAGRAMS: "each datagram is delayed; with jitter they may overtake each other",
+        Medium.PACKETS: "each packet is delayed; with jitter they may overtake each other",
+    }
+    short = ("latency", "jitter")
+    of_theirs = True
+
+    latency: float = attribute(0, "ms", "the delay", theirs=True)
+    jitter: float = attribute(0, "ms", "how far it varies", theirs=True)
+    distribution: str = attribute("uniform", "word", "of the jitter", words=tuple(QUANTILES))
+    correlation: float = attribute(0, "share", "of a delay with the one before")
+    ordered: int = attribute(0, "count", "1: datagrams never overtake each other", most=1)
+
+    def behaviour(self, link: Link) -> Behaviour:
+        return _Delay(self, link)
+
+
+class _Delay(Behaviour):
+    def __init__(self, toxic: Latency, link: Link) -> None:
+        self._fixed = toxic.latency / 1000
+        self._jitter = toxic.jitter / 1000
+        self._quantile = QUANTILES[toxic.distribution]
+        self._chain = Chain(link.random, toxic.correlation)
+        self._ordered = bool(toxic.ordered)
+        self._last = -math.inf
+
+    def decide(self, now: float, size: int) -> Decision:
+        delay = self._delay()
+        if self._ordered:
+            self._last = max(self._last, now + delay)
+            delay = self._last - now
+        return (Piece(delay),)
+
+    def end(self, now: float) -> Decision:
+        return (Piece(self._delay()),)
+
+    def _delay(self) -> float:
+        if not self._jitter:
+            return self._fixed
+        return max(0.0, self._fixed + self._jitter * self._quantile(self._chain.draw()))

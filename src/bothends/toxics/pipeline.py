@@ -1,0 +1,293 @@
+"""Carries out what toxics decide, on one direction of one connection: bytes in, bytes out, later.
+
+    put() ──> stage ──> stage ──> ... ──> what leaves: bytes, END, CLOSE, RESET
+
+Pure: the caller has the clock, calls `put` when something arrives, and `advance` when `due` has come.
+
+1. Each stage gets what the one before it lets go, at the moment at which it was due there and not at that at
+   which somebody woke up for it. So delays don't add up their inaccuracies, and the same arrivals
+   give the same departures however late the caller is.
+2. On a stream, and for messages of a connection, what came first leaves first, whatever the delays.
+3. Taking a stage away, or putting another in its place, lets go what it holds, in order. Nothing of a stream
+   is lost by it, unless its toxic had lost bytes before: then the connection is closed, for a stream with a
+   hole must not go on.
+4. `is_full`: the caller should read no more. Only a stream's sender can be made to wait; for datagrams
+   toxics drop by themselves what is too much.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from bothends.toxics.base import PASS, Behaviour, Decision, Medium, Signal
+
+Item: TypeAlias = bytes | Signal
+
+MOST_HELD: Final = 8 * 1024 * 1024
+"""Bytes that one direction holds at most: a tenth of a second at 640 Mbit/s. Above it a stream's sender waits
+and datagrams are dropped, as by any router."""
+
+Recorder: TypeAlias = Callable[[int, int, Decision], object]
+"""Told of each decision: where it applies (see `Stage.place`), of how many bytes, and what it was. The
+sender's end has the size END_SIZE, what happens without data BEGIN_SIZE."""
+
+END_SIZE: Final = -1
+BEGIN_SIZE: Final = -2
+
+_IN_ORDER: Final = frozenset({Medium.STREAM, Medium.MESSAGES})
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a toxic has done, over all links: messages, or on a stream the chunks that it was given."""
+
+    seen: int = 0
+    dropped: int = 0
+    delayed: int = 0
+    doubled: int = 0
+    cut: int = 0
+    corrupted: int = 0
+    closed: int = 0
+
+
+class Stage:
+    """One behaviour and what it holds."""
+
+    __slots__ = (
+        "_heap",
+        "_last",
+        "_number",
+        "behaviour",
+        "held",
+        "in_order",
+        "name",
+        "place",
+        "record",
+        "tally",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        behaviour: Behaviour,
+        medium: Medium,
+        tally: Tally | None = None,
+        record: Recorder | None = None,
+    ) -> None:
+        self.name = name
+        self.behaviour = behaviour
+        self.in_order = medium in _IN_ORDER
+        self.tally = tally if tally is not None else Tally()
+        self.record = record
+        self.held = 0
+        self.place = 0
+        """Where in the link the next decision applies: in bytes on a stream, else in messages."""
+        self._heap: list[tuple[float, int, Item]] = []
+        self._number = 0
+        self._last = -math.inf
+
+    @property
+    def due(self) -> float:
+        """When the next thing leaves; infinity if nothing will by itself."""
+        return self._heap[0][0] if self._heap else math.inf
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds as much as its behaviour wants to."""
+        return self.held > self.behaviour.capacity
+
+    def begin(self, now: float) -> list[tuple[float, Item]]:
+        """The link begins, or the toxic comes to it."""
+        decision = self.behaviour.begin()
+        if decision and self.record is not None:
+            self.record(self.place, BEGIN_SIZE, decision)
+        out: list[tuple[float, Item]] = []
+        for piece in decision:
+            if piece.then is not None:
+                self._leave(now + piece.delay, now, piece.then, out, overtakes=True)
+        return out
+
+    def put(self, at: float, item: Item, stream: bool) -> list[tuple[float, Item]]:
+        """Something arrives; what leaves at once."""
+        out: list[tuple[float, Item]] = []
+        if not isinstance(item, bytes):
+            decision = self.behaviour.end(at) if item is Signal.END else PASS
+            if item is Signal.END and self.record is not None and decision is not PASS:
+                self.record(self.place, END_SIZE, decision)
+            delay = decision[0].delay if decision else math.inf
+            self._leave(at + delay, at, item, out)
+            return out
+        size = len(item)
+        decision = self.behaviour.decide(at, size)
+        self.tally.seen += 1
+        if decision is PASS:
+            self.place += size if stream else 1
+            self._leave(at, at, item, out)
+            return out
+        if self.record is not None:
+            self.record(self.place, size, decision)
+        self.place += size if stream else 1
+        self._count(size, decision)
+        for piece in decision:
+            if piece.stop != 0:
+                part = item if piece.stop is None and not piece.start else item[piece.start : piece.stop]
+                self._leave(at + piece.delay, at, flipped(part, piece.flips), out)
+            if piece.then is not None:
+                self._leave(at + piece.delay, at, piece.then, out)
+        return out
+
+    def take(self, now: float) -> Iterable[tuple[float, Item]]:
+        """What has become due, in order, each with the moment at which it was."""
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            due, _, item = heapq.heappop(heap)
+            if isinstance(item, bytes):
+                self.held -= len(item)
+            yield due, item
+
+    def release(self) -> list[Item]:
+        """All that it holds, in order; it is then empty. What it would have done to the connection is off."""
+        held = (item for _, _, item in sorted(self._heap, key=lambda entry: entry[:2]))
+        left: list[Item] = [item for item in held if isinstance(item, bytes) or item is Signal.END]
+        self._heap.clear()
+        self.held = 0
+        self._last = -math.inf
+        return left
+
+    def _leave(
+        self, due: float, at: float, item: Item, out: list[tuple[float, Item]], *, overtakes: bool = False
+    ) -> None:
+        if self.in_order and not overtakes:
+            # What is held, without a moment, holds all behind it: infinity stays the greatest.
+            due = self._last = max(due, self._last, at)
+        if due <= at and (not self._heap or not self.in_order or self._heap[0][0] > at):
+            out.append((at, item))
+            return
+        self._number += 1
+        heapq.heappush(self._heap, (due, self._number, item))
+        if isinstance(item, bytes):
+            self.held += len(item)
+
+    def _count(self, size: int, decision: Decision) -> None:
+        tally = self.tally
+        kept = 0
+        for piece in decision:
+            kept += (size if piece.stop is None else piece.stop) - piece.start
+            tally.closed += piece.then is not None
+        if kept < size:
+            tally.dropped += 1
+        elif kept > size:
+            tally.doubled += 1
+        elif len(decision) > 1:
+            tally.cut += 1
+        tally.delayed += any(piece.delay > 0 for piece in decision)
+        tally.corrupted += any(piece.flips for piece in decision)
+
+
+class Pipeline:
+    """The stages of one direction, in the order in which they act."""
+
+    def __init__(self, medium: Medium, stages: Iterable[Stage] = ()) -> None:
+        self.medium = medium
+        self.stages = list(stages)
+        self.passed = 0
+        """What has left, as `Stage.place` counts it: where a stage that comes last begins."""
+        self._stream = medium is Medium.STREAM
+
+    @property
+    def due(self) -> float:
+        """When `advance` has something to do; infinity if nothing will happen by itself."""
+        return min((stage.due for stage in self.stages), default=math.inf)
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait inside."""
+        return sum(stage.held for stage in self.stages)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether whoever feeds it should wait."""
+        return any(stage.is_full for stage in self.stages) or self.held > MOST_HELD
+
+    def begin(self, now: float) -> list[Item]:
+        """The connection begins; what leaves at once."""
+        out: list[Item] = []
+        for index, stage in enumerate(self.stages):
+            self._push(index + 1, stage.begin(now), out)
+        return out
+
+    def put(self, now: float, item: Item) -> list[Item]:
+        """Something arrives: bytes (a whole message where there are messages), or the sender's END.
+
+        Returns what leaves at once.
+        """
+        out: list[Item] = []
+        self._push(0, [(now, item)], out)
+        return out
+
+    def advance(self, now: float) -> list[Item]:
+        """What has become due leaves."""
+        out: list[Item] = []
+        for index, stage in enumerate(self.stages):
+            if stage.due <= now:
+                self._push(index + 1, stage.take(now), out)
+        return out
+
+    def add(self, stage: Stage, now: float) -> list[Item]:
+        """A toxic comes to a connection that is under way, behind all others; what leaves at once."""
+        stage.place = self.passed
+        self.stages.append(stage)
+        out: list[Item] = []
+        self._push(len(self.stages), stage.begin(now), out)
+        return out
+
+    def remove(self, name: str, now: float) -> list[Item]:
+        """A toxic is taken away; what leaves because of it."""
+        for index, stage in enumerate(self.stages):
+            if stage.name == name:
+                left = [*stage.release(), stage.behaviour.removed()]
+                del self.stages[index]
+                out: list[Item] = []
+                self._push(index, [(now, item) for item in left if item is not None], out)
+                return out
+        return []
+
+    def replace(self, name: str, behaviour: Behaviour, now: float) -> list[Item]:
+        """A toxic gets other attributes; what leaves because of it."""
+        for index, stage in enumerate(self.stages):
+            if stage.name == name:
+                left = stage.release()
+                stage.behaviour = behaviour
+                out: list[Item] = []
+                self._push(index + 1, [(now, item) for item in left], out)
+                self._push(index + 1, stage.begin(now), out)
+                return out
+        return []
+
+    def _push(self, index: int, items: Iterable[tuple[float, Item]], out: list[Item]) -> None:
+        if index == len(self.stages):
+            for _, item in items:
+                if isinstance(item, bytes):
+                    self.passed += len(item) if self._stream else 1
+                out.append(item)
+            return
+        stage = self.stages[index]
+        for at, item in items:
+            if item is Signal.RESET:
+                out.append(item)  # a reset waits for nobody
+            else:
+                self._push(index + 1, stage.put(at, item, self._stream), out)
+
+
+def flipped(data: bytes, bits: tuple[int, ...]) -> bytes:
+    """The data with these bits inverted."""
+    if not bits:
+        return data
+    changed = bytearray(data)
+    for bit in bits:
+        changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
