@@ -32,6 +32,7 @@ RANKS = {
     "toxics": 1,
     "client": 2,
     "engines": 2,
+    "socket_table": 2,
     "trace": 2,
     "impair": 2,
     "wire": 2,

@@ -1,0 +1,209 @@
+"""`bothends sockets`: the socket table."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from bothends.cli import terminal
+
+if TYPE_CHECKING:
+    from bothends.socket_table import Address, SocketRow, Table
+
+HEADS: Final = ("kind", "state", "recv", "send", "local", "peer", "process", "more")
+
+
+@click.command(
+    short_help="Show the socket table: addresses, state, queues, round trip, options, process.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.argument("who", metavar="[PID | NAME]...", nargs=-1)
+@click.option(
+    "--only",
+    metavar="KIND",
+    multiple=True,
+    help="Only this kind, as the first column has it: tcp (with tcp6), unix, listen. May be repeated.",
+)
+@click.option("--port", metavar="PORT", type=click.IntRange(1, 65535), help="Only where either port is this.")
+@click.option("--watch", is_flag=True, help="Show it again and again, until ^C.")
+@click.option(
+    "-i",
+    "interval",
+    metavar="SECONDS",
+    type=click.FloatRange(0.05, 86400),
+    default=1.0,
+    show_default=True,
+    help="With --watch: from one to the next.",
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON; with --watch a line each time.")
+def sockets(
+    who: tuple[str, ...],
+    only: tuple[str, ...],
+    port: int | None,
+    watch: bool,
+    interval: float,
+    as_json: bool,
+) -> None:
+    """Show the sockets of a process, of all processes of a name, or of everyone.
+
+    \b
+      bothends sockets
+      bothends sockets 4711
+      bothends sockets nginx --only listen --watch
+      bothends sockets --port 12000
+
+    recv and send are bytes that the program has not read and that the peer has not acknowledged; of a
+    listener, connections that wait for accept, and how many may. More: what TCP knows of the path, and the
+    options that differ from a fresh socket's.
+
+    Without privilege the processes and options of other users' sockets can't be seen; what is missing is
+    said. Leaves with 2 if there is no such process.
+    """
+    from bothends.socket_table import read_table
+    from bothends.socket_table.options import Reader
+
+    reader = Reader()
+
+    def read() -> Table:
+        pids = [pid for each in who for pid in pids_of(each)]
+        return read_table(pids, reader, lambda row: is_wanted(row, only, port))
+
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(read, interval, as_json=as_json)
+        return
+    table = read()
+    if as_json:
+        print(json.dumps([as_object(row) for row in table.sockets], indent=2))  # noqa: T201
+    else:
+        terminal.table(HEADS, [cells(row) for row in table.sockets])
+    for each in table.notes:
+        terminal.note(each)
+
+
+def pids_of(word: str) -> list[int]:
+    """The processes that a word means: a number, or a name. Raises UnknownName."""
+    from pathlib import Path
+
+    from bothends.errors import UnknownName
+    from bothends.socket_table import holders
+    from bothends.text import escape_text
+
+    if word.isdecimal() and len(word) < 10:
+        found = [int(word)] if Path(f"/proc/{word}").exists() else []
+    else:
+        found = holders.named(word)
+    if not found:
+        import difflib
+
+        names = {name for pid in holders.everyone() for name in holders.names_of(pid)}
+        nearest = next(iter(difflib.get_close_matches(word, names, n=1)), "")
+        raise UnknownName("process", word, escape_text(nearest), "ps -e lists them")
+    return found
+
+
+def is_wanted(row: SocketRow, only: tuple[str, ...], port: int | None) -> bool:
+    """Whether a socket is of one of the kinds, and has the port, as far as that is asked for."""
+    if port is not None and port not in (row.local.port, row.peer.port):
+        return False
+    words = {row.kind, row.kind.removesuffix("6"), row.family, row.type, row.state.lower()}
+    return not only or not words.isdisjoint(word.lower() for word in only)
+
+
+def cells(row: SocketRow) -> list[str]:
+    """A line of the table."""
+    return [
+        row.kind,
+        row.state,
+        "-" if row.recv_queue is None else str(row.recv_queue),
+        "-" if row.send_queue is None else str(row.send_queue),
+        shown_address(row, row.local, row.inode),
+        shown_address(row, row.peer, row.peer_inode) if has_peer(row) else "-",
+        ", ".join(map(str, row.holders)) or "-",
+        ", ".join(details(row)),
+    ]
+
+
+def has_peer(row: SocketRow) -> bool:
+    """Whether the socket has another end."""
+    return bool(row.peer.port or row.peer_inode or (row.family == "unix" and row.peer.host))
+
+
+def shown_address(row: SocketRow, address: Address, inode: int) -> str:
+    """An address as a person writes it; a UNIX socket without a name has its inode, as `#4711`."""
+    if row.family == "inet6":
+        import socket
+
+        zone = ""
+        if address.interface:
+            with contextlib.suppress(OSError):
+                zone = f"%{socket.if_indextoname(address.interface)}"
+        return f"[{address.host}{zone}]:{address.port}"
+    if row.family in ("inet", "vsock"):
+        return f"{address.host}:{address.port}"
+    return address.host or (f"#{inode}" if inode else "-")
+
+
+def details(row: SocketRow) -> list[str]:
+    """What the last column says: TCP's figures, then options."""
+    said = [f"shutdown {row.shutdown}"] if row.shutdown and row.state not in ("CLOSED", "TIME-WAIT") else []
+    if (tcp := row.tcp) is not None and tcp.rtt:
+        said.append(f"rtt {tcp.rtt / 1000:.3g}±{tcp.rttvar / 1000:.3g} ms")
+        said.append(f"cwnd {tcp.cwnd}")
+        if tcp.retransmissions:
+            said.append(f"retransmitted {tcp.retransmissions}")
+    for name, value in sorted((row.options or {}).items()):
+        said.append(name if value == "1" else f"{name}={value}")
+    return said
+
+
+def as_object(row: SocketRow) -> dict[str, Any]:
+    """A socket for JSON. Names are escaped as in the table; times in milliseconds, as their names say."""
+    import dataclasses
+
+    tcp: dict[str, Any] | None = None
+    if row.tcp is not None:
+        tcp = dataclasses.asdict(row.tcp)
+        for name in ("rtt", "rttvar", "rto", "min_rtt"):
+            micro = tcp.pop(name)
+            tcp[f"{name}_ms"] = None if micro is None else micro / 1000
+    return {
+        "kind": row.kind,
+        "family": row.family,
+        "type": row.type,
+        "protocol": row.protocol or None,
+        "state": row.state,
+        "recv_queue": row.recv_queue,
+        "send_queue": row.send_queue,
+        "local": {"host": row.local.host, "port": row.local.port},
+        "peer": {"host": row.peer.host, "port": row.peer.port} if has_peer(row) else None,
+        "shutdown": row.shutdown or None,
+        "inode": row.inode or None,
+        "peer_inode": row.peer_inode or None,
+        "uid": row.uid,
+        "processes": [dataclasses.asdict(holder) for holder in row.holders],
+        "tcp": tcp,
+        "options": row.options,
+    }
+
+
+def _watch(read: Any, interval: float, *, as_json: bool) -> None:
+    clear = "\x1b[H\x1b[2J" if terminal.is_terminal(sys.stdout) and not as_json else ""
+    while True:
+        begun = time.monotonic()
+        table: Table = read()
+        if as_json:
+            print(json.dumps({"time": time.time(), "sockets": [as_object(row) for row in table.sockets]}))  # noqa: T201
+        else:
+            print(clear, end="")  # noqa: T201
+            terminal.table(HEADS, [cells(row) for row in table.sockets])
+            print() if not clear else None  # noqa: T201
+        for each in table.notes if clear else ():
+            terminal.note(each)
+        sys.stdout.flush()
+        time.sleep(max(0.0, begun + interval - time.monotonic()))

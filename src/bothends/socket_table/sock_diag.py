@@ -1,0 +1,259 @@
+"""The kernel's socket table over netlink: sock_diag(7).
+
+1. One request a family and protocol, with NLM_F_DUMP; the answer is as many messages as there are sockets,
+   several to a datagram, up to NLMSG_DONE (netlink(7)). All numbers are in the machine's order, except
+   ports and addresses, which are in the network's.
+2. A dump is no snapshot: sockets may come and go while it is read.
+3. It tells of the network namespace that we are in, and of no other.
+4. Written against the structs themselves: pyroute2's DiagSocket drops the NUL that tells an abstract name
+   from a path, hides a refusal, and is fifty times slower.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from bothends.errors import SystemRefused
+from bothends.socket_table.row import (
+    FAMILIES,
+    PROTOCOLS,
+    TYPES,
+    Address,
+    SocketRow,
+    TcpFigures,
+    shutdown_name,
+    state_name,
+    unix_name,
+)
+from bothends.text import escape
+
+_NETLINK_SOCK_DIAG: Final = 4  # linux/netlink.h
+_SOCK_DIAG_BY_FAMILY: Final = 20  # linux/sock_diag.h
+_DUMP: Final = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_RECEIVE: Final = 1 << 18  # bytes: the kernel fills at most 32 KiB at a time, unless one message is larger
+_PATIENCE: Final = 5.0  # seconds: the kernel answers at once, or never will
+
+_HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_ATTRIBUTE: Final = struct.Struct("=HH")  # rtattr: length, type
+_EVERY_STATE: Final = (1 << 14) - 1
+
+# linux/inet_diag.h
+_INET_REQUEST: Final = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, protocol, extensions, states
+_INET_MESSAGE: Final = struct.Struct("=BBBB")  # family, state, timer, retransmissions
+_SOCKET_ID: Final = struct.Struct("!HH16s16s")  # ports and addresses
+_INET_REST: Final = struct.Struct("=I8xIIIII")  # interface, cookie, expires, both queues, uid, inode
+_INFO, _CONGESTION, _SHUTDOWN = 2, 4, 8
+_EXTENSIONS: Final = 1 << (_INFO - 1) | 1 << (_CONGESTION - 1)
+_REQUEST_PROTOCOL: Final = 3  # INET_DIAG_REQ_PROTOCOL: for protocols above 255, such as Multipath TCP
+_RAW: Final = 255  # IPPROTO_RAW: raw sockets of every protocol
+
+# linux/unix_diag.h
+_UNIX_REQUEST: Final = struct.Struct("=BBHIIIII")  # family, protocol, -, states, inode, what to show, cookie
+_UNIX_MESSAGE: Final = struct.Struct("=BBBxI8x")  # family, type, state, inode, cookie
+_UNIX_SHOW: Final = 0x01 | 0x04 | 0x10 | 0x40  # name, peer, queues, uid
+_UNIX_NAME, _UNIX_PEER, _UNIX_QUEUES, _UNIX_SHUTDOWN, _UNIX_UID = 0, 2, 4, 6, 7
+
+# linux/packet_diag.h, linux/vm_sockets_diag.h
+_PACKET_REQUEST: Final = struct.Struct("=BBHII8x")
+_PACKET_MESSAGE: Final = struct.Struct("=BBHI8x")  # family, type, protocol, inode, cookie
+_VSOCK_REQUEST: Final = struct.Struct("=BBHII8x")
+_VSOCK_MESSAGE: Final = struct.Struct("=BBBBIIIII8x")  # family, type, state, shutdown, cids and ports, inode
+
+# struct tcp_info of linux/tcp.h, which only ever grows: each figure at its place, if it is there.
+_WORDS: Final = {
+    "rto": 8,
+    "mss": 16,
+    "unacked": 24,
+    "pmtu": 60,
+    "rtt": 68,
+    "rttvar": 72,
+    "cwnd": 80,
+    "retransmissions": 100,
+}
+_LATER_WORDS: Final = {"min_rtt": 148}
+_LATER_LONGS: Final = {"bytes_acked": 120, "bytes_received": 128, "delivery_rate": 160}
+_SSTHRESH: Final = 76
+_INFINITE: Final = 0x7FFFFFFF  # TCP_INFINITE_SSTHRESH
+
+
+def dump() -> Iterator[SocketRow]:
+    """Every socket of this network namespace that the kernel tells of.
+
+    Raises SystemRefused where it does not tell of TCP; a family that it doesn't know is left out.
+    """
+    yield from _inet(socket.AF_INET, socket.IPPROTO_TCP, required=True)
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP, 132, 136, _RAW, 262):
+            if (family, protocol) != (socket.AF_INET, socket.IPPROTO_TCP):
+                yield from _inet(family, protocol)
+    for body in _ask(_UNIX_REQUEST.pack(socket.AF_UNIX, 0, 0, _EVERY_STATE, 0, _UNIX_SHOW, 0, 0)):
+        yield parse_unix(body)
+    for body in _ask(_PACKET_REQUEST.pack(socket.AF_PACKET, 0, 0, 0, 0)):
+        yield parse_packet(body)
+    for body in _ask(_VSOCK_REQUEST.pack(socket.AF_VSOCK, 0, 0, _EVERY_STATE, 0)):
+        yield parse_vsock(body)
+
+
+def _inet(family: int, protocol: int, *, required: bool = False) -> Iterator[SocketRow]:
+    request = _INET_REQUEST.pack(family, protocol & 0xFF, _EXTENSIONS, _EVERY_STATE)
+    if protocol > 0xFF:
+        request += _ATTRIBUTE.pack(8, _REQUEST_PROTOCOL) + struct.pack("=I", protocol)
+    for body in _ask(request, required=required):
+        yield parse_inet(protocol, body)
+
+
+def _ask(request: bytes, *, required: bool = False) -> Iterator[bytes]:
+    """The bodies of the messages that answer a request."""
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as sock:
+            sock.settimeout(_PATIENCE)
+            sock.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _DUMP, 1, 0) + request)
+            ended = False
+            while not ended:
+                for kind, body in messages(sock.recv(_RECEIVE)):
+                    if kind == _NLMSG_ERROR:
+                        (number,) = struct.unpack_from("=i", body)
+                        raise OSError(-number, "netlink")
+                    if kind == _NLMSG_DONE:
+                        ended = True
+                        break
+                    yield body
+    except OSError as error:
+        if required:
+            raise SystemRefused(
+                "read", "the socket table (sock_diag)", error.errno or 0, "see sock_diag(7)"
+            ) from error
+
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The netlink messages in what was received: type and body of each."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind, _, _, _ = _HEADER.unpack_from(data, at)
+        if length < _HEADER.size:
+            return
+        yield kind, data[at + _HEADER.size : at + length]
+        at += (length + 3) & ~3  # NLMSG_ALIGN
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """The attributes behind a message, by their type (rtnetlink(3))."""
+    found = {}
+    at = 0
+    while at + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if length < _ATTRIBUTE.size:
+            break
+        found[kind] = data[at + _ATTRIBUTE.size : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
+def parse_inet(protocol: int, body: bytes) -> SocketRow:
+    """A struct inet_diag_msg and its attributes."""
+    family, state, _, _ = _INET_MESSAGE.unpack_from(body)
+    sport, dport, source, destination = _SOCKET_ID.unpack_from(body, _INET_MESSAGE.size)
+    rest = _INET_MESSAGE.size + _SOCKET_ID.size
+    interface, _, recv_queue, send_queue, uid, inode = _INET_REST.unpack_from(body, rest)
+    told = attributes(body[rest + _INET_REST.size :])
+    raw = protocol == _RAW
+    name = "" if raw else PROTOCOLS[protocol]
+    if raw:  # where others have a port, a raw socket has its protocol
+        protocol, sport, dport = sport, 0, 0
+        name = PROTOCOLS.get(protocol, str(protocol))
+    width = 4 if family == socket.AF_INET else 16
+
+    def address(packed: bytes, port: int) -> Address:
+        return Address(socket.inet_ntop(family, packed[:width]), port, interface)
+
+    return SocketRow(
+        family=FAMILIES[family],
+        type="raw" if raw else "stream" if protocol in (6, 132, 262) else "dgram",
+        protocol=f"raw {name}" if raw else name,
+        state=state_name(name, state),
+        local=address(source, sport),
+        peer=address(destination, dport),
+        inode=inode,
+        recv_queue=recv_queue,
+        send_queue=send_queue,
+        uid=uid,
+        shutdown=shutdown_name(told.get(_SHUTDOWN, b"\0")[0]),
+        tcp=parse_tcp_info(told) if name == "tcp" and state not in (6, 10, 12) else None,
+    )
+
+
+def parse_tcp_info(told: dict[int, bytes]) -> TcpFigures | None:
+    """The figures of a TCP connection from its attributes; None where there are none."""
+    info = told.get(_INFO, b"")
+    if len(info) < 104:  # as long as it was in Linux 2.6
+        return None
+    words = {name: struct.unpack_from("=I", info, at)[0] for name, at in _WORDS.items()}
+    later = {
+        name: struct.unpack_from(form, info, at)[0]
+        for form, places in (("=I", _LATER_WORDS), ("=Q", _LATER_LONGS))
+        for name, at in places.items()
+        if at + struct.calcsize(form) <= len(info)
+    }
+    (ssthresh,) = struct.unpack_from("=I", info, _SSTHRESH)
+    congestion = escape(told.get(_CONGESTION, b"").rstrip(b"\0"))
+    return TcpFigures(
+        **words, **later, ssthresh=None if ssthresh >= _INFINITE else ssthresh, congestion=congestion
+    )
+
+
+def parse_unix(body: bytes) -> SocketRow:
+    """A struct unix_diag_msg and its attributes."""
+    family, kind, state, inode = _UNIX_MESSAGE.unpack_from(body)
+    told = attributes(body[_UNIX_MESSAGE.size :])
+    queues = struct.unpack("=II", told[_UNIX_QUEUES]) if _UNIX_QUEUES in told else (None, None)
+    return SocketRow(
+        family=FAMILIES[family],
+        type=TYPES.get(kind, str(kind)),
+        protocol="",
+        state=state_name("", state),
+        local=Address(unix_name(told.get(_UNIX_NAME, b""))),
+        peer=Address(),
+        inode=inode,
+        recv_queue=queues[0],
+        send_queue=queues[1],
+        uid=_number(told, _UNIX_UID),
+        peer_inode=_number(told, _UNIX_PEER) or 0,
+        shutdown=shutdown_name(told.get(_UNIX_SHUTDOWN, b"\0")[0]),
+    )
+
+
+def parse_packet(body: bytes) -> SocketRow:
+    """A struct packet_diag_msg: packet(7)."""
+    _, kind, protocol, inode = _PACKET_MESSAGE.unpack_from(body)
+    return SocketRow(
+        family="packet",
+        type=TYPES.get(kind, str(kind)),
+        protocol=f"{protocol:#06x}",  # an Ethernet type: linux/if_ether.h
+        state="UNCONNECTED",
+        local=Address(),
+        peer=Address(),
+        inode=inode,
+    )
+
+
+def parse_vsock(body: bytes) -> SocketRow:
+    """A struct vsock_diag_msg: vsock(7)."""
+    _, kind, state, shut, cid, port, peer_cid, peer_port, inode = _VSOCK_MESSAGE.unpack_from(body)
+    return SocketRow(
+        family="vsock",
+        type=TYPES.get(kind, str(kind)),
+        protocol="",
+        state=state_name("", state),
+        local=Address(str(cid), port),
+        peer=Address(str(peer_cid), peer_port),
+        inode=inode,
+        shutdown=shutdown_name(shut),
+    )
+
+
+def _number(told: dict[int, bytes], kind: int) -> int | None:
+    return struct.unpack("=I", told[kind])[0] if len(told.get(kind, b"")) == 4 else None

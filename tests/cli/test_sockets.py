@@ -1,0 +1,87 @@
+"""`bothends sockets`: the table as lines, as JSON, and again and again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from bothends.cli.main import run
+from bothends.cli.sockets import cells, pids_of
+from bothends.errors import UnknownName
+from bothends.socket_table import Address, SocketRow
+from tests.cli.terminals import terminal
+from tests.interop.running import Running
+
+ME = str(os.getpid())
+
+
+def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=9) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        port = sock.getsockname()[1]
+        assert run(["sockets", ME, "--only", "listen"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if f":{port} " in line)
+    words = line.split()
+    assert words[:6] == ["tcp", "LISTEN", "0", "9", f"127.0.0.1:{port}", "-"]
+    assert f"[{ME}] fd " in line
+    assert words[-2:] == ["nodelay,", "reuseaddr"]
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as sock,
+        socket.create_connection(sock.getsockname()) as client,
+    ):
+        own = client.getsockname()[1]
+        fd = client.fileno()
+        assert run(["sockets", ME, "--json"]) == 0
+    (found,) = (each for each in json.loads(capsys.readouterr().out) if each["local"]["port"] == own)
+    assert (found["kind"], found["state"]) == ("tcp", "ESTABLISHED")
+    assert found["tcp"]["cwnd"] >= 1
+    assert found["tcp"]["rtt_ms"] > 0
+    assert [(each["pid"], each["fd"]) for each in found["processes"]] == [(os.getpid(), fd)]
+
+
+def test_no_such_process() -> None:
+    with pytest.raises(UnknownName, match="there is no process 'nosuchprogram'"):
+        pids_of("nosuchprogram")
+    with pytest.raises(UnknownName, match="999999999"):
+        pids_of("999999999")
+
+
+def test_a_process_by_its_number_and_by_its_name() -> None:
+    assert pids_of(ME) == [os.getpid()]
+    assert os.getpid() in pids_of(Path(sys.executable).name)
+
+
+def test_unix_ends_without_names_can_be_told_apart() -> None:
+    row = SocketRow("unix", "stream", "", "CONNECTED", Address(), Address(), 11, peer_inode=12)
+    assert cells(row)[4:6] == ["#11", "#12"]
+
+
+def test_watch_at_a_terminal_until_interrupted(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        with terminal("sockets", ME, "--watch", "-i", "0.05", state=tmp_path) as screen:
+            for _ in range(3):
+                screen.expect("\x1b[2J")
+                screen.expect(f":{port}")
+            screen.process.send_signal(signal.SIGINT)
+            assert screen.leave() == 0
+
+
+def test_watch_in_a_pipe_is_a_line_each_time() -> None:
+    command = [sys.executable, "-m", "bothends", "sockets", ME, "--watch", "-i", "0.05", "--json"]
+    with socket.create_server(("127.0.0.1", 0)) as sock, Running(command) as watching:
+        port = sock.getsockname()[1]
+        first = watching.line(rb"(\{.*\})")
+        watching.until("a second line", lambda data: True if data.count(b"\n") > 1 else None)
+        watching.process.send_signal(signal.SIGINT)
+        assert watching.end() == 0
+    assert port in {each["local"]["port"] for each in json.loads(first[1])["sockets"]}

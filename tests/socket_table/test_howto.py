@@ -1,0 +1,12 @@
+"""The page on the socket table: what it shows is typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.interop.running import ROOT
+from tests.pages import Page
+
+
+def test_page(tmp_path: Path) -> None:
+    Page(ROOT / "docs" / "how-to" / "sockets-table.md", tmp_path).run()

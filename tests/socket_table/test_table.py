@@ -1,0 +1,285 @@
+"""The table of this very process, on real sockets of every family, and what of it is left elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bothends.errors import SystemRefused
+from bothends.socket_table import SocketRow, holders, proc_net, read_table, sock_diag
+from bothends.socket_table.row import Address
+from tests.sockets.tools import needs_ipv6, needs_vsock
+
+HERE = "127.0.0.1"
+
+
+def row_of(sock: socket.socket) -> SocketRow:
+    """The row of a socket of ours."""
+    inode = os.fstat(sock.fileno()).st_ino
+    (found,) = (row for row in read_table([os.getpid()]).sockets if row.inode == inode)
+    return found
+
+
+@contextlib.contextmanager
+def pair(family: int, address: str) -> Iterator[tuple[socket.socket, socket.socket, socket.socket]]:
+    """A listener, a client, and the connection that was accepted for it."""
+    with socket.socket(family) as listener:
+        listener.bind((address, 0))
+        listener.listen(7)
+        with socket.socket(family) as client:
+            client.connect(listener.getsockname())
+            accepted, _ = listener.accept()
+            with accepted:
+                yield listener, client, accepted
+
+
+@pytest.mark.parametrize(
+    ("family", "address", "kind"),
+    [
+        (socket.AF_INET, HERE, "tcp"),
+        pytest.param(socket.AF_INET6, "::1", "tcp6", marks=needs_ipv6),
+    ],
+)
+def test_tcp(family: int, address: str, kind: str) -> None:
+    with pair(family, address) as (listener, client, accepted):
+        client.sendall(b"12345")
+        port, own = listener.getsockname()[1], client.getsockname()[1]
+        welcome, one, other = row_of(listener), row_of(client), row_of(accepted)
+    assert (welcome.kind, welcome.state, welcome.local) == (kind, "LISTEN", Address(address, port))
+    assert (welcome.recv_queue, welcome.send_queue, welcome.tcp) == (0, 7, None)
+    assert (one.state, one.local, one.peer) == ("ESTABLISHED", Address(address, own), Address(address, port))
+    assert (other.local, other.peer) == (one.peer, one.local)
+    assert other.recv_queue == 5
+    assert one.tcp is not None
+    assert one.tcp.rtt > 0
+    assert one.tcp.cwnd >= 1
+    assert one.tcp.congestion
+    assert one.tcp.retransmissions == 0
+
+
+def test_a_listener_tells_who_waits_for_accept() -> None:
+    with (
+        socket.create_server((HERE, 0), backlog=3) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        row = row_of(listener)
+    assert (row.recv_queue, row.send_queue) == (1, 3)
+
+
+def test_states_of_tcp_and_who_has_shut_down() -> None:
+    with pair(socket.AF_INET, HERE) as (_, client, accepted):
+        client.shutdown(socket.SHUT_WR)
+        assert accepted.recv(1) == b""
+        deadline = time.monotonic() + 10  # the FIN's acknowledgement may be delayed (RFC 1122, 4.2.3.2)
+        while (half := row_of(client)).state == "FIN-WAIT-1" and time.monotonic() < deadline:
+            pass
+        other = row_of(accepted)
+    assert (half.state, half.shutdown) == ("FIN-WAIT-2", "write")
+    assert other.state == "CLOSE-WAIT"
+
+
+def test_udp() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as one, socket.socket(type=socket.SOCK_DGRAM) as other:
+        one.bind((HERE, 0))
+        other.connect(one.getsockname())
+        other.send(b"datagram")
+        bound, connected = row_of(one), row_of(other)
+    assert (bound.kind, bound.type, bound.state) == ("udp", "dgram", "UNCONNECTED")
+    assert bound.recv_queue is not None
+    assert bound.recv_queue >= 8  # what the kernel keeps for it is more than its bytes
+    assert connected.state == "CONNECTED"
+    assert connected.peer == bound.local
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(socket.SOCK_STREAM, "stream"), (socket.SOCK_SEQPACKET, "seqpacket")]
+)
+def test_unix_with_connections(kind: int, name: str, tmp_path: Path) -> None:
+    path = os.path.relpath(tmp_path / "s")  # sun_path has room for 108 bytes
+    with socket.socket(socket.AF_UNIX, kind) as listener, socket.socket(socket.AF_UNIX, kind) as client:
+        listener.bind(path)
+        listener.listen(5)
+        client.connect(path)
+        waiting = row_of(listener)
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.send(b"123")
+            one, other = row_of(client), row_of(accepted)
+    assert (waiting.kind, waiting.state, waiting.local.host) == (f"unix {name}", "LISTEN", path)
+    assert (waiting.recv_queue, waiting.send_queue) == (1, 5)
+    assert one.state == "CONNECTED"
+    assert one.recv_queue == 3
+    assert (one.local.host, one.peer.host) == ("", path)
+    assert (one.peer_inode, other.peer_inode) == (other.inode, one.inode)
+
+
+def test_unix_datagrams_and_hostile_names() -> None:
+    name = b"\0bothends-%d\0\x1b[31m\xff" % os.getpid()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(name)
+        row = row_of(sock)
+        (told,) = (each for each in proc_net.read() if each.inode == row.inode)
+    assert row.kind == "unix dgram"
+    assert row.local.host == f"@bothends-{os.getpid()}\\x00\\x1b[31m\\xff"
+    assert told.local.host == row.local.host.replace("\\x00", "@")
+
+
+@needs_vsock
+def test_vsock() -> None:
+    with socket.socket(socket.AF_VSOCK) as sock:
+        try:
+            sock.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+        except OSError as error:
+            pytest.skip(f"no VSOCK port to be had: {error}")
+        sock.listen()
+        port = sock.getsockname()[1]
+        row = row_of(sock)
+    assert (row.kind, row.local.port) == ("vsock stream", port)
+
+
+def test_a_socket_that_is_in_no_table() -> None:
+    with socket.socket() as sock:
+        row = row_of(sock)
+    assert (row.kind, row.state, row.local) == ("tcp", "CLOSED", Address("0.0.0.0"))
+
+
+def test_only_the_options_that_differ() -> None:
+    with socket.socket() as plain, socket.socket() as sock:
+        plain.bind((HERE, 0))
+        sock.bind((HERE, 0))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 1, 500_000))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
+        sock.setblocking(False)
+        assert row_of(plain).options == {}
+        assert row_of(sock).options == {
+            "nodelay": "1",
+            "linger": "3",
+            "rcvtimeo": "1.5",
+            "rcvbuf": "20000",  # the kernel doubles it: socket(7)
+            "nonblock": "1",
+        }
+
+
+def test_who_holds_it() -> None:
+    with socket.create_server((HERE, 0)) as sock:
+        copy = os.dup(sock.fileno())
+        found = {(each.pid, each.fd) for each in row_of(sock).holders}
+        expected = {(os.getpid(), sock.fileno()), (os.getpid(), copy)}
+        os.close(copy)
+    assert found == expected
+
+
+def test_a_process_may_call_itself_anything() -> None:
+    program = (
+        "import socket, sys\n"
+        "open('/proc/self/comm', 'wb').write(b'\\x1b]0;x\\x07\\xff')\n"
+        "s = socket.create_server(('127.0.0.1', 0))\n"
+        "print(s.getsockname()[1], flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        port = int(child.stdout.readline())
+        (row,) = read_table([child.pid]).sockets
+        child.communicate()
+    assert row.local.port == port
+    assert [each.name for each in row.holders] == ["\\x1b]0;x\\x07\\xff"]
+
+
+def test_of_nobody_any_more() -> None:
+    with pair(socket.AF_INET, HERE) as (_, client, accepted):
+        own = client.getsockname()[1]
+        client.close()
+        assert accepted.recv(1) == b""
+    # The connection is closed by the kernel, which needs a moment for the last acknowledgement.
+    deadline = time.monotonic() + 10
+    while True:
+        found = [row for row in read_table().sockets if row.local == Address(HERE, own)]
+        if [row.state for row in found] == ["TIME-WAIT"] or time.monotonic() > deadline:
+            break
+    assert [(row.state, row.inode, row.holders, row.tcp) for row in found] == [("TIME-WAIT", 0, [], None)]
+
+
+def test_proc_says_the_same() -> None:
+    with (
+        pair(socket.AF_INET, HERE) as (_, client, accepted),
+        socket.socket(type=socket.SOCK_DGRAM) as datagrams,
+    ):
+        datagrams.bind((HERE, 0))
+        client.sendall(b"12345")
+        inodes = {os.fstat(sock.fileno()).st_ino for sock in (client, accepted, datagrams)}
+        ours = {row.inode: row for row in sock_diag.dump() if row.inode in inodes}
+        theirs = {row.inode: row for row in proc_net.read() if row.inode in inodes}
+    assert len(ours) == 3
+    for inode, row in ours.items():
+        row.tcp = None
+        row.shutdown = ""
+        assert theirs[inode] == row
+
+
+def test_where_the_kernel_refuses_the_rest_is_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Iterator[SocketRow]:
+        raise SystemRefused("read", "the socket table (sock_diag)", 2)
+        yield
+
+    monkeypatch.setattr(sock_diag, "dump", refuse)
+    with socket.create_server((HERE, 0)) as sock:
+        table = read_table([os.getpid()])
+        inode = os.fstat(sock.fileno()).st_ino
+        assert inode in {row.inode for row in table.sockets}
+    assert any("ENOENT" in note for note in table.notes)
+
+
+def test_names_of_a_process() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert child.pid in holders.named(Path(sys.executable).name)
+        child.communicate(b"\n")
+    assert holders.named("no-process-of-this-name") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_what_cannot_be_seen_is_said() -> None:
+    program = (
+        "import sys\n"
+        "from bothends.errors import SystemRefused\n"
+        "from bothends.socket_table import read_table\n"
+        "table = read_table()\n"
+        "rows = [row for row in table.sockets if row.local.port == int(sys.argv[1])]\n"
+        "said = any('root may' in note for note in table.notes)\n"
+        "print(len(rows), rows[0].holders, rows[0].options, said)\n"
+        f"try: read_table([{os.getpid()}])\n"
+        "except SystemRefused as error: print(error)\n"
+    )
+    with socket.create_server((HERE, 0)) as sock:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", program, str(sock.getsockname()[1])],
+                user=65534,
+                group=65534,
+                extra_groups=[],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except PermissionError:
+            pytest.skip("another user can't run this Python")
+    if "No module named" in done.stderr:
+        pytest.skip("another user can't read this checkout")
+    asked = f"cannot read the descriptors of process {os.getpid()}: EACCES (Permission denied)"
+    assert done.stdout.splitlines() == [
+        "1 [] None True",
+        f"{asked}; they are shown to its user and to root",
+    ]
