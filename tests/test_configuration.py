@@ -140,6 +140,7 @@ SECONDS = "it should be a number of seconds, 0 or more, not"
         ("log = 'jsn'", "log", 'it should be "text" or "json", not "jsn"; "json"?'),
         ("limits = 5", "limits", "it should be a table, not a whole number"),
         ("exec = 'cat'", "service", BOTH),
+        ("shell = true", "shell", "it says who reads a command, and there is none (exec)"),
         ("metrics = 'tcp://:12000'", "endpoints", "tcp://:12000 is taken already, by the same server"),
         ("metrics = 'tpc://:1'", "metrics", "there is no endpoint scheme 'tpc'; did you mean 'tcp'?"),
         ("metrics = [1]", "metrics", "it should be text in quotes, not 1"),

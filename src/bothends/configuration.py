@@ -55,6 +55,9 @@ class ServeOptions:
     exec: str = ""
     """Or a command, which is run for each connection."""
 
+    shell: bool = False
+    """Whether /bin/sh reads that command."""
+
     endpoints: tuple[Endpoint, ...] = ()
 
     engine: str | None = None
@@ -79,7 +82,7 @@ class ServeOptions:
 
 
 # What belongs to one server: said for all of them it would be wrong for all but one.
-_OWN: Final = frozenset({"name", "service", "exec", "endpoints", "takeover", "metrics"})
+_OWN: Final = frozenset({"name", "service", "exec", "shell", "endpoints", "takeover", "metrics"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,8 @@ def _read_server(table: Any, common: dict[str, Any], top: _Place, number: int) -
         raise place.error("engine", "exec runs a process for each connection: there is no engine to choose")
     if values.get("exec"):
         values.pop("engine", None)
+    elif "shell" in own:
+        raise place.error("shell", "it says who reads a command, and there is none (exec)")
     if not values.get("endpoints"):
         raise place.error(
             "endpoints", "where to serve is missing", 'endpoints = ["tcp://:12000"], for example'

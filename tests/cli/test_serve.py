@@ -88,6 +88,7 @@ def test_quiet_shows_what_exists_to_be_shown_and_nothing_else() -> None:
         (["--exec", "nosuchprogram", "tcp://:0"], 69, "nosuchprogram"),
         (["--exec", "cat", "udp://:0"], 2, "datagrams"),
         (["--exec", "cat", "tcp://:0", "--engine", "fork"], 2, "no engine to choose"),
+        (["upper", "tcp://:0", "--shell"], 2, "--shell is for a command"),
     ],
 )
 def test_what_cannot_be_is_one_clear_line(arguments: list[str], status: int, words: str) -> None:
@@ -119,7 +120,7 @@ def test_a_command_is_served_and_its_output_is_not_cut() -> None:
 
 def test_a_command_knows_who_called() -> None:
     command = "printf '%s %s %s\\n' $PROTO $TCPREMOTEIP $REMOTE_ADDR"
-    with Running([*SERVE, "--exec", f'sh -c "{command}"', "tcp://127.0.0.1:0"]) as server:
+    with Running([*SERVE, "--shell", "--exec", command, "tcp://127.0.0.1:0"]) as server:
         port = server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1].decode()
         assert run([*BOTHENDS, "connect", "127.0.0.1", port]) == b"TCP 127.0.0.1 127.0.0.1\n"
         assert server.stop() == 0

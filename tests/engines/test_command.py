@@ -335,17 +335,11 @@ def test_a_ready_made_connection_ends_the_run() -> None:
 # What it refuses -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("url", "words"),
-    [
-        ("udp://:0", "datagrams have none"),
-        ("tls://:0", "nothing can stand between"),
-        ("proxyprotocol+tcp://:0", "nothing can stand between"),
-    ],
-)
-def test_says_why_it_cannot_carry_an_endpoint(url: str, words: str) -> None:
-    assert words in str(CommandEngine.refusal(Command("cat"), Endpoint.parse(url)))
-    assert CommandEngine.refusal(Command("cat"), Endpoint.parse(TCP)) is None
+def test_says_why_it_cannot_carry_an_endpoint() -> None:
+    refusal = CommandEngine.refusal(Command("cat"), Endpoint.parse("udp://:0"))
+    assert "datagrams have none" in str(refusal)
+    for url in (TCP, "tls://:0", "proxyprotocol+tls://:0"):
+        assert CommandEngine.refusal(Command("cat"), Endpoint.parse(url)) is None
 
 
 def test_carries_commands_only_and_nobody_else_carries_them() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from click.core import ParameterSource
@@ -34,12 +34,16 @@ class _Network(click.ParamType[Network]):
 
 _SECONDS = click.FloatRange(min=0)
 
+# Options that are called, and read, as in a configuration file.
+_AS_GIVEN: Final = ("shell", "engine", "workers", "takeover", "log", "hex", "quiet")
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("words", metavar="[SERVICE] ENDPOINT...", nargs=-1)
 @click.option(
     "-e", "--exec", "command", metavar="CMD", help="Run a command for each connection, as inetd does."
 )
+@click.option("--shell", is_flag=True, help="Let /bin/sh read that command: pipes, variables, redirections.")
 @click.option("--engine", metavar="NAME", help="How to wait: see `bothends engines`. Default: the best here.")
 @click.option(
     "--workers", type=click.IntRange(1, MOST_WORKERS), default=1, help="Processes that share the endpoints."
@@ -194,6 +198,8 @@ def _options(words: tuple[str, ...], given: dict[str, Any]) -> ServeOptions:
     service, endpoints = ("", words) if command is not None else _service_and_endpoints(words)
     if command is not None and given["engine"] is not None:
         raise CallerError("--exec runs a process for each connection: there is no engine to choose")
+    if command is None and given["shell"]:
+        raise CallerError("--shell is for a command: --exec 'sort | uniq -c', for example")
     if not endpoints:
         raise CallerError('serve it where? For example: bothends serve --exec "sort -u" tcp://:12000')
     return ServeOptions(
@@ -203,7 +209,7 @@ def _options(words: tuple[str, ...], given: dict[str, Any]) -> ServeOptions:
         limits=Limits(**limits),
         tls=None if tls == TlsSettings() else tls,
         metrics=tuple(from_words(given["metrics"])),
-        **{name: given[name] for name in ("engine", "workers", "takeover", "log", "hex", "quiet")},
+        **{name: given[name] for name in _AS_GIVEN},
     )
 
 

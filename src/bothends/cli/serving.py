@@ -164,7 +164,7 @@ def what_to_serve(options: ServeOptions) -> tuple[Service, str | type[Engine] | 
     if options.exec:
         from bothends.engines.command import Command, CommandEngine
 
-        return Command(options.exec), CommandEngine
+        return Command(options.exec, shell=options.shell), CommandEngine
     return services.load(options.service), options.engine
 
 

@@ -2,7 +2,8 @@
 
 As inetd(8) does it, and every program that reads its standard input is a server. The connection itself is
 handed over, nothing copies bytes in between, so nothing is cut off at the peer's EOF: the command
-reads EOF, and goes on writing for as long as it likes. Its standard error stays ours.
+reads EOF, and goes on writing for as long as it likes. Its standard error stays ours. Only where something
+wraps the connection (TLS, a PROXY header) it gets pipes instead, and `pump.py` carries the bytes.
 
 1. A socket that has been made non-blocking stays so through fork() and exec(), and a program that expects
    to block would fail with EAGAIN. So the connection is made to block.
@@ -11,8 +12,8 @@ reads EOF, and goes on writing for as long as it likes. Its standard error stays
 3. A command may start others. It leads a session of its own, so that all of them can be ended, and ^C at
    our terminal is for us alone.
 
-There is no service here: a command has no conversation that could be driven, so what looks at bytes (idle
-limits, wrappers such as TLS, events about what was received) is not to be had.
+Without a pump a command has no conversation that could be driven, so what looks at bytes (idle limits, events
+about what was received) is not to be had.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from bothends.endpoints import Endpoint
 from bothends.engines.base import Job
 from bothends.engines.door import Door, Newcomer
 from bothends.engines.fork import ChildPerConnection
-from bothends.engines.processes import Child, Children
+from bothends.engines.processes import Child, Children, fork
+from bothends.engines.pump import PipedCommand, Pump
 from bothends.errors import CannotCarry, ServiceError, Unavailable
 from bothends.events import Cause, Closed, Failed, Opened
 from bothends.services.base import Conversation, Peer, Post, Service
@@ -88,14 +90,38 @@ class Command(Service):
                 hint = "is it installed, and in a directory of PATH?"
             raise Unavailable("run", program, errno.EACCES if exists else errno.ENOENT, hint)
 
+        self.pump: Pump | None = None
+        """What carries the one connection of this process, if it is a pump's."""
+
     def open(self, peer: Peer, post: Post) -> Conversation:
-        raise CannotCarry("this engine", f"the command {self.text!r}", "only CommandEngine can")
+        if self.pump is None:
+            raise CannotCarry("this engine", f"the command {self.text!r}", "only CommandEngine can")
+        process = self.spawn(subprocess.PIPE, environment(os.environ, None, peer), leads=False)
+        self.pump.piped = PipedCommand(process)
+        return self.pump.piped
+
+    def spawn(self, both: int, variables: Mapping[str, str], *, leads: bool) -> subprocess.Popen[bytes]:
+        """Start it, with `both` as its input and its output.
+
+        Raises:
+            OSError, subprocess.SubprocessError: it could not be started.
+        """
+        return subprocess.Popen(
+            self.words,
+            stdin=both,
+            stdout=both,
+            env=variables,
+            bufsize=0,
+            start_new_session=leads,
+            preexec_fn=_restore_signals,  # noqa: PLW1509  (there are no threads here)
+        )
 
 
 class CommandEngine(ChildPerConnection):
     """Runs a command for each connection. The service of its job is a `Command`.
 
-    Events: Opened, Exited (role "command") and Closed, whose byte counts are 0, since nobody counts.
+    Events: Opened, Exited (role "command") and Closed, whose byte counts are 0, since nobody counts. Where
+    a pump carries the bytes: all that a connection of another engine has, told in the pump's process.
     Draining waits for the commands until `limits.drain` is over; then SIGTERM, and SIGKILL.
     Should this process be killed, the commands go on: a conversation is theirs alone.
     """
@@ -123,25 +149,18 @@ class CommandEngine(ChildPerConnection):
         """See Engine."""
         if not isinstance(service, Command):
             return CannotCarry("engine command", f"service {service.name}", "it runs commands only")
-        if endpoint.wrappers or endpoint.scheme == "tls":
-            reason = "the command gets the connection itself, so nothing can stand between"
-            return CannotCarry("engine command", str(endpoint), reason)
         return super().refusal(service, endpoint)
 
     def start(self, newcomer: Newcomer, door: Door, children: Children) -> Child | None:
-        """Start the command."""
+        """Start the command, or the pump that will."""
+        if _is_wrapped(newcomer):
+            return self._start_pump(newcomer, door, children)
         connection, peer, _ = newcomer
         connection.setblocking(True)
         failure: Exception | None = None
         try:
-            process = subprocess.Popen(
-                self._command.words,
-                stdin=connection.fileno(),
-                stdout=connection.fileno(),
-                env=environment(os.environ, connection, peer),
-                start_new_session=True,
-                preexec_fn=_restore_signals,  # noqa: PLW1509  (there are no threads here)
-            )
+            variables = environment(os.environ, connection, peer)
+            process = self._command.spawn(connection.fileno(), variables, leads=True)
         except OSError as error:
             if error.errno in _STRAIN:
                 raise
@@ -152,9 +171,19 @@ class CommandEngine(ChildPerConnection):
         # Popen itself asks for the status, so that it knows that it has been asked for.
         return Child(process.pid, "command", process.poll) if failure is None else None
 
+    def _start_pump(self, newcomer: Newcomer, door: Door, children: Children) -> Child:
+        def carry() -> None:
+            children.forget()
+            door.leave_to_parent()
+            self.job.stop.disown()
+            self._command.pump = Pump(self.job, newcomer)
+            raise SystemExit(self._command.pump.run())
+
+        return fork("command", carry)
+
     def ended(self, newcomer: Newcomer, child: Child) -> None:
-        """See ChildPerConnection."""
-        if self.job.observe is not None:
+        """See ChildPerConnection. A pump has told the end itself."""
+        if self.job.observe is not None and not _is_wrapped(newcomer):
             asked_to = child.status in (-signal.SIGTERM, -signal.SIGKILL) and self.job.stop.draining.is_set()
             cause = Cause.ABORTED if asked_to else Cause.SERVICE
             peer = newcomer.peer
@@ -168,6 +197,11 @@ class CommandEngine(ChildPerConnection):
         if failure is not None:
             observe(Failed(peer.connection, peer.address, failure))
             observe(Closed(peer.connection, peer.address, Cause.FAILED, 0, 0))
+
+
+def _is_wrapped(newcomer: Newcomer) -> bool:
+    endpoint = newcomer.listener.asked
+    return bool(endpoint.wrappers) or endpoint.scheme == "tls"
 
 
 _TCP_NAMES: Final = (
@@ -191,8 +225,9 @@ _STALE: Final = frozenset(
 )
 
 
-def environment(inherited: Mapping[str, str], connection: socket.socket, peer: Peer) -> dict[str, str]:
-    """What a command finds in its environment about its connection.
+def environment(inherited: Mapping[str, str], connection: socket.socket | None, peer: Peer) -> dict[str, str]:
+    """What a command finds in its environment about its connection; None for one that is wrapped, where who
+    connected is not always whom we talk to.
 
     The names of UCSPI (tcp-environ(5), with ucspi-tcp6's for IPv6; ucspi-unix), and of CGI
     (RFC 3875, section 4.1).
@@ -201,7 +236,7 @@ def environment(inherited: Mapping[str, str], connection: socket.socket, peer: P
     local, remote = peer.local, peer.address
     if remote.family == "unix":
         found |= {"PROTO": "UNIX", "UNIXLOCALPATH": local.host}
-        found |= _credentials(connection)
+        found |= _credentials(connection) if connection is not None else {}
         return found
     found |= {
         "REMOTE_ADDR": remote.host,

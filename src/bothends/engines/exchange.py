@@ -164,7 +164,7 @@ class Exchange:
             self._tell_passed()
         if self._conversation.done:
             self._done()
-        elif not data and self._ended:
+        elif not data and self._ended and not self._conversation.waits:
             self.over = True
         return data
 

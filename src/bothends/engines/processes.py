@@ -106,7 +106,7 @@ def fork(role: str, main: Callable[[], object]) -> Child:
     Raises:
         OSError: as fork(2); EAGAIN at a limit on processes.
     """
-    _flush()
+    flush()
     # No signal between the fork and the child's own ways to deal with it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -133,7 +133,7 @@ def _live(main: Callable[[], object], mask: Iterable[int]) -> NoReturn:
         traceback.print_exc()
     finally:
         try:
-            _flush()
+            flush()
         finally:
             os._exit(status)
 
@@ -149,7 +149,8 @@ def _leave_signals_to_parent() -> None:
             signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
 
 
-def _flush() -> None:
+def flush() -> None:
+    """Hand over what is buffered for standard output and error, where there are any."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
             stream.flush()

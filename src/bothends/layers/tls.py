@@ -129,7 +129,7 @@ class TlsConversation(Wrapping):
     def more(self) -> bytes:
         if self._inner is not None and not self.done:
             said = self._ask(self._inner.more)
-            if self._ended and not said:
+            if self._ended and not said and not self.waits:
                 self._give_up(None)
             if self.done:
                 self._close()
@@ -212,9 +212,11 @@ class TlsConversation(Wrapping):
             self._closed = True  # nothing more may be said
             said = self._ask(inner.end)
             self._closed = False
-            lost = f"{len(said)} bytes of answer had to be left unsaid: close_notify ends both directions"
+            how_much = f"{len(said)} bytes of" if said else "the"
+            lost = f"{how_much} answer had to be left unsaid: close_notify ends both directions"
             where = str(self._who.address)
-            self._give_up(StreamBroken(where, f"{lost} of TLS 1.2 (RFC 5246, 7.2.1)") if said else None)
+            is_lost = said or self.waits
+            self._give_up(StreamBroken(where, f"{lost} of TLS 1.2 (RFC 5246, 7.2.1)") if is_lost else None)
         else:
             self._ask(inner.end)
             if not inner.pulls:

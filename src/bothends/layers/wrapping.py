@@ -32,6 +32,10 @@ class Wrapping(Conversation):
     def pulls(self) -> bool:
         return self._inner is not None and self._inner.pulls
 
+    @property
+    def waits(self) -> bool:
+        return self._inner is not None and not self.done and self._inner.waits
+
     def closed(self) -> None:
         inner, self._inner = self._inner, None
         if inner is not None:

@@ -78,6 +78,12 @@ class Conversation(ABC):
         """Whether `more()` is to be called. Known from the start, or from the end of the handshake."""
         return type(self).more is not Conversation.more
 
+    @property
+    def waits(self) -> bool:
+        """Whether `more()`, though it gives nothing now, may give something later: then nothing now is not
+        the end, not even after the peer's. Whoever drives such a conversation knows when to ask again."""
+        return False
+
     def start(self) -> bytes:
         """What to say before the peer has said anything."""
         return b""

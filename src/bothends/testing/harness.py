@@ -32,6 +32,7 @@ from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
 from bothends.errors import CannotCarry
 from bothends.events import Event
+from bothends.layers import TlsSettings
 from bothends.testing import processes, reports
 from bothends.testing.host import ABORT, DRAIN
 from bothends.testing.processes import Process
@@ -89,6 +90,8 @@ class Harness:
         observe: False runs the engine with no observer; then there are no events.
         held: stop between binding and running, until `go` is called: a server's sockets are there, and
             so are its clients, before the engine looks at them.
+        tls: how to speak TLS on tls:// endpoints. The certificate of `TlsSettings(self_signed=True)`
+            is made once for all that a test run starts.
 
     Raises:
         CannotCarry: the engine refused something of it when it was made.
@@ -104,6 +107,7 @@ class Harness:
         *,
         observe: bool = True,
         held: bool = False,
+        tls: TlsSettings | None = None,
     ) -> None:
         self._cleanup = contextlib.ExitStack()
         self.events: list[Event] = []
@@ -131,6 +135,7 @@ class Harness:
                 limits or Limits(),
                 observe,
                 held,
+                tls,
             )
             self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(self._line.close)

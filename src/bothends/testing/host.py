@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from bothends.engines.base import Engine, Job
 from bothends.engines.choosing import choose_engine
 from bothends.engines.stop import Stop
 from bothends.errors import CannotCarry
+from bothends.layers import TlsLayer, TlsSettings, opener_for
 from bothends.sockets import open_listeners
 from bothends.testing import processes, reports
 from bothends.testing.reports import Crashed, Left, Order, Ready, Told
@@ -28,6 +30,19 @@ ABORT = signal.SIGUSR2
 def load_engine(target: str) -> type[Engine]:
     """An engine's class, by its name or as "module:Class"."""
     return registry.load(target)
+
+
+def prepare(order: Order) -> None:
+    """Load and make what a child that runs the order would otherwise load and make for itself."""
+    load_engine(order.engine)
+    if order.tls is not None:
+        _layer(order.tls)
+
+
+@functools.cache
+def _layer(settings: TlsSettings) -> TlsLayer:
+    context, _ = settings.context()
+    return TlsLayer(context)
 
 
 def run(order: Order, line: socket.socket) -> int:
@@ -66,7 +81,9 @@ def _serve(order: Order, line: socket.socket) -> Left:
         listeners = [
             opened.enter_context(listener) for endpoint in asked for listener in open_listeners(endpoint)
         ]
-        engine = chosen(Job(service, listeners, stop, order.limits, observe))
+        tls = None if order.tls is None else _layer(order.tls)
+        opener = opener_for(service.open, listeners, tls)
+        engine = chosen(Job(service, listeners, stop, order.limits, observe, opener))
         reports.send(line, Ready([listener.endpoint for listener in listeners]))
         if order.held:
             os.kill(os.getpid(), signal.SIGSTOP)

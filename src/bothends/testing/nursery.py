@@ -70,7 +70,7 @@ def fork(line: socket.socket, path: list[str], pickled: bytes, descriptors: Sequ
     try:
         sys.path[:] = path
         order = pickle.loads(pickled)
-        host.load_engine(order.engine)  # imported once, here
+        host.prepare(order)  # once, here
     except Exception:
         return traceback.format_exc()
     else:

@@ -19,6 +19,7 @@ from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
 from bothends.errors import CannotCarry
 from bothends.events import Event, Failed, Received, Sent
+from bothends.layers import TlsSettings
 from bothends.services.base import Service
 
 # How much of each Received and Sent is passed on: a message has to fit into the socket's buffer,
@@ -42,6 +43,7 @@ class Order:
     limits: Limits
     observe: bool = True
     held: bool = False
+    tls: TlsSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import pytest
 from bothends.engines import registry
 from bothends.engines.base import Engine, Limits
 from bothends.events import Cause, Closed, Event, Opened
+from bothends.layers import TlsSettings
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness, Outcome
 from bothends.testing.reports import ServiceMaker
@@ -76,13 +77,14 @@ class ContractBase:
         limits: Limits | None = None,
         observe: bool = True,
         held: bool = False,
+        tls: TlsSettings | None = None,
     ) -> Harness:
         """Start the engine on each of these transports (or endpoints); it is ended with the test.
 
         `options` is the query that each endpoint gets.
         """
         endpoints = [ALL.get(each, each) + options for each in transports]
-        running = Harness(self.engine, service, endpoints, limits, observe=observe, held=held)
+        running = Harness(self.engine, service, endpoints, limits, observe=observe, held=held, tls=tls)
         self._stack.callback(running.close)
         self._started.append(running)
         return running
