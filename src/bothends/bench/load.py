@@ -1,0 +1,136 @@
+"""Runs a generator, round after round, and judges whether it was itself what bounded the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from bothends.bench.machine import Used, cost, used_by
+from bothends.bench.plan import Generator, Outcome, Plan, Watch
+from bothends.bench.python import PythonGenerator
+from bothends.bench.results import Cost, Latency, Load, Own, Round
+from bothends.bench.workload import lengths
+
+BUSY: Final = 0.95
+"""Share of a processor from which on a generator had no time left: the target may be faster than measured."""
+
+LATE: Final = 0.1
+"""Lateness of sends, as a share of the latency, from which on it is part of the figure."""
+
+LATE_FLOOR: Final = 100_000
+"""Nanoseconds of lateness that no generator is blamed for: a wake-up takes that long."""
+
+
+def generator(prefer: str, plan: Plan) -> Generator:
+    """The generator to use: "python", or "auto" for the fastest that can do this."""
+    return PythonGenerator()
+
+
+def measure(
+    plan: Plan,
+    *,
+    by: Generator | None = None,
+    watch: Watch | None = None,
+    server: int | None = None,
+) -> Round:
+    """One round. `server`: the process whose cost is measured too.
+
+    Raises BothendsError if not even the first connection can be opened.
+    """
+    used = by or generator("auto", plan)
+    meter = _Meter(server) if server is not None else None
+    outcome = used.run(plan, watch, meter)
+    return round_of(plan, outcome, used.name, meter)
+
+
+def round_of(plan: Plan, outcome: Outcome, name: str, meter: _Meter | None = None) -> Round:
+    """What an outcome means."""
+    seconds = outcome.wall or plan.duration
+    is_open = plan.schedule is not None
+    share = outcome.cpu / seconds if seconds else 0.0
+    starved = outcome.starved / seconds if seconds else 0.0
+    late = Latency.of(outcome.lateness) if is_open else None
+    own = Own(name, share, starved, late, _limit(outcome, share, starved))
+    return Round(
+        seconds=seconds,
+        completed=outcome.completed,
+        per_s=outcome.completed / seconds if seconds else 0.0,
+        bytes_received=outcome.bytes_received,
+        faults=outcome.faults,
+        uncorrected=Latency.of(outcome.uncorrected),
+        corrected=Latency.of(outcome.corrected) if is_open else None,
+        own=own,
+        unsent=outcome.unsent,
+        connections_made=outcome.connections_made,
+        each_second=outcome.each_second,
+        ended=outcome.ended,
+        server=meter.cost(outcome.completed) if meter is not None else None,
+    )
+
+
+def load_of(plan: Plan) -> Load:
+    """What a plan asks of its target, for a result."""
+    schedule = plan.schedule
+    return Load(
+        workload=plan.workload.name,
+        transport=plan.endpoint.scheme,
+        connections=plan.connections,
+        depth=plan.depth,
+        size=lengths(plan.workload.sends),
+        reconnect=plan.reconnect,
+        rate=schedule.rate if schedule is not None else None,
+        arrivals=schedule.arrivals if schedule is not None else "fixed",
+        duration_s=plan.duration,
+        warmup_s=plan.warmup,
+        timeout_s=plan.timeout,
+        seed=schedule.seed if schedule is not None else 1,
+    )
+
+
+def rounds(
+    plan: Plan, count: int, *, by: Generator, watch: Callable[[int], Watch | None], server: int | None = None
+) -> list[Round]:
+    """So many rounds, one after another; each has a seed of its own. Stops after one that ended early."""
+    found: list[Round] = []
+    for number in range(count):
+        schedule = plan.schedule
+        if schedule is not None:
+            schedule = replace(schedule, seed=schedule.seed + number)
+        found.append(measure(replace(plan, schedule=schedule), by=by, watch=watch(number), server=server))
+        if found[-1].ended:
+            break
+    return found
+
+
+def _limit(outcome: Outcome, share: float, starved: float) -> str:
+    if share + starved >= BUSY:
+        others = f", and something else had its processor {starved:.0%}" if starved >= 1 - BUSY else ""
+        return f"it was busy {share:.0%} of the time{others}: the target may be faster"
+    late = outcome.lateness.percentile(99)
+    if late is not None and late > LATE_FLOOR:
+        typical = outcome.corrected.percentile(99) or 0
+        if late > LATE * typical:
+            return f"of its sends 1 % were {late / 1000:,.0f} us late or more, which counts as latency"
+    return ""
+
+
+class _Meter:
+    """Looks at the server when measuring begins and ends."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._first: Used | None = None
+        self._last: Used | None = None
+
+    def began(self) -> None:
+        self._first = used_by(self._pid)
+
+    def ended(self) -> None:
+        self._last = used_by(self._pid)
+
+    def cost(self, requests: int) -> Cost | None:
+        """What the server used for that many requests; None if it was not seen at both ends."""
+        if self._first is None or self._last is None:
+            return None
+        return cost(self._first, self._last, requests)

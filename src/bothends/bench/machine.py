@@ -1,0 +1,134 @@
+"""The machine that a result comes from, and what the server's processes use: by /proc, see proc(5)."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from bothends.bench.results import Cost
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_LIBRARIES: Final = ("bothends", "uvloop", "gevent", "twisted", "trio")
+_SETTINGS: Final = (
+    "net/core/somaxconn",
+    "net/ipv4/tcp_congestion_control",
+    "net/ipv4/tcp_tw_reuse",
+    "kernel/io_uring_disabled",
+)
+
+
+def machine() -> dict[str, str]:
+    """Name -> what it is: kernel, processors, Python, libraries, settings that matter."""
+    found = {
+        "kernel": f"{platform.system()} {platform.release()}",
+        "processors": f"{os.cpu_count()}, {_processor()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+    for library in _LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    for setting in _SETTINGS:
+        try:
+            found[setting.replace("/", ".")] = Path("/proc/sys", setting).read_text().strip()
+        except OSError:
+            continue
+    found["governor"] = _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    found["load"] = "{:.2f} {:.2f} {:.2f}".format(*os.getloadavg())
+    return {name: value for name, value in found.items() if value}
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+        if line.startswith(("model name", "Model", "Hardware")):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What processes have used until now. `cpu` in seconds, `switches` of context, `memory` private KiB."""
+
+    at: float
+    cpu: float
+    switches: int
+
+
+def used_by(pid: int) -> Used:
+    """Of a process and all its descendants that live. One that has ended has used nothing."""
+    cpu, switches = 0.0, 0
+    for each in family(pid):
+        fields = _stat(each)
+        cpu += sum(int(field) for field in fields[11:15]) / _TICKS if fields else 0.0
+        switches += sum(_switches(task) for task in _tasks(each))
+    return Used(time.monotonic(), cpu, switches)
+
+
+def cost(before: Used, after: Used, requests: int) -> Cost | None:
+    """What that many requests cost between the two; None where there were none."""
+    if not requests:
+        return None
+    seconds = max(after.at - before.at, 1e-9)
+    cpu = max(after.cpu - before.cpu, 0.0)
+    return Cost(cpu * 1e6 / requests, cpu / seconds, max(after.switches - before.switches, 0) / requests)
+
+
+def private_memory(pid: int) -> int:
+    """KiB of anonymous memory in user space that a process and its descendants hold for themselves."""
+    return sum(_private(each) for each in family(pid))
+
+
+def family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    found, left = [], [pid]
+    while left:
+        found.append(left.pop())
+        for task in _tasks(found[-1]):
+            try:
+                left += map(int, (task / "children").read_text().split())
+            except OSError:
+                continue
+    return found
+
+
+def _tasks(pid: int) -> list[Path]:
+    try:
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return []
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _switches(task: Path) -> int:
+    try:
+        lines = (task / "status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+
+
+def _private(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))

@@ -1,0 +1,277 @@
+"""Results as lines, tables, CSV and HdrHistogram logs. Pure: text out, nothing is printed or written.
+
+Percentiles of several rounds come from their merged histograms; rates and costs are medians, with the
+least and the most beside them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+from bothends.bench.results import Document, Entry, Latency, Round
+
+PERCENTILES = ("p50", "p90", "p99", "p99.9")
+
+
+def lines(entry: Entry) -> Iterator[tuple[str, str]]:
+    """One entry in full: pairs of a label and what it is."""
+    if entry.skipped:
+        yield "skipped", entry.skipped
+        return
+    load, rounds = entry.load, entry.rounds
+    loop = f"open loop, {load.rate:,.0f}/s {load.arrivals}" if load.rate is not None else "closed loop"
+    plural = "s" * (load.connections != 1)
+    words = [f"{load.connections:,} connection{plural}", f"depth {load.depth}", load.size, loop]
+    if load.reconnect:
+        words.append("a connection for each request")
+    yield "load", ", ".join(words)
+    span = f"{load.duration_s:g} s after {load.warmup_s:g} s of warm-up"
+    yield "measured", f"{len(rounds)} rounds of {span}" if len(rounds) > 1 else span
+    unsent = sum(each.unsent for each in rounds)
+    rate = f"{number(entry.median(per_s))} requests/s{spread(entry)}"
+    if load.rate is not None and unsent:
+        rate += f"; {unsent:,} were due and not sent: no connection was free"
+    yield "answered", rate
+    corrected = [each.corrected for each in rounds if each.corrected is not None]
+    if corrected:
+        yield "latency, corrected", latency_words(Latency.merged(corrected))
+    uncorrected = latency_words(Latency.merged(each.uncorrected for each in rounds))
+    yield "latency, uncorrected" if corrected else "latency", uncorrected
+    answers = "each answer byte for byte"
+    yield "verified", f"{answers}; faults: {entry.faults}"
+    costs = [each.server for each in rounds if each.server is not None]
+    if costs:
+        cpu, switches = entry.median(server_us), entry.median(server_switches)
+        yield "server", f"{cpu:.1f} us of processor a request, {switches:.2f} context switches a request"
+    yield "generator", generator_words(rounds)
+    for each in rounds:
+        if each.ended:
+            yield "ended early", each.ended
+
+
+def generator_words(rounds: Sequence[Round]) -> str:
+    """How the generator itself fared: what a reader must know to believe the figure."""
+    busiest = max(rounds, key=lambda each: each.own.cpu_share)
+    words = f"{busiest.own.name}, {busiest.own.cpu_share:.0%} of a processor"
+    late = [each.own.lateness for each in rounds if each.own.lateness is not None]
+    if late and (found := Latency.merged(late).percentiles_us.get("p99")) is not None:
+        words += f", sends late by {found:,.0f} us (p99)"
+    limits = [each.own.limit for each in rounds if each.own.limit]
+    return f"{words}; the generator was the limit: {limits[0]}" if limits else words
+
+
+def latency_words(latency: Latency) -> str:
+    """`p50 139  p90 201  p99 262  max 1,204 us, n 328,113`."""
+    if not latency.n:
+        return "no answers"
+    found = "  ".join(f"{name} {number(value)}" for name, value in latency.percentiles_us.items())
+    return f"{found}  max {number(latency.max_us)} us, n {latency.n:,}".strip()
+
+
+HEADS = (
+    "target",
+    "load",
+    "requests/s",
+    "spread",
+    "to baseline",
+    "p50 us",
+    "p99 us",
+    "max us",
+    "server us/request",
+    "switches/request",
+    "KiB/connection",
+    "faults",
+)
+
+
+def table(document: Document) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Heads and rows: an entry in each. Columns in which nothing stands are left out."""
+    rows = [_row(document, entry) for entry in document.entries]
+    kept = [place for place in range(len(HEADS)) if any(row[place] not in ("", "-") for row in rows)]
+    return tuple(HEADS[place] for place in kept), [[row[place] for place in kept] for row in rows]
+
+
+def _row(document: Document, entry: Entry) -> list[str]:
+    if entry.skipped:
+        return [entry.name, entry.load.title, "-", *[""] * (len(HEADS) - 4), f"skipped: {entry.skipped}"]
+    latency = Latency.merged(each.latency for each in entry.rounds)
+    found = latency.percentiles_us
+    low, high = extremes(entry)
+    ratio = ratio_to_baseline(document, entry)
+    costs = [entry.median(server_us), entry.median(server_switches), entry.median(server_memory)]
+    limited = " (generator)" if any(each.own.limit for each in entry.rounds) else ""
+    return [
+        entry.name,
+        entry.load.title,
+        number(entry.median(per_s)) + limited,
+        f"{number(low)} to {number(high)}" if len(entry.rounds) > 1 else "",
+        f"{ratio:.2f}" if ratio is not None else "",
+        *(number(found.get(name)) for name in ("p50", "p99")),
+        number(latency.max_us),
+        *(f"{value:.2f}" if value is not None else "" for value in costs),
+        ""
+        if not entry.failed
+        else "; ".join([str(entry.faults), *(e.ended for e in entry.rounds if e.ended)]),
+    ]
+
+
+def ratio_to_baseline(document: Document, entry: Entry) -> float | None:
+    """The median over rounds of the ratio to the baseline in the same round; None without one."""
+    import statistics
+
+    base = next(
+        (each for each in document.entries if each.name == document.baseline and each.load == entry.load),
+        None,
+    )
+    if base is None or not document.baseline:
+        return None
+    ratios = [
+        one.per_s / other.per_s for one, other in zip(entry.rounds, base.rounds, strict=False) if other.per_s
+    ]
+    return statistics.median(ratios) if ratios else None
+
+
+def as_markdown(document: Document) -> str:
+    """The table, or for one entry its lines, and what machine it was."""
+    if len(document.entries) == 1:
+        entry = document.entries[0]
+        heads: Sequence[str] = (entry.name, entry.target)
+        rows: Sequence[Sequence[str]] = [list(pair) for pair in lines(entry)]
+    else:
+        heads, rows = table(document)
+    drawn = [heads, ["---"] * len(heads), *rows]
+    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in drawn)
+    return f"{body}\n\n{notes(document)}\n"
+
+
+def notes(document: Document) -> str:
+    """The machine, in one line, and what else must be known."""
+    words = "; ".join(f"{name} {value}" for name, value in document.machine.items())
+    return "\n".join([f"{document.made}: {words}.", *document.notes])
+
+
+CSV_HEADS = (
+    *("name", "target", "workload", "transport", "connections", "depth", "reconnect", "rate_per_s", "round"),
+    *("seconds", "completed", "per_s", "bytes_received", "unsent", "corrected", "n", "mean_us"),
+    *(f"{name}_us" for name in PERCENTILES),
+    *("max_us", "generator", "generator_cpu_share", "generator_limit", "server_us_per_request"),
+    *("switches_per_request", "memory_kib_per_connection"),
+    *("refused", "reset", "silent", "timed_out", "lost", "short", "wrong", "duplicated", "reordered", "late"),
+    *("ended", "skipped"),
+)
+
+
+def as_csv(document: Document) -> str:
+    """A row for each round, both ways of counting latency told apart by `corrected`."""
+    written = io.StringIO()
+    writer = csv.DictWriter(written, CSV_HEADS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for entry in document.entries:
+        load = entry.load
+        common: dict[str, object] = {
+            "name": entry.name,
+            "target": entry.target,
+            "workload": load.workload,
+            "transport": load.transport,
+            "connections": load.connections,
+            "depth": load.depth,
+            "reconnect": int(load.reconnect),
+            "rate_per_s": load.rate if load.rate is not None else "",
+        }
+        if entry.skipped:
+            writer.writerow({**common, "skipped": entry.skipped})
+        for place, each in enumerate(entry.rounds, 1):
+            for corrected, latency in ((0, each.uncorrected), (1, each.corrected)):
+                if latency is not None:
+                    writer.writerow({**common, "round": place, **_figures(each, latency, corrected)})
+    return written.getvalue()
+
+
+def _figures(each: Round, latency: Latency, corrected: int) -> dict[str, object]:
+    found: dict[str, object] = {
+        "seconds": each.seconds,
+        "completed": each.completed,
+        "per_s": each.per_s,
+        "bytes_received": each.bytes_received,
+        "unsent": each.unsent,
+        "corrected": corrected,
+        "n": latency.n,
+        "mean_us": latency.mean_us,
+        "max_us": latency.max_us,
+        "generator": each.own.name,
+        "generator_cpu_share": each.own.cpu_share,
+        "generator_limit": each.own.limit,
+        "ended": each.ended,
+        **{f"{name}_us": value for name, value in latency.percentiles_us.items()},
+        **each.faults.counted(),
+    }
+    if each.server is not None:
+        found["server_us_per_request"] = each.server.cpu_us_per_request
+        found["switches_per_request"] = each.server.switches_per_request
+        found["memory_kib_per_connection"] = each.server.memory_kib_per_connection
+    return found
+
+
+def as_hdr_log(document: Document) -> str:
+    """A log of HdrHistogram's format 1.2: an interval for each round and way of counting, told by its tag.
+
+    Values are nanoseconds, the interval's largest is in milliseconds, as is the format's habit.
+    """
+    written = [
+        "#[Histogram log format version 1.2]",
+        f"#[{document.command}, {document.made}]",
+        '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"',
+    ]
+    for entry in document.entries:
+        start = 0.0
+        for each in entry.rounds:
+            for name, latency in (("corrected", each.corrected), ("uncorrected", each.uncorrected)):
+                if latency is not None:
+                    tag = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{entry.name}-{name}")
+                    interval = f"{start:.3f},{each.seconds:.3f},{latency.max_us / 1000:.3f}"
+                    written.append(f"Tag={tag},{interval},{latency.histogram}")
+            start += each.seconds
+    return "\n".join(written) + "\n"
+
+
+def per_s(each: Round) -> float | None:
+    """Requests a second."""
+    return each.per_s
+
+
+def server_us(each: Round) -> float | None:
+    """Microseconds of the server's processors a request."""
+    return each.server.cpu_us_per_request if each.server is not None else None
+
+
+def server_switches(each: Round) -> float | None:
+    """The server's context switches a request."""
+    return each.server.switches_per_request if each.server is not None else None
+
+
+def server_memory(each: Round) -> float | None:
+    """The server's KiB a connection, in user space."""
+    return each.server.memory_kib_per_connection if each.server is not None else None
+
+
+def extremes(entry: Entry) -> tuple[float, float]:
+    """The least and the most requests a second of its rounds."""
+    found = [each.per_s for each in entry.rounds]
+    return min(found), max(found)
+
+
+def spread(entry: Entry) -> str:
+    """` (5 rounds: 320,113 to 331,204)`; empty for one round."""
+    if len(entry.rounds) < 2:
+        return ""
+    low, high = extremes(entry)
+    return f" (median of {len(entry.rounds)} rounds: {number(low)} to {number(high)})"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits at least, thousands apart: `0.48`, `13.4`, `262`, `328,113`; "-" for None."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

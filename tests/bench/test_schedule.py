@@ -1,0 +1,57 @@
+"""When requests are due: pure, seeded, in order."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bothends.bench.schedule import CHUNK, SECOND, Arrivals, Schedule, Times
+from bothends.errors import CallerError
+
+RATES = st.floats(0.1, 1e7)
+KINDS = st.sampled_from(["fixed", "poisson"])
+
+
+def first(schedule: Schedule, chunks: int = 3) -> Times:
+    return np.concatenate(list(islice(schedule.times(), chunks)))
+
+
+@given(RATES, KINDS, st.integers(0, 2**32))
+def test_times_never_go_back_and_the_same_seed_gives_the_same(rate: float, kind: Arrivals, seed: int) -> None:
+    times = first(Schedule(rate, kind, seed))
+    assert times[0] >= 0
+    assert (np.diff(times) >= 0).all()
+    assert (times == first(Schedule(rate, kind, seed))).all()
+
+
+@given(st.integers(1, 2_000_000))
+def test_fixed_times_are_exact_however_many_there_are(rate: int) -> None:
+    times = first(Schedule(rate))
+    for place in (0, 1, CHUNK - 1, CHUNK, 3 * CHUNK - 1):
+        assert abs(int(times[place]) - place * SECOND // rate) <= 1
+
+
+@given(st.floats(10, 1e6), st.integers(0, 1000))
+def test_poisson_times_have_exponential_gaps(rate: float, seed: int) -> None:
+    gaps = np.diff(first(Schedule(rate, "poisson", seed), 10)) * rate / SECOND
+    assert gaps.mean() == pytest.approx(1, rel=0.05)
+    assert gaps.std() == pytest.approx(1, rel=0.1)  # of an exponential both are the same
+
+
+@given(RATES, KINDS, st.integers(1, 7))
+def test_several_generators_share_one_schedule(rate: float, kind: Arrivals, several: int) -> None:
+    whole = first(Schedule(rate, kind))
+    parts = [first(Schedule(rate, kind, first=place, step=several)) for place in range(several)]
+    together = np.sort(np.concatenate(parts))
+    assert len(together) == len(whole)
+    assert (together == whole).all()
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf"), 1e10])
+def test_a_rate_that_is_none(rate: float) -> None:
+    with pytest.raises(CallerError, match="a rate is"):
+        Schedule(rate)
