@@ -1,0 +1,269 @@
+"""Every fault is counted as what it is, by servers that commit it; and a stall is seen where it was met."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from bothends.bench.load import generator, measure
+from bothends.bench.plan import Generator, Plan, Progress
+from bothends.bench.results import Faults, Round
+from bothends.bench.schedule import Schedule
+from bothends.bench.workload import numbered
+from bothends.endpoints import Endpoint
+from bothends.errors import SystemRefused
+from tests.bench.bent import datagram_server, lines, reset, stream_server
+
+GENERATORS = ["python"]
+
+
+@pytest.fixture(params=GENERATORS)
+def by(request: pytest.FixtureRequest) -> Generator:
+    return generator(request.param, Plan(Endpoint("tcp", port=1), numbered(16, "echo", newline=True)))
+
+
+def run(
+    by: Generator,
+    endpoint: Endpoint,
+    *,
+    duration: float = 0.3,
+    connections: int = 1,
+    depth: int = 1,
+    timeout: float = 5.0,
+    rate: float | None = None,
+    reconnect: bool = False,
+) -> Round:
+    """Ask a server that echoes, as long as it is not bent."""
+    workload = numbered(16, "echo", newline=not endpoint.has_boundaries, depth=depth)
+    plan = Plan(
+        endpoint,
+        workload,
+        connections=connections,
+        depth=depth,
+        duration=duration,
+        timeout=timeout,
+        schedule=Schedule(rate) if rate is not None else None,
+        reconnect=reconnect,
+    )
+    return measure(plan, by=by)
+
+
+def every(count: int, bent: Callable[[bytes], bytes]) -> Callable[[socket.socket], None]:
+    """Echo, but bend every so manieth line."""
+
+    def talk(connection: socket.socket) -> None:
+        for number, line in enumerate(lines(connection), 1):
+            connection.sendall(bent(line) if number % count == 0 else line)
+
+    return talk
+
+
+def test_an_honest_server(by: Generator) -> None:
+    with stream_server(every(1, lambda line: line)) as endpoint:
+        found = run(by, endpoint, connections=5, depth=4)
+    assert found.faults == Faults()
+    assert found.completed > 20
+    assert found.uncorrected.n >= found.completed
+    assert found.bytes_received == 16 * found.completed
+    assert sum(found.each_second) == found.completed
+    assert found.corrected is None
+    assert found.ended == ""
+
+
+@pytest.mark.parametrize(
+    ("bent", "fault"),
+    [
+        (lambda line: line[:-2] + b"?\n", "wrong"),
+        (lambda line: line[:5] + b"\n", "short"),
+        (lambda line: line + line, "duplicated"),
+    ],
+    ids=["wrong", "short", "duplicated"],
+)
+def test_answers_that_are_bent(by: Generator, bent: Callable[[bytes], bytes], fault: str) -> None:
+    with stream_server(every(3, bent)) as endpoint:
+        found = run(by, endpoint, connections=2)
+    count = getattr(found.faults, fault)
+    assert count == found.faults.total
+    share = count / (found.uncorrected.n + count * (fault != "duplicated"))
+    assert share == pytest.approx(1 / 3, abs=0.1)
+    assert found.connections_made == 2  # and none was given up
+
+
+def test_answers_that_change_places(by: Generator) -> None:
+    def talk(connection: socket.socket) -> None:
+        coming = lines(connection)
+        for one, other in zip(coming, coming, strict=False):
+            connection.sendall(other + one)
+
+    with stream_server(talk) as endpoint:
+        found = run(by, endpoint, depth=4)
+    assert found.faults.reordered == found.faults.total
+    assert found.faults.reordered == pytest.approx(found.uncorrected.n / 2, abs=4)
+
+
+def test_answers_that_stay_away_and_those_that_come_too_late(by: Generator) -> None:
+    def talk(connection: socket.socket) -> None:
+        held = b""
+        for number, line in enumerate(lines(connection)):
+            if number == 2:
+                held = line
+            else:
+                connection.sendall(line if number != 10 else held + line)
+
+    with stream_server(talk) as endpoint:
+        found = run(by, endpoint, timeout=0.1, duration=0.5)
+    assert found.faults == Faults(timed_out=1, late=1)
+
+
+def test_connections_that_are_reset(by: Generator) -> None:
+    def talk(connection: socket.socket) -> None:
+        for _ in itertools.islice(lines(connection), 3):
+            connection.sendall(_)
+        next(lines(connection), b"")
+        reset(connection)
+
+    with stream_server(talk) as endpoint:
+        found = run(by, endpoint)
+    assert found.faults.reset >= 2
+    assert found.faults == Faults(reset=found.faults.reset, lost=found.faults.lost)
+    assert found.faults.reset == found.faults.lost  # one request was open each time
+    assert found.connections_made >= found.faults.reset
+    assert found.completed >= 6
+
+
+def test_connections_that_are_closed_in_the_middle_of_an_answer(by: Generator) -> None:
+    def talk(connection: socket.socket) -> None:
+        for number, line in enumerate(lines(connection)):
+            if number == 2:
+                connection.sendall(line[:7])
+                return
+            connection.sendall(line)
+
+    with stream_server(talk) as endpoint:
+        found = run(by, endpoint)
+    assert found.faults.short >= 2
+    assert found.faults == Faults(short=found.faults.short)
+
+
+def test_a_target_that_nobody_serves(by: Generator) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(SystemRefused, match="ECONNREFUSED"):
+        run(by, Endpoint("tcp", host="127.0.0.1", port=port))
+
+
+@pytest.mark.parametrize("rate", [None, 200.0])
+@pytest.mark.parametrize("reconnect", [False, True])
+def test_a_target_that_dies_in_mid_run(by: Generator, rate: float | None, reconnect: bool) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    endpoint = Endpoint("tcp", host="127.0.0.1", port=listener.getsockname()[1])
+    dead = threading.Event()
+
+    def serve() -> None:
+        served = 0
+        opened = []
+        while served < 30:
+            connection, _ = listener.accept()
+            opened.append(connection)
+            while served < 30 and (data := connection.recv(100)):
+                connection.sendall(data)
+                served += 1
+        listener.close()
+        for connection in opened:
+            connection.close()
+        dead.set()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    found = run(by, endpoint, duration=30.0, timeout=1.0, rate=rate, reconnect=reconnect)
+    thread.join()
+    assert dead.is_set()
+    assert found.ended.startswith("nobody has answered since")
+    assert "ECONN" in found.ended
+    assert found.faults.refused > 0
+    assert found.completed == 30
+    assert found.seconds < 25
+
+
+def test_a_connection_for_each_request(by: Generator) -> None:
+    with stream_server(every(1, lambda line: line)) as endpoint:
+        found = run(by, endpoint, connections=3, reconnect=True)
+    assert found.faults == Faults()
+    assert found.connections_made >= found.uncorrected.n > 3
+
+
+def test_datagrams_lost_duplicated_reordered_wrong_and_short(by: Generator) -> None:
+    held: list[bytes] = []
+
+    def answer(place: int, data: bytes) -> list[bytes]:
+        match place % 10:
+            case 1:
+                return []
+            case 3:
+                return [data, data]
+            case 5:
+                held.append(data)
+                return []
+            case 6:
+                return [data, held.pop()]
+            case 7:
+                return [data[:-1]]
+            case 8:
+                return [data[:-1] + b"?"]
+        return [data]
+
+    with datagram_server(answer) as endpoint:
+        found = run(by, endpoint, depth=4, timeout=0.05, rate=400, duration=0.5)
+    faults = found.faults
+    assert faults.lost == pytest.approx(20, abs=2)
+    for name in ("duplicated", "reordered", "wrong", "short"):
+        assert getattr(faults, name) == pytest.approx(20, abs=2), name
+    assert faults.total == faults.lost + faults.duplicated + faults.reordered + faults.wrong + faults.short
+
+
+def test_a_stall_is_seen_by_the_corrected_figure_and_hidden_by_the_other(by: Generator) -> None:
+    stall, rate = 0.2, 1500
+
+    def talk(connection: socket.socket) -> None:
+        for number, line in enumerate(lines(connection), 1):
+            if number == 300:
+                threading.Event().wait(stall)
+            connection.sendall(line)
+
+    with stream_server(talk) as endpoint:
+        found = run(by, endpoint, rate=rate, duration=0.8)
+    assert found.faults == Faults()
+    assert found.corrected is not None
+    assert found.uncorrected.n == found.corrected.n == 1200
+    # 300 requests were due during the stall; one of them was on its way.
+    assert found.corrected.percentiles_us["p99"] > 150_000
+    assert found.uncorrected.percentiles_us["p99"] < 100_000
+    assert found.uncorrected.max_us > 190_000
+
+
+def test_requests_for_which_no_connection_is_free_are_told(by: Generator) -> None:
+    def talk(connection: socket.socket) -> None:
+        for line in lines(connection):
+            threading.Event().wait(0.02)
+            connection.sendall(line)
+
+    with stream_server(talk) as endpoint:
+        found = run(by, endpoint, rate=500, duration=0.4)
+    assert found.faults == Faults()
+    assert found.completed <= 20
+    assert found.unsent == pytest.approx(200 - found.uncorrected.n, abs=1)
+    assert found.unsent > 150
+
+
+def test_progress_is_told(by: Generator) -> None:
+    told: list[Progress] = []
+    with stream_server(every(1, lambda line: line)) as endpoint:
+        workload = numbered(16, "echo", newline=True)
+        measure(Plan(endpoint, workload, duration=0.6), by=by, watch=told.append)
+    assert 1 <= len(told) <= 6
+    assert [each.elapsed for each in told] == sorted(each.elapsed for each in told)
+    assert told[-1].completed > 0
