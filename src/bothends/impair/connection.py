@@ -12,6 +12,7 @@
    read and thrown away, for LINGER seconds.
 4. An end that is not read is still reported when it is reset or hung up (EPOLLHUP, EPOLLERR), as long as it
    is. It is then left out of the set until it is to be read, and reading tells.
+5. Where sequenced packets are carried over datagrams, only the client can end the connection.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ import math
 import select
 import socket
 import struct
-from typing import Final, Protocol
+from typing import Final
 
-from bothends.endpoints import Address, Endpoint
+from bothends.endpoints import Address
 from bothends.errors import BothendsError
 from bothends.impair.dialing import Dialing
 from bothends.impair.direction import Pathway
+from bothends.impair.keeper import Keeper
 from bothends.impair.loop import IN, OUT, Loop
 from bothends.toxics.base import Medium
-from bothends.toxics.pipeline import Pipeline
 
 CHUNK: Final = 64 * 1024  # bytes a read of a stream: as much as malloc(3) gives without a system call
 MESSAGE: Final = 256 * 1024  # a message of sequenced packets has 212,960 bytes by default (net.core.wmem_max)
@@ -39,26 +40,10 @@ _GONE: Final = select.EPOLLHUP | select.EPOLLERR
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
-class Keeper(Protocol):
-    """What a connection needs of the proxy."""
-
-    loop: Loop
-    upstream: Endpoint
-
-    def pipelines(self, number: int, client: Address, medium: Medium) -> tuple[Pipeline, Pipeline]:
-        """The toxics that this connection meets, upstream and downstream."""
-
-    def left(self, connection: Connection, why: str) -> None:
-        """It is over."""
-
-    def unreachable(self, connection: Connection, error: BothendsError) -> None:
-        """The server could not be called."""
-
-
 class End:
     """A socket of the connection: where one direction begins and the other one leads."""
 
-    __slots__ = ("_boundaries", "finished", "interest", "loop", "socket", "watched")
+    __slots__ = ("_boundaries", "finished", "has_end", "interest", "loop", "socket", "watched")
 
     def __init__(self, loop: Loop, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -68,6 +53,7 @@ class End:
         self.watched = False
         self.finished = False
         self._boundaries = sock.type != socket.SOCK_STREAM
+        self.has_end = sock.type != socket.SOCK_DGRAM
 
     def send(self, pieces: list[bytes | memoryview]) -> int:
         """See Sink."""
@@ -185,6 +171,8 @@ class Connection:
                 self._read(end, reading)
             elif ready & _GONE and not ready & OUT:
                 self._unwatch(end)
+                if self._far is not None and not self._far.has_end:
+                    self._leave("the client has gone")  # the server can't end it, having no connection
                 return
         self.settle()
 
@@ -199,7 +187,7 @@ class Connection:
         if self._is_closing:
             if not data:
                 self._leave("closed by a toxic")
-        elif data:
+        elif data or not end.has_end:
             reading.feed(data)
         else:
             reading.end()

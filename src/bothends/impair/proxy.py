@@ -7,23 +7,30 @@ toxics can be changed at any time, and what is under way feels it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from bothends.endpoints import SCHEMES, Address, Endpoint
 from bothends.errors import BothendsError, CannotCarry, ToxicError
 from bothends.impair.connection import Connection
 from bothends.impair.dialing import check_upstream
 from bothends.impair.direction import Pathway
+from bothends.impair.journal import Journal, Replay
+from bothends.impair.keeper import Conversation
 from bothends.impair.loop import IN, Loop
+from bothends.impair.sessions import Desk, Session
 from bothends.sockets import Listener, open_listeners, prepare_accepted
+from bothends.sockets.datagrams import Ancillary
 from bothends.toxics.base import Medium, Toxic
 from bothends.toxics.pipeline import Pipeline, Stage, Tally
 from bothends.toxics.spec import DIRECTIONS, Direction, Spec, random_for
 
 MOST_CONNECTIONS: Final = 16_384
+MOST_SESSIONS: Final = 4_096
+IDLE: Final = 120.0  # seconds: as long as a NAT must keep a UDP session (RFC 4787, REQ-5)
 _ACCEPTS: Final = 64  # a turn: newcomers must not starve those who are here
 _PAUSE: Final = 0.1  # seconds until accept is tried again when descriptors have run out
 
@@ -42,6 +49,14 @@ class Totals:
 
     received: int = 0
     sent: int = 0
+    overflowed: int = 0
+    """Datagrams that nobody had room for: dropped, and by no toxic."""
+
+    def add(self, pathway: Pathway) -> None:
+        """Count what has gone through this one."""
+        self.received += pathway.received
+        self.sent += pathway.sent
+        self.overflowed += pathway.given_up + pathway.pipeline.overflowed
 
 
 def medium_of(listen: Endpoint, upstream: Endpoint) -> Medium:
@@ -67,7 +82,16 @@ class Proxy:
     """
 
     def __init__(
-        self, loop: Loop, name: str, listen: Endpoint, upstream: Endpoint, *, seed: int, tell: Tell
+        self,
+        loop: Loop,
+        name: str,
+        listen: Endpoint,
+        upstream: Endpoint,
+        *,
+        seed: int = 0,
+        tell: Tell = lambda _words: None,
+        journal: Journal | None = None,
+        replay: Replay | None = None,
     ) -> None:
         self.medium = medium_of(listen, upstream)
         check_upstream(upstream)
@@ -78,32 +102,44 @@ class Proxy:
         self.seed = seed
         self.specs: list[Spec] = []
         self.tallies: dict[str, Tally] = {}
-        self.connections: dict[int, Connection] = {}
+        self.conversations: dict[int, Conversation] = {}
         self.opened = 0
+        self.idle = IDLE
+        self.turned_away = 0
+        """Datagrams of newcomers while there were too many sessions."""
         self.totals: dict[Direction, Totals] = {each: Totals() for each in DIRECTIONS}
         self._tell = tell
+        self._journal = journal
+        self._replay = replay
         self._listeners: list[Listener] = []
+        self._desks: list[Desk] = []
+        self._came: dict[str, int] = {}
+        """How many connections there had been when each toxic came."""
 
     # Life -----------------------------------------------------------------------------------------------
 
     @property
     def enabled(self) -> bool:
         """Whether it listens."""
-        return bool(self._listeners)
+        return bool(self._listeners or self._desks)
 
     def enable(self) -> None:
         """Listen. Raises what `open_listeners` raises; nothing is then bound."""
         if self.enabled:
             return
-        self._listeners = open_listeners(self.listen)
-        first = self._listeners[0].endpoint
+        opened = open_listeners(self.listen)
+        first = opened[0].endpoint
         if self.listen.port is not None:
             self.listen = self.listen.with_port(first.port or 0)
         elif first.path:
             self.listen = first
-        for listener in self._listeners:
-            listener.socket.setblocking(False)
-            self._welcome(listener)
+        for listener in opened:
+            if listener.role == "datagrams":
+                self._desks.append(Desk(self, listener))
+            else:
+                self._listeners.append(listener)
+                listener.socket.setblocking(False)
+                self._welcome(listener)
 
     def disable(self) -> None:
         """Refuse newcomers, and cut everybody off."""
@@ -111,8 +147,11 @@ class Proxy:
             self.loop.forget(listener.fileno())
             listener.close()
         self._listeners = []
-        for connection in list(self.connections.values()):
-            connection.reset()
+        for desk in self._desks:
+            desk.close()
+        for conversation in list(self.conversations.values()):
+            conversation.reset()
+        self._desks = []
 
     def _welcome(self, listener: Listener) -> None:
         if listener.fileno() >= 0:
@@ -120,7 +159,7 @@ class Proxy:
 
     def _accept(self, listener: Listener) -> None:
         for _ in range(_ACCEPTS):
-            if len(self.connections) >= MOST_CONNECTIONS:
+            if len(self.conversations) >= MOST_CONNECTIONS:
                 self._pause(listener, f"{MOST_CONNECTIONS:,} connections are open, the limit")
                 return
             try:
@@ -136,14 +175,14 @@ class Proxy:
                 prepare_accepted(sock, self.listen)
             self.opened += 1
             client = Address.of(sock.family, address)
-            self.connections[self.opened] = Connection(self, self.opened, sock, client)
+            self.conversations[self.opened] = Connection(self, self.opened, sock, client)
 
     def _pause(self, listener: Listener, why: str) -> None:
         self._tell(f"{self.name}: {why}")
         self.loop.forget(listener.fileno())
         self.loop.later(_PAUSE, lambda: self._welcome(listener))
 
-    # What a connection calls (connection.Keeper) -------------------------------------------------------
+    # What connections and sessions call (keeper.Keeper) -----------------------------------------------
 
     def pipelines(self, number: int, client: Address, medium: Medium) -> tuple[Pipeline, Pipeline]:
         """See Keeper."""
@@ -152,30 +191,49 @@ class Proxy:
         )
         return up, down
 
-    def left(self, connection: Connection, why: str) -> None:
+    def begin(self, desk: Desk, client: Address, peer: Any, ancillary: Ancillary) -> Session | None:
         """See Keeper."""
-        self.connections.pop(connection.number, None)
-        for direction, pathway in zip(DIRECTIONS, connection.pathways, strict=False):
-            self.totals[direction].received += pathway.received
-            self.totals[direction].sent += pathway.sent
+        if len(self.conversations) >= MOST_SESSIONS:
+            self.turned_away += 1
+            return None
+        self.opened += 1
+        session = Session(self, self.opened, desk, client, peer, ancillary)
+        self.conversations[self.opened] = session
+        return session
 
-    def unreachable(self, connection: Connection, error: BothendsError) -> None:
+    def left(self, conversation: Conversation, why: str) -> None:
         """See Keeper."""
-        self._tell(f"{self.name}: {connection.client} is reset, as there is no server: {error}")
+        self.conversations.pop(conversation.number, None)
+        for direction, pathway in _pathways_of(conversation):
+            self.totals[direction].add(pathway)
+
+    def unreachable(self, conversation: Conversation, error: BothendsError) -> None:
+        """See Keeper."""
+        self._tell(f"{self.name}: no server for {conversation.client}: {error}")
 
     def _stages(self, direction: Direction, number: int, client: Address, medium: Medium) -> Iterator[Stage]:
+        if self._replay is not None:
+            for stage in self._replay.stages(self.name, number, direction, medium):
+                stage.tally = self.tallies.setdefault(stage.name, Tally())
+                yield self._recorded(stage, number, direction)
+            return
         for spec in self.specs:
             if spec.direction == direction:
-                stage = self._stage(spec, number, client, medium)
-                if stage is not None:
-                    yield stage
+                stage_or_none = self._stage(spec, number, client, medium)
+                if stage_or_none is not None:
+                    yield self._recorded(stage_or_none, number, direction)
 
     def _stage(self, spec: Spec, number: int, client: Address, medium: Medium) -> Stage | None:
         random = random_for(self.seed, self.name, number, spec.direction, spec.name)
         if not spec.meets(client.host, random):
             return None
-        behaviour = spec.toxic.behaviour(spec.link(medium, random, number))
+        behaviour = spec.toxic.behaviour(spec.link(medium, random, max(0, number - self._came[spec.name])))
         return Stage(spec.name, behaviour, medium, self.tallies[spec.name])
+
+    def _recorded(self, stage: Stage, number: int, direction: Direction, place: int = 0) -> Stage:
+        if self._journal is not None:
+            stage.record = self._journal.stage(self.name, number, direction, stage.name, place)
+        return stage
 
     # Toxics ---------------------------------------------------------------------------------------------
 
@@ -188,9 +246,11 @@ class Proxy:
         self._check(spec.name, spec.toxic)
         self.specs.append(spec)
         self.tallies[spec.name] = Tally()
-        for connection, pathway in self._pathways(spec.direction):
-            stage = self._stage(spec, connection.number, connection.client, pathway.pipeline.medium)
+        self._came[spec.name] = self.opened
+        for conversation, pathway in self._pathways(spec.direction):
+            stage = self._stage(spec, conversation.number, conversation.client, self.medium)
             if stage is not None:
+                self._recorded(stage, conversation.number, spec.direction, pathway.pipeline.passed)
                 pathway.changed(pathway.pipeline.add(stage, self.loop.now))
 
     def remove(self, name: str) -> None:
@@ -201,13 +261,48 @@ class Proxy:
         for _, pathway in self._pathways(spec.direction):
             pathway.changed(pathway.pipeline.remove(name, self.loop.now))
 
+    def update(self, spec: Spec) -> None:
+        """Give the toxic of this name other attributes or another toxicity. Raises ToxicError."""
+        old = self.spec(spec.name)
+        assert old is not None
+        self._check(spec.name, spec.toxic)
+        self.specs[self.specs.index(old)] = spec
+        for conversation, pathway in self._pathways(spec.direction):
+            pipeline = pathway.pipeline
+            stage = self._stage(spec, conversation.number, conversation.client, self.medium)
+            if stage is None:
+                pathway.changed(pipeline.remove(spec.name, self.loop.now))
+            elif any(each.name == spec.name for each in pipeline.stages):
+                pathway.changed(pipeline.replace(spec.name, stage.behaviour, self.loop.now))
+            else:
+                self._recorded(stage, conversation.number, spec.direction, pipeline.passed)
+                pathway.changed(pipeline.add(stage, self.loop.now))
+
+    def clear(self) -> None:
+        """Take all toxics away."""
+        for spec in list(self.specs):
+            self.remove(spec.name)
+
+    def traffic(self, direction: Direction) -> Totals:
+        """What has gone through a direction until now."""
+        totals = dataclasses.replace(self.totals[direction])
+        for _, pathway in self._pathways(direction):
+            totals.add(pathway)
+        return totals
+
     def _check(self, name: str, toxic: Toxic) -> None:
         objection = toxic.objection(self.medium)
         if objection:
             raise ToxicError(name, f"not on {self.medium}: {objection}")
 
-    def _pathways(self, direction: Direction) -> Iterator[tuple[Connection, Pathway]]:
-        for connection in list(self.connections.values()):
-            pathway = connection.upstream if direction == "upstream" else connection.downstream
-            if pathway is not None:
-                yield connection, pathway
+    def _pathways(self, direction: Direction) -> Iterator[tuple[Conversation, Pathway]]:
+        for conversation in list(self.conversations.values()):
+            for its, pathway in _pathways_of(conversation):
+                if its == direction:
+                    yield conversation, pathway
+
+
+def _pathways_of(conversation: Conversation) -> Iterator[tuple[Direction, Pathway]]:
+    if conversation.upstream is not None and conversation.downstream is not None:
+        yield "upstream", conversation.upstream
+        yield "downstream", conversation.downstream

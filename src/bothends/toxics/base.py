@@ -77,7 +77,8 @@ class Link:
     """One direction of one connection, as far as a toxic may know it.
 
     `random` is its own, seeded for this connection, direction and toxic: nobody else draws from it.
-    `ordinal` counts the connections that this toxic has met, from 1.
+    `ordinal` counts the connections that its proxy has had since this toxic came, from 1;
+    0 for one that was there before.
     """
 
     medium: Medium
@@ -91,8 +92,8 @@ class Behaviour:
     capacity: float = math.inf
     """On a stream, the bytes that it wants to hold: above that nothing more is read, and the sender waits."""
 
-    def begin(self) -> Decision:
-        """What happens without any data: pieces of nothing, with a signal."""
+    def begin(self, now: float) -> Decision:
+        """The link begins: what will happen without any data, as pieces of nothing with a signal."""
         return DROP
 
     @abstractmethod

@@ -30,3 +30,27 @@ class Chain:
             return self._random.random()
         self._z = self._correlation * self._z + self._rest * self._random.gauss(0, 1)
         return 0.5 * math.erfc(-self._z / math.sqrt(2))
+
+
+class TwoStates:
+    """A good state and a bad one, with the chances of going over at each step (a Markov chain).
+
+    It begins in either with the share that it spends there in the long run, so that a short run is not
+    biased towards the good one.
+    """
+
+    __slots__ = ("_enter", "_leave", "_random", "is_bad")
+
+    def __init__(self, random: Random, enter: float, leave: float) -> None:
+        self._random = random
+        self._enter = enter
+        self._leave = leave
+        total = enter + leave
+        self.is_bad = bool(total) and random.random() < enter / total
+
+    def step(self) -> bool:
+        """Whether the state is bad now; then on to the next."""
+        now = self.is_bad
+        if self._random.random() < (self._leave if now else self._enter):
+            self.is_bad = not now
+        return now

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from bothends.toxics.base import PASS, Behaviour, Decision, Medium, Signal
+from bothends.toxics.base import HOLD, PASS, Behaviour, Decision, Medium, Piece, Signal
 
 Item: TypeAlias = bytes | Signal
 
@@ -38,6 +38,7 @@ sender's end has the size END_SIZE, what happens without data BEGIN_SIZE."""
 END_SIZE: Final = -1
 BEGIN_SIZE: Final = -2
 
+_STAYS: Final[Decision] = (Piece(HOLD),)
 _IN_ORDER: Final = frozenset({Medium.STREAM, Medium.MESSAGES})
 
 
@@ -102,7 +103,7 @@ class Stage:
 
     def begin(self, now: float) -> list[tuple[float, Item]]:
         """The link begins, or the toxic comes to it."""
-        decision = self.behaviour.begin()
+        decision = self.behaviour.begin(now)
         if decision and self.record is not None:
             self.record(self.place, BEGIN_SIZE, decision)
         out: list[tuple[float, Item]] = []
@@ -118,8 +119,8 @@ class Stage:
             decision = self.behaviour.end(at) if item is Signal.END else PASS
             if item is Signal.END and self.record is not None and decision is not PASS:
                 self.record(self.place, END_SIZE, decision)
-            delay = decision[0].delay if decision else math.inf
-            self._leave(at + delay, at, item, out)
+            for piece in decision or _STAYS:
+                self._leave(at + piece.delay, at, piece.then or item, out)
             return out
         size = len(item)
         decision = self.behaviour.decide(at, size)
@@ -174,18 +175,18 @@ class Stage:
 
     def _count(self, size: int, decision: Decision) -> None:
         tally = self.tally
-        kept = 0
-        for piece in decision:
-            kept += (size if piece.stop is None else piece.stop) - piece.start
-            tally.closed += piece.then is not None
-        if kept < size:
+        left = [piece for piece in decision if piece.stop != 0]
+        kept = sum((size if piece.stop is None else piece.stop) - piece.start for piece in left)
+        if not left or kept < size:
             tally.dropped += 1
-        elif kept > size:
-            tally.doubled += 1
-        elif len(decision) > 1:
-            tally.cut += 1
-        tally.delayed += any(piece.delay > 0 for piece in decision)
-        tally.corrupted += any(piece.flips for piece in decision)
+        elif len(left) > 1:
+            if left[1].start:
+                tally.cut += 1
+            else:
+                tally.doubled += 1
+        tally.delayed += any(piece.delay > 0 for piece in left)
+        tally.corrupted += any(piece.flips for piece in left)
+        tally.closed += any(piece.then is not None for piece in decision)
 
 
 class Pipeline:
@@ -196,7 +197,10 @@ class Pipeline:
         self.stages = list(stages)
         self.passed = 0
         """What has left, as `Stage.place` counts it: where a stage that comes last begins."""
+        self.overflowed = 0
+        """Datagrams that were dropped for want of room, by no toxic."""
         self._stream = medium is Medium.STREAM
+        self._may_drop = medium not in _IN_ORDER
 
     @property
     def due(self) -> float:
@@ -226,6 +230,9 @@ class Pipeline:
         Returns what leaves at once.
         """
         out: list[Item] = []
+        if self._may_drop and self.stages and isinstance(item, bytes) and self.held + len(item) > MOST_HELD:
+            self.overflowed += 1
+            return out
         self._push(0, [(now, item)], out)
         return out
 

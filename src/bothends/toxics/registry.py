@@ -12,6 +12,21 @@ from bothends.toxics.base import Toxic
 
 TOXICS: Final[dict[str, str]] = {
     "latency": "bothends.toxics.latency:Latency",
+    "bandwidth": "bothends.toxics.bandwidth:Bandwidth",
+    "loss": "bothends.toxics.loss:Loss",
+    "gilbert_elliott": "bothends.toxics.gilbert_elliott:GilbertElliott",
+    "duplicate": "bothends.toxics.duplicate:Duplicate",
+    "reorder": "bothends.toxics.reorder:Reorder",
+    "corrupt": "bothends.toxics.corrupt:Corrupt",
+    "slicer": "bothends.toxics.slicer:Slicer",
+    "limit_data": "bothends.toxics.limit_data:LimitData",
+    "drop_first": "bothends.toxics.drop_first:DropFirst",
+    "stall": "bothends.toxics.stall:Stall",
+    "blackhole": "bothends.toxics.blackhole:Blackhole",
+    "timeout": "bothends.toxics.timeout:Timeout",
+    "reset_peer": "bothends.toxics.reset_peer:ResetPeer",
+    "slow_close": "bothends.toxics.slow_close:SlowClose",
+    "withhold_end": "bothends.toxics.withhold_end:WithholdEnd",
 }
 
 

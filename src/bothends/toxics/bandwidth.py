@@ -1,0 +1,75 @@
+"""bandwidth: so many bytes a second, and a queue before it.
+
+A token bucket of `burst` bytes, filled at the rate. In virtual time: `free_at` is when the line will have
+carried all that it was given, and it may lie behind now by the time that the bucket is worth. So within any
+stretch of t seconds at most burst + rate * t bytes leave, and one message more if it is longer than the
+bucket. What does not fit into the queue is dropped at its tail, as by a router; a stream's sender waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bothends.toxics.attributes import attribute
+from bothends.toxics.base import DROP, PASS, Behaviour, Decision, Link, Medium, Piece, Toxic
+
+_SMOOTH = 0.02  # seconds: a chunk of a stream leaves in parts of so long, as it would from a slow line
+_PARTS = (64, 16 * 1024)  # bytes: the least and the most of such a part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bandwidth(Toxic):
+    """At most `rate` kilobytes (of 1,000 bytes) a second; 0 is no limit."""
+
+    type = "bandwidth"
+    summary = "so many bytes a second, with a queue of bounded length before it"
+    meaning: ClassVar[Mapping[Medium, str]] = {
+        Medium.STREAM: "bytes leave at the rate; when the queue is full the sender waits, nothing is lost",
+        Medium.MESSAGES: "messages leave at the rate; when the queue is full the sender waits",
+        Medium.DATAGRAMS: "datagrams leave at the rate; what the queue has no room for is dropped",
+        Medium.PACKETS: "packets leave at the rate; what the queue has no room for is dropped",
+    }
+    short = ("rate",)
+    of_theirs = True
+
+    rate: float = attribute(0, "KB/s", "what passes in a second", theirs=True)
+    queue: int = attribute(64 * 1024, "bytes", "what waits at most", least=1)
+    burst: int = attribute(0, "bytes", "what may pass at once after a silence")
+
+    def behaviour(self, link: Link) -> Behaviour:
+        return _Line(self, link)
+
+
+class _Line(Behaviour):
+    def __init__(self, toxic: Bandwidth, link: Link) -> None:
+        self._rate = toxic.rate * 1000
+        self._queue = toxic.queue
+        self._credit = toxic.burst / self._rate if self._rate else 0.0
+        self._drops = link.medium in (Medium.DATAGRAMS, Medium.PACKETS)
+        self._part = 0
+        if link.medium is Medium.STREAM:
+            self._part = max(_PARTS[0], min(_PARTS[1], int(self._rate * _SMOOTH)))
+        self._free_at = 0.0
+        if self._rate:
+            self.capacity = toxic.queue
+
+    def decide(self, now: float, size: int) -> Decision:
+        if not self._rate:
+            return PASS
+        waiting = (self._free_at - now) * self._rate
+        if self._drops and waiting > 0 and waiting + size > self._queue:
+            return DROP
+        self._free_at = max(self._free_at, now - self._credit)
+        if not self._part or size <= self._part:
+            return (Piece(self._carried(now, size)),)
+        return tuple(
+            Piece(self._carried(now, min(self._part, size - start)), start, min(start + self._part, size))
+            for start in range(0, size, self._part)
+        )
+
+    def _carried(self, now: float, size: int) -> float:
+        """The delay after which so many bytes have left."""
+        self._free_at += size / self._rate
+        return max(0.0, self._free_at - now)

@@ -1,0 +1,52 @@
+"""drop_first: the first attempts fail, and then it works. For whoever claims to try again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bothends.toxics.attributes import attribute
+from bothends.toxics.base import DROP, PASS, Behaviour, Decision, Link, Medium, Piece, Signal, Toxic
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropFirst(Toxic):
+    """The first `count` are lost: datagrams of each client, or whole connections."""
+
+    type = "drop_first"
+    summary = "the first attempts fail, the next succeed"
+    meaning: ClassVar[Mapping[Medium, str]] = {
+        Medium.STREAM: "the first connections since the toxic came are reset as soon as they are open",
+        Medium.MESSAGES: "the first connections since the toxic came are closed as soon as they are open",
+        Medium.DATAGRAMS: "the first datagrams of each client vanish",
+        Medium.PACKETS: "the first packets vanish",
+    }
+    short = ("count",)
+
+    count: int = attribute(1, "count", "how many fail")
+
+    def behaviour(self, link: Link) -> Behaviour:
+        return _Connections(self, link) if link.medium in (Medium.STREAM, Medium.MESSAGES) else _First(self)
+
+
+class _Connections(Behaviour):
+    def __init__(self, toxic: DropFirst, link: Link) -> None:
+        self._fails = 0 < link.ordinal <= toxic.count
+
+    def begin(self, now: float) -> Decision:
+        return (Piece(stop=0, then=Signal.RESET),) if self._fails else DROP
+
+    def decide(self, now: float, size: int) -> Decision:
+        return PASS
+
+
+class _First(Behaviour):
+    def __init__(self, toxic: DropFirst) -> None:
+        self._left = toxic.count
+
+    def decide(self, now: float, size: int) -> Decision:
+        if not self._left:
+            return PASS
+        self._left -= 1
+        return DROP

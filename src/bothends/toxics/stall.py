@@ -1,0 +1,51 @@
+"""stall: a pause, then on as if nothing had been."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bothends.toxics.attributes import attribute
+from bothends.toxics.base import PASS, Behaviour, Decision, Link, Medium, Piece, Toxic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stall(Toxic):
+    """From `after` on, counted from the connection's beginning, nothing passes for `duration`."""
+
+    type = "stall"
+    summary = "a pause, then it goes on with all that came meanwhile"
+    meaning: ClassVar[Mapping[Medium, str]] = {
+        Medium.STREAM: "bytes are held for the time; beyond 64 KiB the sender waits",
+        Medium.MESSAGES: "messages are held for the time; beyond 64 KiB the sender waits",
+        Medium.DATAGRAMS: "datagrams are held, and then leave all at once",
+        Medium.PACKETS: "packets are held, and then leave all at once",
+    }
+    short = ("duration",)
+
+    duration: float = attribute(0, "ms", "how long nothing passes")
+    after: float = attribute(0, "ms", "when it begins, from the connection's beginning or the toxic's")
+
+    def behaviour(self, link: Link) -> Behaviour:
+        return _Pause(self)
+
+
+class _Pause(Behaviour):
+    capacity = 64 * 1024
+
+    def __init__(self, toxic: Stall) -> None:
+        self._after = toxic.after / 1000
+        self._duration = toxic.duration / 1000
+        self._from = self._to = 0.0
+
+    def begin(self, now: float) -> Decision:
+        self._from = now + self._after
+        self._to = self._from + self._duration
+        return ()
+
+    def decide(self, now: float, size: int) -> Decision:
+        return (Piece(self._to - now),) if self._from <= now < self._to else PASS
+
+    def end(self, now: float) -> Decision:
+        return self.decide(now, 0)

@@ -1,0 +1,33 @@
+"""withhold_end: one side has finished, and the other never hears of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bothends.toxics.base import DROP, PASS, Behaviour, Decision, Link, Medium, Toxic
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithholdEnd(Toxic):
+    """The half-close is kept back until the toxic is taken away; all bytes pass."""
+
+    type = "withhold_end"
+    summary = "the end of what one side says is not passed on"
+    meaning: ClassVar[Mapping[Medium, str]] = {
+        Medium.STREAM: "bytes pass, the FIN doesn't: whoever reads to the end waits for ever",
+        Medium.MESSAGES: "messages pass, the end doesn't",
+    }
+    refusal = "it has no end that could be kept back"
+
+    def behaviour(self, link: Link) -> Behaviour:
+        return _Deaf()
+
+
+class _Deaf(Behaviour):
+    def decide(self, now: float, size: int) -> Decision:
+        return PASS
+
+    def end(self, now: float) -> Decision:
+        return DROP
