@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import ssl
 from collections.abc import Callable, Iterator
 
 from bothends.endpoints import Address
 from bothends.services.base import Conversation, Peer, Post, nowhere
+from bothends.testing.secure import TlsEnd
 
 PEER = Peer(Address("inet", "192.0.2.1", 5000), Address("inet", "192.0.2.2", 443), connection=3)
 
@@ -40,42 +39,6 @@ class Script(Conversation):
         self.closes += 1
 
 
-class Client:
-    """The other end. `heard` is what it has decrypted, `ended` whether close_notify has come."""
-
-    def __init__(self, context: ssl.SSLContext, name: str | None = "example.org") -> None:
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=name)
-        self.heard = b""
-        self.ready = False
-        self.ended = False
-
-    def step(self) -> bytes:
-        """Go as far as possible; what to send. Raises ssl.SSLError."""
-        try:
-            if not self.ready:
-                self.tls.do_handshake()
-                self.ready = True
-            while piece := self.tls.read(65536):
-                self.heard += piece
-            self.ended = True
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLZeroReturnError:
-            self.ended = True
-        return self.outgoing.read()
-
-    def say(self, data: bytes) -> bytes:
-        self.tls.write(data)
-        return self.outgoing.read()
-
-    def finish(self) -> bytes:
-        """Say close_notify."""
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self.tls.unwrap()
-        return self.outgoing.read()
-
-
 Cutter = Callable[[bytes], Iterator[bytes]]
 
 
@@ -91,7 +54,7 @@ def single(data: bytes) -> Iterator[bytes]:
 class Dialogue:
     """Moves bytes between the two until nothing moves; `cut` says in which chunks."""
 
-    def __init__(self, server: Conversation, client: Client, cut: Cutter = whole) -> None:
+    def __init__(self, server: Conversation, client: TlsEnd, cut: Cutter = whole) -> None:
         self.server = server
         self.client = client
         self.cut = cut

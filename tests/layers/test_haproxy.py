@@ -14,10 +14,10 @@ import bothends
 from bothends.events import Closed, Established, Event, Failed
 from bothends.layers import TlsSettings
 from bothends.services.base import Peer
+from bothends.testing.secure import PATIENCE
 from tests.interop.running import Running
 from tests.layers.howto import Reader, blocks, commands
 from tests.layers.keys import Keys
-from tests.layers.remote import PATIENCE, rest_of
 from tests.tools import find_tool, needs_tool
 
 pytestmark = needs_tool("haproxy")
@@ -61,7 +61,7 @@ def ask(port: int, host: str = "127.0.0.1") -> tuple[str, str]:
         client.sendall(b"?\n")
         client.shutdown(socket.SHUT_WR)
         name = client.getsockname()
-        return rest_of(client).decode().strip(), f"{name[0]}#{name[1]} {port}"
+        return client.makefile("rb").read().decode().strip(), f"{name[0]}#{name[1]} {port}"
 
 
 @pytest.mark.parametrize("option", ["send-proxy", "send-proxy-v2"])

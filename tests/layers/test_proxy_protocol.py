@@ -25,7 +25,8 @@ from bothends.layers.proxy_protocol import (
     read_header,
 )
 from bothends.services.base import Conversation, Peer, nowhere
-from tests.layers.dialogue import Client, Dialogue, Script
+from bothends.testing.secure import TlsEnd
+from tests.layers.dialogue import Dialogue, Script
 from tests.layers.keys import Keys
 
 LOCAL = Address("inet", "127.0.0.1", 12000)
@@ -336,7 +337,7 @@ def test_tls_inside(keys: Keys) -> None:
     server = ProxyLayer().wrap(TlsLayer(keys.server_side()).wrap(open_inner))(FRIEND, nowhere)
     server.receive(encode(2, *SIX))
     assert server.handshaking
-    dialogue = Dialogue(server, client := Client(keys.client_side()))
+    dialogue = Dialogue(server, client := TlsEnd(keys.client_side()))
     dialogue.run()
     assert not server.handshaking
     assert server.agreed == "PROXY v2, TLS 1.3, SNI example.org"

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from bothends.errors import HandshakeFailed, PeerError, StreamBroken
 from bothends.layers import TlsLayer, self_signed
 from bothends.services.base import Conversation, Peer, Post, nowhere
-from tests.layers.dialogue import PEER, Client, Dialogue, Script, single, whole
+from bothends.testing.secure import TlsEnd
+from tests.layers.dialogue import PEER, Dialogue, Script, single, whole
 from tests.layers.keys import Keys
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -52,7 +53,7 @@ def talk(
     """A dialogue after its handshake."""
     opened = opened or Opened()
     server = TlsLayer(keys.server_side()).wrap(opened)(PEER, post)
-    dialogue = Dialogue(server, Client(keys.client_side(most=most)), cut)
+    dialogue = Dialogue(server, TlsEnd(keys.client_side(most=most)), cut)
     dialogue.run()
     return dialogue, opened
 
@@ -68,7 +69,7 @@ def reason(conversation: Conversation) -> str:
 def test_nothing_is_opened_before_the_handshake_is_over(keys: Keys) -> None:
     opened = Opened()
     server = TlsLayer(keys.server_side()).wrap(opened)(PEER, nowhere)
-    client = Client(keys.client_side())
+    client = TlsEnd(keys.client_side())
     assert server.handshaking
     assert server.start() == b""
     client.incoming.write(server.receive(client.step()))
@@ -95,7 +96,7 @@ def test_the_service_speaks_first(keys: Keys) -> None:
 def test_what_is_agreed_is_told(keys: Keys, most: ssl.TLSVersion) -> None:
     context = keys.server_side(asks=True, alpn=("h2", "echo/1"))
     server = TlsLayer(context).wrap(Opened())(PEER, nowhere)
-    client = Client(keys.client_side(show=keys.client, alpn=("echo/1",), most=most), "localhost")
+    client = TlsEnd(keys.client_side(show=keys.client, alpn=("echo/1",), most=most), "localhost")
     Dialogue(server, client).run()
     version = "TLS 1.2" if most is TLS12 else "TLS 1.3"
     assert server.agreed == f"{version}, SNI localhost, ALPN echo/1, client CN=alice"
@@ -105,7 +106,7 @@ def test_a_servers_own_callback_for_names_is_still_called(keys: Keys) -> None:
     context, asked = keys.server_side(), []
     context.sni_callback = lambda _tls, name, _context: asked.append(name)
     server = TlsLayer(context).wrap(Opened())(PEER, nowhere)
-    Dialogue(server, Client(keys.client_side())).run()
+    Dialogue(server, TlsEnd(keys.client_side())).run()
     assert asked == ["example.org"]
     assert "SNI example.org" in server.agreed
 
@@ -138,7 +139,7 @@ def test_cut_in_two_at_every_place(keys: Keys) -> None:
     place = 1
     while place <= longest + 1:
         server = layer.wrap(Opened())(PEER, nowhere)
-        client = Client(context)
+        client = TlsEnd(context)
         lengths: list[int] = []
 
         def cut(data: bytes, place: int = place, lengths: list[int] = lengths) -> Iterator[bytes]:
@@ -160,7 +161,7 @@ def test_cut_in_two_at_every_place(keys: Keys) -> None:
 
 def test_all_in_one_chunk(keys: Keys) -> None:
     server = TlsLayer(keys.server_side()).wrap(opened := Opened())(PEER, nowhere)
-    client = Client(keys.client_side())
+    client = TlsEnd(keys.client_side())
     client.incoming.write(server.receive(client.step()))
     last = client.step() + client.say(b"question") + client.finish()
     client.incoming.write(server.receive(last))
@@ -296,7 +297,7 @@ def test_a_limit_is_no_cut(keys: Keys) -> None:
 
 def test_a_limit_during_the_handshake(keys: Keys) -> None:
     server = TlsLayer(keys.server_side()).wrap(opened := Opened())(PEER, nowhere)
-    server.receive(Client(keys.client_side()).step())
+    server.receive(TlsEnd(keys.client_side()).step())
     assert server.leave() == b""
     assert server.done
     assert server.handshaking
@@ -330,7 +331,7 @@ def test_who_only_looks_whether_the_port_is_open_has_done_nothing_wrong(keys: Ke
 
 def test_who_leaves_in_the_middle_of_the_handshake(keys: Keys) -> None:
     server = TlsLayer(keys.server_side()).wrap(Opened())(PEER, nowhere)
-    server.receive(Client(keys.client_side()).step()[:50])
+    server.receive(TlsEnd(keys.client_side()).step()[:50])
     server.end()
     assert "in the middle of it" in reason(server)
 
@@ -338,7 +339,7 @@ def test_who_leaves_in_the_middle_of_the_handshake(keys: Keys) -> None:
 def fails(keys: Keys, server: ssl.SSLContext, client: ssl.SSLContext, name: str = "example.org") -> str:
     """The server's reason; the client, if it finds nothing wrong itself, is told by an alert."""
     conversation = TlsLayer(server).wrap(opened := Opened())(PEER, nowhere)
-    end = Client(client, name)
+    end = TlsEnd(client, name)
     for _ in range(4):
         try:
             out = end.step()
@@ -379,7 +380,7 @@ def reason_without(keys: Keys, show: object) -> str:
 
 def test_the_alert_reaches_the_client(keys: Keys) -> None:
     server = TlsLayer(keys.server_side(asks=True)).wrap(Opened())(PEER, nowhere)
-    dialogue = Dialogue(server, Client(keys.client_side(most=TLS12)))
+    dialogue = Dialogue(server, TlsEnd(keys.client_side(most=TLS12)))
     with pytest.raises(ssl.SSLError, match="HANDSHAKE_FAILURE"):
         dialogue.run()
     assert server.done
@@ -460,7 +461,7 @@ def _context() -> ssl.SSLContext:
 def test_where_a_service_posts_everything_is_posted_in_order(keys: Keys) -> None:
     posted: list[bytes] = []
     server = TlsLayer(keys.server_side()).wrap(opened := Opened())(PEER, posted.append)
-    client = Client(keys.client_side())
+    client = TlsEnd(keys.client_side())
 
     def deliver() -> None:
         client.incoming.write(b"".join(posted))
@@ -489,7 +490,7 @@ def test_where_a_service_posts_everything_is_posted_in_order(keys: Keys) -> None
 def test_posts_of_many_threads_stay_whole_and_decipherable(keys: Keys) -> None:
     posted: list[bytes] = []
     server = TlsLayer(keys.server_side()).wrap(opened := Opened())(PEER, posted.append)
-    client = Client(keys.client_side())
+    client = TlsEnd(keys.client_side())
     out = client.step()
     while out:
         server.receive(out)

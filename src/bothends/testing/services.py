@@ -8,6 +8,7 @@ import zlib
 from typing import Final, Literal
 
 from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.functions import message
 
 # What one call of `more` gives.
 PIECE: Final = 32 * 1024
@@ -248,6 +249,37 @@ class _LastWord(Conversation):
         self.done = True
         self.failure = Mistake("no such command")
         return b"500 no such command\n"
+
+
+class Who(Service):
+    """Says whom it has been told that it talks to, and at which end of ours; then it is done."""
+
+    name = "test-who"
+    datagrams = False
+
+    def open(self, peer: Peer, post: Post) -> Conversation:
+        return _Who(peer)
+
+
+class _Who(Conversation):
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    def start(self) -> bytes:
+        self.done = True
+        return f"{self._peer.address} at {self._peer.local}".encode()
+
+    def receive(self, data: bytes) -> bytes:
+        return b""
+
+
+def messages() -> Service:
+    """An echo of whole messages: of lines, where nothing else keeps them apart."""
+    return message(_same)
+
+
+def _same(text: bytes) -> bytes:
+    return text
 
 
 class Moody(Service):

@@ -6,10 +6,11 @@ import contextlib
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 import pytest
 
+from bothends.endpoints import Address
 from bothends.engines import registry
 from bothends.engines.base import Engine, Limits
 from bothends.events import Cause, Closed, Event, Opened
@@ -137,22 +138,30 @@ def has_ipv6() -> bool:
     return True
 
 
-def of(client: Client, kind: type[Any] = Event) -> Callable[[Any], bool]:
+class Caller(Protocol):
+    """A client, of whatever kind."""
+
+    @property
+    def address(self) -> Address:
+        """Who it is, as the server's events name it."""
+
+
+def of(client: Caller, kind: type[Any] = Event) -> Callable[[Any], bool]:
     """A predicate: events of this client's connection."""
     return lambda event: isinstance(event, kind) and getattr(event, "peer", None) == client.address
 
 
-def closed(running: Harness, client: Client) -> Closed:
+def closed(running: Harness, client: Caller) -> Closed:
     """The end of this client's connection, waiting for it."""
     return running.wait_event(Closed, of(client))
 
 
-def opened(running: Harness, client: Client) -> Opened:
+def opened(running: Harness, client: Caller) -> Opened:
     """The begin of this client's connection, waiting for it."""
     return running.wait_event(Opened, of(client))
 
 
-def check_cause(running: Harness, client: Client, *causes: Cause) -> Closed:
+def check_cause(running: Harness, client: Caller, *causes: Cause) -> Closed:
     """Its connection has ended for one of these causes."""
     event = closed(running, client)
     expected = " or ".join(repr(each.value) for each in causes)
