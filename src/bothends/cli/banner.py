@@ -27,7 +27,8 @@ def show(serving: Serving) -> None:
     for endpoint in endpoints:
         note(f"  {styled(str(endpoint), 'good', sys.stderr)}{_everywhere(endpoint)}", "")
     workers = f", {server.workers} processes" if server.workers > 1 else ""
-    note(f"  engine {server.engine.name}{workers}: {server.engine.summary}")
+    here = f"; here {words}" if (words := server.engine.here()) else ""
+    note(f"  engine {server.engine.name}{workers}: {server.engine.summary}{here}")
     if server.tls_fingerprint:
         made = ", made for this run" if server.tls and server.tls.self_signed else ""
         note(f"  TLS 1.2 and 1.3; certificate{made}: SHA-256 {server.tls_fingerprint}")

@@ -72,6 +72,7 @@ def engines(as_json: bool) -> None:
                 "posts": engine.posts,
                 "concurrent": engine.concurrent,
                 "missing": engine.missing(),
+                "here": engine.here(),
                 "why_not": dict(engine.why_not),
             }
         )
@@ -86,7 +87,7 @@ def engines(as_json: bool) -> None:
                 _yes(each["streams"]),
                 _yes(each["datagrams"]),
                 _yes(each["posts"]),
-                f"not here: {each['missing']}" if each["missing"] else each["summary"],
+                _way(each),
             )
             for each in found
         ],
@@ -95,6 +96,12 @@ def engines(as_json: bool) -> None:
     if reasons:
         click.echo()
         table(("engine", "no", "because"), reasons)
+
+
+def _way(engine: dict[str, Any]) -> str:
+    if engine["missing"]:
+        return f"not here: {engine['missing']}"
+    return f"{engine['summary']}; here {engine['here']}" if engine["here"] else str(engine["summary"])
 
 
 def _yes(value: bool) -> str:

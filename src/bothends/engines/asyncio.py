@@ -23,7 +23,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 from select import POLLIN, POLLOUT
-from typing import ClassVar, Final, cast
+from typing import ClassVar, Final, Protocol, cast
 
 from bothends.engines.base import DRAIN_QUIET, DRAIN_TICK, LAST_ROUNDS, Engine, Job
 from bothends.engines.channel import Channel, abandon
@@ -54,8 +54,36 @@ class AsyncioEngine(Engine):
             runner.run(AsyncioLoop(self.job).run())
 
 
+class Owner(Protocol):
+    """What a talk needs of the loop that runs it."""
+
+    @property
+    def job(self) -> Job:
+        """What is served."""
+
+    @property
+    def talks(self) -> set[Talk | Channel]:
+        """All that are going on."""
+
+    @property
+    def now(self) -> float:
+        """Seconds on the loop's clock."""
+
+    def schedule(self, item: Talk | Channel, due: float) -> None:
+        """Call `item.on_timer(now)` at `due` or soon after."""
+
+    def gone(self, item: Talk | Channel) -> None:
+        """The talk's connection is closed: forget it."""
+
+    def call_soon(self, callback: Callable[[], object], /) -> object:
+        """Call it when the stack is flat again."""
+
+
 class Talk(asyncio.Protocol):
-    """One connection: drives an Exchange by an asyncio transport. See `channel.py` for the states."""
+    """One connection: drives an Exchange by an asyncio transport. See `channel.py` for the states.
+
+    `job`: another than the owner's, for this talk.
+    """
 
     __slots__ = (
         "_backlog",
@@ -76,10 +104,11 @@ class Talk(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, owner: AsyncioLoop, listener: Listener, peer: Peer) -> None:
+    def __init__(self, owner: Owner, listener: Listener, peer: Peer, job: Job | None = None) -> None:
+        job = job or owner.job
         self.slot: int | None = None
         self._owner = owner
-        self._limits = owner.job.limits
+        self._limits = job.limits
         self._began = owner.now
         self._heard = self._moved = owner.now
         self._backlog = 0
@@ -88,8 +117,8 @@ class Talk(asyncio.Protocol):
         self._rests_until: float | None = None
         self._linger_until: float | None = None
         self._doomed = False
-        post = self._post if owner.job.service.posts else nowhere
-        self.exchange = Exchange(owner.job, listener, peer, post)
+        post = self._post if job.service.posts else nowhere
+        self.exchange = Exchange(job, listener, peer, post)
 
     # What the transport calls ----------------------------------------------------------------
 
@@ -282,7 +311,6 @@ class AsyncioLoop:
         """Serve until told to stop, then until the last connection is over."""
         self._loop = asyncio.get_running_loop()
         self._over = self._loop.create_future()
-        self.call_soon = self._loop.call_soon
         stop = self.job.stop
         self._loop.add_reader(stop.draining.fileno(), self._drain)
         for listener in self._listeners:
@@ -318,6 +346,10 @@ class AsyncioLoop:
         """See channel.Loop."""
         self._wheel.schedule(item, due)
         self._set_alarm()
+
+    def call_soon(self, callback: Callable[[], object], /) -> object:
+        """See Owner."""
+        return self._loop.call_soon(callback)
 
     def gone(self, item: Talk | Channel) -> None:
         """See channel.Loop."""

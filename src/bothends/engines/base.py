@@ -168,6 +168,11 @@ class Engine(ABC):
         return None
 
     @classmethod
+    def here(cls) -> str:
+        """What it does on this machine, in words, where that is not the same on all; "" where it is."""
+        return ""
+
+    @classmethod
     def refusal(cls, service: Service, endpoint: Endpoint) -> CannotCarry | None:
         """Why this engine can't carry this service on this endpoint, or None when it can."""
         if endpoint.is_datagram and not cls.datagrams:

@@ -23,6 +23,7 @@ ENGINES: Final = {
     "epoll": "bothends.engines.epoll:EpollEngine",
     "asyncio": "bothends.engines.asyncio:AsyncioEngine",
     "uvloop": "bothends.engines.uvloop:UvloopEngine",
+    "native": "bothends.engines.native:NativeEngine",
 }
 
 # The best first: what `serve` takes when nobody says which.

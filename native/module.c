@@ -1,0 +1,75 @@
+/* The module bothends.engines._native: what Python sees of the C core. engines/native.py is its face. */
+#include "core.h"
+
+#include <string.h>
+
+struct names names;
+
+static int make_names(void)
+{
+    const struct {
+        PyObject **where;
+        const char *text;
+    } all[] = {
+        {&names.receive, "receive"}, {&names.done, "done"}, {&names.start, "start"}, {&names.end, "end"},
+        {&names.leave, "leave"}, {&names.closed, "closed"}, {&names.pulls, "pulls"},
+        {&names.data_received, "data_received"}, {&names.eof_received, "eof_received"},
+        {&names.pause_writing, "pause_writing"}, {&names.resume_writing, "resume_writing"},
+        {&names.connection_lost, "connection_lost"},
+    };
+
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        *all[i].where = PyUnicode_InternFromString(all[i].text);
+        if (*all[i].where == NULL)
+            return -1;
+    }
+    return 0;
+}
+
+static PyObject *prepare(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *address, *peer, *conversation;
+
+    if (!PyArg_ParseTuple(args, "OOO:prepare", &address, &peer, &conversation)
+        || accepting_prepare(address, peer, conversation) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *probe(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromLong(ring_probe());
+}
+
+static PyMethodDef functions[] = {
+    {"prepare", prepare, METH_VARARGS,
+     "prepare(Address, Peer, Conversation)\n\nLearn the classes that are filled, and called, in C. Once."},
+    {"probe", probe, METH_NOARGS,
+     "probe() -> int\n\n0 if io_uring can be used here, or the errno that says why not."},
+    {NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "bothends.engines._native",
+    .m_doc = "The C core of the engine `native`. Use it through engines/native.py.",
+    .m_size = -1,
+    .m_methods = functions,
+};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    PyObject *module;
+
+    if (make_names() < 0 || PyType_Ready(&CoreType) < 0 || PyType_Ready(&ConnectionType) < 0)
+        return NULL;
+    module = PyModule_Create(&definition);
+    if (module == NULL)
+        return NULL;
+    if (PyModule_AddObjectRef(module, "Core", (PyObject *)&CoreType) < 0
+        || PyModule_AddObjectRef(module, "Connection", (PyObject *)&ConnectionType) < 0) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
+}

@@ -1,0 +1,224 @@
+/* io_uring's system calls: making the ring, asking, and taking what is done. Knows nothing of Python.
+ *
+ * What the kernel does (io_uring(7), io_uring_setup(2)), and what follows:
+ *
+ * 1. With IORING_SETUP_DEFER_TASKRUN a request that becomes ready is completed only when the one task that
+ *    may (SINGLE_ISSUER) asks for completions. So arrivals are dealt with in batches, and nothing interrupts
+ *    Python in between. It also means that completions must be asked for, by IORING_ENTER_GETEVENTS, even
+ *    where none is waited for.
+ * 2. IORING_SETUP_TASKRUN_FLAG says in shared memory that there is something to ask for: busy polling
+ *    reads one word, and makes no system call until there is.
+ * 3. A receive that names a group of buffers takes one when its bytes are there, not before: 10,000 idle
+ *    connections hold none. Whoever empties one gives it back, at the tail of a ring that is shared.
+ * 4. The completion queue never loses an entry (IORING_FEAT_NODROP): what does not fit is kept by the
+ *    kernel, and comes when there is room and completions are asked for.
+ */
+#include "ring.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum {
+    /* Of all that is used here DEFER_TASKRUN is the youngest (Linux 6.1), and setup refuses what it
+     * does not know: so asking for it is asking for the rest. */
+    SETUP_FLAGS = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG
+        | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL,
+    NEEDED = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG,
+};
+
+static int setup(unsigned entries, struct io_uring_params *params)
+{
+    return (int)syscall(__NR_io_uring_setup, entries, params);
+}
+
+/* 0 if a ring such as ours can be made here, or the errno that says why not. */
+int ring_probe(void)
+{
+    struct io_uring_params params = {.flags = SETUP_FLAGS, .cq_entries = 8};
+    int fd = setup(4, &params);
+
+    if (fd < 0)
+        return errno;
+    close(fd);
+    return (params.features & NEEDED) == NEEDED ? 0 : EINVAL;
+}
+
+static int map_queues(Ring *ring, const struct io_uring_params *params)
+{
+    size_t sq = params->sq_off.array + params->sq_entries * sizeof(unsigned);
+    size_t cq = params->cq_off.cqes + params->cq_entries * sizeof(struct io_uring_cqe);
+    unsigned *array;
+    char *queues;
+
+    ring->queues_size = sq > cq ? sq : cq;
+    queues = mmap(NULL, ring->queues_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring->fd,
+                  IORING_OFF_SQ_RING);
+    if (queues == MAP_FAILED)
+        return errno;
+    ring->queues = queues;
+    ring->entries_size = params->sq_entries * sizeof(struct io_uring_sqe);
+    ring->entries = mmap(NULL, ring->entries_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+                         ring->fd, IORING_OFF_SQES);
+    if (ring->entries == MAP_FAILED) {
+        ring->entries = NULL;
+        return errno;
+    }
+    ring->sqes = ring->entries;
+    ring->sq_head = (unsigned *)(queues + params->sq_off.head);
+    ring->sq_tail = (unsigned *)(queues + params->sq_off.tail);
+    ring->sq_flags = (unsigned *)(queues + params->sq_off.flags);
+    ring->sq_mask = *(unsigned *)(queues + params->sq_off.ring_mask);
+    ring->sq_entries = params->sq_entries;
+    ring->cq_head = (unsigned *)(queues + params->cq_off.head);
+    ring->cq_tail = (unsigned *)(queues + params->cq_off.tail);
+    ring->cq_mask = *(unsigned *)(queues + params->cq_off.ring_mask);
+    ring->cqes = (struct io_uring_cqe *)(queues + params->cq_off.cqes);
+    array = (unsigned *)(queues + params->sq_off.array);
+    for (unsigned i = 0; i < params->sq_entries; i++)
+        array[i] = i; /* entries are used in their own order */
+    return 0;
+}
+
+static int provide_buffers(Ring *ring)
+{
+    const RingSizes *sizes = &ring->sizes;
+    struct io_uring_buf_reg request = {.ring_entries = sizes->buffers, .bgid = BUFFER_GROUP};
+    void *memory;
+
+    /* Shared, so that a fork does not turn our copy into another than the kernel's. */
+    ring->free_buffers_size = sizes->buffers * sizeof(struct io_uring_buf);
+    memory = mmap(NULL, ring->free_buffers_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return errno;
+    ring->free_buffers = memory;
+    memory = mmap(NULL, (size_t)sizes->buffers * sizes->buffer_size, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return errno;
+    ring->buffers = memory;
+    request.ring_addr = (uintptr_t)ring->free_buffers;
+    if (syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_PBUF_RING, &request, 1) < 0)
+        return errno;
+    for (unsigned i = 0; i < sizes->buffers; i++)
+        ring_give_back(ring, i);
+    return 0;
+}
+
+/* Make a ring; 0, or the errno that says why not. The calling thread is the only one that may use it. */
+int ring_open(Ring *ring, const RingSizes *sizes)
+{
+    struct io_uring_params params = {.flags = SETUP_FLAGS, .cq_entries = sizes->completions};
+    int error;
+
+    memset(ring, 0, sizeof *ring);
+    ring->sizes = *sizes;
+    ring->fd = setup(sizes->submissions, &params);
+    if (ring->fd < 0)
+        return errno;
+    error = (params.features & NEEDED) == NEEDED ? 0 : EINVAL;
+    if (!error)
+        error = map_queues(ring, &params);
+    if (!error)
+        error = provide_buffers(ring);
+    if (error)
+        ring_close(ring);
+    return error;
+}
+
+void ring_close(Ring *ring)
+{
+    /* The descriptor first: with it go the requests that may write to the buffers. */
+    if (ring->fd >= 0)
+        close(ring->fd);
+    ring->fd = -1;
+    if (ring->queues)
+        munmap(ring->queues, ring->queues_size);
+    if (ring->entries)
+        munmap(ring->entries, ring->entries_size);
+    if (ring->buffers)
+        munmap(ring->buffers, (size_t)ring->sizes.buffers * ring->sizes.buffer_size);
+    if (ring->free_buffers)
+        munmap(ring->free_buffers, ring->free_buffers_size);
+    ring->queues = ring->entries = NULL;
+    ring->buffers = NULL;
+    ring->free_buffers = NULL;
+}
+
+/* A blank request, which the next ring_enter hands in; NULL where the queue is full until then. */
+struct io_uring_sqe *ring_request(Ring *ring, uint8_t operation, int fd, uint64_t tag)
+{
+    struct io_uring_sqe *request;
+
+    if (ring->sq_next - __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE) >= ring->sq_entries)
+        return NULL;
+    request = &ring->sqes[ring->sq_next++ & ring->sq_mask];
+    memset(request, 0, sizeof *request);
+    request->opcode = operation;
+    request->fd = fd;
+    request->user_data = tag;
+    return request;
+}
+
+/* Hand in what was asked for, and wait until `wanted` completions are there, or for `patience` seconds
+ * (INFINITY: for ever). 0, or the errno: ETIME when that time has passed, EINTR for a signal. */
+int ring_enter(Ring *ring, unsigned wanted, double patience)
+{
+    struct __kernel_timespec limit;
+    struct io_uring_getevents_arg argument = {.sigmask_sz = _NSIG / 8};
+    unsigned waiting;
+
+    __atomic_store_n(ring->sq_tail, ring->sq_next, __ATOMIC_RELEASE);
+    waiting = ring->sq_next - __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE);
+    if (wanted && isfinite(patience)) {
+        limit.tv_sec = (long long)patience;
+        limit.tv_nsec = (long long)((patience - (double)limit.tv_sec) * 1e9);
+        argument.ts = (uintptr_t)&limit;
+    }
+    if (syscall(__NR_io_uring_enter, ring->fd, waiting, wanted, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
+                &argument, sizeof argument) < 0)
+        return errno;
+    return 0;
+}
+
+/* Take one completion out of the queue; false if there is none. */
+bool ring_next(Ring *ring, struct io_uring_cqe *completion)
+{
+    unsigned head = *ring->cq_head;
+
+    if (head == __atomic_load_n(ring->cq_tail, __ATOMIC_ACQUIRE))
+        return false;
+    *completion = ring->cqes[head & ring->cq_mask];
+    __atomic_store_n(ring->cq_head, head + 1, __ATOMIC_RELEASE);
+    return true;
+}
+
+/* Whether there is something to take, or to ask for (fact 2). No system call. */
+bool ring_has_news(const Ring *ring)
+{
+    return *ring->cq_head != __atomic_load_n(ring->cq_tail, __ATOMIC_ACQUIRE)
+        || __atomic_load_n(ring->sq_flags, __ATOMIC_RELAXED) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
+char *ring_buffer(Ring *ring, unsigned number)
+{
+    return ring->buffers + (size_t)number * ring->sizes.buffer_size;
+}
+
+/* The buffer has been emptied: the kernel may fill it again. */
+void ring_give_back(Ring *ring, unsigned number)
+{
+    /* By its place, not by the name `bufs`: compilers disagree about an array in a union of headers. */
+    struct io_uring_buf *slot =
+        (struct io_uring_buf *)ring->free_buffers + (ring->buffer_tail & (ring->sizes.buffers - 1));
+
+    slot->addr = (uintptr_t)ring_buffer(ring, number);
+    slot->len = ring->sizes.buffer_size;
+    slot->bid = (uint16_t)number;
+    ring->buffer_tail++;
+    __atomic_store_n(&ring->free_buffers->tail, ring->buffer_tail, __ATOMIC_RELEASE);
+}

@@ -1,0 +1,22 @@
+"""The one part of the build that pyproject.toml can't say: the C core, which may be missing.
+
+It needs a compiler, libc and the headers of the kernel and of Python, and no library. Where one of them
+isn't here, or the system isn't Linux, the package is built without it and works; `bothends engines`
+says so.
+"""
+
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+CORE = Extension(
+    "bothends.engines._native",
+    sources=sorted(str(path) for path in Path("native").glob("*.c")),
+    depends=sorted(str(path) for path in Path("native").glob("*.h")),
+    define_macros=[("_GNU_SOURCE", None)],
+    extra_compile_args=["-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+    optional=True,
+)
+
+setup(ext_modules=[CORE] if sys.platform == "linux" else [])

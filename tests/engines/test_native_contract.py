@@ -1,0 +1,19 @@
+"""The native engine passes the contract suite on either of what it can rest on, whatever it chooses here."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+pytest.register_assert_rewrite("bothends.testing.contract")
+
+from bothends.testing.contract import EngineContract  # noqa: E402
+
+
+class TestOnRing(EngineContract):
+    engine: ClassVar[str] = "bothends.engines.native:NativeOnRing"
+
+
+class TestOnEpoll(EngineContract):
+    engine: ClassVar[str] = "bothends.engines.native:NativeOnEpoll"
