@@ -109,9 +109,15 @@ def test_engines() -> None:
 def switches(verb: str) -> Iterator[str]:
     module, _, attribute = VERBS[verb][0].partition(":")
     command: click.Command = getattr(importlib.import_module(module), attribute)
-    for parameter in command.params:
-        if isinstance(parameter, click.Option) and not parameter.hidden:
-            yield from (*parameter.opts, *parameter.secondary_opts)
+    commands = command.commands.values() if isinstance(command, click.Group) else [command]
+    found = [parameter for each in commands for parameter in each.params]
+    # A switch that several commands of a group have stands in one row.
+    yield from sorted({
+        name
+        for parameter in found
+        if isinstance(parameter, click.Option) and not parameter.hidden
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", VERBS)

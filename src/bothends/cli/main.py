@@ -37,6 +37,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
         "Show the socket table: addresses, state, round trip, process.",
     ),
     "bench": ("bothends.cli.bench:bench", "Measure a server: requests a second, latency, faults."),
+    "check": ("bothends.cli.check:check", "Judge a client or a server, in any language."),
     "services": ("bothends.cli.listing:services", "List the services that are built in."),
     "engines": ("bothends.cli.listing:engines", "List the engines: the ways in which a server waits."),
     "demo": ("bothends.cli.demo:demo", "See both ends at work, in a few seconds."),

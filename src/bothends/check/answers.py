@@ -1,0 +1,138 @@
+"""Which messages a contract lets us ask, and which replies are right. Pure.
+
+A `Reply` is what should come back on the wire for one message: exact bytes, or a pattern where the right
+answer can't be known beforehand (a clock's).
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bothends.check.transcript import shown
+from bothends.endpoints import Address
+from bothends.framing import Framing
+from bothends.services.base import Peer, Service, nowhere
+
+_NOBODY: Final = Address("inet", "127.0.0.1")
+_LONGEST_PATTERN: Final = 1 << 20  # bytes: a reply without a known length is read no further
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What should come: `exact` bytes, or what fits `pattern` as a whole; `b""` exactly is silence."""
+
+    exact: bytes = b""
+    pattern: re.Pattern[bytes] | None = None
+
+    def fits(self, data: bytes) -> bool:
+        """Whether this is it, whole."""
+        return self.pattern.fullmatch(data) is not None if self.pattern else data == self.exact
+
+    def may_become(self, data: bytes) -> bool:
+        """Whether more bytes could make it right."""
+        return len(data) < _LONGEST_PATTERN if self.pattern else self.exact.startswith(data)
+
+    def __str__(self) -> str:
+        if self.pattern:
+            return f"what fits /{self.pattern.pattern.decode('utf-8', 'replace')}/"
+        return shown(self.exact)
+
+    def __add__(self, other: Reply) -> Reply:
+        """Both, one after the other."""
+        if not self.pattern and not other.pattern:
+            return Reply(self.exact + other.exact)
+        parts = [each.pattern.pattern if each.pattern else re.escape(each.exact) for each in (self, other)]
+        return Reply(pattern=re.compile(b"(?:%b)(?:%b)" % tuple(parts), re.DOTALL))
+
+
+class Answers(ABC):
+    """Knows the right reply to a message. Messages are without their framing."""
+
+    free: bool = True
+    """Any message can be asked, not only those of a list."""
+
+    exact: bool = True
+    """Replies are known to the byte, and differ with the message."""
+
+    questions: Sequence[bytes] = ()
+    """The messages that can be asked, where not any."""
+
+    @abstractmethod
+    def reply(self, message: bytes) -> Reply:
+        """What is right for one message, framed as it goes over the wire."""
+
+
+class ByFunction(Answers):
+    """The reply is what a function makes of the message."""
+
+    def __init__(self, function: Callable[[bytes], bytes | None], framing: Framing | None) -> None:
+        self._function = function
+        self._framing = framing
+
+    def reply(self, message: bytes) -> Reply:
+        answer = self._function(message)
+        if answer is None:
+            return Reply()
+        return Reply(self._framing.encode(answer) if self._framing else answer)
+
+
+class ByService(Answers):
+    """The reply is what a service of ours says: on a stream to the framed bytes, else to the datagram."""
+
+    def __init__(self, service: Service, framing: Framing | None, *, stream: bool, ends: bool) -> None:
+        self._service = service
+        self._framing = framing
+        self._stream = stream
+        self._ends = ends  # the client has finished after one message
+
+    def reply(self, message: bytes) -> Reply:
+        peer = Peer(_NOBODY, _NOBODY, boundaries=not self._stream)
+        if not self._stream:
+            return Reply(self._service.answer(message, peer) or b"")
+        conversation = self._service.open(peer, nowhere)
+        said = conversation.start()
+        if not conversation.done:
+            said += conversation.receive(self._framing.encode(message) if self._framing else message)
+        if self._ends and not conversation.done:
+            said += conversation.end()
+        conversation.closed()
+        return Reply(said)
+
+
+class ByTable(Answers):
+    """The replies to a list of messages."""
+
+    free = False
+
+    def __init__(self, table: dict[bytes, Reply]) -> None:
+        self._table = table
+        self.questions = list(table)
+        self.exact = not any(reply.pattern for reply in table.values())
+
+    def reply(self, message: bytes) -> Reply:
+        return self._table[message]
+
+
+class ByPattern(Answers):
+    """One pattern for every reply."""
+
+    exact = False
+
+    def __init__(self, pattern: re.Pattern[bytes]) -> None:
+        self._reply = Reply(pattern=pattern)
+
+    def reply(self, message: bytes) -> Reply:
+        return self._reply
+
+
+class Silence(Answers):
+    """Nothing is ever answered."""
+
+    exact = False
+
+    def reply(self, message: bytes) -> Reply:
+        return Reply()

@@ -1,0 +1,321 @@
+"""Contracts: what a program should do, as a file in TOML.
+
+    transport = "tcp"
+    framing = "lines"
+    persistent = true
+
+    [answer]
+    service = "upper"
+
+The fields of `Contract` and their types are what is checked (msgspec); a mistake is said with its place in
+the file. Built-in contracts are files too: they lie in `contracts/`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import runpy
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from bothends.check.answers import Answers, ByFunction, ByPattern, ByService, ByTable, Reply, Silence
+from bothends.errors import ConfigurationError, ServiceError, SystemRefused, Unavailable, UnknownName
+from bothends.framing import Framing, LengthPrefixed, Lines
+from bothends.services import registry
+
+if TYPE_CHECKING:
+    import msgspec
+else:
+    try:
+        import msgspec
+    except ImportError as error:
+        raise Unavailable(
+            "read", "contracts", hint="pip install 'bothends[check]'", reason="msgspec isn't installed"
+        ) from error
+
+FOLDER: Final = Path(__file__).parent / "contracts"
+LARGEST_DATAGRAM: Final = 65_507  # 65,535 less the headers of IPv4 and UDP (RFC 791, RFC 768)
+
+
+class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One request and its reply: `reply` to the byte, or `matches`, a regular expression for all of it."""
+
+    request: str
+    reply: str | None = None
+    matches: str | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the right reply is found: exactly one of these."""
+
+    service: str = ""
+    """A service of ours, or `file.py:name`, looked for beside the contract."""
+
+    function: str = ""
+    """`file.py:name`: a Python function from a message (bytes, without its framing) to its reply."""
+
+    exchanges: tuple[Exchange, ...] = ()
+    """The requests that can be made, each with its reply."""
+
+    matches: str = ""
+    """A regular expression that every reply fits as a whole: for clocks."""
+
+    nothing: bool = False
+    """There is never a reply."""
+
+
+class ClientPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client is told, and what it should then do."""
+
+    input: Literal["stdin", "arguments"] = "stdin"
+    """Where it takes its messages from: lines on standard input, or `{message}` on its command line."""
+
+    several: bool = False
+    """It sends every line of its input, not the first only."""
+
+    half_closes: bool = False
+    """After its input it says so to the server (shutdown), and reads on."""
+
+    shows: bool = True
+    """It prints the reply on standard output."""
+
+    seconds: float = 10.0
+    """A client of a silent server should give up in so many seconds."""
+
+
+class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a program should do. A file holds these keys."""
+
+    name: str = ""
+    """What it is called; by default after its file."""
+
+    summary: str = ""
+    """One line for a list."""
+
+    transport: Literal["tcp", "udp", "unix", "unix+dgram"]
+    """What carries it."""
+
+    framing: Literal["none", "lines", "length", "headers"] = "none"
+    """What makes a message of a stream: nothing, the end of a line, four bytes of length (network byte order)
+    before it, or an empty line after it (as in HTTP; the reply then ends with the connection)."""
+
+    persistent: bool = True
+    """A connection carries any number of exchanges and is closed by the client; false: one exchange, then the
+    server closes."""
+
+    speaks_first: bool = False
+    """The reply comes without a message (daytime)."""
+
+    prints: bool = False
+    """The server shows each message on its standard output."""
+
+    payload: Literal["bytes", "utf-8", "ascii"] = "bytes"
+    """What may stand in a message."""
+
+    limit: int = 65_536
+    """The longest message that must be taken, in bytes; for UDP 65,507 is the most there is."""
+
+    answer: Answer = Answer()
+    """Which reply is right."""
+
+    client: ClientPart = ClientPart()
+    """What is asked of a client."""
+
+    relax: tuple[str, ...] = ()
+    """Cases whose failure is NON-STRICT only."""
+
+    leave_out: tuple[str, ...] = ()
+    """Cases that are not asked."""
+
+    weights: dict[str, float] = {}
+    """Marks for a case; 1 for what isn't named."""
+
+    files: dict[str, str] = {}
+    """Files that are put into `{dir}` for the program, by name."""
+
+    folder: str = "."
+    """Where `file.py:name` is looked for: the contract's own folder (set when it is read)."""
+
+    @property
+    def is_datagram(self) -> bool:
+        """Messages are datagrams."""
+        return self.transport in ("udp", "unix+dgram")
+
+    @property
+    def rule(self) -> Framing | None:
+        """The framing of a stream, without a limit of its own; None where there is none."""
+        match self.framing:
+            case "lines":
+                return Lines(1 << 30)
+            case "length":
+                return LengthPrefixed(4, 1 << 30)
+            case "headers":
+                return Headers()
+        return None
+
+    def encode(self, message: bytes) -> bytes:
+        """A message as it goes over the wire."""
+        return self.rule.encode(message) if self.rule else message
+
+    def weight(self, case: str) -> float:
+        """The marks for a case."""
+        return self.weights.get(case, 1.0)
+
+
+class Headers(Lines):
+    """Messages end with an empty line, and their lines with CR LF (RFC 1945, section 2.2)."""
+
+    def encode(self, message: bytes) -> bytes:
+        """See Framing.encode."""
+        return b"".join(line + b"\r\n" for line in message.splitlines()) + b"\r\n"
+
+
+def names() -> list[str]:
+    """The built-in contracts."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load(name: str) -> Contract:
+    """A built-in contract by its name, or one from a file.
+
+    Raises:
+        UnknownName, SystemRefused, ConfigurationError, Unavailable.
+    """
+    if not name.endswith(".toml") and "/" not in name:
+        if name not in names():
+            nearest = difflib.get_close_matches(name, names(), n=1)
+            hint = "`bothends check contracts` lists them; one of your own is given as file.toml"
+            raise UnknownName("contract", name, nearest[0] if nearest else "", hint)
+        return read(FOLDER / f"{name}.toml")
+    return read(Path(name))
+
+
+def read(path: Path) -> Contract:
+    """A contract from its file.
+
+    Raises:
+        SystemRefused: the file can't be read.
+        ConfigurationError: something in it can't be understood.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SystemRefused("read", str(path), error.errno or 0) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(str(path), "", "", f"it is no UTF-8 at byte {error.start}") from error
+    return parse(text, str(path), path.stem, path.absolute().parent)
+
+
+def parse(text: str, file: str, name: str, folder: Path) -> Contract:
+    """As `read`, of the text.
+
+    Raises:
+        ConfigurationError: something in it can't be understood.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(file, "", "", f"it is no TOML: {error}") from error
+    try:
+        contract = msgspec.convert({"name": name} | document | {"folder": str(folder)}, Contract)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(file, "", "", *_told(str(error), document)) from error
+    _check(contract, file)
+    answers(contract)  # a service or function that isn't there is known now
+    return contract
+
+
+def _told(message: str, document: dict[str, Any]) -> tuple[str, str]:
+    """msgspec's words in ours: what is wrong and where, and the nearest known key."""
+    reason, _, where = message.partition(" - at `$")
+    place = where.rstrip("`").lstrip(".")
+    reason = (reason[:1].lower() + reason[1:]).replace("object", "table").replace("field", "key")
+    hint = ""
+    if unknown := re.search(r"unknown key `(.*)`", reason):
+        known = {"": Contract, "answer": Answer, "client": ClientPart}.get(place, Exchange)
+        nearest = difflib.get_close_matches(unknown[1], known.__struct_fields__, n=1)
+        hint = (
+            f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known.__struct_fields__)}"
+        )
+    return (f"{place}: {reason}" if place else reason), hint
+
+
+def _check(contract: Contract, file: str) -> None:
+    """What types alone don't say."""
+    answer = contract.answer
+    ways = [name for name in Answer.__struct_fields__ if getattr(answer, name)]
+    if len(ways) != 1:
+        said = " and ".join(ways) if ways else "none"
+        raise ConfigurationError(
+            file, "[answer]", "", f"it needs exactly one way to find the reply, and has {said}",
+            'service = "upper", for example',
+        )  # fmt: skip
+    if contract.is_datagram and contract.framing != "none":
+        raise ConfigurationError(
+            file, "", "framing", "datagrams are messages already: framing is for streams"
+        )
+    if contract.transport == "udp" and contract.limit > LARGEST_DATAGRAM and contract.limit != 65_536:
+        raise ConfigurationError(file, "", "limit", f"a UDP datagram has {LARGEST_DATAGRAM:,} bytes at most")
+    for name in contract.files:
+        if name.startswith("/") or ".." in Path(name).parts:
+            raise ConfigurationError(file, "[files]", name, "it would lie outside the program's folder")
+    for exchange in answer.exchanges:
+        if (exchange.reply is None) == (exchange.matches is None):
+            raise ConfigurationError(
+                file, "[[answer.exchanges]]", "reply", f"{exchange.request!r} needs either reply or matches"
+            )
+    for pattern in (answer.matches, *(each.matches for each in answer.exchanges)):
+        try:
+            re.compile((pattern or "").encode())
+        except re.error as error:
+            raise ConfigurationError(file, "[answer]", "matches", f"{pattern!r}: {error}") from error
+
+
+def answers(contract: Contract) -> Answers:
+    """What knows the right replies.
+
+    Raises:
+        ServiceError, UnknownName: the service or the function can't be loaded.
+    """
+    answer = contract.answer
+    if answer.nothing:
+        return Silence()
+    if answer.matches:
+        return ByPattern(re.compile(answer.matches.encode(), re.DOTALL))
+    if answer.exchanges:
+        return ByTable({each.request.encode(): _reply(each, contract) for each in answer.exchanges})
+    if answer.function:
+        return ByFunction(_function(_beside(answer.function, contract.folder)), contract.rule)
+    service = registry.load(_beside(answer.service, contract.folder))
+    if contract.framing in ("length", "headers"):
+        nobody = ByService(service, None, stream=False, ends=False)
+        return ByFunction(lambda message: nobody.reply(message).exact, contract.rule)
+    return ByService(service, contract.rule, stream=not contract.is_datagram, ends=not contract.persistent)
+
+
+def _reply(exchange: Exchange, contract: Contract) -> Reply:
+    if exchange.matches is not None:
+        return Reply(pattern=re.compile(exchange.matches.encode(), re.DOTALL))
+    reply = (exchange.reply or "").encode()
+    return Reply(contract.encode(reply) if contract.framing != "headers" else reply)
+
+
+def _beside(name: str, folder: str) -> str:
+    place, colon, rest = (name, "", "") if name.endswith(".py") else name.rpartition(":")
+    return f"{Path(folder) / place}{colon}{rest}" if place.endswith(".py") else name
+
+
+def _function(name: str) -> Any:
+    """`file.py:name`: the file is run, and the name looked up in it."""
+    place, colon, attribute = name.rpartition(":")
+    if not colon or not place.endswith(".py"):
+        raise ServiceError(name, "it is no function's name", "write file.py:name")
+    try:
+        found = runpy.run_path(place).get(attribute)
+    except (Exception, SystemExit) as error:
+        raise ServiceError(name, f"{type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise ServiceError(name, f"the file holds no function {attribute!r}")
+    return found

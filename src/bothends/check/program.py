@@ -1,0 +1,256 @@
+"""A program under test: started as a session of its own, listened to, and ended with all that it started.
+
+What it prints is read all the time, so that it never hangs in a full pipe, and kept within bounds. Its end is
+learnt from a pidfd (pidfd_open(2)), which names this very process whatever becomes of its number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from bothends.errors import SystemRefused
+from bothends.text import escape
+
+_KEPT: Final = 16_384  # bytes of output from the beginning, and as many from the end
+_MARK: Final = "BOTHENDS_CHECK"  # in the environment of all that it starts, whatever their parents become
+
+
+class Output:
+    """One stream that a program writes to; its beginning and its end are kept."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.size = 0
+        self._first = bytearray()
+        self._last: deque[int] = deque(maxlen=_KEPT)
+        self._descriptor = descriptor
+        self._closed = asyncio.Event()
+        self._changed = asyncio.Event()
+        os.set_blocking(descriptor, False)
+        asyncio.get_running_loop().add_reader(descriptor, self._read)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._descriptor, 65_536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._changed.set()
+        if not data:
+            self.close()
+            return
+        self.size += len(data)
+        room = _KEPT - len(self._first)
+        self._first += data[:room]
+        self._last.extend(data[room:][-_KEPT:])
+
+    @property
+    def data(self) -> bytes:
+        """What was kept."""
+        gap = self.size - len(self._first) - len(self._last)
+        middle = f"\n... {gap:,} bytes left out ...\n".encode() if gap else b""
+        return bytes(self._first) + middle + bytes(self._last)
+
+    async def wait(self, until: Callable[[bytes], bool], within: float) -> bool:
+        """Whether what was printed comes to fit `until` within so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while not until(self.data) and not self._closed.is_set():
+                    self._changed.clear()
+                    await self._changed.wait()
+        return until(self.data)
+
+    async def end(self, within: float) -> None:
+        """Wait until nobody can write any more, but not for ever: a grandchild may hold it open."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), within)
+
+    def close(self) -> None:
+        """Read no more. Idempotent."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._changed.set()
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            os.close(self._descriptor)
+
+
+class Program:
+    """One running program. Start it with `start`, end it with `end`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], mark: str) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._mark = mark
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.stdout = Output(os.dup(process.stdout.fileno()))
+        self.stderr = Output(os.dup(process.stderr.fileno()))
+        process.stdout.close()
+        process.stderr.close()
+        self._gone = asyncio.Event()
+        self._pidfd = os.pidfd_open(process.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
+
+    def _ended(self) -> None:
+        self.process.poll()
+        self._close_pidfd()
+        self._gone.set()
+
+    def _close_pidfd(self) -> None:
+        if self._pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    @property
+    def running(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words; "" while it runs."""
+        status = self.process.poll()
+        if status is None:
+            return ""
+        if status < 0:
+            with contextlib.suppress(ValueError):
+                return f"killed by {signal.Signals(-status).name}"
+            return f"killed by signal {-status}"
+        return f"exit status {status}"
+
+    @property
+    def complaint(self) -> str:
+        """The last lines of its standard error, escaped; "" where there are none."""
+        lines = self.stderr.data.strip().splitlines()[-12:]
+        return "\n".join(escape(line) for line in lines)
+
+    async def wait(self, within: float) -> bool:
+        """Whether it ends within so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._gone.wait(), within)
+        return self._gone.is_set()
+
+    async def feed(self, data: bytes) -> None:
+        """Write to its standard input and end that; it may have gone, or not read."""
+        if self.process.stdin is None:
+            return
+        stdin, self.process.stdin = self.process.stdin, None
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(_write_all, stdin.fileno(), data)
+        with contextlib.suppress(OSError):
+            stdin.close()
+
+    def family(self, *, strays: bool = False) -> list[int]:
+        """It and what descends from it. `strays` (it means a look at every process there is): also what has
+        left it since, found by its session or by the mark in its environment.
+        """
+        found = {self.pid, *_descendants(self.pid)}
+        if strays or not self.running:
+            found |= set(_marked(self._mark, self.pid))
+        return sorted(found)
+
+    async def end(self) -> None:
+        """End it and all that it started, and wait until they are gone."""
+        for _ in range(20):  # who forks while we look is found the next time
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            left = [pid for pid in self.family(strays=True) if _kill(pid)]
+            if not left:
+                break
+            await asyncio.sleep(0.005)
+        await self.wait(5.0)
+        self.process.poll()
+        self._close_pidfd()
+        self.stdout.close()
+        self.stderr.close()
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+
+
+def start(
+    command: Sequence[str],
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] = {},
+    stdin: bool = False,
+) -> Program:
+    """Start a program; `stdin`: we will `feed` it, else it has none.
+
+    Raises:
+        SystemRefused: it can't be started.
+    """
+    mark = secrets.token_hex(8)
+    try:
+        process = subprocess.Popen(
+            list(command),
+            cwd=folder,
+            env={**os.environ, **environment, _MARK: mark},
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        number = error.errno or 0 if isinstance(error, OSError) else 22
+        raise SystemRefused("start", command[0], number, "is the command right?") from error
+    return Program(process, mark)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view[:65_536]) :]
+
+
+def _kill(pid: int) -> bool:
+    """Kill a process; whether there was one that still ran."""
+    if not _is_alive(pid):
+        return False
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+    except OSError:
+        return False
+    return state.split()[0] not in "ZX"
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """All that descend from a process (proc(5), /proc/PID/task/TID/children)."""
+    found = [pid]
+    for each in found:  # grows meanwhile
+        with contextlib.suppress(OSError):
+            for tid in os.listdir(f"/proc/{each}/task"):  # noqa: PTH208
+                with contextlib.suppress(OSError):
+                    text = Path(f"/proc/{each}/task/{tid}/children").read_text(encoding="ascii")
+                    children = [int(word) for word in text.split()]
+                    yield from children
+                    found += children
+
+
+def _marked(mark: str, session: int) -> Iterator[int]:
+    """Processes of a session, or with our mark in the environment they were started with."""
+    wanted = f"{_MARK}={mark}".encode()
+    for entry in os.listdir("/proc"):  # noqa: PTH208
+        if not entry.isdigit():
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            if os.getsid(int(entry)) == session or wanted in Path(f"/proc/{entry}/environ").read_bytes():
+                yield int(entry)

@@ -1,0 +1,40 @@
+"""Which suites there are: a literal table, and the way from a contract to its suite."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Final, Literal
+
+from bothends.check.case import Case
+from bothends.check.contract import Contract
+from bothends.errors import UnknownName
+
+# Name -> module whose CASES it is, and one line.
+SUITES: Final[dict[str, tuple[str, str]]] = {
+    "tcp": ("bothends.check.suites.stream_server", "servers on TCP and UNIX streams"),
+}
+
+
+def cases(suite: str) -> tuple[Case, ...]:
+    """The cases of a suite. Raises UnknownName."""
+    if suite not in SUITES:
+        nearest = difflib.get_close_matches(suite, SUITES, n=1)
+        raise UnknownName("suite", suite, nearest[0] if nearest else "", f"there are {', '.join(SUITES)}")
+    found: tuple[Case, ...] = importlib.import_module(SUITES[suite][0]).CASES
+    return found
+
+
+def suite_for(contract: Contract, role: Literal["server", "client"]) -> str:
+    """The suite that judges a server or a client under this contract."""
+    kind = "udp" if contract.is_datagram else "tcp"
+    return kind if role == "server" else f"{kind}-client"
+
+
+def find(case_id: str) -> tuple[str, Case]:
+    """A case of any suite, and the suite. Raises UnknownName."""
+    every = {case.id: (suite, case) for suite in SUITES for case in cases(suite)}
+    if case_id not in every:
+        nearest = difflib.get_close_matches(case_id, every, n=1)
+        raise UnknownName("case", case_id, nearest[0] if nearest else "", "`bothends check list` lists them")
+    return every[case_id]

@@ -1,0 +1,244 @@
+"""What is judged: a server that is started for each case, or one that runs already.
+
+A case may ruin the server, so where it can be each case has one of its own, and several run at once. That
+takes a port that can be chosen: by `{port}` on the command line, by the variable PORT, or because the program
+lets the system pick. A program that insists on one port has its cases one after another, and is started anew
+only when it has to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bothends.check.contract import Contract
+from bothends.check.listening import listeners
+from bothends.check.program import Program, start
+from bothends.endpoints import Endpoint
+from bothends.errors import BothendsError, CallerError, EndpointError
+
+_POLL: Final = 0.01  # seconds between looks at whether it listens
+READY: Final = 15.0  # seconds that a program may take until it listens, on a machine that isn't busy
+
+
+class NotReady(BothendsError):
+    """The program didn't come to listen. Fields: `reason`, `complaint` (its standard error, escaped)."""
+
+    def __init__(self, reason: str, complaint: str) -> None:
+        super().__init__(reason, complaint)
+        self.reason = reason
+        self.complaint = complaint
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.complaint}" if self.complaint else self.reason
+
+
+@dataclass
+class Server:
+    """One server to ask: `program` is None where it isn't ours."""
+
+    endpoint: Endpoint
+    program: Program | None
+    folder: Path | None = None
+    told_port: int = 0
+
+
+@dataclass
+class Target:
+    """How servers are come by. `prepare` first, then `open` and `close` as often as needed."""
+
+    contract: Contract
+    command: Sequence[str] = ()
+    endpoint: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    scale: float = 1.0  # how much slower this machine is than an idle one
+
+    chooses: bool = False
+    """The port (or path) is ours to choose."""
+
+    fixed: Endpoint | None = None
+    """The only place where it listens, or where it runs already."""
+
+    _kept: Server | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether we start it."""
+        return bool(self.command)
+
+    @property
+    def parallel(self) -> bool:
+        """Whether several can run at once."""
+        return self.started and self.fixed is None
+
+    async def prepare(self) -> float:
+        """Find out how it is come by; seconds that it takes until it listens (0 where it runs already).
+
+        Raises:
+            NotReady: it can't be started, or doesn't listen.
+            CallerError: neither a command nor an endpoint.
+        """
+        if not self.command:
+            if not self.endpoint:
+                raise CallerError(
+                    "check what? Give a command after --, or --endpoint for one that runs already"
+                )
+            self.fixed = _numeric(self.endpoint)
+            return 0.0
+        words = " ".join((*self.command, self.endpoint))
+        self.chooses = any(word in words for word in ("{port}", "{path}"))
+        if self.endpoint and "{" not in self.endpoint:
+            self.fixed = _numeric(self.endpoint)
+        began = asyncio.get_running_loop().time()
+        first = await self._start()
+        took = asyncio.get_running_loop().time() - began
+        try:
+            if self.chooses or self.fixed is not None:
+                return took
+            if first.endpoint.port == first.told_port:
+                self.chooses = True  # it took the variable PORT
+                return took
+        finally:
+            await self._stop(first)
+        second = await self._start()
+        await self._stop(second)
+        if second.endpoint == first.endpoint:
+            self.fixed = first.endpoint
+        return took
+
+    async def open(self, *, fresh: bool = False) -> Server:
+        """A server, new where that is possible. `fresh`: it must be new, whatever it costs."""
+        if not self.started:
+            assert self.fixed is not None
+            return Server(self.fixed, None)
+        if self.fixed is None:
+            return await self._start()
+        if self._kept is not None and (fresh or not _healthy(self._kept)):
+            await self._stop(self._kept)
+            self._kept = None
+        if self._kept is None:
+            self._kept = await self._start()
+        return self._kept
+
+    async def close(self, server: Server) -> None:
+        """The case is over. A server at a fixed place is kept for the next as long as it lives."""
+        if server is self._kept and _healthy(server):
+            return
+        await self._stop(server)
+
+    async def restart(self, server: Server) -> Server:
+        """Start the same again at the same place, after `server` has been ended."""
+        again = await self._start(at=server.endpoint)
+        if self._kept is server:
+            self._kept = again
+        return again
+
+    async def finish(self) -> None:
+        """All cases are over."""
+        if self._kept is not None:
+            await self._stop(self._kept)
+            self._kept = None
+
+    async def _start(self, at: Endpoint | None = None) -> Server:
+        folder = Path(tempfile.mkdtemp(prefix="bothends-check-"))
+        _fill_folder(folder, self.contract.files)
+        port = at.port if at is not None and at.port else free_port()
+        path = at.path if at is not None and at.path else str(folder / "socket")
+        values = {"host": "127.0.0.1", "port": str(port), "path": path, "dir": str(folder)}
+        command = [fill(word, values) for word in self.command]
+        try:
+            program = start(command, environment={**self.environment, "PORT": str(port)})
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        wanted = _numeric(fill(self.endpoint, values)) if self.endpoint else None
+        server = Server(wanted or Endpoint("tcp", host="127.0.0.1", port=port), program, folder, port)
+        try:
+            server.endpoint = await self._until_it_listens(program, wanted)
+        except BaseException:
+            await self._stop(server)
+            raise
+        return server
+
+    async def _until_it_listens(self, program: Program, wanted: Endpoint | None) -> Endpoint:
+        limit = READY * self.scale
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit
+        while True:
+            places = listeners(program.family(), self.contract.transport)
+            if wanted is not None:
+                places = [each for each in places if _same_place(each, wanted)]
+            if places:
+                return wanted or places[0]
+            if not program.running:
+                await program.stdout.end(0.5)
+                await program.stderr.end(0.5)
+                raise NotReady(f"it ended before it listened ({program.ending})", program.complaint)
+            if loop.time() > deadline:
+                where = f" at {wanted}" if wanted else ""
+                raise NotReady(
+                    f"it doesn't listen by {self.contract.transport}{where} after {limit:g} s",
+                    program.complaint,
+                )
+            await asyncio.sleep(_POLL)
+
+    async def _stop(self, server: Server) -> None:
+        if server.program is not None:
+            await server.program.end()
+        if server.folder is not None:
+            shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def _fill_folder(folder: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text, encoding="utf-8")
+
+
+def fill(word: str, values: Mapping[str, str]) -> str:
+    """`{port}` and its kind replaced; other braces stay, for they may be the program's own."""
+    for name, value in values.items():
+        word = word.replace("{" + name + "}", value)
+    return word
+
+
+def free_port() -> int:
+    """A port that is free now, for TCP and UDP. The system hands them out at random, so that nobody else
+    is likely to get it before the program does.
+    """
+    while True:
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            tcp.bind(("127.0.0.1", 0))
+            port: int = tcp.getsockname()[1]
+            try:
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def _healthy(server: Server) -> bool:
+    return server.program is not None and server.program.running
+
+
+def _same_place(found: Endpoint, wanted: Endpoint) -> bool:
+    return found.path == wanted.path if wanted.is_unix else found.port == wanted.port
+
+
+def _numeric(text: str) -> Endpoint:
+    """An endpoint whose host is an address: a name is looked up once, and the first address is taken."""
+    endpoint = Endpoint.parse(text)
+    if endpoint.is_unix:
+        return endpoint
+    try:
+        found = socket.getaddrinfo(endpoint.host or "127.0.0.1", endpoint.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise EndpointError(text, f"its host has no address: {error.strerror}") from error
+    return endpoint.with_host(str(found[0][4][0]))

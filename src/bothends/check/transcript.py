@@ -1,0 +1,64 @@
+"""Who said what and when, during one case. Bounded, and safe to show.
+
+Kept are the first entries and the last, for the beginning tells how it was meant and the end what went wrong;
+of each entry the first bytes. What a peer sent is escaped when it is written down.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from bothends.text import escape
+
+FIRST: Final = 24
+LAST: Final = 24
+SHOWN: Final = 120  # bytes of what was said: enough to know it by, and one line on most terminals
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line: `seconds` since the case began, `who` ("A", "server", ...), `what` in words, escaped."""
+
+    seconds: float
+    who: str
+    what: str
+
+
+def shown(data: bytes) -> str:
+    """Bytes in quotes, escaped, with their number; cut where they are many."""
+    if not data:
+        return "nothing"
+    text = f'"{escape(data[:SHOWN])}"'
+    if len(data) > SHOWN:
+        text += "..."
+    return f"{text} ({len(data):,} byte{'s' * (len(data) != 1)})"
+
+
+class Transcript:
+    """What happened, entry by entry. `clock` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._first: list[Entry] = []
+        self._last: deque[Entry] = deque(maxlen=LAST)
+        self._count = 0
+
+    def add(self, who: str, what: str) -> None:
+        """Write down one thing. `what` must be escaped already where it quotes a peer."""
+        entry = Entry(round(self._clock() - self._began, 4), who, what)
+        self._count += 1
+        if len(self._first) < FIRST:
+            self._first.append(entry)
+        else:
+            self._last.append(entry)
+
+    def entries(self) -> list[Entry]:
+        """What was kept; an entry in the middle says how many were not."""
+        left_out = self._count - len(self._first) - len(self._last)
+        gap = [Entry(self._last[0].seconds, "", f"... {left_out:,} more ...")] if left_out > 0 else []
+        return [*self._first, *gap, *self._last]

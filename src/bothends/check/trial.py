@@ -1,0 +1,240 @@
+"""One case under way: its server, its sockets, its messages, and what it writes down.
+
+The verbs here are what the tables of `suites/` are made of. Each raises `Failed` in words that stand alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from bothends.check.answers import Answers, Reply
+from bothends.check.case import Failed
+from bothends.check.contract import Contract
+from bothends.check.listening import listeners
+from bothends.check.program import Program
+from bothends.check.talk import Talk, place_of
+from bothends.check.target import Server, Target
+from bothends.check.transcript import Transcript
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+class Trial:
+    """What a case works with. `patience`: seconds that only a wrong program takes to the end."""
+
+    def __init__(
+        self, target: Target, server: Server, answers: Answers, transcript: Transcript, patience: float
+    ) -> None:
+        self.target = target
+        self.server = server
+        self.contract: Contract = target.contract
+        self.answers = answers
+        self.transcript = transcript
+        self.patience = patience
+        self.scale = target.scale
+        self.ended_on_purpose = False
+        self._talks: list[Talk] = []
+
+    # Messages ------------------------------------------------------------------------------------
+
+    def message(self, number: int = 0, size: int | None = None) -> bytes:
+        """The `number`-th message, different from all others where the contract lets us choose; of `size`
+        bytes where that is given.
+        """
+        if not self.answers.free:
+            return self.answers.questions[number % len(self.answers.questions)]
+        start = b"message %d of the check" % number
+        if size is None:
+            return start
+        return (start + b" " + b"abcdefghijklmnopqrstuvwxyz" * (size // 26 + 1))[:size]
+
+    def request(self, message: bytes) -> bytes:
+        """A message as it goes over the wire."""
+        return self.contract.encode(message)
+
+    def reply(self, *messages: bytes) -> Reply:
+        """What is right for these messages, one after the other."""
+        found = Reply()
+        for each in messages:
+            found = found + self.answers.reply(each) if found != Reply() else self.answers.reply(each)
+        return found
+
+    # Talking -------------------------------------------------------------------------------------
+
+    async def connect(
+        self, who: str = "client", *, deaf: bool = False, patience: float | None = None
+    ) -> Talk:
+        """A connection, or a datagram socket that talks to the server only. Closed when the case ends.
+
+        `deaf`: with the smallest receive buffer there is (on Linux 2,304 bytes: SOCK_MIN_RCVBUF).
+        """
+        family, kind, address = place_of(self.server.endpoint)
+        sock = socket.socket(family, kind)
+        sock.setblocking(False)
+        if deaf:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        if family == socket.AF_UNIX and kind == socket.SOCK_DGRAM:
+            sock.bind("")  # an abstract name of its own (unix(7)): replies need somewhere to go
+        talk = Talk(sock, who, self.transcript, patience or self.patience)
+        self._talks.append(talk)
+        await talk.connect(address)
+        return talk
+
+    async def ask(self, talk: Talk, *messages: bytes) -> None:
+        """Send messages in one write and hear their replies."""
+        await talk.say(b"".join(map(self.request, messages)))
+        await talk.hear(self.reply(*messages))
+
+    async def serves(self, who: str = "next", number: int = 900) -> None:
+        """A new client is served as ever. Raises Failed."""
+        talk = await self.connect(who)
+        await self.ask(talk, self.message(number))
+        talk.close()
+
+    async def still_serves(self, after: str) -> None:
+        """As `serves`; what goes wrong is put down to what has just been done."""
+        try:
+            await self.serves()
+        except Failed as failed:
+            await asyncio.sleep(0)
+            end = await self.ending()
+            raise Failed(
+                f"the next client to be served after {after}",
+                f"{failed.happened}{f'; the server has ended: {end}' if end else ''}",
+                late=failed.late,
+            ) from failed
+
+    async def ending(self) -> str:
+        """How the server has ended; "" while it runs, or where it isn't ours."""
+        program = self.server.program
+        if program is None:
+            return ""
+        await program.wait(0.05)
+        return program.ending
+
+    # The process ---------------------------------------------------------------------------------
+
+    @property
+    def program(self) -> Program:
+        """The server's process; only for cases that ask for one."""
+        assert self.server.program is not None
+        return self.server.program
+
+    def signal(self, number: int, name: str) -> None:
+        """Send the server a signal."""
+        self.transcript.add("check", f"sends {name} to the server")
+        with suppress(ProcessLookupError):
+            os.kill(self.program.pid, number)
+
+    def descriptors(self) -> int:
+        """How many descriptors the server and what it started hold."""
+        count = 0
+        for pid in self.program.family():
+            with suppress(OSError):
+                count += len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
+        return count
+
+    def zombies(self) -> int:
+        """How many of its children are dead and not waited for."""
+        return sum(_stat(pid)[:1] == ["Z"] for pid in self.program.family())
+
+    def memory(self) -> int:
+        """Bytes that the server and what it started hold in memory (RSS)."""
+        pages = sum(int(stat[21]) for pid in self.program.family() if len(stat := _stat(pid)) > 21)
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def cpu(self) -> float:
+        """Seconds of processor time that they have used."""
+        return sum(sum(map(int, stat[11:13])) for p in self.program.family() if (stat := _stat(p))) / _TICKS
+
+    def asleep(self) -> bool:
+        """Whether all of the server waits: what hasn't come by now won't come, however long we wait."""
+        states = [_stat(pid, f"task/{tid}/")[:1] for pid in self.program.family() for tid in _tasks(pid)]
+        return bool(states) and all(state in (["S"], ["Z"], []) for state in states)
+
+    async def busy(self, windows: int = 3, seconds: float = 1.0) -> float:
+        """The least share of a processor that it used in some windows of time, from 0 to 1 or more."""
+        least = float("inf")
+        for _ in range(windows):
+            before = self.cpu()
+            await asyncio.sleep(seconds)
+            least = min(least, (self.cpu() - before) / seconds)
+            if least < 0.05:
+                break
+        return max(0.0, least)
+
+    def listens(self) -> bool:
+        """Whether the server, or something it left behind, still listens."""
+        program = self.program
+        return bool(listeners(program.family(strays=True), self.contract.transport))
+
+    async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Whether a condition comes true within so many seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while not condition():
+            if loop.time() > deadline:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    async def kill(self) -> None:
+        """End the server by SIGKILL, and all that it started. That it has ended is then no evidence."""
+        self.ended_on_purpose = True
+        await self.program.end()
+
+    async def restart(self) -> None:
+        """Start the server again at the same place.
+
+        Raises:
+            NotReady: it doesn't come to listen.
+            SystemRefused: it can't be started.
+        """
+        self.transcript.add("check", "starts the server again at the same place")
+        self.server = await self.target.restart(self.server)
+        self.ended_on_purpose = False
+
+    def close(self) -> None:
+        """Close all sockets of the case."""
+        for talk in self._talks:
+            with suppress(OSError):
+                talk.socket.close()
+
+
+def _tasks(pid: int) -> list[str]:
+    with suppress(OSError):
+        return os.listdir(f"/proc/{pid}/task")  # noqa: PTH208
+    return []
+
+
+def _stat(pid: int, task: str = "") -> list[str]:
+    """The fields of /proc/PID/stat from the state on; empty for a process that is gone."""
+    try:
+        text = Path(f"/proc/{pid}/{task}stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()
+
+
+@asynccontextmanager
+async def trial(
+    target: Target, answers: Answers, transcript: Transcript, patience: float, *, fresh: bool
+) -> AsyncIterator[Trial]:
+    """A trial with a server of its own; all is closed and ended afterwards.
+
+    Raises:
+        NotReady, SystemRefused: the server can't be started.
+    """
+    server = await target.open(fresh=fresh)
+    one = Trial(target, server, answers, transcript, patience)
+    try:
+        yield one
+    finally:
+        one.close()
+        await target.close(one.server)

@@ -1,0 +1,212 @@
+"""`bothends check`: judge a client or a server, in any language, by what it does on its sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from bothends.cli import terminal
+from bothends.errors import CallerError, SystemRefused
+
+if TYPE_CHECKING:
+    from bothends.check.results import Outcome, Result
+
+_HELP: Final = {"help_option_names": ["-h", "--help"]}
+FORMS: Final = ("text", "json", "junit", "tap", "gradescope", "html")
+
+
+@click.group(context_settings=_HELP)
+def check() -> None:
+    """Judge a client or a server, in any language, against a contract.
+
+    \b
+    For example:
+      bothends check server --contract upper-tcp -- python3 server.py {port}
+      bothends check server --contract upper-tcp --endpoint tcp://127.0.0.1:12000
+      bothends check explain tcp-split-write
+    """
+
+
+def _judging(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of whatever judges one program."""
+    for option in reversed(
+        (
+            click.option("--contract", required=True, metavar="NAME", help="What it should do."),
+            click.option("--only", multiple=True, metavar="CASE", help="Only this case; may be repeated."),
+            click.option("--thorough", is_flag=True, help="Also the cases that take long or much."),
+            click.option("--jobs", type=click.IntRange(1, 64), metavar="N", help="Cases at once; default 6."),
+            click.option(
+                "--patience", type=click.FloatRange(0.1, 600), metavar="S",
+                help="Seconds that a wrong program is waited for; default 3, more on a busy machine.",
+            ),
+            click.option(
+                "--report", "reports", multiple=True, metavar="FORM[=FILE]",
+                help=f"{', '.join(FORMS)}; default text; may be repeated.",
+            ),
+            click.option("--json", "as_json", is_flag=True, help="The same as --report json."),
+            click.option("-v", "--verbose", is_flag=True, help="Show what was said, case by case."),
+            click.argument("command", nargs=-1, type=click.UNPROCESSED),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@check.command(context_settings=_HELP)
+@click.option(
+    "--endpoint",
+    default="",
+    metavar="URL",
+    help="Where it listens; without a command, one that runs already.",
+)
+@_judging
+def server(contract: str, endpoint: str, command: tuple[str, ...], **options: Any) -> None:
+    """Judge a server: start it for each case, or ask one that runs.
+
+    {port}, {host}, {path} and {dir} in COMMAND are filled in; where there is no {port} it is found out where
+    it listens (the variable PORT suggests a port).
+
+    \b
+    For example:
+      bothends check server --contract upper-tcp -- ./server {port}
+    """
+    from bothends.check import contract as contracts
+    from bothends.check.runner import Run
+    from bothends.check.suites.registry import cases, suite_for
+    from bothends.check.target import Target
+
+    agreed = contracts.load(contract)
+    target = Target(agreed, command, endpoint)
+    run = Run(target, cases(suite_for(agreed, "server")))
+    _judge(run, **options)
+
+
+def _judge(
+    run: Any,
+    *,
+    only: tuple[str, ...],
+    thorough: bool,
+    jobs: int | None,
+    patience: float | None,
+    reports: tuple[str, ...],
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    from bothends.check.suites.registry import find
+
+    for case in only:
+        find(case)
+    wanted = _forms((*reports, "json") if as_json else reports or ("text",))
+    run.only, run.thorough = only, thorough
+    run.jobs = jobs or run.jobs
+    run.patience = patience or run.patience
+    with _Progress(len(run.cases)) as progress:
+        run.progress = progress.show
+        result = asyncio.run(run.run())
+    for form, file in wanted:
+        _write(result, form, file, verbose=verbose)
+    if result.failed:
+        raise click.exceptions.Exit(1)
+
+
+def _forms(words: Sequence[str]) -> list[tuple[str, Path | None]]:
+    found = []
+    for word in words:
+        form, _, file = word.partition("=")
+        if form not in FORMS:
+            raise CallerError(f"there is no report {form!r}; there are {', '.join(FORMS)}")
+        found.append((form, Path(file) if file else None))
+    return found
+
+
+def _write(result: Result, form: str, file: Path | None, *, verbose: bool) -> None:
+    from bothends.check import reports
+
+    if form == "text" and file is None:
+        from bothends.cli.verdicts import show
+
+        show(result, verbose=verbose)
+        return
+    text = reports.render(result, form)
+    if file is None:
+        click.echo(text, nl=not text.endswith("\n"))
+        return
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SystemRefused("write", str(file), error.errno or 0) from error
+    terminal.note(f"{form}: {file}")
+
+
+class _Progress:
+    """One line at a terminal that says how far it is; nothing elsewhere."""
+
+    def __init__(self, cases: int) -> None:
+        self._cases = cases
+        self._done = 0
+        self._shown = terminal.is_terminal(sys.stderr)
+
+    def show(self, outcome: Outcome) -> None:
+        """One more case has ended."""
+        self._done += 1
+        if self._shown:
+            sys.stderr.write(f"\r\x1b[K{self._done}/{self._cases}  {outcome.verdict.value}  {outcome.case}")
+            sys.stderr.flush()
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+@check.command("list", context_settings=_HELP)
+@click.argument("suite", required=False)
+def list_cases(suite: str | None) -> None:
+    """List the cases of a suite, or of all."""
+    from bothends.check.suites.registry import SUITES, cases
+
+    rows = [
+        (case.id, case.stimulus, case.expectation)
+        for name in ([suite] if suite else SUITES)
+        for case in cases(name)
+    ]
+    terminal.table(("case", "what is done", "what a right program does"), rows)
+
+
+@check.command(context_settings=_HELP)
+def contracts() -> None:
+    """List the contracts that are built in."""
+    from bothends.check import contract
+
+    rows = []
+    for name in contract.names():
+        one = contract.load(name)
+        rows.append((name, one.transport, one.framing, "yes" if one.persistent else "-", one.summary))
+    terminal.table(("contract", "transport", "framing", "persistent", "what it is"), rows)
+
+
+@check.command(context_settings=_HELP)
+@click.argument("case")
+def explain(case: str) -> None:
+    """Tell what a case is about."""
+    from bothends.check.suites.registry import SUITES, find
+
+    suite, found = find(case)
+    click.echo(terminal.styled(found.id, "strong", sys.stdout) + f"  (suite {suite}: {SUITES[suite][1]})")
+    for head, text in (
+        ("what is done", found.stimulus),
+        ("a right program", found.expectation),
+        ("why", found.why),
+        ("the classic mistake", found.mistake),
+        ("asked where", ", ".join(found.asks) or "always"),
+        ("asked after", ", ".join(found.after) or "-"),
+    ):
+        click.echo(f"  {head:<20} {text}")

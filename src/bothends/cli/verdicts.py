@@ -1,0 +1,71 @@
+"""A result of `bothends check` at a terminal: a table, then what is wrong, each with its evidence."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from bothends.check.case import Verdict
+from bothends.cli.terminal import styled, table
+
+if TYPE_CHECKING:
+    from bothends.check.results import Outcome, Result
+
+_STYLE: Final = {
+    Verdict.PASS: "good",
+    Verdict.FAIL: "error",
+    Verdict.NON_STRICT: "warning",
+    Verdict.INFO: "",
+    Verdict.SKIP: "quiet",
+}
+
+_WIDE: Final = 90  # characters of what happened in the table; all of it stands below
+
+
+def show(result: Result, *, verbose: bool = False) -> None:
+    """Print it on stdout. `verbose`: the transcript of every case that kept one."""
+    rows = [(each.verdict.value, each.case, _said(each)) for each in result.outcomes]
+    table(("verdict", "case", "what happened"), rows)
+    for outcome in result.outcomes:
+        if outcome.verdict is Verdict.FAIL or (verbose and outcome.transcript):
+            _explain(outcome)
+    for note in result.notes:
+        click.echo(styled(f"note: {note}", "quiet", sys.stdout))
+    click.echo()
+    counted = [
+        styled(f"{result.counts[verdict]} {verdict.value}", _STYLE[verdict], sys.stdout)
+        for verdict in (Verdict.PASS, Verdict.NON_STRICT, Verdict.INFO, Verdict.FAIL, Verdict.SKIP)
+        if result.counts[verdict]
+    ]
+    marks = f"{result.points:g} of {result.most:g} points"
+    click.echo(f"{result.contract}: {', '.join(counted)}; {marks}; {result.seconds:.1f} s")
+
+
+def _said(outcome: Outcome) -> str:
+    words = (
+        outcome.happened.split("\n")[0]
+        if outcome.verdict is Verdict.FAIL
+        else outcome.detail or outcome.happened
+    )
+    words = words if len(words) <= _WIDE else words[:_WIDE] + "..."
+    return words + (f" (after {outcome.attempts} attempts)" if outcome.attempts > 1 else "")
+
+
+def _explain(outcome: Outcome) -> None:
+    click.echo()
+    click.echo(f"{styled(outcome.verdict.value, _STYLE[outcome.verdict], sys.stdout)} {outcome.case}")
+    for head, text in (
+        ("expected", outcome.expected),
+        ("happened", outcome.happened or outcome.detail),
+        ("mistake", outcome.mistake),
+    ):
+        if text:
+            click.echo(f"  {head:<9} {text}")
+    for entry in outcome.transcript:
+        click.echo(f"  {entry.seconds:8.3f}  {entry.who:<10} {entry.what}")
+    if outcome.complaint:
+        click.echo("  it complained:")
+        for line in outcome.complaint.splitlines():
+            click.echo(f"    {line}")

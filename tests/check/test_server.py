@@ -1,0 +1,48 @@
+"""Servers are judged: ours, one from a slide, and ones that can't be started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bothends.check.case import Verdict
+from tests.check.judging import OURS, failed, judge, script, told
+
+SLIDE = """
+import sys
+from socket import *
+s = socket(AF_INET, SOCK_STREAM)
+s.bind(('', int(sys.argv[1])))
+s.listen(1)
+while True:
+    c, a = s.accept()
+    sentence = c.recv(1024).decode()
+    c.send(sentence.upper().encode())
+    c.close()
+"""
+
+
+def test_our_own_server_fails_nothing() -> None:
+    result = judge([*OURS, "serve", "upper", "tcp://127.0.0.1:{port}", "-q"])
+    assert not result.failed, told(result)
+    assert result.counts[Verdict.PASS] >= 25
+
+
+def test_the_server_of_a_slide_fails_what_it_should(tmp_path: Path) -> None:
+    result = judge(script(tmp_path, SLIDE))
+    assert failed(result) == {
+        "tcp-several-messages", "tcp-split-write", "tcp-split-delimiter", "tcp-large", "tcp-binary",
+        "tcp-split-character", "tcp-buffer-sizes", "tcp-idle-client", "tcp-reset-before-accept",
+        "tcp-restart", "tcp-burst",
+    }, told(result)  # fmt: skip
+    split = next(each for each in result.outcomes if each.case == "tcp-split-write")
+    assert "one message" in split.mistake
+    assert any('"M"' in entry.what for entry in split.transcript)
+
+
+def test_a_server_that_does_not_start_is_one_failure_with_its_last_words(tmp_path: Path) -> None:
+    result = judge(script(tmp_path, "raise SystemExit('no such luck')"))
+    first, *others = result.outcomes
+    assert first.verdict is Verdict.FAIL
+    assert "exit status 1" in first.happened
+    assert first.complaint == "no such luck"
+    assert {each.verdict for each in others} == {Verdict.SKIP}
