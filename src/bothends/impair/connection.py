@@ -129,6 +129,10 @@ class Connection:
                 end.reset()
             self._leave("reset")
 
+    def cut(self) -> None:
+        """Close both ends now, whatever is under way."""
+        self._leave("cut")
+
     def settle(self) -> None:
         """Watch what there is to wait for now."""
         if self._is_over or self._far is None or self.upstream is None or self.downstream is None:

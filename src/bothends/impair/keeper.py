@@ -24,8 +24,8 @@ class Conversation(Protocol):
     upstream: Pathway | None
     downstream: Pathway | None
 
-    def reset(self) -> None:
-        """Cut it off."""
+    def cut(self) -> None:
+        """Close both ends now, whatever is under way."""
 
 
 class Keeper(Protocol):

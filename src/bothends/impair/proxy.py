@@ -24,7 +24,7 @@ from bothends.impair.loop import IN, Loop
 from bothends.impair.sessions import Desk, Session
 from bothends.sockets import Listener, open_listeners, prepare_accepted
 from bothends.sockets.datagrams import Ancillary
-from bothends.toxics.base import Medium, Toxic
+from bothends.toxics.base import Medium
 from bothends.toxics.pipeline import Pipeline, Stage, Tally
 from bothends.toxics.spec import DIRECTIONS, Direction, Spec, random_for
 
@@ -150,8 +150,17 @@ class Proxy:
         for desk in self._desks:
             desk.close()
         for conversation in list(self.conversations.values()):
-            conversation.reset()
+            conversation.cut()
         self._desks = []
+
+    def move(self, listen: Endpoint, upstream: Endpoint) -> None:
+        """Take other addresses, disabled. Raises BothendsError where they can't be; all stays as it was."""
+        medium = medium_of(listen, upstream)
+        check_upstream(upstream)
+        for spec in self.specs:
+            check_spec(spec, medium)
+        self.disable()
+        self.medium, self.listen, self.upstream = medium, listen, upstream
 
     def _welcome(self, listener: Listener) -> None:
         if listener.fileno() >= 0:
@@ -243,7 +252,7 @@ class Proxy:
 
     def add(self, spec: Spec) -> None:
         """Add a toxic behind those that are there. Raises ToxicError where it cannot be here."""
-        self._check(spec.name, spec.toxic)
+        check_spec(spec, self.medium)
         self.specs.append(spec)
         self.tallies[spec.name] = Tally()
         self._came[spec.name] = self.opened
@@ -265,7 +274,7 @@ class Proxy:
         """Give the toxic of this name other attributes or another toxicity. Raises ToxicError."""
         old = self.spec(spec.name)
         assert old is not None
-        self._check(spec.name, spec.toxic)
+        check_spec(spec, self.medium)
         self.specs[self.specs.index(old)] = spec
         for conversation, pathway in self._pathways(spec.direction):
             pipeline = pathway.pipeline
@@ -290,11 +299,6 @@ class Proxy:
             totals.add(pathway)
         return totals
 
-    def _check(self, name: str, toxic: Toxic) -> None:
-        objection = toxic.objection(self.medium)
-        if objection:
-            raise ToxicError(name, f"not on {self.medium}: {objection}")
-
     def _pathways(self, direction: Direction) -> Iterator[tuple[Conversation, Pathway]]:
         for conversation in list(self.conversations.values()):
             for its, pathway in _pathways_of(conversation):
@@ -306,3 +310,10 @@ def _pathways_of(conversation: Conversation) -> Iterator[tuple[Direction, Pathwa
     if conversation.upstream is not None and conversation.downstream is not None:
         yield "upstream", conversation.upstream
         yield "downstream", conversation.downstream
+
+
+def check_spec(spec: Spec, medium: Medium) -> None:
+    """Raises ToxicError where a toxic cannot be on what passes."""
+    objection = spec.toxic.objection(medium)
+    if objection:
+        raise ToxicError(spec.name, f"not on {medium}: {objection}")

@@ -203,6 +203,10 @@ class Session:
 
     def reset(self) -> None:
         """See Owner."""
+        self._leave("reset")
+
+    def cut(self) -> None:
+        """End it now."""
         self._leave("cut")
 
     def settle(self) -> None:

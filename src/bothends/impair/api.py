@@ -1,0 +1,380 @@
+"""Toxiproxy's API, version 2: what each request does to the proxies, and what is answered.
+
+Sans-IO: a request in, an answer out; `control.py` has the sockets. The paths, bodies, status codes and error
+bodies are Toxiproxy's, so its clients work unchanged. Extensions, which no client of Toxiproxy meets unless
+it asks for them:
+
+1. `listen` and `upstream` may be endpoints of any kind (`udp://:0`); TCP is shown without its scheme.
+2. Toxics of our own, and attributes of our own, which are shown where they are set.
+3. A toxic may have `clients`: the networks whose connections it meets.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from bothends.endpoints import Endpoint, from_words
+from bothends.errors import BothendsError, CallerError, ToxicError, UnknownName
+from bothends.impair.collection import Proxies, ProxyExists, move
+from bothends.impair.http import Answer, Request
+from bothends.impair.proxy import Proxy
+from bothends.toxics import registry
+from bothends.toxics.attributes import from_json, to_json
+from bothends.toxics.spec import DIRECTIONS, Direction, Network, Spec
+
+VERSION: Final = "2.12.0"
+"""The version of Toxiproxy whose API this is: some clients look at it."""
+
+PORT: Final = 8474
+"""Toxiproxy's."""
+
+_ANYWHERE: Final = "127.0.0.1:0"
+
+
+class ApiError(Exception):
+    """Toxiproxy's answer to what cannot be done: a status, and a text."""
+
+    def __init__(self, status: HTTPStatus, text: str) -> None:
+        super().__init__(status, text)
+        self.status = status
+        self.text = text
+
+
+def error_answer(status: HTTPStatus, text: str) -> Answer:
+    """An error as Toxiproxy writes it."""
+    return Answer(status, _encoded({"error": text, "status": status.value}))
+
+
+class Api:
+    """Answers requests."""
+
+    def __init__(self, proxies: Proxies, version: str) -> None:
+        self._proxies = proxies
+        self._version = version
+
+    def answer(self, request: Request) -> Answer:
+        """Do what a request asks for."""
+        if request.fields.get("user-agent", "").startswith("Mozilla/"):
+            # As Toxiproxy does: no page in a browser shall reach it.
+            return Answer(HTTPStatus.FORBIDDEN, b"User agent not allowed\n", "text/plain; charset=utf-8")
+        path = [unquote(part) for part in urlsplit(request.target).path.split("/") if part]
+        try:
+            return self._route(request.method, path, request.body)
+        except ApiError as error:
+            return error_answer(error.status, error.text)
+        except ProxyExists:
+            return error_answer(HTTPStatus.CONFLICT, "proxy already exists")
+        except CallerError as error:
+            return error_answer(HTTPStatus.BAD_REQUEST, f"bad request body: {error}")
+        except BothendsError as error:
+            return error_answer(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+
+    def _route(self, method: str, path: list[str], body: bytes) -> Answer:
+        known: dict[str, Callable[[], Answer]]
+        match path:
+            case ["version"]:
+                known = {"GET": self._show_version}
+            case ["metrics"]:
+                known = {"GET": self._metrics}
+            case ["reset"]:
+                known = {"POST": self._reset}
+            case ["populate"]:
+                known = {"POST": lambda: self._populate(body)}
+            case ["proxies"]:
+                known = {"GET": self._list, "POST": lambda: self._create(body)}
+            case ["proxies", name]:
+                known = {
+                    "GET": lambda: _ok(proxy_object(self._proxy(name))),
+                    "POST": lambda: self._update(self._proxy(name), body),
+                    "PATCH": lambda: self._update(self._proxy(name), body),
+                    "DELETE": lambda: self._delete(self._proxy(name)),
+                }
+            case ["proxies", name, "toxics"]:
+                known = {
+                    "GET": lambda: _ok([spec_object(each) for each in self._proxy(name).specs]),
+                    "POST": lambda: _add_toxic(self._proxy(name), body),
+                }
+            case ["proxies", name, "toxics", toxic]:
+                known = {
+                    "GET": lambda: _ok(spec_object(_spec(self._proxy(name), toxic))),
+                    "POST": lambda: _update_toxic(self._proxy(name), toxic, body),
+                    "PATCH": lambda: _update_toxic(self._proxy(name), toxic, body),
+                    "DELETE": lambda: _remove_toxic(self._proxy(name), toxic),
+                }
+            case _:
+                raise ApiError(HTTPStatus.NOT_FOUND, "404 page not found")
+        if method == "HEAD":
+            method = "GET"
+        if method not in known:
+            raise ApiError(HTTPStatus.METHOD_NOT_ALLOWED, "method not allowed: " + ", ".join(known))
+        return known[method]()
+
+    # Proxies ------------------------------------------------------------------------------------------
+
+    def _proxy(self, name: str) -> Proxy:
+        proxy = self._proxies.get(name)
+        if proxy is None:
+            raise ApiError(HTTPStatus.NOT_FOUND, "proxy not found")
+        return proxy
+
+    def _list(self) -> Answer:
+        return _ok({proxy.name: proxy_object(proxy) for proxy in self._proxies})
+
+    def _create(self, body: bytes) -> Answer:
+        name, listen, upstream, enabled = proxy_fields(_object(body), "")
+        proxy = self._proxies.make(name, listen, upstream)
+        self._proxies.add(proxy, enabled=enabled)
+        return Answer(HTTPStatus.CREATED, _encoded(proxy_object(proxy)))
+
+    def _populate(self, body: bytes) -> Answer:
+        proxies = self._proxies.populate(proxies_fields(_decoded(body)))
+        return Answer(HTTPStatus.CREATED, _encoded({"proxies": [proxy_object(each) for each in proxies]}))
+
+    def _update(self, proxy: Proxy, body: bytes) -> Answer:
+        given = _object(body)
+        listen = read_endpoint(given["listen"]) if _has(given, "listen", str) else proxy.listen
+        upstream = read_endpoint(given["upstream"]) if _has(given, "upstream", str) else proxy.upstream
+        enabled = given["enabled"] if _has(given, "enabled", bool) else proxy.enabled
+        move(proxy, listen, upstream, enabled=enabled)
+        return _ok(proxy_object(proxy))
+
+    def _delete(self, proxy: Proxy) -> Answer:
+        self._proxies.remove(proxy)
+        return Answer(HTTPStatus.NO_CONTENT)
+
+    def _reset(self) -> Answer:
+        self._proxies.reset()
+        return Answer(HTTPStatus.NO_CONTENT)
+
+    # The rest -----------------------------------------------------------------------------------------
+
+    def _show_version(self) -> Answer:
+        return _ok({"version": VERSION, "bothends": self._version})
+
+    def _metrics(self) -> Answer:
+        text = "".join(f"{line}\n" for line in _metric_lines(self._proxies))
+        return Answer(HTTPStatus.OK, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+
+
+# Values and their JSON --------------------------------------------------------------------------------
+
+
+def read_endpoint(text: str) -> Endpoint:
+    """Toxiproxy's `host:port`, or any endpoint. Raises EndpointError, UnknownName."""
+    words = text or _ANYWHERE
+    endpoint = from_words([words])[0]
+    # In Go, as in the examples of Toxiproxy's own documentation, [::] is every interface of both families.
+    return endpoint.with_host("") if "://" not in words and endpoint.host == "::" else endpoint
+
+
+def show_endpoint(endpoint: Endpoint) -> str:
+    """As `read_endpoint` reads it: TCP without its scheme."""
+    if endpoint.scheme != "tcp" or endpoint.options:
+        return str(endpoint)
+    return endpoint.label.removeprefix("tcp://") if endpoint.host else f"[::]:{endpoint.port}"
+
+
+def proxy_object(proxy: Proxy) -> dict[str, Any]:
+    """A proxy and its toxics, as the API shows them."""
+    return {
+        "name": proxy.name,
+        "listen": show_endpoint(proxy.listen),
+        "upstream": show_endpoint(proxy.upstream),
+        "enabled": proxy.enabled,
+        "toxics": [spec_object(each) for each in proxy.specs],
+    }
+
+
+def spec_object(spec: Spec) -> dict[str, Any]:
+    """A toxic as the API shows it."""
+    toxicity = int(spec.toxicity) if spec.toxicity in (0, 1) else spec.toxicity
+    shown = {
+        "attributes": to_json(spec.toxic),
+        "name": spec.name,
+        "type": spec.toxic.type,
+        "stream": spec.direction,
+        "toxicity": toxicity,
+    }
+    return shown | ({"clients": [str(each) for each in spec.clients]} if spec.clients else {})
+
+
+def proxies_fields(given: Any) -> list[tuple[str, Endpoint, Endpoint, bool]]:
+    """The proxies of a configuration file of Toxiproxy, or of `/populate`. Raises ApiError, BothendsError."""
+    if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
+        raise ApiError(HTTPStatus.BAD_REQUEST, "bad request body: it is a list of proxies")
+    wanted = [proxy_fields(each, f" at proxy {number}") for number, each in enumerate(given, 1)]
+    names = [name for name, _, _, _ in wanted]
+    for name in names:
+        if names.count(name) > 1:
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: there are two proxies {name!r}")
+    return wanted
+
+
+def proxy_fields(given: Mapping[str, Any], where: str) -> tuple[str, Endpoint, Endpoint, bool]:
+    """Name, listen, upstream and enabled of one proxy. Raises ApiError, BothendsError."""
+    for key in ("name", "upstream"):
+        if not _has(given, key, str) or not given[key]:
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"missing required field: {key}{where}")
+    listen = given["listen"] if _has(given, "listen", str) else ""
+    enabled = given["enabled"] if _has(given, "enabled", bool) else True
+    return given["name"], read_endpoint(listen), read_endpoint(given["upstream"]), enabled
+
+
+def _add_toxic(proxy: Proxy, body: bytes) -> Answer:
+    given = _object(body)
+    kind = given["type"] if _has(given, "type", str) else ""
+    direction = given["stream"] if _has(given, "stream", str) and given["stream"] else "downstream"
+    if direction not in DIRECTIONS:
+        text = "stream was invalid, can be either upstream or downstream"
+        raise ApiError(HTTPStatus.BAD_REQUEST, text)
+    name = given["name"] if _has(given, "name", str) and given["name"] else f"{kind}_{direction}"
+    try:
+        toxic = registry.load(kind)
+    except UnknownName as error:
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"invalid toxic type: {error}") from error
+    if proxy.spec(name) is not None:
+        raise ApiError(HTTPStatus.CONFLICT, "toxic already exists")
+    attributes = given["attributes"] if _has(given, "attributes", dict) else {}
+    known: Direction = "upstream" if direction == "upstream" else "downstream"
+    spec = Spec(name, known, from_json(toxic, attributes), _toxicity(given, 1.0), _clients(given, ()))
+    proxy.add(spec)
+    return _ok(spec_object(spec))
+
+
+def _update_toxic(proxy: Proxy, name: str, body: bytes) -> Answer:
+    old = _spec(proxy, name)
+    given = _object(body)
+    attributes = given["attributes"] if _has(given, "attributes", dict) else {}
+    toxic = from_json(type(old.toxic), attributes, old.toxic)
+    spec = Spec(name, old.direction, toxic, _toxicity(given, old.toxicity), _clients(given, old.clients))
+    proxy.update(spec)
+    return _ok(spec_object(spec))
+
+
+def _remove_toxic(proxy: Proxy, name: str) -> Answer:
+    _spec(proxy, name)
+    proxy.remove(name)
+    return Answer(HTTPStatus.NO_CONTENT)
+
+
+def _spec(proxy: Proxy, name: str) -> Spec:
+    spec = proxy.spec(name)
+    if spec is None:
+        raise ApiError(HTTPStatus.NOT_FOUND, "toxic not found")
+    return spec
+
+
+def _toxicity(given: Mapping[str, Any], default: float) -> float:
+    value = given.get("toxicity")
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ToxicError("toxicity", "it is a number from 0 to 1")
+    return float(value)
+
+
+def _clients(given: Mapping[str, Any], default: tuple[Network, ...]) -> tuple[Network, ...]:
+    if not _has(given, "clients", list):
+        return default
+    return networks(given["clients"])
+
+
+def networks(texts: list[Any]) -> tuple[Network, ...]:
+    """Networks such as 10.0.0.0/8. Raises ToxicError."""
+    try:
+        return tuple(ipaddress.ip_network(str(each), strict=False) for each in texts)
+    except ValueError as error:
+        raise ToxicError("clients", f"it is a list of networks: {error}") from error
+
+
+def _has(given: Mapping[str, Any], key: str, kind: type[object]) -> bool:
+    """Whether a field is given; null is as good as nothing. Raises ApiError where it is of another kind."""
+    value = given.get(key)
+    if value is None:
+        return False
+    if not isinstance(value, kind):
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: {key} is no {_KINDS[kind]}")
+    return True
+
+
+_KINDS: Final[dict[type[object], str]] = {str: "string", bool: "boolean", dict: "object", list: "list"}
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    given = _decoded(body)
+    if not isinstance(given, dict):
+        raise ApiError(HTTPStatus.BAD_REQUEST, "bad request body: it is no object")
+    return given
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: {error}") from error
+
+
+def _ok(value: Any) -> Answer:
+    return Answer(HTTPStatus.OK, _encoded(value))
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+# Metrics ----------------------------------------------------------------------------------------------
+
+_TRAFFIC: Final = (
+    ("received", "Bytes that came from the client (upstream) or the server (downstream)"),
+    ("sent", "Bytes that went on"),
+)
+
+
+def _metric_lines(proxies: Proxies) -> list[str]:
+    """Prometheus' text format; the first two families are Toxiproxy's."""
+    lines = []
+    for what, meaning in _TRAFFIC:
+        name = f"toxiproxy_proxy_{what}_bytes_total"
+        lines += [f"# HELP {name} {meaning}.", f"# TYPE {name} counter"]
+        for proxy in proxies:
+            for direction in DIRECTIONS:
+                labels = {
+                    "direction": direction,
+                    "listener": show_endpoint(proxy.listen),
+                    "proxy": proxy.name,
+                    "upstream": show_endpoint(proxy.upstream),
+                }
+                lines.append(f"{name}{_labels(labels)} {getattr(proxy.traffic(direction), what)}")
+    lines += [
+        "# HELP bothends_impair_connections Connections, or sessions of datagrams, that are open.",
+        "# TYPE bothends_impair_connections gauge",
+    ]
+    for proxy in proxies:
+        labels = {"proxy": proxy.name}
+        lines.append(f"bothends_impair_connections{_labels(labels)} {len(proxy.conversations)}")
+    lines += [
+        "# HELP bothends_impair_toxic_total Messages, or chunks of a stream, by what a toxic did to them.",
+        "# TYPE bothends_impair_toxic_total counter",
+    ]
+    for proxy in proxies:
+        for toxic, tally in proxy.tallies.items():
+            for did, count in asdict(tally).items():
+                if not count and did != "seen":
+                    continue
+                labels = {"proxy": proxy.name, "toxic": toxic, "did": did}
+                lines.append(f"bothends_impair_toxic_total{_labels(labels)} {count}")
+    return lines
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    escaped = (
+        (name, value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n"))
+        for name, value in labels.items()
+    )
+    return "{" + ",".join(f'{name}="{value}"' for name, value in escaped) + "}"
