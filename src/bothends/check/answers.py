@@ -23,10 +23,11 @@ _LONGEST_PATTERN: Final = 1 << 20  # bytes: a reply without a known length is re
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What should come: `exact` bytes, or what fits `pattern` as a whole; `b""` exactly is silence."""
+    """What should come: `exact` bytes, or what fits `pattern` as a whole, or nothing at all (`silent`)."""
 
     exact: bytes = b""
     pattern: re.Pattern[bytes] | None = None
+    silent: bool = False
 
     def fits(self, data: bytes) -> bool:
         """Whether this is it, whole."""
@@ -37,12 +38,16 @@ class Reply:
         return len(data) < _LONGEST_PATTERN if self.pattern else self.exact.startswith(data)
 
     def __str__(self) -> str:
+        if self.silent:
+            return "no reply"
         if self.pattern:
             return f"what fits /{self.pattern.pattern.decode('utf-8', 'replace')}/"
         return shown(self.exact)
 
     def __add__(self, other: Reply) -> Reply:
         """Both, one after the other."""
+        if self.silent or other.silent:
+            return self if other.silent else other
         if not self.pattern and not other.pattern:
             return Reply(self.exact + other.exact)
         parts = [each.pattern.pattern if each.pattern else re.escape(each.exact) for each in (self, other)]
@@ -76,7 +81,7 @@ class ByFunction(Answers):
     def reply(self, message: bytes) -> Reply:
         answer = self._function(message)
         if answer is None:
-            return Reply()
+            return Reply(silent=True)
         return Reply(self._framing.encode(answer) if self._framing else answer)
 
 
@@ -92,7 +97,8 @@ class ByService(Answers):
     def reply(self, message: bytes) -> Reply:
         peer = Peer(_NOBODY, _NOBODY, boundaries=not self._stream)
         if not self._stream:
-            return Reply(self._service.answer(message, peer) or b"")
+            answer = self._service.answer(message, peer)
+            return Reply(silent=True) if answer is None else Reply(answer)
         conversation = self._service.open(peer, nowhere)
         said = conversation.start()
         if not conversation.done:
@@ -135,4 +141,4 @@ class Silence(Answers):
     exact = False
 
     def reply(self, message: bytes) -> Reply:
-        return Reply()
+        return Reply(silent=True)

@@ -11,9 +11,9 @@ from typing import Final
 from bothends.check.answers import Answers, Silence
 from bothends.check.case import Case
 from bothends.check.contract import Contract
-from bothends.check.target import Target
+from bothends.check.subject import Subject
 
-Question = Callable[[Contract, Answers, Target], bool]
+Question = Callable[[Contract, Answers, Subject], bool]
 
 NEEDS: Final[dict[str, tuple[Question, str]]] = {
     "process": (
@@ -85,7 +85,7 @@ NEEDS: Final[dict[str, tuple[Question, str]]] = {
 }
 
 
-def reason_to_skip(case: Case, contract: Contract, answers: Answers, target: Target, thorough: bool) -> str:
+def reason_to_skip(case: Case, contract: Contract, answers: Answers, target: Subject, thorough: bool) -> str:
     """Why the case isn't asked; "" if it is."""
     if case.id in contract.leave_out:
         return "the contract leaves it out"

@@ -25,7 +25,7 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What a case has to say that is no plain PASS: `verdict` is NON_STRICT, INFO or SKIP."""
+    """What a case has to say beside its verdict, which is any but FAIL."""
 
     verdict: Verdict
     text: str

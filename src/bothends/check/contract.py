@@ -159,6 +159,11 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """A message as it goes over the wire."""
         return self.rule.encode(message) if self.rule else message
 
+    @property
+    def longest(self) -> int:
+        """The longest message that must be taken, in bytes."""
+        return min(self.limit, LARGEST_DATAGRAM) if self.transport == "udp" else self.limit
+
     def weight(self, case: str) -> float:
         """The marks for a case."""
         return self.weights.get(case, 1.0)

@@ -159,6 +159,11 @@ class Program:
             found |= set(_marked(self._mark, self.pid))
         return sorted(found)
 
+    def asleep(self) -> bool:
+        """Whether it and what it started do nothing but wait, in every thread."""
+        states = [stat_of(pid, f"task/{tid}/")[:1] for pid in self.family() for tid in _tasks(pid)]
+        return bool(states) and all(state in (["S"], ["Z"], []) for state in states)
+
     async def end(self) -> None:
         """End it and all that it started, and wait until they are gone."""
         for _ in range(20):  # who forks while we look is found the next time
@@ -254,3 +259,18 @@ def _marked(mark: str, session: int) -> Iterator[int]:
         with contextlib.suppress(OSError, ValueError):
             if os.getsid(int(entry)) == session or wanted in Path(f"/proc/{entry}/environ").read_bytes():
                 yield int(entry)
+
+
+def _tasks(pid: int) -> list[str]:
+    with contextlib.suppress(OSError):
+        return os.listdir(f"/proc/{pid}/task")  # noqa: PTH208
+    return []
+
+
+def stat_of(pid: int, task: str = "") -> list[str]:
+    """The fields of /proc/PID/stat from the state on; empty for a process that is gone."""
+    try:
+        text = Path(f"/proc/{pid}/{task}stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()

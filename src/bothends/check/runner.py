@@ -21,10 +21,10 @@ from bothends.check.answers import Answers
 from bothends.check.applicability import reason_to_skip
 from bothends.check.case import Case, Failed, Remark, Verdict
 from bothends.check.contract import answers
+from bothends.check.errors import NotReady
 from bothends.check.results import Outcome, Result
-from bothends.check.target import NotReady, Target
+from bothends.check.subject import Subject
 from bothends.check.transcript import Transcript
-from bothends.check.trial import Trial, trial
 from bothends.errors import BothendsError
 
 PATIENCE: Final = 3.0  # seconds: only what is wrong takes them
@@ -44,7 +44,7 @@ def slowness() -> float:
 class Run:
     """One program under one suite."""
 
-    target: Target
+    subject: Subject
     cases: Sequence[Case]
     only: Sequence[str] = ()
     thorough: bool = False
@@ -61,25 +61,26 @@ class Run:
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        contract = self.target.contract
+        contract = self.subject.contract
         known = answers(contract)
-        self.target.scale = slowness()
+        self.subject.scale = slowness()
         notes: list[str] = []
         try:
-            took = await self.target.prepare()
-            self.target.scale = round(min(8.0, max(self.target.scale, took)), 1)
+            took = await self.subject.prepare()
+            self.subject.scale = round(min(8.0, max(self.subject.scale, took)), 1)
         except NotReady as error:
             self._nothing_runs(error)
         else:
-            if self.target.started and not self.target.parallel:
-                notes.append(f"it insists on {self.target.fixed}, so its cases run one after another")
+            if self.subject.started and not self.subject.parallel:
+                notes.append(f"it insists on {self.subject.fixed}, so its cases run one after another")
             await self._run_all(known)
         finally:
-            await self.target.finish()
+            await self.subject.finish()
         outcomes = tuple(self._found[case.id] for case in self.cases if case.id in self._found)
-        name = " ".join(self.target.command) or self.target.endpoint
         suite = self.cases[0].id.partition("-")[0]
-        return Result(name, contract.name, suite, outcomes, round(loop.time() - began, 2), tuple(notes))
+        return Result(
+            self.subject.title, contract.name, suite, outcomes, round(loop.time() - began, 2), tuple(notes)
+        )
 
     def _nothing_runs(self, error: NotReady) -> None:
         first, *others = self.cases
@@ -95,7 +96,7 @@ class Run:
         asked = self._asked()
         wanted = []
         for case in self.cases:
-            reason = reason_to_skip(case, self.target.contract, known, self.target, self.thorough)
+            reason = reason_to_skip(case, self.subject.contract, known, self.subject, self.thorough)
             if case not in asked and case is not gate:
                 continue
             if reason:
@@ -114,7 +115,7 @@ class Run:
                         ),
                     )
                 return
-        jobs = asyncio.Semaphore(self.jobs if self.target.parallel else 1)
+        jobs = asyncio.Semaphore(self.jobs if self.subject.parallel else 1)
         ended = {case.id: asyncio.Event() for case in self.cases}
         for case_id in self._found:
             ended[case_id].set()
@@ -150,7 +151,7 @@ class Run:
             if before in self._found and self._found[before].verdict is Verdict.FAIL:
                 self._end(case, Outcome(case.id, Verdict.SKIP, detail=f"{before} failed"))
                 return
-        outcome, late = await self._try(case, known, self.patience * self.target.scale, 1)
+        outcome, late = await self._try(case, known, self.patience * self.subject.scale, 1)
         if not late:
             self._end(case, outcome)
         elif case.alone or case is self.cases[0]:
@@ -163,7 +164,7 @@ class Run:
         failures = 1
         outcome = None
         for attempt in range(2, _TRIES + 1):
-            outcome, _ = await self._try(case, known, self.patience * self.target.scale * attempt, attempt)
+            outcome, _ = await self._try(case, known, self.patience * self.subject.scale * attempt, attempt)
             failures += outcome.verdict is Verdict.FAIL
             if failures == 2 or attempt - failures == 2:
                 break
@@ -178,28 +179,29 @@ class Run:
         remark: Remark | None = None
         failed: Failed | None = None
         complaint = ""
-        one: Trial | None = None
         try:
-            async with trial(self.target, known, transcript, patience, fresh=False) as one:
+            async with self.subject.attempt(known, transcript, patience) as one:
                 try:
-                    async with asyncio.timeout(_WHOLE * self.target.scale):
+                    async with asyncio.timeout(_WHOLE * self.subject.scale):
                         remark = await case.run(one)
                 except Failed as error:
                     failed = error
                 except TimeoutError:
                     failed = Failed(
-                        case.expectation, f"it isn't done after {_WHOLE * self.target.scale:g} s", late=True
+                        case.expectation, f"it isn't done after {_WHOLE * self.subject.scale:g} s", late=True
                     )
+                except OSError as error:  # a call of ours that says nothing of the program
+                    remark = Remark(Verdict.SKIP, f"it couldn't be tried: {error.strerror or error}")
                 if failed is not None:
-                    failed, complaint = await _with_evidence(failed, one)
+                    failed, complaint = await one.evidence(failed)
         except NotReady as error:
             failed, complaint = Failed("a server that listens", error.reason), error.complaint
         except BothendsError as error:
             failed = Failed("a server that listens", str(error))
         seconds = round(loop.time() - began, 3)
-        most = self.target.contract.weight(case.id)
+        most = self.subject.contract.weight(case.id)
         if failed is not None:
-            relaxed = case.id in self.target.contract.relax
+            relaxed = case.id in self.subject.contract.relax
             outcome = Outcome(
                 case.id, Verdict.NON_STRICT if relaxed else Verdict.FAIL, seconds, attempt,
                 detail="the contract lets it pass" if relaxed else "",
@@ -209,8 +211,9 @@ class Run:
             )  # fmt: skip
             return outcome, failed.late
         if remark is not None:
-            counts = remark.verdict is Verdict.NON_STRICT
-            entries = tuple(transcript.entries()) if counts else ()
+            counts = remark.verdict in (Verdict.PASS, Verdict.NON_STRICT)
+            strict = remark.verdict is Verdict.NON_STRICT
+            entries = tuple(transcript.entries()) if strict else ()
             return Outcome(
                 case.id, remark.verdict, seconds, attempt, detail=remark.text, transcript=entries,
                 points=most if counts else 0.0, most=most if counts else 0.0,
@@ -222,24 +225,6 @@ class Run:
             outcome = _without_marks(outcome)
         self._found[case.id] = outcome
         self.progress(outcome)
-
-
-async def _with_evidence(failed: Failed, one: Trial) -> tuple[Failed, str]:
-    """The failure, with what the server's process has to say: that it ended, and its last words."""
-    program = one.server.program
-    if program is None or one.ended_on_purpose:
-        return failed, ""
-    ending = await one.ending()
-    if ending:
-        one.transcript.add("server", f"has ended: {ending}")
-        await program.stderr.end(0.5)
-        if ending not in failed.happened and "has ended" not in failed.happened:
-            failed = Failed(
-                failed.expected, f"{failed.happened} (the server has ended: {ending})", late=failed.late
-            )
-    elif failed.late and one.asleep():
-        failed = Failed(failed.expected, f"{failed.happened} (the server waits too)")
-    return failed, program.complaint
 
 
 def _with_attempts(outcome: Outcome, attempts: int) -> Outcome:

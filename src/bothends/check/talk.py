@@ -161,7 +161,7 @@ class Talk:
             Failed: something else came, or nothing, or the connection ended.
         """
         heard = b""
-        if reply.exact == b"" and reply.pattern is None:
+        if reply.silent:
             return b""
         while not reply.fits(heard):
             if reply.pattern is None and len(heard) > len(reply.exact) and heard.startswith(reply.exact):
@@ -191,6 +191,26 @@ class Talk:
                 await asyncio.sleep(pace)
         self.note(f"receives {shown(heard)}")
         return heard
+
+    async def hear_datagram(self, reply: Reply) -> None:
+        """One datagram, which is the reply, or none where that is silence. Raises Failed."""
+        await self.hear_datagrams([reply])
+
+    async def hear_datagrams(self, replies: list[Reply]) -> None:
+        """As many datagrams, each of them one of the replies, in any order. Raises Failed."""
+        left = [each for each in replies if not each.silent]
+        while left:
+            try:
+                data = await self.receive(self.patience)
+            except TimeoutError:
+                raise Failed(str(left[0]), f"nothing came for {self.patience:g} s", late=True) from None
+            except OSError as error:
+                raise self._lost("recv", error, b"", left[0]) from error
+            self.note(f"receives {shown(data)}")
+            fitting = next((each for each in left if each.fits(data)), None)
+            if fitting is None:
+                raise Failed(str(left[0]), differs(left[0], data))
+            left.remove(fitting)
 
     async def hear_end(self, within: float | None = None) -> bytes:
         """Everything up to the other end's FIN.

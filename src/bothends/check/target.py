@@ -12,46 +12,29 @@ import asyncio
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bothends.check.answers import Answers
 from bothends.check.contract import Contract
+from bothends.check.errors import NotReady
 from bothends.check.listening import listeners
 from bothends.check.program import Program, start
+from bothends.check.transcript import Transcript
+from bothends.check.trial import Server, Trial
 from bothends.endpoints import Endpoint
-from bothends.errors import BothendsError, CallerError, EndpointError
+from bothends.errors import CallerError, EndpointError
 
 _POLL: Final = 0.01  # seconds between looks at whether it listens
 READY: Final = 15.0  # seconds that a program may take until it listens, on a machine that isn't busy
 
 
-class NotReady(BothendsError):
-    """The program didn't come to listen. Fields: `reason`, `complaint` (its standard error, escaped)."""
-
-    def __init__(self, reason: str, complaint: str) -> None:
-        super().__init__(reason, complaint)
-        self.reason = reason
-        self.complaint = complaint
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.complaint}" if self.complaint else self.reason
-
-
-@dataclass
-class Server:
-    """One server to ask: `program` is None where it isn't ours."""
-
-    endpoint: Endpoint
-    program: Program | None
-    folder: Path | None = None
-    told_port: int = 0
-
-
 @dataclass
 class Target:
-    """How servers are come by. `prepare` first, then `open` and `close` as often as needed."""
+    """How servers are come by. See Subject."""
 
     contract: Contract
     command: Sequence[str] = ()
@@ -76,6 +59,24 @@ class Target:
     def parallel(self) -> bool:
         """Whether several can run at once."""
         return self.started and self.fixed is None
+
+    @property
+    def title(self) -> str:
+        """See Subject."""
+        return " ".join(self.command) or self.endpoint
+
+    @asynccontextmanager
+    async def attempt(
+        self, answers: Answers, transcript: Transcript, patience: float
+    ) -> AsyncIterator[Trial]:
+        """See Subject."""
+        server = await self._open()
+        one = Trial(self.contract, server, answers, transcript, patience, self.scale, self._restart)
+        try:
+            yield one
+        finally:
+            one.close()
+            await self._close(one.server)
 
     async def prepare(self) -> float:
         """Find out how it is come by; seconds that it takes until it listens (0 where it runs already).
@@ -112,27 +113,27 @@ class Target:
             self.fixed = first.endpoint
         return took
 
-    async def open(self, *, fresh: bool = False) -> Server:
-        """A server, new where that is possible. `fresh`: it must be new, whatever it costs."""
+    async def _open(self) -> Server:
+        """A server, new where that is possible."""
         if not self.started:
             assert self.fixed is not None
             return Server(self.fixed, None)
         if self.fixed is None:
             return await self._start()
-        if self._kept is not None and (fresh or not _healthy(self._kept)):
+        if self._kept is not None and not _healthy(self._kept):
             await self._stop(self._kept)
             self._kept = None
         if self._kept is None:
             self._kept = await self._start()
         return self._kept
 
-    async def close(self, server: Server) -> None:
+    async def _close(self, server: Server) -> None:
         """The case is over. A server at a fixed place is kept for the next as long as it lives."""
         if server is self._kept and _healthy(server):
             return
         await self._stop(server)
 
-    async def restart(self, server: Server) -> Server:
+    async def _restart(self, server: Server) -> Server:
         """Start the same again at the same place, after `server` has been ended."""
         again = await self._start(at=server.endpoint)
         if self._kept is server:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,27 +18,44 @@ from bothends.check.answers import Answers, Reply
 from bothends.check.case import Failed
 from bothends.check.contract import Contract
 from bothends.check.listening import listeners
-from bothends.check.program import Program
+from bothends.check.program import Program, stat_of
 from bothends.check.talk import Talk, place_of
-from bothends.check.target import Server, Target
 from bothends.check.transcript import Transcript
+from bothends.endpoints import Endpoint
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Server:
+    """One server to ask: `program` is None where it isn't ours. `told_port`: what PORT said to it."""
+
+    endpoint: Endpoint
+    program: Program | None
+    folder: Path | None = None
+    told_port: int = 0
 
 
 class Trial:
     """What a case works with. `patience`: seconds that only a wrong program takes to the end."""
 
     def __init__(
-        self, target: Target, server: Server, answers: Answers, transcript: Transcript, patience: float
+        self,
+        contract: Contract,
+        server: Server,
+        answers: Answers,
+        transcript: Transcript,
+        patience: float,
+        scale: float,
+        restart: Callable[[Server], Awaitable[Server]],
     ) -> None:
-        self.target = target
+        self.contract = contract
         self.server = server
-        self.contract: Contract = target.contract
+        self._restart = restart
         self.answers = answers
         self.transcript = transcript
         self.patience = patience
-        self.scale = target.scale
+        self.scale = scale
         self.ended_on_purpose = False
         self._talks: list[Talk] = []
 
@@ -68,13 +86,19 @@ class Trial:
     # Talking -------------------------------------------------------------------------------------
 
     async def connect(
-        self, who: str = "client", *, deaf: bool = False, patience: float | None = None
+        self,
+        who: str = "client",
+        *,
+        deaf: bool = False,
+        patience: float | None = None,
+        at: Endpoint | None = None,
     ) -> Talk:
         """A connection, or a datagram socket that talks to the server only. Closed when the case ends.
 
-        `deaf`: with the smallest receive buffer there is (on Linux 2,304 bytes: SOCK_MIN_RCVBUF).
+        `deaf`: with the smallest receive buffer there is (on Linux 2,304 bytes: SOCK_MIN_RCVBUF). `at`:
+        another place than the server's.
         """
-        family, kind, address = place_of(self.server.endpoint)
+        family, kind, address = place_of(at or self.server.endpoint)
         sock = socket.socket(family, kind)
         sock.setblocking(False)
         if deaf:
@@ -87,7 +111,12 @@ class Trial:
         return talk
 
     async def ask(self, talk: Talk, *messages: bytes) -> None:
-        """Send messages in one write and hear their replies."""
+        """Send messages, on a stream in one write, and hear their replies."""
+        if self.contract.is_datagram:
+            for each in messages:
+                await talk.say(each)
+                await talk.hear_datagram(self.reply(each))
+            return
         await talk.say(b"".join(map(self.request, messages)))
         await talk.hear(self.reply(*messages))
 
@@ -118,6 +147,22 @@ class Trial:
         await program.wait(0.05)
         return program.ending
 
+    async def evidence(self, failed: Failed) -> tuple[Failed, str]:
+        """See Attempt."""
+        program = self.server.program
+        if program is None or self.ended_on_purpose:
+            return failed, ""
+        ending = await self.ending()
+        if ending:
+            self.transcript.add("server", f"has ended: {ending}")
+            await program.stderr.end(0.5)
+            known = ending in failed.happened or "has ended" in failed.happened
+            happened = failed.happened if known else f"{failed.happened} (the server has ended: {ending})"
+            return Failed(failed.expected, happened), program.complaint
+        if failed.late and self.asleep():
+            failed = Failed(failed.expected, f"{failed.happened} (the server waits too)")
+        return failed, program.complaint
+
     # The process ---------------------------------------------------------------------------------
 
     @property
@@ -142,21 +187,20 @@ class Trial:
 
     def zombies(self) -> int:
         """How many of its children are dead and not waited for."""
-        return sum(_stat(pid)[:1] == ["Z"] for pid in self.program.family())
+        return sum(stat_of(pid)[:1] == ["Z"] for pid in self.program.family())
 
     def memory(self) -> int:
         """Bytes that the server and what it started hold in memory (RSS)."""
-        pages = sum(int(stat[21]) for pid in self.program.family() if len(stat := _stat(pid)) > 21)
+        pages = sum(int(stat[21]) for pid in self.program.family() if len(stat := stat_of(pid)) > 21)
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def cpu(self) -> float:
         """Seconds of processor time that they have used."""
-        return sum(sum(map(int, stat[11:13])) for p in self.program.family() if (stat := _stat(p))) / _TICKS
+        return sum(sum(map(int, stat[11:13])) for p in self.program.family() if (stat := stat_of(p))) / _TICKS
 
     def asleep(self) -> bool:
         """Whether all of the server waits: what hasn't come by now won't come, however long we wait."""
-        states = [_stat(pid, f"task/{tid}/")[:1] for pid in self.program.family() for tid in _tasks(pid)]
-        return bool(states) and all(state in (["S"], ["Z"], []) for state in states)
+        return self.program.asleep()
 
     async def busy(self, windows: int = 3, seconds: float = 1.0) -> float:
         """The least share of a processor that it used in some windows of time, from 0 to 1 or more."""
@@ -197,7 +241,7 @@ class Trial:
             SystemRefused: it can't be started.
         """
         self.transcript.add("check", "starts the server again at the same place")
-        self.server = await self.target.restart(self.server)
+        self.server = await self._restart(self.server)
         self.ended_on_purpose = False
 
     def close(self) -> None:
@@ -205,36 +249,3 @@ class Trial:
         for talk in self._talks:
             with suppress(OSError):
                 talk.socket.close()
-
-
-def _tasks(pid: int) -> list[str]:
-    with suppress(OSError):
-        return os.listdir(f"/proc/{pid}/task")  # noqa: PTH208
-    return []
-
-
-def _stat(pid: int, task: str = "") -> list[str]:
-    """The fields of /proc/PID/stat from the state on; empty for a process that is gone."""
-    try:
-        text = Path(f"/proc/{pid}/{task}stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return text.rpartition(")")[2].split()
-
-
-@asynccontextmanager
-async def trial(
-    target: Target, answers: Answers, transcript: Transcript, patience: float, *, fresh: bool
-) -> AsyncIterator[Trial]:
-    """A trial with a server of its own; all is closed and ended afterwards.
-
-    Raises:
-        NotReady, SystemRefused: the server can't be started.
-    """
-    server = await target.open(fresh=fresh)
-    one = Trial(target, server, answers, transcript, patience)
-    try:
-        yield one
-    finally:
-        one.close()
-        await target.close(one.server)

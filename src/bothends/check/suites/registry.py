@@ -13,6 +13,7 @@ from bothends.errors import UnknownName
 # Name -> module whose CASES it is, and one line.
 SUITES: Final[dict[str, tuple[str, str]]] = {
     "tcp": ("bothends.check.suites.stream_server", "servers on TCP and UNIX streams"),
+    "udp": ("bothends.check.suites.datagram_server", "servers on UDP and UNIX datagram sockets"),
 }
 
 

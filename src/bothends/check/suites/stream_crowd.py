@@ -12,8 +12,8 @@ import struct
 from contextlib import suppress
 
 from bothends.check.case import Failed, Remark, Verdict
+from bothends.check.errors import NotReady
 from bothends.check.talk import Talk, differs
-from bothends.check.target import NotReady
 from bothends.check.trial import Trial
 
 CROWD = 100
@@ -33,7 +33,7 @@ async def silent_client(trial: Trial) -> Remark | None:
         client = await trial.connect(f"silent {number + 1}")
         client.close()
     await trial.still_serves("a client that closed without a word")
-    return await _must_rest(trial) if trial.server.program else None
+    return await must_rest(trial) if trial.server.program else None
 
 
 async def idle_client(trial: Trial) -> Remark | None:
@@ -248,10 +248,11 @@ async def idle_cpu(trial: Trial) -> Remark | None:
     await trial.serves("first")
     await trial.connect("idle")
     await asyncio.sleep(0.5)
-    return await _must_rest(trial)
+    return await must_rest(trial)
 
 
-async def _must_rest(trial: Trial) -> Remark | None:
+async def must_rest(trial: Trial) -> Remark | None:
+    """Make sure that a server at rest uses no processor time. Raises Failed."""
     share = await trial.busy()
     if share > _IDLE:
         raise Failed(
@@ -350,7 +351,7 @@ async def endless_message(trial: Trial) -> Remark | None:
 async def close_unread(trial: Trial) -> Remark | None:
     """More than the one message, to a client that takes its reply slowly: the rest stays unread."""
     overhead = len(trial.request(b"")) if trial.answers.free else 0
-    size = min(trial.contract.limit, 65_536) - overhead
+    size = min(trial.contract.longest, 65_536) - overhead
     message = trial.message(0, size) if trial.answers.free else trial.message()
     client = await trial.connect(deaf=True)
     surplus = b"more that nobody asked for\n" * 40

@@ -97,7 +97,7 @@ async def buffer_sizes(trial: Trial) -> Remark | None:
     """Messages that fill common buffers to the byte, on the wire."""
     overhead = len(trial.request(b""))
     client: Talk | None = None
-    for number, size in enumerate(size for size in _SIZES if size <= trial.contract.limit):
+    for number, size in enumerate(size for size in _SIZES if size <= trial.contract.longest):
         if client is None or not trial.contract.persistent:
             client = await trial.connect()
         try:
@@ -115,7 +115,7 @@ async def large(trial: Trial) -> Remark | None:
     if trial.contract.persistent:
         messages = [trial.message(number, 1000) for number in range(_LARGE // 1000)]
     else:
-        messages = [trial.message(0, min(trial.contract.limit, _LARGE) - len(trial.request(b"")))]
+        messages = [trial.message(0, min(trial.contract.longest, _LARGE) - len(trial.request(b"")))]
     request, reply = b"".join(map(trial.request, messages)), trial.reply(*messages)
     writing = asyncio.ensure_future(client.say(request))
     try:
