@@ -288,9 +288,9 @@ static int take_sizes(const RingSizes *sizes)
 static int core_init(Core *core, PyObject *args, PyObject *keywords)
 {
     static char *keys[] = {"io_uring", "unsent", "chunk", "idle", "life", "linger", "quiet", "strain_pause",
-                           "busy", "longest", "opener", "post", "gone", "pulling", "submissions", "completions",
+                           "busy", "longest", "opener", "post", "answerer", "gone", "pulling", "submissions", "completions",
                            "buffers", "buffer_size", NULL};
-    PyObject *opener, *post, *gone, *pulling, *longest;
+    PyObject *opener, *post, *answerer, *gone, *pulling, *longest;
     RingSizes sizes = {.submissions = 512, .completions = 8192, .buffers = 1024, .buffer_size = 16384};
     Py_ssize_t unsent, chunk;
     int uses_ring, error;
@@ -299,9 +299,9 @@ static int core_init(Core *core, PyObject *args, PyObject *keywords)
         PyErr_SetString(PyExc_RuntimeError, "a core is made once");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "pnnddddddOOOOO|IIII:Core", keys, &uses_ring, &unsent,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "pnnddddddOOOOOO|IIII:Core", keys, &uses_ring, &unsent,
                                      &chunk, &core->idle, &core->life, &core->linger, &core->quiet,
-                                     &core->strain_pause, &core->busy, &longest, &opener, &post, &gone, &pulling,
+                                     &core->strain_pause, &core->busy, &longest, &opener, &post, &answerer, &gone, &pulling,
                                      &sizes.submissions, &sizes.completions, &sizes.buffers,
                                      &sizes.buffer_size)
         || take_sizes(&sizes) < 0)
@@ -311,6 +311,7 @@ static int core_init(Core *core, PyObject *args, PyObject *keywords)
     core->longest = Py_NewRef(longest);
     core->opener = Py_NewRef(opener);
     core->post = Py_NewRef(post);
+    core->answerer = Py_NewRef(answerer);
     core->gone = Py_NewRef(gone);
     core->pulling = Py_NewRef(pulling);
     core->pid = getpid();
@@ -424,6 +425,7 @@ static void core_dealloc(Core *core)
     Py_XDECREF(core->longest);
     Py_XDECREF(core->opener);
     Py_XDECREF(core->post);
+    Py_XDECREF(core->answerer);
     Py_XDECREF(core->gone);
     Py_XDECREF(core->pulling);
     Py_XDECREF((PyObject *)core->known_type);
@@ -441,18 +443,24 @@ static PyMethodDef methods[] = {
      "listen(fd, local)\n\nWelcome everybody at this listener. `local`: our Address there, or None where "
      "each connection has its own."},
     {"deafen", (PyCFunction)core_deafen, METH_NOARGS,
-     "deafen() \n\nWelcome nobody any more; who waits in a queue already still comes in."},
+     "deafen()\n\nWelcome nobody any more; who waits in a queue already still comes in."},
     {"watch", (PyCFunction)core_watch, METH_VARARGS,
      "watch(fd, callback, events, shared)\n\nCall callback(events) whenever the descriptor is ready for "
      "`events` (poll()'s bits). `shared`: other processes wait for the same, and one is enough."},
     {"unwatch", (PyCFunction)core_unwatch, METH_VARARGS,
      "unwatch(fd)\n\nWait for it no more. Before it is closed. Harmless if it isn't waited for."},
+    {"answer", (PyCFunction)core_answer, METH_VARARGS,
+     "answer(fd, local, refuse, largest, wildcard, internet)\n\nAnswer what arrives at a datagram socket. "
+     "refuse(peer), or None: whatever it gives but None keeps a datagram from being answered."},
+    {"mute", (PyCFunction)core_mute, METH_VARARGS,
+     "mute(fd)\n\nAnswer what waits there already, and then no more. Before it is closed."},
     {"close", (PyCFunction)core_close, METH_NOARGS, close_doc},
     {NULL},
 };
 
 static PyMemberDef members[] = {
     {"opener", T_OBJECT_EX, offsetof(Core, opener), 0, "Opens a conversation: opener(peer, post)."},
+    {"answerer", T_OBJECT_EX, offsetof(Core, answerer), 0, "Answers a datagram: answerer(data, peer)."},
     {"connections", T_PYSSIZET, offsetof(Core, connections), READONLY, "How many are open."},
     {"conversations", T_PYSSIZET, offsetof(Core, conversations), READONLY, "Those that are no protocol's."},
     {"now", T_DOUBLE, offsetof(Core, now), READONLY, "Seconds, as of this turn (CLOCK_MONOTONIC)."},

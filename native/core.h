@@ -152,6 +152,7 @@ struct Core {
     PyObject *longest;
     PyObject *opener;   /* opener(peer, post) -> conversation */
     PyObject *post;     /* the post box of those who have none */
+    PyObject *answerer; /* answerer(datagram, peer) -> bytes or None */
     PyObject *gone;     /* gone(peer) */
     PyObject *pulling;  /* pulling(fd, peer, conversation): one that C does not drive */
     PyTypeObject *known_type; /* the conversation type seen last, */

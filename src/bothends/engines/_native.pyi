@@ -22,6 +22,7 @@ class Connection:
 
 class Core:
     opener: Callable[[Peer, Post], Conversation]
+    answerer: Callable[[bytes, Peer], bytes | None]
     @property
     def connections(self) -> int: ...
     @property
@@ -48,6 +49,7 @@ class Core:
         longest: int | None,
         opener: Callable[[Peer, Post], Conversation],
         post: Post,
+        answerer: Callable[[bytes, Peer], bytes | None],
         gone: Callable[[Peer], object],
         pulling: Callable[[int, Peer, Conversation], object],
         submissions: int = 512,
@@ -65,4 +67,15 @@ class Core:
     def deafen(self) -> None: ...
     def watch(self, fd: int, callback: Callable[[int], object], events: int, shared: bool, /) -> None: ...
     def unwatch(self, fd: int, /) -> None: ...
+    def answer(
+        self,
+        fd: int,
+        local: Address,
+        refuse: Callable[[Peer], object] | None,
+        largest: int,
+        wildcard: bool,
+        internet: bool,
+        /,
+    ) -> None: ...
+    def mute(self, fd: int, /) -> None: ...
     def close(self) -> None: ...

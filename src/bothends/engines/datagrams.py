@@ -14,7 +14,7 @@ import socket
 from typing import Any, Final
 
 from bothends.endpoints import Address
-from bothends.engines.base import Job
+from bothends.engines.base import Job, Limits
 from bothends.engines.gate import Gate
 from bothends.errors import errno_text
 from bothends.events import Dropped, Failed, Received, Sent, Why
@@ -32,6 +32,12 @@ LARGEST_UNIX: Final = 256 * 1024
 _NONE_WAITING: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
 
+def largest_datagram(sock: socket.socket, limits: Limits) -> int:
+    """The largest datagram, in bytes, that is taken from this socket."""
+    largest = LARGEST_UNIX if sock.family == socket.AF_UNIX else DATAGRAM_SIZE
+    return min(largest, limits.message or largest)
+
+
 class DatagramDesk:
     """Answers what arrives at one datagram socket, which it makes non-blocking."""
 
@@ -43,8 +49,7 @@ class DatagramDesk:
         self._observe = job.observe
         self._gate = Gate(job.limits)
         self._guard = Guard(rate) if (rate := job.service.answers_per_second) is not None else None
-        largest = LARGEST_UNIX if self.socket.family == socket.AF_UNIX else DATAGRAM_SIZE
-        self._largest = min(largest, job.limits.message or largest)
+        self._largest = largest_datagram(self.socket, job.limits)
         self._wildcard = enable_pktinfo(self.socket)
         self._peer = functools.lru_cache(maxsize=4096)(self._new_peer)
 

@@ -33,13 +33,15 @@ from bothends.endpoints import Address
 from bothends.engines.asyncio import Talk
 from bothends.engines.base import DRAIN_QUIET, DRAIN_TICK, LAST_ROUNDS, Engine, Job
 from bothends.engines.channel import Channel
-from bothends.engines.datagrams import DatagramDesk
+from bothends.engines.datagrams import DatagramDesk, largest_datagram
+from bothends.engines.gate import Gate
 from bothends.engines.reception import STRAIN_PAUSE, Reception
 from bothends.engines.timers import Wheel
 from bothends.errors import errno_text
 from bothends.events import Cause, Draining
 from bothends.services.base import Conversation, Peer, Service, nowhere
-from bothends.sockets import Listener
+from bothends.services.guard import Guard
+from bothends.sockets import Listener, enable_pktinfo
 
 if TYPE_CHECKING:
     import asyncio
@@ -168,13 +170,18 @@ class NativeLoop:
         self._reception = Reception(job)
         self._wheel: Wheel[Talk | Channel] = Wheel()
         self._listeners = [each for each in job.listeners if each.role == "listener"]
-        self._desks = [DatagramDesk(job, each) for each in job.listeners if each.role == "datagrams"]
+        datagrams = [each for each in job.listeners if each.role == "datagrams"]
+        # Who observes is told of each datagram: then they are dealt with one by one.
+        self._answered_in_core = datagrams if job.observe is None else []
+        self._desks = [DatagramDesk(job, each) for each in datagrams if job.observe is not None]
         self._soon: collections.deque[Callable[[], object]] = collections.deque()
         self._until: float | None = None
         self._welcoming = False
         self._abort_at: float | None = None
+        # Datagrams are received by recvmmsg(), many at once, which a ring can't do better.
+        streams = any(each.role != "datagrams" for each in job.listeners)
         self._core = _native.Core(
-            io_uring,
+            io_uring and streams,
             limits.unsent,
             limits.chunk,
             math.inf if limits.idle is None else limits.idle,
@@ -186,6 +193,7 @@ class NativeLoop:
             limits.message,
             job.service.open,
             nowhere,
+            job.service.answer,
             self._left,
             self._pulling,
             **sizes,
@@ -205,13 +213,15 @@ class NativeLoop:
             listener.socket.setblocking(False)
         for desk in self._desks:
             core.watch(desk.fileno(), desk.on_ready, POLLIN, True)
+        for listener in self._answered_in_core:
+            self._answer(listener)
         for listener in job.listeners:
             if listener.role == "connection":
                 self._converse(listener, *self._reception.adopt(listener))
         for listener in self._left_to_core:
             core.listen(listener.socket.fileno(), _fixed_address(listener))
         self._welcome()
-        while self._listeners or self._desks or self.talks or core.connections:
+        while self._serves() or self.talks or core.connections:
             patience = self._patience()
             self._until = None if patience is None else core.now + patience
             core.run(patience)
@@ -222,6 +232,9 @@ class NativeLoop:
                 self._press()
             self._welcome()
 
+    def _serves(self) -> bool:
+        return bool(self._listeners or self._desks or self._answered_in_core)
+
     def close(self) -> None:
         """Cut off whatever is left, and give everything back."""
         self._abort()
@@ -230,6 +243,7 @@ class NativeLoop:
     def reload(self) -> None:
         """The job has another service. From any thread."""
         self._core.opener = self.job.service.open
+        self._core.answerer = self.job.service.answer
         if self._left_to_core and not self._is_plain():
             self.call_soon(self._take_over)
 
@@ -345,6 +359,26 @@ class NativeLoop:
         connection = self._core.adopt(descriptor, talk)
         talk.connection_made(cast("asyncio.Transport", connection))  # it has of one what a talk uses
 
+    # Datagrams -----------------------------------------------------------------------------------
+
+    def _answer(self, listener: Listener) -> None:
+        """Have the core answer datagrams: as DatagramDesk does, with nobody to be told."""
+        sock, job = listener.socket, self.job
+        sock.setblocking(False)
+        gate = Gate(job.limits) if job.limits.allow or job.limits.deny else None
+        rate = job.service.answers_per_second
+        guard = Guard(rate) if rate is not None else None
+
+        def refuse(peer: Peer) -> object:
+            refusal = None if gate is None else gate.refusal(peer.address)
+            return guard.refusal(peer.address) if guard is not None and refusal is None else refusal
+
+        internet = sock.family in (socket.AF_INET, socket.AF_INET6)
+        largest = largest_datagram(sock, job.limits)
+        wildcard = enable_pktinfo(sock)
+        refuses = refuse if gate is not None or guard is not None else None
+        self._core.answer(sock.fileno(), listener.address, refuses, largest, wildcard, internet)
+
     # Waiting -------------------------------------------------------------------------------------
 
     def _patience(self) -> float | None:
@@ -376,7 +410,10 @@ class NativeLoop:
                 if not desk.serve():
                     break
             desk.close()
-        self._listeners, self._left_to_core, self._desks = [], [], []
+        for listener in self._answered_in_core:
+            core.mute(listener.socket.fileno())
+            listener.close()
+        self._listeners, self._left_to_core, self._desks, self._answered_in_core = [], [], [], []
         self._abort_at = self.now + limits.drain
         if self.job.observe is not None:
             self.job.observe(Draining(len(self.talks), limits.drain))

@@ -1,8 +1,8 @@
 /* The load generator: what its parts share.
  *
- *   generator.c         the module bothends.bench._generator: what Python sees
- *   generator_loop.c    connections, epoll, when to send
- *   generator_ledger.c  which requests are open, what was wrong with each answer, histograms
+ *   module.c  the module bothends.bench._generator: what Python sees
+ *   loop.c    connections, epoll, when to send
+ *   ledger.c  which requests are open, what was wrong with each answer, histograms
  *
  * It keeps the contract of src/bothends/bench/plan.py, and the ledger counts as ledger.py does: the same tests
  * hold both to it. It shares nothing with the C core of the servers, lest one mistake cancel itself out.
@@ -119,7 +119,7 @@ enum { BUFFER = 256 * 1024 };
 
 int64_t now_ns(void);
 
-/* generator_ledger.c */
+/* ledger.c */
 void histogram_add(Histogram *histogram, int64_t nanoseconds);
 void ledger_begin(Peer *peer);
 void ledger_add(Run *run, Peer *peer, int64_t due, int64_t sent);
@@ -127,7 +127,7 @@ void ledger_receive(Run *run, Peer *peer, const char *data, int64_t size, int64_
 void ledger_end(Run *run, Peer *peer);
 int64_t ledger_overdue(Run *run, Peer *peer, int64_t before);
 
-/* generator_loop.c; 0, or -1 with the exception set */
+/* loop.c; 0, or -1 with the exception set */
 int run_all(Run *run);
 
 #endif

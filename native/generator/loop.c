@@ -1,0 +1,755 @@
+/* Connections, epoll, and when to send: python.py in C.
+ *
+ * In a closed loop an answer makes room for the next request, which is sent at once; in an open loop it makes
+ * the peer free for the next request that is due. A connection that ends or breaks is opened again, more and
+ * more slowly while nothing is answered. When nobody has answered for `gone_after` and connections are
+ * refused, the run ends.
+ */
+#include "generator.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24 /* linux/in.h */
+#endif
+
+#define FIRST_PAUSE 5000000LL /* before a broken connection is opened again; doubled each time */
+#define LONGEST_PAUSE 500000000LL
+#define WATCH_EACH 200000000LL
+#define LONGEST_WAIT 50000000LL /* so often it is looked what else is due */
+
+enum { EVENTS = 256, BATCH = 64, SMALL = 2048 };
+
+static int ready(Run *run, Peer *peer);
+static int dial(Run *run, Peer *peer, int64_t now, int64_t due);
+
+int64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * SECOND + now.tv_nsec;
+}
+
+/* Seconds that this thread has had a processor, and that it has waited for one (/proc/pid/schedstat). */
+static void processor(double *used, double *waited)
+{
+    struct timespec now;
+    unsigned long long ran = 0, starved = 0;
+    FILE *line = fopen("/proc/thread-self/schedstat", "re");
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    *used = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+    if (line != NULL) {
+        if (fscanf(line, "%llu %llu", &ran, &starved) != 2)
+            starved = 0;
+        fclose(line);
+    }
+    *waited = (double)starved * 1e-9;
+}
+
+static void take_gil(Run *run)
+{
+    PyEval_RestoreThread(run->released);
+    run->released = NULL;
+}
+
+static void give_gil(Run *run)
+{
+    run->released = PyEval_SaveThread();
+}
+
+static int call(Run *run, PyObject *function)
+{
+    PyObject *result;
+
+    if (function == Py_None)
+        return 0;
+    take_gil(run);
+    result = PyObject_CallNoArgs(function);
+    Py_XDECREF(result);
+    give_gil(run);
+    return result == NULL ? -1 : 0;
+}
+
+/* When requests are due ------------------------------------------------------------------------------ */
+
+/* The next time of the schedule into next_due, with the GIL held or not. */
+static int fetch_times(Run *run)
+{
+    PyObject *chunk;
+
+    if (run->has_chunk)
+        PyBuffer_Release(&run->chunk);
+    run->has_chunk = false;
+    chunk = PyIter_Next(run->times);
+    if (chunk == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "the schedule has ended");
+        return -1;
+    }
+    if (PyObject_GetBuffer(chunk, &run->chunk, PyBUF_C_CONTIGUOUS) < 0) {
+        Py_DECREF(chunk);
+        return -1;
+    }
+    Py_DECREF(chunk);
+    run->has_chunk = true;
+    run->chunk_times = run->chunk.buf;
+    run->chunk_count = run->chunk.len / (Py_ssize_t)sizeof(int64_t);
+    run->chunk_at = 0;
+    return 0;
+}
+
+static int advance(Run *run)
+{
+    int failed = 0;
+
+    run->chunk_at++;
+    while (run->chunk_at >= run->chunk_count && !failed) {
+        take_gil(run);
+        failed = fetch_times(run);
+        give_gil(run);
+    }
+    if (!failed)
+        run->next_due = run->begin + run->chunk_times[run->chunk_at];
+    return failed;
+}
+
+static int count_unsent(Run *run)
+{
+    while (run->next_due < run->stop) {
+        run->dues_unsent++;
+        if (advance(run) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void set_free(Run *run, Peer *peer)
+{
+    if (peer->is_free)
+        return;
+    peer->is_free = true;
+    run->free[(run->free_first + run->free_count++) % run->connections] = (uint32_t)(peer - run->peers);
+}
+
+static Peer *take_free(Run *run)
+{
+    Peer *peer = run->peers + run->free[run->free_first];
+
+    run->free_first = (run->free_first + 1) % run->connections;
+    run->free_count--;
+    peer->is_free = false;
+    return peer;
+}
+
+/* Connections ---------------------------------------------------------------------------------------- */
+
+static int interest(Run *run, Peer *peer, bool out)
+{
+    struct epoll_event event = {.events = EPOLLIN | (out ? EPOLLOUT : 0), .data.ptr = peer};
+
+    if (peer->wants_out == out)
+        return 0;
+    peer->wants_out = out;
+    return epoll_ctl(run->epoll, EPOLL_CTL_MOD, peer->descriptor, &event);
+}
+
+static void drop(Peer *peer)
+{
+    if (peer->descriptor >= 0)
+        close(peer->descriptor); /* which takes it out of epoll */
+    peer->descriptor = -1;
+    peer->state = CLOSED;
+    peer->due = -1;
+}
+
+static void sleep_a_while(Run *run, Peer *peer)
+{
+    peer->retry = now_ns() + peer->pause;
+    peer->pause = peer->pause * 2 < LONGEST_PAUSE ? peer->pause * 2 : LONGEST_PAUSE;
+    run->asleep++;
+}
+
+static void refused(Run *run, Peer *peer, int error)
+{
+    run->faults[error == ETIMEDOUT ? SILENT : REFUSED]++;
+    run->last_refusal = error;
+    drop(peer);
+    sleep_a_while(run, peer);
+}
+
+/* With `reconnect`: the connection is over, and so is its request. */
+static int begin_again(Run *run, Peer *peer, int64_t now)
+{
+    peer->since = now;
+    if (!run->sending || now >= run->stop)
+        return 0;
+    if (run->times == NULL)
+        return dial(run, peer, now, now);
+    set_free(run, peer);
+    return 0;
+}
+
+/* A connection that was open is over: reset (or worse), or closed by the server (error 0). */
+static int ended(Run *run, Peer *peer, int error)
+{
+    bool answered = peer->answered;
+
+    if (error) {
+        run->faults[RESET]++;
+        run->last_refusal = error;
+    }
+    ledger_end(run, peer);
+    drop(peer);
+    if (run->reconnect && answered)
+        return begin_again(run, peer, now_ns());
+    sleep_a_while(run, peer);
+    return 0;
+}
+
+static void datagram_refused(Run *run, int error)
+{
+    run->faults[REFUSED]++;
+    run->last_refusal = error;
+}
+
+static int open_socket(Run *run)
+{
+    int on = 1, descriptor = socket(run->family, run->type | SOCK_NONBLOCK | SOCK_CLOEXEC, run->protocol);
+
+    if (descriptor < 0)
+        return -1;
+    if (run->nodelay)
+        setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (run->receive_buffer)
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &run->receive_buffer, sizeof run->receive_buffer);
+    if (run->family == AF_UNIX && run->type == SOCK_DGRAM) {
+        sa_family_t unnamed = AF_UNIX; /* the kernel picks a name: without one it couldn't be answered */
+
+        bind(descriptor, (struct sockaddr *)&unnamed, sizeof unnamed);
+    }
+    if (run->source_count) {
+        struct sockaddr_in source = {.sin_family = AF_INET};
+
+        source.sin_addr.s_addr = run->sources[run->source++ % run->source_count];
+        setsockopt(descriptor, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+        bind(descriptor, (struct sockaddr *)&source, sizeof source);
+    }
+    return descriptor;
+}
+
+/* Begin to connect; with `reconnect`, for the request that is due then. */
+static int dial(Run *run, Peer *peer, int64_t now, int64_t due)
+{
+    struct epoll_event event = {.data.ptr = peer};
+    int answer;
+
+    ledger_begin(peer);
+    peer->since = now;
+    peer->due = due;
+    peer->descriptor = open_socket(run);
+    if (peer->descriptor < 0) {
+        refused(run, peer, errno);
+        return 0;
+    }
+    peer->state = CONNECTING;
+    answer = connect(peer->descriptor, (struct sockaddr *)&run->address, run->address_size);
+    if (answer < 0 && errno != EINPROGRESS) {
+        /* AF_UNIX: the listener's queue is full, and nothing tells when it isn't; it is tried again. */
+        refused(run, peer, errno == EAGAIN ? ETIMEDOUT : errno);
+        return 0;
+    }
+    event.events = answer == 0 ? EPOLLIN : EPOLLOUT;
+    peer->wants_out = answer != 0;
+    if (epoll_ctl(run->epoll, EPOLL_CTL_ADD, peer->descriptor, &event) < 0) {
+        refused(run, peer, errno);
+        return 0;
+    }
+    return answer == 0 ? ready(run, peer) : 0;
+}
+
+static int connected(Run *run, Peer *peer)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = peer};
+    int error = 0;
+    socklen_t size = sizeof error;
+
+    getsockopt(peer->descriptor, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (error) {
+        refused(run, peer, error);
+        return 0;
+    }
+    peer->wants_out = false;
+    epoll_ctl(run->epoll, EPOLL_CTL_MOD, peer->descriptor, &event);
+    return ready(run, peer);
+}
+
+/* Requests ------------------------------------------------------------------------------------------- */
+
+static int64_t bytes_of(const Run *run, int64_t number)
+{
+    const int64_t *offsets = run->sends.offsets + number % run->length;
+
+    return offsets[1] - offsets[0];
+}
+
+/* Note that so many bytes of the unsent requests have left. */
+static void sent(Run *run, Peer *peer, int64_t bytes)
+{
+    peer->cut += bytes;
+    while (peer->unsent < peer->next && peer->cut >= bytes_of(run, peer->unsent)) {
+        peer->cut -= bytes_of(run, peer->unsent);
+        peer->unsent++;
+    }
+}
+
+/* Datagrams: many with one system call. What sendmmsg(2) gives, with errno. */
+static int64_t send_many(Run *run, Peer *peer)
+{
+    struct mmsghdr messages[BATCH];
+    struct iovec parts[BATCH];
+    unsigned count = 0;
+
+    for (int64_t number = peer->unsent; number < peer->next && count < BATCH; number++, count++) {
+        int64_t place = number % run->length;
+
+        parts[count].iov_base = (void *)(run->sends.bytes + run->sends.offsets[place]);
+        parts[count].iov_len = (size_t)bytes_of(run, number);
+        messages[count].msg_hdr = (struct msghdr){.msg_iov = parts + count, .msg_iovlen = 1};
+    }
+    return sendmmsg(peer->descriptor, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static int flush(Run *run, Peer *peer)
+{
+    while (peer->unsent < peer->next) {
+        int64_t place = peer->unsent % run->length, upto = place + (peer->next - peer->unsent), done;
+
+        if (run->boundaries) {
+            done = send_many(run, peer);
+            if (done > 0)
+                peer->unsent += done;
+        } else {
+            int64_t from = run->sends.offsets[place] + peer->cut;
+
+            upto = upto < run->length ? upto : run->length;
+            done = send(peer->descriptor, run->sends.bytes + from, (size_t)(run->sends.offsets[upto] - from),
+                        MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (done > 0)
+                sent(run, peer, done);
+        }
+        if (done >= 0)
+            continue;
+        if (errno == EAGAIN || errno == ENOBUFS)
+            return interest(run, peer, true);
+        if (run->type == SOCK_DGRAM) {
+            datagram_refused(run, errno); /* it tells of an earlier one; this one was not sent */
+            peer->unsent++;
+            continue;
+        }
+        return ended(run, peer, errno);
+    }
+    return interest(run, peer, false);
+}
+
+static int ask(Run *run, Peer *peer, int64_t count, int64_t due, int64_t now)
+{
+    while (count-- > 0)
+        ledger_add(run, peer, due, now);
+    return flush(run, peer);
+}
+
+/* So many requests of a peer are no longer open. */
+static int freed(Run *run, Peer *peer, int64_t count, int64_t now)
+{
+    if (run->reconnect) {
+        if (peer->count)
+            return 0;
+        if (peer->left > 0 && run->sending) {
+            peer->left--;
+            return ask(run, peer, 1, now, now);
+        }
+        peer->pause = FIRST_PAUSE;
+        drop(peer);
+        return begin_again(run, peer, now);
+    }
+    if (!run->sending)
+        return 0;
+    if (run->times == NULL)
+        return now < run->stop ? ask(run, peer, count, now, now) : 0;
+    if (!peer->is_free) {
+        peer->since = now;
+        set_free(run, peer);
+    }
+    return 0;
+}
+
+/* It is connected. */
+static int ready(Run *run, Peer *peer)
+{
+    int64_t now;
+
+    run->made++;
+    peer->state = READY;
+    if (!run->sending)
+        return 0;
+    if (peer->due >= 0) { /* latency counts from before the connecting */
+        int64_t due = peer->due;
+
+        peer->due = -1;
+        peer->left = run->each - 1;
+        return ask(run, peer, 1, due, peer->since);
+    }
+    now = now_ns();
+    if (run->times == NULL)
+        return ask(run, peer, run->depth, now, now);
+    peer->since = now;
+    set_free(run, peer);
+    return 0;
+}
+
+static int send_due(Run *run, int64_t now)
+{
+    while (run->next_due <= now && run->free_count && run->next_due < run->stop) {
+        Peer *peer = take_free(run);
+        int64_t could = run->next_due > peer->since ? run->next_due : peer->since;
+
+        if (!run->reconnect && (peer->state != READY || peer->count == run->depth))
+            continue;
+        if (run->next_due >= run->start)
+            histogram_add(run->lateness, now - could);
+        if (run->reconnect ? dial(run, peer, now, run->next_due) : ask(run, peer, 1, run->next_due, now))
+            return -1;
+        if (advance(run) < 0)
+            return -1;
+        if (!run->reconnect && peer->state == READY && peer->count < run->depth)
+            set_free(run, peer);
+        now = now_ns();
+    }
+    return 0;
+}
+
+/* What comes ----------------------------------------------------------------------------------------- */
+
+/* After something came: is there room for more requests, or is the stream of no more use? */
+static int heard(Run *run, Peer *peer, uint32_t before, int64_t now)
+{
+    if (peer->broken)
+        return ended(run, peer, 0);
+    if (peer->count == before)
+        return 0;
+    peer->answered = true;
+    peer->pause = FIRST_PAUSE;
+    return freed(run, peer, before - peer->count, now);
+}
+
+static int readable_stream(Run *run, Peer *peer)
+{
+    ssize_t size = recv(peer->descriptor, run->buffer, BUFFER, MSG_DONTWAIT);
+    uint32_t before = peer->count;
+    int64_t now;
+
+    if (size < 0)
+        return errno == EAGAIN || errno == EINTR ? 0 : ended(run, peer, errno);
+    if (size == 0)
+        return ended(run, peer, 0);
+    now = now_ns();
+    ledger_receive(run, peer, run->buffer, size, now);
+    return heard(run, peer, before, now);
+}
+
+static int readable_messages(Run *run, Peer *peer)
+{
+    struct mmsghdr messages[BATCH];
+    struct iovec parts[BATCH];
+    /* A byte more than the longest: what is longer than anything expected is seen to be. */
+    int64_t room = run->longest + 1 > SMALL ? run->longest + 1 : SMALL;
+    int64_t most = BUFFER / room < 1 ? 1 : BUFFER / room;
+    uint32_t before = peer->count;
+    int64_t now;
+    int count;
+
+    most = most > BATCH ? BATCH : most;
+    most = most > run->depth ? run->depth : most;
+    for (int64_t i = 0; i < most; i++) {
+        parts[i] = (struct iovec){run->buffer + i * room, (size_t)room};
+        messages[i].msg_hdr = (struct msghdr){.msg_iov = parts + i, .msg_iovlen = 1};
+    }
+    count = recvmmsg(peer->descriptor, messages, (unsigned)most, MSG_DONTWAIT, NULL);
+    if (count < 0) {
+        if (errno == EAGAIN || errno == EINTR)
+            return 0;
+        if (run->type != SOCK_DGRAM)
+            return ended(run, peer, errno);
+        datagram_refused(run, errno);
+        return 0;
+    }
+    now = now_ns();
+    for (int i = 0; i < count; i++) {
+        if (messages[i].msg_len == 0 && run->type == SOCK_SEQPACKET)
+            return ended(run, peer, 0);
+        ledger_receive(run, peer, parts[i].iov_base, messages[i].msg_len, now);
+    }
+    return heard(run, peer, before, now);
+}
+
+static int happened(Run *run, Peer *peer, uint32_t events)
+{
+    if (peer->state == CONNECTING)
+        return connected(run, peer);
+    if (peer->state == READY && (events & EPOLLOUT) && flush(run, peer) < 0)
+        return -1;
+    if (peer->state != READY || !(events & ~(uint32_t)EPOLLOUT))
+        return 0;
+    return run->boundaries ? readable_messages(run, peer) : readable_stream(run, peer);
+}
+
+/* Time ----------------------------------------------------------------------------------------------- */
+
+/* Count what was sent before then as without an answer. */
+static int64_t give_up(Run *run, Peer *peer, int64_t before)
+{
+    int64_t count = peer->state == READY ? ledger_overdue(run, peer, before) : 0;
+
+    run->faults[run->type == SOCK_STREAM ? TIMED_OUT : LOST] += count;
+    return count;
+}
+
+/* Whoever has waited too long. */
+static int sweep(Run *run, int64_t now)
+{
+    for (Peer *peer = run->peers; peer < run->peers + run->connections; peer++) {
+        int64_t count;
+
+        if (peer->state == CONNECTING && now - peer->since > run->timeout)
+            refused(run, peer, ETIMEDOUT);
+        if (peer->state != READY || (count = give_up(run, peer, now - run->timeout)) == 0)
+            continue;
+        if (run->reconnect || peer->broken ? ended(run, peer, 0) : freed(run, peer, count, now))
+            return -1;
+    }
+    return 0;
+}
+
+/* Open again those whose pause is over. */
+static int wake(Run *run, int64_t now)
+{
+    for (Peer *peer = run->peers; run->asleep && peer < run->peers + run->connections; peer++) {
+        if (peer->retry == 0 || peer->retry > now)
+            continue;
+        peer->retry = 0;
+        run->asleep--;
+        if (run->sending && (run->reconnect ? begin_again(run, peer, now) : dial(run, peer, now, -1)))
+            return -1;
+    }
+    return 0;
+}
+
+static int look(Run *run, int64_t now, int64_t *counted)
+{
+    PyObject *result;
+    int64_t faults = 0;
+
+    if (run->answered != *counted) {
+        *counted = run->answered;
+        run->last_answer = now;
+        run->last_refusal = 0;
+    }
+    if (run->last_refusal && now - run->last_answer > run->gone_after && run->sending)
+        run->is_ended = true;
+    for (int i = 0; i < FAULTS; i++)
+        faults += run->faults[i];
+    take_gil(run);
+    if (PyErr_CheckSignals() < 0)
+        result = NULL;
+    else if (run->watch == Py_None)
+        result = Py_NewRef(Py_None);
+    else
+        result = PyObject_CallFunction(run->watch, "LLL", (long long)(now - run->begin),
+                                       (long long)run->answered, (long long)faults);
+    Py_XDECREF(result);
+    give_gil(run);
+    return result == NULL ? -1 : 0;
+}
+
+/* Wait for events, until a request is due at the latest. */
+static int wait_for(Run *run, struct epoll_event *events)
+{
+    int64_t left = LONGEST_WAIT;
+    int count = epoll_wait(run->epoll, events, EVENTS, 0);
+    struct timespec wait;
+
+    if (count != 0)
+        return count;
+    if (run->times != NULL && run->sending && run->free_count) {
+        int64_t due = run->next_due - now_ns();
+
+        left = due < 0 ? 0 : due < left ? due : left;
+    }
+    if (left == 0)
+        return 0;
+    wait = (struct timespec){left / SECOND, left % SECOND};
+#ifdef SYS_epoll_pwait2
+    count = (int)syscall(SYS_epoll_pwait2, run->epoll, events, EVENTS, &wait, NULL, (size_t)8);
+    if (count >= 0 || errno != ENOSYS)
+        return count;
+#endif
+    return epoll_wait(run->epoll, events, EVENTS, (int)(left / 1000000));
+}
+
+static bool is_settled(const Run *run)
+{
+    for (const Peer *peer = run->peers; peer < run->peers + run->connections; peer++)
+        if (peer->state != CLOSED && (peer->due >= 0 || peer->count))
+            return false;
+    return true;
+}
+
+static int take_events(Run *run)
+{
+    struct epoll_event events[EVENTS];
+    int count = wait_for(run, events);
+
+    if (count < 0 && errno != EINTR) {
+        take_gil(run);
+        PyErr_SetFromErrno(PyExc_OSError);
+        give_gil(run);
+        return -1;
+    }
+    for (int i = 0; i < count; i++)
+        if (happened(run, events[i].data.ptr, events[i].events) < 0)
+            return -1;
+    return 0;
+}
+
+static int open_everything(Run *run)
+{
+    int64_t deadline = now_ns() + (run->timeout > SECOND ? run->timeout : SECOND);
+    bool waiting = true;
+
+    for (uint32_t i = 0; i < run->connections; i++)
+        if (dial(run, run->peers + i, now_ns(), -1) < 0)
+            return -1;
+    while (waiting && now_ns() < deadline) {
+        waiting = false;
+        for (uint32_t i = 0; i < run->connections && !waiting; i++)
+            waiting = run->peers[i].state == CONNECTING;
+        if (waiting && take_events(run) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int begin(Run *run)
+{
+    int64_t now = now_ns();
+
+    run->sending = true;
+    for (Peer *peer = run->peers; peer < run->peers + run->connections; peer++) {
+        if (run->times != NULL && (run->reconnect || peer->state == READY)) {
+            peer->since = now;
+            set_free(run, peer);
+        } else if (run->times == NULL && run->reconnect) {
+            if (dial(run, peer, now, now) < 0)
+                return -1;
+        } else if (run->times == NULL && peer->state == READY && ask(run, peer, run->depth, now, now) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int drive(Run *run)
+{
+    int64_t watched = run->begin, swept = run->begin, counted = 0, first = 0;
+    int64_t sweep_each = run->timeout / 8 > 5000000 ? run->timeout / 8 : 5000000;
+    double cpu = 0, starved = 0;
+    bool measured = false;
+
+    for (;;) {
+        int64_t now = now_ns();
+
+        if (!measured && now >= run->start) {
+            measured = true;
+            first = now;
+            processor(&cpu, &starved);
+            if (call(run, run->began) < 0)
+                return -1;
+        }
+        if (run->sending && (now >= run->stop || run->is_ended)) {
+            run->sending = false;
+            if (measured) {
+                processor(&run->cpu, &run->starved);
+                run->cpu -= cpu;
+                run->starved -= starved;
+                run->wall = (double)(now - first) * 1e-9;
+                if (call(run, run->ended) < 0)
+                    return -1;
+            }
+        }
+        if (!run->sending && (run->is_ended || is_settled(run) || now > run->stop + run->timeout))
+            break;
+        if (run->sending && run->times != NULL && send_due(run, now) < 0)
+            return -1;
+        if (take_events(run) < 0)
+            return -1;
+        if (now - swept >= sweep_each) {
+            swept = now;
+            if (sweep(run, now) < 0)
+                return -1;
+        }
+        if (run->asleep && wake(run, now) < 0)
+            return -1;
+        if (now - watched >= WATCH_EACH) {
+            watched = now;
+            if (look(run, now, &counted) < 0)
+                return -1;
+        }
+    }
+    for (Peer *peer = run->peers; peer < run->peers + run->connections; peer++)
+        give_up(run, peer, now_ns() + 1);
+    return run->times != NULL ? count_unsent(run) : 0;
+}
+
+static int run_released(Run *run)
+{
+    if (!run->reconnect && open_everything(run) < 0)
+        return -1;
+    if (run->begin == 0)
+        run->begin = now_ns();
+    run->start += run->begin; /* until here they counted from the beginning */
+    run->stop += run->begin;
+    run->last_answer = run->begin;
+    for (int64_t left; (left = run->begin - now_ns()) > 0;) {
+        struct timespec wait = {left / SECOND, left % SECOND};
+
+        nanosleep(&wait, NULL);
+    }
+    if (run->times != NULL) {
+        run->chunk_at = -1;
+        prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* wake this thread when it is time, not 50 us later */
+        if (advance(run) < 0)
+            return -1;
+    }
+    return begin(run) < 0 ? -1 : drive(run);
+}
+
+int run_all(Run *run)
+{
+    int result;
+
+    give_gil(run);
+    result = run_released(run);
+    take_gil(run);
+    return result;
+}

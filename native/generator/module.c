@@ -1,0 +1,221 @@
+/* The module bothends.bench._generator: one function, `run`, whose face is native.py. */
+#include "generator.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+/* Learn from a connected socket how to make others like it. */
+static int learn(Run *run, int like)
+{
+    socklen_t size = sizeof(int);
+
+    run->address_size = sizeof run->address;
+    if (getsockopt(like, SOL_SOCKET, SO_DOMAIN, &run->family, &size) < 0 ||
+        getsockopt(like, SOL_SOCKET, SO_TYPE, &run->type, &size) < 0 ||
+        getsockopt(like, SOL_SOCKET, SO_PROTOCOL, &run->protocol, &size) < 0 ||
+        getpeername(like, (struct sockaddr *)&run->address, &run->address_size) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    if (run->type == SOCK_STREAM && (run->family == AF_INET || run->family == AF_INET6)) {
+        size = sizeof run->nodelay;
+        if (getsockopt(like, IPPROTO_TCP, TCP_NODELAY, &run->nodelay, &size) < 0)
+            run->nodelay = 0;
+    }
+    return 0;
+}
+
+static int allocate(Run *run)
+{
+    int64_t duration = run->stop - run->start;
+
+    run->second_count = duration / SECOND + 1;
+    run->seconds = PyMem_RawCalloc((size_t)run->second_count, sizeof *run->seconds);
+    run->uncorrected = PyMem_RawCalloc(1, sizeof *run->uncorrected);
+    run->corrected = PyMem_RawCalloc(1, sizeof *run->corrected);
+    run->lateness = PyMem_RawCalloc(1, sizeof *run->lateness);
+    run->peers = PyMem_RawCalloc(run->connections, sizeof *run->peers);
+    run->free = PyMem_RawCalloc(run->connections, sizeof *run->free);
+    run->buffer = PyMem_RawMalloc(BUFFER);
+    if (!run->seconds || !run->uncorrected || !run->corrected || !run->lateness || !run->peers || !run->free ||
+        !run->buffer)
+        return -1;
+    for (uint32_t i = 0; i < run->connections; i++) {
+        run->peers[i].descriptor = -1;
+        run->peers[i].due = -1;
+        run->peers[i].pause = 5000000;
+        run->peers[i].open = PyMem_RawCalloc(run->depth, sizeof(Open));
+        if (run->peers[i].open == NULL)
+            return -1;
+    }
+    return 0;
+}
+
+static void release(Run *run)
+{
+    for (uint32_t i = 0; run->peers != NULL && i < run->connections; i++) {
+        if (run->peers[i].descriptor >= 0)
+            close(run->peers[i].descriptor);
+        PyMem_RawFree(run->peers[i].open);
+        PyMem_RawFree(run->peers[i].kept);
+        PyMem_RawFree(run->peers[i].gone);
+    }
+    if (run->epoll >= 0)
+        close(run->epoll);
+    if (run->has_chunk)
+        PyBuffer_Release(&run->chunk);
+    PyMem_RawFree(run->peers);
+    PyMem_RawFree(run->free);
+    PyMem_RawFree(run->buffer);
+    PyMem_RawFree(run->seconds);
+    PyMem_RawFree(run->uncorrected);
+    PyMem_RawFree(run->corrected);
+    PyMem_RawFree(run->lateness);
+}
+
+static PyObject *list_of(const int64_t *numbers, int64_t count)
+{
+    PyObject *list = PyList_New(count);
+
+    for (int64_t i = 0; list != NULL && i < count; i++) {
+        PyObject *number = PyLong_FromLongLong(numbers[i]);
+
+        if (number == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, i, number);
+    }
+    return list;
+}
+
+static PyObject *outcome(const Run *run)
+{
+    PyObject *faults = list_of(run->faults, FAULTS), *seconds = list_of(run->seconds, run->second_count);
+
+    if (faults == NULL || seconds == NULL) {
+        Py_XDECREF(faults);
+        Py_XDECREF(seconds);
+        return NULL;
+    }
+    return Py_BuildValue(
+        "{s:N,s:N,s:y#,s:y#,s:y#,s:L,s:L,s:L,s:L,s:d,s:d,s:d,s:L,s:i}", "faults", faults, "each_second", seconds,
+        "uncorrected", (const char *)run->uncorrected, (Py_ssize_t)sizeof(Histogram), "corrected",
+        (const char *)run->corrected, (Py_ssize_t)sizeof(Histogram), "lateness", (const char *)run->lateness,
+        (Py_ssize_t)sizeof(Histogram), "completed", (long long)run->completed, "bytes_received",
+        (long long)run->bytes, "unsent", (long long)run->dues_unsent, "connections_made", (long long)run->made,
+        "cpu", run->cpu, "starved", run->starved, "wall", run->wall, "last_answer",
+        (long long)(run->last_answer - run->begin), "ended", run->is_ended ? run->last_refusal : 0);
+}
+
+static int check(const Run *run, const Py_buffer *buffers, const Py_buffer *sends, const Py_buffer *answers)
+{
+    int64_t count = buffers[0].len / (Py_ssize_t)sizeof(int64_t);
+
+    if (run->length < 1 || count != run->length + 1 || buffers[1].len != buffers[0].len ||
+        run->sends.offsets[run->length] != sends->len || run->answers.offsets[run->length] != answers->len) {
+        PyErr_SetString(PyExc_ValueError, "the messages and their offsets don't agree");
+        return -1;
+    }
+    for (int64_t i = 0; i < run->length; i++) {
+        if (run->sends.offsets[i] >= run->sends.offsets[i + 1] ||
+            run->answers.offsets[i] >= run->answers.offsets[i + 1]) {
+            PyErr_SetString(PyExc_ValueError, "a message is empty");
+            return -1;
+        }
+    }
+    if (run->connections < 1 || run->depth < 1 || run->depth > 65536 || run->stop <= run->start) {
+        PyErr_SetString(PyExc_ValueError, "no connections, no depth or no time");
+        return -1;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(run_doc,
+             "run(*, like, sends, send_offsets, answers, answer_offsets, end, numbers, reconnect, each,\n"
+             "    connections, depth, begin, warmup, duration, timeout, gone, receive_buffer, sources, times,\n"
+             "    watch, began, ended) -> dict\n\n"
+             "Drive a target, connecting to where the socket `like` is connected. Times in nanoseconds; `begin` 0\n"
+             "is when all are connected. See bothends.bench.native.");
+
+static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
+{
+    static char *keywords[] = {"like",     "sends",          "send_offsets", "answers", "answer_offsets",
+                               "end",      "numbers",        "reconnect",    "each",    "connections",
+                               "depth",    "begin",          "warmup",       "duration", "timeout",
+                               "gone",     "receive_buffer", "sources",      "times",   "watch",
+                               "began",    "ended",          NULL};
+    Run *run = PyMem_Calloc(1, sizeof *run);
+    Py_buffer offsets[2], sends, answers, sources;
+    long long each, begin, warmup, duration, timeout, gone;
+    int like, numbers, reconnect;
+    PyObject *result = NULL;
+
+    if (run == NULL)
+        return PyErr_NoMemory();
+    run->epoll = -1;
+    if (!PyArg_ParseTupleAndKeywords(arguments, names, "$iy*y*y*y*ippLIILLLLLiy*OOOO", keywords, &like, &sends,
+                                     &offsets[0], &answers, &offsets[1], &run->end, &numbers, &reconnect, &each,
+                                     &run->connections, &run->depth, &begin, &warmup, &duration, &timeout, &gone,
+                                     &run->receive_buffer, &sources, &run->times, &run->watch, &run->began,
+                                     &run->ended)) {
+        PyMem_Free(run);
+        return NULL;
+    }
+    run->numbers = numbers;
+    run->reconnect = reconnect;
+    run->each = each;
+    run->begin = begin;
+    run->start = warmup;
+    run->stop = warmup + duration;
+    run->timeout = timeout;
+    run->gone_after = gone;
+    run->times = run->times == Py_None ? NULL : run->times;
+    run->sends = (Messages){sends.buf, offsets[0].buf};
+    run->answers = (Messages){answers.buf, offsets[1].buf};
+    run->length = offsets[0].len / (Py_ssize_t)sizeof(int64_t) - 1;
+    run->sources = sources.buf;
+    run->source_count = sources.len / (Py_ssize_t)sizeof(uint32_t);
+    if (check(run, offsets, &sends, &answers) < 0 || learn(run, like) < 0)
+        goto done;
+    run->boundaries = run->type != SOCK_STREAM;
+    for (int64_t i = 0; i < run->length; i++)
+        if (run->answers.offsets[i + 1] - run->answers.offsets[i] > run->longest)
+            run->longest = run->answers.offsets[i + 1] - run->answers.offsets[i];
+    if (allocate(run) < 0) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    run->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (run->epoll < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        goto done;
+    }
+    if (run_all(run) == 0)
+        result = outcome(run);
+done:
+    release(run);
+    PyMem_Free(run);
+    PyBuffer_Release(&sends);
+    PyBuffer_Release(&answers);
+    PyBuffer_Release(&offsets[0]);
+    PyBuffer_Release(&offsets[1]);
+    PyBuffer_Release(&sources);
+    return result;
+}
+
+static PyMethodDef methods[] = {
+    {"run", (PyCFunction)(void (*)(void))run, METH_VARARGS | METH_KEYWORDS, run_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "bothends.bench._generator", .m_size = 0, .m_methods = methods};
+
+PyMODINIT_FUNC PyInit__generator(void)
+{
+    return PyModule_Create(&definition);
+}
