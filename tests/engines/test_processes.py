@@ -18,7 +18,8 @@ import pytest
 
 from bothends.testing import processes
 
-PATIENCE = 10.0
+# Starting an interpreter takes seconds where many others do so.
+PATIENCE = 40.0
 
 HEAD = """
 import os, signal, sys, time

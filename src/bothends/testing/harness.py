@@ -39,7 +39,7 @@ from bothends.testing.processes import Process
 from bothends.testing.reports import Crashed, Left, Order, Ready, ServiceMaker, Told
 
 # Generous: it only passes when something is wrong, or the machine is very busy.
-DEADLINE: Final = 10.0
+DEADLINE: Final = 30.0
 
 # How often what only /proc knows is looked at.
 _GLANCE: Final = 0.02
@@ -292,6 +292,11 @@ class Harness:
     def descriptors(self) -> int:
         """How many descriptors all of them have open."""
         return sum(len(processes.descriptors(each.pid)) for each in self.processes())
+
+    def most_descriptors(self) -> int:
+        """How many descriptors that one of them has open which has the most: what leaks shows there, however
+        many processes there are by now."""
+        return max((len(processes.descriptors(each.pid)) for each in self.processes()), default=0)
 
     def printed(self) -> str:
         """What has been written to standard output and error."""

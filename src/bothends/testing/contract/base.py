@@ -37,8 +37,9 @@ SMALL: Final = 8 * 1024
 # where being wrong makes the test weaker and never makes it fail.
 QUIET: Final = 0.3
 
-# How long an engine may take to be gone when it is told to cut everything off.
-_PROMPTLY: Final = 5.0
+# How long an engine may take to be gone when it is told to cut everything off. It only passes when something
+# is wrong, or the machine is very busy.
+_PROMPTLY: Final = 20.0
 
 
 class ContractBase:

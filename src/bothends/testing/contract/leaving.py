@@ -9,17 +9,21 @@ import time
 import pytest
 
 from bothends.engines.base import DRAIN_QUIET, Limits
-from bothends.events import Cause, Received
+from bothends.events import Cause, Closed, Received
 from bothends.testing.clients import Client
 from bothends.testing.contract.base import SMALL, ContractBase, check_cause, of, opened
 from bothends.testing.harness import Harness
 from bothends.testing.services import Echo, Large, Lines, Pulled, pattern
 
 # Well below the limit to drain, and well above what a loaded machine needs.
-_SOON = 3.0
+_SOON = 20.0
 
 # A drain limit that a test never waits for.
 _LONG = 60.0
+
+# More than the buffers of both ends hold, so that something is owed. Not much more: with windows as small as
+# these the kernel may wait for a delayed acknowledgement (40 ms) after each of them.
+_OWED = 600_000
 
 _SMALL_BUFFERS = f"?sndbuf={SMALL}&rcvbuf={SMALL}"
 
@@ -37,7 +41,7 @@ class LeavingContract(ContractBase):
     def test_drain_ends_idle_connections(self, connection_over: str) -> None:
         """A connection at rest is finished, by EOF, though its peer does nothing. Mistakes: waiting
         for a client that never leaves (python/cpython#113538); resetting it."""
-        running = self.serve(Echo, connection_over, limits=Limits(drain=_LONG, linger=0.2))
+        running = self.serve(Echo, connection_over, limits=Limits(drain=_LONG, linger=0.05))
         client = self.dial(running)
         assert client.ask(b"hello") == b"hello"
         running.drain()
@@ -46,31 +50,34 @@ class LeavingContract(ContractBase):
         self.check_end(running.wait_exit(_SOON))
 
     def test_drain_ends_many_idle_connections_together(self) -> None:
-        """Fifty take no longer than one. Mistake: waiting for each in turn."""
+        """As many as are served at once take no longer than one. Mistake: waiting for each in turn."""
         self.needs("tcp")
         self.needs_concurrency()
         running = self.serve(Echo, "tcp", limits=Limits(drain=_LONG))
-        clients = [self.dial(running) for _ in range(4)]
+        running.settle()
+        clients = [self.dial(running) for _ in range(len(running.children()) or 30)]
         for client in clients:
             assert client.ask(b"hello") == b"hello"
-        clients += [self.dial(running) for _ in range(46)]
         running.drain()
         for client in clients:
             assert client.hear_end() == b""
             client.close()
         self.check_end(running.wait_exit(_SOON))
+        ends = [each.at / 1e9 for each in running.seen(Closed)]
+        assert max(ends) - min(ends) < DRAIN_QUIET * max(2, len(clients) / 4)
 
-    def test_drain_lets_a_slow_exchange_end(self, bytes_over: str) -> None:
+    def test_drain_lets_a_slow_exchange_end(self) -> None:
         """While a message is arriving, its conversation goes on: it is answered in full. Mistake:
         cutting off whoever is there."""
+        self.needs("tcp")
         for _ in range(5):
-            if self._drain_while_dripping(bytes_over):
+            if self._drain_while_dripping():
                 return
         pytest.fail("this machine is too busy to say a byte every 30 ms")
 
-    def _drain_while_dripping(self, transport: str) -> bool:
+    def _drain_while_dripping(self) -> bool:
         """One try; False if the bytes came too late, which is no fault of the engine."""
-        running = self.serve(Lines, transport, limits=Limits(drain=_LONG, linger=0.2))
+        running = self.serve(Lines, "tcp", limits=Limits(drain=_LONG, linger=0.05))
         client = self.dial(running)
         client.say(b"slow")
         running.wait_event(Received, of(client))
@@ -90,21 +97,22 @@ class LeavingContract(ContractBase):
         check_cause(running, client, Cause.DRAINED)
         return True
 
-    def test_drain_sends_what_is_owed(self, bytes_over: str) -> None:
+    def test_drain_sends_what_is_owed(self) -> None:
         """A long answer on its way to who reads is sent to its end. Mistake: silence of the peer taken
         for rest, while we are the ones who speak."""
-        size = 2_000_000
+        self.needs("tcp")
+        size = _OWED
         running = self.serve(
             functools.partial(Large, size),
-            bytes_over,
+            "tcp",
             options=_SMALL_BUFFERS,
-            limits=Limits(drain=_LONG, linger=0.2),
+            limits=Limits(drain=_LONG, linger=0.05),
         )
         client = self.dial(running, rcvbuf=SMALL)
         client.say(b"go")
         heard = client.hear(10_000)
         running.drain()
-        until = time.monotonic() + 2 * DRAIN_QUIET
+        until = time.monotonic() + 1.5 * DRAIN_QUIET
         while time.monotonic() < until:
             heard += client.hear(4000)
             client.is_lost(DRAIN_QUIET / 20)
@@ -114,18 +122,19 @@ class LeavingContract(ContractBase):
 
     def test_drain_ends_an_endless_service(self, bytes_over: str) -> None:
         """Who would speak for ever is told that it is over. Mistake: waiting until all is said."""
-        running = self.serve(Pulled, bytes_over, limits=Limits(drain=_LONG))
-        client = self.dial(running)
+        running = self.serve(Pulled, bytes_over, options=_SMALL_BUFFERS, limits=Limits(drain=_LONG))
+        client = self.dial(running, rcvbuf=SMALL)
         assert client.hear(100_000)
         running.drain()
-        assert client.hear_all(most=4_000_000_000)
+        assert client.sip(DRAIN_QUIET / 30)
         client.close()
         self.check_end(running.wait_exit(_SOON))
 
-    def test_drain_cuts_off_who_never_reads(self, bytes_over: str) -> None:
+    def test_drain_cuts_off_who_never_reads(self) -> None:
         """The limit holds for who is owed something and doesn't take it. Mistake: waiting for ever."""
+        self.needs("tcp")
         running = self.serve(
-            functools.partial(Large, 4_000_000), bytes_over, options=_SMALL_BUFFERS, limits=Limits(drain=0.4)
+            functools.partial(Large, 4_000_000), "tcp", options=_SMALL_BUFFERS, limits=Limits(drain=0.25)
         )
         client = self.dial(running, rcvbuf=SMALL)
         client.say(b"go")
@@ -157,14 +166,14 @@ class LeavingContract(ContractBase):
         self.needs("tcp")
         self.needs_concurrency()
         running = self.serve(
-            functools.partial(Large, 4_000_000), "tcp", options=_SMALL_BUFFERS, limits=Limits(drain=_LONG)
+            functools.partial(Large, _OWED), "tcp", options=_SMALL_BUFFERS, limits=Limits(drain=_LONG)
         )
         client = self.dial(running, rcvbuf=SMALL)
         client.say(b"go")
         assert client.is_readable(10)
         running.drain()
         running.wait_for(lambda: self._is_refused(running), _SOON)
-        assert client.hear(4_000_000) == pattern(4_000_000)
+        assert client.hear(_OWED) == pattern(_OWED)
         client.close()
         self.check_end(running.wait_exit(_SOON))
 
@@ -197,7 +206,8 @@ class LeavingContract(ContractBase):
             running.wait_event(Received, of(client))
         running.abort()
         self.check_end(running.wait_exit(_SOON))
-        check_cause(running, client, Cause.ABORTED)
+        # Aborting begins with draining, which finds who has been quiet for long, and finishes with it.
+        check_cause(running, client, Cause.ABORTED, *([] if state == "owed" else [Cause.DRAINED]))
         client.hear_end()
 
     def test_abort_while_draining(self) -> None:
@@ -210,8 +220,8 @@ class LeavingContract(ContractBase):
         client.say(b"go")
         assert client.is_readable(10)
         running.drain()
-        used = running.cpu_over(0.3, enough=0.15)
-        assert used <= 0.15, f"{used:g} s of processor time while draining, with nothing to be done"
+        used = running.cpu_over(0.2, enough=0.1)
+        assert used <= 0.1, f"{used:g} s of processor time while draining, with nothing to be done"
         assert running.is_alive()
         running.abort()
         self.check_end(running.wait_exit(_SOON))

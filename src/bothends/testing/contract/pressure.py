@@ -15,6 +15,10 @@ _SMALL_BUFFERS = f"?sndbuf={SMALL}&rcvbuf={SMALL}"
 # socket's has 208 KiB whatever is asked), and as much again. An unbounded one passes it in no time.
 _BOUND = 2_000_000
 
+# More than the small buffers of both ends hold. Not much more: with windows as small as these the kernel may
+# wait for a delayed acknowledgement (40 ms) after each of them.
+_LARGE = 600_000
+
 
 class PressureContract(ContractBase):
     """Part of the suite: backpressure, short writes, and services that have more to say."""
@@ -45,26 +49,26 @@ class PressureContract(ContractBase):
     def test_large_answer_to_a_slow_reader(self, bytes_over: str) -> None:
         """As above, in thousands of small steps, and then the end. Mistakes: the rest is sent
         twice, or in the wrong place; closing cuts off what is unsent."""
-        service = functools.partial(Large, 2_000_000, done=True)
+        service = functools.partial(Large, _LARGE, done=True)
         running = self.serve(service, bytes_over, options=_SMALL_BUFFERS)
         client = self.dial(running, rcvbuf=SMALL)
         client.say(b"go")
         heard = bytearray()
         while data := client.hear(1000):
             heard += data
-        assert heard == pattern(2_000_000)
+        assert heard == pattern(_LARGE)
         client.close()
         check_cause(running, client, Cause.SERVICE)
 
     def test_large_answer_after_half_close(self, bytes_over: str) -> None:
         """All that is owed is sent to who has finished sending. Mistake: closing as soon as both the
         peer and the service have finished, with output still queued."""
-        running = self.serve(functools.partial(Large, 2_000_000), bytes_over, options=_SMALL_BUFFERS)
+        running = self.serve(functools.partial(Large, _LARGE), bytes_over, options=_SMALL_BUFFERS)
         client = self.dial(running, rcvbuf=SMALL)
         client.say(b"go")
         client.finish()
-        assert client.hear_all() == pattern(2_000_000)
-        assert check_cause(running, client, Cause.PEER).sent == 2_000_000
+        assert client.hear_all() == pattern(_LARGE)
+        assert check_cause(running, client, Cause.PEER).sent == _LARGE
 
     def test_large_question(self, bytes_over: str) -> None:
         """Ten megabytes each way, read while they are written. Mistake: a deadlock in which both wait
@@ -82,20 +86,21 @@ class PressureContract(ContractBase):
     def test_service_with_more_to_say(self, connection_over: str) -> None:
         """`more` is asked until there is nothing more. Mistakes: asking once; asking while what was
         said before is unsent, and sending it out of order."""
-        running = self.serve(functools.partial(Pulled, 3_000_000), connection_over)
+        running = self.serve(functools.partial(Pulled, _LARGE), connection_over, options=_SMALL_BUFFERS)
         client = self.dial(running, rcvbuf=SMALL)
-        assert client.hear_all() == pattern(3_000_000)
+        assert client.hear_all() == pattern(_LARGE)
         client.close()
         check_cause(running, client, Cause.SERVICE)
 
-    def test_endless_service_goes_at_the_peers_pace(self, bytes_over: str) -> None:
+    def test_endless_service_goes_at_the_peers_pace(self) -> None:
         """Who has no end says the next piece when the last one is sent. Mistakes: queueing without
         end; spinning while the peer doesn't read; serving nobody else."""
-        running = self.serve(Pulled, bytes_over, options=f"?sndbuf={SMALL}")
+        self.needs("tcp")
+        running = self.serve(Pulled, "tcp", options=f"?sndbuf={SMALL}")
         client = self.dial(running, rcvbuf=SMALL)
         assert client.hear(200_000)
-        used = running.cpu_over(0.4, enough=0.2)
-        assert used <= 0.2, f"{used:g} s of processor time, for a peer that doesn't read"
+        used = running.cpu_over(0.3, enough=0.15)
+        assert used <= 0.15, f"{used:g} s of processor time, for a peer that doesn't read"
         if self.engine_class().concurrent:
             assert self.dial(running, rcvbuf=SMALL).hear(200_000)
         client.close()
@@ -131,5 +136,5 @@ class PressureContract(ContractBase):
         client.finish()
         running.wait_for(lambda: [each for each in running.events if of(client)(each)])
         assert client.hear(100)
-        used = running.cpu_over(0.4, enough=0.2)
-        assert used <= 0.2, f"{used:g} s of processor time, waiting for a peer to read"
+        used = running.cpu_over(0.3, enough=0.15)
+        assert used <= 0.15, f"{used:g} s of processor time, waiting for a peer to read"

@@ -35,8 +35,8 @@ class ScarcityContract(ContractBase):
         client = self.dial(running)
         client.say(b"hello")
         assert running.wait_event(Strained).errno == errno.EMFILE
-        used = running.cpu_over(0.5, enough=0.2)
-        assert used <= 0.2, f"{used:g} s of processor time, with nothing to be done"
+        used = running.cpu_over(0.3, enough=0.15)
+        assert used <= 0.15, f"{used:g} s of processor time, with nothing to be done"
         assert len(running.seen(Strained)) <= len(running.processes())
         assert not running.seen(Relieved)
         restore()
@@ -77,8 +77,8 @@ class ScarcityContract(ContractBase):
         inside = self._fill(running)
         outside = self.dial(running)
         outside.say(b"hello")
-        used = running.cpu_over(0.3, enough=0.15)
-        assert used <= 0.15, f"{used:g} s of processor time, with nothing to be done"
+        used = running.cpu_over(0.2, enough=0.1)
+        assert used <= 0.1, f"{used:g} s of processor time, with nothing to be done"
         for client in inside:
             assert client.ask(b"still here") == b"still here"
         assert not outside.is_readable(), "it was served beyond the limit"
@@ -121,9 +121,10 @@ class ScarcityContract(ContractBase):
 
     # The idle limit ------------------------------------------------------------------------------
 
-    def test_idle_connection_is_closed(self, bytes_over: str) -> None:
+    def test_idle_connection_is_closed(self) -> None:
         """Where nothing moves for too long, it ends: by EOF, not by RST. Mistake: it stays for ever."""
-        running = self.serve(Echo, bytes_over, limits=Limits(idle=_IDLE / 2, linger=0.2))
+        self.needs("tcp")
+        running = self.serve(Echo, "tcp", limits=Limits(idle=_IDLE / 2, linger=0.05))
         client = self.dial(running)
         assert client.ask(b"hello") == b"hello"
         started = time.monotonic()
@@ -136,7 +137,7 @@ class ScarcityContract(ContractBase):
         self.needs("tcp")
         running = self.serve(Echo, "tcp", limits=Limits(idle=_IDLE))
         client = self.dial(running)
-        until = time.monotonic() + 2 * _IDLE
+        until = time.monotonic() + 1.25 * _IDLE
         while time.monotonic() < until:
             assert client.ask(b".") == b"."
             assert not client.is_readable(_IDLE / 20)
@@ -156,7 +157,7 @@ class ScarcityContract(ContractBase):
         client.say(b"go")
         heard = bytearray()
         started = time.monotonic()
-        while time.monotonic() < started + 2 * _IDLE:
+        while time.monotonic() < started + 1.25 * _IDLE:
             heard += client.hear(4000)
             assert not client.is_lost(_IDLE / 50)
         assert heard + client.hear(size - len(heard)) == pattern(size)
@@ -168,7 +169,7 @@ class ScarcityContract(ContractBase):
             functools.partial(Large, 4_000_000),
             "tcp",
             options=f"?sndbuf={SMALL}",
-            limits=Limits(idle=_IDLE),
+            limits=Limits(idle=_IDLE / 2),
         )
         client = self.dial(running, rcvbuf=SMALL)
         client.say(b"go")

@@ -19,9 +19,9 @@ class TalkingContract(ContractBase):
         client = self.dial(self.serve(Echo, any_connection_over))
         assert client.ask(b"hello\n") == b"hello\n"
 
-    def test_several_messages_on_one_connection(self, any_connection_over: str) -> None:
+    def test_several_messages_on_one_connection(self, connection_over: str) -> None:
         """A connection lives as long as both want it. Mistake: closing it after the first answer."""
-        client = self.dial(self.serve(Lines, any_connection_over))
+        client = self.dial(self.serve(Lines, connection_over))
         for number in range(20):
             assert client.ask(b"line %d\n" % number) == b"LINE %d\n" % number
 
@@ -56,10 +56,10 @@ class TalkingContract(ContractBase):
         for size in (511, 512, 513, 1023, 1024, 1025, 4095, 4096, 4097, 8192):
             assert client.ask(pattern(size)) == pattern(size)
 
-    def test_answers_after_half_close(self, any_connection_over: str) -> None:
+    def test_answers_after_half_close(self, connection_over: str) -> None:
         """A peer that has finished sending still reads (RFC 9293, 3.6). Mistake: EOF taken for the end
         of the connection, so the answer that it asked for never comes."""
-        running = self.serve(Digest, any_connection_over)
+        running = self.serve(Digest, connection_over)
         client = self.dial(running)
         data = pattern(100_000)
         for start in range(0, len(data), 10_000):
@@ -68,9 +68,9 @@ class TalkingContract(ContractBase):
         assert client.hear_all() == digest(len(data), zlib.crc32(data))
         assert check_cause(running, client, Cause.PEER).received == len(data)
 
-    def test_service_stops_first(self, any_connection_over: str) -> None:
+    def test_service_stops_first(self, connection_over: str) -> None:
         """Who is done is hung up on: the last word, then EOF. Mistake: waiting for the peer to close."""
-        running = self.serve(Lines, any_connection_over)
+        running = self.serve(Lines, connection_over)
         client = self.dial(running)
         client.say(b"!\n")
         assert client.hear_all() == b"bye\n"
@@ -97,7 +97,7 @@ class TalkingContract(ContractBase):
         assert client.hear_all() == b"bye\n"
         for _ in range(3):
             client.say(b"z" * 10_000)
-            assert not client.is_lost(0.05), "reset by what it said after the last word"
+            assert not client.is_lost(0.02), "reset by what it said after the last word"
         client.close()
         check_cause(running, client, Cause.SERVICE)
 
@@ -112,7 +112,7 @@ class TalkingContract(ContractBase):
 
     def test_lingers_no_longer_than_its_limit(self, bytes_over: str) -> None:
         """A peer that never closes is not waited for without end. Mistake: leaking the connection."""
-        running = self.serve(Lines, bytes_over, limits=Limits(linger=0.2))
+        running = self.serve(Lines, bytes_over, limits=Limits(linger=0.1))
         client = self.dial(running)
         client.say(b"!\n")
         assert client.hear_all() == b"bye\n"
@@ -129,10 +129,10 @@ class TalkingContract(ContractBase):
         assert self.dial(running).ask(b"next") == b"next"
 
     def test_many_at_once(self, connection_over: str) -> None:
-        """A hundred clients hear each their own. Mistake: a buffer that connections share."""
+        """Fifty clients hear each their own. Mistake: a buffer that connections share."""
         running = self.serve(Digest, connection_over)
-        clients = [self.dial(running) for _ in range(100)]
-        words = [pattern(1000 + number) for number in range(100)]
+        clients = [self.dial(running) for _ in range(50)]
+        words = [pattern(1000 + number) for number in range(50)]
         for client, word in zip(clients, words, strict=True):
             client.say(word[:500])
         for client, word in zip(clients, words, strict=True):
@@ -143,21 +143,20 @@ class TalkingContract(ContractBase):
             client.close()
 
     def test_many_one_after_another(self, connection_over: str) -> None:
-        """Two hundred connections leave nothing behind while the server goes on. Mistakes: a
-        descriptor that leaks, a child that nobody waits for."""
+        """A hundred connections leave nothing behind while the server goes on. Mistakes: a descriptor
+        that leaks, a child that nobody waits for."""
         running = self.serve(Echo, connection_over)
         before = 0
-        for number in range(200):
+        for number in range(100):
             with Client(running.endpoints[0]) as client:
                 assert client.ask(b"%d" % number) == b"%d" % number
             if number == 10:
                 closed(running, client)
-                running.settle()
-                before = running.descriptors()
+                before = running.most_descriptors()
         closed(running, client)
         running.wait_for(lambda: not running.zombies())
         # A few more may be passing: of a connection, or a process, that is just being closed.
-        running.wait_for(lambda: running.descriptors() <= before + 3)
+        running.wait_for(lambda: running.most_descriptors() <= before + 3)
 
     def test_two_connections_at_once(self, connection_over: str) -> None:
         """The second is served while the first is idle. Mistake: serving one at a time unawares."""
@@ -188,9 +187,9 @@ class TalkingContract(ContractBase):
                 with Client(running.endpoints[place]) as client:
                     assert client.ask(round_) == round_
 
-    def test_nobody_listens_to_its_events(self, any_connection_over: str) -> None:
+    def test_nobody_listens_to_its_events(self, bytes_over: str) -> None:
         """Without an observer everything works as with one. Mistake: calling None."""
-        running = self.serve(Lines, any_connection_over, observe=False)
+        running = self.serve(Lines, bytes_over, observe=False)
         client = self.dial(running)
         client.say(b"hello\n!\n")
         assert client.hear_all() == b"HELLO\nbye\n"
