@@ -7,6 +7,7 @@
     │   ├── CannotCarry              an engine, service and endpoint that don't go together
     │   ├── ConfigurationError       a configuration file that cannot be understood
     │   ├── ToxicError               a toxic that cannot be, or not there
+    │   ├── WireError                hosts that cannot be joined so
     │   └── ServiceError             a service of the user's that cannot be loaded or misbehaved
     ├── PeerError                the other end broke a rule or went away         (exit 1)
     │   ├── ConnectionLost           reset, or closed in the middle
@@ -131,6 +132,22 @@ class ToxicError(CallerError):
 
     def __str__(self) -> str:
         return _sentence(f"toxic {self.toxic}: {self.reason}", self.hint)
+
+
+class WireError(CallerError):
+    """Hosts that cannot be joined as it was asked for.
+
+    Fields: `what`, `reason`, `hint` (may be empty).
+    """
+
+    def __init__(self, what: str, reason: str, hint: str = "") -> None:
+        super().__init__(what, reason, hint)
+        self.what = what
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return _sentence(f"wire: {self.what}: {self.reason}", self.hint)
 
 
 class ServiceError(CallerError):

@@ -33,6 +33,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "impair": ("bothends.cli.impair:impair", "Put a path that misbehaves as told between two ends."),
     "ping": ("bothends.cli.ping:ping", "Measure round trips: ICMP, or datagrams to an echo service."),
     "sockets": (
+    "wire": ("bothends.cli.wire:wire", "Run programs in hosts of their own, on a path that misbehaves."),
         "bothends.cli.sockets:sockets",
         "Show the socket table: addresses, state, round trip, process.",
     ),

@@ -1,0 +1,143 @@
+"""IP packets as bytes: where they go, how they are cut, and the errors that a router answers. Pure.
+
+RFC 791 (IPv4), RFC 792 (ICMP), RFC 8200 (IPv6), RFC 4443 (ICMPv6). Everything is in network order. Packets
+come from programs that may send anything: what is malformed is told by None or passed on, never by an error.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from bothends.wire.netlink import Address
+
+SHORTEST: Final = {4: 20, 6: 40}  # bytes of an IP header
+_ICMP, _IGMP, _HOP_BY_HOP, _ICMPV6 = 1, 2, 0, 58
+_DONT_FRAGMENT, _MORE_FRAGMENTS, _OFFSET = 0x4000, 0x2000, 0x1FFF
+
+# ICMPv6 between neighbours: group membership, routers, neighbours (RFC 4443, 4861, 3810). On a wire of ours
+# everyone's neighbours are known, and what a kernel says of them unasked would use up random numbers at
+# moments that nobody can foresee: two runs of one seed would differ.
+_NEIGHBOURLY: Final = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
+
+_IPV4_ERRORS: Final = frozenset(
+    {3, 4, 5, 11, 12}
+)  # about which no error may be sent (RFC 1122 section 3.2.2)
+_IPV4_QUOTE: Final = 576 - 28  # bytes of the packet that the error quotes (RFC 1812 section 4.3.2.3)
+_IPV6_QUOTE: Final = 1280 - 48  # RFC 4443 section 3
+_HOPS: Final = 64
+
+
+def version_of(packet: bytes) -> int:
+    """4 or 6; 0 for what is no IP packet."""
+    version = packet[0] >> 4 if packet else 0
+    return version if len(packet) >= SHORTEST.get(version, 1 << 16) else 0
+
+
+def destination_of(packet: bytes) -> bytes:
+    """The destination's address of an IP packet, as 4 or 16 bytes."""
+    return packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
+
+
+def source_of(packet: bytes) -> bytes:
+    """The source's address of an IP packet, as 4 or 16 bytes."""
+    return packet[12:16] if packet[0] >> 4 == 4 else packet[8:24]
+
+
+def is_for_many(destination: bytes) -> bool:
+    """Whether an address is a group's, or the broadcast address."""
+    if len(destination) == 16:
+        return destination[0] == 0xFF
+    return destination[0] & 0xF0 == 0xE0 or destination == b"\xff" * 4
+
+
+def is_neighbourly(packet: bytes) -> bool:
+    """Whether it is talk of a kernel with its neighbours, which is about no program."""
+    if packet[0] >> 4 == 4:
+        return packet[9] == _IGMP
+    following, at = packet[6], 40
+    if following == _HOP_BY_HOP and len(packet) > 48:  # MLD has a router alert option before it (RFC 3810)
+        following, at = packet[40], 40 + 8 * (packet[41] + 1)
+    return following == _ICMPV6 and len(packet) > at and packet[at] in _NEIGHBOURLY
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071). Over what holds its right checksum it is 0."""
+    if len(data) % 2:
+        data += b"\0"
+    # Addition with end-around carry is addition modulo 2**16 - 1, in which 2**16 is 1: so it is a remainder.
+    total = int.from_bytes(data, "big") % 0xFFFF
+    if total == 0 and any(data):
+        total = 0xFFFF
+    return ~total & 0xFFFF
+
+
+def fragments(packet: bytes, mtu: int) -> list[bytes] | None:
+    """An IPv4 packet cut so that each part has at most `mtu` bytes (RFC 791 section 3.2).
+
+    None where it must not be cut: it says so, or it is IPv6, where only the sender cuts (RFC 8200 section 5).
+    """
+    if packet[0] >> 4 != 4:
+        return None
+    (flags,) = struct.unpack_from("!H", packet, 6)
+    head = (packet[0] & 0x0F) * 4
+    size = (mtu - head) // 8 * 8  # offsets count eight bytes
+    if flags & _DONT_FRAGMENT or size <= 0 or head < 20:
+        return None
+    data = packet[head:]
+    parts = []
+    for at in range(0, len(data), size):
+        part = data[at : at + size]
+        header = bytearray(packet[:head])
+        more = _MORE_FRAGMENTS if at + size < len(data) else flags & _MORE_FRAGMENTS
+        struct.pack_into("!H", header, 2, head + len(part))
+        struct.pack_into("!H", header, 6, more | (flags & _OFFSET) + at // 8)
+        struct.pack_into("!H", header, 10, 0)
+        struct.pack_into("!H", header, 10, checksum(bytes(header)))
+        parts.append(bytes(header) + part)
+    return parts
+
+
+def too_big(packet: bytes, mtu: int, router: tuple[Address, ...]) -> bytes | None:
+    """The error that says how large a packet may be: RFC 1191 section 4, RFC 4443 section 3.2."""
+    if packet[0] >> 4 == 4:
+        return _error(packet, 3, 4, mtu, router)
+    return _error(packet, 2, 0, mtu, router)
+
+
+def unreachable(packet: bytes, router: tuple[Address, ...]) -> bytes | None:
+    """The error that says that nobody has this address: RFC 792, RFC 4443 section 3.1."""
+    if packet[0] >> 4 == 4:
+        return _error(packet, 3, 1, 0, router)
+    return _error(packet, 1, 3, 0, router)
+
+
+def _error(packet: bytes, kind: int, code: int, value: int, router: tuple[Address, ...]) -> bytes | None:
+    """An ICMP error about a packet, to its sender; None where there must not be one."""
+    if not _may_be_answered(packet):
+        return None
+    sender = source_of(packet)
+    if packet[0] >> 4 == 4:
+        body = struct.pack("!BBHI", kind, code, 0, value) + packet[:_IPV4_QUOTE]
+        body = body[:2] + struct.pack("!H", checksum(body)) + body[4:]
+        header = struct.pack("!BBHHHBBH", 0x45, 0xC0, 20 + len(body), 0, 0, _HOPS, _ICMP, 0)
+        header += router[0].packed + sender
+        return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + body
+    body = struct.pack("!BBHI", kind, code, 0, value) + packet[:_IPV6_QUOTE]
+    addresses = router[1].packed + sender
+    pseudo = addresses + struct.pack("!II", len(body), _ICMPV6)  # RFC 8200 section 8.1
+    body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
+    return struct.pack("!IHBB", 6 << 28, len(body), _ICMPV6, _HOPS) + addresses + body
+
+
+def _may_be_answered(packet: bytes) -> bool:
+    """RFC 1122 section 3.2.2, RFC 4443 section 2.4: no errors about errors, groups and later fragments."""
+    if is_for_many(destination_of(packet)) or not any(source_of(packet)):
+        return False
+    if packet[0] >> 4 == 6:
+        return not (packet[6] == _ICMPV6 and len(packet) > 40 and packet[40] < 128)
+    head = (packet[0] & 0x0F) * 4
+    (flags,) = struct.unpack_from("!H", packet, 6)
+    if flags & _OFFSET:
+        return False
+    return not (packet[9] == _ICMP and len(packet) > head and packet[head] in _IPV4_ERRORS)

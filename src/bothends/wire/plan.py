@@ -1,0 +1,155 @@
+"""Which hosts there are, with which addresses, interfaces and routes. Values, no I/O.
+
+Host number k (from 1) has the addresses 10.0.0.k and fd00::k, on each of its interfaces; every route names an
+interface and no gateway. So no network is shared, nobody asks who has an address, and the same plan does
+for a TUN, which has no hardware addresses, and for a veth pair.
+
+    two hosts, or around a switch    every host has eth0, behind which are all others
+    in a line                        eth0 leads to the host before, eth1 to the next; those between forward
+    one host                         eth0 leads back to itself: what it sends to 127.0.0.1 crosses the wire
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from bothends.errors import WireError
+from bothends.wire.netlink import Address, Network
+
+Shape: TypeAlias = Literal["switch", "line", "loop"]
+
+MOST_HOSTS: Final = 8
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)  # RFC 1123 section 2.1
+
+ROUTER: Final = (ipaddress.IPv4Address("10.0.0.254"), ipaddress.IPv6Address("fd00::fe"))
+"""From whom ICMP errors of the wire itself come."""
+
+LOOPBACK: Final = ipaddress.IPv4Network("127.0.0.0/8")
+EVERYWHERE: Final = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What runs in a host: the words of a command, none for a host that only forwards.
+
+    Unless it is `plain`, there is one word: a line for a shell to understand.
+    """
+
+    host: str
+    words: tuple[str, ...] = ()
+    plain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One end of a cable: `port` is its number among those of all hosts, which is how the link knows it."""
+
+    name: str
+    port: int
+    routes: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host. `addresses`: an IPv4 one, then an IPv6 one."""
+
+    name: str
+    command: Command
+    addresses: tuple[Address, ...]
+    interfaces: tuple[Interface, ...]
+    forwards: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All hosts. `cables`: which port is at the other end, for a line; None: there is a switch."""
+
+    hosts: tuple[Host, ...]
+    shape: Shape
+    cables: tuple[int, ...] | None
+    mtu: int = 1500
+
+    @property
+    def ports(self) -> list[Host]:
+        """The host of each port."""
+        return [host for host in self.hosts for _ in host.interfaces]
+
+    @property
+    def main(self) -> int:
+        """The last host with a command: that has the keyboard, and with its end all ends."""
+        return max(index for index, host in enumerate(self.hosts) if host.command.words)
+
+    @property
+    def names(self) -> str:
+        """The names file: hosts(5)."""
+        own = "fd00::1" if self.shape == "loop" else "::1"
+        lines = ["127.0.0.1 localhost", f"{own} localhost", "::1 ip6-localhost ip6-loopback"]
+        lines += [f"{address} {host.name}" for host in self.hosts for address in host.addresses]
+        return "\n".join(lines) + "\n"
+
+
+def plan(commands: Sequence[Command], *, line: bool = False) -> Plan:
+    """The plan for hosts with these commands, in their order. Raises WireError."""
+    names = [each.host for each in commands]
+    for name in names:
+        if not _NAME.fullmatch(name) or name == "localhost":
+            raise WireError(f"host {name!r}", "no host can have this name", "letters, digits and dashes")
+        if names.count(name) > 1:
+            raise WireError(f"host {name!r}", "there are two of this name", "")
+    if not 1 <= len(commands) <= MOST_HOSTS:
+        raise WireError(f"{len(commands)} hosts", f"one to {MOST_HOSTS} can be on a wire", "")
+    if not any(each.words for each in commands):
+        raise WireError("hosts", "none of them has a command", '--host client="CMD"')
+    if len(commands) == 1:
+        return _loop(commands[0])
+    return _line(commands) if line and len(commands) > 2 else _switch(commands)
+
+
+def addresses_of(number: int) -> tuple[Address, ...]:
+    """The addresses of the host of this number, from 1."""
+    return (ipaddress.IPv4Address(f"10.0.0.{number}"), ipaddress.IPv6Address(f"fd00::{number}"))
+
+
+def _loop(command: Command) -> Plan:
+    own = addresses_of(1)
+    routes = (LOOPBACK, *map(_alone, own), *EVERYWHERE)
+    host = Host(command.host, command, own, (Interface("eth0", 0, routes),))
+    return Plan((host,), "loop", (0,))
+
+
+def _switch(commands: Sequence[Command]) -> Plan:
+    hosts = tuple(
+        Host(command.host, command, addresses_of(index + 1), (Interface("eth0", index, EVERYWHERE),))
+        for index, command in enumerate(commands)
+    )
+    return Plan(hosts, "switch", None)
+
+
+def _line(commands: Sequence[Command]) -> Plan:
+    hosts: list[Host] = []
+    cables: list[int] = []
+    last = len(commands) - 1
+    for index, command in enumerate(commands):
+        before = [_alone(each) for number in range(1, index + 1) for each in addresses_of(number)]
+        behind = [_alone(each) for number in range(index + 2, last + 2) for each in addresses_of(number)]
+        interfaces = []
+        if index > 0:
+            routes = tuple(before) if index < last else EVERYWHERE
+            interfaces.append(Interface("eth0", len(cables), routes))
+            cables.append(len(cables) - 1)
+        if index < last:
+            routes = tuple(behind) if index > 0 else EVERYWHERE
+            interfaces.append(Interface(f"eth{len(interfaces)}", len(cables), routes))
+            cables.append(len(cables) + 1)
+        hosts.append(
+            Host(command.host, command, addresses_of(index + 1), tuple(interfaces), 0 < index < last)
+        )
+    return Plan(tuple(hosts), "line", tuple(cables))
+
+
+def _alone(address: Address) -> Network:
+    return ipaddress.ip_network(address)

@@ -1,0 +1,332 @@
+"""Inside: the first process of the namespaces makes the hosts, and runs their commands.
+
+    bothends ──fork──> keeper ──fork──> supervisor (PID 1 in there) ──fork──> a command in each host
+        └───────────── messages and descriptors over one UNIX socket ┘
+
+1. unshare(CLONE_NEWPID) is for the children of who calls it, so there is a keeper between, which does nothing
+   but wait. When bothends dies, so does the keeper (PR_SET_PDEATHSIG), and with it the supervisor, and with
+   that the kernel kills all that is in the PID namespace. The end of the socket says the same once more.
+2. A host is a network namespace that the supervisor holds by a descriptor. A command enters it before it is
+   executed, and gets the host's name.
+3. Whether a server is ready, and whether all that was sent has arrived, is read from the host's own
+   /proc/net: no other host's sockets are in it.
+4. ^C at the terminal reaches the commands, as in any pipe; keeper and supervisor ignore it.
+
+Nothing here may raise into what the fork left behind: each process ends with os._exit.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from bothends.wire import interfaces, namespaces
+from bothends.wire.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS
+from bothends.wire.netlink import Netlink, open_monitor
+from bothends.wire.plan import Command, Host, Plan
+
+LONGEST: Final = 4096  # bytes of a message
+_LOOK: Final = 0.01  # seconds from one look at a host's sockets to the next
+_IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
+_IGNORED_AT_TERMINAL: Final = (signal.SIGTTOU, signal.SIGTTIN)
+
+# /proc/net/tcp, linux/tcp_states.h: those that still have something to say, and who listens.
+_UNFINISHED: Final = frozenset({"04", "0B", "09"})  # FIN-WAIT-1, CLOSING, LAST-ACK
+_LISTEN, _UDP_BOUND = "0A", "07"
+
+
+def send(sock: socket.socket, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
+    """One message, with descriptors (unix(7), SCM_RIGHTS). Raises OSError."""
+    rights = array.array("i", descriptors or [])
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
+    sock.sendmsg([json.dumps(message).encode()], ancillary)
+
+
+def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """One message and its descriptors; None at the end. Raises OSError."""
+    data, descriptors, _, _ = socket.recv_fds(sock, LONGEST, 64)
+    if not data:
+        return None
+    message: dict[str, Any] = json.loads(data)
+    return message, descriptors
+
+
+def keep(plan: Plan, control: socket.socket, *, veth: bool) -> NoReturn:
+    """What the keeper does: leave for namespaces of our own, and wait for the supervisor."""
+    _survive_signals()
+    try:
+        flags = CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS
+        try:
+            namespaces.unshare(CLONE_NEWUSER | flags)
+            in_user_namespace = True
+        except OSError:
+            if os.geteuid() != 0:
+                raise
+            namespaces.unshare(flags)  # root needs no user namespace
+            in_user_namespace = False
+        namespaces.die_with_parent(signal.SIGKILL)
+        send(control, {"unshared": in_user_namespace})
+        if receive(control) is None:  # our numbers have been written, or nobody is there any more
+            os._exit(0)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            send(control, {"refused": error.errno})
+        os._exit(0)
+    supervisor = os.fork()
+    if supervisor == 0:
+        _supervise(plan, control, veth=veth)
+    control.close()
+    while True:
+        with contextlib.suppress(InterruptedError):
+            os.waitpid(supervisor, 0)
+            os._exit(0)
+
+
+def _supervise(plan: Plan, control: socket.socket, *, veth: bool) -> NoReturn:
+    try:
+        namespaces.die_with_parent(signal.SIGKILL)
+        supervisor = _Supervisor(plan, control)
+        supervisor.make(veth=veth)
+        supervisor.run()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            send(control, {"failed": error.errno, "doing": str(error.filename or "")})
+    except BaseException as error:  # nothing of ours may go up into what was forked
+        with contextlib.suppress(OSError):
+            send(control, {"failed": errno.EIO, "doing": repr(error)[:500]})
+    os._exit(0)
+
+
+def _survive_signals() -> None:
+    for number in (*_IGNORED, *_IGNORED_AT_TERMINAL):
+        signal.signal(number, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+
+
+class _Supervisor:
+    def __init__(self, plan: Plan, control: socket.socket) -> None:
+        self._plan = plan
+        self._control = control
+        self._own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._hosts: list[int] = []
+        self._monitors: list[socket.socket] = []
+        self._running: dict[int, int] = {}  # process -> host
+        self._awaited: set[int] = set()  # hosts that have not been seen to listen
+        self._draining = False
+        self._ending = False
+        self._deadline = 0.0
+
+    def make(self, *, veth: bool) -> None:
+        """Make all hosts, and hand their descriptors out."""
+        self._mount()
+        descriptors: list[int] = []
+        ends: list[str] = []
+        for host in self._plan.hosts:
+            self._hosts.append(namespaces.new_network())
+            if not veth:
+                for each in host.interfaces:
+                    descriptors.append(interfaces.open_tun(each.name))
+                    ends.append("")
+            else:
+                namespaces.enter_network(self._own)
+                for each in host.interfaces:
+                    descriptor, address = self._veth(each.name, each.port)
+                    descriptors.append(descriptor)
+                    ends.append(address)
+                namespaces.enter_network(self._hosts[-1])
+            interfaces.set_up(host, self._plan.shape)
+            self._monitors.append(open_monitor())
+            namespaces.enter_network(self._own)
+        send(self._control, {"made": ends}, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _veth(self, name: str, port: int) -> tuple[int, str]:
+        """One pair: our end's socket, and the address of the host's."""
+        ours = f"port{port}"
+        with Netlink() as netlink:
+            netlink.add_veth(ours, name, self._hosts[-1])
+            netlink.set_link(ours, up=True, mtu=interfaces.HOST_MTU)
+        interfaces.switch_offloads_off(ours)
+        sock = interfaces.open_packet_socket(ours)
+        namespaces.enter_network(self._hosts[-1])
+        interfaces.switch_offloads_off(name)
+        address = interfaces.hardware_address(name).hex()
+        namespaces.enter_network(self._own)
+        return sock.detach(), address
+
+    def _mount(self) -> None:
+        """A /proc that shows the processes in here, and the names of the hosts."""
+        namespaces.mount("none", "/", "", namespaces.MS_REC | namespaces.MS_PRIVATE)
+        flags = namespaces.MS_NOSUID | namespaces.MS_NODEV | namespaces.MS_NOEXEC
+        with contextlib.suppress(OSError):  # a container that hides parts of /proc forbids another one
+            namespaces.mount("proc", "/proc", "proc", flags)
+        # The file needs no place on a disk: it is in memory, in a mount that goes once the file is bound.
+        with contextlib.suppress(OSError):
+            namespaces.mount("tmpfs", "/tmp", "tmpfs", flags)
+            Path("/tmp/hosts").write_text(self._plan.names, encoding="ascii")
+            Path("/tmp/hosts").chmod(0o644)
+            namespaces.mount("/tmp/hosts", "/etc/hosts", "", namespaces.MS_BIND)
+        with contextlib.suppress(OSError):
+            namespaces.unmount("/tmp")
+
+    def run(self) -> None:
+        """Do as told, and tell what happens, until nobody is there any more."""
+        waker, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        while True:
+            patience = _LOOK if self._awaited or self._draining or self._ending else None
+            waited: list[socket.socket | int] = [self._control, waker, *self._monitors]
+            ready, _, _ = select.select(waited, [], [], patience)
+            if waker in ready:
+                os.read(waker, 4096)
+            self._reap()
+            if self._control in ready:
+                told = receive(self._control)
+                if told is None:
+                    return
+                self._do(told[0])
+            for host, monitor in enumerate(self._monitors):
+                if monitor in ready:
+                    self._restore(host, monitor)
+            self._look()
+
+    def _do(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"start": int() as host}:
+                self._start(host)
+            case {"drain": float() | int() as seconds}:
+                self._draining = True
+                self._deadline = time.monotonic() + seconds
+            case {"signal": int() as number}:
+                self._ending = True
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(-1, number)  # everyone in here but ourselves: kill(2)
+            case {"interface": str() as name, "host": int() as host, "up": bool() as up}:
+                self._set_interface(host, name, up=up)
+
+    def _start(self, index: int) -> None:
+        host = self._plan.hosts[index]
+        main = index == self._plan.main
+        process = os.fork()
+        if process == 0:
+            try:
+                self._become(host, self._hosts[index], with_keyboard=main)
+            except BaseException as error:
+                what = os.strerror(error.errno or 0) if isinstance(error, OSError) else repr(error)
+                sys.stderr.write(f"bothends: {host.name}: cannot run {host.command.words[0]}: {what}\n")
+                sys.stderr.flush()
+            os._exit(127)
+        self._running[process] = index
+        self._awaited.add(index)
+
+    def _become(self, host: Host, network: int, *, with_keyboard: bool) -> None:
+        """In a process of its own: become the command of a host."""
+        namespaces.enter_network(network)
+        namespaces.set_host_name(host.name)
+        if os.geteuid() != 0:
+            namespaces.keep_network_capabilities()
+        if not with_keyboard:
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(nothing, 0)
+        signal.set_wakeup_fd(-1)
+        for number in (*_IGNORED, *_IGNORED_AT_TERMINAL, signal.SIGCHLD, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        words = arguments_of(host.command)
+        os.execvp(words[0], words)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                process, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if process == 0:
+                return
+            host = self._running.pop(process, None)
+            if host is not None:  # not an orphan that became our child
+                self._awaited.discard(host)
+                send(self._control, {"ended": host, "status": os.waitstatus_to_exitcode(status)})
+
+    def _look(self) -> None:
+        """Tell which hosts listen by now, and whether all has arrived."""
+        for host in sorted(self._awaited):
+            if self._in(host, _listens):
+                self._awaited.discard(host)
+                send(self._control, {"listens": host})
+        if self._draining and (
+            time.monotonic() > self._deadline
+            or not any(self._in(host, _has_unsent) for host in range(len(self._hosts)))
+        ):
+            self._draining = False
+            send(self._control, {"drained": True})
+
+        if self._ending:
+            try:
+                os.kill(-1, 0)
+            except ProcessLookupError:
+                self._ending = False
+                send(self._control, {"alone": True})
+
+    def _in(self, host: int, look: Any) -> bool:
+        namespaces.enter_network(self._hosts[host])
+        try:
+            return bool(look())
+        finally:
+            namespaces.enter_network(self._own)
+
+    def _set_interface(self, host: int, name: str, *, up: bool) -> None:
+        def set_link() -> None:
+            with Netlink() as netlink:
+                netlink.set_link(name, up=up)
+
+        with contextlib.suppress(OSError):  # a command of that host has removed it
+            self._in(host, set_link)
+
+    def _restore(self, host: int, monitor: socket.socket) -> None:
+        """An interface has changed: one that has come up gets its routes back."""
+        with contextlib.suppress(OSError):  # ENOBUFS: so much has changed that some of it was not told
+            while monitor.recv(65536):
+                pass
+        with contextlib.suppress(OSError):  # ENETDOWN: it is down
+            self._in(host, lambda: interfaces.restore(self._plan.hosts[host], self._plan.shape))
+
+
+def arguments_of(command: Command) -> list[str]:
+    """What is executed: the words, or for one line a shell that understands it."""
+    return list(command.words) if command.plain else ["/bin/sh", "-c", command.words[0]]
+
+
+def _lines(name: str) -> list[list[str]]:
+    try:
+        text = Path("/proc/thread-self/net", name).read_text(encoding="ascii")
+    except OSError:
+        return []
+    return [line.split() for line in text.splitlines()[1:]]
+
+
+def _listens() -> bool:
+    """Whether a TCP socket listens, or one for datagrams is bound, in the namespace that we are in."""
+    return any(line[3] == _LISTEN for name in ("tcp", "tcp6") for line in _lines(name)) or any(
+        line[3] == _UDP_BOUND for name in ("udp", "udp6") for line in _lines(name)
+    )
+
+
+def _has_unsent() -> bool:
+    """Whether a TCP socket has something that the other end has not acknowledged."""
+    return any(
+        line[3] in _UNFINISHED or (line[3] != _LISTEN and int(line[4].partition(":")[0], 16))
+        for name in ("tcp", "tcp6")
+        for line in _lines(name)
+    )

@@ -1,0 +1,351 @@
+"""A wire's life, seen from outside: open it, run the commands, stop it.
+
+    with Wire(plan, specs, seed=7) as wire:
+        status = wire.run()
+
+Everything of it is in namespaces that die with their first process (`supervisor.py`), and what we hold are
+descriptors: so whatever ends us, nothing is left.
+
+Each packet is read from the port of the host that sent it, goes through `Link`, and is written to another's.
+The loop looks at the clock once for each wake-up, and reads up to 64 packets of a port before it looks at
+the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+from bothends.errors import BothendsError, ConnectionLost, SystemRefused, TimeLimit, Unavailable
+from bothends.toxics.spec import Spec
+from bothends.wire import interfaces, namespaces, supervisor
+from bothends.wire.link import Link, Observer, Outgoing
+from bothends.wire.plan import Plan
+
+_AT_ONCE: Final = 64  # packets of one port before the others have their turn
+_LONGEST: Final = 65536  # bytes of a packet
+_READY: Final = 5.0  # seconds in which a server should listen; then the next host's command starts anyway
+_DRAIN: Final = 10.0  # seconds for what was sent to arrive, after the last command has ended
+_SETTLE: Final = 0.2  # seconds for servers to end by themselves, once all has arrived
+_GRACE: Final = 2.0  # seconds from SIGTERM to SIGKILL
+_OPENING: Final = 20.0  # seconds to make all hosts: a fraction of one, unless the machine is very busy
+_ETHERNET: Final = {4: b"\x08\x00", 6: b"\x86\xdd"}
+
+
+class Port(Protocol):
+    """Where a host's packets come out, and others' go in."""
+
+    def fileno(self) -> int:
+        """For select(2)."""
+
+    def receive(self) -> bytes:
+        """The next packet; empty if there is none. Raises OSError."""
+
+    def send(self, packet: bytes) -> None:
+        """Give the host a packet. Raises OSError: its interface is down, or its queue full."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class TunPort:
+    """The descriptor of a TUN device: a read is a packet."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def receive(self) -> bytes:
+        try:
+            return os.read(self._descriptor, _LONGEST)
+        except BlockingIOError:
+            return b""
+
+    def send(self, packet: bytes) -> None:
+        os.write(self._descriptor, packet)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class FramePort:
+    """A packet socket on our end of a veth pair: a read is an Ethernet frame, whose header we take or add."""
+
+    def __init__(self, sock: socket.socket, address: bytes) -> None:
+        self._socket = sock
+        self._heads = {version: address + bytes(6) + kind for version, kind in _ETHERNET.items()}
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def receive(self) -> bytes:
+        try:
+            return self._socket.recv(_LONGEST)[14:]
+        except BlockingIOError:
+            return b""
+
+    def send(self, packet: bytes) -> None:
+        self._socket.send(self._heads[packet[0] >> 4] + packet)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Wire:
+    """Hosts, their commands, and the link between them. Use it as a context; one thread, and no other.
+
+    `tell` hears a line about what happens; `clock` gives seconds. `veth`: True uses no TUN device, None only
+    where there is none to be opened.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        specs: Sequence[Spec] = (),
+        *,
+        seed: int = 0,
+        icmp: bool = True,
+        observe: Observer | None = None,
+        tell: Callable[[str], object] = lambda line: None,
+        veth: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.plan = plan
+        self.link = Link(plan, specs, seed=seed, icmp=icmp, observe=observe)
+        self.undelivered = 0
+        """Packets that a host could not take: its interface was down, or its queue full."""
+        self._tell = tell
+        self._veth = not os.access(interfaces.TUN, os.R_OK | os.W_OK) if veth is None else veth
+        self._clock = clock
+        self._keeper = 0
+        self._control: socket.socket | None = None
+        self._ports: list[Port] = []
+        self._ended: dict[int, int] = {}
+        self._listening: set[int] = set()
+        self._drained = False
+        self._alone = False
+        self._gone = False
+        self._timers: list[tuple[float, Callable[[], object]]] = []
+
+    @property
+    def how(self) -> str:
+        """How packets come to us, in words."""
+        return "veth" if self._veth else "TUN"
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Make the hosts. To be called while there is one thread only: it forks.
+
+        Raises Unavailable where the system forbids namespaces or has no devices for them.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(_OPENING)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        keeper = os.fork()
+        if keeper == 0:
+            ours.close()
+            supervisor.keep(self.plan, theirs, veth=self._veth)
+        theirs.close()
+        self._keeper, self._control = keeper, ours
+        try:
+            self._welcome(ours)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, *, limit: float = math.inf) -> int:
+        """Run the commands: each starts when the one before it listens; all end with the last host's.
+
+        The status of that command; 128 and the signal's number where one has ended it. Raises TimeLimit
+        after `limit` seconds, SystemRefused if what is inside has gone.
+        """
+        if limit < math.inf:
+            self.at(self._clock() + limit, lambda: self._too_long(limit))
+        try:
+            self._run()
+        finally:
+            self.stop()
+        status = self._ended[self.plan.main]
+        return status if status >= 0 else 128 - status
+
+    def _run(self) -> None:
+        main = self.plan.main
+        for index, host in enumerate(self.plan.hosts):
+            if not host.command.words:
+                continue
+            self._say({"start": index})
+            if index == main:
+                break
+            self._turn(self._clock() + _READY, functools.partial(self._is_ready, index))
+            if not self._is_ready(index):
+                self._tell(f"{host.name} listens to nobody after {_READY:g} s; going on")
+        self._turn(math.inf, lambda: main in self._ended)
+        self._say({"drain": _DRAIN})
+        self._turn(math.inf, lambda: self._drained)
+        if not self._all_ended():
+            self._turn(self._clock() + _SETTLE, self._all_ended)
+
+    def stop(self) -> None:
+        """End what still runs: SIGTERM, and after two seconds SIGKILL."""
+        if self._gone:
+            return
+        with contextlib.suppress(BothendsError):
+            self._say({"signal": int(signal.SIGTERM)})
+            self._turn(self._clock() + _GRACE, lambda: self._alone)
+
+    def at(self, moment: float, call: Callable[[], object]) -> None:
+        """Call something while running, once the clock shows this."""
+        self._timers.append((moment, call))
+        self._timers.sort(key=lambda each: each[0])
+
+    def set_interface(self, host: int, *, up: bool) -> None:
+        """Turn all interfaces of a host up or down, as if a cable were plugged in or out."""
+        for each in self.plan.hosts[host].interfaces:
+            self._say({"interface": each.name, "host": host, "up": up})
+        self._tell(f"{self.plan.hosts[host].name} is {'up' if up else 'down'}")
+
+    def close(self) -> None:
+        """Let all of it go. When this returns, no process of it is left."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        for port in self._ports:
+            port.close()
+        self._ports.clear()
+        if self._keeper:
+            # It ends with the supervisor, which ends by the end of the socket, and takes all others along.
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._keeper, 0)
+            self._keeper = 0
+
+    def _welcome(self, control: socket.socket) -> None:
+        while True:
+            try:
+                told = supervisor.receive(control)
+            except TimeoutError as error:
+                raise SystemRefused("make", "hosts of our own", error.errno or 0) from error
+            if told is None:
+                raise Unavailable("make", "hosts of our own", reason="what makes them was ended")
+            message, descriptors = told
+            match message:
+                case {"unshared": bool() as in_user_namespace}:
+                    try:
+                        if in_user_namespace:
+                            namespaces.write_maps(self._keeper)
+                    except OSError as error:
+                        raise namespaces.refused(error.errno or 0) from error
+                    supervisor.send(control, {"go": True})
+                case {"refused": int() as number}:
+                    raise namespaces.refused(number)
+                case {"failed": int() as number, "doing": str() as doing}:
+                    hint = namespaces.why_not(number)
+                    raise Unavailable("make", f"hosts of our own ({doing or 'devices'})", number, hint)
+                case {"made": list() as addresses}:
+                    for descriptor, address in zip(descriptors, addresses, strict=True):
+                        self._ports.append(_port(descriptor, str(address)))
+                    return
+
+    def _is_ready(self, host: int) -> bool:
+        return host in self._listening or host in self._ended
+
+    def _all_ended(self) -> bool:
+        return all(index in self._ended for index, host in enumerate(self.plan.hosts) if host.command.words)
+
+    def _too_long(self, limit: float) -> None:
+        raise TimeLimit("wire", "waiting for the last command to end", limit)
+
+    def _say(self, message: dict[str, Any]) -> None:
+        assert self._control is not None
+        try:
+            supervisor.send(self._control, message)
+        except OSError as error:
+            raise SystemRefused("talk to", "what runs the hosts", error.errno or 0) from error
+
+    def _hear(self) -> None:
+        assert self._control is not None
+        told = supervisor.receive(self._control)
+        if told is None:
+            self._gone = True
+            raise ConnectionLost("what runs the hosts", "carrying packets")
+        match told[0]:
+            case {"ended": int() as host, "status": int() as status}:
+                self._ended[host] = status
+            case {"listens": int() as host}:
+                self._listening.add(host)
+            case {"drained": _}:
+                self._drained = True
+            case {"alone": _}:
+                self._alone = True
+
+    def _turn(self, until: float, enough: Callable[[], bool]) -> None:
+        """Carry packets until it is enough, or the clock shows `until`."""
+        control, ports, link, clock = self._control, self._ports, self.link, self._clock
+        assert control is not None
+        waited: list[socket.socket | Port] = [control, *ports]
+        while not enough():
+            now = clock()
+            if now >= until:
+                return
+            while self._timers and self._timers[0][0] <= now:
+                self._timers.pop(0)[1]()
+            if link.due <= now:
+                self._deliver(link.advance(now))
+            soonest = min(until, link.due, self._timers[0][0] if self._timers else math.inf)
+            # select(2) takes microseconds, epoll(7) rounds up to milliseconds: here they count.
+            patience = None if soonest == math.inf else max(0.0, soonest - clock())
+            ready, _, _ = select.select(waited, [], [], patience)
+            now = clock()
+            for each in ready:
+                if isinstance(each, socket.socket):
+                    self._hear()
+                else:
+                    self._drain(ports.index(each), now)
+
+    def _drain(self, number: int, now: float) -> None:
+        """What a port has, up to a limit."""
+        port, link = self._ports[number], self.link
+        for _ in range(_AT_ONCE):
+            try:
+                packet = port.receive()
+            except OSError:  # its interface is down: ENETDOWN, once
+                return
+            if not packet:
+                return
+            out = link.receive(now, number, packet)
+            if out:
+                self._deliver(out)
+
+    def _deliver(self, outgoing: Sequence[Outgoing]) -> None:
+        for number, packet in outgoing:
+            try:
+                self._ports[number].send(packet)
+            except OSError:
+                self.undelivered += 1
+
+
+def _port(descriptor: int, address: str) -> Port:
+    """A descriptor that was handed out: a packet socket has its host's hardware address with it."""
+    if not address:
+        return TunPort(descriptor)
+    return FramePort(socket.socket(fileno=descriptor), bytes.fromhex(address))

@@ -1,0 +1,37 @@
+"""What these tests need: whether there can be hosts here, and programs to run in them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from bothends.errors import BothendsError
+from bothends.wire import Command, Wire, interfaces, plan
+
+FOLDER = Path(__file__).parent
+BOTHENDS = f"{sys.executable} -m bothends"
+
+
+@functools.cache
+def why_no_hosts() -> str:
+    """Why there can be no hosts on this system; empty if there can."""
+    try:
+        with Wire(plan([Command("a"), Command("b", ("true",))])):
+            return ""
+    except BothendsError as error:
+        return str(error)
+
+
+def program(name: str, *arguments: object) -> str:
+    """A command line that runs a program of this folder."""
+    return " ".join([sys.executable, str(FOLDER / "programs" / name), *map(str, arguments)])
+
+
+needs_hosts = pytest.mark.skipif(bool(why_no_hosts()), reason=why_no_hosts() or "there are hosts")
+needs_tun = pytest.mark.skipif(
+    not os.access(interfaces.TUN, os.R_OK | os.W_OK), reason=f"{interfaces.TUN} can't be opened"
+)

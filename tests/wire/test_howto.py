@@ -1,0 +1,14 @@
+"""The page on the wire: what it shows is typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.interop.running import ROOT
+from tests.pages import Page
+from tests.wire.hosts import needs_hosts
+
+
+@needs_hosts
+def test_page(tmp_path: Path) -> None:
+    Page(ROOT / "docs" / "how-to" / "wire.md", tmp_path).run()
