@@ -54,17 +54,16 @@ def serve(words: list[str]) -> None:
         serve_uvloop(int(words[-1]))
         return
     from bothends import datagram, message, stream
+    from bothends.engines.base import Limits
     from bothends.server import Server
 
     kind, engine, *busy = words[1:-1]
     chunk, line, packet = stream(bytes.upper), message(bytes.upper), datagram(bytes.upper)
     port = int(words[-1])
-    options = {"busy_poll": 50e-6} if busy else {}
+    limits = Limits(busy_poll=50e-6 if busy else 0.0)
     if os.environ.get("BENCH_UDP"):
-        Server(packet, [f"udp://127.0.0.1:{port}"], engine=engine, options=options).run()
-    Server(
-        line if kind == "line" else chunk, [f"tcp://127.0.0.1:{port}"], engine=engine, options=options
-    ).run()
+        Server(packet, [f"udp://127.0.0.1:{port}"], engine=engine, limits=limits).run()
+    Server(line if kind == "line" else chunk, [f"tcp://127.0.0.1:{port}"], engine=engine, limits=limits).run()
 
 
 def serve_uvloop(port: int) -> None:

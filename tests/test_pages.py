@@ -17,6 +17,7 @@ PAGES = [
     "docs/reference/services.md",
     "docs/reference/command-line.md",
     "docs/how-to/add-a-service.md",
+    "docs/explanation/native.md",
     "docs/explanation/sockets.md",
 ]
 

@@ -98,6 +98,13 @@ _AS_GIVEN: Final = ("shell", "engine", "workers", "takeover", "log", "hex", "qui
     help="On SIGTERM or ^C: how long conversations may take to end.",
 )
 @click.option(
+    "--busy-poll",
+    type=_SECONDS,
+    metavar="S",
+    default=0.0,
+    help="Look for news for S seconds before waiting: less latency, for a processor. 0.00005 is a lot.",
+)
+@click.option(
     "--takeover",
     metavar="PATH",
     help="A UNIX socket: take over the listeners of the server there, and offer ours to the next.",

@@ -70,6 +70,9 @@ def refusal_of(
             return refusal
     if limits.when_full == "refuse" and not engine.turns_away:
         return CannotCarry(f"engine {engine.name}", "a limit that refuses", engine.why_not["turns_away"])
+    if limits.busy_poll and not engine.looks_busily:
+        reason = "it waits in the kernel, until it is woken"
+        return CannotCarry(f"engine {engine.name}", "busy polling", reason, "native looks for itself")
     if workers > 1 and service.posts:
         return CannotCarry(
             f"service {service.name}",

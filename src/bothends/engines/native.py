@@ -100,6 +100,7 @@ class NativeEngine(Engine):
     name = "native"
     summary = "one thread runs a core in C, which moves the bytes by io_uring or epoll"
     posts = True
+    looks_busily = True
 
     backend: ClassVar[Backend | None] = _BACKEND
     because: ClassVar[str] = _BECAUSE
@@ -107,14 +108,13 @@ class NativeEngine(Engine):
     sizes: ClassVar[Mapping[str, int]] = {}
     """Sizes of the ring, for those who want others: submissions, completions, buffers, buffer_size."""
 
-    def __init__(self, job: Job, *, busy_poll: float = 0.0) -> None:
+    def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self._busy_poll = busy_poll
         self._loop: NativeLoop | None = None
 
     def run(self) -> None:
         """Serve until told to stop."""
-        self._loop = NativeLoop(self.job, self.backend == "io_uring", self._busy_poll, self.sizes)
+        self._loop = NativeLoop(self.job, self.backend == "io_uring", self.sizes)
         try:
             self._loop.run()
         finally:
@@ -163,7 +163,7 @@ class NativeTalk(Talk):
 class NativeLoop:
     """What Python does beside the core: whatever has to be decided, told or timed."""
 
-    def __init__(self, job: Job, io_uring: bool, busy_poll: float, sizes: Mapping[str, int]) -> None:
+    def __init__(self, job: Job, io_uring: bool, sizes: Mapping[str, int]) -> None:
         self.job = job
         limits = job.limits
         self.talks: set[Talk | Channel] = set()
@@ -189,7 +189,7 @@ class NativeLoop:
             limits.linger,
             DRAIN_QUIET,
             STRAIN_PAUSE,
-            busy_poll,
+            limits.busy_poll,
             limits.message,
             job.service.open,
             nowhere,

@@ -27,7 +27,7 @@ ENGINES: Final = {
 }
 
 # The best first: what `serve` takes when nobody says which.
-PREFERRED: Final = ("uvloop", "epoll", "asyncio")
+PREFERRED: Final = ("native", "uvloop", "epoll", "asyncio")
 
 
 def names() -> list[str]:
