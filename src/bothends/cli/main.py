@@ -31,9 +31,10 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("bothends.cli.serve:serve", "Serve a service on any endpoints, with any engine."),
     "connect": ("bothends.cli.connect:connect", "Talk to a server: at a prompt, in a pipe, or once."),
     "impair": ("bothends.cli.impair:impair", "Put a path that misbehaves as told between two ends."),
+    "trace": ("bothends.cli.trace:trace", "Draw the calls of both ends and the packets between them."),
     "ping": ("bothends.cli.ping:ping", "Measure round trips: ICMP, or datagrams to an echo service."),
-    "sockets": (
     "wire": ("bothends.cli.wire:wire", "Run programs in hosts of their own, on a path that misbehaves."),
+    "sockets": (
         "bothends.cli.sockets:sockets",
         "Show the socket table: addresses, state, round trip, process.",
     ),

@@ -1,0 +1,512 @@
+"""What came of what: calls, packets and calls again, matched by addresses and by offsets. Pure.
+
+    send ── its bytes are ──> packet ── its bytes are ──> receive
+    connect ──> SYN ──> accept      close ──> FIN ──> receive of 0 bytes      close ──> RST ──> ECONNRESET
+
+1. A TCP stream is one direction of a connection. A packet's bytes have offsets in it (its sequence number
+   less the initial one), a call's bytes have too (what its socket sent before). Where both overlap, one
+   carries the other.
+2. UNIX sockets have no packets, and without the privilege nothing has: then send and receive are joined by
+   the same offsets.
+3. Datagrams have no offsets: `datagrams.py`.
+4. Who is told first doesn't matter: each side looks for the other whenever it comes to light.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from bothends.trace.calls import ACCEPTING, RECEIVING, SENDING
+from bothends.trace.datagrams import Datagrams
+from bothends.trace.model import Call, Link, Moment, Packet, Place, Relation, Socket, Trace
+from bothends.trace.timeline import Timeline, key
+
+SPANS: Final = 2_000  # remembered of each stream: what is matched is matched
+UNMATCHED: Final = 2_000  # handshakes that wait for their other end
+
+_RESET_ERRORS: Final = frozenset({"ECONNRESET", "EPIPE", "ECONNREFUSED", "ECONNABORTED"})
+
+
+@dataclass(slots=True)
+class Span:
+    """The bytes from `start` up to `end` of a stream, which an event moved."""
+
+    start: int
+    end: int
+    event: int
+
+
+@dataclass(slots=True, eq=False)
+class Half:
+    """One direction of one socket: what its calls moved."""
+
+    moved: int = 0
+    spans: list[Span] = field(default_factory=list)
+    stops: list[Call] = field(default_factory=list)  # sending: close and shutdown; receiving: EOF
+    failures: list[Call] = field(default_factory=list)  # receiving: ECONNRESET, EPIPE
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """One direction of a TCP connection, as its packets show it."""
+
+    first: int | None = None  # the sequence number of the first byte
+    reached: int = 0
+    spans: list[Span] = field(default_factory=list)
+    syn: Packet | None = None
+    opened: Packet | None = None  # the first that acknowledges a SYN
+    fin: Packet | None = None
+    rst: Packet | None = None
+    sender: Socket | None = None
+    receiver: Socket | None = None
+    connecting: Call | None = None
+
+
+class Matcher:
+    """Adds moments to a time-line, with what must come before what, and the links to a trace."""
+
+    def __init__(self, trace: Trace, timeline: Timeline, *, has_packets: bool = True) -> None:
+        self._trace = trace
+        self._timeline = timeline
+        self._streams: dict[tuple[Place, Place], Stream] = {}
+        self._sending: dict[int, Half] = {}
+        self._receiving: dict[int, Half] = {}
+        self._bound: dict[int, tuple[Place, Place]] = {}
+        self._ends: dict[int, int] = {}  # provisional spans of sends that last, by event
+        self._connects: dict[Place, deque[Call]] = {}
+        self._syns: dict[Place, deque[Packet]] = {}
+        self._datagrams = Datagrams(trace, self.link, has_packets=has_packets)
+        self._by_inode: dict[int, Socket] = {}
+        self._births: dict[int, Call] = {}
+        self._links: set[tuple[int, int]] = set()
+        self._ports: set[int] = set()
+        self._homes: dict[int, dict[int, None]] = {}  # by port: its listeners and datagram sockets
+        self._targets: set[Place] = set()
+        self._far: set[int] = set()  # the ports of targets
+
+    def watch(self, place: Place) -> None:
+        """Packets of this place matter, whoever sends them."""
+        if place.port:
+            self._targets.add(place)
+            self._far.add(place.port)
+            if place.is_any:
+                self._ports.add(place.port)
+
+    def may_matter(self, source: int, destination: int) -> bool:
+        """Whether packets between these ports may matter: quicker to say than `matters`."""
+        ports = self._ports
+        return source in ports or destination in ports or source in self._far or destination in self._far
+
+    def matters(self, packet: Packet) -> bool:
+        """Whether a packet is of a socket that was met. Everybody's packets are captured."""
+        here, there = packet.source, packet.destination
+        return (
+            here in self._targets
+            or there in self._targets
+            or here.port in self._ports
+            or there.port in self._ports
+        )
+
+    def ends(self, packet: Packet) -> tuple[Socket | None, Socket | None]:
+        """The sockets that send and receive a packet, as far as they are known by now.
+
+        Until it is accepted, a connection is its listener's.
+        """
+        if packet.protocol == "tcp":
+            stream = self._stream((packet.source, packet.destination))
+            back = self._stream((packet.destination, packet.source))
+            sender, receiver = stream.sender or back.receiver, stream.receiver or back.sender
+        else:
+            sender = receiver = None
+        return sender or self._home(packet, packet.source), receiver or self._home(packet, packet.destination)
+
+    def _home(self, packet: Packet, place: Place) -> Socket | None:
+        kind = "stream" if packet.protocol == "tcp" else "datagram"
+        found = None
+        for number in self._homes.get(place.port or 0, ()):
+            socket = self._trace.sockets[number]
+            if socket.kind != kind or (kind == "stream" and not socket.is_listener) or socket.local is None:
+                continue
+            if socket.local == place:
+                return socket
+            if socket.local.is_any:
+                found = socket
+        return found
+
+    def add(self, moment: Moment) -> None:
+        """A moment has come to light."""
+        match moment.event:
+            case Packet() as packet:
+                self._timeline.add(moment)
+                self._packet(packet)
+            case Call() as call:
+                self._timeline.add(moment)
+                self._call(call, moment.is_end)
+            case change:
+                self._timeline.add(moment)
+                if change.kind == "began" and (birth := self._births.pop(change.thread, None)):
+                    self.link(birth, change.number, "starts", key(moment))
+
+    # Calls
+
+    def _call(self, call: Call, is_end: bool) -> None:
+        if call.name in ("fork", "vfork", "clone", "clone3") and call.made is not None:
+            self._births[call.made] = call
+        socket = self._trace.sockets.get(call.socket) if call.socket is not None else None
+        if socket is None:
+            return
+        self._know(socket)
+        if call.name == "connect":
+            self._connect(call, socket, is_end)
+        elif call.name in ACCEPTING:
+            made = self._trace.sockets.get(call.made) if is_end and call.made is not None else None
+            if made is not None:
+                self._know(made)
+                self._accepted(call, made)
+        elif call.name in ("close", "shutdown") and not is_end:
+            self._stopping(call, socket)
+        elif call.name in SENDING:
+            if socket.kind == "stream":
+                self._send(call, socket, is_end)
+            elif socket.family != "netlink":
+                self._send_datagram(call, socket, is_end)
+        elif call.name in RECEIVING and is_end:
+            if socket.kind == "stream":
+                self._receive(call, socket)
+            elif socket.family != "netlink":
+                self._datagrams.received(call, socket)
+
+    def _know(self, socket: Socket) -> None:
+        """Take in what is known of a socket by now: its ends join it to a stream of packets."""
+        if socket.inode and socket.family == "unix":
+            self._by_inode[socket.inode] = socket
+        if socket.family not in ("inet", "inet6"):
+            return
+        if socket.local is not None and socket.local.port:
+            self._ports.add(socket.local.port)
+            if socket.peer is None or socket.kind != "stream":
+                self._homes.setdefault(socket.local.port, {})[socket.number] = None
+        if socket.peer is not None and socket.local is not None:
+            self.watch(socket.peer)
+            if socket.kind == "stream" and socket.local.port and not socket.local.is_any:
+                ends = socket.local, socket.peer
+                if self._bound.get(socket.number) != ends:
+                    self._bound[socket.number] = ends
+                    self._bind(socket, ends)
+
+    def _bind(self, socket: Socket, ends: tuple[Place, Place]) -> None:
+        out, back = self._stream(ends), self._stream(ends[::-1])
+        out.sender, back.receiver = socket, socket
+        for span in self._half(self._sending, socket).spans:
+            self._overlap(span, out.spans, "carries", span_is_cause=True)
+        for span in self._half(self._receiving, socket).spans:
+            self._overlap(span, back.spans, "feeds", span_is_cause=False)
+        self._join_ends(out)
+        self._join_ends(back)
+        if out.receiver is not None:
+            self._join_halves(socket, out.receiver)
+        if back.sender is not None:
+            self._join_halves(back.sender, socket)
+
+    def _stream(self, ends: tuple[Place, Place]) -> Stream:
+        if ends not in self._streams:
+            self._streams[ends] = Stream()
+        return self._streams[ends]
+
+    def _half(self, halves: dict[int, Half], socket: Socket) -> Half:
+        if socket.number not in halves:
+            halves[socket.number] = Half()
+        return halves[socket.number]
+
+    def _join_halves(self, sender: Socket, receiver: Socket) -> None:
+        """Two sockets turn out to be the ends of one stream."""
+        for span in self._half(self._sending, sender).spans:
+            self._overlap(span, self._half(self._receiving, receiver).spans, "reaches", span_is_cause=True)
+        self._join_stops(sender, receiver)
+
+    def _join_stops(self, sender: Socket, receiver: Socket) -> None:
+        """EOF without packets: the receive of 0 bytes comes after the shutdown or close."""
+        if sender.family in ("inet", "inet6") and self._stream(self._bound[sender.number]).fin is not None:
+            return
+        for eof in self._half(self._receiving, receiver).stops:
+            ends = [
+                each for each in self._half(self._sending, sender).stops if each.at <= (eof.until or eof.at)
+            ]
+            if ends:
+                self.link(ends[-1], eof.number, "ends", 2 * eof.number + 1)
+
+    def _other_end(self, socket: Socket) -> Socket | None:
+        """The socket at the other end, where it is one of ours."""
+        if socket.family == "unix":
+            return self._by_inode.get(socket.peer_inode) if socket.peer_inode else None
+        ends = self._bound.get(socket.number)
+        return self._stream(ends).receiver if ends else None
+
+    def _send(self, call: Call, socket: Socket, is_end: bool) -> None:
+        half = self._half(self._sending, socket)
+        if not is_end:
+            size = call.asked if call.asked is not None else len(call.data)
+            span = Span(half.moved, half.moved + size, call.number)
+            half.moved = span.end
+            half.spans.append(span)
+            self._ends[call.number] = span.end
+            self._sent_span(socket, span)
+        else:
+            provisional = self._ends.pop(call.number, None)
+            span = next((each for each in reversed(half.spans) if each.event == call.number), Span(0, 0, 0))
+            if provisional is not None and span.event and span.end - span.start != call.size:
+                # It took less than it was asked for, or nothing: whoever sent since then moves up.
+                surplus = (span.end - span.start) - call.size
+                span.end -= surplus
+                for later in half.spans[half.spans.index(span) + 1 :]:
+                    later.start, later.end = later.start - surplus, later.end - surplus
+                half.moved -= surplus
+                if surplus < 0:
+                    self._sent_span(socket, span)
+            if call.error in _RESET_ERRORS:
+                self._failed(call, socket)
+        _shorten(half.spans)
+
+    def _sent_span(self, socket: Socket, span: Span) -> None:
+        ends = self._bound.get(socket.number)
+        if ends is not None:
+            self._overlap(span, self._stream(ends).spans, "carries", span_is_cause=True)
+        other = self._other_end(socket)
+        if other is not None:
+            self._overlap(span, self._half(self._receiving, other).spans, "reaches", span_is_cause=True)
+
+    def _receive(self, call: Call, socket: Socket) -> None:
+        if call.error in _RESET_ERRORS:
+            self._failed(call, socket)
+        if call.failed or call.result is None or "MSG_PEEK" in call.flags or "MSG_ERRQUEUE" in call.flags:
+            return
+        half = self._half(self._receiving, socket)
+        ends, other = self._bound.get(socket.number), self._other_end(socket)
+        back = self._stream(ends[::-1]) if ends else None
+        if call.size == 0:
+            if call.asked != 0:
+                half.stops.append(call)
+                if back is not None:
+                    self._join_ends(back)
+                if other is not None:
+                    self._join_stops(other, socket)
+            return
+        span = Span(half.moved, half.moved + call.size, call.number)
+        half.moved = span.end
+        half.spans.append(span)
+        _shorten(half.spans)
+        if back is not None:
+            self._overlap(span, back.spans, "feeds", span_is_cause=False)
+        if other is not None:
+            self._overlap(span, self._half(self._sending, other).spans, "reaches", span_is_cause=False)
+
+    def _overlap(
+        self,
+        span: Span,
+        others: list[Span],
+        kind: Relation,
+        *,
+        span_is_cause: bool,
+    ) -> None:
+        """Link an event to each of the others that moved some of the same bytes."""
+        for other in reversed(others):
+            if other.end <= span.start:
+                if other.end < span.start - (1 << 22):
+                    break  # resent packets stand out of order, but not by so much
+                continue
+            if other.start < span.end:
+                cause, effect = (span, other) if span_is_cause else (other, span)
+                is_end = kind != "carries"  # what is received is received when the call ends
+                self._link_numbers(cause.event, effect.event, kind, 2 * effect.event + is_end)
+
+    def _connect(self, call: Call, socket: Socket, is_end: bool) -> None:
+        if call.place is None or not call.place.port or socket.kind != "stream":
+            if call.place is not None and call.place.port:
+                self.watch(call.place)
+            return
+        if not is_end:
+            self.watch(call.place)
+            self._connects.setdefault(call.place, deque(maxlen=UNMATCHED)).append(call)
+        for packet in list(self._syns.get(call.place, ())):
+            self._match_syn(packet)
+        if is_end and socket.number in self._bound:
+            self._join_ends(self._stream(self._bound[socket.number][::-1]))
+
+    def _match_syn(self, packet: Packet) -> None:
+        """Find the connect that a SYN comes of: the first that waits, or the one whose port it shows."""
+        waiting = self._connects.get(packet.destination)
+        if not waiting:
+            return
+        sockets = self._trace.sockets
+        for call in waiting:
+            socket = sockets[call.socket or 0]
+            if socket.local is None or not socket.local.port or socket.local.port == packet.source.port:
+                break
+        else:
+            return
+        waiting.remove(call)
+        self._syns[packet.destination].remove(packet)
+        if socket.local is None or not socket.local.port or socket.local.is_any:
+            socket.local = packet.source
+        if socket.peer is None:
+            socket.peer = packet.destination
+        self.link(call, packet.number, "opens", key(Moment(packet)))
+        self._stream((packet.source, packet.destination)).connecting = call
+        self._know(socket)
+        self._join_ends(self._stream((packet.destination, packet.source)))
+
+    def _accepted(self, call: Call, made: Socket) -> None:
+        ends = self._bound.get(made.number)
+        if ends is not None:
+            back = self._stream(ends[::-1])
+            back.receiver = made
+            if back.syn is not None:
+                self.link(back.syn, call.number, "opens", 2 * call.number + 1)
+            if back.opened is not None:
+                self._timeline.before(key(Moment(back.opened)), 2 * call.number + 1)
+            self._births[-made.number] = call
+
+    def _stopping(self, call: Call, socket: Socket) -> None:
+        if call.name == "shutdown" and call.arguments[1:2] == ("SHUT_RD",):
+            return
+        half = self._half(self._sending, socket)
+        half.stops.append(call)
+        ends, other = self._bound.get(socket.number), self._other_end(socket)
+        if ends is not None:
+            self._join_ends(self._stream(ends))
+        if other is not None:
+            self._join_stops(socket, other)
+
+    def _failed(self, call: Call, socket: Socket) -> None:
+        self._half(self._receiving, socket).failures.append(call)
+        if socket.number in self._bound:
+            self._join_ends(self._stream(self._bound[socket.number][::-1]))
+
+    def _send_datagram(self, call: Call, socket: Socket, is_end: bool) -> None:
+        if is_end:
+            self._datagrams.sent(call, socket)
+            return
+        for place in self._datagrams.sends(call, socket):
+            self.watch(place)
+        self._know(socket)
+
+    # Packets
+
+    def _packet(self, packet: Packet) -> None:
+        if packet.protocol == "udp":
+            sender = self._datagrams.packet(packet)
+            if sender is not None:
+                self._know(sender)
+            return
+        ends = packet.source, packet.destination
+        if "SYN" in packet.flags and "ACK" not in packet.flags:
+            before = self._stream(ends).syn
+            if before is not None and before.sequence != packet.sequence:
+                self._forget(ends)  # the same ports, used again
+        out, back = self._stream(ends), self._stream(ends[::-1])
+        first = packet.sequence + ("SYN" in packet.flags)
+        if out.first is None or ("SYN" in packet.flags and out.syn is None):
+            out.first = first
+        start = out.reached + _signed(first - out.first - out.reached)
+        packet.offset = start
+        if "ACK" in packet.flags and back.first is not None:
+            packet.acks = back.reached + _signed(packet.acknowledged - back.first - back.reached)
+        packet.resent = packet.size > 0 and start + packet.size <= out.reached
+        out.reached = max(out.reached, start + packet.size)
+        if packet.size:
+            span = Span(start, start + packet.size, packet.number)
+            out.spans.append(span)
+            _shorten(out.spans)
+            if out.sender is not None:
+                self._overlap(
+                    span, self._half(self._sending, out.sender).spans, "carries", span_is_cause=False
+                )
+            if out.receiver is not None:
+                self._overlap(
+                    span, self._half(self._receiving, out.receiver).spans, "feeds", span_is_cause=True
+                )
+        if "SYN" in packet.flags and out.syn is None:
+            out.syn = packet
+            if "ACK" not in packet.flags:
+                self._syns.setdefault(packet.destination, deque(maxlen=UNMATCHED)).append(packet)
+                self._match_syn(packet)
+        elif "ACK" in packet.flags and out.opened is None and "RST" not in packet.flags:
+            out.opened = packet
+        if "FIN" in packet.flags and out.fin is None:
+            out.fin = packet
+        if "RST" in packet.flags and out.rst is None:
+            out.rst = packet
+        self._join_ends(out)
+        self._join_ends(back)
+
+    def _forget(self, ends: tuple[Place, Place]) -> None:
+        for each in (ends, ends[::-1]):
+            self._streams.pop(each, None)
+        for number in [number for number, bound in self._bound.items() if bound in (ends, ends[::-1])]:
+            del self._bound[number]
+
+    def _join_ends(self, stream: Stream) -> None:
+        """What opens and what ends a stream: each joined as soon as both sides are known."""
+        if stream.sender is not None:
+            self._join_stop(stream)
+        if stream.receiver is not None:
+            self._join_opening(stream, stream.receiver)
+            half = self._half(self._receiving, stream.receiver)
+            if stream.fin is not None:
+                for eof in half.stops:
+                    self.link(stream.fin, eof.number, "ends", 2 * eof.number + 1)
+            if stream.rst is not None:
+                for failed in half.failures:
+                    if failed.until is None or stream.rst.at <= failed.until:
+                        self.link(stream.rst, failed.number, "resets", 2 * failed.number + 1)
+
+    def _join_stop(self, stream: Stream) -> None:
+        assert stream.sender is not None
+        stops = self._half(self._sending, stream.sender).stops
+        for packet, kind in ((stream.fin, "ends"), (stream.rst, "resets")):
+            if packet is not None:
+                before = [each for each in stops if each.at <= packet.at]
+                if before:
+                    self.link(
+                        before[-1], packet.number, "ends" if kind == "ends" else "resets", 2 * packet.number
+                    )
+
+    def _join_opening(self, stream: Stream, receiver: Socket) -> None:
+        """The handshake: `stream` comes from the peer of `receiver`."""
+        accepted = self._births.get(-receiver.number)
+        if accepted is not None:
+            if stream.syn is not None:
+                self.link(stream.syn, accepted.number, "opens", 2 * accepted.number + 1)
+            if stream.opened is not None:
+                self._timeline.before(2 * stream.opened.number, 2 * accepted.number + 1)
+        ends = self._bound.get(receiver.number)
+        connecting = self._stream(ends).connecting if ends is not None else None
+        if connecting is not None and connecting.until is not None and connecting.error != "EINPROGRESS":
+            answer = stream.syn if not connecting.failed else stream.rst
+            if answer is not None:
+                self.link(answer, connecting.number, "opens", 2 * connecting.number + 1)
+
+    # Links
+
+    def link(self, cause: Call | Packet, effect: int, kind: Relation, effect_key: int) -> None:
+        """One event came of another, which therefore comes before."""
+        self._link_numbers(cause.number, effect, kind, effect_key)
+
+    def _link_numbers(self, cause: int, effect: int, kind: Relation, effect_key: int) -> None:
+        if (cause, effect) not in self._links:
+            self._links.add((cause, effect))
+            self._trace.links.append(Link(cause, effect, kind))
+        self._timeline.before(2 * cause, effect_key)
+
+
+def _signed(number: int) -> int:
+    """A difference of sequence numbers, which wrap at 2**32, as the nearest number that it may mean."""
+    number &= 0xFFFFFFFF
+    return number - (1 << 32) if number >> 31 else number
+
+
+def _shorten(spans: list[Span]) -> None:
+    if len(spans) > SPANS:
+        del spans[: SPANS // 2]

@@ -1,0 +1,208 @@
+"""What a trace consists of: processes, sockets, and three kinds of event. Values, no I/O.
+
+    Call      one system call of one thread: it begins, and most end
+    Packet    one IP packet that an interface carried
+    Change    a process began, became another program, got a signal, or ended
+
+1. Every event has a number, unique in its trace. A call has two moments, since what happens while it waits
+   belongs between them; a packet and a change have one.
+2. All times are wall-clock time in nanoseconds: the clock of strace and of SO_TIMESTAMPNS.
+3. Data is bounded by `KEPT`; `size` says how much there was.
+
+Other files of this package import this one; it imports nothing of theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+KEPT: Final = 4096  # bytes of data kept of each event: more than anybody reads on a picture
+
+Family: TypeAlias = Literal["inet", "inet6", "unix", "netlink", "other"]
+What: TypeAlias = Literal["began", "exec", "signal", "ended", "note"]
+Relation: TypeAlias = Literal["carries", "feeds", "reaches", "opens", "ends", "resets", "starts"]
+Kind: TypeAlias = Literal["stream", "datagram", "seqpacket", "raw"]
+
+
+class Place(NamedTuple):
+    """One end of a socket: a numeric address and a port; or a path or "@name", whose port is None."""
+
+    host: str
+    port: int | None = None
+
+    def __str__(self) -> str:
+        if self.port is None:
+            return self.host or "unnamed"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_any(self) -> bool:
+        """Whether it stands for every address of the machine."""
+        return self.host in ("0.0.0.0", "::")
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """A process, with all its threads. `role` is the name of its lane, empty while it has used no
+    socket; `status` as wait() gives it:
+    the exit status, or the negated signal number, None while it runs.
+    """
+
+    number: int
+    pid: int
+    role: str
+    command: str = ""
+    parent: int | None = None
+    began: int = 0
+    status: int | None = None
+    uses_io_uring: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Socket:
+    """A socket of the kernel: what descriptors refer to. Children and dup() share it."""
+
+    number: int
+    family: Family
+    kind: Kind
+    inode: int = 0
+    local: Place | None = None
+    peer: Place | None = None
+    is_listener: bool = False
+    welcomed_by: int | None = None  # the number of the listener
+    peer_inode: int = 0  # UNIX: the socket at the other end
+    blocks: bool = True
+
+
+class Message(NamedTuple):
+    """One of several datagrams that one call moved (sendmmsg, recvmmsg)."""
+
+    size: int
+    data: bytes
+    place: Place | None
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One system call.
+
+    `at` is when it began, `until` when it ended (None while it lasts, or if its process died in it).
+    `result` is what it returned, None if nothing did; `error` an errno's name. `asked` is how many bytes
+    it was asked to move, `size` how many it moved, `data` the first of them. `place` is the address among
+    its arguments; `made` the number of the socket, or the pid, that it brought into being.
+    """
+
+    number: int
+    process: int
+    thread: int
+    name: str
+    at: int
+    until: int | None = None
+    arguments: tuple[str, ...] = ()
+    result: int | None = None
+    error: str = ""
+    descriptor: int | None = None
+    socket: int | None = None
+    sockets: tuple[int, ...] = ()  # those that select, poll and their kind wait for
+    asked: int | None = None
+    size: int = 0
+    data: bytes = b""
+    messages: tuple[Message, ...] = ()
+    place: Place | None = None
+    made: int | None = None
+    flags: frozenset[str] = frozenset()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it returned an error."""
+        return bool(self.error)
+
+    @property
+    def waited(self) -> int:
+        """How long it lasted, in nanoseconds; 0 while it lasts."""
+        return self.until - self.at if self.until is not None else 0
+
+
+@dataclass(slots=True, eq=False)
+class Packet:
+    """One packet of TCP or UDP. `flags` are TCP's, as in "SYN ACK"; `sequence` and `acknowledged` as they
+    stand in the header; `offset` and `acks` count the stream's bytes from 0, from its SYN or from
+    the first packet that was seen. `sender` and `receiver` are the numbers of sockets that were met.
+    `size` is the payload's; `raw` the IP packet, cut off after `KEPT` bytes and some, `length` long.
+    """
+
+    number: int
+    at: int
+    protocol: Literal["tcp", "udp"]
+    source: Place
+    destination: Place
+    size: int
+    data: bytes
+    flags: tuple[str, ...] = ()
+    sequence: int = 0
+    acknowledged: int = 0
+    window: int = 0
+    offset: int | None = None
+    acks: int | None = None
+    resent: bool = False
+    sender: int | None = None
+    receiver: int | None = None
+    interface: str = ""
+    raw: bytes = b""
+    length: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Change:
+    """Something that happened to a process. `text` in words, safe to show."""
+
+    number: int
+    at: int
+    process: int
+    kind: What
+    text: str
+    status: int | None = None
+    thread: int = 0  # of which thread it was told
+
+
+Event: TypeAlias = Call | Packet | Change
+
+
+class Moment(NamedTuple):
+    """A point on the time-line: an event, and for a call whether it is its end."""
+
+    event: Event
+    is_end: bool = False
+
+    @property
+    def at(self) -> int:
+        """When, in nanoseconds."""
+        if isinstance(self.event, Call) and self.is_end:
+            return self.event.until if self.event.until is not None else self.event.at
+        return self.event.at
+
+
+class Link(NamedTuple):
+    """One event that another came of: `cause` and `effect` are their numbers.
+
+    "carries": a call's bytes are in a packet. "feeds": a packet's bytes are in what a call received.
+    "reaches": a call's bytes are in what another call received, where no packet is seen. "opens", "ends" and
+    "resets": handshakes, EOF and RST. "starts": a child.
+    """
+
+    cause: int
+    effect: int
+    kind: Relation
+
+
+@dataclass(slots=True, eq=False)
+class Trace:
+    """Everything known of one run. `dropped` counts events that are no longer kept."""
+
+    processes: dict[int, Process] = field(default_factory=dict)
+    sockets: dict[int, Socket] = field(default_factory=dict)
+    moments: list[Moment] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    dropped: int = 0

@@ -1,0 +1,82 @@
+"""The states of TCP sockets (RFC 9293, section 3.3.2), as calls and packets show them. Pure.
+
+What is drawn is what must be true by then: a socket's state is the kernel's, and nobody is told of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bothends.trace.model import Call, Moment, Packet, Trace
+
+# What a FIN that is sent, and one that comes, makes of a state.
+_SENT_FIN = {"ESTABLISHED": "FIN-WAIT-1", "CLOSE-WAIT": "LAST-ACK", "SYN-RECEIVED": "FIN-WAIT-1"}
+_GOT_FIN = {
+    "ESTABLISHED": "CLOSE-WAIT",
+    "FIN-WAIT-1": "CLOSING",
+    "FIN-WAIT-2": "TIME-WAIT",
+    "SYN-RECEIVED": "CLOSE-WAIT",
+}
+# What the acknowledgement of one's own FIN makes of it.
+_FIN_ACKED = {"FIN-WAIT-1": "FIN-WAIT-2", "CLOSING": "TIME-WAIT", "LAST-ACK": "CLOSED"}
+
+
+class States:
+    """Follows the state of each socket. A connection that is not accepted yet is counted for its listener,
+    and handed over when it is.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._states: dict[tuple[object, object], str] = {}  # by both ends, seen from the first
+        self._shown: dict[int, str] = {}
+        self._fins: dict[tuple[object, object], int] = {}
+
+    def after(self, moment: Moment) -> Iterator[tuple[int, str]]:
+        """The sockets whose state a moment changes, and their new states."""
+        match moment.event:
+            case Call() as call if (
+                moment.is_end and call.name == "listen" and not call.failed and call.socket
+            ):
+                if self._trace.sockets[call.socket].kind != "datagram":
+                    yield call.socket, "LISTEN"
+            case Packet(protocol="tcp") as packet:
+                yield from self._packet(packet)
+
+    def _packet(self, packet: Packet) -> Iterator[tuple[int, str]]:
+        out, back = (packet.source, packet.destination), (packet.destination, packet.source)
+        changes = []
+        mine, theirs = self._states.get(out, ""), self._states.get(back, "")
+        if "RST" in packet.flags:
+            changes += [(out, packet.sender, "CLOSED"), (back, packet.receiver, "CLOSED")]
+        elif "SYN" in packet.flags and "ACK" not in packet.flags:
+            changes += [(out, packet.sender, "SYN-SENT")]
+            if packet.receiver is not None:
+                changes += [(back, packet.receiver, "SYN-RECEIVED")]
+        elif "SYN" in packet.flags:
+            changes += [(back, packet.receiver, "ESTABLISHED")]
+            self._states[out] = "SYN-RECEIVED"
+        else:
+            if theirs == "SYN-RECEIVED":
+                changes += [(back, packet.receiver, "ESTABLISHED")]
+                theirs = "ESTABLISHED"
+            end = (packet.offset or 0) + packet.size
+            fin = self._fins.get(back)
+            if fin is not None and (packet.acks or 0) > fin and theirs in _FIN_ACKED:
+                theirs = _FIN_ACKED[theirs]
+                changes += [(back, packet.receiver, theirs)]
+            if "FIN" in packet.flags and out not in self._fins:
+                self._fins[out] = end
+                if mine in _SENT_FIN:
+                    changes += [(out, packet.sender, _SENT_FIN[mine])]
+                if theirs in _GOT_FIN:
+                    changes += [(back, packet.receiver, _GOT_FIN[theirs])]
+        for ends, socket, state in changes:
+            if self._states.get(ends) != state:
+                self._states[ends] = state
+                if socket is not None:
+                    yield socket, state
+        if self._states.get(out) == self._states.get(back) == "CLOSED" or "RST" in packet.flags:
+            for ends in (out, back):
+                self._states.pop(ends, None)
+                self._fins.pop(ends, None)
