@@ -86,9 +86,9 @@ class PressureContract(ContractBase):
     def test_service_with_more_to_say(self, connection_over: str) -> None:
         """`more` is asked until there is nothing more. Mistakes: asking once; asking while what was
         said before is unsent, and sending it out of order."""
-        running = self.serve(functools.partial(Pulled, _LARGE), connection_over, options=_SMALL_BUFFERS)
+        running = self.serve(functools.partial(Pulled, 2_000_000), connection_over)
         client = self.dial(running, rcvbuf=SMALL)
-        assert client.hear_all() == pattern(_LARGE)
+        assert client.hear_all() == pattern(2_000_000)
         client.close()
         check_cause(running, client, Cause.SERVICE)
 
