@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from bothends.check.case import Verdict
+from bothends.check.client import Client
 from bothends.check.contract import Contract, load
 from bothends.check.results import Result
 from bothends.check.runner import Run
@@ -21,8 +22,8 @@ def judge(
 ) -> Result:
     """Judge a server by its command."""
     agreed = load(contract) if isinstance(contract, str) else contract
-    run = Run(Target(agreed, command, endpoint), cases(suite_for(agreed, "server")), only=only)
-    return asyncio.run(run.run())
+    suite = suite_for(agreed, "server")
+    return asyncio.run(Run(Target(agreed, command, endpoint), cases(suite), suite, only=only).run())
 
 
 def script(folder: Path, text: str) -> list[str]:
@@ -45,3 +46,10 @@ def told(result: Result) -> str:
         for each in result.outcomes
         if each.verdict is Verdict.FAIL
     )
+
+
+def judge_client(command: list[str], contract: str | Contract = "upper-tcp", *only: str) -> Result:
+    """Judge a client by its command."""
+    agreed = load(contract) if isinstance(contract, str) else contract
+    suite = suite_for(agreed, "client")
+    return asyncio.run(Run(Client(agreed, command), cases(suite), suite, only=only).run())

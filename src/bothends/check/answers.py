@@ -23,15 +23,24 @@ _LONGEST_PATTERN: Final = 1 << 20  # bytes: a reply without a known length is re
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What should come: `exact` bytes, or what fits `pattern` as a whole, or nothing at all (`silent`)."""
+    """What should come: `exact` bytes, or what fits `pattern` as a whole, or nothing at all (`silent`).
+
+    `example` is something that fits the pattern.
+    """
 
     exact: bytes = b""
     pattern: re.Pattern[bytes] | None = None
     silent: bool = False
+    example: bytes = b""
 
     def fits(self, data: bytes) -> bool:
         """Whether this is it, whole."""
         return self.pattern.fullmatch(data) is not None if self.pattern else data == self.exact
+
+    @property
+    def sample(self) -> bytes:
+        """Such a reply, for a server that we play: the exact one, or what stands for the pattern."""
+        return self.example if self.pattern else self.exact
 
     def may_become(self, data: bytes) -> bool:
         """Whether more bytes could make it right."""
@@ -128,8 +137,8 @@ class ByPattern(Answers):
 
     exact = False
 
-    def __init__(self, pattern: re.Pattern[bytes]) -> None:
-        self._reply = Reply(pattern=pattern)
+    def __init__(self, pattern: re.Pattern[bytes], example: bytes = b"") -> None:
+        self._reply = Reply(pattern=pattern, example=example)
 
     def reply(self, message: bytes) -> Reply:
         return self._reply

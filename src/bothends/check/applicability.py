@@ -74,6 +74,18 @@ NEEDS: Final[dict[str, tuple[Question, str]]] = {
         lambda contract, _answers, _target: contract.prints,
         "the contract doesn't say that the server prints",
     ),
+    "several": (
+        lambda contract, _answers, _target: contract.client.several,
+        "by this contract the client sends one message",
+    ),
+    "half-closes": (
+        lambda contract, _answers, _target: contract.client.half_closes,
+        "the contract doesn't ask for it",
+    ),
+    "an end of the reply": (
+        lambda contract, _answers, _target: contract.framing != "none" or not contract.persistent,
+        "by this contract nothing says where a reply ends",
+    ),
     "TCP": (
         lambda contract, _answers, _target: contract.transport == "tcp",
         "only TCP has this",

@@ -40,11 +40,14 @@ LARGEST_DATAGRAM: Final = 65_507  # 65,535 less the headers of IPv4 and UDP (RFC
 
 
 class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One request and its reply: `reply` to the byte, or `matches`, a regular expression for all of it."""
+    """One request and its reply: `reply` to the byte, or `matches`, a regular expression for all of it, of
+    which `example` is one.
+    """
 
     request: str
     reply: str | None = None
     matches: str | None = None
+    example: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,6 +64,9 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     matches: str = ""
     """A regular expression that every reply fits as a whole: for clocks."""
+
+    example: str = ""
+    """A reply that fits `matches`: what we say when we play the server."""
 
     nothing: bool = False
     """There is never a reply."""
@@ -250,7 +256,9 @@ def _told(message: str, document: dict[str, Any]) -> tuple[str, str]:
 def _check(contract: Contract, file: str) -> None:
     """What types alone don't say."""
     answer = contract.answer
-    ways = [name for name in Answer.__struct_fields__ if getattr(answer, name)]
+    ways = [
+        each for each in ("service", "function", "exchanges", "matches", "nothing") if getattr(answer, each)
+    ]
     if len(ways) != 1:
         said = " and ".join(ways) if ways else "none"
         raise ConfigurationError(
@@ -288,7 +296,7 @@ def answers(contract: Contract) -> Answers:
     if answer.nothing:
         return Silence()
     if answer.matches:
-        return ByPattern(re.compile(answer.matches.encode(), re.DOTALL))
+        return ByPattern(re.compile(answer.matches.encode(), re.DOTALL), answer.example.encode())
     if answer.exchanges:
         return ByTable({each.request.encode(): _reply(each, contract) for each in answer.exchanges})
     if answer.function:
@@ -302,7 +310,8 @@ def answers(contract: Contract) -> Answers:
 
 def _reply(exchange: Exchange, contract: Contract) -> Reply:
     if exchange.matches is not None:
-        return Reply(pattern=re.compile(exchange.matches.encode(), re.DOTALL))
+        pattern = re.compile(exchange.matches.encode(), re.DOTALL)
+        return Reply(pattern=pattern, example=exchange.example.encode())
     reply = (exchange.reply or "").encode()
     return Reply(contract.encode(reply) if contract.framing != "headers" else reply)
 

@@ -46,6 +46,7 @@ class Run:
 
     subject: Subject
     cases: Sequence[Case]
+    suite: str = ""
     only: Sequence[str] = ()
     thorough: bool = False
     jobs: int = JOBS
@@ -77,9 +78,13 @@ class Run:
         finally:
             await self.subject.finish()
         outcomes = tuple(self._found[case.id] for case in self.cases if case.id in self._found)
-        suite = self.cases[0].id.partition("-")[0]
         return Result(
-            self.subject.title, contract.name, suite, outcomes, round(loop.time() - began, 2), tuple(notes)
+            self.subject.title,
+            contract.name,
+            self.suite,
+            outcomes,
+            round(loop.time() - began, 2),
+            tuple(notes),
         )
 
     def _nothing_runs(self, error: NotReady) -> None:

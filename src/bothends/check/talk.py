@@ -44,6 +44,7 @@ class Talk:
         self.patience = patience
         self._transcript = transcript
         self._loop = asyncio.get_running_loop()
+        self.pace = 0.0  # seconds between reads, for who reads slowly
         self._held = b""  # came together with what was asked for
 
     def note(self, what: str) -> None:
@@ -150,12 +151,16 @@ class Talk:
         if self._held:
             data, self._held = self._held, b""
             return data
+        if self.pace:
+            await asyncio.sleep(self.pace)
         return await asyncio.wait_for(self._loop.sock_recv(self.socket, size), within)
 
-    async def hear(self, reply: Reply, *, pace: float = 0.0) -> bytes:
-        """The reply, whole. What came after it in the same chunk is kept for the next call.
+    def hold(self, data: bytes) -> None:
+        """Give back what was read too much: it comes first the next time."""
+        self._held = data + self._held
 
-        `pace`: seconds between reads, for who reads slowly.
+    async def hear(self, reply: Reply) -> bytes:
+        """The reply, whole. What came after it in the same chunk is kept for the next call.
 
         Raises:
             Failed: something else came, or nothing, or the connection ended.
@@ -187,8 +192,6 @@ class Talk:
                 self.note(f"receives {shown(heard)}, then the end (FIN)")
                 raise Failed(str(reply), f"{self._so_far(heard)}, then the end of the connection")
             heard += data
-            if pace:
-                await asyncio.sleep(pace)
         self.note(f"receives {shown(heard)}")
         return heard
 

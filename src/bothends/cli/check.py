@@ -28,6 +28,7 @@ def check() -> None:
     For example:
       bothends check server --contract upper-tcp -- python3 server.py {port}
       bothends check server --contract upper-tcp --endpoint tcp://127.0.0.1:12000
+      bothends check client --contract upper-tcp -- ./client {host} {port}
       bothends check explain tcp-split-write
     """
 
@@ -81,9 +82,30 @@ def server(contract: str, endpoint: str, command: tuple[str, ...], **options: An
     from bothends.check.target import Target
 
     agreed = contracts.load(contract)
-    target = Target(agreed, command, endpoint)
-    run = Run(target, cases(suite_for(agreed, "server")))
-    _judge(run, **options)
+    suite = suite_for(agreed, "server")
+    _judge(Run(Target(agreed, command, endpoint), cases(suite), suite), **options)
+
+
+@check.command(context_settings=_HELP)
+@_judging
+def client(contract: str, command: tuple[str, ...], **options: Any) -> None:
+    """Judge a client: play its server, good and bad, and look at what it sends, prints and exits with.
+
+    {host} and {port} in COMMAND are filled in ({path} for a UNIX socket, {message} if it takes its message
+    so); messages are lines on its standard input.
+
+    \b
+    For example:
+      bothends check client --contract upper-tcp -- ./client {host} {port}
+    """
+    from bothends.check import contract as contracts
+    from bothends.check.client import Client
+    from bothends.check.runner import Run
+    from bothends.check.suites.registry import cases, suite_for
+
+    agreed = contracts.load(contract)
+    suite = suite_for(agreed, "client")
+    _judge(Run(Client(agreed, command), cases(suite), suite), **options)
 
 
 def _judge(

@@ -14,6 +14,8 @@ from bothends.errors import UnknownName
 SUITES: Final[dict[str, tuple[str, str]]] = {
     "tcp": ("bothends.check.suites.stream_server", "servers on TCP and UNIX streams"),
     "udp": ("bothends.check.suites.datagram_server", "servers on UDP and UNIX datagram sockets"),
+    "client": ("bothends.check.suites.stream_client", "clients on TCP and UNIX streams"),
+    "udp-client": ("bothends.check.suites.datagram_client", "clients on UDP and UNIX datagram sockets"),
 }
 
 
@@ -28,8 +30,9 @@ def cases(suite: str) -> tuple[Case, ...]:
 
 def suite_for(contract: Contract, role: Literal["server", "client"]) -> str:
     """The suite that judges a server or a client under this contract."""
-    kind = "udp" if contract.is_datagram else "tcp"
-    return kind if role == "server" else f"{kind}-client"
+    if role == "server":
+        return "udp" if contract.is_datagram else "tcp"
+    return "udp-client" if contract.is_datagram else "client"
 
 
 def find(case_id: str) -> tuple[str, Case]:

@@ -1,0 +1,57 @@
+"""Clients are judged: one that does all it should, and one from a slide."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bothends.check.case import Verdict
+from tests.check.judging import failed, judge_client, told
+
+SLIDE = """
+import sys
+from socket import *
+c = socket(AF_INET, SOCK_STREAM)
+c.connect((sys.argv[1], int(sys.argv[2])))
+sentence = input('Input lowercase sentence: ')
+c.send((sentence + '\\n').encode())
+modified = c.recv(1024)
+print('From Server:', modified.decode())
+c.close()
+"""
+
+RIGHT = """
+import socket, sys
+try:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=0.5) as c:
+        replies = c.makefile('rb')
+        for line in sys.stdin.buffer:
+            c.sendall(line)
+            reply = replies.readline()
+            if not reply.endswith(b'\\n'):
+                sys.exit('the server closed too early')
+            sys.stdout.buffer.write(reply)
+except OSError as error:
+    sys.exit(f'cannot talk to the server: {error}')
+"""
+
+
+def client(folder: Path, text: str) -> list[str]:
+    path = folder / "client.py"
+    path.write_text(text, encoding="utf-8")
+    return [sys.executable, str(path), "{host}", "{port}"]
+
+
+def test_a_right_client_fails_nothing(tmp_path: Path) -> None:
+    result = judge_client(client(tmp_path, RIGHT))
+    assert not result.failed, told(result)
+    assert result.counts[Verdict.PASS] >= 11
+
+
+def test_the_client_of_a_slide_fails_what_it_should(tmp_path: Path) -> None:
+    asked = ("client-several-messages", "client-dripped-reply", "client-long-reply", "client-cut-reply",
+             "client-no-reply", "client-reset", "client-refused")  # fmt: skip
+    result = judge_client(client(tmp_path, SLIDE), "upper-tcp", *asked)
+    assert failed(result) == {*asked}, told(result)
+    refused = next(each for each in result.outcomes if each.case == "client-refused")
+    assert "traceback" in refused.happened
