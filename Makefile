@@ -24,7 +24,7 @@ help: ## list the targets
 setup: $(READY) ## make .venv with everything that the lock names
 
 # The stamp comes last, so a set-up that was cut short is begun again.
-$(READY): requirements.lock pyproject.toml $(wildcard setup.py native/*)
+$(READY): requirements.lock pyproject.toml $(wildcard setup.py native/* native/generator/*)
 	@test -n "$(PYTHON)" || { echo "bothends needs Python 3.11 or newer with venv (Debian: python3-venv)" >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

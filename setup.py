@@ -19,4 +19,13 @@ CORE = Extension(
     optional=True,
 )
 
-setup(ext_modules=[CORE] if sys.platform == "linux" else [])
+GENERATOR = Extension(
+    "bothends.bench._generator",
+    sources=sorted(str(path) for path in Path("native/generator").glob("*.c")),
+    depends=sorted(str(path) for path in Path("native/generator").glob("*.h")),
+    define_macros=CORE.define_macros,
+    extra_compile_args=CORE.extra_compile_args,
+    optional=True,
+)
+
+setup(ext_modules=[CORE, GENERATOR] if sys.platform == "linux" else [])

@@ -8,7 +8,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-/* Learn from a connected socket how to make others like it. */
+/* Learn from a connected socket how to make others like it; and close it, lest it be one too many. */
 static int learn(Run *run, int like)
 {
     socklen_t size = sizeof(int);
@@ -138,8 +138,8 @@ PyDoc_STRVAR(run_doc,
              "run(*, like, sends, send_offsets, answers, answer_offsets, end, numbers, reconnect, each,\n"
              "    connections, depth, begin, warmup, duration, timeout, gone, receive_buffer, sources, times,\n"
              "    watch, began, ended) -> dict\n\n"
-             "Drive a target, connecting to where the socket `like` is connected. Times in nanoseconds; `begin` 0\n"
-             "is when all are connected. See bothends.bench.native.");
+             "Drive a target, connecting to where the socket `like` is connected, which is closed. Times in\n"
+             "nanoseconds; `begin` 0 is when all are connected. See bothends.bench.native.");
 
 static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
 {
@@ -151,7 +151,7 @@ static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
     Run *run = PyMem_Calloc(1, sizeof *run);
     Py_buffer offsets[2], sends, answers, sources;
     long long each, begin, warmup, duration, timeout, gone;
-    int like, numbers, reconnect;
+    int like, numbers, reconnect, failed;
     PyObject *result = NULL;
 
     if (run == NULL)
@@ -179,7 +179,9 @@ static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
     run->length = offsets[0].len / (Py_ssize_t)sizeof(int64_t) - 1;
     run->sources = sources.buf;
     run->source_count = sources.len / (Py_ssize_t)sizeof(uint32_t);
-    if (check(run, offsets, &sends, &answers) < 0 || learn(run, like) < 0)
+    failed = learn(run, like);
+    close(like);
+    if (failed || check(run, offsets, &sends, &answers) < 0)
         goto done;
     run->boundaries = run->type != SOCK_STREAM;
     for (int64_t i = 0; i < run->length; i++)

@@ -40,7 +40,13 @@ class Dialer:
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, tls: TlsOptions | None, timeout: float, reconnect: bool = False
+        self,
+        endpoint: Endpoint,
+        *,
+        tls: TlsOptions | None,
+        timeout: float,
+        reconnect: bool = False,
+        keep: bool = False,
     ) -> None:
         self.endpoint = endpoint
         options = tls or TlsOptions()
@@ -50,6 +56,8 @@ class Dialer:
         with open_stream(endpoint, timeout=timeout, tls=tls) as first:
             self.family, self.kind, self.protocol = int(first.family), int(first.type), first.proto
             self.address: Any = first.getpeername()
+            self.like = first.dup() if keep else None
+            """The first connection, if it is to be kept: whoever uses it closes it."""
         self.boundaries = self.kind != socket.SOCK_STREAM
         self._wait = struct.pack("ll", int(timeout), int(timeout % 1 * 1e6) or 1)
         # Whoever closes first keeps the port for a minute (TIME_WAIT), and on loopback for a second at least
@@ -59,6 +67,12 @@ class Dialer:
             [f"127.0.1.{each}" for each in range(1, _SOURCES + 1)] if loopback and reconnect else []
         )
         self._source = itertools.cycle(self.sources)
+
+    @property
+    def receive_buffer(self) -> int:
+        """What a datagram socket should ask for (SO_RCVBUF), lest answers are lost at our end; 0: nothing."""
+        wanted = self.kind == socket.SOCK_DGRAM and self.endpoint.number("rcvbuf") is None
+        return _RECEIVE_BUFFER if wanted else 0
 
     @property
     def secure(self) -> bool:
@@ -79,8 +93,8 @@ class Dialer:
             if self.kind == socket.SOCK_DGRAM:
                 if self.family == socket.AF_UNIX:
                     sock.bind(b"")  # without a name it couldn't be answered; an empty one has the kernel pick
-                if self.endpoint.number("rcvbuf") is None:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+                if self.receive_buffer:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
             if self.family == socket.AF_UNIX and self.kind != socket.SOCK_DGRAM:
                 # While the listener's queue is full a non-blocking connect answers EAGAIN, and nothing tells
                 # when there is room; a blocking one waits, as long as the time limit for sending.

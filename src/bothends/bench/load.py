@@ -7,13 +7,18 @@ from dataclasses import replace
 from typing import Final
 
 from bothends.bench.machine import Used, cost, used_by
+from bothends.bench.native import NativeGenerator, missing, unable
 from bothends.bench.plan import Generator, Outcome, Plan, Watch
 from bothends.bench.python import PythonGenerator
 from bothends.bench.results import Cost, Latency, Load, Own, Round
 from bothends.bench.workload import lengths
+from bothends.errors import CannotCarry, Unavailable
 
 BUSY: Final = 0.95
 """Share of a processor from which on a generator had no time left: the target may be faster than measured."""
+
+STARVED: Final = 0.1
+"""Share of the time, from which on something else that had the generator's processor is to blame."""
 
 LATE: Final = 0.1
 """Lateness of sends, as a share of the latency, from which on it is part of the figure."""
@@ -23,8 +28,21 @@ LATE_FLOOR: Final = 100_000
 
 
 def generator(prefer: str, plan: Plan) -> Generator:
-    """The generator to use: "python", or "auto" for the fastest that can do this."""
-    return PythonGenerator()
+    """The generator to use: "native", "python", or "auto" for the fastest that can do this.
+
+    Raises Unavailable where there is no native one, CannotCarry where it can't do this.
+    """
+    if prefer == "python":
+        return PythonGenerator()
+    reason = unable(plan)
+    if not reason:
+        return NativeGenerator()
+    if prefer == "auto":
+        return PythonGenerator()
+    hint = "--generator python can"
+    if missing():
+        raise Unavailable("use", "the native generator", reason=reason, hint=hint)
+    raise CannotCarry("the native generator", plan.endpoint.label, reason, hint)
 
 
 def measure(
@@ -104,9 +122,10 @@ def rounds(
 
 
 def _limit(outcome: Outcome, share: float, starved: float) -> str:
+    if starved >= STARVED:
+        return f"something else had its processor for {starved:.0%} of the time"
     if share + starved >= BUSY:
-        others = f", and something else had its processor {starved:.0%}" if starved >= 1 - BUSY else ""
-        return f"it was busy {share:.0%} of the time{others}: the target may be faster"
+        return f"it was busy {share:.0%} of the time: the target may be faster"
     late = outcome.lateness.percentile(99)
     if late is not None and late > LATE_FLOOR:
         typical = outcome.corrected.percentile(99) or 0

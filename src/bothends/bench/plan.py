@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol
 
 from bothends.bench.histogram import Histogram
 from bothends.bench.results import Faults
@@ -16,6 +16,9 @@ from bothends.bench.schedule import Schedule
 from bothends.bench.workload import Workload
 from bothends.client.tls import TlsOptions
 from bothends.endpoints import Endpoint
+
+GONE: Final = 1.0
+"""Seconds without an answer, while connections are refused, after which a target counts as gone."""
 
 
 @dataclass(frozen=True, slots=True)

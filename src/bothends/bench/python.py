@@ -28,11 +28,8 @@ import numpy as np
 
 from bothends.bench.dialing import Dialer, reason_of
 from bothends.bench.ledger import CHUNK, Ledger, Ring, Tally
-from bothends.bench.plan import Marks, Outcome, Plan, Progress, Watch
+from bothends.bench.plan import GONE, Marks, Outcome, Plan, Progress, Watch
 from bothends.bench.schedule import Times
-
-GONE: Final = 1.0
-"""Seconds without an answer, while connections are refused, after which a target counts as gone."""
 
 _SECOND: Final = 1_000_000_000
 _FIRST_PAUSE: Final = 5_000_000  # nanoseconds before a broken connection is opened again; doubled each time
