@@ -183,7 +183,7 @@ def test_a_second_signal_stops_at_once() -> None:
             assert process.wait(10) == 0
 
 
-@pytest.mark.parametrize("engine", ["epoll", "uvloop", "threads", "iterative"])
+@pytest.mark.parametrize("engine", ["epoll", "uvloop", "native", "threads", "iterative"])
 def test_workers_share_a_port_and_all_leave(engine: str) -> None:
     with running(f"engine={engine!r}", "workers=3") as (process, endpoint):
         for number in range(12):

@@ -51,7 +51,7 @@ def round_trip(sock: socket.socket) -> float:
     return statistics.median(times)
 
 
-@pytest.mark.parametrize("engine", ["poll", "epoll", "asyncio", "uvloop"])
+@pytest.mark.parametrize("engine", ["poll", "epoll", "asyncio", "uvloop", "native"])
 def test_stalled_handshakes_and_deaf_peers_hold_up_nobody(engine: str) -> None:
     if reason := registry.load(engine).missing():
         pytest.skip(reason)
@@ -78,7 +78,7 @@ def test_stalled_handshakes_and_deaf_peers_hold_up_nobody(engine: str) -> None:
         assert crowded - alone < 0.05
 
 
-@pytest.mark.parametrize("engine", ["threads", "epoll", "asyncio", "uvloop"])
+@pytest.mark.parametrize("engine", ["threads", "epoll", "asyncio", "uvloop", "native"])
 def test_memory_stays_flat_over_two_hundred_thousand_connections(engine: str) -> None:
     if reason := registry.load(engine).missing():
         pytest.skip(reason)

@@ -18,7 +18,7 @@ from bothends.errors import ConnectionLost
 from tests.interop.ours import BOTHENDS
 from tests.interop.running import Running
 
-EVENT_LOOPS = ["select", "poll", "epoll", "asyncio", "uvloop"]
+EVENT_LOOPS = ["select", "poll", "epoll", "asyncio", "uvloop", "native"]
 TIMES = 20
 CALLERS = 4
 
@@ -154,7 +154,7 @@ def test_taken_over_twenty_times_under_load(engine: str, tmp_path: Path) -> None
     assert not desk.exists()
 
 
-@pytest.mark.parametrize("engine", ["epoll", "uvloop", "threads", "prefork", "fork", "iterative"])
+@pytest.mark.parametrize("engine", ["epoll", "uvloop", "native", "threads", "prefork", "fork", "iterative"])
 def test_a_new_version_serves_and_a_bad_one_does_not(engine: str, tmp_path: Path) -> None:
     path = tmp_path / "count.py"
     write(path, 1)

@@ -47,7 +47,7 @@ def descriptors() -> None:
 
 
 @pytest.mark.usefixtures("descriptors")
-@pytest.mark.parametrize("engine", ["epoll", "asyncio", "uvloop"])
+@pytest.mark.parametrize("engine", ["epoll", "asyncio", "uvloop", "native"])
 def test_ten_thousand_idle_connections_and_one_that_talks(engine: str) -> None:
     if reason := registry.load(engine).missing():
         pytest.skip(reason)
