@@ -119,12 +119,13 @@ def why_not(number: int, sysctl: Path = _SYSCTL) -> str:
     """What forbids user namespaces, as far as the system tells, and what would allow them."""
     if _setting(sysctl / "kernel/unprivileged_userns_clone") == "0":
         return "to allow them: sysctl kernel.unprivileged_userns_clone=1"
-    if _setting(sysctl / "user/max_user_namespaces") == "0" or number == errno.ENOSPC:
-        return "to allow them: sysctl user.max_user_namespaces=10000"
-    if _setting(sysctl / "user/max_net_namespaces") == "0":
-        return "to allow them: sysctl user.max_net_namespaces=10000"
+    for kind in ("user", "net", "pid", "mnt", "uts"):
+        if _setting(sysctl / f"user/max_{kind}_namespaces") == "0":
+            return f"to allow them: sysctl user.max_{kind}_namespaces=10000"
     if _setting(sysctl / "kernel/apparmor_restrict_unprivileged_userns") == "1":
         return "AppArmor forbids them; to allow them: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+    if number == errno.ENOSPC:
+        return "there are as many as there may be: see /proc/sys/user"
     if number in (errno.EINVAL, errno.ENOSYS):
         return "this kernel was built without them (CONFIG_USER_NS, CONFIG_NET_NS)"
     if number == errno.EPERM:

@@ -1,0 +1,217 @@
+"""Real hosts: what their programs say, over TUN devices and over veth pairs, as root and as anybody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.interop.running import ENVIRONMENT, PATIENCE, ROOT
+from tests.wire.hosts import BOTHENDS, needs_hosts, needs_tun, program
+
+pytestmark = needs_hosts
+
+NOBODY = 65534
+BOTH_WAYS = [pytest.param([], marks=needs_tun, id="tun"), pytest.param(["--veth"], id="veth")]
+
+
+def wire(
+    *arguments: str, status: int = 0, user: int | None = None, before: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run `bothends wire` to its end."""
+    done = subprocess.run(
+        [*before, sys.executable, "-m", "bothends", "wire", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE * 2,
+        env=ENVIRONMENT,
+        cwd=ROOT if user is None else "/",
+        check=False,
+        **({} if user is None else {"user": user, "group": user, "extra_groups": []}),  # type: ignore[call-overload]
+    )
+    assert done.returncode == status, f"left with {done.returncode}:\n{done.stdout}{done.stderr}"
+    assert isinstance(done, subprocess.CompletedProcess)
+    return done
+
+
+def two(server: str, client: str) -> list[str]:
+    return ["--host", f"server={server}", "--host", f"client={client}"]
+
+
+@pytest.mark.parametrize("how", BOTH_WAYS)
+def test_tcp_arrives_whole_and_is_really_retransmitted(how: list[str]) -> None:
+    arguments = ["--loss", "5%", "--delay", "2ms", "--reorder", "5%", "--seed", "4", *how]
+    done = wire(*arguments, *two(program("sink.py", 7000), program("source.py", "server", 7000, 1_000_000)))
+    received = re.search(r"received (\d+) (\w+)", done.stdout)
+    sent = re.search(r"sent (\d+) (\w+) (\d+) (\d+)", done.stdout)
+    assert received, done.stdout + done.stderr
+    assert sent, done.stdout + done.stderr
+    assert received.groups() == sent.groups()[:2]
+    assert int(sent[3]) > 0  # the kernel's own count: TCP_INFO
+    dropped = re.search(r"client -> server: .*loss dropped (\d+)", done.stderr)
+    assert dropped
+    assert int(dropped[1]) > 0
+
+
+@pytest.mark.parametrize("how", BOTH_WAYS)
+def test_the_same_datagrams_are_lost_in_every_run(how: list[str], tmp_path: Path) -> None:
+    lost = []
+    for seed in ("7", "7") if how else ("7", "7", "8"):
+        record = tmp_path / "record"
+        arguments = ["-q", "--loss", "20%", "--seed", seed, "--record", str(record), *how]
+        ping = f"{BOTHENDS} ping --udp server 7000 -c 30 -i 0.005 -W 1 --json"
+        done = wire(*arguments, *two(f"{BOTHENDS} serve echo udp://:7000 > /dev/null 2>&1", ping))
+        events = [json.loads(line) for line in done.stdout.splitlines()]
+        unanswered = sorted(each["seq"] for each in events if each["event"] == "lost")
+        told = [json.loads(line) for line in record.read_text().splitlines()]
+        gone = sorted(
+            (each["from"], each["number"], each["toxic"]) for each in told if each["event"] == "lost"
+        )
+        assert len(unanswered) == len(gone)
+        lost.append((unanswered, gone))
+    assert lost[0] == lost[1]
+    assert lost[0][0]
+    assert lost[2:] != lost[:1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_as_an_ordinary_user() -> None:
+    try:
+        subprocess.run([sys.executable, "-c", "import bothends"], user=NOBODY, check=True, cwd="/")
+    except (PermissionError, subprocess.CalledProcessError):
+        pytest.skip("another user can't run this checkout")
+    ping = f"{BOTHENDS} ping server -c 1 > /dev/null && id -u && cat /proc/sys/kernel/hostname"
+    done = wire("-q", *two(f"{BOTHENDS} serve -q discard tcp://:80 2> /dev/null", ping), user=NOBODY)
+    assert done.stdout.splitlines() == [str(NOBODY), "client"]
+
+
+def test_a_line_of_routers() -> None:
+    ping = f"{BOTHENDS} ping server -c 1 -W 5 %s; "
+    asked = (ping * 3) % ("-4", "-6", "-4 -t 1")
+    hosts = ["--host", "server", "--host", "router", "--host", f"client={asked} true"]
+    done = wire("-q", "--line", *hosts)
+    assert "64 bytes from 10.0.0.1: seq=1 ttl=63 " in done.stdout
+    assert "64 bytes from fd00::1: seq=1 ttl=63 " in done.stdout
+    assert "from 10.0.0.2: seq=1 time exceeded" in done.stdout
+
+
+@pytest.mark.parametrize("how", BOTH_WAYS)
+def test_a_host_that_talks_to_itself(how: list[str]) -> None:
+    ping = f"{BOTHENDS} ping -c 1 -W 5 --json %s; "
+    asked = (ping * 3) % ("127.0.0.1", "fd00::1", "127.5.5.5")
+    done = wire("-q", "--delay", "15ms", *how, "--", "sh", "-c", asked)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    trips = [each["time_ms"] for each in events if each["event"] == "reply"]
+    assert len(trips) == 3
+    assert min(trips) >= 30
+
+
+@pytest.mark.parametrize("how", BOTH_WAYS)
+def test_tcp_finds_out_the_mtu_of_the_path(how: list[str], tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    done = wire(
+        *("--mtu", "1300", "--record", str(record), *how),
+        *two(program("sink.py", 7000), program("source.py", "10.0.0.1", 7000, 100_000)),
+    )
+    sent = re.search(r"sent (\d+) (\w+) (\d+) (\d+)", done.stdout)
+    assert sent
+    assert 1000 < int(sent[4]) <= 1300 - 40  # the segment's size, without two headers
+    told = [json.loads(line) for line in record.read_text().splitlines()]
+    assert max(each["bytes"] for each in told if each["event"] == "arrived") <= 1300
+    assert "too large for the path" in done.stderr
+
+
+@pytest.mark.parametrize("how", BOTH_WAYS)
+def test_an_interface_goes_down_and_up_again(how: list[str]) -> None:
+    ping = f"{BOTHENDS} ping -c 1 -W 5 server > /dev/null && echo there"
+    done = wire("--down", "client@0.5s+1s", *how, *two("", f"{program('flap.py')} && {ping}"))
+    assert done.stdout.split() == ["down", "up", "there"]
+    assert "client is down\nclient is up\n" in done.stderr
+
+
+def test_what_was_sent_arrives_although_its_program_has_ended() -> None:
+    hurry = (
+        "import socket; s = socket.create_connection(('server', 7000)); "
+        "s.sendall(bytes(50000)); s.close()"  # and the kernel still has most of it
+    )
+    client = f'{sys.executable} -c "{hurry}"'
+    done = wire("-q", "--delay", "100ms", "--rate", "2mbit", *two(program("sink.py", 7000), client))
+    assert done.stdout.startswith("received 50000 ")
+
+
+def test_the_status_is_that_of_the_last_command() -> None:
+    wire("-q", *two("exit 3", "exit 4"), status=4)
+    wire("-q", "--", "sh", "-c", "kill -9 $$", status=137)
+    done = wire("-q", "--", "no-such-program", status=127)
+    assert done.stderr == "bothends: host: cannot run no-such-program: No such file or directory\n"
+
+
+def test_a_time_limit() -> None:
+    done = wire("-q", "--time-limit", "0.3", "--", "sleep", "60", status=124)
+    assert done.stderr.startswith("bothends: wire: time limit of 0.3 s passed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "what shall run?"),
+        (["--host", "a=true"], "one host is no wire"),
+        (["--host", "a=true", "true"], "either CMD or --host"),
+        (["--host", "a", "--host", "b"], "none of them has a command"),
+        (["--loss", "200%", "--", "true"], "toxic loss: probability is at least 0 and at most 1"),
+        (["--loss", "up:2%", "--", "true"], "no up: and no down:"),
+        (["--down", "c@1s", *two("true", "true")], "there is no host c"),
+        (["--down", "client", *two("true", "true")], "when?"),
+    ],
+)
+def test_what_cannot_be_asked_for(arguments: list[str], words: str) -> None:
+    done = wire("-q", *arguments, status=2)
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def unshare() -> list[str]:
+    """A way to run something in a user namespace of its own."""
+    command = ["unshare", "--user", "--map-root-user"]
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no unshare(1) here")
+    return [*command, "/bin/sh", "-c"]
+
+
+def test_where_it_is_forbidden_a_clear_word(unshare: list[str]) -> None:
+    forbid = 'echo 0 > /proc/sys/user/max_%s_namespaces || exit 77; exec "$@"'
+    for what in ("user", "net"):
+        script = forbid % what
+        if what == "user":  # root can do without, unless it has no capabilities
+            script = forbid.replace("exec", "exec setpriv --bounding-set=-all --inh-caps=-all") % what
+        done = subprocess.run(
+            [*unshare, script, "sh", sys.executable, "-m", "bothends", "wire", "--", "true"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=ENVIRONMENT,
+        )
+        if done.returncode == 77:
+            pytest.skip("the limits can't be set here")
+        assert done.returncode == 69, done.stderr
+        assert done.stderr.startswith("bothends: cannot make hosts of our own")
+        assert f"sysctl user.max_{what}_namespaces=10000" in done.stderr
+
+
+def test_nothing_is_left_in_the_place_for_temporary_files() -> None:
+    folder = Path(tempfile.gettempdir())
+    before = set(folder.iterdir())
+    wire("-q", *two("true", "cat /etc/hosts > /dev/null"))
+    left = set(folder.iterdir()) - before
+    assert not {path for path in left if "hosts" in path.name}
