@@ -143,11 +143,11 @@ class TalkingContract(ContractBase):
             client.close()
 
     def test_many_one_after_another(self, connection_over: str) -> None:
-        """A hundred connections leave nothing behind while the server goes on. Mistakes: a descriptor
+        """Sixty connections leave nothing behind while the server goes on. Mistakes: a descriptor
         that leaks, a child that nobody waits for."""
         running = self.serve(Echo, connection_over)
         before = 0
-        for number in range(100):
+        for number in range(60):
             with Client(running.endpoints[0]) as client:
                 assert client.ask(b"%d" % number) == b"%d" % number
             if number == 10:
