@@ -42,7 +42,6 @@ def ask() -> Iterator[Client]:
                 running.loop,
                 Api(running.proxies, "0"),
                 Endpoint.parse("tcp://127.0.0.1:0"),
-                changed=lambda: None,
             )
         )
         client = Client(running, control)

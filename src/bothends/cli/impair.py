@@ -187,16 +187,12 @@ def _control(loop: Loop, proxies: Proxies, given: dict[str, Any]) -> Control | N
 
     words = given["api"] if given["api"] is not None else f"tcp://127.0.0.1:{PORT}"
     try:
-        return Control(loop, Api(proxies, version("bothends")), from_words([words])[0], changed=_nothing)
+        return Control(loop, Api(proxies, version("bothends")), from_words([words])[0])
     except SystemRefused:
         if given["api"] is not None or not len(proxies):
             raise
         terminal.note(f"no API: port {PORT} is taken; --api tcp://127.0.0.1:0 takes another")
         return None
-
-
-def _nothing() -> None:
-    """Nobody has to be told of changes by the API."""
 
 
 def _banner(proxies: Proxies, control: Control | None, seed: int, *, replayed: str | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -24,12 +23,11 @@ _UNSENT: Final = 8 * 1024 * 1024  # bytes that a visitor may leave unread: more 
 class Control:
     """The API on an endpoint. Raises what binding raises."""
 
-    def __init__(self, loop: Loop, api: Api, endpoint: Endpoint, *, changed: Callable[[], object]) -> None:
+    def __init__(self, loop: Loop, api: Api, endpoint: Endpoint) -> None:
         if not endpoint.is_stream or endpoint.scheme == "tls" or endpoint.wrappers:
             raise CannotCarry("the API", endpoint.label, "it speaks HTTP over a plain stream")
         self.loop = loop
         self.api = api
-        self.changed = changed
         self.visitors: set[_Visitor] = set()
         self._listeners = open_listeners(endpoint)
         for listener in self._listeners:
@@ -123,13 +121,10 @@ class _Visitor:
 
     def _answer(self, request: Request) -> Answer:
         try:
-            answer = self._control.api.answer(request)
+            return self._control.api.answer(request)
         except Exception as error:  # a mistake of ours must not end the proxies
             text = f"a mistake in bothends itself: {type(error).__name__}: {error}"
             return error_answer(HTTPStatus.INTERNAL_SERVER_ERROR, text)
-        if request.method not in ("GET", "HEAD"):
-            self._control.changed()
-        return answer
 
     def _say(self, answer: Answer, request: Request) -> None:
         self._is_last = not request.keeps_alive

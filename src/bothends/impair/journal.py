@@ -120,6 +120,8 @@ class Replay:
         except UnicodeDecodeError as error:
             raise ConfigurationError(str(path), "", "", "it is no record of impair: no UTF-8") from error
         by_number: dict[int, Recorded] = {}
+        if not lines:
+            raise ConfigurationError(str(path), "", "", "it is no record of impair: it is empty")
         for number, line in enumerate(lines, 1):
             try:
                 given = json.loads(line)

@@ -1,0 +1,226 @@
+"""`bothends impair` as a user sees it: end to end, as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bothends.cli import main
+from bothends.client.blocking import connect
+from tests.cli.terminals import terminal
+from tests.impair.running import PATIENCE, datagram_echo, echo, reverse, tcp_server
+from tests.interop.ours import BOTHENDS
+from tests.interop.running import Running
+
+IMPAIR = [*BOTHENDS, "impair"]
+
+
+@contextlib.contextmanager
+def impaired(*arguments: str) -> Iterator[tuple[Running, str]]:
+    """A proxy, and where it listens."""
+    with Running([*IMPAIR, "--no-api", *arguments]) as running:
+        where = running.error_line(rb"  proxy: (\S+) -> .*")[1].decode()
+        yield running, where
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
+    """What a command line that does not stay says, in this process: its result, or its one line of error."""
+    assert main.run(["impair", *arguments]) == status
+    shown = capsys.readouterr()
+    if not status:
+        return shown.out
+    assert shown.out == ""
+    assert shown.err.startswith("bothends: ")
+    assert shown.err.count("\n") == 1
+    return shown.err
+
+
+def test_latency_on_a_stream() -> None:
+    with tcp_server(echo) as server:
+        arguments = ("tcp://127.0.0.1:0", str(server), "--latency", "50ms±10ms", "--seed", "7")
+        with impaired(*arguments) as (impair, at):
+            impair.error_line(rb"impair  seed 7")
+            impair.error_line(rb"    latency_upstream: each chunk is delayed.*")
+            with connect(at) as connection:
+                for _ in range(5):
+                    began = time.monotonic()
+                    assert connection.request("hello") == b"hello"
+                    assert time.monotonic() - began >= 0.080
+            impair.process.send_signal(signal.SIGINT)
+            assert impair.end() == 0
+            impair.error_line(rb"proxy: 1 connections, 30 bytes from clients, 30 from the server")
+            impair.error_line(rb"  latency_downstream: 5 seen, 5 delayed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_told_to_stop_it_leaves_with_zero_and_nothing_behind(number: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with tcp_server(reverse) as server:
+        arguments = (f"unix://{path}", str(server), "--latency", "1h")
+        with impaired(*arguments) as (impair, _), socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"on its way")
+            os.killpg(impair.process.pid, number)
+            assert impair.end() == 0, impair.complained
+            with contextlib.suppress(ConnectionResetError):  # what was not read yet
+                assert client.recv(1) == b""
+    assert not path.exists()
+
+
+def test_it_ends_in_time() -> None:
+    with (
+        tcp_server(echo) as server,
+        impaired("tcp://127.0.0.1:0", str(server), "--for", "100ms") as (impair, _),
+    ):
+        assert impair.end() == 0
+
+
+def lost(record: Path) -> list[int]:
+    """Which messages were dropped, by the lines that are whole."""
+    lines = (json.loads(line) for line in record.read_text().rpartition("\n")[0].splitlines())
+    return [line["place"] for line in lines if line.get("pieces") == []]
+
+
+def test_datagrams_are_lost_as_recorded_and_replayed(tmp_path: Path) -> None:
+    record, again = str(tmp_path / "record"), str(tmp_path / "again")
+    heard = []
+    for arguments in (["--loss", "up:50%", "--record", record], ["--replay", record, "--record", again]):
+        with (
+            datagram_echo() as server,
+            impaired("udp://127.0.0.1:0", str(server), *arguments) as (impair, at),
+        ):
+            port = int(at.rpartition(":")[2])
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.connect(("127.0.0.1", port))
+                for number in range(40):
+                    client.send(b"%d" % number)
+                client.settimeout(0.05)
+                answers: list[bytes] = []
+                deadline = time.monotonic() + PATIENCE
+                while len(answers) + len(lost(Path(arguments[-1]))) < 40:
+                    assert time.monotonic() < deadline
+                    with contextlib.suppress(TimeoutError):
+                        answers.append(client.recv(100))
+                heard.append(answers)
+            assert impair.stop() == 0
+    assert heard[0] == heard[1]
+    assert sorted({*range(40)} - {int(each) for each in heard[0]}) == lost(Path(record))
+    assert Path(record).read_text() == Path(again).read_text()
+
+
+def test_a_running_one_is_driven_from_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    with tcp_server(echo) as server, Running([*IMPAIR, "--api", "tcp://127.0.0.1:0"]) as impair:
+        port = impair.error_line(rb"  API: http://127\.0\.0\.1:(\d+)")[1].decode()
+        api = ["--api", f"tcp://127.0.0.1:{port}"]
+
+        def say(*arguments: str, status: int = 0) -> str:
+            return said(capsys, *arguments, *api, status=status)
+
+        assert say("list") == "name  listen  upstream  state  toxics\n"
+        added = re.fullmatch(
+            r"db: (127\.0\.0\.1:\d+) -> (\S+)\n", say("add", "db", "127.0.0.1:0", str(server))
+        )
+        assert added
+        assert say("toxic", "db", "limit-data", "down:3") == "limit_data_downstream bytes=3\n"
+        assert say("toxic", "db", "limit-data", "down:2") == "limit_data_downstream bytes=2\n"
+        assert "limit_data_downstream bytes=2" in say("list")
+        assert json.loads(say("list", "--json"))["db"]["upstream"] == added[2]
+        with connect(f"tcp://{added[1]}") as connection:
+            connection.send(b"hello")
+            assert connection.receive() == b"he"
+            assert connection.receive() == b""
+        assert say("remove", "db", "limit_data_downstream") == ""
+        assert say("remove", "db") == ""
+        assert "proxy not found" in say("remove", "db", status=1)
+        assert "proxy not found" in say("toxic", "db", "latency", "5ms", status=1)
+        assert "at and for belong to a run" in say("toxic", "db", "latency", "5ms,at=1s", status=2)
+        assert impair.stop() == 0
+
+
+def test_a_scenario_from_a_file(tmp_path: Path) -> None:
+    with tcp_server(echo) as server:
+        path = tmp_path / "scenario.toml"
+        path.write_text(
+            f'seed = 3\n[[proxy]]\nname = "proxy"\nlisten = "tcp://127.0.0.1:0"\nupstream = "{server}"\n'
+            '[[toxic]]\ntype = "limit_data"\nstream = "downstream"\nbytes = 4\n'
+        )
+        with impaired("--config", str(path)) as (impair, at):
+            impair.error_line(rb"impair  seed 3")
+            with connect(at) as connection:
+                connection.send(b"hello")
+                assert connection.receive() == b"hell"
+            assert impair.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ([":0"], 2, "where from, and where to?"),
+        (["--no-api"], 2, "nothing to do"),
+        (["--latency", "5ms"], 2, "no proxy"),
+        ([":0", "127.0.0.1:1", "--latency", "5"], 2, "a time such as 50ms"),
+        ([":0", "127.0.0.1:1", "--loss", "10%"], 2, "bothends wire"),
+        ([":0", "127.0.0.1:1", "--toxic", "latenzy,5ms"], 2, "did you mean 'latency'"),
+        ([":0", "127.0.0.1:0"], 1, "port 0 is for listening"),
+        ([":0", "udp://127.0.0.1:1"], 2, "both must be streams, or neither"),
+        ([":0", "tls://127.0.0.1:1"], 2, "pass through tcp:// unchanged"),
+        (["tcp://192.0.2.9:0", "127.0.0.1:1"], 1, "EADDRNOTAVAIL"),
+        (["--config", "/nosuch.toml"], 1, "ENOENT"),
+        ([":0", "127.0.0.1:1", "--replay", "/nosuch"], 1, "ENOENT"),
+        ([":0", "127.0.0.1:1", "--for", "soon"], 2, "no time such as 30s"),
+        (["list", "--api", "127.0.0.1:1"], 1, "ECONNREFUSED"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_line(
+    arguments: list[str], status: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in said(capsys, *arguments, status=status)
+
+
+def test_toxics_beside_a_replay_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "record"
+    path.write_text('{"impair": 1}\n')
+    arguments = (":0", "127.0.0.1:1", "--replay", str(path), "--latency", "5ms")
+    assert "ignored" in said(capsys, *arguments, status=2)
+
+
+def test_a_record_that_cannot_be_read_is_told_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "record"
+    path.write_text('{"impair": 1}\nhello\n')
+    assert "line 2" in said(capsys, ":0", "127.0.0.1:1", "--replay", str(path), status=2)
+
+
+def test_the_live_table_at_a_terminal(tmp_path: Path) -> None:
+    with tcp_server(echo) as server:
+        arguments = ("impair", "--no-api", "tcp://127.0.0.1:0", str(server), "--slicer", "down:2")
+        with terminal(*arguments, state=tmp_path) as screen:
+            screen.expect("proxy: ")
+            screen.expect_match(re.compile(rb"0 open of 0"))
+            port = int(re.search(rb"127\.0\.0\.1:(\d+)", screen.shown)[1])  # type: ignore[index]
+            with connect(f"tcp://127.0.0.1:{port}") as connection:
+                assert connection.request("hello") == b"hello"
+                screen.expect_match(re.compile(rb"1 open of 1 +6 B +6 B .*slicer_downstream .*1 seen, 1 cut"))
+            os.kill(screen.process.pid, signal.SIGINT)
+            assert screen.leave() == 0
+
+
+def test_a_lost_terminal_ends_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with tcp_server(echo) as server:
+        arguments = ("impair", "--no-api", f"unix://{path}", str(server))
+        with terminal(*arguments, state=tmp_path) as screen:
+            screen.expect("0 open of 0")
+            os.kill(screen.process.pid, signal.SIGHUP)
+            assert screen.leave() == 0
+    assert not path.exists()
