@@ -139,6 +139,7 @@ def exchange_datagrams(
                 client.connect((proxy.listen.host, proxy.listen.port))
                 for number in range(50):
                     client.send(b"%d %d" % (connection, number))
+                running.wait_until(lambda: len(proxy.tallies) == 3, "the toxics are known, replayed ones too")
                 up, down = proxy.tallies["loss_upstream"], proxy.tallies["loss_downstream"]
                 running.wait_until(
                     lambda up=up, down=down, all_of=50 * connection: (  # type: ignore[misc]

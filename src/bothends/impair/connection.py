@@ -43,7 +43,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class End:
     """A socket of the connection: where one direction begins and the other one leads."""
 
-    __slots__ = ("_boundaries", "finished", "has_end", "interest", "loop", "socket", "watched")
+    __slots__ = ("_boundaries", "ended", "has_end", "interest", "loop", "socket", "watched")
 
     def __init__(self, loop: Loop, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -51,7 +51,8 @@ class End:
         self.socket = sock
         self.interest = 0
         self.watched = False
-        self.finished = False
+        self.ended = False
+        """Whether it has finished while the connection is being closed."""
         self._boundaries = sock.type != socket.SOCK_STREAM
         self.has_end = sock.type != socket.SOCK_DGRAM
 
@@ -66,7 +67,6 @@ class End:
 
     def finish(self) -> None:
         """See Sink."""
-        self.finished = True
         with contextlib.suppress(OSError):  # it is gone already
             self.socket.shutdown(socket.SHUT_WR)
 
@@ -173,6 +173,8 @@ class Connection:
         if ready & (IN | _GONE) and not self._is_over:
             if end.interest & IN:
                 self._read(end, reading)
+                if ready == IN and reading.is_at_rest:
+                    return  # by far the most: what came went on at once
             elif ready & _GONE and not ready & OUT:
                 self._unwatch(end)
                 if self._far is not None and not self._far.has_end:
@@ -190,7 +192,9 @@ class Connection:
             return
         if self._is_closing:
             if not data:
-                self._leave("closed by a toxic")
+                end.ended = True
+                if all(each.ended for each in self._ends()):
+                    self._leave("closed by a toxic")
         elif data or not end.has_end:
             reading.feed(data)
         else:
@@ -202,7 +206,8 @@ class Connection:
         return [self._near] if self._far is None else [self._near, self._far]
 
     def _watch(self, end: End, reading: Pathway, writing: Pathway) -> None:
-        interest = IN if self._is_closing or (not reading.ended and reading.wants_more) else 0
+        wants = not end.ended if self._is_closing else not reading.ended and reading.wants_more
+        interest = IN if wants else 0
         if writing.is_blocked:
             interest |= OUT
         if interest == end.interest and (end.watched or not interest):

@@ -102,6 +102,11 @@ class Pathway:
         """Whether it waits for the sink to take something."""
         return bool(self._queue)
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether all that came has left, and nothing else is to be done."""
+        return not (self._queue or self.pipeline.stages or self.ended or self._is_over)
+
     def begin(self) -> None:
         """The connection begins."""
         if self.pipeline.stages:
@@ -117,7 +122,8 @@ class Pathway:
             else:
                 self._say(data)
             return
-        now = self._owner.loop.now
+        # Of many that are read in one turn, each has come at its own moment: none may leave early.
+        now = self._owner.loop.tick()
         if self.pipeline.due <= now:
             self._pass_on(self.pipeline.advance(now))
         self._pass_on(self.pipeline.put(now, data))
@@ -125,7 +131,7 @@ class Pathway:
     def end(self) -> None:
         """The source has finished."""
         self.ended = True
-        now = self._owner.loop.now
+        now = self._owner.loop.tick()
         if self.pipeline.due <= now:
             self._pass_on(self.pipeline.advance(now))
         self._pass_on(self.pipeline.put(now, Signal.END))

@@ -82,6 +82,11 @@ class Loop:
         self.wake(timer, self.now + seconds)
         return timer
 
+    def tick(self) -> float:
+        """What time it is: exactly, where `now` is that of the turn's beginning."""
+        self.now = time.monotonic()
+        return self.now
+
     # Other threads and signals --------------------------------------------------------------------
 
     def post(self, call: Callable[[], object]) -> None:
