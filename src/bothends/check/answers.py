@@ -25,13 +25,14 @@ _LONGEST_PATTERN: Final = 1 << 20  # bytes: a reply without a known length is re
 class Reply:
     """What should come: `exact` bytes, or what fits `pattern` as a whole, or nothing at all (`silent`).
 
-    `example` is something that fits the pattern.
+    `example` is something that fits the pattern; `to_end`: the end of the connection is the reply's end.
     """
 
     exact: bytes = b""
     pattern: re.Pattern[bytes] | None = None
     silent: bool = False
     example: bytes = b""
+    to_end: bool = False
 
     def fits(self, data: bytes) -> bool:
         """Whether this is it, whole."""

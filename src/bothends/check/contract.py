@@ -311,7 +311,8 @@ def answers(contract: Contract) -> Answers:
 def _reply(exchange: Exchange, contract: Contract) -> Reply:
     if exchange.matches is not None:
         pattern = re.compile(exchange.matches.encode(), re.DOTALL)
-        return Reply(pattern=pattern, example=exchange.example.encode())
+        to_end = contract.framing == "headers"
+        return Reply(pattern=pattern, example=exchange.example.encode(), to_end=to_end)
     reply = (exchange.reply or "").encode()
     return Reply(contract.encode(reply) if contract.framing != "headers" else reply)
 

@@ -26,6 +26,7 @@ from bothends.check.results import Outcome, Result
 from bothends.check.subject import Subject
 from bothends.check.transcript import Transcript
 from bothends.errors import BothendsError
+from bothends.text import escape_text
 
 PATIENCE: Final = 3.0  # seconds: only what is wrong takes them
 JOBS: Final = 6  # most cases wait most of the time, so more than there are processors
@@ -79,7 +80,7 @@ class Run:
             await self.subject.finish()
         outcomes = tuple(self._found[case.id] for case in self.cases if case.id in self._found)
         return Result(
-            self.subject.title,
+            escape_text(self.subject.title),
             contract.name,
             self.suite,
             outcomes,

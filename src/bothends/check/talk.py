@@ -10,9 +10,9 @@ import asyncio
 import errno
 import socket
 import struct
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from bothends.check.answers import Reply
 from bothends.check.case import Failed
@@ -20,7 +20,6 @@ from bothends.check.transcript import Transcript, shown
 from bothends.endpoints import Endpoint
 from bothends.errors import errno_text
 
-T = TypeVar("T")
 _CHUNK: Final = 65_536
 _RESET: Final = struct.pack("ii", 1, 0)  # linger on, for no time: close() sends RST (socket(7))
 
@@ -64,6 +63,32 @@ class Talk:
         except OSError as error:
             raise Failed("a connection", f"connect(): {errno_text(error.errno or 0)}") from error
         self.note("connects")
+
+    def begin_connecting(self, address: Any) -> None:
+        """Begin to connect, and wait for nothing: the kernels of both ends do the rest. Raises Failed."""
+        try:
+            self.socket.connect(address)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise Failed("a connection", f"connect(): {errno_text(error.errno or 0)}") from error
+        self.note("begins to connect")
+
+    def is_connected(self) -> bool:
+        """Whether the other end's kernel has welcomed us."""
+        try:
+            self.socket.getpeername()
+        except OSError:
+            return False
+        return True
+
+    async def connected(self) -> None:
+        """Wait for the connection that was begun. Raises Failed: it doesn't come in time, or is refused."""
+        if not await self._writable(self.patience):
+            raise Failed("a connection", f"no answer to connect() in {self.patience:g} s", late=True)
+        if number := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise Failed("a connection", f"connect(): {errno_text(number)}")
+        self.note("is connected")
 
     def close(self) -> None:
         """Close in good order. Idempotent."""
@@ -168,6 +193,11 @@ class Talk:
         heard = b""
         if reply.silent:
             return b""
+        if reply.to_end:
+            heard = await self.hear_end()
+            if not reply.fits(heard):
+                raise Failed(str(reply), differs(reply, heard))
+            return heard
         while not reply.fits(heard):
             if reply.pattern is None and len(heard) > len(reply.exact) and heard.startswith(reply.exact):
                 self._held = heard[len(reply.exact) :]
@@ -306,9 +336,12 @@ def _settle(ready: asyncio.Future[None]) -> None:
         ready.set_result(None)
 
 
-async def within(seconds: float, doing: Awaitable[T], expected: str, happened: str) -> T:
-    """The result, or Failed with these words when it takes longer."""
+async def together(doings: list[Coroutine[Any, Any, None]]) -> None:
+    """All at once; the first that fails ends the others. Raises what it raised."""
+    tasks = [asyncio.ensure_future(each) for each in doings]
     try:
-        return await asyncio.wait_for(doing, seconds)
-    except TimeoutError:
-        raise Failed(expected, happened, late=True) from None
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -16,7 +16,7 @@ from bothends.text import escape
 
 FIRST: Final = 24
 LAST: Final = 24
-SHOWN: Final = 120  # bytes of what was said: enough to know it by, and one line on most terminals
+SHOWN: Final = 72  # bytes of what was said: enough to know it by, and one line on most terminals
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,19 @@ class Transcript:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._began = clock()
+        self._began: float | None = (
+            None  # the first entry is at 0: how long it took to start is no part of it
+        )
         self._first: list[Entry] = []
         self._last: deque[Entry] = deque(maxlen=LAST)
         self._count = 0
 
     def add(self, who: str, what: str) -> None:
         """Write down one thing. `what` must be escaped already where it quotes a peer."""
-        entry = Entry(round(self._clock() - self._began, 4), who, what)
+        now = self._clock()
+        if self._began is None:
+            self._began = now
+        entry = Entry(round(now - self._began, 4), who, what)
         self._count += 1
         if len(self._first) < FIRST:
             self._first.append(entry)

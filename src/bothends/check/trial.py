@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bothends.check.answers import Answers, Reply
 from bothends.check.case import Failed
@@ -73,8 +73,8 @@ class Trial:
         return (start + b" " + b"abcdefghijklmnopqrstuvwxyz" * (size // 26 + 1))[:size]
 
     def request(self, message: bytes) -> bytes:
-        """A message as it goes over the wire."""
-        return self.contract.encode(message)
+        """A message as it goes over the wire; nothing where the server speaks first."""
+        return b"" if self.contract.speaks_first else self.contract.encode(message)
 
     def reply(self, *messages: bytes) -> Reply:
         """What is right for these messages, one after the other."""
@@ -98,17 +98,27 @@ class Trial:
         `deaf`: with the smallest receive buffer there is (on Linux 2,304 bytes: SOCK_MIN_RCVBUF). `at`:
         another place than the server's.
         """
-        family, kind, address = place_of(at or self.server.endpoint)
+        talk, address = self._talk(who, at or self.server.endpoint, patience or self.patience, deaf=deaf)
+        await talk.connect(address)
+        return talk
+
+    def begin_connecting(self, who: str) -> Talk:
+        """As `connect`, but nothing is waited for."""
+        talk, address = self._talk(who, self.server.endpoint, self.patience)
+        talk.begin_connecting(address)
+        return talk
+
+    def _talk(self, who: str, at: Endpoint, patience: float, *, deaf: bool = False) -> tuple[Talk, Any]:
+        family, kind, address = place_of(at)
         sock = socket.socket(family, kind)
         sock.setblocking(False)
         if deaf:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         if family == socket.AF_UNIX and kind == socket.SOCK_DGRAM:
             sock.bind("")  # an abstract name of its own (unix(7)): replies need somewhere to go
-        talk = Talk(sock, who, self.transcript, patience or self.patience)
+        talk = Talk(sock, who, self.transcript, patience)
         self._talks.append(talk)
-        await talk.connect(address)
-        return talk
+        return talk, address
 
     async def ask(self, talk: Talk, *messages: bytes) -> None:
         """Send messages, on a stream in one write, and hear their replies."""

@@ -107,7 +107,7 @@ async def two_in_one(trial: ClientTrial) -> Remark | None:
     messages = trial.messages(2)
     talk = await _begin(trial, messages)
     heard = [await trial.hear_message(talk, messages[0])]
-    patience, talk.patience = talk.patience, 0.5
+    patience, talk.patience = talk.patience, 0.2
     try:
         heard.append(await trial.hear_message(talk, messages[1]))
     except Failed as failed:

@@ -1,0 +1,130 @@
+"""A result as one HTML page that needs nothing else: no script, no font, no picture from elsewhere. Pure.
+
+Everything that comes from a program goes through `html.escape`, and has been through `text.escape` before.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Final
+
+from bothends.check.case import Verdict
+from bothends.check.results import Outcome, Result
+
+_NAMES: Final = {
+    Verdict.PASS: "pass",
+    Verdict.NON_STRICT: "lax",
+    Verdict.INFO: "info",
+    Verdict.FAIL: "fail",
+    Verdict.SKIP: "skip",
+}
+STYLE: Final = """
+:root { --ink: #1c2024; --paper: #fff; --rule: #d8dde3; --quiet: #5b6570; --wash: #f5f7f9;
+  --pass: #1a7f4b; --fail: #c0272d; --lax: #9a6700; --info: #0b63b5; --skip: #6b7580; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --paper: #15181c; --rule: #333a42;
+  --quiet: #9aa5b1; --wash: #1d2126; --pass: #4cc38a; --fail: #ff7a7a; --lax: #e2b04a; --info: #6db3f2;
+  --skip: #8b96a2; } }
+* { box-sizing: border-box }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem;
+  margin: 2rem auto; padding: 0 1.25rem }
+h1 { font-size: 1.4rem; margin: 0 0 .2rem } h2 { font-size: 1.05rem; margin: 2.2rem 0 .6rem }
+.quiet { color: var(--quiet) } code, pre { font: 13px/1.5 ui-monospace, monospace }
+.program { display: block; overflow-wrap: anywhere }
+.bar { display: flex; height: .6rem; border-radius: .3rem; overflow: hidden; margin: 1rem 0 .5rem; gap: 2px }
+.bar span.pass { background: var(--pass) } .bar span.fail { background: var(--fail) }
+.bar span.lax { background: var(--lax) } .bar span.info { background: var(--info) }
+.bar span.skip { background: var(--rule) }
+.counts b { margin-right: .35rem } .counts span { margin-right: 1.2rem }
+table { border-collapse: collapse; width: 100% } th { text-align: left; font-weight: 600 }
+td, th { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--rule); vertical-align: top }
+td:last-child { color: var(--quiet); overflow-wrap: anywhere }
+.verdict { font-weight: 600; white-space: nowrap } a { color: inherit }
+.pass .verdict, b.pass { color: var(--pass) } .fail .verdict, b.fail { color: var(--fail) }
+.lax .verdict, b.lax { color: var(--lax) } .info .verdict, b.info { color: var(--info) }
+.skip .verdict, b.skip { color: var(--skip) }
+details { border: 1px solid var(--rule); border-radius: .4rem; margin: .6rem 0; padding: .5rem .9rem }
+summary { cursor: pointer } summary .verdict { margin-right: .6rem }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: .7rem 0 }
+dt { color: var(--quiet) } dd { margin: 0; overflow-wrap: anywhere }
+pre { background: var(--wash); padding: .7rem .9rem; border-radius: .3rem; overflow-x: auto; margin: .6rem 0;
+  white-space: pre-wrap; overflow-wrap: anywhere }
+.talk { width: 100%; font: 13px/1.5 ui-monospace, monospace; background: var(--wash); border-radius: .3rem }
+.talk td { border: 0; padding: .08rem .9rem; color: inherit } .talk td:first-child { text-align: right;
+  color: var(--quiet); width: 5rem } .talk td:nth-child(2) { width: 7rem; font-weight: 600 }
+"""
+
+
+def as_page(result: Result) -> str:
+    """The whole page."""
+    wrong = [each for each in result.outcomes if each.verdict is Verdict.FAIL]
+    lax = [each for each in result.outcomes if each.verdict is Verdict.NON_STRICT and each.transcript]
+    title = f"{result.contract}: {'failed' if wrong else 'passed'}"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<code class="program quiet">{escape(result.program)}</code>',
+        bar(result),
+        f'<p class="quiet">{result.points:g} of {result.most:g} points, in {result.seconds:.1f} s</p>',
+        *(f'<p class="quiet">Note: {escape(note)}.</p>' for note in result.notes),
+    ]
+    if wrong:
+        parts += ["<h2>What is wrong</h2>", *(_details(each, opened=True) for each in wrong)]
+    if lax:
+        parts += ["<h2>What could be stricter</h2>", *(_details(each, opened=False) for each in lax)]
+    rows = "".join(_row(each) for each in result.outcomes)
+    head = "<tr><th>verdict</th><th>case</th><th>s</th><th>what happened</th></tr>"
+    parts += ["<h2>All cases</h2>", f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"]
+    return document(title, "\n".join(parts))
+
+
+def document(title: str, body: str) -> str:
+    """A page around its body."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+def bar(result: Result) -> str:
+    """How many cases ended how, as a bar and in words."""
+    counted = [(verdict, result.counts[verdict]) for verdict in _NAMES if result.counts[verdict]]
+    pieces = "".join(f'<span class="{_NAMES[v]}" style="flex:{n}"></span>' for v, n in counted)
+    words = "".join(f'<span><b class="{_NAMES[v]}">{n}</b>{v.value}</span>' for v, n in counted)
+    return f'<div class="bar">{pieces}</div><div class="counts">{words}</div>'
+
+
+def _row(outcome: Outcome) -> str:
+    said = outcome.happened if outcome.verdict is Verdict.FAIL else outcome.detail or outcome.happened
+    name = escape(outcome.case)
+    if outcome.transcript:
+        name = f'<a href="#{name}">{name}</a>'
+    return (
+        f'<tr class="{_NAMES[outcome.verdict]}"><td class="verdict">{outcome.verdict.value}</td>'
+        f"<td>{name}</td><td>{outcome.seconds:.2f}</td><td>{escape(said)}</td></tr>"
+    )
+
+
+def _details(outcome: Outcome, *, opened: bool) -> str:
+    facts = "".join(
+        f"<dt>{head}</dt><dd>{escape(text)}</dd>"
+        for head, text in (
+            ("expected", outcome.expected),
+            ("happened", outcome.happened or outcome.detail),
+            ("the classic mistake", outcome.mistake),
+            ("tried", f"{outcome.attempts} times" if outcome.attempts > 1 else ""),
+        )
+        if text
+    )
+    talk = "".join(
+        f"<tr><td>{entry.seconds:.3f}</td><td>{escape(entry.who)}</td><td>{escape(entry.what)}</td></tr>"
+        for entry in outcome.transcript
+    )
+    name = escape(outcome.case)
+    complaint = f"<p>It complained:</p><pre>{escape(outcome.complaint)}</pre>" if outcome.complaint else ""
+    return (
+        f'<details id="{name}" class="{_NAMES[outcome.verdict]}"{" open" if opened else ""}>'
+        f'<summary><span class="verdict">{outcome.verdict.value}</span><b>{name}</b></summary>'
+        f'<dl>{facts}</dl><table class="talk">{talk}</table>{complaint}</details>'
+    )

@@ -1,0 +1,79 @@
+"""Reports of one result: each form is what its readers expect, and nothing in it acts."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+from bothends.check.case import Verdict
+from bothends.check.reports import render
+from bothends.check.results import Outcome, Result, from_object
+from bothends.check.transcript import Entry, Transcript, shown
+
+EVIL = "<script>alert(1)</script> & ]]>"
+
+RESULT = Result(
+    f"./server {EVIL}",
+    "upper-tcp",
+    "tcp",
+    (
+        Outcome("tcp-one-message", Verdict.PASS, 0.1, points=1, most=1),
+        Outcome(
+            "tcp-reset", Verdict.FAIL, 0.2, 2, expected="a reply", happened=EVIL, mistake="m",
+            complaint=EVIL, transcript=(Entry(0.001, "client", EVIL),), most=2,
+        ),
+        Outcome("tcp-prints", Verdict.SKIP, detail="not asked", most=0),
+        Outcome("tcp-burst", Verdict.NON_STRICT, detail="few", points=1, most=1),
+    ),
+    1.5,
+    ("a note",),
+)  # fmt: skip
+
+
+def test_json_can_be_read_back() -> None:
+    value = json.loads(render(RESULT, "json"))
+    assert value["counts"]["FAIL"] == 1
+    assert (value["points"], value["most"]) == (2, 4)
+    assert from_object(value) == RESULT
+
+
+def test_junit_is_xml_with_the_evidence() -> None:
+    suite = ElementTree.fromstring(render(RESULT, "junit"))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("4", "1", "1")
+    failure = suite.find("testcase/failure")
+    assert failure is not None
+    assert EVIL in (failure.text or "")
+
+
+def test_tap_has_a_line_for_each_case() -> None:
+    lines = render(RESULT, "tap").splitlines()
+    assert lines[:2] == ["TAP version 14", "1..4"]
+    assert "not ok 2 - tcp-reset" in lines
+    assert "ok 3 - tcp-prints # SKIP not asked" in lines
+
+
+def test_gradescope_has_the_marks() -> None:
+    value = json.loads(render(RESULT, "gradescope"))
+    assert value["score"] == 2
+    assert [each["max_score"] for each in value["tests"]] == [1, 2, 1]
+    assert value["tests"][1]["status"] == "failed"
+
+
+def test_the_page_escapes_what_a_program_said() -> None:
+    page = render(RESULT, "html")
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 4
+    assert "default-src 'none'" in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_the_transcript_is_bounded_and_escaped() -> None:
+    transcript = Transcript(lambda: 0.0)
+    for number in range(1000):
+        transcript.add("client", f"line {number}")
+    entries = transcript.entries()
+    assert len(entries) < 60
+    assert any("952 more" in entry.what for entry in entries)
+    assert shown(b"\x1b[2J" + b"x" * 500).startswith('"\\x1b[2Jxxx')
+    assert len(shown(b"\x00" * 100_000)) < 400
