@@ -11,7 +11,7 @@ from bothends.toxics import registry
 from bothends.toxics.attributes import from_words
 from bothends.toxics.pipeline import MOST_HELD
 from bothends.toxics.spec import DIRECTIONS, Spec
-from bothends.wire import Command, Passage, Plan, packets, plan
+from bothends.wire import Command, Passage, packets, plan
 from bothends.wire.link import Link
 from bothends.wire.plan import addresses_of
 from tests.wire.test_packets import ipv4, ipv6
@@ -155,8 +155,7 @@ def test_a_toxic_that_is_nothing_for_packets_is_refused() -> None:
         Link(PAIR, toxics(slicer="10,2"))
 
 
-@pytest.mark.parametrize("layout", [PAIR, THREE], ids=["two", "three"])
-def test_without_toxics_it_is_plain(layout: Plan) -> None:
-    assert Link(layout).is_plain
-    assert not Link(layout, toxics(loss="0%")).is_plain
-    assert not Link(layout, observe=lambda _: None).is_plain
+def test_the_same_toxic_twice_draws_twice() -> None:
+    link = Link(PAIR, toxics(loss="50%") + toxics(loss="50%"))
+    passed = sum(len(link.receive(0, 0, packet(1, 2))) for _ in range(1000))
+    assert 180 < passed < 320  # a quarter, within five standard deviations

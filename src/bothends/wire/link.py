@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from bothends.wire.plan import LOOPBACK, ROUTER, Plan
 Outgoing: TypeAlias = tuple[int, bytes]
 """A port, and the packet that leaves there."""
 
+_HOME: Final = bytes((127, 0, 0, 1))
 _QUEUE: Final = "queue"  # what is full, as if it were a toxic
 _MTU: Final = "mtu"
 _NOWHERE: Final = "unreachable"
@@ -63,7 +65,6 @@ class Way:
     pipeline: Pipeline
     sent: int = 0
     sent_bytes: int = 0
-    arrived: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
 
 
@@ -103,11 +104,12 @@ class Link:
             for other in range(len(self._host_of))
             if (other == plan.cables[one] if plan.cables is not None else other != one)
         }
+        self._known = [self._known_from(port) for port in range(len(self._host_of))]
 
-    @property
-    def is_plain(self) -> bool:
-        """Nothing happens to packets, and nobody looks."""
-        return not any(way.pipeline.stages for way in self.ways.values()) and self._observe is None
+    def begin(self, now: float) -> None:
+        """From now on packets may come."""
+        for way in self.ways.values():
+            way.pipeline.begin(now)
 
     @property
     def due(self) -> float:
@@ -121,6 +123,17 @@ class Link:
 
     def receive(self, now: float, port: int, packet: bytes) -> list[Outgoing]:
         """A port sends a packet; what leaves at once."""
+        # Nearly every packet is for a host that there is, and fits: the rest needs a closer look.
+        if 40 <= len(packet) <= self._mtu:
+            if packet[0] >> 4 == 4:
+                way = None if packet[9] == packets.IGMP else self._known[port].get(packet[16:20])
+            else:
+                way = None if packet[6] in packets.MAYBE_NEIGHBOURLY else self._known[port].get(packet[24:40])
+            if way is not None:
+                return self._put(now, way, packet)
+        return self._consider(now, port, packet)
+
+    def _consider(self, now: float, port: int, packet: bytes) -> list[Outgoing]:
         if not packets.version_of(packet) or packets.is_neighbourly(packet):
             return []
         receivers = self._receivers(port, packets.destination_of(packet))
@@ -164,11 +177,13 @@ class Link:
         way.sent += 1
         way.sent_bytes += len(packet)
         if self._observe is not None:
-            packet = _Numbered(packet)
-            packet.number = way.sent
-            self._tell(now, "sent", way, packet)
-        if not way.pipeline.stages:
-            return self._left(now, way, [packet])
+            return self._put_watched(now, way, packet)
+        return self._left(now, way, way.pipeline.put(now, packet) if way.pipeline.stages else (packet,))
+
+    def _put_watched(self, now: float, way: Way, packet: bytes) -> list[Outgoing]:
+        packet = _Numbered(packet)
+        packet.number = way.sent
+        self._tell(now, "sent", way, packet)
         overflowed = way.pipeline.overflowed
         left = self._left(now, way, way.pipeline.put(now, packet))
         if way.pipeline.overflowed > overflowed:
@@ -176,12 +191,11 @@ class Link:
         return left
 
     def _left(self, now: float, way: Way, items: Iterable[Item]) -> list[Outgoing]:
-        out = []
-        for item in items:
-            if isinstance(item, bytes):
-                way.arrived += 1
-                self._tell(now, "arrived", way, item)
-                out.append((way.receiver, item))
+        receiver = way.receiver
+        out = [(receiver, item) for item in items if isinstance(item, bytes)]
+        if self._observe is not None:
+            for _, packet in out:
+                self._tell(now, "arrived", way, packet)
         return out
 
     def _refuse(self, now: float, port: int, packet: bytes, why: str, answer: bytes | None) -> list[Outgoing]:
@@ -203,6 +217,14 @@ class Link:
             number = getattr(packet, "number", 0)
             self._observe(Passage(now, event, sender, receiver, number, bytes(packet), toxic))
 
+    def _known_from(self, port: int) -> dict[bytes, Way]:
+        """Where packets from a port go, for each address that a host has."""
+        known = {}
+        for address in [*self._port_of, _HOME]:
+            for receiver in self._receivers(port, address):
+                known[address] = self.ways[port, receiver]
+        return known
+
     def _way(self, one: int, other: int) -> Way:
         sender, receiver = self._host_of[one], self._host_of[other]
         direction: Direction = "downstream" if sender < receiver else "upstream"
@@ -210,13 +232,18 @@ class Link:
         names = self._plan.hosts[sender].name, self._plan.hosts[receiver].name
         for spec in self._specs:
             if spec.direction == direction:
-                random = random_for(self._seed, spec.name, *names)
+                # One that is asked for twice must not draw the same numbers twice.
+                again = f"#{len(way.pipeline.stages)}" if spec.name in way.tallies else ""
+                random = random_for(self._seed, spec.name + again, *names)
                 behaviour = spec.toxic.behaviour(spec.link(Medium.PACKETS, random, 1))
                 tally = way.tallies.setdefault(spec.name, Tally())
-                way.pipeline.stages.append(_Watched(spec.name, behaviour, tally, way, self))
+                stage = Stage(spec.name, behaviour, Medium.PACKETS, tally)
+                if self._observe is not None:
+                    stage = _Watched(stage, functools.partial(self._lost, way))
+                way.pipeline.stages.append(stage)
         return way
 
-    def _lost(self, now: float, way: Way, packet: bytes, toxic: str) -> None:
+    def _lost(self, way: Way, now: float, packet: bytes, toxic: str) -> None:
         self._tell(now, "lost", way, packet, toxic)
 
 
@@ -229,21 +256,18 @@ class _Numbered(bytes):
 class _Watched(Stage):
     """A stage that tells which packets its toxic has dropped."""
 
-    __slots__ = ("_dropped", "_link", "_way")
+    __slots__ = ("_dropped", "_lost")
 
-    def __init__(self, name: str, behaviour: object, tally: Tally, way: Way, link: Link) -> None:
-        super().__init__(name, behaviour, Medium.PACKETS, tally)  # type: ignore[arg-type]
-        self._link = link
-        self._way = way
+    def __init__(self, stage: Stage, lost: Callable[[float, bytes, str], object]) -> None:
+        super().__init__(stage.name, stage.behaviour, Medium.PACKETS, stage.tally, self._decided)
+        self._lost = lost
         self._dropped = False
-        if link._observe is not None:
-            self.record = self._decided
 
     def put(self, at: float, item: Item, stream: bool) -> list[tuple[float, Item]]:
         out = super().put(at, item, stream)
         if self._dropped and isinstance(item, bytes):
             self._dropped = False
-            self._link._lost(at, self._way, item, self.name)
+            self._lost(at, item, self.name)
         return out
 
     def _decided(self, place: int, size: int, decision: Decision) -> None:

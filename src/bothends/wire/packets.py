@@ -12,7 +12,11 @@ from typing import Final
 from bothends.wire.netlink import Address
 
 SHORTEST: Final = {4: 20, 6: 40}  # bytes of an IP header
-_ICMP, _IGMP, _HOP_BY_HOP, _ICMPV6 = 1, 2, 0, 58
+IGMP: Final = 2
+_ICMP, _HOP_BY_HOP, _ICMPV6 = 1, 0, 58
+MAYBE_NEIGHBOURLY: Final = frozenset({_HOP_BY_HOP, _ICMPV6})
+"""What the first header of IPv6 leads to, where `is_neighbourly` must look further."""
+
 _DONT_FRAGMENT, _MORE_FRAGMENTS, _OFFSET = 0x4000, 0x2000, 0x1FFF
 
 # ICMPv6 between neighbours: group membership, routers, neighbours (RFC 4443, 4861, 3810). On a wire of ours
@@ -54,7 +58,7 @@ def is_for_many(destination: bytes) -> bool:
 def is_neighbourly(packet: bytes) -> bool:
     """Whether it is talk of a kernel with its neighbours, which is about no program."""
     if packet[0] >> 4 == 4:
-        return packet[9] == _IGMP
+        return packet[9] == IGMP
     following, at = packet[6], 40
     if following == _HOP_BY_HOP and len(packet) > 48:  # MLD has a router alert option before it (RFC 3810)
         following, at = packet[40], 40 + 8 * (packet[41] + 1)

@@ -49,7 +49,7 @@ class Port(Protocol):
         """For select(2)."""
 
     def receive(self) -> bytes:
-        """The next packet; empty if there is none. Raises OSError."""
+        """The next packet. Raises BlockingIOError if there is none, OSError if its interface is down."""
 
     def send(self, packet: bytes) -> None:
         """Give the host a packet. Raises OSError: its interface is down, or its queue full."""
@@ -68,10 +68,7 @@ class TunPort:
         return self._descriptor
 
     def receive(self) -> bytes:
-        try:
-            return os.read(self._descriptor, _LONGEST)
-        except BlockingIOError:
-            return b""
+        return os.read(self._descriptor, _LONGEST)
 
     def send(self, packet: bytes) -> None:
         os.write(self._descriptor, packet)
@@ -91,10 +88,7 @@ class FramePort:
         return self._socket.fileno()
 
     def receive(self) -> bytes:
-        try:
-            return self._socket.recv(_LONGEST)[14:]
-        except BlockingIOError:
-            return b""
+        return self._socket.recv(_LONGEST)[14:]
 
     def send(self, packet: bytes) -> None:
         self._socket.send(self._heads[packet[0] >> 4] + packet)
@@ -180,6 +174,7 @@ class Wire:
         The status of that command; 128 and the signal's number where one has ended it. Raises TimeLimit
         after `limit` seconds, SystemRefused if what is inside has gone.
         """
+        self.link.begin(self._clock())
         if limit < math.inf:
             self.at(self._clock() + limit, lambda: self._too_long(limit))
         try:
@@ -309,11 +304,13 @@ class Wire:
                 return
             while self._timers and self._timers[0][0] <= now:
                 self._timers.pop(0)[1]()
-            if link.due <= now:
+            due = link.due
+            if due <= now:
                 self._deliver(link.advance(now))
-            soonest = min(until, link.due, self._timers[0][0] if self._timers else math.inf)
+                due = link.due
+            soonest = min(until, due, self._timers[0][0] if self._timers else math.inf)
             # select(2) takes microseconds, epoll(7) rounds up to milliseconds: here they count.
-            patience = None if soonest == math.inf else max(0.0, soonest - clock())
+            patience = None if soonest == math.inf else max(0.0, soonest - now)
             ready, _, _ = select.select(waited, [], [], patience)
             now = clock()
             for each in ready:
@@ -324,17 +321,12 @@ class Wire:
 
     def _drain(self, number: int, now: float) -> None:
         """What a port has, up to a limit."""
-        port, link = self._ports[number], self.link
-        for _ in range(_AT_ONCE):
-            try:
-                packet = port.receive()
-            except OSError:  # its interface is down: ENETDOWN, once
-                return
-            if not packet:
-                return
-            out = link.receive(now, number, packet)
-            if out:
-                self._deliver(out)
+        take, receive, deliver = self._ports[number].receive, self.link.receive, self._deliver
+        try:
+            for _ in range(_AT_ONCE):
+                deliver(receive(now, number, take()))
+        except OSError:  # nothing is there; or its interface is down: ENETDOWN, once
+            return
 
     def _deliver(self, outgoing: Sequence[Outgoing]) -> None:
         for number, packet in outgoing:
