@@ -8,7 +8,7 @@ its decisions but those to let something pass at once, which are most:
     {"stage": 1, "place": 4, "size": 100, "pieces": []}
 
 `place` counts what reached the stage before: bytes on a stream, otherwise messages. No times, no addresses:
-so two runs with the same seed and the same input write the same lines for each connection.
+so two runs with the same seed and the same input write the same lines for each stage.
 
 Replayed, a stream's decisions hold for the same bytes, however it is cut this time, and a message's for the
 message with the same number. A stage is replayed for the connection with the same number: let clients come
