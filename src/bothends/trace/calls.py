@@ -197,6 +197,9 @@ class Reader:
                 process.command = arguments.shown(words[1]) if len(words) > 1 else ""
             yield Moment(self._change(line.at, process, "exec", process.command, thread=line.pid))
             return
+        if line.name == "rt_sigaction":
+            self._note_ignored_children(line, process)
+            return
         if line.name.startswith("io_uring") and not process.uses_io_uring:
             process.uses_io_uring = True
             warning = "uses io_uring, which strace can't see"
@@ -229,6 +232,11 @@ class Reader:
         for waiting in self._orphans.pop(child, []):
             if child in self._processes:
                 yield from self._take(waiting)
+
+    def _note_ignored_children(self, line: Ended, process: Process) -> None:
+        words = arguments.split(line.text)
+        if words[:1] == ["SIGCHLD"] and len(words) > 1 and words[1] != "NULL":
+            process.ignores_children = "sa_handler=SIG_IGN" in words[1] or "SA_NOCLDWAIT" in words[1]
 
     def _describe(self, call: Call, text: str, table: Descriptors) -> bool:
         """Fill in what the arguments say. Whether it is a call that matters here."""
@@ -328,7 +336,8 @@ class Reader:
                 call.size = sum(each.size for each in call.messages)
             else:
                 call.size = result
-                call.data = call.data[:result]
+                if call.name in RECEIVING:
+                    call.data = call.data[:result]  # a send keeps what it was asked to send
         if call.name in ("socket", *ACCEPTING) and result >= 0:
             self._made(call, line, result, table)
         elif call.name == "socketpair" and result == 0:

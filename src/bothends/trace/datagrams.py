@@ -35,10 +35,10 @@ class Moved(NamedTuple):
 class Datagrams:
     """Matches datagrams, and tells of what it finds by `link`."""
 
-    def __init__(self, trace: Trace, link: Linker, *, has_packets: bool) -> None:
+    def __init__(self, trace: Trace, link: Linker) -> None:
         self._trace = trace
         self._link = link
-        self._has_packets = has_packets
+        self.has_packets = True
         self._sent: dict[Mark, deque[Moved]] = {}
         self._unsent: dict[Mark, deque[Packet]] = {}  # packets of which no call is known
         self._under_way: dict[Mark, deque[Packet]] = {}
@@ -103,7 +103,7 @@ class Datagrams:
     def _deliver(self, mark: Mark) -> None:
         """Find for each receive what it got."""
         for moved in list(self._received.get(mark, ())):
-            if self._has_packets and isinstance(mark, int):
+            if self.has_packets and isinstance(mark, int):
                 packet = next((each for each in self._under_way.get(mark, ()) if _got(moved, each)), None)
                 if packet is None:
                     continue

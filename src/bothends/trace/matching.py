@@ -67,7 +67,7 @@ class Stream:
 class Matcher:
     """Adds moments to a time-line, with what must come before what, and the links to a trace."""
 
-    def __init__(self, trace: Trace, timeline: Timeline, *, has_packets: bool = True) -> None:
+    def __init__(self, trace: Trace, timeline: Timeline) -> None:
         self._trace = trace
         self._timeline = timeline
         self._streams: dict[tuple[Place, Place], Stream] = {}
@@ -77,14 +77,22 @@ class Matcher:
         self._ends: dict[int, int] = {}  # provisional spans of sends that last, by event
         self._connects: dict[Place, deque[Call]] = {}
         self._syns: dict[Place, deque[Packet]] = {}
-        self._datagrams = Datagrams(trace, self.link, has_packets=has_packets)
+        self._datagrams = Datagrams(trace, self.link)
         self._by_inode: dict[int, Socket] = {}
         self._births: dict[int, Call] = {}
-        self._links: set[tuple[int, int]] = set()
-        self._ports: set[int] = set()
+        self._open: set[int] = set()  # ports that are watched at every address
         self._homes: dict[int, dict[int, None]] = {}  # by port: its listeners and datagram sockets
         self._targets: set[Place] = set()
         self._far: set[int] = set()  # the ports of targets
+
+    @property
+    def has_packets(self) -> bool:
+        """Whether packets are seen. Without, calls of both ends are joined directly."""
+        return self._datagrams.has_packets
+
+    @has_packets.setter
+    def has_packets(self, has: bool) -> None:
+        self._datagrams.has_packets = has
 
     def watch(self, place: Place) -> None:
         """Packets of this place matter, whoever sends them."""
@@ -92,21 +100,20 @@ class Matcher:
             self._targets.add(place)
             self._far.add(place.port)
             if place.is_any:
-                self._ports.add(place.port)
+                self._open.add(place.port)
 
     def may_matter(self, source: int, destination: int) -> bool:
         """Whether packets between these ports may matter: quicker to say than `matters`."""
-        ports = self._ports
-        return source in ports or destination in ports or source in self._far or destination in self._far
+        homes, far = self._homes, self._far
+        return source in homes or destination in homes or source in far or destination in far
 
     def matters(self, packet: Packet) -> bool:
         """Whether a packet is of a socket that was met. Everybody's packets are captured."""
-        here, there = packet.source, packet.destination
-        return (
-            here in self._targets
-            or there in self._targets
-            or here.port in self._ports
-            or there.port in self._ports
+        if (packet.source, packet.destination) in self._streams:
+            return True
+        return any(
+            place in self._targets or self._home(packet, place) is not None or place.port in self._open
+            for place in (packet.source, packet.destination)
         )
 
     def ends(self, packet: Packet) -> tuple[Socket | None, Socket | None]:
@@ -184,12 +191,14 @@ class Matcher:
             self._by_inode[socket.inode] = socket
         if socket.family not in ("inet", "inet6"):
             return
-        if socket.local is not None and socket.local.port:
-            self._ports.add(socket.local.port)
-            if socket.peer is None or socket.kind != "stream":
-                self._homes.setdefault(socket.local.port, {})[socket.number] = None
+        if (
+            socket.local is not None
+            and socket.local.port
+            and (socket.peer is None or socket.kind != "stream")
+        ):
+            self._homes.setdefault(socket.local.port, {})[socket.number] = None
         if socket.peer is not None and socket.local is not None:
-            self.watch(socket.peer)
+            self._far.add(socket.peer.port or 0)
             if socket.kind == "stream" and socket.local.port and not socket.local.is_any:
                 ends = socket.local, socket.peer
                 if self._bound.get(socket.number) != ends:
@@ -495,9 +504,7 @@ class Matcher:
         self._link_numbers(cause.number, effect, kind, effect_key)
 
     def _link_numbers(self, cause: int, effect: int, kind: Relation, effect_key: int) -> None:
-        if (cause, effect) not in self._links:
-            self._links.add((cause, effect))
-            self._trace.links.append(Link(cause, effect, kind))
+        self._trace.link(Link(cause, effect, kind))
         self._timeline.before(2 * cause, effect_key)
 
 

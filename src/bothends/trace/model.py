@@ -14,9 +14,12 @@ Other files of this package import this one; it imports nothing of theirs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+KEPT_MOMENTS: Final = 400_000  # of the newest: some hundred megabytes
 KEPT: Final = 4096  # bytes of data kept of each event: more than anybody reads on a picture
 
 Family: TypeAlias = Literal["inet", "inet6", "unix", "netlink", "other"]
@@ -57,6 +60,7 @@ class Process:
     began: int = 0
     status: int | None = None
     uses_io_uring: bool = False
+    ignores_children: bool = False  # SIGCHLD is ignored: the kernel reaps them
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +77,7 @@ class Socket:
     welcomed_by: int | None = None  # the number of the listener
     peer_inode: int = 0  # UNIX: the socket at the other end
     blocks: bool = True
+    process: int | None = None  # whose it is, where no calls are seen that say so
 
 
 class Message(NamedTuple):
@@ -196,13 +201,64 @@ class Link(NamedTuple):
     kind: Relation
 
 
-@dataclass(slots=True, eq=False)
 class Trace:
-    """Everything known of one run. `dropped` counts events that are no longer kept."""
+    """Everything known of one run: processes, sockets, what happened in order, and what came of what.
 
-    processes: dict[int, Process] = field(default_factory=dict)
-    sockets: dict[int, Socket] = field(default_factory=dict)
-    moments: list[Moment] = field(default_factory=list)
-    links: list[Link] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    dropped: int = 0
+    `moments` are in an order in which cause comes before effect. No more than `most` are kept, the newest,
+    so that a run may go on for ever; `dropped` counts the others. `notes` are what a user should know of the
+    run.
+    """
+
+    def __init__(self, most: int = KEPT_MOMENTS) -> None:
+        self.processes: dict[int, Process] = {}
+        self.sockets: dict[int, Socket] = {}
+        self.moments: deque[Moment] = deque()
+        self.notes: list[str] = []
+        self.dropped = 0
+        self._most = most
+        self._events: dict[int, Event] = {}
+        self._causes: dict[int, list[Link]] = {}
+        self._effects: dict[int, list[Link]] = {}
+
+    def add(self, moment: Moment) -> None:
+        """The next moment."""
+        self.moments.append(moment)
+        self._events[moment.event.number] = moment.event
+        if len(self.moments) > self._most:
+            self._drop(self.moments.popleft().event)
+            self.dropped += 1
+
+    def link(self, link: Link) -> bool:
+        """One event came of another. False if that was known."""
+        causes = self._causes.setdefault(link.effect, [])
+        if any(each.cause == link.cause for each in causes):
+            return False
+        causes.append(link)
+        self._effects.setdefault(link.cause, []).append(link)
+        return True
+
+    def event(self, number: int) -> Event | None:
+        """An event by its number, if it is kept."""
+        return self._events.get(number)
+
+    def events(self) -> Iterator[Event]:
+        """Every event that is kept, once, in order."""
+        return iter(self._events.values())
+
+    def causes_of(self, number: int) -> list[Link]:
+        """What an event came of."""
+        return self._causes.get(number, [])
+
+    def effects_of(self, number: int) -> list[Link]:
+        """What came of an event."""
+        return self._effects.get(number, [])
+
+    def links(self) -> Iterator[Link]:
+        """All links."""
+        for links in self._causes.values():
+            yield from links
+
+    def _drop(self, event: Event) -> None:
+        if self._events.pop(event.number, None) is not None:
+            self._causes.pop(event.number, None)
+            self._effects.pop(event.number, None)

@@ -33,7 +33,6 @@ from bothends.trace.programs import Program
 from bothends.trace.timeline import FOREVER, Timeline
 
 MARGIN: Final = 30_000_000  # nanoseconds
-KEPT_MOMENTS: Final = 400_000  # of the newest: some hundred megabytes at most
 QUIET: Final = 0.3  # seconds without an event after the last client: what was on its way has come
 LINGER: Final = 2.0  # seconds, even if events go on
 _TURN: Final = 0.05  # seconds: how long a moment may wait to be told
@@ -45,7 +44,8 @@ class Session:
     Args:
         tell: called for each moment, in an order in which cause comes before effect.
         idle: called when nothing more is to be told for now.
-        capture: packets; None for calls alone.
+        trace: gets everything; a new one by default.
+        place: says whose sockets a packet goes between, where no program is traced that would.
     """
 
     def __init__(
@@ -53,17 +53,19 @@ class Session:
         tell: Callable[[Moment], None],
         *,
         idle: Callable[[], None] = lambda: None,
-        capture: Capture | None = None,
+        trace: Trace | None = None,
+        place: Callable[[Packet], None] | None = None,
     ) -> None:
-        self.trace = Trace()
+        self.trace = trace if trace is not None else Trace()
+        self._place = place if place is not None else self._place_by_calls
         self.stopped_by: signal.Signals | None = None
         self._numbers = itertools.count(1)
         self._tell = tell
         self._idle = idle
-        self._capture = capture
+        self.capture: Capture | None = None  # packets; calls alone without
         self._sockets = Sockets()
         self._timeline = Timeline()
-        self._matcher = Matcher(self.trace, self._timeline, has_packets=capture is not None)
+        self._matcher = Matcher(self.trace, self._timeline)
         self._programs: list[Program] = []
         self._servers: list[Program] = []
         self._clients: list[Program] = []
@@ -137,6 +139,7 @@ class Session:
         Raises:
             Unavailable: strace can't be run.
         """
+        self._matcher.has_packets = self.capture is not None
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             stack.enter_context(self._heeding_signals())
@@ -182,11 +185,11 @@ class Session:
         running = [each for each in self._programs if each.is_running]
         for each in running:
             poller.register(each, select.POLLIN)
-        if self._capture is not None:
-            poller.register(self._capture, select.POLLIN)
+        if self.capture is not None:
+            poller.register(self.capture, select.POLLIN)
         ready = poller.poll(timeout * 1000)
         until = time.time_ns() - MARGIN
-        raws = self._capture.read() if self._capture is not None else []
+        raws = self.capture.read() if self.capture is not None else []
         if len(raws) >= AT_ONCE:
             until = min(until, raws[-1].at)  # there are more
         for program in running:
@@ -220,19 +223,14 @@ class Session:
                 continue  # how a server ends that we have killed is our doing, not its own
             self._told_idle = False
             if isinstance(moment.event, Packet):
-                sender, receiver = self._matcher.ends(moment.event)
-                moment.event.sender = sender.number if sender else None
-                moment.event.receiver = receiver.number if receiver else None
-            self._keep(moment)
+                self._place(moment.event)
+            self.trace.add(moment)
             self._tell(moment)
 
-    def _keep(self, moment: Moment) -> None:
-        moments = self.trace.moments
-        moments.append(moment)
-        if len(moments) > KEPT_MOMENTS + KEPT_MOMENTS // 10:
-            dropped = len(moments) - KEPT_MOMENTS
-            del moments[:dropped]
-            self.trace.dropped += dropped
+    def _place_by_calls(self, packet: Packet) -> None:
+        sender, receiver = self._matcher.ends(packet)
+        packet.sender = sender.number if sender else None
+        packet.receiver = receiver.number if receiver else None
 
     def _note_readiness(self, program: Program, moment: Moment) -> None:
         call = moment.event
@@ -293,8 +291,9 @@ class Session:
     def _close(self) -> None:
         for program in self._programs:
             program.close()
-        if self._capture is not None:
-            dropped = self._capture.count_dropped()
+        if self.capture is not None:
+            dropped = self.capture.count_dropped()
+            self.capture.close()
             if dropped:
                 self.trace.notes.append(f"{dropped} packets came faster than they could be read")
         unknown = sum(each.parser.unknown for each in self._programs)

@@ -1,0 +1,233 @@
+"""What `bothends trace` is to run, and what it makes of it: the picture in the terminal, files, findings."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bothends.cli import terminal
+from bothends.errors import SystemRefused
+
+if TYPE_CHECKING:
+    from bothends.trace.findings import Finding
+    from bothends.trace.layout import Filter, Row
+    from bothends.trace.model import Moment, Trace
+    from bothends.trace.packets import Capture
+    from bothends.trace.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to come of a run. Paths are None where nothing is to be written."""
+
+    shown: Filter
+    explain: bool = False
+    width: int | None = None
+    as_json: bool = False
+    save: Path | None = None
+    svg: Path | None = None
+    html: Path | None = None
+    pcapng: Path | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Takes the moments of a run as they are told, and at its end makes the files.
+
+    Raises SystemRefused where a file can't be written.
+    """
+
+    wanted: Wanted
+    trace: Trace
+    roles: Sequence[str] = ()
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _writers: list[Any] = field(default_factory=list)
+    _layout: Any = None
+    _painter: Any = None
+    _mind: Any = None
+
+    def __enter__(self) -> Outcome:
+        from bothends.trace import saving
+
+        with self._stack:
+            if self.wanted.as_json:
+                self._writers.append(saving.Writer(sys.stdout, self.trace))
+            else:
+                self._begin_picture()
+            if self.wanted.save is not None:
+                self._writers.append(saving.Writer(self._open(self.wanted.save, "w"), self.trace))
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def tell(self, moment: Moment) -> None:
+        """The next moment."""
+        for writer in self._writers:
+            writer.tell(moment)
+        if self._layout is not None:
+            self._draw(self._layout.rows(moment))
+
+    def idle(self) -> None:
+        """Nothing comes for now: who waits is drawn, and what is written down is in its file."""
+        if self._layout is not None:
+            self._draw(self._layout.pending())
+        for writer in self._writers:
+            writer.flush()
+
+    def end(self) -> None:
+        """The run is over: findings, notes and files."""
+        from bothends.trace.findings import find
+
+        self.idle()
+        if self.trace.dropped:
+            self.trace.notes.append(f"{self.trace.dropped} earlier moments were drawn and not kept")
+        for note in self.trace.notes:
+            terminal.note(note, "warning")
+            for writer in self._writers:
+                writer.note(note)
+        found = find(self.trace)
+        if self.wanted.as_json:
+            self._writers[0].findings(found)
+        else:
+            show_findings(found, self.trace)
+        self._write_files(found)
+
+    def _write_files(self, found: Sequence[Finding]) -> None:
+        from bothends.trace.layout import rows_of
+
+        if self.wanted.svg is not None:
+            from bothends.trace.svg import picture
+
+            self._open(self.wanted.svg, "w").write(
+                picture(rows_of(self.trace, self.wanted.shown), self._title())
+            )
+        if self.wanted.html is not None:
+            from bothends.trace.html import page
+
+            rows = rows_of(self.trace, self.wanted.shown)
+            self._open(self.wanted.html, "w").write(page(self.trace, rows, found, self._title()))
+        if self.wanted.pcapng is not None:
+            from bothends.trace import pcapng
+            from bothends.trace.model import Packet
+
+            writer = pcapng.Writer(self._open(self.wanted.pcapng, "wb"), self.trace)
+            for event in self.trace.events():
+                if isinstance(event, Packet):
+                    writer.tell(event)
+
+    def _title(self) -> str:
+        roles = [process.role for process in self.trace.processes.values() if process.role]
+        return "bothends trace: " + (", ".join(roles[:4]) + (" and others" if roles[4:] else "") or "nothing")
+
+    def _begin_picture(self) -> None:
+        import shutil
+
+        from bothends.trace.diagram import Painter
+        from bothends.trace.layout import Layout
+
+        width = self.wanted.width or shutil.get_terminal_size((120, 24)).columns
+        self._painter = Painter(width, colour=terminal.has_colour(sys.stdout))
+        self._layout = Layout(self.trace, self.wanted.shown, explain=self.wanted.explain, roles=self.roles)
+
+    def _draw(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            for line in self._painter.lines(row):
+                print(line, flush=True)  # noqa: T201
+
+    def _open(self, path: Path, mode: str) -> Any:
+        encoding = None if "b" in mode else "utf-8"
+        try:
+            return self._stack.enter_context(path.open(mode, encoding=encoding))
+        except OSError as error:
+            raise SystemRefused("write", str(path), error.errno or 0) from error
+
+
+def show_findings(found: Sequence[Finding], trace: Trace) -> None:
+    """The findings, below the picture: what, how it shows, and what to do."""
+    import textwrap
+
+    from bothends.trace.findings import evidence_lines
+
+    for finding in found:
+        print()  # noqa: T201
+        print(f"{terminal.styled('finding', 'warning', sys.stdout)}  {finding.title}")  # noqa: T201
+        for text in (finding.text, *evidence_lines(finding, trace), f"Remedy: {finding.remedy}"):
+            print(textwrap.fill(text, 110, initial_indent="  ", subsequent_indent="    "))  # noqa: T201
+
+
+def open_capture(*, needed: bool = False) -> Capture | None:
+    """Packets; or None, after a line that says why there are none.
+
+    Raises:
+        Unavailable: they are `needed`, and there are none.
+    """
+    from bothends.errors import Unavailable
+    from bothends.trace.packets import Capture
+
+    try:
+        return Capture()
+    except Unavailable as error:
+        if needed:
+            raise
+        terminal.note(f"calls only: {error}", "warning")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """What is to be traced, in the words of the command line."""
+
+    command: Sequence[str] = ()
+    servers: Sequence[str] = ()
+    clients: Sequence[str] = ()
+    lanes: Sequence[str] = ()
+    pids: Sequence[int] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.command or self.servers or self.clients or self.lanes or self.pids)
+
+    def add_to(self, session: Session, output: int | None) -> None:
+        """Give a session what it is to run. Raises CallerError where something can't be run."""
+        from bothends.trace import programs
+
+        for role, text in _numbered("server", self.servers):
+            session.server(role, programs.command_words(text), output=output)
+        clients = [(role, programs.command_words(text)) for role, text in _numbered("client", self.clients)]
+        for lane in self.lanes:
+            name, found, text = lane.partition("=")
+            if not found:
+                raise click.UsageError(f"--lane takes NAME=COMMAND, and {lane!r} has no =")
+            clients.append((name, programs.command_words(text)))
+        if self.command:
+            programs.check(self.command)
+            clients.append((self.command[0].rpartition("/")[2], list(self.command)))
+        for index, (role, words) in enumerate(clients):
+            session.client(role, words, keyboard=index == 0, output=output)
+        for pid in self.pids:
+            session.attach(f"process {pid}", pid)
+
+
+def _numbered(role: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for number, text in enumerate(texts, 1):
+        yield (role if number == 1 else f"{role} {number}"), text
+
+
+def status_of(session: Session) -> int:
+    """What to leave with: 128 and the signal's number where one ended it, as a shell has it."""
+    import signal
+
+    if session.stopped_by is not None:
+        return 130 if session.stopped_by == signal.SIGINT else 128 + session.stopped_by
+    if session.left_early:
+        terminal.error(f"{session.left_early[0]} ended before it listened")
+        return 1
+    status = next(iter(reversed(session.statuses.values())), 0) or 0
+    return status if status >= 0 else 128 - status

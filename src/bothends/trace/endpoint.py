@@ -1,0 +1,48 @@
+"""Nothing but the packets of one endpoint, whatever programs are at its ends.
+
+Two lanes: the endpoint, and its peers, who are told apart by their ports.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+from bothends.endpoints import Endpoint
+from bothends.errors import EndpointError, Unavailable
+from bothends.trace.model import Packet, Place, Process, Socket, Trace
+
+_SCHEMES: Final = frozenset({"tcp", "udp", "tls"})
+
+
+def places_of(endpoint: Endpoint) -> list[Place]:
+    """The addresses of an endpoint.
+
+    Raises:
+        EndpointError: it has no port, or its packets are none that are captured.
+        Unavailable: its name means nothing.
+    """
+    if endpoint.scheme not in _SCHEMES or not endpoint.port:
+        reason = "only packets of tcp, udp and tls with a port can be told apart from others"
+        raise EndpointError(str(endpoint), reason, "UNIX sockets have no packets: trace the programs")
+    try:
+        found = socket.getaddrinfo(endpoint.host or None, endpoint.port, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise Unavailable("look up", str(endpoint), reason=error.strerror or str(error)) from error
+    return list(dict.fromkeys(Place(str(each[4][0]), int(each[4][1])) for each in found))
+
+
+class Ends:
+    """Puts each packet of an endpoint between its two lanes."""
+
+    def __init__(self, trace: Trace, endpoint: Endpoint, places: list[Place]) -> None:
+        self._places = frozenset(places)
+        self._ports = frozenset(place.port for place in places if place.is_any)
+        for number, role in ((1, str(endpoint)), (2, "its peers")):
+            trace.processes[number] = Process(number, 0, role)
+            trace.sockets[number] = Socket(number, "inet", "stream", process=number)
+
+    def place(self, packet: Packet) -> None:
+        """Fill in the sockets of a packet."""
+        is_from = packet.source in self._places or packet.source.port in self._ports
+        packet.sender, packet.receiver = (1, 2) if is_from else (2, 1)

@@ -1,0 +1,158 @@
+"""What a finding is, and how a rule looks at a trace. Pure.
+
+A rule is a function of a `View`, which gives findings. It sees what the kernel saw, never the program's text:
+so it says what happened and what that mostly means, and shows the events.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from bothends.trace import words
+from bothends.trace.calls import RECEIVING, SENDING
+from bothends.trace.model import Call, Change, Packet, Place, Process, Socket, Trace
+
+# Who is left alone for so long (nanoseconds) is held up: far above what a busy machine takes for a call.
+HELD_UP: Final = 200_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A mistake, or what looks like one: what it is, how it shows here, and what to do about it.
+
+    `evidence` are the numbers of the events that show it, in their order.
+    """
+
+    rule: str
+    title: str
+    text: str
+    remedy: str
+    evidence: tuple[int, ...]
+
+
+class View:
+    """A trace, sorted as rules want it."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.calls: list[Call] = []
+        self.packets: list[Packet] = []
+        self.changes: list[Change] = []
+        self.by_socket: dict[int, list[Call]] = defaultdict(list)
+        self.by_process: dict[int, list[Call]] = defaultdict(list)
+        self.to_socket: dict[int, list[Packet]] = defaultdict(list)
+        self.from_socket: dict[int, list[Packet]] = defaultdict(list)
+        self.end = 0
+        for event in trace.events():
+            self.end = max(self.end, event.at)
+            match event:
+                case Call():
+                    self._take_call(event)
+                case Packet():
+                    self.packets.append(event)
+                    self.from_socket[event.sender or 0].append(event)
+                    self.to_socket[event.receiver or 0].append(event)
+                case Change():
+                    self.changes.append(event)
+
+    def _take_call(self, call: Call) -> None:
+        self.end = max(self.end, call.until or 0)
+        self.calls.append(call)
+        self.by_process[call.process].append(call)
+        if call.socket is not None:
+            self.by_socket[call.socket].append(call)
+
+    def sockets(self, *kinds: str) -> Iterator[Socket]:
+        """The sockets of these kinds, on any family that people talk over."""
+        for socket in self.trace.sockets.values():
+            if socket.kind in kinds and socket.family in ("inet", "inet6", "unix"):
+                yield socket
+
+    def sends(self, socket: Socket) -> list[Call]:
+        """The calls that sent something."""
+        return [call for call in self.by_socket[socket.number] if call.name in SENDING and call.size]
+
+    def receives(self, socket: Socket) -> list[Call]:
+        """The calls that received, the end included."""
+        return [
+            call
+            for call in self.by_socket[socket.number]
+            if call.name in RECEIVING
+            and not call.failed
+            and call.result is not None
+            and "MSG_PEEK" not in call.flags
+        ]
+
+    def senders_of(self, receive: Call) -> list[Call]:
+        """The calls whose bytes a receive got, in their order."""
+        found = {}
+        for link in self.trace.causes_of(receive.number):
+            cause = self.trace.event(link.cause)
+            calls = [cause]
+            if isinstance(cause, Packet):
+                calls = [self.trace.event(each.cause) for each in self.trace.causes_of(cause.number)]
+            for call in calls:
+                if isinstance(call, Call) and call.name in SENDING:
+                    found[call.number] = call
+        return [found[number] for number in sorted(found)]
+
+    def after(self, call: Call) -> Call | None:
+        """The next call on the same socket by the same process."""
+        rest = self.by_socket[call.socket or 0]
+        later = rest[rest.index(call) + 1 :]
+        return next((each for each in later if each.process == call.process), None)
+
+    def process(self, number: int) -> Process:
+        """A process by its number."""
+        return self.trace.processes[number]
+
+    def ended_at(self, process: int) -> int | None:
+        """When a process ended, None if it lived to the end of the trace."""
+        return next(
+            (each.at for each in self.changes if each.process == process and each.kind == "ended"), None
+        )
+
+    def listeners(self) -> Iterator[tuple[Socket, Call]]:
+        """The listeners, each with its call of listen()."""
+        for call in self.calls:
+            if call.name == "listen" and not call.failed and call.socket is not None:
+                yield self.trace.sockets[call.socket], call
+
+    def has_option(self, socket: Socket, option: str, before: int) -> bool:
+        """Whether an option was set by then."""
+        return any(
+            call.name == "setsockopt" and option in call.arguments and not call.failed and call.at < before
+            for call in self.by_socket[socket.number]
+        )
+
+
+def reaches(listener: Place | None, target: Place) -> bool:
+    """Whether a listener of this address hears who knocks at that one."""
+    if listener is None or listener.port != target.port:
+        return False
+    if listener.host == "0.0.0.0":
+        return ":" not in target.host
+    return listener.host in (target.host, "::")
+
+
+def evidence_lines(finding: Finding, trace: Trace, most: int = 6) -> list[str]:
+    """The events that show a finding, a line each."""
+    lines = []
+    for number in finding.evidence[:most]:
+        event = trace.event(number)
+        match event:
+            case Call():
+                process = trace.processes[event.process]
+                waited = f", after {words.duration(event.waited)}" if event.waited >= HELD_UP else ""
+                lines.append(f"{process.role or process.pid}: {words.call_text(event)}{waited}")
+            case Packet():
+                lines.append(f"{event.source} → {event.destination}: {words.packet_text(event)}")
+            case Change():
+                process = trace.processes[event.process]
+                lines.append(f"{process.role or process.pid}: {event.text}")
+    if len(finding.evidence) > most:
+        lines.append(f"and {len(finding.evidence) - most} more")
+    return lines

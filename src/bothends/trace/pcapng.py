@@ -1,0 +1,86 @@
+"""Packets as a file that Wireshark and tshark open, with a comment on each: whose call it came of. Pure.
+
+The format is pcapng (draft-ietf-opsawg-pcapng): a section header, one interface, and an enhanced packet block
+for each packet. The link type is RAW: what is captured begins with IP's header.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import BinaryIO, Final
+
+from bothends.trace import words
+from bothends.trace.model import Call, Packet, Trace
+
+_SECTION: Final = 0x0A0D0D0A
+_INTERFACE: Final = 1
+_PACKET: Final = 6
+_MAGIC: Final = 0x1A2B3C4D
+_LINKTYPE_RAW: Final = 101
+# Options: their codes in the blocks where they stand.
+_END: Final = 0
+_COMMENT: Final = 1
+_APPLICATION: Final = 4
+_NAME: Final = 2
+_RESOLUTION: Final = 9
+_NANOSECONDS: Final = 9  # 10**-9 seconds
+
+
+class Writer:
+    """Writes packets of a trace, each when it is told."""
+
+    def __init__(self, file: BinaryIO, trace: Trace) -> None:
+        self._file = file
+        self._trace = trace
+        version = struct.pack("<IHHq", _MAGIC, 1, 0, -1)
+        self._block(_SECTION, version + _options((_APPLICATION, b"bothends trace")))
+        interface = struct.pack("<HHI", _LINKTYPE_RAW, 0, 0)
+        self._block(
+            _INTERFACE, interface + _options((_NAME, b"bothends"), (_RESOLUTION, bytes([_NANOSECONDS])))
+        )
+
+    def tell(self, packet: Packet) -> None:
+        """Write a packet."""
+        if not packet.raw:
+            return
+        head = struct.pack(
+            "<IIIII",
+            0,
+            packet.at >> 32,
+            packet.at & 0xFFFFFFFF,
+            len(packet.raw),
+            max(packet.length, len(packet.raw)),
+        )
+        comment = comment_of(packet, self._trace).encode("utf-8", "replace")
+        self._block(_PACKET, head + _padded(packet.raw) + (_options((_COMMENT, comment)) if comment else b""))
+
+    def _block(self, kind: int, body: bytes) -> None:
+        length = struct.pack("<I", len(body) + 12)
+        self._file.write(struct.pack("<I", kind) + length + body + length)
+
+
+def comment_of(packet: Packet, trace: Trace) -> str:
+    """Which calls a packet came of, and which it fed: process, descriptor and call of each; may be empty."""
+    came = [_who(trace, link.cause) for link in trace.causes_of(packet.number)]
+    fed = [_who(trace, link.effect) for link in trace.effects_of(packet.number)]
+    parts = [("from " + ", ".join(filter(None, came))) if any(came) else ""]
+    parts += [("to " + ", ".join(filter(None, fed))) if any(fed) else ""]
+    return "; ".join(filter(None, parts))
+
+
+def _who(trace: Trace, number: int) -> str:
+    call = trace.event(number)
+    if not isinstance(call, Call):
+        return ""
+    process = trace.processes.get(call.process)
+    whose = f"{process.role} (pid {process.pid})" if process is not None else "?"
+    return f"{whose}, descriptor {call.descriptor}: {words.call_text(call)}"
+
+
+def _options(*options: tuple[int, bytes]) -> bytes:
+    parts = [struct.pack("<HH", code, len(value[:65000])) + _padded(value[:65000]) for code, value in options]
+    return b"".join(parts) + struct.pack("<HH", _END, 0)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + b"\0" * (-len(data) % 4)
