@@ -3,8 +3,8 @@
 1. A block of ```python whose first line is a comment with a file's name is written to that file.
 2. In a block of ```console, a line after `$ ` is typed; what follows is what it shows, standard output and
    error together. A line `...` stands for any lines, `...` within a line for anything.
-3. `bothends serve` goes on in the background to the end of the page, as in a window of its own. What it
-   shows is waited for, and at the end it must leave with 0.
+3. `bothends serve` and `bothends impair` go on in the background to the end of the page, as in a window of
+   their own. What they show is waited for, and at the end they must leave with 0.
 4. A page's ports are replaced by free ones, and put back in what is shown. A port that the system picked,
    which is another one each time, is shown as `#40672`, or as `:42517` from 40000 on: any number will do.
 5. `bothends connect` that shows `> ` is run at a terminal of its own: what follows `> ` is typed at its
@@ -35,6 +35,7 @@ PATIENCE = 30.0
 _BLOCK = re.compile(r"^```(python|console|toml)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PROMPT = "\x1b[?2004h"  # bracketed paste is turned on: a line can be typed
 _KEYS = {"^C": "\x03", "^D": "\x04"}
+_STAYS = re.compile(r"bothends (?:serve|impair(?! list| add| toxic| remove))\b")
 _PORT = re.compile(r"\b(?:1[2-9]\d\d\d|9100)\b")
 _ENVIRONMENT = {
     **os.environ,
@@ -130,10 +131,10 @@ class Page:
         command = self._with_our_ports(step.command)
         if not step.command:
             self._go_on(window or list(self.windows)[-1], step.shown)
-        elif step.command.startswith("bothends serve") and not _is_refused(step):
+        elif _STAYS.match(step.command) and not _is_refused(step):
             server = Running(["/bin/sh", "-c", f"exec {command}"], cwd=self.folder, env=_ENVIRONMENT)
             self._open.enter_context(server)
-            server.error_line(rb"  engine .*")
+            server.error_line(rb"  engine .*|impair  .*")
             name = window or step.command
             self.windows[name] = Step(step.command), server
             self._go_on(name, step.shown)

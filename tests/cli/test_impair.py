@@ -57,7 +57,7 @@ def test_latency_on_a_stream() -> None:
                     assert time.monotonic() - began >= 0.080
             impair.process.send_signal(signal.SIGINT)
             assert impair.end() == 0
-            impair.error_line(rb"proxy: 1 connections, 30 bytes from clients, 30 from the server")
+            impair.error_line(rb"proxy: 1 connection, 30 bytes from clients, 30 from the server")
             impair.error_line(rb"  latency_downstream: 5 seen, 5 delayed")
 
 

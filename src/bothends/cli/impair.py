@@ -22,7 +22,7 @@ from bothends.impair.collection import Proxies
 from bothends.impair.control import Control
 from bothends.impair.journal import Journal, Replay
 from bothends.impair.loop import Loop
-from bothends.impair.plan import Conductor, Named, Planned, Scenario, from_text, read, unique
+from bothends.impair.plan import Conductor, Named, Planned, Scenario, check, from_text, read, unique
 from bothends.toxics import registry
 from bothends.toxics.attributes import read_seconds, rules_of
 
@@ -122,6 +122,7 @@ def impair(words: tuple[str, ...], lasts: float | None, **given: Any) -> None:
             (proxies.make(name, listen, upstream), enabled)
             for name, listen, upstream, enabled in scenario.proxies
         ]
+        check(scenario.planned, (proxy for proxy, _ in made))  # before anything is bound
         for proxy, enabled in made:
             proxies.add(proxy, enabled=enabled)
         control = _control(loop, proxies, given)

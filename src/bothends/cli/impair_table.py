@@ -41,7 +41,7 @@ def summary(proxies: Proxies) -> Iterator[str]:
     """What there has been, in a few lines."""
     for proxy in proxies:
         up, down = proxy.traffic("upstream"), proxy.traffic("downstream")
-        what = "sessions" if proxy.medium == "datagrams" else "connections"
+        what = ("session" if proxy.medium == "datagrams" else "connection") + "s" * (proxy.opened != 1)
         yield (
             f"{proxy.name}: {proxy.opened:,} {what}, {up.received:,} bytes from clients, "
             f"{down.received:,} from the server"

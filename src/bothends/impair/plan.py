@@ -189,16 +189,23 @@ def unique(planned: Iterable[Planned]) -> Iterator[Planned]:
         yield replace(each, spec=replace(each.spec, name=name))
 
 
+def check(planned: Iterable[Planned], proxies: Iterable[Proxy]) -> None:
+    """Raises ToxicError where a toxic cannot be on its proxy, now or later."""
+    by_name = {proxy.name: proxy for proxy in proxies}
+    for each in planned:
+        check_spec(each.spec, _proxy(each, by_name).medium)
+
+
 class Conductor:
     """Has the toxics come and go in time."""
 
     def __init__(self, loop: Loop, proxies: Proxies, planned: Sequence[Planned]) -> None:
-        """Raises BothendsError where one cannot be, now or later."""
+        """Raises ToxicError as `check`."""
+        check(planned, proxies)
         self._timers: list[Timer] = []
         by_name = {proxy.name: proxy for proxy in proxies}
         for each in planned:
             proxy = _proxy(each, by_name)
-            check_spec(each.spec, proxy.medium)
             if each.at:
                 self._timers.append(loop.later(each.at, partial(_come, proxy, each)))
             else:

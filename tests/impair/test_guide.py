@@ -1,0 +1,48 @@
+"""What docs/how-to/impair.md shows is typed, and what docs/reference/toxics.md says is what the code says."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from bothends.toxics import registry
+from bothends.toxics.attributes import Rule, rules_of
+from bothends.toxics.base import Toxic
+from tests.interop.running import ROOT
+from tests.pages import Page
+from tests.tools import needs_tool
+
+
+@needs_tool("curl")
+def test_the_guide(tmp_path: Path) -> None:
+    Page(ROOT / "docs" / "how-to" / "impair.md", tmp_path).run()
+
+
+REFERENCE = (ROOT / "docs" / "reference" / "toxics.md").read_text(encoding="utf-8")
+
+
+def test_every_toxic_has_its_section_and_no_other_has() -> None:
+    assert re.findall(r"^## (\w+)$", REFERENCE, re.MULTILINE) == list(registry.TOXICS)
+
+
+def rows_of(kind: type[Toxic]) -> list[str]:
+    rows = [f"| {medium} | {words} |" for medium, words in kind.meaning.items()]
+    rules = rules_of(kind)
+    for each in dataclasses.fields(kind):
+        rule: Rule = rules[each.name]
+        unit = " or ".join(rule.words) if rule.words else rule.unit
+        rows.append(f"| `{each.name}` | {unit} | {each.default} | {rule.meaning} |")
+    return rows
+
+
+@pytest.mark.parametrize("name", registry.TOXICS)
+def test_a_section_says_what_the_code_says(name: str) -> None:
+    kind = registry.load(name)
+    section = re.split(r"^## ", REFERENCE.partition(f"## {name}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    rows = re.findall(r"^\| .* \|$", section, re.MULTILINE)
+    assert [row for row in rows if not re.match(r"\| (on|attribute) \|", row)] == rows_of(kind)
+    assert ("As in Toxiproxy." in section) == kind.of_theirs
+    assert kind.refusal in section
