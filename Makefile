@@ -59,6 +59,10 @@ test: $(READY) ## run the tests, on all processors
 slow: $(READY) ## run the slow tests
 	@$(BIN)/pytest -q -n auto --dist worksteal -m slow -o faulthandler_timeout=600
 
+.PHONY: sanitize
+sanitize: $(READY) ## try the C core under the sanitizers (takes gcc with libasan)
+	@$(BIN)/python native/sanitize.py
+
 .PHONY: fmt
 fmt: $(READY) ## format the code, and mend what ruff can mend
 	@$(BIN)/ruff format --quiet $(PYTHON_CODE)

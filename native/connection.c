@@ -58,7 +58,7 @@ void connection_soil(Connection *self)
 {
     Core *core = self->core;
 
-    if (self->flags & (DIRTY | DEAD))
+    if (self->flags & (DIRTY | DEAD) || core->closing)
         return;
     self->flags |= DIRTY;
     self->next_dirty = NULL;
@@ -224,7 +224,8 @@ void connection_settle(Connection *self)
         else if (shutdown(self->fd, SHUT_WR) < 0)
             connection_lost(self, errno);
         else {
-            self->flags = (flags | SHUT) & ~(uint32_t)PAUSED;
+            self->flags |= SHUT;
+            self->flags &= ~(uint32_t)PAUSED;
             self->moved = self->core->now;
             self->core->sweep_at = fmin(self->core->sweep_at, self->moved + self->core->linger);
         }
@@ -305,6 +306,16 @@ int connection_bury(Connection *self)
     Py_XDECREF(peer);
     Py_DECREF(self); /* the slot's */
     return outcome;
+}
+
+/* In a child after fork: give back its copy, and say nothing: the connection is its parent's. */
+void connection_disown(Connection *self)
+{
+    close(self->fd);
+    self->fd = -1;
+    self->flags |= DEAD;
+    self->core = NULL;
+    Py_DECREF(self); /* the slot's */
 }
 
 /* Look at the time limits of a plain conversation, and at when to look again (core->sweep_at). */

@@ -21,6 +21,8 @@ static const double TICK = 0.02;
  * costs a millisecond, and nobody waits for a minute to end on the millisecond. */
 static const double LATENESS = 1.0 / 64;
 
+unsigned fork_count;
+
 double clock_now(void)
 {
     struct timespec now;
@@ -88,10 +90,20 @@ void *slot_holder(Core *core, uint64_t tag, enum kind *kind)
 
 /* The loop ----------------------------------------------------------------------------------------- */
 
+/* False, with an exception set, in a child after fork: the rings and the epoll set are its parent's too. */
+bool core_is_ours(const Core *core)
+{
+    if (core->forks == fork_count)
+        return true;
+    if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_RuntimeError, "this core is another process's (fork)");
+    return false;
+}
+
 /* There is something to do: let the loop not wait, if it does. */
 void core_wake(Core *core)
 {
-    if (core->awake || getpid() != core->pid)
+    if (core->awake || core->forks != fork_count)
         return;
     core->awake = true;
     (void)eventfd_write(core->wake, 1);
@@ -141,7 +153,7 @@ static int turn(Core *core, double until)
 {
     double patience;
 
-    if (PyErr_CheckSignals() < 0 || core_flush(core) < 0)
+    if (!core_is_ours(core) || PyErr_CheckSignals() < 0 || core_flush(core) < 0)
         return -1;
     if (core->leave)
         return 0;
@@ -158,10 +170,9 @@ static int turn(Core *core, double until)
 
 static bool is_usable(Core *core)
 {
-    if (core->pid == getpid() && core->epoll >= 0)
-        return true;
-    PyErr_SetString(PyExc_RuntimeError,
-                    core->epoll < 0 ? "this core is closed" : "this core is another process's (fork)");
+    if (core->epoll >= 0 && !core->closing)
+        return core_is_ours(core);
+    PyErr_SetString(PyExc_RuntimeError, "this core is closed");
     return false;
 }
 
@@ -314,7 +325,7 @@ static int core_init(Core *core, PyObject *args, PyObject *keywords)
     core->answerer = Py_NewRef(answerer);
     core->gone = Py_NewRef(gone);
     core->pulling = Py_NewRef(pulling);
-    core->pid = getpid();
+    core->forks = fork_count;
     core->now = clock_now();
     core->scratch = PyMem_Malloc(core->chunk);
     if (core->scratch == NULL) {
@@ -359,14 +370,15 @@ PyDoc_STRVAR(close_doc, "close()\n\nCut off whatever is left, and give everythin
                         "after fork: give back the child's copies.");
 static PyObject *core_close(Core *core, PyObject *Py_UNUSED(ignored))
 {
-    bool ours = core->pid == getpid();
+    bool ours = core->forks == fork_count;
 
     if (core->running && ours) {
         PyErr_SetString(PyExc_RuntimeError, "this core runs");
         return NULL;
     }
-    if (core->epoll < 0)
+    if (core->epoll < 0 || core->closing)
         Py_RETURN_NONE;
+    core->closing = true;
     for (uint32_t i = 0; ours && i < core->slot_count; i++)
         if (core->slots[i].kind == CONNECTION)
             connection_kill(core->slots[i].holder, true);
@@ -383,7 +395,9 @@ static PyObject *core_close(Core *core, PyObject *Py_UNUSED(ignored))
 
         if (core->slots[i].kind == CONNECTION) {
             connection->flags &= ~(uint32_t)(RECEIVES | SENDS | DIRTY);
-            if (ours && connection_bury(connection) < 0)
+            if (!ours)
+                connection_disown(connection);
+            else if (connection_bury(connection) < 0)
                 PyErr_WriteUnraisable((PyObject *)core);
         } else if (core->slots[i].kind == WATCH) {
             Watch *watch = core->slots[i].holder;
@@ -410,6 +424,7 @@ static PyObject *core_close(Core *core, PyObject *Py_UNUSED(ignored))
     close(core->epoll);
     close(core->wake);
     core->epoll = core->wake = -1;
+    core->closing = false;
     Py_RETURN_NONE;
 }
 

@@ -128,9 +128,8 @@ struct Core {
     Ring *ring;         /* NULL: on epoll */
     int epoll;
     int wake;           /* an eventfd, by which another thread says that there is something to do */
-    pid_t pid;          /* a child after fork has a copy of all this that it must not use */
-    unsigned long thread;
-    bool running, leave, poll_armed, awake;
+    unsigned forks;     /* `fork_count` when it was made: a child has a copy of all this that it must not use */
+    bool running, leave, poll_armed, awake, closing;
 
     Slot *slots;
     uint32_t slot_count, first_free;
@@ -169,6 +168,8 @@ uint32_t slot_take(Core *core, enum kind kind, void *holder, uint32_t *generatio
 void slot_release(Core *core, uint32_t slot);
 void *slot_holder(Core *core, uint64_t tag, enum kind *kind);
 void core_wake(Core *core);
+bool core_is_ours(const Core *core);
+extern unsigned fork_count; /* how often this process is the child of a fork */
 double clock_now(void);
 
 /* connection.c */
@@ -182,6 +183,7 @@ void connection_lost(Connection *self, int error);
 void connection_settle(Connection *self);
 void connection_kill(Connection *self, bool abandon);
 int connection_bury(Connection *self);
+void connection_disown(Connection *self);
 int connection_expire(Connection *self);
 int connection_drain(Connection *self);
 void connection_soil(Connection *self);

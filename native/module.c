@@ -1,7 +1,7 @@
 /* The module bothends.engines._native: what Python sees of the C core. engines/native.py is its face. */
 #include "core.h"
 
-#include <string.h>
+#include <pthread.h>
 
 struct names names;
 
@@ -57,10 +57,19 @@ static struct PyModuleDef definition = {
     .m_methods = functions,
 };
 
+static void count_fork(void)
+{
+    fork_count++;
+}
+
 PyMODINIT_FUNC PyInit__native(void)
 {
     PyObject *module;
 
+    if (pthread_atfork(NULL, NULL, count_fork)) {
+        PyErr_NoMemory();
+        return NULL;
+    }
     if (make_names() < 0 || PyType_Ready(&CoreType) < 0 || PyType_Ready(&ConnectionType) < 0)
         return NULL;
     module = PyModule_Create(&definition);

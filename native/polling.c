@@ -44,7 +44,7 @@ int polling_watch(Core *core, int fd, uint32_t events, uint32_t slot, uint32_t g
 /* An epoll set refers to files, not to descriptors: take each out before closing it, in case of a copy. */
 void polling_forget(Core *core, int fd)
 {
-    if (core->pid == getpid())
+    if (core->forks == fork_count)
         (void)epoll_ctl(core->epoll, EPOLL_CTL_DEL, fd, NULL);
 }
 
@@ -172,7 +172,8 @@ static int dispatch(Core *core, const struct epoll_event *events, int count)
 {
     core->now = clock_now();
     for (int i = 0; i < count; i++)
-        if (on_event(core, &events[i]) < 0 || (core->ring == NULL && core_flush(core) < 0))
+        if (on_event(core, &events[i]) < 0 || !core_is_ours(core)
+            || (core->ring == NULL && core_flush(core) < 0))
             return -1;
     return 0;
 }

@@ -249,7 +249,7 @@ static int take_all(Core *core)
     struct io_uring_cqe done;
 
     while (ring_next(core->ring, &done))
-        if (on_completion(core, &done) < 0)
+        if (on_completion(core, &done) < 0 || !core_is_ours(core))
             return -1;
     return 0;
 }
