@@ -19,6 +19,7 @@ from bothends.wire.namespaces import refused, why_not
         ("kernel/apparmor_restrict_unprivileged_userns", "1", errno.EACCES, "userns=0"),
         ("user/max_user_namespaces", "5", errno.ENOSPC, "/proc/sys/user"),
         ("user/max_user_namespaces", "5", errno.EPERM, "seccomp"),
+        ("user/max_user_namespaces", "5", errno.EROFS, "systempaths=unconfined"),
         ("user/max_user_namespaces", "5", errno.EINVAL, "CONFIG_USER_NS"),
         ("user/max_user_namespaces", "5", errno.EIO, "user_namespaces(7)"),
     ],

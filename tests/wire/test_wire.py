@@ -8,12 +8,12 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.interop.running import ENVIRONMENT, PATIENCE, ROOT
+from tests.tools import needs_tool
 from tests.wire.hosts import BOTHENDS, needs_hosts, needs_tun, program
 
 pytestmark = needs_hosts
@@ -23,15 +23,15 @@ BOTH_WAYS = [pytest.param([], marks=needs_tun, id="tun"), pytest.param(["--veth"
 
 
 def wire(
-    *arguments: str, status: int = 0, user: int | None = None, before: Sequence[str] = ()
+    *arguments: str, status: int = 0, user: int | None = None, patience: float = PATIENCE * 2
 ) -> subprocess.CompletedProcess[str]:
     """Run `bothends wire` to its end."""
     done = subprocess.run(
-        [*before, sys.executable, "-m", "bothends", "wire", *arguments],
+        [sys.executable, "-m", "bothends", "wire", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE * 2,
+        timeout=patience,
         env=ENVIRONMENT,
         cwd=ROOT if user is None else "/",
         check=False,
@@ -82,6 +82,13 @@ def test_the_same_datagrams_are_lost_in_every_run(how: list[str], tmp_path: Path
     assert lost[2:] != lost[:1]
 
 
+@needs_tool("curl")
+def test_programs_that_nobody_here_wrote() -> None:
+    serve = f"{sys.executable} -m http.server --bind 10.0.0.1 8000 > /dev/null 2>&1"
+    done = wire("-q", "--delay", "5ms", *two(serve, "curl -s http://server:8000/pyproject.toml"))
+    assert done.stdout == (ROOT / "pyproject.toml").read_text()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_as_an_ordinary_user() -> None:
     try:
@@ -91,6 +98,19 @@ def test_as_an_ordinary_user() -> None:
     ping = f"{BOTHENDS} ping server -c 1 > /dev/null && id -u && cat /proc/sys/kernel/hostname"
     done = wire("-q", *two(f"{BOTHENDS} serve -q discard tcp://:80 2> /dev/null", ping), user=NOBODY)
     assert done.stdout.splitlines() == [str(NOBODY), "client"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_tcp_survives_a_very_bad_path() -> None:
+    client = program("source.py", "server", 7000, 100_000_000)
+    arguments = ["--loss", "20%", "--reorder", "10%", "--delay", "1ms", "--seed", "5"]
+    done = wire(*arguments, *two(program("sink.py", 7000), client), patience=500)
+    received = re.search(r"received (\d+) (\w+)", done.stdout)
+    sent = re.search(r"sent (\d+) (\w+)", done.stdout)
+    assert received
+    assert sent
+    assert received.groups() == sent.groups()
 
 
 def test_a_line_of_routers() -> None:

@@ -126,6 +126,8 @@ def why_not(number: int, sysctl: Path = _SYSCTL) -> str:
         return "AppArmor forbids them; to allow them: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
     if number == errno.ENOSPC:
         return "there are as many as there may be: see /proc/sys/user"
+    if number == errno.EROFS:
+        return "a container has made /proc/sys read-only (docker run --security-opt systempaths=unconfined)"
     if number in (errno.EINVAL, errno.ENOSYS):
         return "this kernel was built without them (CONFIG_USER_NS, CONFIG_NET_NS)"
     if number == errno.EPERM:
