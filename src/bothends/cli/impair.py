@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -23,6 +24,7 @@ from bothends.impair.control import Control
 from bothends.impair.journal import Journal, Replay
 from bothends.impair.loop import Loop
 from bothends.impair.plan import Conductor, Named, Planned, Scenario, check, from_text, read, unique
+from bothends.impair.proxy import MOST_CONNECTIONS
 from bothends.toxics import registry
 from bothends.toxics.attributes import read_seconds, rules_of
 
@@ -110,6 +112,7 @@ def impair(words: tuple[str, ...], lasts: float | None, **given: Any) -> None:
     if replay is not None and scenario.planned:
         raise CallerError("--replay decides what was written down, and toxics would have to be ignored")
     tell = terminal.note
+    _allow_many_descriptors()
     with contextlib.ExitStack() as stack:
         loop = stack.enter_context(contextlib.closing(Loop()))
         journal = None
@@ -234,6 +237,16 @@ def _watching(proxies: Proxies, *, quiet: bool) -> Iterator[None]:
 
     with live(proxies):
         yield
+
+
+def _allow_many_descriptors() -> None:
+    """A connection takes two, and the usual limit is 1,024: raise it as far as an ordinary user may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 2 * MOST_CONNECTIONS + 256
+    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    with contextlib.suppress(ValueError, OSError):
+        if wanted > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _flush_again_and_again(loop: Loop, journal: Journal) -> None:

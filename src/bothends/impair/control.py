@@ -11,11 +11,12 @@ from bothends.endpoints import Endpoint
 from bothends.errors import CannotCarry
 from bothends.impair.api import Api, error_answer
 from bothends.impair.http import Answer, BadRequest, Reader, Request
-from bothends.impair.loop import IN, OUT, Loop
+from bothends.impair.loop import IN, OUT, Loop, Timer
 from bothends.sockets import Listener, open_listeners
 
 _MOST: Final = 128  # visitors at once; those beyond are closed at once
 _IDLE: Final = 60.0  # seconds without a request, as in Toxiproxy
+_PAUSE: Final = 0.1  # seconds until accept is tried again
 _CHUNK: Final = 64 * 1024
 _UNSENT: Final = 8 * 1024 * 1024  # bytes that a visitor may leave unread: more than any list of proxies
 
@@ -29,6 +30,7 @@ class Control:
         self.loop = loop
         self.api = api
         self.visitors: set[_Visitor] = set()
+        self._pause: Timer | None = None
         self._listeners = open_listeners(endpoint)
         for listener in self._listeners:
             listener.socket.setblocking(False)
@@ -41,6 +43,8 @@ class Control:
 
     def close(self) -> None:
         """Leave."""
+        if self._pause is not None:
+            self._pause.cancel()
         for listener in self._listeners:
             self.loop.forget(listener.fileno())
             listener.close()
@@ -53,7 +57,11 @@ class Control:
     def _accept(self, listener: Listener) -> None:
         try:
             sock, _ = listener.socket.accept()
-        except OSError:  # gone again; or no descriptor is left, and the next turn tries again
+        except BlockingIOError:
+            return
+        except OSError:  # most likely no descriptor is left: accept would be reported as possible for ever
+            self.loop.forget(listener.fileno())
+            self._pause = self.loop.later(_PAUSE, lambda: self._welcome(listener))
             return
         if len(self.visitors) >= _MOST:
             sock.close()

@@ -19,7 +19,7 @@ from bothends.endpoints import Endpoint
 from bothends.errors import BothendsError, SystemRefused, TimeLimit
 from bothends.impair.loop import OUT, Loop, Timer
 from bothends.sockets import open_connection
-from bothends.sockets.names import SOCKET_KINDS, here, resolve
+from bothends.sockets.names import SOCKET_KINDS, resolve
 from bothends.sockets.options import apply_options
 from bothends.sockets.refusals import refusal
 
@@ -56,7 +56,7 @@ class Dialing:
 
     def _start(self) -> None:
         endpoint = self._endpoint
-        target = resolve(endpoint)[0] if endpoint.host else here(endpoint)[-1]
+        target = resolve(endpoint)[0]  # an address: nobody is asked
         kind, protocol = SOCKET_KINDS[endpoint.scheme]
         try:
             sock = self._sock = socket.socket(target.family, kind, protocol)
@@ -77,11 +77,16 @@ class Dialing:
 
     def _on_ready(self, _ready: int) -> None:
         assert self._sock is not None
-        self._ended(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error or _is_connected(self._sock):
+            self._ended(error)
+        # Otherwise the report is stale: of another socket that had this number, closed in the same turn.
 
     def _ended(self, answer: int) -> None:
         if self._is_over:
             return
+        if not answer and self._sock is not None and _met_itself(self._sock):
+            answer = errno.ECONNREFUSED
         if answer:
             self._fail(refusal("connect to", self._endpoint, OSError(answer, "")))
             return
@@ -130,6 +135,21 @@ def check_upstream(endpoint: Endpoint) -> None:
     """Refuse what nobody can be called at. Raises SystemRefused."""
     if endpoint.port == 0:
         raise SystemRefused("connect to", endpoint.label, errno.EADDRNOTAVAIL, "port 0 is for listening only")
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def _met_itself(sock: socket.socket) -> bool:
+    """Whether a TCP socket is connected to itself: to a port on which nobody listens, and which it was given
+    as its own (a simultaneous open, RFC 9293 section 3.5)."""
+    is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+    return is_tcp and _is_connected(sock) and bool(sock.getsockname() == sock.getpeername())
 
 
 def _is_numeric(endpoint: Endpoint) -> bool:

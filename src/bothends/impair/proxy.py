@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -32,6 +33,7 @@ MOST_CONNECTIONS: Final = 16_384
 MOST_SESSIONS: Final = 4_096
 IDLE: Final = 120.0  # seconds: as long as a NAT must keep a UDP session (RFC 4787, REQ-5)
 _ACCEPTS: Final = 64  # a turn: newcomers must not starve those who are here
+_QUIET: Final = 1.0  # seconds between two words of one kind
 _PAUSE: Final = 0.1  # seconds until accept is tried again when descriptors have run out
 
 _MEDIA: Final = {"stream": Medium.STREAM, "packets": Medium.MESSAGES, "datagrams": Medium.DATAGRAMS}
@@ -113,6 +115,7 @@ class Proxy:
         self._replay = replay
         self._listeners: list[Listener] = []
         self._desks: list[Desk] = []
+        self._told: dict[str, float] = {}
         self._came: dict[str, int] = {}
         """How many connections there had been when each toxic came."""
 
@@ -187,7 +190,7 @@ class Proxy:
             self.conversations[self.opened] = Connection(self, self.opened, sock, client)
 
     def _pause(self, listener: Listener, why: str) -> None:
-        self._tell(f"{self.name}: {why}")
+        self._tell_rarely("accept", why)
         self.loop.forget(listener.fileno())
         self.loop.later(_PAUSE, lambda: self._welcome(listener))
 
@@ -218,7 +221,13 @@ class Proxy:
 
     def unreachable(self, conversation: Conversation, error: BothendsError) -> None:
         """See Keeper."""
-        self._tell(f"{self.name}: no server for {conversation.client}: {error}")
+        self._tell_rarely("server", f"no server for {conversation.client}: {error}")
+
+    def _tell_rarely(self, kind: str, words: str) -> None:
+        """Tell it, but no more than once a second: whoever tries again and again is not to fill a log."""
+        if self.loop.now - self._told.get(kind, -math.inf) >= _QUIET:
+            self._told[kind] = self.loop.now
+            self._tell(f"{self.name}: {words}")
 
     def _stages(self, direction: Direction, number: int, client: Address, medium: Medium) -> Iterator[Stage]:
         if self._replay is not None:
