@@ -29,7 +29,7 @@ from bothends.trace.model import KEPT, Packet, Place
 
 HEADERS: Final = 140  # bytes: IPv6 with an extension, and TCP with all its options, fit
 _ROOM: Final = KEPT + HEADERS
-_BUFFER: Final = 32 << 20  # bytes in the kernel: a burst of loopback segments while we draw
+_BUFFER: Final = 256 << 20  # bytes at most in the kernel: a segment of the loopback counts 64 KiB, and more
 
 AT_ONCE: Final = 20_000  # packets
 

@@ -122,6 +122,11 @@ class Session:
         return [each.role for each in self._programs]
 
     @property
+    def odd_lines(self) -> list[str]:
+        """The first lines of strace that could not be read."""
+        return [line for each in self._programs for line in each.parser.odd]
+
+    @property
     def left_early(self) -> list[str]:
         """The servers that ended before they were ready, so that no client was started."""
         return [each.role for each in self._servers if each.has_ended and not each.is_ready]

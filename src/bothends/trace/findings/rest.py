@@ -126,13 +126,10 @@ def descriptor_never_closed(view: View) -> Iterator[Finding]:
             continue
         socket = view.trace.sockets[call.made]
         mine = [each for each in view.by_socket[socket.number] if each.process == call.process]
-        if (
-            any(each.name == "close" and not each.failed for each in mine)
-            or view.ended_at(call.process) is not None
-        ):
+        if any(each.name == "close" and not each.failed for each in mine):
             continue
-        over = _over(view, socket)
-        if over is None or view.end - over[1] < HELD_UP:
+        over, left = _over(view, socket), view.ended_at(call.process) or view.end
+        if over is None or left - over[1] < HELD_UP:
             continue
         forked = any(each.name in FORKING and each.made for each in view.by_process[call.process])
         yield Finding(

@@ -1,0 +1,353 @@
+"""Programs that make one mistake each, and the same programs without it.
+
+Each is a Python program that has both ends: `serve(handler)` runs a handler for each client in a thread, and
+gives the port. `wrong` and `right` say how the two differ.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+COMMON: Final = """
+import errno, os, select, signal, struct, threading, time
+from socket import *
+
+def listener(backlog=5, host="127.0.0.1"):
+    s = socket()
+    s.bind((host, 0))
+    s.listen(backlog)
+    return s
+
+def serve(handler):
+    s = listener()
+    def run():
+        connection, _ = s.accept()
+        handler(connection)
+    thread = threading.Thread(target=run)
+    thread.start()
+    return s.getsockname()[1], thread
+
+def read_all(s):
+    data = b""
+    while more := s.recv(4096):
+        data += more
+    return data
+"""
+
+
+class Mistake(NamedTuple):
+    """A rule, what both programs share, and how they differ."""
+
+    rule: str
+    wrong: str
+    right: str
+    common: str = ""
+
+
+MISTAKES: Final = (
+    Mistake(
+        "one-recv-per-message",
+        "message = c.recv(5); c.close()",
+        "message = b''\n    while len(message) < 12: message += c.recv(5)\n    c.close()",
+        """
+def handler(c):
+    {program}
+port, thread = serve(handler)
+s = create_connection(("127.0.0.1", port))
+s.send(b"hello, world")
+thread.join()
+s.close()
+""",
+    ),
+    Mistake(
+        "short-send",
+        "s.send(data)",
+        "s.setblocking(True); s.sendall(data)",
+        """
+gate = threading.Event()
+def handler(c):
+    gate.wait()
+    read_all(c)
+    c.close()
+port, thread = serve(handler)
+s = create_connection(("127.0.0.1", port))
+s.setblocking(False)
+data = b"x" * 20_000_000
+threading.Timer(0.05, gate.set).start()
+{program}
+s.close()
+thread.join()
+""",
+    ),
+    Mistake(
+        "two-sends-one-read",
+        "s.send(b'one'); s.send(b'two'); told.set()",
+        "s.send(b'one'); told.set(); s.recv(100); s.send(b'two')",
+        """
+told = threading.Event()
+def handler(c):
+    told.wait()
+    while message := c.recv(1024):
+        c.send(message.upper())
+    c.close()
+port, thread = serve(handler)
+s = create_connection(("127.0.0.1", port))
+{program}
+s.recv(100)
+s.close()
+thread.join()
+""",
+    ),
+    Mistake(
+        "truncated-datagram",
+        "s.recvfrom(10)",
+        "s.recvfrom(65535)",
+        """
+s = socket(AF_INET, SOCK_DGRAM)
+s.bind(("127.0.0.1", 0))
+c = socket(AF_INET, SOCK_DGRAM)
+c.sendto(b"sixteen bytes...", s.getsockname())
+{program}
+""",
+    ),
+    Mistake(
+        "swapped-port",
+        "port = ntohs(port)",
+        "pass",
+        """
+s = listener()
+port = s.getsockname()[1]
+while port % 257 == 0 or port & 255 < 8:  # the same both ways round, or a port that may be taken
+    s = listener()
+    port = s.getsockname()[1]
+{program}
+c = socket()
+try:
+    c.connect(("127.0.0.1", port))
+except ConnectionRefusedError:
+    pass
+""",
+    ),
+    Mistake(
+        "closed-with-unread-data",
+        "c.close()",
+        "read_all(c); c.close()",
+        """
+def handler(c):
+    c.recv(4)
+    {program}
+port, thread = serve(handler)
+s = create_connection(("127.0.0.1", port))
+s.send(b"more than four bytes")
+s.shutdown(SHUT_WR)
+thread.join()
+s.close()
+""",
+    ),
+    Mistake(
+        "eof-ignored",
+        "for _ in range(5): c.recv(100)",
+        "while c.recv(100): pass",
+        """
+def handler(c):
+    {program}
+    c.close()
+port, thread = serve(handler)
+s = create_connection(("127.0.0.1", port))
+s.send(b"bye")
+s.close()
+thread.join()
+""",
+    ),
+    Mistake(
+        "idle-client",
+        "handler(c)",
+        "threading.Thread(target=handler, args=(c,)).start()",
+        """
+s = listener()
+def handler(c):
+    c.send(c.recv(100))
+    c.close()
+def run():
+    for _ in range(2):
+        c, _ = s.accept()
+        {program}
+thread = threading.Thread(target=run)
+thread.start()
+idle = create_connection(s.getsockname())
+busy = create_connection(s.getsockname())
+busy.send(b"quick")
+select.select([busy], [], [], 0.6)
+idle.send(b"at last")
+idle.recv(100)
+busy.recv(100)
+thread.join()
+idle.close()
+busy.close()
+""",
+    ),
+    Mistake(
+        "port-in-use",
+        "pass",
+        "again.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)",
+        """
+s = socket()
+s.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+s.bind(("127.0.0.1", 0))
+s.listen(5)
+address = s.getsockname()
+c = create_connection(address)
+d, _ = s.accept()
+d.close()
+c.recv(1)
+c.close()
+s.close()
+again = socket()
+{program}
+try:
+    again.bind(address)
+except OSError:
+    pass
+""",
+    ),
+    Mistake(
+        "refused-too-early",
+        "knock(); s.listen(5)",
+        "s.listen(5); knock()",
+        """
+s = socket()
+s.bind(("127.0.0.1", 0))
+def knock():
+    try:
+        create_connection(s.getsockname()).close()
+    except ConnectionRefusedError:
+        pass
+{program}
+""",
+    ),
+    Mistake(
+        "refused-elsewhere",
+        "host = '127.0.0.2'",
+        "host = '127.0.0.1'",
+        """
+s = listener()
+{program}
+try:
+    create_connection((host, s.getsockname()[1])).close()
+except ConnectionRefusedError:
+    pass
+""",
+    ),
+    Mistake(
+        "write-after-close",
+        "s.send(b'a'); select.select([s], [], [], 5); s.send(b'b')",
+        "s.recv(1)",
+        """
+def handler(c):
+    c.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+    c.close()
+port, thread = serve(handler)
+s = create_connection(("127.0.0.1", port))
+thread.join()
+try:
+    {program}
+except OSError:
+    pass
+""",
+    ),
+    Mistake(
+        "busy-loop",
+        "for _ in range(100):\n    try: s.recv(10)\n    except BlockingIOError: pass",
+        "select.select([s], [], [], 0.05)",
+        """
+a, s = socketpair()
+s.setblocking(False)
+{program}
+""",
+    ),
+    Mistake(
+        "children-not-waited-for",
+        "pass",
+        "os.waitpid(child, 0)",
+        """
+s = listener()
+c = create_connection(s.getsockname())
+child = os.fork()
+if child == 0:
+    os._exit(0)
+{program}
+select.select([c], [], [], 0.6)
+""",
+    ),
+    Mistake(
+        "never-closed",
+        "pass",
+        "d.close()",
+        """
+s = listener()
+c = create_connection(s.getsockname())
+d, _ = s.accept()
+c.close()
+d.recv(10)
+{program}
+select.select([s], [], [], 0.6)
+os._exit(0)
+""",
+    ),
+    Mistake(
+        "unanswered-datagram",
+        "s.recvfrom(100)",
+        "s.sendto(*s.recvfrom(100))",
+        """
+s = socket(AF_INET, SOCK_DGRAM)
+s.bind(("127.0.0.1", 0))
+c = socket(AF_INET, SOCK_DGRAM)
+c.sendto(b"are you there?", s.getsockname())
+{program}
+c.settimeout(0.5)
+try:
+    c.recvfrom(100)
+except TimeoutError:
+    pass
+""",
+    ),
+    Mistake(
+        "nagle-delayed-ack",
+        "pass",
+        "s.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)",
+        """
+def handler(c):
+    c.send(b"x")
+    for _ in range(20):
+        c.recv(4, MSG_WAITALL)
+        c.send(b"y")
+    c.close()
+port, thread = serve(handler)
+s = create_connection(("127.0.0.1", port))
+s.recv(1)
+{program}
+for _ in range(20):
+    s.send(b"ab")
+    s.send(b"cd")
+    s.recv(1)
+thread.join()
+""",
+    ),
+    Mistake(
+        "backlog-overflow",
+        "s.listen(0)",
+        "s.listen(10)",
+        """
+s = socket()
+s.bind(("127.0.0.1", 0))
+{program}
+clients = []
+for _ in range(4):
+    c = socket()
+    c.setblocking(False)
+    c.connect_ex(s.getsockname())
+    clients.append(c)
+select.select([], [], [], 2.2)
+""",
+    ),
+)
