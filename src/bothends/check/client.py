@@ -198,7 +198,7 @@ class ClientTrial:
     async def _next(self, talk: Talk, heard: bytes, wanted: bytes) -> bytes:
         expected = f"the client to send {shown(wanted)}"
         try:
-            data = await talk.receive(self.patience)
+            data = await talk.receive(talk.patience)
         except TimeoutError:
             talk.note(f"receives {shown(heard)}")
             raise Failed(expected, f"it sent {shown(heard)}, and no more", late=True) from None

@@ -40,6 +40,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     ),
     "bench": ("bothends.cli.bench:bench", "Measure a server: requests a second, latency, faults."),
     "check": ("bothends.cli.check:check", "Judge a client or a server, in any language."),
+    "new": ("bothends.cli.new:new", "Write a client or a server to begin with, in Python, C or Java."),
     "services": ("bothends.cli.listing:services", "List the services that are built in."),
     "engines": ("bothends.cli.listing:engines", "List the engines: the ways in which a server waits."),
     "demo": ("bothends.cli.demo:demo", "See both ends at work, in a few seconds."),

@@ -1,0 +1,93 @@
+"""`bothends new`: writes a client or a server to begin with, in Python, C or Java."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from bothends.cli import terminal
+from bothends.errors import CallerError, SystemRefused
+from bothends.starters.writing import LANGUAGES, ROLES, SERVICES, STYLES, TRANSPORTS, Starter, starter
+
+_GAP: Final = 3  # characters between two programs side by side
+_WIDEST: Final = 100  # of the left program's column
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("role", type=click.Choice(ROLES))
+@click.option(
+    "--lang", "languages", multiple=True, metavar="NAME",
+    help=f"{', '.join(LANGUAGES)}; default python; with --show, two.",
+)  # fmt: skip
+@click.option("--transport", default="tcp", metavar="NAME", help=f"{', '.join(TRANSPORTS)}; default tcp.")
+@click.option("--service", default="upper", metavar="NAME", help=f"{', '.join(SERVICES)}; default upper.")
+@click.option("--style", default="robust", metavar="NAME", help=f"{', '.join(STYLES)}; default robust.")
+@click.option(
+    "--engine", metavar="NAME", help="How a robust server on a stream waits; default: the simplest."
+)
+@click.option("--show", is_flag=True, help="Only show it; two languages side by side.")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.argument("folder", default=".", type=click.Path(path_type=Path))
+def new(
+    role: str,
+    languages: tuple[str, ...],
+    transport: str,
+    service: str,
+    style: str,
+    engine: str | None,
+    show: bool,
+    force: bool,
+    folder: Path,
+) -> None:
+    """Write a starter: a client or a server that is right (robust), or as a course shows it first (minimal).
+
+    \b
+    For example:
+      bothends new server --lang c
+      bothends new client --show --lang python --lang java
+    """
+    made = [
+        starter(role, language, transport, service=service, style=style, engine=engine)
+        for language in languages or ("python",)
+    ]
+    if show:
+        _show(made)
+    else:
+        for each in made:
+            _write(each, folder, role, transport, service, force=force)
+
+
+def _show(made: list[Starter]) -> None:
+    if len(made) > 2:
+        raise CallerError("two programs fit side by side, and no more")
+    if len(made) == 1:
+        click.echo(made[0].text, nl=False)
+        return
+    left, right = ([each.file, "", *each.text.expandtabs(4).splitlines()] for each in made)
+    width = min(_WIDEST, max(map(len, left))) + _GAP
+    for one, other in itertools.zip_longest(left, right, fillvalue=""):
+        click.echo(f"{one:<{width}}{other}".rstrip())
+
+
+def _write(made: Starter, folder: Path, role: str, transport: str, service: str, *, force: bool) -> None:
+    path = folder / made.file
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(made.text)
+    except FileExistsError:
+        raise CallerError(f"{path} is there already; --force writes over it") from None
+    except OSError as error:
+        raise SystemRefused("write", str(path), error.errno or 0) from error
+    click.echo(str(path))
+    steps = [f"cd {folder}"] if folder != Path() else []
+    if made.build:
+        steps.append(" ".join(made.build))
+    run = " ".join(made.run)
+    steps.append(f"bothends check {role} --contract {service}-{transport} -- {run}")
+    for step in steps:
+        terminal.note(f"  {step}", "strong" if terminal.is_terminal(sys.stderr) else "")
