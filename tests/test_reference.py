@@ -109,7 +109,8 @@ def test_engines() -> None:
 def switches(verb: str) -> Iterator[str]:
     module, _, attribute = VERBS[verb][0].partition(":")
     command: click.Command = getattr(importlib.import_module(module), attribute)
-    commands = command.commands.values() if isinstance(command, click.Group) else [command]
+    others: list[click.Command] = getattr(command, "others", list)()  # `bench engines` and their like
+    commands = command.commands.values() if isinstance(command, click.Group) else [command, *others]
     found = [parameter for each in commands for parameter in each.params]
     # A switch that several commands of a group have stands in one row.
     yield from sorted({

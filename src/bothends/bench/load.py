@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from bothends.bench.knee import Bound, search
 from bothends.bench.machine import Used, cost, used_by
 from bothends.bench.native import NativeGenerator, missing, unable
 from bothends.bench.plan import Generator, Outcome, Plan, Watch
 from bothends.bench.python import PythonGenerator
-from bothends.bench.results import Cost, Latency, Load, Own, Round
+from bothends.bench.results import Cost, Entry, Latency, Load, Own, Round
+from bothends.bench.schedule import Schedule
 from bothends.bench.workload import lengths
 from bothends.errors import CannotCarry, Unavailable
 
@@ -119,6 +121,37 @@ def rounds(
         if found[-1].ended:
             break
     return found
+
+
+def find_limit(
+    plan: Plan,
+    bound: Bound,
+    *,
+    by: Generator,
+    watch: Callable[[float], Watch | None],
+    server: int | None = None,
+) -> tuple[float, list[Entry]]:
+    """The highest rate at which the bound holds (0.0: none), and an entry for each rate that was tried.
+
+    It begins at a tenth of what the target answers in a closed loop.
+
+    Raises BothendsError if not even the first connection can be opened.
+    """
+    closed = measure(replace(plan, schedule=None), by=by, watch=watch(0.0), server=server)
+    tried: list[Entry] = []
+
+    def holds(rate: float) -> bool:
+        schedule = replace(plan.schedule, rate=rate) if plan.schedule is not None else Schedule(rate)
+        trial = replace(plan, schedule=schedule)
+        for _ in range(2):  # a moment in which the machine was busy elsewhere must not end the search
+            found = measure(trial, by=by, watch=watch(rate), server=server)
+            if bound.holds(found):
+                break
+        tried.append(Entry(plan.endpoint.label, str(plan.endpoint), load_of(trial), [found]))
+        return bound.holds(found)
+
+    rate, _ = search(holds, max(closed.per_s / 10, 1.0))
+    return rate, tried
 
 
 def _limit(outcome: Outcome, share: float, starved: float) -> str:

@@ -40,7 +40,7 @@ def machine() -> dict[str, str]:
         except OSError:
             continue
     found["governor"] = _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    found["load"] = "{:.2f} {:.2f} {:.2f}".format(*os.getloadavg())
+    found["load average"] = "{:.2f} {:.2f} {:.2f}".format(*os.getloadavg())
     return {name: value for name, value in found.items() if value}
 
 

@@ -41,9 +41,8 @@ def lines(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "latency, uncorrected" if corrected else "latency", uncorrected
     answers = "each answer byte for byte"
     yield "verified", f"{answers}; faults: {entry.faults}"
-    costs = [each.server for each in rounds if each.server is not None]
-    if costs:
-        cpu, switches = entry.median(server_us), entry.median(server_switches)
+    cpu, switches = entry.median(server_us), entry.median(server_switches)
+    if cpu is not None and switches is not None:
         yield "server", f"{cpu:.1f} us of processor a request, {switches:.2f} context switches a request"
     yield "generator", generator_words(rounds)
     for each in rounds:
@@ -86,30 +85,54 @@ HEADS = (
 )
 
 
-def table(document: Document) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Heads and rows: an entry in each. Columns in which nothing stands are left out."""
-    rows = [_row(document, entry) for entry in document.entries]
+def table(document: Document, entries: Sequence[Entry]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Heads and rows: a row for each of these entries that has rounds. Empty columns are left out."""
+    rows = [_row(document, entry) for entry in entries if entry.rounds]
     kept = [place for place in range(len(HEADS)) if any(row[place] not in ("", "-") for row in rows)]
-    return tuple(HEADS[place] for place in kept), [[row[place] for place in kept] for row in rows]
+    heads = [head.replace("baseline", document.baseline) for head in HEADS]
+    return tuple(heads[place] for place in kept), [[row[place] for place in kept] for row in rows]
+
+
+def by_load(document: Document) -> list[tuple[str, list[Entry]]]:
+    """The entries under each load, those with the most requests a second first."""
+    loads = dict.fromkeys(each.load.title for each in document.entries)
+    return [
+        (
+            load,
+            sorted(
+                (each for each in document.entries if each.load.title == load),
+                key=lambda each: (each.median(per_s) or 0, -(each.median(server_memory) or 0)),
+                reverse=True,
+            ),
+        )
+        for load in loads
+    ]
+
+
+def skipped(entries: Sequence[Entry]) -> str:
+    """`gevent isn't installed (gevent); it has no udp (fork, threads)`: what was not measured, and why."""
+    reasons: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.skipped:
+            reasons.setdefault(entry.skipped, []).append(entry.name)
+    return "; ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
 
 
 def _row(document: Document, entry: Entry) -> list[str]:
-    if entry.skipped:
-        return [entry.name, entry.load.title, "-", *[""] * (len(HEADS) - 4), f"skipped: {entry.skipped}"]
     latency = Latency.merged(each.latency for each in entry.rounds)
     found = latency.percentiles_us
     low, high = extremes(entry)
     ratio = ratio_to_baseline(document, entry)
     costs = [entry.median(server_us), entry.median(server_switches), entry.median(server_memory)]
-    limited = " (generator)" if any(each.own.limit for each in entry.rounds) else ""
+    limited = "*" if any(each.own.limit for each in entry.rounds) else ""
     return [
         entry.name,
         entry.load.title,
-        number(entry.median(per_s)) + limited,
-        f"{number(low)} to {number(high)}" if len(entry.rounds) > 1 else "",
+        number(entry.median(per_s)) + limited if not entry.load.is_idle else "",
+        f"{number(low)} to {number(high)}" if len(entry.rounds) > 1 and not entry.load.is_idle else "",
         f"{ratio:.2f}" if ratio is not None else "",
         *(number(found.get(name)) for name in ("p50", "p99")),
-        number(latency.max_us),
+        number(latency.max_us if latency.n else None),
         *(f"{value:.2f}" if value is not None else "" for value in costs),
         ""
         if not entry.failed
@@ -125,7 +148,7 @@ def ratio_to_baseline(document: Document, entry: Entry) -> float | None:
         (each for each in document.entries if each.name == document.baseline and each.load == entry.load),
         None,
     )
-    if base is None or not document.baseline:
+    if base is None or not document.baseline or entry.load.is_idle:
         return None
     ratios = [
         one.per_s / other.per_s for one, other in zip(entry.rounds, base.rounds, strict=False) if other.per_s
@@ -140,7 +163,7 @@ def as_markdown(document: Document) -> str:
         heads: Sequence[str] = (entry.name, entry.target)
         rows: Sequence[Sequence[str]] = [list(pair) for pair in lines(entry)]
     else:
-        heads, rows = table(document)
+        heads, rows = table(document, document.entries)
     drawn = [heads, ["---"] * len(heads), *rows]
     body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in drawn)
     return f"{body}\n\n{notes(document)}\n"
@@ -149,7 +172,19 @@ def as_markdown(document: Document) -> str:
 def notes(document: Document) -> str:
     """The machine, in one line, and what else must be known."""
     words = "; ".join(f"{name} {value}" for name, value in document.machine.items())
-    return "\n".join([f"{document.made}: {words}.", *document.notes])
+    return "\n".join([f"{document.made}: {words}.", *document.notes, *remarks(document)])
+
+
+def remarks(document: Document) -> list[str]:
+    """What must be known to read the table of several entries."""
+    found = []
+    limited = [each for entry in document.entries for each in entry.rounds if each.own.limit]
+    if len(document.entries) > 1 and limited:
+        starved = "; this machine was not quiet" if any("else" in each.own.limit for each in limited) else ""
+        found.append(f"* The generator was the limit in a round or more: the server may be faster{starved}.")
+    if words := skipped(document.entries):
+        found.append(f"Not measured: {words}.")
+    return found
 
 
 CSV_HEADS = (

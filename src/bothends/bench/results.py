@@ -16,6 +16,7 @@ from bothends.bench.histogram import Histogram, merged
 from bothends.errors import CallerError
 
 VERSION: Final = 1
+IDLE: Final = "idle"
 
 
 class Faults(msgspec.Struct):
@@ -99,11 +100,13 @@ class Own(msgspec.Struct):
 
 
 class Cost(msgspec.Struct):
-    """What the server's processes used, by /proc, over the measured time and its requests."""
+    """What the server's processes used, by /proc, over the measured time and its requests; or, by a load that
+    only holds connections, the memory of one.
+    """
 
-    cpu_us_per_request: float
-    cpu_share: float
-    switches_per_request: float
+    cpu_us_per_request: float | None = None
+    cpu_share: float | None = None
+    switches_per_request: float | None = None
     memory_kib_per_connection: float | None = None
 
 
@@ -154,6 +157,11 @@ class Load(msgspec.Struct):
     seed: int = 1
 
     @property
+    def is_idle(self) -> bool:
+        """Connections are only held: what counts is the server's memory."""
+        return self.workload == IDLE
+
+    @property
     def title(self) -> str:
         """In a few words: what distinguishes it from others of the same comparison."""
         words = [self.transport, f"{self.connections:,} connection" + "s" * (self.connections != 1)]
@@ -161,6 +169,8 @@ class Load(msgspec.Struct):
             words.append(f"depth {self.depth}")
         if self.reconnect:
             words.append("a connection each")
+        if self.is_idle:
+            words.append("idle")
         if self.rate is not None:
             words.append(f"{self.rate:,.0f}/s {'Poisson' if self.arrivals == 'poisson' else 'fixed'}")
         return ", ".join(words)

@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import shlex
-import sys
-from collections.abc import Callable, Iterator
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bothends.cli import terminal
-from bothends.errors import CallerError, SystemRefused, Unavailable
+from bothends.cli import bench_output
+from bothends.errors import CallerError, SystemRefused
 
 if TYPE_CHECKING:
-    from bothends.bench.plan import Plan, Progress, Watch
-    from bothends.bench.results import Document, Entry
+    from bothends.bench.plan import Generator, Plan, Watch
     from bothends.endpoints import Endpoint
 
 _SECONDS = click.FloatRange(min=0.001, max=86400)
 
 
+# What stands after `bench` and is no endpoint: "module:attribute".
+MORE: Final = {
+    "engines": "bothends.cli.bench_engines:engines",
+    "compare": "bothends.cli.bench_compare:compare",
+}
+
+
+class Bench(click.Command):
+    """A command for endpoints, and a few others by their names."""
+
+    def others(self) -> list[click.Command]:
+        """Those others."""
+        return [_loaded(name) for name in MORE]
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Hand over to the command that is named first, if one is."""
+        if args and args[0] in MORE:
+            command = _loaded(args[0])
+            return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+def _loaded(name: str) -> click.Command:
+    module, _, attribute = MORE[name].partition(":")
+    command: click.Command = getattr(importlib.import_module(module), attribute)
+    return command
+
+
 @click.command(
+    cls=Bench,
     short_help="Measure a server: requests a second, latency, faults.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -47,6 +73,10 @@ _SECONDS = click.FloatRange(min=0.001, max=86400)
     help="With --rate: even, or random.",
 )
 @click.option("--seed", metavar="N", type=click.IntRange(0), default=1, help="Of random arrivals.")
+@click.option("--find-limit", is_flag=True, help="Search the highest rate at which --bound holds.")
+@click.option(
+    "--bound", metavar="MS", type=click.FloatRange(0.001), default=10.0, help="With it: p99, in milliseconds."
+)
 @click.option("--reconnect", is_flag=True, help="A connection for each request.")
 @click.option("--script", metavar="FILE", type=click.Path(), help="Lines to send, and what must come.")
 @click.option(
@@ -64,11 +94,7 @@ _SECONDS = click.FloatRange(min=0.001, max=86400)
 @click.option(
     "--pid", metavar="PID", type=click.IntRange(1), help="The server's process: measure its cost too."
 )
-@click.option("--json", "form", flag_value="json", help="The result as JSON; `bench compare` reads it.")
-@click.option("--csv", "form", flag_value="csv", help="As CSV, a row for each round.")
-@click.option("--markdown", "form", flag_value="markdown", help="As a table in Markdown.")
-@click.option("--hgrm", metavar="FILE", type=click.Path(), help="Write a log of HdrHistogram's format.")
-@click.option("--html", metavar="FILE", type=click.Path(), help="Write a page with plots.")
+@bench_output.outputs
 @click.option("--tls-ca", metavar="FILE", type=click.Path(), help="TLS: believe these issuers (PEM).")
 @click.option("--tls-fingerprint", metavar="SHA256", default="", help="TLS: accept exactly this certificate.")
 @click.option(
@@ -85,21 +111,53 @@ def bench(words: tuple[str, ...], **given: Any) -> None:
     Without --rate it is a closed loop: each answer makes room for the next request. With --rate requests
     are due at fixed times, and latency counts from those (corrected) and from the sends (uncorrected).
 
+    Others by name: `bench engines` measures all engines side by side, `bench compare` compares two results.
+
     Leaves with 0 if every answer was intact, 1 if not.
     """
-    with _libraries():
+    with bench_output.libraries():
         from bothends.bench.load import generator, load_of, rounds
         from bothends.bench.results import Entry
 
-    plan = plan_of(words, given)
-    made_by = generator(given["generator"], plan)
-    with progress(given["rounds"]) as watch:
-        found = rounds(plan, given["rounds"], by=made_by, watch=watch, server=given["pid"])
+    bench_output.check_writable(given["hgrm"], given["html"])
+    plan, count = plan_of(words, given), given["rounds"]
+    by = generator(given["generator"], plan)
+    if given["find_limit"]:
+        _find_limit(plan, by, given)
+        return
+    with bench_output.progress() as watching:
+        found = rounds(
+            plan, count, by=by, watch=lambda n: watching(f"round {n + 1} of {count}"), server=given["pid"]
+        )
     entry = Entry(plan.endpoint.label, str(plan.endpoint), load_of(plan), found)
-    document = document_of([entry])
-    keep(document, given)
-    show(document, given["form"])
+    document = bench_output.document_of([entry])
+    bench_output.keep(document, given["hgrm"], given["html"])
+    bench_output.show(document, given["form"])
     if entry.failed:
+        raise click.exceptions.Exit(1)
+
+
+def _find_limit(plan: Plan, by: Generator, given: dict[str, Any]) -> None:
+    from bothends.bench.knee import Bound
+    from bothends.bench.load import find_limit
+
+    with bench_output.progress() as watching:
+
+        def watch(rate: float) -> Watch | None:
+            return watching(f"{rate:,.0f}/s" if rate else "closed loop")
+
+        rate, tried = find_limit(plan, Bound(given["bound"] * 1000), by=by, watch=watch, server=given["pid"])
+    bound = f"p99 of {given['bound']:g} ms from when a request was due, and no faults"
+    kept = [each for each in tried if each.load.rate == rate]
+    if kept:
+        note = f"The limit: {rate:,.0f} requests/s with a {bound}; {len(tried)} rates were tried."
+    else:
+        note = f"Not one of {len(tried)} rates kept to a {bound}."
+    shown = kept[-1:] or tried[-1:]
+    document = bench_output.document_of(shown, notes=[note], knee=tried)
+    bench_output.keep(document, given["hgrm"], given["html"])
+    bench_output.show(document, given["form"])
+    if not kept:
         raise click.exceptions.Exit(1)
 
 
@@ -122,15 +180,17 @@ def plan_of(words: tuple[str, ...], given: dict[str, Any]) -> Plan:
         )
     elif given["tls_ca"] or given["tls_fingerprint"] or given["tls_name"] or given["insecure"]:
         raise CallerError(f"{endpoints[0].label} does not speak TLS; tls:// does")
+    if given["find_limit"] and given["rate"] is not None:
+        raise CallerError("--find-limit chooses the rates itself; --arrivals says of which kind")
     if given["reconnect"] and given["depth"] > 1:
         raise CallerError("--reconnect makes a connection for each request: its --depth is 1")
-    rate = given["rate"]
+    rate, is_open = given["rate"], given["rate"] is not None or given["find_limit"]
     return Plan(
         endpoints[0],
         _workload(endpoints[0], tls, given),
         connections=given["connections"],
         depth=given["depth"],
-        schedule=Schedule(rate, given["arrivals"], given["seed"]) if rate is not None else None,
+        schedule=Schedule(rate or 1.0, given["arrivals"], given["seed"]) if is_open else None,
         duration=given["duration"],
         warmup=given["warmup"],
         timeout=given["timeout"],
@@ -154,92 +214,3 @@ def _workload(endpoint: Endpoint, tls: Any, given: dict[str, Any]) -> Any:
     if expect == "auto":
         expect = detect(endpoint, tls=tls, timeout=max(given["timeout"], 1.0))
     return numbered(given["size"], expect, newline=newline, depth=given["depth"])
-
-
-def document_of(entries: list[Entry], **more: Any) -> Document:
-    """Everything that was measured, with the machine and the command that give it again."""
-    from bothends.bench.machine import machine
-    from bothends.bench.results import VERSION, Document
-
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    command = shlex.join(["bothends", *sys.argv[1:]])
-    return Document(VERSION, now, command, machine(), entries, **more)
-
-
-def show(document: Document, form: str | None) -> None:
-    """The result, on stdout."""
-    from bothends.bench import report
-    from bothends.bench.results import encode
-
-    match form:
-        case "json":
-            click.echo(encode(document), nl=False)
-        case "csv":
-            click.echo(report.as_csv(document), nl=False)
-        case "markdown":
-            click.echo(report.as_markdown(document), nl=False)
-        case _ if len(document.entries) == 1:
-            entry = document.entries[0]
-            click.echo(terminal.styled(entry.target, "strong", sys.stdout))
-            for label, words in report.lines(entry):
-                bad = label == "ended early" or "limit" in words or (label == "verified" and entry.failed)
-                click.echo(f"  {label:<20}  {terminal.styled(words, 'warning' if bad else '', sys.stdout)}")
-        case _:
-            terminal.table(*report.table(document))
-
-
-def keep(document: Document, given: dict[str, Any]) -> None:
-    """Write the files that were asked for. Raises SystemRefused."""
-    from bothends.bench import report
-
-    if given["hgrm"] is not None:
-        _write(given["hgrm"], report.as_hdr_log(document))
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SystemRefused("write", path, error.errno or 0) from error
-
-
-@contextlib.contextmanager
-def progress(count: int) -> Iterator[Callable[[int], Watch | None]]:
-    """A line on stderr that moves, at a terminal; nothing elsewhere."""
-    if not terminal.is_terminal(sys.stderr):
-        yield lambda _: None
-        return
-    import rich.console
-    import rich.progress
-
-    columns = (
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.TextColumn("{task.completed:.1f} of {task.total:.1f} s  {task.fields[said]}"),
-    )
-    console = rich.console.Console(stderr=True, no_color=not terminal.has_colour(sys.stderr))
-    with rich.progress.Progress(*columns, console=console, transient=True) as bar:
-
-        def watching(number: int) -> Watch:
-            task = bar.add_task(f"round {number + 1} of {count}" if count > 1 else "measuring", said="")
-
-            def told(how_far: Progress) -> None:
-                faults = f", {how_far.faults:,} faults" if how_far.faults else ""
-                said = f"{how_far.completed:,} answers{faults}"
-                bar.update(task, completed=how_far.elapsed, total=how_far.total, said=said)
-
-            return told
-
-        yield watching
-
-
-@contextlib.contextmanager
-def _libraries() -> Iterator[None]:
-    """What bench is made of, or one line that says what to install."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        hint = "pip install 'bothends[bench]'"
-        raise Unavailable(
-            "run", "bench", reason=f"the package {error.name} isn't installed", hint=hint
-        ) from error

@@ -1,0 +1,53 @@
+"""The rate that a target can carry: the highest at which a bound still holds.
+
+Pure: it asks `holds` of rates, and whoever answers measures them. Twice the rate until the bound is crossed,
+then half-way between the last that held and the first that didn't, until the two are close.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from bothends.bench.results import Round
+
+CLOSE: Final = 1.05
+"""The search ends when the first rate that did not hold is at most so many times the last that did."""
+
+UNSENT: Final = 0.001
+"""Share of the requests that may stay unsent: their times fall just before the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What must hold: p99 within so many microseconds (from when a request was due), and no fault."""
+
+    p99_us: float
+
+    def holds(self, found: Round) -> bool:
+        """Whether a round kept it. Where n can't carry a p99, the largest counts."""
+        latency = found.latency
+        within = latency.percentiles_us.get("p99", latency.max_us) <= self.p99_us
+        sent = found.unsent <= max(1.0, UNSENT * (latency.n + found.unsent))
+        return bool(latency.n) and within and sent and not found.faults.total and not found.ended
+
+
+def search(holds: Callable[[float], bool], start: float, *, most: int = 24) -> tuple[float, float]:
+    """(the highest rate that held, the lowest that didn't), 0.0 and infinity where none was met.
+
+    `start` is the first rate; `most` bounds how many are tried.
+    """
+    low, high, rate = 0.0, math.inf, start
+    for _ in range(most):
+        if holds(rate):
+            low = rate
+        else:
+            high = rate
+        if low and high <= low * CLOSE:
+            break
+        if not low and rate < 1:
+            break
+        rate = low * 2 if math.isinf(high) else math.sqrt(low * high) if low else high / 4
+    return low, high

@@ -1,0 +1,42 @@
+"""asyncio's transports and protocols: callbacks, a chunk at a time. `uvloop_protocol.py` runs it too."""
+
+import asyncio
+import sys
+from typing import Any
+
+
+class Upper(asyncio.Protocol):
+    """One connection."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data.upper())
+
+
+class UpperDatagrams(asyncio.DatagramProtocol):
+    """The datagrams of everybody."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.transport.sendto(data.upper(), addr)
+
+
+async def main() -> None:
+    """Serve what the command line says."""
+    loop = asyncio.get_running_loop()
+    if sys.argv[1] == "udp":
+        transport, _ = await loop.create_datagram_endpoint(UpperDatagrams, ("127.0.0.1", 0))
+        port = transport.get_extra_info("sockname")[1]
+    else:
+        server = await loop.create_server(Upper, "127.0.0.1", 0, backlog=4096)
+        port = server.sockets[0].getsockname()[1]
+    print(f"{sys.argv[1]}://127.0.0.1:{port}", flush=True)  # noqa: T201
+    await loop.create_future()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

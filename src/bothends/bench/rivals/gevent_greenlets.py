@@ -1,0 +1,17 @@
+"""gevent: a greenlet for each connection, which seems to block."""
+
+import socket
+
+from gevent.server import StreamServer
+
+
+def talk(connection: socket.socket, _: object) -> None:
+    """One connection."""
+    while data := connection.recv(65536):
+        connection.sendall(data.upper())
+
+
+server = StreamServer(("127.0.0.1", 0), talk, backlog=4096)
+server.start()
+print(f"tcp://127.0.0.1:{server.server_port}", flush=True)  # noqa: T201
+server.serve_forever()

@@ -1,0 +1,41 @@
+"""socketserver of the standard library: a thread for each connection, a line at a time."""
+
+import socketserver
+import sys
+
+
+class Upper(socketserver.StreamRequestHandler):
+    """One connection."""
+
+    disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        for line in self.rfile:
+            self.wfile.write(line.upper())
+
+
+class UpperDatagram(socketserver.BaseRequestHandler):
+    """One datagram."""
+
+    def handle(self) -> None:
+        data, sock = self.request
+        sock.sendto(data.upper(), self.client_address)
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """TCP, a thread for each."""
+
+    daemon_threads = True
+    request_queue_size = 4096
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
+server: socketserver.BaseServer
+if sys.argv[1] == "udp":
+    server = socketserver.UDPServer(("127.0.0.1", 0), UpperDatagram)
+else:
+    server = Server(("127.0.0.1", 0), Upper)
+print(f"{sys.argv[1]}://127.0.0.1:{server.server_address[1]}", flush=True)  # noqa: T201
+server.serve_forever()

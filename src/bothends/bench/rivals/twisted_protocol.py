@@ -1,0 +1,31 @@
+"""Twisted: callbacks, a chunk at a time, on its epoll reactor."""
+
+import sys
+
+from twisted.internet import epollreactor
+
+epollreactor.install()
+
+from twisted.internet import protocol, reactor  # noqa: E402  (the reactor must be installed first)
+
+
+class Upper(protocol.Protocol):  # type: ignore[misc, unused-ignore]
+    """One connection."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(data.upper())
+
+
+class UpperDatagrams(protocol.DatagramProtocol):  # type: ignore[misc, unused-ignore]
+    """The datagrams of everybody."""
+
+    def datagramReceived(self, datagram: bytes, addr: object) -> None:
+        self.transport.write(datagram.upper(), addr)
+
+
+if sys.argv[1] == "udp":
+    port = reactor.listenUDP(0, UpperDatagrams(), interface="127.0.0.1")
+else:
+    port = reactor.listenTCP(0, protocol.Factory.forProtocol(Upper), backlog=4096, interface="127.0.0.1")
+print(f"{sys.argv[1]}://127.0.0.1:{port.getHost().port}", flush=True)  # noqa: T201
+reactor.run()

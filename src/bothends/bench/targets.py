@@ -1,0 +1,262 @@
+"""What is measured beside each other: a command that is run for it, or an address where something runs.
+
+A command listens on a port of its own choice and says where, in a line of its output that holds the
+endpoint (`tcp://127.0.0.1:40001`), as `bothends serve` does; or it is told the port, where `{port}` stands in
+it. What it says afterwards is thrown away. It runs in a process group of its own, which ends with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import resource
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from bothends.endpoints import Endpoint
+from bothends.errors import CallerError, SystemRefused, TimeLimit, Unavailable
+from bothends.text import escape
+
+PATIENCE: Final = 20.0
+"""Seconds until a command that was started must have said where it listens."""
+
+DRAIN: Final = 5.0
+"""Seconds from being told to end until it is made to."""
+
+RIVALS: Final = Path(__file__).with_name("rivals")
+_WHERE: Final = re.compile(r"\b(?:tcp|udp|unix)://\S+")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server to be measured.
+
+    `commands`: transport -> the words that run it; or `address`, where it runs already. `most`: connections
+    that it serves at once (None: no limit of its own). `missing`: why it can't run here. `source`: a C file,
+    compiled before, whose program's path takes the place of `{program}`.
+    """
+
+    name: str
+    commands: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    address: Endpoint | None = None
+    most: int | None = None
+    missing: str = ""
+    source: Path | None = None
+
+    def can(self, transport: str, connections: int) -> str:
+        """Why it can't serve so many connections of this transport; "" if it can."""
+        if self.missing:
+            return self.missing
+        here = self.address.scheme if self.address is not None else ""
+        if transport != here and transport not in dict(self.commands):
+            return f"it has no {transport}"
+        if self.most is not None and connections > self.most:
+            return f"it serves {self.most:,} connection{'s' * (self.most != 1)} at once"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a target runs; `pid` None if it isn't ours."""
+
+    endpoint: Endpoint
+    pid: int | None
+
+
+def rivals() -> list[Target]:
+    """What others would use: see `rivals/__init__.py`. Those whose library isn't here say so."""
+    made = [
+        _python("asyncio-streams", "asyncio_streams", "", "tcp"),
+        _python("asyncio-protocol", "asyncio_protocol", "", "tcp", "udp"),
+        _python("uvloop-protocol", "uvloop_protocol", "uvloop", "tcp", "udp"),
+        _python("gevent", "gevent_greenlets", "gevent", "tcp"),
+        _python("twisted", "twisted_protocol", "twisted", "tcp", "udp"),
+        _python("trio", "trio_streams", "trio", "tcp"),
+        _python("socketserver", "socketserver_threads", "", "tcp", "udp", most=2000),
+    ]
+    compiler = "" if _compiler() else "there is no C compiler"
+    for name, file, transports in (
+        ("c-epoll", "c_epoll.c", ("tcp", "udp")),
+        ("c-uring", "c_uring.c", ("tcp",)),
+    ):
+        commands = tuple((each, ("{program}", each)) for each in transports)
+        made.append(Target(name, commands, missing=compiler, source=RIVALS / file))
+    return made
+
+
+def parse(text: str) -> Target:
+    """A target of the user's: `name=command {port}`, or `name=tcp://host:port`. Raises CallerError."""
+    name, _, rest = text.partition("=")
+    if not name or not rest:
+        raise CallerError(f"a target is name=command or name=endpoint, not {text!r}")
+    if re.match(r"[a-z+]+://\S+$", rest):
+        return Target(name, address=Endpoint.parse(rest))
+    words = tuple(shlex.split(rest))
+    return Target(name, (("tcp", words), ("udp", words)))
+
+
+@contextlib.contextmanager
+def running(target: Target, transport: str, folder: Path, cpu: int | None) -> Iterator[Place]:
+    """Run a target (if it isn't an address) on one processor, and end it.
+
+    `folder` keeps programs that were compiled. Raises Unavailable, SystemRefused, TimeLimit.
+    """
+    if target.address is not None:
+        yield Place(target.address, None)
+        return
+    program = str(compiled(target.source, folder)) if target.source is not None else ""
+    port = str(_free_port()) if any("{port}" in word for word in dict(target.commands)[transport]) else ""
+    words = [
+        word.replace("{program}", program).replace("{port}", port).replace("{transport}", transport)
+        for word in dict(target.commands)[transport]
+    ]
+    process = _start(words, cpu)
+    try:
+        if port:
+            yield Place(
+                _answering(Endpoint(transport, host="127.0.0.1", port=int(port)), process, words), process.pid
+            )
+        else:
+            yield Place(_said(process, words, transport), process.pid)
+    finally:
+        _end(process)
+
+
+def compiled(source: Path, folder: Path) -> Path:
+    """The program of a C file, compiled once. Raises Unavailable, with what the compiler said."""
+    program = folder / source.stem
+    if program.exists():
+        return program
+    compiler = _compiler()
+    if compiler is None:
+        raise Unavailable(
+            "compile", source.name, reason="there is no C compiler", hint="install gcc or clang"
+        )
+    done = subprocess.run(
+        [compiler, "-O2", "-std=gnu11", "-o", str(program), str(source)],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        said = escape(done.stderr.strip().splitlines()[0][:200]) if done.stderr.strip() else "no word"
+        raise Unavailable("compile", source.name, reason=said)
+    return program
+
+
+def raise_limit_of_files() -> int:
+    """As many descriptors as the system lets us have; how many those are."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def processors() -> tuple[int | None, int | None]:
+    """Which processor is the server's and which the generator's; None where there is only one."""
+    usable = sorted(os.sched_getaffinity(0))
+    return (usable[0], usable[-1]) if len(usable) > 1 else (None, None)
+
+
+def _python(name: str, module: str, library: str, *transports: str, most: int | None = None) -> Target:
+    missing = "" if not library or importlib.util.find_spec(library) else f"{library} isn't installed"
+    command = (sys.executable, str(RIVALS / f"{module}.py"))
+    return Target(name, tuple((each, (*command, each)) for each in transports), most=most, missing=missing)
+
+
+def _compiler() -> str | None:
+    return next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+
+
+def _start(words: Sequence[str], cpu: int | None) -> subprocess.Popen[bytes]:
+    def prepare() -> None:  # between fork and exec
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu})
+
+    try:
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=prepare,  # noqa: PLW1509  (no other thread of ours holds a lock that it needs)
+        )
+    except OSError as error:
+        raise SystemRefused("run", words[0], error.errno or 0) from error
+
+
+def _said(process: subprocess.Popen[bytes], words: Sequence[str], transport: str) -> Endpoint:
+    """Wait for the line that says where it listens; then read on, so that it never waits for us."""
+    assert process.stdout is not None
+    found: list[Endpoint] = []
+    told: list[str] = []
+    known = threading.Event()
+
+    def read(lines: IO[bytes]) -> None:
+        for line in lines:
+            text = line.decode(errors="replace")
+            if len(told) < 20:
+                told.append(text)
+            if not found and (match := _WHERE.search(text)) and match[0].startswith(f"{transport}:"):
+                found.append(Endpoint.parse(match[0].rstrip(".,;)")))
+                known.set()
+        known.set()
+
+    threading.Thread(target=read, args=[process.stdout], daemon=True).start()
+    if not known.wait(PATIENCE):
+        raise TimeLimit(words[0], "waiting for the line that says where it listens", PATIENCE)
+    if not found:
+        said = escape("".join(told)[-200:].encode().strip()) or "nothing"
+        raise Unavailable("run", shlex.join(words), reason=f"it ended and said: {said}")
+    return found[0]
+
+
+def _answering(endpoint: Endpoint, process: subprocess.Popen[bytes], words: Sequence[str]) -> Endpoint:
+    """Wait until the command listens on the port that it was given."""
+    threading.Thread(target=lambda: process.stdout and process.stdout.read(), daemon=True).start()
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and process.poll() is None:
+        kind = socket.SOCK_DGRAM if endpoint.is_datagram else socket.SOCK_STREAM
+        with socket.socket(socket.AF_INET, kind) as sock:
+            if endpoint.is_datagram:  # it listens when the port can't be had any more
+                with contextlib.suppress(OSError):
+                    sock.bind(("127.0.0.1", endpoint.port or 0))
+                    time.sleep(0.02)
+                    continue
+                return endpoint
+            if sock.connect_ex(("127.0.0.1", endpoint.port)) == 0:
+                return endpoint
+        time.sleep(0.02)
+    raise TimeLimit(shlex.join(words), f"waiting until it listens on port {endpoint.port}", PATIENCE)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(DRAIN)
+    except subprocess.TimeoutExpired:
+        pass
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdout is not None:
+        with contextlib.suppress(OSError):
+            process.stdout.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port

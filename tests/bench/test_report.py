@@ -1,0 +1,140 @@
+"""What is shown of results: in lines, tables, CSV, logs and on a page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hdrh.histogram import HdrHistogram
+from hdrh.log import HistogramLogReader
+
+from bothends.bench import page, plots, report
+from bothends.bench.histogram import HIGHEST, Histogram
+from bothends.bench.results import Cost, Document, Entry, Faults, Latency, Load, Own, Round, decode, encode
+from bothends.errors import CallerError
+
+
+def latency(*microseconds: int, times: int = 1000) -> Latency:
+    histogram = Histogram()
+    histogram.add([each * 1000 for each in microseconds] * times)
+    return Latency.of(histogram)
+
+
+def a_round(per_s: float, *, limit: str = "", corrected: bool = False, faults: Faults | None = None) -> Round:
+    return Round(
+        seconds=1.0,
+        completed=3000,
+        per_s=per_s,
+        bytes_received=192_000,
+        faults=faults or Faults(),
+        uncorrected=latency(100, 200, 300),
+        corrected=latency(100, 200, 9000) if corrected else None,
+        own=Own("test", 0.5, limit=limit),
+        server=Cost(3.5, 0.9, 0.25),
+    )
+
+
+def compared() -> Document:
+    fifty, idle = Load("upper", "tcp", 50), Load("idle", "tcp", 10_000)
+    memory = a_round(0)
+    memory.uncorrected = latency(times=0)
+    memory.server = Cost(memory_kib_per_connection=1.25)
+    entries = [
+        Entry("slow", "a", fifty, [a_round(100), a_round(120), a_round(110)]),
+        Entry("fast", "b", fifty, [a_round(300, limit="busy"), a_round(240), a_round(330)]),
+        Entry("absent", "c", fifty, skipped="<it> isn't installed"),
+        Entry("slow", "a", idle, [memory]),
+    ]
+    return Document(1, "2026-01-01T00:00:00Z", "bothends bench engines", {"kernel": "x"}, entries, "slow")
+
+
+def single(corrected: bool = True) -> Document:
+    entry = Entry("it", "tcp://h:1", Load("echo", "tcp", rate=500.0), [a_round(500, corrected=corrected)])
+    return Document(1, "2026-01-01T00:00:00Z", "bothends bench tcp://h:1", {"kernel": "x"}, [entry])
+
+
+def test_what_is_written_is_read_back() -> None:
+    assert decode(encode(compared()), "here") == compared()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "no result"),
+        (b"{}", "no result"),
+        (b"\xff", "no result"),
+        (encode(single()).replace(b'"version": 1', b'"version": 9'), "version 9; this reads version 1"),
+    ],
+)
+def test_what_is_no_result(data: bytes, words: str) -> None:
+    with pytest.raises(CallerError, match=words):
+        decode(data, "here")
+
+
+def test_a_table_has_ratios_within_rounds_and_no_empty_columns() -> None:
+    document = compared()
+    heads, rows = report.table(document, document.entries[:3])
+    assert heads[:5] == ("target", "load", "requests/s", "spread", "to slow")
+    assert "KiB/connection" not in heads
+    assert [row[0] for row in rows] == ["slow", "fast"]
+    assert rows[1][2:5] == ["300*", "240 to 330", "3.00"]  # ratios 3, 2, 3
+    assert "<it> isn't installed (absent)" in report.remarks(document)[1]
+    assert report.table(document, document.entries[3:])[0] == ("target", "load", "KiB/connection")
+
+
+def test_lines_say_both_ways_of_counting() -> None:
+    found = dict(report.lines(single().entries[0]))
+    assert "max 9,003 us" in found["latency, corrected"]
+    assert "max 300 us" in found["latency, uncorrected"]
+    assert found["verified"] == "each answer byte for byte; faults: none"
+    assert "3.50 us" in found["server"] or "3.5 us" in found["server"]
+
+
+def test_csv_has_a_row_for_each_round_and_way() -> None:
+    rows = list(csv.DictReader(io.StringIO(report.as_csv(single()))))
+    assert [row["corrected"] for row in rows] == ["0", "1"]
+    assert float(rows[1]["max_us"]) > float(rows[0]["max_us"])
+    assert len(list(csv.DictReader(io.StringIO(report.as_csv(compared()))))) == 3 + 3 + 1 + 1
+
+
+def test_the_log_is_read_by_the_library(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(report.as_hdr_log(single()))
+    reader = HistogramLogReader(str(path), HdrHistogram(1, HIGHEST, 3))
+    first, second = reader.get_next_interval_histogram(), reader.get_next_interval_histogram()
+    reader.input_file.close()
+    assert (first.get_tag(), second.get_tag()) == ("it-corrected", "it-uncorrected")
+    assert first.get_total_count() == second.get_total_count() == 3000
+    assert first.get_max_value() > second.get_max_value()
+
+
+def test_markdown_has_as_many_cells_in_every_row() -> None:
+    table = [line for line in report.as_markdown(compared()).splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+    assert len(table) == 5
+
+
+@pytest.mark.parametrize("document", [single(), single(corrected=False), compared()])
+def test_the_page_is_whole_and_needs_nothing_else(document: Document) -> None:
+    document.knee = single().entries
+    text = page.page(document)
+    assert text.count("<svg") == text.count("</svg>") >= 2
+    assert "<it>" not in text
+    assert "http" not in text.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    assert "src=" not in text
+    assert "latency in microseconds" in text
+
+
+def test_plots_are_well_formed_and_the_same_each_time() -> None:
+    entries = compared().entries[:2]
+    drawn = plots.throughput(entries, "a < b")
+    ElementTree.fromstring(drawn)
+    assert drawn == plots.throughput(entries, "a < b")
+    words = "".join(ElementTree.fromstring(drawn).itertext())
+    assert "requests a second" in words
+    assert "slow" in words
