@@ -274,7 +274,10 @@ int connection_bury(Connection *self)
         /* Fails for UNIX sockets, where a plain close does the same. */
         (void)setsockopt(self->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
     }
-    close(self->fd);
+    /* Whoever is told by `gone`, or waits for a descriptor, is to find it given back. */
+    if (core->ring == NULL || core->closing || self->flags & (MANAGED | ABANDONED) || peer != NULL
+        || isfinite(core->retry_at) || !uring_close(core, self->fd))
+        close(self->fd);
     self->fd = -1;
     self->flags |= DEAD;
     self->handler = self->peer = NULL;

@@ -40,7 +40,7 @@ typedef struct Desk Desk;
 enum kind { FREE, CONNECTION, LISTENING, WATCH, DESK, WAKING };
 
 /* Which request of a slot a completion belongs to. */
-enum operation { RECEIVING, SENDING, CANCELLING, ACCEPTING, POLLING };
+enum operation { RECEIVING, SENDING, CANCELLING, ACCEPTING, POLLING, CLOSING_DOWN };
 
 typedef struct {
     uint32_t generation;
@@ -221,6 +221,7 @@ PyObject *core_unwatch(Core *core, PyObject *args);
 
 /* uring.c */
 int uring_update(Connection *self, bool *again);
+bool uring_close(Core *core, int fd);
 void uring_arm_listeners(Core *core);
 int uring_wait(Core *core, double patience);
 int uring_deafen(Core *core);

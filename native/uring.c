@@ -97,6 +97,17 @@ void gather_free(Connection *self)
     self->gather = NULL;
 }
 
+/* Close a descriptor with the next call, of which nothing is heard again; false if that can't be asked for. */
+bool uring_close(Core *core, int fd)
+{
+    struct io_uring_sqe *entry =
+        ring_request(core->ring, IORING_OP_CLOSE, fd, tag_of(CLOSING_DOWN, 0, 0));
+
+    if (entry != NULL)
+        entry->flags = IOSQE_CQE_SKIP_SUCCESS;
+    return entry != NULL;
+}
+
 /* Ask the kernel for what the connection's flags and queue want. `again`: it takes no requests now. */
 int uring_update(Connection *self, bool *again)
 {
@@ -186,14 +197,20 @@ static int on_accepted(Core *core, Listening *listening, const struct io_uring_c
     return done->res == -ECANCELED ? 0 : accept_failed(core, listening, -done->res);
 }
 
+/* One request fewer is under way, if this completion is its last. */
+static void count_out(Ring *ring, const struct io_uring_cqe *done)
+{
+    if (!(done->flags & IORING_CQE_F_MORE) && done->user_data >> 56 != CLOSING_DOWN)
+        ring->under_way--;
+}
+
 static int on_completion(Core *core, const struct io_uring_cqe *done)
 {
     enum kind kind = FREE;
     void *holder = slot_holder(core, done->user_data, &kind);
     int outcome = 0;
 
-    if (!(done->flags & IORING_CQE_F_MORE))
-        core->ring->under_way--;
+    count_out(core->ring, done);
     switch ((enum operation)(done->user_data >> 56)) {
     case RECEIVING:
         if (kind == CONNECTION)
@@ -209,6 +226,7 @@ static int on_completion(Core *core, const struct io_uring_cqe *done)
         core->poll_armed = false;
         return polling_turn(core);
     case CANCELLING:
+    case CLOSING_DOWN:
         break;
     }
     return 0;
@@ -319,7 +337,7 @@ void uring_quiesce(Core *core)
     while (entry == NULL) {
         entry = request(ring, IORING_OP_ASYNC_CANCEL, -1, tag_of(CANCELLING, 0, 0));
         while (entry == NULL && ring_next(ring, &done))
-            ring->under_way -= !(done.flags & IORING_CQE_F_MORE);
+            count_out(ring, &done);
     }
     entry->cancel_flags = IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY;
     while (ring->under_way) {
@@ -328,7 +346,7 @@ void uring_quiesce(Core *core)
         if (error && error != EINTR && error != EBUSY && error != EAGAIN)
             break;
         while (ring_next(ring, &done)) {
-            ring->under_way -= !(done.flags & IORING_CQE_F_MORE);
+            count_out(ring, &done);
             if (done.user_data >> 56 == ACCEPTING && done.res >= 0)
                 close(done.res);
         }

@@ -132,7 +132,7 @@ room = ctypes.create_string_buffer(steps)
 program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(room)))
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.prctl(38, 1, 0, 0, 0) == 0
-if libc.prctl(22, 2, ctypes.addressof(program), 0, 0) != 0:
+if libc.prctl(22, 2, ctypes.c_void_p(ctypes.addressof(program)), 0, 0) != 0:
     sys.exit(77)
 os.execv(sys.executable, [sys.executable, "-m", "bothends", "engines", "--json"])
 """

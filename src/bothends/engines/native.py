@@ -105,6 +105,9 @@ class NativeEngine(Engine):
     backend: ClassVar[Backend | None] = _BACKEND
     because: ClassVar[str] = _BECAUSE
 
+    insists: ClassVar[bool] = os.environ.get(ENVIRONMENT) == "io_uring"
+    """Whether it would rather fail than do with epoll."""
+
     sizes: ClassVar[Mapping[str, int]] = {}
     """Sizes of the ring, for those who want others: submissions, completions, buffers, buffer_size."""
 
@@ -114,7 +117,13 @@ class NativeEngine(Engine):
 
     def run(self) -> None:
         """Serve until told to stop."""
-        self._loop = NativeLoop(self.job, self.backend == "io_uring", self.sizes)
+        try:
+            self._loop = NativeLoop(self.job, self.backend == "io_uring", self.sizes)
+        except OSError:
+            # The probe was granted a small ring, and this one is refused: memory, or descriptors.
+            if self.insists or self.backend != "io_uring":
+                raise
+            self._loop = NativeLoop(self.job, False, self.sizes)
         try:
             self._loop.run()
         finally:
@@ -147,6 +156,7 @@ class NativeOnRing(NativeEngine):
     """The same, on io_uring or not at all."""
 
     backend, because = choose_backend("io_uring")
+    insists = True
 
 
 class NativeTalk(Talk):

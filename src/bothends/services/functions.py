@@ -129,7 +129,8 @@ class _Chunks(Conversation):
         self._function = function
 
     def receive(self, data: bytes) -> bytes:
-        return _checked(self._name, self._function(data)) or b""
+        answer = self._function(data)
+        return answer if type(answer) is bytes else _checked(self._name, answer) or b""
 
 
 class _Messages(Conversation):
