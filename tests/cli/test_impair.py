@@ -138,6 +138,9 @@ def test_a_running_one_is_driven_from_elsewhere(capsys: pytest.CaptureFixture[st
             connection.send(b"hello")
             assert connection.receive() == b"he"
             assert connection.receive() == b""
+        say("add", "framed", "127.0.0.1:0", "udp://127.0.0.1:9", "--framing", "lines")
+        assert json.loads(say("list", "--json"))["framed"]["framing"] == "lines"
+        assert "framing is one of" in say("add", "x", ":0", ":9", "--framing", "x", status=1)
         assert say("remove", "db", "limit_data_downstream") == ""
         assert say("remove", "db") == ""
         assert "proxy not found" in say("remove", "db", status=1)

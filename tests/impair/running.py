@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from bothends.endpoints import Endpoint
-from bothends.impair.collection import Proxies
+from bothends.impair.collection import Proxies, Wanted
 from bothends.impair.journal import Journal, Replay
 from bothends.impair.loop import Loop
 from bothends.impair.plan import from_text
@@ -77,13 +77,18 @@ class Running:
         return results[0]
 
     def proxy(
-        self, listen: str, upstream: Endpoint | str, *toxics: tuple[str, str], name: str = "proxy"
+        self,
+        listen: str,
+        upstream: Endpoint | str,
+        *toxics: tuple[str, str],
+        name: str = "proxy",
+        framing: str = "",
     ) -> Proxy:
         """A proxy that listens, with toxics as on the command line: ("latency", "up:50ms")."""
         leads_to = Endpoint.parse(upstream) if isinstance(upstream, str) else upstream
 
         def make() -> Proxy:
-            proxy = self.proxies.make(name, Endpoint.parse(listen), leads_to)
+            proxy = self.proxies.make(Wanted(name, Endpoint.parse(listen), leads_to, framing=framing))
             self.proxies.add(proxy)
             return proxy
 

@@ -10,6 +10,7 @@ import pytest
 
 from bothends.endpoints import Endpoint
 from bothends.errors import BothendsError, ConfigurationError, SystemRefused, ToxicError
+from bothends.impair.collection import Wanted
 from bothends.impair.plan import Conductor, Planned, Scenario, from_text, read, unique
 from bothends.toxics.bandwidth import Bandwidth
 from bothends.toxics.latency import Latency
@@ -58,8 +59,8 @@ def test_a_scenario(tmp_path: Path) -> None:
     scenario = read(path)
     assert (scenario.seed, scenario.lasts) == (7, 60)
     assert scenario.proxies == (
-        ("db", Endpoint.parse("tcp://127.0.0.1:0"), Endpoint.parse("tcp://127.0.0.1:12000"), True),
-        ("dns", Endpoint.parse("udp://127.0.0.1:0"), Endpoint.parse("udp://127.0.0.1:53"), False),
+        Wanted("db", Endpoint.parse("tcp://127.0.0.1:0"), Endpoint.parse("tcp://127.0.0.1:12000"), True),
+        Wanted("dns", Endpoint.parse("udp://127.0.0.1:0"), Endpoint.parse("udp://127.0.0.1:53"), False),
     )
     latency, *loss = scenario.planned
     slow = Spec("latency_downstream", "downstream", Latency(latency=50, jitter=10))
@@ -83,8 +84,10 @@ def test_toxiproxys_own_configuration(tmp_path: Path) -> None:
     )
     assert read(path) == Scenario(
         (
-            ("web", Endpoint.parse("tcp://:18080"), Endpoint.parse("tcp://webapp.domain:8080"), True),
-            ("mysql", Endpoint.parse("tcp://:13306"), Endpoint.parse("tcp://database.domain:3306"), True),
+            Wanted("web", Endpoint.parse("tcp://:18080"), Endpoint.parse("tcp://webapp.domain:8080"), True),
+            Wanted(
+                "mysql", Endpoint.parse("tcp://:13306"), Endpoint.parse("tcp://database.domain:3306"), True
+            ),
         )
     )
 

@@ -16,14 +16,15 @@ import click
 
 from bothends.cli import terminal
 from bothends.cli.impair_api import VERBS
-from bothends.endpoints import Endpoint, from_words
+from bothends.endpoints import from_words
 from bothends.errors import CallerError, SystemRefused
 from bothends.impair.api import PORT, Api
-from bothends.impair.collection import Proxies
+from bothends.impair.collection import Proxies, Wanted
 from bothends.impair.control import Control
+from bothends.impair.ends import FRAMINGS
 from bothends.impair.journal import Journal, Replay
 from bothends.impair.loop import Loop
-from bothends.impair.plan import Conductor, Named, Planned, Scenario, check, from_text, read, unique
+from bothends.impair.plan import Conductor, Planned, Scenario, check, from_text, read, unique
 from bothends.impair.proxy import MOST_CONNECTIONS
 from bothends.toxics import registry
 from bothends.toxics.attributes import read_seconds, rules_of
@@ -73,6 +74,9 @@ def _toxic_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("words", metavar="[LISTEN UPSTREAM]", nargs=-1)
 @_toxic_options
 @click.option("--toxic", metavar="TYPE,...", multiple=True, help="Any toxic, in words: down:blackhole,at=5s.")
+@click.option(
+    "--framing", type=click.Choice(list(FRAMINGS)), help="Cut streams into messages, so that they have some."
+)
 @click.option("--name", default="proxy", show_default=True, help="What the proxy is called.")
 @click.option(
     "--config", metavar="FILE", type=click.Path(), help="A scenario in TOML, or Toxiproxy's file in JSON."
@@ -121,10 +125,7 @@ def impair(words: tuple[str, ...], lasts: float | None, **given: Any) -> None:
             _flush_again_and_again(loop, journal)
         proxies = Proxies(loop, seed=seed, tell=tell, journal=journal, replay=replay, idle=given["idle"])
         stack.enter_context(contextlib.closing(proxies))
-        made = [
-            (proxies.make(name, listen, upstream), enabled)
-            for name, listen, upstream, enabled in scenario.proxies
-        ]
+        made = [(proxies.make(each), each.enabled) for each in scenario.proxies]
         check(scenario.planned, (proxy for proxy, _ in made))  # before anything is bound
         for proxy, enabled in made:
             proxies.add(proxy, enabled=enabled)
@@ -150,24 +151,20 @@ def impair(words: tuple[str, ...], lasts: float | None, **given: Any) -> None:
 def _scenario(words: tuple[str, ...], given: dict[str, Any]) -> Scenario:
     """What the file and the command line say together."""
     scenario = read(Path(given["config"])) if given["config"] is not None else Scenario()
-    own: tuple[Named, ...] = ()
+    own: tuple[Wanted, ...] = ()
     if words:
         endpoints = from_words(words)
         if len(endpoints) != 2:
             raise click.UsageError(
                 "where from, and where to? For example: bothends impair :12001 127.0.0.1:12000"
             )
-        own = ((given["name"], *_two(endpoints), True),)
+        own = (Wanted(given["name"], endpoints[0], endpoints[1], framing=given["framing"] or ""),)
     elif given["config"] is None and given["no_api"]:
         raise click.UsageError("without LISTEN and UPSTREAM, --config or the API there is nothing to do")
     planned = [*scenario.planned, *_planned(given)]
     if planned and not (own or scenario.proxies):
         raise click.UsageError("toxics, but no proxy: give LISTEN and UPSTREAM, or --config")
     return Scenario((*own, *scenario.proxies), tuple(unique(planned)), scenario.seed, scenario.lasts)
-
-
-def _two(endpoints: list[Endpoint]) -> tuple[Endpoint, Endpoint]:
-    return endpoints[0], endpoints[1]
 
 
 def _planned(given: dict[str, Any]) -> Iterator[Planned]:

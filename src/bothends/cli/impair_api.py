@@ -59,12 +59,13 @@ def list_(api: str, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("words", metavar="LISTEN UPSTREAM", nargs=-1, required=True)
 @_at
-def add(name: str, words: tuple[str, ...], api: str) -> None:
+@click.option("--framing", metavar="HOW", help="Cut streams into messages: lines, u16 or u32.")
+def add(name: str, words: tuple[str, ...], api: str, framing: str | None) -> None:
     """Add a proxy called NAME."""
     endpoints = from_words(words)
     if len(endpoints) != 2:
         raise click.UsageError("a proxy has two endpoints: where it listens, and where it leads")
-    body = {"name": name, "listen": str(endpoints[0]), "upstream": str(endpoints[1])}
+    body = {"name": name, "listen": str(endpoints[0]), "upstream": str(endpoints[1]), "framing": framing}
     proxy = _ask(api, "POST", "/proxies", body, doing=f"add proxy {name}")
     print(f"{proxy['name']}: {proxy['listen']} -> {proxy['upstream']}")  # noqa: T201
 

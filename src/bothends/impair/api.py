@@ -6,7 +6,7 @@ it asks for them:
 
 1. `listen` and `upstream` may be endpoints of any kind (`udp://:0`); TCP is shown without its scheme.
 2. Toxics of our own, and attributes of our own, which are shown where they are set.
-3. A toxic may have `clients`: the networks whose connections it meets.
+3. A toxic may have `clients`: the networks whose connections it meets. A proxy may have a `framing`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from urllib.parse import unquote, urlsplit
 
 from bothends.endpoints import Endpoint, from_words
 from bothends.errors import BothendsError, CallerError, ToxicError, UnknownName
-from bothends.impair.collection import Proxies, ProxyExists, move
+from bothends.impair.collection import Proxies, ProxyExists, Wanted, move
+from bothends.impair.ends import FRAMINGS
 from bothends.impair.http import Answer, Request
 from bothends.impair.proxy import Proxy
 from bothends.toxics import registry
@@ -127,9 +128,9 @@ class Api:
         return _ok({proxy.name: proxy_object(proxy) for proxy in self._proxies})
 
     def _create(self, body: bytes) -> Answer:
-        name, listen, upstream, enabled = proxy_fields(_object(body), "")
-        proxy = self._proxies.make(name, listen, upstream)
-        self._proxies.add(proxy, enabled=enabled)
+        wanted = proxy_fields(_object(body), "")
+        proxy = self._proxies.make(wanted)
+        self._proxies.add(proxy, enabled=wanted.enabled)
         return Answer(HTTPStatus.CREATED, _encoded(proxy_object(proxy)))
 
     def _populate(self, body: bytes) -> Answer:
@@ -182,13 +183,14 @@ def show_endpoint(endpoint: Endpoint) -> str:
 
 def proxy_object(proxy: Proxy) -> dict[str, Any]:
     """A proxy and its toxics, as the API shows them."""
-    return {
+    shown = {
         "name": proxy.name,
         "listen": show_endpoint(proxy.listen),
         "upstream": show_endpoint(proxy.upstream),
         "enabled": proxy.enabled,
         "toxics": [spec_object(each) for each in proxy.specs],
     }
+    return shown | ({"framing": proxy.framed} if proxy.framed else {})
 
 
 def spec_object(spec: Spec) -> dict[str, Any]:
@@ -204,26 +206,30 @@ def spec_object(spec: Spec) -> dict[str, Any]:
     return shown | ({"clients": [str(each) for each in spec.clients]} if spec.clients else {})
 
 
-def proxies_fields(given: Any) -> list[tuple[str, Endpoint, Endpoint, bool]]:
+def proxies_fields(given: Any) -> list[Wanted]:
     """The proxies of a configuration file of Toxiproxy, or of `/populate`. Raises ApiError, BothendsError."""
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
         raise ApiError(HTTPStatus.BAD_REQUEST, "bad request body: it is a list of proxies")
     wanted = [proxy_fields(each, f" at proxy {number}") for number, each in enumerate(given, 1)]
-    names = [name for name, _, _, _ in wanted]
+    names = [each.name for each in wanted]
     for name in names:
         if names.count(name) > 1:
             raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: there are two proxies {name!r}")
     return wanted
 
 
-def proxy_fields(given: Mapping[str, Any], where: str) -> tuple[str, Endpoint, Endpoint, bool]:
-    """Name, listen, upstream and enabled of one proxy. Raises ApiError, BothendsError."""
+def proxy_fields(given: Mapping[str, Any], where: str) -> Wanted:
+    """One proxy. Raises ApiError, BothendsError."""
     for key in ("name", "upstream"):
         if not _has(given, key, str) or not given[key]:
             raise ApiError(HTTPStatus.BAD_REQUEST, f"missing required field: {key}{where}")
     listen = given["listen"] if _has(given, "listen", str) else ""
     enabled = given["enabled"] if _has(given, "enabled", bool) else True
-    return given["name"], read_endpoint(listen), read_endpoint(given["upstream"]), enabled
+    framing = given["framing"] if _has(given, "framing", str) else ""
+    if framing and framing not in FRAMINGS:
+        known = ", ".join(FRAMINGS)
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: framing is one of {known}{where}")
+    return Wanted(given["name"], read_endpoint(listen), read_endpoint(given["upstream"]), enabled, framing)
 
 
 def _add_toxic(proxy: Proxy, body: bytes) -> Answer:

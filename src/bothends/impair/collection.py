@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from bothends.endpoints import Endpoint
 from bothends.errors import CallerError
@@ -20,6 +21,16 @@ class ProxyExists(CallerError):
 
     def __str__(self) -> str:
         return f"there is a proxy {self.name!r} already"
+
+
+class Wanted(NamedTuple):
+    """A proxy that there is to be. `framing` is a key of FRAMINGS, or empty."""
+
+    name: str
+    listen: Endpoint
+    upstream: Endpoint
+    enabled: bool = True
+    framing: str = ""
 
 
 class Proxies:
@@ -53,17 +64,18 @@ class Proxies:
         """The proxy of a name, if there is one."""
         return self._proxies.get(name)
 
-    def make(self, name: str, listen: Endpoint, upstream: Endpoint) -> Proxy:
+    def make(self, wanted: Wanted) -> Proxy:
         """A proxy that is neither entered nor enabled. Raises BothendsError where it cannot be."""
         proxy = Proxy(
             self.loop,
-            name,
-            listen,
-            upstream,
+            wanted.name,
+            wanted.listen,
+            wanted.upstream,
             seed=self.seed,
             tell=self._tell,
             journal=self.journal,
             replay=self._replay,
+            framing=wanted.framing,
         )
         proxy.idle = self._idle
         return proxy
@@ -81,17 +93,17 @@ class Proxies:
         del self._proxies[proxy.name]
         proxy.disable()
 
-    def populate(self, wanted: Sequence[tuple[str, Endpoint, Endpoint, bool]]) -> list[Proxy]:
-        """Have these proxies: (name, listen, upstream, enabled). One that is there with the same addresses
-        stays as it is, its toxics included; one with others is replaced.
+    def populate(self, wanted: Sequence[Wanted]) -> list[Proxy]:
+        """Have these proxies. One that is there with the same addresses stays as it is, its toxics included;
+        one with others is replaced.
 
         Raises BothendsError; those before the one that failed are there.
         """
-        made = [self.make(name, listen, upstream) for name, listen, upstream, _ in wanted]
+        made = [self.make(each) for each in wanted]
         result = []
-        for proxy, (_, _, _, enabled) in zip(made, wanted, strict=True):
+        for proxy, (_, _, _, enabled, _) in zip(made, wanted, strict=True):
             old = self._proxies.get(proxy.name)
-            if old is not None and is_same(old.listen, proxy.listen) and old.upstream == proxy.upstream:
+            if old is not None and _is_same(old, proxy):
                 if enabled and not old.enabled:
                     old.enable()
                 elif not enabled:
@@ -127,6 +139,11 @@ def move(proxy: Proxy, listen: Endpoint, upstream: Endpoint, *, enabled: bool) -
         proxy.enable()
     else:
         proxy.disable()
+
+
+def _is_same(old: Proxy, new: Proxy) -> bool:
+    its, there = (old.upstream, old.framed), (new.upstream, new.framed)
+    return is_same(old.listen, new.listen) and its == there
 
 
 def is_same(real: Endpoint, asked: Endpoint) -> bool:

@@ -12,68 +12,29 @@
    read and thrown away, for LINGER seconds.
 4. An end that is not read is still reported when it is reset or hung up (EPOLLHUP, EPOLLERR), as long as it
    is. It is then left out of the set until it is to be read, and reading tells.
-5. Where sequenced packets are carried over datagrams, only the client can end the connection.
+5. Where a connection leads to datagrams, only the client can end it: by leaving, or by finishing, after
+   which answers are waited for as long as a session of datagrams may be idle.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import select
 import socket
-import struct
 from typing import Final
 
 from bothends.endpoints import Address
-from bothends.errors import BothendsError
+from bothends.errors import BothendsError, MessageTooLong
 from bothends.impair.dialing import Dialing
 from bothends.impair.direction import Pathway
+from bothends.impair.ends import End, end_of
 from bothends.impair.keeper import Keeper
-from bothends.impair.loop import IN, OUT, Loop
+from bothends.impair.loop import IN, OUT
 from bothends.toxics.base import Medium
 
-CHUNK: Final = 64 * 1024  # bytes a read of a stream: as much as malloc(3) gives without a system call
-MESSAGE: Final = 256 * 1024  # a message of sequenced packets has 212,960 bytes by default (net.core.wmem_max)
 LINGER: Final = 2.0  # seconds
 
 _GONE: Final = select.EPOLLHUP | select.EPOLLERR
-_RESET: Final = struct.pack("ii", 1, 0)
-
-
-class End:
-    """A socket of the connection: where one direction begins and the other one leads."""
-
-    __slots__ = ("_boundaries", "ended", "has_end", "interest", "loop", "socket", "watched")
-
-    def __init__(self, loop: Loop, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self.loop = loop
-        self.socket = sock
-        self.interest = 0
-        self.watched = False
-        self.ended = False
-        """Whether it has finished while the connection is being closed."""
-        self._boundaries = sock.type != socket.SOCK_STREAM
-        self.has_end = sock.type != socket.SOCK_DGRAM
-
-    def send(self, pieces: list[bytes | memoryview]) -> int:
-        """See Sink."""
-        try:
-            if self._boundaries or len(pieces) == 1:
-                return self.socket.send(pieces[0])
-            return self.socket.sendmsg(pieces)
-        except BlockingIOError:
-            return -1
-
-    def finish(self) -> None:
-        """See Sink."""
-        with contextlib.suppress(OSError):  # it is gone already
-            self.socket.shutdown(socket.SHUT_WR)
-
-    def reset(self) -> None:
-        """Have the close that follows send RST: a linger time of zero (socket(7), SO_LINGER)."""
-        with contextlib.suppress(OSError):
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 class Connection:
@@ -86,10 +47,10 @@ class Connection:
         self.wake_at = math.inf
         self.began = self.loop.now
         self._keeper = keeper
-        self._near = End(self.loop, sock)
+        self._near = end_of(sock, keeper.framing)
         self._far: End | None = None
-        self._medium = Medium.STREAM if sock.type == socket.SOCK_STREAM else Medium.MESSAGES
-        self._chunk = CHUNK if self._medium is Medium.STREAM else MESSAGE
+        is_plain = sock.type == socket.SOCK_STREAM and keeper.framing is None
+        self._medium = Medium.STREAM if is_plain else Medium.MESSAGES
         self._is_closing = False
         self._is_over = False
         self._over: list[Pathway] = []
@@ -107,8 +68,9 @@ class Connection:
     def delivered(self, direction: Pathway) -> None:
         """See Owner."""
         self._over.append(direction)
-        if len(self._over) == 2:
-            self._leave("both ends closed")
+        self._leave_if_all_is_said()
+        if not self._is_over and self._far is not None and not self._far.has_end:
+            self.loop.wake(self, self.loop.now + self._keeper.idle)
 
     def close(self) -> None:
         """Finish both ends, read on for a moment what still comes, and leave."""
@@ -144,7 +106,7 @@ class Connection:
 
     def on_timer(self, now: float) -> None:
         """It has lingered long enough."""
-        self._leave("closed by a toxic")
+        self._leave("closed")
 
     def _answered(self, sock: socket.socket | None, error: BothendsError | None) -> None:
         self._dialing = None
@@ -154,7 +116,7 @@ class Connection:
             self._near.reset()
             self._leave("no server")
             return
-        self._far = End(self.loop, sock)
+        self._far = end_of(sock, self._keeper.framing)
         up, down = self._keeper.pipelines(self.number, self.client, self._medium)
         self.upstream, self.downstream = Pathway(self, self._far, up), Pathway(self, self._near, down)
         for each in self.pathways:
@@ -168,8 +130,8 @@ class Connection:
             reading, writing = writing, reading
         assert reading is not None
         assert writing is not None
-        if ready & OUT:
-            writing.flush()
+        if ready & OUT and not self._push(end, writing):
+            return
         if ready & (IN | _GONE) and not self._is_over:
             if end.interest & IN:
                 self._read(end, reading)
@@ -182,23 +144,35 @@ class Connection:
                 return
         self.settle()
 
+    def _push(self, end: End, writing: Pathway) -> bool:
+        """Have an end take more; False if the connection is over."""
+        try:
+            end.push()
+        except OSError:
+            self.reset()
+            return False
+        if not end.is_pending:
+            writing.flush()
+        self._leave_if_all_is_said()
+        return not self._is_over
+
     def _read(self, end: End, reading: Pathway) -> None:
         try:
-            data = end.socket.recv(self._chunk)
-        except BlockingIOError:
-            return
-        except OSError:
+            found = end.receive()
+        except (OSError, MessageTooLong):
             self.reset()
             return
         if self._is_closing:
-            if not data:
+            if found is None:
                 end.ended = True
                 if all(each.ended for each in self._ends()):
                     self._leave("closed by a toxic")
-        elif data or not end.has_end:
-            reading.feed(data)
-        else:
+        elif found is None:
             reading.end()
+        else:
+            for data in found:
+                if not self._is_over:
+                    reading.feed(data)
 
     # Leaving --------------------------------------------------------------------------------------------
 
@@ -208,7 +182,7 @@ class Connection:
     def _watch(self, end: End, reading: Pathway, writing: Pathway) -> None:
         wants = not end.ended if self._is_closing else not reading.ended and reading.wants_more
         interest = IN if wants else 0
-        if writing.is_blocked:
+        if writing.is_blocked or end.is_pending:
             interest |= OUT
         if interest == end.interest and (end.watched or not interest):
             return
@@ -223,6 +197,10 @@ class Connection:
         self.loop.forget(end.socket.fileno())
         end.watched = False
         end.interest = 0
+
+    def _leave_if_all_is_said(self) -> None:
+        if len(self._over) == 2 and not any(end.is_pending for end in self._ends()):
+            self._leave("both ends closed")
 
     def _leave(self, why: str) -> None:
         if self._is_over:

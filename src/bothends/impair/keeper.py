@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bothends.endpoints import Address, Endpoint
 from bothends.errors import BothendsError
+from bothends.framing import Framing
 from bothends.impair.loop import Loop
 from bothends.toxics.base import Medium
 from bothends.toxics.pipeline import Pipeline
@@ -33,6 +34,9 @@ class Keeper(Protocol):
 
     loop: Loop
     upstream: Endpoint
+    framing: Framing | None
+    """How streams are cut into messages, if they are."""
+
     idle: float
     """Seconds after which a session on which nothing moves ends."""
 

@@ -33,10 +33,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from bothends.endpoints import Endpoint
 from bothends.errors import BothendsError, ConfigurationError, SystemRefused, ToxicError
 from bothends.impair.api import ApiError, networks, proxies_fields, proxy_fields
-from bothends.impair.collection import Proxies
+from bothends.impair.collection import Proxies, Wanted
 from bothends.impair.loop import Loop, Timer
 from bothends.impair.proxy import Proxy, check_spec
 from bothends.toxics import registry
@@ -58,9 +57,6 @@ _PREFIXES: Final[Mapping[str, tuple[Direction, ...]]] = {"up": ("upstream",), "d
 _PLACE: Final = ("name", "at", "for", "toxicity", "clients")
 _SHARE: Final = Rule("share", "", most=1)
 
-Named = tuple[str, Endpoint, Endpoint, bool]
-"""A proxy to be: name, listen, upstream, enabled."""
-
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -76,7 +72,7 @@ class Planned:
 class Scenario:
     """What a file says."""
 
-    proxies: tuple[Named, ...] = ()
+    proxies: tuple[Wanted, ...] = ()
     planned: tuple[Planned, ...] = ()
     seed: int | None = None
     lasts: float | None = None
@@ -132,7 +128,7 @@ def _scenario(document: dict[str, Any], file: str) -> Scenario:
     proxies = []
     for number, table in enumerate(_tables(document, "proxy", file), 1):
         where = f"[[proxy]] {number}"
-        _refuse_unknown(table, ("name", "listen", "upstream", "enabled"), file, where)
+        _refuse_unknown(table, ("name", "listen", "upstream", "enabled", "framing"), file, where)
         proxies.append(_told(file, where, partial(proxy_fields, table, "")))
     planned: list[Planned] = []
     for number, table in enumerate(_tables(document, "toxic", file), 1):

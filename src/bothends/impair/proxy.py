@@ -19,6 +19,7 @@ from bothends.errors import BothendsError, CannotCarry, ToxicError
 from bothends.impair.connection import Connection
 from bothends.impair.dialing import check_upstream
 from bothends.impair.direction import Pathway
+from bothends.impair.ends import FRAMINGS
 from bothends.impair.journal import Journal, Replay
 from bothends.impair.keeper import Conversation
 from bothends.impair.loop import IN, Loop
@@ -61,8 +62,11 @@ class Totals:
         self.overflowed += pathway.given_up + pathway.pipeline.overflowed
 
 
-def medium_of(listen: Endpoint, upstream: Endpoint) -> Medium:
-    """What passes between two endpoints. Raises CannotCarry where they don't go together."""
+def medium_of(listen: Endpoint, upstream: Endpoint, framing: str = "") -> Medium:
+    """What passes between two endpoints, where streams may be cut into messages by a framing.
+
+    Raises CannotCarry where they don't go together.
+    """
     for endpoint in (listen, upstream):
         if endpoint.scheme == "tls" or endpoint.wrappers:
             hint = "TLS and PROXY headers pass through tcp:// unchanged"
@@ -70,15 +74,21 @@ def medium_of(listen: Endpoint, upstream: Endpoint) -> Medium:
         if endpoint.scheme in ("fd", "systemd", "stdio"):
             raise CannotCarry("impair", endpoint.label, "it opens its sockets itself")
     here, there = SCHEMES[listen.scheme].carries, SCHEMES[upstream.scheme].carries
+    if framing:
+        if "stream" not in (here, there):
+            raise CannotCarry("impair", listen.label, "a framing cuts streams, and neither is one")
+        return Medium.DATAGRAMS if here == "datagrams" else Medium.MESSAGES
     if (here == "stream") != (there == "stream"):
         what = f"{listen.label} to {upstream.label}"
         reason = f"{listen.kind} and {upstream.kind}: only one of the two has messages"
-        raise CannotCarry("impair", what, reason, "both must be streams, or neither")
+        raise CannotCarry(
+            "impair", what, reason, "both must be streams, or neither; a framing cuts a stream into messages"
+        )
     return _MEDIA[here]
 
 
 class Proxy:
-    """A listener, an upstream, and toxics.
+    """A listener, an upstream, and toxics. `framing` is a key of FRAMINGS, or empty.
 
     `listen` is the endpoint as it is now: once enabled, with the real port.
     """
@@ -94,13 +104,16 @@ class Proxy:
         tell: Tell = lambda _words: None,
         journal: Journal | None = None,
         replay: Replay | None = None,
+        framing: str = "",
     ) -> None:
-        self.medium = medium_of(listen, upstream)
+        self.medium = medium_of(listen, upstream, framing)
         check_upstream(upstream)
         self.loop = loop
         self.name = name
         self.listen = listen
         self.upstream = upstream
+        self.framed = framing
+        self.framing = FRAMINGS[framing] if framing else None
         self.seed = seed
         self.specs: list[Spec] = []
         self.tallies: dict[str, Tally] = {}
@@ -158,7 +171,7 @@ class Proxy:
 
     def move(self, listen: Endpoint, upstream: Endpoint) -> None:
         """Take other addresses, disabled. Raises BothendsError where they can't be; all stays as it was."""
-        medium = medium_of(listen, upstream)
+        medium = medium_of(listen, upstream, self.framed)
         check_upstream(upstream)
         for spec in self.specs:
             check_spec(spec, medium)

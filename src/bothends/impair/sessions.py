@@ -21,9 +21,10 @@ import socket
 from typing import Any, Final
 
 from bothends.endpoints import Address
-from bothends.errors import BothendsError
+from bothends.errors import BothendsError, MessageTooLong
 from bothends.impair.dialing import Dialing
 from bothends.impair.direction import Pathway
+from bothends.impair.ends import MESSAGE, End, end_of
 from bothends.impair.keeper import Keeper
 from bothends.impair.loop import IN, Timer
 from bothends.sockets import Listener, enable_pktinfo, receive_datagram, send_datagram
@@ -33,7 +34,6 @@ from bothends.toxics.base import Medium
 RETRY: Final = 0.002  # seconds: a datagram of 64 KiB takes half a millisecond at 1 Gbit/s
 _BATCH: Final = 64  # datagrams a turn from one socket
 _EARLY: Final = 64  # datagrams that wait for the server's name to be looked up
-_UNIX_SIZE: Final = 256 * 1024  # a UNIX datagram has 212,960 bytes by default (net.core.wmem_max)
 
 # What a UNIX datagram socket answers when the one at the other end has been closed: it stays so for ever.
 _GONE: Final = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN})
@@ -48,7 +48,7 @@ class Desk:
         self._keeper = keeper
         self._listener = listener
         self._is_unix = listener.socket.family == socket.AF_UNIX
-        self._size = _UNIX_SIZE if self._is_unix else DATAGRAM_SIZE
+        self._size = MESSAGE if self._is_unix else DATAGRAM_SIZE
         self._wildcard = enable_pktinfo(self.socket)
         self._is_reading = False
         self.socket.setblocking(False)
@@ -116,19 +116,17 @@ class _ToClient:
 
 
 class _ToServer:
-    """The server's side: a connected socket."""
+    """The server's side: a socket of the session's own."""
 
-    def __init__(self, session: Session, sock: socket.socket) -> None:
+    def __init__(self, session: Session, end: End) -> None:
         self._session = session
-        self._socket = sock
+        self._end = end
         self.failed = 0
 
     def send(self, pieces: list[bytes | memoryview]) -> int:
         """See direction.Sink."""
         try:
-            return self._socket.send(pieces[0])
-        except BlockingIOError:
-            return -1
+            return self._end.send(pieces)
         except OSError as error:
             self._session.refused(error)
             self.failed += 1
@@ -155,12 +153,11 @@ class Session:
         self._desk = desk
         self._peer = peer
         self._to_client = _ToClient(desk, peer, ancillary)
-        self._socket: socket.socket | None = None
+        self._end: End | None = None
         self._early: list[bytes] = []
         self._moved = self.loop.now
         self._is_over = False
         self._is_reading = False
-        self._is_connected = False
         self._retry: Timer | None = None
         self._dialing: Dialing | None = Dialing(self.loop, keeper.upstream, self._answered)
         self.loop.wake(self, self.loop.now + keeper.idle)
@@ -189,7 +186,8 @@ class Session:
 
     def refused(self, error: OSError) -> None:
         """The system reports of an earlier datagram that nobody took it."""
-        if (self._keeper.upstream.is_unix or self._is_connected) and error.errno in _GONE:
+        has_end = self._end is not None and self._end.has_end
+        if (self._keeper.upstream.is_unix or has_end) and error.errno in _GONE:
             self.loop.post(lambda: self._leave("the server has gone"))
 
     # What the directions call (direction.Owner) ---------------------------------------------------
@@ -211,16 +209,17 @@ class Session:
 
     def settle(self) -> None:
         """Read the server's answers if there is room for them; try again what was not taken."""
-        if self._is_over or self._socket is None or self.downstream is None or self.upstream is None:
+        if self._is_over or self._end is None or self.downstream is None or self.upstream is None:
             return
         wants = self.downstream.wants_more
         if wants != self._is_reading:
             self._is_reading = wants
             if wants:
-                self.loop.watch(self._socket.fileno(), IN, self._on_ready)
+                self.loop.watch(self._end.socket.fileno(), IN, self._on_ready)
             else:
-                self.loop.forget(self._socket.fileno())
-        if self._retry is None and (self.upstream.is_blocked or self.downstream.is_blocked):
+                self.loop.forget(self._end.socket.fileno())
+        is_waiting = self.upstream.is_blocked or self.downstream.is_blocked or self._end.is_pending
+        if self._retry is None and is_waiting:
             self._retry = self.loop.later(RETRY, self._try_again)
 
     # What the loop calls --------------------------------------------------------------------------
@@ -240,10 +239,9 @@ class Session:
             self._keeper.unreachable(self, error)
             self._leave("no server")
             return
-        self._socket = sock
-        self._is_connected = sock.type == socket.SOCK_SEQPACKET
+        self._end = end_of(sock, self._keeper.framing)
         up, down = self._keeper.pipelines(self.number, self.client, Medium.DATAGRAMS)
-        self.upstream = Pathway(self, _ToServer(self, sock), up)
+        self.upstream = Pathway(self, _ToServer(self, self._end), up)
         self.downstream = Pathway(self, self._to_client, down)
         for each in self.pathways:
             each.begin()
@@ -254,27 +252,35 @@ class Session:
         self._desk.settle()
 
     def _on_ready(self, _ready: int) -> None:
-        assert self._socket is not None
+        assert self._end is not None
         assert self.downstream is not None
         for _ in range(_BATCH):
             try:
-                data = self._socket.recv(_UNIX_SIZE if self._keeper.upstream.is_unix else DATAGRAM_SIZE)
-            except BlockingIOError:
-                break
+                found = self._end.receive()
             except OSError as error:
                 self.refused(error)
                 break
-            if not data and self._is_connected:
+            except MessageTooLong:
+                found = None
+            if found is None:
                 self._leave("the server has finished")
                 return
+            if not found:
+                break
             self._moved = self.loop.now
-            self.downstream.feed(data)
+            for data in found:
+                self.downstream.feed(data)
             if not self.downstream.wants_more:
                 break
         self.settle()
 
     def _try_again(self) -> None:
         self._retry = None
+        if self._end is not None:
+            try:
+                self._end.push()
+            except OSError as error:
+                self.refused(error)
         for each in self.pathways:
             each.flush()
         self.settle()
@@ -291,10 +297,10 @@ class Session:
             self._retry.cancel()
         for each in self.pathways:
             each.clear()
-        if self._socket is not None:
+        if self._end is not None:
             if self._is_reading:
-                self.loop.forget(self._socket.fileno())
-            self._socket.close()
+                self.loop.forget(self._end.socket.fileno())
+            self._end.socket.close()
         with contextlib.suppress(KeyError):
             del self._desk.sessions[self._peer]
         self._keeper.left(self, why)
