@@ -29,7 +29,7 @@ def serve(handler):
 
 def read_all(s):
     data = b""
-    while more := s.recv(4096):
+    while more := s.recv(1 << 20):
         data += more
     return data
 """
@@ -72,7 +72,7 @@ def handler(c):
 port, thread = serve(handler)
 s = create_connection(("127.0.0.1", port))
 s.setblocking(False)
-data = b"x" * 20_000_000
+data = b"x" * 8_000_000
 threading.Timer(0.05, gate.set).start()
 {program}
 s.close()

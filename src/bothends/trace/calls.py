@@ -29,6 +29,25 @@ WAITING: Final = frozenset(
 )
 FORKING: Final = frozenset({"fork", "vfork", "clone", "clone3"})
 REAPING: Final = frozenset({"wait4", "waitid", "waitpid"})
+# Calls whose first argument is a descriptor (splice: the third), on a socket of which they are drawn.
+ON_SOCKETS: Final = (
+    SENDING
+    | RECEIVING
+    | ACCEPTING
+    | DUPLICATING
+    | {
+        "bind",
+        "listen",
+        "connect",
+        "shutdown",
+        "close",
+        "getsockopt",
+        "setsockopt",
+        "getsockname",
+        "getpeername",
+    }
+    | {"fcntl", "ioctl", "epoll_ctl"}
+)
 # What asks or sets something and moves nothing: hidden by --quiet-calls.
 QUIET: Final = (
     frozenset({"getsockopt", "setsockopt", "getsockname", "getpeername", "fcntl", "ioctl", "epoll_ctl"})
@@ -251,7 +270,7 @@ class Reader:
             return True
         if name in WAITING:
             return self._describe_waiting(call, words, table)
-        if not words:
+        if not words or name not in ON_SOCKETS:
             return False
         at = 2 if name == "splice" else 0
         number, label = arguments.descriptor(words[at] if at < len(words) else "")

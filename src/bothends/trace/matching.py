@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bothends.trace.calls import ACCEPTING, RECEIVING, SENDING
-from bothends.trace.datagrams import Datagrams
+from bothends.trace.datagrams import SKEW, Datagrams
 from bothends.trace.model import Call, Link, Moment, Packet, Place, Relation, Socket, Trace
 from bothends.trace.timeline import Timeline, key
 
@@ -468,19 +468,17 @@ class Matcher:
                     self.link(stream.fin, eof.number, "ends", 2 * eof.number + 1)
             if stream.rst is not None:
                 for failed in half.failures:
-                    if failed.until is None or stream.rst.at <= failed.until:
+                    if failed.until is None or stream.rst.at <= failed.until + SKEW:
                         self.link(stream.rst, failed.number, "resets", 2 * failed.number + 1)
 
     def _join_stop(self, stream: Stream) -> None:
         assert stream.sender is not None
         stops = self._half(self._sending, stream.sender).stops
-        for packet, kind in ((stream.fin, "ends"), (stream.rst, "resets")):
-            if packet is not None:
-                before = [each for each in stops if each.at <= packet.at]
-                if before:
-                    self.link(
-                        before[-1], packet.number, "ends" if kind == "ends" else "resets", 2 * packet.number
-                    )
+        if stream.fin is not None and (stop := _last_before(stream.fin, stops)):
+            shutdown = next((each for each in stops if each.name == "shutdown" and each.at <= stop.at), None)
+            self.link(shutdown or stop, stream.fin.number, "ends", 2 * stream.fin.number)
+        if stream.rst is not None and (stop := _last_before(stream.rst, stops)):
+            self.link(stop, stream.rst.number, "resets", 2 * stream.rst.number)
 
     def _join_opening(self, stream: Stream, receiver: Socket) -> None:
         """The handshake: `stream` comes from the peer of `receiver`."""
@@ -512,6 +510,12 @@ def _signed(number: int) -> int:
     """A difference of sequence numbers, which wrap at 2**32, as the nearest number that it may mean."""
     number &= 0xFFFFFFFF
     return number - (1 << 32) if number >> 31 else number
+
+
+def _last_before(packet: Packet, calls: list[Call]) -> Call | None:
+    """The last of these calls that began before a packet; where the clocks differ, the first one after it."""
+    before = [call for call in calls if call.at <= packet.at]
+    return before[-1] if before else next((call for call in calls if call.at <= packet.at + SKEW), None)
 
 
 def _shorten(spans: list[Span]) -> None:

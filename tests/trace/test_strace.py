@@ -1,0 +1,246 @@
+"""The parser of strace's output: each form of a line, recordings of real programs, and anything at all."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bothends.trace import explain
+from bothends.trace.calls import ACCEPTING, ON_SOCKETS, RECEIVING, SENDING, Reader
+from bothends.trace.descriptors import Sockets
+from bothends.trace.model import Call, Moment, Place, Trace
+from bothends.trace.strace import Began, Ended, Left, Line, Parser, Signalled
+
+RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("*.strace"))
+AT = 1795255220_976349485
+STAMP = "1795255220.976349485"
+
+
+def lines_of(text: str) -> list[Line]:
+    parser = Parser()
+    found = list(parser.feed(text.encode())) + list(parser.end())
+    assert parser.odd == []
+    return found
+
+
+def moments_of(text: bytes) -> tuple[Trace, list[Moment]]:
+    trace, parser = Trace(), Parser()
+    reader = Reader(trace, Sockets(), itertools.count(1), "program")
+    moments = [*reader.take(parser.feed(text)), *reader.take(parser.end()), *reader.end()]
+    return trace, moments
+
+
+def one_call(*lines: str) -> Call:
+    _, moments = moments_of("".join(f"7 {STAMP} {line}\n" for line in lines).encode())
+    return [moment.event for moment in moments if isinstance(moment.event, Call)][-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("close(3<TCP:[1]>) = 0 <0.000013520>", Ended(7, AT, "close", "3<TCP:[1]>", AT + 13520, 0)),
+        (
+            "connect(3<TCP:[1]>, 0x7ff, 16) = -1 ECONNREFUSED (Connection refused) <0.1>",
+            Ended(7, AT, "connect", "3<TCP:[1]>, 0x7ff, 16", AT + 100_000_000, -1, "", "ECONNREFUSED"),
+        ),
+        (
+            "accept(3<TCP:[1]>, NULL, NULL) = 4<TCP:[127.0.0.1:1->127.0.0.1:2]> <0.000000001>",
+            Ended(7, AT, "accept", "3<TCP:[1]>, NULL, NULL", AT + 1, 4, "TCP:[127.0.0.1:1->127.0.0.1:2]"),
+        ),
+        (
+            "poll([{fd=3<TCP:[1]>, events=POLLIN}], 1, 10) = 0 (Timeout) <0.000000002>",
+            Ended(7, AT, "poll", "[{fd=3<TCP:[1]>, events=POLLIN}], 1, 10", AT + 2, 0, words="Timeout"),
+        ),
+        ("exit_group(0) = ?", Ended(7, AT, "exit_group", "0", None, None)),
+        (
+            "accept(3<TCP:[1]>, <unfinished ...>) = ?",
+            Ended(7, AT, "accept", "3<TCP:[1]>,", None, None),
+        ),
+        (
+            "read(3<TCP:[1]>, 0x7ff, 5) = ? ERESTARTSYS (To be restarted if SA_RESTART is set) <0.000000003>",
+            Ended(7, AT, "read", "3<TCP:[1]>, 0x7ff, 5", AT + 3, None, "", "ERESTARTSYS"),
+        ),
+        ("--- SIGPIPE {si_signo=SIGPIPE} ---", Signalled(7, AT, "SIGPIPE", "{si_signo=SIGPIPE}")),
+        ("+++ exited with 3 +++", Left(7, AT, 3)),
+        ("+++ killed by SIGSEGV (core dumped) +++", Left(7, AT, None, "SIGSEGV")),
+        ("+++ superseded by execve in pid 9 +++", Left(7, AT)),
+    ],
+)  # fmt: skip
+def test_a_line(text: str, line: Line) -> None:
+    assert lines_of(f"7 {STAMP} {text}\n") == [line]
+
+
+def test_a_call_in_two_halves_has_the_time_of_both() -> None:
+    began, other, ended = lines_of(
+        f"7 {STAMP} read(4<TCP:[1]>,  <unfinished ...>\n"
+        "8 1795255220.976349999 close(5<UDP:[2]>) = 0 <0.000000001>\n"
+        '7 1795255221.000000000 <... read resumed>"\\x68", 10) = 1 <0.000000009>\n'
+    )
+    assert isinstance(began, Began)
+    assert other.pid == 8
+    assert ended == Ended(7, AT, "read", '4<TCP:[1]>, "\\x68", 10', AT + 9, 1)
+
+
+def test_a_resumed_line_without_a_duration_ends_when_it_says() -> None:
+    *_, ended = lines_of(
+        f"7 {STAMP} accept(4<TCP:[1]>, <unfinished ...>\n"
+        "7 1795255221.000000000 <... accept resumed>NULL, NULL) = 5 <unavailable>\n"
+    )
+    assert isinstance(ended, Ended)
+    assert ended.until == 1795255221_000000000
+
+
+def test_a_call_that_waits_is_told_before_it_ends() -> None:
+    parser = Parser()
+    assert list(parser.feed(f"7 {STAMP} accept4(3<TCP:[0.0.0.0:80]>, ".encode())) == []
+    assert parser.begun() == Began(7, AT, "accept4", "3<TCP:[0.0.0.0:80]>, ")
+    assert parser.begun() is None
+    (ended,) = parser.feed(b"NULL, NULL) = -1 EINTR (Interrupted system call) <0.000000001>\n")
+    assert isinstance(ended, Ended)
+    assert ended.error == "EINTR"
+
+
+def test_a_value_result_length_and_a_cut_string() -> None:
+    call = one_call(
+        'recvfrom(3<UDP:[1]>, "\\x61\\x62"..., 2, MSG_TRUNC, {sa_family=AF_INET6, sin6_port=htons(9), '
+        'sin6_flowinfo=htonl(0), inet_pton(AF_INET6, "'
+        + "".join(f"\\x{byte:02x}" for byte in b"::ffff:1.2.3.4")
+        + '", &sin6_addr), sin6_scope_id=0}, [128 => 28]) = 2 <0.000000001>'
+    )
+    assert (call.data, call.size, call.place) == (b"ab", 2, Place("1.2.3.4", 9))
+
+
+def test_the_peer_of_node_is_in_the_label_alone() -> None:
+    trace, _ = moments_of(
+        f"7 {STAMP} accept4(3<TCP:[0.0.0.0:80]>, NULL, NULL, SOCK_CLOEXEC|SOCK_NONBLOCK) "
+        "= 4<TCP:[127.0.0.1:80->127.0.0.1:999]> <0.000000001>\n".encode()
+    )
+    made = trace.sockets[2]
+    assert (made.local, made.peer, made.welcomed_by) == (Place("127.0.0.1", 80), Place("127.0.0.1", 999), 1)
+    assert not made.blocks
+
+
+def test_a_child_is_introduced_after_it_has_begun() -> None:
+    trace, moments = moments_of(
+        f"7 {STAMP} socket(AF_INET, SOCK_STREAM, IPPROTO_IP) = 3<TCP:[5]> <0.000000001>\n"
+        f"7 {STAMP} fork( <unfinished ...>\n"
+        f"8 {STAMP} close(3<TCP:[5]>) = 0 <0.000000001>\n"
+        f"7 {STAMP} <... fork resumed>) = 8 <0.000000001>\n".encode()
+    )
+    child = next(each for each in trace.processes.values() if each.pid == 8)
+    assert trace.processes[child.parent or 0].pid == 7
+    closes = [moment for moment in moments if isinstance(moment.event, Call) and moment.event.name == "close"]
+    assert len(closes) == 2
+    assert len(trace.sockets) == 1  # theirs is the same socket
+
+
+def test_exec_closes_what_is_marked_and_dup_is_not() -> None:
+    text = "".join(
+        f"7 {STAMP} {line} <0.000000001>\n"
+        for line in (
+            "socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC, IPPROTO_IP) = 3<TCP:[5]>",
+            "dup2(3<TCP:[5]>, 9) = 9<TCP:[5]>",
+            'execve("\\x61", ["\\x61"], 0x7ff /* 9 vars */) = 0',
+            'write(9<TCP:[1.1.1.1:1->2.2.2.2:2]>, "\\x61", 1) = 1',
+            'write(3<\\x61>, "\\x61", 1) = 1',
+        )
+    )
+    trace, moments = moments_of(text.encode())
+    writes = [
+        moment.event for moment in moments if isinstance(moment.event, Call) and moment.event.name == "write"
+    ]
+    assert {each.descriptor for each in writes} == {9}
+    assert {each.socket for each in writes} == {1}
+    assert trace.sockets[1].peer == Place("2.2.2.2", 2)
+
+
+def test_io_uring_is_told() -> None:
+    trace, moments = moments_of(f"7 {STAMP} io_uring_setup(8, 0x7ff) = 5<\\x61> <0.000000001>\n".encode())
+    assert trace.processes[1].uses_io_uring
+    assert "io_uring" in str([moment.event for moment in moments])
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
+def test_a_recording_is_read_call_for_call(path: Path) -> None:
+    text = path.read_text()
+    parser = Parser()
+    assert list(parser.feed(text.encode()))
+    # What was left out of a recording may have been the first half of a call.
+    assert [line for line in parser.odd if "resumed>" not in line] == []
+    _, moments = moments_of(text.encode())
+    ended = [each.event for each in moments if each.is_end and isinstance(each.event, Call)]
+    for name in sorted(SENDING | RECEIVING | ACCEPTING | {"bind", "listen", "connect", "shutdown"}):
+        # strace's own log: the calls on sockets, by their beginnings, and those that never ended
+        begun = re.findall(rf" {name}\(\d+<(?:TCP|UDP|UNIX|NETLINK).*", text)
+        never = [line for line in begun if re.search(r"= \?$", line)]
+        told = [call for call in ended if call.name == name]
+        at_the_end = [line for line in begun if line.endswith("<unfinished ...>")]
+        assert len(begun) - len(never) - len(at_the_end) <= len(told) <= len(begun), name
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
+def test_a_recording_says_the_same_however_it_is_cut(path: Path) -> None:
+    text = path.read_bytes()
+    whole = list(Parser().feed(text))
+    for size in (1, 7, 1000):
+        parser = Parser()
+        pieces = (text[start : start + size] for start in range(0, len(text), size))
+        assert [line for piece in pieces for line in parser.feed(piece)] == whole
+
+
+def test_every_call_on_a_socket_is_explained() -> None:
+    assert ON_SOCKETS - set(explain.CALLS) - {"send", "recv"} == set()
+
+
+SYNTAX = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "7 ",
+                "8 ",
+                f"{STAMP} ",
+                "read(",
+                "sendto(",
+                "accept4(",
+                "clone(",
+                ", ",
+                "[{",
+                "}]",
+                "= ",
+                "-1 ",
+            ),
+            *("3<TCP:[1]>", "4<TCP:[1.1.1.1:1->2.2.2.2:2]>", '"\\x61\\x62"', '"..."...', "EAGAIN ", "(x)"),
+            *(
+                ") = 5 ",
+                "<0.1>",
+                " <unfinished ...>",
+                "<... read resumed>",
+                "<... clone resumed>",
+                ") = 8 <0.1>",
+            ),
+            *("+++ exited with 0 +++", "--- SIGINT {} ---", "\n", "iov_len=99999999999", "\x00", "é"),
+            '{sa_family=AF_INET, sin_port=htons(99999), sin_addr=inet_addr("\\x7a")}',
+        ]
+    ),
+    max_size=40,
+)
+
+
+@given(SYNTAX)
+def test_no_mixture_of_its_own_syntax_upsets_it(parts: list[str]) -> None:
+    trace, moments = moments_of("".join(parts).encode())
+    for moment in moments:
+        if isinstance(moment.event, Call):
+            explain.meaning(moment.event, trace)
+            explain.arguments_in_words(moment.event)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_upset_it(data: bytes) -> None:
+    moments_of(f"7 {STAMP} read(".encode() + data)
+    moments_of(data)

@@ -1,0 +1,200 @@
+"""Cause before effect: whatever order two observers tell in, and however their clocks differ."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bothends.trace.matching import Matcher
+from bothends.trace.model import Call, Moment, Packet, Place, Process, Socket, Trace
+from bothends.trace.timeline import Timeline, key
+
+CLIENT, SERVER = Place("127.0.0.1", 40000), Place("127.0.0.1", 12000)
+MICROSECOND = 1000
+
+
+class History:
+    """What truly happened between a client and a server, and what two observers tell of it.
+
+    `causes` are pairs of keys: what must come before what.
+    """
+
+    def __init__(self, messages: list[tuple[bool, int]], jitter: Iterator[int]) -> None:
+        self.trace = Trace()
+        self.calls: list[Moment] = []
+        self.packets: list[Moment] = []
+        self.causes: set[tuple[int, int]] = set()
+        self._numbers = itertools.count(1)
+        self._jitter = jitter
+        self._now = 1_000_000_000
+        for number in (1, 2):
+            role = "server" if number == 1 else "client"
+            self.trace.processes[number] = Process(number, 100 + number, role)
+                number, 100 + number, "server" if number == 1 else "client"
+            )
+        self.trace.sockets[1] = Socket(1, "inet", "stream", local=SERVER, is_listener=True)
+        self.trace.sockets[2] = Socket(2, "inet", "stream", local=CLIENT, peer=SERVER)
+        self.trace.sockets[3] = Socket(3, "inet", "stream", local=SERVER, peer=CLIENT, welcomed_by=1)
+        self._sequence = {2: 4_294_967_290, 3: 5000}  # the first wraps around soon
+        self._shake_hands()
+        for from_client, size in messages:
+            self._send(2 if from_client else 3, size)
+        self._close()
+
+    def _tick(self) -> int:
+        self._now += 50 * MICROSECOND
+        return self._now
+
+    def _call(self, name: str, process: int, socket: int, **fields: object) -> Call:
+        call = Call(
+            next(self._numbers), process, 100 + process, name, self._tick(), socket=socket, descriptor=3
+        )
+        for field, value in fields.items():
+            setattr(call, field, value)
+        return call
+
+    def _packet(self, sender: int, size: int = 0, *flags: str) -> Packet:
+        source, destination = (CLIENT, SERVER) if sender == 2 else (SERVER, CLIENT)
+        other = 5 - sender
+        packet = Packet(
+            next(self._numbers), self._tick() + next(self._jitter), "tcp", source, destination, size, b"x" * size,
+            flags, self._sequence[sender] & 0xFFFFFFFF, self._sequence[other] & 0xFFFFFFFF, interface="lo",
+        )  # fmt: skip
+        self._sequence[sender] += size + ("SYN" in flags) + ("FIN" in flags)
+        if self.packets:
+            self.causes.add((key(self.packets[-1]), key(Moment(packet))))
+        self.packets.append(Moment(packet))
+        return packet
+
+    def _begin(self, call: Call) -> None:
+        self.calls.append(Moment(call))
+
+    def _end(self, call: Call, *after: Packet) -> None:
+        call.until = self._tick() + next(self._jitter)
+        self.calls.append(Moment(call, is_end=True))
+        for packet in after:
+            self.causes.add((key(Moment(packet)), 2 * call.number + 1))
+
+    def _shake_hands(self) -> None:
+        accept = self._call("accept", 1, 1, result=4, made=3, place=CLIENT)
+        self._begin(accept)
+        connect = self._call("connect", 2, 2, result=0, place=SERVER)
+        self._begin(connect)
+        syn = self._packet(2, 0, "SYN")
+        self.causes.add((2 * connect.number, key(Moment(syn))))
+        answer = self._packet(3, 0, "SYN", "ACK")
+        last = self._packet(2, 0, "ACK")
+        self._end(connect, answer)
+        self._end(accept, syn, last)
+
+    def _send(self, sender: int, size: int) -> None:
+        receiver = 5 - sender
+        send = self._call(
+            "send", sender % 2 + 1 if sender == 3 else 2, sender, result=size, asked=size, size=size
+        )
+        send.process, send.thread = (2, 102) if sender == 2 else (1, 101)
+        receive = self._call("recv", 1, receiver, result=size, asked=1000, size=size)
+        receive.process, receive.thread = (1, 101) if sender == 2 else (2, 102)
+        self._begin(receive)
+        self._begin(send)
+        packet = self._packet(sender, size, "ACK")
+        self.causes.add((2 * send.number, key(Moment(packet))))
+        self._end(send)
+        self._end(receive, packet)
+
+    def _close(self) -> None:
+        receive = self._call("recv", 1, 3, result=0, asked=1000)
+        self._begin(receive)
+        close = self._call("close", 2, 2, result=0)
+        self._begin(close)
+        fin = self._packet(2, 0, "FIN", "ACK")
+        self.causes.add((2 * close.number, key(Moment(fin))))
+        self._end(close)
+        self._end(receive, fin)
+
+
+JITTER = st.lists(st.integers(-400, 400), min_size=1, max_size=20)
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 20)), max_size=8),
+    JITTER,
+    st.randoms(use_true_random=False),
+)
+def test_no_order_of_telling_breaks_a_cause(messages, jitter, random) -> None:  # type: ignore[no-untyped-def]
+    history = History(messages, (each * MICROSECOND for each in itertools.cycle(jitter)))
+    timeline = Timeline()
+    matcher = Matcher(history.trace, timeline)
+    # Each program's calls come in their order, and so do the packets; between them, anything.
+    streams = [
+        [each for each in history.calls if each.event.thread == 101],  # type: ignore[union-attr]
+        [each for each in history.calls if each.event.thread == 102],  # type: ignore[union-attr]
+        list(history.packets),
+    ]
+    while any(streams):
+        matcher.add(random.choice([each for each in streams if each]).pop(0))
+    order = [key(moment) for moment in timeline.take()]
+    assert sorted(order) == sorted(key(moment) for moment in history.calls + history.packets)
+    place = {number: index for index, number in enumerate(order)}
+    broken = [pair for pair in history.causes if place[pair[0]] > place[pair[1]]]
+    assert not broken
+    assert timeline.broken == 0
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 20)), max_size=8))
+def test_every_byte_is_traced_from_send_to_receive(messages: list[tuple[bool, int]]) -> None:
+    history = History(messages, itertools.repeat(0))
+    matcher = Matcher(history.trace, Timeline())
+    for moment in sorted(history.calls + history.packets, key=lambda each: each.at):
+        matcher.add(moment)
+    for moment in history.packets:
+        packet = moment.event
+        assert isinstance(packet, Packet)
+        if packet.size:
+            causes = [link.kind for link in history.trace.causes_of(packet.number)]
+            effects = [link.kind for link in history.trace.effects_of(packet.number)]
+            assert causes == ["carries"]
+            assert effects == ["feeds"]
+            assert packet.offset is not None
+            assert 0 <= packet.offset < 1000  # although sequence numbers have wrapped
+
+
+def call(number: int, thread: int, at: int) -> Moment:
+    return Moment(Call(number, 1, thread, "read", at))
+
+
+def test_time_decides_where_nothing_else_does() -> None:
+    timeline = Timeline()
+    for moment in (call(1, 1, 30), call(2, 2, 10), call(3, 3, 20)):
+        timeline.add(moment)
+    assert [each.event.number for each in timeline.take()] == [2, 3, 1]
+
+
+def test_nothing_is_told_that_is_later_than_asked_for() -> None:
+    timeline = Timeline()
+    timeline.add(call(1, 1, 10))
+    timeline.add(call(2, 2, 30))
+    assert [each.event.number for each in timeline.take(20)] == [1]
+    assert [each.event.number for each in timeline.take(30)] == [2]
+
+
+def test_an_effect_waits_for_a_cause_that_is_not_known_yet() -> None:
+    timeline = Timeline()
+    timeline.add(call(2, 2, 10))
+    timeline.before(2 * 1, 2 * 2)
+    assert list(timeline.take(100)) == []
+    timeline.add(call(1, 1, 50))
+    assert [each.event.number for each in timeline.take(100)] == [1, 2]
+
+
+def test_a_circle_is_cut_and_counted() -> None:
+    timeline = Timeline()
+    timeline.add(call(1, 1, 10))
+    timeline.add(call(2, 2, 20))
+    timeline.before(2, 4)
+    timeline.before(4, 2)
+    assert [each.event.number for each in timeline.take()] == [1, 2]
+    assert timeline.broken == 1
