@@ -18,6 +18,8 @@ from pathlib import Path
 NATIVE = Path(__file__).resolve().parent
 TESTS = sorted(str(path) for path in (NATIVE.parent / "tests" / "engines").glob("test_native*.py"))
 
+DEFAULTS = ["-n", "auto", "-m", "slow or not slow"]
+
 INSTEAD = """
 import importlib.util
 import sys
@@ -63,7 +65,7 @@ def main() -> int:
             "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
             "UBSAN_OPTIONS": "print_stacktrace=1",
         }
-        command = [sys.executable, "-m", "pytest", "-q", *(sys.argv[1:] or ["-n", "auto"]), *TESTS]
+        command = [sys.executable, "-m", "pytest", "-q", *(sys.argv[1:] or DEFAULTS), *TESTS]
         return subprocess.run(command, env=environment, check=False).returncode
 
 

@@ -120,4 +120,5 @@ def test_nothing_is_left_of_a_hundred_thousand(engine: type[NativeEngine]) -> No
     assert own <= 2
     assert shared <= 2
     assert descriptors <= 0
-    assert memory < 16 * 1024 * 1024
+    # AddressSanitizer keeps what was freed, for a while, to see who uses it.
+    assert memory < 16 * 1024 * 1024 or "asan" in os.environ.get("LD_PRELOAD", "")
