@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,25 @@ def test_told_to_stop_it_leaves_with_zero_and_nothing_behind(number: int, tmp_pa
             with contextlib.suppress(ConnectionResetError):  # what was not read yet
                 assert client.recv(1) == b""
     assert not path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_as_an_ordinary_user() -> None:
+    command = [
+        *IMPAIR,
+        "--no-api",
+        "tcp://127.0.0.1:0",
+        "tcp://127.0.0.1:1",
+        "--latency",
+        "1ms",
+        "--for",
+        "10ms",
+    ]
+    done = subprocess.run(command, user=65534, cwd="/", capture_output=True, text=True, check=False)
+    if "No module named" in done.stderr or "Permission denied" in done.stderr:
+        pytest.skip("another user can't run this checkout")
+    assert done.returncode == 0, done.stderr
+    assert "impair  seed" in done.stderr
 
 
 def test_it_ends_in_time() -> None:

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from bothends.impair.direction import QUEUE, Pathway
 from bothends.toxics.attributes import from_words
-from bothends.toxics.base import Medium
+from bothends.toxics.base import Medium, Toxic
 from bothends.toxics.latency import Latency
 from bothends.toxics.limit_data import LimitData
 from bothends.toxics.pipeline import Pipeline
 from bothends.toxics.slicer import Slicer
-from tests.toxics.path import DATAGRAMS, STREAM, stage
+from bothends.toxics.stall import Stall
+from tests.toxics.path import DATAGRAMS, MESSAGES, STREAM, stage
 
 
 class Sink:
@@ -71,9 +72,7 @@ class Owner:
         pass
 
 
-def pathway(
-    sink: Sink, *toxics: Latency | Slicer | LimitData, medium: Medium = STREAM
-) -> tuple[Pathway, Owner]:
+def pathway(sink: Sink, *toxics: Toxic, medium: Medium = STREAM) -> tuple[Pathway, Owner]:
     owner = Owner()
     pipeline = Pipeline(medium, [stage(each, medium) for each in toxics])
     return Pathway(owner, sink, pipeline), owner  # type: ignore[arg-type]
@@ -178,3 +177,17 @@ def test_over_means_that_nothing_more_leaves() -> None:
     path.clear()
     pass_time(path, owner, 10.0)
     assert sink.taken == [b"a"]
+
+
+def test_what_a_toxic_lets_go_all_at_once_is_not_dropped_however_slow_the_sink_is() -> None:
+    sink = Sink([-1] * 1000)
+    path, owner = pathway(sink, from_words(Stall, "1s"), medium=MESSAGES)
+    messages = [bytes([number]) * 10_000 for number in range(100)]
+    for message in messages:
+        path.feed(message)
+    pass_time(path, owner, 2.0)
+    assert path.queued == 1_000_000 > QUEUE
+    sink.script.clear()
+    path.flush()
+    assert sink.taken == messages
+    assert path.given_up == 0

@@ -45,7 +45,6 @@ class Connection:
         self.number = number
         self.client = client
         self.wake_at = math.inf
-        self.began = self.loop.now
         self._keeper = keeper
         self._near = end_of(sock, keeper.framing)
         self._far: End | None = None

@@ -7,7 +7,8 @@ No socket here: whoever reads calls `feed`, and a `Sink` takes what leaves. With
 that takes everything, bytes go straight through: one call in, one call out, nothing copied.
 
 Backpressure: `wants_more` is False while the queue or the toxics hold too much. On a stream the owner then
-stops reading, the kernel's buffers fill, and the sender feels it as it would without a proxy.
+stops reading, the kernel's buffers fill, and the sender feels it as it would without a proxy. Datagrams that
+come all the same are dropped; what has been taken in is not.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Pathway:
     __slots__ = (
         "_boundaries",
         "_is_over",
+        "_may_drop",
         "_owner",
         "_queue",
         "_sink",
@@ -83,13 +85,14 @@ class Pathway:
         self.sent = 0
         self.queued = 0
         self.given_up = 0
-        """Messages that were dropped for want of room, not by a toxic."""
+        """Datagrams that were dropped for want of room, not by a toxic."""
         self.ended = False
         """Whether its source has finished."""
         self._is_over = False
         self._owner = owner
         self._sink = sink
         self._boundaries = pipeline.medium is not Medium.STREAM
+        self._may_drop = pipeline.medium is Medium.DATAGRAMS
         self._queue: deque[bytes | memoryview | Signal] = deque()
 
     @property
@@ -115,6 +118,9 @@ class Pathway:
     def feed(self, data: bytes) -> None:
         """The source has said this: a chunk of a stream, or one whole message."""
         self.received += len(data)
+        if self._may_drop and self.queued > QUEUE:
+            self.given_up += 1
+            return
         if not self.pipeline.stages:
             self.pipeline.passed += 1 if self._boundaries else len(data)
             if self._queue:
@@ -228,9 +234,6 @@ class Pathway:
 
     def _enqueue(self, item: bytes | memoryview | Signal) -> None:
         if not isinstance(item, Signal):
-            if self._boundaries and self.queued > QUEUE:
-                self.given_up += 1
-                return
             self.queued += len(item)
         self._queue.append(item)
 

@@ -12,7 +12,7 @@ so two runs with the same seed and the same input write the same lines for each 
 
 Replayed, a stream's decisions hold for the same bytes, however it is cut this time, and a message's for the
 message with the same number. A stage is replayed for the connection with the same number: let clients come
-in the same order.
+in the same order. What a toxic held when it was taken away is held again, for as long as it had decided.
 """
 
 from __future__ import annotations

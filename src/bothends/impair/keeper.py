@@ -21,7 +21,6 @@ class Conversation(Protocol):
 
     number: int
     client: Address
-    began: float
     upstream: Pathway | None
     downstream: Pathway | None
 

@@ -250,9 +250,9 @@ class Proxy:
             return
         for spec in self.specs:
             if spec.direction == direction:
-                stage_or_none = self._stage(spec, number, client, medium)
-                if stage_or_none is not None:
-                    yield self._recorded(stage_or_none, number, direction)
+                made = self._stage(spec, number, client, medium)
+                if made is not None:
+                    yield self._recorded(made, number, direction)
 
     def _stage(self, spec: Spec, number: int, client: Address, medium: Medium) -> Stage | None:
         random = random_for(self.seed, self.name, number, spec.direction, spec.name)

@@ -99,7 +99,6 @@ class _ToClient:
         self._desk = desk
         self._peer = peer
         self._ancillary = ancillary
-        self.failed = 0
 
     def send(self, pieces: list[bytes | memoryview]) -> int:
         """See direction.Sink."""
@@ -108,7 +107,6 @@ class _ToClient:
         except BlockingIOError:
             return -1
         except OSError:  # a UNIX client without a name, or one that has gone: as good as lost
-            self.failed += 1
             return 0
 
     def finish(self) -> None:
@@ -121,7 +119,6 @@ class _ToServer:
     def __init__(self, session: Session, end: End) -> None:
         self._session = session
         self._end = end
-        self.failed = 0
 
     def send(self, pieces: list[bytes | memoryview]) -> int:
         """See direction.Sink."""
@@ -129,7 +126,6 @@ class _ToServer:
             return self._end.send(pieces)
         except OSError as error:
             self._session.refused(error)
-            self.failed += 1
             return 0
 
     def finish(self) -> None:
@@ -145,7 +141,6 @@ class Session:
         self.loop = keeper.loop
         self.number = number
         self.client = client
-        self.began = self.loop.now
         self.wake_at = math.inf
         self.upstream: Pathway | None = None
         self.downstream: Pathway | None = None
