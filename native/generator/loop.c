@@ -401,15 +401,15 @@ static int ready(Run *run, Peer *peer)
 
     run->made++;
     peer->state = READY;
-    if (!run->sending)
-        return 0;
-    if (peer->due >= 0) { /* latency counts from before the connecting */
+    if (peer->due >= 0) { /* latency counts from before the connecting; it was begun, so it is finished */
         int64_t due = peer->due;
 
         peer->due = -1;
         peer->left = run->each - 1;
         return ask(run, peer, 1, due, peer->since);
     }
+    if (!run->sending)
+        return 0;
     now = now_ns();
     if (run->times == NULL)
         return ask(run, peer, run->depth, now, now);

@@ -407,12 +407,12 @@ class _Run:
     def _ready(self, peer: Peer) -> None:
         peer.state = State.OPEN
         self._watch(peer, select.EPOLLIN)
-        if not self.sending:
-            return
         now = time.monotonic_ns()
-        if peer.due >= 0:  # latency counts from before the connecting
+        if peer.due >= 0:  # latency counts from before the connecting; it was begun, so it is finished
             due, peer.due, peer.left = peer.due, -1, self.each - 1
             self._write(peer, peer.ledger.send(1, due, peer.since))
+        elif not self.sending:
+            return
         elif self.plan.schedule is None:
             self._ask(peer, self.plan.depth, now, now)
         else:

@@ -32,8 +32,8 @@ from bothends.text import escape
 PATIENCE: Final = 20.0
 """Seconds until a command that was started must have said where it listens."""
 
-DRAIN: Final = 5.0
-"""Seconds from being told to end until it is made to."""
+DRAIN: Final = 2.0
+"""Seconds from being told to end until it is made to: what it still does is of no interest."""
 
 RIVALS: Final = Path(__file__).with_name("rivals")
 _WHERE: Final = re.compile(r"\b(?:tcp|udp|unix)://\S+")
@@ -150,7 +150,8 @@ def compiled(source: Path, folder: Path) -> Path:
         check=False,
     )
     if done.returncode:
-        said = escape(done.stderr.strip().splitlines()[0][:200]) if done.stderr.strip() else "no word"
+        lines = done.stderr.splitlines() or [b"no word"]
+        said = escape(next((line for line in lines if b"error" in line), lines[0])[-200:])
         raise Unavailable("compile", source.name, reason=said)
     return program
 

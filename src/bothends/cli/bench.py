@@ -13,6 +13,7 @@ from bothends.errors import CallerError, SystemRefused
 
 if TYPE_CHECKING:
     from bothends.bench.plan import Generator, Plan, Watch
+    from bothends.bench.results import Round
     from bothends.endpoints import Endpoint
 
 _SECONDS = click.FloatRange(min=0.001, max=86400)
@@ -40,6 +41,10 @@ class Bench(click.Command):
             command = _loaded(args[0])
             return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Whichever command the context is for."""
+        return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
 
 
 def _loaded(name: str) -> click.Command:
@@ -94,6 +99,7 @@ def _loaded(name: str) -> click.Command:
 @click.option(
     "--pid", metavar="PID", type=click.IntRange(1), help="The server's process: measure its cost too."
 )
+@click.option("--cluster", metavar="ADDRESS", help="Load from all workers of a dask cluster: its scheduler.")
 @bench_output.outputs
 @click.option("--tls-ca", metavar="FILE", type=click.Path(), help="TLS: believe these issuers (PEM).")
 @click.option("--tls-fingerprint", metavar="SHA256", default="", help="TLS: accept exactly this certificate.")
@@ -121,20 +127,37 @@ def bench(words: tuple[str, ...], **given: Any) -> None:
 
     bench_output.check_writable(given["hgrm"], given["html"])
     plan, count = plan_of(words, given), given["rounds"]
-    by = generator(given["generator"], plan)
-    if given["find_limit"]:
-        _find_limit(plan, by, given)
-        return
-    with bench_output.progress() as watching:
-        found = rounds(
-            plan, count, by=by, watch=lambda n: watching(f"round {n + 1} of {count}"), server=given["pid"]
-        )
+    notes: list[str] = []
+    if given["cluster"] is not None:
+        found = _by_cluster(plan, given, notes)
+    else:
+        by = generator(given["generator"], plan)
+        if given["find_limit"]:
+            _find_limit(plan, by, given)
+            return
+        with bench_output.progress() as watching:
+            found = rounds(
+                plan, count, by=by, watch=lambda n: watching(f"round {n + 1} of {count}"), server=given["pid"]
+            )
     entry = Entry(plan.endpoint.label, str(plan.endpoint), load_of(plan), found)
-    document = bench_output.document_of([entry])
+    document = bench_output.document_of([entry], notes=notes)
     bench_output.keep(document, given["hgrm"], given["html"])
     bench_output.show(document, given["form"])
     if entry.failed:
         raise click.exceptions.Exit(1)
+
+
+def _by_cluster(plan: Plan, given: dict[str, Any], notes: list[str]) -> list[Round]:
+    from bothends.bench import cluster
+
+    if given["find_limit"] or given["pid"] is not None:
+        raise CallerError("--cluster goes with neither --find-limit nor --pid")
+    found = []
+    for _ in range(given["rounds"]):
+        measured, said = cluster.measure(given["cluster"], plan, given["generator"])
+        found.append(measured)
+        notes += said
+    return found
 
 
 def _find_limit(plan: Plan, by: Generator, given: dict[str, Any]) -> None:

@@ -1,0 +1,100 @@
+"""One load from several machines: shared out, begun together, merged."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+import bothends
+from bothends.bench.cluster import Part, shares, together
+from bothends.bench.histogram import Histogram
+from bothends.bench.plan import Outcome, Plan
+from bothends.bench.results import Faults, decode
+from bothends.bench.schedule import Schedule
+from bothends.bench.workload import numbered
+from bothends.cli.bench import bench
+from bothends.cli.main import run
+from bothends.endpoints import Endpoint
+from bothends.errors import CallerError
+
+PLAN = Plan(Endpoint("tcp", host="h", port=1), numbered(16, "echo", newline=True))
+
+
+@given(st.integers(1, 1000), st.integers(1, 50))
+def test_shares_are_the_whole(connections: int, count: int) -> None:
+    plan = Plan(PLAN.endpoint, PLAN.workload, connections=connections, schedule=Schedule(100))
+    if connections < count:
+        with pytest.raises(CallerError, match="can't be spread"):
+            shares(plan, count)
+        return
+    parts = shares(plan, count)
+    assert sum(each.connections for each in parts) == connections
+    assert max(each.connections for each in parts) - min(each.connections for each in parts) <= 1
+    assert [each.schedule.first for each in parts if each.schedule] == list(range(count))
+
+
+def outcome(latency: int, completed: int, seconds: list[int]) -> Outcome:
+    histogram = Histogram()
+    histogram.add([latency] * completed)
+    return Outcome(Faults(lost=1), histogram, histogram, Histogram(), seconds, completed, wall=2.0, cpu=1.0)
+
+
+def test_outcomes_are_merged_and_never_averaged() -> None:
+    parts = [
+        Part("a", "C", outcome(1000, 900, [400, 500])),
+        Part("b", "C", outcome(9000, 100, [100])),
+        Part("c", "", None, refused="ECONNREFUSED"),
+    ]
+    found = together(PLAN, parts)
+    assert found.uncorrected.n == found.completed == 1000
+    assert found.uncorrected.percentiles_us["p50"] == pytest.approx(1, rel=0.01)
+    assert found.uncorrected.percentiles_us["p99"] == pytest.approx(9, rel=0.01)
+    assert found.per_s == 500
+    assert found.each_second == [500, 500]
+    assert found.faults == Faults(refused=1, lost=2)
+    assert found.own.name == "2 times C"
+    with pytest.raises(CallerError, match="no worker could begin"):
+        together(PLAN, parts[2:])
+
+
+def test_no_scheduler(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "tcp://127.0.0.1:1", "--expect", "echo", "--cluster", "no-such-protocol://x"]
+    assert run(words) == 69
+    assert "no scheduler answers there" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # dask's own, of its event loops and sockets
+def test_three_worker_processes(tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    with (
+        bothends.serve("upper", "tcp://127.0.0.1:0") as server,
+        LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=3,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            local_directory=str(tmp_path),
+        ) as cluster,
+    ):
+        words = [str(server.endpoints[0]), "--cluster", cluster.scheduler_address, "--connections", "9"]
+        words += ["--rate", "900", "--duration", "2", "--warmup", "0.3", "--json"]
+        began = time.monotonic()
+        done = CliRunner().invoke(bench, words)
+        assert done.exit_code == 0, done.output
+        assert time.monotonic() - began < 60
+    document = decode(done.stdout_bytes, "here")
+    (entry,) = document.entries
+    (found,) = entry.rounds
+    assert found.faults == Faults()
+    assert found.own.name.startswith("3 times ")
+    assert found.connections_made == 9
+    assert found.corrected is not None
+    assert found.corrected.n + found.unsent == 1800  # each request of the schedule was one worker's
+    assert document.notes[0].startswith("3 workers; their clocks differ")

@@ -1,0 +1,130 @@
+"""Both generators over every transport that a server of ours has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import bothends
+from bothends.bench import native
+from bothends.bench.dialing import detect
+from bothends.bench.load import generator, measure
+from bothends.bench.plan import Plan
+from bothends.bench.results import Faults
+from bothends.bench.schedule import Schedule
+from bothends.bench.workload import numbered
+from bothends.client.tls import TlsOptions
+from bothends.endpoints import Endpoint
+from bothends.errors import CannotCarry, HandshakeFailed
+from bothends.layers import TlsSettings
+from bothends.server import Server
+
+BY = [
+    "python",
+    pytest.param("native", marks=pytest.mark.skipif(bool(native.missing()), reason=native.missing())),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("sockets")
+    places = [
+        "tcp://127.0.0.1:0",
+        "tcp://[::1]:0",
+        "udp://127.0.0.1:0",
+        f"unix://{folder}/stream",
+        f"unix+dgram://{folder}/datagrams",
+        f"unix+seqpacket://{folder}/packets",
+        "unix://@",
+        "tls://127.0.0.1:0",
+        "proxyprotocol+tcp://127.0.0.1:0",
+    ]
+    with bothends.serve("upper", *places, tls=TlsSettings(self_signed=True), engine="epoll") as server:
+        yield server
+
+
+def plan_for(server: Server, label: str, **more: object) -> Plan:
+    endpoint = next(each for each in server.endpoints if str(each).startswith(label))
+    tls = TlsOptions(fingerprint=server.tls_fingerprint or "") if endpoint.scheme == "tls" else None
+    depth = more.get("depth", 1)
+    assert isinstance(depth, int)
+    workload = numbered(
+        40, detect(endpoint, tls=tls, timeout=5), newline=not endpoint.has_boundaries, depth=depth
+    )
+    options: dict[str, object] = {"connections": 3, "duration": 0.15, "timeout": 5.0, "tls": tls, **more}
+    return Plan(endpoint, workload, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize(
+    "label",
+    [
+        "tcp://127",
+        "tcp://[::1]",
+        "udp:",
+        "unix:///",
+        "unix+dgram:",
+        "unix+seqpacket:",
+        "unix://@",
+        "tls:",
+        "proxy",
+    ],
+)
+@pytest.mark.parametrize("how", ["closed", "deep", "open", "reconnect"])
+def test_every_transport(server: Server, by: str, label: str, how: str) -> None:
+    ways: dict[str, dict[str, object]] = {
+        "closed": {},
+        "deep": {"depth": 5},
+        "open": {"schedule": Schedule(300, "poisson")},
+        "reconnect": {"reconnect": True},
+    }
+    plan = plan_for(server, label, **ways[how])
+    if by == "native" and native.unable(plan):
+        with pytest.raises(CannotCarry):
+            generator("native", plan)
+        assert generator("auto", plan).name.startswith("Python")
+        return
+    found = measure(plan, by=generator(by, plan))
+    assert found.faults == Faults()
+    assert found.ended == ""
+    assert found.completed > 10
+    assert found.own.name == ("Python, epoll" if by == "python" else "C, epoll")
+
+
+@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize(
+    ("label", "size"), [("tcp://127", 300_000), ("unix:///", 1_000_000), ("udp:", 65_507)]
+)
+def test_large_messages(server: Server, by: str, label: str, size: int) -> None:
+    plan = plan_for(server, label, connections=2, timeout=20.0)
+    workload = numbered(size, "upper", newline=not plan.endpoint.has_boundaries)
+    plan = Plan(plan.endpoint, workload, connections=2, duration=0.3, timeout=20.0)
+    found = measure(plan, by=generator(by, plan))
+    assert found.faults == Faults()
+    assert found.uncorrected.n >= 2
+    assert found.bytes_received == size * found.completed
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("by", BY)
+def test_small_messages(server: Server, by: str, size: int) -> None:
+    plan = plan_for(server, "tcp://127")
+    workload = numbered(size, "upper", newline=True)
+    plan = Plan(plan.endpoint, workload, duration=0.1, timeout=5.0)
+    found = measure(plan, by=generator(by, plan))
+    assert (found.faults, found.completed > 0) == (Faults(), True)
+
+
+def test_another_certificate(server: Server) -> None:
+    plan = plan_for(server, "tls:")
+    other = Plan(plan.endpoint, plan.workload, tls=TlsOptions(fingerprint="0" * 64))
+    with pytest.raises(HandshakeFailed, match="another one"):
+        measure(other, by=generator("python", other))
+
+
+def test_a_native_one_says_why_not(tmp_path: Path) -> None:
+    workload = numbered(8, "echo", newline=True)
+    plan = Plan(Endpoint.parse("tcp://127.0.0.1:1?ttl=3"), workload)
+    assert native.unable(plan)
