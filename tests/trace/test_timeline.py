@@ -33,8 +33,6 @@ class History:
         for number in (1, 2):
             role = "server" if number == 1 else "client"
             self.trace.processes[number] = Process(number, 100 + number, role)
-                number, 100 + number, "server" if number == 1 else "client"
-            )
         self.trace.sockets[1] = Socket(1, "inet", "stream", local=SERVER, is_listener=True)
         self.trace.sockets[2] = Socket(2, "inet", "stream", local=CLIENT, peer=SERVER)
         self.trace.sockets[3] = Socket(3, "inet", "stream", local=SERVER, peer=CLIENT, welcomed_by=1)
@@ -58,11 +56,10 @@ class History:
 
     def _packet(self, sender: int, size: int = 0, *flags: str) -> Packet:
         source, destination = (CLIENT, SERVER) if sender == 2 else (SERVER, CLIENT)
-        other = 5 - sender
-        packet = Packet(
-            next(self._numbers), self._tick() + next(self._jitter), "tcp", source, destination, size, b"x" * size,
-            flags, self._sequence[sender] & 0xFFFFFFFF, self._sequence[other] & 0xFFFFFFFF, interface="lo",
-        )  # fmt: skip
+        number, at = next(self._numbers), self._tick() + next(self._jitter)
+        packet = Packet(number, at, "tcp", source, destination, size, b"x" * size, flags, interface="lo")
+        packet.sequence = self._sequence[sender] & 0xFFFFFFFF
+        packet.acknowledged = self._sequence[5 - sender] & 0xFFFFFFFF
         self._sequence[sender] += size + ("SYN" in flags) + ("FIN" in flags)
         if self.packets:
             self.causes.add((key(self.packets[-1]), key(Moment(packet))))

@@ -24,6 +24,7 @@ from bothends.trace.model import Call, Link, Moment, Packet, Place, Relation, So
 from bothends.trace.timeline import Timeline, key
 
 SPANS: Final = 2_000  # remembered of each stream: what is matched is matched
+OUT_OF_ORDER: Final = 64  # spans: resent packets stand out of order, but not by more
 UNMATCHED: Final = 2_000  # handshakes that wait for their other end
 
 _RESET_ERRORS: Final = frozenset({"ECONNRESET", "EPIPE", "ECONNREFUSED", "ECONNABORTED"})
@@ -320,10 +321,12 @@ class Matcher:
         span_is_cause: bool,
     ) -> None:
         """Link an event to each of the others that moved some of the same bytes."""
+        missed = 0
         for other in reversed(others):
             if other.end <= span.start:
-                if other.end < span.start - (1 << 22):
-                    break  # resent packets stand out of order, but not by so much
+                missed += 1
+                if missed > OUT_OF_ORDER:
+                    break
                 continue
             if other.start < span.end:
                 cause, effect = (span, other) if span_is_cause else (other, span)

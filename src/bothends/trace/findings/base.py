@@ -45,7 +45,10 @@ class View:
         self.by_process: dict[int, list[Call]] = defaultdict(list)
         self.to_socket: dict[int, list[Packet]] = defaultdict(list)
         self.from_socket: dict[int, list[Packet]] = defaultdict(list)
+        self.sent: dict[int, int] = {}  # by call: what its socket had sent when it had, in bytes
         self.end = 0
+        self._totals: dict[int, int] = defaultdict(int)
+        self._positions: dict[int, int] = {}
         for event in trace.events():
             self.end = max(self.end, event.at)
             match event:
@@ -63,7 +66,11 @@ class View:
         self.calls.append(call)
         self.by_process[call.process].append(call)
         if call.socket is not None:
+            self._positions[call.number] = len(self.by_socket[call.socket])
             self.by_socket[call.socket].append(call)
+            if call.name in SENDING:
+                self._totals[call.socket] += call.size
+                self.sent[call.number] = self._totals[call.socket]
 
     def sockets(self, *kinds: str) -> Iterator[Socket]:
         """The sockets of these kinds, on any family that people talk over."""
@@ -99,11 +106,15 @@ class View:
                     found[call.number] = call
         return [found[number] for number in sorted(found)]
 
+    def following(self, call: Call) -> Iterator[Call]:
+        """The calls on the same socket that began later."""
+        calls = self.by_socket[call.socket or 0]
+        for index in range(self._positions[call.number] + 1, len(calls)):
+            yield calls[index]
+
     def after(self, call: Call) -> Call | None:
         """The next call on the same socket by the same process."""
-        rest = self.by_socket[call.socket or 0]
-        later = rest[rest.index(call) + 1 :]
-        return next((each for each in later if each.process == call.process), None)
+        return next((each for each in self.following(call) if each.process == call.process), None)
 
     def process(self, number: int) -> Process:
         """A process by its number."""

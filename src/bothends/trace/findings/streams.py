@@ -27,10 +27,7 @@ def one_recv_per_message(view: View) -> Iterator[Finding]:
             if not receive.size or not senders:
                 continue
             last = senders[-1]
-            calls = view.by_socket[last.socket or 0]
-            sent_to_here = sum(
-                each.size for each in calls if each.name in SENDING and each.number <= last.number
-            )
+            sent_to_here = view.sent[last.number]
             following = view.after(receive)
             if sent_to_here <= received or (following is not None and following.name in RECEIVING | WAITING):
                 continue
@@ -85,9 +82,8 @@ def two_sends_one_read(view: View) -> Iterator[Finding]:
             senders = view.senders_of(receive)
             if len(senders) < 2 or not receive.size or sum(each.size for each in senders) != receive.size:
                 continue
-            calls = view.by_socket[socket.number]
             answers = 0
-            for call in calls[calls.index(receive) + 1 :]:
+            for call in view.following(receive):
                 if call.name in RECEIVING or call.name == "close":
                     break
                 answers += call.name in SENDING
