@@ -216,6 +216,13 @@ def test_toxics_beside_a_replay_are_refused(tmp_path: Path, capsys: pytest.Captu
     assert "ignored" in said(capsys, *arguments, status=2)
 
 
+def test_a_record_of_another_proxy_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "record"
+    stage = '{"stage": 1, "proxy": "db", "connection": 1, "direction": "upstream", "toxic": "a", "place": 0}'
+    path.write_text('{"impair": 1}\n' + stage)
+    assert "decisions of 'db'" in said(capsys, ":0", "127.0.0.1:1", "--replay", str(path), status=2)
+
+
 def test_a_record_that_cannot_be_read_is_told_with_its_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,9 +112,7 @@ def impair(words: tuple[str, ...], lasts: float | None, **given: Any) -> None:
     scenario = _scenario(words, given)
     seed = next((each for each in (given["seed"], scenario.seed) if each is not None), None)
     seed = secrets.randbits(32) if seed is None else seed
-    replay = Replay(Path(given["replay"])) if given["replay"] is not None else None
-    if replay is not None and scenario.planned:
-        raise CallerError("--replay decides what was written down, and toxics would have to be ignored")
+    replay = _replay(given["replay"], scenario) if given["replay"] is not None else None
     tell = terminal.note
     _allow_many_descriptors()
     with contextlib.ExitStack() as stack:
@@ -165,6 +163,17 @@ def _scenario(words: tuple[str, ...], given: dict[str, Any]) -> Scenario:
     if planned and not (own or scenario.proxies):
         raise click.UsageError("toxics, but no proxy: give LISTEN and UPSTREAM, or --config")
     return Scenario((*own, *scenario.proxies), tuple(unique(planned)), scenario.seed, scenario.lasts)
+
+
+def _replay(path: str, scenario: Scenario) -> Replay:
+    if scenario.planned:
+        raise CallerError("--replay decides what was written down, and toxics would have to be ignored")
+    replay = Replay(Path(path))
+    strange = replay.proxies - {each.name for each in scenario.proxies}
+    if strange:
+        names = ", ".join(map(repr, sorted(strange)))
+        raise CallerError(f"{path} has decisions of {names}, and no proxy is called so: see --name")
+    return replay
 
 
 def _planned(given: dict[str, Any]) -> Iterator[Planned]:
