@@ -8,9 +8,8 @@
    that the kernel kills all that is in the PID namespace. The end of the socket says the same once more.
 2. A host is a network namespace that the supervisor holds by a descriptor. A command enters it before it is
    executed, and gets the host's name.
-3. Whether a server is ready, and whether all that was sent has arrived, is read from the host's own
-   /proc/net, which has no other host's sockets. A file of it that was opened in a host's namespace stays that
-   host's, so nobody has to go there for a look: setns(2) takes milliseconds.
+3. Whether a server is ready, and whether all that was sent has arrived, is seen from the tables of the
+   host's own sockets (`tables.py`).
 4. ^C at the terminal reaches the commands, as in any pipe; keeper and supervisor ignore it.
 
 Nothing here may raise into what the fork left behind: each process ends with os._exit.
@@ -28,7 +27,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -36,15 +35,16 @@ from bothends.wire import interfaces, namespaces
 from bothends.wire.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS
 from bothends.wire.netlink import Netlink, open_monitor
 from bothends.wire.plan import Command, Host, Plan
+from bothends.wire.tables import Tables
 
 LONGEST: Final = 4096  # bytes of a message
 _LOOK: Final = 0.01  # seconds from one look at a host's sockets to the next
+_LONGEST_PAUSE: Final = 0.3
+HELD: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+"""Those that must not arrive between the fork and the keeper's ignoring them: whoever forks blocks them."""
+
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 _IGNORED_AT_TERMINAL: Final = (signal.SIGTTOU, signal.SIGTTIN)
-
-# /proc/net/tcp, linux/tcp_states.h: those that still have something to say, and who listens.
-_UNFINISHED: Final = frozenset({"04", "0B", "09"})  # FIN-WAIT-1, CLOSING, LAST-ACK
-_LISTEN, _UDP_BOUND = "0A", "07"
 
 
 def send(sock: socket.socket, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
@@ -56,7 +56,7 @@ def send(sock: socket.socket, message: dict[str, Any], descriptors: list[int] | 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """One message and its descriptors; None at the end. Raises OSError."""
-    data, descriptors, _, _ = socket.recv_fds(sock, LONGEST, 64)
+    data, descriptors, _, _ = socket.recv_fds(sock, LONGEST, 64, socket.MSG_CMSG_CLOEXEC)
     if not data:
         return None
     message: dict[str, Any] = json.loads(data)
@@ -113,6 +113,7 @@ def _survive_signals() -> None:
     for number in (*_IGNORED, *_IGNORED_AT_TERMINAL):
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
 
 class _Supervisor:
@@ -122,16 +123,18 @@ class _Supervisor:
         self._own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._hosts: list[int] = []
         self._monitors: list[socket.socket] = []
-        self._tables: list[_Tables] = []
+        self._tables: list[Tables] = []
         self._running: dict[int, int] = {}  # process -> host
         self._awaited: set[int] = set()  # hosts that have not been seen to listen
         self._draining = False
+        self._deadline = 0.0  # of draining
+        self._next = 0.0  # when to look again whether it is done
+        self._pause = _LOOK
         self._ending = False
-        self._deadline = 0.0
 
     def make(self, *, veth: bool) -> None:
         """Make all hosts, and hand their descriptors out."""
-        self._mount()
+        named = self._mount()
         descriptors: list[int] = []
         ends: list[str] = []
         for host in self._plan.hosts:
@@ -149,9 +152,9 @@ class _Supervisor:
                 namespaces.enter_network(self._hosts[-1])
             interfaces.set_up(host, self._plan.shape)
             self._monitors.append(open_monitor())
-            self._tables.append(_Tables())
+            self._tables.append(Tables())
             namespaces.enter_network(self._own)
-        send(self._control, {"made": ends}, descriptors)
+        send(self._control, {"made": ends, "named": named}, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -169,8 +172,8 @@ class _Supervisor:
         namespaces.enter_network(self._own)
         return sock.detach(), address
 
-    def _mount(self) -> None:
-        """A /proc that shows the processes in here, and the names of the hosts."""
+    def _mount(self) -> bool:
+        """Show the processes in here in /proc, and make the hosts known by name; whether they are."""
         namespaces.mount("none", "/", "", namespaces.MS_REC | namespaces.MS_PRIVATE)
         flags = namespaces.MS_NOSUID | namespaces.MS_NODEV | namespaces.MS_NOEXEC
         with contextlib.suppress(OSError):  # a container that hides parts of /proc forbids another one
@@ -183,6 +186,10 @@ class _Supervisor:
             namespaces.mount("/tmp/hosts", "/etc/hosts", "", namespaces.MS_BIND)
         with contextlib.suppress(OSError):
             namespaces.unmount("/tmp")
+        try:
+            return Path("/etc/hosts").read_text(encoding="utf-8", errors="replace") == self._plan.names
+        except OSError:
+            return False
 
     def run(self) -> None:
         """Do as told, and tell what happens, until nobody is there any more."""
@@ -213,6 +220,7 @@ class _Supervisor:
             case {"drain": float() | int() as seconds}:
                 self._draining = True
                 self._deadline = time.monotonic() + seconds
+                self._next, self._pause = 0.0, _LOOK
             case {"signal": int() as number}:
                 self._ending = True
                 with contextlib.suppress(ProcessLookupError):
@@ -270,12 +278,13 @@ class _Supervisor:
             if self._tables[host].has_listener():
                 self._awaited.discard(host)
                 send(self._control, {"listens": host})
-        if self._draining and (
-            time.monotonic() > self._deadline or not any(tables.has_unsent() for tables in self._tables)
-        ):
-            self._draining = False
-            send(self._control, {"drained": True})
-
+        now = time.monotonic()
+        if self._draining and now >= self._next:
+            if now > self._deadline or not any(tables.has_unsent() for tables in self._tables):
+                self._draining = False
+                send(self._control, {"drained": True})
+            # Such a look may be expensive: the longer it takes, the less often.
+            self._next, self._pause = now + self._pause, min(2 * self._pause, _LONGEST_PAUSE)
         if self._ending:
             try:
                 os.kill(-1, 0)
@@ -310,41 +319,3 @@ class _Supervisor:
 def arguments_of(command: Command) -> list[str]:
     """What is executed: the words, or for one line a shell that understands it."""
     return list(command.words) if command.plain else ["/bin/sh", "-c", command.words[0]]
-
-
-class _Tables:
-    """The socket tables of the namespace that we are in when it is made: proc(5), /proc/net/tcp."""
-
-    def __init__(self) -> None:
-        self._files: dict[str, int] = {}
-        for name in ("tcp", "tcp6", "udp", "udp6"):
-            with contextlib.suppress(OSError):  # a kernel without IPv6
-                path = f"/proc/thread-self/net/{name}"
-                self._files[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def has_listener(self) -> bool:
-        """Whether a TCP socket listens, or one for datagrams is bound."""
-        return any(fields[3] == _LISTEN for fields in self._rows("tcp", "tcp6")) or any(
-            fields[3] == _UDP_BOUND for fields in self._rows("udp", "udp6")
-        )
-
-    def has_unsent(self) -> bool:
-        """Whether a TCP socket has something that the other end has not acknowledged."""
-        return any(
-            fields[3] in _UNFINISHED or (fields[3] != _LISTEN and int(fields[4].partition(":")[0], 16))
-            for fields in self._rows("tcp", "tcp6")
-        )
-
-    def _rows(self, *names: str) -> Iterator[list[str]]:
-        for name in names:
-            if name in self._files:
-                yield from (line.split() for line in _whole(self._files[name]).splitlines()[1:])
-
-
-def _whole(descriptor: int) -> str:
-    """All of a file in /proc, read anew."""
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    parts = []
-    while part := os.read(descriptor, 65536):
-        parts.append(part)
-    return b"".join(parts).decode("ascii")

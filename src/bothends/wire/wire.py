@@ -156,13 +156,18 @@ class Wire:
         ours.settimeout(_OPENING)
         sys.stdout.flush()
         sys.stderr.flush()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.HELD)
         keeper = os.fork()
         if keeper == 0:
-            ours.close()
-            supervisor.keep(self.plan, theirs, veth=self._veth)
+            try:
+                ours.close()
+                supervisor.keep(self.plan, theirs, veth=self._veth)
+            finally:
+                os._exit(1)
         theirs.close()
         self._keeper, self._control = keeper, ours
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self._welcome(ours)
         except BaseException:
             self.close()
@@ -239,7 +244,7 @@ class Wire:
             try:
                 told = supervisor.receive(control)
             except TimeoutError as error:
-                raise SystemRefused("make", "hosts of our own", error.errno or 0) from error
+                raise TimeLimit("hosts of our own", "making them", _OPENING) from error
             if told is None:
                 raise Unavailable("make", "hosts of our own", reason="what makes them was ended")
             message, descriptors = told
@@ -256,7 +261,9 @@ class Wire:
                 case {"failed": int() as number, "doing": str() as doing}:
                     hint = namespaces.why_not(number)
                     raise Unavailable("make", f"hosts of our own ({doing or 'devices'})", number, hint)
-                case {"made": list() as addresses}:
+                case {"made": list() as addresses, "named": bool() as named}:
+                    if not named:
+                        self._tell("/etc/hosts can't be replaced: hosts are known by their addresses only")
                     for descriptor, address in zip(descriptors, addresses, strict=True):
                         self._ports.append(_port(descriptor, str(address)))
                     return
