@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
-from bothends.toxics.base import Medium, Signal
+from bothends.toxics.base import Link, Medium, Signal
 from bothends.toxics.blackhole import Blackhole
 from bothends.toxics.drop_first import DropFirst
 from bothends.toxics.latency import Latency
@@ -52,6 +54,18 @@ def test_limit_data_passes_whole_messages_only() -> None:
     assert numbers(messages_of(Path(MESSAGES, LimitData(bytes=100)).run(said))) == [0, 1, 2]
     assert numbers(messages_of(Path(DATAGRAMS, LimitData(bytes=90)).run(said))) == [0, 1, 2]
     assert not signals_of(Path(DATAGRAMS, LimitData(bytes=100)).run(said))
+
+
+def test_limit_data_goes_on_counting_when_the_limit_is_changed() -> None:
+    path = Path(STREAM, LimitData(bytes=100))
+    path.say(0.0, bytes(60))
+    link = Link(STREAM, Random(1))
+    assert path.pipeline.replace("limit_data", LimitData(bytes=80).behaviour(link), 1.0) == []
+    assert len(data_of(path.run([(2.0, bytes(60))]))) == 80
+    lowered = Path(STREAM, LimitData(bytes=100))
+    lowered.say(0.0, bytes(60))
+    lowered.pipeline.replace("limit_data", LimitData(bytes=10).behaviour(link), 1.0)
+    assert [item for _, item in lowered.run([(2.0, b"x")])] == [bytes(60), Signal.CLOSE]
 
 
 def test_a_close_waits_behind_the_bytes_that_came_before() -> None:

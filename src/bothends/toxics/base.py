@@ -104,6 +104,9 @@ class Behaviour:
         """What becomes of the sender's end. DROP: it stays, until the toxic is taken away."""
         return PASS
 
+    def take_over(self, before: Behaviour) -> None:
+        """The toxic got other attributes: this goes on where `before`, of the same class or not, was."""
+
     def removed(self) -> Signal | None:
         """The toxic is taken away: what the link must suffer for it."""
         return None

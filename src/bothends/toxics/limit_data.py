@@ -33,7 +33,8 @@ class LimitData(Toxic):
 
 class _Meter(Behaviour):
     def __init__(self, toxic: LimitData, link: Link) -> None:
-        self._left = toxic.bytes
+        self._limit = toxic.bytes
+        self._passed = 0
         self._cuts = link.medium is Medium.STREAM
         self._closes = link.medium in (Medium.STREAM, Medium.MESSAGES)
         self._is_over = False
@@ -41,11 +42,16 @@ class _Meter(Behaviour):
     def decide(self, now: float, size: int) -> Decision:
         if self._is_over:
             return DROP
-        if size < self._left or (size == self._left and not self._closes):
-            self._left -= size
+        left = max(0, self._limit - self._passed)
+        if size < left or (size == left and not self._closes):
+            self._passed += size
             return PASS
         self._is_over = True
         if not self._closes:
             return DROP
-        stop = self._left if self._cuts or size == self._left else 0
+        stop = left if self._cuts or size == left else 0
         return (Piece(stop=stop, then=Signal.CLOSE),)
+
+    def take_over(self, before: Behaviour) -> None:
+        if isinstance(before, _Meter):
+            self._passed = before._passed

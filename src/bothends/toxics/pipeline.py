@@ -268,6 +268,7 @@ class Pipeline:
         for index, stage in enumerate(self.stages):
             if stage.name == name:
                 left = stage.release()
+                behaviour.take_over(stage.behaviour)
                 stage.behaviour = behaviour
                 out: list[Item] = []
                 self._push(index + 1, [(now, item) for item in left], out)
