@@ -21,6 +21,7 @@ from bothends.check.case import Failed
 from bothends.check.contract import Contract
 from bothends.check.errors import NotReady
 from bothends.check.program import Program, start
+from bothends.check.sandbox import Sandbox
 from bothends.check.talk import Talk
 from bothends.check.target import fill
 from bothends.check.transcript import Transcript, shown
@@ -46,6 +47,8 @@ class Client:
     contract: Contract
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    sandbox: Sandbox | None = None
+    folder: Path | None = None
     scale: float = 1.0
     chooses: bool = True
     fixed: Endpoint | None = None
@@ -268,7 +271,14 @@ class ClientTrial:
         command = [fill(word, values) for word in self._client.command]
         stdin = self.contract.client.input == "stdin"
         try:
-            self.program = start(command, environment=self._client.environment, stdin=stdin)
+            self.program = start(
+                command,
+                environment=self._client.environment,
+                stdin=stdin,
+                folder=self._client.folder,
+                sandbox=self._client.sandbox,
+                room=self._folder,
+            )
         except SystemRefused as error:
             raise NotReady(str(error), "") from error
         if stdin:

@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from bothends.check.sandbox import Sandbox, Watch
 from bothends.errors import SystemRefused
 from bothends.text import escape
 
+MOST_OUTPUT: Final = 64 << 20  # bytes: reading without end would hold up all other cases
 _KEPT: Final = 16_384  # bytes of output from the beginning, and as many from the end
 _MARK: Final = "BOTHENDS_CHECK"  # in the environment of all that it starts, whatever their parents become
 
@@ -27,8 +29,9 @@ _MARK: Final = "BOTHENDS_CHECK"  # in the environment of all that it starts, wha
 class Output:
     """One stream that a program writes to; its beginning and its end are kept."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, flooded: Callable[[], None]) -> None:
         self.size = 0
+        self._flooded = flooded
         self._first = bytearray()
         self._last: deque[int] = deque(maxlen=_KEPT)
         self._descriptor = descriptor
@@ -49,6 +52,10 @@ class Output:
             self.close()
             return
         self.size += len(data)
+        if self.size > MOST_OUTPUT:
+            self.close()
+            self._flooded()
+            return
         room = _KEPT - len(self._first)
         self._first += data[:room]
         self._last.extend(data[room:][-_KEPT:])
@@ -86,14 +93,18 @@ class Output:
 class Program:
     """One running program. Start it with `start`, end it with `end`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], mark: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], mark: str, sandbox: Sandbox | None = None) -> None:
         self.process = process
-        self.pid = process.pid
+        self.leader = process.pid
+        self.ended_for = ""
+        self._confined = sandbox is not None
+        self._found: int | None = None if sandbox else process.pid
         self._mark = mark
+        self._watch = Watch(sandbox.limits, self.family, self._end_for) if sandbox else None
         assert process.stdout is not None
         assert process.stderr is not None
-        self.stdout = Output(os.dup(process.stdout.fileno()))
-        self.stderr = Output(os.dup(process.stderr.fileno()))
+        self.stdout = Output(os.dup(process.stdout.fileno()), self._end_flood)
+        self.stderr = Output(os.dup(process.stderr.fileno()), self._end_flood)
         process.stdout.close()
         process.stderr.close()
         self._gone = asyncio.Event()
@@ -112,6 +123,24 @@ class Program:
             self._pidfd = -1
 
     @property
+    def pid(self) -> int:
+        """The process of the program itself; in the sandbox it is the launcher's grandchild."""
+        if self._found is None:
+            line = [self.leader, *_descendants(self.leader)]
+            if len(line) < 3:
+                return self.leader
+            self._found = line[2]
+        return self._found
+
+    def _end_for(self, reason: str) -> None:
+        self.ended_for = reason
+
+    def _end_flood(self) -> None:
+        self.ended_for = f"it printed more than {MOST_OUTPUT >> 20} MiB"
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.leader, signal.SIGKILL)
+
+    @property
     def running(self) -> bool:
         """Whether it still runs."""
         return self.process.poll() is None
@@ -122,6 +151,8 @@ class Program:
         status = self.process.poll()
         if status is None:
             return ""
+        if self.ended_for:
+            return f"ended because {self.ended_for}"
         if status < 0:
             with contextlib.suppress(ValueError):
                 return f"killed by {signal.Signals(-status).name}"
@@ -154,9 +185,9 @@ class Program:
         """It and what descends from it. `strays` (it means a look at every process there is): also what has
         left it since, found by its session or by the mark in its environment.
         """
-        found = {self.pid, *_descendants(self.pid)}
+        found = {self.leader, *_descendants(self.leader)}
         if strays or not self.running:
-            found |= set(_marked(self._mark, self.pid))
+            found |= set(_marked(self._mark, self.leader))
         return sorted(found)
 
     def asleep(self) -> bool:
@@ -168,11 +199,13 @@ class Program:
         """End it and all that it started, and wait until they are gone."""
         for _ in range(20):  # who forks while we look is found the next time
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+                os.killpg(self.leader, signal.SIGKILL)
             left = [pid for pid in self.family(strays=True) if _kill(pid)]
             if not left:
                 break
             await asyncio.sleep(0.005)
+        if self._watch is not None:
+            self._watch.stop()
         await self.wait(5.0)
         self.process.poll()
         self._close_pidfd()
@@ -189,13 +222,20 @@ def start(
     folder: Path | None = None,
     environment: Mapping[str, str] = {},
     stdin: bool = False,
+    sandbox: Sandbox | None = None,
+    room: Path | None = None,
+    writable: bool = False,
 ) -> Program:
-    """Start a program; `stdin`: we will `feed` it, else it has none.
+    """Start a program. `stdin`: we will `feed` it, else it has none. `folder` is its current directory.
+
+    In a `sandbox`, `room` is the folder that is its own, and `writable` whether it may write there.
 
     Raises:
         SystemRefused: it can't be started.
     """
     mark = secrets.token_hex(8)
+    if sandbox is not None and room is not None:
+        command = sandbox.wrap(command, room, writable=writable)
     try:
         process = subprocess.Popen(
             list(command),
@@ -209,7 +249,7 @@ def start(
     except (OSError, ValueError) as error:
         number = error.errno or 0 if isinstance(error, OSError) else 22
         raise SystemRefused("start", command[0], number, "is the command right?") from error
-    return Program(process, mark)
+    return Program(process, mark, sandbox)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -66,7 +66,7 @@ class Run:
         contract = self.subject.contract
         known = answers(contract)
         self.subject.scale = slowness()
-        notes: list[str] = []
+        notes = [self.subject.sandbox.note] if self.subject.sandbox else []
         try:
             took = await self.subject.prepare()
             self.subject.scale = round(min(8.0, max(self.subject.scale, took)), 1)

@@ -8,6 +8,7 @@ from typing import Protocol
 from bothends.check.answers import Answers
 from bothends.check.case import Failed
 from bothends.check.contract import Contract
+from bothends.check.sandbox import Sandbox
 from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
 
@@ -23,6 +24,9 @@ class Subject(Protocol):
     """A program that is judged."""
 
     contract: Contract
+    sandbox: Sandbox | None
+    """Where the program runs, if not among all others."""
+
     scale: float
     """How much slower this machine is than an idle one."""
 

@@ -23,6 +23,7 @@ from bothends.check.contract import Contract
 from bothends.check.errors import NotReady
 from bothends.check.listening import listeners
 from bothends.check.program import Program, start
+from bothends.check.sandbox import Sandbox
 from bothends.check.transcript import Transcript
 from bothends.check.trial import Server, Trial
 from bothends.endpoints import Endpoint
@@ -39,7 +40,11 @@ class Target:
     contract: Contract
     command: Sequence[str] = ()
     endpoint: str = ""
+    folder: Path | None = None
+    """The program's current directory; ours unless told."""
+
     environment: Mapping[str, str] = field(default_factory=dict)
+    sandbox: Sandbox | None = None
     scale: float = 1.0  # how much slower this machine is than an idle one
 
     chooses: bool = False
@@ -154,7 +159,14 @@ class Target:
         values = {"host": "127.0.0.1", "port": str(port), "path": path, "dir": str(folder)}
         command = [fill(word, values) for word in self.command]
         try:
-            program = start(command, environment={**self.environment, "PORT": str(port)})
+            program = start(
+                command,
+                environment={**self.environment, "PORT": str(port)},
+                folder=self.folder,
+                sandbox=self.sandbox,
+                room=folder,
+                writable=self.contract.transport.startswith("unix"),
+            )
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -181,10 +193,12 @@ class Target:
                 await program.stdout.end(0.5)
                 await program.stderr.end(0.5)
                 raise NotReady(f"it ended before it listened ({program.ending})", program.complaint)
-            if loop.time() > deadline:
+            # Who sleeps for so long isn't starting any more.
+            if loop.time() > deadline or (loop.time() > deadline - limit * 2 / 3 and program.asleep()):
                 where = f" at {wanted}" if wanted else ""
+                waited = loop.time() - deadline + limit
                 raise NotReady(
-                    f"it doesn't listen by {self.contract.transport}{where} after {limit:g} s",
+                    f"it doesn't listen by {self.contract.transport}{where} after {waited:.0f} s",
                     program.complaint,
                 )
             await asyncio.sleep(_POLL)

@@ -49,6 +49,10 @@ def _judging(command: Callable[..., None]) -> Callable[..., None]:
                 "--report", "reports", multiple=True, metavar="FORM[=FILE]",
                 help=f"{', '.join(FORMS)}; default text; may be repeated.",
             ),
+            click.option(
+                "--sandbox", is_flag=True,
+                help="Let the program do little: loopback only, files read-only, bounded memory.",
+            ),
             click.option("--json", "as_json", is_flag=True, help="The same as --report json."),
             click.option("-v", "--verbose", is_flag=True, help="Show what was said, case by case."),
             click.argument("command", nargs=-1, type=click.UNPROCESSED),
@@ -117,8 +121,10 @@ def _judge(
     patience: float | None,
     reports: tuple[str, ...],
     as_json: bool,
+    sandbox: bool,
     verbose: bool,
 ) -> None:
+    from bothends.check.sandbox import enter
     from bothends.check.suites.registry import find
 
     for case in only:
@@ -127,6 +133,10 @@ def _judge(
     run.only, run.thorough = only, thorough
     run.jobs = jobs or run.jobs
     run.patience = patience or run.patience
+    if sandbox:
+        if not run.subject.started:
+            raise CallerError("the sandbox is for a program that is started here: give its command after --")
+        run.subject.sandbox = enter()
     with _Progress(len(run.cases)) as progress:
         run.progress = progress.show
         result = asyncio.run(run.run())
