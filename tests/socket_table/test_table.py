@@ -283,3 +283,29 @@ def test_what_cannot_be_seen_is_said() -> None:
         "1 [] None True",
         f"{asked}; they are shown to its user and to root",
     ]
+
+
+def test_a_process_in_another_network_namespace() -> None:
+    program = (
+        "import socket, sys\n"
+        "sock = socket.create_server(('127.0.0.1', 7))\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-c", program]
+    try:
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    except FileNotFoundError:
+        pytest.skip("no unshare(1) here")
+    with child:
+        assert child.stdout is not None
+        if not child.stdout.readline():
+            pytest.skip("this system forbids user namespaces")
+        table = read_table([child.pid])
+        child.communicate()
+    (row,) = table.sockets
+    assert (row.kind, row.state, row.local, row.tcp) == ("tcp", "LISTEN", Address(HERE, 7), None)
+    assert [each.pid for each in row.holders] == [child.pid]
+    assert any("other network namespaces" in note for note in table.notes)
