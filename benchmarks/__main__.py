@@ -1,31 +1,40 @@
-"""make bench: measure, show a table, and keep it in benchmarks/latest.md for the README beside it."""
+"""make bench: all engines beside what others would use, kept for the README beside this file.
+
+It is `bothends bench engines`, and writes engines.md (every figure) and engines.svg (requests a second by 50
+connections). Give it a quiet machine and a quarter of an hour; its options are those of the command.
+"""
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
+import subprocess
+import sys
 from pathlib import Path
 
-from benchmarks.engines import run
+from bothends.bench import plots, report
+from bothends.bench.results import decode
+
+HERE = Path(__file__).resolve().parent
+PICTURED = "tcp, 50 connections"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each workload of each engine")
-    parser.add_argument("--seed", type=int, default=1, help="of the order in each round")
-    asked = parser.parse_args()
-    heads = ["workload", "engine", "requests/s", "to epoll", "server us/request", "to epoll"]
-    rows = run(asked.rounds, asked.seconds, asked.seed)
-    lines = [f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows]]
-    machine = (
-        f"Linux {platform.release()}, {os.cpu_count()} processors, Python {platform.python_version()}; "
-        f"{asked.rounds} rounds of {asked.seconds:g} s, seed {asked.seed}; medians of the ratios in a round."
-    )
-    text = "\n".join([machine, "", *lines, ""])
-    Path(__file__).with_name("latest.md").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "bothends", "bench", "engines", "--json", *sys.argv[1:]]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if not done.stdout:
+        sys.exit(done.returncode)
+    document = decode(done.stdout, "bothends bench engines")
+    parts = [f"`{document.command}`", "", report.notes(document), ""]
+    for load, entries in report.by_load(document):
+        heads, rows = report.table(document, entries)
+        drawn = [heads, ["---"] * len(heads), *rows]
+        parts += [f"## {load}", "", *(f"| {' | '.join(row)} |" for row in drawn), ""]
+        if load == PICTURED:
+            measured = [entry for entry in entries if entry.rounds]
+            (HERE / "engines.svg").write_text(plots.throughput(measured, PICTURED), encoding="utf-8")
+    text = "\n".join(parts)
+    (HERE / "engines.md").write_text(text, encoding="utf-8")
     print(text)
+    sys.exit(done.returncode)
 
 
 if __name__ == "__main__":

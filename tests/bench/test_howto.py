@@ -1,0 +1,22 @@
+"""docs/how-to/measure.md, typed; and its table of faults."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from bothends.bench.results import Faults
+from tests.interop.running import ROOT
+from tests.pages import Page
+
+PAGE = ROOT / "docs" / "how-to" / "measure.md"
+
+
+def test_the_page(tmp_path: Path) -> None:
+    Page(PAGE, tmp_path).run()
+    assert (tmp_path / "engines.html").read_text().startswith("<!doctype html>")
+
+
+def test_every_fault_is_told() -> None:
+    shown = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert shown == list(Faults().counted())
