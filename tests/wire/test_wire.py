@@ -148,6 +148,20 @@ def test_tcp_finds_out_the_mtu_of_the_path(how: list[str], tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("how", BOTH_WAYS)
+def test_fragments_are_put_together_again_by_the_kernel(how: list[str]) -> None:
+    client = program("fragments.py", "server", 7000, 1400, 20_000)
+    done = wire("-q", "--mtu", "1000", *how, *two(program("echo.py", 7000), client))
+    assert done.stdout.splitlines() == ["1400 True", "20000 True"]
+
+
+def test_eight_hosts_in_a_line() -> None:
+    between = [each for number in range(1, 8) for each in ("--host", f"h{number}")]
+    ping = f"{BOTHENDS} ping -4 -c 1 -W 5 h1"
+    done = wire("-q", "--line", *between, "--host", f"h8={ping}")
+    assert "64 bytes from 10.0.0.1: seq=1 ttl=58 " in done.stdout  # six routers
+
+
+@pytest.mark.parametrize("how", BOTH_WAYS)
 def test_an_interface_goes_down_and_up_again(how: list[str]) -> None:
     ping = f"{BOTHENDS} ping -c 1 -W 5 server > /dev/null && echo there"
     done = wire("--down", "client@0.5s+1s", *how, *two("", f"{program('flap.py')} && {ping}"))

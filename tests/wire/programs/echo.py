@@ -1,10 +1,13 @@
-"""Sends back every datagram that comes to a port."""
+"""Sends back every datagram that comes to a port; any router may cut them."""
 
 import socket
 import sys
 
+IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0  # linux/in.h: without Don't Fragment
+
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
     sock.bind(("0.0.0.0", int(sys.argv[1])))
     while True:
-        data, peer = sock.recvfrom(2000)
+        data, peer = sock.recvfrom(65535)
         sock.sendto(data, peer)
