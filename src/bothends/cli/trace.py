@@ -123,7 +123,7 @@ def run(programs: Programs, wanted: Wanted, *, calls_only: bool) -> int:
     session = Session(outcome.tell, idle=outcome.idle, trace=record)
     programs.add_to(session, output=2 if wanted.as_json else None)  # a pipe carries results only
     session.capture = None if calls_only else open_capture()
-    outcome.roles = session.roles
+    outcome.roles, outcome.end_line = session.roles, session.end_line
     with outcome:
         session.run()
         outcome.end()

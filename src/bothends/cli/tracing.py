@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,11 +46,11 @@ class Outcome:
     wanted: Wanted
     trace: Trace
     roles: Sequence[str] = ()
+    end_line: Callable[[], bool] = lambda: False  # whether a program's prompt stands where we are to draw
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _writers: list[Any] = field(default_factory=list)
     _layout: Any = None
     _painter: Any = None
-    _mind: Any = None
 
     def __enter__(self) -> Outcome:
         from bothends.trace import saving
@@ -140,6 +140,8 @@ class Outcome:
     def _draw(self, rows: Iterable[Row]) -> None:
         for row in rows:
             for line in self._painter.lines(row):
+                if terminal.is_terminal(sys.stdout) and self.end_line():
+                    print()  # noqa: T201
                 print(line, flush=True)  # noqa: T201
 
     def _open(self, path: Path, mode: str) -> Any:

@@ -97,7 +97,7 @@ class Reader:
         self._calls: dict[int, Call] = {}  # begun and not ended, by thread
         self._orphans: dict[int, list[Line]] = {}
         self.threads: dict[int, int] = {}  # of each process, by its number: how many it has
-        self.unfinished_line = False  # whether the last that was written to a terminal was no whole line
+        self.unfinished_line = False  # whether what was last written to a terminal was no whole line
 
     def take(self, lines: Iterable[Line]) -> Iterator[Moment]:
         """What these lines tell, in their order."""
@@ -111,11 +111,15 @@ class Reader:
                 yield from self._begin(line.pid, line.at, None, Descriptors())
             yield from self._take(line)
 
-    def adopt(self, pids: Iterable[int], at: int) -> Iterator[Moment]:
-        """Processes that ran before us, each with its threads first known by these numbers."""
-        for pid in pids:
-            if pid not in self._processes:
-                yield from self._begin(pid, at, None, Descriptors())
+    def adopt(self, pid: int, threads: Iterable[int], at: int) -> Iterator[Moment]:
+        """A process that ran before us, and the threads that it has already."""
+        table = Descriptors()
+        yield from self._begin(pid, at, None, table)
+        for thread in threads:
+            if thread != pid:
+                self._processes[thread] = self._processes[pid]
+                self._tables[thread] = table
+                self.threads[self._processes[pid].number] += 1
 
     def end(self) -> Iterator[Moment]:
         """strace has ended: whoever still waits for an introduction gets none."""
@@ -471,11 +475,12 @@ class Reader:
 
     def _mind_the_terminal(self, line: Ended) -> None:
         """Notice a prompt, or that its line was ended, by the program or by whoever types."""
-        if line.name in ("write", "read") and line.result and line.result > 0:
-            words = arguments.split(line.text)
-            number, label = arguments.descriptor(words[0])
-            if number in (0, 1, 2) and len(words) > 1 and arguments.unhex(label).startswith(b"/dev/pts/"):
-                self.unfinished_line = not arguments.string(words[1]).endswith(b"\n")
+        if line.name not in ("read", "write") or line.text[:2] not in ("0<", "1<", "2<") or not line.result:
+            return
+        words = arguments.split(line.text)
+        _, label = arguments.descriptor(words[0])
+        if len(words) > 1 and arguments.unhex(label).startswith(b"/dev/pts/"):
+            self.unfinished_line = not arguments.string(words[1]).endswith(b"\n")
 
     def _change(
         self, at: int, process: Process, kind: What, text: str, status: int | None = None, thread: int = 0

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shlex
@@ -23,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bothends.errors import CallerError, Unavailable
+from bothends.errors import CallerError, SystemRefused, Unavailable
 from bothends.trace.calls import Reader
 from bothends.trace.model import Moment, Socket
 from bothends.trace.strace import OPTIONS, Parser
@@ -125,9 +126,15 @@ class Program:
         """The descriptor that turns readable when strace has written something."""
         return self._pipe
 
-    def start(self) -> None:
-        """Begin. Raises Unavailable."""
+    def start(self) -> Iterator[Moment]:
+        """Begin; what is known at once.
+
+        Raises:
+            SystemRefused: there is no such process to attach to.
+            Unavailable: strace can't be run.
+        """
         strace = find_strace()
+        threads = _threads(self.pid) if self.pid is not None else []
         with tempfile.TemporaryDirectory(prefix="bothends-") as folder:
             path = Path(folder, "strace")
             os.mkfifo(path, 0o600)
@@ -146,6 +153,8 @@ class Program:
                 raise Unavailable("run", strace, error.errno or 0) from error
             # strace opens the pipe before it starts anything: then its name is no longer needed.
             self._wait_until_opened()
+        if self.pid is not None:
+            yield from self.reader.adopt(self.pid, threads, time.time_ns())
 
     def _wait_until_opened(self) -> None:
         import select
@@ -218,3 +227,10 @@ class Program:
             while os.read(self._pipe, _READ):
                 pass
             self._end()
+
+
+def _threads(pid: int) -> list[int]:
+    try:
+        return [int(each) for each in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208  (proc(5))
+    except OSError as error:
+        raise SystemRefused("trace", f"process {pid}", errno.ESRCH, "ps -e lists them") from error

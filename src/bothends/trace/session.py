@@ -121,6 +121,15 @@ class Session:
         """The names of the programs, in the order in which they were added."""
         return [each.role for each in self._programs]
 
+    def end_line(self) -> bool:
+        """Whether a program has left an unfinished line on the terminal, a prompt for example. Asked once,
+        it is taken to be ended.
+        """
+        unfinished = any(each.reader.unfinished_line for each in self._programs)
+        for each in self._programs:
+            each.reader.unfinished_line = False
+        return unfinished
+
     @property
     def odd_lines(self) -> list[str]:
         """The first lines of strace that could not be read."""
@@ -149,7 +158,7 @@ class Session:
             stack.callback(self._close)
             stack.enter_context(self._heeding_signals())
             for server in self._servers:
-                server.start()
+                self._start(server)
             self._awaits_servers = bool(self._servers)
             if not self._servers:
                 self._start_clients()
@@ -181,7 +190,11 @@ class Session:
         for client in self._clients:
             if places and places[0].port:
                 client.words = [word.replace("{port}", str(places[0].port)) for word in client.words]
-            client.start()
+            self._start(client)
+
+    def _start(self, program: Program) -> None:
+        for moment in program.start():
+            self._matcher.add(moment)
 
     def _turn(self, timeout: float) -> None:
         """Wait for news, take them in, and tell what can be told."""
