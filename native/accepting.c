@@ -227,13 +227,28 @@ static int asks_for_more(Core *core, PyObject *conversation)
     return truth;
 }
 
+/* Accepting has stopped for this errno; 0: it goes on. */
+static int tell_strain(Core *core, int error)
+{
+    PyObject *result;
+
+    core->is_strained = error;
+    if (core->strained == NULL)
+        return 0;
+    result = PyObject_CallFunction(core->strained, "i", error);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
 /* Somebody has come in: open a conversation, and let it begin. */
 int accepted(Core *core, Listening *listening, int fd)
 {
-    PyObject *local, *peer = NULL, *conversation = NULL;
+    PyObject *local = NULL, *peer = NULL, *conversation = NULL;
     Connection *connection = NULL;
     int outcome = -1, pulls = 0;
 
+    if (core->is_strained && tell_strain(core, 0) < 0)
+        goto end;
     local = listening->local == NULL ? end_of(fd, getsockname) : Py_NewRef(listening->local);
     if (local != NULL)
         peer = peer_of(end_of(fd, getpeername), local, false, ++core->number, core->longest);
@@ -242,7 +257,7 @@ int accepted(Core *core, Listening *listening, int fd)
         goto end;
     conversation = PyObject_CallFunctionObjArgs(core->opener, peer, core->post, NULL);
     pulls = conversation == NULL ? 0 : asks_for_more(core, conversation);
-    if ((conversation == NULL || pulls < 0) && !forgive())
+    if ((conversation == NULL || pulls < 0) && !forgive(core, peer))
         goto end;
     if (pulls > 0) {
         PyObject *result = PyObject_CallFunction(core->pulling, "iOO", fd, peer, conversation);
@@ -252,7 +267,7 @@ int accepted(Core *core, Listening *listening, int fd)
         fd = -1;
         goto end;
     }
-    connection = connection_new(core, fd, conversation, NULL, false);
+    connection = connection_new(core, fd, conversation, core->failed == NULL ? NULL : peer, 0);
     if (connection == NULL)
         goto end;
     fd = -1;
@@ -286,7 +301,7 @@ int accept_failed(Core *core, Listening *listening, int error)
     case ENOMEM:
         core->retry_at = core->now + core->strain_pause;
         look_away(core);
-        return 0;
+        return core->is_strained ? 0 : tell_strain(core, error);
     case EBADF:
     case EINVAL:
     case ENOTSOCK: /* of the listener, and for good: asking again would be asking for ever */

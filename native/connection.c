@@ -21,7 +21,7 @@
 
 static int call(PyObject *self, PyObject *name, PyObject *argument);
 
-Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer, bool managed)
+Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer, uint32_t flags)
 {
     Connection *self = PyObject_New(Connection, &ConnectionType);
 
@@ -32,7 +32,7 @@ Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer
     self->handler = Py_XNewRef(handler);
     self->peer = Py_XNewRef(peer);
     self->fd = fd;
-    self->flags = managed ? MANAGED : 0;
+    self->flags = flags;
     self->high = core->unsent;
     self->began = self->heard = self->moved = core->now;
     self->slot = slot_take(core, CONNECTION, self, &self->generation);
@@ -43,7 +43,7 @@ Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer
     }
     Py_INCREF(self); /* the slot's, until it is buried */
     core->connections++;
-    if (!managed) {
+    if (!(flags & MANAGED)) {
         double limit = fmin(core->idle, core->life);
 
         core->conversations++;
@@ -70,10 +70,24 @@ void connection_soil(Connection *self)
 /* What an exception of the service means: the end of this conversation, and of nothing else. */
 static int failed(Connection *self)
 {
-    if (!forgive())
-        return -1;
     self->flags |= OVER;
-    return 0;
+    return forgive(self->core, self->peer) ? 0 : -1;
+}
+
+/* A conversation that ends for an error but has something left to say keeps the error in `failure`. */
+static int tell_failure(Connection *self)
+{
+    PyObject *failure;
+
+    if (self->core->failed == NULL || self->peer == NULL)
+        return 0;
+    failure = PyObject_GetAttr(self->handler, names.failure);
+    if (failure == NULL)
+        return failed(self);
+    if (failure != Py_None)
+        PyErr_SetObject((PyObject *)Py_TYPE(failure), failure);
+    Py_DECREF(failure);
+    return PyErr_Occurred() ? failed(self) : 0;
 }
 
 /* What a conversation returned is to be sent. Takes the reference; NULL for an exception. */
@@ -102,9 +116,10 @@ static int look_if_done(Connection *self)
     Py_XDECREF(done);
     if (truth < 0)
         return failed(self);
-    if (truth)
-        self->flags |= OVER;
-    return 0;
+    if (!truth)
+        return 0;
+    self->flags |= OVER;
+    return tell_failure(self);
 }
 
 static int converse(Connection *self, PyObject *said)
@@ -159,7 +174,7 @@ static int finish(Connection *self, PyObject *how)
 {
     if (!(self->flags & OVER)) {
         self->flags |= OVER;
-        if (say(self, PyObject_CallMethodNoArgs(self->handler, how)) < 0)
+        if (say(self, PyObject_CallMethodNoArgs(self->handler, how)) < 0 || tell_failure(self) < 0)
             return -1;
     }
     connection_settle(self);
@@ -275,7 +290,7 @@ int connection_bury(Connection *self)
         (void)setsockopt(self->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
     }
     /* Whoever is told by `gone`, or waits for a descriptor, is to find it given back. */
-    if (core->ring == NULL || core->closing || self->flags & (MANAGED | ABANDONED) || peer != NULL
+    if (core->ring == NULL || core->closing || self->flags & (MANAGED | ABANDONED | COUNTED)
         || isfinite(core->retry_at) || !uring_close(core, self->fd))
         close(self->fd);
     self->fd = -1;
@@ -295,9 +310,9 @@ int connection_bury(Connection *self)
         core->conversations--;
         if (handler != NULL)
             outcome = call(handler, names.closed, NULL);
-        if (outcome < 0 && forgive())
+        if (outcome < 0 && forgive(core, peer))
             outcome = 0;
-        if (outcome == 0 && peer != NULL) {
+        if (outcome == 0 && self->flags & COUNTED) {
             PyObject *result = PyObject_CallOneArg(core->gone, peer);
 
             outcome = result == NULL ? -1 : 0;

@@ -31,12 +31,26 @@ double clock_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-bool forgive(void)
+bool forgive(Core *core, PyObject *peer)
 {
+    PyObject *type, *value, *trace, *result;
+
     if (!PyErr_ExceptionMatches(PyExc_Exception))
         return false;
-    PyErr_Clear();
-    return true;
+    PyErr_Fetch(&type, &value, &trace);
+    if (core->failed == NULL || peer == NULL)
+        result = Py_NewRef(Py_None);
+    else {
+        PyErr_NormalizeException(&type, &value, &trace);
+        if (trace != NULL)
+            PyException_SetTraceback(value, trace);
+        result = PyObject_CallFunctionObjArgs(core->failed, peer, value, NULL);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(trace);
+    Py_XDECREF(result);
+    return result != NULL;
 }
 
 /* Slots -------------------------------------------------------------------------------------------- */
@@ -224,7 +238,7 @@ static PyObject *core_adopt(Core *core, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "iO:adopt", &fd, &protocol) || !is_usable(core))
         return NULL;
-    return (PyObject *)connection_new(core, fd, protocol, NULL, true);
+    return (PyObject *)connection_new(core, fd, protocol, NULL, MANAGED);
 }
 
 PyDoc_STRVAR(converse_doc, "converse(fd, conversation, peer)\n\nHold a conversation on a stream socket; "
@@ -238,7 +252,7 @@ static PyObject *core_converse(Core *core, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "iOO:converse", &fd, &conversation, &peer) || !is_usable(core))
         return NULL;
-    connection = connection_new(core, fd, conversation == Py_None ? NULL : conversation, peer, false);
+    connection = connection_new(core, fd, conversation == Py_None ? NULL : conversation, peer, COUNTED);
     if (connection == NULL)
         return NULL;
     outcome = connection_start(connection);
@@ -299,9 +313,10 @@ static int take_sizes(const RingSizes *sizes)
 static int core_init(Core *core, PyObject *args, PyObject *keywords)
 {
     static char *keys[] = {"io_uring", "unsent", "chunk", "idle", "life", "linger", "quiet", "strain_pause",
-                           "busy", "longest", "opener", "post", "answerer", "gone", "pulling", "submissions", "completions",
+                           "busy", "longest", "opener", "post", "answerer", "gone", "pulling", "failed", "strained",
+                           "dropped", "submissions", "completions",
                            "buffers", "buffer_size", NULL};
-    PyObject *opener, *post, *answerer, *gone, *pulling, *longest;
+    PyObject *opener, *post, *answerer, *gone, *pulling, *longest, *failed, *strained, *dropped;
     RingSizes sizes = {.submissions = 512, .completions = 8192, .buffers = 1024, .buffer_size = 16384};
     Py_ssize_t unsent, chunk;
     int uses_ring, error;
@@ -310,9 +325,9 @@ static int core_init(Core *core, PyObject *args, PyObject *keywords)
         PyErr_SetString(PyExc_RuntimeError, "a core is made once");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "pnnddddddOOOOOO|IIII:Core", keys, &uses_ring, &unsent,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "pnnddddddOOOOOOOOO|IIII:Core", keys, &uses_ring, &unsent,
                                      &chunk, &core->idle, &core->life, &core->linger, &core->quiet,
-                                     &core->strain_pause, &core->busy, &longest, &opener, &post, &answerer, &gone, &pulling,
+                                     &core->strain_pause, &core->busy, &longest, &opener, &post, &answerer, &gone, &pulling, &failed, &strained, &dropped,
                                      &sizes.submissions, &sizes.completions, &sizes.buffers,
                                      &sizes.buffer_size)
         || take_sizes(&sizes) < 0)
@@ -325,6 +340,9 @@ static int core_init(Core *core, PyObject *args, PyObject *keywords)
     core->answerer = Py_NewRef(answerer);
     core->gone = Py_NewRef(gone);
     core->pulling = Py_NewRef(pulling);
+    core->failed = failed == Py_None ? NULL : Py_NewRef(failed);
+    core->strained = strained == Py_None ? NULL : Py_NewRef(strained);
+    core->dropped = dropped == Py_None ? NULL : Py_NewRef(dropped);
     core->forks = fork_count;
     core->now = clock_now();
     core->scratch = PyMem_Malloc(core->chunk);
@@ -443,6 +461,9 @@ static void core_dealloc(Core *core)
     Py_XDECREF(core->answerer);
     Py_XDECREF(core->gone);
     Py_XDECREF(core->pulling);
+    Py_XDECREF(core->failed);
+    Py_XDECREF(core->strained);
+    Py_XDECREF(core->dropped);
     Py_XDECREF((PyObject *)core->known_type);
     Py_TYPE(core)->tp_free(core);
 }

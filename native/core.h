@@ -91,13 +91,14 @@ enum {
     RECALLED_SEND = 1 << 15,
     WATCHES_IN = 1 << 16,  /* epoll: what it is registered for */
     WATCHES_OUT = 1 << 17,
+    COUNTED = 1 << 18,     /* Python has counted it in: `gone` is told of its end */
 };
 
 struct Connection {
     PyObject_HEAD
     Core *core;         /* NULL once it is dead */
     PyObject *handler;  /* a conversation, or a protocol; NULL where opening it failed */
-    PyObject *peer;     /* what `gone` is told at the end, or NULL */
+    PyObject *peer;     /* whom it is with, where that is to be told; or NULL */
     Connection *next_dirty;
     Gather *gather;     /* io_uring: several pieces that are being sent at once, or NULL */
     Queue queue;
@@ -129,7 +130,7 @@ struct Core {
     int epoll;
     int wake;           /* an eventfd, by which another thread says that there is something to do */
     unsigned forks;     /* `fork_count` when it was made: a child has a copy of all this that it must not use */
-    bool running, leave, poll_armed, awake, closing;
+    bool running, leave, poll_armed, awake, closing, is_strained;
 
     Slot *slots;
     uint32_t slot_count, first_free;
@@ -153,6 +154,9 @@ struct Core {
     PyObject *post;     /* the post box of those who have none */
     PyObject *answerer; /* answerer(datagram, peer) -> bytes or None */
     PyObject *gone;     /* gone(peer) */
+    PyObject *failed;   /* failed(peer, exception), or NULL: what a service raised */
+    PyObject *strained; /* strained(errno), and 0 when it is over; or NULL */
+    PyObject *dropped;  /* dropped(peer, reason, number), or NULL: a datagram without an answer */
     PyObject *pulling;  /* pulling(fd, peer, conversation): one that C does not drive */
     PyTypeObject *known_type; /* the conversation type seen last, */
     bool known_pulls;         /* and whether it pulls */
@@ -174,7 +178,7 @@ double clock_now(void);
 
 /* connection.c */
 extern PyTypeObject ConnectionType;
-Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer, bool managed);
+Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer, uint32_t flags);
 int connection_start(Connection *self);
 int connection_heard(Connection *self, const char *data, size_t size);
 int connection_ended(Connection *self);
@@ -237,12 +241,16 @@ void desk_free(Core *core, Desk *desk);
 
 /* Names that are looked up for every chunk, made once. */
 struct names {
-    PyObject *receive, *done, *start, *end, *leave, *closed, *pulls;
+    PyObject *receive, *done, *start, *end, *leave, *closed, *pulls, *failure;
     PyObject *data_received, *eof_received, *pause_writing, *resume_writing, *connection_lost;
 };
 extern struct names names;
 
-/* Whether the exception that is set is one that a service may raise (not ^C). If so it is cleared. */
-bool forgive(void);
+/* Why a datagram gets no answer, for `dropped`. */
+enum reason { TOO_LARGE, NAMELESS, UNSENT };
+
+/* Whether the exception that is set is one that a service may raise (not ^C). If so it is told, and cleared;
+ * unless telling it raises another. */
+bool forgive(Core *core, PyObject *peer);
 
 #endif

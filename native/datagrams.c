@@ -129,6 +129,31 @@ static struct cmsghdr *turned_round(struct msghdr *question)
     return NULL;
 }
 
+/* A datagram gets no answer: tell whoever wants to know. */
+static int drop(Desk *desk, PyObject *peer, enum reason reason, long number)
+{
+    PyObject *result;
+
+    if (desk->core->dropped == NULL)
+        return 0;
+    result = PyObject_CallFunction(desk->core->dropped, "Oil", peer, reason, number);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static int drop_answer(Desk *desk, const Answer *answer, int error)
+{
+    PyObject *peer = peer_for(desk, answer->address, answer->size);
+    int outcome = peer == NULL ? -1 : 0;
+
+    if (peer != NULL) {
+        Py_INCREF(peer);
+        outcome = drop(desk, peer, UNSENT, error);
+        Py_DECREF(peer);
+    }
+    return outcome;
+}
+
 /* Sending ----------------------------------------------------------------------------------------- */
 
 static bool is_same_way(const Answer *one, const Answer *other)
@@ -184,40 +209,50 @@ static void address_message(struct msghdr *message, const Answer *answer, struct
     message->msg_controllen = used;
 }
 
-/* One message that did not go with the others: as it can be sent, or not at all. */
-static void send_alone(Desk *desk, struct msghdr *message, const Answer *first)
+/* One answer that did not go for this reason: as it can be sent, or not at all. */
+static int send_alone(Desk *desk, const Answer *answer, int error)
 {
-    size_t count = message->msg_iovlen;
-    struct iovec *pieces = message->msg_iov;
-    int error = errno;
+    struct iovec piece = {PyBytes_AS_STRING(answer->bytes), (size_t)PyBytes_GET_SIZE(answer->bytes)};
+    _Alignas(struct cmsghdr) char room[ROOM];
+    struct msghdr message;
 
-    if (count == 1) {
-        /* An address that nothing can be sent from: the question was a broadcast. */
-        if (first->from != NULL && (error == EINVAL || error == EADDRNOTAVAIL)) {
-            message->msg_control = NULL;
-            message->msg_controllen = 0;
-            (void)sendmsg(desk->fd, message, MSG_DONTWAIT | MSG_NOSIGNAL);
-        }
-        return;
+    /* EINVAL, EADDRNOTAVAIL: an address that nothing can be sent from, as the question was a broadcast. */
+    if (answer->from != NULL && (error == EINVAL || error == EADDRNOTAVAIL)) {
+        Answer bare = *answer;
+
+        bare.from = NULL;
+        address_message(&message, &bare, &piece, 1, room);
+        if (sendmsg(desk->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+            return 0;
+        error = errno;
     }
+    return drop_answer(desk, answer, error);
+}
+
+/* A message of one answer or several did not go with the others. */
+static int send_apart(Desk *desk, size_t first, size_t count, int error)
+{
+    if (count == 1)
+        return send_alone(desk, &desk->answers[first], error);
     if (error == EIO || error == ENOPROTOOPT || error == EOPNOTSUPP)
         desk->segments = false; /* the kernel, or the device, can't */
-    else if (error != EINVAL && error != EMSGSIZE)
-        return; /* the first would fail as well */
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = first; i < first + count; i++) {
         struct msghdr one;
         _Alignas(struct cmsghdr) char room[ROOM];
 
-        address_message(&one, first, &pieces[i], 1, room);
-        if (sendmsg(desk->fd, &one, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-            send_alone(desk, &one, first);
+        address_message(&one, &desk->answers[i], &desk->pieces[i], 1, room);
+        if (sendmsg(desk->fd, &one, MSG_DONTWAIT | MSG_NOSIGNAL) < 0
+            && send_alone(desk, &desk->answers[i], errno) < 0)
+            return -1;
     }
+    return 0;
 }
 
 /* Hand over all answers of a batch. */
-static void send_answers(Desk *desk)
+static int send_answers(Desk *desk)
 {
     size_t firsts[BATCH], messages = 0;
+    int outcome = 0;
 
     for (size_t i = 0; i < desk->answered; messages++) {
         size_t run = run_of(desk, i);
@@ -235,7 +270,8 @@ static void send_answers(Desk *desk)
                              MSG_DONTWAIT | MSG_NOSIGNAL);
 
         if (count < 0) {
-            send_alone(desk, &desk->outgoing[sent].msg_hdr, &desk->answers[firsts[sent]]);
+            if (send_apart(desk, firsts[sent], desk->outgoing[sent].msg_hdr.msg_iovlen, errno) < 0)
+                outcome = -1;
             count = 1;
         }
         sent += (size_t)count;
@@ -243,6 +279,7 @@ static void send_answers(Desk *desk)
     for (size_t i = 0; i < desk->answered; i++)
         Py_DECREF(desk->answers[i].bytes);
     desk->answered = 0;
+    return outcome;
 }
 
 /* Answering --------------------------------------------------------------------------------------- */
@@ -264,38 +301,42 @@ static bool is_refused(Desk *desk, PyObject *peer)
 static int answer(Desk *desk, size_t number)
 {
     struct mmsghdr *question = &desk->questions[number];
-    PyObject *peer, *data, *said;
+    PyObject *peer, *data, *said = NULL;
     Answer *place;
+    int outcome = 0;
 
-    if (question->msg_hdr.msg_flags & MSG_TRUNC)
-        return 0;
     peer = peer_for(desk, &desk->senders[number], question->msg_hdr.msg_namelen);
     if (peer == NULL)
         return -1;
     Py_INCREF(peer); /* whatever is called may answer others */
+    if (question->msg_hdr.msg_flags & MSG_TRUNC) {
+        outcome = drop(desk, peer, TOO_LARGE, (long)desk->largest);
+        goto end;
+    }
     if (is_refused(desk, peer)) {
-        Py_DECREF(peer);
-        return PyErr_Occurred() ? -1 : 0;
+        outcome = PyErr_Occurred() ? -1 : 0;
+        goto end;
     }
     data = PyBytes_FromStringAndSize(desk->where[number].iov_base, question->msg_len);
     said = data == NULL ? NULL : PyObject_CallFunctionObjArgs(desk->core->answerer, data, peer, NULL);
     Py_XDECREF(data);
-    Py_DECREF(peer);
     if (said != NULL && said != Py_None && !PyBytes_CheckExact(said))
         Py_SETREF(said, PyBytes_FromObject(said));
-    if (said == NULL)
-        return forgive() ? 0 : -1;
-    /* A UNIX socket that did not bind has no name to answer to. */
-    if (said == Py_None || question->msg_hdr.msg_namelen <= sizeof(sa_family_t)) {
-        Py_DECREF(said);
-        return 0;
+    if (said == NULL) {
+        outcome = forgive(desk->core, peer) ? 0 : -1;
+    } else if (said != Py_None && question->msg_hdr.msg_namelen <= sizeof(sa_family_t)) {
+        outcome = drop(desk, peer, NAMELESS, 0); /* a UNIX socket that did not bind has no name */
+    } else if (said != Py_None) {
+        place = &desk->answers[desk->answered++];
+        place->bytes = Py_NewRef(said);
+        place->address = &desk->senders[number];
+        place->size = question->msg_hdr.msg_namelen;
+        place->from = desk->wildcard ? turned_round(&question->msg_hdr) : NULL;
     }
-    place = &desk->answers[desk->answered++];
-    place->bytes = said;
-    place->address = &desk->senders[number];
-    place->size = question->msg_hdr.msg_namelen;
-    place->from = desk->wildcard ? turned_round(&question->msg_hdr) : NULL;
-    return 0;
+end:
+    Py_XDECREF(said);
+    Py_DECREF(peer);
+    return outcome;
 }
 
 static void lay_out(Desk *desk)
@@ -330,8 +371,13 @@ int desk_serve(Desk *desk, int *served)
         PyObject *type, *value, *trace;
 
         PyErr_Fetch(&type, &value, &trace);
-        send_answers(desk);
-        PyErr_Restore(type, value, trace);
+        if (send_answers(desk) < 0) {
+            outcome = -1; /* and this exception, if there is another one */
+            Py_XDECREF(type);
+            Py_XDECREF(value);
+            Py_XDECREF(trace);
+        } else
+            PyErr_Restore(type, value, trace);
     }
     for (int i = 0; i < count; i++) {
         struct msghdr *question = &desk->questions[i].msg_hdr;

@@ -13,6 +13,7 @@ static int make_names(void)
     } all[] = {
         {&names.receive, "receive"}, {&names.done, "done"}, {&names.start, "start"}, {&names.end, "end"},
         {&names.leave, "leave"}, {&names.closed, "closed"}, {&names.pulls, "pulls"},
+        {&names.failure, "failure"},
         {&names.data_received, "data_received"}, {&names.eof_received, "eof_received"},
         {&names.pause_writing, "pause_writing"}, {&names.resume_writing, "resume_writing"},
         {&names.connection_lost, "connection_lost"},

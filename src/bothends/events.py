@@ -16,7 +16,7 @@ import enum
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 from bothends.endpoints import Address, Endpoint
 
@@ -223,3 +223,22 @@ class Stopped(Event):
 
 
 Observer: TypeAlias = Callable[[Event], None]
+
+
+class Troubles:
+    """An observer of what goes wrong: messages, comings and goings do not reach the one inside.
+
+    Who asks for it is served faster by an engine that then doesn't make those events at all.
+    """
+
+    LEFT_OUT: ClassVar[frozenset[type[Event]]] = frozenset(
+        {Opened, Established, Received, Sent, Ended, Closed}
+    )
+
+    def __init__(self, tell: Observer) -> None:
+        self._tell = tell
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        if type(event) not in self.LEFT_OUT:
+            self._tell(event)

@@ -17,7 +17,7 @@ from bothends.configuration import ServeOptions
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Engine, Limits
 from bothends.engines.choosing import choose_engine
-from bothends.events import Event, Failed, Observer
+from bothends.events import Event, Failed, Observer, Troubles
 from bothends.layers import TlsSettings
 from bothends.log import Calm, JsonLog, Pieces, TextLog
 from bothends.metrics import Metrics, text_format
@@ -208,7 +208,7 @@ def observer(
         told = told if options.hex else Pieces(told)
     calm = Calm(told)
     if metrics is None:
-        return calm
+        return Troubles(calm) if options.quiet and not service.shows else calm
 
     def both(event: Event) -> None:
         metrics(event)

@@ -6,8 +6,8 @@ What it rests on, and what follows:
    and in batches: io_uring does (`native/uring.c`). Where it is missing or forbidden, as in many
    containers, the same core works by epoll (`native/polling.c`), and `here()` says so.
 2. A conversation with nothing around it is driven in C from accept() to close(): `receive` is called with
-   each chunk, and no other Python runs. That needs that nobody observes, nothing is wrapped, nothing
-   is posted or pulled, and no rate is kept.
+   each chunk, and no other Python runs. That needs that nobody observes more than what goes wrong, nothing
+   is wrapped, posted or pulled, and no rate is kept.
 3. Any other stream conversation is a `Talk`, as on asyncio: the core is its transport, and the bookkeeping
    is everybody's (`exchange.py`). So events, TLS and the rest are what they are on any engine.
 4. Accepting is the core's affair where there is nothing to decide, and `reception.py`'s where there is.
@@ -38,7 +38,7 @@ from bothends.engines.gate import Gate
 from bothends.engines.reception import STRAIN_PAUSE, Reception
 from bothends.engines.timers import Wheel
 from bothends.errors import errno_text
-from bothends.events import Cause, Draining
+from bothends.events import Cause, Draining, Dropped, Event, Failed, Relieved, Strained, Troubles, Why
 from bothends.services.base import Conversation, Peer, Service, nowhere
 from bothends.services.guard import Guard
 from bothends.sockets import Listener, enable_pktinfo
@@ -182,8 +182,8 @@ class NativeLoop:
         self._listeners = [each for each in job.listeners if each.role == "listener"]
         datagrams = [each for each in job.listeners if each.role == "datagrams"]
         # Who observes is told of each datagram: then they are dealt with one by one.
-        self._answered_in_core = datagrams if job.observe is None else []
-        self._desks = [DatagramDesk(job, each) for each in datagrams if job.observe is not None]
+        self._answered_in_core = datagrams if self._is_unseen() else []
+        self._desks = [DatagramDesk(job, each) for each in datagrams if not self._is_unseen()]
         self._soon: collections.deque[Callable[[], object]] = collections.deque()
         self._until: float | None = None
         self._welcoming = False
@@ -206,6 +206,9 @@ class NativeLoop:
             job.service.answer,
             self._left,
             self._pulling,
+            None if job.observe is None else self._failed,
+            None if job.observe is None else self._strained,
+            None if job.observe is None else self._dropped,
             **sizes,
         )
         self._left_to_core = [each for each in self._listeners if self._needs_no_decision(each)]
@@ -289,12 +292,14 @@ class NativeLoop:
 
     # Welcoming -----------------------------------------------------------------------------------
 
+    def _is_unseen(self) -> bool:
+        """Whether nobody is told of comings, goings and messages."""
+        return self.job.observe is None or isinstance(self.job.observe, Troubles)
+
     def _is_plain(self) -> bool:
         """Whether C may hold the conversations (2 above)."""
         job = self.job
-        return (
-            job.observe is None and job.opener is None and not job.service.posts and job.limits.rate is None
-        )
+        return self._is_unseen() and not (job.opener or job.service.posts or job.limits.rate)
 
     def _needs_no_decision(self, listener: Listener) -> bool:
         """Whether C may accept at this listener (4 above)."""
@@ -351,7 +356,8 @@ class NativeLoop:
             try:
                 conversation = self.job.service.open(peer, nowhere)
                 pulls = conversation.pulls
-            except Exception:
+            except Exception as error:
+                self._failed(peer, error)
                 self._core.converse(connection.detach(), None, peer)
                 return
             if pulls:
@@ -381,13 +387,37 @@ class NativeLoop:
 
         def refuse(peer: Peer) -> object:
             refusal = None if gate is None else gate.refusal(peer.address)
-            return guard.refusal(peer.address) if guard is not None and refusal is None else refusal
+            if refusal is None and guard is not None:
+                refusal = guard.refusal(peer.address)
+            if refusal is not None:
+                self._tell(Dropped(peer.address, *refusal))
+            return refusal
 
         internet = sock.family in (socket.AF_INET, socket.AF_INET6)
         largest = largest_datagram(sock, job.limits)
         wildcard = enable_pktinfo(sock)
         refuses = refuse if gate is not None or guard is not None else None
         self._core.answer(sock.fileno(), listener.address, refuses, largest, wildcard, internet)
+
+    # Telling what goes wrong ---------------------------------------------------------------------
+
+    def _tell(self, event: Event) -> None:
+        if self.job.observe is not None:
+            self.job.observe(event)
+
+    def _failed(self, peer: Peer, error: BaseException) -> None:
+        self._tell(Failed(peer.connection, peer.address, error))
+
+    def _strained(self, number: int) -> None:
+        self._tell(Strained(number, self._core.connections) if number else Relieved())
+
+    def _dropped(self, peer: Peer, reason: int, number: int) -> None:
+        words, why = (
+            (f"a datagram of more than {number} bytes", Why.SIZE),
+            ("the sender has no address (it did not bind one)", Why.NAMELESS),
+            (f"sending it: {errno_text(number)}", Why.UNSENT),
+        )[reason]
+        self._tell(Dropped(peer.address, words, why))
 
     # Waiting -------------------------------------------------------------------------------------
 
@@ -425,8 +455,8 @@ class NativeLoop:
             listener.close()
         self._listeners, self._left_to_core, self._desks, self._answered_in_core = [], [], [], []
         self._abort_at = self.now + limits.drain
-        if self.job.observe is not None:
-            self.job.observe(Draining(len(self.talks), limits.drain))
+        channels = sum(isinstance(each, Channel) for each in self.talks)
+        self._tell(Draining(core.connections + channels, limits.drain))
         core.interrupt()
 
     def _press(self) -> None:
