@@ -21,6 +21,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "systemd-analyze": ("systemd-analyze",),
     "systemd-socket-activate": ("systemd-socket-activate",),
     "tmux": ("tmux",),
+    "tshark": ("tshark",),
 }
 
 

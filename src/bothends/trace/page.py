@@ -6,11 +6,11 @@ from typing import Final
 
 STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1b1f24; --ground: #ffffff; --faint: #5f6874; --line: #c4cad2;
-  --panel: #f4f6f8; --lit: #fff3c4; --kept: #ffe08a; --data: #17722f; --open: #0b6a88; --end: #855300;
+  --panel: #f4f6f8; --lit: #fff3c4; --kept: #ffe9a8; --data: #17722f; --open: #0b6a88; --end: #855300;
   --reset: #b3261e; --state: #2f5bb7; --note: #7d3c98; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --ground: #101418; --faint: #98a2b0;
   --line: #39424e;
-  --panel: #1a2027; --lit: #3d3718; --kept: #5a4d12; --data: #6fdd8b; --open: #6fd3ee; --end: #f2bf5e;
+  --panel: #1a2027; --lit: #2c2a16; --kept: #40380f; --data: #6fdd8b; --open: #6fd3ee; --end: #f2bf5e;
   --reset: #ff8a80; --state: #9db9ff; --note: #dba6f2; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }

@@ -1,0 +1,104 @@
+"""The page of a trace in a real browser: light and dark, wide and narrow, by mouse and by keyboard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from bothends.trace.findings import find
+from bothends.trace.html import page
+from bothends.trace.layout import rows_of
+from tests.tools import find_tool, needs_tool
+from tests.trace.test_files import made_up
+
+pytestmark = [needs_tool("chromium")]
+
+# The contrast of each colour of text with each ground that it may stand on (WCAG 2.2, relative luminance).
+CONTRAST = """() => {
+  const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((each) => Number(each) / 255)
+    .map((each) => each <= 0.03928 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, each, index) => sum + each * [0.2126, 0.7152, 0.0722][index], 0);
+  const probe = document.body.appendChild(document.createElement("span"));
+  const resolved = (name) => {
+    probe.style.color = `var(${name})`;
+    return light(getComputedStyle(probe).color);
+  };
+  const found = {};
+  for (const ground of ["--ground", "--panel", "--lit", "--kept"])
+    for (const ink of ["--ink", "--faint", "--data", "--open", "--end", "--reset", "--state", "--note"]) {
+      const [a, b] = [resolved(ink), resolved(ground)].sort((x, y) => y - x);
+      found[`${ink} on ${ground}`] = (a + 0.05) / (b + 0.05);
+    }
+  return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=find_tool("chromium"), args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    trace = made_up()
+    path = tmp_path_factory.mktemp("page") / "run.html"
+    path.write_text(page(trace, rows_of(trace), find(trace)), encoding="utf-8")
+    return path
+
+
+def shown(browser: Browser, file: Path, width: int, scheme: str) -> tuple[Page, list[str]]:
+    opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    trouble: list[str] = []
+    opened.on("console", lambda message: trouble.append(message.text))
+    opened.on("pageerror", lambda error: trouble.append(str(error)))
+    opened.on("dialog", lambda dialog: trouble.append(dialog.message))
+    opened.on(
+        "request", lambda request: trouble.append(request.url) if "run.html" not in request.url else None
+    )
+    opened.goto(file.as_uri())
+    return opened, trouble
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_what_belongs_together_lights_up_and_is_explained(
+    browser: Browser, file: Path, width: int, scheme: str
+) -> None:
+    opened, trouble = shown(browser, file, width, scheme)
+    opened.locator(".arrow").hover()
+    assert opened.locator(".chosen").count() == 1
+    assert opened.locator(".lit").count() >= 2  # the call that it came of, and the one that it fed
+    opened.locator(".row", has_text="sendto(3").first.click()
+    details = opened.locator("aside").inner_text()
+    assert "ssize_t sendto(int sockfd" in details
+    assert "s.sendto(data, address)" in details
+    assert "</script><script>alert(1)" in details  # as text
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    assert trouble == []
+
+
+def test_the_keyboard_goes_from_one_to_the_next(browser: Browser, file: Path) -> None:
+    opened, trouble = shown(browser, file, 1280, "light")
+    opened.keyboard.press("Tab")
+    titles = []
+    for _ in range(3):
+        titles.append(opened.locator("aside h2").inner_text())
+        opened.keyboard.press("ArrowDown")
+    assert len(set(titles)) == 3
+    opened.keyboard.press("Home")
+    assert opened.locator("aside h2").inner_text() == titles[0]
+    assert trouble == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_contrast_enough(browser: Browser, file: Path, scheme: str) -> None:
+    opened, _ = shown(browser, file, 1280, scheme)
+    ratios = opened.evaluate(CONTRAST)
+    # WCAG 2.2, success criterion 1.4.3
+    assert {pair: ratio for pair, ratio in ratios.items() if ratio < 4.5} == {}
