@@ -201,13 +201,13 @@ def test_a_process_may_call_itself_anything() -> None:
 
 def test_of_nobody_any_more() -> None:
     with pair(socket.AF_INET, HERE) as (_, client, accepted):
-        own = client.getsockname()[1]
+        ends = Address(*client.getsockname()), Address(*client.getpeername())
         client.close()
         assert accepted.recv(1) == b""
     # The connection is closed by the kernel, which needs a moment for the last acknowledgement.
     deadline = time.monotonic() + 10
     while True:
-        found = [row for row in read_table().sockets if row.local == Address(HERE, own)]
+        found = [row for row in read_table().sockets if (row.local, row.peer) == ends]
         if [row.state for row in found] == ["TIME-WAIT"] or time.monotonic() > deadline:
             break
     assert [(row.state, row.inode, row.holders, row.tcp) for row in found] == [("TIME-WAIT", 0, [], None)]
