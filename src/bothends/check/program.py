@@ -314,3 +314,13 @@ def stat_of(pid: int, task: str = "") -> list[str]:
     except OSError:
         return []
     return text.rpartition(")")[2].split()
+
+
+def wanted_to_run(pid: int) -> float:
+    """Seconds in which the threads of a process ran, or were held up by others on their processor."""
+    nanoseconds = 0
+    for tid in _tasks(pid):
+        with contextlib.suppress(OSError, IndexError):
+            ran, waited = Path(f"/proc/{pid}/task/{tid}/schedstat").read_text(encoding="ascii").split()[:2]
+            nanoseconds += int(ran) + int(waited)
+    return nanoseconds / 1e9

@@ -12,18 +12,16 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from bothends.check.answers import Answers, Reply
 from bothends.check.case import Failed
 from bothends.check.contract import Contract
 from bothends.check.listening import listeners
-from bothends.check.program import Program, stat_of
+from bothends.check.program import Program, stat_of, wanted_to_run
 from bothends.check.talk import Talk, place_of
 from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
-
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -205,20 +203,24 @@ class Trial:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def cpu(self) -> float:
-        """Seconds of processor time that they have used."""
-        return sum(sum(map(int, stat[11:13])) for p in self.program.family() if (stat := stat_of(p))) / _TICKS
+        """Seconds in which they ran, or waited for a processor to run on (proc(5), schedstat)."""
+        return sum(wanted_to_run(pid) for pid in self.program.family())
 
     def asleep(self) -> bool:
         """Whether all of the server waits: what hasn't come by now won't come, however long we wait."""
         return self.program.asleep()
 
     async def busy(self, windows: int = 3, seconds: float = 1.0) -> float:
-        """The least share of a processor that it used in some windows of time, from 0 to 1 or more."""
+        """The least share of some windows of time in which it ran, or would have if it could: 0 to 1 or more.
+
+        That it wanted to run is counted too, so that a busy loop shows on a busy machine as on an idle one.
+        """
+        loop = asyncio.get_running_loop()
         least = float("inf")
         for _ in range(windows):
-            before = self.cpu()
+            before, began = self.cpu(), loop.time()
             await asyncio.sleep(seconds)
-            least = min(least, (self.cpu() - before) / seconds)
+            least = min(least, (self.cpu() - before) / (loop.time() - began))
             if least < 0.05:
                 break
         return max(0.0, least)
