@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 
 from bothends.errors import Unavailable
 from bothends.trace.findings import Finding, find
@@ -23,19 +26,39 @@ def has_packets() -> bool:
     return True
 
 
-def traced(*commands: Sequence[str], server: Sequence[str] = (), packets: bool = True) -> Trace:
-    """What is seen of these programs. `server` starts first; `{port}` in the others is its port."""
+def traced(
+    *commands: Sequence[str], server: Sequence[str] = (), packets: bool = True, said: str = ""
+) -> Trace:
+    """What is seen of these programs. `server` starts first, and `{port}` in the others is its port. `said`
+    is the standard input of the first of the others.
+    """
     told: list[Moment] = []
     session = Session(told.append)
     if server:
         session.server("server", server)
     for number, command in enumerate(commands):
-        session.client("client" if not number else f"client {number + 1}", command, keyboard=False)
+        session.client(f"client {number + 1}" if number else "client", command, keyboard=not number)
     session.capture = Capture() if packets and has_packets() else None
-    session.run()
+    with keyboard(said):
+        session.run()
     assert told == list(session.trace.moments)
     assert not session.odd_lines
     return session.trace
+
+
+@contextlib.contextmanager
+def keyboard(said: str) -> Iterator[None]:
+    """Something to read on this process's standard input, which a client inherits."""
+    with tempfile.TemporaryFile() as file:
+        file.write(said.encode())
+        file.seek(0)
+        before = os.dup(0)
+        os.dup2(file.fileno(), 0)
+        try:
+            yield
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
 
 
 def python(source: str) -> list[str]:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
-from tests.interop.running import ENVIRONMENT, ROOT
-from tests.tools import needs_tool
+import pytest
+
+from bothends.trace.calls import RECEIVING
+from bothends.trace.model import Call, Packet, Trace
+from tests.interop.running import ENVIRONMENT, ROOT, Running, run
+from tests.tools import find_tool, needs_tool
+from tests.trace.running import calls as seen
+from tests.trace.running import has_packets, python, traced
+from tests.trace.running import packets as seen_packets
 
 PROGRAMS = ROOT / "tests" / "interop" / "programs"
 PATIENCE = 40
@@ -15,7 +27,7 @@ PATIENCE = 40
 pytestmark = [needs_tool("strace")]
 
 
-def traced(*arguments: str, said: str = "", status: int = 0) -> str:
+def shown_by(*arguments: str, said: str = "", status: int = 0) -> str:
     """What `bothends trace` shows."""
     done = subprocess.run(
         [sys.executable, "-m", "bothends", "trace", "--width", "140", *arguments],
@@ -50,7 +62,7 @@ def calls(shown: str, lane: int) -> list[str]:
 
 
 def test_a_capitalising_pair_over_tcp() -> None:
-    shown = traced(*pair("tcp_server.py", "tcp_client.py"), "--calls-only", said="hello\n")
+    shown = shown_by(*pair("tcp_server.py", "tcp_client.py"), "--calls-only", said="hello\n")
     assert "From Server: HELLO" in shown
     assert calls(shown, 0)[:3] == ["socket", "bind", "listen"]
     assert [each for each in calls(shown, 1) if each != "recvfrom"] == [
@@ -67,3 +79,141 @@ def test_a_capitalising_pair_over_tcp() -> None:
     ]
     places = [shown.index(each) for each in order]
     assert places == sorted(places)
+
+
+# Pairs in other languages and over other sockets: server, client, and what must be seen.
+C_PAIRS = ("fork_server", "udp_server", "unix_server")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C programs, compiled."""
+    folder = tmp_path_factory.mktemp("c")
+    for source in (*C_PAIRS, "tcp_client", "udp_client", "unix_client"):
+        subprocess.run(
+            [str(find_tool("cc")), "-o", folder / source, PROGRAMS / "c" / f"{source}.c"], check=True
+        )
+    return folder
+
+
+def feeds(trace: Trace, receive: Call) -> list[Call]:
+    """The calls whose bytes a receive got, through packets or directly."""
+    found = []
+    for link in trace.causes_of(receive.number):
+        cause = trace.event(link.cause)
+        if isinstance(cause, Packet):
+            found += [trace.event(each.cause) for each in trace.causes_of(cause.number)]
+        elif link.kind == "reaches":
+            found.append(cause)
+    return [each for each in found if isinstance(each, Call)]
+
+
+@needs_tool("cc")
+def test_a_forking_server_in_c(built: Path) -> None:
+    trace = traced(
+        [str(built / "tcp_client"), "127.0.0.1", "{port}"], server=[str(built / "fork_server")], said="hi\n"
+    )
+    (accept,) = [each for each in seen(trace, "server", "accept", "accept4") if each.result is not None]
+    made = trace.sockets[accept.made or 0]
+    child = next(each for each in trace.processes.values() if each.role == "server/2")
+    assert trace.processes[child.parent or 0].role == "server"
+    received = [each for each in seen(trace, "server/2", "recvfrom", "read") if each.size]
+    assert {each.socket for each in received} == {made.number}
+    (sent,) = {each.number: each for each in feeds(trace, received[0])}.values()
+    assert trace.processes[sent.process].role == "client"
+    assert sent.data.startswith(b"hi")
+
+
+@needs_tool("cc")
+def test_datagrams_in_c(built: Path) -> None:
+    trace = traced(
+        [str(built / "udp_client"), "127.0.0.1", "{port}"], server=[str(built / "udp_server")], said="hi\n"
+    )
+    asked, answered = [
+        each for role in ("server", "client") for each in seen(trace, role, "recvfrom") if each.size
+    ]
+    assert [trace.processes[each.process].role for each in feeds(trace, asked)][:1] == ["client"]
+    assert [trace.processes[each.process].role for each in feeds(trace, answered)][:1] == ["server"]
+    if has_packets():
+        assert [packet.size for packet in seen_packets(trace)] == [asked.size, answered.size]
+
+
+def test_a_pair_over_a_unix_socket_has_no_packets(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    server = python(
+        f"from socket import *\ns = socket(AF_UNIX)\ns.bind({str(path)!r})\ns.listen(1)\nc, _ = s.accept()\n"
+        "c.sendall(c.recv(100).upper())\nc.recv(1)"
+    )
+    client = python(
+        f"from socket import *\ns = socket(AF_UNIX)\ns.connect({str(path)!r})\ns.sendall(b'hi')\ns.recv(9)"
+    )
+    trace = traced(client, server=server)
+    assert seen_packets(trace) == []
+    (answer,) = [each for each in seen(trace, "client", "recvfrom") if each.size]
+    assert [(each.data, trace.processes[each.process].role) for each in feeds(trace, answer)] == [
+        (b"HI", "server")
+    ]
+
+
+def test_no_call_or_packet_stands_before_its_cause() -> None:
+    server = python(
+        "from socket import *\ns = create_server(('127.0.0.1', 0))\nfor _ in range(5):\n"
+        "    c, _ = s.accept()\n    c.sendall(c.recv(100))\n    c.close()"
+    )
+    client = python(
+        "from socket import *\nfor _ in range(5):\n    c = create_connection(('127.0.0.1', {port}))\n"
+        "    c.sendall(b'x')\n    c.recv(9)\n    c.recv(9)\n    c.close()"
+    )
+    trace = traced(client, client, server=server)
+    place = {(each.event.number, each.is_end): index for index, each in enumerate(trace.moments)}
+    links = list(trace.links())
+    assert len(links) > 20
+    for link in links:
+        effect = place.get((link.effect, True), place.get((link.effect, False), 0))
+        assert place[link.cause, False] < effect
+
+
+@needs_tool("cc")
+def test_an_endpoint_is_watched_whoever_is_at_it(built: Path) -> None:
+    if not has_packets():
+        pytest.skip("packets can't be captured here")
+    with Running([str(built / "udp_server")]) as server:
+        port = server.line(rb"port (\d+)")[1].decode()
+        url = f"udp://127.0.0.1:{port}"
+        with Running(
+            [sys.executable, "-m", "bothends", "trace", "--width", "120", "--endpoint", url]
+        ) as trace:
+            trace.error_line(rb"packets of udp://.*; \^C ends it")
+            run([str(built / "udp_client"), "127.0.0.1", port], b"hello\n")
+            trace.text(rb'UDP 5 bytes "hello"(?s:.*)UDP 5 bytes "HELLO"')
+            trace.process.send_signal(signal.SIGINT)
+            assert trace.end() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tool", "server", "client"),
+    [
+        ("curl", "{python} -S -m http.server --bind 127.0.0.1 0", "curl -s http://127.0.0.1:{{port}}/"),
+        ("nc", "nc -l 127.0.0.1 {port}", "nc -N 127.0.0.1 {port}"),
+        ("ncat", "ncat -l 127.0.0.1 {port}", "ncat 127.0.0.1 {port}"),
+        ("socat", "socat TCP-LISTEN:{port},reuseaddr,fork EXEC:cat", "socat - TCP:127.0.0.1:{port}"),
+        ("redis-server", "redis-server --port {port} --save ''", "redis-cli -p {port} set key value"),
+    ],
+)
+def test_programs_that_others_wrote(tool: str, server: str, client: str, tmp_path: Path) -> None:
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} isn't installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    filled = [shlex.split(each.format(python=sys.executable, port=port)) for each in (server, client)]
+    trace = traced(filled[1], server=filled[0], said="hello\n")
+    assert trace.notes == []
+    assert [
+        each for each in seen(trace, "client", "connect") if each.result == 0 or each.error == "EINPROGRESS"
+    ]
+    received = [
+        each for each in trace.events() if isinstance(each, Call) and each.name in RECEIVING and each.size
+    ]
+    assert any(feeds(trace, each) for each in received)

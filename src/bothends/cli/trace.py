@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bothends.cli import terminal
 from bothends.cli.tracing import Outcome, Programs, Wanted, open_capture, status_of
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -146,6 +147,7 @@ def watch(text: str, wanted: Wanted) -> None:
     session.capture = open_capture(needed=True)
     for place in places:
         session.watch(place)
+    terminal.note(f"packets of {endpoint}; ^C ends it")
     with outcome:
         session.run()
         outcome.end()
