@@ -5,6 +5,11 @@
  * an error of accept() belongs to the connection, and at the descriptor limit (EMFILE) the connection
  * stays in the queue, so we ask no more until a descriptor of ours is given back, or for a moment.
  *
+ * Where other processes accept from the same listener, it is waited for by epoll even beside a ring. An accept
+ * that is armed in a ring is woken for a newcomer, and nobody else is, whether its process gets to run or not:
+ * behind a worker that is busy, or stopped, a lone newcomer would wait. A process that waits for an epoll set
+ * is passed over when it isn't waiting.
+ *
  * An Address and a Peer are made for each connection. Both are frozen dataclasses with slots, whose
  * __init__ costs a microsecond: more than accept() does. So they are filled here, slot by slot.
  */
@@ -284,7 +289,9 @@ end:
 /* Stop asking for newcomers where epoll would go on reporting them. */
 static void look_away(Core *core)
 {
-    for (Listening *each = core->listening; core->ring == NULL && each != NULL; each = each->next) {
+    for (Listening *each = core->listening; each != NULL; each = each->next) {
+        if (!each->polled)
+            continue;
         if (each->armed)
             polling_forget(core, each->fd);
         each->armed = false;
@@ -336,7 +343,7 @@ int accept_all(Core *core, Listening *listening)
 
 static int look(Core *core, Listening *listening)
 {
-    if (core->ring != NULL || listening->armed)
+    if (!listening->polled || listening->armed)
         return 0;
     /* Of several processes that wait for one listener, one is enough. */
     if (polling_watch(core, listening->fd, EPOLLIN | EPOLLEXCLUSIVE, listening->slot, listening->generation,
@@ -361,14 +368,15 @@ PyObject *core_listen(Core *core, PyObject *args)
 {
     Listening *listening;
     PyObject *local;
-    int fd;
+    int fd, shared;
 
-    if (!PyArg_ParseTuple(args, "iO:listen", &fd, &local))
+    if (!PyArg_ParseTuple(args, "iOp:listen", &fd, &local, &shared))
         return NULL;
     listening = PyMem_Calloc(1, sizeof *listening);
     if (listening == NULL)
         return PyErr_NoMemory();
     listening->fd = fd;
+    listening->polled = shared || core->ring == NULL;
     listening->slot = slot_take(core, LISTENING, listening, &listening->generation);
     if (listening->slot == UINT32_MAX || look(core, listening) < 0) {
         if (listening->slot == UINT32_MAX)
@@ -395,7 +403,7 @@ PyObject *core_deafen(Core *core, PyObject *Py_UNUSED(ignored))
         for (int i = 0; outcome >= 0 && i < LAST_ROUNDS; i++)
             if ((outcome = accept_all(core, listening)) <= 0)
                 break;
-        if (core->ring == NULL && listening->armed)
+        if (listening->polled && listening->armed)
             polling_forget(core, listening->fd);
         core->listening = listening->next;
         slot_release(core, listening->slot);

@@ -476,8 +476,8 @@ static PyMethodDef methods[] = {
     {"drain", (PyCFunction)core_drain, METH_NOARGS, drain_doc},
     {"abort", (PyCFunction)core_abort, METH_NOARGS, abort_doc},
     {"listen", (PyCFunction)core_listen, METH_VARARGS,
-     "listen(fd, local)\n\nWelcome everybody at this listener. `local`: our Address there, or None where "
-     "each connection has its own."},
+     "listen(fd, local, shared)\n\nWelcome everybody at this listener. `local`: our Address there, or None "
+     "where each connection has its own. `shared`: other processes accept from it as well."},
     {"deafen", (PyCFunction)core_deafen, METH_NOARGS,
      "deafen()\n\nWelcome nobody any more; who waits in a queue already still comes in."},
     {"watch", (PyCFunction)core_watch, METH_VARARGS,

@@ -115,6 +115,7 @@ struct Listening {
     PyObject *local;    /* our Address, or NULL where each connection has its own */
     uint32_t slot, generation;
     int fd;
+    bool polled;        /* waited for by epoll, on a ring too */
     bool armed;
 };
 

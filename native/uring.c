@@ -143,7 +143,7 @@ void uring_arm_listeners(Core *core)
     for (Listening *each = core->listening; each != NULL; each = each->next) {
         struct io_uring_sqe *entry;
 
-        if (each->armed || isfinite(core->retry_at))
+        if (each->polled || each->armed || isfinite(core->retry_at))
             continue;
         entry = request(core->ring, IORING_OP_ACCEPT, each->fd,
                         tag_of(ACCEPTING, each->generation, each->slot));
@@ -311,11 +311,11 @@ int uring_deafen(Core *core)
     int outcome = 0;
 
     for (each = core->listening; each != NULL; each = each->next)
-        if (each->armed)
+        if (each->armed && !each->polled)
             while (!cancel(core->ring, tag_of(ACCEPTING, each->generation, each->slot)) && outcome == 0)
                 outcome = take_all(core);
     for (each = core->listening; each != NULL && outcome == 0; each = each->next) {
-        while (each->armed && outcome == 0) {
+        while (each->armed && !each->polled && outcome == 0) {
             int error = ring_enter(core->ring, 1, INFINITY);
 
             outcome = check(error);

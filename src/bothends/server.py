@@ -279,7 +279,8 @@ class Server:
             self._crash = error
 
     def _run_engine(self, stop: Stop) -> None:
-        job = Job(self.service, self._listeners, stop, self.limits, self._observe)
+        shared = self.workers > 1
+        job = Job(self.service, self._listeners, stop, self.limits, self._observe, shared=shared)
 
         def open_current(peer: Peer, post: Post) -> Conversation:
             return job.service.open(peer, post)  # another one after a reload

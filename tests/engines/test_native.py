@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -34,6 +35,8 @@ from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
 from bothends.testing.processes import descriptors
 from bothends.testing.services import Chat, Echo, pattern
+from tests.interop.ours import BOTHENDS
+from tests.interop.running import Running
 from tests.tools import needs_tool
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -502,3 +505,38 @@ def test_datagrams_from_many_at_once() -> None:
         for number, client in enumerate(clients):
             heard = {client.hear_message() for _ in range(5)}
             assert heard == {b"%d of %d" % (turn, number) for turn in range(5)}
+
+
+# Several processes ------------------------------------------------------------------------------------
+
+WHO = """import os
+from bothends import message
+
+@message
+def who(text: bytes) -> bytes:
+    return b"%d" % os.getpid()
+"""
+
+
+@needs_ring
+def test_a_worker_that_is_stopped_keeps_no_newcomer(tmp_path: Path) -> None:
+    """Of several that accept from one listener, one is woken for a newcomer: it must be one that can run."""
+    path = tmp_path / "who.py"
+    path.write_text(WHO)
+    words = [f"{path}:who", "tcp://127.0.0.1:0", "-q", "--workers", "3", "--engine", "native"]
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Running([*BOTHENDS, "serve", *words]))
+        endpoint = Endpoint.parse(server.error_line(rb"  (tcp://127\.0\.0\.1:\d+)")[1].decode())
+        stopped: list[int] = []
+        for _ in range(2):
+            for _ in range(10):
+                with Client(endpoint) as client:
+                    client.say(b"who?\n")
+                    pid = int(client.hear_line())
+                    assert pid not in stopped
+            os.kill(pid, signal.SIGSTOP)
+            stack.callback(os.kill, pid, signal.SIGCONT)
+            stopped.append(pid)
+        with Client(endpoint) as client:
+            client.say(b"who?\n")
+            assert int(client.hear_line()) not in stopped

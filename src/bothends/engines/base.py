@@ -121,6 +121,8 @@ class Job:
     observe: Observer | None = None
     opener: Opener | None = None
     """Opens a conversation where something is put between a connection and its service."""
+    shared: bool = False
+    """Whether other processes accept from the same listeners (`--workers`)."""
 
     def open(self, listener: Listener, peer: Peer, post: Post = nowhere) -> Conversation:
         """A conversation with a peer that came in by `listener`."""

@@ -232,7 +232,7 @@ class NativeLoop:
             if listener.role == "connection":
                 self._converse(listener, *self._reception.adopt(listener))
         for listener in self._left_to_core:
-            core.listen(listener.socket.fileno(), _fixed_address(listener))
+            core.listen(listener.socket.fileno(), _fixed_address(listener), job.shared)
         self._welcome()
         while self._serves() or self.talks or core.connections:
             patience = self._patience()
