@@ -68,6 +68,9 @@ class Owner:
     def reset(self) -> None:
         self.told.append("reset")
 
+    def lost(self, direction: Pathway) -> None:
+        self.told.append("lost")
+
     def settle(self) -> None:
         pass
 
@@ -151,12 +154,22 @@ def test_datagrams_that_nobody_takes_are_given_up_beyond_the_queue() -> None:
     assert path.queued <= QUEUE + 1000
 
 
-def test_a_sink_that_has_gone_resets() -> None:
+def test_a_sink_that_has_gone_is_told() -> None:
     sink = Sink()
     path, owner = pathway(sink)
     sink.is_gone = True
     path.feed(b"x")
-    assert owner.told == ["reset"]
+    assert owner.told == ["lost"]
+
+
+def test_a_source_that_was_reset_is_told_behind_what_it_had_said() -> None:
+    sink = Sink()
+    path, owner = pathway(sink, Latency(latency=100))
+    path.feed(b"answer")
+    path.fail()
+    assert (sink.taken, owner.told) == ([], [])
+    pass_time(path, owner, 1.0)
+    assert (sink.taken, owner.told) == ([b"answer"], ["close"])
 
 
 def test_a_close_waits_until_what_came_before_has_been_taken() -> None:

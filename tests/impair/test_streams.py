@@ -164,6 +164,44 @@ def test_a_reset_by_one_end_resets_the_other() -> None:
                 client.recv(1)
 
 
+def test_latency_does_not_destroy_an_answer_behind_which_the_server_resets() -> None:
+    """It closes with something unread, so its kernel resets as soon as more comes (RFC 1122)."""
+
+    def brusque(connection: socket.socket) -> None:
+        connection.recv(1)
+        connection.sendall(b"answer")
+
+    with tcp_server(brusque) as server, Running() as running:
+        proxy = running.proxy("tcp://127.0.0.1:0", server, ("latency", "down:200ms"))
+        with call(proxy.listen) as client:
+            client.sendall(b"question")
+            running.wait_until(lambda: proxy.traffic("downstream").received == 6, "it has answered")
+            client.sendall(b"more")
+            assert client.recv(100) == b"answer"
+            with pytest.raises(ConnectionResetError):
+                read_all(client)
+        running.wait_until(lambda: not proxy.conversations, "it ends")
+
+
+def test_a_reset_behind_a_blackhole_is_told_when_it_is_taken_away() -> None:
+    def rude(connection: socket.socket) -> None:
+        connection.recv(1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    with tcp_server(rude) as server, Running() as running:
+        proxy = running.proxy("tcp://127.0.0.1:0", server, ("blackhole", "down:"))
+        with call(proxy.listen) as client:
+            client.sendall(b"x")
+            client.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+            client.settimeout(PATIENCE)
+            running.do(proxy.clear)
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        running.wait_until(lambda: not proxy.conversations, "it ends")
+
+
 def test_reset_peer_resets() -> None:
     with tcp_server(echo) as server, Running() as running:
         proxy = running.proxy("tcp://127.0.0.1:0", server, ("reset_peer", "up:0ms"))

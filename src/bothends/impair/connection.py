@@ -12,6 +12,8 @@
    read and thrown away, for LINGER seconds.
 4. An end that is not read is still reported when it is reset or hung up (EPOLLHUP, EPOLLERR), as long as it
    is. It is then left out of the set until it is to be read, and reading tells.
+   The reset of one end travels behind what that end had said, as it would on a long path: latency must not
+   destroy an answer that was given before.
 5. Where a connection leads to datagrams, only the client can end it: by leaving, or by finishing, after
    which answers are waited for as long as a session of datagrams may be idle.
 """
@@ -72,8 +74,11 @@ class Connection:
             self.loop.wake(self, self.loop.now + self._keeper.idle)
 
     def close(self) -> None:
-        """Finish both ends, read on for a moment what still comes, and leave."""
+        """Finish both ends, read on for a moment what still comes, and leave; where one was reset, reset."""
         if self._is_closing or self._is_over:
+            return
+        if any(end.is_lost for end in self._ends()):
+            self.reset()
             return
         self._is_closing = True
         for each in self.pathways:
@@ -89,6 +94,12 @@ class Connection:
             for end in self._ends():
                 end.reset()
             self._leave("reset")
+
+    def lost(self, direction: Pathway) -> None:
+        """See Owner."""
+        end = self._far if direction is self.upstream else self._near
+        if end is not None:
+            self._lose(end)
 
     def cut(self) -> None:
         """Close both ends now, whatever is under way."""
@@ -148,8 +159,8 @@ class Connection:
         try:
             end.push()
         except OSError:
-            self.reset()
-            return False
+            self._lose(end)
+            return not self._is_over
         if not end.is_pending:
             writing.flush()
         self._leave_if_all_is_said()
@@ -158,7 +169,10 @@ class Connection:
     def _read(self, end: End, reading: Pathway) -> None:
         try:
             found = end.receive()
-        except (OSError, MessageTooLong):
+        except OSError:
+            self._lose(end)
+            return
+        except MessageTooLong:
             self.reset()
             return
         if self._is_closing:
@@ -173,12 +187,30 @@ class Connection:
                 if not self._is_over:
                     reading.feed(data)
 
+    def _lose(self, end: End) -> None:
+        """An end has been reset: nothing more can be said to it, and the other is told in its turn."""
+        if self._is_over or end.is_lost:
+            return
+        if self._is_closing or self.upstream is None or self.downstream is None:
+            self._leave("reset")
+            return
+        end.is_lost = True
+        if end.watched:
+            self._unwatch(end)
+        told, silenced = self.upstream, self.downstream
+        if end is self._far:
+            told, silenced = silenced, told
+        silenced.clear()
+        told.fail()
+
     # Leaving --------------------------------------------------------------------------------------------
 
     def _ends(self) -> list[End]:
         return [self._near] if self._far is None else [self._near, self._far]
 
     def _watch(self, end: End, reading: Pathway, writing: Pathway) -> None:
+        if end.is_lost:
+            return
         wants = not end.ended if self._is_closing else not reading.ended and reading.wants_more
         interest = IN if wants else 0
         if writing.is_blocked or end.is_pending:

@@ -53,7 +53,10 @@ class Owner(Protocol):
         """A toxic closes the connection, in good order."""
 
     def reset(self) -> None:
-        """A toxic resets the connection, or a sink is gone."""
+        """A toxic resets the connection."""
+
+    def lost(self, direction: Pathway) -> None:
+        """The sink of a direction is gone."""
 
     def settle(self) -> None:
         """`wants_more` or `is_blocked` of a direction may have changed."""
@@ -118,6 +121,8 @@ class Pathway:
     def feed(self, data: bytes) -> None:
         """The source has said this: a chunk of a stream, or one whole message."""
         self.received += len(data)
+        if self._is_over:
+            return
         if self._may_drop and self.queued > QUEUE:
             self.given_up += 1
             return
@@ -141,6 +146,12 @@ class Pathway:
         if self.pipeline.due <= now:
             self._pass_on(self.pipeline.advance(now))
         self._pass_on(self.pipeline.put(now, Signal.END))
+
+    def fail(self) -> None:
+        """The source has been reset. That too comes behind what it said before: then the owner closes."""
+        self.ended = True
+        if not self._is_over:
+            self._pass_on(self.pipeline.put(self._owner.loop.tick(), Signal.CLOSE))
 
     def on_timer(self, now: float) -> None:
         """Something may be due in the pipeline."""
@@ -170,7 +181,7 @@ class Pathway:
             try:
                 taken = self._sink.send(batch)
             except OSError:
-                self._owner.reset()
+                self._owner.lost(self)
                 return
             if taken < 0:
                 return
@@ -223,7 +234,7 @@ class Pathway:
         try:
             taken = self._sink.send([data])
         except OSError:
-            self._owner.reset()
+            self._owner.lost(self)
             return
         if taken < 0:
             self._enqueue(data)

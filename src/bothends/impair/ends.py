@@ -34,7 +34,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class End:
     """A socket of the connection: where one direction begins and the other one leads."""
 
-    __slots__ = ("_boundaries", "_chunk", "ended", "has_end", "interest", "socket", "watched")
+    __slots__ = ("_boundaries", "_chunk", "ended", "has_end", "interest", "is_lost", "socket", "watched")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -43,6 +43,8 @@ class End:
         self.watched = False
         self.ended = False
         """Whether it has finished while the connection is being closed."""
+        self.is_lost = False
+        """Whether its peer has reset it."""
         self._boundaries = sock.type != socket.SOCK_STREAM
         self._chunk = MESSAGE if self._boundaries else CHUNK
         self.has_end = sock.type != socket.SOCK_DGRAM

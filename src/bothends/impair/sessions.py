@@ -198,6 +198,9 @@ class Session:
         """See Owner."""
         self._leave("reset")
 
+    def lost(self, direction: Pathway) -> None:
+        """See Owner: a sink of datagrams forgets what it cannot send."""
+
     def cut(self) -> None:
         """End it now."""
         self._leave("cut")

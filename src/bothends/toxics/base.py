@@ -104,6 +104,10 @@ class Behaviour:
         """What becomes of the sender's end. DROP: it stays, until the toxic is taken away."""
         return PASS
 
+    def close(self, now: float) -> Decision:
+        """What becomes of a close or reset that comes from before: of the sender itself, or by a toxic."""
+        return self.end(now)
+
     def take_over(self, before: Behaviour) -> None:
         """The toxic got other attributes: this goes on where `before`, of the same class or not, was."""
 

@@ -62,6 +62,7 @@ class Stage:
         "_heap",
         "_last",
         "_number",
+        "_own",
         "behaviour",
         "held",
         "in_order",
@@ -89,6 +90,8 @@ class Stage:
         """Where in the link the next decision applies: in bytes on a stream, else in messages."""
         self._heap: list[tuple[float, int, Item]] = []
         self._number = 0
+        self._own: set[int] = set()
+        """Which of these are signals of this toxic's own."""
         self._last = -math.inf
 
     @property
@@ -109,18 +112,18 @@ class Stage:
         out: list[tuple[float, Item]] = []
         for piece in decision:
             if piece.then is not None:
-                self._leave(now + piece.delay, now, piece.then, out, overtakes=True)
+                self._leave(now + piece.delay, now, piece.then, out, is_timer=True)
         return out
 
     def put(self, at: float, item: Item, stream: bool) -> list[tuple[float, Item]]:
         """Something arrives; what leaves at once."""
         out: list[tuple[float, Item]] = []
         if not isinstance(item, bytes):
-            decision = self.behaviour.end(at) if item is Signal.END else PASS
+            decision = self.behaviour.end(at) if item is Signal.END else self.behaviour.close(at)
             if item is Signal.END and self.record is not None and decision is not PASS:
                 self.record(self.place, END_SIZE, decision)
             for piece in decision or _STAYS:
-                self._leave(at + piece.delay, at, piece.then or item, out)
+                self._leave(at + piece.delay, at, piece.then or item, out, is_own=piece.then is not None)
             return out
         size = len(item)
         decision = self.behaviour.decide(at, size)
@@ -138,37 +141,50 @@ class Stage:
                 part = item if piece.stop is None and not piece.start else item[piece.start : piece.stop]
                 self._leave(at + piece.delay, at, flipped(part, piece.flips), out)
             if piece.then is not None:
-                self._leave(at + piece.delay, at, piece.then, out)
+                self._leave(at + piece.delay, at, piece.then, out, is_own=True)
         return out
 
     def take(self, now: float) -> Iterable[tuple[float, Item]]:
         """What has become due, in order, each with the moment at which it was."""
         heap = self._heap
         while heap and heap[0][0] <= now:
-            due, _, item = heapq.heappop(heap)
+            due, number, item = heapq.heappop(heap)
+            if self._own:
+                self._own.discard(number)
             if isinstance(item, bytes):
                 self.held -= len(item)
             yield due, item
 
     def release(self) -> list[Item]:
         """All that it holds, in order; it is then empty. What it would have done to the connection is off."""
-        held = (item for _, _, item in sorted(self._heap, key=lambda entry: entry[:2]))
-        left: list[Item] = [item for item in held if isinstance(item, bytes) or item is Signal.END]
+        held = sorted(self._heap, key=lambda entry: entry[:2])
+        left = [item for _, number, item in held if number not in self._own]
         self._heap.clear()
+        self._own.clear()
         self.held = 0
         self._last = -math.inf
         return left
 
     def _leave(
-        self, due: float, at: float, item: Item, out: list[tuple[float, Item]], *, overtakes: bool = False
+        self,
+        due: float,
+        at: float,
+        item: Item,
+        out: list[tuple[float, Item]],
+        *,
+        is_own: bool = False,
+        is_timer: bool = False,
     ) -> None:
-        if self.in_order and not overtakes:
+        """Something leaves, now or when it is due. A timer of the toxic's own waits behind nothing."""
+        if self.in_order and not is_timer:
             # What is held, without a moment, holds all behind it: infinity stays the greatest.
             due = self._last = max(due, self._last, at)
         if due <= at and (not self._heap or not self.in_order or self._heap[0][0] > at):
             out.append((at, item))
             return
         self._number += 1
+        if is_own or is_timer:
+            self._own.add(self._number)
         heapq.heappush(self._heap, (due, self._number, item))
         if isinstance(item, bytes):
             self.held += len(item)

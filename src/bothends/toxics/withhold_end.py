@@ -31,3 +31,6 @@ class _Deaf(Behaviour):
 
     def end(self, now: float) -> Decision:
         return DROP
+
+    def close(self, now: float) -> Decision:
+        return PASS
