@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bothends.cli import terminal
+from bothends.cli.batch import batch
 from bothends.errors import CallerError, SystemRefused
 
 if TYPE_CHECKING:
@@ -242,3 +243,6 @@ def explain(case: str) -> None:
         ("asked after", ", ".join(found.after) or "-"),
     ):
         click.echo(f"  {head:<20} {text}")
+
+
+check.add_command(batch)

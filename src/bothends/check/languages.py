@@ -1,0 +1,156 @@
+"""How a submission is built and run: what its manifest says, or a guess at its language.
+
+A manifest is `check.toml` in the submission's folder:
+
+    build = ["cc -O2 -o server server.c"]
+    run = "./server {port}"
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+import shutil
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bothends.errors import ConfigurationError
+
+MANIFEST: Final = "check.toml"
+_MAIN: Final = {
+    ".py": re.compile(r"__main__|\.bind\(|create_server\(|\.connect\(|create_connection\("),
+    ".c": re.compile(r"\bmain\s*\("),
+    ".cpp": re.compile(r"\bmain\s*\("),
+    ".cc": re.compile(r"\bmain\s*\("),
+    ".java": re.compile(r"\bstatic\s+(public\s+)?void\s+main\s*\("),
+    ".js": re.compile(r""),
+    ".go": re.compile(r"\bfunc\s+main\s*\("),
+    ".rs": re.compile(r"\bfn\s+main\s*\("),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to come by a program: `build` commands, one after the other, then the command to `run`."""
+
+    language: str
+    build: tuple[tuple[str, ...], ...]
+    run: tuple[str, ...]
+
+
+class NoRecipe(Exception):
+    """Nobody can tell how to run this; the message says why."""
+
+
+def recipe(folder: Path, role: str) -> Recipe:
+    """How the submission in a folder is built and run as a "server" or a "client".
+
+    Raises:
+        NoRecipe: nothing in it looks like a program, or its language isn't here.
+        ConfigurationError: its manifest can't be understood.
+    """
+    if (folder / MANIFEST).is_file():
+        return _from_manifest(folder / MANIFEST)
+    place = ("{port}",) if role == "server" else ("{host}", "{port}")
+    source = _source(folder, role)
+    make, tool = _LANGUAGES[source.suffix]
+    if shutil.which(tool) is None:
+        raise NoRecipe(f"{source.name} needs {tool}, which isn't installed here")
+    return make(folder, source, place)
+
+
+def _from_manifest(path: Path) -> Recipe:
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(path.name, "", "", f"it is no TOML: {error}") from error
+    for key in found:
+        if key not in ("build", "run"):
+            nearest = difflib.get_close_matches(key, ("build", "run"), n=1)
+            raise ConfigurationError(
+                path.name, "", key, "there is no such key", f"did you mean {nearest[0]!r}?" if nearest else ""
+            )
+    build, run = found.get("build", []), found.get("run")
+    if not isinstance(run, str) or not isinstance(build, list) or not all(isinstance(x, str) for x in build):
+        raise ConfigurationError(path.name, "", "run", 'run = "./server {port}", and build = [...] of texts')
+    return Recipe("manifest", tuple(tuple(shlex.split(each)) for each in build), tuple(shlex.split(run)))
+
+
+def _source(folder: Path, role: str) -> Path:
+    """The file that most looks like the program: one with a main part, named for its role, near the top."""
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in _MAIN and path.is_file() and not path.is_symlink()
+    ]
+    mains = [
+        path
+        for path in found
+        if _MAIN[path.suffix].search(path.read_text("utf-8", errors="replace")[:200_000])
+    ]
+    other = "client" if role == "server" else "server"
+    ranked = sorted(
+        mains,
+        key=lambda path: (
+            role not in path.name.lower(),
+            other in path.name.lower(),
+            len(path.relative_to(folder).parts),
+            path.name,
+        ),
+    )
+    if not ranked:
+        raise NoRecipe("there is no source file in it that looks like a program")
+    return ranked[0]
+
+
+def _python(folder: Path, source: Path, place: Sequence[str]) -> Recipe:
+    return Recipe("Python", (), ("python3", str(source.relative_to(folder)), *place))
+
+
+def _c(folder: Path, source: Path, place: Sequence[str]) -> Recipe:
+    name = str(source.relative_to(folder))
+    return Recipe("C", (("cc", "-O1", "-pthread", "-o", "program", name, "-lm"),), ("./program", *place))
+
+
+def _cpp(folder: Path, source: Path, place: Sequence[str]) -> Recipe:
+    name = str(source.relative_to(folder))
+    return Recipe("C++", (("c++", "-O1", "-pthread", "-o", "program", name),), ("./program", *place))
+
+
+def _java(folder: Path, source: Path, place: Sequence[str]) -> Recipe:
+    text = source.read_text("utf-8", errors="replace")
+    package = re.search(r"^\s*package\s+([\w.]+)\s*;", text, re.MULTILINE)
+    name = f"{package[1]}.{source.stem}" if package else source.stem
+    files = [str(path.relative_to(folder)) for path in sorted(source.parent.glob("*.java"))]
+    return Recipe("Java", (("javac", "-d", "classes", *files),), ("java", "-cp", "classes", name, *place))
+
+
+def _node(folder: Path, source: Path, place: Sequence[str]) -> Recipe:
+    return Recipe("Node.js", (), ("node", str(source.relative_to(folder)), *place))
+
+
+def _go(folder: Path, source: Path, place: Sequence[str]) -> Recipe:
+    what = "." if (folder / "go.mod").exists() else str(source.relative_to(folder))
+    return Recipe("Go", (("go", "build", "-o", "program", what),), ("./program", *place))
+
+
+def _rust(folder: Path, source: Path, place: Sequence[str]) -> Recipe:
+    return Recipe(
+        "Rust", (("rustc", "-O", "-o", "program", str(source.relative_to(folder))),), ("./program", *place)
+    )
+
+
+_LANGUAGES: Final[dict[str, tuple[Callable[[Path, Path, Sequence[str]], Recipe], str]]] = {
+    ".py": (_python, "python3"),
+    ".c": (_c, "cc"),
+    ".cpp": (_cpp, "c++"),
+    ".cc": (_cpp, "c++"),
+    ".java": (_java, "javac"),
+    ".js": (_node, "node"),
+    ".go": (_go, "go"),
+    ".rs": (_rust, "rustc"),
+}

@@ -1,0 +1,31 @@
+"""The page on tracing: what it shows is typed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bothends.trace.findings import RULES
+from tests.interop.running import ROOT
+from tests.pages import Page
+from tests.tools import needs_tool
+from tests.trace.mistakes import MISTAKES
+from tests.trace.running import has_packets
+
+PAGE = ROOT / "docs" / "how-to" / "trace.md"
+
+
+@needs_tool("strace")
+def test_the_page(tmp_path: Path) -> None:
+    if not has_packets():
+        pytest.skip("packets can't be captured here")
+    Page(PAGE, tmp_path).run()
+
+
+def test_its_table_has_every_rule() -> None:
+    shown = re.findall(r"^\| ((?:`[\w-]+`(?:, )?)+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    names = {name for cell in shown for name in re.findall(r"`([\w-]+)`", cell)}
+    assert names == {each.rule for each in MISTAKES}
+    assert set(RULES) - {"refused"} <= names
