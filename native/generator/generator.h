@@ -2,6 +2,7 @@
  *
  *   module.c  the module bothends.bench._generator: what Python sees
  *   loop.c    connections, epoll, when to send
+ *   batch.c   many recv() or send() with one system call
  *   ledger.c  which requests are open, what was wrong with each answer, histograms
  *
  * It keeps the contract of src/bothends/bench/plan.py, and the ledger counts as ledger.py does: the same tests
@@ -52,6 +53,7 @@ typedef struct {
     bool careful;  /* answers are looked at one by one */
     bool broken;   /* what comes next can't be told from what came before */
     bool answered; /* on this connection */
+    bool is_queued; /* it has something to send with the batch */
     bool is_free;  /* open loop: it stands in the queue of those that can take a request */
     bool wants_out;
     int64_t next;    /* number of the next request */
@@ -71,6 +73,8 @@ typedef struct {
     int64_t pause, retry;
 } Peer;
 
+typedef struct Batch Batch;
+
 typedef struct {
     /* What is asked for. */
     int family, type, protocol, nodelay, receive_buffer;
@@ -82,7 +86,7 @@ typedef struct {
     Messages sends, answers;
     int64_t longest; /* answer */
     int end;         /* the byte that ends every answer, or -1 */
-    bool numbers, boundaries, reconnect;
+    bool numbers, boundaries, reconnect, may_batch;
     int64_t each; /* requests of a conversation, with `reconnect` */
     uint32_t connections, depth;
     int64_t begin, start, stop, timeout, gone_after;
@@ -104,6 +108,11 @@ typedef struct {
     Peer *peers;
     int epoll;
     char *buffer;
+    Batch *batch; /* NULL: system calls one by one */
+    size_t slot;  /* with it: the part of the buffer that is one connection's */
+    Peer **senders;
+    uint32_t sender_count;
+    bool gathering; /* what is sent waits for the batch */
     uint32_t *free;
     uint32_t free_first, free_count;
     bool sending;
@@ -115,7 +124,7 @@ typedef struct {
     PyThreadState *released;
 } Run;
 
-enum { BUFFER = 256 * 1024 };
+enum { BUFFER = 1024 * 1024, BATCH = 256 };
 
 int64_t now_ns(void);
 
@@ -126,6 +135,13 @@ void ledger_add(Run *run, Peer *peer, int64_t due, int64_t sent);
 void ledger_receive(Run *run, Peer *peer, const char *data, int64_t size, int64_t at);
 void ledger_end(Run *run, Peer *peer);
 int64_t ledger_overdue(Run *run, Peer *peer, int64_t before);
+
+/* batch.c */
+Batch *batch_open(void);
+void batch_close(Batch *batch);
+void batch_receive(Batch *batch, int descriptor, void *data, size_t size);
+void batch_send(Batch *batch, int descriptor, const void *data, size_t size);
+int batch_run(Batch *batch, int32_t *results);
 
 /* loop.c; 0, or -1 with the exception set */
 int run_all(Run *run);

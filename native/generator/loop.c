@@ -27,7 +27,7 @@
 #define WATCH_EACH 200000000LL
 #define LONGEST_WAIT 50000000LL /* so often it is looked what else is due */
 
-enum { EVENTS = 256, BATCH = 64, SMALL = 2048 };
+enum { EVENTS = BATCH, MESSAGES = 64, SMALL = 2048 };
 
 static int ready(Run *run, Peer *peer);
 static int dial(Run *run, Peer *peer, int64_t now, int64_t due);
@@ -316,11 +316,11 @@ static void sent(Run *run, Peer *peer, int64_t bytes)
 /* Datagrams: many with one system call. What sendmmsg(2) gives, with errno. */
 static int64_t send_many(Run *run, Peer *peer)
 {
-    struct mmsghdr messages[BATCH];
-    struct iovec parts[BATCH];
+    struct mmsghdr messages[MESSAGES];
+    struct iovec parts[MESSAGES];
     unsigned count = 0;
 
-    for (int64_t number = peer->unsent; number < peer->next && count < BATCH; number++, count++) {
+    for (int64_t number = peer->unsent; number < peer->next && count < MESSAGES; number++, count++) {
         int64_t place = number % run->length;
 
         parts[count].iov_base = (void *)(run->sends.bytes + run->sends.offsets[place]);
@@ -330,21 +330,37 @@ static int64_t send_many(Run *run, Peer *peer)
     return sendmmsg(peer->descriptor, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+/* What one send() of a stream can take: the unsent requests that lie one after the other. */
+static const char *unsent_bytes(const Run *run, const Peer *peer, size_t *size)
+{
+    int64_t place = peer->unsent % run->length, upto = place + (peer->next - peer->unsent);
+    int64_t from = run->sends.offsets[place] + peer->cut;
+
+    upto = upto < run->length ? upto : run->length;
+    *size = (size_t)(run->sends.offsets[upto] - from);
+    return run->sends.bytes + from;
+}
+
 static int flush(Run *run, Peer *peer)
 {
+    if (run->gathering && !peer->is_queued && !peer->wants_out && peer->unsent < peer->next) {
+        peer->is_queued = true;
+        run->senders[run->sender_count++] = peer;
+    }
+    if (peer->is_queued)
+        return 0;
     while (peer->unsent < peer->next) {
-        int64_t place = peer->unsent % run->length, upto = place + (peer->next - peer->unsent), done;
+        int64_t done;
 
         if (run->boundaries) {
             done = send_many(run, peer);
             if (done > 0)
                 peer->unsent += done;
         } else {
-            int64_t from = run->sends.offsets[place] + peer->cut;
+            size_t size;
+            const char *data = unsent_bytes(run, peer, &size);
 
-            upto = upto < run->length ? upto : run->length;
-            done = send(peer->descriptor, run->sends.bytes + from, (size_t)(run->sends.offsets[upto] - from),
-                        MSG_DONTWAIT | MSG_NOSIGNAL);
+            done = send(peer->descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
             if (done > 0)
                 sent(run, peer, done);
         }
@@ -453,25 +469,104 @@ static int heard(Run *run, Peer *peer, uint32_t before, int64_t now)
     return freed(run, peer, before - peer->count, now);
 }
 
+/* What recv() gave: a size, or -errno. */
+static int received(Run *run, Peer *peer, const char *data, int64_t size, int64_t now)
+{
+    uint32_t before = peer->count;
+
+    if (size < 0)
+        return size == -EAGAIN || size == -EINTR ? 0 : ended(run, peer, (int)-size);
+    if (size == 0)
+        return ended(run, peer, 0);
+    ledger_receive(run, peer, data, size, now);
+    return heard(run, peer, before, now);
+}
+
 static int readable_stream(Run *run, Peer *peer)
 {
     ssize_t size = recv(peer->descriptor, run->buffer, BUFFER, MSG_DONTWAIT);
-    uint32_t before = peer->count;
+
+    return received(run, peer, run->buffer, size < 0 ? -errno : size, now_ns());
+}
+
+static int broken_batch(Run *run)
+{
+    take_gil(run);
+    PyErr_SetFromErrno(PyExc_OSError);
+    give_gil(run);
+    return -1;
+}
+
+/* Send what has been gathered. What is left over, or can't be sent, is seen to by `flush`. */
+static int send_gathered(Run *run)
+{
+    int32_t results[BATCH];
+    Peer *asked[BATCH];
+    uint32_t next = 0;
+
+    while (next < run->sender_count) {
+        uint32_t count = 0;
+
+        for (; next < run->sender_count && count < BATCH; next++) {
+            Peer *peer = run->senders[next];
+            size_t size;
+
+            peer->is_queued = false;
+            if (peer->state == READY && peer->unsent < peer->next) {
+                const char *data = unsent_bytes(run, peer, &size);
+
+                asked[count++] = peer;
+                batch_send(run->batch, peer->descriptor, data, size);
+            }
+        }
+        if (batch_run(run->batch, results) < 0)
+            return broken_batch(run);
+        for (uint32_t i = 0; i < count; i++) {
+            if (results[i] > 0)
+                sent(run, asked[i], results[i]);
+            if (asked[i]->unsent < asked[i]->next && flush(run, asked[i]) < 0)
+                return -1;
+        }
+    }
+    run->sender_count = 0;
+    return 0;
+}
+
+/* Events on connections that are open streams: what came is received by one system call for all, and what is
+ * to be sent because of it by another. The rest of the events is left where it is. */
+static int happened_together(Run *run, struct epoll_event *events, int count)
+{
+    int32_t results[BATCH];
+    Peer *readable[BATCH];
+    uint32_t ready = 0;
     int64_t now;
 
-    if (size < 0)
-        return errno == EAGAIN || errno == EINTR ? 0 : ended(run, peer, errno);
-    if (size == 0)
-        return ended(run, peer, 0);
+    for (int i = 0; i < count; i++) {
+        Peer *peer = events[i].data.ptr;
+
+        if (peer->state != READY || (events[i].events & EPOLLOUT) || (ready + 1) * run->slot > BUFFER)
+            continue;
+        batch_receive(run->batch, peer->descriptor, run->buffer + ready * run->slot, run->slot);
+        readable[ready++] = peer;
+        events[i].events = 0;
+    }
+    if (ready == 0)
+        return 0;
+    if (batch_run(run->batch, results) < 0)
+        return broken_batch(run);
     now = now_ns();
-    ledger_receive(run, peer, run->buffer, size, now);
-    return heard(run, peer, before, now);
+    run->gathering = true;
+    for (uint32_t i = 0; i < ready; i++)
+        if (received(run, readable[i], run->buffer + i * run->slot, results[i], now) < 0)
+            return -1;
+    run->gathering = false;
+    return send_gathered(run);
 }
 
 static int readable_messages(Run *run, Peer *peer)
 {
-    struct mmsghdr messages[BATCH];
-    struct iovec parts[BATCH];
+    struct mmsghdr messages[MESSAGES];
+    struct iovec parts[MESSAGES];
     /* A byte more than the longest: what is longer than anything expected is seen to be. */
     int64_t room = run->longest + 1 > SMALL ? run->longest + 1 : SMALL;
     int64_t most = BUFFER / room < 1 ? 1 : BUFFER / room;
@@ -479,7 +574,7 @@ static int readable_messages(Run *run, Peer *peer)
     int64_t now;
     int count;
 
-    most = most > BATCH ? BATCH : most;
+    most = most > MESSAGES ? MESSAGES : most;
     most = most > run->depth ? run->depth : most;
     for (int64_t i = 0; i < most; i++) {
         parts[i] = (struct iovec){run->buffer + i * room, (size_t)room};
@@ -626,8 +721,10 @@ static int take_events(Run *run)
         give_gil(run);
         return -1;
     }
+    if (run->batch != NULL && count > 1 && happened_together(run, events, count) < 0)
+        return -1;
     for (int i = 0; i < count; i++)
-        if (happened(run, events[i].data.ptr, events[i].events) < 0)
+        if (events[i].events && happened(run, events[i].data.ptr, events[i].events) < 0)
             return -1;
     return 0;
 }
@@ -723,6 +820,12 @@ static int drive(Run *run)
 
 static int run_released(Run *run)
 {
+    if (run->may_batch && !run->boundaries && !run->reconnect) {
+        /* Twice what may be open comes with one read, unless more than a sensible share of the buffer. */
+        run->slot = (size_t)(2 * run->longest * run->depth);
+        run->slot = run->slot < SMALL ? SMALL : run->slot > BUFFER / 16 ? BUFFER / 16 : run->slot;
+        run->batch = batch_open();
+    }
     if (!run->reconnect && open_everything(run) < 0)
         return -1;
     if (run->begin == 0)

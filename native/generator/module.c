@@ -41,8 +41,9 @@ static int allocate(Run *run)
     run->peers = PyMem_RawCalloc(run->connections, sizeof *run->peers);
     run->free = PyMem_RawCalloc(run->connections, sizeof *run->free);
     run->buffer = PyMem_RawMalloc(BUFFER);
+    run->senders = PyMem_RawCalloc(run->connections, sizeof *run->senders);
     if (!run->seconds || !run->uncorrected || !run->corrected || !run->lateness || !run->peers || !run->free ||
-        !run->buffer)
+        !run->buffer || !run->senders)
         return -1;
     for (uint32_t i = 0; i < run->connections; i++) {
         run->peers[i].descriptor = -1;
@@ -68,6 +69,8 @@ static void release(Run *run)
         close(run->epoll);
     if (run->has_chunk)
         PyBuffer_Release(&run->chunk);
+    batch_close(run->batch);
+    PyMem_RawFree(run->senders);
     PyMem_RawFree(run->peers);
     PyMem_RawFree(run->free);
     PyMem_RawFree(run->buffer);
@@ -137,7 +140,7 @@ static int check(const Run *run, const Py_buffer *buffers, const Py_buffer *send
 PyDoc_STRVAR(run_doc,
              "run(*, like, sends, send_offsets, answers, answer_offsets, end, numbers, reconnect, each,\n"
              "    connections, depth, begin, warmup, duration, timeout, gone, receive_buffer, sources, times,\n"
-             "    watch, began, ended) -> dict\n\n"
+             "    batch, watch, began, ended) -> dict\n\n"
              "Drive a target, connecting to where the socket `like` is connected, which is closed. Times in\n"
              "nanoseconds; `begin` 0 is when all are connected. See bothends.bench.native.");
 
@@ -146,27 +149,28 @@ static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
     static char *keywords[] = {"like",     "sends",          "send_offsets", "answers", "answer_offsets",
                                "end",      "numbers",        "reconnect",    "each",    "connections",
                                "depth",    "begin",          "warmup",       "duration", "timeout",
-                               "gone",     "receive_buffer", "sources",      "times",   "watch",
-                               "began",    "ended",          NULL};
+                               "gone",     "receive_buffer", "sources",      "times",   "batch",
+                               "watch",    "began",          "ended",         NULL};
     Run *run = PyMem_Calloc(1, sizeof *run);
     Py_buffer offsets[2], sends, answers, sources;
     long long each, begin, warmup, duration, timeout, gone;
-    int like, numbers, reconnect, failed;
+    int like, numbers, reconnect, batch, failed;
     PyObject *result = NULL;
 
     if (run == NULL)
         return PyErr_NoMemory();
     run->epoll = -1;
-    if (!PyArg_ParseTupleAndKeywords(arguments, names, "$iy*y*y*y*ippLIILLLLLiy*OOOO", keywords, &like, &sends,
+    if (!PyArg_ParseTupleAndKeywords(arguments, names, "$iy*y*y*y*ippLIILLLLLiy*OpOOO", keywords, &like, &sends,
                                      &offsets[0], &answers, &offsets[1], &run->end, &numbers, &reconnect, &each,
                                      &run->connections, &run->depth, &begin, &warmup, &duration, &timeout, &gone,
-                                     &run->receive_buffer, &sources, &run->times, &run->watch, &run->began,
-                                     &run->ended)) {
+                                     &run->receive_buffer, &sources, &run->times, &batch, &run->watch,
+                                     &run->began, &run->ended)) {
         PyMem_Free(run);
         return NULL;
     }
     run->numbers = numbers;
     run->reconnect = reconnect;
+    run->may_batch = batch;
     run->each = each;
     run->begin = begin;
     run->start = warmup;

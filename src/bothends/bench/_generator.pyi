@@ -25,6 +25,7 @@ def run(
     receive_buffer: int,
     sources: bytes,
     times: Iterator[Any] | None,
+    batch: bool,
     watch: Callable[[int, int, int], None] | None,
     began: Callable[[], None] | None,
     ended: Callable[[], None] | None,

@@ -74,7 +74,7 @@ def engines(names: tuple[str, ...], **given: Any) -> None:
     note = f"The server ran on processor {first}, the generator on {last}; seed {given['seed']}."
     document = bench_output.document_of(entries, baseline=baseline, notes=[note])
     bench_output.keep(document, given["hgrm"], given["html"])
-    bench_output.show(document, given["form"])
+    bench_output.show(document, given["form"], as_table=True)
     if any(each.failed for each in entries if each.rounds):
         terminal.note("some answers were not intact, or stayed away: see the column of faults", "warning")
         raise click.exceptions.Exit(1)

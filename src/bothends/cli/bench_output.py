@@ -56,8 +56,8 @@ def document_of(entries: list[Entry], **more: Any) -> Document:
     return Document(VERSION, now, shlex.join(["bothends", *sys.argv[1:]]), machine(), entries, **more)
 
 
-def show(document: Document, form: str | None) -> None:
-    """The result, on stdout."""
+def show(document: Document, form: str | None, *, as_table: bool = False) -> None:
+    """The result, on stdout; in words, or `as_table` of entries."""
     from bothends.bench import report
     from bothends.bench.results import encode
 
@@ -68,7 +68,7 @@ def show(document: Document, form: str | None) -> None:
             click.echo(report.as_csv(document), nl=False)
         case "markdown":
             click.echo(report.as_markdown(document), nl=False)
-        case _ if len(document.entries) == 1:
+        case _ if not as_table:
             entry = document.entries[0]
             click.echo(terminal.styled(entry.target, "strong", sys.stdout))
             for label, words in report.lines(entry):
