@@ -150,12 +150,35 @@ def test_nobody_is_held_up_and_nothing_grows_without_bound() -> None:
     assert {each.toxic for each in seen if each.event == "lost"} == {"queue"}
 
 
+def test_a_toxic_comes_and_goes() -> None:
+    link = Link(PAIR)
+    (up, down) = toxics(blackhole="")
+    (slow, _) = toxics(latency="1s")
+    assert link.add(down, 1.0) == []
+    assert link.receive(1.5, 0, packet(1, 2)) == []
+    assert len(link.receive(1.5, 1, packet(2, 1))) == 1
+    assert link.remove(down.name, 2.0) == []
+    assert len(link.receive(2.5, 0, packet(1, 2))) == 1
+    link.add(slow, 3.0)
+    assert link.receive(3.0, 1, packet(2, 1)) == []
+    assert link.remove(slow.name, 3.5) == [(0, packet(2, 1))]  # what it held is not lost
+    link.add(up, 4.0)
+    assert link.receive(4.0, 1, packet(2, 1)) == []
+
+
+def test_a_wire_knows_no_connections() -> None:
+    (up, _) = toxics(loss="20%")
+    with pytest.raises(ToxicError, match="toxicity and clients are for impair"):
+        Link(PAIR, [replace(up, toxicity=0.5)])
+
+
 def test_a_toxic_that_is_nothing_for_packets_is_refused() -> None:
     with pytest.raises(ToxicError):
         Link(PAIR, toxics(slicer="10,2"))
 
 
 def test_the_same_toxic_twice_draws_twice() -> None:
-    link = Link(PAIR, toxics(loss="50%") + toxics(loss="50%"))
+    again = [replace(spec, name=f"{spec.name}_2") for spec in toxics(loss="50%")]
+    link = Link(PAIR, toxics(loss="50%") + again)
     passed = sum(len(link.receive(0, 0, packet(1, 2))) for _ in range(1000))
     assert 180 < passed < 320  # a quarter, within five standard deviations

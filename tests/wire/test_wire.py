@@ -169,6 +169,18 @@ def test_an_interface_goes_down_and_up_again(how: list[str]) -> None:
     assert "client is down\nclient is up\n" in done.stderr
 
 
+def test_a_toxic_comes_and_goes(tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    arguments = ["-q", "--blackhole", "up:at=0ms,for=3s,name=hole", "--record", str(record)]
+    done = wire(*arguments, *two(program("sink.py", 7000), program("source.py", "10.0.0.1", 7000, 1000)))
+    assert "received 1000 " in done.stdout  # TCP went on trying until the hole had gone
+    told = [json.loads(line) for line in record.read_text().splitlines()]
+    from_client = [each for each in told if each["from"] == "client"]
+    early = [each for each in from_client if each["at"] < 3]
+    assert {each["event"] for each in early} <= {"sent", "lost"}
+    assert {each["toxic"] for each in from_client if each["event"] == "lost"} <= {"hole"}
+
+
 def test_what_was_sent_arrives_although_its_program_has_ended() -> None:
     hurry = (
         "import socket; s = socket.create_connection(('server', 7000)); "
@@ -200,6 +212,7 @@ def test_a_time_limit() -> None:
         (["--host", "a", "--host", "b"], "none of them has a command"),
         (["--loss", "200%", "--", "true"], "toxic loss: probability is at least 0 and at most 1"),
         (["--loss", "up:2%", "--", "true"], "no up: and no down:"),
+        (["--loss", "2%,toxicity=50%", "--", "true"], "toxicity and clients are for impair"),
         (["--down", "c@1s", *two("true", "true")], "there is no host c"),
         (["--down", "client", *two("true", "true")], "when?"),
     ],

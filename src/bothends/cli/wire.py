@@ -9,18 +9,18 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
 from bothends.cli import terminal
 from bothends.toxics import registry
-from bothends.toxics.attributes import from_words, read_seconds
+from bothends.toxics.attributes import read_seconds
 from bothends.toxics.base import Medium
-from bothends.toxics.spec import DIRECTIONS, Spec
 
 if TYPE_CHECKING:
+    from bothends.impair.plan import Planned
     from bothends.wire import Command, Passage, Plan, Wire
 
 # The words that everyone knows beside a toxic's own name.
@@ -108,7 +108,7 @@ def wire(
     ended and all that was sent has arrived, the others are ended.
 
     A toxic is for both directions, or for one: --loss up:5% from a later host to an earlier one, down:5% from
-    an earlier to a later.
+    an earlier to a later. It may come and go: --blackhole at=5s,for=3s.
 
     Leaves with the status of the last command; 69 where the system forbids user namespaces.
     """
@@ -117,11 +117,8 @@ def wire(
     from bothends.wire import Wire, plan
 
     layout = replace(plan(commands_of(words, hosts), line=line), mtu=mtu)
-    specs = [spec for name, texts in toxics.items() for text in texts for spec in specs_of(name, text)]
-    if layout.shape == "loop" and len({spec.name for spec in specs}) != 2 * len(
-        {spec.name.rpartition("_")[0] for spec in specs}
-    ):
-        raise click.UsageError("a host that talks to itself has one direction: no up: and no down:")
+    planned = planned_of(toxics, both=layout.shape == "loop")
+    specs = [each.spec for each in planned if not each.at and each.lasts is None]
     seed = secrets.randbits(32) if seed is None else seed
     begun = time.monotonic()
     say = _silent if quiet else terminal.note
@@ -133,6 +130,9 @@ def wire(
             terminal.note(f"wire  {', '.join(shown_hosts(layout))}; seed {seed}", "")
         for each in cuts:
             cut(opened, each)
+        for later in planned:
+            if later.spec not in specs:
+                put_on(opened, later, begun)
         with _Signals(say):
             status = opened.run(limit=math.inf if time_limit is None else time_limit)
         if not quiet:
@@ -161,12 +161,28 @@ def commands_of(words: Sequence[str], hosts: Sequence[str]) -> list[Command]:
     return found
 
 
-def specs_of(name: str, text: str) -> list[Spec]:
-    """The toxics that a switch asks for: `[up:|down:]SHORT`. Raises ToxicError."""
-    where, colon, rest = text.partition(":")
-    directions = {"up": DIRECTIONS[:1], "down": DIRECTIONS[1:]}.get(where if colon else "", DIRECTIONS)
-    toxic = from_words(registry.load(name), rest if len(directions) == 1 else text)
-    return [Spec(f"{name}_{direction}", direction, toxic) for direction in directions]
+def planned_of(toxics: Mapping[str, Sequence[str]], *, both: bool) -> list[Planned]:
+    """The toxics that the switches ask for, in the words of impair: `[up:|down:]SHORT[,NAME=VALUE...]`.
+
+    `both`: each must be for both directions. Raises ToxicError, UsageError.
+    """
+    from bothends.impair.plan import from_text, unique
+    from bothends.wire.link import check_spec
+
+    asked = [list(from_text(name, text)) for name, texts in toxics.items() for text in texts]
+    if both and any(len(each) == 1 for each in asked):
+        raise click.UsageError("a host that talks to itself has one direction: no up: and no down:")
+    planned = list(unique(each for several in asked for each in several))
+    for each in planned:
+        check_spec(each.spec)
+    return planned
+
+
+def put_on(opened: Wire, planned: Planned, begun: float) -> None:
+    """Have a toxic come later, or go again."""
+    opened.at(begun + planned.at, lambda: opened.add(planned.spec))
+    if planned.lasts is not None:
+        opened.at(begun + planned.at + planned.lasts, lambda: opened.remove(planned.spec.name))
 
 
 def cut(opened: Wire, text: str) -> None:
@@ -222,8 +238,8 @@ def summary(opened: Wire) -> list[str]:
 
 
 def type_of(name: str) -> str:
-    """The type of a toxic from the name that `specs_of` gave it."""
-    return name.removesuffix("_upstream").removesuffix("_downstream")
+    """The name of a toxic without its direction."""
+    return name.replace("_upstream", "").replace("_downstream", "")
 
 
 def _packets(number: int) -> str:

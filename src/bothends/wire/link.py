@@ -71,7 +71,7 @@ class Way:
 class Link:
     """The middle of a wire: `receive` what a port sends, `advance` when `due` has come.
 
-    Raises ToxicError for a toxic that can do nothing to packets.
+    Each toxic has a name of its own. Raises ToxicError for one that can do nothing to packets.
     """
 
     def __init__(
@@ -84,8 +84,7 @@ class Link:
         observe: Observer | None = None,
     ) -> None:
         for spec in specs:
-            if reason := spec.toxic.objection(Medium.PACKETS):
-                raise ToxicError(spec.toxic.type, reason)
+            check_spec(spec)
         self.refused: dict[str, int] = {}
         """Packets that went nowhere, by why."""
         self._plan = plan
@@ -160,6 +159,22 @@ class Link:
                 out += self._left(now, way, way.pipeline.advance(now))
         return out
 
+    def add(self, spec: Spec, now: float) -> list[Outgoing]:
+        """A toxic comes, behind all others; what leaves because of it. Raises ToxicError."""
+        check_spec(spec)
+        out: list[Outgoing] = []
+        for way in self.ways.values():
+            if spec.direction == way.direction:
+                out += self._left(now, way, way.pipeline.add(self._stage(way, spec), now))
+        return out
+
+    def remove(self, name: str, now: float) -> list[Outgoing]:
+        """A toxic goes; what leaves because of it is what it held."""
+        out: list[Outgoing] = []
+        for way in self.ways.values():
+            out += self._left(now, way, way.pipeline.remove(name, now))
+        return out
+
     def _receivers(self, port: int, destination: bytes) -> Sequence[int]:
         plan = self._plan
         if plan.cables is not None:
@@ -229,22 +244,30 @@ class Link:
         sender, receiver = self._host_of[one], self._host_of[other]
         direction: Direction = "downstream" if sender < receiver else "upstream"
         way = Way(one, other, direction, Pipeline(Medium.PACKETS))
-        names = self._plan.hosts[sender].name, self._plan.hosts[receiver].name
-        for spec in self._specs:
-            if spec.direction == direction:
-                # One that is asked for twice must not draw the same numbers twice.
-                again = f"#{len(way.pipeline.stages)}" if spec.name in way.tallies else ""
-                random = random_for(self._seed, spec.name + again, *names)
-                behaviour = spec.toxic.behaviour(spec.link(Medium.PACKETS, random, 1))
-                tally = way.tallies.setdefault(spec.name, Tally())
-                stage = Stage(spec.name, behaviour, Medium.PACKETS, tally)
-                if self._observe is not None:
-                    stage = _Watched(stage, functools.partial(self._lost, way))
-                way.pipeline.stages.append(stage)
+        way.pipeline.stages += [self._stage(way, spec) for spec in self._specs if spec.direction == direction]
         return way
+
+    def _stage(self, way: Way, spec: Spec) -> Stage:
+        names = (self._plan.ports[port].name for port in (way.sender, way.receiver))
+        random = random_for(self._seed, spec.name, *names)
+        behaviour = spec.toxic.behaviour(spec.link(Medium.PACKETS, random, 1))
+        stage = Stage(spec.name, behaviour, Medium.PACKETS, way.tallies.setdefault(spec.name, Tally()))
+        return stage if self._observe is None else _Watched(stage, functools.partial(self._lost, way))
 
     def _lost(self, way: Way, now: float, packet: bytes, toxic: str) -> None:
         self._tell(now, "lost", way, packet, toxic)
+
+
+def check_spec(spec: Spec) -> None:
+    """Raises ToxicError for a toxic that a wire cannot have."""
+    if reason := spec.toxic.objection(Medium.PACKETS):
+        raise ToxicError(spec.toxic.type, reason)
+    if spec.toxicity != 1 or spec.clients:
+        raise ToxicError(
+            spec.toxic.type,
+            "a wire has packets and knows no connections",
+            "toxicity and clients are for impair",
+        )
 
 
 class _Numbered(bytes):

@@ -225,6 +225,14 @@ class Wire:
             self._say({"interface": each.name, "host": host, "up": up})
         self._tell(f"{self.plan.hosts[host].name} is {'up' if up else 'down'}")
 
+    def add(self, spec: Spec) -> None:
+        """A toxic comes. Raises ToxicError."""
+        self._deliver(self.link.add(spec, self._clock()))
+
+    def remove(self, name: str) -> None:
+        """A toxic goes; what it held leaves."""
+        self._deliver(self.link.remove(name, self._clock()))
+
     def close(self) -> None:
         """Let all of it go. When this returns, no process of it is left."""
         if self._control is not None:
