@@ -17,6 +17,7 @@ from tests.tools import needs_tool
 
 
 @needs_tool("curl")
+@pytest.mark.timeout(180)  # some thirty programs one after the other, on a machine that may be busy
 def test_the_guide(tmp_path: Path) -> None:
     Page(ROOT / "docs" / "how-to" / "impair.md", tmp_path).run()
 
