@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
+import socket
 import subprocess
 from pathlib import Path
 from xml.dom import minidom
@@ -19,7 +21,7 @@ from bothends.trace.findings import find
 from bothends.trace.html import page
 from bothends.trace.layout import Filter, rows_of
 from bothends.trace.model import Call, Link, Moment, Packet, Place, Process, Socket, Trace
-from bothends.trace.packets import parse
+from bothends.trace.packets import Capture, parse
 from bothends.trace.pcapng import Writer, comment_of
 from bothends.trace.svg import picture
 from tests.tools import find_tool, needs_tool
@@ -231,3 +233,27 @@ def test_any_bytes_are_read_or_left_out(data: bytes) -> None:
     parse(data)
     parse(b"\x45" + data)
     parse(b"\x60" + data)
+
+
+@pytest.mark.parametrize("ports", [None, 1, 101])
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_where_too_much_passes_only_known_ports_and_handshakes_are_kept(
+    family: socket.AddressFamily, host: str, ports: int | None
+) -> None:
+    if not has_packets():
+        pytest.skip("packets can't be captured here")
+    with contextlib.ExitStack() as stack:
+        capture = stack.enter_context(Capture())
+        known, other = (stack.enter_context(socket.create_server((host, 0), family=family)) for _ in range(2))
+        wanted, unwanted = known.getsockname()[1], other.getsockname()[1]
+        capture.narrow(None if ports is None else [wanted, *range(1, ports)])
+        for server in (known, other):
+            with socket.create_connection(server.getsockname()[:2]) as client, server.accept()[0] as accepted:
+                client.sendall(b"data")
+                accepted.recv(100)
+        seen = [packet for raw in capture.read() if (packet := raw.packet(0)) is not None]
+    data = {packet.destination.port for packet in seen if packet.size and packet.data == b"data"}
+    handshakes = {packet.destination.port for packet in seen if packet.flags == ("SYN",)}
+    assert {wanted, unwanted} <= handshakes
+    assert wanted in data
+    assert (unwanted in data) == (ports is None)

@@ -55,6 +55,9 @@ QUIET: Final = (
     | WAITING
 )
 
+# Signals that say nothing of a conversation. (Java's machine uses SIGSEGV for itself; whoever dies of it is
+# told of anyway.)
+UNREMARKABLE: Final = frozenset({"SIGCHLD", "SIGWINCH", "SIGCONT", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGPROF"})
 WAITING_LINES: Final = 10_000  # lines of a process that nobody has introduced yet
 
 _FAMILIES: Final[dict[str, Family]] = {
@@ -152,13 +155,14 @@ class Reader:
         process = self._processes[line.pid]
         match line:
             case Began():
+                self._mind_the_terminal(line)
                 call = self._call(line, process)
                 if call is not None:
                     yield Moment(call)
             case Ended():
                 yield from self._ended(line, process)
             case Signalled():
-                if line.signal not in ("SIGCHLD", "SIGWINCH", "SIGCONT", "SIGSTOP"):
+                if line.signal not in UNREMARKABLE:
                     yield Moment(self._change(line.at, process, "signal", line.signal, thread=line.pid))
             case Left():
                 yield from self._left(line, process)
@@ -473,9 +477,11 @@ class Reader:
         elif target is not None and target.socket is not None:
             held.watched[watched] = target.socket
 
-    def _mind_the_terminal(self, line: Ended) -> None:
+    def _mind_the_terminal(self, line: Began | Ended) -> None:
         """Notice a prompt, or that its line was ended, by the program or by whoever types."""
-        if line.name not in ("read", "write") or line.text[:2] not in ("0<", "1<", "2<") or not line.result:
+        if line.name not in ("read", "write") or line.text[:2] not in ("0<", "1<", "2<"):
+            return
+        if line.name == "read" and not (isinstance(line, Ended) and line.result):
             return
         words = arguments.split(line.text)
         _, label = arguments.descriptor(words[0])

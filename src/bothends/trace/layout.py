@@ -27,6 +27,8 @@ Bar: TypeAlias = Literal["none", "runs", "waits"]
 NOTEWORTHY: Final = 1_000_000  # nanoseconds: who waits longer is said to have waited
 WAITERS: Final = ACCEPTING | RECEIVING | WAITING | REAPING | {"connect"}
 
+IMPATIENT: Final = frozenset({"EAGAIN", "EINPROGRESS"})  # what says "not now" instead of waiting
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -198,7 +200,9 @@ class Layout:
         return row
 
     def _whole(self, call: Call) -> str:
-        waits = call.name in WAITERS and call.waited >= NOTEWORTHY
+        waits = (
+            call.name in WAITERS and call.waited >= NOTEWORTHY and call.error not in ("EAGAIN", "EINPROGRESS")
+        )
         return words.call_text(call) + (f", after {words.duration(call.waited)}" if waits else "")
 
     def _packet(self, packet: Packet) -> Iterator[Row]:

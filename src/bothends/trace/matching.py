@@ -108,6 +108,11 @@ class Matcher:
         homes, far = self._homes, self._far
         return source in homes or destination in homes or source in far or destination in far
 
+    @property
+    def ports(self) -> frozenset[int]:
+        """The ports at which packets may matter."""
+        return frozenset(self._homes) | self._far - {0}
+
     def matters(self, packet: Packet) -> bool:
         """Whether a packet is of a socket that was met. Everybody's packets are captured."""
         if (packet.source, packet.destination) in self._streams:

@@ -22,6 +22,7 @@ import ipaddress
 import os
 import socket
 import struct
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from bothends.errors import Unavailable
@@ -109,29 +110,55 @@ def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     return str(mapped or address)
 
 
-def _filter(loopback: int) -> list[tuple[int, int, int, int]]:
+_WORD, _HALF, _BYTE = 0x20, 0x28, 0x30  # load from an offset
+_HALF_X, _BYTE_X = 0x48, 0x50  # load from an offset behind X
+_X_LENGTH, _X_NUMBER = 0xB1, 0x01  # X: the length of IPv4's header, a number
+_EQUAL, _ANY_BIT, _SHIFT, _LEAVE = 0x15, 0x45, 0x74, 0x06
+_KEEP: Final = (_LEAVE, 0, 0, KEPT + HEADERS)
+_DROP: Final = (_LEAVE, 0, 0, 0)
+
+
+def _filter(loopback: int, ports: Collection[int] | None) -> list[tuple[int, int, int, int]]:
     """A classic BPF program (Linux: networking/filter.rst): code, jump if true, jump if false, operand.
 
-    What it returns is how many bytes of a packet are kept.
+    What it returns is how many bytes of a packet are kept. With `ports`, only what has one of them at an end,
+    and handshakes.
     """
-    word, byte, equal, shift, leave = 0x20, 0x30, 0x15, 0x74, 0x06
-    return [
-        (word, 0, 0, _AD_IFINDEX),
-        (equal, 0, 2, loopback),
-        (word, 0, 0, _AD_PKTTYPE),
-        (equal, 0, 7, _PACKET_OUTGOING),
-        (byte, 0, 0, 0),  # the version of IP
-        (shift, 0, 0, 4),
-        (equal, 3, 0, 6),
-        (equal, 0, 3, 4),
-        (byte, 0, 0, 9),  # the protocol
-        (equal, 0, 2, _TCP),
-        (leave, 0, 0, KEPT + HEADERS),
-        (leave, 0, 0, 0),
-        (equal, 0, 1, _UDP),
-        (leave, 0, 0, KEPT + HEADERS),
-        (leave, 0, 0, 0),
+    judged = [_KEEP] if ports is None else _judge(ports)
+    ipv6 = [(_X_NUMBER, 0, 0, 40), *judged]
+    ipv4 = [
+        (_BYTE, 0, 0, 9),  # the protocol
+        (_EQUAL, 2, 0, _TCP),
+        (_EQUAL, 1, 0, _UDP),
+        _DROP,
+        (_X_LENGTH, 0, 0, 0),
+        *judged,
     ]
+    return [
+        (_WORD, 0, 0, _AD_IFINDEX),
+        (_EQUAL, 0, 3, loopback),
+        (_WORD, 0, 0, _AD_PKTTYPE),
+        (_EQUAL, 1, 0, _PACKET_OUTGOING),
+        _DROP,
+        (_BYTE, 0, 0, 0),  # the version of IP
+        (_SHIFT, 0, 0, 4),
+        (_EQUAL, 0, len(ipv4), 4) if len(ipv4) < 256 else (_EQUAL, 1, 0, 4),
+        *([(0x05, 0, 0, len(ipv4))] if len(ipv4) >= 256 else []),  # a jump may be longer without a condition
+        *ipv4,
+        (_EQUAL, 1, 0, 6),
+        _DROP,
+        *ipv6,
+    ]
+
+
+def _judge(ports: Collection[int]) -> list[tuple[int, int, int, int]]:
+    """Keep what has one of these ports at an end, or begins a connection. X is where TCP or UDP begins."""
+    program = []
+    for offset in (0, 2):
+        program.append((_HALF_X, 0, 0, offset))
+        for port in ports:
+            program += [(_EQUAL, 0, 1, port), _KEEP]
+    return [*program, (_BYTE_X, 0, 0, 13), (_ANY_BIT, 0, 1, 2), _KEEP, _DROP]
 
 
 class Raw(NamedTuple):
@@ -181,7 +208,7 @@ class Capture:
             with contextlib.suppress(OSError):  # CAP_NET_ADMIN; without it the system's own limit holds
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            self._filter()
+            self.narrow(None)
             if interface:
                 self._socket.bind((interface, _ETH_P_ALL))
         except OSError as error:
@@ -190,9 +217,12 @@ class Capture:
                 "see", f"packets of {interface}", error.errno or 0, "ip link lists them"
             ) from error
 
-    def _filter(self) -> None:
-        """Let the kernel leave out what is no TCP or UDP, and the loopback's second copies."""
-        program = b"".join(_INSTRUCTION.pack(*each) for each in _filter(socket.if_nametoindex("lo")))
+    def narrow(self, ports: Collection[int] | None) -> None:
+        """Let the kernel leave out what is no TCP or UDP, and the loopback's second copies; and, if `ports`
+        says so, what has none of these ports: on a busy machine that is nearly everything. Handshakes pass.
+        """
+        loopback = socket.if_nametoindex("lo")
+        program = b"".join(_INSTRUCTION.pack(*each) for each in _filter(loopback, ports))
         memory = ctypes.create_string_buffer(program)
         length = len(program) // _INSTRUCTION.size
         self._socket.setsockopt(

@@ -35,6 +35,8 @@ from bothends.trace.timeline import FOREVER, Timeline
 MARGIN: Final = 30_000_000  # nanoseconds
 QUIET: Final = 0.3  # seconds without an event after the last client: what was on its way has come
 LINGER: Final = 2.0  # seconds, even if events go on
+LOOK: Final = 0.1  # seconds between looks at how many packets were lost
+MOST_PORTS: Final = 100  # a filter of the kernel has room for some more
 _TURN: Final = 0.05  # seconds: how long a moment may wait to be told
 
 
@@ -70,6 +72,8 @@ class Session:
         self._servers: list[Program] = []
         self._clients: list[Program] = []
         self._told_idle = True
+        self._narrowed: frozenset[int] | None = None
+        self._look_again = 0.0
         self._awaits_servers = False
         self._ended_at = FOREVER
         self._last_event = time.monotonic()
@@ -218,12 +222,25 @@ class Session:
         for raw in raws:
             self._take_packet(raw)
         self._give(until)
+        self._narrow()
         if not ready and not self._told_idle:
             self._told_idle = True
             self._idle()
         if self._awaits_servers and all(each.is_ready for each in self._servers):
             self._awaits_servers = False
             self._start_clients()
+
+    def _narrow(self) -> None:
+        """Where packets were lost, everybody's can't be looked at: from then on only those of known ports."""
+        if self.capture is None or time.monotonic() < self._look_again:
+            return
+        self._look_again = time.monotonic() + LOOK
+        ports = self._matcher.ports
+        if self._narrowed is None and not self.capture.count_dropped():
+            return
+        if 0 < len(ports) <= MOST_PORTS and ports != self._narrowed:
+            self._narrowed = ports
+            self.capture.narrow(sorted(ports))
 
     def _take_packet(self, raw: Raw) -> None:
         ports = raw.ports
