@@ -79,6 +79,7 @@ def arrange_files(folder: str, writable: bool, size: str) -> None:
     if writable:
         call("mount_setattr", set_read_only(folder, on=False, recursive=False))
     call("tmpfs", mount("tmpfs", f"{folder}/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={size},mode=700"))
+    os.chdir(os.getcwd())  # noqa: PTH109  (through what is mounted there now)
 
 
 def drop_everything(limits: list[str]) -> None:

@@ -316,11 +316,11 @@ def stat_of(pid: int, task: str = "") -> list[str]:
     return text.rpartition(")")[2].split()
 
 
-def wanted_to_run(pid: int) -> float:
-    """Seconds in which the threads of a process ran, or were held up by others on their processor."""
-    nanoseconds = 0
+def times_of(pid: int) -> tuple[float, float]:
+    """Seconds in which the threads of a process ran, and in which others held them up (proc(5))."""
+    ran = waited = 0
     for tid in _tasks(pid):
-        with contextlib.suppress(OSError, IndexError):
-            ran, waited = Path(f"/proc/{pid}/task/{tid}/schedstat").read_text(encoding="ascii").split()[:2]
-            nanoseconds += int(ran) + int(waited)
-    return nanoseconds / 1e9
+        with contextlib.suppress(OSError, ValueError):
+            fields = Path(f"/proc/{pid}/task/{tid}/schedstat").read_text(encoding="ascii").split()
+            ran, waited = ran + int(fields[0]), waited + int(fields[1])
+    return ran / 1e9, waited / 1e9

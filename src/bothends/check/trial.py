@@ -12,16 +12,18 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bothends.check.answers import Answers, Reply
 from bothends.check.case import Failed
 from bothends.check.contract import Contract
 from bothends.check.listening import listeners
-from bothends.check.program import Program, stat_of, wanted_to_run
+from bothends.check.program import Program, stat_of, times_of
 from bothends.check.talk import Talk, place_of
 from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
+
+_SPINS: Final = 0.7  # of the time: who wants to run so much does nothing else
 
 
 @dataclass
@@ -202,25 +204,29 @@ class Trial:
         pages = sum(int(stat[21]) for pid in self.program.family() if len(stat := stat_of(pid)) > 21)
         return pages * os.sysconf("SC_PAGE_SIZE")
 
-    def cpu(self) -> float:
-        """Seconds in which they ran, or waited for a processor to run on (proc(5), schedstat)."""
-        return sum(wanted_to_run(pid) for pid in self.program.family())
+    def cpu(self) -> tuple[float, float]:
+        """Seconds in which the server ran, and in which it ran or waited for a processor."""
+        times = [times_of(pid) for pid in self.program.family()]
+        return sum(ran for ran, _ in times), sum(ran + waited for ran, waited in times)
 
     def asleep(self) -> bool:
         """Whether all of the server waits: what hasn't come by now won't come, however long we wait."""
         return self.program.asleep()
 
     async def busy(self, windows: int = 3, seconds: float = 1.0) -> float:
-        """The least share of some windows of time in which it ran, or would have if it could: 0 to 1 or more.
+        """The least share of some windows of time in which it ran, from 0 to 1 or more.
 
-        That it wanted to run is counted too, so that a busy loop shows on a busy machine as on an idle one.
+        A busy loop on a busy machine runs little, and yet wants to all the time: then that is the share. (Who
+        wakes up now and then wants to run for some time too where others hold it up, but never most of it.)
         """
         loop = asyncio.get_running_loop()
         least = float("inf")
         for _ in range(windows):
             before, began = self.cpu(), loop.time()
             await asyncio.sleep(seconds)
-            least = min(least, (self.cpu() - before) / (loop.time() - began))
+            took = loop.time() - began
+            ran, wanted = ((now - then) / took for now, then in zip(self.cpu(), before, strict=True))
+            least = min(least, wanted if wanted > _SPINS else ran)
             if least < 0.05:
                 break
         return max(0.0, least)

@@ -1,0 +1,26 @@
+"""The guides to judging: what they show is typed, and comes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bothends.check.contract import Answer, ClientPart, Contract
+from tests.interop.running import ROOT
+from tests.pages import Page
+
+HOW_TO = ROOT / "docs" / "how-to"
+
+
+@pytest.mark.parametrize("page", ["judge.md", "write-a-contract.md", "from-the-slide.md"])
+def test_page(page: str, tmp_path: Path) -> None:
+    Page(HOW_TO / page, tmp_path).run()
+
+
+def test_every_key_of_a_contract_is_on_its_page() -> None:
+    text = (HOW_TO / "write-a-contract.md").read_text(encoding="utf-8")
+    named = {"name", "folder", "answer", "client", "example"}  # set by us, a table, or told beside `matches`
+    for cls in (Contract, Answer, ClientPart):
+        for key in set(cls.__struct_fields__) - named:
+            assert f"| `{key}` |" in text, key
