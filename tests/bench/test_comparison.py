@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from bothends.errors import CallerError, SystemRefused, Unavailable
 from tests.tools import needs_tool
 
 SHORT = Settings(rounds=2, duration=0.1, warmup=0.02, timeout=10.0)
+PATIENT = [replace(SHORT, duration=seconds) for seconds in (0.05, 0.5, 5.0)]  # the machine may be busy
 BROKEN = "import sys; sys.exit('no \\x1b luck')"
 
 
@@ -48,7 +50,11 @@ def test_every_rival_answers_in_capitals(name: str) -> None:
     kinds = [
         kind for kind in (Kind("a", connections=5, depth=3), Kind("b", "udp", depth=5)) if _has(target, kind)
     ]
-    for entry in compare([target], kinds, SHORT, lambda *_: None):
+    for settings in PATIENT:
+        entries = compare([target], kinds, settings, lambda *_: None)
+        if all(each.completed for entry in entries for each in entry.rounds):
+            break
+    for entry in entries:
         assert [each.faults.total for each in entry.rounds] == [0, 0]
         assert not entry.failed
         assert entry.median(lambda each: each.server.cpu_us_per_request if each.server else None) is not None
@@ -138,8 +144,11 @@ def test_what_the_compiler_says_is_told(tmp_path: Path) -> None:
 def test_the_verb(tmp_path: Path) -> None:
     page, result = tmp_path / "page.html", tmp_path / "result.json"
     words = ["engines", "epoll", "--no-rivals", "--load", "one", "--load", "udp", "--rounds", "2"]
-    words += ["--duration", "0.1", "--warmup", "0.02", "--baseline", "epoll", "--html", str(page), "--json"]
-    done = CliRunner().invoke(bench, words)
+    words += ["--warmup", "0.02", "--baseline", "epoll", "--html", str(page), "--json"]
+    for seconds in ("0.1", "1", "5"):  # the machine may be busy
+        done = CliRunner().invoke(bench, [*words, "--duration", seconds])
+        if done.exit_code == 0:
+            break
     assert done.exit_code == 0, done.output
     document = decode(done.stdout_bytes, "here")
     assert document.baseline == "epoll"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from bothends.bench.results import Faults
 from tests.interop.running import ROOT
 from tests.pages import Page
@@ -12,6 +14,7 @@ from tests.pages import Page
 PAGE = ROOT / "docs" / "how-to" / "measure.md"
 
 
+@pytest.mark.slow
 def test_the_page(tmp_path: Path) -> None:
     Page(PAGE, tmp_path).run()
     assert (tmp_path / "engines.html").read_text().startswith("<!doctype html>")

@@ -196,7 +196,8 @@ class Entry(msgspec.Struct):
     @property
     def failed(self) -> bool:
         """Something went wrong, or a round ended early, or nothing was answered."""
-        return bool(self.faults.total) or any(each.ended or not each.completed for each in self.rounds)
+        unanswered = any(each.ended or not (each.completed or each.uncorrected.n) for each in self.rounds)
+        return bool(self.faults.total) or unanswered
 
     def median(self, value: Callable[[Round], float | None]) -> float | None:
         """The median of a figure over the rounds that have it; None if none has."""
