@@ -146,6 +146,13 @@ class ScarcityContract(ContractBase):
         """Bytes that leave count as those that come. Mistake: only what is heard counts, so who
         listens to a long answer is cut off."""
         self.needs("tcp")
+        for _ in range(5):
+            if self._read_slowly():
+                return
+        pytest.fail(f"this machine is too busy to read something every {_IDLE / 50:g} s")
+
+    def _read_slowly(self) -> bool:
+        """One try; False if it was us who paused for too long, which is no fault of the engine."""
         size = 4_000_000
         running = self.serve(
             functools.partial(Large, size),
@@ -156,11 +163,18 @@ class ScarcityContract(ContractBase):
         client = self.dial(running, rcvbuf=SMALL)
         client.say(b"go")
         heard = bytearray()
-        started = time.monotonic()
-        while time.monotonic() < started + 1.25 * _IDLE:
+        started = latest = time.monotonic()
+        pause = 0.0
+        while latest < started + 1.25 * _IDLE:
             heard += client.hear(4000)
-            assert not client.is_lost(_IDLE / 50)
+            lost = client.is_lost(_IDLE / 50)
+            pause = max(pause, time.monotonic() - latest)
+            latest = time.monotonic()
+            if lost and pause > _IDLE / 3:
+                return False
+            assert not lost
         assert heard + client.hear(size - len(heard)) == pattern(size)
+        return True
 
     def test_who_never_reads_is_idle(self) -> None:
         """Bytes that don't leave are no activity. Mistake: what waits to be sent counts as moving."""
