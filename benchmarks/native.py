@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 SERVER_CPU, GENERATOR_CPU = 0, 1
 
 # Ahead of whatever else the machine does, where we may be.
-NICE = ["nice", "-n", "-20"] if os.geteuid() == 0 else []
+NICE = ["chrt", "-f", "10"] if os.geteuid() == 0 else []
 
 WORKLOADS = {
     "1 connection": "talk {} {} 1",

@@ -299,12 +299,12 @@ static PyObject *core_abort(Core *core, PyObject *Py_UNUSED(ignored))
 
 static int take_sizes(const RingSizes *sizes)
 {
-    if (sizes->buffers < 2 || sizes->buffers > 32768 || sizes->buffers & (sizes->buffers - 1)) {
+    if (sizes->buffers == 1 || sizes->buffers > 32768 || sizes->buffers & (sizes->buffers - 1)) {
         PyErr_SetString(PyExc_ValueError, "buffers: a power of two, 2 to 32,768");
         return -1;
     }
-    if (!sizes->buffer_size || !sizes->submissions || !sizes->completions) {
-        PyErr_SetString(PyExc_ValueError, "no size may be 0");
+    if (!sizes->submissions || !sizes->completions) {
+        PyErr_SetString(PyExc_ValueError, "no queue may be of length 0");
         return -1;
     }
     return 0;
@@ -317,7 +317,8 @@ static int core_init(Core *core, PyObject *args, PyObject *keywords)
                            "dropped", "submissions", "completions",
                            "buffers", "buffer_size", NULL};
     PyObject *opener, *post, *answerer, *gone, *pulling, *longest, *failed, *strained, *dropped;
-    RingSizes sizes = {.submissions = 512, .completions = 8192, .buffers = 1024, .buffer_size = 16384};
+    /* Queues that stay in a processor's nearest cache, and hold what a busy turn of a thousand makes. */
+    RingSizes sizes = {.submissions = 256, .completions = 2048};
     Py_ssize_t unsent, chunk;
     int uses_ring, error;
 
@@ -359,7 +360,8 @@ static int core_init(Core *core, PyObject *args, PyObject *keywords)
         PyErr_NoMemory();
         return -1;
     }
-    sizes.buffer_size = (unsigned)(sizes.buffer_size < core->chunk ? sizes.buffer_size : core->chunk);
+    if (sizes.buffer_size > core->chunk || core->chunk < 65536)
+        sizes.buffer_size = (unsigned)core->chunk;
     error = ring_open(core->ring, &sizes);
     if (error) {
         PyMem_Free(core->ring);

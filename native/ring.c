@@ -10,7 +10,10 @@
  *    reads one word, and makes no system call until there is.
  * 3. A receive that names a group of buffers takes one when its bytes are there, not before: 10,000 idle
  *    connections hold none. Whoever empties one gives it back, at the tail of a ring that is shared.
- * 4. The completion queue never loses an entry (IORING_FEAT_NODROP): what does not fit is kept by the
+ * 4. Since Linux 6.12 a buffer may be filled by one receive after another (IOU_PBUF_RING_INC) until it is full.
+ *    Then small messages lie side by side in memory that is still in the cache, where otherwise each has
+ *    a cold buffer of its own. Completions come in the order in which the bytes were laid down.
+ * 5. The completion queue never loses an entry (IORING_FEAT_NODROP): what does not fit is kept by the
  *    kernel, and comes when there is room and completions are asked for.
  */
 #include "ring.h"
@@ -18,6 +21,7 @@
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -30,6 +34,24 @@ enum {
         | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL,
     NEEDED = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG,
 };
+
+#ifndef IORING_CQE_F_BUF_MORE
+#define IORING_CQE_F_BUF_MORE (1U << 4) /* Linux 6.12: the buffer has room left, and will be filled further */
+#endif
+
+/* struct io_uring_buf_reg of Linux 6.12; older headers have no flags in it. */
+struct registration {
+    uint64_t address;
+    uint32_t entries;
+    uint16_t group, flags;
+    uint64_t reserved[3];
+};
+enum { INCREMENTAL = 2 }; /* IOU_PBUF_RING_INC */
+
+/* Buffers that are filled to the end: few and large. Those that take one receive each: more, and smaller, but
+ * together no more than stays in a cache. */
+static const RingSizes FILLED = {.buffers = 32, .buffer_size = 65536};
+static const RingSizes SINGLE = {.buffers = 256, .buffer_size = 8192};
 
 static int setup(unsigned entries, struct io_uring_params *params)
 {
@@ -84,28 +106,68 @@ static int map_queues(Ring *ring, const struct io_uring_params *params)
     return 0;
 }
 
+static void lend(Ring *ring, unsigned number)
+{
+    /* By its place, not by the name `bufs`: compilers disagree about an array in a union of headers. */
+    struct io_uring_buf *slot =
+        (struct io_uring_buf *)ring->free_buffers + (ring->buffer_tail & (ring->sizes.buffers - 1));
+
+    ring->filled[number] = 0;
+    slot->addr = (uintptr_t)(ring->buffers + (size_t)number * ring->sizes.buffer_size);
+    slot->len = ring->sizes.buffer_size;
+    slot->bid = (uint16_t)number;
+    ring->buffer_tail++;
+    __atomic_store_n(&ring->free_buffers->tail, ring->buffer_tail, __ATOMIC_RELEASE);
+}
+
+/* Try it with these buffers; 0 or the errno. */
+static int register_buffers(Ring *ring, const RingSizes *usual, uint16_t flags)
+{
+    struct registration request = {.group = BUFFER_GROUP, .flags = flags};
+
+    if (!ring->sizes.buffers)
+        ring->sizes.buffers = usual->buffers;
+    if (!ring->sizes.buffer_size)
+        ring->sizes.buffer_size = usual->buffer_size;
+    /* Shared, so that a fork does not turn our copy into another than the kernel's. */
+    ring->free_buffers_size = ring->sizes.buffers * sizeof(struct io_uring_buf);
+    ring->free_buffers = mmap(NULL, ring->free_buffers_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                              -1, 0);
+    if (ring->free_buffers == MAP_FAILED) {
+        ring->free_buffers = NULL;
+        return errno;
+    }
+    request.address = (uintptr_t)ring->free_buffers;
+    request.entries = ring->sizes.buffers;
+    if (syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_PBUF_RING, &request, 1) == 0)
+        return 0;
+    munmap(ring->free_buffers, ring->free_buffers_size);
+    ring->free_buffers = NULL;
+    return errno;
+}
+
 static int provide_buffers(Ring *ring)
 {
-    const RingSizes *sizes = &ring->sizes;
-    struct io_uring_buf_reg request = {.ring_entries = sizes->buffers, .bgid = BUFFER_GROUP};
-    void *memory;
+    const RingSizes asked = ring->sizes;
+    int error = register_buffers(ring, &FILLED, INCREMENTAL);
 
-    /* Shared, so that a fork does not turn our copy into another than the kernel's. */
-    ring->free_buffers_size = sizes->buffers * sizeof(struct io_uring_buf);
-    memory = mmap(NULL, ring->free_buffers_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
+    if (error == EINVAL) {
+        ring->sizes = asked;
+        error = register_buffers(ring, &SINGLE, 0);
+    }
+    if (error)
+        return error;
+    ring->buffers = mmap(NULL, (size_t)ring->sizes.buffers * ring->sizes.buffer_size, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (ring->buffers == MAP_FAILED) {
+        ring->buffers = NULL;
         return errno;
-    ring->free_buffers = memory;
-    memory = mmap(NULL, (size_t)sizes->buffers * sizes->buffer_size, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED)
-        return errno;
-    ring->buffers = memory;
-    request.ring_addr = (uintptr_t)ring->free_buffers;
-    if (syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_PBUF_RING, &request, 1) < 0)
-        return errno;
-    for (unsigned i = 0; i < sizes->buffers; i++)
-        ring_give_back(ring, i);
+    }
+    ring->filled = calloc(ring->sizes.buffers, sizeof *ring->filled);
+    if (ring->filled == NULL)
+        return ENOMEM;
+    for (unsigned i = 0; i < ring->sizes.buffers; i++)
+        lend(ring, i);
     return 0;
 }
 
@@ -144,6 +206,8 @@ void ring_close(Ring *ring)
         munmap(ring->buffers, (size_t)ring->sizes.buffers * ring->sizes.buffer_size);
     if (ring->free_buffers)
         munmap(ring->free_buffers, ring->free_buffers_size);
+    free(ring->filled);
+    ring->filled = NULL;
     ring->queues = ring->entries = NULL;
     ring->buffers = NULL;
     ring->free_buffers = NULL;
@@ -204,21 +268,20 @@ bool ring_has_news(const Ring *ring)
         || __atomic_load_n(ring->sq_flags, __ATOMIC_RELAXED) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
 }
 
-char *ring_buffer(Ring *ring, unsigned number)
+/* Where the bytes of a receive lie. Asked once for each completion that has a buffer, in their order. */
+char *ring_received(Ring *ring, const struct io_uring_cqe *completion)
 {
-    return ring->buffers + (size_t)number * ring->sizes.buffer_size;
+    unsigned number = completion->flags >> IORING_CQE_BUFFER_SHIFT;
+    char *place = ring->buffers + (size_t)number * ring->sizes.buffer_size + ring->filled[number];
+
+    if (completion->res > 0)
+        ring->filled[number] += (unsigned)completion->res;
+    return place;
 }
 
-/* The buffer has been emptied: the kernel may fill it again. */
-void ring_give_back(Ring *ring, unsigned number)
+/* The bytes of a receive have been taken: if nothing more comes into its buffer, lend it again. */
+void ring_give_back(Ring *ring, const struct io_uring_cqe *completion)
 {
-    /* By its place, not by the name `bufs`: compilers disagree about an array in a union of headers. */
-    struct io_uring_buf *slot =
-        (struct io_uring_buf *)ring->free_buffers + (ring->buffer_tail & (ring->sizes.buffers - 1));
-
-    slot->addr = (uintptr_t)ring_buffer(ring, number);
-    slot->len = ring->sizes.buffer_size;
-    slot->bid = (uint16_t)number;
-    ring->buffer_tail++;
-    __atomic_store_n(&ring->free_buffers->tail, ring->buffer_tail, __ATOMIC_RELEASE);
+    if (!(completion->flags & IORING_CQE_F_BUF_MORE))
+        lend(ring, completion->flags >> IORING_CQE_BUFFER_SHIFT);
 }

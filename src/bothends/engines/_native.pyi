@@ -55,10 +55,10 @@ class Core:
         failed: Callable[[Peer, BaseException], object] | None,
         strained: Callable[[int], object] | None,
         dropped: Callable[[Peer, int, int], object] | None,
-        submissions: int = 512,
-        completions: int = 8192,
-        buffers: int = 1024,
-        buffer_size: int = 16384,
+        submissions: int = 256,
+        completions: int = 2048,
+        buffers: int = 0,
+        buffer_size: int = 0,
     ) -> None: ...
     def run(self, patience: float | None, /) -> None: ...
     def interrupt(self) -> None: ...
