@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -10,13 +11,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bothends.bench import targets
+from bothends.bench import machine, targets
 from bothends.bench.comparison import KINDS, Kind, Settings, compare
 from bothends.bench.results import decode
 from bothends.bench.targets import RIVALS, Target, parse, rivals, running
 from bothends.cli.bench import bench
 from bothends.endpoints import Endpoint
 from bothends.errors import CallerError, SystemRefused, Unavailable
+from tests.interop.running import PATIENCE, Running
 from tests.tools import needs_tool
 
 SHORT = Settings(rounds=2, duration=0.1, warmup=0.02, timeout=10.0)
@@ -159,3 +161,19 @@ def test_the_verb(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout.count("no difference") >= 2
     assert "worse" not in done.stdout
+
+
+def test_a_signal_ends_all_that_was_started() -> None:
+    words = ["bench", "engines", "epoll", "--no-rivals", "--load", "one", "--duration", "60"]
+    with Running([sys.executable, "-m", "bothends", *words]) as measuring:
+        deadline = time.monotonic() + PATIENCE
+        while not (started := descendants(measuring.process.pid)):
+            assert time.monotonic() < deadline
+        measuring.process.terminate()
+        assert measuring.end() == 128 + signal.SIGTERM
+    while any(map(is_alive, started)):
+        assert time.monotonic() < deadline
+
+
+def descendants(pid: int) -> list[int]:
+    return [each for each in machine.family(pid) if each != pid]

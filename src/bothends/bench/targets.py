@@ -8,6 +8,7 @@ it. What it says afterwards is thrown away. It runs in a process group of its ow
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import os
 import re
@@ -36,6 +37,7 @@ DRAIN: Final = 2.0
 """Seconds from being told to end until it is made to: what it still does is of no interest."""
 
 RIVALS: Final = Path(__file__).with_name("rivals")
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _WHERE: Final = re.compile(r"\b(?:tcp|udp|unix)://\S+")
 
 
@@ -180,7 +182,10 @@ def _compiler() -> str | None:
 
 
 def _start(words: Sequence[str], cpu: int | None) -> subprocess.Popen[bytes]:
+    libc = ctypes.CDLL(None)
+
     def prepare() -> None:  # between fork and exec
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # should we be killed, it ends too
         if cpu is not None:
             os.sched_setaffinity(0, {cpu})
 

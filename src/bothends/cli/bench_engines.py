@@ -59,7 +59,7 @@ def engines(names: tuple[str, ...], **given: Any) -> None:
     settings = comparison.Settings(
         given["rounds"], given["duration"], given["warmup"], given["size"], seed=given["seed"]
     )
-    with bench_output.progress() as watching:
+    with bench_output.ended_by_signals(), bench_output.progress() as watching:
 
         def told(done: int, total: int, what: str) -> Watch | None:
             return watching(f"{done + 1} of {total}: {what}")
