@@ -119,7 +119,9 @@ class Sockets:
         if label.peer_inode:
             socket.peer_inode = label.peer_inode
         known = socket.local
-        if known is None or (socket.family != "unix" and (known.is_any or not known.port)):
+        if label.kind == "stream" and label.local is not None and label.peer is not None:
+            socket.local, socket.peer = label.local, label.peer  # the kernel's word, whatever was guessed
+        elif known is None or (socket.family != "unix" and (known.is_any or not known.port)):
             socket.local = label.local or known
         if label.peer is not None and socket.peer is None:
             socket.peer = label.peer

@@ -76,8 +76,9 @@ class Matcher:
         self._receiving: dict[int, Half] = {}
         self._bound: dict[int, tuple[Place, Place]] = {}
         self._ends: dict[int, int] = {}  # provisional spans of sends that last, by event
-        self._connects: dict[Place, deque[Call]] = {}
-        self._syns: dict[Place, deque[Packet]] = {}
+        self._connecting: dict[int, Call] = {}  # by socket
+        self._unbound: dict[Place, deque[Call]] = {}  # connects of which our own port isn't known yet
+        self._syns: dict[Place, dict[Packet, None]] = {}  # those whose connect isn't known
         self._datagrams = Datagrams(trace, self.link)
         self._by_inode: dict[int, Socket] = {}
         self._births: dict[int, Call] = {}
@@ -207,7 +208,10 @@ class Matcher:
             self._far.add(socket.peer.port or 0)
             if socket.kind == "stream" and socket.local.port and not socket.local.is_any:
                 ends = socket.local, socket.peer
-                if self._bound.get(socket.number) != ends:
+                before = self._bound.get(socket.number)
+                if before != ends:
+                    if before is not None:
+                        self._stream(before).sender = self._stream(before[::-1]).receiver = None
                     self._bound[socket.number] = ends
                     self._bind(socket, ends)
 
@@ -218,6 +222,9 @@ class Matcher:
             self._overlap(span, out.spans, "carries", span_is_cause=True)
         for span in self._half(self._receiving, socket).spans:
             self._overlap(span, back.spans, "feeds", span_is_cause=False)
+        out.connecting = self._connecting.get(socket.number)
+        if out.connecting is not None and out.connecting in self._unbound.get(ends[1], ()):
+            self._unbound[ends[1]].remove(out.connecting)
         self._join_ends(out)
         self._join_ends(back)
         if out.receiver is not None:
@@ -345,34 +352,27 @@ class Matcher:
             return
         if not is_end:
             self.watch(call.place)
-            self._connects.setdefault(call.place, deque(maxlen=UNMATCHED)).append(call)
+            self._connecting[socket.number] = call
+            if socket.number in self._bound:  # by bind() before, to an address and a port
+                self._bind(socket, self._bound[socket.number])
+            else:
+                self._unbound.setdefault(call.place, deque(maxlen=UNMATCHED)).append(call)
         for packet in list(self._syns.get(call.place, ())):
             self._match_syn(packet)
         if is_end and socket.number in self._bound:
             self._join_ends(self._stream(self._bound[socket.number][::-1]))
 
     def _match_syn(self, packet: Packet) -> None:
-        """Find the connect that a SYN comes of: the first that waits, or the one whose port it shows."""
-        waiting = self._connects.get(packet.destination)
-        if not waiting:
-            return
-        sockets = self._trace.sockets
-        for call in waiting:
-            socket = sockets[call.socket or 0]
-            if socket.local is None or not socket.local.port or socket.local.port == packet.source.port:
-                break
-        else:
-            return
-        waiting.remove(call)
-        self._syns[packet.destination].remove(packet)
-        if socket.local is None or not socket.local.port or socket.local.is_any:
-            socket.local = packet.source
-        if socket.peer is None:
-            socket.peer = packet.destination
-        self.link(call, packet.number, "opens", key(Moment(packet)))
-        self._stream((packet.source, packet.destination)).connecting = call
-        self._know(socket)
-        self._join_ends(self._stream((packet.destination, packet.source)))
+        """Find the connect that a SYN comes of, if only one can be meant: then the socket's port is known
+        before strace tells it. Otherwise it is left for then.
+        """
+        candidates = [call for call in self._unbound.get(packet.destination, ()) if _may_cause(call, packet)]
+        for call in candidates:
+            self._timeline.before(2 * call.number, 2 * packet.number)
+        if len(candidates) == 1:
+            socket = self._trace.sockets[candidates[0].socket or 0]
+            socket.local, socket.peer = packet.source, packet.destination
+            self._know(socket)
 
     def _accepted(self, call: Call, made: Socket) -> None:
         ends = self._bound.get(made.number)
@@ -447,7 +447,7 @@ class Matcher:
         if "SYN" in packet.flags and out.syn is None:
             out.syn = packet
             if "ACK" not in packet.flags:
-                self._syns.setdefault(packet.destination, deque(maxlen=UNMATCHED)).append(packet)
+                self._syns.setdefault(packet.destination, {})[packet] = None
                 self._match_syn(packet)
         elif "ACK" in packet.flags and out.opened is None and "RST" not in packet.flags:
             out.opened = packet
@@ -468,6 +468,9 @@ class Matcher:
         """What opens and what ends a stream: each joined as soon as both sides are known."""
         if stream.sender is not None:
             self._join_stop(stream)
+            if stream.connecting is not None and stream.syn is not None:
+                self.link(stream.connecting, stream.syn.number, "opens", 2 * stream.syn.number)
+                self._syns.get(stream.syn.destination, {}).pop(stream.syn, None)
         if stream.receiver is not None:
             self._join_opening(stream, stream.receiver)
             half = self._half(self._receiving, stream.receiver)
@@ -518,6 +521,12 @@ def _signed(number: int) -> int:
     """A difference of sequence numbers, which wrap at 2**32, as the nearest number that it may mean."""
     number &= 0xFFFFFFFF
     return number - (1 << 32) if number >> 31 else number
+
+
+def _may_cause(call: Call, packet: Packet) -> bool:
+    """Whether a SYN may come of a connect, by time."""
+    is_over = call.until is not None and call.error != "EINPROGRESS" and call.until < packet.at - SKEW
+    return call.at <= packet.at + SKEW and not is_over
 
 
 def _last_before(packet: Packet, calls: list[Call]) -> Call | None:

@@ -8,6 +8,8 @@ Facts, measured on Linux 6.18:
 1. Each packet on the loopback interface comes twice, as it leaves and as it arrives: the first is kept, since
    it is nearer to the call that caused it.
 2. SO_TIMESTAMPNS gives wall-clock time, as strace does, so both can be compared.
+   But a kernel begins to take the time of packets a while after it is asked to, and until then the time is
+   that of our reading: so a capture waits until it has seen one that was older (`_await_times`).
 3. Segmentation is left to the interface, and the loopback leaves it out: segments of up to 64 KiB are
    real there, and one `Packet` each.
 4. Both IPv4 and IPv6 may have headers between IP's and TCP's; what is fragmented shows ports in its first
@@ -22,6 +24,7 @@ import ipaddress
 import os
 import socket
 import struct
+import time
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
@@ -33,6 +36,9 @@ _ROOM: Final = KEPT + HEADERS
 _BUFFER: Final = 256 << 20  # bytes at most in the kernel: a segment of the loopback counts 64 KiB, and more
 
 AT_ONCE: Final = 20_000  # packets
+
+_WHILE: Final = 4_000_000  # nanoseconds: far more than reading takes
+_PATIENCE: Final = 2.0  # seconds
 
 _ETH_P_ALL: Final = 0x0003
 _SO_ATTACH_FILTER: Final = 26
@@ -209,6 +215,7 @@ class Capture:
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             self.narrow(None)
+            self._await_times()
             if interface:
                 self._socket.bind((interface, _ETH_P_ALL))
         except OSError as error:
@@ -228,6 +235,19 @@ class Capture:
         self._socket.setsockopt(
             socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", length, ctypes.addressof(memory))
         )
+
+    def _await_times(self) -> None:
+        """Wait until packets have the time at which they passed: try one, and read it a while later."""
+        deadline = time.monotonic() + _PATIENCE
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            ours = probe.getsockname()
+            while time.monotonic() < deadline:
+                probe.sendto(b"", ours)
+                time.sleep(_WHILE / 1e9)
+                now = time.time_ns()
+                if any(raw.ports == (ours[1], ours[1]) and raw.at < now - _WHILE // 2 for raw in self.read()):
+                    return
 
     def fileno(self) -> int:
         """The descriptor that turns readable when there are packets."""
