@@ -20,7 +20,7 @@ from bothends.check.answers import Answers, Reply
 from bothends.check.case import Failed
 from bothends.check.contract import Contract
 from bothends.check.errors import NotReady
-from bothends.check.program import Program, start
+from bothends.check.program import Program, start, traced
 from bothends.check.sandbox import Sandbox
 from bothends.check.talk import Talk
 from bothends.check.target import fill
@@ -49,6 +49,7 @@ class Client:
     environment: Mapping[str, str] = field(default_factory=dict)
     sandbox: Sandbox | None = None
     folder: Path | None = None
+    trace: Path | None = None
     scale: float = 1.0
     chooses: bool = True
     fixed: Endpoint | None = None
@@ -272,7 +273,7 @@ class ClientTrial:
         stdin = self.contract.client.input == "stdin"
         try:
             self.program = start(
-                command,
+                traced(command, self._client.trace),
                 environment=self._client.environment,
                 stdin=stdin,
                 folder=self._client.folder,
@@ -363,6 +364,8 @@ class ClientTrial:
     async def close(self) -> None:
         """End the client, close all sockets."""
         if self.program is not None:
+            if self._client.trace is not None:
+                await self.program.draw()
             await self.program.end()
         if self._feeding is not None:
             await asyncio.gather(self._feeding, return_exceptions=True)

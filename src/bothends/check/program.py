@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -190,6 +191,12 @@ class Program:
             found |= set(_marked(self._mark, self.leader))
         return sorted(found)
 
+    async def draw(self) -> None:
+        """It is being traced: let the tracer finish its page."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.leader, signal.SIGINT)
+        await self.wait(10.0)
+
     def asleep(self) -> bool:
         """Whether it and what it started do nothing but wait, in every thread."""
         states = [stat_of(pid, f"task/{tid}/")[:1] for pid in self.family() for tid in _tasks(pid)]
@@ -214,6 +221,13 @@ class Program:
         if self.process.stdin is not None:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
+
+
+def traced(command: Sequence[str], page: Path | None) -> list[str]:
+    """The command that draws what this one calls, and its packets, on a page; or itself."""
+    if page is None:
+        return list(command)
+    return [sys.executable, "-m", "bothends", "trace", "--html", str(page), "--", *command]
 
 
 def start(

@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from bothends.check.answers import Answers
@@ -32,6 +33,7 @@ PATIENCE: Final = 3.0  # seconds: only what is wrong takes them
 JOBS: Final = 6  # most cases wait most of the time, so more than there are processors
 _WHOLE: Final = 60.0  # seconds for a case on an idle machine; the longest right one takes about five
 _TRIES: Final = 3
+_PICTURE: Final = 1.0  # seconds of patience for a run that is only drawn
 
 Progress = Callable[[Outcome], None]
 
@@ -50,6 +52,7 @@ class Run:
     suite: str = ""
     only: Sequence[str] = ()
     thorough: bool = False
+    trace: Path | None = None
     jobs: int = JOBS
     patience: float = PATIENCE
     progress: Progress = lambda _outcome: None
@@ -76,6 +79,7 @@ class Run:
             if self.subject.started and not self.subject.parallel:
                 notes.append(f"it insists on {self.subject.fixed}, so its cases run one after another")
             await self._run_all(known)
+            await self._draw_failures(known)
         finally:
             await self.subject.finish()
         outcomes = tuple(self._found[case.id] for case in self.cases if case.id in self._found)
@@ -226,6 +230,20 @@ class Run:
             ), False  # fmt: skip
         return Outcome(case.id, Verdict.PASS, seconds, attempt, points=most, most=most), False
 
+    async def _draw_failures(self, known: Answers) -> None:
+        """Try what failed once more, each with its calls and packets drawn on a page."""
+        if self.trace is None:
+            return
+        by_id = {case.id: case for case in self.cases}
+        for name, outcome in list(self._found.items()):
+            if outcome.verdict is Verdict.FAIL:
+                page = (self.trace / f"{name}.html").absolute()
+                self.subject.trace = page
+                await self._try(by_id[name], known, _PICTURE * self.subject.scale, outcome.attempts)
+                if page.exists():
+                    self._found[name] = replace(outcome, evidence=str(page))
+        self.subject.trace = None
+
     def _end(self, case: Case, outcome: Outcome) -> None:
         if outcome.verdict is Verdict.SKIP:
             outcome = _without_marks(outcome)
@@ -234,12 +252,8 @@ class Run:
 
 
 def _with_attempts(outcome: Outcome, attempts: int) -> Outcome:
-    from dataclasses import replace
-
     return replace(outcome, attempts=attempts)
 
 
 def _without_marks(outcome: Outcome) -> Outcome:
-    from dataclasses import replace
-
     return replace(outcome, points=0.0, most=0.0)

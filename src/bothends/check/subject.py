@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Protocol
 
 from bothends.check.answers import Answers
@@ -26,6 +27,9 @@ class Subject(Protocol):
     contract: Contract
     sandbox: Sandbox | None
     """Where the program runs, if not among all others."""
+
+    trace: Path | None
+    """Where to draw the calls and packets of the next attempt."""
 
     scale: float
     """How much slower this machine is than an idle one."""

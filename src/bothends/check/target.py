@@ -22,7 +22,7 @@ from bothends.check.answers import Answers
 from bothends.check.contract import Contract
 from bothends.check.errors import NotReady
 from bothends.check.listening import listeners
-from bothends.check.program import Program, start
+from bothends.check.program import Program, start, traced
 from bothends.check.sandbox import Sandbox
 from bothends.check.transcript import Transcript
 from bothends.check.trial import Server, Trial
@@ -45,6 +45,7 @@ class Target:
 
     environment: Mapping[str, str] = field(default_factory=dict)
     sandbox: Sandbox | None = None
+    trace: Path | None = None
     scale: float = 1.0  # how much slower this machine is than an idle one
 
     chooses: bool = False
@@ -81,6 +82,8 @@ class Target:
             yield one
         finally:
             one.close()
+            if self.trace is not None and one.server.program is not None:
+                await one.server.program.draw()
             await self._close(one.server)
 
     async def prepare(self) -> float:
@@ -160,7 +163,7 @@ class Target:
         command = [fill(word, values) for word in self.command]
         try:
             program = start(
-                command,
+                traced(command, self.trace),
                 environment={**self.environment, "PORT": str(port)},
                 folder=self.folder,
                 sandbox=self.sandbox,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from bothends.check.results import Outcome, Result
 
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
+_LOSING: Final = {"loss", "duplicate", "reorder", "corrupt", "gilbert-elliott", "drop-first", "blackhole"}
 FORMS: Final = ("text", "json", "junit", "tap", "gradescope", "html")
 
 
@@ -53,6 +55,14 @@ def _judging(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--sandbox", is_flag=True,
                 help="Let the program do little: loopback only, files read-only, bounded memory.",
+            ),
+            click.option(
+                "--wire", default="", metavar="TOXICS",
+                help='Over a bad path, as "loss=5%,delay=40ms": the words of bothends wire.',
+            ),
+            click.option(
+                "--trace", type=click.Path(path_type=Path), metavar="FOLDER",
+                help="For each FAIL a page with its calls and packets, of a run of its own.",
             ),
             click.option("--json", "as_json", is_flag=True, help="The same as --report json."),
             click.option("-v", "--verbose", is_flag=True, help="Show what was said, case by case."),
@@ -123,6 +133,8 @@ def _judge(
     reports: tuple[str, ...],
     as_json: bool,
     sandbox: bool,
+    wire: str,
+    trace: Path | None,
     verbose: bool,
 ) -> None:
     from bothends.check.sandbox import enter
@@ -130,8 +142,15 @@ def _judge(
 
     for case in only:
         find(case)
+    if wire:
+        _go_behind(wire, run, patience, sandbox=sandbox)
     wanted = _forms((*reports, "json") if as_json else reports or ("text",))
-    run.only, run.thorough = only, thorough
+    run.only, run.thorough, run.trace = only, thorough, trace
+    if trace is not None:
+        from bothends.trace.programs import find_strace
+
+        find_strace()
+        trace.mkdir(parents=True, exist_ok=True)
     run.jobs = jobs or run.jobs
     run.patience = patience or run.patience
     if sandbox:
@@ -145,6 +164,26 @@ def _judge(
         _write(result, form, file, verbose=verbose)
     if result.failed:
         raise click.exceptions.Exit(1)
+
+
+def _go_behind(toxics: str, run: Any, patience: float | None, *, sandbox: bool) -> None:
+    """Become `bothends wire` with the same command line, in a host of its own: there every packet meets the
+    toxics. Comes back only with an error.
+    """
+    if not run.subject.started or sandbox:
+        raise CallerError("--wire is for a program that is started here, and not together with --sandbox")
+    pairs = [each.partition("=") for each in toxics.split(",")]
+    if run.subject.contract.is_datagram and {name for name, _, _ in pairs} & _LOSING:
+        reason = "datagrams that the path loses or doubles can't be told from those that the program does"
+        raise CallerError(f"{reason}; delay, jitter and rate are fine")
+    switches = [word for name, _, value in pairs for word in (f"--{name.strip()}", value.strip())]
+    words = sys.argv[1:]
+    at = next(n for n, word in enumerate(words) if word.startswith("--wire"))
+    del words[at : at + (1 if "=" in words[at] else 2)]
+    if patience is None:  # what is lost is sent again after a second or more (RFC 6298, 2.1 and 5.5)
+        words[2:2] = ["--patience", "20"]
+    ours = [sys.executable, "-m", "bothends"]
+    os.execv(sys.executable, [*ours, "wire", "--quiet", *switches, "--", *ours, *words])
 
 
 def _forms(words: Sequence[str]) -> list[tuple[str, Path | None]]:

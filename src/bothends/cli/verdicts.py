@@ -60,6 +60,7 @@ def _explain(outcome: Outcome) -> None:
         ("expected", outcome.expected),
         ("happened", outcome.happened or outcome.detail),
         ("mistake", outcome.mistake),
+        ("picture", outcome.evidence),
     ):
         if text:
             click.echo(f"  {head:<9} {text}")

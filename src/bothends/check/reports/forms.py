@@ -34,6 +34,7 @@ def evidence(outcome: Outcome) -> str:
             ("expected", outcome.expected),
             ("happened", outcome.happened or outcome.detail),
             ("mistake", outcome.mistake),
+            ("picture", outcome.evidence),
         )
         if text
     ]

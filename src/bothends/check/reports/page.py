@@ -113,6 +113,7 @@ def _details(outcome: Outcome, *, opened: bool) -> str:
             ("expected", outcome.expected),
             ("happened", outcome.happened or outcome.detail),
             ("the classic mistake", outcome.mistake),
+            ("calls and packets", outcome.evidence),
             ("tried", f"{outcome.attempts} times" if outcome.attempts > 1 else ""),
         )
         if text
