@@ -14,7 +14,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -132,6 +132,9 @@ def _plan(endpoint: Endpoint, kind: Kind, settings: Settings) -> Plan:
 def _measured(place: Place, kind: Kind, settings: Settings, watch: Watch | None) -> Round:
     plan = _plan(place.endpoint, kind, settings)
     if kind.idle:
+        # Whatever the server keeps for all together (a pool of buffers) is touched before, and not counted.
+        brief = replace(plan, connections=min(50, kind.connections), duration=0.3)
+        measure(brief, by=generator(settings.generator, brief))
         return _idle(place, plan)
     return measure(plan, by=generator(settings.generator, plan), watch=watch, server=place.pid)
 

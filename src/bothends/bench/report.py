@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 
 from bothends.bench.results import Document, Entry, Latency, Round
 
@@ -79,6 +80,7 @@ HEADS = (
     "p99 us",
     "max us",
     "server us/request",
+    "us to baseline",
     "switches/request",
     "KiB/connection",
     "faults",
@@ -122,8 +124,13 @@ def _row(document: Document, entry: Entry) -> list[str]:
     latency = Latency.merged(each.latency for each in entry.rounds)
     found = latency.percentiles_us
     low, high = extremes(entry)
-    ratio = ratio_to_baseline(document, entry)
-    costs = [entry.median(server_us), entry.median(server_switches), entry.median(server_memory)]
+    ratio = ratio_to_baseline(document, entry, per_s)
+    costs = (
+        entry.median(server_us),
+        ratio_to_baseline(document, entry, server_us),
+        entry.median(server_switches),
+        entry.median(server_memory),
+    )
     limited = "*" if any(each.own.limit for each in entry.rounds) else ""
     return [
         entry.name,
@@ -140,19 +147,16 @@ def _row(document: Document, entry: Entry) -> list[str]:
     ]
 
 
-def ratio_to_baseline(document: Document, entry: Entry) -> float | None:
-    """The median over rounds of the ratio to the baseline in the same round; None without one."""
-    import statistics
-
-    base = next(
-        (each for each in document.entries if each.name == document.baseline and each.load == entry.load),
-        None,
-    )
-    if base is None or not document.baseline or entry.load.is_idle:
+def ratio_to_baseline(
+    document: Document, entry: Entry, figure: Callable[[Round], float | None]
+) -> float | None:
+    """The median over rounds of a figure's ratio to the baseline's in the same round; None without one."""
+    same = (each for each in document.entries if each.load == entry.load and each.name == document.baseline)
+    base = next(same, None)
+    if base is None or entry.load.is_idle:
         return None
-    ratios = [
-        one.per_s / other.per_s for one, other in zip(entry.rounds, base.rounds, strict=False) if other.per_s
-    ]
+    pairs = ((figure(one), figure(other)) for one, other in zip(entry.rounds, base.rounds, strict=False))
+    ratios = [one / other for one, other in pairs if one is not None and other]
     return statistics.median(ratios) if ratios else None
 
 
