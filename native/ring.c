@@ -7,7 +7,8 @@
  *    Python in between. It also means that completions must be asked for, by IORING_ENTER_GETEVENTS, even
  *    where none is waited for.
  * 2. IORING_SETUP_TASKRUN_FLAG says in shared memory that there is something to ask for: busy polling
- *    reads one word, and makes no system call until there is.
+ *    reads one word, and makes no system call until there is. The word may be stale: it is set after the
+ *    work has been queued, when that may be done already. So it is a reason to ask, and none not to wait.
  * 3. A receive that names a group of buffers takes one when its bytes are there, not before: 10,000 idle
  *    connections hold none. Whoever empties one gives it back, at the tail of a ring that is shared.
  * 4. Since Linux 6.12 a buffer may be filled by one receive after another (IOU_PBUF_RING_INC) until it is full.
@@ -261,10 +262,16 @@ bool ring_next(Ring *ring, struct io_uring_cqe *completion)
     return true;
 }
 
-/* Whether there is something to take, or to ask for (fact 2). No system call. */
+/* Whether there is a completion to take. */
+bool ring_has_completion(const Ring *ring)
+{
+    return *ring->cq_head != __atomic_load_n(ring->cq_tail, __ATOMIC_ACQUIRE);
+}
+
+/* Whether there seems to be something to take, or to ask for (fact 2). No system call. */
 bool ring_has_news(const Ring *ring)
 {
-    return *ring->cq_head != __atomic_load_n(ring->cq_tail, __ATOMIC_ACQUIRE)
+    return ring_has_completion(ring)
         || __atomic_load_n(ring->sq_flags, __ATOMIC_RELAXED) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
 }
 

@@ -47,6 +47,7 @@ void ring_close(Ring *ring);
 struct io_uring_sqe *ring_request(Ring *ring, uint8_t operation, int fd, uint64_t tag);
 int ring_enter(Ring *ring, unsigned wanted, double patience);
 bool ring_next(Ring *ring, struct io_uring_cqe *completion);
+bool ring_has_completion(const Ring *ring);
 bool ring_has_news(const Ring *ring);
 char *ring_received(Ring *ring, const struct io_uring_cqe *completion);
 void ring_give_back(Ring *ring, const struct io_uring_cqe *completion);

@@ -286,13 +286,19 @@ int uring_wait(Core *core, double patience)
         error = ring_enter(ring, 0, 0);
     if (check(error) < 0)
         return -1;
-    if (core->busy > 0 && patience > 0) {
+    if (!ring_has_completion(ring) && core->busy > 0 && patience > 0) {
         double until = clock_now() + fmin(core->busy, patience);
 
-        while (!ring_has_news(ring) && clock_now() < until)
-            relax();
+        do {
+            if (ring_has_news(ring))
+                error = ring_enter(ring, 0, 0);
+            else
+                relax();
+        } while (!error && !ring_has_completion(ring) && clock_now() < until);
+        if (check(error) < 0)
+            return -1;
     }
-    if (!ring_has_news(ring) && patience > 0) {
+    if (!ring_has_completion(ring) && patience > 0) {
         core->awake = false;
         Py_BEGIN_ALLOW_THREADS
         error = ring_enter(ring, 1, patience);

@@ -207,6 +207,10 @@ class Cramped(NativeOnRing):
     sizes: ClassVar[dict[str, int]] = {"submissions": 4, "completions": 8}
 
 
+class Tiny(NativeOnRing):
+    sizes: ClassVar[dict[str, int]] = {"submissions": 4, "completions": 4, "buffers": 2, "buffer_size": 256}
+
+
 needs_ring = pytest.mark.skipif(NativeOnRing.missing() is not None, reason=str(NativeOnRing.missing()))
 
 
@@ -219,10 +223,13 @@ def test_buffers_that_run_dry() -> None:
 
 
 @needs_ring
-def test_full_completion_queue() -> None:
-    """What does not fit is kept by the kernel, or ends a request that goes on by itself, which is renewed."""
-    with running(Echo(), Cramped) as server:
-        crowd(server.endpoints[0], 100, 2000)
+@pytest.mark.parametrize("kind", [Cramped, Tiny])
+def test_full_completion_queue(kind: type[NativeEngine]) -> None:
+    """What does not fit is kept by the kernel, or ends a request that goes on by itself, which is renewed.
+    Nobody gets another's bytes, and the GIL is given away whenever there is nothing to do."""
+    for size in (500, 2000):
+        with running(Echo(), kind) as server:
+            crowd(server.endpoints[0], 50, size)
 
 
 @needs_ring
