@@ -18,7 +18,6 @@ QUICK = {"tcp-split-write", "tcp-half-close", "tcp-burst", "udp-empty", "client-
 WITHOUT = {
     "tcp-last-line": "it demands nothing",
     "tcp-many-descriptors": "only with --thorough",
-    "client-second-address": "needs a name with two addresses",
 }
 
 

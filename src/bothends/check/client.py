@@ -111,6 +111,7 @@ class ClientTrial:
         self._client = client
         self._folder = Path(tempfile.mkdtemp(prefix="bothends-check-"))
         self._sockets: list[socket.socket] = []
+        self._hosts: Path | None = None
         self._ended = False
         self._feeding: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -279,6 +280,7 @@ class ClientTrial:
                 folder=self._client.folder,
                 sandbox=self._client.sandbox,
                 room=self._folder,
+                hosts=self._hosts,
             )
         except SystemRefused as error:
             raise NotReady(str(error), "") from error
@@ -287,14 +289,19 @@ class ClientTrial:
             self.transcript.add("check", f"types {shown(text)}")
             self._feeding = asyncio.ensure_future(self.program.feed(text))
 
-    async def two_addresses(self, _name: str) -> tuple[str, str] | None:
-        """A name with two addresses of this machine, and the second of them; None where there is none."""
-        with suppress(OSError):
-            found = await self._loop.getaddrinfo("localhost", 1, type=socket.SOCK_STREAM)
-            addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
-            if len(addresses) > 1:
-                return "localhost", addresses[1]
-        return None
+    async def two_addresses(self, name: str) -> str | None:
+        """Give the client a name for two addresses of this machine; the one that comes second, or None where
+        the system doesn't let us.
+
+        getaddrinfo(3) puts 127.0.0.1 first: it is nearest to where we would come from (RFC 6724, rule 9).
+        """
+        self._hosts = self._folder / "hosts"
+        lines = ("127.0.0.1 localhost", f"127.0.0.1 {name}", f"127.0.0.2 {name}", "")
+        self._hosts.write_text("\n".join(lines), encoding="ascii")
+        trial = start(["true"], room=self._folder, hosts=self._hosts)
+        await trial.wait(self.patience)
+        await trial.end()
+        return "127.0.0.2" if trial.process.returncode == 0 else None
 
     async def exits(self, within: float | None = None) -> int:
         """The status it exits with, negative for a signal. Raises Failed: it doesn't exit in time."""

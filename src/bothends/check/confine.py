@@ -1,10 +1,11 @@
 """The launcher of the sandbox: makes namespaces, makes the file system read-only, and becomes the program.
 
-    python -I -S confine.py FOLDER WRITABLE SIZE NAME=LIMIT... -- COMMAND...
+    python -I -S confine.py FOLDER WRITABLE SIZE HOSTS NAME=LIMIT... -- COMMAND...
 
 A program of its own that imports the standard library only, since it is started once for each program under
 test. FOLDER/tmp becomes an empty file system in memory of SIZE bytes; WRITABLE is 1 if FOLDER itself may be
-written to (UNIX sockets have to lie where both ends see them). In this order:
+written to (UNIX sockets have to lie where both ends see them), and "all" if all files stay as they are. HOSTS
+is a file that stands in for /etc/hosts, or "-". In this order:
 
 1. A user namespace (user_namespaces(7)), in which an ordinary user may make the others: mounts, processes,
    IPC.
@@ -70,9 +71,14 @@ def enter_namespaces() -> None:
             file.write(text)
 
 
-def arrange_files(folder: str, writable: bool, size: str) -> None:
+def arrange_files(folder: str, how: str, size: str, hosts: str) -> None:
     """Everything read-only, but for an empty file system in memory."""
+    writable = how == "1"
     call("mount /", mount("none", "/", "", MS_REC | MS_PRIVATE))
+    if hosts != "-":
+        call("bind /etc/hosts", mount(hosts, "/etc/hosts", "", MS_BIND))
+    if how == "all":
+        return
     if writable:
         call("bind", mount(folder, folder, "", MS_BIND))
     call("mount_setattr", set_read_only("/", on=True, recursive=True))
@@ -103,7 +109,8 @@ def be_first(folder: str, limits: list[str], command: list[str]) -> None:
     program = os.fork()
     if program == 0:
         drop_everything(limits)
-        os.environ.update(TMPDIR=f"{folder}/tmp", HOME=f"{folder}/tmp")
+        if os.path.isdir(f"{folder}/tmp"):  # noqa: PTH112
+            os.environ.update(TMPDIR=f"{folder}/tmp", HOME=f"{folder}/tmp")
         try:
             os.execvp(command[0], command)
         except OSError as error:
@@ -124,10 +131,10 @@ def status_of(status: int) -> int:
 def main(arguments: list[str]) -> None:
     """See above."""
     at = arguments.index("--")
-    (folder, writable, size, *limits), command = arguments[:at], arguments[at + 1 :]
+    (folder, how, size, hosts, *limits), command = arguments[:at], arguments[at + 1 :]
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     enter_namespaces()
-    arrange_files(folder, writable == "1", size)
+    arrange_files(folder, how, size, hosts)
     first = os.fork()
     if first == 0:
         be_first(folder, limits, command)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from bothends.check.sandbox import Sandbox, Watch
+from bothends.check.sandbox import Sandbox, Watch, with_hosts
 from bothends.errors import SystemRefused
 from bothends.text import escape
 
@@ -239,17 +239,21 @@ def start(
     sandbox: Sandbox | None = None,
     room: Path | None = None,
     writable: bool = False,
+    hosts: Path | None = None,
 ) -> Program:
     """Start a program. `stdin`: we will `feed` it, else it has none. `folder` is its current directory.
 
-    In a `sandbox`, `room` is the folder that is its own, and `writable` whether it may write there.
+    In a `sandbox`, `room` is the folder that is its own, and `writable` whether it may write there. `hosts`
+    stands in for /etc/hosts.
 
     Raises:
         SystemRefused: it can't be started.
     """
     mark = secrets.token_hex(8)
     if sandbox is not None and room is not None:
-        command = sandbox.wrap(command, room, writable=writable)
+        command = sandbox.wrap(command, room, writable=writable, hosts=hosts)
+    elif hosts is not None and room is not None:
+        command = with_hosts(command, room, hosts)
     try:
         process = subprocess.Popen(
             list(command),

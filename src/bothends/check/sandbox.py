@@ -33,6 +33,7 @@ from bothends.errors import Unavailable
 
 _CLONE_NEWNET: Final = 0x40000000  # sched.h
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # netdevice(7)
+_LAUNCHER: Final = (sys.executable, "-I", "-S", confine.__file__)
 _LOOK: Final = 0.05  # seconds between looks
 
 
@@ -52,13 +53,18 @@ class Sandbox:
 
     limits: Limits = Limits()
 
-    def wrap(self, command: Sequence[str], folder: Path, *, writable: bool) -> list[str]:
-        """The command that runs this one confined. `folder` is its own; `writable`: it may write there."""
+    def wrap(
+        self, command: Sequence[str], folder: Path, *, writable: bool, hosts: Path | None = None
+    ) -> list[str]:
+        """The command that runs this one confined. `folder` is its own; `writable`: it may write there.
+
+        `hosts` stands in for /etc/hosts.
+        """
         (folder / "tmp").mkdir(exist_ok=True)
         limits = self.limits
         bounds = (f"CPU={limits.cpu}", f"FSIZE={limits.disk}", "CORE=0", f"NPROC={limits.processes}")
-        launcher = [sys.executable, "-I", "-S", confine.__file__]
-        return [*launcher, str(folder), str(int(writable)), str(limits.disk), *bounds, "--", *command]
+        place = (str(folder), str(int(writable)), str(limits.disk), str(hosts or "-"))
+        return [*_LAUNCHER, *place, *bounds, "--", *command]
 
     @property
     def note(self) -> str:
@@ -67,6 +73,11 @@ class Sandbox:
             "each program ran in namespaces of its own (users, mounts, processes, IPC), with loopback only, "
             f"all files read-only, {self.limits.memory >> 20} MiB and {self.limits.processes} processes"
         )
+
+
+def with_hosts(command: Sequence[str], folder: Path, hosts: Path) -> list[str]:
+    """The command that runs this one with another /etc/hosts, and all else as it is."""
+    return [*_LAUNCHER, str(folder), "all", "0", str(hosts), "--", *command]
 
 
 def enter(limits: Limits | None = None) -> Sandbox:
