@@ -257,3 +257,13 @@ def test_where_too_much_passes_only_known_ports_and_handshakes_are_kept(
     assert {wanted, unwanted} <= handshakes
     assert wanted in data
     assert (unwanted in data) == (ports is None)
+
+
+def test_a_datagram_that_nobody_received_is_shown_as_lost() -> None:
+    trace = made_up()
+    packet = packets(trace)[0]
+    packet.protocol, packet.flags = "udp", ()
+    assert not [line for line in drawn(trace) if "never received" in line]
+    lost = Packet(9, 2500, "udp", packet.source, packet.destination, 4, b"gone", sender=2, receiver=1)
+    trace.add(Moment(lost))
+    assert [line for line in drawn(trace) if "gone" in line and "never received" in line]

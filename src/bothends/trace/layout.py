@@ -121,6 +121,7 @@ class Layout:
         shown: what is drawn.
         explain: say below each call what it means.
         roles: lanes that are there from the beginning.
+        is_over: the trace has ended: a datagram that nobody has received will not be.
     """
 
     def __init__(
@@ -130,10 +131,12 @@ class Layout:
         *,
         explain: bool = False,
         roles: Iterable[str] = (),
+        is_over: bool = False,
     ) -> None:
         self._trace = trace
         self._filter = shown if shown is not None else Filter()
         self._explain = explain
+        self._is_over = is_over
         self._lanes: list[Lane | None] = [Lane(role) for role in roles]
         self._begun: dict[int, Call] = {}  # by thread: whose beginning may still be drawn with its end
         self._owners: dict[int, int] = {}  # of each socket: the process that used it last
@@ -214,6 +217,8 @@ class Layout:
                 yield from self._enter_lane(socket.process)
         here, there = self._lane_of(packet.sender), self._lane_of(packet.receiver)
         text, style = words.packet_text(packet), _packet_style(packet)
+        if self._is_over and packet.receiver is not None and is_lost(packet, self._trace):
+            text, style = f"{text}, never received", "error"
         if here is not None and there is not None and here != there:
             yield self._row(packet.at, (), packet, Arrow(here, there, text, style))
             return
@@ -338,10 +343,17 @@ class Layout:
 
 def rows_of(trace: Trace, shown: Filter | None = None, *, explain: bool = False) -> Iterator[Row]:
     """All rows of a trace that has ended."""
-    layout = Layout(trace, shown, explain=explain)
+    layout = Layout(trace, shown, explain=explain, is_over=True)
     for moment in trace.moments:
         yield from layout.rows(moment)
     yield from layout.pending()
+
+
+def is_lost(packet: Packet, trace: Trace) -> bool:
+    """Whether a datagram was sent, and no call has received it by now."""
+    return packet.protocol == "udp" and not any(
+        link.kind == "feeds" for link in trace.effects_of(packet.number)
+    )
 
 
 def _style(call: Call) -> Style:

@@ -23,6 +23,7 @@ from bothends.trace.datagrams import SKEW, Datagrams
 from bothends.trace.model import Call, Link, Moment, Packet, Place, Relation, Socket, Trace
 from bothends.trace.timeline import Timeline, key
 
+MOST_STREAMS: Final = 20_000  # two for each connection
 SPANS: Final = 2_000  # remembered of each stream: what is matched is matched
 OUT_OF_ORDER: Final = 64  # spans: resent packets stand out of order, but not by more
 UNMATCHED: Final = 2_000  # handshakes that wait for their other end
@@ -234,8 +235,20 @@ class Matcher:
 
     def _stream(self, ends: tuple[Place, Place]) -> Stream:
         if ends not in self._streams:
+            if len(self._streams) >= MOST_STREAMS:
+                self._forget_oldest()
             self._streams[ends] = Stream()
         return self._streams[ends]
+
+    def _forget_oldest(self) -> None:
+        """A server may have had any number of connections: who came first is let go first."""
+        for ends in list(self._streams)[: MOST_STREAMS // 4]:
+            stream = self._streams.pop(ends)
+            for socket in (stream.sender, stream.receiver):
+                if socket is not None:
+                    for known in (self._bound, self._sending, self._receiving, self._connecting):
+                        known.pop(socket.number, None)
+                    self._births.pop(-socket.number, None)
 
     def _half(self, halves: dict[int, Half], socket: Socket) -> Half:
         if socket.number not in halves:
