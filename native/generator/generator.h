@@ -1,7 +1,8 @@
 /* The load generator: what its parts share.
  *
  *   module.c  the module bothends.bench._generator: what Python sees
- *   loop.c    connections, epoll, when to send
+ *   loop.c    when to send, how long to wait
+ *   peers.c   connections, what is sent on them, what comes
  *   batch.c   many recv() or send() with one system call
  *   ledger.c  which requests are open, what was wrong with each answer, histograms
  *
@@ -20,6 +21,7 @@
 #include <Python.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #define SECOND 1000000000LL
@@ -124,7 +126,10 @@ typedef struct {
     PyThreadState *released;
 } Run;
 
-enum { BUFFER = 1024 * 1024, BATCH = 256 };
+/* SMALL: the least room for what one connection receives. */
+enum { BUFFER = 1024 * 1024, BATCH = 256, SMALL = 2048 };
+
+#define FIRST_PAUSE 5000000LL /* before a broken connection is opened again; doubled each time */
 
 int64_t now_ns(void);
 
@@ -143,7 +148,20 @@ void batch_receive(Batch *batch, int descriptor, void *data, size_t size);
 void batch_send(Batch *batch, int descriptor, const void *data, size_t size);
 int batch_run(Batch *batch, int32_t *results);
 
-/* loop.c; 0, or -1 with the exception set */
+/* peers.c; int is 0, or -1 with the exception set */
+int dial(Run *run, Peer *peer, int64_t now, int64_t due);
+int ask(Run *run, Peer *peer, int64_t count, int64_t due, int64_t now);
+int freed(Run *run, Peer *peer, int64_t count, int64_t now);
+void refused(Run *run, Peer *peer, int error);
+int begin_again(Run *run, Peer *peer, int64_t now);
+int ended(Run *run, Peer *peer, int error);
+int happened(Run *run, Peer *peer, uint32_t events);
+int happened_together(Run *run, struct epoll_event *events, int count);
+
+/* loop.c; likewise */
 int run_all(Run *run);
+void take_gil(Run *run);
+void give_gil(Run *run);
+void set_free(Run *run, Peer *peer);
 
 #endif

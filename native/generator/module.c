@@ -48,7 +48,7 @@ static int allocate(Run *run)
     for (uint32_t i = 0; i < run->connections; i++) {
         run->peers[i].descriptor = -1;
         run->peers[i].due = -1;
-        run->peers[i].pause = 5000000;
+        run->peers[i].pause = FIRST_PAUSE;
         run->peers[i].open = PyMem_RawCalloc(run->depth, sizeof(Open));
         if (run->peers[i].open == NULL)
             return -1;

@@ -30,8 +30,12 @@ class Bound:
         """Whether a round kept it. Where n can't carry a p99, the largest counts."""
         latency = found.latency
         within = latency.percentiles_us.get("p99", latency.max_us) <= self.p99_us
-        sent = found.unsent <= max(1.0, UNSENT * (latency.n + found.unsent))
-        return bool(latency.n) and within and sent and not found.faults.total and not found.ended
+        return bool(latency.n) and within and is_sent(found) and not found.faults.total and not found.ended
+
+
+def is_sent(found: Round) -> bool:
+    """Whether what was due was sent, but for the last few (`UNSENT`)."""
+    return found.unsent <= max(1.0, UNSENT * (found.latency.n + found.unsent))
 
 
 def search(holds: Callable[[float], bool], start: float, *, most: int = 24) -> tuple[float, float]:

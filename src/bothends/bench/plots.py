@@ -15,6 +15,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from bothends.bench.knee import is_sent
 from bothends.bench.report import number
 from bothends.bench.results import Document, Entry, Latency
 
@@ -117,7 +118,8 @@ def knee(document: Document) -> str:
                 marker=_MARKS[place],
                 markersize=5,
             )
-        failed = [(e.load.rate, _at(e, "max")) for e in tried if e.failed or any(r.unsent for r in e.rounds)]
+        bad = [each for each in tried if each.failed or not all(map(is_sent, each.rounds))]
+        failed = [(each.load.rate, _at(each, "max")) for each in bad]
         if failed:
             points = [(rate, value) for rate, value in failed if value is not None]
             axes.plot(
@@ -136,7 +138,7 @@ def knee(document: Document) -> str:
         axes.set_ylabel("latency in microseconds, from when it was due")
         axes.set_xlim(left=0)
         axes.legend(frameon=False, fontsize=9)
-        axes.set_title("latency against rate", loc="left", fontsize=11)
+        axes.set_title(tried[0].load.title.rpartition(",")[0] if tried else "", loc="left", fontsize=11)
         return _svg(figure)
 
 
