@@ -90,14 +90,20 @@ def keep(document: Document, hgrm: str | None, html: str | None) -> None:
     if hgrm is not None:
         _write(hgrm, report.as_hdr_log(document))
     if html is not None:
-        with libraries():
-            from bothends.bench.page import page
+        from bothends.bench.page import page
+
         _write(html, page(document))
 
 
-def check_writable(*paths: str | None) -> None:
-    """Before anything is measured: can the result be written there? Raises SystemRefused."""
-    for path in filter(None, paths):
+def check_writable(hgrm: str | None, html: str | None) -> None:
+    """Before anything is measured: can the result be drawn, and written there?
+
+    Raises SystemRefused, Unavailable.
+    """
+    if html is not None:
+        with libraries():
+            import bothends.bench.page  # noqa: F401
+    for path in filter(None, (hgrm, html)):
         try:
             with open(path, "ab"):
                 pass
