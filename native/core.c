@@ -299,12 +299,12 @@ static PyObject *core_abort(Core *core, PyObject *Py_UNUSED(ignored))
 
 static int take_sizes(const RingSizes *sizes)
 {
-    if (sizes->buffers == 1 || sizes->buffers > 32768 || sizes->buffers & (sizes->buffers - 1)) {
+    if (sizes->buffers < 2 || sizes->buffers > 32768 || sizes->buffers & (sizes->buffers - 1)) {
         PyErr_SetString(PyExc_ValueError, "buffers: a power of two, 2 to 32,768");
         return -1;
     }
-    if (!sizes->submissions || !sizes->completions) {
-        PyErr_SetString(PyExc_ValueError, "no queue may be of length 0");
+    if (!sizes->submissions || !sizes->completions || !sizes->buffer_size) {
+        PyErr_SetString(PyExc_ValueError, "no size may be 0");
         return -1;
     }
     return 0;
@@ -318,7 +318,7 @@ static int core_init(Core *core, PyObject *args, PyObject *keywords)
                            "buffers", "buffer_size", NULL};
     PyObject *opener, *post, *answerer, *gone, *pulling, *longest, *failed, *strained, *dropped;
     /* Queues that stay in a processor's nearest cache, and hold what a busy turn of a thousand makes. */
-    RingSizes sizes = {.submissions = 256, .completions = 2048};
+    RingSizes sizes = {.submissions = 256, .completions = 2048, .buffers = 256, .buffer_size = 16384};
     Py_ssize_t unsent, chunk;
     int uses_ring, error;
 
@@ -360,7 +360,7 @@ static int core_init(Core *core, PyObject *args, PyObject *keywords)
         PyErr_NoMemory();
         return -1;
     }
-    if (sizes.buffer_size > core->chunk || core->chunk < 65536)
+    if (sizes.buffer_size > core->chunk)
         sizes.buffer_size = (unsigned)core->chunk;
     error = ring_open(core->ring, &sizes);
     if (error) {

@@ -11,9 +11,10 @@
  *    work has been queued, when that may be done already. So it is a reason to ask, and none not to wait.
  * 3. A receive that names a group of buffers takes one when its bytes are there, not before: 10,000 idle
  *    connections hold none. Whoever empties one gives it back, at the tail of a ring that is shared.
- * 4. Since Linux 6.12 a buffer may be filled by one receive after another (IOU_PBUF_RING_INC) until it is full.
- *    Then small messages lie side by side in memory that is still in the cache, where otherwise each has
- *    a cold buffer of its own. Completions come in the order in which the bytes were laid down.
+ * 4. Buffers are used in turn, so every one of them is touched. A stride that is no power of two keeps their
+ *    first lines, which are all that a small message fills, from crowding into the same few cache sets. (Since
+ *    Linux 6.12 one buffer can be filled by many receives. But then a message that meets the end of one is cut
+ *    there, for no reason that its sender or the service could know.)
  * 5. The completion queue never loses an entry (IORING_FEAT_NODROP): what does not fit is kept by the
  *    kernel, and comes when there is room and completions are asked for.
  */
@@ -22,7 +23,6 @@
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -36,23 +36,8 @@ enum {
     NEEDED = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG,
 };
 
-#ifndef IORING_CQE_F_BUF_MORE
-#define IORING_CQE_F_BUF_MORE (1U << 4) /* Linux 6.12: the buffer has room left, and will be filled further */
-#endif
-
-/* struct io_uring_buf_reg of Linux 6.12; older headers have no flags in it. */
-struct registration {
-    uint64_t address;
-    uint32_t entries;
-    uint16_t group, flags;
-    uint64_t reserved[3];
-};
-enum { INCREMENTAL = 2 }; /* IOU_PBUF_RING_INC */
-
-/* Buffers that are filled to the end: few and large. Those that take one receive each: more, and smaller, but
- * together no more than stays in a cache. */
-static const RingSizes FILLED = {.buffers = 32, .buffer_size = 65536};
-static const RingSizes SINGLE = {.buffers = 256, .buffer_size = 8192};
+/* Beyond each buffer: three cache lines, so that the next one begins elsewhere in the cache (fact 4). */
+enum { GAP = 192 };
 
 static int setup(unsigned entries, struct io_uring_params *params)
 {
@@ -107,68 +92,29 @@ static int map_queues(Ring *ring, const struct io_uring_params *params)
     return 0;
 }
 
-static void lend(Ring *ring, unsigned number)
-{
-    /* By its place, not by the name `bufs`: compilers disagree about an array in a union of headers. */
-    struct io_uring_buf *slot =
-        (struct io_uring_buf *)ring->free_buffers + (ring->buffer_tail & (ring->sizes.buffers - 1));
-
-    ring->filled[number] = 0;
-    slot->addr = (uintptr_t)(ring->buffers + (size_t)number * ring->sizes.buffer_size);
-    slot->len = ring->sizes.buffer_size;
-    slot->bid = (uint16_t)number;
-    ring->buffer_tail++;
-    __atomic_store_n(&ring->free_buffers->tail, ring->buffer_tail, __ATOMIC_RELEASE);
-}
-
-/* Try it with these buffers; 0 or the errno. */
-static int register_buffers(Ring *ring, const RingSizes *usual, uint16_t flags)
-{
-    struct registration request = {.group = BUFFER_GROUP, .flags = flags};
-
-    if (!ring->sizes.buffers)
-        ring->sizes.buffers = usual->buffers;
-    if (!ring->sizes.buffer_size)
-        ring->sizes.buffer_size = usual->buffer_size;
-    /* Shared, so that a fork does not turn our copy into another than the kernel's. */
-    ring->free_buffers_size = ring->sizes.buffers * sizeof(struct io_uring_buf);
-    ring->free_buffers = mmap(NULL, ring->free_buffers_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                              -1, 0);
-    if (ring->free_buffers == MAP_FAILED) {
-        ring->free_buffers = NULL;
-        return errno;
-    }
-    request.address = (uintptr_t)ring->free_buffers;
-    request.entries = ring->sizes.buffers;
-    if (syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_PBUF_RING, &request, 1) == 0)
-        return 0;
-    munmap(ring->free_buffers, ring->free_buffers_size);
-    ring->free_buffers = NULL;
-    return errno;
-}
-
 static int provide_buffers(Ring *ring)
 {
-    const RingSizes asked = ring->sizes;
-    int error = register_buffers(ring, &FILLED, INCREMENTAL);
+    const RingSizes *sizes = &ring->sizes;
+    struct io_uring_buf_reg request = {.ring_entries = sizes->buffers, .bgid = BUFFER_GROUP};
+    void *memory;
 
-    if (error == EINVAL) {
-        ring->sizes = asked;
-        error = register_buffers(ring, &SINGLE, 0);
-    }
-    if (error)
-        return error;
-    ring->buffers = mmap(NULL, (size_t)ring->sizes.buffers * ring->sizes.buffer_size, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (ring->buffers == MAP_FAILED) {
-        ring->buffers = NULL;
+    /* Shared, so that a fork does not turn our copy into another than the kernel's. */
+    ring->free_buffers_size = sizes->buffers * sizeof(struct io_uring_buf);
+    memory = mmap(NULL, ring->free_buffers_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
         return errno;
-    }
-    ring->filled = calloc(ring->sizes.buffers, sizeof *ring->filled);
-    if (ring->filled == NULL)
-        return ENOMEM;
-    for (unsigned i = 0; i < ring->sizes.buffers; i++)
-        lend(ring, i);
+    ring->free_buffers = memory;
+    ring->buffers_size = (size_t)sizes->buffers * (sizes->buffer_size + GAP);
+    memory = mmap(NULL, ring->buffers_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                  -1, 0);
+    if (memory == MAP_FAILED)
+        return errno;
+    ring->buffers = memory;
+    request.ring_addr = (uintptr_t)ring->free_buffers;
+    if (syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_PBUF_RING, &request, 1) < 0)
+        return errno;
+    for (unsigned i = 0; i < sizes->buffers; i++)
+        ring_give_back(ring, i);
     return 0;
 }
 
@@ -204,11 +150,9 @@ void ring_close(Ring *ring)
     if (ring->entries)
         munmap(ring->entries, ring->entries_size);
     if (ring->buffers)
-        munmap(ring->buffers, (size_t)ring->sizes.buffers * ring->sizes.buffer_size);
+        munmap(ring->buffers, ring->buffers_size);
     if (ring->free_buffers)
         munmap(ring->free_buffers, ring->free_buffers_size);
-    free(ring->filled);
-    ring->filled = NULL;
     ring->queues = ring->entries = NULL;
     ring->buffers = NULL;
     ring->free_buffers = NULL;
@@ -275,20 +219,22 @@ bool ring_has_news(const Ring *ring)
         || __atomic_load_n(ring->sq_flags, __ATOMIC_RELAXED) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
 }
 
-/* Where the bytes of a receive lie. Asked once for each completion that has a buffer, in their order. */
-char *ring_received(Ring *ring, const struct io_uring_cqe *completion)
+/* Where the bytes of a receive lie, by the number that its completion gives. */
+char *ring_buffer(Ring *ring, unsigned number)
 {
-    unsigned number = completion->flags >> IORING_CQE_BUFFER_SHIFT;
-    char *place = ring->buffers + (size_t)number * ring->sizes.buffer_size + ring->filled[number];
-
-    if (completion->res > 0)
-        ring->filled[number] += (unsigned)completion->res;
-    return place;
+    return ring->buffers + (size_t)number * (ring->sizes.buffer_size + GAP);
 }
 
-/* The bytes of a receive have been taken: if nothing more comes into its buffer, lend it again. */
-void ring_give_back(Ring *ring, const struct io_uring_cqe *completion)
+/* The buffer has been emptied: the kernel may fill it again. */
+void ring_give_back(Ring *ring, unsigned number)
 {
-    if (!(completion->flags & IORING_CQE_F_BUF_MORE))
-        lend(ring, completion->flags >> IORING_CQE_BUFFER_SHIFT);
+    /* By its place, not by the name `bufs`: compilers disagree about an array in a union of headers. */
+    struct io_uring_buf *slot =
+        (struct io_uring_buf *)ring->free_buffers + (ring->buffer_tail & (ring->sizes.buffers - 1));
+
+    slot->addr = (uintptr_t)ring_buffer(ring, number);
+    slot->len = ring->sizes.buffer_size;
+    slot->bid = (uint16_t)number;
+    ring->buffer_tail++;
+    __atomic_store_n(&ring->free_buffers->tail, ring->buffer_tail, __ATOMIC_RELEASE);
 }

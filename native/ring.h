@@ -12,8 +12,8 @@
 typedef struct {
     unsigned submissions; /* entries in the submission queue */
     unsigned completions; /* and in the completion queue */
-    unsigned buffers;     /* receive buffers: a power of two; 0: as many as suit this kernel */
-    unsigned buffer_size; /* bytes of each; 0: likewise */
+    unsigned buffers;     /* receive buffers: a power of two */
+    unsigned buffer_size; /* bytes of each */
 } RingSizes;
 
 typedef struct {
@@ -27,7 +27,7 @@ typedef struct {
     struct io_uring_buf_ring *free_buffers;
     size_t free_buffers_size;
     char *buffers;
-    unsigned *filled;     /* of each buffer: bytes that completions have told of */
+    size_t buffers_size;
     uint16_t buffer_tail;
     RingSizes sizes;
     unsigned long under_way; /* requests whose last completion has not come */
@@ -49,8 +49,8 @@ int ring_enter(Ring *ring, unsigned wanted, double patience);
 bool ring_next(Ring *ring, struct io_uring_cqe *completion);
 bool ring_has_completion(const Ring *ring);
 bool ring_has_news(const Ring *ring);
-char *ring_received(Ring *ring, const struct io_uring_cqe *completion);
-void ring_give_back(Ring *ring, const struct io_uring_cqe *completion);
+char *ring_buffer(Ring *ring, unsigned number);
+void ring_give_back(Ring *ring, unsigned number);
 int ring_probe(void);
 
 #endif

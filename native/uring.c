@@ -155,8 +155,9 @@ void uring_arm_listeners(Core *core)
     }
 }
 
-static int on_received(Core *core, Connection *connection, const struct io_uring_cqe *done, const char *data)
+static int on_received(Core *core, Connection *connection, const struct io_uring_cqe *done)
 {
+    unsigned number = done->flags >> IORING_CQE_BUFFER_SHIFT;
     int outcome = 0;
 
     if (!(done->flags & IORING_CQE_F_MORE)) {
@@ -164,7 +165,7 @@ static int on_received(Core *core, Connection *connection, const struct io_uring
         connection_soil(connection);
     }
     if (done->res > 0)
-        outcome = connection_heard(connection, data, (size_t)done->res);
+        outcome = connection_heard(connection, ring_buffer(core->ring, number), (size_t)done->res);
     else if (done->res == 0)
         outcome = connection_ended(connection);
     else if (done->res == -ENOBUFS)
@@ -207,17 +208,15 @@ static int on_completion(Core *core, const struct io_uring_cqe *done)
 {
     enum kind kind = FREE;
     void *holder = slot_holder(core, done->user_data, &kind);
-    const char *data;
     int outcome = 0;
 
     count_out(core->ring, done);
     switch ((enum operation)(done->user_data >> 56)) {
     case RECEIVING:
-        data = done->flags & IORING_CQE_F_BUFFER ? ring_received(core->ring, done) : NULL;
         if (kind == CONNECTION)
-            outcome = on_received(core, holder, done, data);
-        if (data != NULL)
-            ring_give_back(core->ring, done);
+            outcome = on_received(core, holder, done);
+        if (done->flags & IORING_CQE_F_BUFFER)
+            ring_give_back(core->ring, done->flags >> IORING_CQE_BUFFER_SHIFT);
         return outcome;
     case SENDING:
         return kind == CONNECTION ? on_sent(holder, done->res) : 0;

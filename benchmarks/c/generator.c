@@ -155,7 +155,7 @@ static unsigned check(Talker *talker, const char *data, unsigned size)
 static void converse(double seconds, unsigned connections, unsigned depth, int reconnects)
 {
     double until;
-    RingSizes sizes = {.submissions = 1024, .completions = 16384};
+    RingSizes sizes = {.submissions = 1024, .completions = 16384, .buffers = 1024, .buffer_size = 4096};
     struct io_uring_cqe done;
     int error = ring_open(&ring, &sizes);
 
@@ -194,8 +194,7 @@ static void converse(double seconds, unsigned connections, unsigned depth, int r
             unsigned number = (unsigned)done.user_data;
             Talker *talker = &talkers[number];
             int is_its = ((done.user_data >> 32) & 0xffff) == (unsigned)(talker->generation & 0xffff);
-            const char *data = done.flags & IORING_CQE_F_BUFFER ? ring_received(&ring, &done) : NULL;
-            unsigned lines = 0;
+            unsigned buffer = done.flags >> IORING_CQE_BUFFER_SHIFT, lines = 0;
 
             if (done.user_data >> 63) {
                 if (is_its) {
@@ -205,14 +204,14 @@ static void converse(double seconds, unsigned connections, unsigned depth, int r
                 continue;
             }
             if (is_its && done.res > 0) {
-                lines = check(talker, data, (unsigned)done.res);
+                lines = check(talker, ring_buffer(&ring, buffer), (unsigned)done.res);
                 answers += lines;
             } else if (is_its && done.res != -ENOBUFS) {
                 fprintf(stderr, "the server has closed: %s\n", strerror(-done.res));
                 exit(1);
             }
-            if (data != NULL)
-                ring_give_back(&ring, &done);
+            if (done.flags & IORING_CQE_F_BUFFER)
+                ring_give_back(&ring, buffer);
             if (!is_its)
                 continue;
             if (reconnects && lines) {

@@ -57,8 +57,8 @@ class Core:
         dropped: Callable[[Peer, int, int], object] | None,
         submissions: int = 256,
         completions: int = 2048,
-        buffers: int = 0,
-        buffer_size: int = 0,
+        buffers: int = 256,
+        buffer_size: int = 16384,
     ) -> None: ...
     def run(self, patience: float | None, /) -> None: ...
     def interrupt(self) -> None: ...
