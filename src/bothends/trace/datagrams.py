@@ -15,7 +15,10 @@ from typing import Final, NamedTuple, TypeAlias
 from bothends.trace.model import Call, Packet, Place, Relation, Socket, Trace
 
 UNMATCHED: Final = 2_000  # datagrams that wait for their other end, of each port
-SKEW: Final = 1_000_000  # nanoseconds by which the times of strace and of the capture may be apart
+# Nanoseconds by which the times of strace and of the capture may be apart. Where a call ends is known less
+# well: strace doesn't count what it needs itself for describing its arguments.
+SKEW: Final = 1_000_000
+LATE: Final = 250_000_000
 COMPARED: Final = 512  # bytes of a datagram
 
 # What stands for the place that a datagram goes to: a port, or a path. (Not an address: a socket that is
@@ -168,7 +171,7 @@ def _got(moved: Moved, packet: Packet) -> bool:
         moved.place is not None and moved.place.port and moved.place != packet.source
     ):
         return False
-    return _alike(moved.data, packet.data) and packet.at <= (moved.call.until or packet.at) + SKEW
+    return _alike(moved.data, packet.data) and packet.at <= (moved.call.until or packet.at) + LATE
 
 
 def _reached(sent: Moved, got: Moved) -> bool:

@@ -144,6 +144,7 @@ class Layout:
         self._start: int | None = None
         self._clock = 0
         self._has_packets = False
+        self._talkers: set[int] = set()  # the processes that have used a socket
 
     def rows(self, moment: Moment) -> Iterator[Row]:
         """The rows of one moment; none if it is left out, or is drawn with another."""
@@ -175,8 +176,10 @@ class Layout:
                 yield self._beginning(call)
 
     def _call(self, call: Call, *, is_end: bool) -> Iterator[Row]:
-        if not self._trace.processes[call.process].role:
-            return  # a shell that starts what is traced
+        if call.socket is not None or call.sockets or call.name in ("socket", "socketpair"):
+            self._talkers.add(call.process)
+        if call.process not in self._talkers:
+            return  # a shell that starts what is traced, or the program before it has a socket
         yield from self._enter_lane(call.process)
         if not is_end:
             yield from self.pending()

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bothends.trace.calls import ACCEPTING, RECEIVING, SENDING
-from bothends.trace.datagrams import SKEW, Datagrams
+from bothends.trace.datagrams import LATE, SKEW, Datagrams
 from bothends.trace.model import Call, Link, Moment, Packet, Place, Relation, Socket, Trace
 from bothends.trace.timeline import Timeline, key
 
@@ -82,6 +82,7 @@ class Matcher:
         self._syns: dict[Place, dict[Packet, None]] = {}  # those whose connect isn't known
         self._datagrams = Datagrams(trace, self.link)
         self._by_inode: dict[int, Socket] = {}
+        self._paired: set[int] = set()
         self._births: dict[int, Call] = {}
         self._open: set[int] = set()  # ports that are watched at every address
         self._homes: dict[int, dict[int, None]] = {}  # by port: its listeners and datagram sockets
@@ -196,7 +197,7 @@ class Matcher:
     def _know(self, socket: Socket) -> None:
         """Take in what is known of a socket by now: its ends join it to a stream of packets."""
         if socket.inode and socket.family == "unix":
-            self._by_inode[socket.inode] = socket
+            self._know_pair(socket)
         if socket.family not in ("inet", "inet6"):
             return
         if (
@@ -215,6 +216,18 @@ class Matcher:
                         self._stream(before).sender = self._stream(before[::-1]).receiver = None
                     self._bound[socket.number] = ends
                     self._bind(socket, ends)
+
+    def _know_pair(self, socket: Socket) -> None:
+        """UNIX: two sockets are the ends of one stream as soon as either says so."""
+        self._by_inode[socket.inode] = socket
+        other = self._by_inode.get(socket.peer_inode) if socket.peer_inode else None
+        if other is None or other.number in self._paired:
+            return
+        other.peer_inode = other.peer_inode or socket.inode
+        self._paired |= {socket.number, other.number}
+        if socket.kind == "stream":
+            self._join_halves(socket, other)
+            self._join_halves(other, socket)
 
     def _bind(self, socket: Socket, ends: tuple[Place, Place]) -> None:
         out, back = self._stream(ends), self._stream(ends[::-1])
@@ -492,7 +505,7 @@ class Matcher:
                     self.link(stream.fin, eof.number, "ends", 2 * eof.number + 1)
             if stream.rst is not None:
                 for failed in half.failures:
-                    if failed.until is None or stream.rst.at <= failed.until + SKEW:
+                    if failed.until is None or stream.rst.at <= failed.until + LATE:
                         self.link(stream.rst, failed.number, "resets", 2 * failed.number + 1)
 
     def _join_stop(self, stream: Stream) -> None:
@@ -538,7 +551,7 @@ def _signed(number: int) -> int:
 
 def _may_cause(call: Call, packet: Packet) -> bool:
     """Whether a SYN may come of a connect, by time."""
-    is_over = call.until is not None and call.error != "EINPROGRESS" and call.until < packet.at - SKEW
+    is_over = call.until is not None and call.error != "EINPROGRESS" and call.until < packet.at - LATE
     return call.at <= packet.at + SKEW and not is_over
 
 

@@ -155,7 +155,7 @@ document.addEventListener("keydown", (event) => {
 });
 function follow() {
   const row = document.getElementById(location.hash.slice(1));
-  if (row && row.dataset.event) { kept = null; choose(row); }
+  if (row && row.dataset.event) { kept = row.dataset.event; choose(row); show(kept); }
 }
 window.addEventListener("hashchange", follow);
 follow();
