@@ -10,7 +10,7 @@ from bothends.check.case import Verdict
 from bothends.check.client import Client
 from bothends.check.contract import Contract, load
 from bothends.check.results import Result
-from bothends.check.runner import Run
+from bothends.check.runner import PATIENCE, Run
 from bothends.check.suites.registry import cases, suite_for
 from bothends.check.target import Target
 
@@ -18,12 +18,17 @@ OURS = [sys.executable, "-m", "bothends"]
 
 
 def judge(
-    command: list[str], contract: str | Contract = "upper-tcp", *only: str, endpoint: str = ""
+    command: list[str],
+    contract: str | Contract = "upper-tcp",
+    *only: str,
+    endpoint: str = "",
+    patience: float = PATIENCE,
 ) -> Result:
     """Judge a server by its command."""
     agreed = load(contract) if isinstance(contract, str) else contract
     suite = suite_for(agreed, "server")
-    return asyncio.run(Run(Target(agreed, command, endpoint), cases(suite), suite, only=only).run())
+    target = Target(agreed, command, endpoint)
+    return asyncio.run(Run(target, cases(suite), suite, only=only, patience=patience).run())
 
 
 def script(folder: Path, text: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bothends.check.case import Verdict
+from bothends.check.runner import PATIENCE
 from bothends.check.suites.registry import SUITES, cases
 from tests.check.judging import failed, judge, judge_client, told
 from tests.check.mutants import MUTANTS, Mutant
@@ -27,7 +28,9 @@ def judged(mutant: Mutant, folder: Path, *only: str) -> set[str]:
     if mutant.role == "client":
         result = judge_client([sys.executable, str(path), "{host}", "{port}"], mutant.agreed, *only)
     else:
-        result = judge([sys.executable, str(path), "{port}"], mutant.agreed, *only)
+        # Where only its own case is asked, what it will fail needn't be waited for.
+        patience = 0.5 if only else PATIENCE
+        result = judge([sys.executable, str(path), "{port}"], mutant.agreed, *only, patience=patience)
     found = failed(result)
     assert mutant.case in found, [each for each in result.outcomes if each.verdict is not Verdict.PASS]
     assert found <= {mutant.case, *mutant.due}, told(result)

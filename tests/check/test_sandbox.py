@@ -72,6 +72,21 @@ def left(mark: str) -> list[str]:
     return found
 
 
+def left_in_time(mark: str) -> list[str]:
+    """As `left`, but the kernel is given a moment to end a whole namespace of processes."""
+    deadline = time.monotonic() + 10
+    while (found := left(mark)) and time.monotonic() < deadline:
+        pass
+    return found
+
+
+def command_of(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def unavailable() -> str:
     code = "from bothends.check.sandbox import enter; enter()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -86,11 +101,27 @@ def test_a_confined_server_is_judged_and_can_do_no_harm(tmp_path: Path) -> None:
     path.write_text(
         GOOD.replace("{folder}", str(tmp_path)).replace("{pid}", str(os.getpid())), encoding="utf-8"
     )
-    done = check(path, "good")
+    mark = f"good {os.getpid()}"
+    done = check(path, mark)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "namespaces of its own" in done.stdout
     assert not (tmp_path / "intruder").exists()
-    assert not left("good")
+    assert not left_in_time(mark)
+
+
+@pytest.mark.parametrize("options", [[], ["--sandbox"]])
+def test_sigterm_ends_the_check_and_all_that_it_started(options: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "mute.py"
+    path.write_text("import time\nprint('here', flush=True)\ntime.sleep(1000)\n", encoding="utf-8")
+    command = [*OURS, "check", "server", *options, "--contract", "upper-tcp", "--", sys.executable, str(path)]
+    mark = f"told {options} {os.getpid()}"
+    with subprocess.Popen(command, env={**os.environ, "HOSTILE_MARK": mark}) as process:
+        deadline = time.monotonic() + 30
+        while not any(str(path).encode() in command_of(pid) for pid in left(mark) if pid != str(process.pid)):
+            assert time.monotonic() < deadline
+        process.terminate()
+        assert process.wait(20) == 130
+    assert not left_in_time(mark)
 
 
 @pytest.mark.slow
@@ -98,10 +129,8 @@ def test_a_confined_server_is_judged_and_can_do_no_harm(tmp_path: Path) -> None:
 def test_a_hostile_program_ends_in_time_and_leaves_nothing(name: str, tmp_path: Path) -> None:
     path = tmp_path / "hostile.py"
     path.write_text(HOSTILE[name], encoding="utf-8")
-    done = check(path, name)
+    mark = f"{name} {os.getpid()}"
+    done = check(path, mark)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAIL" in done.stdout
-    deadline = time.monotonic() + 5
-    while left(name) and time.monotonic() < deadline:
-        pass
-    assert not left(name)
+    assert not left_in_time(mark)

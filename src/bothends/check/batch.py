@@ -36,6 +36,8 @@ LARGEST: Final = 16 << 20  # bytes of a submission, packed: sources, and no data
 BUILD_TIME: Final = 60.0  # seconds
 JUDGE_TIME: Final = 300.0  # seconds: ten times what a whole suite takes
 
+_running: Final[set[subprocess.Popen[str]]] = set()
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -181,11 +183,14 @@ def _judge(place: Path, folder: Path, known: Recipe, settings: Settings) -> dict
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
+        _running.add(process)
         try:
             said, complaint = process.communicate(timeout=JUDGE_TIME)
         except subprocess.TimeoutExpired:
             process.kill()
             return f"it can't be judged in {JUDGE_TIME:g} s"
+        finally:
+            _running.discard(process)
     try:
         found: dict[str, Any] = json.loads(said)
     except json.JSONDecodeError:
@@ -269,6 +274,10 @@ def _run(
         futures: list[Future[dict[str, Any]]] = [pool.submit(judge_one, *each) for each in waiting]
         for done in as_completed(futures):
             yield done.result()
+    except BaseException:  # ^C as well: whatever is under way ends, and takes its programs with it
+        for process in list(_running):
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

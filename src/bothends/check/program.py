@@ -204,7 +204,7 @@ class Program:
 
     async def end(self) -> None:
         """End it and all that it started, and wait until they are gone."""
-        for _ in range(20):  # who forks while we look is found the next time
+        for _ in range(400):  # who forks while we look is found the next time, and dying takes a moment
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.leader, signal.SIGKILL)
             left = [pid for pid in self.family(strays=True) if _kill(pid)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def batch(
     def progress(one: Marked, left: int) -> None:
         terminal.note(f"{one.name}: {one.result.points:g} of {one.result.most:g} points; {left} left")
 
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # as ^C: what is under way is ended
     found = judge_all(
         folders, settings, out, workers=workers or os.cpu_count() or 1, cluster=cluster, progress=progress
     )

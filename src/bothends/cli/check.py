@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -159,11 +160,24 @@ def _judge(
         run.subject.sandbox = enter()
     with _Progress(len(run.cases)) as progress:
         run.progress = progress.show
-        result = asyncio.run(run.run())
+        try:
+            result = asyncio.run(_until_told(run))
+        except asyncio.CancelledError:  # everything that was started has been ended
+            raise KeyboardInterrupt from None
     for form, file in wanted:
         _write(result, form, file, verbose=verbose)
     if result.failed:
         raise click.exceptions.Exit(1)
+
+
+async def _until_told(run: Any) -> Result:
+    """Judge, but stop at SIGTERM and when the terminal is gone as at ^C: with nothing left behind."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    result: Result = await run.run()
+    return result
 
 
 def _go_behind(toxics: str, run: Any, patience: float | None, *, sandbox: bool) -> None:
