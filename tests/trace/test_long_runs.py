@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from bothends.trace import matching
+from bothends.trace import timeline as timeline_module
 from bothends.trace.matching import Matcher
 from bothends.trace.model import Call, Moment, Packet, Place, Socket, Trace
-from bothends.trace.timeline import REMEMBERED, Timeline
+from bothends.trace.timeline import Timeline
 from tests.interop.running import ENVIRONMENT
 from tests.tools import needs_tool
 
 CALLS = 100_000
+REMEMBERED = 1_000
 SOURCE = (
     "import socket\na, b = socket.socketpair()\nfor _ in range({}):\n    a.send(b'x' * 20)\n    b.recv(100)"
 )
@@ -53,7 +55,8 @@ def test_a_hundred_thousand_calls_are_drawn_and_saved(tmp_path: Path) -> None:
     assert int(done.stderr.split()[-1]) < 500_000  # kilobytes
 
 
-def test_the_time_line_forgets_what_was_told_long_ago() -> None:
+def test_the_time_line_forgets_what_was_told_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline_module, "REMEMBERED", REMEMBERED)
     timeline = Timeline()
     for number in range(1, 3 * REMEMBERED):
         timeline.add(Moment(Call(number, 1, 1, "read", number)))

@@ -35,6 +35,8 @@ from bothends.trace.timeline import FOREVER, Timeline
 MARGIN: Final = 30_000_000  # nanoseconds
 QUIET: Final = 0.3  # seconds without an event after the last client: what was on its way has come
 LINGER: Final = 2.0  # seconds, even if events go on
+PATIENCE: Final = 2.0  # seconds that a program has to end when it is asked to
+PROMPT: Final = 0.5  # seconds that it has when ^C has reached it too
 LOOK: Final = 0.1  # seconds between looks at how many packets were lost
 MOST_PORTS: Final = 100  # a filter of the kernel has room for some more
 _TURN: Final = 0.05  # seconds: how long a moment may wait to be told
@@ -300,15 +302,16 @@ class Session:
 
     def _end(self, programs: Sequence[Program], number: signal.Signals | None) -> None:
         """Ask, wait a little, and end by force. Without a signal: the terminal has asked them already."""
-        if number is not None:
-            for each in programs:
-                each.signal(number)
-        deadline, asked = time.monotonic() + 2.0, number is not None
+        for each in programs:
+            if number is not None or each.pid is not None:  # what we attached to is let go, at once
+                each.signal(number or signal.SIGTERM)
+        asked = number is not None
+        deadline = time.monotonic() + (PATIENCE if asked else PROMPT)
         while any(each.is_running for each in programs):
             if time.monotonic() > deadline:
                 for each in programs:
                     each.signal(signal.SIGKILL if asked else signal.SIGTERM)
-                asked, deadline = True, time.monotonic() + 2.0
+                asked, deadline = True, time.monotonic() + PATIENCE
             self._turn(_TURN)
 
     @contextlib.contextmanager
