@@ -163,6 +163,7 @@ def test_io_uring_is_told() -> None:
     trace, moments = moments_of(f"7 {STAMP} io_uring_setup(8, 0x7ff) = 5<\\x61> <0.000000001>\n".encode())
     assert trace.processes[1].uses_io_uring
     assert "io_uring" in str([moment.event for moment in moments])
+    assert trace.notes == ["process 7 uses io_uring, which strace can't see: what it does there is missing"]
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)

@@ -230,6 +230,7 @@ class Reader:
         if line.name.startswith("io_uring") and not process.uses_io_uring:
             process.uses_io_uring = True
             warning = "uses io_uring, which strace can't see"
+            self._trace.notes.append(f"process {process.pid} {warning}: what it does there is missing")
             yield Moment(self._change(line.at, process, "note", warning, thread=line.pid))
         if call is None:
             self._keep_tables(line, table)
