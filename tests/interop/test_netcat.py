@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
+from bothends.socket_table import read_table
 from tests.interop.ours import BOTHENDS, Servers
 from tests.interop.running import Running, run
 from tests.tools import find_tool, needs_tool
@@ -129,8 +129,8 @@ def listening(theirs: Theirs, folder: Path) -> Iterator[tuple[Running, str]]:
         if "{path}" in theirs.command:
             yield server, f"{theirs.scheme}://{path}"
         else:
-            (used,) = psutil.Process(server.process.pid).net_connections("inet")
-            yield server, f"{theirs.scheme}://127.0.0.1:{used.laddr.port}"
+            (used,) = read_table([server.process.pid], wanted=lambda row: row.family == "inet").sockets
+            yield server, f"{theirs.scheme}://127.0.0.1:{used.local.port}"
 
 
 def each_of(servers: list[Theirs]) -> list[object]:

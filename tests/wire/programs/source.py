@@ -18,4 +18,5 @@ with socket.create_connection((host, port)) as connection:
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
     # tcpi_total_retrans is the 25th word behind 8 bytes, tcpi_snd_mss the third: linux/tcp.h
     retransmitted, segment = struct.unpack_from("=I", info, 100)[0], struct.unpack_from("=I", info, 16)[0]
-print("sent", size, hashlib.sha256(data).hexdigest(), retransmitted, segment, flush=True)
+told = f"sent {size} {hashlib.sha256(data).hexdigest()} {retransmitted} {segment}\n"
+print(told, end="", flush=True)  # one write: the other end writes here too
