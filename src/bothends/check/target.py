@@ -9,11 +9,12 @@ only when it has to be.
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -155,6 +156,14 @@ class Target:
             self._kept = None
 
     async def _start(self, at: Endpoint | None = None) -> Server:
+        if at is None and self.chooses:
+            with suppress(
+                NotReady
+            ):  # another program may have taken the port just now: once more, at another
+                return await self._start_once()
+        return await self._start_once(at)
+
+    async def _start_once(self, at: Endpoint | None = None) -> Server:
         folder = Path(tempfile.mkdtemp(prefix="bothends-check-"))
         _fill_folder(folder, self.contract.files)
         port = at.port if at is not None and at.port else free_port()
@@ -228,17 +237,21 @@ def fill(word: str, values: Mapping[str, str]) -> str:
 
 
 def free_port() -> int:
-    """A port that is free now, for TCP and UDP. The system hands them out at random, so that nobody else
-    is likely to get it before the program does.
+    """A port that is free now, for TCP and UDP at every address.
+
+    It is none of those that the system gives to whoever connects (ip(7), ip_local_port_range): one of these
+    may be taken before the program binds it, or be in TIME_WAIT, where only SO_REUSEADDR would help.
     """
+    try:
+        text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
+        first_of_theirs = int(text.split()[0])
+    except (OSError, ValueError):
+        first_of_theirs = 32_768
     while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
-            try:
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        port = random.SystemRandom().randrange(10_240, max(first_of_theirs, 20_480))
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, suppress(OSError):
+            tcp.bind(("", port))
+            udp.bind(("", port))
             return port
 
 
