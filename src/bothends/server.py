@@ -200,8 +200,8 @@ class Server:
 
     def reload(self) -> None:
         """Load the service anew from where it came from: its file is run again. So is a certificate that
-        stands in a file. Conversations that begin from now on are the new one's; those that go on keep the old
-        one. From any thread.
+        stands in a file. Conversations that begin from now on are the new one's; those that go on keep the
+        old one. From any thread.
 
         A service that can't be loaded, or not be carried, or a certificate that is no more one, leaves
         the old ones, and an event says why.
