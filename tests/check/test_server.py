@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bothends.check.case import Verdict
+from bothends.check.target import free_port
+from bothends.server import serve
+from bothends.starters.writing import starter
 from tests.check.judging import OURS, failed, judge, script, told
 
 SLIDE = """
@@ -46,3 +51,23 @@ def test_a_server_that_does_not_start_is_one_failure_with_its_last_words(tmp_pat
     assert "exit status 1" in first.happened
     assert first.complaint == "no such luck"
     assert {each.verdict for each in others} == {Verdict.SKIP}
+
+
+@pytest.mark.parametrize(("port", "note"), [("insists", "one after another"), ("picks", "")])
+def test_a_server_that_takes_no_port_is_found(port: str, note: str, tmp_path: Path) -> None:
+    number = free_port() if port == "insists" else 0
+    text = starter("server", "python", "tcp").text.replace("int(sys.argv[1])", str(number))
+    result = judge(script(tmp_path, text)[:-1], "upper-tcp", "tcp-restart", "tcp-several-messages")
+    assert not result.failed, told(result)
+    assert note in " ".join(result.notes)
+    restart = next(each for each in result.outcomes if each.case == "tcp-restart")
+    assert restart.verdict is (Verdict.PASS if number else Verdict.SKIP)
+
+
+def test_a_server_that_runs_already_is_asked_what_it_can_be() -> None:
+    with serve("upper", "tcp://127.0.0.1:0") as server:
+        result = judge([], "upper-tcp", "tcp-split-write", "tcp-sigterm", endpoint=str(server.endpoints[0]))
+    verdicts = {each.case: each.verdict for each in result.outcomes}
+    assert verdicts == {
+        "tcp-one-message": Verdict.PASS, "tcp-split-write": Verdict.PASS, "tcp-sigterm": Verdict.SKIP,
+    }  # fmt: skip
