@@ -44,6 +44,7 @@ def test_every_key() -> None:
         workers = 4
         takeover = "take.over"
         metrics = "tcp://127.0.0.1:9100"
+        trace = "run.trace"
         log = "json"
         hex = true
         quiet = true
@@ -71,6 +72,7 @@ def test_every_key() -> None:
         workers=4,
         takeover=FOLDER / "take.over",
         metrics=(Endpoint.parse("tcp://127.0.0.1:9100"),),
+        trace=FOLDER / "run.trace",
         log="json",
         hex=True,
         quiet=True,
@@ -123,6 +125,12 @@ def test_what_stands_on_top_holds_for_all_and_each_may_differ() -> None:
 )
 def test_a_service_file_is_looked_for_beside_the_configuration(service: str, found: str) -> None:
     assert options(MINIMAL.replace("upper", service))[0].service == found
+
+
+def test_two_servers_do_not_write_one_trace() -> None:
+    line = "trace = 'run.trace'\n"
+    text = f"{MINIMAL}{line}{MINIMAL.replace('12000', '12001')}{line}"
+    assert refused(text) == "[[serve]] 2 (upper), key 'trace': server 1 writes this file already"
 
 
 BOTH = "either a service or a command (exec), and not both"

@@ -71,6 +71,9 @@ class ServeOptions:
     metrics: tuple[Endpoint, ...] = ()
     """Where metrics and health are shown."""
 
+    trace: Path | None = None
+    """Where what happens is written as a trace."""
+
     log: Literal["text", "json"] = "text"
     hex: bool = False
     quiet: bool = False
@@ -82,7 +85,7 @@ class ServeOptions:
 
 
 # What belongs to one server: said for all of them it would be wrong for all but one.
-_OWN: Final = frozenset({"name", "service", "exec", "shell", "endpoints", "takeover", "metrics"})
+_OWN: Final = frozenset({"name", "service", "exec", "shell", "endpoints", "takeover", "metrics", "trace"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,11 @@ def _beside(service: str, folder: Path) -> str:
 
 def _find_quarrels(found: list[ServeOptions], top: _Place) -> None:
     seen: dict[Endpoint, int] = {}
+    traces: dict[Path, int] = {}
     for number, options in enumerate(found, 1):
+        if options.trace is not None and traces.setdefault(options.trace, number) != number:
+            place = dataclasses.replace(top, table=f"[[serve]] {number} ({options.title})")
+            raise place.error("trace", f"server {traces[options.trace]} writes this file already")
         for endpoint in (*options.endpoints, *options.metrics):
             if endpoint.scheme == "stdio" and len(found) > 1:
                 place = dataclasses.replace(top, table=f"[[serve]] {number} ({options.title})")

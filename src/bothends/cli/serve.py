@@ -35,7 +35,7 @@ class _Network(click.ParamType[Network]):
 _SECONDS = click.FloatRange(min=0)
 
 # Options that are called, and read, as in a configuration file.
-_AS_GIVEN: Final = ("shell", "engine", "workers", "takeover", "log", "hex", "quiet")
+_AS_GIVEN: Final = ("shell", "engine", "workers", "takeover", "trace", "log", "hex", "quiet")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -150,6 +150,12 @@ _AS_GIVEN: Final = ("shell", "engine", "workers", "takeover", "log", "hex", "qui
     type=click.Choice(["text", "json"]),
     default="text",
     help="JSON: every event as an object on stdout.",
+)
+@click.option(
+    "--trace",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write what happens as a trace, for `bothends trace --open`.",
 )
 @click.option("--hex", is_flag=True, help="Show the bytes of both directions in hexadecimal.")
 @click.option(

@@ -189,9 +189,17 @@ def check(options: ServeOptions) -> type[Engine]:
 def observer(
     options: ServeOptions, service: Service, metrics: Metrics | None, *, among_others: bool = False
 ) -> Observer:
-    """Who is told of everything: the log, and the metrics if there are any."""
+    """Who is told of everything: the log, and the metrics and the trace if they are wanted.
+
+    Raises SystemRefused where the trace can't be written.
+    """
     name = options.title if among_others else ""
     told: Observer
+    tellers: list[Observer] = [] if metrics is None else [metrics]
+    if options.trace is not None:
+        from bothends.trace.observed import Observed
+
+        tellers.append(Observed(options.trace, name or "server"))
     if options.log == "json":
         told = JsonLog(sys.stdout, quiet=options.quiet, messages=service.shows, dump=options.hex, name=name)
     else:
@@ -207,14 +215,16 @@ def observer(
         )
         told = told if options.hex else Pieces(told)
     calm = Calm(told)
-    if metrics is None:
+    if not tellers:
         return Troubles(calm) if options.quiet and not service.shows else calm
 
-    def both(event: Event) -> None:
-        metrics(event)
-        calm(event)
+    tellers.append(calm)
 
-    return both
+    def all_of_them(event: Event) -> None:
+        for tell in tellers:
+            tell(event)
+
+    return all_of_them
 
 
 def _tls_for(options: ServeOptions, endpoints: tuple[Endpoint, ...]) -> TlsSettings | None:

@@ -293,10 +293,8 @@ def _particular(call: Call, socket: Socket | None, trace: Trace) -> str:
         case name if name in ACCEPTING and result >= 0:
             made = trace.sockets.get(call.made or 0)
             who = f" ({made.peer})" if made is not None and made.peer is not None else ""
-            return (
-                f"A new socket, {result}, for this client{who}; the welcoming socket, {call.descriptor}, "
-                f"stays."
-            )
+            welcoming = words.subject(call)
+            return f"A new socket, {result}, for this client{who}; the welcoming socket, {welcoming}, stays."
         case "listen":
             return (
                 "The port is open: from now on the kernel shakes hands with clients, before accept() is "

@@ -183,6 +183,8 @@ class Matcher:
                 self._accepted(call, made)
         elif call.name in ("close", "shutdown") and not is_end:
             self._stopping(call, socket)
+        elif socket.is_wrapped:
+            return  # its bytes are others than those on their way
         elif call.name in SENDING:
             if socket.kind == "stream":
                 self._send(call, socket, is_end)

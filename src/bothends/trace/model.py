@@ -78,6 +78,7 @@ class Socket:
     peer_inode: int = 0  # UNIX: the socket at the other end
     blocks: bool = True
     process: int | None = None  # whose it is, where no calls are seen that say so
+    is_wrapped: bool = False  # what its calls move isn't what packets carry (TLS, the PROXY protocol)
 
 
 class Message(NamedTuple):

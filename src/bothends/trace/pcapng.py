@@ -74,7 +74,9 @@ def _who(trace: Trace, number: int) -> str:
         return ""
     process = trace.processes.get(call.process)
     whose = f"{process.role} (pid {process.pid})" if process is not None else "?"
-    return f"{whose}, descriptor {call.descriptor}: {words.call_text(call)}"
+    if call.descriptor is not None:
+        whose += f", descriptor {call.descriptor}"
+    return f"{whose}: {words.call_text(call)}"
 
 
 def _options(*options: tuple[int, bytes]) -> bytes:

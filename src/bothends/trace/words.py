@@ -31,9 +31,16 @@ def call_text(call: Call, *, ended: bool = True) -> str:
     return text + _result(call)
 
 
+def subject(call: Call) -> str:
+    """Whose call it is: its descriptor, or what is said instead where none was seen."""
+    if call.descriptor is None and call.arguments:
+        return call.arguments[0]
+    return str(call.descriptor)
+
+
 def _arguments(call: Call) -> tuple[str, ...]:
     words, name = call.arguments, call.name
-    who = str(call.descriptor)
+    who = subject(call)
     if name in ("bind", "connect") and call.place is not None:
         return who, str(call.place)
     if name in ACCEPTING or name in ("close", "getsockname", "getpeername"):
