@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -37,6 +38,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     help="A process that runs already.",
 )
 @click.option("--endpoint", metavar="URL", help="No program: the packets of this endpoint, until ^C.")
+@click.option(
+    "--wire",
+    "path",
+    metavar="TOXICS",
+    help="Each in a host of its own, and a path between that misbehaves: loss=5%,delay=40ms.",
+)
 @click.option("--calls-only", is_flag=True, help="Capture no packets.")
 @click.option("--open", "opened", metavar="FILE", type=_FILE, help="Draw a trace that was saved.")
 @click.option("--quiet-calls", is_flag=True, help="Leave out what moves nothing: setsockopt, poll, fcntl.")
@@ -66,6 +73,7 @@ def trace(
     lanes: tuple[str, ...],
     pids: tuple[int, ...],
     endpoint: str | None,
+    path: str | None,
     calls_only: bool,
     opened: Path | None,
     quiet_calls: bool,
@@ -101,6 +109,8 @@ def trace(
     )
     wanted = Wanted(shown, explain, width, as_json, save, svg, html, pcapng)
     programs = Programs(command, servers, clients, lanes, pids)
+    if path is not None and (pids or calls_only or not programs):
+        raise click.UsageError("--wire is for programs that are started, and their packets")
     if sum(map(bool, (programs, endpoint, opened))) != 1:
         either = "-- COMMAND, --server and --client, --attach PID, --endpoint URL, or --open FILE"
         raise click.UsageError(f"what is to be traced? {either}")
@@ -109,11 +119,11 @@ def trace(
     elif endpoint is not None:
         watch(endpoint, wanted)
     else:
-        raise click.exceptions.Exit(run(programs, wanted, calls_only=calls_only))
+        raise click.exceptions.Exit(run(programs, wanted, calls_only=calls_only, path=path))
 
 
-def run(programs: Programs, wanted: Wanted, *, calls_only: bool) -> int:
-    """Run programs and draw what they do; what to leave with."""
+def run(programs: Programs, wanted: Wanted, *, calls_only: bool, path: str | None = None) -> int:
+    """Run programs and draw what they do; what to leave with. `path`: on a wire that is like this."""
     from bothends.trace.model import Trace
     from bothends.trace.programs import find_strace
     from bothends.trace.session import Session
@@ -121,13 +131,26 @@ def run(programs: Programs, wanted: Wanted, *, calls_only: bool) -> int:
     find_strace()
     record = Trace()
     outcome = Outcome(wanted, record)
-    session = Session(outcome.tell, idle=outcome.idle, trace=record)
-    programs.add_to(session, output=2 if wanted.as_json else None)  # a pipe carries results only
-    session.capture = None if calls_only else open_capture()
-    outcome.roles, outcome.end_line = session.roles, session.end_line
-    with outcome:
-        session.run()
-        outcome.end()
+    with contextlib.ExitStack() as stack:
+        if path is None:
+            session = Session(outcome.tell, idle=outcome.idle, trace=record)
+        else:
+            from bothends.cli.trace_wire import TracedWire, WirePath
+
+            wire = stack.enter_context(TracedWire(programs.roles, WirePath(path)))
+            session = Session(outcome.tell, idle=outcome.idle, trace=record, starter=wire)
+            session.capture = wire
+        programs.add_to(session, output=2 if wanted.as_json else None)  # a pipe carries results only
+        if path is None and not calls_only:
+            session.capture = open_capture()
+        outcome.roles, outcome.end_line = session.roles, session.end_line
+        with outcome:
+            session.run()
+            outcome.end()
+        if path is not None:
+            wire.check()
+            for line in wire.summary():
+                terminal.note(line)
     return status_of(session)
 
 

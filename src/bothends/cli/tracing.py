@@ -196,6 +196,14 @@ class Programs:
     def __bool__(self) -> bool:
         return bool(self.command or self.servers or self.clients or self.lanes or self.pids)
 
+    @property
+    def roles(self) -> list[str]:
+        """The names of those that are to be started, in the order of `add_to`."""
+        roles = [role for role, _ in _numbered("server", self.servers)]
+        roles += [role for role, _ in _numbered("client", self.clients)]
+        roles += [lane.partition("=")[0] for lane in self.lanes]
+        return roles + ([self.command[0].rpartition("/")[2]] if self.command else [])
+
     def add_to(self, session: Session, output: int | None) -> None:
         """Give a session what it is to run. Raises CallerError where something can't be run."""
         from bothends.trace import programs

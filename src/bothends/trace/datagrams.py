@@ -73,10 +73,9 @@ class Datagrams:
                 for moved in [each for each in waiting if each.call is call]:
                     waiting.remove(moved)
 
-    def packet(self, packet: Packet) -> Socket | None:
-        """A packet has come to light. The socket that sent it, if it is known by now."""
+    def left(self, packet: Packet) -> Socket | None:
+        """A packet has left. The socket that sent it, if it is known by now."""
         mark = packet.destination.port or 0
-        _queue(self._under_way, mark).append(packet)
         sender = None
         for moved in self._sent.get(mark, ()):
             socket = self._trace.sockets[moved.call.socket or 0]
@@ -87,8 +86,13 @@ class Datagrams:
                 break
         else:
             _queue(self._unsent, mark).append(packet)
-        self._deliver(mark)
         return sender
+
+    def came(self, packet: Packet) -> None:
+        """A packet has arrived."""
+        mark = packet.destination.port or 0
+        _queue(self._under_way, mark).append(packet)
+        self._deliver(mark)
 
     def received(self, call: Call, socket: Socket) -> None:
         """A call has received."""

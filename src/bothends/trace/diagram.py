@@ -5,8 +5,8 @@
   0.0500  ┆                                      │ connect(3, 127.0.0.1:12000)
   0.0500  ┆◀───────────────── SYN ───────────────┆
 
-A dotted lane waits. A line is built from pieces with a style each, so that the same line can be painted, or
-not.
+A dotted lane waits. A packet on a wire of ours is drawn as it leaves and as it arrives, or is lost. A line is
+built from pieces with a style each, so that the same line can be painted, or not.
 """
 
 from __future__ import annotations
@@ -82,10 +82,7 @@ class Painter:
         yield _time(row.at), "quiet"
         column, lane = TIME, self._lane(row)
         left, right = sorted((arrow.here, arrow.there))
-        room = (right - left) * lane - 1
-        label = f" {words.cut(arrow.text, room - 8)} "
-        shaft = room - words.width(label) - 1
-        line = "─" * (shaft // 2) + label + "─" * (shaft - shaft // 2)
+        line = _shaft(arrow, (right - left) * lane - 1)
         for index, bar in enumerate(row.bars):
             start = TIME + index * lane
             if left < index < right:
@@ -94,8 +91,8 @@ class Painter:
             yield _BARS[bar], "quiet"
             column = start + 1
             if index == left:
-                yield (f"{line}▶" if arrow.here == left else f"◀{line}"), arrow.style
-                column += room
+                yield line, arrow.style
+                column += (right - left) * lane - 1
 
     def _painted(self, pieces: Iterable[Piece]) -> str:
         if not self._colour:
@@ -103,6 +100,31 @@ class Painter:
         return "".join(
             f"\x1b[{PAINT[style]}m{text}\x1b[0m" if style and text.strip() else text for text, style in pieces
         ).rstrip()
+
+
+def _shaft(arrow: Arrow, room: int) -> str:
+    """An arrow, or a part of one, in so many columns."""
+    to_right = arrow.here < arrow.there
+    head = "▶" if to_right else "◀"
+    long = room if arrow.part == "whole" else room * 2 // 3
+    label = f" {words.cut(arrow.text, long - 8)} "
+    shaft = max(long - words.width(label) - 1, 2)
+    line = "─" * (shaft // 2) + label + "─" * (shaft - shaft // 2)
+    match arrow.part:
+        case "whole":
+            return line + head if to_right else head + line
+        case "arrives":
+            drawn = f"┄{line[1:]}{head}" if to_right else f"{head}{line[:-1]}┄"
+            at_left = not to_right
+        case "leaves":
+            drawn = f"{line}┄" if to_right else f"┄{line}"
+            at_left = to_right
+        case "lost":
+            lost = words.cut(arrow.lost, room - long - 3)
+            drawn = f"{line}✗ {lost}" if to_right else f"{lost} ✗{line}"
+            at_left = to_right
+    blank = " " * (room - words.width(drawn))
+    return drawn + blank if at_left else blank + drawn
 
 
 def _time(at: int | None) -> str:

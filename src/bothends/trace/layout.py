@@ -6,7 +6,8 @@
 2. A call is one row if nothing happened while it lasted, and else two: its beginning and its end. The end
    is left out where it says nothing new.
 3. While a process waits in a call, its lane is marked so.
-4. A connection that nobody has accepted yet is in the lane of its listener.
+4. A packet on a wire of ours is one row if nothing happened while it was under way, and else two, too.
+5. A connection that nobody has accepted yet is in the lane of its listener.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bothends.trace.states import States
 
 Style: TypeAlias = Literal["", "quiet", "error", "data", "open", "end", "reset", "state", "note", "lane"]
 Bar: TypeAlias = Literal["none", "runs", "waits"]
+Part: TypeAlias = Literal["whole", "leaves", "arrives", "lost"]
 
 NOTEWORTHY: Final = 1_000_000  # nanoseconds: who waits longer is said to have waited
 WAITERS: Final = ACCEPTING | RECEIVING | WAITING | REAPING | {"connect"}
@@ -42,12 +44,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """From one lane to another."""
+    """From one lane to another; or a `part` of that, where a packet takes its time, or never arrives. `lost`
+    is what took it.
+    """
 
     here: int
     there: int
     text: str
     style: Style
+    part: Part = "whole"
+    lost: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +145,8 @@ class Layout:
         self._is_over = is_over
         self._lanes: list[Lane | None] = [Lane(role) for role in roles]
         self._begun: dict[int, Call] = {}  # by thread: whose beginning may still be drawn with its end
+        self._left: dict[int, Packet] = {}  # the same of packets that are under way
+        self._gone: dict[int, int] = {}  # the lanes of processes that have ended
         self._owners: dict[int, int] = {}  # of each socket: the process that used it last
         self._states = States(trace)
         self._start: int | None = None
@@ -157,13 +165,13 @@ class Layout:
         if self._filter.shows(event, self._trace.sockets):
             match event:
                 case Packet():
-                    yield from self.pending()
-                    yield from self._packet(event)
+                    yield from self._packet(event, is_end=moment.is_end)
                 case Call():
                     yield from self._call(event, is_end=moment.is_end)
                 case Change():
                     yield from self._change(event)
             if changes:
+                yield from self.pending() if isinstance(event, Packet) else ()
                 yield from self._state_row(changes)
 
     def pending(self, but: int | None = None) -> Iterator[Row]:
@@ -174,6 +182,9 @@ class Layout:
             if thread != but:
                 del self._begun[thread]
                 yield self._beginning(call)
+        for packet in list(self._left.values()):
+            del self._left[packet.number]
+            yield from self._arrow(packet, packet.at, "leaves")
 
     def _call(self, call: Call, *, is_end: bool) -> Iterator[Row]:
         if call.socket is not None or call.sockets or call.name in ("socket", "socketpair"):
@@ -211,20 +222,36 @@ class Layout:
         )
         return words.call_text(call) + (f", after {words.duration(call.waited)}" if waits else "")
 
-    def _packet(self, packet: Packet) -> Iterator[Row]:
+    def _packet(self, packet: Packet, *, is_end: bool) -> Iterator[Row]:
+        is_whole = self._left.pop(packet.number, None) is not None or not packet.reaches
+        yield from self.pending()
         self._has_packets = True
+        if packet.reaches and not is_end:
+            self._left[packet.number] = packet
+            return
+        at = packet.until if packet.until is not None and not is_whole else packet.at
+        part: Part = "lost" if packet.lost else "whole" if is_whole else "arrives"
+        yield from self._arrow(packet, at, part)
+
+    def _arrow(self, packet: Packet, at: int, part: Part) -> Iterator[Row]:
         for number in (packet.sender, packet.receiver):
             socket = self._trace.sockets.get(number or 0)
             if socket is not None and socket.process is not None:
                 self._owners[socket.number] = socket.process
                 yield from self._enter_lane(socket.process)
-        here, there = self._lane_of(packet.sender), self._lane_of(packet.receiver)
+        here, there = self._end_of(packet, packet.sender), self._end_of(packet, packet.receiver)
         text, style = words.packet_text(packet), _packet_style(packet)
+        original = self._trace.event(packet.repeats) if packet.repeats is not None else None
+        if original is not None:
+            text = text.replace("(again)", f"(again: {(original.at - (self._start or 0)) / 1e9:.4f})")
+        lost = packet.lost if part == "lost" else ""
+        style = "error" if lost else "quiet" if part == "leaves" else style
         if self._is_over and packet.receiver is not None and is_lost(packet, self._trace):
             text, style = f"{text}, never received", "error"
         if here is not None and there is not None and here != there:
-            yield self._row(packet.at, (), packet, Arrow(here, there, text, style))
+            yield self._row(at, (), packet, Arrow(here, there, text, style, part, lost))
             return
+        text += f"  ✗ {lost}" if lost else " …" if part == "leaves" else ""
         if here is None and there is None:
             label = f"{packet.source} → {packet.destination}  {text}"
         elif here is None:
@@ -233,7 +260,7 @@ class Layout:
             label = f"──▶ {text} to {packet.destination}"
         else:
             label = f"↺ {text}"
-        yield self._row(packet.at, (Cell(here if here is not None else there or 0, label, style),), packet)
+        yield self._row(at, (Cell(here if here is not None else there or 0, label, style),), packet)
 
     def _reached(self, call: Call) -> Iterator[Row]:
         """Without packets: an arrow from the call that sent what this one received."""
@@ -256,6 +283,7 @@ class Layout:
         style: Style = "error" if change.kind == "signal" or change.status else "note"
         yield self._row(change.at, (Cell(lane, change.text, style),), change)
         if change.kind == "ended":
+            self._gone[change.process] = lane
             self._lanes[lane] = None
 
     def _state_row(self, changes: Iterable[tuple[int, str]]) -> Iterator[Row]:
@@ -322,6 +350,16 @@ class Layout:
             return None
         owner = self._owners.get(socket, self._owners.get(self._trace.sockets[socket].welcomed_by or 0))
         return self._lane_at(owner) if owner is not None else None
+
+    def _end_of(self, packet: Packet, socket: int | None) -> int | None:
+        """The lane of one end of a packet. On a wire it is still known when its process has ended, as long as
+        nobody else has it: the kernel goes on talking.
+        """
+        lane = self._lane_of(socket)
+        if lane is not None or not packet.reaches:
+            return lane
+        gone = self._gone.get(self._owners.get(socket or 0, 0))
+        return gone if gone is not None and self._lanes[gone] is None else None
 
     # Rows
 

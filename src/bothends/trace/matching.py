@@ -9,61 +9,27 @@
 2. UNIX sockets have no packets, and without the privilege nothing has: then send and receive are joined by
    the same offsets.
 3. Datagrams have no offsets: `datagrams.py`.
-4. Who is told first doesn't matter: each side looks for the other whenever it comes to light.
+4. On a wire of ours a packet leaves at one time and arrives at another, or never. What it came of is matched
+   when it leaves, what came of it when it arrives: what is lost feeds nothing. Elsewhere both are one.
+5. Who is told first doesn't matter: each side looks for the other whenever it comes to light.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Final
 
 from bothends.trace.calls import ACCEPTING, RECEIVING, SENDING
 from bothends.trace.datagrams import LATE, SKEW, Datagrams
 from bothends.trace.model import Call, Link, Moment, Packet, Place, Relation, Socket, Trace
+from bothends.trace.streams import Half, Span, Stream, shorten, signed
 from bothends.trace.timeline import Timeline, key
 
 MOST_STREAMS: Final = 20_000  # two for each connection
-SPANS: Final = 2_000  # remembered of each stream: what is matched is matched
 OUT_OF_ORDER: Final = 64  # spans: resent packets stand out of order, but not by more
 UNMATCHED: Final = 2_000  # handshakes that wait for their other end
 
 _RESET_ERRORS: Final = frozenset({"ECONNRESET", "EPIPE", "ECONNREFUSED", "ECONNABORTED"})
-
-
-@dataclass(slots=True)
-class Span:
-    """The bytes from `start` up to `end` of a stream, which an event moved."""
-
-    start: int
-    end: int
-    event: int
-
-
-@dataclass(slots=True, eq=False)
-class Half:
-    """One direction of one socket: what its calls moved."""
-
-    moved: int = 0
-    spans: list[Span] = field(default_factory=list)
-    stops: list[Call] = field(default_factory=list)  # sending: close and shutdown; receiving: EOF
-    failures: list[Call] = field(default_factory=list)  # receiving: ECONNRESET, EPIPE
-
-
-@dataclass(slots=True, eq=False)
-class Stream:
-    """One direction of a TCP connection, as its packets show it."""
-
-    first: int | None = None  # the sequence number of the first byte
-    reached: int = 0
-    spans: list[Span] = field(default_factory=list)
-    syn: Packet | None = None
-    opened: Packet | None = None  # the first that acknowledges a SYN
-    fin: Packet | None = None
-    rst: Packet | None = None
-    sender: Socket | None = None
-    receiver: Socket | None = None
-    connecting: Call | None = None
 
 
 class Matcher:
@@ -81,6 +47,7 @@ class Matcher:
         self._unbound: dict[Place, deque[Call]] = {}  # connects of which our own port isn't known yet
         self._syns: dict[Place, dict[Packet, None]] = {}  # those whose connect isn't known
         self._datagrams = Datagrams(trace, self.link)
+        self.is_wire = False  # whether packets leave and arrive at times of their own
         self._by_inode: dict[int, Socket] = {}
         self._paired: set[int] = set()
         self._births: dict[int, Call] = {}
@@ -156,7 +123,12 @@ class Matcher:
         match moment.event:
             case Packet() as packet:
                 self._timeline.add(moment)
-                self._packet(packet)
+                if packet.reaches and not moment.is_end:
+                    self._timeline.before(2 * packet.number, 2 * packet.number + 1)
+                if not moment.is_end:
+                    self._left(packet)
+                if (moment.is_end or not packet.reaches) and not packet.lost:
+                    self._came(packet)
             case Call() as call:
                 self._timeline.add(moment)
                 self._call(call, moment.is_end)
@@ -235,9 +207,9 @@ class Matcher:
         out, back = self._stream(ends), self._stream(ends[::-1])
         out.sender, back.receiver = socket, socket
         for span in self._half(self._sending, socket).spans:
-            self._overlap(span, out.spans, "carries", span_is_cause=True)
+            self._overlap(span, out.left.spans, "carries", span_is_cause=True)
         for span in self._half(self._receiving, socket).spans:
-            self._overlap(span, back.spans, "feeds", span_is_cause=False)
+            self._overlap(span, back.came.spans, "feeds", span_is_cause=False)
         out.connecting = self._connecting.get(socket.number)
         if out.connecting is not None and out.connecting in self._unbound.get(ends[1], ()):
             self._unbound[ends[1]].remove(out.connecting)
@@ -278,7 +250,9 @@ class Matcher:
 
     def _join_stops(self, sender: Socket, receiver: Socket) -> None:
         """EOF without packets: the receive of 0 bytes comes after the shutdown or close."""
-        if sender.family in ("inet", "inet6") and self._stream(self._bound[sender.number]).fin is not None:
+        if sender.family in ("inet", "inet6") and (
+            self._stream(self._bound[sender.number]).left.fin is not None
+        ):
             return
         for eof in self._half(self._receiving, receiver).stops:
             ends = [
@@ -317,12 +291,12 @@ class Matcher:
                     self._sent_span(socket, span)
             if call.error in _RESET_ERRORS:
                 self._failed(call, socket)
-        _shorten(half.spans)
+        shorten(half.spans)
 
     def _sent_span(self, socket: Socket, span: Span) -> None:
         ends = self._bound.get(socket.number)
         if ends is not None:
-            self._overlap(span, self._stream(ends).spans, "carries", span_is_cause=True)
+            self._overlap(span, self._stream(ends).left.spans, "carries", span_is_cause=True)
         other = self._other_end(socket)
         if other is not None:
             self._overlap(span, self._half(self._receiving, other).spans, "reaches", span_is_cause=True)
@@ -346,9 +320,9 @@ class Matcher:
         span = Span(half.moved, half.moved + call.size, call.number)
         half.moved = span.end
         half.spans.append(span)
-        _shorten(half.spans)
+        shorten(half.spans)
         if back is not None:
-            self._overlap(span, back.spans, "feeds", span_is_cause=False)
+            self._overlap(span, back.came.spans, "feeds", span_is_cause=False)
         if other is not None:
             self._overlap(span, self._half(self._sending, other).spans, "reaches", span_is_cause=False)
 
@@ -407,10 +381,10 @@ class Matcher:
         if ends is not None:
             back = self._stream(ends[::-1])
             back.receiver = made
-            if back.syn is not None:
-                self.link(back.syn, call.number, "opens", 2 * call.number + 1)
-            if back.opened is not None:
-                self._timeline.before(key(Moment(back.opened)), 2 * call.number + 1)
+            if back.came.syn is not None:
+                self.link(back.came.syn, call.number, "opens", 2 * call.number + 1)
+            if back.came.opened is not None:
+                self._timeline.before(_arrival(back.came.opened), 2 * call.number + 1)
             self._births[-made.number] = call
 
     def _stopping(self, call: Call, socket: Socket) -> None:
@@ -439,50 +413,70 @@ class Matcher:
 
     # Packets
 
-    def _packet(self, packet: Packet) -> None:
+    def _left(self, packet: Packet) -> None:
+        """A packet leaves: which bytes it carries, and what it comes of."""
         if packet.protocol == "udp":
-            sender = self._datagrams.packet(packet)
+            sender = self._datagrams.left(packet)
             if sender is not None:
                 self._know(sender)
             return
         ends = packet.source, packet.destination
         if "SYN" in packet.flags and "ACK" not in packet.flags:
-            before = self._stream(ends).syn
+            before = self._stream(ends).left.syn
             if before is not None and before.sequence != packet.sequence:
                 self._forget(ends)  # the same ports, used again
-        out, back = self._stream(ends), self._stream(ends[::-1])
+        out = self._stream(ends)
+        if out.first is None or ("SYN" in packet.flags and out.left.syn is None):
+            out.first = packet.sequence + ("SYN" in packet.flags)
+        self._place(packet, out, self._stream(ends[::-1]))
+        if packet.made:
+            return
+        if packet.size and out.sender is not None:
+            start = packet.offset or 0
+            span = Span(start, start + packet.size, packet.number)
+            self._overlap(span, self._half(self._sending, out.sender).spans, "carries", span_is_cause=False)
+        is_first = "SYN" in packet.flags and "ACK" not in packet.flags and out.left.syn is None
+        out.left.note(packet)
+        if is_first:
+            self._syns.setdefault(packet.destination, {})[packet] = None
+            self._match_syn(packet)
+        self._join_ends(out)
+
+    def _place(self, packet: Packet, out: Stream, back: Stream) -> None:
+        """Where in its stream a packet is, and which one before had the same bytes."""
         first = packet.sequence + ("SYN" in packet.flags)
-        if out.first is None or ("SYN" in packet.flags and out.syn is None):
-            out.first = first
-        start = out.reached + _signed(first - out.first - out.reached)
+        start = out.reached + signed(first - (out.first or 0) - out.reached)
         packet.offset = start
         if "ACK" in packet.flags and back.first is not None:
-            packet.acks = back.reached + _signed(packet.acknowledged - back.first - back.reached)
-        packet.resent = packet.size > 0 and start + packet.size <= out.reached
-        out.reached = max(out.reached, start + packet.size)
-        if packet.size:
+            packet.acks = back.reached + signed(packet.acknowledged - back.first - back.reached)
+        end = start + packet.size
+        if packet.made:
+            return  # nobody has sent it
+        packet.resent = packet.size > 0 and end <= out.reached
+        out.reached = max(out.reached, end)
+        before = out.left.syn if "SYN" in packet.flags else out.left.fin if "FIN" in packet.flags else None
+        if packet.resent:
+            packet.repeats = next(
+                (each.event for each in out.left.spans if each.start <= start < each.end), None
+            )
+        elif before is not None and before.sequence == packet.sequence:
+            packet.resent, packet.repeats = True, before.number
+        if packet.repeats is not None:
+            self._trace.link(Link(packet.repeats, packet.number, "repeats"))
+
+    def _came(self, packet: Packet) -> None:
+        """A packet arrives: what comes of it."""
+        if packet.protocol == "udp":
+            self._datagrams.came(packet)
+            return
+        ends = packet.source, packet.destination
+        out, back = self._stream(ends), self._stream(ends[::-1])
+        is_news = not packet.reaches or not out.came.has(packet)
+        out.came.note(packet)
+        if packet.size and is_news and out.receiver is not None:
+            start = packet.offset or 0
             span = Span(start, start + packet.size, packet.number)
-            out.spans.append(span)
-            _shorten(out.spans)
-            if out.sender is not None:
-                self._overlap(
-                    span, self._half(self._sending, out.sender).spans, "carries", span_is_cause=False
-                )
-            if out.receiver is not None:
-                self._overlap(
-                    span, self._half(self._receiving, out.receiver).spans, "feeds", span_is_cause=True
-                )
-        if "SYN" in packet.flags and out.syn is None:
-            out.syn = packet
-            if "ACK" not in packet.flags:
-                self._syns.setdefault(packet.destination, {})[packet] = None
-                self._match_syn(packet)
-        elif "ACK" in packet.flags and out.opened is None and "RST" not in packet.flags:
-            out.opened = packet
-        if "FIN" in packet.flags and out.fin is None:
-            out.fin = packet
-        if "RST" in packet.flags and out.rst is None:
-            out.rst = packet
+            self._overlap(span, self._half(self._receiving, out.receiver).spans, "feeds", span_is_cause=True)
         self._join_ends(out)
         self._join_ends(back)
 
@@ -496,41 +490,41 @@ class Matcher:
         """What opens and what ends a stream: each joined as soon as both sides are known."""
         if stream.sender is not None:
             self._join_stop(stream)
-            if stream.connecting is not None and stream.syn is not None:
-                self.link(stream.connecting, stream.syn.number, "opens", 2 * stream.syn.number)
-                self._syns.get(stream.syn.destination, {}).pop(stream.syn, None)
+            if stream.connecting is not None and stream.left.syn is not None:
+                self.link(stream.connecting, stream.left.syn.number, "opens", 2 * stream.left.syn.number)
+                self._syns.get(stream.left.syn.destination, {}).pop(stream.left.syn, None)
         if stream.receiver is not None:
             self._join_opening(stream, stream.receiver)
             half = self._half(self._receiving, stream.receiver)
-            if stream.fin is not None:
+            if stream.came.fin is not None:
                 for eof in half.stops:
-                    self.link(stream.fin, eof.number, "ends", 2 * eof.number + 1)
-            if stream.rst is not None:
+                    self.link(stream.came.fin, eof.number, "ends", 2 * eof.number + 1)
+            if stream.came.rst is not None:
                 for failed in half.failures:
-                    if failed.until is None or stream.rst.at <= failed.until + LATE:
-                        self.link(stream.rst, failed.number, "resets", 2 * failed.number + 1)
+                    if failed.until is None or stream.came.rst.at <= failed.until + LATE:
+                        self.link(stream.came.rst, failed.number, "resets", 2 * failed.number + 1)
 
     def _join_stop(self, stream: Stream) -> None:
         assert stream.sender is not None
         stops = self._half(self._sending, stream.sender).stops
-        if stream.fin is not None and (stop := _last_before(stream.fin, stops)):
+        if stream.left.fin is not None and (stop := _last_before(stream.left.fin, stops)):
             shutdown = next((each for each in stops if each.name == "shutdown" and each.at <= stop.at), None)
-            self.link(shutdown or stop, stream.fin.number, "ends", 2 * stream.fin.number)
-        if stream.rst is not None and (stop := _last_before(stream.rst, stops)):
-            self.link(stop, stream.rst.number, "resets", 2 * stream.rst.number)
+            self.link(shutdown or stop, stream.left.fin.number, "ends", 2 * stream.left.fin.number)
+        if stream.left.rst is not None and (stop := _last_before(stream.left.rst, stops)):
+            self.link(stop, stream.left.rst.number, "resets", 2 * stream.left.rst.number)
 
     def _join_opening(self, stream: Stream, receiver: Socket) -> None:
         """The handshake: `stream` comes from the peer of `receiver`."""
         accepted = self._births.get(-receiver.number)
         if accepted is not None:
-            if stream.syn is not None:
-                self.link(stream.syn, accepted.number, "opens", 2 * accepted.number + 1)
-            if stream.opened is not None:
-                self._timeline.before(2 * stream.opened.number, 2 * accepted.number + 1)
+            if stream.came.syn is not None:
+                self.link(stream.came.syn, accepted.number, "opens", 2 * accepted.number + 1)
+            if stream.came.opened is not None:
+                self._timeline.before(_arrival(stream.came.opened), 2 * accepted.number + 1)
         ends = self._bound.get(receiver.number)
         connecting = self._stream(ends).connecting if ends is not None else None
         if connecting is not None and connecting.until is not None and connecting.error != "EINPROGRESS":
-            answer = stream.syn if not connecting.failed else stream.rst
+            answer = stream.came.syn if not connecting.failed else stream.came.rst
             if answer is not None:
                 self.link(answer, connecting.number, "opens", 2 * connecting.number + 1)
 
@@ -538,17 +532,18 @@ class Matcher:
 
     def link(self, cause: Call | Packet, effect: int, kind: Relation, effect_key: int) -> None:
         """One event came of another, which therefore comes before."""
-        self._link_numbers(cause.number, effect, kind, effect_key)
+        self._trace.link(Link(cause.number, effect, kind))
+        came = _arrival(cause) if isinstance(cause, Packet) else 2 * cause.number
+        self._timeline.before(came, effect_key)
 
     def _link_numbers(self, cause: int, effect: int, kind: Relation, effect_key: int) -> None:
         self._trace.link(Link(cause, effect, kind))
-        self._timeline.before(2 * cause, effect_key)
+        self._timeline.before(2 * cause + (kind == "feeds" and self.is_wire), effect_key)
 
 
-def _signed(number: int) -> int:
-    """A difference of sequence numbers, which wrap at 2**32, as the nearest number that it may mean."""
-    number &= 0xFFFFFFFF
-    return number - (1 << 32) if number >> 31 else number
+def _arrival(packet: Packet) -> int:
+    """The number of the moment at which a packet is at its receiver."""
+    return 2 * packet.number + bool(packet.reaches)
 
 
 def _may_cause(call: Call, packet: Packet) -> bool:
@@ -561,8 +556,3 @@ def _last_before(packet: Packet, calls: list[Call]) -> Call | None:
     """The last of these calls that began before a packet; where the clocks differ, the first one after it."""
     before = [call for call in calls if call.at <= packet.at]
     return before[-1] if before else next((call for call in calls if call.at <= packet.at + SKEW), None)
-
-
-def _shorten(spans: list[Span]) -> None:
-    if len(spans) > SPANS:
-        del spans[: SPANS // 2]

@@ -5,7 +5,7 @@
     Change    a process began, became another program, got a signal, or ended
 
 1. Every event has a number, unique in its trace. A call has two moments, since what happens while it waits
-   belongs between them; a packet and a change have one.
+   belongs between them; a packet and a change have one, but on a wire of ours a packet leaves and arrives.
 2. All times are wall-clock time in nanoseconds: the clock of strace and of SO_TIMESTAMPNS.
 3. Data is bounded by `KEPT`; `size` says how much there was.
 
@@ -24,7 +24,7 @@ KEPT: Final = 4096  # bytes of data kept of each event: more than anybody reads 
 
 Family: TypeAlias = Literal["inet", "inet6", "unix", "netlink", "other"]
 What: TypeAlias = Literal["began", "exec", "signal", "ended", "note"]
-Relation: TypeAlias = Literal["carries", "feeds", "reaches", "opens", "ends", "resets", "starts"]
+Relation: TypeAlias = Literal["carries", "feeds", "reaches", "opens", "ends", "resets", "starts", "repeats"]
 Kind: TypeAlias = Literal["stream", "datagram", "seqpacket", "raw"]
 
 
@@ -136,6 +136,11 @@ class Packet:
     stand in the header; `offset` and `acks` count the stream's bytes from 0, from its SYN or from
     the first packet that was seen. `sender` and `receiver` are the numbers of sockets that were met.
     `size` is the payload's; `raw` the IP packet, cut off after `KEPT` bytes and some, `length` long.
+    `resent`: its bytes were sent before, in the packet of the number `repeats`.
+
+    On a wire of ours a packet has two moments: it leaves `interface`, and at `until` it arrives at the
+    one that it `reaches`, or is lost to the toxic that `lost` names. `made`: nobody sent it so; the wire has
+    doubled or changed a packet.
     """
 
     number: int
@@ -152,11 +157,16 @@ class Packet:
     offset: int | None = None
     acks: int | None = None
     resent: bool = False
+    repeats: int | None = None
     sender: int | None = None
     receiver: int | None = None
     interface: str = ""
     raw: bytes = b""
     length: int = 0
+    reaches: str = ""
+    until: int | None = None
+    lost: str = ""
+    made: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -176,7 +186,7 @@ Event: TypeAlias = Call | Packet | Change
 
 
 class Moment(NamedTuple):
-    """A point on the time-line: an event, and for a call whether it is its end."""
+    """A point on the time-line: an event, and whether it is its end (of a call; of a packet on a wire)."""
 
     event: Event
     is_end: bool = False
@@ -184,7 +194,7 @@ class Moment(NamedTuple):
     @property
     def at(self) -> int:
         """When, in nanoseconds."""
-        if isinstance(self.event, Call) and self.is_end:
+        if isinstance(self.event, Call | Packet) and self.is_end:
             return self.event.until if self.event.until is not None else self.event.at
         return self.event.at
 
@@ -194,7 +204,7 @@ class Link(NamedTuple):
 
     "carries": a call's bytes are in a packet. "feeds": a packet's bytes are in what a call received.
     "reaches": a call's bytes are in what another call received, where no packet is seen. "opens", "ends" and
-    "resets": handshakes, EOF and RST. "starts": a child.
+    "resets": handshakes, EOF and RST. "starts": a child. "repeats": a packet has the bytes of an earlier one.
     """
 
     cause: int

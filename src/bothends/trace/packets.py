@@ -26,7 +26,7 @@ import socket
 import struct
 import time
 from collections.abc import Collection
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 from bothends.errors import Unavailable
 from bothends.trace.model import KEPT, Packet, Place
@@ -167,12 +167,25 @@ def _judge(ports: Collection[int]) -> list[tuple[int, int, int, int]]:
     return [*program, (_BYTE_X, 0, 0, 13), (_ANY_BIT, 0, 1, 2), _KEEP, _DROP]
 
 
+class Crossing(NamedTuple):
+    """Where a packet was seen on a wire of ours: it left for the host that it `reaches`, arrived, or was lost
+    to a toxic. `way` and `number` tell which packet; a number of 0 says that the wire has made it.
+    """
+
+    event: Literal["sent", "lost", "arrived"]
+    way: tuple[int, int]
+    number: int
+    reaches: str
+    toxic: str = ""
+
+
 class Raw(NamedTuple):
     """A packet as it was captured: most of a busy machine's are nobody's here, and are read no further."""
 
     at: int
     interface: str
     data: bytes
+    crossing: Crossing | None = None
 
     @property
     def ports(self) -> tuple[int, int] | None:
@@ -186,6 +199,28 @@ class Raw(NamedTuple):
     def packet(self, number: int) -> Packet | None:
         """The same, read."""
         return parse(self.data, number, self.at, self.interface)
+
+
+class Source(Protocol):
+    """Where packets come from: `Capture`, or a wire."""
+
+    def fileno(self) -> int:
+        """The descriptor that turns readable when there are packets."""
+
+    def read(self) -> list[Raw]:
+        """The packets that have come. Never blocks."""
+
+    def count_dropped(self) -> int:
+        """How many there was no room for, so far."""
+
+    def narrow(self, ports: Collection[int] | None) -> None:
+        """Leave out what has none of these ports, where that saves anything."""
+
+    def has_more(self) -> bool:
+        """Whether packets are known to be under way: asked when the last client has ended."""
+
+    def close(self) -> None:
+        """Let go of it."""
 
 
 class Capture:
@@ -275,6 +310,10 @@ class Capture:
         received = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
         self.dropped += struct.unpack("II", received)[1]  # reading it sets the kernel's count to 0
         return self.dropped
+
+    def has_more(self) -> bool:
+        """Nobody knows."""
+        return False
 
     def close(self) -> None:
         """Give the socket back."""

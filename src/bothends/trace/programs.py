@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from bothends.errors import CallerError, SystemRefused, Unavailable
 from bothends.trace.calls import Reader
@@ -77,6 +77,56 @@ def find_strace() -> str:
     return found
 
 
+class Running(Protocol):
+    """A strace that was started; the face of subprocess.Popen."""
+
+    @property
+    def returncode(self) -> int | None:
+        """As Popen has it."""
+
+    def poll(self) -> int | None:
+        """What it left with, None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises subprocess.TimeoutExpired."""
+
+    def send_signal(self, sig: int) -> None:
+        """Signal it alone."""
+
+    def kill(self) -> None:
+        """End it by force."""
+
+
+class Starter(Protocol):
+    """Where programs run. Their processes have the numbers that strace shows."""
+
+    def start(self, role: str, words: Sequence[str], *, keyboard: bool, output: int | None) -> Running:
+        """Run a command line. Raises OSError, BothendsError."""
+
+    def signal(self, processes: Sequence[int], number: int) -> None:
+        """Signal processes, as many as there still are."""
+
+
+class _Here:
+    """On this machine, as our children."""
+
+    def start(self, role: str, words: Sequence[str], *, keyboard: bool, output: int | None) -> Running:
+        return subprocess.Popen(
+            words,
+            stdin=None if keyboard else subprocess.DEVNULL,
+            stdout=output,
+            process_group=None if keyboard else 0,
+        )
+
+    def signal(self, processes: Sequence[int], number: int) -> None:
+        for each in processes:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(each, number)
+
+
+HERE: Final = _Here()
+
+
 class Program:
     """One program, or a process that runs already, with all its children, under strace.
 
@@ -86,6 +136,7 @@ class Program:
         reader: gets the lines.
         keyboard: whether it keeps our standard input.
         output: where its standard output goes: None for ours, or a descriptor.
+        starter: where it runs.
     """
 
     def __init__(
@@ -97,6 +148,7 @@ class Program:
         pid: int | None = None,
         keyboard: bool = False,
         output: int | None = None,
+        starter: Starter = HERE,
     ) -> None:
         self.role = role
         self.words = list(words)
@@ -108,7 +160,8 @@ class Program:
         self.has_ended = False
         self._keyboard = keyboard
         self._output = output
-        self._process: subprocess.Popen[bytes] | None = None
+        self._starter = starter
+        self._process: Running | None = None
         self._pipe = -1
         self._began = False
 
@@ -143,11 +196,11 @@ class Program:
                 fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE)
             target = ["-p", str(self.pid)] if self.pid is not None else ["--seccomp-bpf", "--", *self.words]
             try:
-                self._process = subprocess.Popen(
+                self._process = self._starter.start(
+                    self.role,
                     [strace, *OPTIONS, "-o", str(path), *target],
-                    stdin=None if self._keyboard else subprocess.DEVNULL,
-                    stdout=self._output,
-                    process_group=None if self._keyboard else 0,
+                    keyboard=self._keyboard,
+                    output=self._output,
                 )
             except OSError as error:
                 raise Unavailable("run", strace, error.errno or 0) from error
@@ -199,9 +252,7 @@ class Program:
             self._process.send_signal(signal.SIGINT)
             return
         pids = self.reader.processes
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
+        self._starter.signal(sorted(pids), number)
         if not pids and number == signal.SIGKILL:
             self._process.kill()  # it has not begun yet, or strace can't trace it
 

@@ -7,6 +7,7 @@
     {"packet": {"number": 7, "source": ["127.0.0.1", 40000], ..., "causes": [[6, "carries"]]}}
 
 1. Lines stand in the order of the time-line. A call has two: when it begins, and (with "until") when it ends.
+   So has a packet on a wire: when it leaves, and when it arrives or is lost.
 2. A line repeats what it changes: a later line on the same process, socket or call takes the place of an
    earlier one. What stands at its default is left out.
 3. Times are nanoseconds since 1970. Data are base64, addresses [host, port]. "causes" are the numbers of the
@@ -49,6 +50,10 @@ _KINDS: Final[dict[str, type[Any]]] = {
     "call": Call,
     "packet": Packet,
     "change": Change,
+}
+_LATER: Final[dict[type[Any], tuple[str, ...]]] = {
+    Call: ("until", "result", "error", "size", "made"),
+    Packet: ("until", "lost"),
 }
 _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
@@ -116,9 +121,9 @@ class Writer:
             case _:
                 self._mention("process", event.process)
         value = as_object(event)
-        if isinstance(event, Call) and not moment.is_end:
+        if not moment.is_end:
             # What it came to is told when it has.
-            for name in ("until", "result", "error", "size", "made"):
+            for name in _LATER.get(type(event), ()):
                 value.pop(name, None)
         causes = self._trace.causes_of(event.number)
         if causes and (moment.is_end or not isinstance(event, Call)):
@@ -202,12 +207,10 @@ def _take(trace: Trace, line: str, *, first: bool) -> Moment | None:
             return None
     for cause, how in causes:
         trace.link(Link(int(cause), item.number, how))
-    if not isinstance(item, Call):
-        return Moment(item)
     known = trace.event(item.number)
-    if not isinstance(known, Call):
+    if known is None or isinstance(item, Change) or type(known) is not type(item):
         return Moment(item)
-    for field in dataclasses.fields(Call):  # the same call, ended: whoever holds it sees it so
+    for field in dataclasses.fields(item):  # the same one, ended: whoever holds it sees it so
         setattr(known, field.name, getattr(item, field.name))
     return Moment(known, is_end=True)
 

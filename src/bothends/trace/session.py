@@ -25,11 +25,12 @@ from types import FrameType
 from typing import Final
 
 from bothends.trace.calls import Reader
+from bothends.trace.crossings import Crossings
 from bothends.trace.descriptors import Sockets
 from bothends.trace.matching import Matcher
 from bothends.trace.model import Call, Moment, Packet, Place, Trace
-from bothends.trace.packets import AT_ONCE, Capture, Raw
-from bothends.trace.programs import Program
+from bothends.trace.packets import AT_ONCE, Raw, Source
+from bothends.trace.programs import HERE, Program, Starter
 from bothends.trace.timeline import FOREVER, Timeline
 
 MARGIN: Final = 30_000_000  # nanoseconds
@@ -50,6 +51,7 @@ class Session:
         idle: called when nothing more is to be told for now.
         trace: gets everything; a new one by default.
         place: says whose sockets a packet goes between, where no program is traced that would.
+        starter: starts programs; here, by default.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Session:
         idle: Callable[[], None] = lambda: None,
         trace: Trace | None = None,
         place: Callable[[Packet], None] | None = None,
+        starter: Starter = HERE,
     ) -> None:
         self.trace = trace if trace is not None else Trace()
         self._place = place if place is not None else self._place_by_calls
@@ -66,7 +69,9 @@ class Session:
         self._numbers = itertools.count(1)
         self._tell = tell
         self._idle = idle
-        self.capture: Capture | None = None  # packets; calls alone without
+        self.capture: Source | None = None  # packets; calls alone without
+        self._starter = starter
+        self._crossings = Crossings()
         self._sockets = Sockets()
         self._timeline = Timeline()
         self._matcher = Matcher(self.trace, self._timeline)
@@ -118,7 +123,9 @@ class Session:
         import shlex
 
         reader = Reader(self.trace, self._sockets, self._numbers, role, shlex.join(words))
-        program = Program(role, words, reader, pid=pid, keyboard=keyboard, output=output)
+        program = Program(
+            role, words, reader, pid=pid, keyboard=keyboard, output=output, starter=self._starter
+        )
         self._programs.append(program)
         return program
 
@@ -249,10 +256,16 @@ class Session:
         if ports is not None and not self._matcher.may_matter(*ports):
             return
         packet = raw.packet(0)
-        if packet is not None and self._matcher.matters(packet):
-            packet.number = next(self._numbers)
-            self._last_event = time.monotonic()
+        if packet is None or not self._matcher.matters(packet):
+            return
+        packet.number = next(self._numbers)
+        self._last_event = time.monotonic()
+        if raw.crossing is None:
             self._matcher.add(Moment(packet))
+            return
+        self._matcher.is_wire = True
+        for moment in self._crossings.take(raw, raw.crossing, packet):
+            self._matcher.add(moment)
 
     def _give(self, until: int) -> None:
         for moment in self._timeline.take(until):
@@ -285,6 +298,8 @@ class Session:
     def _wind_up(self) -> None:
         """The clients have ended, or a signal came: wait for what is on its way, then end the servers."""
         if self.stopped_by is None:
+            while self.capture is not None and self.capture.has_more() and self.stopped_by is None:
+                self._turn(_TURN)
             self._turn_until_quiet(LINGER)
         else:
             self._end(self._clients, signal.SIGTERM if self.stopped_by != signal.SIGINT else None)

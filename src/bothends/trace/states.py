@@ -41,9 +41,14 @@ class States:
                 if self._trace.sockets[call.socket].kind != "datagram":
                     yield call.socket, "LISTEN"
             case Packet(protocol="tcp") as packet:
-                yield from self._packet(packet)
+                yield from self._packet(packet, moment)
 
-    def _packet(self, packet: Packet) -> Iterator[tuple[int, str]]:
+    def _packet(self, packet: Packet, moment: Moment) -> Iterator[tuple[int, str]]:
+        """On a wire, what a packet means to its sender it means when it leaves; to its receiver, when it
+        arrives, if it does. Elsewhere both are one.
+        """
+        leaves = not moment.is_end and not packet.made
+        arrives = (moment.is_end or not packet.reaches) and not packet.lost
         out, back = (packet.source, packet.destination), (packet.destination, packet.source)
         changes = []
         mine, theirs = self._states.get(out, ""), self._states.get(back, "")
@@ -54,29 +59,32 @@ class States:
             if packet.receiver is not None:
                 changes += [(back, packet.receiver, "SYN-RECEIVED")]
         elif "SYN" in packet.flags:
-            changes += [(back, packet.receiver, "ESTABLISHED")]
-            self._states[out] = "SYN-RECEIVED"
+            if theirs in ("SYN-SENT", "SYN-RECEIVED", ""):
+                changes += [(back, packet.receiver, "ESTABLISHED")]
+            self._states.setdefault(out, "SYN-RECEIVED")
         else:
-            if theirs == "SYN-RECEIVED":
+            if theirs == "SYN-RECEIVED" and arrives:
                 changes += [(back, packet.receiver, "ESTABLISHED")]
                 theirs = "ESTABLISHED"
             end = (packet.offset or 0) + packet.size
             fin = self._fins.get(back)
-            if fin is not None and (packet.acks or 0) > fin and theirs in _FIN_ACKED:
+            if arrives and fin is not None and (packet.acks or 0) > fin and theirs in _FIN_ACKED:
                 theirs = _FIN_ACKED[theirs]
                 changes += [(back, packet.receiver, theirs)]
-            if "FIN" in packet.flags and out not in self._fins:
-                self._fins[out] = end
-                if mine in _SENT_FIN:
+            if "FIN" in packet.flags:
+                if out not in self._fins and mine in _SENT_FIN:
                     changes += [(out, packet.sender, _SENT_FIN[mine])]
-                if theirs in _GOT_FIN:
+                self._fins.setdefault(out, end)
+                if theirs in _GOT_FIN and arrives:
                     changes += [(back, packet.receiver, _GOT_FIN[theirs])]
         for ends, socket, state in changes:
+            if not (leaves if ends == out else arrives):
+                continue
             if self._states.get(ends) != state:
                 self._states[ends] = state
                 if socket is not None:
                     yield socket, state
-        if self._states.get(out) == self._states.get(back) == "CLOSED" or "RST" in packet.flags:
+        if self._states.get(out) == self._states.get(back) == "CLOSED" or ("RST" in packet.flags and arrives):
             for ends in (out, back):
                 self._states.pop(ends, None)
                 self._fins.pop(ends, None)

@@ -123,6 +123,6 @@ def _stream(moment: Moment) -> object:
         case Call() as call:
             return call.thread
         case Packet() as packet:
-            return packet.interface or None
+            return (packet.reaches if moment.is_end else packet.interface) or None
         case change:
             return change.thread

@@ -37,7 +37,7 @@ from bothends.wire.netlink import Netlink, open_monitor
 from bothends.wire.plan import Command, Host, Plan
 from bothends.wire.tables import Tables
 
-LONGEST: Final = 4096  # bytes of a message
+LONGEST: Final = 1 << 16  # bytes of a message: a command line may be in it
 _LOOK: Final = 0.01  # seconds from one look at a host's sockets to the next
 _LONGEST_PAUSE: Final = 0.3
 HELD: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
@@ -215,8 +215,12 @@ class _Supervisor:
 
     def _do(self, message: dict[str, Any]) -> None:
         match message:
-            case {"start": int() as host}:
-                self._start(host)
+            case {"start": int() as host, **more}:
+                words, main = more.get("words"), host == self._plan.main
+                command = Command(self._plan.hosts[host].name, tuple(words), plain=True) if words else None
+                self._start(
+                    host, command, with_keyboard=more.get("keyboard", main), output=more.get("output")
+                )
             case {"drain": float() | int() as seconds}:
                 self._draining = True
                 self._deadline = time.monotonic() + seconds
@@ -225,27 +229,33 @@ class _Supervisor:
                 self._ending = True
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(-1, number)  # everyone in here but ourselves: kill(2)
+            case {"signal_only": int() as number, "processes": list() as processes}:
+                for process in processes:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(process, number)
             case {"interface": str() as name, "host": int() as host, "up": bool() as up}:
                 self._set_interface(host, name, up=up)
 
-    def _start(self, index: int) -> None:
+    def _start(self, index: int, command: Command | None, *, with_keyboard: bool, output: int | None) -> None:
         host = self._plan.hosts[index]
-        main = index == self._plan.main
+        command = command or host.command
         process = os.fork()
         if process == 0:
             try:
-                self._become(host, self._hosts[index], with_keyboard=main)
+                if output is not None:
+                    os.dup2(output, 1)
+                self._become(host, command, self._hosts[index], with_keyboard=with_keyboard)
             except BaseException as error:
                 what = os.strerror(error.errno or 0) if isinstance(error, OSError) else repr(error)
-                sys.stderr.write(f"bothends: {host.name}: cannot run {host.command.words[0]}: {what}\n")
+                sys.stderr.write(f"bothends: {host.name}: cannot run {command.words[0]}: {what}\n")
                 sys.stderr.flush()
             os._exit(127)
         self._running[process] = index
-        if not main:
+        if index != self._plan.main:
             self._awaited.add(index)
 
-    def _become(self, host: Host, network: int, *, with_keyboard: bool) -> None:
-        """In a process of its own: become the command of a host."""
+    def _become(self, host: Host, command: Command, network: int, *, with_keyboard: bool) -> None:
+        """In a process of its own: become a command in a host."""
         namespaces.enter_network(network)
         namespaces.set_host_name(host.name)
         if os.geteuid() != 0:
@@ -256,7 +266,7 @@ class _Supervisor:
         signal.set_wakeup_fd(-1)
         for number in (*_IGNORED, *_IGNORED_AT_TERMINAL, signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
-        words = arguments_of(host.command)
+        words = arguments_of(command)
         os.execvp(words[0], words)
 
     def _reap(self) -> None:

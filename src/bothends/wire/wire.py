@@ -39,6 +39,7 @@ _DRAIN: Final = 10.0  # seconds for what was sent to arrive, after the last comm
 _SETTLE: Final = 0.2  # seconds for servers to end by themselves, once all has arrived
 _GRACE: Final = 2.0  # seconds from SIGTERM to SIGKILL
 _OPENING: Final = 20.0  # seconds to make all hosts: a fraction of one, unless the machine is very busy
+_PIECE: Final = 0.05  # seconds after which whoever carries asks whether to go on
 _ETHERNET: Final = {4: b"\x08\x00", 6: b"\x86\xdd"}
 
 
@@ -201,10 +202,44 @@ class Wire:
             if not self._is_ready(index):
                 self._tell(f"{host.name} listens to nobody after {_READY:g} s; going on")
         self._turn(math.inf, lambda: main in self._ended)
-        self._say({"drain": _DRAIN})
+        self.drain()
         self._turn(math.inf, lambda: self._drained)
         if not self._all_ended():
             self._turn(self._clock() + _SETTLE, self._all_ended)
+
+    def carry(self, goes_on: Callable[[], bool]) -> None:
+        """Instead of `run`: carry packets as long as it is said to, while somebody else, in another thread,
+        starts commands (`start`), asks what they came to (`status`) and signals them.
+
+        Raises SystemRefused, ConnectionLost if what is inside has gone.
+        """
+        self.link.begin(self._clock())
+        while goes_on():
+            self._turn(self._clock() + _PIECE, lambda: not goes_on())
+
+    def start(self, host: int, words: Sequence[str], *, keyboard: bool, output: int | None = None) -> None:
+        """Run a command in a host; `output` is the descriptor of its standard output, None for ours."""
+        self._say({"start": host, "words": list(words), "keyboard": keyboard, "output": output})
+
+    def status(self, host: int) -> int | None:
+        """What the host's command has left with, as Popen.returncode has it; None while it runs."""
+        return self._ended.get(host)
+
+    def signal(self, number: int, processes: Sequence[int] = ()) -> None:
+        """Signal processes by the numbers that they have inside; all of them by default."""
+        if processes:
+            self._say({"signal_only": number, "processes": list(processes)})
+        else:
+            self._say({"signal": number})
+
+    def drain(self) -> None:
+        """Begin to look whether all that was sent has arrived: then `is_drained`."""
+        self._say({"drain": _DRAIN})
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether all that was sent has arrived, as was found since `drain`, or waited for long enough."""
+        return self._drained
 
     def stop(self) -> None:
         """End what still runs: SIGTERM, and after two seconds SIGKILL."""
