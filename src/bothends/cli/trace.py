@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -45,7 +47,14 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     help="Each in a host of its own, and a path between that misbehaves: loss=5%,delay=40ms.",
 )
 @click.option("--calls-only", is_flag=True, help="Capture no packets.")
-@click.option("--open", "opened", metavar="FILE", type=_FILE, help="Draw a trace that was saved.")
+@click.option(
+    "--open",
+    "opened",
+    metavar="FILE",
+    type=_FILE,
+    multiple=True,
+    help="Draw a trace that was saved; several on one time-line.",
+)
 @click.option("--quiet-calls", is_flag=True, help="Leave out what moves nothing: setsockopt, poll, fcntl.")
 @click.option("--only", metavar="CALLS", default="", help="Draw these calls only, as in sendto,recvfrom.")
 @click.option(
@@ -75,7 +84,7 @@ def trace(
     endpoint: str | None,
     path: str | None,
     calls_only: bool,
-    opened: Path | None,
+    opened: tuple[Path, ...],
     quiet_calls: bool,
     only: str,
     descriptors: tuple[int, ...],
@@ -114,7 +123,7 @@ def trace(
     if sum(map(bool, (programs, endpoint, opened))) != 1:
         either = "-- COMMAND, --server and --client, --attach PID, --endpoint URL, or --open FILE"
         raise click.UsageError(f"what is to be traced? {either}")
-    if opened is not None:
+    if opened:
         reopen(opened, wanted)
     elif endpoint is not None:
         watch(endpoint, wanted)
@@ -176,18 +185,33 @@ def watch(text: str, wanted: Wanted) -> None:
         outcome.end()
 
 
-def reopen(path: Path, wanted: Wanted) -> None:
-    """Draw a trace that was saved."""
-    from bothends.errors import SystemRefused
+def reopen(paths: Sequence[Path], wanted: Wanted) -> None:
+    """Draw a trace that was saved, or several on one time-line."""
     from bothends.trace import saving
+    from bothends.trace.merging import merge
     from bothends.trace.model import Trace
 
     record = Trace()
     outcome = Outcome(wanted, record)
+    if len(paths) == 1:
+        with _opened(paths[0]) as lines, outcome:
+            saving.read(lines, str(paths[0]), outcome.tell, record)
+            outcome.end()
+        return
+    found = [Trace() for _ in paths]
+    for path, trace_of_one in zip(paths, found, strict=True):
+        with _opened(path) as lines:
+            saving.read(lines, str(path), lambda _: None, trace_of_one)
+    with outcome:
+        for moment in merge(found, record):
+            outcome.tell(moment)
+        outcome.end()
+
+
+def _opened(path: Path) -> TextIO:
+    from bothends.errors import SystemRefused
+
     try:
-        lines = path.open(encoding="utf-8", errors="replace")
+        return path.open(encoding="utf-8", errors="replace")
     except OSError as error:
         raise SystemRefused("read", str(path), error.errno or 0) from error
-    with lines, outcome:
-        saving.read(lines, str(path), outcome.tell, record)
-        outcome.end()
