@@ -98,6 +98,14 @@ class TracedWire:
         self._thread = threading.Thread(target=self._carry, name="wire", daemon=True)
 
     def __enter__(self) -> TracedWire:
+        try:
+            self._open()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _open(self) -> None:
         self.wire.open()
         terminal.note(f"wire  {', '.join(shown_hosts(self._plan))}; seed {self._path.seed}", "")
         begun = time.monotonic()
@@ -107,7 +115,6 @@ class TracedWire:
             if each.at or each.lasts is not None:
                 put_on(self.wire, each, begun)
         self._thread.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._going = False

@@ -119,9 +119,9 @@ class Outcome:
             from bothends.trace.model import Packet
 
             writer = pcapng.Writer(self._open(self.wanted.pcapng, "wb"), self.trace)
-            for event in self.trace.events():
-                if isinstance(event, Packet):
-                    writer.tell(event)
+            for moment in self.trace.moments:
+                if isinstance(moment.event, Packet):
+                    writer.tell(moment.event, arrives=moment.is_end)
 
     def _title(self) -> str:
         roles = [process.role for process in self.trace.processes.values() if process.role]

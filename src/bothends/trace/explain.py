@@ -379,15 +379,29 @@ def arguments_in_words(call: Call) -> list[tuple[str, str]]:
 def packet_meaning(packet: Packet) -> str:
     """What a packet says, in words."""
     if packet.protocol == "udp":
-        return f"A datagram of {_bytes(packet.size)}, from {packet.source} to {packet.destination}."
+        return (
+            f"A datagram of {_bytes(packet.size)}, from {packet.source} to {packet.destination}."
+            + _way_of(packet)
+        )
     parts = [f"{flag} {FLAGS[flag]}" for flag in packet.flags if flag in FLAGS]
     text = "; ".join(parts) + "."
     if packet.size:
         offset = packet.offset or 0
         text += f" It carries the bytes {offset} to {offset + packet.size - 1} of the stream."
     if packet.resent:
-        text += " They were sent before: the acknowledgement did not come in time."
-    return text
+        text += " It was sent before: the acknowledgement did not come in time."
+    return text + _way_of(packet)
+
+
+def _way_of(packet: Packet) -> str:
+    """What became of a packet on a wire of ours."""
+    if packet.lost:
+        return f" It never arrived: it was lost on the wire ({packet.lost})."
+    if packet.made:
+        return " Nobody sent it so: the wire has doubled or changed a packet."
+    if packet.until is not None:
+        return f" It was under way for {words.duration(packet.until - packet.at)}."
+    return ""
 
 
 def _port(socket: Socket) -> str:

@@ -135,9 +135,11 @@ def _row(row: Row, named: set[int]) -> Iterator[str]:
     if row.arrow is not None:
         left, right = sorted((row.arrow.here, row.arrow.there))
         way = "right" if row.arrow.here == left else "left"
+        part = "" if row.arrow.part == "whole" else f" {row.arrow.part}"
+        lost = f" (lost: {html.escape(row.arrow.lost)})" if row.arrow.lost else ""
         yield (
-            f'<span class="arrow {way} {row.arrow.style}" style="grid-column:{left + 2} / {right + 2}">'
-            f"<b>{html.escape(row.arrow.text)}</b></span>"
+            f'<span class="arrow {way} {row.arrow.style}{part}" style="grid-column:{left + 2} / {right + 2}">'
+            f"<b>{html.escape(row.arrow.text)}{lost}</b></span>"
         )
     yield "</li>"
 

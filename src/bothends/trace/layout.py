@@ -246,7 +246,8 @@ class Layout:
             text = text.replace("(again)", f"(again: {(original.at - (self._start or 0)) / 1e9:.4f})")
         lost = packet.lost if part == "lost" else ""
         style = "error" if lost else "quiet" if part == "leaves" else style
-        if self._is_over and packet.receiver is not None and is_lost(packet, self._trace):
+        is_final = part != "leaves" and not packet.lost
+        if is_final and self._is_over and packet.receiver is not None and is_lost(packet, self._trace):
             text, style = f"{text}, never received", "error"
         if here is not None and there is not None and here != there:
             yield self._row(at, (), packet, Arrow(here, there, text, style, part, lost))

@@ -45,6 +45,11 @@ ol { list-style: none; margin: 0; padding: 0;
   margin-top: -4px; }
 .arrow.right::after { right: 0; border-left: 8px solid currentColor; border-right-width: 0; }
 .arrow.left::after { left: 0; border-right: 8px solid currentColor; border-left-width: 0; }
+.arrow.leaves.right, .arrow.lost.right, .arrow.arrives.left { margin-right: 30%; }
+.arrow.leaves.left, .arrow.lost.left, .arrow.arrives.right { margin-left: 30%; }
+.arrow.leaves::before, .arrow.arrives::before, .arrow.lost::before { border-top-style: dashed; }
+.arrow.leaves::after { display: none; }
+.arrow.lost::after { content: "✗"; border: 0; margin: 0; top: .05em; }
 .arrow b { position: relative; font-weight: normal; background: var(--ground); padding: 0 .4em;
   overflow-wrap: anywhere; }
 .quiet { color: var(--faint); } .error, .reset { color: var(--reset); } .data { color: var(--data); }

@@ -1,7 +1,8 @@
 """Packets as a file that Wireshark and tshark open, with a comment on each: whose call it came of. Pure.
 
-The format is pcapng (draft-ietf-opsawg-pcapng): a section header, one interface, and an enhanced packet block
-for each packet. The link type is RAW: what is captured begins with IP's header.
+The format is pcapng (draft-ietf-opsawg-pcapng): a section header, one interface (on a wire of ours one for
+each host), and an enhanced packet block for each packet. The link type is RAW: what is captured begins with
+IP's header.
 """
 
 from __future__ import annotations
@@ -34,25 +35,34 @@ class Writer:
         self._trace = trace
         version = struct.pack("<IHHq", _MAGIC, 1, 0, -1)
         self._block(_SECTION, version + _options((_APPLICATION, b"bothends trace")))
-        interface = struct.pack("<HHI", _LINKTYPE_RAW, 0, 0)
-        self._block(
-            _INTERFACE, interface + _options((_NAME, b"bothends"), (_RESOLUTION, bytes([_NANOSECONDS])))
-        )
+        self._interfaces: dict[str, int] = {}
 
-    def tell(self, packet: Packet) -> None:
-        """Write a packet."""
-        if not packet.raw:
+    def tell(self, packet: Packet, *, arrives: bool = False) -> None:
+        """Write a packet as it was seen. On a wire of ours it is seen twice, at the interface of each host:
+        when it leaves, and when it `arrives`, if it does.
+        """
+        if not packet.raw or (arrives and packet.lost) or (packet.made and not arrives):
             return
+        at = packet.until if arrives and packet.until is not None else packet.at
+        where = (packet.reaches if arrives else packet.interface) if packet.reaches else "bothends"
         head = struct.pack(
             "<IIIII",
-            0,
-            packet.at >> 32,
-            packet.at & 0xFFFFFFFF,
+            self._interface(where),
+            at >> 32,
+            at & 0xFFFFFFFF,
             len(packet.raw),
             max(packet.length, len(packet.raw)),
         )
         comment = comment_of(packet, self._trace).encode("utf-8", "replace")
         self._block(_PACKET, head + _padded(packet.raw) + (_options((_COMMENT, comment)) if comment else b""))
+
+    def _interface(self, name: str) -> int:
+        """The number of an interface. A new one may be described anywhere before its first packet."""
+        if name not in self._interfaces:
+            self._interfaces[name] = len(self._interfaces)
+            options = _options((_NAME, name.encode()), (_RESOLUTION, bytes([_NANOSECONDS])))
+            self._block(_INTERFACE, struct.pack("<HHI", _LINKTYPE_RAW, 0, 0) + options)
+        return self._interfaces[name]
 
     def _block(self, kind: int, body: bytes) -> None:
         length = struct.pack("<I", len(body) + 12)
@@ -65,6 +75,9 @@ def comment_of(packet: Packet, trace: Trace) -> str:
     fed = [_who(trace, link.effect) for link in trace.effects_of(packet.number)]
     parts = [("from " + ", ".join(filter(None, came))) if any(came) else ""]
     parts += [("to " + ", ".join(filter(None, fed))) if any(fed) else ""]
+    parts += [f"lost on the wire: {packet.lost}" if packet.lost else ""]
+    again = trace.event(packet.repeats) if packet.repeats is not None else None
+    parts += [f"sent again after {words.duration(packet.at - again.at)}" if again is not None else ""]
     return "; ".join(filter(None, parts))
 
 

@@ -28,13 +28,13 @@ text { font: 12px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; 
 .reset { fill: #b3261e; font-weight: bold; }
 .state { fill: #2f5bb7; } .note { fill: #7d3c98; }
 line.arrow { stroke-width: 1.5; } line.quiet { stroke: #68717d; } line.data { stroke: #1a7f37; }
-line.open { stroke: #0b6a88; } line.end { stroke: #8f5a00; } line.reset { stroke: #b3261e; }
+line.open { stroke: #0b6a88; } line.end { stroke: #8f5a00; } line.reset, line.error { stroke: #b3261e; }
 @media (prefers-color-scheme: dark) {
 text { fill: #e6e9ee; } .ground { fill: #101418; } .bar { stroke: #39424e; } .waits { stroke: #66717f; }
 .quiet, .time { fill: #98a2b0; } .error, .reset { fill: #ff8a80; } .data { fill: #6fdd8b; }
 .open { fill: #6fd3ee; } .end { fill: #f2bf5e; } .state { fill: #9db9ff; } .note { fill: #dba6f2; }
 line.quiet { stroke: #98a2b0; } line.data { stroke: #6fdd8b; } line.open { stroke: #6fd3ee; }
-line.end { stroke: #f2bf5e; } line.reset { stroke: #ff8a80; }
+line.end { stroke: #f2bf5e; } line.reset, line.error { stroke: #ff8a80; }
 }
 """
 
@@ -93,9 +93,22 @@ def _fitting(cell: Cell, bars: Sequence[object]) -> str:
 def _arrow(arrow: Arrow, baseline: int) -> Iterator[str]:
     start, end = _x(arrow.here), _x(arrow.there)
     y, way = baseline - 4, 1 if end > start else -1
-    yield f'<line class="arrow {arrow.style}" x1="{start}" y1="{y}" x2="{end - 6 * way}" y2="{y}"/>'
-    points = f"{end - way},{y} {end - 9 * way},{y - 4} {end - 9 * way},{y + 4}"
-    yield f'<polygon class="{arrow.style}" points="{points}"/>'
+    third = (end - start) / 3
+    if arrow.part == "arrives":
+        start += third
+    elif arrow.part != "whole":
+        end -= third
+    has_head = arrow.part in ("whole", "arrives")
+    x2 = end - 6 * way if has_head else end
+    under_way = "" if arrow.part == "whole" else ' stroke-dasharray="6 3"'
+    yield f'<line class="arrow {arrow.style}" x1="{start:g}" y1="{y}" x2="{x2:g}" y2="{y}"{under_way}/>'
+    if has_head:
+        points = f"{end - way:g},{y} {end - 9 * way:g},{y - 4} {end - 9 * way:g},{y + 4}"
+        yield f'<polygon class="{arrow.style}" points="{points}"/>'
+    elif arrow.part == "lost":
+        where = f'x="{end + 2 * way:g}" y="{baseline}" text-anchor="{"start" if way > 0 else "end"}"'
+        said = f"✗ {arrow.lost}" if way > 0 else f"{arrow.lost} ✗"
+        yield f'<text class="{arrow.style}" {where}>{html.escape(said)}</text>'
     text = words.cut(arrow.text, int(abs(end - start) / _CHARACTER) - 8)
     room = words.width(text) * _CHARACTER + 12
     middle = (start + end) / 2

@@ -110,13 +110,15 @@ def packet_text(packet: Packet) -> str:
     """A packet: its flags, offsets, and the start of its data."""
     if packet.protocol == "udp":
         return f"UDP {packet.size} bytes {quoted(packet.data, packet.size)}"
-    text = " ".join(packet.flags)
+    text, again = " ".join(packet.flags), " (again)" if packet.resent else ""
     if packet.size:
         offset = packet.offset or 0
-        text += f" {offset}-{offset + packet.size} {quoted(packet.data, packet.size)}"
+        text += f" {offset}-{offset + packet.size}{again} {quoted(packet.data, packet.size)}"
     elif packet.flags == ("ACK",) and packet.acks is not None:
         text += f" {packet.acks}"
-    return text + (" (again)" if packet.resent else "")
+    else:
+        text += again
+    return text
 
 
 def duration(nanoseconds: int) -> str:
