@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -12,10 +13,13 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
     "curl": ("curl",),
     "haproxy": ("haproxy", "/usr/sbin/haproxy"),
+    "initdb": (*map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), "initdb"),
     "javac": ("javac",),
     "nc": ("nc.openbsd", "nc"),
     "ncat": ("ncat",),
     "openssl": ("openssl",),
+    "psql": ("psql",),
+    "setpriv": ("setpriv",),
     "socat": ("socat",),
     "strace": ("strace",),
     "systemd-analyze": ("systemd-analyze",),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 import shlex
 import shutil
@@ -9,6 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -190,6 +194,56 @@ def test_an_endpoint_is_watched_whoever_is_at_it(built: Path) -> None:
             assert trace.end() == 0
 
 
+def free_port() -> int:
+    """For a server that can't be told to let the system pick."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def cluster() -> Iterator[list[str]]:
+    """The command line of a PostgreSQL server, but for its port. It refuses to run as root."""
+    programs = Path(str(find_tool("initdb"))).parent
+    lesser: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="bothends-") as name:
+        folder = Path(name)
+        if os.getuid() == 0:
+            owner = pwd.getpwnam("nobody")
+            os.chown(folder, owner.pw_uid, owner.pw_gid)
+            lesser = [str(find_tool("setpriv")), f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}"]
+            lesser += ["--clear-groups"]
+        data = ["-D", str(folder / "data")]
+        made = [*lesser, str(programs / "initdb"), *data, "-U", "postgres", "--no-sync", "--locale=C"]
+        subprocess.run(made, check=True, capture_output=True, cwd=folder, timeout=PATIENCE)
+        serving = ["-k", name, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        yield [*lesser, str(programs / "postgres"), *data, *serving]
+
+
+@pytest.mark.slow
+@needs_tool("psql")
+@needs_tool("initdb")
+@needs_tool("setpriv")
+def test_psql_and_postgresql(cluster: list[str]) -> None:
+    port = free_port()
+    question = f"psql -h 127.0.0.1 -p {port} -U postgres -w -c 'select 6 * 7 as answer'"
+    # The port is open before the database is ready: until then it says so, and closes.
+    asking = ["sh", "-c", f"until {question}; do sleep 0.2; done"]
+    trace = traced(asking, server=[*cluster, "-p", str(port)])
+    assert trace.notes == []
+    client = {each.number for each in trace.processes.values() if each.role.startswith("client")}
+    received = [
+        each
+        for each in trace.events()
+        if isinstance(each, Call) and each.name in RECEIVING and b"answer" in each.data
+    ]
+    answers = [each for each in received if each.process in client]
+    questions = [each for each in received if each.process not in client]
+    assert answers
+    assert questions
+    assert all(feeds(trace, each) for each in (answers[-1], questions[-1]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("tool", "server", "client"),
@@ -204,9 +258,7 @@ def test_an_endpoint_is_watched_whoever_is_at_it(built: Path) -> None:
 def test_programs_that_others_wrote(tool: str, server: str, client: str, tmp_path: Path) -> None:
     if shutil.which(tool) is None:
         pytest.skip(f"{tool} isn't installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     filled = [shlex.split(each.format(python=sys.executable, port=port)) for each in (server, client)]
     trace = traced(filled[1], server=filled[0], said="hello\n")
     assert trace.notes == []
