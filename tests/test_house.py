@@ -24,6 +24,7 @@ RANKS = {
     "framing": 0,
     "text": 0,
     "hexdump": 0,
+    "signals": 1,
     "sockets": 1,
     "layers": 1,
     "services": 1,

@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FrameType, TracebackType
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any
 
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Engine, Job, Limits
@@ -33,6 +32,7 @@ from bothends.layers import TlsLayer, TlsSettings, opener_for
 from bothends.services import registry as services
 from bothends.services.base import Conversation, Peer, Post, Service
 from bothends.services.functions import stream
+from bothends.signals import heeding_signals, is_main_thread
 from bothends.sockets import Listener, open_listeners
 from bothends.sockets.systemd import notify, watchdog
 from bothends.sockets.takeover import offering, take_over
@@ -150,7 +150,7 @@ class Server:
                 stack.enter_context(self.handing_over())
             if ready is not None:
                 ready()
-            if not self._has_superior and _is_main_thread():
+            if not self._has_superior and is_main_thread():
                 stack.enter_context(announced())
             if self.workers > 1:
                 self._run_workers()
@@ -287,6 +287,7 @@ class Server:
 
         job.opener = opener_for(open_current, self._listeners, self._tls)
         self._running = self.engine(job, **self._options)
+        self._running.reload(self.service)  # which another thread may just have loaded anew
         self._running.run()
 
     def _tell(self, event: Event) -> None:
@@ -307,56 +308,6 @@ class Server:
         self._workers.run()
 
 
-class Life(Protocol):
-    """What signals can be about."""
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether it has been told to stop."""
-
-    def drain(self) -> None:
-        """Stop in good order. Safe in a signal handler."""
-
-    def abort(self) -> None:
-        """Stop now. Safe in a signal handler."""
-
-    def reload(self) -> None:
-        """Load anew. Called in a thread of its own."""
-
-
-@contextlib.contextmanager
-def heeding_signals(life: Life, *, only_hangup: bool = False) -> Iterator[None]:
-    """While inside, and in the main thread: SIGINT and SIGTERM drain, then abort; SIGHUP reloads."""
-    if not _is_main_thread():
-        yield
-        return
-
-    def told(_number: int, _frame: FrameType | None) -> None:
-        if life.is_draining:
-            life.abort()
-        else:
-            life.drain()
-
-    had_terminal = _has_terminal()
-
-    def hung_up(_number: int, _frame: FrameType | None) -> None:
-        # The same signal says two things: load your files again, or your terminal has gone.
-        if had_terminal and not _has_terminal():
-            life.drain()
-        else:
-            threading.Thread(target=life.reload, name="bothends-reload", daemon=True).start()
-
-    handlers = {signal.SIGHUP: hung_up}
-    if not only_hangup:
-        handlers |= {signal.SIGINT: told, signal.SIGTERM: told}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 @contextlib.contextmanager
 def announced() -> Iterator[None]:
     """While inside, the service manager knows that this process is ready, and that it is alive."""
@@ -372,19 +323,6 @@ def _as_service(given: Service | type[Conversation] | str) -> Service:
     if isinstance(given, str):
         return services.load(given)
     return stream(given) if isinstance(given, type) else given
-
-
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-def _has_terminal() -> bool:
-    """Whether this process has a controlling terminal that is still there (tty(4))."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
 
 
 def prepare_tls(asked: Sequence[Endpoint], settings: TlsSettings | None) -> tuple[TlsLayer | None, str]:

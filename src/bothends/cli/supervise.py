@@ -25,7 +25,8 @@ from bothends.engines.door import Watch
 from bothends.engines.processes import GRACE, Child, Children, Pause, fork
 from bothends.engines.stop import Stop
 from bothends.events import Exited, Strained
-from bothends.server import announced, heeding_signals
+from bothends.server import announced
+from bothends.signals import heeding_signals
 
 # What a child could tell the service manager in its parent's name.
 _MANAGERS: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")

@@ -125,6 +125,7 @@ class NativeEngine(Engine):
                 raise
             self._loop = NativeLoop(self.job, False, self.sizes)
         try:
+            self._loop.reload()  # another thread may have had another service loaded meanwhile
             self._loop.run()
         finally:
             self._loop.close()

@@ -36,6 +36,7 @@ from bothends.engines.door import Watch
 from bothends.engines.stop import Stop
 from bothends.errors import BothendsError
 from bothends.events import Exited, Observer, Relieved, Strained
+from bothends.signals import insisting
 
 # From the moment at which a child should have gone until it is killed: time to notice, on a busy machine.
 GRACE: Final = 1.0
@@ -261,6 +262,7 @@ class Workers:
         self._due = [0.0] * count  # a heap: when to start those who are missing
         self._pause = Pause()
         self._strained = False
+        self._hang_ups = 0
 
     def run(self) -> None:
         """Start them, replace who dies, and come back when the server has drained and all are gone."""
@@ -283,10 +285,12 @@ class Workers:
         self._children.wait(None)
 
     def hang_up(self) -> None:
-        """Send SIGHUP to all of them. From any thread; whoever is just being made may miss it."""
+        """Send SIGHUP to all of them, and to whoever is just being made. From any thread."""
+        self._hang_ups += 1
         self._children.signal(signal.SIGHUP)
 
     def _start(self) -> None:
+        hang_ups = self._hang_ups
         try:
             child = fork(self._role, self._live)
         except OSError as error:
@@ -299,11 +303,14 @@ class Workers:
             self._observe(Relieved())
         self._strained = False
         self._children.add(child, self._replace)
+        if self._hang_ups != hang_ups:  # it may have been forked too early, and added too late
+            child.signal(signal.SIGHUP)
 
     def _live(self) -> None:
         self._children.forget()
         self._stop.disown()
-        self._main(self._stop)
+        with insisting():
+            self._main(self._stop)
 
     def _replace(self, child: Child | None) -> None:
         heapq.heappush(self._due, time.monotonic() + self._pause.after(child))
