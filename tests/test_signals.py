@@ -25,12 +25,14 @@ class Life:
         os.write(self.telling, b"reload ")
 
 def elsewhere(number):
+    while "0x4e20" not in open(f"/proc/self/task/{os.getpid()}/syscall").read():
+        pass  # until the main thread waits: its limit is among the arguments of the call (proc(5))
     signal.pthread_kill(threading.get_ident(), number)
 
 def wait():
-    poller = select.poll()
-    poller.register(life.told, select.POLLIN)
-    if not poller.poll(20_000):
+    poller = select.epoll()
+    poller.register(life.told, select.EPOLLIN)
+    if not poller.poll(20):  # 0x4e20 milliseconds
         sys.exit("it was slept on")
     return os.read(life.told, 100).decode()
 
