@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import shlex
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,7 +225,10 @@ def be_called_through_a_file(shell: Shell) -> None:
     """A line each way, on a UNIX socket."""
     with shell.listening() as (running, _), socket.socket(socket.AF_UNIX) as caller:
         caller.settimeout(PATIENCE)
-        caller.connect(str(shell.folder / "a.sock"))
+        until = time.monotonic() + PATIENCE
+        while (error := caller.connect_ex(str(shell.folder / "a.sock"))) == errno.ECONNREFUSED:
+            assert time.monotonic() < until  # netcat says "Bound" before it listens
+        assert error == 0
         running.say(b"hello\n")
         assert peers.read_line(caller) == b"hello\n"
         caller.sendall(b"answer\n")
