@@ -63,5 +63,6 @@ class TestBlindOnRing(Blind):
     engine: ClassVar[str] = "tests.engines.quiet_engines:QuietOnRing"
 
 
+@pytest.mark.slow  # what is blind to events is so on either
 class TestBlindOnEpoll(Blind):
     engine: ClassVar[str] = "tests.engines.quiet_engines:QuietOnEpoll"
