@@ -259,6 +259,20 @@ def test_where_too_much_passes_only_known_ports_and_handshakes_are_kept(
     assert (unwanted in data) == (ports is None)
 
 
+def test_packets_that_passed_before_the_question_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_packets():
+        pytest.skip("packets can't be captured here")
+    monkeypatch.setattr("bothends.trace.packets.AT_ONCE", 1)
+    with Capture() as capture, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
+        ours.bind(("127.0.0.1", 0))
+        for _ in range(5):
+            ours.sendto(b"datagram", ours.getsockname())
+        seen = [raw for raw in capture.read() if ours.getsockname()[1] in (raw.ports or ())]
+        while capture.has_more():
+            seen += [raw for raw in capture.read() if ours.getsockname()[1] in (raw.ports or ())]
+    assert len(seen) == 5
+
+
 def test_a_datagram_that_nobody_received_is_shown_as_lost() -> None:
     trace = made_up()
     packet = packets(trace)[0]

@@ -38,7 +38,7 @@ def shown_by(*arguments: str, said: str = "", status: int = 0) -> str:
         input=said.encode(),
         capture_output=True,
         timeout=PATIENCE,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | {"PYTHONUNBUFFERED": ""},  # a program's line in one write: we share its output
         check=False,
     )
     assert done.returncode == status, done.stderr.decode()

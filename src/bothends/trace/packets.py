@@ -37,6 +37,7 @@ _BUFFER: Final = 256 << 20  # bytes at most in the kernel: a segment of the loop
 
 AT_ONCE: Final = 20_000  # packets
 
+_NOW: Final = 1 << 63  # later than any time
 _WHILE: Final = 4_000_000  # nanoseconds: far more than reading takes
 _PATIENCE: Final = 2.0  # seconds
 
@@ -217,7 +218,9 @@ class Source(Protocol):
         """Leave out what has none of these ports, where that saves anything."""
 
     def has_more(self) -> bool:
-        """Whether packets are known to be under way: asked when the last client has ended."""
+        """Whether packets are known to be under way: asked when the last client has ended, and the last
+        server.
+        """
 
     def close(self) -> None:
         """Let go of it."""
@@ -236,6 +239,8 @@ class Capture:
 
     def __init__(self, interface: str = "") -> None:
         self.dropped = 0
+        self._read_up_to = _NOW  # when the last packet that was read passed, while more wait to be read
+        self._asked = 0
         try:
             # SOCK_DGRAM: without the link's own header, so that IP begins the packet on every interface.
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
@@ -303,6 +308,7 @@ class Capture:
                 if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(stamp) >= _TIMESPEC.size:
                     seconds, nanoseconds = _TIMESPEC.unpack_from(stamp)
                     found.append(Raw(seconds * 1_000_000_000 + nanoseconds, address[0], data))
+        self._read_up_to = found[-1].at if len(found) >= AT_ONCE else _NOW
         return found
 
     def count_dropped(self) -> int:
@@ -312,8 +318,13 @@ class Capture:
         return self.dropped
 
     def has_more(self) -> bool:
-        """Nobody knows."""
-        return False
+        """Whether packets wait to be read that passed before this was first asked: on a busy machine they
+        may be seconds old when they are read. Once they are read, it may be asked anew.
+        """
+        self._asked = self._asked or time.time_ns()
+        is_behind = self._read_up_to < self._asked
+        self._asked = self._asked if is_behind else 0
+        return is_behind
 
     def close(self) -> None:
         """Give the socket back."""

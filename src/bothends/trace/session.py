@@ -298,17 +298,22 @@ class Session:
     def _wind_up(self) -> None:
         """The clients have ended, or a signal came: wait for what is on its way, then end the servers."""
         if self.stopped_by is None:
-            while self.capture is not None and self.capture.has_more() and self.stopped_by is None:
-                self._turn(_TURN)
+            self._take_what_came()
             self._turn_until_quiet(LINGER)
         else:
             self._end(self._clients, signal.SIGTERM if self.stopped_by != signal.SIGINT else None)
         if self.stopped_by is None and any(each.is_running for each in self._servers):
             self._ended_at = time.time_ns()
         self._end(self._servers, signal.SIGTERM)
+        self._take_what_came()
         self._turn_until_quiet(QUIET)
         self._give(FOREVER)
         self._idle()
+
+    def _take_what_came(self) -> None:
+        """Everybody's packets come in one row: ours may be behind many others."""
+        while self.capture is not None and self.capture.has_more() and self.stopped_by is None:
+            self._turn(_TURN)
 
     def _turn_until_quiet(self, longest: float) -> None:
         deadline = time.monotonic() + longest
