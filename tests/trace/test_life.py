@@ -34,7 +34,12 @@ def done(*arguments: str, said: bytes = b"") -> subprocess.CompletedProcess[byte
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+    ("number", "status"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_ends_everything(number: signal.Signals, status: int) -> None:
     command = [*TRACE, "--server", shell_word(SERVER), "--client", shell_word(CLIENT), "--calls-only"]

@@ -65,8 +65,15 @@ def shown(browser: Browser, file: Path, width: int, scheme: str) -> tuple[Page, 
     return opened, trouble
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (390, "dark"),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+        pytest.param(1280, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_what_belongs_together_lights_up_and_is_explained(
     browser: Browser, file: Path, width: int, scheme: str
 ) -> None:
@@ -96,6 +103,7 @@ def test_the_keyboard_goes_from_one_to_the_next(browser: Browser, file: Path) ->
     assert trouble == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_contrast_enough(browser: Browser, file: Path, scheme: str) -> None:
     opened, _ = shown(browser, file, 1280, scheme)
