@@ -142,7 +142,7 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         Observed(tmp_path / "nowhere" / "a.trace")
 
 
-@pytest.mark.parametrize("engine", ["native", "fork"])
+@pytest.mark.parametrize("engine", ["epoll", "fork"])
 def test_serve_writes_a_trace(engine: str, tmp_path: Path) -> None:
     path = tmp_path / "s.trace"
     words = ["serve", "upper", "tcp://127.0.0.1:0", "--engine", engine, "-q", "--trace", str(path)]
