@@ -14,6 +14,8 @@ endif
 
 BIN := .venv/bin
 READY := .venv/ready
+# Half of the time of a test of sockets is waiting: two tests for each processor.
+WORKERS = $$((2 * $$(getconf _NPROCESSORS_ONLN)))
 PYTHON_CODE = $(wildcard src tests benchmarks examples setup.py)
 
 .PHONY: help
@@ -52,12 +54,12 @@ types: $(READY) ## does mypy --strict agree?
 	@$(BIN)/mypy --no-error-summary $(PYTHON_CODE)
 
 .PHONY: test
-test: $(READY) ## run the tests, on all processors
-	@$(BIN)/pytest -q -n auto --dist worksteal
+test: $(READY) ## run the tests, two for each processor
+	@$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 
 .PHONY: slow
 slow: $(READY) ## run the slow tests
-	@$(BIN)/pytest -q -n auto --dist worksteal -m slow -o faulthandler_timeout=600
+	@$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m slow -o faulthandler_timeout=600
 
 .PHONY: sanitize
 sanitize: $(READY) ## try the C core under the sanitizers (takes gcc with libasan)
