@@ -15,7 +15,7 @@ endif
 BIN := .venv/bin
 READY := .venv/ready
 # Half of the time of a test of sockets is waiting: two tests for each processor.
-WORKERS = $$((2 * $$(getconf _NPROCESSORS_ONLN)))
+WORKERS = $$((2 * $$(nproc)))
 PYTHON_CODE = $(wildcard src tests benchmarks examples setup.py)
 
 .PHONY: help
