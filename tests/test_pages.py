@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.pages import Page
+from tests.tools import needs_tool
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -22,7 +24,14 @@ PAGES = [
 ]
 
 
-@pytest.mark.parametrize("name", PAGES)
+def pages() -> Iterator[object]:
+    """The pages, each skipped by name where a program that it uses is missing."""
+    for name in PAGES:
+        used = "$ curl" in (ROOT / name).read_text(encoding="utf-8")
+        yield pytest.param(name, marks=needs_tool("curl") if used else ())
+
+
+@pytest.mark.parametrize("name", pages())
 def test_page(name: str, tmp_path: Path) -> None:
     Page(ROOT / name, tmp_path).run()
 

@@ -16,6 +16,7 @@ import pytest
 
 from bothends import Endpoint, message, serve
 from bothends.client.blocking import connect
+from bothends.engines import registry
 from bothends.engines.base import Limits
 from bothends.errors import CallerError, CannotCarry, SystemRefused, UnknownName
 from bothends.events import Event, Listening, Stopped
@@ -185,6 +186,8 @@ def test_a_second_signal_stops_at_once() -> None:
 
 @pytest.mark.parametrize("engine", ["epoll", "uvloop", "native", "threads", "iterative"])
 def test_workers_share_a_port_and_all_leave(engine: str) -> None:
+    if reason := registry.load(engine).missing():
+        pytest.skip(reason)
     with running(f"engine={engine!r}", "workers=3") as (process, endpoint):
         for number in range(12):
             with connect(endpoint) as connection:

@@ -36,7 +36,8 @@ def choose_engine(
         if refusal is None:
             return engine
         refusals.append(refusal)
-    raise refusals[0]
+    # That one isn't here is no reason, where another says what it can't do.
+    raise next((each for each in refusals if not isinstance(each, Unavailable)), refusals[0])
 
 
 def check_ready_made(engine: type[Engine], listener: Listener, workers: int) -> None:
