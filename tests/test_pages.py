@@ -31,7 +31,7 @@ def pages() -> Iterator[object]:
         yield pytest.param(name, marks=needs_tool("curl") if used else ())
 
 
-@pytest.mark.parametrize("name", pages())
+@pytest.mark.parametrize("name", list(pages()))
 def test_page(name: str, tmp_path: Path) -> None:
     Page(ROOT / name, tmp_path).run()
 
