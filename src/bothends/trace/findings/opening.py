@@ -121,7 +121,12 @@ def backlog_overflow(view: View) -> Iterator[Finding]:
         if listener.local is None:
             continue
         first: dict[tuple[Place, Place, int], int] = {}
+        answered: set[tuple[Place, Place]] = set()
         for packet in view.packets:
+            if packet.flags == ("SYN", "ACK"):
+                answered.add((packet.destination, packet.source))
+            if packet.lost or (packet.source, packet.destination) in answered:
+                continue  # it was the path's fault
             if packet.flags != ("SYN",) or not reaches(listener.local, packet.destination):
                 continue
             ends = packet.source, packet.destination, packet.sequence

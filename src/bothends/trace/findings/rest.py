@@ -64,6 +64,8 @@ def unanswered_datagram(view: View) -> Iterator[Finding]:
         was_read = any(_reached_someone(view, link.effect) for link in view.trace.effects_of(last.number))
         refused = any(call.error == "ECONNREFUSED" for call in patient)
         text = "It was received, and no answer was sent." if was_read else "No program received it."
+        if any(_was_lost(view, link.effect) for link in view.trace.effects_of(last.number)):
+            text = "It was lost on the way, which can happen to any datagram."
         if refused:
             text = "Nobody has that port: the other machine said so (ICMP, which shows as ECONNREFUSED)."
         yield Finding(
@@ -160,3 +162,8 @@ def _over(view: View, socket: Socket) -> tuple[int, int] | None:
         if call.name in SENDING and call.error in ("EPIPE", "ECONNRESET"):
             return call.number, call.until or call.at
     return None
+
+
+def _was_lost(view: View, number: int) -> bool:
+    event = view.trace.event(number)
+    return isinstance(event, Packet) and bool(event.lost)
