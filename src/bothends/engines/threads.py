@@ -62,14 +62,16 @@ class ThreadsEngine(Engine):
             Door(job, reception) as door,
         ):
             # Only this thread touches the reception: the others ring when they leave.
-            gone: collections.deque[Peer] = collections.deque()
+            gone: collections.deque[tuple[Peer, threading.Thread]] = collections.deque()
 
             def leave() -> None:
                 for _ in range(bell.heard()):
-                    reception.left(gone.popleft())
+                    peer, thread = gone.popleft()
+                    thread.join()  # ringing was the last that it did
+                    reception.left(peer)
 
             def over(peer: Peer) -> None:
-                gone.append(peer)
+                gone.append((peer, threading.current_thread()))
                 bell.ring()
 
             door.watch.add(bell.fileno(), leave)
