@@ -19,6 +19,7 @@ LONGEST_MODULE = 600  # lines: more than that and a reader loses the thread
 # Each unit (a module or package right below bothends) and its rank. Imports go to a lower rank only.
 RANKS = {
     "errors": 0,
+    "checksum": 0,
     "endpoints": 0,
     "events": 0,
     "framing": 0,
@@ -31,6 +32,7 @@ RANKS = {
     "log": 1,
     "metrics": 1,
     "toxics": 1,
+    "files": 1,
     "client": 2,
     "engines": 2,
     "socket_table": 2,

@@ -35,7 +35,8 @@ from typing import Any, Final, Literal
 
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
-from bothends.errors import BothendsError, ConfigurationError, SystemRefused
+from bothends.errors import BothendsError, ConfigurationError
+from bothends.files import read_text
 from bothends.layers import TlsSettings
 
 # As many as `--workers` takes.
@@ -110,13 +111,7 @@ def read(path: Path) -> list[ServeOptions]:
         SystemRefused: the file can't be read.
         ConfigurationError: something in it can't be understood.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SystemRefused("read", str(path), error.errno or 0) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(str(path), "", "", f"it is no UTF-8 at byte {error.start}") from error
-    return parse(text, str(path), path.absolute().parent)
+    return parse(read_text(path), str(path), path.absolute().parent)
 
 
 def parse(text: str, file: str, folder: Path) -> list[ServeOptions]:

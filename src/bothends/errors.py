@@ -3,6 +3,7 @@
     BothendsError
     ├── CallerError              whoever called us must ask for something else   (exit 2)
     │   ├── EndpointError            an endpoint that cannot be read or used so
+    │   ├── PortsError               words that name no ports
     │   ├── UnknownName              a service, engine or option nobody knows
     │   ├── CannotCarry              an engine, service and endpoint that don't go together
     │   ├── ConfigurationError       a configuration file that cannot be understood
@@ -61,6 +62,22 @@ class EndpointError(CallerError):
 
     def __str__(self) -> str:
         return _sentence(f"endpoint {self.text!r}: {self.reason}", self.hint)
+
+
+class PortsError(CallerError):
+    """Words that name no ports.
+
+    Fields: `text` (as it was given), `reason`, `hint`.
+    """
+
+    def __init__(self, text: str, reason: str, hint: str = "") -> None:
+        super().__init__(text, reason, hint)
+        self.text = text
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return _sentence(f"ports {self.text!r}: {self.reason}", self.hint)
 
 
 class UnknownName(CallerError):

@@ -9,7 +9,8 @@ import click
 import pytest
 
 from bothends.cli.scan import line_for, show
-from bothends.client.scanning import PortsError, Result
+from bothends.client.scanning import Result
+from bothends.errors import PortsError
 from tests.client import peers
 from tests.client.test_scanning import HERE, listening, taken
 

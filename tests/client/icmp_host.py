@@ -17,6 +17,7 @@ import sys
 import threading
 from pathlib import Path
 
+from bothends.checksum import checksum
 from bothends.client import icmp
 
 SIOCSIFFLAGS = 0x8914  # netdevice(7)
@@ -34,7 +35,7 @@ def unreachable(version: int, request: bytes) -> bytes:
         loopback = socket.inet_aton("127.0.0.1")
         header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(request), 1, 0, 64, 1, 0) + loopback * 2
         bare = struct.pack("!BBHI", 3, 1, 0, 0) + header + request
-        return bare[:2] + struct.pack("!H", icmp.checksum(bare)) + bare[4:]
+        return bare[:2] + struct.pack("!H", checksum(bare)) + bare[4:]
     loopback = socket.inet_pton(socket.AF_INET6, "::1")
     header = struct.pack("!IHBB", 6 << 28, len(request), 58, 64) + loopback * 2
     return struct.pack("!BBHI", 1, 3, 0, 0) + header + request

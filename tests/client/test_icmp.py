@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bothends.checksum import checksum
 from bothends.client import icmp
 from bothends.client.icmp import Echo
 
@@ -27,24 +28,22 @@ def sum_by_words(data: bytes) -> int:
 
 
 def test_the_checksum_of_the_rfc() -> None:
-    assert (
-        icmp.checksum(bytes.fromhex("0001 f203 f4f5 f6f7")) == 0x220D
-    )  # RFC 1071 section 3: the sum is ddf2
+    assert checksum(bytes.fromhex("0001 f203 f4f5 f6f7")) == 0x220D  # RFC 1071 section 3: the sum is ddf2
 
 
 @given(st.binary(max_size=300))
 def test_the_checksum_is_that_of_the_words(data: bytes) -> None:
-    assert icmp.checksum(data) == sum_by_words(data)
+    assert checksum(data) == sum_by_words(data)
 
 
 @pytest.mark.parametrize("data", [b"", bytes(2), bytes(9), b"\xff\xff", b"\xff\xff" * 3, b"\xff\xfe\x00\x01"])
 def test_the_checksum_at_its_two_zeros(data: bytes) -> None:
-    assert icmp.checksum(data) == sum_by_words(data)
+    assert checksum(data) == sum_by_words(data)
 
 
 @given(ECHOES)
 def test_a_message_with_its_checksum_sums_to_nothing(echo: Echo) -> None:
-    assert icmp.checksum(icmp.build_request(4, echo)) == 0
+    assert checksum(icmp.build_request(4, echo)) == 0
 
 
 def test_the_bytes_of_a_request() -> None:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothends.client.scanning import PortsError, Result, Transport, parse_ports, scan, words_for
-from bothends.errors import EndpointError, UnknownName
+from bothends.client.scanning import Result, Transport, parse_ports, scan, words_for
+from bothends.errors import EndpointError, PortsError, UnknownName
 from bothends.sockets import NameRefused
 from tests.client import peers
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
@@ -16,23 +15,9 @@ from bothends.testing import processes
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
 from bothends.testing.services import Chat, Digest, Echo, Lines
+from tests.engines.stuck import Stuck
 
 TCP = "tcp://127.0.0.1:0"
-
-
-class Stuck(Service):
-    """Computes for ever when it hears something."""
-
-    name = "test-stuck"
-
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Stuck()
-
-
-class _Stuck(Conversation):
-    def receive(self, data: bytes) -> bytes:
-        while True:
-            time.sleep(1)
 
 
 class NoFork(ForkEngine):

@@ -12,28 +12,14 @@ from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
 from bothends.engines.threads import Outbox, ThreadsEngine
 from bothends.events import Cause, Closed, Failed, Opened, Refused, Relieved, Strained
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Service
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
 from bothends.testing.services import Chat, Digest, Echo, Large, Lines, Pulled
+from tests.engines.stuck import Stuck
 
 TCP = "tcp://127.0.0.1:0"
 SEQPACKET = "unix+seqpacket://{tmp}/socket"
-
-
-class Stuck(Service):
-    """Computes for ever when it hears something."""
-
-    name = "test-stuck"
-
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Stuck()
-
-
-class _Stuck(Conversation):
-    def receive(self, data: bytes) -> bytes:
-        while True:
-            time.sleep(1)
 
 
 class NoThreads(ThreadsEngine):

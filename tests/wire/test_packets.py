@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bothends.checksum import checksum
 from bothends.wire import packets
 from bothends.wire.plan import ROUTER
 
@@ -20,7 +21,7 @@ def ipv4(payload: bytes, *, protocol: int = 17, flags: int = 0, options: bytes =
     words = 5 + len(options) // 4
     head = struct.pack("!BBHHHBBH", 0x40 | words, 0, words * 4 + len(payload), 7, flags, 64, protocol, 0)
     head += ONE + OTHER + options
-    return head[:10] + struct.pack("!H", packets.checksum(head)) + head[12:] + payload
+    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + payload
 
 
 def ipv6(payload: bytes, *, following: int = 17, to: bytes = OTHER6) -> bytes:
@@ -37,7 +38,7 @@ def test_fragments_make_the_packet_again(payload: bytes, mtu: int, words: int) -
     for index, part in enumerate(parts):
         length, _, flags = struct.unpack_from("!HHH", part, 2)
         assert length == len(part) <= mtu
-        assert packets.checksum(part[:head]) == 0
+        assert checksum(part[:head]) == 0
         assert (flags & 0x1FFF) * 8 == len(again)
         assert bool(flags & 0x2000) == (index < len(parts) - 1)
         again += part[head:]
@@ -67,7 +68,7 @@ def test_too_big_says_what_fits_and_quotes_the_packet() -> None:
     assert struct.unpack_from("!HH", answer, 24) == (0, 1300)  # RFC 1191 section 4
     assert packet.startswith(answer[28:])
     assert len(answer) == struct.unpack_from("!H", answer, 2)[0] <= 576
-    assert packets.checksum(answer[:20]) == packets.checksum(answer[20:]) == 0
+    assert checksum(answer[:20]) == checksum(answer[20:]) == 0
 
 
 def test_too_big_for_ipv6() -> None:
@@ -77,7 +78,7 @@ def test_too_big_for_ipv6() -> None:
     assert (packets.source_of(answer), packets.destination_of(answer)) == (ROUTER[1].packed, ONE6)
     assert struct.unpack_from("!BBHI", answer, 40)[::3] == (2, 1300)
     assert len(answer) == 1280
-    assert packets.checksum(answer[8:40] + struct.pack("!II", len(answer) - 40, 58) + answer[40:]) == 0
+    assert checksum(answer[8:40] + struct.pack("!II", len(answer) - 40, 58) + answer[40:]) == 0
 
 
 @pytest.mark.parametrize(

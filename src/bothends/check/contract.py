@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from bothends.check.answers import Answers, ByFunction, ByPattern, ByService, ByTable, Reply, Silence
-from bothends.errors import ConfigurationError, ServiceError, SystemRefused, Unavailable, UnknownName
+from bothends.errors import ConfigurationError, ServiceError, Unavailable, UnknownName
+from bothends.files import read_text
 from bothends.framing import Framing, LengthPrefixed, Lines
 from bothends.services import registry
 
@@ -210,13 +211,7 @@ def read(path: Path) -> Contract:
         SystemRefused: the file can't be read.
         ConfigurationError: something in it can't be understood.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SystemRefused("read", str(path), error.errno or 0) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(str(path), "", "", f"it is no UTF-8 at byte {error.start}") from error
-    return parse(text, str(path), path.stem, path.absolute().parent)
+    return parse(read_text(path), str(path), path.stem, path.absolute().parent)
 
 
 def parse(text: str, file: str, name: str, folder: Path) -> Contract:

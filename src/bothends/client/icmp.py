@@ -19,6 +19,8 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from bothends.checksum import checksum
+
 # Types: RFC 792 and RFC 4443. Version of IP -> number.
 REQUEST: Final = {4: 8, 6: 128}
 REPLY: Final = {4: 0, 6: 129}
@@ -35,22 +37,6 @@ class Echo:
     identifier: int
     sequence: int
     payload: bytes
-
-
-def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071): the complement of the one's complement sum of 16-bit words.
-
-    Over a message that holds its right checksum it is 0.
-    """
-    if len(data) % 2:
-        data += b"\0"
-    # One's complement addition is addition modulo 2**16 - 1, and 2**16 is 1 in that arithmetic: so the
-    # whole message, read as one number with network order, has the same remainder as the sum of its words.
-    total = int.from_bytes(data, "big") % 0xFFFF
-    # 0 and 0xFFFF are the same there; words that aren't all 0 give 0xFFFF, as their end-around carry would.
-    if total == 0 and any(data):
-        total = 0xFFFF
-    return ~total & 0xFFFF
 
 
 def build_request(version: int, echo: Echo) -> bytes:

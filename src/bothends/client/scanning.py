@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from bothends.endpoints import Endpoint
-from bothends.errors import CallerError, EndpointError, SystemRefused, UnknownName
+from bothends.errors import EndpointError, PortsError, SystemRefused, UnknownName
 from bothends.sockets import NameRefused
 from bothends.sockets.names import Resolver, Target, interleave, resolve
 
@@ -47,22 +47,6 @@ _RANK: Final[dict[State, int]] = {
     "refused": 3,
     "failed": 4,
 }
-
-
-class PortsError(CallerError):
-    """Words that name no ports.
-
-    Fields: `text` (as it was given), `reason`, `hint`.
-    """
-
-    def __init__(self, text: str, reason: str, hint: str = "") -> None:
-        super().__init__(text, reason, hint)
-        self.text = text
-        self.reason = reason
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return f"ports {self.text!r}: {self.reason}" + (f"; {self.hint}" if self.hint else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from bothends.checksum import checksum
 from bothends.client import icmp
 from bothends.client.ping import Answer, Failure, number_of
 from bothends.endpoints import Endpoint
@@ -190,7 +191,7 @@ class IcmpWire(_SocketWire):
         if self._raw and self.version == 4:
             # A raw socket gets its packets before the kernel has looked at their checksums.
             message = icmp.without_ip_header(data)
-            if message is None or icmp.checksum(message) != 0:
+            if message is None or checksum(message) != 0:
                 return None
         echo = icmp.parse_reply(self.version, message or b"")
         if echo is None or echo.identifier != self._identifier:

@@ -33,7 +33,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from bothends.errors import BothendsError, ConfigurationError, SystemRefused, ToxicError
+from bothends.errors import BothendsError, ConfigurationError, ToxicError
+from bothends.files import read_text
 from bothends.impair.api import ApiError, networks, proxies_fields, proxy_fields
 from bothends.impair.collection import Proxies, Wanted
 from bothends.impair.loop import Loop, Timer
@@ -99,12 +100,7 @@ def read(path: Path) -> Scenario:
 
     Raises SystemRefused, ConfigurationError.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SystemRefused("read", str(path), error.errno or 0) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(str(path), "", "", f"it is no UTF-8 at byte {error.start}") from error
+    text = read_text(path)
     try:
         if path.suffix == ".json":
             return Scenario(tuple(proxies_fields(json.loads(text))))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from bothends.checksum import checksum
 from bothends.wire.netlink import Address
 
 SHORTEST: Final = {4: 20, 6: 40}  # bytes of an IP header
@@ -63,17 +64,6 @@ def is_neighbourly(packet: bytes) -> bool:
     if following == _HOP_BY_HOP and len(packet) > 48:  # MLD has a router alert option before it (RFC 3810)
         following, at = packet[40], 40 + 8 * (packet[41] + 1)
     return following == _ICMPV6 and len(packet) > at and packet[at] in _NEIGHBOURLY
-
-
-def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071). Over what holds its right checksum it is 0."""
-    if len(data) % 2:
-        data += b"\0"
-    # Addition with end-around carry is addition modulo 2**16 - 1, in which 2**16 is 1: so it is a remainder.
-    total = int.from_bytes(data, "big") % 0xFFFF
-    if total == 0 and any(data):
-        total = 0xFFFF
-    return ~total & 0xFFFF
 
 
 def fragments(packet: bytes, mtu: int) -> list[bytes] | None:
