@@ -141,7 +141,9 @@ class _Messages(Conversation):
         self._function = function
         self._decoder: Decoder = framing.decoder()
         # Lines are joined, not encoded one by one: that saves a copy of each.
-        self._encode = None if type(framing) is Lines else framing.encode
+        self._between = b"\n" if type(framing) is Lines else b""
+        if not self._between:
+            self._function = _encoding(name, function, framing)
 
     def receive(self, data: bytes) -> bytes:
         try:
@@ -165,7 +167,7 @@ class _Messages(Conversation):
 
     def _answers(self, messages: Sequence[bytes]) -> bytes:
         answers: list[bytes] = []
-        function, encode = self._function, self._encode
+        function = self._function
         try:
             for message in messages:
                 answer = function(message)
@@ -173,17 +175,25 @@ class _Messages(Conversation):
                     answer = _checked(self._name, answer)
                     if answer is None:
                         continue
-                answers.append(answer if encode is None else encode(answer))
+                answers.append(answer)
         except Exception as error:
             self._give_up(error)
-        if encode is None and answers:
-            answers.append(b"")  # so that the last line ends too
-            return b"\n".join(answers)
-        return b"".join(answers)
+        answers.append(b"")  # so that the last line ends too
+        return self._between.join(answers)
 
     def _give_up(self, error: Exception) -> None:
         self.done = True
         self.failure = error
+
+
+def _encoding(name: str, function: Plain, framing: Framing) -> Plain:
+    """The function, whose answers come framed."""
+
+    def framed(message: bytes) -> bytes | None:
+        answer = _checked(name, function(message))
+        return None if answer is None else framing.encode(answer)
+
+    return framed
 
 
 class _Message(Protocol):
