@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.writing import tables
 from bothends.bench import plots, report
 from bothends.bench.results import decode
 
@@ -23,15 +24,11 @@ def main() -> None:
     if not done.stdout:
         sys.exit(done.returncode)
     document = decode(done.stdout, "bothends bench engines")
-    parts = [f"`{document.command}`", "", report.notes(document), ""]
     for load, entries in report.by_load(document):
-        heads, rows = report.table(document, entries)
-        drawn = [heads, ["---"] * len(heads), *rows]
-        parts += [f"## {load}", "", *(f"| {' | '.join(row)} |" for row in drawn), ""]
         if load == PICTURED:
             measured = [entry for entry in entries if entry.rounds]
             (HERE / "engines.svg").write_text(plots.throughput(measured, PICTURED), encoding="utf-8")
-    text = "\n".join(parts)
+    text = tables(document)
     (HERE / "engines.md").write_text(text, encoding="utf-8")
     print(text)
     sys.exit(done.returncode)

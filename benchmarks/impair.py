@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.native import NICE, compiled
+from benchmarks.programs import NICE, compiled
 
 PROXY_CPU, OTHER_CPU = 0, 1
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h
