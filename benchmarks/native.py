@@ -1,7 +1,7 @@
 """The native engine beside a good C epoll server and uvloop's Protocol: `python -m benchmarks.native`.
 
 What `bothends bench engines` does with all engines is done here with one in its variants: on io_uring and on
-epoll, called by the chunk and by the line, with 50 us of busy polling. The figures are kept in native.md here.
+epoll, called by the chunk and by the line, with 50 us of busy polling. The figures are kept in native.md.
 Give it a quiet machine and ten minutes.
 """
 
