@@ -105,6 +105,19 @@ def test_a_call_that_waits_is_told_before_it_ends() -> None:
     assert ended.error == "EINTR"
 
 
+def test_a_beginning_that_strace_is_still_writing_waits_for_its_rest() -> None:
+    data = "\\x68" * 1024
+    line = f'7 {STAMP} sendto(4<UDP:[2]>, "{data}", 1024, 0, NULL, 0'.encode()
+    parser = Parser()
+    for piece in (line[:100], line[100:4096]):  # a part was read; its buffer was full
+        assert list(parser.feed(piece)) == []
+        assert parser.begun() is None
+    assert list(parser.feed(line[4096:])) == []
+    began = parser.begun()
+    assert began is not None
+    assert began.text.endswith(", 1024, 0, NULL, 0")
+
+
 def test_a_value_result_length_and_a_cut_string() -> None:
     call = one_call(
         'recvfrom(3<UDP:[1]>, "\\x61\\x62"..., 2, MSG_TRUNC, {sa_family=AF_INET6, sin6_port=htons(9), '

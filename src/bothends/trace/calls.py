@@ -436,6 +436,9 @@ class Reader:
         """What a call that succeeded did to the table of descriptors."""
         if line.result is None or line.error:
             return
+        if line.name in ("epoll_create", "epoll_create1"):
+            table.put(line.result, Held(close_on_exec="CLOEXEC" in line.text, watched={}))
+            return
         words = arguments.split(line.text)
         number = arguments.descriptor(words[0])[0] if words else None
         if number is None:
@@ -454,12 +457,8 @@ class Reader:
                 self._fcntl(words, number, line.result, table)
             case "ioctl" if words[1:2] == ["FIOCLEX"] and (held := table[number]) is not None:
                 held.close_on_exec = True
-            case "epoll_create" | "epoll_create1":
-                pass
             case "epoll_ctl":
                 self._watch(words, number, table)
-        if line.name.startswith("epoll_create"):
-            table.put(line.result, Held(close_on_exec="CLOEXEC" in line.text, watched={}))
 
     def _fcntl(self, words: list[str], number: int, result: int, table: Descriptors) -> None:
         held = table[number]

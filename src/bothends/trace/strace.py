@@ -7,6 +7,7 @@ Facts, measured on strace 6.1:
    A line's time is when the call began; a resumed line's own time is when it ended.
 2. strace writes what it knows of a call before it lets the kernel do it. So the beginning of a call that
    waits stands in the stream without its end: `Parser.begun` gives it, and a picture can show who waits.
+   But where a line ends at a whole number of `BLOCK`s, strace's buffer was full, and more is to come.
 3. With `-xx` all strings are in hexadecimal, so no byte of a peer's can look like strace's own syntax.
    Addresses and paths are written so too.
 4. `name(...) = ?` is a call that never returned. `<unavailable>` stands for a duration that isn't known.
@@ -34,6 +35,7 @@ OPTIONS: Final = (
 
 # A line longer than this is not strace's: vectors of a thousand strings of KEPT bytes stay below.
 LONGEST: Final = 64 << 20
+BLOCK: Final = 4096  # bytes: the buffer that the C library gives to a pipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,8 @@ class Parser:
     def begun(self) -> Began | None:
         """The call that stands at the end of the stream, begun and not ended. Each is given once."""
         if not self._rest or len(self._rest) > 4 * KEPT + 1024:
+            return None
+        if len(self._rest) % BLOCK == 0 or self._rest.count(b'"') % 2:
             return None
         head = _HEAD.match(self._rest.decode("ascii", "replace"))
         call = _CALL.match(head[4]) if head else None

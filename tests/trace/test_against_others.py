@@ -1,0 +1,396 @@
+"""The classic pairs in C, Python and Java: each call against strace's own log, each packet against tshark.
+
+Both comparisons are of one and the same run. strace's log is read here in the simplest way there is, and not
+by the parser that is tried; tshark captures by itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import socket
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final, NamedTuple
+
+import pytest
+
+from bothends.trace.calls import RECEIVING, SENDING
+from bothends.trace.model import KEPT, Call, Moment, Packet, Trace
+from bothends.trace.packets import Capture
+from bothends.trace.programs import Program
+from bothends.trace.session import Session
+from bothends.trace.strace import Line, Parser
+from tests.interop.programs import Programs, needs_compiler
+from tests.interop.running import Running
+from tests.tools import find_tool, needs_tool
+from tests.trace.running import has_packets, keyboard, python
+
+pytestmark = [needs_tool("strace"), pytest.mark.timeout(120)]
+
+ADDRESS: Final = "127.83.11.7"  # where clients go, and nobody else does
+AGAIN: Final = ("sh", "-c", 'echo again | exec "$@"', "sh")  # a client with something to say of its own
+
+
+class Pair(NamedTuple):
+    """Programs that talk: the server, its clients, and where they take the address and the port."""
+
+    server: str
+    client: str
+    words: str = f"{ADDRESS} {{port}}"
+    clients: int = 1
+
+
+PAIRS: Final = {
+    "python-tcp": Pair("tcp_server.py", "tcp_client.py"),
+    "python-udp": Pair("udp_server.py", "udp_client.py"),
+    "python-select": Pair("select_server.py", "tcp_client.py", clients=2),
+    "python-fork": Pair("fork_server.py", "tcp_client.py", clients=2),
+    "python-threads": Pair("threaded_server.py", "tcp_client.py", clients=2),
+    "c-tcp": Pair("tcp_server.c", "tcp_client.c"),
+    "c-udp": Pair("udp_server.c", "udp_client.c"),
+    "c-select": Pair("select_server.c", "teller.c", f"tcp {ADDRESS} {{port}}", clients=2),
+    "c-fork": Pair("fork_server.c", "tcp_client.c", clients=2),
+    "c-threads": Pair("threaded_server.c", "tcp_client.c", clients=2),
+    "java-tcp": Pair("LineServer.java", "LineClient.java"),
+    "java-udp": Pair("PacketServer.java", "PacketClient.java"),
+    "java-select": Pair("SelectServer.java", "LineClient.java"),
+    "java-threads": Pair("ThreadedServer.java", "LineClient.java", clients=2),
+}
+# Both ends in one program, more than one packet's worth, and an empty datagram.
+CONVERSATION: Final = f"""
+from socket import *
+s = create_server(("{ADDRESS}", 0))
+c = create_connection(s.getsockname(), source_address=("{ADDRESS}", 0))
+d, _ = s.accept()
+for size in (1, 10, 100_000):
+    c.sendall(b"x" * size)
+    while size:
+        size -= len(d.recv(1 << 20))
+d.send(b"done")
+c.recv(100)
+c.close()
+d.recv(1)
+d.close()
+u = socket(AF_INET, SOCK_DGRAM)
+u.bind(("{ADDRESS}", 0))
+v = socket(AF_INET, SOCK_DGRAM)
+v.bind(("{ADDRESS}", 0))
+v.sendto(b"datagram", u.getsockname())
+data, address = u.recvfrom(100)
+u.sendto(b"", address)
+v.recvfrom(100)
+"""
+
+
+class Overheard(Parser):
+    """The parser, with a copy of what it is fed: strace's own log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = b""
+
+    def feed(self, data: bytes) -> Iterator[Line]:
+        self.log += data
+        return super().feed(data)
+
+
+class Seen(NamedTuple):
+    """A packet as tshark describes it, and as we do."""
+
+    source: int
+    destination: int
+    sequence: int
+    acknowledged: int
+    window: int
+    flags: int
+    size: int
+    data: str
+
+
+class Ran(NamedTuple):
+    """A run: what we made of it, strace's logs, and what tshark captured and when (None without it)."""
+
+    trace: Trace
+    logs: list[str]
+    captured: list[tuple[float, Seen]] | None
+
+
+FIELDS: Final = (
+    "frame.time_epoch", "tcp.srcport", "udp.srcport", "tcp.dstport", "udp.dstport",
+    "tcp.seq_raw", "tcp.ack_raw", "tcp.window_size_value", "tcp.flags", "tcp.len", "udp.length",
+    "tcp.payload", "udp.payload",
+)  # fmt: skip
+
+
+class Tshark:
+    """A tshark that captures while it is used as a context."""
+
+    def __init__(self) -> None:
+        # A server that is bound to every address answers a datagram from another one than it was sent to.
+        capture = [
+            str(find_tool("tshark")),
+            "-i",
+            "lo",
+            "-B",
+            "64",
+            "-f",
+            f"host {ADDRESS} or udp",
+            "-n",
+            "-l",
+        ]
+        capture += ["-T", "fields", "-E", "separator=|", *(word for each in FIELDS for word in ("-e", each))]
+        self._running = Running(capture)
+        self._marks = itertools.count(1)
+
+    def __enter__(self) -> Tshark:
+        self.catch_up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.process.terminate()
+        self._running.__exit__(None, None, None)
+
+    def catch_up(self) -> list[tuple[float, Seen]]:
+        """All packets up to now: a mark is sent until it is seen."""
+        mark = f"mark {next(self._marks)}.".encode()
+        seen = threading.Event()
+        with socket.socket(type=socket.SOCK_DGRAM) as ours:
+            ours.bind((ADDRESS, 0))
+
+            def knock() -> None:
+                while not seen.wait(0.05):
+                    ours.sendto(mark, ours.getsockname())
+
+            thread = threading.Thread(target=knock)
+            thread.start()
+            try:
+                shown = self._running.until("a mark", lambda data: data if _line(mark, data) else None)
+            finally:
+                seen.set()
+                thread.join()
+        lines = shown.rpartition(b"\n")[0].decode().splitlines()
+        return [_captured(line) for line in lines if b"mark ".hex() not in line]
+
+
+def _line(mark: bytes, data: bytes) -> bool:
+    return mark.hex().encode() + b"\n" in data
+
+
+def _captured(line: str) -> tuple[float, Seen]:
+    at, *numbers, tcp_data, udp_data = line.split("|")
+    (
+        tcp_source, udp_source, tcp_destination, udp_destination,
+        sequence, acknowledged, window, flags, tcp_size, udp_length,
+    ) = (int(each or "0", 0) for each in numbers)  # fmt: skip
+    return float(at), Seen(
+        tcp_source or udp_source,
+        tcp_destination or udp_destination,
+        sequence,
+        acknowledged,
+        window,
+        flags,
+        tcp_size or max(udp_length - 8, 0),
+        (tcp_data or udp_data)[: 2 * KEPT],
+    )
+
+
+@pytest.fixture(scope="module")
+def tshark() -> Iterator[Tshark | None]:
+    """A capture of all packets of `ADDRESS`, or None where there can be none."""
+    if find_tool("tshark") is None or not has_packets():
+        yield None
+        return
+    with Tshark() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return Programs(tmp_path_factory.mktemp("programs"))
+
+
+def _marked(name: str, pair: Pair) -> object:
+    marks = needs_compiler(pair.server) + [pytest.mark.slow] * name.startswith("java")
+    return pytest.param(pair, id=name, marks=marks)
+
+
+@pytest.fixture(
+    scope="module", params=[*itertools.starmap(_marked, PAIRS.items()), pytest.param(None, id="both-in-one")]
+)
+def ran(request: pytest.FixtureRequest, programs: Programs, tshark: Tshark | None) -> Ran:
+    """A pair, run once for all tests of it."""
+    for _ in range(3):
+        told: list[Moment] = []
+        session = Session(told.append)
+        started = _add(session, request.param, programs)
+        for each in started:
+            each.parser = Overheard()
+        session.capture = Capture() if has_packets() else None
+        with keyboard("hello\n"):
+            session.run()
+        if not session.trace.notes:
+            logs = [each.parser.log.decode() for each in started if isinstance(each.parser, Overheard)]
+            return Ran(session.trace, logs, tshark.catch_up() if tshark is not None else None)
+    pytest.skip(f"too much passes by on this machine: {session.trace.notes}")
+
+
+def _add(session: Session, pair: Pair | None, programs: Programs) -> list[Program]:
+    if pair is None:
+        return [session.client("both", python(CONVERSATION), keyboard=False)]
+    client = [*programs.command(pair.client), *pair.words.split()]
+    started = [session.server("server", programs.command(pair.server))]
+    started.append(session.client("client", client, keyboard=True))
+    started += [
+        session.client(f"client {number}", [*AGAIN, *client], keyboard=False)
+        for number in range(2, pair.clients + 1)
+    ]
+    return started
+
+
+class Told(NamedTuple):
+    """A call as both strace and we tell it."""
+
+    name: str
+    result: int | None
+    error: str
+
+
+# In strace's log: a call on a socket, and one that waits for sockets.
+ON_A_SOCKET: Final = re.compile(r"(?:\w+\(\d+<(?:TCP|UDP|UNIX|NETLINK)|socket(?:pair)?\()")
+WAITS: Final = re.compile(r"(?:poll|ppoll|select|pselect6)\(.*<(?:TCP|UDP)")
+EPOLL: Final = re.compile(r"epoll_ctl\((\d+)<[^,]*, EPOLL_CTL_\w+, \d+<(?:TCP|UDP)")
+RETURN: Final = re.compile(r".*\) += (\?|0x[0-9a-f]+|-?\d+)(?:<.*?>)?(?: (E[A-Z0-9]+) )?")
+
+
+def told_by_strace(log: str) -> dict[int, list[tuple[float, Told]]]:
+    """The calls on sockets in strace's log, with the times at which they begin, by thread."""
+    halves: dict[int, tuple[float, str]] = {}
+    whole = []
+    for line in log.splitlines():
+        head, at, rest = line.split(None, 2)
+        pid, began = int(head), float(at)
+        if rest.startswith("<... "):
+            began, half = halves.pop(pid)
+            rest = half + rest.partition(" resumed>")[2]
+        if rest.endswith("<unfinished ...>"):
+            halves[pid] = began, rest.removesuffix("<unfinished ...>")
+        elif not rest.startswith(("+++", "---")):
+            whole.append((began, pid, rest))
+    whole += [(began, pid, half + ") = ?") for pid, (began, half) in halves.items()]
+    selectors = {found[1] for _, _, rest in whole if (found := EPOLL.match(rest))}
+    calls = defaultdict(list)
+    for began, pid, rest in sorted(whole):
+        name, _, arguments = rest.partition("(")
+        waits = re.match("epoll_p?wait", name) and arguments.partition("<")[0] in selectors
+        if ON_A_SOCKET.match(rest) or WAITS.match(rest) or EPOLL.match(rest) or waits:
+            found = RETURN.match(rest)
+            assert found, rest
+            result = None if found[1] == "?" else int(found[1], 0)
+            calls[pid].append((began, Told(name, result, found[2] or "")))
+    return dict(calls)
+
+
+def told_by_us(trace: Trace) -> dict[int, list[Told]]:
+    calls = defaultdict(list)
+    for each in trace.events():
+        if isinstance(each, Call) and (each.socket or each.sockets or each.name in ("socket", "socketpair")):
+            calls[each.thread].append(Told(each.name, each.result, each.error))
+    return dict(calls)
+
+
+def over(ran: Ran) -> float:
+    """When the last client had ended. How a server ends after that is our doing, and left out."""
+    return max(float(line.split()[1]) for log in ran.logs[1:] or ran.logs for line in log.splitlines())
+
+
+def test_every_call_is_there_once_as_strace_tells_it(ran: Ran) -> None:
+    moments = Counter((moment.event.number, moment.is_end) for moment in ran.trace.moments)
+    assert set(moments.values()) == {1}
+    ours = told_by_us(ran.trace)
+    theirs = {pid: calls for log in ran.logs for pid, calls in told_by_strace(log).items()}
+    assert ours.keys() <= theirs.keys()
+    for pid, calls in theirs.items():
+        told = ours.get(pid, [])
+        assert told == [call for _, call in calls[: len(told)]]
+        assert [call for began, call in calls[len(told) :] if began < over(ran)] == []
+
+
+BITS: Final = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16}
+
+
+def by_direction(packets: Iterable[tuple[float, Seen]]) -> dict[tuple[int, int], list[tuple[float, Seen]]]:
+    """Between two directions nobody's order counts: each may have been seen by another processor."""
+    found = defaultdict(list)
+    for at, each in packets:
+        found[each.source, each.destination].append((at, each))
+    return dict(found)
+
+
+def _seen(packet: Packet) -> tuple[float, Seen]:
+    return packet.at / 1e9, Seen(
+        packet.source.port or 0,
+        packet.destination.port or 0,
+        packet.sequence,
+        packet.acknowledged,
+        packet.window,
+        sum(BITS[flag] for flag in packet.flags),
+        packet.size,
+        packet.data.hex(),
+    )
+
+
+def test_every_packet_is_there_as_tshark_sees_it_and_no_other(ran: Ran) -> None:
+    if ran.captured is None:
+        pytest.skip("tshark isn't installed, or packets can't be captured here")
+    homes = {
+        each.local.port
+        for each in ran.trace.sockets.values()
+        if each.local and (each.is_listener or each.kind == "datagram")
+    }
+    theirs = by_direction((at, each) for at, each in ran.captured if {each.source, each.destination} & homes)
+    ours = by_direction(_seen(each) for each in ran.trace.events() if isinstance(each, Packet))
+    assert ours.keys() <= theirs.keys()
+    for direction, packets in theirs.items():
+        told = [each for _, each in ours.get(direction, [])]
+        assert told == [each for _, each in packets[: len(told)]]
+        assert [each for at, each in packets[len(told) :] if at < over(ran)] == []
+    assert ours
+
+
+def spans(trace: Trace, names: Collection[str]) -> dict[int, range]:
+    """Which bytes of its stream each of these calls moved; of a datagram, all that it has."""
+    found, moved = {}, Counter[int]()
+    for each in trace.events():
+        socket = trace.sockets.get(each.socket or 0) if isinstance(each, Call) else None
+        if isinstance(each, Call) and each.name in names and socket and socket.family in ("inet", "inet6"):
+            start = moved[socket.number] if socket.kind == "stream" else 0
+            found[each.number] = range(start, start + each.size)
+            moved[socket.number] = start + each.size
+    return found
+
+
+def overlap(one: range, other: range) -> int:
+    return len(range(max(one.start, other.start), min(one.stop, other.stop)))
+
+
+def test_every_byte_is_followed_from_call_to_packet_to_call(ran: Ran) -> None:
+    if ran.captured is None:
+        pytest.skip("packets can't be captured here")
+    trace = ran.trace
+    sent, received = spans(trace, SENDING), spans(trace, RECEIVING)
+    packets = {
+        each.number: range(each.offset or 0, (each.offset or 0) + each.size)
+        for each in trace.events()
+        if isinstance(each, Packet)
+    }
+    assert sum(map(len, sent.values())) == sum(map(len, packets.values())) > 0
+    for number, span in packets.items():
+        causes = [link.cause for link in trace.causes_of(number) if link.kind == "carries"]
+        assert sum(overlap(sent[each], span) for each in causes) == len(span)
+        assert all(overlap(sent[each], span) for each in causes if span)
+    for number, span in received.items():
+        causes = [link.cause for link in trace.causes_of(number) if link.kind == "feeds"]
+        assert sum(overlap(packets[each], span) for each in causes) == len(span)
+        assert all(overlap(packets[each], span) for each in causes if span)
