@@ -43,6 +43,33 @@ def test_a_switch_knows_where_everyone_is() -> None:
     assert link.receive(0, 0, to_six) == [(1, to_six)]
 
 
+def test_a_frame_goes_straight_on_while_nobody_looks() -> None:
+    link = Link(THREE)
+    assert link.is_clear
+    for at in (10, 24):
+        assert link.straight(0, bytes(at) + packet(1, 3, bytes(20)), at) == 2
+        assert link.straight(0, bytes(at) + ipv6(bytes(8)), at) == 1
+    assert (link.ways[0, 2].sent, link.ways[0, 2].sent_bytes) == (2, 80)
+    for_many = packet(1, 2, bytes(20))[:16] + bytes([224, 0, 0, 9]) + bytes(20)
+    to_neighbours = ipv6(bytes(8), following=58)
+    too_large = packet(1, 2, bytes(1500))
+    nobody = packet(1, 77, bytes(20))
+    for odd in (nobody, packet(1, 1, bytes(20)), for_many, to_neighbours, too_large, b"", bytes(100)):
+        assert link.straight(0, bytes(10) + odd, 10) == -1
+    assert sum(way.sent for way in link.ways.values()) == 4
+
+
+def test_who_looks_at_packets_keeps_frames_from_going_straight() -> None:
+    assert not Link(PAIR, toxics(latency="5ms")).is_clear
+    assert not Link(PAIR, observe=lambda passage: None).is_clear
+    link = Link(PAIR)
+    (spec, *_) = toxics(latency="5ms")
+    link.add(spec, 0)
+    assert not link.is_clear
+    link.remove(spec.name, 1)
+    assert link.is_clear
+
+
 def test_what_is_for_many_goes_to_all_others() -> None:
     sent = packet(2, 1)[:16] + bytes([224, 0, 0, 9]) + bytes(8)
     assert Link(THREE).receive(0, 1, sent) == [(0, sent), (2, sent)]

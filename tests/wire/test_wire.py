@@ -181,6 +181,29 @@ def test_a_toxic_comes_and_goes(tmp_path: Path) -> None:
     assert {each["toxic"] for each in from_client if each["event"] == "lost"} <= {"hole"}
 
 
+@pytest.mark.parametrize("how", BOTH_WAYS)
+def test_a_toxic_comes_into_a_stream_that_went_straight(how: list[str]) -> None:
+    client = program("source.py", "server", 7000, 60_000_000)
+    hosts = ["--host", f"server={program('sink.py', 7000)}", "--host", "router", "--host", f"client={client}"]
+    done = wire("--line", "--loss", "1%,at=20ms,for=200ms", "--seed", "3", *how, *hosts)
+    received = re.search(r"received (\d+) (\w+)", done.stdout)
+    sent = re.search(r"sent (\d+) (\w+)", done.stdout)
+    assert received, done.stdout + done.stderr
+    assert sent
+    assert received.groups() == sent.groups()
+    counted = re.search(r"client -> router: ([\d,]+) packets, ([\d,]+) bytes", done.stderr)
+    assert counted
+    packets, size = (int(each.replace(",", "")) for each in counted.groups())
+    assert 60_000_000 <= size <= 1500 * packets  # no packet is larger than the MTU, however it was carried
+
+
+def test_datagrams_that_a_program_sends_as_one() -> None:
+    for how in ([], ["--veth"], ["--delay", "1ms"]):
+        done = wire(*how, *two(program("echo.py", 7000), program("segments.py", "server", 7000, 1000, 9500)))
+        assert done.stdout.split() == ["1000"] * 9 + ["500"]
+        assert "client -> server: 10 packets, 9,780 bytes" in done.stderr
+
+
 def test_what_was_sent_arrives_although_its_program_has_ended() -> None:
     hurry = (
         "import socket; s = socket.create_connection(('server', 7000)); "

@@ -3,9 +3,10 @@
 1. A TUN device gives each IP packet that its host sends to whoever has its descriptor, once, at most as long
    as the MTU, and takes packets for the host in the same way.
 2. /dev/net/tun may be closed to us (mode 0600 on some systems). Then a veth pair does as well: its host's
-   end looks the same from inside, and at our end a packet socket reads and writes frames. Offloads must be
-   off: otherwise we'd get segments of 64 KiB, without checksums (ethtool(8), packet(7)).
+   end looks the same from inside, and at our end a packet socket reads and writes frames (packet(7)).
 3. Our end is in a network namespace of the wire's own, where nothing else is.
+4. Where each packet is to be as on a cable, a host's offloads must be off: otherwise it hands over segments
+   of 64 KiB, without checksums (ethtool(8)), and `offload.py` has to finish them.
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ from bothends.wire.plan import EVERYWHERE, LOOPBACK, Host, Shape
 TUN: Final = "/dev/net/tun"
 # linux/if_tun.h
 _TUNSETIFF: Final = 0x400454CA
-_IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
+_TUNSETOFFLOAD: Final = 0x400454D0
+_IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
+_TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6 = 0x01, 0x02, 0x04
 
 _SIOCETHTOOL, _SIOCGIFHWADDR = 0x8946, 0x8927  # linux/sockios.h
-# linux/ethtool.h: transmit checksums, scatter-gather, TSO, GSO, GRO
-_OFFLOADS: Final = (0x17, 0x19, 0x1F, 0x24, 0x2C)
+# linux/ethtool.h: transmit checksums, scatter-gather, TSO, GSO; and GRO, which would join what we send
+_OFFLOADS: Final = (0x17, 0x19, 0x1F, 0x24)
+_GRO: Final = 0x2C
 _ETH_P_ALL: Final = 0x0003
-_SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23  # linux/if_packet.h, Linux 4.20
+# linux/if_packet.h; the latter since Linux 4.20
+_SOL_PACKET, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 263, 15, 23
 _SO_RCVBUFFORCE: Final = 33
 _BUFFER: Final = 8 * 1024 * 1024  # bytes: some thousand frames
 
@@ -45,21 +50,35 @@ _LOOP_TABLE: Final = 100
 
 
 def open_tun(name: str) -> int:
-    """A TUN device of this name in the network namespace that we are in; its descriptor. Raises OSError."""
+    """A TUN device of this name in the network namespace that we are in; its descriptor. Raises OSError.
+
+    Before each packet there is the header of `offload.py`.
+    """
     descriptor = os.open(TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
     try:
-        fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+        fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
 
 
+def offload_tun(descriptor: int, *, on: bool) -> None:
+    """Let a TUN's host leave segmentation and checksums to us, or don't, from now on; what is under way
+    stays as it is. Raises OSError."""
+    fcntl.ioctl(descriptor, _TUNSETOFFLOAD, _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 if on else 0)
+
+
 def open_packet_socket(name: str) -> socket.socket:
-    """A socket for all frames of an interface in the namespace that we are in. Raises OSError."""
+    """A socket for all frames of an interface in the namespace that we are in. Raises OSError.
+
+    Before each frame there is the header of `offload.py`.
+    """
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     try:
         sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        sock.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         try:
             sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
         except OSError:
@@ -78,11 +97,12 @@ def hardware_address(name: str) -> bytes:
     return answer[18:24]
 
 
-def switch_offloads_off(name: str) -> None:
-    """Let every frame be as it would be on a cable: MTU-sized, with its checksums."""
+def offload_veth(name: str, *, on: bool) -> None:
+    """Let a veth's sender leave segmentation and checksums to who receives, or let every frame be as it would
+    be on a cable."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for command in _OFFLOADS:
-            value = array.array("B", struct.pack("=II", command, 0))
+        for command in (*_OFFLOADS, _GRO):
+            value = array.array("B", struct.pack("=II", command, on and command != _GRO))
             request = struct.pack("16sP16x", name.encode(), value.buffer_info()[0])
             with contextlib.suppress(OSError):  # not one that this kernel's veth has
                 fcntl.ioctl(sock, _SIOCETHTOOL, request)

@@ -8,6 +8,7 @@
    each packet, not by the clock.
 3. The wire's own MTU is a router's right before it: larger packets are cut, or answered with the ICMP error
    that tells the sender. With `icmp` off nothing is answered: a black hole (RFC 2923 section 2.1).
+4. Where no toxic is and nobody observes, frames may go on as they come (`offload.py`): `straight`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bothends.errors import ToxicError
 from bothends.toxics.base import DROP, Decision, Medium
 from bothends.toxics.pipeline import Item, Pipeline, Stage, Tally
 from bothends.toxics.spec import Direction, Spec, random_for
-from bothends.wire import packets
+from bothends.wire import offload, packets
 from bothends.wire.plan import LOOPBACK, ROUTER, Plan
 
 Outgoing: TypeAlias = tuple[int, bytes]
@@ -119,6 +120,33 @@ class Link:
     def held(self) -> int:
         """Bytes under way."""
         return sum(way.pipeline.held for way in self.ways.values())
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether nobody looks at single packets: then `straight` may be used."""
+        return self._observe is None and not any(way.pipeline.stages for way in self.ways.values())
+
+    def straight(self, port: int, frame: bytes, at: int) -> int:
+        """The port for which a frame is, if it is for one host alone; otherwise -1: see `receive`.
+
+        Its IP packet begins at `at`. To be asked once for each frame, while `is_clear`.
+        """
+        if len(frame) < at + 40:
+            return -1
+        if frame[at] >> 4 == 4:
+            way = None if frame[at + 9] == packets.IGMP else self._known[port].get(frame[at + 16 : at + 20])
+        elif frame[at + 6] in packets.MAYBE_NEIGHBOURLY:
+            way = None
+        else:
+            way = self._known[port].get(frame[at + 24 : at + 40])
+        if way is None:
+            return -1
+        count, size, largest = offload.sizes_of(frame, at)
+        if largest > self._mtu:
+            return -1
+        way.sent += count
+        way.sent_bytes += size
+        return way.receiver
 
     def receive(self, now: float, port: int, packet: bytes) -> list[Outgoing]:
         """A port sends a packet; what leaves at once."""

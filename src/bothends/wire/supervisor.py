@@ -20,6 +20,7 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
+import functools
 import json
 import os
 import select
@@ -164,10 +165,10 @@ class _Supervisor:
         with Netlink() as netlink:
             netlink.add_veth(ours, name, self._hosts[-1])
             netlink.set_link(ours, up=True, mtu=interfaces.HOST_MTU)
-        interfaces.switch_offloads_off(ours)
+        interfaces.offload_veth(ours, on=True)
         sock = interfaces.open_packet_socket(ours)
         namespaces.enter_network(self._hosts[-1])
-        interfaces.switch_offloads_off(name)
+        interfaces.offload_veth(name, on=False)
         address = interfaces.hardware_address(name).hex()
         namespaces.enter_network(self._own)
         return sock.detach(), address
@@ -235,6 +236,9 @@ class _Supervisor:
                         os.kill(process, number)
             case {"interface": str() as name, "host": int() as host, "up": bool() as up}:
                 self._set_interface(host, name, up=up)
+            case {"offload": bool() as on}:
+                for index, each in enumerate(self._plan.hosts):
+                    self._in(index, functools.partial(_offload, each, on=on))
 
     def _start(self, index: int, command: Command | None, *, with_keyboard: bool, output: int | None) -> None:
         host = self._plan.hosts[index]
@@ -324,6 +328,11 @@ class _Supervisor:
                 pass
         with contextlib.suppress(OSError):  # ENETDOWN: it is down
             self._in(host, lambda: interfaces.restore(self._plan.hosts[host], self._plan.shape))
+
+
+def _offload(host: Host, *, on: bool) -> None:
+    for each in host.interfaces:
+        interfaces.offload_veth(each.name, on=on)
 
 
 def arguments_of(command: Command) -> list[str]:

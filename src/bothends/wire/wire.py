@@ -8,7 +8,8 @@ descriptors: so whatever ends us, nothing is left.
 
 Each packet is read from the port of the host that sent it, goes through `Link`, and is written to another's.
 The loop looks at the clock once for each wake-up, and reads up to 64 packets of a port before it looks at
-the next.
+the next. While there is no toxic and nobody observes, hosts may leave segmentation to us, and frames go on as
+they come.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from typing import Any, Final, Protocol, Self
 
 from bothends.errors import BothendsError, ConnectionLost, SystemRefused, TimeLimit, Unavailable
 from bothends.toxics.spec import Spec
-from bothends.wire import interfaces, namespaces, supervisor
+from bothends.wire import interfaces, namespaces, offload, supervisor
 from bothends.wire.link import Link, Observer, Outgoing
 from bothends.wire.plan import Plan
 
 _AT_ONCE: Final = 64  # packets of one port before the others have their turn
-_LONGEST: Final = 65536  # bytes of a packet
+_LONGEST: Final = 66 * 1024  # bytes of a packet, and what is before it
 _READY: Final = 5.0  # seconds in which a server should listen; then the next host's command starts anyway
 _DRAIN: Final = 10.0  # seconds for what was sent to arrive, after the last command has ended
 _SETTLE: Final = 0.2  # seconds for servers to end by themselves, once all has arrived
@@ -46,21 +47,32 @@ _ETHERNET: Final = {4: b"\x08\x00", 6: b"\x86\xdd"}
 class Port(Protocol):
     """Where a host's packets come out, and others' go in."""
 
+    head: int
+    """Bytes of a frame before its packet."""
+
     def fileno(self) -> int:
         """For select(2)."""
 
-    def receive(self) -> bytes:
-        """The next packet. Raises BlockingIOError if there is none, OSError if its interface is down."""
+    def take(self) -> bytes:
+        """The next frame (`offload.py`). Raises BlockingIOError if there is none, OSError if it is down."""
+
+    def give(self, frame: bytes) -> None:
+        """Give it a frame of another host's. Raises OSError: its interface is down, or its queue full."""
+
+    def receive(self) -> Sequence[bytes]:
+        """The next frame's packets. Raises OSError as `take`."""
 
     def send(self, packet: bytes) -> None:
-        """Give the host a packet. Raises OSError: its interface is down, or its queue full."""
+        """Give the host a packet. Raises OSError as `give`."""
 
     def close(self) -> None:
         """Let go of it."""
 
 
 class TunPort:
-    """The descriptor of a TUN device: a read is a packet."""
+    """The descriptor of a TUN device: a read is a frame."""
+
+    head = offload.SIZE
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -68,18 +80,29 @@ class TunPort:
     def fileno(self) -> int:
         return self._descriptor
 
-    def receive(self) -> bytes:
+    def take(self) -> bytes:
         return os.read(self._descriptor, _LONGEST)
 
+    def give(self, frame: bytes) -> None:
+        os.write(self._descriptor, frame)
+
+    def receive(self) -> Sequence[bytes]:
+        frame = os.read(self._descriptor, _LONGEST)
+        if offload.is_plain(frame):
+            return (frame[offload.SIZE :],)
+        return offload.packets_of(frame, offload.SIZE)
+
     def send(self, packet: bytes) -> None:
-        os.write(self._descriptor, packet)
+        os.write(self._descriptor, offload.PLAIN + packet)
 
     def close(self) -> None:
         os.close(self._descriptor)
 
 
 class FramePort:
-    """A packet socket on our end of a veth pair: a read is an Ethernet frame, whose header we take or add."""
+    """A packet socket on our end of a veth pair: frames have an Ethernet header, and each host its own."""
+
+    head = offload.SIZE + 14
 
     def __init__(self, sock: socket.socket, address: bytes) -> None:
         self._socket = sock
@@ -88,11 +111,21 @@ class FramePort:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def receive(self) -> bytes:
-        return self._socket.recv(_LONGEST)[14:]
+    def take(self) -> bytes:
+        return self._socket.recv(_LONGEST)
+
+    def give(self, frame: bytes) -> None:
+        head = self._heads[frame[self.head] >> 4]
+        self._socket.sendmsg([frame[: offload.SIZE], head, memoryview(frame)[self.head :]])
+
+    def receive(self) -> Sequence[bytes]:
+        frame = self._socket.recv(_LONGEST)
+        if offload.is_plain(frame):
+            return (frame[self.head :],)
+        return offload.packets_of(frame, self.head)
 
     def send(self, packet: bytes) -> None:
-        self._socket.send(self._heads[packet[0] >> 4] + packet)
+        self._socket.send(offload.PLAIN + self._heads[packet[0] >> 4] + packet)
 
     def close(self) -> None:
         self._socket.close()
@@ -133,6 +166,7 @@ class Wire:
         self._alone = False
         self._gone = False
         self._timers: list[tuple[float, Callable[[], object]]] = []
+        self._is_straight = False
 
     @property
     def how(self) -> str:
@@ -263,10 +297,12 @@ class Wire:
     def add(self, spec: Spec) -> None:
         """A toxic comes. Raises ToxicError."""
         self._deliver(self.link.add(spec, self._clock()))
+        self._choose()
 
     def remove(self, name: str) -> None:
         """A toxic goes; what it held leaves."""
         self._deliver(self.link.remove(name, self._clock()))
+        self._choose()
 
     def close(self) -> None:
         """Let all of it go. When this returns, no process of it is left."""
@@ -309,6 +345,7 @@ class Wire:
                         self._tell("/etc/hosts can't be replaced: hosts are known by their addresses only")
                     for descriptor, address in zip(descriptors, addresses, strict=True):
                         self._ports.append(_port(descriptor, str(address)))
+                    self._choose()
                     return
 
     def _is_ready(self, host: int) -> bool:
@@ -369,14 +406,44 @@ class Wire:
                 else:
                     self._drain(ports.index(each), now)
 
+    def _choose(self) -> None:
+        """Whether frames may go on as they come. Hosts then leave to us what would be needless work."""
+        is_straight = self.link.is_clear and self.plan.mtu >= interfaces.HOST_MTU
+        if is_straight == self._is_straight:
+            return
+        self._is_straight = is_straight
+        if self._veth:
+            self._say({"offload": is_straight})
+            return
+        for port in self._ports:
+            with contextlib.suppress(OSError):  # then they go on doing it themselves
+                interfaces.offload_tun(port.fileno(), on=is_straight)
+
     def _drain(self, number: int, now: float) -> None:
         """What a port has, up to a limit."""
-        take, receive, deliver = self._ports[number].receive, self.link.receive, self._deliver
+        port, receive, deliver = self._ports[number], self.link.receive, self._deliver
         try:
+            if self._is_straight:
+                for _ in range(_AT_ONCE):
+                    self._pass(now, number, port.take(), port.head)
+                return
+            take = port.receive
             for _ in range(_AT_ONCE):
-                deliver(receive(now, number, take()))
+                for packet in take():
+                    deliver(receive(now, number, packet))
         except OSError:  # nothing is there; or its interface is down: ENETDOWN, once
             return
+
+    def _pass(self, now: float, number: int, frame: bytes, head: int) -> None:
+        receiver = self.link.straight(number, frame, head)
+        if receiver < 0:
+            for packet in offload.packets_of(frame, head):
+                self._deliver(self.link.receive(now, number, packet))
+            return
+        try:
+            self._ports[receiver].give(frame)
+        except OSError:
+            self.undelivered += offload.sizes_of(frame, head)[0]
 
     def _deliver(self, outgoing: Sequence[Outgoing]) -> None:
         for number, packet in outgoing:
