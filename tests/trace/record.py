@@ -64,9 +64,10 @@ def main() -> None:
     """Record all pairs that the tools here allow."""
     python = sys.executable
     with tempfile.TemporaryDirectory() as folder:
-        for each in ("tcp_client", "fork_server"):
+        for each in ("tcp_client", "fork_server", "teller", "select_server"):
             subprocess.run(["cc", "-o", f"{folder}/{each}", f"{PROGRAMS}/c/{each}.c"], check=True)
         record("c-fork", [f"{folder}/fork_server"], [f"{folder}/tcp_client", "127.0.0.1", "PORT"])
+        record("c-select", [f"{folder}/select_server"], [f"{folder}/teller", "tcp", "127.0.0.1", "PORT"])
         client = [python, "-I", "-S", f"{PROGRAMS}/python/tcp_client.py", "127.0.0.1", "PORT"]
         record("python", [python, "-I", "-S", f"{PROGRAMS}/python/tcp_server.py"], client)
         record("python-threads", [python, "-I", "-S", f"{PROGRAMS}/python/threaded_server.py"], client)

@@ -7,6 +7,7 @@ by the parser that is tried; tshark captures by itself.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import socket
 import threading
@@ -154,7 +155,7 @@ class Tshark:
 
     def catch_up(self) -> list[tuple[float, Seen]]:
         """All packets up to now: a mark is sent until it is seen."""
-        mark = f"mark {next(self._marks)}.".encode()
+        mark = f"mark {next(self._marks)} of {os.getpid()}".encode()
         seen = threading.Event()
         with socket.socket(type=socket.SOCK_DGRAM) as ours:
             ours.bind((ADDRESS, 0))

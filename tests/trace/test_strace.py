@@ -16,7 +16,8 @@ from bothends.trace.descriptors import Sockets
 from bothends.trace.model import Call, Moment, Place, Trace
 from bothends.trace.strace import Began, Ended, Left, Line, Parser, Signalled
 
-RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("*.strace"))
+HERE = Path(__file__).parent / "recordings"
+RECORDINGS = sorted(HERE.glob("*.strace"))
 AT = 1795255220_976349485
 STAMP = "1795255220.976349485"
 
@@ -205,6 +206,34 @@ def test_a_recording_says_the_same_however_it_is_cut(path: Path) -> None:
         parser = Parser()
         pieces = (text[start : start + size] for start in range(0, len(text), size))
         assert [line for piece in pieces for line in parser.feed(piece)] == whole
+
+
+def test_a_recorded_select_server_waits_for_what_it_knows() -> None:
+    """A welcome, then each message and the end of the stream: select says what is ready, and it is done."""
+    trace, moments = moments_of((HERE / "c-select-server.strace").read_bytes())
+    calls = [each.event for each in moments if each.is_end and isinstance(each.event, Call)]
+    waits = [each for each in calls if each.name == "pselect6"]
+    (accepted,) = [each for each in calls if each.name == "accept"]
+    welcome, connection = accepted.socket, accepted.made
+    assert trace.sockets[welcome or 0].is_listener
+    assert [each.sockets for each in waits] == [
+        (welcome,),
+        (welcome, connection),
+        (welcome, connection),
+        (welcome,),
+    ]
+    assert [each.result for each in waits] == [1, 1, 1, None]
+    after = [calls[calls.index(each) + 1] for each in waits[:-1]]
+    assert [(each.name, each.socket, each.data) for each in after] == [
+        ("accept", welcome, b""),
+        ("recvfrom", connection, b"hello\n"),
+        ("recvfrom", connection, b""),
+    ]
+
+
+def test_every_language_and_manner_is_recorded() -> None:
+    names = {path.stem.rpartition("-")[0] for path in RECORDINGS}
+    assert names == {"c-fork", "c-select", "java", "node", "python", "python-threads"}
 
 
 def test_every_call_on_a_socket_is_explained() -> None:
