@@ -39,6 +39,7 @@ END_SIZE: Final = -1
 BEGIN_SIZE: Final = -2
 
 _STAYS: Final[Decision] = (Piece(HOLD),)
+_WHOLE: Final = Piece()[1:]  # all of it, unchanged, and nothing follows: however late
 _IN_ORDER: Final = frozenset({Medium.STREAM, Medium.MESSAGES})
 
 
@@ -135,6 +136,11 @@ class Stage:
         if self.record is not None:
             self.record(self.place, size, decision)
         self.place += size if stream else 1
+        if len(decision) == 1 and decision[0][1:] == _WHOLE:  # most toxics, most of the time
+            delay = decision[0].delay
+            self.tally.delayed += delay > 0
+            self._leave(at + delay, at, item, out)
+            return out
         self._count(size, decision)
         for piece in decision:
             if piece.stop != 0:
@@ -226,12 +232,15 @@ class Pipeline:
     @property
     def held(self) -> int:
         """Bytes that wait inside."""
-        return sum(stage.held for stage in self.stages)
+        held = 0
+        for stage in self.stages:
+            held += stage.held
+        return held
 
     @property
     def is_full(self) -> bool:
         """Whether whoever feeds it should wait."""
-        return any(stage.is_full for stage in self.stages) or self.held > MOST_HELD
+        return self.held > MOST_HELD or any(stage.is_full for stage in self.stages)
 
     def begin(self, now: float) -> list[Item]:
         """The connection begins; what leaves at once."""
@@ -303,8 +312,8 @@ class Pipeline:
         for at, item in items:
             if item is Signal.RESET:
                 out.append(item)  # a reset waits for nobody
-            else:
-                self._push(index + 1, stage.put(at, item, self._stream), out)
+            elif left := stage.put(at, item, self._stream):
+                self._push(index + 1, left, out)
 
 
 def flipped(data: bytes, bits: tuple[int, ...]) -> bytes:
