@@ -351,3 +351,80 @@ select.select([], [], [], 2.2)
 """,
     ),
 )
+
+
+class BadPath(NamedTuple):
+    """A rule, a wire that shows it, one that does not, and two programs. `shows` is in the evidence."""
+
+    rule: str
+    wire: str
+    good_wire: str
+    server: str
+    client: str
+    wrong: str = "pass"
+    right: str = "pass"
+    shows: str = ""
+
+
+_COUNT: Final = """
+import select, socket
+with socket.create_server(("10.0.0.1", 7000)) as welcoming, welcoming.accept()[0] as connection:
+    {program}
+    heard = 0
+    while data := connection.recv(65536):
+        heard += len(data)
+    connection.sendall(b"%d" % heard)
+"""
+_SEND: Final = """
+import socket
+with socket.create_connection(("10.0.0.1", 7000)) as connection:
+    connection.settimeout(%s)
+    connection.sendall(bytes(%d))
+    connection.shutdown(socket.SHUT_WR)
+    try:
+        connection.recv(100)
+    except TimeoutError:
+        pass
+"""
+
+PATHS: Final = (
+    BadPath("retransmission", "loss=up:20%,seed=2", "delay=1ms", _COUNT, _SEND % ("None", 30_000)),
+    BadPath(
+        "spurious-retransmission", "delay=550ms", "delay=1ms", _COUNT, _SEND % ("None", 100), shows="SYN"
+    ),
+    BadPath(
+        "zero-window",
+        "delay=1ms",
+        "delay=1ms",
+        _COUNT,
+        _SEND % ("None", 400_000),
+        "select.select([], [], [], 1)",
+    ),
+    BadPath(
+        "delayed-ack",
+        "delay=1ms",
+        "delay=1ms",
+        """
+import socket
+with socket.create_server(("10.0.0.1", 7000)) as welcoming, welcoming.accept()[0] as connection:
+    connection.send(b"x")
+    for _ in range(20):
+        connection.recv(4, socket.MSG_WAITALL)
+        connection.send(b"y")
+""",
+        """
+import socket
+with socket.create_connection(("10.0.0.1", 7000)) as connection:
+    connection.recv(1)
+    {program}
+    for _ in range(20):
+        connection.send(b"ab")
+        connection.send(b"cd")
+        connection.recv(1)
+""",
+        "pass",
+        "connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)",
+    ),
+    BadPath("mtu-black-hole", "mtu=1300,no-icmp", "mtu=1300", _COUNT, _SEND % ("2", 3000)),
+)
+"""What a path does, and the same programs, or the same path, without it."""

@@ -11,7 +11,7 @@ from bothends.trace.findings import RULES
 from tests.interop.running import ROOT
 from tests.pages import Page
 from tests.tools import needs_tool
-from tests.trace.mistakes import MISTAKES
+from tests.trace.mistakes import MISTAKES, PATHS
 from tests.trace.running import has_packets
 
 PAGE = ROOT / "docs" / "how-to" / "trace.md"
@@ -27,5 +27,5 @@ def test_the_page(tmp_path: Path) -> None:
 def test_its_table_has_every_rule() -> None:
     shown = re.findall(r"^\| ((?:`[\w-]+`(?:, )?)+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     names = {name for cell in shown for name in re.findall(r"`([\w-]+)`", cell)}
-    assert names == {each.rule for each in MISTAKES}
+    assert names == {each.rule for each in (*MISTAKES, *PATHS)}
     assert set(RULES) - {"refused"} <= names

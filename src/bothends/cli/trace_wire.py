@@ -12,6 +12,7 @@ import collections
 import contextlib
 import os
 import secrets
+import signal
 import subprocess
 import threading
 import time
@@ -23,7 +24,7 @@ import click
 
 from bothends.cli import terminal
 from bothends.cli.wire import cut, planned_of, put_on, shown_hosts, summary, type_of
-from bothends.errors import BothendsError, SystemRefused
+from bothends.errors import SystemRefused
 from bothends.toxics import registry
 from bothends.trace.packets import AT_ONCE, Crossing, Raw
 from bothends.trace.programs import Running
@@ -90,7 +91,7 @@ class TracedWire:
         self._offset = time.time_ns() - time.monotonic_ns()
         self._going = True
         self._asked_to_drain = False
-        self._failed: BothendsError | None = None
+        self._failed: Exception | None = None
         specs = [each.spec for each in self._planned if not each.at and each.lasts is None]
         self.wire = Wire(
             self._plan, specs, seed=path.seed, icmp=path.icmp, observe=self._observe, tell=terminal.note
@@ -136,8 +137,9 @@ class TracedWire:
     def _carry(self) -> None:
         try:
             self.wire.carry(lambda: self._going)
-        except BothendsError as error:
+        except Exception as error:  # whatever it was: the session must not wait for a wire that has gone
             self._failed = error
+            self.wire.close()  # and with it all that runs in its hosts
 
     def _observe(self, passage: Passage) -> None:
         was_empty = not self._seen
@@ -197,13 +199,23 @@ class TracedWire:
         """Run a command line in the host of a role."""
         host = self._roles.index(role)
         self.wire.start(host, words, keyboard=keyboard, output=output)
-        return _InHost(self.wire, host)
+        return _InHost(self, host)
 
     def signal(self, processes: Sequence[int], number: int) -> None:
         """Signal processes by the numbers that they have in the wire's hosts."""
         if processes:
+            self.signal_inside(number, processes)
+
+    def signal_inside(self, number: int, processes: Sequence[int] = ()) -> None:
+        """Signal processes, all of them by default, if any are left."""
+        if self._failed is None:
             with contextlib.suppress(SystemRefused):  # then they are gone
                 self.wire.signal(number, processes)
+
+    def status(self, host: int) -> int | None:
+        """What a host's command has left with, as Popen.returncode has it. With the wire all have ended."""
+        status = self.wire.status(host)
+        return -signal.SIGKILL if status is None and self._failed is not None else status
 
     def close(self) -> None:
         """The session needs no more packets. The wire ends with the context."""
@@ -212,7 +224,7 @@ class TracedWire:
 class _InHost:
     """The command of a host, with the face of subprocess.Popen."""
 
-    def __init__(self, wire: Wire, host: int) -> None:
+    def __init__(self, wire: TracedWire, host: int) -> None:
         self._wire = wire
         self._host = host
 
@@ -227,17 +239,16 @@ class _InHost:
         deadline = time.monotonic() + timeout if timeout is not None else None
         while (status := self.returncode) is None:
             if deadline is not None and time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(self._wire.plan.hosts[self._host].name, timeout or 0)
+                raise subprocess.TimeoutExpired(self._wire.wire.plan.hosts[self._host].name, timeout or 0)
             time.sleep(_LOOK)
         return status
 
     def send_signal(self, sig: int) -> None:
         """It can't be told from what it runs: all are signalled."""
-        with contextlib.suppress(SystemRefused):
-            self._wire.signal(sig)
+        self._wire.signal_inside(sig)
 
     def kill(self) -> None:
-        self.send_signal(9)
+        self.send_signal(signal.SIGKILL)
 
 
 def _host_name(role: str) -> str:

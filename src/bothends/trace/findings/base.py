@@ -18,6 +18,8 @@ from bothends.trace.model import Call, Change, Packet, Place, Process, Socket, T
 # Who is left alone for so long (nanoseconds) is held up: far above what a busy machine takes for a call.
 HELD_UP: Final = 200_000_000
 
+_EVIDENCE: Final = 60  # columns of a packet among the evidence: its flags and offsets say the most
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -160,7 +162,9 @@ def evidence_lines(finding: Finding, trace: Trace, most: int = 6) -> list[str]:
                 waited = f", after {words.duration(event.waited)}" if event.waited >= HELD_UP else ""
                 lines.append(f"{process.role or process.pid}: {words.call_text(event)}{waited}")
             case Packet():
-                lines.append(f"{event.source} → {event.destination}: {words.packet_text(event)}")
+                text = words.cut(words.packet_text(event), _EVIDENCE)
+                lost = f" lost: {event.lost}" if event.lost else ""
+                lines.append(f"{event.source} → {event.destination}: {text}{lost}")
             case Change():
                 process = trace.processes[event.process]
                 lines.append(f"{process.role or process.pid}: {event.text}")

@@ -153,7 +153,9 @@ def descriptor_never_closed(view: View) -> Iterator[Finding]:
 def _over(view: View, socket: Socket) -> tuple[int, int] | None:
     """The event by which the peer has finished, and when; None if it has not."""
     for packet in view.to_socket[socket.number]:
-        if "FIN" in packet.flags or "RST" in packet.flags:
+        if "RST" in packet.flags and not packet.lost:
+            return packet.number, packet.at
+        if "FIN" in packet.flags and _has_taken(view, socket, (packet.offset or 0) + packet.size):
             return packet.number, packet.at
     for call in view.receives(socket):
         if call.size == 0 and call.asked != 0:
@@ -162,6 +164,11 @@ def _over(view: View, socket: Socket) -> tuple[int, int] | None:
         if call.name in SENDING and call.error in ("EPIPE", "ECONNRESET"):
             return call.number, call.until or call.at
     return None
+
+
+def _has_taken(view: View, socket: Socket, end: int) -> bool:
+    """Whether the peer's FIN, which follows byte `end`, was acknowledged: one that came too soon isn't."""
+    return any(each.acks is not None and each.acks > end for each in view.from_socket[socket.number])
 
 
 def _was_lost(view: View, number: int) -> bool:

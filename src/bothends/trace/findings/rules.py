@@ -1,12 +1,14 @@
-"""The table of rules: each a function of a trace that gives findings. A rule is one function and "
-"one line here."""
+"""The table of rules: each a function of a trace that gives findings.
+
+A rule is one function, and one line here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from bothends.trace.findings import opening, rest, streams
+from bothends.trace.findings import opening, path, rest, streams
 from bothends.trace.findings.base import Finding, View
 from bothends.trace.model import Trace
 
@@ -28,6 +30,11 @@ RULES: Final[dict[str, Callable[[View], Iterator[Finding]]]] = {
     "unanswered-datagram": rest.unanswered_datagram,
     "children-not-waited-for": rest.children_never_waited_for,
     "never-closed": rest.descriptor_never_closed,
+    "retransmission": path.retransmission,
+    "spurious-retransmission": path.spurious_retransmission,
+    "zero-window": path.zero_window,
+    "delayed-ack": path.delayed_ack,
+    "mtu-black-hole": path.mtu_black_hole,
 }
 
 

@@ -206,9 +206,9 @@ def nagle(view: View) -> Iterator[Finding]:
                 continue
             yield Finding(
                 "nagle-delayed-ack",
-                "Nagle's algorithm waited for a delayed acknowledgement",
+                "Nagle's algorithm waited for an acknowledgement",
                 f"The second of two small sends left {words.duration(packets[0].at - call.at)} after "
-                f"it was made.",
+                f"it was made, when the first was acknowledged.",
                 "Put what belongs together into one send, or set TCP_NODELAY.",
                 (sends[sends.index(call) - 1].number, call.number, packets[0].number),
             )

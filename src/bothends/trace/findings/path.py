@@ -1,0 +1,319 @@
+"""What a path does to packets, and what TCP makes of it. Pure.
+
+Elsewhere one guesses; on a wire of ours each packet was seen at both ends. So it is known whether what was
+sent again had been lost, and at which end an acknowledgement waited. A closed window is seen anywhere.
+
+A path is nobody's mistake: what stands here is why a program is slow on it, or hangs.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from bothends.trace import words
+from bothends.trace.calls import RECEIVING, SENDING
+from bothends.trace.findings.base import HELD_UP, Finding, View
+from bothends.trace.findings.streams import DELAYED
+from bothends.trace.model import Call, Packet, Place, Socket
+
+MTU: Final = "mtu"  # what a packet is lost to that is too large: no loss of the path's, a limit of it
+
+_LONGEST: Final = 1 << 16  # bytes of a packet: no copy of a byte begins further before it
+_LOOKED_AT: Final = 200  # acknowledgements after the first that would have done: the rest say the same
+
+_Ends: TypeAlias = tuple[Place, Place]
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """A segment that was sent again, and the first that had its bytes."""
+
+    first: Packet
+    packet: Packet
+    was_lost: bool
+    why: str  # which toxic has taken it; or where its acknowledgement was
+
+
+@dataclass(slots=True)
+class _Flow:
+    """One direction of a connection: copies of its bytes by where they begin, and what it acknowledges."""
+
+    copies: list[tuple[int, int, Packet]] = field(default_factory=list)
+    acks: list[Packet] = field(default_factory=list)
+    highest: list[int] = field(default_factory=list)  # what had been acknowledged by then
+
+    def take(self, packet: Packet) -> None:
+        """One more packet that has left."""
+        start, end = _span(packet)
+        if end > start:
+            insort(self.copies, (start, packet.number, packet))
+        if packet.acks is not None:
+            self.acks.append(packet)
+            self.highest.append(max(packet.acks, self.highest[-1] if self.highest else 0))
+
+    def before(self, packet: Packet) -> list[Packet]:
+        """The copies of any of a packet's bytes, in the order in which they left."""
+        start, end = _span(packet)
+        low = bisect_left(self.copies, (start - _LONGEST,))
+        high = bisect_left(self.copies, (end,))
+        near = [each for _, _, each in self.copies[low:high] if _span(each)[1] > start]
+        return sorted(near, key=lambda each: each.number)
+
+    def acknowledged(self, end: int, until: int) -> list[Packet]:
+        """What acknowledges everything up to a byte, of what had left by a time."""
+        first = bisect_left(self.highest, end)
+        found = self.acks[first : first + _LOOKED_AT]
+        return [each for each in found if each.at < until and (each.acks or 0) >= end]
+
+
+def _span(packet: Packet) -> tuple[int, int]:
+    """The sequence numbers of a segment, as offsets: SYN and FIN have one each (RFC 9293 section 3.4)."""
+    start = packet.offset or 0
+    return start - ("SYN" in packet.flags), start + packet.size + ("FIN" in packet.flags)
+
+
+def _sent_again(view: View) -> tuple[list[_Again], Counter[tuple[str, str]]]:
+    """What was sent again on a wire, and how many segments there were on each of its ways."""
+    flows: dict[_Ends, _Flow] = defaultdict(_Flow)
+    found: list[_Again] = []
+    count: Counter[tuple[str, str]] = Counter()
+    for packet in view.packets:
+        if packet.protocol != "tcp" or not packet.reaches:
+            continue
+        ends = packet.source, packet.destination
+        if "SYN" in packet.flags and not packet.resent and not packet.made:
+            flows.pop(ends, None)  # the ports are used anew
+        flow, back = flows[ends], flows[ends[::-1]]
+        if packet.made and not any(packet.raw == each.raw for each in flow.before(packet)):
+            continue  # it has other bits than were sent: no kernel takes it
+        start, end = _span(packet)
+        count[packet.interface, packet.reaches] += end > start and not packet.made
+        if packet.resent and not packet.made and (packet.size or "SYN" in packet.flags):
+            again = _judge(packet, flow.before(packet), back)
+            found += [again] if again is not None else []
+        flow.take(packet)
+    return found, count
+
+
+def _judge(packet: Packet, copies: list[Packet], back: _Flow) -> _Again | None:
+    """Whether what is sent again was lost before. None where it can't be told."""
+    if not copies:
+        return None
+    start, end = _span(packet)
+    if not _covers([each for each in copies if each.until is not None and not each.lost], start, end):
+        lost = [each.lost for each in copies if each.lost]
+        return _Again(copies[0], packet, was_lost=True, why=lost[-1] if lost else "damage")
+    if "SYN" in packet.flags and "ACK" not in packet.flags and not back.copies:
+        return None  # it has come, and was not answered: the listener's queue is full
+    acks = back.acknowledged(end, packet.at)
+    if not acks:
+        why = "not sent yet"
+    elif all(each.lost or each.until is None for each in acks):
+        why = "lost"
+    else:
+        why = "on its way"
+    return _Again(copies[0], packet, was_lost=False, why=why)
+
+
+def _covers(packets: Iterable[Packet], start: int, end: int) -> bool:
+    """Whether all sequence numbers from `start` up to `end` are in these packets."""
+    for low, high in sorted(map(_span, packets)):
+        if low <= start < high:
+            start = high
+    return start >= end
+
+
+def retransmission(view: View) -> Iterator[Finding]:
+    """The path has lost segments, and TCP has sent them again."""
+    found, count = _sent_again(view)
+    for way, again in _by_way(each for each in found if each.was_lost and each.why != MTU):
+        waits = [each.packet.until - each.first.at for each in again if each.packet.until is not None]
+        longest = f" The longest wait for one was {words.duration(max(waits))}." if waits else ""
+        yield Finding(
+            "retransmission",
+            "The path loses segments, and TCP sends them again",
+            f"{len(again)} of {count[way]} segments from {way[0]} to {way[1]} carried what had been lost "
+            f"({_counted(each.why for each in again)}).{longest}",
+            "No byte is missing, but time is: a loss at the end of what was sent is noticed after 200 ms at "
+            "least, and after twice that each further time. Give your time limits room for it.",
+            _pairs(again),
+        )
+
+
+def spurious_retransmission(view: View) -> Iterator[Finding]:
+    """Segments were sent again although they had arrived."""
+    found, _ = _sent_again(view)
+    for way, again in _by_way(each for each in found if not each.was_lost):
+        yield Finding(
+            "spurious-retransmission",
+            "Segments are sent again although none was lost",
+            f"{len(again)} from {way[0]} to {way[1]}. The acknowledgement was: "
+            f"{_counted(each.why for each in again)}.",
+            "Look at the way back, and for a delay that jumps: the sender took late for lost (RFC 6298, "
+            "RFC 5681). Timestamps and RACK (net.ipv4.tcp_timestamps, net.ipv4.tcp_recovery), on by default, "
+            "keep it rare.",
+            _pairs(again),
+        )
+
+
+def _by_way(found: Iterable[_Again]) -> Iterator[tuple[tuple[str, str], list[_Again]]]:
+    ways: dict[tuple[str, str], list[_Again]] = {}
+    for each in found:
+        ways.setdefault((each.packet.interface, each.packet.reaches), []).append(each)
+    yield from ways.items()
+
+
+def _pairs(again: Iterable[_Again]) -> tuple[int, ...]:
+    return tuple(
+        dict.fromkeys(number for each in again for number in (each.first.number, each.packet.number))
+    )
+
+
+def _counted(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in Counter(names).most_common())
+
+
+def zero_window(view: View) -> Iterator[Finding]:
+    """A receiver's buffer was full, and the sender was held up by it."""
+    closed: dict[_Ends, Packet] = {}
+    held: dict[_Ends, list[tuple[Packet, Packet | None, int]]] = {}
+    for packet in view.packets:
+        ends = packet.source, packet.destination
+        if packet.protocol != "tcp" or packet.made or "SYN" in packet.flags:
+            continue
+        if packet.window == 0 and "RST" not in packet.flags:
+            closed.setdefault(ends, packet)
+        elif ends in closed:
+            first = closed.pop(ends)
+            over = packet.until if packet.until is not None else packet.at
+            held.setdefault(ends, []).append((first, packet, over - first.at))
+    for ends, first in closed.items():
+        held.setdefault(ends, []).append((first, None, view.end - first.at))
+    for times in held.values():
+        total = sum(length for _, _, length in times)
+        if total < HELD_UP:
+            continue
+        first, opened, length = max(times, key=lambda each: each[2])
+        often = "once" if len(times) == 1 else f"{len(times)} times"
+        yield Finding(
+            "zero-window",
+            "A receiver's buffer was full, and the sender had to wait",
+            f"{_owner(view, first.sender, first.source)} said {often} that it has no room (window 0), for "
+            f"{words.duration(total)} in all: it did not read what had come.",
+            "Read as fast as it comes: hand what takes long to a thread or process of its own. A larger "
+            "SO_RCVBUF only puts it off.",
+            (
+                first.number,
+                *_next_calls(view, first, length),
+                *((opened.number,) if opened is not None else ()),
+            ),
+        )
+
+
+def _owner(view: View, socket: int | None, place: Place) -> str:
+    """Whose socket it is, in a word."""
+    roles = [view.process(call.process).role for call in view.by_socket[socket or 0]]
+    return next((f"{role[0].upper()}{role[1:]}" for role in reversed(roles) if role), str(place))
+
+
+def _next_calls(view: View, closed: Packet, length: int) -> Iterator[int]:
+    """The send that waits for room, and the read that makes it."""
+    until = closed.at + length
+    for call in view.by_socket[closed.receiver or 0]:
+        if call.name in SENDING and call.at < until and (call.until or view.end) > closed.at:
+            yield call.number
+            break
+    for call in view.by_socket[closed.sender or 0]:
+        if call.name in RECEIVING and call.at >= closed.at:
+            yield call.number
+            break
+
+
+def delayed_ack(view: View) -> Iterator[Finding]:
+    """What one end had to send waited for an acknowledgement that the other end kept back."""
+    for socket in view.sockets("stream"):
+        for call in view.sends(socket)[1:]:
+            found = _kept_back(view, socket, call)
+            if found is None:
+                continue
+            data, ack, waited = found
+            yield Finding(
+                "delayed-ack",
+                "A send waited for an acknowledgement that the other end kept back",
+                f"A segment reached {data.reaches}, which acknowledged it only after "
+                f"{words.duration(_delay(data, ack))}, having nothing to send with it. What "
+                f"{data.interface} had to send next waited for that.",
+                "Answer each message at once, and the acknowledgement goes with it; or let the sender not "
+                "wait: one send for what belongs together, or TCP_NODELAY. (TCP_QUICKACK at the receiver "
+                "holds for a while only: tcp(7).)",
+                (data.number, call.number, ack.number, waited.number),
+            )
+            break
+
+
+def _kept_back(view: View, socket: Socket, call: Call) -> tuple[Packet, Packet, Packet] | None:
+    """What had arrived, its late acknowledgement, and the packet with which the call's bytes then left."""
+    waited = first_packet(view, call)
+    if waited is None or not waited.reaches or waited.at - call.at < DELAYED:
+        return None
+    came = [
+        each
+        for each in view.to_socket[socket.number]
+        if each.until is not None and call.at < each.until <= waited.at and not each.lost
+    ]
+    if not came or came[-1].size or came[-1].flags != ("ACK",):
+        return None
+    ack = came[-1]
+    arrived = [
+        each
+        for each in view.from_socket[socket.number]
+        if each.size and each.until is not None and not each.lost and each.until <= ack.at
+    ]
+    data = arrived[-1] if arrived else None
+    if data is None or ack.acks != _span(data)[1] or _delay(data, ack) < DELAYED:
+        return None
+    return data, ack, waited
+
+
+def _delay(data: Packet, ack: Packet) -> int:
+    """How long an acknowledgement was kept back, in nanoseconds."""
+    return ack.at - (data.until or 0)
+
+
+def first_packet(view: View, call: Call) -> Packet | None:
+    """The first packet that carries a call's bytes."""
+    packets = (view.trace.event(each.effect) for each in view.trace.effects_of(call.number))
+    return next((each for each in packets if isinstance(each, Packet)), None)
+
+
+def mtu_black_hole(view: View) -> Iterator[Finding]:
+    """Packets are too large for the path, and their sender isn't told: it sends them again as they are."""
+    flows: dict[tuple[Place, str], list[Packet]] = {}
+    arrived: dict[str, int] = {}
+    for packet in view.packets:
+        if packet.lost == MTU:
+            flows.setdefault((packet.destination, packet.protocol), []).append(packet)
+        elif packet.reaches and not packet.lost and packet.until is not None:
+            host = packet.destination.host
+            arrived[host] = max(arrived.get(host, 0), packet.length)
+    for (place, _), lost in flows.items():
+        # Who is told sends smaller ones at once; what had left by then doesn't count.
+        later = [each for each in lost if each.at - lost[0].at >= HELD_UP and each.length >= lost[0].length]
+        if not later:
+            continue
+        largest = arrived.get(place.host)
+        passing = f" Smaller ones arrive, up to {largest} bytes." if largest else ""
+        yield Finding(
+            "mtu-black-hole",
+            "Large packets vanish, and nobody tells their sender",
+            f"{len(lost)} packets of up to {max(each.length for each in lost)} bytes for {place} were too "
+            f"large for the path (MTU). No ICMP error came back, so they are sent again as large as they "
+            f"were.{passing}",
+            'Let ICMP "fragmentation needed" and "packet too big" pass (RFC 2923). Where you can\'t: a '
+            "smaller MTU, TCP_MAXSEG, or net.ipv4.tcp_mtu_probing=1 (RFC 4821).",
+            (lost[0].number, *(each.number for each in later)),
+        )
