@@ -62,7 +62,7 @@ slow: $(READY) ## run the slow tests
 	@$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m slow -o faulthandler_timeout=600
 
 .PHONY: sanitize
-sanitize: $(READY) ## try the C core under the sanitizers (takes gcc with libasan)
+sanitize: $(READY) ## try what is in C under the sanitizers (takes gcc with libasan)
 	@$(BIN)/python native/sanitize.py
 
 .PHONY: fmt

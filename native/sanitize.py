@@ -1,6 +1,6 @@
-"""Builds the C core with AddressSanitizer and UndefinedBehaviorSanitizer, and tries it: `make sanitize`.
+"""Builds what is in C with AddressSanitizer and UndefinedBehaviorSanitizer, and tries it: `make sanitize`.
 
-The module goes to a directory of its own and is put in the place of the one that is installed, for the
+The modules go to a directory of their own and are put in the place of those that are installed, for the
 processes that are started from here, by a sitecustomize. What a sanitizer finds ends the process that did
 it and is printed there, and the contract suite minds both. Leaks are looked for by the stress test, which
 counts: at its end an interpreter leaves behind too much of its own.
@@ -16,7 +16,16 @@ import tempfile
 from pathlib import Path
 
 NATIVE = Path(__file__).resolve().parent
-TESTS = sorted(str(path) for path in (NATIVE.parent / "tests" / "engines").glob("test_native*.py"))
+TESTS = NATIVE.parent / "tests"
+TRIED = [
+    *sorted((TESTS / "engines").glob("test_native*.py")),
+    *(
+        TESTS / "bench" / f"test_{name}.py"
+        for name in ("faults", "histogram", "ledger", "schedule", "transports")
+    ),
+]
+
+MODULES = {"bothends.engines._native": NATIVE, "bothends.bench._generator": NATIVE / "generator"}
 
 DEFAULTS = ["-n", "auto", "-m", "slow or not slow"]
 
@@ -27,9 +36,8 @@ import sys
 
 class Instead:
     def find_spec(self, name, path=None, target=None):
-        if name != "bothends.engines._native":
-            return None
-        return importlib.util.spec_from_file_location(name, {module!r})
+        module = {modules!r}.get(name)
+        return None if module is None else importlib.util.spec_from_file_location(name, module)
 
 
 sys.meta_path.insert(0, Instead())
@@ -42,22 +50,23 @@ def library(name: str) -> str:
     return found.stdout.strip()
 
 
-def build(module: Path) -> None:
-    """The core as one shared object."""
+def build(sources: Path, module: Path) -> None:
+    """The C files of a directory as one shared object."""
     flags = ["-std=c11", "-D_GNU_SOURCE", "-g", "-O1", "-fno-omit-frame-pointer", "-fPIC", "-shared"]
     flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Wall", "-Wextra", "-Werror"]
     flags += ["-Wno-unused-parameter", "-Wno-missing-field-initializers"]
     include = f"-I{sysconfig.get_paths()['include']}"
-    sources = sorted(str(path) for path in NATIVE.glob("*.c"))
-    subprocess.run(["gcc", *flags, include, *sources, "-o", str(module)], check=True)
+    files = sorted(str(path) for path in sources.glob("*.c"))
+    subprocess.run(["gcc", *flags, include, *files, "-o", str(module), "-lm"], check=True)
 
 
 def main() -> int:
-    """Build, then run the tests of the native engine, and whatever else is asked of pytest."""
+    """Build, then run the tests of what is in C, with whatever else is asked of pytest."""
     with tempfile.TemporaryDirectory(prefix="bothends-sanitize-") as where:
-        module = Path(where) / "_native.so"
-        build(module)
-        (Path(where) / "sitecustomize.py").write_text(INSTEAD.format(module=str(module)))
+        modules = {name: f"{where}/{name}.so" for name in MODULES}
+        for name, sources in MODULES.items():
+            build(sources, Path(modules[name]))
+        (Path(where) / "sitecustomize.py").write_text(INSTEAD.format(modules=modules))
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, [where, os.environ.get("PYTHONPATH")])),
             "LD_PRELOAD": library("libasan.so"),
@@ -65,7 +74,7 @@ def main() -> int:
             "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
             "UBSAN_OPTIONS": "print_stacktrace=1",
         }
-        command = [sys.executable, "-m", "pytest", "-q", *(sys.argv[1:] or DEFAULTS), *TESTS]
+        command = [sys.executable, "-m", "pytest", "-q", *(sys.argv[1:] or DEFAULTS), *map(str, TRIED)]
         return subprocess.run(command, env=environment, check=False).returncode
 
 

@@ -234,14 +234,15 @@ static void one_by_one(Run *run, Peer *peer, const char *data, int64_t size, int
     int64_t done = 0;
     const char *end;
 
+    if (size == 0)
+        return;
     if (!keep(peer, data, size)) {
         run->faults[WRONG]++; /* no memory: nothing more can be said about it */
         peer->broken = true;
         return;
     }
     if (run->end < 0) {
-        if (size)
-            without_ends(run, peer, at);
+        without_ends(run, peer, at);
         return;
     }
     while ((end = memchr(peer->kept + done, run->end, (size_t)(peer->kept_size - done))) != NULL) {
