@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import io
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import suppress
@@ -35,8 +37,77 @@ from bothends.text import escape
 LARGEST: Final = 16 << 20  # bytes of a submission, packed: sources, and no data
 BUILD_TIME: Final = 60.0  # seconds
 JUDGE_TIME: Final = 300.0  # seconds: ten times what a whole suite takes
+_GRACE: Final = 10.0  # seconds in which a check ends what it has started
+_COMPLAINT: Final = 65_536  # bytes of complaints that are read
 
-_running: Final[set[subprocess.Popen[str]]] = set()
+
+class _UnderWay:
+    """The processes of a batch, all of which end when it does."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._over = False
+
+    def run(
+        self, command: Sequence[str], folder: Path, seconds: float, **environment: str
+    ) -> tuple[int | None, bytes, bytes]:
+        """Run a command: its status, None if it wasn't done in time, and what it wrote and complained.
+
+        `environment` is added to ours. It writes into files, which have an end where it is confined; by a
+        pipe it could fill our memory.
+
+        Raises:
+            OSError: it can't be started.
+        """
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
+            with self._lock:
+                if self._over:
+                    raise InterruptedError(errno.EINTR, "the batch was stopped")
+                process = subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    env={**os.environ, **environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=complaints,
+                )
+                self._processes.add(process)
+            try:
+                status: int | None = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                status = None
+                _end(process)
+            finally:
+                with self._lock:
+                    self._processes.discard(process)
+            output.seek(0)
+            complaints.seek(0)
+            return status, output.read(), complaints.read(_COMPLAINT)
+
+    def begin(self) -> None:
+        """A batch begins."""
+        self._over = False
+
+    def end(self) -> None:
+        """End what is under way, and let nothing begin any more."""
+        with self._lock:
+            self._over = True
+            for process in self._processes:
+                process.terminate()  # a check then takes its programs with it
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, in good order if it can be."""
+    process.terminate()
+    try:
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+_under_way: Final = _UnderWay()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,26 +204,21 @@ def judge_one(name: str, archive: bytes, settings: Settings) -> dict[str, Any]:
 
 def _build(folder: Path, known: Recipe, *, sandbox: bool) -> tuple[str, str] | None:
     """Build it; None, or what went wrong and what the compiler said."""
+    places = {  # compilers that keep these at home, which in the sandbox is an empty folder
+        "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", str(Path.home() / ".rustup")),
+        "GOCACHE": str(folder / ".cache"),
+    }
     for command in known.build:
         confined = Sandbox().wrap(command, folder, writable=True) if sandbox else command
         try:
-            done = subprocess.run(
-                confined,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=BUILD_TIME,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return f"{command[0]} isn't done after {BUILD_TIME:g} s", ""
+            status, _, complaint = _under_way.run(confined, folder, BUILD_TIME, **places)
         except OSError as error:
             return f"{command[0]}: {error.strerror}", ""
-        if done.returncode:
-            said = done.stderr.strip().splitlines()[:12]
-            return f"it doesn't build: {command[0]} ended with {done.returncode}", "\n".join(
-                map(escape, said)
-            )
+        if status is None:
+            return f"{command[0]} isn't done after {BUILD_TIME:g} s", ""
+        if status:
+            said = "\n".join(map(escape, complaint.strip().splitlines()[:12]))
+            return f"it doesn't build: {command[0]} ended with {status}", said
     return None
 
 
@@ -175,26 +241,13 @@ def _judge(place: Path, folder: Path, known: Recipe, settings: Settings) -> dict
         *options,
     ]
     command += ["--jobs", str(settings.jobs), "--", *known.run]
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        _running.add(process)
-        try:
-            said, complaint = process.communicate(timeout=JUDGE_TIME)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return f"it can't be judged in {JUDGE_TIME:g} s"
-        finally:
-            _running.discard(process)
+    status, said, complaint = _under_way.run(command, folder, JUDGE_TIME)
+    if status is None:
+        return f"it can't be judged in {JUDGE_TIME:g} s"
     try:
         found: dict[str, Any] = json.loads(said)
-    except json.JSONDecodeError:
-        return complaint.strip() or f"the check ended with {process.returncode}"
+    except ValueError:
+        return complaint.decode("utf-8", "replace").strip() or f"the check ended with {status}"
     return found
 
 
@@ -269,14 +322,14 @@ def _run(
     if cluster:
         yield from _run_on_cluster(waiting, cluster)
         return
+    _under_way.begin()
     pool = ThreadPoolExecutor(workers)
     try:
         futures: list[Future[dict[str, Any]]] = [pool.submit(judge_one, *each) for each in waiting]
         for done in as_completed(futures):
             yield done.result()
-    except BaseException:  # ^C as well: whatever is under way ends, and takes its programs with it
-        for process in list(_running):
-            process.terminate()
+    except BaseException:  # ^C as well
+        _under_way.end()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

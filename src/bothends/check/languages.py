@@ -81,7 +81,10 @@ def _from_manifest(path: Path) -> Recipe:
 
 
 def _source(folder: Path, role: str) -> Path:
-    """The file that most looks like the program: one with a main part, named for its role, near the top."""
+    """The file that most looks like the program: one with a main part, named for its role, near the top.
+
+    Where none has a main part that we know, any may be it: who builds and runs it will tell.
+    """
     found = [
         path
         for path in sorted(folder.rglob("*"))
@@ -94,7 +97,7 @@ def _source(folder: Path, role: str) -> Path:
     ]
     other = "client" if role == "server" else "server"
     ranked = sorted(
-        mains,
+        mains or found,
         key=lambda path: (
             role not in path.name.lower(),
             other in path.name.lower(),
@@ -103,7 +106,7 @@ def _source(folder: Path, role: str) -> Path:
         ),
     )
     if not ranked:
-        raise NoRecipe("there is no source file in it that looks like a program")
+        raise NoRecipe("there is no source file in it in a language that we know")
     return ranked[0]
 
 

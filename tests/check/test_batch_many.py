@@ -1,0 +1,181 @@
+"""A whole class judged: every language, hostile ones among them, stopped and gone on with, on a cluster.
+
+`BOTHENDS_SUBMISSIONS=100` judges a hundred; a quarter of that is what `make slow` has time for.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bothends.check.batch import Settings, judge_all
+from bothends.check.case import Verdict
+from bothends.starters.writing import starter
+from tests.check.judging import OURS, failed, told
+from tests.check.test_batch import write
+from tests.check.test_sandbox import HOSTILE, left_in_time, unavailable
+
+COUNT = int(os.environ.get("BOTHENDS_SUBMISSIONS", "25"))
+NODE = """
+const server = require('dgram').createSocket('udp4');
+server.on('message', (message, peer) => {
+  for (let i = 0; i < message.length; i++)
+    if (message[i] >= 97 && message[i] <= 122) message[i] -= 32;
+  server.send(message, peer.port, peer.address);
+});
+server.on('error', () => {});
+server.bind(Number(process.argv[2]), '127.0.0.1');
+"""
+RUST = """
+use std::{env, net::UdpSocket};
+
+fn main() {
+    let port = env::args().nth(1).expect("a port");
+    let server = UdpSocket::bind(format!("127.0.0.1:{port}")).expect("bind");
+    let mut room = [0u8; 65535];
+    loop {
+        if let Ok((size, peer)) = server.recv_from(&mut room) {
+            room[..size].make_ascii_uppercase();
+            let _ = server.send_to(&room[..size], peer);
+        }
+    }
+}
+"""
+GO = """
+package main
+
+import ("net"; "os")
+
+func main() {
+	server, err := net.ListenPacket("udp", "127.0.0.1:"+os.Args[1])
+	if err != nil { panic(err) }
+	room := make([]byte, 65535)
+	for {
+		if size, peer, err := server.ReadFrom(room); err == nil {
+			for i, each := range room[:size] { // bytes.ToUpper() would make U+FFFD of what is no text
+				if 'a' <= each && each <= 'z' { room[i] -= 32 }
+			}
+			server.WriteTo(room[:size], peer)
+		}
+	}
+}
+"""
+OTHERS = {  # language: its file, the program, what it takes
+    "Node.js": ("server.js", NODE, "node"),
+    "Rust": ("server.rs", RUST, "rustc"),
+    "Go": ("server.go", GO, "go"),
+    "C++": ("server.cpp", starter("server", "c", "udp").text, "c++"),
+}
+STARTERS = [
+    (language, style)
+    for language, tool in (("python", "python3"), ("c", "cc"), ("java", "javac"))
+    for style in ("robust", "minimal")
+    if shutil.which(tool)
+]
+FLAWS = {  # of the minimal starters: docs/how-to/from-the-slide.md
+    "python": {"udp-largest", "udp-source", "udp-malformed", "udp-binary"},
+    "c": {"udp-largest", "udp-source"},
+    "java": {"udp-largest", "udp-source", "udp-binary"},
+}
+UDP = Settings("server", "upper-udp")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(60 + 30 * COUNT),
+    pytest.mark.skipif(bool(unavailable()), reason=f"no sandbox here: {unavailable()}"),
+]
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_a_program_in_another_language_is_built_and_judged(language: str, tmp_path: Path) -> None:
+    file, text, tool = OTHERS[language]
+    if not shutil.which(tool):
+        pytest.skip(f"{tool} isn't installed")
+    [found] = judge_all([write(tmp_path / "one", file, text)], UDP, tmp_path / "out", workers=1)
+    assert found.language == language
+    assert not failed(found.result), told(found.result)
+
+
+def submissions(folder: Path, count: int) -> dict[str, set[str]]:
+    """So many of them, in turn good ones, flawed ones and hostile ones: name, and which cases fail."""
+    expected: dict[str, set[str]] = {}
+    for number in range(count):
+        which, hostile = divmod(number, 5)
+        if hostile == 4:
+            what, text = list(HOSTILE.items())[which % len(HOSTILE)]
+            name = f"{number:03} {what}"
+            write(folder / name, "server.py", text)
+            expected[name] = {"udp-one-message"}
+        else:
+            language, style = STARTERS[number % len(STARTERS)]
+            made = starter("server", language, "udp", style=style)
+            name = f"{number:03} {style} {language}"
+            write(folder / name, made.file, made.text)
+            expected[name] = FLAWS[language] if style == "minimal" else set()
+    return expected
+
+
+def command(folder: Path, out: Path) -> list[str]:
+    folders = sorted(str(each) for each in folder.iterdir())
+    return [*OURS, "check", "batch", "--contract", "upper-udp", "--out", str(out), *folders]
+
+
+def test_a_class_with_hostile_programs_in_it(tmp_path: Path) -> None:
+    expected = submissions(tmp_path / "class", COUNT)
+    mark = f"class {os.getpid()}"
+    environment = {**os.environ, "HOSTILE_MARK": mark}
+    out = tmp_path / "results"
+    done = subprocess.run(
+        command(tmp_path / "class", out), env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    with (out / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {
+        row["name"]: {case for case, verdict in row.items() if verdict == Verdict.FAIL.value} for row in rows
+    }
+    assert found == expected
+    page = (out / "results.html").read_text(encoding="utf-8")
+    assert all(name in page for name in expected)
+    assert not left_in_time(mark)
+
+
+def test_a_batch_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
+    submissions(tmp_path / "class", 8)
+    mark = f"stopped {os.getpid()}"
+    environment = {**os.environ, "HOSTILE_MARK": mark}
+    out = tmp_path / "results"
+    words = command(tmp_path / "class", out)
+    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # the first is done
+        process.terminate()
+        assert process.wait(60) == 130
+    assert not left_in_time(mark)
+    assert not (out / "results.csv").exists()
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert 1 <= len(before) < 8
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count(" points; ") == 8 - len(before)
+    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in out.iterdir()}.items()
+
+
+@pytest.mark.filterwarnings("ignore")  # dask's own, of its event loops and sockets
+def test_a_cluster_judges_as_this_machine_does(tmp_path: Path) -> None:
+    distributed: Any = pytest.importorskip("distributed")
+    expected = submissions(tmp_path / "class", 5)
+    folders = sorted((tmp_path / "class").iterdir())
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        found = judge_all(folders, UDP, tmp_path / "out", workers=1, cluster=cluster.scheduler_address)
+    assert {one.name: failed(one.result) for one in found} == expected
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == set(expected)
+    assert json.loads((tmp_path / "out" / f"{folders[0].name}.json").read_text())["language"] == "Python"
