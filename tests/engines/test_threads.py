@@ -10,9 +10,11 @@ import pytest
 
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
+from bothends.engines.door import Bell
+from bothends.engines.reception import Reception
 from bothends.engines.threads import Outbox, ThreadsEngine
 from bothends.events import Cause, Closed, Failed, Opened, Refused, Relieved, Strained
-from bothends.services.base import Service
+from bothends.services.base import Peer, Service
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
 from bothends.testing.services import Chat, Digest, Echo, Large, Lines, Pulled
@@ -53,6 +55,27 @@ class NoWriters(ThreadsEngine):
         super().run()
 
 
+class SlowToEnd(ThreadsEngine):
+    """Its connections' threads go on for a moment after they have said that they are gone."""
+
+    def run(self) -> None:
+        ring, left = Bell.ring, Reception.left
+        rang: list[threading.Thread] = []
+
+        def ring_and_linger(bell: Bell) -> None:
+            rang.append(threading.current_thread())
+            ring(bell)
+            threading.Event().wait(0.1)
+
+        def let_go(reception: Reception, peer: Peer) -> None:
+            assert not any(thread.is_alive() for thread in rang), "its thread is still there"
+            left(reception, peer)
+
+        Bell.ring = ring_and_linger  # type: ignore[assignment,method-assign]
+        Reception.left = let_go  # type: ignore[assignment,method-assign]
+        super().run()
+
+
 def settle(running: Harness) -> None:
     """Wait until it has opened all that it needs."""
     with Client(running.endpoints[0]) as client:
@@ -64,6 +87,15 @@ def settle(running: Harness) -> None:
 def close(clients: list[Client]) -> None:
     for client in clients:
         client.close()
+
+
+def test_a_connection_is_gone_when_its_thread_is() -> None:
+    with Harness(f"{__name__}:SlowToEnd", Lines, [TCP]) as running:
+        with Client(running.endpoints[0]) as client:
+            assert client.ask(b"one\n") == b"ONE\n"
+        running.wait_event(Closed)
+        running.drain()
+        assert running.wait_exit().faults() == []
 
 
 def test_nobody_waits_for_who_is_silent() -> None:
