@@ -1,9 +1,11 @@
 """impair beside socat and HAProxy, and how exact its delays are: `python -m benchmarks.impair`.
 
 A C server on epoll stands behind each proxy, and a C generator on io_uring asks (benchmarks/c); bulk data is
-sent from here and counted where it arrives. The proxy runs on one processor, everything else on the other.
-Each round measures every proxy once on every workload, in an order that changes; what counts is the median
-over rounds of the ratio to socat in the same round. HAProxy is in TCP mode, with one thread.
+sent from here and counted where it is sent. The proxy runs on one processor, everything else on the other.
+Each round measures every proxy once on every load, in an order that changes; what counts is the median over
+rounds of the ratio to another in the same round, and the proxy's processor time for each line, megabyte or
+datagram, which a busy machine disturbs least. HAProxy is in TCP mode, with one thread. Without arguments the
+page is written, in less than three minutes.
 """
 
 from __future__ import annotations
@@ -22,22 +24,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.programs import NICE, compiled
+from bothends.bench.machine import machine, used_by
 
+HERE = Path(__file__).resolve().parent
 PROXY_CPU, OTHER_CPU = 0, 1
-SO_TIMESTAMPNS = 35  # asm-generic/socket.h
+SO_TIMESTAMPNS, SO_RCVBUFFORCE = 35, 33  # asm-generic/socket.h
 IMPAIR = [sys.executable, "-m", "bothends", "impair", "--no-api", "--quiet"]
-WORKLOADS = {
-    "lines, 1 connection": "talk {} {} 1",
-    "lines, 50 connections": "talk {} {} 50",
-    "lines, 1,000 connections": "talk {} {} 1000",
-    "MB/s, 1 connection": "1",
-    "MB/s, 1,000 connections": "1000",
-}
-PROXIES = ("socat", "haproxy", "impair", "impair, latency 1 ms")
+LATENCY, RATE = 10, 10_000  # milliseconds, messages a second
 HAPROXY = """\
 global
   maxconn 5000
@@ -53,17 +52,54 @@ listen proxy
 """
 
 
-def command_of(name: str, port: int, server: int, where: Path) -> list[str]:
+@dataclass(frozen=True)
+class Load:
+    """What is sent through the proxies, and counted by the `unit`."""
+
+    name: str
+    unit: Literal["line", "MB", "datagram"]
+    clients: int
+    proxies: tuple[str, ...] = ("socat", "HAProxy", "impair", "impair, latency 1 ms")
+
+    @property
+    def transport(self) -> str:
+        return "udp" if self.unit == "datagram" else "tcp"
+
+
+DATAGRAMS = ("impair", "impair, latency 1 ms")
+LOADS = (
+    Load("lines of 64 bytes, 1 connection", "line", 1),
+    Load("lines of 64 bytes, 50 connections", "line", 50),
+    Load("lines of 64 bytes, 1,000 connections", "line", 1000),
+    Load("bulk, 1 connection", "MB", 1),
+    Load("bulk, 1,000 connections", "MB", 1000),
+    Load("datagrams of 64 bytes, 1 client, 50 outstanding", "datagram", 1, ("socat", *DATAGRAMS)),
+    Load("datagrams of 64 bytes, 1,000 clients, 1 outstanding each", "datagram", 1000, DATAGRAMS),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement: units a second, and microseconds of the proxy's processor for each."""
+
+    per_s: float
+    cost: float
+
+
+def command_of(name: str, load: Load, port: int, server: int, where: Path) -> list[str]:
     """A proxy from a port to another."""
+    if name == "socat" and load.transport == "udp":
+        return ["socat", f"UDP4-LISTEN:{port},bind=127.0.0.1,fork", f"UDP4:127.0.0.1:{server}"]
     if name == "socat":
         listen = f"TCP-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr,backlog=4096,nodelay"
         return ["socat", listen, f"TCP:127.0.0.1:{server},nodelay"]
-    if name == "haproxy":
+    if name == "HAProxy":
         file = where / f"{port}.cfg"
         file.write_text(HAPROXY.format(port, server))
         return ["haproxy", "-q", "-db", "-f", str(file)]
     toxics = ["--latency", "1ms"] if "latency" in name else []
-    return [*IMPAIR, f"tcp://127.0.0.1:{port}", f"tcp://127.0.0.1:{server}", *toxics]
+    ends = [f"{load.transport}://127.0.0.1:{each}" for each in (port, server)]
+    return [*IMPAIR, *ends, *toxics]
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
@@ -74,21 +110,55 @@ def free_port(kind: int = socket.SOCK_STREAM) -> int:
 
 
 @contextlib.contextmanager
-def running(command: list[str], processor: int, port: int) -> Iterator[None]:
+def running(command: list[str], processor: int, is_up: Callable[[], bool]) -> Iterator[int]:
+    """A program on a processor, once it is up; its process."""
     process = subprocess.Popen([*NICE, "taskset", "-c", str(processor), *command], start_new_session=True)
     try:
         until = time.monotonic() + 10
-        while port:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
+        while not is_up():
             if time.monotonic() > until:
                 raise SystemExit(f"{command[0]} does not come up")
             time.sleep(0.01)
-        yield
+        yield process.pid
     finally:
         os.killpg(process.pid, 9)
         process.wait()
+
+
+@contextlib.contextmanager
+def ahead() -> Iterator[None]:
+    """On the other processor, and before whatever else the machine does, where we may."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {OTHER_CPU})
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        os.sched_setaffinity(0, before)
+
+
+def accepts(port: int) -> Callable[[], bool]:
+    def is_up() -> bool:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+        return False
+
+    return is_up
+
+
+def answers(port: int) -> Callable[[], bool]:
+    def is_up() -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+            probe.settimeout(0.1)
+            probe.connect(("127.0.0.1", port))
+            probe.send(b"up?")
+            return bool(probe.recv(10))
+        return False
+
+    return is_up
 
 
 def talked(words: str, port: int, seconds: float, programs: Path) -> float:
@@ -97,8 +167,8 @@ def talked(words: str, port: int, seconds: float, programs: Path) -> float:
     done = subprocess.run(
         [*NICE, "taskset", "-c", str(OTHER_CPU), *command], capture_output=True, text=True, check=True
     )
-    answers, took, _lost = done.stdout.split()
-    return int(answers) / float(took)
+    answered, took, _lost = done.stdout.split()
+    return int(answered) / float(took)
 
 
 def carried(port: int, connections: int, seconds: float) -> float:
@@ -141,62 +211,91 @@ def throw_away(listener: socket.socket) -> None:
                 here.pop(descriptor).close()
 
 
-def measure(name: str, workload: str, seconds: float, programs: Path) -> float:
-    words = WORKLOADS[workload]
-    port = free_port()
+@contextlib.contextmanager
+def opened(port: int, count: int) -> Iterator[dict[int, socket.socket]]:
+    """Datagram sockets of so many clients, each of which has been answered once; by their descriptors."""
     with contextlib.ExitStack() as stack:
-        if words.isdecimal():
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096))
-            server = listener.getsockname()[1]
+        clients = {}
+        for _ in range(count):
+            client = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            client.connect(("127.0.0.1", port))
+            client.settimeout(1)
+            client.send(b"first")
+            client.recv(100)
+            client.setblocking(False)
+            clients[client.fileno()] = client
+        yield clients
+
+
+def asked(clients: dict[int, socket.socket], seconds: float) -> float:
+    """Datagrams a second to and from a proxy; each client waits for an answer before it asks again."""
+    question = bytes(64)
+    poll = select.epoll()
+    for client in clients.values():
+        poll.register(client, select.EPOLLIN)
+        client.send(question)
+    moved, began = 0, time.monotonic()
+    while (took := time.monotonic() - began) < seconds:
+        ready = poll.poll(0.02)
+        for descriptor, _ in ready:
+            with contextlib.suppress(OSError):
+                moved += bool(clients[descriptor].recv(100))
+                moved += bool(clients[descriptor].send(question))
+        if not ready:  # all have been lost, as datagrams may be where too many come at once
+            for client in clients.values():
+                client.send(question)
+    return moved / took
+
+
+def measure(name: str, load: Load, seconds: float, programs: Path) -> Measured:
+    with contextlib.ExitStack() as stack:
+        kind = socket.SOCK_DGRAM if load.transport == "udp" else socket.SOCK_STREAM
+        port, server = free_port(kind), free_port(kind)
+        is_up = answers if load.transport == "udp" else accepts
+        if load.unit == "MB":
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", server), backlog=4096))
             sink = multiprocessing.Process(target=throw_away, args=(listener,), daemon=True)
             sink.start()
             stack.callback(sink.kill)
         else:
-            server = free_port()
-            epoll_server = [str(programs / "epoll_server"), "tcp", str(server)]
-            stack.enter_context(running(epoll_server, OTHER_CPU, server))
-        stack.enter_context(running(command_of(name, port, server, programs), PROXY_CPU, port))
-        if words.isdecimal():
-            return carried(port, int(words), seconds)
-        return talked(words, port, seconds, programs)
+            epoll_server = [str(programs / "epoll_server"), load.transport, str(server)]
+            stack.enter_context(running(epoll_server, OTHER_CPU, is_up(server)))
+        command = command_of(name, load, port, server, programs)
+        proxy = stack.enter_context(running(command, PROXY_CPU, is_up(port)))
+        clients: dict[int, socket.socket] = {}
+        if load.transport == "udp" and load.clients > 1:
+            clients = stack.enter_context(opened(port, load.clients))
+        before = used_by(proxy)
+        if load.unit == "MB":
+            per_s = carried(port, load.clients, seconds)
+        elif load.unit == "line":
+            per_s = talked(f"talk {{}} {{}} {load.clients}", port, seconds, programs)
+        elif load.clients == 1:
+            per_s = 2 * talked("udp {} {} 50", port, seconds, programs)  # a question and an answer
+        else:
+            with ahead():
+                per_s = asked(clients, seconds)
+        return Measured(per_s, (used_by(proxy).cpu - before.cpu) * 1e6 / (per_s * seconds))
 
 
-def datagrams(seconds: float, programs: Path) -> float:
-    """Questions and answers a second over UDP, 50 outstanding: twice as many datagrams pass the proxy."""
-    server, port = (free_port(socket.SOCK_DGRAM) for _ in range(2))
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(running([str(programs / "epoll_server"), "udp", str(server)], OTHER_CPU, 0))
-        command = [*IMPAIR, f"udp://127.0.0.1:{port}", f"udp://127.0.0.1:{server}"]
-        stack.enter_context(running(command, PROXY_CPU, 0))
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.settimeout(0.1)
-            probe.connect(("127.0.0.1", port))
-            for _ in range(100):
-                with contextlib.suppress(OSError):
-                    probe.send(b"up?")
-                    if probe.recv(10):
-                        break
-                time.sleep(0.05)
-        return talked("udp {} {} 50", port, seconds, programs)
-
-
-def delay_errors(rate: int, seconds: float) -> list[float]:
-    """Of datagrams at a rate through a latency of 10 ms: how many milliseconds more than 10 each took.
+def delay_errors(seconds: float) -> list[float]:
+    """Of datagrams at a rate through a latency: how many milliseconds more than that each took.
 
     The kernel notes when each arrived (SO_TIMESTAMPNS), so that how soon it is read here doesn't count.
     """
-    count = int(rate * seconds)
+    count = int(RATE * seconds)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as arrival, contextlib.ExitStack() as stack:
         arrival.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 2**20)
+        with contextlib.suppress(PermissionError):
+            arrival.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 * 2**20)
         arrival.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         arrival.bind(("127.0.0.1", 0))
-        arrival.settimeout(2)
         port = free_port(socket.SOCK_DGRAM)
         server = f"udp://127.0.0.1:{arrival.getsockname()[1]}"
-        command = [*IMPAIR, f"udp://127.0.0.1:{port}", server, "--latency", "up:10ms"]
-        stack.enter_context(running(command, PROXY_CPU, 0))
-        wait_until_passing(port, arrival)
-        sender = multiprocessing.Process(target=send_evenly, args=(port, rate, count), daemon=True)
+        command = [*IMPAIR, f"udp://127.0.0.1:{port}", server, "--latency", f"up:{LATENCY}ms"]
+        stack.enter_context(running(command, PROXY_CPU, lambda: passes(port, arrival)))
+        arrival.settimeout(2)
+        sender = multiprocessing.Process(target=send_evenly, args=(port, count), daemon=True)
         sender.start()
         errors = []
         with contextlib.suppress(TimeoutError):  # on a busy machine the kernel drops some before the proxy
@@ -204,67 +303,106 @@ def delay_errors(rate: int, seconds: float) -> list[float]:
                 data, [(_, _, stamp)], _, _ = arrival.recvmsg(100, socket.CMSG_SPACE(16))
                 whole, nanoseconds = struct.unpack("ll", stamp)
                 sent = struct.unpack("q", data[:8])[0]
-                errors.append((whole * 10**9 + nanoseconds - sent) / 1e6 - 10)
+                errors.append((whole * 10**9 + nanoseconds - sent) / 1e6 - LATENCY)
         sender.join()
-    return errors
+    return sorted(errors)
 
 
-def wait_until_passing(port: int, arrival: socket.socket) -> None:
-    """Send until something arrives, and then let all of that arrive."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+def passes(port: int, arrival: socket.socket) -> bool:
+    """Whether what is sent to a port arrives; and all of it has."""
+    arrival.settimeout(0.05)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client, contextlib.suppress(OSError):
         client.connect(("127.0.0.1", port))
-        arrival.settimeout(0.05)
-        for _ in range(200):
-            with contextlib.suppress(OSError):
-                client.send(b"up?")
-                if arrival.recv(10):
-                    break
+        client.send(b"up?")
+        arrival.recv(10)
         with contextlib.suppress(TimeoutError):
             while True:
                 arrival.recv(10)
-    arrival.settimeout(2)
+        return True
+    return False
 
 
-def send_evenly(port: int, rate: int, count: int) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+def send_evenly(port: int, count: int) -> None:
+    """Datagrams at the rate, each with its moment; ahead of whatever else the machine does, where we may."""
+    with ahead(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", port))
         began = time.monotonic()
         for number in range(count):
-            while time.monotonic() < began + number / rate:
+            while time.monotonic() < began + number / RATE:
                 pass
             client.send(struct.pack("q", time.time_ns()) + bytes(56))
+
+
+def to(other: str, own: list[Measured], found: dict[str, list[Measured]]) -> str:
+    """The median of the ratios to another proxy in the same round."""
+    if other not in found:
+        return "-"
+    ratios = (mine.per_s / his.per_s for mine, his in zip(own, found[other], strict=True))
+    return f"{statistics.median(ratios):.2f}"
+
+
+def table(found: dict[Load, dict[str, list[Measured]]]) -> list[str]:
+    lines = []
+    for load, measured in found.items():
+        unit = {"line": "a line", "MB": "a MB", "datagram": "a datagram"}[load.unit]
+        lines += [f"## {load.name}", ""]
+        lines += [f"| proxy | {load.unit}s a second | to socat | to HAProxy | its us {unit} |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
+        for name, own in sorted(measured.items(), key=lambda each: load.proxies.index(each[0])):
+            per_s, cost = (statistics.median(values) for values in zip(*map(astuple, own), strict=True))
+            ratios = f"{to('socat', own, measured)} | {to('HAProxy', own, measured)}"
+            lines.append(f"| {name} | {per_s:,.0f} | {ratios} | {cost:,.2f} |")
+        lines.append("")
+    return lines
+
+
+def lateness(rounds: list[list[float]]) -> list[str]:
+    """How late each round's messages were, and what is usual."""
+    shares = {"median": 0.5, "p99": 0.99, "p99.9": 0.999}
+    lines = [f"## A latency of {LATENCY} ms, {RATE:,} datagrams a second: ms too late", ""]
+    lines += [f"| round | {' | '.join(shares)} | arrived |", f"| --- {'| --- ' * len(shares)}| --- |"]
+    for number, errors in enumerate(rounds, 1):
+        figures = (f"{errors[int(len(errors) * share)]:.3f}" for share in shares.values())
+        lines.append(f"| {number} | {' | '.join(figures)} | {len(errors):,} |")
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.impair", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--workload", default="", help="workloads, by a part of their names, comma-separated")
-    asked = parser.parse_args()
+    parser.add_argument("--seconds", type=float, default=0.6)
+    parser.add_argument("--only", default="", help="loads, by a part of their names")
+    arguments = parser.parse_args()
+    rounds, seconds = arguments.rounds, arguments.seconds
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
-    workloads = [each for each in WORKLOADS if any(part in each for part in asked.workload.split(","))]
-    found: dict[tuple[str, str], list[float]] = {}
+    found: dict[Load, dict[str, list[Measured]]] = {}
     shuffle = random.Random(1)
-    with tempfile.TemporaryDirectory() as where:
-        compiled(Path(where))
-        for _ in range(asked.rounds):
-            for workload in workloads:
-                for name in shuffle.sample(PROXIES, len(PROXIES)):
-                    result = measure(name, workload, asked.seconds, Path(where))
-                    found.setdefault((workload, name), []).append(result)
-        pairs = [datagrams(asked.seconds, Path(where)) for _ in range(asked.rounds)]
-    print("| workload | proxy | a second | to socat |")
-    print("|---|---|---|---|")
-    for (workload, name), own in found.items():
-        ratio = statistics.median(mine / his for mine, his in zip(own, found[workload, "socat"], strict=True))
-        print(f"| {workload} | {name} | {statistics.median(own):,.0f} | {ratio:.2f} |")
-    print(f"\nUDP, 50 outstanding: {2 * statistics.median(pairs):,.0f} datagrams a second through impair")
-    errors = sorted(delay_errors(10_000, asked.seconds * asked.rounds))
-    median, high = (errors[int(len(errors) * share)] for share in (0.5, 0.99))
-    print(
-        f"latency of 10 ms at 10,000 messages a second: {median:.3f} ms late in the median, {high:.3f} at p99"
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        compiled(Path(folder))
+        for number in range(rounds):
+            print(f"round {number + 1} of {rounds}", file=sys.stderr)
+            for load in LOADS:
+                if arguments.only in load.name:
+                    for name in shuffle.sample(load.proxies, len(load.proxies)):
+                        result = measure(name, load, seconds, Path(folder))
+                        found.setdefault(load, {}).setdefault(name, []).append(result)
+    late = [delay_errors(2 * seconds) for _ in range(rounds)]
+    here = machine()
+    lines = [
+        "# impair beside socat and HAProxy",
+        "",
+        f"`python -m benchmarks.impair`: {here['kernel']}, {here['processors']}, {here['python']};",
+        f"medians of {rounds} rounds of {seconds:g} s, load average {here['load average']} at the end.",
+        "The proxy's processor time is that of opening connections too, but not of sessions of datagrams.",
+        "",
+        *table(found),
+        *lateness(late),
+    ]
+    text = "\n".join([*lines, ""])
+    if not sys.argv[1:]:
+        (HERE / "impair.md").write_text(text, encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":
