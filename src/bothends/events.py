@@ -85,6 +85,26 @@ class Opened(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Connected(Event):
+    """The other end of Opened: a connection to `endpoint` was made, since `began` (as `at` is)."""
+
+    connection: int
+    endpoint: Endpoint
+    peer: Address
+    local: Address
+    began: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unconnected(Event):
+    """None was made."""
+
+    endpoint: Endpoint
+    error: BaseException
+    began: int
+
+
+@dataclass(frozen=True, slots=True)
 class Established(Event):
     """What wraps a connection is ready. `agreed` says in words what it agreed; `peer` is who it is,
     `was` the address that it came from, which differs behind a proxy that says for whom it calls."""
@@ -116,6 +136,14 @@ class Sent(Event):
 @dataclass(frozen=True, slots=True)
 class Ended(Event):
     """The peer has finished sending: a read gave 0 bytes."""
+
+    connection: int
+    peer: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Event):
+    """We have finished sending, and the peer reads EOF: a half-close."""
 
     connection: int
     peer: Address

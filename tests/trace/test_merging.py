@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -119,8 +120,8 @@ def test_a_packet_that_both_captured_is_drawn_once(tmp_path: Path) -> None:
 
 def test_what_is_wrapped_is_not_matched_byte_by_byte(tmp_path: Path) -> None:
     mine = server(tmp_path / "s.trace")
-    for socket in mine.sockets.values():
-        socket.is_wrapped = True
+    for each in mine.sockets.values():
+        each.is_wrapped = True
     trace = merged(mine, client())
     received = next(event for event in trace.events() if isinstance(event, Call) and event.name == "recv")
     assert trace.causes_of(received.number) == []
@@ -145,6 +146,40 @@ def test_a_server_from_within_and_its_client_from_outside(tmp_path: Path) -> Non
     if has_packets():
         arrows = [line for line in shown.splitlines() if "PSH" in line]
         assert ["▶" in line or "◀" in line for line in arrows] == [True, True]
+
+
+def test_both_ends_from_within(tmp_path: Path) -> None:
+    mine, theirs = str(tmp_path / "s.trace"), str(tmp_path / "c.trace")
+    with Running([*BOTHENDS, "connect", "-l", "tcp://127.0.0.1:0", "--trace", mine]) as running:
+        port = running.error_line(rb"listening on tcp://127\.0\.0\.1:(\d+)")[1].decode()
+        with Running([*BOTHENDS, "connect", "--trace", theirs, "127.0.0.1", port]) as client:
+            client.say(b"hello\n")
+            running.text(b"hello")
+            client.end_input()
+            running.say(b"you\n")
+            running.end_input()
+            assert running.end() == client.end() == 0
+    shown = trace(["--open", theirs, "--open", mine])
+    for cause, effect in [
+        ("listen(127", "accept(127"),
+        ('send(connection 1, "hello', '= 6 "hello'),
+        ('= 6 "hello', 'send(connection 1, "you'),
+        ('send(connection 1, "you', '= 4 "you'),
+        ("shutdown(connection 1, SHUT_WR)", "= 0, the end"),
+    ]:
+        assert shown.index(cause) < shown.index(effect)
+    assert "finding" not in shown
+
+
+def test_a_connection_that_is_refused_is_told_from_within(tmp_path: Path) -> None:
+    path = str(tmp_path / "c.trace")
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        command = [*BOTHENDS, "connect", "--trace", path, "127.0.0.1", str(port)]
+        done = subprocess.run(command, capture_output=True, timeout=60, env=ENVIRONMENT, check=False)
+    assert done.returncode == 1
+    assert f"connect(no connection, 127.0.0.1:{port}) = ECONNREFUSED" in trace(["--open", path])
 
 
 def trace(arguments: list[str]) -> str:

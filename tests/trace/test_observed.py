@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -12,7 +13,7 @@ import pytest
 from bothends import events
 from bothends.client.blocking import connect
 from bothends.endpoints import Address, Endpoint
-from bothends.errors import SystemRefused
+from bothends.errors import SystemRefused, TimeLimit
 from bothends.trace import saving
 from bothends.trace.diagram import Painter
 from bothends.trace.findings import find
@@ -78,6 +79,36 @@ def test_a_conversation_is_drawn_as_calls(tmp_path: Path) -> None:
     made = trace.sockets[accepted.made or 0]
     assert (made.welcomed_by, str(made.local), str(made.peer)) == (1, "127.0.0.1:12000", "127.0.0.1:40000")
     assert find(trace) == []
+
+
+def test_a_clients_conversation_is_drawn_as_calls(tmp_path: Path) -> None:
+    trace = written(
+        tmp_path / "a.trace",
+        events.Unconnected(TCP, SystemRefused("connect to", str(TCP), errno.ECONNREFUSED), 1, at=5),
+        events.Unconnected(TCP, TimeLimit("127.0.0.1:12000", "connecting", 2.0), 6, at=7),
+        events.Connected(1, TCP, LOCAL, PEER, 10, at=5_000_010),
+        events.Sent(1, LOCAL, b"hello", at=5_000_020),
+        events.Finished(1, LOCAL, at=5_000_030),
+        events.Received(1, LOCAL, b"HELLO", at=5_000_040),
+        events.Closed(1, LOCAL, events.Cause.RESET, 5, 5, at=5_000_050),
+    )
+    assert [line.partition("│ ")[2] for line in drawn(trace)][1:] == [
+        "connect(no connection, 127.0.0.1:12000) = ECONNREFUSED",
+        "127.0.0.1:12000: time limit of 2 s passed while connecting",
+        "connect(connection 1, 127.0.0.1:12000) = 0, after 5 ms",
+        'send(connection 1, "hello", 5) = 5',
+        "shutdown(connection 1, SHUT_WR)",
+        'recv(connection 1) = 5 "HELLO"',
+        "127.0.0.1#12000 closed: reset by the peer (5 bytes in, 5 out)",
+        "close(connection 1)",
+    ]
+    refused, made = trace.sockets.values()
+    assert (refused.local, refused.peer) == (None, None)
+    assert (str(made.local), str(made.peer), made.is_listener) == (
+        "127.0.0.1:40000",
+        "127.0.0.1:12000",
+        False,
+    )
 
 
 def test_what_is_wrapped_is_marked(tmp_path: Path) -> None:

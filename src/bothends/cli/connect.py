@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -13,6 +14,7 @@ from bothends.cli.talking import Manner, converse
 
 if TYPE_CHECKING:
     from bothends.endpoints import Endpoint
+    from bothends.events import Observer
 
 CONNECT_WITHIN: Final = 10.0
 SCAN_WITHIN: Final = 2.0  # -z: for each address of each port
@@ -112,6 +114,12 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--alpn", metavar="NAME", multiple=True, help="TLS: a protocol to offer; the preferred one first."
 )
+@click.option(
+    "--trace",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write what happens as a trace, for `bothends trace --open`.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell both addresses, and how much was moved.")
 def connect(
     endpoint: tuple[str, ...],
@@ -141,6 +149,7 @@ def connect(
     tls_cert: str | None,
     tls_key: str | None,
     alpn: tuple[str, ...],
+    trace: Path | None,
     verbose: bool,
 ) -> None:
     """Connect to ENDPOINT: a URL, or HOST PORT.
@@ -161,7 +170,7 @@ def connect(
     connect and for the answer to --send, 2 s for the answer to a datagram).
     """
     modes = {"-l": listen, "-z": scan, "--resolve": resolve}
-    _check_options([name for name, given in modes.items() if given], keep, as_json, bool(messages))
+    _check_options([name for name, given in modes.items() if given], keep, as_json, bool(messages), trace)
     if crlf and no_newline:
         raise click.UsageError("--crlf and --no-newline don't go together")
     if not endpoint and not (listen and source_port is not None):
@@ -175,8 +184,9 @@ def connect(
         _scan(endpoint, udp, within or SCAN_WITHIN, family, numeric, verbose, as_json)
         return
     scheme = _SCHEMES[udp, unix]
+    observe = None if trace is None else _tracing(trace, "server" if listen else "client")
     manner = Manner(
-        messages, not no_newline, crlf, half_close, hex_dump, within, quit_after, retries, verbose
+        messages, not no_newline, crlf, half_close, hex_dump, within, quit_after, retries, verbose, observe
     )
     if listen:
         from bothends.cli.listen import place, welcome
@@ -187,6 +197,8 @@ def connect(
     from bothends.client import blocking
     from bothends.client.tls import TlsOptions
     from bothends.endpoints import from_words
+    from bothends.errors import BothendsError
+    from bothends.events import Connected, Unconnected
 
     found = from_words(endpoint, scheme)
     if len(found) != 1:
@@ -196,18 +208,31 @@ def connect(
         _check_numeric(source_host)
     source = (source_host, source_port or 0) if source_host or source_port else None
     tls = TlsOptions(tls_ca, tls_fingerprint, not insecure, tls_cert, tls_key, tls_name, alpn)
-    began = time.monotonic()
-    connection = blocking.connect(
-        where,
-        timeout=within or CONNECT_WITHIN,
-        source=source,
-        tls=None if tls == TlsOptions() else tls,
-    )
+    began, began_at = time.monotonic(), time.time_ns()
+    try:
+        connection = blocking.connect(
+            where,
+            timeout=within or CONNECT_WITHIN,
+            source=source,
+            tls=None if tls == TlsOptions() else tls,
+        )
+    except BothendsError as error:
+        if observe is not None:
+            observe(Unconnected(where, error, began_at))
+        raise
     with connection:
+        if observe is not None:
+            observe(Connected(1, where, connection.peer, connection.local, began_at))
         converse(connection, manner, began)
 
 
-def _check_options(modes: Sequence[str], keep: bool, as_json: bool, sends: bool) -> None:
+def _tracing(path: Path, role: str) -> Observer:
+    from bothends.trace.observed import Observed
+
+    return Observed(path, role)
+
+
+def _check_options(modes: Sequence[str], keep: bool, as_json: bool, sends: bool, trace: Path | None) -> None:
     if len(modes) > 1:
         raise click.UsageError(f"{modes[0]} and {modes[1]} don't go together")
     mode = modes[0] if modes else ""
@@ -215,6 +240,8 @@ def _check_options(modes: Sequence[str], keep: bool, as_json: bool, sends: bool)
         raise click.UsageError("-k goes with -l: it waits for the next connection")
     if as_json and mode not in ("-z", "--resolve"):
         raise click.UsageError("--json goes with -z and --resolve: what a peer says stays as it is")
+    if trace is not None and mode in ("-z", "--resolve"):
+        raise click.UsageError(f"{mode} has no conversation: leave out --trace")
     if sends and mode in ("-z", "--resolve"):
         raise click.UsageError(f"{mode} sends nothing: leave out --send")
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import sys
@@ -27,6 +28,7 @@ from bothends.client.exchange import LARGEST, Inbox, translated
 from bothends.client.pump import read_input
 from bothends.endpoints import Address, Endpoint, from_words
 from bothends.errors import BothendsError, EndpointError, PeerError, SystemRefused, TimeLimit
+from bothends.events import Listening, Opened, Received, Sent
 from bothends.sockets import (
     Ancillary,
     Listener,
@@ -73,16 +75,21 @@ def welcome(where: Endpoint, manner: Manner, *, keep: bool) -> None:
             raise EndpointError(str(where), "it is a connection already", "connect without -l takes it")
         for shown in dict.fromkeys(listener.endpoint.label for listener in listeners):
             terminal.note(f"listening on {shown}", "")
+        if manner.observe is not None:
+            for listener in listeners:
+                manner.observe(Listening(listener.endpoint))
         if listeners[0].role == "datagrams":
             Hearing(listeners, manner).run()
             return
-        while True:
+        for number in itertools.count(1):
             connection = _accept(listeners)
+            if manner.observe is not None:
+                manner.observe(Opened(number, connection.peer, connection.local))
             if not keep:
                 stack.close()  # whoever comes now is refused, instead of waiting for nothing
             with connection:
                 try:
-                    converse(connection, manner)
+                    converse(connection, manner, number=number)
                 except PeerError as error:
                     if not keep:
                         raise
@@ -139,6 +146,7 @@ class Hearing:
         self._sink = standard_output(separate=True)
         self._tells = manner.verbose or terminal.is_terminal(sys.stdout)
         self._watch = dumping(terminal.note, boundaries=True) if manner.hex_dump else None
+        self._observe = manner.observe
         self._last: tuple[Listener, Any, Ancillary] | None = None
         self._heard = self._ended = 0.0
 
@@ -204,6 +212,8 @@ class Hearing:
             return
         self._heard = time.monotonic()
         last = (listener, sender, ancillary) if sender else None
+        if self._observe is not None:
+            self._observe(Received(0, Address.of(listener.socket.family, sender), data))
         if self._tells and (not self._last or not last or self._last[1] != last[1]):
             who = Address.of(listener.socket.family, sender)
             terminal.note(
@@ -224,6 +234,8 @@ class Hearing:
             return
         if self._watch is not None:
             self._watch("sent", line)
+        if self._observe is not None:
+            self._observe(Sent(0, Address.of(listener.socket.family, to), line))
 
     def _read(self, source: int) -> None:
         data = read_input(source)

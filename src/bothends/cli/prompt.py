@@ -24,7 +24,7 @@ from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
 from bothends.cli import terminal
-from bothends.cli.talking import Manner, dumping
+from bothends.cli.talking import Manner, dumping, watch_too
 from bothends.client import blocking
 from bothends.client.asyncio import Connection
 from bothends.client.datagrams import Asking
@@ -81,8 +81,9 @@ def talk(connection: blocking.Connection, manner: Manner) -> Totals:
     """
     same = Connection(connection.socket, connection.endpoint, timeout=None)
     screen = Screen()
+    same.steps.watch = connection.steps.watch
     if manner.hex_dump:
-        same.steps.watch = dumping(screen.note, boundaries=same.steps.boundaries)
+        watch_too(same, dumping(screen.note, boundaries=same.steps.boundaries))
     try:
         return asyncio.run(Talk(same, screen, manner).run())
     except Interrupted:

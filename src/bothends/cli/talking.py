@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bothends.cli import terminal
+from bothends.errors import ConnectionLost
+from bothends.events import Cause, Closed, Ended, Finished, Received, Sent
 from bothends.hexdump import Direction, HexDump
 
 if TYPE_CHECKING:
     from bothends.client.blocking import Connection
     from bothends.client.pump import Sink, Totals
+    from bothends.client.steps import Ends
+    from bothends.events import Observer
 
 ANSWER_WITHIN: Final = 10.0  # one request on a connection
 DATAGRAM_WITHIN: Final = 2.0  # the answer to one datagram, repeats included
@@ -23,10 +28,15 @@ QUIET: Final = 2.0  # one request: after this long without another byte, its ans
 # How what we sent and what came differ in a hex dump, where there is colour.
 _STYLES: Final[dict[Direction, str]] = {"sent": "quiet", "received": ""}
 
+Watch: TypeAlias = Callable[[Direction, bytes], None]  # see `client.steps`
+
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How to talk. The fields are the options of `bothends connect`; times are seconds, None means never."""
+    """How to talk. The fields are the options of `bothends connect`; times are seconds, None means never.
+
+    `observe` is told of everything.
+    """
 
     messages: tuple[str, ...] = ()
     newline: bool = True
@@ -37,6 +47,7 @@ class Manner:
     quit_after: float | None = None
     retries: int = 2
     verbose: bool = False
+    observe: Observer | None = None
 
     @property
     def datagram_within(self) -> float:
@@ -55,10 +66,10 @@ def at_prompt(manner: Manner) -> bool:
     return not manner.messages and terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)
 
 
-def converse(connection: Connection, manner: Manner, began: float | None = None) -> None:
+def converse(connection: Connection, manner: Manner, began: float | None = None, *, number: int = 1) -> None:
     """Talk over a connection until one side ends it.
 
-    `began` (time.monotonic) is when the connecting did.
+    `began` (time.monotonic) is when the connecting did; `number` is the connection's, for whoever observes.
 
     Raises ConnectionLost, TimeLimit, SystemRefused, KeyboardInterrupt, BrokenPipeError.
     """
@@ -67,12 +78,13 @@ def converse(connection: Connection, manner: Manner, began: float | None = None)
     if interactive or manner.verbose:
         terminal.note(f"connected {connection.local} -> {connection.peer}")
     tell_tls(connection, manner)
-    if interactive:
-        from bothends.cli.prompt import talk
+    with contextlib.nullcontext() if manner.observe is None else Told(connection, manner.observe, number):
+        if interactive:
+            from bothends.cli.prompt import talk
 
-        totals = talk(connection, manner)
-    else:
-        totals = move(connection, manner)
+            totals = talk(connection, manner)
+        else:
+            totals = move(connection, manner)
     if manner.verbose:
         took = time.monotonic() - began
         terminal.note(f"sent {totals.sent:,} bytes, received {totals.received:,} bytes, in {took:.2f} s")
@@ -103,7 +115,7 @@ def move(connection: Connection, manner: Manner) -> Totals:
     source = None if messages or sys.stdin is None else sys.stdin.fileno()
     sink = standard_output(separate=boundaries and len(messages) != 1)
     if manner.hex_dump:
-        connection.steps.watch = dumping(terminal.note, boundaries=boundaries)
+        watch_too(connection, dumping(terminal.note, boundaries=boundaries))
     if connection.steps.datagrams:
         return Questions(
             connection,
@@ -125,7 +137,46 @@ def move(connection: Connection, manner: Manner) -> Totals:
     return Pump(connection, source, sink, ending, first, crlf=manner.crlf, half_close=manner.half_close).run()
 
 
-def dumping(tell: Callable[[str, str], None], *, boundaries: bool) -> Callable[[Direction, bytes], None]:
+class Told:
+    """A context in which an observer is told what a connection moves, and at its end that it is over."""
+
+    def __init__(self, connection: Connection, observe: Observer, number: int) -> None:
+        self._connection = connection
+        self._observe = observe
+        self._number = number
+        self._moved = {"sent": 0, "received": 0}
+
+    def __enter__(self) -> None:
+        watch_too(self._connection, self._watch)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        was_lost = kind is not None and issubclass(kind, ConnectionLost)
+        cause = Cause.RESET if was_lost else Cause.PEER
+        received, sent = self._moved["received"], self._moved["sent"]
+        self._observe(Closed(self._number, self._connection.peer, cause, received, sent))
+
+    def _watch(self, direction: Direction, data: bytes) -> None:
+        self._moved[direction] += len(data)
+        peer, is_end = self._connection.peer, not data and not self._connection.steps.datagrams
+        if is_end:
+            self._observe((Ended if direction == "received" else Finished)(self._number, peer))
+        else:
+            self._observe((Received if direction == "received" else Sent)(self._number, peer, data))
+
+
+def watch_too(connection: Ends, watch: Watch) -> None:
+    """Let somebody watch a connection, beside whoever does already."""
+    other = connection.steps.watch
+
+    def both(direction: Direction, data: bytes) -> None:
+        if other is not None:
+            other(direction, data)
+        watch(direction, data)
+
+    connection.steps.watch = both
+
+
+def dumping(tell: Callable[[str, str], None], *, boundaries: bool) -> Watch:
     """A `watch` for a connection that gives `tell` the lines of a hex dump, and their style."""
     dump = HexDump(boundaries=boundaries)
 

@@ -255,11 +255,10 @@ class Matcher:
         ):
             return
         for eof in self._half(self._receiving, receiver).stops:
-            ends = [
-                each for each in self._half(self._sending, sender).stops if each.at <= (eof.until or eof.at)
-            ]
-            if ends:
-                self.link(ends[-1], eof.number, "ends", 2 * eof.number + 1)
+            # Who tells of himself tells of a shutdown when it is done: the peer may have read the end then.
+            stop = _last_before(eof.until or eof.at, self._half(self._sending, sender).stops, late=LATE)
+            if stop is not None:
+                self.link(stop, eof.number, "ends", 2 * eof.number + 1)
 
     def _other_end(self, socket: Socket) -> Socket | None:
         """The socket at the other end, where it is one of ours."""
@@ -507,10 +506,10 @@ class Matcher:
     def _join_stop(self, stream: Stream) -> None:
         assert stream.sender is not None
         stops = self._half(self._sending, stream.sender).stops
-        if stream.left.fin is not None and (stop := _last_before(stream.left.fin, stops)):
+        if stream.left.fin is not None and (stop := _last_before(stream.left.fin.at, stops)):
             shutdown = next((each for each in stops if each.name == "shutdown" and each.at <= stop.at), None)
             self.link(shutdown or stop, stream.left.fin.number, "ends", 2 * stream.left.fin.number)
-        if stream.left.rst is not None and (stop := _last_before(stream.left.rst, stops)):
+        if stream.left.rst is not None and (stop := _last_before(stream.left.rst.at, stops)):
             self.link(stop, stream.left.rst.number, "resets", 2 * stream.left.rst.number)
 
     def _join_opening(self, stream: Stream, receiver: Socket) -> None:
@@ -552,7 +551,7 @@ def _may_cause(call: Call, packet: Packet) -> bool:
     return call.at <= packet.at + SKEW and not is_over
 
 
-def _last_before(packet: Packet, calls: list[Call]) -> Call | None:
-    """The last of these calls that began before a packet; where the clocks differ, the first one after it."""
-    before = [call for call in calls if call.at <= packet.at]
-    return before[-1] if before else next((call for call in calls if call.at <= packet.at + SKEW), None)
+def _last_before(at: int, calls: list[Call], late: int = SKEW) -> Call | None:
+    """The last of these calls that began by then; if there is none, the first one that is not `late`r."""
+    before = [call for call in calls if call.at <= at]
+    return before[-1] if before else next((call for call in calls if call.at <= at + late), None)

@@ -1,10 +1,12 @@
-"""What an engine tells of itself, as a trace: an observer of events that writes the lines of `saving.py`.
+"""What an engine, or our own client, tells of itself, as a trace: an observer of events that writes the lines
+of `saving.py`.
 
-    Listening ──> listen, bind      Opened ──> accept      Closed ──> close
-    Received, Ended ──> recv        Sent ──> send          all else ──> a note, in the log's words
+    Listening ──> listen, bind      Opened ──> accept      Connected, Unconnected ──> connect
+    Received, Ended ──> recv        Sent ──> send          Finished ──> shutdown      Closed ──> close
+    all else ──> a note, in the log's words
 
 1. An event is told when what it tells of is over, and says nothing of how it was done. So a call has no
-   descriptor (its first argument says whose it is: "connection 1"), and no duration.
+   descriptor (its first argument says whose it is: "connection 1"), and but for connect no duration.
 2. Processes and threads of a server share one file. Each event is one write at the file's end, under a lock
    of the file (fcntl(2): of a process, and gone with it) and one of the process. Numbers that must be
    unique are counted in memory that all of them share; a process' own number is its pid.
@@ -16,6 +18,7 @@ Rank 2, as the rest of the package: imports events, never engines.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import io
 import json
@@ -142,6 +145,13 @@ class Observed:
                 self._moved(event, "send" if event.connection else "sendto")
             case events.Ended():
                 self._call(event, "recv", self._connection(event.connection, event.peer), result=0)
+            case events.Connected():
+                self._connected(event)
+            case events.Unconnected():
+                self._unconnected(event)
+            case events.Finished():
+                met = self._connection(event.connection, event.peer)
+                self._call(event, "shutdown", met, "SHUT_WR", result=0)
             case events.Closed():
                 self._closed(event)
             case events.Exited():
@@ -165,6 +175,22 @@ class Observed:
         self._connections[event.connection] = self._meet(made, f"connection {event.connection}")
         if listener is not None:  # else it was there from the beginning
             self._call(event, "accept", listener, result=event.connection, made=made.number, place=peer)
+
+    def _connected(self, event: events.Connected) -> None:
+        made = _unbound(event.endpoint, self._next_socket())
+        made.family, made.local, made.peer = _family(event.peer), _place(event.local), _place(event.peer)
+        met = self._connections[event.connection] = self._meet(made, f"connection {event.connection}")
+        self._call(event, "connect", met, began=event.began, result=0, place=made.peer)
+
+    def _unconnected(self, event: events.Unconnected) -> None:
+        number = getattr(event.error, "errno", None) or 0
+        if name := errno.errorcode.get(number):
+            socket = _unbound(event.endpoint, self._next_socket())
+            met = self._meet(socket, "no connection")
+            place = _bound(event.endpoint, 0).local
+            self._call(event, "connect", met, began=event.began, result=-1, error=name, place=place)
+        else:
+            self._tell(event, escape_text(str(event.error)[:_WORDS]))
 
     def _moved(self, event: events.Received | events.Sent, name: str) -> None:
         size = len(event.data)
@@ -192,21 +218,26 @@ class Observed:
         """What no call stands for, in the words of the log."""
         words = io.StringIO()
         TextLog(messages=None, happenings=words, troubles=words, colour=lambda _: False)(event)
-        if not (text := escape_text(words.getvalue().strip()[:_WORDS])):
-            return
+        if text := escape_text(words.getvalue().strip()[:_WORDS]):
+            self._tell(event, text)
+
+    def _tell(self, event: events.Event, text: str) -> None:
         self._introduce()
         here, thread = os.getpid(), threading.get_native_id()
         change = Change(self._next_event(), event.at, here, "note", text, thread=thread)
         self._write({"change": as_object(change)})
 
-    def _call(self, event: events.Event, name: str, met: Met, **more: Any) -> None:
-        """A call that began and ended when it was told of."""
+    def _call(
+        self, event: events.Event, name: str, met: Met, *arguments: str, began: int | None = None, **more: Any
+    ) -> None:
+        """A call that ended when it was told of, and as far as is known began then too."""
         self._introduce()
+        at = event.at if began is None else began
         call = Call(
-            self._next_event(), os.getpid(), threading.get_native_id(), name, event.at, event.at, (met.name,),
-            socket=met.socket.number, **more,
+            self._next_event(), os.getpid(), threading.get_native_id(), name, at, event.at,
+            (met.name, *arguments), socket=met.socket.number, **more,
         )  # fmt: skip
-        beginning = replace(call, until=None, result=None, size=0, made=None)
+        beginning = replace(call, until=None, result=None, error="", size=0, made=None)
         self._write({"call": as_object(beginning)}, {"call": as_object(call)})
 
     # What events are about
@@ -274,6 +305,11 @@ def _bound(endpoint: Endpoint, number: int) -> Socket:
         place = Place(escape_text(host), endpoint.port)
     is_wrapped = endpoint.scheme == "tls" or bool(endpoint.wrappers)
     return Socket(number, family, kind, local=place, is_listener=kind != "datagram", is_wrapped=is_wrapped)
+
+
+def _unbound(endpoint: Endpoint, number: int) -> Socket:
+    """A socket that is to be connected to an endpoint."""
+    return replace(_bound(endpoint, number), local=None, is_listener=False)
 
 
 def _welcomes(listener: Socket, local: Place) -> bool:
