@@ -9,6 +9,8 @@ import pytest
 
 # What a tool may be called: the first name that is found is used.
 TOOLS: dict[str, tuple[str, ...]] = {
+    "busybox": ("busybox",),
+    "bwrap": ("bwrap",),
     "cc": ("cc", "gcc", "clang"),
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
     "curl": ("curl",),
@@ -17,6 +19,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "javac": ("javac",),
     "nc": ("nc.openbsd", "nc"),
     "ncat": ("ncat",),
+    "nginx": ("nginx", "/usr/sbin/nginx"),
     "openssl": ("openssl",),
     "psql": ("psql",),
     "setpriv": ("setpriv",),
@@ -26,6 +29,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "systemd-socket-activate": ("systemd-socket-activate",),
     "tmux": ("tmux",),
     "tshark": ("tshark",),
+    "xinetd": ("xinetd", "/usr/sbin/xinetd"),
 }
 
 

@@ -10,17 +10,55 @@ from pathlib import Path
 
 import pytest
 
+from bothends.cli.check import FORMS
 from tests.check.judging import OURS
+from tests.tools import needs_tool
 
-# What each does before, or in place of, serving; {folder} is one that exists and that it may not write to.
+# Two generations on, in a session of its own, with nothing left of its environment or its output; known by
+# how long it sleeps.
+LEAVES = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.closerange(0, 100)
+        os.execve('/bin/sleep', ['sleep', '{seconds}'], {})
+    os._exit(0)
+time.sleep(0.3)
+"""
+FILLS = """
+import os, time
+number = 0
+while True:
+    number += 1
+    try:
+        with open(f"{os.environ['TMPDIR']}/{number}", 'wb') as file:
+            while True:
+                file.write(bytes(1 << 20))
+    except OSError:
+        time.sleep(0.01)
+"""
+# What each does before, or in place of, serving.
 HOSTILE = {
     "fork bomb": "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass\n",
     "memory": "kept = []\nwhile True:\n    kept.append(bytearray(b'x') * (32 << 20))\n",
     "endless printer": "import sys\nwhile True:\n    sys.stdout.write('spam ' * 10000)\n",
     "kills its parent": "import os\nos.kill(os.getppid(), 9)\nos.kill(-1, 9)\n",
     "ignores SIGTERM": "import signal, time\nsignal.signal(15, signal.SIG_IGN)\ntime.sleep(1000)\n",
-    "leaves its session": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(1000)\n",
+    "leaves its session": LEAVES,
+    "fills the disk": FILLS,
+    "closes its output": "import os, time\nos.close(1)\nos.close(2)\ntime.sleep(1000)\n",
 }
+SPOKEN = r"""
+import socket, sys
+evil = '\x1b]0;gone\x07\x1b[2J\r\x9b1m</script><script>alert(1)</script>'
+print(evil, file=sys.stderr, flush=True)
+server = socket.create_server(('127.0.0.1', int(sys.argv[1])))
+while True:
+    connection, _ = server.accept()
+    connection.sendall(evil.encode('latin-1'))
+    connection.close()
+"""
 GOOD = """
 import errno, os, socket, sys
 def refused(what, number=None):
@@ -41,6 +79,10 @@ write(os.environ['TMPDIR'] + '/small')
 assert refused(lambda: socket.create_connection(('192.0.2.1', 80), 5), errno.ENETUNREACH), 'it has a network'
 assert refused(lambda: os.kill({pid}, 0)), 'it sees other processes'
 assert refused(lambda: os.chroot('/'), errno.EPERM), 'it has capabilities'
+assert refused(lambda: open('/proc/sys/vm/drop_caches', 'wb'), errno.EROFS), 'the kernel obeys it'
+devices = 'core fd full null ptmx pts random shm stderr stdin stdout tty urandom zero'
+assert not {*os.listdir('/dev')} - {*devices.split()}, 'it has disks'
+assert not os.listdir('/run'), 'it reaches services'
 server = socket.create_server(('127.0.0.1', int(sys.argv[1])))
 while True:
     connection, _ = server.accept()
@@ -50,14 +92,17 @@ while True:
 """
 
 
-def check(path: Path, mark: str) -> subprocess.CompletedProcess[str]:
+def check(path: Path, mark: str, confined: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Judge a program in the sandbox; `mark` is in the environment of all that is started."""
-    return subprocess.run(
+    hidden = {"PATH": "/nowhere"} if confined == NAMESPACES else {}
+    done = subprocess.run(
         [*OURS, "check", "server", "--sandbox", "--contract", "upper-tcp", "--only", "tcp-one-message",
-         "--", sys.executable, str(path), "{port}"],
-        capture_output=True, text=True, timeout=50, check=False,
-        env={**os.environ, "HOSTILE_MARK": mark, "NO_COLOR": "1"},
+         *options, "--", sys.executable, str(path), "{port}"],
+        capture_output=True, text=True, timeout=200, check=False,
+        env={**os.environ, **hidden, "HOSTILE_MARK": mark, "NO_COLOR": "1"},
     )  # fmt: skip
+    assert f"confined {confined}" in done.stdout, done.stdout + done.stderr
+    return done
 
 
 def left(mark: str) -> list[str]:
@@ -94,17 +139,21 @@ def unavailable() -> str:
 
 
 pytestmark = pytest.mark.skipif(bool(unavailable()), reason=f"no sandbox here: {unavailable()}")
+NAMESPACES = "in user namespaces"
+both_ways = pytest.mark.parametrize(
+    "confined", [NAMESPACES, pytest.param("by bubblewrap", marks=needs_tool("bwrap"))]
+)
 
 
-def test_a_confined_server_is_judged_and_can_do_no_harm(tmp_path: Path) -> None:
+@both_ways
+def test_a_confined_server_is_judged_and_can_do_no_harm(confined: str, tmp_path: Path) -> None:
     path = tmp_path / "server.py"
     path.write_text(
         GOOD.replace("{folder}", str(tmp_path)).replace("{pid}", str(os.getpid())), encoding="utf-8"
     )
     mark = f"good {os.getpid()}"
-    done = check(path, mark)
+    done = check(path, mark, confined)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "namespaces of its own" in done.stdout
     assert not (tmp_path / "intruder").exists()
     assert not left_in_time(mark)
 
@@ -125,12 +174,30 @@ def test_sigterm_ends_the_check_and_all_that_it_started(options: list[str], tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)  # it is given more time to begin where the machine is busy
+@both_ways
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_program_ends_in_time_and_leaves_nothing(name: str, tmp_path: Path) -> None:
+def test_a_hostile_program_ends_in_time_and_leaves_nothing(name: str, confined: str, tmp_path: Path) -> None:
     path = tmp_path / "hostile.py"
-    path.write_text(HOSTILE[name], encoding="utf-8")
+    seconds = f"1000.{os.getpid()}"
+    path.write_text(HOSTILE[name].replace("{seconds}", seconds), encoding="utf-8")
     mark = f"{name} {os.getpid()}"
-    done = check(path, mark)
+    done = check(path, mark, confined)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAIL" in done.stdout
     assert not left_in_time(mark)
+    commands = [command_of(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    assert b"sleep\0%b\0" % seconds.encode() not in commands
+
+
+def test_what_a_program_says_does_nothing_to_its_reader(tmp_path: Path) -> None:
+    path = tmp_path / "spoken.py"
+    path.write_text(SPOKEN, encoding="utf-8")
+    files = {form: tmp_path / form for form in FORMS}
+    wanted = [word for form, file in files.items() for word in ("--report", f"{form}={file}")]
+    done = check(path, f"spoken {os.getpid()}", NAMESPACES, "--report", "text", "--verbose", *wanted)
+    assert done.returncode == 1
+    for form, text in {"shown": done.stdout, **{f: file.read_text() for f, file in files.items()}}.items():
+        assert not set(text) & {chr(code) for code in (*range(10), *range(11, 32), 127, 0x9B)}, form
+        assert "0;gone" in text, form
+        assert "<script" not in text or form not in ("html", "junit"), form

@@ -313,7 +313,8 @@ class ClientTrial:
         await self.program.stderr.end(1.0)
         self.transcript.add("client", f"ends: {self.program.ending}")
         self._ended = True
-        return int(self.program.process.returncode)
+        assert self.program.status is not None
+        return self.program.status
 
     async def exits_well(self) -> None:
         """It exits with 0. Raises Failed."""

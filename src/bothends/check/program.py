@@ -24,6 +24,7 @@ from bothends.text import escape
 
 MOST_OUTPUT: Final = 64 << 20  # bytes: reading without end would hold up all other cases
 _KEPT: Final = 16_384  # bytes of output from the beginning, and as many from the end
+_MOST_LOOKED_AT: Final = 4096  # processes of one program
 _MARK: Final = "BOTHENDS_CHECK"  # in the environment of all that it starts, whatever their parents become
 
 
@@ -134,12 +135,13 @@ class Program:
         return self._found
 
     def _end_for(self, reason: str) -> None:
+        """End it at once; in the sandbox process 1 is of this group, and takes the others with it."""
         self.ended_for = reason
-
-    def _end_flood(self) -> None:
-        self.ended_for = f"it printed more than {MOST_OUTPUT >> 20} MiB"
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.leader, signal.SIGKILL)
+
+    def _end_flood(self) -> None:
+        self._end_for(f"it printed more than {MOST_OUTPUT >> 20} MiB")
 
     @property
     def running(self) -> bool:
@@ -147,9 +149,16 @@ class Program:
         return self.process.poll() is None
 
     @property
+    def status(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        status = self.process.poll()
+        # bubblewrap, as a shell, leaves with 128 and the signal that ended the program.
+        return 128 - status if status is not None and self._confined and status > 128 else status
+
+    @property
     def ending(self) -> str:
         """How it ended, in words; "" while it runs."""
-        status = self.process.poll()
+        status = self.status
         if status is None:
             return ""
         if self.ended_for:
@@ -296,9 +305,14 @@ def _is_alive(pid: int) -> bool:
 
 
 def _descendants(pid: int) -> Iterator[int]:
-    """All that descend from a process (proc(5), /proc/PID/task/TID/children)."""
+    """All that descend from a process (proc(5), /proc/PID/task/TID/children); of very many, the first.
+
+    Bounded, because who forks for ever does so faster than we look.
+    """
     found = [pid]
     for each in found:  # grows meanwhile
+        if len(found) > _MOST_LOOKED_AT:
+            return
         with contextlib.suppress(OSError):
             for tid in os.listdir(f"/proc/{each}/task"):  # noqa: PTH208
                 with contextlib.suppress(OSError):

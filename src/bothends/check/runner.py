@@ -99,7 +99,8 @@ class Run:
             mistake="it doesn't start, or listens elsewhere", complaint=error.complaint,
         ))  # fmt: skip
         for case in others:
-            self._end(case, Outcome(case.id, Verdict.SKIP, detail="there is no server to ask"))
+            if case in self._asked():
+                self._end(case, Outcome(case.id, Verdict.SKIP, detail="there is no server to ask"))
 
     async def _run_all(self, known: Answers) -> None:
         gate = self.cases[0]

@@ -3,13 +3,15 @@
 | what | how |
 |---|---|
 | the network | the checker itself moves into a network namespace in which there is loopback only |
-| files | all read-only; an empty folder in memory to write to (`confine.py`) |
+| files | all read-only, /run hidden, few devices; an empty folder in memory to write to |
 | other processes | a process namespace: it sees its own only, and all end with the first |
+| how many processes | setrlimit(2) and pid_max (`confine.py`) |
 | CPU time, size of a file, core dumps | setrlimit(2) (`confine.py`) |
 | memory, processes, output of all together | looked at while it runs (`Watch`): who passes a limit is ended |
 
-The kernel's user namespaces are enough: nobody needs to be root, nothing needs to be installed. Where they
-are not allowed the sandbox is refused, and never quietly left out.
+Files and processes are bubblewrap's work (bwrap(1)) where it is installed and works, and otherwise that of
+`confine.py`. The kernel's user namespaces are enough for either: nobody needs to be root. Where they are not
+allowed the sandbox is refused, and never quietly left out.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ import asyncio
 import ctypes
 import fcntl
 import os
-import signal
+import shutil
 import socket
 import struct
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -35,6 +38,7 @@ _CLONE_NEWNET: Final = 0x40000000  # sched.h
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # netdevice(7)
 _LAUNCHER: Final = (sys.executable, "-I", "-S", confine.__file__)
 _LOOK: Final = 0.05  # seconds between looks
+_NEAR: Final = 8  # processes below the limit, at which the kernel refuses more and we should have noticed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +53,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """Starts programs under limits. Make it with `enter`."""
+    """Starts programs under limits. Make it with `enter`. `bubblewrap` is its path where it is used."""
 
     limits: Limits = Limits()
+    bubblewrap: str = ""
 
     def wrap(
         self, command: Sequence[str], folder: Path, *, writable: bool, hosts: Path | None = None
@@ -63,15 +68,35 @@ class Sandbox:
         (folder / "tmp").mkdir(exist_ok=True)
         limits = self.limits
         bounds = (f"CPU={limits.cpu}", f"FSIZE={limits.disk}", "CORE=0", f"NPROC={limits.processes}")
+        if self.bubblewrap:
+            around = self._by_bubblewrap(folder, writable=writable, hosts=hosts)
+            place = (str(folder), "bounds", str(limits.disk), "-")
+            return [*around, *_LAUNCHER, *place, *bounds, "--", *command]
         place = (str(folder), str(int(writable)), str(limits.disk), str(hosts or "-"))
         return [*_LAUNCHER, *place, *bounds, "--", *command]
+
+    def _by_bubblewrap(self, folder: Path, *, writable: bool, hosts: Path | None) -> list[str]:
+        """The first three steps of `confine.py` in bubblewrap's words, with what it needs for the others."""
+        words = [self.bubblewrap, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--die-with-parent"]
+        words += ["--cap-drop", "ALL"]
+        words += ["--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP"]  # until it drops them itself
+        words += ["--ro-bind", "/", "/", "--dev", "/dev", "--remount-ro", "/dev"]
+        words += ["--proc", "/proc"]
+        if confine.can_hide_run(str(folder), os.getcwd()):  # noqa: PTH109
+            words += ["--tmpfs", "/run", "--remount-ro", "/run"]
+        if writable:
+            words += ["--bind", str(folder), str(folder)]
+        if hosts is not None:
+            words += ["--ro-bind", str(hosts), "/etc/hosts"]
+        return [*words, "--"]
 
     @property
     def note(self) -> str:
         """What it is, for a report."""
+        by = "by bubblewrap" if self.bubblewrap else "in user namespaces"
         return (
-            "each program ran in namespaces of its own (users, mounts, processes, IPC), with loopback only, "
-            f"all files read-only, {self.limits.memory >> 20} MiB and {self.limits.processes} processes"
+            f"each program ran confined {by}: loopback only, all files read-only, no processes but its own, "
+            f"{self.limits.memory >> 20} MiB and {self.limits.processes} processes"
         )
 
 
@@ -84,8 +109,26 @@ def enter(limits: Limits | None = None) -> Sandbox:
     """Move this process into a network namespace with loopback only. Before any thread is started.
 
     Raises:
-        Unavailable: the system doesn't allow it.
+        Unavailable: the system doesn't allow it, or not what the programs need.
     """
+    _leave_the_network()
+    complaint = ""
+    for bubblewrap in sorted({shutil.which("bwrap") or "", ""}, reverse=True):
+        sandbox = Sandbox(limits or Limits(), bubblewrap)
+        if not (complaint := _complaint(sandbox)):
+            return sandbox
+    raise Unavailable("make", "a sandbox", reason=complaint, hint="judge without --sandbox whom you trust")
+
+
+def _complaint(sandbox: Sandbox) -> str:
+    """Why nothing can be run in the sandbox; "" if it can."""
+    with tempfile.TemporaryDirectory(prefix="bothends-check-") as folder:
+        command = sandbox.wrap([sys.executable, "-I", "-S", "-c", ""], Path(folder), writable=True)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        return (done.stderr.strip() or f"status {done.returncode}") if done.returncode else ""
+
+
+def _leave_the_network() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
     flags = _CLONE_NEWNET if user == 0 else _CLONE_NEWNET | confine.CLONE_NEWUSER
@@ -103,19 +146,17 @@ def enter(limits: Limits | None = None) -> Sandbox:
         request = struct.pack("16sH14x", b"lo", 0)
         (found,) = struct.unpack("16xH14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", found | _IFF_UP))
-    return Sandbox(limits or Limits())
 
 
 class Watch:
-    """Looks at a confined program from outside, and ends it when it takes too much.
-
-    `family` gives its processes, `ended` is called with the reason before it is ended.
+    """Looks at a confined program from outside. `family` gives its processes; `end` is called once, with the
+    reason, when they take too much, and has to end them.
     """
 
-    def __init__(self, limits: Limits, family: Callable[[], list[int]], ended: Callable[[str], None]) -> None:
+    def __init__(self, limits: Limits, family: Callable[[], list[int]], end: Callable[[str], None]) -> None:
         self._limits = limits
         self._family = family
-        self._ended = ended
+        self._end = end
         self._task = asyncio.ensure_future(self._look())
 
     def stop(self) -> None:
@@ -123,25 +164,29 @@ class Watch:
         self._task.cancel()
 
     async def _look(self) -> None:
-        while True:
+        reason = ""
+        while not reason:
             await asyncio.sleep(_LOOK)
-            pids = self._family()
-            if len(pids) > self._limits.processes:
-                reason = f"it has more than {self._limits.processes} processes"
-            elif sum(map(_resident, pids)) > self._limits.memory:
-                reason = f"it takes more than {self._limits.memory >> 20} MiB of memory"
-            else:
-                continue
-            self._ended(reason)
-            for pid in pids[:2]:  # the launcher and process 1: the kernel ends the others with it
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            return
+            reason = self._too_much()
+        self._end(reason)
+
+    def _too_much(self) -> str:
+        pids = self._family()
+        if len(pids) >= self._limits.processes - _NEAR:
+            return f"it has {self._limits.processes} processes or more"
+        if sum(map(_own_memory, pids)) > self._limits.memory:
+            return f"it takes more than {self._limits.memory >> 20} MiB of memory"
+        return ""
 
 
-def _resident(pid: int) -> int:
+def _own_memory(pid: int) -> int:
+    """Bytes that a process holds in memory, without what it has mapped of files (proc(5), /proc/PID/status).
+
+    What it shares with its parent since fork() counts for both. smaps_rollup would know better, but waits for
+    the memory map of the process, which who forks without end hardly ever lets go.
+    """
     try:
-        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
-    except (OSError, IndexError):
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
         return 0
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
