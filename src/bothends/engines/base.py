@@ -29,7 +29,7 @@ from typing import ClassVar, Final, Literal, TypeAlias
 from bothends.endpoints import Endpoint
 from bothends.engines.stop import Stop
 from bothends.errors import CannotCarry
-from bothends.events import Observer
+from bothends.events import Observer, Troubles
 from bothends.services.base import Conversation, Peer, Post, Service, nowhere
 from bothends.sockets import Listener
 
@@ -123,6 +123,12 @@ class Job:
     """Opens a conversation where something is put between a connection and its service."""
     shared: bool = False
     """Whether other processes accept from the same listeners (`--workers`)."""
+
+    @property
+    def witness(self) -> Observer | None:
+        """Whom to tell of comings, goings and messages: nobody, where all that is told is what goes wrong.
+        To make an event for each message takes longer than to answer it."""
+        return None if isinstance(self.observe, Troubles) else self.observe
 
     def open(self, listener: Listener, peer: Peer, post: Post = nowhere) -> Conversation:
         """A conversation with a peer that came in by `listener`."""

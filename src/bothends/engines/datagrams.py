@@ -47,6 +47,7 @@ class DatagramDesk:
         self.socket.setblocking(False)
         self._job = job
         self._observe = job.observe
+        self._witness = job.witness
         self._gate = Gate(job.limits)
         self._guard = Guard(rate) if (rate := job.service.answers_per_second) is not None else None
         self._largest = largest_datagram(self.socket, job.limits)
@@ -78,8 +79,8 @@ class DatagramDesk:
                 # An ICMP error of an answer sent earlier, reported now (udp(7)): nobody's loss here.
                 continue
             peer = self._peer(sender)
-            if self._observe is not None:
-                self._observe(Received(0, peer.address, data))
+            if self._witness is not None:
+                self._witness(Received(0, peer.address, data))
             if truncated:
                 self._drop(peer, f"a datagram of more than {self._largest} bytes", Why.SIZE)
             else:
@@ -109,8 +110,8 @@ class DatagramDesk:
         except OSError as error:
             self._drop(peer, f"sending {len(answer)} bytes: {errno_text(error.errno or 0)}", Why.UNSENT)
         else:
-            if self._observe is not None:
-                self._observe(Sent(0, peer.address, answer))
+            if self._witness is not None:
+                self._witness(Sent(0, peer.address, answer))
 
     def _new_peer(self, sender: Any) -> Peer:
         local = Address.of(self.socket.family, self.socket.getsockname())

@@ -35,6 +35,7 @@ class Exchange:
         "_observe",
         "_pace",
         "_slowed",
+        "_witness",
         "accepted",
         "cause",
         "over",
@@ -53,12 +54,13 @@ class Exchange:
         self.cause = Cause.PEER
         self._ended = False
         self._observe = job.observe
+        self._witness = job.witness
         self._limits = job.limits
         self._slowed = False
         self.rest = 0.0
         self._pace = None if job.limits.rate is None else Pace(job.limits.rate, time.monotonic())
-        if self._observe is not None:
-            self._observe(Opened(peer.connection, peer.address, peer.local))
+        if self._witness is not None:
+            self._witness(Opened(peer.connection, peer.address, peer.local))
         self._conversation: Conversation = _SILENT
         self.pulls = False
         self._handshaking = False
@@ -92,8 +94,8 @@ class Exchange:
         self.received += len(data)
         if self._pace is not None:
             self._keep_pace(self._pace, len(data))
-        if self._observe is not None and self._conversation.passed is None:
-            self._observe(Received(self.peer.connection, self.peer.address, data))
+        if self._witness is not None and self._conversation.passed is None:
+            self._witness(Received(self.peer.connection, self.peer.address, data))
         try:
             data = self._conversation.receive(data)
         except Exception as error:
@@ -129,8 +131,8 @@ class Exchange:
 
     def end(self) -> bytes:
         """A read gave 0 bytes: the peer has finished sending."""
-        if self._observe is not None and not self._ended:
-            self._observe(Ended(self.peer.connection, self.peer.address))
+        if self._witness is not None and not self._ended:
+            self._witness(Ended(self.peer.connection, self.peer.address))
         return self.finish(Cause.PEER)
 
     def finish(self, cause: Cause) -> bytes:
@@ -173,8 +175,8 @@ class Exchange:
         self.sent += len(data)
         if self._conversation.passed is not None:
             self._tell_passed()
-        elif self._observe is not None:
-            self._observe(Sent(self.peer.connection, self.peer.address, bytes(data)))
+        elif self._witness is not None:
+            self._witness(Sent(self.peer.connection, self.peer.address, bytes(data)))
 
     def fail(self, error: BaseException) -> bytes:
         """The service, or what it wanted sent, broke a rule: this conversation is over. Returns b""."""
@@ -197,8 +199,8 @@ class Exchange:
             conversation.closed()
         except Exception as error:
             self.fail(error)
-        if self._observe is not None:
-            self._observe(
+        if self._witness is not None:
+            self._witness(
                 Closed(self.peer.connection, self.peer.address, self.cause, self.received, self.sent)
             )
 
@@ -208,9 +210,9 @@ class Exchange:
         self.pulls = self._conversation.pulls
         was = self.peer.address
         self.peer = self._conversation.true_peer or self.peer
-        if self._observe is not None:
+        if self._witness is not None:
             agreed = self._conversation.agreed
-            self._observe(Established(self.peer.connection, self.peer.address, was, agreed))
+            self._witness(Established(self.peer.connection, self.peer.address, was, agreed))
 
     def _tell_passed(self) -> None:
         """What has passed inside of what wraps the stream."""
@@ -230,8 +232,8 @@ class Exchange:
                 # It has been told itself, and sees to what follows from it.
                 self._ended = True
                 told = Ended(peer.connection, peer.address)
-            if self._observe is not None:
-                self._observe(told)
+            if self._witness is not None:
+                self._witness(told)
 
     def _keep_pace(self, pace: Pace, size: int) -> None:
         now = time.monotonic()

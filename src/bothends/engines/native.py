@@ -38,7 +38,7 @@ from bothends.engines.gate import Gate
 from bothends.engines.reception import STRAIN_PAUSE, Reception
 from bothends.engines.timers import Wheel
 from bothends.errors import errno_text
-from bothends.events import Cause, Draining, Dropped, Event, Failed, Relieved, Strained, Troubles, Why
+from bothends.events import Cause, Draining, Dropped, Event, Failed, Relieved, Strained, Why
 from bothends.services.base import Conversation, Peer, Service, nowhere
 from bothends.services.guard import Guard
 from bothends.sockets import Listener, enable_pktinfo
@@ -183,8 +183,8 @@ class NativeLoop:
         self._listeners = [each for each in job.listeners if each.role == "listener"]
         datagrams = [each for each in job.listeners if each.role == "datagrams"]
         # Who observes is told of each datagram: then they are dealt with one by one.
-        self._answered_in_core = datagrams if self._is_unseen() else []
-        self._desks = [DatagramDesk(job, each) for each in datagrams if not self._is_unseen()]
+        self._answered_in_core = datagrams if job.witness is None else []
+        self._desks = [DatagramDesk(job, each) for each in datagrams if job.witness is not None]
         self._soon: collections.deque[Callable[[], object]] = collections.deque()
         self._until: float | None = None
         self._welcoming = False
@@ -293,14 +293,10 @@ class NativeLoop:
 
     # Welcoming -----------------------------------------------------------------------------------
 
-    def _is_unseen(self) -> bool:
-        """Whether nobody is told of comings, goings and messages."""
-        return self.job.observe is None or isinstance(self.job.observe, Troubles)
-
     def _is_plain(self) -> bool:
         """Whether C may hold the conversations (2 above)."""
         job = self.job
-        return self._is_unseen() and not (job.opener or job.service.posts or job.limits.rate)
+        return job.witness is None and not (job.opener or job.service.posts or job.limits.rate)
 
     def _needs_no_decision(self, listener: Listener) -> bool:
         """Whether C may accept at this listener (4 above)."""
