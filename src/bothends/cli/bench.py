@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bothends.cli import bench_output
+from bothends.cli.in_host import in_host
 from bothends.errors import CallerError, SystemRefused
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def _loaded(name: str) -> click.Command:
     "--tls-name", metavar="NAME", default="", help="TLS: ask for this host, expect its certificate."
 )
 @click.option("--insecure", is_flag=True, help="TLS: believe any certificate.")
+@in_host("client")
 def bench(words: tuple[str, ...], **given: Any) -> None:
     """Measure the server at ENDPOINT. Every answer is compared with what it must be, byte for byte.
 

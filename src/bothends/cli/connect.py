@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from bothends.cli.in_host import in_host
 from bothends.cli.talking import Manner, converse
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     help="Write what happens as a trace, for `bothends trace --open`.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Tell both addresses, and how much was moved.")
+@in_host("client")
 def connect(
     endpoint: tuple[str, ...],
     messages: tuple[str, ...],

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from bothends.cli import banner
+from bothends.cli.in_host import in_host
 from bothends.cli.serving import Serving
 from bothends.configuration import MOST_WORKERS, ServeOptions
 from bothends.endpoints import from_words
@@ -165,6 +166,7 @@ _AS_GIVEN: Final = ("shell", "engine", "workers", "takeover", "trace", "log", "h
 @click.option(
     "-q", "--quiet", is_flag=True, help="Show no messages and no comings and goings, only troubles."
 )
+@in_host("server", begins=True)
 @click.pass_context
 def serve(context: click.Context, /, words: tuple[str, ...], **given: Any) -> None:
     """Serve SERVICE on every ENDPOINT, until ^C.
@@ -241,7 +243,7 @@ def _refuse_others(context: click.Context) -> None:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
         is_given = source is ParameterSource.COMMANDLINE and context.params.get(name)
-        if is_given and name not in ("config", "check"):
+        if is_given and name not in ("config", "check", "path", "hosts", "inside"):
             what = (
                 parameter.opts[-1] if isinstance(parameter, click.Option) else " ".join(context.params[name])
             )

@@ -144,7 +144,8 @@ def run(programs: Programs, wanted: Wanted, *, calls_only: bool, path: str | Non
         if path is None:
             session = Session(outcome.tell, idle=outcome.idle, trace=record)
         else:
-            from bothends.cli.trace_wire import TracedWire, WirePath
+            from bothends.cli.trace_wire import TracedWire
+            from bothends.cli.wire_path import WirePath
 
             wire = stack.enter_context(TracedWire(programs.roles, WirePath(path)))
             session = Session(outcome.tell, idle=outcome.idle, trace=record, starter=wire)

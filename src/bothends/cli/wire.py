@@ -114,18 +114,47 @@ def wire(
     """
     from dataclasses import replace
 
-    from bothends.wire import Wire, plan
+    from bothends.wire import plan
 
     layout = replace(plan(commands_of(words, hosts), line=line), mtu=mtu)
-    planned = planned_of(toxics, both=layout.shape == "loop")
+    status = run(
+        layout,
+        planned_of(toxics, both=layout.shape == "loop"),
+        seed=secrets.randbits(32) if seed is None else seed,
+        icmp=not no_icmp,
+        cuts=cuts,
+        record=record,
+        limit=math.inf if time_limit is None else time_limit,
+        veth=veth,
+        quiet=quiet,
+    )
+    if status:
+        raise click.exceptions.Exit(status)
+
+
+def run(
+    layout: Plan,
+    planned: Sequence[Planned],
+    *,
+    seed: int,
+    icmp: bool,
+    cuts: Sequence[str] = (),
+    record: IO[str] | None = None,
+    limit: float = math.inf,
+    veth: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Run the commands of a plan on a wire, say how it went, and give the status of the last one.
+
+    Raises UsageError, TimeLimit, Unavailable where the system forbids it.
+    """
+    from bothends.wire import Wire
+
     specs = [each.spec for each in planned if not each.at and each.lasts is None]
-    seed = secrets.randbits(32) if seed is None else seed
     begun = time.monotonic()
     say = _silent if quiet else terminal.note
     observe = _Record(record, layout, begun) if record is not None else None
-    with Wire(
-        layout, specs, seed=seed, icmp=not no_icmp, observe=observe, tell=say, veth=veth or None
-    ) as opened:
+    with Wire(layout, specs, seed=seed, icmp=icmp, observe=observe, tell=say, veth=veth or None) as opened:
         if not quiet:
             terminal.note(f"wire  {', '.join(shown_hosts(layout))}; seed {seed}", "")
         for each in cuts:
@@ -134,12 +163,11 @@ def wire(
             if later.spec not in specs:
                 put_on(opened, later, begun)
         with _Signals(say):
-            status = opened.run(limit=math.inf if time_limit is None else time_limit)
+            status = opened.run(limit=limit)
         if not quiet:
-            for each in summary(opened):
-                terminal.note(each)
-    if status:
-        raise click.exceptions.Exit(status)
+            for line in summary(opened):
+                terminal.note(line)
+    return status
 
 
 def commands_of(words: Sequence[str], hosts: Sequence[str]) -> list[Command]:

@@ -7,6 +7,7 @@
     netlink.py     links, addresses and routes, by rtnetlink(7)
     interfaces.py  TUN devices, or veth pairs and packet sockets: how packets come to us
     supervisor.py  the first process inside: makes the hosts, runs their commands
+    door.py        how a program of its owner comes into a host of a wire that runs
     tables.py      what the sockets of a host are doing
     wire.py        the life of it all, seen from outside: open, run, stop
 

@@ -47,6 +47,14 @@ def unshare(flags: int) -> None:
     _checked(_libc.unshare(flags))
 
 
+def enter(descriptor: int) -> None:
+    """Go to the namespace of a descriptor, whichever kind it is of: setns(2). Raises OSError.
+
+    A PID namespace is for the children of who enters it.
+    """
+    _checked(_libc.setns(descriptor, 0))
+
+
 def enter_network(descriptor: int) -> None:
     """Go to the network namespace of a descriptor: setns(2). Raises OSError."""
     _checked(_libc.setns(descriptor, CLONE_NEWNET))

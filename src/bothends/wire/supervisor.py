@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from bothends.wire import interfaces, namespaces
+from bothends.wire.door import welcome
 from bothends.wire.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS
 from bothends.wire.netlink import Netlink, open_monitor
 from bothends.wire.plan import Command, Host, Plan
@@ -64,7 +65,7 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     return message, descriptors
 
 
-def keep(plan: Plan, control: socket.socket, *, veth: bool) -> NoReturn:
+def keep(plan: Plan, control: socket.socket, door: socket.socket | None, *, veth: bool) -> NoReturn:
     """What the keeper does: leave for namespaces of our own, and wait for the supervisor."""
     _survive_signals()
     try:
@@ -87,18 +88,20 @@ def keep(plan: Plan, control: socket.socket, *, veth: bool) -> NoReturn:
         os._exit(0)
     supervisor = os.fork()
     if supervisor == 0:
-        _supervise(plan, control, veth=veth)
+        _supervise(plan, control, door, veth=veth)
     control.close()
+    if door is not None:
+        door.close()
     while True:
         with contextlib.suppress(InterruptedError):
             os.waitpid(supervisor, 0)
             os._exit(0)
 
 
-def _supervise(plan: Plan, control: socket.socket, *, veth: bool) -> NoReturn:
+def _supervise(plan: Plan, control: socket.socket, door: socket.socket | None, *, veth: bool) -> NoReturn:
     try:
         namespaces.die_with_parent(signal.SIGKILL)
-        supervisor = _Supervisor(plan, control)
+        supervisor = _Supervisor(plan, control, door)
         supervisor.make(veth=veth)
         supervisor.run()
     except OSError as error:
@@ -118,9 +121,10 @@ def _survive_signals() -> None:
 
 
 class _Supervisor:
-    def __init__(self, plan: Plan, control: socket.socket) -> None:
+    def __init__(self, plan: Plan, control: socket.socket, door: socket.socket | None) -> None:
         self._plan = plan
         self._control = control
+        self._door = door
         self._own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._hosts: list[int] = []
         self._monitors: list[socket.socket] = []
@@ -200,6 +204,8 @@ class _Supervisor:
         while True:
             patience = _LOOK if self._awaited or self._draining or self._ending else None
             waited: list[socket.socket | int] = [self._control, waker, *self._monitors]
+            if self._door is not None:
+                waited.append(self._door)
             ready, _, _ = select.select(waited, [], [], patience)
             if waker in ready:
                 os.read(waker, 4096)
@@ -209,6 +215,8 @@ class _Supervisor:
                 if told is None:
                     return
                 self._do(told[0])
+            if self._door in ready and self._door is not None:
+                welcome(self._door, [host.name for host in self._plan.hosts], self._hosts)
             for host, monitor in enumerate(self._monitors):
                 if monitor in ready:
                     self._restore(host, monitor)

@@ -30,6 +30,7 @@ from typing import Any, Final, Protocol, Self
 from bothends.errors import BothendsError, ConnectionLost, SystemRefused, TimeLimit, Unavailable
 from bothends.toxics.spec import Spec
 from bothends.wire import interfaces, namespaces, offload, supervisor
+from bothends.wire.door import open_door
 from bothends.wire.link import Link, Observer, Outgoing
 from bothends.wire.plan import Plan
 
@@ -191,15 +192,18 @@ class Wire:
         ours.settimeout(_OPENING)
         sys.stdout.flush()
         sys.stderr.flush()
+        door = open_door()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.HELD)
         keeper = os.fork()
         if keeper == 0:
             try:
                 ours.close()
-                supervisor.keep(self.plan, theirs, veth=self._veth)
+                supervisor.keep(self.plan, theirs, door, veth=self._veth)
             finally:
                 os._exit(1)
         theirs.close()
+        if door is not None:
+            door.close()
         self._keeper, self._control = keeper, ours
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,51 @@
+"""What `--wire` says, at `trace`, `serve`, `connect` and `bench`: a path in one word."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+import click
+
+from bothends.toxics import registry
+
+_ALSO: Final = {"delay": "latency", "rate": "bandwidth"}
+_OWN: Final = ("mtu", "seed", "down", "no-icmp")
+
+
+class WirePath:
+    """What `--wire` asks for: toxics, as on the command line of `bothends wire`, and the wire's own settings.
+
+    "loss=5%,delay=40ms,jitter=5ms,mtu=1300": a name that is no toxic's and none of `mtu`, `seed`, `down` and
+    `no-icmp` is an attribute of the toxic before it. Raises UsageError.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.toxics: dict[str, list[str]] = {}
+        self.mtu, self.seed, self.icmp = 1500, secrets.randbits(32), True
+        self.cuts: list[str] = []
+        last = ""
+        for item in filter(None, (each.strip() for each in text.split(","))):
+            key, _, value = item.partition("=")
+            name = _ALSO.get(key, key).replace("-", "_")
+            if key in _OWN:
+                self._set(key, value)
+            elif name in registry.TOXICS:
+                self.toxics.setdefault(name, []).append(value)
+                last = name
+            elif last:
+                self.toxics[last][-1] = ",".join(filter(None, (self.toxics[last][-1], item)))
+            else:
+                raise click.UsageError(f"--wire: {key!r} is no toxic; for example loss=5%,delay=40ms")
+
+    def _set(self, key: str, value: str) -> None:
+        if key == "down":
+            self.cuts.append(value)
+        elif key == "no-icmp":
+            self.icmp = False
+        elif not value.isdecimal() or (key == "mtu" and not 68 <= int(value) <= 1500):
+            raise click.UsageError(f"--wire: {key}={value}: " + "68 to 1500" if key == "mtu" else "a number")
+        elif key == "mtu":
+            self.mtu = int(value)
+        else:
+            self.seed = int(value)
