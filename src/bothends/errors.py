@@ -29,6 +29,7 @@ from __future__ import annotations
 import errno as _errno
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 
@@ -41,6 +42,10 @@ class BothendsError(Exception):
 
     exit_status: ClassVar[int] = 1
 
+    def __post_init__(self) -> None:
+        """Of those that have fields: `args`, as every exception has them (and is pickled by them)."""
+        self.args = tuple(getattr(self, each.name) for each in fields(self))  # type: ignore[arg-type]
+
 
 class CallerError(BothendsError):
     """The caller asked for something that cannot be: ask for something else."""
@@ -48,38 +53,37 @@ class CallerError(BothendsError):
     exit_status = 2
 
 
+@dataclass(eq=False, repr=False)
 class EndpointError(CallerError):
     """An endpoint that cannot be read, or cannot be used in this way.
 
     Fields: `text` (the endpoint as it was given), `reason`, `hint` (what to try; may be empty).
     """
 
-    def __init__(self, text: str, reason: str, hint: str = "") -> None:
-        super().__init__(text, reason, hint)
-        self.text = text
-        self.reason = reason
-        self.hint = hint
+    text: str
+    reason: str
+    hint: str = ""
 
     def __str__(self) -> str:
         return _sentence(f"endpoint {self.text!r}: {self.reason}", self.hint)
 
 
+@dataclass(eq=False, repr=False)
 class PortsError(CallerError):
     """Words that name no ports.
 
     Fields: `text` (as it was given), `reason`, `hint`.
     """
 
-    def __init__(self, text: str, reason: str, hint: str = "") -> None:
-        super().__init__(text, reason, hint)
-        self.text = text
-        self.reason = reason
-        self.hint = hint
+    text: str
+    reason: str
+    hint: str = ""
 
     def __str__(self) -> str:
         return _sentence(f"ports {self.text!r}: {self.reason}", self.hint)
 
 
+@dataclass(eq=False, repr=False)
 class UnknownName(CallerError):
     """A name that no table holds.
 
@@ -87,97 +91,90 @@ class UnknownName(CallerError):
     empty), `hint` (where the known ones are listed).
     """
 
-    def __init__(self, kind: str, name: str, nearest: str = "", hint: str = "") -> None:
-        super().__init__(kind, name, nearest, hint)
-        self.kind = kind
-        self.name = name
-        self.nearest = nearest
-        self.hint = hint
+    kind: str
+    name: str
+    nearest: str = ""
+    hint: str = ""
 
     def __str__(self) -> str:
         guess = f"did you mean {self.nearest!r}?" if self.nearest else ""
         return _sentence(f"there is no {self.kind} {self.name!r}", guess, self.hint)
 
 
+@dataclass(eq=False, repr=False)
 class CannotCarry(CallerError):
     """An engine, a service and an endpoint that don't go together.
 
     Fields: `who` (the one that refuses), `what` (what it was given), `reason`, `hint`.
     """
 
-    def __init__(self, who: str, what: str, reason: str, hint: str = "") -> None:
-        super().__init__(who, what, reason, hint)
-        self.who = who
-        self.what = what
-        self.reason = reason
-        self.hint = hint
+    who: str
+    what: str
+    reason: str
+    hint: str = ""
 
     def __str__(self) -> str:
         return _sentence(f"{self.who} cannot carry {self.what}: {self.reason}", self.hint)
 
 
+@dataclass(eq=False, repr=False)
 class ConfigurationError(CallerError):
     """A configuration file that cannot be understood.
 
     Fields: `file`, `table` and `key` (empty where it is about the whole), `reason`, `hint`.
     """
 
-    def __init__(self, file: str, table: str, key: str, reason: str, hint: str = "") -> None:
-        super().__init__(file, table, key, reason, hint)
-        self.file = file
-        self.table = table
-        self.key = key
-        self.reason = reason
-        self.hint = hint
+    file: str
+    table: str
+    key: str
+    reason: str
+    hint: str = ""
 
     def __str__(self) -> str:
         where = ", ".join(filter(None, (self.file, self.table, self.key and f"key {self.key!r}")))
         return _sentence(f"{where}: {self.reason}", self.hint)
 
 
+@dataclass(eq=False, repr=False)
 class ToxicError(CallerError):
     """A toxic that cannot be as it is asked for, or not where it is asked for.
 
     Fields: `toxic` (its name or type), `reason`, `hint`.
     """
 
-    def __init__(self, toxic: str, reason: str, hint: str = "") -> None:
-        super().__init__(toxic, reason, hint)
-        self.toxic = toxic
-        self.reason = reason
-        self.hint = hint
+    toxic: str
+    reason: str
+    hint: str = ""
 
     def __str__(self) -> str:
         return _sentence(f"toxic {self.toxic}: {self.reason}", self.hint)
 
 
+@dataclass(eq=False, repr=False)
 class WireError(CallerError):
     """Hosts that cannot be joined as it was asked for.
 
     Fields: `what`, `reason`, `hint` (may be empty).
     """
 
-    def __init__(self, what: str, reason: str, hint: str = "") -> None:
-        super().__init__(what, reason, hint)
-        self.what = what
-        self.reason = reason
-        self.hint = hint
+    what: str
+    reason: str
+    hint: str = ""
 
     def __str__(self) -> str:
         return _sentence(f"wire: {self.what}: {self.reason}", self.hint)
 
 
+@dataclass(eq=False, repr=False)
 class ServiceError(CallerError):
     """A user's service that cannot be loaded, or that broke the contract of a service.
 
     Fields: `name`, `reason`, `hint`.
     """
 
-    def __init__(self, name: str, reason: str, hint: str = "") -> None:
-        super().__init__(name, reason, hint)
-        self.name = name
-        self.reason = reason
-        self.hint = hint
+    name: str
+    reason: str
+    hint: str = ""
 
     def __str__(self) -> str:
         return _sentence(f"service {self.name}: {self.reason}", self.hint)
@@ -187,23 +184,23 @@ class PeerError(BothendsError):
     """The other end broke a rule, or went away."""
 
 
+@dataclass(eq=False, repr=False)
 class ConnectionLost(PeerError):
     """The connection ended before the exchange did.
 
     Fields: `where` (the endpoint), `doing`, `errno` (0 when the peer closed in good order).
     """
 
-    def __init__(self, where: str, doing: str, errno: int = 0) -> None:
-        super().__init__(where, doing, errno)
-        self.where = where
-        self.doing = doing
-        self.errno = errno
+    where: str
+    doing: str
+    errno: int = 0
 
     def __str__(self) -> str:
         how = errno_text(self.errno) if self.errno else "the peer closed the connection"
         return f"connection to {self.where} lost while {self.doing}: {how}"
 
 
+@dataclass(eq=False, repr=False)
 class HandshakeFailed(PeerError):
     """What wraps a stream could not begin: no TLS, or none that both want; no PROXY header to believe.
 
@@ -211,31 +208,29 @@ class HandshakeFailed(PeerError):
     is escaped), `hint` (may be empty).
     """
 
-    def __init__(self, where: str, reason: str, hint: str = "") -> None:
-        super().__init__(where, reason, hint)
-        self.where = where
-        self.reason = reason
-        self.hint = hint
+    where: str
+    reason: str
+    hint: str = ""
 
     def __str__(self) -> str:
         return _sentence(f"handshake with {self.where} failed: {self.reason}", self.hint)
 
 
+@dataclass(eq=False, repr=False)
 class StreamBroken(PeerError):
     """What wraps a stream met bytes that don't belong to it, or an end that it doesn't allow.
 
     Fields: `where` (the endpoint, or the peer's address), `reason` (in words, escaped where it quotes).
     """
 
-    def __init__(self, where: str, reason: str) -> None:
-        super().__init__(where, reason)
-        self.where = where
-        self.reason = reason
+    where: str
+    reason: str
 
     def __str__(self) -> str:
         return f"stream from {self.where} broken: {self.reason}"
 
 
+@dataclass(eq=False, repr=False)
 class MessageTooLong(PeerError):
     """A message passed the limit before it ended.
 
@@ -243,16 +238,15 @@ class MessageTooLong(PeerError):
     was announced), `before` (the messages that the same chunk completed before it).
     """
 
-    def __init__(self, limit: int, size: int, before: Sequence[bytes] = ()) -> None:
-        super().__init__(limit, size, before)
-        self.limit = limit
-        self.size = size
-        self.before = before
+    limit: int
+    size: int
+    before: Sequence[bytes] = ()
 
     def __str__(self) -> str:
         return f"a message of {self.size} bytes or more, and the limit is {self.limit}"
 
 
+@dataclass(eq=False, repr=False)
 class TimeLimit(PeerError):
     """Nothing came in time.
 
@@ -261,12 +255,10 @@ class TimeLimit(PeerError):
 
     exit_status = 124
 
-    def __init__(self, where: str, doing: str, seconds: float, hint: str = "") -> None:
-        super().__init__(where, doing, seconds, hint)
-        self.where = where
-        self.doing = doing
-        self.seconds = seconds
-        self.hint = hint
+    where: str
+    doing: str
+    seconds: float
+    hint: str = ""
 
     def __str__(self) -> str:
         return _sentence(
@@ -274,23 +266,23 @@ class TimeLimit(PeerError):
         )
 
 
+@dataclass(eq=False, repr=False)
 class SystemRefused(BothendsError):
     """A system call that failed.
 
     Fields: `doing` ("bind", "connect", ...), `where` (the endpoint), `errno`, `hint`.
     """
 
-    def __init__(self, doing: str, where: str, errno: int, hint: str = "") -> None:
-        super().__init__(doing, where, errno, hint)
-        self.doing = doing
-        self.where = where
-        self.errno = errno
-        self.hint = hint
+    doing: str
+    where: str
+    errno: int
+    hint: str = ""
 
     def __str__(self) -> str:
         return _sentence(f"cannot {self.doing} {self.where}: {errno_text(self.errno)}", self.hint)
 
 
+@dataclass(eq=False, repr=False)
 class Unavailable(SystemRefused):
     """What this needs isn't here: a socket family, a library, a program.
 
@@ -299,9 +291,11 @@ class Unavailable(SystemRefused):
 
     exit_status = 69
 
-    def __init__(self, doing: str, where: str, errno: int = 0, hint: str = "", reason: str = "") -> None:
-        super().__init__(doing, where, errno, hint)
-        self.reason = reason
+    doing: str
+    where: str
+    errno: int = 0
+    hint: str = ""
+    reason: str = ""
 
     def __str__(self) -> str:
         answer = self.reason or errno_text(self.errno)
