@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from bothends.check.case import Verdict
 from bothends.check.client import Client
@@ -13,7 +16,10 @@ from bothends.check.results import Result
 from bothends.check.runner import PATIENCE, Run
 from bothends.check.suites.registry import cases, suite_for
 from bothends.check.target import Target
+from bothends.starters.writing import Starter
+from tests.tools import find_tool
 
+NEEDED = {"py": None, "c": "cc", "java": "javac"}
 OURS = [sys.executable, "-m", "bothends"]
 
 
@@ -23,12 +29,14 @@ def judge(
     *only: str,
     endpoint: str = "",
     patience: float = PATIENCE,
+    thorough: bool = False,
 ) -> Result:
     """Judge a server by its command."""
     agreed = load(contract) if isinstance(contract, str) else contract
     suite = suite_for(agreed, "server")
     target = Target(agreed, command, endpoint)
-    return asyncio.run(Run(target, cases(suite), suite, only=only, patience=patience).run())
+    run = Run(target, cases(suite), suite, only=only, thorough=thorough, patience=patience)
+    return asyncio.run(run.run())
 
 
 def script(folder: Path, text: str) -> list[str]:
@@ -58,3 +66,16 @@ def judge_client(command: list[str], contract: str | Contract = "upper-tcp", *on
     agreed = load(contract) if isinstance(contract, str) else contract
     suite = suite_for(agreed, "client")
     return asyncio.run(Run(Client(agreed, command), cases(suite), suite, only=only).run())
+
+
+def built(folder: Path, made: Starter) -> list[str]:
+    """Write and build a starter; its command, which runs from anywhere."""
+    needed = NEEDED[made.file.rpartition(".")[2]]
+    if needed and not find_tool(needed):
+        pytest.skip(f"{needed} isn't installed")
+    (folder / made.file).write_text(made.text, encoding="utf-8")
+    if made.build:
+        done = subprocess.run(made.build, cwd=folder, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    places = {"python3": sys.executable, ".": str(folder), made.file: str(folder / made.file)}
+    return [places.get(word, str(folder / word[2:]) if word[:2] == "./" else word) for word in made.run]

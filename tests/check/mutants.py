@@ -1,9 +1,11 @@
 """The mutants: programs that are right but for one mistake, each with the cases that must fail for it.
 
-They lie in `mutations/`, a file for each suite, as changes to a robust starter in Python:
+They lie in `mutations/`, a folder for each language, a file for each suite, as changes to a robust starter;
+in C and Java only those mistakes that are others there than in Python:
 
     == the case that must fail: what the mistake is
     contract: another contract than upper-tcp or upper-udp (one of CONTRACTS below)
+    engine: another engine than the starter's first
     due: other cases that the same mistake may rightly fail
     -lines of the starter
     +lines that stand in their place
@@ -14,13 +16,13 @@ An empty line divides two changes of one mutant, and two mutants.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
 from bothends.check.contract import Contract, load, parse
-from bothends.starters.writing import starter
+from bothends.starters.writing import LANGUAGES, Starter, starter
 
 FOLDER: Final = Path(__file__).parent / "mutations"
 SUITES: Final = {  # role, transport
@@ -42,12 +44,15 @@ CONTRACTS: Final = {
 class Mutant:
     """One mistake: what it is, the case that shows it, and what is replaced by what."""
 
+    language: str
     suite: str
     case: str
     mistake: str
-    contract: str
-    due: tuple[str, ...]
+    heads: dict[str, str]
     edits: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return f"{self.language}-{self.case}"
 
     @property
     def role(self) -> str:
@@ -55,35 +60,39 @@ class Mutant:
         return SUITES[self.suite][0]
 
     @property
+    def due(self) -> list[str]:
+        """The other cases that it may fail."""
+        return self.heads.get("due", "").split()
+
+    @property
     def agreed(self) -> Contract:
         """The contract that it is judged by."""
-        if self.contract:
-            return parse(CONTRACTS[self.contract], "mutants.py", self.contract, Path())
+        if name := self.heads.get("contract"):
+            return parse(CONTRACTS[name], "mutants.py", name, Path())
         return load(f"upper-{SUITES[self.suite][1]}")
 
-    def text(self) -> str:
-        """The program."""
+    def program(self) -> Starter:
+        """The starter with the mistake in it."""
         role, transport = SUITES[self.suite]
-        text = starter(role, "python", transport).text
+        made = starter(role, self.language, transport, engine=self.heads.get("engine"))
+        text = f"\n{made.text}"
         for old, new in self.edits:
-            count = f"\n{text}".count(f"\n{old}")
-            assert count == 1, f"{self.case}: these lines stand {count} times in the starter:\n{old}"
-            text = f"\n{text}".replace(f"\n{old}", f"\n{new}")[1:]
-        return text
+            count = text.count(f"\n{old}")
+            assert count == 1, f"{self}: these lines stand {count} times in the starter:\n{old}"
+            text = text.replace(f"\n{old}", f"\n{new}")
+        return replace(made, text=text[1:])
 
 
-def read(suite: str) -> Iterator[Mutant]:
+def read(language: str, suite: str) -> Iterator[Mutant]:
     """The mutants of one file."""
-    text = (FOLDER / f"{suite}.txt").read_text(encoding="utf-8")
+    text = (FOLDER / language / f"{suite}.txt").read_text(encoding="utf-8")
     for part in f"\n{text}".split("\n== ")[1:]:
         lines = part.splitlines()
         case, _, mistake = lines[0].partition(": ")
         heads = dict(line.split(": ", 1) for line in takewhile(lambda line: line[:1] not in "-+", lines[1:]))
         changes = "\n".join(lines[1 + len(heads) :]).split("\n\n")
         edits = tuple(edit_of(change.splitlines()) for change in changes if change)
-        yield Mutant(
-            suite, case, mistake, heads.get("contract", ""), tuple(heads.get("due", "").split()), edits
-        )
+        yield Mutant(language, suite, case, mistake, heads, edits)
 
 
 def edit_of(lines: list[str]) -> tuple[str, str]:
@@ -92,4 +101,4 @@ def edit_of(lines: list[str]) -> tuple[str, str]:
     return old, new
 
 
-MUTANTS: Final = tuple(mutant for suite in SUITES for mutant in read(suite))
+MUTANTS: Final = tuple(mutant for suite in SUITES for name in LANGUAGES for mutant in read(name, suite))

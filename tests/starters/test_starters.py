@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,10 @@ from bothends.starters.writing import (
     SERVICES,
     STYLES,
     TRANSPORTS,
-    Starter,
     starter,
 )
-from tests.check.judging import failed, judge, judge_client, told
+from tests.check.judging import built, failed, judge, judge_client, told
 from tests.interop.running import ROOT
-from tests.tools import find_tool
 
 PAGE = ROOT / "docs" / "how-to" / "from-the-slide.md"
 ROW = re.compile(r"^\| (server|client) \| (\w+) \| (\w+) \| (.*) \|$", re.MULTILINE)
@@ -29,30 +26,12 @@ MINIMAL = {
     (role, transport, language): set(re.findall(r"`([\w-]+)`", cases))
     for role, transport, language, cases in ROW.findall(PAGE.read_text(encoding="utf-8"))
 }
-NEEDED = {"python": None, "c": "cc", "java": "javac"}
-
-
-def built(folder: Path, made: Starter, language: str) -> list[str]:
-    """Write and build it; its command, which runs from anywhere."""
-    needed = NEEDED[language]
-    if needed and not find_tool(needed):
-        pytest.skip(f"{needed} isn't installed")
-    (folder / made.file).write_text(made.text, encoding="utf-8")
-    if made.build:
-        done = subprocess.run(made.build, cwd=folder, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    places = {
-        "server.py": str(folder / "server.py"),
-        "client.py": str(folder / "client.py"),
-        ".": str(folder),
-    }
-    return [places.get(word, str(folder / word[2:]) if word[:2] == "./" else word) for word in made.run]
 
 
 def verdict(
     folder: Path, role: str, transport: str, language: str, style: str, engine: str | None
 ) -> set[str]:
-    command = built(folder, starter(role, language, transport, style=style, engine=engine), language)
+    command = built(folder, starter(role, language, transport, style=style, engine=engine))
     judging = judge if role == "server" else judge_client
     result = judging(command, f"upper-{transport}")
     assert result.outcomes[0].verdict.value == "PASS", told(result)

@@ -54,14 +54,16 @@ class Reply:
             return f"what fits /{self.pattern.pattern.decode('utf-8', 'replace')}/"
         return shown(self.exact)
 
-    def __add__(self, other: Reply) -> Reply:
-        """Both, one after the other."""
-        if self.silent or other.silent:
-            return self if other.silent else other
-        if not self.pattern and not other.pattern:
-            return Reply(self.exact + other.exact)
-        parts = [each.pattern.pattern if each.pattern else re.escape(each.exact) for each in (self, other)]
-        return Reply(pattern=re.compile(b"(?:%b)(?:%b)" % tuple(parts), re.DOTALL))
+    @staticmethod
+    def joined(replies: Sequence[Reply]) -> Reply:
+        """All of them, one after the other; at least one."""
+        said = [each for each in replies if not each.silent]
+        if len(said) <= 1:
+            return said[0] if said else replies[0]
+        if not any(each.pattern for each in said):
+            return Reply(b"".join(each.exact for each in said))
+        parts = [each.pattern.pattern if each.pattern else re.escape(each.exact) for each in said]
+        return Reply(pattern=re.compile(b"".join(b"(?:%b)" % part for part in parts), re.DOTALL))
 
 
 class Answers(ABC):

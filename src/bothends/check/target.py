@@ -185,20 +185,23 @@ class Target:
         wanted = _numeric(fill(self.endpoint, values)) if self.endpoint else None
         server = Server(wanted or Endpoint("tcp", host="127.0.0.1", port=port), program, folder, port)
         try:
-            server.endpoint = await self._until_it_listens(program, wanted)
+            told = port if wanted is None and "{port}" in " ".join(self.command) else None
+            server.endpoint = await self._until_it_listens(program, wanted, told)
         except BaseException:
             await self._stop(server)
             raise
         return server
 
-    async def _until_it_listens(self, program: Program, wanted: Endpoint | None) -> Endpoint:
+    async def _until_it_listens(
+        self, program: Program, wanted: Endpoint | None, told: int | None
+    ) -> Endpoint:
+        """Where it listens: at the place that is `wanted`, at the port that it was `told`, or anywhere."""
         limit = READY * self.scale
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit
         while True:
-            places = listeners(program.family(), self.contract.transport)
-            if wanted is not None:
-                places = [each for each in places if _same_place(each, wanted)]
+            found = listeners(program.family(), self.contract.transport)
+            places = [each for each in found if _is_there(each, wanted, told)]
             if places:
                 return wanted or places[0]
             if not program.running:
@@ -207,10 +210,11 @@ class Target:
                 raise NotReady(f"it ended before it listened ({program.ending})", program.complaint)
             # Who sleeps for so long isn't starting any more.
             if loop.time() > deadline or (loop.time() > deadline - limit * 2 / 3 and program.asleep()):
-                where = f" at {wanted}" if wanted else ""
+                where = f" at {wanted}" if wanted else f" at port {told}" if told else ""
                 waited = loop.time() - deadline + limit
                 raise NotReady(
-                    f"it doesn't listen by {self.contract.transport}{where} after {waited:.0f} s",
+                    f"it doesn't listen by {self.contract.transport}{where} after {waited:.0f} s"
+                    + _elsewhere(found, told),
                     program.complaint,
                 )
             await asyncio.sleep(_POLL)
@@ -259,8 +263,19 @@ def _healthy(server: Server) -> bool:
     return server.program is not None and server.program.running
 
 
-def _same_place(found: Endpoint, wanted: Endpoint) -> bool:
-    return found.path == wanted.path if wanted.is_unix else found.port == wanted.port
+def _is_there(found: Endpoint, wanted: Endpoint | None, told: int | None) -> bool:
+    if wanted is not None:
+        return found.path == wanted.path if wanted.is_unix else found.port == wanted.port
+    return told is None or found.port == told
+
+
+def _elsewhere(found: Sequence[Endpoint], told: int | None) -> str:
+    """Where a program listens that was told another port."""
+    if not found or told is None:
+        return ""
+    port = found[0].port or 0
+    swapped = ": the same with its bytes swapped, as without htons()" if port == socket.htons(told) else ""
+    return f", but at port {port}{swapped}"
 
 
 def _numeric(text: str) -> Endpoint:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -78,10 +79,7 @@ class Trial:
 
     def reply(self, *messages: bytes) -> Reply:
         """What is right for these messages, one after the other."""
-        found = Reply()
-        for each in messages:
-            found = found + self.answers.reply(each) if found != Reply() else self.answers.reply(each)
-        return found
+        return Reply.joined([self.answers.reply(each) for each in messages])
 
     # Talking -------------------------------------------------------------------------------------
 
@@ -209,9 +207,24 @@ class Trial:
         times = [times_of(pid) for pid in self.program.family()]
         return sum(ran for ran, _ in times), sum(ran + waited for ran, waited in times)
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """The server is stopped meanwhile, and only the kernel does its part; one that isn't ours goes on."""
+        ours = self.server.program is not None
+        if ours:
+            self.signal(signal.SIGSTOP, "SIGSTOP")
+        try:
+            yield
+        finally:
+            if ours:
+                self.signal(signal.SIGCONT, "SIGCONT")
+
     def asleep(self) -> bool:
-        """Whether all of the server waits: what hasn't come by now won't come, however long we wait."""
-        return self.program.asleep()
+        """Whether all of the server waits: what hasn't come by now won't come, however long we wait.
+
+        Of one that isn't ours nobody knows.
+        """
+        return self.server.program is None or self.program.asleep()
 
     async def busy(self, windows: int = 3, seconds: float = 1.0) -> float:
         """The least share of some windows of time in which it ran, from 0 to 1 or more.

@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from bothends.check.case import Failed, Remark, Verdict
 from bothends.check.client import ClientTrial
@@ -21,6 +21,8 @@ from bothends.endpoints import Endpoint
 _DRIP: Final = 0.02
 _SMALL: Final = 4096  # bytes: a buffer that is soon full
 _LOT: Final = 8000  # messages of 1,000 bytes: more than all the buffers between two ends hold
+_LONG: Final = 4 << 20  # bytes: more than all buffers hold
+_LONGEST_WORD: Final = 100_000  # bytes: a word of a command may have 131,071 (execve(2))
 _NAME: Final = "two-addresses.check"
 
 
@@ -31,23 +33,40 @@ async def _begin(trial: ClientTrial, messages: Sequence[bytes], *, buffer: int |
     return await trial.accept(listener)
 
 
-async def _part(trial: ClientTrial, talk: Talk) -> None:
-    """The end of a good conversation: by the contract the server closes, or waits until the client has."""
+async def _asked(trial: ClientTrial, message: bytes | None = None) -> tuple[Talk, bytes]:
+    """Start the client with one message and hear it; the connection, and the right reply."""
+    if message is None:
+        [message] = trial.messages()
+    talk = await _begin(trial, [message])
+    return talk, trial.reply(await trial.hear_message(talk, message)).sample
+
+
+async def _end_well(trial: ClientTrial, talk: Talk, *replies: bytes) -> None:
+    """A good end: by the contract the server closes, or waits until the client has. Then the client has
+    shown the replies, and exits with 0.
+    """
     if trial.contract.persistent:
         await talk.is_over(trial.patience)
     talk.close()
+    await trial.shows(*replies)
+    await trial.exits_well()
 
 
 async def one_message(trial: ClientTrial) -> Remark | None:
     """One message is answered, as it should be."""
-    [message] = trial.messages()
-    talk = await _begin(trial, [message])
-    heard = await trial.hear_message(talk, message)
-    await talk.say(trial.reply(heard).sample)
-    await _part(trial, talk)
-    await trial.shows(trial.reply(heard).sample)
-    await trial.exits_well()
+    talk, reply = await _asked(trial)
+    await talk.say(reply)
+    await _end_well(trial, talk, reply)
+    _shows_no_more(trial, reply)
     return None
+
+
+def _shows_no_more(trial: ClientTrial, reply: bytes) -> None:
+    """Of a buffer it shows what was filled: a NUL that the reply hasn't is from the rest. Raises Failed."""
+    assert trial.program is not None
+    printed = trial.program.stdout.data
+    if trial.contract.client.shows and b"\0" in printed and b"\0" not in reply:
+        raise Failed(f"{shown(reply)} on standard output, and no NUL", f"it printed {shown(printed)}")
 
 
 async def several(trial: ClientTrial) -> Remark | None:
@@ -59,46 +78,33 @@ async def several(trial: ClientTrial) -> Remark | None:
         heard = await trial.hear_message(talk, message)
         replies.append(trial.reply(heard).sample)
         await talk.say(replies[-1])
-    await _part(trial, talk)
-    await trial.shows(*replies)
-    await trial.exits_well()
+    await _end_well(trial, talk, *replies)
     return None
 
 
 async def dripped(trial: ClientTrial) -> Remark | None:
     """The reply comes a byte at a time."""
-    [message] = trial.messages()
-    talk = await _begin(trial, [message])
-    reply = trial.reply(await trial.hear_message(talk, message)).sample
+    talk, reply = await _asked(trial)
     await talk.say_pieces([reply[at : at + 1] for at in range(len(reply))], _DRIP)
-    await _part(trial, talk)
-    await trial.shows(reply)
-    await trial.exits_well()
+    await _end_well(trial, talk, reply)
     return None
 
 
 async def split_character(trial: ClientTrial) -> Remark | None:
     """The reply is cut inside a character of three bytes."""
-    message = "5 € in 日本".encode()
-    talk = await _begin(trial, [message])
-    reply = trial.reply(await trial.hear_message(talk, message)).sample
+    talk, reply = await _asked(trial, "5 € in 日本".encode())
     at = reply.index("€".encode()) + 1
     await talk.say_pieces([reply[:at], reply[at : at + 1], reply[at + 1 :]], 0.05)
-    await _part(trial, talk)
-    await trial.shows(reply)
-    await trial.exits_well()
+    await _end_well(trial, talk, reply)
     return None
 
 
 async def long_reply(trial: ClientTrial) -> Remark | None:
     """A reply that is longer than the buffers of most examples."""
     [message] = trial.messages(1, min(6000, trial.contract.longest - 1))
-    talk = await _begin(trial, [message])
-    reply = trial.reply(await trial.hear_message(talk, message)).sample
+    talk, reply = await _asked(trial, message)
     await talk.say(reply)
-    await _part(trial, talk)
-    await trial.shows(reply)
-    await trial.exits_well()
+    await _end_well(trial, talk, reply)
     return None
 
 
@@ -118,9 +124,7 @@ async def two_in_one(trial: ClientTrial) -> Remark | None:
         talk.patience = patience
     replies = [trial.reply(each).sample for each in heard]
     await talk.say(b"".join(replies))
-    await _part(trial, talk)
-    await trial.shows(*replies)
-    await trial.exits_well()
+    await _end_well(trial, talk, *replies)
     return None
 
 
@@ -135,9 +139,7 @@ async def slow_server(trial: ClientTrial) -> Remark | None:
     for message in messages:
         heard = await trial.hear_message(talk, message)
         await talk.say(trial.reply(heard).sample)
-    await _part(trial, talk)
-    await trial.shows(trial.reply(messages[-1]).sample[-500:])
-    await trial.exits_well()
+    await _end_well(trial, talk, trial.reply(messages[-1]).sample[-500:])
     return None
 
 
@@ -156,17 +158,13 @@ async def large_echo(trial: ClientTrial) -> Remark | None:
             f"{failed.happened}: each end waits for the other to read",
             late=failed.late,
         ) from failed
-    await _part(trial, talk)
-    await trial.shows(trial.reply(messages[-1]).sample)
-    await trial.exits_well()
+    await _end_well(trial, talk, trial.reply(messages[-1]).sample)
     return None
 
 
 async def cut_reply(trial: ClientTrial) -> Remark | None:
     """We close in the middle of the reply."""
-    [message] = trial.messages()
-    talk = await _begin(trial, [message])
-    reply = trial.reply(await trial.hear_message(talk, message)).sample
+    talk, reply = await _asked(trial)
     await talk.say(reply[: len(reply) // 2])
     talk.close()
     await trial.fails_well("a reply that breaks off")
@@ -175,9 +173,7 @@ async def cut_reply(trial: ClientTrial) -> Remark | None:
 
 async def closed_at_once(trial: ClientTrial) -> Remark | None:
     """We take the connection, hear the message and close without a word."""
-    [message] = trial.messages()
-    talk = await _begin(trial, [message])
-    await trial.hear_message(talk, message)
+    talk, _ = await _asked(trial)
     talk.close()
     await trial.fails_well("a server that closes without a reply")
     return None
@@ -185,11 +181,20 @@ async def closed_at_once(trial: ClientTrial) -> Remark | None:
 
 async def reset(trial: ClientTrial) -> Remark | None:
     """We reset the connection in place of a reply."""
-    [message] = trial.messages()
-    talk = await _begin(trial, [message])
-    await trial.hear_message(talk, message)
+    talk, _ = await _asked(trial)
     talk.reset()
     await trial.fails_well("a connection that was reset")
+    return None
+
+
+async def server_gone(trial: ClientTrial) -> Remark | None:
+    """We finish sending and close while the client is in the middle of its message."""
+    [message] = trial.messages(1, _LONG if trial.contract.client.input == "stdin" else _LONGEST_WORD)
+    talk = await _begin(trial, [message], buffer=_SMALL)
+    await talk.receive(trial.patience, _SMALL)
+    talk.finish()
+    talk.close()  # with much unread: the kernel sends RST (RFC 1122, 4.2.2.13)
+    await trial.fails_well("a server that closes before it has read the message")
     return None
 
 
@@ -205,9 +210,7 @@ async def refused(trial: ClientTrial) -> Remark | None:
 
 async def silent(trial: ClientTrial) -> Remark | None:
     """We never answer."""
-    [message] = trial.messages()
-    talk = await _begin(trial, [message])
-    await trial.hear_message(talk, message)
+    talk, _ = await _asked(trial)
     limit = trial.contract.client.seconds
     talk.note("says nothing")
     await trial.fails_well("a server that never answers", limit + trial.patience)
@@ -246,9 +249,7 @@ async def second_address(trial: ClientTrial) -> Remark | None:
     talk = await trial.accept(listener)
     heard = await trial.hear_message(talk, message)
     await talk.say(trial.reply(heard).sample)
-    await _part(trial, talk)
-    await trial.shows(trial.reply(heard).sample)
-    await trial.exits_well()
+    await _end_well(trial, talk, trial.reply(heard).sample)
     return None
 
 
@@ -270,6 +271,7 @@ async def datagram_message(trial: ClientTrial) -> Remark | None:
     trial.send_datagram(sock, reply, sender)
     await trial.shows(reply)
     await trial.exits_well()
+    _shows_no_more(trial, reply)
     return None
 
 
@@ -323,13 +325,41 @@ async def datagram_twice(trial: ClientTrial) -> Remark | None:
     messages = trial.messages(2)
     sock, _ = _begin_datagrams(trial, messages)
     heard, sender = await trial.question(sock, messages[0])
-    first = trial.reply(heard).sample
+    await _answer_twice(trial, sock, trial.reply(heard).sample, (sender, sender), messages)
+    return None
+
+
+async def datagram_late(trial: ClientTrial) -> Remark | None:
+    """The client has to ask again, and then both are answered."""
+    messages = trial.messages(2)
+    sock, _ = _begin_datagrams(trial, messages)
+    heard, first = await trial.question(sock, messages[0])
+    trial.transcript.add("server", "takes its time")
+    try:
+        _, second = await trial.datagram(sock, trial.contract.client.seconds)
+    except TimeoutError:
+        return Remark(Verdict.SKIP, "it doesn't ask again")
+    await _answer_twice(trial, sock, trial.reply(heard).sample, (first, second), messages)
+    return None
+
+
+async def _answer_twice(
+    trial: ClientTrial, sock: socket.socket, first: bytes, senders: Sequence[Any], messages: Sequence[bytes]
+) -> None:
+    """Two times the same reply, and then one to the next message. Raises Failed."""
     # At once, so that both are there when it wakes. If we lose that race it shows the first reply twice, and
     # may be right: so this failure is tried again, as one that came too late is.
-    sock.sendto(first, sender)
-    sock.sendto(first, sender)
+    for sender in senders:
+        sock.sendto(first, sender)
     trial.transcript.add("server", f"sends {shown(first)} twice")
-    heard, sender = await trial.question(sock, messages[1])
+    heard, sender = messages[0], None
+    while heard.rstrip(b"\r\n") == messages[0]:  # on a busy machine it may have asked once more before that
+        try:
+            heard, sender = await trial.datagram(sock)
+        except TimeoutError:
+            raise Failed(f"the client to send {shown(messages[1])}", "nothing came", late=True) from None
+    if heard.rstrip(b"\r\n") != messages[1]:
+        raise Failed(f"the client to send {shown(messages[1])}", f"it sent {shown(heard)}")
     second = trial.reply(heard).sample
     with suppress(TimeoutError):
         while True:  # whoever matched the wrong one may ask again: that is no mistake yet
@@ -342,7 +372,6 @@ async def datagram_twice(trial: ClientTrial) -> Remark | None:
             "each reply with its own message", f"it shows {shown(first)} twice, as if for both", late=True
         )
     await trial.exits_well()
-    return None
 
 
 async def datagram_stranger(trial: ClientTrial) -> Remark | None:

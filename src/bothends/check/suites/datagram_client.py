@@ -51,6 +51,15 @@ CASES: Final = (
         asks=("several", "exact replies"),
     ),
     Case(
+        id="udp-client-late",
+        stimulus="the reply comes when the client has asked again, so that it has two; then a second message",
+        expectation="to the second message its own reply",
+        why="Who asks again may be answered twice: the first reply was on its way.",
+        mistake="takes the next datagram that comes for the reply",
+        run=stimuli.datagram_late,
+        asks=("several", "exact replies"),
+    ),
+    Case(
         id="udp-client-stranger",
         stimulus="another's datagram comes before the reply",
         expectation="it is ignored",

@@ -35,6 +35,15 @@ CASES: Final = (
         asks=("any message", "exact replies", "replies"),
     ),
     Case(
+        id="udp-lengths",
+        stimulus="a long datagram, a short one, and a long one again",
+        expectation="to each its own reply, whole, and nothing of the one before",
+        why="recvfrom() fills the beginning of a buffer, and leaves the rest as it was.",
+        mistake="no NUL after what came, getData() without getLength(), or room for as much as came last",
+        run=stimuli.lengths,
+        asks=("any message", "exact replies", "replies"),
+    ),
+    Case(
         id="udp-two-quick",
         stimulus="two datagrams, one right after the other",
         expectation="two replies",

@@ -14,6 +14,7 @@ from typing import Final
 
 from bothends.check.case import Failed, Remark, Verdict
 from bothends.check.suites.stream_crowd import must_rest
+from bothends.check.suites.stream_messages import LENGTHS
 from bothends.check.talk import Talk
 from bothends.check.transcript import shown
 from bothends.check.trial import Trial
@@ -50,6 +51,14 @@ async def largest(trial: Trial) -> Remark | None:
     """The longest datagram that the contract promises."""
     client = await trial.connect()
     await ask(trial, client, trial.message(0, trial.contract.longest))
+    return None
+
+
+async def lengths(trial: Trial) -> Remark | None:
+    """A long datagram, a short one, a long one: nothing of one is in the reply to the next."""
+    client = await trial.connect()
+    for number, size in enumerate(size for size in LENGTHS if size <= trial.contract.longest):
+        await ask(trial, client, trial.message(number, size))
     return None
 
 

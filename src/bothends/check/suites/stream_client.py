@@ -106,6 +106,15 @@ CASES: Final = (
         asks=("TCP",),
     ),
     Case(
+        id="client-server-gone",
+        stimulus="a long message, and a server that closes before it has read it",
+        expectation="one clear line, and an exit status other than 0",
+        why="Writing to a connection that is gone raises SIGPIPE, which ends a process that doesn't mind it.",
+        mistake="dies of SIGPIPE, without a word",
+        run=stimuli.server_gone,
+        asks=("any message", "TCP"),
+    ),
+    Case(
         id="client-refused",
         stimulus="a port where nobody listens",
         expectation="a prompt end, with an exit status other than 0",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 
 from bothends.check.case import Failed, Remark, Verdict
 from bothends.check.talk import Talk
@@ -15,6 +16,9 @@ from bothends.check.trial import Trial
 DRIP = 0.02  # seconds between bytes: long enough for a server that waits to have read what is there
 _SURPLUS = 0.15  # seconds in which a reply that is too long shows itself; all others wait for nothing
 _LARGE = 1 << 20
+_MORE = 8 << 20  # bytes: more than the buffers of both ends hold in one direction (4 MiB: tcp(7), tcp_wmem)
+_STILL = 0.3  # seconds without a byte taken: both ends wait for us to read
+LENGTHS = (700, 40, 700)  # bytes of a long message, a short one, and a long one again
 _SIZES = [size + more for size in (512, 1024, 2048, 4096) for more in (-1, 0, 1)]
 
 
@@ -95,9 +99,21 @@ async def binary(trial: Trial) -> Remark | None:
 
 async def buffer_sizes(trial: Trial) -> Remark | None:
     """Messages that fill common buffers to the byte, on the wire."""
+    await _ask_sizes(trial, _SIZES)
+    return None
+
+
+async def lengths(trial: Trial) -> Remark | None:
+    """A long message, a short one, a long one: nothing of one is in the reply to the next."""
+    await _ask_sizes(trial, LENGTHS)
+    return None
+
+
+async def _ask_sizes(trial: Trial, sizes: Sequence[int]) -> None:
+    """Messages of so many bytes on the wire, one after the other. Raises Failed."""
     overhead = len(trial.request(b""))
     client: Talk | None = None
-    for number, size in enumerate(size for size in _SIZES if size <= trial.contract.longest):
+    for number, size in enumerate(size for size in sizes if size <= trial.contract.longest):
         if client is None or not trial.contract.persistent:
             client = await trial.connect()
         try:
@@ -106,7 +122,6 @@ async def buffer_sizes(trial: Trial) -> Remark | None:
             raise Failed(f"the reply to {size:,} bytes", failed.happened, late=failed.late) from failed
         if not trial.contract.persistent:
             client.close()
-    return None
 
 
 async def large(trial: Trial) -> Remark | None:
@@ -120,6 +135,22 @@ async def large(trial: Trial) -> Remark | None:
     writing = asyncio.ensure_future(client.say(request))
     try:
         await client.hear(reply)
+        await writing
+    finally:
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+    return None
+
+
+async def late_reader(trial: Trial) -> Remark | None:
+    """Much, read when the other end takes no more: then there is no room for the rest of its reply."""
+    client = await trial.connect()
+    messages = [trial.message(number, 1000) for number in range(_MORE // 1000)]
+    request = b"".join(map(trial.request, messages))
+    taken = await client.flood(request, _STILL)
+    writing = asyncio.ensure_future(client.say(request[taken:]))
+    try:
+        await client.hear(trial.reply(*messages))
         await writing
     finally:
         writing.cancel()
