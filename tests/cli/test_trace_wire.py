@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from bothends.trace.packets import FLAGS
+from bothends.wire import door
+from tests.cli.test_in_host import wait_until
 from tests.interop.ours import BOTHENDS
-from tests.interop.running import ENVIRONMENT, PATIENCE, run
-from tests.tools import needs_tool
+from tests.interop.running import ENVIRONMENT, PATIENCE, Running, run
+from tests.tools import find_tool, needs_tool
 from tests.wire.hosts import needs_hosts
 
 pytestmark = [needs_tool("strace"), needs_hosts]
@@ -64,3 +71,81 @@ def test_a_path_that_makes_no_sense_is_one_clear_line() -> None:
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
         assert said in done.stderr.decode()
+
+
+IN_THE_HOST = """
+import os, sys
+from bothends.wire import door
+with door.find("client", int(sys.argv[1])) as inside:
+    status = inside.enter("client")
+    if status is None:
+        os.execvp(sys.argv[2], sys.argv[2:])
+sys.exit(status if status >= 0 else 128 - status)
+"""
+FIELDS = ("ip.src", "tcp.srcport", "tcp.seq_raw", "tcp.ack_raw", "tcp.flags", "tcp.len")
+
+
+def seen_by_tshark(capture: Path) -> list[tuple[str, ...]]:
+    """Each segment that has crossed the client's interface, in its order; the file may still be written."""
+    fields = [word for field in FIELDS for word in ("-e", field)]
+    done = subprocess.run(
+        [str(find_tool("tshark")), "-n", "-r", str(capture), "-Y", "tcp", "-T", "fields", *fields],
+        capture_output=True, timeout=PATIENCE, check=False, text=True,
+    )  # fmt: skip
+    return [tuple(line.split("\t")) for line in done.stdout.splitlines()]
+
+
+def have_both_finished(seen: list[tuple[str, ...]]) -> bool:
+    """Whether each end has said FIN."""
+    return {each[0] for each in seen if int(each[4], 16) & 1} == {"10.0.0.1", "10.0.0.2"}
+
+
+def segment(packet: dict[str, Any]) -> tuple[str, ...]:
+    """The same of a packet in a trace."""
+    flags = sum(1 << FLAGS.index(name) for name in packet.get("flags", ()))
+    host, port = packet["source"]
+    numbers = (port, packet["sequence"], packet.get("acknowledged", 0), f"0x{flags:04x}", packet["size"])
+    return (host, *map(str, numbers))
+
+
+@pytest.mark.slow
+@needs_tool("curl")
+@needs_tool("tshark")
+def test_curl_and_a_server_of_pythons_and_what_tshark_sees_in_a_host(tmp_path: Path) -> None:
+    (tmp_path / "page").write_bytes(bytes(range(256)) * 400)
+    (tmp_path / "client.sh").write_text(
+        "until [ -e go ]; do sleep 0.02; done\n"
+        "curl -s --no-keepalive -o got http://10.0.0.1:8000/page; echo got $?\n"
+        "until [ -e stop ]; do sleep 0.02; done\n"
+    )
+    saved, capture = tmp_path / "run.trace", tmp_path / "seen.pcap"
+    serve = shlex.join([sys.executable, "-m", "http.server", "-b", "10.0.0.1", "8000"])
+    command = ["trace", "--wire", "loss=5%,delay=1ms,duplicate=5%,seed=3", "--save", str(saved)]
+    ends = ["--server", serve, "--client", "sh client.sh"]
+    with Running([*BOTHENDS, *command, *ends], cwd=tmp_path, env=ENVIRONMENT) as traced:
+        wait_until(lambda: traced.process.pid in door.running())
+        listen = [str(find_tool("tshark")), "-q", "-i", "eth0", "-f", "tcp", "-w", str(capture)]
+        with Running([sys.executable, "-c", IN_THE_HOST, str(traced.process.pid), *listen]) as tshark:
+            tshark.error_line(rb"Capturing on .*")
+            (tmp_path / "go").touch()
+            traced.text(rb"got 0")
+            wait_until(lambda: have_both_finished(seen_by_tshark(capture)))
+            tshark.process.send_signal(signal.SIGINT)
+            assert tshark.end() == 0
+            (tmp_path / "stop").touch()
+        assert traced.end() == 0
+    assert (tmp_path / "got").read_bytes() == (tmp_path / "page").read_bytes()
+    records = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
+    packets = [each["packet"] for each in records if "packet" in each]  # when they left, and when they came
+    found = {each["number"]: each for each in packets}.values()
+    left = [segment(each) for each in found if each["interface"] == "client" and not each.get("made")]
+    ended = {each["number"]: each for each in reversed(packets) if each.get("until")}
+    came = [each for each in reversed(ended.values()) if each["reaches"] == "client" and not each.get("lost")]
+    arrived = [segment(each) for each in came]
+    assert any(each.get("lost") for each in found)
+    seen = seen_by_tshark(capture)
+    assert have_both_finished(seen)
+    # Whatever came after the FINs, tshark may have been ended before.
+    for host, ours in (("10.0.0.2", left), ("10.0.0.1", arrived)):
+        theirs = [each for each in seen if each[0] == host]
+        assert ours[: len(theirs)] == theirs

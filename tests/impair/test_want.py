@@ -104,7 +104,7 @@ def test_started_stopped_and_killed_many_times_it_leaves_nothing(tmp_path: Path)
     """Every third one is killed in the middle: a stale socket file stays, which the next one replaces."""
     path = tmp_path / "a.sock"
     with tcp_server(echo) as server:
-        for number in range(60):
+        for number in range(200):
             arguments = ["impair", "--no-api", f"unix://{path}", str(server), "--latency", "1ms"]
             with Process([*BOTHENDS, *arguments]) as process:
                 process.error_line(rb"  proxy: .*")
