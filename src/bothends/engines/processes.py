@@ -46,6 +46,10 @@ GRACE: Final = 1.0
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 
+# As plain numbers. The signal module names each that it is given, or gives, which for those that have no name
+# is a failed search: at a thousand forks a second all 64 of them would be most of the time.
+_NUMBERS: Final = tuple(map(int, signal.valid_signals()))
+
 # Who has lived for so long was well: its death has nothing to do with how it began.
 _WELL: Final = 5.0
 
@@ -108,21 +112,22 @@ def fork(role: str, main: Callable[[], object]) -> Child:
         OSError: as fork(2); EAGAIN at a limit on processes.
     """
     flush()
+    handled = [number for number in _NUMBERS if callable(signal.getsignal(number))]
     # No signal between the fork and the child's own ways to deal with it.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     try:
         pid = os.fork()
         if pid == 0:
-            _live(main, mask)
+            _live(main, handled, mask)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return Child(pid, role)
 
 
-def _live(main: Callable[[], object], mask: Iterable[int]) -> NoReturn:
+def _live(main: Callable[[], object], handled: Iterable[int], mask: Iterable[int]) -> NoReturn:
     status = 1
     try:
-        _leave_signals_to_parent()
+        _leave_to_parent(handled)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         main()
         status = 0
@@ -139,15 +144,14 @@ def _live(main: Callable[[], object], mask: Iterable[int]) -> NoReturn:
             os._exit(status)
 
 
-def _leave_signals_to_parent() -> None:
-    """Ignore whatever the parent handles (fact 3)."""
+def _leave_to_parent(handled: Iterable[int]) -> None:
+    """Ignore the signals that the parent handles (fact 3)."""
     signal.set_wakeup_fd(-1)  # the parent's event loop must not hear of our signals
-    for number in signal.valid_signals():
-        if callable(signal.getsignal(number)):
-            if number == signal.SIGHUP:
-                continue  # reloading: each process does it for itself, when it is told
-            # Ignoring SIGCHLD would take the children's statuses away from who waits for them.
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
+    for number in handled:
+        if number == signal.SIGHUP:
+            continue  # reloading: each process does it for itself, when it is told
+        # Ignoring SIGCHLD would take the children's statuses away from who waits for them.
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
 
 
 def flush() -> None:
