@@ -1,7 +1,7 @@
 """impair beside socat and HAProxy, and how exact its delays are: `python -m benchmarks.impair`.
 
 A C server on epoll stands behind each proxy, and a C generator on io_uring asks (benchmarks/c); bulk data is
-sent from here and counted where it is sent. The proxy runs on one processor, everything else on the other.
+sent from here and counted where it arrives. The proxy runs on one processor, everything else on the other.
 Each round measures every proxy once on every load, in an order that changes; what counts is the median over
 rounds of the ratio to another in the same round, and the proxy's processor time for each line, megabyte or
 datagram, which a busy machine disturbs least. HAProxy is in TCP mode, with one thread. Without arguments the
@@ -26,17 +26,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.programs import NICE, compiled
-from bothends.bench.machine import machine, used_by
+from benchmarks.programs import NICE, compiled, hurry
+from bothends.bench.machine import family, machine
 
 HERE = Path(__file__).resolve().parent
 PROXY_CPU, OTHER_CPU = 0, 1
 SO_TIMESTAMPNS, SO_RCVBUFFORCE = 35, 33  # asm-generic/socket.h
 IMPAIR = [sys.executable, "-m", "bothends", "impair", "--no-api", "--quiet"]
 LATENCY, RATE = 10, 10_000  # milliseconds, messages a second
+FILLING = 0.3  # seconds in which the kernel's buffers fill, before it counts what arrives
 HAPROXY = """\
 global
   maxconn 5000
@@ -139,6 +142,21 @@ def ahead() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def processor_time(pid: int) -> float:
+    """Seconds that a process and its descendants have run, those that have ended too.
+
+    To the nanosecond (schedstat): in clock ticks, those of a thousand processes would be rounded to nothing.
+    """
+    total = 0.0
+    for each in family(pid):
+        with contextlib.suppress(OSError):  # it has just ended
+            for task in Path(f"/proc/{each}/task").iterdir():
+                total += int((task / "schedstat").read_text(encoding="ascii").split()[0]) / 1e9
+            ended = Path(f"/proc/{each}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[13:15]
+            total += sum(map(int, ended)) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
 def accepts(port: int) -> Callable[[], bool]:
     def is_up() -> bool:
         with contextlib.suppress(OSError):
@@ -171,31 +189,46 @@ def talked(words: str, port: int, seconds: float, programs: Path) -> float:
     return int(answered) / float(took)
 
 
-def carried(port: int, connections: int, seconds: float) -> float:
-    """Megabytes a second that a proxy takes to a server that throws them away."""
+def carry(
+    load: Load, port: int, proxy: int, seconds: float, arrived: Synchronized[int], answer: Connection
+) -> None:
+    """Send through a proxy to a server that throws all away; in a process of its own.
+
+    Answers with the megabytes a second, once the buffers are full, and the proxy's processor time in seconds.
+    """
+    hurry()
+    os.sched_setaffinity(0, {OTHER_CPU})
     data = memoryview(bytes(256 * 1024))
     poll = select.epoll()
     clients = {}
     with contextlib.ExitStack() as stack:
-        for _ in range(connections):
+        for _ in range(load.clients):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
             client.setblocking(False)
             clients[client.fileno()] = client
             poll.register(client, select.EPOLLOUT)
-        sent, began = 0, time.monotonic()
-        while (took := time.monotonic() - began) < seconds:
-            for descriptor, _ in poll.poll(0.1):
-                with contextlib.suppress(BlockingIOError):
-                    sent += clients[descriptor].send(data)
-    return sent / took / 1e6
+
+        def send_for(seconds: float) -> float:
+            before, began = arrived.value, time.monotonic()
+            while (took := time.monotonic() - began) < seconds:
+                for descriptor, _ in poll.poll(0.1):
+                    with contextlib.suppress(BlockingIOError):
+                        clients[descriptor].send(data)
+            return (arrived.value - before) / took / 1e6
+
+        send_for(FILLING)
+        before = processor_time(proxy)
+        answer.send((send_for(seconds), processor_time(proxy) - before))
 
 
-def throw_away(listener: socket.socket) -> None:
-    """A server that reads and forgets; in a process of its own."""
+def throw_away(listener: socket.socket, arrived: Synchronized[int]) -> None:
+    """A server that reads, counts and forgets; in a process of its own."""
     poll = select.epoll()
     poll.register(listener, select.EPOLLIN)
     here: dict[int, socket.socket] = {}
     buffer = bytearray(1024 * 1024)
+    hurry()
+    os.sched_setaffinity(0, {OTHER_CPU})
     while True:
         for descriptor, _ in poll.poll():
             if descriptor == listener.fileno():
@@ -206,6 +239,7 @@ def throw_away(listener: socket.socket) -> None:
             count = 0
             with contextlib.suppress(OSError):
                 count = here[descriptor].recv_into(buffer)
+            arrived.value += count
             if not count:
                 poll.unregister(descriptor)
                 here.pop(descriptor).close()
@@ -248,13 +282,14 @@ def asked(clients: dict[int, socket.socket], seconds: float) -> float:
 
 
 def measure(name: str, load: Load, seconds: float, programs: Path) -> Measured:
+    arrived = multiprocessing.Value("Q", 0)
     with contextlib.ExitStack() as stack:
         kind = socket.SOCK_DGRAM if load.transport == "udp" else socket.SOCK_STREAM
         port, server = free_port(kind), free_port(kind)
         is_up = answers if load.transport == "udp" else accepts
         if load.unit == "MB":
             listener = stack.enter_context(socket.create_server(("127.0.0.1", server), backlog=4096))
-            sink = multiprocessing.Process(target=throw_away, args=(listener,), daemon=True)
+            sink = multiprocessing.Process(target=throw_away, args=(listener, arrived), daemon=True)
             sink.start()
             stack.callback(sink.kill)
         else:
@@ -265,9 +300,14 @@ def measure(name: str, load: Load, seconds: float, programs: Path) -> Measured:
         clients: dict[int, socket.socket] = {}
         if load.transport == "udp" and load.clients > 1:
             clients = stack.enter_context(opened(port, load.clients))
-        before = used_by(proxy)
+        before = processor_time(proxy)
         if load.unit == "MB":
-            per_s = carried(port, load.clients, seconds)
+            ours, theirs = multiprocessing.Pipe(duplex=False)
+            words = (load, port, proxy, seconds, arrived, theirs)
+            multiprocessing.Process(target=carry, args=words, daemon=True).start()
+            theirs.close()
+            per_s, cpu = ours.recv()
+            return Measured(per_s, cpu * 1e6 / (per_s * seconds))
         elif load.unit == "line":
             per_s = talked(f"talk {{}} {{}} {load.clients}", port, seconds, programs)
         elif load.clients == 1:
@@ -275,7 +315,7 @@ def measure(name: str, load: Load, seconds: float, programs: Path) -> Measured:
         else:
             with ahead():
                 per_s = asked(clients, seconds)
-        return Measured(per_s, (used_by(proxy).cpu - before.cpu) * 1e6 / (per_s * seconds))
+        return Measured(per_s, (processor_time(proxy) - before) * 1e6 / (per_s * seconds))
 
 
 def delay_errors(seconds: float) -> list[float]:
@@ -323,13 +363,15 @@ def passes(port: int, arrival: socket.socket) -> bool:
 
 
 def send_evenly(port: int, count: int) -> None:
-    """Datagrams at the rate, each with its moment; ahead of whatever else the machine does, where we may."""
+    """Datagrams at the rate, each with its moment; never many at once, even if the processor was taken away."""
     with ahead(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", port))
-        began = time.monotonic()
-        for number in range(count):
-            while time.monotonic() < began + number / RATE:
-                pass
+        due = time.monotonic()
+        for _ in range(count):
+            now = time.monotonic()
+            if now < due:
+                time.sleep(due - now)
+            due = max(due, now - 0.001) + 1 / RATE
             client.send(struct.pack("q", time.time_ns()) + bytes(56))
 
 
@@ -394,7 +436,7 @@ def main() -> None:
         "",
         f"`python -m benchmarks.impair`: {here['kernel']}, {here['processors']}, {here['python']};",
         f"medians of {rounds} rounds of {seconds:g} s, load average {here['load average']} at the end.",
-        "The proxy's processor time is that of opening connections too, but not of sessions of datagrams.",
+        "The processor time of a line is that of opening the connections too.",
         "",
         *table(found),
         *lateness(late),

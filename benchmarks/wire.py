@@ -26,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.programs import hurry
 from bothends.bench.machine import machine
 from bothends.toxics import registry
 from bothends.toxics.attributes import from_words
@@ -111,10 +112,7 @@ def send(seconds: float) -> None:
 
 def carry(way: Way, seconds: float) -> None:
     """One measurement, in a process of its own: the receiver shows its figures, then we show ours."""
-    # All three of us ahead of whatever else the machine does, where we may: sched(7), autogroups.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text("-20", encoding="ascii")
-        os.nice(-20)
+    hurry()
     specs = [
         Spec(f"{name}_{direction}", direction, from_words(registry.load(name), text))
         for name, text in way.toxics.items()
@@ -139,9 +137,7 @@ def carry(way: Way, seconds: float) -> None:
 def measure(way: Way, seconds: float) -> tuple[float, float]:
     """Megabits of TCP a second, and microseconds of our processor for each packet; without them 0."""
     command = [sys.executable, "-m", "benchmarks.wire", "--carry", way.name, "--seconds", str(seconds)]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, check=True, cwd=HERE.parent, start_new_session=True
-    )
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=HERE.parent)
     (count, took), (used, packets) = (json.loads(line) for line in done.stdout.splitlines())
     return count * 8 / 1e6 / took, used * 1e6 / packets if packets else 0.0
 
