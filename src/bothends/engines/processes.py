@@ -16,7 +16,8 @@ What the kernel does, and what follows:
    leaves to the system still ends the child.
 4. fork() copies the calling thread only. A lock that another thread holds at that moment stays locked
    in the child for ever, which is why Python 3.12 and later warn. The engines that fork start no
-   thread in the parent; a program that has threads of its own should choose another engine.
+   thread in the parent, and the command line's only one (`signals.insisting`) holds nothing while it waits;
+   a program that has threads of its own should choose another engine.
 """
 
 from __future__ import annotations
