@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import os
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 
 import pytest
 
-from bothends.trace import matching
+from bothends.trace import layout as layout_module
+from bothends.trace import matching, model, saving, states
 from bothends.trace import timeline as timeline_module
+from bothends.trace.layout import Layout
 from bothends.trace.matching import Matcher
 from bothends.trace.model import Call, Moment, Packet, Place, Socket, Trace
+from bothends.trace.saving import Writer
+from bothends.trace.session import Session
+from bothends.trace.strace import Parser
 from bothends.trace.timeline import Timeline
 from tests.interop.running import ENVIRONMENT
 from tests.tools import needs_tool
 
 CALLS = 100_000
+CONNECTIONS = 100_000
 REMEMBERED = 1_000
 SOURCE = (
     "import socket\na, b = socket.socketpair()\nfor _ in range({}):\n    a.send(b'x' * 20)\n    b.recv(100)"
@@ -83,3 +92,134 @@ def test_connections_of_long_ago_are_let_go(monkeypatch: pytest.MonkeyPatch) -> 
         assert trace.causes_of(call.number)
     assert len(matcher._streams) <= 40
     assert len(matcher._receiving) <= 40
+
+
+SERVER = Place("127.0.0.1", 80)
+
+
+class Busy:
+    """A server that forks for each connection, as strace and a capture tell of it, and a client of each."""
+
+    def __init__(self, most: int) -> None:
+        self.trace = Trace(most=most)
+        self.session = Session(self._tell, trace=self.trace)
+        self.writer = Writer(Nowhere(), self.trace)
+        self.layout = Layout(self.trace)
+        self.reader = self.session.client("server", ["server"], keyboard=False).reader
+        self.parser, self.numbers, self.at = Parser(), self.session._numbers, 1795255220_000000000
+        self.calls(
+            7,
+            "socket(AF_INET, SOCK_STREAM, IPPROTO_IP) = 3<TCP:[5]>",
+            f"bind(3<TCP:[5]>, {sockaddr(SERVER)}, 16) = 0",
+            f"listen(3<TCP:[{SERVER}]>, 5) = 0",
+        )
+
+    def _tell(self, moment: Moment) -> None:
+        self.writer.tell(moment)
+        for _ in self.layout.rows(moment):
+            pass
+
+    def calls(self, pid: int, *lines: str, end: str = " <0.000000500>") -> None:
+        for line in lines:
+            self.at += 1000
+            text = f"{pid} {self.at // 10**9}.{self.at % 10**9:09d} {line}{end}\n"
+            for moment in self.reader.take(self.parser.feed(text.encode())):
+                self.session._matcher.add(moment)
+
+    def packet(self, source: Place, destination: Place, size: int, flags: str, first: int, ack: int) -> None:
+        self.at += 100
+        packet = Packet(
+            next(self.numbers), self.at, "tcp", source, destination, size, b"x" * size, tuple(flags.split()),
+            first, ack, raw=b"r" * 60,
+        )  # fmt: skip
+        self.session._matcher.add(Moment(packet))
+
+    def serve(self, number: int) -> None:
+        """One connection from its SYN to its FIN, and what it meant for the calls."""
+        client = Place(f"127.0.{1 + number // 60_000}.1", 1024 + number % 60_000)
+        label = f"4<TCP:[{SERVER}->{client}]>"
+        self.packet(client, SERVER, 0, "SYN", 0, 0)
+        self.packet(SERVER, client, 0, "SYN ACK", 100, 1)
+        self.packet(client, SERVER, 0, "ACK", 1, 101)
+        self.packet(client, SERVER, 5, "ACK", 1, 101)
+        child = 1000 + number
+        self.calls(
+            7, f"accept(3<TCP:[{SERVER}]>, {sockaddr(client)}, [16]) = {label}", f"fork() = {child}",
+            f"close({label}) = 0",
+        )  # fmt: skip
+        self.calls(
+            child, f'recvfrom({label}, "\\x78\\x78\\x78\\x78\\x78", 100, 0, NULL, NULL) = 5',
+            f'sendto({label}, "\\x78", 1, 0, NULL, 0) = 1', f"close({label}) = 0",
+        )  # fmt: skip
+        self.packet(SERVER, client, 1, "ACK", 101, 6)
+        self.packet(SERVER, client, 0, "FIN ACK", 102, 6)
+        self.calls(child, "+++ exited with 0 +++", end="")
+        self.session._give(self.at - 100_000)
+
+
+class Nowhere(io.StringIO):
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def sockaddr(place: Place) -> str:
+    address = "".join(f"\\x{byte:02x}" for byte in place.host.encode())
+    return f'{{sa_family=AF_INET, sin_port=htons({place.port}), sin_addr=inet_addr("{address}")}}'
+
+
+def sizes(root: object) -> dict[str, int]:
+    """How much is in each container that can be reached, by the names on the way."""
+    found: dict[str, int] = {}
+    seen: set[int] = set()
+    waiting: list[tuple[str, object]] = [("", root)]
+    while waiting:
+        name, item = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, dict | list | set | deque):
+            found[name] = found.get(name, 0) + len(item)
+            waiting += [(name + "[]", each) for each in (item.values() if isinstance(item, dict) else item)]
+        elif type(item).__module__.startswith(("bothends", "tests")):
+            names = [*getattr(item, "__dict__", ()), *getattr(type(item), "__slots__", ())]
+            waiting += [(f"{name}.{each}", getattr(item, each, None)) for each in names]
+    return found
+
+
+def test_nothing_grows_with_the_number_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (model, layout_module, saving):
+        monkeypatch.setattr(module, "SPARE", 50)
+    monkeypatch.setattr(matching, "MOST_STREAMS", 40)
+    monkeypatch.setattr(matching, "UNMATCHED", 40)
+    monkeypatch.setattr(states, "MOST", 40)
+    monkeypatch.setattr(timeline_module, "REMEMBERED", 100)
+    busy = Busy(most=200)
+    for number in range(200):
+        busy.serve(number)
+    before = sizes(busy)
+    for number in range(200, 800):
+        busy.serve(number)
+    grown = {name for name, size in sizes(busy).items() if size > 2 * before.get(name, 0) + 100}
+    assert grown == {".session._matcher._far"}  # ports: there are no more than 65,536
+    assert busy.trace.forgotten > 800  # a socket and a process of each
+    assert busy.trace.sockets[1].is_listener  # it is held
+    last = max(each.number for each in busy.trace.sockets.values())
+    assert last == 801  # numbers go on
+    accepted = [each for each in busy.trace.events() if isinstance(each, Call) and each.name == "accept"]
+    assert accepted
+    assert all(busy.trace.sockets[each.made or 0].peer == each.place for each in accepted)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_hundred_thousand_connections_stay_within_bounded_memory() -> None:
+    def used() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    busy = Busy(most=20_000)
+    for number in range(CONNECTIONS * 6 // 10):
+        busy.serve(number)
+    before = used()
+    for number in range(CONNECTIONS * 6 // 10, CONNECTIONS):
+        busy.serve(number)
+    assert used() - before < 20 << 20  # 500 bytes a connection would be as much

@@ -88,7 +88,8 @@ class Outcome:
 
         self.idle()
         if self.trace.dropped:
-            self.trace.notes.append(f"{self.trace.dropped} earlier moments were drawn and not kept")
+            more = f", nor {gone} sockets and processes" if (gone := self.trace.forgotten) else ""
+            self.trace.notes.append(f"{self.trace.dropped} earlier moments were drawn and not kept{more}")
         for note in self.trace.notes:
             terminal.note(note, "warning")
             for writer in self._writers:

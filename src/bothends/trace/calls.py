@@ -137,13 +137,25 @@ class Reader:
         """The pids of the processes that live, as far as we know."""
         return {pid for pid, each in self._processes.items() if each.pid == pid and each.status is None}
 
+    @property
+    def held(self) -> set[int]:
+        """The numbers of the sockets that a descriptor refers to, or a call that lasts."""
+        tables = {id(each): each for each in self._tables.values()}
+        found = {each.number for table in tables.values() for each in table.sockets().values()}
+        return found | {each.socket for each in self._calls.values() if each.socket}
+
+    @property
+    def running(self) -> set[int]:
+        """The numbers of the processes that live, as far as we know."""
+        return {each.number for each in self._processes.values()}
+
     def table(self, pid: int) -> Descriptors:
         """The descriptors of a process."""
         return self._tables[pid]
 
     def _begin(self, pid: int, at: int, parent: Process | None, table: Descriptors) -> Iterator[Moment]:
         command = parent.command if parent else self._command
-        number = len(self._trace.processes) + 1
+        number = next(reversed(self._trace.processes), 0) + 1
         process = Process(number, pid, "", command, parent.number if parent else None, at)
         self._trace.processes[process.number] = process
         self._processes[pid] = process
@@ -187,6 +199,7 @@ class Reader:
         elif line.pid == process.pid and line.status is not None:
             process.status = line.status
         if self.threads[process.number] <= 0:
+            del self.threads[process.number]
             how = f"killed by {line.signal}" if line.signal else f"exit status {process.status}"
             yield Moment(self._change(line.at, process, "ended", how, process.status, line.pid))
 
@@ -389,7 +402,7 @@ class Reader:
             )
             options = words[1] if len(words) > 1 else ""
         else:
-            listener = self._trace.sockets[call.socket] if call.socket else None
+            listener = self._trace.sockets.get(call.socket or 0)
             socket = self._sockets.new(
                 listener.family if listener else "other", listener.kind if listener else "stream"
             )

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, TypeAlias
 
-from bothends.trace.model import Call, Packet, Place, Relation, Socket, Trace
+from bothends.trace.model import Call, Packet, Place, Relation, Socket, Trace, keep_newest
 
+MOST_MARKS: Final = 2_000  # ports and paths to which datagrams are under way at a time
 UNMATCHED: Final = 2_000  # datagrams that wait for their other end, of each port
 # Nanoseconds by which the times of strace and of the capture may be apart. Where a call ends is known less
 # well: strace doesn't count what it needs itself for describing its arguments.
@@ -78,8 +79,8 @@ class Datagrams:
         mark = packet.destination.port or 0
         sender = None
         for moved in self._sent.get(mark, ()):
-            socket = self._trace.sockets[moved.call.socket or 0]
-            if _sent_as(moved, packet, socket):
+            socket = self._trace.sockets.get(moved.call.socket or 0)
+            if socket is not None and _sent_as(moved, packet, socket):
                 self._sent[mark].remove(moved)
                 self._carry(moved.call, socket, packet)
                 sender = socket
@@ -137,6 +138,10 @@ class Datagrams:
 
 def _queue(queues: dict[Mark, deque[Moved]] | dict[Mark, deque[Packet]], mark: Mark) -> deque:  # type: ignore[type-arg]
     if mark not in queues:
+        if len(queues) > MOST_MARKS:
+            for idle in [each for each, queue in queues.items() if not queue]:
+                del queues[idle]
+            keep_newest(queues, MOST_MARKS)
         queues[mark] = deque(maxlen=UNMATCHED)
     return queues[mark]
 

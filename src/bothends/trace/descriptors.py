@@ -9,6 +9,8 @@ was shut down may have none at all, and a UDP socket's label doesn't follow conn
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,17 +85,24 @@ class Sockets:
     """All sockets of a trace, numbered from 1."""
 
     def __init__(self) -> None:
+        self._numbers = itertools.count(1)
         self.all: dict[int, Socket] = {}
         self._by_inode: dict[int, Socket] = {}
         self._by_ends: dict[tuple[Place | None, Place | None], Socket] = {}
 
     def new(self, family: Family, kind: Kind, inode: int = 0) -> Socket:
         """A socket that nobody has met before."""
-        socket = Socket(len(self.all) + 1, family, kind, inode)
+        socket = Socket(next(self._numbers), family, kind, inode)
         self.all[socket.number] = socket
         if inode:
             self._by_inode[inode] = socket
         return socket
+
+    def keep(self, numbers: Container[int]) -> None:
+        """Let go of all others."""
+        self.all = {number: each for number, each in self.all.items() if number in numbers}
+        self._by_inode = {key: each for key, each in self._by_inode.items() if each.number in numbers}
+        self._by_ends = {key: each for key, each in self._by_ends.items() if each.number in numbers}
 
     def by_inode(self, inode: int) -> Socket | None:
         """A socket by its number in the kernel, which UNIX sockets show for their peers too."""

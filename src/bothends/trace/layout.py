@@ -19,7 +19,7 @@ from typing import Final, Literal, TypeAlias
 from bothends.trace import words
 from bothends.trace.calls import ACCEPTING, FORKING, QUIET, REAPING, RECEIVING, WAITING
 from bothends.trace.explain import meaning
-from bothends.trace.model import Call, Change, Moment, Packet, Process, Socket, Trace
+from bothends.trace.model import SPARE, Call, Change, Moment, Packet, Process, Socket, Trace
 from bothends.trace.states import States
 
 Style: TypeAlias = Literal["", "quiet", "error", "data", "open", "end", "reset", "state", "note", "lane"]
@@ -153,6 +153,7 @@ class Layout:
         self._clock = 0
         self._has_packets = False
         self._talkers: set[int] = set()  # the processes that have used a socket
+        self._room = SPARE
 
     def rows(self, moment: Moment) -> Iterator[Row]:
         """The rows of one moment; none if it is left out, or is drawn with another."""
@@ -161,6 +162,8 @@ class Layout:
             self._start = event.at
         if isinstance(event, Call) and event.socket is not None:
             self._own(event)
+        if len(self._owners) + len(self._talkers) > self._room:
+            self._forget()
         changes = list(self._states.after(moment))
         if self._filter.shows(event, self._trace.sockets):
             match event:
@@ -305,6 +308,14 @@ class Layout:
             self._owners[call.socket] = call.process
         if call.name in ACCEPTING and call.made is not None:
             self._owners.setdefault(call.made, call.process)
+
+    def _forget(self) -> None:
+        """Let go of what the trace has let go of."""
+        known = self._trace.sockets.keys()
+        self._owners = {socket: owner for socket, owner in self._owners.items() if socket in known}
+        self._talkers &= self._trace.processes.keys()
+        self._gone = {process: lane for process, lane in self._gone.items() if process in self._talkers}
+        self._room = len(self._owners) + len(self._talkers) + SPARE
 
     def _enter_lane(self, number: int) -> Iterator[Row]:
         if self._lane(number) is not None:

@@ -21,7 +21,7 @@ from typing import Final
 
 from bothends.trace.calls import ACCEPTING, RECEIVING, SENDING
 from bothends.trace.datagrams import LATE, SKEW, Datagrams
-from bothends.trace.model import Call, Link, Moment, Packet, Place, Relation, Socket, Trace
+from bothends.trace.model import Call, Link, Moment, Packet, Place, Relation, Socket, Trace, keep_newest
 from bothends.trace.streams import Half, Span, Stream, shorten, signed
 from bothends.trace.timeline import Timeline, key
 
@@ -53,7 +53,7 @@ class Matcher:
         self._births: dict[int, Call] = {}
         self._open: set[int] = set()  # ports that are watched at every address
         self._homes: dict[int, dict[int, None]] = {}  # by port: its listeners and datagram sockets
-        self._targets: set[Place] = set()
+        self._targets: dict[Place, None] = {}
         self._far: set[int] = set()  # the ports of targets
 
     @property
@@ -68,7 +68,8 @@ class Matcher:
     def watch(self, place: Place) -> None:
         """Packets of this place matter, whoever sends them."""
         if place.port:
-            self._targets.add(place)
+            keep_newest(self._targets, MOST_STREAMS)
+            self._targets[place] = None
             self._far.add(place.port)
             if place.is_any:
                 self._open.add(place.port)
@@ -109,14 +110,45 @@ class Matcher:
         kind = "stream" if packet.protocol == "tcp" else "datagram"
         found = None
         for number in self._homes.get(place.port or 0, ()):
-            socket = self._trace.sockets[number]
-            if socket.kind != kind or (kind == "stream" and not socket.is_listener) or socket.local is None:
+            socket = self._trace.sockets.get(number)
+            if (
+                socket is None
+                or socket.kind != kind
+                or (kind == "stream" and not socket.is_listener)
+                or socket.local is None
+            ):
                 continue
             if socket.local == place:
                 return socket
             if socket.local.is_any:
                 found = socket
         return found
+
+    @property
+    def waiting(self) -> set[int]:
+        """The numbers of the sockets of which moments speak that are not told yet."""
+        found = set[int]()
+        for event in self._timeline.waiting():
+            match event:
+                case Call():
+                    found.update(each for each in (event.socket, event.made, *event.sockets) if each)
+                case Packet():
+                    found.update(each for each in (event.sender, event.receiver) if each)
+        return found
+
+    def forget(self) -> None:
+        """Let go of the sockets that the trace has let go of; those of connections go with their streams."""
+        known = self._trace.sockets
+        for halves in (self._sending, self._receiving, self._connecting):
+            for number in [each for each in halves if each not in known and each not in self._bound]:
+                del halves[number]
+        for inode in [each for each, socket in self._by_inode.items() if socket.number not in known]:
+            del self._by_inode[inode]
+        self._paired &= known.keys()
+        for port, homes in list(self._homes.items()):
+            self._homes[port] = {number: None for number in homes if number in known}
+            if not self._homes[port]:
+                del self._homes[port]
 
     def add(self, moment: Moment) -> None:
         """A moment has come to light."""
@@ -357,6 +389,7 @@ class Matcher:
             if socket.number in self._bound:  # by bind() before, to an address and a port
                 self._bind(socket, self._bound[socket.number])
             else:
+                keep_newest(self._unbound, MOST_STREAMS)
                 self._unbound.setdefault(call.place, deque(maxlen=UNMATCHED)).append(call)
         for packet in list(self._syns.get(call.place, ())):
             self._match_syn(packet)
@@ -371,9 +404,10 @@ class Matcher:
         for call in candidates:
             self._timeline.before(2 * call.number, 2 * packet.number)
         if len(candidates) == 1:
-            socket = self._trace.sockets[candidates[0].socket or 0]
-            socket.local, socket.peer = packet.source, packet.destination
-            self._know(socket)
+            socket = self._trace.sockets.get(candidates[0].socket or 0)
+            if socket is not None:
+                socket.local, socket.peer = packet.source, packet.destination
+                self._know(socket)
 
     def _accepted(self, call: Call, made: Socket) -> None:
         ends = self._bound.get(made.number)
@@ -437,7 +471,10 @@ class Matcher:
         is_first = "SYN" in packet.flags and "ACK" not in packet.flags and out.left.syn is None
         out.left.note(packet)
         if is_first:
-            self._syns.setdefault(packet.destination, {})[packet] = None
+            keep_newest(self._syns, MOST_STREAMS)
+            waiting = self._syns.setdefault(packet.destination, {})
+            keep_newest(waiting, UNMATCHED)
+            waiting[packet] = None
             self._match_syn(packet)
         self._join_ends(out)
 

@@ -15,11 +15,12 @@ Other files of this package import this one; it imports nothing of theirs.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 KEPT_MOMENTS: Final = 400_000  # of the newest: some hundred megabytes
+SPARE: Final = 20_000  # sockets and processes that are kept though no kept moment speaks of them
 KEPT: Final = 4096  # bytes of data kept of each event: more than anybody reads on a picture
 
 Family: TypeAlias = Literal["inet", "inet6", "unix", "netlink", "other"]
@@ -216,8 +217,8 @@ class Trace:
     """Everything known of one run: processes, sockets, what happened in order, and what came of what.
 
     `moments` are in an order in which cause comes before effect. No more than `most` are kept, the newest,
-    so that a run may go on for ever; `dropped` counts the others. `notes` are what a user should know of the
-    run.
+    so that a run may go on for ever; `dropped` counts the others, and `forgotten` the sockets and processes
+    of which only they spoke. `notes` are what a user should know of the run.
     """
 
     def __init__(self, most: int = KEPT_MOMENTS) -> None:
@@ -226,7 +227,9 @@ class Trace:
         self.moments: deque[Moment] = deque()
         self.notes: list[str] = []
         self.dropped = 0
+        self.forgotten = 0
         self._most = most
+        self._room = SPARE
         self._events: dict[int, Event] = {}
         self._causes: dict[int, list[Link]] = {}
         self._effects: dict[int, list[Link]] = {}
@@ -269,7 +272,46 @@ class Trace:
         for links in self._causes.values():
             yield from links
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether it is time to `forget`: there is so much more than was left then."""
+        return len(self.sockets) + len(self.processes) > self._room
+
+    def forget(self, sockets: Container[int] = (), processes: Container[int] = ()) -> None:
+        """Let go of sockets and processes of which nothing that is kept speaks, but for these. The newest
+        stay, since what speaks of them may come yet.
+        """
+        spoken, ran = set[int](), set[int]()
+        for event in self._events.values():
+            match event:
+                case Call():
+                    spoken.update(each for each in (event.socket, event.made, *event.sockets) if each)
+                    ran.add(event.process)
+                case Packet():
+                    spoken.update(each for each in (event.sender, event.receiver) if each)
+                case Change():
+                    ran.add(event.process)
+        before = len(self.sockets) + len(self.processes)
+        spoken |= {each.number for each in self.sockets.values() if each.number in sockets}
+        spoken |= {self.sockets[each].welcomed_by or 0 for each in spoken & self.sockets.keys()}
+        ran |= {each.number for each in self.processes.values() if each.number in processes}
+        ran |= {self.processes[each].parent or 0 for each in ran & self.processes.keys()}
+        for known, needed in ((self.sockets, spoken), (self.processes, ran)):
+            for number in list(known)[: -SPARE // 2 or None]:
+                if number not in needed:
+                    del known[number]
+        left = len(self.sockets) + len(self.processes)
+        self.forgotten += before - left
+        self._room = left + SPARE
+
     def _drop(self, event: Event) -> None:
         if self._events.pop(event.number, None) is not None:
             self._causes.pop(event.number, None)
             self._effects.pop(event.number, None)
+
+
+def keep_newest(known: dict[Any, Any], most: int) -> None:
+    """Drop the oldest quarter of what is known, where there is more than so much of it."""
+    if len(known) > most:
+        for each in list(known)[: max(1, len(known) // 4)]:
+            del known[each]

@@ -28,6 +28,7 @@ from bothends.errors import CallerError
 from bothends.text import escape_text
 from bothends.trace.findings import Finding
 from bothends.trace.model import (
+    SPARE,
     Call,
     Change,
     Event,
@@ -39,6 +40,7 @@ from bothends.trace.model import (
     Process,
     Socket,
     Trace,
+    keep_newest,
 )
 
 VERSION: Final = 1
@@ -150,6 +152,7 @@ class Writer:
             if number is not None and number in known:
                 line = json.dumps({kind: as_object(known[number])})
                 if self._written.get((kind, number)) != line:
+                    keep_newest(self._written, SPARE)  # what was dropped is written once more
                     self._written[kind, number] = line
                     self._file.write(line + "\n")
 
@@ -172,6 +175,8 @@ def read(lines: Iterable[str], file: str, tell: Callable[[Moment], None], trace:
         if moment is not None:
             trace.add(moment)
             tell(moment)
+            if trace.is_crowded:
+                trace.forget()
     if not number:
         raise TraceFileError(file, 1, "it is empty")
 

@@ -276,6 +276,16 @@ class Session:
                 self._place(moment.event)
             self.trace.add(moment)
             self._tell(moment)
+        if self.trace.is_crowded:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let go of sockets that nobody holds any more and of processes that have ended, long ago."""
+        readers = [each.reader for each in self._programs]
+        held = set().union(self._matcher.waiting, *(each.held for each in readers))
+        self.trace.forget(held, set().union(*(each.running for each in readers)))
+        self._sockets.keep(self.trace.sockets)
+        self._matcher.forget()
 
     def _place_by_calls(self, packet: Packet) -> None:
         sender, receiver = self._matcher.ends(packet)

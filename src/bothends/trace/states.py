@@ -6,8 +6,9 @@ What is drawn is what must be true by then: a socket's state is the kernel's, an
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
-from bothends.trace.model import Call, Moment, Packet, Trace
+from bothends.trace.model import Call, Moment, Packet, Trace, keep_newest
 
 # What a FIN that is sent, and one that comes, makes of a state.
 _SENT_FIN = {"ESTABLISHED": "FIN-WAIT-1", "CLOSE-WAIT": "LAST-ACK", "SYN-RECEIVED": "FIN-WAIT-1"}
@@ -17,6 +18,8 @@ _GOT_FIN = {
     "FIN-WAIT-2": "TIME-WAIT",
     "SYN-RECEIVED": "CLOSE-WAIT",
 }
+MOST: Final = 20_000  # connections of which both ends are remembered
+
 # What the acknowledgement of one's own FIN makes of it.
 _FIN_ACKED = {"FIN-WAIT-1": "FIN-WAIT-2", "CLOSING": "TIME-WAIT", "LAST-ACK": "CLOSED"}
 
@@ -29,16 +32,18 @@ class States:
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self._states: dict[tuple[object, object], str] = {}  # by both ends, seen from the first
-        self._shown: dict[int, str] = {}
         self._fins: dict[tuple[object, object], int] = {}
 
     def after(self, moment: Moment) -> Iterator[tuple[int, str]]:
         """The sockets whose state a moment changes, and their new states."""
+        keep_newest(self._states, MOST)
+        keep_newest(self._fins, MOST)
         match moment.event:
             case Call() as call if (
                 moment.is_end and call.name == "listen" and not call.failed and call.socket
             ):
-                if self._trace.sockets[call.socket].kind != "datagram":
+                socket = self._trace.sockets.get(call.socket)
+                if socket is not None and socket.kind != "datagram":
                     yield call.socket, "LISTEN"
             case Packet(protocol="tcp") as packet:
                 yield from self._packet(packet, moment)

@@ -18,7 +18,7 @@ import heapq
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.model import Call, Moment, Packet
+from bothends.trace.model import Call, Event, Moment, Packet
 
 FOREVER: Final = 1 << 63
 REMEMBERED: Final = 100_000  # moments that were given out: no cause comes to light so much later
@@ -45,6 +45,10 @@ class Timeline:
         self._done: set[int] = set()
         self._oldest = 0  # what is below and not waiting was given out long ago
         self.broken = 0
+
+    def waiting(self) -> Iterator[Event]:
+        """What is not given out yet."""
+        return (moment.event for moment in self._waiting.values())
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -108,6 +112,7 @@ class Timeline:
         if len(self._done) > 2 * REMEMBERED:
             newest = sorted(self._done)[REMEMBERED:]
             self._oldest, self._done = newest[0], set(newest)
+            self._last = {stream: last for stream, last in self._last.items() if last in self._waiting}
         for effect in self._effects.pop(number, ()):
             causes = self._causes.get(effect)
             if causes is None:
