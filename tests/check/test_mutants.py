@@ -42,7 +42,7 @@ def test_a_mutant_fails_its_own_case(mutant: Mutant, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_a_mutant_fails_no_other_case(mutant: Mutant, tmp_path: Path) -> None:
     judged(mutant, tmp_path)
