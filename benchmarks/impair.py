@@ -363,7 +363,7 @@ def passes(port: int, arrival: socket.socket) -> bool:
 
 
 def send_evenly(port: int, count: int) -> None:
-    """Datagrams at the rate, each with its moment; never many at once, even if the processor was taken away."""
+    """Datagrams at the rate, each with its moment; never many at once, even where the processor was busy."""
     with ahead(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", port))
         due = time.monotonic()

@@ -227,7 +227,11 @@ class Pipeline:
     @property
     def due(self) -> float:
         """When `advance` has something to do; infinity if nothing will happen by itself."""
-        return min((stage.due for stage in self.stages), default=math.inf)
+        soonest = math.inf
+        for stage in self.stages:
+            if (due := stage.due) < soonest:
+                soonest = due
+        return soonest
 
     @property
     def held(self) -> int:
