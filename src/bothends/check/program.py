@@ -233,10 +233,13 @@ class Program:
 
 
 def traced(command: Sequence[str], page: Path | None) -> list[str]:
-    """The command that draws what this one calls, and its packets, on a page; or itself."""
+    """The command that draws what this one calls, and its packets, on a page, and saves them beside it for
+    `bothends trace --open`; or itself.
+    """
     if page is None:
         return list(command)
-    return [sys.executable, "-m", "bothends", "trace", "--html", str(page), "--", *command]
+    places = ("--html", str(page), "--save", str(page.with_suffix(".trace")))
+    return [sys.executable, "-m", "bothends", "trace", *places, "--", *command]
 
 
 def start(

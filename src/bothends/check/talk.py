@@ -236,7 +236,8 @@ class Talk:
             try:
                 data = await self.receive(self.patience)
             except TimeoutError:
-                raise Failed(str(left[0]), f"nothing came for {self.patience:g} s", late=True) from None
+                wanted = "an empty datagram" if left[0] == Reply() else str(left[0])
+                raise Failed(wanted, f"nothing came for {self.patience:g} s", late=True) from None
             except OSError as error:
                 raise self._lost("recv", error, b"", left[0]) from error
             self.note(f"receives {shown(data)}")

@@ -202,10 +202,10 @@ class Trial:
         pages = sum(int(stat[21]) for pid in self.program.family() if len(stat := stat_of(pid)) > 21)
         return pages * os.sysconf("SC_PAGE_SIZE")
 
-    def cpu(self) -> tuple[float, float]:
-        """Seconds in which the server ran, and in which it ran or waited for a processor."""
-        times = [times_of(pid) for pid in self.program.family()]
-        return sum(ran for ran, _ in times), sum(ran + waited for ran, waited in times)
+    def cpu(self) -> dict[int, tuple[float, float]]:
+        """For each of its processes the seconds in which it ran, and in which it ran or waited to."""
+        times = {pid: times_of(pid) for pid in self.program.family()}
+        return {pid: (ran, ran + waited) for pid, (ran, waited) in times.items()}
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -230,7 +230,8 @@ class Trial:
         """The least share of some windows of time in which it ran, from 0 to 1 or more.
 
         A busy loop on a busy machine runs little, and yet wants to all the time: then that is the share. (Who
-        wakes up now and then wants to run for some time too where others hold it up, but never most of it.)
+        wakes up now and then wants to run for some time too where others hold it up, but never most of it. So
+        each process is looked at by itself: many that wake up now and then are no loop.)
         """
         loop = asyncio.get_running_loop()
         least = float("inf")
@@ -238,7 +239,12 @@ class Trial:
             before, began = self.cpu(), loop.time()
             await asyncio.sleep(seconds)
             took = loop.time() - began
-            ran, wanted = ((now - then) / took for now, then in zip(self.cpu(), before, strict=True))
+            grown = [
+                ((now[0] - then[0]) / took, (now[1] - then[1]) / took)
+                for now, then in ((now, before.get(pid, (0.0, 0.0))) for pid, now in self.cpu().items())
+            ]
+            ran = sum(each for each, _ in grown)
+            wanted = max((each for _, each in grown), default=0.0)
             least = min(least, wanted if wanted > _SPINS else ran)
             if least < 0.05:
                 break
