@@ -14,6 +14,7 @@ import pytest
 from bothends.testing import processes
 from tests.interop.running import ENVIRONMENT, PATIENCE, Running
 from tests.tools import needs_tool
+from tests.trace.running import has_packets
 
 TRACE = [sys.executable, "-m", "bothends", "trace"]
 PYTHON = f"{sys.executable} -I -S"
@@ -87,6 +88,30 @@ def test_a_server_that_never_listens() -> None:
     assert finished.stderr.decode().splitlines()[-1] == "bothends: server ended before it listened"
 
 
+def test_packets_are_written_to_a_pipe_as_they_come() -> None:
+    if not has_packets():
+        pytest.skip("packets can't be captured here")
+    with socket.socket(type=socket.SOCK_DGRAM) as ours:
+        ours.bind(("127.0.0.1", 0))
+        url = f"udp://127.0.0.1:{ours.getsockname()[1]}"
+        with Running([*TRACE, "--endpoint", url, "--pcapng", "-"]) as running:
+            running.error_line(rb"packets of udp://.*; \^C ends it")
+            ours.sendto(b"what is seen at once", ours.getsockname())
+            running.text(b"^\x0a\x0d\x0d\x0a(?s:.*)what is seen at once")
+            running.process.send_signal(signal.SIGINT)
+            assert running.end() == 0
+
+
+@pytest.mark.parametrize("option", ["--save", "--svg", "--html", "--pcapng"])
+def test_a_full_disk_is_one_line(option: str) -> None:
+    finished = done(
+        option, "/dev/full", "--calls-only", "--", *PYTHON.split(), "-c", "import socket; socket.socket()"
+    )
+    said = finished.stderr.decode()
+    assert said == "bothends: cannot write /dev/full: ENOSPC (No space left on device)\n"
+    assert finished.returncode == 1
+
+
 def test_what_a_program_prints_stays_its_own_and_json_has_standard_output_to_itself() -> None:
     program = [*PYTHON.split(), "-c", "print('mi' + 'ne')"]
     assert done("--calls-only", "--", *program).stdout == b"mine\n"
@@ -99,6 +124,7 @@ def test_what_a_program_prints_stays_its_own_and_json_has_standard_output_to_its
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
+        (("--json", "--pcapng", "-", "--", "true"), 2, "--json and --pcapng - don't go together: both go"),
         ((), 2, "what is to be traced? -- COMMAND, --server and --client, --attach PID, --endpoint URL, or"),
         (
             ("--client", "no-such-program"),

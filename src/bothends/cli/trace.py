@@ -10,7 +10,7 @@ from typing import TextIO
 import click
 
 from bothends.cli import terminal
-from bothends.cli.tracing import Outcome, Programs, Wanted, open_capture, status_of
+from bothends.cli.tracing import STDOUT, Outcome, Programs, Wanted, open_capture, status_of
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -73,7 +73,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--save", metavar="FILE", type=_FILE, help="Write the trace, for --open.")
 @click.option("--svg", metavar="FILE", type=_FILE, help="Write the picture as SVG.")
 @click.option("--html", metavar="FILE", type=_FILE, help="Write a page that says what each call means.")
-@click.option("--pcapng", metavar="FILE", type=_FILE, help="Write the packets, for Wireshark.")
+@click.option(
+    "--pcapng",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="Write the packets, for Wireshark; as they come to a pipe, or - for standard output.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, one event a line, instead of the picture.")
 def trace(
     command: tuple[str, ...],
@@ -117,6 +122,8 @@ def trace(
         ports=frozenset(ports),
     )
     wanted = Wanted(shown, explain, width, as_json, save, svg, html, pcapng)
+    if as_json and pcapng == STDOUT:
+        raise click.UsageError("--json and --pcapng - don't go together: both go to standard output")
     programs = Programs(command, servers, clients, lanes, pids)
     if path is not None and (pids or calls_only or not programs):
         raise click.UsageError("--wire is for programs that are started, and their packets")
@@ -150,7 +157,7 @@ def run(programs: Programs, wanted: Wanted, *, calls_only: bool, path: str | Non
             wire = stack.enter_context(TracedWire(programs.roles, WirePath(path)))
             session = Session(outcome.tell, idle=outcome.idle, trace=record, starter=wire)
             session.capture = wire
-        programs.add_to(session, output=2 if wanted.as_json else None)  # a pipe carries results only
+        programs.add_to(session, output=2 if wanted.takes_stdout else None)  # a pipe carries results only
         if path is None and not calls_only:
             session.capture = open_capture()
         outcome.roles, outcome.end_line = session.roles, session.end_line

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
 from bothends.cli import terminal
 from bothends.errors import SystemRefused
+from bothends.trace.model import Packet
 
 if TYPE_CHECKING:
     from bothends.trace.findings import Finding
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from bothends.trace.model import Moment, Trace
     from bothends.trace.packets import Capture
     from bothends.trace.session import Session
+
+
+STDOUT: Final = Path("-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +41,17 @@ class Wanted:
     html: Path | None = None
     pcapng: Path | None = None
 
+    @property
+    def takes_stdout(self) -> bool:
+        """Whether standard output is for other programs: no picture, and nothing of what is traced."""
+        return self.as_json or self.pcapng == STDOUT
+
 
 @dataclass(slots=True)
 class Outcome:
     """Takes the moments of a run as they are told, and at its end makes the files.
+
+    Packets that go to a pipe are written as they come, for whoever looks at them meanwhile.
 
     Raises SystemRefused where a file can't be written.
     """
@@ -49,6 +62,8 @@ class Outcome:
     end_line: Callable[[], bool] = lambda: False  # whether a program's prompt stands where we are to draw
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _writers: list[Any] = field(default_factory=list)
+    _files: dict[Path, Any] = field(default_factory=dict)
+    _packets: Any = None
     _layout: Any = None
     _painter: Any = None
 
@@ -58,10 +73,18 @@ class Outcome:
         with self._stack:
             if self.wanted.as_json:
                 self._writers.append(saving.Writer(sys.stdout, self.trace))
-            else:
+            elif not self.wanted.takes_stdout:
                 self._begin_picture()
             if self.wanted.save is not None:
                 self._writers.append(saving.Writer(self._open(self.wanted.save, "w"), self.trace))
+            for path in filter(None, (self.wanted.svg, self.wanted.html)):
+                self._open(path, "w")  # what can't be written is better known before a long run
+            if self.wanted.pcapng is not None:
+                file = self._open(self.wanted.pcapng, "wb")
+                if not file.is_regular:
+                    from bothends.trace import pcapng
+
+                    self._packets = pcapng.Writer(file, self.trace)
             self._stack = self._stack.pop_all()
         return self
 
@@ -72,6 +95,8 @@ class Outcome:
         """The next moment."""
         for writer in self._writers:
             writer.tell(moment)
+        if self._packets is not None and isinstance(moment.event, Packet):
+            self._packets.tell(moment.event, arrives=moment.is_end)
         if self._layout is not None:
             self._draw(self._layout.rows(moment))
 
@@ -81,6 +106,8 @@ class Outcome:
             self._draw(self._layout.pending())
         for writer in self._writers:
             writer.flush()
+        if self._packets is not None:
+            self._packets.flush()
 
     def end(self) -> None:
         """The run is over: findings, notes and files."""
@@ -98,7 +125,7 @@ class Outcome:
         if self.wanted.as_json:
             self._writers[0].findings(found)
         else:
-            show_findings(found, self.trace)
+            show_findings(found, self.trace, sys.stderr if self.wanted.takes_stdout else sys.stdout)
         self._write_files(found)
 
     def _write_files(self, found: Sequence[Finding]) -> None:
@@ -107,19 +134,17 @@ class Outcome:
         if self.wanted.svg is not None:
             from bothends.trace.svg import picture
 
-            self._open(self.wanted.svg, "w").write(
-                picture(rows_of(self.trace, self.wanted.shown), self._title())
-            )
+            rows = rows_of(self.trace, self.wanted.shown)
+            self._files[self.wanted.svg].write(picture(rows, self._title()))
         if self.wanted.html is not None:
             from bothends.trace.html import page
 
             rows = rows_of(self.trace, self.wanted.shown)
-            self._open(self.wanted.html, "w").write(page(self.trace, rows, found, self._title()))
-        if self.wanted.pcapng is not None:
+            self._files[self.wanted.html].write(page(self.trace, rows, found, self._title()))
+        if self.wanted.pcapng is not None and self._packets is None:
             from bothends.trace import pcapng
-            from bothends.trace.model import Packet
 
-            writer = pcapng.Writer(self._open(self.wanted.pcapng, "wb"), self.trace)
+            writer = pcapng.Writer(self._files[self.wanted.pcapng], self.trace)
             for moment in self.trace.moments:
                 if isinstance(moment.event, Packet):
                     writer.tell(moment.event, arrives=moment.is_end)
@@ -146,24 +171,66 @@ class Outcome:
                 print(line, flush=True)  # noqa: T201
 
     def _open(self, path: Path, mode: str) -> Any:
-        encoding = None if "b" in mode else "utf-8"
+        self._files[path] = file = File(path, mode)
+        self._stack.callback(file.close)
+        return file
+
+
+class File:
+    """A file that is written, or standard output for `STDOUT`. Where it can't be, the error says which it is.
+
+    Raises SystemRefused in all that it does; BrokenPipeError where nobody reads a pipe any more.
+    """
+
+    def __init__(self, path: Path, mode: str) -> None:
+        self._path = path
+        self._file: Any = None
+        with self._translated():
+            if path == STDOUT:
+                self._file = sys.stdout.buffer
+            else:
+                self._file = path.open(mode, encoding=None if "b" in mode else "utf-8")
+        self.is_regular = path != STDOUT and S_ISREG(os.fstat(self._file.fileno()).st_mode)
+
+    def write(self, data: str | bytes) -> None:
+        """Write all of it."""
+        with self._translated():
+            self._file.write(data)
+
+    def flush(self) -> None:
+        """Let what was written be in the file."""
+        with self._translated():
+            self._file.flush()
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._path == STDOUT:
+            self.flush()
+            return
+        with self._translated():
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            return self._stack.enter_context(path.open(mode, encoding=encoding))
+            yield
+        except BrokenPipeError:
+            raise
         except OSError as error:
-            raise SystemRefused("write", str(path), error.errno or 0) from error
+            raise SystemRefused("write", str(self._path), error.errno or 0) from error
 
 
-def show_findings(found: Sequence[Finding], trace: Trace) -> None:
+def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO) -> None:
     """The findings, below the picture: what, how it shows, and what to do."""
     import textwrap
 
     from bothends.trace.findings import evidence_lines
 
     for finding in found:
-        print()  # noqa: T201
-        print(f"{terminal.styled('finding', 'warning', sys.stdout)}  {finding.title}")  # noqa: T201
+        print(file=stream)
+        print(f"{terminal.styled('finding', 'warning', stream)}  {finding.title}", file=stream)
         for text in (finding.text, *evidence_lines(finding, trace), f"Remedy: {finding.remedy}"):
-            print(textwrap.fill(text, 110, initial_indent="  ", subsequent_indent="    "))  # noqa: T201
+            print(textwrap.fill(text, 110, initial_indent="  ", subsequent_indent="    "), file=stream)
 
 
 def open_capture(*, needed: bool = False) -> Capture | None:

@@ -56,6 +56,10 @@ class Writer:
         comment = comment_of(packet, self._trace).encode("utf-8", "replace")
         self._block(_PACKET, head + _padded(packet.raw) + (_options((_COMMENT, comment)) if comment else b""))
 
+    def flush(self) -> None:
+        """Let what was written be in the file."""
+        self._file.flush()
+
     def _interface(self, name: str) -> int:
         """The number of an interface. A new one may be described anywhere before its first packet."""
         if name not in self._interfaces:

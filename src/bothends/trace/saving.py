@@ -57,6 +57,9 @@ _LATER: Final[dict[type[Any], tuple[str, ...]]] = {
     Call: ("until", "result", "error", "size", "made"),
     Packet: ("until", "lost"),
 }
+_FIELDS: Final = {
+    kind: [(each.name, each.default) for each in dataclasses.fields(kind)] for kind in _KINDS.values()
+}
 _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
 T = TypeVar("T")
@@ -78,10 +81,10 @@ class TraceFileError(CallerError):
 def as_object(value: Process | Socket | Event) -> dict[str, Any]:
     """A value for JSON, without what stands at its default."""
     found = {}
-    for field in dataclasses.fields(value):
-        item = getattr(value, field.name)
-        if item != field.default:
-            found[field.name] = _encoded(item)
+    for name, default in _FIELDS[type(value)]:
+        item = getattr(value, name)
+        if item != default:
+            found[name] = _encoded(item)
     return found
 
 
