@@ -133,6 +133,15 @@ def test_targets_that_are_none(tmp_path: Path) -> None:
     broken = Target("broken", (("tcp", (sys.executable, "-c", BROKEN)),))
     with pytest.raises(Unavailable, match=r"said: no \\x1b luck"), running(broken, "tcp", tmp_path, None):
         pass
+    ends = parse(f"ends={sys.executable} -c raise(SystemExit(3)) {{port}}")
+    with pytest.raises(Unavailable, match="ended with status 3"), running(ends, "tcp", tmp_path, None):
+        pass
+
+
+def test_a_baseline_that_is_no_target_is_refused_before_anything_is_measured() -> None:
+    done = CliRunner().invoke(bench, ["engines", "epoll", "--no-rivals", "--baseline", "nobody"])
+    assert isinstance(done.exception, CallerError)
+    assert "no target 'nobody'" in str(done.exception)
 
 
 @needs_tool("cc")

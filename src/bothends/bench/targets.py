@@ -244,6 +244,9 @@ def _answering(endpoint: Endpoint, process: subprocess.Popen[bytes], words: Sequ
             if sock.connect_ex(("127.0.0.1", endpoint.port)) == 0:
                 return endpoint
         time.sleep(0.02)
+    if process.poll() is not None:
+        reason = f"it ended with status {process.returncode} and had not listened on port {endpoint.port}"
+        raise Unavailable("run", shlex.join(words), reason=reason)
     raise TimeLimit(shlex.join(words), f"waiting until it listens on port {endpoint.port}", PATIENCE)
 
 

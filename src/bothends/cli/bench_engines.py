@@ -55,6 +55,8 @@ def engines(names: tuple[str, ...], **given: Any) -> None:
 
     bench_output.check_writable(given["hgrm"], given["html"])
     targets = _targets(names, given["targets"], rivals=given["rivals"])
+    if given["baseline"] and not any(each.name == given["baseline"] for each in targets):
+        raise CallerError(f"there is no target {given['baseline']!r} for a baseline")
     kinds = [comparison.KINDS[each] for each in given["loads"] or _LOADS]
     settings = comparison.Settings(
         given["rounds"], given["duration"], given["warmup"], given["size"], seed=given["seed"]
@@ -68,8 +70,6 @@ def engines(names: tuple[str, ...], **given: Any) -> None:
     baseline = given["baseline"] or next(
         (each for each in ("c-epoll", "epoll") if any(e.name == each and e.rounds for e in entries)), ""
     )
-    if given["baseline"] and not any(each.name == baseline for each in entries):
-        raise CallerError(f"there is no target {baseline!r} for a baseline")
     first, last = _processors()
     note = f"The server ran on processor {first}, the generator on {last}; seed {given['seed']}."
     document = bench_output.document_of(entries, baseline=baseline, notes=[note])
