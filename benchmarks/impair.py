@@ -386,9 +386,9 @@ def to(other: str, own: list[Measured], found: dict[str, list[Measured]]) -> str
 def table(found: dict[Load, dict[str, list[Measured]]]) -> list[str]:
     lines = []
     for load, measured in found.items():
-        unit = {"line": "a line", "MB": "a MB", "datagram": "a datagram"}[load.unit]
+        many = load.unit if load.unit == "MB" else f"{load.unit}s"
         lines += [f"## {load.name}", ""]
-        lines += [f"| proxy | {load.unit}s a second | to socat | to HAProxy | its us {unit} |"]
+        lines += [f"| proxy | {many} a second | to socat | to HAProxy | its us a {load.unit} |"]
         lines += ["| --- | --- | --- | --- | --- |"]
         for name, own in sorted(measured.items(), key=lambda each: load.proxies.index(each[0])):
             per_s, cost = (statistics.median(values) for values in zip(*map(astuple, own), strict=True))
