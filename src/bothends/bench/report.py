@@ -65,7 +65,7 @@ def generator_words(rounds: Sequence[Round]) -> str:
 def latency_words(latency: Latency) -> str:
     """`p50 139  p90 201  p99 262  max 1,204 us, n 328,113`."""
     if not latency.n:
-        return "no answers"
+        return "no answers to requests of that time"
     found = "  ".join(f"{name} {number(value)}" for name, value in latency.percentiles_us.items())
     return f"{found}  max {number(latency.max_us)} us, n {latency.n:,}".strip()
 
