@@ -173,6 +173,22 @@ def test_exec_closes_what_is_marked_and_dup_is_not() -> None:
     assert trace.sockets[1].peer == Place("2.2.2.2", 2)
 
 
+def test_a_number_may_be_given_anew_before_its_close_returns() -> None:
+    first, second = (f"4<TCP:[1.1.1.1:80->2.2.2.2:{port}]>" for port in (1, 2))
+    text = (
+        f"7 {STAMP} clone(flags=CLONE_VM|CLONE_FILES|CLONE_THREAD) = 8 <0.000000001>\n"
+        f"7 {STAMP} accept(3<TCP:[1.1.1.1:80]>, NULL, NULL) = {first} <0.000000001>\n"
+        f"8 1795255220.976349997 close({first} <unfinished ...>\n"
+        f"7 1795255220.976349998 accept(3<TCP:[1.1.1.1:80]>, NULL, NULL) = {second} <0.000000001>\n"
+        "8 1795255220.976349999 <... close resumed>) = 0 <0.000000001>\n"
+        "7 1795255221.000000000 close(4<TCP:[1.1.1.1:80]>) = 0 <0.000000001>\n"
+    )
+    _, moments = moments_of(text.encode())
+    calls = [each.event for each in moments if each.is_end and isinstance(each.event, Call)]
+    one, other = (each.made for each in calls if each.name == "accept")
+    assert [each.socket for each in calls if each.name == "close"] == [one, other]
+
+
 def test_io_uring_is_told() -> None:
     trace, moments = moments_of(f"7 {STAMP} io_uring_setup(8, 0x7ff) = 5<\\x61> <0.000000001>\n".encode())
     assert trace.processes[1].uses_io_uring

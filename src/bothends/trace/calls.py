@@ -246,7 +246,7 @@ class Reader:
             self._trace.notes.append(f"process {process.pid} {warning}: what it does there is missing")
             yield Moment(self._change(line.at, process, "note", warning, thread=line.pid))
         if call is None:
-            self._keep_tables(line, table)
+            self._keep_tables(line, table, None)
             return
         if not known:
             yield Moment(call)
@@ -299,7 +299,10 @@ class Reader:
         if name == "epoll_ctl":
             number, label = arguments.descriptor(words[2]) if len(words) > 2 else (None, "")
         call.descriptor = number
-        socket = self._socket(number, label, table)
+        if call.socket is not None:
+            socket = self._trace.sockets.get(call.socket)  # by now the number may be another socket's
+        else:
+            socket = self._socket(number, label, table)
         if socket is None:
             return False
         call.socket = socket.number
@@ -388,7 +391,7 @@ class Reader:
         socket = self._trace.sockets.get(call.socket) if call.socket else None
         if socket is not None:
             self._changed(call, socket, result)
-        self._keep_tables(line, table)
+        self._keep_tables(line, table, call.socket)
 
     def _made(self, call: Call, line: Ended, number: int, table: Descriptors) -> None:
         words = arguments.split(line.text)
@@ -445,8 +448,8 @@ class Reader:
         elif call.name == "ioctl" and result == 0 and call.arguments[1:2] == ("FIONBIO",):
             socket.blocks = "[1]" not in call.arguments[2]
 
-    def _keep_tables(self, line: Ended, table: Descriptors) -> None:
-        """What a call that succeeded did to the table of descriptors."""
+    def _keep_tables(self, line: Ended, table: Descriptors, socket: int | None) -> None:
+        """What a call that succeeded did to the table of descriptors. `socket`: which it was called on."""
         if line.result is None or line.error:
             return
         if line.name in ("epoll_create", "epoll_create1"):
@@ -458,7 +461,10 @@ class Reader:
             return
         match line.name:
             case "close":
-                table.drop(number)
+                # Before a close returns, another thread may have been given the same number.
+                held = table[number]
+                if socket is None or held is None or held.socket is None or held.socket.number == socket:
+                    table.drop(number)
             case "close_range" if len(words) > 2 and "CLOEXEC" not in words[2]:
                 last = arguments.descriptor(words[1])[0]
                 table.drop_range(number, last if last is not None and last >= 0 else 1 << 32)
