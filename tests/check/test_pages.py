@@ -9,13 +9,21 @@ import pytest
 from bothends.check.contract import Answer, ClientPart, Contract
 from tests.interop.running import ROOT
 from tests.pages import Page
+from tests.tools import needs_tool
 
 HOW_TO = ROOT / "docs" / "how-to"
 
 
-@pytest.mark.parametrize("page", ["judge.md", "write-a-contract.md", "from-the-slide.md"])
+@pytest.mark.parametrize("page", ["judge.md", "write-a-contract.md"])
 def test_page(page: str, tmp_path: Path) -> None:
     Page(HOW_TO / page, tmp_path).run()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@needs_tool("strace")
+def test_from_the_slide(tmp_path: Path) -> None:
+    Page(HOW_TO / "from-the-slide.md", tmp_path).run()
 
 
 def test_every_key_of_a_contract_is_on_its_page() -> None:
