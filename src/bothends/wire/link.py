@@ -131,14 +131,7 @@ class Link:
 
         Its IP packet begins at `at`. To be asked once for each frame, while `is_clear`.
         """
-        if len(frame) < at + 40:
-            return -1
-        if frame[at] >> 4 == 4:
-            way = None if frame[at + 9] == packets.IGMP else self._known[port].get(frame[at + 16 : at + 20])
-        elif frame[at + 6] in packets.MAYBE_NEIGHBOURLY:
-            way = None
-        else:
-            way = self._known[port].get(frame[at + 24 : at + 40])
+        way = self._way_of(port, frame, at)
         if way is None:
             return -1
         count, size, largest = offload.sizes_of(frame, at)
@@ -150,15 +143,22 @@ class Link:
 
     def receive(self, now: float, port: int, packet: bytes) -> list[Outgoing]:
         """A port sends a packet; what leaves at once."""
-        # Nearly every packet is for a host that there is, and fits: the rest needs a closer look.
-        if 40 <= len(packet) <= self._mtu:
-            if packet[0] >> 4 == 4:
-                way = None if packet[9] == packets.IGMP else self._known[port].get(packet[16:20])
-            else:
-                way = None if packet[6] in packets.MAYBE_NEIGHBOURLY else self._known[port].get(packet[24:40])
-            if way is not None:
-                return self._put(now, way, packet)
+        way = self._way_of(port, packet, 0)
+        if way is not None and len(packet) <= self._mtu:
+            return self._put(now, way, packet)
         return self._consider(now, port, packet)
+
+    def _way_of(self, port: int, data: bytes, at: int) -> Way | None:
+        """Where the packet that begins at `at` goes, as nearly all do: to one host, which there is.
+
+        None: it needs a closer look.
+        """
+        if len(data) < at + 40:
+            return None
+        if data[at] >> 4 == 4:
+            return None if data[at + 9] == packets.IGMP else self._known[port].get(data[at + 16 : at + 20])
+        is_odd = data[at + 6] in packets.MAYBE_NEIGHBOURLY
+        return None if is_odd else self._known[port].get(data[at + 24 : at + 40])
 
     def _consider(self, now: float, port: int, packet: bytes) -> list[Outgoing]:
         if not packets.version_of(packet) or packets.is_neighbourly(packet):
