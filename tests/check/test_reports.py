@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from xml.etree import ElementTree
 
 from bothends.check.case import Verdict
@@ -43,6 +44,24 @@ def test_junit_is_xml_with_the_evidence() -> None:
     failure = suite.find("testcase/failure")
     assert failure is not None
     assert EVIL in (failure.text or "")
+
+
+# What may stand where in the schema that CI servers hold it to (junit-10.xsd of Jenkins' xUnit plugin).
+SCHEMA = {
+    "testsuite": ({"name", "tests", "failures", "errors", "skipped", "time"}, {"testcase"}),
+    "testcase": ({"name", "classname", "time"}, {"failure", "skipped", "system-out"}),
+    "failure": ({"message"}, set()),
+    "skipped": ({"message"}, set()),
+    "system-out": (set(), set()),
+}
+
+
+def test_junit_keeps_to_the_schema() -> None:
+    for element in ElementTree.fromstring(render(RESULT, "junit")).iter():
+        attributes, children = SCHEMA[element.tag]
+        assert set(element.keys()) == attributes
+        assert {child.tag for child in element} <= children
+        assert re.fullmatch(r"\d+\.\d+", element.get("time", "0.0"))
 
 
 def test_tap_has_a_line_for_each_case() -> None:

@@ -46,11 +46,17 @@ details { border: 1px solid var(--rule); border-radius: .4rem; margin: .6rem 0; 
 summary { cursor: pointer } summary .verdict { margin-right: .6rem }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: .7rem 0 }
 dt { color: var(--quiet) } dd { margin: 0; overflow-wrap: anywhere }
-pre { background: var(--wash); padding: .7rem .9rem; border-radius: .3rem; overflow-x: auto; margin: .6rem 0;
-  white-space: pre-wrap; overflow-wrap: anywhere }
+pre { background: var(--wash); padding: .7rem .9rem; border-radius: .3rem; overflow-x: auto; margin: .6rem 0 }
+.long { max-height: 26rem; overflow-y: auto }
 .talk { width: 100%; font: 13px/1.5 ui-monospace, monospace; background: var(--wash); border-radius: .3rem }
 .talk td { border: 0; padding: .08rem .9rem; color: inherit } .talk td:first-child { text-align: right;
-  color: var(--quiet); width: 5rem } .talk td:nth-child(2) { width: 7rem; font-weight: 600 }
+  color: var(--quiet); width: 5rem } .talk td:nth-child(2) { width: 7rem; font-weight: 600;
+  white-space: nowrap }
+.talk td:last-child { overflow-wrap: anywhere }
+@media (max-width: 40rem) { dl { grid-template-columns: 1fr; gap: 0 } dd { margin-bottom: .5rem }
+  body { margin: 1rem auto; padding: 0 .8rem } details { padding: .5rem .6rem }
+  .cases td:nth-child(3), .cases th:nth-child(3) { display: none }
+  .talk td, .talk td:first-child, .talk td:nth-child(2) { padding: .08rem .3rem; width: auto } }
 """
 
 
@@ -72,7 +78,10 @@ def as_page(result: Result) -> str:
         parts += ["<h2>What could be stricter</h2>", *(_details(each, opened=False) for each in lax)]
     rows = "".join(_row(each) for each in result.outcomes)
     head = "<tr><th>verdict</th><th>case</th><th>s</th><th>what happened</th></tr>"
-    parts += ["<h2>All cases</h2>", f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"]
+    parts += [
+        "<h2>All cases</h2>",
+        f'<table class="cases"><thead>{head}</thead><tbody>{rows}</tbody></table>',
+    ]
     return document(title, "\n".join(parts))
 
 
@@ -127,5 +136,5 @@ def _details(outcome: Outcome, *, opened: bool) -> str:
     return (
         f'<details id="{name}" class="{_NAMES[outcome.verdict]}"{" open" if opened else ""}>'
         f'<summary><span class="verdict">{outcome.verdict.value}</span><b>{name}</b></summary>'
-        f'<dl>{facts}</dl><table class="talk">{talk}</table>{complaint}</details>'
+        f'<dl>{facts}</dl><div class="long"><table class="talk">{talk}</table></div>{complaint}</details>'
     )
