@@ -54,6 +54,18 @@ def test_a_signal_ends_everything(number: signal.Signals, status: int) -> None:
         assert [each for each in ours if (found := processes.look(each)) and not found.is_zombie] == []
 
 
+def test_strace_is_killed() -> None:
+    command = [*TRACE, "--server", shell_word(SERVER), "--client", shell_word(CLIENT), "--calls-only"]
+    with Running(command) as running:
+        running.text(rb"recvfrom\(\d+, 9\) = 4")
+        ours = [each.pid for each in processes.family(running.process.pid)]
+        client = next(each for each in ours[1:] if Path(f"/proc/{each}/comm").read_text() == "strace\n")
+        os.kill(client, signal.SIGKILL)
+        running.error_line(rb"strace of (server|client) was killed; what it traced was ended too")
+        assert running.end() in (0, 137)
+        assert [each for each in ours if (found := processes.look(each)) and not found.is_zombie] == []
+
+
 def test_the_client_starts_when_the_server_listens_and_may_say_its_port() -> None:
     finished = done(
         "--server",

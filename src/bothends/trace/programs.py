@@ -175,6 +175,11 @@ class Program:
         """What it left with, as Popen.returncode has it; None while it runs."""
         return self._process.returncode if self._process is not None else None
 
+    @property
+    def was_abandoned(self) -> bool:
+        """Whether strace was killed under its programs."""
+        return self.has_ended and (self.status or 0) < 0 and bool(self.reader.processes)
+
     def fileno(self) -> int:
         """The descriptor that turns readable when strace has written something."""
         return self._pipe
@@ -241,6 +246,8 @@ class Program:
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE)
+        if self.was_abandoned and self.pid is None:
+            self._starter.signal(sorted(self.reader.processes), signal.SIGKILL)  # rule 3
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to every process of it that we know. What we attached to is never signalled: it is

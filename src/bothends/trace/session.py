@@ -358,14 +358,17 @@ class Session:
 
     def _close(self) -> None:
         for program in self._programs:
+            if program.was_abandoned:
+                self.trace.notes.append(f"strace of {program.role} was killed; what it traced was ended too")
             program.close()
         if self.capture is not None:
             dropped = self.capture.count_dropped()
             self.capture.close()
             if dropped:
-                self.trace.notes.append(f"{dropped} packets came faster than they could be read")
+                self.trace.notes.append(f"{dropped:,} packets came faster than they could be read")
         unknown = sum(each.parser.unknown for each in self._programs)
         if unknown:
-            self.trace.notes.append(f"{unknown} lines of strace could not be read")
+            lines = "1 line" if unknown == 1 else f"{unknown} lines"
+            self.trace.notes.append(f"{lines} of strace could not be read")
         os.close(self._wake)
         os.close(self._waker)
