@@ -99,7 +99,7 @@ def test_without_descriptors_it_waits_tells_once_and_goes_on() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_started_stopped_and_killed_many_times_it_leaves_nothing(tmp_path: Path) -> None:
     """Every third one is killed in the middle: a stale socket file stays, which the next one replaces."""
     path = tmp_path / "a.sock"

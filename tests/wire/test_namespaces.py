@@ -21,6 +21,7 @@ from bothends.wire.namespaces import refused, why_not
         ("user/max_user_namespaces", "5", errno.EPERM, "seccomp"),
         ("user/max_user_namespaces", "5", errno.EROFS, "systempaths=unconfined"),
         ("user/max_user_namespaces", "5", errno.EINVAL, "CONFIG_USER_NS"),
+        ("user/max_user_namespaces", "5", errno.EMFILE, "ulimit -n"),
         ("user/max_user_namespaces", "5", errno.EIO, "user_namespaces(7)"),
     ],
 )

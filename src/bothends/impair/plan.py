@@ -109,7 +109,7 @@ def read(path: Path) -> Scenario:
         kind = "JSON" if path.suffix == ".json" else "TOML"
         raise ConfigurationError(str(path), "", "", f"it is no {kind}: {error}") from error
     except ApiError as error:
-        raise ConfigurationError(str(path), "", "", error.text) from error
+        raise ConfigurationError(str(path), "", "", _without_body(error)) from error
     except ConfigurationError:
         raise
     except BothendsError as error:
@@ -259,6 +259,11 @@ def _told(file: str, where: str, make: Callable[[], T]) -> T:
     try:
         return make()
     except ApiError as error:
-        raise ConfigurationError(file, where, "", error.text) from error
+        raise ConfigurationError(file, where, "", _without_body(error)) from error
     except BothendsError as error:
         raise ConfigurationError(file, where, "", str(error)) from error
+
+
+def _without_body(error: ApiError) -> str:
+    """What the API would answer, of a file: nobody has sent a request."""
+    return error.text.removeprefix("bad request body: ")

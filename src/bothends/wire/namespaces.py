@@ -125,6 +125,8 @@ def refused(number: int) -> Unavailable:
 
 def why_not(number: int, sysctl: Path = _SYSCTL) -> str:
     """What forbids user namespaces, as far as the system tells, and what would allow them."""
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "more files must be open at once than ulimit -n allows"
     if _setting(sysctl / "kernel/unprivileged_userns_clone") == "0":
         return "to allow them: sysctl kernel.unprivileged_userns_clone=1"
     for kind in ("user", "net", "pid", "mnt", "uts"):
