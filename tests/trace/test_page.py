@@ -103,6 +103,18 @@ def test_the_keyboard_goes_from_one_to_the_next(browser: Browser, file: Path) ->
     assert trouble == []
 
 
+def test_on_a_small_screen_what_is_chosen_is_not_behind_its_explanation(browser: Browser, file: Path) -> None:
+    opened, _ = shown(browser, file, 390, "light")
+    opened.set_viewport_size({"width": 390, "height": 340})
+    opened.keyboard.press("Tab")
+    for _ in range(opened.locator(".row[data-event]").count()):
+        opened.keyboard.press("ArrowDown")
+        row, panel = opened.locator(".row:focus").bounding_box(), opened.locator("aside").bounding_box()
+        assert row is not None
+        assert panel is not None
+        assert 0 <= row["y"] < row["y"] + row["height"] <= panel["y"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_contrast_enough(browser: Browser, file: Path, scheme: str) -> None:

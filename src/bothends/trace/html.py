@@ -16,7 +16,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -82,7 +82,7 @@ def page(
         hash=f"sha256-{digest}",
         title=html.escape(title),
         style=STYLE,
-        summary=html.escape(_summary(trace)),
+        summary=html.escape(_summary(trace, shown)),
         findings=_findings(findings),
         lanes=lanes,
         rows="\n".join(lines),
@@ -91,8 +91,8 @@ def page(
     )
 
 
-def _summary(trace: Trace) -> str:
-    events = list(trace.events())
+def _summary(trace: Trace, shown: Collection[int]) -> str:
+    events = [event for event in trace.events() if event.number in shown]
     calls = sum(isinstance(event, Call) for event in events)
     packets = sum(isinstance(event, Packet) for event in events)
     parts = [f"{calls} calls", f"{packets} packets" if packets else "no packets"]

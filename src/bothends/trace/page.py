@@ -70,7 +70,7 @@ aside p { margin: .3rem 0 .6rem; }
   body { padding-bottom: 42vh; }
   .both { display: block; padding: 0 .5rem; }
   ol { font-size: 11px; }
-  .row { grid-template-columns: 3.4rem repeat(var(--lanes), minmax(0, 1fr)); }
+  .row { grid-template-columns: 3.4rem repeat(var(--lanes), minmax(0, 1fr)); scroll-margin-bottom: 42vh; }
   aside { position: fixed; inset: auto 0 0 0; max-height: 40vh; border-radius: 10px 10px 0 0;
     border-top: 1px solid var(--line); z-index: 3; }
 }
