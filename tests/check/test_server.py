@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from bothends.check.target import free_port
 from bothends.server import serve
 from bothends.starters.writing import starter
 from tests.check.judging import OURS, failed, judge, script, told
+from tests.tools import find_tool
 
 SLIDE = """
 import sys
@@ -62,6 +66,67 @@ def test_a_server_that_takes_no_port_is_found(port: str, note: str, tmp_path: Pa
     assert note in " ".join(result.notes)
     restart = next(each for each in result.outcomes if each.case == "tcp-restart")
     assert restart.verdict is (Verdict.PASS if number else Verdict.SKIP)
+
+
+@pytest.mark.parametrize("printed", [0, 1])
+def test_of_two_ports_the_one_that_is_printed_is_asked(printed: int, tmp_path: Path) -> None:
+    text = starter("server", "python", "tcp").text
+    opened = "both = [socket.create_server(('127.0.0.1', 0)) for _ in range(2)]\nwelcome = both[{printed}]\n"
+    opened += "print('listening on', welcome.getsockname()[1], flush=True)"
+    created = 'welcome = socket.create_server(("", int(sys.argv[1])), backlog=128)'
+    assert created in text
+    text = text.replace(created, opened.replace("\n", "\n    ").replace("{printed}", str(printed)))
+    result = judge(script(tmp_path, text)[:-1], "upper-tcp", "tcp-several-messages")
+    assert not result.failed, told(result)
+
+
+def test_a_server_that_goes_to_the_background_is_told_so_and_ended(tmp_path: Path) -> None:
+    seconds = f"1000.{os.getpid()}"
+    path = tmp_path / "daemon.py"
+    becomes = f"os.execve('/bin/sleep', ['sleep', '{seconds}'], {{}})"
+    leaves = f"import os\nif os.fork() == 0:\n    os.setsid()\n    {becomes}\n"
+    path.write_text(leaves, encoding="utf-8")
+    done = subprocess.run(
+        [*OURS, "check", "server", "--contract", "upper-tcp", "--", sys.executable, str(path)],
+        capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "it must not go to the background" in done.stdout
+    commands = [_command_of(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    assert b"sleep\0%b\0" % seconds.encode() not in commands
+
+
+def _command_of(entry: Path) -> bytes:
+    try:
+        return (entry / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--endpoint", "udp://127.0.0.1:1"), "the contract is for tcp, and this is udp"),
+        (("--only", "udp-empty", "--", "true"), "udp-empty is a case of the suite 'udp'"),
+        (("--only", "tcp-bursts", "--", "true"), "did you mean 'tcp-burst'?"),
+        (("--report", "html=/nowhere/page", "--", "true"), "cannot write /nowhere/page: ENOENT"),
+        (("--trace", "/dev/null/pages", "--", "true"), "cannot make /dev/null/pages: ENOTDIR"),
+        (("--report", "pdf", "--", "true"), "there is no report 'pdf'"),
+        ((), "check what?"),
+        (("--", "/nowhere/server"), "cannot start /nowhere/server: ENOENT"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(words: tuple[str, ...], said: str) -> None:
+    if "--trace" in words and find_tool("strace") is None:
+        pytest.skip("strace isn't installed")
+    done = subprocess.run(
+        [*OURS, "check", "server", "--contract", "upper-tcp", *words],
+        capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert done.returncode in (1, 2)
+    assert not done.stdout
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_server_that_runs_already_is_asked_what_it_can_be() -> None:

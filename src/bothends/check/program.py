@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import secrets
 import signal
@@ -25,6 +26,7 @@ from bothends.text import escape
 MOST_OUTPUT: Final = 64 << 20  # bytes: reading without end would hold up all other cases
 _KEPT: Final = 16_384  # bytes of output from the beginning, and as many from the end
 _MOST_LOOKED_AT: Final = 4096  # processes of one program
+_PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 _MARK: Final = "BOTHENDS_CHECK"  # in the environment of all that it starts, whatever their parents become
 
 
@@ -280,6 +282,27 @@ def start(
         number = error.errno or 0 if isinstance(error, OSError) else 22
         raise SystemRefused("start", command[0], number, "is the command right?") from error
     return Program(process, mark, sandbox)
+
+
+@contextlib.contextmanager
+def no_orphans() -> Iterator[None]:
+    """While this lasts, whoever loses his parent gets this process for one (prctl(2)), and is ended after it.
+
+    A daemon that has cleared its environment would be found by nothing else.
+    """
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        for _ in range(100):  # the children of who is killed come to us in turn
+            for pid in _descendants(os.getpid()):
+                _kill(pid)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, 0)
+                continue
+            break
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

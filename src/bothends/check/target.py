@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import shutil
 import socket
 import tempfile
@@ -94,6 +95,10 @@ class Target:
             NotReady: it can't be started, or doesn't listen.
             CallerError: neither a command nor an endpoint.
         """
+        if self.endpoint and (scheme := self.endpoint.partition("://")[0]) != self.contract.transport:
+            raise EndpointError(
+                self.endpoint, f"the contract is for {self.contract.transport}, and this is {scheme}"
+            )
         if not self.command:
             if not self.endpoint:
                 raise CallerError(
@@ -199,15 +204,19 @@ class Target:
         limit = READY * self.scale
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit
+        settled = False
         while True:
             found = listeners(program.family(), self.contract.transport)
             places = [each for each in found if _is_there(each, wanted, told)]
-            if places:
-                return wanted or places[0]
+            told_of = _printed(places, program.stdout.data + program.stderr.data)
+            if places and (wanted or len(places) == 1 or told_of or settled):
+                return wanted or (told_of or places)[0]
+            settled = bool(places) and program.asleep()  # what it had to say of its ports it has said
             if not program.running:
                 await program.stdout.end(0.5)
                 await program.stderr.end(0.5)
-                raise NotReady(f"it ended before it listened ({program.ending})", program.complaint)
+                hint = "; it must not go to the background" if program.status == 0 else ""
+                raise NotReady(f"it ended before it listened ({program.ending}){hint}", program.complaint)
             # Who sleeps for so long isn't starting any more.
             if loop.time() > deadline or (loop.time() > deadline - limit * 2 / 3 and program.asleep()):
                 where = f" at {wanted}" if wanted else f" at port {told}" if told else ""
@@ -276,6 +285,11 @@ def _elsewhere(found: Sequence[Endpoint], told: int | None) -> str:
     port = found[0].port or 0
     swapped = ": the same with its bytes swapped, as without htons()" if port == socket.htons(told) else ""
     return f", but at port {port}{swapped}"
+
+
+def _printed(places: Sequence[Endpoint], output: bytes) -> list[Endpoint]:
+    """The places whose port stands in what a program has printed."""
+    return [each for each in places if re.search(rb"(?<!\d)%d(?!\d)" % (each.port or 0), output)]
 
 
 def _numeric(text: str) -> Endpoint:

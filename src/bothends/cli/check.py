@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -138,11 +139,14 @@ def _judge(
     trace: Path | None,
     verbose: bool,
 ) -> None:
+    from bothends.check.program import no_orphans
     from bothends.check.sandbox import enter
     from bothends.check.suites.registry import find
 
     for case in only:
-        find(case)
+        suite, _ = find(case)
+        if suite != run.suite:
+            raise CallerError(f"{case} is a case of the suite {suite!r}: this contract has {run.suite!r}")
     if wire:
         _go_behind(wire, run, patience, sandbox=sandbox)
     wanted = _forms((*reports, "json") if as_json else reports or ("text",))
@@ -151,14 +155,14 @@ def _judge(
         from bothends.trace.programs import find_strace
 
         find_strace()
-        trace.mkdir(parents=True, exist_ok=True)
+        _make_folder(trace)
     run.jobs = jobs or run.jobs
     run.patience = patience or run.patience
     if sandbox:
         if not run.subject.started:
             raise CallerError("the sandbox is for a program that is started here: give its command after --")
         run.subject.sandbox = enter()
-    with _Progress(len(run.cases)) as progress:
+    with no_orphans(), _Progress(len(run.cases)) as progress:
         run.progress = progress.show
         try:
             result = asyncio.run(_until_told(run))
@@ -206,8 +210,17 @@ def _forms(words: Sequence[str]) -> list[tuple[str, Path | None]]:
         form, _, file = word.partition("=")
         if form not in FORMS:
             raise CallerError(f"there is no report {form!r}; there are {', '.join(FORMS)}")
+        if file and not Path(file).absolute().parent.is_dir():  # known now, and not after a minute of judging
+            raise SystemRefused("write", file, errno.ENOENT)
         found.append((form, Path(file) if file else None))
     return found
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SystemRefused("make", str(folder), error.errno or 0) from error
 
 
 def _write(result: Result, form: str, file: Path | None, *, verbose: bool) -> None:
@@ -283,6 +296,7 @@ def contracts() -> None:
 @click.argument("case")
 def explain(case: str) -> None:
     """Tell what a case is about."""
+    from bothends.check.applicability import NEEDS
     from bothends.check.suites.registry import SUITES, find
 
     suite, found = find(case)
@@ -292,7 +306,7 @@ def explain(case: str) -> None:
         ("a right program", found.expectation),
         ("why", found.why),
         ("the classic mistake", found.mistake),
-        ("asked where", ", ".join(found.asks) or "always"),
+        ("not asked where", "; ".join(NEEDS[name][1] for name in found.asks) or "-"),
         ("asked after", ", ".join(found.after) or "-"),
     ):
         click.echo(f"  {head:<20} {text}")
