@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from tests.interop.ours import BOTHENDS
 from tests.interop.running import ENVIRONMENT, PATIENCE, Running, run
 from tests.tools import find_tool, needs_tool
 from tests.wire.hosts import needs_hosts
+from tests.wire.test_leaving import parts
 
 pytestmark = [needs_tool("strace"), needs_hosts]
 
@@ -149,3 +151,14 @@ def test_curl_and_a_server_of_pythons_and_what_tshark_sees_in_a_host(tmp_path: P
     for host, ours in (("10.0.0.2", left), ("10.0.0.1", arrived)):
         theirs = [each for each in seen if each[0] == host]
         assert ours[: len(theirs)] == theirs
+
+
+def test_a_wire_that_goes_ends_the_trace() -> None:
+    """What makes the hosts is killed: no program is left to wait for, and it is said."""
+    ends = ["--server", shlex.join([*PYTHON, SINK]), "--client", "sleep 600"]
+    with Running([*BOTHENDS, "trace", "--wire", "delay=1ms", *ends]) as traced:
+        traced.text(rb"listen\(")
+        _, supervisor = parts(traced.process.pid)
+        os.kill(supervisor, signal.SIGKILL)
+        assert traced.end() == 1
+        assert "what runs the hosts" in str(traced.complained)

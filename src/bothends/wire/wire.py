@@ -15,6 +15,7 @@ they come.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import math
 import os
@@ -362,8 +363,9 @@ class Wire:
         raise TimeLimit("wire", "waiting for the last command to end", limit)
 
     def _say(self, message: dict[str, Any]) -> None:
-        assert self._control is not None
         try:
+            if self._control is None:  # closed by whoever carries, in another thread
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
             supervisor.send(self._control, message)
         except OSError as error:
             raise SystemRefused("talk to", "what runs the hosts", error.errno or 0) from error
