@@ -14,6 +14,7 @@ from typing import Final
 
 from bothends.check.transcript import shown
 from bothends.endpoints import Address
+from bothends.errors import ServiceError
 from bothends.framing import Framing
 from bothends.services.base import Peer, Service, nowhere
 
@@ -84,16 +85,25 @@ class Answers(ABC):
 
 
 class ByFunction(Answers):
-    """The reply is what a function makes of the message."""
+    """The reply is what a function makes of the message. `name` is what it is called in an error."""
 
-    def __init__(self, function: Callable[[bytes], bytes | None], framing: Framing | None) -> None:
+    def __init__(
+        self, function: Callable[[bytes], bytes | None], framing: Framing | None, name: str = ""
+    ) -> None:
         self._function = function
         self._framing = framing
+        self._name = name
 
     def reply(self, message: bytes) -> Reply:
-        answer = self._function(message)
+        """See Answers. Raises ServiceError: the function raises something, or gives no bytes."""
+        try:
+            answer = self._function(message)
+        except Exception as error:
+            raise ServiceError(self._name, f"for {message[:40]!r} it raises {error!r}") from error
         if answer is None:
             return Reply(silent=True)
+        if not isinstance(answer, bytes):
+            raise ServiceError(self._name, f"it gives {type(answer).__name__}", "a reply is bytes")
         return Reply(self._framing.encode(answer) if self._framing else answer)
 
 

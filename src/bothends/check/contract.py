@@ -18,7 +18,7 @@ import re
 import runpy
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_type_hints
 
 from bothends.check.answers import Answers, ByFunction, ByPattern, ByService, ByTable, Reply, Silence
 from bothends.errors import ConfigurationError, ServiceError, Unavailable, UnknownName
@@ -88,7 +88,7 @@ class ClientPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shows: bool = True
     """It prints the reply on standard output."""
 
-    seconds: float = 10.0
+    seconds: Annotated[float, msgspec.Meta(gt=0)] = 10.0
     """A client of a silent server should give up in so many seconds."""
 
 
@@ -121,7 +121,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     payload: Literal["bytes", "utf-8", "ascii"] = "bytes"
     """What may stand in a message."""
 
-    limit: int = 65_536
+    limit: Annotated[int, msgspec.Meta(ge=1)] = 65_536
     """The longest message that must be taken, in bytes; for UDP 65,507 is the most there is."""
 
     answer: Answer = Answer()
@@ -136,7 +136,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     leave_out: tuple[str, ...] = ()
     """Cases that are not asked."""
 
-    weights: dict[str, float] = {}
+    weights: dict[str, Annotated[float, msgspec.Meta(ge=0)]] = {}
     """Marks for a case; 1 for what isn't named."""
 
     files: dict[str, str] = {}
@@ -245,6 +245,9 @@ def _told(message: str, document: dict[str, Any]) -> tuple[str, str]:
         hint = (
             f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known.__struct_fields__)}"
         )
+    elif reason.startswith("invalid enum value"):
+        section, _, key = place.rpartition(".")
+        hint = f"there are {', '.join(get_args(get_type_hints(ClientPart if section else Contract)[key]))}"
     return (f"{place}: {reason}" if place else reason), hint
 
 
@@ -274,11 +277,16 @@ def _check(contract: Contract, file: str) -> None:
             raise ConfigurationError(
                 file, "[[answer.exchanges]]", "reply", f"{exchange.request!r} needs either reply or matches"
             )
-    for pattern in (answer.matches, *(each.matches for each in answer.exchanges)):
+    patterns: list[Answer | Exchange] = [answer, *answer.exchanges]
+    for each in patterns:
         try:
-            re.compile((pattern or "").encode())
+            pattern = re.compile((each.matches or "").encode(), re.DOTALL)
         except re.error as error:
-            raise ConfigurationError(file, "[answer]", "matches", f"{pattern!r}: {error}") from error
+            raise ConfigurationError(file, "[answer]", "matches", f"{each.matches!r}: {error}") from error
+        if each.matches and each.example and not pattern.fullmatch(each.example.encode()):
+            raise ConfigurationError(
+                file, "[answer]", "example", f"{each.example!r} doesn't fit {each.matches!r} as a whole"
+            )
 
 
 def answers(contract: Contract) -> Answers:
@@ -295,7 +303,10 @@ def answers(contract: Contract) -> Answers:
     if answer.exchanges:
         return ByTable({each.request.encode(): _reply(each, contract) for each in answer.exchanges})
     if answer.function:
-        return ByFunction(_function(_beside(answer.function, contract.folder)), contract.rule)
+        name = _beside(answer.function, contract.folder)
+        found = ByFunction(_function(name), contract.rule, name)
+        found.reply(b"message 0 of the check")  # one that gives no reply at all is known now
+        return found
     service = registry.load(_beside(answer.service, contract.folder))
     if contract.framing in ("length", "headers"):
         nobody = ByService(service, None, stream=False, ends=False)

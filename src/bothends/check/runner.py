@@ -26,7 +26,7 @@ from bothends.check.errors import NotReady
 from bothends.check.results import Outcome, Result
 from bothends.check.subject import Subject
 from bothends.check.transcript import Transcript
-from bothends.errors import BothendsError
+from bothends.errors import BothendsError, ServiceError
 from bothends.text import escape_text
 
 PATIENCE: Final = 3.0  # seconds: only what is wrong takes them
@@ -201,6 +201,8 @@ class Run:
                     failed = Failed(
                         case.expectation, f"it isn't done after {_WHOLE * self.subject.scale:g} s", late=True
                     )
+                except ServiceError as error:  # no more does what the teacher wrote
+                    remark = Remark(Verdict.SKIP, f"the contract doesn't say what is right: {error}")
                 except OSError as error:  # a call of ours that says nothing of the program
                     remark = Remark(Verdict.SKIP, f"it couldn't be tried: {error.strerror or error}")
                 if failed is not None:

@@ -29,7 +29,13 @@ def cases(suite: str) -> tuple[Case, ...]:
 
 
 def suite_for(contract: Contract, role: Literal["server", "client"]) -> str:
-    """The suite that judges a server or a client under this contract."""
+    """The suite that judges a server or a client under this contract.
+
+    Raises:
+        UnknownName: the contract names a case that there isn't.
+    """
+    for name in (*contract.relax, *contract.leave_out, *contract.weights):
+        find(name)
     if role == "server":
         return "udp" if contract.is_datagram else "tcp"
     return "udp-client" if contract.is_datagram else "client"
