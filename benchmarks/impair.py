@@ -1,7 +1,7 @@
 """impair beside socat and HAProxy, and how exact its delays are: `python -m benchmarks.impair`.
 
-A C server on epoll stands behind each proxy, and a C generator on io_uring asks (benchmarks/c); bulk data is
-sent from here and counted where it arrives. The proxy runs on one processor, everything else on the other.
+A C server on epoll stands behind each proxy, and the generator of `bothends bench` asks; bulk data is sent
+from here and counted where it arrives. The proxy runs on one processor, everything else on the other.
 Each round measures every proxy once on every load, in an order that changes; what counts is the median over
 rounds of the ratio to another in the same round, and the proxy's processor time for each line, megabyte or
 datagram, which a busy machine disturbs least. HAProxy is in TCP mode, with one thread. Without arguments the
@@ -25,14 +25,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.programs import NICE, compiled, hurry
-from bothends.bench.machine import family, machine
+from benchmarks.priority import NICE, hurry
+from bothends.bench import load as bench
+from bothends.bench import targets
+from bothends.bench.machine import machine, used_by
+from bothends.bench.plan import Plan
+from bothends.bench.workload import numbered
+from bothends.endpoints import Endpoint
 
 HERE = Path(__file__).resolve().parent
 PROXY_CPU, OTHER_CPU = 0, 1
@@ -142,21 +147,6 @@ def ahead() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def processor_time(pid: int) -> float:
-    """Seconds that a process and its descendants have run, those that have ended too.
-
-    To the nanosecond (schedstat): in clock ticks, those of a thousand processes would be rounded to nothing.
-    """
-    total = 0.0
-    for each in family(pid):
-        with contextlib.suppress(OSError):  # it has just ended
-            for task in Path(f"/proc/{each}/task").iterdir():
-                total += int((task / "schedstat").read_text(encoding="ascii").split()[0]) / 1e9
-            ended = Path(f"/proc/{each}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[13:15]
-            total += sum(map(int, ended)) / os.sysconf("SC_CLK_TCK")
-    return total
-
-
 def accepts(port: int) -> Callable[[], bool]:
     def is_up() -> bool:
         with contextlib.suppress(OSError):
@@ -179,14 +169,23 @@ def answers(port: int) -> Callable[[], bool]:
     return is_up
 
 
-def talked(words: str, port: int, seconds: float, programs: Path) -> float:
-    """Lines a second, each answered and compared."""
-    command = [str(programs / "generator"), *words.format(port, seconds).split()]
-    done = subprocess.run(
-        [*NICE, "taskset", "-c", str(OTHER_CPU), *command], capture_output=True, text=True, check=True
-    )
-    answered, took, _lost = done.stdout.split()
-    return int(answered) / float(took)
+def server() -> targets.Target:
+    """The C server on epoll, ahead of whatever else the machine does."""
+    found = next(each for each in targets.rivals() if each.name == "c-epoll")
+    return replace(found, commands=tuple((each, (*NICE, *words)) for each, words in found.commands))
+
+
+def talked(load: Load, port: int, depth: int, seconds: float, proxy: int) -> Measured:
+    """Lines or datagrams, each answered and compared."""
+    endpoint = Endpoint(load.transport, host="127.0.0.1", port=port)
+    workload = numbered(64, "upper", newline=load.transport == "tcp", depth=depth)
+    warmup = 0.1 + load.clients / 1000  # seconds: socat makes a process for each
+    plan = Plan(endpoint, workload, load.clients, depth, duration=seconds, warmup=warmup)
+    with ahead():
+        found = bench.measure(plan, server=proxy)
+    assert found.server is not None
+    assert found.server.cpu_us_per_request is not None
+    return Measured(found.per_s, found.server.cpu_us_per_request)
 
 
 def carry(
@@ -217,8 +216,8 @@ def carry(
             return (arrived.value - before) / took / 1e6
 
         send_for(FILLING)
-        before = processor_time(proxy)
-        answer.send((send_for(seconds), processor_time(proxy) - before))
+        before = used_by(proxy).cpu
+        answer.send((send_for(seconds), used_by(proxy).cpu - before))
 
 
 def throw_away(listener: socket.socket, arrived: Synchronized[int]) -> None:
@@ -281,26 +280,25 @@ def asked(clients: dict[int, socket.socket], seconds: float) -> float:
     return moved / took
 
 
-def measure(name: str, load: Load, seconds: float, programs: Path) -> Measured:
+def measure(name: str, load: Load, seconds: float, folder: Path) -> Measured:
     arrived = multiprocessing.Value("Q", 0)
     with contextlib.ExitStack() as stack:
         kind = socket.SOCK_DGRAM if load.transport == "udp" else socket.SOCK_STREAM
-        port, server = free_port(kind), free_port(kind)
+        port, behind = free_port(kind), free_port(kind)
         is_up = answers if load.transport == "udp" else accepts
         if load.unit == "MB":
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", server), backlog=4096))
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", behind), backlog=4096))
             sink = multiprocessing.Process(target=throw_away, args=(listener, arrived), daemon=True)
             sink.start()
             stack.callback(sink.kill)
         else:
-            epoll_server = [str(programs / "epoll_server"), load.transport, str(server)]
-            stack.enter_context(running(epoll_server, OTHER_CPU, is_up(server)))
-        command = command_of(name, load, port, server, programs)
+            place = stack.enter_context(targets.running(server(), load.transport, folder, OTHER_CPU))
+            behind = place.endpoint.port or 0
+        command = command_of(name, load, port, behind, folder)
         proxy = stack.enter_context(running(command, PROXY_CPU, is_up(port)))
         clients: dict[int, socket.socket] = {}
         if load.transport == "udp" and load.clients > 1:
             clients = stack.enter_context(opened(port, load.clients))
-        before = processor_time(proxy)
         if load.unit == "MB":
             ours, theirs = multiprocessing.Pipe(duplex=False)
             words = (load, port, proxy, seconds, arrived, theirs)
@@ -308,14 +306,15 @@ def measure(name: str, load: Load, seconds: float, programs: Path) -> Measured:
             theirs.close()
             per_s, cpu = ours.recv()
             return Measured(per_s, cpu * 1e6 / (per_s * seconds))
-        elif load.unit == "line":
-            per_s = talked(f"talk {{}} {{}} {load.clients}", port, seconds, programs)
-        elif load.clients == 1:
-            per_s = 2 * talked("udp {} {} 50", port, seconds, programs)  # a question and an answer
-        else:
-            with ahead():
-                per_s = asked(clients, seconds)
-        return Measured(per_s, (processor_time(proxy) - before) * 1e6 / (per_s * seconds))
+        if load.unit == "line":
+            return talked(load, port, 1, seconds, proxy)
+        if load.clients == 1:
+            exchanges = talked(load, port, 50, seconds, proxy)
+            return Measured(exchanges.per_s * 2, exchanges.cost / 2)  # a question and an answer
+        before = used_by(proxy).cpu
+        with ahead():
+            per_s = asked(clients, seconds)
+        return Measured(per_s, (used_by(proxy).cpu - before) * 1e6 / (per_s * seconds))
 
 
 def delay_errors(seconds: float) -> list[float]:
@@ -421,7 +420,6 @@ def main() -> None:
     found: dict[Load, dict[str, list[Measured]]] = {}
     shuffle = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:
-        compiled(Path(folder))
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", file=sys.stderr)
             for load in LOADS:
@@ -436,7 +434,6 @@ def main() -> None:
         "",
         f"`python -m benchmarks.impair`: {here['kernel']}, {here['processors']}, {here['python']};",
         f"medians of {rounds} rounds of {seconds:g} s, load average {here['load average']} at the end.",
-        "The processor time of a line is that of opening the connections too.",
         "",
         *table(found),
         *lateness(late),

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.programs import hurry
+from benchmarks.priority import hurry
 from bothends.bench.machine import machine
 from bothends.toxics import registry
 from bothends.toxics.attributes import from_words
