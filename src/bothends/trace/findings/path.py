@@ -8,7 +8,7 @@ A path is nobody's mistake: what stands here is why a program is slow on it, or 
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from bothends.trace.model import Call, Packet, Place, Socket
 MTU: Final = "mtu"  # what a packet is lost to that is too large: no loss of the path's, a limit of it
 
 _LONGEST: Final = 1 << 16  # bytes of a packet: no copy of a byte begins further before it
-_LOOKED_AT: Final = 200  # acknowledgements after the first that would have done: the rest say the same
+_LOOKED_AT: Final = 200  # packets nearest to a moment: more are not under way that would say anything else
 
 _Ends: TypeAlias = tuple[Place, Place]
 
@@ -257,26 +257,28 @@ def delayed_ack(view: View) -> Iterator[Finding]:
 
 def _kept_back(view: View, socket: Socket, call: Call) -> tuple[Packet, Packet, Packet] | None:
     """What had arrived, its late acknowledgement, and the packet with which the call's bytes then left."""
-    waited = first_packet(view, call)
+    waited = _first_packet(view, call)
     if waited is None or not waited.reaches or waited.at - call.at < DELAYED:
         return None
-    came = [
-        each
-        for each in view.to_socket[socket.number]
-        if each.until is not None and call.at < each.until <= waited.at and not each.lost
-    ]
-    if not came or came[-1].size or came[-1].flags != ("ACK",):
+    ack = _last_arrival(view.to_socket[socket.number], waited.at)
+    if ack is None or ack.size or ack.flags != ("ACK",) or (ack.until or 0) <= call.at:
         return None
-    ack = came[-1]
-    arrived = [
-        each
-        for each in view.from_socket[socket.number]
-        if each.size and each.until is not None and not each.lost and each.until <= ack.at
-    ]
-    data = arrived[-1] if arrived else None
+    data = _last_arrival(view.from_socket[socket.number], ack.at, least=1)
     if data is None or ack.acks != _span(data)[1] or _delay(data, ack) < DELAYED:
         return None
     return data, ack, waited
+
+
+def _last_arrival(packets: list[Packet], before: int, least: int = 0) -> Packet | None:
+    """Of packets in the order in which they left, what arrived last by a time, with so many bytes."""
+    high = bisect_right(packets, before, key=lambda each: each.at)
+    near = packets[max(high - _LOOKED_AT, 0) : high]
+    came = [
+        (each.until, each.number, each)
+        for each in near
+        if each.until is not None and each.until <= before and not each.lost and each.size >= least
+    ]
+    return max(came)[2] if came else None
 
 
 def _delay(data: Packet, ack: Packet) -> int:
@@ -284,7 +286,7 @@ def _delay(data: Packet, ack: Packet) -> int:
     return ack.at - (data.until or 0)
 
 
-def first_packet(view: View, call: Call) -> Packet | None:
+def _first_packet(view: View, call: Call) -> Packet | None:
     """The first packet that carries a call's bytes."""
     packets = (view.trace.event(each.effect) for each in view.trace.effects_of(call.number))
     return next((each for each in packets if isinstance(each, Packet)), None)
