@@ -6,6 +6,7 @@ by the parser that is tried; tshark captures by itself.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -13,6 +14,7 @@ import socket
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
@@ -41,21 +43,22 @@ class Pair(NamedTuple):
     client: str
     words: str = f"{ADDRESS} {{port}}"
     clients: int = 1
+    transport: str = "tcp"
 
 
 PAIRS: Final = {
     "python-tcp": Pair("tcp_server.py", "tcp_client.py"),
-    "python-udp": Pair("udp_server.py", "udp_client.py"),
+    "python-udp": Pair("udp_server.py", "udp_client.py", transport="udp"),
     "python-select": Pair("select_server.py", "tcp_client.py", clients=2),
     "python-fork": Pair("fork_server.py", "tcp_client.py", clients=2),
     "python-threads": Pair("threaded_server.py", "tcp_client.py", clients=2),
     "c-tcp": Pair("tcp_server.c", "tcp_client.c"),
-    "c-udp": Pair("udp_server.c", "udp_client.c"),
+    "c-udp": Pair("udp_server.c", "udp_client.c", transport="udp"),
     "c-select": Pair("select_server.c", "teller.c", f"tcp {ADDRESS} {{port}}", clients=2),
     "c-fork": Pair("fork_server.c", "tcp_client.c", clients=2),
     "c-threads": Pair("threaded_server.c", "tcp_client.c", clients=2),
     "java-tcp": Pair("LineServer.java", "LineClient.java"),
-    "java-udp": Pair("PacketServer.java", "PacketClient.java"),
+    "java-udp": Pair("PacketServer.java", "PacketClient.java", transport="udp"),
     "java-select": Pair("SelectServer.java", "LineClient.java"),
     "java-threads": Pair("ThreadedServer.java", "LineClient.java", clients=2),
 }
@@ -126,10 +129,9 @@ FIELDS: Final = (
 
 
 class Tshark:
-    """A tshark that captures while it is used as a context."""
+    """A tshark that captures while it is used as a context: what is of `ADDRESS`, and what else is wanted."""
 
-    def __init__(self) -> None:
-        # A server that is bound to every address answers a datagram from another one than it was sent to.
+    def __init__(self, wanted: str = "") -> None:
         capture = [
             str(find_tool("tshark")),
             "-i",
@@ -137,7 +139,7 @@ class Tshark:
             "-B",
             "64",
             "-f",
-            f"host {ADDRESS} or udp",
+            f"host {ADDRESS}{wanted}",
             "-n",
             "-l",
         ]
@@ -220,29 +222,67 @@ def _marked(name: str, pair: Pair) -> object:
 @pytest.fixture(
     scope="module", params=[*itertools.starmap(_marked, PAIRS.items()), pytest.param(None, id="both-in-one")]
 )
-def ran(request: pytest.FixtureRequest, programs: Programs, tshark: Tshark | None) -> Ran:
+def ran(
+    request: pytest.FixtureRequest,
+    programs: Programs,
+    tshark: Tshark | None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Ran:
     """A pair, run once for all tests of it."""
+    pair: Pair | None = request.param
     for _ in range(3):
         told: list[Moment] = []
         session = Session(told.append)
-        started = _add(session, request.param, programs)
-        for each in started:
-            each.parser = Overheard()
-        session.capture = Capture() if has_packets() else None
-        with keyboard("hello\n"):
-            session.run()
-        if not session.trace.notes:
-            logs = [each.parser.log.decode() for each in started if isinstance(each.parser, Overheard)]
-            return Ran(session.trace, logs, tshark.catch_up() if tshark is not None else None)
+        with contextlib.ExitStack() as stack:
+            gate = None
+            if tshark is not None and pair is not None and pair.transport == "udp":
+                gate = Gate(tmp_path_factory.mktemp("gate"), stack)
+            started = _add(session, pair, programs, gate)
+            for each in started:
+                each.parser = Overheard()
+            session.capture = Capture() if has_packets() else None
+            with keyboard("hello\n"):
+                session.run()
+            if not session.trace.notes:
+                logs = [each.parser.log.decode() for each in started if isinstance(each.parser, Overheard)]
+                by = gate.tshark if gate is not None else tshark
+                return Ran(session.trace, logs, by.catch_up() if by is not None else None)
     pytest.skip(f"too much passes by on this machine: {session.trace.notes}")
 
 
-def _add(session: Session, pair: Pair | None, programs: Programs) -> list[Program]:
+class Gate:
+    """A client waits at it until tshark captures what goes to and from its server's port.
+
+    A server that is bound to every address answers a datagram from another one than it was sent to, and all
+    datagrams of this machine would be too many.
+    """
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        self._path = folder / "gate"
+        os.mkfifo(self._path)
+        self._stack = stack
+        self.tshark: Tshark | None = None
+        self._thread = threading.Thread(target=self._open)
+        self._thread.start()
+        stack.callback(self._thread.join)
+
+    def before(self, client: list[str]) -> list[str]:
+        return ["sh", "-c", 'echo {port} > "$0"; read go < "$0"; exec "$@"', str(self._path), *client]
+
+    def _open(self) -> None:
+        try:
+            port = int(self._path.read_text())
+            self.tshark = self._stack.enter_context(Tshark(f" or udp port {port}"))
+        finally:
+            self._path.write_text("go\n")
+
+
+def _add(session: Session, pair: Pair | None, programs: Programs, gate: Gate | None) -> list[Program]:
     if pair is None:
         return [session.client("both", python(CONVERSATION), keyboard=False)]
     client = [*programs.command(pair.client), *pair.words.split()]
     started = [session.server("server", programs.command(pair.server))]
-    started.append(session.client("client", client, keyboard=True))
+    started.append(session.client("client", gate.before(client) if gate else client, keyboard=True))
     started += [
         session.client(f"client {number}", [*AGAIN, *client], keyboard=False)
         for number in range(2, pair.clients + 1)
