@@ -28,7 +28,7 @@ _GONE = 2.0  # seconds in which SIGTERM should have had its effect
 _IDLE = 0.2  # of a processor: a busy loop takes all of one, and whoever waits takes nothing
 _SPARE = 8
 _ASLEEP = 1.0  # seconds in which a server that has nothing to do waits again, unless it is a busy loop
-_ROUND = 200
+_ROUND = 50
 
 
 async def silent_client(trial: Trial) -> Remark | None:
