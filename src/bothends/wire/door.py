@@ -86,10 +86,10 @@ class Inside:
         # Root may have needed no user namespace. To be asked now: /proc of the other tree doesn't know us.
         others = [descriptor for kind, descriptor in pairs if not _is_own(kind, descriptor)]
         networks = self._descriptors[len(_NAMESPACES) :]
-        folder, is_root = str(Path.cwd()), os.geteuid() == 0
-        for number in _PASSED_ON:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        is_root = os.geteuid() == 0
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may ignore it: we wait for it
         try:
+            folder = Path.cwd()
             for descriptor in others:
                 namespaces.enter(descriptor)
             namespaces.enter_network(networks[self.hosts.index(host)])
