@@ -195,6 +195,7 @@ def test_a_process_that_runs_already_is_let_go() -> None:
                 running.text(rb'= 8 "question"')
                 running.process.send_signal(signal.SIGINT)
                 assert running.end() == 130
+                assert str(running.complained) == ""
                 connection.send(b"still there?")
                 assert connection.recv(100) == b"answer"
             assert program.end() == 0

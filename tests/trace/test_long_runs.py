@@ -27,7 +27,7 @@ from tests.interop.running import ENVIRONMENT
 from tests.tools import needs_tool
 
 CALLS = 100_000
-CONNECTIONS = 100_000
+CONNECTIONS = 50_000
 REMEMBERED = 1_000
 SOURCE = (
     "import socket\na, b = socket.socketpair()\nfor _ in range({}):\n    a.send(b'x' * 20)\n    b.recv(100)"
@@ -212,14 +212,14 @@ def test_nothing_grows_with_the_number_of_connections(monkeypatch: pytest.Monkey
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_hundred_thousand_connections_stay_within_bounded_memory() -> None:
+def test_fifty_thousand_connections_stay_within_bounded_memory() -> None:
     def used() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     busy = Busy(most=20_000)
-    for number in range(CONNECTIONS * 6 // 10):
+    for number in range(CONNECTIONS // 2):
         busy.serve(number)
     before = used()
-    for number in range(CONNECTIONS * 6 // 10, CONNECTIONS):
+    for number in range(CONNECTIONS // 2, CONNECTIONS):
         busy.serve(number)
-    assert used() - before < 20 << 20  # 500 bytes a connection would be as much
+    assert used() - before < 8 << 20  # some 300 bytes a connection would be as much

@@ -96,6 +96,11 @@ def test_a_resumed_line_without_a_duration_ends_when_it_says() -> None:
     assert ended.until == 1795255221_000000000
 
 
+def test_who_is_let_go_may_be_in_a_call() -> None:
+    (began,) = lines_of(f"7 {STAMP} accept4(3<TCP:[0.0.0.0:80]>,  <detached ...>")
+    assert began == Began(7, AT, "accept4", "3<TCP:[0.0.0.0:80]>, ")
+
+
 def test_a_call_that_waits_is_told_before_it_ends() -> None:
     parser = Parser()
     assert list(parser.feed(f"7 {STAMP} accept4(3<TCP:[0.0.0.0:80]>, ".encode())) == []

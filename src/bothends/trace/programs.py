@@ -177,8 +177,9 @@ class Program:
 
     @property
     def was_abandoned(self) -> bool:
-        """Whether strace was killed under its programs."""
-        return self.has_ended and (self.status or 0) < 0 and bool(self.reader.processes)
+        """Whether strace was killed under the programs that it had started."""
+        was_killed = self.has_ended and self.pid is None and (self.status or 0) < 0
+        return was_killed and bool(self.reader.processes)
 
     def fileno(self) -> int:
         """The descriptor that turns readable when strace has written something."""
@@ -246,7 +247,7 @@ class Program:
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE)
-        if self.was_abandoned and self.pid is None:
+        if self.was_abandoned:
             self._starter.signal(sorted(self.reader.processes), signal.SIGKILL)  # rule 3
 
     def signal(self, number: signal.Signals) -> None:

@@ -10,7 +10,8 @@ Facts, measured on strace 6.1:
    But where a line ends at a whole number of `BLOCK`s, strace's buffer was full, and more is to come.
 3. With `-xx` all strings are in hexadecimal, so no byte of a peer's can look like strace's own syntax.
    Addresses and paths are written so too.
-4. `name(...) = ?` is a call that never returned. `<unavailable>` stands for a duration that isn't known.
+4. `name(...) = ?` is a call that never returned; `<detached ...>` ends a line where strace lets go of a
+   process in a call. `<unavailable>` stands for a duration that isn't known.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ Line: TypeAlias = Began | Ended | Signalled | Left
 _HEAD: Final = re.compile(r"(\d+) +(\d+)\.(\d{9}) (.*)", re.DOTALL)
 _CALL: Final = re.compile(r"(\w+)\((.*)", re.DOTALL)
 _RESUMED: Final = re.compile(r"<\.\.\. (\w+) resumed>(.*)", re.DOTALL)
-_UNFINISHED: Final = re.compile(r" ?<unfinished \.\.\.>$")
+_UNFINISHED: Final = re.compile(r" ?<(?:unfinished|detached) \.\.\.>$")
 _RETURN: Final = re.compile(
     r"""(?P<text>.*)\)\ +=\ (?P<result>-?\d+|0x[0-9a-f]+|\?)
         (?P<label><.*?>)?                       # what a returned descriptor is
