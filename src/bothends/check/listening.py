@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -40,13 +40,13 @@ def listeners(pids: Iterable[int], transport: str) -> list[Endpoint]:
     if not inodes or not pids:
         return []
     if transport.startswith("unix"):
-        return list(_unix(pids[0], transport, inodes))
-    return [each for table in (transport, f"{transport}6") for each in _inet(pids[0], table, inodes)]
+        return list(_unix(pids, transport, inodes))
+    return [each for table in (transport, f"{transport}6") for each in _inet(pids, table, inodes)]
 
 
-def _inet(pid: int, table: str, inodes: set[str]) -> Iterator[Endpoint]:
+def _inet(pids: Sequence[int], table: str, inodes: set[str]) -> Iterator[Endpoint]:
     wanted = _LISTEN if table.startswith("tcp") else _UNCONNECTED
-    for line in _lines(pid, table):
+    for line in _lines(pids, table):
         fields = line.split()
         if len(fields) > 9 and fields[3] == wanted and fields[9] in inodes:
             digits, _, port = fields[1].partition(":")
@@ -59,8 +59,8 @@ def _inet(pid: int, table: str, inodes: set[str]) -> Iterator[Endpoint]:
                 yield Endpoint(table.rstrip("6"), host=host, port=int(port, 16))
 
 
-def _unix(pid: int, transport: str, inodes: set[str]) -> Iterator[Endpoint]:
-    for line in _lines(pid, "unix"):
+def _unix(pids: Sequence[int], transport: str, inodes: set[str]) -> Iterator[Endpoint]:
+    for line in _lines(pids, "unix"):
         fields = line.split(maxsplit=7)
         if len(fields) < 8 or fields[6] not in inodes:
             continue
@@ -69,11 +69,13 @@ def _unix(pid: int, transport: str, inodes: set[str]) -> Iterator[Endpoint]:
             yield Endpoint(transport, path=fields[7].rstrip("\n"))
 
 
-def _lines(pid: int, table: str) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/net/{table}").read_text(encoding="utf-8", errors="replace").splitlines()[1:]
-    except OSError:
-        return []
+def _lines(pids: Sequence[int], table: str) -> list[str]:
+    """A table of the network that these processes are in, as the first that still lives sees it."""
+    for pid in pids:
+        with suppress(OSError):
+            path = Path(f"/proc/{pid}/net/{table}")
+            return path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+    return []
 
 
 def _address(digits: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
