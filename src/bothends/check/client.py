@@ -371,15 +371,17 @@ class ClientTrial:
 
     async def close(self) -> None:
         """End the client, close all sockets."""
-        if self.program is not None:
-            if self._client.trace is not None:
-                await self.program.draw()
-            await self.program.end()
-        if self._feeding is not None:
-            await asyncio.gather(self._feeding, return_exceptions=True)
-        for sock in self._sockets:
-            sock.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            if self.program is not None:
+                if self._client.trace is not None:
+                    await self.program.draw()
+                await self.program.end()
+            if self._feeding is not None:
+                await asyncio.gather(self._feeding, return_exceptions=True)
+        finally:  # ^C may come right now
+            for sock in self._sockets:
+                sock.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _holds(printed: bytes, texts: Sequence[bytes]) -> bool:

@@ -229,10 +229,12 @@ class Target:
             await asyncio.sleep(_POLL)
 
     async def _stop(self, server: Server) -> None:
-        if server.program is not None:
-            await server.program.end()
-        if server.folder is not None:
-            shutil.rmtree(server.folder, ignore_errors=True)
+        try:
+            if server.program is not None:
+                await server.program.end()
+        finally:  # ^C may come right now
+            if server.folder is not None:
+                shutil.rmtree(server.folder, ignore_errors=True)
 
 
 def _fill_folder(folder: Path, files: Mapping[str, str]) -> None:
