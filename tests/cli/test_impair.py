@@ -195,6 +195,7 @@ def test_a_scenario_from_a_file(tmp_path: Path) -> None:
         (["--latency", "5ms"], 2, "no proxy"),
         ([":0", "127.0.0.1:1", "--latency", "5"], 2, "a time such as 50ms"),
         ([":0", "127.0.0.1:1", "--loss", "10%"], 2, "bothends wire"),
+        ([":0", "127.0.0.1:1", "--blackhole", "up:at=5s"], 2, "--toxic blackhole,at=5s"),
         ([":0", "127.0.0.1:1", "--toxic", "latenzy,5ms"], 2, "did you mean 'latency'"),
         ([":0", "127.0.0.1:0"], 1, "port 0 is for listening"),
         ([":0", "udp://127.0.0.1:1"], 2, "both must be streams, or neither"),

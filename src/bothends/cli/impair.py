@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -28,6 +29,9 @@ from bothends.impair.plan import Conductor, Planned, Scenario, check, from_text,
 from bothends.impair.proxy import MOST_CONNECTIONS
 from bothends.toxics import registry
 from bothends.toxics.attributes import read_seconds, rules_of
+
+# What someone writes behind --blackhole, which takes nothing.
+_SETTINGS: Final = re.compile(r"(?:up:|down:)?[a-z_]+=.*")
 
 _FLUSH = 0.5  # seconds: what a record may lack that is looked at while it is being written
 
@@ -150,6 +154,8 @@ def _scenario(words: tuple[str, ...], given: dict[str, Any]) -> Scenario:
     """What the file and the command line say together."""
     scenario = read(Path(given["config"])) if given["config"] is not None else Scenario()
     own: tuple[Wanted, ...] = ()
+    if settings := next(filter(_SETTINGS.fullmatch, words), None):
+        raise click.UsageError(f"{settings!r} is no endpoint; if it is of a toxic: --toxic blackhole,at=5s")
     if words:
         endpoints = from_words(words)
         if len(endpoints) != 2:
