@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from bothends.errors import ConfigurationError, SystemRefused
+
+LONGEST: Final = 16 << 20  # bytes: nobody writes so much, and a device may have no end
 
 
 def read_text(path: Path) -> str:
@@ -12,10 +15,14 @@ def read_text(path: Path) -> str:
 
     Raises:
         SystemRefused: it can't be read.
-        ConfigurationError: it is no UTF-8.
+        ConfigurationError: it is no UTF-8, or longer than `LONGEST`.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(LONGEST + 1)
+        if len(data) > LONGEST:
+            raise ConfigurationError(str(path), "", "", f"it is longer than {LONGEST:,} bytes")
+        return data.decode()
     except OSError as error:
         raise SystemRefused("read", str(path), error.errno or 0) from error
     except UnicodeDecodeError as error:

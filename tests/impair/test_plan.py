@@ -170,6 +170,11 @@ def test_json_that_is_none_of_toxiproxys(content: bytes, tmp_path: Path) -> None
         read(path)
 
 
+def test_a_file_without_an_end() -> None:
+    with pytest.raises(ConfigurationError, match="longer than 16,777,216 bytes"):
+        read(Path("/dev/zero"))
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SystemRefused):
         read(tmp_path / "nosuch.toml")
