@@ -80,6 +80,22 @@ def test_of_two_ports_the_one_that_is_printed_is_asked(printed: int, tmp_path: P
     assert not result.failed, told(result)
 
 
+def test_a_reply_without_end_is_heard_for_a_while_only(tmp_path: Path) -> None:
+    text = """
+import socket, sys
+welcome = socket.create_server(('127.0.0.1', int(sys.argv[1])))
+while True:
+    connection, _ = welcome.accept()
+    try:
+        while True:
+            connection.sendall(b'HTTP/1.0 200 OK\\r\\n' * 4096)
+    except OSError:
+        pass
+"""
+    result = judge(script(tmp_path, text), "http-file", "tcp-one-message")
+    assert [each.happened for each in result.outcomes] == ["more than 32 MiB come, and no end"]
+
+
 def test_a_server_that_goes_to_the_background_is_told_so_and_ended(tmp_path: Path) -> None:
     seconds = f"1000.{os.getpid()}"
     path = tmp_path / "daemon.py"

@@ -164,7 +164,7 @@ class Program:
         if status is None:
             return ""
         if self.ended_for:
-            return f"ended because {self.ended_for}"
+            return f"stopped: {self.ended_for}"
         if status < 0:
             with contextlib.suppress(ValueError):
                 return f"killed by {signal.Signals(-status).name}"

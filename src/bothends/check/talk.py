@@ -20,6 +20,7 @@ from bothends.check.transcript import Transcript, shown
 from bothends.endpoints import Endpoint
 from bothends.errors import errno_text
 
+_MOST_HEARD: Final = 32 << 20  # bytes: no right reply comes near it, and some wrong ones never end
 _CHUNK: Final = 65_536
 _RESET: Final = struct.pack("ii", 1, 0)  # linger on, for no time: close() sends RST (socket(7))
 
@@ -266,6 +267,11 @@ class Talk:
                 self.note(f"receives {shown(bytes(heard))}, then the end (FIN)")
                 return bytes(heard)
             heard += data
+            if len(heard) > _MOST_HEARD:
+                self.note(f"receives {shown(bytes(heard))}")
+                raise Failed(
+                    "the end of the connection", f"more than {_MOST_HEARD >> 20} MiB come, and no end"
+                )
 
     async def hear_nothing(self, within: float) -> None:
         """Make sure that nothing more comes for so long. Raises Failed: something did."""
