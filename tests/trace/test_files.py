@@ -133,6 +133,14 @@ def test_what_is_no_trace_is_refused(text: str, line: int, reason: str) -> None:
     assert str(refused.value).isprintable()
 
 
+def test_what_was_interrupted_is_read_as_far_as_it_goes(recorded: Trace) -> None:
+    text = saved(recorded)
+    again = opened(text[: text.index('"call"', len(text) // 2) + 3])
+    assert again.notes == ["the trace ends within a line: whoever wrote it was interrupted"]
+    whole = drawn(recorded)
+    assert 0 < len(drawn(again)) < len(whole)
+
+
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

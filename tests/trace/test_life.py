@@ -143,6 +143,7 @@ def test_what_a_program_prints_stays_its_own_and_json_has_standard_output_to_its
             2,
             "command 'no-such-program': there is no program 'no-such-program'",
         ),
+        (("--only", "sendot", "--open", "x"), 2, "there is no call 'sendot'; did you mean 'sendto'?; --only"),
         (("--client", "'"), 2, 'command "\'": no closing quotation; quotes come in pairs, as in a shell'),
         (("--lane", "x"), 2, "--lane takes NAME=COMMAND, and 'x' has no =; see bothends trace --help"),
         (

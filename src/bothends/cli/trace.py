@@ -117,7 +117,7 @@ def trace(
 
     shown = Filter(
         quiet_calls=quiet_calls,
-        only=frozenset(filter(None, only.split(","))),
+        only=_calls(only),
         descriptors=frozenset(descriptors),
         ports=frozenset(ports),
     )
@@ -136,6 +136,21 @@ def trace(
         watch(endpoint, wanted)
     else:
         raise click.exceptions.Exit(run(programs, wanted, calls_only=calls_only, path=path))
+
+
+def _calls(text: str) -> frozenset[str]:
+    """The names of calls in a list with commas. Raises UnknownName."""
+    import difflib
+
+    from bothends.errors import UnknownName
+    from bothends.trace.calls import KNOWN
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in KNOWN:
+            nearest = next(iter(difflib.get_close_matches(name, sorted(KNOWN), 1)), "")
+            raise UnknownName("call", name, nearest, "--only takes what the picture shows: sendto,recvfrom")
+    return frozenset(names)
 
 
 def run(programs: Programs, wanted: Wanted, *, calls_only: bool, path: str | None = None) -> int:

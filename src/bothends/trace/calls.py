@@ -48,6 +48,8 @@ ON_SOCKETS: Final = (
     }
     | {"fcntl", "ioctl", "epoll_ctl"}
 )
+# The names of all calls that may be drawn.
+KNOWN: Final = ON_SOCKETS | WAITING | FORKING | REAPING | {"socket", "socketpair"}
 # What asks or sets something and moves nothing: hidden by --quiet-calls.
 QUIET: Final = (
     frozenset({"getsockopt", "setsockopt", "getsockname", "getpeername", "fcntl", "ioctl", "epoll_ctl"})

@@ -167,13 +167,16 @@ def read(lines: Iterable[str], file: str, tell: Callable[[Moment], None], trace:
     """Read a trace. `tell` is called for each moment, in order, after `trace` has got it.
 
     Raises:
-        TraceFileError: it is none.
+        TraceFileError: it is none. (One that ends within a line is read up to there.)
     """
     number = 0
     for number, line in enumerate(lines, 1):
         try:
             moment = _take(trace, line, first=number == 1)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            if number > 1 and not line.endswith("\n"):
+                trace.notes.append("the trace ends within a line: whoever wrote it was interrupted")
+                break
             raise TraceFileError(file, number, f"not what a trace holds ({_reason(error)})") from error
         if moment is not None:
             trace.add(moment)
