@@ -99,12 +99,12 @@ class Run:
             mistake="it doesn't start, or listens elsewhere", complaint=error.complaint,
         ))  # fmt: skip
         for case in others:
-            if case in self._asked():
+            if case in self.asked():
                 self._end(case, Outcome(case.id, Verdict.SKIP, detail="there is no server to ask"))
 
     async def _run_all(self, known: Answers) -> None:
         gate = self.cases[0]
-        asked = self._asked()
+        asked = self.asked()
         wanted = []
         for case in self.cases:
             reason = reason_to_skip(case, self.subject.contract, known, self.subject, self.thorough)
@@ -150,7 +150,7 @@ class Run:
             if (outcome := self._found[case.id]).verdict is Verdict.FAIL and outcome.attempts == 0:
                 await self._again(case, known)
 
-    def _asked(self) -> list[Case]:
+    def asked(self) -> list[Case]:
         """What is asked for, and what comes before that."""
         if not self.only:
             return list(self.cases)

@@ -162,7 +162,7 @@ def _judge(
         if not run.subject.started:
             raise CallerError("the sandbox is for a program that is started here: give its command after --")
         run.subject.sandbox = enter()
-    with no_orphans(), _Progress(len(run.cases)) as progress:
+    with no_orphans(), _Progress(len(run.asked())) as progress:
         run.progress = progress.show
         try:
             result = asyncio.run(_until_told(run))
