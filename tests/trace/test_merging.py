@@ -171,6 +171,27 @@ def test_both_ends_from_within(tmp_path: Path) -> None:
     assert "finding" not in shown
 
 
+def test_datagrams_of_both_ends_from_within(tmp_path: Path) -> None:
+    udp = Endpoint.parse("udp://127.0.0.1:12000")
+    server = written(
+        tmp_path / "s.trace",
+        events.Listening(udp, at=1),
+        events.Received(0, PEER, b"one", at=10),
+        events.Sent(0, PEER, b"ONE", at=30),  # told of when it was done, and its receiver was quicker
+    )
+    client = written(
+        tmp_path / "c.trace",
+        events.Connected(1, udp, LOCAL, PEER, 2, at=3),
+        events.Sent(1, LOCAL, b"one", at=5),
+        events.Received(1, LOCAL, b"ONE", at=20),
+    )
+    trace = merged(server, client)
+    told = [(each.event.name, each.is_end) for each in trace.moments if isinstance(each.event, Call)]
+    assert told.index(("send", False)) < told.index(("recvfrom", True))
+    assert told.index(("sendto", False)) < told.index(("recv", True))
+    assert [link.kind for link in trace.links()] == ["reaches", "reaches"]
+
+
 def test_a_connection_that_is_refused_is_told_from_within(tmp_path: Path) -> None:
     path = str(tmp_path / "c.trace")
     with socket.socket() as bound:
