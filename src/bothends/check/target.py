@@ -162,10 +162,12 @@ class Target:
 
     async def _start(self, at: Endpoint | None = None) -> Server:
         if at is None and self.chooses:
-            with suppress(
-                NotReady
-            ):  # another program may have taken the port just now: once more, at another
+            try:
                 return await self._start_once()
+            except NotReady as error:
+                if not error.ended:
+                    raise
+            # Another program may have taken the port just now: once more, at another.
         return await self._start_once(at)
 
     async def _start_once(self, at: Endpoint | None = None) -> Server:
@@ -216,7 +218,8 @@ class Target:
                 await program.stdout.end(0.5)
                 await program.stderr.end(0.5)
                 hint = "; it must not go to the background" if program.status == 0 else ""
-                raise NotReady(f"it ended before it listened ({program.ending}){hint}", program.complaint)
+                reason = f"it ended before it listened ({program.ending}){hint}"
+                raise NotReady(reason, program.complaint, ended=True)
             # Who sleeps for so long isn't starting any more.
             if loop.time() > deadline or (loop.time() > deadline - limit * 2 / 3 and program.asleep()):
                 where = f" at {wanted}" if wanted else f" at port {told}" if told else ""
