@@ -124,18 +124,6 @@ class Matcher:
                 found = socket
         return found
 
-    @property
-    def waiting(self) -> set[int]:
-        """The numbers of the sockets of which moments speak that are not told yet."""
-        found = set[int]()
-        for event in self._timeline.waiting():
-            match event:
-                case Call():
-                    found.update(each for each in (event.socket, event.made, *event.sockets) if each)
-                case Packet():
-                    found.update(each for each in (event.sender, event.receiver) if each)
-        return found
-
     def forget(self) -> None:
         """Let go of the sockets that the trace has let go of; those of connections go with their streams."""
         known = self._trace.sockets

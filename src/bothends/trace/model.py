@@ -15,7 +15,7 @@ Other files of this package import this one; it imports nothing of theirs.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -281,16 +281,7 @@ class Trace:
         """Let go of sockets and processes of which nothing that is kept speaks, but for these. The newest
         stay, since what speaks of them may come yet.
         """
-        spoken, ran = set[int](), set[int]()
-        for event in self._events.values():
-            match event:
-                case Call():
-                    spoken.update(each for each in (event.socket, event.made, *event.sockets) if each)
-                    ran.add(event.process)
-                case Packet():
-                    spoken.update(each for each in (event.sender, event.receiver) if each)
-                case Change():
-                    ran.add(event.process)
+        spoken, ran = spoken_of(self._events.values())
         before = len(self.sockets) + len(self.processes)
         spoken |= {each.number for each in self.sockets.values() if each.number in sockets}
         spoken |= {self.sockets[each].welcomed_by or 0 for each in spoken & self.sockets.keys()}
@@ -308,6 +299,21 @@ class Trace:
         if self._events.pop(event.number, None) is not None:
             self._causes.pop(event.number, None)
             self._effects.pop(event.number, None)
+
+
+def spoken_of(events: Iterable[Event]) -> tuple[set[int], set[int]]:
+    """The numbers of the sockets, and of the processes, of which events speak."""
+    sockets, processes = set[int | None](), set[int]()
+    for event in events:
+        match event:
+            case Call():
+                sockets.update((event.socket, event.made, *event.sockets))
+                processes.add(event.process)
+            case Packet():
+                sockets.update((event.sender, event.receiver))
+            case Change():
+                processes.add(event.process)
+    return {each for each in sockets if each is not None}, processes
 
 
 def keep_newest(known: dict[Any, Any], most: int) -> None:

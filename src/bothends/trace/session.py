@@ -28,7 +28,7 @@ from bothends.trace.calls import Reader
 from bothends.trace.crossings import Crossings
 from bothends.trace.descriptors import Sockets
 from bothends.trace.matching import Matcher
-from bothends.trace.model import Call, Moment, Packet, Place, Trace
+from bothends.trace.model import Call, Moment, Packet, Place, Trace, spoken_of
 from bothends.trace.packets import AT_ONCE, Raw, Source
 from bothends.trace.programs import HERE, Program, Starter
 from bothends.trace.timeline import FOREVER, Timeline
@@ -282,8 +282,10 @@ class Session:
     def _forget(self) -> None:
         """Let go of sockets that nobody holds any more and of processes that have ended, long ago."""
         readers = [each.reader for each in self._programs]
-        held = set().union(self._matcher.waiting, *(each.held for each in readers))
-        self.trace.forget(held, set().union(*(each.running for each in readers)))
+        held, running = spoken_of(self._timeline.waiting())
+        self.trace.forget(
+            held.union(*(each.held for each in readers)), running.union(*(each.running for each in readers))
+        )
         self._sockets.keep(self.trace.sockets)
         self._matcher.forget()
 
