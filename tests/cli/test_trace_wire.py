@@ -122,18 +122,21 @@ def test_curl_and_a_server_of_pythons_and_what_tshark_sees_in_a_host(tmp_path: P
     )
     saved, capture = tmp_path / "run.trace", tmp_path / "seen.pcap"
     serve = shlex.join([sys.executable, "-m", "http.server", "-b", "10.0.0.1", "8000"])
-    command = ["trace", "--wire", "loss=5%,delay=1ms,duplicate=5%,seed=3", "--save", str(saved)]
+    written = tmp_path / "run.pcapng"
+    command = ["trace", "--wire", "loss=5%,delay=1ms,duplicate=5%,seed=3"]
+    command += ["--save", str(saved), "--pcapng", str(written)]
     ends = ["--server", serve, "--client", "sh client.sh"]
     with Running([*BOTHENDS, *command, *ends], cwd=tmp_path, env=ENVIRONMENT) as traced:
         wait_until(lambda: traced.process.pid in door.running())
-        listen = [str(find_tool("tshark")), "-q", "-i", "eth0", "-f", "tcp", "-w", str(capture)]
-        with Running([sys.executable, "-c", IN_THE_HOST, str(traced.process.pid), *listen]) as tshark:
-            tshark.error_line(rb"Capturing on .*")
+        # It is tshark's own part that captures, and says "File" when it really does.
+        listen = ["dumpcap", "-q", "-i", "eth0", "-f", "tcp", "-w", str(capture)]
+        with Running([sys.executable, "-c", IN_THE_HOST, str(traced.process.pid), *listen]) as dumpcap:
+            dumpcap.error_line(rb"File: .*")
             (tmp_path / "go").touch()
             traced.text(rb"got 0")
             wait_until(lambda: have_both_finished(seen_by_tshark(capture)))
-            tshark.process.send_signal(signal.SIGINT)
-            assert tshark.end() == 0
+            dumpcap.process.send_signal(signal.SIGINT)
+            assert dumpcap.end() == 0
             (tmp_path / "stop").touch()
         assert traced.end() == 0
     assert (tmp_path / "got").read_bytes() == (tmp_path / "page").read_bytes()
@@ -151,6 +154,8 @@ def test_curl_and_a_server_of_pythons_and_what_tshark_sees_in_a_host(tmp_path: P
     for host, ours in (("10.0.0.2", left), ("10.0.0.1", arrived)):
         theirs = [each for each in seen if each[0] == host]
         assert ours[: len(theirs)] == theirs
+    shown = run([str(find_tool("tshark")), "-r", str(written), "-T", "fields", "-e", "frame.interface_name"])
+    assert set(shown.decode().split()) == {"client", "server"}
 
 
 def test_a_wire_that_goes_ends_the_trace() -> None:
