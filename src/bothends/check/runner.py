@@ -190,17 +190,17 @@ class Run:
         remark: Remark | None = None
         failed: Failed | None = None
         complaint = ""
+        # Who is told to be more patient, as over a bad path, is so with the whole case too.
+        whole = round(_WHOLE * self.subject.scale * max(1.0, self.patience / PATIENCE))
         try:
             async with self.subject.attempt(known, transcript, patience) as one:
                 try:
-                    async with asyncio.timeout(_WHOLE * self.subject.scale):
+                    async with asyncio.timeout(whole):
                         remark = await case.run(one)
                 except Failed as error:
                     failed = error
                 except TimeoutError:
-                    failed = Failed(
-                        case.expectation, f"it isn't done after {_WHOLE * self.subject.scale:g} s", late=True
-                    )
+                    failed = Failed(case.expectation, f"it isn't done after {whole} s", late=True)
                 except ServiceError as error:  # no more does what the teacher wrote
                     remark = Remark(Verdict.SKIP, f"the contract doesn't say what is right: {error}")
                 except OSError as error:  # a call of ours that says nothing of the program
