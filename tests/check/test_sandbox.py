@@ -27,7 +27,7 @@ if os.fork() == 0:
 time.sleep(0.3)
 """
 FILLS = """
-import os, time
+import os, sys, time
 number = 0
 while True:
     number += 1
@@ -92,12 +92,14 @@ while True:
 """
 
 
-def check(path: Path, mark: str, confined: str, *options: str) -> subprocess.CompletedProcess[str]:
+def check(
+    path: Path, mark: str, confined: str, *options: str, told: str = "{port}"
+) -> subprocess.CompletedProcess[str]:
     """Judge a program in the sandbox; `mark` is in the environment of all that is started."""
     hidden = {"PATH": "/nowhere"} if confined == NAMESPACES else {}
     done = subprocess.run(
         [*OURS, "check", "server", "--sandbox", "--contract", "upper-tcp", "--only", "tcp-one-message",
-         *options, "--", sys.executable, str(path), "{port}"],
+         *options, "--", sys.executable, str(path), told],
         capture_output=True, text=True, timeout=200, check=False,
         env={**os.environ, **hidden, "HOSTILE_MARK": mark, "NO_COLOR": "1"},
     )  # fmt: skip
@@ -171,6 +173,16 @@ def test_sigterm_ends_the_check_and_all_that_it_started(options: list[str], tmp_
         process.terminate()
         assert process.wait(20) == 130
     assert not left_in_time(mark)
+
+
+@both_ways
+def test_who_may_write_on_disk_cannot_fill_it(confined: str, tmp_path: Path) -> None:
+    path = tmp_path / "fills.py"
+    path.write_text(FILLS.replace("os.environ['TMPDIR']", "sys.argv[1]"), encoding="utf-8")
+    options = ("--contract", "upper-unix")
+    done = check(path, f"disk {os.getpid()}", confined, *options, told="{dir}")
+    assert "stopped: it writes more than 64 MiB" in done.stdout
+    assert not left_in_time(f"disk {os.getpid()}")
 
 
 @pytest.mark.slow

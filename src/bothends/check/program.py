@@ -97,14 +97,20 @@ class Output:
 class Program:
     """One running program. Start it with `start`, end it with `end`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], mark: str, sandbox: Sandbox | None = None) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        mark: str,
+        sandbox: Sandbox | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self.process = process
         self.leader = process.pid
         self.ended_for = ""
         self._confined = sandbox is not None
         self._found: int | None = None if sandbox else process.pid
         self._mark = mark
-        self._watch = Watch(sandbox.limits, self.family, self._end_for) if sandbox else None
+        self._watch = Watch(sandbox.limits, self.family, self._end_for, folder) if sandbox else None
         assert process.stdout is not None
         assert process.stderr is not None
         self.stdout = Output(os.dup(process.stdout.fileno()), self._end_flood)
@@ -281,7 +287,7 @@ def start(
     except (OSError, ValueError) as error:
         number = error.errno or 0 if isinstance(error, OSError) else 22
         raise SystemRefused("start", command[0], number, "is the command right?") from error
-    return Program(process, mark, sandbox)
+    return Program(process, mark, sandbox, room if writable else None)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import fcntl
+import itertools
 import os
 import shutil
 import socket
@@ -27,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,6 +40,7 @@ _CLONE_NEWNET: Final = 0x40000000  # sched.h
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # netdevice(7)
 _LAUNCHER: Final = (sys.executable, "-I", "-S", confine.__file__)
 _LOOK: Final = 0.05  # seconds between looks
+_MOST_ENTRIES: Final = 20_000  # files, which are past any limit even if they are empty
 _NEAR: Final = 8  # processes below the limit, at which the kernel refuses more and we should have noticed
 
 
@@ -149,11 +152,18 @@ def _leave_the_network() -> None:
 
 
 class Watch:
-    """Looks at a confined program from outside. `family` gives its processes; `end` is called once, with the
-    reason, when they take too much, and has to end them.
+    """Looks at a confined program from outside. `family` gives its processes, `folder` is what they may write
+    to on disk; `end` is called once, with the reason, when they take too much, and has to end them.
     """
 
-    def __init__(self, limits: Limits, family: Callable[[], list[int]], end: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        family: Callable[[], list[int]],
+        end: Callable[[str], None],
+        folder: Path | None = None,
+    ) -> None:
+        self._folder = folder
         self._limits = limits
         self._family = family
         self._end = end
@@ -176,7 +186,19 @@ class Watch:
             return f"it has {self._limits.processes} processes or more"
         if sum(map(_own_memory, pids)) > self._limits.memory:
             return f"it takes more than {self._limits.memory >> 20} MiB of memory"
+        if self._folder is not None and _written(self._folder) > self._limits.disk:
+            return f"it writes more than {self._limits.disk >> 20} MiB"
         return ""
+
+
+def _written(folder: Path) -> int:
+    """Bytes that a folder takes on disk; each entry counts for a block at least, and only so many count."""
+    total = 0
+    entries = (f"{place}/{name}" for place, folders, files in os.walk(folder) for name in (*folders, *files))
+    for entry in itertools.islice(entries, _MOST_ENTRIES):
+        with suppress(OSError):
+            total += max(os.lstat(entry).st_blocks * 512, 4096)
+    return total
 
 
 def _own_memory(pid: int) -> int:
