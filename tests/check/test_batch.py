@@ -55,6 +55,11 @@ def test_a_folder_without_a_program_is_told(tmp_path: Path) -> None:
         recipe(tmp_path, "server")
 
 
+def test_a_program_whose_main_part_nobody_knows_is_tried(tmp_path: Path) -> None:
+    write(tmp_path, "part.py", "import socketserver\nsocketserver.TCPServer(('', 0), None).serve_forever()")
+    assert recipe(tmp_path, "server").run == ("python3", "part.py", "{port}")
+
+
 def test_a_submission_is_packed_without_links_and_what_is_hidden(tmp_path: Path) -> None:
     folder = write(tmp_path / "one" / "src", "server.py", "print()").parent
     write(folder, ".secret", "x")
