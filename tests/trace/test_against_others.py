@@ -128,6 +128,9 @@ FIELDS: Final = (
 )  # fmt: skip
 
 
+MARKS: Final = itertools.count(1)
+
+
 class Tshark:
     """A tshark that captures while it is used as a context: what is of `ADDRESS`, and what else is wanted."""
 
@@ -145,7 +148,6 @@ class Tshark:
         ]
         capture += ["-T", "fields", "-E", "separator=|", *(word for each in FIELDS for word in ("-e", each))]
         self._running = Running(capture)
-        self._marks = itertools.count(1)
 
     def __enter__(self) -> Tshark:
         self.catch_up()
@@ -157,7 +159,7 @@ class Tshark:
 
     def catch_up(self) -> list[tuple[float, Seen]]:
         """All packets up to now: a mark is sent until it is seen."""
-        mark = f"mark {next(self._marks)} of {os.getpid()}".encode()
+        mark = f"mark {next(MARKS)} of {os.getpid()}".encode()
         seen = threading.Event()
         with socket.socket(type=socket.SOCK_DGRAM) as ours:
             ours.bind((ADDRESS, 0))

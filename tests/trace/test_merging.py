@@ -127,6 +127,23 @@ def test_what_is_wrapped_is_not_matched_byte_by_byte(tmp_path: Path) -> None:
     assert trace.causes_of(received.number) == []
 
 
+def test_both_ends_of_what_is_wrapped_are_joined(tmp_path: Path) -> None:
+    tls = Endpoint.parse("tls://127.0.0.1:12000")
+    theirs = written(
+        tmp_path / "c.trace",
+        events.Connected(1, tls, LOCAL, PEER, 12, at=18),
+        events.Sent(1, LOCAL, b"hello", at=31),
+        events.Received(1, LOCAL, b"HELLO", at=39),
+    )
+    mine = server(tmp_path / "s.trace")
+    for each in mine.sockets.values():
+        each.is_wrapped = True
+    trace = merged(mine, theirs)
+    assert [link.kind for link in trace.links()] == ["reaches", "reaches"]
+    told = [(each.event.name, each.is_end) for each in trace.moments if isinstance(each.event, Call)]
+    assert told.index(("send", False)) < told.index(("recv", True))
+
+
 @needs_tool("strace")
 def test_a_server_from_within_and_its_client_from_outside(tmp_path: Path) -> None:
     mine, theirs = str(tmp_path / "s.trace"), str(tmp_path / "c.trace")

@@ -12,6 +12,8 @@
 4. On a wire of ours a packet leaves at one time and arrives at another, or never. What it came of is matched
    when it leaves, what came of it when it arrives: what is lost feeds nothing. Elsewhere both are one.
 5. Who is told first doesn't matter: each side looks for the other whenever it comes to light.
+6. What is wrapped (TLS, say) moves other bytes than its packets carry: only its two ends are joined, where
+   both tell what was said within.
 """
 
 from __future__ import annotations
@@ -175,8 +177,6 @@ class Matcher:
                 self._accepted(call, made)
         elif call.name in ("close", "shutdown") and not is_end:
             self._stopping(call, socket)
-        elif socket.is_wrapped:
-            return  # its bytes are others than those on their way
         elif call.name in SENDING:
             if socket.kind == "stream":
                 self._send(call, socket, is_end)
@@ -226,10 +226,11 @@ class Matcher:
     def _bind(self, socket: Socket, ends: tuple[Place, Place]) -> None:
         out, back = self._stream(ends), self._stream(ends[::-1])
         out.sender, back.receiver = socket, socket
-        for span in self._half(self._sending, socket).spans:
-            self._overlap(span, out.left.spans, "carries", span_is_cause=True)
-        for span in self._half(self._receiving, socket).spans:
-            self._overlap(span, back.came.spans, "feeds", span_is_cause=False)
+        if not socket.is_wrapped:
+            for span in self._half(self._sending, socket).spans:
+                self._overlap(span, out.left.spans, "carries", span_is_cause=True)
+            for span in self._half(self._receiving, socket).spans:
+                self._overlap(span, back.came.spans, "feeds", span_is_cause=False)
         out.connecting = self._connecting.get(socket.number)
         if out.connecting is not None and out.connecting in self._unbound.get(ends[1], ()):
             self._unbound[ends[1]].remove(out.connecting)
@@ -264,7 +265,8 @@ class Matcher:
 
     def _join_halves(self, sender: Socket, receiver: Socket) -> None:
         """Two sockets turn out to be the ends of one stream."""
-        for span in self._half(self._sending, sender).spans:
+        spans = self._half(self._sending, sender).spans if sender.is_wrapped == receiver.is_wrapped else ()
+        for span in spans:
             self._overlap(span, self._half(self._receiving, receiver).spans, "reaches", span_is_cause=True)
         self._join_stops(sender, receiver)
 
@@ -314,10 +316,10 @@ class Matcher:
 
     def _sent_span(self, socket: Socket, span: Span) -> None:
         ends = self._bound.get(socket.number)
-        if ends is not None:
+        if ends is not None and not socket.is_wrapped:
             self._overlap(span, self._stream(ends).left.spans, "carries", span_is_cause=True)
         other = self._other_end(socket)
-        if other is not None:
+        if other is not None and other.is_wrapped == socket.is_wrapped:
             self._overlap(span, self._half(self._receiving, other).spans, "reaches", span_is_cause=True)
 
     def _receive(self, call: Call, socket: Socket) -> None:
@@ -340,9 +342,9 @@ class Matcher:
         half.moved = span.end
         half.spans.append(span)
         shorten(half.spans)
-        if back is not None:
+        if back is not None and not socket.is_wrapped:
             self._overlap(span, back.came.spans, "feeds", span_is_cause=False)
-        if other is not None:
+        if other is not None and other.is_wrapped == socket.is_wrapped:
             self._overlap(span, self._half(self._sending, other).spans, "reaches", span_is_cause=False)
 
     def _overlap(
@@ -452,7 +454,7 @@ class Matcher:
         self._place(packet, out, self._stream(ends[::-1]))
         if packet.made:
             return
-        if packet.size and out.sender is not None:
+        if packet.size and out.sender is not None and not out.sender.is_wrapped:
             start = packet.offset or 0
             span = Span(start, start + packet.size, packet.number)
             self._overlap(span, self._half(self._sending, out.sender).spans, "carries", span_is_cause=False)
@@ -497,7 +499,7 @@ class Matcher:
         out, back = self._stream(ends), self._stream(ends[::-1])
         is_news = not packet.reaches or not out.came.has(packet)
         out.came.note(packet)
-        if packet.size and is_news and out.receiver is not None:
+        if packet.size and is_news and out.receiver is not None and not out.receiver.is_wrapped:
             start = packet.offset or 0
             span = Span(start, start + packet.size, packet.number)
             self._overlap(span, self._half(self._receiving, out.receiver).spans, "feeds", span_is_cause=True)
