@@ -77,7 +77,8 @@ def test_at_a_terminal(wire: Running, tmp_path: Path) -> None:
     with terminal("connect", "--host", at("client", wire), "tcp://server:12000", state=tmp_path) as screen:
         screen.expect(PROMPT)
         screen.type("hello\r")
-        screen.expect("\x1b[?2004lhello\r\n")
+        screen.expect("> hello\r\n")
+        screen.expect("hello\r\n")
         screen.expect(PROMPT)
         screen.type(END)
         screen.expect("the peer closed the connection")
