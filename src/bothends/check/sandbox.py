@@ -49,7 +49,7 @@ class Limits:
     """What one program under test may take, with all that it starts. Bytes and seconds."""
 
     memory: int = 1 << 30
-    processes: int = 512
+    processes: int = 2048  # with threads; a thread for each of 1,100 clients is no hostile program
     disk: int = 64 << 20
     cpu: int = 120
 
