@@ -195,3 +195,21 @@ def test_a_circle_is_cut_and_counted() -> None:
     timeline.before(4, 2)
     assert [each.event.number for each in timeline.take()] == [1, 2]
     assert timeline.broken == 1
+
+
+def test_a_guess_that_turns_out_wrong_takes_nothing_from_whose_it_is() -> None:
+    """Two connect at once. A SYN is taken for the first one's, and each then shows which port it has."""
+    trace, server = Trace(), Place("127.0.0.1", 80)
+    matcher = Matcher(trace, Timeline())
+    matcher.has_packets = True
+    first, second = Place("127.0.0.1", 40001), Place("127.0.0.1", 40002)
+    for number in (1, 2):
+        trace.sockets[number] = Socket(number, "inet", "stream")
+    matcher.add(Moment(Call(1, 1, 1, "connect", 10, socket=1, place=server)))
+    matcher.add(Moment(Packet(2, 12, "tcp", second, server, 0, b"", ("SYN",), 99)))
+    assert trace.sockets[1].local == second
+    for number, place, data in ((2, second, b"hello"), (1, first, b"again")):
+        trace.sockets[number].local, trace.sockets[number].peer = place, server
+        matcher.add(Moment(Call(2 + number, 1, number, "sendto", 20, socket=number, asked=5, data=data)))
+    matcher.add(Moment(Packet(9, 22, "tcp", second, server, 5, b"hello", ("ACK",), 100)))
+    assert [link.cause for link in trace.causes_of(9)] == [4]

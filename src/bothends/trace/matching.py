@@ -207,7 +207,7 @@ class Matcher:
                 before = self._bound.get(socket.number)
                 if before != ends:
                     if before is not None:
-                        self._stream(before).sender = self._stream(before[::-1]).receiver = None
+                        self._unbind(socket, before)
                     self._bound[socket.number] = ends
                     self._bind(socket, ends)
 
@@ -240,6 +240,12 @@ class Matcher:
             self._join_halves(socket, out.receiver)
         if back.sender is not None:
             self._join_halves(back.sender, socket)
+
+    def _unbind(self, socket: Socket, ends: tuple[Place, Place]) -> None:
+        """A guess was wrong. By now the stream may be known as another's."""
+        out, back = self._stream(ends), self._stream(ends[::-1])
+        out.sender = None if out.sender is socket else out.sender
+        back.receiver = None if back.receiver is socket else back.receiver
 
     def _stream(self, ends: tuple[Place, Place]) -> Stream:
         if ends not in self._streams:
