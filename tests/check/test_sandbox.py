@@ -22,7 +22,7 @@ if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
         os.closerange(0, 100)
-        os.execve('/bin/sleep', ['sleep', '{seconds}'], {})
+        os.execve('/bin/sleep', ['sleep', '1000'], {})
     os._exit(0)
 time.sleep(0.3)
 """
@@ -192,7 +192,7 @@ def test_who_may_write_on_disk_cannot_fill_it(confined: str, tmp_path: Path) -> 
 def test_a_hostile_program_ends_in_time_and_leaves_nothing(name: str, confined: str, tmp_path: Path) -> None:
     path = tmp_path / "hostile.py"
     seconds = f"1000.{os.getpid()}"
-    path.write_text(HOSTILE[name].replace("{seconds}", seconds), encoding="utf-8")
+    path.write_text(HOSTILE[name].replace("'1000'", f"'{seconds}'"), encoding="utf-8")
     mark = f"{name} {os.getpid()}"
     done = check(path, mark, confined)
     assert done.returncode == 1, done.stdout + done.stderr
