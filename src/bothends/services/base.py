@@ -52,6 +52,8 @@ class Peer:
 class Conversation(ABC):
     """One peer's exchange with a service."""
 
+    __slots__ = ()  # so that a subclass may have some: ten thousand of them are held at once
+
     done: bool = False
     """True: send what is left, then close."""
 

@@ -124,6 +124,8 @@ class ConversationService(Service, Generic[C]):
 class _Chunks(Conversation):
     """The function is called for each chunk. Its exceptions pass: nothing else is in that answer."""
 
+    __slots__ = ("_function", "_name")
+
     def __init__(self, name: str, function: Plain) -> None:
         self._name = name
         self._function = function
@@ -135,6 +137,8 @@ class _Chunks(Conversation):
 
 class _Messages(Conversation):
     """The function is called for each message of a stream."""
+
+    __slots__ = ("__dict__", "_between", "_decoder", "_function", "_name")  # __dict__: `done`, at an error
 
     def __init__(self, name: str, function: Plain, framing: Framing) -> None:
         self._name = name

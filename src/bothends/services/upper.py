@@ -33,6 +33,8 @@ class Upper(Service):
 class _Capitals(Conversation):
     """One peer's text. `whole`: no chunk goes on in the next one, so nothing is held back."""
 
+    __slots__ = ("_rest", "_whole")
+
     def __init__(self, *, whole: bool) -> None:
         self._whole = whole
         self._rest = b""  # the beginning of a character: three bytes at most
