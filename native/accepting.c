@@ -11,7 +11,8 @@
  * is passed over when it isn't waiting.
  *
  * An Address and a Peer are made for each connection. Both are frozen dataclasses with slots, whose
- * __init__ costs a microsecond: more than accept() does. So they are filled here, slot by slot.
+ * __init__ costs a microsecond: more than accept() does. So they are filled here, slot by slot. Nor are they
+ * kept for the day on which the service raises, but made anew from what they were made of.
  */
 #include "core.h"
 
@@ -200,15 +201,20 @@ PyObject *peer_of(PyObject *address, PyObject *local, bool boundaries, uint64_t 
     return fill(&peer_record, values);
 }
 
-/* Either end of a connection; NULL with no exception where it is gone already. */
-static PyObject *end_of(int fd, int (*ask)(int, struct sockaddr *, socklen_t *))
+/* A Peer anew. */
+PyObject *origin_peer(const Origin *origin, PyObject *longest)
 {
-    struct sockaddr_storage room;
-    socklen_t size = sizeof room;
+    PyObject *address = address_of((const struct sockaddr *)&origin->address, origin->size);
 
-    if (ask(fd, (struct sockaddr *)&room, &size) < 0)
-        size = 0;
-    return address_of((struct sockaddr *)&room, size);
+    return peer_of(address, origin->local, false, origin->number, longest);
+}
+
+/* Either end of a connection: how much of the room it takes, 0 where it is gone already. */
+static socklen_t end_of(int fd, int (*ask)(int, struct sockaddr *, socklen_t *), struct sockaddr_storage *room)
+{
+    socklen_t size = sizeof *room;
+
+    return ask(fd, (struct sockaddr *)room, &size) < 0 ? 0 : size;
 }
 
 /* Whether a conversation wants `more()` called: a question to its type, which is not asked anew for each. */
@@ -250,14 +256,22 @@ int accepted(Core *core, Listening *listening, int fd)
 {
     PyObject *local = NULL, *peer = NULL, *conversation = NULL;
     Connection *connection = NULL;
+    struct sockaddr_storage room;
+    socklen_t size;
     int outcome = -1, pulls = 0;
 
     if (core->is_strained && tell_strain(core, 0) < 0)
         goto end;
-    local = listening->local == NULL ? end_of(fd, getsockname) : Py_NewRef(listening->local);
-    if (local != NULL)
-        peer = peer_of(end_of(fd, getpeername), local, false, ++core->number, core->longest);
-    Py_XDECREF(local);
+    if (listening->local == NULL) {
+        size = end_of(fd, getsockname, &room);
+        local = address_of((struct sockaddr *)&room, size);
+    } else {
+        local = Py_NewRef(listening->local);
+    }
+    if (local == NULL)
+        goto end;
+    size = end_of(fd, getpeername, &room);
+    peer = peer_of(address_of((struct sockaddr *)&room, size), local, false, ++core->number, core->longest);
     if (peer == NULL)
         goto end;
     conversation = PyObject_CallFunctionObjArgs(core->opener, peer, core->post, NULL);
@@ -272,14 +286,23 @@ int accepted(Core *core, Listening *listening, int fd)
         fd = -1;
         goto end;
     }
-    connection = connection_new(core, fd, conversation, core->failed == NULL ? NULL : peer, 0);
+    connection = connection_new(core, fd, conversation, NULL, 0);
     if (connection == NULL)
         goto end;
     fd = -1;
+    if (core->failed != NULL && size <= sizeof connection->origin.address) {
+        memcpy(&connection->origin.address, &room, size);
+        connection->origin.size = size;
+        connection->origin.number = core->number;
+        connection->origin.local = Py_NewRef(local);
+    } else if (core->failed != NULL) {
+        connection->peer = Py_NewRef(peer);
+    }
     outcome = connection_start(connection);
 end:
     if (fd >= 0)
         close(fd);
+    Py_XDECREF(local);
     Py_XDECREF(peer);
     Py_XDECREF(conversation);
     Py_XDECREF(connection);

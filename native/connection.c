@@ -67,11 +67,27 @@ void connection_soil(Connection *self)
     core_wake(core);
 }
 
+/* Tell of the exception that is set, and clear it, if it is one that a service may raise. */
+static bool forgiven(Core *core, Connection *self)
+{
+    PyObject *peer = Py_XNewRef(self->peer), *type, *value, *trace;
+    bool outcome;
+
+    if (peer == NULL && self->origin.local != NULL) {
+        PyErr_Fetch(&type, &value, &trace);
+        peer = origin_peer(&self->origin, core->longest);
+        PyErr_Restore(type, value, trace); /* in place of another, where there was no memory */
+    }
+    outcome = forgive(core, peer);
+    Py_XDECREF(peer);
+    return outcome;
+}
+
 /* What an exception of the service means: the end of this conversation, and of nothing else. */
 static int failed(Connection *self)
 {
     self->flags |= OVER;
-    return forgive(self->core, self->peer) ? 0 : -1;
+    return forgiven(self->core, self) ? 0 : -1;
 }
 
 /* A conversation that ends for an error but has something left to say keeps the error in `failure`. */
@@ -79,7 +95,7 @@ static int tell_failure(Connection *self)
 {
     PyObject *failure;
 
-    if (self->core->failed == NULL || self->peer == NULL)
+    if (self->core->failed == NULL || (self->peer == NULL && self->origin.local == NULL))
         return 0;
     failure = PyObject_GetAttr(self->handler, names.failure);
     if (failure == NULL)
@@ -278,7 +294,7 @@ static PyObject *as_exception(int error)
 int connection_bury(Connection *self)
 {
     Core *core = self->core;
-    PyObject *handler = self->handler, *peer = self->peer;
+    PyObject *handler = self->handler;
     int outcome = 0;
 
     if (self->flags & DIRTY)
@@ -295,7 +311,7 @@ int connection_bury(Connection *self)
         close(self->fd);
     self->fd = -1;
     self->flags |= DEAD;
-    self->handler = self->peer = NULL;
+    self->handler = NULL;
     self->core = NULL;
     slot_release(core, self->slot);
     queue_clear(&self->queue);
@@ -310,10 +326,10 @@ int connection_bury(Connection *self)
         core->conversations--;
         if (handler != NULL)
             outcome = call(handler, names.closed, NULL);
-        if (outcome < 0 && forgive(core, peer))
+        if (outcome < 0 && forgiven(core, self))
             outcome = 0;
         if (outcome == 0 && self->flags & COUNTED) {
-            PyObject *result = PyObject_CallOneArg(core->gone, peer);
+            PyObject *result = PyObject_CallOneArg(core->gone, self->peer);
 
             outcome = result == NULL ? -1 : 0;
             Py_XDECREF(result);
@@ -321,7 +337,8 @@ int connection_bury(Connection *self)
     }
     accepting_retry(core); /* whoever waits for a descriptor can have this one */
     Py_XDECREF(handler);
-    Py_XDECREF(peer);
+    Py_CLEAR(self->peer);
+    Py_CLEAR(self->origin.local);
     Py_DECREF(self); /* the slot's */
     return outcome;
 }
@@ -474,6 +491,7 @@ static void dealloc(Connection *self)
     gather_free(self);
     Py_XDECREF(self->handler);
     Py_XDECREF(self->peer);
+    Py_XDECREF(self->origin.local);
     PyObject_Free(self);
 }
 

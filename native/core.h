@@ -24,6 +24,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -71,6 +72,14 @@ typedef struct {
     size_t unsent; /* bytes in all */
 } Queue;
 
+/* Who a connection is with, as the system told it: a quarter of the Peer that is made of it when one is wanted. */
+typedef struct {
+    PyObject *local; /* our Address; NULL where nothing is kept */
+    uint64_t number;
+    socklen_t size;
+    struct sockaddr_in6 address; /* or a sockaddr_in */
+} Origin;
+
 /* The flags of a connection. */
 enum {
     MANAGED = 1 << 0,    /* its handler is a protocol in Python, not a conversation */
@@ -98,7 +107,8 @@ struct Connection {
     PyObject_HEAD
     Core *core;         /* NULL once it is dead */
     PyObject *handler;  /* a conversation, or a protocol; NULL where opening it failed */
-    PyObject *peer;     /* whom it is with, where that is to be told; or NULL */
+    PyObject *peer;     /* whom it is with, where that is to be told and `origin` can't; or NULL */
+    Origin origin;      /* the same */
     Connection *next_dirty;
     Gather *gather;     /* io_uring: several pieces that are being sent at once, or NULL */
     Queue queue;
@@ -207,6 +217,7 @@ size_t queue_vectors(const Queue *queue, struct iovec *vectors, size_t most);
 int accepting_prepare(PyObject *address_class, PyObject *peer_class, PyObject *conversation_class);
 PyObject *address_of(const struct sockaddr *sockaddr, socklen_t size);
 PyObject *peer_of(PyObject *address, PyObject *local, bool boundaries, uint64_t number, PyObject *longest);
+PyObject *origin_peer(const Origin *origin, PyObject *longest);
 PyObject *core_listen(Core *core, PyObject *args);
 PyObject *core_deafen(Core *core, PyObject *ignored);
 int accepted(Core *core, Listening *listening, int fd);
