@@ -44,8 +44,8 @@ def variant(name: str) -> Target:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.native", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--load", action="append", choices=comparison.KINDS, help="only these")
     parser.add_argument("--only", default="", help="servers, by a part of their names, comma-separated")
     asked = parser.parse_args()
