@@ -12,7 +12,11 @@ What asyncio does, and what follows:
 4. Its datagram endpoint has no flow control, maps a fresh 256 KiB buffer for every datagram, and in
    uvloop drops empty ones. Datagram sockets are waited for with add_reader() instead, and served
    by `datagrams.py`.
-5. Its transports carry TCP and UNIX streams. Other families (seqpacket, vsock) are driven by
+5. Before each read it makes a bytes object of 256 KiB, which malloc maps from the system, cuts to what has
+   come, and gives back: three system calls and a page fault for each chunk, until something as large has been
+   freed (mallopt(3), M_MMAP_THRESHOLD). A BufferedProtocol reads into a buffer of its own: one of
+   `limits.chunk` bytes for all connections.
+6. Its transports carry TCP and UNIX streams. Other families (seqpacket, vsock) are driven by
    `channel.py`, for which this loop only waits.
 """
 
@@ -48,10 +52,13 @@ class AsyncioEngine(Engine):
     loop_factory: ClassVar[Callable[[], asyncio.AbstractEventLoop] | None] = None
     """What makes the event loop; None for asyncio's own choice."""
 
+    buffered: ClassVar[bool] = True
+    """Whether its transports read better into a buffer of ours (5 above)."""
+
     def run(self) -> None:
         """Serve until told to stop."""
         with asyncio.Runner(loop_factory=type(self).loop_factory) as runner:
-            runner.run(AsyncioLoop(self.job).run())
+            runner.run(AsyncioLoop(self.job, buffered=self.buffered).run())
 
 
 class Owner(Protocol):
@@ -286,11 +293,31 @@ class Talk(asyncio.Protocol):
             self._owner.call_soon(lambda: self.cut(Cause.STALLED))
 
 
+class BufferedTalk(Talk, asyncio.BufferedProtocol):
+    """A Talk whose transport reads into the loop's buffer."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self, loop: AsyncioLoop, listener: Listener, peer: Peer) -> None:
+        super().__init__(loop, listener, peer)
+        self._buffer = loop.buffer
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See asyncio.BufferedProtocol."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See asyncio.BufferedProtocol. The buffer is the next one's when this returns."""
+        self.data_received(self._buffer[:nbytes].tobytes())
+
+
 class AsyncioLoop:
     """What the engine waits for beside its transports, and how it ends."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, buffered: bool) -> None:
         self.job = job
+        self.buffer = memoryview(bytearray(job.limits.chunk))
+        self._talk: Callable[[AsyncioLoop, Listener, Peer], Talk] = BufferedTalk if buffered else Talk
         self.talks: set[Talk | Channel] = set()
         self._reception = Reception(job)
         self._wheel: Wheel[Talk | Channel] = Wheel()
@@ -405,7 +432,7 @@ class AsyncioLoop:
 
     async def _connect(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
         connection.setblocking(False)
-        talk = Talk(self, listener, peer)
+        talk = self._talk(self, listener, peer)
         try:
             await self._loop.connect_accepted_socket(lambda: talk, connection)
         except OSError:

@@ -26,6 +26,7 @@ class UvloopEngine(AsyncioEngine):
     name = "uvloop"
     summary = "one thread runs libuv's event loop under asyncio's interface"
     loop_factory = staticmethod(_new_event_loop)
+    buffered = False  # it has a buffer of its own
 
     @classmethod
     def missing(cls) -> str | None:
