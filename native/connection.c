@@ -376,10 +376,10 @@ int connection_expire(Connection *self)
     return 0;
 }
 
-/* The server is leaving: finish this talk if it has come to rest. */
-int connection_drain(Connection *self)
+/* The server is leaving: finish this talk if it has come to rest. What came before `looked` was heard. */
+int connection_drain(Connection *self, double looked)
 {
-    if (self->flags & (SHUT | DYING) || self->core->now - self->heard < self->core->quiet)
+    if (self->flags & (SHUT | DYING) || looked - self->heard < self->core->quiet)
         return 0;
     return self->queue.unsent ? 0 : finish(self, names.leave);
 }

@@ -263,7 +263,7 @@ static PyObject *core_converse(Core *core, PyObject *args)
 }
 
 /* Call something for each connection that is no protocol's. */
-static PyObject *each_conversation(Core *core, int (*act)(Connection *))
+static PyObject *each_conversation(Core *core, int (*act)(Connection *, double), double when)
 {
     core->now = clock_now();
     for (uint32_t i = 0; i < core->slot_count; i++) {
@@ -271,19 +271,22 @@ static PyObject *each_conversation(Core *core, int (*act)(Connection *))
 
         if (core->slots[i].kind != CONNECTION || connection->flags & MANAGED)
             continue;
-        if (act(connection) < 0)
+        if (act(connection, when) < 0)
             return NULL;
     }
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(drain_doc, "drain()\n\nFinish the conversations that have come to rest.");
-static PyObject *core_drain(Core *core, PyObject *Py_UNUSED(ignored))
+PyDoc_STRVAR(drain_doc, "drain(looked)\n\nFinish the conversations that have come to rest, if all that came before "
+                        "`looked` has been heard.");
+static PyObject *core_drain(Core *core, PyObject *looked)
 {
-    return each_conversation(core, connection_drain);
+    double when = PyFloat_AsDouble(looked);
+
+    return PyErr_Occurred() ? NULL : each_conversation(core, connection_drain, when);
 }
 
-static int cut(Connection *connection)
+static int cut(Connection *connection, double Py_UNUSED(when))
 {
     connection_kill(connection, true);
     return 0;
@@ -292,7 +295,7 @@ static int cut(Connection *connection)
 PyDoc_STRVAR(abort_doc, "abort()\n\nCut off all conversations.");
 static PyObject *core_abort(Core *core, PyObject *Py_UNUSED(ignored))
 {
-    return each_conversation(core, cut);
+    return each_conversation(core, cut, 0);
 }
 
 /* Life --------------------------------------------------------------------------------------------- */
@@ -475,7 +478,7 @@ static PyMethodDef methods[] = {
     {"interrupt", (PyCFunction)core_interrupt, METH_NOARGS, interrupt_doc},
     {"adopt", (PyCFunction)core_adopt, METH_VARARGS, adopt_doc},
     {"converse", (PyCFunction)core_converse, METH_VARARGS, converse_doc},
-    {"drain", (PyCFunction)core_drain, METH_NOARGS, drain_doc},
+    {"drain", (PyCFunction)core_drain, METH_O, drain_doc},
     {"abort", (PyCFunction)core_abort, METH_NOARGS, abort_doc},
     {"listen", (PyCFunction)core_listen, METH_VARARGS,
      "listen(fd, local, shared)\n\nWelcome everybody at this listener. `local`: our Address there, or None "

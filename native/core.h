@@ -200,7 +200,7 @@ void connection_kill(Connection *self, bool abandon);
 int connection_bury(Connection *self);
 void connection_disown(Connection *self);
 int connection_expire(Connection *self);
-int connection_drain(Connection *self);
+int connection_drain(Connection *self, double looked);
 void connection_soil(Connection *self);
 static inline bool connection_reads(const Connection *self)
 {

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import Callable
 from select import POLLIN, POLLOUT
@@ -212,9 +213,9 @@ class Talk(asyncio.Protocol):
         looks = [each for each in (look, self._rests_until) if each is not None]
         return min(looks, default=None)
 
-    def drain(self, now: float) -> None:
-        """The server is leaving: finish this talk if it has come to rest."""
-        if self._linger_until is not None or now - self._heard < DRAIN_QUIET:
+    def drain(self, looked: float) -> None:
+        """The server is leaving: finish this talk if it rests. What came before `looked` has been heard."""
+        if self._linger_until is not None or looked - self._heard < DRAIN_QUIET:
             return
         if not self._unsent() or self.exchange.pulls:
             self._finish(Cause.DRAINED)
@@ -328,6 +329,7 @@ class AsyncioLoop:
         self._retry: asyncio.TimerHandle | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._abort_at: float | None = None
+        self._looked = -math.inf
 
     @property
     def now(self) -> float:
@@ -470,7 +472,9 @@ class AsyncioLoop:
             self._abort()
         else:
             for talk in list(self.talks):
-                talk.drain(self.now)
+                talk.drain(self._looked)
+        # What has come by now is heard before the next time. (It need not be yet: we may have been held up.)
+        self._looked = self.now
         self._check_over()
         if not self._over.done():
             self._loop.call_later(DRAIN_TICK, self._press)

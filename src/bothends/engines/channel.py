@@ -175,9 +175,9 @@ class Channel:
         looks = [each for each in (look, self._rests_until) if each is not None]
         return min(looks, default=None)
 
-    def drain(self, now: float) -> None:
-        """The server is leaving: finish this talk if it has come to rest."""
-        if self._linger_until is not None or now - self._heard < DRAIN_QUIET:
+    def drain(self, looked: float) -> None:
+        """The server is leaving: finish this talk if it rests. What came before `looked` has been heard."""
+        if self._linger_until is not None or looked - self._heard < DRAIN_QUIET:
             return
         # To who pulls, something is owed for as long as it is not told to end.
         if not self.unsent or self.exchange.pulls:

@@ -189,6 +189,7 @@ class NativeLoop:
         self._until: float | None = None
         self._welcoming = False
         self._abort_at: float | None = None
+        self._looked = -math.inf
         # Datagrams are received by recvmmsg(), many at once, which a ring can't do better.
         streams = any(each.role != "datagrams" for each in job.listeners)
         self._core = _native.Core(
@@ -460,9 +461,11 @@ class NativeLoop:
         if self._abort_at is not None and self.now >= self._abort_at:
             self._abort()
             return
-        self._core.drain()
+        self._core.drain(self._looked)
         for talk in list(self.talks):
-            talk.drain(self.now)
+            talk.drain(self._looked)
+        # What has come by now is heard before the next time. (It need not be yet: we may have been held up.)
+        self._looked = self.now
 
     def _abort(self) -> None:
         self._core.unwatch(self.job.stop.aborting.fileno())

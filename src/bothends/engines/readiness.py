@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import socket
 import time
 from abc import ABC, abstractmethod
@@ -90,6 +91,7 @@ class ReadinessLoop:
         self._desks = [DatagramDesk(job, each) for each in job.listeners if each.role == "datagrams"]
         self._welcoming = False
         self._abort_at: float | None = None
+        self._looked = -math.inf
 
     def run(self) -> None:
         """Serve until told to stop, then until the last connection is over."""
@@ -210,7 +212,9 @@ class ReadinessLoop:
             self._abort()
             return
         for channel in list(self._channels):
-            channel.drain(self.now)
+            channel.drain(self._looked)
+        # What has come by now is heard before the next time. (It need not be yet: we may have been held up.)
+        self._looked = self.now
 
     def _abort(self) -> None:
         for channel in list(self._channels):
