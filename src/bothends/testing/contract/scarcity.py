@@ -41,6 +41,7 @@ class ScarcityContract(ContractBase):
         assert not running.seen(Relieved)
         restore()
         assert client.hear(5) == b"hello"
+        client.close()
         self._one_exchange(running)  # should the client have got a descriptor that was given back just then
         running.wait_event(Relieved)
 
