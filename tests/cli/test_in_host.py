@@ -204,3 +204,9 @@ def test_its_own_name_and_status() -> None:
 )
 def test_what_cannot_be_asked_for(arguments: list[str], said: str) -> None:
     assert said in refused("connect", *arguments, "tcp://server:1")
+
+
+@pytest.mark.parametrize(("setting", "wanted"), [("mtu=9000", "68 to 1500"), ("seed=x", "a number")])
+def test_a_setting_of_the_wire_that_cannot_be_is_named_with_what_can(setting: str, wanted: str) -> None:
+    words = ["connect", "--wire", setting, "--host", "server=true", "tcp://server:12000"]
+    assert f"--wire: {setting}: {wanted}" in refused(*words)

@@ -44,7 +44,8 @@ class WirePath:
         elif key == "no-icmp":
             self.icmp = False
         elif not value.isdecimal() or (key == "mtu" and not 68 <= int(value) <= 1500):
-            raise click.UsageError(f"--wire: {key}={value}: " + "68 to 1500" if key == "mtu" else "a number")
+            wanted = "68 to 1500" if key == "mtu" else "a number"
+            raise click.UsageError(f"--wire: {key}={value}: {wanted}")
         elif key == "mtu":
             self.mtu = int(value)
         else:
