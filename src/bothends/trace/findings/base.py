@@ -6,13 +6,15 @@ so it says what happened and what that mostly means, and shows the events.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from bothends.trace import words
 from bothends.trace.calls import RECEIVING, SENDING
+from bothends.trace.findings.again import Again, sent_again
 from bothends.trace.model import Call, Change, Packet, Place, Process, Socket, Trace
 
 # Who is left alone for so long (nanoseconds) is held up: far above what a busy machine takes for a call.
@@ -73,6 +75,11 @@ class View:
             if call.name in SENDING:
                 self._totals[call.socket] += call.size
                 self.sent[call.number] = self._totals[call.socket]
+
+    @cached_property
+    def sent_again(self) -> tuple[list[Again], Counter[tuple[str, str]]]:
+        """See again.py."""
+        return sent_again(self.packets)
 
     def sockets(self, *kinds: str) -> Iterator[Socket]:
         """The sockets of these kinds, on any family that people talk over."""

@@ -8,128 +8,26 @@ A path is nobody's mistake: what stands here is why a program is slow on it, or 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
-from collections import Counter, defaultdict
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from bothends.trace import words
 from bothends.trace.calls import RECEIVING, SENDING
+from bothends.trace.findings.again import LOOKED_AT, Again, span
 from bothends.trace.findings.base import HELD_UP, Finding, View
 from bothends.trace.findings.streams import DELAYED
 from bothends.trace.model import Call, Packet, Place, Socket
 
 MTU: Final = "mtu"  # what a packet is lost to that is too large: no loss of the path's, a limit of it
 
-_LONGEST: Final = 1 << 16  # bytes of a packet: no copy of a byte begins further before it
-_LOOKED_AT: Final = 200  # packets nearest to a moment: more are not under way that would say anything else
-
 _Ends: TypeAlias = tuple[Place, Place]
-
-
-@dataclass(frozen=True, slots=True)
-class _Again:
-    """A segment that was sent again, and the first that had its bytes."""
-
-    first: Packet
-    packet: Packet
-    was_lost: bool
-    why: str  # which toxic has taken it; or where its acknowledgement was
-
-
-@dataclass(slots=True)
-class _Flow:
-    """One direction of a connection: copies of its bytes by where they begin, and what it acknowledges."""
-
-    copies: list[tuple[int, int, Packet]] = field(default_factory=list)
-    acks: list[Packet] = field(default_factory=list)
-    highest: list[int] = field(default_factory=list)  # what had been acknowledged by then
-
-    def take(self, packet: Packet) -> None:
-        """One more packet that has left."""
-        start, end = _span(packet)
-        if end > start:
-            insort(self.copies, (start, packet.number, packet))
-        if packet.acks is not None:
-            self.acks.append(packet)
-            self.highest.append(max(packet.acks, self.highest[-1] if self.highest else 0))
-
-    def before(self, packet: Packet) -> list[Packet]:
-        """The copies of any of a packet's bytes, in the order in which they left."""
-        start, end = _span(packet)
-        low = bisect_left(self.copies, (start - _LONGEST,))
-        high = bisect_left(self.copies, (end,))
-        near = [each for _, _, each in self.copies[low:high] if _span(each)[1] > start]
-        return sorted(near, key=lambda each: each.number)
-
-    def acknowledged(self, end: int, until: int) -> list[Packet]:
-        """What acknowledges everything up to a byte, of what had left by a time."""
-        first = bisect_left(self.highest, end)
-        found = self.acks[first : first + _LOOKED_AT]
-        return [each for each in found if each.at < until and (each.acks or 0) >= end]
-
-
-def _span(packet: Packet) -> tuple[int, int]:
-    """The sequence numbers of a segment, as offsets: SYN and FIN have one each (RFC 9293 section 3.4)."""
-    start = packet.offset or 0
-    return start - ("SYN" in packet.flags), start + packet.size + ("FIN" in packet.flags)
-
-
-def _sent_again(view: View) -> tuple[list[_Again], Counter[tuple[str, str]]]:
-    """What was sent again on a wire, and how many segments there were on each of its ways."""
-    flows: dict[_Ends, _Flow] = defaultdict(_Flow)
-    found: list[_Again] = []
-    count: Counter[tuple[str, str]] = Counter()
-    for packet in view.packets:
-        if packet.protocol != "tcp" or not packet.reaches:
-            continue
-        ends = packet.source, packet.destination
-        if "SYN" in packet.flags and not packet.resent and not packet.made:
-            flows.pop(ends, None)  # the ports are used anew
-        flow, back = flows[ends], flows[ends[::-1]]
-        if packet.made and not any(packet.raw == each.raw for each in flow.before(packet)):
-            continue  # it has other bits than were sent: no kernel takes it
-        start, end = _span(packet)
-        count[packet.interface, packet.reaches] += end > start and not packet.made
-        if packet.resent and not packet.made and (packet.size or "SYN" in packet.flags):
-            again = _judge(packet, flow.before(packet), back)
-            found += [again] if again is not None else []
-        flow.take(packet)
-    return found, count
-
-
-def _judge(packet: Packet, copies: list[Packet], back: _Flow) -> _Again | None:
-    """Whether what is sent again was lost before. None where it can't be told."""
-    if not copies:
-        return None
-    start, end = _span(packet)
-    if not _covers([each for each in copies if each.until is not None and not each.lost], start, end):
-        lost = [each.lost for each in copies if each.lost]
-        return _Again(copies[0], packet, was_lost=True, why=lost[-1] if lost else "damage")
-    if "SYN" in packet.flags and "ACK" not in packet.flags and not back.copies:
-        return None  # it has come, and was not answered: the listener's queue is full
-    acks = back.acknowledged(end, packet.at)
-    if not acks:
-        why = "not sent yet"
-    elif all(each.lost or each.until is None for each in acks):
-        why = "lost"
-    else:
-        why = "on its way"
-    return _Again(copies[0], packet, was_lost=False, why=why)
-
-
-def _covers(packets: Iterable[Packet], start: int, end: int) -> bool:
-    """Whether all sequence numbers from `start` up to `end` are in these packets."""
-    for low, high in sorted(map(_span, packets)):
-        if low <= start < high:
-            start = high
-    return start >= end
 
 
 def retransmission(view: View) -> Iterator[Finding]:
     """The path has lost segments, and TCP has sent them again."""
-    found, count = _sent_again(view)
+    found, count = view.sent_again
     for way, again in _by_way(each for each in found if each.was_lost and each.why != MTU):
         waits = [each.packet.until - each.first.at for each in again if each.packet.until is not None]
         longest = f" The longest wait for one was {words.duration(max(waits))}." if waits else ""
@@ -146,7 +44,7 @@ def retransmission(view: View) -> Iterator[Finding]:
 
 def spurious_retransmission(view: View) -> Iterator[Finding]:
     """Segments were sent again although they had arrived."""
-    found, _ = _sent_again(view)
+    found, _ = view.sent_again
     for way, again in _by_way(each for each in found if not each.was_lost):
         yield Finding(
             "spurious-retransmission",
@@ -160,14 +58,14 @@ def spurious_retransmission(view: View) -> Iterator[Finding]:
         )
 
 
-def _by_way(found: Iterable[_Again]) -> Iterator[tuple[tuple[str, str], list[_Again]]]:
-    ways: dict[tuple[str, str], list[_Again]] = {}
+def _by_way(found: Iterable[Again]) -> Iterator[tuple[tuple[str, str], list[Again]]]:
+    ways: dict[tuple[str, str], list[Again]] = {}
     for each in found:
         ways.setdefault((each.packet.interface, each.packet.reaches), []).append(each)
     yield from ways.items()
 
 
-def _pairs(again: Iterable[_Again]) -> tuple[int, ...]:
+def _pairs(again: Iterable[Again]) -> tuple[int, ...]:
     return tuple(
         dict.fromkeys(number for each in again for number in (each.first.number, each.packet.number))
     )
@@ -264,7 +162,7 @@ def _kept_back(view: View, socket: Socket, call: Call) -> tuple[Packet, Packet, 
     if ack is None or ack.size or ack.flags != ("ACK",) or (ack.until or 0) <= call.at:
         return None
     data = _last_arrival(view.from_socket[socket.number], ack.at, least=1)
-    if data is None or ack.acks != _span(data)[1] or _delay(data, ack) < DELAYED:
+    if data is None or ack.acks != span(data)[1] or _delay(data, ack) < DELAYED:
         return None
     return data, ack, waited
 
@@ -272,7 +170,7 @@ def _kept_back(view: View, socket: Socket, call: Call) -> tuple[Packet, Packet, 
 def _last_arrival(packets: list[Packet], before: int, least: int = 0) -> Packet | None:
     """Of packets in the order in which they left, what arrived last by a time, with so many bytes."""
     high = bisect_right(packets, before, key=lambda each: each.at)
-    near = packets[max(high - _LOOKED_AT, 0) : high]
+    near = packets[max(high - LOOKED_AT, 0) : high]
     came = [
         (each.until, each.number, each)
         for each in near
