@@ -57,6 +57,8 @@ def sizes_of(frame: bytes, at: int) -> tuple[int, int, int]:
 
 def packets_of(frame: bytes, at: int) -> list[bytes]:
     """The packets that a frame is on a cable; its IP packet begins at `at`."""
+    if is_plain(frame):
+        return [frame[at:]]
     flags, kind, _, segment, start, place = _HEADER.unpack_from(frame)
     packet, start = frame[at:], start + SIZE - at
     head = _head(kind, packet, start)

@@ -61,9 +61,6 @@ class Port(Protocol):
     def give(self, frame: bytes) -> None:
         """Give it a frame of another host's. Raises OSError: its interface is down, or its queue full."""
 
-    def receive(self) -> Sequence[bytes]:
-        """The next frame's packets. Raises OSError as `take`."""
-
     def send(self, packet: bytes) -> None:
         """Give the host a packet. Raises OSError as `give`."""
 
@@ -87,12 +84,6 @@ class TunPort:
 
     def give(self, frame: bytes) -> None:
         os.write(self._descriptor, frame)
-
-    def receive(self) -> Sequence[bytes]:
-        frame = os.read(self._descriptor, _LONGEST)
-        if offload.is_plain(frame):
-            return (frame[offload.SIZE :],)
-        return offload.packets_of(frame, offload.SIZE)
 
     def send(self, packet: bytes) -> None:
         os.write(self._descriptor, offload.PLAIN + packet)
@@ -119,12 +110,6 @@ class FramePort:
     def give(self, frame: bytes) -> None:
         head = self._heads[frame[self.head] >> 4]
         self._socket.sendmsg([frame[: offload.SIZE], head, memoryview(frame)[self.head :]])
-
-    def receive(self) -> Sequence[bytes]:
-        frame = self._socket.recv(_LONGEST)
-        if offload.is_plain(frame):
-            return (frame[self.head :],)
-        return offload.packets_of(frame, self.head)
 
     def send(self, packet: bytes) -> None:
         self._socket.send(offload.PLAIN + self._heads[packet[0] >> 4] + packet)
@@ -433,9 +418,9 @@ class Wire:
                 for _ in range(_AT_ONCE):
                     self._pass(now, number, port.take(), port.head)
                 return
-            take = port.receive
+            take, head, packets_of = port.take, port.head, offload.packets_of
             for _ in range(_AT_ONCE):
-                for packet in take():
+                for packet in packets_of(take(), head):
                     deliver(receive(now, number, packet))
         except OSError:  # nothing is there; or its interface is down: ENETDOWN, once
             return
