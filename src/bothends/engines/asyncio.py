@@ -473,7 +473,6 @@ class AsyncioLoop:
         else:
             for talk in list(self.talks):
                 talk.drain(self._looked)
-        # What has come by now is heard before the next time. (It need not be yet: we may have been held up.)
         self._looked = self.now
         self._check_over()
         if not self._over.done():

@@ -37,7 +37,8 @@ from bothends.sockets import Listener
 # ^C with an idle client attached feels immediate.
 DRAIN_QUIET: Final = 0.15
 
-# How often a draining loop looks who has come to rest.
+# How often a draining loop looks who has come to rest: by the time of its last look, since what had come by
+# then has been heard now. (What has come by now need not have been: the loop may have been held up.)
 DRAIN_TICK: Final = 0.05
 
 # How often a draining loop goes back for who waits already. Enough for a full queue (4,096), and an end

@@ -464,7 +464,6 @@ class NativeLoop:
         self._core.drain(self._looked)
         for talk in list(self.talks):
             talk.drain(self._looked)
-        # What has come by now is heard before the next time. (It need not be yet: we may have been held up.)
         self._looked = self.now
 
     def _abort(self) -> None:

@@ -213,7 +213,6 @@ class ReadinessLoop:
             return
         for channel in list(self._channels):
             channel.drain(self._looked)
-        # What has come by now is heard before the next time. (It need not be yet: we may have been held up.)
         self._looked = self.now
 
     def _abort(self) -> None:
