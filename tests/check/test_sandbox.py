@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -171,8 +172,30 @@ def test_sigterm_ends_the_check_and_all_that_it_started(options: list[str], tmp_
         while not any(str(path).encode() in command_of(pid) for pid in left(mark) if pid != str(process.pid)):
             assert time.monotonic() < deadline
         process.terminate()
-        assert process.wait(20) == 130
+        assert process.wait(20) == 128 + signal.SIGTERM
     assert not left_in_time(mark)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_while_the_sandbox_is_tried_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    bubblewrap = tmp_path / "bin" / "bwrap"
+    bubblewrap.parent.mkdir()
+    bubblewrap.write_text(
+        f"#!/bin/sh\necho tried > {tmp_path}/tried\nexec /bin/sleep 1000\n", encoding="utf-8"
+    )
+    bubblewrap.chmod(0o755)
+    (tmp_path / "made").mkdir()
+    mark = f"tried {number} {os.getpid()}"
+    environment = {"PATH": str(bubblewrap.parent), "TMPDIR": str(tmp_path / "made"), "HOSTILE_MARK": mark}
+    command = [*OURS, "check", "server", "--sandbox", "--contract", "upper-tcp", "--", sys.executable]
+    with subprocess.Popen(command, env={**os.environ, **environment}) as process:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "tried").exists():
+            assert time.monotonic() < deadline
+        process.send_signal(number)
+        assert process.wait(20) == 128 + number
+    assert not left_in_time(mark)
+    assert not [*(tmp_path / "made").iterdir()]
 
 
 @both_ways

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 
 import click
 
 from bothends.cli import terminal
+from bothends.cli.ending import ended_by_signals
 from bothends.errors import CallerError, SystemRefused
 
 
@@ -61,11 +61,9 @@ def batch(
     def progress(one: Marked, left: int) -> None:
         terminal.note(f"{one.name}: {one.result.points:g} of {one.result.most:g} points; {left} left")
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # as ^C: what is under way is ended
-    found = judge_all(
-        folders, settings, out, workers=workers or os.cpu_count() or 1, cluster=cluster, progress=progress
-    )
+    workers = workers or os.cpu_count() or 1
+    with ended_by_signals():
+        found = judge_all(folders, settings, out, workers=workers, cluster=cluster, progress=progress)
     for file, content in (("results.csv", as_csv(found)), ("results.html", as_page(found, agreed.name))):
         try:
             (out / file).write_text(content, encoding="utf-8")

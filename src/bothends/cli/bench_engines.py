@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bothends.cli import bench_output, terminal
+from bothends.cli.ending import ended_by_signals
 from bothends.errors import CallerError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def engines(names: tuple[str, ...], **given: Any) -> None:
     settings = comparison.Settings(
         given["rounds"], given["duration"], given["warmup"], given["size"], seed=given["seed"]
     )
-    with bench_output.ended_by_signals(), bench_output.progress() as watching:
+    with ended_by_signals(), bench_output.progress() as watching:
 
         def told(done: int, total: int, what: str) -> Watch | None:
             return watching(f"{done + 1} of {total}: {what}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import click
 
 from bothends.cli import terminal
 from bothends.cli.batch import batch
+from bothends.cli.ending import ended_by_signals, until_told
 from bothends.errors import CallerError, SystemRefused
 
 if TYPE_CHECKING:
@@ -158,30 +158,17 @@ def _judge(
         _make_folder(trace)
     run.jobs = jobs or run.jobs
     run.patience = patience or run.patience
-    if sandbox:
-        if not run.subject.started:
-            raise CallerError("the sandbox is for a program that is started here: give its command after --")
-        run.subject.sandbox = enter()
-    with no_orphans(), _Progress(len(run.asked())) as progress:
+    if sandbox and not run.subject.started:
+        raise CallerError("the sandbox is for a program that is started here: give its command after --")
+    with ended_by_signals(), no_orphans(), _Progress(len(run.asked())) as progress:
+        if sandbox:
+            run.subject.sandbox = enter()
         run.progress = progress.show
-        try:
-            result = asyncio.run(_until_told(run))
-        except asyncio.CancelledError:  # everything that was started has been ended
-            raise KeyboardInterrupt from None
+        result: Result = asyncio.run(until_told(run.run()))
     for form, file in wanted:
         _write(result, form, file, verbose=verbose)
     if result.failed:
         raise click.exceptions.Exit(1)
-
-
-async def _until_told(run: Any) -> Result:
-    """Judge, but stop at SIGTERM and when the terminal is gone as at ^C: with nothing left behind."""
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    result: Result = await run.run()
-    return result
 
 
 def _go_behind(toxics: str, run: Any, patience: float | None, *, sandbox: bool) -> None:

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import click
 
 from bothends.cli import terminal
+from bothends.cli.ending import SIGNALS, leave
 from bothends.toxics import registry
 from bothends.toxics.attributes import read_seconds
 from bothends.toxics.base import Medium
@@ -312,8 +313,8 @@ class _Signals:
         self._last = -math.inf
 
     def __enter__(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            self._before[number] = signal.signal(number, _leave)
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, leave)
         self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
 
     def __exit__(self, *_: object) -> None:
@@ -326,7 +327,3 @@ class _Signals:
             raise KeyboardInterrupt
         self._last = now
         self._say("^C has reached the commands; once more ends them all")
-
-
-def _leave(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
