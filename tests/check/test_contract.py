@@ -9,7 +9,7 @@ import pytest
 from bothends.check.case import Verdict
 from bothends.check.contract import answers, load, names, parse
 from bothends.check.suites.registry import suite_for
-from bothends.errors import ConfigurationError, ServiceError, UnknownName
+from bothends.errors import CallerError, ConfigurationError, ServiceError, UnknownName
 from bothends.server import serve
 from tests.check.judging import judge
 
@@ -23,7 +23,7 @@ def test_every_built_in_contract_is_whole(name: str) -> None:
     known = answers(contract)
     message = b"any message" if known.free else known.questions[0]
     reply = known.reply(message)
-    assert reply.silent or reply.fits(reply.sample)
+    assert reply.silent or contract.endless or reply.fits(reply.sample)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,11 @@ def test_every_built_in_contract_is_whole(name: str) -> None:
         (HEAD + "[answer]\nmatches = '('", "unterminated"),
         (HEAD + "[[answer.exchanges]]\nrequest = 'a'", "needs either reply or matches"),
         (HEAD + "[answer]\nnothing = true\n[files]\n'../x' = ''", "outside"),
+        (HEAD + "endless = true\n[answer]\nservice = 'upper'", "speaks_first = true, and matches"),
+        (
+            "transport = 'udp'\nendless = true\nspeaks_first = true\n[answer]\nmatches = 'a+'",
+            "a datagram has an end",
+        ),
         ("transport = 'udp'\nframing = 'lines'\n[answer]\nnothing = true", "datagrams are messages already"),
     ],
 )
@@ -94,6 +99,11 @@ def test_a_case_that_there_is_not_is_told(where: str) -> None:
     contract = parse(HEAD + where + "\n[answer]\nnothing = true", "x", "x", Path())
     with pytest.raises(UnknownName, match="did you mean 'tcp-burst'"):
         suite_for(contract, "server")
+
+
+def test_a_client_is_not_judged_by_a_reply_that_never_ends() -> None:
+    with pytest.raises(CallerError, match="chargen-tcp the reply never ends"):
+        suite_for(load("chargen-tcp"), "client")
 
 
 def test_an_unknown_contract_names_the_nearest() -> None:

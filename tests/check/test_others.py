@@ -117,6 +117,9 @@ OTHERS: Final = {
         ),
     ),
     "xinetd chargen": xinetd("chargen-udp", "chargen", "dgram", always=frozenset({"udp-one-message"})),
+    "xinetd chargen tcp": xinetd(
+        "chargen-tcp", "chargen", "stream", always=frozenset({"tcp-crowd", "tcp-descriptors", "tcp-burst"})
+    ),
     "http.server": Other(
         "python", "http-file", ("-m", "http.server", "-d", "{dir}", "-b", "127.0.0.1", "{port}")
     ),

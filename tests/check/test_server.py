@@ -36,6 +36,16 @@ def test_our_own_server_fails_nothing() -> None:
     assert result.counts[Verdict.PASS] >= 25
 
 
+def test_a_reply_that_never_ends_is_judged_by_how_it_begins() -> None:
+    result = judge([*OURS, "serve", "chargen", "tcp://127.0.0.1:{port}", "-q"], "chargen-tcp")
+    assert not result.failed, told(result)
+    assert result.counts[Verdict.PASS] >= 12
+    with serve("daytime", "tcp://127.0.0.1:0") as server:
+        result = judge([], "chargen-tcp", "tcp-one-message", endpoint=str(server.endpoints[0]))
+    assert failed(result) == {"tcp-one-message"}
+    assert "then the end of the connection" in told(result)
+
+
 def test_the_server_of_a_slide_fails_what_it_should(tmp_path: Path) -> None:
     result = judge(script(tmp_path, SLIDE), patience=1.0)
     assert failed(result) == {

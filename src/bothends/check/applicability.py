@@ -74,6 +74,10 @@ NEEDS: Final[dict[str, tuple[Question, str]]] = {
         lambda contract, _answers, _target: contract.prints,
         "the contract doesn't say that the server prints",
     ),
+    "an end": (
+        lambda contract, _answers, _target: not contract.endless,
+        "by this contract the reply never ends",
+    ),
     "several": (
         lambda contract, _answers, _target: contract.client.several,
         "by this contract the client sends one message",

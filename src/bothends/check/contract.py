@@ -115,6 +115,9 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     speaks_first: bool = False
     """The reply comes without a message (daytime)."""
 
+    endless: bool = False
+    """The reply goes on until the client closes (chargen): what has come of it once is what must match."""
+
     prints: bool = False
     """The server shows each message on its standard output."""
 
@@ -263,6 +266,13 @@ def _check(contract: Contract, file: str) -> None:
             file, "[answer]", "", f"it needs exactly one way to find the reply, and has {said}",
             'service = "upper", for example',
         )  # fmt: skip
+    if contract.endless and not (answer.matches and contract.speaks_first and contract.persistent):
+        raise ConfigurationError(
+            file, "", "endless", "only a reply without a message, known by a pattern, can go on",
+            "speaks_first = true, and matches in [answer]",
+        )  # fmt: skip
+    if contract.is_datagram and contract.endless:
+        raise ConfigurationError(file, "", "endless", "a datagram has an end: this is for streams")
     if contract.is_datagram and contract.framing != "none":
         raise ConfigurationError(
             file, "", "framing", "datagrams are messages already: framing is for streams"

@@ -100,9 +100,9 @@ class Trial:
         await talk.connect(address)
         return talk
 
-    def begin_connecting(self, who: str) -> Talk:
+    def begin_connecting(self, who: str, *, deaf: bool = False) -> Talk:
         """As `connect`, but nothing is waited for."""
-        talk, address = self._talk(who, self.server.endpoint, self.patience)
+        talk, address = self._talk(who, self.server.endpoint, self.patience, deaf=deaf)
         talk.begin_connecting(address)
         return talk
 

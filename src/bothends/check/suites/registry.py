@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from bothends.check.case import Case
 from bothends.check.contract import Contract
-from bothends.errors import UnknownName
+from bothends.errors import CallerError, UnknownName
 
 # Name -> module whose CASES it is, and one line.
 SUITES: Final[dict[str, tuple[str, str]]] = {
@@ -33,11 +33,16 @@ def suite_for(contract: Contract, role: Literal["server", "client"]) -> str:
 
     Raises:
         UnknownName: the contract names a case that there isn't.
+        CallerError: no client can be judged by it.
     """
     for name in (*contract.relax, *contract.leave_out, *contract.weights):
         find(name)
     if role == "server":
         return "udp" if contract.is_datagram else "tcp"
+    if contract.endless:
+        raise CallerError(
+            f"by {contract.name} the reply never ends, so no client is ever done: it is for servers"
+        )
     return "udp-client" if contract.is_datagram else "client"
 
 

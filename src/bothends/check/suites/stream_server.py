@@ -97,6 +97,7 @@ CASES: Final = (
         why="That the client has finished sending doesn't mean that it has finished listening.",
         mistake="closes at the client's FIN without replying, or never closes",
         run=messages.half_close,
+        asks=("an end",),
     ),
     Case(
         id="tcp-server-closes",
