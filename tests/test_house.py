@@ -33,6 +33,7 @@ RANKS = {
     "metrics": 1,
     "toxics": 1,
     "files": 1,
+    "heir": 1,
     "client": 2,
     "engines": 2,
     "socket_table": 2,

@@ -161,18 +161,23 @@ def test_a_confined_server_is_judged_and_can_do_no_harm(confined: str, tmp_path:
     assert not left_in_time(mark)
 
 
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)]
+)
 @pytest.mark.parametrize("options", [[], ["--sandbox"]])
-def test_sigterm_ends_the_check_and_all_that_it_started(options: list[str], tmp_path: Path) -> None:
+def test_a_signal_ends_the_check_and_all_that_it_started(
+    options: list[str], number: signal.Signals, status: int, tmp_path: Path
+) -> None:
     path = tmp_path / "mute.py"
     path.write_text("import time\nprint('here', flush=True)\ntime.sleep(1000)\n", encoding="utf-8")
     command = [*OURS, "check", "server", *options, "--contract", "upper-tcp", "--", sys.executable, str(path)]
-    mark = f"told {options} {os.getpid()}"
+    mark = f"told {options} {number} {os.getpid()}"
     with subprocess.Popen(command, env={**os.environ, "HOSTILE_MARK": mark}) as process:
         deadline = time.monotonic() + 30
-        while not any(str(path).encode() in command_of(pid) for pid in left(mark) if pid != str(process.pid)):
+        while b"%b\0%b\0" % (sys.executable.encode(), bytes(path)) not in map(command_of, left(mark)):
             assert time.monotonic() < deadline
-        process.terminate()
-        assert process.wait(20) == 128 + signal.SIGTERM
+        process.send_signal(number)
+        assert process.wait(20) == status
     assert not left_in_time(mark)
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,37 @@ def test_a_signal_ends_everything(number: signal.Signals, status: int) -> None:
         running.text(rb"recvfrom\(\d+, 9\) = 4")
         # The shells and straces between us and the programs too.
         ours = [each.pid for each in processes.family(running.process.pid)]
-        assert len(ours) == 5  # itself, two straces, two programs
+        assert len(ours) == 6  # itself, two straces, two programs, and the heir
         running.process.send_signal(number)
         assert running.end() == status
         assert [each for each in ours if (found := processes.look(each)) and not found.is_zombie] == []
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while [each for each in pids if (found := processes.look(each)) and not found.is_zombie]:
+        assert time.monotonic() < deadline
+
+
+# It talks all the time, so that strace would meet a broken pipe; and it leaves its parent and its session.
+RESTLESS = "import os, socket\nif os.fork(): os._exit(0)\nos.setsid()\nprint(os.getpid(), flush=True)\n"
+RESTLESS += "while True: socket.socket().close()"
+
+
+@pytest.mark.parametrize("client", [CLIENT, RESTLESS], ids=["waits", "restless"])
+def test_it_is_killed(client: str) -> None:
+    command = [*TRACE, "--server", shell_word(SERVER), "--client", shell_word(client), "--calls-only"]
+    with Running(command) as running:
+        strays = []
+        if client == RESTLESS:
+            strays = [int(running.line(rb"(\d+)")[1])]
+            running.text(rb"close\(3\)(?s:.*)close\(3\)")
+        else:
+            running.text(rb"recvfrom\(\d+, 9\) = 4")
+        ours = [each.pid for each in processes.family(running.process.pid)]
+        running.process.kill()
+        assert running.end() == -signal.SIGKILL
+        wait_until_gone(ours + strays)
 
 
 def test_strace_is_killed() -> None:
@@ -180,7 +208,8 @@ def test_without_strace_it_says_what_to_install(tmp_path: Path) -> None:
     )
 
 
-def test_a_process_that_runs_already_is_let_go() -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_process_that_runs_already_is_let_go(number: signal.Signals, status: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         source = f"import socket; s = socket.create_connection(('127.0.0.1', {server.getsockname()[1]}))\n"
         source += "while s.recv(100): s.send(b'answer')"
@@ -194,9 +223,11 @@ def test_a_process_that_runs_already_is_let_go() -> None:
                 connection.send(b"question")
                 assert connection.recv(100) == b"answer"
                 running.text(rb'= 8 "question"')
-                running.process.send_signal(signal.SIGINT)
-                assert running.end() == 130
+                ours = [each.pid for each in processes.family(running.process.pid)]
+                running.process.send_signal(number)
+                assert running.end() == status
                 assert str(running.complained) == ""
+                wait_until_gone(ours)
                 connection.send(b"still there?")
                 assert connection.recv(100) == b"answer"
             assert program.end() == 0

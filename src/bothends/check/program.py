@@ -21,6 +21,7 @@ from typing import Final
 
 from bothends.check.sandbox import Sandbox, Watch, with_hosts
 from bothends.errors import SystemRefused
+from bothends.heir import Heir
 from bothends.text import escape
 
 MOST_OUTPUT: Final = 64 << 20  # bytes: reading without end would hold up all other cases
@@ -269,7 +270,7 @@ def start(
     Raises:
         SystemRefused: it can't be started.
     """
-    mark = secrets.token_hex(8)
+    mark = f"{os.getpid()}-{secrets.token_hex(8)}"
     if sandbox is not None and room is not None:
         command = sandbox.wrap(command, room, writable=writable, hosts=hosts)
     elif hosts is not None and room is not None:
@@ -294,12 +295,15 @@ def start(
 def no_orphans() -> Iterator[None]:
     """While this lasts, whoever loses his parent gets this process for one (prctl(2)), and is ended after it.
 
-    A daemon that has cleared its environment would be found by nothing else.
+    A daemon that has cleared its environment would be found by nothing else. Should this process be killed
+    meanwhile, its heir ends all that it has started.
     """
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        yield
+        with Heir() as heir:
+            heir.inherits_marked(f"{_MARK}={os.getpid()}-")
+            yield
     finally:
         for _ in range(100):  # the children of who is killed come to us in turn
             for pid in _descendants(os.getpid()):

@@ -181,6 +181,11 @@ class Program:
         was_killed = self.has_ended and self.pid is None and (self.status or 0) < 0
         return was_killed and bool(self.reader.processes)
 
+    @property
+    def strace(self) -> int | None:
+        """The process that is strace; None where it runs in another tree of processes."""
+        return self._process.pid if isinstance(self._process, subprocess.Popen) else None
+
     def fileno(self) -> int:
         """The descriptor that turns readable when strace has written something."""
         return self._pipe

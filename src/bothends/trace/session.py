@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Final
 
+from bothends.heir import Heir
 from bothends.trace.calls import Reader
 from bothends.trace.crossings import Crossings
 from bothends.trace.descriptors import Sockets
@@ -84,6 +85,7 @@ class Session:
         self._awaits_servers = False
         self._ended_at = FOREVER
         self._last_event = time.monotonic()
+        self._heir = Heir()
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
 
@@ -168,6 +170,7 @@ class Session:
         """
         self._matcher.has_packets = self.capture is not None
         with contextlib.ExitStack() as stack:
+            stack.enter_context(self._heir)
             stack.callback(self._close)
             stack.enter_context(self._heeding_signals())
             for server in self._servers:
@@ -208,6 +211,8 @@ class Session:
     def _start(self, program: Program) -> None:
         for moment in program.start():
             self._matcher.add(moment)
+        if program.strace is not None:
+            self._heir.inherits_traced(program.strace, program.fileno(), attached=program.pid is not None)
 
     def _turn(self, timeout: float) -> None:
         """Wait for news, take them in, and tell what can be told."""
