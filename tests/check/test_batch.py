@@ -13,6 +13,7 @@ from bothends.check.languages import NoRecipe, recipe
 from bothends.check.reports.group import as_csv, as_page, commonest
 from bothends.errors import ConfigurationError
 from bothends.starters.writing import starter
+from tests.check.test_sandbox import unavailable
 from tests.tools import needs_tool
 
 ONE = "udp-one-message"
@@ -47,6 +48,43 @@ def test_a_manifest_says_how(tmp_path: Path) -> None:
     write(tmp_path, "check.toml", 'ran = "./mine"')
     with pytest.raises(ConfigurationError, match="did you mean 'run'"):
         recipe(tmp_path, "server")
+
+
+BUILDS = {
+    "asks somebody far away": (
+        "import socket\nsocket.create_connection(('192.0.2.1', 80), 5)",
+        "Network is unreachable",
+    ),
+    "fills the disk": (
+        "for number in range(100):\n    open(str(number), 'wb').write(bytes(1 << 25))",
+        "stopped: it writes more than 512 MiB",
+    ),
+    "takes all memory": (
+        "held = [bytes([1]) * (1 << 28) for _ in range(20)]",
+        "stopped: it takes more than 2048 MiB of memory",
+    ),
+    "writes elsewhere": ("open('/etc/intruder', 'w')", "Read-only file system"),
+    "ends all that it sees": (
+        "import os\nos.kill(-1, 9)",
+        "No such process",
+    ),
+    "speaks to the terminal": (
+        "import sys\nsys.exit('\\x1b]0;gone\\x07')",
+        r"\x1b]0;gone\x07",
+    ),
+}
+
+
+@pytest.mark.skipif(bool(unavailable()), reason=f"no sandbox here: {unavailable()}")
+@pytest.mark.parametrize("what", BUILDS)
+def test_what_builds_a_submission_is_trusted_as_little(what: str, tmp_path: Path) -> None:
+    text, said = BUILDS[what]
+    folder = write(tmp_path / "one", "build.py", text)
+    write(folder, "check.toml", 'build = ["python3 build.py"]\nrun = "python3 server.py {port}"')
+    [found] = judge_all([folder], Settings("server", "upper-udp"), tmp_path / "out", workers=1)
+    [outcome] = found.result.outcomes
+    assert outcome.happened.startswith("it doesn't build: python3 ended with ")
+    assert said in outcome.complaint
 
 
 def test_a_folder_without_a_program_is_told(tmp_path: Path) -> None:

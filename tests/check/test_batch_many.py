@@ -147,17 +147,22 @@ def test_a_class_with_hostile_programs_in_it(tmp_path: Path) -> None:
     assert not left_in_time(mark)
 
 
-def test_a_batch_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_batch_that_is_stopped_goes_on_where_it_was(
+    number: signal.Signals, status: int, tmp_path: Path
+) -> None:
     submissions(tmp_path / "class", 8)
-    mark = f"stopped {os.getpid()}"
+    mark = f"stopped {number} {os.getpid()}"
     environment = {**os.environ, "HOSTILE_MARK": mark}
     out = tmp_path / "results"
     words = command(tmp_path / "class", out)
     with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         process.stderr.readline()  # the first is done
-        process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM
+        process.send_signal(number)
+        assert process.wait(60) == status
     assert not left_in_time(mark)
     assert not (out / "results.csv").exists()
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}

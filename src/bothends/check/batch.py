@@ -30,13 +30,14 @@ from typing import Any, Final
 from bothends.check.case import Verdict
 from bothends.check.languages import NoRecipe, Recipe, recipe
 from bothends.check.results import Outcome, Result, from_object
-from bothends.check.sandbox import Sandbox
 from bothends.errors import BothendsError, SystemRefused, Unavailable
+from bothends.heir import Heir
 from bothends.text import escape
 
 LARGEST: Final = 16 << 20  # bytes of a submission, packed: sources, and no data
 BUILD_TIME: Final = 60.0  # seconds
 JUDGE_TIME: Final = 300.0  # seconds: ten times what a whole suite takes
+_MARK: Final = "BOTHENDS_BATCH"  # in the environment of all that a batch starts: its process
 _GRACE: Final = 10.0  # seconds in which a check ends what it has started
 _COMPLAINT: Final = 65_536  # bytes of complaints that are read
 
@@ -67,7 +68,7 @@ class _UnderWay:
                 process = subprocess.Popen(
                     command,
                     cwd=folder,
-                    env={**os.environ, **environment},
+                    env={**os.environ, **environment, _MARK: f"{os.getpid()}-"},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=complaints,
@@ -209,9 +210,9 @@ def _build(folder: Path, known: Recipe, *, sandbox: bool) -> tuple[str, str] | N
         "GOCACHE": str(folder / ".cache"),
     }
     for command in known.build:
-        confined = Sandbox().wrap(command, folder, writable=True) if sandbox else command
+        ours = [sys.executable, "-m", "bothends.check.building"] if sandbox else []
         try:
-            status, _, complaint = _under_way.run(confined, folder, BUILD_TIME, **places)
+            status, _, complaint = _under_way.run([*ours, *command], folder, BUILD_TIME, **places)
         except OSError as error:
             return f"{command[0]}: {error.strerror}", ""
         if status is None:
@@ -324,15 +325,17 @@ def _run(
         return
     _under_way.begin()
     pool = ThreadPoolExecutor(workers)
-    try:
-        futures: list[Future[dict[str, Any]]] = [pool.submit(judge_one, *each) for each in waiting]
-        for done in as_completed(futures):
-            yield done.result()
-    except BaseException:  # ^C as well
-        _under_way.end()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with Heir() as heir:
+        heir.inherits_marked(f"{_MARK}={os.getpid()}-")
+        try:
+            futures: list[Future[dict[str, Any]]] = [pool.submit(judge_one, *each) for each in waiting]
+            for done in as_completed(futures):
+                yield done.result()
+        except BaseException:  # ^C as well
+            _under_way.end()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _run_on_cluster(waiting: Sequence[tuple[str, bytes, Settings]], cluster: str) -> Iterator[dict[str, Any]]:
