@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -19,14 +20,13 @@ _PATIENCE: Final = 10.0  # seconds for an answer
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
 
 
+@dataclass(eq=False, repr=False)
 class ApiRefused(BothendsError):
     """The API said no. Fields: `doing`, `reason` (its own words), `status` (HTTP's)."""
 
-    def __init__(self, doing: str, reason: str, status: int) -> None:
-        super().__init__(doing, reason, status)
-        self.doing = doing
-        self.reason = reason
-        self.status = status
+    doing: str
+    reason: str
+    status: int
 
     def __str__(self) -> str:
         return f"cannot {self.doing}: {self.reason}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from bothends.endpoints import Endpoint
@@ -12,12 +13,11 @@ from bothends.impair.loop import Loop
 from bothends.impair.proxy import IDLE, Proxy, Tell
 
 
+@dataclass(eq=False, repr=False)
 class ProxyExists(CallerError):
     """A second proxy of one name. Field: `name`."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
+    name: str
 
     def __str__(self) -> str:
         return f"there is a proxy {self.name!r} already"

@@ -21,6 +21,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -34,13 +35,12 @@ _PIPE: Final = 1 << 20  # bytes that strace may be ahead of us
 _READ: Final = 1 << 18
 
 
+@dataclass(eq=False, repr=False)
 class NoSuchProgram(CallerError):
     """A command line that can't be run. Fields: `text`, `reason`."""
 
-    def __init__(self, text: str, reason: str) -> None:
-        super().__init__(text, reason)
-        self.text = text
-        self.reason = reason
+    text: str
+    reason: str
 
     def __str__(self) -> str:
         return f"command {self.text!r}: {self.reason}"

@@ -65,14 +65,13 @@ _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 T = TypeVar("T")
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class TraceFileError(CallerError):
     """A file that is no trace, or one of another version. Fields: `file`, `line`, `reason`."""
 
-    def __init__(self, file: str, line: int, reason: str) -> None:
-        super().__init__(file, line, reason)
-        self.file = file
-        self.line = line
-        self.reason = reason
+    file: str
+    line: int
+    reason: str
 
     def __str__(self) -> str:
         return f"{escape_text(self.file)}, line {self.line}: {self.reason}"
