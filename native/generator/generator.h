@@ -107,6 +107,7 @@ typedef struct {
     int64_t last_answer;
 
     /* What it works with. */
+    bool caught_up; /* with all that has come: what isn't there is late */
     Peer *peers;
     int epoll;
     char *buffer;

@@ -14,6 +14,7 @@
 
 #define WATCH_EACH 200000000LL
 #define LONGEST_WAIT 50000000LL /* so often it is looked what else is due */
+#define LONGEST_TURN 100000000LL /* of waiting that counts: the rest is time in which we were held up */
 
 int64_t now_ns(void)
 {
@@ -268,6 +269,7 @@ static int take_events(Run *run)
         give_gil(run);
         return -1;
     }
+    run->caught_up = count < BATCH;
     if (run->batch != NULL && count > 1 && happened_together(run, events, count) < 0)
         return -1;
     for (int i = 0; i < count; i++)
@@ -315,7 +317,7 @@ static int begin(Run *run)
 
 static int drive(Run *run)
 {
-    int64_t watched = run->begin, swept = run->begin, counted = 0, first = 0;
+    int64_t watched = run->begin, swept = run->begin, last = run->begin, listened = 0, counted = 0, first = 0;
     int64_t sweep_each = run->timeout / 8 > 5000000 ? run->timeout / 8 : 5000000;
     double cpu = 0, starved = 0;
     bool measured = false;
@@ -341,13 +343,16 @@ static int drive(Run *run)
                     return -1;
             }
         }
-        if (!run->sending && (run->is_ended || is_settled(run) || now > run->stop + run->timeout))
+        if (!run->sending && (run->is_ended || is_settled(run) || listened > run->timeout))
             break;
+        if (!run->sending)
+            listened += now - last < LONGEST_TURN ? now - last : LONGEST_TURN;
+        last = now;
         if (run->sending && run->times != NULL && send_due(run, now) < 0)
             return -1;
         if (take_events(run) < 0)
             return -1;
-        if (now - swept >= sweep_each) {
+        if (now - swept >= sweep_each && run->caught_up) {
             swept = now;
             if (sweep(run, now) < 0)
                 return -1;

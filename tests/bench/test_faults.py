@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -74,6 +75,19 @@ def run(
         reconnect=reconnect,
     )
     return measure(plan, by=by)
+
+
+@pytest.mark.parametrize("connections", [1, 300])
+def test_who_was_held_up_reads_the_answers_before_he_misses_them(by: Generator, connections: int) -> None:
+    def hold_up(progress: Progress) -> None:
+        if progress.elapsed < 0.5:
+            select.select([], [], [], 0.9)  # past the end of the run, and of all patience
+
+    workload = numbered(16, "echo", newline=True)
+    with stream_server(every(1, lambda line: line)) as endpoint:
+        plan = Plan(endpoint, workload, connections=connections, duration=0.5, timeout=0.3)
+        found = measure(plan, by=by, watch=hold_up)
+    assert found.faults == Faults()
 
 
 def every(count: int, bent: Callable[[bytes], bytes]) -> Callable[[socket.socket], None]:

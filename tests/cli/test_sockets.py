@@ -65,6 +65,21 @@ def test_unix_ends_without_names_can_be_told_apart() -> None:
     assert cells(row)[4:6] == ["#11", "#12"]
 
 
+def test_a_narrow_terminal_cuts_no_address(tmp_path: Path) -> None:
+    name = "a name that is long " * 4
+    with (
+        socket.create_server(("127.0.0.1", 0)) as sock,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other,
+        terminal("sockets", ME, state=tmp_path) as screen,
+    ):
+        other.bind(f"\0{name}")
+        other.listen()
+        screen.expect(f":{sock.getsockname()[1]}")
+        assert screen.leave() == 0
+    assert f"@{name}" in screen.shown.decode()
+    assert "…" not in screen.shown.decode()
+
+
 def test_watch_at_a_terminal_until_interrupted(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]

@@ -36,6 +36,7 @@ _FIRST_PAUSE: Final = 5_000_000  # nanoseconds before a broken connection is ope
 _LONGEST_PAUSE: Final = 500_000_000
 _WATCH: Final = 200_000_000
 _LONGEST_WAIT: Final = 0.05  # seconds: so often it is looked what else is due
+_LONGEST_TURN: Final = 100_000_000  # ns of waiting that count: the rest is time in which we were held up
 _PR_SET_TIMERSLACK: Final = 29  # linux/prctl.h
 
 
@@ -175,7 +176,8 @@ class _Run:
 
     def _drive(self, begin: int, due: _Due | None) -> None:
         stop, wall, measured, (cpu, starved) = self.tally.stop, 0, False, (0.0, 0.0)
-        watched = swept = begin
+        watched = swept = last = begin
+        listened = 0  # since the last was sent
         sweep_each = max(self.timeout // 8, 5_000_000)
         while True:
             now = time.monotonic_ns()
@@ -191,8 +193,11 @@ class _Run:
                     self.outcome.wall = (now - wall) / _SECOND
                     if self.marks is not None:
                         self.marks.ended()
-            if not self.sending and (self.outcome.ended or self._settled() or now > stop + self.timeout):
+            if not self.sending and (self.outcome.ended or self._settled() or listened > self.timeout):
                 break
+            if not self.sending:
+                listened += min(now - last, _LONGEST_TURN)
+            last = now
             if self.sending and due is not None:
                 self._send_due(due, now)
             for descriptor, mask in self._wait(due):

@@ -15,6 +15,8 @@ from typing import Final, TextIO
 # Select Graphic Rendition (ECMA-48, 8.3.117), by what it is used for.
 _STYLES: Final = {"error": "31", "quiet": "2", "strong": "1", "good": "32", "warning": "33"}
 
+_NARROWEST: Final = 20  # characters of a table's last column, where all of it doesn't fit
+
 
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether someone looks at it. A stream that the caller closed before we began is None."""
@@ -74,8 +76,11 @@ def abandon_stdout() -> None:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout, its columns aligned; in a pipe no line is folded or cut."""
+    """A table on stdout, its columns aligned. The last one is folded to fit a terminal, and nothing is cut:
+    where the others are wider than the terminal, so are the lines.
+    """
     import rich.box
+    import rich.cells
     import rich.console
     import rich.table
 
@@ -84,8 +89,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         drawn.add_column(head, no_wrap=head != heads[-1])
     for row in rows:
         drawn.add_row(*(rich.markup.escape(cell) for cell in row))
-    width = None if is_terminal(sys.stdout) else 1000
-    console = rich.console.Console(width=width, no_color=not has_colour(sys.stdout), highlight=False)
+    console = rich.console.Console(
+        width=None if is_terminal(sys.stdout) else 1000, no_color=not has_colour(sys.stdout), highlight=False
+    )
+    widths = [max(map(rich.cells.cell_len, column)) for column in zip(heads, *rows, strict=True)]
+    console.width = max(console.width, sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], _NARROWEST))
     with console.capture() as captured:
         console.print(drawn)
     for line in captured.get().splitlines():
