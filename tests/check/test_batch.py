@@ -75,8 +75,13 @@ BUILDS = {
 }
 
 
+HEAVY = {"fills the disk", "takes all memory"}
+
+
 @pytest.mark.skipif(bool(unavailable()), reason=f"no sandbox here: {unavailable()}")
-@pytest.mark.parametrize("what", BUILDS)
+@pytest.mark.parametrize(
+    "what", [pytest.param(each, marks=pytest.mark.slow if each in HEAVY else ()) for each in BUILDS]
+)
 def test_what_builds_a_submission_is_trusted_as_little(what: str, tmp_path: Path) -> None:
     text, said = BUILDS[what]
     folder = write(tmp_path / "one", "build.py", text)
