@@ -172,14 +172,17 @@ def test_the_verb(tmp_path: Path) -> None:
     assert "worse" not in done.stdout
 
 
-def test_a_signal_ends_all_that_was_started() -> None:
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_signal_ends_all_that_was_started(number: signal.Signals, status: int) -> None:
     words = ["bench", "engines", "epoll", "--no-rivals", "--load", "one", "--duration", "60"]
     with Running([sys.executable, "-m", "bothends", *words]) as measuring:
         deadline = time.monotonic() + PATIENCE
-        while not (started := descendants(measuring.process.pid)):
+        while len(started := descendants(measuring.process.pid)) < 2:  # the heir, and the server
             assert time.monotonic() < deadline
-        measuring.process.terminate()
-        assert measuring.end() == 128 + signal.SIGTERM
+        measuring.process.send_signal(number)
+        assert measuring.end() == status
     while any(map(is_alive, started)):
         assert time.monotonic() < deadline
 

@@ -6,14 +6,12 @@ under every load in turn, also in random order. What is compared are ratios with
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
 import random
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -23,7 +21,15 @@ from bothends.bench.load import generator, load_of, measure
 from bothends.bench.machine import private_memory
 from bothends.bench.plan import Plan, Watch
 from bothends.bench.results import IDLE, Cost, Entry, Faults, Latency, Own, Round
-from bothends.bench.targets import Place, Target, processors, raise_limit_of_files, running
+from bothends.bench.targets import (
+    Place,
+    Target,
+    ended_with_us,
+    on_processor,
+    processors,
+    raise_limit_of_files,
+    running,
+)
 from bothends.bench.workload import numbered
 from bothends.endpoints import Endpoint
 from bothends.errors import SystemRefused
@@ -87,7 +93,11 @@ def compare(targets: Sequence[Target], kinds: Sequence[Kind], settings: Settings
     total = settings.rounds * sum(not each.skipped for each in entries.values())
     done = 0
     server_cpu, our_cpu = processors()
-    with tempfile.TemporaryDirectory(prefix="bothends-bench-") as folder, _on(our_cpu):
+    with (
+        ended_with_us(),
+        tempfile.TemporaryDirectory(prefix="bothends-bench-") as folder,
+        on_processor(our_cpu),
+    ):
         for _ in range(settings.rounds):
             for target, transport in chance.sample(runs, len(runs)):
                 wanted = [
@@ -176,15 +186,3 @@ def _idle(place: Place, plan: Plan) -> Round:
         connections_made=len(socks),
         server=Cost(memory_kib_per_connection=memory),
     )
-
-
-@contextlib.contextmanager
-def _on(cpu: int | None) -> Iterator[None]:
-    """On this processor, and back where we were."""
-    before = os.sched_getaffinity(0)
-    if cpu is not None:
-        os.sched_setaffinity(0, {cpu})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)

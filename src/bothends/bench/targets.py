@@ -8,7 +8,6 @@ it. What it says afterwards is thrown away. It runs in a process group of its ow
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 import re
@@ -28,6 +27,7 @@ from typing import IO, Final
 
 from bothends.endpoints import Endpoint
 from bothends.errors import CallerError, SystemRefused, TimeLimit, Unavailable
+from bothends.heir import Heir
 from bothends.text import escape
 
 PATIENCE: Final = 20.0
@@ -37,7 +37,7 @@ DRAIN: Final = 2.0
 """Seconds from being told to end until it is made to: what it still does is of no interest."""
 
 RIVALS: Final = Path(__file__).with_name("rivals")
-_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_MARK: Final = "BOTHENDS_BENCH"  # in the environment of every target: whose it is
 _WHERE: Final = re.compile(r"\b(?:tcp|udp|unix)://\S+")
 
 
@@ -171,6 +171,26 @@ def processors() -> tuple[int | None, int | None]:
     return (usable[0], usable[-1]) if len(usable) > 1 else (None, None)
 
 
+@contextlib.contextmanager
+def on_processor(cpu: int | None) -> Iterator[None]:
+    """On this processor, and back where we were; None: anywhere."""
+    before = os.sched_getaffinity(0)
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def ended_with_us() -> Iterator[None]:
+    """While this lasts, targets that are running end with this process even if it is killed."""
+    with Heir() as heir:
+        heir.inherits_marked(f"{_MARK}={os.getpid()}-")
+        yield
+
+
 def _python(name: str, module: str, library: str, *transports: str, most: int | None = None) -> Target:
     missing = "" if not library or importlib.util.find_spec(library) else f"{library} isn't installed"
     command = (sys.executable, str(RIVALS / f"{module}.py"))
@@ -182,22 +202,16 @@ def _compiler() -> str | None:
 
 
 def _start(words: Sequence[str], cpu: int | None) -> subprocess.Popen[bytes]:
-    libc = ctypes.CDLL(None)
-
-    def prepare() -> None:  # between fork and exec
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # should we be killed, it ends too
-        if cpu is not None:
-            os.sched_setaffinity(0, {cpu})
-
     try:
-        return subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=prepare,  # noqa: PLW1509  (no other thread of ours holds a lock that it needs)
-        )
+        with on_processor(cpu):  # which it inherits (sched_setaffinity(2))
+            return subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, _MARK: f"{os.getpid()}-"},
+                start_new_session=True,
+            )
     except OSError as error:
         raise SystemRefused("run", words[0], error.errno or 0) from error
 
