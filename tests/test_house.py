@@ -34,6 +34,7 @@ RANKS = {
     "toxics": 1,
     "files": 1,
     "heir": 1,
+    "itself": 0,
     "client": 2,
     "engines": 2,
     "socket_table": 2,

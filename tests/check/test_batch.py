@@ -13,10 +13,12 @@ from bothends.check.languages import NoRecipe, recipe
 from bothends.check.reports.group import as_csv, as_page, commonest
 from bothends.errors import ConfigurationError
 from bothends.starters.writing import starter
+from tests.check.judging import told
 from tests.check.test_sandbox import unavailable
 from tests.tools import needs_tool
 
 ONE = "udp-one-message"
+confined = pytest.mark.skipif(bool(unavailable()), reason=f"no sandbox here: {unavailable()}")
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -78,7 +80,7 @@ BUILDS = {
 HEAVY = {"fills the disk", "takes all memory"}
 
 
-@pytest.mark.skipif(bool(unavailable()), reason=f"no sandbox here: {unavailable()}")
+@confined
 @pytest.mark.parametrize(
     "what", [pytest.param(each, marks=pytest.mark.slow if each in HEAVY else ()) for each in BUILDS]
 )
@@ -90,6 +92,19 @@ def test_what_builds_a_submission_is_trusted_as_little(what: str, tmp_path: Path
     [outcome] = found.result.outcomes
     assert outcome.happened.startswith("it doesn't build: python3 ended with ")
     assert said in outcome.complaint
+
+
+@pytest.mark.parametrize("sandbox", [pytest.param(True, marks=confined), False])
+def test_nothing_of_a_submission_runs_but_its_program(sandbox: bool, tmp_path: Path) -> None:
+    made = starter("server", "python", "udp")
+    folder = write(tmp_path / "one", made.file, made.text)
+    write(folder, "check.toml", f'build = ["python3 -I -c pass"]\nrun = "python3 -I {made.file} {{port}}"')
+    for module in ("asyncio", "json", "bothends", "click"):
+        write(folder, f"{module}.py", f"open({str(tmp_path / module)!r}, 'w')")
+    settings = Settings("server", "upper-udp", sandbox=sandbox)
+    [found] = judge_all([folder], settings, tmp_path / "out", workers=1)
+    assert not found.result.failed, told(found.result)
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "out"}
 
 
 def test_a_folder_without_a_program_is_told(tmp_path: Path) -> None:

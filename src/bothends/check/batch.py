@@ -16,7 +16,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 import tarfile
 import tempfile
 import threading
@@ -32,6 +31,7 @@ from bothends.check.languages import NoRecipe, Recipe, recipe
 from bothends.check.results import Outcome, Result, from_object
 from bothends.errors import BothendsError, SystemRefused, Unavailable
 from bothends.heir import Heir
+from bothends.itself import itself
 from bothends.text import escape
 
 LARGEST: Final = 16 << 20  # bytes of a submission, packed: sources, and no data
@@ -210,7 +210,7 @@ def _build(folder: Path, known: Recipe, *, sandbox: bool) -> tuple[str, str] | N
         "GOCACHE": str(folder / ".cache"),
     }
     for command in known.build:
-        ours = [sys.executable, "-m", "bothends.check.building"] if sandbox else []
+        ours = itself("bothends.check.building") if sandbox else []
         try:
             status, _, complaint = _under_way.run([*ours, *command], folder, BUILD_TIME, **places)
         except OSError as error:
@@ -230,18 +230,8 @@ def _judge(place: Path, folder: Path, known: Recipe, settings: Settings) -> dict
         contract = str(place / "contract.toml")
         Path(contract).write_text(settings.contract, encoding="utf-8")
     options = ["--sandbox"] * settings.sandbox + ["--thorough"] * settings.thorough
-    command = [
-        sys.executable,
-        "-m",
-        "bothends",
-        "check",
-        settings.role,
-        "--contract",
-        contract,
-        "--json",
-        *options,
-    ]
-    command += ["--jobs", str(settings.jobs), "--", *known.run]
+    options += ["--contract", contract, "--json", "--jobs", str(settings.jobs)]
+    command = [*itself(), "check", settings.role, *options, "--", *known.run]
     status, said, complaint = _under_way.run(command, folder, JUDGE_TIME)
     if status is None:
         return f"it can't be judged in {JUDGE_TIME:g} s"

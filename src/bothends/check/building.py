@@ -1,6 +1,6 @@
 """Builds a submission in the sandbox: who wrote it wrote what builds it too.
 
-    python -m bothends.check.building COMMAND...
+    python -P -m bothends.check.building COMMAND...
 
 A process of its own, since its network is left for good (`sandbox.enter`): what isn't in the folder, the
 current one, can't be fetched. It writes the compiler's complaints to standard error and leaves as it did.

@@ -13,7 +13,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Final
 from bothends.check.sandbox import Sandbox, Watch, with_hosts
 from bothends.errors import SystemRefused
 from bothends.heir import Heir
+from bothends.itself import itself
 from bothends.text import escape
 
 MOST_OUTPUT: Final = 64 << 20  # bytes: reading without end would hold up all other cases
@@ -248,7 +248,7 @@ def traced(command: Sequence[str], page: Path | None) -> list[str]:
     if page is None:
         return list(command)
     places = ("--html", str(page), "--save", str(page.with_suffix(".trace")))
-    return [sys.executable, "-m", "bothends", "trace", *places, "--", *command]
+    return [*itself(), "trace", *places, "--", *command]
 
 
 def start(

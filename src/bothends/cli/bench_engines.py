@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -11,6 +10,7 @@ import click
 from bothends.cli import bench_output, terminal
 from bothends.cli.ending import ended_by_signals
 from bothends.errors import CallerError
+from bothends.itself import itself
 
 if TYPE_CHECKING:
     from bothends.bench.plan import Watch
@@ -88,7 +88,7 @@ def _targets(names: tuple[str, ...], more: tuple[str, ...], *, rivals: bool) -> 
     found = []
     for name in names or registry.names():
         engine = registry.load(name)
-        command = (sys.executable, "-m", "bothends", "serve", "--quiet", "upper")
+        command = (*itself(), "serve", "--quiet", "upper")
         transports = ("tcp", "udp") if engine.datagrams else ("tcp",)
         commands = tuple((each, (*command, f"{each}://127.0.0.1:0", "--engine", name)) for each in transports)
         found.append(targets.Target(name, commands, most=_most(name), missing=engine.missing() or ""))

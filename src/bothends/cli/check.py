@@ -16,6 +16,7 @@ from bothends.cli import terminal
 from bothends.cli.batch import batch
 from bothends.cli.ending import ended_by_signals, until_told
 from bothends.errors import CallerError, SystemRefused
+from bothends.itself import itself
 
 if TYPE_CHECKING:
     from bothends.check.results import Outcome, Result
@@ -187,8 +188,7 @@ def _go_behind(toxics: str, run: Any, patience: float | None, *, sandbox: bool) 
     del words[at : at + (1 if "=" in words[at] else 2)]
     if patience is None:  # what is lost is sent again after a second or more (RFC 6298, 2.1 and 5.5)
         words[2:2] = ["--patience", "20"]
-    ours = [sys.executable, "-m", "bothends"]
-    os.execv(sys.executable, [*ours, "wire", "--quiet", *switches, "--", *ours, *words])
+    os.execv(sys.executable, [*itself(), "wire", "--quiet", *switches, "--", *itself(), *words])
 
 
 def _forms(words: Sequence[str]) -> list[tuple[str, Path | None]]:

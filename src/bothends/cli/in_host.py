@@ -18,6 +18,7 @@ from typing import Any, Final
 import click
 
 from bothends.cli import terminal
+from bothends.itself import itself
 
 _KILLED: Final = -9
 
@@ -103,7 +104,7 @@ def _on_a_new_wire(text: str, hosts: Sequence[str], own: str, *, begins: bool, q
     if not others:
         raise click.UsageError("who else is on that wire? For example: --host peer='CMD'")
     verb, *words = sys.argv[1:]
-    mine = Command(own, (sys.executable, "-m", "bothends", verb, "--inside", *words), plain=True)
+    mine = Command(own, (*itself(), verb, "--inside", *words), plain=True)
     layout = replace(plan([mine, *others] if begins else [*others, mine]), mtu=path.mtu)
     status = run(
         layout,
