@@ -260,6 +260,8 @@ def is_refused(running: Harness) -> bool:
         Client(running.endpoints[0]).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # the queue was closed over us
+        return False
     return False
 
 

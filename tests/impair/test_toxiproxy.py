@@ -52,6 +52,8 @@ def is_refused(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port), PATIENCE).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # the queue was closed over us
+        return False
     return False
 
 
