@@ -213,9 +213,15 @@ def _has_prompt(step: Step) -> bool:
 
 def _free_port() -> int:
     """A port that is free for TCP and UDP now. Another program may take it before we do, which the
-    system makes unlikely by handing out ports at random."""
-    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+    system makes unlikely by handing out ports at random.
+
+    Nobody listens at the port with its bytes the wrong way round either: a page knocks there.
+    """
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as caller:
         tcp.bind(("", 0))
         port: int = tcp.getsockname()[1]
         udp.bind(("", port))
+        swapped = socket.ntohs(port)
+        if swapped == port or caller.connect_ex(("127.0.0.1", swapped)) == 0:
+            return _free_port()
         return port
