@@ -38,6 +38,7 @@ from bothends.bench.machine import machine, used_by
 from bothends.bench.plan import Plan
 from bothends.bench.workload import numbered
 from bothends.endpoints import Endpoint
+from bothends.sockets.free import free_port
 
 HERE = Path(__file__).resolve().parent
 PROXY_CPU, OTHER_CPU = 0, 1
@@ -108,13 +109,6 @@ def command_of(name: str, load: Load, port: int, server: int, where: Path) -> li
     toxics = ["--latency", "1ms"] if "latency" in name else []
     ends = [f"{load.transport}://127.0.0.1:{each}" for each in (port, server)]
     return [*IMPAIR, *ends, *toxics]
-
-
-def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager
@@ -283,8 +277,7 @@ def asked(clients: dict[int, socket.socket], seconds: float) -> float:
 def measure(name: str, load: Load, seconds: float, folder: Path) -> Measured:
     arrived = multiprocessing.Value("Q", 0)
     with contextlib.ExitStack() as stack:
-        kind = socket.SOCK_DGRAM if load.transport == "udp" else socket.SOCK_STREAM
-        port, behind = free_port(kind), free_port(kind)
+        port, behind = free_port(), free_port()
         is_up = answers if load.transport == "udp" else accepts
         if load.unit == "MB":
             listener = stack.enter_context(socket.create_server(("127.0.0.1", behind), backlog=4096))
@@ -329,7 +322,7 @@ def delay_errors(seconds: float) -> list[float]:
             arrival.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 * 2**20)
         arrival.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         arrival.bind(("127.0.0.1", 0))
-        port = free_port(socket.SOCK_DGRAM)
+        port = free_port()
         server = f"udp://127.0.0.1:{arrival.getsockname()[1]}"
         command = [*IMPAIR, f"udp://127.0.0.1:{port}", server, "--latency", f"up:{LATENCY}ms"]
         stack.enter_context(running(command, PROXY_CPU, lambda: passes(port, arrival)))

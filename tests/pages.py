@@ -28,6 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bothends.sockets.free import free_port
 from tests.cli.terminals import Terminal, terminal
 from tests.interop.running import ROOT, Running
 
@@ -212,16 +213,10 @@ def _has_prompt(step: Step) -> bool:
 
 
 def _free_port() -> int:
-    """A port that is free for TCP and UDP now. Another program may take it before we do, which the
-    system makes unlikely by handing out ports at random.
-
-    Nobody listens at the port with its bytes the wrong way round either: a page knocks there.
-    """
-    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as caller:
-        tcp.bind(("", 0))
-        port: int = tcp.getsockname()[1]
-        udp.bind(("", port))
+    """One where nobody listens at the port with its bytes the wrong way round either: a page knocks there."""
+    while True:
+        port = free_port()
         swapped = socket.ntohs(port)
-        if swapped == port or caller.connect_ex(("127.0.0.1", swapped)) == 0:
-            return _free_port()
-        return port
+        with socket.socket() as caller:
+            if swapped != port and caller.connect_ex(("127.0.0.1", swapped)):
+                return port

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bothends.check.case import Verdict
-from bothends.check.target import free_port
 from bothends.server import serve
+from bothends.sockets.free import free_port
 from bothends.starters.writing import starter
 from tests.check.judging import OURS, failed, judge, script, told
 from tests.tools import find_tool

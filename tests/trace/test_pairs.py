@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from bothends.sockets.free import free_port
 from bothends.trace.calls import RECEIVING
 from bothends.trace.model import Call, Packet, Trace
 from tests.interop.running import ENVIRONMENT, ROOT, Running, run
@@ -192,13 +192,6 @@ def test_an_endpoint_is_watched_whoever_is_at_it(built: Path) -> None:
             trace.text(rb'UDP 5 bytes "hello"(?s:.*)UDP 5 bytes "HELLO"')
             trace.process.send_signal(signal.SIGINT)
             assert trace.end() == 0
-
-
-def free_port() -> int:
-    """For a server that can't be told to let the system pick."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from typing import IO, Final
 from bothends.endpoints import Endpoint
 from bothends.errors import CallerError, SystemRefused, TimeLimit, Unavailable
 from bothends.heir import Heir
+from bothends.sockets.free import free_port
 from bothends.text import escape
 
 PATIENCE: Final = 20.0
@@ -119,7 +120,7 @@ def running(target: Target, transport: str, folder: Path, cpu: int | None) -> It
         yield Place(target.address, None)
         return
     program = str(compiled(target.source, folder)) if target.source is not None else ""
-    port = str(_free_port()) if any("{port}" in word for word in dict(target.commands)[transport]) else ""
+    port = str(free_port()) if any("{port}" in word for word in dict(target.commands)[transport]) else ""
     words = [
         word.replace("{program}", program).replace("{port}", port).replace("{transport}", transport)
         for word in dict(target.commands)[transport]
@@ -276,10 +277,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.stdout is not None:
         with contextlib.suppress(OSError):
             process.stdout.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port

@@ -9,13 +9,12 @@ only when it has to be.
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -30,6 +29,7 @@ from bothends.check.transcript import Transcript
 from bothends.check.trial import Server, Trial
 from bothends.endpoints import Endpoint
 from bothends.errors import CallerError, EndpointError
+from bothends.sockets.free import free_port
 
 _POLL: Final = 0.01  # seconds between looks at whether it listens
 READY: Final = 15.0  # seconds that a program may take until it listens, on a machine that isn't busy
@@ -252,25 +252,6 @@ def fill(word: str, values: Mapping[str, str]) -> str:
     for name, value in values.items():
         word = word.replace("{" + name + "}", value)
     return word
-
-
-def free_port() -> int:
-    """A port that is free now, for TCP and UDP at every address.
-
-    It is none of those that the system gives to whoever connects (ip(7), ip_local_port_range): one of these
-    may be taken before the program binds it, or be in TIME_WAIT, where only SO_REUSEADDR would help.
-    """
-    try:
-        text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
-        first_of_theirs = int(text.split()[0])
-    except (OSError, ValueError):
-        first_of_theirs = 32_768
-    while True:
-        port = random.SystemRandom().randrange(10_240, max(first_of_theirs, 20_480))
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, suppress(OSError):
-            tcp.bind(("", port))
-            udp.bind(("", port))
-            return port
 
 
 def _healthy(server: Server) -> bool:
