@@ -95,7 +95,7 @@ def xinetd(contract: str, service: str, kind: str, more: str = "", **known: froz
 OTHERS: Final = {
     "ncat": Other(
         "ncat", "echo-tcp", ("-l", "-k", "--exec", "/bin/cat", "127.0.0.1", "{port}"),
-        by_chance=frozenset({"tcp-half-close", "tcp-late-reader"}),
+        by_chance=frozenset({"tcp-half-close", "tcp-late-reader", "tcp-sigterm"}),
     ),
     "socat": Other("socat", "echo-tcp", ("TCP-LISTEN:{port},fork,reuseaddr", "EXEC:/bin/cat")),
     "socat udp": Other(
