@@ -95,7 +95,7 @@ def xinetd(contract: str, service: str, kind: str, more: str = "", **known: froz
 OTHERS: Final = {
     "ncat": Other(
         "ncat", "echo-tcp", ("-l", "-k", "--exec", "/bin/cat", "127.0.0.1", "{port}"),
-        by_chance=frozenset({"tcp-half-close", "tcp-late-reader", "tcp-sigterm"}),
+        by_chance=frozenset({"tcp-half-close", "tcp-large", "tcp-late-reader", "tcp-sigterm"}),
     ),
     "socat": Other("socat", "echo-tcp", ("TCP-LISTEN:{port},fork,reuseaddr", "EXEC:/bin/cat")),
     "socat udp": Other(
@@ -118,7 +118,7 @@ OTHERS: Final = {
     ),
     "xinetd chargen": xinetd("chargen-udp", "chargen", "dgram", always=frozenset({"udp-one-message"})),
     "xinetd chargen tcp": xinetd(
-        "chargen-tcp", "chargen", "stream", always=frozenset({"tcp-crowd", "tcp-descriptors", "tcp-burst"})
+        "chargen-tcp", "chargen", "stream", by_chance=frozenset({"tcp-crowd", "tcp-descriptors", "tcp-burst"})
     ),
     "http.server": Other(
         "python", "http-file", ("-m", "http.server", "-d", "{dir}", "-b", "127.0.0.1", "{port}")
