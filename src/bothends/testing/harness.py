@@ -16,6 +16,7 @@ import atexit
 import contextlib
 import os
 import pickle
+import select
 import signal
 import socket
 import subprocess
@@ -46,6 +47,9 @@ _GLANCE: Final = 0.02
 
 # How long until a signal that has not been taken is sent again.
 _INSIST: Final = 0.1
+
+# How often it is looked whether all has been read: an engine that never ceases to tell isn't waited for.
+_TURNS: Final = 100
 
 E = TypeVar("E", bound=Event)
 
@@ -189,8 +193,12 @@ class Harness:
         return event
 
     def seen(self, kind: type[E], predicate: Callable[[E], bool] = lambda _event: True) -> list[E]:
-        """All events of this kind so far that fit."""
+        """All events of this kind so far that fit: what was told before this is asked is among them."""
         with self._news:
+            for _ in range(_TURNS):
+                if self._over or not _has_news(self._line, 0):
+                    break
+                self._news.wait(_GLANCE)
             return [event for event in self.events if isinstance(event, kind) and predicate(event)]
 
     # What to do ----------------------------------------------------------------------------------
@@ -338,11 +346,12 @@ class Harness:
 
     def _read(self) -> None:
         while True:
-            try:
-                report = reports.receive(self._line)
-            except OSError:
-                report = None
-            with self._news:
+            _has_news(self._line, None)
+            with self._news:  # from here on it is told, for whoever asks
+                try:
+                    report = reports.receive(self._line)
+                except OSError:
+                    report = None
                 if report is None:
                     self._over = True
                 elif isinstance(report, Ready):
@@ -458,6 +467,13 @@ class _Nursery:
         if self._line is not None and self._process is not None:
             self._line.close()
             self._process.wait(DEADLINE)
+
+
+def _has_news(line: socket.socket, milliseconds: int | None) -> bool:
+    """Whether something can be read, waited for so long (None: until it can)."""
+    poller = select.poll()
+    poller.register(line, select.POLLIN)
+    return bool(poller.poll(milliseconds))
 
 
 NURSERY: Final = _Nursery()
