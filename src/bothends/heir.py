@@ -29,6 +29,11 @@ _LONGEST: Final = 1024  # bytes of what it is told at once
 _TURNS: Final = 500  # of 10 ms: who is still being started is found a turn later
 
 
+def mark(more: str = "") -> str:
+    """What a variable in the environment of a program says that we have started; `more` tells ours apart."""
+    return f"{os.getpid()}-{more}"
+
+
 class Heir:
     """Our side. Use it as a context; where the system starts no heir, all goes on without one."""
 
@@ -49,9 +54,9 @@ class Heir:
         self._process.wait()
         self._process = self._socket = None
 
-    def inherits_marked(self, mark: str) -> None:
-        """Every process in whose environment there is a variable that begins like this: "NAME=VALUE"."""
-        self._tell(f"mark {mark}")
+    def inherits_marked(self, variable: str) -> None:
+        """Every process in whose environment this variable holds a `mark` of ours."""
+        self._tell(f"mark {variable}={mark()}")
 
     def inherits_traced(self, strace: int, pipe: int, *, attached: bool) -> None:
         """Every process that this one traces, which writes to `pipe`. If it has `attached` itself to them, it
@@ -104,7 +109,7 @@ def _wait(end: socket.socket) -> None:
     for pid in attached:
         _signal(pid, signal.SIGTERM)
     for _ in range(_TURNS):
-        left = [pid for pid in _everyone() if _is_traced(pid, straces) or _is_marked(pid, marks)]
+        left = [pid for pid in _everyone() if _is_traced(pid, straces) or is_marked(pid, marks)]
         if not left:
             break
         for pid in left:
@@ -128,7 +133,8 @@ def _is_traced(pid: int, tracers: set[int]) -> bool:
     return False
 
 
-def _is_marked(pid: int, marks: list[bytes]) -> bool:
+def is_marked(pid: int, marks: list[bytes]) -> bool:
+    """Whether a variable in the environment that a process was started with begins like one of these."""
     if marks:
         with contextlib.suppress(OSError):  # what is dead has no environment any more
             words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")

@@ -261,7 +261,7 @@ def is_refused(running: Harness) -> bool:
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:  # the queue was closed over us
-        return False
+        pass
     return False
 
 

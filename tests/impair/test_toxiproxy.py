@@ -53,7 +53,7 @@ def is_refused(port: int) -> bool:
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:  # the queue was closed over us
-        return False
+        pass
     return False
 
 

@@ -27,7 +27,7 @@ from typing import IO, Final
 
 from bothends.endpoints import Endpoint
 from bothends.errors import CallerError, SystemRefused, TimeLimit, Unavailable
-from bothends.heir import Heir
+from bothends.heir import Heir, mark
 from bothends.sockets.free import free_port
 from bothends.text import escape
 
@@ -188,7 +188,7 @@ def on_processor(cpu: int | None) -> Iterator[None]:
 def ended_with_us() -> Iterator[None]:
     """While this lasts, targets that are running end with this process even if it is killed."""
     with Heir() as heir:
-        heir.inherits_marked(f"{_MARK}={os.getpid()}-")
+        heir.inherits_marked(_MARK)
         yield
 
 
@@ -210,7 +210,7 @@ def _start(words: Sequence[str], cpu: int | None) -> subprocess.Popen[bytes]:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, _MARK: f"{os.getpid()}-"},
+                env={**os.environ, _MARK: mark()},
                 start_new_session=True,
             )
     except OSError as error:

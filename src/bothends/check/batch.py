@@ -30,7 +30,7 @@ from bothends.check.case import Verdict
 from bothends.check.languages import NoRecipe, Recipe, recipe
 from bothends.check.results import Outcome, Result, from_object
 from bothends.errors import BothendsError, SystemRefused, Unavailable
-from bothends.heir import Heir
+from bothends.heir import Heir, mark
 from bothends.itself import itself
 from bothends.text import escape
 
@@ -68,7 +68,7 @@ class _UnderWay:
                 process = subprocess.Popen(
                     command,
                     cwd=folder,
-                    env={**os.environ, **environment, _MARK: f"{os.getpid()}-"},
+                    env={**os.environ, **environment, _MARK: mark()},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=complaints,
@@ -316,7 +316,7 @@ def _run(
     _under_way.begin()
     pool = ThreadPoolExecutor(workers)
     with Heir() as heir:
-        heir.inherits_marked(f"{_MARK}={os.getpid()}-")
+        heir.inherits_marked(_MARK)
         try:
             futures: list[Future[dict[str, Any]]] = [pool.submit(judge_one, *each) for each in waiting]
             for done in as_completed(futures):

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from bothends import heir
 from bothends.check.sandbox import Sandbox, Watch, with_hosts
 from bothends.errors import SystemRefused
-from bothends.heir import Heir
 from bothends.itself import itself
 from bothends.text import escape
 
@@ -270,7 +270,7 @@ def start(
     Raises:
         SystemRefused: it can't be started.
     """
-    mark = f"{os.getpid()}-{secrets.token_hex(8)}"
+    mark = heir.mark(secrets.token_hex(8))
     if sandbox is not None and room is not None:
         command = sandbox.wrap(command, room, writable=writable, hosts=hosts)
     elif hosts is not None and room is not None:
@@ -301,8 +301,8 @@ def no_orphans() -> Iterator[None]:
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        with Heir() as heir:
-            heir.inherits_marked(f"{_MARK}={os.getpid()}-")
+        with heir.Heir() as ours:
+            ours.inherits_marked(_MARK)
             yield
     finally:
         for _ in range(100):  # the children of who is killed come to us in turn
@@ -365,7 +365,7 @@ def _marked(mark: str, session: int) -> Iterator[int]:
         if not entry.isdigit():
             continue
         with contextlib.suppress(OSError, ValueError):
-            if os.getsid(int(entry)) == session or wanted in Path(f"/proc/{entry}/environ").read_bytes():
+            if os.getsid(int(entry)) == session or heir.is_marked(int(entry), [wanted]):
                 yield int(entry)
 
 

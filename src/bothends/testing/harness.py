@@ -33,6 +33,7 @@ from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
 from bothends.errors import CannotCarry
 from bothends.events import Event
+from bothends.itself import itself
 from bothends.layers import TlsSettings
 from bothends.testing import processes, reports
 from bothends.testing.host import ABORT, DRAIN
@@ -451,7 +452,8 @@ class _Nursery:
     def _start(self) -> socket.socket:
         line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # A descriptor that is forgotten rather than closed is to be heard of: it is printed.
-        command = [sys.executable, "-W", "error::ResourceWarning", "-m", "bothends.testing.nursery"]
+        python, *module = itself("bothends.testing.nursery")
+        command = [python, "-W", "error::ResourceWarning", *module]
         with theirs:
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno())],
