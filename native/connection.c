@@ -6,14 +6,14 @@
  * There are two kinds, told apart by MANAGED:
  *
  * 1. Plain: the handler is a conversation (services/base.py), which is called from here, and the states
- *    above are kept here: what engines/channel.py does, for when nobody observes.
+ *    above are kept here: what engines/nonblocking.py does, for when nobody observes.
  * 2. Managed: the handler is a protocol, and this is its transport, both in asyncio's sense: the states are
  *    kept by the protocol in Python (engines/asyncio.py, Talk), and here are only the bytes.
  *
  * How bytes are moved is not known here: `connection_soil` has the loop look at the connection when the
- * stack is flat, and uring.c or polling.c does what its flags and its queue ask for.
+ * stack is flat, and backend_uring.c or backend_epoll.c does what its flags and its queue ask for.
  */
-#include "core.h"
+#include "internal.h"
 
 #include <errno.h>
 #include <math.h>

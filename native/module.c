@@ -1,5 +1,5 @@
 /* The module bothends.engines._native: what Python sees of the C core. engines/native.py is its face. */
-#include "core.h"
+#include "internal.h"
 
 #include <pthread.h>
 
@@ -32,7 +32,7 @@ static PyObject *prepare(PyObject *Py_UNUSED(module), PyObject *args)
     PyObject *address, *peer, *conversation;
 
     if (!PyArg_ParseTuple(args, "OOO:prepare", &address, &peer, &conversation)
-        || accepting_prepare(address, peer, conversation) < 0)
+        || peer_prepare(address, peer) < 0 || listener_prepare(conversation) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

@@ -1,12 +1,12 @@
 /* The load generator: what its parts share.
  *
- *   module.c  the module bothends.bench._generator: what Python sees
- *   loop.c    when to send, how long to wait
- *   peers.c   connections, what is sent on them, what comes
- *   batch.c   many recv() or send() with one system call
- *   ledger.c  which requests are open, what was wrong with each answer, histograms
+ *   module.c       the module bothends.bench._generator: what Python sees
+ *   loop.c         when to send, how long to wait
+ *   connection.c   connections, what is sent on them, what comes
+ *   uring_batch.c  many recv() or send() with one system call
+ *   tracker.c      which requests are open, what was wrong with each answer, histograms
  *
- * It keeps the contract of src/bothends/bench/plan.py, and the ledger counts as ledger.py does: the same tests
+ * It keeps the contract of src/bothends/bench/generators/base.py, and the ledger counts as ledger.py does: the same tests
  * hold both to it. It shares nothing with the C core of the servers, lest one mistake cancel itself out.
  *
  * 1. One thread, no GIL: it is taken only to report progress and to fetch the next times of a schedule.
@@ -134,7 +134,7 @@ enum { BUFFER = 1024 * 1024, BATCH = 256, SMALL = 2048 };
 
 int64_t now_ns(void);
 
-/* ledger.c */
+/* tracker.c */
 void histogram_add(Histogram *histogram, int64_t nanoseconds);
 void ledger_begin(Peer *peer);
 void ledger_add(Run *run, Peer *peer, int64_t due, int64_t sent);
@@ -142,14 +142,14 @@ void ledger_receive(Run *run, Peer *peer, const char *data, int64_t size, int64_
 void ledger_end(Run *run, Peer *peer);
 int64_t ledger_overdue(Run *run, Peer *peer, int64_t before);
 
-/* batch.c */
+/* uring_batch.c */
 Batch *batch_open(void);
 void batch_close(Batch *batch);
 void batch_receive(Batch *batch, int descriptor, void *data, size_t size);
 void batch_send(Batch *batch, int descriptor, const void *data, size_t size);
 int batch_run(Batch *batch, int32_t *results);
 
-/* peers.c; int is 0, or -1 with the exception set */
+/* connection.c; int is 0, or -1 with the exception set */
 int dial(Run *run, Peer *peer, int64_t now, int64_t due);
 int ask(Run *run, Peer *peer, int64_t count, int64_t due, int64_t now);
 int freed(Run *run, Peer *peer, int64_t count, int64_t now);

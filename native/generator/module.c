@@ -142,7 +142,7 @@ PyDoc_STRVAR(run_doc,
              "    connections, depth, begin, warmup, duration, timeout, gone, receive_buffer, sources, times,\n"
              "    batch, watch, began, ended) -> dict\n\n"
              "Drive a target, connecting to where the socket `like` is connected, which is closed. Times in\n"
-             "nanoseconds; `begin` 0 is when all are connected. See bothends.bench.native.");
+             "nanoseconds; `begin` 0 is when all are connected. See bothends.bench.generators.native.");
 
 static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
 {

@@ -11,7 +11,7 @@
  *    (IP_PKTINFO, IPV6_PKTINFO), and goes back with the answer: sockets/datagrams.py has the reasons.
  * 4. Where an answer can't be sent at once it is dropped: a datagram may be lost anywhere.
  */
-#include "core.h"
+#include "internal.h"
 
 #include <errno.h>
 #include <netinet/in.h>

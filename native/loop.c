@@ -5,7 +5,7 @@
  * loop that gave it away at every turn would wait for it at every turn (126,000 requests a second against
  * 45,000, beside one busy thread).
  */
-#include "core.h"
+#include "internal.h"
 
 #include <errno.h>
 #include <math.h>

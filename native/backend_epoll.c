@@ -5,7 +5,7 @@
  * exception cuts short is reported again, and no peer keeps the loop to itself. An answer is sent as soon as
  * the conversation has given it; only what the system doesn't take waits for writability.
  */
-#include "core.h"
+#include "internal.h"
 
 #include <errno.h>
 #include <math.h>
@@ -131,18 +131,6 @@ static int on_connection(Connection *self, uint32_t events)
     return outcome;
 }
 
-static int on_watch(Watch *watch, uint32_t events)
-{
-    PyObject *callback = Py_NewRef(watch->callback); /* which may end the watch */
-    PyObject *result = PyObject_CallFunction(callback, "I", events);
-
-    Py_DECREF(callback);
-    if (result == NULL)
-        return -1;
-    Py_DECREF(result);
-    return 0;
-}
-
 static int on_event(Core *core, const struct epoll_event *event)
 {
     enum kind kind = FREE;
@@ -156,7 +144,7 @@ static int on_event(Core *core, const struct epoll_event *event)
     case LISTENING:
         return accept_all(core, holder);
     case WATCH:
-        return on_watch(holder, event->events);
+        return watch_call(holder, event->events);
     case DESK:
         return desk_serve(holder, &served);
     case WAKING:
@@ -234,88 +222,4 @@ int polling_wait(Core *core, double patience)
         core->awake = true;
     }
     return check(count) < 0 ? -1 : dispatch(core, events, count);
-}
-
-/* Descriptors that Python deals with ----------------------------------------------------------------- */
-
-static Watch *watch_of(Core *core, int fd)
-{
-    if (fd < 0 || fd >= core->watch_room || !core->watch_by_fd[fd])
-        return NULL;
-    return core->slots[core->watch_by_fd[fd] - 1].holder;
-}
-
-static Watch *watch_new(Core *core, int fd)
-{
-    Watch *watch;
-
-    if (fd >= core->watch_room) {
-        int room = fd * 2 + 16;
-        uint32_t *grown = PyMem_Realloc(core->watch_by_fd, (size_t)room * sizeof *grown);
-
-        if (grown == NULL)
-            return NULL;
-        memset(grown + core->watch_room, 0, (size_t)(room - core->watch_room) * sizeof *grown);
-        core->watch_by_fd = grown;
-        core->watch_room = room;
-    }
-    watch = PyMem_Calloc(1, sizeof *watch);
-    if (watch == NULL)
-        return NULL;
-    watch->fd = fd;
-    watch->slot = slot_take(core, WATCH, watch, &watch->generation);
-    if (watch->slot == UINT32_MAX) {
-        PyMem_Free(watch);
-        return NULL;
-    }
-    core->watch_by_fd[fd] = watch->slot + 1;
-    return watch;
-}
-
-static void watch_free(Core *core, Watch *watch)
-{
-    core->watch_by_fd[watch->fd] = 0;
-    slot_release(core, watch->slot);
-    Py_XDECREF(watch->callback);
-    PyMem_Free(watch);
-}
-
-PyObject *core_watch(Core *core, PyObject *args)
-{
-    PyObject *callback;
-    unsigned events;
-    int fd, shared;
-    Watch *watch;
-    bool again;
-
-    if (!PyArg_ParseTuple(args, "iOIp:watch", &fd, &callback, &events, &shared))
-        return NULL;
-    watch = watch_of(core, fd);
-    again = watch != NULL;
-    if (fd < 0 || (!again && (watch = watch_new(core, fd)) == NULL))
-        return PyErr_NoMemory();
-    Py_XSETREF(watch->callback, Py_NewRef(callback));
-    if (polling_watch(core, fd, events | (shared && !again ? EPOLLEXCLUSIVE : 0), watch->slot,
-                      watch->generation, again) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        if (!again)
-            watch_free(core, watch);
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-PyObject *core_unwatch(Core *core, PyObject *args)
-{
-    Watch *watch;
-    int fd;
-
-    if (!PyArg_ParseTuple(args, "i:unwatch", &fd))
-        return NULL;
-    watch = watch_of(core, fd);
-    if (watch != NULL) {
-        polling_forget(core, fd);
-        watch_free(core, watch);
-    }
-    Py_RETURN_NONE;
 }

@@ -1,13 +1,15 @@
 /* What the parts of the C core share: its structures, and who offers what to whom.
  *
- *   module.c      the module: what Python sees
- *   core.c        Core: the loop, and what it waits for besides connections
- *   connection.c  Connection: one conversation's state, whatever moves its bytes
- *   queue.c       what a connection has yet to send
- *   accepting.c   listeners, and who it is that comes in
- *   uring.c       moving bytes by io_uring, over ring.c, which is io_uring's system calls
- *   polling.c     moving bytes by epoll, and waiting for any other descriptor
- *   datagrams.c   answering datagrams, many with one system call
+ *   module.c           the module: what Python sees
+ *   loop.c             Core: the loop, and what it waits for besides connections
+ *   connection.c       Connection: one conversation's state, whatever moves its bytes
+ *   write_queue.c      what a connection has yet to send
+ *   listener.c         listeners
+ *   peer.c             Address and Peer objects
+ *   watch.c            waiting for a descriptor that Python deals with
+ *   backend_epoll.c    moving bytes by epoll, and waiting for any other descriptor
+ *   backend_uring.c    moving bytes by io_uring, over ring.c, which is io_uring's system calls
+ *   datagram_server.c  answering datagrams, many with one system call
  *
  * 1. One thread runs a core. The GIL protects everything here; it is released only while the kernel is
  *    waited for. Another thread may queue bytes for a connection (`Connection.write`), no more.
@@ -19,8 +21,8 @@
  * 4. A function that calls Python returns 0, or -1 with the exception set: then the loop ends, and what it
  *    has not dealt with yet is still there for the next one.
  */
-#ifndef BOTHENDS_CORE_H
-#define BOTHENDS_CORE_H
+#ifndef BOTHENDS_INTERNAL_H
+#define BOTHENDS_INTERNAL_H
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -176,7 +178,7 @@ struct Core {
     unsigned long long turns, chunks, rearmed; /* for tests and for the curious */
 };
 
-/* core.c */
+/* loop.c */
 extern PyTypeObject CoreType;
 int core_flush(Core *core);
 uint32_t slot_take(Core *core, enum kind kind, void *holder, uint32_t *generation);
@@ -207,17 +209,20 @@ static inline bool connection_reads(const Connection *self)
     return !(self->flags & (ENDED | PAUSED | DYING | DEAD));
 }
 
-/* queue.c */
+/* write_queue.c */
 int queue_put(Queue *queue, PyObject *bytes);
 void queue_advance(Queue *queue, size_t size);
 void queue_clear(Queue *queue);
 size_t queue_vectors(const Queue *queue, struct iovec *vectors, size_t most);
 
-/* accepting.c */
-int accepting_prepare(PyObject *address_class, PyObject *peer_class, PyObject *conversation_class);
+/* peer.c */
+int peer_prepare(PyObject *address_class, PyObject *peer_class);
 PyObject *address_of(const struct sockaddr *sockaddr, socklen_t size);
 PyObject *peer_of(PyObject *address, PyObject *local, bool boundaries, uint64_t number, PyObject *longest);
 PyObject *origin_peer(const Origin *origin, PyObject *longest);
+
+/* listener.c */
+int listener_prepare(PyObject *conversation_class);
 PyObject *core_listen(Core *core, PyObject *args);
 PyObject *core_deafen(Core *core, PyObject *ignored);
 int accepted(Core *core, Listening *listening, int fd);
@@ -225,17 +230,20 @@ int accept_failed(Core *core, Listening *listening, int error);
 int accept_all(Core *core, Listening *listening);
 void accepting_retry(Core *core);
 
-/* polling.c */
+/* backend_epoll.c */
 int polling_open(Core *core);
 int polling_wait(Core *core, double patience);
 int polling_turn(Core *core);
 int polling_watch(Core *core, int fd, uint32_t events, uint32_t slot, uint32_t generation, bool again);
 void polling_forget(Core *core, int fd);
 int polling_update(Connection *self);
+
+/* watch.c */
+int watch_call(Watch *watch, uint32_t events);
 PyObject *core_watch(Core *core, PyObject *args);
 PyObject *core_unwatch(Core *core, PyObject *args);
 
-/* uring.c */
+/* backend_uring.c */
 int uring_update(Connection *self, bool *again);
 bool uring_close(Core *core, int fd);
 void uring_arm_listeners(Core *core);
@@ -244,7 +252,7 @@ int uring_deafen(Core *core);
 void uring_quiesce(Core *core);
 void gather_free(Connection *self);
 
-/* datagrams.c */
+/* datagram_server.c */
 PyObject *core_answer(Core *core, PyObject *args);
 PyObject *core_mute(Core *core, PyObject *args);
 int desk_serve(Desk *desk, int *served);

@@ -11,9 +11,9 @@
  * 4. A request reads our bytes when the kernel likes. So one send a connection at a time, straight from the
  *    bytes object, whose reference is held until the completion; sends are handed in by the same call
  *    that waits.
- * 5. Descriptors of another kind are waited for by epoll (polling.c), and the epoll set by the ring.
+ * 5. Descriptors of another kind are waited for by epoll (backend_epoll.c), and the epoll set by the ring.
  */
-#include "core.h"
+#include "internal.h"
 
 #include <errno.h>
 #include <math.h>

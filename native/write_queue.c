@@ -1,5 +1,5 @@
 /* What a connection has yet to send: the bytes objects themselves, none of them copied. */
-#include "core.h"
+#include "internal.h"
 
 #include <sys/uio.h>
 

@@ -1,0 +1,189 @@
+/* Address and Peer objects, made in C.
+ *
+ * An Address and a Peer are made for each connection. Both are frozen dataclasses with slots, whose
+ * __init__ costs a microsecond: more than accept() does. So they are filled here, slot by slot. Nor are they
+ * kept for the day on which the service raises, but made anew from what they were made of.
+ */
+#include "internal.h"
+
+#include <arpa/inet.h>
+#include <linux/vm_sockets.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <structmember.h>
+#include <sys/un.h>
+
+/* A dataclass, and where in an instance its fields lie. */
+enum { MOST_FIELDS = 5 };
+typedef struct {
+    PyTypeObject *type;
+    size_t count;
+    Py_ssize_t offset[MOST_FIELDS];
+} Record;
+
+static Record address_record = {.count = 3}, peer_record = {.count = 5};
+static PyObject *inet, *inet6, *local_family, *vsock, *none, *nothing, *zero;
+
+static int learn(Record *record, PyObject *class, const char *const *fields)
+{
+    if (!PyType_Check(class))
+        goto wrong;
+    for (size_t i = 0; i < record->count; i++) {
+        PyObject *field = PyObject_GetAttrString(class, fields[i]);
+
+        if (field == NULL)
+            return -1;
+        record->offset[i] = Py_IS_TYPE(field, &PyMemberDescr_Type)
+            ? ((PyMemberDescrObject *)field)->d_member->offset : -1;
+        Py_DECREF(field);
+        if (record->offset[i] < 0)
+            goto wrong;
+    }
+    record->type = (PyTypeObject *)Py_NewRef(class);
+    return 0;
+wrong:
+    PyErr_SetString(PyExc_TypeError, "a dataclass with slots is needed");
+    return -1;
+}
+
+/* Learn how the classes are laid out that are filled here. */
+int peer_prepare(PyObject *address_class, PyObject *peer_class)
+{
+    static const char *const address_fields[] = {"family", "host", "port"};
+    static const char *const peer_fields[] = {"address", "local", "boundaries", "connection", "longest"};
+
+    inet = PyUnicode_InternFromString("inet");
+    inet6 = PyUnicode_InternFromString("inet6");
+    local_family = PyUnicode_InternFromString("unix");
+    vsock = PyUnicode_InternFromString("vsock");
+    none = PyUnicode_InternFromString("none");
+    nothing = PyUnicode_InternFromString("");
+    zero = PyLong_FromLong(0);
+    if (!inet || !inet6 || !local_family || !vsock || !none || !nothing || !zero)
+        return -1;
+    return learn(&address_record, address_class, address_fields) < 0
+        || learn(&peer_record, peer_class, peer_fields) < 0 ? -1 : 0;
+}
+
+/* A filled instance. Takes the references, of which a NULL is an exception that is set. */
+static PyObject *fill(const Record *record, PyObject *const *values)
+{
+    PyObject *made = NULL;
+    bool whole = true;
+
+    for (size_t i = 0; i < record->count; i++)
+        whole = whole && values[i] != NULL;
+    if (whole)
+        made = record->type->tp_alloc(record->type, 0);
+    for (size_t i = 0; i < record->count; i++) {
+        if (made == NULL)
+            Py_XDECREF(values[i]);
+        else
+            *(PyObject **)((char *)made + record->offset[i]) = values[i];
+    }
+    return made;
+}
+
+/* The text of an IPv4 address; the last one is kept, as a crowd often comes from one host. */
+static PyObject *text_of(struct in_addr address)
+{
+    static PyObject *last;
+    static struct in_addr last_address;
+    char text[INET_ADDRSTRLEN];
+
+    if (last == NULL || last_address.s_addr != address.s_addr) {
+        PyObject *fresh = PyUnicode_FromString(inet_ntop(AF_INET, &address, text, sizeof text));
+
+        if (fresh == NULL)
+            return NULL;
+        Py_XSETREF(last, fresh);
+        last_address = address;
+    }
+    return Py_NewRef(last);
+}
+
+static PyObject *text_of6(const struct sockaddr_in6 *address, socklen_t size)
+{
+    char text[INET6_ADDRSTRLEN + 1 + 64];
+
+    /* A link-local address is one per interface: its zone belongs to it (RFC 4007, section 11). */
+    if (address->sin6_scope_id
+        && getnameinfo((const struct sockaddr *)address, size, text, sizeof text, NULL, 0, NI_NUMERICHOST) == 0)
+        return PyUnicode_FromString(text);
+    return PyUnicode_FromString(inet_ntop(AF_INET6, &address->sin6_addr, text, sizeof text));
+}
+
+static PyObject *name_of(const struct sockaddr_un *address, socklen_t size)
+{
+    size_t length = size > offsetof(struct sockaddr_un, sun_path) ? size - offsetof(struct sockaddr_un, sun_path) : 0;
+    PyObject *name, *whole;
+
+    if (length == 0)
+        return Py_NewRef(nothing);
+    if (address->sun_path[0])
+        return PyUnicode_DecodeFSDefaultAndSize(address->sun_path, (Py_ssize_t)strnlen(address->sun_path, length));
+    name = PyUnicode_DecodeUTF8(address->sun_path + 1, (Py_ssize_t)length - 1, "surrogateescape");
+    whole = name == NULL ? NULL : PyUnicode_FromFormat("@%U", name);
+    Py_XDECREF(name);
+    return whole;
+}
+
+/* As Address.of (endpoints/address.py). */
+PyObject *address_of(const struct sockaddr *sockaddr, socklen_t size)
+{
+    PyObject *values[3] = {none, nothing, zero};
+
+    if (size >= sizeof(struct sockaddr_in) && sockaddr->sa_family == AF_INET) {
+        const struct sockaddr_in *address = (const void *)sockaddr;
+
+        values[0] = inet;
+        values[1] = text_of(address->sin_addr);
+        values[2] = PyLong_FromLong(ntohs(address->sin_port));
+    } else if (size >= sizeof(struct sockaddr_in6) && sockaddr->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *address = (const void *)sockaddr;
+
+        if (IN6_IS_ADDR_V4MAPPED(&address->sin6_addr)) {
+            struct in_addr mapped;
+
+            memcpy(&mapped, &address->sin6_addr.s6_addr[12], sizeof mapped);
+            values[0] = inet;
+            values[1] = text_of(mapped);
+        } else {
+            values[0] = inet6;
+            values[1] = text_of6(address, size);
+        }
+        values[2] = PyLong_FromLong(ntohs(address->sin6_port));
+    } else if (size >= sizeof(sa_family_t) && sockaddr->sa_family == AF_UNIX) {
+        values[0] = local_family;
+        values[1] = name_of((const void *)sockaddr, size);
+        Py_INCREF(zero);
+    } else if (size >= sizeof(struct sockaddr_vm) && sockaddr->sa_family == AF_VSOCK) {
+        const struct sockaddr_vm *address = (const void *)sockaddr;
+
+        values[0] = vsock;
+        values[1] = PyUnicode_FromFormat("%u", address->svm_cid);
+        values[2] = PyLong_FromUnsignedLong(address->svm_port);
+    } else {
+        Py_INCREF(nothing);
+        Py_INCREF(zero);
+    }
+    Py_INCREF(values[0]);
+    return fill(&address_record, values);
+}
+
+/* A Peer; a reference to the address is taken over. */
+PyObject *peer_of(PyObject *address, PyObject *local, bool boundaries, uint64_t number, PyObject *longest)
+{
+    PyObject *values[5] = {address, Py_XNewRef(local), PyBool_FromLong(boundaries),
+                           PyLong_FromUnsignedLongLong(number), Py_NewRef(longest)};
+
+    return fill(&peer_record, values);
+}
+
+/* A Peer anew. */
+PyObject *origin_peer(const Origin *origin, PyObject *longest)
+{
+    PyObject *address = address_of((const struct sockaddr *)&origin->address, origin->size);
+
+    return peer_of(address, origin->local, false, origin->number, longest);
+}
