@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.writing import tables
-from bothends.bench import plots, report
+from bothends.bench.report import plots
+from bothends.bench.report.text import by_load
 from bothends.bench.results import decode
 
 HERE = Path(__file__).resolve().parent
@@ -24,7 +25,7 @@ def main() -> None:
     if not done.stdout:
         sys.exit(done.returncode)
     document = decode(done.stdout, "bothends bench engines")
-    for load, entries in report.by_load(document):
+    for load, entries in by_load(document):
         if load == PICTURED:
             measured = [entry for entry in entries if entry.rounds]
             (HERE / "engines.svg").write_text(plots.throughput(measured, PICTURED), encoding="utf-8")

@@ -20,10 +20,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bothends.bench.generators.base import Plan
+from bothends.bench.generators.native import missing
+from bothends.bench.host_info import machine, used_by
 from bothends.bench.load import generator, measure
-from bothends.bench.machine import machine, used_by
-from bothends.bench.native import missing
-from bothends.bench.plan import Plan
 from bothends.bench.targets import Place, Target, processors, running
 from bothends.bench.workload import scripted
 

@@ -34,11 +34,11 @@ from typing import Literal
 from benchmarks.priority import NICE, hurry
 from bothends.bench import load as bench
 from bothends.bench import targets
-from bothends.bench.machine import machine, used_by
-from bothends.bench.plan import Plan
+from bothends.bench.generators.base import Plan
+from bothends.bench.host_info import machine, used_by
 from bothends.bench.workload import numbered
 from bothends.endpoints import Endpoint
-from bothends.sockets.free import free_port
+from bothends.sockets.free_port import free_port
 
 HERE = Path(__file__).resolve().parent
 PROXY_CPU, OTHER_CPU = 0, 1

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.writing import tables
-from bothends.bench import comparison
-from bothends.bench.machine import machine
+from bothends.bench import campaign
+from bothends.bench.host_info import machine
 from bothends.bench.results import VERSION, Document
 from bothends.bench.targets import Target, rivals
 
@@ -46,19 +46,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.native", description=__doc__)
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--seconds", type=float, default=0.3)
-    parser.add_argument("--load", action="append", choices=comparison.KINDS, help="only these")
+    parser.add_argument("--load", action="append", choices=campaign.KINDS, help="only these")
     parser.add_argument("--only", default="", help="servers, by a part of their names, comma-separated")
     asked = parser.parse_args()
     targets = [rival for rival in rivals() if rival.name in RIVALS] + [variant(name) for name in VARIANTS]
     parts = asked.only.split(",")
     targets = [each for each in targets if each.name == BASELINE or any(part in each.name for part in parts)]
-    kinds = [comparison.KINDS[name] for name in asked.load or comparison.KINDS]
-    settings = comparison.Settings(rounds=asked.rounds, duration=asked.seconds)
+    kinds = [campaign.KINDS[name] for name in asked.load or campaign.KINDS]
+    settings = campaign.Settings(rounds=asked.rounds, duration=asked.seconds)
 
     def told(done: int, total: int, what: str) -> None:
         print(f"{done + 1} of {total}: {what}", file=sys.stderr)
 
-    entries = comparison.compare(targets, kinds, settings, told)
+    entries = campaign.compare(targets, kinds, settings, told)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     document = Document(VERSION, now, "python -m benchmarks.native", machine(), entries, baseline=BASELINE)
     text = tables(document)

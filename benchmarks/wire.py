@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.priority import hurry
-from bothends.bench.machine import machine
+from bothends.bench.host_info import machine
 from bothends.toxics import registry
 from bothends.toxics.attributes import from_words
-from bothends.toxics.spec import DIRECTIONS, Spec
+from bothends.toxics.placement import DIRECTIONS, Spec
 from bothends.wire import Command, Wire, plan
 
 HERE = Path(__file__).resolve().parent

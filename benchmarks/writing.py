@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from bothends.bench import report
+from bothends.bench.report import text
 from bothends.bench.results import Document
 
 
 def tables(document: Document) -> str:
     """The command, the machine, and every figure, in Markdown."""
-    parts = [f"`{document.command}`", "", report.notes(document), ""]
-    for load, entries in report.by_load(document):
-        heads, rows = report.table(document, entries)
+    parts = [f"`{document.command}`", "", text.notes(document), ""]
+    for load, entries in text.by_load(document):
+        heads, rows = text.table(document, entries)
         drawn = [heads, ["---"] * len(heads), *rows]
         parts += [f"## {load}", "", *(f"| {' | '.join(row)} |" for row in drawn), ""]
     return "\n".join(parts)

@@ -8,8 +8,8 @@ Run it:
 import sys
 
 from bothends import serve, stream
+from bothends.escaping import escape
 from bothends.services.base import Peer
-from bothends.text import escape
 
 
 @stream

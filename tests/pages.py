@@ -28,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bothends.sockets.free import free_port
+from bothends.sockets.free_port import free_port
 from tests.cli.terminals import Terminal, terminal
 from tests.interop.running import ROOT, Running
 

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from bothends.cli.main import VERBS
-from bothends.endpoints.tables import OPTIONS, SCHEMES, WRAPPERS, OptionRule, SchemeRule
+from bothends.endpoints.schemes import OPTIONS, SCHEMES, WRAPPERS, OptionRule, SchemeRule
 from bothends.engines import registry as engines
 from bothends.services import registry as services
 

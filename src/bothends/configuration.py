@@ -36,8 +36,8 @@ from typing import Any, Final, Literal
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
 from bothends.errors import BothendsError, ConfigurationError
-from bothends.files import read_text
 from bothends.layers import TlsSettings
+from bothends.textfile import read_text
 
 # As many as `--workers` takes.
 MOST_WORKERS: Final = 512

@@ -5,7 +5,7 @@
 
 A server is listeners, a service, an engine and limits. It asks the engine whether it can carry what
 it is to carry before anything is bound, so whoever asks for the impossible is told at once; it binds
-everything or nothing; and it is told to stop by latches (`engines/stop.py`), which a signal handler, a
+everything or nothing; and it is told to stop by latches (`engines/shutdown.py`), which a signal handler, a
 thread and a parent process can all set.
 
 Rank 3: puts sockets, services and engines together. How it waits is the engine's affair, what is
@@ -23,16 +23,16 @@ from typing import Any
 
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Engine, Job, Limits
-from bothends.engines.choosing import check_ready_made, choose_engine, refusal_of
 from bothends.engines.processes import Workers
-from bothends.engines.stop import Stop
+from bothends.engines.selection import check_ready_made, choose_engine, refusal_of
+from bothends.engines.shutdown import Stop
 from bothends.errors import BothendsError, CallerError, SystemRefused
 from bothends.events import Event, Listening, NotReloaded, Observer, Reloaded, Stopped
 from bothends.layers import TlsLayer, TlsSettings, opener_for
+from bothends.osutil.signals import heeding_signals, is_main_thread
 from bothends.services import registry as services
 from bothends.services.base import Conversation, Peer, Post, Service
 from bothends.services.functions import stream
-from bothends.signals import heeding_signals, is_main_thread
 from bothends.sockets import Listener, open_listeners
 from bothends.sockets.systemd import notify, watchdog
 from bothends.sockets.takeover import offering, take_over

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 import bothends
 from bothends.bench.cluster import Part, shares, together
+from bothends.bench.generators.base import Outcome, Plan
 from bothends.bench.histogram import Histogram
-from bothends.bench.plan import Outcome, Plan
 from bothends.bench.results import Faults, decode
 from bothends.bench.schedule import Schedule
 from bothends.bench.workload import numbered
-from bothends.cli.bench import bench
+from bothends.cli.bench.command import bench
 from bothends.cli.main import run
 from bothends.endpoints import Endpoint
 from bothends.errors import CallerError

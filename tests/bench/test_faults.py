@@ -10,16 +10,16 @@ from collections.abc import Callable
 
 import pytest
 
-from bothends.bench import native
+from bothends.bench.generators import native
+from bothends.bench.generators.base import Generator, Plan, Progress
 from bothends.bench.load import generator, measure
-from bothends.bench.plan import Generator, Plan, Progress
 from bothends.bench.results import Faults, Round
 from bothends.bench.schedule import Schedule
 from bothends.bench.workload import numbered
 from bothends.endpoints import Endpoint
 from bothends.errors import SystemRefused
-from tests.bench.bent import datagram_server, lines, reset, stream_server
-from tests.bench.enough import enough
+from tests.bench.faulty_servers import datagram_server, lines, reset, stream_server
+from tests.bench.min_samples import enough
 
 GENERATORS = [
     "python",

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import bothends
 from bothends.bench.results import Faults, decode
-from bothends.cli.bench import bench
+from bothends.cli.bench.command import bench
 from bothends.events import Established, Event
 from tests.layers.howto import blocks
 from tests.layers.test_haproxy import haproxy, listening, page_config

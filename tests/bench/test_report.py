@@ -11,8 +11,8 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
-from bothends.bench import page, plots, report
 from bothends.bench.histogram import HIGHEST, Histogram
+from bothends.bench.report import html, plots, text
 from bothends.bench.results import Cost, Document, Entry, Faults, Latency, Load, Own, Round, decode, encode
 from bothends.errors import CallerError
 
@@ -76,17 +76,17 @@ def test_what_is_no_result(data: bytes, words: str) -> None:
 
 def test_a_table_has_ratios_within_rounds_and_no_empty_columns() -> None:
     document = compared()
-    heads, rows = report.table(document, document.entries[:3])
+    heads, rows = text.table(document, document.entries[:3])
     assert heads[:5] == ("target", "load", "requests/s", "spread", "to slow")
     assert "KiB/connection" not in heads
     assert [row[0] for row in rows] == ["slow", "fast"]
     assert rows[1][2:5] == ["300*", "240 to 330", "3.00"]  # ratios 3, 2, 3
-    assert "<it> isn't installed (absent)" in report.remarks(document)[1]
-    assert report.table(document, document.entries[3:])[0] == ("target", "load", "KiB/connection")
+    assert "<it> isn't installed (absent)" in text.remarks(document)[1]
+    assert text.table(document, document.entries[3:])[0] == ("target", "load", "KiB/connection")
 
 
 def test_lines_say_both_ways_of_counting() -> None:
-    found = dict(report.lines(single().entries[0]))
+    found = dict(text.lines(single().entries[0]))
     assert "max 9,003 us" in found["latency, corrected"]
     assert "max 300 us" in found["latency, uncorrected"]
     assert found["verified"] == "each answer byte for byte; faults: none"
@@ -94,15 +94,15 @@ def test_lines_say_both_ways_of_counting() -> None:
 
 
 def test_csv_has_a_row_for_each_round_and_way() -> None:
-    rows = list(csv.DictReader(io.StringIO(report.as_csv(single()))))
+    rows = list(csv.DictReader(io.StringIO(text.as_csv(single()))))
     assert [row["corrected"] for row in rows] == ["0", "1"]
     assert float(rows[1]["max_us"]) > float(rows[0]["max_us"])
-    assert len(list(csv.DictReader(io.StringIO(report.as_csv(compared()))))) == 3 + 3 + 1 + 1
+    assert len(list(csv.DictReader(io.StringIO(text.as_csv(compared()))))) == 3 + 3 + 1 + 1
 
 
 def test_the_log_is_read_by_the_library(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_text(report.as_hdr_log(single()))
+    path.write_text(text.as_hdr_log(single()))
     reader = HistogramLogReader(str(path), HdrHistogram(1, HIGHEST, 3))
     first, second = reader.get_next_interval_histogram(), reader.get_next_interval_histogram()
     reader.input_file.close()
@@ -112,7 +112,7 @@ def test_the_log_is_read_by_the_library(tmp_path: Path) -> None:
 
 
 def test_markdown_has_as_many_cells_in_every_row() -> None:
-    table = [line for line in report.as_markdown(compared()).splitlines() if line.startswith("|")]
+    table = [line for line in text.as_markdown(compared()).splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
     assert len(table) == 5
 
@@ -120,7 +120,7 @@ def test_markdown_has_as_many_cells_in_every_row() -> None:
 @pytest.mark.parametrize("document", [single(), single(corrected=False), compared()])
 def test_the_page_is_whole_and_needs_nothing_else(document: Document) -> None:
     document.knee = single().entries
-    text = page.page(document)
+    text = html.page(document)
     assert text.count("<svg") == text.count("</svg>") >= 2
     assert "<it>" not in text
     assert "http" not in text.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(

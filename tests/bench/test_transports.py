@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import bothends
-from bothends.bench import native
-from bothends.bench.dialing import detect
+from bothends.bench.generators import native
+from bothends.bench.generators.base import Plan
+from bothends.bench.generators.dialer import detect
 from bothends.bench.load import generator, measure
-from bothends.bench.plan import Plan
 from bothends.bench.results import Faults
 from bothends.bench.schedule import Schedule
 from bothends.bench.workload import numbered
@@ -21,7 +21,7 @@ from bothends.endpoints import Endpoint
 from bothends.errors import CannotCarry, HandshakeFailed
 from bothends.layers import TlsSettings
 from bothends.server import Server
-from tests.bench.enough import enough
+from tests.bench.min_samples import enough
 
 BY = [
     "python",

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bothends.check.batch import Settings, judge_all, pack, unpack
-from bothends.check.languages import NoRecipe, recipe
-from bothends.check.reports.group import as_csv, as_page, commonest
+from bothends.check.batch.build_recipes import NoRecipe, recipe
+from bothends.check.batch.grading import Settings, judge_all, pack, unpack
+from bothends.check.reports.batch_report import as_csv, as_page, commonest
 from bothends.errors import ConfigurationError
 from bothends.starters.writing import starter
-from tests.check.judging import told
+from tests.check.helpers import told
 from tests.check.test_sandbox import unavailable
 from tests.tools import needs_tool
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from bothends.check.batch import Settings, judge_all
+from bothends.check.batch.grading import Settings, judge_all
 from bothends.check.case import Verdict
 from bothends.starters.writing import starter
-from tests.check.judging import OURS, failed, told
+from tests.check.helpers import OURS, failed, told
 from tests.check.test_batch import write
 from tests.check.test_sandbox import HOSTILE, left_in_time, unavailable
 

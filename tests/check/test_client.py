@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from bothends.check.case import Verdict
-from tests.check.judging import failed, judge_client, told
+from tests.check.helpers import failed, judge_client, told
 
 SLIDE = """
 import sys

@@ -11,7 +11,7 @@ from bothends.check.contract import answers, load, names, parse
 from bothends.check.suites.registry import suite_for
 from bothends.errors import CallerError, ConfigurationError, ServiceError, UnknownName
 from bothends.server import serve
-from tests.check.judging import judge
+from tests.check.helpers import judge
 
 HEAD = 'transport = "tcp"\n'
 

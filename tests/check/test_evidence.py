@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.check.judging import OURS, script
+from tests.check.helpers import OURS, script
 from tests.check.test_server import SLIDE
 from tests.tools import needs_tool
 from tests.wire.hosts import needs_hosts

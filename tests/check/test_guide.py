@@ -11,10 +11,10 @@ from pathlib import Path
 from bothends.check.case import Case, Verdict
 from bothends.check.contract import load
 from bothends.check.runner import Run
+from bothends.check.subjects.server_under_test import Target
 from bothends.check.suites.registry import cases
-from bothends.check.target import Target
 from bothends.starters.writing import Starter, starter
-from tests.check.judging import built
+from tests.check.helpers import built
 from tests.check.mutants import edit_of
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-case.md"

@@ -9,7 +9,7 @@ import pytest
 from bothends.check.case import Verdict
 from bothends.check.runner import PATIENCE
 from bothends.check.suites.registry import SUITES, cases
-from tests.check.judging import built, failed, judge, judge_client, told
+from tests.check.helpers import built, failed, judge, judge_client, told
 from tests.check.mutants import MUTANTS, Mutant
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "mutants.md"

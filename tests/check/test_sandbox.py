@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bothends.cli.check import FORMS
-from tests.check.judging import OURS
+from bothends.cli.check.command import FORMS
+from tests.check.helpers import OURS
 from tests.tools import needs_tool
 
 # Two generations on, in a session of its own, with nothing left of its environment or its output; known by
@@ -136,7 +136,7 @@ def command_of(pid: str) -> bytes:
 
 
 def unavailable() -> str:
-    code = "from bothends.check.sandbox import enter; enter()"
+    code = "from bothends.check.sandbox.launcher import enter; enter()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
 

@@ -11,9 +11,9 @@ import pytest
 
 from bothends.check.case import Verdict
 from bothends.server import serve
-from bothends.sockets.free import free_port
+from bothends.sockets.free_port import free_port
 from bothends.starters.writing import starter
-from tests.check.judging import OURS, failed, judge, script, told
+from tests.check.helpers import OURS, failed, judge, script, told
 from tests.tools import find_tool
 
 SLIDE = """

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 import bothends
 from bothends.bench.results import VERSION, decode
-from bothends.cli.bench import bench
+from bothends.cli.bench.command import bench
 from bothends.cli.main import run
 from bothends.server import Server
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from bothends.cli.resolve import show
-from bothends.client.resolving import Names
+from bothends.cli.connect.resolve import show
+from bothends.client.resolve import Names
 from bothends.errors import EndpointError
-from tests.client.test_resolving import Book
+from tests.client.test_resolve import Book
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "names-and-byte-order.md"
 little = pytest.mark.skipif(sys.byteorder != "little", reason="the bytes shown are those of little endian")

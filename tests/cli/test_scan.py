@@ -8,11 +8,11 @@ import socket
 import click
 import pytest
 
-from bothends.cli.scan import line_for, show
-from bothends.client.scanning import Result
+from bothends.cli.connect.scan import line_for, show
+from bothends.client.port_scan import Result
 from bothends.errors import PortsError
 from tests.client import peers
-from tests.client.test_scanning import HERE, listening, taken
+from tests.client.test_port_scan import HERE, listening, taken
 
 
 def test_one_open_port(capsys: pytest.CaptureFixture[str]) -> None:

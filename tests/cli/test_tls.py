@@ -15,7 +15,7 @@ import pytest
 from bothends.client.blocking import connect
 from bothends.client.tls import TlsOptions
 from bothends.errors import HandshakeFailed
-from tests.client.listen import serving
+from tests.client.listening import serving
 from tests.interop.running import ENVIRONMENT, PATIENCE, Running
 from tests.layers.keys import Keys
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from bothends.trace.packets import FLAGS
-from bothends.wire import door
-from tests.cli.test_in_host import wait_until
+from bothends.trace.capture.packets import FLAGS
+from bothends.wire import attach
+from tests.cli.test_wire_options import wait_until
 from tests.interop.ours import BOTHENDS
 from tests.interop.running import ENVIRONMENT, PATIENCE, Running, run
 from tests.tools import find_tool, needs_tool
 from tests.wire.hosts import needs_hosts
-from tests.wire.test_leaving import parts
+from tests.wire.test_cleanup import parts
 
 pytestmark = [needs_tool("strace"), needs_hosts]
 
@@ -77,8 +77,8 @@ def test_a_path_that_makes_no_sense_is_one_clear_line() -> None:
 
 IN_THE_HOST = """
 import os, sys
-from bothends.wire import door
-with door.find("client", int(sys.argv[1])) as inside:
+from bothends.wire import attach
+with attach.find("client", int(sys.argv[1])) as inside:
     status = inside.enter("client")
     if status is None:
         os.execvp(sys.argv[2], sys.argv[2:])
@@ -127,7 +127,7 @@ def test_curl_and_a_server_of_pythons_and_what_tshark_sees_in_a_host(tmp_path: P
     command += ["--save", str(saved), "--pcapng", str(written)]
     ends = ["--server", serve, "--client", "sh client.sh"]
     with Running([*BOTHENDS, *command, *ends], cwd=tmp_path, env=ENVIRONMENT) as traced:
-        wait_until(lambda: traced.process.pid in door.running())
+        wait_until(lambda: traced.process.pid in attach.running())
         # It is tshark's own part that captures, and says "File" when it really does.
         listen = ["dumpcap", "-q", "-i", "eth0", "-f", "tcp", "-w", str(capture)]
         with Running([sys.executable, "-c", IN_THE_HOST, str(traced.process.pid), *listen]) as dumpcap:

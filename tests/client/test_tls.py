@@ -21,7 +21,7 @@ from bothends.client.tls import TlsOptions, TlsSocket, fingerprint, terms
 from bothends.endpoints import Endpoint
 from bothends.errors import CallerError, CannotCarry, HandshakeFailed, StreamBroken, SystemRefused, TimeLimit
 from bothends.layers.proxy_protocol import read_header
-from tests.client.listen import serving
+from tests.client.listening import serving
 
 PATIENCE = 20.0
 

@@ -15,8 +15,8 @@ import pytest
 from bothends.endpoints import Address, Endpoint
 from bothends.engines.base import Job, Limits
 from bothends.engines.blocking import Warden, converse
-from bothends.engines.exchange import Exchange
-from bothends.engines.stop import Stop
+from bothends.engines.driver import Exchange
+from bothends.engines.shutdown import Stop
 from bothends.errors import MessageTooLong
 from bothends.events import Cause, Closed, Ended, Event, Failed, Received, Sent
 from bothends.services.base import Conversation, Peer, Post, Service

@@ -19,11 +19,11 @@ import pytest
 from bothends.endpoints import Address, Endpoint
 from bothends.engines.base import Job, Limits
 from bothends.engines.command import Command, CommandEngine, environment
-from bothends.engines.stop import Stop
+from bothends.engines.shutdown import Stop
 from bothends.errors import CannotCarry, ServiceError, Unavailable
 from bothends.events import Cause, Closed, Exited, Failed, Opened, Refused
+from bothends.osutil import process_info
 from bothends.services.base import Peer, nowhere
-from bothends.testing import processes
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
 from bothends.testing.services import Echo
@@ -282,7 +282,7 @@ def test_at_the_deadline_all_that_a_command_has_started_is_ended() -> None:
 
 
 def is_alive(pid: int) -> bool:
-    now = processes.look(pid)
+    now = process_info.look(pid)
     return now is not None and not now.is_zombie
 
 
@@ -310,7 +310,8 @@ def test_a_ready_made_connection_ends_the_run() -> None:
     here, there = socket.socketpair()
     program = (
         "import sys; from bothends.endpoints import Endpoint; from bothends.engines.base import Job;"
-        "from bothends.engines.command import Command, CommandEngine; from bothends.engines.stop import Stop;"
+        "from bothends.engines.command import Command, CommandEngine;"
+        "from bothends.engines.shutdown import Stop;"
         "from bothends.sockets import open_listeners;"
         "CommandEngine(Job(Command('tr a b'), open_listeners(Endpoint.parse(sys.argv[1])), Stop())).run()"
     )

@@ -10,12 +10,12 @@ from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
 from bothends.engines.fork import ForkEngine
 from bothends.events import Cause, Closed, Exited, Opened, Refused, Relieved, Strained
+from bothends.osutil import process_info
 from bothends.services.base import Conversation, Peer, Post, Service
-from bothends.testing import processes
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
 from bothends.testing.services import Chat, Digest, Echo, Lines
-from tests.engines.stuck import Stuck
+from tests.engines.hung_service import Stuck
 
 TCP = "tcp://127.0.0.1:0"
 
@@ -85,7 +85,7 @@ def test_a_child_has_neither_the_listener_nor_the_others_connections() -> None:
     ):
         assert first.ask(b"x\n") == b"X\n"
         assert second.ask(b"x\n") == b"X\n"
-        parent, *children = [processes.descriptors(each.pid) for each in running.processes()]
+        parent, *children = [process_info.descriptors(each.pid) for each in running.processes()]
         own = set(parent.values())
         assert "pidfd" in str(own)
         for child in children:
@@ -194,7 +194,7 @@ def test_children_do_not_outlive_a_parent_that_is_killed() -> None:
         (child,) = running.children()
         os.kill(running.pid, signal.SIGKILL)
         client.hear_end()
-        running.wait_for(lambda: (now := processes.look(child.pid)) is None or now.is_zombie)
+        running.wait_for(lambda: (now := process_info.look(child.pid)) is None or now.is_zombie)
 
 
 def test_an_interrupt_from_the_terminal_is_the_parents_affair() -> None:

@@ -130,7 +130,7 @@ PROGRAM = textwrap.dedent(
     from bothends.endpoints import Endpoint
     from bothends.engines.base import Job
     from bothends.engines.iterative import IterativeEngine
-    from bothends.engines.stop import Stop
+    from bothends.engines.shutdown import Stop
     from bothends.sockets import open_listeners
     from bothends.testing.services import Lines
 

@@ -26,14 +26,14 @@ from bothends.endpoints import Endpoint
 from bothends.engines import native, registry
 from bothends.engines.base import Job, Limits
 from bothends.engines.native import NativeEngine, NativeOnEpoll, NativeOnRing, choose_backend
-from bothends.engines.stop import Stop
+from bothends.engines.shutdown import Stop
 from bothends.errors import CannotCarry
+from bothends.osutil.process_info import descriptors
 from bothends.server import Server
 from bothends.services.base import Conversation, Peer, Post, Service
 from bothends.sockets import open_listeners
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
-from bothends.testing.processes import descriptors
 from bothends.testing.services import Chat, Echo, pattern
 from tests.interop.ours import BOTHENDS
 from tests.interop.running import Running

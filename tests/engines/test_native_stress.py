@@ -21,9 +21,9 @@ import pytest
 from bothends.endpoints import Address, Endpoint
 from bothends.engines.base import Limits
 from bothends.engines.native import NativeEngine, NativeOnEpoll, NativeOnRing
+from bothends.osutil import process_info
 from bothends.server import Server
 from bothends.services.base import Conversation, Peer
-from bothends.testing import processes
 
 MANY = 100_000
 WARM = 5_000
@@ -88,12 +88,12 @@ def settled() -> tuple[int, int, int, int, int]:
         assert time.monotonic() < until, Counted.told
         threading.Event().wait(0.01)
     gc.collect()
-    (own,) = [each for each in processes.family(os.getpid()) if each.pid == os.getpid()]
+    (own,) = [each for each in process_info.family(os.getpid()) if each.pid == os.getpid()]
     return (
         sys.getallocatedblocks(),
         sys.getrefcount(Counted),
         sys.getrefcount(Address) + sys.getrefcount(Peer),
-        len(processes.descriptors(os.getpid())),
+        len(process_info.descriptors(os.getpid())),
         own.rss,
     )
 

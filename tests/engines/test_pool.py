@@ -9,8 +9,8 @@ from bothends.endpoints import Endpoint
 from bothends.engines.base import Job, Limits
 from bothends.engines.pool import PoolEngine
 from bothends.events import Closed, Opened, Refused
+from bothends.osutil import process_info
 from bothends.services.base import Conversation, Peer, Post, Service
-from bothends.testing import processes
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
 from bothends.testing.services import Chat, Echo, Lines
@@ -161,7 +161,7 @@ def test_run_does_not_wait_for_a_service_that_never_returns() -> None:
     assert outcome.status == 0
     assert outcome.left is not None
     assert len(outcome.left.threads) <= 2
-    assert processes.look(running.pid) is None
+    assert process_info.look(running.pid) is None
 
 
 def test_it_makes_do_with_the_threads_that_it_gets() -> None:

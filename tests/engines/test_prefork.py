@@ -9,7 +9,7 @@ from bothends.endpoints import Endpoint
 from bothends.engines.base import Job
 from bothends.engines.prefork import SIZE, PreforkEngine
 from bothends.events import Cause, Closed, Exited, Opened
-from bothends.testing import processes
+from bothends.osutil import process_info
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
 from bothends.testing.services import Chat, Echo, Lines
@@ -107,7 +107,7 @@ def test_children_do_not_outlive_a_parent_that_is_killed() -> None:
 
 
 def is_alive(pid: int) -> bool:
-    now = processes.look(pid)
+    now = process_info.look(pid)
     return now is not None and not now.is_zombie
 
 

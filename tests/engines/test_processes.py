@@ -16,17 +16,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bothends.testing import processes
+from bothends.osutil import process_info
 
 # Starting an interpreter takes seconds where many others do so.
 PATIENCE = 40.0
 
 HEAD = """
 import os, signal, sys, time
-from bothends.engines import door, processes
-from bothends.engines.door import Watch
+from bothends.engines import acceptor, processes
+from bothends.engines.acceptor import Watch
 from bothends.engines.processes import Child, Children, Workers, fork
-from bothends.engines.stop import Stop
+from bothends.engines.shutdown import Stop
 from bothends.events import *
 
 def say(*words):
@@ -73,8 +73,8 @@ class Program:
         out, _ = self.process.communicate(timeout=PATIENCE)
         return out.decode().splitlines()
 
-    def children(self) -> list[processes.Process]:
-        return processes.family(self.process.pid)[1:]
+    def children(self) -> list[process_info.Process]:
+        return process_info.family(self.process.pid)[1:]
 
 
 @contextlib.contextmanager
@@ -337,7 +337,7 @@ def test_workers_do_not_outlive_a_parent_that_is_killed() -> None:
         pids = [int(line.split()[1]) for line in program.lines(3)]
         program.process.kill()
         assert program.rest() == []  # that is, all who could have said something have gone
-        until(lambda: all((now := processes.look(pid)) is None or now.is_zombie for pid in pids))
+        until(lambda: all((now := process_info.look(pid)) is None or now.is_zombie for pid in pids))
 
 
 def test_without_processes_it_waits_and_goes_on() -> None:

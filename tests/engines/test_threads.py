@@ -9,16 +9,16 @@ import time
 import pytest
 
 from bothends.endpoints import Endpoint
+from bothends.engines.acceptor import Bell
+from bothends.engines.admission import Reception
 from bothends.engines.base import Limits
-from bothends.engines.door import Bell
-from bothends.engines.reception import Reception
 from bothends.engines.threads import Outbox, ThreadsEngine
 from bothends.events import Cause, Closed, Failed, Opened, Refused, Relieved, Strained
 from bothends.services.base import Peer, Service
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
 from bothends.testing.services import Chat, Digest, Echo, Large, Lines, Pulled
-from tests.engines.stuck import Stuck
+from tests.engines.hung_service import Stuck
 
 TCP = "tcp://127.0.0.1:0"
 SEQPACKET = "unix+seqpacket://{tmp}/socket"

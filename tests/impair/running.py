@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from bothends.endpoints import Endpoint
-from bothends.impair.collection import Proxies, Wanted
-from bothends.impair.journal import Journal, Replay
-from bothends.impair.loop import Loop
-from bothends.impair.plan import from_text
+from bothends.impair.proxies import Proxies, Wanted
 from bothends.impair.proxy import Proxy
+from bothends.impair.recording import Journal, Replay
+from bothends.impair.scenario import from_text
+from bothends.osutil.event_loop import Loop
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ import pytest
 
 from bothends.endpoints import Endpoint
 from bothends.impair.api import Api, read_endpoint, show_endpoint
-from bothends.impair.control import Control
+from bothends.impair.api_server import Control
 from tests.impair.running import PATIENCE, Running, datagram_echo, echo, tcp_server
 
 

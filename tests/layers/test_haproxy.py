@@ -14,7 +14,7 @@ import bothends
 from bothends.events import Closed, Established, Event, Failed
 from bothends.layers import TlsSettings
 from bothends.services.base import Peer
-from bothends.testing.secure import PATIENCE
+from bothends.testing.tls_client import PATIENCE
 from tests.interop.running import Running
 from tests.layers.howto import Reader, blocks, commands
 from tests.layers.keys import Keys

@@ -25,9 +25,9 @@ from bothends.layers.proxy_protocol import (
     read_header,
 )
 from bothends.services.base import Conversation, Peer, nowhere
-from bothends.testing.secure import TlsEnd
-from tests.layers.dialogue import Dialogue, Script
+from bothends.testing.tls_client import TlsEnd
 from tests.layers.keys import Keys
+from tests.layers.sans_io_peer import Dialogue, Script
 
 LOCAL = Address("inet", "127.0.0.1", 12000)
 FRIEND = Peer(Address("inet", "127.0.0.1", 5000), LOCAL, connection=9)

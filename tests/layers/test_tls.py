@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from bothends.errors import HandshakeFailed, PeerError, StreamBroken
 from bothends.layers import TlsLayer, self_signed
 from bothends.services.base import Conversation, Peer, Post, nowhere
-from bothends.testing.secure import TlsEnd
-from tests.layers.dialogue import PEER, Dialogue, Script, single, whole
+from bothends.testing.tls_client import TlsEnd
 from tests.layers.keys import Keys
+from tests.layers.sans_io_peer import PEER, Dialogue, Script, single, whole
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 

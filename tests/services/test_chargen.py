@@ -4,7 +4,7 @@ from random import Random
 
 from bothends.services.base import nowhere
 from bothends.services.chargen import LONGEST_DATAGRAM, Chargen
-from tests.services.talk import PEER
+from tests.services.scripted import PEER
 
 
 def test_the_pattern_of_the_rfc_goes_on_over_every_piece() -> None:

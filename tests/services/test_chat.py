@@ -10,7 +10,7 @@ from bothends.endpoints import Address
 from bothends.errors import MessageTooLong
 from bothends.services.base import Conversation, Peer
 from bothends.services.chat import LIMIT, Chat
-from tests.services.talk import PEER, WHOLE, cut_anywhere, talk
+from tests.services.scripted import PEER, WHOLE, cut_anywhere, talk
 
 
 class Member:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, timedelta, timezone
 
 from bothends.services.clock import Clock
-from tests.services.talk import PEER, WHOLE, talk
+from tests.services.scripted import PEER, WHOLE, talk
 
 AT = b"2026-03-01 14:05:09 +0100"
 CLOCK = Clock(now=lambda: 1_772_370_309.7, zone=timezone(timedelta(hours=1)))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from bothends.services.discard import Discard
-from tests.services.talk import PEER, talk
+from tests.services.scripted import PEER, talk
 
 
 def test_nothing_is_answered_and_nobody_is_sent_away() -> None:

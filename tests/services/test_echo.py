@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.services.echo import Echo
-from tests.services.talk import PEER, cut_anywhere, talk
+from tests.services.scripted import PEER, cut_anywhere, talk
 
 
 @given(cut_anywhere(st.binary(max_size=64)))

@@ -10,7 +10,7 @@ from bothends.services import registry
 from bothends.services.base import Service, nowhere
 from bothends.services.chargen import Chargen
 from bothends.services.reply import Reply
-from tests.services.talk import MOST_PULLS, PEER, WHOLE, cut_anywhere, cuts, kept, single, talk
+from tests.services.scripted import MOST_PULLS, PEER, WHOLE, cut_anywhere, cuts, kept, single, talk
 
 NAMES = list(registry.BUILT_IN)
 BYTES = st.binary(max_size=40) | st.text(max_size=20).map(str.encode) | st.just(b"one\r\ntwo\n\nthree")

@@ -20,7 +20,7 @@ from bothends.services.functions import (
     message,
     stream,
 )
-from tests.services.talk import PEER, WHOLE, cut_anywhere, cuts, talk
+from tests.services.scripted import PEER, WHOLE, cut_anywhere, cuts, talk
 
 
 @message

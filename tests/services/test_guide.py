@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bothends.services import registry
-from tests.services.talk import WHOLE, talk
+from tests.services.scripted import WHOLE, talk
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-service.md"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bothends.services.hello import Hello
-from tests.services.talk import WHOLE, talk
+from tests.services.scripted import WHOLE, talk
 
 
 @pytest.mark.parametrize("chunks", [[b"hello"], [b"h", b"ello"], [b"hello\n", b"again\n"], []])

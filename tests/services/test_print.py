@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from bothends.services.print import Print
-from tests.services.talk import PEER, talk
+from tests.services.scripted import PEER, talk
 
 
 def test_it_only_shows() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from bothends.services.qotd import LONGEST, QUOTES, Qotd
-from tests.services.talk import PEER, talk
+from tests.services.scripted import PEER, talk
 
 
 def quote_at(seconds: float) -> bytes | None:

@@ -13,7 +13,7 @@ import pytest
 from bothends.errors import ServiceError, UnknownName
 from bothends.services import registry
 from bothends.services.base import Service
-from tests.services.talk import WHOLE
+from tests.services.scripted import WHOLE
 
 SHOUT = """
     import bothends
@@ -83,7 +83,7 @@ def test_every_service_of_the_package_is_in_the_table() -> None:
                 assert f"{module.__name__}:{name}" in registry.BUILT_IN.values() or path.stem in (
                     "base",
                     "functions",
-                    "pages",  # made with its pages
+                    "http_pages",  # made with its pages
                 )
 
 

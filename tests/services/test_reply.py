@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from bothends.services.reply import Reply
-from tests.services.talk import PEER, WHOLE, talk
+from tests.services.scripted import PEER, WHOLE, talk
 
 ANSWER = b"I am server and this is my message"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bothends.services.time import Time
-from tests.services.talk import PEER, talk
+from tests.services.scripted import PEER, talk
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.services.upper import Upper
-from tests.services.talk import PEER, WHOLE, cut_anywhere, cuts, single, talk
+from tests.services.scripted import PEER, WHOLE, cut_anywhere, cuts, single, talk
 
 # Everything between valid and hostile: whole characters of each length, their pieces, overlong forms,
 # surrogates, what lies beyond Unicode, padding.

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from bothends.socket_table.row import Address
+from bothends.socket_table.entry import Address
 from bothends.socket_table.sock_diag import attributes, messages, parse_inet, parse_unix
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from bothends.errors import SystemRefused
-from bothends.socket_table import SocketRow, holders, proc_net, read_table, sock_diag
-from bothends.socket_table.row import Address
+from bothends.socket_table import SocketRow, owners, proc_net, read_table, sock_diag
+from bothends.socket_table.entry import Address
 from tests.sockets.tools import needs_ipv6, needs_vsock
 
 HERE = "127.0.0.1"
@@ -245,9 +245,9 @@ def test_where_the_kernel_refuses_the_rest_is_still_told(monkeypatch: pytest.Mon
 
 def test_names_of_a_process() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        assert child.pid in holders.named(Path(sys.executable).name)
+        assert child.pid in owners.named(Path(sys.executable).name)
         child.communicate(b"\n")
-    assert holders.named("no-process-of-this-name") == []
+    assert owners.named("no-process-of-this-name") == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

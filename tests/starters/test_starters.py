@@ -17,7 +17,7 @@ from bothends.starters.writing import (
     TRANSPORTS,
     starter,
 )
-from tests.check.judging import built, failed, judge, judge_client, told
+from tests.check.helpers import built, failed, judge, judge_client, told
 from tests.interop.running import ROOT
 
 PAGE = ROOT / "docs" / "how-to" / "from-the-slide.md"

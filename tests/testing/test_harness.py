@@ -9,10 +9,10 @@ import pytest
 from bothends.engines.base import Limits
 from bothends.errors import CannotCarry
 from bothends.events import Closed, Failed, Opened, Received
+from bothends.osutil.process_info import everyone, look
 from bothends.services import registry
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
-from bothends.testing.processes import everyone, look
 from bothends.testing.services import Echo, Raising
 
 TCP = ["tcp://127.0.0.1:0"]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.testing.bent_contracts import CAUGHT
+from tests.testing.faulty_contracts import CAUGHT
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FILE = "tests/testing/bent_contracts.py"
+FILE = "tests/testing/faulty_contracts.py"
 
 
 def run(tests: list[str], tmp_path: Path) -> dict[tuple[str, str], str]:

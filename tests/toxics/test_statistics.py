@@ -28,12 +28,12 @@ from bothends.toxics.duplicate import Duplicate
 from bothends.toxics.gilbert_elliott import GilbertElliott
 from bothends.toxics.latency import Latency
 from bothends.toxics.loss import Loss
+from bothends.toxics.placement import Spec, random_for
 from bothends.toxics.reorder import Reorder
 from bothends.toxics.slicer import Slicer
-from bothends.toxics.spec import Spec, random_for
 from bothends.wire import Command, plan
-from bothends.wire.link import Link
 from bothends.wire.plan import addresses_of
+from bothends.wire.switch import Link
 from tests.toxics.path import Arrivals, Path, data_of, delays, messages_of, numbered, numbers
 from tests.wire.test_packets import ipv4
 

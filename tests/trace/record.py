@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bothends.trace.strace import OPTIONS
+from bothends.trace.capture.strace import OPTIONS
 from tests.interop.running import ROOT, Running
 
 PROGRAMS = ROOT / "tests" / "interop" / "programs"

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from bothends.errors import Unavailable
+from bothends.trace.capture.packets import Capture
 from bothends.trace.findings import Finding, find
 from bothends.trace.model import Call, Moment, Packet, Trace
-from bothends.trace.packets import Capture
 from bothends.trace.session import Session
 
 PYTHON = [sys.executable, "-I", "-S"]  # without site-packages: it starts in a third of the time

@@ -19,12 +19,12 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from bothends.trace.calls import RECEIVING, SENDING
+from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.packets import Capture
+from bothends.trace.capture.strace import Line, Parser
+from bothends.trace.capture.tracees import Program
 from bothends.trace.model import KEPT, Call, Moment, Packet, Trace
-from bothends.trace.packets import Capture
-from bothends.trace.programs import Program
 from bothends.trace.session import Session
-from bothends.trace.strace import Line, Parser
 from tests.interop.programs import Programs, needs_compiler
 from tests.interop.running import Running
 from tests.tools import find_tool, needs_tool

@@ -6,7 +6,7 @@ import pytest
 
 from bothends.trace.findings import RULES, evidence_lines
 from tests.tools import needs_tool
-from tests.trace.mistakes import COMMON, MISTAKES, PATHS, Mistake
+from tests.trace.faulty_programs import COMMON, MISTAKES, PATHS, Mistake
 from tests.trace.running import found, has_packets, python, traced
 
 pytestmark = [needs_tool("strace")]

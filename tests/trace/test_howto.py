@@ -11,7 +11,7 @@ from bothends.trace.findings import RULES
 from tests.interop.running import ROOT
 from tests.pages import Page
 from tests.tools import needs_tool
-from tests.trace.mistakes import MISTAKES, PATHS
+from tests.trace.faulty_programs import MISTAKES, PATHS
 from tests.trace.running import has_packets
 
 PAGE = ROOT / "docs" / "how-to" / "trace.md"

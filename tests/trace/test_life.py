@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bothends.testing import processes
+from bothends.osutil import process_info
 from tests.interop.running import ENVIRONMENT, PATIENCE, Running
 from tests.tools import needs_tool
 from tests.trace.running import has_packets
@@ -48,16 +48,16 @@ def test_a_signal_ends_everything(number: signal.Signals, status: int) -> None:
     with Running(command) as running:
         running.text(rb"recvfrom\(\d+, 9\) = 4")
         # The shells and straces between us and the programs too.
-        ours = [each.pid for each in processes.family(running.process.pid)]
+        ours = [each.pid for each in process_info.family(running.process.pid)]
         assert len(ours) == 6  # itself, two straces, two programs, and the heir
         running.process.send_signal(number)
         assert running.end() == status
-        assert [each for each in ours if (found := processes.look(each)) and not found.is_zombie] == []
+        assert [each for each in ours if (found := process_info.look(each)) and not found.is_zombie] == []
 
 
 def wait_until_gone(pids: list[int]) -> None:
     deadline = time.monotonic() + PATIENCE
-    while [each for each in pids if (found := processes.look(each)) and not found.is_zombie]:
+    while [each for each in pids if (found := process_info.look(each)) and not found.is_zombie]:
         assert time.monotonic() < deadline
 
 
@@ -76,7 +76,7 @@ def test_it_is_killed(client: str) -> None:
             running.text(rb"close\(3\)(?s:.*)close\(3\)")
         else:
             running.text(rb"recvfrom\(\d+, 9\) = 4")
-        ours = [each.pid for each in processes.family(running.process.pid)]
+        ours = [each.pid for each in process_info.family(running.process.pid)]
         running.process.kill()
         assert running.end() == -signal.SIGKILL
         wait_until_gone(ours + strays)
@@ -86,12 +86,12 @@ def test_strace_is_killed() -> None:
     command = [*TRACE, "--server", shell_word(SERVER), "--client", shell_word(CLIENT), "--calls-only"]
     with Running(command) as running:
         running.text(rb"recvfrom\(\d+, 9\) = 4")
-        ours = [each.pid for each in processes.family(running.process.pid)]
+        ours = [each.pid for each in process_info.family(running.process.pid)]
         client = next(each for each in ours[1:] if Path(f"/proc/{each}/comm").read_text() == "strace\n")
         os.kill(client, signal.SIGKILL)
         running.error_line(rb"strace of (server|client) was killed; what it traced was ended too")
         assert running.end() in (0, 137)
-        assert [each for each in ours if (found := processes.look(each)) and not found.is_zombie] == []
+        assert [each for each in ours if (found := process_info.look(each)) and not found.is_zombie] == []
 
 
 def test_the_client_starts_when_the_server_listens_and_may_say_its_port() -> None:
@@ -223,7 +223,7 @@ def test_a_process_that_runs_already_is_let_go(number: signal.Signals, status: i
                 connection.send(b"question")
                 assert connection.recv(100) == b"answer"
                 running.text(rb'= 8 "question"')
-                ours = [each.pid for each in processes.family(running.process.pid)]
+                ours = [each.pid for each in process_info.family(running.process.pid)]
                 running.process.send_signal(number)
                 assert running.end() == status
                 assert str(running.complained) == ""

@@ -13,16 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from bothends.trace import layout as layout_module
-from bothends.trace import matching, model, saving, states
-from bothends.trace import timeline as timeline_module
-from bothends.trace.layout import Layout
-from bothends.trace.matching import Matcher
+from bothends.trace import model, trace_file
+from bothends.trace.capture.strace import Parser
+from bothends.trace.correlation import correlator
+from bothends.trace.correlation import timeline as timeline_module
+from bothends.trace.correlation.correlator import Matcher
+from bothends.trace.correlation.timeline import Timeline
 from bothends.trace.model import Call, Moment, Packet, Place, Socket, Trace
-from bothends.trace.saving import Writer
+from bothends.trace.rendering import layout as layout_module
+from bothends.trace.rendering import tcp_states
+from bothends.trace.rendering.layout import Layout
 from bothends.trace.session import Session
-from bothends.trace.strace import Parser
-from bothends.trace.timeline import Timeline
+from bothends.trace.trace_file import Writer
 from tests.interop.running import ENVIRONMENT
 from tests.tools import needs_tool
 
@@ -77,7 +79,7 @@ def test_the_time_line_forgets_what_was_told_long_ago(monkeypatch: pytest.Monkey
 
 
 def test_connections_of_long_ago_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching, "MOST_STREAMS", 40)
+    monkeypatch.setattr(correlator, "MOST_STREAMS", 40)
     trace, numbers = Trace(), itertools.count(1)
     matcher = Matcher(trace, Timeline())
     server = Place("127.0.0.1", 12000)
@@ -187,11 +189,11 @@ def sizes(root: object) -> dict[str, int]:
 
 
 def test_nothing_grows_with_the_number_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (model, layout_module, saving):
+    for module in (model, layout_module, trace_file):
         monkeypatch.setattr(module, "SPARE", 50)
-    monkeypatch.setattr(matching, "MOST_STREAMS", 40)
-    monkeypatch.setattr(matching, "UNMATCHED", 40)
-    monkeypatch.setattr(states, "MOST", 40)
+    monkeypatch.setattr(correlator, "MOST_STREAMS", 40)
+    monkeypatch.setattr(correlator, "UNMATCHED", 40)
+    monkeypatch.setattr(tcp_states, "MOST", 40)
     monkeypatch.setattr(timeline_module, "REMEMBERED", 100)
     busy = Busy(most=200)
     for number in range(200):

@@ -9,10 +9,10 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from bothends.trace.findings import find
-from bothends.trace.html import page
-from bothends.trace.layout import rows_of
+from bothends.trace.rendering.html import page
+from bothends.trace.rendering.layout import rows_of
 from tests.tools import find_tool, needs_tool
-from tests.trace.test_files import made_up
+from tests.trace.test_trace_file import made_up
 
 pytestmark = [needs_tool("chromium")]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from bothends.sockets.free import free_port
-from bothends.trace.calls import RECEIVING
+from bothends.sockets.free_port import free_port
+from bothends.trace.capture.calls import RECEIVING
 from bothends.trace.model import Call, Packet, Trace
 from tests.interop.running import ENVIRONMENT, ROOT, Running, run
 from tests.tools import find_tool, needs_tool

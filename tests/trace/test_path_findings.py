@@ -9,13 +9,13 @@ from pathlib import Path as FilePath
 
 import pytest
 
-from bothends.trace import saving
+from bothends.trace import trace_file
 from bothends.trace.findings import Finding, evidence_lines, find
 from bothends.trace.model import Call, Link, Moment, Packet, Place, Process, Socket, Trace
 from tests.interop.ours import BOTHENDS
 from tests.interop.running import run
 from tests.tools import needs_tool
-from tests.trace.mistakes import PATHS, BadPath
+from tests.trace.faulty_programs import PATHS, BadPath
 from tests.trace.running import PYTHON
 from tests.wire.hosts import needs_hosts
 
@@ -233,7 +233,7 @@ def traced(bad: BadPath, folder: FilePath, wire: str, *, right: bool) -> Trace:
     run([*BOTHENDS, "trace", "--wire", wire, "--save", str(saved), *ends])
     trace = Trace()
     with saved.open(encoding="utf-8") as lines:
-        saving.read(lines, str(saved), lambda _: None, trace)
+        trace_file.read(lines, str(saved), lambda _: None, trace)
     return trace
 
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothends.trace import explain
-from bothends.trace.calls import ACCEPTING, ON_SOCKETS, RECEIVING, SENDING, Reader
-from bothends.trace.descriptors import Sockets
+from bothends.trace.capture.calls import ACCEPTING, ON_SOCKETS, RECEIVING, SENDING, Reader
+from bothends.trace.capture.descriptors import Sockets
+from bothends.trace.capture.strace import Began, Ended, Left, Line, Parser, Signalled
 from bothends.trace.model import Call, Moment, Place, Trace
-from bothends.trace.strace import Began, Ended, Left, Line, Parser, Signalled
+from bothends.trace.rendering import explain
 
 HERE = Path(__file__).parent / "recordings"
 RECORDINGS = sorted(HERE.glob("*.strace"))

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothends.trace.matching import Matcher
+from bothends.trace.correlation.correlator import Matcher
+from bothends.trace.correlation.timeline import Timeline, key
 from bothends.trace.model import Call, Moment, Packet, Place, Process, Socket, Trace
-from bothends.trace.timeline import Timeline, key
 
 CLIENT, SERVER = Place("127.0.0.1", 40000), Place("127.0.0.1", 12000)
 MICROSECOND = 1000

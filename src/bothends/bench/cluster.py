@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Final
 
+from bothends.bench.generators.base import Outcome, Plan
 from bothends.bench.histogram import merged
 from bothends.bench.load import generator, round_of
-from bothends.bench.plan import Outcome, Plan
 from bothends.bench.results import Faults, Latency, Own, Round
 from bothends.errors import BothendsError, CallerError, Unavailable
 

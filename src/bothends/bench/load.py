@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from bothends.bench.knee import Bound, search
-from bothends.bench.machine import Used, cost, used_by
-from bothends.bench.native import NativeGenerator, missing, unable
-from bothends.bench.plan import Generator, Outcome, Plan, Watch
-from bothends.bench.python import PythonGenerator
+from bothends.bench.generators.base import Generator, Outcome, Plan, Watch
+from bothends.bench.generators.native import NativeGenerator, missing, unable
+from bothends.bench.generators.python import PythonGenerator
+from bothends.bench.host_info import Used, cost, used_by
+from bothends.bench.rate_search import Bound, search
 from bothends.bench.results import Cost, Entry, Latency, Load, Own, Round
 from bothends.bench.schedule import Schedule
 from bothends.bench.workload import lengths

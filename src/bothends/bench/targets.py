@@ -27,9 +27,9 @@ from typing import IO, Final
 
 from bothends.endpoints import Endpoint
 from bothends.errors import CallerError, SystemRefused, TimeLimit, Unavailable
-from bothends.heir import Heir, mark
-from bothends.sockets.free import free_port
-from bothends.text import escape
+from bothends.escaping import escape
+from bothends.osutil.reaper import Heir, mark
+from bothends.sockets.free_port import free_port
 
 PATIENCE: Final = 20.0
 """Seconds until a command that was started must have said where it listens."""
@@ -37,7 +37,7 @@ PATIENCE: Final = 20.0
 DRAIN: Final = 2.0
 """Seconds from being told to end until it is made to: what it still does is of no interest."""
 
-RIVALS: Final = Path(__file__).with_name("rivals")
+RIVALS: Final = Path(__file__).with_name("reference_servers")
 _MARK: Final = "BOTHENDS_BENCH"  # in the environment of every target: whose it is
 _WHERE: Final = re.compile(r"\b(?:tcp|udp|unix)://\S+")
 
@@ -79,7 +79,7 @@ class Place:
 
 
 def rivals() -> list[Target]:
-    """What others would use: see `rivals/__init__.py`. Those whose library isn't here say so."""
+    """What others would use: see `reference_servers/__init__.py`. Those whose library isn't here say so."""
     made = [
         _python("asyncio-streams", "asyncio_streams", "", "tcp"),
         _python("asyncio-protocol", "asyncio_protocol", "", "tcp", "udp"),

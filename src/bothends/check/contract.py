@@ -20,11 +20,11 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_type_hints
 
-from bothends.check.answers import Answers, ByFunction, ByPattern, ByService, ByTable, Reply, Silence
+from bothends.check.oracle import Answers, ByFunction, ByPattern, ByService, ByTable, Reply, Silence
 from bothends.errors import ConfigurationError, ServiceError, Unavailable, UnknownName
-from bothends.files import read_text
 from bothends.framing import Framing, LengthPrefixed, Lines
 from bothends.services import registry
+from bothends.textfile import read_text
 
 if TYPE_CHECKING:
     import msgspec

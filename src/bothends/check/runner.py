@@ -18,16 +18,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from bothends.check.answers import Answers
-from bothends.check.applicability import reason_to_skip
 from bothends.check.case import Case, Failed, Remark, Verdict
 from bothends.check.contract import answers
 from bothends.check.errors import NotReady
+from bothends.check.oracle import Answers
+from bothends.check.requirements import reason_to_skip
 from bothends.check.results import Outcome, Result
-from bothends.check.subject import Subject
+from bothends.check.subjects.interfaces import Subject
 from bothends.check.transcript import Transcript
 from bothends.errors import BothendsError, ServiceError
-from bothends.text import escape_text
+from bothends.escaping import escape_text
 
 PATIENCE: Final = 3.0  # seconds: only what is wrong takes them
 JOBS: Final = 6  # most cases wait most of the time, so more than there are processors

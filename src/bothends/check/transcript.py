@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bothends.text import escape
+from bothends.escaping import escape
 
 FIRST: Final = 24
 LAST: Final = 24

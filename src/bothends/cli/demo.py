@@ -8,8 +8,8 @@ import click
 
 from bothends.cli.terminal import styled
 from bothends.client.blocking import connect
+from bothends.escaping import escape
 from bothends.server import serve
-from bothends.text import escape
 
 _LINES = ("hello", "any port in a storm", "größe, naïveté, é")
 

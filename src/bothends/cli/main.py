@@ -28,21 +28,24 @@ NOBODY_READS: Final = 141
 
 # Verb -> where its command is ("module:attribute"), and its line in `bothends --help`.
 VERBS: Final[dict[str, tuple[str, str]]] = {
-    "serve": ("bothends.cli.serve:serve", "Serve a service on any endpoints, with any engine."),
-    "connect": ("bothends.cli.connect:connect", "Talk to a server: at a prompt, in a pipe, or once."),
-    "impair": ("bothends.cli.impair:impair", "Put a path that misbehaves as told between two ends."),
-    "trace": ("bothends.cli.trace:trace", "Draw the calls of both ends and the packets between them."),
+    "serve": ("bothends.cli.serve.command:serve", "Serve a service on any endpoints, with any engine."),
+    "connect": ("bothends.cli.connect.command:connect", "Talk to a server: at a prompt, in a pipe, or once."),
+    "impair": ("bothends.cli.impair.command:impair", "Put a path that misbehaves as told between two ends."),
+    "trace": (
+        "bothends.cli.trace.command:trace",
+        "Draw the calls of both ends and the packets between them.",
+    ),
     "ping": ("bothends.cli.ping:ping", "Measure round trips: ICMP, or datagrams to an echo service."),
     "wire": ("bothends.cli.wire:wire", "Run programs in hosts of their own, on a path that misbehaves."),
     "sockets": (
         "bothends.cli.sockets:sockets",
         "Show the socket table: addresses, state, round trip, process.",
     ),
-    "bench": ("bothends.cli.bench:bench", "Measure a server: requests a second, latency, faults."),
-    "check": ("bothends.cli.check:check", "Judge a client or a server, in any language."),
+    "bench": ("bothends.cli.bench.command:bench", "Measure a server: requests a second, latency, faults."),
+    "check": ("bothends.cli.check.command:check", "Judge a client or a server, in any language."),
     "new": ("bothends.cli.new:new", "Write a client or a server to begin with, in Python, C or Java."),
-    "services": ("bothends.cli.listing:services", "List the services that are built in."),
-    "engines": ("bothends.cli.listing:engines", "List the engines: the ways in which a server waits."),
+    "services": ("bothends.cli.list_plugins:services", "List the services that are built in."),
+    "engines": ("bothends.cli.list_plugins:engines", "List the engines: the ways in which a server waits."),
     "demo": ("bothends.cli.demo:demo", "See both ends at work, in a few seconds."),
 }
 

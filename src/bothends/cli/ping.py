@@ -13,7 +13,7 @@ from bothends.cli import terminal
 
 if TYPE_CHECKING:
     from bothends.client.ping import Event, Reply, Summary
-    from bothends.client.wires import IcmpWire, UdpWire
+    from bothends.client.ping_transports import IcmpWire, UdpWire
 
 SIZE: Final = 56  # bytes: with the header of ICMP 64, as ping has always had it
 
@@ -105,7 +105,7 @@ def open_wire(
     words: tuple[str, ...], *, udp: bool, family: int | None, ttl: int | None, token: int, size: int
 ) -> IcmpWire | UdpWire:
     """The wire that the words of the command line mean. Raises UsageError and what the opening raises."""
-    from bothends.client import wires
+    from bothends.client import ping_transports
     from bothends.client.ping import HEAD
     from bothends.endpoints import from_words
 
@@ -120,12 +120,12 @@ def open_wire(
             )
         if size < HEAD.size:
             raise click.UsageError(f"a numbered datagram has at least {HEAD.size} bytes: -s {HEAD.size}")
-        return wires.open_udp(endpoint, token=token)
+        return ping_transports.open_udp(endpoint, token=token)
     if len(words) > 1:
         raise click.UsageError(
             f"one host is enough; ICMP has no ports, UDP has: bothends ping --udp {' '.join(words)}"
         )
-    return wires.open_icmp(words[0], identifier=token & 0xFFFF, family=family, ttl=ttl)
+    return ping_transports.open_icmp(words[0], identifier=token & 0xFFFF, family=family, ttl=ttl)
 
 
 class _Shown:

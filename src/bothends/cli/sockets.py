@@ -91,17 +91,17 @@ def pids_of(word: str) -> list[int]:
     from pathlib import Path
 
     from bothends.errors import UnknownName
-    from bothends.socket_table import holders
-    from bothends.text import escape_text
+    from bothends.escaping import escape_text
+    from bothends.socket_table import owners
 
     if word.isdecimal() and len(word) < 10:
         found = [int(word)] if Path(f"/proc/{word}").exists() else []
     else:
-        found = holders.named(word)
+        found = owners.named(word)
     if not found:
         import difflib
 
-        names = {name for pid in holders.everyone() for name in holders.names_of(pid)}
+        names = {name for pid in owners.everyone() for name in owners.names_of(pid)}
         nearest = next(iter(difflib.get_close_matches(word, names, n=1)), "")
         raise UnknownName("process", word, escape_text(nearest), "ps -e lists them")
     return found

@@ -15,13 +15,13 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import click
 
 from bothends.cli import terminal
-from bothends.cli.ending import SIGNALS, leave
+from bothends.cli.termination import SIGNALS, leave
 from bothends.toxics import registry
 from bothends.toxics.attributes import read_seconds
 from bothends.toxics.base import Medium
 
 if TYPE_CHECKING:
-    from bothends.impair.plan import Planned
+    from bothends.impair.scenario import Planned
     from bothends.wire import Command, Passage, Plan, Wire
 
 # The words that everyone knows beside a toxic's own name.
@@ -195,8 +195,8 @@ def planned_of(toxics: Mapping[str, Sequence[str]], *, both: bool) -> list[Plann
 
     `both`: each must be for both directions. Raises ToxicError, UsageError.
     """
-    from bothends.impair.plan import from_text, unique
-    from bothends.wire.link import check_spec
+    from bothends.impair.scenario import from_text, unique
+    from bothends.wire.switch import check_spec
 
     asked = [list(from_text(name, text)) for name, texts in toxics.items() for text in texts]
     if both and any(len(each) == 1 for each in asked):

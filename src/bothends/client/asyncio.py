@@ -3,7 +3,7 @@
     async with connect("tcp://127.0.0.1:12000") as connection:
         print(await connection.request("hello"))
 
-The same verbs stand in `bothends.client.blocking`; what they do is in `steps.py`, and here is only how
+The same verbs stand in `bothends.client.blocking`; what they do is in `_core.py`, and here is only how
 they wait: the loop watches the socket, and nothing stands between the two. No transport means no
 buffer that fills unseen, and datagrams of any size, 0 included.
 """
@@ -18,9 +18,9 @@ from collections.abc import AsyncIterator, Callable, Generator
 from types import TracebackType
 from typing import Any, TypeVar
 
-from bothends.client.exchange import CHUNK
-from bothends.client.opening import open_stream
-from bothends.client.steps import Ends, Step, Wait
+from bothends.client._core import Ends, Step, Wait
+from bothends.client.dial import open_stream
+from bothends.client.receive_buffer import CHUNK
 from bothends.client.tls import TlsOptions
 from bothends.endpoints import Endpoint
 from bothends.errors import ConnectionLost

@@ -3,7 +3,7 @@
     with connect("tcp://127.0.0.1:12000") as connection:
         print(connection.request("hello"))
 
-The same verbs stand in `bothends.client.asyncio`; what they do is in `steps.py`, and here is only how
+The same verbs stand in `bothends.client.asyncio`; what they do is in `_core.py`, and here is only how
 they wait: in poll(), which unlike select() takes any descriptor.
 """
 
@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TypeVar
 
-from bothends.client.exchange import CHUNK
-from bothends.client.opening import open_stream
-from bothends.client.steps import Ends, Step, Wait
+from bothends.client._core import Ends, Step, Wait
+from bothends.client.dial import open_stream
+from bothends.client.receive_buffer import CHUNK
 from bothends.client.tls import TlsOptions
 from bothends.endpoints import Endpoint
 from bothends.errors import ConnectionLost

@@ -30,8 +30,8 @@ from typing import Any, Final
 
 from bothends.endpoints import Endpoint
 from bothends.errors import CallerError, CannotCarry, HandshakeFailed, StreamBroken, SystemRefused, TimeLimit
-from bothends.layers.words import HANDSHAKE_RECORD, common_name, reason_of, version_of
-from bothends.text import escape
+from bothends.escaping import escape
+from bothends.layers.tls_errors import HANDSHAKE_RECORD, common_name, reason_of, version_of
 
 # The most that is encrypted by one send: a record (RFC 8446, section 5.1). It is sent whole, so a larger
 # piece would only wait longer before its first part counts.

@@ -20,7 +20,7 @@ Sources: RFC 3986 (URIs), RFC 6874 (zone identifiers in URIs), unix(7), vsock(7)
 
 from bothends.endpoints.address import Address
 from bothends.endpoints.endpoint import Endpoint
-from bothends.endpoints.tables import OPTIONS, SCHEMES, WRAPPERS, OptionRule, OptionValue, SchemeRule
+from bothends.endpoints.schemes import OPTIONS, SCHEMES, WRAPPERS, OptionRule, OptionValue, SchemeRule
 from bothends.endpoints.words import from_words
 
 __all__ = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bothends.endpoints.endpoint import Endpoint
-from bothends.endpoints.tables import OptionValue
+from bothends.endpoints.schemes import OptionValue
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 
-from bothends.endpoints.tables import (
+from bothends.endpoints.schemes import (
     OPTIONS,
     SCHEMES,
     WRAPPERS,

@@ -14,8 +14,8 @@ from bothends.endpoints.checking import (
     checked_options,
     checked_path,
 )
-from bothends.endpoints.reading import fields_of
-from bothends.endpoints.tables import SCHEMES, Flaw, OptionValue, scheme_rule
+from bothends.endpoints.parse import fields_of
+from bothends.endpoints.schemes import SCHEMES, Flaw, OptionValue, scheme_rule
 from bothends.endpoints.writing import written_host, written_name, written_path, written_value
 from bothends.errors import EndpointError
 

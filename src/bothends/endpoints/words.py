@@ -7,7 +7,7 @@ from typing import Any
 
 from bothends.endpoints.checking import is_ipv6, is_number
 from bothends.endpoints.endpoint import Endpoint
-from bothends.endpoints.tables import scheme_rule
+from bothends.endpoints.schemes import scheme_rule
 from bothends.errors import EndpointError
 
 

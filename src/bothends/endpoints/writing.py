@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from bothends.endpoints.tables import OPTIONS, OptionValue
+from bothends.endpoints.schemes import OPTIONS, OptionValue
 
 # RFC 3986 section 3.3: what may stand in a path as it is. Left out: % ? # which have a meaning, and space.
 _PLAIN_IN_PATH = "/@:!$&'()*+,;=~"

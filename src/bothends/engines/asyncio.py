@@ -8,7 +8,7 @@ What asyncio does, and what follows:
 2. Its default on the peer's EOF is to close the transport, which would lose answers to whoever
    half-closes. eof_received() returns True here: we close when everything has been said.
 3. `loop.create_server` takes connections for as long as there are any, and after EMFILE waits a
-   whole second. We wait for the listener ourselves, under `reception.py`, like every engine.
+   whole second. We wait for the listener ourselves, under `admission.py`, like every engine.
 4. Its datagram endpoint has no flow control, maps a fresh 256 KiB buffer for every datagram, and in
    uvloop drops empty ones. Datagram sockets are waited for with add_reader() instead, and served
    by `datagrams.py`.
@@ -17,7 +17,7 @@ What asyncio does, and what follows:
    freed (mallopt(3), M_MMAP_THRESHOLD). A BufferedProtocol reads into a buffer of its own: one of
    `limits.chunk` bytes for all connections.
 6. Its transports carry TCP and UNIX streams. Other families (seqpacket, vsock) are driven by
-   `channel.py`, for which this loop only waits.
+   `nonblocking.py`, for which this loop only waits.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from collections.abc import Callable
 from select import POLLIN, POLLOUT
 from typing import ClassVar, Final, Protocol, cast
 
+from bothends.engines.admission import Reception
 from bothends.engines.base import DRAIN_QUIET, DRAIN_TICK, LAST_ROUNDS, Engine, Job
-from bothends.engines.channel import Channel, abandon
 from bothends.engines.datagrams import DatagramDesk
-from bothends.engines.exchange import Exchange
-from bothends.engines.reception import Reception
+from bothends.engines.driver import Exchange
+from bothends.engines.nonblocking import Channel, abandon
 from bothends.engines.timers import TICK, Wheel
 from bothends.events import Cause, Draining
 from bothends.services.base import Peer, nowhere
@@ -88,7 +88,7 @@ class Owner(Protocol):
 
 
 class Talk(asyncio.Protocol):
-    """One connection: drives an Exchange by an asyncio transport. See `channel.py` for the states.
+    """One connection: drives an Exchange by an asyncio transport. See `nonblocking.py` for the states.
 
     `job`: another than the owner's, for this talk.
     """

@@ -13,8 +13,8 @@ Rank 2: knows services through `services/base.py` only, and no name of any of th
 4. A class says what it can carry (`streams`, `datagrams`, `posts`, ...), `missing()` why it can't
    run here at all, and `refusal()` why it can't carry one service on one endpoint.
 
-What all engines have in common stands beside this file: `exchange.py` (one connection's bookkeeping
-without the connection), `reception.py` (accepting, under limits), `channel.py` (one connection that
+What all engines have in common stands beside this file: `driver.py` (one connection's bookkeeping
+without the connection), `admission.py` (accepting, under limits), `nonblocking.py` (one connection that
 never blocks), `blocking.py` (one that may), `datagrams.py`.
 """
 
@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal, TypeAlias
 
 from bothends.endpoints import Endpoint
-from bothends.engines.stop import Stop
+from bothends.engines.shutdown import Stop
 from bothends.errors import CannotCarry
 from bothends.events import Observer, Troubles
 from bothends.services.base import Conversation, Peer, Post, Service, nowhere

@@ -37,9 +37,9 @@ from types import TracebackType
 from typing import Final
 
 from bothends.engines.base import DRAIN_QUIET, Limits
-from bothends.engines.channel import GONE, LARGEST_MESSAGE, abandon
-from bothends.engines.exchange import Exchange
-from bothends.engines.stop import Latch, Stop
+from bothends.engines.driver import Exchange
+from bothends.engines.nonblocking import GONE, LARGEST_MESSAGE, abandon
+from bothends.engines.shutdown import Latch, Stop
 from bothends.errors import MessageTooLong
 from bothends.events import Cause
 

@@ -3,7 +3,7 @@
 As inetd(8) does it, and every program that reads its standard input is a server. The connection itself is
 handed over, nothing copies bytes in between, so nothing is cut off at the peer's EOF: the command
 reads EOF, and goes on writing for as long as it likes. Its standard error stays ours. Only where something
-wraps the connection (TLS, a PROXY header) it gets pipes instead, and `pump.py` carries the bytes.
+wraps the connection (TLS, a PROXY header) it gets pipes instead, and `command_relay.py` carries the bytes.
 
 1. A socket that has been made non-blocking stays so through fork() and exec(), and a program that expects
    to block would fail with EAGAIN. So the connection is made to block.
@@ -30,11 +30,11 @@ from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from bothends.endpoints import Endpoint
+from bothends.engines.acceptor import Door, Newcomer
 from bothends.engines.base import Job
-from bothends.engines.door import Door, Newcomer
+from bothends.engines.command_relay import PipedCommand, Pump
 from bothends.engines.fork import ChildPerConnection
 from bothends.engines.processes import Child, Children, fork
-from bothends.engines.pump import PipedCommand, Pump
 from bothends.errors import CannotCarry, ServiceError, Unavailable
 from bothends.events import Cause, Closed, Failed, Opened
 from bothends.services.base import Conversation, Peer, Post, Service

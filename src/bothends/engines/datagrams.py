@@ -14,12 +14,12 @@ import socket
 from typing import Any, Final
 
 from bothends.endpoints import Address
+from bothends.engines.access_control import Gate
 from bothends.engines.base import Job, Limits
-from bothends.engines.gate import Gate
 from bothends.errors import errno_text
 from bothends.events import Dropped, Failed, Received, Sent, Why
+from bothends.services.amplification_guard import Guard
 from bothends.services.base import Peer
-from bothends.services.guard import Guard
 from bothends.sockets import DATAGRAM_SIZE, Listener, enable_pktinfo, receive_datagram, send_datagram
 
 # Datagrams taken from one socket before the loop looks at the others.

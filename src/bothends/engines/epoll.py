@@ -14,8 +14,8 @@ What the kernel does (epoll(7)), and what follows:
    added with EPOLLEXCLUSIVE. EPOLL_CTL_MOD refuses that flag, so a listener is added and removed,
    never changed.
 
-The loop around it, shared with `select` and `poll`, is `readiness.py`; what happens on each
-connection is `channel.py`.
+The loop around it, shared with `select` and `poll`, is `poll_loop.py`; what happens on each
+connection is `nonblocking.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from __future__ import annotations
 import select
 from collections.abc import Sequence
 
-from bothends.engines.readiness import Poller, ReadinessEngine
+from bothends.engines.poll_loop import Poller, ReadinessEngine
 
 
 class EpollPoller(Poller):

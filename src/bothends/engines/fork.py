@@ -16,12 +16,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
+from bothends.engines.acceptor import Door, Newcomer
+from bothends.engines.admission import Reception
 from bothends.engines.base import Engine
 from bothends.engines.blocking import Warden, converse
-from bothends.engines.door import Door, Newcomer
-from bothends.engines.exchange import Exchange
+from bothends.engines.driver import Exchange
 from bothends.engines.processes import GRACE, Child, Children, fork
-from bothends.engines.reception import Reception
 from bothends.errors import errno_text
 from bothends.events import Refused, Why
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from bothends.engines.acceptor import Door
+from bothends.engines.admission import Reception
 from bothends.engines.base import Engine
 from bothends.engines.blocking import Warden, converse
-from bothends.engines.door import Door
-from bothends.engines.exchange import Exchange
-from bothends.engines.reception import Reception
+from bothends.engines.driver import Exchange
 
 
 class IterativeEngine(Engine):

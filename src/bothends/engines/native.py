@@ -9,8 +9,8 @@ What it rests on, and what follows:
    each chunk, and no other Python runs. That needs that nobody observes more than what goes wrong, nothing
    is wrapped, posted or pulled, and no rate is kept.
 3. Any other stream conversation is a `Talk`, as on asyncio: the core is its transport, and the bookkeeping
-   is everybody's (`exchange.py`). So events, TLS and the rest are what they are on any engine.
-4. Accepting is the core's affair where there is nothing to decide, and `reception.py`'s where there is.
+   is everybody's (`driver.py`). So events, TLS and the rest are what they are on any engine.
+4. Accepting is the core's affair where there is nothing to decide, and `admission.py`'s where there is.
 5. What isn't a stream (seqpacket), or is read at a rate, is a `Channel`, for which the core only waits.
 
 `BOTHENDS_NATIVE=epoll` or `=io_uring` in the environment forces either.
@@ -30,17 +30,17 @@ from select import POLLIN
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, cast
 
 from bothends.endpoints import Address
+from bothends.engines.access_control import Gate
+from bothends.engines.admission import STRAIN_PAUSE, Reception
 from bothends.engines.asyncio import Talk
 from bothends.engines.base import DRAIN_QUIET, DRAIN_TICK, LAST_ROUNDS, Engine, Job
-from bothends.engines.channel import Channel
 from bothends.engines.datagrams import DatagramDesk, largest_datagram
-from bothends.engines.gate import Gate
-from bothends.engines.reception import STRAIN_PAUSE, Reception
+from bothends.engines.nonblocking import Channel
 from bothends.engines.timers import Wheel
 from bothends.errors import errno_text
 from bothends.events import Cause, Draining, Dropped, Event, Failed, Relieved, Strained, Why
+from bothends.services.amplification_guard import Guard
 from bothends.services.base import Conversation, Peer, Service, nowhere
-from bothends.services.guard import Guard
 from bothends.sockets import Listener, enable_pktinfo
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import select
 from collections.abc import Sequence
 
-from bothends.engines.readiness import Poller, ReadinessEngine
+from bothends.engines.poll_loop import Poller, ReadinessEngine
 
 
 class PollPoller(Poller):

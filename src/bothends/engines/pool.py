@@ -24,12 +24,12 @@ import threading
 from collections.abc import Callable
 from typing import ClassVar, Final
 
+from bothends.engines.acceptor import Bell, Door, Newcomer
+from bothends.engines.admission import Reception
 from bothends.engines.base import Engine, Job
 from bothends.engines.blocking import Warden, converse
 from bothends.engines.datagrams import DatagramDesk
-from bothends.engines.door import Bell, Door, Newcomer
-from bothends.engines.exchange import Exchange
-from bothends.engines.reception import Reception
+from bothends.engines.driver import Exchange
 from bothends.engines.threads import ABORT_GRACE
 from bothends.errors import SystemRefused
 

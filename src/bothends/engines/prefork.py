@@ -20,7 +20,7 @@ from typing import ClassVar, Final
 from bothends.engines.base import Engine, Job
 from bothends.engines.iterative import IterativeEngine
 from bothends.engines.processes import Workers
-from bothends.engines.stop import Stop
+from bothends.engines.shutdown import Stop
 from bothends.services.base import Service
 
 # A process that waits for its peer uses no processor, so there are more of them than processors; each

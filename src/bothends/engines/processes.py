@@ -33,11 +33,11 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
-from bothends.engines.door import Watch
-from bothends.engines.stop import Stop
+from bothends.engines.acceptor import Watch
+from bothends.engines.shutdown import Stop
 from bothends.errors import BothendsError
 from bothends.events import Exited, Observer, Relieved, Strained
-from bothends.signals import insisting
+from bothends.osutil.signals import insisting
 
 # From the moment at which a child should have gone until it is killed: time to notice, on a busy machine.
 GRACE: Final = 1.0

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from select import POLLIN, POLLOUT
 from typing import Final
 
-from bothends.engines.readiness import Poller, ReadinessEngine
+from bothends.engines.poll_loop import Poller, ReadinessEngine
 
 FD_SETSIZE: Final = 1024
 

@@ -22,11 +22,11 @@ import threading
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
+from bothends.engines.acceptor import Bell, Door, Newcomer
+from bothends.engines.admission import Reception
 from bothends.engines.base import Engine, Job, Limits
 from bothends.engines.blocking import PIECE, Over, Talk, Warden, converse
-from bothends.engines.door import Bell, Door, Newcomer
-from bothends.engines.exchange import Exchange
-from bothends.engines.reception import Reception
+from bothends.engines.driver import Exchange
 from bothends.events import Cause, Refused, Why
 from bothends.services.base import Peer, Post
 from bothends.sockets import Listener

@@ -3,7 +3,7 @@
 The same protocol as `asyncio.py`, on the loop that Node.js runs on: reading and writing are done in
 C, and Python is called with the bytes. libuv blocks in C, where Python's signal handlers don't run;
 uvloop wakes itself up for them, but only in the main thread, so a server elsewhere is stopped by
-its latch (`stop.py`), as everywhere.
+its latch (`shutdown.py`), as everywhere.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Toxiproxy's API, version 2: what each request does to the proxies, and what is answered.
 
-Sans-IO: a request in, an answer out; `control.py` has the sockets. The paths, bodies, status codes and error
-bodies are Toxiproxy's, so its clients work unchanged. Extensions, which no client of Toxiproxy meets unless
-it asks for them:
+Sans-IO: a request in, an answer out; `api_server.py` has the sockets. The paths, bodies, status codes and
+error bodies are Toxiproxy's, so its clients work unchanged. Extensions, which no client of Toxiproxy meets
+unless it asks for them:
 
 1. `listen` and `upstream` may be endpoints of any kind (`udp://:0`); TCP is shown without its scheme.
 2. Toxics of our own, and attributes of our own, which are shown where they are set.
@@ -21,13 +21,13 @@ from urllib.parse import unquote, urlsplit
 
 from bothends.endpoints import Endpoint, from_words
 from bothends.errors import BothendsError, CallerError, ToxicError, UnknownName
-from bothends.impair.collection import Proxies, ProxyExists, Wanted, move
-from bothends.impair.ends import FRAMINGS
 from bothends.impair.http import Answer, Request
+from bothends.impair.proxies import Proxies, ProxyExists, Wanted, move
 from bothends.impair.proxy import Proxy
+from bothends.impair.sockets import FRAMINGS
 from bothends.toxics import registry
 from bothends.toxics.attributes import from_json, to_json
-from bothends.toxics.spec import DIRECTIONS, Direction, Network, Spec
+from bothends.toxics.placement import DIRECTIONS, Direction, Network, Spec
 
 VERSION: Final = "2.12.0"
 """The version of Toxiproxy whose API this is: some clients look at it."""

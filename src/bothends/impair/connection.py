@@ -27,11 +27,11 @@ from typing import Final
 
 from bothends.endpoints import Address
 from bothends.errors import BothendsError, MessageTooLong
-from bothends.impair.dialing import Dialing
-from bothends.impair.direction import Pathway
-from bothends.impair.ends import End, end_of
-from bothends.impair.keeper import Keeper
-from bothends.impair.loop import IN, OUT
+from bothends.impair.dialer import Dialing
+from bothends.impair.interfaces import Keeper
+from bothends.impair.link import Pathway
+from bothends.impair.sockets import End, end_of
+from bothends.osutil.event_loop import IN, OUT
 from bothends.toxics.base import Medium
 
 LINGER: Final = 2.0  # seconds

@@ -17,18 +17,18 @@ from typing import Any, Final, TypeAlias
 from bothends.endpoints import SCHEMES, Address, Endpoint
 from bothends.errors import BothendsError, CannotCarry, ToxicError
 from bothends.impair.connection import Connection
-from bothends.impair.dialing import check_upstream
-from bothends.impair.direction import Pathway
-from bothends.impair.ends import FRAMINGS
-from bothends.impair.journal import Journal, Replay
-from bothends.impair.keeper import Conversation
-from bothends.impair.loop import IN, Loop
+from bothends.impair.dialer import check_upstream
+from bothends.impair.interfaces import Conversation
+from bothends.impair.link import Pathway
+from bothends.impair.recording import Journal, Replay
 from bothends.impair.sessions import Desk, Session
+from bothends.impair.sockets import FRAMINGS
+from bothends.osutil.event_loop import IN, Loop
 from bothends.sockets import Listener, open_listeners, prepare_accepted
 from bothends.sockets.datagrams import Ancillary
 from bothends.toxics.base import Medium
 from bothends.toxics.pipeline import Pipeline, Stage, Tally
-from bothends.toxics.spec import DIRECTIONS, Direction, Spec, random_for
+from bothends.toxics.placement import DIRECTIONS, Direction, Spec, random_for
 
 MOST_CONNECTIONS: Final = 16_384
 MOST_SESSIONS: Final = 4_096

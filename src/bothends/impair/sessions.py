@@ -22,11 +22,11 @@ from typing import Any, Final
 
 from bothends.endpoints import Address
 from bothends.errors import BothendsError, MessageTooLong
-from bothends.impair.dialing import Dialing
-from bothends.impair.direction import Pathway
-from bothends.impair.ends import MESSAGE, End, end_of
-from bothends.impair.keeper import Keeper
-from bothends.impair.loop import IN, Timer
+from bothends.impair.dialer import Dialing
+from bothends.impair.interfaces import Keeper
+from bothends.impair.link import Pathway
+from bothends.impair.sockets import MESSAGE, End, end_of
+from bothends.osutil.event_loop import IN, Timer
 from bothends.sockets import Listener, enable_pktinfo, receive_datagram, send_datagram
 from bothends.sockets.datagrams import DATAGRAM_SIZE, Ancillary
 from bothends.toxics.base import Medium

@@ -8,7 +8,7 @@ Rank 1: imports `endpoints`, `errors`, `text` and the contract of a conversation
 """
 
 from bothends.layers.certificates import TlsSettings, self_signed, server_context
-from bothends.layers.opening import opener_for, trusted_by
+from bothends.layers.factory import opener_for, trusted_by
 from bothends.layers.proxy_protocol import LOOPBACK, ProxyLayer, encode
 from bothends.layers.tls import TlsLayer
 

@@ -21,9 +21,9 @@ from typing import Final, TypeAlias
 
 from bothends.endpoints import Address
 from bothends.errors import HandshakeFailed
-from bothends.layers.wrapping import Open, Wrapping
+from bothends.escaping import escape
+from bothends.layers.base import Open, Wrapping
 from bothends.services.base import Conversation, Peer, Post, nowhere
-from bothends.text import escape
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 

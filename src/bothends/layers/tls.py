@@ -26,8 +26,8 @@ import threading
 from typing import Any, Final
 
 from bothends.errors import HandshakeFailed, StreamBroken
-from bothends.layers.words import common_name, not_tls, reason_of, version_of
-from bothends.layers.wrapping import Open, Wrapping
+from bothends.layers.base import Open, Wrapping
+from bothends.layers.tls_errors import common_name, not_tls, reason_of, version_of
 from bothends.services.base import Conversation, Peer, Post, nowhere
 
 # One call decrypts one record, whatever is asked for.

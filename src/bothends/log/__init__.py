@@ -3,9 +3,9 @@
 Rank 1: listens to events, and knows nobody who makes them.
 """
 
-from bothends.log.calm import Calm, Repeated
-from bothends.log.lines import SHOWN, TextLog, message_lines
-from bothends.log.pieces import Pieces
-from bothends.log.records import JsonLog
+from bothends.log.coalesce import Pieces
+from bothends.log.json import JsonLog
+from bothends.log.text import SHOWN, TextLog, message_lines
+from bothends.log.throttle import Calm, Repeated
 
 __all__ = ["SHOWN", "Calm", "JsonLog", "Pieces", "Repeated", "TextLog", "message_lines"]

@@ -17,9 +17,9 @@ from __future__ import annotations
 from typing import Final
 
 from bothends.errors import MessageTooLong
+from bothends.escaping import escape
 from bothends.framing import Lines
 from bothends.services.base import Conversation, Peer, Post, Service
-from bothends.text import escape
 
 LIMIT: Final = 4096
 """Longest line in bytes. Every member is sent every line, so it is far below the usual limit."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from bothends.services.base import Conversation, Peer, Post, Service
-from bothends.services.once import Once
+from bothends.services.one_shot import Once
 
 # Not by strftime: its names follow the locale, and the RFC asks for ASCII.
 _DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

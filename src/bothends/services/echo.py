@@ -10,7 +10,9 @@ class Echo(Service):
 
     name = "echo"
     summary = "sends back what came (RFC 862)"
-    answers_per_second = 1000.0  # two that answer anything, told of each other, would never stop: guard.py
+    answers_per_second = (
+        1000.0  # two that answer anything, told of each other, would never stop: amplification_guard.py
+    )
 
     def open(self, peer: Peer, post: Post) -> Conversation:
         return _Echoing()

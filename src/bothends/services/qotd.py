@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from bothends.services.base import Conversation, Peer, Post, Service
-from bothends.services.once import Once
+from bothends.services.one_shot import Once
 
 LONGEST: Final = 511  # "less than 512 characters"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from bothends.services.base import Conversation, Peer, Post, Service
-from bothends.services.once import Once
+from bothends.services.one_shot import Once
 
 FROM_1900_TO_1970: Final = 2_208_988_800
 """Seconds: 70 years, 17 of them leap years (RFC 868)."""

@@ -1,16 +1,16 @@
 """The socket table: every socket that this machine tells of, and whose it is. Linux.
 
     table.py      joins the rest: `read_table`
-    row.py        a socket as a value
+    entry.py        a socket as a value
     sock_diag.py  the kernel's own table, over netlink
     proc_net.py   the same from /proc/PID/net, for other network namespaces and kernels that refuse
-    holders.py    which process holds which socket, by which descriptor
+    owners.py    which process holds which socket, by which descriptor
     options.py    the options that differ from a fresh socket's
 
 Rank 2: imports errors, text and the names of options from `sockets`.
 """
 
-from bothends.socket_table.row import Address, Holder, SocketRow, TcpFigures
+from bothends.socket_table.entry import Address, Holder, SocketRow, TcpFigures
 from bothends.socket_table.table import Table, read_table
 
 __all__ = ["Address", "Holder", "SocketRow", "Table", "TcpFigures", "read_table"]

@@ -23,7 +23,8 @@ import sys
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from bothends.socket_table.row import (
+from bothends.escaping import escape
+from bothends.socket_table.entry import (
     FAMILIES,
     OTHER_STATES,
     PROTOCOLS,
@@ -35,7 +36,6 @@ from bothends.socket_table.row import (
     unix_name,
 )
 from bothends.sockets.options import SETTINGS
-from bothends.text import escape
 
 _PIDFD_GETFD: Final = 438  # the same on every architecture that has it
 _SO_BUF_LOCK: Final = 72  # asm-generic/socket.h, Linux 5.14

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bothends.socket_table.row import PROTOCOLS, TYPES, Address, SocketRow, state_name
-from bothends.text import escape
+from bothends.escaping import escape
+from bothends.socket_table.entry import PROTOCOLS, TYPES, Address, SocketRow, state_name
 
 _INET_FILES: Final = {
     "tcp": ("stream", "tcp"),

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from bothends.errors import SystemRefused
-from bothends.socket_table.row import (
+from bothends.escaping import escape
+from bothends.socket_table.entry import (
     FAMILIES,
     PROTOCOLS,
     TYPES,
@@ -28,7 +29,6 @@ from bothends.socket_table.row import (
     state_name,
     unix_name,
 )
-from bothends.text import escape
 
 _NETLINK_SOCK_DIAG: Final = 4  # linux/netlink.h
 _SOCK_DIAG_BY_FAMILY: Final = 20  # linux/sock_diag.h

@@ -1,6 +1,6 @@
 """The table: sockets joined with who holds them, and with what can't be seen said.
 
-    rows of the kernel (sock_diag.py, else proc_net.py)  +  holders (holders.py)  +  options (options.py)
+    rows of the kernel (sock_diag.py, else proc_net.py)  +  holders (owners.py)  +  options (options.py)
 
 The parts are read one after another, so a socket that comes or goes meanwhile may lack its other half.
 """
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from bothends.errors import SystemRefused
-from bothends.socket_table import holders, proc_net, sock_diag
-from bothends.socket_table.holders import Holders
+from bothends.socket_table import owners, proc_net, sock_diag
+from bothends.socket_table.entry import SocketRow
 from bothends.socket_table.options import Reader
-from bothends.socket_table.row import SocketRow
+from bothends.socket_table.owners import Holders
 
 _ORDER: Final = ("inet", "inet6", "unix")
 
@@ -41,7 +41,7 @@ def read_table(
     Raises SystemRefused where a process that is asked for may not be looked into.
     """
     reader = reader or Reader()
-    held = holders.find(pids)
+    held = owners.find(pids)
     table = Table()
     rows = _rows(held, table.notes)
     by_inode = {row.inode: row for row in rows if row.inode}
@@ -64,7 +64,7 @@ def _rows(held: Holders, notes: list[str]) -> list[SocketRow]:
     except SystemRefused as error:
         notes.append(f"{error}; /proc/net is read instead, which has no round trips and no UNIX peers")
         rows = list(proc_net.read())
-    ours = holders.network_of("self")
+    ours = owners.network_of("self")
     elsewhere = {network: pid for pid, network in held.network.items() if network not in (0, ours)}
     known = {row.inode for row in rows}
     for pid in elsewhere.values():

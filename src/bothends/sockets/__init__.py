@@ -23,11 +23,11 @@ from bothends.sockets.datagrams import (
     receive_datagram,
     send_datagram,
 )
+from bothends.sockets.host_addresses import local_addresses, port_note
 from bothends.sockets.listener import Listener
 from bothends.sockets.listening import open_listeners
-from bothends.sockets.machine import local_addresses, port_note
 from bothends.sockets.options import prepare_accepted
-from bothends.sockets.refusals import NameRefused
+from bothends.sockets.socket_errors import NameRefused
 
 __all__ = [
     "DATAGRAM_SIZE",

@@ -20,11 +20,19 @@ from typing import Final
 
 from bothends.endpoints import Address, Endpoint
 from bothends.errors import EndpointError, SystemRefused, TimeLimit, errno_text
-from bothends.sockets.adopting import adopt
+from bothends.sockets.inherited import adopt
 from bothends.sockets.layers import refuse_layers
-from bothends.sockets.names import SOCKET_KINDS, VMADDR_CID_LOCAL, Resolver, Target, here, interleave, resolve
 from bothends.sockets.options import apply_options
-from bothends.sockets.refusals import hint_for, no_socket, refusal
+from bothends.sockets.resolve import (
+    SOCKET_KINDS,
+    VMADDR_CID_LOCAL,
+    Resolver,
+    Target,
+    here,
+    interleave,
+    resolve,
+)
+from bothends.sockets.socket_errors import hint_for, no_socket, refusal
 from bothends.sockets.unix import unix_name
 
 ATTEMPT_DELAY: Final = 0.25  # seconds: the Connection Attempt Delay that RFC 8305 section 5 recommends

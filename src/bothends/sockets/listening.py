@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from bothends.endpoints import Endpoint
 from bothends.errors import SystemRefused
-from bothends.sockets.adopting import adopt, is_socket
 from bothends.sockets.datagrams import enable_pktinfo
+from bothends.sockets.inherited import adopt, is_socket
 from bothends.sockets.layers import refuse_layers
 from bothends.sockets.listener import Listener, Role
-from bothends.sockets.names import SOCKET_KINDS, VMADDR_ANY, Resolver, Target, resolve
 from bothends.sockets.options import DEFAULT_BACKLOG, apply_options
-from bothends.sockets.refusals import no_socket, refusal
+from bothends.sockets.resolve import SOCKET_KINDS, VMADDR_ANY, Resolver, Target, resolve
+from bothends.sockets.socket_errors import no_socket, refusal
 from bothends.sockets.stdio import Pump
 from bothends.sockets.systemd import open_named
 from bothends.sockets.unix import bind_unix

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bothends.endpoints import Endpoint
-from bothends.sockets.refusals import option_refused
+from bothends.sockets.socket_errors import option_refused
 
 # Connections that wait for accept. Linux cuts it to net.core.somaxconn, which is 4096 since 5.4: so this asks
 # for all there is. Over the queue's length SYNs are dropped, and a client sees a second of delay.
@@ -51,7 +51,7 @@ _TCP, _IP, _IPV6 = socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6
 _V6 = frozenset({int(socket.AF_INET6)})
 
 # An IPv6 socket may carry IPv4 too, so what concerns packets is set for both: the IP_* calls work on it.
-# `family`, `backlog` and `mode` are not socket options: names.py, listening.py and unix.py see to them.
+# `family`, `backlog` and `mode` are not socket options: resolve.py, listening.py and unix.py see to them.
 # `trust` and `header` are about what stands before the stream: `bothends.layers` sees to them.
 SETTINGS: Final[Mapping[str, tuple[Setting, ...]]] = {
     "v6only": (Setting(_IPV6, socket.IPV6_V6ONLY, int, _V6, listening=True),),

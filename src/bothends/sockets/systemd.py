@@ -22,7 +22,7 @@ from typing import Final
 
 from bothends.endpoints import Endpoint
 from bothends.errors import Unavailable
-from bothends.sockets.adopting import adopt
+from bothends.sockets.inherited import adopt
 from bothends.sockets.listener import Listener
 
 _FIRST: Final = 3  # SD_LISTEN_FDS_START

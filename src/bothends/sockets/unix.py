@@ -30,7 +30,7 @@ from typing import Final
 
 from bothends.endpoints import Endpoint
 from bothends.errors import SystemRefused
-from bothends.sockets.refusals import hint_for, refusal
+from bothends.sockets.socket_errors import hint_for, refusal
 
 # sun_path of struct sockaddr_un has 108 bytes, the last of which ends a path (unix(7)).
 _LONGEST: Final = 108

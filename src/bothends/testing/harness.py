@@ -33,12 +33,13 @@ from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
 from bothends.errors import CannotCarry
 from bothends.events import Event
-from bothends.itself import itself
 from bothends.layers import TlsSettings
-from bothends.testing import processes, reports
-from bothends.testing.host import ABORT, DRAIN
-from bothends.testing.processes import Process
-from bothends.testing.reports import Crashed, Left, Order, Ready, ServiceMaker, Told
+from bothends.osutil import process_info
+from bothends.osutil.process_info import Process
+from bothends.osutil.reexec import itself
+from bothends.testing import ipc
+from bothends.testing.engine_runner import ABORT, DRAIN
+from bothends.testing.ipc import Crashed, Left, Order, Ready, ServiceMaker, Told
 
 # Generous: it only passes when something is wrong, or the machine is very busy.
 DEADLINE: Final = 30.0
@@ -223,7 +224,7 @@ class Harness:
         them: connections are made and queue up, bytes arrive."""
         os.killpg(self.pid, signal.SIGSTOP)
         try:
-            self.wait_for(lambda: all(each.state in "TZX" for each in processes.family(self.pid)))
+            self.wait_for(lambda: all(each.state in "TZX" for each in process_info.family(self.pid)))
             yield
         finally:
             os.killpg(self.pid, signal.SIGCONT)
@@ -234,15 +235,15 @@ class Harness:
         Calling what is returned takes that back.
         """
         before = {
-            each.pid: processes.spare_descriptors(each.pid, spare)
-            for each in processes.family(self.pid)
+            each.pid: process_info.spare_descriptors(each.pid, spare)
+            for each in process_info.family(self.pid)
             if not each.is_zombie
         }
 
         def restore() -> None:
             for pid, limit in before.items():
                 with contextlib.suppress(ProcessLookupError):
-                    processes.set_descriptor_limit(pid, limit)
+                    process_info.set_descriptor_limit(pid, limit)
 
         return restore
 
@@ -256,7 +257,7 @@ class Harness:
             self._wait_until(lambda: self._over or None, deadline, "its end", even_after=True)
             survivors = [
                 str(each)
-                for each in processes.everyone()
+                for each in process_info.everyone()
                 # The leader may be on its way out still: its descriptors go before it does.
                 if each.group == self.pid and each.pid != self.pid and not each.is_zombie
             ]
@@ -272,7 +273,7 @@ class Harness:
 
     def processes(self) -> list[Process]:
         """The engine's process and all that descend from it."""
-        return processes.family(self.pid)
+        return process_info.family(self.pid)
 
     def children(self) -> list[Process]:
         """Those that descend from it, zombies included."""
@@ -300,12 +301,12 @@ class Harness:
 
     def descriptors(self) -> int:
         """How many descriptors all of them have open."""
-        return sum(len(processes.descriptors(each.pid)) for each in self.processes())
+        return sum(len(process_info.descriptors(each.pid)) for each in self.processes())
 
     def most_descriptors(self) -> int:
         """How many descriptors that one of them has open which has the most: what leaks shows there, however
         many processes there are by now."""
-        return max((len(processes.descriptors(each.pid)) for each in self.processes()), default=0)
+        return max((len(process_info.descriptors(each.pid)) for each in self.processes()), default=0)
 
     def printed(self) -> str:
         """What has been written to standard output and error."""
@@ -350,7 +351,7 @@ class Harness:
             _has_news(self._line, None)
             with self._news:  # from here on it is told, for whoever asks
                 try:
-                    report = reports.receive(self._line)
+                    report = ipc.receive(self._line)
                 except OSError:
                     report = None
                 if report is None:
@@ -408,7 +409,7 @@ class Harness:
     def _end(self) -> int:
         """Kill what is left, and take the exit status. Idempotent."""
         if self._status is None:
-            group = [each for each in processes.everyone() if each.group == self.pid]
+            group = [each for each in process_info.everyone() if each.group == self.pid]
             if not self._over or len(group) > 1:
                 os.killpg(self.pid, signal.SIGKILL)
             with self._news:
@@ -422,7 +423,7 @@ class Harness:
 
 
 class _Nursery:
-    """The process that forks, started when it is first needed. See `nursery.py`."""
+    """The process that forks, started when it is first needed. See `fork_server.py`."""
 
     def __init__(self) -> None:
         self._line: socket.socket | None = None
@@ -446,13 +447,13 @@ class _Nursery:
         with self._lock:
             line = self._line or self._start()
             socket.send_fds(line, [pickle.dumps(request)], list(descriptors))
-            answer: int | str = pickle.loads(line.recv(reports.LARGEST))
+            answer: int | str = pickle.loads(line.recv(ipc.LARGEST))
             return answer
 
     def _start(self) -> socket.socket:
         line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # A descriptor that is forgotten rather than closed is to be heard of: it is printed.
-        python, *module = itself("bothends.testing.nursery")
+        python, *module = itself("bothends.testing.fork_server")
         command = [python, "-W", "error::ResourceWarning", *module]
         with theirs:
             self._process = subprocess.Popen(

@@ -15,8 +15,8 @@ from typing import ClassVar
 
 from bothends.toxics.attributes import attribute
 from bothends.toxics.base import DROP, PASS, Behaviour, Decision, Link, Medium, Toxic
-from bothends.toxics.chance import TwoStates
 from bothends.toxics.loss import REFUSAL
+from bothends.toxics.random_processes import TwoStates
 
 
 @dataclass(frozen=True, kw_only=True)

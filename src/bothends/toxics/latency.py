@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 
 from bothends.toxics.attributes import attribute
 from bothends.toxics.base import Behaviour, Decision, Link, Medium, Piece, Toxic
-from bothends.toxics.chance import Chain
+from bothends.toxics.random_processes import Chain
 
 _NORMAL: Final = NormalDist()
 _SHAPE: Final = 3.0

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from bothends.toxics.attributes import attribute
 from bothends.toxics.base import DROP, PASS, Behaviour, Decision, Link, Medium, Toxic
-from bothends.toxics.chance import TwoStates
+from bothends.toxics.random_processes import TwoStates
 
 REFUSAL = (
     "a proxy has what TCP has repaired already, and cannot lose a segment: to lose packets under a stream, "

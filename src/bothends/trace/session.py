@@ -24,15 +24,15 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Final
 
-from bothends.heir import Heir
-from bothends.trace.calls import Reader
-from bothends.trace.crossings import Crossings
-from bothends.trace.descriptors import Sockets
-from bothends.trace.matching import Matcher
+from bothends.osutil.reaper import Heir
+from bothends.trace.capture.calls import Reader
+from bothends.trace.capture.descriptors import Sockets
+from bothends.trace.capture.packets import AT_ONCE, Raw, Source
+from bothends.trace.capture.tracees import HERE, Program, Starter
+from bothends.trace.correlation.correlator import Matcher
+from bothends.trace.correlation.timeline import FOREVER, Timeline
+from bothends.trace.correlation.transit import Crossings
 from bothends.trace.model import Call, Moment, Packet, Place, Trace, spoken_of
-from bothends.trace.packets import AT_ONCE, Raw, Source
-from bothends.trace.programs import HERE, Program, Starter
-from bothends.trace.timeline import FOREVER, Timeline
 
 MARGIN: Final = 30_000_000  # nanoseconds
 QUIET: Final = 0.3  # seconds without an event after the last client: what was on its way has come

@@ -9,7 +9,7 @@
 2. A host is a network namespace that the supervisor holds by a descriptor. A command enters it before it is
    executed, and gets the host's name.
 3. Whether a server is ready, and whether all that was sent has arrived, is seen from the tables of the
-   host's own sockets (`tables.py`).
+   host's own sockets (`socket_activity.py`).
 4. ^C at the terminal reaches the commands, as in any pipe; keeper and supervisor ignore it.
 
 Nothing here may raise into what the fork left behind: each process ends with os._exit.
@@ -32,12 +32,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from bothends.wire import interfaces, namespaces
-from bothends.wire.door import welcome
-from bothends.wire.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS
+from bothends.osutil import namespaces
+from bothends.osutil.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS
+from bothends.wire import interfaces
+from bothends.wire.attach import welcome
 from bothends.wire.netlink import Netlink, open_monitor
 from bothends.wire.plan import Command, Host, Plan
-from bothends.wire.tables import Tables
+from bothends.wire.socket_activity import Tables
 
 LONGEST: Final = 1 << 16  # bytes of a message: a command line may be in it
 _LOOK: Final = 0.01  # seconds from one look at a host's sockets to the next

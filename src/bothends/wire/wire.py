@@ -29,11 +29,12 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from bothends.errors import BothendsError, ConnectionLost, SystemRefused, TimeLimit, Unavailable
-from bothends.toxics.spec import Spec
-from bothends.wire import interfaces, namespaces, offload, supervisor
-from bothends.wire.door import open_door
-from bothends.wire.link import Link, Observer, Outgoing
+from bothends.osutil import namespaces
+from bothends.toxics.placement import Spec
+from bothends.wire import interfaces, offload, supervisor
+from bothends.wire.attach import open_door
 from bothends.wire.plan import Plan
+from bothends.wire.switch import Link, Observer, Outgoing
 
 _AT_ONCE: Final = 64  # packets of one port before the others have their turn
 _LONGEST: Final = 66 * 1024  # bytes of a packet, and what is before it

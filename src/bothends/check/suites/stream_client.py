@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from bothends.check.case import Case
-from bothends.check.suites import client_stimuli as stimuli
+from bothends.check.suites import client_cases as stimuli
 
 CASES: Final = (
     Case(

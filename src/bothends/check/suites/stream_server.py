@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from bothends.check.case import Case
-from bothends.check.suites import stream_crowd as crowd
-from bothends.check.suites import stream_messages as messages
+from bothends.check.suites import stream_concurrency_cases as crowd
+from bothends.check.suites import stream_message_cases as messages
 
 GATE: Final = "tcp-one-message"
 """The first case: who fails it is not asked the others."""

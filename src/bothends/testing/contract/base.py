@@ -17,7 +17,7 @@ from bothends.events import Cause, Closed, Event, Opened
 from bothends.layers import TlsSettings
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness, Outcome
-from bothends.testing.reports import ServiceMaker
+from bothends.testing.ipc import ServiceMaker
 
 # The transports that the suite knows, and where it listens for each.
 BYTES: Final = {"tcp": "tcp://127.0.0.1:0", "unix": "unix://{tmp}/stream"}

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from bothends.engines.access_control import parse_network
 from bothends.engines.base import Limits
-from bothends.engines.gate import parse_network
 from bothends.events import Cause, Closed, Dropped, Failed, Opened, Refused, Slowed, Why
 from bothends.testing.clients import Client
 from bothends.testing.contract.base import SMALL, ContractBase, check_cause, closed, of

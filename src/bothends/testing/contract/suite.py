@@ -6,19 +6,19 @@ from typing import ClassVar
 
 import pytest
 
+from bothends.testing.contract.backpressure import PressureContract
 from bothends.testing.contract.base import BYTES, BYTES6, DATAGRAMS, PACKETS, carried
-from bothends.testing.contract.claims import ClaimsContract
+from bothends.testing.contract.capabilities import ClaimsContract
 from bothends.testing.contract.datagrams import DatagramContract
-from bothends.testing.contract.failing import FailingContract
-from bothends.testing.contract.leaving import LeavingContract
+from bothends.testing.contract.exchange import TalkingContract
 from bothends.testing.contract.limits import LimitContract
 from bothends.testing.contract.packets import PacketContract
-from bothends.testing.contract.posting import PostingContract
-from bothends.testing.contract.pressure import PressureContract
+from bothends.testing.contract.push import PostingContract
 from bothends.testing.contract.resets import ResetContract
-from bothends.testing.contract.scarcity import ScarcityContract
-from bothends.testing.contract.talking import TalkingContract
-from bothends.testing.contract.wrapped import WrappedContract
+from bothends.testing.contract.resource_limits import ScarcityContract
+from bothends.testing.contract.service_errors import FailingContract
+from bothends.testing.contract.shutdown import LeavingContract
+from bothends.testing.contract.tls_and_proxy import WrappedContract
 
 # What a test's argument stands for: one run for each of these, if the engine carries it. To an engine
 # IPv6 differs in its addresses only, so it is tried with what is basic.

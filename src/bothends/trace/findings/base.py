@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from bothends.trace import words
-from bothends.trace.calls import RECEIVING, SENDING
-from bothends.trace.findings.again import Again, sent_again
+from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.findings.retransmissions import Again, sent_again
 from bothends.trace.model import Call, Change, Packet, Place, Process, Socket, Trace
+from bothends.trace.rendering import formatting
 
 # Who is left alone for so long (nanoseconds) is held up: far above what a busy machine takes for a call.
 HELD_UP: Final = 200_000_000
@@ -78,7 +78,7 @@ class View:
 
     @cached_property
     def sent_again(self) -> tuple[list[Again], Counter[tuple[str, str]]]:
-        """See again.py."""
+        """See retransmissions.py."""
         return sent_again(self.packets)
 
     def sockets(self, *kinds: str) -> Iterator[Socket]:
@@ -166,10 +166,10 @@ def evidence_lines(finding: Finding, trace: Trace, most: int = 6) -> list[str]:
         match event:
             case Call():
                 process = trace.processes[event.process]
-                waited = f", after {words.duration(event.waited)}" if event.waited >= HELD_UP else ""
-                lines.append(f"{process.role or process.pid}: {words.call_text(event)}{waited}")
+                waited = f", after {formatting.duration(event.waited)}" if event.waited >= HELD_UP else ""
+                lines.append(f"{process.role or process.pid}: {formatting.call_text(event)}{waited}")
             case Packet():
-                text = words.cut(words.packet_text(event), _EVIDENCE)
+                text = formatting.cut(formatting.packet_text(event), _EVIDENCE)
                 lost = f" lost: {event.lost}" if event.lost else ""
                 lines.append(f"{event.source} → {event.destination}: {text}{lost}")
             case Change():

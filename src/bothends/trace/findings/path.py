@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
-from bothends.trace import words
-from bothends.trace.calls import RECEIVING, SENDING
-from bothends.trace.findings.again import LOOKED_AT, Again, span
+from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import HELD_UP, Finding, View
+from bothends.trace.findings.retransmissions import LOOKED_AT, Again, span
 from bothends.trace.findings.streams import DELAYED
 from bothends.trace.model import Call, Packet, Place, Socket
+from bothends.trace.rendering import formatting
 
 MTU: Final = "mtu"  # what a packet is lost to that is too large: no loss of the path's, a limit of it
 
@@ -30,7 +30,7 @@ def retransmission(view: View) -> Iterator[Finding]:
     found, count = view.sent_again
     for way, again in _by_way(each for each in found if each.was_lost and each.why != MTU):
         waits = [each.packet.until - each.first.at for each in again if each.packet.until is not None]
-        longest = f" The longest wait for one was {words.duration(max(waits))}." if waits else ""
+        longest = f" The longest wait for one was {formatting.duration(max(waits))}." if waits else ""
         yield Finding(
             "retransmission",
             "The path loses segments, and TCP sends them again",
@@ -101,7 +101,7 @@ def zero_window(view: View) -> Iterator[Finding]:
             "zero-window",
             "A receiver's buffer was full, and the sender had to wait",
             f"{_owner(view, first.sender, first.source)} said {often} that it has no room (window 0), for "
-            f"{words.duration(total)} in all: it did not read what had come.",
+            f"{formatting.duration(total)} in all: it did not read what had come.",
             "Read as fast as it comes: hand what takes long to a thread or process of its own. A larger "
             "SO_RCVBUF only puts it off.",
             (
@@ -143,7 +143,7 @@ def delayed_ack(view: View) -> Iterator[Finding]:
                 "delayed-ack",
                 "A send waited for an acknowledgement that the other end kept back",
                 f"A segment reached {data.reaches}, which acknowledged it only after "
-                f"{words.duration(_delay(data, ack))}, having nothing to send with it. What "
+                f"{formatting.duration(_delay(data, ack))}, having nothing to send with it. What "
                 f"{data.interface} had to send next waited for that.",
                 "Answer each message at once, and the acknowledgement goes with it; or let the sender not "
                 "wait: one send for what belongs together, or TCP_NODELAY. (TCP_QUICKACK at the receiver "

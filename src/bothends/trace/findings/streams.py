@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace import words
-from bothends.trace.calls import RECEIVING, SENDING, WAITING
+from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import HELD_UP, Finding, View
 from bothends.trace.model import Call, Socket
+from bothends.trace.rendering import formatting
 
 LOOPS: Final = 20  # the same useless answer so often, with nothing between, is a loop
 ENDS: Final = 3  # a reader may ask once more to be sure; three ends are not heard
@@ -88,7 +88,7 @@ def two_sends_one_read(view: View) -> Iterator[Finding]:
                     break
                 answers += call.name in SENDING
             if answers == 1:
-                pieces = " and ".join(words.quoted(each.data, each.size, 16) for each in senders[:2])
+                pieces = " and ".join(formatting.quoted(each.data, each.size, 16) for each in senders[:2])
                 yield Finding(
                     "two-sends-one-read",
                     "Two sends were read as one",
@@ -182,7 +182,8 @@ def busy_loop(view: View) -> Iterator[Finding]:
             yield Finding(
                 "busy-loop",
                 "A busy loop on a non-blocking socket",
-                f"{len(streak)} calls in a row had nothing to do (EAGAIN), within {words.duration(lasted)}.",
+                f"{len(streak)} calls in a row had nothing to do (EAGAIN), "
+                f"within {formatting.duration(lasted)}.",
                 "Wait with select, poll or epoll until the socket has something to do.",
                 tuple(call.number for call in streak),
             )
@@ -207,7 +208,7 @@ def nagle(view: View) -> Iterator[Finding]:
             yield Finding(
                 "nagle-delayed-ack",
                 "Nagle's algorithm waited for an acknowledgement",
-                f"The second of two small sends left {words.duration(packets[0].at - call.at)} after "
+                f"The second of two small sends left {formatting.duration(packets[0].at - call.at)} after "
                 f"it was made, when the first was acknowledged.",
                 "Put what belongs together into one send, or set TCP_NODELAY.",
                 (sends[sends.index(call) - 1].number, call.number, packets[0].number),
@@ -244,7 +245,7 @@ def held_by_an_idle_client(view: View) -> Iterator[Finding]:
                     yield Finding(
                         "idle-client",
                         "An idle client holds up a server that serves one at a time",
-                        f"The server waited {words.duration(until - waiting.at)} for one client, "
+                        f"The server waited {formatting.duration(until - waiting.at)} for one client, "
                         f"while another had "
                         "connected and was not accepted.",
                         "Serve several at once (threads, fork, select), and give each client a time limit.",

@@ -1,0 +1,141 @@
+"""The generator in C: one thread, epoll, no GIL. Its source is native/generator, its module `_generator`.
+
+On one processor it drives several times what the one in Python does. What many connections of a stream
+receive and send is moved by io_uring, a batch with one system call, where that is permitted. What it can't do
+(TLS, the PROXY header, options of sockets) is left to the one in Python: `unable` says why.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any, ClassVar, Final
+
+import numpy as np
+
+from bothends.bench.generators.base import GONE, Marks, Outcome, Plan, Progress, Watch
+from bothends.bench.generators.dialer import Dialer
+from bothends.bench.histogram import Histogram
+from bothends.bench.results import Faults
+from bothends.bench.schedule import SECOND, Schedule
+
+# In the order of `enum fault` in native/generator/generator.h.
+_FAULTS: Final = (
+    *("refused", "reset", "silent", "timed_out", "lost", "short", "wrong", "duplicated", "reordered", "late"),
+)
+
+
+def missing() -> str:
+    """Why there is no generator in C here; "" if there is."""
+    try:
+        import bothends.bench._generator  # noqa: F401
+    except ImportError as error:
+        return f"the C part was not built: {error}"
+    return ""
+
+
+def unable(plan: Plan) -> str:
+    """Why this generator can't do what a plan asks for; "" if it can."""
+    if reason := missing():
+        return reason
+    if plan.endpoint.scheme == "tls":
+        return "it doesn't speak TLS"
+    if plan.endpoint.wrappers:
+        return "it sends no PROXY header"
+    odd = [name for name, _ in plan.endpoint.options if name not in ("nodelay", "family")]
+    return f"it sets no option {odd[0]}" if odd else ""
+
+
+class NativeGenerator:
+    """See `plan.Generator`. `batch=False`: one system call for each operation, as without io_uring."""
+
+    name: ClassVar[str] = "C, epoll"
+
+    def __init__(self, *, batch: bool = True) -> None:
+        self._batch = batch
+
+    def run(self, plan: Plan, watch: Watch | None = None, marks: Marks | None = None) -> Outcome:
+        """See Generator.run."""
+        from bothends.bench._generator import run
+
+        limit = max(plan.timeout, 1.0)
+        dialer = Dialer(plan.endpoint, tls=None, timeout=limit, reconnect=plan.reconnect, keep=True)
+        assert dialer.like is not None
+        workload = plan.workload
+        found = run(
+            like=dialer.like.detach(),
+            sends=b"".join(workload.sends),
+            send_offsets=_offsets(workload.sends),
+            answers=b"".join(workload.answers),
+            answer_offsets=_offsets(workload.answers),
+            end=workload.end[0] if workload.end else -1,
+            numbers=workload.numbers,
+            reconnect=plan.reconnect,
+            each=len(workload) if workload.name == "script" else 1,
+            connections=plan.connections,
+            depth=plan.depth,
+            begin=int(plan.begin * SECOND) if plan.begin is not None else 0,
+            warmup=int(plan.warmup * SECOND),
+            duration=int(plan.duration * SECOND),
+            timeout=int(plan.timeout * SECOND),
+            gone=int(GONE * SECOND),
+            receive_buffer=dialer.receive_buffer,
+            sources=b"".join(socket.inet_aton(each) for each in dialer.sources),
+            times=_times(plan.schedule) if plan.schedule is not None else None,
+            batch=self._batch,
+            watch=_watching(plan, watch) if watch is not None else None,
+            began=marks.began if marks is not None else None,
+            ended=marks.ended if marks is not None else None,
+        )
+        return _outcome(found)
+
+
+def _offsets(messages: Sequence[bytes]) -> array[int]:
+    return array("q", accumulate(map(len, messages), initial=0))
+
+
+def _times(schedule: Schedule) -> Iterator[Any]:
+    for chunk in schedule.times():
+        yield np.ascontiguousarray(chunk)
+
+
+def _watching(plan: Plan, watch: Watch) -> Any:
+    total = plan.warmup + plan.duration
+
+    def told(elapsed: int, completed: int, faults: int) -> None:
+        watch(Progress(min(elapsed / SECOND, total), total, completed, faults))
+
+    return told
+
+
+def _outcome(found: dict[str, Any]) -> Outcome:
+    seconds = found["each_second"]
+    while seconds and not seconds[-1]:
+        seconds.pop()
+    ended = ""
+    if number := found["ended"]:
+        reason = errno.errorcode.get(number, os.strerror(number))
+        ended = f"nobody has answered since {found['last_answer'] / SECOND:.1f} s: {reason}"
+    return Outcome(
+        faults=Faults(**dict(zip(_FAULTS, found["faults"], strict=True))),
+        uncorrected=_histogram(found["uncorrected"]),
+        corrected=_histogram(found["corrected"]),
+        lateness=_histogram(found["lateness"]),
+        each_second=seconds,
+        completed=found["completed"],
+        bytes_received=found["bytes_received"],
+        unsent=found["unsent"],
+        connections_made=found["connections_made"],
+        cpu=found["cpu"],
+        starved=found["starved"],
+        wall=found["wall"],
+        ended=ended,
+    )
+
+
+def _histogram(counts: bytes) -> Histogram:
+    return Histogram(np.frombuffer(counts, np.int64).copy())

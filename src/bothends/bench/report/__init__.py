@@ -1,0 +1,1 @@
+"""Present results: as text, as plots, as an HTML page."""

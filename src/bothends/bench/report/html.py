@@ -1,0 +1,94 @@
+"""A document as one page of HTML that needs nothing else: no script, style sheet or font from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from bothends.bench.report import plots, text
+from bothends.bench.results import Document, Entry
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 64rem;
+  margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+code { font-size: .9em; background: #f3f3f3; padding: .1em .3em; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .25rem .9rem .25rem 0; vertical-align: top; }
+tr { border-bottom: 1px solid #e4e4e4; } td.n, th.n { text-align: right; }
+td.n, td:first-child { white-space: nowrap; }
+.bad { color: #a33d00; } svg { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
+footer, .aside { color: #555; font-size: .9rem; } footer { margin-top: 2rem; }
+"""
+
+
+def page(document: Document) -> str:
+    """The page."""
+    entries = document.entries
+    title = (
+        entries[0].target if len(entries) == 1 else f"{len({each.name for each in entries})} servers compared"
+    )
+    parts = [f"<h1>{escape(title)}</h1>", f"<p><code>{escape(document.command)}</code></p>"]
+    if document.knee:
+        parts += ["<h2>Latency against rate</h2>", plots.knee(document)]
+        parts += [f"<p>{escape(note)}</p>" for note in document.notes]
+    if len(entries) == 1:
+        parts += _one(entries[0])
+    else:
+        parts += _several(document)
+    parts += _notes(document)
+    body = "\n".join(parts)
+    head = "<meta charset=utf-8><meta name=viewport content='width=device-width'>"
+    head += f"<title>{escape(title)}</title><style>{_STYLE}</style>"
+    return f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>\n{body}\n</body></html>\n"
+
+
+def _one(entry: Entry) -> list[str]:
+    rows = [(label, words) for label, words in text.lines(entry)]
+    cells = "".join(f"<tr><th>{escape(label)}</th><td>{escape(words)}</td></tr>" for label, words in rows)
+    parts = [f"<h2>What was measured</h2><div class=wide><table>{cells}</table></div>"]
+    if any(each.uncorrected.percentiles_us for each in entry.rounds):
+        parts += ["<h2>Latency by percentile</h2>", plots.percentiles([entry], entry.load.title)]
+    return parts
+
+
+def _several(document: Document) -> list[str]:
+    parts = []
+    for load, entries in text.by_load(document):
+        shown = [each for each in entries if each.rounds]
+        parts.append(f"<h2>{escape(load)}</h2>")
+        if shown and not shown[0].load.is_idle:
+            parts.append(plots.throughput(shown, "Requests a second"))
+        heads, rows = text.table(document, shown)
+        kept = [place for place, head in enumerate(heads) if head != "load"]
+        heads, rows = tuple(heads[p] for p in kept), [[row[p] for p in kept] for row in rows]
+        numeric = [all(_is_number(row[place]) for row in rows) for place in range(len(heads))]
+        parts.append(f"<div class=wide><table>{_table(heads, rows, numeric)}</table></div>")
+        if words := text.skipped(entries):
+            parts.append(f"<p class=aside>Not measured: {escape(words)}.</p>")
+        if shown and not shown[0].load.is_idle:
+            title = f"Latency by percentile, the {min(len(shown), plots.MOST_LINES)} fastest"
+            parts.append(plots.percentiles(shown[: plots.MOST_LINES], title))
+    return parts
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
+    kinds = ["" if not each else " class=n" for each in numeric]
+
+    def row_of(cells: Sequence[str], tag: str) -> str:
+        drawn = (f"<{tag}{kind}>{escape(c)}</{tag}>" for c, kind in zip(cells, kinds, strict=True))
+        return f"<tr>{''.join(drawn)}</tr>"
+
+    return row_of(heads, "th") + "".join(row_of(row, "td") for row in rows)
+
+
+def _notes(document: Document) -> list[str]:
+    rows = "".join(f"<tr><th>{escape(n)}</th><td>{escape(v)}</td></tr>" for n, v in document.machine.items())
+    notes = [*(() if document.knee else document.notes), *text.remarks(document)]
+    said = [f"<p>{escape(note)}</p>" for note in notes]
+    measured = f"<footer>Measured {escape(document.made)}. Every answer was compared byte for byte.</footer>"
+    return ["<h2>The machine</h2>", f"<div class=wide><table>{rows}</table></div>", *said, measured]
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell[0].isdigit() or cell == "-"

@@ -1,0 +1,187 @@
+"""Plots of a document, as SVG text: matplotlib, without a display.
+
+Colours are told apart by most colour-blind readers (Okabe and Ito), and every line has a mark of its own. The
+text stays text, so that it can be searched and read aloud.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from bothends.bench.rate_search import is_sent
+from bothends.bench.report.text import number
+from bothends.bench.results import Document, Entry, Latency
+
+_COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999933")
+_MARKS: Final = "os^Dvp*X"
+MOST_LINES: Final = 8
+_STYLE: Final[Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bothends",
+    "font.size": 10.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "axes.axisbelow": True,
+    "font.family": ["sans-serif"],
+}
+_CURVE: Final = (50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 99.999)
+
+
+def throughput(entries: Sequence[Entry], title: str) -> str:
+    """Requests a second of each target under one load: bars of the medians, lines from least to most."""
+    shown = sorted((each for each in entries if each.rounds), key=lambda each: each.median(_rate) or 0)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8, 0.34 * len(shown) + 1.3), layout="constrained")
+        axes = figure.subplots()
+        medians = [each.median(_rate) or 0 for each in shown]
+        spans = [[m - min(_rates(e)) for m, e in zip(medians, shown, strict=True)]]
+        spans.append([max(_rates(e)) - m for m, e in zip(medians, shown, strict=True)])
+        axes.barh([each.name for each in shown], medians, color=_COLOURS[0], height=0.7)
+        axes.errorbar(medians, range(len(shown)), xerr=spans, fmt="none", ecolor="#333333", capsize=3, lw=1)
+        reach = max((max(_rates(each)) for each in shown), default=1) or 1
+        for place, (median, each) in enumerate(zip(medians, shown, strict=True)):
+            axes.text(max(_rates(each)) + reach * 0.012, place, number(median), va="center", fontsize=9)
+        axes.set_xlim(0, reach * 1.14)
+        axes.set_xlabel("requests a second (median of the rounds; line: least to most)")
+        axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+        axes.grid(axis="y", visible=False)
+        axes.set_title(title, loc="left", fontsize=11)
+        return _svg(figure)
+
+
+def percentiles(entries: Sequence[Entry], title: str) -> str:
+    """Latency by percentile, both axes logarithmic: as far as each one's n carries."""
+    lines: list[tuple[str, Latency, str]] = []
+    several = len(entries) > 1
+    for entry in entries[:MOST_LINES]:
+        corrected = [each.corrected for each in entry.rounds if each.corrected is not None]
+        uncorrected = Latency.merged(each.uncorrected for each in entry.rounds)
+        if corrected:
+            lines.append((entry.name if several else "from when it was due", Latency.merged(corrected), "-"))
+        if not corrected or not several:
+            label = entry.name if several else "from the send" if corrected else "from the send (closed loop)"
+            lines.append((label, uncorrected, "-" if not corrected else "--"))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        axes = figure.subplots()
+        reach = 50.0
+        for place, (label, latency, style) in enumerate(lines):
+            curve = _curve(latency)
+            if not curve:
+                continue
+            reach = max(reach, curve[-1][0])
+            axes.plot(
+                [_nines(percent) for percent, _ in curve],
+                [value for _, value in curve],
+                style,
+                label=label,
+                color=_COLOURS[place % len(_COLOURS)],
+                marker=_MARKS[place % len(_MARKS)],
+                markersize=5,
+            )
+        ticks = [50.0, *(each for each in (90.0, 99.0, 99.9, 99.99, 99.999) if each <= reach)]
+        axes.set_xticks([_nines(each) for each in ticks], [f"{each:g} %" for each in ticks])
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(_thousands))
+        axes.yaxis.set_minor_formatter(FuncFormatter(_some_thousands))
+        axes.set_xlabel("share of the requests that were answered within it")
+        axes.set_ylabel("latency in microseconds")
+        axes.grid(axis="y", which="minor", color="#eeeeee")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=9, ncols=1 if len(lines) < 5 else 2)
+        axes.set_title(title, loc="left", fontsize=11)
+        return _svg(figure)
+
+
+def knee(document: Document) -> str:
+    """Latency against the rate that was asked for: where p99 leaves p50 behind is what the target carries."""
+    tried = sorted(document.knee, key=lambda each: each.load.rate or 0)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for place, (name, label) in enumerate((("p50", "p50"), ("p99", "p99"), ("max", "largest"))):
+            points = [(e.load.rate, v) for e in tried if (v := _at(e, name)) is not None]
+            axes.plot(
+                [rate or 0 for rate, _ in points],
+                [value for _, value in points],
+                label=label,
+                color=_COLOURS[place],
+                marker=_MARKS[place],
+                markersize=5,
+            )
+        bad = [each for each in tried if each.failed or not all(map(is_sent, each.rounds))]
+        failed = [(each.load.rate, _at(each, "max")) for each in bad]
+        if failed:
+            points = [(rate, value) for rate, value in failed if value is not None]
+            axes.plot(
+                [rate or 0 for rate, _ in points],
+                [value for _, value in points],
+                "x",
+                color="#D55E00",
+                markersize=11,
+                markeredgewidth=2,
+                label="with faults, or requests that could not be sent",
+            )
+        axes.set_yscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+        axes.yaxis.set_major_formatter(FuncFormatter(_thousands))
+        axes.set_xlabel("requests a second that were due")
+        axes.set_ylabel("latency in microseconds, from when it was due")
+        axes.set_xlim(left=0)
+        axes.legend(frameon=False, fontsize=9)
+        axes.set_title(tried[0].load.title.rpartition(",")[0] if tried else "", loc="left", fontsize=11)
+        return _svg(figure)
+
+
+def _rates(entry: Entry) -> list[float]:
+    return [each.per_s for each in entry.rounds]
+
+
+def _rate(each: Any) -> float | None:
+    found: float = each.per_s
+    return found
+
+
+def _at(entry: Entry, name: str) -> float | None:
+    latency = Latency.merged(each.latency for each in entry.rounds)
+    if not latency.n:
+        return None
+    return latency.max_us if name == "max" else latency.percentiles_us.get(name)
+
+
+def _curve(latency: Latency) -> list[tuple[float, float]]:
+    from bothends.bench.histogram import Histogram
+
+    found = Histogram.decoded(latency.histogram).curve(_CURVE)
+    return [(percent, max(value, 1) / 1000) for percent, value in found]
+
+
+def _nines(percent: float) -> float:
+    """How many nines a percentile has: 90 % has one, 99 % two."""
+    return -math.log10(1 - percent / 100)
+
+
+def _thousands(value: float, _: object) -> str:
+    return f"{value:,.0f}" if value >= 1 or value == 0 else f"{value:g}"
+
+
+def _some_thousands(value: float, _: object) -> str:
+    """Between the powers of ten only 2 and 5 have a number beside them."""
+    digit = value / 10 ** math.floor(math.log10(value)) if value > 0 else 0
+    return _thousands(value, None) if round(digit) in (2, 5) else ""
+
+
+def _svg(figure: Figure) -> str:
+    written = io.StringIO()
+    figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    text = written.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,1 @@
+"""Check many submissions: build each, judge it, and sum up. Start with `grading.py`."""

@@ -1,0 +1,51 @@
+"""Builds a submission in the sandbox: who wrote it wrote what builds it too.
+
+    python -P -m bothends.check.batch.build COMMAND...
+
+A process of its own, since its network is left for good (`sandbox.enter`): what isn't in the folder, the
+current one, can't be fetched. It writes the compiler's complaints to standard error and leaves as it did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from bothends.check.sandbox.launcher import Limits, enter
+from bothends.check.subjects.process import start
+from bothends.errors import BothendsError
+
+LIMITS: Final = Limits(memory=2 << 30, processes=1024, disk=512 << 20)
+"""A compiler takes more than what it makes."""
+
+_DAY: Final = 86_400.0  # seconds: for how long it may go on is for whoever started us to say
+
+
+async def build(command: Sequence[str], folder: Path) -> int:
+    """Run a command in `folder`, confined; its exit status, as a shell has it.
+
+    Raises:
+        Unavailable: the system allows no sandbox.
+        SystemRefused: it can't be started.
+    """
+    program = start(command, folder=folder, sandbox=enter(LIMITS), room=folder, writable=True)
+    try:
+        await program.wait(_DAY)
+        await program.stderr.end(1.0)
+        status = program.status or 0
+    finally:
+        await program.end()
+    sys.stderr.buffer.write(program.stderr.data)
+    if program.ended_for:
+        sys.stderr.write(f"{program.ending}\n")
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(asyncio.run(build(sys.argv[1:], Path.cwd())))
+    except BothendsError as error:
+        sys.exit(str(error))

@@ -1,0 +1,126 @@
+"""A result in the forms that other programs read: JSON, JUnit's XML, TAP, Gradescope's results.json. Pure.
+
+Sources: the XML that Jenkins' JUnit plugin takes (testsuite, testcase, failure, skipped); the Test Anything
+Protocol, version 14; Gradescope's autograder specification (results.json).
+"""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+from bothends.check.case import Verdict
+from bothends.check.reports.html import as_page
+from bothends.check.results import Outcome, Result
+
+
+def render(result: Result, form: str) -> str:
+    """The text of a report in one of the forms "text", "json", "junit", "tap", "gradescope", "html"."""
+    return {
+        "text": as_text,
+        "json": as_json,
+        "junit": as_junit,
+        "tap": as_tap,
+        "gradescope": as_gradescope,
+        "html": as_page,
+    }[form](result)
+
+
+def evidence(outcome: Outcome) -> str:
+    """What was expected, what happened and the transcript, in lines."""
+    lines = [
+        f"{head}: {text}"
+        for head, text in (
+            ("expected", outcome.expected),
+            ("happened", outcome.happened or outcome.detail),
+            ("mistake", outcome.mistake),
+            ("picture", outcome.evidence),
+        )
+        if text
+    ]
+    lines += [f"{entry.seconds:8.3f}  {entry.who:<10} {entry.what}" for entry in outcome.transcript]
+    if outcome.complaint:
+        lines += ["it complained:", *(f"  {line}" for line in outcome.complaint.splitlines())]
+    return "\n".join(lines)
+
+
+def as_text(result: Result) -> str:
+    """Plain lines, for a file."""
+    lines = [f"{result.program}: {result.contract}"]
+    for outcome in result.outcomes:
+        said = outcome.detail or outcome.happened
+        lines.append(f"{outcome.verdict.value:<10}  {outcome.case:<26} {said}".rstrip())
+        if outcome.verdict is Verdict.FAIL:
+            lines += [f"    {line}" for line in evidence(outcome).splitlines()]
+    lines.append(f"{result.points:g} of {result.most:g} points")
+    return "\n".join(lines) + "\n"
+
+
+def as_json(result: Result) -> str:
+    """One object, indented."""
+    return json.dumps(result.as_object(), indent=2, ensure_ascii=False) + "\n"
+
+
+def as_junit(result: Result) -> str:
+    """One test suite. XML can't hold control characters at all, but everything here is escaped already."""
+    counts = result.counts
+    suite = ElementTree.Element(
+        "testsuite",
+        name=f"{result.contract}: {result.program}",
+        tests=str(len(result.outcomes)),
+        failures=str(counts[Verdict.FAIL]),
+        skipped=str(counts[Verdict.SKIP]),
+        errors="0",
+        time=f"{result.seconds:.3f}",
+    )
+    for outcome in result.outcomes:
+        case = ElementTree.SubElement(
+            suite, "testcase", name=outcome.case, classname=result.contract, time=f"{outcome.seconds:.3f}"
+        )
+        if outcome.verdict is Verdict.FAIL:
+            ElementTree.SubElement(case, "failure", message=outcome.happened).text = evidence(outcome)
+        elif outcome.verdict is Verdict.SKIP:
+            ElementTree.SubElement(case, "skipped", message=outcome.detail)
+        elif outcome.detail or outcome.happened:
+            text = f"{outcome.verdict.value}: {outcome.detail or outcome.happened}"
+            ElementTree.SubElement(case, "system-out").text = text
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def as_tap(result: Result) -> str:
+    """TAP 14, with a YAML block under what failed."""
+    lines = ["TAP version 14", f"1..{len(result.outcomes)}"]
+    for number, outcome in enumerate(result.outcomes, 1):
+        status = "not ok" if outcome.verdict is Verdict.FAIL else "ok"
+        directive = f" # SKIP {outcome.detail}" if outcome.verdict is Verdict.SKIP else ""
+        lines.append(f"{status} {number} - {outcome.case}{directive}")
+        if outcome.verdict is Verdict.FAIL:
+            block = evidence(outcome).splitlines()
+            lines += ["  ---", "  message: |-", *(f"    {line}" for line in block), "  ..."]
+        elif outcome.verdict in (Verdict.NON_STRICT, Verdict.INFO):
+            lines.append(f"# {outcome.verdict.value}: {outcome.detail or outcome.happened}")
+    return "\n".join(lines) + "\n"
+
+
+def as_gradescope(result: Result) -> str:
+    """results.json: a test for each case that was asked, its marks and its evidence."""
+    tests = [
+        {
+            "name": outcome.case,
+            "score": outcome.points,
+            "max_score": outcome.most,
+            "status": "failed" if outcome.verdict is Verdict.FAIL else "passed",
+            "output": evidence(outcome) or outcome.verdict.value,
+            "output_format": "text",
+        }
+        for outcome in result.outcomes
+        if outcome.verdict is not Verdict.SKIP
+    ]
+    whole = {
+        "score": result.points,
+        "execution_time": round(result.seconds),
+        "output": f"{result.contract}: {result.points:g} of {result.most:g} points",
+        "tests": tests,
+    }
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,1 @@
+"""`bothends bench`: start with `command.py`."""

@@ -1,0 +1,241 @@
+"""`bothends bench`: measure a server, and say what can be believed of the figures."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from bothends.cli.bench import output
+from bothends.cli.wire_options import in_host
+from bothends.errors import CallerError, SystemRefused
+
+if TYPE_CHECKING:
+    from bothends.bench.generators.base import Generator, Plan, Watch
+    from bothends.bench.results import Round
+    from bothends.endpoints import Endpoint
+
+_SECONDS = click.FloatRange(min=0.001, max=86400)
+
+
+# What stands after `bench` and is no endpoint: "module:attribute".
+MORE: Final = {
+    "engines": "bothends.cli.bench.engines:engines",
+    "compare": "bothends.cli.bench.compare:compare",
+}
+
+
+class Bench(click.Command):
+    """A command for endpoints, and a few others by their names."""
+
+    def others(self) -> list[click.Command]:
+        """Those others."""
+        return [_loaded(name) for name in MORE]
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Hand over to the command that is named first, if one is."""
+        if args and args[0] in MORE:
+            command = _loaded(args[0])
+            return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Whichever command the context is for."""
+        return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
+
+
+def _loaded(name: str) -> click.Command:
+    module, _, attribute = MORE[name].partition(":")
+    command: click.Command = getattr(importlib.import_module(module), attribute)
+    return command
+
+
+@click.command(
+    cls=Bench,
+    short_help="Measure a server: requests a second, latency, faults.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.argument("words", metavar="ENDPOINT", nargs=-1, required=True)
+@click.option("-c", "--connections", metavar="N", type=click.IntRange(1, 100_000), default=1, help="At once.")
+@click.option(
+    "--depth", metavar="N", type=click.IntRange(1, 2048), default=1, help="Requests open on each, at most."
+)
+@click.option("--size", metavar="BYTES", type=click.IntRange(1), default=64, help="Of a request.")
+@click.option("--duration", metavar="S", type=_SECONDS, default=10.0, help="Measure for so long.")
+@click.option("--warmup", metavar="S", type=click.FloatRange(0, 86400), default=1.0, help="Before that.")
+@click.option("--timeout", metavar="S", type=_SECONDS, default=1.0, help="Longest wait for an answer.")
+@click.option("--rounds", metavar="N", type=click.IntRange(1, 1000), default=1, help="Measure so often.")
+@click.option(
+    "--rate", metavar="N", type=click.FloatRange(0.001, 1e9), help="Requests a second: an open loop."
+)
+@click.option(
+    "--arrivals",
+    type=click.Choice(["fixed", "poisson"]),
+    default="fixed",
+    help="With --rate: even, or random.",
+)
+@click.option("--seed", metavar="N", type=click.IntRange(0), default=1, help="Of random arrivals.")
+@click.option("--find-limit", is_flag=True, help="Search the highest rate at which --bound holds.")
+@click.option(
+    "--bound", metavar="MS", type=click.FloatRange(0.001), default=10.0, help="With it: p99, in milliseconds."
+)
+@click.option("--reconnect", is_flag=True, help="A connection for each request.")
+@click.option("--script", metavar="FILE", type=click.Path(), help="Lines to send, and what must come.")
+@click.option(
+    "--expect",
+    type=click.Choice(["auto", "echo", "upper"]),
+    default="auto",
+    help="How it answers; auto asks it once.",
+)
+@click.option(
+    "--generator",
+    type=click.Choice(["auto", "native", "python"]),
+    default="auto",
+    help="What makes the load.",
+)
+@click.option(
+    "--pid", metavar="PID", type=click.IntRange(1), help="The server's process: measure its cost too."
+)
+@click.option("--cluster", metavar="ADDRESS", help="Load from all workers of a dask cluster: its scheduler.")
+@output.outputs
+@click.option("--tls-ca", metavar="FILE", type=click.Path(), help="TLS: believe these issuers (PEM).")
+@click.option("--tls-fingerprint", metavar="SHA256", default="", help="TLS: accept exactly this certificate.")
+@click.option(
+    "--tls-name", metavar="NAME", default="", help="TLS: ask for this host, expect its certificate."
+)
+@click.option("--insecure", is_flag=True, help="TLS: believe any certificate.")
+@in_host("client")
+def bench(words: tuple[str, ...], **given: Any) -> None:
+    """Measure the server at ENDPOINT. Every answer is compared with what it must be, byte for byte.
+
+    \b
+      bothends serve upper tcp://127.0.0.1:12000        and elsewhere
+      bothends bench tcp://127.0.0.1:12000 --connections 50 --duration 5
+
+    Without --rate it is a closed loop: each answer makes room for the next request. With --rate requests
+    are due at fixed times, and latency counts from those (corrected) and from the sends (uncorrected).
+
+    Others by name: `bench engines` measures all engines side by side, `bench compare` compares two results.
+
+    Leaves with 0 if every answer was intact, 1 if not.
+    """
+    with output.libraries():
+        from bothends.bench.load import generator, load_of, rounds
+        from bothends.bench.results import Entry
+
+    output.check_writable(given["hgrm"], given["html"])
+    plan, count = plan_of(words, given), given["rounds"]
+    notes: list[str] = []
+    if given["cluster"] is not None:
+        found = _by_cluster(plan, given, notes)
+    else:
+        by = generator(given["generator"], plan)
+        if given["find_limit"]:
+            _find_limit(plan, by, given)
+            return
+        with output.progress() as watching:
+            found = rounds(
+                plan, count, by=by, watch=lambda n: watching(f"round {n + 1} of {count}"), server=given["pid"]
+            )
+    entry = Entry(plan.endpoint.label, str(plan.endpoint), load_of(plan), found)
+    document = output.document_of([entry], notes=notes)
+    output.keep(document, given["hgrm"], given["html"])
+    output.show(document, given["form"])
+    if entry.failed:
+        raise click.exceptions.Exit(1)
+
+
+def _by_cluster(plan: Plan, given: dict[str, Any], notes: list[str]) -> list[Round]:
+    from bothends.bench import cluster
+
+    if given["find_limit"] or given["pid"] is not None:
+        raise CallerError("--cluster goes with neither --find-limit nor --pid")
+    found = []
+    for _ in range(given["rounds"]):
+        measured, said = cluster.measure(given["cluster"], plan, given["generator"])
+        found.append(measured)
+        notes += said
+    return found
+
+
+def _find_limit(plan: Plan, by: Generator, given: dict[str, Any]) -> None:
+    from bothends.bench.load import find_limit
+    from bothends.bench.rate_search import Bound
+
+    with output.progress() as watching:
+
+        def watch(rate: float) -> Watch | None:
+            return watching(f"{rate:,.0f}/s" if rate else "closed loop")
+
+        rate, tried = find_limit(plan, Bound(given["bound"] * 1000), by=by, watch=watch, server=given["pid"])
+    bound = f"p99 of {given['bound']:g} ms from when a request was due, and no faults"
+    kept = [each for each in tried if each.load.rate == rate]
+    if kept:
+        note = f"The limit: {rate:,.0f} requests/s with a {bound}; {len(tried)} rates were tried."
+    else:
+        note = f"Not one of {len(tried)} rates kept to a {bound}."
+    shown = kept[-1:] or tried[-1:]
+    document = output.document_of(shown, notes=[note], knee=tried)
+    output.keep(document, given["hgrm"], given["html"])
+    output.show(document, given["form"])
+    if not kept:
+        raise click.exceptions.Exit(1)
+
+
+def plan_of(words: tuple[str, ...], given: dict[str, Any]) -> Plan:
+    """What the command line asks for. Raises CallerError, and what asking the target once raises."""
+    from bothends.bench.generators.base import Plan
+    from bothends.bench.generators.dialer import check_target
+    from bothends.bench.schedule import Schedule
+    from bothends.client.tls import TlsOptions
+    from bothends.endpoints import from_words
+
+    endpoints = from_words(words, "tcp")
+    if len(endpoints) != 1:
+        raise CallerError("one endpoint at a time, and there are " + ", ".join(map(str, endpoints)))
+    check_target(endpoints[0])
+    tls = None
+    if endpoints[0].scheme == "tls":
+        tls = TlsOptions(
+            given["tls_ca"], given["tls_fingerprint"], not given["insecure"], name=given["tls_name"]
+        )
+    elif given["tls_ca"] or given["tls_fingerprint"] or given["tls_name"] or given["insecure"]:
+        raise CallerError(f"{endpoints[0].label} does not speak TLS; tls:// does")
+    if given["find_limit"] and given["rate"] is not None:
+        raise CallerError("--find-limit chooses the rates itself; --arrivals says of which kind")
+    if given["reconnect"] and given["depth"] > 1:
+        raise CallerError("--reconnect makes a connection for each request: its --depth is 1")
+    rate, is_open = given["rate"], given["rate"] is not None or given["find_limit"]
+    return Plan(
+        endpoints[0],
+        _workload(endpoints[0], tls, given),
+        connections=given["connections"],
+        depth=given["depth"],
+        schedule=Schedule(rate or 1.0, given["arrivals"], given["seed"]) if is_open else None,
+        duration=given["duration"],
+        warmup=given["warmup"],
+        timeout=given["timeout"],
+        reconnect=given["reconnect"],
+        tls=tls,
+    )
+
+
+def _workload(endpoint: Endpoint, tls: Any, given: dict[str, Any]) -> Any:
+    from bothends.bench.generators.dialer import detect
+    from bothends.bench.workload import numbered, scripted
+
+    newline = not endpoint.has_boundaries
+    if given["script"] is not None:
+        try:
+            text = Path(given["script"]).read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise SystemRefused("read", given["script"], error.errno or 0) from error
+        return scripted(text, newline=newline)
+    expect = given["expect"]
+    if expect == "auto":
+        expect = detect(endpoint, tls=tls, timeout=max(given["timeout"], 1.0))
+    return numbered(given["size"], expect, newline=newline, depth=given["depth"])

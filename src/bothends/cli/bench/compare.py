@@ -1,0 +1,68 @@
+"""`bothends bench compare`: two results, and whether they differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from bothends.cli import terminal
+from bothends.cli.bench import output
+from bothends.errors import SystemRefused
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("before", type=click.Path())
+@click.argument("after", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+def compare(before: str, after: str, as_json: bool) -> None:
+    """Compare two results that `bothends bench --json` gave: is AFTER better than BEFORE, worse, or neither?
+
+    \b
+      bothends bench tcp://127.0.0.1:12000 --rounds 5 --json > before.json
+      bothends bench tcp://127.0.0.1:12000 --rounds 5 --json > after.json
+      bothends bench compare before.json after.json
+
+    A difference must be clearer than the spread of the rounds, and more than 5 %. Leaves with 1 if anything
+    is worse.
+    """
+    with output.libraries():
+        from bothends.bench import significance
+        from bothends.bench.results import decode
+
+    documents = []
+    for path in (before, after):
+        try:
+            documents.append(decode(Path(path).read_bytes(), path))
+        except OSError as error:
+            raise SystemRefused("read", path, error.errno or 0) from error
+    found = significance.compare(*documents)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=1))
+    else:
+        from bothends.bench.report.text import number
+
+        terminal.table(
+            ("target", "load", "figure", "before", "after", "change", "verdict"),
+            [
+                (
+                    each.name,
+                    each.load,
+                    each.figure,
+                    number(each.before),
+                    number(each.after),
+                    f"{each.change - 1:+.1%}" if each.change is not None else "",
+                    each.verdict,
+                )
+                for each in found
+            ],
+        )
+        fewest = min(
+            len(entry.rounds) for document in documents for entry in document.entries if entry.rounds
+        )
+        if fewest < 4:
+            terminal.note(f"{fewest} round(s) say little about the spread; --rounds 5 says more")
+    if any(each.verdict == "worse" for each in found):
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,118 @@
+"""`bothends bench engines`: what each way to wait costs, beside what others would use."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from bothends.cli import terminal
+from bothends.cli.bench import output
+from bothends.cli.termination import ended_by_signals
+from bothends.errors import CallerError
+from bothends.osutil.reexec import itself
+
+if TYPE_CHECKING:
+    from bothends.bench.generators.base import Watch
+    from bothends.bench.targets import Target
+
+# Connections that an engine serves at once, where that is fewer than anyone would ask for.
+_MOST: Final = {"iterative": 1, "fork": 200, "threads": 2000, "select": 900}
+_LOADS: Final = ("one", "fifty", "thousand", "deep", "reconnect", "udp", "idle")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", metavar="[ENGINE]...", nargs=-1)
+@click.option("--load", "loads", type=click.Choice(_LOADS), multiple=True, help="Only these loads.")
+@click.option("--rivals/--no-rivals", default=True, help="What others would use, too.")
+@click.option(
+    "--target", "targets", metavar="NAME=WHAT", multiple=True, help="A command or an endpoint, too."
+)
+@click.option("--baseline", metavar="NAME", help="What the ratios are to. Default: c-epoll, or epoll.")
+@click.option(
+    "--rounds", metavar="N", type=click.IntRange(1, 1000), default=5, show_default=True, help="Of all."
+)
+@click.option(
+    "--duration", metavar="S", type=click.FloatRange(0.05, 3600), default=1.0, help="Of each measurement."
+)
+@click.option("--warmup", metavar="S", type=click.FloatRange(0, 3600), default=0.2, help="Before each.")
+@click.option("--size", metavar="BYTES", type=click.IntRange(1), default=64, help="Of a request.")
+@click.option("--seed", metavar="N", type=click.IntRange(0), default=1, help="Of the order.")
+@output.outputs
+def engines(names: tuple[str, ...], **given: Any) -> None:
+    """Measure all engines side by side, and what others would use: each a process of its own.
+
+    \b
+      bothends bench engines
+      bothends bench engines epoll uvloop --load fifty --rounds 7 --html engines.html
+      bothends bench engines --target 'mine=./server {port}'
+
+    The server runs on the first processor and the generator on the last. In each round all of them are
+    measured in an order drawn at random; what counts are medians over the rounds, and ratios within a round.
+    """
+    with output.libraries():
+        from bothends.bench import campaign
+        from bothends.bench.results import Entry
+
+    output.check_writable(given["hgrm"], given["html"])
+    targets = _targets(names, given["targets"], rivals=given["rivals"])
+    if given["baseline"] and not any(each.name == given["baseline"] for each in targets):
+        raise CallerError(f"there is no target {given['baseline']!r} for a baseline")
+    kinds = [campaign.KINDS[each] for each in given["loads"] or _LOADS]
+    settings = campaign.Settings(
+        given["rounds"], given["duration"], given["warmup"], given["size"], seed=given["seed"]
+    )
+    with ended_by_signals(), output.progress() as watching:
+
+        def told(done: int, total: int, what: str) -> Watch | None:
+            return watching(f"{done + 1} of {total}: {what}")
+
+        entries: list[Entry] = campaign.compare(targets, kinds, settings, told)
+    baseline = given["baseline"] or next(
+        (each for each in ("c-epoll", "epoll") if any(e.name == each and e.rounds for e in entries)), ""
+    )
+    first, last = _processors()
+    note = f"The server ran on processor {first}, the generator on {last}; seed {given['seed']}."
+    document = output.document_of(entries, baseline=baseline, notes=[note])
+    output.keep(document, given["hgrm"], given["html"])
+    output.show(document, given["form"], as_table=True)
+    if any(each.failed for each in entries if each.rounds):
+        terminal.note("some answers were not intact, or stayed away: see the column of faults", "warning")
+        raise click.exceptions.Exit(1)
+
+
+def _targets(names: tuple[str, ...], more: tuple[str, ...], *, rivals: bool) -> list[Target]:
+    from bothends.bench import targets
+    from bothends.engines import registry
+
+    found = []
+    for name in names or registry.names():
+        engine = registry.load(name)
+        command = (*itself(), "serve", "--quiet", "upper")
+        transports = ("tcp", "udp") if engine.datagrams else ("tcp",)
+        commands = tuple((each, (*command, f"{each}://127.0.0.1:0", "--engine", name)) for each in transports)
+        found.append(targets.Target(name, commands, most=_most(name), missing=engine.missing() or ""))
+    found += [targets.parse(text) for text in more]
+    found += targets.rivals() if rivals else []
+    doubles = {each.name for each in found if [other.name for other in found].count(each.name) > 1}
+    if doubles:
+        raise CallerError(f"there are two targets of the name {min(doubles)!r}")
+    return found
+
+
+def _most(name: str) -> int | None:
+    if name == "prefork":
+        from bothends.engines.prefork import SIZE as PROCESSES
+
+        return PROCESSES
+    if name == "pool":
+        from bothends.engines.pool import SIZE as THREADS
+
+        return THREADS
+    return _MOST.get(name)
+
+
+def _processors() -> tuple[int, int]:
+    usable = sorted(os.sched_getaffinity(0))
+    return usable[0], usable[-1]

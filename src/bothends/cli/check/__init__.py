@@ -1,0 +1,1 @@
+"""`bothends check`: start with `command.py`."""

@@ -1,0 +1,1 @@
+"""`bothends connect`: start with `command.py`."""

@@ -1,0 +1,1 @@
+"""`bothends impair`: start with `command.py`."""

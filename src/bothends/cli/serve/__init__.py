@@ -1,0 +1,1 @@
+"""`bothends serve`: start with `command.py`."""

@@ -1,0 +1,1 @@
+"""`bothends trace`: start with `command.py`."""

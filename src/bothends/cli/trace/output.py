@@ -1,0 +1,311 @@
+"""What `bothends trace` is to run, and what it makes of it: the picture in the terminal, files, findings."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+import click
+
+from bothends.cli import terminal
+from bothends.errors import SystemRefused
+from bothends.trace.model import Packet
+
+if TYPE_CHECKING:
+    from bothends.trace.capture.packets import Capture
+    from bothends.trace.findings import Finding
+    from bothends.trace.model import Moment, Trace
+    from bothends.trace.rendering.layout import Filter, Row
+    from bothends.trace.session import Session
+
+
+STDOUT: Final = Path("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to come of a run. Paths are None where nothing is to be written."""
+
+    shown: Filter
+    explain: bool = False
+    width: int | None = None
+    as_json: bool = False
+    save: Path | None = None
+    svg: Path | None = None
+    html: Path | None = None
+    pcapng: Path | None = None
+
+    @property
+    def takes_stdout(self) -> bool:
+        """Whether standard output is for other programs: no picture, and nothing of what is traced."""
+        return self.as_json or self.pcapng == STDOUT
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Takes the moments of a run as they are told, and at its end makes the files.
+
+    Packets that go to a pipe are written as they come, for whoever looks at them meanwhile.
+
+    Raises SystemRefused where a file can't be written.
+    """
+
+    wanted: Wanted
+    trace: Trace
+    roles: Sequence[str] = ()
+    end_line: Callable[[], bool] = lambda: False  # whether a program's prompt stands where we are to draw
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _writers: list[Any] = field(default_factory=list)
+    _files: dict[Path, Any] = field(default_factory=dict)
+    _packets: Any = None
+    _layout: Any = None
+    _painter: Any = None
+
+    def __enter__(self) -> Outcome:
+        from bothends.trace import trace_file
+
+        with self._stack:
+            if self.wanted.as_json:
+                self._writers.append(trace_file.Writer(sys.stdout, self.trace))
+            elif not self.wanted.takes_stdout:
+                self._begin_picture()
+            if self.wanted.save is not None:
+                self._writers.append(trace_file.Writer(self._open(self.wanted.save, "w"), self.trace))
+            for path in filter(None, (self.wanted.svg, self.wanted.html)):
+                self._open(path, "w")  # what can't be written is better known before a long run
+            if self.wanted.pcapng is not None:
+                file = self._open(self.wanted.pcapng, "wb")
+                if not file.is_regular:
+                    from bothends.trace.rendering import pcapng
+
+                    self._packets = pcapng.Writer(file, self.trace)
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def tell(self, moment: Moment) -> None:
+        """The next moment."""
+        for writer in self._writers:
+            writer.tell(moment)
+        if self._packets is not None and isinstance(moment.event, Packet):
+            self._packets.tell(moment.event, arrives=moment.is_end)
+        if self._layout is not None:
+            self._draw(self._layout.rows(moment))
+
+    def idle(self) -> None:
+        """Nothing comes for now: who waits is drawn, and what is written down is in its file."""
+        if self._layout is not None:
+            self._draw(self._layout.pending())
+        for writer in self._writers:
+            writer.flush()
+        if self._packets is not None:
+            self._packets.flush()
+
+    def end(self) -> None:
+        """The run is over: findings, notes and files."""
+        from bothends.trace.findings import find
+
+        self.idle()
+        if self.trace.dropped:
+            more = f", nor {gone} sockets and processes" if (gone := self.trace.forgotten) else ""
+            self.trace.notes.append(f"{self.trace.dropped} earlier moments were drawn and not kept{more}")
+        for note in self.trace.notes:
+            terminal.note(note, "warning")
+            for writer in self._writers:
+                writer.note(note)
+        found = find(self.trace)
+        if self.wanted.as_json:
+            self._writers[0].findings(found)
+        else:
+            show_findings(found, self.trace, sys.stderr if self.wanted.takes_stdout else sys.stdout)
+        self._write_files(found)
+
+    def _write_files(self, found: Sequence[Finding]) -> None:
+        from bothends.trace.rendering.layout import rows_of
+
+        if self.wanted.svg is not None:
+            from bothends.trace.rendering.svg import picture
+
+            rows = rows_of(self.trace, self.wanted.shown)
+            self._files[self.wanted.svg].write(picture(rows, self._title()))
+        if self.wanted.html is not None:
+            from bothends.trace.rendering.html import page
+
+            rows = rows_of(self.trace, self.wanted.shown)
+            self._files[self.wanted.html].write(page(self.trace, rows, found, self._title()))
+        if self.wanted.pcapng is not None and self._packets is None:
+            from bothends.trace.rendering import pcapng
+
+            writer = pcapng.Writer(self._files[self.wanted.pcapng], self.trace)
+            for moment in self.trace.moments:
+                if isinstance(moment.event, Packet):
+                    writer.tell(moment.event, arrives=moment.is_end)
+
+    def _title(self) -> str:
+        roles = [process.role for process in self.trace.processes.values() if process.role]
+        return "bothends trace: " + (", ".join(roles[:4]) + (" and others" if roles[4:] else "") or "nothing")
+
+    def _begin_picture(self) -> None:
+        import shutil
+
+        from bothends.trace.rendering.layout import Layout
+        from bothends.trace.rendering.terminal import Painter
+
+        width = self.wanted.width or shutil.get_terminal_size((120, 24)).columns
+        self._painter = Painter(width, colour=terminal.has_colour(sys.stdout))
+        self._layout = Layout(self.trace, self.wanted.shown, explain=self.wanted.explain, roles=self.roles)
+
+    def _draw(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            for line in self._painter.lines(row):
+                if terminal.is_terminal(sys.stdout) and self.end_line():
+                    print()  # noqa: T201
+                print(line, flush=True)  # noqa: T201
+
+    def _open(self, path: Path, mode: str) -> Any:
+        self._files[path] = file = File(path, mode)
+        self._stack.callback(file.close)
+        return file
+
+
+class File:
+    """A file that is written, or standard output for `STDOUT`. Where it can't be, the error says which it is.
+
+    Raises SystemRefused in all that it does; BrokenPipeError where nobody reads a pipe any more.
+    """
+
+    def __init__(self, path: Path, mode: str) -> None:
+        self._path = path
+        self._file: Any = None
+        with self._translated():
+            if path == STDOUT:
+                self._file = sys.stdout.buffer
+            else:
+                self._file = path.open(mode, encoding=None if "b" in mode else "utf-8")
+        self.is_regular = path != STDOUT and S_ISREG(os.fstat(self._file.fileno()).st_mode)
+
+    def write(self, data: str | bytes) -> None:
+        """Write all of it."""
+        with self._translated():
+            self._file.write(data)
+
+    def flush(self) -> None:
+        """Let what was written be in the file."""
+        with self._translated():
+            self._file.flush()
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._path == STDOUT:
+            self.flush()
+            return
+        with self._translated():
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise SystemRefused("write", str(self._path), error.errno or 0) from error
+
+
+def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO) -> None:
+    """The findings, below the picture: what, how it shows, and what to do."""
+    import textwrap
+
+    from bothends.trace.findings import evidence_lines
+
+    for finding in found:
+        print(file=stream)
+        print(f"{terminal.styled('finding', 'warning', stream)}  {finding.title}", file=stream)
+        for text in (finding.text, *evidence_lines(finding, trace), f"Remedy: {finding.remedy}"):
+            print(textwrap.fill(text, 110, initial_indent="  ", subsequent_indent="    "), file=stream)
+
+
+def open_capture(*, needed: bool = False) -> Capture | None:
+    """Packets; or None, after a line that says why there are none.
+
+    Raises:
+        Unavailable: they are `needed`, and there are none.
+    """
+    from bothends.errors import Unavailable
+    from bothends.trace.capture.packets import Capture
+
+    try:
+        return Capture()
+    except Unavailable as error:
+        if needed:
+            raise
+        terminal.note(f"calls only: {error}", "warning")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """What is to be traced, in the words of the command line."""
+
+    command: Sequence[str] = ()
+    servers: Sequence[str] = ()
+    clients: Sequence[str] = ()
+    lanes: Sequence[str] = ()
+    pids: Sequence[int] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.command or self.servers or self.clients or self.lanes or self.pids)
+
+    @property
+    def roles(self) -> list[str]:
+        """The names of those that are to be started, in the order of `add_to`."""
+        roles = [role for role, _ in _numbered("server", self.servers)]
+        roles += [role for role, _ in _numbered("client", self.clients)]
+        roles += [lane.partition("=")[0] for lane in self.lanes]
+        return roles + ([self.command[0].rpartition("/")[2]] if self.command else [])
+
+    def add_to(self, session: Session, output: int | None) -> None:
+        """Give a session what it is to run. Raises CallerError where something can't be run."""
+        from bothends.trace.capture import tracees
+
+        for role, text in _numbered("server", self.servers):
+            session.server(role, tracees.command_words(text), output=output)
+        clients = [(role, tracees.command_words(text)) for role, text in _numbered("client", self.clients)]
+        for lane in self.lanes:
+            name, found, text = lane.partition("=")
+            if not found:
+                raise click.UsageError(f"--lane takes NAME=COMMAND, and {lane!r} has no =")
+            clients.append((name, tracees.command_words(text)))
+        if self.command:
+            tracees.check(self.command)
+            clients.append((self.command[0].rpartition("/")[2], list(self.command)))
+        for index, (role, words) in enumerate(clients):
+            session.client(role, words, keyboard=index == 0, output=output)
+        for pid in self.pids:
+            session.attach(f"process {pid}", pid)
+
+
+def _numbered(role: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for number, text in enumerate(texts, 1):
+        yield (role if number == 1 else f"{role} {number}"), text
+
+
+def status_of(session: Session) -> int:
+    """What to leave with: 128 and the signal's number where one ended it, as a shell has it."""
+    import signal
+
+    if session.stopped_by is not None:
+        return 130 if session.stopped_by == signal.SIGINT else 128 + session.stopped_by
+    if session.left_early:
+        terminal.error(f"{session.left_early[0]} ended before it listened")
+        return 1
+    status = next(iter(reversed(session.statuses.values())), 0) or 0
+    return status if status >= 0 else 128 - status

@@ -1,0 +1,163 @@
+"""Calling the upstream without holding up the loop.
+
+A connect that needs no resolver is made by the loop itself. A name is looked up, and its addresses are
+tried (RFC 8305), in a thread of its own, because getaddrinfo(3) blocks; so is a UNIX connect whose listener's
+queue is full, because nothing tells when there is room.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import ipaddress
+import socket
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from bothends.endpoints import Endpoint
+from bothends.errors import BothendsError, SystemRefused, TimeLimit
+from bothends.osutil.event_loop import OUT, Loop, Timer
+from bothends.sockets import open_connection
+from bothends.sockets.options import apply_options
+from bothends.sockets.resolve import SOCKET_KINDS, resolve
+from bothends.sockets.socket_errors import refusal
+
+WITHIN: Final = 10.0  # seconds for a connect: a client of the proxy waits as long, with nothing to read
+
+
+class Dialing:
+    """A connection in the making. `done` is called once, from the loop: with a non-blocking socket or an
+    error, never within the constructor."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        endpoint: Endpoint,
+        done: Callable[[socket.socket | None, BothendsError | None], object],
+    ) -> None:
+        self._loop = loop
+        self._endpoint = endpoint
+        self._done = done
+        self._sock: socket.socket | None = None
+        self._limit: Timer | None = None
+        self._is_over = False
+        if _is_numeric(endpoint):
+            self._start()
+        else:
+            threading.Thread(target=self._block, name="bothends-dial", daemon=True).start()
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more: `done` is not called, and nothing stays open."""
+        self._is_over = True
+        self._let_go()
+        if self._sock is not None:
+            self._sock.close()
+
+    def _start(self) -> None:
+        endpoint = self._endpoint
+        target = resolve(endpoint)[0]  # an address: nobody is asked
+        kind, protocol = SOCKET_KINDS[endpoint.scheme]
+        try:
+            sock = self._sock = socket.socket(target.family, kind, protocol)
+            apply_options(sock, endpoint, listening=False)
+            sock.setblocking(False)
+            answer = sock.connect_ex(target.sockaddr)
+        except OSError as error:
+            self._loop.post(functools.partial(self._fail, refusal("connect to", endpoint, error)))
+            return
+        except BothendsError as error:
+            self._loop.post(functools.partial(self._fail, error))
+            return
+        if answer == errno.EINPROGRESS:
+            self._limit = self._loop.later(WITHIN, self._too_late)
+            self._loop.watch(sock.fileno(), OUT, self._on_ready)
+        else:
+            self._loop.post(lambda: self._ended(answer))
+
+    def _on_ready(self, _ready: int) -> None:
+        assert self._sock is not None
+        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error or _is_connected(self._sock):
+            self._ended(error)
+        # Otherwise the report is stale: of another socket that had this number, closed in the same turn.
+
+    def _ended(self, answer: int) -> None:
+        if self._is_over:
+            return
+        if not answer and self._sock is not None and _met_itself(self._sock):
+            answer = errno.ECONNREFUSED
+        if answer:
+            self._fail(refusal("connect to", self._endpoint, OSError(answer, "")))
+            return
+        self._let_go()
+        self._is_over = True
+        self._done(self._sock, None)
+
+    def _too_late(self) -> None:
+        self._fail(TimeLimit(self._endpoint.label, "connecting", WITHIN))
+
+    def _fail(self, error: BothendsError) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._let_go()
+        if self._sock is not None:
+            self._sock.close()
+        self._done(None, error)
+
+    def _let_go(self) -> None:
+        if self._sock is not None and self._sock.fileno() >= 0:
+            self._loop.forget(self._sock.fileno())
+        if self._limit is not None:
+            self._limit.cancel()
+
+    def _block(self) -> None:
+        """In a thread of its own."""
+        try:
+            sock = open_connection(self._endpoint, timeout=WITHIN)
+        except BothendsError as error:
+            self._loop.post(functools.partial(self._fail, error))
+            return
+        sock.setblocking(False)
+
+        def take() -> None:
+            if self._is_over:
+                sock.close()
+            else:
+                self._sock = sock
+                self._ended(0)
+
+        self._loop.post(take)
+
+
+def check_upstream(endpoint: Endpoint) -> None:
+    """Refuse what nobody can be called at. Raises SystemRefused."""
+    if endpoint.port == 0:
+        raise SystemRefused("connect to", endpoint.label, errno.EADDRNOTAVAIL, "port 0 is for listening only")
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def _met_itself(sock: socket.socket) -> bool:
+    """Whether a TCP socket is connected to itself: to a port on which nobody listens, and which it was given
+    as its own (a simultaneous open, RFC 9293 section 3.5)."""
+    is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+    return is_tcp and _is_connected(sock) and bool(sock.getsockname() == sock.getpeername())
+
+
+def _is_numeric(endpoint: Endpoint) -> bool:
+    """Whether one connect(2) is all it takes."""
+    if endpoint.scheme not in ("tcp", "udp", "mptcp", "sctp"):
+        return False
+    try:
+        ipaddress.ip_address(endpoint.host.partition("%")[0])
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,99 @@
+"""Descriptors that somebody else opened: fd://3, and standard input under inetd.
+
+The socket is taken over, not copied: as long as a copy stayed open, closing ours would neither refuse new
+connections nor tell the peer of the end. Descriptors 0 to 2 are copied all the same, for what is printed
+later must not end in whatever file gets their number next.
+
+An adopted socket keeps the options that its maker gave it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from typing import Final
+
+from bothends.endpoints import Address, Endpoint
+from bothends.errors import EndpointError
+from bothends.sockets.listener import Listener, Role
+from bothends.sockets.resolve import IPPROTO_MPTCP, IPPROTO_SCTP
+from bothends.sockets.socket_errors import refusal
+
+_SCHEMES: Final = {
+    (socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP): "mptcp",
+    (socket.AF_INET, socket.SOCK_STREAM, IPPROTO_SCTP): "sctp",
+    (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP): "tcp",
+    (socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP): "udp",
+    (socket.AF_UNIX, socket.SOCK_STREAM, 0): "unix",
+    (socket.AF_UNIX, socket.SOCK_DGRAM, 0): "unix+dgram",
+    (socket.AF_UNIX, socket.SOCK_SEQPACKET, 0): "unix+seqpacket",
+    (socket.AF_VSOCK, socket.SOCK_STREAM, 0): "vsock",
+}
+
+_FILES: Final = (
+    (stat.S_ISREG, "a regular file"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a terminal or another character device"),
+    (stat.S_ISDIR, "a directory"),
+)
+
+
+def is_socket(descriptor: int, endpoint: Endpoint) -> bool:
+    """Whether a descriptor is a socket. Raises SystemRefused where it isn't open."""
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError as error:
+        hint = "the program that starts this one must leave it open and inheritable"
+        raise refusal("adopt", endpoint, error, hint) from error
+
+
+def adopt(descriptor: int, endpoint: Endpoint) -> Listener:
+    """Take over a socket: one that listens, one for datagrams, or a connection.
+
+    Raises EndpointError where it is no such thing (it is then left as it was), SystemRefused.
+    """
+    if not is_socket(descriptor, endpoint):
+        mode = os.fstat(descriptor).st_mode
+        kind = next((name for test, name in _FILES if test(mode)), "no socket")
+        raise EndpointError(str(endpoint), f"descriptor {descriptor} is {kind}, not a socket")
+    sock = socket.socket(fileno=os.dup(descriptor) if descriptor <= 2 else descriptor)
+    try:
+        role = _role(sock, endpoint)
+        sock.set_inheritable(False)
+        sock.setblocking(True)
+    except BaseException:
+        if descriptor <= 2:
+            sock.close()
+        else:
+            sock.detach()
+        raise
+    return Listener(_real(sock, endpoint), sock, role, endpoint)
+
+
+def _role(sock: socket.socket, endpoint: Endpoint) -> Role:
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return "listener"
+    try:
+        sock.getpeername()
+    except OSError as error:
+        if sock.type == socket.SOCK_DGRAM:
+            return "datagrams"
+        text = "the socket neither listens nor is connected (or its peer has reset it)"
+        raise EndpointError(str(endpoint), text) from error
+    return "connection"
+
+
+def _real(sock: socket.socket, endpoint: Endpoint) -> Endpoint:
+    """What the socket is, as an endpoint; the one that was given, where it has no address."""
+    family = socket.AF_INET if sock.family == socket.AF_INET6 else sock.family
+    scheme = _SCHEMES.get((family, sock.type, sock.proto))
+    address = Address.of(sock.family, sock.getsockname())
+    if scheme is None or not address.host or endpoint.scheme == "stdio":
+        return endpoint
+    host = address.host
+    if host == "::" and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        host = ""
+    if address.family == "unix":
+        return Endpoint(scheme, path=host, wrappers=endpoint.wrappers)
+    return Endpoint(scheme, host=host, port=address.port, wrappers=endpoint.wrappers)

@@ -1,0 +1,1 @@
+"""Sources of trace events: strace, packet capture, our own engines and clients. Start with `tracees.py`."""

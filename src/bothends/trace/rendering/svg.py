@@ -1,0 +1,122 @@
+"""Rows as a picture in SVG: for a page of text, a slide, a README. Pure; loads nothing, runs nothing.
+
+It is dark or light as its reader's screen is (prefers-color-scheme).
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from bothends.trace.rendering import formatting
+from bothends.trace.rendering.layout import Arrow, Cell, Row
+
+LANE: Final = 400  # pixels
+TIME: Final = 76
+LINE: Final = 20
+HEAD: Final = 30
+MARGIN: Final = 16
+MOST: Final = 20_000  # rows: no reader of pictures opens more
+_CHARACTER: Final = 7.23  # pixels of one at 12 pixels, in the fonts named below
+
+STYLE: Final = """
+text { font: 12px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #1b1f24; }
+.ground { fill: #ffffff; } .bar { stroke: #c4cad2; } .waits { stroke-dasharray: 2 4; stroke: #8a94a3; }
+.lane { font-weight: bold; font-size: 13px; } .quiet, .time { fill: #68717d; } .error { fill: #b3261e; }
+.data { fill: #1a7f37; } .open { fill: #0b6a88; } .end { fill: #8f5a00; }
+.reset { fill: #b3261e; font-weight: bold; }
+.state { fill: #2f5bb7; } .note { fill: #7d3c98; }
+line.arrow { stroke-width: 1.5; } line.quiet { stroke: #68717d; } line.data { stroke: #1a7f37; }
+line.open { stroke: #0b6a88; } line.end { stroke: #8f5a00; } line.reset, line.error { stroke: #b3261e; }
+@media (prefers-color-scheme: dark) {
+text { fill: #e6e9ee; } .ground { fill: #101418; } .bar { stroke: #39424e; } .waits { stroke: #66717f; }
+.quiet, .time { fill: #98a2b0; } .error, .reset { fill: #ff8a80; } .data { fill: #6fdd8b; }
+.open { fill: #6fd3ee; } .end { fill: #f2bf5e; } .state { fill: #9db9ff; } .note { fill: #dba6f2; }
+line.quiet { stroke: #98a2b0; } line.data { stroke: #6fdd8b; } line.open { stroke: #6fd3ee; }
+line.end { stroke: #f2bf5e; } line.reset, line.error { stroke: #ff8a80; }
+}
+"""
+
+
+def picture(rows: Iterable[Row], title: str = "") -> str:
+    """The whole picture. `title` says what it shows to who can't see it."""
+    drawn = list(rows)
+    lanes = max((len(row.bars) for row in drawn), default=1)
+    width = TIME + lanes * LANE + 2 * MARGIN
+    parts: list[str] = []
+    y = MARGIN
+    for row in drawn[:MOST]:
+        height = HEAD if row.is_head else LINE
+        parts += _bars(row, y, height)
+        parts += _row(row, y + height - 6)
+        y += height
+    if len(drawn) > MOST:
+        parts.append(_text(MARGIN, y + LINE - 6, f"{len(drawn) - MOST} more rows are not shown", "note"))
+        y += LINE
+    height = y + MARGIN
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n"
+        f'<rect class="ground" width="{width}" height="{height}" rx="8"/>\n' + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
+def _x(lane: int) -> float:
+    return MARGIN + TIME + lane * LANE
+
+
+def _bars(row: Row, y: int, height: int) -> Iterator[str]:
+    if row.is_head:
+        return
+    for lane, bar in enumerate(row.bars):
+        if bar != "none":
+            x, waits = _x(lane), " waits" if bar == "waits" else ""
+            yield f'<line class="bar{waits}" x1="{x}" y1="{y}" x2="{x}" y2="{y + height}"/>'
+
+
+def _row(row: Row, baseline: int) -> Iterator[str]:
+    if row.at is not None:
+        yield _text(MARGIN, baseline, f"{row.at / 1e9:8.4f}", "time")
+    if row.arrow is not None:
+        yield from _arrow(row.arrow, baseline)
+    for cell in row.cells:
+        yield _text(
+            _x(cell.lane) + (0 if row.is_head else 10), baseline, _fitting(cell, row.bars), cell.style
+        )
+
+
+def _fitting(cell: Cell, bars: Sequence[object]) -> str:
+    return formatting.cut(cell.text, int((LANE - 22) / _CHARACTER)) if len(bars) > 1 else cell.text
+
+
+def _arrow(arrow: Arrow, baseline: int) -> Iterator[str]:
+    start, end = _x(arrow.here), _x(arrow.there)
+    y, way = baseline - 4, 1 if end > start else -1
+    third = (end - start) / 3
+    if arrow.part == "arrives":
+        start += third
+    elif arrow.part != "whole":
+        end -= third
+    has_head = arrow.part in ("whole", "arrives")
+    x2 = end - 6 * way if has_head else end
+    under_way = "" if arrow.part == "whole" else ' stroke-dasharray="6 3"'
+    yield f'<line class="arrow {arrow.style}" x1="{start:g}" y1="{y}" x2="{x2:g}" y2="{y}"{under_way}/>'
+    if has_head:
+        points = f"{end - way:g},{y} {end - 9 * way:g},{y - 4} {end - 9 * way:g},{y + 4}"
+        yield f'<polygon class="{arrow.style}" points="{points}"/>'
+    elif arrow.part == "lost":
+        where = f'x="{end + 2 * way:g}" y="{baseline}" text-anchor="{"start" if way > 0 else "end"}"'
+        said = f"✗ {arrow.lost}" if way > 0 else f"{arrow.lost} ✗"
+        yield f'<text class="{arrow.style}" {where}>{html.escape(said)}</text>'
+    text = formatting.cut(arrow.text, int(abs(end - start) / _CHARACTER) - 8)
+    room = formatting.width(text) * _CHARACTER + 12
+    middle = (start + end) / 2
+    yield f'<rect class="ground" x="{middle - room / 2:.1f}" y="{y - 8}" width="{room:.1f}" height="16"/>'
+    where = f'x="{middle:.1f}" y="{baseline}" text-anchor="middle"'
+    yield f'<text class="{arrow.style}" {where}>{html.escape(text)}</text>'
+
+
+def _text(x: float, y: float, text: str, style: str) -> str:
+    mark = f' class="{style}"' if style else ""
+    return f'<text{mark} x="{x}" y="{y}" xml:space="preserve">{html.escape(text)}</text>'

@@ -1,0 +1,81 @@
+"""How the tests of `check` judge a program."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bothends.check.case import Verdict
+from bothends.check.contract import Contract, load
+from bothends.check.results import Result
+from bothends.check.runner import PATIENCE, Run
+from bothends.check.subjects.client_under_test import Client
+from bothends.check.subjects.server_under_test import Target
+from bothends.check.suites.registry import cases, suite_for
+from bothends.starters.writing import Starter
+from tests.tools import find_tool
+
+NEEDED = {"py": None, "c": "cc", "java": "javac"}
+OURS = [sys.executable, "-m", "bothends"]
+
+
+def judge(
+    command: list[str],
+    contract: str | Contract = "upper-tcp",
+    *only: str,
+    endpoint: str = "",
+    patience: float = PATIENCE,
+    thorough: bool = False,
+) -> Result:
+    """Judge a server by its command."""
+    agreed = load(contract) if isinstance(contract, str) else contract
+    suite = suite_for(agreed, "server")
+    target = Target(agreed, command, endpoint)
+    run = Run(target, cases(suite), suite, only=only, thorough=thorough, patience=patience)
+    return asyncio.run(run.run())
+
+
+def script(folder: Path, text: str) -> list[str]:
+    """A server in Python, as a command."""
+    path = folder / "program.py"
+    path.write_text(text, encoding="utf-8")
+    return [sys.executable, "-u", str(path), "{port}"]
+
+
+def failed(result: Result) -> set[str]:
+    """The cases that failed."""
+    return {each.case for each in result.outcomes if each.verdict is Verdict.FAIL}
+
+
+def told(result: Result) -> str:
+    """All that went wrong, for an assertion's message."""
+    return "\n".join(
+        f"{each.verdict} {each.case}: expected {each.expected}; {each.happened} {each.complaint}"
+        + "".join(f"\n    {entry.seconds:.3f} {entry.who}: {entry.what}" for entry in each.transcript)
+        for each in result.outcomes
+        if each.verdict is Verdict.FAIL
+    )
+
+
+def judge_client(command: list[str], contract: str | Contract = "upper-tcp", *only: str) -> Result:
+    """Judge a client by its command."""
+    agreed = load(contract) if isinstance(contract, str) else contract
+    suite = suite_for(agreed, "client")
+    return asyncio.run(Run(Client(agreed, command), cases(suite), suite, only=only).run())
+
+
+def built(folder: Path, made: Starter) -> list[str]:
+    """Write and build a starter; its command, which runs from anywhere."""
+    needed = NEEDED[made.file.rpartition(".")[2]]
+    if needed and not find_tool(needed):
+        pytest.skip(f"{needed} isn't installed")
+    (folder / made.file).write_text(made.text, encoding="utf-8")
+    if made.build:
+        done = subprocess.run(made.build, cwd=folder, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    places = {"python3": sys.executable, ".": str(folder), made.file: str(folder / made.file)}
+    return [places.get(word, str(folder / word[2:]) if word[:2] == "./" else word) for word in made.run]

@@ -1,0 +1,52 @@
+"""No false alarm: what one can trust fails nothing, run after run, on a machine that is busy otherwise.
+
+`BOTHENDS_ROUNDS=20` runs each that often; once is what `make slow` has time for.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from bothends.starters.writing import ENGINES, LANGUAGES, ROLES, TRANSPORTS, starter
+from tests.check.helpers import built, failed, judge, judge_client, told
+
+ROUNDS = int(os.environ.get("BOTHENDS_ROUNDS", "1"))
+BUSY = 1  # programs that want a processor all the time, for each that there is
+STARTERS = [
+    (role, transport, language, engine)
+    for role in ROLES
+    for transport in TRANSPORTS
+    for language in LANGUAGES
+    for engine in (ENGINES[language] if role == "server" and transport != "udp" else ("",))
+]
+
+
+@pytest.fixture
+def busy_machine() -> Iterator[None]:
+    with ExitStack() as stack:
+        for _ in range(BUSY * (os.cpu_count() or 1)):
+            program = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            stack.callback(program.wait)
+            stack.callback(program.kill)
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300 * ROUNDS)
+@pytest.mark.usefixtures("busy_machine")
+@pytest.mark.parametrize(("role", "transport", "language", "engine"), STARTERS)
+def test_what_is_right_fails_nothing_under_load(
+    role: str, transport: str, language: str, engine: str, tmp_path: Path
+) -> None:
+    command = built(tmp_path, starter(role, language, transport, engine=engine or None))
+    judging = judge if role == "server" else judge_client
+    for _ in range(ROUNDS):
+        result = judging(command, f"upper-{transport}")
+        assert not failed(result), told(result)

@@ -1,0 +1,213 @@
+"""`serve`, `connect` and `bench` in a host: of a wire that runs already, and on one of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bothends.osutil import process_info
+from bothends.wire import attach
+from tests.cli.terminals import terminal
+from tests.cli.test_prompt import END, PROMPT
+from tests.interop.ours import BOTHENDS
+from tests.interop.running import ENVIRONMENT, PATIENCE, Running, run
+from tests.wire.hosts import BOTHENDS as LINE
+from tests.wire.hosts import needs_hosts
+
+pytestmark = needs_hosts
+
+ECHO = f"{LINE} serve -q echo tcp://:12000 2> /dev/null"
+NOBODY = 65534
+
+
+def refused(*arguments: str, status: int = 2) -> str:
+    """The one line that says why it can't be."""
+    done = subprocess.run(
+        [*BOTHENDS, *arguments], capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE,
+        env=ENVIRONMENT, check=False, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (status, ""), done.stderr
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+@pytest.fixture
+def wire() -> Iterator[Running]:
+    """A wire that runs: a server, and a client that waits."""
+    hosts = ["--host", f"server={ECHO}", "--host", "client=echo ready; exec sleep 600"]
+    with Running([*BOTHENDS, "wire", "-q", *hosts]) as running:
+        running.text(rb"ready")
+        yield running
+
+
+def at(host: str, wire: Running) -> str:
+    return f"{host}@{wire.process.pid}"
+
+
+def test_in_a_host_of_a_wire_that_runs(wire: Running) -> None:
+    client = ["--host", at("client", wire)]
+    assert run([*BOTHENDS, "connect", *client, "--send", "hello", "tcp://server:12000"]) == b"hello\n"
+    assert run([*BOTHENDS, "connect", *client, "10.0.0.1", "12000"], b"a pipe\n") == b"a pipe\n"
+    measured = run(
+        [*BOTHENDS, "bench", *client, "--duration", "0.2", "--warmup", "0", "--json", "tcp://server:12000"]
+    )
+    assert json.loads(measured)["entries"][0]["target"] == "tcp://server:12000"
+
+
+def test_a_server_in_a_host_of_a_wire_that_runs(wire: Running) -> None:
+    with Running([*BOTHENDS, "serve", "--host", at("client", wire), "upper", "tcp://10.0.0.2:80"]) as server:
+        server.error_line(rb"  engine .*")
+        told = [*BOTHENDS, "connect", "--host", at("server", wire), "--send", "hello", "tcp://client:80"]
+        assert run(told) == b"HELLO\n"
+        server.process.send_signal(signal.SIGTERM)  # which is passed on
+        assert server.end() == 0
+        assert "upper  answers" in str(server.complained)
+
+
+def test_at_a_terminal(wire: Running, tmp_path: Path) -> None:
+    with terminal("connect", "--host", at("client", wire), "tcp://server:12000", state=tmp_path) as screen:
+        screen.expect(PROMPT)
+        screen.type("hello\r")
+        screen.expect("> hello\r\n")
+        screen.expect("hello\r\n")
+        screen.expect(PROMPT)
+        screen.type(END)
+        screen.expect("the peer closed the connection")
+        assert screen.leave() == 0
+
+
+def below(process: int) -> list[int]:
+    """Its children."""
+    return [each.pid for each in process_info.everyone() if each.parent == process]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_who_is_inside_ends_with_the_wire_and_with_who_waits_outside(wire: Running) -> None:
+    serve = [*BOTHENDS, "serve", "--host", at("client", wire), "echo", "tcp://:7001"]
+    with Running(serve) as server:
+        server.error_line(rb"  engine .*")
+        (inside,) = below(server.process.pid)
+        server.process.kill()
+        server.end()
+        wait_until(lambda: process_info.look(inside) is None)
+    with Running(serve) as server:
+        server.error_line(rb"  engine .*")
+        wire.process.kill()
+        assert server.end() == 128 + signal.SIGKILL
+        assert f"in wire {wire.process.pid} when that ends" in str(server.complained)
+    assert wire.process.pid not in attach.running()
+
+
+def test_a_host_that_is_not_there(wire: Running) -> None:
+    said = refused("connect", "--host", at("router", wire), "tcp://server:12000")
+    assert f"{wire.process.pid}: server, client" in said
+    assert "no wire 1 of yours" in refused("connect", "--host", "client@1", "tcp://server:12000")
+
+
+def test_two_wires_have_a_host_of_one_name(wire: Running) -> None:
+    name = f"h{os.getpid()}"
+    hosts = ["--host", "other=true", "--host", f"{name}=echo ready; exec sleep 600"]
+    with (
+        Running([*BOTHENDS, "wire", "-q", *hosts]) as one,
+        Running([*BOTHENDS, "wire", "-q", *hosts]) as other,
+    ):
+        one.text(rb"ready")
+        other.text(rb"ready")
+        said = refused("connect", "--host", name, "tcp://other:1")
+        assert f"{name}@{one.process.pid}" in said
+        assert f"{name}@{other.process.pid}" in said
+        assert run([*BOTHENDS, "connect", "--host", at(name, one), "--resolve", name])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_nobody_comes_in_but_its_owner(wire: Running) -> None:
+    program = f"""
+import socket
+from bothends.osutil import namespaces
+from bothends.wire import attach
+import bothends.wire.attach
+os = bothends.wire.attach.os
+pid = {wire.process.pid}
+assert pid in attach.running()
+assert attach._knock(pid) is None  # it is somebody else's
+os.geteuid = lambda: 0
+found = attach._knock(pid)
+for each in found._descriptors:
+    try:
+        namespaces.enter(each)
+    except PermissionError:
+        print("EPERM")
+"""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program], user=NOBODY, group=NOBODY, extra_groups=[], cwd="/",
+            capture_output=True, check=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+    except PermissionError:
+        pytest.skip("another user can't run this checkout")
+    assert done.stdout.split() == ["EPERM"] * 5
+
+
+def test_on_a_wire_of_its_own() -> None:
+    server, wire = ["--host", f"server={ECHO}"], ["--wire", "delay=20ms,seed=3"]
+    assert (
+        run([*BOTHENDS, "connect", *wire, *server, "--send", "--wire", "tcp://server:12000"]) == b"--wire\n"
+    )
+    bench = ["bench", "--duration", "0.3", "--warmup", "0", "--json", *wire, *server, "tcp://server:12000"]
+    measured = json.loads(run([*BOTHENDS, *bench]))
+    assert measured["command"] == shlex.join(["bothends", *bench])
+    assert measured["entries"][0]["rounds"][0]["uncorrected"]["mean_us"] >= 40_000  # there and back
+    client = f"client={LINE} connect --send hello tcp://server:12000; hostname"
+    assert run([*BOTHENDS, "serve", "-q", *wire, "--host", client, "upper", "tcp://:12000"]).startswith(
+        b"HELLO\n"
+    )
+
+
+def test_its_own_name_and_status() -> None:
+    words = ["connect", "--wire", "mtu=1400", "--host", f"server={ECHO}", "--host", "me"]
+    assert b"10.0.0.2" in run([*BOTHENDS, *words, "--resolve", "me"])
+    done = subprocess.run(
+        [*BOTHENDS, *words, "tcp://server:1"],
+        capture_output=True,
+        check=False,
+        env=ENVIRONMENT,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    assert b"ECONNREFUSED" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--wire", "delay=1ms"], "who else is on that wire?"),
+        (["--wire", "delay=much", "--host", "a=true"], "much"),
+        (["--wire", "delay=1ms", "--host", "a=true", "--host", "client=true"], "there are two of this name"),
+        (["--host", "a=true"], "without --wire"),
+        (["--host", "a", "--host", "b"], "without --wire"),
+        (["--host", "a@here"], "a@1234"),
+    ],
+)
+def test_what_cannot_be_asked_for(arguments: list[str], said: str) -> None:
+    assert said in refused("connect", *arguments, "tcp://server:1")
+
+
+@pytest.mark.parametrize(("setting", "wanted"), [("mtu=9000", "68 to 1500"), ("seed=x", "a number")])
+def test_a_setting_of_the_wire_that_cannot_be_is_named_with_what_can(setting: str, wanted: str) -> None:
+    words = ["connect", "--wire", setting, "--host", "server=true", "tcp://server:12000"]
+    assert f"--wire: {setting}: {wanted}" in refused(*words)

@@ -1,0 +1,130 @@
+"""What the other end meets when we misbehave."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bothends.client import faults
+from bothends.endpoints import Endpoint
+from bothends.errors import ConnectionLost
+from bothends.sockets import open_connection
+from tests.client.peers import PATIENCE
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A TCP listener on a port that the system picked."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        sock.settimeout(PATIENCE)
+        yield sock
+
+
+@pytest.fixture
+def where(listener: socket.socket) -> Endpoint:
+    """How to connect to it."""
+    return Endpoint("tcp", host="127.0.0.1", port=listener.getsockname()[1])
+
+
+@pytest.fixture
+def pair(listener: socket.socket, where: Endpoint) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Our end and the server's."""
+    ours = open_connection(where, timeout=PATIENCE)
+    theirs, _ = listener.accept()
+    theirs.settimeout(PATIENCE)
+    with ours, theirs:
+        yield ours, theirs
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+def test_reset(pair: Pair) -> None:
+    faults.reset(pair[0])
+    with pytest.raises(ConnectionResetError):
+        pair[1].recv(1)
+
+
+def test_half_close(pair: Pair) -> None:
+    ours, theirs = pair
+    faults.half_close(ours)
+    assert theirs.recv(1) == b""
+    theirs.sendall(b"still here")
+    assert ours.recv(100) == b"still here"
+
+
+def test_half_close_of_what_is_gone(pair: Pair) -> None:
+    ours, theirs = pair
+    faults.reset(theirs)
+    with pytest.raises(ConnectionResetError):
+        ours.recv(1)
+    with pytest.raises(ConnectionLost) as caught:
+        faults.half_close(ours)
+    assert caught.value.errno == errno.ENOTCONN
+
+
+@given(st.binary(max_size=20), st.lists(st.integers(-2, 25)), st.integers(1, 25))
+def test_cutting_loses_nothing(data: bytes, at: list[int], every: int) -> None:
+    for cut in (list(faults.pieces(data, at=at)), list(faults.pieces(data, every=every))):
+        assert b"".join(cut) == data
+        assert all(cut)
+
+
+def test_pieces_are_cut_where_one_says() -> None:
+    assert list(faults.pieces(b"abcdef", at=[4, 1])) == [b"a", b"bcd", b"ef"]
+    assert list(faults.pieces(b"abcde", every=2)) == [b"ab", b"cd", b"e"]
+
+
+def test_each_piece_can_be_a_read_of_its_own(pair: Pair) -> None:
+    ours, theirs = pair
+    reads: list[bytes] = []
+    faults.send_split(ours, b"abcdef", at=[1, 4], between=lambda: reads.append(theirs.recv(100)))
+    assert [*reads, theirs.recv(100)] == [b"a", b"bcd", b"ef"]
+
+
+def test_dripping_pauses_between_the_bytes(pair: Pair) -> None:
+    ours, theirs = pair
+    pauses: list[float] = []
+    faults.drip(ours, b"abc", 0.5, pause=pauses.append)
+    assert pauses == [0.5, 0.5]
+    assert theirs.recv(3, socket.MSG_WAITALL) == b"abc"
+
+
+def test_sending_to_what_is_gone(pair: Pair) -> None:
+    ours, theirs = pair
+    faults.reset(theirs)
+    with pytest.raises(ConnectionLost):
+        faults.drip(ours, bytes(100), pause=lambda _: None)
+
+
+def test_connect_and_reset(listener: socket.socket, where: Endpoint) -> None:
+    faults.connect_and_reset(where)
+    connection, _ = listener.accept()
+    with connection, pytest.raises(ConnectionResetError):
+        connection.recv(1)
+
+
+def test_a_deaf_peer_takes_little(listener: socket.socket, where: Endpoint) -> None:
+    with faults.connect_deaf(where) as ours:
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 5000
+        theirs, _ = listener.accept()
+        with theirs:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            assert faults.flood(theirs, bytes(65536), 10_000_000, patience=0.05) < 100_000
+
+
+def test_a_flood_ends_at_its_most(pair: Pair) -> None:
+    assert faults.flood(pair[0], bytes(100), 250) == 250
+
+
+def test_closing_with_input_unread_resets(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.sendall(b"unread")
+    faults.close_unread(ours)
+    with pytest.raises(ConnectionResetError):
+        theirs.recv(1)

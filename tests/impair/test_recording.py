@@ -1,0 +1,217 @@
+"""Decisions written down, and followed again: the very same, also where a stream is cut otherwise."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bothends.errors import ConfigurationError, SystemRefused
+from bothends.impair.recording import Journal, Replay
+from bothends.toxics.base import Medium, Signal
+from bothends.toxics.pipeline import Item, Pipeline
+from tests.impair.running import PATIENCE, Running, call, datagram_echo, echo, read_all, tcp_server
+from tests.toxics.path import DATAGRAMS, MESSAGES, STREAM, Arrivals, stage
+from tests.toxics.test_pipeline import fitting, toxic
+
+
+def run(pipeline: Pipeline, said: list[tuple[float, Item]]) -> Arrivals:
+    """What arrives, and when."""
+    arrived: Arrivals = [(0.0, item) for item in pipeline.begin(0.0)]
+    for at, item in [*said, (1e6, None)]:
+        while pipeline.due <= at:
+            due = pipeline.due
+            arrived += [(due, left) for left in pipeline.advance(due)]
+        if item is not None:
+            arrived += [(at, left) for left in pipeline.put(at, item)]
+    return arrived
+
+
+def recorded(path: Path, medium: Medium, names: list[str], said: list[tuple[float, Item]]) -> Arrivals:
+    """What arrives behind these toxics, whose decisions are written down."""
+    journal = Journal(path)
+    stages = [stage(toxic(name), medium, seed) for seed, name in enumerate(names)]
+    for each in stages:
+        each.record = journal.stage("proxy", 1, "upstream", each.name, 0)
+    arrived = run(Pipeline(medium, stages), said)
+    journal.close()
+    return arrived
+
+
+def replayed(path: Path, medium: Medium, said: list[tuple[float, Item]]) -> Arrivals:
+    return run(Pipeline(medium, Replay(path).stages("proxy", 1, "upstream", medium)), said)
+
+
+def by_byte(arrived: Arrivals) -> list[tuple[float, int | Signal]]:
+    """When each byte arrived, and what else did."""
+    flat: list[tuple[float, int | Signal]] = []
+    for at, item in arrived:
+        if isinstance(item, Signal):
+            flat.append((at, item))
+        else:
+            flat += [(at, byte) for byte in item]
+    return flat
+
+
+def talk(medium: Medium) -> list[tuple[float, Item]]:
+    random = Random(4)
+    said: list[tuple[float, Item]] = [
+        (number / 20, random.randbytes(random.randint(1, 80))) for number in range(30)
+    ]
+    return said if medium is DATAGRAMS else [*said, (1.6, Signal.END)]
+
+
+@pytest.mark.parametrize(
+    ("medium", "name"),
+    [(medium, name) for medium in (STREAM, MESSAGES, DATAGRAMS) for name in fitting(medium)],
+)
+def test_a_replay_of_the_same_input_gives_the_same(medium: Medium, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    said = talk(medium)
+    arrived = recorded(path, medium, [name], said)
+    assert by_byte(replayed(path, medium, said)) == by_byte(arrived)
+
+
+@settings(max_examples=40)
+@given(cuts=st.lists(st.integers(1, 70), min_size=1, max_size=4), chosen=st.integers(0, 1000))
+def test_a_stream_that_is_cut_otherwise_meets_the_same_at_the_same_bytes(
+    cuts: list[int], chosen: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / "record"
+    names = fitting(STREAM)
+    name = names[chosen % len(names)]
+    arrived = recorded(path, STREAM, [name], talk(STREAM))
+    finer: list[tuple[float, Item]] = []
+    for at, item in talk(STREAM):
+        if isinstance(item, Signal):
+            finer.append((at, item))
+            continue
+        start = 0
+        for cut in [*sorted(cuts), len(item)]:
+            if start < min(cut, len(item)):
+                finer.append((at, item[start : min(cut, len(item))]))
+                start = min(cut, len(item))
+    again = by_byte(replayed(path, STREAM, finer))
+    assert [item for _, item in again] == [item for _, item in by_byte(arrived)]
+    assert [at for at, _ in again] == pytest.approx([at for at, _ in by_byte(arrived)])
+
+
+def test_toxics_behind_each_other_are_replayed_behind_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    names = ["loss", "duplicate", "corrupt", "reorder", "latency"]
+    arrived = recorded(path, DATAGRAMS, names, talk(DATAGRAMS))
+    assert replayed(path, DATAGRAMS, talk(DATAGRAMS)) == arrived
+
+
+def test_what_is_passed_at_once_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    recorded(path, DATAGRAMS, ["drop_first"], [(0.0, b"a"), (1.0, b"b"), (2.0, b"c")])
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"impair": 1},
+        {
+            "stage": 1,
+            "proxy": "proxy",
+            "connection": 1,
+            "direction": "upstream",
+            "toxic": "drop_first",
+            "place": 0,
+        },
+        {"stage": 1, "place": 0, "size": 1, "pieces": []},
+        {"stage": 1, "place": 1, "size": 1, "pieces": []},
+    ]
+
+
+def exchange_datagrams(
+    record: Path | None = None, replay: Path | None = None, *, seed: int = 1
+) -> list[bytes]:
+    """Two clients, one after the other, each of which asks 50 times; what they heard."""
+    toxics = () if replay is not None else (("loss", "20%,burst=2"), ("corrupt", "down:30%"))
+    with datagram_echo() as server, Running(seed=seed, record=record, replay=replay) as running:
+        proxy = running.proxy("udp://127.0.0.1:0", server, *toxics)
+        heard: list[bytes] = []
+        for connection in (1, 2):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.connect((proxy.listen.host, proxy.listen.port))
+                for number in range(50):
+                    client.send(b"%d %d" % (connection, number))
+                running.wait_until(lambda: len(proxy.tallies) == 3, "the toxics are known, replayed ones too")
+                up, down = proxy.tallies["loss_upstream"], proxy.tallies["loss_downstream"]
+                running.wait_until(
+                    lambda up=up, down=down, all_of=50 * connection: (  # type: ignore[misc]
+                        up.seen == all_of and down.seen == up.seen - up.dropped
+                    ),
+                    "all have come, and their answers",
+                )
+                client.settimeout(PATIENCE)
+                while len(heard) < down.seen - down.dropped:
+                    heard.append(client.recv(100))
+    return heard
+
+
+def by_stage(path: Path) -> dict[int, list[str]]:
+    """The lines of each stage, as they are: what two directions do at once may be written in either order."""
+    stages: dict[int, list[str]] = {}
+    for line in path.read_text().splitlines()[1:]:
+        stages.setdefault(json.loads(line)["stage"], []).append(line)
+    return stages
+
+
+def test_two_runs_with_one_seed_write_the_same_for_each_stage_and_the_replay_too(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("one", "two", "three", "other")]
+    one = exchange_datagrams(files[0], seed=9)
+    two = exchange_datagrams(files[1], seed=9)
+    again = exchange_datagrams(files[2], replay=files[0], seed=1234)
+    exchange_datagrams(files[3], seed=10)
+    assert by_stage(files[0]) == by_stage(files[1]) == by_stage(files[2])
+    assert one == two == again
+    assert 20 < len(one) < 90
+    assert by_stage(files[3]) != by_stage(files[0])
+
+
+def test_a_toxic_that_came_later_is_replayed_where_it_came(tmp_path: Path) -> None:
+    heard = []
+    for replaying in (False, True):
+        replay = {"replay": tmp_path / "record"} if replaying else {"record": tmp_path / "record"}
+        with tcp_server(echo) as server, Running(**replay) as running:  # type: ignore[arg-type]
+            proxy = running.proxy("tcp://127.0.0.1:0", server)
+            with call(proxy.listen) as client:
+                client.sendall(b"before ")
+                assert client.recv(100) == b"before "
+                if not replaying:
+                    running.put(proxy, "limit_data", "down:3")
+                client.sendall(b"after")
+                heard.append(read_all(client))
+    assert heard == [b"aft", b"aft"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "hello",
+        "[]",
+        '{"impair": 2}',
+        '{"impair": 1}\n{"stage": 1}',
+        '{"impair": 1}\n{"stage": 1, "place": 0, "size": 1, "pieces": []}',
+        '{"impair": 1}\n{"stage": 1, "proxy": "a"}',
+        '{"impair": 1}\n5',
+    ],
+)
+def test_what_is_no_record_is_told_with_its_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        Replay(path)
+    assert "record" in str(caught.value)
+
+
+def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SystemRefused):
+        Replay(tmp_path / "nosuch")
+    with pytest.raises(SystemRefused):
+        Journal(tmp_path / "nosuch" / "record")

@@ -1,0 +1,38 @@
+"""Why there are no namespaces, told from what the system says."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from bothends.osutil.namespaces import refused, why_not
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "number", "words"),
+    [
+        ("kernel/unprivileged_userns_clone", "0", errno.EPERM, "sysctl kernel.unprivileged_userns_clone=1"),
+        ("user/max_user_namespaces", "0", errno.ENOSPC, "sysctl user.max_user_namespaces=10000"),
+        ("user/max_net_namespaces", "0", errno.ENOSPC, "sysctl user.max_net_namespaces=10000"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "1", errno.EACCES, "userns=0"),
+        ("user/max_user_namespaces", "5", errno.ENOSPC, "/proc/sys/user"),
+        ("user/max_user_namespaces", "5", errno.EPERM, "seccomp"),
+        ("user/max_user_namespaces", "5", errno.EROFS, "systempaths=unconfined"),
+        ("user/max_user_namespaces", "5", errno.EINVAL, "CONFIG_USER_NS"),
+        ("user/max_user_namespaces", "5", errno.EMFILE, "ulimit -n"),
+        ("user/max_user_namespaces", "5", errno.EIO, "user_namespaces(7)"),
+    ],
+)
+def test_why_not(setting: str, value: str, number: int, words: str, tmp_path: Path) -> None:
+    path = tmp_path / setting
+    path.parent.mkdir()
+    path.write_text(f"{value}\n")
+    assert words in why_not(number, tmp_path)
+
+
+def test_it_is_something_that_is_missing_here() -> None:
+    error = refused(errno.EPERM)
+    assert error.exit_status == 69
+    assert str(error).startswith("cannot make hosts of our own (user namespaces): EPERM ")

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+
+from bothends.osutil import process_info
+
+
+def test_look_at_oneself_and_at_nobody() -> None:
+    me = process_info.look(os.getpid())
+    assert me is not None
+    assert (me.pid, me.parent, me.group) == (os.getpid(), os.getppid(), os.getpgrp())
+    assert me.cpu > 0
+    assert me.rss > 1_000_000
+    assert not me.is_zombie
+    assert process_info.look(2**22 + 1) is None  # beyond the largest pid_max: proc(5)
+
+
+def test_family_and_zombies() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert child.pid in {each.pid for each in process_info.family(os.getpid())}
+        assert [each.pid for each in process_info.family(child.pid)] == [child.pid]
+        child.communicate(b"\n")
+    assert process_info.family(child.pid) == []
+
+
+def test_spare_descriptors_counts_gaps() -> None:
+    program = (
+        "import os\n"
+        "print(flush=True)\n"
+        "input()\n"
+        "count = 0\n"
+        "try:\n"
+        "    while True:\n"
+        "        os.dup(0)\n"
+        "        count += 1\n"
+        "except OSError:\n"
+        "    print(count)\n"
+    )
+    gap = os.dup(0)  # a descriptor above a gap, in the child too
+    far = os.dup2(0, 40)
+    for spare in (0, 1, 5):
+        with subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[far]
+        ) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            before = process_info.spare_descriptors(child.pid, spare)
+            assert before == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            assert int(child.communicate(b"\n")[0]) == spare
+    os.close(gap)
+    os.close(far)
+
+
+def test_descriptors() -> None:
+    reader, writer = os.pipe()
+    found = process_info.descriptors()
+    assert found[reader] == found[writer]
+    assert found[reader].startswith("pipe:")
+    os.close(reader)
+    os.close(writer)
+    assert reader not in process_info.descriptors()
+    assert process_info.descriptors(2**22 + 1) == {}

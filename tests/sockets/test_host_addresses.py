@@ -1,0 +1,71 @@
+"""What this machine has."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+
+import pytest
+
+from bothends.endpoints import Endpoint
+from bothends.sockets import host_addresses, local_addresses, port_note
+from tests.sockets.tools import listening
+
+
+def test_each_address_can_be_listened_on() -> None:
+    addresses = local_addresses()
+    assert "127.0.0.1" in addresses
+    for address in addresses:
+        endpoint = Endpoint("tcp", host=address, port=0)
+        with listening(str(endpoint)) as listener:
+            assert listener.endpoint.host == address
+
+
+def test_loopback_comes_last_and_link_local_has_its_zone() -> None:
+    places = []
+    for text in local_addresses():
+        address = ipaddress.ip_address(text.partition("%")[0])
+        assert ("%" in text) == (address.version == 6 and address.is_link_local)
+        places.append(2 if address.is_loopback else 1 if address.is_link_local else 0)
+    assert places == sorted(places)
+
+
+def test_addresses_that_cannot_be_used_yet_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (
+        "20010db8000000000000000000000001 02 40 00 80     eth0\n"
+        "20010db8000000000000000000000002 02 40 00 c0     eth0\n"
+        "20010db8000000000000000000000003 02 40 00 88     eth0\n"
+        "fe800000000000000000000000000001 02 40 20 80     eth0\n"
+    )
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: lines)
+    assert [text for _, text in host_addresses._ipv6()] == ["2001:db8::1", "fe80::1%eth0"]
+
+
+def service(port: int, protocol: str) -> str:
+    try:
+        return socket.getservbyport(port, protocol)
+    except OSError:
+        pytest.skip("no services database here")
+
+
+def test_a_note_on_ports_that_are_others() -> None:
+    name = service(80, "tcp")
+    note = port_note(Endpoint.parse("tcp://:80"))
+    assert note == f"port 80 is known as {name}: a protocol of one's own should not sit on a well-known port"
+    name = service(3306, "tcp")
+    assert f"known as {name}" in (port_note(Endpoint.parse("tls://:3306")) or "")
+
+
+def test_a_note_on_low_ports_that_have_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless(port: int, protocol: str) -> str:
+        raise OSError("port/proto not found")
+
+    monkeypatch.setattr(socket, "getservbyport", nameless)
+    assert "a system port (below 1024)" in (port_note(Endpoint.parse("udp://:1023")) or "")
+    assert port_note(Endpoint.parse("udp://:1024")) is None
+
+
+@pytest.mark.parametrize("text", ["tcp://:0", "vsock://:80", "unix:///a", "stdio:", "fd://3"])
+def test_no_note_where_there_is_no_such_port(text: str) -> None:
+    assert port_note(Endpoint.parse(text)) is None

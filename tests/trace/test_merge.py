@@ -1,0 +1,226 @@
+"""Several traces on one time-line: what belongs together is found, and what both saw is drawn once."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from bothends import events
+from bothends.endpoints import Address, Endpoint
+from bothends.trace.correlation.merge import merge
+from bothends.trace.model import Call, Link, Moment, Packet, Place, Process, Socket, Trace
+from tests.interop.ours import BOTHENDS
+from tests.interop.running import ENVIRONMENT, Running
+from tests.tools import needs_tool
+from tests.trace.running import has_packets, packets
+from tests.trace.test_event_recorder import written
+
+HERE, THERE = Place("127.0.0.1", 40000), Place("127.0.0.1", 12000)
+PEER, LOCAL = Address("inet", "127.0.0.1", 40000), Address("inet", "127.0.0.1", 12000)
+
+
+def client(*, late: int = 0) -> Trace:
+    """A client's trace: it connects, sends and receives, and its packets were captured."""
+    trace = Trace()
+    trace.processes[1] = Process(1, 7, "client")
+    trace.sockets[1] = Socket(1, "inet", "stream", local=HERE, peer=THERE)
+    told: list[Call | Packet] = [
+        Call(1, 1, 7, "connect", 15, 18, ("3",), 0, descriptor=3, socket=1, place=THERE),
+        Packet(2, 16, "tcp", HERE, THERE, 0, b"", ("SYN",), 99, sender=1),
+        Packet(3, 17, "tcp", THERE, HERE, 0, b"", ("SYN", "ACK"), 499, 100, receiver=1),
+        Packet(8, 18, "tcp", HERE, THERE, 0, b"", ("ACK",), 100, 500, sender=1),
+        Call(4, 1, 7, "sendto", 20, 21, ("3",), 5, descriptor=3, socket=1, asked=5, size=5, data=b"hello"),
+        Packet(5, 22, "tcp", HERE, THERE, 5, b"hello", ("PSH", "ACK"), 100, 500, sender=1),
+        Packet(6, 41, "tcp", THERE, HERE, 5, b"HELLO", ("PSH", "ACK"), 500, 105, receiver=1),
+        Call(7, 1, 7, "recvfrom", 42, 43, ("3", "99"), 5, descriptor=3, socket=1, size=5, data=b"HELLO"),
+    ]
+    for event in told:
+        event.at += late
+        trace.add(Moment(event))
+        if isinstance(event, Call) and event.until is not None:
+            event.until += late
+            trace.add(Moment(event, is_end=True))
+    trace.link(Link(4, 5, "carries"))
+    trace.link(Link(6, 7, "feeds"))
+    return trace
+
+
+def server(path: Path) -> Trace:
+    """The server's own trace of the same conversation."""
+    return written(
+        path,
+        events.Listening(Endpoint.parse("tcp://127.0.0.1:12000"), at=10),
+        events.Opened(1, PEER, LOCAL, at=19),
+        events.Received(1, PEER, b"hello", at=30),
+        events.Sent(1, PEER, b"HELLO", at=40),
+    )
+
+
+def merged(*traces: Trace) -> Trace:
+    into = Trace()
+    assert list(merge(traces, into)) == list(into.moments)
+    return into
+
+
+def words(trace: Trace) -> list[str]:
+    """What happened, in order: a call at its end, a packet by its flags or its data."""
+    return [
+        event.name if isinstance(event, Call) else event.data.decode() or " ".join(event.flags)
+        for event, is_end in trace.moments
+        if isinstance(event, Packet) or (isinstance(event, Call) and is_end)
+    ]
+
+
+ORDER = [
+    "listen",
+    "SYN",
+    "SYN ACK",
+    "connect",
+    "ACK",
+    "accept",
+    "sendto",
+    "hello",
+    "recv",
+    "send",
+    "HELLO",
+    "recvfrom",
+]
+
+
+def test_what_belongs_together_is_found(tmp_path: Path) -> None:
+    trace = merged(server(tmp_path / "s.trace"), client())
+    assert words(trace) == ORDER
+    by_name = {event.name: event for event in trace.events() if isinstance(event, Call)}
+    question, answer = [each for each in packets(trace) if each.size]
+    assert question in [trace.event(each.cause) for each in trace.causes_of(by_name["recv"].number)]
+    assert [trace.event(each.cause) for each in trace.causes_of(answer.number)] == [by_name["send"]]
+    assert {each.welcomed_by for each in trace.sockets.values()} == {None, 1}
+    assert {trace.sockets[each or 0].local for each in (answer.sender, answer.receiver)} == {HERE, THERE}
+    assert trace.notes == []
+
+
+def test_cause_comes_before_effect_whatever_the_clocks_say(tmp_path: Path) -> None:
+    trace = merged(server(tmp_path / "s.trace"), client(late=15))
+    order = words(trace)
+    assert order.index("hello") < order.index("recv") < order.index("send") < order.index("HELLO")
+    assert order.index("SYN") < order.index("accept")
+
+
+def test_a_packet_that_both_captured_is_drawn_once(tmp_path: Path) -> None:
+    other = client()
+    other.processes[1].role = "another"
+    trace = merged(client(), other)
+    assert len(packets(trace)) == 5
+    assert len({event.number for event in trace.events()}) == 5 + 2 * 3
+    assert {process.role for process in trace.processes.values()} == {"client", "another"}
+
+
+def test_what_is_wrapped_is_not_matched_byte_by_byte(tmp_path: Path) -> None:
+    mine = server(tmp_path / "s.trace")
+    for each in mine.sockets.values():
+        each.is_wrapped = True
+    trace = merged(mine, client())
+    received = next(event for event in trace.events() if isinstance(event, Call) and event.name == "recv")
+    assert trace.causes_of(received.number) == []
+
+
+def test_both_ends_of_what_is_wrapped_are_joined(tmp_path: Path) -> None:
+    tls = Endpoint.parse("tls://127.0.0.1:12000")
+    theirs = written(
+        tmp_path / "c.trace",
+        events.Connected(1, tls, LOCAL, PEER, 12, at=18),
+        events.Sent(1, LOCAL, b"hello", at=31),
+        events.Received(1, LOCAL, b"HELLO", at=39),
+    )
+    mine = server(tmp_path / "s.trace")
+    for each in mine.sockets.values():
+        each.is_wrapped = True
+    trace = merged(mine, theirs)
+    assert [link.kind for link in trace.links()] == ["reaches", "reaches"]
+    told = [(each.event.name, each.is_end) for each in trace.moments if isinstance(each.event, Call)]
+    assert told.index(("send", False)) < told.index(("recv", True))
+
+
+@needs_tool("strace")
+def test_a_server_from_within_and_its_client_from_outside(tmp_path: Path) -> None:
+    mine, theirs = str(tmp_path / "s.trace"), str(tmp_path / "c.trace")
+    words = ["serve", "upper", "tcp://127.0.0.1:0", "-q", "--trace", mine]
+    with Running([*BOTHENDS, *words]) as running:
+        port = running.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1].decode()
+        source = (
+            f"import socket; s = socket.create_connection(('127.0.0.1', {port})); s.sendall(b'hi'); s.recv(9)"
+        )
+        trace(["--save", theirs, "--", sys.executable, "-I", "-S", "-c", source])
+        running.process.send_signal(signal.SIGTERM)
+        assert running.end() == 0
+    shown = trace(["--open", mine, "--open", theirs, "--quiet-calls"])
+    order = ["listen(127", "accept(127", 'recv(connection 1) = 2 "hi"', 'recvfrom(3, 9) = 2 "HI"']
+    places = [shown.index(each) for each in order]
+    assert places == sorted(places)
+    if has_packets():
+        arrows = [line for line in shown.splitlines() if "PSH" in line]
+        assert ["▶" in line or "◀" in line for line in arrows] == [True, True]
+
+
+def test_both_ends_from_within(tmp_path: Path) -> None:
+    mine, theirs = str(tmp_path / "s.trace"), str(tmp_path / "c.trace")
+    with Running([*BOTHENDS, "connect", "-l", "tcp://127.0.0.1:0", "--trace", mine]) as running:
+        port = running.error_line(rb"listening on tcp://127\.0\.0\.1:(\d+)")[1].decode()
+        with Running([*BOTHENDS, "connect", "--trace", theirs, "127.0.0.1", port]) as client:
+            client.say(b"hello\n")
+            running.text(b"hello")
+            client.end_input()
+            running.say(b"you\n")
+            running.end_input()
+            assert running.end() == client.end() == 0
+    shown = trace(["--open", theirs, "--open", mine])
+    for cause, effect in [
+        ("listen(127", "accept(127"),
+        ('send(connection 1, "hello', '= 6 "hello'),
+        ('= 6 "hello', 'send(connection 1, "you'),
+        ('send(connection 1, "you', '= 4 "you'),
+        ("shutdown(connection 1, SHUT_WR)", "= 0, the end"),
+    ]:
+        assert shown.index(cause) < shown.index(effect)
+    assert "finding" not in shown
+
+
+def test_datagrams_of_both_ends_from_within(tmp_path: Path) -> None:
+    udp = Endpoint.parse("udp://127.0.0.1:12000")
+    server = written(
+        tmp_path / "s.trace",
+        events.Listening(udp, at=1),
+        events.Received(0, PEER, b"one", at=10),
+        events.Sent(0, PEER, b"ONE", at=30),  # told of when it was done, and its receiver was quicker
+    )
+    client = written(
+        tmp_path / "c.trace",
+        events.Connected(1, udp, LOCAL, PEER, 2, at=3),
+        events.Sent(1, LOCAL, b"one", at=5),
+        events.Received(1, LOCAL, b"ONE", at=20),
+    )
+    trace = merged(server, client)
+    told = [(each.event.name, each.is_end) for each in trace.moments if isinstance(each.event, Call)]
+    assert told.index(("send", False)) < told.index(("recvfrom", True))
+    assert told.index(("sendto", False)) < told.index(("recv", True))
+    assert [link.kind for link in trace.links()] == ["reaches", "reaches"]
+
+
+def test_a_connection_that_is_refused_is_told_from_within(tmp_path: Path) -> None:
+    path = str(tmp_path / "c.trace")
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        command = [*BOTHENDS, "connect", "--trace", path, "127.0.0.1", str(port)]
+        done = subprocess.run(command, capture_output=True, timeout=60, env=ENVIRONMENT, check=False)
+    assert done.returncode == 1
+    assert f"connect(no connection, 127.0.0.1:{port}) = ECONNREFUSED" in trace(["--open", path])
+
+
+def trace(arguments: list[str]) -> str:
+    command = [*BOTHENDS, "trace", "--width", "140", *arguments]
+    done = subprocess.run(command, capture_output=True, timeout=60, env=ENVIRONMENT, check=True)
+    return done.stdout.decode()

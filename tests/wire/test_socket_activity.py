@@ -1,0 +1,61 @@
+"""What the sockets of a host are doing: who listens, and what has not arrived."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.wire.hosts import needs_hosts
+
+# Each line says what is there; the answers stand behind it. In a host of its own, where nothing else is.
+SCRIPT = """
+import socket
+from bothends.wire.socket_activity import Tables
+tables = Tables()
+def show(what):
+    print(what, tables.has_listener(), tables.has_unsent(), flush=True)
+show("nothing")
+datagrams = socket.socket(type=socket.SOCK_DGRAM)
+datagrams.bind(("127.0.0.1", 0))
+show("datagrams")
+datagrams.close()
+listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+more = [socket.create_server(("::1", 0), family=socket.AF_INET6) for _ in range(200)]
+for _ in range(3):
+    show("listeners")
+client = socket.create_connection(listener.getsockname())
+show("connection")
+accepted, _ = listener.accept()
+client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)  # far more than the window takes
+client.setblocking(False)
+try:
+    while True:
+        client.send(bytes(65536))
+except BlockingIOError:
+    pass
+show("unread")
+client.close()
+show("orphan")
+while accepted.recv(1 << 20):
+    pass
+accepted.close()
+"""
+
+
+@needs_hosts
+def test_who_listens_and_what_has_not_arrived() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bothends", "wire", "-q", "--", sys.executable, "-c", SCRIPT],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == [
+        "nothing False False",
+        "datagrams True False",
+        *["listeners True False"] * 3,
+        "connection True False",
+        "unread True True",
+        "orphan True True",
+    ], done.stderr
