@@ -22,117 +22,117 @@
 #include <unistd.h>
 
 /* The most that one send is given: its length has 32 bits, and its result 31. */
-enum { LARGEST_SEND = 1 << 30 };
+enum { MAX_SEND = 1 << 30 };
 
 /* A request, making room by handing in those that wait; NULL where the kernel takes none now. */
-static struct io_uring_sqe *request(Ring *ring, uint8_t operation, int fd, uint64_t tag)
+static struct io_uring_sqe *get_sqe(Ring *ring, uint8_t operation, int fd, uint64_t user_data)
 {
-    struct io_uring_sqe *entry = ring_request(ring, operation, fd, tag);
+    struct io_uring_sqe *sqe = ring_get_sqe(ring, operation, fd, user_data);
 
-    if (entry == NULL) {
+    if (sqe == NULL) {
         (void)ring_enter(ring, 0, 0);
-        entry = ring_request(ring, operation, fd, tag);
+        sqe = ring_get_sqe(ring, operation, fd, user_data);
     }
-    if (entry != NULL)
-        ring->under_way++;
-    return entry;
+    if (sqe != NULL)
+        ring->inflight++;
+    return sqe;
 }
 
-static bool cancel(Ring *ring, uint64_t tag)
+static bool submit_cancel(Ring *ring, uint64_t user_data)
 {
-    struct io_uring_sqe *entry = request(ring, IORING_OP_ASYNC_CANCEL, -1, tag_of(CANCELLING, 0, 0));
+    struct io_uring_sqe *sqe = get_sqe(ring, IORING_OP_ASYNC_CANCEL, -1, user_data_encode(OP_CANCEL, 0, 0));
 
-    if (entry != NULL)
-        entry->addr = tag;
-    return entry != NULL;
+    if (sqe != NULL)
+        sqe->addr = user_data;
+    return sqe != NULL;
 }
 
-static bool receive(Connection *self, uint64_t tag)
+static bool arm_recv(Connection *self, uint64_t user_data)
 {
-    struct io_uring_sqe *entry = request(self->core->ring, IORING_OP_RECV, self->fd, tag);
+    struct io_uring_sqe *sqe = get_sqe(self->core->ring, IORING_OP_RECV, self->fd, user_data);
 
-    if (entry == NULL)
+    if (sqe == NULL)
         return false;
-    entry->ioprio = IORING_RECV_MULTISHOT;
-    entry->flags = IOSQE_BUFFER_SELECT;
-    entry->buf_group = BUFFER_GROUP;
-    self->flags |= RECEIVES;
+    sqe->ioprio = IORING_RECV_MULTISHOT;
+    sqe->flags = IOSQE_BUFFER_SELECT;
+    sqe->buf_group = BUFFER_GROUP;
+    self->flags |= RECV_ARMED;
     return true;
 }
 
 /* Send what is queued: one piece as it is, several by way of a list that stays until they are sent. */
-static bool send_queued(Connection *self, uint64_t tag)
+static bool send_queued(Connection *self, uint64_t user_data)
 {
-    Queue *queue = &self->queue;
-    struct io_uring_sqe *entry;
+    WriteQueue *queue = &self->queue;
+    struct io_uring_sqe *sqe;
 
-    if (queue->rest != NULL && self->gather == NULL)
-        self->gather = PyMem_Malloc(sizeof *self->gather); /* without one: piece by piece */
-    entry = request(self->core->ring, IORING_OP_SEND, self->fd, tag);
-    if (entry == NULL)
+    if (queue->tail != NULL && self->send_vector == NULL)
+        self->send_vector = PyMem_Malloc(sizeof *self->send_vector); /* without one: piece by piece */
+    sqe = get_sqe(self->core->ring, IORING_OP_SEND, self->fd, user_data);
+    if (sqe == NULL)
         return false;
-    entry->msg_flags = MSG_NOSIGNAL;
-    if (queue->rest != NULL && self->gather != NULL) {
-        Gather *gather = self->gather;
+    sqe->msg_flags = MSG_NOSIGNAL;
+    if (queue->tail != NULL && self->send_vector != NULL) {
+        SendVector *send_vector = self->send_vector;
 
-        memset(&gather->message, 0, sizeof gather->message);
-        gather->message.msg_iov = gather->vectors;
-        gather->message.msg_iovlen = queue_vectors(queue, gather->vectors, VECTORS);
-        entry->opcode = IORING_OP_SENDMSG;
-        entry->addr = (uintptr_t)&gather->message;
-        entry->len = 1;
+        memset(&send_vector->message, 0, sizeof send_vector->message);
+        send_vector->message.msg_iov = send_vector->iovecs;
+        send_vector->message.msg_iovlen = write_queue_iovecs(queue, send_vector->iovecs, MAX_IOVECS);
+        sqe->opcode = IORING_OP_SENDMSG;
+        sqe->addr = (uintptr_t)&send_vector->message;
+        sqe->len = 1;
     } else {
-        size_t left = (size_t)PyBytes_GET_SIZE(queue->first) - queue->taken;
+        size_t remaining = (size_t)PyBytes_GET_SIZE(queue->head) - queue->offset;
 
-        entry->addr = (uintptr_t)(PyBytes_AS_STRING(queue->first) + queue->taken);
-        entry->len = (unsigned)(left < LARGEST_SEND ? left : LARGEST_SEND);
+        sqe->addr = (uintptr_t)(PyBytes_AS_STRING(queue->head) + queue->offset);
+        sqe->len = (unsigned)(remaining < MAX_SEND ? remaining : MAX_SEND);
     }
-    self->flags |= SENDS;
+    self->flags |= SEND_INFLIGHT;
     return true;
 }
 
-void gather_free(Connection *self)
+void send_vector_free(Connection *self)
 {
-    PyMem_Free(self->gather);
-    self->gather = NULL;
+    PyMem_Free(self->send_vector);
+    self->send_vector = NULL;
 }
 
 /* Close a descriptor with the next call, of which nothing is heard again; false if that can't be asked for. */
 bool uring_close(Core *core, int fd)
 {
-    struct io_uring_sqe *entry =
-        ring_request(core->ring, IORING_OP_CLOSE, fd, tag_of(CLOSING_DOWN, 0, 0));
+    struct io_uring_sqe *sqe =
+        ring_get_sqe(core->ring, IORING_OP_CLOSE, fd, user_data_encode(OP_CLOSE, 0, 0));
 
-    if (entry != NULL)
-        entry->flags = IOSQE_CQE_SKIP_SUCCESS;
-    return entry != NULL;
+    if (sqe != NULL)
+        sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
+    return sqe != NULL;
 }
 
 /* Ask the kernel for what the connection's flags and queue want. `again`: it takes no requests now. */
-int uring_update(Connection *self, bool *again)
+int uring_update(Connection *self, bool *sq_full)
 {
     Ring *ring = self->core->ring;
-    uint64_t receiving = tag_of(RECEIVING, self->generation, self->slot);
-    uint64_t sending = tag_of(SENDING, self->generation, self->slot);
-    bool reads = connection_reads(self), asked = true;
+    uint64_t recv_id = user_data_encode(OP_RECV, self->generation, self->slot);
+    uint64_t send_id = user_data_encode(OP_SEND, self->generation, self->slot);
+    bool wants_read = connection_wants_read(self), submitted = true;
 
-    if ((self->flags & (RECEIVES | RECALLED)) == RECEIVES && !reads && !(self->flags & ENDED)) {
-        asked = cancel(ring, receiving);
-        self->flags |= asked ? RECALLED : 0;
-    } else if (!(self->flags & RECEIVES) && reads)
-        asked = receive(self, receiving);
-    if (self->flags & DYING) {
-        if ((self->flags & (SENDS | RECALLED_SEND)) == SENDS && asked) {
-            asked = cancel(ring, sending);
-            self->flags |= asked ? RECALLED_SEND : 0;
+    if ((self->flags & (RECV_ARMED | RECV_CANCEL_SENT)) == RECV_ARMED && !wants_read && !(self->flags & EOF_RECEIVED)) {
+        submitted = submit_cancel(ring, recv_id);
+        self->flags |= submitted ? RECV_CANCEL_SENT : 0;
+    } else if (!(self->flags & RECV_ARMED) && wants_read)
+        submitted = arm_recv(self, recv_id);
+    if (self->flags & CLOSE_PENDING) {
+        if ((self->flags & (SEND_INFLIGHT | SEND_CANCEL_SENT)) == SEND_INFLIGHT && submitted) {
+            submitted = submit_cancel(ring, send_id);
+            self->flags |= submitted ? SEND_CANCEL_SENT : 0;
         }
-        if (!(self->flags & (RECEIVES | SENDS)))
-            return connection_bury(self);
-    } else if (self->queue.unsent && !(self->flags & SENDS) && asked)
-        asked = send_queued(self, sending);
-    if (!asked) {
-        *again = true;
-        connection_soil(self);
+        if (!(self->flags & (RECV_ARMED | SEND_INFLIGHT)))
+            return connection_close_now(self);
+    } else if (self->queue.unsent && !(self->flags & SEND_INFLIGHT) && submitted)
+        submitted = send_queued(self, send_id);
+    if (!submitted) {
+        *sq_full = true;
+        connection_mark_pending(self);
     }
     return 0;
 }
@@ -140,109 +140,109 @@ int uring_update(Connection *self, bool *again)
 /* Have every listener accept that doesn't, unless accepting is strained. */
 void uring_arm_listeners(Core *core)
 {
-    for (Listening *each = core->listening; each != NULL; each = each->next) {
-        struct io_uring_sqe *entry;
+    for (Listener *each = core->listeners; each != NULL; each = each->next) {
+        struct io_uring_sqe *sqe;
 
-        if (each->polled || each->armed || isfinite(core->retry_at))
+        if (each->uses_epoll || each->armed || isfinite(core->accept_retry_at))
             continue;
-        entry = request(core->ring, IORING_OP_ACCEPT, each->fd,
-                        tag_of(ACCEPTING, each->generation, each->slot));
-        if (entry == NULL)
+        sqe = get_sqe(core->ring, IORING_OP_ACCEPT, each->fd,
+                        user_data_encode(OP_ACCEPT, each->generation, each->slot));
+        if (sqe == NULL)
             return;
-        entry->ioprio = IORING_ACCEPT_MULTISHOT;
-        entry->accept_flags = SOCK_CLOEXEC;
+        sqe->ioprio = IORING_ACCEPT_MULTISHOT;
+        sqe->accept_flags = SOCK_CLOEXEC;
         each->armed = true;
     }
 }
 
-static int on_received(Core *core, Connection *connection, const struct io_uring_cqe *done)
+static int on_recv(Core *core, Connection *connection, const struct io_uring_cqe *cqe)
 {
-    unsigned number = done->flags >> IORING_CQE_BUFFER_SHIFT;
-    int outcome = 0;
+    unsigned buffer_index = cqe->flags >> IORING_CQE_BUFFER_SHIFT;
+    int status = 0;
 
-    if (!(done->flags & IORING_CQE_F_MORE)) {
-        connection->flags &= ~(uint32_t)(RECEIVES | RECALLED);
-        connection_soil(connection);
+    if (!(cqe->flags & IORING_CQE_F_MORE)) {
+        connection->flags &= ~(uint32_t)(RECV_ARMED | RECV_CANCEL_SENT);
+        connection_mark_pending(connection);
     }
-    if (done->res > 0)
-        outcome = connection_heard(connection, ring_buffer(core->ring, number), (size_t)done->res);
-    else if (done->res == 0)
-        outcome = connection_ended(connection);
-    else if (done->res == -ENOBUFS)
-        core->rearmed++;
-    else if (done->res != -ECANCELED && done->res != -EINTR && done->res != -EAGAIN)
-        connection_lost(connection, -done->res);
-    return outcome;
+    if (cqe->res > 0)
+        status = connection_on_read(connection, ring_buffer(core->ring, buffer_index), (size_t)cqe->res);
+    else if (cqe->res == 0)
+        status = connection_on_eof(connection);
+    else if (cqe->res == -ENOBUFS)
+        core->rearmed_receives++;
+    else if (cqe->res != -ECANCELED && cqe->res != -EINTR && cqe->res != -EAGAIN)
+        connection_on_error(connection, -cqe->res);
+    return status;
 }
 
-static int on_sent(Connection *connection, int result)
+static int on_send(Connection *connection, int result)
 {
-    connection->flags &= ~(uint32_t)(SENDS | RECALLED_SEND);
-    connection_soil(connection);
-    if (connection->flags & DYING)
+    connection->flags &= ~(uint32_t)(SEND_INFLIGHT | SEND_CANCEL_SENT);
+    connection_mark_pending(connection);
+    if (connection->flags & CLOSE_PENDING)
         return 0;
     if (result >= 0)
-        return connection_sent(connection, (size_t)result);
+        return connection_on_written(connection, (size_t)result);
     if (result != -ECANCELED && result != -EINTR && result != -EAGAIN)
-        connection_lost(connection, -result);
+        connection_on_error(connection, -result);
     return 0;
 }
 
-static int on_accepted(Core *core, Listening *listening, const struct io_uring_cqe *done)
+static int on_accept(Core *core, Listener *listener, const struct io_uring_cqe *cqe)
 {
-    if (!(done->flags & IORING_CQE_F_MORE))
-        listening->armed = false;
-    if (done->res >= 0)
-        return accepted(core, listening, done->res);
-    return done->res == -ECANCELED ? 0 : accept_failed(core, listening, -done->res);
+    if (!(cqe->flags & IORING_CQE_F_MORE))
+        listener->armed = false;
+    if (cqe->res >= 0)
+        return listener_on_accept(core, listener, cqe->res);
+    return cqe->res == -ECANCELED ? 0 : listener_on_error(core, listener, -cqe->res);
 }
 
 /* One request fewer is under way, if this completion is its last. */
-static void count_out(Ring *ring, const struct io_uring_cqe *done)
+static void uring_complete_one(Ring *ring, const struct io_uring_cqe *cqe)
 {
-    if (!(done->flags & IORING_CQE_F_MORE) && done->user_data >> 56 != CLOSING_DOWN)
-        ring->under_way--;
+    if (!(cqe->flags & IORING_CQE_F_MORE) && cqe->user_data >> 56 != OP_CLOSE)
+        ring->inflight--;
 }
 
-static int on_completion(Core *core, const struct io_uring_cqe *done)
+static int on_cqe(Core *core, const struct io_uring_cqe *cqe)
 {
-    enum kind kind = FREE;
-    void *holder = slot_holder(core, done->user_data, &kind);
-    int outcome = 0;
+    enum slot_kind slot_kind = SLOT_FREE;
+    void *object = slot_lookup(core, cqe->user_data, &slot_kind);
+    int status = 0;
 
-    count_out(core->ring, done);
-    switch ((enum operation)(done->user_data >> 56)) {
-    case RECEIVING:
-        if (kind == CONNECTION)
-            outcome = on_received(core, holder, done);
-        if (done->flags & IORING_CQE_F_BUFFER)
-            ring_give_back(core->ring, done->flags >> IORING_CQE_BUFFER_SHIFT);
-        return outcome;
-    case SENDING:
-        return kind == CONNECTION ? on_sent(holder, done->res) : 0;
-    case ACCEPTING:
-        return kind == LISTENING ? on_accepted(core, holder, done) : 0;
-    case POLLING:
-        core->poll_armed = false;
-        return polling_turn(core);
-    case CANCELLING:
-    case CLOSING_DOWN:
+    uring_complete_one(core->ring, cqe);
+    switch ((enum operation)(cqe->user_data >> 56)) {
+    case OP_RECV:
+        if (slot_kind == SLOT_CONNECTION)
+            status = on_recv(core, object, cqe);
+        if (cqe->flags & IORING_CQE_F_BUFFER)
+            ring_recycle_buffer(core->ring, cqe->flags >> IORING_CQE_BUFFER_SHIFT);
+        return status;
+    case OP_SEND:
+        return slot_kind == SLOT_CONNECTION ? on_send(object, cqe->res) : 0;
+    case OP_ACCEPT:
+        return slot_kind == SLOT_LISTENER ? on_accept(core, object, cqe) : 0;
+    case OP_POLL:
+        core->epoll_poll_armed = false;
+        return epoll_poll_once(core);
+    case OP_CANCEL:
+    case OP_CLOSE:
         break;
     }
     return 0;
 }
 
-static bool arm_poll(Core *core)
+static bool arm_epoll_poll(Core *core)
 {
-    struct io_uring_sqe *entry = request(core->ring, IORING_OP_POLL_ADD, core->epoll, tag_of(POLLING, 0, 0));
+    struct io_uring_sqe *sqe = get_sqe(core->ring, IORING_OP_POLL_ADD, core->epoll_fd, user_data_encode(OP_POLL, 0, 0));
 
-    if (entry != NULL)
-        entry->poll32_events = POLLIN;
-    return entry != NULL;
+    if (sqe != NULL)
+        sqe->poll32_events = POLLIN;
+    return sqe != NULL;
 }
 
 /* Tell the processor that we are waiting in a loop. */
-static inline void relax(void)
+static inline void cpu_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
@@ -251,7 +251,7 @@ static inline void relax(void)
 #endif
 }
 
-static int check(int error)
+static int uring_check(int error)
 {
     /* EBUSY and EAGAIN: completions must be taken first, or memory is short; both pass. */
     if (!error || error == ETIME || error == EINTR || error == EBUSY || error == EAGAIN)
@@ -262,99 +262,99 @@ static int check(int error)
 }
 
 /* Deal with all completions that are there. */
-static int take_all(Core *core)
+static int uring_drain_cq(Core *core)
 {
-    struct io_uring_cqe done;
+    struct io_uring_cqe cqe;
 
-    while (ring_next(core->ring, &done))
-        if (on_completion(core, &done) < 0 || !core_is_ours(core))
+    while (ring_pop_cqe(core->ring, &cqe))
+        if (on_cqe(core, &cqe) < 0 || !loop_check_owner_process(core))
             return -1;
     return 0;
 }
 
 /* Wait for completions, `patience` seconds at the most, and deal with them. */
-int uring_wait(Core *core, double patience)
+int uring_wait(Core *core, double timeout)
 {
     Ring *ring = core->ring;
     int error = 0;
 
     uring_arm_listeners(core);
-    if (!core->poll_armed)
-        core->poll_armed = arm_poll(core);
-    if (ring->sq_next != __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE) || ring_has_news(ring))
+    if (!core->epoll_poll_armed)
+        core->epoll_poll_armed = arm_epoll_poll(core);
+    if (ring->sq_next != __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE) || ring_needs_enter(ring))
         error = ring_enter(ring, 0, 0);
-    if (check(error) < 0)
+    if (uring_check(error) < 0)
         return -1;
-    if (!ring_has_completion(ring) && core->busy > 0 && patience > 0) {
-        double until = clock_now() + fmin(core->busy, patience);
+    if (!ring_has_completion(ring) && core->busy_poll > 0 && timeout > 0) {
+        double deadline = clock_now() + fmin(core->busy_poll, timeout);
 
         do {
-            if (ring_has_news(ring))
+            if (ring_needs_enter(ring))
                 error = ring_enter(ring, 0, 0);
             else
-                relax();
-        } while (!error && !ring_has_completion(ring) && clock_now() < until);
-        if (check(error) < 0)
+                cpu_relax();
+        } while (!error && !ring_has_completion(ring) && clock_now() < deadline);
+        if (uring_check(error) < 0)
             return -1;
     }
-    if (!ring_has_completion(ring) && patience > 0) {
+    if (!ring_has_completion(ring) && timeout > 0) {
         core->awake = false;
         Py_BEGIN_ALLOW_THREADS
-        error = ring_enter(ring, 1, patience);
+        error = ring_enter(ring, 1, timeout);
         Py_END_ALLOW_THREADS
         core->awake = true;
-        if (check(error) < 0)
+        if (uring_check(error) < 0)
             return -1;
     }
     core->now = clock_now();
-    return take_all(core);
+    return uring_drain_cq(core);
 }
 
 /* Have no listener accept any more; who was accepted meanwhile is welcome. */
-int uring_deafen(Core *core)
+int uring_cancel_accepts(Core *core)
 {
-    Listening *each;
-    int outcome = 0;
+    Listener *each;
+    int status = 0;
 
-    for (each = core->listening; each != NULL; each = each->next)
-        if (each->armed && !each->polled)
-            while (!cancel(core->ring, tag_of(ACCEPTING, each->generation, each->slot)) && outcome == 0)
-                outcome = take_all(core);
-    for (each = core->listening; each != NULL && outcome == 0; each = each->next) {
-        while (each->armed && !each->polled && outcome == 0) {
+    for (each = core->listeners; each != NULL; each = each->next)
+        if (each->armed && !each->uses_epoll)
+            while (!submit_cancel(core->ring, user_data_encode(OP_ACCEPT, each->generation, each->slot)) && status == 0)
+                status = uring_drain_cq(core);
+    for (each = core->listeners; each != NULL && status == 0; each = each->next) {
+        while (each->armed && !each->uses_epoll && status == 0) {
             int error = ring_enter(core->ring, 1, INFINITY);
 
-            outcome = check(error);
-            if (outcome == 0)
-                outcome = take_all(core);
+            status = uring_check(error);
+            if (status == 0)
+                status = uring_drain_cq(core);
         }
     }
-    return outcome;
+    return status;
 }
 
 /* Before the end: cancel everything, and wait until the kernel has let go of our memory and descriptors,
  * which a child after fork may hold open too. */
-void uring_quiesce(Core *core)
+void uring_cancel_all(Core *core)
 {
     Ring *ring = core->ring;
-    struct io_uring_sqe *entry = NULL;
-    struct io_uring_cqe done;
+    struct io_uring_sqe *sqe = NULL;
+    struct io_uring_cqe cqe;
 
-    while (entry == NULL) {
-        entry = request(ring, IORING_OP_ASYNC_CANCEL, -1, tag_of(CANCELLING, 0, 0));
-        while (entry == NULL && ring_next(ring, &done))
-            count_out(ring, &done);
+    while (sqe == NULL) {
+        sqe = get_sqe(ring, IORING_OP_ASYNC_CANCEL, -1, user_data_encode(OP_CANCEL, 0, 0));
+        while (sqe == NULL && ring_pop_cqe(ring, &cqe))
+            uring_complete_one(ring, &cqe);
     }
-    entry->cancel_flags = IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY;
-    while (ring->under_way) {
+    sqe->cancel_flags = IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY;
+    while (ring->inflight) {
         int error = ring_enter(ring, 1, INFINITY);
 
         if (error && error != EINTR && error != EBUSY && error != EAGAIN)
             break;
-        while (ring_next(ring, &done)) {
-            count_out(ring, &done);
-            if (done.user_data >> 56 == ACCEPTING && done.res >= 0)
-                close(done.res);
+        while (ring_pop_cqe(ring, &cqe)) {
+            uring_complete_one(ring, &cqe);
+            if (cqe.user_data >> 56 == OP_ACCEPT && cqe.res >= 0)
+                close(cqe.res);
         }
     }
 }

@@ -35,74 +35,75 @@
 
 typedef struct Core Core;
 typedef struct Connection Connection;
-typedef struct Listening Listening;
+typedef struct Listener Listener;
 typedef struct Watch Watch;
-typedef struct Desk Desk;
+typedef struct DatagramServer DatagramServer;
 
 /* What a slot holds. */
-enum kind { FREE, CONNECTION, LISTENING, WATCH, DESK, WAKING };
+enum slot_kind { SLOT_FREE, SLOT_CONNECTION, SLOT_LISTENER, SLOT_WATCH, SLOT_DATAGRAM_SERVER, SLOT_WAKEUP };
 
 /* Which request of a slot a completion belongs to. */
-enum operation { RECEIVING, SENDING, CANCELLING, ACCEPTING, POLLING, CLOSING_DOWN };
+enum operation { OP_RECV, OP_SEND, OP_CANCEL, OP_ACCEPT, OP_POLL, OP_CLOSE };
 
 typedef struct {
     uint32_t generation;
     uint32_t next_free;
-    enum kind kind;
-    void *holder;
+    enum slot_kind slot_kind;
+    void *object;
 } Slot;
 
 enum { GENERATIONS = 1 << 24 };
 
 /* The name of a slot's request: 8 bits of operation, 24 of generation, 32 of slot. */
-static inline uint64_t tag_of(enum operation operation, uint32_t generation, uint32_t slot)
+static inline uint64_t user_data_encode(enum operation operation, uint32_t generation, uint32_t slot)
 {
     return (uint64_t)operation << 56 | (uint64_t)generation << 32 | slot;
 }
 
 /* One answer, or what is left of it, that waits its turn. */
-typedef struct Piece {
-    struct Piece *next;
+typedef struct WriteChunk {
+    struct WriteChunk *next;
     PyObject *bytes;
-} Piece;
+} WriteChunk;
 
 /* A connection's output. The first piece lies here: most connections never have two. */
 typedef struct {
-    PyObject *first;
-    size_t taken;  /* of the first: how much the system has */
-    Piece *rest, *last;
+    PyObject *head;
+    size_t offset;  /* of the first: how much the system has */
+    WriteChunk *tail, *tail_last;
     size_t unsent; /* bytes in all */
-} Queue;
+} WriteQueue;
 
 /* Who a connection is with, as the system told it: a quarter of the Peer that is made of it when one is wanted. */
 typedef struct {
     PyObject *local; /* our Address; NULL where nothing is kept */
-    uint64_t number;
+    uint64_t connection_id;
     socklen_t size;
     struct sockaddr_in6 address; /* or a sockaddr_in */
-} Origin;
+} PeerAddress;
 
 /* The flags of a connection. */
 enum {
-    MANAGED = 1 << 0,    /* its handler is a protocol in Python, not a conversation */
-    ENDED = 1 << 1,      /* the peer has finished sending */
-    OVER = 1 << 2,       /* nothing more will be said than what is queued */
-    SHUT = 1 << 3,       /* our side is shut down; the peer's end is waited for */
-    SHUTTING = 1 << 4,   /* managed: shut down our side when all is sent */
-    CLOSING = 1 << 5,    /* managed: close when all is sent */
-    DYING = 1 << 6,      /* to be closed as soon as the kernel has let go of it */
-    ABANDONED = 1 << 7,  /* what is unsent is dropped, by RST */
-    PAUSED = 1 << 8,     /* not to be read now */
-    FULL = 1 << 9,       /* managed: told that too much is unsent */
-    DIRTY = 1 << 10,     /* on the list of the dirty */
-    DEAD = 1 << 11,      /* closed */
-    RECEIVES = 1 << 12,  /* io_uring: a receive is armed */
-    RECALLED = 1 << 13,  /* io_uring: and has been cancelled */
-    SENDS = 1 << 14,     /* io_uring: a send is under way */
-    RECALLED_SEND = 1 << 15,
-    WATCHES_IN = 1 << 16,  /* epoll: what it is registered for */
-    WATCHES_OUT = 1 << 17,
-    COUNTED = 1 << 18,     /* Python has counted it in: `gone` is told of its end */
+    PROTOCOL = 1 << 0,    /* its handler is a protocol in Python, not a conversation */
+    EOF_RECEIVED = 1 << 1,      /* the peer has finished sending */
+    DONE = 1 << 2,       /* nothing more will be said than what is queued */
+    WR_SHUTDOWN = 1 << 3,       /* our side is shut down; the peer's end is waited for */
+    WR_SHUTDOWN_PENDING = 1 << 4,   /* managed: shut down our side when all is sent */
+    CLOSE_WHEN_FLUSHED = 1 << 5,    /* managed: close when all is sent */
+    CLOSE_PENDING = 1 << 6,      /* to be closed as soon as the kernel has let go of it */
+    RESET_ON_CLOSE = 1 << 7,  /* what is unsent is dropped, by RST */
+    READ_PAUSED = 1 << 8,     /* not to be read now */
+    WRITE_PAUSED = 1 << 9,       /* managed: told that too much is unsent */
+    PENDING = 1 << 10,     /* on the list of the dirty */
+    CLOSED = 1 << 11,      /* closed */
+    RECV_ARMED = 1 << 12,  /* io_uring: a receive is armed */
+    RECV_CANCEL_SENT = 1 << 13,  /* io_uring: and has been cancelled */
+    SEND_INFLIGHT = 1 << 14,     /* io_uring: a send is under way */
+    SEND_CANCEL_SENT = 1 << 15,
+    EPOLL_WANTS_IN = 1 << 16,  /* epoll: what it is registered for */
+    EPOLL_WANTS_OUT = 1 << 17,
+    EPOLL_REGISTERED = 1 << 19, /* in the epoll set */
+    IN_PYTHON = 1 << 18,     /* Python has counted it in: `gone` is told of its end */
 };
 
 struct Connection {
@@ -110,24 +111,24 @@ struct Connection {
     Core *core;         /* NULL once it is dead */
     PyObject *handler;  /* a conversation, or a protocol; NULL where opening it failed */
     PyObject *peer;     /* whom it is with, where that is to be told and `origin` can't; or NULL */
-    Origin origin;      /* the same */
-    Connection *next_dirty;
-    Gather *gather;     /* io_uring: several pieces that are being sent at once, or NULL */
-    Queue queue;
-    double began, heard, moved; /* seconds on the core's clock */
-    size_t high;        /* above so much unsent, stop reading (or say so) */
+    PeerAddress peer_address;      /* the same */
+    Connection *next_pending;
+    SendVector *send_vector;     /* io_uring: several pieces that are being sent at once, or NULL */
+    WriteQueue queue;
+    double started_at, last_received, last_activity; /* seconds on the core's clock */
+    size_t high_water;        /* above so much unsent, stop reading (or say so) */
     uint32_t slot, generation;
     uint32_t flags;
     int fd;
     int error;          /* why it was lost, or 0 */
 };
 
-struct Listening {
-    Listening *next;
+struct Listener {
+    Listener *next;
     PyObject *local;    /* our Address, or NULL where each connection has its own */
     uint32_t slot, generation;
     int fd;
-    bool polled;        /* waited for by epoll, on a ring too */
+    bool uses_epoll;        /* waited for by epoll, on a ring too */
     bool armed;
 };
 
@@ -140,106 +141,106 @@ struct Watch {
 struct Core {
     PyObject_HEAD
     Ring *ring;         /* NULL: on epoll */
-    int epoll;
-    int wake;           /* an eventfd, by which another thread says that there is something to do */
-    unsigned forks;     /* `fork_count` when it was made: a child has a copy of all this that it must not use */
-    bool running, leave, poll_armed, awake, closing, is_strained;
+    int epoll_fd;
+    int wakeup_fd;           /* an eventfd, by which another thread says that there is something to do */
+    unsigned fork_generation;     /* `fork_count` when it was made: a child has a copy of all this that it must not use */
+    bool running, stop_requested, epoll_poll_armed, awake, closing, accept_paused;
 
     Slot *slots;
     uint32_t slot_count, first_free;
     uint32_t *watch_by_fd; /* slot + 1 */
-    int watch_room;
-    Connection *dirty, **dirty_end;
-    Listening *listening;
-    Desk *desks;
+    int watch_by_fd_size;
+    Connection *pending, **pending_end;
+    Listener *listeners;
+    DatagramServer *datagram_servers;
 
     double now;
-    double sweep_at;    /* when a time limit may have passed; INFINITY for never */
-    double retry_at;    /* when to accept again after a strain; INFINITY for not waiting */
+    double next_timeout_check;    /* when a time limit may have passed; INFINITY for never */
+    double accept_retry_at;    /* when to accept again after a strain; INFINITY for not waiting */
     size_t connections, conversations; /* open ones; those that are no protocol's */
-    uint64_t number;
+    uint64_t last_connection_id;
 
     /* What the engine set. Seconds, and INFINITY for no limit. */
-    double idle, life, linger, quiet, strain_pause, busy;
-    size_t unsent, chunk;
-    PyObject *longest;
-    PyObject *opener;   /* opener(peer, post) -> conversation */
-    PyObject *post;     /* the post box of those who have none */
-    PyObject *answerer; /* answerer(datagram, peer) -> bytes or None */
-    PyObject *gone;     /* gone(peer) */
-    PyObject *failed;   /* failed(peer, exception), or NULL: what a service raised */
-    PyObject *strained; /* strained(errno), and 0 when it is over; or NULL */
-    PyObject *dropped;  /* dropped(peer, reason, number), or NULL: a datagram without an answer */
-    PyObject *pulling;  /* pulling(fd, peer, conversation): one that C does not drive */
-    PyTypeObject *known_type; /* the conversation type seen last, */
-    bool known_pulls;         /* and whether it pulls */
-    char *scratch;      /* epoll: `chunk` bytes to receive into */
+    double idle_timeout, max_lifetime, linger_timeout, drain_idle, accept_retry_delay, busy_poll;
+    size_t unsent, read_size;
+    PyObject *max_message_size;
+    PyObject *open_conversation;   /* opener(peer, post) -> conversation */
+    PyObject *push;     /* the post box of those who have none */
+    PyObject *answer_datagram; /* answerer(datagram, peer) -> bytes or None */
+    PyObject *on_connection_closed;     /* gone(peer) */
+    PyObject *on_service_error;   /* failed(peer, exception), or NULL: what a service raised */
+    PyObject *on_accept_paused; /* strained(errno), and 0 when it is over; or NULL */
+    PyObject *on_datagram_dropped;  /* dropped(peer, reason, number), or NULL: a datagram without an answer */
+    PyObject *on_pull_conversation;  /* pulling(fd, peer, conversation): one that C does not drive */
+    PyTypeObject *last_type; /* the conversation type seen last, */
+    bool last_type_pulls;         /* and whether it pulls */
+    char *recv_buffer;      /* epoll: `chunk` bytes to receive into */
 
-    unsigned long long turns, chunks, rearmed; /* for tests and for the curious */
+    unsigned long long iterations, chunks, rearmed_receives; /* for tests and for the curious */
 };
 
 /* loop.c */
 extern PyTypeObject CoreType;
-int core_flush(Core *core);
-uint32_t slot_take(Core *core, enum kind kind, void *holder, uint32_t *generation);
-void slot_release(Core *core, uint32_t slot);
-void *slot_holder(Core *core, uint64_t tag, enum kind *kind);
-void core_wake(Core *core);
-bool core_is_ours(const Core *core);
-extern unsigned fork_count; /* how often this process is the child of a fork */
+int loop_flush_pending(Core *core);
+uint32_t slot_alloc(Core *core, enum slot_kind slot_kind, void *object, uint32_t *generation);
+void slot_free(Core *core, uint32_t slot);
+void *slot_lookup(Core *core, uint64_t user_data, enum slot_kind *slot_kind);
+void loop_wake(Core *core);
+bool loop_check_owner_process(const Core *core);
+extern unsigned current_fork_generation; /* how often this process is the child of a fork */
 double clock_now(void);
 
 /* connection.c */
 extern PyTypeObject ConnectionType;
 Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer, uint32_t flags);
 int connection_start(Connection *self);
-int connection_heard(Connection *self, const char *data, size_t size);
-int connection_ended(Connection *self);
-int connection_sent(Connection *self, size_t size);
-void connection_lost(Connection *self, int error);
-void connection_settle(Connection *self);
-void connection_kill(Connection *self, bool abandon);
-int connection_bury(Connection *self);
-void connection_disown(Connection *self);
-int connection_expire(Connection *self);
-int connection_drain(Connection *self, double looked);
-void connection_soil(Connection *self);
-static inline bool connection_reads(const Connection *self)
+int connection_on_read(Connection *self, const char *data, size_t size);
+int connection_on_eof(Connection *self);
+int connection_on_written(Connection *self, size_t size);
+void connection_on_error(Connection *self, int error);
+void connection_update(Connection *self);
+void connection_begin_close(Connection *self, bool reset);
+int connection_close_now(Connection *self);
+void connection_detach_in_child(Connection *self);
+int connection_check_timeouts(Connection *self);
+int connection_drain(Connection *self, double last_check);
+void connection_mark_pending(Connection *self);
+static inline bool connection_wants_read(const Connection *self)
 {
-    return !(self->flags & (ENDED | PAUSED | DYING | DEAD));
+    return !(self->flags & (EOF_RECEIVED | READ_PAUSED | CLOSE_PENDING | CLOSED));
 }
 
 /* write_queue.c */
-int queue_put(Queue *queue, PyObject *bytes);
-void queue_advance(Queue *queue, size_t size);
-void queue_clear(Queue *queue);
-size_t queue_vectors(const Queue *queue, struct iovec *vectors, size_t most);
+int write_queue_append(WriteQueue *queue, PyObject *bytes);
+void write_queue_consume(WriteQueue *queue, size_t size);
+void write_queue_clear(WriteQueue *queue);
+size_t write_queue_iovecs(const WriteQueue *queue, struct iovec *vectors, size_t max);
 
 /* peer.c */
-int peer_prepare(PyObject *address_class, PyObject *peer_class);
-PyObject *address_of(const struct sockaddr *sockaddr, socklen_t size);
-PyObject *peer_of(PyObject *address, PyObject *local, bool boundaries, uint64_t number, PyObject *longest);
-PyObject *origin_peer(const Origin *origin, PyObject *longest);
+int peer_bind_classes(PyObject *address_class, PyObject *peer_class);
+PyObject *address_new(const struct sockaddr *sockaddr, socklen_t size);
+PyObject *peer_new(PyObject *address, PyObject *local, bool message_oriented, uint64_t last_connection_id, PyObject *max_message_size);
+PyObject *peer_from_address(const PeerAddress *peer_address, PyObject *max_message_size);
 
 /* listener.c */
-int listener_prepare(PyObject *conversation_class);
+int listener_bind_class(PyObject *conversation_class);
 PyObject *core_listen(Core *core, PyObject *args);
-PyObject *core_deafen(Core *core, PyObject *ignored);
-int accepted(Core *core, Listening *listening, int fd);
-int accept_failed(Core *core, Listening *listening, int error);
-int accept_all(Core *core, Listening *listening);
-void accepting_retry(Core *core);
+PyObject *loop_stop_listening(Core *core, PyObject *ignored);
+int listener_on_accept(Core *core, Listener *listeners, int fd);
+int listener_on_error(Core *core, Listener *listeners, int error);
+int listener_accept_batch(Core *core, Listener *listeners);
+void listeners_rearm(Core *core);
 
 /* backend_epoll.c */
-int polling_open(Core *core);
-int polling_wait(Core *core, double patience);
-int polling_turn(Core *core);
-int polling_watch(Core *core, int fd, uint32_t events, uint32_t slot, uint32_t generation, bool again);
-void polling_forget(Core *core, int fd);
-int polling_update(Connection *self);
+int epoll_open(Core *core);
+int epoll_backend_wait(Core *core, double timeout);
+int epoll_poll_once(Core *core);
+int epoll_register(Core *core, int fd, uint32_t events, uint32_t slot, uint32_t generation, bool again);
+void epoll_del(Core *core, int fd);
+int epoll_backend_update(Connection *self);
 
 /* watch.c */
-int watch_call(Watch *watch, uint32_t events);
+int watch_on_event(Watch *watch, uint32_t events);
 PyObject *core_watch(Core *core, PyObject *args);
 PyObject *core_unwatch(Core *core, PyObject *args);
 
@@ -247,17 +248,17 @@ PyObject *core_unwatch(Core *core, PyObject *args);
 int uring_update(Connection *self, bool *again);
 bool uring_close(Core *core, int fd);
 void uring_arm_listeners(Core *core);
-int uring_wait(Core *core, double patience);
-int uring_deafen(Core *core);
-void uring_quiesce(Core *core);
-void gather_free(Connection *self);
+int uring_wait(Core *core, double timeout);
+int uring_cancel_accepts(Core *core);
+void uring_cancel_all(Core *core);
+void send_vector_free(Connection *self);
 
 /* datagram_server.c */
-PyObject *core_answer(Core *core, PyObject *args);
-PyObject *core_mute(Core *core, PyObject *args);
-int desk_serve(Desk *desk, int *served);
-int desks_serve(Core *core, int *served);
-void desk_free(Core *core, Desk *desk);
+PyObject *datagram_server_add(Core *core, PyObject *args);
+PyObject *datagram_server_remove(Core *core, PyObject *args);
+int datagram_server_poll(DatagramServer *desk, int *received);
+int datagram_servers_poll(Core *core, int *received);
+void datagram_server_free(Core *core, DatagramServer *desk);
 
 /* Names that are looked up for every chunk, made once. */
 struct names {
@@ -267,10 +268,10 @@ struct names {
 extern struct names names;
 
 /* Why a datagram gets no answer, for `dropped`. */
-enum reason { TOO_LARGE, NAMELESS, UNSENT };
+enum drop_reason { TOO_LARGE, NO_SOURCE_ADDRESS, SEND_FAILED };
 
 /* Whether the exception that is set is one that a service may raise (not ^C). If so it is told, and cleared;
  * unless telling it raises another. */
-bool forgive(Core *core, PyObject *peer);
+bool report_service_error(Core *core, PyObject *peer);
 
 #endif

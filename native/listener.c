@@ -18,89 +18,89 @@
 #include <unistd.h>
 
 /* Connections taken from one listener before others have their turn (reception.py says the same). */
-enum { BATCH = 64, LAST_ROUNDS = 64 };
+enum { ACCEPT_BATCH = 64, FINAL_BATCHES = 64 };
 
-static PyObject *plain_pulls; /* Conversation.pulls, which asks nothing but the type */
+static PyObject *default_pulls; /* Conversation.pulls, which asks nothing but the type */
 
-int listener_prepare(PyObject *conversation_class)
+int listener_bind_class(PyObject *conversation_class)
 {
-    plain_pulls = PyObject_GetAttrString(conversation_class, "pulls");
-    return plain_pulls == NULL ? -1 : 0;
+    default_pulls = PyObject_GetAttrString(conversation_class, "pulls");
+    return default_pulls == NULL ? -1 : 0;
 }
 
 /* Either end of a connection: how much of the room it takes, 0 where it is gone already. */
-static socklen_t end_of(int fd, int (*ask)(int, struct sockaddr *, socklen_t *), struct sockaddr_storage *room)
+static socklen_t socket_name(int fd, int (*ask)(int, struct sockaddr *, socklen_t *), struct sockaddr_storage *storage)
 {
-    socklen_t size = sizeof *room;
+    socklen_t size = sizeof *storage;
 
-    return ask(fd, (struct sockaddr *)room, &size) < 0 ? 0 : size;
+    return ask(fd, (struct sockaddr *)storage, &size) < 0 ? 0 : size;
 }
 
 /* Whether a conversation wants `more()` called: a question to its type, which is not asked anew for each. */
-static int asks_for_more(Core *core, PyObject *conversation)
+static int is_pull_producer(Core *core, PyObject *conversation)
 {
     PyTypeObject *type = Py_TYPE(conversation);
     PyObject *pulls, *property;
     int truth;
 
-    if (type == core->known_type)
-        return core->known_pulls;
+    if (type == core->last_type)
+        return core->last_type_pulls;
     pulls = PyObject_GetAttr(conversation, names.pulls);
     truth = pulls == NULL ? -1 : PyObject_IsTrue(pulls);
     Py_XDECREF(pulls);
     property = PyObject_GetAttr((PyObject *)type, names.pulls);
-    if (truth >= 0 && property == plain_pulls) {
-        Py_XSETREF(core->known_type, (PyTypeObject *)Py_NewRef(type));
-        core->known_pulls = truth;
+    if (truth >= 0 && property == default_pulls) {
+        Py_XSETREF(core->last_type, (PyTypeObject *)Py_NewRef(type));
+        core->last_type_pulls = truth;
     }
     Py_XDECREF(property);
     return truth;
 }
 
 /* Accepting has stopped for this errno; 0: it goes on. */
-static int tell_strain(Core *core, int error)
+static int notify_accept_paused(Core *core, int error)
 {
     PyObject *result;
 
-    core->is_strained = error;
-    if (core->strained == NULL)
+    core->accept_paused = error;
+    if (core->on_accept_paused == NULL)
         return 0;
-    result = PyObject_CallFunction(core->strained, "i", error);
+    result = PyObject_CallFunction(core->on_accept_paused, "i", error);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
 
 /* Somebody has come in: open a conversation, and let it begin. */
-int accepted(Core *core, Listening *listening, int fd)
+int listener_on_accept(Core *core, Listener *listener, int fd)
 {
     PyObject *local = NULL, *peer = NULL, *conversation = NULL;
     Connection *connection = NULL;
-    struct sockaddr_storage room;
+    struct sockaddr_storage storage;
     socklen_t size;
-    int outcome = -1, pulls = 0;
+    int status = -1, pulls = 0;
 
-    if (core->is_strained && tell_strain(core, 0) < 0)
+    if (core->accept_paused && notify_accept_paused(core, 0) < 0)
         goto end;
-    if (listening->local == NULL) {
-        size = end_of(fd, getsockname, &room);
-        local = address_of((struct sockaddr *)&room, size);
+    if (listener->local == NULL) {
+        size = socket_name(fd, getsockname, &storage);
+        local = address_new((struct sockaddr *)&storage, size);
     } else {
-        local = Py_NewRef(listening->local);
+        local = Py_NewRef(listener->local);
     }
     if (local == NULL)
         goto end;
-    size = end_of(fd, getpeername, &room);
-    peer = peer_of(address_of((struct sockaddr *)&room, size), local, false, ++core->number, core->longest);
+    size = socket_name(fd, getpeername, &storage);
+    peer = peer_new(address_new((struct sockaddr *)&storage, size), local, false, ++core->last_connection_id, core->max_message_size);
     if (peer == NULL)
         goto end;
-    conversation = PyObject_CallFunctionObjArgs(core->opener, peer, core->post, NULL);
-    pulls = conversation == NULL ? 0 : asks_for_more(core, conversation);
-    if ((conversation == NULL || pulls < 0) && !forgive(core, peer))
+    conversation = PyObject_CallFunctionObjArgs(core->open_conversation, peer, core->push, NULL);
+    pulls = conversation == NULL ? 0 : is_pull_producer(core, conversation);
+    if ((conversation == NULL || pulls < 0) && !report_service_error(core, peer))
         goto end;
     if (pulls > 0) {
-        PyObject *result = PyObject_CallFunction(core->pulling, "iOO", fd, peer, conversation);
+        PyObject *result = PyObject_CallFunction(core->on_pull_conversation, "iOO", fd, peer, conversation);
 
-        outcome = result == NULL ? -1 : 0;
+        status = result == NULL ? -1 : 0;
         Py_XDECREF(result);
         fd = -1;
         goto end;
@@ -109,15 +109,15 @@ int accepted(Core *core, Listening *listening, int fd)
     if (connection == NULL)
         goto end;
     fd = -1;
-    if (core->failed != NULL && size <= sizeof connection->origin.address) {
-        memcpy(&connection->origin.address, &room, size);
-        connection->origin.size = size;
-        connection->origin.number = core->number;
-        connection->origin.local = Py_NewRef(local);
-    } else if (core->failed != NULL) {
+    if (core->on_service_error != NULL && size <= sizeof connection->peer_address.address) {
+        memcpy(&connection->peer_address.address, &storage, size);
+        connection->peer_address.size = size;
+        connection->peer_address.connection_id = core->last_connection_id;
+        connection->peer_address.local = Py_NewRef(local);
+    } else if (core->on_service_error != NULL) {
         connection->peer = Py_NewRef(peer);
     }
-    outcome = connection_start(connection);
+    status = connection_start(connection);
 end:
     if (fd >= 0)
         close(fd);
@@ -125,38 +125,38 @@ end:
     Py_XDECREF(peer);
     Py_XDECREF(conversation);
     Py_XDECREF(connection);
-    return outcome;
+    return status;
 }
 
 /* Stop asking for newcomers where epoll would go on reporting them. */
-static void look_away(Core *core)
+static void listeners_disarm(Core *core)
 {
-    for (Listening *each = core->listening; each != NULL; each = each->next) {
-        if (!each->polled)
+    for (Listener *each = core->listeners; each != NULL; each = each->next) {
+        if (!each->uses_epoll)
             continue;
         if (each->armed)
-            polling_forget(core, each->fd);
+            epoll_del(core, each->fd);
         each->armed = false;
     }
 }
 
 /* accept() failed. */
-int accept_failed(Core *core, Listening *listening, int error)
+int listener_on_error(Core *core, Listener *listener, int error)
 {
     switch (error) {
     case EMFILE:
     case ENFILE:
     case ENOBUFS:
     case ENOMEM:
-        core->retry_at = core->now + core->strain_pause;
-        look_away(core);
-        return core->is_strained ? 0 : tell_strain(core, error);
+        core->accept_retry_at = core->now + core->accept_retry_delay;
+        listeners_disarm(core);
+        return core->accept_paused ? 0 : notify_accept_paused(core, error);
     case EBADF:
     case EINVAL:
     case ENOTSOCK: /* of the listener, and for good: asking again would be asking for ever */
         errno = error;
         PyErr_SetFromErrno(PyExc_OSError);
-        (void)listening;
+        (void)listener;
         return -1;
     default:
         return 0; /* the connection's own */
@@ -164,96 +164,96 @@ int accept_failed(Core *core, Listening *listening, int error)
 }
 
 /* Take who waits at a listener, a batch of them at the most. */
-int accept_all(Core *core, Listening *listening)
+int listener_accept_batch(Core *core, Listener *listener)
 {
-    for (int i = 0; i < BATCH; i++) {
-        int fd = accept4(listening->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    for (int i = 0; i < ACCEPT_BATCH; i++) {
+        int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
         if (fd >= 0) {
-            if (accepted(core, listening, fd) < 0 || (core->ring == NULL && core_flush(core) < 0))
+            if (listener_on_accept(core, listener, fd) < 0 || (core->ring == NULL && loop_flush_pending(core) < 0))
                 return -1;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             return 0;
-        } else if (accept_failed(core, listening, errno) < 0) {
+        } else if (listener_on_error(core, listener, errno) < 0) {
             return -1;
-        } else if (isfinite(core->retry_at)) {
+        } else if (isfinite(core->accept_retry_at)) {
             return 0;
         }
     }
     return 1; /* there may be more */
 }
 
-static int look(Core *core, Listening *listening)
+static int listener_arm(Core *core, Listener *listener)
 {
-    if (!listening->polled || listening->armed)
+    if (!listener->uses_epoll || listener->armed)
         return 0;
     /* Of several processes that wait for one listener, one is enough. */
-    if (polling_watch(core, listening->fd, EPOLLIN | EPOLLEXCLUSIVE, listening->slot, listening->generation,
+    if (epoll_register(core, listener->fd, EPOLLIN | EPOLLEXCLUSIVE, listener->slot, listener->generation,
                       false) < 0)
         return -1;
-    listening->armed = true;
+    listener->armed = true;
     return 0;
 }
 
 /* If accepting was strained: try again. */
-void accepting_retry(Core *core)
+void listeners_rearm(Core *core)
 {
-    if (!isfinite(core->retry_at))
+    if (!isfinite(core->accept_retry_at))
         return;
-    core->retry_at = INFINITY;
-    for (Listening *each = core->listening; each != NULL; each = each->next)
-        if (look(core, each) < 0)
-            core->retry_at = core->now + core->strain_pause;
+    core->accept_retry_at = INFINITY;
+    for (Listener *each = core->listeners; each != NULL; each = each->next)
+        if (listener_arm(core, each) < 0)
+            core->accept_retry_at = core->now + core->accept_retry_delay;
 }
 
 PyObject *core_listen(Core *core, PyObject *args)
 {
-    Listening *listening;
+    Listener *listener;
     PyObject *local;
     int fd, shared;
 
     if (!PyArg_ParseTuple(args, "iOp:listen", &fd, &local, &shared))
         return NULL;
-    listening = PyMem_Calloc(1, sizeof *listening);
-    if (listening == NULL)
+    listener = PyMem_Calloc(1, sizeof *listener);
+    if (listener == NULL)
         return PyErr_NoMemory();
-    listening->fd = fd;
-    listening->polled = shared || core->ring == NULL;
-    listening->slot = slot_take(core, LISTENING, listening, &listening->generation);
-    if (listening->slot == UINT32_MAX || look(core, listening) < 0) {
-        if (listening->slot == UINT32_MAX)
+    listener->fd = fd;
+    listener->uses_epoll = shared || core->ring == NULL;
+    listener->slot = slot_alloc(core, SLOT_LISTENER, listener, &listener->generation);
+    if (listener->slot == UINT32_MAX || listener_arm(core, listener) < 0) {
+        if (listener->slot == UINT32_MAX)
             errno = ENOMEM;
         else
-            slot_release(core, listening->slot);
-        PyMem_Free(listening);
+            slot_free(core, listener->slot);
+        PyMem_Free(listener);
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    listening->local = local == Py_None ? NULL : Py_NewRef(local);
-    listening->next = core->listening;
-    core->listening = listening;
+    listener->local = local == Py_None ? NULL : Py_NewRef(local);
+    listener->next = core->listeners;
+    core->listeners = listener;
     Py_RETURN_NONE;
 }
 
 /* Take who waits already, then let go of all listeners. */
-PyObject *core_deafen(Core *core, PyObject *Py_UNUSED(ignored))
+PyObject *loop_stop_listening(Core *core, PyObject *Py_UNUSED(ignored))
 {
-    int outcome = core->ring == NULL ? 0 : uring_deafen(core);
+    int status = core->ring == NULL ? 0 : uring_cancel_accepts(core);
 
-    while (core->listening != NULL) {
-        Listening *listening = core->listening;
+    while (core->listeners != NULL) {
+        Listener *listener = core->listeners;
 
-        for (int i = 0; outcome >= 0 && i < LAST_ROUNDS; i++)
-            if ((outcome = accept_all(core, listening)) <= 0)
+        for (int i = 0; status >= 0 && i < FINAL_BATCHES; i++)
+            if ((status = listener_accept_batch(core, listener)) <= 0)
                 break;
-        if (listening->polled && listening->armed)
-            polling_forget(core, listening->fd);
-        core->listening = listening->next;
-        slot_release(core, listening->slot);
-        Py_XDECREF(listening->local);
-        PyMem_Free(listening);
+        if (listener->uses_epoll && listener->armed)
+            epoll_del(core, listener->fd);
+        core->listeners = listener->next;
+        slot_free(core, listener->slot);
+        Py_XDECREF(listener->local);
+        PyMem_Free(listener);
     }
-    core->retry_at = INFINITY;
-    if (outcome < 0)
+    core->accept_retry_at = INFINITY;
+    if (status < 0)
         return NULL;
     Py_RETURN_NONE;
 }

@@ -5,12 +5,12 @@
 
 struct names names;
 
-static int make_names(void)
+static int intern_names(void)
 {
     const struct {
-        PyObject **where;
+        PyObject **variable;
         const char *text;
-    } all[] = {
+    } table[] = {
         {&names.receive, "receive"}, {&names.done, "done"}, {&names.start, "start"}, {&names.end, "end"},
         {&names.leave, "leave"}, {&names.closed, "closed"}, {&names.pulls, "pulls"},
         {&names.failure, "failure"},
@@ -19,20 +19,20 @@ static int make_names(void)
         {&names.connection_lost, "connection_lost"},
     };
 
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        *all[i].where = PyUnicode_InternFromString(all[i].text);
-        if (*all[i].where == NULL)
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        *table[i].variable = PyUnicode_InternFromString(table[i].text);
+        if (*table[i].variable == NULL)
             return -1;
     }
     return 0;
 }
 
-static PyObject *prepare(PyObject *Py_UNUSED(module), PyObject *args)
+static PyObject *bind_classes(PyObject *Py_UNUSED(module), PyObject *args)
 {
     PyObject *address, *peer, *conversation;
 
     if (!PyArg_ParseTuple(args, "OOO:prepare", &address, &peer, &conversation)
-        || peer_prepare(address, peer) < 0 || listener_prepare(conversation) < 0)
+        || peer_bind_classes(address, peer) < 0 || listener_bind_class(conversation) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -43,7 +43,7 @@ static PyObject *probe(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)
 }
 
 static PyMethodDef functions[] = {
-    {"prepare", prepare, METH_VARARGS,
+    {"prepare", bind_classes, METH_VARARGS,
      "prepare(Address, Peer, Conversation)\n\nLearn the classes that are filled, and called, in C. Once."},
     {"probe", probe, METH_NOARGS,
      "probe() -> int\n\n0 if io_uring can be used here, or the errno that says why not."},
@@ -60,7 +60,7 @@ static struct PyModuleDef definition = {
 
 static void count_fork(void)
 {
-    fork_count++;
+    current_fork_generation++;
 }
 
 PyMODINIT_FUNC PyInit__native(void)
@@ -71,7 +71,7 @@ PyMODINIT_FUNC PyInit__native(void)
         PyErr_NoMemory();
         return NULL;
     }
-    if (make_names() < 0 || PyType_Ready(&CoreType) < 0 || PyType_Ready(&ConnectionType) < 0)
+    if (intern_names() < 0 || PyType_Ready(&CoreType) < 0 || PyType_Ready(&ConnectionType) < 0)
         return NULL;
     module = PyModule_Create(&definition);
     if (module == NULL)

@@ -14,32 +14,32 @@
 #include <sys/un.h>
 
 /* A dataclass, and where in an instance its fields lie. */
-enum { MOST_FIELDS = 5 };
+enum { MAX_FIELDS = 5 };
 typedef struct {
     PyTypeObject *type;
     size_t count;
-    Py_ssize_t offset[MOST_FIELDS];
-} Record;
+    Py_ssize_t offset[MAX_FIELDS];
+} DataclassLayout;
 
-static Record address_record = {.count = 3}, peer_record = {.count = 5};
-static PyObject *inet, *inet6, *local_family, *vsock, *none, *nothing, *zero;
+static DataclassLayout address_layout = {.count = 3}, peer_layout = {.count = 5};
+static PyObject *inet, *inet6, *unix_family, *vsock, *none, *empty, *zero;
 
-static int learn(Record *record, PyObject *class, const char *const *fields)
+static int bind_dataclass(DataclassLayout *layout, PyObject *class, const char *const *fields)
 {
     if (!PyType_Check(class))
         goto wrong;
-    for (size_t i = 0; i < record->count; i++) {
+    for (size_t i = 0; i < layout->count; i++) {
         PyObject *field = PyObject_GetAttrString(class, fields[i]);
 
         if (field == NULL)
             return -1;
-        record->offset[i] = Py_IS_TYPE(field, &PyMemberDescr_Type)
+        layout->offset[i] = Py_IS_TYPE(field, &PyMemberDescr_Type)
             ? ((PyMemberDescrObject *)field)->d_member->offset : -1;
         Py_DECREF(field);
-        if (record->offset[i] < 0)
+        if (layout->offset[i] < 0)
             goto wrong;
     }
-    record->type = (PyTypeObject *)Py_NewRef(class);
+    layout->type = (PyTypeObject *)Py_NewRef(class);
     return 0;
 wrong:
     PyErr_SetString(PyExc_TypeError, "a dataclass with slots is needed");
@@ -47,62 +47,62 @@ wrong:
 }
 
 /* Learn how the classes are laid out that are filled here. */
-int peer_prepare(PyObject *address_class, PyObject *peer_class)
+int peer_bind_classes(PyObject *address_class, PyObject *peer_class)
 {
     static const char *const address_fields[] = {"family", "host", "port"};
     static const char *const peer_fields[] = {"address", "local", "boundaries", "connection", "longest"};
 
     inet = PyUnicode_InternFromString("inet");
     inet6 = PyUnicode_InternFromString("inet6");
-    local_family = PyUnicode_InternFromString("unix");
+    unix_family = PyUnicode_InternFromString("unix");
     vsock = PyUnicode_InternFromString("vsock");
     none = PyUnicode_InternFromString("none");
-    nothing = PyUnicode_InternFromString("");
+    empty = PyUnicode_InternFromString("");
     zero = PyLong_FromLong(0);
-    if (!inet || !inet6 || !local_family || !vsock || !none || !nothing || !zero)
+    if (!inet || !inet6 || !unix_family || !vsock || !none || !empty || !zero)
         return -1;
-    return learn(&address_record, address_class, address_fields) < 0
-        || learn(&peer_record, peer_class, peer_fields) < 0 ? -1 : 0;
+    return bind_dataclass(&address_layout, address_class, address_fields) < 0
+        || bind_dataclass(&peer_layout, peer_class, peer_fields) < 0 ? -1 : 0;
 }
 
 /* A filled instance. Takes the references, of which a NULL is an exception that is set. */
-static PyObject *fill(const Record *record, PyObject *const *values)
+static PyObject *new_instance(const DataclassLayout *layout, PyObject *const *values)
 {
-    PyObject *made = NULL;
-    bool whole = true;
+    PyObject *instance = NULL;
+    bool complete = true;
 
-    for (size_t i = 0; i < record->count; i++)
-        whole = whole && values[i] != NULL;
-    if (whole)
-        made = record->type->tp_alloc(record->type, 0);
-    for (size_t i = 0; i < record->count; i++) {
-        if (made == NULL)
+    for (size_t i = 0; i < layout->count; i++)
+        complete = complete && values[i] != NULL;
+    if (complete)
+        instance = layout->type->tp_alloc(layout->type, 0);
+    for (size_t i = 0; i < layout->count; i++) {
+        if (instance == NULL)
             Py_XDECREF(values[i]);
         else
-            *(PyObject **)((char *)made + record->offset[i]) = values[i];
+            *(PyObject **)((char *)instance + layout->offset[i]) = values[i];
     }
-    return made;
+    return instance;
 }
 
 /* The text of an IPv4 address; the last one is kept, as a crowd often comes from one host. */
-static PyObject *text_of(struct in_addr address)
+static PyObject *ipv4_string(struct in_addr address)
 {
-    static PyObject *last;
-    static struct in_addr last_address;
+    static PyObject *cached;
+    static struct in_addr cached_address;
     char text[INET_ADDRSTRLEN];
 
-    if (last == NULL || last_address.s_addr != address.s_addr) {
-        PyObject *fresh = PyUnicode_FromString(inet_ntop(AF_INET, &address, text, sizeof text));
+    if (cached == NULL || cached_address.s_addr != address.s_addr) {
+        PyObject *text_object = PyUnicode_FromString(inet_ntop(AF_INET, &address, text, sizeof text));
 
-        if (fresh == NULL)
+        if (text_object == NULL)
             return NULL;
-        Py_XSETREF(last, fresh);
-        last_address = address;
+        Py_XSETREF(cached, text_object);
+        cached_address = address;
     }
-    return Py_NewRef(last);
+    return Py_NewRef(cached);
 }
 
-static PyObject *text_of6(const struct sockaddr_in6 *address, socklen_t size)
+static PyObject *ipv6_string(const struct sockaddr_in6 *address, socklen_t size)
 {
     char text[INET6_ADDRSTRLEN + 1 + 64];
 
@@ -113,31 +113,31 @@ static PyObject *text_of6(const struct sockaddr_in6 *address, socklen_t size)
     return PyUnicode_FromString(inet_ntop(AF_INET6, &address->sin6_addr, text, sizeof text));
 }
 
-static PyObject *name_of(const struct sockaddr_un *address, socklen_t size)
+static PyObject *unix_name(const struct sockaddr_un *address, socklen_t size)
 {
     size_t length = size > offsetof(struct sockaddr_un, sun_path) ? size - offsetof(struct sockaddr_un, sun_path) : 0;
-    PyObject *name, *whole;
+    PyObject *name, *complete;
 
     if (length == 0)
-        return Py_NewRef(nothing);
+        return Py_NewRef(empty);
     if (address->sun_path[0])
         return PyUnicode_DecodeFSDefaultAndSize(address->sun_path, (Py_ssize_t)strnlen(address->sun_path, length));
     name = PyUnicode_DecodeUTF8(address->sun_path + 1, (Py_ssize_t)length - 1, "surrogateescape");
-    whole = name == NULL ? NULL : PyUnicode_FromFormat("@%U", name);
+    complete = name == NULL ? NULL : PyUnicode_FromFormat("@%U", name);
     Py_XDECREF(name);
-    return whole;
+    return complete;
 }
 
 /* As Address.of (endpoints/address.py). */
-PyObject *address_of(const struct sockaddr *sockaddr, socklen_t size)
+PyObject *address_new(const struct sockaddr *sockaddr, socklen_t size)
 {
-    PyObject *values[3] = {none, nothing, zero};
+    PyObject *values[3] = {none, empty, zero};
 
     if (size >= sizeof(struct sockaddr_in) && sockaddr->sa_family == AF_INET) {
         const struct sockaddr_in *address = (const void *)sockaddr;
 
         values[0] = inet;
-        values[1] = text_of(address->sin_addr);
+        values[1] = ipv4_string(address->sin_addr);
         values[2] = PyLong_FromLong(ntohs(address->sin_port));
     } else if (size >= sizeof(struct sockaddr_in6) && sockaddr->sa_family == AF_INET6) {
         const struct sockaddr_in6 *address = (const void *)sockaddr;
@@ -147,15 +147,15 @@ PyObject *address_of(const struct sockaddr *sockaddr, socklen_t size)
 
             memcpy(&mapped, &address->sin6_addr.s6_addr[12], sizeof mapped);
             values[0] = inet;
-            values[1] = text_of(mapped);
+            values[1] = ipv4_string(mapped);
         } else {
             values[0] = inet6;
-            values[1] = text_of6(address, size);
+            values[1] = ipv6_string(address, size);
         }
         values[2] = PyLong_FromLong(ntohs(address->sin6_port));
     } else if (size >= sizeof(sa_family_t) && sockaddr->sa_family == AF_UNIX) {
-        values[0] = local_family;
-        values[1] = name_of((const void *)sockaddr, size);
+        values[0] = unix_family;
+        values[1] = unix_name((const void *)sockaddr, size);
         Py_INCREF(zero);
     } else if (size >= sizeof(struct sockaddr_vm) && sockaddr->sa_family == AF_VSOCK) {
         const struct sockaddr_vm *address = (const void *)sockaddr;
@@ -164,26 +164,26 @@ PyObject *address_of(const struct sockaddr *sockaddr, socklen_t size)
         values[1] = PyUnicode_FromFormat("%u", address->svm_cid);
         values[2] = PyLong_FromUnsignedLong(address->svm_port);
     } else {
-        Py_INCREF(nothing);
+        Py_INCREF(empty);
         Py_INCREF(zero);
     }
     Py_INCREF(values[0]);
-    return fill(&address_record, values);
+    return new_instance(&address_layout, values);
 }
 
 /* A Peer; a reference to the address is taken over. */
-PyObject *peer_of(PyObject *address, PyObject *local, bool boundaries, uint64_t number, PyObject *longest)
+PyObject *peer_new(PyObject *address, PyObject *local, bool message_oriented, uint64_t connection_id, PyObject *max_message_size)
 {
-    PyObject *values[5] = {address, Py_XNewRef(local), PyBool_FromLong(boundaries),
-                           PyLong_FromUnsignedLongLong(number), Py_NewRef(longest)};
+    PyObject *values[5] = {address, Py_XNewRef(local), PyBool_FromLong(message_oriented),
+                           PyLong_FromUnsignedLongLong(connection_id), Py_NewRef(max_message_size)};
 
-    return fill(&peer_record, values);
+    return new_instance(&peer_layout, values);
 }
 
 /* A Peer anew. */
-PyObject *origin_peer(const Origin *origin, PyObject *longest)
+PyObject *peer_from_address(const PeerAddress *peer_address, PyObject *max_message_size)
 {
-    PyObject *address = address_of((const struct sockaddr *)&origin->address, origin->size);
+    PyObject *address = address_new((const struct sockaddr *)&peer_address->address, peer_address->size);
 
-    return peer_of(address, origin->local, false, origin->number, longest);
+    return peer_new(address, peer_address->local, false, peer_address->connection_id, max_message_size);
 }

@@ -33,15 +33,15 @@ enum {
      * does not know: so asking for it is asking for the rest. */
     SETUP_FLAGS = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG
         | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL,
-    NEEDED = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG,
+    REQUIRED_FEATURES = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG,
 };
 
 /* Beyond each buffer: three cache lines, so that the next one begins elsewhere in the cache (fact 4). */
-enum { GAP = 192 };
+enum { BUFFER_PADDING = 192 };
 
-static int setup(unsigned entries, struct io_uring_params *params)
+static int setup(unsigned sqe_memory, struct io_uring_params *params)
 {
-    return (int)syscall(__NR_io_uring_setup, entries, params);
+    return (int)syscall(__NR_io_uring_setup, sqe_memory, params);
 }
 
 /* 0 if a ring such as ours can be made here, or the errno that says why not. */
@@ -53,7 +53,7 @@ int ring_probe(void)
     if (fd < 0)
         return errno;
     close(fd);
-    return (params.features & NEEDED) == NEEDED ? 0 : EINVAL;
+    return (params.features & REQUIRED_FEATURES) == REQUIRED_FEATURES ? 0 : EINVAL;
 }
 
 static int map_queues(Ring *ring, const struct io_uring_params *params)
@@ -61,32 +61,32 @@ static int map_queues(Ring *ring, const struct io_uring_params *params)
     size_t sq = params->sq_off.array + params->sq_entries * sizeof(unsigned);
     size_t cq = params->cq_off.cqes + params->cq_entries * sizeof(struct io_uring_cqe);
     unsigned *array;
-    char *queues;
+    char *queue_memory;
 
-    ring->queues_size = sq > cq ? sq : cq;
-    queues = mmap(NULL, ring->queues_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring->fd,
+    ring->queue_memory_size = sq > cq ? sq : cq;
+    queue_memory = mmap(NULL, ring->queue_memory_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring->fd,
                   IORING_OFF_SQ_RING);
-    if (queues == MAP_FAILED)
+    if (queue_memory == MAP_FAILED)
         return errno;
-    ring->queues = queues;
-    ring->entries_size = params->sq_entries * sizeof(struct io_uring_sqe);
-    ring->entries = mmap(NULL, ring->entries_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+    ring->queue_memory = queue_memory;
+    ring->sqe_memory_size = params->sq_entries * sizeof(struct io_uring_sqe);
+    ring->sqe_memory = mmap(NULL, ring->sqe_memory_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
                          ring->fd, IORING_OFF_SQES);
-    if (ring->entries == MAP_FAILED) {
-        ring->entries = NULL;
+    if (ring->sqe_memory == MAP_FAILED) {
+        ring->sqe_memory = NULL;
         return errno;
     }
-    ring->sqes = ring->entries;
-    ring->sq_head = (unsigned *)(queues + params->sq_off.head);
-    ring->sq_tail = (unsigned *)(queues + params->sq_off.tail);
-    ring->sq_flags = (unsigned *)(queues + params->sq_off.flags);
-    ring->sq_mask = *(unsigned *)(queues + params->sq_off.ring_mask);
+    ring->sqes = ring->sqe_memory;
+    ring->sq_head = (unsigned *)(queue_memory + params->sq_off.head);
+    ring->sq_tail = (unsigned *)(queue_memory + params->sq_off.tail);
+    ring->sq_flags = (unsigned *)(queue_memory + params->sq_off.flags);
+    ring->sq_mask = *(unsigned *)(queue_memory + params->sq_off.ring_mask);
     ring->sq_entries = params->sq_entries;
-    ring->cq_head = (unsigned *)(queues + params->cq_off.head);
-    ring->cq_tail = (unsigned *)(queues + params->cq_off.tail);
-    ring->cq_mask = *(unsigned *)(queues + params->cq_off.ring_mask);
-    ring->cqes = (struct io_uring_cqe *)(queues + params->cq_off.cqes);
-    array = (unsigned *)(queues + params->sq_off.array);
+    ring->cq_head = (unsigned *)(queue_memory + params->cq_off.head);
+    ring->cq_tail = (unsigned *)(queue_memory + params->cq_off.tail);
+    ring->cq_mask = *(unsigned *)(queue_memory + params->cq_off.ring_mask);
+    ring->cqes = (struct io_uring_cqe *)(queue_memory + params->cq_off.cqes);
+    array = (unsigned *)(queue_memory + params->sq_off.array);
     for (unsigned i = 0; i < params->sq_entries; i++)
         array[i] = i; /* entries are used in their own order */
     return 0;
@@ -95,26 +95,26 @@ static int map_queues(Ring *ring, const struct io_uring_params *params)
 static int provide_buffers(Ring *ring)
 {
     const RingSizes *sizes = &ring->sizes;
-    struct io_uring_buf_reg request = {.ring_entries = sizes->buffers, .bgid = BUFFER_GROUP};
+    struct io_uring_buf_reg sqe = {.ring_entries = sizes->buffers, .bgid = BUFFER_GROUP};
     void *memory;
 
     /* Shared, so that a fork does not turn our copy into another than the kernel's. */
-    ring->free_buffers_size = sizes->buffers * sizeof(struct io_uring_buf);
-    memory = mmap(NULL, ring->free_buffers_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ring->buffer_ring_size = sizes->buffers * sizeof(struct io_uring_buf);
+    memory = mmap(NULL, ring->buffer_ring_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return errno;
-    ring->free_buffers = memory;
-    ring->buffers_size = (size_t)sizes->buffers * (sizes->buffer_size + GAP);
+    ring->buffer_ring = memory;
+    ring->buffers_size = (size_t)sizes->buffers * (sizes->buffer_size + BUFFER_PADDING);
     memory = mmap(NULL, ring->buffers_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                   -1, 0);
     if (memory == MAP_FAILED)
         return errno;
     ring->buffers = memory;
-    request.ring_addr = (uintptr_t)ring->free_buffers;
-    if (syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_PBUF_RING, &request, 1) < 0)
+    sqe.ring_addr = (uintptr_t)ring->buffer_ring;
+    if (syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_PBUF_RING, &sqe, 1) < 0)
         return errno;
     for (unsigned i = 0; i < sizes->buffers; i++)
-        ring_give_back(ring, i);
+        ring_recycle_buffer(ring, i);
     return 0;
 }
 
@@ -129,7 +129,7 @@ int ring_open(Ring *ring, const RingSizes *sizes)
     ring->fd = setup(sizes->submissions, &params);
     if (ring->fd < 0)
         return errno;
-    error = (params.features & NEEDED) == NEEDED ? 0 : EINVAL;
+    error = (params.features & REQUIRED_FEATURES) == REQUIRED_FEATURES ? 0 : EINVAL;
     if (!error)
         error = map_queues(ring, &params);
     if (!error)
@@ -145,63 +145,63 @@ void ring_close(Ring *ring)
     if (ring->fd >= 0)
         close(ring->fd);
     ring->fd = -1;
-    if (ring->queues)
-        munmap(ring->queues, ring->queues_size);
-    if (ring->entries)
-        munmap(ring->entries, ring->entries_size);
+    if (ring->queue_memory)
+        munmap(ring->queue_memory, ring->queue_memory_size);
+    if (ring->sqe_memory)
+        munmap(ring->sqe_memory, ring->sqe_memory_size);
     if (ring->buffers)
         munmap(ring->buffers, ring->buffers_size);
-    if (ring->free_buffers)
-        munmap(ring->free_buffers, ring->free_buffers_size);
-    ring->queues = ring->entries = NULL;
+    if (ring->buffer_ring)
+        munmap(ring->buffer_ring, ring->buffer_ring_size);
+    ring->queue_memory = ring->sqe_memory = NULL;
     ring->buffers = NULL;
-    ring->free_buffers = NULL;
+    ring->buffer_ring = NULL;
 }
 
 /* A blank request, which the next ring_enter hands in; NULL where the queue is full until then. */
-struct io_uring_sqe *ring_request(Ring *ring, uint8_t operation, int fd, uint64_t tag)
+struct io_uring_sqe *ring_get_sqe(Ring *ring, uint8_t opcode, int fd, uint64_t user_data)
 {
-    struct io_uring_sqe *request;
+    struct io_uring_sqe *sqe;
 
     if (ring->sq_next - __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE) >= ring->sq_entries)
         return NULL;
-    request = &ring->sqes[ring->sq_next++ & ring->sq_mask];
-    memset(request, 0, sizeof *request);
-    request->opcode = operation;
-    request->fd = fd;
-    request->user_data = tag;
-    return request;
+    sqe = &ring->sqes[ring->sq_next++ & ring->sq_mask];
+    memset(sqe, 0, sizeof *sqe);
+    sqe->opcode = opcode;
+    sqe->fd = fd;
+    sqe->user_data = user_data;
+    return sqe;
 }
 
 /* Hand in what was asked for, and wait until `wanted` completions are there, or for `patience` seconds
  * (INFINITY: for ever). 0, or the errno: ETIME when that time has passed, EINTR for a signal. */
-int ring_enter(Ring *ring, unsigned wanted, double patience)
+int ring_enter(Ring *ring, unsigned min_complete, double timeout)
 {
-    struct __kernel_timespec limit;
+    struct __kernel_timespec timespec;
     struct io_uring_getevents_arg argument = {.sigmask_sz = _NSIG / 8};
-    unsigned waiting;
+    unsigned to_submit;
 
     __atomic_store_n(ring->sq_tail, ring->sq_next, __ATOMIC_RELEASE);
-    waiting = ring->sq_next - __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE);
-    if (wanted && isfinite(patience)) {
-        limit.tv_sec = (long long)patience;
-        limit.tv_nsec = (long long)((patience - (double)limit.tv_sec) * 1e9);
-        argument.ts = (uintptr_t)&limit;
+    to_submit = ring->sq_next - __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE);
+    if (min_complete && isfinite(timeout)) {
+        timespec.tv_sec = (long long)timeout;
+        timespec.tv_nsec = (long long)((timeout - (double)timespec.tv_sec) * 1e9);
+        argument.ts = (uintptr_t)&timespec;
     }
-    if (syscall(__NR_io_uring_enter, ring->fd, waiting, wanted, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
+    if (syscall(__NR_io_uring_enter, ring->fd, to_submit, min_complete, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
                 &argument, sizeof argument) < 0)
         return errno;
     return 0;
 }
 
 /* Take one completion out of the queue; false if there is none. */
-bool ring_next(Ring *ring, struct io_uring_cqe *completion)
+bool ring_pop_cqe(Ring *ring, struct io_uring_cqe *cqe)
 {
     unsigned head = *ring->cq_head;
 
     if (head == __atomic_load_n(ring->cq_tail, __ATOMIC_ACQUIRE))
         return false;
-    *completion = ring->cqes[head & ring->cq_mask];
+    *cqe = ring->cqes[head & ring->cq_mask];
     __atomic_store_n(ring->cq_head, head + 1, __ATOMIC_RELEASE);
     return true;
 }
@@ -213,28 +213,28 @@ bool ring_has_completion(const Ring *ring)
 }
 
 /* Whether there seems to be something to take, or to ask for (fact 2). No system call. */
-bool ring_has_news(const Ring *ring)
+bool ring_needs_enter(const Ring *ring)
 {
     return ring_has_completion(ring)
         || __atomic_load_n(ring->sq_flags, __ATOMIC_RELAXED) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
 }
 
 /* Where the bytes of a receive lie, by the number that its completion gives. */
-char *ring_buffer(Ring *ring, unsigned number)
+char *ring_buffer(Ring *ring, unsigned index)
 {
-    return ring->buffers + (size_t)number * (ring->sizes.buffer_size + GAP);
+    return ring->buffers + (size_t)index * (ring->sizes.buffer_size + BUFFER_PADDING);
 }
 
 /* The buffer has been emptied: the kernel may fill it again. */
-void ring_give_back(Ring *ring, unsigned number)
+void ring_recycle_buffer(Ring *ring, unsigned index)
 {
     /* By its place, not by the name `bufs`: compilers disagree about an array in a union of headers. */
-    struct io_uring_buf *slot =
-        (struct io_uring_buf *)ring->free_buffers + (ring->buffer_tail & (ring->sizes.buffers - 1));
+    struct io_uring_buf *entry =
+        (struct io_uring_buf *)ring->buffer_ring + (ring->buffer_ring_tail & (ring->sizes.buffers - 1));
 
-    slot->addr = (uintptr_t)ring_buffer(ring, number);
-    slot->len = ring->sizes.buffer_size;
-    slot->bid = (uint16_t)number;
-    ring->buffer_tail++;
-    __atomic_store_n(&ring->free_buffers->tail, ring->buffer_tail, __ATOMIC_RELEASE);
+    entry->addr = (uintptr_t)ring_buffer(ring, index);
+    entry->len = ring->sizes.buffer_size;
+    entry->bid = (uint16_t)index;
+    ring->buffer_ring_tail++;
+    __atomic_store_n(&ring->buffer_ring->tail, ring->buffer_ring_tail, __ATOMIC_RELEASE);
 }

@@ -22,35 +22,35 @@ typedef struct {
     struct io_uring_sqe *sqes;
     unsigned *cq_head, *cq_tail, cq_mask;
     struct io_uring_cqe *cqes;
-    void *queues, *entries;
-    size_t queues_size, entries_size;
-    struct io_uring_buf_ring *free_buffers;
-    size_t free_buffers_size;
+    void *queue_memory, *sqe_memory;
+    size_t queue_memory_size, sqe_memory_size;
+    struct io_uring_buf_ring *buffer_ring;
+    size_t buffer_ring_size;
     char *buffers;
     size_t buffers_size;
-    uint16_t buffer_tail;
+    uint16_t buffer_ring_tail;
     RingSizes sizes;
-    unsigned long under_way; /* requests whose last completion has not come */
+    unsigned long inflight; /* requests whose last completion has not come */
 } Ring;
 
 /* Several pieces of output that one request sends: what it points to must stay until it is done. */
-enum { VECTORS = 64 };
+enum { MAX_IOVECS = 64 };
 typedef struct {
     struct msghdr message;
-    struct iovec vectors[VECTORS];
-} Gather;
+    struct iovec iovecs[MAX_IOVECS];
+} SendVector;
 
 enum { BUFFER_GROUP = 0 };
 
 int ring_open(Ring *ring, const RingSizes *sizes);
 void ring_close(Ring *ring);
-struct io_uring_sqe *ring_request(Ring *ring, uint8_t operation, int fd, uint64_t tag);
-int ring_enter(Ring *ring, unsigned wanted, double patience);
-bool ring_next(Ring *ring, struct io_uring_cqe *completion);
+struct io_uring_sqe *ring_get_sqe(Ring *ring, uint8_t opcode, int fd, uint64_t user_data);
+int ring_enter(Ring *ring, unsigned min_complete, double timeout);
+bool ring_pop_cqe(Ring *ring, struct io_uring_cqe *cqe);
 bool ring_has_completion(const Ring *ring);
-bool ring_has_news(const Ring *ring);
-char *ring_buffer(Ring *ring, unsigned number);
-void ring_give_back(Ring *ring, unsigned number);
+bool ring_needs_enter(const Ring *ring);
+char *ring_buffer(Ring *ring, unsigned index);
+void ring_recycle_buffer(Ring *ring, unsigned index);
 int ring_probe(void);
 
 #endif

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <sys/epoll.h>
 
-int watch_call(Watch *watch, uint32_t events)
+int watch_on_event(Watch *watch, uint32_t events)
 {
     PyObject *callback = Py_NewRef(watch->callback); /* which may end the watch */
     PyObject *result = PyObject_CallFunction(callback, "I", events);
@@ -19,30 +19,30 @@ int watch_call(Watch *watch, uint32_t events)
 
 static Watch *watch_of(Core *core, int fd)
 {
-    if (fd < 0 || fd >= core->watch_room || !core->watch_by_fd[fd])
+    if (fd < 0 || fd >= core->watch_by_fd_size || !core->watch_by_fd[fd])
         return NULL;
-    return core->slots[core->watch_by_fd[fd] - 1].holder;
+    return core->slots[core->watch_by_fd[fd] - 1].object;
 }
 
 static Watch *watch_new(Core *core, int fd)
 {
     Watch *watch;
 
-    if (fd >= core->watch_room) {
-        int room = fd * 2 + 16;
-        uint32_t *grown = PyMem_Realloc(core->watch_by_fd, (size_t)room * sizeof *grown);
+    if (fd >= core->watch_by_fd_size) {
+        int size = fd * 2 + 16;
+        uint32_t *grown = PyMem_Realloc(core->watch_by_fd, (size_t)size * sizeof *grown);
 
         if (grown == NULL)
             return NULL;
-        memset(grown + core->watch_room, 0, (size_t)(room - core->watch_room) * sizeof *grown);
+        memset(grown + core->watch_by_fd_size, 0, (size_t)(size - core->watch_by_fd_size) * sizeof *grown);
         core->watch_by_fd = grown;
-        core->watch_room = room;
+        core->watch_by_fd_size = size;
     }
     watch = PyMem_Calloc(1, sizeof *watch);
     if (watch == NULL)
         return NULL;
     watch->fd = fd;
-    watch->slot = slot_take(core, WATCH, watch, &watch->generation);
+    watch->slot = slot_alloc(core, SLOT_WATCH, watch, &watch->generation);
     if (watch->slot == UINT32_MAX) {
         PyMem_Free(watch);
         return NULL;
@@ -54,7 +54,7 @@ static Watch *watch_new(Core *core, int fd)
 static void watch_free(Core *core, Watch *watch)
 {
     core->watch_by_fd[watch->fd] = 0;
-    slot_release(core, watch->slot);
+    slot_free(core, watch->slot);
     Py_XDECREF(watch->callback);
     PyMem_Free(watch);
 }
@@ -65,19 +65,19 @@ PyObject *core_watch(Core *core, PyObject *args)
     unsigned events;
     int fd, shared;
     Watch *watch;
-    bool again;
+    bool is_known;
 
     if (!PyArg_ParseTuple(args, "iOIp:watch", &fd, &callback, &events, &shared))
         return NULL;
     watch = watch_of(core, fd);
-    again = watch != NULL;
-    if (fd < 0 || (!again && (watch = watch_new(core, fd)) == NULL))
+    is_known = watch != NULL;
+    if (fd < 0 || (!is_known && (watch = watch_new(core, fd)) == NULL))
         return PyErr_NoMemory();
     Py_XSETREF(watch->callback, Py_NewRef(callback));
-    if (polling_watch(core, fd, events | (shared && !again ? EPOLLEXCLUSIVE : 0), watch->slot,
-                      watch->generation, again) < 0) {
+    if (epoll_register(core, fd, events | (shared && !is_known ? EPOLLEXCLUSIVE : 0), watch->slot,
+                      watch->generation, is_known) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
-        if (!again)
+        if (!is_known)
             watch_free(core, watch);
         return NULL;
     }
@@ -93,7 +93,7 @@ PyObject *core_unwatch(Core *core, PyObject *args)
         return NULL;
     watch = watch_of(core, fd);
     if (watch != NULL) {
-        polling_forget(core, fd);
+        epoll_del(core, fd);
         watch_free(core, watch);
     }
     Py_RETURN_NONE;

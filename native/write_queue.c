@@ -4,70 +4,70 @@
 #include <sys/uio.h>
 
 /* Append; a reference is taken. 0, or -1 with MemoryError set. */
-int queue_put(Queue *queue, PyObject *bytes)
+int write_queue_append(WriteQueue *queue, PyObject *bytes)
 {
-    if (queue->first == NULL) {
-        queue->first = Py_NewRef(bytes);
-        queue->taken = 0;
+    if (queue->head == NULL) {
+        queue->head = Py_NewRef(bytes);
+        queue->offset = 0;
     } else {
-        Piece *piece = PyMem_Malloc(sizeof *piece);
+        WriteChunk *chunk = PyMem_Malloc(sizeof *chunk);
 
-        if (piece == NULL) {
+        if (chunk == NULL) {
             PyErr_NoMemory();
             return -1;
         }
-        piece->next = NULL;
-        piece->bytes = Py_NewRef(bytes);
-        if (queue->rest == NULL)
-            queue->rest = piece;
+        chunk->next = NULL;
+        chunk->bytes = Py_NewRef(bytes);
+        if (queue->tail == NULL)
+            queue->tail = chunk;
         else
-            queue->last->next = piece;
-        queue->last = piece;
+            queue->tail_last->next = chunk;
+        queue->tail_last = chunk;
     }
     queue->unsent += (size_t)PyBytes_GET_SIZE(bytes);
     return 0;
 }
 
 /* The system has taken so many bytes more. */
-void queue_advance(Queue *queue, size_t size)
+void write_queue_consume(WriteQueue *queue, size_t size)
 {
     queue->unsent -= size;
-    while (queue->first != NULL) {
-        size_t left = (size_t)PyBytes_GET_SIZE(queue->first) - queue->taken;
-        Piece *next = queue->rest;
+    while (queue->head != NULL) {
+        size_t remaining = (size_t)PyBytes_GET_SIZE(queue->head) - queue->offset;
+        WriteChunk *next = queue->tail;
 
-        if (size < left) {
-            queue->taken += size;
+        if (size < remaining) {
+            queue->offset += size;
             return;
         }
-        size -= left;
-        Py_DECREF(queue->first);
-        queue->taken = 0;
-        queue->first = next == NULL ? NULL : next->bytes;
+        size -= remaining;
+        Py_DECREF(queue->head);
+        queue->offset = 0;
+        queue->head = next == NULL ? NULL : next->bytes;
         if (next != NULL) {
-            queue->rest = next->next;
+            queue->tail = next->next;
             PyMem_Free(next);
         }
     }
 }
 
-void queue_clear(Queue *queue)
+void write_queue_clear(WriteQueue *queue)
 {
-    queue_advance(queue, queue->unsent);
+    write_queue_consume(queue, queue->unsent);
 }
 
 /* Where the unsent bytes lie, `most` pieces of them at most; how many there are. */
-size_t queue_vectors(const Queue *queue, struct iovec *vectors, size_t most)
+size_t write_queue_iovecs(const WriteQueue *queue, struct iovec *iovecs, size_t max)
 {
     size_t count = 0;
 
-    if (queue->first == NULL)
+    if (queue->head == NULL)
         return 0;
-    vectors[count].iov_base = PyBytes_AS_STRING(queue->first) + queue->taken;
-    vectors[count++].iov_len = (size_t)PyBytes_GET_SIZE(queue->first) - queue->taken;
-    for (const Piece *piece = queue->rest; piece != NULL && count < most; piece = piece->next) {
-        vectors[count].iov_base = PyBytes_AS_STRING(piece->bytes);
-        vectors[count++].iov_len = (size_t)PyBytes_GET_SIZE(piece->bytes);
+    iovecs[count].iov_base = PyBytes_AS_STRING(queue->head) + queue->offset;
+    iovecs[count++].iov_len = (size_t)PyBytes_GET_SIZE(queue->head) - queue->offset;
+    for (const WriteChunk *chunk = queue->tail; chunk != NULL && count < max; chunk = chunk->next) {
+        iovecs[count].iov_base = PyBytes_AS_STRING(chunk->bytes);
+        iovecs[count++].iov_len = (size_t)PyBytes_GET_SIZE(chunk->bytes);
     }
     return count;
 }

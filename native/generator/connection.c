@@ -16,444 +16,444 @@
 #define IP_BIND_ADDRESS_NO_PORT 24 /* linux/in.h */
 #endif
 
-#define LONGEST_PAUSE 500000000LL
+#define MAX_RECONNECT_DELAY 500000000LL
 
-enum { MESSAGES = 64 };
+enum { MESSAGE_BATCH = 64 };
 
-static int ready(Run *run, Peer *peer);
+static int on_connected(Run *run, Connection *connection);
 
 /* Connections ---------------------------------------------------------------------------------------- */
 
-static int interest(Run *run, Peer *peer, bool out)
+static int set_write_interest(Run *run, Connection *connection, bool out)
 {
-    struct epoll_event event = {.events = EPOLLIN | (out ? EPOLLOUT : 0), .data.ptr = peer};
+    struct epoll_event event = {.events = EPOLLIN | (out ? EPOLLOUT : 0), .data.ptr = connection};
 
-    if (peer->wants_out == out)
+    if (connection->wants_write == out)
         return 0;
-    peer->wants_out = out;
-    return epoll_ctl(run->epoll, EPOLL_CTL_MOD, peer->descriptor, &event);
+    connection->wants_write = out;
+    return epoll_ctl(run->epoll, EPOLL_CTL_MOD, connection->fd, &event);
 }
 
-static void drop(Peer *peer)
+static void close_connection(Connection *connection)
 {
-    if (peer->descriptor >= 0)
-        close(peer->descriptor); /* which takes it out of epoll */
-    peer->descriptor = -1;
-    peer->state = CLOSED;
-    peer->due = -1;
+    if (connection->fd >= 0)
+        close(connection->fd); /* which takes it out of epoll */
+    connection->fd = -1;
+    connection->state = CLOSED;
+    connection->due = -1;
 }
 
-static void sleep_a_while(Run *run, Peer *peer)
+static void schedule_reconnect(Run *run, Connection *connection)
 {
-    peer->retry = now_ns() + peer->pause;
-    peer->pause = peer->pause * 2 < LONGEST_PAUSE ? peer->pause * 2 : LONGEST_PAUSE;
-    run->asleep++;
+    connection->reconnect_at = now_ns() + connection->reconnect_delay;
+    connection->reconnect_delay = connection->reconnect_delay * 2 < MAX_RECONNECT_DELAY ? connection->reconnect_delay * 2 : MAX_RECONNECT_DELAY;
+    run->reconnecting++;
 }
 
-void refused(Run *run, Peer *peer, int error)
+void on_connect_failed(Run *run, Connection *connection, int error)
 {
-    run->faults[error == ETIMEDOUT ? SILENT : REFUSED]++;
-    run->last_refusal = error;
-    drop(peer);
-    sleep_a_while(run, peer);
+    run->faults[error == ETIMEDOUT ? FAULT_SILENT : FAULT_REFUSED]++;
+    run->last_error = error;
+    close_connection(connection);
+    schedule_reconnect(run, connection);
 }
 
 /* With `reconnect`: the connection is over, and so is its request. */
-int begin_again(Run *run, Peer *peer, int64_t now)
+int restart_conversation(Run *run, Connection *connection, int64_t now)
 {
-    peer->since = now;
+    connection->idle_since = now;
     if (!run->sending || now >= run->stop)
         return 0;
     if (run->times == NULL)
-        return dial(run, peer, now, now);
-    set_free(run, peer);
+        return connect_peer(run, connection, now, now);
+    mark_idle(run, connection);
     return 0;
 }
 
 /* A connection that was open is over: reset (or worse), or closed by the server (error 0). */
-int ended(Run *run, Peer *peer, int error)
+int on_closed(Run *run, Connection *connection, int error)
 {
-    bool answered = peer->answered;
+    bool answered = connection->answered;
 
     if (error) {
-        run->faults[RESET]++;
-        run->last_refusal = error;
+        run->faults[FAULT_RESET]++;
+        run->last_error = error;
     }
-    ledger_end(run, peer);
-    drop(peer);
+    tracker_close(run, connection);
+    close_connection(connection);
     if (run->reconnect && answered)
-        return begin_again(run, peer, now_ns());
-    sleep_a_while(run, peer);
+        return restart_conversation(run, connection, now_ns());
+    schedule_reconnect(run, connection);
     return 0;
 }
 
-static void datagram_refused(Run *run, int error)
+static void on_datagram_error(Run *run, int error)
 {
-    run->faults[REFUSED]++;
-    run->last_refusal = error;
+    run->faults[FAULT_REFUSED]++;
+    run->last_error = error;
 }
 
 static int open_socket(Run *run)
 {
-    int on = 1, descriptor = socket(run->family, run->type | SOCK_NONBLOCK | SOCK_CLOEXEC, run->protocol);
+    int on = 1, fd = socket(run->family, run->type | SOCK_NONBLOCK | SOCK_CLOEXEC, run->protocol);
 
-    if (descriptor < 0)
+    if (fd < 0)
         return -1;
     if (run->nodelay)
-        setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (run->receive_buffer)
-        setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &run->receive_buffer, sizeof run->receive_buffer);
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &run->receive_buffer, sizeof run->receive_buffer);
     if (run->family == AF_UNIX && run->type == SOCK_DGRAM) {
         sa_family_t unnamed = AF_UNIX; /* the kernel picks a name: without one it couldn't be answered */
 
-        bind(descriptor, (struct sockaddr *)&unnamed, sizeof unnamed);
+        bind(fd, (struct sockaddr *)&unnamed, sizeof unnamed);
     }
     if (run->source_count) {
         struct sockaddr_in source = {.sin_family = AF_INET};
 
         source.sin_addr.s_addr = run->sources[run->source++ % run->source_count];
-        setsockopt(descriptor, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-        bind(descriptor, (struct sockaddr *)&source, sizeof source);
+        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+        bind(fd, (struct sockaddr *)&source, sizeof source);
     }
-    return descriptor;
+    return fd;
 }
 
 /* Begin to connect; with `reconnect`, for the request that is due then. */
-int dial(Run *run, Peer *peer, int64_t now, int64_t due)
+int connect_peer(Run *run, Connection *connection, int64_t now, int64_t due)
 {
-    struct epoll_event event = {.data.ptr = peer};
-    int answer;
+    struct epoll_event event = {.data.ptr = connection};
+    int status;
 
-    ledger_begin(peer);
-    peer->since = now;
-    peer->due = due;
-    peer->descriptor = open_socket(run);
-    if (peer->descriptor < 0) {
-        refused(run, peer, errno);
+    tracker_reset(connection);
+    connection->idle_since = now;
+    connection->due = due;
+    connection->fd = open_socket(run);
+    if (connection->fd < 0) {
+        on_connect_failed(run, connection, errno);
         return 0;
     }
-    peer->state = CONNECTING;
-    answer = connect(peer->descriptor, (struct sockaddr *)&run->address, run->address_size);
-    if (answer < 0 && errno != EINPROGRESS) {
+    connection->state = CONNECTING;
+    status = connect(connection->fd, (struct sockaddr *)&run->address, run->address_size);
+    if (status < 0 && errno != EINPROGRESS) {
         /* AF_UNIX: the listener's queue is full, and nothing tells when it isn't; it is tried again. */
-        refused(run, peer, errno == EAGAIN ? ETIMEDOUT : errno);
+        on_connect_failed(run, connection, errno == EAGAIN ? ETIMEDOUT : errno);
         return 0;
     }
-    event.events = answer == 0 ? EPOLLIN : EPOLLOUT;
-    peer->wants_out = answer != 0;
-    if (epoll_ctl(run->epoll, EPOLL_CTL_ADD, peer->descriptor, &event) < 0) {
-        refused(run, peer, errno);
+    event.events = status == 0 ? EPOLLIN : EPOLLOUT;
+    connection->wants_write = status != 0;
+    if (epoll_ctl(run->epoll, EPOLL_CTL_ADD, connection->fd, &event) < 0) {
+        on_connect_failed(run, connection, errno);
         return 0;
     }
-    return answer == 0 ? ready(run, peer) : 0;
+    return status == 0 ? on_connected(run, connection) : 0;
 }
 
-static int connected(Run *run, Peer *peer)
+static int on_connect_completed(Run *run, Connection *connection)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = peer};
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
     int error = 0;
     socklen_t size = sizeof error;
 
-    getsockopt(peer->descriptor, SOL_SOCKET, SO_ERROR, &error, &size);
+    getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &size);
     if (error) {
-        refused(run, peer, error);
+        on_connect_failed(run, connection, error);
         return 0;
     }
-    peer->wants_out = false;
-    epoll_ctl(run->epoll, EPOLL_CTL_MOD, peer->descriptor, &event);
-    return ready(run, peer);
+    connection->wants_write = false;
+    epoll_ctl(run->epoll, EPOLL_CTL_MOD, connection->fd, &event);
+    return on_connected(run, connection);
 }
 
 /* Requests ------------------------------------------------------------------------------------------- */
 
-static int64_t bytes_of(const Run *run, int64_t number)
+static int64_t request_size(const Run *run, int64_t number)
 {
-    const int64_t *offsets = run->sends.offsets + number % run->length;
+    const int64_t *offsets = run->requests.offsets + number % run->length;
 
     return offsets[1] - offsets[0];
 }
 
 /* Note that so many bytes of the unsent requests have left. */
-static void sent(Run *run, Peer *peer, int64_t bytes)
+static void mark_sent(Run *run, Connection *connection, int64_t bytes)
 {
-    peer->cut += bytes;
-    while (peer->unsent < peer->next && peer->cut >= bytes_of(run, peer->unsent)) {
-        peer->cut -= bytes_of(run, peer->unsent);
-        peer->unsent++;
+    connection->write_offset += bytes;
+    while (connection->first_unsent < connection->next_request && connection->write_offset >= request_size(run, connection->first_unsent)) {
+        connection->write_offset -= request_size(run, connection->first_unsent);
+        connection->first_unsent++;
     }
 }
 
 /* Datagrams: many with one system call. What sendmmsg(2) gives, with errno. */
-static int64_t send_many(Run *run, Peer *peer)
+static int64_t send_datagrams(Run *run, Connection *connection)
 {
-    struct mmsghdr messages[MESSAGES];
-    struct iovec parts[MESSAGES];
+    struct mmsghdr messages[MESSAGE_BATCH];
+    struct iovec iov[MESSAGE_BATCH];
     unsigned count = 0;
 
-    for (int64_t number = peer->unsent; number < peer->next && count < MESSAGES; number++, count++) {
-        int64_t place = number % run->length;
+    for (int64_t number = connection->first_unsent; number < connection->next_request && count < MESSAGE_BATCH; number++, count++) {
+        int64_t index = number % run->length;
 
-        parts[count].iov_base = (void *)(run->sends.bytes + run->sends.offsets[place]);
-        parts[count].iov_len = (size_t)bytes_of(run, number);
-        messages[count].msg_hdr = (struct msghdr){.msg_iov = parts + count, .msg_iovlen = 1};
+        iov[count].iov_base = (void *)(run->requests.bytes + run->requests.offsets[index]);
+        iov[count].iov_len = (size_t)request_size(run, number);
+        messages[count].msg_hdr = (struct msghdr){.msg_iov = iov + count, .msg_iovlen = 1};
     }
-    return sendmmsg(peer->descriptor, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sendmmsg(connection->fd, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 /* What one send() of a stream can take: the unsent requests that lie one after the other. */
-static const char *unsent_bytes(const Run *run, const Peer *peer, size_t *size)
+static const char *next_write(const Run *run, const Connection *connection, size_t *size)
 {
-    int64_t place = peer->unsent % run->length, upto = place + (peer->next - peer->unsent);
-    int64_t from = run->sends.offsets[place] + peer->cut;
+    int64_t index = connection->first_unsent % run->length, end = index + (connection->next_request - connection->first_unsent);
+    int64_t start = run->requests.offsets[index] + connection->write_offset;
 
-    upto = upto < run->length ? upto : run->length;
-    *size = (size_t)(run->sends.offsets[upto] - from);
-    return run->sends.bytes + from;
+    end = end < run->length ? end : run->length;
+    *size = (size_t)(run->requests.offsets[end] - start);
+    return run->requests.bytes + start;
 }
 
-static int flush(Run *run, Peer *peer)
+static int flush_writes(Run *run, Connection *connection)
 {
-    if (run->gathering && !peer->is_queued && !peer->wants_out && peer->unsent < peer->next) {
-        peer->is_queued = true;
-        run->senders[run->sender_count++] = peer;
+    if (run->batching_sends && !connection->in_send_batch && !connection->wants_write && connection->first_unsent < connection->next_request) {
+        connection->in_send_batch = true;
+        run->send_batch[run->send_batch_count++] = connection;
     }
-    if (peer->is_queued)
+    if (connection->in_send_batch)
         return 0;
-    while (peer->unsent < peer->next) {
+    while (connection->first_unsent < connection->next_request) {
         int64_t done;
 
-        if (run->boundaries) {
-            done = send_many(run, peer);
+        if (run->message_oriented) {
+            done = send_datagrams(run, connection);
             if (done > 0)
-                peer->unsent += done;
+                connection->first_unsent += done;
         } else {
             size_t size;
-            const char *data = unsent_bytes(run, peer, &size);
+            const char *data = next_write(run, connection, &size);
 
-            done = send(peer->descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+            done = send(connection->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
             if (done > 0)
-                sent(run, peer, done);
+                mark_sent(run, connection, done);
         }
         if (done >= 0)
             continue;
         if (errno == EAGAIN || errno == ENOBUFS)
-            return interest(run, peer, true);
+            return set_write_interest(run, connection, true);
         if (run->type == SOCK_DGRAM) {
-            datagram_refused(run, errno); /* it tells of an earlier one; this one was not sent */
-            peer->unsent++;
+            on_datagram_error(run, errno); /* it tells of an earlier one; this one was not sent */
+            connection->first_unsent++;
             continue;
         }
-        return ended(run, peer, errno);
+        return on_closed(run, connection, errno);
     }
-    return interest(run, peer, false);
+    return set_write_interest(run, connection, false);
 }
 
-int ask(Run *run, Peer *peer, int64_t count, int64_t due, int64_t now)
+int send_requests(Run *run, Connection *connection, int64_t count, int64_t due, int64_t now)
 {
     while (count-- > 0)
-        ledger_add(run, peer, due, now);
-    return flush(run, peer);
+        tracker_add(run, connection, due, now);
+    return flush_writes(run, connection);
 }
 
 /* So many requests of a peer are no longer open. */
-int freed(Run *run, Peer *peer, int64_t count, int64_t now)
+int on_slots_freed(Run *run, Connection *connection, int64_t count, int64_t now)
 {
     if (run->reconnect) {
-        if (peer->count)
+        if (connection->pending_count)
             return 0;
-        if (peer->left > 0 && run->sending) {
-            peer->left--;
-            return ask(run, peer, 1, now, now);
+        if (connection->remaining > 0 && run->sending) {
+            connection->remaining--;
+            return send_requests(run, connection, 1, now, now);
         }
-        peer->pause = FIRST_PAUSE;
-        drop(peer);
-        return begin_again(run, peer, now);
+        connection->reconnect_delay = MIN_RECONNECT_DELAY;
+        close_connection(connection);
+        return restart_conversation(run, connection, now);
     }
     if (!run->sending)
         return 0;
     if (run->times == NULL)
-        return now < run->stop ? ask(run, peer, count, now, now) : 0;
-    if (!peer->is_free) {
-        peer->since = now;
-        set_free(run, peer);
+        return now < run->stop ? send_requests(run, connection, count, now, now) : 0;
+    if (!connection->idle) {
+        connection->idle_since = now;
+        mark_idle(run, connection);
     }
     return 0;
 }
 
 /* It is connected. */
-static int ready(Run *run, Peer *peer)
+static int on_connected(Run *run, Connection *connection)
 {
     int64_t now;
 
-    run->made++;
-    peer->state = READY;
-    if (peer->due >= 0) { /* latency counts from before the connecting; it was begun, so it is finished */
-        int64_t due = peer->due;
+    run->connections_made++;
+    connection->state = CONNECTED;
+    if (connection->due >= 0) { /* latency counts from before the connecting; it was begun, so it is finished */
+        int64_t due = connection->due;
 
-        peer->due = -1;
-        peer->left = run->each - 1;
-        return ask(run, peer, 1, due, peer->since);
+        connection->due = -1;
+        connection->remaining = run->requests_per_connection - 1;
+        return send_requests(run, connection, 1, due, connection->idle_since);
     }
     if (!run->sending)
         return 0;
     now = now_ns();
     if (run->times == NULL)
-        return ask(run, peer, run->depth, now, now);
-    peer->since = now;
-    set_free(run, peer);
+        return send_requests(run, connection, run->depth, now, now);
+    connection->idle_since = now;
+    mark_idle(run, connection);
     return 0;
 }
 
 /* What comes ----------------------------------------------------------------------------------------- */
 
 /* After something came: is there room for more requests, or is the stream of no more use? */
-static int heard(Run *run, Peer *peer, uint32_t before, int64_t now)
+static int after_read(Run *run, Connection *connection, uint32_t pending_before, int64_t now)
 {
-    if (peer->broken)
-        return ended(run, peer, 0);
-    if (peer->count == before)
+    if (connection->desynced)
+        return on_closed(run, connection, 0);
+    if (connection->pending_count == pending_before)
         return 0;
-    peer->answered = true;
-    peer->pause = FIRST_PAUSE;
-    return freed(run, peer, before - peer->count, now);
+    connection->answered = true;
+    connection->reconnect_delay = MIN_RECONNECT_DELAY;
+    return on_slots_freed(run, connection, pending_before - connection->pending_count, now);
 }
 
 /* What recv() gave: a size, or -errno. */
-static int received(Run *run, Peer *peer, const char *data, int64_t size, int64_t now)
+static int on_received(Run *run, Connection *connection, const char *data, int64_t size, int64_t now)
 {
-    uint32_t before = peer->count;
+    uint32_t pending_before = connection->pending_count;
 
     if (size < 0)
-        return size == -EAGAIN || size == -EINTR ? 0 : ended(run, peer, (int)-size);
+        return size == -EAGAIN || size == -EINTR ? 0 : on_closed(run, connection, (int)-size);
     if (size == 0)
-        return ended(run, peer, 0);
-    ledger_receive(run, peer, data, size, now);
-    return heard(run, peer, before, now);
+        return on_closed(run, connection, 0);
+    tracker_receive(run, connection, data, size, now);
+    return after_read(run, connection, pending_before, now);
 }
 
-static int readable_stream(Run *run, Peer *peer)
+static int read_stream(Run *run, Connection *connection)
 {
-    ssize_t size = recv(peer->descriptor, run->buffer, BUFFER, MSG_DONTWAIT);
+    ssize_t size = recv(connection->fd, run->buffer, BUFFER_SIZE, MSG_DONTWAIT);
 
-    return received(run, peer, run->buffer, size < 0 ? -errno : size, now_ns());
+    return on_received(run, connection, run->buffer, size < 0 ? -errno : size, now_ns());
 }
 
-static int broken_batch(Run *run)
+static int raise_batch_error(Run *run)
 {
-    take_gil(run);
+    acquire_gil(run);
     PyErr_SetFromErrno(PyExc_OSError);
-    give_gil(run);
+    release_gil(run);
     return -1;
 }
 
 /* Send what has been gathered. What is left over, or can't be sent, is seen to by `flush`. */
-static int send_gathered(Run *run)
+static int send_batched(Run *run)
 {
-    int32_t results[BATCH];
-    Peer *asked[BATCH];
+    int32_t results[BATCH_SIZE];
+    Connection *batched[BATCH_SIZE];
     uint32_t next = 0;
 
-    while (next < run->sender_count) {
+    while (next < run->send_batch_count) {
         uint32_t count = 0;
 
-        for (; next < run->sender_count && count < BATCH; next++) {
-            Peer *peer = run->senders[next];
+        for (; next < run->send_batch_count && count < BATCH_SIZE; next++) {
+            Connection *connection = run->send_batch[next];
             size_t size;
 
-            peer->is_queued = false;
-            if (peer->state == READY && peer->unsent < peer->next) {
-                const char *data = unsent_bytes(run, peer, &size);
+            connection->in_send_batch = false;
+            if (connection->state == CONNECTED && connection->first_unsent < connection->next_request) {
+                const char *data = next_write(run, connection, &size);
 
-                asked[count++] = peer;
-                batch_send(run->batch, peer->descriptor, data, size);
+                batched[count++] = connection;
+                batch_send(run->batch, connection->fd, data, size);
             }
         }
         if (batch_run(run->batch, results) < 0)
-            return broken_batch(run);
+            return raise_batch_error(run);
         for (uint32_t i = 0; i < count; i++) {
             if (results[i] > 0)
-                sent(run, asked[i], results[i]);
-            if (asked[i]->unsent < asked[i]->next && flush(run, asked[i]) < 0)
+                mark_sent(run, batched[i], results[i]);
+            if (batched[i]->first_unsent < batched[i]->next_request && flush_writes(run, batched[i]) < 0)
                 return -1;
         }
     }
-    run->sender_count = 0;
+    run->send_batch_count = 0;
     return 0;
 }
 
 /* Events on connections that are open streams: what came is received by one system call for all, and what is
  * to be sent because of it by another. The rest of the events is left where it is. */
-int happened_together(Run *run, struct epoll_event *events, int count)
+int on_events_batched(Run *run, struct epoll_event *events, int count)
 {
-    int32_t results[BATCH];
-    Peer *readable[BATCH];
+    int32_t results[BATCH_SIZE];
+    Connection *readable[BATCH_SIZE];
     uint32_t ready = 0;
     int64_t now;
 
     for (int i = 0; i < count; i++) {
-        Peer *peer = events[i].data.ptr;
+        Connection *connection = events[i].data.ptr;
 
-        if (peer->state != READY || (events[i].events & EPOLLOUT) || (ready + 1) * run->slot > BUFFER)
+        if (connection->state != CONNECTED || (events[i].events & EPOLLOUT) || (ready + 1) * run->recv_slot_size > BUFFER_SIZE)
             continue;
-        batch_receive(run->batch, peer->descriptor, run->buffer + ready * run->slot, run->slot);
-        readable[ready++] = peer;
+        batch_recv(run->batch, connection->fd, run->buffer + ready * run->recv_slot_size, run->recv_slot_size);
+        readable[ready++] = connection;
         events[i].events = 0;
     }
     if (ready == 0)
         return 0;
     if (batch_run(run->batch, results) < 0)
-        return broken_batch(run);
+        return raise_batch_error(run);
     now = now_ns();
-    run->gathering = true;
+    run->batching_sends = true;
     for (uint32_t i = 0; i < ready; i++)
-        if (received(run, readable[i], run->buffer + i * run->slot, results[i], now) < 0)
+        if (on_received(run, readable[i], run->buffer + i * run->recv_slot_size, results[i], now) < 0)
             return -1;
-    run->gathering = false;
-    return send_gathered(run);
+    run->batching_sends = false;
+    return send_batched(run);
 }
 
-static int readable_messages(Run *run, Peer *peer)
+static int read_messages(Run *run, Connection *connection)
 {
-    struct mmsghdr messages[MESSAGES];
-    struct iovec parts[MESSAGES];
+    struct mmsghdr messages[MESSAGE_BATCH];
+    struct iovec iov[MESSAGE_BATCH];
     /* A byte more than the longest: what is longer than anything expected is seen to be. */
-    int64_t room = run->longest + 1 > SMALL ? run->longest + 1 : SMALL;
-    int64_t most = BUFFER / room < 1 ? 1 : BUFFER / room;
-    uint32_t before = peer->count;
+    int64_t slot_size = run->max_answer + 1 > MIN_RECV_SLOT ? run->max_answer + 1 : MIN_RECV_SLOT;
+    int64_t max = BUFFER_SIZE / slot_size < 1 ? 1 : BUFFER_SIZE / slot_size;
+    uint32_t pending_before = connection->pending_count;
     int64_t now;
     int count;
 
-    most = most > MESSAGES ? MESSAGES : most;
-    most = most > run->depth ? run->depth : most;
-    for (int64_t i = 0; i < most; i++) {
-        parts[i] = (struct iovec){run->buffer + i * room, (size_t)room};
-        messages[i].msg_hdr = (struct msghdr){.msg_iov = parts + i, .msg_iovlen = 1};
+    max = max > MESSAGE_BATCH ? MESSAGE_BATCH : max;
+    max = max > run->depth ? run->depth : max;
+    for (int64_t i = 0; i < max; i++) {
+        iov[i] = (struct iovec){run->buffer + i * slot_size, (size_t)slot_size};
+        messages[i].msg_hdr = (struct msghdr){.msg_iov = iov + i, .msg_iovlen = 1};
     }
-    count = recvmmsg(peer->descriptor, messages, (unsigned)most, MSG_DONTWAIT, NULL);
+    count = recvmmsg(connection->fd, messages, (unsigned)max, MSG_DONTWAIT, NULL);
     if (count < 0) {
         if (errno == EAGAIN || errno == EINTR)
             return 0;
         if (run->type != SOCK_DGRAM)
-            return ended(run, peer, errno);
-        datagram_refused(run, errno);
+            return on_closed(run, connection, errno);
+        on_datagram_error(run, errno);
         return 0;
     }
     now = now_ns();
     for (int i = 0; i < count; i++) {
         if (messages[i].msg_len == 0 && run->type == SOCK_SEQPACKET)
-            return ended(run, peer, 0);
-        ledger_receive(run, peer, parts[i].iov_base, messages[i].msg_len, now);
+            return on_closed(run, connection, 0);
+        tracker_receive(run, connection, iov[i].iov_base, messages[i].msg_len, now);
     }
-    return heard(run, peer, before, now);
+    return after_read(run, connection, pending_before, now);
 }
 
-int happened(Run *run, Peer *peer, uint32_t events)
+int on_event(Run *run, Connection *connection, uint32_t events)
 {
-    if (peer->state == CONNECTING)
-        return connected(run, peer);
-    if (peer->state == READY && (events & EPOLLOUT) && flush(run, peer) < 0)
+    if (connection->state == CONNECTING)
+        return on_connect_completed(run, connection);
+    if (connection->state == CONNECTED && (events & EPOLLOUT) && flush_writes(run, connection) < 0)
         return -1;
-    if (peer->state != READY || !(events & ~(uint32_t)EPOLLOUT))
+    if (connection->state != CONNECTED || !(events & ~(uint32_t)EPOLLOUT))
         return 0;
-    return run->boundaries ? readable_messages(run, peer) : readable_stream(run, peer);
+    return run->message_oriented ? read_messages(run, connection) : read_stream(run, connection);
 }

@@ -26,14 +26,14 @@
 
 #define SECOND 1000000000LL
 
-enum fault { REFUSED, RESET, SILENT, TIMED_OUT, LOST, SHORT, WRONG, DUPLICATED, REORDERED, LATE, FAULTS };
+enum fault { FAULT_REFUSED, FAULT_RESET, FAULT_SILENT, FAULT_TIMED_OUT, FAULT_LOST, FAULT_SHORT, FAULT_WRONG, FAULT_DUPLICATED, FAULT_REORDERED, FAULT_LATE, FAULT_COUNT };
 
 /* histogram.py: HALF, PLACES and HIGHEST. */
-enum { HALF = 1024, PLACES = 33 * HALF };
-#define HIGHEST (3600 * SECOND)
+enum { HISTOGRAM_HALF = 1024, HISTOGRAM_BUCKETS = 33 * HISTOGRAM_HALF };
+#define HISTOGRAM_MAX (3600 * SECOND)
 
 typedef struct {
-    uint64_t counts[PLACES];
+    uint64_t counts[HISTOGRAM_BUCKETS];
 } Histogram;
 
 /* Messages one after the other: number i begins at offsets[i], offsets[length] is the end of the last. */
@@ -45,35 +45,35 @@ typedef struct {
 /* A request that is open. */
 typedef struct {
     int64_t number, due, sent;
-} Open;
+} Pending;
 
-enum state { CLOSED, CONNECTING, READY };
+enum state { CLOSED, CONNECTING, CONNECTED };
 
 typedef struct {
-    int descriptor;
+    int fd;
     enum state state;
-    bool careful;  /* answers are looked at one by one */
-    bool broken;   /* what comes next can't be told from what came before */
+    bool resync;  /* answers are looked at one by one */
+    bool desynced;   /* what comes next can't be told from what came before */
     bool answered; /* on this connection */
-    bool is_queued; /* it has something to send with the batch */
-    bool is_free;  /* open loop: it stands in the queue of those that can take a request */
-    bool wants_out;
-    int64_t next;    /* number of the next request */
-    int64_t unsent;  /* number of the first that is not wholly sent */
-    int64_t cut;     /* bytes of that one that are */
-    int64_t at;      /* bytes of the answer at hand that have come, while all is well */
-    int64_t highest; /* number of the latest that was answered */
-    Open *open;      /* a ring of `depth`, the oldest at `first` */
-    uint32_t first, count;
-    char *kept; /* the beginning of an answer, while careful */
-    int64_t kept_size, kept_room;
-    int64_t *gone; /* given up, but may still come: a ring of the workload's length */
-    int64_t gone_count;
-    int64_t since; /* begun, or become free */
+    bool in_send_batch; /* it has something to send with the batch */
+    bool idle;  /* open loop: it stands in the queue of those that can take a request */
+    bool wants_write;
+    int64_t next_request;    /* number of the next request */
+    int64_t first_unsent;  /* number of the first that is not wholly sent */
+    int64_t write_offset;     /* bytes of that one that are */
+    int64_t answer_offset;      /* bytes of the answer at hand that have come, while all is well */
+    int64_t last_answered; /* number of the latest that was answered */
+    Pending *pending;      /* a ring of `depth`, the oldest at `first` */
+    uint32_t pending_head, pending_count;
+    char *partial; /* the beginning of an answer, while careful */
+    int64_t partial_size, partial_capacity;
+    int64_t *expired; /* given up, but may still come: a ring of the workload's length */
+    int64_t expired_count;
+    int64_t idle_since; /* begun, or become free */
     int64_t due;   /* with `reconnect`: of the request for which it connects; -1 for none */
-    int64_t left;  /* with `reconnect`: requests that are still to be sent on it */
-    int64_t pause, retry;
-} Peer;
+    int64_t remaining;  /* with `reconnect`: requests that are still to be sent on it */
+    int64_t reconnect_delay, reconnect_at;
+} Connection;
 
 typedef struct Batch Batch;
 
@@ -85,84 +85,84 @@ typedef struct {
     const uint32_t *sources; /* network byte order; connections come from these in turn */
     Py_ssize_t source_count, source;
     int64_t length; /* of the workload */
-    Messages sends, answers;
-    int64_t longest; /* answer */
-    int end;         /* the byte that ends every answer, or -1 */
-    bool numbers, boundaries, reconnect, may_batch;
-    int64_t each; /* requests of a conversation, with `reconnect` */
-    uint32_t connections, depth;
-    int64_t begin, start, stop, timeout, gone_after;
+    Messages requests, answers;
+    int64_t max_answer; /* answer */
+    int end_byte;         /* the byte that ends every answer, or -1 */
+    bool numbered, message_oriented, reconnect, allow_batch;
+    int64_t requests_per_connection; /* requests of a conversation, with `reconnect` */
+    uint32_t connection_count, depth;
+    int64_t begin_at, start, stop, timeout, unresponsive_after;
     PyObject *times; /* an iterator of buffers of int64, or NULL for a closed loop */
-    PyObject *watch, *began, *ended;
+    PyObject *on_progress, *on_measurement_start, *on_measurement_end;
 
     /* What it gives. */
-    int64_t faults[FAULTS];
+    int64_t faults[FAULT_COUNT];
     Histogram *uncorrected, *corrected, *lateness;
     int64_t *seconds;
     int64_t second_count;
-    int64_t answered, completed, bytes, dues_unsent, made;
-    double cpu, starved, wall;
-    int last_refusal; /* errno; 0 for none since the last answer */
-    bool is_ended;
+    int64_t answered, completed, bytes, unsent_dues, connections_made;
+    double cpu, run_queue_wait, wall;
+    int last_error; /* errno; 0 for none since the last answer */
+    bool unresponsive;
     int64_t last_answer;
 
     /* What it works with. */
     bool caught_up; /* with all that has come: what isn't there is late */
-    Peer *peers;
+    Connection *connections;
     int epoll;
     char *buffer;
     Batch *batch; /* NULL: system calls one by one */
-    size_t slot;  /* with it: the part of the buffer that is one connection's */
-    Peer **senders;
-    uint32_t sender_count;
-    bool gathering; /* what is sent waits for the batch */
-    uint32_t *free;
-    uint32_t free_first, free_count;
+    size_t recv_slot_size;  /* with it: the part of the buffer that is one connection's */
+    Connection **send_batch;
+    uint32_t send_batch_count;
+    bool batching_sends; /* what is sent waits for the batch */
+    uint32_t *idle_connections;
+    uint32_t idle_head, idle_count;
     bool sending;
-    uint32_t asleep; /* peers that are closed and to be opened again */
-    Py_buffer chunk;
+    uint32_t reconnecting; /* peers that are closed and to be opened again */
+    Py_buffer times_chunk;
     const int64_t *chunk_times;
     int64_t chunk_count, chunk_at, next_due;
     bool has_chunk;
-    PyThreadState *released;
+    PyThreadState *thread_state;
 } Run;
 
 /* SMALL: the least room for what one connection receives. */
-enum { BUFFER = 1024 * 1024, BATCH = 256, SMALL = 2048 };
+enum { BUFFER_SIZE = 1024 * 1024, BATCH_SIZE = 256, MIN_RECV_SLOT = 2048 };
 
-#define FIRST_PAUSE 5000000LL /* before a broken connection is opened again; doubled each time */
+#define MIN_RECONNECT_DELAY 5000000LL /* before a broken connection is opened again; doubled each time */
 
 int64_t now_ns(void);
 
 /* tracker.c */
 void histogram_add(Histogram *histogram, int64_t nanoseconds);
-void ledger_begin(Peer *peer);
-void ledger_add(Run *run, Peer *peer, int64_t due, int64_t sent);
-void ledger_receive(Run *run, Peer *peer, const char *data, int64_t size, int64_t at);
-void ledger_end(Run *run, Peer *peer);
-int64_t ledger_overdue(Run *run, Peer *peer, int64_t before);
+void tracker_reset(Connection *connection);
+void tracker_add(Run *run, Connection *connection, int64_t due, int64_t sent);
+void tracker_receive(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at);
+void tracker_close(Run *run, Connection *connection);
+int64_t tracker_expire(Run *run, Connection *connection, int64_t before);
 
 /* uring_batch.c */
 Batch *batch_open(void);
 void batch_close(Batch *batch);
-void batch_receive(Batch *batch, int descriptor, void *data, size_t size);
-void batch_send(Batch *batch, int descriptor, const void *data, size_t size);
+void batch_recv(Batch *batch, int fd, void *data, size_t size);
+void batch_send(Batch *batch, int fd, const void *data, size_t size);
 int batch_run(Batch *batch, int32_t *results);
 
 /* connection.c; int is 0, or -1 with the exception set */
-int dial(Run *run, Peer *peer, int64_t now, int64_t due);
-int ask(Run *run, Peer *peer, int64_t count, int64_t due, int64_t now);
-int freed(Run *run, Peer *peer, int64_t count, int64_t now);
-void refused(Run *run, Peer *peer, int error);
-int begin_again(Run *run, Peer *peer, int64_t now);
-int ended(Run *run, Peer *peer, int error);
-int happened(Run *run, Peer *peer, uint32_t events);
-int happened_together(Run *run, struct epoll_event *events, int count);
+int connect_peer(Run *run, Connection *connection, int64_t now, int64_t due);
+int send_requests(Run *run, Connection *connection, int64_t count, int64_t due, int64_t now);
+int on_slots_freed(Run *run, Connection *connection, int64_t count, int64_t now);
+void on_connect_failed(Run *run, Connection *connection, int error);
+int restart_conversation(Run *run, Connection *connection, int64_t now);
+int on_closed(Run *run, Connection *connection, int error);
+int on_event(Run *run, Connection *connection, uint32_t events);
+int on_events_batched(Run *run, struct epoll_event *events, int count);
 
 /* loop.c; likewise */
-int run_all(Run *run);
-void take_gil(Run *run);
-void give_gil(Run *run);
-void set_free(Run *run, Peer *peer);
+int run_generator(Run *run);
+void acquire_gil(Run *run);
+void release_gil(Run *run);
+void mark_idle(Run *run, Connection *connection);
 
 #endif

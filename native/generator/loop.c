@@ -12,9 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WATCH_EACH 200000000LL
-#define LONGEST_WAIT 50000000LL /* so often it is looked what else is due */
-#define LONGEST_TURN 100000000LL /* of waiting that counts: the rest is time in which we were held up */
+#define PROGRESS_INTERVAL 200000000LL
+#define MAX_WAIT 50000000LL /* so often it is looked what else is due */
+#define MAX_COUNTED_ITERATION 100000000LL /* of waiting that counts: the rest is time in which we were held up */
 
 int64_t now_ns(void)
 {
@@ -25,31 +25,31 @@ int64_t now_ns(void)
 }
 
 /* Seconds that this thread has had a processor, and that it has waited for one (/proc/pid/schedstat). */
-static void processor(double *used, double *waited)
+static void read_cpu_usage(double *used, double *run_queue_wait)
 {
     struct timespec now;
-    unsigned long long ran = 0, starved = 0;
+    unsigned long long ran = 0, waited = 0;
     FILE *line = fopen("/proc/thread-self/schedstat", "re");
 
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
     *used = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
     if (line != NULL) {
-        if (fscanf(line, "%llu %llu", &ran, &starved) != 2)
-            starved = 0;
+        if (fscanf(line, "%llu %llu", &ran, &waited) != 2)
+            waited = 0;
         fclose(line);
     }
-    *waited = (double)starved * 1e-9;
+    *run_queue_wait = (double)waited * 1e-9;
 }
 
-void take_gil(Run *run)
+void acquire_gil(Run *run)
 {
-    PyEval_RestoreThread(run->released);
-    run->released = NULL;
+    PyEval_RestoreThread(run->thread_state);
+    run->thread_state = NULL;
 }
 
-void give_gil(Run *run)
+void release_gil(Run *run)
 {
-    run->released = PyEval_SaveThread();
+    run->thread_state = PyEval_SaveThread();
 }
 
 static int call(Run *run, PyObject *function)
@@ -58,10 +58,10 @@ static int call(Run *run, PyObject *function)
 
     if (function == Py_None)
         return 0;
-    take_gil(run);
+    acquire_gil(run);
     result = PyObject_CallNoArgs(function);
     Py_XDECREF(result);
-    give_gil(run);
+    release_gil(run);
     return result == NULL ? -1 : 0;
 }
 
@@ -73,7 +73,7 @@ static int fetch_times(Run *run)
     PyObject *chunk;
 
     if (run->has_chunk)
-        PyBuffer_Release(&run->chunk);
+        PyBuffer_Release(&run->times_chunk);
     run->has_chunk = false;
     chunk = PyIter_Next(run->times);
     if (chunk == NULL) {
@@ -81,77 +81,77 @@ static int fetch_times(Run *run)
             PyErr_SetString(PyExc_ValueError, "the schedule has ended");
         return -1;
     }
-    if (PyObject_GetBuffer(chunk, &run->chunk, PyBUF_C_CONTIGUOUS) < 0) {
+    if (PyObject_GetBuffer(chunk, &run->times_chunk, PyBUF_C_CONTIGUOUS) < 0) {
         Py_DECREF(chunk);
         return -1;
     }
     Py_DECREF(chunk);
     run->has_chunk = true;
-    run->chunk_times = run->chunk.buf;
-    run->chunk_count = run->chunk.len / (Py_ssize_t)sizeof(int64_t);
+    run->chunk_times = run->times_chunk.buf;
+    run->chunk_count = run->times_chunk.len / (Py_ssize_t)sizeof(int64_t);
     run->chunk_at = 0;
     return 0;
 }
 
-static int advance(Run *run)
+static int advance_due(Run *run)
 {
     int failed = 0;
 
     run->chunk_at++;
     while (run->chunk_at >= run->chunk_count && !failed) {
-        take_gil(run);
+        acquire_gil(run);
         failed = fetch_times(run);
-        give_gil(run);
+        release_gil(run);
     }
     if (!failed)
-        run->next_due = run->begin + run->chunk_times[run->chunk_at];
+        run->next_due = run->begin_at + run->chunk_times[run->chunk_at];
     return failed;
 }
 
-static int count_unsent(Run *run)
+static int count_unsent_dues(Run *run)
 {
     while (run->next_due < run->stop) {
-        run->dues_unsent++;
-        if (advance(run) < 0)
+        run->unsent_dues++;
+        if (advance_due(run) < 0)
             return -1;
     }
     return 0;
 }
 
-void set_free(Run *run, Peer *peer)
+void mark_idle(Run *run, Connection *connection)
 {
-    if (peer->is_free)
+    if (connection->idle)
         return;
-    peer->is_free = true;
-    run->free[(run->free_first + run->free_count++) % run->connections] = (uint32_t)(peer - run->peers);
+    connection->idle = true;
+    run->idle_connections[(run->idle_head + run->idle_count++) % run->connection_count] = (uint32_t)(connection - run->connections);
 }
 
-static Peer *take_free(Run *run)
+static Connection *pop_idle(Run *run)
 {
-    Peer *peer = run->peers + run->free[run->free_first];
+    Connection *connection = run->connections + run->idle_connections[run->idle_head];
 
-    run->free_first = (run->free_first + 1) % run->connections;
-    run->free_count--;
-    peer->is_free = false;
-    return peer;
+    run->idle_head = (run->idle_head + 1) % run->connection_count;
+    run->idle_count--;
+    connection->idle = false;
+    return connection;
 }
 
 static int send_due(Run *run, int64_t now)
 {
-    while (run->next_due <= now && run->free_count && run->next_due < run->stop) {
-        Peer *peer = take_free(run);
-        int64_t could = run->next_due > peer->since ? run->next_due : peer->since;
+    while (run->next_due <= now && run->idle_count && run->next_due < run->stop) {
+        Connection *connection = pop_idle(run);
+        int64_t earliest = run->next_due > connection->idle_since ? run->next_due : connection->idle_since;
 
-        if (!run->reconnect && (peer->state != READY || peer->count == run->depth))
+        if (!run->reconnect && (connection->state != CONNECTED || connection->pending_count == run->depth))
             continue;
         if (run->next_due >= run->start)
-            histogram_add(run->lateness, now - could);
-        if (run->reconnect ? dial(run, peer, now, run->next_due) : ask(run, peer, 1, run->next_due, now))
+            histogram_add(run->lateness, now - earliest);
+        if (run->reconnect ? connect_peer(run, connection, now, run->next_due) : send_requests(run, connection, 1, run->next_due, now))
             return -1;
-        if (advance(run) < 0)
+        if (advance_due(run) < 0)
             return -1;
-        if (!run->reconnect && peer->state == READY && peer->count < run->depth)
-            set_free(run, peer);
+        if (!run->reconnect && connection->state == CONNECTED && connection->pending_count < run->depth)
+            mark_idle(run, connection);
         now = now_ns();
     }
     return 0;
@@ -160,166 +160,166 @@ static int send_due(Run *run, int64_t now)
 /* Time ----------------------------------------------------------------------------------------------- */
 
 /* Count what was sent before then as without an answer. */
-static int64_t give_up(Run *run, Peer *peer, int64_t before)
+static int64_t expire_requests(Run *run, Connection *connection, int64_t before)
 {
-    int64_t count = peer->state == READY ? ledger_overdue(run, peer, before) : 0;
+    int64_t count = connection->state == CONNECTED ? tracker_expire(run, connection, before) : 0;
 
-    run->faults[run->type == SOCK_STREAM ? TIMED_OUT : LOST] += count;
+    run->faults[run->type == SOCK_STREAM ? FAULT_TIMED_OUT : FAULT_LOST] += count;
     return count;
 }
 
 /* Whoever has waited too long. */
-static int sweep(Run *run, int64_t now)
+static int check_timeouts(Run *run, int64_t now)
 {
-    for (Peer *peer = run->peers; peer < run->peers + run->connections; peer++) {
+    for (Connection *connection = run->connections; connection < run->connections + run->connection_count; connection++) {
         int64_t count;
 
-        if (peer->state == CONNECTING && now - peer->since > run->timeout)
-            refused(run, peer, ETIMEDOUT);
-        if (peer->state != READY || (count = give_up(run, peer, now - run->timeout)) == 0)
+        if (connection->state == CONNECTING && now - connection->idle_since > run->timeout)
+            on_connect_failed(run, connection, ETIMEDOUT);
+        if (connection->state != CONNECTED || (count = expire_requests(run, connection, now - run->timeout)) == 0)
             continue;
-        if (run->reconnect || peer->broken ? ended(run, peer, 0) : freed(run, peer, count, now))
+        if (run->reconnect || connection->desynced ? on_closed(run, connection, 0) : on_slots_freed(run, connection, count, now))
             return -1;
     }
     return 0;
 }
 
 /* Open again those whose pause is over. */
-static int wake(Run *run, int64_t now)
+static int reconnect_due(Run *run, int64_t now)
 {
-    for (Peer *peer = run->peers; run->asleep && peer < run->peers + run->connections; peer++) {
-        if (peer->retry == 0 || peer->retry > now)
+    for (Connection *connection = run->connections; run->reconnecting && connection < run->connections + run->connection_count; connection++) {
+        if (connection->reconnect_at == 0 || connection->reconnect_at > now)
             continue;
-        peer->retry = 0;
-        run->asleep--;
-        if (run->sending && (run->reconnect ? begin_again(run, peer, now) : dial(run, peer, now, -1)))
+        connection->reconnect_at = 0;
+        run->reconnecting--;
+        if (run->sending && (run->reconnect ? restart_conversation(run, connection, now) : connect_peer(run, connection, now, -1)))
             return -1;
     }
     return 0;
 }
 
-static int look(Run *run, int64_t now, int64_t *counted)
+static int report_progress(Run *run, int64_t now, int64_t *last_answered_count)
 {
     PyObject *result;
     int64_t faults = 0;
 
-    if (run->answered != *counted) {
-        *counted = run->answered;
+    if (run->answered != *last_answered_count) {
+        *last_answered_count = run->answered;
         run->last_answer = now;
-        run->last_refusal = 0;
+        run->last_error = 0;
     }
-    if (run->last_refusal && now - run->last_answer > run->gone_after && run->sending)
-        run->is_ended = true;
-    for (int i = 0; i < FAULTS; i++)
+    if (run->last_error && now - run->last_answer > run->unresponsive_after && run->sending)
+        run->unresponsive = true;
+    for (int i = 0; i < FAULT_COUNT; i++)
         faults += run->faults[i];
-    take_gil(run);
+    acquire_gil(run);
     if (PyErr_CheckSignals() < 0)
         result = NULL;
-    else if (run->watch == Py_None)
+    else if (run->on_progress == Py_None)
         result = Py_NewRef(Py_None);
     else
-        result = PyObject_CallFunction(run->watch, "LLL", (long long)(now - run->begin),
+        result = PyObject_CallFunction(run->on_progress, "LLL", (long long)(now - run->begin_at),
                                        (long long)run->answered, (long long)faults);
     Py_XDECREF(result);
-    give_gil(run);
+    release_gil(run);
     return result == NULL ? -1 : 0;
 }
 
 /* Wait for events, until a request is due at the latest. */
-static int wait_for(Run *run, struct epoll_event *events)
+static int wait_events(Run *run, struct epoll_event *events)
 {
-    int64_t left = LONGEST_WAIT;
-    int count = epoll_wait(run->epoll, events, BATCH, 0);
-    struct timespec wait;
+    int64_t wait_ns = MAX_WAIT;
+    int count = epoll_wait(run->epoll, events, BATCH_SIZE, 0);
+    struct timespec timespec;
 
     if (count != 0)
         return count;
-    if (run->times != NULL && run->sending && run->free_count) {
+    if (run->times != NULL && run->sending && run->idle_count) {
         int64_t due = run->next_due - now_ns();
 
-        left = due < 0 ? 0 : due < left ? due : left;
+        wait_ns = due < 0 ? 0 : due < wait_ns ? due : wait_ns;
     }
-    if (left == 0)
+    if (wait_ns == 0)
         return 0;
-    wait = (struct timespec){left / SECOND, left % SECOND};
+    timespec = (struct timespec){wait_ns / SECOND, wait_ns % SECOND};
 #ifdef SYS_epoll_pwait2
-    count = (int)syscall(SYS_epoll_pwait2, run->epoll, events, BATCH, &wait, NULL, (size_t)8);
+    count = (int)syscall(SYS_epoll_pwait2, run->epoll, events, BATCH_SIZE, &timespec, NULL, (size_t)8);
     if (count >= 0 || errno != ENOSYS)
         return count;
 #endif
-    return epoll_wait(run->epoll, events, BATCH, (int)(left / 1000000));
+    return epoll_wait(run->epoll, events, BATCH_SIZE, (int)(wait_ns / 1000000));
 }
 
-static bool is_settled(const Run *run)
+static bool all_answered(const Run *run)
 {
-    for (const Peer *peer = run->peers; peer < run->peers + run->connections; peer++)
-        if (peer->state != CLOSED && (peer->due >= 0 || peer->count))
+    for (const Connection *connection = run->connections; connection < run->connections + run->connection_count; connection++)
+        if (connection->state != CLOSED && (connection->due >= 0 || connection->pending_count))
             return false;
     return true;
 }
 
-static int take_events(Run *run)
+static int poll_once(Run *run)
 {
-    struct epoll_event events[BATCH];
-    int count = wait_for(run, events);
+    struct epoll_event events[BATCH_SIZE];
+    int count = wait_events(run, events);
 
     if (count < 0 && errno != EINTR) {
-        take_gil(run);
+        acquire_gil(run);
         PyErr_SetFromErrno(PyExc_OSError);
-        give_gil(run);
+        release_gil(run);
         return -1;
     }
-    run->caught_up = count < BATCH;
-    if (run->batch != NULL && count > 1 && happened_together(run, events, count) < 0)
+    run->caught_up = count < BATCH_SIZE;
+    if (run->batch != NULL && count > 1 && on_events_batched(run, events, count) < 0)
         return -1;
     for (int i = 0; i < count; i++)
-        if (events[i].events && happened(run, events[i].data.ptr, events[i].events) < 0)
+        if (events[i].events && on_event(run, events[i].data.ptr, events[i].events) < 0)
             return -1;
     return 0;
 }
 
-static int open_everything(Run *run)
+static int connect_all(Run *run)
 {
     int64_t deadline = now_ns() + (run->timeout > SECOND ? run->timeout : SECOND);
     bool waiting = true;
 
-    for (uint32_t i = 0; i < run->connections; i++)
-        if (dial(run, run->peers + i, now_ns(), -1) < 0)
+    for (uint32_t i = 0; i < run->connection_count; i++)
+        if (connect_peer(run, run->connections + i, now_ns(), -1) < 0)
             return -1;
     while (waiting && now_ns() < deadline) {
         waiting = false;
-        for (uint32_t i = 0; i < run->connections && !waiting; i++)
-            waiting = run->peers[i].state == CONNECTING;
-        if (waiting && take_events(run) < 0)
+        for (uint32_t i = 0; i < run->connection_count && !waiting; i++)
+            waiting = run->connections[i].state == CONNECTING;
+        if (waiting && poll_once(run) < 0)
             return -1;
     }
     return 0;
 }
 
-static int begin(Run *run)
+static int start_sending(Run *run)
 {
     int64_t now = now_ns();
 
     run->sending = true;
-    for (Peer *peer = run->peers; peer < run->peers + run->connections; peer++) {
-        if (run->times != NULL && (run->reconnect || peer->state == READY)) {
-            peer->since = now;
-            set_free(run, peer);
+    for (Connection *connection = run->connections; connection < run->connections + run->connection_count; connection++) {
+        if (run->times != NULL && (run->reconnect || connection->state == CONNECTED)) {
+            connection->idle_since = now;
+            mark_idle(run, connection);
         } else if (run->times == NULL && run->reconnect) {
-            if (dial(run, peer, now, now) < 0)
+            if (connect_peer(run, connection, now, now) < 0)
                 return -1;
-        } else if (run->times == NULL && peer->state == READY && ask(run, peer, run->depth, now, now) < 0) {
+        } else if (run->times == NULL && connection->state == CONNECTED && send_requests(run, connection, run->depth, now, now) < 0) {
             return -1;
         }
     }
     return 0;
 }
 
-static int drive(Run *run)
+static int main_loop(Run *run)
 {
-    int64_t watched = run->begin, swept = run->begin, last = run->begin, listened = 0, counted = 0, first = 0;
-    int64_t sweep_each = run->timeout / 8 > 5000000 ? run->timeout / 8 : 5000000;
-    double cpu = 0, starved = 0;
+    int64_t last_progress = run->begin_at, last_timeout_check = run->begin_at, previous = run->begin_at, drained = 0, last_answered_count = 0, measured_from = 0;
+    int64_t check_interval = run->timeout / 8 > 5000000 ? run->timeout / 8 : 5000000;
+    double cpu = 0, run_queue_wait = 0;
     bool measured = false;
 
     for (;;) {
@@ -327,84 +327,84 @@ static int drive(Run *run)
 
         if (!measured && now >= run->start) {
             measured = true;
-            first = now;
-            processor(&cpu, &starved);
-            if (call(run, run->began) < 0)
+            measured_from = now;
+            read_cpu_usage(&cpu, &run_queue_wait);
+            if (call(run, run->on_measurement_start) < 0)
                 return -1;
         }
-        if (run->sending && (now >= run->stop || run->is_ended)) {
+        if (run->sending && (now >= run->stop || run->unresponsive)) {
             run->sending = false;
             if (measured) {
-                processor(&run->cpu, &run->starved);
+                read_cpu_usage(&run->cpu, &run->run_queue_wait);
                 run->cpu -= cpu;
-                run->starved -= starved;
-                run->wall = (double)(now - first) * 1e-9;
-                if (call(run, run->ended) < 0)
+                run->run_queue_wait -= run_queue_wait;
+                run->wall = (double)(now - measured_from) * 1e-9;
+                if (call(run, run->on_measurement_end) < 0)
                     return -1;
             }
         }
-        if (!run->sending && (run->is_ended || is_settled(run) || listened > run->timeout))
+        if (!run->sending && (run->unresponsive || all_answered(run) || drained > run->timeout))
             break;
         if (!run->sending)
-            listened += now - last < LONGEST_TURN ? now - last : LONGEST_TURN;
-        last = now;
+            drained += now - previous < MAX_COUNTED_ITERATION ? now - previous : MAX_COUNTED_ITERATION;
+        previous = now;
         if (run->sending && run->times != NULL && send_due(run, now) < 0)
             return -1;
-        if (take_events(run) < 0)
+        if (poll_once(run) < 0)
             return -1;
-        if (now - swept >= sweep_each && run->caught_up) {
-            swept = now;
-            if (sweep(run, now) < 0)
+        if (now - last_timeout_check >= check_interval && run->caught_up) {
+            last_timeout_check = now;
+            if (check_timeouts(run, now) < 0)
                 return -1;
         }
-        if (run->asleep && wake(run, now) < 0)
+        if (run->reconnecting && reconnect_due(run, now) < 0)
             return -1;
-        if (now - watched >= WATCH_EACH) {
-            watched = now;
-            if (look(run, now, &counted) < 0)
+        if (now - last_progress >= PROGRESS_INTERVAL) {
+            last_progress = now;
+            if (report_progress(run, now, &last_answered_count) < 0)
                 return -1;
         }
     }
-    for (Peer *peer = run->peers; peer < run->peers + run->connections; peer++)
-        give_up(run, peer, now_ns() + 1);
-    return run->times != NULL ? count_unsent(run) : 0;
+    for (Connection *connection = run->connections; connection < run->connections + run->connection_count; connection++)
+        expire_requests(run, connection, now_ns() + 1);
+    return run->times != NULL ? count_unsent_dues(run) : 0;
 }
 
-static int run_released(Run *run)
+static int run_without_gil(Run *run)
 {
-    if (run->may_batch && !run->boundaries && !run->reconnect) {
+    if (run->allow_batch && !run->message_oriented && !run->reconnect) {
         /* Twice what may be open comes with one read, unless more than a sensible share of the buffer. */
-        run->slot = (size_t)(2 * run->longest * run->depth);
-        run->slot = run->slot < SMALL ? SMALL : run->slot > BUFFER / 16 ? BUFFER / 16 : run->slot;
+        run->recv_slot_size = (size_t)(2 * run->max_answer * run->depth);
+        run->recv_slot_size = run->recv_slot_size < MIN_RECV_SLOT ? MIN_RECV_SLOT : run->recv_slot_size > BUFFER_SIZE / 16 ? BUFFER_SIZE / 16 : run->recv_slot_size;
         run->batch = batch_open();
     }
-    if (!run->reconnect && open_everything(run) < 0)
+    if (!run->reconnect && connect_all(run) < 0)
         return -1;
-    if (run->begin == 0)
-        run->begin = now_ns();
-    run->start += run->begin; /* until here they counted from the beginning */
-    run->stop += run->begin;
-    run->last_answer = run->begin;
-    for (int64_t left; (left = run->begin - now_ns()) > 0;) {
-        struct timespec wait = {left / SECOND, left % SECOND};
+    if (run->begin_at == 0)
+        run->begin_at = now_ns();
+    run->start += run->begin_at; /* until here they counted from the beginning */
+    run->stop += run->begin_at;
+    run->last_answer = run->begin_at;
+    for (int64_t wait_ns; (wait_ns = run->begin_at - now_ns()) > 0;) {
+        struct timespec timespec = {wait_ns / SECOND, wait_ns % SECOND};
 
-        nanosleep(&wait, NULL);
+        nanosleep(&timespec, NULL);
     }
     if (run->times != NULL) {
         run->chunk_at = -1;
         prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* wake this thread when it is time, not 50 us later */
-        if (advance(run) < 0)
+        if (advance_due(run) < 0)
             return -1;
     }
-    return begin(run) < 0 ? -1 : drive(run);
+    return start_sending(run) < 0 ? -1 : main_loop(run);
 }
 
-int run_all(Run *run)
+int run_generator(Run *run)
 {
     int result;
 
-    give_gil(run);
-    result = run_released(run);
-    take_gil(run);
+    release_gil(run);
+    result = run_without_gil(run);
+    acquire_gil(run);
     return result;
 }

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 /* Learn from a connected socket how to make others like it; and close it, lest it be one too many. */
-static int learn(Run *run, int like)
+static int read_target_socket(Run *run, int like)
 {
     socklen_t size = sizeof(int);
 
@@ -38,41 +38,41 @@ static int allocate(Run *run)
     run->uncorrected = PyMem_RawCalloc(1, sizeof *run->uncorrected);
     run->corrected = PyMem_RawCalloc(1, sizeof *run->corrected);
     run->lateness = PyMem_RawCalloc(1, sizeof *run->lateness);
-    run->peers = PyMem_RawCalloc(run->connections, sizeof *run->peers);
-    run->free = PyMem_RawCalloc(run->connections, sizeof *run->free);
-    run->buffer = PyMem_RawMalloc(BUFFER);
-    run->senders = PyMem_RawCalloc(run->connections, sizeof *run->senders);
-    if (!run->seconds || !run->uncorrected || !run->corrected || !run->lateness || !run->peers || !run->free ||
-        !run->buffer || !run->senders)
+    run->connections = PyMem_RawCalloc(run->connection_count, sizeof *run->connections);
+    run->idle_connections = PyMem_RawCalloc(run->connection_count, sizeof *run->idle_connections);
+    run->buffer = PyMem_RawMalloc(BUFFER_SIZE);
+    run->send_batch = PyMem_RawCalloc(run->connection_count, sizeof *run->send_batch);
+    if (!run->seconds || !run->uncorrected || !run->corrected || !run->lateness || !run->connections || !run->idle_connections ||
+        !run->buffer || !run->send_batch)
         return -1;
-    for (uint32_t i = 0; i < run->connections; i++) {
-        run->peers[i].descriptor = -1;
-        run->peers[i].due = -1;
-        run->peers[i].pause = FIRST_PAUSE;
-        run->peers[i].open = PyMem_RawCalloc(run->depth, sizeof(Open));
-        if (run->peers[i].open == NULL)
+    for (uint32_t i = 0; i < run->connection_count; i++) {
+        run->connections[i].fd = -1;
+        run->connections[i].due = -1;
+        run->connections[i].reconnect_delay = MIN_RECONNECT_DELAY;
+        run->connections[i].pending = PyMem_RawCalloc(run->depth, sizeof(Pending));
+        if (run->connections[i].pending == NULL)
             return -1;
     }
     return 0;
 }
 
-static void release(Run *run)
+static void free_run(Run *run)
 {
-    for (uint32_t i = 0; run->peers != NULL && i < run->connections; i++) {
-        if (run->peers[i].descriptor >= 0)
-            close(run->peers[i].descriptor);
-        PyMem_RawFree(run->peers[i].open);
-        PyMem_RawFree(run->peers[i].kept);
-        PyMem_RawFree(run->peers[i].gone);
+    for (uint32_t i = 0; run->connections != NULL && i < run->connection_count; i++) {
+        if (run->connections[i].fd >= 0)
+            close(run->connections[i].fd);
+        PyMem_RawFree(run->connections[i].pending);
+        PyMem_RawFree(run->connections[i].partial);
+        PyMem_RawFree(run->connections[i].expired);
     }
     if (run->epoll >= 0)
         close(run->epoll);
     if (run->has_chunk)
-        PyBuffer_Release(&run->chunk);
+        PyBuffer_Release(&run->times_chunk);
     batch_close(run->batch);
-    PyMem_RawFree(run->senders);
-    PyMem_RawFree(run->peers);
-    PyMem_RawFree(run->free);
+    PyMem_RawFree(run->send_batch);
+    PyMem_RawFree(run->connections);
+    PyMem_RawFree(run->idle_connections);
     PyMem_RawFree(run->buffer);
     PyMem_RawFree(run->seconds);
     PyMem_RawFree(run->uncorrected);
@@ -80,7 +80,7 @@ static void release(Run *run)
     PyMem_RawFree(run->lateness);
 }
 
-static PyObject *list_of(const int64_t *numbers, int64_t count)
+static PyObject *int_list(const int64_t *numbers, int64_t count)
 {
     PyObject *list = PyList_New(count);
 
@@ -95,9 +95,9 @@ static PyObject *list_of(const int64_t *numbers, int64_t count)
     return list;
 }
 
-static PyObject *outcome(const Run *run)
+static PyObject *build_result(const Run *run)
 {
-    PyObject *faults = list_of(run->faults, FAULTS), *seconds = list_of(run->seconds, run->second_count);
+    PyObject *faults = int_list(run->faults, FAULT_COUNT), *seconds = int_list(run->seconds, run->second_count);
 
     if (faults == NULL || seconds == NULL) {
         Py_XDECREF(faults);
@@ -109,28 +109,28 @@ static PyObject *outcome(const Run *run)
         "uncorrected", (const char *)run->uncorrected, (Py_ssize_t)sizeof(Histogram), "corrected",
         (const char *)run->corrected, (Py_ssize_t)sizeof(Histogram), "lateness", (const char *)run->lateness,
         (Py_ssize_t)sizeof(Histogram), "completed", (long long)run->completed, "bytes_received",
-        (long long)run->bytes, "unsent", (long long)run->dues_unsent, "connections_made", (long long)run->made,
-        "cpu", run->cpu, "starved", run->starved, "wall", run->wall, "last_answer",
-        (long long)(run->last_answer - run->begin), "ended", run->is_ended ? run->last_refusal : 0);
+        (long long)run->bytes, "unsent", (long long)run->unsent_dues, "connections_made", (long long)run->connections_made,
+        "cpu", run->cpu, "starved", run->run_queue_wait, "wall", run->wall, "last_answer",
+        (long long)(run->last_answer - run->begin_at), "ended", run->unresponsive ? run->last_error : 0);
 }
 
-static int check(const Run *run, const Py_buffer *buffers, const Py_buffer *sends, const Py_buffer *answers)
+static int validate(const Run *run, const Py_buffer *buffers, const Py_buffer *sends, const Py_buffer *answers)
 {
     int64_t count = buffers[0].len / (Py_ssize_t)sizeof(int64_t);
 
     if (run->length < 1 || count != run->length + 1 || buffers[1].len != buffers[0].len ||
-        run->sends.offsets[run->length] != sends->len || run->answers.offsets[run->length] != answers->len) {
+        run->requests.offsets[run->length] != sends->len || run->answers.offsets[run->length] != answers->len) {
         PyErr_SetString(PyExc_ValueError, "the messages and their offsets don't agree");
         return -1;
     }
     for (int64_t i = 0; i < run->length; i++) {
-        if (run->sends.offsets[i] >= run->sends.offsets[i + 1] ||
+        if (run->requests.offsets[i] >= run->requests.offsets[i + 1] ||
             run->answers.offsets[i] >= run->answers.offsets[i + 1]) {
             PyErr_SetString(PyExc_ValueError, "a message is empty");
             return -1;
         }
     }
-    if (run->connections < 1 || run->depth < 1 || run->depth > 65536 || run->stop <= run->start) {
+    if (run->connection_count < 1 || run->depth < 1 || run->depth > 65536 || run->stop <= run->start) {
         PyErr_SetString(PyExc_ValueError, "no connections, no depth or no time");
         return -1;
     }
@@ -161,36 +161,36 @@ static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
         return PyErr_NoMemory();
     run->epoll = -1;
     if (!PyArg_ParseTupleAndKeywords(arguments, names, "$iy*y*y*y*ippLIILLLLLiy*OpOOO", keywords, &like, &sends,
-                                     &offsets[0], &answers, &offsets[1], &run->end, &numbers, &reconnect, &each,
-                                     &run->connections, &run->depth, &begin, &warmup, &duration, &timeout, &gone,
-                                     &run->receive_buffer, &sources, &run->times, &batch, &run->watch,
-                                     &run->began, &run->ended)) {
+                                     &offsets[0], &answers, &offsets[1], &run->end_byte, &numbers, &reconnect, &each,
+                                     &run->connection_count, &run->depth, &begin, &warmup, &duration, &timeout, &gone,
+                                     &run->receive_buffer, &sources, &run->times, &batch, &run->on_progress,
+                                     &run->on_measurement_start, &run->on_measurement_end)) {
         PyMem_Free(run);
         return NULL;
     }
-    run->numbers = numbers;
+    run->numbered = numbers;
     run->reconnect = reconnect;
-    run->may_batch = batch;
-    run->each = each;
-    run->begin = begin;
+    run->allow_batch = batch;
+    run->requests_per_connection = each;
+    run->begin_at = begin;
     run->start = warmup;
     run->stop = warmup + duration;
     run->timeout = timeout;
-    run->gone_after = gone;
+    run->unresponsive_after = gone;
     run->times = run->times == Py_None ? NULL : run->times;
-    run->sends = (Messages){sends.buf, offsets[0].buf};
+    run->requests = (Messages){sends.buf, offsets[0].buf};
     run->answers = (Messages){answers.buf, offsets[1].buf};
     run->length = offsets[0].len / (Py_ssize_t)sizeof(int64_t) - 1;
     run->sources = sources.buf;
     run->source_count = sources.len / (Py_ssize_t)sizeof(uint32_t);
-    failed = learn(run, like);
+    failed = read_target_socket(run, like);
     close(like);
-    if (failed || check(run, offsets, &sends, &answers) < 0)
+    if (failed || validate(run, offsets, &sends, &answers) < 0)
         goto done;
-    run->boundaries = run->type != SOCK_STREAM;
+    run->message_oriented = run->type != SOCK_STREAM;
     for (int64_t i = 0; i < run->length; i++)
-        if (run->answers.offsets[i + 1] - run->answers.offsets[i] > run->longest)
-            run->longest = run->answers.offsets[i + 1] - run->answers.offsets[i];
+        if (run->answers.offsets[i + 1] - run->answers.offsets[i] > run->max_answer)
+            run->max_answer = run->answers.offsets[i + 1] - run->answers.offsets[i];
     if (allocate(run) < 0) {
         PyErr_NoMemory();
         goto done;
@@ -200,10 +200,10 @@ static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
         PyErr_SetFromErrno(PyExc_OSError);
         goto done;
     }
-    if (run_all(run) == 0)
-        result = outcome(run);
+    if (run_generator(run) == 0)
+        result = build_result(run);
 done:
-    release(run);
+    free_run(run);
     PyMem_Free(run);
     PyBuffer_Release(&sends);
     PyBuffer_Release(&answers);

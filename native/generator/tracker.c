@@ -1,7 +1,7 @@
 /* One connection's requests that are open, and what was wrong with each answer: ledger.py in C.
  *
  * As long as all is well, what comes is compared with the answers of the ring, in their order. From the first
- * byte that differs, answers are cut where they end and looked at one by one.
+ * byte that differs, answers are cut where they end and looked received_at one by one.
  */
 #include "generator.h"
 
@@ -9,96 +9,96 @@
 
 void histogram_add(Histogram *histogram, int64_t nanoseconds)
 {
-    uint64_t value = nanoseconds < 0 ? 0 : nanoseconds > HIGHEST ? HIGHEST : (uint64_t)nanoseconds;
-    int bucket = 64 - __builtin_clzll(value | (2 * HALF - 1)) - 11;
+    uint64_t value = nanoseconds < 0 ? 0 : nanoseconds > HISTOGRAM_MAX ? HISTOGRAM_MAX : (uint64_t)nanoseconds;
+    int bucket = 64 - __builtin_clzll(value | (2 * HISTOGRAM_HALF - 1)) - 11;
 
-    histogram->counts[((uint64_t)(bucket + 1) * HALF) + (value >> bucket) - HALF]++;
+    histogram->counts[((uint64_t)(bucket + 1) * HISTOGRAM_HALF) + (value >> bucket) - HISTOGRAM_HALF]++;
 }
 
-static int64_t size_of(const Run *run, int64_t number)
+static int64_t answer_size(const Run *run, int64_t number)
 {
     const int64_t *offsets = run->answers.offsets + number % run->length;
 
     return offsets[1] - offsets[0];
 }
 
-static const char *answer_of(const Run *run, int64_t number)
+static const char *answer_bytes(const Run *run, int64_t number)
 {
     return run->answers.bytes + run->answers.offsets[number % run->length];
 }
 
-static Open *open_at(const Run *run, const Peer *peer, uint32_t place)
+static Pending *pending_at(const Run *run, const Connection *connection, uint32_t position)
 {
-    uint32_t index = peer->first + place;
+    uint32_t index = connection->pending_head + position;
 
-    return peer->open + (index >= run->depth ? index - run->depth : index);
+    return connection->pending + (index >= run->depth ? index - run->depth : index);
 }
 
 /* Take the oldest away. */
-static Open take_first(const Run *run, Peer *peer)
+static Pending pop_oldest(const Run *run, Connection *connection)
 {
-    Open taken = peer->open[peer->first];
+    Pending taken = connection->pending[connection->pending_head];
 
-    peer->first = peer->first + 1 == run->depth ? 0 : peer->first + 1;
-    peer->count--;
+    connection->pending_head = connection->pending_head + 1 == run->depth ? 0 : connection->pending_head + 1;
+    connection->pending_count--;
     return taken;
 }
 
 /* Take away the one at this place. */
-static Open take(const Run *run, Peer *peer, uint32_t place)
+static Pending remove_pending(const Run *run, Connection *connection, uint32_t index)
 {
-    Open taken = *open_at(run, peer, place);
+    Pending taken = *pending_at(run, connection, index);
 
-    for (; place > 0; place--)
-        *open_at(run, peer, place) = *open_at(run, peer, place - 1);
-    take_first(run, peer);
+    for (; index > 0; index--)
+        *pending_at(run, connection, index) = *pending_at(run, connection, index - 1);
+    pop_oldest(run, connection);
     return taken;
 }
 
-static void intact(Run *run, Open request, int64_t at, int64_t size)
+static void count_answer(Run *run, Pending request, int64_t received_at, int64_t size)
 {
     run->answered++;
     if (request.due >= run->start && request.due < run->stop) {
-        histogram_add(run->uncorrected, at - request.sent);
+        histogram_add(run->uncorrected, received_at - request.sent);
         if (run->times != NULL)
-            histogram_add(run->corrected, at - request.due);
+            histogram_add(run->corrected, received_at - request.due);
     }
-    if (at >= run->start && at < run->stop) {
+    if (received_at >= run->start && received_at < run->stop) {
         run->completed++;
         run->bytes += size;
-        run->seconds[(at - run->start) / SECOND]++;
+        run->seconds[(received_at - run->start) / SECOND]++;
     }
 }
 
-void ledger_begin(Peer *peer)
+void tracker_reset(Connection *connection)
 {
-    peer->careful = peer->broken = peer->answered = false;
-    peer->next = peer->unsent = peer->cut = peer->at = 0;
-    peer->highest = -1;
-    peer->first = peer->count = 0;
-    peer->kept_size = peer->gone_count = 0;
+    connection->resync = connection->desynced = connection->answered = false;
+    connection->next_request = connection->first_unsent = connection->write_offset = connection->answer_offset = 0;
+    connection->last_answered = -1;
+    connection->pending_head = connection->pending_count = 0;
+    connection->partial_size = connection->expired_count = 0;
 }
 
-void ledger_add(Run *run, Peer *peer, int64_t due, int64_t sent)
+void tracker_add(Run *run, Connection *connection, int64_t due, int64_t sent)
 {
-    *open_at(run, peer, peer->count++) = (Open){peer->next++, due, sent};
+    *pending_at(run, connection, connection->pending_count++) = (Pending){connection->next_request++, due, sent};
 }
 
 /* Where among the open ones stands the newest whose place in the ring is this; -1 for none. */
-static int64_t find(const Run *run, const Peer *peer, int64_t place)
+static int64_t find_pending(const Run *run, const Connection *connection, int64_t index)
 {
-    for (uint32_t i = peer->count; i-- > 0;)
-        if (open_at(run, peer, i)->number % run->length == place)
+    for (uint32_t i = connection->pending_count; i-- > 0;)
+        if (pending_at(run, connection, i)->number % run->length == index)
             return i;
     return -1;
 }
 
 /* The place in the ring that an answer's first letters name; -1 for none (workload.py, _number). */
-static int64_t named(const Run *run, const char *data, int64_t size)
+static int64_t parse_number(const Run *run, const char *data, int64_t size)
 {
     int64_t number = 0;
 
-    if (!run->numbers || size < 3)
+    if (!run->numbered || size < 3)
         return -1;
     for (int i = 0; i < 3; i++) {
         int digit = (data[i] | 0x20) - 'a';
@@ -110,243 +110,243 @@ static int64_t named(const Run *run, const char *data, int64_t size)
     return number < run->length ? number : -1;
 }
 
-static bool is_answer(const Run *run, int64_t place, const char *data, int64_t size)
+static bool matches_answer(const Run *run, int64_t index, const char *data, int64_t size)
 {
-    return size == size_of(run, place) && memcmp(data, answer_of(run, place), (size_t)size) == 0;
+    return size == answer_size(run, index) && memcmp(data, answer_bytes(run, index), (size_t)size) == 0;
 }
 
 /* The place in the ring of an answer that is right somewhere; -1 for none. */
-static int64_t place_of(const Run *run, const char *data, int64_t size)
+static int64_t find_answer(const Run *run, const char *data, int64_t size)
 {
-    int64_t place = named(run, data, size);
+    int64_t index = parse_number(run, data, size);
 
-    if (run->numbers)
-        return place >= 0 && is_answer(run, place, data, size) ? place : -1;
-    for (place = 0; place < run->length; place++)
-        if (is_answer(run, place, data, size))
-            return place;
+    if (run->numbered)
+        return index >= 0 && matches_answer(run, index, data, size) ? index : -1;
+    for (index = 0; index < run->length; index++)
+        if (matches_answer(run, index, data, size))
+            return index;
     return -1;
 }
 
 /* Not what anybody asked for. By its number it may still be told whose answer it should have been. */
-static void faulty(Run *run, Peer *peer, const char *data, int64_t size)
+static void count_mismatch(Run *run, Connection *connection, const char *data, int64_t size)
 {
-    int64_t place = named(run, data, size), found = place < 0 ? -1 : find(run, peer, place), bare = size;
-    bool same_letters;
-    Open request;
+    int64_t index = parse_number(run, data, size), found = index < 0 ? -1 : find_pending(run, connection, index), bare_size = size;
+    bool same_case;
+    Pending request;
 
-    if (found < 0 && peer->count == 0) {
-        run->faults[WRONG]++;
+    if (found < 0 && connection->pending_count == 0) {
+        run->faults[FAULT_WRONG]++;
         return;
     }
     /* `named` reads small letters and capitals alike: the number must be the answer's own. */
-    same_letters = found >= 0 && memcmp(data, answer_of(run, place), 3) == 0;
-    request = same_letters ? take(run, peer, (uint32_t)found) : take_first(run, peer);
-    if (run->end >= 0 && size > 0 && data[size - 1] == (char)run->end)
-        bare--;
-    if (size < size_of(run, request.number) && memcmp(data, answer_of(run, request.number), (size_t)bare) == 0)
-        run->faults[SHORT]++;
+    same_case = found >= 0 && memcmp(data, answer_bytes(run, index), 3) == 0;
+    request = same_case ? remove_pending(run, connection, (uint32_t)found) : pop_oldest(run, connection);
+    if (run->end_byte >= 0 && size > 0 && data[size - 1] == (char)run->end_byte)
+        bare_size--;
+    if (size < answer_size(run, request.number) && memcmp(data, answer_bytes(run, request.number), (size_t)bare_size) == 0)
+        run->faults[FAULT_SHORT]++;
     else
-        run->faults[WRONG]++;
+        run->faults[FAULT_WRONG]++;
 }
 
-static bool was_given_up(Run *run, Peer *peer, int64_t place)
+static bool was_expired(Run *run, Connection *connection, int64_t index)
 {
-    int64_t kept = peer->gone_count < run->length ? peer->gone_count : run->length;
+    int64_t partial = connection->expired_count < run->length ? connection->expired_count : run->length;
 
-    for (int64_t i = 0; i < kept; i++) {
-        if (peer->gone[i] >= 0 && peer->gone[i] % run->length == place) {
-            peer->gone[i] = -1;
+    for (int64_t i = 0; i < partial; i++) {
+        if (connection->expired[i] >= 0 && connection->expired[i] % run->length == index) {
+            connection->expired[i] = -1;
             return true;
         }
     }
     return false;
 }
 
-static void one_answer(Run *run, Peer *peer, const char *data, int64_t size, int64_t at)
+static void check_answer(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at)
 {
-    int64_t place = place_of(run, data, size), found;
-    Open request;
+    int64_t index = find_answer(run, data, size), found;
+    Pending request;
 
-    if (place < 0) {
-        faulty(run, peer, data, size);
+    if (index < 0) {
+        count_mismatch(run, connection, data, size);
         return;
     }
-    found = run->numbers ? find(run, peer, place) : peer->count ? 0 : -1;
+    found = run->numbered ? find_pending(run, connection, index) : connection->pending_count ? 0 : -1;
     if (found < 0) {
-        if (was_given_up(run, peer, place))
-            run->faults[LATE]++;
+        if (was_expired(run, connection, index))
+            run->faults[FAULT_LATE]++;
         else
-            run->faults[run->numbers && peer->next ? DUPLICATED : WRONG]++;
+            run->faults[run->numbered && connection->next_request ? FAULT_DUPLICATED : FAULT_WRONG]++;
         return;
     }
-    request = take(run, peer, (uint32_t)found);
-    if (request.number < peer->highest)
-        run->faults[REORDERED]++;
+    request = remove_pending(run, connection, (uint32_t)found);
+    if (request.number < connection->last_answered)
+        run->faults[FAULT_REORDERED]++;
     else
-        peer->highest = request.number;
-    intact(run, request, at, size);
+        connection->last_answered = request.number;
+    count_answer(run, request, received_at, size);
 }
 
-static bool keep(Peer *peer, const char *data, int64_t size)
+static bool append_partial(Connection *connection, const char *data, int64_t size)
 {
-    if (peer->kept_size + size > peer->kept_room) {
-        int64_t room = (peer->kept_size + size) * 2;
-        char *kept = PyMem_RawRealloc(peer->kept, (size_t)room);
+    if (connection->partial_size + size > connection->partial_capacity) {
+        int64_t room = (connection->partial_size + size) * 2;
+        char *partial = PyMem_RawRealloc(connection->partial, (size_t)room);
 
-        if (kept == NULL)
+        if (partial == NULL)
             return false;
-        peer->kept = kept;
-        peer->kept_room = room;
+        connection->partial = partial;
+        connection->partial_capacity = room;
     }
-    memcpy(peer->kept + peer->kept_size, data, (size_t)size);
-    peer->kept_size += size;
+    memcpy(connection->partial + connection->partial_size, data, (size_t)size);
+    connection->partial_size += size;
     return true;
 }
 
 /* What still agrees is counted; then the rest can't be assigned to any request. */
-static void without_ends(Run *run, Peer *peer, int64_t at)
+static void check_undelimited(Run *run, Connection *connection, int64_t received_at)
 {
-    const char *data = peer->kept;
-    int64_t left = peer->kept_size;
+    const char *data = connection->partial;
+    int64_t remaining = connection->partial_size;
 
-    while (peer->count) {
-        int64_t number = peer->open[peer->first].number, size = size_of(run, number);
+    while (connection->pending_count) {
+        int64_t number = connection->pending[connection->pending_head].number, size = answer_size(run, number);
 
-        if (left < size || memcmp(data, answer_of(run, number), (size_t)size) != 0)
+        if (remaining < size || memcmp(data, answer_bytes(run, number), (size_t)size) != 0)
             break;
-        peer->highest = number;
-        intact(run, take_first(run, peer), at, size);
+        connection->last_answered = number;
+        count_answer(run, pop_oldest(run, connection), received_at, size);
         data += size;
-        left -= size;
+        remaining -= size;
     }
-    if (left) {
-        if (peer->count)
-            take_first(run, peer);
-        run->faults[WRONG]++;
+    if (remaining) {
+        if (connection->pending_count)
+            pop_oldest(run, connection);
+        run->faults[FAULT_WRONG]++;
     }
-    peer->kept_size = 0;
-    peer->broken = true;
+    connection->partial_size = 0;
+    connection->desynced = true;
 }
 
-static void one_by_one(Run *run, Peer *peer, const char *data, int64_t size, int64_t at)
+static void check_delimited(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at)
 {
-    int64_t done = 0;
+    int64_t consumed = 0;
     const char *end;
 
     if (size == 0)
         return;
-    if (!keep(peer, data, size)) {
-        run->faults[WRONG]++; /* no memory: nothing more can be said about it */
-        peer->broken = true;
+    if (!append_partial(connection, data, size)) {
+        run->faults[FAULT_WRONG]++; /* no memory: nothing more can be said about it */
+        connection->desynced = true;
         return;
     }
-    if (run->end < 0) {
-        without_ends(run, peer, at);
+    if (run->end_byte < 0) {
+        check_undelimited(run, connection, received_at);
         return;
     }
-    while ((end = memchr(peer->kept + done, run->end, (size_t)(peer->kept_size - done))) != NULL) {
-        int64_t length = end + 1 - (peer->kept + done);
+    while ((end = memchr(connection->partial + consumed, run->end_byte, (size_t)(connection->partial_size - consumed))) != NULL) {
+        int64_t length = end + 1 - (connection->partial + consumed);
 
-        one_answer(run, peer, peer->kept + done, length, at);
-        done += length;
+        check_answer(run, connection, connection->partial + consumed, length, received_at);
+        consumed += length;
     }
-    peer->kept_size -= done;
-    memmove(peer->kept, peer->kept + done, (size_t)peer->kept_size);
-    if (peer->kept_size > 2 * run->longest) { /* no end in sight */
-        run->faults[WRONG]++;
-        peer->kept_size = 0;
-        peer->broken = true;
+    connection->partial_size -= consumed;
+    memmove(connection->partial, connection->partial + consumed, (size_t)connection->partial_size);
+    if (connection->partial_size > 2 * run->max_answer) { /* no end in sight */
+        run->faults[FAULT_WRONG]++;
+        connection->partial_size = 0;
+        connection->desynced = true;
     }
 }
 
 /* From here on answers are looked at one by one; of the one at hand `at` bytes have come. */
-static void begin_to_doubt(Run *run, Peer *peer, const char *data, int64_t size, int64_t at)
+static void start_resync(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at)
 {
-    int64_t inside = peer->at;
+    int64_t answer_offset = connection->answer_offset;
 
-    peer->careful = true;
-    peer->at = 0;
-    if (inside && !keep(peer, answer_of(run, peer->highest + 1), inside)) {
-        run->faults[WRONG]++;
-        peer->broken = true;
+    connection->resync = true;
+    connection->answer_offset = 0;
+    if (answer_offset && !append_partial(connection, answer_bytes(run, connection->last_answered + 1), answer_offset)) {
+        run->faults[FAULT_WRONG]++;
+        connection->desynced = true;
         return;
     }
-    one_by_one(run, peer, data, size, at);
+    check_delimited(run, connection, data, size, received_at);
 }
 
-static void compared(Run *run, Peer *peer, const char *data, int64_t size, int64_t at)
+static void compare_stream(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at)
 {
     while (size) {
-        int64_t number = peer->highest + 1, whole = size_of(run, number), part = whole - peer->at;
+        int64_t number = connection->last_answered + 1, full_size = answer_size(run, number), part = full_size - connection->answer_offset;
 
         if (part > size)
             part = size;
-        if (peer->count == 0 || memcmp(data, answer_of(run, number) + peer->at, (size_t)part) != 0) {
-            begin_to_doubt(run, peer, data, size, at);
+        if (connection->pending_count == 0 || memcmp(data, answer_bytes(run, number) + connection->answer_offset, (size_t)part) != 0) {
+            start_resync(run, connection, data, size, received_at);
             return;
         }
-        peer->at += part;
+        connection->answer_offset += part;
         data += part;
         size -= part;
-        if (peer->at == whole) {
-            peer->at = 0;
-            peer->highest = number;
-            intact(run, take_first(run, peer), at, whole);
+        if (connection->answer_offset == full_size) {
+            connection->answer_offset = 0;
+            connection->last_answered = number;
+            count_answer(run, pop_oldest(run, connection), received_at, full_size);
         }
     }
 }
 
-static void datagram(Run *run, Peer *peer, const char *data, int64_t size, int64_t at)
+static void check_datagram(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at)
 {
-    if (peer->count) {
-        int64_t number = peer->open[peer->first].number;
+    if (connection->pending_count) {
+        int64_t number = connection->pending[connection->pending_head].number;
 
-        if (number > peer->highest && is_answer(run, number, data, size)) {
-            peer->highest = number;
-            intact(run, take_first(run, peer), at, size);
+        if (number > connection->last_answered && matches_answer(run, number, data, size)) {
+            connection->last_answered = number;
+            count_answer(run, pop_oldest(run, connection), received_at, size);
             return;
         }
     }
-    one_answer(run, peer, data, size, at);
+    check_answer(run, connection, data, size, received_at);
 }
 
-void ledger_receive(Run *run, Peer *peer, const char *data, int64_t size, int64_t at)
+void tracker_receive(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at)
 {
-    if (run->boundaries)
-        datagram(run, peer, data, size, at);
-    else if (peer->careful)
-        one_by_one(run, peer, data, size, at);
+    if (run->message_oriented)
+        check_datagram(run, connection, data, size, received_at);
+    else if (connection->resync)
+        check_delimited(run, connection, data, size, received_at);
     else
-        compared(run, peer, data, size, at);
+        compare_stream(run, connection, data, size, received_at);
 }
 
-void ledger_end(Run *run, Peer *peer)
+void tracker_close(Run *run, Connection *connection)
 {
-    if (peer->count && (peer->careful ? peer->kept_size : peer->at)) {
-        take_first(run, peer);
-        run->faults[SHORT]++;
+    if (connection->pending_count && (connection->resync ? connection->partial_size : connection->answer_offset)) {
+        pop_oldest(run, connection);
+        run->faults[FAULT_SHORT]++;
     }
-    run->faults[LOST] += peer->count;
-    peer->count = 0;
+    run->faults[FAULT_LOST] += connection->pending_count;
+    connection->pending_count = 0;
 }
 
-int64_t ledger_overdue(Run *run, Peer *peer, int64_t before)
+int64_t tracker_expire(Run *run, Connection *connection, int64_t before)
 {
     int64_t count = 0;
 
-    while (peer->count && peer->open[peer->first].sent < before) {
-        if (peer->gone == NULL)
-            peer->gone = PyMem_RawCalloc((size_t)run->length, sizeof *peer->gone);
-        if (peer->gone != NULL)
-            peer->gone[peer->gone_count++ % run->length] = peer->open[peer->first].number;
-        take_first(run, peer);
+    while (connection->pending_count && connection->pending[connection->pending_head].sent < before) {
+        if (connection->expired == NULL)
+            connection->expired = PyMem_RawCalloc((size_t)run->length, sizeof *connection->expired);
+        if (connection->expired != NULL)
+            connection->expired[connection->expired_count++ % run->length] = connection->pending[connection->pending_head].number;
+        pop_oldest(run, connection);
         count++;
     }
-    if (count && !run->boundaries) {
-        peer->broken = run->end < 0;
-        if (!peer->careful)
-            begin_to_doubt(run, peer, "", 0, 0);
+    if (count && !run->message_oriented) {
+        connection->desynced = run->end_byte < 0;
+        if (!connection->resync)
+            start_resync(run, connection, "", 0, 0);
     }
     return count;
 }

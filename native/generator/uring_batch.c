@@ -33,7 +33,7 @@ Batch *batch_open(void)
 
     if (batch == NULL)
         return NULL;
-    batch->ring = (int)syscall(SYS_io_uring_setup, BATCH, &parameters);
+    batch->ring = (int)syscall(SYS_io_uring_setup, BATCH_SIZE, &parameters);
     if (batch->ring < 0 || !(parameters.features & IORING_FEAT_SINGLE_MMAP)) {
         if (batch->ring >= 0)
             close(batch->ring);
@@ -45,7 +45,7 @@ Batch *batch_open(void)
         batch->rings_size = parameters.sq_off.array + parameters.sq_entries * sizeof *array;
     batch->rings = mmap(NULL, batch->rings_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, batch->ring,
                         IORING_OFF_SQ_RING);
-    batch->sqes = mmap(NULL, BATCH * sizeof *batch->sqes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+    batch->sqes = mmap(NULL, BATCH_SIZE * sizeof *batch->sqes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
                        batch->ring, IORING_OFF_SQES);
     if (batch->rings == MAP_FAILED || batch->sqes == MAP_FAILED) {
         batch_close(batch);
@@ -57,7 +57,7 @@ Batch *batch_open(void)
     batch->cq_tail = (uint32_t *)(rings + parameters.cq_off.tail);
     batch->cqes = (struct io_uring_cqe *)(rings + parameters.cq_off.cqes);
     array = (uint32_t *)(rings + parameters.sq_off.array);
-    for (uint32_t i = 0; i < BATCH; i++)
+    for (uint32_t i = 0; i < BATCH_SIZE; i++)
         array[i] = i;
     return batch;
 }
@@ -69,55 +69,55 @@ void batch_close(Batch *batch)
     if (batch->rings != NULL && batch->rings != MAP_FAILED)
         munmap(batch->rings, batch->rings_size);
     if (batch->sqes != NULL && batch->sqes != MAP_FAILED)
-        munmap(batch->sqes, BATCH * sizeof *batch->sqes);
+        munmap(batch->sqes, BATCH_SIZE * sizeof *batch->sqes);
     close(batch->ring);
     PyMem_RawFree(batch);
 }
 
 /* Queue one; BATCH of them at most before they are run. Its result will be the next in order. */
-static void queue(Batch *batch, int operation, int descriptor, const void *data, size_t size, int flags)
+static void batch_queue(Batch *batch, int operation, int fd, const void *data, size_t size, int flags)
 {
-    struct io_uring_sqe *sqe = batch->sqes + ((*batch->sq_tail + batch->queued) & (BATCH - 1));
+    struct io_uring_sqe *sqe = batch->sqes + ((*batch->sq_tail + batch->queued) & (BATCH_SIZE - 1));
 
     memset(sqe, 0, sizeof *sqe);
     sqe->opcode = (uint8_t)operation;
-    sqe->fd = descriptor;
+    sqe->fd = fd;
     sqe->addr = (uintptr_t)data;
     sqe->len = (uint32_t)size;
     sqe->msg_flags = (uint32_t)flags;
     sqe->user_data = batch->queued++;
 }
 
-void batch_receive(Batch *batch, int descriptor, void *data, size_t size)
+void batch_recv(Batch *batch, int fd, void *data, size_t size)
 {
-    queue(batch, IORING_OP_RECV, descriptor, data, size, MSG_DONTWAIT);
+    batch_queue(batch, IORING_OP_RECV, fd, data, size, MSG_DONTWAIT);
 }
 
-void batch_send(Batch *batch, int descriptor, const void *data, size_t size)
+void batch_send(Batch *batch, int fd, const void *data, size_t size)
 {
-    queue(batch, IORING_OP_SEND, descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    batch_queue(batch, IORING_OP_SEND, fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 /* Do what is queued. Each result is what the call would have returned, or -errno. */
 int batch_run(Batch *batch, int32_t *results)
 {
-    uint32_t left = batch->queued, unsubmitted = left;
+    uint32_t remaining = batch->queued, unsubmitted = remaining;
 
-    __atomic_store_n(batch->sq_tail, *batch->sq_tail + left, __ATOMIC_RELEASE);
+    __atomic_store_n(batch->sq_tail, *batch->sq_tail + remaining, __ATOMIC_RELEASE);
     batch->queued = 0;
-    while (left) {
-        int done = (int)syscall(SYS_io_uring_enter, batch->ring, unsubmitted, left, IORING_ENTER_GETEVENTS, NULL,
+    while (remaining) {
+        int submitted = (int)syscall(SYS_io_uring_enter, batch->ring, unsubmitted, remaining, IORING_ENTER_GETEVENTS, NULL,
                                 (size_t)0);
         uint32_t head = *batch->cq_head, tail;
 
-        if (done < 0 && errno != EINTR && errno != EAGAIN && errno != EBUSY)
+        if (submitted < 0 && errno != EINTR && errno != EAGAIN && errno != EBUSY)
             return -1;
-        if (done > 0)
-            unsubmitted -= (uint32_t)done;
+        if (submitted > 0)
+            unsubmitted -= (uint32_t)submitted;
         tail = __atomic_load_n(batch->cq_tail, __ATOMIC_ACQUIRE);
-        for (; head != tail; head++, left--) {
+        for (; head != tail; head++, remaining--) {
             /* The completion queue is twice as long as the other. */
-            const struct io_uring_cqe *cqe = batch->cqes + (head & (2 * BATCH - 1));
+            const struct io_uring_cqe *cqe = batch->cqes + (head & (2 * BATCH_SIZE - 1));
 
             results[cqe->user_data] = cqe->res;
         }
