@@ -20,15 +20,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bothends.bench.generators.base import Plan
-from bothends.bench.generators.native import missing
-from bothends.bench.host_info import machine, used_by
-from bothends.bench.load import generator, measure
-from bothends.bench.targets import Place, Target, processors, running
-from bothends.bench.workload import scripted
+from bothends.bench.generators.base import RunPlan
+from bothends.bench.generators.native import unavailable_reason
+from bothends.bench.host_info import host_info, process_usage
+from bothends.bench.load import measure, select_generator
+from bothends.bench.targets import BenchTarget, RunningTarget, choose_cpus, run_target
+from bothends.bench.workload import parse_script
 
 HERE = Path(__file__).resolve().parent
-SERVER = Target("http", (("tcp", ("{program}",)),), source=HERE / "c" / "http.c")
+SERVER = BenchTarget("http", (("tcp", ("{program}",)),), source=HERE / "c" / "http.c")
 SCRIPT = r"""
 > GET / HTTP/1.1\r\nHost: h\r\n\r\n
 < HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine
@@ -39,16 +39,16 @@ Measured = tuple[float, float, float]
 """Requests a second; the generator's microseconds of processor a request; the server's share of its own."""
 
 
-def ours(name: str) -> Callable[[Place], Measured]:
-    def run(place: Place) -> Measured:
-        plan = Plan(
+def own_generator(name: str) -> Callable[[RunningTarget], Measured]:
+    def run(place: RunningTarget) -> Measured:
+        plan = RunPlan(
             place.endpoint,
-            scripted(SCRIPT, newline=False),
+            parse_script(SCRIPT, newline=False),
             connections=CONNECTIONS,
             duration=SECONDS,
             warmup=0.3,
         )
-        found = measure(plan, by=generator(name, plan), server=place.pid)
+        found = measure(plan, generator=select_generator(name, plan), server_pid=place.pid)
         assert not found.faults.total, found.faults
         share = found.server.cpu_share if found.server is not None else None
         return found.per_s, found.own.cpu_share * 1e6 / found.per_s, share or 0.0
@@ -56,15 +56,15 @@ def ours(name: str) -> Callable[[Place], Measured]:
     return run
 
 
-def theirs(*words: str) -> Callable[[Place], Measured]:
-    def run(place: Place) -> Measured:
+def external_generator(*words: str) -> Callable[[RunningTarget], Measured]:
+    def run(place: RunningTarget) -> Measured:
         assert place.pid is not None
-        before, server = resource.getrusage(resource.RUSAGE_CHILDREN), used_by(place.pid)
+        before, server = resource.getrusage(resource.RUSAGE_CHILDREN), process_usage(place.pid)
         command = [word.format(port=place.endpoint.port) for word in words]
         began = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seconds = time.monotonic() - began
-        after, now = resource.getrusage(resource.RUSAGE_CHILDREN), used_by(place.pid)
+        after, now = resource.getrusage(resource.RUSAGE_CHILDREN), process_usage(place.pid)
         found = re.search(r"(\d+) requests in", done.stdout)
         assert found, done.stdout
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -73,16 +73,16 @@ def theirs(*words: str) -> Callable[[Place], Measured]:
     return run
 
 
-def candidates() -> tuple[dict[str, Callable[[Place], Measured]], list[str]]:
+def candidates() -> tuple[dict[str, Callable[[RunningTarget], Measured]], list[str]]:
     """Those that are here, and who is not."""
-    found, absent = {"ours, in Python": ours("python")}, []
-    if missing():
-        absent.append(f"ours, in C: {missing()}")
+    found, absent = {"ours, in Python": own_generator("python")}, []
+    if unavailable_reason():
+        absent.append(f"ours, in C: {unavailable_reason()}")
     else:
-        found["ours, in C"] = ours("native")
+        found["ours, in C"] = own_generator("native")
     if shutil.which("wrk"):
         words = ("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS:g}s", "http://127.0.0.1:{port}/")
-        found["wrk"] = theirs(*words)
+        found["wrk"] = external_generator(*words)
     else:
         absent.append("wrk: not installed")
     absent.append("tcpkali: " + ("it waits for no answers" if shutil.which("tcpkali") else "not installed"))
@@ -91,7 +91,7 @@ def candidates() -> tuple[dict[str, Callable[[Place], Measured]], list[str]]:
 
 def main() -> None:
     found, absent = candidates()
-    server_cpu, our_cpu = processors()
+    server_cpu, our_cpu = choose_cpus()
     results: dict[str, list[Measured]] = {name: [] for name in found}
     if our_cpu is not None:
         os.sched_setaffinity(0, {our_cpu})
@@ -99,10 +99,10 @@ def main() -> None:
         for number in range(ROUNDS):
             names = list(found)[number % len(found) :] + list(found)[: number % len(found)]
             for name in names:
-                with running(SERVER, "tcp", Path(folder), server_cpu) as place:
+                with run_target(SERVER, "tcp", Path(folder), server_cpu) as place:
                     results[name].append(found[name](place))
             print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
-    here = machine()
+    here = host_info()
     lines = [
         f"{here['kernel']}, {here['processors']}; {CONNECTIONS} connections, medians of {ROUNDS} rounds.",
         "",

@@ -31,11 +31,11 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.priority import NICE, hurry
+from benchmarks.priority import NICE, raise_priority
 from bothends.bench import load as bench
 from bothends.bench import targets
-from bothends.bench.generators.base import Plan
-from bothends.bench.host_info import machine, used_by
+from bothends.bench.generators.base import RunPlan
+from bothends.bench.host_info import host_info, process_usage
 from bothends.bench.workload import numbered
 from bothends.endpoints import Endpoint
 from bothends.sockets.free_port import free_port
@@ -45,7 +45,7 @@ PROXY_CPU, OTHER_CPU = 0, 1
 SO_TIMESTAMPNS, SO_RCVBUFFORCE = 35, 33  # asm-generic/socket.h
 IMPAIR = [sys.executable, "-m", "bothends", "impair", "--no-api", "--quiet"]
 LATENCY, RATE = 10, 10_000  # milliseconds, messages a second
-FILLING = 0.3  # seconds in which the kernel's buffers fill, before it counts what arrives
+FILL_SECONDS = 0.3  # seconds in which the kernel's buffers fill, before it counts what arrives
 HAPROXY = """\
 global
   maxconn 5000
@@ -128,7 +128,7 @@ def running(command: list[str], processor: int, is_up: Callable[[], bool]) -> It
 
 
 @contextlib.contextmanager
-def ahead() -> Iterator[None]:
+def prioritized() -> Iterator[None]:
     """On the other processor, and before whatever else the machine does, where we may."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {OTHER_CPU})
@@ -141,7 +141,7 @@ def ahead() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def accepts(port: int) -> Callable[[], bool]:
+def tcp_probe(port: int) -> Callable[[], bool]:
     def is_up() -> bool:
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", port), 1).close()
@@ -151,7 +151,7 @@ def accepts(port: int) -> Callable[[], bool]:
     return is_up
 
 
-def answers(port: int) -> Callable[[], bool]:
+def udp_probe(port: int) -> Callable[[], bool]:
     def is_up() -> bool:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
             probe.settimeout(0.1)
@@ -163,33 +163,33 @@ def answers(port: int) -> Callable[[], bool]:
     return is_up
 
 
-def server() -> targets.Target:
+def server() -> targets.BenchTarget:
     """The C server on epoll, ahead of whatever else the machine does."""
-    found = next(each for each in targets.rivals() if each.name == "c-epoll")
+    found = next(each for each in targets.reference_servers() if each.name == "c-epoll")
     return replace(found, commands=tuple((each, (*NICE, *words)) for each, words in found.commands))
 
 
-def talked(load: Load, port: int, depth: int, seconds: float, proxy: int) -> Measured:
+def measure_requests(load: Load, port: int, depth: int, seconds: float, proxy: int) -> Measured:
     """Lines or datagrams, each answered and compared."""
     endpoint = Endpoint(load.transport, host="127.0.0.1", port=port)
     workload = numbered(64, "upper", newline=load.transport == "tcp", depth=depth)
     warmup = 0.1 + load.clients / 1000  # seconds: socat makes a process for each
-    plan = Plan(endpoint, workload, load.clients, depth, duration=seconds, warmup=warmup)
-    with ahead():
-        found = bench.measure(plan, server=proxy)
+    plan = RunPlan(endpoint, workload, load.clients, depth, duration=seconds, warmup=warmup)
+    with prioritized():
+        found = bench.measure(plan, server_pid=proxy)
     assert found.server is not None
     assert found.server.cpu_us_per_request is not None
     return Measured(found.per_s, found.server.cpu_us_per_request)
 
 
-def carry(
-    load: Load, port: int, proxy: int, seconds: float, arrived: Synchronized[int], answer: Connection
+def send_bulk(
+    load: Load, port: int, proxy: int, seconds: float, arrived: Synchronized[int], result_pipe: Connection
 ) -> None:
     """Send through a proxy to a server that throws all away; in a process of its own.
 
     Answers with the megabytes a second, once the buffers are full, and the proxy's processor time in seconds.
     """
-    hurry()
+    raise_priority()
     os.sched_setaffinity(0, {OTHER_CPU})
     data = memoryview(bytes(256 * 1024))
     poll = select.epoll()
@@ -209,18 +209,18 @@ def carry(
                         clients[descriptor].send(data)
             return (arrived.value - before) / took / 1e6
 
-        send_for(FILLING)
-        before = used_by(proxy).cpu
-        answer.send((send_for(seconds), used_by(proxy).cpu - before))
+        send_for(FILL_SECONDS)
+        before = process_usage(proxy).cpu
+        result_pipe.send((send_for(seconds), process_usage(proxy).cpu - before))
 
 
-def throw_away(listener: socket.socket, arrived: Synchronized[int]) -> None:
+def discard_server(listener: socket.socket, arrived: Synchronized[int]) -> None:
     """A server that reads, counts and forgets; in a process of its own."""
     poll = select.epoll()
     poll.register(listener, select.EPOLLIN)
     here: dict[int, socket.socket] = {}
     buffer = bytearray(1024 * 1024)
-    hurry()
+    raise_priority()
     os.sched_setaffinity(0, {OTHER_CPU})
     while True:
         for descriptor, _ in poll.poll():
@@ -239,7 +239,7 @@ def throw_away(listener: socket.socket, arrived: Synchronized[int]) -> None:
 
 
 @contextlib.contextmanager
-def opened(port: int, count: int) -> Iterator[dict[int, socket.socket]]:
+def udp_clients(port: int, count: int) -> Iterator[dict[int, socket.socket]]:
     """Datagram sockets of so many clients, each of which has been answered once; by their descriptors."""
     with contextlib.ExitStack() as stack:
         clients = {}
@@ -254,7 +254,7 @@ def opened(port: int, count: int) -> Iterator[dict[int, socket.socket]]:
         yield clients
 
 
-def asked(clients: dict[int, socket.socket], seconds: float) -> float:
+def measure_datagrams(clients: dict[int, socket.socket], seconds: float) -> float:
     """Datagrams a second to and from a proxy; each client waits for an answer before it asks again."""
     question = bytes(64)
     poll = select.epoll()
@@ -278,36 +278,36 @@ def measure(name: str, load: Load, seconds: float, folder: Path) -> Measured:
     arrived = multiprocessing.Value("Q", 0)
     with contextlib.ExitStack() as stack:
         port, behind = free_port(), free_port()
-        is_up = answers if load.transport == "udp" else accepts
+        is_up = udp_probe if load.transport == "udp" else tcp_probe
         if load.unit == "MB":
             listener = stack.enter_context(socket.create_server(("127.0.0.1", behind), backlog=4096))
-            sink = multiprocessing.Process(target=throw_away, args=(listener, arrived), daemon=True)
+            sink = multiprocessing.Process(target=discard_server, args=(listener, arrived), daemon=True)
             sink.start()
             stack.callback(sink.kill)
         else:
-            place = stack.enter_context(targets.running(server(), load.transport, folder, OTHER_CPU))
+            place = stack.enter_context(targets.run_target(server(), load.transport, folder, OTHER_CPU))
             behind = place.endpoint.port or 0
         command = command_of(name, load, port, behind, folder)
         proxy = stack.enter_context(running(command, PROXY_CPU, is_up(port)))
         clients: dict[int, socket.socket] = {}
         if load.transport == "udp" and load.clients > 1:
-            clients = stack.enter_context(opened(port, load.clients))
+            clients = stack.enter_context(udp_clients(port, load.clients))
         if load.unit == "MB":
             ours, theirs = multiprocessing.Pipe(duplex=False)
             words = (load, port, proxy, seconds, arrived, theirs)
-            multiprocessing.Process(target=carry, args=words, daemon=True).start()
+            multiprocessing.Process(target=send_bulk, args=words, daemon=True).start()
             theirs.close()
             per_s, cpu = ours.recv()
             return Measured(per_s, cpu * 1e6 / (per_s * seconds))
         if load.unit == "line":
-            return talked(load, port, 1, seconds, proxy)
+            return measure_requests(load, port, 1, seconds, proxy)
         if load.clients == 1:
-            exchanges = talked(load, port, 50, seconds, proxy)
+            exchanges = measure_requests(load, port, 50, seconds, proxy)
             return Measured(exchanges.per_s * 2, exchanges.cost / 2)  # a question and an answer
-        before = used_by(proxy).cpu
-        with ahead():
-            per_s = asked(clients, seconds)
-        return Measured(per_s, (used_by(proxy).cpu - before) * 1e6 / (per_s * seconds))
+        before = process_usage(proxy).cpu
+        with prioritized():
+            per_s = measure_datagrams(clients, seconds)
+        return Measured(per_s, (process_usage(proxy).cpu - before) * 1e6 / (per_s * seconds))
 
 
 def delay_errors(seconds: float) -> list[float]:
@@ -325,7 +325,7 @@ def delay_errors(seconds: float) -> list[float]:
         port = free_port()
         server = f"udp://127.0.0.1:{arrival.getsockname()[1]}"
         command = [*IMPAIR, f"udp://127.0.0.1:{port}", server, "--latency", f"up:{LATENCY}ms"]
-        stack.enter_context(running(command, PROXY_CPU, lambda: passes(port, arrival)))
+        stack.enter_context(running(command, PROXY_CPU, lambda: is_forwarding(port, arrival)))
         arrival.settimeout(2)
         sender = multiprocessing.Process(target=send_evenly, args=(port, count), daemon=True)
         sender.start()
@@ -340,7 +340,7 @@ def delay_errors(seconds: float) -> list[float]:
     return sorted(errors)
 
 
-def passes(port: int, arrival: socket.socket) -> bool:
+def is_forwarding(port: int, arrival: socket.socket) -> bool:
     """Whether what is sent to a port arrives; and all of it has."""
     arrival.settimeout(0.05)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client, contextlib.suppress(OSError):
@@ -356,7 +356,7 @@ def passes(port: int, arrival: socket.socket) -> bool:
 
 def send_evenly(port: int, count: int) -> None:
     """Datagrams at the rate, each with its moment; never many at once, even where the processor was busy."""
-    with ahead(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    with prioritized(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", port))
         due = time.monotonic()
         for _ in range(count):
@@ -367,7 +367,7 @@ def send_evenly(port: int, count: int) -> None:
             client.send(struct.pack("q", time.time_ns()) + bytes(56))
 
 
-def to(other: str, own: list[Measured], found: dict[str, list[Measured]]) -> str:
+def ratio_to(other: str, own: list[Measured], found: dict[str, list[Measured]]) -> str:
     """The median of the ratios to another proxy in the same round."""
     if other not in found:
         return "-"
@@ -384,7 +384,7 @@ def table(found: dict[Load, dict[str, list[Measured]]]) -> list[str]:
         lines += ["| --- | --- | --- | --- | --- |"]
         for name, own in sorted(measured.items(), key=lambda each: load.proxies.index(each[0])):
             per_s, cost = (statistics.median(values) for values in zip(*map(astuple, own), strict=True))
-            ratios = f"{to('socat', own, measured)} | {to('HAProxy', own, measured)}"
+            ratios = f"{ratio_to('socat', own, measured)} | {ratio_to('HAProxy', own, measured)}"
             lines.append(f"| {name} | {per_s:,.0f} | {ratios} | {cost:,.2f} |")
         lines.append("")
     return lines
@@ -421,7 +421,7 @@ def main() -> None:
                         result = measure(name, load, seconds, Path(folder))
                         found.setdefault(load, {}).setdefault(name, []).append(result)
     late = [delay_errors(2 * seconds) for _ in range(rounds)]
-    here = machine()
+    here = host_info()
     lines = [
         "# impair beside socat and HAProxy",
         "",

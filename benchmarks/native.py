@@ -14,9 +14,9 @@ from pathlib import Path
 
 from benchmarks.writing import tables
 from bothends.bench import campaign
-from bothends.bench.host_info import machine
+from bothends.bench.host_info import host_info
 from bothends.bench.results import VERSION, Document
-from bothends.bench.targets import Target, rivals
+from bothends.bench.targets import BenchTarget, reference_servers
 
 HERE = Path(__file__).resolve().parent
 BASELINE = "c-epoll"
@@ -30,7 +30,7 @@ VARIANTS = {
 }
 
 
-def variant(name: str) -> Target:
+def variant(name: str) -> BenchTarget:
     """The native engine, in one of its variants."""
     function, backend, more = VARIANTS[name]
 
@@ -39,28 +39,30 @@ def variant(name: str) -> Target:
         where = (f"{transport}://127.0.0.1:0", "--engine", "native", *more)
         return transport, ("env", f"BOTHENDS_NATIVE={backend}", *words, *where)
 
-    return Target(name, (command("tcp", function), command("udp", "packet")))
+    return BenchTarget(name, (command("tcp", function), command("udp", "packet")))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.native", description=__doc__)
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--seconds", type=float, default=0.3)
-    parser.add_argument("--load", action="append", choices=campaign.KINDS, help="only these")
+    parser.add_argument("--load", action="append", choices=campaign.LOAD_PROFILES, help="only these")
     parser.add_argument("--only", default="", help="servers, by a part of their names, comma-separated")
     asked = parser.parse_args()
-    targets = [rival for rival in rivals() if rival.name in RIVALS] + [variant(name) for name in VARIANTS]
+    targets = [rival for rival in reference_servers() if rival.name in RIVALS] + [
+        variant(name) for name in VARIANTS
+    ]
     parts = asked.only.split(",")
     targets = [each for each in targets if each.name == BASELINE or any(part in each.name for part in parts)]
-    kinds = [campaign.KINDS[name] for name in asked.load or campaign.KINDS]
-    settings = campaign.Settings(rounds=asked.rounds, duration=asked.seconds)
+    kinds = [campaign.LOAD_PROFILES[name] for name in asked.load or campaign.LOAD_PROFILES]
+    settings = campaign.CampaignSettings(rounds=asked.rounds, duration=asked.seconds)
 
     def told(done: int, total: int, what: str) -> None:
         print(f"{done + 1} of {total}: {what}", file=sys.stderr)
 
-    entries = campaign.compare(targets, kinds, settings, told)
+    entries = campaign.run_campaign(targets, kinds, settings, told)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    document = Document(VERSION, now, "python -m benchmarks.native", machine(), entries, baseline=BASELINE)
+    document = Document(VERSION, now, "python -m benchmarks.native", host_info(), entries, baseline=BASELINE)
     text = tables(document)
     if sys.argv[1:] == []:
         (HERE / "native.md").write_text(text, encoding="utf-8")

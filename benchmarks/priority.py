@@ -10,7 +10,7 @@ from pathlib import Path
 NICE = ["chrt", "-f", "10"] if os.geteuid() == 0 else []
 
 
-def hurry() -> None:
+def raise_priority() -> None:
     """Let this process and its children have most of the processors, where we may.
 
     For what must share them among themselves, as first in, first out would not. Linux shares them among

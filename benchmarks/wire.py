@@ -26,20 +26,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.priority import hurry
-from bothends.bench.host_info import machine
+from benchmarks.priority import raise_priority
+from bothends.bench.host_info import host_info
 from bothends.toxics import registry
-from bothends.toxics.attributes import from_words
-from bothends.toxics.placement import DIRECTIONS, Spec
-from bothends.wire import Command, Wire, plan
+from bothends.toxics.attributes import parse_attributes
+from bothends.toxics.placement import DIRECTIONS, PlacedToxic
+from bothends.wire import HostCommand, Wire, build_topology
 
 HERE = Path(__file__).resolve().parent
 PORT = 7000
-LONGEST = 66 * 1024  # bytes of a packet that has not been cut, and of the header before it
+MAX_FRAME = 66 * 1024  # bytes of a packet that has not been cut, and of the header before it
 
 
 @dataclass(frozen=True)
-class Way:
+class Variant:
     """How packets are carried."""
 
     name: str
@@ -50,42 +50,42 @@ class Way:
     observed: bool = False
 
 
-BARE = Way("a loop of 15 lines", bare=True)
-WAYS = (
-    BARE,
-    Way("the same, hosts leave segmentation to it", bare=True, offload=True),
-    Way("no toxic", offload=True),
-    Way("no toxic, veth", offload=True, veth=True),
-    Way("no toxic, each packet told to an observer", observed=True),
-    Way("latency 5 ms", {"latency": "5ms"}),
-    Way("latency 5 ms, loss 0.1 %", {"latency": "5ms", "loss": "0.1%"}),
-    Way("latency 5 ms, loss 1 %", {"latency": "5ms", "loss": "1%"}),
-    Way("latency 5 ms, loss 1 %, veth", {"latency": "5ms", "loss": "1%"}, veth=True),
+BASELINE = Variant("a loop of 15 lines", bare=True)
+VARIANTS = (
+    BASELINE,
+    Variant("the same, hosts leave segmentation to it", bare=True, offload=True),
+    Variant("no toxic", offload=True),
+    Variant("no toxic, veth", offload=True, veth=True),
+    Variant("no toxic, each packet told to an observer", observed=True),
+    Variant("latency 5 ms", {"latency": "5ms"}),
+    Variant("latency 5 ms, loss 0.1 %", {"latency": "5ms", "loss": "0.1%"}),
+    Variant("latency 5 ms, loss 1 %", {"latency": "5ms", "loss": "1%"}),
+    Variant("latency 5 ms, loss 1 %, veth", {"latency": "5ms", "loss": "1%"}, veth=True),
 )
 
 
-class Bare(Wire):
+class CopyLoop(Wire):
     """What the others are compared with: nothing is looked at, nothing counted."""
 
-    def _turn(self, until: float, enough: Callable[[], bool]) -> None:
+    def _forward_until(self, deadline: float, condition: Callable[[], bool]) -> None:
         one, other = (port.fileno() for port in self._ports)
         assert self._control is not None
         to = {one: other, other: one}
         waited: list[socket.socket | int] = [self._control, one, other]
-        while not enough() and time.monotonic() < until:
+        while not condition() and time.monotonic() < deadline:
             for each in select.select(waited, [], [], 1)[0]:
                 if not isinstance(each, int):
-                    self._hear()
+                    self._receive()
                     continue
                 with contextlib.suppress(BlockingIOError):
                     for _ in range(64):
-                        os.write(to[each], os.read(each, LONGEST))
+                        os.write(to[each], os.read(each, MAX_FRAME))
 
 
-class BareOfPackets(Bare):
+class SegmentedCopyLoop(CopyLoop):
     """The same; hosts cut what they send themselves."""
 
-    def _choose(self) -> None:
+    def _update_fast_path(self) -> None:
         """They are asked for nothing else."""
 
 
@@ -110,33 +110,33 @@ def send(seconds: float) -> None:
             connection.sendall(data)
 
 
-def carry(way: Way, seconds: float) -> None:
+def run_variant(variant: Variant, seconds: float) -> None:
     """One measurement, in a process of its own: the receiver shows its figures, then we show ours."""
-    hurry()
+    raise_priority()
     specs = [
-        Spec(f"{name}_{direction}", direction, from_words(registry.load(name), text))
-        for name, text in way.toxics.items()
+        PlacedToxic(f"{name}_{direction}", direction, parse_attributes(registry.load(name), text))
+        for name, text in variant.toxics.items()
         for direction in DIRECTIONS
     ]
     run = (sys.executable, "-m", "benchmarks.wire")
-    hosts = plan(
+    hosts = build_topology(
         [
-            Command("server", (*run, "--receive"), plain=True),
-            Command("client", (*run, "--send", str(seconds)), plain=True),
+            HostCommand("server", (*run, "--receive"), no_shell=True),
+            HostCommand("client", (*run, "--send", str(seconds)), no_shell=True),
         ]
     )
-    kind = (Bare if way.offload else BareOfPackets) if way.bare else Wire
-    observe = (lambda passage: None) if way.observed else None
-    with kind(hosts, specs, seed=1, veth=way.veth or None, observe=observe) as wire:
+    kind = (CopyLoop if variant.offload else SegmentedCopyLoop) if variant.bare else Wire
+    observe = (lambda passage: None) if variant.observed else None
+    with kind(hosts, specs, seed=1, veth=variant.veth or None, observe=observe) as wire:
         before = time.process_time()
         wire.run()
         used = time.process_time() - before
-    print(json.dumps([used, sum(each.sent for each in wire.link.ways.values())]))
+    print(json.dumps([used, sum(each.sent for each in wire.switch.links.values())]))
 
 
-def measure(way: Way, seconds: float) -> tuple[float, float]:
+def measure(variant: Variant, seconds: float) -> tuple[float, float]:
     """Megabits of TCP a second, and microseconds of our processor for each packet; without them 0."""
-    command = [sys.executable, "-m", "benchmarks.wire", "--carry", way.name, "--seconds", str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.wire", "--carry", variant.name, "--seconds", str(seconds)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=HERE.parent)
     (count, took), (used, packets) = (json.loads(line) for line in done.stdout.splitlines())
     return count * 8 / 1e6 / took, used * 1e6 / packets if packets else 0.0
@@ -156,13 +156,13 @@ def main() -> None:
     if asked.send is not None:
         return send(asked.send)
     if asked.carry is not None:
-        return carry(next(way for way in WAYS if way.name == asked.carry), asked.seconds)
-    measured: dict[Way, list[tuple[float, float]]] = {way: [] for way in WAYS}
+        return run_variant(next(way for way in VARIANTS if way.name == asked.carry), asked.seconds)
+    measured: dict[Variant, list[tuple[float, float]]] = {way: [] for way in VARIANTS}
     for number in range(asked.rounds):
         print(f"round {number + 1} of {asked.rounds}", file=sys.stderr)
-        for way in random.Random(f"{asked.seed}/{number}").sample(WAYS, len(WAYS)):
+        for way in random.Random(f"{asked.seed}/{number}").sample(VARIANTS, len(VARIANTS)):
             measured[way].append(measure(way, asked.seconds))
-    here = machine()
+    here = host_info()
     lines = [
         "# TCP over a wire",
         "",
@@ -175,7 +175,7 @@ def main() -> None:
     ]
     for way, figures in measured.items():
         ratio = statistics.median(
-            own / loop for (own, _), (loop, _) in zip(figures, measured[BARE], strict=True)
+            own / loop for (own, _), (loop, _) in zip(figures, measured[BASELINE], strict=True)
         )
         speed, cost = (statistics.median(values) for values in zip(*figures, strict=True))
         lines.append(f"| {way.name} | {speed:,.0f} | {ratio:.2f} | {f'{cost:.2f}' if cost else '-'} |")

@@ -12,26 +12,26 @@ from bothends import serve, stream
 from bothends.services.base import Conversation, Peer
 
 
-def tell(line: str) -> None:
+def print_line(line: str) -> None:
     print(line + "\n", end="", flush=True)  # one write, so that the lines of two processes don't mix
 
 
-class Call(Conversation):
+class CallerConversation(Conversation):
     def __init__(self, peer: Peer) -> None:
         self.caller = peer.address
 
     def start(self) -> bytes:
-        tell(f"{self.caller} called, process {os.getpid()} answers")
+        print_line(f"{self.caller} called, process {os.getpid()} answers")
         return f"you are {self.caller}\n".encode()
 
     def receive(self, data: bytes) -> bytes:
         return data.upper()
 
     def closed(self) -> None:
-        tell(f"{self.caller} has gone")
+        print_line(f"{self.caller} has gone")
 
 
-call = stream(Call)
+call = stream(CallerConversation)
 
 if __name__ == "__main__":
     server = serve(call, *(sys.argv[1:] or ["tcp://127.0.0.1:12000"]), engine="fork")

@@ -8,11 +8,11 @@ Run it:
 import sys
 
 from bothends import serve
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 
 
 class Member(Conversation):
-    def __init__(self, others: dict[Conversation, Post], name: str) -> None:
+    def __init__(self, others: dict[Conversation, Push], name: str) -> None:
         self.others = others
         self.name = name
 
@@ -31,16 +31,16 @@ class Member(Conversation):
 
 class Chat(Service):
     name = "chat"
-    posts = True
+    pushes = True
     datagrams = False
-    members: dict[Conversation, Post]
+    members: dict[Conversation, Push]
 
     def __init__(self) -> None:
         self.members = {}
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
+    def open(self, peer: Peer, push: Push) -> Conversation:
         member = Member(self.members, str(peer.address))
-        self.members[member] = post
+        self.members[member] = push
         return member
 
 

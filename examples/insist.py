@@ -8,11 +8,11 @@ Run it:
 import sys
 
 from bothends import connect
-from bothends.errors import SystemRefused, TimeLimit
+from bothends.errors import SystemCallFailed, TimeoutExpired
 
 where, question = sys.argv[1:]
 with connect(where, timeout=3.0) as connection:
     try:
         print(connection.request(question, retries=4).decode())
-    except (SystemRefused, TimeLimit) as error:
+    except (SystemCallFailed, TimeoutExpired) as error:
         sys.exit(str(error))

@@ -24,7 +24,7 @@ static PyObject *default_pulls; /* Conversation.pulls, which asks nothing but th
 
 int listener_bind_class(PyObject *conversation_class)
 {
-    default_pulls = PyObject_GetAttrString(conversation_class, "pulls");
+    default_pulls = PyObject_GetAttrString(conversation_class, "wants_pull");
     return default_pulls == NULL ? -1 : 0;
 }
 

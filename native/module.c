@@ -12,7 +12,7 @@ static int intern_names(void)
         const char *text;
     } table[] = {
         {&names.receive, "receive"}, {&names.done, "done"}, {&names.start, "start"}, {&names.end, "end"},
-        {&names.leave, "leave"}, {&names.closed, "closed"}, {&names.pulls, "pulls"},
+        {&names.leave, "close"}, {&names.closed, "closed"}, {&names.pulls, "wants_pull"},
         {&names.failure, "failure"},
         {&names.data_received, "data_received"}, {&names.eof_received, "eof_received"},
         {&names.pause_writing, "pause_writing"}, {&names.resume_writing, "resume_writing"},

@@ -50,7 +50,7 @@ wrong:
 int peer_bind_classes(PyObject *address_class, PyObject *peer_class)
 {
     static const char *const address_fields[] = {"family", "host", "port"};
-    static const char *const peer_fields[] = {"address", "local", "boundaries", "connection", "longest"};
+    static const char *const peer_fields[] = {"address", "local", "message_oriented", "connection", "max_message_size"};
 
     inet = PyUnicode_InternFromString("inet");
     inet6 = PyUnicode_InternFromString("inet6");

@@ -32,11 +32,11 @@ from bothends.sockets.free_port import free_port
 from tests.cli.terminals import Terminal, terminal
 from tests.interop.running import ROOT, Running
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 _BLOCK = re.compile(r"^```(python|console|toml)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PROMPT = "\x1b[?2004h"  # bracketed paste is turned on: a line can be typed
 _KEYS = {"^C": "\x03", "^D": "\x04"}
-_STAYS = re.compile(r"bothends (?:serve|impair(?! list| add| toxic| remove))\b")
+_LONG_RUNNING = re.compile(r"bothends (?:serve|impair(?! list| add| toxic| remove))\b")
 _PORT = re.compile(r"\b(?:1[2-9]\d\d\d|9100)\b")
 _ENVIRONMENT = {
     **os.environ,
@@ -53,7 +53,7 @@ class Step:
     """One line that is typed, and what is shown for it. No command: what goes on in a window."""
 
     command: str
-    shown: list[str] = field(default_factory=list)
+    output: list[str] = field(default_factory=list)
 
 
 def steps_of(block: str) -> list[Step]:
@@ -65,14 +65,14 @@ def steps_of(block: str) -> list[Step]:
             continue
         if not steps:
             steps.append(Step(""))
-        steps[-1].shown.append(line)
+        steps[-1].output.append(line)
     return steps
 
 
-def pattern_of(shown: list[str]) -> re.Pattern[str]:
+def pattern_of(output: list[str]) -> re.Pattern[str]:
     """What a step shows, as a pattern for the whole of it."""
     parts = []
-    for line in shown:
+    for line in output:
         if line == "...":
             parts.append(r"(?:.*\n)*?")
             continue
@@ -84,17 +84,17 @@ def pattern_of(shown: list[str]) -> re.Pattern[str]:
 class Prompt:
     """`bothends connect` at a terminal, where lines are typed and shown."""
 
-    def __init__(self, screen: Terminal, with_our_ports: Callable[[str], str]) -> None:
+    def __init__(self, screen: Terminal, substitute_ports: Callable[[str], str]) -> None:
         self._screen = screen
-        self._with_our_ports = with_our_ports
+        self._substitute_ports = substitute_ports
 
-    def go_on(self, lines: list[str]) -> None:
+    def replay(self, lines: list[str]) -> None:
         """Type what stands after `> `, and wait for the rest."""
         for line in lines:
             if line.startswith("> "):
                 self._type(line[2:])
             elif line != "...":
-                shown = pattern_of([self._with_our_ports(line)]).pattern.replace(r"\n", r"\r?\n")
+                shown = pattern_of([self._substitute_ports(line)]).pattern.replace(r"\n", r"\r?\n")
                 self._screen.expect_match(re.compile(shown.encode()))
 
     def _type(self, text: str) -> None:
@@ -112,43 +112,43 @@ class Page:
         self.folder = folder
         self.ports = {port: str(_free_port()) for port in set(_PORT.findall(self.text))}
         self.windows: dict[str, tuple[Step, Running] | Prompt] = {}
-        self._open = contextlib.ExitStack()
+        self._exit_stack = contextlib.ExitStack()
         (folder / "examples").symlink_to(ROOT / "examples")
 
     def run(self) -> None:
         """Everything, from top to bottom."""
-        with self._open:
+        with self._exit_stack:
             for kind, window, block in _BLOCK.findall(self.text):
                 if kind == "console":
                     for step in steps_of(block):
-                        self._take(step, window)
+                        self._run_step(step, window)
                 elif name := re.match(r"# (\S+\.(?:py|toml))\n", block):
-                    (self.folder / name[1]).write_text(self._with_our_ports(block), encoding="utf-8")
+                    (self.folder / name[1]).write_text(self._substitute_ports(block), encoding="utf-8")
             for left in list(self.windows):
                 if not isinstance(self.windows[left], Prompt):
                     self._stop(left, signal.SIGTERM)
 
-    def _take(self, step: Step, window: str) -> None:
-        command = self._with_our_ports(step.command)
+    def _run_step(self, step: Step, window: str) -> None:
+        command = self._substitute_ports(step.command)
         if not step.command:
-            self._go_on(window or list(self.windows)[-1], step.shown)
-        elif _STAYS.match(step.command) and not _is_refused(step):
+            self._continue(window or list(self.windows)[-1], step.output)
+        elif _LONG_RUNNING.match(step.command) and not _expects_error(step):
             server = Running(["/bin/sh", "-c", f"exec {command}"], cwd=self.folder, env=_ENVIRONMENT)
-            self._open.enter_context(server)
+            self._exit_stack.enter_context(server)
             server.error_line(rb"  engine .*|impair  .*")
             name = window or step.command
             self.windows[name] = Step(step.command), server
-            self._go_on(name, step.shown)
+            self._continue(name, step.output)
         elif step.command.startswith("bothends connect") and _has_prompt(step):
             arguments = shlex.split(command)[1:]
             screen = terminal(*arguments, state=self.folder / ".state", cwd=self.folder)
-            prompt = Prompt(self._open.enter_context(screen), self._with_our_ports)
+            prompt = Prompt(self._exit_stack.enter_context(screen), self._substitute_ports)
             self.windows[window or step.command] = prompt
-            prompt.go_on(step.shown)
+            prompt.replay(step.output)
         else:
-            self._run(command, step)
+            self._run_to_completion(command, step)
 
-    def _run(self, command: str, step: Step) -> None:
+    def _run_to_completion(self, command: str, step: Step) -> None:
         done = subprocess.run(
             ["/bin/sh", "-c", command],
             cwd=self.folder,
@@ -156,17 +156,17 @@ class Page:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
         self._check(step, done.stdout.decode())
 
-    def _go_on(self, name: str, shown: list[str]) -> None:
+    def _continue(self, name: str, shown: list[str]) -> None:
         match self.windows[name]:
             case Prompt() as prompt:
-                prompt.go_on(shown)
+                prompt.replay(shown)
             case step, _:
-                step.shown += [line for line in shown if line != "^C"]
+                step.output += [line for line in shown if line != "^C"]
                 if "^C" in shown:
                     self._stop(name, signal.SIGINT)
 
@@ -176,40 +176,40 @@ class Page:
         assert not isinstance(window, Prompt)
         step, server = window
         server.process.send_signal(number)
-        assert server.end() == 0, f"{step.command}: {server.complained}"
-        server.shown.close()  # now all of it has been read
-        server.complained.close()
-        self._check(step, f"{server.shown}{server.complained}", merged=True)
+        assert server.wait() == 0, f"{step.command}: {server.stderr}"
+        server.stdout.close()  # now all of it has been read
+        server.stderr.close()
+        self._check(step, f"{server.stdout}{server.stderr}", merged=True)
 
     def _check(self, step: Step, shown: str, *, merged: bool = False) -> None:
         shown = shown.replace("\r\n", "\n")  # at a terminal nobody sees the difference
         for port, ours in self.ports.items():
             shown = re.sub(rf"\b{ours}\b", port, shown)
         if merged:  # two streams of a server: what each line says must be there, in whatever order
-            for line in step.shown:
+            for line in step.output:
                 assert line == "..." or pattern_of([line]).search(shown), (
                     f"$ {step.command}\nnever shows {line!r}, but:\n{shown}"
                 )
             return
         if shown and not shown.endswith("\n"):
             shown += "\n"
-        expected = "\n".join(step.shown)
-        assert pattern_of(step.shown).fullmatch(shown), (
+        expected = "\n".join(step.output)
+        assert pattern_of(step.output).fullmatch(shown), (
             f"$ {step.command}\nshows:\n{shown}\nthe page says:\n{expected}"
         )
 
-    def _with_our_ports(self, text: str) -> str:
+    def _substitute_ports(self, text: str) -> str:
         for port, ours in self.ports.items():
             text = re.sub(rf"\b{port}\b", ours, text)
         return text
 
 
-def _is_refused(step: Step) -> bool:
-    return any(line.startswith("bothends: ") for line in step.shown) or "--check" in step.command
+def _expects_error(step: Step) -> bool:
+    return any(line.startswith("bothends: ") for line in step.output) or "--check" in step.command
 
 
 def _has_prompt(step: Step) -> bool:
-    return any(line.startswith("> ") for line in step.shown)
+    return any(line.startswith("> ") for line in step.output)
 
 
 def _free_port() -> int:

@@ -10,7 +10,7 @@ import pytest
 from bothends.configuration import ServeOptions, parse, read
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
-from bothends.errors import ConfigurationError, SystemRefused
+from bothends.errors import ConfigurationError, SystemCallFailed
 from bothends.layers import TlsSettings
 
 FOLDER = Path("/etc/bothends")
@@ -22,18 +22,18 @@ def options(text: str) -> list[ServeOptions]:
     return parse(text, "servers.toml", FOLDER)
 
 
-def refused(text: str) -> str:
+def parse_error(text: str) -> str:
     with pytest.raises(ConfigurationError) as caught:
         options(text)
     assert str(caught.value).startswith("servers.toml")
     return str(caught.value).removeprefix("servers.toml").lstrip(",: ")
 
 
-def test_two_lines_are_enough() -> None:
+def test_minimal_configuration_uses_defaults() -> None:
     assert options(MINIMAL) == [ServeOptions(service="upper", endpoints=(TCP,))]
 
 
-def test_every_key() -> None:
+def test_every_key_is_parsed() -> None:
     [found] = options(
         """
         [[serve]]
@@ -89,7 +89,7 @@ def test_every_key() -> None:
     )
 
 
-def test_what_stands_on_top_holds_for_all_and_each_may_differ() -> None:
+def test_top_level_defaults_are_overridden_per_server() -> None:
     first, second = options(
         """
         engine = "threads"
@@ -123,14 +123,14 @@ def test_what_stands_on_top_holds_for_all_and_each_may_differ() -> None:
         ("package.module:shout", "package.module:shout"),
     ],
 )
-def test_a_service_file_is_looked_for_beside_the_configuration(service: str, found: str) -> None:
+def test_service_path_is_relative_to_configuration(service: str, found: str) -> None:
     assert options(MINIMAL.replace("upper", service))[0].service == found
 
 
-def test_two_servers_do_not_write_one_trace() -> None:
+def test_shared_trace_file_is_rejected() -> None:
     line = "trace = 'run.trace'\n"
     text = f"{MINIMAL}{line}{MINIMAL.replace('12000', '12001')}{line}"
-    assert refused(text) == "[[serve]] 2 (upper), key 'trace': server 1 writes this file already"
+    assert parse_error(text) == "[[serve]] 2 (upper), key 'trace': server 1 writes this file already"
 
 
 BOTH = "either a service or a command (exec), and not both"
@@ -155,7 +155,7 @@ SECONDS = "it should be a number of seconds, 0 or more, not"
     ],
 )
 def test_a_mistake_is_told_with_its_place_and_the_nearest_known(line: str, key: str, said: str) -> None:
-    assert refused(MINIMAL + line).startswith(f"[[serve]] 1 (upper), key {key!r}: {said}")
+    assert parse_error(MINIMAL + line).startswith(f"[[serve]] 1 (upper), key {key!r}: {said}")
 
 
 @pytest.mark.parametrize(
@@ -169,10 +169,10 @@ def test_a_mistake_is_told_with_its_place_and_the_nearest_known(line: str, key: 
         ("deny = ['nobody']", "deny", "'nobody' is no network; \"192.0.2.0/24\", for example"),
     ],
 )
-def test_a_mistake_within_a_table_is_told_with_the_table(line: str, key: str, said: str) -> None:
+def test_error_in_nested_table_names_table(line: str, key: str, said: str) -> None:
     message = f"key {key!r}: {said}"
-    assert refused(f"{MINIMAL}[serve.limits]\n{line}") == f"[[serve]] 1 (upper), limits, {message}"
-    assert refused(f"[limits]\n{line}\n{MINIMAL}") == f"[limits], {message}"
+    assert parse_error(f"{MINIMAL}[serve.limits]\n{line}") == f"[[serve]] 1 (upper), limits, {message}"
+    assert parse_error(f"[limits]\n{line}\n{MINIMAL}") == f"[limits], {message}"
 
 
 @pytest.mark.parametrize(
@@ -204,23 +204,23 @@ def test_a_mistake_within_a_table_is_told_with_the_table(line: str, key: str, sa
         ),
     ],
 )
-def test_a_mistake_in_the_whole(text: str, said: str) -> None:
-    assert refused(text).startswith(said)
+def test_document_level_error_message(text: str, said: str) -> None:
+    assert parse_error(text).startswith(said)
 
 
-def test_port_0_may_be_asked_for_by_many() -> None:
+def test_port_0_may_be_shared() -> None:
     text = MINIMAL.replace("12000", "0")
     assert len(options(text + text)) == 2
 
 
-def test_a_file_is_read_and_its_folder_is_where_paths_begin(tmp_path: Path) -> None:
+def test_read_resolves_paths_from_file_directory(tmp_path: Path) -> None:
     path = tmp_path / "servers.toml"
     path.write_text(MINIMAL.replace("upper", "shout.py"))
     assert read(path)[0].service == str(tmp_path / "shout.py")
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(SystemRefused, match=r"cannot read .*ENOENT"):
+def test_read_unreadable_file_raises(tmp_path: Path) -> None:
+    with pytest.raises(SystemCallFailed, match=r"cannot read .*ENOENT"):
         read(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b"name = '\xe9'")
     with pytest.raises(ConfigurationError, match=r"latin\.toml: it is no UTF-8 at byte 8"):

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothends.endpoints import OPTIONS, SCHEMES, WRAPPERS, Address, Endpoint, from_words
+from bothends.endpoints import OPTIONS, SCHEMES, WRAPPERS, Address, Endpoint, endpoints_from_args
 from bothends.errors import EndpointError, UnknownName
 
-HINTS = st.sampled_from(["tcp://", "udp://", "unix://", "fd://", "systemd://", "stdio:", "vsock://", "://"])
+URL_PREFIXES = st.sampled_from(
+    ["tcp://", "udp://", "unix://", "fd://", "systemd://", "stdio:", "vsock://", "://"]
+)
 
 
-def options_of(scheme: str) -> dict[str, st.SearchStrategy[Any]]:
+def option_strategies(scheme: str) -> dict[str, st.SearchStrategy[Any]]:
     values: dict[str, st.SearchStrategy[Any]] = {}
     for name, rule in OPTIONS.items():
         if scheme not in rule.schemes or rule.wrapper or name in ("family", "v6only"):
@@ -24,13 +26,15 @@ def options_of(scheme: str) -> dict[str, st.SearchStrategy[Any]]:
         if rule.kind == "flag":
             values[name] = st.booleans()
         elif rule.kind == "word":
-            values[name] = st.text("abcXYZ019._-:@%?&=#+", min_size=rule.least, max_size=min(rule.most, 15))
+            values[name] = st.text(
+                "abcXYZ019._-:@%?&=#+", min_size=rule.minimum, max_size=min(rule.maximum, 15)
+            )
         else:
-            values[name] = st.integers(rule.least, rule.most)
+            values[name] = st.integers(rule.minimum, rule.maximum)
     return values
 
 
-def options_of_wrappers(scheme: str) -> dict[str, st.SearchStrategy[Any]]:
+def wrapper_option_strategies(scheme: str) -> dict[str, st.SearchStrategy[Any]]:
     networks = st.one_of(
         st.ip_addresses().map(str), st.sampled_from(["10.0.0.0/8", "fd00::/8", "0.0.0.0/0", "::/0"])
     )
@@ -73,13 +77,13 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
             fields["name"] = draw(st.text(printable, min_size=1, max_size=255))
     if rule.wrappable and draw(st.booleans()):
         fields["wrappers"] = WRAPPERS
-    fitting = options_of(scheme) | (options_of_wrappers(scheme) if "wrappers" in fields else {})
+    fitting = option_strategies(scheme) | (wrapper_option_strategies(scheme) if "wrappers" in fields else {})
     options = draw(st.fixed_dictionaries({}, optional=fitting))
     return Endpoint(scheme, options=tuple(options.items()), **fields)
 
 
 @given(endpoints())
-def test_what_is_written_reads_back_equal(endpoint: Endpoint) -> None:
+def test_str_and_parse_round_trip(endpoint: Endpoint) -> None:
     written = str(endpoint)
     assert written.isascii() or not endpoint.host.isascii()
     assert Endpoint.parse(written) == endpoint
@@ -87,27 +91,29 @@ def test_what_is_written_reads_back_equal(endpoint: Endpoint) -> None:
 
 
 @given(endpoints(), endpoints())
-def test_two_endpoints_are_written_differently(one: Endpoint, other: Endpoint) -> None:
+def test_str_is_injective(one: Endpoint, other: Endpoint) -> None:
     assert (one == other) == (str(one) == str(other))
 
 
-MARKS = st.text("[]:%/?#@&=+.-_0123456789abcfimorstux* \udcff", max_size=30)
+URL_CHARACTERS = st.text("[]:%/?#@&=+.-_0123456789abcfimorstux* \udcff", max_size=30)
 
 
-@given(st.one_of(st.text(), st.builds(str.__add__, HINTS, st.text(max_size=40) | MARKS)))
-def test_any_text_is_read_or_refused_with_an_error_of_ours(text: str) -> None:
+@given(st.one_of(st.text(), st.builds(str.__add__, URL_PREFIXES, st.text(max_size=40) | URL_CHARACTERS)))
+def test_parse_arbitrary_text_succeeds_or_raises_documented_error(text: str) -> None:
     with contextlib.suppress(EndpointError, UnknownName):
         endpoint = Endpoint.parse(text)
         assert Endpoint.parse(str(endpoint)) == endpoint
 
 
-WORDS = st.text(":[]/.%@-0123456789abtcpuixn", max_size=12)
+ARGUMENTS = st.text(":[]/.%@-0123456789abtcpuixn", max_size=12)
 
 
-@given(st.lists(WORDS, max_size=4), st.sampled_from(list(SCHEMES)))
-def test_any_words_are_read_or_refused_with_an_error_of_ours(words: list[str], scheme: str) -> None:
+@given(st.lists(ARGUMENTS, max_size=4), st.sampled_from(list(SCHEMES)))
+def test_endpoints_from_arbitrary_args_succeed_or_raise_documented_error(
+    words: list[str], scheme: str
+) -> None:
     with contextlib.suppress(EndpointError, UnknownName):
-        assert len(from_words(words, scheme)) <= len(words)
+        assert len(endpoints_from_args(words, scheme)) <= len(words)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +133,7 @@ def test_any_words_are_read_or_refused_with_an_error_of_ours(words: list[str], s
         ("udp://0.0.0.0:00053", "0.0.0.0", 53, "udp://0.0.0.0:53"),
     ],
 )
-def test_hosts_and_ports(text: str, host: str, port: int, written: str) -> None:
+def test_parse_host_and_port(text: str, host: str, port: int, written: str) -> None:
     endpoint = Endpoint.parse(text)
     assert (endpoint.host, endpoint.port, str(endpoint)) == (host, port, written)
 
@@ -151,14 +157,14 @@ def test_hosts_and_ports(text: str, host: str, port: int, written: str) -> None:
         ("unix://@a%00b", "@a\0b", "unix://@a%00b"),
     ],
 )
-def test_unix_paths(text: str, path: str, written: str) -> None:
+def test_parse_unix_path(text: str, path: str, written: str) -> None:
     endpoint = Endpoint.parse(text)
     assert (endpoint.path, str(endpoint)) == (path, written)
     assert endpoint.is_unix
     assert endpoint.is_abstract == path.startswith("@")
 
 
-def test_the_other_schemes() -> None:
+def test_parse_other_schemes() -> None:
     assert Endpoint.parse("fd://3") == Endpoint("fd", fd=3)
     assert Endpoint.parse("systemd://http%20a") == Endpoint("systemd", name="http a")
     assert Endpoint.parse("stdio:") == Endpoint.parse("stdio://") == Endpoint("stdio")
@@ -169,7 +175,7 @@ def test_the_other_schemes() -> None:
     assert Endpoint.parse("proxyprotocol+tls://:1?trust=10.0.0.0%2F8%2C0::1/128") == Endpoint.parse(written)
 
 
-def test_options_are_typed_and_written_in_one_order() -> None:
+def test_options_are_typed_and_in_canonical_order() -> None:
     endpoint = Endpoint.parse("tcp://:1?ttl=64&nodelay=0&backlog=128&reuseport&interface=eth%30")
     assert str(endpoint) == "tcp://:1?reuseport=1&backlog=128&nodelay=0&ttl=64&interface=eth0"
     assert endpoint.flag("nodelay", True) is False
@@ -184,13 +190,13 @@ def test_options_are_typed_and_written_in_one_order() -> None:
     assert len({endpoint, Endpoint.parse(str(endpoint))}) == 1
 
 
-def test_mode_is_octal() -> None:
+def test_mode_option_is_octal() -> None:
     endpoint = Endpoint.parse("unix:///a?mode=0660")
     assert endpoint.number("mode") == 0o660
     assert str(endpoint) == "unix:///a?mode=660"
 
 
-def test_a_changed_copy() -> None:
+def test_with_methods_return_changed_copies() -> None:
     endpoint = Endpoint.parse("tcp://localhost:0?nodelay=0")
     assert str(endpoint.with_port(80)) == "tcp://localhost:80?nodelay=0"
     assert str(endpoint.with_host("::1")) == "tcp://[::1]:0?nodelay=0"
@@ -209,10 +215,10 @@ def test_a_changed_copy() -> None:
         ("stdio", True, False, False),
     ],
 )
-def test_what_a_scheme_does_with_bytes(scheme: str, stream: bool, datagram: bool, boundaries: bool) -> None:
+def test_scheme_socket_type_properties(scheme: str, stream: bool, datagram: bool, boundaries: bool) -> None:
     texts = {"fd": "fd://3", "stdio": "stdio:", "unix+seqpacket": "unix+seqpacket://@a"}
     endpoint = Endpoint.parse(texts.get(scheme, f"{scheme}://:1"))
-    assert (endpoint.is_stream, endpoint.is_datagram, endpoint.has_boundaries) == (
+    assert (endpoint.is_stream, endpoint.is_datagram, endpoint.is_message_oriented) == (
         stream,
         datagram,
         boundaries,
@@ -293,7 +299,7 @@ def test_what_a_scheme_does_with_bytes(scheme: str, stream: bool, datagram: bool
         ("unix:///a?mode=7777", "option mode is between 0 and 777, not 7777"),
     ],
 )
-def test_refused_with_words_that_help(text: str, words: str) -> None:
+def test_parse_invalid_url_error_text(text: str, words: str) -> None:
     with pytest.raises(EndpointError) as caught:
         Endpoint.parse(text)
     assert words in str(caught.value)
@@ -314,7 +320,7 @@ def test_refused_with_words_that_help(text: str, words: str) -> None:
         ("tcp://:1?&", "endpoint option", ""),
     ],
 )
-def test_unknown_words_name_the_nearest_known(text: str, kind: str | None, nearest: str) -> None:
+def test_parse_unknown_name_suggests_nearest(text: str, kind: str | None, nearest: str) -> None:
     if kind is None:
         assert Endpoint.parse(text) == Endpoint("tcp", port=1)
         return
@@ -336,7 +342,7 @@ def test_unknown_words_name_the_nearest_known(text: str, kind: str | None, neare
         ({"scheme": "tpc", "port": 1}, "did you mean 'tcp'?"),
     ],
 )
-def test_an_endpoint_made_from_fields_is_checked_too(fields: dict[str, Any], words: str) -> None:
+def test_constructor_validates_fields(fields: dict[str, Any], words: str) -> None:
     with pytest.raises((EndpointError, UnknownName)) as caught:
         Endpoint(**fields)
     assert words in str(caught.value)
@@ -359,8 +365,8 @@ def test_an_endpoint_made_from_fields_is_checked_too(fields: dict[str, Any], wor
         ([], "tcp", []),
     ],
 )
-def test_words_of_a_command_line(words: list[str], scheme: str, written: list[str]) -> None:
-    assert [str(endpoint) for endpoint in from_words(words, scheme)] == written
+def test_endpoints_from_args(words: list[str], scheme: str, written: list[str]) -> None:
+    assert [str(endpoint) for endpoint in endpoints_from_args(words, scheme)] == written
 
 
 @pytest.mark.parametrize(
@@ -376,9 +382,9 @@ def test_words_of_a_command_line(words: list[str], scheme: str, written: list[st
         (["3"], "fd", "3", "fd takes no words; give a URL"),
     ],
 )
-def test_words_that_mean_nothing(words: list[str], scheme: str, text: str, answer: str) -> None:
+def test_endpoints_from_invalid_args_raise(words: list[str], scheme: str, text: str, answer: str) -> None:
     with pytest.raises(EndpointError) as caught:
-        from_words(words, scheme)
+        endpoints_from_args(words, scheme)
     assert caught.value.text == text
     assert answer in str(caught.value)
 
@@ -401,11 +407,13 @@ def test_words_that_mean_nothing(words: list[str], scheme: str, text: str, answe
         (17, None, "none", None),
     ],
 )
-def test_addresses(family: int, sockaddr: Any, shown: str, endpoint: str | None) -> None:
-    address = Address.of(family, sockaddr)
+def test_address_from_sockaddr_and_to_endpoint(
+    family: int, sockaddr: Any, shown: str, endpoint: str | None
+) -> None:
+    address = Address.from_sockaddr(family, sockaddr)
     assert str(address) == shown
     if endpoint is None:
         with pytest.raises(EndpointError):
-            address.endpoint("unix")
+            address.to_endpoint("unix")
     else:
-        assert str(address.endpoint(endpoint.partition(":")[0])) == endpoint
+        assert str(address.to_endpoint(endpoint.partition(":")[0])) == endpoint

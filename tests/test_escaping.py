@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bothends.escaping import Escaper, escape
 
-SPELLED = re.compile(rb"\\(\\|n|r|t|x[0-9a-f]{2}|u\{[0-9a-f]+\})")
+ESCAPE_SEQUENCE = re.compile(rb"\\(\\|n|r|t|x[0-9a-f]{2}|u\{[0-9a-f]+\})")
 
 
 def unescape(text: str) -> bytes:
@@ -25,7 +25,7 @@ def unescape(text: str) -> bytes:
             return chr(int(word[2:-1], 16)).encode()
         return {"\\": b"\\", "n": b"\n", "r": b"\r", "t": b"\t"}[word]
 
-    return SPELLED.sub(meant, text.encode())
+    return ESCAPE_SEQUENCE.sub(meant, text.encode())
 
 
 @pytest.mark.parametrize(
@@ -49,31 +49,31 @@ def unescape(text: str) -> bytes:
         (b"", ""),
     ],
 )
-def test_what_is_shown(data: bytes, shown: str) -> None:
+def test_escape(data: bytes, shown: str) -> None:
     assert escape(data) == shown
 
 
 @given(st.binary() | st.text().map(str.encode))
-def test_what_is_shown_says_which_bytes_came(data: bytes) -> None:
+def test_escape_is_reversible(data: bytes) -> None:
     assert unescape(escape(data)) == data
 
 
 @given(st.binary() | st.text().map(str.encode))
-def test_nothing_invisible_is_left(data: bytes) -> None:
+def test_escape_output_is_printable(data: bytes) -> None:
     shown = escape(data)
     assert shown.isprintable()
     assert not [c for c in shown if unicodedata.category(c)[0] == "C" or c in "\u034f\u3164\ufe0f"]
 
 
 @given(st.lists(st.binary(max_size=6) | st.sampled_from([b"\r", b"\n", b"\r\n", b"\t", b"\xc3", b"\xa9"])))
-def test_a_stream_is_shown_alike_however_it_is_cut(chunks: list[bytes]) -> None:
+def test_escaper_is_independent_of_chunking(chunks: list[bytes]) -> None:
     whole, cut = Escaper(), Escaper()
     together = whole.feed(b"".join(chunks)) + whole.end()
     assert "".join(map(cut.feed, chunks)) + cut.end() == together
     assert all(c in "\n\t" or c.isprintable() for c in together)
 
 
-def test_a_stream_keeps_its_lines_and_shows_a_lone_return() -> None:
+def test_escaper_keeps_line_ends_and_escapes_lone_cr() -> None:
     escaper = Escaper()
     assert escaper.feed(b"one\r\ntwo\tthree\r") == "one\ntwo\tthree"
     assert escaper.feed(b"four\n\x1b") == "\\rfour\n\\x1b"

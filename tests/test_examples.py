@@ -14,7 +14,7 @@ import pytest
 from bothends import connect, serve
 from bothends.client.blocking import Connection
 from bothends.services import registry
-from tests.interop.running import PATIENCE, ROOT, Running, run
+from tests.interop.running import ROOT, TIMEOUT, Running, run
 
 EXAMPLES = ROOT / "examples"
 SERVICES = ("shout", "hello", "reply", "printer", "callers", "threads", "clock", "chat")
@@ -29,23 +29,23 @@ def server(example: str, *endpoints: str) -> Iterator[tuple[Running, list[str]]]
     """A server that runs, and where it listens; it must leave in good order when it is told to."""
     with Running(command(example, *endpoints)) as running:
         yield running, running.line(b"listening on (.+)")[1].decode().split()
-        assert running.stop() == 0, running.complained
+        assert running.stop() == 0, running.stderr
 
 
-def reach(endpoint: str) -> Connection:
-    return connect(endpoint, timeout=PATIENCE)
+def connect_to(endpoint: str) -> Connection:
+    return connect(endpoint, timeout=TIMEOUT)
 
 
 def test_shout() -> None:
     with server("shout", "tcp://127.0.0.1:0", "udp://127.0.0.1:0") as (_, endpoints):
         assert len(endpoints) == 2
         for endpoint in endpoints:
-            with reach(endpoint) as connection:
+            with connect_to(endpoint) as connection:
                 assert connection.request("hello") == b"HELLO"
 
 
 def test_hello() -> None:
-    with server("hello", "tcp://127.0.0.1:0") as (_, [endpoint]), reach(endpoint) as connection:
+    with server("hello", "tcp://127.0.0.1:0") as (_, [endpoint]), connect_to(endpoint) as connection:
         assert connection.receive_line() == b"thank you for connecting"
         connection.send(b"hello")
         assert connection.receive_all() == b"back to ya client\n"
@@ -53,19 +53,19 @@ def test_hello() -> None:
 
 def test_reply() -> None:
     with server("reply", "tcp://127.0.0.1:0") as (_, [endpoint]):
-        with reach(endpoint) as connection:
+        with connect_to(endpoint) as connection:
             assert connection.request("one") == b"message 1 from you: one"
             assert connection.request("two") == b"message 2 from you: two"
             assert connection.exchange(b"bye\nunheard\n") == b"message 3 from you: bye\n"
-        with reach(endpoint) as connection:
+        with connect_to(endpoint) as connection:
             assert connection.exchange(b"no newline") == b"message 1 from you: no newline\n"
 
 
 def test_printer() -> None:
     with (
         server("printer", "tcp://127.0.0.1:0") as (running, [endpoint]),
-        reach(endpoint) as first,
-        reach(endpoint) as second,
+        connect_to(endpoint) as first,
+        connect_to(endpoint) as second,
     ):
         second.send(b"\x1b[2J from the second")
         running.line(rb"127\.0\.0\.1#%d: \\x1b\[2J from the second" % second.local.port)
@@ -76,14 +76,14 @@ def test_printer() -> None:
 def test_callers() -> None:
     with server("callers", "tcp://127.0.0.1:0") as (running, [endpoint]):
         processes = set()
-        with reach(endpoint) as first, reach(endpoint) as second:
+        with connect_to(endpoint) as first, connect_to(endpoint) as second:
             for connection in (second, first):
                 name = str(connection.local).encode()
                 called = running.line(rb"%b called, process (\d+) answers" % re.escape(name))
                 processes.add(called[1])
                 assert connection.receive_line() == b"you are " + name
                 assert connection.request("hello") == b"HELLO"
-                connection.finish()
+                connection.half_close()
                 running.line(re.escape(name) + b" has gone")
         assert len(processes - {b"%d" % running.process.pid}) == 2
 
@@ -91,8 +91,8 @@ def test_callers() -> None:
 def test_threads() -> None:
     with (
         server("threads", "tcp://127.0.0.1:0") as (_, [endpoint]),
-        reach(endpoint) as slow,
-        reach(endpoint) as quick,
+        connect_to(endpoint) as slow,
+        connect_to(endpoint) as quick,
     ):
         slow.send_line("wait")
         assert quick.request("hello") == b"HELLO"
@@ -101,16 +101,16 @@ def test_threads() -> None:
 
 
 def test_clock() -> None:
-    with server("clock", "udp://127.0.0.1:0") as (_, [endpoint]), reach(endpoint) as connection:
+    with server("clock", "udp://127.0.0.1:0") as (_, [endpoint]), connect_to(endpoint) as connection:
         for question in (b"what time is it?", b""):
             answer = connection.request(question)
             assert re.fullmatch(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}", answer)
 
 
 def test_chat() -> None:
-    with server("chat", "tcp://127.0.0.1:0") as (_, [endpoint]), reach(endpoint) as one:
+    with server("chat", "tcp://127.0.0.1:0") as (_, [endpoint]), connect_to(endpoint) as one:
         assert one.receive_line() == f"you are {one.local}, others here: 0".encode()
-        with reach(endpoint) as two:
+        with connect_to(endpoint) as two:
             assert two.receive_line() == f"you are {two.local}, others here: 1".encode()
             one.send_line("hello, all")
             assert two.receive_line() == f"{one.local}: hello, all".encode()
@@ -129,10 +129,10 @@ def test_ask_many() -> None:
         assert run(command("ask_many", str(upper.endpoints[0]), "one", "two", "three")) == b"ONE TWO THREE\n"
 
 
-def test_insist_asks_again_when_nothing_comes() -> None:
+def test_insist_retries_without_answer() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
         deaf.bind(("127.0.0.1", 0))
-        deaf.settimeout(PATIENCE)
+        deaf.settimeout(TIMEOUT)
 
         def answer_the_second() -> None:
             deaf.recvfrom(1024)
@@ -145,12 +145,12 @@ def test_insist_asks_again_when_nothing_comes() -> None:
         thread.join()
 
 
-def test_insist_says_when_nobody_is_there() -> None:
+def test_insist_reports_refused_port() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         endpoint = f"udp://127.0.0.1:{taken.getsockname()[1]}"
     with Running(command("insist", endpoint, "hello")) as running:
-        assert running.end() == 1
+        assert running.wait() == 1
         running.error_line(rb"cannot reach udp://127\.0\.0\.1:\d+: ECONNREFUSED .*")
 
 
@@ -166,11 +166,11 @@ def test_boundaries() -> None:
 
 
 @pytest.mark.parametrize("example", SERVICES)
-def test_the_command_line_finds_the_service_in_it(example: str) -> None:
+def test_example_loads_as_service(example: str) -> None:
     assert registry.load(str(EXAMPLES / f"{example}.py")).streams or example == "clock"
 
 
-def test_each_is_in_the_table_and_none_is_longer_than_a_page() -> None:
+def test_examples_are_listed_and_short() -> None:
     table = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     programs = sorted(path.name for path in EXAMPLES.glob("*.py"))
     assert sorted(re.findall(r"^\| \[(\w+\.py)\]\(\1\)", table, re.MULTILINE)) == programs

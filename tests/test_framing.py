@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothends.errors import CallerError, MessageTooLong
+from bothends.errors import MessageTooLong, UsageError
 from bothends.framing import DEFAULT_LIMIT, Framing, LengthPrefixed, Lines
 
 
@@ -17,18 +17,18 @@ def decode(framing: Framing, chunks: list[bytes]) -> tuple[list[bytes], MessageT
             messages += decoder.feed(chunk)
         messages += decoder.end()
     except MessageTooLong as error:
-        return messages + list(error.before), error
+        return messages + list(error.completed_messages), error
     return messages, None
 
 
-def every_cut(data: bytes) -> list[list[bytes]]:
+def all_chunkings(data: bytes) -> list[list[bytes]]:
     single = [data[at : at + 1] for at in range(len(data))]
     return [[data], single, *([data[:at], data[at:]] for at in range(len(data) + 1))]
 
 
-def same_however_cut(framing: Framing, data: bytes) -> tuple[list[bytes], bool]:
+def decode_all_chunkings(framing: Framing, data: bytes) -> tuple[list[bytes], bool]:
     outcomes = []
-    for chunks in every_cut(data):
+    for chunks in all_chunkings(data):
         messages, error = decode(framing, chunks)
         assert error is None or (error.limit == framing.limit and error.size > error.limit)  # type: ignore[attr-defined]
         outcomes.append((messages, error is not None))
@@ -53,7 +53,7 @@ def same_however_cut(framing: Framing, data: bytes) -> tuple[list[bytes], bool]:
     ],
 )
 def test_lines(data: bytes, lines: list[bytes]) -> None:
-    assert same_however_cut(Lines(), data) == (lines, False)
+    assert decode_all_chunkings(Lines(), data) == (lines, False)
 
 
 @pytest.mark.parametrize(
@@ -72,15 +72,15 @@ def test_lines(data: bytes, lines: list[bytes]) -> None:
         (b"a\nb\n123456789", [b"a", b"b"], True),
     ],
 )
-def test_the_limit_of_a_line(data: bytes, lines: list[bytes], too_long: bool) -> None:
-    assert same_however_cut(Lines(4), data) == (lines, too_long)
+def test_line_limit(data: bytes, lines: list[bytes], too_long: bool) -> None:
+    assert decode_all_chunkings(Lines(4), data) == (lines, too_long)
 
 
 LINES = st.lists(st.sampled_from([b"\n", b"\r", b"a", b"bcd", b"efghij"]), max_size=12).map(b"".join)
 
 
 @given(LINES)
-def test_lines_are_what_a_plain_definition_says(data: bytes) -> None:
+def test_lines_match_reference_implementation(data: bytes) -> None:
     *whole, rest = data.split(b"\n")
     expected = []
     too_long = False
@@ -90,23 +90,23 @@ def test_lines_are_what_a_plain_definition_says(data: bytes) -> None:
         if too_long:
             break
         expected.append(line)
-    assert same_however_cut(Lines(6), data) == (expected, too_long)
+    assert decode_all_chunkings(Lines(6), data) == (expected, too_long)
 
 
 @given(st.lists(st.binary(max_size=8).filter(lambda line: b"\n" not in line and not line.endswith(b"\r"))))
-def test_lines_come_back_as_they_were_written(lines: list[bytes]) -> None:
+def test_lines_round_trip(lines: list[bytes]) -> None:
     framing = Lines()
-    assert same_however_cut(framing, b"".join(map(framing.encode, lines))) == (lines, False)
+    assert decode_all_chunkings(framing, b"".join(map(framing.encode, lines))) == (lines, False)
 
 
-def test_a_line_at_the_default_limit_in_one_chunk_and_in_many() -> None:
+def test_line_at_default_limit_is_accepted() -> None:
     assert Lines().limit == DEFAULT_LIMIT == 65_536
     line = b"x" * DEFAULT_LIMIT
     for chunks in ([line + b"\n"], [line, b"\r", b"\n"], [line[:9], line[9:] + b"\n", b""]):
         assert decode(Lines(), chunks) == ([line], None)
 
 
-def test_an_endless_line_is_given_up_in_time() -> None:
+def test_unterminated_line_over_limit_raises() -> None:
     decoder = Lines(1000).decoder()
     for _ in range(1001 // 7):  # one byte over the limit might still be the CR of CR LF
         assert decoder.feed(b"x" * 7) == []
@@ -123,35 +123,35 @@ def test_length_prefixed(width: int) -> None:
     framing = LengthPrefixed(width)
     data = framing.encode(b"one") + framing.encode(b"") + framing.encode(b"two\n")
     assert data.startswith(b"\0" * (width - 1) + b"\3one")
-    assert same_however_cut(framing, data) == ([b"one", b"", b"two\n"], False)
+    assert decode_all_chunkings(framing, data) == ([b"one", b"", b"two\n"], False)
 
 
 @given(st.lists(st.binary(max_size=8)))
-def test_messages_come_back_as_they_were_written(messages: list[bytes]) -> None:
+def test_length_prefixed_round_trip(messages: list[bytes]) -> None:
     framing = LengthPrefixed(2)
-    assert same_however_cut(framing, b"".join(map(framing.encode, messages))) == (messages, False)
+    assert decode_all_chunkings(framing, b"".join(map(framing.encode, messages))) == (messages, False)
 
 
 @given(st.binary(max_size=40), st.sampled_from([1, 2]))
-def test_any_bytes_give_messages_or_an_error(data: bytes, width: int) -> None:
-    messages, _ = same_however_cut(LengthPrefixed(width, limit=5), data)
+def test_length_prefixed_arbitrary_bytes(data: bytes, width: int) -> None:
+    messages, _ = decode_all_chunkings(LengthPrefixed(width, limit=5), data)
     assert all(len(message) <= 5 for message in messages)
 
 
-def test_what_eof_cuts_short_is_no_message() -> None:
+def test_truncated_message_at_eof_is_dropped() -> None:
     for data in (b"\0", b"\0\3", b"\0\3on"):
-        assert same_however_cut(LengthPrefixed(2), b"\0\1x" + data) == ([b"x"], False)
+        assert decode_all_chunkings(LengthPrefixed(2), b"\0\1x" + data) == ([b"x"], False)
 
 
-def test_an_announced_length_over_the_limit_is_refused_before_it_comes() -> None:
+def test_length_over_limit_raises_before_payload() -> None:
     decoder = LengthPrefixed(4, limit=10).decoder()
     with pytest.raises(MessageTooLong) as caught:
         decoder.feed(b"\0\0\0\3one" + b"\xff\xff\xff\xff")
     assert (caught.value.limit, caught.value.size) == (10, 0xFFFF_FFFF)
-    assert list(caught.value.before) == [b"one"]
+    assert list(caught.value.completed_messages) == [b"one"]
 
 
-def test_a_message_too_long_for_its_prefix_is_refused() -> None:
+def test_encode_message_over_prefix_width_raises() -> None:
     assert LengthPrefixed(1).encode(b"x" * 255) == b"\xff" + b"x" * 255
     with pytest.raises(MessageTooLong) as caught:
         LengthPrefixed(1).encode(b"x" * 256)
@@ -159,12 +159,12 @@ def test_a_message_too_long_for_its_prefix_is_refused() -> None:
 
 
 @pytest.mark.parametrize("width", [-1, 0, 9])
-def test_a_prefix_has_a_width(width: int) -> None:
-    with pytest.raises(CallerError, match=f"LengthPrefixed\\({width}\\)"):
+def test_invalid_prefix_width_raises(width: int) -> None:
+    with pytest.raises(UsageError, match=f"LengthPrefixed\\({width}\\)"):
         LengthPrefixed(width)
 
 
-def test_streams_do_not_share_what_is_open() -> None:
+def test_decoders_are_independent() -> None:
     for framing in (Lines(), LengthPrefixed(1)):
         one, two = framing.decoder(), framing.decoder()
         one.feed(b"\2a")

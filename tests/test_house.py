@@ -101,7 +101,7 @@ def imports_of(tree: ast.Module, importer: str, *, package: bool) -> Iterator[tu
         elif isinstance(node, ast.ImportFrom):
             start = here[: len(here) - node.level + 1] if node.level else []
             base = ".".join([*start, *(node.module.split(".") if node.module else [])])
-            names = [module_or_holder(base, alias.name) for alias in node.names]
+            names = [resolve_import(base, alias.name) for alias in node.names]
         else:
             continue
         for name in names:
@@ -109,13 +109,13 @@ def imports_of(tree: ast.Module, importer: str, *, package: bool) -> Iterator[tu
                 yield node.lineno, name.removeprefix("bothends").removeprefix(".") or "__init__"
 
 
-def module_or_holder(base: str, name: str) -> str:
+def resolve_import(base: str, name: str) -> str:
     """What `from base import name` imports: the module of that name, or the base that holds the name."""
     whole = f"{base}.{name}"
     return whole if whole.removeprefix("bothends.") in {*KNOWN, *RANKS} else base
 
 
-def objection(importer: str, imported: str) -> str:
+def import_violation(importer: str, imported: str) -> str:
     """Why one module may not import another; empty if it may."""
     unit, other = importer.partition(".")[0], imported.partition(".")[0]
     if unit == other:
@@ -142,12 +142,12 @@ def is_export(statement: ast.stmt) -> bool:
     )
 
 
-def test_there_is_code_to_check() -> None:
+def test_modules_are_found() -> None:
     assert "errors" in KNOWN
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_module_keeps_the_house_rules(path: Path) -> None:
+def test_module_follows_architecture_rules(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text, filename=str(path))
     module, package = name_of(path), path.name == "__init__.py"
@@ -155,7 +155,7 @@ def test_module_keeps_the_house_rules(path: Path) -> None:
     faults = []
     if unit in RANKS:
         for line, imported in imports_of(tree, module, package=package):
-            if reason := objection(module, imported):
+            if reason := import_violation(module, imported):
                 faults.append(f"line {line}: imports {imported}: {reason}")
     else:
         faults.append(f"{unit!r} has no rank: give it one in RANKS")
@@ -188,13 +188,13 @@ def test_module_keeps_the_house_rules(path: Path) -> None:
         ("__init__", "from .trace import timeline", False),
     ],
 )
-def test_the_rule_itself(importer: str, statement: str, allowed: bool) -> None:
+def test_import_rule(importer: str, statement: str, allowed: bool) -> None:
     found = list(imports_of(ast.parse(statement), importer, package=importer == "__init__"))
     assert found
-    assert all(objection(importer, imported) == "" for _, imported in found) == allowed
+    assert all(import_violation(importer, imported) == "" for _, imported in found) == allowed
 
 
-def test_no_tracked_file_names_a_registry_or_a_place_on_some_machine() -> None:
+def test_tracked_files_have_no_registry_urls_or_local_paths() -> None:
     git = shutil.which("git")
     if git is None:
         pytest.skip("git isn't installed")
@@ -210,7 +210,7 @@ def test_no_tracked_file_names_a_registry_or_a_place_on_some_machine() -> None:
     assert not faults, "\n".join(faults)
 
 
-def test_the_page_on_the_design_has_every_unit_at_its_rank() -> None:
+def test_design_page_lists_every_unit_with_rank() -> None:
     page = (ROOT / "docs" / "explanation" / "design.md").read_text(encoding="utf-8")
     shown = {
         unit: int(rank)

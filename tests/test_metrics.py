@@ -18,35 +18,35 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bothends import metrics as module
 from bothends.endpoints import Address
-from bothends.errors import HandshakeFailed, MessageTooLong, StreamBroken, Unavailable
+from bothends.errors import HandshakeFailed, MessageTooLong, ProtocolViolation, Unavailable
 from bothends.events import (
-    Cause,
+    Accepted,
+    AcceptPaused,
+    ChildExited,
     Closed,
+    CloseReason,
+    ConnectionRejected,
+    DatagramDropped,
     Draining,
-    Dropped,
-    Established,
     Event,
-    Exited,
-    Failed,
-    NotReloaded,
-    Opened,
+    HandshakeCompleted,
+    RateLimited,
     Received,
-    Refused,
+    RejectReason,
     Reloaded,
+    ReloadFailed,
     Sent,
-    Slowed,
-    Strained,
-    Why,
+    ServiceFailed,
 )
-from bothends.metrics import FAMILIES, Metrics, text_format
+from bothends.metrics import FAMILIES, Metrics, prometheus_exporter
 
 PEER = Address("inet", "192.0.2.1", 5000)
 LOCAL = Address("inet", "192.0.2.2", 12000)
 
 # From Python 3.12: the process that runs the tests may have threads, of which its children need none.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-OPENED = Opened(1, PEER, LOCAL)
-CLOSED = Closed(1, PEER, Cause.PEER, 0, 0)
+OPENED = Accepted(1, PEER, LOCAL)
+CLOSED = Closed(1, PEER, CloseReason.PEER, 0, 0)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def metrics() -> Iterator[Metrics]:
 
 def shown(metrics: Metrics, *, draining: bool = False) -> dict[str, float]:
     """What Prometheus reads: `name{label="value"}` to number."""
-    text, _ = text_format(metrics, lambda: draining)()
+    text, _ = prometheus_exporter(metrics, lambda: draining)()
     return {
         sample.name + "".join(f'{{{name}="{value}"}}' for name, value in sample.labels.items()): sample.value
         for family in text_string_to_metric_families(text.decode())
@@ -66,7 +66,7 @@ def shown(metrics: Metrics, *, draining: bool = False) -> dict[str, float]:
     }
 
 
-def beyond_zero(metrics: Metrics) -> dict[str, float]:
+def nonzero(metrics: Metrics) -> dict[str, float]:
     always = ("bothends_metrics_complete", "bothends_start_time_seconds")
     return {name: number for name, number in shown(metrics).items() if number and name not in always}
 
@@ -103,7 +103,7 @@ def kill(pid: int) -> None:
     [
         ([OPENED], {"bothends_connections_total": 1, "bothends_connections_open": 1}),
         (
-            [OPENED, OPENED, Closed(1, PEER, Cause.IDLE, 3, 4)],
+            [OPENED, OPENED, Closed(1, PEER, CloseReason.IDLE, 3, 4)],
             {
                 "bothends_connections_total": 2,
                 "bothends_connections_open": 1,
@@ -129,27 +129,39 @@ def kill(pid: int) -> None:
             },
         ),
         (
-            [Refused(PEER, "2 are open", Why.FULL), Refused(PEER, "what is this?", Why.NAMELESS)],
+            [
+                ConnectionRejected(PEER, "2 are open", RejectReason.FULL),
+                ConnectionRejected(PEER, "what is this?", RejectReason.NO_SOURCE_ADDRESS),
+            ],
             {
                 'bothends_connections_refused_total{reason="full"}': 1,
                 'bothends_connections_refused_total{reason="other"}': 1,
             },
         ),
-        ([Dropped(PEER, "too fast", Why.RATE)], {'bothends_datagrams_dropped_total{reason="rate"}': 1}),
-        ([Dropped(PEER, "?", Why.FULL)], {'bothends_datagrams_dropped_total{reason="other"}': 1}),
-        ([Established(1, PEER, PEER, "TLS 1.3")], {'bothends_handshakes_total{outcome="done"}': 1}),
-        ([Failed(1, PEER, ValueError())], {"bothends_service_failures_total": 1}),
-        ([Failed(1, PEER, HandshakeFailed("", ""))], {'bothends_handshakes_total{outcome="failed"}': 1}),
-        ([Failed(1, PEER, StreamBroken("", ""))], {"bothends_streams_broken_total": 1}),
-        ([Failed(1, PEER, MessageTooLong(1, 2))], {"bothends_messages_too_long_total": 1}),
-        ([Slowed(1, PEER, 1000)], {"bothends_slowed_total": 1}),
-        ([Strained(errno.EMFILE, 1000)], {"bothends_strained_total": 1}),
         (
-            [Reloaded("upper"), NotReloaded("upper", "no such file")],
+            [DatagramDropped(PEER, "too fast", RejectReason.RATE)],
+            {'bothends_datagrams_dropped_total{reason="rate"}': 1},
+        ),
+        (
+            [DatagramDropped(PEER, "?", RejectReason.FULL)],
+            {'bothends_datagrams_dropped_total{reason="other"}': 1},
+        ),
+        ([HandshakeCompleted(1, PEER, PEER, "TLS 1.3")], {'bothends_handshakes_total{outcome="done"}': 1}),
+        ([ServiceFailed(1, PEER, ValueError())], {"bothends_service_failures_total": 1}),
+        (
+            [ServiceFailed(1, PEER, HandshakeFailed("", ""))],
+            {'bothends_handshakes_total{outcome="failed"}': 1},
+        ),
+        ([ServiceFailed(1, PEER, ProtocolViolation("", ""))], {"bothends_streams_broken_total": 1}),
+        ([ServiceFailed(1, PEER, MessageTooLong(1, 2))], {"bothends_messages_too_long_total": 1}),
+        ([RateLimited(1, PEER, 1000)], {"bothends_slowed_total": 1}),
+        ([AcceptPaused(errno.EMFILE, 1000)], {"bothends_strained_total": 1}),
+        (
+            [Reloaded("upper"), ReloadFailed("upper", "no such file")],
             {'bothends_reloads_total{outcome="done"}': 1, 'bothends_reloads_total{outcome="failed"}': 1},
         ),
         (
-            [Exited(1, "worker", -9), Exited(2, "worker", 0), Exited(3, "cook", 1)],
+            [ChildExited(1, "worker", -9), ChildExited(2, "worker", 0), ChildExited(3, "cook", 1)],
             {
                 'bothends_processes_ended_total{role="worker"}': 1,
                 'bothends_processes_ended_total{role="other"}': 1,
@@ -161,11 +173,11 @@ def kill(pid: int) -> None:
 def test_events_are_counted(metrics: Metrics, events: list[Event], counted: dict[str, float]) -> None:
     for event in events:
         metrics(event)
-    assert beyond_zero(metrics) == counted
+    assert nonzero(metrics) == counted
 
 
-def test_prometheus_own_parser_reads_every_family_with_its_help(metrics: Metrics) -> None:
-    text, kind = text_format(metrics, lambda: True)()
+def test_exposition_is_parsed_by_prometheus_client(metrics: Metrics) -> None:
+    text, kind = prometheus_exporter(metrics, lambda: True)()
     assert kind.startswith("text/plain; version=")
     families = {family.name: family for family in text_string_to_metric_families(text.decode())}
     assert all(family.documentation for family in families.values())
@@ -184,16 +196,16 @@ def test_prometheus_own_parser_reads_every_family_with_its_help(metrics: Metrics
     assert shown(metrics)["bothends_start_time_seconds"] == pytest.approx(metrics.started)
 
 
-def test_every_cause_has_its_counter(metrics: Metrics) -> None:
-    for cause in Cause:
+def test_every_close_reason_has_counter(metrics: Metrics) -> None:
+    for cause in CloseReason:
         metrics(OPENED)
         metrics(dataclasses.replace(CLOSED, cause=cause))
     closed = {name: number for name, number in shown(metrics).items() if "_closed_" in name}
-    assert sum(closed.values()) == len(Cause)
-    assert sorted(closed.values()) == [0] + [1] * len(Cause)  # nobody was killed
+    assert sum(closed.values()) == len(CloseReason)
+    assert sorted(closed.values()) == [0] + [1] * len(CloseReason)  # nobody was killed
 
 
-def test_children_count_too_and_stay_counted(metrics: Metrics) -> None:
+def test_counts_of_exited_children_are_kept(metrics: Metrics) -> None:
     def talk() -> None:
         metrics(OPENED)
         metrics(Received(1, PEER, b"hello"))
@@ -211,7 +223,7 @@ def test_children_count_too_and_stay_counted(metrics: Metrics) -> None:
     assert numbers['bothends_connections_closed_total{cause="peer"}'] == 3
 
 
-def test_what_a_killed_child_had_open_is_open_no_more(metrics: Metrics) -> None:
+def test_connections_of_killed_child_count_as_closed(metrics: Metrics) -> None:
     def talk() -> None:
         for _ in range(3):
             metrics(OPENED)
@@ -227,7 +239,7 @@ def test_what_a_killed_child_had_open_is_open_no_more(metrics: Metrics) -> None:
             assert numbers['bothends_connections_closed_total{cause="killed"}'] == 2
 
 
-def test_a_grandchild_counts_and_its_parent_goes_on_counting(metrics: Metrics) -> None:
+def test_grandchild_uses_own_slot(metrics: Metrics) -> None:
     def talk() -> None:
         metrics(OPENED)
         with child(lambda: metrics(OPENED)):
@@ -240,7 +252,7 @@ def test_a_grandchild_counts_and_its_parent_goes_on_counting(metrics: Metrics) -
     assert numbers['bothends_connections_closed_total{cause="killed"}'] == 1
 
 
-def test_a_slot_of_the_dead_is_taken_and_its_numbers_stay(
+def test_slot_of_dead_process_is_reused_with_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "SLOTS", 3)  # ours, and one for children
@@ -260,7 +272,7 @@ def test_a_slot_of_the_dead_is_taken_and_its_numbers_stay(
     metrics.close()
 
 
-def test_threads_lose_no_count(metrics: Metrics) -> None:
+def test_threads_do_not_lose_counts(metrics: Metrics) -> None:
     def talk() -> None:
         for _ in range(2000):
             metrics(OPENED)
@@ -282,18 +294,18 @@ def test_threads_lose_no_count(metrics: Metrics) -> None:
     assert shown(metrics)["bothends_connections_open"] == 0
 
 
-def test_a_lock_held_while_forking_holds_up_no_child(metrics: Metrics) -> None:
-    with metrics._lock, metrics._settling, child(lambda: metrics(OPENED)):
+def test_lock_held_during_fork_does_not_block_child(metrics: Metrics) -> None:
+    with metrics._lock, metrics._reclaim_lock, child(lambda: metrics(OPENED)):
         pass
     assert shown(metrics)["bothends_connections_total"] == 1
 
 
-def test_only_the_process_that_serves_counts_its_reloads(metrics: Metrics) -> None:
+def test_only_server_process_counts_reloads(metrics: Metrics) -> None:
     def work() -> None:
         metrics(Reloaded("upper"))
 
     def serve() -> None:
-        metrics.serve_here()
+        metrics.set_server_process()
         metrics(Reloaded("upper"))
 
     with child(work):
@@ -302,18 +314,18 @@ def test_only_the_process_that_serves_counts_its_reloads(metrics: Metrics) -> No
         assert shown(metrics)['bothends_reloads_total{outcome="done"}'] == 1
 
 
-def test_nothing_is_left_of_it() -> None:
+def test_close_releases_descriptors() -> None:
     gc.collect()
-    before, living = len(list(Path("/proc/self/fd").iterdir())), len(module._living)
+    before, living = len(list(Path("/proc/self/fd").iterdir())), len(module._instances)
     metrics = Metrics()
     metrics(OPENED)
     metrics.close()
     metrics.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
-    assert len(module._living) == living
+    assert len(module._instances) == living
 
 
-def test_without_memfd_there_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_memfd_uses_temporary_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create")
     metrics = Metrics()
     with child(lambda: metrics(OPENED)):
@@ -321,11 +333,13 @@ def test_without_memfd_there_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics.close()
 
 
-def test_without_the_library_it_says_how_to_get_it(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_prometheus_client_raises_unavailable(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(Unavailable, match=r"pip install 'bothends\[metrics\]'"):
-        text_format(metrics, lambda: False)
+        prometheus_exporter(metrics, lambda: False)
 
 
-def test_no_label_grows_with_what_peers_do() -> None:
-    assert sum(len(family.values) for family in FAMILIES) < module._WIDTH
+def test_label_values_fit_slot() -> None:
+    assert sum(len(family.values) for family in FAMILIES) < module._SLOT_WORDS

@@ -40,24 +40,24 @@ def rows_of(page: str, title: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split(" |")] for row in table[0].splitlines()[2:]]
 
 
-def takes(name: str, rule: OptionRule) -> str:
+def value_range(name: str, rule: OptionRule) -> str:
     match rule.kind:
         case "number" if name in ("family", "header"):
-            return f"{rule.least} or {rule.most}"
+            return f"{rule.minimum} or {rule.maximum}"
         case "flag":
             return "0 or 1"
         case "octal":
-            return f"octal, {rule.least:o} to {rule.most:o}"
+            return f"octal, {rule.minimum:o} to {rule.maximum:o}"
         case "number":
-            return f"{rule.least:,} to {rule.most:,}"
+            return f"{rule.minimum:,} to {rule.maximum:,}"
         case "word":
-            return f"a word, {rule.least:,} to {rule.most:,} characters"
+            return f"a word, {rule.minimum:,} to {rule.maximum:,} characters"
         case "networks":
-            return f"networks, {rule.least:,} to {rule.most:,} characters"
+            return f"networks, {rule.minimum:,} to {rule.maximum:,} characters"
 
 
 def scheme_row(name: str, rule: SchemeRule) -> list[str]:
-    return [f"`{name}`", rule.kind, rule.fields, rule.carries, "yes" if rule.wrappable else "-"]
+    return [f"`{name}`", rule.kind, rule.fields, rule.socket_type, "yes" if rule.wrappable else "-"]
 
 
 def option_row(name: str, rule: OptionRule) -> list[str]:
@@ -67,7 +67,7 @@ def option_row(name: str, rule: OptionRule) -> list[str]:
             left -= its
             words.append(group)
     words += [scheme for scheme in SCHEMES if scheme in left]
-    return [f"`{name}`", takes(name, rule), ", ".join(words), rule.meaning]
+    return [f"`{name}`", value_range(name, rule), ", ".join(words), rule.meaning]
 
 
 def test_schemes() -> None:
@@ -101,7 +101,7 @@ def test_engines() -> None:
     expected = []
     for name in engines.names():
         engine = engines.load(name)
-        abilities = ("yes" if able else "-" for able in (engine.datagrams, engine.posts))
+        abilities = ("yes" if able else "-" for able in (engine.datagrams, engine.supports_push))
         expected.append([f"`{name}`", engine.summary, *abilities])
     assert rows_of("command-line.md", "engines") == expected
 
@@ -109,7 +109,7 @@ def test_engines() -> None:
 def switches(verb: str) -> Iterator[str]:
     module, _, attribute = VERBS[verb][0].partition(":")
     command: click.Command = getattr(importlib.import_module(module), attribute)
-    others: list[click.Command] = getattr(command, "others", list)()  # `bench engines` and their like
+    others: list[click.Command] = getattr(command, "subcommands", list)()  # `bench engines` and their like
     commands = command.commands.values() if isinstance(command, click.Group) else [command, *others]
     found = [parameter for each in commands for parameter in each.params]
     # A switch that several commands of a group have stands in one row.

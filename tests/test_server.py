@@ -18,7 +18,7 @@ from bothends import Endpoint, message, serve
 from bothends.client.blocking import connect
 from bothends.engines import registry
 from bothends.engines.base import Limits
-from bothends.errors import CallerError, CannotCarry, SystemRefused, UnknownName
+from bothends.errors import SystemCallFailed, UnknownName, UnsupportedCombination, UsageError
 from bothends.events import Event, Listening, Stopped
 from bothends.server import Server
 
@@ -28,7 +28,7 @@ def shout(text: bytes) -> bytes:
     return text.upper() + b"!"
 
 
-def test_it_serves_in_the_background_on_several_endpoints(tmp_path: Path) -> None:
+def test_background_server_on_several_endpoints(tmp_path: Path) -> None:
     path = tmp_path / "shout.sock"
     with serve(shout, "tcp://127.0.0.1:0", "udp://127.0.0.1:0", f"unix://{path}") as server:
         assert [endpoint.scheme for endpoint in server.endpoints] == ["tcp", "udp", "unix"]
@@ -37,7 +37,7 @@ def test_it_serves_in_the_background_on_several_endpoints(tmp_path: Path) -> Non
             with connect(endpoint) as connection:
                 assert connection.request(b"hello") == b"HELLO!"
     assert not path.exists()
-    with pytest.raises(SystemRefused):
+    with pytest.raises(SystemCallFailed):
         connect(server.endpoints[0])
 
 
@@ -46,16 +46,16 @@ def test_one_port_for_both_families() -> None:
         assert len({endpoint.port for endpoint in server.endpoints}) == 1
 
 
-def test_everything_is_bound_or_nothing(tmp_path: Path) -> None:
+def test_bind_failure_closes_all_listeners(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         path = tmp_path / "first.sock"
-        with pytest.raises(SystemRefused, match="EADDRINUSE"):
+        with pytest.raises(SystemCallFailed, match="EADDRINUSE"):
             serve("echo", f"unix://{path}", f"tcp://127.0.0.1:{port}")
         assert not path.exists()
 
 
-def test_a_server_that_never_ran_gives_everything_back(tmp_path: Path) -> None:
+def test_close_without_run_releases_sockets(tmp_path: Path) -> None:
     path = tmp_path / "never.sock"
     server = serve("echo", f"unix://{path}")
     assert path.exists()
@@ -73,47 +73,47 @@ def test_a_server_that_never_ran_gives_everything_back(tmp_path: Path) -> None:
         ("echo", "udp://127.0.0.1:0", "fork", "engine fork cannot carry"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_bound(
+def test_unsupported_combination_is_rejected_before_bind(
     service: str, endpoint: str, engine: str, reason: str
 ) -> None:
-    with pytest.raises(CannotCarry, match=reason):
+    with pytest.raises(UnsupportedCombination, match=reason):
         serve(service, endpoint, engine=engine)
 
 
-def test_what_a_descriptor_turns_out_to_be_is_refused_too() -> None:
+def test_inherited_descriptor_of_unsupported_type_is_rejected() -> None:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
-    with pytest.raises(CannotCarry, match="engine threads"):
+    with pytest.raises(UnsupportedCombination, match="engine threads"):
         serve("echo", f"fd://{sock.detach()}", engine="threads")
 
 
-def test_workers_cannot_chat() -> None:
-    with pytest.raises(CannotCarry, match="one process"):
+def test_push_service_with_workers_is_rejected() -> None:
+    with pytest.raises(UnsupportedCombination, match="one process"):
         serve("chat", "tcp://127.0.0.1:0", workers=2)
 
 
-def test_an_iterative_server_cannot_refuse_while_it_serves() -> None:
-    with pytest.raises(CannotCarry, match="newcomer"):
+def test_iterative_engine_rejects_when_full_refuse() -> None:
+    with pytest.raises(UnsupportedCombination, match="newcomer"):
         serve("echo", "tcp://127.0.0.1:0", engine="iterative", limits=Limits(when_full="refuse"))
 
 
 @pytest.mark.parametrize("how", [{"engine": "prefork"}, {"workers": 2}])
-def test_one_connection_is_one_conversation(how: dict[str, Any]) -> None:
+def test_inherited_connection_with_several_processes_is_rejected(how: dict[str, Any]) -> None:
     ours, theirs = socket.socketpair()
-    with ours, pytest.raises(CannotCarry, match="talk on"):
+    with ours, pytest.raises(UnsupportedCombination, match="talk on"):
         serve("echo", f"fd://{theirs.detach()}", **how)
 
 
-def test_unknown_names_are_told_with_the_nearest() -> None:
+def test_unknown_name_suggests_nearest() -> None:
     with pytest.raises(UnknownName, match="did you mean 'epoll'"):
         serve("echo", "tcp://127.0.0.1:0", engine="epol")
     with pytest.raises(UnknownName, match="did you mean 'upper'"):
         serve("uper", "tcp://127.0.0.1:0")
-    with pytest.raises(CallerError, match="no endpoint"):
+    with pytest.raises(UsageError, match="no endpoint"):
         Server("echo", [])
 
 
-def test_whoever_listens_is_told_of_the_beginning_and_the_end() -> None:
+def test_observer_receives_listening_and_stopped() -> None:
     told: list[Event] = []
     with serve("echo", "tcp://127.0.0.1:0", observe=told.append):
         pass
@@ -122,14 +122,14 @@ def test_whoever_listens_is_told_of_the_beginning_and_the_end() -> None:
     assert isinstance(told[-1], Stopped)
 
 
-def test_draining_lets_a_conversation_end_and_welcomes_nobody() -> None:
+def test_drain_completes_open_conversation() -> None:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(serve("upper", "tcp://127.0.0.1:0"))
         connection = stack.enter_context(connect(server.endpoints[0]))
         assert connection.exchange(b"before") == b"BEFORE"
 
 
-def test_no_descriptor_and_no_thread_is_left() -> None:
+def test_server_leaks_no_descriptors_or_threads() -> None:
     def round_trip() -> None:
         with serve("upper", "tcp://127.0.0.1:0") as server, connect(server.endpoints[0]) as connection:
             assert connection.request(b"x") == b"X"
@@ -159,7 +159,7 @@ def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_and_the_program_goes_on(number: int) -> None:
+def test_signal_drains_and_run_returns(number: int) -> None:
     with running() as (process, endpoint):
         with connect(endpoint) as connection:
             assert connection.request(b"x") == b"X"
@@ -170,7 +170,7 @@ def test_a_signal_drains_and_the_program_goes_on(number: int) -> None:
         assert process.wait(10) == 0
 
 
-def test_a_second_signal_stops_at_once() -> None:
+def test_second_signal_aborts() -> None:
     with running("limits=__import__('bothends.engines.base').engines.base.Limits(drain=600)") as (
         process,
         endpoint,
@@ -185,8 +185,8 @@ def test_a_second_signal_stops_at_once() -> None:
 
 
 @pytest.mark.parametrize("engine", ["epoll", "uvloop", "native", "threads", "iterative"])
-def test_workers_share_a_port_and_all_leave(engine: str) -> None:
-    if reason := registry.load(engine).missing():
+def test_workers_share_port_and_exit(engine: str) -> None:
+    if reason := registry.load(engine).unavailable_reason():
         pytest.skip(reason)
     with running(f"engine={engine!r}", "workers=3") as (process, endpoint):
         for number in range(12):
@@ -194,5 +194,5 @@ def test_workers_share_a_port_and_all_leave(engine: str) -> None:
                 assert connection.request(b"n%d" % number) == b"N%d" % number
         process.terminate()
         assert process.wait(10) == 0
-    with pytest.raises(SystemRefused):
+    with pytest.raises(SystemCallFailed):
         connect(endpoint)

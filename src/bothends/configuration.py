@@ -40,7 +40,7 @@ from bothends.layers import TlsSettings
 from bothends.textfile import read_text
 
 # As many as `--workers` takes.
-MOST_WORKERS: Final = 512
+MAX_WORKERS: Final = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,18 +86,20 @@ class ServeOptions:
 
 
 # What belongs to one server: said for all of them it would be wrong for all but one.
-_OWN: Final = frozenset({"name", "service", "exec", "shell", "endpoints", "takeover", "metrics", "trace"})
+_PER_SERVER_KEYS: Final = frozenset(
+    {"name", "service", "exec", "shell", "endpoints", "takeover", "metrics", "trace"}
+)
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Location:
     """Where we are in the file."""
 
     file: str
     table: str
     folder: Path
 
-    def within(self, key: str) -> _Place:
+    def within(self, key: str) -> _Location:
         return dataclasses.replace(self, table=f"{self.table}, {key}" if self.table else f"[{key}]")
 
     def error(self, key: str, reason: str, hint: str = "") -> ConfigurationError:
@@ -124,9 +126,9 @@ def parse(text: str, file: str, folder: Path) -> list[ServeOptions]:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(file, "", "", f"it is no TOML: {error}", "see https://toml.io") from error
-    top = _Place(file, "", folder)
+    top = _Location(file, "", folder)
     tables = document.pop("serve", None)
-    common = _read_table(ServeOptions, document, top, extra=("serve",), without=_OWN)
+    common = _read_table(ServeOptions, document, top, extra=("serve",), excluded=_PER_SERVER_KEYS)
     if tables is None:
         raise top.error("serve", "there is no table [[serve]], so nothing to serve", "one for each server")
     if not isinstance(tables, list):
@@ -134,14 +136,14 @@ def parse(text: str, file: str, folder: Path) -> list[ServeOptions]:
     if not tables:
         raise top.error("serve", "it is empty, so there is nothing to serve")
     found = [_read_server(table, common, top, number) for number, table in enumerate(tables, 1)]
-    _find_quarrels(found, top)
+    _check_conflicts(found, top)
     return found
 
 
-def _read_server(table: Any, common: dict[str, Any], top: _Place, number: int) -> ServeOptions:
+def _read_server(table: Any, common: dict[str, Any], top: _Location, number: int) -> ServeOptions:
     place = dataclasses.replace(top, table=f"[[serve]] {number}")
     if not isinstance(table, dict):
-        raise place.error("", f"it should be a table, not {_kind(table)}")
+        raise place.error("", f"it should be a table, not {_type_name(table)}")
     name = next((table[key] for key in ("name", "service", "exec") if isinstance(table.get(key), str)), "")
     if name:
         place = dataclasses.replace(place, table=f"[[serve]] {number} ({name})")
@@ -174,11 +176,11 @@ def _read_server(table: Any, common: dict[str, Any], top: _Place, number: int) -
         )
         values["tls"] = TlsSettings(**values["tls"]) if wanted else None
     if values.get("service"):
-        values["service"] = _beside(values["service"], place.folder)
+        values["service"] = _resolve_service_file(values["service"], place.folder)
     return ServeOptions(**values)
 
 
-def _beside(service: str, folder: Path) -> str:
+def _resolve_service_file(service: str, folder: Path) -> str:
     """A service's file, which is looked for beside the configuration."""
     place, colon, name = (service, "", "") if service.endswith(".py") else service.rpartition(":")
     if not place or not (place.endswith(".py") or "/" in place):
@@ -186,15 +188,15 @@ def _beside(service: str, folder: Path) -> str:
     return f"{folder / place}{colon}{name}"
 
 
-def _find_quarrels(found: list[ServeOptions], top: _Place) -> None:
+def _check_conflicts(servers: list[ServeOptions], top: _Location) -> None:
     seen: dict[Endpoint, int] = {}
     traces: dict[Path, int] = {}
-    for number, options in enumerate(found, 1):
+    for number, options in enumerate(servers, 1):
         if options.trace is not None and traces.setdefault(options.trace, number) != number:
             place = dataclasses.replace(top, table=f"[[serve]] {number} ({options.title})")
             raise place.error("trace", f"server {traces[options.trace]} writes this file already")
         for endpoint in (*options.endpoints, *options.metrics):
-            if endpoint.scheme == "stdio" and len(found) > 1:
+            if endpoint.scheme == "stdio" and len(servers) > 1:
                 place = dataclasses.replace(top, table=f"[[serve]] {number} ({options.title})")
                 raise place.error("endpoints", "stdio: is for a server that is alone")
             if endpoint in seen and endpoint.port != 0 and endpoint.scheme != "systemd":
@@ -207,86 +209,88 @@ def _find_quarrels(found: list[ServeOptions], top: _Place) -> None:
 def _read_table(
     cls: type[Any],
     table: Mapping[str, Any],
-    place: _Place,
+    location: _Location,
     *,
     extra: tuple[str, ...] = (),
-    without: frozenset[str] = frozenset(),
+    excluded: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """The fields of a dataclass that a table gives, checked and converted. Tables in it stay dicts."""
     hints = typing.get_type_hints(cls)
-    known = [each.name for each in dataclasses.fields(cls) if each.name not in without]
+    known = [each.name for each in dataclasses.fields(cls) if each.name not in excluded]
     values = {}
     for key, value in table.items():
-        if key in without:
-            raise place.error(key, "it belongs to one server", "write it under its [[serve]]")
+        if key in excluded:
+            raise location.error(key, "it belongs to one server", "write it under its [[serve]]")
         if key not in known:
             nearest = next(iter(difflib.get_close_matches(key, [*known, *extra], n=1)), "")
             hint = f"did you mean {nearest!r}?" if nearest else f"known are {', '.join([*known, *extra])}"
-            raise place.error(key, "there is no such key", hint)
-        values[key] = _convert(value, hints[key], place, key)
+            raise location.error(key, "there is no such key", hint)
+        values[key] = _convert(value, hints[key], location, key)
     return values
 
 
-def _convert(value: Any, hint: Any, place: _Place, key: str) -> Any:
+def _convert(value: Any, hint: Any, location: _Location, key: str) -> Any:
     """A value of TOML as a value of this type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return _convert_union(value, [each for each in arguments if each is not type(None)], place, key)
+        return _convert_union(value, [each for each in arguments if each is not type(None)], location, key)
     if origin is tuple:
         values = value if isinstance(value, list) else [value]
-        return tuple(_convert(each, arguments[0], place, key) for each in values)
+        return tuple(_convert(each, arguments[0], location, key) for each in values)
     if origin is Literal:
         if value in arguments:
             return value
         nearest = difflib.get_close_matches(str(value), arguments, n=1)
         listed = " or ".join(f'"{each}"' for each in arguments)
-        raise place.error(
-            key, f"it should be {listed}, not {_shown(value)}", f'"{nearest[0]}"?' if nearest else ""
+        raise location.error(
+            key, f"it should be {listed}, not {_format_value(value)}", f'"{nearest[0]}"?' if nearest else ""
         )
     if dataclasses.is_dataclass(hint) and hint is not Endpoint:
         if not isinstance(value, dict):
-            raise place.error(key, f"it should be a table, not {_kind(value)}")
-        return _read_table(typing.cast("type[Any]", hint), value, place.within(key))
+            raise location.error(key, f"it should be a table, not {_type_name(value)}")
+        return _read_table(typing.cast("type[Any]", hint), value, location.within(key))
     if hint is Endpoint:
-        text = _of_kind(value, str, place, key)
+        text = _require_type(value, str, location, key)
         try:
             return Endpoint.parse(text)
         except BothendsError as error:
-            raise place.error(key, str(error)) from error
+            raise location.error(key, str(error)) from error
     if hint is Path:
-        return place.folder / _of_kind(value, str, place, key)
-    return _number_or_word(value, hint, place, key)
+        return location.folder / _require_type(value, str, location, key)
+    return _convert_scalar(value, hint, location, key)
 
 
-def _convert_union(value: Any, choices: list[Any], place: _Place, key: str) -> Any:
+def _convert_union(value: Any, choices: list[Any], location: _Location, key: str) -> Any:
     if Path in choices:  # str | Path
-        return _convert(value, Path, place, key)
+        return _convert(value, Path, location, key)
     if ipaddress.IPv4Network in choices:
         try:
-            return ipaddress.ip_network(_of_kind(value, str, place, key), strict=False)
+            return ipaddress.ip_network(_require_type(value, str, location, key), strict=False)
         except ValueError as error:
-            raise place.error(key, f"{value!r} is no network", '"192.0.2.0/24", for example') from error
+            raise location.error(key, f"{value!r} is no network", '"192.0.2.0/24", for example') from error
     if value == 0 and not isinstance(value, bool) and {int, float} & set(choices):
         return None  # no limit
-    return _convert(value, choices[0], place, key)
+    return _convert(value, choices[0], location, key)
 
 
-def _number_or_word(value: Any, hint: Any, place: _Place, key: str) -> Any:
+def _convert_scalar(value: Any, hint: Any, location: _Location, key: str) -> Any:
     if hint is float:
-        number = float(_of_kind(value, (int, float), place, key))
+        number = float(_require_type(value, (int, float), location, key))
         if not math.isfinite(number) or number < 0:
-            raise place.error(key, f"it should be a number of seconds, 0 or more, not {_shown(value)}")
+            raise location.error(
+                key, f"it should be a number of seconds, 0 or more, not {_format_value(value)}"
+            )
         return number
     if hint is int:
-        most = MOST_WORKERS if key == "workers" else None
-        if _of_kind(value, int, place, key) < 1 or (most is not None and value > most):
+        most = MAX_WORKERS if key == "workers" else None
+        if _require_type(value, int, location, key) < 1 or (most is not None and value > most):
             bounds = f"from 1 to {most}" if most is not None else "of 1 or more"
-            raise place.error(key, f"it should be a whole number {bounds}, not {value}")
+            raise location.error(key, f"it should be a whole number {bounds}, not {value}")
         return value
-    return _of_kind(value, hint, place, key)
+    return _require_type(value, hint, location, key)
 
 
-_KINDS: Final = {
+_TYPE_NAMES: Final = {
     str: "text in quotes",
     bool: "true or false",
     int: "a whole number",
@@ -296,21 +300,21 @@ _KINDS: Final = {
 }
 
 
-def _of_kind(value: Any, kind: Any, place: _Place, key: str) -> Any:
+def _require_type(value: Any, kind: Any, location: _Location, key: str) -> Any:
     # To Python, true is a number.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        wanted = "a number" if isinstance(kind, tuple) else _KINDS[kind]
-        raise place.error(key, f"it should be {wanted}, not {_shown(value)}")
+        wanted = "a number" if isinstance(kind, tuple) else _TYPE_NAMES[kind]
+        raise location.error(key, f"it should be {wanted}, not {_format_value(value)}")
     return value
 
 
-def _kind(value: object) -> str:
-    return _KINDS.get(type(value), type(value).__name__)
+def _type_name(value: object) -> str:
+    return _TYPE_NAMES.get(type(value), type(value).__name__)
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
         return str(value)
-    return f'"{value}"' if isinstance(value, str) else _kind(value)
+    return f'"{value}"' if isinstance(value, str) else _type_name(value)

@@ -47,14 +47,14 @@ class BothendsError(Exception):
         self.args = tuple(getattr(self, each.name) for each in fields(self))  # type: ignore[arg-type]
 
 
-class CallerError(BothendsError):
+class UsageError(BothendsError):
     """The caller asked for something that cannot be: ask for something else."""
 
     exit_status = 2
 
 
 @dataclass(eq=False, repr=False)
-class EndpointError(CallerError):
+class EndpointError(UsageError):
     """An endpoint that cannot be read, or cannot be used in this way.
 
     Fields: `text` (the endpoint as it was given), `reason`, `hint` (what to try; may be empty).
@@ -69,7 +69,7 @@ class EndpointError(CallerError):
 
 
 @dataclass(eq=False, repr=False)
-class PortsError(CallerError):
+class PortSpecError(UsageError):
     """Words that name no ports.
 
     Fields: `text` (as it was given), `reason`, `hint`.
@@ -84,7 +84,7 @@ class PortsError(CallerError):
 
 
 @dataclass(eq=False, repr=False)
-class UnknownName(CallerError):
+class UnknownName(UsageError):
     """A name that no table holds.
 
     Fields: `kind` ("service", "engine", ...), `name`, `nearest` (the likeliest known name, or
@@ -102,23 +102,23 @@ class UnknownName(CallerError):
 
 
 @dataclass(eq=False, repr=False)
-class CannotCarry(CallerError):
+class UnsupportedCombination(UsageError):
     """An engine, a service and an endpoint that don't go together.
 
     Fields: `who` (the one that refuses), `what` (what it was given), `reason`, `hint`.
     """
 
-    who: str
-    what: str
+    component: str
+    target: str
     reason: str
     hint: str = ""
 
     def __str__(self) -> str:
-        return _sentence(f"{self.who} cannot carry {self.what}: {self.reason}", self.hint)
+        return _sentence(f"{self.component} cannot carry {self.target}: {self.reason}", self.hint)
 
 
 @dataclass(eq=False, repr=False)
-class ConfigurationError(CallerError):
+class ConfigurationError(UsageError):
     """A configuration file that cannot be understood.
 
     Fields: `file`, `table` and `key` (empty where it is about the whole), `reason`, `hint`.
@@ -136,7 +136,7 @@ class ConfigurationError(CallerError):
 
 
 @dataclass(eq=False, repr=False)
-class ToxicError(CallerError):
+class ToxicError(UsageError):
     """A toxic that cannot be as it is asked for, or not where it is asked for.
 
     Fields: `toxic` (its name or type), `reason`, `hint`.
@@ -151,22 +151,22 @@ class ToxicError(CallerError):
 
 
 @dataclass(eq=False, repr=False)
-class WireError(CallerError):
+class TopologyError(UsageError):
     """Hosts that cannot be joined as it was asked for.
 
     Fields: `what`, `reason`, `hint` (may be empty).
     """
 
-    what: str
+    subject: str
     reason: str
     hint: str = ""
 
     def __str__(self) -> str:
-        return _sentence(f"wire: {self.what}: {self.reason}", self.hint)
+        return _sentence(f"wire: {self.subject}: {self.reason}", self.hint)
 
 
 @dataclass(eq=False, repr=False)
-class ServiceError(CallerError):
+class ServiceError(UsageError):
     """A user's service that cannot be loaded, or that broke the contract of a service.
 
     Fields: `name`, `reason`, `hint`.
@@ -191,13 +191,13 @@ class ConnectionLost(PeerError):
     Fields: `where` (the endpoint), `doing`, `errno` (0 when the peer closed in good order).
     """
 
-    where: str
-    doing: str
+    target: str
+    operation: str
     errno: int = 0
 
     def __str__(self) -> str:
         how = errno_text(self.errno) if self.errno else "the peer closed the connection"
-        return f"connection to {self.where} lost while {self.doing}: {how}"
+        return f"connection to {self.target} lost while {self.operation}: {how}"
 
 
 @dataclass(eq=False, repr=False)
@@ -208,26 +208,26 @@ class HandshakeFailed(PeerError):
     is escaped), `hint` (may be empty).
     """
 
-    where: str
+    target: str
     reason: str
     hint: str = ""
 
     def __str__(self) -> str:
-        return _sentence(f"handshake with {self.where} failed: {self.reason}", self.hint)
+        return _sentence(f"handshake with {self.target} failed: {self.reason}", self.hint)
 
 
 @dataclass(eq=False, repr=False)
-class StreamBroken(PeerError):
+class ProtocolViolation(PeerError):
     """What wraps a stream met bytes that don't belong to it, or an end that it doesn't allow.
 
     Fields: `where` (the endpoint, or the peer's address), `reason` (in words, escaped where it quotes).
     """
 
-    where: str
+    target: str
     reason: str
 
     def __str__(self) -> str:
-        return f"stream from {self.where} broken: {self.reason}"
+        return f"stream from {self.target} broken: {self.reason}"
 
 
 @dataclass(eq=False, repr=False)
@@ -240,14 +240,14 @@ class MessageTooLong(PeerError):
 
     limit: int
     size: int
-    before: Sequence[bytes] = ()
+    completed_messages: Sequence[bytes] = ()
 
     def __str__(self) -> str:
         return f"a message of {self.size} bytes or more, and the limit is {self.limit}"
 
 
 @dataclass(eq=False, repr=False)
-class TimeLimit(PeerError):
+class TimeoutExpired(PeerError):
     """Nothing came in time.
 
     Fields: `where` (the endpoint), `doing`, `seconds` (the limit that passed), `hint`.
@@ -255,35 +255,35 @@ class TimeLimit(PeerError):
 
     exit_status = 124
 
-    where: str
-    doing: str
+    target: str
+    operation: str
     seconds: float
     hint: str = ""
 
     def __str__(self) -> str:
         return _sentence(
-            f"{self.where}: time limit of {self.seconds:g} s passed while {self.doing}", self.hint
+            f"{self.target}: time limit of {self.seconds:g} s passed while {self.operation}", self.hint
         )
 
 
 @dataclass(eq=False, repr=False)
-class SystemRefused(BothendsError):
+class SystemCallFailed(BothendsError):
     """A system call that failed.
 
     Fields: `doing` ("bind", "connect", ...), `where` (the endpoint), `errno`, `hint`.
     """
 
-    doing: str
-    where: str
+    operation: str
+    target: str
     errno: int
     hint: str = ""
 
     def __str__(self) -> str:
-        return _sentence(f"cannot {self.doing} {self.where}: {errno_text(self.errno)}", self.hint)
+        return _sentence(f"cannot {self.operation} {self.target}: {errno_text(self.errno)}", self.hint)
 
 
 @dataclass(eq=False, repr=False)
-class Unavailable(SystemRefused):
+class Unavailable(SystemCallFailed):
     """What this needs isn't here: a socket family, a library, a program.
 
     Fields as for SystemRefused, and `reason`, which speaks where there is no errno.
@@ -291,15 +291,15 @@ class Unavailable(SystemRefused):
 
     exit_status = 69
 
-    doing: str
-    where: str
+    operation: str
+    target: str
     errno: int = 0
     hint: str = ""
     reason: str = ""
 
     def __str__(self) -> str:
         answer = self.reason or errno_text(self.errno)
-        return _sentence(f"cannot {self.doing} {self.where}: {answer}", self.hint)
+        return _sentence(f"cannot {self.operation} {self.target}: {answer}", self.hint)
 
 
 def errno_text(number: int) -> str:

@@ -21,16 +21,16 @@ import codecs
 import re
 from typing import Final
 
-_SHORT: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_SHORT_ESCAPES: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 # Printable for `isprintable`, as they are letters or marks, and yet they show nothing: the rest of
 # Default_Ignorable_Code_Point (Unicode, DerivedCoreProperties.txt). Tags and variation selectors can
 # carry whole hidden messages.
-_UNSEEN: Final = (
+_INVISIBLE: Final = (
     "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
 )
-_UNSEEN_CHARACTER: Final = re.compile(f"[{_UNSEEN}]")
-_NEEDS_A_LOOK: Final = re.compile(f"[\\\\{_UNSEEN}]")
+_INVISIBLE_CHARACTER: Final = re.compile(f"[{_INVISIBLE}]")
+_NEEDS_ESCAPING: Final = re.compile(f"[\\\\{_INVISIBLE}]")
 
 
 def escape(data: bytes) -> str:
@@ -40,15 +40,15 @@ def escape(data: bytes) -> str:
 
 def escape_text(text: str) -> str:
     """As `escape`, for text that is decoded already; lone surrogates stand for bytes (PEP 383)."""
-    if text.isprintable() and not _NEEDS_A_LOOK.search(text):
+    if text.isprintable() and not _NEEDS_ESCAPING.search(text):
         return text
-    return "".join(map(_shown, text))
+    return "".join(map(_escape_character, text))
 
 
-def _shown(character: str) -> str:
-    if character in _SHORT:
-        return _SHORT[character]
-    if character.isprintable() and not _UNSEEN_CHARACTER.match(character):
+def _escape_character(character: str) -> str:
+    if character in _SHORT_ESCAPES:
+        return _SHORT_ESCAPES[character]
+    if character.isprintable() and not _INVISIBLE_CHARACTER.match(character):
         return character
     number = ord(character)
     if number < 0x80:
@@ -66,24 +66,24 @@ class Escaper:
     into chunks changes nothing in what all of them give together.
     """
 
-    __slots__ = ("_decoder", "_held")
+    __slots__ = ("_decoder", "_pending")
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self._held = ""  # a CR that may be half of CR LF
+        self._pending = ""  # a CR that may be half of CR LF
 
     def feed(self, data: bytes) -> str:
         """What can be shown now. A character that the chunk cuts waits for its rest."""
-        return self._lines(self._decoder.decode(data), final=False)
+        return self._escape_lines(self._decoder.decode(data), final=False)
 
     def end(self) -> str:
         """What was still waiting, at the end of the stream."""
-        return self._lines(self._decoder.decode(b"", final=True), final=True)
+        return self._escape_lines(self._decoder.decode(b"", final=True), final=True)
 
-    def _lines(self, text: str, *, final: bool) -> str:
-        text = self._held + text
-        self._held = ""
+    def _escape_lines(self, text: str, *, final: bool) -> str:
+        text = self._pending + text
+        self._pending = ""
         if not final and text.endswith("\r"):
-            text, self._held = text[:-1], "\r"
+            text, self._pending = text[:-1], "\r"
         lines = text.replace("\r\n", "\n").split("\n")
         return "\n".join("\t".join(map(escape_text, line.split("\t"))) for line in lines)

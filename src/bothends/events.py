@@ -21,7 +21,7 @@ from typing import ClassVar, NamedTuple, TypeAlias
 from bothends.endpoints import Address, Endpoint
 
 
-class Cause(enum.StrEnum):
+class CloseReason(enum.StrEnum):
     """Why a connection ended."""
 
     PEER = "the peer closed"
@@ -37,7 +37,7 @@ class Cause(enum.StrEnum):
     ABORTED = "aborted"
 
 
-class Why(enum.StrEnum):
+class RejectReason(enum.StrEnum):
     """Why somebody was refused or not answered: the kind of it, where `reason` says it in words."""
 
     FULL = "full"
@@ -49,16 +49,16 @@ class Why(enum.StrEnum):
     SIZE = "size"
     SOURCE = "source"
     RATE = "rate"
-    NAMELESS = "nameless"
-    UNSENT = "unsent"
+    NO_SOURCE_ADDRESS = "nameless"
+    SEND_FAILED = "unsent"
     OTHER = "other"
 
 
-class Refusal(NamedTuple):
+class Rejection(NamedTuple):
     """What whoever decides about a peer answers: why not, in words, and the kind of it."""
 
     reason: str
-    why: Why
+    why: RejectReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Listening(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Opened(Event):
+class Accepted(Event):
     """A connection was accepted. `connection` numbers the connections of one process from 1."""
 
     connection: int
@@ -96,7 +96,7 @@ class Connected(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Unconnected(Event):
+class ConnectFailed(Event):
     """None was made."""
 
     endpoint: Endpoint
@@ -105,7 +105,7 @@ class Unconnected(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Established(Event):
+class HandshakeCompleted(Event):
     """What wraps a connection is ready. `agreed` says in words what it agreed; `peer` is who it is,
     `was` the address that it came from, which differs behind a proxy that says for whom it calls."""
 
@@ -134,7 +134,7 @@ class Sent(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Ended(Event):
+class PeerEof(Event):
     """The peer has finished sending: a read gave 0 bytes."""
 
     connection: int
@@ -142,7 +142,7 @@ class Ended(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Finished(Event):
+class WriteShutdown(Event):
     """We have finished sending, and the peer reads EOF: a half-close."""
 
     connection: int
@@ -155,13 +155,13 @@ class Closed(Event):
 
     connection: int
     peer: Address
-    cause: Cause
+    cause: CloseReason
     received: int
     sent: int
 
 
 @dataclass(frozen=True, slots=True)
-class Failed(Event):
+class ServiceFailed(Event):
     """A service raised. The conversation ends, the server goes on. `connection` is 0 for a datagram."""
 
     connection: int
@@ -170,7 +170,7 @@ class Failed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Slowed(Event):
+class RateLimited(Event):
     """A peer sends faster than `limits.rate`: it is read more slowly from now on. Told once, until it
     has kept the rate again."""
 
@@ -180,25 +180,25 @@ class Slowed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused(Event):
+class ConnectionRejected(Event):
     """A connection was accepted and closed at once, or never could be served."""
 
     peer: Address
     reason: str
-    why: Why = Why.OTHER
+    why: RejectReason = RejectReason.OTHER
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped(Event):
+class DatagramDropped(Event):
     """A datagram got no answer although the service may have had one."""
 
     peer: Address
     reason: str
-    why: Why = Why.OTHER
+    why: RejectReason = RejectReason.OTHER
 
 
 @dataclass(frozen=True, slots=True)
-class Strained(Event):
+class AcceptPaused(Event):
     """Accepting stopped for want of something (descriptors, memory); told once, until Relieved."""
 
     errno: int
@@ -206,7 +206,7 @@ class Strained(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Relieved(Event):
+class AcceptResumed(Event):
     """Accepting goes on after Strained."""
 
 
@@ -226,7 +226,7 @@ class Reloaded(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class NotReloaded(Event):
+class ReloadFailed(Event):
     """The service could not be loaded anew; the old one serves on. `reason` in words."""
 
     service: str
@@ -234,7 +234,7 @@ class NotReloaded(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Exited(Event):
+class ChildExited(Event):
     """A process that a server started ended: a worker, or the command of one connection.
 
     `status` is the exit status, or the negated signal number.
@@ -253,20 +253,20 @@ class Stopped(Event):
 Observer: TypeAlias = Callable[[Event], None]
 
 
-class Troubles:
+class ProblemsOnly:
     """An observer of what goes wrong: messages, comings and goings do not reach the one inside.
 
     Who asks for it is served faster by an engine that then doesn't make those events at all.
     """
 
-    LEFT_OUT: ClassVar[frozenset[type[Event]]] = frozenset(
-        {Opened, Established, Received, Sent, Ended, Closed}
+    EXCLUDED: ClassVar[frozenset[type[Event]]] = frozenset(
+        {Accepted, HandshakeCompleted, Received, Sent, PeerEof, Closed}
     )
 
-    def __init__(self, tell: Observer) -> None:
-        self._tell = tell
+    def __init__(self, observe: Observer) -> None:
+        self._observe = observe
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
-        if type(event) not in self.LEFT_OUT:
-            self._tell(event)
+        if type(event) not in self.EXCLUDED:
+            self._observe(event)

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bothends.errors import CallerError, MessageTooLong
+from bothends.errors import MessageTooLong, UsageError
 
 # The limit that asyncio's streams, and through them many servers, have; it surprises whoever meets
 # it unannounced, so it is stated in the documentation of every decorator and can be set there.
@@ -52,7 +52,7 @@ class Framing(ABC):
         """A fresh decoder for one stream."""
 
     @abstractmethod
-    def limited(self, limit: int) -> Framing:
+    def with_limit(self, limit: int) -> Framing:
         """The same rule with another limit, in bytes."""
 
     @abstractmethod
@@ -74,7 +74,7 @@ class Lines(Framing):
         """See Framing.decoder."""
         return _LineDecoder(self.limit)
 
-    def limited(self, limit: int) -> Lines:
+    def with_limit(self, limit: int) -> Lines:
         """See Framing.limited."""
         return replace(self, limit=limit)
 
@@ -84,46 +84,46 @@ class Lines(Framing):
 
 
 class _LineDecoder(Decoder):
-    __slots__ = ("_limit", "_open")
+    __slots__ = ("_limit", "_partial")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         # The line at hand. A bytearray grows in place: joining bytes at every chunk would copy a long
         # line as many times as it has chunks, and a list of tiny pieces would outweigh them by far.
-        self._open = bytearray()
+        self._partial = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
         """See Decoder.feed."""
         # Most chunks hold neither a CR nor a line that could be too long, and continue none: one look
         # at all of their lines saves a look at each. (CR is looked for as a number: a bytes object would be
         # tried as one first, which takes nine times as long.)
-        plain = not self._open and len(data) <= self._limit and _CR not in data
+        plain = not self._partial and len(data) <= self._limit and _CR not in data
         lines = data.split(b"\n")
         rest = lines.pop()
         if plain:
-            self._open += rest
+            self._partial += rest
             return lines
         if lines:
-            if self._open:
-                self._open += lines[0]
-                lines[0] = bytes(self._open)
-                self._open.clear()
-            lines = self._checked(lines)
-        self._open += rest
+            if self._partial:
+                self._partial += lines[0]
+                lines[0] = bytes(self._partial)
+                self._partial.clear()
+            lines = self._check_limit(lines)
+        self._partial += rest
         # One byte more than the limit may stand open: it can still be the CR of CR LF.
-        if len(self._open) > self._limit + 1:
-            raise MessageTooLong(self._limit, len(self._open), lines)
+        if len(self._partial) > self._limit + 1:
+            raise MessageTooLong(self._limit, len(self._partial), lines)
         return lines
 
     def end(self) -> list[bytes]:
         """See Decoder.end."""
-        if not self._open:
+        if not self._partial:
             return []
-        rest = bytes(self._open)
-        self._open.clear()
-        return self._checked([rest])
+        rest = bytes(self._partial)
+        self._partial.clear()
+        return self._check_limit([rest])
 
-    def _checked(self, lines: list[bytes]) -> list[bytes]:
+    def _check_limit(self, lines: list[bytes]) -> list[bytes]:
         messages: list[bytes] = []
         for line in lines:
             if line.endswith(b"\r"):
@@ -148,13 +148,13 @@ class LengthPrefixed(Framing):
     def __post_init__(self) -> None:
         # Without a byte of length every place is the start of one more empty message.
         if not 1 <= self.width <= 8:
-            raise CallerError(f"LengthPrefixed({self.width}): a length has 1 to 8 bytes")
+            raise UsageError(f"LengthPrefixed({self.width}): a length has 1 to 8 bytes")
 
     def decoder(self) -> Decoder:
         """See Framing.decoder."""
         return _LengthDecoder(self.width, self.limit)
 
-    def limited(self, limit: int) -> LengthPrefixed:
+    def with_limit(self, limit: int) -> LengthPrefixed:
         """See Framing.limited."""
         return replace(self, limit=limit)
 

@@ -32,24 +32,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from bothends.errors import HandshakeFailed, MessageTooLong, StreamBroken, Unavailable
+from bothends.errors import HandshakeFailed, MessageTooLong, ProtocolViolation, Unavailable
 from bothends.events import (
-    Cause,
+    Accepted,
+    AcceptPaused,
+    ChildExited,
     Closed,
-    Dropped,
-    Established,
+    CloseReason,
+    ConnectionRejected,
+    DatagramDropped,
     Event,
-    Exited,
-    Failed,
-    NotReloaded,
-    Opened,
+    HandshakeCompleted,
+    RateLimited,
     Received,
-    Refused,
+    RejectReason,
     Reloaded,
+    ReloadFailed,
     Sent,
-    Slowed,
-    Strained,
-    Why,
+    ServiceFailed,
 )
 
 if TYPE_CHECKING:
@@ -58,15 +58,15 @@ if TYPE_CHECKING:
 # Processes that count at once. More than that many fit on few machines; the memory is only taken by
 # those that there have been, 1 KiB each.
 SLOTS: Final = 4096
-_WIDTH: Final = 128  # words in a slot
-_WORD: Final = 8  # bytes
+_SLOT_WORDS: Final = 128  # words in a slot
+_WORD_SIZE: Final = 8  # bytes
 
 KILLED: Final = "killed"
 """The cause with which connections end whose process did not live to close them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class CounterFamily:
     """Counters of one name: one for each value of a label, or just one."""
 
     name: str
@@ -76,70 +76,88 @@ class Family:
 
 
 _ROLES: Final = ("server", "worker", "connection", "command", "other")
-_CAUSES: Final = tuple(cause.name.lower() for cause in Cause)
-_REFUSALS: Final = (Why.FULL, Why.ADDRESS, Why.NETWORK, Why.DESCRIPTOR, Why.THREAD, Why.PROCESS, Why.OTHER)
-_DROPS: Final = (
-    Why.ADDRESS,
-    Why.NETWORK,
-    Why.SIZE,
-    Why.SOURCE,
-    Why.RATE,
-    Why.NAMELESS,
-    Why.UNSENT,
-    Why.OTHER,
+_CLOSE_REASONS: Final = tuple(cause.name.lower() for cause in CloseReason)
+_REJECT_REASONS: Final = (
+    RejectReason.FULL,
+    RejectReason.ADDRESS,
+    RejectReason.NETWORK,
+    RejectReason.DESCRIPTOR,
+    RejectReason.THREAD,
+    RejectReason.PROCESS,
+    RejectReason.OTHER,
+)
+_DROP_REASONS: Final = (
+    RejectReason.ADDRESS,
+    RejectReason.NETWORK,
+    RejectReason.SIZE,
+    RejectReason.SOURCE,
+    RejectReason.RATE,
+    RejectReason.NO_SOURCE_ADDRESS,
+    RejectReason.SEND_FAILED,
+    RejectReason.OTHER,
 )
 
 # In this order they stand in memory, and are read: first those that are closed, so that whatever opens
 # meanwhile makes those that are open one too many, and never less than none.
 FAMILIES: Final = (
-    Family("bothends_connections_closed", "Connections that are over.", "cause", (*_CAUSES, KILLED)),
-    Family("bothends_connections", "Connections accepted."),
-    Family("bothends_connections_refused", "Connections accepted and closed at once.", "reason", _REFUSALS),
-    Family("bothends_handshakes", "Handshakes of what wraps a stream.", "outcome", ("done", "failed")),
-    Family("bothends_reads", "Reads from connections that gave something."),
-    Family("bothends_writes", "Writes to connections that the system took, or took a part of."),
-    Family(
+    CounterFamily(
+        "bothends_connections_closed", "Connections that are over.", "cause", (*_CLOSE_REASONS, KILLED)
+    ),
+    CounterFamily("bothends_connections", "Connections accepted."),
+    CounterFamily(
+        "bothends_connections_refused", "Connections accepted and closed at once.", "reason", _REJECT_REASONS
+    ),
+    CounterFamily("bothends_handshakes", "Handshakes of what wraps a stream.", "outcome", ("done", "failed")),
+    CounterFamily("bothends_reads", "Reads from connections that gave something."),
+    CounterFamily("bothends_writes", "Writes to connections that the system took, or took a part of."),
+    CounterFamily(
         "bothends_received_bytes", "Bytes received, without what wraps them.", "kind", ("stream", "datagram")
     ),
-    Family("bothends_sent_bytes", "Bytes sent, without what wraps them.", "kind", ("stream", "datagram")),
-    Family("bothends_datagrams_received", "Datagrams received."),
-    Family("bothends_datagrams_answered", "Datagrams answered."),
-    Family("bothends_datagrams_dropped", "Datagrams that got no answer for a reason.", "reason", _DROPS),
-    Family("bothends_service_failures", "Exceptions of the service."),
-    Family("bothends_streams_broken", "Connections ended since what wraps them was broken."),
-    Family("bothends_messages_too_long", "Connections ended since a message passed its limit."),
-    Family("bothends_slowed", "Peers read more slowly since they sent faster than allowed."),
-    Family("bothends_strained", "Times accepting stopped for want of descriptors, memory or processes."),
-    Family("bothends_reloads", "Attempts to load the service anew.", "outcome", ("done", "failed")),
-    Family(
+    CounterFamily(
+        "bothends_sent_bytes", "Bytes sent, without what wraps them.", "kind", ("stream", "datagram")
+    ),
+    CounterFamily("bothends_datagrams_received", "Datagrams received."),
+    CounterFamily("bothends_datagrams_answered", "Datagrams answered."),
+    CounterFamily(
+        "bothends_datagrams_dropped", "Datagrams that got no answer for a reason.", "reason", _DROP_REASONS
+    ),
+    CounterFamily("bothends_service_failures", "Exceptions of the service."),
+    CounterFamily("bothends_streams_broken", "Connections ended since what wraps them was broken."),
+    CounterFamily("bothends_messages_too_long", "Connections ended since a message passed its limit."),
+    CounterFamily("bothends_slowed", "Peers read more slowly since they sent faster than allowed."),
+    CounterFamily(
+        "bothends_strained", "Times accepting stopped for want of descriptors, memory or processes."
+    ),
+    CounterFamily("bothends_reloads", "Attempts to load the service anew.", "outcome", ("done", "failed")),
+    CounterFamily(
         "bothends_processes_ended", "Processes that ended badly: by a signal, or not with 0.", "role", _ROLES
     ),
 )
 
 
-def _places() -> dict[tuple[str, str], int]:
+def _word_offsets() -> dict[tuple[str, str], int]:
     # Word 0 says that the slot was ever taken.
     pairs = ((family.name, value) for family in FAMILIES for value in family.values)
     return {pair: number for number, pair in enumerate(pairs, 1)}
 
 
-_PLACES: Final = _places()
-_OPENED: Final = _PLACES["bothends_connections", ""]
-_CLOSED: Final = slice(1, _OPENED)
-_KILLED: Final = _PLACES["bothends_connections_closed", KILLED]
+_OFFSETS: Final = _word_offsets()
+_ACCEPTED_OFFSET: Final = _OFFSETS["bothends_connections", ""]
+_CLOSED_OFFSETS: Final = slice(1, _ACCEPTED_OFFSET)
+_KILLED_OFFSET: Final = _OFFSETS["bothends_connections_closed", KILLED]
 
 # What every read and every write touches: its bytes, and how many there were.
-_RECEIVED: Final = (
-    (_PLACES["bothends_received_bytes", "datagram"], _PLACES["bothends_datagrams_received", ""]),
-    (_PLACES["bothends_received_bytes", "stream"], _PLACES["bothends_reads", ""]),
+_RECEIVED_OFFSETS: Final = (
+    (_OFFSETS["bothends_received_bytes", "datagram"], _OFFSETS["bothends_datagrams_received", ""]),
+    (_OFFSETS["bothends_received_bytes", "stream"], _OFFSETS["bothends_reads", ""]),
 )
-_SENT: Final = (
-    (_PLACES["bothends_sent_bytes", "datagram"], _PLACES["bothends_datagrams_answered", ""]),
-    (_PLACES["bothends_sent_bytes", "stream"], _PLACES["bothends_writes", ""]),
+_SENT_OFFSETS: Final = (
+    (_OFFSETS["bothends_sent_bytes", "datagram"], _OFFSETS["bothends_datagrams_answered", ""]),
+    (_OFFSETS["bothends_sent_bytes", "stream"], _OFFSETS["bothends_writes", ""]),
 )
 
 # Slot 0 has no owner: word 0 of it says that somebody found no slot.
-_INCOMPLETE: Final = 0
+_INCOMPLETE_FLAG: Final = 0
 
 
 class Metrics:
@@ -148,70 +166,70 @@ class Metrics:
     `close` gives the memory back, for whoever makes many.
     """
 
-    _base: int | None
+    _slot_base: int | None
     """Where the slot of this process begins; None before its first event, 0 where there is no slot left."""
 
     def __init__(self) -> None:
         self.started = time.time()
-        self._file = _nameless_file(SLOTS * _WIDTH * _WORD)
-        self._memory = mmap.mmap(self._file, SLOTS * _WIDTH * _WORD)
+        self._file = _anonymous_file(SLOTS * _SLOT_WORDS * _WORD_SIZE)
+        self._memory = mmap.mmap(self._file, SLOTS * _SLOT_WORDS * _WORD_SIZE)
         self._words = memoryview(self._memory).cast("Q")
-        self._server = os.getpid()
-        self._forget()
-        _living.add(self)
+        self._server_pid = os.getpid()
+        self._reset()
+        _instances.add(self)
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
-        count = _COUNTERS.get(type(event))
+        count = _HANDLERS.get(type(event))
         if count is not None:
             with self._lock:
-                if self._base is None:
-                    self._base = self._take_slot()
-                if self._base:
-                    count(self, self._base, event)
+                if self._slot_base is None:
+                    self._slot_base = self._claim_slot()
+                if self._slot_base:
+                    count(self, self._slot_base, event)
 
-    def serve_here(self) -> None:
+    def set_server_process(self) -> None:
         """This process runs the server: its reloads count, and not those of its workers."""
-        self._server = os.getpid()
+        self._server_pid = os.getpid()
 
     def totals(self) -> dict[tuple[str, str], int]:
         """What has been counted, by family and the value of its label."""
-        self._settle_all()
-        slots = [self._words[base : base + _WIDTH].tolist() for base in self._taken()]
-        return {pair: sum(slot[place] for slot in slots) for pair, place in _PLACES.items()}
+        self._reclaim_dead_slots()
+        slots = [self._words[base : base + _SLOT_WORDS].tolist() for base in self._used_slots()]
+        return {pair: sum(slot[place] for slot in slots) for pair, place in _OFFSETS.items()}
 
     @property
     def complete(self) -> bool:
         """False: more than SLOTS processes counted at once, and what some of them did is missing."""
-        return not self._words[_INCOMPLETE]
+        return not self._words[_INCOMPLETE_FLAG]
 
     def close(self) -> None:
         """Give the memory back. Nothing may happen any more."""
         if self._file >= 0:
-            _living.discard(self)
+            _instances.discard(self)
             self._words.release()
             self._memory.close()
             os.close(self._file)
             self._file = -1
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         """Have no slot yet, in a new process or a new object."""
         # Another thread may have held the old ones when this process was forked off.
         self._lock = threading.Lock()
-        self._settling = threading.Lock()
-        self._base = None
+        self._reclaim_lock = threading.Lock()
+        self._slot_base = None
 
-    def _take_slot(self) -> int:
+    def _claim_slot(self) -> int:
         """Where this process's slot begins; 0 where there is none for it."""
         first = os.getpid()  # processes begin to look at different places
         for step in range(SLOTS - 1):
             slot = 1 + (first + step) % (SLOTS - 1)
             if self._lock_slot(slot):
-                base = slot * _WIDTH
-                self._settle(base)
+                base = slot * _SLOT_WORDS
+                self._reclaim_slot(base)
                 self._words[base] = 1
                 return base
-        self._words[_INCOMPLETE] = 1
+        self._words[_INCOMPLETE_FLAG] = 1
         return 0
 
     def _lock_slot(self, slot: int) -> bool:
@@ -221,114 +239,118 @@ class Metrics:
             return False
         return True
 
-    def _taken(self) -> list[int]:
+    def _used_slots(self) -> list[int]:
         """Where the slots begin that have, or had, an owner."""
-        first_words = self._words[::_WIDTH].tolist()
-        return [slot * _WIDTH for slot in range(1, SLOTS) if first_words[slot]]
+        first_words = self._words[::_SLOT_WORDS].tolist()
+        return [slot * _SLOT_WORDS for slot in range(1, SLOTS) if first_words[slot]]
 
-    def _open(self, base: int) -> int:
-        slot = self._words[base : base + _OPENED + 1].tolist()
-        return slot[_OPENED] - sum(slot[_CLOSED])
+    def _open_connections(self, base: int) -> int:
+        slot = self._words[base : base + _ACCEPTED_OFFSET + 1].tolist()
+        return slot[_ACCEPTED_OFFSET] - sum(slot[_CLOSED_OFFSETS])
 
-    def _settle(self, base: int) -> None:
+    def _reclaim_slot(self, base: int) -> None:
         """The former owner of this slot has died: so have its connections."""
-        self._words[base + _KILLED] += self._open(base)
+        self._words[base + _KILLED_OFFSET] += self._open_connections(base)
 
-    def _settle_all(self) -> None:
+    def _reclaim_dead_slots(self) -> None:
         # Two threads of one process can both have a lock.
-        with self._settling:
-            for base in self._taken():
+        with self._reclaim_lock:
+            for base in self._used_slots():
                 # One's own lock could be had again as well, and would then be given away.
-                if base != self._base and self._open(base) and self._lock_slot(base // _WIDTH):
+                if (
+                    base != self._slot_base
+                    and self._open_connections(base)
+                    and self._lock_slot(base // _SLOT_WORDS)
+                ):
                     try:
-                        self._settle(base)
+                        self._reclaim_slot(base)
                     finally:
-                        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, base // _WIDTH)
+                        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, base // _SLOT_WORDS)
 
     def _add(self, base: int, name: str, value: str = "") -> None:
-        self._words[base + _PLACES[name, value]] += 1
+        self._words[base + _OFFSETS[name, value]] += 1
 
-    def _opened(self, base: int, _event: Opened) -> None:
+    def _on_accepted(self, base: int, _event: Accepted) -> None:
         self._add(base, "bothends_connections")
 
-    def _closed(self, base: int, event: Closed) -> None:
+    def _on_closed(self, base: int, event: Closed) -> None:
         self._add(base, "bothends_connections_closed", event.cause.name.lower())
 
-    def _refused(self, base: int, event: Refused) -> None:
-        why = event.why if event.why in _REFUSALS else Why.OTHER
+    def _on_connection_rejected(self, base: int, event: ConnectionRejected) -> None:
+        why = event.why if event.why in _REJECT_REASONS else RejectReason.OTHER
         self._add(base, "bothends_connections_refused", why)
 
-    def _dropped(self, base: int, event: Dropped) -> None:
-        why = event.why if event.why in _DROPS else Why.OTHER
+    def _on_datagram_dropped(self, base: int, event: DatagramDropped) -> None:
+        why = event.why if event.why in _DROP_REASONS else RejectReason.OTHER
         self._add(base, "bothends_datagrams_dropped", why)
 
-    def _established(self, base: int, _event: Established) -> None:
+    def _on_handshake_completed(self, base: int, _event: HandshakeCompleted) -> None:
         self._add(base, "bothends_handshakes", "done")
 
-    def _received(self, base: int, event: Received) -> None:
-        size, count = _RECEIVED[event.connection > 0]
+    def _on_received(self, base: int, event: Received) -> None:
+        size, count = _RECEIVED_OFFSETS[event.connection > 0]
         self._words[base + size] += len(event.data)
         self._words[base + count] += 1
 
-    def _sent(self, base: int, event: Sent) -> None:
-        size, count = _SENT[event.connection > 0]
+    def _on_sent(self, base: int, event: Sent) -> None:
+        size, count = _SENT_OFFSETS[event.connection > 0]
         self._words[base + size] += len(event.data)
         self._words[base + count] += 1
 
-    def _failed(self, base: int, event: Failed) -> None:
+    def _on_service_failed(self, base: int, event: ServiceFailed) -> None:
         if isinstance(event.error, HandshakeFailed):
             self._add(base, "bothends_handshakes", "failed")
-        elif isinstance(event.error, StreamBroken):
+        elif isinstance(event.error, ProtocolViolation):
             self._add(base, "bothends_streams_broken")
         elif isinstance(event.error, MessageTooLong):
             self._add(base, "bothends_messages_too_long")
         else:
             self._add(base, "bothends_service_failures")
 
-    def _slowed(self, base: int, _event: Slowed) -> None:
+    def _on_rate_limited(self, base: int, _event: RateLimited) -> None:
         self._add(base, "bothends_slowed")
 
-    def _strained(self, base: int, _event: Strained) -> None:
+    def _on_accept_paused(self, base: int, _event: AcceptPaused) -> None:
         self._add(base, "bothends_strained")
 
-    def _reloaded(self, base: int, event: Reloaded | NotReloaded) -> None:
-        if self._server == os.getpid():
+    def _on_reload(self, base: int, event: Reloaded | ReloadFailed) -> None:
+        if self._server_pid == os.getpid():
             self._add(base, "bothends_reloads", "done" if isinstance(event, Reloaded) else "failed")
 
-    def _exited(self, base: int, event: Exited) -> None:
+    def _on_child_exited(self, base: int, event: ChildExited) -> None:
         if event.status:
             self._add(base, "bothends_processes_ended", event.role if event.role in _ROLES else "other")
 
 
-_COUNTERS: Final[dict[type[Event], Callable[[Metrics, int, Any], None]]] = {
-    Opened: Metrics._opened,
-    Closed: Metrics._closed,
-    Refused: Metrics._refused,
-    Dropped: Metrics._dropped,
-    Established: Metrics._established,
-    Received: Metrics._received,
-    Sent: Metrics._sent,
-    Failed: Metrics._failed,
-    Slowed: Metrics._slowed,
-    Strained: Metrics._strained,
-    Reloaded: Metrics._reloaded,
-    NotReloaded: Metrics._reloaded,
-    Exited: Metrics._exited,
+_HANDLERS: Final[dict[type[Event], Callable[[Metrics, int, Any], None]]] = {
+    Accepted: Metrics._on_accepted,
+    Closed: Metrics._on_closed,
+    ConnectionRejected: Metrics._on_connection_rejected,
+    DatagramDropped: Metrics._on_datagram_dropped,
+    HandshakeCompleted: Metrics._on_handshake_completed,
+    Received: Metrics._on_received,
+    Sent: Metrics._on_sent,
+    ServiceFailed: Metrics._on_service_failed,
+    RateLimited: Metrics._on_rate_limited,
+    AcceptPaused: Metrics._on_accept_paused,
+    Reloaded: Metrics._on_reload,
+    ReloadFailed: Metrics._on_reload,
+    ChildExited: Metrics._on_child_exited,
 }
 
 # A hook can't be taken back, so there is one for all.
-_living: weakref.WeakSet[Metrics] = weakref.WeakSet()
+_instances: weakref.WeakSet[Metrics] = weakref.WeakSet()
 
 
-def _in_child() -> None:
-    for metrics in list(_living):
-        metrics._forget()
+def _after_fork_in_child() -> None:
+    for metrics in list(_instances):
+        metrics._reset()
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _nameless_file(size: int) -> int:
+def _anonymous_file(size: int) -> int:
     """A file that nobody else can open, and that is gone with the last process that has it."""
     with contextlib.suppress(AttributeError, OSError):  # not Linux, or not allowed
         file = os.memfd_create("bothends-metrics")
@@ -340,7 +362,7 @@ def _nameless_file(size: int) -> int:
     return file
 
 
-def text_format(metrics: Metrics, draining: Callable[[], bool]) -> Callable[[], tuple[bytes, str]]:
+def prometheus_exporter(metrics: Metrics, draining: Callable[[], bool]) -> Callable[[], tuple[bytes, str]]:
     """A function that gives the metrics now, in Prometheus' text format, and the media type of that.
 
     Raises Unavailable where the library for it isn't there.
@@ -369,7 +391,7 @@ def text_format(metrics: Metrics, draining: Callable[[], bool]) -> Callable[[], 
                 for value in family.values:
                     shown.add_metric([value] if family.label else [], totals[family.name, value])
                 yield shown
-            closed = sum(totals["bothends_connections_closed", cause] for cause in (*_CAUSES, KILLED))
+            closed = sum(totals["bothends_connections_closed", cause] for cause in (*_CLOSE_REASONS, KILLED))
             open_now = totals["bothends_connections", ""] - closed
             gauges = {
                 "bothends_connections_open": ("Connections open now.", open_now),

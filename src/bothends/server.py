@@ -22,20 +22,20 @@ from types import TracebackType
 from typing import Any
 
 from bothends.endpoints import Endpoint
-from bothends.engines.base import Engine, Job, Limits
-from bothends.engines.processes import Workers
-from bothends.engines.selection import check_ready_made, choose_engine, refusal_of
-from bothends.engines.shutdown import Stop
-from bothends.errors import BothendsError, CallerError, SystemRefused
-from bothends.events import Event, Listening, NotReloaded, Observer, Reloaded, Stopped
+from bothends.engines.base import Engine, EngineContext, Limits
+from bothends.engines.processes import WorkerPool
+from bothends.engines.selection import check_inherited_connection, choose_engine, incompatibility
+from bothends.engines.shutdown import ShutdownFlags
+from bothends.errors import BothendsError, SystemCallFailed, UsageError
+from bothends.events import Event, Listening, Observer, Reloaded, ReloadFailed, Stopped
 from bothends.layers import TlsLayer, TlsSettings, opener_for
-from bothends.osutil.signals import heeding_signals, is_main_thread
+from bothends.osutil.signals import handle_signals, is_main_thread
 from bothends.services import registry as services
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.services.functions import stream
 from bothends.sockets import Listener, open_listeners
 from bothends.sockets.systemd import notify, watchdog
-from bothends.sockets.takeover import offering, take_over
+from bothends.sockets.takeover import request_listeners, serve_handover
 
 
 def serve(
@@ -89,34 +89,34 @@ class Server:
         workers: int = 1,
         limits: Limits | None = None,
         observe: Observer | None = None,
-        options: Mapping[str, Any] | None = None,
+        engine_options: Mapping[str, Any] | None = None,
         takeover: str | None = None,
         tls: TlsSettings | None = None,
-        origin: str | None = None,
+        service_spec: str | None = None,
     ) -> None:
-        self._origin = service if isinstance(service, str) else origin
+        self._service_spec = service if isinstance(service, str) else service_spec
         self.service = _as_service(service)
         self.limits = limits or Limits()
         self.workers = workers
         asked = [Endpoint.parse(each) if isinstance(each, str) else each for each in endpoints]
         if not asked:
-            raise CallerError("no endpoint to listen on; try tcp://:12000")
+            raise UsageError("no endpoint to listen on; try tcp://:12000")
         self.engine = choose_engine(engine, self.service, asked, self.limits, workers)
         self.tls = tls
         self._tls, self.tls_fingerprint = prepare_tls(asked, tls)
         """SHA-256 of the certificate that is shown, in hexadecimal; "" without TLS."""
-        self._options = dict(options or {})
+        self._engine_options = dict(engine_options or {})
         self._observe = observe
-        self._stop = Stop()
+        self._stop = ShutdownFlags()
         self._thread: threading.Thread | None = None
         self._crash: BaseException | None = None
-        self._running: Engine | None = None
-        self._workers: Workers | None = None
+        self._running_engine: Engine | None = None
+        self._workers: WorkerPool | None = None
         self._takeover = takeover
-        self._leader = os.getpid()  # of the processes that serve, the one that the others are children of
-        self._has_superior = False
-        self._handed_over = False
-        self._inheritance = take_over(takeover) if takeover is not None else None
+        self._main_pid = os.getpid()  # of the processes that serve, the one that the others are children of
+        self._has_parent = False
+        self._listeners_offered = False
+        self._inheritance = request_listeners(takeover) if takeover is not None else None
         self._listeners: list[Listener] = []
         try:
             for endpoint in asked:
@@ -126,16 +126,16 @@ class Server:
             real = [each.endpoint for each in self._listeners]
             self.engine = choose_engine(engine, self.service, real, self.limits, workers)
             if ready_made := [each for each in self._listeners if each.role == "connection"]:
-                check_ready_made(self.engine, ready_made[0], workers)
+                check_inherited_connection(self.engine, ready_made[0], workers)
         except BaseException:
             self.close()
             raise
         self.endpoints: list[Endpoint] = [each.endpoint for each in self._listeners]
         """Where it listens, with the real ports."""
         for endpoint in self.endpoints:
-            self._tell(Listening(endpoint))
+            self._emit(Listening(endpoint))
 
-    def run(self, ready: Callable[[], object] | None = None) -> None:
+    def run(self, on_ready: Callable[[], object] | None = None) -> None:
         """Serve until told to stop. In the main thread, SIGINT and SIGTERM tell it: the first to
         drain, the second to stop at once; and SIGHUP to reload the service.
 
@@ -145,52 +145,54 @@ class Server:
         """
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
-            stack.enter_context(heeding_signals(self, only_hangup=self._has_superior))
-            if not self._has_superior and not self._handed_over:
-                stack.enter_context(self.handing_over())
-            if ready is not None:
-                ready()
-            if not self._has_superior and is_main_thread():
-                stack.enter_context(announced())
+            stack.enter_context(handle_signals(self, only_sighup=self._has_parent))
+            if not self._has_parent and not self._listeners_offered:
+                stack.enter_context(self.offer_listeners())
+            if on_ready is not None:
+                on_ready()
+            if not self._has_parent and is_main_thread():
+                stack.enter_context(sd_notify_ready())
             if self.workers > 1:
                 self._run_workers()
             else:
                 self._run_engine(self._stop)
 
-    def move_here(self) -> None:
+    def adopt_in_child(self) -> None:
         """In a child after fork: this process will `run` the server that its parent has bound.
 
         The parent's copy can stop it (`drain`, `abort`), and so does the parent's death.
         """
-        superior, self._stop = self._stop, Stop()
-        superior.disown()
-        self._has_superior = True
-        self._leader = os.getpid()
-        threading.Thread(target=self._obey, args=(superior,), name="bothends-obey", daemon=True).start()
+        superior, self._stop = self._stop, ShutdownFlags()
+        superior.detach_in_child()
+        self._has_parent = True
+        self._main_pid = os.getpid()
+        threading.Thread(
+            target=self._follow_parent, args=(superior,), name="bothends-obey", daemon=True
+        ).start()
 
-    def leave_to_others(self) -> None:
+    def discard_in_child(self) -> None:
         """In a child after fork, which has nothing to do with this server: keep nothing of it."""
-        self._stop.disown()  # or it could not be told to stop while we live
-        self.let_go()
+        self._stop.detach_in_child()  # or it could not be told to stop while we live
+        self.close_listeners()
 
-    def _obey(self, superior: Stop) -> None:
-        superior.draining.wait()
+    def _follow_parent(self, parent_stop: ShutdownFlags) -> None:
+        parent_stop.draining.wait()
         self.drain()
-        superior.aborting.wait()
+        parent_stop.aborting.wait()
         self.abort()
 
     @contextlib.contextmanager
-    def handing_over(self) -> Iterator[None]:
+    def offer_listeners(self) -> Iterator[None]:
         """While inside, the process before us leaves, and whoever comes after us is offered the listeners.
-        Part of `run`, unless it was begun before; not for a server that runs in a child (`move_here`)."""
-        self._handed_over = True
+        Part of `run`, unless it was begun before; not for a server that runs in a child (`adopt_in_child`)."""
+        self._listeners_offered = True
         if self._inheritance is not None:
-            with contextlib.suppress(SystemRefused):  # the old one has gone already: all is ours
+            with contextlib.suppress(SystemCallFailed):  # the old one has gone already: all is ours
                 self._inheritance.confirm()
         if self._takeover is None:
             yield
             return
-        with offering(self._takeover, self._listeners, self.drain):
+        with serve_handover(self._takeover, self._listeners, self.drain):
             yield
 
     @property
@@ -207,25 +209,25 @@ class Server:
         the old ones, and an event says why.
         """
         try:
-            if self._origin is None:
-                raise CallerError("it was given as an object, not as a name")
-            fresh = services.load(self._origin)
-            refusal = refusal_of(self.engine, fresh, self.endpoints, self.limits, self.workers)
+            if self._service_spec is None:
+                raise UsageError("it was given as an object, not as a name")
+            fresh = services.load(self._service_spec)
+            refusal = incompatibility(self.engine, fresh, self.endpoints, self.limits, self.workers)
             if refusal is not None:
                 raise refusal
             if self._tls is not None and self.tls is not None and not self.tls.self_signed:
                 context, self.tls_fingerprint = self.tls.context()
-                self._tls.use(context)
+                self._tls.set_context(context)
         except BothendsError as error:
-            self._tell(NotReloaded(self.service.name, str(error)))
+            self._emit(ReloadFailed(self.service.name, str(error)))
             return
         self.service = fresh
-        if self._running is not None:
-            self._running.reload(fresh)
+        if self._running_engine is not None:
+            self._running_engine.reload(fresh)
         if self._workers is not None:
-            self._workers.hang_up()
-        if os.getpid() == self._leader:
-            self._tell(Reloaded(fresh.name))  # once, and not by each worker
+            self._workers.reload_all()
+        if os.getpid() == self._main_pid:
+            self._emit(Reloaded(fresh.name))  # once, and not by each worker
 
     def drain(self) -> None:
         """Welcome nobody more, let conversations end, cut off what is left after `limits.drain`.
@@ -243,14 +245,14 @@ class Server:
         """Give back everything that is bound. Idempotent; `run` ends with it."""
         if not self._stop.closed:
             self._stop.close()
-            self.let_go()
+            self.close_listeners()
             for listener in self._listeners:
-                listener.wait_pumped(self.limits.drain)  # the last words on their way to standard output
+                listener.wait_flushed(self.limits.drain)  # the last words on their way to standard output
             if self._inheritance is not None:
                 self._inheritance.close()
-            self._tell(Stopped())
+            self._emit(Stopped())
 
-    def let_go(self) -> None:
+    def close_listeners(self) -> None:
         """Close the listeners in this process; whoever has them too goes on. For a parent whose child
         serves."""
         for listener in self._listeners:
@@ -278,19 +280,21 @@ class Server:
         except BaseException as error:
             self._crash = error
 
-    def _run_engine(self, stop: Stop) -> None:
+    def _run_engine(self, stop: ShutdownFlags) -> None:
         shared = self.workers > 1
-        job = Job(self.service, self._listeners, stop, self.limits, self._observe, shared=shared)
+        context = EngineContext(
+            self.service, self._listeners, stop, self.limits, self._observe, shared=shared
+        )
 
-        def open_current(peer: Peer, post: Post) -> Conversation:
-            return job.service.open(peer, post)  # another one after a reload
+        def open_current(peer: Peer, post: Push) -> Conversation:
+            return context.service.open(peer, post)  # another one after a reload
 
-        job.opener = opener_for(open_current, self._listeners, self._tls)
-        self._running = self.engine(job, **self._options)
-        self._running.reload(self.service)  # which another thread may just have loaded anew
-        self._running.run()
+        context.opener = opener_for(open_current, self._listeners, self._tls)
+        self._running_engine = self.engine(context, **self._engine_options)
+        self._running_engine.reload(self.service)  # which another thread may just have loaded anew
+        self._running_engine.run()
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         if self._observe is not None:
             self._observe(event)
 
@@ -298,18 +302,23 @@ class Server:
         # The workers wait for the same sockets, and each connection goes to whichever is free. With
         # a socket of its own for each (SO_REUSEPORT), a worker that stops or dies would take with
         # it the connections that the kernel has already put into its queue.
-        def work(stop: Stop) -> None:
+        def work(stop: ShutdownFlags) -> None:
             self._workers = None  # the parent's
             self._run_engine(stop)
 
-        self._workers = Workers(
-            self.workers, work, self._stop, self._observe, grace=self.limits.drain, on_drain=self.let_go
+        self._workers = WorkerPool(
+            self.workers,
+            work,
+            self._stop,
+            self._observe,
+            grace=self.limits.drain,
+            on_drain=self.close_listeners,
         )
         self._workers.run()
 
 
 @contextlib.contextmanager
-def announced() -> Iterator[None]:
+def sd_notify_ready() -> Iterator[None]:
     """While inside, the service manager knows that this process is ready, and that it is alive."""
     with watchdog():
         notify("READY=1", f"MAINPID={os.getpid()}")
@@ -325,18 +334,18 @@ def _as_service(given: Service | type[Conversation] | str) -> Service:
     return stream(given) if isinstance(given, type) else given
 
 
-def prepare_tls(asked: Sequence[Endpoint], settings: TlsSettings | None) -> tuple[TlsLayer | None, str]:
+def prepare_tls(endpoints: Sequence[Endpoint], settings: TlsSettings | None) -> tuple[TlsLayer | None, str]:
     """What speaks TLS on these endpoints, if any of them does, and its certificate's fingerprint.
 
     Raises CallerError, SystemRefused, Unavailable.
     """
-    wanted = [endpoint for endpoint in asked if endpoint.scheme == "tls"]
+    wanted = [endpoint for endpoint in endpoints if endpoint.scheme == "tls"]
     if not wanted and settings is not None:
-        raise CallerError("there is a certificate for TLS, and no tls:// endpoint to show it on")
+        raise UsageError("there is a certificate for TLS, and no tls:// endpoint to show it on")
     if not wanted:
         return None, ""
     if settings is None:
         ways = "give one (--tls-cert FILE), or have one made (--tls-self-signed)"
-        raise CallerError(f"{wanted[0]} shows a certificate: {ways}")
+        raise UsageError(f"{wanted[0]} shows a certificate: {ways}")
     context, fingerprint = settings.context([endpoint.host for endpoint in wanted])
     return TlsLayer(context), fingerprint

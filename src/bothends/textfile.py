@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from bothends.errors import ConfigurationError, SystemRefused
+from bothends.errors import ConfigurationError, SystemCallFailed
 
-LONGEST: Final = 16 << 20  # bytes: nobody writes so much, and a device may have no end
+MAX_FILE_SIZE: Final = 16 << 20  # bytes: nobody writes so much, and a device may have no end
 
 
 def read_text(path: Path) -> str:
@@ -19,11 +19,11 @@ def read_text(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(LONGEST + 1)
-        if len(data) > LONGEST:
-            raise ConfigurationError(str(path), "", "", f"it is longer than {LONGEST:,} bytes")
+            data = file.read(MAX_FILE_SIZE + 1)
+        if len(data) > MAX_FILE_SIZE:
+            raise ConfigurationError(str(path), "", "", f"it is longer than {MAX_FILE_SIZE:,} bytes")
         return data.decode()
     except OSError as error:
-        raise SystemRefused("read", str(path), error.errno or 0) from error
+        raise SystemCallFailed("read", str(path), error.errno or 0) from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(str(path), "", "", f"it is no UTF-8 at byte {error.start}") from error

@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterator
 
 from bothends.endpoints import Endpoint
 
-Talk = Callable[[socket.socket], None]
+Handler = Callable[[socket.socket], None]
 Answer = Callable[[int, bytes], list[bytes]]
 
 
 @contextlib.contextmanager
-def stream_server(talk: Talk) -> Iterator[Endpoint]:
+def stream_server(handler: Handler) -> Iterator[Endpoint]:
     """Calls `talk` for each connection, in a thread of its own, and closes it after."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         open_ones: list[socket.socket] = []
 
         def one(connection: socket.socket) -> None:
             with connection, contextlib.suppress(OSError):
-                talk(connection)
+                handler(connection)
 
         def accept() -> None:
             with contextlib.suppress(OSError):

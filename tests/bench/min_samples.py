@@ -9,7 +9,7 @@ from bothends.bench.results import Round
 DURATIONS = (0.05, 0.3, 2.0, 10.0)
 
 
-def enough(run: Callable[[float], Round], answers: int = 10) -> Round:
+def measure_until_enough(run: Callable[[float], Round], answers: int = 10) -> Round:
     """What `run` gives for the first duration in which so many answers came, good ones or bad."""
     for duration in DURATIONS:
         found = run(duration)

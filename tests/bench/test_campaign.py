@@ -12,23 +12,23 @@ import pytest
 from click.testing import CliRunner
 
 from bothends.bench import host_info, targets
-from bothends.bench.campaign import KINDS, Kind, Settings, compare
+from bothends.bench.campaign import LOAD_PROFILES, CampaignSettings, LoadProfile, run_campaign
 from bothends.bench.results import decode
-from bothends.bench.targets import RIVALS, Target, parse, rivals, running
+from bothends.bench.targets import REFERENCE_SERVERS, BenchTarget, parse_target, reference_servers, run_target
 from bothends.cli.bench.command import bench
 from bothends.endpoints import Endpoint
-from bothends.errors import CallerError, SystemRefused, Unavailable
+from bothends.errors import SystemCallFailed, Unavailable, UsageError
 from bothends.socket_table import read_table
-from tests.interop.running import PATIENCE, Running
+from tests.interop.running import TIMEOUT, Running
 from tests.tools import needs_tool
 
-SHORT = Settings(rounds=2, duration=0.1, warmup=0.02, timeout=10.0)
-PATIENT = [replace(SHORT, duration=seconds) for seconds in (0.05, 0.5, 5.0)]  # the machine may be busy
+SHORT = CampaignSettings(rounds=2, duration=0.1, warmup=0.02, timeout=10.0)
+LONGER = [replace(SHORT, duration=seconds) for seconds in (0.05, 0.5, 5.0)]  # the machine may be busy
 BROKEN = "import sys; sys.exit('no \\x1b luck')"
 
 
-def rival(name: str) -> Target:
-    return next(each for each in rivals() if each.name == name)
+def reference_server(name: str) -> BenchTarget:
+    return next(each for each in reference_servers() if each.name == name)
 
 
 def is_alive(pid: int) -> bool:
@@ -39,22 +39,31 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_every_rival_has_a_file_and_every_file_a_rival() -> None:
-    named = {each.source.name for each in rivals() if each.source is not None}
-    named |= {Path(words[1]).name for each in rivals() for _, words in each.commands if each.source is None}
-    assert named == {path.name for path in RIVALS.iterdir() if path.suffix in (".c", ".py")} - {"__init__.py"}
+def test_reference_servers_match_files() -> None:
+    named = {each.source.name for each in reference_servers() if each.source is not None}
+    named |= {
+        Path(words[1]).name
+        for each in reference_servers()
+        for _, words in each.commands
+        if each.source is None
+    }
+    assert named == {path.name for path in REFERENCE_SERVERS.iterdir() if path.suffix in (".c", ".py")} - {
+        "__init__.py"
+    }
 
 
-@pytest.mark.parametrize("name", [each.name for each in rivals()])
-def test_every_rival_answers_in_capitals(name: str) -> None:
-    target = rival(name)
-    if target.missing:
-        pytest.skip(target.missing)
+@pytest.mark.parametrize("name", [each.name for each in reference_servers()])
+def test_reference_server_answers_upper(name: str) -> None:
+    target = reference_server(name)
+    if target.unavailable_reason:
+        pytest.skip(target.unavailable_reason)
     kinds = [
-        kind for kind in (Kind("a", connections=5, depth=3), Kind("b", "udp", depth=5)) if _has(target, kind)
+        kind
+        for kind in (LoadProfile("a", connections=5, depth=3), LoadProfile("b", "udp", depth=5))
+        if _has(target, kind)
     ]
-    for settings in PATIENT:
-        entries = compare([target], kinds, settings, lambda *_: None)
+    for settings in LONGER:
+        entries = run_campaign([target], kinds, settings, lambda *_: None)
         if all(each.completed for entry in entries for each in entry.rounds):
             break
     for entry in entries:
@@ -63,15 +72,15 @@ def test_every_rival_answers_in_capitals(name: str) -> None:
         assert entry.median(lambda each: each.server.cpu_us_per_request if each.server else None) is not None
 
 
-def _has(target: Target, kind: Kind) -> bool:
-    return not target.can(kind.transport, kind.connections)
+def _has(target: BenchTarget, kind: LoadProfile) -> bool:
+    return not target.unsupported_reason(kind.transport, kind.connections)
 
 
-def test_the_order_is_drawn_and_everything_is_measured_each_round() -> None:
+def test_campaign_measures_every_target_each_round() -> None:
     told: list[tuple[int, int, str]] = []
-    chosen = [rival("asyncio-protocol"), rival("socketserver")]
-    kinds = [Kind("two", connections=2), Kind("held", connections=20, idle=True)]
-    entries = compare(chosen, kinds, SHORT, lambda *what: told.append(what))
+    chosen = [reference_server("asyncio-protocol"), reference_server("socketserver")]
+    kinds = [LoadProfile("two", connections=2), LoadProfile("held", connections=20, idle=True)]
+    entries = run_campaign(chosen, kinds, SHORT, lambda *what: told.append(what))
     assert [done for done, _, _ in told] == list(range(8))
     assert {total for _, total, _ in told} == {8}
     assert all(len(entry.rounds) == 2 for entry in entries)
@@ -81,10 +90,12 @@ def test_the_order_is_drawn_and_everything_is_measured_each_round() -> None:
         assert all(each.server and each.server.memory_kib_per_connection is not None for each in entry.rounds)
 
 
-def test_what_cannot_is_skipped_with_its_reason() -> None:
-    one = Target("one", (("tcp", ("x",)),), most=1)
-    absent = Target("absent", (("tcp", ("x",)),), missing="it isn't here")
-    entries = compare([one, absent], [KINDS["fifty"], KINDS["udp"]], SHORT, lambda *_: None)
+def test_unsupported_target_is_skipped_with_reason() -> None:
+    one = BenchTarget("one", (("tcp", ("x",)),), max_connections=1)
+    absent = BenchTarget("absent", (("tcp", ("x",)),), unavailable_reason="it isn't here")
+    entries = run_campaign(
+        [one, absent], [LOAD_PROFILES["fifty"], LOAD_PROFILES["udp"]], SHORT, lambda *_: None
+    )
     assert [entry.skipped for entry in entries] == [
         "it serves 1 connection at once",
         "it isn't here",
@@ -93,7 +104,7 @@ def test_what_cannot_is_skipped_with_its_reason() -> None:
     ]
 
 
-def test_a_target_ends_with_its_context_and_so_do_its_children(tmp_path: Path) -> None:
+def test_run_target_kills_process_and_children_on_exit(tmp_path: Path) -> None:
     program = tmp_path / "server.py"
     program.write_text(
         "import os, signal, socket, time\n"
@@ -103,8 +114,8 @@ def test_a_target_ends_with_its_context_and_so_do_its_children(tmp_path: Path) -
         "print(f'{child} tcp://127.0.0.1:{s.getsockname()[1]}' if child else '', flush=True)\n"
         "time.sleep(60)\n"
     )
-    target = Target("stubborn", (("tcp", (sys.executable, str(program))),))
-    with running(target, "tcp", tmp_path, None) as place:
+    target = BenchTarget("stubborn", (("tcp", (sys.executable, str(program))),))
+    with run_target(target, "tcp", tmp_path, None) as place:
         assert place.pid is not None
         children = [
             int(each) for each in Path(f"/proc/{place.pid}/task/{place.pid}/children").read_text().split()
@@ -115,45 +126,45 @@ def test_a_target_ends_with_its_context_and_so_do_its_children(tmp_path: Path) -
         assert time.monotonic() < deadline
 
 
-def test_a_target_is_told_its_port(tmp_path: Path) -> None:
-    target = parse(f"mine={sys.executable} -m http.server --bind 127.0.0.1 {{port}}")
-    with running(target, "tcp", tmp_path, None) as place:
+def test_run_target_substitutes_port(tmp_path: Path) -> None:
+    target = parse_target(f"mine={sys.executable} -m http.server --bind 127.0.0.1 {{port}}")
+    with run_target(target, "tcp", tmp_path, None) as place:
         assert place.endpoint.scheme == "tcp"
         assert place.endpoint.port
 
 
-def test_targets_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(CallerError, match="name=command"):
-        parse("server")
-    assert parse("there=udp://127.0.0.1:9").address == Endpoint.parse("udp://127.0.0.1:9")
+def test_invalid_targets_raise(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="name=command"):
+        parse_target("server")
+    assert parse_target("there=udp://127.0.0.1:9").address == Endpoint.parse("udp://127.0.0.1:9")
     with (
-        pytest.raises(SystemRefused, match="ENOENT"),
-        running(parse("x=no-such-program"), "tcp", tmp_path, None),
+        pytest.raises(SystemCallFailed, match="ENOENT"),
+        run_target(parse_target("x=no-such-program"), "tcp", tmp_path, None),
     ):
         pass
-    broken = Target("broken", (("tcp", (sys.executable, "-c", BROKEN)),))
-    with pytest.raises(Unavailable, match=r"said: no \\x1b luck"), running(broken, "tcp", tmp_path, None):
+    broken = BenchTarget("broken", (("tcp", (sys.executable, "-c", BROKEN)),))
+    with pytest.raises(Unavailable, match=r"said: no \\x1b luck"), run_target(broken, "tcp", tmp_path, None):
         pass
-    ends = parse(f"ends={sys.executable} -c raise(SystemExit(3)) {{port}}")
-    with pytest.raises(Unavailable, match="ended with status 3"), running(ends, "tcp", tmp_path, None):
+    ends = parse_target(f"ends={sys.executable} -c raise(SystemExit(3)) {{port}}")
+    with pytest.raises(Unavailable, match="ended with status 3"), run_target(ends, "tcp", tmp_path, None):
         pass
 
 
-def test_a_baseline_that_is_no_target_is_refused_before_anything_is_measured() -> None:
+def test_unknown_baseline_is_rejected_before_measuring() -> None:
     done = CliRunner().invoke(bench, ["engines", "epoll", "--no-rivals", "--baseline", "nobody"])
-    assert isinstance(done.exception, CallerError)
+    assert isinstance(done.exception, UsageError)
     assert "no target 'nobody'" in str(done.exception)
 
 
 @needs_tool("cc")
-def test_what_the_compiler_says_is_told(tmp_path: Path) -> None:
+def test_compile_error_is_reported(tmp_path: Path) -> None:
     source = tmp_path / "wrong.c"
     source.write_text("int main(void) { return }\n")
     with pytest.raises(Unavailable, match=r"cannot compile wrong\.c: .*error"):
-        targets.compiled(source, tmp_path)
+        targets.compile_source(source, tmp_path)
 
 
-def test_the_verb(tmp_path: Path) -> None:
+def test_bench_engines_command(tmp_path: Path) -> None:
     page, result = tmp_path / "page.html", tmp_path / "result.json"
     words = ["engines", "epoll", "--no-rivals", "--load", "one", "--load", "udp", "--rounds", "2"]
     words += ["--warmup", "0.02", "--baseline", "epoll", "--html", str(page), "--json"]
@@ -176,22 +187,22 @@ def test_the_verb(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_a_signal_ends_all_that_was_started(number: signal.Signals, status: int) -> None:
+def test_signal_terminates_all_targets(number: signal.Signals, status: int) -> None:
     words = ["bench", "engines", "epoll", "--no-rivals", "--load", "one", "--duration", "60"]
     with Running([sys.executable, "-m", "bothends", *words]) as measuring:
-        deadline = time.monotonic() + PATIENCE
-        while not is_asked(started := descendants(measuring.process.pid)):
+        deadline = time.monotonic() + TIMEOUT
+        while not has_established_connection(started := descendants(measuring.process.pid)):
             assert time.monotonic() < deadline
         measuring.process.send_signal(number)
-        assert measuring.end() == status
+        assert measuring.wait() == status
     while any(map(is_alive, started)):
         assert time.monotonic() < deadline
 
 
-def is_asked(pids: list[int]) -> bool:
+def has_established_connection(pids: list[int]) -> bool:
     """Whether one of them is a server that is being measured: one that still begins may end of itself."""
     return any(row.state == "ESTABLISHED" for row in read_table(pids).sockets) if pids else False
 
 
 def descendants(pid: int) -> list[int]:
-    return [each for each in host_info.family(pid) if each != pid]
+    return [each for each in host_info.process_tree(pid) if each != pid]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bothends
-from bothends.bench.cluster import Part, shares, together
-from bothends.bench.generators.base import Outcome, Plan
+from bothends.bench.cluster import Shard, merge_shards, split_plan
+from bothends.bench.generators.base import RunOutcome, RunPlan
 from bothends.bench.histogram import Histogram
 from bothends.bench.results import Faults, decode
 from bothends.bench.schedule import Schedule
@@ -20,37 +20,39 @@ from bothends.bench.workload import numbered
 from bothends.cli.bench.command import bench
 from bothends.cli.main import run
 from bothends.endpoints import Endpoint
-from bothends.errors import CallerError
+from bothends.errors import UsageError
 
-PLAN = Plan(Endpoint("tcp", host="h", port=1), numbered(16, "echo", newline=True))
+PLAN = RunPlan(Endpoint("tcp", host="h", port=1), numbered(16, "echo", newline=True))
 
 
 @given(st.integers(1, 1000), st.integers(1, 50))
-def test_shares_are_the_whole(connections: int, count: int) -> None:
-    plan = Plan(PLAN.endpoint, PLAN.workload, connections=connections, schedule=Schedule(100))
+def test_split_plan_covers_whole_plan(connections: int, count: int) -> None:
+    plan = RunPlan(PLAN.endpoint, PLAN.workload, connections=connections, schedule=Schedule(100))
     if connections < count:
-        with pytest.raises(CallerError, match="can't be spread"):
-            shares(plan, count)
+        with pytest.raises(UsageError, match="can't be spread"):
+            split_plan(plan, count)
         return
-    parts = shares(plan, count)
+    parts = split_plan(plan, count)
     assert sum(each.connections for each in parts) == connections
     assert max(each.connections for each in parts) - min(each.connections for each in parts) <= 1
     assert [each.schedule.first for each in parts if each.schedule] == list(range(count))
 
 
-def outcome(latency: int, completed: int, seconds: list[int]) -> Outcome:
+def outcome(latency: int, completed: int, seconds: list[int]) -> RunOutcome:
     histogram = Histogram()
     histogram.add([latency] * completed)
-    return Outcome(Faults(lost=1), histogram, histogram, Histogram(), seconds, completed, wall=2.0, cpu=1.0)
+    return RunOutcome(
+        Faults(lost=1), histogram, histogram, Histogram(), seconds, completed, wall=2.0, cpu=1.0
+    )
 
 
-def test_outcomes_are_merged_and_never_averaged() -> None:
+def test_merge_shards_merges_histograms() -> None:
     parts = [
-        Part("a", "C", outcome(1000, 900, [400, 500])),
-        Part("b", "C", outcome(9000, 100, [100])),
-        Part("c", "", None, refused="ECONNREFUSED"),
+        Shard("a", "C", outcome(1000, 900, [400, 500])),
+        Shard("b", "C", outcome(9000, 100, [100])),
+        Shard("c", "", None, error="ECONNREFUSED"),
     ]
-    found = together(PLAN, parts)
+    found = merge_shards(PLAN, parts)
     assert found.uncorrected.n == found.completed == 1000
     assert found.uncorrected.percentiles_us["p50"] == pytest.approx(1, rel=0.01)
     assert found.uncorrected.percentiles_us["p99"] == pytest.approx(9, rel=0.01)
@@ -58,11 +60,11 @@ def test_outcomes_are_merged_and_never_averaged() -> None:
     assert found.each_second == [500, 500]
     assert found.faults == Faults(refused=1, lost=2)
     assert found.own.name == "2 times C"
-    with pytest.raises(CallerError, match="no worker could begin"):
-        together(PLAN, parts[2:])
+    with pytest.raises(UsageError, match="no worker could begin"):
+        merge_shards(PLAN, parts[2:])
 
 
-def test_no_scheduler(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cluster_without_scheduler_is_unavailable(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bench", "tcp://127.0.0.1:1", "--expect", "echo", "--cluster", "no-such-protocol://x"]
     assert run(words) == 69
     assert "no scheduler answers there" in capsys.readouterr().err
@@ -70,7 +72,7 @@ def test_no_scheduler(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # dask's own, of its event loops and sockets
-def test_three_worker_processes(tmp_path: Path) -> None:
+def test_cluster_three_workers(tmp_path: Path) -> None:
     from distributed import LocalCluster
 
     with (

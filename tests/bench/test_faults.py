@@ -11,35 +11,43 @@ from collections.abc import Callable
 import pytest
 
 from bothends.bench.generators import native
-from bothends.bench.generators.base import Generator, Plan, Progress
-from bothends.bench.load import generator, measure
+from bothends.bench.generators.base import Generator, Progress, RunPlan
+from bothends.bench.load import measure, select_generator
 from bothends.bench.results import Faults, Round
 from bothends.bench.schedule import Schedule
 from bothends.bench.workload import numbered
 from bothends.endpoints import Endpoint
-from bothends.errors import SystemRefused
+from bothends.errors import SystemCallFailed
 from tests.bench.faulty_servers import datagram_server, lines, reset, stream_server
-from tests.bench.min_samples import enough
+from tests.bench.min_samples import measure_until_enough
 
 GENERATORS = [
     "python",
-    pytest.param("native", marks=pytest.mark.skipif(bool(native.missing()), reason=native.missing())),
+    pytest.param(
+        "native",
+        marks=pytest.mark.skipif(bool(native.unavailable_reason()), reason=native.unavailable_reason()),
+    ),
 ]
-ONE_BY_ONE = [
+GENERATORS_AND_UNBATCHED = [
     *GENERATORS,
-    pytest.param("one by one", marks=pytest.mark.skipif(bool(native.missing()), reason=native.missing())),
+    pytest.param(
+        "one by one",
+        marks=pytest.mark.skipif(bool(native.unavailable_reason()), reason=native.unavailable_reason()),
+    ),
 ]
 
 
 @pytest.fixture(params=GENERATORS)
-def by(request: pytest.FixtureRequest) -> Generator:
+def load_generator(request: pytest.FixtureRequest) -> Generator:
     if request.param == "one by one":
         return native.NativeGenerator(batch=False)
-    return generator(request.param, Plan(Endpoint("tcp", port=1), numbered(16, "echo", newline=True)))
+    return select_generator(
+        request.param, RunPlan(Endpoint("tcp", port=1), numbered(16, "echo", newline=True))
+    )
 
 
 def run(
-    by: Generator,
+    load_generator: Generator,
     endpoint: Endpoint,
     *,
     duration: float | None = None,
@@ -51,9 +59,9 @@ def run(
 ) -> Round:
     """Ask a server that echoes, as long as it is not bent. No `duration`: until thirty answers came."""
     if duration is None:
-        return enough(
+        return measure_until_enough(
             lambda seconds: run(
-                by,
+                load_generator,
                 endpoint,
                 duration=seconds,
                 connections=connections,
@@ -63,8 +71,8 @@ def run(
             ),
             answers=30,
         )
-    workload = numbered(16, "echo", newline=not endpoint.has_boundaries, depth=depth)
-    plan = Plan(
+    workload = numbered(16, "echo", newline=not endpoint.is_message_oriented, depth=depth)
+    plan = RunPlan(
         endpoint,
         workload,
         connections=connections,
@@ -74,36 +82,38 @@ def run(
         schedule=Schedule(rate) if rate is not None else None,
         reconnect=reconnect,
     )
-    return measure(plan, by=by)
+    return measure(plan, generator=load_generator)
 
 
 @pytest.mark.parametrize("connections", [1, 300])
-def test_who_was_held_up_reads_the_answers_before_he_misses_them(by: Generator, connections: int) -> None:
+def test_stalled_generator_reads_responses_before_timing_out(
+    load_generator: Generator, connections: int
+) -> None:
     def hold_up(progress: Progress) -> None:
         if progress.elapsed < 0.5:
             select.select([], [], [], 0.9)  # past the end of the run, and of all patience
 
     workload = numbered(16, "echo", newline=True)
-    with stream_server(every(1, lambda line: line)) as endpoint:
-        plan = Plan(endpoint, workload, connections=connections, duration=0.5, timeout=0.3)
-        found = measure(plan, by=by, watch=hold_up)
+    with stream_server(corrupting_echo(1, lambda line: line)) as endpoint:
+        plan = RunPlan(endpoint, workload, connections=connections, duration=0.5, timeout=0.3)
+        found = measure(plan, generator=load_generator, on_progress=hold_up)
     assert found.faults == Faults()
 
 
-def every(count: int, bent: Callable[[bytes], bytes]) -> Callable[[socket.socket], None]:
+def corrupting_echo(count: int, corrupt: Callable[[bytes], bytes]) -> Callable[[socket.socket], None]:
     """Echo, but bend every so manieth line."""
 
     def talk(connection: socket.socket) -> None:
         for number, line in enumerate(lines(connection), 1):
-            connection.sendall(bent(line) if number % count == 0 else line)
+            connection.sendall(corrupt(line) if number % count == 0 else line)
 
     return talk
 
 
-@pytest.mark.parametrize("by", ONE_BY_ONE, indirect=True)
-def test_an_honest_server(by: Generator) -> None:
-    with stream_server(every(1, lambda line: line)) as endpoint:
-        found = run(by, endpoint, connections=5, depth=4)
+@pytest.mark.parametrize("by", GENERATORS_AND_UNBATCHED, indirect=True)
+def test_correct_server_has_no_faults(load_generator: Generator) -> None:
+    with stream_server(corrupting_echo(1, lambda line: line)) as endpoint:
+        found = run(load_generator, endpoint, connections=5, depth=4)
     assert found.faults == Faults()
     assert found.completed > 20
     assert found.uncorrected.n >= found.completed
@@ -113,7 +123,7 @@ def test_an_honest_server(by: Generator) -> None:
     assert found.ended == ""
 
 
-@pytest.mark.parametrize("by", ONE_BY_ONE, indirect=True)
+@pytest.mark.parametrize("by", GENERATORS_AND_UNBATCHED, indirect=True)
 @pytest.mark.parametrize(
     ("bent", "fault"),
     [
@@ -123,9 +133,11 @@ def test_an_honest_server(by: Generator) -> None:
     ],
     ids=["wrong", "short", "duplicated"],
 )
-def test_answers_that_are_bent(by: Generator, bent: Callable[[bytes], bytes], fault: str) -> None:
-    with stream_server(every(3, bent)) as endpoint:
-        found = run(by, endpoint, connections=2)
+def test_corrupted_responses_are_counted(
+    load_generator: Generator, corrupt: Callable[[bytes], bytes], fault: str
+) -> None:
+    with stream_server(corrupting_echo(3, corrupt)) as endpoint:
+        found = run(load_generator, endpoint, connections=2)
     count = getattr(found.faults, fault)
     assert count == found.faults.total
     share = count / (found.uncorrected.n + count * (fault != "duplicated"))
@@ -133,19 +145,19 @@ def test_answers_that_are_bent(by: Generator, bent: Callable[[bytes], bytes], fa
     assert found.connections_made == 2  # and none was given up
 
 
-def test_answers_that_change_places(by: Generator) -> None:
+def test_reordered_responses_are_counted(load_generator: Generator) -> None:
     def talk(connection: socket.socket) -> None:
         coming = lines(connection)
         for one, other in zip(coming, coming, strict=False):
             connection.sendall(other + one)
 
     with stream_server(talk) as endpoint:
-        found = run(by, endpoint, depth=4)
+        found = run(load_generator, endpoint, depth=4)
     assert found.faults.reordered == found.faults.total
     assert found.faults.reordered == pytest.approx(found.uncorrected.n / 2, abs=4)
 
 
-def test_answers_that_stay_away_and_those_that_come_too_late(by: Generator) -> None:
+def test_timed_out_and_late_responses_are_counted(load_generator: Generator) -> None:
     def talk(connection: socket.socket) -> None:
         held = b""
         for number, line in enumerate(lines(connection)):
@@ -155,13 +167,13 @@ def test_answers_that_stay_away_and_those_that_come_too_late(by: Generator) -> N
                 connection.sendall(line if number != 10 else held + line)
 
     with stream_server(talk) as endpoint:
-        found = run(by, endpoint, timeout=0.1, duration=0.5)
+        found = run(load_generator, endpoint, timeout=0.1, duration=0.5)
     # One is held back; on a busy machine others may be late of themselves.
     assert 1 <= found.faults.late <= found.faults.timed_out
     assert found.faults == Faults(timed_out=found.faults.timed_out, late=found.faults.late)
 
 
-def test_connections_that_are_reset(by: Generator) -> None:
+def test_reset_connections_are_counted(load_generator: Generator) -> None:
     def talk(connection: socket.socket) -> None:
         for _ in itertools.islice(lines(connection), 3):
             connection.sendall(_)
@@ -169,7 +181,7 @@ def test_connections_that_are_reset(by: Generator) -> None:
         reset(connection)
 
     with stream_server(talk) as endpoint:
-        found = run(by, endpoint)
+        found = run(load_generator, endpoint)
     assert found.faults.reset >= 2
     assert found.faults == Faults(reset=found.faults.reset, lost=found.faults.lost)
     assert found.faults.reset == found.faults.lost  # one request was open each time
@@ -177,7 +189,7 @@ def test_connections_that_are_reset(by: Generator) -> None:
     assert found.completed >= 6
 
 
-def test_connections_that_are_closed_in_the_middle_of_an_answer(by: Generator) -> None:
+def test_eof_within_response_is_counted_short(load_generator: Generator) -> None:
     def talk(connection: socket.socket) -> None:
         for number, line in enumerate(lines(connection)):
             if number == 2:
@@ -186,21 +198,23 @@ def test_connections_that_are_closed_in_the_middle_of_an_answer(by: Generator) -
             connection.sendall(line)
 
     with stream_server(talk) as endpoint:
-        found = run(by, endpoint)
+        found = run(load_generator, endpoint)
     assert found.faults.short >= 2
     assert found.faults == Faults(short=found.faults.short)
 
 
-def test_a_target_that_nobody_serves(by: Generator) -> None:
+def test_refused_first_connection_raises(load_generator: Generator) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with pytest.raises(SystemRefused, match="ECONNREFUSED"):
-        run(by, Endpoint("tcp", host="127.0.0.1", port=port))
+    with pytest.raises(SystemCallFailed, match="ECONNREFUSED"):
+        run(load_generator, Endpoint("tcp", host="127.0.0.1", port=port))
 
 
 @pytest.mark.parametrize("rate", [None, 200.0])
 @pytest.mark.parametrize("reconnect", [False, True])
-def test_a_target_that_dies_in_mid_run(by: Generator, rate: float | None, reconnect: bool) -> None:
+def test_target_exit_during_run_ends_it_early(
+    load_generator: Generator, rate: float | None, reconnect: bool
+) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     endpoint = Endpoint("tcp", host="127.0.0.1", port=listener.getsockname()[1])
     dead = threading.Event()
@@ -221,7 +235,7 @@ def test_a_target_that_dies_in_mid_run(by: Generator, rate: float | None, reconn
 
     thread = threading.Thread(target=serve)
     thread.start()
-    found = run(by, endpoint, duration=30.0, timeout=1.0, rate=rate, reconnect=reconnect)
+    found = run(load_generator, endpoint, duration=30.0, timeout=1.0, rate=rate, reconnect=reconnect)
     thread.join()
     assert dead.is_set()
     assert found.ended.startswith("nobody has answered since")
@@ -231,14 +245,14 @@ def test_a_target_that_dies_in_mid_run(by: Generator, rate: float | None, reconn
     assert found.seconds < 25
 
 
-def test_a_connection_for_each_request(by: Generator) -> None:
-    with stream_server(every(1, lambda line: line)) as endpoint:
-        found = run(by, endpoint, connections=3, reconnect=True)
+def test_reconnect_opens_connection_per_request(load_generator: Generator) -> None:
+    with stream_server(corrupting_echo(1, lambda line: line)) as endpoint:
+        found = run(load_generator, endpoint, connections=3, reconnect=True)
     assert found.faults == Faults()
     assert found.connections_made >= found.uncorrected.n >= 30
 
 
-def test_datagrams_lost_duplicated_reordered_wrong_and_short(by: Generator) -> None:
+def test_datagram_faults_are_counted(load_generator: Generator) -> None:
     held: list[bytes] = []
 
     def answer(place: int, data: bytes) -> list[bytes]:
@@ -259,7 +273,7 @@ def test_datagrams_lost_duplicated_reordered_wrong_and_short(by: Generator) -> N
         return [data]
 
     with datagram_server(answer) as endpoint:
-        found = run(by, endpoint, depth=64, timeout=0.2, rate=400, duration=0.5)
+        found = run(load_generator, endpoint, depth=64, timeout=0.2, rate=400, duration=0.5)
     faults = found.faults
     each = (200 - found.unsent) / 10
     assert faults.lost == pytest.approx(each, abs=2)
@@ -268,7 +282,7 @@ def test_datagrams_lost_duplicated_reordered_wrong_and_short(by: Generator) -> N
     assert faults.total == faults.lost + faults.duplicated + faults.reordered + faults.wrong + faults.short
 
 
-def test_a_stall_is_seen_by_the_corrected_figure_and_hidden_by_the_other(by: Generator) -> None:
+def test_stall_appears_only_in_corrected_latency(load_generator: Generator) -> None:
     stall, rate = 0.2, 1000
 
     def talk(connection: socket.socket) -> None:
@@ -278,7 +292,7 @@ def test_a_stall_is_seen_by_the_corrected_figure_and_hidden_by_the_other(by: Gen
             connection.sendall(line)
 
     with stream_server(talk) as endpoint:
-        found = run(by, endpoint, rate=rate, duration=1.2)
+        found = run(load_generator, endpoint, rate=rate, duration=1.2)
     assert found.faults == Faults()
     assert found.corrected is not None
     assert found.uncorrected.n == found.corrected.n == 1200 - found.unsent > 1000
@@ -288,25 +302,25 @@ def test_a_stall_is_seen_by_the_corrected_figure_and_hidden_by_the_other(by: Gen
     assert found.uncorrected.max_us > 190_000
 
 
-def test_requests_for_which_no_connection_is_free_are_told(by: Generator) -> None:
+def test_due_requests_without_idle_connection_are_counted_unsent(load_generator: Generator) -> None:
     def talk(connection: socket.socket) -> None:
         for line in lines(connection):
             threading.Event().wait(0.02)
             connection.sendall(line)
 
     with stream_server(talk) as endpoint:
-        found = run(by, endpoint, rate=500, duration=0.4)
+        found = run(load_generator, endpoint, rate=500, duration=0.4)
     assert found.faults == Faults()
     assert found.completed <= 20
     assert found.unsent == pytest.approx(200 - found.uncorrected.n, abs=1)
     assert found.unsent > 150
 
 
-def test_progress_is_told(by: Generator) -> None:
+def test_progress_is_reported(load_generator: Generator) -> None:
     told: list[Progress] = []
-    with stream_server(every(1, lambda line: line)) as endpoint:
+    with stream_server(corrupting_echo(1, lambda line: line)) as endpoint:
         workload = numbered(16, "echo", newline=True)
-        measure(Plan(endpoint, workload, duration=0.6), by=by, watch=told.append)
+        measure(RunPlan(endpoint, workload, duration=0.6), generator=load_generator, on_progress=told.append)
     assert 1 <= len(told) <= 6
     assert [each.elapsed for each in told] == sorted(each.elapsed for each in told)
     assert told[-1].completed > 0

@@ -12,26 +12,26 @@ from click.testing import CliRunner
 import bothends
 from bothends.bench.results import Faults, decode
 from bothends.cli.bench.command import bench
-from bothends.events import Established, Event
-from tests.layers.howto import blocks
-from tests.layers.test_haproxy import haproxy, listening, page_config
+from bothends.events import Event, HandshakeCompleted
+from tests.layers.howto import code_blocks
+from tests.layers.test_haproxy import open_listener, page_config, start_haproxy
 from tests.tools import needs_tool
 
 
 @needs_tool("haproxy")
-def test_the_pages_load_reaches_every_server(tmp_path: Path) -> None:
+def test_haproxy_guide_load_reaches_every_server(tmp_path: Path) -> None:
     events: list[list[Event]] = [[], []]
     with ExitStack() as stack:
-        front = listening(stack)
+        front = open_listener(stack)
         config = page_config("frontend everybody").replace(":12000", f"fd@{front.fileno()}")
         for heard, written in zip(events, ("12001", "12002"), strict=True):
             server = bothends.serve(
                 "upper", "proxyprotocol+tcp://127.0.0.1:0", engine="epoll", observe=heard.append
             )
             config = config.replace(written, str(stack.enter_context(server).endpoints[0].port))
-        haproxy(stack, tmp_path, config, front)
+        start_haproxy(stack, tmp_path, config, front)
         (command,) = [
-            line for line in "\n".join(blocks("behind-haproxy.md", "sh")).splitlines() if "bench" in line
+            line for line in "\n".join(code_blocks("behind-haproxy.md", "sh")).splitlines() if "bench" in line
         ]
         words = shlex.split(command.replace(":12000", f":{front.getsockname()[1]}"))[2:]
         done = CliRunner().invoke(bench, [*words, "--duration", "0.5", "--warmup", "0.1", "--json"])
@@ -39,7 +39,7 @@ def test_the_pages_load_reaches_every_server(tmp_path: Path) -> None:
     (found,) = decode(done.stdout_bytes, "here").entries[0].rounds
     assert found.faults == Faults()
     told = [
-        [each for each in heard if isinstance(each, Established) and each.agreed == "PROXY v2"]
+        [each for each in heard if isinstance(each, HandshakeCompleted) and each.agreed == "PROXY v2"]
         for heard in events
     ]
     # Each of ours was announced to one server or the other; with as many to each, as HAProxy takes turns.

@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.bench import histogram
-from bothends.bench.histogram import DIGITS, HIGHEST, LOWEST, PLACES, Histogram, merged
+from bothends.bench.histogram import COUNTS_LENGTH, DIGITS, HIGHEST, LOWEST, Histogram, merge_histograms
 
 VALUES = st.lists(st.integers(0, HIGHEST), max_size=300)
 
 
-def of(values: list[int]) -> Histogram:
+def histogram_of(values: list[int]) -> Histogram:
     made = Histogram()
     made.add(values)
     return made
 
 
-def library(values: list[int]) -> HdrHistogram:
+def hdr_histogram_of(values: list[int]) -> HdrHistogram:
     made = HdrHistogram(LOWEST, HIGHEST, DIGITS)
     for value in values:
         assert made.record_value(value)
@@ -28,28 +28,28 @@ def library(values: list[int]) -> HdrHistogram:
 
 
 @given(VALUES)
-def test_every_value_is_counted_where_the_library_counts_it(values: list[int]) -> None:
-    ours, theirs = of(values), library(values)
-    assert theirs.counts_len == PLACES
-    assert ours.counts.tolist() == [theirs.get_count_at_index(place) for place in range(PLACES)]
+def test_counts_match_hdr_histogram(values: list[int]) -> None:
+    ours, theirs = histogram_of(values), hdr_histogram_of(values)
+    assert theirs.counts_len == COUNTS_LENGTH
+    assert ours.counts.tolist() == [theirs.get_count_at_index(place) for place in range(COUNTS_LENGTH)]
 
 
 @given(st.lists(VALUES, max_size=4))
-def test_merging_is_counting_all_at_once(several: list[list[int]]) -> None:
-    together = merged(of(each) for each in several)
-    assert (together.counts == of([value for each in several for value in each]).counts).all()
+def test_merge_equals_counting_all_values(several: list[list[int]]) -> None:
+    together = merge_histograms(histogram_of(each) for each in several)
+    assert (together.counts == histogram_of([value for each in several for value in each]).counts).all()
 
 
 @given(VALUES)
-def test_what_is_written_is_read_back(values: list[int]) -> None:
-    ours = of(values)
-    assert (Histogram.decoded(ours.encoded()).counts == ours.counts).all()
-    assert HdrHistogram.decode(ours.encoded()).get_total_count() == len(values)
+def test_encode_decode_round_trip(values: list[int]) -> None:
+    ours = histogram_of(values)
+    assert (Histogram.decode(ours.encode()).counts == ours.counts).all()
+    assert HdrHistogram.decode(ours.encode()).get_total_count() == len(values)
 
 
 @given(st.lists(st.integers(0, HIGHEST), min_size=20, max_size=500), st.floats(0.1, 99.9))
-def test_a_percentile_is_within_three_digits_of_the_exact_one(values: list[int], percent: float) -> None:
-    found = of(values).percentile(percent)
+def test_percentile_has_three_digit_precision(values: list[int], percent: float) -> None:
+    found = histogram_of(values).percentile(percent)
     if len(values) * (100 - percent) / 100 < 10:
         assert found is None
         return
@@ -59,8 +59,8 @@ def test_a_percentile_is_within_three_digits_of_the_exact_one(values: list[int],
 
 
 @given(st.lists(st.integers(0, HIGHEST), min_size=1, max_size=300))
-def test_the_largest_and_the_mean(values: list[int]) -> None:
-    ours = of(values)
+def test_maximum_and_mean(values: list[int]) -> None:
+    ours = histogram_of(values)
     assert max(values) <= ours.maximum <= max(values) * 1.001 + 1
     assert ours.mean == pytest.approx(sum(values) / len(values), rel=0.001, abs=1)
 
@@ -68,17 +68,17 @@ def test_the_largest_and_the_mean(values: list[int]) -> None:
 @pytest.mark.parametrize(
     ("n", "carried"), [(19, []), (20, ["p50"]), (100, ["p50", "p90"]), (999, ["p50", "p90"])]
 )
-def test_a_percentile_that_n_cannot_carry_is_left_out(n: int, carried: list[str]) -> None:
-    assert list(of([5] * n).percentiles()) == carried
+def test_unsupported_percentiles_are_omitted(n: int, carried: list[str]) -> None:
+    assert list(histogram_of([5] * n).percentiles()) == carried
 
 
-def test_ten_thousand_carry_all_of_them() -> None:
-    assert list(of([5] * 10_000).percentiles()) == ["p50", "p90", "p99", "p99.9"]
+def test_ten_thousand_values_support_all_percentiles() -> None:
+    assert list(histogram_of([5] * 10_000).percentiles()) == ["p50", "p90", "p99", "p99.9"]
 
 
-def test_what_takes_longer_than_an_hour_counts_as_an_hour_and_nothing_as_negative() -> None:
-    assert of([HIGHEST * 5]).maximum == pytest.approx(HIGHEST, rel=0.001)
-    assert of([-5]).maximum == 0
+def test_values_are_clamped_to_range() -> None:
+    assert histogram_of([HIGHEST * 5]).maximum == pytest.approx(HIGHEST, rel=0.001)
+    assert histogram_of([-5]).maximum == 0
     assert Histogram().mean == 0.0
     assert Histogram().maximum == 0
 
@@ -86,13 +86,13 @@ def test_what_takes_longer_than_an_hour_counts_as_an_hour_and_nothing_as_negativ
 @pytest.mark.parametrize(
     "text", ["", "HISTFAAAA", "not base64 at all", HdrHistogram(1, 1000, 2).encode().decode()]
 )
-def test_what_is_no_histogram_of_ours(text: str) -> None:
+def test_decode_foreign_histogram_raises(text: str) -> None:
     with pytest.raises(ValueError, match="HDR histogram"):
-        Histogram.decoded(text)
+        Histogram.decode(text)
 
 
-def test_places_are_exact_at_the_edges_of_buckets() -> None:
+def test_counts_index_at_bucket_edges() -> None:
     edges = [value + by for value in (1 << bit for bit in range(1, 41)) for by in (-1, 0, 1)]
-    found = histogram.places(np.array(edges, np.int64))
+    found = histogram.counts_index(np.array(edges, np.int64))
     theirs = HdrHistogram(LOWEST, HIGHEST, DIGITS)
     assert found.tolist() == [theirs.get_counts_array_index(edge) for edge in edges]

@@ -15,11 +15,11 @@ PAGE = ROOT / "docs" / "how-to" / "measure.md"
 
 
 @pytest.mark.slow
-def test_the_page(tmp_path: Path) -> None:
+def test_measure_guide_commands(tmp_path: Path) -> None:
     Page(PAGE, tmp_path).run()
     assert (tmp_path / "engines.html").read_text().startswith("<!doctype html>")
 
 
-def test_every_fault_is_told() -> None:
+def test_measure_guide_lists_every_fault() -> None:
     shown = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert shown == list(Faults().counted())
+    assert shown == list(Faults().as_dict())

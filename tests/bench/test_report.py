@@ -13,17 +13,30 @@ from hdrh.log import HistogramLogReader
 
 from bothends.bench.histogram import HIGHEST, Histogram
 from bothends.bench.report import html, plots, text
-from bothends.bench.results import Cost, Document, Entry, Faults, Latency, Load, Own, Round, decode, encode
-from bothends.errors import CallerError
+from bothends.bench.results import (
+    BenchEntry,
+    Document,
+    Faults,
+    GeneratorUsage,
+    LatencySummary,
+    Load,
+    Round,
+    ServerCost,
+    decode,
+    encode,
+)
+from bothends.errors import UsageError
 
 
-def latency(*microseconds: int, times: int = 1000) -> Latency:
+def latency(*microseconds: int, times: int = 1000) -> LatencySummary:
     histogram = Histogram()
     histogram.add([each * 1000 for each in microseconds] * times)
-    return Latency.of(histogram)
+    return LatencySummary.from_histogram(histogram)
 
 
-def a_round(per_s: float, *, limit: str = "", corrected: bool = False, faults: Faults | None = None) -> Round:
+def make_round(
+    per_s: float, *, limit: str = "", corrected: bool = False, faults: Faults | None = None
+) -> Round:
     return Round(
         seconds=1.0,
         completed=3000,
@@ -32,32 +45,34 @@ def a_round(per_s: float, *, limit: str = "", corrected: bool = False, faults: F
         faults=faults or Faults(),
         uncorrected=latency(100, 200, 300),
         corrected=latency(100, 200, 9000) if corrected else None,
-        own=Own("test", 0.5, limit=limit),
-        server=Cost(3.5, 0.9, 0.25),
+        own=GeneratorUsage("test", 0.5, limit=limit),
+        server=ServerCost(3.5, 0.9, 0.25),
     )
 
 
-def compared() -> Document:
+def comparison_document() -> Document:
     fifty, idle = Load("upper", "tcp", 50), Load("idle", "tcp", 10_000)
-    memory = a_round(0)
+    memory = make_round(0)
     memory.uncorrected = latency(times=0)
-    memory.server = Cost(memory_kib_per_connection=1.25)
+    memory.server = ServerCost(memory_kib_per_connection=1.25)
     entries = [
-        Entry("slow", "a", fifty, [a_round(100), a_round(120), a_round(110)]),
-        Entry("fast", "b", fifty, [a_round(300, limit="busy"), a_round(240), a_round(330)]),
-        Entry("absent", "c", fifty, skipped="<it> isn't installed"),
-        Entry("slow", "a", idle, [memory]),
+        BenchEntry("slow", "a", fifty, [make_round(100), make_round(120), make_round(110)]),
+        BenchEntry("fast", "b", fifty, [make_round(300, limit="busy"), make_round(240), make_round(330)]),
+        BenchEntry("absent", "c", fifty, skipped="<it> isn't installed"),
+        BenchEntry("slow", "a", idle, [memory]),
     ]
     return Document(1, "2026-01-01T00:00:00Z", "bothends bench engines", {"kernel": "x"}, entries, "slow")
 
 
-def single(corrected: bool = True) -> Document:
-    entry = Entry("it", "tcp://h:1", Load("echo", "tcp", rate=500.0), [a_round(500, corrected=corrected)])
+def single_document(corrected: bool = True) -> Document:
+    entry = BenchEntry(
+        "it", "tcp://h:1", Load("echo", "tcp", rate=500.0), [make_round(500, corrected=corrected)]
+    )
     return Document(1, "2026-01-01T00:00:00Z", "bothends bench tcp://h:1", {"kernel": "x"}, [entry])
 
 
-def test_what_is_written_is_read_back() -> None:
-    assert decode(encode(compared()), "here") == compared()
+def test_encode_decode_round_trip() -> None:
+    assert decode(encode(comparison_document()), "here") == comparison_document()
 
 
 @pytest.mark.parametrize(
@@ -66,16 +81,19 @@ def test_what_is_written_is_read_back() -> None:
         (b"", "no result"),
         (b"{}", "no result"),
         (b"\xff", "no result"),
-        (encode(single()).replace(b'"version": 1', b'"version": 9'), "version 9; this reads version 1"),
+        (
+            encode(single_document()).replace(b'"version": 1', b'"version": 9'),
+            "version 9; this reads version 1",
+        ),
     ],
 )
-def test_what_is_no_result(data: bytes, words: str) -> None:
-    with pytest.raises(CallerError, match=words):
+def test_decode_invalid_document_raises(data: bytes, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
         decode(data, "here")
 
 
-def test_a_table_has_ratios_within_rounds_and_no_empty_columns() -> None:
-    document = compared()
+def test_table_ratios_and_empty_columns() -> None:
+    document = comparison_document()
     heads, rows = text.table(document, document.entries[:3])
     assert heads[:5] == ("target", "load", "requests/s", "spread", "to slow")
     assert "KiB/connection" not in heads
@@ -85,24 +103,24 @@ def test_a_table_has_ratios_within_rounds_and_no_empty_columns() -> None:
     assert text.table(document, document.entries[3:])[0] == ("target", "load", "KiB/connection")
 
 
-def test_lines_say_both_ways_of_counting() -> None:
-    found = dict(text.lines(single().entries[0]))
+def test_summary_lines_show_corrected_and_uncorrected() -> None:
+    found = dict(text.summary_lines(single_document().entries[0]))
     assert "max 9,003 us" in found["latency, corrected"]
     assert "max 300 us" in found["latency, uncorrected"]
     assert found["verified"] == "each answer byte for byte; faults: none"
     assert "3.50 us" in found["server"] or "3.5 us" in found["server"]
 
 
-def test_csv_has_a_row_for_each_round_and_way() -> None:
-    rows = list(csv.DictReader(io.StringIO(text.as_csv(single()))))
+def test_csv_has_row_per_round_and_latency_kind() -> None:
+    rows = list(csv.DictReader(io.StringIO(text.as_csv(single_document()))))
     assert [row["corrected"] for row in rows] == ["0", "1"]
     assert float(rows[1]["max_us"]) > float(rows[0]["max_us"])
-    assert len(list(csv.DictReader(io.StringIO(text.as_csv(compared()))))) == 3 + 3 + 1 + 1
+    assert len(list(csv.DictReader(io.StringIO(text.as_csv(comparison_document()))))) == 3 + 3 + 1 + 1
 
 
-def test_the_log_is_read_by_the_library(tmp_path: Path) -> None:
+def test_hdr_log_is_readable_by_hdrhistogram(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_text(text.as_hdr_log(single()))
+    path.write_text(text.as_hdr_log(single_document()))
     reader = HistogramLogReader(str(path), HdrHistogram(1, HIGHEST, 3))
     first, second = reader.get_next_interval_histogram(), reader.get_next_interval_histogram()
     reader.input_file.close()
@@ -111,16 +129,18 @@ def test_the_log_is_read_by_the_library(tmp_path: Path) -> None:
     assert first.get_max_value() > second.get_max_value()
 
 
-def test_markdown_has_as_many_cells_in_every_row() -> None:
-    table = [line for line in text.as_markdown(compared()).splitlines() if line.startswith("|")]
+def test_markdown_rows_have_equal_cells() -> None:
+    table = [line for line in text.as_markdown(comparison_document()).splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
     assert len(table) == 5
 
 
-@pytest.mark.parametrize("document", [single(), single(corrected=False), compared()])
-def test_the_page_is_whole_and_needs_nothing_else(document: Document) -> None:
-    document.knee = single().entries
-    text = html.page(document)
+@pytest.mark.parametrize(
+    "document", [single_document(), single_document(corrected=False), comparison_document()]
+)
+def test_html_report_is_self_contained(document: Document) -> None:
+    document.knee = single_document().entries
+    text = html.render_html(document)
     assert text.count("<svg") == text.count("</svg>") >= 2
     assert "<it>" not in text
     assert "http" not in text.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
@@ -130,8 +150,8 @@ def test_the_page_is_whole_and_needs_nothing_else(document: Document) -> None:
     assert "latency in microseconds" in text
 
 
-def test_plots_are_well_formed_and_the_same_each_time() -> None:
-    entries = compared().entries[:2]
+def test_plots_are_well_formed_and_deterministic() -> None:
+    entries = comparison_document().entries[:2]
     drawn = plots.throughput(entries, "a < b")
     ElementTree.fromstring(drawn)
     assert drawn == plots.throughput(entries, "a < b")

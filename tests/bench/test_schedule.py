@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.bench.schedule import CHUNK, SECOND, Arrivals, Schedule, Times
-from bothends.errors import CallerError
+from bothends.errors import UsageError
 
 RATES = st.floats(0.1, 1e7)
 KINDS = st.sampled_from(["fixed", "poisson"])
@@ -21,7 +21,7 @@ def first(schedule: Schedule, chunks: int = 3) -> Times:
 
 
 @given(RATES, KINDS, st.integers(0, 2**32))
-def test_times_never_go_back_and_the_same_seed_gives_the_same(rate: float, kind: Arrivals, seed: int) -> None:
+def test_times_are_monotonic_and_deterministic(rate: float, kind: Arrivals, seed: int) -> None:
     times = first(Schedule(rate, kind, seed))
     assert times[0] >= 0
     assert (np.diff(times) >= 0).all()
@@ -29,7 +29,7 @@ def test_times_never_go_back_and_the_same_seed_gives_the_same(rate: float, kind:
 
 
 @given(st.integers(1, 2_000_000))
-def test_fixed_times_are_exact_however_many_there_are(rate: int) -> None:
+def test_fixed_times_do_not_drift(rate: int) -> None:
     times = first(Schedule(rate))
     for place in (0, 1, CHUNK - 1, CHUNK, 3 * CHUNK - 1):
         assert abs(int(times[place]) - place * SECOND // rate) <= 1
@@ -43,7 +43,7 @@ def test_poisson_times_have_exponential_gaps(rate: float, seed: int) -> None:
 
 
 @given(RATES, KINDS, st.integers(1, 7))
-def test_several_generators_share_one_schedule(rate: float, kind: Arrivals, several: int) -> None:
+def test_step_partitions_schedule(rate: float, kind: Arrivals, several: int) -> None:
     whole = first(Schedule(rate, kind))
     parts = [first(Schedule(rate, kind, first=place, step=several)) for place in range(several)]
     together = np.sort(np.concatenate(parts))
@@ -52,6 +52,6 @@ def test_several_generators_share_one_schedule(rate: float, kind: Arrivals, seve
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf"), 1e10])
-def test_a_rate_that_is_none(rate: float) -> None:
-    with pytest.raises(CallerError, match="a rate is"):
+def test_invalid_rate_raises(rate: float) -> None:
+    with pytest.raises(UsageError, match="a rate is"):
         Schedule(rate)

@@ -9,30 +9,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.bench.histogram import Histogram
-from bothends.bench.results import Document, Entry, Faults, Latency, Load, Own, Round
-from bothends.bench.significance import TIE, chance_of, compare, verdict
-from bothends.errors import CallerError
+from bothends.bench.results import BenchEntry, Document, Faults, GeneratorUsage, LatencySummary, Load, Round
+from bothends.bench.significance import MIN_CHANGE, compare, mann_whitney_p_value, verdict
+from bothends.errors import UsageError
 
 RATES = st.lists(st.floats(1, 1e6), min_size=1, max_size=8)
 
 
-def a_round(per_s: float, p99_us: int = 100, faults: Faults | None = None) -> Round:
+def make_round(per_s: float, p99_us: int = 100, faults: Faults | None = None) -> Round:
     histogram = Histogram()
     histogram.add([p99_us * 1000] * 1000)
-    latency = Latency.of(histogram)
-    return Round(1.0, 1000, per_s, 0, faults or Faults(), latency, None, Own("test", 0.5))
+    latency = LatencySummary.from_histogram(histogram)
+    return Round(1.0, 1000, per_s, 0, faults or Faults(), latency, None, GeneratorUsage("test", 0.5))
 
 
 def document(
     *rates: float, name: str = "it", faults: Faults | None = None, due: float | None = None
 ) -> Document:
     load = Load("echo", "tcp", rate=due)
-    entry = Entry(name, "tcp://here:1", load, [a_round(rate, faults=faults) for rate in rates])
+    entry = BenchEntry(name, "tcp://here:1", load, [make_round(rate, faults=faults) for rate in rates])
     return Document(1, "now", "bench", {}, [entry])
 
 
-def of(before: list[float], after: list[float]) -> str:
-    return verdict(before, after, upwards=True)
+def verdict_of(before: list[float], after: list[float]) -> str:
+    return verdict(before, after, higher_is_better=True)
 
 
 @pytest.mark.parametrize(
@@ -51,26 +51,26 @@ def of(before: list[float], after: list[float]) -> str:
     ],
 )
 def test_verdicts(before: list[float], after: list[float], said: str) -> None:
-    assert of(before, after) == said
+    assert verdict_of(before, after) == said
 
 
 @given(RATES, RATES)
-def test_the_other_way_round_it_is_the_other_way_round(before: list[float], after: list[float]) -> None:
+def test_verdict_is_antisymmetric(before: list[float], after: list[float]) -> None:
     # The least difference that matters is a share of what was before, so it may matter one way only.
     opposite = {"better": "worse", "worse": "better", "no difference": "no difference"}
-    one, other = of(before, after), of(after, before)
+    one, other = verdict_of(before, after), verdict_of(after, before)
     assert other in (opposite[one], "no difference") or one == "no difference"
-    assert verdict(before, after, upwards=False) == opposite[one]
+    assert verdict(before, after, higher_is_better=False) == opposite[one]
 
 
 @given(RATES)
-def test_nothing_differs_from_itself_nor_from_a_little_more(rates: list[float]) -> None:
-    assert of(rates, rates) == "no difference"
-    assert of(rates, [rate * (1 + TIE / 2) for rate in rates]) == "no difference"
+def test_verdict_small_change_is_no_difference(rates: list[float]) -> None:
+    assert verdict_of(rates, rates) == "no difference"
+    assert verdict_of(rates, [rate * (1 + MIN_CHANGE / 2) for rate in rates]) == "no difference"
 
 
 @pytest.mark.parametrize(("one", "other"), [(2, 3), (3, 3), (4, 2)])
-def test_the_chance_is_the_share_of_orders_that_are_as_lopsided(one: int, other: int) -> None:
+def test_mann_whitney_p_value_matches_enumeration(one: int, other: int) -> None:
     places = range(one + other)
 
     def wins(order: tuple[int, ...]) -> int:
@@ -80,10 +80,10 @@ def test_the_chance_is_the_share_of_orders_that_are_as_lopsided(one: int, other:
     for order in orders[::7]:
         lopsided = min(wins(order), one * other - wins(order))
         share = sum(wins(each) <= lopsided for each in orders) / len(orders)
-        assert chance_of(order[:one], order[one:]) == pytest.approx(min(1, 2 * share))
+        assert mann_whitney_p_value(order[:one], order[one:]) == pytest.approx(min(1, 2 * share))
 
 
-def test_documents() -> None:
+def test_compare_documents() -> None:
     found = compare(document(100, 101, 102, 103), document(50, 51, 52, 53))
     assert [(each.figure, each.verdict) for each in found] == [
         ("requests/s", "worse"),
@@ -92,20 +92,20 @@ def test_documents() -> None:
     assert found[0].change == pytest.approx(51.5 / 101.5)
 
 
-def test_faults_are_worse_than_none() -> None:
+def test_compare_more_faults_is_worse() -> None:
     found = compare(document(100), document(100, faults=Faults(wrong=1)))
     assert [each.verdict for each in found] == ["no difference", "no difference", "worse"]
     assert compare(document(100, faults=Faults(lost=1)), document(100))[-1].verdict == "better"
 
 
-def test_the_rate_of_an_open_loop_is_no_figure() -> None:
+def test_compare_open_loop_omits_rate() -> None:
     assert [each.figure for each in compare(document(9, due=10), document(5, due=10))] == ["p99 us"]
 
 
-def test_entries_are_matched_by_name_and_load() -> None:
+def test_compare_matches_entries_by_name_and_load() -> None:
     before, after = document(1, name="a"), document(1, name="b")
     both = Document(1, "", "", {}, [*before.entries, *after.entries])
     assert {each.name for each in compare(both, after)} == {"b"}
     other = Document(1, "", "", {}, document(1, name="c").entries * 2)
-    with pytest.raises(CallerError, match="in common"):
+    with pytest.raises(UsageError, match="in common"):
         compare(both, other)

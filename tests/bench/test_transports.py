@@ -10,22 +10,25 @@ import pytest
 
 import bothends
 from bothends.bench.generators import native
-from bothends.bench.generators.base import Plan
-from bothends.bench.generators.dialer import detect
-from bothends.bench.load import generator, measure
+from bothends.bench.generators.base import RunPlan
+from bothends.bench.generators.dialer import detect_rule
+from bothends.bench.load import measure, select_generator
 from bothends.bench.results import Faults
 from bothends.bench.schedule import Schedule
 from bothends.bench.workload import numbered
 from bothends.client.tls import TlsOptions
 from bothends.endpoints import Endpoint
-from bothends.errors import CannotCarry, HandshakeFailed
+from bothends.errors import HandshakeFailed, UnsupportedCombination
 from bothends.layers import TlsSettings
 from bothends.server import Server
-from tests.bench.min_samples import enough
+from tests.bench.min_samples import measure_until_enough
 
-BY = [
+GENERATORS = [
     "python",
-    pytest.param("native", marks=pytest.mark.skipif(bool(native.missing()), reason=native.missing())),
+    pytest.param(
+        "native",
+        marks=pytest.mark.skipif(bool(native.unavailable_reason()), reason=native.unavailable_reason()),
+    ),
 ]
 
 
@@ -47,19 +50,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def plan_for(server: Server, label: str, **more: object) -> Plan:
+def plan_for(server: Server, label: str, **more: object) -> RunPlan:
     endpoint = next(each for each in server.endpoints if str(each).startswith(label))
     tls = TlsOptions(fingerprint=server.tls_fingerprint or "") if endpoint.scheme == "tls" else None
     depth = more.get("depth", 1)
     assert isinstance(depth, int)
     workload = numbered(
-        40, detect(endpoint, tls=tls, timeout=5), newline=not endpoint.has_boundaries, depth=depth
+        40, detect_rule(endpoint, tls=tls, timeout=5), newline=not endpoint.is_message_oriented, depth=depth
     )
     options: dict[str, object] = {"connections": 3, "timeout": 5.0, "tls": tls, **more}
-    return Plan(endpoint, workload, **options)  # type: ignore[arg-type]
+    return RunPlan(endpoint, workload, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize("by", GENERATORS)
 @pytest.mark.parametrize(
     "label",
     [
@@ -75,7 +78,7 @@ def plan_for(server: Server, label: str, **more: object) -> Plan:
     ],
 )
 @pytest.mark.parametrize("how", ["closed", "deep", "open", "reconnect"])
-def test_every_transport(server: Server, by: str, label: str, how: str) -> None:
+def test_transport_and_mode(server: Server, by: str, label: str, how: str) -> None:
     ways: dict[str, dict[str, object]] = {
         "closed": {},
         "deep": {"depth": 5},
@@ -83,28 +86,31 @@ def test_every_transport(server: Server, by: str, label: str, how: str) -> None:
         "reconnect": {"reconnect": True},
     }
     plan = plan_for(server, label, **ways[how])
-    if by == "native" and native.unable(plan):
-        with pytest.raises(CannotCarry):
-            generator("native", plan)
-        assert generator("auto", plan).name.startswith("Python")
+    if by == "native" and native.unsupported_reason(plan):
+        with pytest.raises(UnsupportedCombination):
+            select_generator("native", plan)
+        assert select_generator("auto", plan).name.startswith("Python")
         return
-    found = enough(lambda seconds: measure(replace(plan, duration=seconds), by=generator(by, plan)))
+    found = measure_until_enough(
+        lambda seconds: measure(replace(plan, duration=seconds), generator=select_generator(by, plan))
+    )
     assert found.faults == Faults()
     assert found.ended == ""
     assert found.completed >= 10
     assert found.own.name == ("Python, epoll" if by == "python" else "C, epoll")
 
 
-@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize("by", GENERATORS)
 @pytest.mark.parametrize(
     ("label", "size"), [("tcp://127", 300_000), ("unix:///", 1_000_000), ("udp:", 65_507)]
 )
 def test_large_messages(server: Server, by: str, label: str, size: int) -> None:
     plan = plan_for(server, label, connections=2, timeout=20.0)
-    workload = numbered(size, "upper", newline=not plan.endpoint.has_boundaries)
+    workload = numbered(size, "upper", newline=not plan.endpoint.is_message_oriented)
     plan = replace(plan, workload=workload)
-    found = enough(
-        lambda seconds: measure(replace(plan, duration=seconds), by=generator(by, plan)), answers=4
+    found = measure_until_enough(
+        lambda seconds: measure(replace(plan, duration=seconds), generator=select_generator(by, plan)),
+        answers=4,
     )
     assert found.faults == Faults()
     assert found.uncorrected.n >= 4
@@ -112,23 +118,25 @@ def test_large_messages(server: Server, by: str, label: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize("by", GENERATORS)
 def test_small_messages(server: Server, by: str, size: int) -> None:
     plan = plan_for(server, "tcp://127")
     workload = numbered(size, "upper", newline=True)
     plan = replace(plan, workload=workload)
-    found = enough(lambda seconds: measure(replace(plan, duration=seconds), by=generator(by, plan)))
+    found = measure_until_enough(
+        lambda seconds: measure(replace(plan, duration=seconds), generator=select_generator(by, plan))
+    )
     assert (found.faults, found.completed >= 10) == (Faults(), True)
 
 
-def test_another_certificate(server: Server) -> None:
+def test_wrong_certificate_fingerprint_raises(server: Server) -> None:
     plan = plan_for(server, "tls:")
-    other = Plan(plan.endpoint, plan.workload, tls=TlsOptions(fingerprint="0" * 64))
+    other = RunPlan(plan.endpoint, plan.workload, tls=TlsOptions(fingerprint="0" * 64))
     with pytest.raises(HandshakeFailed, match="another one"):
-        measure(other, by=generator("python", other))
+        measure(other, generator=select_generator("python", other))
 
 
-def test_a_native_one_says_why_not(tmp_path: Path) -> None:
+def test_native_generator_reports_unsupported_option(tmp_path: Path) -> None:
     workload = numbered(8, "echo", newline=True)
-    plan = Plan(Endpoint.parse("tcp://127.0.0.1:1?ttl=3"), workload)
-    assert native.unable(plan)
+    plan = RunPlan(Endpoint.parse("tcp://127.0.0.1:1?ttl=3"), workload)
+    assert native.unsupported_reason(plan)

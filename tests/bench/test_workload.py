@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothends.bench.workload import Expect, lengths, numbered, recognised, scripted
-from bothends.errors import CallerError
+from bothends.bench.workload import Expect, describe_sizes, matching_rule, numbered, parse_script
+from bothends.errors import UsageError
 
 
 @given(
@@ -16,32 +16,32 @@ from bothends.errors import CallerError
     st.booleans(),
     st.sampled_from([1, 16, 300, 2048]),
 )
-def test_messages_have_their_size_their_end_and_their_number(
+def test_numbered_messages_have_size_terminator_and_number(
     size: int, expect: Expect, newline: bool, depth: int
 ) -> None:
     workload = numbered(size, expect, newline=newline, depth=depth)
-    assert {len(each) for each in workload.sends} == {size} == {workload.uniform}
-    assert all(each.count(b"\n") == newline and each.endswith(b"\n" * newline) for each in workload.sends)
-    assert workload.answers == tuple(e.upper() if expect == "upper" else e for e in workload.sends)
-    if workload.numbers:
-        assert len(set(workload.answers)) == len(workload) >= 2 * depth
-        assert len(workload.heads) == len(workload)
+    assert {len(each) for each in workload.requests} == {size} == {workload.uniform_size}
+    assert all(each.count(b"\n") == newline and each.endswith(b"\n" * newline) for each in workload.requests)
+    assert workload.responses == tuple(e.upper() if expect == "upper" else e for e in workload.requests)
+    if workload.is_numbered:
+        assert len(set(workload.responses)) == len(workload) >= 2 * depth
+        assert len(workload.index_by_number) == len(workload)
     else:
         assert size < 4
 
 
 @pytest.mark.parametrize(("size", "newline"), [(0, True), (65_508, False), (20_000_000, True)])
-def test_sizes_that_cannot_be(size: int, newline: bool) -> None:
-    with pytest.raises(CallerError, match="a message has 1 to"):
+def test_numbered_invalid_size_raises(size: int, newline: bool) -> None:
+    with pytest.raises(UsageError, match="a message has 1 to"):
         numbered(size, "echo", newline=newline)
 
 
-def test_a_script() -> None:
+def test_parse_script() -> None:
     text = "# greet\n> HELO a\\r\n> second \\x41\\\\\n\n< 250 \\t.\\r\n> QUIT\n< bye\n< bye\n"
-    workload = scripted(text, newline=True)
-    assert workload.sends == (b"HELO a\r\nsecond A\\\n", b"QUIT\n")
-    assert workload.answers == (b"250 \t.\r\n", b"bye\nbye\n")
-    assert scripted("> a\n< b", newline=False).sends == (b"a",)
+    workload = parse_script(text, newline=True)
+    assert workload.requests == (b"HELO a\r\nsecond A\\\n", b"QUIT\n")
+    assert workload.responses == (b"250 \t.\r\n", b"bye\nbye\n")
+    assert parse_script("> a\n< b", newline=False).requests == (b"a",)
 
 
 @pytest.mark.parametrize(
@@ -55,17 +55,17 @@ def test_a_script() -> None:
         ("> a\\", r"line 1: \\ is no escape"),
     ],
 )
-def test_what_is_no_script(text: str, words: str) -> None:
-    with pytest.raises(CallerError, match=words):
-        scripted(text, newline=True)
+def test_parse_script_invalid_text_raises(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse_script(text, newline=True)
 
 
-def test_rules_are_recognised() -> None:
-    assert recognised(b"abc", b"abc") == "echo"
-    assert recognised(b"abc", b"ABC") == "upper"
-    assert recognised(b"abc", b"abd") is None
+def test_matching_rule() -> None:
+    assert matching_rule(b"abc", b"abc") == "echo"
+    assert matching_rule(b"abc", b"ABC") == "upper"
+    assert matching_rule(b"abc", b"abd") is None
 
 
-def test_lengths_in_words() -> None:
-    assert lengths([b"a" * 1000]) == "1,000 bytes"
-    assert lengths([b"a", b"abc"]) == "1 to 3 bytes"
+def test_describe_sizes() -> None:
+    assert describe_sizes([b"a" * 1000]) == "1,000 bytes"
+    assert describe_sizes([b"a", b"abc"]) == "1 to 3 bytes"

@@ -11,16 +11,16 @@ import pytest
 
 from bothends.check.case import Verdict
 from bothends.check.contract import Contract, load
-from bothends.check.results import Result
-from bothends.check.runner import PATIENCE, Run
-from bothends.check.subjects.client_under_test import Client
-from bothends.check.subjects.server_under_test import Target
+from bothends.check.results import SuiteResult
+from bothends.check.runner import DEFAULT_TIMEOUT, SuiteRun
+from bothends.check.subjects.client_under_test import ClientUnderTest
+from bothends.check.subjects.server_under_test import ServerUnderTest
 from bothends.check.suites.registry import cases, suite_for
 from bothends.starters.writing import Starter
 from tests.tools import find_tool
 
-NEEDED = {"py": None, "c": "cc", "java": "javac"}
-OURS = [sys.executable, "-m", "bothends"]
+COMPILERS = {"py": None, "c": "cc", "java": "javac"}
+BOTHENDS_COMMAND = [sys.executable, "-m", "bothends"]
 
 
 def judge(
@@ -28,30 +28,30 @@ def judge(
     contract: str | Contract = "upper-tcp",
     *only: str,
     endpoint: str = "",
-    patience: float = PATIENCE,
+    timeout: float = DEFAULT_TIMEOUT,
     thorough: bool = False,
-) -> Result:
+) -> SuiteResult:
     """Judge a server by its command."""
     agreed = load(contract) if isinstance(contract, str) else contract
     suite = suite_for(agreed, "server")
-    target = Target(agreed, command, endpoint)
-    run = Run(target, cases(suite), suite, only=only, thorough=thorough, patience=patience)
+    target = ServerUnderTest(agreed, command, endpoint)
+    run = SuiteRun(target, cases(suite), suite, only=only, thorough=thorough, timeout=timeout)
     return asyncio.run(run.run())
 
 
-def script(folder: Path, text: str) -> list[str]:
+def write_server_script(folder: Path, text: str) -> list[str]:
     """A server in Python, as a command."""
     path = folder / "program.py"
     path.write_text(text, encoding="utf-8")
     return [sys.executable, "-u", str(path), "{port}"]
 
 
-def failed(result: Result) -> set[str]:
+def failed_cases(result: SuiteResult) -> set[str]:
     """The cases that failed."""
     return {each.case for each in result.outcomes if each.verdict is Verdict.FAIL}
 
 
-def told(result: Result) -> str:
+def format_failures(result: SuiteResult) -> str:
     """All that went wrong, for an assertion's message."""
     return "\n".join(
         f"{each.verdict} {each.case}: expected {each.expected}; {each.happened} {each.complaint}"
@@ -61,21 +61,21 @@ def told(result: Result) -> str:
     )
 
 
-def judge_client(command: list[str], contract: str | Contract = "upper-tcp", *only: str) -> Result:
+def judge_client(command: list[str], contract: str | Contract = "upper-tcp", *only: str) -> SuiteResult:
     """Judge a client by its command."""
     agreed = load(contract) if isinstance(contract, str) else contract
     suite = suite_for(agreed, "client")
-    return asyncio.run(Run(Client(agreed, command), cases(suite), suite, only=only).run())
+    return asyncio.run(SuiteRun(ClientUnderTest(agreed, command), cases(suite), suite, only=only).run())
 
 
-def built(folder: Path, made: Starter) -> list[str]:
+def build_starter(folder: Path, starter: Starter) -> list[str]:
     """Write and build a starter; its command, which runs from anywhere."""
-    needed = NEEDED[made.file.rpartition(".")[2]]
+    needed = COMPILERS[starter.file.rpartition(".")[2]]
     if needed and not find_tool(needed):
         pytest.skip(f"{needed} isn't installed")
-    (folder / made.file).write_text(made.text, encoding="utf-8")
-    if made.build:
-        done = subprocess.run(made.build, cwd=folder, capture_output=True, text=True, check=False)
+    (folder / starter.file).write_text(starter.text, encoding="utf-8")
+    if starter.build:
+        done = subprocess.run(starter.build, cwd=folder, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    places = {"python3": sys.executable, ".": str(folder), made.file: str(folder / made.file)}
-    return [places.get(word, str(folder / word[2:]) if word[:2] == "./" else word) for word in made.run]
+    places = {"python3": sys.executable, ".": str(folder), starter.file: str(folder / starter.file)}
+    return [places.get(word, str(folder / word[2:]) if word[:2] == "./" else word) for word in starter.run]

@@ -22,21 +22,21 @@ from pathlib import Path
 from typing import Final
 
 from bothends.check.contract import Contract, load, parse
-from bothends.starters.writing import LANGUAGES, Starter, starter
+from bothends.starters.writing import LANGUAGES, Starter, make_starter
 
-FOLDER: Final = Path(__file__).parent / "mutations"
+MUTATIONS_DIR: Final = Path(__file__).parent / "mutations"
 SUITES: Final = {  # role, transport
     "tcp": ("server", "tcp"),
     "udp": ("server", "udp"),
     "client": ("client", "tcp"),
     "udp-client": ("client", "udp"),
 }
-_LINES: Final = 'transport = "tcp"\nframing = "lines"\n'
-_UPPER: Final = '[answer]\nservice = "upper"\n'
+_LINE_FRAMING: Final = 'transport = "tcp"\nframing = "lines"\n'
+_UPPER_ANSWER: Final = '[answer]\nservice = "upper"\n'
 CONTRACTS: Final = {
-    "once": f"{_LINES}persistent = false\n{_UPPER}",
-    "prints": f"{_LINES}prints = true\n{_UPPER}",
-    "half": f"{_LINES}{_UPPER}[client]\nseveral = true\nhalf_closes = true",
+    "once": f"{_LINE_FRAMING}persistent = false\n{_UPPER_ANSWER}",
+    "prints": f"{_LINE_FRAMING}prints = true\n{_UPPER_ANSWER}",
+    "half": f"{_LINE_FRAMING}{_UPPER_ANSWER}[client]\nseveral = true\nhalf_closes = true",
 }
 
 
@@ -48,7 +48,7 @@ class Mutant:
     suite: str
     case: str
     mistake: str
-    heads: dict[str, str]
+    headers: dict[str, str]
     edits: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:
@@ -60,21 +60,21 @@ class Mutant:
         return SUITES[self.suite][0]
 
     @property
-    def due(self) -> list[str]:
+    def also_fails(self) -> list[str]:
         """The other cases that it may fail."""
-        return self.heads.get("due", "").split()
+        return self.headers.get("due", "").split()
 
     @property
-    def agreed(self) -> Contract:
+    def contract(self) -> Contract:
         """The contract that it is judged by."""
-        if name := self.heads.get("contract"):
+        if name := self.headers.get("contract"):
             return parse(CONTRACTS[name], "mutants.py", name, Path())
         return load(f"upper-{SUITES[self.suite][1]}")
 
-    def program(self) -> Starter:
+    def mutated_starter(self) -> Starter:
         """The starter with the mistake in it."""
         role, transport = SUITES[self.suite]
-        made = starter(role, self.language, transport, engine=self.heads.get("engine"))
+        made = make_starter(role, self.language, transport, engine=self.headers.get("engine"))
         text = f"\n{made.text}"
         for old, new in self.edits:
             count = text.count(f"\n{old}")
@@ -83,22 +83,24 @@ class Mutant:
         return replace(made, text=text[1:])
 
 
-def read(language: str, suite: str) -> Iterator[Mutant]:
+def read_mutants(language: str, suite: str) -> Iterator[Mutant]:
     """The mutants of one file."""
-    text = (FOLDER / language / f"{suite}.txt").read_text(encoding="utf-8")
+    text = (MUTATIONS_DIR / language / f"{suite}.txt").read_text(encoding="utf-8")
     for part in f"\n{text}".split("\n== ")[1:]:
         lines = part.splitlines()
         case, _, mistake = lines[0].partition(": ")
         heads = dict(line.split(": ", 1) for line in takewhile(lambda line: line[:1] not in "-+", lines[1:]))
         changes = "\n".join(lines[1 + len(heads) :]).split("\n\n")
-        edits = tuple(edit_of(change.splitlines()) for change in changes if change)
+        edits = tuple(parse_edit(change.splitlines()) for change in changes if change)
         yield Mutant(language, suite, case, mistake, heads, edits)
 
 
-def edit_of(lines: list[str]) -> tuple[str, str]:
+def parse_edit(lines: list[str]) -> tuple[str, str]:
     """What is replaced by what."""
     old, new = ("".join(f"{line[1:]}\n" for line in lines if line[:1] == sign) for sign in "-+")
     return old, new
 
 
-MUTANTS: Final = tuple(mutant for suite in SUITES for name in LANGUAGES for mutant in read(name, suite))
+MUTANTS: Final = tuple(
+    mutant for suite in SUITES for name in LANGUAGES for mutant in read_mutants(name, suite)
+)

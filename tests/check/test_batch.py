@@ -8,20 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from bothends.check.batch.build_recipes import NoRecipe, recipe
-from bothends.check.batch.grading import Settings, judge_all, pack, unpack
-from bothends.check.reports.batch_report import as_csv, as_page, commonest
+from bothends.check.batch.build_recipes import NoRecipe, find_recipe
+from bothends.check.batch.grading import BatchSettings, judge_all, pack, unpack
+from bothends.check.reports.batch_report import as_csv, as_html, common_failures
 from bothends.errors import ConfigurationError
-from bothends.starters.writing import starter
-from tests.check.helpers import told
-from tests.check.test_sandbox import unavailable
+from bothends.starters.writing import make_starter
+from tests.check.helpers import format_failures
+from tests.check.test_sandbox import sandbox_unavailable_reason
 from tests.tools import needs_tool
 
-ONE = "udp-one-message"
-confined = pytest.mark.skipif(bool(unavailable()), reason=f"no sandbox here: {unavailable()}")
+FIRST_CASE = "udp-one-message"
+needs_sandbox = pytest.mark.skipif(
+    bool(sandbox_unavailable_reason()), reason=f"no sandbox here: {sandbox_unavailable_reason()}"
+)
 
 
-def write(folder: Path, name: str, text: str) -> Path:
+def write_file(folder: Path, name: str, text: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(text, encoding="utf-8")
     return folder
@@ -31,28 +33,28 @@ def write(folder: Path, name: str, text: str) -> Path:
     ("language", "name"), [("python", "Python"), pytest.param("c", "C", marks=needs_tool("cc")),
                            pytest.param("java", "Java", marks=needs_tool("javac"))],
 )  # fmt: skip
-def test_a_starter_is_taken_for_what_it_is(language: str, name: str, tmp_path: Path) -> None:
+def test_recipe_detects_starter_language(language: str, name: str, tmp_path: Path) -> None:
     for role in ("server", "client"):
-        made = starter(role, language, "tcp")
-        write(tmp_path, made.file, made.text)
-    server = recipe(tmp_path, "server")
+        made = make_starter(role, language, "tcp")
+        write_file(tmp_path, made.file, made.text)
+    server = find_recipe(tmp_path, "server")
     assert server.language == name
     assert server.run[-1] == "{port}"
-    client = recipe(tmp_path, "client")
+    client = find_recipe(tmp_path, "client")
     assert client.run[-2:] == ("{host}", "{port}")
     assert client.run[:-2] != server.run[:-1] or client.build != server.build
 
 
-def test_a_manifest_says_how(tmp_path: Path) -> None:
-    write(tmp_path, "check.toml", 'build = ["make -s"]\nrun = "./mine --port {port}"')
-    found = recipe(tmp_path, "server")
+def test_recipe_reads_manifest(tmp_path: Path) -> None:
+    write_file(tmp_path, "check.toml", 'build = ["make -s"]\nrun = "./mine --port {port}"')
+    found = find_recipe(tmp_path, "server")
     assert (found.build, found.run) == ((("make", "-s"),), ("./mine", "--port", "{port}"))
-    write(tmp_path, "check.toml", 'ran = "./mine"')
+    write_file(tmp_path, "check.toml", 'ran = "./mine"')
     with pytest.raises(ConfigurationError, match="did you mean 'run'"):
-        recipe(tmp_path, "server")
+        find_recipe(tmp_path, "server")
 
 
-BUILDS = {
+HOSTILE_BUILDS = {
     "asks somebody far away": (
         "import socket\nsocket.create_connection(('192.0.2.1', 80), 5)",
         "Network is unreachable",
@@ -77,79 +79,84 @@ BUILDS = {
 }
 
 
-HEAVY = {"fills the disk", "takes all memory"}
+SLOW_BUILDS = {"fills the disk", "takes all memory"}
 
 
-@confined
+@needs_sandbox
 @pytest.mark.parametrize(
-    "what", [pytest.param(each, marks=pytest.mark.slow if each in HEAVY else ()) for each in BUILDS]
+    "what",
+    [pytest.param(each, marks=pytest.mark.slow if each in SLOW_BUILDS else ()) for each in HOSTILE_BUILDS],
 )
-def test_what_builds_a_submission_is_trusted_as_little(what: str, tmp_path: Path) -> None:
-    text, said = BUILDS[what]
-    folder = write(tmp_path / "one", "build.py", text)
-    write(folder, "check.toml", 'build = ["python3 build.py"]\nrun = "python3 server.py {port}"')
-    [found] = judge_all([folder], Settings("server", "upper-udp"), tmp_path / "out", workers=1)
+def test_hostile_build_is_confined(build: str, tmp_path: Path) -> None:
+    text, said = HOSTILE_BUILDS[build]
+    folder = write_file(tmp_path / "one", "build.py", text)
+    write_file(folder, "check.toml", 'build = ["python3 build.py"]\nrun = "python3 server.py {port}"')
+    [found] = judge_all([folder], BatchSettings("server", "upper-udp"), tmp_path / "out", workers=1)
     [outcome] = found.result.outcomes
     assert outcome.happened.startswith("it doesn't build: python3 ended with ")
     assert said in outcome.complaint
 
 
-@pytest.mark.parametrize("sandbox", [pytest.param(True, marks=confined), False])
-def test_nothing_of_a_submission_runs_but_its_program(sandbox: bool, tmp_path: Path) -> None:
-    made = starter("server", "python", "udp")
-    folder = write(tmp_path / "one", made.file, made.text)
-    write(folder, "check.toml", f'build = ["python3 -I -c pass"]\nrun = "python3 -I {made.file} {{port}}"')
+@pytest.mark.parametrize("sandbox", [pytest.param(True, marks=needs_sandbox), False])
+def test_submission_modules_do_not_shadow_checker_imports(sandbox: bool, tmp_path: Path) -> None:
+    made = make_starter("server", "python", "udp")
+    folder = write_file(tmp_path / "one", made.file, made.text)
+    write_file(
+        folder, "check.toml", f'build = ["python3 -I -c pass"]\nrun = "python3 -I {made.file} {{port}}"'
+    )
     for module in ("asyncio", "json", "bothends", "click"):
-        write(folder, f"{module}.py", f"open({str(tmp_path / module)!r}, 'w')")
-    settings = Settings("server", "upper-udp", sandbox=sandbox)
+        write_file(folder, f"{module}.py", f"open({str(tmp_path / module)!r}, 'w')")
+    settings = BatchSettings("server", "upper-udp", sandbox=sandbox)
     [found] = judge_all([folder], settings, tmp_path / "out", workers=1)
-    assert not found.result.failed, told(found.result)
+    assert not found.result.failed, format_failures(found.result)
     assert {path.name for path in tmp_path.iterdir()} == {"one", "out"}
 
 
-def test_a_folder_without_a_program_is_told(tmp_path: Path) -> None:
-    write(tmp_path, "notes.txt", "later")
+def test_recipe_without_source_file_raises_no_recipe(tmp_path: Path) -> None:
+    write_file(tmp_path, "notes.txt", "later")
     with pytest.raises(NoRecipe, match="no source file"):
-        recipe(tmp_path, "server")
+        find_recipe(tmp_path, "server")
 
 
-def test_a_program_whose_main_part_nobody_knows_is_tried(tmp_path: Path) -> None:
-    write(tmp_path, "part.py", "import socketserver\nsocketserver.TCPServer(('', 0), None).serve_forever()")
-    assert recipe(tmp_path, "server").run == ("python3", "part.py", "{port}")
+def test_recipe_without_known_main_falls_back_to_only_source(tmp_path: Path) -> None:
+    write_file(
+        tmp_path, "part.py", "import socketserver\nsocketserver.TCPServer(('', 0), None).serve_forever()"
+    )
+    assert find_recipe(tmp_path, "server").run == ("python3", "part.py", "{port}")
 
 
-def test_a_submission_is_packed_without_links_and_what_is_hidden(tmp_path: Path) -> None:
-    folder = write(tmp_path / "one" / "src", "server.py", "print()").parent
-    write(folder, ".secret", "x")
+def test_pack_omits_symlinks_and_hidden_files(tmp_path: Path) -> None:
+    folder = write_file(tmp_path / "one" / "src", "server.py", "print()").parent
+    write_file(folder, ".secret", "x")
     (folder / "link").symlink_to("/etc/passwd")
     unpack(pack(folder), tmp_path / "again")
     assert [path.name for path in (tmp_path / "again").rglob("*") if path.is_file()] == ["server.py"]
 
 
-def test_a_batch_is_judged_summed_up_and_not_judged_again(tmp_path: Path) -> None:
-    minimal = starter("server", "python", "udp", style="minimal")
+def test_batch_reports_all_and_reuses_results(tmp_path: Path) -> None:
+    minimal = make_starter("server", "python", "udp", style="minimal")
     folders = [
-        write(tmp_path / "ada", minimal.file, minimal.text),
-        write(tmp_path / "bob", "server.py", "import socket  # .bind(\nraise SystemExit(3)"),
-        write(tmp_path / "<b>", "notes.txt", "nothing"),
+        write_file(tmp_path / "ada", minimal.file, minimal.text),
+        write_file(tmp_path / "bob", "server.py", "import socket  # .bind(\nraise SystemExit(3)"),
+        write_file(tmp_path / "<b>", "notes.txt", "nothing"),
     ]
-    settings = Settings("server", "upper-udp", sandbox=False)
+    settings = BatchSettings("server", "upper-udp", sandbox=False)
     told: list[str] = []
     found = judge_all(
         folders, settings, tmp_path / "out", workers=2, progress=lambda one, left: told.append(one.name)
     )
     assert sorted(told) == ["<b>", "ada", "bob"]
     assert [one.language for one in found] == ["Python", "Python", ""]
-    assert {case for case, _, _ in commonest(found)} >= {
+    assert {case for case, _, _ in common_failures(found)} >= {
         "udp-largest",
         "udp-source",
         "udp-binary",
-        ONE,
+        FIRST_CASE,
         "build",
     }
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    assert [(row["name"], row[ONE]) for row in rows] == [("ada", "PASS"), ("bob", "FAIL"), ("<b>", "")]
-    page = as_page(found, "upper-udp")
+    assert [(row["name"], row[FIRST_CASE]) for row in rows] == [("ada", "PASS"), ("bob", "FAIL"), ("<b>", "")]
+    page = as_html(found, "upper-udp")
     assert "<b>" not in page.replace("<b>udp", "")
     assert "0 of 3 programs fail nothing" in page
     again = judge_all(

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from bothends.check.batch.grading import Settings, judge_all
+from bothends.check.batch.grading import BatchSettings, judge_all
 from bothends.check.case import Verdict
-from bothends.starters.writing import starter
-from tests.check.helpers import OURS, failed, told
-from tests.check.test_batch import write
-from tests.check.test_sandbox import HOSTILE, left_in_time, unavailable
+from bothends.starters.writing import make_starter
+from tests.check.helpers import BOTHENDS_COMMAND, failed_cases, format_failures
+from tests.check.test_batch import write_file
+from tests.check.test_sandbox import HOSTILE, sandbox_unavailable_reason, wait_leftover_processes
 
-COUNT = int(os.environ.get("BOTHENDS_SUBMISSIONS", "25"))
+SUBMISSION_COUNT = int(os.environ.get("BOTHENDS_SUBMISSIONS", "25"))
 NODE = """
 const server = require('dgram').createSocket('udp4');
 server.on('message', (message, peer) => {
@@ -68,11 +68,11 @@ func main() {
 	}
 }
 """
-OTHERS = {  # language: its file, the program, what it takes
+OTHER_LANGUAGES = {  # language: its file, the program, what it takes
     "Node.js": ("server.js", NODE, "node"),
     "Rust": ("server.rs", RUST, "rustc"),
     "Go": ("server.go", GO, "go"),
-    "C++": ("server.cpp", starter("server", "c", "udp").text, "c++"),
+    "C++": ("server.cpp", make_starter("server", "c", "udp").text, "c++"),
 }
 STARTERS = [
     (language, style)
@@ -80,30 +80,32 @@ STARTERS = [
     for style in ("robust", "minimal")
     if shutil.which(tool)
 ]
-FLAWS = {  # of the minimal starters: docs/how-to/from-the-slide.md
+MINIMAL_STARTER_FAILURES = {  # of the minimal starters: docs/how-to/from-the-slide.md
     "python": {"udp-largest", "udp-source", "udp-malformed", "udp-binary"},
     "c": {"udp-largest", "udp-source"},
     "java": {"udp-largest", "udp-source", "udp-binary"},
 }
-UDP = Settings("server", "upper-udp")
+UDP_SETTINGS = BatchSettings("server", "upper-udp")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(60 + 30 * COUNT),
-    pytest.mark.skipif(bool(unavailable()), reason=f"no sandbox here: {unavailable()}"),
+    pytest.mark.timeout(60 + 30 * SUBMISSION_COUNT),
+    pytest.mark.skipif(
+        bool(sandbox_unavailable_reason()), reason=f"no sandbox here: {sandbox_unavailable_reason()}"
+    ),
 ]
 
 
-@pytest.mark.parametrize("language", OTHERS)
-def test_a_program_in_another_language_is_built_and_judged(language: str, tmp_path: Path) -> None:
-    file, text, tool = OTHERS[language]
+@pytest.mark.parametrize("language", OTHER_LANGUAGES)
+def test_batch_builds_and_judges_other_language(language: str, tmp_path: Path) -> None:
+    file, text, tool = OTHER_LANGUAGES[language]
     if not shutil.which(tool):
         pytest.skip(f"{tool} isn't installed")
-    [found] = judge_all([write(tmp_path / "one", file, text)], UDP, tmp_path / "out", workers=1)
+    [found] = judge_all([write_file(tmp_path / "one", file, text)], UDP_SETTINGS, tmp_path / "out", workers=1)
     assert found.language == language
-    assert not failed(found.result), told(found.result)
+    assert not failed_cases(found.result), format_failures(found.result)
 
 
-def submissions(folder: Path, count: int) -> dict[str, set[str]]:
+def write_submissions(folder: Path, count: int) -> dict[str, set[str]]:
     """So many of them, in turn good ones, flawed ones and hostile ones: name, and which cases fail."""
     expected: dict[str, set[str]] = {}
     for number in range(count):
@@ -111,29 +113,29 @@ def submissions(folder: Path, count: int) -> dict[str, set[str]]:
         if hostile == 4:
             what, text = list(HOSTILE.items())[which % len(HOSTILE)]
             name = f"{number:03} {what}"
-            write(folder / name, "server.py", text)
+            write_file(folder / name, "server.py", text)
             expected[name] = {"udp-one-message"}
         else:
             language, style = STARTERS[number % len(STARTERS)]
-            made = starter("server", language, "udp", style=style)
+            made = make_starter("server", language, "udp", style=style)
             name = f"{number:03} {style} {language}"
-            write(folder / name, made.file, made.text)
-            expected[name] = FLAWS[language] if style == "minimal" else set()
+            write_file(folder / name, made.file, made.text)
+            expected[name] = MINIMAL_STARTER_FAILURES[language] if style == "minimal" else set()
     return expected
 
 
-def command(folder: Path, out: Path) -> list[str]:
+def batch_command(folder: Path, out: Path) -> list[str]:
     folders = sorted(str(each) for each in folder.iterdir())
-    return [*OURS, "check", "batch", "--contract", "upper-udp", "--out", str(out), *folders]
+    return [*BOTHENDS_COMMAND, "check", "batch", "--contract", "upper-udp", "--out", str(out), *folders]
 
 
-def test_a_class_with_hostile_programs_in_it(tmp_path: Path) -> None:
-    expected = submissions(tmp_path / "class", COUNT)
+def test_batch_with_hostile_programs_judges_each(tmp_path: Path) -> None:
+    expected = write_submissions(tmp_path / "class", SUBMISSION_COUNT)
     mark = f"class {os.getpid()}"
     environment = {**os.environ, "HOSTILE_MARK": mark}
     out = tmp_path / "results"
     done = subprocess.run(
-        command(tmp_path / "class", out), env=environment, capture_output=True, text=True, check=False
+        batch_command(tmp_path / "class", out), env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stderr
     with (out / "results.csv").open(encoding="utf-8", newline="") as file:
@@ -144,26 +146,24 @@ def test_a_class_with_hostile_programs_in_it(tmp_path: Path) -> None:
     assert found == expected
     page = (out / "results.html").read_text(encoding="utf-8")
     assert all(name in page for name in expected)
-    assert not left_in_time(mark)
+    assert not wait_leftover_processes(mark)
 
 
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_a_batch_that_is_stopped_goes_on_where_it_was(
-    number: signal.Signals, status: int, tmp_path: Path
-) -> None:
-    submissions(tmp_path / "class", 8)
+def test_batch_stopped_by_signal_resumes(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    write_submissions(tmp_path / "class", 8)
     mark = f"stopped {number} {os.getpid()}"
     environment = {**os.environ, "HOSTILE_MARK": mark}
     out = tmp_path / "results"
-    words = command(tmp_path / "class", out)
+    words = batch_command(tmp_path / "class", out)
     with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         process.stderr.readline()  # the first is done
         process.send_signal(number)
         assert process.wait(60) == status
-    assert not left_in_time(mark)
+    assert not wait_leftover_processes(mark)
     assert not (out / "results.csv").exists()
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert 1 <= len(before) < 8
@@ -174,14 +174,16 @@ def test_a_batch_that_is_stopped_goes_on_where_it_was(
 
 
 @pytest.mark.filterwarnings("ignore")  # dask's own, of its event loops and sockets
-def test_a_cluster_judges_as_this_machine_does(tmp_path: Path) -> None:
+def test_cluster_results_equal_local_results(tmp_path: Path) -> None:
     distributed: Any = pytest.importorskip("distributed")
-    expected = submissions(tmp_path / "class", 5)
+    expected = write_submissions(tmp_path / "class", 5)
     folders = sorted((tmp_path / "class").iterdir())
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
     ) as cluster:
-        found = judge_all(folders, UDP, tmp_path / "out", workers=1, cluster=cluster.scheduler_address)
-    assert {one.name: failed(one.result) for one in found} == expected
+        found = judge_all(
+            folders, UDP_SETTINGS, tmp_path / "out", workers=1, cluster=cluster.scheduler_address
+        )
+    assert {one.name: failed_cases(one.result) for one in found} == expected
     assert {path.stem for path in (tmp_path / "out").iterdir()} == set(expected)
     assert json.loads((tmp_path / "out" / f"{folders[0].name}.json").read_text())["language"] == "Python"

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from bothends.check.case import Verdict
-from tests.check.helpers import failed, judge_client, told
+from tests.check.helpers import failed_cases, format_failures, judge_client
 
-SLIDE = """
+TEXTBOOK_CLIENT = """
 import sys
 from socket import *
 c = socket(AF_INET, SOCK_STREAM)
@@ -20,7 +20,7 @@ print('From Server:', modified.decode())
 c.close()
 """
 
-RIGHT = """
+CORRECT_CLIENT = """
 import socket, sys
 try:
     with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=0.5) as c:
@@ -36,22 +36,22 @@ except OSError as error:
 """
 
 
-def client(folder: Path, text: str) -> list[str]:
+def client_command(folder: Path, text: str) -> list[str]:
     path = folder / "client.py"
     path.write_text(text, encoding="utf-8")
     return [sys.executable, str(path), "{host}", "{port}"]
 
 
-def test_a_right_client_fails_nothing(tmp_path: Path) -> None:
-    result = judge_client(client(tmp_path, RIGHT))
-    assert not result.failed, told(result)
+def test_correct_client_fails_nothing(tmp_path: Path) -> None:
+    result = judge_client(client_command(tmp_path, CORRECT_CLIENT))
+    assert not result.failed, format_failures(result)
     assert result.counts[Verdict.PASS] >= 11
 
 
-def test_the_client_of_a_slide_fails_what_it_should(tmp_path: Path) -> None:
+def test_textbook_client_fails_expected_cases(tmp_path: Path) -> None:
     asked = ("client-several-messages", "client-dripped-reply", "client-long-reply", "client-cut-reply",
              "client-no-reply", "client-reset", "client-refused")  # fmt: skip
-    result = judge_client(client(tmp_path, SLIDE), "upper-tcp", *asked)
-    assert failed(result) == {*asked}, told(result)
+    result = judge_client(client_command(tmp_path, TEXTBOOK_CLIENT), "upper-tcp", *asked)
+    assert failed_cases(result) == {*asked}, format_failures(result)
     refused = next(each for each in result.outcomes if each.case == "client-refused")
     assert "traceback" in refused.happened

@@ -10,24 +10,28 @@ from pathlib import Path
 
 from bothends.check.case import Case, Verdict
 from bothends.check.contract import load
-from bothends.check.runner import Run
-from bothends.check.subjects.server_under_test import Target
+from bothends.check.runner import SuiteRun
+from bothends.check.subjects.server_under_test import ServerUnderTest
 from bothends.check.suites.registry import cases
-from bothends.starters.writing import Starter, starter
-from tests.check.helpers import built
-from tests.check.mutants import edit_of
+from bothends.starters.writing import Starter, make_starter
+from tests.check.helpers import build_starter
+from tests.check.mutants import parse_edit
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-case.md"
 
 
-def verdict(case: Case, program: Starter, folder: Path) -> Verdict:
+def run_case(case: Case, program: Starter, folder: Path) -> Verdict:
     folder.mkdir()
     gate = cases("tcp")[0]
-    run = Run(Target(load("upper-tcp"), built(folder, program)), (gate, replace(case, after=())), "tcp")
+    run = SuiteRun(
+        ServerUnderTest(load("upper-tcp"), build_starter(folder, program)),
+        (gate, replace(case, after=())),
+        "tcp",
+    )
     return asyncio.run(run.run()).outcomes[-1].verdict
 
 
-def test_the_case_and_its_mutant(tmp_path: Path) -> None:
+def test_guide_case_passes_starter_and_fails_mutant(tmp_path: Path) -> None:
     text = GUIDE.read_text(encoding="utf-8")
     stimulus, row = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     (mutant,) = re.findall(r"^```diff\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
@@ -35,12 +39,12 @@ def test_the_case_and_its_mutant(tmp_path: Path) -> None:
     exec(compile(stimulus, "stream_twins.py", "exec", dont_inherit=True), module.__dict__)
     case = eval(row.strip().removesuffix(","), {"Case": Case, "twins": module})
     assert {*case.after} <= {each.id for each in cases("tcp")}
-    right = starter("server", "python", "tcp")
+    right = make_starter("server", "python", "tcp")
     head, *change = mutant.splitlines()
     assert head.startswith(f"== {case.id}: ")
-    old, new = edit_of(change)
+    old, new = parse_edit(change)
     assert right.text.count(old) == 1
-    assert verdict(case, right, tmp_path / "right") is Verdict.PASS
+    assert run_case(case, right, tmp_path / "right") is Verdict.PASS
     assert (
-        verdict(case, replace(right, text=right.text.replace(old, new)), tmp_path / "wrong") is Verdict.FAIL
+        run_case(case, replace(right, text=right.text.replace(old, new)), tmp_path / "wrong") is Verdict.FAIL
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bothends.check.case import Verdict
-from bothends.check.runner import PATIENCE
+from bothends.check.runner import DEFAULT_TIMEOUT
 from bothends.check.suites.registry import SUITES, cases
-from tests.check.helpers import built, failed, judge, judge_client, told
+from tests.check.helpers import build_starter, failed_cases, format_failures, judge, judge_client
 from tests.check.mutants import MUTANTS, Mutant
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "mutants.md"
@@ -19,45 +19,45 @@ QUICK = {
 }
 LANGUAGES = {"python": "Python", "c": "C", "java": "Java"}
 THOROUGH = {case.id for case in cases("tcp") if case.thorough}
-WITHOUT = {"tcp-last-line"}  # it demands nothing
+CASES_WITHOUT_MUTANT = {"tcp-last-line"}  # it demands nothing
 
 
-def judged(mutant: Mutant, folder: Path, *only: str) -> set[str]:
-    command = built(folder, mutant.program())
+def judge_mutant(mutant: Mutant, folder: Path, *only: str) -> set[str]:
+    command = build_starter(folder, mutant.mutated_starter())
     if mutant.role == "client":
-        result = judge_client(command, mutant.agreed, *only)
+        result = judge_client(command, mutant.contract, *only)
     else:
         # Where only its own case is asked, what it will fail needn't be waited for.
-        patience = 0.5 if only else PATIENCE
-        result = judge(command, mutant.agreed, *only, patience=patience, thorough=mutant.case in THOROUGH)
-    found = failed(result)
+        patience = 0.5 if only else DEFAULT_TIMEOUT
+        result = judge(command, mutant.contract, *only, timeout=patience, thorough=mutant.case in THOROUGH)
+    found = failed_cases(result)
     assert mutant.case in found, [each for each in result.outcomes if each.verdict is not Verdict.PASS]
-    assert found <= {mutant.case, *mutant.due}, told(result)
+    assert found <= {mutant.case, *mutant.also_fails}, format_failures(result)
     return found
 
 
 @pytest.mark.parametrize("mutant", [each for each in MUTANTS if str(each) in QUICK], ids=str)
-def test_a_mutant_fails_its_own_case(mutant: Mutant, tmp_path: Path) -> None:
-    judged(mutant, tmp_path, mutant.case)
+def test_mutant_fails_own_case(mutant: Mutant, tmp_path: Path) -> None:
+    judge_mutant(mutant, tmp_path, mutant.case)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
-def test_a_mutant_fails_no_other_case(mutant: Mutant, tmp_path: Path) -> None:
-    judged(mutant, tmp_path)
+def test_mutant_fails_no_other_case(mutant: Mutant, tmp_path: Path) -> None:
+    judge_mutant(mutant, tmp_path)
 
 
 def test_every_case_has_a_mutant() -> None:
     every = {case.id for suite in SUITES for case in cases(suite)}
-    assert every == {each.case for each in MUTANTS} | WITHOUT
+    assert every == {each.case for each in MUTANTS} | CASES_WITHOUT_MUTANT
 
 
-def row(mutant: Mutant) -> str:
-    due = ", ".join(f"`{name}`" for name in mutant.due) or "-"
+def table_row(mutant: Mutant) -> str:
+    due = ", ".join(f"`{name}`" for name in mutant.also_fails) or "-"
     return f"| `{mutant.case}` | {LANGUAGES[mutant.language]} | {mutant.mistake} | {due} |"
 
 
-def test_the_page_has_every_mutant() -> None:
+def test_docs_table_lists_every_mutant() -> None:
     rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
-    assert rows == [row(mutant) for mutant in MUTANTS]
+    assert rows == [table_row(mutant) for mutant in MUTANTS]

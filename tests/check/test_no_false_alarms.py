@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from bothends.starters.writing import ENGINES, LANGUAGES, ROLES, TRANSPORTS, starter
-from tests.check.helpers import built, failed, judge, judge_client, told
+from bothends.starters.writing import ENGINES, LANGUAGES, ROLES, TRANSPORTS, make_starter
+from tests.check.helpers import build_starter, failed_cases, format_failures, judge, judge_client
 
 ROUNDS = int(os.environ.get("BOTHENDS_ROUNDS", "1"))
-BUSY = 1  # programs that want a processor all the time, for each that there is
+BUSY_PROCESSES_PER_CPU = 1  # programs that want a processor all the time, for each that there is
 STARTERS = [
     (role, transport, language, engine)
     for role in ROLES
@@ -31,7 +31,7 @@ STARTERS = [
 @pytest.fixture
 def busy_machine() -> Iterator[None]:
     with ExitStack() as stack:
-        for _ in range(BUSY * (os.cpu_count() or 1)):
+        for _ in range(BUSY_PROCESSES_PER_CPU * (os.cpu_count() or 1)):
             program = subprocess.Popen([sys.executable, "-c", "while True: pass"])
             stack.callback(program.wait)
             stack.callback(program.kill)
@@ -42,11 +42,11 @@ def busy_machine() -> Iterator[None]:
 @pytest.mark.timeout(300 * ROUNDS)
 @pytest.mark.usefixtures("busy_machine")
 @pytest.mark.parametrize(("role", "transport", "language", "engine"), STARTERS)
-def test_what_is_right_fails_nothing_under_load(
+def test_correct_starter_under_cpu_load_fails_nothing(
     role: str, transport: str, language: str, engine: str, tmp_path: Path
 ) -> None:
-    command = built(tmp_path, starter(role, language, transport, engine=engine or None))
+    command = build_starter(tmp_path, make_starter(role, language, transport, engine=engine or None))
     judging = judge if role == "server" else judge_client
     for _ in range(ROUNDS):
         result = judging(command, f"upper-{transport}")
-        assert not failed(result), told(result)
+        assert not failed_cases(result), format_failures(result)

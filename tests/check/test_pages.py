@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bothends.check.contract import Answer, ClientPart, Contract
+from bothends.check.contract import AnswerSpec, ClientSpec, Contract
 from tests.interop.running import ROOT
 from tests.pages import Page
 from tests.tools import needs_tool
@@ -15,20 +15,20 @@ HOW_TO = ROOT / "docs" / "how-to"
 
 
 @pytest.mark.parametrize("page", ["judge.md", "write-a-contract.md"])
-def test_page(page: str, tmp_path: Path) -> None:
+def test_how_to_page_commands_run(page: str, tmp_path: Path) -> None:
     Page(HOW_TO / page, tmp_path).run()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @needs_tool("strace")
-def test_from_the_slide(tmp_path: Path) -> None:
+def test_from_the_slide_page_commands_run(tmp_path: Path) -> None:
     Page(HOW_TO / "from-the-slide.md", tmp_path).run()
 
 
-def test_every_key_of_a_contract_is_on_its_page() -> None:
+def test_every_contract_key_is_documented() -> None:
     text = (HOW_TO / "write-a-contract.md").read_text(encoding="utf-8")
     named = {"name", "folder", "answer", "client", "example"}  # set by us, a table, or told beside `matches`
-    for cls in (Contract, Answer, ClientPart):
+    for cls in (Contract, AnswerSpec, ClientSpec):
         for key in set(cls.__struct_fields__) - named:
             assert f"| `{key}` |" in text, key

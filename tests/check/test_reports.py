@@ -8,42 +8,42 @@ from xml.etree import ElementTree
 
 from bothends.check.case import Verdict
 from bothends.check.reports import render
-from bothends.check.results import Outcome, Result, from_object
-from bothends.check.transcript import Entry, Transcript, shown
+from bothends.check.results import CaseOutcome, SuiteResult, from_object
+from bothends.check.transcript import Transcript, TranscriptEntry, quote_bytes
 
-EVIL = "<script>alert(1)</script> & ]]>"
+HTML_INJECTION = "<script>alert(1)</script> & ]]>"
 
-RESULT = Result(
-    f"./server {EVIL}",
+RESULT = SuiteResult(
+    f"./server {HTML_INJECTION}",
     "upper-tcp",
     "tcp",
     (
-        Outcome("tcp-one-message", Verdict.PASS, 0.1, points=1, most=1),
-        Outcome(
-            "tcp-reset", Verdict.FAIL, 0.2, 2, expected="a reply", happened=EVIL, mistake="m",
-            complaint=EVIL, transcript=(Entry(0.001, "client", EVIL),), most=2,
+        CaseOutcome("tcp-one-message", Verdict.PASS, 0.1, points=1, most=1),
+        CaseOutcome(
+            "tcp-reset", Verdict.FAIL, 0.2, 2, expected="a reply", happened=HTML_INJECTION, mistake="m",
+            complaint=HTML_INJECTION, transcript=(TranscriptEntry(0.001, "client", HTML_INJECTION),), most=2,
         ),
-        Outcome("tcp-prints", Verdict.SKIP, detail="not asked", most=0),
-        Outcome("tcp-burst", Verdict.NON_STRICT, detail="few", points=1, most=1),
+        CaseOutcome("tcp-prints", Verdict.SKIP, detail="not asked", most=0),
+        CaseOutcome("tcp-burst", Verdict.NON_STRICT, detail="few", points=1, most=1),
     ),
     1.5,
     ("a note",),
 )  # fmt: skip
 
 
-def test_json_can_be_read_back() -> None:
+def test_json_report_round_trips() -> None:
     value = json.loads(render(RESULT, "json"))
     assert value["counts"]["FAIL"] == 1
     assert (value["points"], value["most"]) == (2, 4)
     assert from_object(value) == RESULT
 
 
-def test_junit_is_xml_with_the_evidence() -> None:
+def test_junit_report_contains_evidence() -> None:
     suite = ElementTree.fromstring(render(RESULT, "junit"))
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("4", "1", "1")
     failure = suite.find("testcase/failure")
     assert failure is not None
-    assert EVIL in (failure.text or "")
+    assert HTML_INJECTION in (failure.text or "")
 
 
 # What may stand where in the schema that CI servers hold it to (junit-10.xsd of Jenkins' xUnit plugin).
@@ -56,7 +56,7 @@ SCHEMA = {
 }
 
 
-def test_junit_keeps_to_the_schema() -> None:
+def test_junit_report_conforms_to_schema() -> None:
     for element in ElementTree.fromstring(render(RESULT, "junit")).iter():
         attributes, children = SCHEMA[element.tag]
         assert set(element.keys()) == attributes
@@ -64,21 +64,21 @@ def test_junit_keeps_to_the_schema() -> None:
         assert re.fullmatch(r"\d+\.\d+", element.get("time", "0.0"))
 
 
-def test_tap_has_a_line_for_each_case() -> None:
+def test_tap_report_has_line_per_case() -> None:
     lines = render(RESULT, "tap").splitlines()
     assert lines[:2] == ["TAP version 14", "1..4"]
     assert "not ok 2 - tcp-reset" in lines
     assert "ok 3 - tcp-prints # SKIP not asked" in lines
 
 
-def test_gradescope_has_the_marks() -> None:
+def test_gradescope_report_has_points() -> None:
     value = json.loads(render(RESULT, "gradescope"))
     assert value["score"] == 2
     assert [each["max_score"] for each in value["tests"]] == [1, 2, 1]
     assert value["tests"][1]["status"] == "failed"
 
 
-def test_the_page_escapes_what_a_program_said() -> None:
+def test_html_report_escapes_program_output() -> None:
     page = render(RESULT, "html")
     assert "<script" not in page
     assert page.count("&lt;script&gt;") >= 4
@@ -87,12 +87,12 @@ def test_the_page_escapes_what_a_program_said() -> None:
     assert "https://" not in page
 
 
-def test_the_transcript_is_bounded_and_escaped() -> None:
+def test_transcript_is_bounded_and_escaped() -> None:
     transcript = Transcript(lambda: 0.0)
     for number in range(1000):
         transcript.add("client", f"line {number}")
     entries = transcript.entries()
     assert len(entries) < 60
     assert any("952 more" in entry.what for entry in entries)
-    assert shown(b"\x1b[2J" + b"x" * 500).startswith('"\\x1b[2Jxxx')
-    assert len(shown(b"\x00" * 100_000)) < 400
+    assert quote_bytes(b"\x1b[2J" + b"x" * 500).startswith('"\\x1b[2Jxxx')
+    assert len(quote_bytes(b"\x00" * 100_000)) < 400

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from bothends.cli.check.command import FORMS
-from tests.check.helpers import OURS
+from bothends.cli.check.command import REPORT_FORMATS
+from tests.check.helpers import BOTHENDS_COMMAND
 from tests.tools import needs_tool
 
 # Two generations on, in a session of its own, with nothing left of its environment or its output; known by
 # how long it sleeps.
-LEAVES = """
+DETACHING_SERVER = """
 import os, time
 if os.fork() == 0:
     os.setsid()
@@ -27,7 +27,7 @@ if os.fork() == 0:
     os._exit(0)
 time.sleep(0.3)
 """
-FILLS = """
+DISK_FILLER = """
 import os, sys, time
 number = 0
 while True:
@@ -46,11 +46,11 @@ HOSTILE = {
     "endless printer": "import sys\nwhile True:\n    sys.stdout.write('spam ' * 10000)\n",
     "kills its parent": "import os\nos.kill(os.getppid(), 9)\nos.kill(-1, 9)\n",
     "ignores SIGTERM": "import signal, time\nsignal.signal(15, signal.SIG_IGN)\ntime.sleep(1000)\n",
-    "leaves its session": LEAVES,
-    "fills the disk": FILLS,
+    "leaves its session": DETACHING_SERVER,
+    "fills the disk": DISK_FILLER,
     "closes its output": "import os, time\nos.close(1)\nos.close(2)\ntime.sleep(1000)\n",
 }
-SPOKEN = r"""
+ESCAPE_SEQUENCE_SERVER = r"""
 import socket, sys
 evil = '\x1b]0;gone\x07\x1b[2J\r\x9b1m</script><script>alert(1)</script>'
 print(evil, file=sys.stderr, flush=True)
@@ -60,7 +60,7 @@ while True:
     connection.sendall(evil.encode('latin-1'))
     connection.close()
 """
-GOOD = """
+CONFINEMENT_PROBE = """
 import errno, os, socket, sys
 def refused(what, number=None):
     try:
@@ -94,36 +94,36 @@ while True:
 
 
 def check(
-    path: Path, mark: str, confined: str, *options: str, told: str = "{port}"
+    path: Path, tag: str, backend: str, *options: str, argument: str = "{port}"
 ) -> subprocess.CompletedProcess[str]:
     """Judge a program in the sandbox; `mark` is in the environment of all that is started."""
-    hidden = {"PATH": "/nowhere"} if confined == NAMESPACES else {}
+    hidden = {"PATH": "/nowhere"} if backend == NAMESPACES else {}
     done = subprocess.run(
-        [*OURS, "check", "server", "--sandbox", "--contract", "upper-tcp", "--only", "tcp-one-message",
-         *options, "--", sys.executable, str(path), told],
+        [*BOTHENDS_COMMAND, "check", "server", "--sandbox", "--contract", "upper-tcp", "--only", "tcp-one-message",
+         *options, "--", sys.executable, str(path), argument],
         capture_output=True, text=True, timeout=200, check=False,
-        env={**os.environ, **hidden, "HOSTILE_MARK": mark, "NO_COLOR": "1"},
+        env={**os.environ, **hidden, "HOSTILE_MARK": tag, "NO_COLOR": "1"},
     )  # fmt: skip
-    assert f"confined {confined}" in done.stdout, done.stdout + done.stderr
+    assert f"confined {backend}" in done.stdout, done.stdout + done.stderr
     return done
 
 
-def left(mark: str) -> list[str]:
+def leftover_processes(tag: str) -> list[str]:
     """What still runs of those that were started with the mark."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and f"HOSTILE_MARK={mark}".encode() in (entry / "environ").read_bytes():
+            if entry.name.isdigit() and f"HOSTILE_MARK={tag}".encode() in (entry / "environ").read_bytes():
                 found.append(entry.name)
         except OSError:
             continue
     return found
 
 
-def left_in_time(mark: str) -> list[str]:
+def wait_leftover_processes(tag: str) -> list[str]:
     """As `left`, but the kernel is given a moment to end a whole namespace of processes."""
     deadline = time.monotonic() + 10
-    while (found := left(mark)) and time.monotonic() < deadline:
+    while (found := leftover_processes(tag)) and time.monotonic() < deadline:
         pass
     return found
 
@@ -135,54 +135,69 @@ def command_of(pid: str) -> bytes:
         return b""
 
 
-def unavailable() -> str:
+def sandbox_unavailable_reason() -> str:
     code = "from bothends.check.sandbox.launcher import enter; enter()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
 
 
-pytestmark = pytest.mark.skipif(bool(unavailable()), reason=f"no sandbox here: {unavailable()}")
+pytestmark = pytest.mark.skipif(
+    bool(sandbox_unavailable_reason()), reason=f"no sandbox here: {sandbox_unavailable_reason()}"
+)
 NAMESPACES = "in user namespaces"
-both_ways = pytest.mark.parametrize(
+both_backends = pytest.mark.parametrize(
     "confined", [NAMESPACES, pytest.param("by bubblewrap", marks=needs_tool("bwrap"))]
 )
 
 
-@both_ways
-def test_a_confined_server_is_judged_and_can_do_no_harm(confined: str, tmp_path: Path) -> None:
+@both_backends
+def test_sandboxed_server_passes_and_is_confined(confined: str, tmp_path: Path) -> None:
     path = tmp_path / "server.py"
     path.write_text(
-        GOOD.replace("{folder}", str(tmp_path)).replace("{pid}", str(os.getpid())), encoding="utf-8"
+        CONFINEMENT_PROBE.replace("{folder}", str(tmp_path)).replace("{pid}", str(os.getpid())),
+        encoding="utf-8",
     )
     mark = f"good {os.getpid()}"
     done = check(path, mark, confined)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (tmp_path / "intruder").exists()
-    assert not left_in_time(mark)
+    assert not wait_leftover_processes(mark)
 
 
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)]
 )
 @pytest.mark.parametrize("options", [[], ["--sandbox"]])
-def test_a_signal_ends_the_check_and_all_that_it_started(
+def test_check_on_signal_ends_all_child_processes(
     options: list[str], number: signal.Signals, status: int, tmp_path: Path
 ) -> None:
     path = tmp_path / "mute.py"
     path.write_text("import time\nprint('here', flush=True)\ntime.sleep(1000)\n", encoding="utf-8")
-    command = [*OURS, "check", "server", *options, "--contract", "upper-tcp", "--", sys.executable, str(path)]
+    command = [
+        *BOTHENDS_COMMAND,
+        "check",
+        "server",
+        *options,
+        "--contract",
+        "upper-tcp",
+        "--",
+        sys.executable,
+        str(path),
+    ]
     mark = f"told {options} {number} {os.getpid()}"
     with subprocess.Popen(command, env={**os.environ, "HOSTILE_MARK": mark}) as process:
         deadline = time.monotonic() + 30
-        while b"%b\0%b\0" % (sys.executable.encode(), bytes(path)) not in map(command_of, left(mark)):
+        while b"%b\0%b\0" % (sys.executable.encode(), bytes(path)) not in map(
+            command_of, leftover_processes(mark)
+        ):
             assert time.monotonic() < deadline
         process.send_signal(number)
         assert process.wait(20) == status
-    assert not left_in_time(mark)
+    assert not wait_leftover_processes(mark)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_while_the_sandbox_is_tried_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+def test_signal_during_sandbox_probe_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     bubblewrap = tmp_path / "bin" / "bwrap"
     bubblewrap.parent.mkdir()
     bubblewrap.write_text(
@@ -192,32 +207,41 @@ def test_a_signal_while_the_sandbox_is_tried_leaves_nothing(number: signal.Signa
     (tmp_path / "made").mkdir()
     mark = f"tried {number} {os.getpid()}"
     environment = {"PATH": str(bubblewrap.parent), "TMPDIR": str(tmp_path / "made"), "HOSTILE_MARK": mark}
-    command = [*OURS, "check", "server", "--sandbox", "--contract", "upper-tcp", "--", sys.executable]
+    command = [
+        *BOTHENDS_COMMAND,
+        "check",
+        "server",
+        "--sandbox",
+        "--contract",
+        "upper-tcp",
+        "--",
+        sys.executable,
+    ]
     with subprocess.Popen(command, env={**os.environ, **environment}) as process:
         deadline = time.monotonic() + 30
         while not (tmp_path / "tried").exists():
             assert time.monotonic() < deadline
         process.send_signal(number)
         assert process.wait(20) == 128 + number
-    assert not left_in_time(mark)
+    assert not wait_leftover_processes(mark)
     assert not [*(tmp_path / "made").iterdir()]
 
 
-@both_ways
-def test_who_may_write_on_disk_cannot_fill_it(confined: str, tmp_path: Path) -> None:
+@both_backends
+def test_sandboxed_program_exceeding_disk_limit_is_stopped(confined: str, tmp_path: Path) -> None:
     path = tmp_path / "fills.py"
-    path.write_text(FILLS.replace("os.environ['TMPDIR']", "sys.argv[1]"), encoding="utf-8")
+    path.write_text(DISK_FILLER.replace("os.environ['TMPDIR']", "sys.argv[1]"), encoding="utf-8")
     options = ("--contract", "upper-unix")
-    done = check(path, f"disk {os.getpid()}", confined, *options, told="{dir}")
+    done = check(path, f"disk {os.getpid()}", confined, *options, argument="{dir}")
     assert "stopped: it writes more than 64 MiB" in done.stdout
-    assert not left_in_time(f"disk {os.getpid()}")
+    assert not wait_leftover_processes(f"disk {os.getpid()}")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)  # it is given more time to begin where the machine is busy
-@both_ways
+@both_backends
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_program_ends_in_time_and_leaves_nothing(name: str, confined: str, tmp_path: Path) -> None:
+def test_hostile_program_is_stopped_without_leftovers(name: str, confined: str, tmp_path: Path) -> None:
     path = tmp_path / "hostile.py"
     seconds = f"1000.{os.getpid()}"
     path.write_text(HOSTILE[name].replace("'1000'", f"'{seconds}'"), encoding="utf-8")
@@ -225,15 +249,15 @@ def test_a_hostile_program_ends_in_time_and_leaves_nothing(name: str, confined: 
     done = check(path, mark, confined)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAIL" in done.stdout
-    assert not left_in_time(mark)
+    assert not wait_leftover_processes(mark)
     commands = [command_of(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     assert b"sleep\0%b\0" % seconds.encode() not in commands
 
 
-def test_what_a_program_says_does_nothing_to_its_reader(tmp_path: Path) -> None:
+def test_program_output_is_escaped_in_every_report(tmp_path: Path) -> None:
     path = tmp_path / "spoken.py"
-    path.write_text(SPOKEN, encoding="utf-8")
-    files = {form: tmp_path / form for form in FORMS}
+    path.write_text(ESCAPE_SEQUENCE_SERVER, encoding="utf-8")
+    files = {form: tmp_path / form for form in REPORT_FORMATS}
     wanted = [word for form, file in files.items() for word in ("--report", f"{form}={file}")]
     done = check(path, f"spoken {os.getpid()}", NAMESPACES, "--report", "text", "--verbose", *wanted)
     assert done.returncode == 1

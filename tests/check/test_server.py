@@ -12,11 +12,11 @@ import pytest
 from bothends.check.case import Verdict
 from bothends.server import serve
 from bothends.sockets.free_port import free_port
-from bothends.starters.writing import starter
-from tests.check.helpers import OURS, failed, judge, script, told
+from bothends.starters.writing import make_starter
+from tests.check.helpers import BOTHENDS_COMMAND, failed_cases, format_failures, judge, write_server_script
 from tests.tools import find_tool
 
-SLIDE = """
+TEXTBOOK_SERVER = """
 import sys
 from socket import *
 s = socket(AF_INET, SOCK_STREAM)
@@ -30,36 +30,36 @@ while True:
 """
 
 
-def test_our_own_server_fails_nothing() -> None:
-    result = judge([*OURS, "serve", "upper", "tcp://127.0.0.1:{port}", "-q"])
-    assert not result.failed, told(result)
+def test_bothends_serve_fails_nothing() -> None:
+    result = judge([*BOTHENDS_COMMAND, "serve", "upper", "tcp://127.0.0.1:{port}", "-q"])
+    assert not result.failed, format_failures(result)
     assert result.counts[Verdict.PASS] >= 25
 
 
-def test_a_reply_that_never_ends_is_judged_by_how_it_begins() -> None:
-    result = judge([*OURS, "serve", "chargen", "tcp://127.0.0.1:{port}", "-q"], "chargen-tcp")
-    assert not result.failed, told(result)
+def test_endless_reply_is_judged_by_its_beginning() -> None:
+    result = judge([*BOTHENDS_COMMAND, "serve", "chargen", "tcp://127.0.0.1:{port}", "-q"], "chargen-tcp")
+    assert not result.failed, format_failures(result)
     assert result.counts[Verdict.PASS] >= 12
     with serve("daytime", "tcp://127.0.0.1:0") as server:
         result = judge([], "chargen-tcp", "tcp-one-message", endpoint=str(server.endpoints[0]))
-    assert failed(result) == {"tcp-one-message"}
-    assert "then the end of the connection" in told(result)
+    assert failed_cases(result) == {"tcp-one-message"}
+    assert "then the end of the connection" in format_failures(result)
 
 
-def test_the_server_of_a_slide_fails_what_it_should(tmp_path: Path) -> None:
-    result = judge(script(tmp_path, SLIDE), patience=1.0)
-    assert failed(result) == {
+def test_textbook_server_fails_expected_cases(tmp_path: Path) -> None:
+    result = judge(write_server_script(tmp_path, TEXTBOOK_SERVER), timeout=1.0)
+    assert failed_cases(result) == {
         "tcp-several-messages", "tcp-split-write", "tcp-split-delimiter", "tcp-large", "tcp-binary",
         "tcp-split-character", "tcp-buffer-sizes", "tcp-idle-client", "tcp-reset-before-accept",
         "tcp-reply-unread", "tcp-restart", "tcp-burst",
-    }, told(result)  # fmt: skip
+    }, format_failures(result)  # fmt: skip
     split = next(each for each in result.outcomes if each.case == "tcp-split-write")
     assert "one message" in split.mistake
     assert any('"M"' in entry.what for entry in split.transcript)
 
 
-def test_a_server_that_does_not_start_is_one_failure_with_its_last_words(tmp_path: Path) -> None:
-    result = judge(script(tmp_path, "raise SystemExit('no such luck')"))
+def test_server_exiting_at_start_is_one_failure_with_stderr(tmp_path: Path) -> None:
+    result = judge(write_server_script(tmp_path, "raise SystemExit('no such luck')"))
     first, *others = result.outcomes
     assert first.verdict is Verdict.FAIL
     assert "exit status 1" in first.happened
@@ -68,29 +68,31 @@ def test_a_server_that_does_not_start_is_one_failure_with_its_last_words(tmp_pat
 
 
 @pytest.mark.parametrize(("port", "note"), [("insists", "one after another"), ("picks", "")])
-def test_a_server_that_takes_no_port_is_found(port: str, note: str, tmp_path: Path) -> None:
+def test_server_ignoring_port_is_located(port: str, note: str, tmp_path: Path) -> None:
     number = free_port() if port == "insists" else 0
-    text = starter("server", "python", "tcp").text.replace("int(sys.argv[1])", str(number))
-    result = judge(script(tmp_path, text)[:-1], "upper-tcp", "tcp-restart", "tcp-several-messages")
-    assert not result.failed, told(result)
+    text = make_starter("server", "python", "tcp").text.replace("int(sys.argv[1])", str(number))
+    result = judge(
+        write_server_script(tmp_path, text)[:-1], "upper-tcp", "tcp-restart", "tcp-several-messages"
+    )
+    assert not result.failed, format_failures(result)
     assert note in " ".join(result.notes)
     restart = next(each for each in result.outcomes if each.case == "tcp-restart")
     assert restart.verdict is (Verdict.PASS if number else Verdict.SKIP)
 
 
 @pytest.mark.parametrize("printed", [0, 1])
-def test_of_two_ports_the_one_that_is_printed_is_asked(printed: int, tmp_path: Path) -> None:
-    text = starter("server", "python", "tcp").text
+def test_server_with_two_ports_is_checked_on_printed_one(printed: int, tmp_path: Path) -> None:
+    text = make_starter("server", "python", "tcp").text
     opened = "both = [socket.create_server(('127.0.0.1', 0)) for _ in range(2)]\nwelcome = both[{printed}]\n"
     opened += "print('listening on', welcome.getsockname()[1], flush=True)"
     created = 'welcome = socket.create_server(("", int(sys.argv[1])), backlog=128)'
     assert created in text
     text = text.replace(created, opened.replace("\n", "\n    ").replace("{printed}", str(printed)))
-    result = judge(script(tmp_path, text)[:-1], "upper-tcp", "tcp-several-messages")
-    assert not result.failed, told(result)
+    result = judge(write_server_script(tmp_path, text)[:-1], "upper-tcp", "tcp-several-messages")
+    assert not result.failed, format_failures(result)
 
 
-def test_a_reply_without_end_is_heard_for_a_while_only(tmp_path: Path) -> None:
+def test_reply_without_eof_is_read_up_to_limit(tmp_path: Path) -> None:
     text = """
 import socket, sys
 welcome = socket.create_server(('127.0.0.1', int(sys.argv[1])))
@@ -102,18 +104,18 @@ while True:
     except OSError:
         pass
 """
-    result = judge(script(tmp_path, text), "http-file", "tcp-one-message")
+    result = judge(write_server_script(tmp_path, text), "http-file", "tcp-one-message")
     assert [each.happened for each in result.outcomes] == ["more than 32 MiB come, and no end"]
 
 
-def test_a_server_that_goes_to_the_background_is_told_so_and_ended(tmp_path: Path) -> None:
+def test_daemonizing_server_is_reported_and_killed(tmp_path: Path) -> None:
     seconds = f"1000.{os.getpid()}"
     path = tmp_path / "daemon.py"
     becomes = f"os.execve('/bin/sleep', ['sleep', '{seconds}'], {{}})"
     leaves = f"import os\nif os.fork() == 0:\n    os.setsid()\n    {becomes}\n"
     path.write_text(leaves, encoding="utf-8")
     done = subprocess.run(
-        [*OURS, "check", "server", "--contract", "upper-tcp", "--", sys.executable, str(path)],
+        [*BOTHENDS_COMMAND, "check", "server", "--contract", "upper-tcp", "--", sys.executable, str(path)],
         capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert done.returncode == 1
@@ -142,11 +144,11 @@ def _command_of(entry: Path) -> bytes:
         (("--", "/nowhere/server"), "cannot start /nowhere/server: ENOENT"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(words: tuple[str, ...], said: str) -> None:
+def test_invalid_command_line_is_one_line_error(words: tuple[str, ...], said: str) -> None:
     if "--trace" in words and find_tool("strace") is None:
         pytest.skip("strace isn't installed")
     done = subprocess.run(
-        [*OURS, "check", "server", "--contract", "upper-tcp", *words],
+        [*BOTHENDS_COMMAND, "check", "server", "--contract", "upper-tcp", *words],
         capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert done.returncode in (1, 2)
@@ -155,7 +157,7 @@ def test_a_wrong_command_line_is_one_line(words: tuple[str, ...], said: str) -> 
     assert done.stderr.count("\n") == 1
 
 
-def test_a_server_that_runs_already_is_asked_what_it_can_be() -> None:
+def test_running_server_skips_cases_needing_process() -> None:
     with serve("upper", "tcp://127.0.0.1:0") as server:
         result = judge([], "upper-tcp", "tcp-split-write", "tcp-sigterm", endpoint=str(server.endpoints[0]))
     verdicts = {each.case: each.verdict for each in result.outcomes}

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 class Terminal:
@@ -25,9 +25,9 @@ class Terminal:
 
     def __init__(self, master: int, process: subprocess.Popen[bytes]) -> None:
         self.process = process
-        self.shown = b""
+        self.output = b""
         self._master = master
-        self._seen = 0
+        self._position = 0
 
     def type(self, keys: str | bytes) -> None:
         """Press keys."""
@@ -39,14 +39,14 @@ class Terminal:
 
     def expect_match(self, pattern: re.Pattern[bytes]) -> None:
         """The same for what is known by its form only."""
-        deadline = time.monotonic() + PATIENCE
-        while (found := pattern.search(self.shown, self._seen)) is None:
-            assert self._read(deadline - time.monotonic()), f"{pattern!r} isn't shown: {self.shown!r}"
-        self._seen = found.end()
+        deadline = time.monotonic() + TIMEOUT
+        while (found := pattern.search(self.output, self._position)) is None:
+            assert self._read(deadline - time.monotonic()), f"{pattern!r} isn't shown: {self.output!r}"
+        self._position = found.end()
 
-    def leave(self) -> int:
+    def wait(self) -> int:
         """Read to the end; the exit status."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while self._read(deadline - time.monotonic()):
             pass
         return self.process.wait(max(0.1, deadline - time.monotonic()))
@@ -59,7 +59,7 @@ class Terminal:
             data = os.read(self._master, 65536)
         except OSError:  # EIO: the last one to have the terminal open has closed it
             return False
-        self.shown += data
+        self.output += data
         return bool(data)
 
 

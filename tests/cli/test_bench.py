@@ -34,7 +34,7 @@ def measure(server: Server, *options: str, scheme: str = "tcp") -> Result:
     return done
 
 
-def test_in_words(server: Server) -> None:
+def test_text_report(server: Server) -> None:
     done = measure(server, "--connections", "10")
     assert done.exit_code == 0, done.output
     assert "10 connections, depth 1, 64 bytes, closed loop" in done.stdout
@@ -42,7 +42,7 @@ def test_in_words(server: Server) -> None:
     assert "each answer byte for byte; faults: none" in done.stdout
 
 
-def test_json_holds_everything_and_can_be_read_again(server: Server) -> None:
+def test_json_round_trip(server: Server) -> None:
     done = measure(server, "--rate", "500", "--rounds", "2", "--json", scheme="udp")
     assert done.exit_code == 0, done.output
     document = decode(done.stdout_bytes, "here")
@@ -67,7 +67,7 @@ def test_files_and_tables(server: Server, tmp_path: Path) -> None:
     assert measure(server, "--markdown").stdout.startswith("| tcp://127.0.0.1:")
 
 
-def test_a_script(server: Server, tmp_path: Path) -> None:
+def test_script_workload(server: Server, tmp_path: Path) -> None:
     script = tmp_path / "talk"
     script.write_text("> hello\n< HELLO\n> you\n< YOU\n")
     assert measure(server, "--script", str(script), "--connections", "3").exit_code == 0
@@ -88,12 +88,12 @@ def test_a_script(server: Server, tmp_path: Path) -> None:
         (["tcp://127.0.0.1:1", "--script", "no-such-file"], 1, "ENOENT"),
     ],
 )
-def test_what_cannot_be(words: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors(words: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", *words]) == status
     assert said in capsys.readouterr().err
 
 
-def test_a_service_that_says_something_else(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_answers_exit_1(capsys: pytest.CaptureFixture[str]) -> None:
     with bothends.serve("hello", "tcp://127.0.0.1:0") as server:
         assert run(["bench", str(server.endpoints[0])]) == 2
     assert "--script FILE says what to send" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import pytest
 
 from bothends.endpoints import Endpoint
 from tests.client import peers
-from tests.client.peers import PATIENCE
+from tests.client.peers import TIMEOUT
 
 
 def connect(
@@ -26,7 +26,7 @@ def connect(
         capture_output=True,
         input=text.encode() or stdin or b"",
         env={**os.environ, "NO_COLOR": "1"},
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
 
@@ -37,50 +37,50 @@ def connect(
 @pytest.mark.parametrize(
     ("behave", "answer"),
     [
-        (peers.shout, b"HELLO\n"),
-        (peers.shout_byte_by_byte, b"HELLO\n"),
-        (peers.answer_and_close, b"goodbye to hello"),
-        (peers.answer_at_end, b"HELLO\n"),
-        (peers.close_at_once, b""),
+        (peers.upper_lines, b"HELLO\n"),
+        (peers.upper_lines_bytewise, b"HELLO\n"),
+        (peers.reply_and_close, b"goodbye to hello"),
+        (peers.reply_at_eof, b"HELLO\n"),
+        (peers.close_after_request, b""),
     ],
 )
-def test_one_request(behave: peers.Behaviour, answer: bytes) -> None:
-    with peers.peer(behave) as where:
+def test_one_request(behave: peers.ConnectionHandler, answer: bytes) -> None:
+    with peers.tcp_peer(behave) as where:
         done = connect(where, "--send", "hello")
     assert (done.returncode, done.stdout, done.stderr) == (0, answer, b"")
 
 
-def test_one_request_to_a_peer_that_never_closes() -> None:
-    with peers.staying(peers.shout) as where:
+def test_request_to_server_that_keeps_connection_open() -> None:
+    with peers.tcp_peer_held_open(peers.upper_lines) as where:
         done = connect(where, "--send", "hello", "-q", "0.1")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"HELLO\n", b"")
 
 
-def test_requests_go_out_in_their_order() -> None:
-    with peers.peer(peers.shout) as where:
+def test_requests_are_sent_in_order() -> None:
+    with peers.tcp_peer(peers.upper_lines) as where:
         done = connect(where, "--send", "one", "--send", "two", "--send", "three")
     assert (done.returncode, done.stdout) == (0, b"ONE\nTWO\nTHREE\n")
 
 
 def test_a_request_without_a_newline() -> None:
-    with peers.peer(peers.answer_at_end) as where:
+    with peers.tcp_peer(peers.reply_at_eof) as where:
         done = connect(where, "--send", "hello", "--no-newline")
     assert (done.returncode, done.stdout) == (0, b"HELLO")
 
 
-def test_a_request_that_is_not_utf_8_passes_as_it_is() -> None:
-    with peers.peer(peers.echo) as where:
+def test_request_with_invalid_utf8_is_sent_unchanged() -> None:
+    with peers.tcp_peer(peers.echo) as where:
         done = subprocess.run(
             [sys.executable, "-m", "bothends", "connect", str(where), "--send", b"\xff\xc3"],
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
     assert done.stdout == b"\xff\xc3\n"
 
 
-def test_a_reset_instead_of_an_answer() -> None:
-    with peers.peer(peers.reset) as where:
+def test_reset_before_answer_exits_1() -> None:
+    with peers.tcp_peer(peers.reset_after_request) as where:
         done = connect(where, "--send", "hello")
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.startswith(b"bothends: connection to tcp://127.0.0.1:")
@@ -88,14 +88,14 @@ def test_a_reset_instead_of_an_answer() -> None:
     assert done.stderr.count(b"\n") == 1
 
 
-def test_no_answer_at_all() -> None:
-    with peers.staying(peers.keep_silent) as where:
+def test_request_without_answer_times_out() -> None:
+    with peers.tcp_peer_held_open(peers.read_without_replying) as where:
         done = connect(where, "--send", "hello", "-w", "1.3")
     assert (done.returncode, done.stdout) == (124, b"")
     assert b"time limit of 1.3 s passed while waiting for an answer" in done.stderr
 
 
-def test_nobody_listens() -> None:
+def test_connection_refused() -> None:
     done = connect("127.0.0.1", str(peers.closed_port()), "--send", "hello")
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"ECONNREFUSED" in done.stderr
@@ -121,46 +121,46 @@ def test_usage(words: tuple[str, ...], said: bytes) -> None:
 # A pipe
 
 
-def test_a_pipe_is_exact() -> None:
+def test_pipe_preserves_bytes() -> None:
     data = os.urandom(3_000_000) + b"\r\n\0\xff"
-    with peers.peer(peers.echo) as where:
+    with peers.tcp_peer(peers.echo) as where:
         done = connect(where, stdin=data)
     assert done.returncode == 0
     assert done.stdout == data
     assert done.stderr == b""
 
 
-def test_the_end_of_the_input_half_closes_and_the_answer_is_read_to_its_end() -> None:
-    with peers.peer(peers.answer_at_end) as where:
+def test_stdin_eof_half_closes_and_reads_to_eof() -> None:
+    with peers.tcp_peer(peers.reply_at_eof) as where:
         done = connect(where, text="one\ntwo")
     assert (done.returncode, done.stdout) == (0, b"ONE\nTWO")
 
 
-def test_after_the_end_of_the_input_the_wait_can_be_bounded() -> None:
-    with peers.staying(peers.shout) as where:
+def test_quit_after_bounds_wait_after_stdin_eof() -> None:
+    with peers.tcp_peer_held_open(peers.upper_lines) as where:
         done = connect(where, "-q", "1", text="hello\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"HELLO\n", b"")
 
 
-def test_silence_in_a_pipe() -> None:
-    with peers.staying(peers.shout) as where:
+def test_idle_pipe_times_out() -> None:
+    with peers.tcp_peer_held_open(peers.upper_lines) as where:
         done = connect(where, "-w", "1", text="hello\n")
     assert (done.returncode, done.stdout) == (124, b"HELLO\n")
 
 
-def test_a_reset_in_a_pipe_comes_after_what_had_come() -> None:
+def test_reset_in_pipe_is_reported_after_received_data() -> None:
     def answer_and_reset(connection: socket.socket) -> None:
         connection.sendall(b"so far")
-        peers.reset(connection)
+        peers.reset_after_request(connection)
 
-    with peers.peer(answer_and_reset) as where:
+    with peers.tcp_peer(answer_and_reset) as where:
         done = connect(where, text="hello\n")
     assert (done.returncode, done.stdout) == (1, b"so far")
     assert b"ECONNRESET" in done.stderr
 
 
-def test_both_addresses_and_the_totals() -> None:
-    with peers.peer(peers.shout) as where:
+def test_verbose_shows_addresses_and_totals() -> None:
+    with peers.tcp_peer(peers.upper_lines) as where:
         done = connect(where, "-v", "-s", "127.0.0.2", text="hello\n")
     assert done.stdout == b"HELLO\n"
     assert b"connected 127.0.0.2#" in done.stderr
@@ -168,8 +168,8 @@ def test_both_addresses_and_the_totals() -> None:
     assert b"sent 6 bytes, received 6 bytes" in done.stderr
 
 
-def test_words_for_an_endpoint() -> None:
-    with peers.peer(peers.shout) as where:
+def test_endpoint_as_host_and_port() -> None:
+    with peers.tcp_peer(peers.upper_lines) as where:
         assert connect("-4", "localhost", str(where.port), "--send", "x").stdout == b"X\n"
 
 
@@ -178,28 +178,28 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
-    with peers.serving(listener, peers.shout, 1):
+    with peers.serve_connections(listener, peers.upper_lines, 1):
         assert connect("-U", str(path), "--send", "x").stdout == b"X\n"
 
 
-def test_packets_are_lines(tmp_path: Path) -> None:
+def test_seqpacket_messages_are_lines(tmp_path: Path) -> None:
     def shout(connection: socket.socket) -> None:
         while packet := connection.recv(65536):
             connection.send(packet.upper())
 
-    with peers.packet_peer(shout, tmp_path / "a.sock") as where:
+    with peers.seqpacket_peer(shout, tmp_path / "a.sock") as where:
         done = connect(where, text="one\ntwo")
     assert (done.returncode, done.stdout) == (0, b"ONE\nTWO\n")
 
 
-def test_a_reader_that_leaves_early_ends_it_quietly() -> None:
+def test_closed_stdout_exits_quietly() -> None:
     def talk_on(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
                 connection.sendall(b"line\n" * 1000)
 
     with (
-        peers.peer(talk_on) as where,
+        peers.tcp_peer(talk_on) as where,
         subprocess.Popen(
             [sys.executable, "-m", "bothends", "connect", str(where)],
             stdin=subprocess.DEVNULL,
@@ -212,12 +212,12 @@ def test_a_reader_that_leaves_early_ends_it_quietly() -> None:
         assert process.stdout.readline() == b"line\n"
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(PATIENCE) == 128 + signal.SIGPIPE
+        assert process.wait(TIMEOUT) == 128 + signal.SIGPIPE
 
 
 def test_interrupted() -> None:
     with (
-        peers.staying(lambda sock: sock.sendall(b"here\n")) as where,
+        peers.tcp_peer_held_open(lambda sock: sock.sendall(b"here\n")) as where,
         subprocess.Popen(
             [sys.executable, "-m", "bothends", "connect", str(where)],
             stdin=subprocess.PIPE,
@@ -230,26 +230,26 @@ def test_interrupted() -> None:
         assert process.stdout.readline() == b"here\n"
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == b""
-        assert process.wait(PATIENCE) == 130
+        assert process.wait(TIMEOUT) == 130
 
 
 # Datagrams
 
 
-def test_one_datagram() -> None:
+def test_datagram_request() -> None:
     came: list[bytes] = []
 
     def answer(data: bytes) -> list[bytes]:
         came.append(data)
         return [data.upper()]
 
-    with peers.datagram_peer(answer) as where:
+    with peers.udp_peer(answer) as where:
         done = connect(where, "--send", "hello")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"HELLO", b"")
     assert came == [b"hello"]
 
 
-def test_each_line_is_a_datagram_and_each_answer_a_line(tmp_path: Path) -> None:
+def test_datagram_lines_in_pipe(tmp_path: Path) -> None:
     came: list[bytes] = []
 
     def answer(data: bytes) -> list[bytes]:
@@ -262,21 +262,21 @@ def test_each_line_is_a_datagram_and_each_answer_a_line(tmp_path: Path) -> None:
     assert came == [b"one", b"", b"two", b"three"]
 
 
-def test_a_lost_datagram_is_sent_again_and_that_is_told() -> None:
+def test_lost_datagram_is_retransmitted_and_reported() -> None:
     came: list[bytes] = []
 
     def answer(data: bytes) -> list[bytes]:
         came.append(data)
         return [data.upper()] if len(came) == 2 else []
 
-    with peers.datagram_peer(answer) as where:
+    with peers.udp_peer(answer) as where:
         done = connect(where, "--send", "hello", "-w", "3")
     assert (done.returncode, done.stdout) == (0, b"HELLO")
     assert done.stderr == b"no answer after 0.43 s, sending again (1 of 2)\n"
 
 
-def test_no_answer_to_a_datagram() -> None:
-    with peers.datagram_peer(lambda _: []) as where:
+def test_datagram_without_answer_times_out() -> None:
+    with peers.udp_peer(lambda _: []) as where:
         done = connect(where, "--send", "hello", "-w", "0.2", "--retries", "0")
     assert (done.returncode, done.stdout) == (124, b"")
     assert done.stderr.endswith(
@@ -285,20 +285,20 @@ def test_no_answer_to_a_datagram() -> None:
     )
 
 
-def test_one_lost_datagram_does_not_keep_the_others_from_being_asked() -> None:
-    with peers.datagram_peer(lambda data: [] if data == b"two" else [data.upper()]) as where:
+def test_lost_datagram_does_not_block_later_ones() -> None:
+    with peers.udp_peer(lambda data: [] if data == b"two" else [data.upper()]) as where:
         done = connect(where, "-w", "0.6", "--retries", "0", text="one\ntwo\nthree\n")
     assert (done.returncode, done.stdout) == (124, b"ONE\nTHREE\n")
     assert b"waiting for an answer to 1 of 3 datagrams" in done.stderr
 
 
-def test_second_answers_are_shown_too() -> None:
-    with peers.datagram_peer(lambda data: [data.upper(), b"and again"]) as where:
+def test_additional_datagram_answers_are_shown() -> None:
+    with peers.udp_peer(lambda data: [data.upper(), b"and again"]) as where:
         done = connect(where, "-q", "1", text="hello\n")
     assert (done.returncode, done.stdout) == (0, b"HELLO\nand again\n")
 
 
-def test_nobody_has_the_port_open() -> None:
+def test_datagram_to_closed_port() -> None:
     where = Endpoint("udp", host="127.0.0.1", port=peers.closed_port(socket.SOCK_DGRAM))
     done = connect(where, "--send", "hello")
     assert (done.returncode, done.stdout) == (1, b"")
@@ -306,7 +306,7 @@ def test_nobody_has_the_port_open() -> None:
 
 
 def test_a_datagram_that_is_too_large() -> None:
-    with peers.datagram_peer(lambda _: []) as where:
+    with peers.udp_peer(lambda _: []) as where:
         done = connect(where, stdin=bytes(65_508))
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"EMSGSIZE" in done.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.terminals import terminal
-from tests.client.peers import PATIENCE, closed_port
+from tests.client.peers import TIMEOUT, closed_port
 from tests.interop.ours import BOTHENDS
 from tests.interop.running import Running
 
@@ -28,8 +28,8 @@ def listening(*words: str, shown: bytes = TCP) -> Iterator[tuple[Running, int]]:
         yield ours, int(ours.error_line(shown)[1])
 
 
-def call(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+def connect_to(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
 
 
 def read_all(sock: socket.socket) -> bytes:
@@ -53,79 +53,81 @@ def read_all(sock: socket.socket) -> bytes:
         (("-4", "localhost", "0"), TCP),
     ],
 )
-def test_it_is_told_where_to_listen_in_every_way_and_tells_the_real_port(
-    words: tuple[str, ...], shown: bytes
-) -> None:
+def test_listen_address_forms_and_bound_port(words: tuple[str, ...], shown: bytes) -> None:
     with listening(*words, shown=shown) as (ours, port):
         assert port != 0
-        ours.say(b"hello")
-        ours.end_input()
-        with call(port) as peer:
+        ours.write_input(b"hello")
+        ours.close_input()
+        with connect_to(port) as peer:
             peer.shutdown(socket.SHUT_WR)
             assert read_all(peer) == b"hello"
-        assert ours.end() == 0
+        assert ours.wait() == 0
 
 
-def test_a_given_port_is_the_port() -> None:
+def test_listen_on_given_port() -> None:
     port = closed_port()
     with listening("-p", str(port), "127.0.0.1") as (_, real):
         assert real == port
 
 
 def test_both_directions_and_half_close() -> None:
-    with listening("127.0.0.1:0") as (ours, port), call(port) as peer:
-        ours.say(b"from the listener\n")
-        ours.end_input()
+    with listening("127.0.0.1:0") as (ours, port), connect_to(port) as peer:
+        ours.write_input(b"from the listener\n")
+        ours.close_input()
         assert read_all(peer) == b"from the listener\n"
         peer.sendall(b"from the caller\n")
         peer.close()
         ours.line(b"from the caller")
-        assert ours.end() == 0
+        assert ours.wait() == 0
 
 
-def test_once_it_is_called_nobody_else_can_call() -> None:
-    with listening("127.0.0.1:0", "-v") as (ours, port), call(port) as peer:
+def test_second_connection_is_refused() -> None:
+    with listening("127.0.0.1:0", "-v") as (ours, port), connect_to(port) as peer:
         ours.error_line(rb"connected 127\.0\.0\.1#%d -> 127\.0\.0\.1#%d" % (port, peer.getsockname()[1]))
         with pytest.raises(ConnectionRefusedError):
-            call(port)
+            connect_to(port)
 
 
-def test_the_callers_close_ends_it_although_the_input_stays_open() -> None:
+def test_peer_close_exits_with_stdin_open() -> None:
     with listening("127.0.0.1:0") as (ours, port):
-        call(port).close()
-        assert ours.end() == 0
+        connect_to(port).close()
+        assert ours.wait() == 0
 
 
-def test_a_reset_is_told_and_a_failure() -> None:
+def test_reset_exits_1() -> None:
     with listening("127.0.0.1:0") as (ours, port):
-        with call(port) as peer:
+        with connect_to(port) as peer:
             peer.sendall(b"so far\n")
             ours.line(b"so far")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        assert ours.end() == 1
+        assert ours.wait() == 1
         ours.error_line(rb"bothends: connection to tcp://127\.0\.0\.1:\d+ lost .*ECONNRESET.*")
 
 
-def test_silence_is_bounded() -> None:
-    with listening("127.0.0.1:0", "-w", "0.3") as (ours, port), call(port):
-        assert ours.end() == 124
+def test_idle_connection_times_out() -> None:
+    with listening("127.0.0.1:0", "-w", "0.3") as (ours, port), connect_to(port):
+        assert ours.wait() == 124
 
 
-def test_keep_goes_on_after_each_even_after_a_reset() -> None:
+def test_keep_accepts_next_after_reset() -> None:
     with listening("127.0.0.1:0", "-k") as (ours, port):
         for number in range(3):
-            with call(port) as peer:
+            with connect_to(port) as peer:
                 peer.sendall(b"caller %d\n" % number)
                 ours.line(b"caller %d" % number)
                 if number == 1:
                     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         ours.error_line(rb"bothends: connection to .*ECONNRESET.*")
         ours.process.send_signal(signal.SIGINT)
-        assert ours.end() == 130
+        assert ours.wait() == 130
 
 
-def test_keep_serves_who_waited_in_the_queue() -> None:
-    with listening("127.0.0.1:0", "-k") as (ours, port), call(port) as first, call(port) as second:
+def test_keep_serves_queued_connection() -> None:
+    with (
+        listening("127.0.0.1:0", "-k") as (ours, port),
+        connect_to(port) as first,
+        connect_to(port) as second,
+    ):
         second.sendall(b"second\n")
         first.sendall(b"first\n")
         first.close()
@@ -141,108 +143,111 @@ def test_a_unix_socket_leaves_no_file(tmp_path: Path) -> None:
             peer.connect(str(path))
             peer.sendall(b"through a file\n")
             ours.line(b"through a file")
-        assert ours.end() == 0
+        assert ours.wait() == 0
     assert not path.exists()
 
 
-def test_packets_are_lines(tmp_path: Path) -> None:
+def test_seqpacket_messages_are_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with Running([*BOTHENDS, "connect", "-l", f"unix+seqpacket://{path}"]) as ours:
         ours.error_line(rb"listening on .*")
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
             peer.connect(str(path))
-            ours.say(b"one\ntwo\n")
+            ours.write_input(b"one\ntwo\n")
             assert [peer.recv(100), peer.recv(100)] == [b"one", b"two"]
             peer.send(b"three")
             ours.line(b"three")
 
 
-def test_a_taken_port_is_a_failure() -> None:
+def test_port_in_use_exits_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = subprocess.run(
             [*BOTHENDS, "connect", "-l", f"127.0.0.1:{taken.getsockname()[1]}"],
             capture_output=True,
             stdin=subprocess.DEVNULL,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
     assert done.returncode == 1
     assert b"EADDRINUSE" in done.stderr
 
 
-def test_one_answer_and_away() -> None:
-    with listening("127.0.0.1:0", "--send", "hello") as (ours, port), call(port) as peer:
+def test_send_one_answer_and_exit() -> None:
+    with listening("127.0.0.1:0", "--send", "hello") as (ours, port), connect_to(port) as peer:
         peer.shutdown(socket.SHUT_WR)
         assert read_all(peer) == b"hello\n"
-        assert ours.end() == 0
+        assert ours.wait() == 0
 
 
 # Datagrams
 
 
-def asker(port: int) -> socket.socket:
+def datagram_client(port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.settimeout(PATIENCE)
+    sock.settimeout(TIMEOUT)
     sock.connect(("127.0.0.1", port))
     return sock
 
 
-def test_datagrams_are_answered_to_the_one_heard_last() -> None:
+def test_datagrams_are_sent_to_last_sender() -> None:
     with (
         listening("-uv", "127.0.0.1", "0", shown=UDP) as (ours, port),
-        asker(port) as one,
-        asker(port) as two,
+        datagram_client(port) as one,
+        datagram_client(port) as two,
     ):
         for sock, name in ((one, b"one"), (two, b"two"), (one, b"one again")):
             sock.send(name)
             ours.line(name)
-            ours.say(b"to " + name + b"\n")
+            ours.write_input(b"to " + name + b"\n")
             assert sock.recv(100) == b"to " + name
         ours.nth_error_line(rb"127\.0\.0\.1#%d is heard: answers go there" % one.getsockname()[1], 2)
         ours.error_line(rb"127\.0\.0\.1#%d is heard: answers go there" % two.getsockname()[1])
 
 
-def test_lines_wait_for_someone_to_send_them_to() -> None:
+def test_lines_are_queued_until_first_datagram() -> None:
     with listening("-u", "127.0.0.1", "0", "-q", "0.3", "--hex", shown=UDP) as (ours, port):
-        ours.say(b"early\n\nlate")
-        ours.end_input()
-        with asker(port) as sock:
+        ours.write_input(b"early\n\nlate")
+        ours.close_input()
+        with datagram_client(port) as sock:
             sock.send(b"")
             assert [sock.recv(100) for _ in range(3)] == [b"early", b"", b"late"]
-        assert ours.end() == 0
+        assert ours.wait() == 0
         ours.error_line(rb"<- 00000000  an empty message")
         ours.error_line(rb"-> 00000000  65 61 72 6c 79 .* \|early\|")
 
 
-def test_silence_after_a_datagram_is_a_failure() -> None:
-    with listening("-u", "127.0.0.1", "0", "-w", "0.3", shown=UDP) as (ours, port), asker(port) as sock:
+def test_idle_after_datagram_times_out() -> None:
+    with (
+        listening("-u", "127.0.0.1", "0", "-w", "0.3", shown=UDP) as (ours, port),
+        datagram_client(port) as sock,
+    ):
         sock.send(b"hello")
         ours.line(b"hello")
-        assert ours.end() == 124
+        assert ours.wait() == 124
 
 
-def test_one_prepared_answer() -> None:
+def test_send_answers_first_datagram() -> None:
     with listening("-u", "127.0.0.1", "0", "--send", "hello", "-q", "0.1", shown=UDP) as (ours, port):
-        with asker(port) as sock:
+        with datagram_client(port) as sock:
             sock.send(b"x")
             assert sock.recv(100) == b"hello"
-        assert ours.end() == 0
+        assert ours.wait() == 0
 
 
-def test_every_interface_answers_from_the_address_that_was_asked() -> None:
+def test_wildcard_socket_answers_from_destination_address() -> None:
     with (
         listening("-u", "-4", ":0", shown=rb"listening on udp://:(\d+)") as (ours, port),
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
     ):
-        sock.settimeout(PATIENCE)
+        sock.settimeout(TIMEOUT)
         sock.connect(("127.0.0.2", port))
         sock.send(b"hello")
         ours.line(b"hello")
-        ours.say(b"answer\n")
+        ours.write_input(b"answer\n")
         assert sock.recv(100) == b"answer"
 
 
-def test_a_unix_sender_without_a_name_cannot_be_answered(tmp_path: Path) -> None:
+def test_unnamed_unix_sender_cannot_be_answered(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with Running([*BOTHENDS, "connect", "-luUv", str(path)]) as ours:
         ours.error_line(rb"listening on unix\+dgram://.*")
@@ -252,16 +257,16 @@ def test_a_unix_sender_without_a_name_cannot_be_answered(tmp_path: Path) -> None
             ours.line(b"hello")
             ours.error_line(rb"unix is heard, and has no name to answer to")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as named:
-            named.settimeout(PATIENCE)
+            named.settimeout(TIMEOUT)
             named.bind(b"")
             named.connect(str(path))
             named.send(b"again")
             ours.line(b"again")
-            ours.say(b"answer\n")
+            ours.write_input(b"answer\n")
             assert named.recv(100) == b"answer"
 
 
-def test_an_answer_that_nobody_takes_is_told_and_the_next_may_fare_better(tmp_path: Path) -> None:
+def test_send_error_is_reported_and_next_succeeds(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with Running([*BOTHENDS, "connect", "-luU", str(path)]) as ours:
         ours.error_line(rb"listening on unix\+dgram://.*")
@@ -269,7 +274,7 @@ def test_an_answer_that_nobody_takes_is_told_and_the_next_may_fare_better(tmp_pa
             gone.bind(b"")
             gone.sendto(b"hello", str(path))
             ours.line(b"hello")
-        ours.say(b"answer\n")
+        ours.write_input(b"answer\n")
         ours.error_line(rb"bothends: cannot reach unix\+dgram://.*ECONNREFUSED.*")
         assert ours.process.poll() is None
 
@@ -281,8 +286,8 @@ def test_at_a_terminal(tmp_path: Path) -> None:
     with terminal("connect", "-l", "127.0.0.1", "0", state=tmp_path) as user:
         user.expect("listening on tcp://127.0.0.1:")
         user.expect("\r\n")
-        port = int(user.shown.split(b"127.0.0.1:")[1].split()[0])
-        with call(port) as peer:
+        port = int(user.output.split(b"127.0.0.1:")[1].split()[0])
+        with connect_to(port) as peer:
             user.expect(f"connected 127.0.0.1#{port} -> 127.0.0.1#")
             user.expect("\x1b[?2004h")
             user.type("hello\r")
@@ -290,12 +295,12 @@ def test_at_a_terminal(tmp_path: Path) -> None:
             peer.sendall(b"and to you\n")
             user.expect("and to you\r\n")
         user.expect("the peer closed the connection")
-        assert user.leave() == 0
+        assert user.wait() == 0
 
 
-def test_interrupted_while_nobody_calls(tmp_path: Path) -> None:
+def test_interrupt_while_waiting_for_connection(tmp_path: Path) -> None:
     with terminal("connect", "-l", "127.0.0.1", "0", state=tmp_path) as user:
         user.expect("listening on tcp://127.0.0.1:")
         user.process.send_signal(signal.SIGINT)
-        assert user.leave() == 130
-        assert b"Traceback" not in user.shown
+        assert user.wait() == 130
+        assert b"Traceback" not in user.output

@@ -18,25 +18,25 @@ from tests.interop.running import Running
 # The ends of lines
 
 
-def test_lines_of_a_pipe_end_with_cr_lf() -> None:
-    with peers.peer(peers.echo) as where:
+def test_crlf_in_pipe() -> None:
+    with peers.tcp_peer(peers.echo) as where:
         done = connect(where, "-C", text="one\ntwo\r\nthree")
     assert (done.returncode, done.stdout) == (0, b"one\r\ntwo\r\nthree")
 
 
-def test_one_line_ends_with_cr_lf() -> None:
-    with peers.peer(peers.echo) as where:
+def test_crlf_with_send() -> None:
+    with peers.tcp_peer(peers.echo) as where:
         assert connect(where, "--crlf", "--send", "one", "--send", "two").stdout == b"one\r\ntwo\r\n"
 
 
-def test_a_datagram_ends_with_cr_lf_where_that_is_asked_for() -> None:
+def test_crlf_in_datagram() -> None:
     came: list[bytes] = []
 
     def answer(data: bytes) -> list[bytes]:
         came.append(data)
         return [b"ok"]
 
-    with peers.datagram_peer(answer) as where:
+    with peers.udp_peer(answer) as where:
         assert connect(where, "-C", text="one\ntwo").stdout == b"ok\nok\n"
         assert connect(where, "-C", "--send", "three").stdout == b"ok"
     assert came == [b"one\r\n", b"two\r\n", b"three\r\n"]
@@ -45,18 +45,18 @@ def test_a_datagram_ends_with_cr_lf_where_that_is_asked_for() -> None:
 # Half-close
 
 
-def test_half_close_can_be_asked_for_by_netcats_name() -> None:
-    with peers.peer(peers.answer_at_end) as where:
+def test_half_close_short_option() -> None:
+    with peers.tcp_peer(peers.reply_at_eof) as where:
         assert connect(where, "-N", text="one").stdout == b"ONE"
 
 
-def test_without_half_close_the_peer_hears_of_no_end() -> None:
+def test_no_half_close_sends_no_eof() -> None:
     heard: list[bytes] = []
     input_ended = threading.Event()
 
     def answer_and_listen(connection: socket.socket) -> None:
         connection.sendall(peers.read_line(connection).upper())
-        input_ended.wait(peers.PATIENCE)
+        input_ended.wait(peers.TIMEOUT)
         connection.settimeout(0.5)  # an end that is told comes at once
         try:
             heard.append(connection.recv(1))
@@ -64,23 +64,23 @@ def test_without_half_close_the_peer_hears_of_no_end() -> None:
             connection.sendall(b"still there\n")
 
     with (
-        peers.peer(answer_and_listen) as where,
+        peers.tcp_peer(answer_and_listen) as where,
         Running([*BOTHENDS, "connect", str(where), "--no-half-close"]) as ours,
     ):
-        ours.say(b"hello\n")
+        ours.write_input(b"hello\n")
         ours.line(b"HELLO")
-        ours.end_input()
+        ours.close_input()
         input_ended.set()
         ours.line(b"still there")
-        assert ours.end() == 0
+        assert ours.wait() == 0
     assert heard == []
 
 
-def test_without_half_close_it_leaves_by_the_peers_close_and_by_its_own_limit() -> None:
-    with peers.peer(peers.answer_and_close) as where:
+def test_no_half_close_exits_on_peer_close_or_timeout() -> None:
+    with peers.tcp_peer(peers.reply_and_close) as where:
         done = connect(where, "--no-half-close", text="you\n")
     assert (done.returncode, done.stdout) == (0, b"goodbye to you")
-    with peers.staying(peers.shout) as where:
+    with peers.tcp_peer_held_open(peers.upper_lines) as where:
         done = connect(where, "--no-half-close", "-q", "0.5", text="hello\n")
     assert (done.returncode, done.stdout) == (0, b"HELLO\n")
 
@@ -98,7 +98,7 @@ def test_without_half_close_it_leaves_by_the_peers_close_and_by_its_own_limit() 
         (("-ln", "localhost", "0"), b"'localhost'"),
     ],
 )
-def test_numeric_refuses_a_name(words: tuple[str, ...], name: bytes) -> None:
+def test_numeric_rejects_host_name(words: tuple[str, ...], name: bytes) -> None:
     done = connect(*words)
     assert (done.returncode, done.stdout) == (2, b"")
     assert (
@@ -106,26 +106,26 @@ def test_numeric_refuses_a_name(words: tuple[str, ...], name: bytes) -> None:
     )
 
 
-def test_numeric_takes_addresses_and_no_host_at_all() -> None:
-    with peers.peer(peers.shout, connections=2) as where:
+def test_numeric_accepts_addresses_and_empty_host() -> None:
+    with peers.tcp_peer(peers.upper_lines, connections=2) as where:
         assert connect("-n", where, "--send", "x").stdout == b"X\n"
         assert connect("-n", "-4", f":{where.port}", "--send", "x").stdout == b"X\n"
 
 
 def test_the_source_port() -> None:
     port = peers.closed_port()
-    with peers.peer(lambda sock: sock.sendall(b"%d" % sock.getpeername()[1])) as where:
+    with peers.tcp_peer(lambda sock: sock.sendall(b"%d" % sock.getpeername()[1])) as where:
         assert connect(where, "-p", str(port)).stdout == b"%d" % port
 
 
-def test_a_family_that_the_address_is_not_of() -> None:
+def test_family_mismatch() -> None:
     done = connect("-6", "127.0.0.1", "12000")
     assert done.returncode == 2
     assert b"127.0.0.1 is no IPv6 address" in done.stderr
 
 
-def test_datagrams_by_words(tmp_path: Path) -> None:
-    with peers.datagram_peer(lambda data: [data.upper()]) as where:
+def test_udp_and_unix_options(tmp_path: Path) -> None:
+    with peers.udp_peer(lambda data: [data.upper()]) as where:
         assert connect("-u", "127.0.0.1", str(where.port), "--send", "x").stdout == b"X"
     with peers.unix_datagram_peer(lambda data: [data.upper()], tmp_path / "a") as where:
         assert connect("-uU", where.path, "--send", "x").stdout == b"X"
@@ -135,7 +135,7 @@ def test_datagrams_by_words(tmp_path: Path) -> None:
 
 
 def test_a_hex_dump_of_both_directions() -> None:
-    with peers.peer(peers.answer_at_end) as where:
+    with peers.tcp_peer(peers.reply_at_eof) as where:
         done = connect(where, "--hex", text="hello\n\x1b[2J")
     assert (done.returncode, done.stdout) == (0, b"HELLO\n\x1b[2J")
     assert done.stderr.decode().splitlines() == [
@@ -146,8 +146,8 @@ def test_a_hex_dump_of_both_directions() -> None:
     ]
 
 
-def test_a_hex_dump_of_datagrams_begins_anew_with_each() -> None:
-    with peers.datagram_peer(lambda data: [data.upper()]) as where:
+def test_hex_dump_offsets_restart_per_datagram() -> None:
+    with peers.udp_peer(lambda data: [data.upper()]) as where:
         done = connect(where, "--hex", text="a\n\n")
     assert done.stdout == b"A\n\n"
     assert done.stderr.decode().splitlines() == [
@@ -162,7 +162,7 @@ def test_a_hex_dump_of_datagrams_begins_anew_with_each() -> None:
 
 
 @pytest.mark.parametrize("words", [("-z", "{host}", "{port}"), ("-zv", "{host}:{port}"), ("-z", "{url}")])
-def test_which_ports_are_open(words: tuple[str, ...]) -> None:
+def test_scan_open_ports(words: tuple[str, ...]) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     with listener:
@@ -174,7 +174,7 @@ def test_which_ports_are_open(words: tuple[str, ...]) -> None:
     assert done.stderr == b""
 
 
-def test_a_closed_port_is_a_failure_also_in_json() -> None:
+def test_scan_closed_port_exits_1() -> None:
     port = peers.closed_port()
     done = connect("-z", "127.0.0.1", str(port), "--json")
     assert done.returncode == 1
@@ -182,7 +182,7 @@ def test_a_closed_port_is_a_failure_also_in_json() -> None:
     assert (found["port"], found["errno"]) == (port, "ECONNREFUSED")
 
 
-def test_silence_on_udp_is_never_success() -> None:
+def test_scan_silent_udp_port_exits_1() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
         deaf.bind(("127.0.0.1", 0))
         for words in (
@@ -194,13 +194,13 @@ def test_silence_on_udp_is_never_success() -> None:
             assert b"open or no answer" in done.stdout
 
 
-def test_what_has_no_ports_cannot_be_scanned() -> None:
+def test_scan_rejects_scheme_without_ports() -> None:
     done = connect("-z", "unix:///run/a.sock")
     assert done.returncode == 2
     assert b"-z tries ports" in done.stderr
 
 
-def test_what_a_name_means() -> None:
+def test_resolve_name() -> None:
     done = connect("--resolve", "-4", "localhost", "http")
     assert done.returncode == 0
     assert b"official name  localhost" in done.stdout
@@ -230,8 +230,8 @@ def test_usage(words: tuple[str, ...], said: bytes) -> None:
     assert done.stderr.count(b"\n") == 1
 
 
-def test_an_endpoint_may_be_written_in_each_way() -> None:
-    with peers.peer(peers.shout, connections=3) as where:
+def test_endpoint_forms() -> None:
+    with peers.tcp_peer(peers.upper_lines, connections=3) as where:
         for words in (
             (str(Endpoint("tcp", host="127.0.0.1", port=where.port)),),
             (f"127.0.0.1:{where.port}",),

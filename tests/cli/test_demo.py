@@ -6,7 +6,7 @@ from tests.interop.ours import BOTHENDS
 from tests.interop.running import run
 
 
-def test_both_ends_are_shown_over_tcp_and_udp() -> None:
+def test_demo_shows_tcp_and_udp() -> None:
     shown = run([*BOTHENDS, "demo"]).decode()
     assert shown.count("client  hello\n") == 2
     assert shown.count("server  HELLO\n") == 2

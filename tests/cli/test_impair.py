@@ -19,7 +19,7 @@ import pytest
 from bothends.cli import main
 from bothends.client.blocking import connect
 from tests.cli.terminals import terminal
-from tests.impair.running import PATIENCE, datagram_echo, echo, reverse, tcp_server
+from tests.impair.running import TIMEOUT, echo, reverse, tcp_server, udp_echo_server
 from tests.interop.ours import BOTHENDS
 from tests.interop.running import Running
 
@@ -34,7 +34,7 @@ def impaired(*arguments: str) -> Iterator[tuple[Running, str]]:
         yield running, where
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
+def cli_output(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
     """What a command line that does not stay says, in this process: its result, or its one line of error."""
     assert main.run(["impair", *arguments]) == status
     shown = capsys.readouterr()
@@ -58,13 +58,13 @@ def test_latency_on_a_stream() -> None:
                     assert connection.request("hello") == b"hello"
                     assert time.monotonic() - began >= 0.080
             impair.process.send_signal(signal.SIGINT)
-            assert impair.end() == 0
+            assert impair.wait() == 0
             impair.error_line(rb"proxy: 1 connection, 30 bytes from clients, 30 from the server")
             impair.error_line(rb"  latency_downstream: 5 seen, 5 delayed")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_told_to_stop_it_leaves_with_zero_and_nothing_behind(number: int, tmp_path: Path) -> None:
+def test_signal_exits_0_and_removes_sockets(number: int, tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with tcp_server(reverse) as server:
         arguments = (f"unix://{path}", str(server), "--latency", "1h")
@@ -72,14 +72,14 @@ def test_told_to_stop_it_leaves_with_zero_and_nothing_behind(number: int, tmp_pa
             client.connect(str(path))
             client.sendall(b"on its way")
             os.killpg(impair.process.pid, number)
-            assert impair.end() == 0, impair.complained
+            assert impair.wait() == 0, impair.stderr
             with contextlib.suppress(ConnectionResetError):  # what was not read yet
                 assert client.recv(1) == b""
     assert not path.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_as_an_ordinary_user() -> None:
+def test_runs_unprivileged() -> None:
     command = [
         *IMPAIR,
         "--no-api",
@@ -99,26 +99,26 @@ def test_as_an_ordinary_user() -> None:
     assert "impair  seed" in done.stderr
 
 
-def test_it_ends_in_time() -> None:
+def test_for_option_limits_duration() -> None:
     with (
         tcp_server(echo) as server,
         impaired("tcp://127.0.0.1:0", str(server), "--for", "100ms") as (impair, _),
     ):
-        assert impair.end() == 0
+        assert impair.wait() == 0
 
 
-def lost(record: Path) -> list[int]:
+def lost_numbers(record: Path) -> list[int]:
     """Which messages were dropped, by the lines that are whole."""
     lines = (json.loads(line) for line in record.read_text().rpartition("\n")[0].splitlines())
     return [line["place"] for line in lines if line.get("pieces") == []]
 
 
-def test_datagrams_are_lost_as_recorded_and_replayed(tmp_path: Path) -> None:
+def test_recorded_loss_is_replayed(tmp_path: Path) -> None:
     record, again = str(tmp_path / "record"), str(tmp_path / "again")
     heard = []
     for arguments in (["--loss", "up:50%", "--record", record], ["--replay", record, "--record", again]):
         with (
-            datagram_echo() as server,
+            udp_echo_server() as server,
             impaired("udp://127.0.0.1:0", str(server), *arguments) as (impair, at),
         ):
             port = int(at.rpartition(":")[2])
@@ -128,25 +128,25 @@ def test_datagrams_are_lost_as_recorded_and_replayed(tmp_path: Path) -> None:
                     client.send(b"%d" % number)
                 client.settimeout(0.05)
                 answers: list[bytes] = []
-                deadline = time.monotonic() + PATIENCE
-                while len(answers) + len(lost(Path(arguments[-1]))) < 40:
+                deadline = time.monotonic() + TIMEOUT
+                while len(answers) + len(lost_numbers(Path(arguments[-1]))) < 40:
                     assert time.monotonic() < deadline
                     with contextlib.suppress(TimeoutError):
                         answers.append(client.recv(100))
                 heard.append(answers)
             assert impair.stop() == 0
     assert heard[0] == heard[1]
-    assert sorted({*range(40)} - {int(each) for each in heard[0]}) == lost(Path(record))
+    assert sorted({*range(40)} - {int(each) for each in heard[0]}) == lost_numbers(Path(record))
     assert Path(record).read_text() == Path(again).read_text()
 
 
-def test_a_running_one_is_driven_from_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+def test_api_verbs_control_running_proxy(capsys: pytest.CaptureFixture[str]) -> None:
     with tcp_server(echo) as server, Running([*IMPAIR, "--api", "tcp://127.0.0.1:0"]) as impair:
         port = impair.error_line(rb"  API: http://127\.0\.0\.1:(\d+)")[1].decode()
         api = ["--api", f"tcp://127.0.0.1:{port}"]
 
         def say(*arguments: str, status: int = 0) -> str:
-            return said(capsys, *arguments, *api, status=status)
+            return cli_output(capsys, *arguments, *api, status=status)
 
         assert say("list") == "name  listen  upstream  state  toxics\n"
         added = re.fullmatch(
@@ -172,7 +172,7 @@ def test_a_running_one_is_driven_from_elsewhere(capsys: pytest.CaptureFixture[st
         assert impair.stop() == 0
 
 
-def test_a_scenario_from_a_file(tmp_path: Path) -> None:
+def test_scenario_file(tmp_path: Path) -> None:
     with tcp_server(echo) as server:
         path = tmp_path / "scenario.toml"
         path.write_text(
@@ -207,32 +207,30 @@ def test_a_scenario_from_a_file(tmp_path: Path) -> None:
         (["list", "--api", "127.0.0.1:1"], 1, "ECONNREFUSED"),
     ],
 )
-def test_what_cannot_be_is_one_clear_line(
+def test_usage_errors_are_one_line(
     arguments: list[str], status: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert words in said(capsys, *arguments, status=status)
+    assert words in cli_output(capsys, *arguments, status=status)
 
 
-def test_toxics_beside_a_replay_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_toxics_with_replay_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "record"
     path.write_text('{"impair": 1}\n')
     arguments = (":0", "127.0.0.1:1", "--replay", str(path), "--latency", "5ms")
-    assert "ignored" in said(capsys, *arguments, status=2)
+    assert "ignored" in cli_output(capsys, *arguments, status=2)
 
 
-def test_a_record_of_another_proxy_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replay_of_unknown_proxy_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "record"
     stage = '{"stage": 1, "proxy": "db", "connection": 1, "direction": "upstream", "toxic": "a", "place": 0}'
     path.write_text('{"impair": 1}\n' + stage)
-    assert "decisions of 'db'" in said(capsys, ":0", "127.0.0.1:1", "--replay", str(path), status=2)
+    assert "decisions of 'db'" in cli_output(capsys, ":0", "127.0.0.1:1", "--replay", str(path), status=2)
 
 
-def test_a_record_that_cannot_be_read_is_told_with_its_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_malformed_record_error_names_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "record"
     path.write_text('{"impair": 1}\nhello\n')
-    assert "line 2" in said(capsys, ":0", "127.0.0.1:1", "--replay", str(path), status=2)
+    assert "line 2" in cli_output(capsys, ":0", "127.0.0.1:1", "--replay", str(path), status=2)
 
 
 def test_the_live_table_at_a_terminal(tmp_path: Path) -> None:
@@ -241,20 +239,20 @@ def test_the_live_table_at_a_terminal(tmp_path: Path) -> None:
         with terminal(*arguments, state=tmp_path) as screen:
             screen.expect("proxy: ")
             screen.expect_match(re.compile(rb"0 open of 0"))
-            port = int(re.search(rb"127\.0\.0\.1:(\d+)", screen.shown)[1])  # type: ignore[index]
+            port = int(re.search(rb"127\.0\.0\.1:(\d+)", screen.output)[1])  # type: ignore[index]
             with connect(f"tcp://127.0.0.1:{port}") as connection:
                 assert connection.request("hello") == b"hello"
                 screen.expect_match(re.compile(rb"1 open of 1 +6 B +6 B .*slicer_downstream .*1 seen, 1 cut"))
             os.kill(screen.process.pid, signal.SIGINT)
-            assert screen.leave() == 0
+            assert screen.wait() == 0
 
 
-def test_a_lost_terminal_ends_it(tmp_path: Path) -> None:
+def test_terminal_hangup_exits(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with tcp_server(echo) as server:
         arguments = ("impair", "--no-api", f"unix://{path}", str(server))
         with terminal(*arguments, state=tmp_path) as screen:
             screen.expect("0 open of 0")
             os.kill(screen.process.pid, signal.SIGHUP)
-            assert screen.leave() == 0
+            assert screen.wait() == 0
     assert not path.exists()

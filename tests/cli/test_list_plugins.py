@@ -22,12 +22,12 @@ def test_every_service_has_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(each["broken"] is None for each in found)
 
 
-def test_a_package_with_a_mistake_hides_no_other(
+def test_broken_package_is_listed_with_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offered = {
-        "louder": EntryPoint("louder", "bothends.services.upper:Upper", services.ENTRY_POINTS),
-        "wrong": EntryPoint("wrong", "no_such_package:shout", services.ENTRY_POINTS),
+        "louder": EntryPoint("louder", "bothends.services.upper:Upper", services.ENTRY_POINT_GROUP),
+        "wrong": EntryPoint("wrong", "no_such_package:shout", services.ENTRY_POINT_GROUP),
     }
     monkeypatch.setattr(services, "_installed", lambda: offered)
     assert main.run(["services"]) == 0

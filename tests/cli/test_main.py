@@ -13,7 +13,7 @@ import click
 import pytest
 
 from bothends.cli import main, terminal
-from bothends.errors import SystemRefused, TimeLimit, Unavailable
+from bothends.errors import SystemCallFailed, TimeoutExpired, Unavailable
 
 
 def bothends(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +29,7 @@ def bothends(*arguments: str, **environment: str) -> subprocess.CompletedProcess
     )
 
 
-def test_help_imports_no_verb_and_nothing_heavy() -> None:
+def test_help_imports_no_verb_module() -> None:
     code = (
         "import sys\n"
         "from bothends.cli.main import run\n"
@@ -57,7 +57,7 @@ def test_help_lists_every_verb_of_the_table() -> None:
         assert line in done.stdout
 
 
-def test_without_a_verb_help_is_shown_and_it_is_a_mistake() -> None:
+def test_without_verb_shows_help_and_exits_2() -> None:
     done = bothends()
     assert (done.returncode, done.stdout) == (2, "")
     assert "Usage: bothends" in done.stderr
@@ -69,7 +69,7 @@ def test_version() -> None:
     assert done.stdout.startswith("bothends 0.")
 
 
-def test_an_unknown_verb_names_the_nearest() -> None:
+def test_unknown_verb_suggests_nearest() -> None:
     done = bothends("conect")
     assert (done.returncode, done.stdout) == (2, "")
     assert (
@@ -77,7 +77,7 @@ def test_an_unknown_verb_names_the_nearest() -> None:
     )
 
 
-def test_a_wrong_option_is_one_line() -> None:
+def test_unknown_option_is_one_line() -> None:
     done = bothends("--versio")
     assert done.returncode == 2
     assert done.stderr.startswith("bothends: no such option '--versio'")
@@ -97,7 +97,7 @@ def verb_that_raises(monkeypatch: pytest.MonkeyPatch) -> Raiser:
         def verb() -> NoReturn:
             raise error
 
-        monkeypatch.setattr(main.Verbs, "get_command", lambda *_: verb)
+        monkeypatch.setattr(main.VerbGroup, "get_command", lambda *_: verb)
 
     return give
 
@@ -105,15 +105,15 @@ def verb_that_raises(monkeypatch: pytest.MonkeyPatch) -> Raiser:
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
-        (SystemRefused("connect", "tcp://h:1", 111), 1, "cannot connect tcp://h:1: ECONNREFUSED"),
+        (SystemCallFailed("connect", "tcp://h:1", 111), 1, "cannot connect tcp://h:1: ECONNREFUSED"),
         (Unavailable("open", "sctp://h:1", 93), 69, "cannot open sctp://h:1: EPROTONOSUPPORT"),
-        (TimeLimit("tcp://h:1", "connecting", 2.0), 124, "time limit of 2 s passed while connecting"),
+        (TimeoutExpired("tcp://h:1", "connecting", 2.0), 124, "time limit of 2 s passed while connecting"),
         (ValueError("odd\nthing"), 70, "a mistake in bothends itself: ValueError: odd thing"),
         (click.UsageError("No such thing."), 2, "no such thing; see bothends serve --help"),
         (click.ClickException("No."), 1, "bothends: no"),
     ],
 )
-def test_an_error_is_one_line_and_its_exit_status(
+def test_error_is_one_line_with_exit_status(
     verb_that_raises: Raiser, error: Exception, status: int, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verb_that_raises(error)
@@ -128,7 +128,7 @@ def test_an_error_is_one_line_and_its_exit_status(
 @pytest.mark.parametrize(
     ("error", "status"), [(KeyboardInterrupt(), 130), (click.Abort(), 130), (click.exceptions.Exit(7), 7)]
 )
-def test_leaving_early_is_silent(
+def test_interrupt_and_exit_print_nothing(
     verb_that_raises: Raiser, error: BaseException, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verb_that_raises(error)
@@ -136,7 +136,7 @@ def test_leaving_early_is_silent(
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_traceback_is_there_for_whoever_asks(
+def test_debug_variable_prints_traceback(
     verb_that_raises: Raiser, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verb_that_raises(ValueError("odd"))
@@ -145,13 +145,13 @@ def test_a_traceback_is_there_for_whoever_asks(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_reader_that_leaves_early_ends_us_quietly() -> None:
+def test_closed_stdout_exits_141_quietly() -> None:
     # 100,000 lines are more than any pipe holds: the reader is gone while we still write.
     code = (
         "import click, sys\n"
         "from bothends.cli import main\n"
         "verb = click.command(lambda: [print(number) for number in range(100_000)] and None)\n"
-        "main.Verbs.get_command = lambda *_: verb\n"
+        "main.VerbGroup.get_command = lambda *_: verb\n"
         "sys.argv = ['bothends', 'serve']\n"
         "main.main()"
     )
@@ -166,7 +166,7 @@ def test_a_reader_that_leaves_early_ends_us_quietly() -> None:
         assert process.wait(30) == 128 + signal.SIGPIPE
 
 
-class Terminal:
+class FakeTerminal:
     """A stream that says it is a terminal."""
 
     def isatty(self) -> bool:
@@ -182,13 +182,11 @@ class Terminal:
         ({"TERM": "xterm", "NO_COLOR": ""}, True),
     ],
 )
-def test_colour_is_for_terminals_that_want_it(
-    environment: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_has_colour(environment: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    stream = Terminal()
+    stream = FakeTerminal()
     assert (terminal.styled("x", "error", stream) != "x") == coloured  # type: ignore[arg-type]
     assert terminal.styled("x", "", stream) == "x"  # type: ignore[arg-type]
     assert terminal.styled("x", "error", None) == "x"

@@ -17,22 +17,22 @@ from typing import Any
 import pytest
 
 from bothends.cli.ping import summary_lines
-from bothends.client.ping import RoundTrips, Summary
+from bothends.client.ping import RttStatistics, Summary
 from tests.client import peers
-from tests.client.peers import PATIENCE
+from tests.client.peers import TIMEOUT
 
 PING = [sys.executable, "-m", "bothends", "ping"]
 ENVIRONMENT = {**os.environ, "NO_COLOR": "1"}
-NOBODY = 65534
+NOBODY_UID = 65534
 
 
-def ping(*words: str, before: Sequence[str] = (), **options: Any) -> subprocess.CompletedProcess[str]:
+def ping(*words: str, prefix: Sequence[str] = (), **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*before, *PING, *words],
+        [*prefix, *PING, *words],
         capture_output=True,
         text=True,
         env=ENVIRONMENT,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
         **options,
     )
@@ -41,7 +41,7 @@ def ping(*words: str, before: Sequence[str] = (), **options: Any) -> subprocess.
 # UDP
 
 
-def at_the_second(answer: Callable[[bytes, bytes], list[bytes]]) -> peers.Answer:
+def answer_on_second(answer: Callable[[bytes, bytes], list[bytes]]) -> peers.DatagramHandler:
     """Silence to the first; at the second all at once, so that no order depends on speed; then an echo."""
     came: list[bytes] = []
 
@@ -55,7 +55,7 @@ def at_the_second(answer: Callable[[bytes, bytes], list[bytes]]) -> peers.Answer
 
 
 def test_an_echo_service() -> None:
-    with peers.datagram_peer(lambda data: [data]) as where:
+    with peers.udp_peer(lambda data: [data]) as where:
         done = ping("--udp", "127.0.0.1", str(where.port), "-c", "3", "-i", "0.01")
     assert done.returncode == 0
     *lines, counted, times = done.stdout.splitlines()
@@ -74,15 +74,15 @@ def test_an_echo_service() -> None:
     assert done.stderr == "ping 127.0.0.1: 56 bytes, UDP datagrams\n"
 
 
-def test_an_endpoint_means_udp_and_quiet_means_the_summary() -> None:
-    with peers.datagram_peer(lambda data: [data]) as where:
+def test_endpoint_selects_udp_and_quiet_shows_summary() -> None:
+    with peers.udp_peer(lambda data: [data]) as where:
         done = ping(str(where), "-c", "2", "-i", "0.01", "-q", "-s", "1000", "-t", "7")
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 2
 
 
 def test_json() -> None:
-    with peers.datagram_peer(at_the_second(lambda one, two: [one, one[:-1], two])) as where:
+    with peers.udp_peer(answer_on_second(lambda one, two: [one, one[:-1], two])) as where:
         done = ping(str(where), "-c", "2", "-i", "0.01", "-W", "15", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     *events, summary = map(json.loads, done.stdout.splitlines())
@@ -101,8 +101,8 @@ def test_json() -> None:
     assert set(summary["time_ms"]) == {"min", "median", "mean", "max", "mdev"}
 
 
-def test_marks_in_words() -> None:
-    with peers.datagram_peer(at_the_second(lambda one, two: [b"oh", two, one, one])) as where:
+def test_reply_marks_are_shown() -> None:
+    with peers.udp_peer(answer_on_second(lambda one, two: [b"oh", two, one, one])) as where:
         done = ping(str(where), "-c", "3", "-i", "0.01", "-W", "15")
     assert "56 bytes from 127.0.0.1: seq=1" in done.stdout
     assert "(reordered)\n" in done.stdout
@@ -111,7 +111,7 @@ def test_marks_in_words() -> None:
     assert "3 sent, 3 received, 0 lost (0%), 1 duplicate, 1 reordered, 1 stray\n" in done.stdout
 
 
-def test_nobody_has_the_port() -> None:
+def test_closed_port() -> None:
     done = ping("--udp", "127.0.0.1", str(peers.closed_port(socket.SOCK_DGRAM)), "-c", "2", "-i", "0.01")
     words = "destination unreachable: nobody has the port open [ECONNREFUSED]"
     assert done.stdout.splitlines() == [
@@ -122,24 +122,24 @@ def test_nobody_has_the_port() -> None:
     assert done.returncode == 1
 
 
-def test_silence_never_ends_with_success() -> None:
-    with peers.datagram_peer(lambda data: []) as where:
+def test_no_answer_exits_1() -> None:
+    with peers.udp_peer(lambda data: []) as where:
         done = ping(str(where), "-c", "1", "-W", "0.05")
     assert done.returncode == 1
     assert done.stdout.splitlines()[0] == "seq=1 no answer within 0.05 s"
 
 
-def test_only_corrupted_answers_are_no_success() -> None:
-    with peers.datagram_peer(lambda data: [data[:-1] + b"?"]) as where:
+def test_only_corrupted_answers_exit_1() -> None:
+    with peers.udp_peer(lambda data: [data[:-1] + b"?"]) as where:
         done = ping(str(where), "-c", "1")
     assert done.returncode == 1
     assert "(corrupted: byte 55 is 0x3f, not 0x37)" in done.stdout
 
 
 @pytest.mark.parametrize(("answers", "status"), [(True, 0), (False, 1)])
-def test_an_interruption_ends_with_the_summary(answers: bool, status: int) -> None:
+def test_interrupt_prints_summary(answers: bool, status: int) -> None:
     with (
-        peers.datagram_peer(lambda data: [data] if answers else []) as where,
+        peers.udp_peer(lambda data: [data] if answers else []) as where,
         subprocess.Popen(
             [*PING, str(where), "-i", "0.01", "-W", "0.01"],
             stdout=subprocess.PIPE,
@@ -151,7 +151,7 @@ def test_an_interruption_ends_with_the_summary(answers: bool, status: int) -> No
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE)
+        out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == status
     assert " sent, " in out
     assert "Traceback" not in err
@@ -183,8 +183,10 @@ def test_usage(words: tuple[str, ...], said: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_number_is_said_in_its_own_grammar() -> None:
-    summary = Summary(1000, 999, 998, 1, 0, 1, 0, 2, 1, 0, 0, RoundTrips(0.001, 0.002, 0.003, 0.004, 0.0005))
+def test_summary_singular_and_plural() -> None:
+    summary = Summary(
+        1000, 999, 998, 1, 0, 1, 0, 2, 1, 0, 0, RttStatistics(0.001, 0.002, 0.003, 0.004, 0.0005)
+    )
     assert summary_lines("::1", summary) == [
         "::1: 1,000 sent, 999 received (2 late), 1 lost (0.1%), 1 duplicate, 0 reordered, 1 corrupted",
         "round trips in ms: min 1.000, median 2.000, mean 3.000, max 4.000, mdev 0.500",
@@ -195,7 +197,7 @@ def test_a_number_is_said_in_its_own_grammar() -> None:
 
 
 @functools.cache
-def own_network() -> list[str]:
+def in_network_namespace() -> list[str]:
     """The command that runs another one as root of a network namespace of its own; empty where none can."""
     found = shutil.which("unshare")
     if found is None:
@@ -207,16 +209,16 @@ def own_network() -> list[str]:
     return []
 
 
-needs_own_network = pytest.mark.skipif(not own_network(), reason="no network namespace can be made")
+needs_own_network = pytest.mark.skipif(not in_network_namespace(), reason="no network namespace can be made")
 
 
 @needs_own_network
 @pytest.mark.parametrize("kind", ["ping", "raw"])
 @pytest.mark.parametrize("version", [4, 6])
-def test_a_host_that_answers_badly(version: int, kind: str) -> None:
+def test_icmp_duplicate_and_corrupted_replies(version: int, kind: str) -> None:
     host = Path(__file__).parent.parent / "client" / "icmp_host.py"
-    before = [*own_network(), sys.executable, str(host), str(version), kind]
-    done = ping("-c", "8", "-i", "0.02", "-W", "1", "--json", before=before)
+    before = [*in_network_namespace(), sys.executable, str(host), str(version), kind]
+    done = ping("-c", "8", "-i", "0.02", "-W", "1", "--json", prefix=before)
     assert (done.returncode, done.stderr) == (0, "")
     *events, summary = map(json.loads, done.stdout.splitlines())
     seen = [(each["event"], each["seq"]) for each in events]
@@ -236,12 +238,12 @@ def test_a_host_that_answers_badly(version: int, kind: str) -> None:
     assert all(0 <= each["time_ms"] < 1000 for each in events if each["event"] == "reply")
 
 
-def test_a_kernel_that_permits_neither_socket() -> None:
+def test_icmp_not_permitted_exits_69() -> None:
     """An ordinary user in a network of its own, where net.ipv4.ping_group_range is empty at first."""
     setpriv = shutil.which("setpriv")
-    if os.geteuid() == 0 and setpriv and own_network():
-        user = [setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        done = ping("127.0.0.1", "-c", "1", before=[*own_network(), *user])
+    if os.geteuid() == 0 and setpriv and in_network_namespace():
+        user = [setpriv, f"--reuid={NOBODY_UID}", f"--regid={NOBODY_UID}", "--clear-groups"]
+        done = ping("127.0.0.1", "-c", "1", prefix=[*in_network_namespace(), *user])
     elif os.geteuid() != 0:
         done = ping("127.0.0.1", "-c", "1")
         if done.returncode != 69:

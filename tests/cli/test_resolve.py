@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from bothends.cli.connect.resolve import show
-from bothends.client.resolve import Names
+from bothends.client.resolve import HostNames
 from bothends.errors import EndpointError
-from tests.client.test_resolve import Book
+from tests.client.test_resolve import FakeNameService
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "names-and-byte-order.md"
 little = pytest.mark.skipif(sys.byteorder != "little", reason="the bytes shown are those of little endian")
@@ -24,7 +24,7 @@ little = pytest.mark.skipif(sys.byteorder != "little", reason="the bytes shown a
 
 @little
 def test_a_host_and_a_port(capsys: pytest.CaptureFixture[str]) -> None:
-    show(["web.example", "12000"], lookups=Book())
+    show(["web.example", "12000"], lookups=FakeNameService())
     assert (
         capsys.readouterr().out
         == """\
@@ -53,7 +53,7 @@ struct sockaddr_in6  family  port   flowinfo     address                        
 
 @little
 def test_a_service(capsys: pytest.CaptureFixture[str]) -> None:
-    show(["syslog"], lookups=Book())
+    show(["syslog"], lookups=FakeNameService())
     assert (
         capsys.readouterr().out
         == """\
@@ -69,7 +69,7 @@ port 514  0x0202       02 02          02 02                         514
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
-    show(["web.example:http"], as_json=True, lookups=Book())
+    show(["web.example:http"], as_json=True, lookups=FakeNameService())
     found = json.loads(capsys.readouterr().out)
     assert found["official_name"] == "server7.example"
     assert found["aliases"] == ["web.example", "www.example"]
@@ -81,44 +81,44 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_service_as_json_has_no_host(capsys: pytest.CaptureFixture[str]) -> None:
-    show([":80"], as_json=True, lookups=Book())
+    show([":80"], as_json=True, lookups=FakeNameService())
     found = json.loads(capsys.readouterr().out)
     assert (found["host"], found["addresses"], found["port"]["number"]) == (None, [], 80)
 
 
-def test_names_of_addresses_are_left_out_on_request(capsys: pytest.CaptureFixture[str]) -> None:
-    show(["192.0.2.7"], numeric=True, lookups=Book())
+def test_numeric_skips_reverse_lookup(capsys: pytest.CaptureFixture[str]) -> None:
+    show(["192.0.2.7"], numeric=True, lookups=FakeNameService())
     assert "server7" not in capsys.readouterr().out
 
 
-def test_a_name_server_cannot_write_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    class Hostile(Book):
-        def reverse(self, address: str) -> Names | None:
-            return Names("\x1b]0;gotcha\x07", ())
+def test_resolved_names_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    class Hostile(FakeNameService):
+        def reverse(self, address: str) -> HostNames | None:
+            return HostNames("\x1b]0;gotcha\x07", ())
 
     show(["192.0.2.7"], lookups=Hostile())
     assert r"\x1b]0;gotcha\x07" in capsys.readouterr().out
 
 
-def test_an_unknown_service_goes_to_the_caller() -> None:
+def test_unknown_service_raises() -> None:
     with pytest.raises(EndpointError):
-        show(["web.example", "nosuch"], lookups=Book())
+        show(["web.example", "nosuch"], lookups=FakeNameService())
 
 
 @little
-def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+def test_localhost(capsys: pytest.CaptureFixture[str]) -> None:
     show(["127.0.0.1", "12000"])
     out = capsys.readouterr().out
     assert "port 12000  0x2ee0       2e e0          e0 2e                         57390" in out
 
 
-class Localhost(Book):
-    def reverse(self, address: str) -> Names | None:
-        return Names("localhost", ())
+class Localhost(FakeNameService):
+    def reverse(self, address: str) -> HostNames | None:
+        return HostNames("localhost", ())
 
 
 @little
-def test_the_page_shows_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_documentation_matches_output(capsys: pytest.CaptureFixture[str]) -> None:
     show(["localhost", "12000"], lookups=Localhost({"localhost": ("localhost", ["127.0.0.1"])}))
     page = textwrap.dedent(
         PAGE.read_text(encoding="utf-8").split("localhost 12000\n")[1].split("\nIt takes")[0]
@@ -127,7 +127,7 @@ def test_the_page_shows_what_is_shown(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @little
-def test_the_page_says_what_is_so() -> None:
+def test_documentation_statements_hold() -> None:
     try:
         socket.getservbyname("http", "tcp")
     except OSError:

@@ -8,50 +8,50 @@ import socket
 import click
 import pytest
 
-from bothends.cli.connect.scan import line_for, show
-from bothends.client.port_scan import Result
-from bothends.errors import PortsError
+from bothends.cli.connect.scan import format_result, show
+from bothends.client.port_scan import PortResult
+from bothends.errors import PortSpecError
 from tests.client import peers
-from tests.client.test_port_scan import HERE, listening, taken
+from tests.client.test_port_scan import LOOPBACK, listening_ports, refusing_port
 
 
 def test_one_open_port(capsys: pytest.CaptureFixture[str]) -> None:
-    with listening() as (port,):
-        show(HERE, [str(port)])
+    with listening_ports() as (port,):
+        show(LOOPBACK, [str(port)])
     assert capsys.readouterr().out == f"127.0.0.1  {f'{port}/tcp':<9}  open\n"
 
 
 def test_one_refused_port(capsys: pytest.CaptureFixture[str]) -> None:
-    with taken() as port, pytest.raises(click.exceptions.Exit) as caught:
-        show(HERE, [str(port)])
+    with refusing_port() as port, pytest.raises(click.exceptions.Exit) as caught:
+        show(LOOPBACK, [str(port)])
     assert caught.value.exit_code == 1
     assert capsys.readouterr().out == f"127.0.0.1  {f'{port}/tcp':<9}  refused (ECONNREFUSED)\n"
 
 
-def test_one_of_several_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
-    with listening() as (port,), taken() as closed:
-        show(HERE, [f"{closed},{port}"])
+def test_one_open_of_several_exits_0(capsys: pytest.CaptureFixture[str]) -> None:
+    with listening_ports() as (port,), refusing_port() as closed:
+        show(LOOPBACK, [f"{closed},{port}"])
     assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == ["refused", "open"]
 
 
-def test_of_many_only_the_open_ones_and_a_count(capsys: pytest.CaptureFixture[str]) -> None:
-    with listening() as (port,):
-        show(HERE, [f"{port},1-20"])
+def test_many_ports_show_open_and_count(capsys: pytest.CaptureFixture[str]) -> None:
+    with listening_ports() as (port,):
+        show(LOOPBACK, [f"{port},1-20"])
     shown = capsys.readouterr()
-    assert shown.out.splitlines()[0].split() == [HERE, f"{port}/tcp", "open"]
+    assert shown.out.splitlines()[0].split() == [LOOPBACK, f"{port}/tcp", "open"]
     assert shown.err.startswith("21 ports: ")
     assert " open" in shown.err
 
 
 def test_verbose_shows_them_all(capsys: pytest.CaptureFixture[str]) -> None:
-    with listening() as (port,):
-        show(HERE, [f"{port},1-20"], verbose=True)
+    with listening_ports() as (port,):
+        show(LOOPBACK, [f"{port},1-20"], verbose=True)
     assert len(capsys.readouterr().out.splitlines()) == 21
 
 
-def test_silence_over_udp_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
-    with taken(socket.SOCK_DGRAM) as port, pytest.raises(click.exceptions.Exit) as caught:
-        show(HERE, [str(port)], udp=True, timeout=0.05)
+def test_silent_udp_port_exits_1(capsys: pytest.CaptureFixture[str]) -> None:
+    with refusing_port(socket.SOCK_DGRAM) as port, pytest.raises(click.exceptions.Exit) as caught:
+        show(LOOPBACK, [str(port)], udp=True, timeout=0.05)
     assert caught.value.exit_code == 1
     assert capsys.readouterr().out == f"127.0.0.1  {f'{port}/udp':<9}  open or no answer\n"
 
@@ -59,12 +59,12 @@ def test_silence_over_udp_is_no_success(capsys: pytest.CaptureFixture[str]) -> N
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     port = peers.closed_port(socket.SOCK_DGRAM)
     with pytest.raises(click.exceptions.Exit):
-        show(HERE, [str(port)], udp=True, as_json=True)
+        show(LOOPBACK, [str(port)], udp=True, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert found.pop("time_ms") >= 0
     assert found.pop("service", None) is None or isinstance(found, dict)
     assert found == {
-        "address": HERE,
+        "address": LOOPBACK,
         "port": port,
         "transport": "udp",
         "state": "refused",
@@ -72,14 +72,19 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
-def test_the_service_stands_beside_its_port() -> None:
+def test_service_name_is_shown() -> None:
     try:
         socket.getservbyport(80, "tcp")
     except OSError:
         pytest.skip("this machine has no services database")
-    assert line_for(Result(80, "tcp", "open", 0, HERE, 0.1)).split() == [HERE, "80/tcp", "open", "http"]
+    assert format_result(PortResult(80, "tcp", "open", 0, LOOPBACK, 0.1)).split() == [
+        LOOPBACK,
+        "80/tcp",
+        "open",
+        "http",
+    ]
 
 
-def test_nonsense_goes_to_the_caller() -> None:
-    with pytest.raises(PortsError):
-        show(HERE, ["25-20"])
+def test_invalid_ports_raise() -> None:
+    with pytest.raises(PortSpecError):
+        show(LOOPBACK, ["25-20"])

@@ -16,21 +16,21 @@ from tests.interop.running import Running, run
 SERVE = [*BOTHENDS, "serve"]
 
 
-def refused(*arguments: str, status: int) -> str:
+def cli_error(*arguments: str, status: int) -> str:
     """What a command line that can't be served says, in one line on stderr."""
     with Running([*SERVE, *arguments]) as server:
-        assert server.end() == status, server.complained
-        server.shown.close()
-        assert str(server.shown) == ""
-        server.complained.close()
-        complaint = str(server.complained)
+        assert server.wait() == status, server.stderr
+        server.stdout.close()
+        assert str(server.stdout) == ""
+        server.stderr.close()
+        complaint = str(server.stderr)
     assert complaint.startswith("bothends: ")
     assert complaint.count("\n") == 1
     assert "Traceback" not in complaint
     return complaint
 
 
-def test_the_banner_says_where_how_and_what_to_type(tmp_path: Path) -> None:
+def test_banner_shows_endpoints_engine_and_commands(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with Running([*SERVE, "upper", "tcp://:0", f"unix://{path}", "--engine", "select"]) as server:
         port = server.error_line(rb"  tcp://:(\d+)  every interface: .*127\.0\.0\.1.*")[1].decode()
@@ -56,17 +56,17 @@ def test_messages_go_to_stdout_and_the_rest_to_stderr() -> None:
         assert server.stop() == 0
 
 
-def test_quiet_shows_what_exists_to_be_shown_and_nothing_else() -> None:
+def test_quiet_keeps_print_messages() -> None:
     for service, messages in (("upper", 0), ("print", 1)):
         with Running([*SERVE, "--quiet", service, "udp://127.0.0.1:0", "tcp://127.0.0.1:0"]) as server:
             port = int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
             with connect(f"tcp://127.0.0.1:{port}") as connection:
                 connection.exchange(b"hello")
             assert server.stop() == 0
-            server.shown.close()
-            server.complained.close()
-            assert str(server.shown).count("hello") == messages
-            assert "connected" not in str(server.complained)
+            server.stdout.close()
+            server.stderr.close()
+            assert str(server.stdout).count("hello") == messages
+            assert "connected" not in str(server.stderr)
 
 
 @pytest.mark.parametrize(
@@ -91,25 +91,25 @@ def test_quiet_shows_what_exists_to_be_shown_and_nothing_else() -> None:
         (["upper", "tcp://:0", "--shell"], 2, "--shell is for a command"),
     ],
 )
-def test_what_cannot_be_is_one_clear_line(arguments: list[str], status: int, words: str) -> None:
-    assert words in refused(*arguments, status=status)
+def test_usage_errors_are_one_line(arguments: list[str], status: int, words: str) -> None:
+    assert words in cli_error(*arguments, status=status)
 
 
-def test_a_port_that_is_taken_is_told() -> None:
+def test_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert "EADDRINUSE" in refused("upper", f"tcp://127.0.0.1:{taken.getsockname()[1]}", status=1)
+        assert "EADDRINUSE" in cli_error("upper", f"tcp://127.0.0.1:{taken.getsockname()[1]}", status=1)
 
 
-def test_a_family_that_the_kernel_lacks_is_unavailable() -> None:
+def test_missing_address_family_exits_69() -> None:
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
     except OSError:
-        assert "sctp" in refused("upper", "sctp://127.0.0.1:0", status=69).lower()
+        assert "sctp" in cli_error("upper", "sctp://127.0.0.1:0", status=69).lower()
     else:
         pytest.skip("this kernel has SCTP")
 
 
-def test_a_command_is_served_and_its_output_is_not_cut() -> None:
+def test_exec_output_is_complete() -> None:
     with Running([*SERVE, "--exec", "sort", "tcp://127.0.0.1:0"]) as server:
         port = server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1].decode()
         lines = [b"%06d" % number for number in range(20_000)]
@@ -118,7 +118,7 @@ def test_a_command_is_served_and_its_output_is_not_cut() -> None:
         assert server.stop() == 0
 
 
-def test_a_command_knows_who_called() -> None:
+def test_exec_environment_has_peer() -> None:
     command = "printf '%s %s %s\\n' $PROTO $TCPREMOTEIP $REMOTE_ADDR"
     with Running([*SERVE, "--shell", "--exec", command, "tcp://127.0.0.1:0"]) as server:
         port = server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1].decode()
@@ -126,21 +126,19 @@ def test_a_command_knows_who_called() -> None:
         assert server.stop() == 0
 
 
-def test_over_standard_input_and_output_as_inetd_would() -> None:
+def test_serve_on_stdio() -> None:
     said = run([*SERVE, "--quiet", "upper", "stdio:"], b"one\ntwo\n")
     assert said == b"ONE\nTWO\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("workers", ["1", "3"])
-def test_told_to_stop_it_leaves_with_zero_and_nothing_behind(
-    number: int, workers: str, tmp_path: Path
-) -> None:
+def test_signal_exits_0_and_removes_sockets(number: int, workers: str, tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with Running([*SERVE, "upper", f"unix://{path}", "--workers", workers]) as server:
         server.error_line(rb"  engine .*")
         os.killpg(server.process.pid, number)  # as ^C at a terminal does: to all of them
-        assert server.end() == 0, server.complained
+        assert server.wait() == 0, server.stderr
     assert not path.exists()
 
 
@@ -160,7 +158,7 @@ def test_a_limit_on_connections_defers_or_refuses() -> None:
             assert server.stop() == 0
 
 
-def test_the_users_mistake_is_told_with_its_line(tmp_path: Path) -> None:
+def test_service_exception_names_line(tmp_path: Path) -> None:
     path = tmp_path / "bad.py"
     path.write_text("from bothends import message\n\n@message\ndef bad(text):\n    return 1 / 0\n")
     with Running([*SERVE, f"{path}:bad", "tcp://127.0.0.1:0"]) as server:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from bothends.cli.main import run
-from bothends.cli.sockets import cells, pids_of
+from bothends.cli.sockets import cells, find_pids
 from bothends.errors import UnknownName
-from bothends.socket_table import Address, SocketRow
+from bothends.socket_table import EntryAddress, SocketEntry
 from tests.cli.terminals import terminal
 from tests.interop.running import Running
 
@@ -50,22 +50,22 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_such_process() -> None:
     with pytest.raises(UnknownName, match="there is no process 'nosuchprogram'"):
-        pids_of("nosuchprogram")
+        find_pids("nosuchprogram")
     with pytest.raises(UnknownName, match="999999999"):
-        pids_of("999999999")
+        find_pids("999999999")
 
 
 def test_a_process_by_its_number_and_by_its_name() -> None:
-    assert pids_of(ME) == [os.getpid()]
-    assert os.getpid() in pids_of(Path(sys.executable).name)
+    assert find_pids(ME) == [os.getpid()]
+    assert os.getpid() in find_pids(Path(sys.executable).name)
 
 
-def test_unix_ends_without_names_can_be_told_apart() -> None:
-    row = SocketRow("unix", "stream", "", "CONNECTED", Address(), Address(), 11, peer_inode=12)
+def test_unnamed_unix_sockets_show_inode() -> None:
+    row = SocketEntry("unix", "stream", "", "CONNECTED", EntryAddress(), EntryAddress(), 11, peer_inode=12)
     assert cells(row)[4:6] == ["#11", "#12"]
 
 
-def test_a_narrow_terminal_cuts_no_address(tmp_path: Path) -> None:
+def test_narrow_terminal_keeps_addresses_whole(tmp_path: Path) -> None:
     name = "a name that is long " * 4
     with (
         socket.create_server(("127.0.0.1", 0)) as sock,
@@ -75,9 +75,9 @@ def test_a_narrow_terminal_cuts_no_address(tmp_path: Path) -> None:
         other.bind(f"\0{name}")
         other.listen()
         screen.expect(f":{sock.getsockname()[1]}")
-        assert screen.leave() == 0
-    assert f"@{name}" in screen.shown.decode()
-    assert "…" not in screen.shown.decode()
+        assert screen.wait() == 0
+    assert f"@{name}" in screen.output.decode()
+    assert "…" not in screen.output.decode()
 
 
 def test_watch_at_a_terminal_until_interrupted(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_watch_at_a_terminal_until_interrupted(tmp_path: Path) -> None:
                 screen.expect("\x1b[2J")
                 screen.expect(f":{port}")
             screen.process.send_signal(signal.SIGINT)
-            assert screen.leave() == 0
+            assert screen.wait() == 0
 
 
 def test_watch_in_a_pipe_is_a_line_each_time() -> None:
@@ -96,7 +96,7 @@ def test_watch_in_a_pipe_is_a_line_each_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock, Running(command) as watching:
         port = sock.getsockname()[1]
         first = watching.line(rb"(\{.*\})")
-        watching.until("a second line", lambda data: True if data.count(b"\n") > 1 else None)
+        watching.wait_for_output("a second line", lambda data: True if data.count(b"\n") > 1 else None)
         watching.process.send_signal(signal.SIGINT)
-        assert watching.end() == 0
+        assert watching.wait() == 0
     assert port in {each["local"]["port"] for each in json.loads(first[1])["sockets"]}

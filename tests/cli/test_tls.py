@@ -15,21 +15,21 @@ import pytest
 from bothends.client.blocking import connect
 from bothends.client.tls import TlsOptions
 from bothends.errors import HandshakeFailed
-from tests.client.listening import serving
-from tests.interop.running import ENVIRONMENT, PATIENCE, Running
-from tests.layers.keys import Keys
+from tests.client.listening import serve_one
+from tests.interop.running import ENVIRONMENT, TIMEOUT, Running
+from tests.layers.keys import CertificateFiles
 
 BOTHENDS = [sys.executable, "-m", "bothends"]
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    return Keys(tmp_path_factory.mktemp("keys"))
+def keys(tmp_path_factory: pytest.TempPathFactory) -> CertificateFiles:
+    return CertificateFiles(tmp_path_factory.mktemp("keys"))
 
 
-def run(words: Sequence[str], said: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def run(words: Sequence[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [*BOTHENDS, *words], input=said, capture_output=True, timeout=PATIENCE, env=ENVIRONMENT, check=False
+        [*BOTHENDS, *words], input=stdin, capture_output=True, timeout=TIMEOUT, env=ENVIRONMENT, check=False
     )
 
 
@@ -37,7 +37,7 @@ def server(*words: str) -> Running:
     return Running([*BOTHENDS, "serve", *words])
 
 
-def test_the_line_that_the_banner_shows_works(tmp_path: Path) -> None:
+def test_banner_command_connects(tmp_path: Path) -> None:
     with server("upper", "tls://127.0.0.1:0", "--tls-self-signed", "--alpn", "echo/1") as running:
         line = running.error_line(
             rb" +from here: +bothends (connect \S+ --tls-fingerprint [0-9a-f]{64})"
@@ -54,7 +54,7 @@ def test_the_line_that_the_banner_shows_works(tmp_path: Path) -> None:
         running.error_line(rb"127\.0\.0\.1#\d+ closed: the peer closed \(.*\)")
 
 
-def test_the_log_tells_a_client_without_tls_from_a_failing_service() -> None:
+def test_log_distinguishes_handshake_failure() -> None:
     with server("upper", "tls://127.0.0.1:0", "--tls-self-signed") as running:
         place = running.error_line(rb"  tls://(\S+)").group(1).decode()
         assert run(["connect", f"tcp://{place}", "--send", "\x1b[2J"]).stdout == b""
@@ -62,10 +62,10 @@ def test_the_log_tells_a_client_without_tls_from_a_failing_service() -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_renewed_certificate_is_shown_after_a_hang_up(tmp_path: Path, workers: str) -> None:
+def test_sighup_reloads_certificate(tmp_path: Path, workers: str) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "new").mkdir()
-    old, new = Keys(tmp_path / "old"), Keys(tmp_path / "new")
+    old, new = CertificateFiles(tmp_path / "old"), CertificateFiles(tmp_path / "new")
     path = tmp_path / "server.pem"
     path.write_bytes(old.server.read_bytes())
     with server("upper", "tls://127.0.0.1:0", "--tls-cert", str(path), "--workers", workers) as running:
@@ -88,7 +88,7 @@ def test_a_renewed_certificate_is_shown_after_a_hang_up(tmp_path: Path, workers:
         assert running.stop() == 0
 
 
-def test_a_large_pipe_through_tls_both_ways(keys: Keys) -> None:
+def test_a_large_pipe_through_tls_both_ways(keys: CertificateFiles) -> None:
     data = bytes(range(97, 122)) * 80_000
     with server("upper", "tls://127.0.0.1:0", "--tls-cert", str(keys.server)) as running:
         place = running.error_line(rb"  (tls://\S+)").group(1).decode()
@@ -97,7 +97,7 @@ def test_a_large_pipe_through_tls_both_ways(keys: Keys) -> None:
     assert done.stdout == data.upper()
 
 
-def test_tls12_is_told_to_whoever_pipes(keys: Keys) -> None:
+def test_tls12_warns_about_half_close(keys: CertificateFiles) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(keys.server)
@@ -107,7 +107,7 @@ def test_tls12_is_told_to_whoever_pipes(keys: Keys) -> None:
             conn.sendall(conn.recv(100).upper())
             conn.unwrap()
 
-    with serving(script) as port:
+    with serve_one(script) as port:
         done = run(["connect", f"tls://127.0.0.1:{port}", "--tls-ca", str(keys.ca)], b"hello\n")
     assert (done.returncode, done.stdout) == (0, b"HELLO\n")
     assert b"TLS 1.2 cannot half-close" in done.stderr
@@ -128,14 +128,14 @@ def test_tls12_is_told_to_whoever_pipes(keys: Keys) -> None:
         (["connect", "tls://127.0.0.1:1", "--tls-fingerprint", "abc"], 2, "64 hexadecimal digits"),
     ],
 )
-def test_what_cannot_be_is_said_at_once(words: list[str], status: int, answer: str) -> None:
+def test_usage_errors(words: list[str], status: int, answer: str) -> None:
     done = run(words)
     assert done.returncode == status
     assert answer in done.stderr.decode()
     assert b"Traceback" not in done.stderr
 
 
-def test_a_proxy_header_both_ways() -> None:
+def test_proxy_header_over_tls() -> None:
     with server("upper", "proxyprotocol+tcp://127.0.0.1:0") as running:
         running.error_line(
             rb"  every connection begins with a PROXY header, believed from 127\.0\.0\.0/8, ::1 only"

@@ -17,10 +17,10 @@ from bothends.trace.capture.packets import FLAGS
 from bothends.wire import attach
 from tests.cli.test_wire_options import wait_until
 from tests.interop.ours import BOTHENDS
-from tests.interop.running import ENVIRONMENT, PATIENCE, Running, run
+from tests.interop.running import ENVIRONMENT, TIMEOUT, Running, run
 from tests.tools import find_tool, needs_tool
 from tests.wire.hosts import needs_hosts
-from tests.wire.test_cleanup import parts
+from tests.wire.test_cleanup import holder_and_supervisor
 
 pytestmark = [needs_tool("strace"), needs_hosts]
 
@@ -44,7 +44,7 @@ with socket.create_connection(("10.0.0.1", 7000)) as connection:
 """
 
 
-def test_what_is_lost_is_marked_and_sent_again(tmp_path: Path) -> None:
+def test_lost_packet_is_marked_and_retransmitted(tmp_path: Path) -> None:
     saved = tmp_path / "run.trace"
     ends = ["--server", shlex.join([*PYTHON, SINK]), "--client", shlex.join([*PYTHON, SOURCE])]
     wire = "loss=up:20%,delay=1ms,seed=2"
@@ -65,11 +65,11 @@ def test_what_is_lost_is_marked_and_sent_again(tmp_path: Path) -> None:
     assert {(each["interface"], each["offset"]) for each in lost if each["size"]} <= arrived
 
 
-def test_a_path_that_makes_no_sense_is_one_clear_line() -> None:
+def test_invalid_wire_is_one_line() -> None:
     for wire, said in (("lost=5%", "loss"), ("loss=much", "much")):
         done = subprocess.run(
             [*BOTHENDS, "trace", "--wire", wire, "--server", "true", "--client", "true"],
-            capture_output=True, timeout=PATIENCE, env=ENVIRONMENT, check=False,
+            capture_output=True, timeout=TIMEOUT, env=ENVIRONMENT, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
         assert said in done.stderr.decode()
@@ -87,17 +87,17 @@ sys.exit(status if status >= 0 else 128 - status)
 FIELDS = ("ip.src", "tcp.srcport", "tcp.seq_raw", "tcp.ack_raw", "tcp.flags", "tcp.len")
 
 
-def seen_by_tshark(capture: Path) -> list[tuple[str, ...]]:
+def tshark_packets(capture: Path) -> list[tuple[str, ...]]:
     """Each segment that has crossed the client's interface, in its order; the file may still be written."""
     fields = [word for field in FIELDS for word in ("-e", field)]
     done = subprocess.run(
         [str(find_tool("tshark")), "-n", "-r", str(capture), "-Y", "tcp", "-T", "fields", *fields],
-        capture_output=True, timeout=PATIENCE, check=False, text=True,
+        capture_output=True, timeout=TIMEOUT, check=False, text=True,
     )  # fmt: skip
     return [tuple(line.split("\t")) for line in done.stdout.splitlines()]
 
 
-def have_both_finished(seen: list[tuple[str, ...]]) -> bool:
+def both_fins_seen(seen: list[tuple[str, ...]]) -> bool:
     """Whether each end has said FIN."""
     return {each[0] for each in seen if int(each[4], 16) & 1} == {"10.0.0.1", "10.0.0.2"}
 
@@ -113,7 +113,7 @@ def segment(packet: dict[str, Any]) -> tuple[str, ...]:
 @pytest.mark.slow
 @needs_tool("curl")
 @needs_tool("tshark")
-def test_curl_and_a_server_of_pythons_and_what_tshark_sees_in_a_host(tmp_path: Path) -> None:
+def test_packets_match_tshark_in_host(tmp_path: Path) -> None:
     (tmp_path / "page").write_bytes(bytes(range(256)) * 400)
     (tmp_path / "client.sh").write_text(
         "until [ -e go ]; do sleep 0.02; done\n"
@@ -127,18 +127,18 @@ def test_curl_and_a_server_of_pythons_and_what_tshark_sees_in_a_host(tmp_path: P
     command += ["--save", str(saved), "--pcapng", str(written)]
     ends = ["--server", serve, "--client", "sh client.sh"]
     with Running([*BOTHENDS, *command, *ends], cwd=tmp_path, env=ENVIRONMENT) as traced:
-        wait_until(lambda: traced.process.pid in attach.running())
+        wait_until(lambda: traced.process.pid in attach.running_wires())
         # It is tshark's own part that captures, and says "File" when it really does.
         listen = ["dumpcap", "-q", "-i", "eth0", "-f", "tcp", "-w", str(capture)]
         with Running([sys.executable, "-c", IN_THE_HOST, str(traced.process.pid), *listen]) as dumpcap:
             dumpcap.error_line(rb"File: .*")
             (tmp_path / "go").touch()
             traced.text(rb"got 0")
-            wait_until(lambda: have_both_finished(seen_by_tshark(capture)))
+            wait_until(lambda: both_fins_seen(tshark_packets(capture)))
             dumpcap.process.send_signal(signal.SIGINT)
-            assert dumpcap.end() == 0
+            assert dumpcap.wait() == 0
             (tmp_path / "stop").touch()
-        assert traced.end() == 0
+        assert traced.wait() == 0
     assert (tmp_path / "got").read_bytes() == (tmp_path / "page").read_bytes()
     records = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
     packets = [each["packet"] for each in records if "packet" in each]  # when they left, and when they came
@@ -148,8 +148,8 @@ def test_curl_and_a_server_of_pythons_and_what_tshark_sees_in_a_host(tmp_path: P
     came = [each for each in reversed(ended.values()) if each["reaches"] == "client" and not each.get("lost")]
     arrived = [segment(each) for each in came]
     assert any(each.get("lost") for each in found)
-    seen = seen_by_tshark(capture)
-    assert have_both_finished(seen)
+    seen = tshark_packets(capture)
+    assert both_fins_seen(seen)
     # Whatever came after the FINs, tshark may have been ended before.
     for host, ours in (("10.0.0.2", left), ("10.0.0.1", arrived)):
         theirs = [each for each in seen if each[0] == host]
@@ -158,12 +158,12 @@ def test_curl_and_a_server_of_pythons_and_what_tshark_sees_in_a_host(tmp_path: P
     assert set(shown.decode().split()) == {"client", "server"}
 
 
-def test_a_wire_that_goes_ends_the_trace() -> None:
+def test_wire_failure_ends_trace() -> None:
     """What makes the hosts is killed: no program is left to wait for, and it is said."""
     ends = ["--server", shlex.join([*PYTHON, SINK]), "--client", "sleep 600"]
     with Running([*BOTHENDS, "trace", "--wire", "delay=1ms", *ends]) as traced:
         traced.text(rb"listen\(")
-        _, supervisor = parts(traced.process.pid)
+        _, supervisor = holder_and_supervisor(traced.process.pid)
         os.kill(supervisor, signal.SIGKILL)
-        assert traced.end() == 1
-        assert "what runs the hosts" in str(traced.complained)
+        assert traced.wait() == 1
+        assert "what runs the hosts" in str(traced.stderr)

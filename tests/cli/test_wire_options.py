@@ -17,22 +17,22 @@ import pytest
 from bothends.osutil import process_info
 from bothends.wire import attach
 from tests.cli.terminals import terminal
-from tests.cli.test_prompt import END, PROMPT
+from tests.cli.test_prompt import CTRL_D, PROMPT
 from tests.interop.ours import BOTHENDS
-from tests.interop.running import ENVIRONMENT, PATIENCE, Running, run
+from tests.interop.running import ENVIRONMENT, TIMEOUT, Running, run
 from tests.wire.hosts import BOTHENDS as LINE
 from tests.wire.hosts import needs_hosts
 
 pytestmark = needs_hosts
 
 ECHO = f"{LINE} serve -q echo tcp://:12000 2> /dev/null"
-NOBODY = 65534
+NOBODY_UID = 65534
 
 
-def refused(*arguments: str, status: int = 2) -> str:
+def cli_error(*arguments: str, status: int = 2) -> str:
     """The one line that says why it can't be."""
     done = subprocess.run(
-        [*BOTHENDS, *arguments], capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE,
+        [*BOTHENDS, *arguments], capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT,
         env=ENVIRONMENT, check=False, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (status, ""), done.stderr
@@ -49,12 +49,12 @@ def wire() -> Iterator[Running]:
         yield running
 
 
-def at(host: str, wire: Running) -> str:
+def host_of(host: str, wire: Running) -> str:
     return f"{host}@{wire.process.pid}"
 
 
-def test_in_a_host_of_a_wire_that_runs(wire: Running) -> None:
-    client = ["--host", at("client", wire)]
+def test_connect_in_host_of_running_wire(wire: Running) -> None:
+    client = ["--host", host_of("client", wire)]
     assert run([*BOTHENDS, "connect", *client, "--send", "hello", "tcp://server:12000"]) == b"hello\n"
     assert run([*BOTHENDS, "connect", *client, "10.0.0.1", "12000"], b"a pipe\n") == b"a pipe\n"
     measured = run(
@@ -63,63 +63,67 @@ def test_in_a_host_of_a_wire_that_runs(wire: Running) -> None:
     assert json.loads(measured)["entries"][0]["target"] == "tcp://server:12000"
 
 
-def test_a_server_in_a_host_of_a_wire_that_runs(wire: Running) -> None:
-    with Running([*BOTHENDS, "serve", "--host", at("client", wire), "upper", "tcp://10.0.0.2:80"]) as server:
+def test_serve_in_host_of_running_wire(wire: Running) -> None:
+    with Running(
+        [*BOTHENDS, "serve", "--host", host_of("client", wire), "upper", "tcp://10.0.0.2:80"]
+    ) as server:
         server.error_line(rb"  engine .*")
-        told = [*BOTHENDS, "connect", "--host", at("server", wire), "--send", "hello", "tcp://client:80"]
+        told = [*BOTHENDS, "connect", "--host", host_of("server", wire), "--send", "hello", "tcp://client:80"]
         assert run(told) == b"HELLO\n"
         server.process.send_signal(signal.SIGTERM)  # which is passed on
-        assert server.end() == 0
-        assert "upper  answers" in str(server.complained)
+        assert server.wait() == 0
+        assert "upper  answers" in str(server.stderr)
 
 
-def test_at_a_terminal(wire: Running, tmp_path: Path) -> None:
-    with terminal("connect", "--host", at("client", wire), "tcp://server:12000", state=tmp_path) as screen:
+def test_prompt_in_host_of_running_wire(wire: Running, tmp_path: Path) -> None:
+    with terminal(
+        "connect", "--host", host_of("client", wire), "tcp://server:12000", state=tmp_path
+    ) as screen:
         screen.expect(PROMPT)
         screen.type("hello\r")
         screen.expect("> hello\r\n")
         screen.expect("hello\r\n")
         screen.expect(PROMPT)
-        screen.type(END)
+        screen.type(CTRL_D)
         screen.expect("the peer closed the connection")
-        assert screen.leave() == 0
+        assert screen.wait() == 0
 
 
-def below(process: int) -> list[int]:
+def child_pids(process: int) -> list[int]:
     """Its children."""
-    return [each.pid for each in process_info.everyone() if each.parent == process]
+    return [each.pid for each in process_info.all_processes() if each.parent == process]
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_who_is_inside_ends_with_the_wire_and_with_who_waits_outside(wire: Running) -> None:
-    serve = [*BOTHENDS, "serve", "--host", at("client", wire), "echo", "tcp://:7001"]
+def test_process_in_host_ends_with_wire_and_with_parent(wire: Running) -> None:
+    serve = [*BOTHENDS, "serve", "--host", host_of("client", wire), "echo", "tcp://:7001"]
     with Running(serve) as server:
         server.error_line(rb"  engine .*")
-        (inside,) = below(server.process.pid)
+        (inside,) = child_pids(server.process.pid)
         server.process.kill()
-        server.end()
-        wait_until(lambda: process_info.look(inside) is None)
+        server.wait()
+        wait_until(lambda: process_info.read_process(inside) is None)
     with Running(serve) as server:
         server.error_line(rb"  engine .*")
         wire.process.kill()
-        assert server.end() == 128 + signal.SIGKILL
-        assert f"in wire {wire.process.pid} when that ends" in str(server.complained)
-    assert wire.process.pid not in attach.running()
+        assert server.wait() == 128 + signal.SIGKILL
+        assert f"in wire {wire.process.pid} when that ends" in str(server.stderr)
+    assert wire.process.pid not in attach.running_wires()
 
 
-def test_a_host_that_is_not_there(wire: Running) -> None:
-    said = refused("connect", "--host", at("router", wire), "tcp://server:12000")
+def test_unknown_host_is_rejected(wire: Running) -> None:
+    said = cli_error("connect", "--host", host_of("router", wire), "tcp://server:12000")
     assert f"{wire.process.pid}: server, client" in said
-    assert "no wire 1 of yours" in refused("connect", "--host", "client@1", "tcp://server:12000")
+    assert "no wire 1 of yours" in cli_error("connect", "--host", "client@1", "tcp://server:12000")
 
 
-def test_two_wires_have_a_host_of_one_name(wire: Running) -> None:
+def test_ambiguous_host_name_is_rejected(wire: Running) -> None:
     name = f"h{os.getpid()}"
     hosts = ["--host", "other=true", "--host", f"{name}=echo ready; exec sleep 600"]
     with (
@@ -128,14 +132,14 @@ def test_two_wires_have_a_host_of_one_name(wire: Running) -> None:
     ):
         one.text(rb"ready")
         other.text(rb"ready")
-        said = refused("connect", "--host", name, "tcp://other:1")
+        said = cli_error("connect", "--host", name, "tcp://other:1")
         assert f"{name}@{one.process.pid}" in said
         assert f"{name}@{other.process.pid}" in said
-        assert run([*BOTHENDS, "connect", "--host", at(name, one), "--resolve", name])
+        assert run([*BOTHENDS, "connect", "--host", host_of(name, one), "--resolve", name])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_nobody_comes_in_but_its_owner(wire: Running) -> None:
+def test_other_user_cannot_enter_wire(wire: Running) -> None:
     program = f"""
 import socket
 from bothends.osutil import namespaces
@@ -155,15 +159,15 @@ for each in found._descriptors:
 """
     try:
         done = subprocess.run(
-            [sys.executable, "-c", program], user=NOBODY, group=NOBODY, extra_groups=[], cwd="/",
-            capture_output=True, check=True, text=True, timeout=PATIENCE,
+            [sys.executable, "-c", program], user=NOBODY_UID, group=NOBODY_UID, extra_groups=[], cwd="/",
+            capture_output=True, check=True, text=True, timeout=TIMEOUT,
         )  # fmt: skip
     except PermissionError:
         pytest.skip("another user can't run this checkout")
     assert done.stdout.split() == ["EPERM"] * 5
 
 
-def test_on_a_wire_of_its_own() -> None:
+def test_own_wire() -> None:
     server, wire = ["--host", f"server={ECHO}"], ["--wire", "delay=20ms,seed=3"]
     assert (
         run([*BOTHENDS, "connect", *wire, *server, "--send", "--wire", "tcp://server:12000"]) == b"--wire\n"
@@ -178,7 +182,7 @@ def test_on_a_wire_of_its_own() -> None:
     )
 
 
-def test_its_own_name_and_status() -> None:
+def test_own_wire_host_name_and_exit_status() -> None:
     words = ["connect", "--wire", "mtu=1400", "--host", f"server={ECHO}", "--host", "me"]
     assert b"10.0.0.2" in run([*BOTHENDS, *words, "--resolve", "me"])
     done = subprocess.run(
@@ -186,7 +190,7 @@ def test_its_own_name_and_status() -> None:
         capture_output=True,
         check=False,
         env=ENVIRONMENT,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     assert done.returncode == 1
     assert b"ECONNREFUSED" in done.stderr
@@ -203,11 +207,11 @@ def test_its_own_name_and_status() -> None:
         (["--host", "a@here"], "a@1234"),
     ],
 )
-def test_what_cannot_be_asked_for(arguments: list[str], said: str) -> None:
-    assert said in refused("connect", *arguments, "tcp://server:1")
+def test_usage_errors(arguments: list[str], said: str) -> None:
+    assert said in cli_error("connect", *arguments, "tcp://server:1")
 
 
 @pytest.mark.parametrize(("setting", "wanted"), [("mtu=9000", "68 to 1500"), ("seed=x", "a number")])
-def test_a_setting_of_the_wire_that_cannot_be_is_named_with_what_can(setting: str, wanted: str) -> None:
+def test_invalid_wire_setting_error_names_range(setting: str, wanted: str) -> None:
     words = ["connect", "--wire", setting, "--host", "server=true", "tcp://server:12000"]
-    assert f"--wire: {setting}: {wanted}" in refused(*words)
+    assert f"--wire: {setting}: {wanted}" in cli_error(*words)

@@ -24,12 +24,12 @@ SIOCSIFFLAGS = 0x8914  # netdevice(7)
 IFF_UP = 1
 
 
-def raise_loopback() -> None:
+def bring_up_loopback() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
 
 
-def unreachable(version: int, request: bytes) -> bytes:
+def host_unreachable(version: int, request: bytes) -> bytes:
     """An error that quotes the request behind the IP header that it had: no way to that host."""
     if version == 4:
         loopback = socket.inet_aton("127.0.0.1")
@@ -41,11 +41,11 @@ def unreachable(version: int, request: bytes) -> bytes:
     return struct.pack("!BBHI", 1, 3, 0, 0) + header + request
 
 
-def answer(version: int, sock: socket.socket, address: str) -> None:
+def answer_echo_requests(version: int, sock: socket.socket, address: str) -> None:
     held = b""
     while True:
         packet = sock.recv(65535)
-        request = (icmp.without_ip_header(packet) or b"") if version == 4 else packet
+        request = (icmp.strip_ip_header(packet) or b"") if version == 4 else packet
         echo = icmp.parse_request(version, request)
         if echo is None:
             continue
@@ -60,9 +60,9 @@ def answer(version: int, sock: socket.socket, address: str) -> None:
             case 4:
                 messages = [good, held]
             case 5:
-                messages = [icmp.build_reply(version, icmp.Echo(echo.identifier, 5, changed))]
+                messages = [icmp.build_reply(version, icmp.IcmpEcho(echo.identifier, 5, changed))]
             case 6:
-                messages = [unreachable(version, request)]
+                messages = [host_unreachable(version, request)]
             case 7:
                 messages = []
         for message in messages:
@@ -71,7 +71,7 @@ def answer(version: int, sock: socket.socket, address: str) -> None:
 
 def main() -> int:
     version, kind, command = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
-    raise_loopback()
+    bring_up_loopback()
     settings = Path("/proc/sys/net")
     if kind == "ping":
         (settings / "ipv4/ping_group_range").write_text("0 0")
@@ -83,7 +83,7 @@ def main() -> int:
     silent = "ipv4/icmp_echo_ignore_all" if version == 4 else "ipv6/icmp/echo_ignore_all"
     (settings / silent).write_text("1")
     with socket.socket(family, socket.SOCK_RAW, protocol) as sock:
-        threading.Thread(target=answer, args=(version, sock, address), daemon=True).start()
+        threading.Thread(target=answer_echo_requests, args=(version, sock, address), daemon=True).start()
         return subprocess.run([*command, address], check=False).returncode
 
 

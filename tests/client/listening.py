@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-Script: TypeAlias = Callable[[socket.socket], object]
+ConnectionHandler: TypeAlias = Callable[[socket.socket], object]
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 @contextmanager
-def serving(script: Script) -> Iterator[int]:
+def serve_one(handler: ConnectionHandler) -> Iterator[int]:
     """Accepts one connection and does with it what the script says; the port. What the script raises is
     raised at the end, except where the client broke the connection or the handshake off."""
     problems: list[BaseException] = []
@@ -24,19 +24,19 @@ def serving(script: Script) -> Iterator[int]:
         try:
             conn, _ = listener.accept()
             with conn:
-                conn.settimeout(PATIENCE)
-                script(conn)
+                conn.settimeout(TIMEOUT)
+                handler(conn)
         except (ConnectionError, ssl.SSLError):
             pass
         except BaseException as error:
             problems.append(error)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(PATIENCE)
+        listener.settimeout(TIMEOUT)
         thread = threading.Thread(target=work, args=(listener,), daemon=True)
         thread.start()
         yield listener.getsockname()[1]
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         assert not thread.is_alive()
     if problems:
         raise problems[0]

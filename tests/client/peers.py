@@ -11,29 +11,29 @@ from pathlib import Path
 
 from bothends.endpoints import Endpoint
 
-PATIENCE = 20.0  # longer than any of these tests may take; only a broken one waits for it
+TIMEOUT = 20.0  # longer than any of these tests may take; only a broken one waits for it
 
-Behaviour = Callable[[socket.socket], None]
+ConnectionHandler = Callable[[socket.socket], None]
 
 
 @contextmanager
-def peer(behave: Behaviour, *, connections: int = 1) -> Iterator[Endpoint]:
+def tcp_peer(handler: ConnectionHandler, *, connections: int = 1) -> Iterator[Endpoint]:
     """A TCP server that welcomes so many, one after the other, and treats each as `behave` does."""
     listener = socket.create_server(("127.0.0.1", 0))
-    with serving(listener, behave, connections):
+    with serve_connections(listener, handler, connections):
         yield Endpoint("tcp", host="127.0.0.1", port=listener.getsockname()[1])
 
 
 @contextmanager
-def staying(behave: Behaviour) -> Iterator[Endpoint]:
+def tcp_peer_held_open(handler: ConnectionHandler) -> Iterator[Endpoint]:
     """As `peer`, and when all is said the connection stays open until the context ends."""
     leave = threading.Event()
 
     def behave_and_stay(connection: socket.socket) -> None:
-        behave(connection)
-        leave.wait(PATIENCE)
+        handler(connection)
+        leave.wait(TIMEOUT)
 
-    with peer(behave_and_stay) as endpoint:
+    with tcp_peer(behave_and_stay) as endpoint:
         try:
             yield endpoint
         finally:
@@ -41,28 +41,30 @@ def staying(behave: Behaviour) -> Iterator[Endpoint]:
 
 
 @contextmanager
-def packet_peer(behave: Behaviour, path: Path) -> Iterator[Endpoint]:
+def seqpacket_peer(handler: ConnectionHandler, path: Path) -> Iterator[Endpoint]:
     """The same for one connection of sequenced packets."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(path))
     listener.listen()
-    with serving(listener, behave, 1):
+    with serve_connections(listener, handler, 1):
         yield Endpoint("unix+seqpacket", path=str(path))
 
 
 @contextmanager
-def serving(listener: socket.socket, behave: Behaviour, connections: int) -> Iterator[None]:
+def serve_connections(
+    listener: socket.socket, handler: ConnectionHandler, connections: int
+) -> Iterator[None]:
     """Serve a listener in a thread; what goes wrong there fails the test."""
     problems: list[BaseException] = []
-    listener.settimeout(PATIENCE)
+    listener.settimeout(TIMEOUT)
 
     def serve() -> None:
         try:
             for _ in range(connections):
                 connection, _ = listener.accept()
                 with connection:
-                    connection.settimeout(PATIENCE)
-                    behave(connection)
+                    connection.settimeout(TIMEOUT)
+                    handler(connection)
         except BaseException as problem:
             problems.append(problem)
 
@@ -70,36 +72,36 @@ def serving(listener: socket.socket, behave: Behaviour, connections: int) -> Ite
     thread.start()
     try:
         yield
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         assert not thread.is_alive(), "the peer still waits"
         assert not problems, problems
     finally:
         listener.close()
 
 
-Answer = Callable[[bytes], list[bytes]]
+DatagramHandler = Callable[[bytes], list[bytes]]
 
 
 @contextmanager
-def datagram_peer(answer: Answer) -> Iterator[Endpoint]:
+def udp_peer(handler: DatagramHandler) -> Iterator[Endpoint]:
     """A UDP socket that sends back, for each datagram, the datagrams that `answer` gives."""
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind(("127.0.0.1", 0))
-    with answering(server, answer):
+    with serve_datagrams(server, handler):
         yield Endpoint("udp", host="127.0.0.1", port=server.getsockname()[1])
 
 
 @contextmanager
-def unix_datagram_peer(answer: Answer, path: Path) -> Iterator[Endpoint]:
+def unix_datagram_peer(handler: DatagramHandler, path: Path) -> Iterator[Endpoint]:
     """The same on a UNIX socket."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     server.bind(str(path))
-    with answering(server, answer):
+    with serve_datagrams(server, handler):
         yield Endpoint("unix+dgram", path=str(path))
 
 
 @contextmanager
-def answering(server: socket.socket, answer: Answer) -> Iterator[None]:
+def serve_datagrams(server: socket.socket, handler: DatagramHandler) -> Iterator[None]:
     """Answer datagrams in a thread, until the context ends."""
     stop = threading.Event()
     server.settimeout(0.05)  # how soon the thread sees `stop`
@@ -110,7 +112,7 @@ def answering(server: socket.socket, answer: Answer) -> Iterator[None]:
                 data, sender = server.recvfrom(256 * 1024)
             except TimeoutError:
                 continue
-            for reply in answer(data):
+            for reply in handler(data):
                 server.sendto(reply, sender)
 
     thread = threading.Thread(target=serve, daemon=True)
@@ -119,7 +121,7 @@ def answering(server: socket.socket, answer: Answer) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         server.close()
 
 
@@ -153,13 +155,13 @@ def echo(connection: socket.socket) -> None:
         connection.sendall(data)
 
 
-def shout(connection: socket.socket) -> None:
+def upper_lines(connection: socket.socket) -> None:
     """A line in, a line out in capitals, until the client has finished."""
     while line := read_line(connection):
         connection.sendall(line.upper())
 
 
-def shout_byte_by_byte(connection: socket.socket) -> None:
+def upper_lines_bytewise(connection: socket.socket) -> None:
     """As `shout`, each byte in a segment of its own."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     while line := read_line(connection):
@@ -167,27 +169,27 @@ def shout_byte_by_byte(connection: socket.socket) -> None:
             connection.sendall(bytes([byte]))
 
 
-def answer_at_end(connection: socket.socket) -> None:
+def reply_at_eof(connection: socket.socket) -> None:
     """Say nothing before the client has finished."""
     connection.sendall(read_all(connection).upper())
 
 
-def answer_and_close(connection: socket.socket) -> None:
+def reply_and_close(connection: socket.socket) -> None:
     """One answer, without a newline, and goodbye."""
     connection.sendall(b"goodbye to " + read_line(connection).strip())
 
 
-def close_at_once(connection: socket.socket) -> None:
+def close_after_request(connection: socket.socket) -> None:
     """Take the request and close in good order, without a word."""
     read_line(connection)
 
 
-def reset(connection: socket.socket) -> None:
+def reset_after_request(connection: socket.socket) -> None:
     """Take the request and reset (SO_LINGER with 0 seconds: close sends RST)."""
     read_line(connection)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def keep_silent(connection: socket.socket) -> None:
+def read_without_replying(connection: socket.socket) -> None:
     """Read everything, answer nothing."""
     read_all(connection)

@@ -14,9 +14,15 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from bothends.client.asyncio import Connection, connect
+from bothends.client.asyncio import AsyncConnection, connect
 from bothends.endpoints import Endpoint
-from bothends.errors import CannotCarry, ConnectionLost, EndpointError, SystemRefused, TimeLimit
+from bothends.errors import (
+    ConnectionLost,
+    EndpointError,
+    SystemCallFailed,
+    TimeoutExpired,
+    UnsupportedCombination,
+)
 from tests.client import peers
 
 Runner = Callable[[Awaitable[None]], None]
@@ -29,7 +35,7 @@ def run(request: pytest.FixtureRequest) -> Runner:
 
     def run_it(talk: Awaitable[None]) -> None:
         async def bounded() -> None:
-            async with asyncio.timeout(peers.PATIENCE):
+            async with asyncio.timeout(peers.TIMEOUT):
                 await talk
 
         with asyncio.Runner(loop_factory=factory, debug=True) as runner:
@@ -38,47 +44,47 @@ def run(request: pytest.FixtureRequest) -> Runner:
     return run_it
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     """Let the loop turn until something holds."""
     for _ in itertools.count():
-        if holds():
+        if condition():
             return
         await asyncio.sleep(0)
 
 
-def test_lines(run: Runner) -> None:
+def test_request_and_iteration_return_lines(run: Runner) -> None:
     async def talk(where: Endpoint) -> None:
         async with connect(str(where)) as connection:
             assert await connection.request("hello") == b"HELLO"
             await connection.send_line(b"one\ntwo")
             assert await connection.receive_line() == b"ONE"
             assert connection.peer.port == where.port
-            connection.finish()
+            connection.half_close()
             assert [line async for line in connection] == [b"TWO"]
             with pytest.raises(ConnectionLost) as caught:
                 await connection.receive_line()
             assert caught.value.errno == 0
         assert connection.socket.fileno() < 0
 
-    with peers.peer(peers.shout_byte_by_byte) as where:
+    with peers.tcp_peer(peers.upper_lines_bytewise) as where:
         run(talk(where))
 
 
-def test_half_close_and_a_large_exchange(run: Runner) -> None:
+def test_exchange_large_data_half_closes_without_deadlock(run: Runner) -> None:
     data = os.urandom(8_000_000)
 
     async def talk(where: Endpoint) -> None:
         connection = await connect(where)
         async with connection:
             assert await connection.exchange(data) == data
-            with pytest.raises(CannotCarry):
+            with pytest.raises(UnsupportedCombination):
                 await connection.send(b"more")
 
-    with peers.peer(peers.echo) as where:
+    with peers.tcp_peer(peers.echo) as where:
         run(talk(where))
 
 
-def test_one_task_sends_while_another_receives(run: Runner) -> None:
+def test_concurrent_send_and_receive_are_allowed(run: Runner) -> None:
     data = os.urandom(4_000_000)
 
     async def talk(where: Endpoint) -> None:
@@ -88,41 +94,41 @@ def test_one_task_sends_while_another_receives(run: Runner) -> None:
                 came = group.create_task(connection.receive_exactly(len(data)))
             assert came.result() == data
 
-    with peers.peer(peers.echo) as where:
+    with peers.tcp_peer(peers.echo) as where:
         run(talk(where))
 
 
-def test_two_who_receive_are_told(run: Runner) -> None:
+def test_concurrent_receive_is_rejected(run: Runner) -> None:
     async def talk(where: Endpoint) -> None:
         async with connect(where) as connection:
             first = asyncio.create_task(connection.receive_line())
             await asyncio.sleep(0)
-            with pytest.raises(CannotCarry, match="two at once"):
+            with pytest.raises(UnsupportedCombination, match="two at once"):
                 await connection.receive_line()
-            with pytest.raises(CannotCarry, match="two at once"):
+            with pytest.raises(UnsupportedCombination, match="two at once"):
                 await connection.request("hello")
             await connection.send_line("hello")
             assert await first == b"HELLO"
 
-    with peers.peer(peers.shout) as where:
+    with peers.tcp_peer(peers.upper_lines) as where:
         run(talk(where))
 
 
-def test_a_cancelled_wait_loses_nothing(run: Runner) -> None:
+def test_receive_cancelled_keeps_buffered_data(run: Runner) -> None:
     async def talk(where: Endpoint) -> None:
         async with connect(where) as connection:
             waits = asyncio.create_task(connection.receive_exactly(100))
-            await until(lambda: connection.steps.inbox.size > 0)
+            await wait_until(lambda: connection.core.receive_buffer.size > 0)
             waits.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waits
             assert await connection.receive() == b"half"
 
-    with peers.staying(lambda sock: sock.sendall(b"half")) as where:
+    with peers.tcp_peer_held_open(lambda sock: sock.sendall(b"half")) as where:
         run(talk(where))
 
 
-def test_closing_wakes_whoever_waits(run: Runner) -> None:
+def test_close_wakes_pending_receive(run: Runner) -> None:
     async def talk(where: Endpoint) -> None:
         connection = await connect(where, timeout=None)
         waits = asyncio.create_task(connection.receive())
@@ -133,38 +139,38 @@ def test_closing_wakes_whoever_waits(run: Runner) -> None:
         assert caught.value.errno == errno.EBADF
         connection.close()
 
-    with peers.peer(peers.keep_silent) as where:
+    with peers.tcp_peer(peers.read_without_replying) as where:
         run(talk(where))
 
 
-def test_time_limits(run: Runner) -> None:
+def test_receive_and_send_time_out(run: Runner) -> None:
     async def talk(where: Endpoint) -> None:
         async with connect(where, timeout=0.1) as connection:
-            with pytest.raises(TimeLimit):
+            with pytest.raises(TimeoutExpired):
                 await connection.receive()
-            with pytest.raises(TimeLimit, match="does not read"):
+            with pytest.raises(TimeoutExpired, match="does not read"):
                 await connection.send(bytes(50_000_000))
 
-    with peers.staying(lambda _: None) as where:
+    with peers.tcp_peer_held_open(lambda _: None) as where:
         run(talk(where))
 
 
-def test_a_reset(run: Runner) -> None:
+def test_request_reset_by_peer_raises_connection_lost(run: Runner) -> None:
     async def talk(where: Endpoint) -> None:
         async with connect(where) as connection:
             with pytest.raises(ConnectionLost) as caught:
                 await connection.request("hello")
             assert caught.value.errno == errno.ECONNRESET
 
-    with peers.peer(peers.reset) as where:
+    with peers.tcp_peer(peers.reset_after_request) as where:
         run(talk(where))
 
 
-def test_what_cannot_be_connected_to(run: Runner) -> None:
+def test_connect_invalid_or_refused_endpoint_raises(run: Runner) -> None:
     async def talk() -> None:
         with pytest.raises(EndpointError):
             await connect("tcp://127.0.0.1")
-        with pytest.raises(SystemRefused) as caught:
+        with pytest.raises(SystemCallFailed) as caught:
             async with connect(Endpoint("tcp", host="127.0.0.1", port=peers.closed_port())):
                 pass
         assert caught.value.errno == errno.ECONNREFUSED
@@ -172,34 +178,32 @@ def test_what_cannot_be_connected_to(run: Runner) -> None:
     run(talk())
 
 
-def test_a_connection_that_is_cancelled_in_the_making_is_closed(
-    run: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connect_cancelled_closes_socket(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     goes_on = threading.Event()
     opened = threading.Event()
 
     def opens(*_: object, **__: object) -> socket.socket:
         opened.set()
-        goes_on.wait(peers.PATIENCE)
+        goes_on.wait(peers.TIMEOUT)
         return ours
 
     monkeypatch.setattr("bothends.client.asyncio.open_stream", opens)
 
     async def talk() -> None:
         connecting = asyncio.ensure_future(connect("tcp://127.0.0.1:1")._connect())
-        await until(opened.is_set)
+        await wait_until(opened.is_set)
         connecting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await connecting
         goes_on.set()
-        await until(lambda: ours.fileno() < 0)
+        await wait_until(lambda: ours.fileno() < 0)
 
     with theirs:
         run(talk())
 
 
-def test_datagrams(run: Runner, tmp_path: Path) -> None:
+def test_datagram_request_retries_and_keeps_large_datagrams(run: Runner, tmp_path: Path) -> None:
     came: list[bytes] = []
 
     def answer(data: bytes) -> list[bytes]:
@@ -213,30 +217,30 @@ def test_datagrams(run: Runner, tmp_path: Path) -> None:
             await connection.send(bytes(60_000))
             assert await connection.receive(1) == bytes(60_000)
 
-    with peers.datagram_peer(answer) as where:
+    with peers.udp_peer(answer) as where:
         run(talk(where))
     came.clear()
     with peers.unix_datagram_peer(answer, tmp_path / "a.sock") as where:
         run(talk(where))
 
 
-def test_datagrams_to_nobody(run: Runner) -> None:
+def test_datagram_request_to_closed_port_is_refused(run: Runner) -> None:
     async def talk() -> None:
         async with connect(
             Endpoint("udp", host="127.0.0.1", port=peers.closed_port(socket.SOCK_DGRAM))
         ) as asking:
-            with pytest.raises(SystemRefused) as caught:
+            with pytest.raises(SystemCallFailed) as caught:
                 await asking.request("hello")
             assert caught.value.errno == errno.ECONNREFUSED
 
     run(talk())
 
 
-def test_a_connection_can_be_made_of_any_socket(run: Runner) -> None:
+def test_connection_wraps_any_socket(run: Runner) -> None:
     async def talk() -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            async with Connection(ours, Endpoint("unix", path="@pair")) as connection:
+            async with AsyncConnection(ours, Endpoint("unix", path="@pair")) as connection:
                 theirs.sendall(b"hello")
                 assert await connection.receive() == b"hello"
 

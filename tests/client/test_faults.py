@@ -14,29 +14,29 @@ from bothends.client import faults
 from bothends.endpoints import Endpoint
 from bothends.errors import ConnectionLost
 from bothends.sockets import open_connection
-from tests.client.peers import PATIENCE
+from tests.client.peers import TIMEOUT
 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     """A TCP listener on a port that the system picked."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(TIMEOUT)
         yield sock
 
 
 @pytest.fixture
-def where(listener: socket.socket) -> Endpoint:
+def endpoint(listener: socket.socket) -> Endpoint:
     """How to connect to it."""
     return Endpoint("tcp", host="127.0.0.1", port=listener.getsockname()[1])
 
 
 @pytest.fixture
-def pair(listener: socket.socket, where: Endpoint) -> Iterator[tuple[socket.socket, socket.socket]]:
+def pair(listener: socket.socket, endpoint: Endpoint) -> Iterator[tuple[socket.socket, socket.socket]]:
     """Our end and the server's."""
-    ours = open_connection(where, timeout=PATIENCE)
+    ours = open_connection(endpoint, timeout=TIMEOUT)
     theirs, _ = listener.accept()
-    theirs.settimeout(PATIENCE)
+    theirs.settimeout(TIMEOUT)
     with ours, theirs:
         yield ours, theirs
 
@@ -44,13 +44,13 @@ def pair(listener: socket.socket, where: Endpoint) -> Iterator[tuple[socket.sock
 Pair = tuple[socket.socket, socket.socket]
 
 
-def test_reset(pair: Pair) -> None:
+def test_reset_sends_rst(pair: Pair) -> None:
     faults.reset(pair[0])
     with pytest.raises(ConnectionResetError):
         pair[1].recv(1)
 
 
-def test_half_close(pair: Pair) -> None:
+def test_half_close_leaves_receive_side_open(pair: Pair) -> None:
     ours, theirs = pair
     faults.half_close(ours)
     assert theirs.recv(1) == b""
@@ -58,7 +58,7 @@ def test_half_close(pair: Pair) -> None:
     assert ours.recv(100) == b"still here"
 
 
-def test_half_close_of_what_is_gone(pair: Pair) -> None:
+def test_half_close_after_reset_raises(pair: Pair) -> None:
     ours, theirs = pair
     faults.reset(theirs)
     with pytest.raises(ConnectionResetError):
@@ -69,62 +69,62 @@ def test_half_close_of_what_is_gone(pair: Pair) -> None:
 
 
 @given(st.binary(max_size=20), st.lists(st.integers(-2, 25)), st.integers(1, 25))
-def test_cutting_loses_nothing(data: bytes, at: list[int], every: int) -> None:
-    for cut in (list(faults.pieces(data, at=at)), list(faults.pieces(data, every=every))):
+def test_split_loses_no_bytes(data: bytes, at: list[int], every: int) -> None:
+    for cut in (list(faults.split(data, at=at)), list(faults.split(data, every=every))):
         assert b"".join(cut) == data
         assert all(cut)
 
 
-def test_pieces_are_cut_where_one_says() -> None:
-    assert list(faults.pieces(b"abcdef", at=[4, 1])) == [b"a", b"bcd", b"ef"]
-    assert list(faults.pieces(b"abcde", every=2)) == [b"ab", b"cd", b"e"]
+def test_split_cuts_at_given_positions() -> None:
+    assert list(faults.split(b"abcdef", at=[4, 1])) == [b"a", b"bcd", b"ef"]
+    assert list(faults.split(b"abcde", every=2)) == [b"ab", b"cd", b"e"]
 
 
-def test_each_piece_can_be_a_read_of_its_own(pair: Pair) -> None:
+def test_send_split_pieces_arrive_as_separate_reads(pair: Pair) -> None:
     ours, theirs = pair
     reads: list[bytes] = []
     faults.send_split(ours, b"abcdef", at=[1, 4], between=lambda: reads.append(theirs.recv(100)))
     assert [*reads, theirs.recv(100)] == [b"a", b"bcd", b"ef"]
 
 
-def test_dripping_pauses_between_the_bytes(pair: Pair) -> None:
+def test_send_bytewise_sleeps_between_bytes(pair: Pair) -> None:
     ours, theirs = pair
     pauses: list[float] = []
-    faults.drip(ours, b"abc", 0.5, pause=pauses.append)
+    faults.send_bytewise(ours, b"abc", 0.5, sleep=pauses.append)
     assert pauses == [0.5, 0.5]
     assert theirs.recv(3, socket.MSG_WAITALL) == b"abc"
 
 
-def test_sending_to_what_is_gone(pair: Pair) -> None:
+def test_send_bytewise_after_reset_raises(pair: Pair) -> None:
     ours, theirs = pair
     faults.reset(theirs)
     with pytest.raises(ConnectionLost):
-        faults.drip(ours, bytes(100), pause=lambda _: None)
+        faults.send_bytewise(ours, bytes(100), sleep=lambda _: None)
 
 
-def test_connect_and_reset(listener: socket.socket, where: Endpoint) -> None:
-    faults.connect_and_reset(where)
+def test_connect_and_reset_accepted_connection_is_reset(listener: socket.socket, endpoint: Endpoint) -> None:
+    faults.connect_and_reset(endpoint)
     connection, _ = listener.accept()
     with connection, pytest.raises(ConnectionResetError):
         connection.recv(1)
 
 
-def test_a_deaf_peer_takes_little(listener: socket.socket, where: Endpoint) -> None:
-    with faults.connect_deaf(where) as ours:
+def test_connect_without_reading_buffers_little(listener: socket.socket, endpoint: Endpoint) -> None:
+    with faults.connect_without_reading(endpoint) as ours:
         assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 5000
         theirs, _ = listener.accept()
         with theirs:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-            assert faults.flood(theirs, bytes(65536), 10_000_000, patience=0.05) < 100_000
+            assert faults.flood(theirs, bytes(65536), 10_000_000, timeout=0.05) < 100_000
 
 
-def test_a_flood_ends_at_its_most(pair: Pair) -> None:
+def test_flood_stops_at_max_bytes(pair: Pair) -> None:
     assert faults.flood(pair[0], bytes(100), 250) == 250
 
 
-def test_closing_with_input_unread_resets(pair: Pair) -> None:
+def test_close_with_unread_data_sends_rst(pair: Pair) -> None:
     ours, theirs = pair
     theirs.sendall(b"unread")
-    faults.close_unread(ours)
+    faults.close_with_unread_data(ours)
     with pytest.raises(ConnectionResetError):
         theirs.recv(1)

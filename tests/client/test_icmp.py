@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from bothends.checksum import checksum
 from bothends.client import icmp
-from bothends.client.icmp import Echo
+from bothends.client.icmp import IcmpEcho
 
-NUMBERS = st.integers(0, 0xFFFF)
-ECHOES = st.builds(Echo, NUMBERS, NUMBERS, st.binary(max_size=200))
+UINT16 = st.integers(0, 0xFFFF)
+ECHOES = st.builds(IcmpEcho, UINT16, UINT16, st.binary(max_size=200))
 VERSIONS = st.sampled_from([4, 6])
 
 
-def sum_by_words(data: bytes) -> int:
+def reference_checksum(data: bytes) -> int:
     """The checksum as RFC 1071 section 1 tells it, word by word, with the end-around carry."""
     total = 0
     for place in range(0, len(data), 2):
@@ -27,68 +27,68 @@ def sum_by_words(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def test_the_checksum_of_the_rfc() -> None:
+def test_checksum_matches_rfc_1071_example() -> None:
     assert checksum(bytes.fromhex("0001 f203 f4f5 f6f7")) == 0x220D  # RFC 1071 section 3: the sum is ddf2
 
 
 @given(st.binary(max_size=300))
-def test_the_checksum_is_that_of_the_words(data: bytes) -> None:
-    assert checksum(data) == sum_by_words(data)
+def test_checksum_matches_reference(data: bytes) -> None:
+    assert checksum(data) == reference_checksum(data)
 
 
 @pytest.mark.parametrize("data", [b"", bytes(2), bytes(9), b"\xff\xff", b"\xff\xff" * 3, b"\xff\xfe\x00\x01"])
-def test_the_checksum_at_its_two_zeros(data: bytes) -> None:
-    assert checksum(data) == sum_by_words(data)
+def test_checksum_zero_representations(data: bytes) -> None:
+    assert checksum(data) == reference_checksum(data)
 
 
 @given(ECHOES)
-def test_a_message_with_its_checksum_sums_to_nothing(echo: Echo) -> None:
+def test_request_with_checksum_sums_to_zero(echo: IcmpEcho) -> None:
     assert checksum(icmp.build_request(4, echo)) == 0
 
 
-def test_the_bytes_of_a_request() -> None:
-    message = icmp.build_request(4, Echo(0x1234, 1, b"hello123"))
+def test_build_request_bytes() -> None:
+    message = icmp.build_request(4, IcmpEcho(0x1234, 1, b"hello123"))
     assert message == bytes.fromhex("08 00 6f94 1234 0001") + b"hello123"
-    assert icmp.build_request(6, Echo(0x1234, 1, b"")) == bytes.fromhex("80 00 0000 1234 0001")
+    assert icmp.build_request(6, IcmpEcho(0x1234, 1, b"")) == bytes.fromhex("80 00 0000 1234 0001")
 
 
 @given(VERSIONS, ECHOES)
-def test_what_is_built_is_read(version: int, echo: Echo) -> None:
+def test_build_and_parse_round_trip(version: int, echo: IcmpEcho) -> None:
     assert icmp.parse_request(version, icmp.build_request(version, echo)) == echo
     assert icmp.parse_reply(version, icmp.build_reply(version, echo)) == echo
     assert icmp.parse_reply(version, icmp.build_request(version, echo)) is None
 
 
 @given(VERSIONS, st.binary(max_size=64))
-def test_reading_anything_never_raises(version: int, data: bytes) -> None:
+def test_parse_arbitrary_bytes_never_raises(version: int, data: bytes) -> None:
     for parse in (icmp.parse_reply, icmp.parse_request):
         echo = parse(version, data)
         assert echo is None or echo.payload == data[8:]
-    icmp.without_ip_header(data)
-    icmp.parse_extended(data)
+    icmp.strip_ip_header(data)
+    icmp.parse_extended_error(data)
     icmp.parse_offender(data)
 
 
 @given(st.binary(max_size=40), st.integers(0, 40))
-def test_the_message_behind_an_ip_header(message: bytes, options: int) -> None:
+def test_strip_ip_header_with_options(message: bytes, options: int) -> None:
     length = 20 + options // 4 * 4
     packet = bytes([0x40 | length // 4]).ljust(length, b"\0") + message
-    assert icmp.without_ip_header(packet) == message
+    assert icmp.strip_ip_header(packet) == message
 
 
 @pytest.mark.parametrize("packet", ["", "60" + "00" * 40, "44" + "00" * 40, "4f" + "00" * 40, "45"])
-def test_no_ip_packet(packet: str) -> None:
-    assert icmp.without_ip_header(bytes.fromhex(packet)) is None
+def test_strip_ip_header_invalid_packet_returns_none(packet: str) -> None:
+    assert icmp.strip_ip_header(bytes.fromhex(packet)) is None
 
 
 @given(st.integers(1, 10**9), st.integers(0, 0xFFFF))
-def test_sixteen_bits_are_enough_for_the_latest_numbers(newest: int, back: int) -> None:
-    assert icmp.nearest_number((newest - back) % 65536, newest) == newest - back
+def test_unwrap_sequence_recovers_recent_numbers(newest: int, back: int) -> None:
+    assert icmp.unwrap_sequence((newest - back) % 65536, newest) == newest - back
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_the_filter_lets_replies_pass_and_nothing_else(version: int) -> None:
-    words = struct.unpack("=I" if version == 4 else "=8I", icmp.only_replies(version))
+def test_reply_filter_passes_only_echo_replies(version: int) -> None:
+    words = struct.unpack("=I" if version == 4 else "=8I", icmp.reply_filter(version))
     passing = [kind for kind in range(32 * len(words)) if not words[kind // 32] >> kind % 32 & 1]
     assert passing == [icmp.REPLY[version]]
 
@@ -106,29 +106,29 @@ def test_the_filter_lets_replies_pass_and_nothing_else(version: int) -> None:
         (6, 3, 0, 0, "time exceeded: the hops ran out on the way"),
     ],
 )
-def test_errors_in_words(version: int, kind: int, code: int, info: int, words: str) -> None:
-    assert icmp.error_words(version, kind, code, info).endswith(words)
+def test_describe_error_text(version: int, kind: int, code: int, info: int, words: str) -> None:
+    assert icmp.describe_error(version, kind, code, info).endswith(words)
 
 
-def test_an_extended_error_and_who_sent_it() -> None:
+def test_parse_extended_error_and_offender_ipv4() -> None:
     # As Linux gives it for a datagram to a closed port; the address's family in this machine's order.
     told = struct.pack("=IBBBBII", 111, 2, 3, 3, 0, 0, 0) + struct.pack("=H", socket.AF_INET)
     told += bytes.fromhex("0000 7f000001 0000000000000000")
-    error = icmp.parse_extended(told)
+    error = icmp.parse_extended_error(told)
     assert error == icmp.ExtendedError(111, 4, 3, 3, 0)
-    assert error.words == "destination unreachable: nobody has the port open"
+    assert error.description == "destination unreachable: nobody has the port open"
     assert icmp.parse_offender(told) == "127.0.0.1"
 
 
-def test_an_extended_error_over_ipv6() -> None:
+def test_parse_extended_error_and_offender_ipv6() -> None:
     told = struct.pack("=IBBBBII", 111, 3, 1, 4, 0, 0, 0) + struct.pack("=H", socket.AF_INET6)
     told += bytes(6) + socket.inet_pton(socket.AF_INET6, "::1") + bytes(4)
-    error = icmp.parse_extended(told)
+    error = icmp.parse_extended_error(told)
     assert error is not None
     assert (error.version, icmp.parse_offender(told)) == (6, "::1")
 
 
-def test_an_error_of_this_machine_has_no_icmp_words() -> None:
-    error = icmp.parse_extended(struct.pack("=IBBBBII", 90, 1, 0, 0, 0, 65535, 0))
+def test_local_extended_error_has_no_description() -> None:
+    error = icmp.parse_extended_error(struct.pack("=IBBBBII", 90, 1, 0, 0, 0, 65535, 0))
     assert error is not None
-    assert (error.version, error.words, error.errno) == (0, "", 90)
+    assert (error.version, error.description, error.errno) == (0, "", 90)

@@ -12,22 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.client.resolve import (
-    Names,
-    Order,
-    ServiceMeaning,
-    SystemLookups,
+    HostNames,
+    ResolvedService,
+    RunSpec,
+    SystemNameService,
     byte_order,
-    kind_of,
-    resolve_words,
+    network_kind,
+    resolve_args,
     socket_address,
 )
 from bothends.errors import EndpointError, UnknownName
-from bothends.sockets import NameRefused
+from bothends.sockets import ResolveError
 
-ORDERS: st.SearchStrategy[Order] = st.sampled_from(["little", "big"])
+ORDERS: st.SearchStrategy[RunSpec] = st.sampled_from(["little", "big"])
 
 
-class Book:
+class FakeNameService:
     """A resolver of one host and a services database of a few lines."""
 
     ports: Mapping[tuple[str, str], int] = {
@@ -50,66 +50,66 @@ class Book:
             "web.example": ("server7.example", ["192.0.2.7", "2001:db8::7"]),
             "192.0.2.7": ("192.0.2.7", ["192.0.2.7"]),
         }
-        self.asked: list[tuple[str, int]] = []
+        self.queries: list[tuple[str, int]] = []
 
     def addresses(self, host: str, family: int) -> tuple[str, list[str]]:
-        self.asked.append((host, family))
+        self.queries.append((host, family))
         if host not in self.hosts:
             raise socket.gaierror(socket.EAI_NONAME, "unknown")
         canonical, found = self.hosts[host]
         wanted = {socket.AF_INET: ".", socket.AF_INET6: ":"}.get(socket.AddressFamily(family), "")
         return canonical, [each for each in found if wanted in each]
 
-    def names(self, host: str) -> Names | None:
-        return Names("server7.example", ("web.example", "www.example")) if host == "web.example" else None
+    def names(self, host: str) -> HostNames | None:
+        return HostNames("server7.example", ("web.example", "www.example")) if host == "web.example" else None
 
-    def reverse(self, address: str) -> Names | None:
-        return Names("server7.example", ()) if address == "192.0.2.7" else None
+    def reverse(self, address: str) -> HostNames | None:
+        return HostNames("server7.example", ()) if address == "192.0.2.7" else None
 
-    def port_named(self, service: str, protocol: str) -> int | None:
+    def service_port(self, service: str, protocol: str) -> int | None:
         return self.ports.get((service, protocol))
 
-    def service_at(self, port: int, protocol: str) -> str | None:
+    def service_name(self, port: int, protocol: str) -> str | None:
         return self.services.get((port, protocol))
 
 
 # Bytes
 
 
-def test_port_12000() -> None:
+def test_byte_order_of_port_12000() -> None:
     its = byte_order(12000, 2, "little")
-    assert (its.network, its.machine, its.swapped) == (b"\x2e\xe0", b"\xe0\x2e", 57390)
-    assert byte_order(12000, 2, "big").machine == b"\x2e\xe0"
+    assert (its.network, its.host, its.swapped) == (b"\x2e\xe0", b"\xe0\x2e", 57390)
+    assert byte_order(12000, 2, "big").host == b"\x2e\xe0"
 
 
 @given(st.integers(0, 65535))
-def test_a_port_as_the_system_turns_it(port: int) -> None:
+def test_byte_order_matches_htons(port: int) -> None:
     its = byte_order(port, 2)
     assert its.network == struct.pack("!H", port) == struct.pack("=H", socket.htons(port))
-    assert its.machine == struct.pack("=H", port)
+    assert its.host == struct.pack("=H", port)
     assert its.swapped == int.from_bytes(struct.pack("<H", port), "big")
 
 
 @given(st.integers(0, 2**32 - 1), ORDERS)
-def test_both_orders_hold_the_number(value: int, order: Order) -> None:
+def test_byte_order_round_trip(value: int, order: RunSpec) -> None:
     its = byte_order(value, 4, order)
-    assert int.from_bytes(its.network, "big") == int.from_bytes(its.machine, order) == value
+    assert int.from_bytes(its.network, "big") == int.from_bytes(its.host, order) == value
     assert byte_order(its.swapped, 4, order).swapped == value
 
 
-def test_a_number_that_does_not_fit() -> None:
+def test_byte_order_overflow_raises() -> None:
     with pytest.raises(OverflowError):
         byte_order(65536, 2)
 
 
-def test_the_socket_address_of_ipv4() -> None:
+def test_socket_address_ipv4_layout() -> None:
     fields = socket_address("127.0.0.1", 12000, "little")
     assert [name for name, _ in fields] == ["family", "port", "address", "zero"]
     assert b"".join(data for _, data in fields).hex(" ") == "02 00 2e e0 7f 00 00 01 00 00 00 00 00 00 00 00"
     assert socket_address("127.0.0.1", 12000, "big")[0][1] == b"\x00\x02"
 
 
-def test_the_socket_address_of_ipv6() -> None:
+def test_socket_address_ipv6_layout() -> None:
     fields = dict(socket_address("fe80::1%1", 80, "little"))
     assert fields["family"] == b"\x0a\x00"
     assert fields["address"] == socket.inet_pton(socket.AF_INET6, "fe80::1")
@@ -121,11 +121,11 @@ def test_the_socket_address_of_ipv6() -> None:
 # Words
 
 
-def test_a_host_by_another_name() -> None:
-    meaning = resolve_words(["web.example"], Book())
+def test_resolve_host_alias() -> None:
+    meaning = resolve_args(["web.example"], FakeNameService())
     assert (meaning.official, meaning.aliases) == ("server7.example", ("web.example", "www.example"))
     assert [(each.address, each.family, each.names) for each in meaning.addresses] == [
-        ("192.0.2.7", 4, Names("server7.example", ())),
+        ("192.0.2.7", 4, HostNames("server7.example", ())),
         ("2001:db8::7", 6, None),
     ]
     assert meaning.addresses[0].packed == bytes([192, 0, 2, 7])
@@ -142,8 +142,8 @@ def test_a_host_by_another_name() -> None:
         ["tcp://web.example:80"],
     ],
 )
-def test_a_host_and_a_port_in_every_spelling(words: list[str]) -> None:
-    meaning = resolve_words(words, Book())
+def test_resolve_host_and_port_spellings(words: list[str]) -> None:
+    meaning = resolve_args(words, FakeNameService())
     assert (meaning.host, len(meaning.addresses)) == ("web.example", 2)
     assert meaning.service is not None
     assert (meaning.service.port, meaning.service.names) == (80, (("tcp", "http"),))
@@ -152,30 +152,30 @@ def test_a_host_and_a_port_in_every_spelling(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "service"),
     [
-        (["80"], ServiceMeaning("80", 80, (("tcp", "http"),))),
-        ([":80"], ServiceMeaning("80", 80, (("tcp", "http"),))),
-        ([":www"], ServiceMeaning("www", 80, (("tcp", "http"),))),
-        (["domain"], ServiceMeaning("domain", 53, (("tcp", "domain"), ("udp", "domain")))),
-        (["syslog"], ServiceMeaning("syslog", 514, (("tcp", "shell"), ("udp", "syslog")))),
-        (["12000"], ServiceMeaning("12000", 12000, ())),
-        (["udp://:53"], ServiceMeaning("53", 53, (("tcp", "domain"), ("udp", "domain")))),
+        (["80"], ResolvedService("80", 80, (("tcp", "http"),))),
+        ([":80"], ResolvedService("80", 80, (("tcp", "http"),))),
+        ([":www"], ResolvedService("www", 80, (("tcp", "http"),))),
+        (["domain"], ResolvedService("domain", 53, (("tcp", "domain"), ("udp", "domain")))),
+        (["syslog"], ResolvedService("syslog", 514, (("tcp", "shell"), ("udp", "syslog")))),
+        (["12000"], ResolvedService("12000", 12000, ())),
+        (["udp://:53"], ResolvedService("53", 53, (("tcp", "domain"), ("udp", "domain")))),
     ],
 )
-def test_a_service_alone(words: list[str], service: ServiceMeaning) -> None:
-    meaning = resolve_words(words, Book())
+def test_resolve_service_or_port_only(words: list[str], service: ResolvedService) -> None:
+    meaning = resolve_args(words, FakeNameService())
     assert (meaning.host, meaning.addresses, meaning.service) == ("", (), service)
 
 
-def test_a_host_that_is_called_like_a_service() -> None:
-    meaning = resolve_words(["domain"], Book({"domain": ("domain", ["192.0.2.1"])}))
+def test_resolve_name_of_host_and_service() -> None:
+    meaning = resolve_args(["domain"], FakeNameService({"domain": ("domain", ["192.0.2.1"])}))
     assert (meaning.host, len(meaning.addresses)) == ("domain", 1)
     assert meaning.service is not None
     assert meaning.service.port == 53
 
 
 @pytest.mark.parametrize("words", [["::1"], ["[::1]"], ["[::1]:80"], ["::1", "80"], ["[::1]", "80"]])
-def test_ipv6_in_every_spelling(words: list[str]) -> None:
-    meaning = resolve_words(words, Book({"::1": ("::1", ["::1"])}))
+def test_resolve_ipv6_spellings(words: list[str]) -> None:
+    meaning = resolve_args(words, FakeNameService({"::1": ("::1", ["::1"])}))
     assert [each.address for each in meaning.addresses] == ["::1"]
     assert (meaning.service is not None) == ("80" in "".join(words))
 
@@ -183,11 +183,11 @@ def test_ipv6_in_every_spelling(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "family"), [(["udp://web.example:53?family=6"], None), (["web.example"], 6)]
 )
-def test_one_family_only(words: list[str], family: int | None) -> None:
-    book = Book()
-    meaning = resolve_words(words, book, family=family)
+def test_resolve_family_restricts_addresses(words: list[str], family: int | None) -> None:
+    book = FakeNameService()
+    meaning = resolve_args(words, book, family=family)
     assert [each.address for each in meaning.addresses] == ["2001:db8::7"]
-    assert book.asked == [("web.example", socket.AF_INET6)]
+    assert book.queries == [("web.example", socket.AF_INET6)]
 
 
 @pytest.mark.parametrize(
@@ -208,53 +208,53 @@ def test_one_family_only(words: list[str], family: int | None) -> None:
         ([":::"], "is not an IPv6 address"),
     ],
 )
-def test_words_that_cannot_be_read(words: list[str], said: str) -> None:
+def test_resolve_invalid_args_raise(words: list[str], said: str) -> None:
     with pytest.raises(EndpointError, match=said):
-        resolve_words(words, Book())
+        resolve_args(words, FakeNameService())
 
 
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=2))
-def test_any_words_give_a_meaning_or_an_error_of_ours(words: list[str]) -> None:
+def test_resolve_arbitrary_args_succeeds_or_raises_documented_error(words: list[str]) -> None:
     try:
-        meaning = resolve_words(words, Book(), reverse_within=0)
-    except (EndpointError, NameRefused, UnknownName):
+        meaning = resolve_args(words, FakeNameService(), reverse_timeout=0)
+    except (EndpointError, ResolveError, UnknownName):
         return
     assert meaning.service is not None or meaning.addresses
 
 
-def test_a_name_that_nobody_knows() -> None:
+def test_resolve_unknown_host_raises() -> None:
     with pytest.raises(
-        NameRefused, match=r"cannot resolve nowhere: EAI_NONAME \(no such name\); is the name"
+        ResolveError, match=r"cannot resolve nowhere: EAI_NONAME \(no such name\); is the name"
     ) as caught:
-        resolve_words(["nowhere"], Book())
+        resolve_args(["nowhere"], FakeNameService())
     assert caught.value.exit_status == 1
     assert isinstance(caught.value.__cause__, socket.gaierror)
 
 
-def test_a_resolver_that_fails_for_now() -> None:
-    class Down(Book):
+def test_resolve_temporary_failure_raises() -> None:
+    class Down(FakeNameService):
         def addresses(self, host: str, family: int) -> tuple[str, list[str]]:
             raise socket.gaierror(socket.EAI_AGAIN, "try again")
 
-    with pytest.raises(NameRefused, match=r"EAI_AGAIN \(the resolver failed for now\); the name server"):
-        resolve_words(["web.example"], Down())
+    with pytest.raises(ResolveError, match=r"EAI_AGAIN \(the resolver failed for now\); the name server"):
+        resolve_args(["web.example"], Down())
 
 
-def test_a_name_without_an_address_of_the_family() -> None:
-    with pytest.raises(NameRefused, match="EAI_NODATA"):
-        resolve_words(["192.0.2.7"], Book(), family=6)
+def test_resolve_no_address_of_family_raises() -> None:
+    with pytest.raises(ResolveError, match="EAI_NODATA"):
+        resolve_args(["192.0.2.7"], FakeNameService(), family=6)
 
 
-def test_names_of_addresses_are_not_waited_for() -> None:
+def test_resolve_slow_reverse_lookup_is_abandoned() -> None:
     release = threading.Event()
 
-    class Slow(Book):
-        def reverse(self, address: str) -> Names | None:
+    class Slow(FakeNameService):
+        def reverse(self, address: str) -> HostNames | None:
             release.wait(20)
-            return Names("too-late", ())
+            return HostNames("too-late", ())
 
     try:
-        meaning = resolve_words(["web.example"], Slow(), reverse_within=0.01)
+        meaning = resolve_args(["web.example"], Slow(), reverse_timeout=0.01)
     finally:
         release.set()
     assert [each.names for each in meaning.addresses] == [None, None]
@@ -276,21 +276,21 @@ def test_names_of_addresses_are_not_waited_for() -> None:
         ("fd00::1", "private"),
     ],
 )
-def test_kinds_of_networks(address: str, kind: str) -> None:
-    assert kind_of(address) == kind
+def test_network_kind(address: str, kind: str) -> None:
+    assert network_kind(address) == kind
 
 
 # This machine
 
 
-def test_this_machine_knows_localhost() -> None:
-    meaning = resolve_words(["localhost"], SystemLookups())
+def test_system_name_service_resolves_localhost() -> None:
+    meaning = resolve_args(["localhost"], SystemNameService())
     assert {each.kind for each in meaning.addresses} == {"loopback"}
     assert meaning.official
 
 
-def test_what_this_machine_does_not_know() -> None:
-    lookups = SystemLookups()
-    assert lookups.port_named("no-such-service", "tcp") is None
-    assert lookups.port_named("a\0b", "tcp") is None
-    assert lookups.service_at(1, "no-such-protocol") is None
+def test_system_name_service_unknown_service_returns_none() -> None:
+    lookups = SystemNameService()
+    assert lookups.service_port("no-such-service", "tcp") is None
+    assert lookups.service_port("a\0b", "tcp") is None
+    assert lookups.service_name(1, "no-such-protocol") is None

@@ -14,59 +14,71 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.client.blocking import Connection
-from bothends.client.stdio_relay import GRACE, NO_WORD, SETTLED, AnswerEnding, CrLf, Due, Ending, Pump, Sink
+from bothends.client.stdio_relay import (
+    EOF_GRACE_PERIOD,
+    NO_REPLY_DELAY,
+    REPLY_IDLE,
+    ClientRelay,
+    CrlfEncoder,
+    Deadline,
+    ExitPolicy,
+    OutputSink,
+    RequestExitPolicy,
+)
 from bothends.endpoints import Endpoint
-from bothends.errors import ConnectionLost, TimeLimit
+from bothends.errors import ConnectionLost, TimeoutExpired
 from bothends.escaping import Escaper
-from tests.client.peers import PATIENCE
+from tests.client.peers import TIMEOUT
 
-WHERE = Endpoint("unix", path="/nowhere")
-
-
-def test_a_pipe_finishes_as_soon_as_all_is_sent_and_stays_for_the_peer() -> None:
-    ending = Ending(quit_after=None, silence=None, now=100.0)
-    assert ending.due() is None
-    ending.sent_all = 101.0
-    assert ending.due() == Due(101.0, "finish")
-    ending.finished = 101.0
-    assert ending.due() is None
+ENDPOINT = Endpoint("unix", path="/nowhere")
 
 
-def test_a_pipe_with_a_limit_leaves_when_nothing_has_come_for_so_long() -> None:
-    ending = Ending(quit_after=2.0, silence=None, now=100.0, sent_all=101.0, finished=101.0)
-    assert ending.due() == Due(103.0, "leave")
-    ending.receives(1, 102.5)
-    assert ending.due() == Due(104.5, "leave")
+def test_exit_policy_half_closes_after_input_and_waits_for_peer() -> None:
+    ending = ExitPolicy(quit_after=None, idle_timeout=None, started=100.0)
+    assert ending.next_deadline() is None
+    ending.all_sent = 101.0
+    assert ending.next_deadline() == Deadline(101.0, "finish")
+    ending.half_closed = 101.0
+    assert ending.next_deadline() is None
 
 
-def test_a_pipe_does_not_wait_for_someone_to_type_when_the_peer_is_gone() -> None:
-    ending = Ending(quit_after=None, silence=None, now=100.0, peer_ended=True)
-    assert ending.due() == Due(100.0 + GRACE, "leave")
+def test_exit_policy_quit_after_exits_when_idle() -> None:
+    ending = ExitPolicy(quit_after=2.0, idle_timeout=None, started=100.0, all_sent=101.0, half_closed=101.0)
+    assert ending.next_deadline() == Deadline(103.0, "leave")
+    ending.on_received(1, 102.5)
+    assert ending.next_deadline() == Deadline(104.5, "leave")
 
 
-def test_silence_is_given_up() -> None:
-    ending = Ending(quit_after=None, silence=5.0, now=100.0)
-    assert ending.due() == Due(105.0, "give up")
-    ending.receives(0, 104.0)
-    assert ending.due() == Due(109.0, "give up")
+def test_exit_policy_exits_after_peer_eof_grace_period() -> None:
+    ending = ExitPolicy(quit_after=None, idle_timeout=None, started=100.0, peer_eof=True)
+    assert ending.next_deadline() == Deadline(100.0 + EOF_GRACE_PERIOD, "leave")
 
 
-def test_a_request_finishes_with_its_answer() -> None:
-    ending = AnswerEnding(quit_after=2.0, silence=10.0, now=100.0, expected=2)
-    assert ending.due() == Due(110.0, "give up")
-    ending.sent_all = 100.0
-    assert ending.due() == Due(100.0 + NO_WORD, "finish")
-    ending.receives(1, 100.5)  # one line of two
-    assert ending.due() == Due(100.5 + SETTLED, "finish")
-    ending.receives(1, 100.6)
-    assert ending.due() == Due(100.0, "finish")
-    ending.finished = 100.6
-    assert ending.due() == Due(102.6, "leave")
+def test_exit_policy_idle_timeout_gives_up() -> None:
+    ending = ExitPolicy(quit_after=None, idle_timeout=5.0, started=100.0)
+    assert ending.next_deadline() == Deadline(105.0, "give up")
+    ending.on_received(0, 104.0)
+    assert ending.next_deadline() == Deadline(109.0, "give up")
 
 
-def test_a_request_without_any_answer_is_given_up_and_not_left() -> None:
-    ending = AnswerEnding(quit_after=2.0, silence=10.0, now=100.0, sent_all=100.0, finished=101.0)
-    assert ending.due() == Due(110.0, "give up")
+def test_request_exit_policy_half_closes_when_reply_complete() -> None:
+    ending = RequestExitPolicy(quit_after=2.0, idle_timeout=10.0, started=100.0, expected_messages=2)
+    assert ending.next_deadline() == Deadline(110.0, "give up")
+    ending.all_sent = 100.0
+    assert ending.next_deadline() == Deadline(100.0 + NO_REPLY_DELAY, "finish")
+    ending.on_received(1, 100.5)  # one line of two
+    assert ending.next_deadline() == Deadline(100.5 + REPLY_IDLE, "finish")
+    ending.on_received(1, 100.6)
+    assert ending.next_deadline() == Deadline(100.0, "finish")
+    ending.half_closed = 100.6
+    assert ending.next_deadline() == Deadline(102.6, "leave")
+
+
+def test_request_exit_policy_without_reply_times_out() -> None:
+    ending = RequestExitPolicy(
+        quit_after=2.0, idle_timeout=10.0, started=100.0, all_sent=100.0, half_closed=101.0
+    )
+    assert ending.next_deadline() == Deadline(110.0, "give up")
 
 
 @pytest.mark.parametrize(
@@ -78,27 +90,27 @@ def test_a_request_without_any_answer_is_given_up_and_not_left() -> None:
         (b"a\rb\r\r\nno end", b"a\rb\r\r\nno end"),
     ],
 )
-def test_lines_end_with_cr_lf_however_they_are_cut(typed: bytes, sent: bytes) -> None:
+def test_crlf_encoder_output_for_any_chunk_size(typed: bytes, sent: bytes) -> None:
     for size in range(1, len(typed) + 1):
-        ends = CrLf()
+        ends = CrlfEncoder()
         cut = [typed[place : place + size] for place in range(0, len(typed), size)]
         assert b"".join(map(ends.feed, cut)) == sent
 
 
 @given(st.lists(st.text("a\r\n", max_size=6)))
-def test_cr_lf_depends_on_no_cut(pieces: list[str]) -> None:
-    ends = CrLf()
+def test_crlf_encoder_is_independent_of_chunking(pieces: list[str]) -> None:
+    ends = CrlfEncoder()
     data = [piece.encode() for piece in pieces]
-    assert b"".join(map(ends.feed, data)) == CrLf().feed(b"".join(data))
+    assert b"".join(map(ends.feed, data)) == CrlfEncoder().feed(b"".join(data))
 
 
-class Ends:
+class RelayHarness:
     """A connection whose peer is in the test's hands, and pipes for its input and output."""
 
     def __init__(self) -> None:
         ours, self.peer = socket.socketpair()
-        self.peer.settimeout(PATIENCE)
-        self.connection = Connection(ours, WHERE)
+        self.peer.settimeout(TIMEOUT)
+        self.connection = Connection(ours, ENDPOINT)
         self.source, self.input = os.pipe()
         self.output, self.target = os.pipe()
 
@@ -115,28 +127,28 @@ class Ends:
         os.close(self.input)
         self.input = -1
 
-    def pump(self, ending: Ending | None = None) -> Pump:
+    def relay(self, exit_policy: ExitPolicy | None = None) -> ClientRelay:
         """The pump under test."""
-        ending = ending or Ending(None, PATIENCE, time.monotonic())
-        return Pump(self.connection, self.source, Sink(self.target), ending)
+        exit_policy = exit_policy or ExitPolicy(None, TIMEOUT, time.monotonic())
+        return ClientRelay(self.connection, self.source, OutputSink(self.target), exit_policy)
 
 
 @pytest.fixture
-def ends() -> Iterator[Ends]:
+def ends() -> Iterator[RelayHarness]:
     """See Ends."""
-    both = Ends()
+    both = RelayHarness()
     yield both
     both.close()
 
 
-def in_thread(work: Callable[[], None]) -> threading.Thread:
+def start_thread(work: Callable[[], None]) -> threading.Thread:
     """Start it; give the thread."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
 
 
-def test_a_large_echo_does_not_deadlock(ends: Ends) -> None:
+def test_relay_large_echo_does_not_deadlock(ends: RelayHarness) -> None:
     data = os.urandom(3_000_000)
 
     def type_it() -> None:
@@ -156,26 +168,26 @@ def test_a_large_echo_does_not_deadlock(ends: Ends) -> None:
         while len(came) < len(data):
             came.extend(os.read(ends.output, 65536))
 
-    threads = [in_thread(work) for work in (type_it, echo, read)]
-    totals = ends.pump().run()
+    threads = [start_thread(work) for work in (type_it, echo, read)]
+    totals = ends.relay().run()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     assert bytes(came) == data
     assert (totals.sent, totals.received) == (len(data), len(data))
 
 
-def test_what_nobody_takes_is_not_read(ends: Ends) -> None:
+def test_relay_applies_backpressure_when_output_is_blocked(ends: RelayHarness) -> None:
     # Standard output takes nothing; so the peer must be stopped after what the buffers hold.
     ends.end_input()
     left: list[BaseException] = []
 
     def pump() -> None:
         try:
-            ends.pump().run()
+            ends.relay().run()
         except BrokenPipeError as error:
             left.append(error)
 
-    thread = in_thread(pump)
+    thread = start_thread(pump)
     ends.peer.settimeout(0.2)
     sent = 0
     try:
@@ -186,20 +198,20 @@ def test_what_nobody_takes_is_not_read(ends: Ends) -> None:
     assert sent < 5_000_000
     os.close(ends.output)
     ends.output = -1
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert left
 
 
-def test_an_answer_before_a_failed_send_is_still_shown(ends: Ends) -> None:
+def test_relay_outputs_reply_before_reporting_send_error(ends: RelayHarness) -> None:
     os.write(ends.input, b"more than the peer wanted")
     ends.peer.sendall(b"no thanks")
     ends.peer.close()
     with pytest.raises(ConnectionLost):
-        ends.pump().run()
+        ends.relay().run()
     assert os.read(ends.output, 100) == b"no thanks"
 
 
-def test_a_file_is_sent_to_its_end_although_the_peer_has_half_closed(ends: Ends, tmp_path: Path) -> None:
+def test_relay_sends_whole_file_after_peer_half_close(ends: RelayHarness, tmp_path: Path) -> None:
     data = os.urandom(1_000_000)
     path = tmp_path / "data"
     path.write_bytes(data)
@@ -210,28 +222,31 @@ def test_a_file_is_sent_to_its_end_although_the_peer_has_half_closed(ends: Ends,
         while chunk := ends.peer.recv(65536):
             came.extend(chunk)
 
-    thread = in_thread(read)
+    thread = start_thread(read)
     with path.open("rb") as file:
-        Pump(
-            ends.connection, file.fileno(), Sink(ends.target), Ending(None, PATIENCE, time.monotonic())
+        ClientRelay(
+            ends.connection,
+            file.fileno(),
+            OutputSink(ends.target),
+            ExitPolicy(None, TIMEOUT, time.monotonic()),
         ).run()
     ends.connection.close()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert bytes(came) == data
 
 
-def test_the_peers_close_ends_it_although_the_input_stays_open(ends: Ends) -> None:
+def test_relay_ends_on_peer_close_with_open_input(ends: RelayHarness) -> None:
     ends.peer.close()
-    ends.pump().run()
+    ends.relay().run()
 
 
-def test_silence_ends_it(ends: Ends) -> None:
-    with pytest.raises(TimeLimit) as caught:
-        ends.pump(Ending(None, 0.05, time.monotonic())).run()
+def test_relay_idle_timeout_raises(ends: RelayHarness) -> None:
+    with pytest.raises(TimeoutExpired) as caught:
+        ends.relay(ExitPolicy(None, 0.05, time.monotonic())).run()
     assert caught.value.seconds == 0.05
 
 
-def test_packets_are_lines() -> None:
+def test_relay_maps_packets_to_lines() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     source, typed = os.pipe()
     output, target = os.pipe()
@@ -239,10 +254,13 @@ def test_packets_are_lines() -> None:
     os.close(typed)
     theirs.send(b"ein")
     theirs.send(b"zwei\n")
-    with Connection(ours, WHERE) as connection, theirs:
+    with Connection(ours, ENDPOINT) as connection, theirs:
         theirs.shutdown(socket.SHUT_WR)
-        totals = Pump(
-            connection, source, Sink(target, separate=True), Ending(None, PATIENCE, time.monotonic())
+        totals = ClientRelay(
+            connection,
+            source,
+            OutputSink(target, terminate_messages=True),
+            ExitPolicy(None, TIMEOUT, time.monotonic()),
         ).run()
         assert [theirs.recv(100) for _ in range(3)] == [b"one", b"two", b"three"]
     assert os.read(output, 100) == b"ein\nzwei\n"
@@ -251,11 +269,11 @@ def test_packets_are_lines() -> None:
         os.close(descriptor)
 
 
-def test_what_is_for_eyes_is_escaped_and_its_last_line_ends(tmp_path: Path) -> None:
+def test_output_sink_escapes_and_terminates_last_line(tmp_path: Path) -> None:
     path = tmp_path / "shown"
     with path.open("wb") as file:
-        sink = Sink(file.fileno(), Escaper())
-        sink.put(b"one\r\n\x1b[2J\xc3")
-        sink.put(b"\xa9")
-        sink.end()
+        sink = OutputSink(file.fileno(), Escaper())
+        sink.feed(b"one\r\n\x1b[2J\xc3")
+        sink.feed(b"\xa9")
+        sink.finish()
     assert path.read_text() == "one\n\\x1b[2Jé\n"

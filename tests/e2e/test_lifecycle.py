@@ -19,8 +19,8 @@ from tests.interop.ours import BOTHENDS
 from tests.interop.running import Running
 
 EVENT_LOOPS = ["select", "poll", "epoll", "asyncio", "uvloop", "native"]
-TIMES = 20
-CALLERS = 4
+REPEATS = 20
+CLIENTS = 4
 
 SERVICE = """from bothends import message
 
@@ -30,7 +30,7 @@ def count(text: bytes) -> bytes:
 """
 
 
-WHO = """import os
+PID_SERVICE = """import os
 from bothends import message
 
 @message
@@ -44,11 +44,13 @@ class Load:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._over = threading.Event()
+        self._stop = threading.Event()
         self.faults: list[str] = []
         self.answers: set[bytes] = set()
         self.count = 0
-        self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(CALLERS)]
+        self._threads = [
+            threading.Thread(target=self._client_loop, args=(number,)) for number in range(CLIENTS)
+        ]
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -56,14 +58,14 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
         for thread in self._threads:
             thread.join()
 
-    def _call(self, number: int) -> None:
+    def _client_loop(self, number: int) -> None:
         asked = 0
         try:
-            while not self._over.is_set():
+            while not self._stop.is_set():
                 with socket.create_connection(("127.0.0.1", self._port), timeout=20) as sock:
                     lines = sock.makefile("rwb", buffering=0)
                     for _ in range(5):
@@ -76,7 +78,7 @@ class Load:
                         self.count += 1
         except (OSError, AssertionError) as error:
             self.faults.append(f"caller {number}, question {asked}: {error!r}")
-            self._over.set()
+            self._stop.set()
 
 
 @contextlib.contextmanager
@@ -93,19 +95,19 @@ def write(path: Path, version: int) -> None:
     fresh.replace(path)
 
 
-def answer_of(port: int) -> bytes:
+def served_version(port: int) -> bytes:
     with connect(f"tcp://127.0.0.1:{port}") as connection:
         return connection.request(b"version?").split()[1]
 
 
-def expect_from_all(port: int, answer: bytes) -> None:
+def wait_for_version(port: int, answer: bytes) -> None:
     """Ask until so many in a row say it that no process can be left that says another.
 
     Each process reloads for itself, and nobody tells when the last one has.
     """
     in_a_row = 0
     for _ in range(2000):
-        in_a_row = in_a_row + 1 if answer_of(port) == answer else 0
+        in_a_row = in_a_row + 1 if served_version(port) == answer else 0
         if in_a_row == 25:
             return
     pytest.fail(f"not all of them say {answer!r}")
@@ -114,26 +116,26 @@ def expect_from_all(port: int, answer: bytes) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", EVENT_LOOPS)
 def test_reloaded_twenty_times_under_load(engine: str, tmp_path: Path) -> None:
-    if reason := registry.load(engine).missing():
+    if reason := registry.load(engine).unavailable_reason():
         pytest.skip(reason)
     path = tmp_path / "count.py"
     write(path, 0)
     with serving(f"{path}:count", "tcp://127.0.0.1:0", "--engine", engine) as (server, port):
         with Load(port) as load:
-            for version in range(1, TIMES + 1):
+            for version in range(1, REPEATS + 1):
                 write(path, version)
                 server.process.send_signal(signal.SIGHUP)
                 server.nth_error_line(rb"reloaded count: .*", version)
         assert not load.faults
-        assert load.count > TIMES
-        assert answer_of(port) == b"%d" % TIMES
+        assert load.count > REPEATS
+        assert served_version(port) == b"%d" % REPEATS
         assert server.stop() == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", EVENT_LOOPS)
 def test_taken_over_twenty_times_under_load(engine: str, tmp_path: Path) -> None:
-    if reason := registry.load(engine).missing():
+    if reason := registry.load(engine).unavailable_reason():
         pytest.skip(reason)
     path, desk = tmp_path / "count.py", tmp_path / "takeover"
     with contextlib.ExitStack() as stack:
@@ -141,35 +143,35 @@ def test_taken_over_twenty_times_under_load(engine: str, tmp_path: Path) -> None
         common = [f"{path}:count", "--engine", engine, "--takeover", str(desk)]
         server, port = stack.enter_context(serving(*common, "tcp://127.0.0.1:0"))
         with Load(port) as load:
-            for version in range(1, TIMES + 1):
+            for version in range(1, REPEATS + 1):
                 write(path, version)
                 old = server
                 server, same = stack.enter_context(serving(*common, "tcp://127.0.0.1:0"))
                 assert same == port
-                assert old.end() == 0, old.complained
+                assert old.wait() == 0, old.stderr
         assert not load.faults
-        assert load.count > TIMES
-        assert answer_of(port) == b"%d" % TIMES
+        assert load.count > REPEATS
+        assert served_version(port) == b"%d" % REPEATS
         assert server.stop() == 0
     assert not desk.exists()
 
 
 @pytest.mark.parametrize("engine", ["epoll", "uvloop", "native", "threads", "prefork", "fork", "iterative"])
-def test_a_new_version_serves_and_a_bad_one_does_not(engine: str, tmp_path: Path) -> None:
-    if reason := registry.load(engine).missing():
+def test_reload_uses_new_version_and_keeps_old_on_error(engine: str, tmp_path: Path) -> None:
+    if reason := registry.load(engine).unavailable_reason():
         pytest.skip(reason)
     path = tmp_path / "count.py"
     write(path, 1)
     with serving(f"{path}:count", "tcp://127.0.0.1:0", "--engine", engine) as (server, port):
-        assert answer_of(port) == b"1"
+        assert served_version(port) == b"1"
         path.write_text("this is no Python")
         server.process.send_signal(signal.SIGHUP)
         server.nth_error_line(rb"not reloaded, the old one serves on: .*count\.py:1: SyntaxError.*", 1)
-        assert answer_of(port) == b"1"
+        assert served_version(port) == b"1"
         write(path, 2)
         server.process.send_signal(signal.SIGHUP)
         server.nth_error_line(rb"reloaded count: .*", 1)
-        expect_from_all(port, b"2")
+        wait_for_version(port, b"2")
         assert server.stop() == 0
 
 
@@ -177,16 +179,16 @@ def test_every_worker_reloads(tmp_path: Path) -> None:
     path = tmp_path / "count.py"
     write(path, 1)
     with serving(f"{path}:count", "tcp://127.0.0.1:0", "--workers", "3") as (server, port):
-        assert answer_of(port) == b"1"
+        assert served_version(port) == b"1"
         write(path, 2)
         server.process.send_signal(signal.SIGHUP)
         server.nth_error_line(rb"reloaded count: .*", 1)
-        expect_from_all(port, b"2")
+        wait_for_version(port, b"2")
         assert server.stop() == 0
-        assert str(server.complained).count("reloaded") == 1  # told once, not by each
+        assert str(server.stderr).count("reloaded") == 1  # told once, not by each
 
 
-def test_a_unix_socket_is_taken_over_with_its_file(tmp_path: Path) -> None:
+def test_unix_socket_takeover_keeps_file(tmp_path: Path) -> None:
     path, desk = tmp_path / "a.sock", tmp_path / "takeover"
     arguments = ["upper", f"unix://{path}", "tcp://127.0.0.1:0", "--takeover", str(desk)]
     with serving(*arguments) as (old, _), connect(f"unix://{path}") as before:
@@ -194,14 +196,14 @@ def test_a_unix_socket_is_taken_over_with_its_file(tmp_path: Path) -> None:
         with serving(*arguments) as (new, _):
             assert before.receive() == b""  # drained
             before.close()
-            assert old.end() == 0, old.complained
+            assert old.wait() == 0, old.stderr
             with connect(f"unix://{path}") as after:
                 assert after.request(b"b") == b"B"
             assert new.stop() == 0
     assert not path.exists()
 
 
-def test_an_heir_that_dies_changes_nothing(tmp_path: Path) -> None:
+def test_failed_takeover_leaves_server_running(tmp_path: Path) -> None:
     desk = tmp_path / "takeover"
     with serving("upper", "tcp://127.0.0.1:0", "--takeover", str(desk)) as (server, port):
         with connect(f"unix+seqpacket://{desk}") as heir:
@@ -222,12 +224,12 @@ def test_two_hundred_requests_in_flight_survive_sigterm() -> None:
             assert caller.recv(1024) == b"REQUEST %d" % number
             assert caller.recv(1024) == b""
             caller.close()
-        assert server.end() == 0
+        assert server.wait() == 0
 
 
-def test_a_killed_worker_loses_only_its_own_connections(tmp_path: Path) -> None:
+def test_killed_worker_loses_only_own_connections(tmp_path: Path) -> None:
     path = tmp_path / "who.py"
-    path.write_text(WHO)
+    path.write_text(PID_SERVICE)
     with contextlib.ExitStack() as stack:
         server, port = stack.enter_context(serving(f"{path}:who", "tcp://127.0.0.1:0", "--workers", "4"))
         workers: dict[bytes, Connection] = {}

@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from bothends.client.blocking import connect
 from bothends.engines import registry
 from tests.interop.ours import BOTHENDS
-from tests.interop.running import PATIENCE, Running
+from tests.interop.running import TIMEOUT, Running
 
-WHO = """import os
+PID_SERVICE = """import os
 from bothends import message
 
 @message
@@ -28,7 +28,7 @@ def who(text: bytes) -> bytes:
 """
 
 
-class Observed:
+class MonitoredServer:
     """`bothends serve ... --metrics`, and what it shows."""
 
     def __init__(self, running: Running) -> None:
@@ -40,14 +40,14 @@ class Observed:
 
     def page(self, path: str) -> tuple[int, str, str]:
         """Status, media type and text of a page."""
-        with connect(f"tcp://127.0.0.1:{self._pages}", timeout=PATIENCE) as visit:
+        with connect(f"tcp://127.0.0.1:{self._pages}", timeout=TIMEOUT) as visit:
             answer = visit.exchange(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode()).decode()
         head, _, body = answer.partition("\r\n\r\n")
         kind = re.search(r"^Content-Type: (.*?)\r?$", head, re.MULTILINE)
         assert kind is not None
         return int(head.split()[1]), kind[1], body
 
-    def numbers(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         status, kind, text = self.page("/metrics")
         assert status == 200
         assert kind.startswith("text/plain; version=")
@@ -60,22 +60,22 @@ class Observed:
     def wait_for(self, **wanted: float) -> dict[str, float]:
         """Look until the numbers are these: what a process has just done, it may tell a moment later."""
         for _ in range(1000):
-            numbers = self.numbers()
+            numbers = self.metrics()
             if all(numbers[f"bothends_{name}"] == number for name, number in wanted.items()):
                 return numbers
         raise AssertionError(f"{wanted} never came, but {numbers}")
 
 
 @contextlib.contextmanager
-def observed(*arguments: str) -> Iterator[Observed]:
+def monitored_server(*arguments: str) -> Iterator[MonitoredServer]:
     command = [*BOTHENDS, "serve", *arguments, "tcp://127.0.0.1:0", "--metrics", "tcp://127.0.0.1:0"]
     with Running(command) as running:
-        yield Observed(running)
+        yield MonitoredServer(running)
 
 
-def is_turned_away(port: int) -> bool:
+def is_rejected(port: int) -> bool:
     """Whether a newcomer is closed at once."""
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as newcomer:
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as newcomer:
         try:
             return newcomer.recv(1) == b""
         except ConnectionResetError:
@@ -86,9 +86,9 @@ def is_turned_away(port: int) -> bool:
     "how", [["--workers", "3"], *(["--engine", name] for name in ("epoll", "fork", "prefork", "iterative"))]
 )
 def test_every_process_of_a_server_counts(how: list[str]) -> None:
-    if "--engine" in how and (reason := registry.load(how[1]).missing()):
+    if "--engine" in how and (reason := registry.load(how[1]).unavailable_reason()):
         pytest.skip(reason)
-    with observed("upper", *how) as server:
+    with monitored_server("upper", *how) as server:
         assert server.page("/health") == (200, "text/plain; charset=utf-8", "ok\n")
         for number in range(6):
             with connect(server.endpoint) as caller:
@@ -101,17 +101,17 @@ def test_every_process_of_a_server_counts(how: list[str]) -> None:
         assert server.running.stop() == 0
 
 
-def test_what_a_killed_worker_had_open_is_counted_out(tmp_path: Path) -> None:
+def test_connections_of_killed_worker_count_as_closed(tmp_path: Path) -> None:
     path = tmp_path / "who.py"
-    path.write_text(WHO)
-    with observed(f"{path}:who", "--workers", "2") as server, contextlib.ExitStack() as stack:
+    path.write_text(PID_SERVICE)
+    with monitored_server(f"{path}:who", "--workers", "2") as server, contextlib.ExitStack() as stack:
         callers = [stack.enter_context(connect(server.endpoint)) for _ in range(8)]
         owners = [int(caller.request(b"who?")) for caller in callers]
-        assert server.numbers()["bothends_connections_open"] == 8
+        assert server.metrics()["bothends_connections_open"] == 8
         victim = owners[0]
         os.kill(victim, signal.SIGKILL)
         server.running.nth_error_line(rb"worker %d ended with signal 9" % victim, 1)
-        numbers = server.numbers()
+        numbers = server.metrics()
         assert numbers["bothends_connections_open"] == 8 - owners.count(victim)
         assert numbers["bothends_connections_closed_total{killed}"] == owners.count(victim)
         assert numbers["bothends_connections_total"] == 8
@@ -119,50 +119,50 @@ def test_what_a_killed_worker_had_open_is_counted_out(tmp_path: Path) -> None:
         assert server.running.stop() == 0
 
 
-def test_health_says_that_it_drains_for_as_long_as_it_does() -> None:
-    with observed("--exec", "cat", "--drain", "60") as server:
+def test_health_reports_draining() -> None:
+    with monitored_server("--exec", "cat", "--drain", "60") as server:
         with connect(server.endpoint) as caller:
             assert caller.request(b"hello") == b"hello"
             server.running.process.terminate()
             while (page := server.page("/health"))[0] == 200:
                 pass
             assert page == (503, "text/plain; charset=utf-8", "draining\n")
-            assert server.numbers()["bothends_draining"] == 1
+            assert server.metrics()["bothends_draining"] == 1
             assert caller.request(b"still here?") == b"still here?"
-        assert server.running.end() == 0
+        assert server.running.wait() == 0
 
 
-def test_reloads_count_once_however_many_workers_there_are(tmp_path: Path) -> None:
+def test_reload_is_counted_once_with_workers(tmp_path: Path) -> None:
     path = tmp_path / "who.py"
-    path.write_text(WHO)
-    with observed(f"{path}:who", "--workers", "2") as server:
+    path.write_text(PID_SERVICE)
+    with monitored_server(f"{path}:who", "--workers", "2") as server:
         server.running.process.send_signal(signal.SIGHUP)
         server.running.nth_error_line(rb"reloaded who: .*", 1)
-        assert server.numbers()["bothends_reloads_total{done}"] == 1
+        assert server.metrics()["bothends_reloads_total{done}"] == 1
         path.write_text("no Python")
         server.running.process.send_signal(signal.SIGHUP)
         server.running.nth_error_line(rb"not reloaded, .*", 1)
-        assert server.numbers()["bothends_reloads_total{failed}"] == 1
+        assert server.metrics()["bothends_reloads_total{failed}"] == 1
         assert server.running.stop() == 0
 
 
-def test_hostile_requests_are_bounded_and_cost_the_server_nothing() -> None:
-    with observed("upper") as server, contextlib.ExitStack() as stack:
+def test_hostile_metrics_requests_are_bounded() -> None:
+    with monitored_server("upper") as server, contextlib.ExitStack() as stack:
         port = server._pages
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(32)]
-        assert is_turned_away(port)
+        assert is_rejected(port)
         with connect(server.endpoint) as caller:
             assert caller.request(b"busy?") == b"BUSY?"
         idle.pop().close()
         flood = idle.pop()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             flood.sendall(b"GET /metrics HTTP/1.1\r\n" + b"a: b\r\n" * 10_000)
-        flood.settimeout(PATIENCE)
+        flood.settimeout(TIMEOUT)
         assert flood.recv(1024).startswith(b"HTTP/1.1 431 ")
         assert server.running.stop() == 0
 
 
-def test_metrics_go_with_the_listeners_to_the_next_process(tmp_path: Path) -> None:
+def test_metrics_listener_is_taken_over(tmp_path: Path) -> None:
     desk = str(tmp_path / "takeover")
     pages = f"unix://{tmp_path / 'metrics'}"
     command = [*BOTHENDS, "serve", "upper", "tcp://127.0.0.1:0", "--metrics", pages, "--takeover", desk]
@@ -171,7 +171,7 @@ def test_metrics_go_with_the_listeners_to_the_next_process(tmp_path: Path) -> No
         old.error_line(rb"  metrics and health: GET /metrics and /health at unix://.*")
         with Running(command) as new:
             new.error_line(rb"  metrics and health: .*")
-            assert old.end() == 0, old.complained
+            assert old.wait() == 0, old.stderr
             with connect(pages) as visit:
                 assert visit.exchange(request).endswith(b"\r\n\r\nok\n")
             assert new.stop() == 0
@@ -185,15 +185,15 @@ def test_metrics_over_tls() -> None:
         assert server.stop() == 0
 
 
-def test_json_is_all_that_stdout_has() -> None:
+def test_json_log_is_only_stdout_output() -> None:
     with Running([*BOTHENDS, "serve", "upper", "tcp://127.0.0.1:0", "--log", "json", "--hex"]) as server:
         port = int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
         with connect(f"tcp://127.0.0.1:{port}") as caller:
             assert caller.request(b"h\x1bi") == b"H\x1bI"
         server.text(rb'"event":"closed"')
         assert server.stop() == 0
-        server.shown.close()
-        records = [json.loads(line) for line in str(server.shown).splitlines()]
+        server.stdout.close()
+        records = [json.loads(line) for line in str(server.stdout).splitlines()]
     events = [record["event"] for record in records]
     assert events[:2] == ["listening", "opened"]
     assert sorted(events[2:4]) == ["received", "sent"]
@@ -213,20 +213,20 @@ def test_hex_shows_both_directions() -> None:
         assert server.stop() == 0
 
 
-def test_a_flood_of_refusals_is_two_lines_of_the_log() -> None:
+def test_rejection_flood_is_throttled_in_log() -> None:
     limit = ["--max-connections", "1", "--when-full", "refuse", "--quiet"]
-    with observed("upper", *limit) as server:
+    with monitored_server("upper", *limit) as server:
         with connect(server.endpoint) as inside:
             assert inside.request(b"in") == b"IN"
             for _ in range(50):
-                assert is_turned_away(server.port)
+                assert is_rejected(server.port)
         for _ in range(500):  # it closes, and then it counts
-            if (count := server.numbers()["bothends_connections_refused_total{full}"]) == 50:
+            if (count := server.metrics()["bothends_connections_refused_total{full}"]) == 50:
                 break
         assert count == 50
         assert server.running.stop() == 0
-        server.running.complained.close()
-        lines = [line for line in str(server.running.complained).splitlines() if "refused" in line]
+        server.running.stderr.close()
+        lines = [line for line in str(server.running.stderr).splitlines() if "refused" in line]
     # It may have gone on for longer than a period, on a slow machine.
     assert "#" in lines[0]
     assert all("more refused in the last" in line for line in lines[1:])

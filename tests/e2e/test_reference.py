@@ -10,7 +10,7 @@ import pytest
 
 from bothends.configuration import ServeOptions
 from bothends.engines.base import Limits
-from bothends.events import Cause
+from bothends.events import CloseReason
 from bothends.layers import TlsSettings
 from bothends.metrics import FAMILIES, SLOTS
 from tests.interop.running import ROOT
@@ -41,7 +41,7 @@ def test_every_key_is_in_the_reference(section: str, cls: type[ServeOptions | Li
     assert set(rows("configuration.md", section)) == {field.name for field in fields(cls)}
 
 
-def test_every_counter_is_in_the_reference_with_its_label_and_its_values() -> None:
+def test_reference_lists_every_counter_and_label_value() -> None:
     told = rows("metrics.md", "Counters")
     assert set(told) == {f"{family.name}_total" for family in FAMILIES}
     text = (REFERENCE / "metrics.md").read_text(encoding="utf-8")
@@ -49,5 +49,5 @@ def test_every_counter_is_in_the_reference_with_its_label_and_its_values() -> No
         label = told[f"{family.name}_total"].split("|")[0].strip()
         assert label == (f"`{family.label}`" if family.label else "")
         assert all(f"`{value}`" in text for value in family.values if value)
-    assert all(f"`{cause.name.lower()}`" in text for cause in Cause)
+    assert all(f"`{cause.name.lower()}`" in text for cause in CloseReason)
     assert f"{SLOTS - 1:,} processes" in text

@@ -14,11 +14,11 @@ import pytest
 from bothends.client.blocking import connect
 from bothends.errors import ConnectionLost
 from tests.interop.ours import BOTHENDS
-from tests.interop.running import PATIENCE, Running, run
+from tests.interop.running import TIMEOUT, Running, run
 
 SERVE = [*BOTHENDS, "serve"]
 
-WHO = """import os
+PID_SERVICE = """import os
 from bothends import message
 
 @message
@@ -64,18 +64,18 @@ class Supervised:
 
     def owner(self) -> tuple[int, bytes]:
         """Which process answers, and with which version of the service."""
-        with connect(self.who, timeout=PATIENCE) as caller:
+        with connect(self.who, timeout=TIMEOUT) as caller:
             pid, version = caller.request(b"who?").split()
         return int(pid), version
 
 
-def is_open(port: int) -> bool:
+def is_listening(port: int) -> bool:
     with socket.socket() as newcomer:
         return newcomer.connect_ex(("127.0.0.1", port)) == 0
 
 
 def write(folder: Path, version: str = "1", *, more: str = "") -> Path:
-    (folder / "who.py").write_text(WHO.replace("VERSION", version))
+    (folder / "who.py").write_text(PID_SERVICE.replace("VERSION", version))
     path = folder / "servers.toml"
     path.write_text(CONFIGURATION.replace("FOLDER", str(folder)) + more)
     return path
@@ -87,7 +87,7 @@ def supervised(folder: Path, *, more: str = "") -> Iterator[Supervised]:
         yield Supervised(running, folder)
 
 
-def test_each_serves_in_a_process_of_its_own_and_says_who_it_is(tmp_path: Path) -> None:
+def test_each_server_has_own_process_and_log_prefix(tmp_path: Path) -> None:
     with supervised(tmp_path) as servers:
         pid, version = servers.owner()
         assert (pid != servers.running.process.pid, version) == (True, b"1")
@@ -101,12 +101,12 @@ def test_each_serves_in_a_process_of_its_own_and_says_who_it_is(tmp_path: Path) 
         with connect(f"unix://{tmp_path / 'who.metrics'}") as visit:
             assert b"\nbothends_connections_total 1.0\n" in visit.exchange(b"GET /metrics HTTP/1.0\r\n\r\n")
         assert servers.running.stop() == 0
-        servers.running.complained.close()
-        assert "[echo]" not in str(servers.running.complained)
+        servers.running.stderr.close()
+        assert "[echo]" not in str(servers.running.stderr)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["servers.toml", "who.py"]
 
 
-def test_one_that_dies_is_replaced_and_no_newcomer_refused(tmp_path: Path) -> None:
+def test_dead_server_is_restarted_without_refusing_connections(tmp_path: Path) -> None:
     with supervised(tmp_path) as servers:
         first, _ = servers.owner()
         with connect(servers.who) as caller:
@@ -129,7 +129,7 @@ def test_one_that_dies_is_replaced_and_no_newcomer_refused(tmp_path: Path) -> No
         assert servers.running.stop() == 0
 
 
-def test_every_server_loads_its_service_anew(tmp_path: Path) -> None:
+def test_sighup_reloads_every_server(tmp_path: Path) -> None:
     with supervised(tmp_path) as servers:
         before = servers.owner()
         write(tmp_path, "2")
@@ -140,39 +140,39 @@ def test_every_server_loads_its_service_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_they_drain_and_a_second_signal_ends_them(number: int, tmp_path: Path) -> None:
+def test_signal_drains_and_second_signal_aborts(number: int, tmp_path: Path) -> None:
     with supervised(tmp_path) as servers, connect(f"unix://{tmp_path / 'cat'}") as caller:
         assert caller.request(b"a") == b"a"
         # To the whole group, as ^C at a terminal does.
         os.killpg(servers.running.process.pid, number)
         servers.running.error_line(rb"\[cat\] draining: 1 connection may end within 20 s")
         assert caller.request(b"still here?") == b"still here?"
-        while is_open(int(servers.who.rpartition(":")[2])):
+        while is_listening(int(servers.who.rpartition(":")[2])):
             pass  # that server has nobody left, and closes its door in a moment
         os.killpg(servers.running.process.pid, number)
-        assert servers.running.end() == 0
+        assert servers.running.wait() == 0
         assert caller.receive() == b""
 
 
-def test_none_outlives_the_process_above_it(tmp_path: Path) -> None:
+def test_servers_exit_with_supervisor(tmp_path: Path) -> None:
     with supervised(tmp_path) as servers:
         servers.owner()
         servers.running.process.kill()
-        servers.running.end()
-        servers.running.complained.close()  # it ends when the last process that has it open does
+        servers.running.wait()
+        servers.running.stderr.close()  # it ends when the last process that has it open does
 
 
-def test_nothing_begins_when_one_of_them_cannot(tmp_path: Path) -> None:
+def test_bind_failure_starts_no_server(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         more = f'[[serve]]\nservice = "echo"\nendpoints = ["tcp://127.0.0.1:{port}"]\n'
         with Running([*SERVE, "--config", str(write(tmp_path, more=more))]) as running:
-            assert running.end() == 1
+            assert running.wait() == 1
             running.error_line(rb"bothends: cannot .*127\.0\.0\.1:%d: EADDRINUSE.*" % port)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["servers.toml", "who.py"]
 
 
-def test_the_next_process_takes_one_of_them_over(tmp_path: Path) -> None:
+def test_one_server_is_taken_over(tmp_path: Path) -> None:
     more = f'[[serve]]\nservice = "upper"\nendpoints = ["unix://{tmp_path}/u"]\ntakeover = "desk"\n'
     with supervised(tmp_path, more=more) as servers:
         arguments = ["upper", f"unix://{tmp_path}/u", "--takeover", str(tmp_path / "desk")]
@@ -190,7 +190,7 @@ def test_the_next_process_takes_one_of_them_over(tmp_path: Path) -> None:
     assert not (tmp_path / "u").exists()
 
 
-def test_one_server_alone_needs_no_process_above_it(tmp_path: Path) -> None:
+def test_single_server_runs_without_supervisor(tmp_path: Path) -> None:
     (tmp_path / "one.toml").write_text('[[serve]]\nservice = "upper"\nendpoints = ["tcp://127.0.0.1:0"]\n')
     with Running([*SERVE, "--config", str(tmp_path / "one.toml")]) as server:
         port = int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
@@ -200,7 +200,7 @@ def test_one_server_alone_needs_no_process_above_it(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-def test_check_says_what_would_run_and_binds_nothing(tmp_path: Path) -> None:
+def test_check_lists_servers_without_binding(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         busy = f'name = "busy"\nservice = "echo"\nendpoints = ["tcp://127.0.0.1:{port}"]\nworkers = 2\n'
@@ -232,19 +232,17 @@ def test_check_says_what_would_run_and_binds_nothing(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_check_finds_what_would_keep_it_from_running(
-    more: str, status: int, said: str, tmp_path: Path
-) -> None:
+def test_check_reports_errors(more: str, status: int, said: str, tmp_path: Path) -> None:
     more = f"[[serve]]\n{more}" if more.startswith("service") else more
     with Running([*SERVE, "--config", str(write(tmp_path, more=more)), "--check"]) as checked:
-        assert checked.end() == status
+        assert checked.wait() == status
         checked.error_line(b"bothends: " + said.encode())
 
 
 @pytest.mark.parametrize("more", [["upper"], ["--workers", "2"], ["--quiet"], ["--exec", "cat"]])
-def test_beside_a_file_nothing_else_says_what_to_serve(more: list[str], tmp_path: Path) -> None:
+def test_config_rejects_other_options(more: list[str], tmp_path: Path) -> None:
     with Running([*SERVE, "--config", str(write(tmp_path)), *more]) as refused:
-        assert refused.end() == 2
+        assert refused.wait() == 2
         refused.error_line(rb"bothends: --config and %b don't go together: .*" % more[0].encode())
 
 

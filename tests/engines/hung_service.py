@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 
 
-class Stuck(Service):
+class HangingService(Service):
     """Computes for ever when it hears something."""
 
     name = "test-stuck"
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Stuck()
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _HangingConversation()
 
 
-class _Stuck(Conversation):
+class _HangingConversation(Conversation):
     def receive(self, data: bytes) -> bytes:
         while True:
             time.sleep(1)

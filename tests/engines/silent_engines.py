@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 
-from bothends.engines.base import Job
-from bothends.engines.native import NativeOnEpoll, NativeOnRing
-from bothends.events import Troubles
+from bothends.engines.base import EngineContext
+from bothends.engines.native import NativeEpollEngine, NativeUringEngine
+from bothends.events import ProblemsOnly
 
 
-def quietened(job: Job) -> Job:
-    return job if job.observe is None else dataclasses.replace(job, observe=Troubles(job.observe))
+def problems_only(context: EngineContext) -> EngineContext:
+    return (
+        context
+        if context.observe is None
+        else dataclasses.replace(context, observe=ProblemsOnly(context.observe))
+    )
 
 
-class QuietOnRing(NativeOnRing):
-    def __init__(self, job: Job) -> None:
-        super().__init__(quietened(job))
+class SilentUringEngine(NativeUringEngine):
+    def __init__(self, context: EngineContext) -> None:
+        super().__init__(problems_only(context))
 
 
-class QuietOnEpoll(NativeOnEpoll):
-    def __init__(self, job: Job) -> None:
-        super().__init__(quietened(job))
+class SilentEpollEngine(NativeEpollEngine):
+    def __init__(self, context: EngineContext) -> None:
+        super().__init__(problems_only(context))

@@ -11,59 +11,61 @@ from collections.abc import Iterator
 import pytest
 
 from bothends.endpoints import Endpoint
-from bothends.engines.acceptor import Bell, Door, Watch
-from bothends.engines.admission import Reception
-from bothends.engines.base import Job, Limits
-from bothends.engines.shutdown import Stop
+from bothends.engines.acceptor import Acceptor, PollLoop, WakeupPipe
+from bothends.engines.admission import AdmissionControl
+from bothends.engines.base import EngineContext, Limits
+from bothends.engines.shutdown import ShutdownFlags
 from bothends.events import Draining, Event
 from bothends.sockets import Listener, open_listeners
-from bothends.testing.services import Echo
+from bothends.testing.services import EchoService
 
 
 @pytest.fixture
-def stop() -> Iterator[Stop]:
-    stop = Stop()
+def stop() -> Iterator[ShutdownFlags]:
+    stop = ShutdownFlags()
     yield stop
     stop.close()
 
 
-class Opened:
+class AcceptorFixture:
     """A door with one listener, and clients that stand before it."""
 
-    def __init__(self, stop: Stop, stack: contextlib.ExitStack, *, most: int | None = None) -> None:
+    def __init__(
+        self, stop: ShutdownFlags, stack: contextlib.ExitStack, *, max_connections: int | None = None
+    ) -> None:
         self.events: list[Event] = []
         self.listeners = open_listeners(Endpoint.parse("tcp://127.0.0.1:0"))
         for listener in self.listeners:
             stack.callback(listener.close)
-        self.job = Job(Echo(), self.listeners, stop, Limits(), self.events.append)
-        self.reception = Reception(self.job, most=most)
+        self.context = EngineContext(EchoService(), self.listeners, stop, Limits(), self.events.append)
+        self.reception = AdmissionControl(self.context, max_connections=max_connections)
         self._stack = stack
 
-    def knock(self) -> None:
+    def connect_client(self) -> None:
         client = socket.create_connection(self.listeners[0].socket.getsockname())
         self._stack.callback(client.close)
 
-    def is_shut(self) -> bool:
+    def are_listeners_closed(self) -> bool:
         return all(listener.fileno() < 0 for listener in self.listeners)
 
 
-def test_a_watch_tells_both_stages_of_stopping_once(stop: Stop) -> None:
-    watch = Watch(stop)
-    watch.turn(0)
-    assert (watch.draining, watch.aborting) == (None, None)
+def test_poll_loop_records_drain_and_abort_once(stop: ShutdownFlags) -> None:
+    watch = PollLoop(stop)
+    watch.run_once(0)
+    assert (watch.draining_since, watch.aborting_since) == (None, None)
     stop.draining.set()
-    watch.turn(None)
-    told = watch.draining
+    watch.run_once(None)
+    told = watch.draining_since
     assert told is not None
     stop.aborting.set()
-    watch.turn(None)
-    watch.turn(0)
-    assert watch.draining == told
-    assert watch.aborting is not None
+    watch.run_once(None)
+    watch.run_once(0)
+    assert watch.draining_since == told
+    assert watch.aborting_since is not None
 
 
-def test_what_is_removed_by_an_earlier_reaction_is_not_called(stop: Stop) -> None:
-    watch = Watch(stop)
+def test_poll_loop_skips_callback_removed_in_same_turn(stop: ShutdownFlags) -> None:
+    watch = PollLoop(stop)
     called: list[int] = []
     pipes = [os.pipe() for _ in range(2)]
 
@@ -75,96 +77,96 @@ def test_what_is_removed_by_an_earlier_reaction_is_not_called(stop: Stop) -> Non
     for reader, writer in pipes:
         os.write(writer, b".")
         watch.add(reader, lambda reader=reader: react(reader))  # type: ignore[misc]
-    watch.turn(None)
-    watch.turn(0)
+    watch.run_once(None)
+    watch.run_once(0)
     assert len(called) == 1
     for pipe in pipes:
         os.close(pipe[0])
         os.close(pipe[1])
 
 
-def test_what_cannot_be_waited_for_is_looked_at_now_and_then(stop: Stop) -> None:
-    watch = Watch(stop)
+def test_poll_loop_polls_callbacks_without_fd(stop: ShutdownFlags) -> None:
+    watch = PollLoop(stop)
     looked: list[int] = []
-    watch.sluggish.add(lambda: looked.append(1))
-    watch.turn(None)
+    watch.without_fd.add(lambda: looked.append(1))
+    watch.run_once(None)
     assert looked == [1]
 
 
-def test_a_bell_counts_and_is_silent_when_it_is_closed() -> None:
-    bell = Bell()
-    threads = [threading.Thread(target=bell.ring) for _ in range(10)]
+def test_wakeup_pipe_counts_and_ignores_wake_after_close() -> None:
+    bell = WakeupPipe()
+    threads = [threading.Thread(target=bell.wake) for _ in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert bell.heard() == 10
+    assert bell.consume() == 10
     bell.close()
-    bell.ring()
+    bell.wake()
     bell.close()
 
 
-def test_newcomers_come_until_the_server_drains_and_those_who_wait_still_do(stop: Stop) -> None:
+def test_acceptor_drains_accept_queue_then_closes(stop: ShutdownFlags) -> None:
     with contextlib.ExitStack() as stack:
-        opened = Opened(stop, stack)
-        with Door(opened.job, opened.reception) as door:
-            newcomers = door.newcomers()
-            opened.knock()
-            opened.knock()
+        opened = AcceptorFixture(stop, stack)
+        with Acceptor(opened.context, opened.reception) as door:
+            newcomers = door.accepted()
+            opened.connect_client()
+            opened.connect_client()
             stack.enter_context(next(newcomers).connection)
             stop.draining.set()
-            opened.knock()
+            opened.connect_client()
             rest = list(newcomers)
             for newcomer in rest:
                 newcomer.connection.close()
             assert len(rest) == 2
-            assert opened.is_shut()
+            assert opened.are_listeners_closed()
             assert len([event for event in opened.events if isinstance(event, Draining)]) == 1
 
 
-def test_who_is_busy_lets_another_thread_shut_the_door(stop: Stop) -> None:
+def test_close_listeners_now_from_another_thread(stop: ShutdownFlags) -> None:
     with contextlib.ExitStack() as stack:
-        opened = Opened(stop, stack, most=1)
-        with Door(opened.job, opened.reception, one_at_a_time=True) as door:
-            newcomers = door.newcomers()
-            opened.knock()
+        opened = AcceptorFixture(stop, stack, max_connections=1)
+        with Acceptor(opened.context, opened.reception, one_at_a_time=True) as door:
+            newcomers = door.accepted()
+            opened.connect_client()
             first = next(newcomers)
-            opened.knock()
-            opened.knock()
+            opened.connect_client()
+            opened.connect_client()
             stop.draining.set()
-            assert door.close_early()
-            assert opened.is_shut()
+            assert door.close_listeners_now()
+            assert opened.are_listeners_closed()
             first.connection.close()
-            opened.reception.left(first.peer)
+            opened.reception.release(first.peer)
             for newcomer in newcomers:
                 newcomer.connection.close()
-                opened.reception.left(newcomer.peer)
-            assert opened.reception.number == 3
-            assert opened.reception.open == 0
+                opened.reception.release(newcomer.peer)
+            assert opened.reception.accepted_count == 3
+            assert opened.reception.open_count == 0
             assert len([event for event in opened.events if isinstance(event, Draining)]) == 1
 
 
-def test_who_came_in_and_is_not_served_is_closed(stop: Stop) -> None:
+def test_acceptor_exit_closes_unserved_connections(stop: ShutdownFlags) -> None:
     with contextlib.ExitStack() as stack:
-        opened = Opened(stop, stack, most=1)
-        with Door(opened.job, opened.reception, one_at_a_time=True) as door:
-            newcomers = door.newcomers()
-            opened.knock()
+        opened = AcceptorFixture(stop, stack, max_connections=1)
+        with Acceptor(opened.context, opened.reception, one_at_a_time=True) as door:
+            newcomers = door.accepted()
+            opened.connect_client()
             first = next(newcomers)
-            opened.knock()
+            opened.connect_client()
             stop.draining.set()
-            assert door.close_early()
+            assert door.close_listeners_now()
             first.connection.close()
         # Left without taking the second one: an unclosed socket would be a warning, and so an error.
 
 
-def test_ready_made_connections_come_first_and_may_be_all(stop: Stop) -> None:
+def test_acceptor_yields_inherited_connection_first(stop: ShutdownFlags) -> None:
     here, there = socket.socketpair()
     there.setblocking(False)
     endpoint = Endpoint.parse("fd://3")
-    job = Job(Echo(), [Listener(endpoint, there, "connection", endpoint)], stop)
-    with here, Door(job, Reception(job)) as door:
-        (newcomer,) = door.newcomers()
+    context = EngineContext(EchoService(), [Listener(endpoint, there, "connection", endpoint)], stop)
+    with here, Acceptor(context, AdmissionControl(context)) as door:
+        (newcomer,) = door.accepted()
         with newcomer.connection:
             assert newcomer.connection.getblocking()
             assert os.get_blocking(newcomer.connection.fileno())

@@ -13,21 +13,21 @@ from typing import Any
 import pytest
 
 from bothends.endpoints import Address, Endpoint
-from bothends.engines.base import Job, Limits
-from bothends.engines.blocking import Warden, converse
-from bothends.engines.driver import Exchange
-from bothends.engines.shutdown import Stop
+from bothends.engines.base import EngineContext, Limits
+from bothends.engines.blocking import Watchdog, run_conversation
+from bothends.engines.driver import ConversationDriver
+from bothends.engines.shutdown import ShutdownFlags
 from bothends.errors import MessageTooLong
-from bothends.events import Cause, Closed, Ended, Event, Failed, Received, Sent
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.events import Closed, CloseReason, Event, PeerEof, Received, Sent, ServiceFailed
+from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.sockets import Listener
 
-PATIENCE = 10.0
-RESET = struct.pack("ii", 1, 0)
-SMALL = 4096  # a receive buffer that is full soon
+TIMEOUT = 10.0
+LINGER_RESET = struct.pack("ii", 1, 0)
+SMALL_BUFFER = 4096  # a receive buffer that is full soon
 
 
-class Script(Conversation):
+class ScriptedConversation(Conversation):
     """A conversation made of functions."""
 
     def __init__(self, **parts: Any) -> None:
@@ -41,19 +41,19 @@ class Script(Conversation):
         self.closed_count += 1
 
 
-class Puller(Conversation):
+class PullConversation(Conversation):
     """Says the same thing for as long as it is asked for more; the peer's words are kept."""
 
     def __init__(self, piece: bytes, times: int | None = None) -> None:
         self.piece = piece
         self.times = times
-        self.heard = b""
+        self.received = b""
 
     def receive(self, data: bytes) -> bytes:
-        self.heard += data
+        self.received += data
         return b""
 
-    def more(self) -> bytes:
+    def produce(self) -> bytes:
         if self.times is None:
             return self.piece
         self.times -= 1
@@ -61,7 +61,7 @@ class Puller(Conversation):
         return self.piece
 
 
-class Only(Service):
+class SingleConversationService(Service):
     """Serves this one conversation."""
 
     name = "only"
@@ -69,38 +69,42 @@ class Only(Service):
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
+    def open(self, peer: Peer, push: Push) -> Conversation:
         return self.conversation
 
 
-class Talking:
+class ConversationThread:
     """A conversation that goes on in a thread; `client` is the other end."""
 
     def __init__(
-        self, kind: str, conversation: Conversation, limits: Limits, stop: Stop, warden: Warden
+        self, kind: str, conversation: Conversation, limits: Limits, stop: ShutdownFlags, watchdog: Watchdog
     ) -> None:
         self.events: list[Event] = []
         self.stop = stop
         self.client, self.server = _pair(kind)
-        self.client.settimeout(PATIENCE)
+        self.client.settimeout(TIMEOUT)
         name = Address("inet", "127.0.0.1", 1)
         listener = Listener(Endpoint("tcp", port=1), self.server, "listener", Endpoint("tcp", port=1))
-        job = Job(Only(conversation), [listener], stop, limits, self.events.append)
-        exchange = Exchange(job, listener, Peer(name, name, boundaries=kind == "seqpacket", connection=1))
+        context = EngineContext(
+            SingleConversationService(conversation), [listener], stop, limits, self.events.append
+        )
+        exchange = ConversationDriver(
+            context, listener, Peer(name, name, message_oriented=kind == "seqpacket", connection=1)
+        )
         self.error: BaseException | None = None
 
         def run() -> None:
             try:
-                converse(self.server, exchange, limits, warden)
+                run_conversation(self.server, exchange, limits, watchdog)
             except BaseException as error:
                 self.error = error
 
         self.thread = threading.Thread(target=run, daemon=True)
         self.thread.start()
 
-    def end(self) -> Closed:
+    def wait_closed(self) -> Closed:
         """Wait for the end of it."""
-        self.thread.join(PATIENCE)
+        self.thread.join(TIMEOUT)
         assert not self.thread.is_alive()
         assert self.server.fileno() == -1
         closed = [event for event in self.events if isinstance(event, Closed)]
@@ -108,20 +112,22 @@ class Talking:
         assert closed[0] is self.events[-1]
         return closed[0]
 
-    def all(self, kind: type[Event]) -> list[Any]:
+    def events_of(self, kind: type[Event]) -> list[Any]:
         """Its events of this kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
 
 @contextmanager
-def talking(conversation: Conversation, kind: str = "tcp", limits: Limits | None = None) -> Iterator[Talking]:
+def running_conversation(
+    conversation: Conversation, kind: str = "tcp", limits: Limits | None = None
+) -> Iterator[ConversationThread]:
     limits = limits or Limits()
     with ExitStack() as stack:
-        stop = Stop()
+        stop = ShutdownFlags()
         stack.callback(stop.close)
-        warden = stack.enter_context(Warden(stop, limits))
-        talk = Talking(kind, conversation, limits, stop, warden)
-        stack.callback(talk.thread.join, PATIENCE)
+        warden = stack.enter_context(Watchdog(stop, limits))
+        talk = ConversationThread(kind, conversation, limits, stop, warden)
+        stack.callback(talk.thread.join, TIMEOUT)
         stack.callback(talk.client.close)
         yield talk
 
@@ -135,35 +141,35 @@ def _pair(kind: str) -> tuple[socket.socket, socket.socket]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         client = socket.socket()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
         client.connect(listener.getsockname())
         server, _ = listener.accept()
         return client, server
 
 
-def hear_all(client: socket.socket) -> bytes:
+def receive_until_eof(client: socket.socket) -> bytes:
     heard = bytearray()
     while data := client.recv(65536):
         heard += data
     return bytes(heard)
 
 
-def hear_reset(client: socket.socket) -> None:
+def receive_until_reset(client: socket.socket) -> None:
     """Read until the connection is reset."""
     with pytest.raises(ConnectionResetError):
-        hear_all(client)
+        receive_until_eof(client)
 
 
-def until(condition: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     """Wait for what happens in another thread."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     waiting = threading.Event()
     while not condition():
         assert time.monotonic() < deadline
         waiting.wait(0.005)
 
 
-class Recorder:
+class RecordingSocket:
     """A blocking socket that writes down which calls are made on it."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -186,16 +192,17 @@ KINDS = pytest.mark.parametrize("kind", ["tcp", "unix", "seqpacket"])
 # What is called ------------------------------------------------------------------------------------
 
 
-def test_a_conversation_is_one_recv_and_one_send_a_chunk_and_nothing_else() -> None:
-    stop = Stop()
+def test_syscalls_are_one_recv_and_send_per_chunk() -> None:
+    stop = ShutdownFlags()
     client, server = _pair("tcp")
-    recorder: Any = Recorder(server)
+    recorder: Any = RecordingSocket(server)
     name = Address("inet", "127.0.0.1", 1)
     listener = Listener(Endpoint("tcp", port=1), server, "listener", Endpoint("tcp", port=1))
-    job = Job(Only(Script()), [listener], stop)
-    with Warden(stop, job.limits) as warden, client:
+    context = EngineContext(SingleConversationService(ScriptedConversation()), [listener], stop)
+    with Watchdog(stop, context.limits) as warden, client:
         thread = threading.Thread(
-            target=converse, args=(recorder, Exchange(job, listener, Peer(name, name)), job.limits, warden)
+            target=run_conversation,
+            args=(recorder, ConversationDriver(context, listener, Peer(name, name)), context.limits, warden),
         )
         thread.start()
         for word in (b"one", b"two"):
@@ -203,7 +210,7 @@ def test_a_conversation_is_one_recv_and_one_send_a_chunk_and_nothing_else() -> N
             assert client.recv(100) == word
         client.shutdown(socket.SHUT_WR)
         assert client.recv(100) == b""
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     stop.close()
     assert recorder.calls == ["recv", "send", "recv", "send", "recv", "shutdown", "close"]
 
@@ -212,161 +219,161 @@ def test_a_conversation_is_one_recv_and_one_send_a_chunk_and_nothing_else() -> N
 
 
 @KINDS
-def test_answers_until_the_peer_has_finished_then_says_the_last_word(kind: str) -> None:
-    conversation = Script(end=lambda: b"bye")
-    with talking(conversation, kind) as talk:
+def test_peer_eof_sends_final_reply(kind: str) -> None:
+    conversation = ScriptedConversation(end=lambda: b"bye")
+    with running_conversation(conversation, kind) as talk:
         talk.client.sendall(b"hello")
         assert talk.client.recv(100) == b"hello"
         talk.client.shutdown(socket.SHUT_WR)
-        assert hear_all(talk.client) == b"bye"
-        closed = talk.end()
-    assert (closed.cause, closed.received, closed.sent) == (Cause.PEER, 5, 8)
+        assert receive_until_eof(talk.client) == b"bye"
+        closed = talk.wait_closed()
+    assert (closed.cause, closed.received, closed.sent) == (CloseReason.PEER, 5, 8)
     assert conversation.closed_count == 1
-    assert len(talk.all(Ended)) == 1
+    assert len(talk.events_of(PeerEof)) == 1
 
 
 @KINDS
-def test_says_the_first_word_and_hangs_up_when_done(kind: str) -> None:
-    conversation = Script(start=lambda: b"welcome")
+def test_done_in_start_sends_and_closes(kind: str) -> None:
+    conversation = ScriptedConversation(start=lambda: b"welcome")
     conversation.done = True
-    with talking(conversation, kind) as talk:
-        assert hear_all(talk.client) == b"welcome"
+    with running_conversation(conversation, kind) as talk:
+        assert receive_until_eof(talk.client) == b"welcome"
         talk.client.close()
-        assert talk.end().cause is Cause.SERVICE
+        assert talk.wait_closed().cause is CloseReason.SERVICE
 
 
-def test_input_that_nobody_wants_does_not_destroy_the_answer() -> None:
+def test_unread_input_does_not_reset_reply() -> None:
     def answer(_data: bytes) -> bytes:
         conversation.done = True
         return b"x" * 100_000
 
-    conversation = Script(receive=answer)
-    with talking(conversation) as talk:
+    conversation = ScriptedConversation(receive=answer)
+    with running_conversation(conversation) as talk:
         talk.client.sendall(b"question" * 10_000)
         talk.client.shutdown(socket.SHUT_WR)
-        assert len(hear_all(talk.client)) == 100_000
-        assert talk.end().cause is Cause.SERVICE
+        assert len(receive_until_eof(talk.client)) == 100_000
+        assert talk.wait_closed().cause is CloseReason.SERVICE
 
 
-def test_who_never_hangs_up_is_left_after_the_linger_time() -> None:
-    conversation = Script()
+def test_linger_timeout_closes_connection() -> None:
+    conversation = ScriptedConversation()
     conversation.done = True
-    with talking(conversation, limits=Limits(linger=0.1)) as talk:
-        assert talk.end().cause is Cause.SERVICE
+    with running_conversation(conversation, limits=Limits(linger=0.1)) as talk:
+        assert talk.wait_closed().cause is CloseReason.SERVICE
 
 
-def test_ten_megabytes_to_a_slow_reader() -> None:
+def test_large_reply_to_slow_reader() -> None:
     size = 10 * 1024 * 1024
-    with talking(Script(end=lambda: bytes(size)), limits=Limits(idle=5.0)) as talk:
+    with running_conversation(ScriptedConversation(end=lambda: bytes(size)), limits=Limits(idle=5.0)) as talk:
         talk.client.shutdown(socket.SHUT_WR)
         count = 0
         while data := talk.client.recv(1000 if count < 500_000 else 1_000_000):
             count += len(data)
-        assert talk.end().sent == count == size
-    pieces = [len(event.data) for event in talk.all(Sent)]
+        assert talk.wait_closed().sent == count == size
+    pieces = [len(event.data) for event in talk.events_of(Sent)]
     assert sum(pieces) == size
     assert max(pieces) <= 256 * 1024
 
 
-def test_who_pulls_is_asked_for_more_when_all_is_sent_and_hears_meanwhile() -> None:
-    conversation = Puller(b"y" * 1000, times=20_000)
-    with talking(conversation) as talk:
+def test_pull_producer_still_receives() -> None:
+    conversation = PullConversation(b"y" * 1000, times=20_000)
+    with running_conversation(conversation) as talk:
         talk.client.sendall(b"enough?")
-        assert len(hear_all(talk.client)) == 20_000_000
+        assert len(receive_until_eof(talk.client)) == 20_000_000
         talk.client.close()
-        assert talk.end().cause is Cause.SERVICE
-    assert conversation.heard == b"enough?"
+        assert talk.wait_closed().cause is CloseReason.SERVICE
+    assert conversation.received == b"enough?"
 
 
-def test_who_pulls_goes_on_when_the_peer_only_listens() -> None:
-    with talking(Puller(b"y" * 1000, times=20_000)) as talk:
+def test_pull_producer_continues_after_half_close() -> None:
+    with running_conversation(PullConversation(b"y" * 1000, times=20_000)) as talk:
         talk.client.shutdown(socket.SHUT_WR)
-        assert len(hear_all(talk.client)) == 20_000_000
-        assert talk.end().cause is Cause.PEER
+        assert len(receive_until_eof(talk.client)) == 20_000_000
+        assert talk.wait_closed().cause is CloseReason.PEER
 
 
-def test_messages_stay_messages() -> None:
-    with talking(Script(), "seqpacket") as talk:
+def test_packet_boundaries_are_preserved() -> None:
+    with running_conversation(ScriptedConversation(), "seqpacket") as talk:
         for size in (1, 2, 100_000):
             talk.client.send(b"m" * size)
         assert [len(talk.client.recv(300_000)) for _ in range(3)] == [1, 2, 100_000]
 
 
-def test_a_message_that_is_too_long_fails_and_is_not_cut() -> None:
-    with talking(Script(), "seqpacket") as talk:
+def test_oversized_packet_fails_without_truncation() -> None:
+    with running_conversation(ScriptedConversation(), "seqpacket") as talk:
         talk.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
         talk.client.send(b"m" * 300_000)
-        assert hear_all(talk.client) == b""
+        assert receive_until_eof(talk.client) == b""
         talk.client.close()
-        assert talk.end().cause is Cause.FAILED
-    assert [type(event.error) for event in talk.all(Failed)] == [MessageTooLong]
-    assert talk.all(Received) == []
+        assert talk.wait_closed().cause is CloseReason.FAILED
+    assert [type(event.error) for event in talk.events_of(ServiceFailed)] == [MessageTooLong]
+    assert talk.events_of(Received) == []
 
 
-def test_an_answer_that_is_too_long_for_a_message_fails() -> None:
-    with talking(Script(receive=lambda _: bytes(4_000_000)), "seqpacket") as talk:
+def test_oversized_packet_reply_fails() -> None:
+    with running_conversation(ScriptedConversation(receive=lambda _: bytes(4_000_000)), "seqpacket") as talk:
         talk.client.send(b"?")
-        assert talk.end().cause is Cause.FAILED
-    assert isinstance(talk.all(Failed)[0].error, OSError)
+        assert talk.wait_closed().cause is CloseReason.FAILED
+    assert isinstance(talk.events_of(ServiceFailed)[0].error, OSError)
 
 
 # How it ends otherwise -------------------------------------------------------------------------------
 
 
-def test_a_reset_before_the_first_byte() -> None:
-    with talking(Script()) as talk:
-        talk.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+def test_reset_before_first_byte() -> None:
+    with running_conversation(ScriptedConversation()) as talk:
+        talk.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         talk.client.close()
-        assert talk.end().cause is Cause.RESET
+        assert talk.wait_closed().cause is CloseReason.RESET
 
 
-def test_a_reset_while_sending() -> None:
-    with talking(Puller(b"y" * 100_000)) as talk:
+def test_reset_while_sending() -> None:
+    with running_conversation(PullConversation(b"y" * 100_000)) as talk:
         talk.client.recv(1000)
-        talk.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        talk.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         talk.client.close()
-        assert talk.end().cause is Cause.RESET
+        assert talk.wait_closed().cause is CloseReason.RESET
 
 
-def test_a_reset_while_lingering_is_no_matter() -> None:
-    conversation = Script()
+def test_reset_while_lingering_keeps_cause() -> None:
+    conversation = ScriptedConversation()
     conversation.done = True
-    with talking(conversation) as talk:
-        assert hear_all(talk.client) == b""
-        talk.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    with running_conversation(conversation) as talk:
+        assert receive_until_eof(talk.client) == b""
+        talk.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         talk.client.close()
-        assert talk.end().cause is Cause.SERVICE
+        assert talk.wait_closed().cause is CloseReason.SERVICE
 
 
 @KINDS
-def test_the_peer_closes_without_reading(kind: str) -> None:
-    with talking(Puller(b"y" * 10_000), kind) as talk:
+def test_peer_close_without_reading_is_reset(kind: str) -> None:
+    with running_conversation(PullConversation(b"y" * 10_000), kind) as talk:
         talk.client.close()
-        assert talk.end().cause is Cause.RESET
+        assert talk.wait_closed().cause is CloseReason.RESET
 
 
-def test_a_service_that_raises_ends_its_own_conversation_only() -> None:
+def test_service_error_fails_conversation() -> None:
     def mistake(_data: bytes) -> bytes:
         raise ZeroDivisionError
 
-    conversation = Script(receive=mistake)
-    with talking(conversation) as talk:
+    conversation = ScriptedConversation(receive=mistake)
+    with running_conversation(conversation) as talk:
         talk.client.sendall(b"?")
-        assert hear_all(talk.client) == b""
+        assert receive_until_eof(talk.client) == b""
         talk.client.close()
-        assert talk.end().cause is Cause.FAILED
+        assert talk.wait_closed().cause is CloseReason.FAILED
     assert conversation.closed_count == 1
     assert talk.error is None
 
 
-def test_what_is_no_exception_passes_through_and_leaves_nothing_open() -> None:
+def test_base_exception_propagates_and_closes() -> None:
     def interrupted(_data: bytes) -> bytes:
         raise KeyboardInterrupt
 
-    conversation = Script(receive=interrupted)
-    with talking(conversation) as talk:
+    conversation = ScriptedConversation(receive=interrupted)
+    with running_conversation(conversation) as talk:
         talk.client.sendall(b"?")
-        assert talk.end().cause is Cause.ABORTED
+        assert talk.wait_closed().cause is CloseReason.ABORTED
     assert isinstance(talk.error, KeyboardInterrupt)
     assert conversation.closed_count == 1
 
@@ -375,21 +382,21 @@ def test_what_is_no_exception_passes_through_and_leaves_nothing_open() -> None:
 
 
 @KINDS
-def test_who_is_silent_for_too_long_gets_a_last_word(kind: str) -> None:
-    with talking(Script(end=lambda: b"bye"), kind, Limits(idle=0.1)) as talk:
-        assert hear_all(talk.client) == b"bye"
+def test_idle_timeout_sends_final_reply(kind: str) -> None:
+    with running_conversation(ScriptedConversation(end=lambda: b"bye"), kind, Limits(idle=0.1)) as talk:
+        assert receive_until_eof(talk.client) == b"bye"
         talk.client.close()
-        assert talk.end().cause is Cause.IDLE
+        assert talk.wait_closed().cause is CloseReason.IDLE
 
 
-def test_who_does_not_read_for_too_long_is_cut_off() -> None:
-    with talking(Puller(b"y" * 1_000_000), limits=Limits(idle=0.1)) as talk:
-        assert talk.end().cause is Cause.IDLE
-        hear_reset(talk.client)
+def test_idle_timeout_resets_peer_that_never_reads() -> None:
+    with running_conversation(PullConversation(b"y" * 1_000_000), limits=Limits(idle=0.1)) as talk:
+        assert talk.wait_closed().cause is CloseReason.IDLE
+        receive_until_reset(talk.client)
 
 
-def test_who_says_something_now_and_then_is_not_idle() -> None:
-    with talking(Script(), limits=Limits(idle=0.3)) as talk:
+def test_received_data_counts_as_activity() -> None:
+    with running_conversation(ScriptedConversation(), limits=Limits(idle=0.3)) as talk:
         started = time.monotonic()
         pause = threading.Event()
         while time.monotonic() < started + 0.7:
@@ -397,12 +404,12 @@ def test_who_says_something_now_and_then_is_not_idle() -> None:
             assert talk.client.recv(1) == b"x"
             pause.wait(0.1)
         talk.client.shutdown(socket.SHUT_WR)
-        assert talk.end().cause is Cause.PEER
+        assert talk.wait_closed().cause is CloseReason.PEER
 
 
-def test_who_reads_slowly_is_not_idle() -> None:
+def test_slow_reading_counts_as_activity() -> None:
     size = 300_000
-    with talking(Script(end=lambda: bytes(size)), limits=Limits(idle=0.3)) as talk:
+    with running_conversation(ScriptedConversation(end=lambda: bytes(size)), limits=Limits(idle=0.3)) as talk:
         talk.server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10_000)
         talk.client.shutdown(socket.SHUT_WR)
         count, pause = 0, threading.Event()
@@ -410,60 +417,60 @@ def test_who_reads_slowly_is_not_idle() -> None:
             count += len(data)
             pause.wait(0.005)
         assert count == size
-        assert talk.end().cause is Cause.PEER
+        assert talk.wait_closed().cause is CloseReason.PEER
 
 
-def test_the_handshake_has_a_limit_of_its_own_which_dripping_does_not_move() -> None:
-    conversation = Script(receive=lambda _: b"")
+def test_handshake_timeout_is_not_extended_by_data() -> None:
+    conversation = ScriptedConversation(receive=lambda _: b"")
     conversation.handshaking = True
-    with talking(conversation, limits=Limits(handshake=0.3, linger=0.1)) as talk:
+    with running_conversation(conversation, limits=Limits(handshake=0.3, linger=0.1)) as talk:
         started = time.monotonic()
         pause = threading.Event()
         while talk.thread.is_alive():
-            assert time.monotonic() < started + PATIENCE
+            assert time.monotonic() < started + TIMEOUT
             try:
                 talk.client.sendall(b"x")
             except OSError:
                 break
             pause.wait(0.05)
         talk.client.close()
-        assert talk.end().cause is Cause.HANDSHAKE
+        assert talk.wait_closed().cause is CloseReason.HANDSHAKE
 
 
-def test_after_the_handshake_there_is_no_limit_but_the_idle_one() -> None:
+def test_handshake_timeout_ends_with_handshake() -> None:
     def shaken(data: bytes) -> bytes:
         conversation.handshaking = False
         return data
 
-    conversation = Script(receive=shaken)
+    conversation = ScriptedConversation(receive=shaken)
     conversation.handshaking = True
-    with talking(conversation, limits=Limits(handshake=0.2)) as talk:
+    with running_conversation(conversation, limits=Limits(handshake=0.2)) as talk:
         talk.client.sendall(b"x")
         assert talk.client.recv(1) == b"x"
         talk.thread.join(0.4)
         assert talk.thread.is_alive()
         talk.client.shutdown(socket.SHUT_WR)
-        assert talk.end().cause is Cause.PEER
+        assert talk.wait_closed().cause is CloseReason.PEER
 
 
 # Being told to stop ----------------------------------------------------------------------------------
 
 
 @KINDS
-def test_draining_dismisses_who_is_silent(kind: str) -> None:
-    with talking(Script(end=lambda: b"bye"), kind) as talk:
+def test_drain_closes_idle_connection(kind: str) -> None:
+    with running_conversation(ScriptedConversation(end=lambda: b"bye"), kind) as talk:
         talk.client.sendall(b"hello")
         assert talk.client.recv(100) == b"hello"
         talk.stop.draining.set()
-        assert hear_all(talk.client) == b"bye"
+        assert receive_until_eof(talk.client) == b"bye"
         talk.client.close()
-        assert talk.end().cause is Cause.DRAINED
-    assert talk.all(Ended) == []
+        assert talk.wait_closed().cause is CloseReason.DRAINED
+    assert talk.events_of(PeerEof) == []
 
 
 @KINDS
-def test_draining_lets_who_is_busy_go_on(kind: str) -> None:
-    with talking(Script(), kind) as talk:
+def test_drain_keeps_active_connection(kind: str) -> None:
+    with running_conversation(ScriptedConversation(), kind) as talk:
         talk.stop.draining.set()
         until_when = time.monotonic() + 0.5
         while time.monotonic() < until_when:
@@ -471,89 +478,89 @@ def test_draining_lets_who_is_busy_go_on(kind: str) -> None:
             assert talk.client.recv(1) == b"x"
             threading.Event().wait(0.02)
         talk.client.shutdown(socket.SHUT_WR)
-        assert hear_all(talk.client) == b""
-        assert talk.end().cause is Cause.PEER
+        assert receive_until_eof(talk.client) == b""
+        assert talk.wait_closed().cause is CloseReason.PEER
 
 
-def test_draining_dismisses_who_pulls_without_end() -> None:
-    with talking(Puller(b"y" * 1000)) as talk:
+def test_drain_stops_endless_producer() -> None:
+    with running_conversation(PullConversation(b"y" * 1000)) as talk:
         talk.client.recv(1000)
         talk.stop.draining.set()
-        hear_all(talk.client)
-        assert talk.end().cause is Cause.DRAINED
+        receive_until_eof(talk.client)
+        assert talk.wait_closed().cause is CloseReason.DRAINED
 
 
-def test_draining_does_not_wait_for_the_linger_time() -> None:
-    conversation = Script()
+def test_drain_skips_linger_timeout() -> None:
+    conversation = ScriptedConversation()
     conversation.done = True
-    with talking(conversation, limits=Limits(linger=30)) as talk:
-        assert hear_all(talk.client) == b""
+    with running_conversation(conversation, limits=Limits(linger=30)) as talk:
+        assert receive_until_eof(talk.client) == b""
         talk.stop.draining.set()
-        assert talk.end().cause is Cause.SERVICE
+        assert talk.wait_closed().cause is CloseReason.SERVICE
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_at_the_deadline_who_is_owed_something_is_cut_off(kind: str) -> None:
-    with talking(Puller(b"y" * 10_000_000), kind, Limits(drain=0.2)) as talk:
+def test_drain_timeout_aborts_connection_with_unsent_data(kind: str) -> None:
+    with running_conversation(PullConversation(b"y" * 10_000_000), kind, Limits(drain=0.2)) as talk:
         talk.client.recv(1)
         talk.stop.draining.set()
-        assert talk.end().cause is Cause.ABORTED
+        assert talk.wait_closed().cause is CloseReason.ABORTED
         if kind == "tcp":
-            hear_reset(talk.client)
+            receive_until_reset(talk.client)
 
 
 @KINDS
-def test_aborting_ends_a_blocked_recv_at_once(kind: str) -> None:
-    with talking(Script(end=lambda: b"bye"), kind) as talk:
+def test_abort_interrupts_blocked_recv(kind: str) -> None:
+    with running_conversation(ScriptedConversation(end=lambda: b"bye"), kind) as talk:
         talk.client.sendall(b"hello")
         assert talk.client.recv(100) == b"hello"
         talk.stop.draining.set()
         talk.stop.aborting.set()
-        assert talk.end().cause is Cause.ABORTED
+        assert talk.wait_closed().cause is CloseReason.ABORTED
 
 
-def test_aborting_alone_is_enough() -> None:
-    with talking(Script()) as talk:
+def test_abort_without_drain() -> None:
+    with running_conversation(ScriptedConversation()) as talk:
         talk.stop.aborting.set()
-        assert talk.end().cause is Cause.ABORTED
+        assert talk.wait_closed().cause is CloseReason.ABORTED
 
 
-def test_who_comes_after_the_deadline_is_cut_off_as_well() -> None:
-    stop = Stop()
+def test_connection_after_drain_timeout_is_aborted() -> None:
+    stop = ShutdownFlags()
     limits = Limits(drain=0)
-    with Warden(stop, limits) as warden:
+    with Watchdog(stop, limits) as warden:
         stop.draining.set()
-        first = Talking("tcp", Script(), limits, stop, warden)
-        assert first.end().cause is Cause.ABORTED
-        second = Talking("tcp", Script(), limits, stop, warden)
-        assert second.end().cause is Cause.ABORTED
+        first = ConversationThread("tcp", ScriptedConversation(), limits, stop, warden)
+        assert first.wait_closed().cause is CloseReason.ABORTED
+        second = ConversationThread("tcp", ScriptedConversation(), limits, stop, warden)
+        assert second.wait_closed().cause is CloseReason.ABORTED
         first.client.close()
         second.client.close()
     stop.close()
 
 
-def test_a_service_that_computes_at_the_deadline_loses_its_connection() -> None:
+def test_drain_timeout_closes_connection_of_busy_service() -> None:
     busy, go = threading.Event(), threading.Event()
 
     def compute(data: bytes) -> bytes:
         busy.set()
-        assert go.wait(PATIENCE)
+        assert go.wait(TIMEOUT)
         return data
 
-    with talking(Script(receive=compute), limits=Limits(drain=0)) as talk:
+    with running_conversation(ScriptedConversation(receive=compute), limits=Limits(drain=0)) as talk:
         talk.client.sendall(b"?")
-        assert busy.wait(PATIENCE)
+        assert busy.wait(TIMEOUT)
         talk.stop.draining.set()
         assert talk.client.recv(100) == b""  # though the thread is still there
         assert talk.thread.is_alive()
         go.set()
-        assert talk.end().cause is Cause.ABORTED
+        assert talk.wait_closed().cause is CloseReason.ABORTED
 
 
-def test_a_warden_that_is_never_told_to_stop_leaves_quietly() -> None:
-    stop = Stop()
+def test_watchdog_exits_without_stop() -> None:
+    stop = ShutdownFlags()
     before = threading.active_count()
-    with Warden(stop, Limits()):
+    with Watchdog(stop, Limits()):
         assert threading.active_count() == before + 1
     assert threading.active_count() == before
     stop.close()

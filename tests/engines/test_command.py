@@ -17,24 +17,26 @@ from pathlib import Path
 import pytest
 
 from bothends.endpoints import Address, Endpoint
-from bothends.engines.base import Job, Limits
-from bothends.engines.command import Command, CommandEngine, environment
-from bothends.engines.shutdown import Stop
-from bothends.errors import CannotCarry, ServiceError, Unavailable
-from bothends.events import Cause, Closed, Exited, Failed, Opened, Refused
+from bothends.engines.base import EngineContext, Limits
+from bothends.engines.command import CommandEngine, CommandService, connection_environment
+from bothends.engines.shutdown import ShutdownFlags
+from bothends.errors import ServiceError, Unavailable, UnsupportedCombination
+from bothends.events import Accepted, ChildExited, Closed, CloseReason, ConnectionRejected, ServiceFailed
 from bothends.osutil import process_info
-from bothends.services.base import Peer, nowhere
+from bothends.services.base import Peer, discard_push
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
-from bothends.testing.services import Echo
+from bothends.testing.services import EchoService
 
 ENGINE = "bothends.engines.command:CommandEngine"
 TCP = "tcp://127.0.0.1:0"
 UNIX = "unix://{tmp}/socket"
 
 
-def serving(text: str, endpoint: str = TCP, limits: Limits | None = None, *, shell: bool = False) -> Harness:
-    return Harness(ENGINE, functools.partial(Command, text, shell=shell), [endpoint], limits)
+def start_command(
+    text: str, endpoint: str = TCP, limits: Limits | None = None, *, shell: bool = False
+) -> Harness:
+    return Harness(ENGINE, functools.partial(CommandService, text, shell=shell), [endpoint], limits)
 
 
 def python(program: str) -> str:
@@ -45,82 +47,82 @@ def python(program: str) -> str:
 
 
 @pytest.mark.parametrize("endpoint", [TCP, "tcp://[::1]:0", UNIX])
-def test_the_connection_is_its_input_and_its_output(endpoint: str) -> None:
-    with serving("sort -r", endpoint) as running:
+def test_connection_is_stdin_and_stdout(endpoint: str) -> None:
+    with start_command("sort -r", endpoint) as running:
         with Client(running.endpoints[0]) as client:
-            client.say(b"a\nc\nb\n")
-            client.finish()
-            assert client.hear_all() == b"c\nb\na\n"
-        running.wait_event(Exited, lambda event: event.role == "command" and event.status == 0)
-        running.wait_event(Closed, lambda event: event.cause is Cause.SERVICE)
+            client.send(b"a\nc\nb\n")
+            client.shutdown_write()
+            assert client.receive_until_eof() == b"c\nb\na\n"
+        running.wait_event(ChildExited, lambda event: event.role == "command" and event.status == 0)
+        running.wait_event(Closed, lambda event: event.cause is CloseReason.SERVICE)
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
-def test_what_it_says_after_the_peers_end_is_not_cut() -> None:
+def test_output_after_peer_eof_is_sent() -> None:
     program = "import sys, time; sys.stdin.read(); time.sleep(0.2); sys.stdout.write('x' * 5_000_000)"
-    with serving(python(program)) as running, Client(running.endpoints[0]) as client:
-        client.finish()
-        assert len(client.hear_all()) == 5_000_000
+    with start_command(python(program)) as running, Client(running.endpoints[0]) as client:
+        client.shutdown_write()
+        assert len(client.receive_until_eof()) == 5_000_000
 
 
-def test_the_peer_hears_of_its_end_at_once() -> None:
-    with serving("echo hello") as running, Client(running.endpoints[0]) as client:
-        assert client.hear_all() == b"hello\n"
+def test_command_exit_closes_connection() -> None:
+    with start_command("echo hello") as running, Client(running.endpoints[0]) as client:
+        assert client.receive_until_eof() == b"hello\n"
 
 
-def test_many_at_once() -> None:
-    with serving("cat") as running:
+def test_concurrent_commands() -> None:
+    with start_command("cat") as running:
         clients = [Client(running.endpoints[0]) for _ in range(10)]
         for number, client in enumerate(clients):
-            assert client.ask(b"%d" % number) == b"%d" % number
+            assert client.request(b"%d" % number) == b"%d" % number
         for client in clients:
             client.close()
         running.wait_for(lambda: not running.children())
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
-def test_its_descriptors_are_the_connection_and_our_standard_error() -> None:
+def test_command_inherits_only_stdio() -> None:
     program = "import os; print(*os.listdir('/proc/self/fd')); print(os.get_blocking(0), os.get_blocking(1))"
-    with serving(python(program)) as running, Client(running.endpoints[0]) as client:
+    with start_command(python(program)) as running, Client(running.endpoints[0]) as client:
         # 3 is the listing's own.
-        assert client.hear_all() == b"0 1 2 3\nTrue True\n"
+        assert client.receive_until_eof() == b"0 1 2 3\nTrue True\n"
 
 
-def test_signals_are_as_in_a_fresh_process() -> None:
+def test_command_signal_dispositions_are_default() -> None:
     # Not asked in Python, which ignores SIGPIPE itself; nor compared with nothing: we may inherit something.
     asking = ["grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"]
     fresh = subprocess.run(asking, stdout=subprocess.PIPE, check=True).stdout
-    with serving(shlex.join(asking)) as running, Client(running.endpoints[0]) as client:
-        assert client.hear_all() == fresh
+    with start_command(shlex.join(asking)) as running, Client(running.endpoints[0]) as client:
+        assert client.receive_until_eof() == fresh
 
 
-def test_a_filter_whose_reader_leaves_is_ended() -> None:
-    with serving("yes") as running:
+def test_peer_close_ends_command_with_sigpipe() -> None:
+    with start_command("yes") as running:
         with Client(running.endpoints[0]) as client:
-            assert client.hear(4) == b"y\ny\n"
-        assert running.wait_event(Exited).status in (-signal.SIGPIPE, 1)  # 1: a reset comes before
+            assert client.receive_exactly(4) == b"y\ny\n"
+        assert running.wait_event(ChildExited).status in (-signal.SIGPIPE, 1)  # 1: a reset comes before
 
 
-def test_its_own_session() -> None:
+def test_command_leads_own_session() -> None:
     program = "import os; print(os.getsid(0) == os.getpgid(0) == os.getpid())"
-    with serving(python(program)) as running, Client(running.endpoints[0]) as client:
-        assert client.hear_all() == b"True\n"
+    with start_command(python(program)) as running, Client(running.endpoints[0]) as client:
+        assert client.receive_until_eof() == b"True\n"
 
 
 # Its environment --------------------------------------------------------------------------------------
 
 
-def heard_environment(running: Harness, client: Client) -> dict[str, str]:
-    lines = client.hear_all().decode().splitlines()
+def receive_environment(running: Harness, client: Client) -> dict[str, str]:
+    lines = client.receive_until_eof().decode().splitlines()
     return dict(line.partition("=")[::2] for line in lines)
 
 
 def test_environment_over_ipv4() -> None:
-    with serving("env") as running, Client(running.endpoints[0]) as client:
+    with start_command("env") as running, Client(running.endpoints[0]) as client:
         port = str(running.endpoints[0].port)
-        found = heard_environment(running, client)
+        found = receive_environment(running, client)
         assert found["PROTO"] == "TCP"
         assert (found["TCPLOCALIP"], found["TCPLOCALPORT"]) == ("127.0.0.1", port)
         assert (found["TCPREMOTEIP"], found["TCPREMOTEPORT"]) == ("127.0.0.1", str(client.address.port))
@@ -130,16 +132,16 @@ def test_environment_over_ipv4() -> None:
 
 
 def test_environment_over_ipv6() -> None:
-    with serving("env", "tcp://[::1]:0") as running, Client(running.endpoints[0]) as client:
-        found = heard_environment(running, client)
+    with start_command("env", "tcp://[::1]:0") as running, Client(running.endpoints[0]) as client:
+        found = receive_environment(running, client)
         assert found["PROTO"] == "TCP6"
         assert found["TCP6REMOTEIP"] == found["TCPREMOTEIP"] == found["REMOTE_ADDR"] == "::1"
         assert found["TCP6LOCALPORT"] == found["TCPLOCALPORT"] == str(running.endpoints[0].port)
 
 
 def test_environment_over_a_unix_socket() -> None:
-    with serving("env", UNIX) as running, Client(running.endpoints[0]) as client:
-        found = heard_environment(running, client)
+    with start_command("env", UNIX) as running, Client(running.endpoints[0]) as client:
+        found = receive_environment(running, client)
         assert found["PROTO"] == "UNIX"
         assert found["UNIXLOCALPATH"] == running.endpoints[0].path
         assert found["UNIXREMOTEPID"] == str(os.getpid())
@@ -147,7 +149,7 @@ def test_environment_over_a_unix_socket() -> None:
         assert "REMOTE_ADDR" not in found
 
 
-def test_what_describes_another_connection_is_not_passed_on() -> None:
+def test_environment_drops_inherited_connection_variables() -> None:
     inherited = {
         "TCPREMOTEINFO": "x",
         "TCP6INTERFACE": "x",
@@ -158,7 +160,7 @@ def test_what_describes_another_connection_is_not_passed_on() -> None:
     here, there = socket.socketpair()
     with here, there:
         peer = Peer(Address("inet", "10.0.0.1", 5), Address("inet", "10.0.0.2", 6))
-        assert environment(inherited, here, peer) == {
+        assert connection_environment(inherited, here, peer) == {
             "HOME": "/h",
             "PROTO": "TCP",
             "TCPLOCALIP": "10.0.0.2",
@@ -171,88 +173,91 @@ def test_what_describes_another_connection_is_not_passed_on() -> None:
             "SERVER_PORT": "6",
         }
         scoped = Peer(Address("inet6", "fe80::1%eth0", 5), Address("inet6", "fe80::2%eth0", 6))
-        found = environment({}, here, scoped)
+        found = connection_environment({}, here, scoped)
         assert (found["TCP6REMOTEIP"], found["TCP6INTERFACE"]) == ("fe80::1", "eth0")
         host = Peer(Address("vsock", "2", 5), Address("vsock", "3", 6))
-        assert environment({}, here, host)["PROTO"] == "VSOCK"
+        assert connection_environment({}, here, host)["PROTO"] == "VSOCK"
 
 
 # Its command line ------------------------------------------------------------------------------------
 
 
-def test_without_a_shell_nothing_is_a_pipe() -> None:
-    with serving("echo a | cat '$HOME'") as running, Client(running.endpoints[0]) as client:
-        assert client.hear_all() == b"a | cat $HOME\n"
+def test_without_shell_pipe_is_literal() -> None:
+    with start_command("echo a | cat '$HOME'") as running, Client(running.endpoints[0]) as client:
+        assert client.receive_until_eof() == b"a | cat $HOME\n"
 
 
-def test_with_a_shell_everything_is() -> None:
-    with serving("echo a | tr a b; cat >&2 <&-; exit 3", shell=True) as running:
+def test_with_shell_pipe_works() -> None:
+    with start_command("echo a | tr a b; cat >&2 <&-; exit 3", shell=True) as running:
         with Client(running.endpoints[0]) as client:
-            assert client.hear_all() == b"b\n"
-        assert running.wait_event(Exited).status == 3
+            assert client.receive_until_eof() == b"b\n"
+        assert running.wait_event(ChildExited).status == 3
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [("echo 'x", "no closing quotation; quotes come in pairs"), ("  ", "no command"), ("''", "no command")],
 )
-def test_says_what_is_no_command(text: str, words: str) -> None:
+def test_invalid_command_line_is_rejected(text: str, words: str) -> None:
     with pytest.raises(ServiceError, match=re.escape(words)):
-        Command(text)
+        CommandService(text)
 
 
-def test_says_at_once_which_program_is_not_there(tmp_path: Path) -> None:
+def test_missing_program_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="cannot run no-such-program: ENOENT") as caught:
-        Command("no-such-program --help")
+        CommandService("no-such-program --help")
     assert caught.value.exit_status == 69
     with pytest.raises(Unavailable, match="need a shell"):
-        Command("no-such-program | sort")
+        CommandService("no-such-program | sort")
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n")
     with pytest.raises(Unavailable, match=r"EACCES .*make it executable"):
-        Command(str(script))
+        CommandService(str(script))
 
 
-def test_what_cannot_be_executed_after_all_fails_for_each_connection(tmp_path: Path) -> None:
+def test_exec_failure_is_reported_per_connection(tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/no/such/interpreter\n")
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    with serving(str(script)) as running:
+    with start_command(str(script)) as running:
         for number in (1, 2):
             with Client(running.endpoints[0]) as client:
-                assert client.hear_end() == b""
-            failed = running.wait_event(Failed, lambda event, number=number: event.connection == number)  # type: ignore[misc]
+                assert client.receive_until_closed() == b""
+            failed = running.wait_event(
+                ServiceFailed,
+                lambda event, number=number: event.connection == number,  # type: ignore[misc]
+            )
             assert isinstance(failed.error, FileNotFoundError)
             closed = running.wait_event(Closed, lambda event, number=number: event.connection == number)  # type: ignore[misc]
-            assert closed.cause is Cause.FAILED
+            assert closed.cause is CloseReason.FAILED
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
 # Limits and leaving ----------------------------------------------------------------------------------
 
 
-def test_the_limit_counts_commands() -> None:
+def test_connection_limit_counts_commands() -> None:
     with (
-        serving("cat", limits=Limits(connections=1, when_full="refuse")) as running,
+        start_command("cat", limits=Limits(connections=1, when_full="refuse")) as running,
         Client(running.endpoints[0]) as first,
         Client(running.endpoints[0]) as second,
     ):
-        assert first.ask(b"x") == b"x"
-        assert second.hear_end() == b""
-        running.wait_event(Refused)
+        assert first.request(b"x") == b"x"
+        assert second.receive_until_closed() == b""
+        running.wait_event(ConnectionRejected)
 
 
-def test_draining_lets_a_command_finish() -> None:
-    with serving("cat") as running, Client(running.endpoints[0]) as client:
-        assert client.ask(b"x") == b"x"
+def test_drain_waits_for_command() -> None:
+    with start_command("cat") as running, Client(running.endpoints[0]) as client:
+        assert client.request(b"x") == b"x"
         running.drain()
         running.wait_for(lambda: is_refused(running))
-        assert client.ask(b"y") == b"y"
-        client.finish()
-        assert client.hear_all() == b""
-        assert running.wait_exit().faults() == []
-    assert running.seen(Closed)[0].cause is Cause.SERVICE
+        assert client.request(b"y") == b"y"
+        client.shutdown_write()
+        assert client.receive_until_eof() == b""
+        assert running.wait_exit().problems() == []
+    assert running.events_of(Closed)[0].cause is CloseReason.SERVICE
 
 
 def is_refused(running: Harness) -> bool:
@@ -265,55 +270,55 @@ def is_refused(running: Harness) -> bool:
     return False
 
 
-def test_at_the_deadline_all_that_a_command_has_started_is_ended() -> None:
+def test_drain_timeout_kills_process_group() -> None:
     text = "sleep 1000 & sleep 1000 | sleep 1000; echo never"
     with (
-        serving(text, limits=Limits(drain=0.1), shell=True) as running,
+        start_command(text, limits=Limits(drain=0.1), shell=True) as running,
         Client(running.endpoints[0]) as client,
     ):
         running.wait_for(lambda: len(running.children()) == 4)
         started = [each.pid for each in running.children()]
         running.drain()
-        assert client.hear_end() == b""
-        assert running.wait_exit().faults() == []
+        assert client.receive_until_closed() == b""
+        assert running.wait_exit().problems() == []
         running.wait_for(lambda: not any(is_alive(pid) for pid in started))
-    assert running.seen(Exited)[0].status == -signal.SIGTERM
-    assert running.seen(Closed)[0].cause is Cause.ABORTED
+    assert running.events_of(ChildExited)[0].status == -signal.SIGTERM
+    assert running.events_of(Closed)[0].cause is CloseReason.ABORTED
 
 
 def is_alive(pid: int) -> bool:
-    now = process_info.look(pid)
+    now = process_info.read_process(pid)
     return now is not None and not now.is_zombie
 
 
-def test_who_ignores_the_first_signal_gets_the_last() -> None:
+def test_command_ignoring_sigterm_is_killed() -> None:
     text = python(
         "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(99)"
     )
-    with serving(text, limits=Limits(drain=0)) as running, Client(running.endpoints[0]) as client:
-        assert client.hear(2) == b"1\n"
+    with start_command(text, limits=Limits(drain=0)) as running, Client(running.endpoints[0]) as client:
+        assert client.receive_exactly(2) == b"1\n"
         running.drain()
-        assert client.hear_end() == b""
-        assert running.wait_exit().faults() == []
-    assert running.seen(Exited)[0].status == -signal.SIGKILL
+        assert client.receive_until_closed() == b""
+        assert running.wait_exit().problems() == []
+    assert running.events_of(ChildExited)[0].status == -signal.SIGKILL
 
 
-def test_aborting_does_not_wait() -> None:
-    with serving("cat", limits=Limits(drain=1000)) as running, Client(running.endpoints[0]) as client:
-        assert client.ask(b"x") == b"x"
+def test_abort_does_not_wait_for_drain() -> None:
+    with start_command("cat", limits=Limits(drain=1000)) as running, Client(running.endpoints[0]) as client:
+        assert client.request(b"x") == b"x"
         running.abort()
-        assert client.hear_end() == b""
-        assert running.wait_exit().faults() == []
+        assert client.receive_until_closed() == b""
+        assert running.wait_exit().problems() == []
 
 
-def test_a_ready_made_connection_ends_the_run() -> None:
+def test_inherited_connection_ends_run() -> None:
     here, there = socket.socketpair()
     program = (
-        "import sys; from bothends.endpoints import Endpoint; from bothends.engines.base import Job;"
+        "import sys; from bothends.endpoints import Endpoint; from bothends.engines.base import EngineContext;"
         "from bothends.engines.command import Command, CommandEngine;"
-        "from bothends.engines.shutdown import Stop;"
+        "from bothends.engines.shutdown import ShutdownFlags;"
         "from bothends.sockets import open_listeners;"
-        "CommandEngine(Job(Command('tr a b'), open_listeners(Endpoint.parse(sys.argv[1])), Stop())).run()"
+        "CommandEngine(EngineContext(Command('tr a b'), open_listeners(Endpoint.parse(sys.argv[1])), ShutdownFlags())).run()"
     )
     with here, there:
         os.set_blocking(there.fileno(), False)
@@ -337,27 +342,29 @@ def test_a_ready_made_connection_ends_the_run() -> None:
 # What it refuses -------------------------------------------------------------------------------------
 
 
-def test_says_why_it_cannot_carry_an_endpoint() -> None:
-    refusal = CommandEngine.refusal(Command("cat"), Endpoint.parse("udp://:0"))
+def test_unsupported_endpoint_has_reason() -> None:
+    refusal = CommandEngine.unsupported_reason(CommandService("cat"), Endpoint.parse("udp://:0"))
     assert "datagrams have none" in str(refusal)
     for url in (TCP, "tls://:0", "proxyprotocol+tls://:0"):
-        assert CommandEngine.refusal(Command("cat"), Endpoint.parse(url)) is None
+        assert CommandEngine.unsupported_reason(CommandService("cat"), Endpoint.parse(url)) is None
 
 
-def test_carries_commands_only_and_nobody_else_carries_them() -> None:
-    assert "it runs commands only" in str(CommandEngine.refusal(Echo(), Endpoint.parse(TCP)))
-    stop = Stop()
-    with pytest.raises(CannotCarry, match="it runs commands only"):
-        CommandEngine(Job(Echo(), [], stop))
+def test_only_command_engine_runs_commands() -> None:
+    assert "it runs commands only" in str(
+        CommandEngine.unsupported_reason(EchoService(), Endpoint.parse(TCP))
+    )
+    stop = ShutdownFlags()
+    with pytest.raises(UnsupportedCombination, match="it runs commands only"):
+        CommandEngine(EngineContext(EchoService(), [], stop))
     stop.close()
     address = Address("inet", "127.0.0.1", 1)
-    with pytest.raises(CannotCarry, match="only CommandEngine can"):
-        Command("cat").open(Peer(address, address), nowhere)
+    with pytest.raises(UnsupportedCombination, match="only CommandEngine can"):
+        CommandService("cat").open(Peer(address, address), discard_push)
 
 
-def test_events_tell_who_came() -> None:
-    with serving("true") as running:
+def test_events_report_peer() -> None:
+    with start_command("true") as running:
         with Client(running.endpoints[0]) as client, contextlib.suppress(ConnectionError):
-            client.hear_end()
+            client.receive_until_closed()
         running.wait_event(Closed)
-        assert [event.peer for event in running.seen(Opened)] == [client.address]
+        assert [event.peer for event in running.events_of(Accepted)] == [client.address]

@@ -13,13 +13,13 @@ from bothends.errors import UnknownName  # noqa: E402
 from bothends.testing.contract import EngineContract  # noqa: E402
 
 # libuv makes a pipe for signals once for the whole process, and keeps it (uv__signal_global_init).
-KEPT_DESCRIPTORS: dict[str, int] = {"uvloop": 2}
+RETAINED_DESCRIPTORS: dict[str, int] = {"uvloop": 2}
 
 
 def contract_for(name: str) -> type[EngineContract]:
     class OfOneEngine(EngineContract):
         engine: ClassVar[str] = name
-        kept_descriptors: ClassVar[int] = KEPT_DESCRIPTORS.get(name, 0)
+        retained_descriptors: ClassVar[int] = RETAINED_DESCRIPTORS.get(name, 0)
 
     OfOneEngine.__name__ = OfOneEngine.__qualname__ = f"Test{name.capitalize()}"
     return OfOneEngine
@@ -34,7 +34,7 @@ def can_be_loaded(name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", registry.names())
-def test_can_be_loaded(name: str) -> None:
+def test_registry_name_loads_engine(name: str) -> None:
     assert registry.load(name).name == name
 
 

@@ -9,17 +9,29 @@ from typing import cast
 import pytest
 
 from bothends.endpoints import Address
-from bothends.engines.base import Job, Limits
-from bothends.engines.driver import Exchange
-from bothends.events import Cause, Closed, Ended, Established, Event, Failed, Opened, Received, Sent, Slowed
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.engines.base import EngineContext, Limits
+from bothends.engines.driver import ConversationDriver
+from bothends.engines.shutdown import ShutdownFlags
+from bothends.events import (
+    Accepted,
+    Closed,
+    CloseReason,
+    Event,
+    HandshakeCompleted,
+    PeerEof,
+    RateLimited,
+    Received,
+    Sent,
+    ServiceFailed,
+)
+from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.sockets import Listener
 
 PEER = Peer(Address("inet", "192.0.2.1", 5000), Address("inet", "192.0.2.2", 12000), connection=7)
 LISTENER = cast(Listener, None)  # nothing here looks at it
 
 
-class Made(Service):
+class FactoryService(Service):
     """A service whose conversations a function makes."""
 
     name = "made"
@@ -27,7 +39,7 @@ class Made(Service):
     def __init__(self, make: Callable[[], Conversation]) -> None:
         self.make = make
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
+    def open(self, peer: Peer, push: Push) -> Conversation:
         return self.make()
 
 
@@ -41,55 +53,55 @@ class Upper(Conversation):
         return b"bye"
 
 
-def exchange(make: Callable[[], Conversation]) -> tuple[Exchange, list[Event]]:
+def make_driver(make: Callable[[], Conversation]) -> tuple[ConversationDriver, list[Event]]:
     told: list[Event] = []
-    job = Job(Made(make), [], stop=None, observe=told.append)  # type: ignore[arg-type]
-    return Exchange(job, LISTENER, PEER), told
+    context = EngineContext(FactoryService(make), [], stop=None, observe=told.append)  # type: ignore[arg-type]
+    return ConversationDriver(context, LISTENER, PEER), told
 
 
-def kinds(told: list[Event]) -> list[str]:
+def type_names(told: list[Event]) -> list[str]:
     return [type(event).__name__ for event in told]
 
 
-def test_a_whole_conversation_is_driven_and_told() -> None:
-    talk, told = exchange(Upper)
+def test_driver_reports_whole_conversation() -> None:
+    talk, told = make_driver(Upper)
     assert talk.start() == b""
     assert talk.receive(b"hi") == b"HI"
-    talk.took(memoryview(b"HI"))
-    assert not talk.over
-    assert talk.end() == b"bye"
-    assert talk.over
+    talk.bytes_sent(memoryview(b"HI"))
+    assert not talk.finished
+    assert talk.receive_eof() == b"bye"
+    assert talk.finished
     talk.close()
     talk.close()
-    assert kinds(told) == ["Opened", "Received", "Sent", "Ended", "Closed"]
-    assert isinstance(told[0], Opened)
+    assert type_names(told) == ["Opened", "Received", "Sent", "Ended", "Closed"]
+    assert isinstance(told[0], Accepted)
     assert (told[0].peer, told[0].local, told[0].connection) == (PEER.address, PEER.local, 7)
     assert isinstance(told[1], Received)
     assert told[1].data == b"hi"
     assert isinstance(told[2], Sent)
     assert told[2].data == b"HI"
-    assert isinstance(told[3], Ended)
+    assert isinstance(told[3], PeerEof)
     assert isinstance(told[4], Closed)
-    assert (told[4].cause, told[4].received, told[4].sent) == (Cause.PEER, 2, 2)
+    assert (told[4].cause, told[4].received, told[4].sent) == (CloseReason.PEER, 2, 2)
 
 
-def test_done_ends_it_with_the_services_cause() -> None:
+def test_driver_done_sets_service_cause() -> None:
     class Once(Upper):
         def receive(self, data: bytes) -> bytes:
             self.done = True
             return b"once"
 
-    talk, _ = exchange(Once)
+    talk, _ = make_driver(Once)
     talk.start()
     assert talk.receive(b"x") == b"once"
-    assert talk.over
-    assert talk.finish(Cause.PEER) == b""
+    assert talk.finished
+    assert talk.stop_reading(CloseReason.PEER) == b""
     talk.close()
-    assert talk.cause is Cause.SERVICE
+    assert talk.cause is CloseReason.SERVICE
 
 
 @pytest.mark.parametrize("step", ["open", "start", "receive", "end", "more", "closed"])
-def test_a_service_that_raises_ends_its_own_conversation_only(step: str) -> None:
+def test_driver_service_error_fails_conversation(step: str) -> None:
     class Bad(Conversation):
         def __init__(self) -> None:
             self._at("open")
@@ -108,37 +120,42 @@ def test_a_service_that_raises_ends_its_own_conversation_only(step: str) -> None
         def end(self) -> bytes:
             return self._at("end")
 
-        def more(self) -> bytes:
+        def produce(self) -> bytes:
             return self._at("more")
 
         def closed(self) -> None:
             self._at("closed")
 
-    talk, told = exchange(Bad)
-    said = [talk.start(), talk.receive(b"x") if not talk.over else b"", talk.more(), talk.end()]
+    talk, told = make_driver(Bad)
+    said = [
+        talk.start(),
+        talk.receive(b"x") if not talk.finished else b"",
+        talk.produce(),
+        talk.receive_eof(),
+    ]
     talk.close()
     assert said == [b""] * 4
-    assert talk.cause is Cause.FAILED
-    failures = [event for event in told if isinstance(event, Failed)]
+    assert talk.cause is CloseReason.FAILED
+    failures = [event for event in told if isinstance(event, ServiceFailed)]
     assert [type(failure.error) for failure in failures] == [ZeroDivisionError]
-    assert kinds(told)[-1] == "Closed"
+    assert type_names(told)[-1] == "Closed"
 
 
-def test_a_failure_with_a_last_word_is_said_and_told() -> None:
+def test_driver_failure_with_reply_sends_and_reports() -> None:
     class Sorry(Upper):
         def receive(self, data: bytes) -> bytes:
             self.done = True
             self.failure = ValueError("too long")
             return b"sorry"
 
-    talk, told = exchange(Sorry)
+    talk, told = make_driver(Sorry)
     assert talk.receive(b"x") == b"sorry"
-    assert talk.over
-    assert talk.cause is Cause.FAILED
-    assert "Failed" in kinds(told)
+    assert talk.finished
+    assert talk.cause is CloseReason.FAILED
+    assert "Failed" in type_names(told)
 
 
-def test_who_pulls_is_over_only_when_there_is_no_more() -> None:
+def test_driver_pull_finishes_when_producer_is_empty() -> None:
     class Counting(Upper):
         def __init__(self) -> None:
             self.left = 2
@@ -146,119 +163,121 @@ def test_who_pulls_is_over_only_when_there_is_no_more() -> None:
         def end(self) -> bytes:
             return b""
 
-        def more(self) -> bytes:
+        def produce(self) -> bytes:
             self.left -= 1
             return b"again" if self.left >= 0 else b""
 
-    talk, _ = exchange(Counting)
-    assert talk.pulls
-    talk.end()
-    assert not talk.over
-    assert [talk.more(), talk.more()] == [b"again", b"again"]
-    assert not talk.over
-    assert talk.more() == b""
-    assert talk.over
+    talk, _ = make_driver(Counting)
+    assert talk.wants_pull
+    talk.receive_eof()
+    assert not talk.finished
+    assert [talk.produce(), talk.produce()] == [b"again", b"again"]
+    assert not talk.finished
+    assert talk.produce() == b""
+    assert talk.finished
 
 
-def test_nobody_listening_is_no_difference() -> None:
-    job = Job(Made(Upper), [], stop=None)  # type: ignore[arg-type]
-    talk = Exchange(job, LISTENER, PEER)
+def test_driver_without_observer_counts() -> None:
+    context = EngineContext(FactoryService(Upper), [], stop=None)  # type: ignore[arg-type]
+    talk = ConversationDriver(context, LISTENER, PEER)
     assert talk.receive(b"hi") == b"HI"
-    talk.took(b"HI")
-    talk.close(Cause.RESET)
-    assert (talk.received, talk.sent, talk.cause) == (2, 2, Cause.RESET)
+    talk.bytes_sent(b"HI")
+    talk.close(CloseReason.RESET)
+    assert (talk.received, talk.sent, talk.cause) == (2, 2, CloseReason.RESET)
 
 
-class Wrapped(Conversation):
+class HandshakeConversation(Conversation):
     """Takes one chunk as a handshake, then lowers its voice on the wire."""
 
     def __init__(self) -> None:
         self.handshaking = True
-        self.passed = deque()
-        self.left = False
+        self.inner_traffic = deque()
+        self.closed_by_us = False
 
     def receive(self, data: bytes) -> bytes:
         if self.handshaking:
             self.handshaking = False
-            self.agreed = "whispering"
-            self.true_peer = Peer(Address("inet", "192.0.2.77", 1), PEER.local, connection=7)
+            self.handshake_info = "whispering"
+            self.proxied_peer = Peer(Address("inet", "192.0.2.77", 1), PEER.local, connection=7)
             return b""
-        assert self.passed is not None
-        self.passed.extend([(True, data.upper()), (False, b"OH"), (True, b"")])
+        assert self.inner_traffic is not None
+        self.inner_traffic.extend([(True, data.upper()), (False, b"OH"), (True, b"")])
         return b"oh"
 
-    def leave(self) -> bytes:
-        self.left = True
+    def close(self) -> bytes:
+        self.closed_by_us = True
         return b""
 
 
-def test_what_is_wrapped_is_told_as_it_was_said() -> None:
-    talk, told = exchange(Wrapped)
+def test_driver_emits_inner_traffic() -> None:
+    talk, told = make_driver(HandshakeConversation)
     assert talk.handshaking
     talk.receive(b"hi")
     assert not talk.handshaking
     assert talk.receive(b"psst") == b"oh"
-    talk.took(b"oh")
-    talk.end()
-    assert kinds(told) == ["Opened", "Established", "Received", "Sent", "Ended"]
-    assert told[1] == Established(
+    talk.bytes_sent(b"oh")
+    talk.receive_eof()
+    assert type_names(told) == ["Opened", "HandshakeCompleted", "Received", "Sent", "Ended"]
+    assert told[1] == HandshakeCompleted(
         7, Address("inet", "192.0.2.77", 1), PEER.address, "whispering", at=told[1].at
     )
     assert [event.data for event in told if isinstance(event, Received | Sent)] == [b"PSST", b"OH"]
-    assert {event.peer.host for event in told[1:] if isinstance(event, Established | Received | Ended)} == {
-        "192.0.2.77"
-    }
+    assert {
+        event.peer.host for event in told[1:] if isinstance(event, HandshakeCompleted | Received | PeerEof)
+    } == {"192.0.2.77"}
     talk.close()
-    assert (talk.received, talk.sent, talk.cause) == (6, 2, Cause.PEER)
+    assert (talk.received, talk.sent, talk.cause) == (6, 2, CloseReason.PEER)
 
 
-def test_who_pulls_behind_a_handshake_is_known_after_it() -> None:
-    class Late(Wrapped):
+def test_driver_pull_is_known_after_handshake() -> None:
+    class Late(HandshakeConversation):
         @property
-        def pulls(self) -> bool:
+        def wants_pull(self) -> bool:
             return not self.handshaking
 
-    talk, _ = exchange(Late)
-    assert not talk.pulls
+    talk, _ = make_driver(Late)
+    assert not talk.wants_pull
     talk.receive(b"hi")
-    assert talk.pulls
+    assert talk.wants_pull
 
 
-@pytest.mark.parametrize("cause", [Cause.DRAINED, Cause.IDLE])
-def test_a_limit_is_no_end_of_the_peers(cause: Cause) -> None:
-    made = Wrapped()
+@pytest.mark.parametrize("cause", [CloseReason.DRAINED, CloseReason.IDLE])
+def test_driver_stop_reading_closes_without_eof(cause: CloseReason) -> None:
+    made = HandshakeConversation()
     made.handshaking = False
-    talk, _ = exchange(lambda: made)
-    talk.finish(cause)
-    assert made.left
+    talk, _ = make_driver(lambda: made)
+    talk.stop_reading(cause)
+    assert made.closed_by_us
     assert talk.cause is cause
 
 
-def test_which_limit_comes_next() -> None:
-    def limits_of(made: Wrapped, **limits: float) -> Exchange:
-        job = Job(Made(lambda: made), [], stop=None, limits=Limits(**limits))  # type: ignore[arg-type]
-        return Exchange(job, LISTENER, PEER)
+def test_driver_next_limit() -> None:
+    def limits_of(made: HandshakeConversation, **limits: float) -> ConversationDriver:
+        context = EngineContext(FactoryService(lambda: made), [], stop=None, limits=Limits(**limits))  # type: ignore[arg-type]
+        return ConversationDriver(context, LISTENER, PEER)
 
-    talk = limits_of(Wrapped(), handshake=5, idle=1, life=100)
-    assert talk.next_limit(began=10, moved=12) == (15, Cause.HANDSHAKE)
-    assert talk.next_look(began=10, moved=12, now=12) == 13  # it may be over by then
+    talk = limits_of(HandshakeConversation(), handshake=5, idle=1, life=100)
+    assert talk.next_limit(opened_at=10, last_activity=12) == (15, CloseReason.HANDSHAKE)
+    assert talk.next_deadline(opened_at=10, last_activity=12, now=12) == 13  # it may be over by then
     talk.receive(b"hi")
-    assert talk.next_limit(began=10, moved=12) == (13, Cause.IDLE)
-    assert talk.next_limit(began=10, moved=109.5) == (110, Cause.LIFE)
-    made = Wrapped()
+    assert talk.next_limit(opened_at=10, last_activity=12) == (13, CloseReason.IDLE)
+    assert talk.next_limit(opened_at=10, last_activity=109.5) == (110, CloseReason.LIFE)
+    made = HandshakeConversation()
     made.handshaking = False
     talk = limits_of(made)
-    assert talk.next_limit(began=10, moved=12) is None
-    assert talk.next_look(began=10, moved=12, now=12) is None
+    assert talk.next_limit(opened_at=10, last_activity=12) is None
+    assert talk.next_deadline(opened_at=10, last_activity=12, now=12) is None
 
 
-def test_who_sends_too_fast_is_told_once_until_it_has_kept_the_rate() -> None:
+def test_driver_rate_limit_is_reported_once() -> None:
     told: list[Event] = []
-    job = Job(Made(Upper), [], stop=None, limits=Limits(rate=1000), observe=told.append)  # type: ignore[arg-type]
-    talk = Exchange(job, LISTENER, PEER)
+    context = EngineContext(
+        FactoryService(Upper), [], ShutdownFlags(), limits=Limits(rate=1000), observe=told.append
+    )
+    talk = ConversationDriver(context, LISTENER, PEER)
     talk.receive(b"x" * 900)
-    assert talk.rest == 0
+    assert talk.read_pause == 0
     talk.receive(b"x" * 1000)
-    assert 0.5 < talk.rest < 1
+    assert 0.5 < talk.read_pause < 1
     talk.receive(b"x" * 1000)
-    assert [event.rate for event in told if isinstance(event, Slowed)] == [1000]
+    assert [event.rate for event in told if isinstance(event, RateLimited)] == [1000]

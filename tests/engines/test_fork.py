@@ -9,13 +9,21 @@ import signal
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
 from bothends.engines.fork import ForkEngine
-from bothends.events import Cause, Closed, Exited, Opened, Refused, Relieved, Strained
+from bothends.events import (
+    Accepted,
+    AcceptPaused,
+    AcceptResumed,
+    ChildExited,
+    Closed,
+    CloseReason,
+    ConnectionRejected,
+)
 from bothends.osutil import process_info
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
-from bothends.testing.services import Chat, Digest, Echo, Lines
-from tests.engines.hung_service import Stuck
+from bothends.testing.services import BroadcastChat, Digest, EchoService, UppercaseLines
+from tests.engines.hung_service import HangingService
 
 TCP = "tcp://127.0.0.1:0"
 
@@ -36,7 +44,7 @@ class NoFork(ForkEngine):
         super().run()
 
 
-class Alone(ForkEngine):
+class NoPidfd(ForkEngine):
     """Has no pidfd, as on an old kernel."""
 
     def run(self) -> None:
@@ -44,47 +52,47 @@ class Alone(ForkEngine):
         super().run()
 
 
-def test_each_connection_has_a_process_of_its_own() -> None:
-    with Harness("fork", Lines, [TCP]) as running:
+def test_process_per_connection() -> None:
+    with Harness("fork", UppercaseLines, [TCP]) as running:
         clients = [Client(running.endpoints[0]) for _ in range(5)]
         for client in clients:
-            assert client.ask(b"x\n") == b"X\n"
+            assert client.request(b"x\n") == b"X\n"
         assert len(running.children()) == 5
         for client in clients:
             client.close()
         running.wait_for(lambda: not running.children())
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
     # Each tells of itself, so in any order.
-    assert sorted(event.connection for event in running.seen(Opened)) == [1, 2, 3, 4, 5]
-    assert [event.status for event in running.seen(Exited)] == [0] * 5
+    assert sorted(event.connection for event in running.events_of(Accepted)) == [1, 2, 3, 4, 5]
+    assert [event.status for event in running.events_of(ChildExited)] == [0] * 5
 
 
-def test_a_process_that_is_killed_takes_its_own_connection_only() -> None:
+def test_killed_child_ends_one_connection() -> None:
     with (
-        Harness("fork", Lines, [TCP]) as running,
+        Harness("fork", UppercaseLines, [TCP]) as running,
         Client(running.endpoints[0]) as first,
         Client(running.endpoints[0]) as second,
     ):
-        assert first.ask(b"x\n") == b"X\n"
+        assert first.request(b"x\n") == b"X\n"
         victim = running.children()[0].pid
-        assert second.ask(b"x\n") == b"X\n"
+        assert second.request(b"x\n") == b"X\n"
         os.kill(victim, signal.SIGKILL)
-        assert first.hear_end() == b""
-        exited = running.wait_event(Exited)
+        assert first.receive_until_closed() == b""
+        exited = running.wait_event(ChildExited)
         assert (exited.pid, exited.status) == (victim, -signal.SIGKILL)
-        assert second.ask(b"y\n") == b"Y\n"
+        assert second.request(b"y\n") == b"Y\n"
         assert running.zombies() == []
 
 
-def test_a_child_has_neither_the_listener_nor_the_others_connections() -> None:
+def test_child_inherits_only_its_connection() -> None:
     with (
-        Harness("fork", Lines, [TCP]) as running,
+        Harness("fork", UppercaseLines, [TCP]) as running,
         Client(running.endpoints[0]) as first,
         Client(running.endpoints[0]) as second,
     ):
-        assert first.ask(b"x\n") == b"X\n"
-        assert second.ask(b"x\n") == b"X\n"
+        assert first.request(b"x\n") == b"X\n"
+        assert second.request(b"x\n") == b"X\n"
         parent, *children = [process_info.descriptors(each.pid) for each in running.processes()]
         own = set(parent.values())
         assert "pidfd" in str(own)
@@ -96,141 +104,141 @@ def test_a_child_has_neither_the_listener_nor_the_others_connections() -> None:
             assert len(sockets) == 2
 
 
-def test_no_zombies_and_nothing_left_after_many() -> None:
+def test_hundred_connections_leave_no_zombies() -> None:
     with Harness("fork", Digest, [TCP]) as running:
         for _ in range(100):
             with Client(running.endpoints[0]) as client:
-                client.say(b"x")
-                client.finish()
-                assert client.hear_line().startswith(b"1 ")
+                client.send(b"x")
+                client.shutdown_write()
+                assert client.receive_line().startswith(b"1 ")
         running.wait_for(lambda: not running.children())
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
-def test_without_pidfds_children_are_noticed_all_the_same() -> None:
-    with Harness(f"{__name__}:Alone", Lines, [TCP]) as running:
+def test_children_are_reaped_without_pidfd() -> None:
+    with Harness(f"{__name__}:NoPidfd", UppercaseLines, [TCP]) as running:
         for _ in range(3):
             with Client(running.endpoints[0]) as client:
-                assert client.ask(b"x\n") == b"X\n"
+                assert client.request(b"x\n") == b"X\n"
         running.wait_for(lambda: not running.children())
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
-def test_the_limit_counts_processes() -> None:
+def test_connection_limit_defer() -> None:
     with (
-        Harness("fork", Lines, [TCP], Limits(connections=1)) as running,
+        Harness("fork", UppercaseLines, [TCP], Limits(connections=1)) as running,
         Client(running.endpoints[0]) as first,
         Client(running.endpoints[0]) as second,
     ):
-        assert first.ask(b"x\n") == b"X\n"
-        second.say(b"y\n")
+        assert first.request(b"x\n") == b"X\n"
+        second.send(b"y\n")
         assert not second.is_readable(0.1)
         first.close()
-        assert second.hear(2) == b"Y\n"
+        assert second.receive_exactly(2) == b"Y\n"
 
 
-def test_a_limit_that_refuses() -> None:
+def test_connection_limit_refuse() -> None:
     with (
-        Harness("fork", Lines, [TCP], Limits(connections=1, when_full="refuse")) as running,
+        Harness("fork", UppercaseLines, [TCP], Limits(connections=1, when_full="refuse")) as running,
         Client(running.endpoints[0]) as first,
         Client(running.endpoints[0]) as second,
     ):
-        assert first.ask(b"x\n") == b"X\n"
-        assert second.hear_end() == b""
-        running.wait_event(Refused)
+        assert first.request(b"x\n") == b"X\n"
+        assert second.receive_until_closed() == b""
+        running.wait_event(ConnectionRejected)
 
 
-def test_without_processes_it_refuses_and_recovers() -> None:
-    with Harness(f"{__name__}:NoFork", Lines, [TCP]) as running:
+def test_fork_failure_refuses_and_recovers() -> None:
+    with Harness(f"{__name__}:NoFork", UppercaseLines, [TCP]) as running:
         for _ in range(3):
             with Client(running.endpoints[0]) as client:
-                assert client.hear_end() == b""
+                assert client.receive_until_closed() == b""
         with Client(running.endpoints[0]) as client:
-            assert client.ask(b"x\n") == b"X\n"
-        running.wait_event(Relieved)
-        assert (len(running.seen(Refused)), len(running.seen(Strained))) == (3, 1)
+            assert client.request(b"x\n") == b"X\n"
+        running.wait_event(AcceptResumed)
+        assert (len(running.events_of(ConnectionRejected)), len(running.events_of(AcceptPaused))) == (3, 1)
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
-def test_draining_dismisses_who_is_silent_and_waits_for_who_is_busy() -> None:
+def test_drain_closes_idle_and_waits_for_active() -> None:
     with (
-        Harness("fork", Lines, [TCP]) as running,
+        Harness("fork", UppercaseLines, [TCP]) as running,
         Client(running.endpoints[0]) as silent,
         Client(running.endpoints[0]) as busy,
     ):
-        assert silent.ask(b"x\n") == b"X\n"
-        assert busy.ask(b"x\n") == b"X\n"
+        assert silent.request(b"x\n") == b"X\n"
+        assert busy.request(b"x\n") == b"X\n"
         running.drain()
         while not silent.is_readable(0.02):
-            assert busy.ask(b"y\n") == b"Y\n"
-        assert silent.hear_all() == b""
+            assert busy.request(b"y\n") == b"Y\n"
+        assert silent.receive_until_eof() == b""
         for _ in range(10):
-            assert busy.ask(b"z\n") == b"Z\n"
-        busy.finish()
-        assert busy.hear_all() == b""
-        assert running.wait_exit().faults() == []
-    assert [event.cause for event in running.seen(Closed)] == [Cause.DRAINED, Cause.PEER]
+            assert busy.request(b"z\n") == b"Z\n"
+        busy.shutdown_write()
+        assert busy.receive_until_eof() == b""
+        assert running.wait_exit().problems() == []
+    assert [event.cause for event in running.events_of(Closed)] == [CloseReason.DRAINED, CloseReason.PEER]
 
 
-def test_who_computes_at_the_deadline_is_killed() -> None:
+def test_drain_timeout_kills_hung_child() -> None:
     with (
-        Harness(f"{__name__}:ForkEngine", Stuck, [TCP], Limits(drain=0.1)) as running,
+        Harness(f"{__name__}:ForkEngine", HangingService, [TCP], Limits(drain=0.1)) as running,
         Client(running.endpoints[0]) as client,
     ):
-        client.say(b"x")
-        running.wait_event(Opened)
+        client.send(b"x")
+        running.wait_event(Accepted)
         running.drain()
-        assert client.hear_end() == b""
-        assert running.wait_exit().faults() == []
-    assert running.seen(Exited)[0].status == -signal.SIGKILL
+        assert client.receive_until_closed() == b""
+        assert running.wait_exit().problems() == []
+    assert running.events_of(ChildExited)[0].status == -signal.SIGKILL
 
 
-def test_children_do_not_outlive_a_parent_that_is_killed() -> None:
-    with Harness("fork", Lines, [TCP]) as running, Client(running.endpoints[0]) as client:
-        assert client.ask(b"x\n") == b"X\n"
+def test_children_exit_when_parent_is_killed() -> None:
+    with Harness("fork", UppercaseLines, [TCP]) as running, Client(running.endpoints[0]) as client:
+        assert client.request(b"x\n") == b"X\n"
         (child,) = running.children()
         os.kill(running.pid, signal.SIGKILL)
-        client.hear_end()
-        running.wait_for(lambda: (now := process_info.look(child.pid)) is None or now.is_zombie)
+        client.receive_until_closed()
+        running.wait_for(lambda: (now := process_info.read_process(child.pid)) is None or now.is_zombie)
 
 
-def test_an_interrupt_from_the_terminal_is_the_parents_affair() -> None:
-    with Harness("fork", Lines, [TCP]) as running, Client(running.endpoints[0]) as client:
-        assert client.ask(b"x\n") == b"X\n"
+def test_child_ignores_sigint() -> None:
+    with Harness("fork", UppercaseLines, [TCP]) as running, Client(running.endpoints[0]) as client:
+        assert client.request(b"x\n") == b"X\n"
         (child,) = running.children()
         os.kill(child.pid, signal.SIGINT)
-        assert client.ask(b"y\n") == b"Y\n"
+        assert client.request(b"y\n") == b"Y\n"
 
 
-def test_says_why_it_does_not_carry_datagrams_and_posts() -> None:
-    datagrams = ForkEngine.refusal(Echo(), Endpoint.parse("udp://127.0.0.1:0"))
+def test_unsupported_capabilities_have_reason() -> None:
+    datagrams = ForkEngine.unsupported_reason(EchoService(), Endpoint.parse("udp://127.0.0.1:0"))
     assert "no connection to hand to a process" in str(datagrams)
-    posts = ForkEngine.refusal(Chat(), Endpoint.parse(TCP))
+    posts = ForkEngine.unsupported_reason(BroadcastChat(), Endpoint.parse(TCP))
     assert "share nothing" in str(posts)
 
 
-def test_a_conversation_that_exits_ends_its_own_process() -> None:
-    with Harness(f"{__name__}:ForkEngine", Leaving, [TCP]) as running:
+def test_system_exit_in_conversation_ends_its_process() -> None:
+    with Harness(f"{__name__}:ForkEngine", ExitingService, [TCP]) as running:
         with Client(running.endpoints[0]) as client, contextlib.suppress(ConnectionError):
-            client.say(b"x")
-            client.hear_end()
-        assert running.wait_event(Exited).status == 7
+            client.send(b"x")
+            client.receive_until_closed()
+        assert running.wait_event(ChildExited).status == 7
         with Client(running.endpoints[0]) as client:
             assert client.is_readable(0.05) is False
 
 
-class Leaving(Service):
+class ExitingService(Service):
     """Ends its process when it hears something."""
 
     name = "test-leaving"
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Leaving()
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _ExitingConversation()
 
 
-class _Leaving(Conversation):
+class _ExitingConversation(Conversation):
     def receive(self, data: bytes) -> bytes:
         raise SystemExit(7)

@@ -12,114 +12,114 @@ from pathlib import Path
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
 from bothends.engines.iterative import IterativeEngine
-from bothends.events import Cause, Closed, Draining, Opened, Received, Relieved, Strained
+from bothends.events import Accepted, AcceptPaused, AcceptResumed, Closed, CloseReason, Draining, Received
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
-from bothends.testing.services import Chat, Digest, Echo, Lines
+from bothends.testing.services import BroadcastChat, Digest, EchoService, UppercaseLines
 from tests.tools import needs_tool
 
 TCP = "tcp://127.0.0.1:0"
 
 
-def settle(running: Harness) -> None:
+def warm_up(running: Harness) -> None:
     """Wait until it has opened all that it needs."""
     with Client(running.endpoints[0]) as client:
-        client.finish()
-        client.hear_all()
+        client.shutdown_write()
+        client.receive_until_eof()
     running.wait_event(Closed)
 
 
-def test_the_next_one_is_served_when_the_first_is_over() -> None:
-    with Harness("iterative", Lines, [TCP]) as running:
+def test_connections_are_served_one_at_a_time() -> None:
+    with Harness("iterative", UppercaseLines, [TCP]) as running:
         with Client(running.endpoints[0]) as first, Client(running.endpoints[0]) as second:
-            assert first.ask(b"one\n") == b"ONE\n"
-            second.say(b"two\n")
+            assert first.request(b"one\n") == b"ONE\n"
+            second.send(b"two\n")
             assert not second.is_readable(0.1)
-            first.finish()
-            assert second.hear(4) == b"TWO\n"
+            first.shutdown_write()
+            assert second.receive_exactly(4) == b"TWO\n"
         running.wait_event(Closed, lambda event: event.connection == 2)
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
-def test_datagrams_have_their_turn_between_two_connections() -> None:
-    with Harness("iterative", Echo, [TCP, "udp://127.0.0.1:0"]) as running:
+def test_datagrams_are_answered_between_connections() -> None:
+    with Harness("iterative", EchoService, [TCP, "udp://127.0.0.1:0"]) as running:
         tcp, udp = running.endpoints
         with Client(tcp) as first, Client(tcp) as second, Client(udp) as caller:
-            assert first.ask(b"one") == b"one"
-            caller.say(b"datagram")
-            second.say(b"two")
+            assert first.request(b"one") == b"one"
+            caller.send(b"datagram")
+            second.send(b"two")
             assert not caller.is_readable(0.1)
-            first.finish()
-            assert caller.hear_message() == b"datagram"
-            assert second.hear(3) == b"two"
+            first.shutdown_write()
+            assert caller.receive_message() == b"datagram"
+            assert second.receive_exactly(3) == b"two"
 
 
-def test_draining_serves_who_already_waits_in_the_queue() -> None:
-    with Harness("iterative", Lines, [TCP]) as running:
+def test_drain_serves_accept_queue() -> None:
+    with Harness("iterative", UppercaseLines, [TCP]) as running:
         clients = [Client(running.endpoints[0]) for _ in range(4)]
-        assert clients[0].ask(b"zero\n") == b"ZERO\n"
+        assert clients[0].request(b"zero\n") == b"ZERO\n"
         for client in clients[1:]:
-            client.say(b"last\n")
+            client.send(b"last\n")
         running.drain()
         for client in clients[1:]:
-            assert client.hear(5) == b"LAST\n"
+            assert client.receive_exactly(5) == b"LAST\n"
         for client in clients:
             client.close()
-        assert running.wait_exit().faults() == []
-    assert len(running.seen(Opened)) == 4
-    assert len(running.seen(Draining)) == 1
+        assert running.wait_exit().problems() == []
+    assert len(running.events_of(Accepted)) == 4
+    assert len(running.events_of(Draining)) == 1
 
 
-def test_aborting_ends_the_one_who_blocks_it() -> None:
-    with Harness("iterative", Lines, [TCP]) as running, Client(running.endpoints[0]) as client:
-        assert client.ask(b"one\n") == b"ONE\n"
+def test_abort_ends_blocked_connection() -> None:
+    with Harness("iterative", UppercaseLines, [TCP]) as running, Client(running.endpoints[0]) as client:
+        assert client.request(b"one\n") == b"ONE\n"
         running.abort()
-        client.hear_end()
-        assert running.wait_exit().faults() == []
-    assert running.seen(Closed)[0].cause in (Cause.ABORTED, Cause.DRAINED)
+        client.receive_until_closed()
+        assert running.wait_exit().problems() == []
+    assert running.events_of(Closed)[0].cause in (CloseReason.ABORTED, CloseReason.DRAINED)
 
 
-def test_an_idle_limit_frees_the_way() -> None:
-    with Harness("iterative", Lines, [TCP], Limits(idle=0.1, linger=0.1)) as running:
+def test_idle_timeout_lets_next_connection_in() -> None:
+    with Harness("iterative", UppercaseLines, [TCP], Limits(idle=0.1, linger=0.1)) as running:
         with Client(running.endpoints[0]) as idle, Client(running.endpoints[0]) as other:
-            assert other.ask(b"two\n") == b"TWO\n"
-            assert idle.hear_all() == b""
-        assert running.wait_event(Closed).cause is Cause.IDLE
+            assert other.request(b"two\n") == b"TWO\n"
+            assert idle.receive_until_eof() == b""
+        assert running.wait_event(Closed).cause is CloseReason.IDLE
 
 
-def test_without_descriptors_it_waits_and_recovers() -> None:
-    with Harness("iterative", Lines, [TCP]) as running:
-        settle(running)
-        restore = running.spare_descriptors(0)
+def test_emfile_pauses_accepting_and_recovers() -> None:
+    with Harness("iterative", UppercaseLines, [TCP]) as running:
+        warm_up(running)
+        restore = running.limit_descriptors(0)
         with Client(running.endpoints[0]) as client:
-            client.say(b"patience\n")
-            running.wait_event(Strained)
-            assert running.cpu_over(0.3, 0.1) < 0.1
+            client.send(b"patience\n")
+            running.wait_event(AcceptPaused)
+            assert running.cpu_used(0.3, 0.1) < 0.1
             restore()
-            assert client.hear(9) == b"PATIENCE\n"
-        running.wait_event(Relieved)
-        assert len(running.seen(Strained)) == 1
+            assert client.receive_exactly(9) == b"PATIENCE\n"
+        running.wait_event(AcceptResumed)
+        assert len(running.events_of(AcceptPaused)) == 1
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
-def test_many_one_after_another_leave_nothing_behind() -> None:
+def test_sequential_connections_leak_nothing() -> None:
     with Harness("iterative", Digest, [TCP]) as running:
-        settle(running)
+        warm_up(running)
         before = running.descriptors()
         for number in range(200):
             with Client(running.endpoints[0]) as client:
-                client.say(b"x" * number)
-                client.finish()
-                assert client.hear_line().startswith(b"%d " % number)
+                client.send(b"x" * number)
+                client.shutdown_write()
+                assert client.receive_line().startswith(b"%d " % number)
         running.wait_event(Closed, lambda event: event.connection == 201)
         assert running.descriptors() == before
-        assert running.seen(Received)
+        assert running.events_of(Received)
 
 
-def test_says_why_it_cannot_carry_who_posts() -> None:
-    refusal = IterativeEngine.refusal(Chat(), Endpoint.parse(TCP))
+def test_push_service_is_rejected_with_reason() -> None:
+    refusal = IterativeEngine.unsupported_reason(BroadcastChat(), Endpoint.parse(TCP))
     assert refusal is not None
     assert "one connection at a time" in str(refusal)
 
@@ -128,22 +128,22 @@ PROGRAM = textwrap.dedent(
     """
     import sys, threading
     from bothends.endpoints import Endpoint
-    from bothends.engines.base import Job
+    from bothends.engines.base import EngineContext
     from bothends.engines.iterative import IterativeEngine
-    from bothends.engines.shutdown import Stop
+    from bothends.engines.shutdown import ShutdownFlags
     from bothends.sockets import open_listeners
     from bothends.testing.services import Lines
 
-    listeners, stop = open_listeners(Endpoint.parse("tcp://127.0.0.1:0")), Stop()
+    listeners, stop = open_listeners(Endpoint.parse("tcp://127.0.0.1:0")), ShutdownFlags()
     print(listeners[0].endpoint.port, flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), stop.draining.set()), daemon=True).start()
-    IterativeEngine(Job(Lines(), listeners, stop)).run()
+    IterativeEngine(EngineContext(Lines(), listeners, stop)).run()
     """
 )
 
 
 @needs_tool("strace")
-def test_under_strace_it_looks_like_the_textbook(tmp_path: Path) -> None:
+def test_strace_shows_one_recv_and_send_per_message(tmp_path: Path) -> None:
     log = tmp_path / "log"
     calls = "trace=accept4,recvfrom,sendto,shutdown,setsockopt,close,poll,ioctl,fcntl"
     command = ["strace", "-ff", "-qq", "-e", calls, "-o", str(log), sys.executable, "-c", PROGRAM]
@@ -152,10 +152,10 @@ def test_under_strace_it_looks_like_the_textbook(tmp_path: Path) -> None:
         timer = threading.Timer(30, run.kill)
         timer.start()
         with Client(Endpoint.parse(f"tcp://127.0.0.1:{int(run.stdout.readline())}")) as client:
-            assert client.ask(b"one\n") == b"ONE\n"
-            assert client.ask(b"two\n") == b"TWO\n"
-            client.finish()
-            assert client.hear_all() == b""
+            assert client.request(b"one\n") == b"ONE\n"
+            assert client.request(b"two\n") == b"TWO\n"
+            client.shutdown_write()
+            assert client.receive_until_eof() == b""
         run.communicate()
         timer.cancel()
     calls_of_each = [each.read_text().splitlines() for each in tmp_path.iterdir()]  # a file for each thread

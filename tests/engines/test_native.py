@@ -24,31 +24,33 @@ import pytest
 
 from bothends.endpoints import Endpoint
 from bothends.engines import native, registry
-from bothends.engines.base import Job, Limits
-from bothends.engines.native import NativeEngine, NativeOnEpoll, NativeOnRing, choose_backend
-from bothends.engines.shutdown import Stop
-from bothends.errors import CannotCarry
+from bothends.engines.base import EngineContext, Limits
+from bothends.engines.native import NativeEngine, NativeEpollEngine, NativeUringEngine, choose_backend
+from bothends.engines.shutdown import ShutdownFlags
+from bothends.errors import UnsupportedCombination
 from bothends.osutil.process_info import descriptors
 from bothends.server import Server
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.sockets import open_listeners
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
-from bothends.testing.services import Chat, Echo, pattern
+from bothends.testing.services import BroadcastChat, EchoService, pattern
 from tests.interop.ours import BOTHENDS
 from tests.interop.running import Running
 from tests.tools import needs_tool
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-ENGINES = [NativeOnRing, NativeOnEpoll]
-WITHIN = 10.0
+ENGINES = [NativeUringEngine, NativeEpollEngine]
+TIMEOUT = 10.0
 QUIET = 0.3
 
-pytestmark = pytest.mark.skipif(NativeEngine.missing() is not None, reason=str(NativeEngine.missing()))
+pytestmark = pytest.mark.skipif(
+    NativeEngine.unavailable_reason() is not None, reason=str(NativeEngine.unavailable_reason())
+)
 
 
 def wait_for(condition: Callable[[], Any]) -> None:
-    until = time.monotonic() + WITHIN
+    until = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < until, "not in time"
         threading.Event().wait(0.005)
@@ -57,7 +59,7 @@ def wait_for(condition: Callable[[], Any]) -> None:
 @pytest.fixture(params=ENGINES, ids=["io_uring", "epoll"])
 def engine(request: pytest.FixtureRequest) -> type[NativeEngine]:
     kind: type[NativeEngine] = request.param
-    if (reason := kind.missing()) is not None:
+    if (reason := kind.unavailable_reason()) is not None:
         pytest.skip(reason)
     return kind
 
@@ -71,12 +73,12 @@ def running(
 ) -> Iterator[Server]:
     """A server in a thread of this process, with nobody who observes."""
     with Server(service, [url], engine=engine, limits=limits) as server:
-        wait_for(lambda: server._running is not None)
+        wait_for(lambda: server._running_engine is not None)
         yield server
 
 
 def core_of(server: Server) -> Any:
-    made = server._running
+    made = server._running_engine
     assert isinstance(made, NativeEngine)
     wait_for(lambda: made._loop is not None)
     assert made._loop is not None
@@ -86,21 +88,21 @@ def core_of(server: Server) -> Any:
 # What is chosen -----------------------------------------------------------------------------------
 
 
-def test_best_engine_comes_first() -> None:
+def test_preferred_engine_is_native() -> None:
     assert registry.preferred().name == "native"
 
 
-def test_epoll_can_be_forced() -> None:
+def test_backend_epoll_can_be_forced() -> None:
     assert choose_backend("epoll") == ("epoll", "by epoll, as was asked")
 
 
-def test_other_words_are_refused() -> None:
+def test_backend_unknown_is_rejected() -> None:
     backend, why = choose_backend("kqueue")
     assert backend is None
     assert "'kqueue'" in why
 
 
-def test_without_the_core_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backend_without_extension_gives_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_native", None)
     for forced in ("", "epoll", "io_uring"):
         backend, why = choose_backend(forced)
@@ -117,7 +119,7 @@ def test_without_the_core_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         (errno.ENOMEM, "ENOMEM"),
     ],
 )
-def test_why_there_is_no_ring(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
+def test_backend_probe_errno_gives_reason(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
     monkeypatch.setattr("bothends.engines._native.probe", lambda: number)
     backend, why = choose_backend("")
     assert backend == "epoll"
@@ -127,7 +129,7 @@ def test_why_there_is_no_ring(monkeypatch: pytest.MonkeyPatch, number: int, word
 
 # A seccomp filter that answers EPERM to io_uring_setup(), as containers have one: struct sock_filter's
 # for "load the call's number; is it 425? then EPERM; else allow" (seccomp(2)).
-FILTERED = """
+SECCOMP_PROGRAM = """
 import ctypes, os, struct, sys
 steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
 steps = b"".join(struct.pack("HBBI", *each) for each in steps)
@@ -141,8 +143,10 @@ os.execv(sys.executable, [sys.executable, "-m", "bothends", "engines", "--json"]
 """
 
 
-def test_where_io_uring_is_forbidden_epoll_takes_its_place() -> None:
-    done = subprocess.run([sys.executable, "-c", FILTERED], capture_output=True, text=True, check=False)
+def test_backend_falls_back_to_epoll_under_seccomp() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SECCOMP_PROGRAM], capture_output=True, text=True, check=False
+    )
     if done.returncode == 77:
         pytest.skip("no seccomp filters here")
     assert done.returncode == 0, done.stderr
@@ -152,7 +156,7 @@ def test_where_io_uring_is_forbidden_epoll_takes_its_place() -> None:
 
 
 @needs_tool("cc")
-def test_set_up_goes_on_without_a_compiler(tmp_path: Path) -> None:
+def test_build_without_compiler_succeeds(tmp_path: Path) -> None:
     """The extension is optional: what is built then is the package without it."""
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
@@ -170,17 +174,17 @@ def test_set_up_goes_on_without_a_compiler(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("**/*.so"))
 
 
-def test_busy_polling_is_refused_by_others() -> None:
-    with pytest.raises(CannotCarry, match="busy polling"):
-        Server(Echo(), ["tcp://127.0.0.1:0"], engine="epoll", limits=Limits(busy_poll=0.001))
+def test_busy_poll_unsupported_engine_is_rejected() -> None:
+    with pytest.raises(UnsupportedCombination, match="busy polling"):
+        Server(EchoService(), ["tcp://127.0.0.1:0"], engine="epoll", limits=Limits(busy_poll=0.001))
 
 
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "udp://127.0.0.1:0"])
-def test_busy_polling(engine: type[NativeEngine], url: str) -> None:
-    with running(Echo(), engine, url, Limits(busy_poll=0.0005)) as server:
+def test_busy_poll_answers(engine: type[NativeEngine], url: str) -> None:
+    with running(EchoService(), engine, url, Limits(busy_poll=0.0005)) as server:
         with Client(server.endpoints[0]) as client:
             for number in range(200):
-                assert client.ask(b"%d" % number) == b"%d" % number
+                assert client.request(b"%d" % number) == b"%d" % number
         spent = time.thread_time()
         assert time.thread_time() - spent < 1
 
@@ -188,62 +192,69 @@ def test_busy_polling(engine: type[NativeEngine], url: str) -> None:
 # Dry buffers, full queues ----------------------------------------------------------------------------
 
 
-def crowd(endpoint: Endpoint, many: int, size: int) -> None:
+def request_concurrently(endpoint: Endpoint, count: int, size: int) -> None:
     """So many clients, all of which send before one of them reads."""
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Client(endpoint)) for _ in range(many)]
+        clients = [stack.enter_context(Client(endpoint)) for _ in range(count)]
         for _ in range(3):
             for number, client in enumerate(clients):
-                client.say(bytes([number % 256]) * size)
+                client.send(bytes([number % 256]) * size)
             for number, client in enumerate(clients):
-                assert client.hear(size) == bytes([number % 256]) * size
+                assert client.receive_exactly(size) == bytes([number % 256]) * size
 
 
-class Dry(NativeOnRing):
-    sizes: ClassVar[dict[str, int]] = {"buffers": 2, "buffer_size": 64}
+class FewBuffers(NativeUringEngine):
+    ring_sizes: ClassVar[dict[str, int]] = {"buffers": 2, "buffer_size": 64}
 
 
-class Cramped(NativeOnRing):
-    sizes: ClassVar[dict[str, int]] = {"submissions": 4, "completions": 8}
+class SmallQueues(NativeUringEngine):
+    ring_sizes: ClassVar[dict[str, int]] = {"submissions": 4, "completions": 8}
 
 
-class Tiny(NativeOnRing):
-    sizes: ClassVar[dict[str, int]] = {"submissions": 4, "completions": 4, "buffers": 2, "buffer_size": 256}
+class SmallRing(NativeUringEngine):
+    ring_sizes: ClassVar[dict[str, int]] = {
+        "submissions": 4,
+        "completions": 4,
+        "buffers": 2,
+        "buffer_size": 256,
+    }
 
 
-needs_ring = pytest.mark.skipif(NativeOnRing.missing() is not None, reason=str(NativeOnRing.missing()))
+needs_uring = pytest.mark.skipif(
+    NativeUringEngine.unavailable_reason() is not None, reason=str(NativeUringEngine.unavailable_reason())
+)
 
 
-@needs_ring
-def test_buffers_that_run_dry() -> None:
+@needs_uring
+def test_buffer_ring_exhausted_rearms() -> None:
     """The bytes stay in their sockets, and come when a buffer has been given back."""
-    with running(Echo(), Dry) as server:
-        crowd(server.endpoints[0], 50, 2000)
+    with running(EchoService(), FewBuffers) as server:
+        request_concurrently(server.endpoints[0], 50, 2000)
         assert core_of(server).rearmed > 0
 
 
-@needs_ring
-@pytest.mark.parametrize("kind", [Cramped, Tiny])
+@needs_uring
+@pytest.mark.parametrize("kind", [SmallQueues, SmallRing])
 def test_full_completion_queue(kind: type[NativeEngine]) -> None:
     """What does not fit is kept by the kernel, or ends a request that goes on by itself, which is renewed.
     Nobody gets another's bytes, and the GIL is given away whenever there is nothing to do."""
     for size in (500, 2000):
-        with running(Echo(), kind) as server:
-            crowd(server.endpoints[0], 50, size)
+        with running(EchoService(), kind) as server:
+            request_concurrently(server.endpoints[0], 50, size)
 
 
-@needs_ring
+@needs_uring
 @pytest.mark.parametrize("sizes", [{"buffers": 3}, {"buffers": 0}, {"buffer_size": 0}, {"completions": 0}])
-def test_sizes_that_can_not_be(sizes: dict[str, int]) -> None:
-    odd = type("Odd", (NativeOnRing,), {"sizes": sizes})
+def test_ring_sizes_invalid_raise(sizes: dict[str, int]) -> None:
+    odd = type("Odd", (NativeUringEngine,), {"sizes": sizes})
     with pytest.raises(ValueError, match=r"power of two|may be 0"):
-        odd(Job(Echo(), [], Stop())).run()
+        odd(EngineContext(EchoService(), [], ShutdownFlags())).run()
 
 
 # Failing services --------------------------------------------------------------------------------------
 
 
-class Moods(Conversation):
+class CommandedConversation(Conversation):
     """Does what it is told."""
 
     def receive(self, data: bytes) -> bytes:
@@ -259,23 +270,23 @@ class Moods(Conversation):
         return data
 
 
-def test_a_handler_that_raises(engine: type[NativeEngine]) -> None:
+def test_service_error_ends_one_conversation(engine: type[NativeEngine]) -> None:
     """That conversation ends, in good order; the others, and the server, go on."""
-    with running(Moods, engine) as server:
+    with running(CommandedConversation, engine) as server:
         with Client(server.endpoints[0]) as witness:
-            assert witness.ask(b"hello") == b"hello"
+            assert witness.request(b"hello") == b"hello"
             for word in (b"raise", b"text"):
                 with Client(server.endpoints[0]) as client:
-                    assert client.ask(b"first") == b"first"
-                    client.say(word)
-                    assert client.hear_all() == b""
-            assert witness.ask(b"array", 8) == b"an array"
-            assert witness.ask(b"done") == b"done"
-            assert witness.hear_all() == b""
+                    assert client.request(b"first") == b"first"
+                    client.send(word)
+                    assert client.receive_until_eof() == b""
+            assert witness.request(b"array", 8) == b"an array"
+            assert witness.request(b"done") == b"done"
+            assert witness.receive_until_eof() == b""
         wait_for(lambda: core_of(server).connections == 0)
 
 
-class Interrupting(Conversation):
+class RaisesKeyboardInterrupt(Conversation):
     """Whoever says "stop" presses ^C."""
 
     def receive(self, data: bytes) -> bytes:
@@ -284,27 +295,27 @@ class Interrupting(Conversation):
         return data
 
 
-def test_interrupted_in_the_middle_of_a_batch(engine: type[NativeEngine]) -> None:
+def test_keyboard_interrupt_leaves_nothing_open(engine: type[NativeEngine]) -> None:
     """^C comes out of `run`, whatever was being done; nothing is left open."""
     before = descriptors(os.getpid())
-    stop = Stop()
+    stop = ShutdownFlags()
     (listener,) = open_listeners(Endpoint.parse("tcp://127.0.0.1:0"))
     clients = []
     with listener:
         for number in range(20):
             clients.append(Client(listener.endpoint))
-            clients[-1].say(b"stop" if number == 10 else b"word")
-        service = native_service(Interrupting)
+            clients[-1].send(b"stop" if number == 10 else b"word")
+        service = stream_service(RaisesKeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
-            engine(Job(service, [listener], stop)).run()
+            engine(EngineContext(service, [listener], stop)).run()
     for client in clients:
-        client.hear_end()
+        client.receive_until_closed()
         client.close()
     stop.close()
     assert descriptors(os.getpid()) == before
 
 
-def native_service(kind: type[Conversation]) -> Service:
+def stream_service(kind: type[Conversation]) -> Service:
     from bothends.services.functions import stream
 
     return stream(kind)
@@ -313,29 +324,29 @@ def native_service(kind: type[Conversation]) -> Service:
 # Fork ----------------------------------------------------------------------------------------------------
 
 
-class Forking(Service):
+class ForkingService(Service):
     """Forks a child at every message, which does nothing with the server, and waits to be let go."""
 
     name = "forking"
 
     def __init__(self) -> None:
         self.children: list[int] = []
-        self.hold, self.let_go = os.pipe()
-        self.wrong, self.tell = os.pipe()
+        self.hold, self.release = os.pipe()
+        self.result_r, self.result_w = os.pipe()
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
+    def open(self, peer: Peer, push: Push) -> Conversation:
         service = self
 
         class Forks(Conversation):
             def receive(self, data: bytes) -> bytes:
                 pid = os.fork()
                 if pid == 0:
-                    os.close(service.let_go)
-                    service.stop.disown()  # or the pipe that tells the server to stop stays open here
+                    os.close(service.release)
+                    service.stop.detach_in_child()  # or the pipe that tells the server to stop stays open here
                     try:
                         service.core.run(0.0)
                     except RuntimeError:
-                        os.write(service.tell, b"refused")
+                        os.write(service.result_w, b"refused")
                     os.read(service.hold, 1)
                     os._exit(0)
                 service.children.append(pid)
@@ -344,61 +355,61 @@ class Forking(Service):
         return Forks()
 
     core: Any
-    stop: Stop
+    stop: ShutdownFlags
 
 
 def test_fork_after_start(engine: type[NativeEngine]) -> None:
     """A child has all descriptors, and our memory: it may not run the core, and what it holds open keeps
     neither a connection nor the port from being closed by us."""
-    service = Forking()
+    service = ForkingService()
     with running(service, engine) as server:
         service.core, service.stop = core_of(server), server._stop
         endpoint = server.endpoints[0]
         with Client(endpoint) as client:
-            assert client.ask(b"one") == b"one"
-            assert client.ask(b"two") == b"two"
-            client.finish()
+            assert client.request(b"one") == b"one"
+            assert client.request(b"two") == b"two"
+            client.shutdown_write()
             wait_for(lambda: core_of(server).connections == 0)
         with Client(endpoint) as client:
-            assert client.ask(b"six") == b"six"
-    assert os.read(service.wrong, 7) == b"refused"
-    os.close(service.let_go)
+            assert client.request(b"six") == b"six"
+    assert os.read(service.result_r, 7) == b"refused"
+    os.close(service.release)
     for pid in service.children:
         os.waitpid(pid, 0)
-    for descriptor in (service.hold, service.wrong, service.tell):
+    for descriptor in (service.hold, service.result_r, service.result_w):
         os.close(descriptor)
 
 
 # Resets, descriptors ---------------------------------------------------------------------------------------
 
 
-def linger(client: Client) -> None:
+def set_linger_reset(client: Client) -> None:
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def test_resets_at_any_instant(engine: type[NativeEngine]) -> None:
+def test_random_resets_leak_nothing(engine: type[NativeEngine]) -> None:
     """Whoever goes, at whatever point, takes nobody along and leaves nothing behind."""
     chance = random.Random(4)
-    with running(Echo(), engine, limits=Limits(unsent=32 * 1024)) as server:
+    with running(EchoService(), engine, limits=Limits(unsent=32 * 1024)) as server:
         with Client(server.endpoints[0]) as witness:
             for _ in range(300):
                 with Client(server.endpoints[0], rcvbuf=8192) as client:
                     if chance.random() < 0.7:
-                        client.push(pattern(chance.choice([1, 1000, 100_000])), within=0)
+                        client.send_until_blocked(pattern(chance.choice([1, 1000, 100_000])), timeout=0)
                     if chance.random() < 0.3:
-                        client.finish()
+                        client.shutdown_write()
                     if chance.random() < 0.3:
                         client.is_readable(0.01)
                     if chance.random() < 0.8:
-                        linger(client)
+                        set_linger_reset(client)
                 if chance.random() < 0.1:
-                    assert witness.ask(b"fine") == b"fine"
+                    assert witness.request(b"fine") == b"fine"
             wait_for(lambda: core_of(server).connections == 1)
         wait_for(lambda: core_of(server).connections == 0)
 
 
-@pytest.mark.parametrize("target", ["NativeOnRing", "NativeOnEpoll"])
-def test_too_few_descriptors(target: str) -> None:
+@pytest.mark.parametrize("target", ["NativeUringEngine", "NativeEpollEngine"])
+def test_descriptor_limit_pauses_accepting(target: str) -> None:
     """As in the contract, where C accepts: who does not fit waits, at no cost, and comes in when somebody
     leaves. (io_uring keeps to the limit that held when the accept was asked for.)"""
     if getattr(native, target).missing():
@@ -406,117 +417,125 @@ def test_too_few_descriptors(target: str) -> None:
     with contextlib.ExitStack() as stack:
         running = stack.enter_context(
             Harness(
-                f"bothends.engines.native:{target}", Echo, ["tcp://127.0.0.1:0"], observe=False, held=True
+                f"bothends.engines.native:{target}",
+                EchoService,
+                ["tcp://127.0.0.1:0"],
+                observe=False,
+                start_paused=True,
             )
         )
-        running.spare_descriptors(6)  # three of which the core has itself
-        running.go()
+        running.limit_descriptors(6)  # three of which the core has itself
+        running.resume()
         clients = [stack.enter_context(Client(running.endpoints[0])) for _ in range(10)]
         for client in clients:
-            client.say(b"hello")
-        assert clients[0].hear(5) == b"hello"
-        assert running.cpu_over(0.4, enough=0.2) <= 0.2
+            client.send(b"hello")
+        assert clients[0].receive_exactly(5) == b"hello"
+        assert running.cpu_used(0.4, limit=0.2) <= 0.2
         waiting = [client for client in clients[1:] if not client.is_readable(0)]
         assert 4 <= len(waiting) <= 9
         for client in clients:
-            assert client not in waiting[:-1] or client.is_readable(WITHIN)
+            assert client not in waiting[:-1] or client.is_readable(TIMEOUT)
             client.close()
 
 
-def test_time_limits_where_nobody_observes(engine: type[NativeEngine]) -> None:
+def test_time_limits_without_observer(engine: type[NativeEngine]) -> None:
     """Idle, and life: kept in C as they are by the wheel."""
     for limits in (Limits(idle=0.2, linger=0.1), Limits(life=0.2, linger=0.1)):
-        with running(Echo(), engine, limits=limits) as server, Client(server.endpoints[0]) as client:
+        with running(EchoService(), engine, limits=limits) as server, Client(server.endpoints[0]) as client:
             began = time.monotonic()
-            assert client.ask(b"hello") == b"hello"
-            assert client.hear_all() == b""
+            assert client.request(b"hello") == b"hello"
+            assert client.receive_until_eof() == b""
             assert time.monotonic() - began >= 0.15
 
 
 # Posts, and what changes while it runs ------------------------------------------------------------
 
 
-class Posting(Service):
+class PushService(Service):
     """Keeps its members' post boxes."""
 
     name = "posting"
-    posts = True
+    pushes = True
 
     def __init__(self) -> None:
-        self.boxes: list[Post] = []
+        self.push_functions: list[Push] = []
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        self.boxes.append(post)
-        return Moods()
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        self.push_functions.append(push)
+        return CommandedConversation()
 
 
-def test_post_from_another_thread(engine: type[NativeEngine]) -> None:
+def test_push_from_another_thread_wakes_loop(engine: type[NativeEngine]) -> None:
     """The loop sleeps, and is woken; many small pieces go out in their order."""
-    service = Posting()
+    service = PushService()
     with running(service, engine) as server, Client(server.endpoints[0]) as client:
-        assert client.ask(b"hello") == b"hello"
+        assert client.request(b"hello") == b"hello"
         pieces = [b"%d," % number for number in range(500)]
         for piece in pieces:
-            service.boxes[0](piece)
-        assert client.hear(len(b"".join(pieces))) == b"".join(pieces)
+            service.push_functions[0](piece)
+        assert client.receive_exactly(len(b"".join(pieces))) == b"".join(pieces)
 
 
-def test_reloaded_into_a_service_that_posts(engine: type[NativeEngine]) -> None:
+def test_reload_to_push_service(engine: type[NativeEngine]) -> None:
     """What C may accept depends on the service, and that may be another from one moment to the next."""
-    with running(Echo(), engine) as server:
-        made = server._running
+    with running(EchoService(), engine) as server:
+        made = server._running_engine
         assert made is not None
         with Client(server.endpoints[0]) as old:
-            assert old.ask(b"echo") == b"echo"
-            made.reload(Chat())
+            assert old.request(b"echo") == b"echo"
+            made.reload(BroadcastChat())
 
             def is_new() -> bool:
                 with Client(server.endpoints[0]) as new:
-                    new.say(b"hello\n")
-                    return new.hear(6) == b"hello\n" and bool(new.is_readable(1)) and new.hear(3) == b"ok\n"
+                    new.send(b"hello\n")
+                    return (
+                        new.receive_exactly(6) == b"hello\n"
+                        and bool(new.is_readable(1))
+                        and new.receive_exactly(3) == b"ok\n"
+                    )
 
             wait_for(is_new)
-            assert old.ask(b"echo") == b"echo"
+            assert old.request(b"echo") == b"echo"
 
 
 # Datagrams ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("url", ["udp://127.0.0.1:0", "udp://[::1]:0"])
-def test_datagrams_of_all_sizes_are_kept_apart(url: str) -> None:
+def test_datagram_boundaries_with_gso(url: str) -> None:
     """Runs of one size are sent as one, and arrive as many; others, empty and largest too, go alone."""
     sizes = [64] * 20 + [0, 64, 64, 30, 64, 1, 1, 1, 0, 0, 9000, 9000, 100, 65_507, 5, *range(1, 20)]
     asked = [pattern(size + number)[number:] for number, size in enumerate(sizes)]
     with contextlib.ExitStack() as stack:
-        running = stack.enter_context(Harness("native", Echo, [url], observe=False))
+        running = stack.enter_context(Harness("native", EchoService, [url], observe=False))
         client = stack.enter_context(Client(running.endpoints[0], rcvbuf=4_000_000))
-        with running.frozen():
+        with running.suspended():
             for data in asked:
-                client.say(data)
-        heard = [client.hear_message() for _ in asked]
+                client.send(data)
+        heard = [client.receive_message() for _ in asked]
     assert collections.Counter(heard) == collections.Counter(asked)
 
 
-def test_datagrams_from_many_at_once() -> None:
+def test_datagrams_from_concurrent_clients() -> None:
     with (
         Harness(
-            "bothends.engines.native:NativeEngine", Echo, ["udp://127.0.0.1:0"], observe=False
+            "bothends.engines.native:NativeEngine", EchoService, ["udp://127.0.0.1:0"], observe=False
         ) as running,
         contextlib.ExitStack() as stack,
     ):
         clients = [stack.enter_context(Client(running.endpoints[0])) for _ in range(20)]
-        with running.frozen():
+        with running.suspended():
             for turn in range(5):
                 for number, client in enumerate(clients):
-                    client.say(b"%d of %d" % (turn, number))
+                    client.send(b"%d of %d" % (turn, number))
         for number, client in enumerate(clients):
-            heard = {client.hear_message() for _ in range(5)}
+            heard = {client.receive_message() for _ in range(5)}
             assert heard == {b"%d of %d" % (turn, number) for turn in range(5)}
 
 
 # Several processes ------------------------------------------------------------------------------------
 
-WHO = """import os
+PID_SERVICE = """import os
 from bothends import message
 
 @message
@@ -525,11 +544,11 @@ def who(text: bytes) -> bytes:
 """
 
 
-@needs_ring
-def test_a_worker_that_is_stopped_keeps_no_newcomer(tmp_path: Path) -> None:
+@needs_uring
+def test_stopped_worker_does_not_hold_connections(tmp_path: Path) -> None:
     """Of several that accept from one listener, one is woken for a newcomer: it must be one that can run."""
     path = tmp_path / "who.py"
-    path.write_text(WHO)
+    path.write_text(PID_SERVICE)
     words = [f"{path}:who", "tcp://127.0.0.1:0", "-q", "--workers", "3", "--engine", "native"]
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(Running([*BOTHENDS, "serve", *words]))
@@ -538,12 +557,12 @@ def test_a_worker_that_is_stopped_keeps_no_newcomer(tmp_path: Path) -> None:
         for _ in range(2):
             for _ in range(10):
                 with Client(endpoint) as client:
-                    client.say(b"who?\n")
-                    pid = int(client.hear_line())
+                    client.send(b"who?\n")
+                    pid = int(client.receive_line())
                     assert pid not in stopped
             os.kill(pid, signal.SIGSTOP)
             stack.callback(os.kill, pid, signal.SIGCONT)
             stopped.append(pid)
         with Client(endpoint) as client:
-            client.say(b"who?\n")
-            assert int(client.hear_line()) not in stopped
+            client.send(b"who?\n")
+            assert int(client.receive_line()) not in stopped

@@ -11,9 +11,9 @@ pytest.register_assert_rewrite("bothends.testing.contract")
 from bothends.testing.contract import EngineContract  # noqa: E402
 
 
-class TestOnRing(EngineContract):
-    engine: ClassVar[str] = "bothends.engines.native:NativeOnRing"
+class TestUring(EngineContract):
+    engine: ClassVar[str] = "bothends.engines.native:NativeUringEngine"
 
 
-class TestOnEpoll(EngineContract):
-    engine: ClassVar[str] = "bothends.engines.native:NativeOnEpoll"
+class TestEpoll(EngineContract):
+    engine: ClassVar[str] = "bothends.engines.native:NativeEpollEngine"

@@ -20,17 +20,17 @@ import pytest
 
 from bothends.endpoints import Address, Endpoint
 from bothends.engines.base import Limits
-from bothends.engines.native import NativeEngine, NativeOnEpoll, NativeOnRing
+from bothends.engines.native import NativeEngine, NativeEpollEngine, NativeUringEngine
 from bothends.osutil import process_info
 from bothends.server import Server
 from bothends.services.base import Conversation, Peer
 
-MANY = 100_000
-WARM = 5_000
-WITHIN = 30.0
+CONNECTIONS = 100_000
+WARM_UP_CONNECTIONS = 5_000
+TIMEOUT = 30.0
 
 # One after another, from many addresses; what happens to each is drawn.
-CALLERS = """
+CLIENT_PROGRAM = """
 import random, socket, struct, sys
 port, many, seed = map(int, sys.argv[1:])
 chance = random.Random(seed)
@@ -54,44 +54,46 @@ for number in range(many):
 """
 
 
-class Counted(Conversation):
+class CountingEcho(Conversation):
     """Echoes, and counts who has come and gone."""
 
-    told: ClassVar[Counter[str]] = Counter()
+    counts: ClassVar[Counter[str]] = Counter()
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
-        self.told["opened"] += 1
+        self.counts["opened"] += 1
 
     def receive(self, data: bytes) -> bytes:
         self.done = len(data) == 64  # some are closed by us
         return data
 
     def closed(self) -> None:
-        self.told["closed"] += 1
+        self.counts["closed"] += 1
 
 
-def call(endpoint: Endpoint, many: int) -> None:
+def run_clients(endpoint: Endpoint, count: int) -> None:
     """So many connections, from two processes."""
     callers = [
-        subprocess.Popen([sys.executable, "-c", CALLERS, str(endpoint.port), str(many // 2), str(seed)])
+        subprocess.Popen(
+            [sys.executable, "-c", CLIENT_PROGRAM, str(endpoint.port), str(count // 2), str(seed)]
+        )
         for seed in (1, 2)
     ]
     for caller in callers:
         assert caller.wait() == 0
 
 
-def settled() -> tuple[int, int, int, int, int]:
+def measure() -> tuple[int, int, int, int, int]:
     """Blocks, references to the classes, descriptors, and resident bytes, when everybody has left."""
-    until = time.monotonic() + WITHIN
-    while Counted.told["opened"] != Counted.told["closed"]:
-        assert time.monotonic() < until, Counted.told
+    until = time.monotonic() + TIMEOUT
+    while CountingEcho.counts["opened"] != CountingEcho.counts["closed"]:
+        assert time.monotonic() < until, CountingEcho.counts
         threading.Event().wait(0.01)
     gc.collect()
-    (own,) = [each for each in process_info.family(os.getpid()) if each.pid == os.getpid()]
+    (own,) = [each for each in process_info.process_tree(os.getpid()) if each.pid == os.getpid()]
     return (
         sys.getallocatedblocks(),
-        sys.getrefcount(Counted),
+        sys.getrefcount(CountingEcho),
         sys.getrefcount(Address) + sys.getrefcount(Peer),
         len(process_info.descriptors(os.getpid())),
         own.rss,
@@ -100,19 +102,19 @@ def settled() -> tuple[int, int, int, int, int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("engine", [NativeOnRing, NativeOnEpoll])
-def test_nothing_is_left_of_a_hundred_thousand(engine: type[NativeEngine]) -> None:
-    if (reason := engine.missing()) is not None:
+@pytest.mark.parametrize("engine", [NativeUringEngine, NativeEpollEngine])
+def test_hundred_thousand_connections_leak_nothing(engine: type[NativeEngine]) -> None:
+    if (reason := engine.unavailable_reason()) is not None:
         pytest.skip(reason)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(
-            Server(Counted, ["tcp://127.0.0.1:0"], engine=engine, limits=Limits(linger=0.5, idle=10))
+            Server(CountingEcho, ["tcp://127.0.0.1:0"], engine=engine, limits=Limits(linger=0.5, idle=10))
         )
-        call(server.endpoints[0], WARM)
-        before = settled()
-        call(server.endpoints[0], MANY)
-        after = settled()
-    assert Counted.told["opened"] >= MANY
+        run_clients(server.endpoints[0], WARM_UP_CONNECTIONS)
+        before = measure()
+        run_clients(server.endpoints[0], CONNECTIONS)
+        after = measure()
+    assert CountingEcho.counts["opened"] >= CONNECTIONS
     blocks, own, shared, descriptors, memory = (
         late - early for early, late in zip(before, after, strict=True)
     )

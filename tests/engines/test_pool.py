@@ -6,24 +6,24 @@ import threading
 import time
 
 from bothends.endpoints import Endpoint
-from bothends.engines.base import Job, Limits
+from bothends.engines.base import EngineContext, Limits
 from bothends.engines.pool import PoolEngine
-from bothends.events import Closed, Opened, Refused
+from bothends.events import Accepted, Closed, ConnectionRejected
 from bothends.osutil import process_info
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
-from bothends.testing.services import Chat, Echo, Lines
+from bothends.testing.services import BroadcastChat, EchoService, UppercaseLines
 
 TCP = "tcp://127.0.0.1:0"
 UDP = "udp://127.0.0.1:0"
 
 
-class Two(PoolEngine):
+class TwoThreads(PoolEngine):
     """Of two threads."""
 
-    def __init__(self, job: Job) -> None:
-        super().__init__(job, size=2)
+    def __init__(self, context: EngineContext) -> None:
+        super().__init__(context, size=2)
 
 
 class FewThreads(PoolEngine):
@@ -43,13 +43,13 @@ class FewThreads(PoolEngine):
         super().run()
 
 
-class Odd(Service):
+class MisbehavingService(Service):
     """Leaves its thread, or stays in it, when asked to; otherwise echoes."""
 
     name = "test-odd"
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Odd()
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _MisbehavingConversation()
 
     def answer(self, datagram: bytes, peer: Peer) -> bytes:
         if datagram == b"slow":
@@ -57,7 +57,7 @@ class Odd(Service):
         return datagram
 
 
-class _Odd(Conversation):
+class _MisbehavingConversation(Conversation):
     def receive(self, data: bytes) -> bytes:
         if data == b"leave":
             raise SystemExit
@@ -66,117 +66,120 @@ class _Odd(Conversation):
         return data
 
 
-def threads_of(running: Harness) -> int:
+def thread_count(running: Harness) -> int:
     """How many threads it has: processes.look doesn't tell."""
     with open(f"/proc/{running.pid}/status", encoding="ascii") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("Threads:"))
 
 
-def test_as_many_are_served_at_once_as_there_are_threads() -> None:
-    with Harness(f"{__name__}:Two", Lines, [TCP]) as running:
+def test_concurrency_equals_thread_count() -> None:
+    with Harness(f"{__name__}:Two", UppercaseLines, [TCP]) as running:
         clients = [Client(running.endpoints[0]) for _ in range(3)]
         for client in clients[:2]:
-            assert client.ask(b"x\n") == b"X\n"
-        clients[2].say(b"y\n")
+            assert client.request(b"x\n") == b"X\n"
+        clients[2].send(b"y\n")
         assert not clients[2].is_readable(0.1)
         clients[0].close()
-        assert clients[2].hear(2) == b"Y\n"
-        assert threads_of(running) == 4  # with the main one and the warden
+        assert clients[2].receive_exactly(2) == b"Y\n"
+        assert thread_count(running) == 4  # with the main one and the warden
         for client in clients:
             client.close()
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
-def test_beyond_its_size_it_refuses_where_the_limits_say_so() -> None:
-    with Harness(f"{__name__}:Two", Lines, [TCP], Limits(when_full="refuse")) as running:
+def test_pool_full_refuses_when_configured() -> None:
+    with Harness(f"{__name__}:Two", UppercaseLines, [TCP], Limits(when_full="refuse")) as running:
         clients = [Client(running.endpoints[0]) for _ in range(3)]
         for client in clients[:2]:
-            assert client.ask(b"x\n") == b"X\n"
-        assert clients[2].hear_end() == b""
-        running.wait_event(Refused)
+            assert client.request(b"x\n") == b"X\n"
+        assert clients[2].receive_until_closed() == b""
+        running.wait_event(ConnectionRejected)
         for client in clients:
             client.close()
 
 
-def test_a_burst_is_all_served() -> None:
-    with Harness("pool", Lines, [TCP]) as running:
+def test_burst_is_served() -> None:
+    with Harness("pool", UppercaseLines, [TCP]) as running:
         clients = [Client(running.endpoints[0]) for _ in range(200)]
         for number, client in enumerate(clients):
-            client.say(b"%03d\n" % number)
+            client.send(b"%03d\n" % number)
         for number, client in enumerate(clients):
-            assert client.hear(4) == b"%03d\n" % number
+            assert client.receive_exactly(4) == b"%03d\n" % number
             client.close()
         running.wait_event(Closed, lambda event: event.connection == 200)
 
 
-def test_a_service_that_leaves_its_thread_does_not_shrink_the_pool() -> None:
-    with Harness(f"{__name__}:Two", Odd, [TCP]) as running:
+def test_system_exit_in_service_keeps_thread() -> None:
+    with Harness(f"{__name__}:Two", MisbehavingService, [TCP]) as running:
         for _ in range(5):
             with Client(running.endpoints[0]) as client:
-                client.say(b"leave")
-                client.hear_end()
+                client.send(b"leave")
+                client.receive_until_closed()
         with Client(running.endpoints[0]) as client:
-            assert client.ask(b"still here") == b"still here"
+            assert client.request(b"still here") == b"still here"
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
-def test_datagrams_and_connections_do_not_wait_for_each_other() -> None:
-    with Harness(f"{__name__}:Two", Odd, [TCP, UDP, UDP]) as running:
+def test_slow_datagram_does_not_block_others() -> None:
+    with Harness(f"{__name__}:Two", MisbehavingService, [TCP, UDP, UDP]) as running:
         tcp, slow, fast = running.endpoints
         with Client(slow) as one, Client(fast) as two, Client(tcp) as client:
-            one.say(b"slow")
+            one.send(b"slow")
             started = time.monotonic()
-            assert client.ask(b"hello") == b"hello"
+            assert client.request(b"hello") == b"hello"
             client.close()
-            assert two.ask(b"hello") == b"hello"
+            assert two.request(b"hello") == b"hello"
             assert time.monotonic() - started < 0.5
-            assert one.hear_message() == b"slow"
+            assert one.receive_message() == b"slow"
             for number in range(100):
-                assert two.ask(b"%03d" % number) == b"%03d" % number
+                assert two.request(b"%03d" % number) == b"%03d" % number
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
-def test_draining_waits_for_the_thread_that_answers_a_datagram() -> None:
-    with Harness(f"{__name__}:Two", Odd, [UDP]) as running, Client(running.endpoints[0]) as client:
-        for word in (b"slow", b"after"):
-            client.say(word)
-        running.drain()
-        assert [client.hear_message() for _ in range(2)] == [b"slow", b"after"]
-        assert running.wait_exit().faults() == []
-
-
-def test_run_does_not_wait_for_a_service_that_never_returns() -> None:
+def test_drain_waits_for_datagram_thread() -> None:
     with (
-        Harness(f"{__name__}:Two", Odd, [TCP], Limits(drain=0.1)) as running,
+        Harness(f"{__name__}:Two", MisbehavingService, [UDP]) as running,
         Client(running.endpoints[0]) as client,
     ):
-        client.say(b"stay")
-        running.wait_event(Opened)
+        for word in (b"slow", b"after"):
+            client.send(word)
         running.drain()
-        assert client.hear_end() == b""
+        assert [client.receive_message() for _ in range(2)] == [b"slow", b"after"]
+        assert running.wait_exit().problems() == []
+
+
+def test_drain_timeout_abandons_hung_thread() -> None:
+    with (
+        Harness(f"{__name__}:Two", MisbehavingService, [TCP], Limits(drain=0.1)) as running,
+        Client(running.endpoints[0]) as client,
+    ):
+        client.send(b"stay")
+        running.wait_event(Accepted)
+        running.drain()
+        assert client.receive_until_closed() == b""
         outcome = running.wait_exit()
     assert outcome.status == 0
-    assert outcome.left is not None
-    assert len(outcome.left.threads) <= 2
-    assert process_info.look(running.pid) is None
+    assert outcome.leftovers is not None
+    assert len(outcome.leftovers.threads) <= 2
+    assert process_info.read_process(running.pid) is None
 
 
-def test_it_makes_do_with_the_threads_that_it_gets() -> None:
-    with Harness(f"{__name__}:FewThreads", Lines, [TCP]) as running:
+def test_pool_runs_with_fewer_threads() -> None:
+    with Harness(f"{__name__}:FewThreads", UppercaseLines, [TCP]) as running:
         clients = [Client(running.endpoints[0]) for _ in range(6)]
         for client in clients[:5]:
-            assert client.ask(b"x\n") == b"X\n"
-        clients[5].say(b"y\n")
+            assert client.request(b"x\n") == b"X\n"
+        clients[5].send(b"y\n")
         assert not clients[5].is_readable(0.1)
         for client in clients[:5]:
             client.close()
-        assert clients[5].hear(2) == b"Y\n"
+        assert clients[5].receive_exactly(2) == b"Y\n"
         clients[5].close()
 
 
-def test_says_why_it_does_not_carry_who_posts() -> None:
-    assert "use threads" in str(PoolEngine.refusal(Chat(), Endpoint.parse(TCP)))
-    assert PoolEngine.refusal(Echo(), Endpoint.parse(UDP)) is None
+def test_push_service_is_rejected_with_reason() -> None:
+    assert "use threads" in str(PoolEngine.unsupported_reason(BroadcastChat(), Endpoint.parse(TCP)))
+    assert PoolEngine.unsupported_reason(EchoService(), Endpoint.parse(UDP)) is None

@@ -19,21 +19,21 @@ import pytest
 from bothends.osutil import process_info
 
 # Starting an interpreter takes seconds where many others do so.
-PATIENCE = 40.0
+TIMEOUT = 40.0
 
-HEAD = """
+PREAMBLE = """
 import os, signal, sys, time
 from bothends.engines import acceptor, processes
 from bothends.engines.acceptor import Watch
-from bothends.engines.processes import Child, Children, Workers, fork
-from bothends.engines.shutdown import Stop
+from bothends.engines.processes import Child, ChildSet, WorkerPool, fork
+from bothends.engines.shutdown import ShutdownFlags
 from bothends.events import *
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def observe(event):
-    if isinstance(event, Exited):
+    if isinstance(event, ChildExited):
         say("exited", event.role, event.status)
     else:
         say(type(event).__name__)
@@ -43,17 +43,17 @@ def until_told(stop):
     while watch.draining is None:
         watch.turn(None)
 
-stop = Stop()
+stop = ShutdownFlags()
 watch = Watch(stop)
-children = Children(watch, observe)
+children = ChildSet(watch, observe)
 """
 
 
-class Program:
+class ChildProgram:
     """A Python program in a process group of its own; what it says comes line by line."""
 
     def __init__(self, text: str) -> None:
-        program = HEAD + textwrap.dedent(text)
+        program = PREAMBLE + textwrap.dedent(text)
         self.process = subprocess.Popen(
             [sys.executable, "-c", program],
             stdin=subprocess.PIPE,
@@ -69,17 +69,17 @@ class Program:
     def lines(self, count: int) -> list[str]:
         return [self.line() for _ in range(count)]
 
-    def rest(self) -> list[str]:
-        out, _ = self.process.communicate(timeout=PATIENCE)
+    def read_rest(self) -> list[str]:
+        out, _ = self.process.communicate(timeout=TIMEOUT)
         return out.decode().splitlines()
 
-    def children(self) -> list[process_info.Process]:
-        return process_info.family(self.process.pid)[1:]
+    def children(self) -> list[process_info.ProcessInfo]:
+        return process_info.process_tree(self.process.pid)[1:]
 
 
 @contextlib.contextmanager
-def running(text: str) -> Iterator[Program]:
-    program = Program(text)
+def running(text: str) -> Iterator[ChildProgram]:
+    program = ChildProgram(text)
     try:
         yield program
     finally:
@@ -88,8 +88,8 @@ def running(text: str) -> Iterator[Program]:
         program.process.communicate()
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -98,7 +98,7 @@ def until(condition: Callable[[], object]) -> None:
 def run(text: str) -> list[str]:
     """All that a program says; it must end well."""
     with running(text) as program:
-        said = program.rest()
+        said = program.read_rest()
         assert program.process.returncode == 0, said
         return said
 
@@ -106,7 +106,7 @@ def run(text: str) -> list[str]:
 # One child ------------------------------------------------------------------------------------------
 
 
-def test_the_status_is_what_the_child_made_of_it() -> None:
+def test_fork_reports_exit_status() -> None:
     said = run("""
         def fails(): raise ZeroDivisionError
         for main in (lambda: None, lambda: sys.exit(3), lambda: sys.exit("no"), lambda: sys.exit(),
@@ -125,7 +125,7 @@ def test_the_status_is_what_the_child_made_of_it() -> None:
     assert any("ZeroDivisionError" in line for line in said)
 
 
-def test_an_error_of_ours_is_a_sentence_and_no_traceback() -> None:
+def test_fork_prints_bothends_error_without_traceback() -> None:
     said = run("""
         from bothends.errors import UnknownName
         def fails(): raise UnknownName("service", "ehco", "echo")
@@ -135,7 +135,7 @@ def test_an_error_of_ours_is_a_sentence_and_no_traceback() -> None:
     assert said == ["bothends: there is no service 'ehco'; did you mean 'echo'?", "exited one 1"]
 
 
-def test_what_is_buffered_is_written_once_and_by_its_owner() -> None:
+def test_fork_flushes_stdio_once() -> None:
     said = run("""
         sys.stdout.write("before\\n")
         children.add(fork("one", lambda: sys.stdout.write("child\\n")), lambda child: None)
@@ -145,7 +145,7 @@ def test_what_is_buffered_is_written_once_and_by_its_owner() -> None:
     assert said == ["before", "child", "exited one 0", "after"]
 
 
-def test_what_is_registered_for_the_parents_end_does_not_run_in_the_child() -> None:
+def test_fork_child_skips_parent_atexit() -> None:
     said = run("""
         import atexit
         atexit.register(say, "end")
@@ -155,7 +155,7 @@ def test_what_is_registered_for_the_parents_end_does_not_run_in_the_child() -> N
     assert said == ["exited one 0", "end"]
 
 
-def test_a_signal_that_the_parent_handles_is_ignored_and_others_are_not() -> None:
+def test_fork_child_ignores_signals_parent_handles() -> None:
     said = run("""
         signal.signal(signal.SIGTERM, lambda *_: say("told"))
         def main():
@@ -171,7 +171,7 @@ def test_a_signal_that_the_parent_handles_is_ignored_and_others_are_not() -> Non
     assert said == ["alive", f"exited one {-signal.SIGUSR2}", "told", "set()"]
 
 
-def test_a_childs_signal_does_not_wake_the_parents_event_loop() -> None:
+def test_fork_child_resets_wakeup_fd() -> None:
     said = run("""
         import socket
         here, there = socket.socketpair()
@@ -193,7 +193,7 @@ def test_a_childs_signal_does_not_wake_the_parents_event_loop() -> None:
     assert said == ["exited one 0", "nothing"]
 
 
-def test_other_peoples_children_are_left_to_them() -> None:
+def test_child_set_does_not_reap_foreign_children() -> None:
     said = run("""
         import subprocess
         other = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])
@@ -205,7 +205,7 @@ def test_other_peoples_children_are_left_to_them() -> None:
     assert said == ["exited one 0", "7"]
 
 
-def test_someone_else_who_waits_for_everyone_does_no_harm() -> None:
+def test_child_reaped_elsewhere_counts_as_exited() -> None:
     said = run("""
         child = fork("one", lambda: None)
         os.waitpid(-1, 0)
@@ -216,7 +216,7 @@ def test_someone_else_who_waits_for_everyone_does_no_harm() -> None:
 
 
 @pytest.mark.parametrize("kernel", ["with pidfd", "without pidfd"])
-def test_each_is_reaped_as_it_ends(kernel: str) -> None:
+def test_child_set_reaps_in_exit_order(kernel: str) -> None:
     with running(f"""
         if {kernel == "without pidfd"}:
             del os.pidfd_open
@@ -247,7 +247,7 @@ def test_each_is_reaped_as_it_ends(kernel: str) -> None:
         assert program.line() == "left 0 True"
 
 
-def test_children_leave_no_descriptor_behind() -> None:
+def test_child_set_leaks_no_descriptor() -> None:
     said = run("""
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(20):
@@ -261,13 +261,13 @@ def test_children_leave_no_descriptor_behind() -> None:
 # Workers --------------------------------------------------------------------------------------------
 
 
-def test_workers_are_replaced_until_the_server_drains() -> None:
+def test_worker_pool_restarts_workers_until_drain() -> None:
     with running("""
         def main(stop):
             say("here", os.getpid())
             until_told(stop)
         signal.signal(signal.SIGTERM, lambda *_: stop.draining.set())
-        Workers(3, main, stop, observe, grace=5, on_drain=lambda: say("draining")).run()
+        WorkerPool(3, main, stop, observe, grace=5, on_drain=lambda: say("draining")).run()
         say("over")
     """) as program:
         first = {line.split()[1] for line in program.lines(3)}
@@ -277,11 +277,11 @@ def test_workers_are_replaced_until_the_server_drains() -> None:
         assert program.line().split()[1] not in first
         assert len(program.children()) == 3
         os.kill(program.process.pid, signal.SIGTERM)
-        assert sorted(program.rest()) == ["draining", *["exited worker 0"] * 3, "over"]
+        assert sorted(program.read_rest()) == ["draining", *["exited worker 0"] * 3, "over"]
         assert program.process.returncode == 0
 
 
-def test_a_worker_that_dies_again_and_again_is_replaced_ever_more_slowly() -> None:
+def test_worker_pool_backs_off_on_repeated_crash() -> None:
     said = run("""
         born = []
         def main(stop):
@@ -291,27 +291,27 @@ def test_a_worker_that_dies_again_and_again_is_replaced_ever_more_slowly() -> No
             times.append(time.monotonic())
             if len(times) == 5:
                 stop.draining.set()
-        Workers(1, main, stop, listen, grace=5).run()
+        WorkerPool(1, main, stop, listen, grace=5).run()
         say(*[round(later - sooner, 2) for sooner, later in zip(times, times[1:])])
     """)
     pauses = [float(word) for word in said[0].split()]
     assert all(least <= pause for least, pause in zip((0.1, 0.2, 0.4, 0.8), pauses, strict=True))
 
 
-def test_who_does_not_leave_in_time_is_killed() -> None:
+def test_worker_pool_kills_after_grace() -> None:
     with running("""
         def main(stop):
             say("here")
             time.sleep(1000)
         signal.signal(signal.SIGTERM, lambda *_: stop.draining.set())
-        Workers(2, main, stop, observe, grace=0.1).run()
+        WorkerPool(2, main, stop, observe, grace=0.1).run()
     """) as program:
         assert program.lines(2) == ["here"] * 2
         os.kill(program.process.pid, signal.SIGTERM)
-        assert program.rest() == [f"exited worker {-signal.SIGKILL}"] * 2
+        assert program.read_rest() == [f"exited worker {-signal.SIGKILL}"] * 2
 
 
-def test_aborting_does_not_wait_for_the_grace() -> None:
+def test_worker_pool_abort_skips_grace() -> None:
     with running("""
         def main(stop):
             say("here")
@@ -320,27 +320,29 @@ def test_aborting_does_not_wait_for_the_grace() -> None:
             stop.draining.set()
             stop.aborting.set()
         signal.signal(signal.SIGTERM, told)
-        Workers(2, main, stop, observe, grace=1000).run()
+        WorkerPool(2, main, stop, observe, grace=1000).run()
     """) as program:
         assert program.lines(2) == ["here"] * 2
         os.kill(program.process.pid, signal.SIGTERM)
-        assert program.rest() == [f"exited worker {-signal.SIGKILL}"] * 2
+        assert program.read_rest() == [f"exited worker {-signal.SIGKILL}"] * 2
 
 
-def test_workers_do_not_outlive_a_parent_that_is_killed() -> None:
+def test_workers_exit_when_parent_is_killed() -> None:
     with running("""
         def main(stop):
             say("here", os.getpid())
             until_told(stop)
-        Workers(3, main, stop, observe, grace=5).run()
+        WorkerPool(3, main, stop, observe, grace=5).run()
     """) as program:
         pids = [int(line.split()[1]) for line in program.lines(3)]
         program.process.kill()
-        assert program.rest() == []  # that is, all who could have said something have gone
-        until(lambda: all((now := process_info.look(pid)) is None or now.is_zombie for pid in pids))
+        assert program.read_rest() == []  # that is, all who could have said something have gone
+        wait_until(
+            lambda: all((now := process_info.read_process(pid)) is None or now.is_zombie for pid in pids)
+        )
 
 
-def test_without_processes_it_waits_and_goes_on() -> None:
+def test_worker_pool_fork_failure_retries() -> None:
     said = run("""
         def main(stop):
             until_told(stop)
@@ -353,8 +355,8 @@ def test_without_processes_it_waits_and_goes_on() -> None:
         os.fork = no_fork
         def listen(event):
             observe(event)
-            if isinstance(event, Relieved):
+            if isinstance(event, AcceptResumed):
                 stop.draining.set()
-        Workers(1, main, stop, listen, grace=5).run()
+        WorkerPool(1, main, stop, listen, grace=5).run()
     """)
-    assert said == ["Strained", "Relieved", "exited worker 0"]
+    assert said == ["AcceptPaused", "AcceptResumed", "exited worker 0"]

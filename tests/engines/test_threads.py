@@ -9,16 +9,31 @@ import time
 import pytest
 
 from bothends.endpoints import Endpoint
-from bothends.engines.acceptor import Bell
-from bothends.engines.admission import Reception
+from bothends.engines.acceptor import WakeupPipe
+from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import Limits
-from bothends.engines.threads import Outbox, ThreadsEngine
-from bothends.events import Cause, Closed, Failed, Opened, Refused, Relieved, Strained
+from bothends.engines.threads import SendQueue, ThreadsEngine
+from bothends.events import (
+    Accepted,
+    AcceptPaused,
+    AcceptResumed,
+    Closed,
+    CloseReason,
+    ConnectionRejected,
+    ServiceFailed,
+)
 from bothends.services.base import Peer, Service
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
-from bothends.testing.services import Chat, Digest, Echo, Large, Lines, Pulled
-from tests.engines.hung_service import Stuck
+from bothends.testing.services import (
+    BroadcastChat,
+    Digest,
+    EchoService,
+    LargeReply,
+    PullProducer,
+    UppercaseLines,
+)
+from tests.engines.hung_service import HangingService
 
 TCP = "tcp://127.0.0.1:0"
 SEQPACKET = "unix+seqpacket://{tmp}/socket"
@@ -55,312 +70,312 @@ class NoWriters(ThreadsEngine):
         super().run()
 
 
-class SlowToEnd(ThreadsEngine):
+class SlowThreadExit(ThreadsEngine):
     """Its connections' threads go on for a moment after they have said that they are gone."""
 
     def run(self) -> None:
-        ring, left = Bell.ring, Reception.left
+        ring, left = WakeupPipe.wake, AdmissionControl.release
         rang: list[threading.Thread] = []
 
-        def ring_and_linger(bell: Bell) -> None:
+        def ring_and_linger(bell: WakeupPipe) -> None:
             rang.append(threading.current_thread())
             ring(bell)
             threading.Event().wait(0.1)
 
-        def let_go(reception: Reception, peer: Peer) -> None:
+        def let_go(reception: AdmissionControl, peer: Peer) -> None:
             assert not any(thread.is_alive() for thread in rang), "its thread is still there"
             left(reception, peer)
 
-        Bell.ring = ring_and_linger  # type: ignore[assignment,method-assign]
-        Reception.left = let_go  # type: ignore[assignment,method-assign]
+        WakeupPipe.wake = ring_and_linger  # type: ignore[assignment,method-assign]
+        AdmissionControl.release = let_go  # type: ignore[assignment,method-assign]
         super().run()
 
 
-def settle(running: Harness) -> None:
+def warm_up(running: Harness) -> None:
     """Wait until it has opened all that it needs."""
     with Client(running.endpoints[0]) as client:
-        client.finish()
-        client.hear_all()
+        client.shutdown_write()
+        client.receive_until_eof()
     running.wait_event(Closed)
 
 
-def close(clients: list[Client]) -> None:
+def close_all(clients: list[Client]) -> None:
     for client in clients:
         client.close()
 
 
-def test_a_connection_is_gone_when_its_thread_is() -> None:
-    with Harness(f"{__name__}:SlowToEnd", Lines, [TCP]) as running:
+def test_connection_is_released_after_thread_exit() -> None:
+    with Harness(f"{__name__}:SlowThreadExit", UppercaseLines, [TCP]) as running:
         with Client(running.endpoints[0]) as client:
-            assert client.ask(b"one\n") == b"ONE\n"
+            assert client.request(b"one\n") == b"ONE\n"
         running.wait_event(Closed)
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
-def test_nobody_waits_for_who_is_silent() -> None:
-    with Harness("threads", Lines, [TCP]) as running:
+def test_idle_client_does_not_block_others() -> None:
+    with Harness("threads", UppercaseLines, [TCP]) as running:
         clients = [Client(running.endpoints[0]) for _ in range(30)]
         for number, client in reversed(list(enumerate(clients))):
-            assert client.ask(b"line %d\n" % number) == b"LINE %d\n" % number
+            assert client.request(b"line %d\n" % number) == b"LINE %d\n" % number
         for client in clients:
             client.close()
         running.drain()
-        assert running.wait_exit().faults() == []
-    assert len(running.seen(Closed)) == 30
+        assert running.wait_exit().problems() == []
+    assert len(running.events_of(Closed)) == 30
 
 
-def test_nobody_waits_for_who_does_not_read() -> None:
+def test_client_that_never_reads_does_not_block_others() -> None:
     with (
-        Harness("threads", Pulled, [TCP], Limits(drain=0.2)) as running,
+        Harness("threads", PullProducer, [TCP], Limits(drain=0.2)) as running,
         Client(running.endpoints[0]),
         Client(running.endpoints[0]) as other,
     ):
-        assert len(other.hear(1_000_000)) == 1_000_000
+        assert len(other.receive_exactly(1_000_000)) == 1_000_000
         running.drain()
-        assert running.wait_exit().faults() == []
-    assert {event.cause for event in running.seen(Closed)} <= {Cause.ABORTED, Cause.DRAINED}
+        assert running.wait_exit().problems() == []
+    assert {event.cause for event in running.events_of(Closed)} <= {CloseReason.ABORTED, CloseReason.DRAINED}
 
 
-def test_a_thousand_one_after_another_leave_nothing_behind() -> None:
+def test_thousand_sequential_connections_leak_nothing() -> None:
     with Harness("threads", Digest, [TCP]) as running:
-        settle(running)
+        warm_up(running)
         before = running.descriptors()
         for _ in range(1000):
             with Client(running.endpoints[0]) as client:
-                client.say(b"x")
-                client.finish()
-                assert client.hear_line().startswith(b"1 ")
+                client.send(b"x")
+                client.shutdown_write()
+                assert client.receive_line().startswith(b"1 ")
         running.wait_event(Closed, lambda event: event.connection == 1001)
         running.wait_for(lambda: running.descriptors() == before)
 
 
-def test_a_limit_that_defers() -> None:
-    with Harness("threads", Lines, [TCP], Limits(connections=2)) as running:
+def test_connection_limit_defer() -> None:
+    with Harness("threads", UppercaseLines, [TCP], Limits(connections=2)) as running:
         clients = [Client(running.endpoints[0]) for _ in range(3)]
-        assert [client.ask(b"x\n") for client in clients[:2]] == [b"X\n"] * 2
-        clients[2].say(b"y\n")
+        assert [client.request(b"x\n") for client in clients[:2]] == [b"X\n"] * 2
+        clients[2].send(b"y\n")
         assert not clients[2].is_readable(0.1)
         clients[0].close()
-        assert clients[2].hear(2) == b"Y\n"
-        close(clients)
+        assert clients[2].receive_exactly(2) == b"Y\n"
+        close_all(clients)
 
 
-def test_a_limit_that_refuses() -> None:
-    with Harness("threads", Lines, [TCP], Limits(connections=1, when_full="refuse")) as running:
+def test_connection_limit_refuse() -> None:
+    with Harness("threads", UppercaseLines, [TCP], Limits(connections=1, when_full="refuse")) as running:
         with Client(running.endpoints[0]) as first:
-            assert first.ask(b"x\n") == b"X\n"
+            assert first.request(b"x\n") == b"X\n"
             with Client(running.endpoints[0]) as second:
-                assert second.hear_end() == b""
-            running.wait_event(Refused)
-        running.wait_for(lambda: ask(running) == b"X\n")
+                assert second.receive_until_closed() == b""
+            running.wait_event(ConnectionRejected)
+        running.wait_for(lambda: request_once(running) == b"X\n")
 
 
-def ask(running: Harness) -> bytes:
+def request_once(running: Harness) -> bytes:
     with Client(running.endpoints[0]) as client, contextlib.suppress(ConnectionError):
-        return client.ask(b"x\n")
+        return client.request(b"x\n")
     return b""
 
 
-def test_without_descriptors_it_waits_and_recovers() -> None:
-    with Harness("threads", Lines, [TCP]) as running:
-        settle(running)
-        running.spare_descriptors(2)
+def test_emfile_pauses_accepting_and_recovers() -> None:
+    with Harness("threads", UppercaseLines, [TCP]) as running:
+        warm_up(running)
+        running.limit_descriptors(2)
         clients = [Client(running.endpoints[0]) for _ in range(4)]
-        assert [client.ask(b"x\n") for client in clients[:2]] == [b"X\n"] * 2
-        running.wait_event(Strained)
-        assert running.cpu_over(0.3, 0.1) < 0.1
+        assert [client.request(b"x\n") for client in clients[:2]] == [b"X\n"] * 2
+        running.wait_event(AcceptPaused)
+        assert running.cpu_used(0.3, 0.1) < 0.1
         for client in clients[:2]:
             client.close()
-        assert [client.ask(b"y\n") for client in clients[2:]] == [b"Y\n"] * 2
-        running.wait_event(Relieved)
-        close(clients)
+        assert [client.request(b"y\n") for client in clients[2:]] == [b"Y\n"] * 2
+        running.wait_event(AcceptResumed)
+        close_all(clients)
 
 
-def test_without_threads_it_refuses_and_recovers() -> None:
-    with Harness(f"{__name__}:NoThreads", Lines, [TCP]) as running:
+def test_thread_start_failure_refuses_and_recovers() -> None:
+    with Harness(f"{__name__}:NoThreads", UppercaseLines, [TCP]) as running:
         for _ in range(3):
             with Client(running.endpoints[0]) as client:
-                assert client.hear_end() == b""
+                assert client.receive_until_closed() == b""
         with Client(running.endpoints[0]) as client:
-            assert client.ask(b"x\n") == b"X\n"
-        running.wait_event(Relieved)
-        assert (len(running.seen(Refused)), len(running.seen(Strained))) == (3, 1)
-        assert len(running.seen(Opened)) == 1
+            assert client.request(b"x\n") == b"X\n"
+        running.wait_event(AcceptResumed)
+        assert (len(running.events_of(ConnectionRejected)), len(running.events_of(AcceptPaused))) == (3, 1)
+        assert len(running.events_of(Accepted)) == 1
 
 
-def test_run_does_not_wait_for_a_service_that_never_returns() -> None:
+def test_drain_timeout_abandons_hung_thread() -> None:
     with (
-        Harness(f"{__name__}:ThreadsEngine", Stuck, [TCP], Limits(drain=0.1)) as running,
+        Harness(f"{__name__}:ThreadsEngine", HangingService, [TCP], Limits(drain=0.1)) as running,
         Client(running.endpoints[0]) as client,
     ):
-        client.say(b"x")
-        running.wait_event(Opened)
+        client.send(b"x")
+        running.wait_event(Accepted)
         running.drain()
-        assert client.hear_end() == b""
+        assert client.receive_until_closed() == b""
         outcome = running.wait_exit()
     assert outcome.status == 0
-    assert outcome.left is not None
-    assert len(outcome.left.threads) == 1
+    assert outcome.leftovers is not None
+    assert len(outcome.leftovers.threads) == 1
 
 
-def test_draining_lets_a_large_answer_arrive() -> None:
+def test_drain_flushes_large_reply() -> None:
     size = 10_000_000
-    with Harness("threads", ten_megabytes, [TCP]) as running, Client(running.endpoints[0]) as client:
-        client.say(b"?")
-        assert client.hear(1)
+    with Harness("threads", ten_megabyte_reply, [TCP]) as running, Client(running.endpoints[0]) as client:
+        client.send(b"?")
+        assert client.receive_exactly(1)
         running.drain()
-        assert len(client.hear_all()) == size - 1
+        assert len(client.receive_until_eof()) == size - 1
         client.close()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
-def ten_megabytes() -> Service:
-    return Large(10_000_000, done=True)
+def ten_megabyte_reply() -> Service:
+    return LargeReply(10_000_000, done=True)
 
 
 # Posting -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("endpoint", [TCP, SEQPACKET])
-def test_what_is_posted_arrives_while_its_receiver_is_silent(endpoint: str) -> None:
-    with Harness("threads", Chat, [endpoint]) as running:
+def test_push_reaches_idle_peer(endpoint: str) -> None:
+    with Harness("threads", BroadcastChat, [endpoint]) as running:
         with Client(running.endpoints[0]) as one, Client(running.endpoints[0]) as two:
-            assert (one.hear(6), two.hear(6)) == (b"hello\n", b"hello\n")
+            assert (one.receive_exactly(6), two.receive_exactly(6)) == (b"hello\n", b"hello\n")
             for number in range(50):
-                one.say(b"%d\n" % number)
-                assert one.hear(3) == b"ok\n"
-            assert two.hear(140) == b"".join(b"%d\n" % number for number in range(50))
-            one.finish()
-            assert one.hear_all() == b""
-            assert two.hear(7) == b"(left)\n"
+                one.send(b"%d\n" % number)
+                assert one.receive_exactly(3) == b"ok\n"
+            assert two.receive_exactly(140) == b"".join(b"%d\n" % number for number in range(50))
+            one.shutdown_write()
+            assert one.receive_until_eof() == b""
+            assert two.receive_exactly(7) == b"(left)\n"
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
-def test_messages_are_posted_one_by_one() -> None:
+def test_push_preserves_packet_boundaries() -> None:
     with (
-        Harness("threads", Chat, [SEQPACKET]) as running,
+        Harness("threads", BroadcastChat, [SEQPACKET]) as running,
         Client(running.endpoints[0]) as one,
         Client(running.endpoints[0]) as two,
     ):
-        assert (one.hear_message(), two.hear_message()) == (b"hello\n", b"hello\n")
+        assert (one.receive_message(), two.receive_message()) == (b"hello\n", b"hello\n")
         for _ in range(20):
-            one.say(b"word")
-        assert [two.hear_message() for _ in range(20)] == [b"word"] * 20
-        assert [one.hear_message() for _ in range(20)] == [b"ok\n"] * 20
+            one.send(b"word")
+        assert [two.receive_message() for _ in range(20)] == [b"word"] * 20
+        assert [one.receive_message() for _ in range(20)] == [b"ok\n"] * 20
 
 
-def test_who_does_not_read_what_is_posted_is_cut_off_and_delays_nobody() -> None:
+def test_push_to_peer_that_never_reads_aborts_it() -> None:
     with (
-        Harness("threads", Chat, [TCP], Limits(posted=300_000)) as running,
+        Harness("threads", BroadcastChat, [TCP], Limits(posted=300_000)) as running,
         Client(running.endpoints[0], rcvbuf=4096) as deaf,
         Client(running.endpoints[0]) as one,
         Client(running.endpoints[0]) as two,
     ):
         for client in (deaf, one, two):
-            assert client.hear(6) == b"hello\n"
+            assert client.receive_exactly(6) == b"hello\n"
         said, heard = 0, 0
-        while not running.seen(Closed):
-            one.say(b"x" * 10_000)
+        while not running.events_of(Closed):
+            one.send(b"x" * 10_000)
             said += 10_000
-            heard += len(two.hear(10_000))
-        closed = running.seen(Closed)[0]
-        assert (closed.cause, closed.peer) == (Cause.STALLED, deaf.address)
+            heard += len(two.receive_exactly(10_000))
+        closed = running.events_of(Closed)[0]
+        assert (closed.cause, closed.peer) == (CloseReason.STALLED, deaf.address)
         assert said == heard
-        one.finish()
-        assert b"(left)\n" in one.hear_all()
+        one.shutdown_write()
+        assert b"(left)\n" in one.receive_until_eof()
 
 
-def test_who_is_posted_to_is_not_idle() -> None:
-    with Harness("threads", Chat, [TCP], Limits(idle=0.4)) as running:
+def test_push_counts_as_activity() -> None:
+    with Harness("threads", BroadcastChat, [TCP], Limits(idle=0.4)) as running:
         with Client(running.endpoints[0]) as one, Client(running.endpoints[0]) as listener:
-            assert (one.hear(6), listener.hear(6)) == (b"hello\n", b"hello\n")
+            assert (one.receive_exactly(6), listener.receive_exactly(6)) == (b"hello\n", b"hello\n")
             until = time.monotonic() + 0.9
             while time.monotonic() < until:
-                one.ask(b"x", 3)
-                assert listener.hear(1) == b"x"
+                one.request(b"x", 3)
+                assert listener.receive_exactly(1) == b"x"
                 listener.is_readable(0.05)
-            assert running.seen(Closed) == []
+            assert running.events_of(Closed) == []
         for client in (one, listener):
             client.close()
         closed = running.wait_event(Closed)
-        assert closed.cause is Cause.PEER
+        assert closed.cause is CloseReason.PEER
 
 
-def test_a_posting_service_without_a_second_thread_ends_that_conversation() -> None:
-    with Harness(f"{__name__}:NoWriters", Chat, [TCP]) as running:
+def test_writer_start_failure_ends_conversation() -> None:
+    with Harness(f"{__name__}:NoWriters", BroadcastChat, [TCP]) as running:
         with Client(running.endpoints[0]) as client:
-            assert client.hear_all() == b""
-        running.wait_event(Failed)
+            assert client.receive_until_eof() == b""
+        running.wait_event(ServiceFailed)
         running.wait_event(Closed)
         running.drain()
-        assert running.wait_exit().faults() == []
+        assert running.wait_exit().problems() == []
 
 
-def test_aborting_cuts_off_who_is_posted_to() -> None:
+def test_abort_closes_peer_with_pushed_backlog() -> None:
     with (
-        Harness("threads", Chat, [TCP]) as running,
+        Harness("threads", BroadcastChat, [TCP]) as running,
         Client(running.endpoints[0], rcvbuf=4096),
         Client(running.endpoints[0]) as one,
     ):
-        one.hear(6)
+        one.receive_exactly(6)
         for _ in range(50):
-            one.ask(b"x" * 50_000, 3)
+            one.request(b"x" * 50_000, 3)
         running.abort()
-        one.hear_end()
-        assert running.wait_exit().faults() == []
+        one.receive_until_closed()
+        assert running.wait_exit().problems() == []
 
 
-def test_a_reset_while_posting_ends_one_conversation() -> None:
-    with Harness("threads", Chat, [TCP]) as running, Client(running.endpoints[0]) as one:
+def test_reset_during_push_ends_one_conversation() -> None:
+    with Harness("threads", BroadcastChat, [TCP]) as running, Client(running.endpoints[0]) as one:
         other = Client(running.endpoints[0])
-        assert (one.hear(6), other.hear(6)) == (b"hello\n", b"hello\n")
+        assert (one.receive_exactly(6), other.receive_exactly(6)) == (b"hello\n", b"hello\n")
         other.reset()
-        running.wait_event(Closed, lambda event: event.cause is Cause.RESET)
-        assert one.hear(7) == b"(left)\n"
-        assert one.ask(b"x", 3) == b"ok\n"
+        running.wait_event(Closed, lambda event: event.cause is CloseReason.RESET)
+        assert one.receive_exactly(7) == b"(left)\n"
+        assert one.request(b"x", 3) == b"ok\n"
 
 
-def test_the_outbox_alone() -> None:
-    outbox = Outbox(Limits(posted=10))
+def test_send_queue() -> None:
+    outbox = SendQueue(Limits(posted=10))
     told: list[bool] = []
     outbox.on_overflow = lambda: told.append(True)
-    outbox.answer(b"a" * 100)
-    outbox.post(b"b" * 6)
+    outbox.reply(b"a" * 100)
+    outbox.push(b"b" * 6)
     assert not told
     assert outbox.unsent == 106
-    assert outbox.take(0) == (b"a" * 100, 0)
-    outbox.post(b"c" * 4)
-    assert outbox.take(100) == (b"b" * 6 + b"c" * 4, 10)
-    outbox.post(b"d")
+    assert outbox.get(0) == (b"a" * 100, 0)
+    outbox.push(b"c" * 4)
+    assert outbox.get(100) == (b"b" * 6 + b"c" * 4, 10)
+    outbox.push(b"d")
     assert told == [True]
-    outbox.sent(110, 10)
+    outbox.mark_sent(110, 10)
     assert outbox.wait_until_below(1)
     outbox.close()
-    outbox.post(b"e")
-    assert outbox.take(100) == (b"d", 1)
-    assert outbox.take(100) == (b"", 0)
-    outbox.kill()
+    outbox.push(b"e")
+    assert outbox.get(100) == (b"d", 1)
+    assert outbox.get(100) == (b"", 0)
+    outbox.discard()
     assert not outbox.wait_until_below(0)
 
 
 # Refusing ------------------------------------------------------------------------------------------
 
 
-def test_says_why_it_takes_no_datagrams() -> None:
-    refusal = ThreadsEngine.refusal(Echo(), Endpoint.parse("udp://127.0.0.1:0"))
+def test_datagrams_are_rejected_with_reason() -> None:
+    refusal = ThreadsEngine.unsupported_reason(EchoService(), Endpoint.parse("udp://127.0.0.1:0"))
     assert refusal is not None
     assert "no connection to hand to a thread" in str(refusal)
 
 
-def test_a_burst_from_many_threads_is_all_answered() -> None:
-    with Harness("threads", Lines, [TCP]) as running:
+def test_burst_from_many_client_threads() -> None:
+    with Harness("threads", UppercaseLines, [TCP]) as running:
         answers: list[bytes] = []
 
         def call(number: int) -> None:
             with Client(running.endpoints[0]) as client:
-                answers.append(client.ask(b"%04d\n" % number))
+                answers.append(client.request(b"%04d\n" % number))
 
         callers = [threading.Thread(target=call, args=(number,)) for number in range(100)]
         for caller in callers:

@@ -11,33 +11,38 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from bothends.endpoints import Endpoint
-from bothends.impair.proxies import Proxies, Wanted
+from bothends.impair.proxies import ProxyCollection, ProxyConfig
 from bothends.impair.proxy import Proxy
-from bothends.impair.recording import Journal, Replay
-from bothends.impair.scenario import from_text
-from bothends.osutil.event_loop import Loop
+from bothends.impair.recording import RecordingWriter, Replay
+from bothends.impair.scenario import parse_toxic
+from bothends.osutil.event_loop import ProxyLoop
 
 T = TypeVar("T")
 
-PATIENCE = 20.0  # seconds: only what is broken waits for it
+TIMEOUT = 20.0  # seconds: only what is broken waits for it
 
 
-class Running:
+class RunningProxies:
     """Proxies that run. What looks at them, or changes them, is done on their own loop."""
 
     def __init__(
-        self, *, seed: int = 1, record: Path | None = None, replay: Path | None = None, idle: float = 60.0
+        self,
+        *,
+        seed: int = 1,
+        record: Path | None = None,
+        replay: Path | None = None,
+        idle_timeout: float = 60.0,
     ) -> None:
-        self.loop = Loop()
-        self.told: list[str] = []
-        self._journal = Journal(record) if record is not None else None
-        self.proxies = Proxies(
+        self.loop = ProxyLoop()
+        self.notices: list[str] = []
+        self._recording = RecordingWriter(record) if record is not None else None
+        self.proxies = ProxyCollection(
             self.loop,
             seed=seed,
-            tell=self.told.append,
-            journal=self._journal,
+            notify=self.notices.append,
+            recording=self._recording,
             replay=Replay(replay) if replay is not None else None,
-            idle=idle,
+            idle_timeout=idle_timeout,
         )
         self._thread = threading.Thread(target=self.loop.run, name="impair")
 
@@ -50,14 +55,14 @@ class Running:
     ) -> None:
         if self._thread.is_alive():
             self.loop.post(self.loop.stop)
-        self._thread.join(PATIENCE)
+        self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
         self.proxies.close()
         self.loop.close()
-        if self._journal is not None:
-            self._journal.close()
+        if self._recording is not None:
+            self._recording.close()
 
-    def do(self, work: Callable[[], T]) -> T:
+    def run_on_loop(self, work: Callable[[], T]) -> T:
         """Do something on the loop, and wait for it."""
         done = threading.Event()
         results: list[T] = []
@@ -71,7 +76,7 @@ class Running:
             done.set()
 
         self.loop.post(call)
-        assert done.wait(PATIENCE), "the loop is stuck"
+        assert done.wait(TIMEOUT), "the loop is stuck"
         if errors:
             raise errors[0]
         return results[0]
@@ -88,25 +93,25 @@ class Running:
         leads_to = Endpoint.parse(upstream) if isinstance(upstream, str) else upstream
 
         def make() -> Proxy:
-            proxy = self.proxies.make(Wanted(name, Endpoint.parse(listen), leads_to, framing=framing))
+            proxy = self.proxies.create(ProxyConfig(name, Endpoint.parse(listen), leads_to, framing=framing))
             self.proxies.add(proxy)
             return proxy
 
-        made = self.do(make)
+        made = self.run_on_loop(make)
         for kind, text in toxics:
-            self.put(made, kind, text)
+            self.add_toxic(made, kind, text)
         return made
 
-    def put(self, proxy: Proxy, kind: str, text: str = "") -> None:
+    def add_toxic(self, proxy: Proxy, kind: str, text: str = "") -> None:
         """Put a toxic on a proxy."""
-        for planned in from_text(kind, text):
-            self.do(lambda spec=planned.spec: proxy.add(spec))  # type: ignore[misc]
+        for planned in parse_toxic(kind, text):
+            self.run_on_loop(lambda spec=planned.placed: proxy.add_toxic(spec))  # type: ignore[misc]
 
-    def wait_until(self, look: Callable[[], bool], what: str) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until something holds, as seen from the loop."""
         deadline = threading.Event()
-        for _ in range(int(PATIENCE / 0.005)):
-            if self.do(look):
+        for _ in range(int(TIMEOUT / 0.005)):
+            if self.run_on_loop(condition):
                 return
             deadline.wait(0.005)
         raise AssertionError(f"never: {what}")
@@ -117,15 +122,15 @@ def address(endpoint: Endpoint) -> tuple[str, int]:
     return endpoint.host or "127.0.0.1", endpoint.port or 0
 
 
-def call(endpoint: Endpoint) -> socket.socket:
+def connect(endpoint: Endpoint) -> socket.socket:
     """A client of a TCP or UNIX proxy, with a time limit."""
     if endpoint.is_unix:
         kind = socket.SOCK_SEQPACKET if endpoint.scheme == "unix+seqpacket" else socket.SOCK_STREAM
         client = socket.socket(socket.AF_UNIX, kind)
-        client.settimeout(PATIENCE)
+        client.settimeout(TIMEOUT)
         client.connect(endpoint.path)
         return client
-    client = socket.create_connection(address(endpoint), PATIENCE)
+    client = socket.create_connection(address(endpoint), TIMEOUT)
     return client
 
 
@@ -138,7 +143,7 @@ def read_all(client: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def tcp_server(talk: Callable[[socket.socket], None]) -> Iterator[Endpoint]:
+def tcp_server(handler: Callable[[socket.socket], None]) -> Iterator[Endpoint]:
     """A TCP server that does something with each connection, in a thread of its own."""
     threads: list[threading.Thread] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -155,9 +160,9 @@ def tcp_server(talk: Callable[[socket.socket], None]) -> Iterator[Endpoint]:
                 thread.start()
 
         def serve(connection: socket.socket) -> None:
-            connection.settimeout(PATIENCE)
+            connection.settimeout(TIMEOUT)
             with connection, contextlib.suppress(OSError):
-                talk(connection)
+                handler(connection)
 
         acceptor = threading.Thread(target=accept, daemon=True)
         acceptor.start()
@@ -165,9 +170,9 @@ def tcp_server(talk: Callable[[socket.socket], None]) -> Iterator[Endpoint]:
             yield Endpoint("tcp", host="127.0.0.1", port=port)
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            acceptor.join(PATIENCE)
+            acceptor.join(TIMEOUT)
             for thread in threads:
-                thread.join(PATIENCE)
+                thread.join(TIMEOUT)
 
 
 def echo(connection: socket.socket) -> None:
@@ -182,7 +187,7 @@ def reverse(connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def datagram_echo() -> Iterator[Endpoint]:
+def udp_echo_server() -> Iterator[Endpoint]:
     """A UDP server that gives back what comes."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
@@ -201,4 +206,4 @@ def datagram_echo() -> Iterator[Endpoint]:
         finally:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
                 last.sendto(b"END OF THE SERVER", sock.getsockname())
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)

@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 from bothends.endpoints import Endpoint
-from bothends.impair.api import Api, read_endpoint, show_endpoint
-from bothends.impair.api_server import Control
-from tests.impair.running import PATIENCE, Running, datagram_echo, echo, tcp_server
+from bothends.impair.api import Api, format_endpoint, parse_endpoint
+from bothends.impair.api_server import ApiServer
+from tests.impair.running import TIMEOUT, RunningProxies, echo, tcp_server, udp_echo_server
 
 
-class Client:
+class ApiClient:
     """One connection that is kept, as clients' libraries keep it."""
 
-    def __init__(self, running: Running, control: Control) -> None:
-        self.running = running
-        self.control = control
-        self.connection = http.client.HTTPConnection("127.0.0.1", control.endpoint.port, timeout=PATIENCE)
+    def __init__(self, proxies: RunningProxies, server: ApiServer) -> None:
+        self.proxies = proxies
+        self.server = server
+        self.connection = http.client.HTTPConnection("127.0.0.1", server.endpoint.port, timeout=TIMEOUT)
 
     def __call__(self, method: str, path: str, body: Any = None, **fields: str) -> tuple[int, Any]:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body)
@@ -35,37 +35,37 @@ class Client:
 
 
 @pytest.fixture
-def ask() -> Iterator[Client]:
-    with Running() as running:
-        control = running.do(
-            lambda: Control(
+def api_client() -> Iterator[ApiClient]:
+    with RunningProxies() as running:
+        control = running.run_on_loop(
+            lambda: ApiServer(
                 running.loop,
                 Api(running.proxies, "0"),
                 Endpoint.parse("tcp://127.0.0.1:0"),
             )
         )
-        client = Client(running, control)
+        client = ApiClient(running, control)
         yield client
         client.connection.close()
-        running.do(control.close)
+        running.run_on_loop(control.close)
 
 
-def create(ask: Client, upstream: str = "localhost:6379", **more: Any) -> dict[str, Any]:
-    status, proxy = ask("POST", "/proxies", {"name": "redis", "upstream": upstream} | more)
+def create_proxy(api_client: ApiClient, upstream: str = "localhost:6379", **more: Any) -> dict[str, Any]:
+    status, proxy = api_client("POST", "/proxies", {"name": "redis", "upstream": upstream} | more)
     assert status == 201
     assert isinstance(proxy, dict)
     return proxy
 
 
-def test_the_version_is_that_of_the_api(ask: Client) -> None:
-    status, told = ask("GET", "/version")
+def test_version_is_toxiproxys(api_client: ApiClient) -> None:
+    status, told = api_client("GET", "/version")
     assert status == 200
     assert re.fullmatch(r"2\.\d+\.\d+", told["version"])
 
 
-def test_a_proxy_is_created_shown_and_deleted(ask: Client) -> None:
-    assert ask("GET", "/proxies") == (200, {})
-    proxy = create(ask, listen="127.0.0.1:0")
+def test_proxy_create_get_delete(api_client: ApiClient) -> None:
+    assert api_client("GET", "/proxies") == (200, {})
+    proxy = create_proxy(api_client, listen="127.0.0.1:0")
     port = int(proxy["listen"].rpartition(":")[2])
     assert port > 0
     assert proxy == {
@@ -75,14 +75,14 @@ def test_a_proxy_is_created_shown_and_deleted(ask: Client) -> None:
         "enabled": True,
         "toxics": [],
     }
-    assert ask("GET", "/proxies") == (200, {"redis": proxy})
-    assert ask("GET", "/proxies/redis") == (200, proxy)
-    assert ask("DELETE", "/proxies/redis") == (204, "")
-    assert ask("GET", "/proxies/redis") == (404, {"error": "proxy not found", "status": 404})
+    assert api_client("GET", "/proxies") == (200, {"redis": proxy})
+    assert api_client("GET", "/proxies/redis") == (200, proxy)
+    assert api_client("DELETE", "/proxies/redis") == (204, "")
+    assert api_client("GET", "/proxies/redis") == (404, {"error": "proxy not found", "status": 404})
 
 
-def test_a_toxic_is_added_changed_and_removed(ask: Client) -> None:
-    create(ask)
+def test_toxic_add_update_remove(api_client: ApiClient) -> None:
+    create_proxy(api_client)
     latency = {
         "name": "latency_downstream",
         "type": "latency",
@@ -90,19 +90,21 @@ def test_a_toxic_is_added_changed_and_removed(ask: Client) -> None:
         "toxicity": 1,
         "attributes": {"latency": 1000, "jitter": 0},
     }
-    assert ask("POST", "/proxies/redis/toxics", {"type": "latency", "attributes": {"latency": 1000}}) == (
+    assert api_client(
+        "POST", "/proxies/redis/toxics", {"type": "latency", "attributes": {"latency": 1000}}
+    ) == (
         200,
         latency,
     )
-    assert ask("GET", "/proxies/redis/toxics") == (200, [latency])
-    assert ask("GET", "/proxies/redis/toxics/latency_downstream") == (200, latency)
-    assert ask("GET", "/proxies/redis")[1]["toxics"] == [latency]
+    assert api_client("GET", "/proxies/redis/toxics") == (200, [latency])
+    assert api_client("GET", "/proxies/redis/toxics/latency_downstream") == (200, latency)
+    assert api_client("GET", "/proxies/redis")[1]["toxics"] == [latency]
     changed = latency | {"attributes": {"latency": 1000, "jitter": 50}, "toxicity": 0.5}
     for method in ("POST", "PATCH"):
         body = {"attributes": {"jitter": 50}, "toxicity": 0.5}
-        assert ask(method, "/proxies/redis/toxics/latency_downstream", body) == (200, changed)
-    assert ask("DELETE", "/proxies/redis/toxics/latency_downstream") == (204, "")
-    assert ask("GET", "/proxies/redis/toxics") == (200, [])
+        assert api_client(method, "/proxies/redis/toxics/latency_downstream", body) == (200, changed)
+    assert api_client("DELETE", "/proxies/redis/toxics/latency_downstream") == (204, "")
+    assert api_client("GET", "/proxies/redis/toxics") == (200, [])
 
 
 @pytest.mark.parametrize(
@@ -117,73 +119,73 @@ def test_a_toxic_is_added_changed_and_removed(ask: Client) -> None:
         ("limit_data", {"bytes": 1000}),
     ],
 )
-def test_every_toxic_of_toxiproxy_has_its_attributes(
-    ask: Client, kind: str, attributes: dict[str, int]
+def test_toxiproxy_toxics_accept_their_attributes(
+    api_client: ApiClient, kind: str, attributes: dict[str, int]
 ) -> None:
-    create(ask)
+    create_proxy(api_client)
     body = {"name": "mine", "type": kind, "stream": "upstream", "toxicity": 1.0, "attributes": attributes}
-    assert ask("POST", "/proxies/redis/toxics", body) == (200, body)
+    assert api_client("POST", "/proxies/redis/toxics", body) == (200, body)
 
 
-def test_the_path_really_is_as_bad_as_the_api_says(ask: Client) -> None:
+def test_toxic_added_by_api_affects_open_connection(api_client: ApiClient) -> None:
     with tcp_server(echo) as server:
-        proxy = create(ask, show_endpoint(server))
-        where = read_endpoint(proxy["listen"])
-        with socket.create_connection((where.host, where.port), PATIENCE) as client:
+        proxy = create_proxy(api_client, format_endpoint(server))
+        where = parse_endpoint(proxy["listen"])
+        with socket.create_connection((where.host, where.port), TIMEOUT) as client:
             client.sendall(b"one")
             assert client.recv(10) == b"one"
-            ask("POST", "/proxies/redis/toxics", {"type": "limit_data", "attributes": {"bytes": 5}})
+            api_client("POST", "/proxies/redis/toxics", {"type": "limit_data", "attributes": {"bytes": 5}})
             client.sendall(b"another")
             assert client.recv(10) + client.recv(10) == b"anoth"
             assert client.recv(10) == b""
 
 
-def test_disabled_and_enabled(ask: Client) -> None:
+def test_proxy_disable_and_enable(api_client: ApiClient) -> None:
     with tcp_server(echo) as server:
-        proxy = create(ask, show_endpoint(server))
-        where = read_endpoint(proxy["listen"])
-        status, told = ask("POST", "/proxies/redis", {"enabled": False})
+        proxy = create_proxy(api_client, format_endpoint(server))
+        where = parse_endpoint(proxy["listen"])
+        status, told = api_client("POST", "/proxies/redis", {"enabled": False})
         assert (status, told) == (200, proxy | {"enabled": False})
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((where.host, where.port), PATIENCE)
-        assert ask("PATCH", "/proxies/redis", {"enabled": True}) == (200, proxy)
-        socket.create_connection((where.host, where.port), PATIENCE).close()
+            socket.create_connection((where.host, where.port), TIMEOUT)
+        assert api_client("PATCH", "/proxies/redis", {"enabled": True}) == (200, proxy)
+        socket.create_connection((where.host, where.port), TIMEOUT).close()
 
 
-def test_a_proxy_can_be_moved(ask: Client) -> None:
-    before = create(ask)
-    status, after = ask("POST", "/proxies/redis", {"listen": "127.0.0.1:0", "upstream": "localhost:1"})
+def test_proxy_update_changes_addresses(api_client: ApiClient) -> None:
+    before = create_proxy(api_client)
+    status, after = api_client("POST", "/proxies/redis", {"listen": "127.0.0.1:0", "upstream": "localhost:1"})
     assert status == 200
     assert after["upstream"] == "localhost:1"
     assert after["enabled"]
-    assert ask("POST", "/proxies/redis", {"listen": before["listen"]})[1]["listen"] == before["listen"]
+    assert api_client("POST", "/proxies/redis", {"listen": before["listen"]})[1]["listen"] == before["listen"]
 
 
-def test_reset_enables_all_and_takes_every_toxic_away(ask: Client) -> None:
-    create(ask, enabled=False)
-    ask("POST", "/proxies/redis/toxics", {"type": "latency"})
-    assert ask("POST", "/reset") == (204, "")
-    proxy = ask("GET", "/proxies/redis")[1]
+def test_reset_enables_proxies_and_removes_toxics(api_client: ApiClient) -> None:
+    create_proxy(api_client, enabled=False)
+    api_client("POST", "/proxies/redis/toxics", {"type": "latency"})
+    assert api_client("POST", "/reset") == (204, "")
+    proxy = api_client("GET", "/proxies/redis")[1]
     assert proxy["enabled"]
     assert proxy["toxics"] == []
 
 
-def test_populate_leaves_what_is_there_and_replaces_what_is_different(ask: Client) -> None:
-    create(ask)
-    ask("POST", "/proxies/redis/toxics", {"type": "latency"})
-    listen = ask("GET", "/proxies/redis")[1]["listen"]
+def test_populate_keeps_same_proxy_and_replaces_changed(api_client: ApiClient) -> None:
+    create_proxy(api_client)
+    api_client("POST", "/proxies/redis/toxics", {"type": "latency"})
+    listen = api_client("GET", "/proxies/redis")[1]["listen"]
     wanted = [
         {"name": "redis", "listen": listen, "upstream": "localhost:6379"},
         {"name": "mysql", "listen": "127.0.0.1:0", "upstream": "localhost:3306", "enabled": False},
     ]
-    status, told = ask("POST", "/populate", wanted)
+    status, told = api_client("POST", "/populate", wanted)
     assert status == 201
     assert [(each["name"], each["enabled"], len(each["toxics"])) for each in told["proxies"]] == [
         ("redis", True, 1),
         ("mysql", False, 0),
     ]
     wanted[0]["upstream"] = "localhost:6380"
-    assert ask("POST", "/populate", wanted)[1]["proxies"][0]["toxics"] == []
+    assert api_client("POST", "/populate", wanted)[1]["proxies"][0]["toxics"] == []
 
 
 @pytest.mark.parametrize(
@@ -222,26 +224,26 @@ def test_populate_leaves_what_is_there_and_replaces_what_is_different(ask: Clien
         ("DELETE", "/version", None, 405, "method not allowed"),
     ],
 )
-def test_errors_have_toxiproxys_form(
-    ask: Client, method: str, path: str, body: Any, status: int, error: str
+def test_errors_have_toxiproxys_format(
+    api_client: ApiClient, method: str, path: str, body: Any, status: int, error: str
 ) -> None:
-    create(ask)
-    ask("POST", "/proxies/redis/toxics", {"type": "latency"})
-    before = ask("GET", "/proxies")
-    told, answer = ask(method, path, body)
+    create_proxy(api_client)
+    api_client("POST", "/proxies/redis/toxics", {"type": "latency"})
+    before = api_client("GET", "/proxies")
+    told, answer = api_client(method, path, body)
     assert (told, answer["status"]) == (status, status)
     assert error in answer["error"]
-    assert ask("GET", "/proxies") == before
+    assert api_client("GET", "/proxies") == before
 
 
-def test_pages_in_a_browser_are_kept_out(ask: Client) -> None:
+def test_browser_user_agent_is_forbidden(api_client: ApiClient) -> None:
     fields = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"}
-    assert ask("GET", "/proxies", None, **fields) == (403, "User agent not allowed\n")
+    assert api_client("GET", "/proxies", None, **fields) == (403, "User agent not allowed\n")
 
 
-def test_our_own_kinds_and_toxics_are_extensions(ask: Client) -> None:
-    with datagram_echo() as server:
-        proxy = create(ask, str(server), listen="udp://127.0.0.1:0")
+def test_udp_proxy_and_own_toxics_are_extensions(api_client: ApiClient) -> None:
+    with udp_echo_server() as server:
+        proxy = create_proxy(api_client, str(server), listen="udp://127.0.0.1:0")
         assert proxy["listen"].startswith("udp://127.0.0.1:")
         body = {
             "type": "loss",
@@ -249,28 +251,28 @@ def test_our_own_kinds_and_toxics_are_extensions(ask: Client) -> None:
             "attributes": {"probability": 1, "burst": 3},
             "clients": ["10.0.0.0/8"],
         }
-        status, toxic = ask("POST", "/proxies/redis/toxics", body)
+        status, toxic = api_client("POST", "/proxies/redis/toxics", body)
         assert status == 200
         assert toxic == body | {"name": "loss_upstream", "toxicity": 1}
-        where = read_endpoint(proxy["listen"])
+        where = parse_endpoint(proxy["listen"])
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(PATIENCE)
+            client.settimeout(TIMEOUT)
             client.connect((where.host, where.port))
             client.send(b"not of that network")
             assert client.recv(100) == b"not of that network"
 
 
-def test_metrics_have_toxiproxys_names(ask: Client) -> None:
+def test_metrics_have_toxiproxys_names(api_client: ApiClient) -> None:
     with tcp_server(echo) as server:
-        proxy = create(ask, show_endpoint(server))
-        ask("POST", "/proxies/redis/toxics", {"type": "slicer", "attributes": {"average_size": 2}})
-        where = read_endpoint(proxy["listen"])
-        with socket.create_connection((where.host, where.port), PATIENCE) as client:
+        proxy = create_proxy(api_client, format_endpoint(server))
+        api_client("POST", "/proxies/redis/toxics", {"type": "slicer", "attributes": {"average_size": 2}})
+        where = parse_endpoint(proxy["listen"])
+        with socket.create_connection((where.host, where.port), TIMEOUT) as client:
             client.sendall(b"hello")
             received = b""
             while len(received) < 5:
                 received += client.recv(5)
-            text = ask("GET", "/metrics")[1]
+            text = api_client("GET", "/metrics")[1]
     labels = f'listener="{proxy["listen"]}",proxy="redis",upstream="{proxy["upstream"]}"'
     for direction in ("upstream", "downstream"):
         for what in ("received", "sent"):
@@ -279,11 +281,11 @@ def test_metrics_have_toxiproxys_names(ask: Client) -> None:
     assert 'bothends_impair_toxic_total{proxy="redis",toxic="slicer_downstream",did="cut"} 1\n' in text
 
 
-def test_head_has_no_body_and_what_is_no_http_is_told_and_closed(ask: Client) -> None:
-    ask.connection.request("HEAD", "/proxies")
-    assert ask.connection.getresponse().read() == b""
-    assert ask("GET", "/proxies") == (200, {})
-    with socket.create_connection(("127.0.0.1", ask.control.endpoint.port), PATIENCE) as client:
+def test_head_has_no_body_and_invalid_request_closes(api_client: ApiClient) -> None:
+    api_client.connection.request("HEAD", "/proxies")
+    assert api_client.connection.getresponse().read() == b""
+    assert api_client("GET", "/proxies") == (200, {})
+    with socket.create_connection(("127.0.0.1", api_client.server.endpoint.port), TIMEOUT) as client:
         client.sendall(b"hello\r\n\r\n")
         answer = b""
         while data := client.recv(1000):
@@ -304,6 +306,6 @@ def test_head_has_no_body_and_what_is_no_http_is_told_and_closed(ask: Client) ->
         ("unix:///a", "unix:///a", "unix:///a"),
     ],
 )
-def test_addresses(text: str, endpoint: str, shown: str) -> None:
-    assert read_endpoint(text) == Endpoint.parse(endpoint)
-    assert show_endpoint(read_endpoint(text)) == shown
+def test_endpoint_parse_and_format(text: str, endpoint: str, shown: str) -> None:
+    assert parse_endpoint(text) == Endpoint.parse(endpoint)
+    assert format_endpoint(parse_endpoint(text)) == shown

@@ -18,32 +18,32 @@ from tests.tools import needs_tool
 
 @needs_tool("curl")
 @pytest.mark.timeout(180)  # some thirty programs one after the other, on a machine that may be busy
-def test_the_guide(tmp_path: Path) -> None:
+def test_impair_guide_commands(tmp_path: Path) -> None:
     Page(ROOT / "docs" / "how-to" / "impair.md", tmp_path).run()
 
 
 REFERENCE = (ROOT / "docs" / "reference" / "toxics.md").read_text(encoding="utf-8")
 
 
-def test_every_toxic_has_its_section_and_no_other_has() -> None:
+def test_toxics_reference_sections_match_registry() -> None:
     assert re.findall(r"^## (\w+)$", REFERENCE, re.MULTILINE) == list(registry.TOXICS)
 
 
 def rows_of(kind: type[Toxic]) -> list[str]:
-    rows = [f"| {medium} | {words} |" for medium, words in kind.meaning.items()]
+    rows = [f"| {medium} | {words} |" for medium, words in kind.effects.items()]
     rules = rules_of(kind)
     for each in dataclasses.fields(kind):
         rule: Rule = rules[each.name]
-        unit = " or ".join(rule.words) if rule.words else rule.unit
-        rows.append(f"| `{each.name}` | {unit} | {each.default} | {rule.meaning} |")
+        unit = " or ".join(rule.choices) if rule.choices else rule.unit
+        rows.append(f"| `{each.name}` | {unit} | {each.default} | {rule.description} |")
     return rows
 
 
 @pytest.mark.parametrize("name", registry.TOXICS)
-def test_a_section_says_what_the_code_says(name: str) -> None:
+def test_toxics_reference_tables_match_code(name: str) -> None:
     kind = registry.load(name)
     section = re.split(r"^## ", REFERENCE.partition(f"## {name}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
     rows = re.findall(r"^\| .* \|$", section, re.MULTILINE)
     assert [row for row in rows if not re.match(r"\| (on|attribute) \|", row)] == rows_of(kind)
-    assert ("As in Toxiproxy." in section) == kind.of_theirs
-    assert kind.refusal in section
+    assert ("As in Toxiproxy." in section) == kind.in_toxiproxy
+    assert kind.incompatibility in section

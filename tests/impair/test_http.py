@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothends.impair.http import BODY, HEAD, Answer, BadRequest, Reader, Request
+from bothends.impair.http import (
+    MAX_BODY_SIZE,
+    MAX_HEAD_SIZE,
+    BadRequest,
+    HttpRequest,
+    HttpResponse,
+    RequestParser,
+)
 
 STREAM = (
     b"POST /proxies HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
@@ -19,31 +26,31 @@ STREAM = (
 )
 
 
-def read(*pieces: bytes) -> list[Request]:
-    reader = Reader()
+def parse(*pieces: bytes) -> list[HttpRequest]:
+    reader = RequestParser()
     return [request for piece in pieces for request in reader.feed(piece)]
 
 
-def test_requests_one_behind_the_other() -> None:
-    found = read(STREAM)
+def test_parser_pipelined_requests() -> None:
+    found = parse(STREAM)
     assert [(each.method, each.target, each.body) for each in found] == [
         ("POST", "/proxies", b"hello"),
         ("GET", "/version", b""),
         ("PATCH", "/x%20y?z", b"abc0123456789"),
         ("DELETE", "/a", b""),
     ]
-    assert [each.keeps_alive for each in found] == [True, True, True, False]
+    assert [each.keep_alive for each in found] == [True, True, True, False]
     assert found[0].fields == {"host": "a", "content-length": "5"}
 
 
-def test_byte_by_byte_they_are_the_same() -> None:
-    assert read(*(STREAM[at : at + 1] for at in range(len(STREAM)))) == read(STREAM)
+def test_parser_byte_by_byte_gives_same_requests() -> None:
+    assert parse(*(STREAM[at : at + 1] for at in range(len(STREAM)))) == parse(STREAM)
 
 
 @given(st.integers(0, len(STREAM)), st.integers(0, len(STREAM)))
-def test_cut_anywhere_they_are_the_same(first: int, second: int) -> None:
+def test_parser_any_chunking_gives_same_requests(first: int, second: int) -> None:
     one, two = sorted((first, second))
-    assert read(STREAM[:one], STREAM[one:two], STREAM[two:]) == read(STREAM)
+    assert parse(STREAM[:one], STREAM[one:two], STREAM[two:]) == parse(STREAM)
 
 
 @pytest.mark.parametrize(
@@ -54,42 +61,42 @@ def test_cut_anywhere_they_are_the_same(first: int, second: int) -> None:
         (b"GET / HTTP/1.1\r\nno field\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (BODY + 1), 413),
+        (b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY_SIZE + 1), 413),
         (b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n", 413),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", 501),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n", 400),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n", 413),
-        (b"GET /" + b"x" * HEAD, 431),
+        (b"GET /" + b"x" * MAX_HEAD_SIZE, 431),
     ],
 )
-def test_what_is_no_request_is_told(data: bytes, status: int) -> None:
+def test_parser_invalid_request_raises_bad_request(data: bytes, status: int) -> None:
     with pytest.raises(BadRequest) as caught:
-        read(data)
+        parse(data)
     assert caught.value.status == status
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_are_more_than_a_bad_request(data: bytes) -> None:
-    reader = Reader()
+def test_parser_any_bytes_raise_only_bad_request(data: bytes) -> None:
+    reader = RequestParser()
     try:
         list(reader.feed(data))
     except BadRequest as bad:
         assert 400 <= bad.status < 600  # noqa: PT017
 
 
-def test_who_waits_for_a_word_before_the_body_gets_it() -> None:
-    reader = Reader()
+def test_parser_expect_100_continue_is_answered() -> None:
+    reader = RequestParser()
     list(reader.feed(b"POST / HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"))
-    assert reader.says_continue.startswith(b"HTTP/1.1 100 ")
+    assert reader.continue_response.startswith(b"HTTP/1.1 100 ")
 
 
-def test_answers() -> None:
-    answer = Answer(HTTPStatus.OK, b"{}")
-    assert answer.encode(keeps_alive=True) == (
+def test_response_encoding() -> None:
+    answer = HttpResponse(HTTPStatus.OK, b"{}")
+    assert answer.encode(keep_alive=True) == (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
         b"Cache-Control: no-store\r\nConnection: keep-alive\r\n\r\n{}"
     )
-    assert answer.encode(keeps_alive=True, whole=False).endswith(b"\r\n\r\n")
-    assert b"Content-" not in Answer(HTTPStatus.NO_CONTENT).encode(keeps_alive=False)
+    assert answer.encode(keep_alive=True, with_body=False).endswith(b"\r\n\r\n")
+    assert b"Content-" not in HttpResponse(HTTPStatus.NO_CONTENT).encode(keep_alive=False)

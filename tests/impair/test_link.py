@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bothends.impair.link import QUEUE, Pathway
-from bothends.toxics.attributes import from_words
+from bothends.impair.link import QUEUE_LIMIT, ToxicLink
+from bothends.toxics.attributes import parse_attributes
 from bothends.toxics.base import Medium, Toxic
 from bothends.toxics.latency import Latency
 from bothends.toxics.limit_data import LimitData
@@ -16,75 +16,77 @@ from bothends.toxics.stall import Stall
 from tests.toxics.path import DATAGRAMS, MESSAGES, STREAM, stage
 
 
-class Sink:
+class ScriptedSink:
     """Takes what its script says: so many bytes, or -1 for nothing now; when the script ends, everything."""
 
     def __init__(self, script: list[int] | None = None) -> None:
         self.script = list(script or ())
-        self.taken: list[bytes] = []
-        self.finished = 0
+        self.received: list[bytes] = []
+        self.eof_count = 0
         self.is_gone = False
 
     def send(self, pieces: list[bytes | memoryview]) -> int:
         if self.is_gone:
             raise BrokenPipeError
-        assert not self.finished
+        assert not self.eof_count
         data = b"".join(pieces)
         count = min(self.script.pop(0), len(data)) if self.script else len(data)
         if count >= 0:
-            self.taken.append(data[:count])
+            self.received.append(data[:count])
         return count
 
-    def finish(self) -> None:
-        self.finished += 1
+    def send_eof(self) -> None:
+        self.eof_count += 1
 
 
-class LoopOfTheTest:
+class FakeLoop:
     """As much of a loop as a direction needs, on a clock of the test's."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
-    def tick(self) -> float:
+    def update_time(self) -> float:
         return self.now
 
-    def wake(self, timed: Pathway, when: float) -> None:
-        timed.wake_at = min(timed.wake_at, when)
+    def schedule_wakeup(self, target: ToxicLink, when: float) -> None:
+        target.wake_at = min(target.wake_at, when)
 
 
-class Owner:
+class RecordingOwner:
     """Writes down what its direction tells it."""
 
     def __init__(self) -> None:
-        self.loop = LoopOfTheTest()
-        self.told: list[str] = []
+        self.loop = FakeLoop()
+        self.calls: list[str] = []
 
-    def delivered(self, direction: Pathway) -> None:
-        self.told.append("delivered")
+    def eof_forwarded(self, link: ToxicLink) -> None:
+        self.calls.append("delivered")
 
     def close(self) -> None:
-        self.told.append("close")
+        self.calls.append("close")
 
     def reset(self) -> None:
-        self.told.append("reset")
+        self.calls.append("reset")
 
-    def lost(self, direction: Pathway) -> None:
-        self.told.append("lost")
+    def sink_lost(self, link: ToxicLink) -> None:
+        self.calls.append("lost")
 
-    def settle(self) -> None:
+    def update_interest(self) -> None:
         pass
 
 
-def pathway(sink: Sink, *toxics: Toxic, medium: Medium = STREAM) -> tuple[Pathway, Owner]:
-    owner = Owner()
+def make_link(
+    sink: ScriptedSink, *toxics: Toxic, medium: Medium = STREAM
+) -> tuple[ToxicLink, RecordingOwner]:
+    owner = RecordingOwner()
     pipeline = Pipeline(medium, [stage(each, medium) for each in toxics])
-    return Pathway(owner, sink, pipeline), owner  # type: ignore[arg-type]
+    return ToxicLink(owner, sink, pipeline), owner  # type: ignore[arg-type]
 
 
-def pass_time(path: Pathway, owner: Owner, until: float) -> None:
-    while path.wake_at <= until:
-        owner.loop.now, path.wake_at = path.wake_at, float("inf")
-        path.on_timer(owner.loop.now)
+def advance_to(link: ToxicLink, owner: RecordingOwner, until: float) -> None:
+    while link.wake_at <= until:
+        owner.loop.now, link.wake_at = link.wake_at, float("inf")
+        link.on_timer(owner.loop.now)
     owner.loop.now = until
 
 
@@ -93,114 +95,114 @@ _scripts = st.lists(st.integers(-1, 20), max_size=20)
 
 @settings(max_examples=60)
 @given(st.lists(st.binary(min_size=1, max_size=30), max_size=15), _scripts, st.booleans())
-def test_whatever_the_sink_takes_every_byte_arrives_once_and_in_order(
+def test_stream_partial_writes_preserve_bytes_and_order(
     chunks: list[bytes], script: list[int], is_delayed: bool
 ) -> None:
-    sink = Sink(script)
-    path, owner = pathway(sink, *([from_words(Latency, "10ms±9ms")] if is_delayed else []))
+    sink = ScriptedSink(script)
+    path, owner = make_link(sink, *([parse_attributes(Latency, "10ms±9ms")] if is_delayed else []))
     for chunk in chunks:
         path.feed(chunk)
-    path.end()
+    path.feed_eof()
     for second in range(1, 40):
-        pass_time(path, owner, float(second))
+        advance_to(path, owner, float(second))
         path.flush()
-    assert b"".join(sink.taken) == b"".join(chunks)
-    assert (sink.finished, owner.told) == (1, ["delivered"])
+    assert b"".join(sink.received) == b"".join(chunks)
+    assert (sink.eof_count, owner.calls) == (1, ["delivered"])
     assert (path.received, path.sent, path.queued) == (len(b"".join(chunks)),) * 2 + (0,)
     assert not path.is_blocked
 
 
 @settings(max_examples=60)
 @given(st.lists(st.binary(max_size=30), max_size=15), st.lists(st.sampled_from([-1, 99]), max_size=20))
-def test_messages_leave_whole_or_wait(messages: list[bytes], script: list[int]) -> None:
-    sink = Sink(script)
-    path, _ = pathway(sink, medium=DATAGRAMS)
+def test_datagrams_are_sent_whole_or_queued(messages: list[bytes], script: list[int]) -> None:
+    sink = ScriptedSink(script)
+    path, _ = make_link(sink, medium=DATAGRAMS)
     for message in messages:
         path.feed(message)
     for _ in range(40):
         path.flush()
-    assert sink.taken == messages
+    assert sink.received == messages
 
 
-def test_without_toxics_bytes_go_straight_through() -> None:
-    sink = Sink()
-    path, owner = pathway(sink)
+def test_link_without_toxics_sends_immediately() -> None:
+    sink = ScriptedSink()
+    path, owner = make_link(sink)
     data = b"as it is"
     path.feed(data)
-    assert sink.taken == [data]
-    assert path.is_at_rest
-    path.end()
-    assert (sink.finished, owner.told) == (1, ["delivered"])
+    assert sink.received == [data]
+    assert path.is_idle
+    path.feed_eof()
+    assert (sink.eof_count, owner.calls) == (1, ["delivered"])
 
 
-def test_a_sink_that_takes_nothing_stops_the_source_and_a_flush_goes_on() -> None:
-    sink = Sink([-1] * 1000)
-    path, _ = pathway(sink)
+def test_blocked_sink_stops_source_until_flush() -> None:
+    sink = ScriptedSink([-1] * 1000)
+    path, _ = make_link(sink)
     while path.wants_more:
         path.feed(bytes(10_000))
-    assert QUEUE <= path.queued < QUEUE + 10_000
+    assert QUEUE_LIMIT <= path.queued < QUEUE_LIMIT + 10_000
     sink.script.clear()
     path.flush()
     assert path.wants_more
     assert path.sent == path.received
 
 
-def test_datagrams_that_nobody_takes_are_given_up_beyond_the_queue() -> None:
-    sink = Sink([-1] * 1000)
-    path, _ = pathway(sink, medium=DATAGRAMS)
+def test_datagrams_beyond_queue_limit_are_dropped() -> None:
+    sink = ScriptedSink([-1] * 1000)
+    path, _ = make_link(sink, medium=DATAGRAMS)
     for _ in range(300):
         path.feed(bytes(1000))
-    assert path.given_up > 0
-    assert path.queued <= QUEUE + 1000
+    assert path.overflowed > 0
+    assert path.queued <= QUEUE_LIMIT + 1000
 
 
-def test_a_sink_that_has_gone_is_told() -> None:
-    sink = Sink()
-    path, owner = pathway(sink)
+def test_closed_sink_notifies_owner() -> None:
+    sink = ScriptedSink()
+    path, owner = make_link(sink)
     sink.is_gone = True
     path.feed(b"x")
-    assert owner.told == ["lost"]
+    assert owner.calls == ["lost"]
 
 
-def test_a_source_that_was_reset_is_told_behind_what_it_had_said() -> None:
-    sink = Sink()
-    path, owner = pathway(sink, Latency(latency=100))
+def test_source_reset_is_delivered_after_earlier_data() -> None:
+    sink = ScriptedSink()
+    path, owner = make_link(sink, Latency(latency=100))
     path.feed(b"answer")
-    path.fail()
-    assert (sink.taken, owner.told) == ([], [])
-    pass_time(path, owner, 1.0)
-    assert (sink.taken, owner.told) == ([b"answer"], ["close"])
+    path.feed_reset()
+    assert (sink.received, owner.calls) == ([], [])
+    advance_to(path, owner, 1.0)
+    assert (sink.received, owner.calls) == ([b"answer"], ["close"])
 
 
-def test_a_close_waits_until_what_came_before_has_been_taken() -> None:
-    sink = Sink([-1, 1, -1])
-    path, owner = pathway(sink, LimitData(bytes=3))
+def test_close_waits_for_queued_data() -> None:
+    sink = ScriptedSink([-1, 1, -1])
+    path, owner = make_link(sink, LimitData(bytes=3))
     path.feed(b"abcdef")
-    assert owner.told == []
+    assert owner.calls == []
     path.flush()
     path.flush()
-    assert b"".join(sink.taken) == b"abc"
-    assert owner.told == ["close"]
+    assert b"".join(sink.received) == b"abc"
+    assert owner.calls == ["close"]
 
 
-def test_over_means_that_nothing_more_leaves() -> None:
-    sink = Sink()
-    path, owner = pathway(sink, Slicer(average_size=1, delay=1000))
+def test_discarded_link_sends_nothing() -> None:
+    sink = ScriptedSink()
+    path, owner = make_link(sink, Slicer(average_size=1, delay=1000))
     path.feed(b"abc")
-    path.clear()
-    pass_time(path, owner, 10.0)
-    assert sink.taken == [b"a"]
+    path.discard()
+    advance_to(path, owner, 10.0)
+    assert sink.received == [b"a"]
 
 
-def test_what_a_toxic_lets_go_all_at_once_is_not_dropped_however_slow_the_sink_is() -> None:
-    sink = Sink([-1] * 1000)
-    path, owner = pathway(sink, from_words(Stall, "1s"), medium=MESSAGES)
+def test_messages_released_together_are_queued_beyond_limit() -> None:
+    sink = ScriptedSink([-1] * 1000)
+    path, owner = make_link(sink, parse_attributes(Stall, "1s"), medium=MESSAGES)
     messages = [bytes([number]) * 10_000 for number in range(100)]
     for message in messages:
         path.feed(message)
-    pass_time(path, owner, 2.0)
-    assert path.queued == 1_000_000 > QUEUE
+    advance_to(path, owner, 2.0)
+    assert path.queued == 1_000_000 > QUEUE_LIMIT
     sink.script.clear()
     path.flush()
-    assert sink.taken == messages
-    assert path.given_up == 0
+    assert sink.received == messages
+    assert path.overflowed == 0

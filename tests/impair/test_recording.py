@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bothends.errors import ConfigurationError, SystemRefused
-from bothends.impair.recording import Journal, Replay
+from bothends.errors import ConfigurationError, SystemCallFailed
+from bothends.impair.recording import RecordingWriter, Replay
 from bothends.toxics.base import Medium, Signal
 from bothends.toxics.pipeline import Item, Pipeline
-from tests.impair.running import PATIENCE, Running, call, datagram_echo, echo, read_all, tcp_server
+from tests.impair.running import TIMEOUT, RunningProxies, connect, echo, read_all, tcp_server, udp_echo_server
 from tests.toxics.path import DATAGRAMS, MESSAGES, STREAM, Arrivals, stage
-from tests.toxics.test_pipeline import fitting, toxic
+from tests.toxics.test_pipeline import supported, toxic
 
 
-def run(pipeline: Pipeline, said: list[tuple[float, Item]]) -> Arrivals:
+def run(pipeline: Pipeline, sent: list[tuple[float, Item]]) -> Arrivals:
     """What arrives, and when."""
     arrived: Arrivals = [(0.0, item) for item in pipeline.begin(0.0)]
-    for at, item in [*said, (1e6, None)]:
+    for at, item in [*sent, (1e6, None)]:
         while pipeline.due <= at:
             due = pipeline.due
             arrived += [(due, left) for left in pipeline.advance(due)]
@@ -32,19 +32,19 @@ def run(pipeline: Pipeline, said: list[tuple[float, Item]]) -> Arrivals:
     return arrived
 
 
-def recorded(path: Path, medium: Medium, names: list[str], said: list[tuple[float, Item]]) -> Arrivals:
+def run_and_record(path: Path, medium: Medium, names: list[str], sent: list[tuple[float, Item]]) -> Arrivals:
     """What arrives behind these toxics, whose decisions are written down."""
-    journal = Journal(path)
+    journal = RecordingWriter(path)
     stages = [stage(toxic(name), medium, seed) for seed, name in enumerate(names)]
     for each in stages:
-        each.record = journal.stage("proxy", 1, "upstream", each.name, 0)
-    arrived = run(Pipeline(medium, stages), said)
+        each.record = journal.start_stage("proxy", 1, "upstream", each.name, 0)
+    arrived = run(Pipeline(medium, stages), sent)
     journal.close()
     return arrived
 
 
-def replayed(path: Path, medium: Medium, said: list[tuple[float, Item]]) -> Arrivals:
-    return run(Pipeline(medium, Replay(path).stages("proxy", 1, "upstream", medium)), said)
+def run_replay(path: Path, medium: Medium, sent: list[tuple[float, Item]]) -> Arrivals:
+    return run(Pipeline(medium, Replay(path).stages("proxy", 1, "upstream", medium)), sent)
 
 
 def by_byte(arrived: Arrivals) -> list[tuple[float, int | Signal]]:
@@ -58,7 +58,7 @@ def by_byte(arrived: Arrivals) -> list[tuple[float, int | Signal]]:
     return flat
 
 
-def talk(medium: Medium) -> list[tuple[float, Item]]:
+def sample_input(medium: Medium) -> list[tuple[float, Item]]:
     random = Random(4)
     said: list[tuple[float, Item]] = [
         (number / 20, random.randbytes(random.randint(1, 80))) for number in range(30)
@@ -68,26 +68,26 @@ def talk(medium: Medium) -> list[tuple[float, Item]]:
 
 @pytest.mark.parametrize(
     ("medium", "name"),
-    [(medium, name) for medium in (STREAM, MESSAGES, DATAGRAMS) for name in fitting(medium)],
+    [(medium, name) for medium in (STREAM, MESSAGES, DATAGRAMS) for name in supported(medium)],
 )
-def test_a_replay_of_the_same_input_gives_the_same(medium: Medium, name: str, tmp_path: Path) -> None:
+def test_replay_same_input_gives_same_output(medium: Medium, name: str, tmp_path: Path) -> None:
     path = tmp_path / "record"
-    said = talk(medium)
-    arrived = recorded(path, medium, [name], said)
-    assert by_byte(replayed(path, medium, said)) == by_byte(arrived)
+    said = sample_input(medium)
+    arrived = run_and_record(path, medium, [name], said)
+    assert by_byte(run_replay(path, medium, said)) == by_byte(arrived)
 
 
 @settings(max_examples=40)
 @given(cuts=st.lists(st.integers(1, 70), min_size=1, max_size=4), chosen=st.integers(0, 1000))
-def test_a_stream_that_is_cut_otherwise_meets_the_same_at_the_same_bytes(
+def test_replay_stream_is_independent_of_chunking(
     cuts: list[int], chosen: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "record"
-    names = fitting(STREAM)
+    names = supported(STREAM)
     name = names[chosen % len(names)]
-    arrived = recorded(path, STREAM, [name], talk(STREAM))
+    arrived = run_and_record(path, STREAM, [name], sample_input(STREAM))
     finer: list[tuple[float, Item]] = []
-    for at, item in talk(STREAM):
+    for at, item in sample_input(STREAM):
         if isinstance(item, Signal):
             finer.append((at, item))
             continue
@@ -96,21 +96,21 @@ def test_a_stream_that_is_cut_otherwise_meets_the_same_at_the_same_bytes(
             if start < min(cut, len(item)):
                 finer.append((at, item[start : min(cut, len(item))]))
                 start = min(cut, len(item))
-    again = by_byte(replayed(path, STREAM, finer))
+    again = by_byte(run_replay(path, STREAM, finer))
     assert [item for _, item in again] == [item for _, item in by_byte(arrived)]
     assert [at for at, _ in again] == pytest.approx([at for at, _ in by_byte(arrived)])
 
 
-def test_toxics_behind_each_other_are_replayed_behind_each_other(tmp_path: Path) -> None:
+def test_replay_several_stages_in_order(tmp_path: Path) -> None:
     path = tmp_path / "record"
     names = ["loss", "duplicate", "corrupt", "reorder", "latency"]
-    arrived = recorded(path, DATAGRAMS, names, talk(DATAGRAMS))
-    assert replayed(path, DATAGRAMS, talk(DATAGRAMS)) == arrived
+    arrived = run_and_record(path, DATAGRAMS, names, sample_input(DATAGRAMS))
+    assert run_replay(path, DATAGRAMS, sample_input(DATAGRAMS)) == arrived
 
 
-def test_what_is_passed_at_once_is_not_written(tmp_path: Path) -> None:
+def test_recording_omits_pass_decisions(tmp_path: Path) -> None:
     path = tmp_path / "record"
-    recorded(path, DATAGRAMS, ["drop_first"], [(0.0, b"a"), (1.0, b"b"), (2.0, b"c")])
+    run_and_record(path, DATAGRAMS, ["drop_first"], [(0.0, b"a"), (1.0, b"b"), (2.0, b"c")])
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"impair": 1},
         {
@@ -131,7 +131,7 @@ def exchange_datagrams(
 ) -> list[bytes]:
     """Two clients, one after the other, each of which asks 50 times; what they heard."""
     toxics = () if replay is not None else (("loss", "20%,burst=2"), ("corrupt", "down:30%"))
-    with datagram_echo() as server, Running(seed=seed, record=record, replay=replay) as running:
+    with udp_echo_server() as server, RunningProxies(seed=seed, record=record, replay=replay) as running:
         proxy = running.proxy("udp://127.0.0.1:0", server, *toxics)
         heard: list[bytes] = []
         for connection in (1, 2):
@@ -139,15 +139,17 @@ def exchange_datagrams(
                 client.connect((proxy.listen.host, proxy.listen.port))
                 for number in range(50):
                     client.send(b"%d %d" % (connection, number))
-                running.wait_until(lambda: len(proxy.tallies) == 3, "the toxics are known, replayed ones too")
-                up, down = proxy.tallies["loss_upstream"], proxy.tallies["loss_downstream"]
+                running.wait_until(
+                    lambda: len(proxy.toxic_counters) == 3, "the toxics are known, replayed ones too"
+                )
+                up, down = proxy.toxic_counters["loss_upstream"], proxy.toxic_counters["loss_downstream"]
                 running.wait_until(
                     lambda up=up, down=down, all_of=50 * connection: (  # type: ignore[misc]
                         up.seen == all_of and down.seen == up.seen - up.dropped
                     ),
                     "all have come, and their answers",
                 )
-                client.settimeout(PATIENCE)
+                client.settimeout(TIMEOUT)
                 while len(heard) < down.seen - down.dropped:
                     heard.append(client.recv(100))
     return heard
@@ -161,7 +163,7 @@ def by_stage(path: Path) -> dict[int, list[str]]:
     return stages
 
 
-def test_two_runs_with_one_seed_write_the_same_for_each_stage_and_the_replay_too(tmp_path: Path) -> None:
+def test_recording_same_seed_and_replay_are_identical(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("one", "two", "three", "other")]
     one = exchange_datagrams(files[0], seed=9)
     two = exchange_datagrams(files[1], seed=9)
@@ -173,17 +175,17 @@ def test_two_runs_with_one_seed_write_the_same_for_each_stage_and_the_replay_too
     assert by_stage(files[3]) != by_stage(files[0])
 
 
-def test_a_toxic_that_came_later_is_replayed_where_it_came(tmp_path: Path) -> None:
+def test_replay_toxic_added_later_starts_at_same_position(tmp_path: Path) -> None:
     heard = []
     for replaying in (False, True):
         replay = {"replay": tmp_path / "record"} if replaying else {"record": tmp_path / "record"}
-        with tcp_server(echo) as server, Running(**replay) as running:  # type: ignore[arg-type]
+        with tcp_server(echo) as server, RunningProxies(**replay) as running:  # type: ignore[arg-type]
             proxy = running.proxy("tcp://127.0.0.1:0", server)
-            with call(proxy.listen) as client:
+            with connect(proxy.listen) as client:
                 client.sendall(b"before ")
                 assert client.recv(100) == b"before "
                 if not replaying:
-                    running.put(proxy, "limit_data", "down:3")
+                    running.add_toxic(proxy, "limit_data", "down:3")
                 client.sendall(b"after")
                 heard.append(read_all(client))
     assert heard == [b"aft", b"aft"]
@@ -202,7 +204,7 @@ def test_a_toxic_that_came_later_is_replayed_where_it_came(tmp_path: Path) -> No
         '{"impair": 1}\n5',
     ],
 )
-def test_what_is_no_record_is_told_with_its_line(text: str, tmp_path: Path) -> None:
+def test_replay_invalid_recording_names_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "record"
     path.write_text(text)
     with pytest.raises(ConfigurationError) as caught:
@@ -210,8 +212,8 @@ def test_what_is_no_record_is_told_with_its_line(text: str, tmp_path: Path) -> N
     assert "record" in str(caught.value)
 
 
-def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SystemRefused):
+def test_recording_unopenable_file_raises(tmp_path: Path) -> None:
+    with pytest.raises(SystemCallFailed):
         Replay(tmp_path / "nosuch")
-    with pytest.raises(SystemRefused):
-        Journal(tmp_path / "nosuch" / "record")
+    with pytest.raises(SystemCallFailed):
+        RecordingWriter(tmp_path / "nosuch" / "record")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.impair.running import PATIENCE, echo, tcp_server
+from tests.impair.running import TIMEOUT, echo, tcp_server
 from tests.interop.ours import BOTHENDS
 from tests.interop.running import Running
 from tests.tools import find_tool, needs_tool
@@ -39,17 +39,17 @@ def redis() -> Iterator[int]:
         yield server.port
 
 
-def asked(port: int, says: bytes = b"GET omg\n") -> tuple[bytes, float]:
+def request(port: int, data: bytes = b"GET omg\n") -> tuple[bytes, float]:
     """What is answered at a port, and after how many seconds."""
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
         began = time.monotonic()
-        connection.sendall(says)
+        connection.sendall(data)
         return connection.recv(100), time.monotonic() - began
 
 
 def is_refused(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
+        socket.create_connection(("127.0.0.1", port), TIMEOUT).close()
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:  # the queue was closed over us
@@ -72,7 +72,7 @@ class Curl:
             capture_output=True,
             check=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
         text, _, last = done.stdout.rpartition("\n")
         status, _, kind = last.partition(" ")
@@ -80,7 +80,7 @@ class Curl:
 
 
 @needs_tool("curl")
-def test_the_readmes_endpoints_and_its_example_by_curl(api: str, redis: int) -> None:
+def test_toxiproxy_readme_endpoints_with_curl(api: str, redis: int) -> None:
     curl, upstream = Curl(api), f"localhost:{redis}"
     status, version = curl("GET", "/version")
     assert (status, version["version"][:2]) == (200, "2.")
@@ -98,7 +98,7 @@ def test_the_readmes_endpoints_and_its_example_by_curl(api: str, redis: int) -> 
     }
     assert (status, made) == (201, shown)
     assert port > 0
-    assert asked(port, b"SET omg pandas\n")[0] == b"SET omg pandas\n"
+    assert request(port, b"SET omg pandas\n")[0] == b"SET omg pandas\n"
     assert curl("GET", "/proxies") == (200, {"redis": shown})
     assert curl("GET", "/proxies/redis") == (200, shown)
 
@@ -116,7 +116,7 @@ def test_the_readmes_endpoints_and_its_example_by_curl(api: str, redis: int) -> 
             "attributes": {"latency": 1000, "jitter": 0},
         },
     )
-    assert asked(port)[1] >= 1
+    assert request(port)[1] >= 1
     assert curl("GET", "/proxies/redis/toxics") == (200, [toxic])
     assert curl("GET", "/proxies/redis/toxics/latency_downstream") == (200, toxic)
     changed = toxic | {"attributes": {"latency": 100, "jitter": 0}}
@@ -138,7 +138,7 @@ def test_the_readmes_endpoints_and_its_example_by_curl(api: str, redis: int) -> 
     )
     assert curl("POST", "/reset") == (204, "")
     assert curl("GET", "/proxies/redis") == (200, shown)
-    assert asked(port)[0] == b"GET omg\n"
+    assert request(port)[0] == b"GET omg\n"
 
     # config/toxiproxy.json, which is populated as often as one likes
     web = {
@@ -152,7 +152,7 @@ def test_the_readmes_endpoints_and_its_example_by_curl(api: str, redis: int) -> 
     assert [each["name"] for each in told["proxies"]] == ["redis", "web_dev_frontend_1"]
     assert curl("POST", "/populate", [shown])[0] == 201
     assert set(curl("GET", "/proxies")[1]) == {"redis", "web_dev_frontend_1"}
-    assert asked(port)[0] == b"GET omg\n"
+    assert request(port)[0] == b"GET omg\n"
 
     # METRICS.md: both counters, with these labels
     metrics = curl("GET", "/metrics")[1]
@@ -181,13 +181,13 @@ TOXICS = {
 
 @needs_tool("curl")
 @pytest.mark.parametrize("kind", TOXICS)
-def test_the_readmes_toxics_by_curl(kind: str, api: str, redis: int) -> None:
+def test_toxiproxy_readme_toxics_with_curl(kind: str, api: str, redis: int) -> None:
     curl, (attributes, answer) = Curl(api), TOXICS[kind]
     created = {"name": kind, "listen": "127.0.0.1:0", "upstream": f"127.0.0.1:{redis}"}
     port = int(curl("POST", "/proxies", created)[1]["listen"].rpartition(":")[2])
     status, toxic = curl("POST", f"/proxies/{kind}/toxics", {"type": kind, "attributes": attributes})
     assert (status, toxic["attributes"]) == (200, attributes)
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
         connection.sendall(b"hello")
         connection.shutdown(socket.SHUT_WR)
         heard = b""
@@ -211,7 +211,7 @@ def toxiproxy(api: str) -> Iterator[Any]:
     client.destroy_all()
 
 
-def test_the_client_of_the_package_index(toxiproxy: Any, redis: int) -> None:
+def test_toxiproxy_python_client(toxiproxy: Any, redis: int) -> None:
     assert toxiproxy.running()
     assert json.loads(toxiproxy.version())["version"].startswith("2.")
     proxy = toxiproxy.create(name="redis", upstream=f"127.0.0.1:{redis}")
@@ -231,7 +231,7 @@ def test_the_client_of_the_package_index(toxiproxy: Any, redis: int) -> None:
         0.5,
         {"rate": 100},
     )
-    assert asked(port)[1] >= 0.2
+    assert request(port)[1] >= 0.2
     assert proxy.destroy_toxic("latency_downstream")
     assert set(proxy.toxics()) == {"thin"}
     with pytest.raises(Exception, match="invalid toxic type"):
@@ -241,7 +241,7 @@ def test_the_client_of_the_package_index(toxiproxy: Any, redis: int) -> None:
 
     with proxy.down():
         assert is_refused(port)
-    assert asked(port)[0] == b"GET omg\n"
+    assert request(port)[0] == b"GET omg\n"
     assert toxiproxy.reset()
     assert not proxy.toxics()
 

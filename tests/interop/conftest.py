@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bothends.engines import registry
-from tests.interop.ours import Servers
+from tests.interop.ours import EngineServers
 from tests.interop.programs import Programs
 
 
@@ -26,13 +26,13 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
 
 
 @pytest.fixture(scope="module", params=registry.names())
-def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
+def servers(request: pytest.FixtureRequest) -> Iterator[EngineServers]:
     """Servers of ours on one engine, each started when it is first asked for."""
     engine = registry.load(request.param)
-    missing = engine.missing()
+    missing = engine.unavailable_reason()
     if missing is not None:
         pytest.skip(f"engine {engine.name}: {missing}")
-    with Servers(engine) as started:
+    with EngineServers(engine) as started:
         yield started
 
 

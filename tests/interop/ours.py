@@ -15,7 +15,7 @@ from tests.interop.running import Running
 BOTHENDS = [sys.executable, "-m", "bothends"]
 
 
-class Servers:
+class EngineServers:
     """The servers of one engine, by service, each started when it is first asked for.
 
     Leaving the context stops them as ^C or `kill` would, and looks at how they leave.
@@ -23,16 +23,16 @@ class Servers:
 
     def __init__(self, engine: type[Engine]) -> None:
         self.engine = engine
-        self._started: dict[str, Ours] = {}
+        self._started: dict[str, BothendsServer] = {}
         self._stack = contextlib.ExitStack()
 
-    def __getitem__(self, service: str) -> Ours:
+    def __getitem__(self, service: str) -> BothendsServer:
         if service not in self._started:
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bothends-")))
-            self._started[service] = self._stack.enter_context(Ours(service, self.engine, folder))
+            self._started[service] = self._stack.enter_context(BothendsServer(service, self.engine, folder))
         return self._started[service]
 
-    def __enter__(self) -> Servers:
+    def __enter__(self) -> EngineServers:
         return self
 
     def __exit__(
@@ -42,11 +42,11 @@ class Servers:
             for server in self._started.values():
                 server.process.terminate()
             for server in self._started.values():
-                status = server.end()
-                assert status == 0, f"{server.command} left with {status}:\n{server.complained}"
+                status = server.wait()
+                assert status == 0, f"{server.command} left with {status}:\n{server.stderr}"
 
 
-class Ours(Running):
+class BothendsServer(Running):
     """`bothends serve SERVICE` on every kind of socket that the engine and the service can have.
 
     `places` fills in a client's command line: `{tcp}` and `{udp}` are an address and a port, `{port}` is
@@ -54,13 +54,13 @@ class Ours(Running):
     """
 
     def __init__(self, service: str, engine: type[Engine], folder: Path) -> None:
-        self.places = {each: str(folder / each) for each in ("unix", "unix_dgram", "own")}
-        endpoints = ["tcp://127.0.0.1:0", f"unix://{self.places['unix']}"]
+        self.addresses = {each: str(folder / each) for each in ("unix", "unix_dgram", "own")}
+        endpoints = ["tcp://127.0.0.1:0", f"unix://{self.addresses['unix']}"]
         if engine.datagrams and services.load(service).datagrams:
-            endpoints += ["udp://127.0.0.1:0", f"unix+dgram://{self.places['unix_dgram']}"]
+            endpoints += ["udp://127.0.0.1:0", f"unix+dgram://{self.addresses['unix_dgram']}"]
         super().__init__([*BOTHENDS, "serve", service, *endpoints, "--engine", engine.name])
         for scheme in ("tcp", "udp"):
             if f"{scheme}://127.0.0.1:0" in endpoints:
                 port = self.error_line(rb"  %s://127\.0\.0\.1:(\d+)" % scheme.encode())[1].decode()
-                self.places[scheme] = f"127.0.0.1 {port}"
-        self.places["port"] = self.places["tcp"].split()[1]
+                self.addresses[scheme] = f"127.0.0.1 {port}"
+        self.addresses["port"] = self.addresses["tcp"].split()[1]

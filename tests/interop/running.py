@@ -15,16 +15,16 @@ from typing import IO, Self, TypeVar
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 20.0  # seconds: longer than anything here may take; only what is broken waits for it
+TIMEOUT = 20.0  # seconds: longer than anything here may take; only what is broken waits for it
 
 # What is compared are bytes, so no program may choose its encoding by where it runs.
 ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "NO_COLOR": "1"}
 
 
-def run(command: Sequence[str], said: bytes = b"", *, status: int = 0) -> bytes:
+def run(command: Sequence[str], stdin: bytes = b"", *, status: int = 0) -> bytes:
     """Run a program to its end; what it showed. `said` is its standard input, `status` how it must leave."""
     done = subprocess.run(
-        command, input=said, capture_output=True, timeout=PATIENCE, env=ENVIRONMENT, check=False
+        command, input=stdin, capture_output=True, timeout=TIMEOUT, env=ENVIRONMENT, check=False
     )
     assert done.returncode == status, f"{command} left with {done.returncode}:\n{done.stderr.decode()}"
     return done.stdout
@@ -53,52 +53,52 @@ class Running:
             pass_fds=pass_fds,
             start_new_session=True,
         )
-        self.shown = _Collected(self.process.stdout)
-        self.complained = _Collected(self.process.stderr)
+        self.stdout = _OutputCollector(self.process.stdout)
+        self.stderr = _OutputCollector(self.process.stderr)
 
     def line(self, pattern: bytes) -> re.Match[bytes]:
         """Wait for a line of standard output that is this and nothing else."""
-        return self._wait(self.shown, repr(pattern), re.compile(b"^%b\n" % pattern, re.MULTILINE).search)
+        return self._wait_for(self.stdout, repr(pattern), re.compile(b"^%b\n" % pattern, re.MULTILINE).search)
 
     def text(self, pattern: bytes) -> re.Match[bytes]:
         """Wait for this anywhere in standard output."""
-        return self._wait(self.shown, repr(pattern), re.compile(pattern).search)
+        return self._wait_for(self.stdout, repr(pattern), re.compile(pattern).search)
 
     def error_line(self, pattern: bytes) -> re.Match[bytes]:
         """Wait for a line of standard error that is this and nothing else."""
-        return self._wait(self.complained, repr(pattern), re.compile(b"^%b\n" % pattern, re.MULTILINE).search)
+        return self._wait_for(self.stderr, repr(pattern), re.compile(b"^%b\n" % pattern, re.MULTILINE).search)
 
     def nth_error_line(self, pattern: bytes, number: int) -> None:
         """Wait until standard error has this line so many times."""
         lines = re.compile(b"^%b\n" % pattern, re.MULTILINE)
-        self._wait(
-            self.complained,
+        self._wait_for(
+            self.stderr,
             f"{pattern!r} {number} times",
             lambda data: True if len(lines.findall(data)) >= number else None,
         )
 
-    def until(self, what: str, look: Callable[[bytes], T | None]) -> T:
+    def wait_for_output(self, what: str, predicate: Callable[[bytes], T | None]) -> T:
         """Wait until `look` finds something in all of standard output, and give it."""
-        return self._wait(self.shown, what, look)
+        return self._wait_for(self.stdout, what, predicate)
 
-    def say(self, data: bytes) -> None:
+    def write_input(self, data: bytes) -> None:
         """Write to its standard input."""
         assert self.process.stdin is not None
         self.process.stdin.write(data)
 
-    def end_input(self) -> None:
+    def close_input(self) -> None:
         """Close its standard input."""
         assert self.process.stdin is not None
         self.process.stdin.close()
 
-    def end(self) -> int:
+    def wait(self) -> int:
         """Wait until it ends of its own accord; what it leaves with."""
-        return self.process.wait(PATIENCE)
+        return self.process.wait(TIMEOUT)
 
     def stop(self) -> int:
         """Ask it to end, as `kill` does; what it leaves with."""
         self.process.terminate()
-        return self.end()
+        return self.wait()
 
     def __enter__(self) -> Self:
         return self
@@ -110,20 +110,20 @@ class Running:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:  # it and its children have ended
             pass
-        self.process.wait(PATIENCE)
-        self.end_input()
-        self.shown.close()
-        self.complained.close()
+        self.process.wait(TIMEOUT)
+        self.close_input()
+        self.stdout.close()
+        self.stderr.close()
 
-    def _wait(self, collected: _Collected, what: str, look: Callable[[bytes], T | None]) -> T:
-        found = collected.wait(look)
+    def _wait_for(self, collected: _OutputCollector, what: str, predicate: Callable[[bytes], T | None]) -> T:
+        found = collected.wait(predicate)
         assert found is not None, (
-            f"{self.command} never said {what}, but\n{self.shown}\nand on standard error\n{self.complained}"
+            f"{self.command} never said {what}, but\n{self.stdout}\nand on standard error\n{self.stderr}"
         )
         return found
 
 
-class _Collected:
+class _OutputCollector:
     """Everything that a pipe gives, read by a thread, so that whoever writes it never waits."""
 
     def __init__(self, pipe: IO[bytes] | None) -> None:
@@ -135,13 +135,13 @@ class _Collected:
         self._thread = threading.Thread(target=self._collect, daemon=True)
         self._thread.start()
 
-    def wait(self, look: Callable[[bytes], T | None]) -> T | None:
+    def wait(self, predicate: Callable[[bytes], T | None]) -> T | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or look(self._data) is not None, PATIENCE)
-            return look(self._data)
+            self._changed.wait_for(lambda: self._ended or predicate(self._data) is not None, TIMEOUT)
+            return predicate(self._data)
 
     def close(self) -> None:
-        self._thread.join(PATIENCE)
+        self._thread.join(TIMEOUT)
         self._pipe.close()
 
     def __str__(self) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.client import peers
-from tests.interop.running import ENVIRONMENT, PATIENCE, ROOT, Running
+from tests.interop.running import ENVIRONMENT, ROOT, TIMEOUT, Running
 from tests.tools import find_tool
 
 GUIDE = ROOT / "docs" / "how-to" / "netcat.md"
@@ -36,7 +36,7 @@ class Shell:
         (folder / "file").write_bytes(FILE)
 
     @property
-    def is_ours(self) -> bool:
+    def is_bothends(self) -> bool:
         """It is our line, and not netcat's."""
         return "bothends" in self.line
 
@@ -50,7 +50,7 @@ class Shell:
             self._command(port),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             env=ENVIRONMENT,
             check=False,
         )
@@ -61,10 +61,8 @@ class Shell:
     def listening(self) -> Iterator[tuple[Running, int]]:
         """Start the line, and wait until it listens; its port, 0 where it has none."""
         with self.start() as running:
-            told = running.complained.wait(
-                re.compile(rb"(?:[Ll]istening|Bound|tcp:)\S* ?(?:on )?.*\n").search
-            )
-            assert told is not None, str(running.complained)
+            told = running.stderr.wait(re.compile(rb"(?:[Ll]istening|Bound|tcp:)\S* ?(?:on )?.*\n").search)
+            assert told is not None, str(running.stderr)
             port = re.search(rb"[: ](\d+)\n", told[0])
             yield running, int(port[1]) if port else 0
 
@@ -72,7 +70,7 @@ class Shell:
         line = self.line.replace("12000", str(port))
         if "12001" in line:
             line = line.replace("12001", str(peers.closed_port()))
-        if not self.is_ours:
+        if not self.is_bothends:
             # Netcat tells its port only if it is asked to.
             verbose = " -nv" if re.search(r"nc (-N )?-l", line) else ""
             line = re.sub(r"\bnc\b", shlex.quote(find_tool("nc") or "nc") + verbose, line, count=1)
@@ -86,54 +84,54 @@ Scenario = Callable[[Shell], None]
 # Calling ------------------------------------------------------------------------------------------
 
 
-def talk(shell: Shell) -> None:
+def exchange_lines(shell: Shell) -> None:
     """A line each way; then the peer's close ends it, although the input stays open: netcat waits for it."""
 
     def answer(connection: socket.socket) -> None:
         assert peers.read_line(connection) == b"hello\n"
         connection.sendall(b"answer\n")
 
-    with peers.peer(answer) as where, shell.start(where.port or 0) as running:
-        running.say(b"hello\n")
+    with peers.tcp_peer(answer) as where, shell.start(where.port or 0) as running:
+        running.write_input(b"hello\n")
         running.line(b"answer")
-        if not shell.is_ours:
-            running.end_input()
-        assert running.end() == 0
+        if not shell.is_bothends:
+            running.close_input()
+        assert running.wait() == 0
 
 
-def ask(shell: Shell) -> None:
+def request(shell: Shell) -> None:
     """A peer that answers at our end, and closes."""
-    with peers.peer(peers.answer_at_end) as where:
+    with peers.tcp_peer(peers.reply_at_eof) as where:
         assert shell.run(where.port or 0) == b"HELLO\n"
 
 
-def ask_one_that_stays(shell: Shell) -> None:
+def request_from_server_that_keeps_open(shell: Shell) -> None:
     """A peer that answers, and never closes."""
-    with peers.staying(peers.shout) as where:
+    with peers.tcp_peer_held_open(peers.upper_lines) as where:
         assert shell.run(where.port or 0) == b"HELLO\n"
 
 
-def ask_one_that_is_silent(shell: Shell) -> None:
+def connect_to_silent_server(shell: Shell) -> None:
     """A peer that says nothing, and an input that says nothing."""
-    with peers.staying(lambda _: None) as where, shell.start(where.port or 0) as running:
-        assert running.end() == (124 if shell.is_ours else 0)
+    with peers.tcp_peer_held_open(lambda _: None) as where, shell.start(where.port or 0) as running:
+        assert running.wait() == (124 if shell.is_bothends else 0)
 
 
-def come_from(shell: Shell) -> None:
+def connect_from_source_address(shell: Shell) -> None:
     """The peer sees where we come from."""
     came: list[tuple[str, int]] = []
-    with peers.peer(lambda sock: came.append(sock.getpeername())) as where:
+    with peers.tcp_peer(lambda sock: came.append(sock.getpeername())) as where:
         shell.run(where.port or 0)
     assert came[0][0] == "127.0.0.2"
 
 
-def be_told(shell: Shell) -> None:
+def connect_verbosely(shell: Shell) -> None:
     """It tells that it is connected."""
-    with peers.peer(peers.answer_at_end) as where, shell.start(where.port or 0) as running:
+    with peers.tcp_peer(peers.reply_at_eof) as where, shell.start(where.port or 0) as running:
         running.error_line(rb"[Cc]onnect.*%d.*" % (where.port or 0))
 
 
-def ask_http(shell: Shell) -> None:
+def request_http(shell: Shell) -> None:
     """A server that insists on CR LF."""
 
     def serve(connection: socket.socket) -> None:
@@ -143,49 +141,49 @@ def ask_http(shell: Shell) -> None:
         assert request == b"GET / HTTP/1.0\r\n\r\n"
         connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nhere\n")
 
-    with peers.peer(serve) as where:
+    with peers.tcp_peer(serve) as where:
         assert shell.run(where.port or 0) == b"HTTP/1.0 200 OK\r\n\r\nhere\n"
 
 
-def talk_through_a_file(shell: Shell) -> None:
+def exchange_over_unix_socket(shell: Shell) -> None:
     """As `talk`, on a UNIX socket."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(shell.folder / "a.sock"))
     listener.listen()
-    with peers.serving(listener, peers.answer_and_close, 1), shell.start() as running:
-        running.say(b"you\n")
+    with peers.serve_connections(listener, peers.reply_and_close, 1), shell.start() as running:
+        running.write_input(b"you\n")
         running.text(rb"goodbye to you")
-        assert running.end() == 0
+        assert running.wait() == 0
 
 
-def talk_in_datagrams(shell: Shell) -> None:
+def exchange_datagrams(shell: Shell) -> None:
     """A line each way, twice. Netcat's datagrams hold the end of the line."""
     with (
-        peers.datagram_peer(lambda data: [data.strip().upper() + b"\n"]) as where,
+        peers.udp_peer(lambda data: [data.strip().upper() + b"\n"]) as where,
         shell.start(where.port or 0) as running,
     ):
         for word in (b"one", b"two"):
-            running.say(word + b"\n")
+            running.write_input(word + b"\n")
             running.line(word.upper())
 
 
-def ask_in_a_datagram(shell: Shell) -> None:
+def request_by_datagram(shell: Shell) -> None:
     """One question, one answer."""
-    with peers.datagram_peer(lambda data: [data.strip().upper()]) as where:
+    with peers.udp_peer(lambda data: [data.strip().upper()]) as where:
         assert shell.run(where.port or 0) == b"HELLO"
 
 
-def send_a_file(shell: Shell) -> None:
+def send_file(shell: Shell) -> None:
     """Byte for byte."""
     came: list[bytes] = []
-    with peers.peer(lambda sock: came.append(peers.read_all(sock))) as where:
+    with peers.tcp_peer(lambda sock: came.append(peers.read_all(sock))) as where:
         shell.run(where.port or 0)
     assert came == [FILE]
 
 
-def fetch_a_file(shell: Shell) -> None:
+def fetch_file(shell: Shell) -> None:
     """Byte for byte, and the peer's close ends it."""
-    with peers.peer(lambda sock: sock.sendall(FILE)) as where:
+    with peers.tcp_peer(lambda sock: sock.sendall(FILE)) as where:
         shell.run(where.port or 0)
     assert (shell.folder / "copy").read_bytes() == FILE
 
@@ -193,107 +191,107 @@ def fetch_a_file(shell: Shell) -> None:
 # Being called -------------------------------------------------------------------------------------
 
 
-def call(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+def connect_to(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
 
 
-def be_called(shell: Shell) -> None:
+def accept_connection(shell: Shell) -> None:
     """A line each way; the caller's close ends it. (With netcat others could call, and wait in vain.)"""
-    with shell.listening() as (running, port), call(port) as caller:
-        running.say(b"hello\n")
+    with shell.listening() as (running, port), connect_to(port) as caller:
+        running.write_input(b"hello\n")
         assert peers.read_line(caller) == b"hello\n"
-        if shell.is_ours:
+        if shell.is_bothends:
             with pytest.raises(ConnectionRefusedError):
-                call(port)
+                connect_to(port)
         caller.sendall(b"answer\n")
         caller.close()
         running.line(b"answer")
-        assert running.end() == 0
+        assert running.wait() == 0
 
 
-def be_called_again(shell: Shell) -> None:
+def accept_repeatedly(shell: Shell) -> None:
     """Three callers, one after the other."""
     with shell.listening() as (running, port):
         for number in range(3):
-            with call(port) as caller:
+            with connect_to(port) as caller:
                 caller.sendall(b"caller %d\n" % number)
                 running.line(b"caller %d" % number)
         assert running.process.poll() is None
 
 
-def be_called_through_a_file(shell: Shell) -> None:
+def accept_on_unix_socket(shell: Shell) -> None:
     """A line each way, on a UNIX socket."""
     with shell.listening() as (running, _), socket.socket(socket.AF_UNIX) as caller:
-        caller.settimeout(PATIENCE)
-        until = time.monotonic() + PATIENCE
+        caller.settimeout(TIMEOUT)
+        until = time.monotonic() + TIMEOUT
         while (error := caller.connect_ex(str(shell.folder / "a.sock"))) == errno.ECONNREFUSED:
             assert time.monotonic() < until  # netcat says "Bound" before it listens
         assert error == 0
-        running.say(b"hello\n")
+        running.write_input(b"hello\n")
         assert peers.read_line(caller) == b"hello\n"
         caller.sendall(b"answer\n")
         running.line(b"answer")
 
 
-def hear_datagrams(shell: Shell) -> None:
+def receive_datagrams(shell: Shell) -> None:
     """From two callers; each is answered while it is the last one. Netcat knows the first only."""
     with shell.listening() as (running, port), contextlib.ExitStack() as stack:
-        for name in (b"one", b"two")[: 2 if shell.is_ours else 1]:
+        for name in (b"one", b"two")[: 2 if shell.is_bothends else 1]:
             caller = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            caller.settimeout(PATIENCE)
+            caller.settimeout(TIMEOUT)
             caller.connect(("127.0.0.1", port))
             caller.send(name + b"\n")
             running.line(name)
-            running.say(b"to " + name + b"\n")
+            running.write_input(b"to " + name + b"\n")
             assert caller.recv(100).strip() == b"to " + name
 
 
-def take_a_file(shell: Shell) -> None:
+def receive_file_on_listener(shell: Shell) -> None:
     """Byte for byte."""
     with shell.listening() as (running, port):
-        running.end_input()
-        with call(port) as caller:
+        running.close_input()
+        with connect_to(port) as caller:
             caller.sendall(FILE)
-        assert running.end() == 0
+        assert running.wait() == 0
     assert (shell.folder / "copy").read_bytes() == FILE
 
 
-def give_a_file(shell: Shell) -> None:
+def send_file_from_listener(shell: Shell) -> None:
     """Byte for byte, and then the end."""
-    with shell.listening() as (running, port), call(port) as caller:
+    with shell.listening() as (running, port), connect_to(port) as caller:
         assert peers.read_all(caller) == FILE
         caller.close()
-        assert running.end() == 0
+        assert running.wait() == 0
 
 
 # Looking ------------------------------------------------------------------------------------------
 
 
-def look_at_a_port(shell: Shell) -> None:
+def scan_port(shell: Shell) -> None:
     """Open is 0, closed is 1."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         shell.run(listener.getsockname()[1])
     shell.run(peers.closed_port(), status=1)
 
 
-def look_at_ports(shell: Shell) -> None:
+def scan_port_range(shell: Shell) -> None:
     """A line for each of them; which are open is this machine's affair."""
     with shell.start() as running:
-        assert running.end() in (0, 1)
+        assert running.wait() in (0, 1)
         for port in range(20, 26):
             running.line(rb"127\.0\.0\.1  %d/tcp .*" % port)
 
 
-def look_at_a_silent_port(shell: Shell) -> None:
+def scan_silent_udp_port(shell: Shell) -> None:
     """Netcat says of it: succeeded."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
         deaf.bind(("127.0.0.1", 0))
         assert b"open or no answer" in shell.run(deaf.getsockname()[1], status=1)
 
 
-def look_at_the_bytes(shell: Shell) -> None:
+def dump_bytes(shell: Shell) -> None:
     """Both directions, in a file."""
-    with peers.peer(peers.answer_and_close) as where:
+    with peers.tcp_peer(peers.reply_and_close) as where:
         assert shell.run(where.port or 0) == b"goodbye to "
     dump = (shell.folder / "dump").read_text(encoding="ascii")
     assert "<- 00000000  67 6f 6f 64 62 79 65 20  74 6f 20                 |goodbye to |\n" in dump
@@ -302,126 +300,153 @@ def look_at_the_bytes(shell: Shell) -> None:
 # Serving ------------------------------------------------------------------------------------------
 
 
-def be_served_tls(shell: Shell) -> None:
+def connect_tls(shell: Shell) -> None:
     """A server with a certificate that nobody has issued."""
     server = ["bothends", "serve", "upper", "tls://127.0.0.1:0", "--tls-self-signed"]
     server[0] = str(FOLDER / "bothends")
     with Running(server) as serving:
         port = int(serving.error_line(rb"  tls://127\.0\.0\.1:(\d+)")[1])
         with shell.start(port) as running:
-            running.say(b"hello\n")
+            running.write_input(b"hello\n")
             running.line(b"HELLO")
 
 
-def serve_an_echo(shell: Shell) -> None:
+def serve_echo(shell: Shell) -> None:
     """Two at once."""
-    with shell.listening() as (_, port), call(port) as one, call(port) as two:
+    with shell.listening() as (_, port), connect_to(port) as one, connect_to(port) as two:
         for caller in (two, one):
             caller.sendall(b"hello\n")
             assert peers.read_line(caller) == b"hello\n"
 
 
-def serve_a_command(shell: Shell) -> None:
+def serve_command(shell: Shell) -> None:
     """It answers at the end of its input."""
-    with shell.listening() as (_, port), call(port) as caller:
+    with shell.listening() as (_, port), connect_to(port) as caller:
         caller.sendall(b"b\na\nb\n")
         caller.shutdown(socket.SHUT_WR)
         assert peers.read_all(caller) == b"a\nb\n"
 
 
-def serve_a_chat(shell: Shell) -> None:
+def serve_chat(shell: Shell) -> None:
     """What one says, the other hears."""
-    with shell.listening() as (_, port), call(port) as one, call(port) as two:
+    with shell.listening() as (_, port), connect_to(port) as one, connect_to(port) as two:
         assert peers.read_line(one).endswith(b" joined\n")
         one.sendall(b"hello, all\n")
         assert peers.read_line(two).endswith(b": hello, all\n")
 
 
 @dataclass(frozen=True)
-class Habit:
+class NetcatUsage:
     """A line of netcat's, ours, and what both must do. `alone`: netcat does something else, or it is ncat."""
 
     netcat: str
-    ours: str
+    bothends: str
     scenario: Scenario
-    alone: bool = False
+    bothends_only: bool = False
 
     def __str__(self) -> str:
-        return self.ours
+        return self.bothends
 
 
-CALL = "bothends connect"
-HERE = "127.0.0.1 12000"
-HABITS = [
-    Habit(f"nc {HERE}", f"{CALL} {HERE}", talk),
-    Habit(f"echo hello | nc -N {HERE}", f"echo hello | {CALL} {HERE}", ask),
-    Habit(f"echo hello | nc -q 1 {HERE}", f"echo hello | {CALL} -q 1 {HERE}", ask_one_that_stays, alone=True),
-    Habit(f"nc -w 1 {HERE}", f"{CALL} -w 1 {HERE}", ask_one_that_is_silent),
-    Habit(f"nc -n {HERE}", f"{CALL} -n {HERE}", talk),
-    Habit("nc -4 localhost 12000", f"{CALL} -4 localhost 12000", talk),
-    Habit(f"nc -v {HERE}", f"{CALL} -v {HERE}", be_told),
-    Habit(f"nc -s 127.0.0.2 -p 12001 {HERE}", f"{CALL} -s 127.0.0.2 -p 12001 {HERE}", come_from),
-    Habit(
-        f"printf 'GET / HTTP/1.0\\n\\n' | nc -C {HERE}",
-        f"printf 'GET / HTTP/1.0\\n\\n' | {CALL} -C {HERE}",
-        ask_http,
+CONNECT = "bothends connect"
+TARGET = "127.0.0.1 12000"
+NETCAT_USAGES = [
+    NetcatUsage(f"nc {TARGET}", f"{CONNECT} {TARGET}", exchange_lines),
+    NetcatUsage(f"echo hello | nc -N {TARGET}", f"echo hello | {CONNECT} {TARGET}", request),
+    NetcatUsage(
+        f"echo hello | nc -q 1 {TARGET}",
+        f"echo hello | {CONNECT} -q 1 {TARGET}",
+        request_from_server_that_keeps_open,
+        bothends_only=True,
     ),
-    Habit("nc -U a.sock", f"{CALL} -U a.sock", talk_through_a_file),
-    Habit(f"nc -u {HERE}", f"{CALL} -u {HERE}", talk_in_datagrams),
-    Habit(f"echo hello | nc -u -w 1 {HERE}", f"{CALL} -u {HERE} --send hello", ask_in_a_datagram),
-    Habit("nc -l 12000", f"{CALL} -l 12000", be_called),
-    Habit("nc -l -p 12000", f"{CALL} -l -p 12000", be_called),
-    Habit("nc -lk 12000", f"{CALL} -lk 12000", be_called_again),
-    Habit("nc -lU a.sock", f"{CALL} -lU a.sock", be_called_through_a_file),
-    Habit("nc -lu 12000", f"{CALL} -lu 12000", hear_datagrams),
-    Habit("nc -l 12000 > copy", f"{CALL} -l 12000 > copy", take_a_file),
-    Habit(f"nc -N {HERE} < file", f"{CALL} {HERE} < file", send_a_file),
-    Habit("nc -N -l 12000 < file", f"{CALL} -l 12000 < file", give_a_file),
-    Habit(f"nc -d {HERE} > copy", f"{CALL} {HERE} < /dev/null > copy", fetch_a_file),
-    Habit(f"nc -z {HERE}", f"{CALL} -z {HERE}", look_at_a_port),
-    Habit("nc -zv 127.0.0.1 20-25", f"{CALL} -zv 127.0.0.1 20-25", look_at_ports, alone=True),
-    Habit(f"nc -zu {HERE}", f"{CALL} -zu {HERE}", look_at_a_silent_port, alone=True),
-    Habit(f"ncat -x dump {HERE}", f"{CALL} --hex {HERE} 2> dump", look_at_the_bytes, alone=True),
-    Habit(f"ncat --ssl {HERE}", f"{CALL} tls://127.0.0.1:12000 --insecure", be_served_tls, alone=True),
-    Habit(
-        f"ncat -lk -e /bin/cat {HERE}", "bothends serve echo tcp://127.0.0.1:12000", serve_an_echo, alone=True
+    NetcatUsage(f"nc -w 1 {TARGET}", f"{CONNECT} -w 1 {TARGET}", connect_to_silent_server),
+    NetcatUsage(f"nc -n {TARGET}", f"{CONNECT} -n {TARGET}", exchange_lines),
+    NetcatUsage("nc -4 localhost 12000", f"{CONNECT} -4 localhost 12000", exchange_lines),
+    NetcatUsage(f"nc -v {TARGET}", f"{CONNECT} -v {TARGET}", connect_verbosely),
+    NetcatUsage(
+        f"nc -s 127.0.0.2 -p 12001 {TARGET}",
+        f"{CONNECT} -s 127.0.0.2 -p 12001 {TARGET}",
+        connect_from_source_address,
     ),
-    Habit(
-        f"ncat -lk -c 'sort -u' {HERE}",
+    NetcatUsage(
+        f"printf 'GET / HTTP/1.0\\n\\n' | nc -C {TARGET}",
+        f"printf 'GET / HTTP/1.0\\n\\n' | {CONNECT} -C {TARGET}",
+        request_http,
+    ),
+    NetcatUsage("nc -U a.sock", f"{CONNECT} -U a.sock", exchange_over_unix_socket),
+    NetcatUsage(f"nc -u {TARGET}", f"{CONNECT} -u {TARGET}", exchange_datagrams),
+    NetcatUsage(
+        f"echo hello | nc -u -w 1 {TARGET}", f"{CONNECT} -u {TARGET} --send hello", request_by_datagram
+    ),
+    NetcatUsage("nc -l 12000", f"{CONNECT} -l 12000", accept_connection),
+    NetcatUsage("nc -l -p 12000", f"{CONNECT} -l -p 12000", accept_connection),
+    NetcatUsage("nc -lk 12000", f"{CONNECT} -lk 12000", accept_repeatedly),
+    NetcatUsage("nc -lU a.sock", f"{CONNECT} -lU a.sock", accept_on_unix_socket),
+    NetcatUsage("nc -lu 12000", f"{CONNECT} -lu 12000", receive_datagrams),
+    NetcatUsage("nc -l 12000 > copy", f"{CONNECT} -l 12000 > copy", receive_file_on_listener),
+    NetcatUsage(f"nc -N {TARGET} < file", f"{CONNECT} {TARGET} < file", send_file),
+    NetcatUsage("nc -N -l 12000 < file", f"{CONNECT} -l 12000 < file", send_file_from_listener),
+    NetcatUsage(f"nc -d {TARGET} > copy", f"{CONNECT} {TARGET} < /dev/null > copy", fetch_file),
+    NetcatUsage(f"nc -z {TARGET}", f"{CONNECT} -z {TARGET}", scan_port),
+    NetcatUsage(
+        "nc -zv 127.0.0.1 20-25", f"{CONNECT} -zv 127.0.0.1 20-25", scan_port_range, bothends_only=True
+    ),
+    NetcatUsage(f"nc -zu {TARGET}", f"{CONNECT} -zu {TARGET}", scan_silent_udp_port, bothends_only=True),
+    NetcatUsage(
+        f"ncat -x dump {TARGET}", f"{CONNECT} --hex {TARGET} 2> dump", dump_bytes, bothends_only=True
+    ),
+    NetcatUsage(
+        f"ncat --ssl {TARGET}", f"{CONNECT} tls://127.0.0.1:12000 --insecure", connect_tls, bothends_only=True
+    ),
+    NetcatUsage(
+        f"ncat -lk -e /bin/cat {TARGET}",
+        "bothends serve echo tcp://127.0.0.1:12000",
+        serve_echo,
+        bothends_only=True,
+    ),
+    NetcatUsage(
+        f"ncat -lk -c 'sort -u' {TARGET}",
         "bothends serve --exec 'sort -u' tcp://127.0.0.1:12000",
-        serve_a_command,
-        alone=True,
+        serve_command,
+        bothends_only=True,
     ),
-    Habit(f"ncat -l --chat {HERE}", "bothends serve chat tcp://127.0.0.1:12000", serve_a_chat, alone=True),
+    NetcatUsage(
+        f"ncat -l --chat {TARGET}",
+        "bothends serve chat tcp://127.0.0.1:12000",
+        serve_chat,
+        bothends_only=True,
+    ),
 ]
 
 
-def is_openbsds() -> bool:
+def is_openbsd_netcat() -> bool:
     """Whether there is a netcat, and it is the one of which the table speaks."""
     path = find_tool("nc")
     if path is None:
         return False
-    told = subprocess.run([path, "-h"], capture_output=True, timeout=PATIENCE, check=False)
+    told = subprocess.run([path, "-h"], capture_output=True, timeout=TIMEOUT, check=False)
     return b"OpenBSD" in told.stdout + told.stderr
 
 
-def test_the_guide_has_these_lines_and_no_others() -> None:
+def test_guide_lists_all_usages() -> None:
     rows = [
         tuple(re.findall(r"`((?:\\\||[^`])+)`", row)[:2])
         for row in GUIDE.read_text(encoding="utf-8").splitlines()
         if row.startswith("| `")
     ]
     assert [tuple(cell.replace("\\|", "|") for cell in row) for row in rows] == [
-        (habit.netcat, habit.ours) for habit in HABITS
+        (habit.netcat, habit.bothends) for habit in NETCAT_USAGES
     ]
 
 
-@pytest.mark.parametrize("habit", HABITS, ids=str)
-def test_ours(habit: Habit, tmp_path: Path) -> None:
-    habit.scenario(Shell(habit.ours, tmp_path))
+@pytest.mark.parametrize("habit", NETCAT_USAGES, ids=str)
+def test_bothends_usage(habit: NetcatUsage, tmp_path: Path) -> None:
+    habit.scenario(Shell(habit.bothends, tmp_path))
 
 
-@pytest.mark.skipif(not is_openbsds(), reason="OpenBSD's nc isn't installed")
-@pytest.mark.parametrize("habit", [each for each in HABITS if not each.alone], ids=lambda each: each.netcat)
-def test_netcats_does_the_same(habit: Habit, tmp_path: Path) -> None:
+@pytest.mark.skipif(not is_openbsd_netcat(), reason="OpenBSD's nc isn't installed")
+@pytest.mark.parametrize(
+    "habit", [each for each in NETCAT_USAGES if not each.bothends_only], ids=lambda each: each.netcat
+)
+def test_netcat_usage(habit: NetcatUsage, tmp_path: Path) -> None:
     habit.scenario(Shell(habit.netcat, tmp_path))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.interop.ours import Servers
+from tests.interop.ours import EngineServers
 from tests.interop.programs import Programs, needs_compiler
 from tests.interop.running import Running, run
 from tests.tools import needs_tool
@@ -20,11 +20,11 @@ PROMPT = b"Input lowercase sentence: "
 
 
 @dataclass(frozen=True)
-class Exchange:
+class ClientRun:
     """One run of a client: how it is called, what it is told, what it must show.
 
     `logged` is what our server must show of it, without who said it. `shown` is compared byte by byte,
-    unless `is_pattern`: then it is a pattern for all of it. `in_pieces`: the client sends byte by byte, so
+    unless `is_pattern`: then it is a pattern for all of it. `bytewise`: the client sends byte by byte, so
     how many reads that makes is chance, and only together its lines in the log are what was said.
     """
 
@@ -34,29 +34,29 @@ class Exchange:
     shown: bytes
     logged: tuple[bytes, ...] = ()
     is_pattern: bool = False
-    in_pieces: bool = False
+    bytewise: bool = False
 
     def __str__(self) -> str:
         return f"{self.service}-{self.client.partition(' {')[0].replace(' ', '-')}"
 
 
-EXCHANGES = [
+CLIENT_RUNS = [
     # C
-    Exchange(
+    ClientRun(
         "upper",
         "tcp_client.c {tcp}",
         b"hello from c\n",
         PROMPT + b"From server: HELLO FROM C\n",
         (b"hello from c",),
     ),
-    Exchange(
+    ClientRun(
         "upper",
         "buffer512_client.c {tcp}",
         b"a big buffer\n",
         b"512 bytes: A BIG BUFFER\n",
         (b"a big buffer [and 500 NULs]",),
     ),
-    Exchange(
+    ClientRun(
         "upper",
         "buffer80_client.c {tcp}",
         b"one of 80\nanother\nexit\n",
@@ -66,35 +66,35 @@ EXCHANGES = [
         b"Client exit.\n",
         (b"one of 80 [and 70 NULs]", b"another [and 72 NULs]", b"exit [and 75 NULs]"),
     ),
-    Exchange(
+    ClientRun(
         "upper",
         "udp_client.c {udp}",
         b"a datagram from c\n",
         PROMPT + b"From server: A DATAGRAM FROM C\n",
         (b"a datagram from c",),
     ),
-    Exchange(
+    ClientRun(
         "upper",
         "udp1024_client.c {udp}",
         b"a padded datagram\n",
         b"1024 bytes: A PADDED DATAGRAM\n",
         (b"a padded datagram [and 1007 NULs]",),
     ),
-    Exchange(
+    ClientRun(
         "upper",
         "unix_client.c {unix}",
         b"through a file\n",
         b"15 bytes: THROUGH A FILE\n",
         (rb"through a file\x00",),
     ),
-    Exchange(
+    ClientRun(
         "upper",
         "unix_dgram_client.c {unix_dgram} {own}",
         b"a datagram through a file\n",
         b"From server: A DATAGRAM THROUGH A FILE\n",
         (b"a datagram through a file",),
     ),
-    Exchange(
+    ClientRun(
         "upper",
         "five_writes.c udp {udp}",
         b"",
@@ -103,37 +103,37 @@ EXCHANGES = [
         tuple(letter * 512 for letter in (b"a", b"b", b"c", b"d", b"e")),
         is_pattern=True,
     ),
-    Exchange(
+    ClientRun(
         "hello",
         "tcp_client.c {tcp}",
         b"hello, server\n",
         PROMPT + b"From server: " + HELLO + b"\n\n",
         (b"hello, server",),
     ),
-    Exchange(
+    ClientRun(
         "hello",
         "udp1024_client.c {udp}",
         b"a padded hello\n",
         b"17 bytes: " + HELLO + b"\n",
         (b"a padded hello [and 1010 NULs]",),
     ),
-    Exchange(
+    ClientRun(
         "reply",
         "buffer80_client.c {tcp}",
         b"message one\nmessage two\n",
         b"To server: From server, 35 bytes: %b\n" * 2 % (REPLY, REPLY) + b"To server: Client exit.\n",
         (b"message one [and 68 NULs]", b"message two [and 68 NULs]"),
     ),
-    Exchange(
+    ClientRun(
         "reply",
         "udp_client.c {udp}",
         b"message\n",
         PROMPT + b"From server: " + REPLY + b"\n",
         (b"message",),
     ),
-    Exchange("print", "teller.c tcp {tcp}", b"told by c\n", b"", (b"told by c",)),
-    Exchange("print", "teller.c udp {udp}", b"told\ntwice\n", b"", (b"told", b"twice")),
-    Exchange(
+    ClientRun("print", "teller.c tcp {tcp}", b"told by c\n", b"", (b"told by c",)),
+    ClientRun("print", "teller.c udp {udp}", b"told\ntwice\n", b"", (b"told", b"twice")),
+    ClientRun(
         "clock",
         "udp_client.c {udp}",
         b"time\n",
@@ -141,28 +141,28 @@ EXCHANGES = [
         (b"time",),
         is_pattern=True,
     ),
-    Exchange(
+    ClientRun(
         "hello",
         "unix_client.c {unix}",
         b"hello, file\n",
         b"18 bytes: " + HELLO + b"\n\n",
         (rb"hello, file\x00",),
     ),
-    Exchange(
+    ClientRun(
         "reply",
         "unix_client.c {unix}",
         b"to a file\n",
         b"35 bytes: " + REPLY + b"\n\n",
         (rb"to a file\x00",),
     ),
-    Exchange(
+    ClientRun(
         "reply",
         "unix_dgram_client.c {unix_dgram} {own}",
         b"to a file\n",
         b"From server: " + REPLY + b"\n",
         (b"to a file",),
     ),
-    Exchange(
+    ClientRun(
         "clock",
         "unix_dgram_client.c {unix_dgram} {own}",
         b"what time\n",
@@ -171,22 +171,22 @@ EXCHANGES = [
         is_pattern=True,
     ),
     # Java
-    Exchange(
+    ClientRun(
         "upper",
         "LineClient.java {tcp}",
         b"a line from java\n",
         b"FROM SERVER: A LINE FROM JAVA\n",
         (b"a line from java",),
-        in_pieces=True,
+        bytewise=True,
     ),
-    Exchange(
+    ClientRun(
         "upper",
         "OneReadClient.java {tcp}",
         b"one read from java\n",
         b"18 bytes: ONE READ FROM JAVA\n",
         (b"one read from java",),
     ),
-    Exchange(
+    ClientRun(
         "upper",
         "PacketClient.java {udp}",
         b"a packet from java\n",
@@ -194,98 +194,99 @@ EXCHANGES = [
         (b"a packet from java",),
     ),
     # It is answered after its first byte, and writes the others to a server that has finished.
-    Exchange("hello", "LineClient.java {tcp}", b"hi\n", b"FROM SERVER: " + HELLO + b"\n"),
-    Exchange(
+    ClientRun("hello", "LineClient.java {tcp}", b"hi\n", b"FROM SERVER: " + HELLO + b"\n"),
+    ClientRun(
         "clock",
         "LineClient.java {tcp}",
         b"now?\n",
         b"FROM SERVER: " + TIME + b"\n",
         (b"now?",),
         is_pattern=True,
-        in_pieces=True,
+        bytewise=True,
     ),
     # Python
-    Exchange(
+    ClientRun(
         "upper",
         "tcp_client.py {tcp}",
         "größe\n".encode(),
         PROMPT + "From Server: GRÖSSE\n".encode(),
         ("größe".encode(),),
     ),
-    Exchange("upper", "udp_client.py {udp}", b"python\n", PROMPT + b"PYTHON\n", (b"python",)),
-    Exchange(
+    ClientRun("upper", "udp_client.py {udp}", b"python\n", PROMPT + b"PYTHON\n", (b"python",)),
+    ClientRun(
         "upper",
         "prompt_client.py -p {port}",
         b"first\n\nsecond\n",
         PROMPT + b"From Server: FIRST\n" + PROMPT * 2 + b"From Server: SECOND\n" + PROMPT,
         (b"first", b"second"),
     ),
-    Exchange("hello", "hello_client.py {tcp}", b"", HELLO + b"\n", (b"hello from client",)),
-    Exchange(
+    ClientRun("hello", "hello_client.py {tcp}", b"", HELLO + b"\n", (b"hello from client",)),
+    ClientRun(
         "reply",
         "prompt_client.py -p {port}",
         b"are you there\nand who\n",
         (PROMPT + b"From Server: " + REPLY + b"\n\n") * 2 + PROMPT,
         (b"are you there", b"and who"),
     ),
-    Exchange("print", "hello_client.py {tcp}", b"", b"", (b"hello from client",)),
+    ClientRun("print", "hello_client.py {tcp}", b"", b"", (b"hello from client",)),
     # It asks with an empty datagram, which is one all the same.
-    Exchange("clock", "udp_clock_client.py {udp}", b"", TIME + b"\n", (b"",), is_pattern=True),
-    Exchange("clock", "hello_client.py {tcp}", b"", TIME + b"\n", (b"hello from client",), is_pattern=True),
+    ClientRun("clock", "udp_clock_client.py {udp}", b"", TIME + b"\n", (b"",), is_pattern=True),
+    ClientRun("clock", "hello_client.py {tcp}", b"", TIME + b"\n", (b"hello from client",), is_pattern=True),
 ]
 
 
 @pytest.mark.parametrize(
     "exchange",
-    [pytest.param(each, id=str(each), marks=needs_compiler(each.client.split()[0])) for each in EXCHANGES],
+    [pytest.param(each, id=str(each), marks=needs_compiler(each.client.split()[0])) for each in CLIENT_RUNS],
 )
-def test_their_client_is_answered_and_shown(exchange: Exchange, servers: Servers, programs: Programs) -> None:
+def test_course_client(exchange: ClientRun, servers: EngineServers, programs: Programs) -> None:
     needs_datagrams = "{udp}" in exchange.client or "{unix_dgram}" in exchange.client
     if needs_datagrams and not servers.engine.datagrams:
         pytest.skip(f"engine {servers.engine.name}: {servers.engine.why_not['datagrams']}")
     server = servers[exchange.service]
     program, *arguments = exchange.client.split()
-    words = [word for each in arguments for word in each.format(**server.places).split()]
+    words = [word for each in arguments for word in each.format(**server.addresses).split()]
     shown = run([*programs.command(program), *words], exchange.said)
     if exchange.is_pattern:
         assert re.fullmatch(exchange.shown, shown), shown
     else:
         assert shown == exchange.shown
-    if exchange.in_pieces:
-        server.until(
-            f"{exchange.logged}, in pieces", lambda log: b"".join(exchange.logged) in joined(log) or None
+    if exchange.bytewise:
+        server.wait_for_output(
+            f"{exchange.logged}, in pieces",
+            lambda log: b"".join(exchange.logged) in joined_lines(log) or None,
         )
         return
     for each in exchange.logged:
-        server.line(b"%b: %b" % (name_of(exchange, server.places), re.escape(each)))
+        server.line(b"%b: %b" % (name_of(exchange, server.addresses), re.escape(each)))
 
 
 @needs_tool("cc")
-def test_one_read_of_a_stream_is_any_part_of_what_five_writes_brought(
-    servers: Servers, programs: Programs
-) -> None:
+def test_one_read_returns_any_prefix_of_five_writes(servers: EngineServers, programs: Programs) -> None:
     server = servers["upper"]
-    shown = run([*programs.command("five_writes.c"), "tcp", *server.places["tcp"].split()])
+    shown = run([*programs.command("five_writes.c"), "tcp", *server.addresses["tcp"].split()])
     size, _, answer = shown.removesuffix(b"\n").partition(b" bytes: ")
     assert 1 <= int(size) == len(answer)
     assert b"".join(letter * 512 for letter in (b"A", b"B", b"C", b"D", b"E")).startswith(answer)
 
 
-def test_who_calls_later_and_speaks_first_is_answered_first(servers: Servers, programs: Programs) -> None:
+def test_concurrent_clients_are_answered_in_order_of_sending(
+    servers: EngineServers, programs: Programs
+) -> None:
     if not servers.engine.concurrent:
         pytest.skip(f"engine {servers.engine.name}: {servers.engine.summary}")
-    command = [*programs.command("tcp_client.py"), *servers["upper"].places["tcp"].split()]
+    command = [*programs.command("tcp_client.py"), *servers["upper"].addresses["tcp"].split()]
     with ExitStack() as stack:
         clients = [stack.enter_context(Running(command)) for _ in range(4)]
         for client in clients:
             client.text(PROMPT)  # it asks when it is connected
         for number, client in reversed(list(enumerate(clients))):
-            client.say(b"client %d\n" % number)
+            client.write_input(b"client %d\n" % number)
             client.line(PROMPT + b"From Server: CLIENT %d" % number)
-            assert client.end() == 0
+            assert client.wait() == 0
 
 
-def joined(log: bytes) -> list[bytes]:
+def joined_lines(log: bytes) -> list[bytes]:
     """What each client said by our log, its lines joined."""
     said: dict[bytes, bytes] = {}
     for line in log.splitlines():
@@ -294,7 +295,7 @@ def joined(log: bytes) -> list[bytes]:
     return list(said.values())
 
 
-def name_of(exchange: Exchange, places: dict[str, str]) -> bytes:
+def name_of(exchange: ClientRun, places: dict[str, str]) -> bytes:
     """The pattern of how our log names the client: `IP#port`, or what a UNIX socket has instead."""
     if "{own}" in exchange.client:
         return re.escape(places["own"].encode())

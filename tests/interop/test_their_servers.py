@@ -12,14 +12,14 @@ from bothends import connect
 from bothends.errors import ConnectionLost
 from tests.interop.ours import BOTHENDS
 from tests.interop.programs import Programs, needs_compiler
-from tests.interop.running import PATIENCE, Running, run
+from tests.interop.running import TIMEOUT, Running, run
 from tests.tools import needs_tool
 
 TIME = rb"\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}"
 
 
 @dataclass(frozen=True)
-class Server:
+class CourseServer:
     """A server, where it listens, and what it makes of what our client says.
 
     `scheme` is of the endpoint; `sent` answers `--send`, `piped` the same with its newline in a pipe,
@@ -38,8 +38,8 @@ class Server:
 
 
 SERVERS = [
-    Server("tcp_server.c", "tcp", b"hello", b"HELLO\n", b"HELLO\n"),
-    Server(
+    CourseServer("tcp_server.c", "tcp", b"hello", b"HELLO\n", b"HELLO\n"),
+    CourseServer(
         "buffer512_server.c",
         "tcp",
         b"hello",
@@ -47,7 +47,7 @@ SERVERS = [
         b"HELLO\n".ljust(512, b"\0"),
         b"6 bytes: hello",
     ),
-    Server(
+    CourseServer(
         "buffer80_server.c",
         "tcp",
         b"exit",
@@ -55,8 +55,8 @@ SERVERS = [
         b"EXIT\n".ljust(80, b"\0"),
         b"From client: exit",
     ),
-    Server("udp_server.c", "udp", b"hello", b"HELLO", b"HELLO\n"),
-    Server(
+    CourseServer("udp_server.c", "udp", b"hello", b"HELLO", b"HELLO\n"),
+    CourseServer(
         "udp1024_server.c",
         "udp",
         b"hello",
@@ -64,10 +64,10 @@ SERVERS = [
         b"HELLO".ljust(1024, b"\0") + b"\n",
         rb"5 bytes from 127\.0\.0\.1: hello",
     ),
-    Server("fork_server.c", "tcp", b"hello", b"HELLO\n", b"HELLO\n", rb"127\.0\.0\.1#\d+ has gone"),
-    Server("unix_server.c", "unix", b"hello", b"HELLO\n", b"HELLO\n"),
-    Server("unix_dgram_server.c", "unix+dgram", b"hello", b"HELLO", b"HELLO\n"),
-    Server(
+    CourseServer("fork_server.c", "tcp", b"hello", b"HELLO\n", b"HELLO\n", rb"127\.0\.0\.1#\d+ has gone"),
+    CourseServer("unix_server.c", "unix", b"hello", b"HELLO\n", b"HELLO\n"),
+    CourseServer("unix_dgram_server.c", "unix+dgram", b"hello", b"HELLO", b"HELLO\n"),
+    CourseServer(
         "one_read.c tcp",
         "tcp",
         b"x" * 2559,
@@ -75,18 +75,18 @@ SERVERS = [
         b"x" * 2559 + b"\n",
         b"one read, 2560 bytes",
     ),
-    Server("one_read.c udp", "udp", b"x" * 512, b"x" * 512, b"x" * 512 + b"\n", b"one read, 512 bytes"),
-    Server("OneReadServer.java", "tcp", b"hello", b"HELLO\n", b"HELLO\n"),
-    Server(
+    CourseServer("one_read.c udp", "udp", b"x" * 512, b"x" * 512, b"x" * 512 + b"\n", b"one read, 512 bytes"),
+    CourseServer("OneReadServer.java", "tcp", b"hello", b"HELLO\n", b"HELLO\n"),
+    CourseServer(
         "PacketServer.java", "udp", b"hello", b"HELLO".ljust(1024, b"\0"), b"HELLO".ljust(1024, b"\0") + b"\n"
     ),
-    Server("ThreadedServer.java", "tcp", b"hello", b"HELLO\n", b"HELLO\n", rb"127\.0\.0\.1#\d+: hello"),
-    Server("tcp_server.py", "tcp", "größe".encode(), "GRÖSSE\n".encode(), "GRÖSSE\n".encode()),
-    Server("udp_server.py", "udp", "größe".encode(), "GRÖSSE".encode(), "GRÖSSE\n".encode()),
-    Server(
+    CourseServer("ThreadedServer.java", "tcp", b"hello", b"HELLO\n", b"HELLO\n", rb"127\.0\.0\.1#\d+: hello"),
+    CourseServer("tcp_server.py", "tcp", "größe".encode(), "GRÖSSE\n".encode(), "GRÖSSE\n".encode()),
+    CourseServer("udp_server.py", "udp", "größe".encode(), "GRÖSSE".encode(), "GRÖSSE\n".encode()),
+    CourseServer(
         "hello_server.py", "tcp", b"hello", b"back to ya client", b"back to ya client", b"client says: hello"
     ),
-    Server(
+    CourseServer(
         "reply_server.py",
         "tcp",
         b"hello",
@@ -94,9 +94,11 @@ SERVERS = [
         b"You said: hello\n",
         rb"127\.0\.0\.1#\d+: hello",
     ),
-    Server("threaded_server.py", "tcp", b"hello", b"HELLO\n", b"HELLO\n", rb"127\.0\.0\.1#\d+ has gone"),
-    Server("select_server.py", "tcp", b"hello", b"HELLO\n", b"HELLO\n"),
-    Server("drip_server.py", "tcp", b"byte by byte", b"BYTE BY BYTE\n", b"BYTE BY BYTE\n"),
+    CourseServer(
+        "threaded_server.py", "tcp", b"hello", b"HELLO\n", b"HELLO\n", rb"127\.0\.0\.1#\d+ has gone"
+    ),
+    CourseServer("select_server.py", "tcp", b"hello", b"HELLO\n", b"HELLO\n"),
+    CourseServer("drip_server.py", "tcp", b"byte by byte", b"BYTE BY BYTE\n", b"BYTE BY BYTE\n"),
 ]
 
 
@@ -105,8 +107,8 @@ SERVERS = [
         pytest.param(each, id=str(each), marks=needs_compiler(each.program.split()[0])) for each in SERVERS
     ]
 )
-def server(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.param
+def server(request: pytest.FixtureRequest) -> CourseServer:
+    found: CourseServer = request.param
     return found
 
 
@@ -125,7 +127,7 @@ def endpoint_of(running: Running, scheme: str) -> str:
     return f"{scheme}://127.0.0.1:{port}"
 
 
-def test_one_request(server: Server, programs: Programs, short_path: Path) -> None:
+def test_one_request(server: CourseServer, programs: Programs, short_path: Path) -> None:
     with start(server.program, programs, short_path) as running:
         endpoint = endpoint_of(running, server.scheme)
         assert run([*BOTHENDS, "connect", endpoint, "--send", server.said.decode()]) == server.sent
@@ -133,7 +135,7 @@ def test_one_request(server: Server, programs: Programs, short_path: Path) -> No
             running.line(server.shown)
 
 
-def test_a_pipe(server: Server, programs: Programs, short_path: Path) -> None:
+def test_a_pipe(server: CourseServer, programs: Programs, short_path: Path) -> None:
     with start(server.program, programs, short_path) as running:
         endpoint = endpoint_of(running, server.scheme)
         assert run([*BOTHENDS, "connect", endpoint], server.said + b"\n") == server.piped
@@ -141,9 +143,9 @@ def test_a_pipe(server: Server, programs: Programs, short_path: Path) -> None:
             running.line(server.shown)
 
 
-def test_the_library(server: Server, programs: Programs, short_path: Path) -> None:
+def test_blocking_client(server: CourseServer, programs: Programs, short_path: Path) -> None:
     with start(server.program, programs, short_path) as running:
-        with connect(endpoint_of(running, server.scheme), timeout=PATIENCE) as connection:
+        with connect(endpoint_of(running, server.scheme), timeout=TIMEOUT) as connection:
             if server.scheme in ("udp", "unix+dgram"):
                 assert connection.request(server.said) == server.sent
             else:
@@ -171,39 +173,37 @@ def test_a_server_that_only_prints(programs: Programs, short_path: Path) -> None
 @needs_tool("cc")
 def test_a_conversation_in_buffers_of_80_bytes(programs: Programs, short_path: Path) -> None:
     with start("buffer80_server.c", programs, short_path) as running:
-        with connect(endpoint_of(running, "tcp"), timeout=PATIENCE) as connection:
+        with connect(endpoint_of(running, "tcp"), timeout=TIMEOUT) as connection:
             for line in (b"hello\n", b"again\n", b"exit\n"):
                 connection.send(line.ljust(80, b"\0"))
                 assert connection.receive_exactly(80) == line.upper().ljust(80, b"\0")
             assert connection.receive() == b""
         running.line(rb"Server exit\.")
-        assert running.end() == 0
+        assert running.wait() == 0
 
 
 @needs_tool("javac")
 def test_a_server_that_answers_lines_and_never_closes(programs: Programs, short_path: Path) -> None:
     with start("LineServer.java", programs, short_path) as running:
         endpoint = endpoint_of(running, "tcp")
-        with connect(endpoint, timeout=PATIENCE) as connection:
+        with connect(endpoint, timeout=TIMEOUT) as connection:
             assert connection.request("hello from a library") == b"HELLO FROM A LIBRARY"
         assert run([*BOTHENDS, "connect", endpoint, "--send", "hello", "-q", "0.1"]) == b"HELLO\n"
 
 
-def test_a_server_that_never_closes_is_left_when_it_has_answered(
-    programs: Programs, short_path: Path
-) -> None:
+def test_client_exits_after_answer_from_server_that_keeps_open(programs: Programs, short_path: Path) -> None:
     with start("keeping_server.py", programs, short_path) as running:
         endpoint = endpoint_of(running, "tcp")
         assert run([*BOTHENDS, "connect", endpoint, "--send", "hello", "-q", "0.1"]) == b"HELLO\n"
-        with connect(endpoint, timeout=PATIENCE) as connection:
+        with connect(endpoint, timeout=TIMEOUT) as connection:
             assert connection.request("hello") == b"HELLO"
 
 
-def test_a_server_that_hangs_up_without_a_word(programs: Programs, short_path: Path) -> None:
+def test_server_that_closes_without_answer(programs: Programs, short_path: Path) -> None:
     with start("mute_server.py", programs, short_path) as running:
         endpoint = endpoint_of(running, "tcp")
         assert run([*BOTHENDS, "connect", endpoint], b"hello\n") == b""
-        with connect(endpoint, timeout=PATIENCE) as connection, pytest.raises(ConnectionLost):
+        with connect(endpoint, timeout=TIMEOUT) as connection, pytest.raises(ConnectionLost):
             connection.request("hello")
 
 
@@ -211,5 +211,5 @@ def test_a_clock(programs: Programs, short_path: Path) -> None:
     with start("udp_clock_server.py", programs, short_path) as running:
         endpoint = endpoint_of(running, "udp")
         assert re.fullmatch(TIME, run([*BOTHENDS, "connect", endpoint, "--send", ""]))
-        with connect(endpoint, timeout=PATIENCE) as connection:
+        with connect(endpoint, timeout=TIMEOUT) as connection:
             assert re.fullmatch(TIME, connection.request(b""))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.layers.keys import Keys
+from tests.layers.keys import CertificateFiles
 
 
 @pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+def keys(tmp_path_factory: pytest.TempPathFactory) -> CertificateFiles:
     folder: Path = tmp_path_factory.mktemp("keys")
-    return Keys(folder)
+    return CertificateFiles(folder)

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.interop.running import PATIENCE, Running
+from tests.interop.running import TIMEOUT, Running
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,10 +21,10 @@ class Command:
     """A line after `$`, and what should be shown."""
 
     line: str
-    shown: tuple[str, ...]
+    expected_output: tuple[str, ...]
 
 
-def blocks(page: str, language: str) -> list[str]:
+def code_blocks(page: str, language: str) -> list[str]:
     """The code blocks of a language."""
     text = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
@@ -32,7 +32,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 def commands(page: str) -> Iterator[Command]:
     """Every command of a page, in order."""
-    for block in blocks(page, "console"):
+    for block in code_blocks(page, "console"):
         line, shown = "", list[str]()
         for each in block.splitlines():
             if each.startswith("$ "):
@@ -44,7 +44,7 @@ def commands(page: str) -> Iterator[Command]:
         yield Command(line, tuple(shown))
 
 
-class Reader:
+class PageRunner:
     """Types commands in a folder. Servers run on; every port becomes one that is free."""
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +55,7 @@ class Reader:
         self.environment["PATH"] = f"{Path(sys.executable).parent}:{self.environment['PATH']}"
         self._stack = ExitStack()
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> PageRunner:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,20 +73,20 @@ class Reader:
         self.ports[port] = server.error_line(rb"  \S+?:(\d+)(?:\?\S+)?").group(1).decode()
         return server
 
-    def type(self, line: str) -> list[str]:
+    def run(self, line: str) -> list[str]:
         """Run a command to its end; the lines that it shows, results first."""
         done = subprocess.run(
-            ["bash", "-c", self.with_ports(line)],
+            ["bash", "-c", self.substitute_ports(line)],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
         shown = done.stdout + (b"" if line.startswith("openssl") else done.stderr)
         return shown.decode().splitlines()
 
-    def with_ports(self, text: str) -> str:
+    def substitute_ports(self, text: str) -> str:
         """The same text with the real ports."""
         for written, real in self.ports.items():
             text = text.replace(written, real)

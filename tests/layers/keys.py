@@ -10,7 +10,7 @@ import trustme
 from bothends.layers import server_context
 
 
-class Keys:
+class CertificateFiles:
     """Files in PEM: `ca`; `server` and `client` (certificate and key in one); `other` from another issuer."""
 
     def __init__(self, folder: Path) -> None:
@@ -27,17 +27,25 @@ class Keys:
         ):
             made.private_key_and_cert_chain_pem.write_to_path(path)
 
-    def server_side(self, *, asks: bool = False, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
-        return server_context(self.server, client_ca=self.ca if asks else None, alpn=alpn)
+    def server_context(
+        self, *, request_client_certificate: bool = False, alpn: tuple[str, ...] = ()
+    ) -> ssl.SSLContext:
+        return server_context(
+            self.server, client_ca=self.ca if request_client_certificate else None, alpn=alpn
+        )
 
-    def client_side(
-        self, *, show: Path | None = None, alpn: tuple[str, ...] = (), most: ssl.TLSVersion | None = None
+    def client_context(
+        self,
+        *,
+        certificate: Path | None = None,
+        alpn: tuple[str, ...] = (),
+        max_version: ssl.TLSVersion | None = None,
     ) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.ca)
-        if show is not None:
-            context.load_cert_chain(show)
+        if certificate is not None:
+            context.load_cert_chain(certificate)
         if alpn:
             context.set_alpn_protocols(list(alpn))
-        if most is not None:
-            context.maximum_version = most
+        if max_version is not None:
+            context.maximum_version = max_version
         return context

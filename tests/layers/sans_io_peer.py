@@ -5,59 +5,59 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from bothends.endpoints import Address
-from bothends.services.base import Conversation, Peer, Post, nowhere
-from bothends.testing.tls_client import TlsEnd
+from bothends.services.base import Conversation, Peer, Push, discard_push
+from bothends.testing.tls_client import SansIoTlsClient
 
 PEER = Peer(Address("inet", "192.0.2.1", 5000), Address("inet", "192.0.2.2", 443), connection=3)
 
 
-class Script(Conversation):
+class RecordingConversation(Conversation):
     """Says again what it hears, and remembers what it was asked."""
 
-    def __init__(self, peer: Peer = PEER, post: Post = nowhere) -> None:
-        self.who = peer
-        self.post = post
-        self.heard = b""
-        self.ends = 0
-        self.leaves = 0
-        self.closes = 0
-        self.last = b""
+    def __init__(self, peer: Peer = PEER, push: Push = discard_push) -> None:
+        self.peer = peer
+        self.push = push
+        self.received = b""
+        self.end_calls = 0
+        self.close_calls = 0
+        self.closed_calls = 0
+        self.final_reply = b""
 
     def receive(self, data: bytes) -> bytes:
-        self.heard += data
+        self.received += data
         return data
 
     def end(self) -> bytes:
-        self.ends += 1
-        return self.last
+        self.end_calls += 1
+        return self.final_reply
 
-    def leave(self) -> bytes:
-        self.leaves += 1
-        return self.last
+    def close(self) -> bytes:
+        self.close_calls += 1
+        return self.final_reply
 
     def closed(self) -> None:
-        self.closes += 1
+        self.closed_calls += 1
 
 
-Cutter = Callable[[bytes], Iterator[bytes]]
+Chunker = Callable[[bytes], Iterator[bytes]]
 
 
-def whole(data: bytes) -> Iterator[bytes]:
+def one_chunk(data: bytes) -> Iterator[bytes]:
     yield data
 
 
-def single(data: bytes) -> Iterator[bytes]:
+def single_bytes(data: bytes) -> Iterator[bytes]:
     for at in range(len(data)):
         yield data[at : at + 1]
 
 
-class Dialogue:
+class InMemoryExchange:
     """Moves bytes between the two until nothing moves; `cut` says in which chunks."""
 
-    def __init__(self, server: Conversation, client: TlsEnd, cut: Cutter = whole) -> None:
+    def __init__(self, server: Conversation, client: SansIoTlsClient, chunker: Chunker = one_chunk) -> None:
         self.server = server
         self.client = client
-        self.cut = cut
+        self.chunker = chunker
         self.to_client = b""
         self.to_client += server.start()
 
@@ -65,24 +65,24 @@ class Dialogue:
         """Bytes of the client's (by default whatever it has to say), and all that follows from them."""
         out = self.client.step() if data is None else data
         while True:
-            for chunk in self.cut(out) if out else ():
+            for chunk in self.chunker(out) if out else ():
                 if self.server.done:
                     break
                 self.to_client += self.server.receive(chunk)
-            if self.server.pulls and not self.server.done:
-                self.to_client += self.server.more()
+            if self.server.wants_pull and not self.server.done:
+                self.to_client += self.server.produce()
             if not self.to_client:
                 return
             self.client.incoming.write(self.to_client)
             self.to_client = b""
             out = self.client.step()
 
-    def say(self, data: bytes) -> None:
-        self.run(self.client.say(data))
+    def send(self, data: bytes) -> None:
+        self.run(self.client.encrypt(data))
 
     def finish(self) -> None:
         """The client half-closes by close_notify."""
-        self.run(self.client.finish())
+        self.run(self.client.close_notify())
 
     def end(self) -> None:
         """The client's connection is over."""

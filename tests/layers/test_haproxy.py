@@ -11,25 +11,25 @@ from pathlib import Path
 import pytest
 
 import bothends
-from bothends.events import Closed, Established, Event, Failed
+from bothends.events import Closed, Event, HandshakeCompleted, ServiceFailed
 from bothends.layers import TlsSettings
 from bothends.services.base import Peer
-from bothends.testing.tls_client import PATIENCE
+from bothends.testing.tls_client import TIMEOUT
 from tests.interop.running import Running
-from tests.layers.howto import Reader, blocks, commands
-from tests.layers.keys import Keys
+from tests.layers.howto import PageRunner, code_blocks, commands
+from tests.layers.keys import CertificateFiles
 from tests.tools import find_tool, needs_tool
 
 pytestmark = needs_tool("haproxy")
 
 
 @bothends.message
-def who(message: bytes, peer: Peer) -> bytes:
+def report_peer(message: bytes, peer: Peer) -> bytes:
     """Says whom it talks to."""
     return f"{peer.address} {peer.local.port}".encode()
 
 
-def haproxy(stack: ExitStack, folder: Path, config: str, *listening: socket.socket) -> None:
+def start_haproxy(stack: ExitStack, folder: Path, config: str, *listeners: socket.socket) -> None:
     """Run it with this configuration, in which `fd@` names these sockets."""
     program = find_tool("haproxy")
     assert program is not None
@@ -37,27 +37,29 @@ def haproxy(stack: ExitStack, folder: Path, config: str, *listening: socket.sock
     path.write_text(config)
     process = subprocess.Popen(
         [program, "-db", "-f", str(path)],  # -db: in the foreground
-        pass_fds=[each.fileno() for each in listening],
+        pass_fds=[each.fileno() for each in listeners],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    stack.callback(process.wait, PATIENCE)
+    stack.callback(process.wait, TIMEOUT)
     stack.callback(process.kill)
 
 
-def listening(stack: ExitStack, family: int = socket.AF_INET) -> socket.socket:
+def open_listener(stack: ExitStack, family: int = socket.AF_INET) -> socket.socket:
     host = "127.0.0.1" if family == socket.AF_INET else "::1"
     return stack.enter_context(socket.create_server((host, 0), family=family))
 
 
 def page_config(*parts: str) -> str:
     """The page's configuration: its blocks that hold these words."""
-    return "\n".join(each for each in blocks("behind-haproxy.md", "haproxy") if any(p in each for p in parts))
+    return "\n".join(
+        each for each in code_blocks("behind-haproxy.md", "haproxy") if any(p in each for p in parts)
+    )
 
 
-def ask(port: int, host: str = "127.0.0.1") -> tuple[str, str]:
+def query(port: int, host: str = "127.0.0.1") -> tuple[str, str]:
     """What the service says of us, and what it should say."""
-    with socket.create_connection((host, port), PATIENCE) as client:
+    with socket.create_connection((host, port), TIMEOUT) as client:
         client.sendall(b"?\n")
         client.shutdown(socket.SHUT_WR)
         name = client.getsockname()
@@ -65,95 +67,97 @@ def ask(port: int, host: str = "127.0.0.1") -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("option", ["send-proxy", "send-proxy-v2"])
-def test_the_pages_configuration_in_front_of_two_servers(tmp_path: Path, option: str) -> None:
+def test_page_configuration_balances_two_servers(tmp_path: Path, option: str) -> None:
     events: list[Event] = []
     with ExitStack() as stack:
-        front = listening(stack)
+        front = open_listener(stack)
         ports = []
         for _ in range(2):
-            server = bothends.serve(who, "proxyprotocol+tcp://127.0.0.1:0", observe=events.append)
+            server = bothends.serve(report_peer, "proxyprotocol+tcp://127.0.0.1:0", observe=events.append)
             ports.append(stack.enter_context(server).endpoints[0].port)
         config = page_config("frontend everybody").replace(":12000", f"fd@{front.fileno()}")
         config = config.replace("12001", str(ports[0])).replace("12002", str(ports[1]))
-        haproxy(stack, tmp_path, config.replace("send-proxy-v2", option), front)
+        start_haproxy(stack, tmp_path, config.replace("send-proxy-v2", option), front)
         for _ in range(4):
-            said, expected = ask(front.getsockname()[1])
+            said, expected = query(front.getsockname()[1])
             assert said == expected
-    told = [event for event in events if isinstance(event, Established) and event.peer != event.was]
+    told = [event for event in events if isinstance(event, HandshakeCompleted) and event.peer != event.was]
     assert len(told) == 4
     assert {event.agreed for event in told} == {"PROXY v2" if option.endswith("v2") else "PROXY v1"}
-    assert not [event for event in events if isinstance(event, Failed)]
+    assert not [event for event in events if isinstance(event, ServiceFailed)]
     assert len({event.connection for event in told}) < 4  # each server counts its own: both were asked
 
 
-def test_clients_of_the_other_family(tmp_path: Path) -> None:
+def test_ipv6_client_through_ipv4_backend(tmp_path: Path) -> None:
     with ExitStack() as stack:
         try:
-            front = listening(stack, socket.AF_INET6)
+            front = open_listener(stack, socket.AF_INET6)
         except OSError:
             pytest.skip("no IPv6 here")
-        server = stack.enter_context(bothends.serve(who, "proxyprotocol+tcp://127.0.0.1:0"))
+        server = stack.enter_context(bothends.serve(report_peer, "proxyprotocol+tcp://127.0.0.1:0"))
         config = page_config("frontend everybody").replace(":12000", f"fd@{front.fileno()}")
         config = config.replace("12001", str(server.endpoints[0].port))
         config = re.sub(r".*server two.*", "", config)
-        haproxy(stack, tmp_path, config, front)
-        said, expected = ask(front.getsockname()[1], "::1")
+        start_haproxy(stack, tmp_path, config, front)
+        said, expected = query(front.getsockname()[1], "::1")
         assert said == expected
 
 
-def test_health_checks_are_welcome(tmp_path: Path) -> None:
+def test_health_checks_are_not_failures(tmp_path: Path) -> None:
     events: list[Event] = []
     with ExitStack() as stack:
-        front = listening(stack)
-        server = bothends.serve(who, "proxyprotocol+tcp://127.0.0.1:0", observe=events.append)
+        front = open_listener(stack)
+        server = bothends.serve(report_peer, "proxyprotocol+tcp://127.0.0.1:0", observe=events.append)
         port = stack.enter_context(server).endpoints[0].port
         config = page_config("frontend everybody").replace(":12000", f"fd@{front.fileno()}")
         config = re.sub(r".*server two.*", "", config.replace("12001", str(port))).replace(
             " check", " check inter 50ms"
         )
-        haproxy(stack, tmp_path, config, front)
-        said, expected = ask(front.getsockname()[1])
+        start_haproxy(stack, tmp_path, config, front)
+        said, expected = query(front.getsockname()[1])
         assert said == expected
         # The proxy goes on looking; each look is a connection that comes to its end.
         for _ in range(40):
-            ask(front.getsockname()[1])
-            looks = [e for e in events if isinstance(e, Established) and e.agreed.endswith("for itself")]
+            query(front.getsockname()[1])
+            looks = [
+                e for e in events if isinstance(e, HandshakeCompleted) and e.agreed.endswith("for itself")
+            ]
             if looks:
                 break
-    assert not [event for event in events if isinstance(event, Failed)]
+    assert not [event for event in events if isinstance(event, ServiceFailed)]
     assert [event for event in events if isinstance(event, Closed)]
 
 
-def test_what_the_proxy_agreed_by_tls_is_told(tmp_path: Path, keys: Keys) -> None:
+def test_proxy_tls_details_are_logged(tmp_path: Path, keys: CertificateFiles) -> None:
     events: list[Event] = []
     with ExitStack() as stack:
-        front, secure = listening(stack), listening(stack)
-        server = bothends.serve(who, "proxyprotocol+tcp://127.0.0.1:0", observe=events.append)
+        front, secure = open_listener(stack), open_listener(stack)
+        server = bothends.serve(report_peer, "proxyprotocol+tcp://127.0.0.1:0", observe=events.append)
         port = str(stack.enter_context(server).endpoints[0].port)
         config = page_config("frontend everybody", "frontend secure").replace("site.pem", str(keys.server))
         config = config.replace(":12000", f"fd@{front.fileno()}").replace(":12443", f"fd@{secure.fileno()}")
         config = re.sub(r".*server two.*", "", config.replace("12001", port))
-        haproxy(stack, tmp_path, config, front, secure)
-        context = keys.client_side(alpn=("echo/1",))
+        start_haproxy(stack, tmp_path, config, front, secure)
+        context = keys.client_context(alpn=("echo/1",))
         with (
-            socket.create_connection(secure.getsockname(), PATIENCE) as plain,
+            socket.create_connection(secure.getsockname(), TIMEOUT) as plain,
             context.wrap_socket(plain, server_hostname="example.org") as client,
         ):
             client.sendall(b"?\n")
             host, number = client.getsockname()
             assert client.recv(100).decode() == f"{host}#{number} {secure.getsockname()[1]}\n"
-    told = [e.agreed for e in events if isinstance(e, Established) and "authority" in e.agreed]
+    told = [e.agreed for e in events if isinstance(e, HandshakeCompleted) and "authority" in e.agreed]
     assert [each.replace("ALPN echo/1, ", "") for each in told] == [
         "PROXY v2, authority example.org, TLS 1.3 at the proxy"
     ]
 
 
-def test_tls_that_the_proxy_passes_on(tmp_path: Path, keys: Keys) -> None:
+def test_tls_passthrough(tmp_path: Path, keys: CertificateFiles) -> None:
     events: list[Event] = []
     with ExitStack() as stack:
-        front = listening(stack)
+        front = open_listener(stack)
         server = bothends.serve(
-            who,
+            report_peer,
             "proxyprotocol+tls://127.0.0.1:0",
             tls=TlsSettings(certificate=keys.server),
             observe=events.append,
@@ -161,30 +165,30 @@ def test_tls_that_the_proxy_passes_on(tmp_path: Path, keys: Keys) -> None:
         port = str(stack.enter_context(server).endpoints[0].port)
         config = page_config("frontend everybody").replace(":12000", f"fd@{front.fileno()}")
         config = re.sub(r".*server two.*", "", config.replace("12001", port))
-        haproxy(stack, tmp_path, config, front)
+        start_haproxy(stack, tmp_path, config, front)
         with (
-            socket.create_connection(front.getsockname(), PATIENCE) as plain,
-            keys.client_side().wrap_socket(plain, server_hostname="example.org") as client,
+            socket.create_connection(front.getsockname(), TIMEOUT) as plain,
+            keys.client_context().wrap_socket(plain, server_hostname="example.org") as client,
         ):
             client.sendall(b"?\n")
             host, number = client.getsockname()
             assert client.recv(100).decode() == f"{host}#{number} {front.getsockname()[1]}\n"
-    agreed = [e.agreed for e in events if isinstance(e, Established) and e.peer != e.was]
+    agreed = [e.agreed for e in events if isinstance(e, HandshakeCompleted) and e.peer != e.was]
     assert agreed == ["PROXY v2, TLS 1.3, SNI example.org"]
 
 
-def test_the_commands_of_the_page(tmp_path: Path) -> None:
-    with ExitStack() as stack, Reader(tmp_path) as reader:
-        front = listening(stack)
+def test_page_commands(tmp_path: Path) -> None:
+    with ExitStack() as stack, PageRunner(tmp_path) as reader:
+        front = open_listener(stack)
         reader.ports["12000"] = str(front.getsockname()[1])
         for command in commands("behind-haproxy.md"):
             if command.line.startswith("bothends serve"):
                 last = reader.serve(command.line)
             elif command.line.startswith("haproxy"):
                 config = page_config("frontend everybody").replace(":12000", f"fd@{front.fileno()}")
-                haproxy(stack, tmp_path, reader.with_ports(config), front)
+                start_haproxy(stack, tmp_path, reader.substitute_ports(config), front)
             else:
-                assert reader.type(command.line) == list(command.shown), command.line
+                assert reader.run(command.line) == list(command.expected_output), command.line
         first: Running = reader.servers["12001"]
         first.error_line(rb'.* handshake failed: no PROXY header: it began with "hello\\n"')
         first.error_line(rb"127\.0\.0\.1#\d+ calls through 127\.0\.0\.1#\d+: PROXY v2")

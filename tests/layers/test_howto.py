@@ -7,29 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.layers.howto import Reader, blocks, commands
+from tests.layers.howto import PageRunner, code_blocks, commands
 from tests.tools import needs_tool
 
 
 @needs_tool("openssl")
-def test_the_page_about_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Reader(tmp_path) as reader:
+def test_tls_page_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with PageRunner(tmp_path) as reader:
         for command in commands("tls.md"):
             if command.line.startswith("bothends serve"):
                 server = reader.serve(command.line)
                 fingerprint = server.error_line(rb"  TLS 1\.2 and 1\.3; .*SHA-256 ([0-9a-f]{64})")
                 reader.environment["FINGERPRINT"] = fingerprint.group(1).decode()
             else:
-                expected = [reader.with_ports(each) for each in command.shown]
-                assert reader.type(command.line) == expected, command.line
+                expected = [reader.substitute_ports(each) for each in command.expected_output]
+                assert reader.run(command.line) == expected, command.line
         monkeypatch.chdir(tmp_path)
-        (program,) = blocks("tls.md", "python")
+        (program,) = code_blocks("tls.md", "python")
         said: list[bytes] = []
         exec(program, {"print": said.append})
         assert said == [b"HELLO"]
 
 
-def test_the_words_of_the_page_are_those_of_the_program() -> None:
+def test_tls_page_messages_match_source() -> None:
     source = "".join(
         path.read_text(encoding="utf-8")
         for path in Path("src/bothends").rglob("*.py")

@@ -11,30 +11,30 @@ from hypothesis import strategies as st
 
 from bothends.endpoints import Address
 from bothends.errors import HandshakeFailed
-from bothends.layers import ProxyLayer, TlsLayer, encode
+from bothends.layers import ProxyLayer, TlsLayer, encode_header
 from bothends.layers.proxy_protocol import (
     ALPN,
     AUTHORITY,
     CRC32C,
     SIGNATURE,
     SSL,
-    V2_MOST,
-    BadHeader,
-    Header,
+    V2_MAX_LENGTH,
+    ProxyHeader,
+    ProxyHeaderError,
     crc32c,
-    read_header,
+    parse_header,
 )
-from bothends.services.base import Conversation, Peer, nowhere
-from bothends.testing.tls_client import TlsEnd
-from tests.layers.keys import Keys
-from tests.layers.sans_io_peer import Dialogue, Script
+from bothends.services.base import Conversation, Peer, discard_push
+from bothends.testing.tls_client import SansIoTlsClient
+from tests.layers.keys import CertificateFiles
+from tests.layers.sans_io_peer import InMemoryExchange, RecordingConversation
 
 LOCAL = Address("inet", "127.0.0.1", 12000)
-FRIEND = Peer(Address("inet", "127.0.0.1", 5000), LOCAL, connection=9)
-STRANGER = Peer(Address("inet", "192.0.2.66", 5000), LOCAL, connection=9)
-FOUR = (Address("inet", "203.0.113.9", 56324), Address("inet", "198.51.100.1", 443))
-SIX = (Address("inet6", "2001:db8::9", 56324), Address("inet6", "2001:db8::1", 443))
-UNIX = (Address("unix", "/run/a.sock"), Address("unix", "@abstract"))
+TRUSTED_PEER = Peer(Address("inet", "127.0.0.1", 5000), LOCAL, connection=9)
+UNTRUSTED_PEER = Peer(Address("inet", "192.0.2.66", 5000), LOCAL, connection=9)
+IPV4_PAIR = (Address("inet", "203.0.113.9", 56324), Address("inet", "198.51.100.1", 443))
+IPV6_PAIR = (Address("inet6", "2001:db8::9", 56324), Address("inet6", "2001:db8::1", 443))
+UNIX_PAIR = (Address("unix", "/run/a.sock"), Address("unix", "@abstract"))
 
 
 def v2(command: int, kind: int, body: bytes, length: int | None = None) -> bytes:
@@ -45,7 +45,7 @@ def tlv(kind: int, value: bytes) -> bytes:
     return struct.pack("!BH", kind, len(value)) + value
 
 
-BLOCK4 = bytes([203, 0, 113, 9, 198, 51, 100, 1]) + struct.pack("!HH", 56324, 443)
+IPV4_BLOCK = bytes([203, 0, 113, 9, 198, 51, 100, 1]) + struct.pack("!HH", 56324, 443)
 
 
 # Reading -----------------------------------------------------------------------------------------
@@ -54,26 +54,26 @@ BLOCK4 = bytes([203, 0, 113, 9, 198, 51, 100, 1]) + struct.pack("!HH", 56324, 44
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"PROXY TCP4 203.0.113.9 198.51.100.1 56324 443\r\n", Header(1, *FOUR)),
-        (b"PROXY TCP6 2001:db8::9 2001:db8::1 56324 443\r\n", Header(1, *SIX)),
-        (b"PROXY TCP6 2001:DB8:0::9 2001:0db8::1 56324 443\r\n", Header(1, *SIX)),
-        (b"PROXY TCP6 ::ffff:203.0.113.9 ::ffff:198.51.100.1 56324 443\r\n", Header(1, *FOUR)),
-        (b"PROXY UNKNOWN\r\n", Header(1)),
-        (b"PROXY UNKNOWN ffff::1 anything \xff at all\r\n", Header(1)),
-        (v2(0x21, 0x11, BLOCK4), Header(2, *FOUR)),
-        (v2(0x20, 0x00, b""), Header(2)),
-        (v2(0x20, 0xFF, b"skipped"), Header(2)),
-        (v2(0x21, 0x00, b"ignored"), Header(2)),
-        (v2(0x21, 0x01, b""), Header(2)),
-        (v2(0x21, 0x12, BLOCK4), Header(2)),
-        (v2(0x21, 0x11, BLOCK4 + tlv(0x04, b"")), Header(2, *FOUR, ((0x04, b""),))),
+        (b"PROXY TCP4 203.0.113.9 198.51.100.1 56324 443\r\n", ProxyHeader(1, *IPV4_PAIR)),
+        (b"PROXY TCP6 2001:db8::9 2001:db8::1 56324 443\r\n", ProxyHeader(1, *IPV6_PAIR)),
+        (b"PROXY TCP6 2001:DB8:0::9 2001:0db8::1 56324 443\r\n", ProxyHeader(1, *IPV6_PAIR)),
+        (b"PROXY TCP6 ::ffff:203.0.113.9 ::ffff:198.51.100.1 56324 443\r\n", ProxyHeader(1, *IPV4_PAIR)),
+        (b"PROXY UNKNOWN\r\n", ProxyHeader(1)),
+        (b"PROXY UNKNOWN ffff::1 anything \xff at all\r\n", ProxyHeader(1)),
+        (v2(0x21, 0x11, IPV4_BLOCK), ProxyHeader(2, *IPV4_PAIR)),
+        (v2(0x20, 0x00, b""), ProxyHeader(2)),
+        (v2(0x20, 0xFF, b"skipped"), ProxyHeader(2)),
+        (v2(0x21, 0x00, b"ignored"), ProxyHeader(2)),
+        (v2(0x21, 0x01, b""), ProxyHeader(2)),
+        (v2(0x21, 0x12, IPV4_BLOCK), ProxyHeader(2)),
+        (v2(0x21, 0x11, IPV4_BLOCK + tlv(0x04, b"")), ProxyHeader(2, *IPV4_PAIR, ((0x04, b""),))),
     ],
 )
 @pytest.mark.parametrize("rest", [b"", b"rest", b"\r\nPROXY TCP4"])
-def test_what_is_read(data: bytes, expected: Header, rest: bytes) -> None:
-    assert read_header(data + rest) == (expected, len(data))
+def test_parse_header_valid(data: bytes, expected: ProxyHeader, rest: bytes) -> None:
+    assert parse_header(data + rest) == (expected, len(data))
     for end in range(len(data)):
-        assert read_header(data[:end]) is None
+        assert parse_header(data[:end]) is None
 
 
 @pytest.mark.parametrize(
@@ -103,50 +103,53 @@ def test_what_is_read(data: bytes, expected: Header, rest: bytes) -> None:
         (b"PROXY UNKNOWN" + b"x" * 94, "more than 107 bytes"),
         (SIGNATURE + b"\x22", "version and command 0x22"),
         (SIGNATURE + b"\x11", "version and command 0x11"),
-        (v2(0x21, 0x41, BLOCK4), "family and protocol 0x41"),
-        (v2(0x21, 0x13, BLOCK4), "family and protocol 0x13"),
-        (v2(0x21, 0x11, BLOCK4[:-1]), "11 bytes for addresses of 12"),
-        (v2(0x21, 0x21, BLOCK4), "12 bytes for addresses of 36"),
-        (v2(0x21, 0x31, BLOCK4), "12 bytes for addresses of 216"),
-        (v2(0x21, 0x11, BLOCK4 + b"\x04"), "an extension that is cut off"),
-        (v2(0x21, 0x11, BLOCK4 + b"\x04\0\x02x"), "an extension that is cut off"),
-        (v2(0x20, 0x00, b"", V2_MOST + 1), f"the limit is {V2_MOST}"),
-        (v2(0x21, 0x11, BLOCK4 + tlv(CRC32C, b"\0\0\0\0")), "checksum is wrong"),
-        (v2(0x21, 0x11, BLOCK4 + tlv(CRC32C, b"")), "checksum is wrong"),
+        (v2(0x21, 0x41, IPV4_BLOCK), "family and protocol 0x41"),
+        (v2(0x21, 0x13, IPV4_BLOCK), "family and protocol 0x13"),
+        (v2(0x21, 0x11, IPV4_BLOCK[:-1]), "11 bytes for addresses of 12"),
+        (v2(0x21, 0x21, IPV4_BLOCK), "12 bytes for addresses of 36"),
+        (v2(0x21, 0x31, IPV4_BLOCK), "12 bytes for addresses of 216"),
+        (v2(0x21, 0x11, IPV4_BLOCK + b"\x04"), "an extension that is cut off"),
+        (v2(0x21, 0x11, IPV4_BLOCK + b"\x04\0\x02x"), "an extension that is cut off"),
+        (v2(0x20, 0x00, b"", V2_MAX_LENGTH + 1), f"the limit is {V2_MAX_LENGTH}"),
+        (v2(0x21, 0x11, IPV4_BLOCK + tlv(CRC32C, b"\0\0\0\0")), "checksum is wrong"),
+        (v2(0x21, 0x11, IPV4_BLOCK + tlv(CRC32C, b"")), "checksum is wrong"),
     ],
 )
-def test_what_is_refused(data: bytes, words: str) -> None:
-    with pytest.raises(BadHeader) as caught:
-        read_header(data)
+def test_parse_header_invalid_raises(data: bytes, words: str) -> None:
+    with pytest.raises(ProxyHeaderError) as caught:
+        parse_header(data)
     assert words in str(caught.value)
 
 
-def test_the_longest_line_of_the_specification() -> None:
+def test_parse_v1_header_of_max_size() -> None:
     longest = b"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n"
-    assert read_header(longest) == (Header(1), len(longest))
+    assert parse_header(longest) == (ProxyHeader(1), len(longest))
     line = b"PROXY UNKNOWN " + b"x" * 91 + b"\r\n"
     assert len(line) == 107
-    assert read_header(line) == (Header(1), 107)
+    assert parse_header(line) == (ProxyHeader(1), 107)
 
 
-def test_the_checksum_of_the_rfc() -> None:
+def test_crc32c_matches_rfc_3720() -> None:
     # RFC 3720, appendix B.4.
     assert crc32c(bytes(32)) == 0x8A9136AA
     assert crc32c(b"\xff" * 32) == 0x62A8AB43
     assert crc32c(bytes(range(32))) == 0x46DD794E
 
 
-def test_what_the_proxy_knows_is_put_into_words() -> None:
+def test_header_description_includes_tlvs() -> None:
     ssl = b"\x05" + struct.pack("!I", 0) + tlv(0x21, b"TLSv1.3") + tlv(0x22, b"alice")
-    header = encode(2, *FOUR, extensions=[(AUTHORITY, b"example.org"), (ALPN, b"h2"), (SSL, ssl)])
-    found = read_header(header)
+    header = encode_header(2, *IPV4_PAIR, tlvs=[(AUTHORITY, b"example.org"), (ALPN, b"h2"), (SSL, ssl)])
+    found = parse_header(header)
     assert found is not None
-    assert found[0].words == "PROXY v2, authority example.org, ALPN h2, TLS 1.3 at the proxy, client CN=alice"
+    assert (
+        found[0].description
+        == "PROXY v2, authority example.org, ALPN h2, TLS 1.3 at the proxy, client CN=alice"
+    )
     for broken in (b"\x01", b"\x01\0\0\0\0\x21\0", b"\0\0\0\0\0"):
-        found = read_header(encode(2, *FOUR, extensions=[(SSL, broken)]))
+        found = parse_header(encode_header(2, *IPV4_PAIR, tlvs=[(SSL, broken)]))
         assert found is not None
-        assert found[0].words == "PROXY v2"
-    assert Header(1).words == "PROXY v1 for itself"
+        assert found[0].description == "PROXY v2"
+    assert ProxyHeader(1).description == "PROXY v1 for itself"
 
 
 # Writing -----------------------------------------------------------------------------------------
@@ -167,31 +170,31 @@ def addresses() -> st.SearchStrategy[tuple[Address, Address]]:
 
 
 @given(addresses(), st.sampled_from([1, 2]), st.booleans(), st.binary(max_size=30))
-def test_what_is_written_reads_back(
+def test_encode_and_parse_round_trip(
     pair: tuple[Address, Address], version: int, checksum: bool, rest: bytes
 ) -> None:
-    data = encode(version, *pair, checksum=checksum and version == 2)
-    found = read_header(data + rest)
+    data = encode_header(version, *pair, checksum=checksum and version == 2)
+    found = parse_header(data + rest)
     assert found is not None
     header, size = found
     assert size == len(data)
     if version == 1 and pair[0].family == "unix":
-        assert header == Header(1)
+        assert header == ProxyHeader(1)
     else:
         assert (header.version, header.source, header.destination) == (version, *pair)
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_who_speaks_for_itself(version: int) -> None:
-    found = read_header(encode(version, None, None))
+def test_encode_without_addresses_is_local(version: int) -> None:
+    found = parse_header(encode_header(version, None, None))
     assert found is not None
-    assert found[0] == Header(version)
+    assert found[0] == ProxyHeader(version)
 
 
-def test_a_zone_stays_at_home() -> None:
+def test_encode_drops_ipv6_zone() -> None:
     here = Address("inet6", "fe80::1%eth0", 1)
     for version in (1, 2):
-        found = read_header(encode(version, here, here))
+        found = parse_header(encode_header(version, here, here))
         assert found is not None
         assert found[0].source == Address("inet6", "fe80::1", 1)
 
@@ -199,60 +202,60 @@ def test_a_zone_stays_at_home() -> None:
 # On a connection ---------------------------------------------------------------------------------
 
 
-def opened(peer: Peer, *trusted: str) -> tuple[Conversation, list[Script]]:
-    inner: list[Script] = []
+def open_proxy_conversation(peer: Peer, *trusted: str) -> tuple[Conversation, list[RecordingConversation]]:
+    inner: list[RecordingConversation] = []
 
-    def open_inner(peer: Peer, post: object) -> Script:
-        inner.append(Script(peer))
+    def open_inner(peer: Peer, post: object) -> RecordingConversation:
+        inner.append(RecordingConversation(peer))
         return inner[-1]
 
     layer = ProxyLayer([ipaddress.ip_network(each) for each in trusted]) if trusted else ProxyLayer()
-    return layer.wrap(open_inner)(peer, nowhere), inner
+    return layer.wrap(open_inner)(peer, discard_push), inner
 
 
-@pytest.mark.parametrize("pair", [FOUR, SIX, UNIX])
+@pytest.mark.parametrize("pair", [IPV4_PAIR, IPV6_PAIR, UNIX_PAIR])
 @pytest.mark.parametrize("version", [1, 2])
-def test_the_service_is_given_whom_the_proxy_names(version: int, pair: tuple[Address, Address]) -> None:
-    conversation, inner = opened(FRIEND)
+def test_service_sees_proxied_peer(version: int, pair: tuple[Address, Address]) -> None:
+    conversation, inner = open_proxy_conversation(TRUSTED_PEER)
     assert conversation.start() == b""
-    data = encode(version, *pair)
+    data = encode_header(version, *pair)
     for at in range(len(data)):
         assert conversation.handshaking
         assert not inner
         assert conversation.receive(data[at : at + 1]) == b""
     assert not conversation.handshaking
-    known = version == 2 or pair is not UNIX
-    expected = Peer(pair[0], pair[1], connection=9) if known else FRIEND
-    assert (inner[0].who, conversation.true_peer) == (expected, expected)
-    assert conversation.agreed == f"PROXY v{version}" + ("" if known else " for itself")
+    known = version == 2 or pair is not UNIX_PAIR
+    expected = Peer(pair[0], pair[1], connection=9) if known else TRUSTED_PEER
+    assert (inner[0].peer, conversation.proxied_peer) == (expected, expected)
+    assert conversation.handshake_info == f"PROXY v{version}" + ("" if known else " for itself")
     assert conversation.receive(b"hello") == b"hello"
-    assert list(conversation.passed or ()) == [(True, b"hello"), (False, b"hello")]
+    assert list(conversation.inner_traffic or ()) == [(True, b"hello"), (False, b"hello")]
     conversation.end()
     conversation.closed()
-    assert (inner[0].ends, inner[0].closes) == (1, 1)
+    assert (inner[0].end_calls, inner[0].closed_calls) == (1, 1)
 
 
-def test_what_comes_with_the_header_belongs_to_the_service() -> None:
-    conversation, inner = opened(FRIEND)
-    assert conversation.receive(encode(1, *FOUR) + b"hello") == b"hello"
-    assert inner[0].heard == b"hello"
-    assert list(conversation.passed or ()) == [(True, b"hello"), (False, b"hello")]
+def test_data_after_header_goes_to_service() -> None:
+    conversation, inner = open_proxy_conversation(TRUSTED_PEER)
+    assert conversation.receive(encode_header(1, *IPV4_PAIR) + b"hello") == b"hello"
+    assert inner[0].received == b"hello"
+    assert list(conversation.inner_traffic or ()) == [(True, b"hello"), (False, b"hello")]
 
 
-def test_posts_pass() -> None:
+def test_pushed_data_is_forwarded() -> None:
     posted: list[bytes] = []
     posts = []
 
-    class Chatty(Script):
+    class Chatty(RecordingConversation):
         def start(self) -> bytes:
-            posts.append(self.post)
+            posts.append(self.push)
             return b"hi"
 
-    conversation = ProxyLayer().wrap(Chatty)(FRIEND, posted.append)
-    assert conversation.receive(encode(2, *FOUR)) == b"hi"
+    conversation = ProxyLayer().wrap(Chatty)(TRUSTED_PEER, posted.append)
+    assert conversation.receive(encode_header(2, *IPV4_PAIR)) == b"hi"
     posts[0](b"news")
     assert posted == [b"news"]
-    assert list(conversation.passed or ()) == [(False, b"hi"), (False, b"news")]
+    assert list(conversation.inner_traffic or ()) == [(False, b"hi"), (False, b"news")]
 
 
 @pytest.mark.parametrize(
@@ -272,21 +275,23 @@ def test_posts_pass() -> None:
         (Address("inet6", "::1", 1), ("0.0.0.0/0",), False),
     ],
 )
-def test_who_is_believed(peer: Address, trusted: tuple[str, ...], believed: bool) -> None:
-    conversation, inner = opened(Peer(peer, LOCAL), *trusted)
+def test_header_accepted_only_from_trusted_networks(
+    peer: Address, trusted: tuple[str, ...], believed: bool
+) -> None:
+    conversation, inner = open_proxy_conversation(Peer(peer, LOCAL), *trusted)
     conversation.start()
     assert conversation.done == (not believed)
     if not believed:
         assert isinstance(conversation.failure, HandshakeFailed)
         assert "it is not in a network whose PROXY header is believed" in str(conversation.failure)
     else:
-        conversation.receive(encode(2, *FOUR))
+        conversation.receive(encode_header(2, *IPV4_PAIR))
         assert len(inner) == 1
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4 x\r\n", SIGNATURE + b"\x30"])
-def test_a_friend_without_a_header_is_refused_too(data: bytes) -> None:
-    conversation, inner = opened(FRIEND)
+def test_trusted_peer_without_header_is_rejected(data: bytes) -> None:
+    conversation, inner = open_proxy_conversation(TRUSTED_PEER)
     conversation.start()
     assert conversation.receive(data) == b""
     assert conversation.done
@@ -294,76 +299,78 @@ def test_a_friend_without_a_header_is_refused_too(data: bytes) -> None:
     assert not inner
 
 
-def test_an_end_in_the_middle_and_one_before_anything() -> None:
-    conversation, inner = opened(FRIEND)
+def test_eof_within_header_fails_and_before_it_does_not() -> None:
+    conversation, inner = open_proxy_conversation(TRUSTED_PEER)
     conversation.receive(b"PROXY TC")
     assert conversation.end() == b""
     assert "in the middle of its PROXY header" in str(conversation.failure)
-    conversation, inner = opened(FRIEND)
+    conversation, inner = open_proxy_conversation(TRUSTED_PEER)
     assert conversation.end() == b""
     assert conversation.done
     assert conversation.failure is None
-    conversation, inner = opened(FRIEND)
-    assert conversation.leave() == b""
+    conversation, inner = open_proxy_conversation(TRUSTED_PEER)
+    assert conversation.close() == b""
     assert conversation.done
     assert not inner
 
 
-def test_the_service_may_end_it() -> None:
-    class Once(Script):
+def test_service_done_ends_conversation() -> None:
+    class Once(RecordingConversation):
         def receive(self, data: bytes) -> bytes:
             self.done = True
             return b"bye"
 
-        def more(self) -> bytes:
+        def produce(self) -> bytes:
             return b"more"
 
-    conversation = ProxyLayer().wrap(Once)(FRIEND, nowhere)
-    assert not conversation.pulls
-    conversation.receive(encode(1, *FOUR))
-    assert conversation.pulls
-    assert conversation.more() == b"more"
+    conversation = ProxyLayer().wrap(Once)(TRUSTED_PEER, discard_push)
+    assert not conversation.wants_pull
+    conversation.receive(encode_header(1, *IPV4_PAIR))
+    assert conversation.wants_pull
+    assert conversation.produce() == b"more"
     assert conversation.receive(b"x") == b"bye"
     assert conversation.done
 
 
-def test_tls_inside(keys: Keys) -> None:
-    inner: list[Script] = []
+def test_tls_inside_proxy_header(keys: CertificateFiles) -> None:
+    inner: list[RecordingConversation] = []
 
-    def open_inner(peer: Peer, post: object) -> Script:
-        inner.append(Script(peer))
+    def open_inner(peer: Peer, post: object) -> RecordingConversation:
+        inner.append(RecordingConversation(peer))
         return inner[-1]
 
-    server = ProxyLayer().wrap(TlsLayer(keys.server_side()).wrap(open_inner))(FRIEND, nowhere)
-    server.receive(encode(2, *SIX))
+    server = ProxyLayer().wrap(TlsLayer(keys.server_context()).wrap(open_inner))(TRUSTED_PEER, discard_push)
+    server.receive(encode_header(2, *IPV6_PAIR))
     assert server.handshaking
-    dialogue = Dialogue(server, client := TlsEnd(keys.client_side()))
+    dialogue = InMemoryExchange(server, client := SansIoTlsClient(keys.client_context()))
     dialogue.run()
     assert not server.handshaking
-    assert server.agreed == "PROXY v2, TLS 1.3, SNI example.org"
-    assert server.true_peer == inner[0].who == Peer(*SIX, connection=9)
-    dialogue.say(b"hello")
+    assert server.handshake_info == "PROXY v2, TLS 1.3, SNI example.org"
+    assert server.proxied_peer == inner[0].peer == Peer(*IPV6_PAIR, connection=9)
+    dialogue.send(b"hello")
     dialogue.finish()
-    assert (client.heard, client.ended, server.done) == (b"hello", True, True)
-    assert list(server.passed or ()) == [(True, b"hello"), (False, b"hello"), (True, b"")]
+    assert (client.received, client.close_notify_received, server.done) == (b"hello", True, True)
+    assert list(server.inner_traffic or ()) == [(True, b"hello"), (False, b"hello"), (True, b"")]
 
 
-def test_tls_inside_without_tls(keys: Keys) -> None:
-    server = ProxyLayer().wrap(TlsLayer(keys.server_side()).wrap(Script))(FRIEND, nowhere)
-    server.receive(encode(2, *FOUR) + b"GET /")
+def test_non_tls_data_inside_proxy_header_fails(keys: CertificateFiles) -> None:
+    server = ProxyLayer().wrap(TlsLayer(keys.server_context()).wrap(RecordingConversation))(
+        TRUSTED_PEER, discard_push
+    )
+    server.receive(encode_header(2, *IPV4_PAIR) + b"GET /")
     assert server.done
     assert isinstance(server.failure, HandshakeFailed)
-    assert (server.failure.where, server.handshaking) == ("203.0.113.9#56324", True)
+    assert (server.failure.target, server.handshaking) == ("203.0.113.9#56324", True)
 
 
 # Fuzz --------------------------------------------------------------------------------------------
 
 
 @st.composite
-def nearly_headers(draw: st.DrawFn) -> bytes:
+def mutated_headers(draw: st.DrawFn) -> bytes:
     """Headers with bytes changed, cut out and put in."""
     pair = draw(addresses())
-    data = bytearray(encode(draw(st.sampled_from([1, 2])), *pair))
+    data = bytearray(encode_header(draw(st.sampled_from([1, 2])), *pair))
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, max(0, len(data) - 1)))
         match draw(st.sampled_from(["set", "cut", "add"])):
@@ -382,9 +389,9 @@ def chunks(data: bytes, places: list[int]) -> list[bytes]:
     return [chunk for chunk in cut if chunk]
 
 
-@given(nearly_headers() | st.binary(max_size=200), st.lists(st.integers(0, 400), max_size=6))
-def test_anything_from_a_friend_is_a_header_or_a_clean_close(data: bytes, places: list[int]) -> None:
-    conversation, inner = opened(FRIEND)
+@given(mutated_headers() | st.binary(max_size=200), st.lists(st.integers(0, 400), max_size=6))
+def test_arbitrary_data_from_trusted_peer_parses_or_closes(data: bytes, places: list[int]) -> None:
+    conversation, inner = open_proxy_conversation(TRUSTED_PEER)
     conversation.start()
     for chunk in chunks(data, places):
         if conversation.done:
@@ -395,16 +402,16 @@ def test_anything_from_a_friend_is_a_header_or_a_clean_close(data: bytes, places
         assert conversation.done
         assert conversation.failure is None or isinstance(conversation.failure, HandshakeFailed)
         return
-    found = read_header(data)
+    found = parse_header(data)
     assert found is not None
     header, size = found
-    assert inner[0].heard == data[size:]
-    assert inner[0].who.address == (header.source or FRIEND.address)
+    assert inner[0].received == data[size:]
+    assert inner[0].peer.address == (header.source or TRUSTED_PEER.address)
 
 
-@given(nearly_headers(), st.lists(st.integers(0, 400), max_size=6))
-def test_nothing_from_a_stranger_is_believed(data: bytes, places: list[int]) -> None:
-    conversation, inner = opened(STRANGER)
+@given(mutated_headers(), st.lists(st.integers(0, 400), max_size=6))
+def test_untrusted_peer_is_rejected_for_any_data(data: bytes, places: list[int]) -> None:
+    conversation, inner = open_proxy_conversation(UNTRUSTED_PEER)
     said = conversation.start()
     for chunk in chunks(data, places):
         if conversation.done:
@@ -413,16 +420,16 @@ def test_nothing_from_a_stranger_is_believed(data: bytes, places: list[int]) -> 
     assert said == b""
     assert not inner
     assert conversation.done
-    assert conversation.true_peer is None
+    assert conversation.proxied_peer is None
     assert isinstance(conversation.failure, HandshakeFailed)
 
 
-@given(nearly_headers() | st.binary(max_size=200))
-def test_what_is_read_depends_on_the_bytes_not_on_their_cut(data: bytes) -> None:
+@given(mutated_headers() | st.binary(max_size=200))
+def test_parse_header_is_independent_of_chunking(data: bytes) -> None:
     def outcome(upto: int) -> object:
         try:
-            return read_header(data[:upto])
-        except BadHeader:
+            return parse_header(data[:upto])
+        except ProxyHeaderError:
             return "bad"
 
     final = outcome(len(data))

@@ -13,63 +13,65 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothends.errors import HandshakeFailed, PeerError, StreamBroken
+from bothends.errors import HandshakeFailed, PeerError, ProtocolViolation
 from bothends.layers import TlsLayer, self_signed
-from bothends.services.base import Conversation, Peer, Post, nowhere
-from bothends.testing.tls_client import TlsEnd
-from tests.layers.keys import Keys
-from tests.layers.sans_io_peer import PEER, Dialogue, Script, single, whole
+from bothends.services.base import Conversation, Peer, Push, discard_push
+from bothends.testing.tls_client import SansIoTlsClient
+from tests.layers.keys import CertificateFiles
+from tests.layers.sans_io_peer import PEER, InMemoryExchange, RecordingConversation, one_chunk, single_bytes
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 
-class Opened:
+class RecordingOpener:
     """An opener that remembers what it opened."""
 
-    def __init__(self, make: Callable[[Peer, Post], Conversation] = Script) -> None:
-        self.make = make
+    def __init__(self, factory: Callable[[Peer, Push], Conversation] = RecordingConversation) -> None:
+        self.factory = factory
         self.all: list[Conversation] = []
 
-    def __call__(self, peer: Peer, post: Post) -> Conversation:
-        made = self.make(peer, post)
+    def __call__(self, peer: Peer, post: Push) -> Conversation:
+        made = self.factory(peer, post)
         self.all.append(made)
         return made
 
     @property
-    def only(self) -> Script:
+    def only(self) -> RecordingConversation:
         (one,) = self.all
-        assert isinstance(one, Script)
+        assert isinstance(one, RecordingConversation)
         return one
 
 
-def talk(
-    keys: Keys,
-    opened: Opened | None = None,
+def connect_in_memory(
+    keys: CertificateFiles,
+    opened: RecordingOpener | None = None,
     *,
-    most: ssl.TLSVersion | None = None,
-    cut: Callable[[bytes], Iterator[bytes]] = whole,
-    post: Post = nowhere,
-) -> tuple[Dialogue, Opened]:
+    max_version: ssl.TLSVersion | None = None,
+    chunker: Callable[[bytes], Iterator[bytes]] = one_chunk,
+    push: Push = discard_push,
+) -> tuple[InMemoryExchange, RecordingOpener]:
     """A dialogue after its handshake."""
-    opened = opened or Opened()
-    server = TlsLayer(keys.server_side()).wrap(opened)(PEER, post)
-    dialogue = Dialogue(server, TlsEnd(keys.client_side(most=most)), cut)
+    opened = opened or RecordingOpener()
+    server = TlsLayer(keys.server_context()).wrap(opened)(PEER, push)
+    dialogue = InMemoryExchange(
+        server, SansIoTlsClient(keys.client_context(max_version=max_version)), chunker
+    )
     dialogue.run()
     return dialogue, opened
 
 
-def reason(conversation: Conversation) -> str:
-    assert isinstance(conversation.failure, HandshakeFailed | StreamBroken)
+def failure_reason(conversation: Conversation) -> str:
+    assert isinstance(conversation.failure, HandshakeFailed | ProtocolViolation)
     return conversation.failure.reason
 
 
 # How it begins -----------------------------------------------------------------------------------
 
 
-def test_nothing_is_opened_before_the_handshake_is_over(keys: Keys) -> None:
-    opened = Opened()
-    server = TlsLayer(keys.server_side()).wrap(opened)(PEER, nowhere)
-    client = TlsEnd(keys.client_side())
+def test_service_opened_only_after_handshake(keys: CertificateFiles) -> None:
+    opened = RecordingOpener()
+    server = TlsLayer(keys.server_context()).wrap(opened)(PEER, discard_push)
+    client = SansIoTlsClient(keys.client_context())
     assert server.handshaking
     assert server.start() == b""
     client.incoming.write(server.receive(client.step()))
@@ -77,60 +79,62 @@ def test_nothing_is_opened_before_the_handshake_is_over(keys: Keys) -> None:
     assert not opened.all
     server.receive(client.step())
     assert not server.handshaking
-    assert opened.only.who == PEER
-    assert server.agreed == "TLS 1.3, SNI example.org"
+    assert opened.only.peer == PEER
+    assert server.handshake_info == "TLS 1.3, SNI example.org"
     server.closed()
-    assert opened.only.closes == 1
+    assert opened.only.closed_calls == 1
 
 
-def test_the_service_speaks_first(keys: Keys) -> None:
-    class Greeter(Script):
+def test_service_greeting_after_handshake(keys: CertificateFiles) -> None:
+    class Greeter(RecordingConversation):
         def start(self) -> bytes:
             return b"welcome"
 
-    dialogue, _ = talk(keys, Opened(Greeter))
-    assert dialogue.client.heard == b"welcome"
+    dialogue, _ = connect_in_memory(keys, RecordingOpener(Greeter))
+    assert dialogue.client.received == b"welcome"
 
 
 @pytest.mark.parametrize("most", [TLS12, TLS13])
-def test_what_is_agreed_is_told(keys: Keys, most: ssl.TLSVersion) -> None:
-    context = keys.server_side(asks=True, alpn=("h2", "echo/1"))
-    server = TlsLayer(context).wrap(Opened())(PEER, nowhere)
-    client = TlsEnd(keys.client_side(show=keys.client, alpn=("echo/1",), most=most), "localhost")
-    Dialogue(server, client).run()
+def test_handshake_info(keys: CertificateFiles, most: ssl.TLSVersion) -> None:
+    context = keys.server_context(request_client_certificate=True, alpn=("h2", "echo/1"))
+    server = TlsLayer(context).wrap(RecordingOpener())(PEER, discard_push)
+    client = SansIoTlsClient(
+        keys.client_context(certificate=keys.client, alpn=("echo/1",), max_version=most), "localhost"
+    )
+    InMemoryExchange(server, client).run()
     version = "TLS 1.2" if most is TLS12 else "TLS 1.3"
-    assert server.agreed == f"{version}, SNI localhost, ALPN echo/1, client CN=alice"
+    assert server.handshake_info == f"{version}, SNI localhost, ALPN echo/1, client CN=alice"
 
 
-def test_a_servers_own_callback_for_names_is_still_called(keys: Keys) -> None:
-    context, asked = keys.server_side(), []
+def test_existing_sni_callback_is_called(keys: CertificateFiles) -> None:
+    context, asked = keys.server_context(), []
     context.sni_callback = lambda _tls, name, _context: asked.append(name)
-    server = TlsLayer(context).wrap(Opened())(PEER, nowhere)
-    Dialogue(server, TlsEnd(keys.client_side())).run()
+    server = TlsLayer(context).wrap(RecordingOpener())(PEER, discard_push)
+    InMemoryExchange(server, SansIoTlsClient(keys.client_context())).run()
     assert asked == ["example.org"]
-    assert "SNI example.org" in server.agreed
+    assert "SNI example.org" in server.handshake_info
 
 
 # What is said ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cut", [whole, single])
+@pytest.mark.parametrize("cut", [one_chunk, single_bytes])
 @pytest.mark.parametrize("most", [TLS12, TLS13])
-def test_bytes_go_both_ways(
-    keys: Keys, most: ssl.TLSVersion, cut: Callable[[bytes], Iterator[bytes]]
+def test_data_in_both_directions(
+    keys: CertificateFiles, most: ssl.TLSVersion, cut: Callable[[bytes], Iterator[bytes]]
 ) -> None:
-    dialogue, opened = talk(keys, most=most, cut=cut)
+    dialogue, opened = connect_in_memory(keys, max_version=most, chunker=cut)
     for message in (b"a", b"bc" * 10_000, b"\0"):
-        dialogue.say(message)
-    assert opened.only.heard == dialogue.client.heard == b"a" + b"bc" * 10_000 + b"\0"
-    assert dialogue.server.passed is not None
-    heard = b"".join(data for was_heard, data in dialogue.server.passed if was_heard)
-    assert heard == opened.only.heard
-    assert b"".join(data for was_heard, data in dialogue.server.passed if not was_heard) == heard
+        dialogue.send(message)
+    assert opened.only.received == dialogue.client.received == b"a" + b"bc" * 10_000 + b"\0"
+    assert dialogue.server.inner_traffic is not None
+    heard = b"".join(data for was_heard, data in dialogue.server.inner_traffic if was_heard)
+    assert heard == opened.only.received
+    assert b"".join(data for was_heard, data in dialogue.server.inner_traffic if not was_heard) == heard
 
 
-def test_cut_in_two_at_every_place(keys: Keys) -> None:
-    layer, context = TlsLayer(keys.server_side()), keys.client_side()
+def test_handshake_and_data_split_at_every_offset(keys: CertificateFiles) -> None:
+    layer, context = TlsLayer(keys.server_context()), keys.client_context()
 
     def cut_at(place: int, data: bytes) -> Iterator[bytes]:
         yield from filter(None, (data[:place], data[place:]))
@@ -138,20 +142,20 @@ def test_cut_in_two_at_every_place(keys: Keys) -> None:
     longest = 0
     place = 1
     while place <= longest + 1:
-        server = layer.wrap(Opened())(PEER, nowhere)
-        client = TlsEnd(context)
+        server = layer.wrap(RecordingOpener())(PEER, discard_push)
+        client = SansIoTlsClient(context)
         lengths: list[int] = []
 
         def cut(data: bytes, place: int = place, lengths: list[int] = lengths) -> Iterator[bytes]:
             lengths.append(len(data))
             return cut_at(place, data)
 
-        dialogue = Dialogue(server, client, cut)
+        dialogue = InMemoryExchange(server, client, cut)
         dialogue.run()
-        dialogue.say(b"hello")
+        dialogue.send(b"hello")
         dialogue.finish()
-        assert client.heard == b"hello"
-        assert client.ended
+        assert client.received == b"hello"
+        assert client.close_notify_received
         assert server.done
         assert server.failure is None
         longest = max(lengths)
@@ -159,109 +163,109 @@ def test_cut_in_two_at_every_place(keys: Keys) -> None:
     assert longest > 200
 
 
-def test_all_in_one_chunk(keys: Keys) -> None:
-    server = TlsLayer(keys.server_side()).wrap(opened := Opened())(PEER, nowhere)
-    client = TlsEnd(keys.client_side())
+def test_finished_data_and_close_notify_in_one_chunk(keys: CertificateFiles) -> None:
+    server = TlsLayer(keys.server_context()).wrap(opened := RecordingOpener())(PEER, discard_push)
+    client = SansIoTlsClient(keys.client_context())
     client.incoming.write(server.receive(client.step()))
-    last = client.step() + client.say(b"question") + client.finish()
+    last = client.step() + client.encrypt(b"question") + client.close_notify()
     client.incoming.write(server.receive(last))
     client.step()
-    assert (client.heard, client.ended) == (b"question", True)
-    assert (opened.only.heard, opened.only.ends, server.done) == (b"question", 1, True)
-    assert list(server.passed or ()) == [(True, b"question"), (False, b"question"), (True, b"")]
+    assert (client.received, client.close_notify_received) == (b"question", True)
+    assert (opened.only.received, opened.only.end_calls, server.done) == (b"question", 1, True)
+    assert list(server.inner_traffic or ()) == [(True, b"question"), (False, b"question"), (True, b"")]
 
 
-def test_a_megabyte_at_once(keys: Keys) -> None:
-    dialogue, _ = talk(keys)
+def test_one_megabyte_in_one_flight(keys: CertificateFiles) -> None:
+    dialogue, _ = connect_in_memory(keys)
     data = random.Random(1).randbytes(1 << 20)
     view = memoryview(data)
     while view:
-        view = view[dialogue.client.tls.write(view) :]
+        view = view[dialogue.client.ssl_object.write(view) :]
     dialogue.run()
-    assert dialogue.client.heard == data
+    assert dialogue.client.received == data
 
 
 # How it ends -------------------------------------------------------------------------------------
 
 
-def test_tls13_half_close_leaves_our_direction_open(keys: Keys) -> None:
-    dialogue, opened = talk(keys, most=TLS13)
-    opened.only.last = b"the last word"
+def test_tls13_close_notify_leaves_server_direction_open(keys: CertificateFiles) -> None:
+    dialogue, opened = connect_in_memory(keys, max_version=TLS13)
+    opened.only.final_reply = b"the last word"
     dialogue.finish()
-    assert opened.only.ends == 1
-    assert dialogue.client.heard == b"the last word"
-    assert dialogue.client.ended
+    assert opened.only.end_calls == 1
+    assert dialogue.client.received == b"the last word"
+    assert dialogue.client.close_notify_received
     assert dialogue.server.done
     assert dialogue.server.failure is None
 
 
-def test_tls13_half_close_and_a_conversation_that_pulls(keys: Keys) -> None:
-    class Counting(Script):
+def test_tls13_close_notify_with_pull_producer(keys: CertificateFiles) -> None:
+    class Counting(RecordingConversation):
         left = 3
 
-        def more(self) -> bytes:
-            if not self.ends:
+        def produce(self) -> bytes:
+            if not self.end_calls:
                 return b""
             self.left -= 1
             return b"%d" % self.left if self.left >= 0 else b""
 
-    dialogue, opened = talk(keys, Opened(Counting), most=TLS13)
-    assert dialogue.server.pulls
+    dialogue, opened = connect_in_memory(keys, RecordingOpener(Counting), max_version=TLS13)
+    assert dialogue.server.wants_pull
     dialogue.finish()
-    assert dialogue.client.heard == b"210"
-    assert dialogue.client.ended
+    assert dialogue.client.received == b"210"
+    assert dialogue.client.close_notify_received
     assert dialogue.server.done
-    assert opened.only.ends == 1
+    assert opened.only.end_calls == 1
 
 
-def test_tls12_half_close_ends_both_and_says_what_is_lost(keys: Keys) -> None:
-    dialogue, opened = talk(keys, most=TLS12)
-    opened.only.last = b"the last word"
+def test_tls12_close_notify_reports_discarded_reply(keys: CertificateFiles) -> None:
+    dialogue, opened = connect_in_memory(keys, max_version=TLS12)
+    opened.only.final_reply = b"the last word"
     dialogue.finish()
-    assert opened.only.ends == 1
-    assert dialogue.client.heard == b""
-    assert dialogue.client.ended
-    assert "13 bytes of answer had to be left unsaid" in reason(dialogue.server)
+    assert opened.only.end_calls == 1
+    assert dialogue.client.received == b""
+    assert dialogue.client.close_notify_received
+    assert "13 bytes of answer had to be left unsaid" in failure_reason(dialogue.server)
 
 
-def test_tls12_close_with_nothing_to_say_is_no_failure(keys: Keys) -> None:
-    dialogue, _ = talk(keys, most=TLS12)
-    dialogue.say(b"x")
+def test_tls12_close_notify_without_pending_reply_is_clean(keys: CertificateFiles) -> None:
+    dialogue, _ = connect_in_memory(keys, max_version=TLS12)
+    dialogue.send(b"x")
     dialogue.finish()
-    assert dialogue.client.ended
+    assert dialogue.client.close_notify_received
     assert dialogue.server.done
     assert dialogue.server.failure is None
 
 
 @pytest.mark.parametrize("most", [TLS12, TLS13])
-def test_the_end_of_the_connection_alone_is_a_cut(keys: Keys, most: ssl.TLSVersion) -> None:
-    dialogue, opened = talk(keys, most=most)
-    dialogue.say(b"half a mess")
+def test_eof_without_close_notify_is_truncation(keys: CertificateFiles, most: ssl.TLSVersion) -> None:
+    dialogue, opened = connect_in_memory(keys, max_version=most)
+    dialogue.send(b"half a mess")
     dialogue.end()
-    assert opened.only.ends == 0
+    assert opened.only.end_calls == 0
     assert dialogue.server.done
-    assert "without close_notify" in reason(dialogue.server)
-    assert dialogue.client.ended
+    assert "without close_notify" in failure_reason(dialogue.server)
+    assert dialogue.client.close_notify_received
 
 
-def test_a_service_that_is_done_says_so(keys: Keys) -> None:
-    class Once(Script):
+def test_service_done_sends_close_notify(keys: CertificateFiles) -> None:
+    class Once(RecordingConversation):
         def receive(self, data: bytes) -> bytes:
             self.done = True
             return b"bye"
 
-    dialogue, _ = talk(keys, Opened(Once))
-    dialogue.say(b"x")
-    assert dialogue.client.heard == b"bye"
-    assert dialogue.client.ended
+    dialogue, _ = connect_in_memory(keys, RecordingOpener(Once))
+    dialogue.send(b"x")
+    assert dialogue.client.received == b"bye"
+    assert dialogue.client.close_notify_received
     assert dialogue.server.done
     assert dialogue.server.failure is None
 
 
 @pytest.mark.parametrize("step", ["open", "start", "receive"])
-def test_a_service_that_raises_is_told_and_ends_in_order(keys: Keys, step: str) -> None:
-    class Bad(Script):
-        def __init__(self, peer: Peer, post: Post) -> None:
+def test_service_exception_is_failure_and_sends_close_notify(keys: CertificateFiles, step: str) -> None:
+    class Bad(RecordingConversation):
+        def __init__(self, peer: Peer, post: Push) -> None:
             super().__init__(peer, post)
             self._at("open")
 
@@ -276,29 +280,29 @@ def test_a_service_that_raises_is_told_and_ends_in_order(keys: Keys, step: str) 
         def receive(self, data: bytes) -> bytes:
             return self._at("receive")
 
-    dialogue, _ = talk(keys, Opened(Bad))
+    dialogue, _ = connect_in_memory(keys, RecordingOpener(Bad))
     if not dialogue.server.done:
-        dialogue.say(b"x")
+        dialogue.send(b"x")
     assert isinstance(dialogue.server.failure, ZeroDivisionError)
     assert dialogue.server.done
-    assert dialogue.client.ended
+    assert dialogue.client.close_notify_received
 
 
-def test_a_limit_is_no_cut(keys: Keys) -> None:
-    dialogue, opened = talk(keys)
-    opened.only.last = b"time is up"
-    dialogue.client.incoming.write(dialogue.server.leave())
+def test_close_after_handshake_is_clean(keys: CertificateFiles) -> None:
+    dialogue, opened = connect_in_memory(keys)
+    opened.only.final_reply = b"time is up"
+    dialogue.client.incoming.write(dialogue.server.close())
     dialogue.client.step()
-    assert (opened.only.leaves, opened.only.ends) == (1, 0)
-    assert dialogue.client.heard == b"time is up"
-    assert dialogue.client.ended
+    assert (opened.only.close_calls, opened.only.end_calls) == (1, 0)
+    assert dialogue.client.received == b"time is up"
+    assert dialogue.client.close_notify_received
     assert dialogue.server.failure is None
 
 
-def test_a_limit_during_the_handshake(keys: Keys) -> None:
-    server = TlsLayer(keys.server_side()).wrap(opened := Opened())(PEER, nowhere)
-    server.receive(TlsEnd(keys.client_side()).step())
-    assert server.leave() == b""
+def test_close_during_handshake_is_clean(keys: CertificateFiles) -> None:
+    server = TlsLayer(keys.server_context()).wrap(opened := RecordingOpener())(PEER, discard_push)
+    server.receive(SansIoTlsClient(keys.client_context()).step())
+    assert server.close() == b""
     assert server.done
     assert server.handshaking
     assert server.failure is None
@@ -312,34 +316,36 @@ def test_a_limit_during_the_handshake(keys: Keys) -> None:
 @pytest.mark.parametrize(
     "first", [b"GET / HTTP/1.0\r\n\r\n", b"h", b"\n", b"\x80\x2e\x01\x00\x02", b"SSH-2.0-x\r\n", b"\x1b[2J"]
 )
-def test_what_is_not_tls_is_known_by_its_first_byte(keys: Keys, first: bytes) -> None:
-    server = TlsLayer(keys.server_side()).wrap(opened := Opened())(PEER, nowhere)
+def test_non_tls_data_is_rejected_by_first_byte(keys: CertificateFiles, first: bytes) -> None:
+    server = TlsLayer(keys.server_context()).wrap(opened := RecordingOpener())(PEER, discard_push)
     assert server.receive(first) == b""
     assert server.done
-    assert reason(server).startswith('not TLS: it began with "')
-    assert "\x1b" not in reason(server)
+    assert failure_reason(server).startswith('not TLS: it began with "')
+    assert "\x1b" not in failure_reason(server)
     assert not opened.all
     assert server.end() == b""
 
 
-def test_who_only_looks_whether_the_port_is_open_has_done_nothing_wrong(keys: Keys) -> None:
-    server = TlsLayer(keys.server_side()).wrap(Opened())(PEER, nowhere)
+def test_eof_without_data_is_no_failure(keys: CertificateFiles) -> None:
+    server = TlsLayer(keys.server_context()).wrap(RecordingOpener())(PEER, discard_push)
     assert server.end() == b""
     assert server.done
     assert server.failure is None
 
 
-def test_who_leaves_in_the_middle_of_the_handshake(keys: Keys) -> None:
-    server = TlsLayer(keys.server_side()).wrap(Opened())(PEER, nowhere)
-    server.receive(TlsEnd(keys.client_side()).step()[:50])
+def test_eof_within_handshake_fails(keys: CertificateFiles) -> None:
+    server = TlsLayer(keys.server_context()).wrap(RecordingOpener())(PEER, discard_push)
+    server.receive(SansIoTlsClient(keys.client_context()).step()[:50])
     server.end()
-    assert "in the middle of it" in reason(server)
+    assert "in the middle of it" in failure_reason(server)
 
 
-def fails(keys: Keys, server: ssl.SSLContext, client: ssl.SSLContext, name: str = "example.org") -> str:
+def handshake_failure_reason(
+    keys: CertificateFiles, server: ssl.SSLContext, client: ssl.SSLContext, name: str = "example.org"
+) -> str:
     """The server's reason; the client, if it finds nothing wrong itself, is told by an alert."""
-    conversation = TlsLayer(server).wrap(opened := Opened())(PEER, nowhere)
-    end = TlsEnd(client, name)
+    conversation = TlsLayer(server).wrap(opened := RecordingOpener())(PEER, discard_push)
+    end = SansIoTlsClient(client, name)
     for _ in range(4):
         try:
             out = end.step()
@@ -349,81 +355,89 @@ def fails(keys: Keys, server: ssl.SSLContext, client: ssl.SSLContext, name: str 
         end.incoming.write(said)
     assert conversation.done
     assert not opened.all
-    return reason(conversation)
+    return failure_reason(conversation)
 
 
-def test_a_client_that_does_not_believe_us_is_quoted(keys: Keys) -> None:
+def test_unknown_ca_alert_is_reported(keys: CertificateFiles) -> None:
     context, _ = self_signed(["example.org"])
-    assert "it does not trust our certificate's issuer" in fails(keys, context, keys.client_side())
-
-
-def test_a_client_that_wants_another_host(keys: Keys) -> None:
-    assert "it does not accept our certificate" in fails(
-        keys, keys.server_side(), keys.client_side(), "another.example"
+    assert "it does not trust our certificate's issuer" in handshake_failure_reason(
+        keys, context, keys.client_context()
     )
 
 
-def test_a_client_without_a_certificate_where_one_is_asked_for(keys: Keys) -> None:
-    assert reason_without(keys, None) == "it shows no certificate, and one is asked for"
+def test_hostname_mismatch_alert_is_reported(keys: CertificateFiles) -> None:
+    assert "it does not accept our certificate" in handshake_failure_reason(
+        keys, keys.server_context(), keys.client_context(), "another.example"
+    )
 
 
-def test_a_client_with_a_certificate_of_another_issuer(keys: Keys) -> None:
-    assert "its certificate does not hold: unable to get" in reason_without(keys, keys.other)
+def test_missing_client_certificate_fails(keys: CertificateFiles) -> None:
+    assert (
+        failure_reason_with_client_certificate(keys, None) == "it shows no certificate, and one is asked for"
+    )
 
 
-def reason_without(keys: Keys, show: object) -> str:
-    context = keys.client_side()
+def test_client_certificate_of_other_issuer_fails(keys: CertificateFiles) -> None:
+    assert "its certificate does not hold: unable to get" in failure_reason_with_client_certificate(
+        keys, keys.other
+    )
+
+
+def failure_reason_with_client_certificate(keys: CertificateFiles, show: object) -> str:
+    context = keys.client_context()
     if show is not None:
         context.load_cert_chain(keys.other)
-    return fails(keys, keys.server_side(asks=True), context)
+    return handshake_failure_reason(keys, keys.server_context(request_client_certificate=True), context)
 
 
-def test_the_alert_reaches_the_client(keys: Keys) -> None:
-    server = TlsLayer(keys.server_side(asks=True)).wrap(Opened())(PEER, nowhere)
-    dialogue = Dialogue(server, TlsEnd(keys.client_side(most=TLS12)))
+def test_handshake_alert_is_sent_to_client(keys: CertificateFiles) -> None:
+    server = TlsLayer(keys.server_context(request_client_certificate=True)).wrap(RecordingOpener())(
+        PEER, discard_push
+    )
+    dialogue = InMemoryExchange(server, SansIoTlsClient(keys.client_context(max_version=TLS12)))
     with pytest.raises(ssl.SSLError, match="HANDSHAKE_FAILURE"):
         dialogue.run()
     assert server.done
 
 
-def test_no_common_cipher(keys: Keys) -> None:
-    server, client = keys.server_side(), keys.client_side(most=TLS12)
+def test_no_shared_cipher_fails(keys: CertificateFiles) -> None:
+    server, client = keys.server_context(), keys.client_context(max_version=TLS12)
     server.set_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384")
     client.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
-    assert fails(keys, server, client) == "no cipher that both know"
+    assert handshake_failure_reason(keys, server, client) == "no cipher that both know"
 
 
 @pytest.mark.parametrize("most", [TLS12, TLS13])
-def test_a_record_that_was_changed_ends_it(keys: Keys, most: ssl.TLSVersion) -> None:
-    dialogue, opened = talk(keys, most=most)
-    record = bytearray(dialogue.client.say(b"transfer 1 euro"))
+def test_modified_record_ends_conversation(keys: CertificateFiles, most: ssl.TLSVersion) -> None:
+    dialogue, opened = connect_in_memory(keys, max_version=most)
+    record = bytearray(dialogue.client.encrypt(b"transfer 1 euro"))
     record[-1] ^= 1
     said = dialogue.server.receive(bytes(record))
-    assert opened.only.heard == b""
-    assert reason(dialogue.server) == "a record was changed on its way"
+    assert opened.only.received == b""
+    assert failure_reason(dialogue.server) == "a record was changed on its way"
     dialogue.client.incoming.write(said)
     with pytest.raises(ssl.SSLError, match="BAD_RECORD_MAC"):
         dialogue.client.step()
 
 
-def test_what_came_before_the_changed_record_is_heard(keys: Keys) -> None:
-    dialogue, opened = talk(keys)
-    good, bad = dialogue.client.say(b"good"), bytearray(dialogue.client.say(b"bad"))
+def test_data_before_modified_record_is_delivered(keys: CertificateFiles) -> None:
+    dialogue, opened = connect_in_memory(keys)
+    good, bad = dialogue.client.encrypt(b"good"), bytearray(dialogue.client.encrypt(b"bad"))
     bad[-1] ^= 1
     dialogue.server.receive(good + bytes(bad))
-    assert opened.only.heard == b"good"
+    assert opened.only.received == b"good"
     assert dialogue.server.done
 
 
-def test_a_record_larger_than_any_is_refused(keys: Keys) -> None:
-    dialogue, _ = talk(keys)
+def test_oversized_record_is_rejected(keys: CertificateFiles) -> None:
+    dialogue, _ = connect_in_memory(keys)
     dialogue.server.receive(struct.pack("!BHH", 0x17, 0x0303, 0xFFFF))
     assert dialogue.server.done
-    assert reason(dialogue.server)
+    assert failure_reason(dialogue.server)
 
 
-def test_a_hello_larger_than_any_is_refused(keys: Keys) -> None:
-    server = TlsLayer(keys.server_side()).wrap(Opened())(PEER, nowhere)
+def test_oversized_client_hello_is_rejected(keys: CertificateFiles) -> None:
+    server = TlsLayer(keys.server_context()).wrap(RecordingOpener())(PEER, discard_push)
     # A ClientHello that says it has 16 MiB, in records that are full (RFC 8446, section 4).
     hello = b"\x01\xff\xff\xff" + b"\x03\x03" + bytes(16_000)
     sent = 0
@@ -433,12 +447,12 @@ def test_a_hello_larger_than_any_is_refused(keys: Keys) -> None:
         sent += 1
     assert server.done
     assert sent < 20
-    assert reason(server)
+    assert failure_reason(server)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=100), max_size=8), st.booleans())
-def test_whatever_comes_in_place_of_a_handshake(noise: list[bytes], begin: bool) -> None:
-    server = TlsLayer(_context()).wrap(opened := Opened())(PEER, nowhere)
+def test_arbitrary_data_instead_of_handshake_ends_cleanly(noise: list[bytes], begin: bool) -> None:
+    server = TlsLayer(_context()).wrap(opened := RecordingOpener())(PEER, discard_push)
     for chunk in ([b"\x16\x03\x01"] if begin else []) + noise:
         if server.done:
             break
@@ -458,10 +472,10 @@ def _context() -> ssl.SSLContext:
 # Posts -------------------------------------------------------------------------------------------
 
 
-def test_where_a_service_posts_everything_is_posted_in_order(keys: Keys) -> None:
+def test_pushing_service_output_is_pushed_in_order(keys: CertificateFiles) -> None:
     posted: list[bytes] = []
-    server = TlsLayer(keys.server_side()).wrap(opened := Opened())(PEER, posted.append)
-    client = TlsEnd(keys.client_side())
+    server = TlsLayer(keys.server_context()).wrap(opened := RecordingOpener())(PEER, posted.append)
+    client = SansIoTlsClient(keys.client_context())
 
     def deliver() -> None:
         client.incoming.write(b"".join(posted))
@@ -472,25 +486,25 @@ def test_where_a_service_posts_everything_is_posted_in_order(keys: Keys) -> None
         assert server.receive(out) == b""
         deliver()
         out = client.step()
-    opened.only.post(b"one ")
-    assert server.receive(client.say(b"two ")) == b""
-    opened.only.post(b"three ")
-    opened.only.post(b"")
+    opened.only.push(b"one ")
+    assert server.receive(client.encrypt(b"two ")) == b""
+    opened.only.push(b"three ")
+    opened.only.push(b"")
     deliver()
     client.step()
-    assert client.heard == b"one two three "
-    server.receive(client.finish())
-    opened.only.post(b"too late")
+    assert client.received == b"one two three "
+    server.receive(client.close_notify())
+    opened.only.push(b"too late")
     deliver()
     client.step()
-    assert client.heard == b"one two three "
-    assert client.ended
+    assert client.received == b"one two three "
+    assert client.close_notify_received
 
 
-def test_posts_of_many_threads_stay_whole_and_decipherable(keys: Keys) -> None:
+def test_concurrent_pushes_stay_intact(keys: CertificateFiles) -> None:
     posted: list[bytes] = []
-    server = TlsLayer(keys.server_side()).wrap(opened := Opened())(PEER, posted.append)
-    client = TlsEnd(keys.client_side())
+    server = TlsLayer(keys.server_context()).wrap(opened := RecordingOpener())(PEER, posted.append)
+    client = SansIoTlsClient(keys.client_context())
     out = client.step()
     while out:
         server.receive(out)
@@ -502,19 +516,19 @@ def test_posts_of_many_threads_stay_whole_and_decipherable(keys: Keys) -> None:
     def member(letter: bytes) -> None:
         start.wait(10)
         for _ in range(200):
-            opened.only.post(letter * 50)
+            opened.only.push(letter * 50)
 
     threads = [threading.Thread(target=member, args=(letter,)) for letter in (b"a", b"b", b"c", b"d")]
     for thread in threads:
         thread.start()
     start.wait(10)
     for _ in range(100):
-        server.receive(client.say(b"e" * 50))
+        server.receive(client.encrypt(b"e" * 50))
     for thread in threads:
         thread.join(10)
     client.incoming.write(b"".join(posted))
     client.step()
-    assert len(client.heard) == 900 * 50
-    words = [client.heard[at : at + 50] for at in range(0, len(client.heard), 50)]
+    assert len(client.received) == 900 * 50
+    words = [client.received[at : at + 50] for at in range(0, len(client.received), 50)]
     assert all(len(set(word)) == 1 for word in words)
     assert sorted({word[:1] for word in words}) == [b"a", b"b", b"c", b"d", b"e"]

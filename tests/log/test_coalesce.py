@@ -7,31 +7,31 @@ from collections.abc import Callable
 import pytest
 
 from bothends.endpoints import Address
-from bothends.events import Cause, Closed, Event, Received, Sent
-from bothends.log.coalesce import Pieces
+from bothends.events import Closed, CloseReason, Event, Received, Sent
+from bothends.log.coalesce import LineCoalescer
 
 PEER = Address("inet", "192.0.2.1", 5000)
 
 
-class Told:
+class CoalescerHarness:
     """What was told, and the hands of the clock."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self._due: list[Callable[[], None]] = []
-        self.pieces = Pieces(self.events.append, later=self._later)
+        self._scheduled: list[Callable[[], None]] = []
+        self.coalescer = LineCoalescer(self.events.append, schedule=self._schedule)
 
-    def _later(self, seconds: float, call: Callable[[], None]) -> Callable[[], object]:
-        self._due.append(call)
+    def _schedule(self, seconds: float, call: Callable[[], None]) -> Callable[[], object]:
+        self._scheduled.append(call)
 
         def call_off() -> None:
-            if call in self._due:
-                self._due.remove(call)
+            if call in self._scheduled:
+                self._scheduled.remove(call)
 
         return call_off
 
-    def let_time_pass(self) -> None:
-        for call in list(self._due):
+    def fire_timers(self) -> None:
+        for call in list(self._scheduled):
             call()
 
     @property
@@ -39,8 +39,8 @@ class Told:
         return [event.data for event in self.events if isinstance(event, Received)]
 
     @property
-    def is_waiting(self) -> bool:
-        return bool(self._due)
+    def has_timers(self) -> bool:
+        return bool(self._scheduled)
 
 
 def received(*pieces: bytes, connection: int = 1) -> list[Event]:
@@ -59,46 +59,46 @@ def received(*pieces: bytes, connection: int = 1) -> list[Event]:
         ([b"\n"], [b"\n"]),
     ],
 )
-def test_lines_are_put_together_and_messages_left_alone(pieces: list[bytes], told: list[bytes]) -> None:
-    log = Told()
+def test_fragments_are_coalesced_and_messages_pass(pieces: list[bytes], told: list[bytes]) -> None:
+    log = CoalescerHarness()
     for event in received(*pieces):
-        log.pieces(event)
+        log.coalescer(event)
     assert log.data == told
-    assert not log.is_waiting
+    assert not log.has_timers
 
 
-def test_who_never_sends_a_newline_is_told_all_the_same() -> None:
-    log = Told()
+def test_partial_line_is_flushed_by_timer() -> None:
+    log = CoalescerHarness()
     for event in received(b"h", b"i"):
-        log.pieces(event)
+        log.coalescer(event)
     assert log.data == []
-    log.let_time_pass()
+    log.fire_timers()
     assert log.data == [b"hi"]
-    log.let_time_pass()
+    log.fire_timers()
     assert log.data == [b"hi"]
 
 
-def test_what_else_happens_comes_after_what_was_said() -> None:
-    log = Told()
+def test_other_event_flushes_partial_line() -> None:
+    log = CoalescerHarness()
     for event in received(b"h", b"i"):
-        log.pieces(event)
-    log.pieces(Sent(1, PEER, b"H"))
-    log.pieces(Closed(1, PEER, Cause.PEER, 2, 2))
+        log.coalescer(event)
+    log.coalescer(Sent(1, PEER, b"H"))
+    log.coalescer(Closed(1, PEER, CloseReason.PEER, 2, 2))
     assert [type(event).__name__ for event in log.events] == ["Sent", "Received", "Closed"]
-    assert not log.is_waiting
+    assert not log.has_timers
 
 
-def test_two_who_speak_at_once_are_kept_apart_and_datagrams_let_through() -> None:
-    log = Told()
+def test_connections_are_coalesced_separately() -> None:
+    log = CoalescerHarness()
     for one, two in zip(received(b"a", b"b", b"\n"), received(b"1", b"2", b"\n", connection=2), strict=True):
-        log.pieces(one)
-        log.pieces(two)
-    log.pieces(Received(0, PEER, b"d"))
+        log.coalescer(one)
+        log.coalescer(two)
+    log.coalescer(Received(0, PEER, b"d"))
     assert log.data == [b"ab\n", b"12\n", b"d"]
 
 
-def test_what_is_held_back_is_bounded() -> None:
-    log = Told()
+def test_held_data_is_bounded() -> None:
+    log = CoalescerHarness()
     for event in received(*[b"x"] * 5000):
-        log.pieces(event)
+        log.coalescer(event)
     assert max(len(data) for data in log.data) <= 1024 + 3

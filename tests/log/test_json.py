@@ -17,30 +17,30 @@ from hypothesis import strategies as st
 from bothends import events
 from bothends.endpoints import Address, Endpoint
 from bothends.events import (
-    Cause,
+    Accepted,
+    AcceptPaused,
     Closed,
+    CloseReason,
     Connected,
+    ConnectFailed,
+    ConnectionRejected,
     Event,
-    Failed,
-    Finished,
     Listening,
-    Opened,
     Received,
-    Refused,
+    RejectReason,
     Sent,
+    ServiceFailed,
     Stopped,
-    Strained,
-    Unconnected,
-    Why,
+    WriteShutdown,
 )
-from bothends.log.json import EVENT_NAMES, KEPT, VERSION, JsonLog, event_name
+from bothends.log.json import EVENT_NAMES, MAX_MESSAGE_BYTES, VERSION, JsonLog, event_name
 from bothends.log.throttle import Repeated
 
 PEER = Address("inet", "192.0.2.1", 5000)
 PEER_SHOWN = {"family": "inet", "host": "192.0.2.1", "port": 5000}
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "log.md"
 PIPE_BUF = 4096
-CLIENTS = {Connected, Unconnected, Finished}  # told by `connect --trace`, and never logged
+CLIENT_EVENTS = {Connected, ConnectFailed, WriteShutdown}  # told by `connect --trace`, and never logged
 EVENTS = [
     each
     for each in vars(events).values()
@@ -48,11 +48,11 @@ EVENTS = [
 ]
 
 
-def logged(*told: Event, **how: Any) -> list[dict[str, Any]]:
+def logged(*events: Event, **how: Any) -> list[dict[str, Any]]:
     """The records of these events, read back."""
     stream = io.StringIO()
     log = JsonLog(stream, **how)
-    for event in told:
+    for event in events:
         log(event)
     lines = stream.getvalue().splitlines(keepends=True)
     assert all(line.endswith("\n") and line.isascii() and len(line) <= PIPE_BUF for line in lines)
@@ -70,7 +70,7 @@ def record(event: Event, **how: Any) -> dict[str, Any]:
     [
         (Listening(Endpoint.parse("tcp://:12000")), {"event": "listening", "endpoint": "tcp://:12000"}),
         (
-            Opened(1, PEER, Address("unix", "/run/a.sock")),
+            Accepted(1, PEER, Address("unix", "/run/a.sock")),
             {
                 "event": "opened",
                 "connection": 1,
@@ -83,7 +83,7 @@ def record(event: Event, **how: Any) -> dict[str, Any]:
             {"event": "received", "connection": 1, "peer": PEER_SHOWN, "length": 7, "text": "café\\n\\xff"},
         ),
         (
-            Closed(1, PEER, Cause.IDLE, 3, 4),
+            Closed(1, PEER, CloseReason.IDLE, 3, 4),
             {
                 "event": "closed",
                 "connection": 1,
@@ -94,12 +94,12 @@ def record(event: Event, **how: Any) -> dict[str, Any]:
             },
         ),
         (
-            Refused(PEER, "2 connections are open", Why.FULL),
+            ConnectionRejected(PEER, "2 connections are open", RejectReason.FULL),
             {"event": "refused", "peer": PEER_SHOWN, "reason": "2 connections are open", "why": "full"},
         ),
-        (Strained(errno.EMFILE, 9), {"event": "strained", "errno": errno.EMFILE, "open": 9}),
+        (AcceptPaused(errno.EMFILE, 9), {"event": "strained", "errno": errno.EMFILE, "open": 9}),
         (
-            Failed(1, PEER, ValueError("bad \x1b")),
+            ServiceFailed(1, PEER, ValueError("bad \x1b")),
             {
                 "event": "failed",
                 "connection": 1,
@@ -108,7 +108,7 @@ def record(event: Event, **how: Any) -> dict[str, Any]:
             },
         ),
         (
-            Repeated(Refused(PEER, "full", Why.FULL), 1204, 10.0),
+            Repeated(ConnectionRejected(PEER, "full", RejectReason.FULL), 1204, 10.0),
             {
                 "event": "repeated",
                 "like": {"event": "refused", "peer": PEER_SHOWN, "reason": "full", "why": "full"},
@@ -119,54 +119,60 @@ def record(event: Event, **how: Any) -> dict[str, Any]:
         (Stopped(), {"event": "stopped"}),
     ],
 )
-def test_an_event_is_a_record_of_its_fields(event: Event, shown: dict[str, Any]) -> None:
+def test_event_is_encoded_by_fields(event: Event, shown: dict[str, Any]) -> None:
     assert record(event) == shown
 
 
-def test_bytes_are_shown_in_hexadecimal_too_where_that_is_wanted() -> None:
+def test_dump_adds_hex() -> None:
     assert record(Sent(0, PEER, b"\x00z"), dump=True)["hex"] == "007a"
 
 
-def test_the_beginning_of_a_long_message_and_its_length() -> None:
+def test_long_message_is_truncated_with_length() -> None:
     found = record(Received(1, PEER, b"x" * 100_000), dump=True)
-    assert (found["length"], found["text"], found["hex"]) == (100_000, "x" * KEPT, "78" * KEPT)
+    assert (found["length"], found["text"], found["hex"]) == (
+        100_000,
+        "x" * MAX_MESSAGE_BYTES,
+        "78" * MAX_MESSAGE_BYTES,
+    )
 
 
-def test_quiet_leaves_what_went_wrong_and_messages_where_they_are_the_point() -> None:
-    told = [Opened(1, PEER, PEER), Received(1, PEER, b"x"), Refused(PEER, "full"), Stopped()]
+def test_quiet_keeps_problems_and_optional_messages() -> None:
+    told = [Accepted(1, PEER, PEER), Received(1, PEER, b"x"), ConnectionRejected(PEER, "full"), Stopped()]
     assert [each["event"] for each in logged(*told, quiet=True)] == ["refused"]
     assert [each["event"] for each in logged(*told, quiet=True, messages=True)] == ["received", "refused"]
 
 
-def test_where_several_servers_write_each_record_says_whose_it_is() -> None:
+def test_records_have_server_name() -> None:
     assert record(Stopped(), name="upper")["server"] == "upper"
 
 
 @given(
-    st.binary(max_size=3 * KEPT),
+    st.binary(max_size=3 * MAX_MESSAGE_BYTES),
     st.text(max_size=2000) | st.sampled_from(["\\" * 3000, "\x1b" * 3000, "\U0001f600" * 3000]),
 )
-def test_no_bytes_and_no_words_make_a_line_too_long_or_two_of_one(data: bytes, words: str) -> None:
+def test_record_is_one_line_below_pipe_buf(data: bytes, words: str) -> None:
     path = Address("unix", "/" + words[:107])
     logged(Received(1, path, data), Sent(0, path, b"\x1b" * 5000), dump=True, name="server")
     logged(
-        Refused(path, words),
-        Failed(1, path, ValueError(words)),
-        Repeated(Failed(1, path, OSError(words)), 1, 2.0),
+        ConnectionRejected(path, words),
+        ServiceFailed(1, path, ValueError(words)),
+        Repeated(ServiceFailed(1, path, OSError(words)), 1, 2.0),
     )
 
 
-class _Gone(io.StringIO):
+class _BrokenStream(io.StringIO):
     def write(self, text: str) -> int:
         raise BrokenPipeError
 
 
-def test_a_reader_who_has_gone_does_not_stop_the_server() -> None:
-    JsonLog(_Gone())(Stopped())
+def test_broken_stream_is_ignored() -> None:
+    JsonLog(_BrokenStream())(Stopped())
 
 
-@pytest.mark.parametrize("event", [*sorted({*EVENTS} - CLIENTS, key=event_name), Repeated], ids=event_name)
-def test_the_reference_names_every_event_and_every_field(event: type[Event]) -> None:
+@pytest.mark.parametrize(
+    "event", [*sorted({*EVENTS} - CLIENT_EVENTS, key=event_name), Repeated], ids=event_name
+)
+def test_reference_lists_every_event_and_field(event: type[Event]) -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*)\|", REFERENCE.read_text(encoding="utf-8"), re.M))
     fields = {field.name for field in dataclasses.fields(event)} - {"at"}
     if "data" in fields:
@@ -179,7 +185,7 @@ def test_event_names_table_is_complete_and_free_of_duplicates() -> None:
     assert len(set(EVENT_NAMES.values())) == len(EVENT_NAMES)
 
 
-@pytest.mark.parametrize("kinds", [Cause, Why])
-def test_the_reference_names_every_cause_and_every_reason(kinds: type[Cause] | type[Why]) -> None:
+@pytest.mark.parametrize("kinds", [CloseReason, RejectReason])
+def test_reference_lists_every_close_and_reject_reason(kinds: type[CloseReason] | type[RejectReason]) -> None:
     text = REFERENCE.read_text(encoding="utf-8")
     assert [kind for kind in kinds if f"`{kind.name.lower()}`" not in text] == []

@@ -13,140 +13,153 @@ from hypothesis import strategies as st
 
 from bothends.endpoints import Address
 from bothends.errors import HandshakeFailed
-from bothends.events import Dropped, Event, Failed, Opened, Refused, Slowed, Stopped, Why
-from bothends.log.throttle import PERIOD, Calm, Repeated
+from bothends.events import (
+    Accepted,
+    ConnectionRejected,
+    DatagramDropped,
+    Event,
+    RateLimited,
+    RejectReason,
+    ServiceFailed,
+    Stopped,
+)
+from bothends.log.throttle import PERIOD, Repeated, RepeatThrottle
 from bothends.testing.clock import FakeClock
 
 PEER = Address("inet", "192.0.2.1", 5000)
-FULL = Refused(PEER, "full", Why.FULL)
+FULL = ConnectionRejected(PEER, "full", RejectReason.FULL)
 
 
-class Listener:
+class ThrottleHarness:
     """Who is told; with a clock, and the calls that are due at a time."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.told: list[Event] = []
-        self.due: dict[int, tuple[float, Callable[[], None]]] = {}
+        self.events: list[Event] = []
+        self.scheduled: dict[int, tuple[float, Callable[[], None]]] = {}
         self._number = 0
-        self.calm = Calm(self.told.append, now=self.clock, later=self._later)
+        self.throttle = RepeatThrottle(self.events.append, now=self.clock, schedule=self._schedule)
 
-    def _later(self, seconds: float, call: Callable[[], None]) -> Callable[[], object]:
+    def _schedule(self, seconds: float, call: Callable[[], None]) -> Callable[[], object]:
         assert 0 <= seconds <= PERIOD + 1e-9
         self._number += 1
         number = self._number
-        self.due[number] = (self.clock.now + seconds, call)
-        return lambda: self.due.pop(number, None)
+        self.scheduled[number] = (self.clock.now + seconds, call)
+        return lambda: self.scheduled.pop(number, None)
 
-    def wait(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         until = self.clock.now + seconds
-        while soon := [number for number, (at, _) in self.due.items() if at <= until]:
-            at, call = self.due.pop(min(soon, key=lambda number: self.due[number][0]))
+        while soon := [number for number, (at, _) in self.scheduled.items() if at <= until]:
+            at, call = self.scheduled.pop(min(soon, key=lambda number: self.scheduled[number][0]))
             self.clock.advance(at - self.clock.now)
             call()
         self.clock.advance(until - self.clock.now)
 
     def flood(self, count: int, event: Event = FULL) -> None:
         for _ in range(count):
-            self.calm(event)
+            self.throttle(event)
 
     def summary(self) -> list[object]:
         return [
             (each.count, each.seconds, each.like) if isinstance(each, Repeated) else each
-            for each in self.told
+            for each in self.events
         ]
 
 
-def test_the_first_is_told_at_once_and_the_others_by_their_number() -> None:
-    listener = Listener()
+def test_first_event_passes_and_repeats_are_counted() -> None:
+    listener = ThrottleHarness()
     listener.flood(1205)
-    assert listener.told == [FULL]
-    listener.wait(PERIOD)
+    assert listener.events == [FULL]
+    listener.advance(PERIOD)
     assert listener.summary() == [FULL, (1204, PERIOD, FULL)]
 
 
-def test_a_flood_that_goes_on_is_told_every_period() -> None:
-    listener = Listener()
+def test_continuing_flood_is_summarized_each_period() -> None:
+    listener = ThrottleHarness()
     for _ in range(3):
         listener.flood(100)
-        listener.wait(PERIOD)
+        listener.advance(PERIOD)
     assert listener.summary() == [FULL, (99, PERIOD, FULL), (100, PERIOD, FULL), (100, PERIOD, FULL)]
 
 
-def test_once_it_is_over_the_next_is_told_at_once() -> None:
-    listener = Listener()
+def test_first_event_after_quiet_period_passes() -> None:
+    listener = ThrottleHarness()
     listener.flood(3)
-    listener.wait(2 * PERIOD)
-    assert not listener.due
+    listener.advance(2 * PERIOD)
+    assert not listener.scheduled
     listener.flood(1)
     assert listener.summary() == [FULL, (2, PERIOD, FULL), FULL]
 
 
-def test_one_now_and_then_is_told_each_time_and_needs_no_thread() -> None:
-    listener = Listener()
+def test_rare_events_pass_without_timer() -> None:
+    listener = ThrottleHarness()
     for _ in range(3):
         listener.flood(1)
-        assert not listener.due
-        listener.wait(PERIOD)
-    assert listener.told == [FULL] * 3
+        assert not listener.scheduled
+        listener.advance(PERIOD)
+    assert listener.events == [FULL] * 3
 
 
-def test_kinds_are_kept_apart_by_why_and_not_by_words() -> None:
-    listener = Listener()
-    other = Refused(PEER, "denied", Why.NETWORK)
+def test_repeat_key_is_reason_code_not_text() -> None:
+    listener = ThrottleHarness()
+    other = ConnectionRejected(PEER, "denied", RejectReason.NETWORK)
     listener.flood(2)
     listener.flood(2, other)
-    listener.flood(2, Dropped(PEER, "full", Why.FULL))
-    listener.calm(Refused(PEER, "full, by other words", Why.FULL))
-    assert [type(each) for each in listener.told] == [Refused, Refused, Dropped]
-    listener.wait(PERIOD)
-    assert [each.count for each in listener.told if isinstance(each, Repeated)] == [2, 1, 1]
+    listener.flood(2, DatagramDropped(PEER, "full", RejectReason.FULL))
+    listener.throttle(ConnectionRejected(PEER, "full, by other words", RejectReason.FULL))
+    assert [type(each) for each in listener.events] == [
+        ConnectionRejected,
+        ConnectionRejected,
+        DatagramDropped,
+    ]
+    listener.advance(PERIOD)
+    assert [each.count for each in listener.events if isinstance(each, Repeated)] == [2, 1, 1]
 
 
 @pytest.mark.parametrize(
     ("event", "calmed"),
     [
-        (Slowed(1, PEER, 5), True),
-        (Failed(1, PEER, HandshakeFailed("", "")), True),
-        (Failed(1, PEER, ValueError()), False),
-        (Opened(1, PEER, PEER), False),
+        (RateLimited(1, PEER, 5), True),
+        (ServiceFailed(1, PEER, HandshakeFailed("", "")), True),
+        (ServiceFailed(1, PEER, ValueError()), False),
+        (Accepted(1, PEER, PEER), False),
     ],
 )
-def test_what_peers_cause_at_will_is_calmed_and_nothing_else(event: Event, calmed: bool) -> None:
-    listener = Listener()
+def test_only_peer_triggered_events_are_throttled(event: Event, calmed: bool) -> None:
+    listener = ThrottleHarness()
     listener.flood(5, event)
-    assert len(listener.told) == (1 if calmed else 5)
+    assert len(listener.events) == (1 if calmed else 5)
 
 
-def test_the_end_tells_what_was_kept_back_and_leaves_nothing_to_wait_for() -> None:
-    listener = Listener()
+def test_stopped_flushes_counts_and_timers() -> None:
+    listener = ThrottleHarness()
     listener.flood(3)
-    listener.wait(4)
-    listener.calm(Stopped(at=1))
+    listener.advance(4)
+    listener.throttle(Stopped(at=1))
     assert listener.summary() == [FULL, Stopped(at=1), (2, 4.0, FULL)]
-    assert not listener.due
+    assert not listener.scheduled
 
 
 @given(st.lists(st.integers(0, 5) | st.floats(0, 3 * PERIOD)))
-def test_nothing_is_lost_from_the_count(steps: list[int | float]) -> None:
-    listener = Listener()
+def test_counts_sum_to_all_events(steps: list[int | float]) -> None:
+    listener = ThrottleHarness()
     count = 0
     for step in steps:
         if isinstance(step, int):
             listener.flood(step)
             count += step
         else:
-            listener.wait(step)
-    listener.calm(Stopped())
+            listener.advance(step)
+    listener.throttle(Stopped())
     told = [
         each.count if isinstance(each, Repeated) else 1
-        for each in listener.told[:]
+        for each in listener.events[:]
         if not isinstance(each, Stopped)
     ]
     assert sum(told) == count
 
 
-def test_a_thread_tells_where_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_scheduler_flushes_from_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bothends.log.throttle.PERIOD", 0.01)
     told: list[Event] = []
     heard = threading.Event()
@@ -156,7 +169,7 @@ def test_a_thread_tells_where_nothing_else_does(monkeypatch: pytest.MonkeyPatch)
         if isinstance(event, Repeated):
             heard.set()
 
-    calm = Calm(hear)
+    calm = RepeatThrottle(hear)
     while not heard.is_set():
         calm(FULL)
     assert heard.wait(10)
@@ -164,17 +177,17 @@ def test_a_thread_tells_where_nothing_else_does(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_begins_anew() -> None:
-    listener = Listener()
+def test_fork_resets_state() -> None:
+    listener = ThrottleHarness()
     listener.flood(3)
     reader, writer = os.pipe()
-    with listener.calm._lock:  # held by another thread, say
+    with listener.throttle._lock:  # held by another thread, say
         pid = os.fork()
     if pid == 0:
         with contextlib.suppress(BaseException):
-            listener.told.clear()
+            listener.events.clear()
             listener.flood(2)
-            os.write(writer, b"%d" % len(listener.told))
+            os.write(writer, b"%d" % len(listener.events))
         os._exit(0)
     os.close(writer)
     assert os.read(reader, 10) == b"1"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bothends.osutil.namespaces import refused, why_not
+from bothends.osutil.namespaces import unavailable_error, unavailable_reason
 
 
 @pytest.mark.parametrize(
@@ -25,14 +25,16 @@ from bothends.osutil.namespaces import refused, why_not
         ("user/max_user_namespaces", "5", errno.EIO, "user_namespaces(7)"),
     ],
 )
-def test_why_not(setting: str, value: str, number: int, words: str, tmp_path: Path) -> None:
+def test_unavailable_reason_for_sysctl_and_errno(
+    setting: str, value: str, number: int, words: str, tmp_path: Path
+) -> None:
     path = tmp_path / setting
     path.parent.mkdir()
     path.write_text(f"{value}\n")
-    assert words in why_not(number, tmp_path)
+    assert words in unavailable_reason(number, tmp_path)
 
 
-def test_it_is_something_that_is_missing_here() -> None:
-    error = refused(errno.EPERM)
+def test_unavailable_error_exit_status() -> None:
+    error = unavailable_error(errno.EPERM)
     assert error.exit_status == 69
     assert str(error).startswith("cannot make hosts of our own (user namespaces): EPERM ")

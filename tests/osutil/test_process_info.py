@@ -8,25 +8,25 @@ import sys
 from bothends.osutil import process_info
 
 
-def test_look_at_oneself_and_at_nobody() -> None:
-    me = process_info.look(os.getpid())
+def test_read_process_own_and_missing() -> None:
+    me = process_info.read_process(os.getpid())
     assert me is not None
     assert (me.pid, me.parent, me.group) == (os.getpid(), os.getppid(), os.getpgrp())
     assert me.cpu > 0
     assert me.rss > 1_000_000
     assert not me.is_zombie
-    assert process_info.look(2**22 + 1) is None  # beyond the largest pid_max: proc(5)
+    assert process_info.read_process(2**22 + 1) is None  # beyond the largest pid_max: proc(5)
 
 
-def test_family_and_zombies() -> None:
+def test_process_tree_of_child() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        assert child.pid in {each.pid for each in process_info.family(os.getpid())}
-        assert [each.pid for each in process_info.family(child.pid)] == [child.pid]
+        assert child.pid in {each.pid for each in process_info.process_tree(os.getpid())}
+        assert [each.pid for each in process_info.process_tree(child.pid)] == [child.pid]
         child.communicate(b"\n")
-    assert process_info.family(child.pid) == []
+    assert process_info.process_tree(child.pid) == []
 
 
-def test_spare_descriptors_counts_gaps() -> None:
+def test_limit_descriptors_counts_gaps() -> None:
     program = (
         "import os\n"
         "print(flush=True)\n"
@@ -47,7 +47,7 @@ def test_spare_descriptors_counts_gaps() -> None:
         ) as child:
             assert child.stdout is not None
             child.stdout.readline()
-            before = process_info.spare_descriptors(child.pid, spare)
+            before = process_info.limit_descriptors(child.pid, spare)
             assert before == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             assert int(child.communicate(b"\n")[0]) == spare
     os.close(gap)

@@ -11,7 +11,7 @@ import pytest
 # comes just before the wait: it is noted, and the call that waits is not interrupted.
 PROGRAM = """
 import os, select, signal, sys, threading
-from bothends.osutil.signals import heeding_signals
+from bothends.osutil.signals import handle_signals
 
 class Life:
     is_draining = False
@@ -42,7 +42,7 @@ def wait():
     return os.read(life.told, 100).decode()
 
 life = Life()
-with heeding_signals(life):
+with handle_signals(life):
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         thread = threading.Thread(target=elsewhere, args=(number,))
         thread.start()
@@ -53,7 +53,7 @@ print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, threading.active_count
 
 
 @pytest.mark.parametrize("_time", range(5))
-def test_a_signal_that_interrupts_nothing_is_heard(_time: int) -> None:
+def test_signal_before_wait_is_handled(_time: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=40, check=False
     )

@@ -10,17 +10,17 @@ from types import FunctionType, ModuleType
 from hypothesis import strategies as st
 
 from bothends.endpoints import Address
-from bothends.services.base import Conversation, Peer, Post, Service, nowhere
+from bothends.services.base import Conversation, Peer, Push, Service, discard_push
 
 PEER = Peer(Address("inet", "127.0.0.1", 5000), Address("inet", "127.0.0.1", 12000), connection=1)
-WHOLE = replace(PEER, boundaries=True)
+MESSAGE_PEER = replace(PEER, message_oriented=True)
 
 # `chargen` would go on for ever.
-MOST_PULLS = 3
+MAX_PULLS = 3
 
 
 @dataclass
-class Talk:
+class ConversationResult:
     """What a conversation said in each turn, and how it ended."""
 
     turns: list[bytes]
@@ -28,19 +28,21 @@ class Talk:
     failure: BaseException | None
 
     @property
-    def said(self) -> bytes:
+    def output(self) -> bytes:
         return b"".join(self.turns)
 
 
-def talk(service: Service, chunks: Iterable[bytes], peer: Peer = PEER, post: Post = nowhere) -> Talk:
+def run_conversation(
+    service: Service, chunks: Iterable[bytes], peer: Peer = PEER, push: Push = discard_push
+) -> ConversationResult:
     """One whole conversation: the chunks, then the peer's EOF. Empty chunks are no chunks."""
-    conversation = service.open(peer, post)
+    conversation = service.open(peer, push)
     turns: list[bytes] = []
     try:
         turns.extend(_turns(conversation, [chunk for chunk in chunks if chunk]))
     finally:
         conversation.closed()
-    return Talk(turns, conversation.done, conversation.failure)
+    return ConversationResult(turns, conversation.done, conversation.failure)
 
 
 def _turns(conversation: Conversation, chunks: list[bytes]) -> Iterator[bytes]:
@@ -51,10 +53,10 @@ def _turns(conversation: Conversation, chunks: list[bytes]) -> Iterator[bytes]:
         yield conversation.receive(chunk)
     if not conversation.done:
         yield conversation.end()
-    for _ in range(MOST_PULLS):
+    for _ in range(MAX_PULLS):
         if conversation.done:
             return
-        yield conversation.more()
+        yield conversation.produce()
 
 
 def cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -62,20 +64,20 @@ def cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     return ((data[:at], data[at:]) for at in range(len(data) + 1))
 
 
-def single(data: bytes) -> list[bytes]:
+def bytewise(data: bytes) -> list[bytes]:
     """The data byte by byte."""
     return [data[at : at + 1] for at in range(len(data))]
 
 
 @st.composite
-def cut_anywhere(draw: st.DrawFn, data: st.SearchStrategy[bytes]) -> list[bytes]:
+def random_chunks(draw: st.DrawFn, data: st.SearchStrategy[bytes]) -> list[bytes]:
     """Chunks of the data, cut anywhere; joined they are the data."""
     whole = draw(data)
     places = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=12)))
     return [whole[a:b] for a, b in zip([0, *places], [*places, len(whole)], strict=True)]
 
 
-def kept(conversation: Conversation) -> int:
+def retained_bytes(conversation: Conversation) -> int:
     """Bytes of data that a conversation holds on to, itself and in what belongs to it."""
     seen: set[int] = set()
     todo: list[object] = [conversation]

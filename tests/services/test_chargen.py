@@ -2,14 +2,14 @@ from __future__ import annotations
 
 from random import Random
 
-from bothends.services.base import nowhere
-from bothends.services.chargen import LONGEST_DATAGRAM, Chargen
+from bothends.services.base import discard_push
+from bothends.services.chargen import MAX_DATAGRAM, Chargen
 from tests.services.scripted import PEER
 
 
-def test_the_pattern_of_the_rfc_goes_on_over_every_piece() -> None:
-    conversation = Chargen().open(PEER, nowhere)
-    said = conversation.start() + conversation.more() + conversation.more()
+def test_rfc_pattern_continues_across_blocks() -> None:
+    conversation = Chargen().open(PEER, discard_push)
+    said = conversation.start() + conversation.produce() + conversation.produce()
     lines = said.split(b"\r\n")
     assert lines.pop() == b""
     # The first and third lines as RFC 864 prints them.
@@ -21,21 +21,21 @@ def test_the_pattern_of_the_rfc_goes_on_over_every_piece() -> None:
         assert line[0] == 0x20 + number % 95
 
 
-def test_what_is_sent_is_thrown_away_and_eof_ends_it() -> None:
-    conversation = Chargen().open(PEER, nowhere)
+def test_input_is_discarded_and_eof_ends() -> None:
+    conversation = Chargen().open(PEER, discard_push)
     conversation.start()
     assert conversation.receive(b"stop") == b""
-    assert conversation.more()
+    assert conversation.produce()
     assert conversation.end() == b""
     assert conversation.done
-    assert conversation.more() == b""
+    assert conversation.produce() == b""
 
 
-def test_a_datagram_is_answered_with_a_random_length() -> None:
+def test_datagram_answer_has_random_length() -> None:
     service = Chargen(Random(1))
     answers = [service.answer(b"any", PEER) for _ in range(20_000)]
     sizes = {len(answer) for answer in answers}
-    assert (min(sizes), max(sizes)) == (0, LONGEST_DATAGRAM)
+    assert (min(sizes), max(sizes)) == (0, MAX_DATAGRAM)
     longest = max(answers, key=len)
     assert all(longest.startswith(answer) for answer in answers)
     again = Chargen(Random(1))

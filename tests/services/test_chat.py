@@ -9,101 +9,103 @@ from hypothesis import strategies as st
 from bothends.endpoints import Address
 from bothends.errors import MessageTooLong
 from bothends.services.base import Conversation, Peer
-from bothends.services.chat import LIMIT, Chat
-from tests.services.scripted import PEER, WHOLE, cut_anywhere, talk
+from bothends.services.chat import MAX_LINE, Chat
+from tests.services.scripted import MESSAGE_PEER, PEER, random_chunks, run_conversation
 
 
 class Member:
     """A conversation and what was posted to it."""
 
     def __init__(self, chat: Chat, peer: Peer) -> None:
-        self.heard: list[bytes] = []
-        self.conversation: Conversation = chat.open(peer, self.heard.append)
+        self.received: list[bytes] = []
+        self.conversation: Conversation = chat.open(peer, self.received.append)
         assert self.conversation.start() == b""
 
-    def hears(self) -> bytes:
-        heard = b"".join(self.heard)
-        self.heard.clear()
+    def take_received(self) -> bytes:
+        heard = b"".join(self.received)
+        self.received.clear()
         return heard
 
 
-def someone(port: int) -> Peer:
+def peer_on_port(port: int) -> Peer:
     return replace(PEER, address=Address("inet", "127.0.0.1", port), connection=port)
 
 
-def test_a_dialogue_of_three() -> None:
+def test_three_members_exchange_lines() -> None:
     chat = Chat()
-    anna = Member(chat, someone(1))
-    bert = Member(chat, someone(2))
-    carl = Member(chat, someone(3))
-    assert anna.hears() == b"* 127.0.0.1#2 joined\n* 127.0.0.1#3 joined\n"
-    assert bert.hears() == b"* 127.0.0.1#3 joined\n"
+    anna = Member(chat, peer_on_port(1))
+    bert = Member(chat, peer_on_port(2))
+    carl = Member(chat, peer_on_port(3))
+    assert anna.take_received() == b"* 127.0.0.1#2 joined\n* 127.0.0.1#3 joined\n"
+    assert bert.take_received() == b"* 127.0.0.1#3 joined\n"
 
     assert bert.conversation.receive("grüß go".encode()) == b""
-    assert anna.hears() == b""
+    assert anna.take_received() == b""
     bert.conversation.receive(b"tt\r\n\nhm")
-    assert anna.hears() == carl.hears() == "127.0.0.1#2: grüß gott\n127.0.0.1#2: \n".encode()
-    assert bert.hears() == b""
+    assert anna.take_received() == carl.take_received() == "127.0.0.1#2: grüß gott\n127.0.0.1#2: \n".encode()
+    assert bert.take_received() == b""
 
     bert.conversation.end()
     bert.conversation.closed()
-    assert anna.hears() == carl.hears() == b"127.0.0.1#2: hm\n* 127.0.0.1#2 left\n"
+    assert anna.take_received() == carl.take_received() == b"127.0.0.1#2: hm\n* 127.0.0.1#2 left\n"
     carl.conversation.receive(b"bye\n")
-    assert bert.hears() == b""
+    assert bert.take_received() == b""
 
 
-def test_no_member_reaches_anothers_terminal() -> None:
+def test_lines_are_escaped() -> None:
     chat = Chat()
-    anna, eve = Member(chat, someone(1)), Member(chat, someone(2))
-    anna.hears()
+    anna, eve = Member(chat, peer_on_port(1)), Member(chat, peer_on_port(2))
+    anna.take_received()
     eve.conversation.receive(b"\x1b]0;title\x07 \xc2\x9b31m \rover \xff\n")
-    assert anna.hears() == rb"127.0.0.1#2: \x1b]0;title\x07 \u{9b}31m \rover \xff" + b"\n"
+    assert anna.take_received() == rb"127.0.0.1#2: \x1b]0;title\x07 \u{9b}31m \rover \xff" + b"\n"
 
 
-@given(cut_anywhere(st.lists(st.sampled_from([b"hi", b"\n", b"\r", b"\xc3\xa9", b"\x1b[2J"])).map(b"".join)))
-def test_the_cut_changes_nothing(chunks: list[bytes]) -> None:
+@given(random_chunks(st.lists(st.sampled_from([b"hi", b"\n", b"\r", b"\xc3\xa9", b"\x1b[2J"])).map(b"".join)))
+def test_output_is_independent_of_chunking(chunks: list[bytes]) -> None:
     heard = []
     for cut in (chunks, [b"".join(chunks)]):
         chat = Chat()
-        anna = Member(chat, someone(1))
-        talk(chat, cut, someone(2))
-        heard.append(anna.hears())
+        anna = Member(chat, peer_on_port(1))
+        run_conversation(chat, cut, peer_on_port(2))
+        heard.append(anna.take_received())
     assert heard[0] == heard[1]
     text = heard[0].replace(b"\n", b"").decode()
     assert text.isprintable()
 
 
 @pytest.mark.parametrize("rest", [b"", b"\n", b"\nmore\n"])
-def test_a_line_over_the_limit_ends_the_membership_after_what_came_before(rest: bytes) -> None:
+def test_line_over_limit_ends_after_preceding_lines(rest: bytes) -> None:
     chat = Chat()
-    anna = Member(chat, someone(1))
-    said = talk(chat, [b"first\n" + b"x" * (LIMIT + 1) + rest], someone(2))
+    anna = Member(chat, peer_on_port(1))
+    said = run_conversation(chat, [b"first\n" + b"x" * (MAX_LINE + 1) + rest], peer_on_port(2))
     assert isinstance(said.failure, MessageTooLong)
     assert said.done
-    assert anna.hears() == b"* 127.0.0.1#2 joined\n127.0.0.1#2: first\n* 127.0.0.1#2 left\n"
+    assert anna.take_received() == b"* 127.0.0.1#2 joined\n127.0.0.1#2: first\n* 127.0.0.1#2 left\n"
 
 
-def test_a_message_with_boundaries_is_whole_lines() -> None:
+def test_message_peer_sends_whole_lines() -> None:
     chat = Chat()
-    anna = Member(chat, someone(1))
-    talk(chat, [b"one", b"two\nthree", b"four\n"], replace(WHOLE, address=Address("unix"), connection=7))
+    anna = Member(chat, peer_on_port(1))
+    run_conversation(
+        chat, [b"one", b"two\nthree", b"four\n"], replace(MESSAGE_PEER, address=Address("unix"), connection=7)
+    )
     said = b"unix#7: one\n", b"unix#7: two\nunix#7: three\n", b"unix#7: four\n"
-    assert anna.heard == [b"* unix#7 joined\n", *said, b"* unix#7 left\n"]
+    assert anna.received == [b"* unix#7 joined\n", *said, b"* unix#7 left\n"]
 
 
-def test_a_member_may_leave_while_others_are_told() -> None:
+def test_member_closed_during_broadcast() -> None:
     chat = Chat()
     # Closed by the first thing it hears, as an engine closes a peer that doesn't read.
-    quitter: Conversation = chat.open(someone(9), lambda _data: quitter.closed())
+    quitter: Conversation = chat.open(peer_on_port(9), lambda _data: quitter.closed())
     quitter.start()
-    anna, bert = Member(chat, someone(1)), Member(chat, someone(2))
-    anna.hears()
+    anna, bert = Member(chat, peer_on_port(1)), Member(chat, peer_on_port(2))
+    anna.take_received()
     bert.conversation.receive(b"hi\n")
-    assert anna.hears() == b"127.0.0.1#2: hi\n"
+    assert anna.take_received() == b"127.0.0.1#2: hi\n"
 
 
-def test_who_never_began_leaves_in_silence() -> None:
+def test_close_before_start_is_not_announced() -> None:
     chat = Chat()
-    anna = Member(chat, someone(1))
-    chat.open(someone(2), lambda _data: None).closed()
-    assert anna.hears() == b""
+    anna = Member(chat, peer_on_port(1))
+    chat.open(peer_on_port(2), lambda _data: None).closed()
+    assert anna.take_received() == b""

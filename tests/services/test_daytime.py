@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bothends.services.daytime import Daytime
-from tests.services.scripted import PEER, talk
+from tests.services.scripted import PEER, run_conversation
 
 
 @pytest.mark.parametrize(
@@ -13,9 +13,9 @@ from tests.services.scripted import PEER, talk
         (383_276_263.9, b"Tuesday, February 23, 1982 01:37:43-UTC\r\n"),  # the RFC's own example, in UTC
     ],
 )
-def test_said_once_in_utc(seconds: float, text: bytes) -> None:
+def test_sent_once_in_utc(seconds: float, text: bytes) -> None:
     service = Daytime(now=lambda: seconds)
-    said = talk(service, [b"never read"])
+    said = run_conversation(service, [b"never read"])
     assert said.turns == [text]
     assert said.done
     assert service.answer(b"", PEER) == text

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from bothends.services.discard import Discard
-from tests.services.scripted import PEER, talk
+from tests.services.scripted import PEER, run_conversation
 
 
-def test_nothing_is_answered_and_nobody_is_sent_away() -> None:
-    assert talk(Discard(), [b"a", b"b\n"]).said == b""
-    assert not talk(Discard(), [b"a"]).done
+def test_no_answer_and_connection_stays_open() -> None:
+    assert run_conversation(Discard(), [b"a", b"b\n"]).output == b""
+    assert not run_conversation(Discard(), [b"a"]).done
     assert Discard().answer(b"a", PEER) is None

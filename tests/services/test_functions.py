@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import bothends
 from bothends.errors import MessageTooLong, ServiceError
 from bothends.framing import DEFAULT_LIMIT, LengthPrefixed, Lines
-from bothends.services.base import Conversation, Peer, Service, nowhere
+from bothends.services.base import Conversation, Peer, Service, discard_push
 from bothends.services.functions import (
     DatagramService,
     MessageService,
@@ -20,7 +20,7 @@ from bothends.services.functions import (
     message,
     stream,
 )
-from tests.services.scripted import PEER, WHOLE, cut_anywhere, cuts, talk
+from tests.services.scripted import MESSAGE_PEER, PEER, cuts, random_chunks, run_conversation
 
 
 @message
@@ -48,7 +48,7 @@ def picky(message: bytes) -> bytes | None:
 # --- what the decorators make ---
 
 
-def test_a_decorated_function_is_a_service_and_still_a_function() -> None:
+def test_decorated_function_is_service_and_callable() -> None:
     assert isinstance(shout, Service)
     assert (shout.name, shout.summary) == ("shout", "Answers louder.")
     assert (shout.streams, shout.datagrams) == (True, True)
@@ -67,7 +67,7 @@ def test_the_types_are_kept() -> None:
     assert_type(datagram()(bytes.lower), DatagramService[[bytes]])
 
 
-def test_stream_and_datagram_refuse_each_others_place() -> None:
+def test_stream_and_datagram_transports() -> None:
     assert (stream(bytes.lower).streams, stream(bytes.lower).datagrams) == (True, False)
     assert (datagram(bytes.lower).streams, datagram(bytes.lower).datagrams) == (False, True)
 
@@ -76,7 +76,7 @@ def test_stream_and_datagram_refuse_each_others_place() -> None:
 
 
 def test_each_line_is_answered_with_a_line() -> None:
-    assert talk(shout, [b"on", b"e\r\ntwo\n\nla", b"st"]).turns[:5] == [
+    assert run_conversation(shout, [b"on", b"e\r\ntwo\n\nla", b"st"]).turns[:5] == [
         b"",
         b"",
         b"ONE\nTWO\n\n",
@@ -85,82 +85,82 @@ def test_each_line_is_answered_with_a_line() -> None:
     ]
 
 
-def test_none_is_no_answer_and_empty_is_one() -> None:
-    assert talk(picky, [b"a\nhush\n\nb\n"]).said == b"a\n\nb\n"
-    assert picky.answer(b"hush", WHOLE) is None
-    assert picky.answer(b"", WHOLE) == b""
+def test_none_sends_nothing_and_empty_sends_empty_message() -> None:
+    assert run_conversation(picky, [b"a\nhush\n\nb\n"]).output == b"a\n\nb\n"
+    assert picky.answer(b"hush", MESSAGE_PEER) is None
+    assert picky.answer(b"", MESSAGE_PEER) == b""
 
 
-def test_the_peer_is_given_to_who_takes_it() -> None:
-    assert talk(whoami, [b"?\n"]).said == b"127.0.0.1#5000\n"
-    assert whoami.answer(b"", WHOLE) == b"127.0.0.1#5000"
+def test_peer_is_passed_if_accepted() -> None:
+    assert run_conversation(whoami, [b"?\n"]).output == b"127.0.0.1#5000\n"
+    assert whoami.answer(b"", MESSAGE_PEER) == b"127.0.0.1#5000"
 
 
 def test_whole_messages_need_no_framing() -> None:
-    assert shout.answer(b"a\nb\n", WHOLE) == b"A\nB\n"
-    assert talk(shout, [b"a\nb", b"c"], WHOLE).turns[1:3] == [b"A\nB", b"C"]
-    assert talk(picky, [b"hush"], WHOLE).said == b""
+    assert shout.answer(b"a\nb\n", MESSAGE_PEER) == b"A\nB\n"
+    assert run_conversation(shout, [b"a\nb", b"c"], MESSAGE_PEER).turns[1:3] == [b"A\nB", b"C"]
+    assert run_conversation(picky, [b"hush"], MESSAGE_PEER).output == b""
 
 
-def test_another_framing() -> None:
+def test_custom_framing() -> None:
     framing = LengthPrefixed(2)
     service = message(framing=framing)(bytes.upper)
     asked = framing.encode(b"one") + framing.encode(b"") + framing.encode(b"t\nw")
     answer = framing.encode(b"ONE") + framing.encode(b"") + framing.encode(b"T\nW")
     for chunks in cuts(asked):
-        assert talk(service, chunks).said == answer
+        assert run_conversation(service, chunks).output == answer
 
 
-def test_the_limit_is_what_the_documentation_says() -> None:
+def test_default_limit() -> None:
     assert DEFAULT_LIMIT == 65_536
     line = b"x" * 65_536 + b"\n"
-    assert talk(shout, [line]).failure is None
-    assert isinstance(talk(shout, [b"x" + line]).failure, MessageTooLong)
+    assert run_conversation(shout, [line]).failure is None
+    assert isinstance(run_conversation(shout, [b"x" + line]).failure, MessageTooLong)
 
 
 # --- what goes wrong ---
 
 
 @pytest.mark.parametrize("cut", list(cuts(b"a\nb\nfail\nc\n")))
-def test_what_came_before_an_exception_is_still_said(cut: tuple[bytes, bytes]) -> None:
-    said = talk(picky, cut)
-    assert said.said == b"a\nb\n"
+def test_answers_before_exception_are_sent(cut: tuple[bytes, bytes]) -> None:
+    said = run_conversation(picky, cut)
+    assert said.output == b"a\nb\n"
     assert said.done
     assert isinstance(said.failure, ValueError)
 
 
 @pytest.mark.parametrize("cut", list(cuts(b"a\nb\n123456789\nc\n")))
-def test_what_came_before_a_message_too_long_is_still_said(cut: tuple[bytes, bytes]) -> None:
-    said = talk(message(limit=8)(bytes.upper), cut)
-    assert said.said == b"A\nB\n"
+def test_answers_before_too_long_message_are_sent(cut: tuple[bytes, bytes]) -> None:
+    said = run_conversation(message(limit=8)(bytes.upper), cut)
+    assert said.output == b"A\nB\n"
     assert said.done
     assert isinstance(said.failure, MessageTooLong)
 
 
-def test_the_first_failure_of_a_chunk_counts() -> None:
-    assert isinstance(talk(picky, [b"fail\n" + b"x" * DEFAULT_LIMIT * 2]).failure, ValueError)
+def test_first_failure_in_chunk_is_reported() -> None:
+    assert isinstance(run_conversation(picky, [b"fail\n" + b"x" * DEFAULT_LIMIT * 2]).failure, ValueError)
 
 
-def test_a_failure_at_the_end_is_told_too() -> None:
-    assert isinstance(talk(picky, [b"fail"]).failure, ValueError)
-    assert isinstance(talk(whoami, [b"123456789"]).failure, MessageTooLong)
+def test_failure_at_eof_is_reported() -> None:
+    assert isinstance(run_conversation(picky, [b"fail"]).failure, ValueError)
+    assert isinstance(run_conversation(whoami, [b"123456789"]).failure, MessageTooLong)
 
 
-def test_an_answer_that_does_not_fit_its_frame_ends_it_after_the_others() -> None:
+def test_answer_over_frame_limit_ends_after_preceding_answers() -> None:
     framing = LengthPrefixed(1)
-    said = talk(message(framing=framing)(lambda data: data * 100), [b"\1a", b"\0\3abc\1a"])
-    assert said.said == framing.encode(b"a" * 100) + framing.encode(b"")
+    said = run_conversation(message(framing=framing)(lambda data: data * 100), [b"\1a", b"\0\3abc\1a"])
+    assert said.output == framing.encode(b"a" * 100) + framing.encode(b"")
     assert isinstance(said.failure, MessageTooLong)
 
 
 LETTERS = st.lists(st.sampled_from([b"hush", b"fail", b"\n", b"\r", b"x" * 5, b"x" * 9])).map(b"".join)
 
 
-@given(cut_anywhere(LETTERS))
-def test_no_cut_changes_what_is_said_nor_how_it_ends(chunks: list[bytes]) -> None:
+@given(random_chunks(LETTERS))
+def test_result_is_independent_of_chunking(chunks: list[bytes]) -> None:
     service = message(limit=8)(picky.__wrapped__)  # type: ignore[attr-defined]
-    cut, whole = talk(service, chunks), talk(service, [b"".join(chunks)])
-    assert cut.said == whole.said
+    cut, whole = run_conversation(service, chunks), run_conversation(service, [b"".join(chunks)])
+    assert cut.output == whole.output
     assert cut.done == whole.done
     assert type(cut.failure) is type(whole.failure)
 
@@ -174,29 +174,29 @@ def test_no_cut_changes_what_is_said_nor_how_it_ends(chunks: list[bytes]) -> Non
         (7, "service wrong: returned int, not bytes"),
     ],
 )
-def test_a_wrong_answer_is_named_wherever_it_is_given(answer: Any, text: str) -> None:
+def test_wrong_answer_type_raises_service_error(answer: Any, text: str) -> None:
     def wrong(data: bytes) -> Any:
         return data if data == b"good" else answer
 
-    said = talk(message(wrong), [b"good\nbad\n"])
-    assert (said.said, str(said.failure)) == (b"good\n", text)
+    said = run_conversation(message(wrong), [b"good\nbad\n"])
+    assert (said.output, str(said.failure)) == (b"good\n", text)
     assert isinstance(said.failure, ServiceError)
-    for service, peer in ((stream(wrong), PEER), (message(wrong), WHOLE)):
+    for service, peer in ((stream(wrong), PEER), (message(wrong), MESSAGE_PEER)):
         with pytest.raises(ServiceError, match=r"returned"):
-            talk(service, [b"bad"], peer)
+            run_conversation(service, [b"bad"], peer)
     with pytest.raises(ServiceError, match=r"returned"):
-        datagram(wrong).answer(b"bad", WHOLE)
+        datagram(wrong).answer(b"bad", MESSAGE_PEER)
 
 
-class BytesOfMine(bytes):
+class BytesSubclass(bytes):
     pass
 
 
 def test_a_subclass_of_bytes_is_bytes() -> None:
     def mine(data: bytes) -> bytes:
-        return BytesOfMine(data)
+        return BytesSubclass(data)
 
-    assert talk(message(mine), [b"a\n"]).said == b"a\n"
+    assert run_conversation(message(mine), [b"a\n"]).output == b"a\n"
 
 
 # --- streams and datagrams ---
@@ -207,7 +207,7 @@ def test_a_stream_function_answers_each_chunk() -> None:
     def swap(data: bytes) -> bytes | None:
         return None if data == b"hush" else data.swapcase()
 
-    assert talk(swap, [b"aB", b"hush", b"\n"]).turns[:4] == [b"", b"Ab", b"", b"\n"]
+    assert run_conversation(swap, [b"aB", b"hush", b"\n"]).turns[:4] == [b"", b"Ab", b"", b"\n"]
 
 
 def test_a_conversation_is_made_for_each_connection() -> None:
@@ -224,8 +224,8 @@ def test_a_conversation_is_made_for_each_connection() -> None:
     assert isinstance(Counting, Service)
     service: Any = Counting
     assert (service.name, service.summary, service.datagrams) == ("Counting", "Counts what has come.", False)
-    assert talk(service, [b"ab", b"c"]).said == b"23"
-    assert talk(service, [b"a"]).said == b"1"
+    assert run_conversation(service, [b"ab", b"c"]).output == b"23"
+    assert run_conversation(service, [b"a"]).output == b"1"
     assert service().receive(b"x") == b"1"
 
 
@@ -242,8 +242,8 @@ def test_a_conversation_may_take_the_peer() -> None:
 
     service = stream(Greeting)
     assert service.summary == ""
-    assert talk(service, [b"!"]).said == b"hello 127.0.0.1#5000!"
-    assert talk(stream()(Greeting), [b"?"]).said == b"hello 127.0.0.1#5000?"
+    assert run_conversation(service, [b"!"]).output == b"hello 127.0.0.1#5000!"
+    assert run_conversation(stream()(Greeting), [b"?"]).output == b"hello 127.0.0.1#5000?"
 
 
 def test_a_datagram_function_answers_whole_datagrams() -> None:
@@ -251,8 +251,8 @@ def test_a_datagram_function_answers_whole_datagrams() -> None:
     def where(_data: bytes, peer: Peer) -> bytes:
         return str(peer.local).encode()
 
-    assert where.answer(b"", WHOLE) == b"127.0.0.1#12000"
-    assert where.open(WHOLE, nowhere).receive(b"x") == b"127.0.0.1#12000"
+    assert where.answer(b"", MESSAGE_PEER) == b"127.0.0.1#12000"
+    assert where.open(MESSAGE_PEER, discard_push).receive(b"x") == b"127.0.0.1#12000"
 
 
 # --- what is refused when it is decorated ---
@@ -273,7 +273,7 @@ class Waits:
 
 @pytest.mark.parametrize("decorate", [message, stream, datagram, message(limit=9)])
 @pytest.mark.parametrize("function", [waits, yields, Waits(), functools.partial(waits)])
-def test_async_is_refused(decorate: Any, function: Any) -> None:
+def test_async_function_is_rejected(decorate: Any, function: Any) -> None:
     with pytest.raises(ServiceError, match="it is async"):
         decorate(function)
 
@@ -291,12 +291,12 @@ def takes_a_keyword(data: bytes, *, peer: Peer) -> bytes:
 
 
 @pytest.mark.parametrize("function", [takes_nothing, takes_three, takes_a_keyword])
-def test_a_function_that_takes_the_wrong_things_is_refused(function: Any) -> None:
+def test_function_with_wrong_signature_is_rejected(function: Any) -> None:
     with pytest.raises(ServiceError, match=rf"service {function.__name__}: it takes .*must take the bytes"):
         message(function)
 
 
-def test_a_conversation_that_takes_the_wrong_things_is_refused() -> None:
+def test_conversation_with_wrong_signature_is_rejected() -> None:
     class Two(Conversation):
         def __init__(self, one: int, two: int) -> None:
             pass
@@ -322,12 +322,12 @@ class Abstract(Conversation):
         (message, "shout", "'shout' is no function"),
     ],
 )
-def test_what_is_no_function_is_refused(decorate: Any, thing: Any, text: str) -> None:
+def test_non_function_is_rejected(decorate: Any, thing: Any, text: str) -> None:
     with pytest.raises(ServiceError, match=text):
         decorate(thing)
 
 
-def test_options_that_contradict_each_other_are_refused() -> None:
+def test_conflicting_options_are_rejected() -> None:
     options: dict[str, Any] = {"limit": 9, "framing": Lines()}
     with pytest.raises(ServiceError, match="both a limit and a framing"):
         message(**options)
@@ -350,5 +350,5 @@ def test_options_that_contradict_each_other_are_refused() -> None:
         (min, False),  # written in C, and says nothing of what it takes
     ],
 )
-def test_whether_the_peer_is_wanted(function: Any, takes: bool) -> None:
+def test_takes_peer(function: Any, takes: bool) -> None:
     assert message(function)._takes_peer is takes

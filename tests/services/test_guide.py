@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bothends.services import registry
-from tests.services.scripted import WHOLE, talk
+from tests.services.scripted import MESSAGE_PEER, run_conversation
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-service.md"
 
@@ -29,13 +29,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_function(folder: Path) -> None:
     double = registry.load("double.py")
     assert double.name == registry.load("double.py:double").name == "double"
-    assert talk(double, [b"21\n\n4\n"]).said == b"42\n8\n"
-    assert talk(double, [b"21\nx\n4\n"]).said == b"42\n"
-    assert double.answer(b"21", WHOLE) == b"42"
+    assert run_conversation(double, [b"21\n\n4\n"]).output == b"42\n8\n"
+    assert run_conversation(double, [b"21\nx\n4\n"]).output == b"42\n"
+    assert double.answer(b"21", MESSAGE_PEER) == b"42"
 
 
 def test_the_conversation_and_its_own_test(folder: Path) -> None:
-    assert talk(registry.load("tally.py"), [b"hello"]).said == b"5 bytes\n"
+    assert run_conversation(registry.load("tally.py"), [b"hello"]).output == b"5 bytes\n"
     *_, itself = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
     assert "assert said(" in itself
     exec(itself, {})

@@ -13,7 +13,7 @@ import pytest
 from bothends.errors import ServiceError, UnknownName
 from bothends.services import registry
 from bothends.services.base import Service
-from tests.services.scripted import WHOLE
+from tests.services.scripted import MESSAGE_PEER
 
 SHOUT = """
     import bothends
@@ -47,7 +47,7 @@ def write(tmp_path: Path) -> Write:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
+def restore_import_state(tmp_path: Path) -> Iterator[None]:
     """Loading changes no search path; modules that a test's files gave are forgotten."""
     paths = list(sys.path)
     yield
@@ -57,7 +57,7 @@ def nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
             del sys.modules[name]
 
 
-def refused(spec: object) -> str:
+def load_error(spec: object) -> str:
     with pytest.raises(ServiceError) as caught:
         registry.load(str(spec))
     return str(caught.value)
@@ -88,26 +88,26 @@ def test_every_service_of_the_package_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("uper", "upper"), ("Echo", "echo"), ("zzz", ""), ("", "")])
-def test_an_unknown_name_is_met_with_the_nearest(name: str, nearest: str) -> None:
+def test_unknown_name_suggests_nearest(name: str, nearest: str) -> None:
     with pytest.raises(UnknownName) as caught:
         registry.load(name)
     assert (caught.value.kind, caught.value.name, caught.value.nearest) == ("service", name, nearest)
     assert "bothends services" in str(caught.value)
 
 
-def test_an_installed_package_offers_services(monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
+def test_entry_point_service(monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
     folder = write(SHOUT, name="elsewhere.py").parent
     monkeypatch.syspath_prepend(folder)
     offered = {
-        "loud": EntryPoint("loud", "elsewhere:shout", registry.ENTRY_POINTS),
-        "gone": EntryPoint("gone", "elsewhere:gone", registry.ENTRY_POINTS),
-        "upper": EntryPoint("upper", "elsewhere:shout", registry.ENTRY_POINTS),
+        "loud": EntryPoint("loud", "elsewhere:shout", registry.ENTRY_POINT_GROUP),
+        "gone": EntryPoint("gone", "elsewhere:gone", registry.ENTRY_POINT_GROUP),
+        "upper": EntryPoint("upper", "elsewhere:shout", registry.ENTRY_POINT_GROUP),
     }
     monkeypatch.setattr(registry, "_installed", lambda: offered)
     assert registry.names() == [*registry.BUILT_IN, "gone", "loud"]
     assert registry.load("loud").name == "shout"
     assert registry.load("upper").name == "upper"  # nobody stands in for a built-in one
-    assert "AttributeError" in refused("gone")
+    assert "AttributeError" in load_error("gone")
     with pytest.raises(UnknownName, match="'loud'"):
         registry.load("lowd")
     monkeypatch.undo()
@@ -118,9 +118,9 @@ def test_an_installed_package_offers_services(monkeypatch: pytest.MonkeyPatch, w
 
 def test_a_name_in_a_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(SHOUT, WHISPER)
-    assert registry.load(f"{path}:whisper").answer(b"Hi", WHOLE) == b"hi"
+    assert registry.load(f"{path}:whisper").answer(b"Hi", MESSAGE_PEER) == b"hi"
     monkeypatch.chdir(path.parent)
-    assert registry.load("mine.py:shout").answer(b"Hi", WHOLE) == b"HI"
+    assert registry.load("mine.py:shout").answer(b"Hi", MESSAGE_PEER) == b"HI"
     assert registry.load("./mine.py:shout").name == "shout"
     assert registry.load(str(write(SHOUT, name="a:b/mine.py"))).name == "shout"
 
@@ -129,11 +129,11 @@ def test_a_file_with_one_service_needs_no_name(write: Write) -> None:
     assert registry.load(str(write(SHOUT))).name == "shout"
     assert registry.load(str(write(SHOUT, "alias = shout\n"))).name == "shout"
     several = write(SHOUT, WHISPER)
-    assert f"it holds 2 services: shout, whisper; say which: {several}:shout" in refused(several)
-    assert "it holds no service; put @bothends.message above it" in refused(write("x = 1\n"))
+    assert f"it holds 2 services: shout, whisper; say which: {several}:shout" in load_error(several)
+    assert "it holds no service; put @bothends.message above it" in load_error(write("x = 1\n"))
 
 
-def test_a_class_is_made_one_of_and_an_instance_is_taken(write: Write) -> None:
+def test_service_class_is_instantiated_and_instance_is_used(write: Write) -> None:
     text = """
         from bothends.services.base import Service
         from bothends.services.echo import Echo
@@ -147,14 +147,14 @@ def test_a_class_is_made_one_of_and_an_instance_is_taken(write: Write) -> None:
     path = write(text)
     assert registry.load(str(path)).name == "loud"  # Echo is only imported there, Abstract can't be made
     assert registry.load(f"{path}:Echo").name == "echo"
-    assert "TypeError" in refused(f"{path}:Abstract")
+    assert "TypeError" in load_error(f"{path}:Abstract")
     assert registry.load(str(write(text, "loud = Loud()\n"))).name == "loud"
     assert (
         registry.load(str(write("from bothends.services.echo import Echo\nmine = Echo()\n"))).name == "echo"
     )
 
 
-def test_what_lies_beside_the_file_can_be_imported(write: Write) -> None:
+def test_sibling_module_can_be_imported(write: Write) -> None:
     write("PREFIX = b'> '\n", name="beside_the_service.py")
     path = write("""
         import bothends
@@ -164,18 +164,18 @@ def test_what_lies_beside_the_file_can_be_imported(write: Write) -> None:
         def quote(message):
             return PREFIX + message
     """)
-    assert registry.load(str(path)).answer(b"hi", WHOLE) == b"> hi"
+    assert registry.load(str(path)).answer(b"hi", MESSAGE_PEER) == b"> hi"
 
 
-def test_a_file_is_run_afresh_and_under_no_modules_name(write: Write) -> None:
+def test_file_is_executed_on_each_load(write: Write) -> None:
     path = write(SHOUT, name="json.py")
     first = registry.load(str(path))
     import json
 
     assert json.dumps([]) == "[]"
     write(SHOUT.replace("upper", "lower"), name="json.py")
-    assert registry.load(str(path)).answer(b"Hi", WHOLE) == b"hi"
-    assert first.answer(b"Hi", WHOLE) == b"HI"
+    assert registry.load(str(path)).answer(b"Hi", MESSAGE_PEER) == b"hi"
+    assert first.answer(b"Hi", MESSAGE_PEER) == b"HI"
     assert list(path.parent.iterdir()) == [path]  # no __pycache__, as when Python is given the file
 
 
@@ -201,16 +201,17 @@ def test_a_file_without_the_suffix(write: Write) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (
-        refused("mine.py:shout") == f"service mine.py:shout: there is no file mine.py; looked in {tmp_path}"
+        load_error("mine.py:shout")
+        == f"service mine.py:shout: there is no file mine.py; looked in {tmp_path}"
     )
-    assert "there is no file" in refused(f"{tmp_path}/mine.py:shout")
-    assert "is no file" in refused(f"{tmp_path}/:shout")
-    assert "there is no file" in refused("a\0b.py:shout")
+    assert "there is no file" in load_error(f"{tmp_path}/mine.py:shout")
+    assert "is no file" in load_error(f"{tmp_path}/:shout")
+    assert "there is no file" in load_error("a\0b.py:shout")
 
 
 @pytest.mark.parametrize("spec", [":shout", "mine.py:", ":", "module:"])
-def test_half_a_name_is_refused(spec: str) -> None:
-    assert "either side of the colon" in refused(spec)
+def test_incomplete_spec_is_rejected(spec: str) -> None:
+    assert "either side of the colon" in load_error(spec)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_half_a_name_is_refused(spec: str) -> None:
         ),
     ],
 )
-def test_a_file_that_fails_is_told_by_line_and_words(write: Write, text: str, line: int, told: str) -> None:
+def test_load_error_names_line_and_message(write: Write, text: str, line: int, told: str) -> None:
     path = write(text)
     with pytest.raises(ServiceError) as caught:
         registry.load(f"{path}:shout")
@@ -238,17 +239,17 @@ def test_a_file_that_fails_is_told_by_line_and_words(write: Write, text: str, li
     assert caught.value.__cause__ is not None
 
 
-def test_a_failure_in_a_file_beside_it_names_both(write: Write) -> None:
+def test_error_in_sibling_module_names_both_files(write: Write) -> None:
     write("1/0\n", name="broken_beside.py")
     path = write("\nimport broken_beside\n")
-    assert f"{path}:2: ZeroDivisionError" in refused(f"{path}:shout")
+    assert f"{path}:2: ZeroDivisionError" in load_error(f"{path}:shout")
 
 
 @pytest.mark.parametrize("content", [b"\0", b"\xff\xfe", b"# coding: none-such\n", b"\x7fELF\x02\x01\x01\0"])
-def test_a_file_that_is_no_python(tmp_path: Path, content: bytes) -> None:
+def test_invalid_python_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "mine.py"
     path.write_bytes(content)
-    assert "Error: " in refused(f"{path}:shout")
+    assert "Error: " in load_error(f"{path}:shout")
 
 
 def test_an_interrupt_is_not_swallowed(write: Write) -> None:
@@ -256,7 +257,7 @@ def test_an_interrupt_is_not_swallowed(write: Write) -> None:
         registry.load(str(write("raise KeyboardInterrupt\n")))
 
 
-def test_a_file_that_meddles_with_the_search_path(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_modifies_sys_path(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = list(sys.path)
     registry.load(str(write("import sys\nsys.path.clear()\n", SHOUT)))
@@ -264,16 +265,16 @@ def test_a_file_that_meddles_with_the_search_path(write: Write, monkeypatch: pyt
     sys.path[:] = before
 
 
-def test_a_file_whose_names_fail_when_they_are_asked_for(write: Write) -> None:
+def test_module_getattr_exception(write: Write) -> None:
     path = write("def __getattr__(name): raise ValueError(name)\n")
-    assert "ValueError: shout" in refused(f"{path}:shout")
+    assert "ValueError: shout" in load_error(f"{path}:shout")
 
 
 def test_a_name_that_is_not_in_the_file(write: Write) -> None:
     path = write(SHOUT, WHISPER)
-    assert "it has no 'shuot'; did you mean 'shout'?" in refused(f"{path}:shuot")
-    assert "it has no 'zzz'; services there: shout, whisper" in refused(f"{path}:zzz")
-    assert "services there: none" in refused(f"{write('')}:zzz")
+    assert "it has no 'shuot'; did you mean 'shout'?" in load_error(f"{path}:shuot")
+    assert "it has no 'zzz'; services there: shout, whisper" in load_error(f"{path}:zzz")
+    assert "services there: none" in load_error(f"{write('')}:zzz")
 
 
 @pytest.mark.parametrize(
@@ -293,11 +294,11 @@ def test_a_name_that_is_not_in_the_file(write: Write) -> None:
         ("class shout: pass", "no service"),
     ],
 )
-def test_what_is_no_service_is_told_how_to_become_one(write: Write, text: str, told: str) -> None:
-    assert told in refused(f"{write(text)}:shout")
+def test_non_service_error_has_hint(write: Write, text: str, told: str) -> None:
+    assert told in load_error(f"{write(text)}:shout")
 
 
-def test_a_service_that_cannot_be_made(write: Write) -> None:
+def test_service_constructor_exception(write: Write) -> None:
     path = write("""
         from bothends.services.echo import Echo
 
@@ -305,7 +306,7 @@ def test_a_service_that_cannot_be_made(write: Write) -> None:
             def __init__(self):
                 raise OSError("no disk")
     """)
-    assert f"{path}:6: OSError: no disk" in refused(path)
+    assert f"{path}:6: OSError: no disk" in load_error(path)
 
 
 # --- modules ---
@@ -313,13 +314,13 @@ def test_a_service_that_cannot_be_made(write: Write) -> None:
 
 def test_a_module_in_the_current_directory(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(write(SHOUT, name="package_of_mine/inner.py").parent.parent)
-    assert registry.load("package_of_mine.inner:shout").answer(b"a", WHOLE) == b"A"
+    assert registry.load("package_of_mine.inner:shout").answer(b"a", MESSAGE_PEER) == b"A"
     assert registry.load("bothends.services.echo:Echo").name == "echo"
 
 
-def test_a_module_that_is_not_there_or_fails(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_or_failing_module(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write("\n\n1/0\n", name="failing_module_of_mine.py")
     monkeypatch.chdir(path.parent)
-    assert "No module named 'no_module_of_mine'" in refused("no_module_of_mine:shout")
-    assert f"{path}:3: ZeroDivisionError" in refused("failing_module_of_mine:shout")
-    assert "Error" in refused("..:shout")
+    assert "No module named 'no_module_of_mine'" in load_error("no_module_of_mine:shout")
+    assert f"{path}:3: ZeroDivisionError" in load_error("failing_module_of_mine:shout")
+    assert "Error" in load_error("..:shout")

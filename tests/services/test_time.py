@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bothends.services.time import Time
-from tests.services.scripted import PEER, talk
+from tests.services.scripted import PEER, run_conversation
 
 
 @pytest.mark.parametrize(
@@ -18,9 +18,9 @@ from tests.services.scripted import PEER, talk
         (2_085_978_496.0, 0),  # 7 February 2036, 06:28:16
     ],
 )
-def test_said_once_and_wraps(since_1970: float, since_1900: int) -> None:
+def test_sent_once_and_wraps(since_1970: float, since_1900: int) -> None:
     service = Time(now=lambda: since_1970)
-    said = talk(service, [b"never read"])
+    said = run_conversation(service, [b"never read"])
     assert said.turns == [since_1900.to_bytes(4, "big")]
     assert said.done
-    assert service.answer(b"", PEER) == said.said
+    assert service.answer(b"", PEER) == said.output

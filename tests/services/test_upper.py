@@ -7,18 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.services.upper import Upper
-from tests.services.scripted import PEER, WHOLE, cut_anywhere, cuts, single, talk
+from tests.services.scripted import MESSAGE_PEER, PEER, bytewise, cuts, random_chunks, run_conversation
 
 # Everything between valid and hostile: whole characters of each length, their pieces, overlong forms,
 # surrogates, what lies beyond Unicode, padding.
-PIECES = [
+SAMPLES = [
     b"hello\n",
     b"\0" * 12,
     *(text.encode() for text in ("é", "ß", "ŉ", "ﬁ", "Ω\u0308ς", "\U00010428", "i\u0307\u0345")),
     *(b"\xc3", b"\xa9", b"\xe2\x82", b"\xf0\x90", b"\xf0\x90\x90"),
     *(b"\xc0\xaf", b"\xe0\x80\x80", b"\xed\xa0\x80", b"\xed\xa0", b"\xed", b"\xf4\x90\x80\x80", b"\xf5"),
 ]
-BYTES = st.lists(st.sampled_from(PIECES) | st.binary(max_size=4), max_size=12).map(b"".join)
+BYTES = st.lists(st.sampled_from(SAMPLES) | st.binary(max_size=4), max_size=12).map(b"".join)
 
 
 def expected(data: bytes) -> bytes:
@@ -38,9 +38,9 @@ def test_dialogue_of_a_classic_client() -> None:
 
 
 @pytest.mark.parametrize("size", [80, 512])
-def test_a_buffer_padded_with_zeros_comes_back_whole(size: int) -> None:
+def test_zero_padded_buffer_is_preserved(size: int) -> None:
     buffer = b"hello".ljust(size, b"\0")
-    assert talk(Upper(), [buffer]).said == b"HELLO".ljust(size, b"\0")
+    assert run_conversation(Upper(), [buffer]).output == b"HELLO".ljust(size, b"\0")
 
 
 @pytest.mark.parametrize(
@@ -58,27 +58,27 @@ def test_a_buffer_padded_with_zeros_comes_back_whole(size: int) -> None:
         b"\xf4\x90",
     ],
 )
-def test_what_can_begin_no_character_is_not_held_back(wrong: bytes) -> None:
-    assert talk(Upper(), [wrong, b"a"]).turns[1:3] == [wrong, b"A"]
+def test_invalid_start_is_not_held(wrong: bytes) -> None:
+    assert run_conversation(Upper(), [wrong, b"a"]).turns[1:3] == [wrong, b"A"]
 
 
 @pytest.mark.parametrize(
     "begun",
     [b"\xc2", b"\xdf", b"\xe0", b"\xe0\xa0", b"\xed", b"\xed\x9f", b"\xf0\x90", b"\xf0\x90\x80", b"\xf4\x8f"],
 )
-def test_what_can_begin_a_character_waits_for_its_rest(begun: bytes) -> None:
-    assert talk(Upper(), [b"a" + begun, b"a"]).turns[1:] == [b"A", begun + b"A", b""] + [b""] * 3
+def test_partial_character_is_held(begun: bytes) -> None:
+    assert run_conversation(Upper(), [b"a" + begun, b"a"]).turns[1:] == [b"A", begun + b"A", b""] + [b""] * 3
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_only_what_may_still_become_a_character_is_held(size: int) -> None:
+def test_only_completable_bytes_are_held(size: int) -> None:
     """Against a definition that shares nothing with the code: is there any end that makes it valid?"""
     leads = range(0xC2, 0xF5)
     tails = range(0x7F, 0xC1)
     for begun in itertools.product(leads, *[tails] * (size - 1)):
         data = bytes(begun)
         completable = any(_is_text(data + end) for end in ENDS)
-        held = not talk(Upper(), [data]).turns[1]
+        held = not run_conversation(Upper(), [data]).turns[1]
         assert held == completable, data
 
 
@@ -92,7 +92,7 @@ def _is_text(data: bytes) -> bool:
         return False
 
 
-def test_capitals_look_at_one_character_at_a_time() -> None:
+def test_str_upper_is_context_free() -> None:
     """What the answer to a cut text rests on: CPython's upper() has no context (lower() has: Σ)."""
     around = ("a", "Σ", "\u0345", "i\u0307", "\U00010428")
     capitals = {context: context.upper() for context in around}
@@ -106,23 +106,23 @@ def test_capitals_look_at_one_character_at_a_time() -> None:
             assert (context + character + context).upper() == there + upper + there, hex(number)
 
 
-@given(cut_anywhere(BYTES))
-def test_the_cut_changes_nothing(chunks: list[bytes]) -> None:
-    assert talk(Upper(), chunks).said == expected(b"".join(chunks))
+@given(random_chunks(BYTES))
+def test_output_is_independent_of_chunking(chunks: list[bytes]) -> None:
+    assert run_conversation(Upper(), chunks).output == expected(b"".join(chunks))
 
 
 @given(BYTES)
-def test_cut_at_every_place_and_byte_by_byte(data: bytes) -> None:
-    for chunks in [*cuts(data), single(data)]:
-        assert talk(Upper(), chunks).said == expected(data)
+def test_output_for_every_split_and_bytewise(data: bytes) -> None:
+    for chunks in [*cuts(data), bytewise(data)]:
+        assert run_conversation(Upper(), chunks).output == expected(data)
 
 
 @given(st.lists(BYTES.filter(bool), max_size=4))
-def test_messages_with_boundaries_are_answered_each_for_itself(messages: list[bytes]) -> None:
-    turns = talk(Upper(), messages, WHOLE).turns
+def test_messages_are_answered_independently(messages: list[bytes]) -> None:
+    turns = run_conversation(Upper(), messages, MESSAGE_PEER).turns
     assert turns[1 : len(messages) + 1] == [expected(message) for message in messages]
 
 
 @given(BYTES)
 def test_a_datagram_is_answered_whole(data: bytes) -> None:
-    assert Upper().answer(data, WHOLE) == expected(data)
+    assert Upper().answer(data, MESSAGE_PEER) == expected(data)

@@ -8,5 +8,5 @@ from tests.interop.running import ROOT
 from tests.pages import Page
 
 
-def test_page(tmp_path: Path) -> None:
+def test_sockets_table_page(tmp_path: Path) -> None:
     Page(ROOT / "docs" / "how-to" / "sockets-table.md", tmp_path).run()

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from bothends.errors import SystemRefused
-from bothends.socket_table import SocketRow, owners, proc_net, read_table, sock_diag
-from bothends.socket_table.entry import Address
+from bothends.errors import SystemCallFailed
+from bothends.socket_table import SocketEntry, owners, proc_net, read_table, sock_diag
+from bothends.socket_table.entry import EntryAddress
 from tests.sockets.tools import needs_ipv6, needs_vsock
 
-HERE = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
-def row_of(sock: socket.socket) -> SocketRow:
+def entry_of(sock: socket.socket) -> SocketEntry:
     """The row of a socket of ours."""
     inode = os.fstat(sock.fileno()).st_ino
     (found,) = (row for row in read_table([os.getpid()]).sockets if row.inode == inode)
@@ -30,7 +30,7 @@ def row_of(sock: socket.socket) -> SocketRow:
 
 
 @contextlib.contextmanager
-def pair(family: int, address: str) -> Iterator[tuple[socket.socket, socket.socket, socket.socket]]:
+def connected_pair(family: int, address: str) -> Iterator[tuple[socket.socket, socket.socket, socket.socket]]:
     """A listener, a client, and the connection that was accepted for it."""
     with socket.socket(family) as listener:
         listener.bind((address, 0))
@@ -45,18 +45,22 @@ def pair(family: int, address: str) -> Iterator[tuple[socket.socket, socket.sock
 @pytest.mark.parametrize(
     ("family", "address", "kind"),
     [
-        (socket.AF_INET, HERE, "tcp"),
+        (socket.AF_INET, LOOPBACK, "tcp"),
         pytest.param(socket.AF_INET6, "::1", "tcp6", marks=needs_ipv6),
     ],
 )
-def test_tcp(family: int, address: str, kind: str) -> None:
-    with pair(family, address) as (listener, client, accepted):
+def test_tcp_listener_and_connection(family: int, address: str, kind: str) -> None:
+    with connected_pair(family, address) as (listener, client, accepted):
         client.sendall(b"12345")
         port, own = listener.getsockname()[1], client.getsockname()[1]
-        welcome, one, other = row_of(listener), row_of(client), row_of(accepted)
-    assert (welcome.kind, welcome.state, welcome.local) == (kind, "LISTEN", Address(address, port))
+        welcome, one, other = entry_of(listener), entry_of(client), entry_of(accepted)
+    assert (welcome.kind, welcome.state, welcome.local) == (kind, "LISTEN", EntryAddress(address, port))
     assert (welcome.recv_queue, welcome.send_queue, welcome.tcp) == (0, 7, None)
-    assert (one.state, one.local, one.peer) == ("ESTABLISHED", Address(address, own), Address(address, port))
+    assert (one.state, one.local, one.peer) == (
+        "ESTABLISHED",
+        EntryAddress(address, own),
+        EntryAddress(address, port),
+    )
     assert (other.local, other.peer) == (one.peer, one.local)
     assert other.recv_queue == 5
     assert one.tcp is not None
@@ -66,33 +70,33 @@ def test_tcp(family: int, address: str, kind: str) -> None:
     assert one.tcp.retransmissions == 0
 
 
-def test_a_listener_tells_who_waits_for_accept() -> None:
+def test_listener_queue_shows_accept_backlog() -> None:
     with (
-        socket.create_server((HERE, 0), backlog=3) as listener,
+        socket.create_server((LOOPBACK, 0), backlog=3) as listener,
         socket.create_connection(listener.getsockname()),
     ):
-        row = row_of(listener)
+        row = entry_of(listener)
     assert (row.recv_queue, row.send_queue) == (1, 3)
 
 
-def test_states_of_tcp_and_who_has_shut_down() -> None:
-    with pair(socket.AF_INET, HERE) as (_, client, accepted):
+def test_tcp_half_close_states_and_shutdown() -> None:
+    with connected_pair(socket.AF_INET, LOOPBACK) as (_, client, accepted):
         client.shutdown(socket.SHUT_WR)
         assert accepted.recv(1) == b""
         deadline = time.monotonic() + 10  # the FIN's acknowledgement may be delayed (RFC 1122, 4.2.3.2)
-        while (half := row_of(client)).state == "FIN-WAIT-1" and time.monotonic() < deadline:
+        while (half := entry_of(client)).state == "FIN-WAIT-1" and time.monotonic() < deadline:
             pass
-        other = row_of(accepted)
+        other = entry_of(accepted)
     assert (half.state, half.shutdown) == ("FIN-WAIT-2", "write")
     assert other.state == "CLOSE-WAIT"
 
 
-def test_udp() -> None:
+def test_udp_bound_and_connected() -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as one, socket.socket(type=socket.SOCK_DGRAM) as other:
-        one.bind((HERE, 0))
+        one.bind((LOOPBACK, 0))
         other.connect(one.getsockname())
         other.send(b"datagram")
-        bound, connected = row_of(one), row_of(other)
+        bound, connected = entry_of(one), entry_of(other)
     assert (bound.kind, bound.type, bound.state) == ("udp", "dgram", "UNCONNECTED")
     assert bound.recv_queue is not None
     assert bound.recv_queue >= 8  # what the kernel keeps for it is more than its bytes
@@ -103,17 +107,17 @@ def test_udp() -> None:
 @pytest.mark.parametrize(
     ("kind", "name"), [(socket.SOCK_STREAM, "stream"), (socket.SOCK_SEQPACKET, "seqpacket")]
 )
-def test_unix_with_connections(kind: int, name: str, tmp_path: Path) -> None:
+def test_unix_listener_and_connection(kind: int, name: str, tmp_path: Path) -> None:
     path = os.path.relpath(tmp_path / "s")  # sun_path has room for 108 bytes
     with socket.socket(socket.AF_UNIX, kind) as listener, socket.socket(socket.AF_UNIX, kind) as client:
         listener.bind(path)
         listener.listen(5)
         client.connect(path)
-        waiting = row_of(listener)
+        waiting = entry_of(listener)
         accepted, _ = listener.accept()
         with accepted:
             accepted.send(b"123")
-            one, other = row_of(client), row_of(accepted)
+            one, other = entry_of(client), entry_of(accepted)
     assert (waiting.kind, waiting.state, waiting.local.host) == (f"unix {name}", "LISTEN", path)
     assert (waiting.recv_queue, waiting.send_queue) == (1, 5)
     assert one.state == "CONNECTED"
@@ -122,11 +126,11 @@ def test_unix_with_connections(kind: int, name: str, tmp_path: Path) -> None:
     assert (one.peer_inode, other.peer_inode) == (other.inode, one.inode)
 
 
-def test_unix_datagrams_and_hostile_names() -> None:
+def test_unix_datagram_name_is_escaped() -> None:
     name = b"\0bothends-%d\0\x1b[31m\xff" % os.getpid()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(name)
-        row = row_of(sock)
+        row = entry_of(sock)
         (told,) = (each for each in proc_net.read() if each.inode == row.inode)
     assert row.kind == "unix dgram"
     assert row.local.host == f"@bothends-{os.getpid()}\\x00\\x1b[31m\\xff"
@@ -134,7 +138,7 @@ def test_unix_datagrams_and_hostile_names() -> None:
 
 
 @needs_vsock
-def test_vsock() -> None:
+def test_vsock_listener() -> None:
     with socket.socket(socket.AF_VSOCK) as sock:
         try:
             sock.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
@@ -142,27 +146,27 @@ def test_vsock() -> None:
             pytest.skip(f"no VSOCK port to be had: {error}")
         sock.listen()
         port = sock.getsockname()[1]
-        row = row_of(sock)
+        row = entry_of(sock)
     assert (row.kind, row.local.port) == ("vsock stream", port)
 
 
-def test_a_socket_that_is_in_no_table() -> None:
+def test_unbound_socket_is_listed() -> None:
     with socket.socket() as sock:
-        row = row_of(sock)
-    assert (row.kind, row.state, row.local) == ("tcp", "CLOSED", Address("0.0.0.0"))
+        row = entry_of(sock)
+    assert (row.kind, row.state, row.local) == ("tcp", "CLOSED", EntryAddress("0.0.0.0"))
 
 
-def test_only_the_options_that_differ() -> None:
+def test_only_non_default_options_are_shown() -> None:
     with socket.socket() as plain, socket.socket() as sock:
-        plain.bind((HERE, 0))
-        sock.bind((HERE, 0))
+        plain.bind((LOOPBACK, 0))
+        sock.bind((LOOPBACK, 0))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 1, 500_000))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
         sock.setblocking(False)
-        assert row_of(plain).options == {}
-        assert row_of(sock).options == {
+        assert entry_of(plain).options == {}
+        assert entry_of(sock).options == {
             "nodelay": "1",
             "linger": "3",
             "rcvtimeo": "1.5",
@@ -171,16 +175,16 @@ def test_only_the_options_that_differ() -> None:
         }
 
 
-def test_who_holds_it() -> None:
-    with socket.create_server((HERE, 0)) as sock:
+def test_owners_of_duplicated_descriptor() -> None:
+    with socket.create_server((LOOPBACK, 0)) as sock:
         copy = os.dup(sock.fileno())
-        found = {(each.pid, each.fd) for each in row_of(sock).holders}
+        found = {(each.pid, each.fd) for each in entry_of(sock).owners}
         expected = {(os.getpid(), sock.fileno()), (os.getpid(), copy)}
         os.close(copy)
     assert found == expected
 
 
-def test_a_process_may_call_itself_anything() -> None:
+def test_owner_name_is_escaped() -> None:
     program = (
         "import socket, sys\n"
         "open('/proc/self/comm', 'wb').write(b'\\x1b]0;x\\x07\\xff')\n"
@@ -196,12 +200,12 @@ def test_a_process_may_call_itself_anything() -> None:
         (row,) = read_table([child.pid]).sockets
         child.communicate()
     assert row.local.port == port
-    assert [each.name for each in row.holders] == ["\\x1b]0;x\\x07\\xff"]
+    assert [each.name for each in row.owners] == ["\\x1b]0;x\\x07\\xff"]
 
 
-def test_of_nobody_any_more() -> None:
-    with pair(socket.AF_INET, HERE) as (_, client, accepted):
-        ends = Address(*client.getsockname()), Address(*client.getpeername())
+def test_time_wait_has_no_owner() -> None:
+    with connected_pair(socket.AF_INET, LOOPBACK) as (_, client, accepted):
+        ends = EntryAddress(*client.getsockname()), EntryAddress(*client.getpeername())
         client.close()
         assert accepted.recv(1) == b""
     # The connection is closed by the kernel, which needs a moment for the last acknowledgement.
@@ -210,15 +214,15 @@ def test_of_nobody_any_more() -> None:
         found = [row for row in read_table().sockets if (row.local, row.peer) == ends]
         if [row.state for row in found] == ["TIME-WAIT"] or time.monotonic() > deadline:
             break
-    assert [(row.state, row.inode, row.holders, row.tcp) for row in found] == [("TIME-WAIT", 0, [], None)]
+    assert [(row.state, row.inode, row.owners, row.tcp) for row in found] == [("TIME-WAIT", 0, [], None)]
 
 
-def test_proc_says_the_same() -> None:
+def test_proc_net_matches_sock_diag() -> None:
     with (
-        pair(socket.AF_INET, HERE) as (_, client, accepted),
+        connected_pair(socket.AF_INET, LOOPBACK) as (_, client, accepted),
         socket.socket(type=socket.SOCK_DGRAM) as datagrams,
     ):
-        datagrams.bind((HERE, 0))
+        datagrams.bind((LOOPBACK, 0))
         client.sendall(b"12345")
         inodes = {os.fstat(sock.fileno()).st_ino for sock in (client, accepted, datagrams)}
         ours = {row.inode: row for row in sock_diag.dump() if row.inode in inodes}
@@ -230,40 +234,40 @@ def test_proc_says_the_same() -> None:
         assert theirs[inode] == row
 
 
-def test_where_the_kernel_refuses_the_rest_is_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> Iterator[SocketRow]:
-        raise SystemRefused("read", "the socket table (sock_diag)", 2)
+def test_falls_back_to_proc_net_without_sock_diag(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Iterator[SocketEntry]:
+        raise SystemCallFailed("read", "the socket table (sock_diag)", 2)
         yield
 
     monkeypatch.setattr(sock_diag, "dump", refuse)
-    with socket.create_server((HERE, 0)) as sock:
+    with socket.create_server((LOOPBACK, 0)) as sock:
         table = read_table([os.getpid()])
         inode = os.fstat(sock.fileno()).st_ino
         assert inode in {row.inode for row in table.sockets}
     assert any("ENOENT" in note for note in table.notes)
 
 
-def test_names_of_a_process() -> None:
+def test_pids_by_name() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        assert child.pid in owners.named(Path(sys.executable).name)
+        assert child.pid in owners.pids_by_name(Path(sys.executable).name)
         child.communicate(b"\n")
-    assert owners.named("no-process-of-this-name") == []
+    assert owners.pids_by_name("no-process-of-this-name") == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_what_cannot_be_seen_is_said() -> None:
+def test_hidden_processes_are_noted() -> None:
     program = (
         "import sys\n"
-        "from bothends.errors import SystemRefused\n"
+        "from bothends.errors import SystemCallFailed\n"
         "from bothends.socket_table import read_table\n"
         "table = read_table()\n"
         "rows = [row for row in table.sockets if row.local.port == int(sys.argv[1])]\n"
         "said = any('root may' in note for note in table.notes)\n"
         "print(len(rows), rows[0].holders, rows[0].options, said)\n"
         f"try: read_table([{os.getpid()}])\n"
-        "except SystemRefused as error: print(error)\n"
+        "except SystemCallFailed as error: print(error)\n"
     )
-    with socket.create_server((HERE, 0)) as sock:
+    with socket.create_server((LOOPBACK, 0)) as sock:
         try:
             done = subprocess.run(
                 [sys.executable, "-c", program, str(sock.getsockname()[1])],
@@ -285,7 +289,7 @@ def test_what_cannot_be_seen_is_said() -> None:
     ]
 
 
-def test_a_process_in_another_network_namespace() -> None:
+def test_sockets_of_other_network_namespace() -> None:
     program = (
         "import socket, sys\n"
         "sock = socket.create_server(('127.0.0.1', 7))\n"
@@ -306,6 +310,6 @@ def test_a_process_in_another_network_namespace() -> None:
         table = read_table([child.pid])
         child.communicate()
     (row,) = table.sockets
-    assert (row.kind, row.state, row.local, row.tcp) == ("tcp", "LISTEN", Address(HERE, 7), None)
-    assert [each.pid for each in row.holders] == [child.pid]
+    assert (row.kind, row.state, row.local, row.tcp) == ("tcp", "LISTEN", EntryAddress(LOOPBACK, 7), None)
+    assert [each.pid for each in row.owners] == [child.pid]
     assert any("other network namespaces" in note for note in table.notes)

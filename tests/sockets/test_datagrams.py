@@ -21,7 +21,7 @@ from tests.sockets.tools import listening, needs_ipv6
         pytest.param("udp://[::]:0", "::1", marks=needs_ipv6),
     ],
 )
-def test_the_answer_leaves_from_the_address_that_was_asked(text: str, asked: str) -> None:
+def test_reply_source_is_request_destination(text: str, asked: str) -> None:
     with listening(text) as listener:
         wildcard = enable_pktinfo(listener.socket)
         assert wildcard
@@ -36,7 +36,7 @@ def test_the_answer_leaves_from_the_address_that_was_asked(text: str, asked: str
             assert client.recv(10) == b"me"
 
 
-def test_without_it_another_address_answers() -> None:
+def test_reply_without_pktinfo_uses_routed_source() -> None:
     with listening("udp://0.0.0.0:0") as listener, socket.socket(type=socket.SOCK_DGRAM) as client:
         client.bind(("127.0.0.1", 0))
         client.sendto(b"who?", ("127.0.0.2", listener.address.port))
@@ -48,7 +48,7 @@ def test_without_it_another_address_answers() -> None:
 
 @pytest.mark.parametrize("wildcard", [True, False])
 @pytest.mark.parametrize(("size", "truncated"), [(0, True), (3, True), (4, False), (100, False)])
-def test_truncation_shows(wildcard: bool, size: int, truncated: bool) -> None:
+def test_receive_datagram_reports_truncation(wildcard: bool, size: int, truncated: bool) -> None:
     with listening("udp://0.0.0.0:0" if wildcard else "udp://127.0.0.1:0") as listener:
         assert enable_pktinfo(listener.socket) == wildcard
         with open_connection(listener.endpoint.with_host("127.0.0.1")) as client:
@@ -58,7 +58,7 @@ def test_truncation_shows(wildcard: bool, size: int, truncated: bool) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 65507])
-def test_the_smallest_and_the_largest(size: int) -> None:
+def test_send_and_receive_min_and_max_datagram(size: int) -> None:
     with listening("udp://0.0.0.0:0") as listener:
         wildcard = enable_pktinfo(listener.socket)
         with open_connection(listener.endpoint.with_host("127.0.0.1")) as client:
@@ -69,7 +69,7 @@ def test_the_smallest_and_the_largest(size: int) -> None:
             assert len(client.recv(70000)) == size
 
 
-def test_no_question_for_unix_sockets_and_streams() -> None:
+def test_enable_pktinfo_ignores_unix_and_stream_sockets() -> None:
     with listening("unix+dgram://@") as listener, open_connection(listener.endpoint) as client:
         assert not enable_pktinfo(listener.socket)
         client.send(b"a" * 100_000)
@@ -81,7 +81,7 @@ def test_no_question_for_unix_sockets_and_streams() -> None:
         assert not enable_pktinfo(listener.socket)
 
 
-def test_an_address_that_cannot_be_a_source_is_left_to_the_kernel() -> None:
+def test_send_datagram_falls_back_when_source_is_unusable() -> None:
     broadcast = struct.pack("=i4s4s", 0, socket.inet_aton("255.255.255.255"), bytes(4))
     with listening("udp://0.0.0.0:0") as listener, socket.socket(type=socket.SOCK_DGRAM) as client:
         client.bind(("127.0.0.1", 0))
@@ -90,10 +90,10 @@ def test_an_address_that_cannot_be_a_source_is_left_to_the_kernel() -> None:
         assert client.recv(10) == b"a"
 
 
-def test_the_answer_to_a_multicast_has_no_source_and_link_local_keeps_its_interface() -> None:
+def test_reply_pktinfo_for_multicast_and_link_local() -> None:
     def turned(address: str) -> list[tuple[int, int, bytes]]:
         value = struct.pack("=16sI", socket.inet_pton(socket.AF_INET6, address), 7)
-        return datagrams._answer_from([(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, value)])
+        return datagrams._reply_ancillary([(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, value)])
 
     def interface(address: str) -> int:
         ((_, _, value),) = turned(address)
@@ -102,4 +102,4 @@ def test_the_answer_to_a_multicast_has_no_source_and_link_local_keeps_its_interf
     assert turned("ff02::1") == []
     assert interface("fe80::1") == 7
     assert interface("2001:db8::1") == 0
-    assert datagrams._answer_from([(socket.SOL_SOCKET, 1, b"")]) == []
+    assert datagrams._reply_ancillary([(socket.SOL_SOCKET, 1, b"")]) == []

@@ -13,7 +13,7 @@ from bothends.sockets import host_addresses, local_addresses, port_note
 from tests.sockets.tools import listening
 
 
-def test_each_address_can_be_listened_on() -> None:
+def test_local_addresses_can_be_bound() -> None:
     addresses = local_addresses()
     assert "127.0.0.1" in addresses
     for address in addresses:
@@ -22,7 +22,7 @@ def test_each_address_can_be_listened_on() -> None:
             assert listener.endpoint.host == address
 
 
-def test_loopback_comes_last_and_link_local_has_its_zone() -> None:
+def test_local_addresses_order_and_zones() -> None:
     places = []
     for text in local_addresses():
         address = ipaddress.ip_address(text.partition("%")[0])
@@ -31,7 +31,7 @@ def test_loopback_comes_last_and_link_local_has_its_zone() -> None:
     assert places == sorted(places)
 
 
-def test_addresses_that_cannot_be_used_yet_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_addresses_skip_tentative_and_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = (
         "20010db8000000000000000000000001 02 40 00 80     eth0\n"
         "20010db8000000000000000000000002 02 40 00 c0     eth0\n"
@@ -42,22 +42,22 @@ def test_addresses_that_cannot_be_used_yet_are_left_out(monkeypatch: pytest.Monk
     assert [text for _, text in host_addresses._ipv6()] == ["2001:db8::1", "fe80::1%eth0"]
 
 
-def service(port: int, protocol: str) -> str:
+def service_name_or_skip(port: int, protocol: str) -> str:
     try:
         return socket.getservbyport(port, protocol)
     except OSError:
         pytest.skip("no services database here")
 
 
-def test_a_note_on_ports_that_are_others() -> None:
-    name = service(80, "tcp")
+def test_port_note_names_registered_service() -> None:
+    name = service_name_or_skip(80, "tcp")
     note = port_note(Endpoint.parse("tcp://:80"))
     assert note == f"port 80 is known as {name}: a protocol of one's own should not sit on a well-known port"
-    name = service(3306, "tcp")
+    name = service_name_or_skip(3306, "tcp")
     assert f"known as {name}" in (port_note(Endpoint.parse("tls://:3306")) or "")
 
 
-def test_a_note_on_low_ports_that_have_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_port_note_for_unnamed_system_port(monkeypatch: pytest.MonkeyPatch) -> None:
     def nameless(port: int, protocol: str) -> str:
         raise OSError("port/proto not found")
 
@@ -67,5 +67,5 @@ def test_a_note_on_low_ports_that_have_no_name(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("text", ["tcp://:0", "vsock://:80", "unix:///a", "stdio:", "fd://3"])
-def test_no_note_where_there_is_no_such_port(text: str) -> None:
+def test_port_note_is_none_without_port(text: str) -> None:
     assert port_note(Endpoint.parse(text)) is None

@@ -10,25 +10,25 @@ from pathlib import Path
 import pytest
 
 from bothends.endpoints import Endpoint
-from bothends.errors import EndpointError, SystemRefused
+from bothends.errors import EndpointError, SystemCallFailed
 from bothends.sockets import open_connection
 from tests.sockets.tools import listening, needs_ipv6
 
 
-def descriptor_of(sock: socket.socket) -> str:
+def fd_endpoint(sock: socket.socket) -> str:
     """The endpoint of a socket that is given away."""
     return f"fd://{sock.detach()}"
 
 
-def test_a_listening_socket() -> None:
+def test_inherited_listening_socket() -> None:
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     os.set_inheritable(sock.fileno(), True)
     number, port = sock.fileno(), sock.getsockname()[1]
-    with listening(descriptor_of(sock)) as listener:
+    with listening(fd_endpoint(sock)) as listener:
         assert listener.role == "listener"
         assert str(listener.endpoint) == f"tcp://127.0.0.1:{port}"
-        assert listener.asked == Endpoint("fd", fd=number)
+        assert listener.requested_endpoint == Endpoint("fd", fd=number)
         assert listener.fileno() == number
         assert listener.socket.getblocking()
         assert not os.get_inheritable(number)
@@ -40,52 +40,52 @@ def test_a_listening_socket() -> None:
 
 @needs_ipv6
 @pytest.mark.parametrize(("only", "host"), [(0, ""), (1, "::")])
-def test_every_interface(only: int, host: str) -> None:
+def test_inherited_wildcard_datagram_socket(only: int, host: str) -> None:
     sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
     sock.bind(("::", 0))
-    with listening(descriptor_of(sock)) as listener:
+    with listening(fd_endpoint(sock)) as listener:
         assert listener.role == "datagrams"
-        assert listener.has_boundaries
+        assert listener.is_message_oriented
         assert (listener.endpoint.scheme, listener.endpoint.host) == ("udp", host)
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
-def test_a_connection(kind: int) -> None:
+def test_inherited_connection(kind: int) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
-    with theirs, listening(descriptor_of(ours)) as listener:
+    with theirs, listening(fd_endpoint(ours)) as listener:
         assert listener.role == "connection"
         assert listener.endpoint.scheme == "fd"
-        assert listener.has_boundaries == (kind != socket.SOCK_STREAM)
+        assert listener.is_message_oriented == (kind != socket.SOCK_STREAM)
         listener.socket.send(b"hello")
         assert theirs.recv(10) == b"hello"
 
 
-def test_a_unix_socket_keeps_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inherited_unix_socket_file_is_not_unlinked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     sock = socket.socket(socket.AF_UNIX)
     sock.bind("a")
     sock.listen()
-    with listening(descriptor_of(sock)) as listener:
+    with listening(fd_endpoint(sock)) as listener:
         assert str(listener.endpoint) == "unix://a"
     assert (tmp_path / "a").is_socket()
 
 
-def test_connecting_adopts_a_connection() -> None:
+def test_open_connection_uses_inherited_connection() -> None:
     ours, theirs = socket.socketpair()
-    with theirs, open_connection(Endpoint.parse(descriptor_of(ours))) as sock:
+    with theirs, open_connection(Endpoint.parse(fd_endpoint(ours))) as sock:
         sock.sendall(b"hello")
         assert theirs.recv(10) == b"hello"
 
 
-def test_a_listening_socket_is_nobody_to_connect_to() -> None:
+def test_open_connection_rejects_inherited_listener() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         with pytest.raises(EndpointError, match="the socket is not connected; serve can serve it"):
             open_connection(Endpoint("fd", fd=sock.fileno()))
         assert sock.getsockname()
 
 
-def test_what_can_not_be_served_is_left_open(tmp_path: Path) -> None:
+def test_inherited_non_socket_is_rejected_and_left_open(tmp_path: Path) -> None:
     with socket.socket() as sock:
         with pytest.raises(EndpointError, match="neither listens nor is connected"):
             listening(f"fd://{sock.fileno()}").__enter__()
@@ -96,6 +96,6 @@ def test_what_can_not_be_served_is_left_open(tmp_path: Path) -> None:
         with pytest.raises(EndpointError, match=f"descriptor {number} is {words}, not a socket"):
             listening(f"fd://{number}").__enter__()
         os.close(number)
-        with pytest.raises(SystemRefused, match="must leave it open and inheritable") as caught:
+        with pytest.raises(SystemCallFailed, match="must leave it open and inheritable") as caught:
             listening(f"fd://{number}").__enter__()
         assert caught.value.errno == errno.EBADF

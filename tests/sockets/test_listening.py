@@ -10,27 +10,27 @@ from typing import Any
 import pytest
 
 from bothends.endpoints import Endpoint
-from bothends.errors import SystemRefused, Unavailable
+from bothends.errors import SystemCallFailed, Unavailable
 from bothends.sockets import open_connection, open_listeners
 from tests.sockets import tools
-from tests.sockets.tools import Names, needs_ipv6, needs_mptcp, needs_no_sctp, needs_vsock
+from tests.sockets.tools import FakeResolver, needs_ipv6, needs_mptcp, needs_no_sctp, needs_vsock
 
 
-def refused(text: str, **kwargs: Any) -> SystemRefused:
-    with pytest.raises(SystemRefused) as caught:
+def open_error(text: str, **kwargs: Any) -> SystemCallFailed:
+    with pytest.raises(SystemCallFailed) as caught:
         open_listeners(Endpoint.parse(text), **kwargs)
     assert isinstance(caught.value.__cause__, OSError) or isinstance(caught.value, Unavailable)
     return caught.value
 
 
 @needs_ipv6
-def test_every_interface_is_one_socket_for_both_families() -> None:
+def test_wildcard_listener_is_dual_stack() -> None:
     with tools.listening("tcp://:0") as listener:
         assert listener.socket.family == socket.AF_INET6
         assert listener.role == "listener"
         assert listener.endpoint.host == ""
         assert listener.endpoint.port == listener.address.port != 0
-        assert listener.asked == Endpoint.parse("tcp://:0")
+        assert listener.requested_endpoint == Endpoint.parse("tcp://:0")
         for host in ("127.0.0.1", "::1"):
             with open_connection(listener.endpoint.with_host(host), timeout=5) as client:
                 connection, _ = listener.socket.accept()
@@ -38,7 +38,7 @@ def test_every_interface_is_one_socket_for_both_families() -> None:
                 assert client.recv(1) == b""
 
 
-def test_every_interface_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wildcard_listener_without_ipv6_uses_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
     class WithoutIPv6(socket.socket):
         def __init__(self, family: int, *args: Any) -> None:
             if family == socket.AF_INET6:
@@ -67,7 +67,7 @@ def test_every_interface_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
         ("udp://0.0.0.0:0", socket.AF_INET, None),
     ],
 )
-def test_which_family_and_whether_alone(text: str, family: int, only: int | None) -> None:
+def test_wildcard_listener_family_and_v6only(text: str, family: int, only: int | None) -> None:
     with tools.listening(text) as listener:
         assert listener.socket.family == family
         if only is not None:
@@ -76,8 +76,10 @@ def test_which_family_and_whether_alone(text: str, family: int, only: int | None
 
 @needs_ipv6
 @pytest.mark.parametrize("scheme", ["tcp", "udp"])
-def test_the_addresses_of_a_name_share_one_port(scheme: str) -> None:
-    listeners = open_listeners(Endpoint.parse(f"{scheme}://here:0"), resolver=Names("::1", "127.0.0.1"))
+def test_listeners_of_one_host_share_a_port(scheme: str) -> None:
+    listeners = open_listeners(
+        Endpoint.parse(f"{scheme}://here:0"), resolver=FakeResolver("::1", "127.0.0.1")
+    )
     try:
         assert [listener.endpoint.host for listener in listeners] == ["::1", "127.0.0.1"]
         (port,) = {listener.endpoint.port for listener in listeners}
@@ -88,7 +90,7 @@ def test_the_addresses_of_a_name_share_one_port(scheme: str) -> None:
             listener.close()
 
 
-def test_the_port_is_picked_again_while_another_address_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_port_0_is_retried_when_taken_on_second_address(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[socket.socket] = []
 
     class FirstPortIsTaken(socket.socket):
@@ -104,46 +106,48 @@ def test_the_port_is_picked_again_while_another_address_has_it(monkeypatch: pyte
     plain = socket.socket
     with monkeypatch.context() as patch:
         patch.setattr(socket, "socket", FirstPortIsTaken)
-        listeners = open_listeners(Endpoint.parse("tcp://here:0"), resolver=Names("127.0.0.1", "127.0.0.2"))
+        listeners = open_listeners(
+            Endpoint.parse("tcp://here:0"), resolver=FakeResolver("127.0.0.1", "127.0.0.2")
+        )
     with taken[0], listeners[0], listeners[1]:
         ports = {listener.address.port for listener in listeners}
         assert len(ports) == 1
         assert taken[0].getsockname()[1] not in ports
 
 
-def test_an_address_of_a_name_that_is_not_here_is_left_out() -> None:
+def test_unavailable_addresses_of_host_are_skipped() -> None:
     # 192.0.2.0/24 is for documentation (RFC 5737); 203.0.113.0/24 too.
     (listener,) = open_listeners(
-        Endpoint.parse("tcp://here:0"), resolver=Names("203.0.113.1", "127.0.0.1", "203.0.113.2")
+        Endpoint.parse("tcp://here:0"), resolver=FakeResolver("203.0.113.1", "127.0.0.1", "203.0.113.2")
     )
     with listener:
         assert listener.endpoint.host == "127.0.0.1"
-    error = refused("tcp://here:0", resolver=Names("203.0.113.1", "203.0.113.2"))
+    error = open_error("tcp://here:0", resolver=FakeResolver("203.0.113.1", "203.0.113.2"))
     assert error.errno == errno.EADDRNOTAVAIL
     assert "an empty host is every interface" in str(error)
 
 
-def test_a_port_that_is_taken() -> None:
+def test_bind_port_in_use_raises() -> None:
     with tools.listening("tcp://127.0.0.1:0") as listener:
-        error = refused(str(listener.endpoint))
+        error = open_error(str(listener.endpoint))
         assert error.errno == errno.EADDRINUSE
         assert str(error).startswith(f"cannot bind {listener.endpoint}: EADDRINUSE")
         assert "port 0 lets the system pick" in error.hint
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may bind every port")
-def test_a_low_port_needs_privilege() -> None:
-    error = refused("tcp://127.0.0.1:1")
+def test_bind_privileged_port_raises() -> None:
+    error = open_error("tcp://127.0.0.1:1")
     assert error.errno == errno.EACCES
     assert "CAP_NET_BIND_SERVICE" in error.hint
 
 
 @needs_ipv6
-def test_a_link_local_address_needs_its_zone() -> None:
-    assert "[fe80::1%25eth0]" in refused("tcp://[fe80::1]:0").hint
+def test_bind_link_local_without_zone_raises() -> None:
+    assert "[fe80::1%25eth0]" in open_error("tcp://[fe80::1]:0").hint
 
 
-def test_sockets_share_a_port_with_reuseport() -> None:
+def test_reuseport_shares_a_port() -> None:
     with (
         tools.listening("tcp://127.0.0.1:0?reuseport=1") as one,
         tools.listening(str(one.endpoint)) as other,
@@ -151,24 +155,24 @@ def test_sockets_share_a_port_with_reuseport() -> None:
         assert one.endpoint == other.endpoint
 
 
-def test_a_listener_is_not_inherited_and_blocks() -> None:
+def test_listener_is_blocking_and_not_inheritable() -> None:
     with tools.listening("tcp://127.0.0.1:0") as listener:
         assert not os.get_inheritable(listener.fileno())
         assert listener.socket.getblocking()
 
 
-def test_close_may_be_repeated() -> None:
+def test_close_is_idempotent() -> None:
     with tools.listening("tcp://127.0.0.1:0") as listener:
         listener.close()
         listener.close()
         assert listener.fileno() == -1
-        assert listener.wait_pumped(0)
+        assert listener.wait_flushed(0)
 
 
-def test_udp() -> None:
+def test_udp_listener() -> None:
     with tools.listening("udp://127.0.0.1:0") as listener:
         assert listener.role == "datagrams"
-        assert listener.has_boundaries
+        assert listener.is_message_oriented
         with open_connection(listener.endpoint) as client:
             client.send(b"")
             client.send(b"a" * 65507)
@@ -177,7 +181,7 @@ def test_udp() -> None:
 
 
 @needs_mptcp
-def test_mptcp() -> None:
+def test_mptcp_listener() -> None:
     with (
         tools.listening("mptcp://127.0.0.1:0") as listener,
         open_connection(listener.endpoint, timeout=5) as client,
@@ -191,7 +195,7 @@ def test_mptcp() -> None:
 
 @needs_no_sctp
 @pytest.mark.parametrize("open_it", [open_listeners, open_connection])
-def test_a_kernel_without_sctp(open_it: Any) -> None:
+def test_sctp_without_kernel_support_is_unavailable(open_it: Any) -> None:
     with pytest.raises(Unavailable) as caught:
         open_it(Endpoint.parse("sctp://127.0.0.1:1"))
     assert caught.value.errno == errno.EPROTONOSUPPORT
@@ -201,20 +205,20 @@ def test_a_kernel_without_sctp(open_it: Any) -> None:
 
 
 @needs_vsock
-def test_vsock_picks_a_port_too() -> None:
+def test_vsock_port_0_is_assigned() -> None:
     with tools.listening("vsock://:0") as listener:
         assert listener.role == "listener"
         assert listener.endpoint.port not in (0, 2**32 - 1)
-        assert listener.address.endpoint("vsock").port == listener.endpoint.port
+        assert listener.address.to_endpoint("vsock").port == listener.endpoint.port
 
 
-def test_nobody_connects_to_what_systemd_passes() -> None:
+def test_connect_systemd_endpoint_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="is not carried yet"):
         open_connection(Endpoint.parse("systemd://a"))
 
 
 @pytest.mark.parametrize("start", ["tls", "proxyprotocol+tcp", "proxyprotocol+tls"])
-def test_what_carries_layers_is_opened_as_tcp(start: str) -> None:
+def test_layered_schemes_open_tcp_sockets(start: str) -> None:
     with tools.listening(f"{start}://127.0.0.1:0") as one:
         assert one.socket.type == socket.SOCK_STREAM
         assert one.socket.proto == socket.IPPROTO_TCP

@@ -9,20 +9,20 @@ import struct
 import pytest
 
 from bothends.endpoints import OPTIONS, Endpoint
-from bothends.errors import SystemRefused
+from bothends.errors import SystemCallFailed
 from bothends.sockets import open_connection, open_listeners, prepare_accepted
-from bothends.sockets.options import SETTINGS
+from bothends.sockets.options import SOCKET_OPTIONS
 from tests.sockets.tools import listening, needs_ipv6, needs_mptcp
 
 SOL, TCP, IP = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP
 
 
-def test_every_option_that_can_be_written_is_applied() -> None:
+def test_every_endpoint_option_has_a_socket_option() -> None:
     elsewhere = {"family", "backlog", "mode", "trust", "header"}
-    assert set(SETTINGS) | elsewhere == set(OPTIONS)
+    assert set(SOCKET_OPTIONS) | elsewhere == set(OPTIONS)
 
 
-def read(sock: socket.socket, level: int, number: int, value: int | str | bytes) -> int | str | bytes:
+def read_option(sock: socket.socket, level: int, number: int, value: int | str | bytes) -> int | str | bytes:
     if isinstance(value, int):
         return sock.getsockopt(level, number)
     raw = sock.getsockopt(level, number, 64)
@@ -54,7 +54,7 @@ def read(sock: socket.socket, level: int, number: int, value: int | str | bytes)
         ("udp", "reuseaddr=1", SOL, socket.SO_REUSEADDR, 1),
     ],
 )
-def test_both_ends_have_it(
+def test_option_is_set_on_listener_client_and_accepted(
     scheme: str, option: str, level: int, number: int, value: int | str | bytes
 ) -> None:
     with (
@@ -67,13 +67,13 @@ def test_both_ends_have_it(
             prepare_accepted(accepted, listener.endpoint)
             sockets.append(accepted)
         try:
-            assert [read(sock, level, number, value) for sock in sockets] == [value] * len(sockets)
+            assert [read_option(sock, level, number, value) for sock in sockets] == [value] * len(sockets)
         finally:
             for sock in sockets[2:]:
                 sock.close()
 
 
-def test_only_listeners_have_it() -> None:
+def test_listener_only_options() -> None:
     with (
         listening("tcp://127.0.0.1:0?defer_accept=1&reuseport=1&maxseg=500") as listener,
         socket.socket() as client,
@@ -89,13 +89,13 @@ def test_only_listeners_have_it() -> None:
             assert accepted.getsockopt(TCP, socket.TCP_MAXSEG) <= 500
 
 
-def test_reuseaddr_can_be_off() -> None:
+def test_reuseaddr_can_be_disabled() -> None:
     with listening("tcp://127.0.0.1:0?reuseaddr=0") as listener:
         assert listener.socket.getsockopt(SOL, socket.SO_REUSEADDR) == 0
 
 
 @needs_ipv6
-def test_both_families_of_one_socket_have_it() -> None:
+def test_ttl_and_tos_apply_to_both_families() -> None:
     with listening("udp://:0?ttl=7&tos=16") as listener:
         sock = listener.socket
         assert sock.getsockopt(IP, socket.IP_TTL) == 7
@@ -104,7 +104,7 @@ def test_both_families_of_one_socket_have_it() -> None:
         assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS) == 16
 
 
-def may_mark() -> bool:
+def can_set_mark() -> bool:
     with socket.socket() as sock:
         try:
             sock.setsockopt(SOL, socket.SO_MARK, 1)
@@ -113,13 +113,13 @@ def may_mark() -> bool:
     return True
 
 
-def test_mark_is_for_the_privileged() -> None:
+def test_mark_needs_privilege() -> None:
     endpoint = Endpoint.parse("udp://127.0.0.1:0?mark=4294967295")
-    if may_mark():
+    if can_set_mark():
         with listening(str(endpoint)) as listener:
             assert listener.socket.getsockopt(SOL, socket.SO_MARK, 4) == b"\xff" * 4
     else:
-        with pytest.raises(SystemRefused, match=r"EPERM .*CAP_NET_ADMIN"):
+        with pytest.raises(SystemCallFailed, match=r"EPERM .*CAP_NET_ADMIN"):
             open_listeners(endpoint)
 
 
@@ -130,10 +130,10 @@ def test_mark_is_for_the_privileged() -> None:
         ("interface=no-such", errno.ENODEV, "ip link"),
     ],
 )
-def test_an_option_that_the_system_refuses(option: str, number: int, hint: str) -> None:
+def test_option_error_names_the_option(option: str, number: int, hint: str) -> None:
     endpoint = Endpoint.parse(f"tcp://127.0.0.1:0?{option}")
     for open_it in (open_listeners, open_connection):
-        with pytest.raises(SystemRefused) as caught:
+        with pytest.raises(SystemCallFailed) as caught:
             open_it(endpoint)
         assert caught.value.errno == number
         assert str(caught.value).startswith(f"cannot set option {option.partition('=')[0]} of {endpoint}: ")
@@ -141,7 +141,7 @@ def test_an_option_that_the_system_refuses(option: str, number: int, hint: str) 
         assert isinstance(caught.value.__cause__, OSError)
 
 
-def test_linger_0_resets() -> None:
+def test_linger_0_close_sends_rst() -> None:
     with listening("tcp://127.0.0.1:0") as listener:
         client = open_connection(listener.endpoint.with_options(linger=0), timeout=5)
         accepted, _ = listener.socket.accept()

@@ -9,38 +9,49 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.endpoints import Endpoint
-from bothends.sockets import NameRefused, open_connection
-from bothends.sockets.resolve import Target, here, interleave, resolve
-from tests.sockets.tools import Names
+from bothends.sockets import ResolveError, open_connection
+from bothends.sockets.resolve import AddrInfo, interleave, loopback_addresses, resolve
+from tests.sockets.tools import FakeResolver
 
 
-def four(number: int) -> Target:
-    return Target(socket.AF_INET, (f"127.0.0.{number}", 1))
+def ipv4_target(number: int) -> AddrInfo:
+    return AddrInfo(socket.AF_INET, (f"127.0.0.{number}", 1))
 
 
-def six(number: int) -> Target:
-    return Target(socket.AF_INET6, (f"::{number}", 1, 0, 0))
+def ipv6_target(number: int) -> AddrInfo:
+    return AddrInfo(socket.AF_INET6, (f"::{number}", 1, 0, 0))
 
 
 @pytest.mark.parametrize(
     ("given_order", "tried"),
     [
         ([], []),
-        ([four(1)], [four(1)]),
-        ([six(1), six(2), four(1), four(2)], [six(1), four(1), six(2), four(2)]),
-        ([four(1), six(1), six(2), six(3)], [four(1), six(1), six(2), six(3)]),
-        ([four(1), four(2), four(3), six(1)], [four(1), six(1), four(2), four(3)]),
+        ([ipv4_target(1)], [ipv4_target(1)]),
+        (
+            [ipv6_target(1), ipv6_target(2), ipv4_target(1), ipv4_target(2)],
+            [ipv6_target(1), ipv4_target(1), ipv6_target(2), ipv4_target(2)],
+        ),
+        (
+            [ipv4_target(1), ipv6_target(1), ipv6_target(2), ipv6_target(3)],
+            [ipv4_target(1), ipv6_target(1), ipv6_target(2), ipv6_target(3)],
+        ),
+        (
+            [ipv4_target(1), ipv4_target(2), ipv4_target(3), ipv6_target(1)],
+            [ipv4_target(1), ipv6_target(1), ipv4_target(2), ipv4_target(3)],
+        ),
     ],
 )
-def test_families_take_turns(given_order: list[Target], tried: list[Target]) -> None:
+def test_interleave_alternates_families(given_order: list[AddrInfo], tried: list[AddrInfo]) -> None:
     assert interleave(given_order) == tried
 
 
-TARGETS = st.lists(st.builds(lambda make, n: make(n), st.sampled_from([four, six]), st.integers(1, 99)))
+TARGETS = st.lists(
+    st.builds(lambda make, n: make(n), st.sampled_from([ipv4_target, ipv6_target]), st.integers(1, 99))
+)
 
 
 @given(TARGETS)
-def test_the_order_loses_none_and_keeps_each_family_in_order(targets: list[Target]) -> None:
+def test_interleave_is_a_stable_permutation(targets: list[AddrInfo]) -> None:
     tried = interleave(targets)
     assert sorted(map(str, tried)) == sorted(map(str, targets))
     assert tried[:1] == targets[:1]
@@ -48,23 +59,23 @@ def test_the_order_loses_none_and_keeps_each_family_in_order(targets: list[Targe
         assert [t for t in tried if t.family == family] == [t for t in targets if t.family == family]
 
 
-def test_addresses_come_once_each_and_in_the_order_of_the_resolver() -> None:
-    names = Names("127.0.0.2", "::1", "127.0.0.2", "127.0.0.1")
+def test_resolve_deduplicates_in_resolver_order() -> None:
+    names = FakeResolver("127.0.0.2", "::1", "127.0.0.2", "127.0.0.1")
     found = resolve(Endpoint.parse("tcp://somewhere:80"), names)
     assert [target.sockaddr[0] for target in found] == ["127.0.0.2", "::1", "127.0.0.1"]
-    assert names.asked == [("somewhere", 80, socket.AF_UNSPEC, socket.SOCK_STREAM)]
+    assert names.queries == [("somewhere", 80, socket.AF_UNSPEC, socket.SOCK_STREAM)]
 
 
-def test_the_family_option_goes_to_the_resolver() -> None:
-    names = Names("::1", "127.0.0.1")
+def test_resolve_passes_family_option() -> None:
+    names = FakeResolver("::1", "127.0.0.1")
     found = resolve(Endpoint.parse("udp://somewhere:80?family=4"), names)
     assert [target.sockaddr[0] for target in found] == ["127.0.0.1"]
-    assert names.asked == [("somewhere", 80, socket.AF_INET, socket.SOCK_DGRAM)]
+    assert names.queries == [("somewhere", 80, socket.AF_INET, socket.SOCK_DGRAM)]
 
 
 @pytest.mark.parametrize(("options", "families"), [("", [10, 2]), ("?family=4", [2]), ("?family=6", [10])])
-def test_no_host_is_this_machine(options: str, families: list[int]) -> None:
-    assert [target.family for target in here(Endpoint.parse(f"tcp://:80{options}"))] == families
+def test_loopback_addresses_by_family(options: str, families: list[int]) -> None:
+    assert [target.family for target in loopback_addresses(Endpoint.parse(f"tcp://:80{options}"))] == families
 
 
 @pytest.mark.parametrize(
@@ -75,11 +86,11 @@ def test_no_host_is_this_machine(options: str, families: list[int]) -> None:
         (-99999, "-99999 (the resolver failed)", ""),
     ],
 )
-def test_a_resolver_that_fails(number: int, name: str, hint: str) -> None:
+def test_resolve_error_text_and_hint(number: int, name: str, hint: str) -> None:
     def failing(*_: object) -> list[object]:
         raise socket.gaierror(number, "the system's words")
 
-    with pytest.raises(NameRefused) as caught:
+    with pytest.raises(ResolveError) as caught:
         open_connection(Endpoint.parse("tcp://somewhere:80"), resolver=failing)
     assert str(caught.value).startswith(f"cannot resolve the host of tcp://somewhere:80: {name}")
     assert hint in str(caught.value)
@@ -88,11 +99,11 @@ def test_a_resolver_that_fails(number: int, name: str, hint: str) -> None:
     assert caught.value.exit_status == 1
 
 
-def test_a_name_without_an_address_of_the_family() -> None:
-    with pytest.raises(NameRefused, match=r"EAI_NODATA .*no IPv6 address, as family=6 asks for"):
-        resolve(Endpoint.parse("tcp://somewhere:80?family=6"), Names("127.0.0.1"))
+def test_resolve_no_address_of_family_raises() -> None:
+    with pytest.raises(ResolveError, match=r"EAI_NODATA .*no IPv6 address, as family=6 asks for"):
+        resolve(Endpoint.parse("tcp://somewhere:80?family=6"), FakeResolver("127.0.0.1"))
 
 
-def test_a_zone_that_is_no_interface() -> None:
-    with pytest.raises(NameRefused, match="is there an interface of that name"):
+def test_resolve_unknown_zone_raises() -> None:
+    with pytest.raises(ResolveError, match="is there an interface of that name"):
         resolve(Endpoint.parse("tcp://[fe80::1%25no-such-if]:80"))

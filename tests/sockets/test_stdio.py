@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bothends.sockets.stdio import Pump
+from bothends.sockets.stdio import StdioRelay
 
 # Serves its one connection: answers in capitals until the end of input, then says good-bye.
 SERVER = """
@@ -27,7 +27,7 @@ sys.exit(0 if listener.wait_pumped(30) else 1)
 """
 
 
-def test_through_pipes() -> None:
+def test_stdio_over_pipes() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SERVER], input=b"a" * 300_000, capture_output=True, check=True
     )
@@ -35,14 +35,14 @@ def test_through_pipes() -> None:
     assert done.stderr == b""
 
 
-def test_from_a_file_to_a_file(tmp_path: Path) -> None:
+def test_stdio_from_file_to_file(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"hello")
     with (tmp_path / "in").open("rb") as source, (tmp_path / "out").open("wb") as sink:
         subprocess.run([sys.executable, "-c", SERVER], stdin=source, stdout=sink, check=True)
     assert (tmp_path / "out").read_bytes() == b"HELLObye"
 
 
-def test_under_inetd() -> None:
+def test_stdio_socket_under_inetd() -> None:
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
@@ -64,66 +64,66 @@ def pipes() -> tuple[int, int, int, int]:
     return source, feed, result, sink
 
 
-def test_the_end_of_input_leaves_the_other_direction_open(pipes: tuple[int, int, int, int]) -> None:
+def test_relay_input_eof_leaves_output_open(pipes: tuple[int, int, int, int]) -> None:
     source, feed, result, sink = pipes
-    pump = Pump(source, sink)
-    with pump.far:
+    pump = StdioRelay(source, sink)
+    with pump.service_socket:
         os.close(feed)
-        assert pump.far.recv(1) == b""
-        pump.far.sendall(b"still")
+        assert pump.service_socket.recv(1) == b""
+        pump.service_socket.sendall(b"still")
         assert os.read(result, 5) == b"still"
-        assert not pump.wait(0)
-    assert pump.wait(30)
+        assert not pump.wait_flushed(0)
+    assert pump.wait_flushed(30)
     assert os.read(result, 1) == b""
     for descriptor in (source, result, sink):
         os.close(descriptor)
 
 
-def test_the_end_of_output_leaves_the_other_direction_open(pipes: tuple[int, int, int, int]) -> None:
+def test_relay_output_shutdown_leaves_input_open(pipes: tuple[int, int, int, int]) -> None:
     source, feed, result, sink = pipes
-    pump = Pump(source, sink)
-    with pump.far:
-        pump.far.sendall(b"all")
-        pump.far.shutdown(socket.SHUT_WR)
+    pump = StdioRelay(source, sink)
+    with pump.service_socket:
+        pump.service_socket.sendall(b"all")
+        pump.service_socket.shutdown(socket.SHUT_WR)
         assert os.read(result, 5) == b"all"
         assert os.read(result, 5) == b""
         os.write(feed, b"more")
-        assert pump.far.recv(5) == b"more"
+        assert pump.service_socket.recv(5) == b"more"
         os.close(feed)
-        assert pump.far.recv(5) == b""
-    assert pump.wait(30)
+        assert pump.service_socket.recv(5) == b""
+    assert pump.wait_flushed(30)
     for descriptor in (source, result, sink):
         os.close(descriptor)
 
 
-def test_a_reader_that_has_gone_is_a_peer_that_has_gone(pipes: tuple[int, int, int, int]) -> None:
+def test_relay_closed_output_breaks_connection(pipes: tuple[int, int, int, int]) -> None:
     source, feed, result, sink = pipes
-    pump = Pump(source, sink)
+    pump = StdioRelay(source, sink)
     os.close(result)
-    with pump.far:
-        pump.far.sendall(b"a")
-        assert pump.wait(30)
+    with pump.service_socket:
+        pump.service_socket.sendall(b"a")
+        assert pump.wait_flushed(30)
         with pytest.raises(BrokenPipeError):
-            pump.far.sendall(b"b")
-        assert pump.far.recv(1) == b""
+            pump.service_socket.sendall(b"b")
+        assert pump.service_socket.recv(1) == b""
     for descriptor in (feed, source, sink):
         os.close(descriptor)
 
 
-def test_pipes_that_somebody_made_non_blocking(pipes: tuple[int, int, int, int]) -> None:
+def test_relay_handles_nonblocking_pipes(pipes: tuple[int, int, int, int]) -> None:
     source, feed, result, sink = pipes
     os.set_blocking(source, False)
     os.set_blocking(sink, False)
-    pump = Pump(source, sink)
-    with pump.far:
+    pump = StdioRelay(source, sink)
+    with pump.service_socket:
         os.write(feed, b"in")
-        assert pump.far.recv(5) == b"in"
+        assert pump.service_socket.recv(5) == b"in"
         os.close(feed)
-        pump.far.sendall(b"b" * 200_000)
+        pump.service_socket.sendall(b"b" * 200_000)
     received = b""
     while data := os.read(result, 65536):
         received += data
     assert received == b"b" * 200_000
-    assert pump.wait(30)
+    assert pump.wait_flushed(30)
     for descriptor in (source, result, sink):
         os.close(descriptor)

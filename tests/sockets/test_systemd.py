@@ -21,15 +21,15 @@ from bothends.client.blocking import connect
 from bothends.endpoints import Endpoint
 from bothends.errors import Unavailable
 from bothends.sockets import open_listeners
-from bothends.sockets.systemd import handed_over, notify, open_named, watchdog
+from bothends.sockets.systemd import listen_fds, notify, open_activated, watchdog
 from tests.interop.ours import BOTHENDS
-from tests.interop.running import PATIENCE, ROOT, Running
+from tests.interop.running import ROOT, TIMEOUT, Running
 from tests.tools import find_tool, needs_tool
 
 GUIDE = ROOT / "docs" / "how-to" / "under-systemd.md"
 
 # As the manager does it: the sockets become 3, 4, ..., and the number of the process is the one that execs.
-LAUNCHER = """
+ACTIVATION_LAUNCHER = """
 import os, sys
 given = [int(each) for each in sys.argv[1].split(",")]
 kept = [os.dup(each) for each in given]  # above all of them, so that none is overwritten
@@ -42,25 +42,25 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
-class Manager:
+class FakeServiceManager:
     """Stands in for the service manager: opens sockets, starts a server with them, hears what it tells."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "notify"
-        self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._ear.bind(str(self.path))
-        self._ear.settimeout(PATIENCE)
+        self._notify_socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify_socket.bind(str(self.path))
+        self._notify_socket.settimeout(TIMEOUT)
         self.environment = {"NOTIFY_SOCKET": str(self.path)}
 
-    def heard(self) -> list[str]:
+    def receive_notification(self) -> list[str]:
         """The lines of the next message."""
-        return self._ear.recv(4096).decode().split("\n")
+        return self._notify_socket.recv(4096).decode().split("\n")
 
     def close(self) -> None:
-        self._ear.close()
+        self._notify_socket.close()
 
     @contextlib.contextmanager
-    def started(
+    def start_activated(
         self,
         command: Sequence[str],
         sockets: Sequence[socket.socket | IO[str]],
@@ -69,15 +69,15 @@ class Manager:
     ) -> Iterator[Running]:
         numbers = [each.fileno() for each in sockets]
         told = {**self.environment, **environment} | ({"LISTEN_FDNAMES": names} if names else {})
-        launch = [sys.executable, "-c", LAUNCHER, ",".join(map(str, numbers)), *command]
+        launch = [sys.executable, "-c", ACTIVATION_LAUNCHER, ",".join(map(str, numbers)), *command]
         assignments = [f"{name}={value}" for name, value in told.items()]
         with Running(["env", *assignments, *launch], pass_fds=numbers) as running:
             yield running
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
-    made = Manager(tmp_path)
+def manager(tmp_path: Path) -> Iterator[FakeServiceManager]:
+    made = FakeServiceManager(tmp_path)
     yield made
     made.close()
 
@@ -89,9 +89,9 @@ def listener() -> socket.socket:
 # --- what is handed over ---
 
 
-def test_descriptors_are_found_by_name() -> None:
+def test_listen_fds_grouped_by_name() -> None:
     given = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "4", "LISTEN_FDNAMES": "web:api:web"}
-    assert handed_over(given) == {"web": [3, 5], "api": [4], "unknown": [6]}
+    assert listen_fds(given) == {"web": [3, 5], "api": [4], "unknown": [6]}
 
 
 @pytest.mark.parametrize(
@@ -105,29 +105,29 @@ def test_descriptors_are_found_by_name() -> None:
         {"LISTEN_PID": "ours"},
     ],
 )
-def test_what_is_not_meant_for_us_is_left_alone(given: dict[str, str]) -> None:
+def test_listen_fds_for_other_process_or_invalid_are_ignored(given: dict[str, str]) -> None:
     given = {name: value.replace("ours", str(os.getpid())) for name, value in given.items()}
-    assert handed_over(given) == {}
+    assert listen_fds(given) == {}
 
 
-def test_a_name_that_is_not_there_is_told_with_those_that_are() -> None:
+def test_open_activated_unknown_name_lists_available_names() -> None:
     given = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"}
     with pytest.raises(Unavailable, match="there is none of this name, but web"):
-        open_named(Endpoint.parse("systemd://api"), given)
+        open_activated(Endpoint.parse("systemd://api"), given)
     with pytest.raises(Unavailable, match="this process was handed no sockets"):
-        open_named(Endpoint.parse("systemd://api"), {})
+        open_activated(Endpoint.parse("systemd://api"), {})
 
 
-def test_what_is_no_socket_is_no_endpoint(tmp_path: Path, manager: Manager) -> None:
+def test_serve_activated_non_socket_fails(tmp_path: Path, manager: FakeServiceManager) -> None:
     path = tmp_path / "file"
     with path.open("w") as file:
         command = [*BOTHENDS, "serve", "upper", "systemd://unknown"]
-        with manager.started(command, [file]) as server:
+        with manager.start_activated(command, [file]) as server:
             server.error_line(rb"bothends: .* is a regular file, not a socket")
-            assert server.end() == 2
+            assert server.wait() == 2
 
 
-def test_a_server_serves_all_sockets_of_its_names(manager: Manager, tmp_path: Path) -> None:
+def test_serve_all_activated_sockets_of_names(manager: FakeServiceManager, tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with (
         listener() as web,
@@ -139,10 +139,13 @@ def test_a_server_serves_all_sockets_of_its_names(manager: Manager, tmp_path: Pa
         unix.bind(str(path))
         unix.listen()
         ports = [each.getsockname()[1] for each in (web, datagrams, other)]
-        early = socket.create_connection(("127.0.0.1", ports[0]), timeout=PATIENCE)
+        early = socket.create_connection(("127.0.0.1", ports[0]), timeout=TIMEOUT)
         early.sendall(b"early\n")
         command = [*BOTHENDS, "serve", "upper", "systemd://web", "systemd://api"]
-        with manager.started(command, [web, datagrams, unix, other], "web:web:api:spare") as server, early:
+        with (
+            manager.start_activated(command, [web, datagrams, unix, other], "web:web:api:spare") as server,
+            early,
+        ):
             assert early.recv(100) == b"EARLY\n"  # it had waited in the queue
             with connect(f"udp://127.0.0.1:{ports[1]}") as caller:
                 assert caller.request(b"a") == b"A"
@@ -152,11 +155,11 @@ def test_a_server_serves_all_sockets_of_its_names(manager: Manager, tmp_path: Pa
     assert path.exists()  # its file is the manager's
 
 
-def test_no_descriptor_is_passed_on_to_commands(manager: Manager) -> None:
+def test_activated_descriptors_are_not_inherited_by_commands(manager: FakeServiceManager) -> None:
     with listener() as web:
         port = web.getsockname()[1]
         command = [*BOTHENDS, "serve", "--exec", "sh -c 'env; ls /proc/self/fd'", "systemd://unknown"]
-        with manager.started(command, [web]) as server, connect(f"tcp://127.0.0.1:{port}") as caller:
+        with manager.start_activated(command, [web]) as server, connect(f"tcp://127.0.0.1:{port}") as caller:
             said = caller.receive_all().decode()
             assert server.stop() == 0
     assert "LISTEN_" not in said
@@ -166,43 +169,43 @@ def test_no_descriptor_is_passed_on_to_commands(manager: Manager) -> None:
 # --- what is told ---
 
 
-def test_the_manager_hears_when_it_is_ready_and_when_it_stops(manager: Manager) -> None:
+def test_notify_ready_and_stopping(manager: FakeServiceManager) -> None:
     with listener() as web:
         command = [*BOTHENDS, "serve", "upper", "systemd://unknown"]
-        with manager.started(command, [web]) as server:
-            assert manager.heard() == ["READY=1", f"MAINPID={server.process.pid}"]
+        with manager.start_activated(command, [web]) as server:
+            assert manager.receive_notification() == ["READY=1", f"MAINPID={server.process.pid}"]
             with connect(f"tcp://127.0.0.1:{web.getsockname()[1]}") as caller:
                 assert caller.request(b"a") == b"A"
             assert server.stop() == 0
-            assert manager.heard() == ["STOPPING=1"]
+            assert manager.receive_notification() == ["STOPPING=1"]
 
 
-def test_of_several_servers_the_process_above_them_tells(manager: Manager, tmp_path: Path) -> None:
+def test_notify_comes_from_supervisor_of_several_servers(manager: FakeServiceManager, tmp_path: Path) -> None:
     path = tmp_path / "servers.toml"
     tables = [f'[[serve]]\nservice = "upper"\nendpoints = ["systemd://{name}"]\n' for name in ("one", "two")]
     path.write_text("".join(tables))
     with listener() as one, listener() as two:
         command = [*BOTHENDS, "serve", "--config", str(path)]
-        with manager.started(command, [one, two], "one:two") as server:
-            assert manager.heard() == ["READY=1", f"MAINPID={server.process.pid}"]
+        with manager.start_activated(command, [one, two], "one:two") as server:
+            assert manager.receive_notification() == ["READY=1", f"MAINPID={server.process.pid}"]
             for each in (one, two):
                 with connect(f"tcp://127.0.0.1:{each.getsockname()[1]}") as caller:
                     assert caller.request(b"a") == b"A"
             assert server.stop() == 0
-            assert manager.heard() == ["STOPPING=1"]
+            assert manager.receive_notification() == ["STOPPING=1"]
 
 
-def test_the_watchdog_hears_that_the_server_lives(manager: Manager) -> None:
+def test_watchdog_keepalives_are_sent(manager: FakeServiceManager) -> None:
     with listener() as web:
         command = [*BOTHENDS, "serve", "upper", "systemd://unknown"]
-        with manager.started(command, [web], WATCHDOG_USEC="20000") as server:
-            heard = [manager.heard() for _ in range(4)]
+        with manager.start_activated(command, [web], WATCHDOG_USEC="20000") as server:
+            heard = [manager.receive_notification() for _ in range(4)]
             assert ["READY=1", f"MAINPID={server.process.pid}"] in heard
             assert heard.count(["WATCHDOG=1"]) == 3
             assert server.stop() == 0
 
 
-def test_a_server_in_a_thread_leaves_it_to_the_program_around_it(manager: Manager) -> None:
+def test_in_process_server_does_not_notify(manager: FakeServiceManager) -> None:
     code = (
         "import bothends\n"
         "from bothends.sockets.systemd import notify\n"
@@ -211,11 +214,11 @@ def test_a_server_in_a_thread_leaves_it_to_the_program_around_it(manager: Manage
         "    notify('STATUS=it is mine to tell')\n"
     )
     with Running(["env", f"NOTIFY_SOCKET={manager.path}", sys.executable, "-c", code]) as program:
-        assert manager.heard() == ["STATUS=it is mine to tell"]
-        assert program.end() == 0
+        assert manager.receive_notification() == ["STATUS=it is mine to tell"]
+        assert program.wait() == 0
 
 
-def test_it_is_told_at_an_abstract_name_too() -> None:
+def test_notify_abstract_socket() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         ear.bind(b"")  # the kernel picks a name
         name = ear.getsockname().decode().replace("\0", "@", 1)
@@ -224,7 +227,7 @@ def test_it_is_told_at_an_abstract_name_too() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "relative", "vsock:2:1", "/nobody/listens"])
-def test_nobody_to_tell_is_no_failure(name: str) -> None:
+def test_notify_without_receiver_returns_false(name: str) -> None:
     assert not notify("READY=1", environment={"NOTIFY_SOCKET": name})
 
 
@@ -232,29 +235,29 @@ def test_nobody_to_tell_is_no_failure(name: str) -> None:
     "asked",
     [{}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}],
 )
-def test_a_watchdog_that_did_not_ask_us_hears_nothing(manager: Manager, asked: dict[str, str]) -> None:
+def test_watchdog_disabled_sends_nothing(manager: FakeServiceManager, asked: dict[str, str]) -> None:
     environment = {**manager.environment, **asked}
     with watchdog(environment):
         assert notify("STATUS=first", environment=environment)
-    assert manager.heard() == ["STATUS=first"]
+    assert manager.receive_notification() == ["STATUS=first"]
 
 
-def test_a_watchdog_that_asked_us_is_told_until_the_end(manager: Manager) -> None:
+def test_watchdog_sends_keepalives_until_exit(manager: FakeServiceManager) -> None:
     asked = {**manager.environment, "WATCHDOG_USEC": "2000", "WATCHDOG_PID": str(os.getpid())}
     with watchdog(asked):
-        assert [manager.heard() for _ in range(3)] == [["WATCHDOG=1"]] * 3
+        assert [manager.receive_notification() for _ in range(3)] == [["WATCHDOG=1"]] * 3
 
 
 # --- the guide, and systemd itself ---
 
 
-def units() -> dict[str, str]:
+def guide_units() -> dict[str, str]:
     """The unit files of the guide."""
     text = GUIDE.read_text(encoding="utf-8")
     return dict(re.findall(r"`(\w+\.(?:socket|service))`:\n\n```ini\n(.*?)^```", text, re.M | re.S))
 
 
-def parsed(unit: str) -> configparser.ConfigParser:
+def parse_unit(unit: str) -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(unit)
@@ -262,8 +265,8 @@ def parsed(unit: str) -> configparser.ConfigParser:
 
 
 @needs_tool("systemd-analyze")
-def test_systemd_finds_no_mistake_in_the_units_of_the_guide(tmp_path: Path) -> None:
-    found = units()
+def test_guide_units_pass_systemd_analyze(tmp_path: Path) -> None:
+    found = guide_units()
     assert sorted(found) == ["capitals.service", "capitals.socket"]
     for name, text in found.items():
         (tmp_path / name).write_text(text)
@@ -273,7 +276,7 @@ def test_systemd_finds_no_mistake_in_the_units_of_the_guide(tmp_path: Path) -> N
         [tool, "verify", "--man=no", *(str(tmp_path / name) for name in found)],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
         env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning"},
     )
@@ -281,19 +284,19 @@ def test_systemd_finds_no_mistake_in_the_units_of_the_guide(tmp_path: Path) -> N
     assert (done.returncode, ours) == (0, [])
 
 
-def test_what_the_unit_starts_serves_what_the_socket_unit_opens(manager: Manager, tmp_path: Path) -> None:
-    found = units()
-    service, opened = parsed(found["capitals.service"]), parsed(found["capitals.socket"])
+def test_guide_service_serves_sockets_of_socket_unit(manager: FakeServiceManager, tmp_path: Path) -> None:
+    found = guide_units()
+    service, opened = parse_unit(found["capitals.service"]), parse_unit(found["capitals.socket"])
     program, *command = shlex.split(service["Service"]["ExecStart"].replace("/run/capitals", str(tmp_path)))
     assert (program, command[0], service["Service"]["Type"]) == ("/usr/bin/env", "bothends", "notify")
     name = opened["Socket"]["FileDescriptorName"]
     with listener() as web, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("127.0.0.1", 0))
         usec = str(int(service["Service"]["WatchdogSec"]) * 1_000_000)
-        with manager.started(
+        with manager.start_activated(
             [*BOTHENDS, *command[1:]], [web, datagrams], f"{name}:{name}", WATCHDOG_USEC=usec
         ) as server:
-            assert manager.heard()[0] == "READY=1"
+            assert manager.receive_notification()[0] == "READY=1"
             for scheme, sock in (("tcp", web), ("udp", datagrams)):
                 with connect(f"{scheme}://127.0.0.1:{sock.getsockname()[1]}") as caller:
                     assert caller.request(b"a") == b"A"
@@ -314,14 +317,14 @@ def test_socket_activation_by_systemd(names: list[str], tmp_path: Path) -> None:
     command = [*BOTHENDS, "serve", "upper", f"systemd://{name}"]
     with Running([tool, "-l", str(path), *names, *command]) as server:
         server.error_line(rb"Listening on .*a\.sock as 3\.")
-        with connect(f"unix://{path}", timeout=PATIENCE) as caller:  # which starts it
+        with connect(f"unix://{path}", timeout=TIMEOUT) as caller:  # which starts it
             assert caller.request(b"hello") == b"HELLO"
         with connect(f"unix://{path}") as caller:
             assert caller.request(b"again") == b"AGAIN"
         assert server.stop() == 0
 
 
-def test_what_is_adopted_is_no_more_inherited(tmp_path: Path) -> None:
+def test_inherited_socket_becomes_non_inheritable(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "a"))
         sock.listen()

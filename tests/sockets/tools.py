@@ -13,7 +13,7 @@ from bothends.endpoints import Endpoint
 from bothends.sockets import Listener, open_listeners
 
 
-def has(family: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> bool:
+def supports_socket(family: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> bool:
     """Whether this kernel makes such sockets."""
     try:
         socket.socket(family, kind, protocol).close()
@@ -34,11 +34,11 @@ def has_ipv6() -> bool:
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 loopback here")
 needs_mptcp = pytest.mark.skipif(
-    not has(socket.AF_INET, socket.SOCK_STREAM, 262), reason="this kernel has no Multipath TCP"
+    not supports_socket(socket.AF_INET, socket.SOCK_STREAM, 262), reason="this kernel has no Multipath TCP"
 )
-needs_vsock = pytest.mark.skipif(not has(40), reason="this kernel has no VSOCK")
+needs_vsock = pytest.mark.skipif(not supports_socket(40), reason="this kernel has no VSOCK")
 needs_no_sctp = pytest.mark.skipif(
-    has(socket.AF_INET, socket.SOCK_STREAM, 132),
+    supports_socket(socket.AF_INET, socket.SOCK_STREAM, 132),
     reason="this kernel has SCTP, and the test is about its lack",
 )
 
@@ -51,15 +51,15 @@ def listening(text: str, **kwargs: Any) -> Iterator[Listener]:
         yield listener
 
 
-class Names:
+class FakeResolver:
     """A resolver that knows one answer, and remembers what it was asked."""
 
     def __init__(self, *addresses: tuple[str, int] | str) -> None:
         self._addresses = addresses
-        self.asked: list[tuple[str, int, int, int]] = []
+        self.queries: list[tuple[str, int, int, int]] = []
 
     def __call__(self, host: str, port: int, family: int, type: int, /) -> Sequence[Any]:  # noqa: A002
-        self.asked.append((host, port, family, type))
+        self.queries.append((host, port, family, type))
         answers: list[Any] = []
         for each in self._addresses:
             address, real = each if isinstance(each, tuple) else (each, port)

@@ -9,156 +9,156 @@ import sys
 from collections.abc import Callable
 
 from bothends.engines import admission
-from bothends.engines.base import Job
+from bothends.engines.base import EngineContext
 from bothends.engines.epoll import EpollEngine
-from bothends.engines.shutdown import Stop
-from bothends.events import Cause, Closed, Event
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.engines.shutdown import ShutdownFlags
+from bothends.events import Closed, CloseReason, Event
+from bothends.services.base import Conversation, Peer, Push, Service
 
 
-class BentService(Service):
+class FaultyService(Service):
     """Passes everything on. Subclasses bend one thing."""
 
     def __init__(self, inner: Service) -> None:
         self.inner = inner
-        self.posts = inner.posts
+        self.pushes = inner.pushes
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return self.inner.open(peer, post)
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return self.inner.open(peer, push)
 
     def answer(self, datagram: bytes, peer: Peer) -> bytes | None:
         return self.inner.answer(datagram, peer)
 
 
-class BentConversation(Conversation):
+class FaultyConversation(Conversation):
     def __init__(self, inner: Conversation) -> None:
         self.inner = inner
 
-    def said(self, data: bytes) -> bytes:
+    def copy_state(self, data: bytes) -> bytes:
         self.done, self.failure = self.inner.done, self.inner.failure
         return data
 
     def start(self) -> bytes:
-        return self.said(self.inner.start())
+        return self.copy_state(self.inner.start())
 
     def receive(self, data: bytes) -> bytes:
-        return self.said(self.inner.receive(data))
+        return self.copy_state(self.inner.receive(data))
 
     def end(self) -> bytes:
-        return self.said(self.inner.end())
+        return self.copy_state(self.inner.end())
 
     def closed(self) -> None:
         self.inner.closed()
 
 
-class Bent(EpollEngine):
-    """A right engine, but for what `bend` does to its job."""
+class FaultyEngine(EpollEngine):
+    """A right engine, but for what `modify` does to its job."""
 
-    def __init__(self, job: Job) -> None:
-        super().__init__(self.bend(job))
+    def __init__(self, context: EngineContext) -> None:
+        super().__init__(self.modify(context))
 
-    def bend(self, job: Job) -> Job:
-        return job
+    def modify(self, context: EngineContext) -> EngineContext:
+        return context
 
 
-class ClosesOnHalfClose(Bent):
-    def bend(self, job: Job) -> Job:
-        class Deaf(BentConversation):
+class ClosesOnHalfClose(FaultyEngine):
+    def modify(self, context: EngineContext) -> EngineContext:
+        class Deaf(FaultyConversation):
             def end(self) -> bytes:
                 self.done = True
                 return b""
 
-        class Hasty(BentService):
-            def open(self, peer: Peer, post: Post) -> Conversation:
-                return Deaf(self.inner.open(peer, post))
+        class Hasty(FaultyService):
+            def open(self, peer: Peer, push: Push) -> Conversation:
+                return Deaf(self.inner.open(peer, push))
 
-        return dataclasses.replace(job, service=Hasty(job.service))
+        return dataclasses.replace(context, service=Hasty(context.service))
 
 
-class OneReadIsOneMessage(Bent):
-    def bend(self, job: Job) -> Job:
-        class Naive(BentConversation):
+class OneReadIsOneMessage(FaultyEngine):
+    def modify(self, context: EngineContext) -> EngineContext:
+        class Naive(FaultyConversation):
             def receive(self, data: bytes) -> bytes:
                 return data.strip().upper() + b"\n"
 
-        class NaiveService(BentService):
-            def open(self, peer: Peer, post: Post) -> Conversation:
-                return Naive(self.inner.open(peer, post))
+        class NaiveService(FaultyService):
+            def open(self, peer: Peer, push: Push) -> Conversation:
+                return Naive(self.inner.open(peer, push))
 
-        return dataclasses.replace(job, service=NaiveService(job.service))
+        return dataclasses.replace(context, service=NaiveService(context.service))
 
 
-class SharesOneConversation(Bent):
-    def bend(self, job: Job) -> Job:
-        class Shared(BentService):
+class SharesOneConversation(FaultyEngine):
+    def modify(self, context: EngineContext) -> EngineContext:
+        class Shared(FaultyService):
             shared: Conversation | None = None
 
-            def open(self, peer: Peer, post: Post) -> Conversation:
-                self.shared = self.shared or self.inner.open(peer, post)
+            def open(self, peer: Peer, push: Push) -> Conversation:
+                self.shared = self.shared or self.inner.open(peer, push)
                 return self.shared
 
-        return dataclasses.replace(job, service=Shared(job.service))
+        return dataclasses.replace(context, service=Shared(context.service))
 
 
-class DiesOfMistakes(Bent):
-    def bend(self, job: Job) -> Job:
-        class Fatal(BentConversation):
+class ExitsOnServiceError(FaultyEngine):
+    def modify(self, context: EngineContext) -> EngineContext:
+        class Fatal(FaultyConversation):
             def receive(self, data: bytes) -> bytes:
                 try:
                     return super().receive(data)
                 except Exception as error:
                     raise SystemExit(3) from error
 
-        class FatalService(BentService):
-            def open(self, peer: Peer, post: Post) -> Conversation:
-                return Fatal(self.inner.open(peer, post))
+        class FatalService(FaultyService):
+            def open(self, peer: Peer, push: Push) -> Conversation:
+                return Fatal(self.inner.open(peer, push))
 
-        return dataclasses.replace(job, service=FatalService(job.service))
-
-
-class QueuesWithoutBound(Bent):
-    def bend(self, job: Job) -> Job:
-        return dataclasses.replace(job, limits=dataclasses.replace(job.limits, unsent=1 << 40))
+        return dataclasses.replace(context, service=FatalService(context.service))
 
 
-class DoesNotLinger(Bent):
-    def bend(self, job: Job) -> Job:
-        return dataclasses.replace(job, limits=dataclasses.replace(job.limits, linger=0.0))
+class QueuesWithoutBound(FaultyEngine):
+    def modify(self, context: EngineContext) -> EngineContext:
+        return dataclasses.replace(context, limits=dataclasses.replace(context.limits, unsent=1 << 40))
 
 
-class KnowsNoIdleLimit(Bent):
-    def bend(self, job: Job) -> Job:
-        return dataclasses.replace(job, limits=dataclasses.replace(job.limits, idle=None))
+class DoesNotLinger(FaultyEngine):
+    def modify(self, context: EngineContext) -> EngineContext:
+        return dataclasses.replace(context, limits=dataclasses.replace(context.limits, linger=0.0))
 
 
-class KnowsNoConnectionLimit(Bent):
-    def bend(self, job: Job) -> Job:
-        return dataclasses.replace(job, limits=dataclasses.replace(job.limits, connections=None))
+class IgnoresIdleLimit(FaultyEngine):
+    def modify(self, context: EngineContext) -> EngineContext:
+        return dataclasses.replace(context, limits=dataclasses.replace(context.limits, idle=None))
 
 
-class IgnoresDrain(Bent):
-    def bend(self, job: Job) -> Job:
-        return dataclasses.replace(job, stop=Stop())
+class IgnoresConnectionLimit(FaultyEngine):
+    def modify(self, context: EngineContext) -> EngineContext:
+        return dataclasses.replace(context, limits=dataclasses.replace(context.limits, connections=None))
 
 
-class LiesAboutTheCause(Bent):
-    def bend(self, job: Job) -> Job:
+class IgnoresDrain(FaultyEngine):
+    def modify(self, context: EngineContext) -> EngineContext:
+        return dataclasses.replace(context, stop=ShutdownFlags())
+
+
+class ReportsWrongCause(FaultyEngine):
+    def modify(self, context: EngineContext) -> EngineContext:
         def bent(event: Event) -> None:
             if isinstance(event, Closed):
-                event = dataclasses.replace(event, cause=Cause.PEER)
+                event = dataclasses.replace(event, cause=CloseReason.PEER)
             observe(event)
 
-        observe: Callable[[Event], None] = job.observe or (lambda _event: None)
-        return dataclasses.replace(job, observe=bent)
+        observe: Callable[[Event], None] = context.observe or (lambda _event: None)
+        return dataclasses.replace(context, observe=bent)
 
 
-class SpinsOnEmfile(Bent):
+class SpinsOnEmfile(FaultyEngine):
     def run(self) -> None:
-        admission.STRAIN_PAUSE = 0.0  # type: ignore[misc]
+        admission.ACCEPT_PAUSE = 0.0  # type: ignore[misc]
         super().run()
 
 
-class SpinsWhenIdle(Bent):
+class SpinsWhenIdle(FaultyEngine):
     def run(self) -> None:
         parent = os.getpid()
         if os.fork() == 0:
@@ -168,18 +168,18 @@ class SpinsWhenIdle(Bent):
         super().run()
 
 
-class DropsEmptyDatagrams(Bent):
-    def bend(self, job: Job) -> Job:
-        class Dropping(BentService):
+class DropsEmptyDatagrams(FaultyEngine):
+    def modify(self, context: EngineContext) -> EngineContext:
+        class Dropping(FaultyService):
             def answer(self, datagram: bytes, peer: Peer) -> bytes | None:
                 return super().answer(datagram, peer) if datagram else None
 
-        return dataclasses.replace(job, service=Dropping(job.service))
+        return dataclasses.replace(context, service=Dropping(context.service))
 
 
-class PostsWhenSpokenTo(Bent):
-    def bend(self, job: Job) -> Job:
-        class Late(BentConversation):
+class PushesOnlyOnReceive(FaultyEngine):
+    def modify(self, context: EngineContext) -> EngineContext:
+        class Late(FaultyConversation):
             def __init__(self, service: Service, peer: Peer) -> None:
                 self.waiting: list[bytes] = []
                 super().__init__(service.open(peer, self.waiting.append))
@@ -188,20 +188,20 @@ class PostsWhenSpokenTo(Bent):
                 late, self.waiting[:] = b"".join(self.waiting), []
                 return late + super().receive(data)
 
-        class LateService(BentService):
-            def open(self, peer: Peer, post: Post) -> Conversation:
+        class LateService(FaultyService):
+            def open(self, peer: Peer, push: Push) -> Conversation:
                 return Late(self.inner, peer)
 
-        return dataclasses.replace(job, service=LateService(job.service))
+        return dataclasses.replace(context, service=LateService(context.service))
 
 
-class LeavesADescriptor(Bent):
+class LeaksDescriptor(FaultyEngine):
     def run(self) -> None:
         super().run()
         os.dup(0)
 
 
-class LeavesAProcess(Bent):
+class LeaksProcess(FaultyEngine):
     def run(self) -> None:
         super().run()
         reader, _writer = os.pipe()
@@ -213,7 +213,7 @@ class LeavesAProcess(Bent):
         os.close(_writer)
 
 
-class Chatters(Bent):
+class PrintsToStderr(FaultyEngine):
     def run(self) -> None:
         super().run()
         print("bye", file=sys.stderr)

@@ -5,7 +5,7 @@ import pytest
 from bothends.testing import FakeClock
 
 
-def test_it_moves_when_it_is_told_to() -> None:
+def test_clock_advances() -> None:
     clock = FakeClock()
     before = clock()
     assert clock() == before > 0
@@ -13,6 +13,6 @@ def test_it_moves_when_it_is_told_to() -> None:
     assert clock() == before + 1.5
 
 
-def test_it_does_not_go_back() -> None:
+def test_clock_negative_advance_raises() -> None:
     with pytest.raises(ValueError, match="past"):
         FakeClock().advance(-1)

@@ -7,18 +7,18 @@ import os
 import pytest
 
 from bothends.engines.base import Limits
-from bothends.errors import CannotCarry
-from bothends.events import Closed, Failed, Opened, Received
-from bothends.osutil.process_info import everyone, look
+from bothends.errors import UnsupportedCombination
+from bothends.events import Accepted, Closed, Received, ServiceFailed
+from bothends.osutil.process_info import all_processes, read_process
 from bothends.services import registry
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
-from bothends.testing.services import Echo, Raising
+from bothends.testing.services import EchoService, RaisingEcho
 
 TCP = ["tcp://127.0.0.1:0"]
 
 
-class Unpicklable(Echo):
+class Unpicklable(EchoService):
     """Raises what can't be sent to another process."""
 
     def __init__(self) -> None:
@@ -29,73 +29,73 @@ class Unpicklable(Echo):
         raise self.error
 
 
-def test_life_and_death() -> None:
-    with Harness("select", Echo, ["tcp://127.0.0.1:0", "unix://{tmp}/here"]) as running:
+def test_harness_runs_and_exits_cleanly() -> None:
+    with Harness("select", EchoService, ["tcp://127.0.0.1:0", "unix://{tmp}/here"]) as running:
         assert [each.scheme for each in running.endpoints] == ["tcp", "unix"]
         assert running.endpoints[0].port
         path = running.endpoints[1].path
         assert os.path.exists(path)  # noqa: PTH110
         with Client(running.endpoints[0]) as client:
-            assert client.ask(b"hello") == b"hello"
-            opened = running.wait_event(Opened, lambda event: event.peer == client.address)
+            assert client.request(b"hello") == b"hello"
+            opened = running.wait_event(Accepted, lambda event: event.peer == client.address)
         running.wait_event(Closed, lambda event: event.connection == opened.connection)
-        assert len(running.seen(Received)) == 1
+        assert len(running.events_of(Received)) == 1
         assert running.is_alive()
         assert running.descriptors() > 3
         assert running.children() == running.zombies() == []
         assert running.memory() > 1_000_000
         running.drain()
         outcome = running.wait_exit()
-        assert outcome.faults() == []
+        assert outcome.problems() == []
         assert not running.is_alive()
         assert running.wait_exit() is outcome
     assert not os.path.exists(path)  # noqa: PTH110
-    assert look(running.pid) is None
+    assert read_process(running.pid) is None
 
 
-def test_services_of_the_registry_can_be_named() -> None:
+def test_harness_runs_registry_service() -> None:
     with Harness("epoll", functools.partial(registry.load, "upper"), TCP) as running:
         with Client(running.endpoints[0]) as client:
-            assert client.ask(b"a\n") == b"A\n"
+            assert client.request(b"a\n") == b"A\n"
         running.abort()
-        assert not running.wait_exit().faults()
+        assert not running.wait_exit().problems()
 
 
-def test_nothing_is_left_whatever_happens() -> None:
-    with contextlib.suppress(ZeroDivisionError), Harness("prefork", Echo, TCP) as running:
+def test_harness_kills_processes_on_error() -> None:
+    with contextlib.suppress(ZeroDivisionError), Harness("prefork", EchoService, TCP) as running:
         running.wait_for(running.children)
         raise ZeroDivisionError
-    assert not [each for each in everyone() if each.group == running.pid]
+    assert not [each for each in all_processes() if each.group == running.pid]
 
 
-def test_a_crash_is_told_with_its_traceback() -> None:
+def test_harness_start_failure_shows_traceback() -> None:
     with pytest.raises(AssertionError, match=r"(?s)ready has not come.*Inner: secret"):
         Harness("epoll", Unpicklable, TCP)
     with pytest.raises(AssertionError, match="there is no engine"):
-        Harness("tests.testing.nowhere:Engine", Echo, TCP)
+        Harness("tests.testing.nowhere:Engine", EchoService, TCP)
     with pytest.raises(AssertionError, match="no endpoint option"):
-        Harness("epoll", Echo, ["tcp://127.0.0.1:0?nonsense=1&"])
+        Harness("epoll", EchoService, ["tcp://127.0.0.1:0?nonsense=1&"])
 
 
-def test_a_refusal_is_raised_here() -> None:
+def test_harness_unsupported_combination_raises() -> None:
     limits = Limits(connections=1, when_full="refuse")
-    with pytest.raises(CannotCarry, match="prefork"):
-        Harness("prefork", Echo, TCP, limits)
+    with pytest.raises(UnsupportedCombination, match="prefork"):
+        Harness("prefork", EchoService, TCP, limits)
 
 
-def test_errors_travel() -> None:
+def test_harness_transfers_exceptions() -> None:
     with (
-        Harness("epoll", functools.partial(Raising, "receive"), TCP) as running,
+        Harness("epoll", functools.partial(RaisingEcho, "receive"), TCP) as running,
         Client(running.endpoints[0]) as client,
     ):
-        client.say(b"x")
-        assert type(running.wait_event(Failed).error).__name__ == "Mistake"
+        client.send(b"x")
+        assert type(running.wait_event(ServiceFailed).error).__name__ == "Mistake"
 
 
-def test_what_does_not_come_is_an_error_that_says_what_did() -> None:
-    with Harness("epoll", Echo, TCP) as running:
+def test_harness_timeout_describes_state() -> None:
+    with Harness("epoll", EchoService, TCP) as running:
         with pytest.raises(AssertionError, match=r"event Opened has not come within 0.1 s"):
-            running.wait_event(Opened, deadline=0.1)
+            running.wait_event(Accepted, timeout=0.1)
         with pytest.raises(AssertionError, match=r"its end has not come"):
             running.wait_exit(0.1)
         with pytest.raises(AssertionError, match=r"not within 0.1 s"):
@@ -103,30 +103,33 @@ def test_what_does_not_come_is_an_error_that_says_what_did() -> None:
         running.abort()
         running.wait_exit()
         with pytest.raises(AssertionError, match=r"before it ended"):
-            running.wait_event(Opened)
+            running.wait_event(Accepted)
 
 
-def test_frozen_stands_still() -> None:
-    with Harness("epoll", Echo, TCP) as running, Client(running.endpoints[0]) as client:
-        assert client.ask(b"one") == b"one"
-        with running.frozen():
-            client.say(b"two")
+def test_harness_suspended_does_not_answer() -> None:
+    with Harness("epoll", EchoService, TCP) as running, Client(running.endpoints[0]) as client:
+        assert client.request(b"one") == b"one"
+        with running.suspended():
+            client.send(b"two")
             assert not client.is_readable(0.05)
-        assert client.hear(3) == b"two"
+        assert client.receive_exactly(3) == b"two"
 
 
-def test_held_runs_when_told() -> None:
-    with Harness("epoll", Echo, TCP, held=True) as running, Client(running.endpoints[0]) as client:
-        client.say(b"early")
+def test_harness_start_paused_runs_on_resume() -> None:
+    with (
+        Harness("epoll", EchoService, TCP, start_paused=True) as running,
+        Client(running.endpoints[0]) as client,
+    ):
+        client.send(b"early")
         assert not client.is_readable(0.05)
-        running.go()
-        assert client.hear(5) == b"early"
+        running.resume()
+        assert client.receive_exactly(5) == b"early"
 
 
-def test_without_observer_there_are_no_events() -> None:
-    with Harness("epoll", Echo, TCP, observe=False) as running:
+def test_harness_without_observer_has_no_events() -> None:
+    with Harness("epoll", EchoService, TCP, observe=False) as running:
         with Client(running.endpoints[0]) as client:
-            assert client.ask(b"x") == b"x"
+            assert client.request(b"x") == b"x"
         running.drain()
         running.wait_exit()
         assert running.events == []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.testing.faulty_contracts import CAUGHT
+from tests.testing.faulty_contracts import FAULTS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FILE = "tests/testing/faulty_contracts.py"
@@ -33,18 +33,18 @@ def run(tests: list[str], tmp_path: Path) -> dict[tuple[str, str], str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_every_mistake_is_caught(tmp_path: Path) -> None:
-    outcomes = run([f"Test{mistake}::{test}" for mistake, test in CAUGHT.items()], tmp_path)
+def test_contract_suite_catches_each_fault(tmp_path: Path) -> None:
+    outcomes = run([f"Test{mistake}::{test}" for mistake, test in FAULTS.items()], tmp_path)
     missed = [
-        f"{mistake} passes {test}" for mistake, test in CAUGHT.items() if not outcomes[f"Test{mistake}", test]
+        f"{mistake} passes {test}" for mistake, test in FAULTS.items() if not outcomes[f"Test{mistake}", test]
     ]
     assert not missed, "\n".join(missed)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_without_a_mistake_they_pass(tmp_path: Path) -> None:
-    tests = sorted(set(CAUGHT.values()) - {"test_who_never_reads_is_idle"})
+def test_contract_suite_passes_without_fault(tmp_path: Path) -> None:
+    tests = sorted(set(FAULTS.values()) - {"test_who_never_reads_is_idle"})
     outcomes = run([f"TestBent::{test}" for test in tests], tmp_path)
     assert {name for _, name in outcomes} == set(tests)
     wrong = [f"{test}: {what}" for (_, test), what in outcomes.items() if what]

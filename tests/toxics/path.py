@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from random import Random
 
-from bothends.toxics.base import Link, Medium, Signal, Toxic
-from bothends.toxics.pipeline import Item, Pipeline, Recorder, Stage
+from bothends.toxics.base import LinkContext, Medium, Signal, Toxic
+from bothends.toxics.pipeline import Item, Pipeline, RecordingSocket, Stage
 
 Arrivals = list[tuple[float, Item]]
 
@@ -15,13 +15,15 @@ STREAM, MESSAGES, DATAGRAMS, PACKETS = Medium
 
 
 def stage(
-    toxic: Toxic, medium: Medium, seed: int = 1, *, ordinal: int = 1, record: Recorder | None = None
+    toxic: Toxic, medium: Medium, seed: int = 1, *, ordinal: int = 1, record: RecordingSocket | None = None
 ) -> Stage:
     """A toxic at work, called by its type."""
-    return Stage(toxic.type, toxic.behaviour(Link(medium, Random(seed), ordinal)), medium, record=record)
+    return Stage(
+        toxic.type, toxic.new_state(LinkContext(medium, Random(seed), ordinal)), medium, record=record
+    )
 
 
-class Path:
+class ToxicPath:
     """One direction. Times are seconds from its beginning."""
 
     def __init__(self, medium: Medium, *toxics: Toxic, seed: int = 1, ordinal: int = 1) -> None:
@@ -29,22 +31,22 @@ class Path:
         self.pipeline = Pipeline(medium, stages)
         self.arrived: Arrivals = [(0.0, item) for item in self.pipeline.begin(0.0)]
 
-    def until(self, now: float) -> None:
+    def advance_to(self, now: float) -> None:
         """Let time pass, waking at each moment at which something is due."""
         while self.pipeline.due <= now:
             due = self.pipeline.due
             self.arrived += [(due, item) for item in self.pipeline.advance(due)]
 
-    def say(self, at: float, item: Item) -> None:
+    def send(self, at: float, item: Item) -> None:
         """Something comes in."""
-        self.until(at)
+        self.advance_to(at)
         self.arrived += [(at, out) for out in self.pipeline.put(at, item)]
 
-    def run(self, said: Iterable[tuple[float, Item]], until: float = 1e6) -> Arrivals:
+    def run(self, sent: Iterable[tuple[float, Item]], until: float = 1e6) -> Arrivals:
         """All of it, and the time after it."""
-        for at, item in said:
-            self.say(at, item)
-        self.until(until)
+        for at, item in sent:
+            self.send(at, item)
+        self.advance_to(until)
         return self.arrived
 
 
@@ -73,7 +75,7 @@ def numbers(messages: Sequence[bytes]) -> list[int]:
     return [int.from_bytes(each[-4:]) for each in messages]
 
 
-def delays(said: Sequence[tuple[float, bytes]], arrived: Arrivals) -> list[float]:
+def delays(sent: Sequence[tuple[float, bytes]], arrived: Arrivals) -> list[float]:
     """How much later each message of `numbered` arrived; infinity for one that didn't."""
     times = {int.from_bytes(item[-4:]): at for at, item in arrived if isinstance(item, bytes)}
-    return [times.get(number, math.inf) - at for number, (at, _) in enumerate(said)]
+    return [times.get(number, math.inf) - at for number, (at, _) in enumerate(sent)]

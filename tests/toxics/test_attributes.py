@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bothends.errors import ToxicError, UnknownName
 from bothends.toxics import registry
-from bothends.toxics.attributes import from_json, from_words, read_seconds, to_json
+from bothends.toxics.attributes import from_json, parse_attributes, parse_duration, to_json
 from bothends.toxics.bandwidth import Bandwidth
 from bothends.toxics.base import Toxic
 from bothends.toxics.blackhole import Blackhole
@@ -37,8 +37,8 @@ from bothends.toxics.slicer import Slicer
         (Blackhole, "", Blackhole()),
     ],
 )
-def test_words(kind: type[Toxic], text: str, toxic: Toxic) -> None:
-    assert from_words(kind, text) == toxic
+def test_parse_attributes_short_form(kind: type[Toxic], text: str, toxic: Toxic) -> None:
+    assert parse_attributes(kind, text) == toxic
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def test_words(kind: type[Toxic], text: str, toxic: Toxic) -> None:
         (Blackhole, "x=1", "it has none"),
     ],
 )
-def test_words_that_mean_nothing(kind: type[Toxic], text: str, words: str) -> None:
+def test_parse_attributes_invalid_text_raises_toxic_error(kind: type[Toxic], text: str, words: str) -> None:
     with pytest.raises(ToxicError) as caught:
-        from_words(kind, text)
+        parse_attributes(kind, text)
     assert words in str(caught.value)
 
 
@@ -74,49 +74,49 @@ def test_words_that_mean_nothing(kind: type[Toxic], text: str, words: str) -> No
         ({}, Latency()),
     ],
 )
-def test_json(given: dict[str, Any], toxic: Toxic) -> None:
+def test_from_json_attributes(given: dict[str, Any], toxic: Toxic) -> None:
     assert from_json(Latency, given) == toxic
 
 
 @pytest.mark.parametrize("value", ["50ms", True, -1, float("nan"), float("inf"), [], {}])
-def test_json_that_means_nothing(value: Any) -> None:
+def test_from_json_invalid_value_raises_toxic_error(value: Any) -> None:
     with pytest.raises(ToxicError):
         from_json(Latency, {"latency": value})
 
 
-def test_what_is_not_given_stays_as_it_was() -> None:
+def test_from_json_with_base_keeps_missing_attributes() -> None:
     assert from_json(Latency, {"jitter": 7}, Latency(latency=100, jitter=5)) == Latency(latency=100, jitter=7)
 
 
-def test_theirs_are_always_shown_and_ours_where_they_are_set() -> None:
+def test_to_json_shows_toxiproxy_attributes_and_non_default_extensions() -> None:
     assert to_json(Latency(latency=5)) == {"latency": 5, "jitter": 0}
     assert to_json(Latency(correlation=0.5)) == {"latency": 0, "jitter": 0, "correlation": 0.5}
     assert to_json(Loss()) == {}
 
 
 @pytest.mark.parametrize("name", registry.TOXICS)
-def test_every_toxic_is_what_its_own_json_says(name: str) -> None:
+def test_json_round_trip_of_every_toxic(name: str) -> None:
     kind = registry.load(name)
     toxic = kind()
     assert kind.type == name
     assert from_json(kind, to_json(toxic)) == toxic
 
 
-def test_an_unknown_toxic_names_the_nearest() -> None:
+def test_load_unknown_toxic_suggests_nearest_name() -> None:
     with pytest.raises(UnknownName) as caught:
         registry.load("latenzy")
     assert caught.value.nearest == "latency"
 
 
 @given(st.text(max_size=20))
-def test_no_text_is_more_than_a_clear_error(text: str) -> None:
+def test_parse_attributes_any_text_raises_only_toxic_error(text: str) -> None:
     for kind in (Latency, Bandwidth, Loss, Blackhole):
         with contextlib.suppress(ToxicError):
-            assert from_json(kind, to_json(from_words(kind, text))) is not None
+            assert from_json(kind, to_json(parse_attributes(kind, text))) is not None
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("5s", 5), ("50ms", 0.05), ("2m", 120), ("5", None), ("s", None)]
 )
-def test_times(text: str, seconds: float | None) -> None:
-    assert read_seconds(text) == seconds
+def test_parse_duration(text: str, seconds: float | None) -> None:
+    assert parse_duration(text) == seconds

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bothends.toxics.bandwidth import Bandwidth
-from tests.toxics.path import DATAGRAMS, STREAM, Path, data_of, messages_of, numbered
+from tests.toxics.path import DATAGRAMS, STREAM, ToxicPath, data_of, messages_of, numbered
 
 _arrivals = st.lists(
     st.tuples(st.floats(0, 0.3, allow_nan=False), st.integers(0, 3000)), min_size=1, max_size=40
@@ -16,7 +16,7 @@ _arrivals = st.lists(
 
 @settings(max_examples=150)
 @given(arrivals=_arrivals, burst=st.sampled_from([0, 500, 5000]))
-def test_no_stretch_of_time_carries_more_than_bucket_and_rate_allow(
+def test_bandwidth_any_interval_stays_within_burst_and_rate(
     arrivals: list[tuple[float, int]], burst: int
 ) -> None:
     rate = 10_000
@@ -24,7 +24,7 @@ def test_no_stretch_of_time_carries_more_than_bucket_and_rate_allow(
     for gap, size in arrivals:
         now += gap
         said.append((now, bytes(size)))
-    arrived = Path(DATAGRAMS, Bandwidth(rate=rate // 1000, burst=burst, queue=10**9)).run(said)
+    arrived = ToxicPath(DATAGRAMS, Bandwidth(rate=rate // 1000, burst=burst, queue=10**9)).run(said)
     sizes = [(at, len(item)) for at, item in arrived if isinstance(item, bytes)]
     assert len(sizes) == len(said)
     for first in range(len(sizes)):
@@ -36,40 +36,42 @@ def test_no_stretch_of_time_carries_more_than_bucket_and_rate_allow(
 
 
 @pytest.mark.parametrize("medium", [STREAM, DATAGRAMS])
-def test_a_long_transfer_takes_its_bytes_divided_by_the_rate(medium: str) -> None:
+def test_bandwidth_long_transfer_takes_bytes_over_rate(medium: str) -> None:
     said = [(0.0, bytes(1000))] * 1000
-    arrived = Path(STREAM if medium == "stream" else DATAGRAMS, Bandwidth(rate=100, queue=2**30)).run(said)
+    arrived = ToxicPath(STREAM if medium == "stream" else DATAGRAMS, Bandwidth(rate=100, queue=2**30)).run(
+        said
+    )
     assert len(data_of(arrived)) == 1_000_000
     assert arrived[-1][0] == pytest.approx(10.0)
 
 
-def test_what_the_queue_has_no_room_for_is_dropped_at_its_tail() -> None:
-    arrived = Path(DATAGRAMS, Bandwidth(rate=1, queue=5000)).run(numbered(100, spacing=0.0, size=1000))
+def test_bandwidth_full_queue_tail_drops_datagrams() -> None:
+    arrived = ToxicPath(DATAGRAMS, Bandwidth(rate=1, queue=5000)).run(numbered(100, spacing=0.0, size=1000))
     assert len(messages_of(arrived)) == 5
     assert messages_of(arrived) == [data for _, data in numbered(5, size=1000)]
 
 
-def test_what_is_longer_than_the_queue_passes_when_that_is_empty() -> None:
-    assert len(Path(DATAGRAMS, Bandwidth(rate=1, queue=10)).run([(0.0, bytes(1000))])) == 1
+def test_bandwidth_datagram_larger_than_empty_queue_passes() -> None:
+    assert len(ToxicPath(DATAGRAMS, Bandwidth(rate=1, queue=10)).run([(0.0, bytes(1000))])) == 1
 
 
-def test_a_stream_loses_nothing_and_makes_its_sender_wait() -> None:
-    path = Path(STREAM, Bandwidth(rate=1, queue=5000))
-    path.say(0.0, bytes(5000))
+def test_bandwidth_stream_applies_backpressure_without_loss() -> None:
+    path = ToxicPath(STREAM, Bandwidth(rate=1, queue=5000))
+    path.send(0.0, bytes(5000))
     assert not path.pipeline.is_full
-    path.say(0.0, bytes(5000))
+    path.send(0.0, bytes(5000))
     assert path.pipeline.is_full
-    path.until(5.1)
+    path.advance_to(5.1)
     assert not path.pipeline.is_full
-    path.until(1e6)
+    path.advance_to(1e6)
     assert len(data_of(path.arrived)) == 10_000
 
 
-def test_a_chunk_of_a_stream_leaves_bit_by_bit() -> None:
-    arrived = Path(STREAM, Bandwidth(rate=10)).run([(0.0, bytes(10_000))])
+def test_bandwidth_stream_chunk_is_sent_in_parts() -> None:
+    arrived = ToxicPath(STREAM, Bandwidth(rate=10)).run([(0.0, bytes(10_000))])
     assert len(arrived) == 50
     assert arrived[0][0] == pytest.approx(0.02)
 
 
-def test_a_rate_of_nothing_is_no_limit() -> None:
-    assert Path(DATAGRAMS, Bandwidth()).run([(0.0, b"x")]) == [(0.0, b"x")]
+def test_bandwidth_zero_rate_is_unlimited() -> None:
+    assert ToxicPath(DATAGRAMS, Bandwidth()).run([(0.0, b"x")]) == [(0.0, b"x")]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from bothends.toxics.attributes import from_words
+from bothends.toxics.attributes import parse_attributes
 from tests.toxics.path import STREAM
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-toxic.md"
 
 
-def test_the_toxic_and_its_own_test(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_add_a_toxic_guide_code_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     text = GUIDE.read_text(encoding="utf-8")
     toxic, line, itself = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     module = types.ModuleType("bothends.toxics.hiccup")
@@ -24,5 +24,5 @@ def test_the_toxic_and_its_own_test(monkeypatch: pytest.MonkeyPatch) -> None:
     assert line.strip() == f'"{module.Hiccup.type}": "{module.__name__}:Hiccup",'
     assert "assert [round(" in itself
     exec(itself, {})
-    assert from_words(module.Hiccup, "100ms,every=5") == module.Hiccup(pause=100, every=5)
+    assert parse_attributes(module.Hiccup, "100ms,every=5") == module.Hiccup(pause=100, every=5)
     assert "stall" in module.Hiccup().objection(STREAM)

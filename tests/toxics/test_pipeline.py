@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bothends.toxics import registry
-from bothends.toxics.attributes import from_words
+from bothends.toxics.attributes import parse_attributes
 from bothends.toxics.base import Medium, Signal, Toxic
-from bothends.toxics.pipeline import MOST_HELD, Pipeline, flipped
-from tests.toxics.path import DATAGRAMS, MESSAGES, STREAM, Arrivals, Path, data_of, messages_of, stage
+from bothends.toxics.pipeline import MAX_HELD_BYTES, Pipeline, flip_bits
+from tests.toxics.path import DATAGRAMS, MESSAGES, STREAM, Arrivals, ToxicPath, data_of, messages_of, stage
 
 # Each toxic with what makes it act: those that neither lose nor change anything of a stream, and the others.
-KEEPING = {
+LOSSLESS = {
     "latency": "20ms±30ms,correlation=50%",
     "bandwidth": "3KB/s",
     "slicer": "7±3,delay=100us",
@@ -25,7 +25,7 @@ KEEPING = {
     "stall": "800ms,after=100ms",
     "blackhole": "",
 }
-LOSING = {
+LOSSY = {
     "loss": "30%,burst=3",
     "gilbert_elliott": "enter=0.3",
     "duplicate": "30%",
@@ -36,27 +36,29 @@ LOSING = {
     "timeout": "1s",
     "reset_peer": "1s",
 }
-ALL = KEEPING | LOSING
+ALL = LOSSLESS | LOSSY
 
 
 def toxic(name: str) -> Toxic:
-    return from_words(registry.load(name), ALL[name])
+    return parse_attributes(registry.load(name), ALL[name])
 
 
-def fitting(medium: Medium, names: Any = ALL) -> list[str]:
-    return [name for name in names if not toxic(name).objection(medium)]
+def supported(medium: Medium, names: Any = ALL) -> list[str]:
+    return [name for name in names if not toxic(name).unsupported_reason(medium)]
 
 
-def test_every_toxic_is_tried() -> None:
+def test_toxic_tables_cover_registry() -> None:
     assert set(ALL) == set(registry.TOXICS)
-    assert all(medium in toxic(name).meaning or toxic(name).refusal for name in ALL for medium in Medium)
+    assert all(
+        medium in toxic(name).effects or toxic(name).incompatibility for name in ALL for medium in Medium
+    )
 
 
 _gaps = st.floats(min_value=0, max_value=0.2, allow_nan=False)
 _chunks = st.lists(st.tuples(_gaps, st.binary(min_size=1, max_size=60)), max_size=12)
 
 
-def timed(chunks: list[tuple[float, bytes]]) -> list[tuple[float, bytes]]:
+def with_times(chunks: list[tuple[float, bytes]]) -> list[tuple[float, bytes]]:
     """From gaps to times."""
     now, said = 0.0, []
     for gap, data in chunks:
@@ -65,61 +67,61 @@ def timed(chunks: list[tuple[float, bytes]]) -> list[tuple[float, bytes]]:
     return said
 
 
-def checked_order(arrived: Arrivals) -> None:
+def assert_in_order(arrived: Arrivals) -> None:
     assert [at for at, _ in arrived] == sorted(at for at, _ in arrived)
 
 
-@pytest.mark.parametrize("name", fitting(STREAM, KEEPING))
+@pytest.mark.parametrize("name", supported(STREAM, LOSSLESS))
 @settings(max_examples=30)
 @given(chunks=_chunks, seed=st.integers(0, 9))
-def test_a_stream_keeps_its_bytes_and_their_order(
+def test_stream_lossless_toxic_preserves_bytes_and_order(
     name: str, chunks: list[tuple[float, bytes]], seed: int
 ) -> None:
-    said = timed(chunks)
-    path = Path(STREAM, toxic(name), seed=seed)
+    said = with_times(chunks)
+    path = ToxicPath(STREAM, toxic(name), seed=seed)
     path.run([*said, (said[-1][0] if said else 0.0, Signal.END)])
     path.arrived += [(2e6, item) for item in path.pipeline.remove(name, 2e6)]
     assert data_of(path.arrived) == b"".join(data for _, data in said)
     assert path.arrived[-1][1] is Signal.END
     assert sum(item is Signal.END for _, item in path.arrived) == 1
     assert path.pipeline.held == 0
-    checked_order(path.arrived)
+    assert_in_order(path.arrived)
 
 
-@pytest.mark.parametrize("name", fitting(MESSAGES, KEEPING))
+@pytest.mark.parametrize("name", supported(MESSAGES, LOSSLESS))
 @settings(max_examples=20)
 @given(chunks=_chunks)
-def test_messages_of_a_connection_stay_whole_and_in_order(
+def test_messages_lossless_toxic_preserves_messages_and_order(
     name: str, chunks: list[tuple[float, bytes]]
 ) -> None:
-    said = timed(chunks)
-    path = Path(MESSAGES, toxic(name))
+    said = with_times(chunks)
+    path = ToxicPath(MESSAGES, toxic(name))
     path.run(said)
     path.arrived += [(2e6, item) for item in path.pipeline.remove(name, 2e6)]
     assert messages_of(path.arrived) == [data for _, data in said]
 
 
 _change = st.tuples(
-    st.sampled_from(["add", "remove", "replace"]), st.sampled_from(fitting(STREAM, KEEPING)), _gaps
+    st.sampled_from(["add", "remove", "replace"]), st.sampled_from(supported(STREAM, LOSSLESS)), _gaps
 )
 
 
 @settings(max_examples=150)
 @given(chunks=_chunks, changes=st.lists(_change, max_size=8))
-def test_no_change_of_toxics_costs_a_stream_a_byte(
+def test_stream_toxic_changes_preserve_bytes(
     chunks: list[tuple[float, bytes]], changes: list[tuple[str, str, float]]
 ) -> None:
     """Toxics come, go and are changed between the chunks, and all is there in the end, once and in order."""
-    path = Path(STREAM, toxic("latency"))
+    path = ToxicPath(STREAM, toxic("latency"))
     now, here = 0.0, {"latency"}
     for index in range(max(len(chunks), len(changes))):
         if index < len(chunks):
             now += chunks[index][0]
-            path.say(now, chunks[index][1])
+            path.send(now, chunks[index][1])
         if index < len(changes):
             what, name, gap = changes[index]
             now += gap
-            path.until(now)
+            path.advance_to(now)
             left: list[Any] = []
             if what == "add" and name not in here:
                 here.add(name)
@@ -128,33 +130,35 @@ def test_no_change_of_toxics_costs_a_stream_a_byte(
                 here.discard(name)
                 left = path.pipeline.remove(name, now)
             elif what == "replace" and name in here:
-                left = path.pipeline.replace(name, stage(toxic(name), STREAM, 5).behaviour, now)
+                left = path.pipeline.replace(name, stage(toxic(name), STREAM, 5).state, now)
             path.arrived += [(now, item) for item in left]
-    path.say(now, Signal.END)
-    path.until(1e6)
+    path.send(now, Signal.END)
+    path.advance_to(1e6)
     for name in sorted(here):
         path.arrived += [(2e6, item) for item in path.pipeline.remove(name, 2e6)]
-        path.until(2e6)
+        path.advance_to(2e6)
     assert data_of(path.arrived) == b"".join(data for _, data in chunks)
     assert path.arrived[-1][1] is Signal.END
-    checked_order(path.arrived)
+    assert_in_order(path.arrived)
 
 
 @pytest.mark.parametrize(
-    ("name", "medium"), [(name, medium) for medium in Medium for name in fitting(medium)]
+    ("name", "medium"), [(name, medium) for medium in Medium for name in supported(medium)]
 )
-def test_the_same_seed_and_input_give_the_same(name: str, medium: Medium) -> None:
+def test_pipeline_same_seed_and_input_is_deterministic(name: str, medium: Medium) -> None:
     said = [(n / 10, bytes([n]) * 50) for n in range(40)]
-    one, two = (Path(medium, toxic(name), seed=3).run(said) for _ in range(2))
+    one, two = (ToxicPath(medium, toxic(name), seed=3).run(said) for _ in range(2))
     assert one == two
 
 
-def test_stages_act_at_the_moment_that_was_due_not_when_someone_woke() -> None:
+def test_stages_use_due_time_when_wakeup_is_late() -> None:
     """Two delays of 10 ms are 20, also where the loop comes 7 ms late each time."""
-    path = Path(
-        STREAM, from_words(registry.load("latency"), "10ms"), from_words(registry.load("stall"), "0ms")
+    path = ToxicPath(
+        STREAM,
+        parse_attributes(registry.load("latency"), "10ms"),
+        parse_attributes(registry.load("stall"), "0ms"),
     )
-    path.pipeline.add(stage(from_words(registry.load("latency"), "10ms"), STREAM), 0.0)
+    path.pipeline.add(stage(parse_attributes(registry.load("latency"), "10ms"), STREAM), 0.0)
     path.pipeline.put(0.0, b"x")
     assert path.pipeline.due == pytest.approx(0.010)
     assert path.pipeline.advance(0.017) == []
@@ -163,22 +167,22 @@ def test_stages_act_at_the_moment_that_was_due_not_when_someone_woke() -> None:
     assert path.pipeline.due == math.inf
 
 
-def test_datagrams_beyond_what_is_held_at_most_are_dropped_and_counted() -> None:
-    path = Path(DATAGRAMS, from_words(registry.load("latency"), "10s"))
-    for _ in range(MOST_HELD // 60_000 + 10):
-        path.say(0.0, bytes(60_000))
-    assert path.pipeline.held <= MOST_HELD
+def test_datagrams_beyond_held_limit_are_dropped_and_counted() -> None:
+    path = ToxicPath(DATAGRAMS, parse_attributes(registry.load("latency"), "10s"))
+    for _ in range(MAX_HELD_BYTES // 60_000 + 10):
+        path.send(0.0, bytes(60_000))
+    assert path.pipeline.held <= MAX_HELD_BYTES
     assert path.pipeline.overflowed == 10
 
 
-def test_a_stream_that_is_held_asks_its_sender_to_wait() -> None:
-    path = Path(STREAM, from_words(registry.load("blackhole"), ""))
+def test_stream_held_by_blackhole_is_full() -> None:
+    path = ToxicPath(STREAM, parse_attributes(registry.load("blackhole"), ""))
     assert not path.pipeline.is_full
-    path.say(0.0, b"x")
+    path.send(0.0, b"x")
     assert path.pipeline.is_full
 
 
-def test_a_path_without_toxics_changes_nothing() -> None:
+def test_pipeline_without_stages_passes_items_unchanged() -> None:
     pipeline = Pipeline(STREAM)
     assert pipeline.put(0.0, b"abc") == [b"abc"]
     assert pipeline.put(0.0, Signal.END) == [Signal.END]
@@ -186,7 +190,7 @@ def test_a_path_without_toxics_changes_nothing() -> None:
 
 
 @given(st.binary(min_size=1, max_size=20), st.data())
-def test_flipping_twice_is_flipping_never(data: bytes, more: Any) -> None:
+def test_flip_bits_twice_restores_data(data: bytes, more: Any) -> None:
     bits = tuple(more.draw(st.lists(st.integers(0, len(data) * 8 - 1), max_size=5)))
-    assert flipped(flipped(data, bits), bits) == data
-    assert len(flipped(data, bits)) == len(data)
+    assert flip_bits(flip_bits(data, bits), bits) == data
+    assert len(flip_bits(data, bits)) == len(data)

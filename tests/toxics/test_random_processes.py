@@ -8,14 +8,14 @@ from random import Random
 
 import pytest
 
-from bothends.toxics.random_processes import Chain, TwoStates
+from bothends.toxics.random_processes import CorrelatedUniform, TwoStateMarkov
 
 COUNT = 20_000
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
-def test_the_numbers_are_uniform_whatever_the_correlation(correlation: float) -> None:
-    chain = Chain(Random(7), correlation)
+def test_correlated_uniform_any_correlation_is_uniform(correlation: float) -> None:
+    chain = CorrelatedUniform(Random(7), correlation)
     drawn = [chain.draw() for _ in range(COUNT)]
     spread = ((1 + correlation) / (1 - correlation) / COUNT) ** 0.5
     assert min(drawn) >= 0
@@ -25,15 +25,15 @@ def test_the_numbers_are_uniform_whatever_the_correlation(correlation: float) ->
         assert below == pytest.approx(share, abs=5 * spread * (share * (1 - share)) ** 0.5)
 
 
-def test_neighbours_correlate() -> None:
-    chain = Chain(Random(7), 0.9)
+def test_correlated_uniform_neighbours_have_requested_correlation() -> None:
+    chain = CorrelatedUniform(Random(7), 0.9)
     drawn = [chain.draw() for _ in range(COUNT)]
     # The uniform numbers' correlation is (6 / pi) asin(c / 2): 0.891 for 0.9.
     assert statistics.correlation(drawn[:-1], drawn[1:]) == pytest.approx(0.891, abs=0.02)
 
 
-def test_two_states_stay_as_long_as_they_should() -> None:
-    states = TwoStates(Random(7), enter=0.1, leave=0.3)
+def test_two_state_markov_sojourn_time_matches_probability() -> None:
+    states = TwoStateMarkov(Random(7), enter=0.1, leave=0.3)
     seen = [states.step() for _ in range(COUNT)]
     assert sum(seen) / COUNT == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / COUNT * 4) ** 0.5)
     begun = sum(not before and now for before, now in itertools.pairwise(seen))

@@ -28,27 +28,27 @@ from bothends.toxics.duplicate import Duplicate
 from bothends.toxics.gilbert_elliott import GilbertElliott
 from bothends.toxics.latency import Latency
 from bothends.toxics.loss import Loss
-from bothends.toxics.placement import Spec, random_for
+from bothends.toxics.placement import PlacedToxic, random_for
 from bothends.toxics.reorder import Reorder
 from bothends.toxics.slicer import Slicer
-from bothends.wire import Command, plan
+from bothends.wire import HostCommand, build_topology
 from bothends.wire.plan import addresses_of
-from bothends.wire.switch import Link
-from tests.toxics.path import Arrivals, Path, data_of, delays, messages_of, numbered, numbers
+from bothends.wire.switch import Switch
+from tests.toxics.path import Arrivals, ToxicPath, data_of, delays, messages_of, numbered, numbers
 from tests.wire.test_packets import ipv4
 
 COUNT = 20_000
-PAIR = plan([Command("a", ("x",)), Command("b", ("x",))])
+PAIR = build_topology([HostCommand("a", ("x",)), HostCommand("b", ("x",))])
 
-WHOLE = [Medium.MESSAGES, Medium.DATAGRAMS, Medium.PACKETS]
-LOOSE = [Medium.DATAGRAMS, Medium.PACKETS]
+MESSAGE_MEDIA = [Medium.MESSAGES, Medium.DATAGRAMS, Medium.PACKETS]
+UNORDERED_MEDIA = [Medium.DATAGRAMS, Medium.PACKETS]
 
 
-def passed(toxic: Toxic, medium: Medium, said: list[tuple[float, bytes]], seed: int = 1) -> Arrivals:
+def run_toxic(toxic: Toxic, medium: Medium, messages: list[tuple[float, bytes]], seed: int = 1) -> Arrivals:
     """What arrives. Packets are real ones on a wire; they are shown by what they carry."""
     if medium is not Medium.PACKETS:
-        return Path(medium, toxic, seed=seed).run(said)
-    link = Link(PAIR, [Spec("it", "downstream", toxic)], seed=seed)
+        return ToxicPath(medium, toxic, seed=seed).run(messages)
+    link = Switch(PAIR, [PlacedToxic("it", "downstream", toxic)], seed=seed)
     one, other = (addresses_of(number)[0].packed for number in (1, 2))
     link.begin(0.0)
     arrived: Arrivals = []
@@ -58,7 +58,7 @@ def passed(toxic: Toxic, medium: Medium, said: list[tuple[float, bytes]], seed: 
             due = link.due
             arrived.extend((due, packet[20:]) for _, packet in link.advance(due))
 
-    for at, data in said:
+    for at, data in messages:
         until(at)
         made = ipv4(data)
         sent = made[:12] + one + other + made[20:]
@@ -67,19 +67,19 @@ def passed(toxic: Toxic, medium: Medium, said: list[tuple[float, bytes]], seed: 
     return arrived
 
 
-def is_share(found: int, share: float, count: int = COUNT) -> bool:
+def is_within_five_errors(found: int, share: float, count: int = COUNT) -> bool:
     """Whether it is within five standard errors."""
     return abs(found / count - share) <= 5 * math.sqrt(share * (1 - share) / count)
 
 
-def test_a_share_that_is_wrong_by_a_ninth_is_found() -> None:
-    assert not is_share(round(COUNT * 0.1 * 10 / 9), 0.1)
+def test_five_error_bound_detects_share_wrong_by_a_ninth() -> None:
+    assert not is_within_five_errors(round(COUNT * 0.1 * 10 / 9), 0.1)
 
 
-@pytest.mark.parametrize("medium", WHOLE)
-def test_what_is_lost_and_in_how_long_runs(medium: Medium) -> None:
+@pytest.mark.parametrize("medium", MESSAGE_MEDIA)
+def test_loss_share_and_run_length(medium: Medium) -> None:
     for burst, toxic in ((1.0, Loss(probability=0.1)), (4.0, Loss(probability=0.1, burst=4))):
-        arrived = set(numbers(messages_of(passed(toxic, medium, numbered(COUNT)))))
+        arrived = set(numbers(messages_of(run_toxic(toxic, medium, numbered(COUNT)))))
         flags = [number not in arrived for number in range(COUNT)]
         # The losses of a run count as one: there are as many independent ones less.
         assert abs(sum(flags) / COUNT - 0.1) <= 5 * math.sqrt(0.1 * 0.9 / COUNT * (2 * burst - 1))
@@ -89,48 +89,50 @@ def test_what_is_lost_and_in_how_long_runs(medium: Medium) -> None:
         assert abs(statistics.fmean(runs) - mean) <= 5 * deviation / math.sqrt(len(runs))
 
 
-@pytest.mark.parametrize("medium", WHOLE)
-def test_two_states_lose_as_much_as_they_should(medium: Medium) -> None:
+@pytest.mark.parametrize("medium", MESSAGE_MEDIA)
+def test_gilbert_elliott_loss_share(medium: Medium) -> None:
     toxic = GilbertElliott(enter=0.05, leave=0.25, bad=0.8, good=0.02)
     share = (0.25 * 0.02 + 0.05 * 0.8) / 0.3
-    lost = COUNT - len(messages_of(passed(toxic, medium, numbered(COUNT))))
+    lost = COUNT - len(messages_of(run_toxic(toxic, medium, numbered(COUNT))))
     assert abs(lost / COUNT - share) <= 5 * math.sqrt(share * (1 - share) / COUNT * 2 / 0.3)
 
 
-@pytest.mark.parametrize("medium", WHOLE)
-def test_what_is_doubled(medium: Medium) -> None:
-    arrived = Counter(numbers(messages_of(passed(Duplicate(probability=0.1), medium, numbered(COUNT)))))
+@pytest.mark.parametrize("medium", MESSAGE_MEDIA)
+def test_duplicate_share(medium: Medium) -> None:
+    arrived = Counter(numbers(messages_of(run_toxic(Duplicate(probability=0.1), medium, numbered(COUNT)))))
     assert set(arrived.values()) == {1, 2}
-    assert is_share(sum(times == 2 for times in arrived.values()), 0.1)
+    assert is_within_five_errors(sum(times == 2 for times in arrived.values()), 0.1)
 
 
-@pytest.mark.parametrize("medium", LOOSE)
-def test_what_is_overtaken_by_gap_and_by_delay(medium: Medium) -> None:
+@pytest.mark.parametrize("medium", UNORDERED_MEDIA)
+def test_reorder_gap_and_delay(medium: Medium) -> None:
     said = numbered(COUNT, spacing=0.001)
-    late = delays(said, passed(Reorder(probability=0.2, gap=2, delay=3.5), medium, said))
+    late = delays(said, run_toxic(Reorder(probability=0.2, gap=2, delay=3.5), medium, said))
     held = [number for number, delay in enumerate(late) if delay > 0]
     assert {number % 2 for number in held} == {1}  # every second one is a candidate
-    assert is_share(len(held), 0.2, COUNT // 2)
+    assert is_within_five_errors(len(held), 0.2, COUNT // 2)
     assert all(late[number] == pytest.approx(0.0035) for number in held)
 
 
-@pytest.mark.parametrize("medium", WHOLE)
-def test_what_is_damaged(medium: Medium) -> None:
+@pytest.mark.parametrize("medium", MESSAGE_MEDIA)
+def test_corrupt_message_share(medium: Medium) -> None:
     said = numbered(COUNT)
     # Packets have headers before what they carry: 20 of 120 bytes, in which a bit may flip as well.
     share = 0.1 * (100 / 120 if medium is Medium.PACKETS else 1)
-    arrived = [item for _, item in passed(Corrupt(probability=0.1), medium, said) if isinstance(item, bytes)]
+    arrived = [
+        item for _, item in run_toxic(Corrupt(probability=0.1), medium, said) if isinstance(item, bytes)
+    ]
     wrong = sum(data != came for (_, data), came in zip(said, arrived, strict=True))
-    assert is_share(wrong, share)
+    assert is_within_five_errors(wrong, share)
 
 
 @pytest.mark.parametrize("medium", list(Medium))
-def test_bits_that_flip(medium: Medium) -> None:
+def test_corrupt_bit_error_rate(medium: Medium) -> None:
     said = numbered(4000)
-    came = data_of(passed(Corrupt(bit_errors=1e-3), medium, said))
+    came = data_of(run_toxic(Corrupt(bit_errors=1e-3), medium, said))
     bits = 4000 * 800
     wrong = (int.from_bytes(b"".join(data for _, data in said)) ^ int.from_bytes(came)).bit_count()
-    assert is_share(wrong, 1e-3, bits)
+    assert is_within_five_errors(wrong, 1e-3, bits)
 
 
 def normal(deviation: float) -> Callable[[float], float]:
@@ -149,7 +151,7 @@ def pareto(deviation: float) -> Callable[[float], float]:
 DISTRIBUTIONS = {"uniform": uniform, "normal": normal, "pareto": pareto}
 
 
-def distance(found: list[float], expected: Callable[[float], float]) -> float:
+def kolmogorov_smirnov_distance(found: list[float], expected: Callable[[float], float]) -> float:
     """Kolmogorov and Smirnov's: the largest difference of two distributions."""
     ordered, count = sorted(found), len(found)
     return max(
@@ -160,26 +162,26 @@ def distance(found: list[float], expected: Callable[[float], float]) -> float:
 
 @pytest.mark.parametrize("medium", list(Medium))
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
-def test_how_delays_are_distributed(name: str, medium: Medium) -> None:
+def test_latency_jitter_distribution(name: str, medium: Medium) -> None:
     said = numbered(8000, spacing=10.0)  # none waits for another
     toxic = Latency(latency=200, jitter=20, distribution=name)
-    found = [delay * 1000 for delay in delays(said, passed(toxic, medium, said))]
+    found = [delay * 1000 for delay in delays(said, run_toxic(toxic, medium, said))]
     bound = 1.95 / math.sqrt(len(found))
-    assert distance(found, DISTRIBUTIONS[name](20)) < bound
-    assert distance(found, DISTRIBUTIONS[name](22)) > bound
+    assert kolmogorov_smirnov_distance(found, DISTRIBUTIONS[name](20)) < bound
+    assert kolmogorov_smirnov_distance(found, DISTRIBUTIONS[name](22)) > bound
 
 
 @pytest.mark.parametrize("medium", list(Medium))
-def test_how_fast_it_goes(medium: Medium) -> None:
+def test_bandwidth_transfer_time(medium: Medium) -> None:
     size = 1000 + (20 if medium is Medium.PACKETS else 0)
-    arrived = passed(Bandwidth(rate=100, queue=2**30), medium, numbered(1000, spacing=0.0, size=1000))
+    arrived = run_toxic(Bandwidth(rate=100, queue=2**30), medium, numbered(1000, spacing=0.0, size=1000))
     assert len(data_of(arrived)) == 1_000_000
     assert arrived[-1][0] == pytest.approx(1000 * size / 100_000, rel=1e-3)
 
 
-def test_how_long_the_pieces_of_a_stream_are() -> None:
+def test_slicer_chunk_sizes() -> None:
     """Uniform from 50 to 150: mean 100, deviation sqrt((101^2 - 1) / 12)."""
-    arrived = passed(
+    arrived = run_toxic(
         Slicer(average_size=100, size_variation=50, delay=10), Medium.STREAM, [(0.0, bytes(500_000))]
     )
     sizes = [len(item) for _, item in arrived if isinstance(item, bytes)][:-1]
@@ -188,7 +190,7 @@ def test_how_long_the_pieces_of_a_stream_are() -> None:
     assert abs(statistics.fmean(sizes) - 100) <= 5 * error
 
 
-def test_which_share_of_the_connections_is_met() -> None:
-    spec = Spec("it", "downstream", Latency(latency=1), toxicity=0.3)
-    met = sum(spec.meets("192.0.2.1", random_for(1, "proxy", number)) for number in range(COUNT))
-    assert is_share(met, 0.3)
+def test_toxicity_share_of_connections() -> None:
+    spec = PlacedToxic("it", "downstream", Latency(latency=1), toxicity=0.3)
+    met = sum(spec.applies_to("192.0.2.1", random_for(1, "proxy", number)) for number in range(COUNT))
+    assert is_within_five_errors(met, 0.3)

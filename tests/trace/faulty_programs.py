@@ -35,7 +35,7 @@ def read_all(s):
 """
 
 
-class Mistake(NamedTuple):
+class FaultyProgram(NamedTuple):
     """A rule, what both programs share, and how they differ."""
 
     rule: str
@@ -44,8 +44,8 @@ class Mistake(NamedTuple):
     common: str = ""
 
 
-MISTAKES: Final = (
-    Mistake(
+FAULTY_PROGRAMS: Final = (
+    FaultyProgram(
         "one-recv-per-message",
         "message = c.recv(5); c.close()",
         "message = b''\n    while len(message) < 12: message += c.recv(5)\n    c.close()",
@@ -59,7 +59,7 @@ thread.join()
 s.close()
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "short-send",
         "s.send(data)",
         "s.setblocking(True); s.sendall(data)",
@@ -79,7 +79,7 @@ s.close()
 thread.join()
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "two-sends-one-read",
         "s.send(b'one'); s.send(b'two'); told.set()",
         "s.send(b'one'); told.set(); s.recv(100); s.send(b'two')",
@@ -98,7 +98,7 @@ s.close()
 thread.join()
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "truncated-datagram",
         "s.recvfrom(10)",
         "s.recvfrom(65535)",
@@ -110,7 +110,7 @@ c.sendto(b"sixteen bytes...", s.getsockname())
 {program}
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "swapped-port",
         "port = ntohs(port)",
         "pass",
@@ -128,7 +128,7 @@ except ConnectionRefusedError:
     pass
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "closed-with-unread-data",
         "c.close()",
         "read_all(c); c.close()",
@@ -144,7 +144,7 @@ thread.join()
 s.close()
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "eof-ignored",
         "for _ in range(5): c.recv(100)",
         "while c.recv(100): pass",
@@ -159,7 +159,7 @@ s.close()
 thread.join()
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "idle-client",
         "handler(c)",
         "threading.Thread(target=handler, args=(c,)).start()",
@@ -186,7 +186,7 @@ idle.close()
 busy.close()
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "port-in-use",
         "pass",
         "again.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)",
@@ -210,7 +210,7 @@ except OSError:
     pass
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "refused-too-early",
         "knock(); s.listen(5)",
         "s.listen(5); knock()",
@@ -225,7 +225,7 @@ def knock():
 {program}
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "refused-elsewhere",
         "host = '127.0.0.2'",
         "host = '127.0.0.1'",
@@ -238,7 +238,7 @@ except ConnectionRefusedError:
     pass
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "write-after-close",
         "s.send(b'a'); select.select([s], [], [], 5); s.send(b'b')",
         "s.recv(1)",
@@ -255,7 +255,7 @@ except OSError:
     pass
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "busy-loop",
         "for _ in range(100):\n    try: s.recv(10)\n    except BlockingIOError: pass",
         "select.select([s], [], [], 0.05)",
@@ -265,7 +265,7 @@ s.setblocking(False)
 {program}
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "children-not-waited-for",
         "pass",
         "os.waitpid(child, 0)",
@@ -279,7 +279,7 @@ if child == 0:
 select.select([c], [], [], 0.6)
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "never-closed",
         "pass",
         "d.close()",
@@ -294,7 +294,7 @@ select.select([s], [], [], 0.6)
 os._exit(0)
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "unanswered-datagram",
         "s.recvfrom(100)",
         "s.sendto(*s.recvfrom(100))",
@@ -311,7 +311,7 @@ except TimeoutError:
     pass
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "nagle-delayed-ack",
         "pass",
         "s.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)",
@@ -333,7 +333,7 @@ for _ in range(20):
 thread.join()
 """,
     ),
-    Mistake(
+    FaultyProgram(
         "backlog-overflow",
         "s.listen(0)",
         "s.listen(10)",
@@ -353,7 +353,7 @@ select.select([], [], [], 2.2)
 )
 
 
-class BadPath(NamedTuple):
+class PathCase(NamedTuple):
     """A rule, a wire that shows it, one that does not, and two programs. `shows` is in the evidence."""
 
     rule: str
@@ -363,10 +363,10 @@ class BadPath(NamedTuple):
     client: str
     wrong: str = "pass"
     right: str = "pass"
-    shows: str = ""
+    evidence_text: str = ""
 
 
-_COUNT: Final = """
+_COUNTING_SERVER: Final = """
 import select, socket
 with socket.create_server(("10.0.0.1", 7000)) as welcoming, welcoming.accept()[0] as connection:
     {program}
@@ -375,7 +375,7 @@ with socket.create_server(("10.0.0.1", 7000)) as welcoming, welcoming.accept()[0
         heard += len(data)
     connection.sendall(b"%d" % heard)
 """
-_SEND: Final = """
+_SENDING_CLIENT: Final = """
 import socket
 with socket.create_connection(("10.0.0.1", 7000)) as connection:
     connection.settimeout(%s)
@@ -387,20 +387,31 @@ with socket.create_connection(("10.0.0.1", 7000)) as connection:
         pass
 """
 
-PATHS: Final = (
-    BadPath("retransmission", "loss=up:20%,seed=2", "delay=1ms", _COUNT, _SEND % ("None", 30_000)),
-    BadPath(
-        "spurious-retransmission", "delay=550ms", "delay=1ms", _COUNT, _SEND % ("None", 100), shows="SYN"
+PATH_CASES: Final = (
+    PathCase(
+        "retransmission",
+        "loss=up:20%,seed=2",
+        "delay=1ms",
+        _COUNTING_SERVER,
+        _SENDING_CLIENT % ("None", 30_000),
     ),
-    BadPath(
+    PathCase(
+        "spurious-retransmission",
+        "delay=550ms",
+        "delay=1ms",
+        _COUNTING_SERVER,
+        _SENDING_CLIENT % ("None", 100),
+        evidence_text="SYN",
+    ),
+    PathCase(
         "zero-window",
         "delay=1ms",
         "delay=1ms",
-        _COUNT,
-        _SEND % ("None", 400_000),
+        _COUNTING_SERVER,
+        _SENDING_CLIENT % ("None", 400_000),
         "select.select([], [], [], 1)",
     ),
-    BadPath(
+    PathCase(
         "delayed-ack",
         "delay=1ms",
         "delay=1ms",
@@ -425,6 +436,8 @@ with socket.create_connection(("10.0.0.1", 7000)) as connection:
         "pass",
         "connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)",
     ),
-    BadPath("mtu-black-hole", "mtu=1300,no-icmp", "mtu=1300", _COUNT, _SEND % ("2", 3000)),
+    PathCase(
+        "mtu-black-hole", "mtu=1300,no-icmp", "mtu=1300", _COUNTING_SERVER, _SENDING_CLIENT % ("2", 3000)
+    ),
 )
 """What a path does, and the same programs, or the same path, without it."""

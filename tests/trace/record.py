@@ -29,7 +29,7 @@ s.on("data", (d) => process.stdout.write(d));
 """
 
 
-def scrubbed(text: str) -> str:
+def scrub(text: str) -> str:
     """A recording without this machine's paths."""
     kept = []
     for line in text.splitlines():
@@ -55,9 +55,9 @@ def record(name: str, server: list[str], client: list[str], port: bytes = rb"por
             )
             child = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text()
             subprocess.run(["kill", *child.split()], check=True)
-            running.end()
+            running.wait()
         for end, log in logs.items():
-            (RECORDINGS / f"{name}-{end}.strace").write_text(scrubbed(log.read_text()))
+            (RECORDINGS / f"{name}-{end}.strace").write_text(scrub(log.read_text()))
 
 
 def main() -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from bothends.errors import Unavailable
 from bothends.trace.capture.packets import Capture
-from bothends.trace.findings import Finding, find
-from bothends.trace.model import Call, Moment, Packet, Trace
-from bothends.trace.session import Session
+from bothends.trace.findings import Finding, run_rules
+from bothends.trace.model import Call, Packet, Point, Trace
+from bothends.trace.session import TraceSession
 
 PYTHON = [sys.executable, "-I", "-S"]  # without site-packages: it starts in a third of the time
 
@@ -28,39 +28,41 @@ def has_packets() -> bool:
     return True
 
 
-def traced(
-    *commands: Sequence[str], server: Sequence[str] = (), packets: bool = True, said: str = ""
+def run_traced(
+    *commands: Sequence[str], server: Sequence[str] = (), packets: bool = True, stdin_text: str = ""
 ) -> Trace:
     """What is seen of these programs. `server` starts first, and `{port}` in the others is its port. `said`
     is the standard input of the first of the others.
     """
     for _ in range(3):
-        trace = _traced(commands, server, packets=packets, said=said)
+        trace = _run_once(commands, server, packets=packets, stdin_text=stdin_text)
         if not trace.notes:
             return trace
     pytest.skip(f"too much passes by on this machine: {trace.notes}")
 
 
-def _traced(commands: Sequence[Sequence[str]], server: Sequence[str], *, packets: bool, said: str) -> Trace:
-    told: list[Moment] = []
-    session = Session(told.append)
+def _run_once(
+    commands: Sequence[Sequence[str]], server: Sequence[str], *, packets: bool, stdin_text: str
+) -> Trace:
+    told: list[Point] = []
+    session = TraceSession(told.append)
     if server:
-        session.server("server", server)
+        session.add_server("server", server)
     for number, command in enumerate(commands):
-        session.client(f"client {number + 1}" if number else "client", command, keyboard=not number)
+        session.add_client(f"client {number + 1}" if number else "client", command, inherit_stdin=not number)
     session.capture = Capture() if packets and has_packets() else None
-    with keyboard(said):
+    with stdin_from(stdin_text):
         session.run()
-    assert told == list(session.trace.moments)
-    assert not session.odd_lines
+    assert told == list(session.trace.points)
+    assert not session.unparsed_lines
     return session.trace
 
 
 @contextlib.contextmanager
-def keyboard(said: str) -> Iterator[None]:
+def stdin_from(text: str) -> Iterator[None]:
     """Something to read on this process's standard input, which a client inherits."""
     with tempfile.TemporaryFile() as file:
-        file.write(said.encode())
+        file.write(text.encode())
         file.seek(0)
         before = os.dup(0)
         os.dup2(file.fileno(), 0)
@@ -71,14 +73,14 @@ def keyboard(said: str) -> Iterator[None]:
             os.close(before)
 
 
-def python(source: str) -> list[str]:
+def python_command(source: str) -> list[str]:
     """A command that runs some Python."""
     return [*PYTHON, "-c", source]
 
 
-def found(trace: Trace) -> dict[str, Finding]:
+def findings_by_rule(trace: Trace) -> dict[str, Finding]:
     """The findings, by the name of their rule."""
-    return {finding.rule: finding for finding in find(trace)}
+    return {finding.rule: finding for finding in run_rules(trace)}
 
 
 def calls(trace: Trace, role: str, *names: str) -> list[Call]:

@@ -21,19 +21,24 @@ import pytest
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.capture.packets import Capture
-from bothends.trace.capture.strace import Line, Parser
-from bothends.trace.capture.tracees import Program
-from bothends.trace.model import KEPT, Call, Moment, Packet, Trace
-from bothends.trace.session import Session
+from bothends.trace.capture.strace import Line, StraceParser
+from bothends.trace.capture.tracees import TracedProgram
+from bothends.trace.model import DATA_LIMIT, Call, Packet, Point, Trace
+from bothends.trace.session import TraceSession
 from tests.interop.programs import Programs, needs_compiler
 from tests.interop.running import Running
 from tests.tools import find_tool, needs_tool
-from tests.trace.running import has_packets, keyboard, python
+from tests.trace.running import has_packets, python_command, stdin_from
 
 pytestmark = [needs_tool("strace"), pytest.mark.timeout(120)]
 
 ADDRESS: Final = "127.83.11.7"  # where clients go, and nobody else does
-AGAIN: Final = ("sh", "-c", 'echo again | exec "$@"', "sh")  # a client with something to say of its own
+SECOND_CLIENT: Final = (
+    "sh",
+    "-c",
+    'echo again | exec "$@"',
+    "sh",
+)  # a client with something to say of its own
 
 
 class Pair(NamedTuple):
@@ -41,7 +46,7 @@ class Pair(NamedTuple):
 
     server: str
     client: str
-    words: str = f"{ADDRESS} {{port}}"
+    client_arguments: str = f"{ADDRESS} {{port}}"
     clients: int = 1
     transport: str = "tcp"
 
@@ -63,7 +68,7 @@ PAIRS: Final = {
     "java-threads": Pair("ThreadedServer.java", "LineClient.java", clients=2),
 }
 # Both ends in one program, more than one packet's worth, and an empty datagram.
-CONVERSATION: Final = f"""
+BOTH_ENDS_SOURCE: Final = f"""
 from socket import *
 s = create_server(("{ADDRESS}", 0))
 c = create_connection(s.getsockname(), source_address=("{ADDRESS}", 0))
@@ -88,7 +93,7 @@ v.recvfrom(100)
 """
 
 
-class Overheard(Parser):
+class RecordingParser(StraceParser):
     """The parser, with a copy of what it is fed: strace's own log."""
 
     def __init__(self) -> None:
@@ -100,7 +105,7 @@ class Overheard(Parser):
         return super().feed(data)
 
 
-class Seen(NamedTuple):
+class PacketFields(NamedTuple):
     """A packet as tshark describes it, and as we do."""
 
     source: int
@@ -113,12 +118,12 @@ class Seen(NamedTuple):
     data: str
 
 
-class Ran(NamedTuple):
+class RunResult(NamedTuple):
     """A run: what we made of it, strace's logs, and what tshark captured and when (None without it)."""
 
     trace: Trace
     logs: list[str]
-    captured: list[tuple[float, Seen]] | None
+    captured: list[tuple[float, PacketFields]] | None
 
 
 FIELDS: Final = (
@@ -128,13 +133,13 @@ FIELDS: Final = (
 )  # fmt: skip
 
 
-MARKS: Final = itertools.count(1)
+MARKER_NUMBERS: Final = itertools.count(1)
 
 
 class Tshark:
     """A tshark that captures while it is used as a context: what is of `ADDRESS`, and what else is wanted."""
 
-    def __init__(self, wanted: str = "") -> None:
+    def __init__(self, extra_filter: str = "") -> None:
         capture = [
             str(find_tool("tshark")),
             "-i",
@@ -142,7 +147,7 @@ class Tshark:
             "-B",
             "64",
             "-f",
-            f"host {ADDRESS}{wanted}",
+            f"host {ADDRESS}{extra_filter}",
             "-n",
             "-l",
         ]
@@ -150,16 +155,16 @@ class Tshark:
         self._running = Running(capture)
 
     def __enter__(self) -> Tshark:
-        self.catch_up()
+        self.packets_so_far()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._running.process.terminate()
         self._running.__exit__(None, None, None)
 
-    def catch_up(self) -> list[tuple[float, Seen]]:
+    def packets_so_far(self) -> list[tuple[float, PacketFields]]:
         """All packets up to now: a mark is sent until it is seen."""
-        mark = f"mark {next(MARKS)} of {os.getpid()}".encode()
+        mark = f"mark {next(MARKER_NUMBERS)} of {os.getpid()}".encode()
         seen = threading.Event()
         with socket.socket(type=socket.SOCK_DGRAM) as ours:
             ours.bind((ADDRESS, 0))
@@ -171,25 +176,27 @@ class Tshark:
             thread = threading.Thread(target=knock)
             thread.start()
             try:
-                shown = self._running.until("a mark", lambda data: data if _line(mark, data) else None)
+                shown = self._running.wait_for_output(
+                    "a mark", lambda data: data if _has_marker_line(mark, data) else None
+                )
             finally:
                 seen.set()
                 thread.join()
         lines = shown.rpartition(b"\n")[0].decode().splitlines()
-        return [_captured(line) for line in lines if b"mark ".hex() not in line]
+        return [_parse_fields(line) for line in lines if b"mark ".hex() not in line]
 
 
-def _line(mark: bytes, data: bytes) -> bool:
-    return mark.hex().encode() + b"\n" in data
+def _has_marker_line(marker: bytes, data: bytes) -> bool:
+    return marker.hex().encode() + b"\n" in data
 
 
-def _captured(line: str) -> tuple[float, Seen]:
+def _parse_fields(line: str) -> tuple[float, PacketFields]:
     at, *numbers, tcp_data, udp_data = line.split("|")
     (
         tcp_source, udp_source, tcp_destination, udp_destination,
         sequence, acknowledged, window, flags, tcp_size, udp_length,
     ) = (int(each or "0", 0) for each in numbers)  # fmt: skip
-    return float(at), Seen(
+    return float(at), PacketFields(
         tcp_source or udp_source,
         tcp_destination or udp_destination,
         sequence,
@@ -197,7 +204,7 @@ def _captured(line: str) -> tuple[float, Seen]:
         window,
         flags,
         tcp_size or max(udp_length - 8, 0),
-        (tcp_data or udp_data)[: 2 * KEPT],
+        (tcp_data or udp_data)[: 2 * DATA_LIMIT],
     )
 
 
@@ -216,43 +223,46 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
     return Programs(tmp_path_factory.mktemp("programs"))
 
 
-def _marked(name: str, pair: Pair) -> object:
+def _pair_param(name: str, pair: Pair) -> object:
     marks = needs_compiler(pair.server) + [pytest.mark.slow] * name.startswith("java")
     return pytest.param(pair, id=name, marks=marks)
 
 
 @pytest.fixture(
-    scope="module", params=[*itertools.starmap(_marked, PAIRS.items()), pytest.param(None, id="both-in-one")]
+    scope="module",
+    params=[*itertools.starmap(_pair_param, PAIRS.items()), pytest.param(None, id="both-in-one")],
 )
-def ran(
+def traced_run(
     request: pytest.FixtureRequest,
     programs: Programs,
     tshark: Tshark | None,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Ran:
+) -> RunResult:
     """A pair, run once for all tests of it."""
     pair: Pair | None = request.param
     for _ in range(3):
-        told: list[Moment] = []
-        session = Session(told.append)
+        told: list[Point] = []
+        session = TraceSession(told.append)
         with contextlib.ExitStack() as stack:
             gate = None
             if tshark is not None and pair is not None and pair.transport == "udp":
-                gate = Gate(tmp_path_factory.mktemp("gate"), stack)
+                gate = CaptureGate(tmp_path_factory.mktemp("gate"), stack)
             started = _add(session, pair, programs, gate)
             for each in started:
-                each.parser = Overheard()
+                each.parser = RecordingParser()
             session.capture = Capture() if has_packets() else None
-            with keyboard("hello\n"):
+            with stdin_from("hello\n"):
                 session.run()
             if not session.trace.notes:
-                logs = [each.parser.log.decode() for each in started if isinstance(each.parser, Overheard)]
+                logs = [
+                    each.parser.log.decode() for each in started if isinstance(each.parser, RecordingParser)
+                ]
                 by = gate.tshark if gate is not None else tshark
-                return Ran(session.trace, logs, by.catch_up() if by is not None else None)
+                return RunResult(session.trace, logs, by.packets_so_far() if by is not None else None)
     pytest.skip(f"too much passes by on this machine: {session.trace.notes}")
 
 
-class Gate:
+class CaptureGate:
     """A client waits at it until tshark captures what goes to and from its server's port.
 
     A server that is bound to every address answers a datagram from another one than it was sent to, and all
@@ -268,7 +278,7 @@ class Gate:
         self._thread.start()
         stack.callback(self._thread.join)
 
-    def before(self, client: list[str]) -> list[str]:
+    def wrap_command(self, client: list[str]) -> list[str]:
         return ["sh", "-c", 'echo {port} > "$0"; read go < "$0"; exec "$@"', str(self._path), *client]
 
     def _open(self) -> None:
@@ -279,20 +289,24 @@ class Gate:
             self._path.write_text("go\n")
 
 
-def _add(session: Session, pair: Pair | None, programs: Programs, gate: Gate | None) -> list[Program]:
+def _add(
+    session: TraceSession, pair: Pair | None, programs: Programs, gate: CaptureGate | None
+) -> list[TracedProgram]:
     if pair is None:
-        return [session.client("both", python(CONVERSATION), keyboard=False)]
-    client = [*programs.command(pair.client), *pair.words.split()]
-    started = [session.server("server", programs.command(pair.server))]
-    started.append(session.client("client", gate.before(client) if gate else client, keyboard=True))
+        return [session.add_client("both", python_command(BOTH_ENDS_SOURCE), inherit_stdin=False)]
+    client = [*programs.command(pair.client), *pair.client_arguments.split()]
+    started = [session.add_server("server", programs.command(pair.server))]
+    started.append(
+        session.add_client("client", gate.wrap_command(client) if gate else client, inherit_stdin=True)
+    )
     started += [
-        session.client(f"client {number}", [*AGAIN, *client], keyboard=False)
+        session.add_client(f"client {number}", [*SECOND_CLIENT, *client], inherit_stdin=False)
         for number in range(2, pair.clients + 1)
     ]
     return started
 
 
-class Told(NamedTuple):
+class CallRecord(NamedTuple):
     """A call as both strace and we tell it."""
 
     name: str
@@ -307,7 +321,7 @@ EPOLL: Final = re.compile(r"epoll_ctl\((\d+)<[^,]*, EPOLL_CTL_\w+, \d+<(?:TCP|UD
 RETURN: Final = re.compile(r".*\) += (\?|0x[0-9a-f]+|-?\d+)(?:<.*?>)?(?: (E[A-Z0-9]+) )?")
 
 
-def told_by_strace(log: str) -> dict[int, list[tuple[float, Told]]]:
+def calls_in_strace_log(log: str) -> dict[int, list[tuple[float, CallRecord]]]:
     """The calls on sockets in strace's log, with the times at which they begin, by thread."""
     halves: dict[int, tuple[float, str]] = {}
     whole = []
@@ -331,39 +345,43 @@ def told_by_strace(log: str) -> dict[int, list[tuple[float, Told]]]:
             found = RETURN.match(rest)
             assert found, rest
             result = None if found[1] == "?" else int(found[1], 0)
-            calls[pid].append((began, Told(name, result, found[2] or "")))
+            calls[pid].append((began, CallRecord(name, result, found[2] or "")))
     return dict(calls)
 
 
-def told_by_us(trace: Trace) -> dict[int, list[Told]]:
+def calls_in_trace(trace: Trace) -> dict[int, list[CallRecord]]:
     calls = defaultdict(list)
     for each in trace.events():
         if isinstance(each, Call) and (each.socket or each.sockets or each.name in ("socket", "socketpair")):
-            calls[each.thread].append(Told(each.name, each.result, each.error))
+            calls[each.thread].append(CallRecord(each.name, each.result, each.error))
     return dict(calls)
 
 
-def over(ran: Ran) -> float:
+def clients_ended_at(traced_run: RunResult) -> float:
     """When the last client had ended. How a server ends after that is our doing, and left out."""
-    return max(float(line.split()[1]) for log in ran.logs[1:] or ran.logs for line in log.splitlines())
+    return max(
+        float(line.split()[1]) for log in traced_run.logs[1:] or traced_run.logs for line in log.splitlines()
+    )
 
 
-def test_every_call_is_there_once_as_strace_tells_it(ran: Ran) -> None:
-    moments = Counter((moment.event.number, moment.is_end) for moment in ran.trace.moments)
+def test_trace_calls_match_strace_log(traced_run: RunResult) -> None:
+    moments = Counter((moment.event.number, moment.is_end) for moment in traced_run.trace.points)
     assert set(moments.values()) == {1}
-    ours = told_by_us(ran.trace)
-    theirs = {pid: calls for log in ran.logs for pid, calls in told_by_strace(log).items()}
+    ours = calls_in_trace(traced_run.trace)
+    theirs = {pid: calls for log in traced_run.logs for pid, calls in calls_in_strace_log(log).items()}
     assert ours.keys() <= theirs.keys()
     for pid, calls in theirs.items():
         told = ours.get(pid, [])
         assert told == [call for _, call in calls[: len(told)]]
-        assert [call for began, call in calls[len(told) :] if began < over(ran)] == []
+        assert [call for began, call in calls[len(told) :] if began < clients_ended_at(traced_run)] == []
 
 
 BITS: Final = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16}
 
 
-def by_direction(packets: Iterable[tuple[float, Seen]]) -> dict[tuple[int, int], list[tuple[float, Seen]]]:
+def by_direction(
+    packets: Iterable[tuple[float, PacketFields]],
+) -> dict[tuple[int, int], list[tuple[float, PacketFields]]]:
     """Between two directions nobody's order counts: each may have been seen by another processor."""
     found = defaultdict(list)
     for at, each in packets:
@@ -371,8 +389,8 @@ def by_direction(packets: Iterable[tuple[float, Seen]]) -> dict[tuple[int, int],
     return dict(found)
 
 
-def _seen(packet: Packet) -> tuple[float, Seen]:
-    return packet.at / 1e9, Seen(
+def _packet_fields(packet: Packet) -> tuple[float, PacketFields]:
+    return packet.at / 1e9, PacketFields(
         packet.source.port or 0,
         packet.destination.port or 0,
         packet.sequence,
@@ -384,21 +402,25 @@ def _seen(packet: Packet) -> tuple[float, Seen]:
     )
 
 
-def test_every_packet_is_there_as_tshark_sees_it_and_no_other(ran: Ran) -> None:
-    if ran.captured is None:
+def test_trace_packets_match_tshark(traced_run: RunResult) -> None:
+    if traced_run.captured is None:
         pytest.skip("tshark isn't installed, or packets can't be captured here")
     homes = {
         each.local.port
-        for each in ran.trace.sockets.values()
+        for each in traced_run.trace.sockets.values()
         if each.local and (each.is_listener or each.kind == "datagram")
     }
-    theirs = by_direction((at, each) for at, each in ran.captured if {each.source, each.destination} & homes)
-    ours = by_direction(_seen(each) for each in ran.trace.events() if isinstance(each, Packet))
+    theirs = by_direction(
+        (at, each) for at, each in traced_run.captured if {each.source, each.destination} & homes
+    )
+    ours = by_direction(
+        _packet_fields(each) for each in traced_run.trace.events() if isinstance(each, Packet)
+    )
     assert ours.keys() <= theirs.keys()
     for direction, packets in theirs.items():
         told = [each for _, each in ours.get(direction, [])]
         assert told == [each for _, each in packets[: len(told)]]
-        assert [each for at, each in packets[len(told) :] if at < over(ran)] == []
+        assert [each for at, each in packets[len(told) :] if at < clients_ended_at(traced_run)] == []
     assert ours
 
 
@@ -418,10 +440,10 @@ def overlap(one: range, other: range) -> int:
     return len(range(max(one.start, other.start), min(one.stop, other.stop)))
 
 
-def test_every_byte_is_followed_from_call_to_packet_to_call(ran: Ran) -> None:
-    if ran.captured is None:
+def test_trace_links_every_byte_from_send_to_receive(traced_run: RunResult) -> None:
+    if traced_run.captured is None:
         pytest.skip("packets can't be captured here")
-    trace = ran.trace
+    trace = traced_run.trace
     sent, received = spans(trace, SENDING), spans(trace, RECEIVING)
     packets = {
         each.number: range(each.offset or 0, (each.offset or 0) + each.size)

@@ -13,11 +13,11 @@ import pytest
 from bothends import events
 from bothends.client.blocking import connect
 from bothends.endpoints import Address, Endpoint
-from bothends.errors import SystemRefused, TimeLimit
+from bothends.errors import SystemCallFailed, TimeoutExpired
 from bothends.trace import trace_file
-from bothends.trace.capture.event_recorder import Observed
-from bothends.trace.findings import find
-from bothends.trace.model import Call, Change, Moment, Trace
+from bothends.trace.capture.event_recorder import EventRecorder
+from bothends.trace.findings import run_rules
+from bothends.trace.model import Call, Point, ProcessEvent, Trace
 from bothends.trace.rendering.layout import rows_of
 from bothends.trace.rendering.terminal import Painter
 from tests.interop.ours import BOTHENDS
@@ -28,31 +28,31 @@ TCP, UDP = Endpoint.parse("tcp://127.0.0.1:12000"), Endpoint.parse("udp://127.0.
 CONVERSATION = (
     events.Listening(TCP, at=10),
     events.Listening(UDP, at=11),
-    events.Opened(1, PEER, LOCAL, at=20),
+    events.Accepted(1, PEER, LOCAL, at=20),
     events.Received(1, PEER, b"hello", at=30),
     events.Sent(1, PEER, b"HELLO", at=40),
     events.Received(0, PEER, b"\x1b[2J", at=45),
-    events.Ended(1, PEER, at=50),
-    events.Closed(1, PEER, events.Cause.IDLE, 5, 5, at=60),
+    events.PeerEof(1, PEER, at=50),
+    events.Closed(1, PEER, events.CloseReason.IDLE, 5, 5, at=60),
 )
 
 
-def opened(path: Path) -> Trace:
+def read_trace_file(path: Path) -> Trace:
     trace = Trace()
     with path.open(encoding="utf-8") as lines:
         trace_file.read(lines, path.name, lambda moment: None, trace)
     return trace
 
 
-def written(path: Path, *told: events.Event, most: int = 1 << 20) -> Trace:
+def record_events(path: Path, *recorded: events.Event, max_size: int = 1 << 20) -> Trace:
     """What a trace holds of these events."""
-    observed = Observed(path, most=most)
-    for event in told:
+    observed = EventRecorder(path, max_size=max_size)
+    for event in recorded:
         observed(event)
-    return opened(path)
+    return read_trace_file(path)
 
 
-def drawn(trace: Trace) -> list[str]:
+def drawn_lines(trace: Trace) -> list[str]:
     painter = Painter(120, colour=False)
     return [line.strip() for row in rows_of(trace) for line in painter.lines(row)]
 
@@ -61,9 +61,9 @@ def names(trace: Trace) -> list[str]:
     return [each.name for each in trace.events() if isinstance(each, Call)]
 
 
-def test_a_conversation_is_drawn_as_calls(tmp_path: Path) -> None:
-    trace = written(tmp_path / "a.trace", *CONVERSATION)
-    assert [line.partition("│ ")[2] for line in drawn(trace)][1:] == [
+def test_recorder_server_events_are_drawn_as_calls(tmp_path: Path) -> None:
+    trace = record_events(tmp_path / "a.trace", *CONVERSATION)
+    assert [line.partition("│ ")[2] for line in drawn_lines(trace)][1:] == [
         "listen(127.0.0.1:12000)",
         "• LISTEN",
         "bind(127.0.0.1:12000, 127.0.0.1:12000)",
@@ -78,21 +78,21 @@ def test_a_conversation_is_drawn_as_calls(tmp_path: Path) -> None:
     accepted = next(each for each in trace.events() if isinstance(each, Call) and each.name == "accept")
     made = trace.sockets[accepted.made or 0]
     assert (made.welcomed_by, str(made.local), str(made.peer)) == (1, "127.0.0.1:12000", "127.0.0.1:40000")
-    assert find(trace) == []
+    assert run_rules(trace) == []
 
 
-def test_a_clients_conversation_is_drawn_as_calls(tmp_path: Path) -> None:
-    trace = written(
+def test_recorder_client_events_are_drawn_as_calls(tmp_path: Path) -> None:
+    trace = record_events(
         tmp_path / "a.trace",
-        events.Unconnected(TCP, SystemRefused("connect to", str(TCP), errno.ECONNREFUSED), 1, at=5),
-        events.Unconnected(TCP, TimeLimit("127.0.0.1:12000", "connecting", 2.0), 6, at=7),
+        events.ConnectFailed(TCP, SystemCallFailed("connect to", str(TCP), errno.ECONNREFUSED), 1, at=5),
+        events.ConnectFailed(TCP, TimeoutExpired("127.0.0.1:12000", "connecting", 2.0), 6, at=7),
         events.Connected(1, TCP, LOCAL, PEER, 10, at=5_000_010),
         events.Sent(1, LOCAL, b"hello", at=5_000_020),
-        events.Finished(1, LOCAL, at=5_000_030),
+        events.WriteShutdown(1, LOCAL, at=5_000_030),
         events.Received(1, LOCAL, b"HELLO", at=5_000_040),
-        events.Closed(1, LOCAL, events.Cause.RESET, 5, 5, at=5_000_050),
+        events.Closed(1, LOCAL, events.CloseReason.RESET, 5, 5, at=5_000_050),
     )
-    assert [line.partition("│ ")[2] for line in drawn(trace)][1:] == [
+    assert [line.partition("│ ")[2] for line in drawn_lines(trace)][1:] == [
         "connect(no connection, 127.0.0.1:12000) = ECONNREFUSED",
         "127.0.0.1:12000: time limit of 2 s passed while connecting",
         "connect(connection 1, 127.0.0.1:12000) = 0, after 5 ms",
@@ -111,24 +111,28 @@ def test_a_clients_conversation_is_drawn_as_calls(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_wrapped_is_marked(tmp_path: Path) -> None:
-    trace = written(tmp_path / "a.trace", events.Listening(Endpoint.parse("tls://:12000")), CONVERSATION[2])
+def test_recorder_tls_sockets_are_marked_wrapped(tmp_path: Path) -> None:
+    trace = record_events(
+        tmp_path / "a.trace", events.Listening(Endpoint.parse("tls://:12000")), CONVERSATION[2]
+    )
     assert [each.is_wrapped for each in trace.sockets.values()] == [True, True]
 
 
-def test_the_file_is_bounded_and_says_what_was_left_out(tmp_path: Path) -> None:
+def test_recorder_file_size_is_bounded_and_omission_noted(tmp_path: Path) -> None:
     path = tmp_path / "a.trace"
     received = [events.Received(1, PEER, b"x" * 100) for _ in range(100)]
-    trace = written(path, *CONVERSATION[:3], *received, events.Stopped(), events.Stopped(), most=4000)
+    trace = record_events(
+        path, *CONVERSATION[:3], *received, events.Stopped(), events.Stopped(), max_size=4000
+    )
     assert path.stat().st_size < 6000
     kept = names(trace).count("recv")
     assert 0 < kept < 20
     assert trace.notes == [f"{100 - kept} later events were left out: the file had reached 4000 bytes"]
 
 
-def test_processes_and_threads_write_one_file(tmp_path: Path) -> None:
+def test_recorder_processes_and_threads_share_one_file(tmp_path: Path) -> None:
     path = tmp_path / "a.trace"
-    observed = Observed(path)
+    observed = EventRecorder(path)
     observed(CONVERSATION[0])
     children = []
 
@@ -148,29 +152,29 @@ def test_processes_and_threads_write_one_file(tmp_path: Path) -> None:
         children.append(child)
     for child in children:
         assert os.waitpid(child, 0)[1] == 0
-        observed(events.Exited(child, "worker", 0))
-    trace = opened(path)  # every line is whole
+        observed(events.ChildExited(child, "worker", 0))
+    trace = read_trace_file(path)  # every line is whole
     calls = [each for each in trace.events() if isinstance(each, Call) and each.name == "recv"]
     assert len({each.number for each in calls}) == 3 * 2 * 40
     assert {each.process for each in calls} == set(children)
     assert {trace.processes[each].role for each in children} == {f"server/{each}" for each in children}
-    ended = [each.text for each in trace.events() if isinstance(each, Change) and each.kind == "ended"]
+    ended = [each.text for each in trace.events() if isinstance(each, ProcessEvent) and each.kind == "ended"]
     assert ended == ["exit status 0"] * 3
 
 
-def test_who_writes_already_is_not_disturbed(tmp_path: Path) -> None:
+def test_recorder_new_file_replaces_path_without_truncating_old(tmp_path: Path) -> None:
     path = tmp_path / "a.trace"
-    first = Observed(path)
+    first = EventRecorder(path)
     first(CONVERSATION[0])
-    second = Observed(path)
+    second = EventRecorder(path)
     first(CONVERSATION[1])
     second(CONVERSATION[1])
-    assert names(opened(path)) == ["bind"]
+    assert names(read_trace_file(path)) == ["bind"]
 
 
-def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemRefused, match="ENOENT"):
-        Observed(tmp_path / "nowhere" / "a.trace")
+def test_recorder_unwritable_file_raises(tmp_path: Path) -> None:
+    with pytest.raises(SystemCallFailed, match="ENOENT"):
+        EventRecorder(tmp_path / "nowhere" / "a.trace")
 
 
 @pytest.mark.parametrize("engine", ["epoll", "fork"])
@@ -182,9 +186,9 @@ def test_serve_writes_a_trace(engine: str, tmp_path: Path) -> None:
         with connect(f"tcp://127.0.0.1:{port}") as visit:
             assert visit.exchange(b"hello") == b"HELLO"
         server.process.send_signal(signal.SIGTERM)
-        assert server.end() == 0
-    trace = opened(path)
+        assert server.wait() == 0
+    trace = read_trace_file(path)
     assert names(trace) == ["listen", "accept", "recv", "send", "recv", "close"]
     assert not trace.notes
-    assert {moment.is_end for moment in trace.moments if isinstance(moment.event, Call)} == {False, True}
-    assert isinstance(trace.moments[0], Moment)
+    assert {moment.is_end for moment in trace.points if isinstance(moment.event, Call)} == {False, True}
+    assert isinstance(trace.points[0], Point)

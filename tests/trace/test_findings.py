@@ -6,8 +6,8 @@ import pytest
 
 from bothends.trace.findings import RULES, evidence_lines
 from tests.tools import needs_tool
-from tests.trace.faulty_programs import COMMON, MISTAKES, PATHS, Mistake
-from tests.trace.running import found, has_packets, python, traced
+from tests.trace.faulty_programs import COMMON, FAULTY_PROGRAMS, PATH_CASES, FaultyProgram
+from tests.trace.running import findings_by_rule, has_packets, python_command, run_traced
 
 pytestmark = [needs_tool("strace")]
 
@@ -23,29 +23,29 @@ QUICK = {
 }
 
 
-def program(mistake: Mistake, part: str) -> list[str]:
-    return python(COMMON + mistake.common.replace("{program}", part))
+def faulty_program(mistake: FaultyProgram, part: str) -> list[str]:
+    return python_command(COMMON + mistake.common.replace("{program}", part))
 
 
 @pytest.mark.parametrize(
     "mistake",
     [
         pytest.param(each, id=each.rule, marks=() if each.rule in QUICK else pytest.mark.slow)
-        for each in MISTAKES
+        for each in FAULTY_PROGRAMS
     ],
 )
-def test_the_mistake_is_found_and_what_is_right_is_not(mistake: Mistake) -> None:
+def test_rule_finds_faulty_program_only(mistake: FaultyProgram) -> None:
     if mistake.rule in NEEDS_PACKETS and not has_packets():
         pytest.skip("packets can't be captured here")
-    wrong = traced(program(mistake, mistake.wrong))
-    findings = found(wrong)
+    wrong = run_traced(faulty_program(mistake, mistake.wrong))
+    findings = findings_by_rule(wrong)
     assert mistake.rule in findings
     finding = findings[mistake.rule]
     assert finding.evidence
     assert evidence_lines(finding, wrong)
-    assert mistake.rule not in found(traced(program(mistake, mistake.right)))
+    assert mistake.rule not in findings_by_rule(run_traced(faulty_program(mistake, mistake.right)))
 
 
-def test_every_rule_has_its_programs() -> None:
-    tried = {"refused" if each.rule.startswith("refused") else each.rule for each in MISTAKES}
-    assert tried | {each.rule for each in PATHS} == set(RULES)
+def test_every_rule_has_a_faulty_program() -> None:
+    tried = {"refused" if each.rule.startswith("refused") else each.rule for each in FAULTY_PROGRAMS}
+    assert tried | {each.rule for each in PATH_CASES} == set(RULES)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bothends.osutil import process_info
-from tests.interop.running import ENVIRONMENT, PATIENCE, Running
+from tests.interop.running import ENVIRONMENT, TIMEOUT, Running
 from tests.tools import needs_tool
 from tests.trace.running import has_packets
 
@@ -25,13 +25,18 @@ CLIENT = "import socket; s = socket.create_connection(('127.0.0.1', {port})); s.
 pytestmark = [needs_tool("strace")]
 
 
-def shell_word(source: str) -> str:
+def python_one_liner(source: str) -> str:
     return f'{PYTHON} -c "{source}"'
 
 
-def done(*arguments: str, said: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def run_trace(*arguments: str, stdin_bytes: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [*TRACE, *arguments], input=said, capture_output=True, timeout=PATIENCE, env=ENVIRONMENT, check=False
+        [*TRACE, *arguments],
+        input=stdin_bytes,
+        capture_output=True,
+        timeout=TIMEOUT,
+        env=ENVIRONMENT,
+        check=False,
     )
 
 
@@ -43,92 +48,121 @@ def done(*arguments: str, said: bytes = b"") -> subprocess.CompletedProcess[byte
         pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_ends_everything(number: signal.Signals, status: int) -> None:
-    command = [*TRACE, "--server", shell_word(SERVER), "--client", shell_word(CLIENT), "--calls-only"]
+def test_trace_signal_terminates_all_processes(number: signal.Signals, status: int) -> None:
+    command = [
+        *TRACE,
+        "--server",
+        python_one_liner(SERVER),
+        "--client",
+        python_one_liner(CLIENT),
+        "--calls-only",
+    ]
     with Running(command) as running:
         running.text(rb"recvfrom\(\d+, 9\) = 4")
         # The shells and straces between us and the programs too.
-        ours = [each.pid for each in process_info.family(running.process.pid)]
+        ours = [each.pid for each in process_info.process_tree(running.process.pid)]
         assert len(ours) == 6  # itself, two straces, two programs, and the heir
         running.process.send_signal(number)
-        assert running.end() == status
-        assert [each for each in ours if (found := process_info.look(each)) and not found.is_zombie] == []
+        assert running.wait() == status
+        assert [
+            each for each in ours if (found := process_info.read_process(each)) and not found.is_zombie
+        ] == []
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while [each for each in pids if (found := process_info.look(each)) and not found.is_zombie]:
+    deadline = time.monotonic() + TIMEOUT
+    while [each for each in pids if (found := process_info.read_process(each)) and not found.is_zombie]:
         assert time.monotonic() < deadline
 
 
 # It talks all the time, so that strace would meet a broken pipe; and it leaves its parent and its session.
-RESTLESS = "import os, socket\nif os.fork(): os._exit(0)\nos.setsid()\nprint(os.getpid(), flush=True)\n"
-RESTLESS += "while True: socket.socket().close()"
+BUSY_DAEMON = "import os, socket\nif os.fork(): os._exit(0)\nos.setsid()\nprint(os.getpid(), flush=True)\n"
+BUSY_DAEMON += "while True: socket.socket().close()"
 
 
-@pytest.mark.parametrize("client", [CLIENT, RESTLESS], ids=["waits", "restless"])
-def test_it_is_killed(client: str) -> None:
-    command = [*TRACE, "--server", shell_word(SERVER), "--client", shell_word(client), "--calls-only"]
+@pytest.mark.parametrize("client", [CLIENT, BUSY_DAEMON], ids=["waits", "restless"])
+def test_trace_sigkill_leaves_no_processes(client: str) -> None:
+    command = [
+        *TRACE,
+        "--server",
+        python_one_liner(SERVER),
+        "--client",
+        python_one_liner(client),
+        "--calls-only",
+    ]
     with Running(command) as running:
         strays = []
-        if client == RESTLESS:
+        if client == BUSY_DAEMON:
             strays = [int(running.line(rb"(\d+)")[1])]
             running.text(rb"close\(3\)(?s:.*)close\(3\)")
         else:
             running.text(rb"recvfrom\(\d+, 9\) = 4")
-        ours = [each.pid for each in process_info.family(running.process.pid)]
+        ours = [each.pid for each in process_info.process_tree(running.process.pid)]
         running.process.kill()
-        assert running.end() == -signal.SIGKILL
+        assert running.wait() == -signal.SIGKILL
         wait_until_gone(ours + strays)
 
 
-def test_strace_is_killed() -> None:
-    command = [*TRACE, "--server", shell_word(SERVER), "--client", shell_word(CLIENT), "--calls-only"]
+def test_strace_sigkill_terminates_its_programs() -> None:
+    command = [
+        *TRACE,
+        "--server",
+        python_one_liner(SERVER),
+        "--client",
+        python_one_liner(CLIENT),
+        "--calls-only",
+    ]
     with Running(command) as running:
         running.text(rb"recvfrom\(\d+, 9\) = 4")
-        ours = [each.pid for each in process_info.family(running.process.pid)]
+        ours = [each.pid for each in process_info.process_tree(running.process.pid)]
         client = next(each for each in ours[1:] if Path(f"/proc/{each}/comm").read_text() == "strace\n")
         os.kill(client, signal.SIGKILL)
         running.error_line(rb"strace of (server|client) was killed; what it traced was ended too")
-        assert running.end() in (0, 137)
-        assert [each for each in ours if (found := process_info.look(each)) and not found.is_zombie] == []
+        assert running.wait() in (0, 137)
+        assert [
+            each for each in ours if (found := process_info.read_process(each)) and not found.is_zombie
+        ] == []
 
 
-def test_the_client_starts_when_the_server_listens_and_may_say_its_port() -> None:
-    finished = done(
+def test_client_starts_after_listen_and_gets_port() -> None:
+    finished = run_trace(
         "--server",
-        shell_word(
+        python_one_liner(
             "import time, socket; time.sleep(0.2); s = socket.create_server(('127.0.0.1', 0)); s.accept()"
         ),
         "--client",
-        shell_word("import socket; socket.create_connection(('127.0.0.1', {port}))"),
+        python_one_liner("import socket; socket.create_connection(('127.0.0.1', {port}))"),
     )
     assert finished.returncode == 0, finished.stderr
     assert b"ECONNREFUSED" not in finished.stdout
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_it_leaves_with_what_the_program_left_with(status: int) -> None:
+def test_exit_status_is_the_programs(status: int) -> None:
     assert (
-        done("--calls-only", "--", *PYTHON.split(), "-c", f"import os; os._exit({status})").returncode
+        run_trace("--calls-only", "--", *PYTHON.split(), "-c", f"import os; os._exit({status})").returncode
         == status
     )
 
 
-def test_a_program_that_a_signal_ended() -> None:
+def test_exit_status_of_signalled_program_is_128_plus_signal() -> None:
     assert (
-        done("--calls-only", "--", *PYTHON.split(), "-c", "import os; os.kill(os.getpid(), 9)").returncode
+        run_trace(
+            "--calls-only", "--", *PYTHON.split(), "-c", "import os; os.kill(os.getpid(), 9)"
+        ).returncode
         == 137
     )
 
 
-def test_a_server_that_never_listens() -> None:
-    finished = done("--calls-only", "--server", shell_word("pass"), "--client", shell_word("pass"))
+def test_server_exit_before_listen_is_an_error() -> None:
+    finished = run_trace(
+        "--calls-only", "--server", python_one_liner("pass"), "--client", python_one_liner("pass")
+    )
     assert finished.returncode == 1
     assert finished.stderr.decode().splitlines()[-1] == "bothends: server ended before it listened"
 
 
-def test_packets_are_written_to_a_pipe_as_they_come() -> None:
+def test_pcapng_to_pipe_is_flushed_per_packet() -> None:
     if not has_packets():
         pytest.skip("packets can't be captured here")
     with socket.socket(type=socket.SOCK_DGRAM) as ours:
@@ -139,12 +173,12 @@ def test_packets_are_written_to_a_pipe_as_they_come() -> None:
             ours.sendto(b"what is seen at once", ours.getsockname())
             running.text(b"^\x0a\x0d\x0d\x0a(?s:.*)what is seen at once")
             running.process.send_signal(signal.SIGINT)
-            assert running.end() == 0
+            assert running.wait() == 0
 
 
 @pytest.mark.parametrize("option", ["--save", "--svg", "--html", "--pcapng"])
-def test_a_full_disk_is_one_line(option: str) -> None:
-    finished = done(
+def test_output_file_enospc_prints_one_line(option: str) -> None:
+    finished = run_trace(
         option, "/dev/full", "--calls-only", "--", *PYTHON.split(), "-c", "import socket; socket.socket()"
     )
     said = finished.stderr.decode()
@@ -152,10 +186,10 @@ def test_a_full_disk_is_one_line(option: str) -> None:
     assert finished.returncode == 1
 
 
-def test_what_a_program_prints_stays_its_own_and_json_has_standard_output_to_itself() -> None:
+def test_program_stdout_is_kept_apart_from_json() -> None:
     program = [*PYTHON.split(), "-c", "print('mi' + 'ne')"]
-    assert done("--calls-only", "--", *program).stdout == b"mine\n"
-    finished = done("--calls-only", "--json", "--", *program)
+    assert run_trace("--calls-only", "--", *program).stdout == b"mine\n"
+    finished = run_trace("--calls-only", "--json", "--", *program)
     assert b"mine\n" in finished.stderr
     assert finished.stdout.startswith(b'{"bothends-trace": 1}\n')
     assert b"mine" not in finished.stdout
@@ -187,14 +221,14 @@ def test_what_a_program_prints_stays_its_own_and_json_has_standard_output_to_its
         ),
     ],
 )
-def test_bad_input_gets_one_line(arguments: tuple[str, ...], status: int, line: str) -> None:
-    finished = done(*arguments)
+def test_usage_error_prints_one_line(arguments: tuple[str, ...], status: int, line: str) -> None:
+    finished = run_trace(*arguments)
     (said,) = finished.stderr.decode().splitlines()
     assert said.startswith(f"bothends: {line}")
     assert finished.returncode == status
 
 
-def test_without_strace_it_says_what_to_install(tmp_path: Path) -> None:
+def test_missing_strace_names_package(tmp_path: Path) -> None:
     finished = subprocess.run(
         [*TRACE, "--", sys.executable],
         capture_output=True,
@@ -209,7 +243,7 @@ def test_without_strace_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_process_that_runs_already_is_let_go(number: signal.Signals, status: int) -> None:
+def test_attached_process_survives_end_of_trace(number: signal.Signals, status: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         source = f"import socket; s = socket.create_connection(('127.0.0.1', {server.getsockname()[1]}))\n"
         source += "while s.recv(100): s.send(b'answer')"
@@ -223,17 +257,17 @@ def test_a_process_that_runs_already_is_let_go(number: signal.Signals, status: i
                 connection.send(b"question")
                 assert connection.recv(100) == b"answer"
                 running.text(rb'= 8 "question"')
-                ours = [each.pid for each in process_info.family(running.process.pid)]
+                ours = [each.pid for each in process_info.process_tree(running.process.pid)]
                 running.process.send_signal(number)
-                assert running.end() == status
-                assert str(running.complained) == ""
+                assert running.wait() == status
+                assert str(running.stderr) == ""
                 wait_until_gone(ours)
                 connection.send(b"still there?")
                 assert connection.recv(100) == b"answer"
-            assert program.end() == 0
+            assert program.wait() == 0
 
 
-def test_it_says_what_it_lacks_where_packets_are_not_permitted() -> None:
+def test_missing_cap_net_raw_falls_back_to_calls_only() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can do without a privilege on purpose")
     command = ["setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw", *TRACE]

@@ -14,23 +14,23 @@ from pathlib import Path
 import pytest
 
 from bothends.trace import model, trace_file
-from bothends.trace.capture.strace import Parser
+from bothends.trace.capture.strace import StraceParser
 from bothends.trace.correlation import correlator
 from bothends.trace.correlation import timeline as timeline_module
-from bothends.trace.correlation.correlator import Matcher
+from bothends.trace.correlation.correlator import Correlator
 from bothends.trace.correlation.timeline import Timeline
-from bothends.trace.model import Call, Moment, Packet, Place, Socket, Trace
+from bothends.trace.model import Call, Packet, Point, Socket, SocketAddress, Trace
 from bothends.trace.rendering import layout as layout_module
 from bothends.trace.rendering import tcp_states
 from bothends.trace.rendering.layout import Layout
-from bothends.trace.session import Session
-from bothends.trace.trace_file import Writer
+from bothends.trace.session import TraceSession
+from bothends.trace.trace_file import TraceFileWriter
 from tests.interop.running import ENVIRONMENT
 from tests.tools import needs_tool
 
 CALLS = 100_000
 CONNECTIONS = 50_000
-REMEMBERED = 1_000
+EMITTED_LIMIT = 1_000
 SOURCE = (
     "import socket\na, b = socket.socketpair()\nfor _ in range({}):\n    a.send(b'x' * 20)\n    b.recv(100)"
 )
@@ -47,7 +47,7 @@ finally:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @needs_tool("strace")
-def test_a_hundred_thousand_calls_are_drawn_and_saved(tmp_path: Path) -> None:
+def test_trace_of_100_000_calls_is_drawn_and_saved(tmp_path: Path) -> None:
     path = tmp_path / "long.trace"
     program = [sys.executable, "-I", "-S", "-c", SOURCE.format(CALLS // 2)]
     done = subprocess.run(
@@ -66,49 +66,49 @@ def test_a_hundred_thousand_calls_are_drawn_and_saved(tmp_path: Path) -> None:
     assert int(done.stderr.split()[-1]) < 500_000  # kilobytes
 
 
-def test_the_time_line_forgets_what_was_told_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeline_module, "REMEMBERED", REMEMBERED)
+def test_timeline_emitted_points_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline_module, "MAX_EMITTED", EMITTED_LIMIT)
     timeline = Timeline()
-    for number in range(1, 3 * REMEMBERED):
-        timeline.add(Moment(Call(number, 1, 1, "read", number)))
-        assert len(list(timeline.take(number))) == 1
-    assert len(timeline._done) <= 2 * REMEMBERED + 1
-    timeline.before(2, 2 * 3 * REMEMBERED)  # what was told needn't be waited for
-    timeline.add(Moment(Call(3 * REMEMBERED, 1, 2, "read", 1)))
-    assert len(list(timeline.take())) == 1
+    for number in range(1, 3 * EMITTED_LIMIT):
+        timeline.add(Point(Call(number, 1, 1, "read", number)))
+        assert len(list(timeline.pop_ready(number))) == 1
+    assert len(timeline._emitted) <= 2 * EMITTED_LIMIT + 1
+    timeline.add_constraint(2, 2 * 3 * EMITTED_LIMIT)  # what was told needn't be waited for
+    timeline.add(Point(Call(3 * EMITTED_LIMIT, 1, 2, "read", 1)))
+    assert len(list(timeline.pop_ready())) == 1
 
 
-def test_connections_of_long_ago_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(correlator, "MOST_STREAMS", 40)
+def test_correlator_old_streams_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(correlator, "MAX_STREAMS", 40)
     trace, numbers = Trace(), itertools.count(1)
-    matcher = Matcher(trace, Timeline())
-    server = Place("127.0.0.1", 12000)
+    matcher = Correlator(trace, Timeline())
+    server = SocketAddress("127.0.0.1", 12000)
     for port in range(40_000, 40_200):
-        client = Place("127.0.0.1", port)
+        client = SocketAddress("127.0.0.1", port)
         socket = trace.sockets[port] = Socket(port, "inet", "stream", local=server, peer=client)
         call = Call(next(numbers), 1, 1, "recvfrom", port, socket=socket.number, asked=10)
-        matcher.add(Moment(call))
-        matcher.add(Moment(Packet(next(numbers), port, "tcp", client, server, 1, b"x", ("ACK",))))
+        matcher.add(Point(call))
+        matcher.add(Point(Packet(next(numbers), port, "tcp", client, server, 1, b"x", ("ACK",))))
         call.until, call.result, call.size = port + 1, 1, 1
-        matcher.add(Moment(call, is_end=True))
+        matcher.add(Point(call, is_end=True))
         assert trace.causes_of(call.number)
     assert len(matcher._streams) <= 40
-    assert len(matcher._receiving) <= 40
+    assert len(matcher._receive_streams) <= 40
 
 
-SERVER = Place("127.0.0.1", 80)
+SERVER = SocketAddress("127.0.0.1", 80)
 
 
-class Busy:
+class BusyServer:
     """A server that forks for each connection, as strace and a capture tell of it, and a client of each."""
 
-    def __init__(self, most: int) -> None:
-        self.trace = Trace(most=most)
-        self.session = Session(self._tell, trace=self.trace)
-        self.writer = Writer(Nowhere(), self.trace)
+    def __init__(self, max_points: int) -> None:
+        self.trace = Trace(max_points=max_points)
+        self.session = TraceSession(self._on_point, trace=self.trace)
+        self.writer = TraceFileWriter(NullFile(), self.trace)
         self.layout = Layout(self.trace)
-        self.reader = self.session.client("server", ["server"], keyboard=False).reader
-        self.parser, self.numbers, self.at = Parser(), self.session._numbers, 1795255220_000000000
+        self.reader = self.session.add_client("server", ["server"], inherit_stdin=False).decoder
+        self.parser, self.numbers, self.at = StraceParser(), self.session._event_numbers, 1795255220_000000000
         self.calls(
             7,
             "socket(AF_INET, SOCK_STREAM, IPPROTO_IP) = 3<TCP:[5]>",
@@ -116,29 +116,31 @@ class Busy:
             f"listen(3<TCP:[{SERVER}]>, 5) = 0",
         )
 
-    def _tell(self, moment: Moment) -> None:
-        self.writer.tell(moment)
-        for _ in self.layout.rows(moment):
+    def _on_point(self, point: Point) -> None:
+        self.writer.write(point)
+        for _ in self.layout.rows(point):
             pass
 
     def calls(self, pid: int, *lines: str, end: str = " <0.000000500>") -> None:
         for line in lines:
             self.at += 1000
             text = f"{pid} {self.at // 10**9}.{self.at % 10**9:09d} {line}{end}\n"
-            for moment in self.reader.take(self.parser.feed(text.encode())):
-                self.session._matcher.add(moment)
+            for moment in self.reader.decode(self.parser.feed(text.encode())):
+                self.session._correlator.add(moment)
 
-    def packet(self, source: Place, destination: Place, size: int, flags: str, first: int, ack: int) -> None:
+    def packet(
+        self, source: SocketAddress, destination: SocketAddress, size: int, flags: str, first: int, ack: int
+    ) -> None:
         self.at += 100
         packet = Packet(
             next(self.numbers), self.at, "tcp", source, destination, size, b"x" * size, tuple(flags.split()),
             first, ack, raw=b"r" * 60,
         )  # fmt: skip
-        self.session._matcher.add(Moment(packet))
+        self.session._correlator.add(Point(packet))
 
     def serve(self, number: int) -> None:
         """One connection from its SYN to its FIN, and what it meant for the calls."""
-        client = Place(f"127.0.{1 + number // 60_000}.1", 1024 + number % 60_000)
+        client = SocketAddress(f"127.0.{1 + number // 60_000}.1", 1024 + number % 60_000)
         label = f"4<TCP:[{SERVER}->{client}]>"
         self.packet(client, SERVER, 0, "SYN", 0, 0)
         self.packet(SERVER, client, 0, "SYN ACK", 100, 1)
@@ -156,20 +158,20 @@ class Busy:
         self.packet(SERVER, client, 1, "ACK", 101, 6)
         self.packet(SERVER, client, 0, "FIN ACK", 102, 6)
         self.calls(child, "+++ exited with 0 +++", end="")
-        self.session._give(self.at - 100_000)
+        self.session._emit_until(self.at - 100_000)
 
 
-class Nowhere(io.StringIO):
+class NullFile(io.StringIO):
     def write(self, text: str) -> int:
         return len(text)
 
 
-def sockaddr(place: Place) -> str:
-    address = "".join(f"\\x{byte:02x}" for byte in place.host.encode())
-    return f'{{sa_family=AF_INET, sin_port=htons({place.port}), sin_addr=inet_addr("{address}")}}'
+def sockaddr(socket_address: SocketAddress) -> str:
+    address = "".join(f"\\x{byte:02x}" for byte in socket_address.host.encode())
+    return f'{{sa_family=AF_INET, sin_port=htons({socket_address.port}), sin_addr=inet_addr("{address}")}}'
 
 
-def sizes(root: object) -> dict[str, int]:
+def container_sizes(root: object) -> dict[str, int]:
     """How much is in each container that can be reached, by the names on the way."""
     found: dict[str, int] = {}
     seen: set[int] = set()
@@ -188,22 +190,22 @@ def sizes(root: object) -> dict[str, int]:
     return found
 
 
-def test_nothing_grows_with_the_number_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_containers_do_not_grow_with_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (model, layout_module, trace_file):
-        monkeypatch.setattr(module, "SPARE", 50)
-    monkeypatch.setattr(correlator, "MOST_STREAMS", 40)
-    monkeypatch.setattr(correlator, "UNMATCHED", 40)
-    monkeypatch.setattr(tcp_states, "MOST", 40)
-    monkeypatch.setattr(timeline_module, "REMEMBERED", 100)
-    busy = Busy(most=200)
+        monkeypatch.setattr(module, "PRUNE_SLACK", 50)
+    monkeypatch.setattr(correlator, "MAX_STREAMS", 40)
+    monkeypatch.setattr(correlator, "MAX_UNMATCHED", 40)
+    monkeypatch.setattr(tcp_states, "MAX_CONNECTIONS", 40)
+    monkeypatch.setattr(timeline_module, "MAX_EMITTED", 100)
+    busy = BusyServer(max_points=200)
     for number in range(200):
         busy.serve(number)
-    before = sizes(busy)
+    before = container_sizes(busy)
     for number in range(200, 800):
         busy.serve(number)
-    grown = {name for name, size in sizes(busy).items() if size > 2 * before.get(name, 0) + 100}
+    grown = {name for name, size in container_sizes(busy).items() if size > 2 * before.get(name, 0) + 100}
     assert grown == {".session._matcher._far"}  # ports: there are no more than 65,536
-    assert busy.trace.forgotten > 800  # a socket and a process of each
+    assert busy.trace.pruned > 800  # a socket and a process of each
     assert busy.trace.sockets[1].is_listener  # it is held
     last = max(each.number for each in busy.trace.sockets.values())
     assert last == 801  # numbers go on
@@ -214,11 +216,11 @@ def test_nothing_grows_with_the_number_of_connections(monkeypatch: pytest.Monkey
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_fifty_thousand_connections_stay_within_bounded_memory() -> None:
+def test_memory_is_bounded_over_50_000_connections() -> None:
     def used() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    busy = Busy(most=20_000)
+    busy = BusyServer(max_points=20_000)
     for number in range(CONNECTIONS // 2):
         busy.serve(number)
     before = used()

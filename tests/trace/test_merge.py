@@ -11,21 +11,21 @@ from pathlib import Path
 from bothends import events
 from bothends.endpoints import Address, Endpoint
 from bothends.trace.correlation.merge import merge
-from bothends.trace.model import Call, Link, Moment, Packet, Place, Process, Socket, Trace
+from bothends.trace.model import Call, CausalLink, Packet, Point, Socket, SocketAddress, Trace, TracedProcess
 from tests.interop.ours import BOTHENDS
 from tests.interop.running import ENVIRONMENT, Running
 from tests.tools import needs_tool
 from tests.trace.running import has_packets, packets
-from tests.trace.test_event_recorder import written
+from tests.trace.test_event_recorder import record_events
 
-HERE, THERE = Place("127.0.0.1", 40000), Place("127.0.0.1", 12000)
+HERE, THERE = SocketAddress("127.0.0.1", 40000), SocketAddress("127.0.0.1", 12000)
 PEER, LOCAL = Address("inet", "127.0.0.1", 40000), Address("inet", "127.0.0.1", 12000)
 
 
-def client(*, late: int = 0) -> Trace:
+def client_trace(*, late: int = 0) -> Trace:
     """A client's trace: it connects, sends and receives, and its packets were captured."""
     trace = Trace()
-    trace.processes[1] = Process(1, 7, "client")
+    trace.processes[1] = TracedProcess(1, 7, "client")
     trace.sockets[1] = Socket(1, "inet", "stream", local=HERE, peer=THERE)
     told: list[Call | Packet] = [
         Call(1, 1, 7, "connect", 15, 18, ("3",), 0, descriptor=3, socket=1, place=THERE),
@@ -39,37 +39,37 @@ def client(*, late: int = 0) -> Trace:
     ]
     for event in told:
         event.at += late
-        trace.add(Moment(event))
+        trace.add(Point(event))
         if isinstance(event, Call) and event.until is not None:
             event.until += late
-            trace.add(Moment(event, is_end=True))
-    trace.link(Link(4, 5, "carries"))
-    trace.link(Link(6, 7, "feeds"))
+            trace.add(Point(event, is_end=True))
+    trace.link(CausalLink(4, 5, "carries"))
+    trace.link(CausalLink(6, 7, "feeds"))
     return trace
 
 
-def server(path: Path) -> Trace:
+def server_trace(path: Path) -> Trace:
     """The server's own trace of the same conversation."""
-    return written(
+    return record_events(
         path,
         events.Listening(Endpoint.parse("tcp://127.0.0.1:12000"), at=10),
-        events.Opened(1, PEER, LOCAL, at=19),
+        events.Accepted(1, PEER, LOCAL, at=19),
         events.Received(1, PEER, b"hello", at=30),
         events.Sent(1, PEER, b"HELLO", at=40),
     )
 
 
-def merged(*traces: Trace) -> Trace:
+def merge_traces(*traces: Trace) -> Trace:
     into = Trace()
-    assert list(merge(traces, into)) == list(into.moments)
+    assert list(merge(traces, into)) == list(into.points)
     return into
 
 
-def words(trace: Trace) -> list[str]:
+def event_texts(trace: Trace) -> list[str]:
     """What happened, in order: a call at its end, a packet by its flags or its data."""
     return [
         event.name if isinstance(event, Call) else event.data.decode() or " ".join(event.flags)
-        for event, is_end in trace.moments
+        for event, is_end in trace.points
         if isinstance(event, Packet) or (isinstance(event, Call) and is_end)
     ]
 
@@ -90,9 +90,9 @@ ORDER = [
 ]
 
 
-def test_what_belongs_together_is_found(tmp_path: Path) -> None:
-    trace = merged(server(tmp_path / "s.trace"), client())
-    assert words(trace) == ORDER
+def test_merge_links_events_of_both_traces(tmp_path: Path) -> None:
+    trace = merge_traces(server_trace(tmp_path / "s.trace"), client_trace())
+    assert event_texts(trace) == ORDER
     by_name = {event.name: event for event in trace.events() if isinstance(event, Call)}
     question, answer = [each for each in packets(trace) if each.size]
     assert question in [trace.event(each.cause) for each in trace.causes_of(by_name["recv"].number)]
@@ -102,50 +102,50 @@ def test_what_belongs_together_is_found(tmp_path: Path) -> None:
     assert trace.notes == []
 
 
-def test_cause_comes_before_effect_whatever_the_clocks_say(tmp_path: Path) -> None:
-    trace = merged(server(tmp_path / "s.trace"), client(late=15))
-    order = words(trace)
+def test_merge_clock_skew_keeps_causality(tmp_path: Path) -> None:
+    trace = merge_traces(server_trace(tmp_path / "s.trace"), client_trace(late=15))
+    order = event_texts(trace)
     assert order.index("hello") < order.index("recv") < order.index("send") < order.index("HELLO")
     assert order.index("SYN") < order.index("accept")
 
 
-def test_a_packet_that_both_captured_is_drawn_once(tmp_path: Path) -> None:
-    other = client()
+def test_merge_packet_captured_twice_is_drawn_once(tmp_path: Path) -> None:
+    other = client_trace()
     other.processes[1].role = "another"
-    trace = merged(client(), other)
+    trace = merge_traces(client_trace(), other)
     assert len(packets(trace)) == 5
     assert len({event.number for event in trace.events()}) == 5 + 2 * 3
     assert {process.role for process in trace.processes.values()} == {"client", "another"}
 
 
-def test_what_is_wrapped_is_not_matched_byte_by_byte(tmp_path: Path) -> None:
-    mine = server(tmp_path / "s.trace")
+def test_merge_wrapped_socket_is_not_linked_to_packets(tmp_path: Path) -> None:
+    mine = server_trace(tmp_path / "s.trace")
     for each in mine.sockets.values():
         each.is_wrapped = True
-    trace = merged(mine, client())
+    trace = merge_traces(mine, client_trace())
     received = next(event for event in trace.events() if isinstance(event, Call) and event.name == "recv")
     assert trace.causes_of(received.number) == []
 
 
-def test_both_ends_of_what_is_wrapped_are_joined(tmp_path: Path) -> None:
+def test_merge_wrapped_sockets_are_linked_directly(tmp_path: Path) -> None:
     tls = Endpoint.parse("tls://127.0.0.1:12000")
-    theirs = written(
+    theirs = record_events(
         tmp_path / "c.trace",
         events.Connected(1, tls, LOCAL, PEER, 12, at=18),
         events.Sent(1, LOCAL, b"hello", at=31),
         events.Received(1, LOCAL, b"HELLO", at=39),
     )
-    mine = server(tmp_path / "s.trace")
+    mine = server_trace(tmp_path / "s.trace")
     for each in mine.sockets.values():
         each.is_wrapped = True
-    trace = merged(mine, theirs)
+    trace = merge_traces(mine, theirs)
     assert [link.kind for link in trace.links()] == ["reaches", "reaches"]
-    told = [(each.event.name, each.is_end) for each in trace.moments if isinstance(each.event, Call)]
+    told = [(each.event.name, each.is_end) for each in trace.points if isinstance(each.event, Call)]
     assert told.index(("send", False)) < told.index(("recv", True))
 
 
 @needs_tool("strace")
-def test_a_server_from_within_and_its_client_from_outside(tmp_path: Path) -> None:
+def test_merge_recorded_server_with_straced_client(tmp_path: Path) -> None:
     mine, theirs = str(tmp_path / "s.trace"), str(tmp_path / "c.trace")
     words = ["serve", "upper", "tcp://127.0.0.1:0", "-q", "--trace", mine]
     with Running([*BOTHENDS, *words]) as running:
@@ -153,10 +153,10 @@ def test_a_server_from_within_and_its_client_from_outside(tmp_path: Path) -> Non
         source = (
             f"import socket; s = socket.create_connection(('127.0.0.1', {port})); s.sendall(b'hi'); s.recv(9)"
         )
-        trace(["--save", theirs, "--", sys.executable, "-I", "-S", "-c", source])
+        open_traces(["--save", theirs, "--", sys.executable, "-I", "-S", "-c", source])
         running.process.send_signal(signal.SIGTERM)
-        assert running.end() == 0
-    shown = trace(["--open", mine, "--open", theirs, "--quiet-calls"])
+        assert running.wait() == 0
+    shown = open_traces(["--open", mine, "--open", theirs, "--quiet-calls"])
     order = ["listen(127", "accept(127", 'recv(connection 1) = 2 "hi"', 'recvfrom(3, 9) = 2 "HI"']
     places = [shown.index(each) for each in order]
     assert places == sorted(places)
@@ -165,18 +165,18 @@ def test_a_server_from_within_and_its_client_from_outside(tmp_path: Path) -> Non
         assert ["▶" in line or "◀" in line for line in arrows] == [True, True]
 
 
-def test_both_ends_from_within(tmp_path: Path) -> None:
+def test_merge_recorded_server_with_recorded_client(tmp_path: Path) -> None:
     mine, theirs = str(tmp_path / "s.trace"), str(tmp_path / "c.trace")
     with Running([*BOTHENDS, "connect", "-l", "tcp://127.0.0.1:0", "--trace", mine]) as running:
         port = running.error_line(rb"listening on tcp://127\.0\.0\.1:(\d+)")[1].decode()
         with Running([*BOTHENDS, "connect", "--trace", theirs, "127.0.0.1", port]) as client:
-            client.say(b"hello\n")
+            client.write_input(b"hello\n")
             running.text(b"hello")
-            client.end_input()
-            running.say(b"you\n")
-            running.end_input()
-            assert running.end() == client.end() == 0
-    shown = trace(["--open", theirs, "--open", mine])
+            client.close_input()
+            running.write_input(b"you\n")
+            running.close_input()
+            assert running.wait() == client.wait() == 0
+    shown = open_traces(["--open", theirs, "--open", mine])
     for cause, effect in [
         ("listen(127", "accept(127"),
         ('send(connection 1, "hello', '= 6 "hello'),
@@ -188,28 +188,28 @@ def test_both_ends_from_within(tmp_path: Path) -> None:
     assert "finding" not in shown
 
 
-def test_datagrams_of_both_ends_from_within(tmp_path: Path) -> None:
+def test_merge_recorded_datagrams_of_both_ends(tmp_path: Path) -> None:
     udp = Endpoint.parse("udp://127.0.0.1:12000")
-    server = written(
+    server = record_events(
         tmp_path / "s.trace",
         events.Listening(udp, at=1),
         events.Received(0, PEER, b"one", at=10),
         events.Sent(0, PEER, b"ONE", at=30),  # told of when it was done, and its receiver was quicker
     )
-    client = written(
+    client = record_events(
         tmp_path / "c.trace",
         events.Connected(1, udp, LOCAL, PEER, 2, at=3),
         events.Sent(1, LOCAL, b"one", at=5),
         events.Received(1, LOCAL, b"ONE", at=20),
     )
-    trace = merged(server, client)
-    told = [(each.event.name, each.is_end) for each in trace.moments if isinstance(each.event, Call)]
+    trace = merge_traces(server, client)
+    told = [(each.event.name, each.is_end) for each in trace.points if isinstance(each.event, Call)]
     assert told.index(("send", False)) < told.index(("recvfrom", True))
     assert told.index(("sendto", False)) < told.index(("recv", True))
     assert [link.kind for link in trace.links()] == ["reaches", "reaches"]
 
 
-def test_a_connection_that_is_refused_is_told_from_within(tmp_path: Path) -> None:
+def test_recorder_refused_connect_is_drawn(tmp_path: Path) -> None:
     path = str(tmp_path / "c.trace")
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -217,10 +217,10 @@ def test_a_connection_that_is_refused_is_told_from_within(tmp_path: Path) -> Non
         command = [*BOTHENDS, "connect", "--trace", path, "127.0.0.1", str(port)]
         done = subprocess.run(command, capture_output=True, timeout=60, env=ENVIRONMENT, check=False)
     assert done.returncode == 1
-    assert f"connect(no connection, 127.0.0.1:{port}) = ECONNREFUSED" in trace(["--open", path])
+    assert f"connect(no connection, 127.0.0.1:{port}) = ECONNREFUSED" in open_traces(["--open", path])
 
 
-def trace(arguments: list[str]) -> str:
+def open_traces(arguments: list[str]) -> str:
     command = [*BOTHENDS, "trace", "--width", "140", *arguments]
     done = subprocess.run(command, capture_output=True, timeout=60, env=ENVIRONMENT, check=True)
     return done.stdout.decode()

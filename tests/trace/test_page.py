@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from bothends.trace.findings import find
-from bothends.trace.rendering.html import page
+from bothends.trace.findings import run_rules
+from bothends.trace.rendering.html import render_page
 from bothends.trace.rendering.layout import rows_of
 from tests.tools import find_tool, needs_tool
-from tests.trace.test_trace_file import made_up
+from tests.trace.test_trace_file import hostile_trace
 
 pytestmark = [needs_tool("chromium")]
 
@@ -46,13 +46,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    trace = made_up()
+    trace = hostile_trace()
     path = tmp_path_factory.mktemp("page") / "run.html"
-    path.write_text(page(trace, rows_of(trace), find(trace)), encoding="utf-8")
+    path.write_text(render_page(trace, rows_of(trace), run_rules(trace)), encoding="utf-8")
     return path
 
 
-def shown(browser: Browser, file: Path, width: int, scheme: str) -> tuple[Page, list[str]]:
+def open_page(browser: Browser, file: Path, width: int, scheme: str) -> tuple[Page, list[str]]:
     opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
     trouble: list[str] = []
     opened.on("console", lambda message: trouble.append(message.text))
@@ -74,10 +74,10 @@ def shown(browser: Browser, file: Path, width: int, scheme: str) -> tuple[Page, 
         pytest.param(1280, "light", marks=pytest.mark.slow),
     ],
 )
-def test_what_belongs_together_lights_up_and_is_explained(
+def test_html_page_highlights_and_explains_related_rows(
     browser: Browser, file: Path, width: int, scheme: str
 ) -> None:
-    opened, trouble = shown(browser, file, width, scheme)
+    opened, trouble = open_page(browser, file, width, scheme)
     opened.locator(".arrow").hover()
     assert opened.locator(".chosen").count() == 1
     assert opened.locator(".lit").count() >= 2  # the call that it came of, and the one that it fed
@@ -90,8 +90,8 @@ def test_what_belongs_together_lights_up_and_is_explained(
     assert trouble == []
 
 
-def test_the_keyboard_goes_from_one_to_the_next(browser: Browser, file: Path) -> None:
-    opened, trouble = shown(browser, file, 1280, "light")
+def test_html_page_keyboard_navigation(browser: Browser, file: Path) -> None:
+    opened, trouble = open_page(browser, file, 1280, "light")
     opened.keyboard.press("Tab")
     titles = []
     for _ in range(3):
@@ -103,8 +103,8 @@ def test_the_keyboard_goes_from_one_to_the_next(browser: Browser, file: Path) ->
     assert trouble == []
 
 
-def test_on_a_small_screen_what_is_chosen_is_not_behind_its_explanation(browser: Browser, file: Path) -> None:
-    opened, _ = shown(browser, file, 390, "light")
+def test_html_page_small_screen_keeps_selected_row_visible(browser: Browser, file: Path) -> None:
+    opened, _ = open_page(browser, file, 390, "light")
     opened.set_viewport_size({"width": 390, "height": 340})
     opened.keyboard.press("Tab")
     for _ in range(opened.locator(".row[data-event]").count()):
@@ -117,8 +117,8 @@ def test_on_a_small_screen_what_is_chosen_is_not_behind_its_explanation(browser:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_has_contrast_enough(browser: Browser, file: Path, scheme: str) -> None:
-    opened, _ = shown(browser, file, 1280, scheme)
+def test_html_page_contrast_meets_wcag(browser: Browser, file: Path, scheme: str) -> None:
+    opened, _ = open_page(browser, file, 1280, scheme)
     ratios = opened.evaluate(CONTRAST)
     # WCAG 2.2, success criterion 1.4.3
     assert {pair: ratio for pair, ratio in ratios.items() if ratio < 4.5} == {}

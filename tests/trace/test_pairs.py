@@ -22,7 +22,7 @@ from bothends.trace.model import Call, Packet, Trace
 from tests.interop.running import ENVIRONMENT, ROOT, Running, run
 from tests.tools import find_tool, needs_tool
 from tests.trace.running import calls as seen
-from tests.trace.running import has_packets, python, traced
+from tests.trace.running import has_packets, python_command, run_traced
 from tests.trace.running import packets as seen_packets
 
 PROGRAMS = ROOT / "tests" / "interop" / "programs"
@@ -31,11 +31,11 @@ PATIENCE = 40
 pytestmark = [needs_tool("strace")]
 
 
-def shown_by(*arguments: str, said: str = "", status: int = 0) -> str:
+def trace_output(*arguments: str, stdin_text: str = "", status: int = 0) -> str:
     """What `bothends trace` shows."""
     done = subprocess.run(
         [sys.executable, "-m", "bothends", "trace", "--width", "140", *arguments],
-        input=said.encode(),
+        input=stdin_text.encode(),
         capture_output=True,
         timeout=PATIENCE,
         env=ENVIRONMENT | {"PYTHONUNBUFFERED": ""},  # a program's line in one write: we share its output
@@ -65,8 +65,8 @@ def calls(shown: str, lane: int) -> list[str]:
     return [name for name, before in zip(found, ["", *found], strict=False) if name != before]
 
 
-def test_a_capitalising_pair_over_tcp() -> None:
-    shown = shown_by(*pair("tcp_server.py", "tcp_client.py"), "--calls-only", said="hello\n")
+def test_tcp_pair_in_python() -> None:
+    shown = trace_output(*pair("tcp_server.py", "tcp_client.py"), "--calls-only", stdin_text="hello\n")
     assert "From Server: HELLO" in shown
     assert calls(shown, 0)[:3] == ["socket", "bind", "listen"]
     assert [each for each in calls(shown, 1) if each != "recvfrom"] == [
@@ -100,7 +100,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def feeds(trace: Trace, receive: Call) -> list[Call]:
+def sends_feeding(trace: Trace, receive: Call) -> list[Call]:
     """The calls whose bytes a receive got, through packets or directly."""
     found = []
     for link in trace.causes_of(receive.number):
@@ -113,9 +113,11 @@ def feeds(trace: Trace, receive: Call) -> list[Call]:
 
 
 @needs_tool("cc")
-def test_a_forking_server_in_c(built: Path) -> None:
-    trace = traced(
-        [str(built / "tcp_client"), "127.0.0.1", "{port}"], server=[str(built / "fork_server")], said="hi\n"
+def test_forking_server_in_c(built: Path) -> None:
+    trace = run_traced(
+        [str(built / "tcp_client"), "127.0.0.1", "{port}"],
+        server=[str(built / "fork_server")],
+        stdin_text="hi\n",
     )
     (accept,) = [each for each in seen(trace, "server", "accept", "accept4") if each.result is not None]
     made = trace.sockets[accept.made or 0]
@@ -123,53 +125,55 @@ def test_a_forking_server_in_c(built: Path) -> None:
     assert trace.processes[child.parent or 0].role == "server"
     received = [each for each in seen(trace, "server/2", "recvfrom", "read") if each.size]
     assert {each.socket for each in received} == {made.number}
-    (sent,) = {each.number: each for each in feeds(trace, received[0])}.values()
+    (sent,) = {each.number: each for each in sends_feeding(trace, received[0])}.values()
     assert trace.processes[sent.process].role == "client"
     assert sent.data.startswith(b"hi")
 
 
 @needs_tool("cc")
 def test_datagrams_in_c(built: Path) -> None:
-    trace = traced(
-        [str(built / "udp_client"), "127.0.0.1", "{port}"], server=[str(built / "udp_server")], said="hi\n"
+    trace = run_traced(
+        [str(built / "udp_client"), "127.0.0.1", "{port}"],
+        server=[str(built / "udp_server")],
+        stdin_text="hi\n",
     )
     asked, answered = [
         each for role in ("server", "client") for each in seen(trace, role, "recvfrom") if each.size
     ]
-    assert [trace.processes[each.process].role for each in feeds(trace, asked)][:1] == ["client"]
-    assert [trace.processes[each.process].role for each in feeds(trace, answered)][:1] == ["server"]
+    assert [trace.processes[each.process].role for each in sends_feeding(trace, asked)][:1] == ["client"]
+    assert [trace.processes[each.process].role for each in sends_feeding(trace, answered)][:1] == ["server"]
     if has_packets():
         assert [packet.size for packet in seen_packets(trace)] == [asked.size, answered.size]
 
 
-def test_a_pair_over_a_unix_socket_has_no_packets(tmp_path: Path) -> None:
+def test_unix_socket_pair_has_no_packets(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    server = python(
+    server = python_command(
         f"from socket import *\ns = socket(AF_UNIX)\ns.bind({str(path)!r})\ns.listen(1)\nc, _ = s.accept()\n"
         "c.sendall(c.recv(100).upper())\nc.recv(1)"
     )
-    client = python(
+    client = python_command(
         f"from socket import *\ns = socket(AF_UNIX)\ns.connect({str(path)!r})\ns.sendall(b'hi')\ns.recv(9)"
     )
-    trace = traced(client, server=server)
+    trace = run_traced(client, server=server)
     assert seen_packets(trace) == []
     (answer,) = [each for each in seen(trace, "client", "recvfrom") if each.size]
-    assert [(each.data, trace.processes[each.process].role) for each in feeds(trace, answer)] == [
+    assert [(each.data, trace.processes[each.process].role) for each in sends_feeding(trace, answer)] == [
         (b"HI", "server")
     ]
 
 
-def test_no_call_or_packet_stands_before_its_cause() -> None:
-    server = python(
+def test_trace_order_keeps_causality() -> None:
+    server = python_command(
         "from socket import *\ns = create_server(('127.0.0.1', 0))\nfor _ in range(10):\n"
         "    c, _ = s.accept()\n    c.sendall(c.recv(100))\n    c.close()"
     )
-    client = python(
+    client = python_command(
         "from socket import *\nfor _ in range(5):\n    c = create_connection(('127.0.0.1', {port}))\n"
         "    c.sendall(b'x')\n    c.recv(9)\n    c.recv(9)\n    c.close()"
     )
-    trace = traced(client, client, server=server)
-    place = {(each.event.number, each.is_end): index for index, each in enumerate(trace.moments)}
+    trace = run_traced(client, client, server=server)
+    place = {(each.event.number, each.is_end): index for index, each in enumerate(trace.points)}
     links = list(trace.links())
     assert len(links) > 20
     for link in links:
@@ -178,7 +182,7 @@ def test_no_call_or_packet_stands_before_its_cause() -> None:
 
 
 @needs_tool("cc")
-def test_an_endpoint_is_watched_whoever_is_at_it(built: Path) -> None:
+def test_endpoint_packets_are_captured_for_untraced_programs(built: Path) -> None:
     if not has_packets():
         pytest.skip("packets can't be captured here")
     with Running([str(built / "udp_server")]) as server:
@@ -191,11 +195,11 @@ def test_an_endpoint_is_watched_whoever_is_at_it(built: Path) -> None:
             run([str(built / "udp_client"), "127.0.0.1", port], b"hello\n")
             trace.text(rb'UDP 5 bytes "hello"(?s:.*)UDP 5 bytes "HELLO"')
             trace.process.send_signal(signal.SIGINT)
-            assert trace.end() == 0
+            assert trace.wait() == 0
 
 
 @pytest.fixture
-def cluster() -> Iterator[list[str]]:
+def postgres_command() -> Iterator[list[str]]:
     """The command line of a PostgreSQL server, but for its port. It refuses to run as root."""
     programs = Path(str(find_tool("initdb"))).parent
     lesser: list[str] = []
@@ -217,12 +221,12 @@ def cluster() -> Iterator[list[str]]:
 @needs_tool("psql")
 @needs_tool("initdb")
 @needs_tool("setpriv")
-def test_psql_and_postgresql(cluster: list[str]) -> None:
+def test_psql_and_postgresql(postgres_command: list[str]) -> None:
     port = free_port()
     question = f"psql -h 127.0.0.1 -p {port} -U postgres -w -c 'select 6 * 7 as answer'"
     # The port is open before the database is ready: until then it says so, and closes.
     asking = ["sh", "-c", f"until {question}; do sleep 0.2; done"]
-    trace = traced(asking, server=[*cluster, "-p", str(port)])
+    trace = run_traced(asking, server=[*postgres_command, "-p", str(port)])
     assert trace.notes == []
     client = {each.number for each in trace.processes.values() if each.role.startswith("client")}
     received = [
@@ -234,7 +238,7 @@ def test_psql_and_postgresql(cluster: list[str]) -> None:
     questions = [each for each in received if each.process not in client]
     assert answers
     assert questions
-    assert all(feeds(trace, each) for each in (answers[-1], questions[-1]))
+    assert all(sends_feeding(trace, each) for each in (answers[-1], questions[-1]))
 
 
 @pytest.mark.slow
@@ -248,12 +252,12 @@ def test_psql_and_postgresql(cluster: list[str]) -> None:
         ("redis-server", "redis-server --port {port} --save ''", "redis-cli -p {port} set key value"),
     ],
 )
-def test_programs_that_others_wrote(tool: str, server: str, client: str, tmp_path: Path) -> None:
+def test_third_party_programs(tool: str, server: str, client: str, tmp_path: Path) -> None:
     if shutil.which(tool) is None:
         pytest.skip(f"{tool} isn't installed")
     port = free_port()
     filled = [shlex.split(each.format(python=sys.executable, port=port)) for each in (server, client)]
-    trace = traced(filled[1], server=filled[0], said="hello\n")
+    trace = run_traced(filled[1], server=filled[0], stdin_text="hello\n")
     assert trace.notes == []
     assert [
         each for each in seen(trace, "client", "connect") if each.result == 0 or each.error == "EINPROGRESS"
@@ -261,4 +265,4 @@ def test_programs_that_others_wrote(tool: str, server: str, client: str, tmp_pat
     received = [
         each for each in trace.events() if isinstance(each, Call) and each.name in RECEIVING and each.size
     ]
-    assert any(feeds(trace, each) for each in received)
+    assert any(sends_feeding(trace, each) for each in received)

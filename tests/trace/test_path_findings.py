@@ -10,16 +10,16 @@ from pathlib import Path as FilePath
 import pytest
 
 from bothends.trace import trace_file
-from bothends.trace.findings import Finding, evidence_lines, find
-from bothends.trace.model import Call, Link, Moment, Packet, Place, Process, Socket, Trace
+from bothends.trace.findings import Finding, evidence_lines, run_rules
+from bothends.trace.model import Call, CausalLink, Packet, Point, Socket, SocketAddress, Trace, TracedProcess
 from tests.interop.ours import BOTHENDS
 from tests.interop.running import run
 from tests.tools import needs_tool
-from tests.trace.faulty_programs import PATHS, BadPath
+from tests.trace.faulty_programs import PATH_CASES, PathCase
 from tests.trace.running import PYTHON
 from tests.wire.hosts import needs_hosts
 
-CLIENT, SERVER = Place("10.0.0.2", 40000), Place("10.0.0.1", 7000)
+CLIENT, SERVER = SocketAddress("10.0.0.2", 40000), SocketAddress("10.0.0.1", 7000)
 MS = 1_000_000
 
 # These run each time; the others by `make slow`.
@@ -27,7 +27,7 @@ QUICK = {"retransmission"}
 
 
 @dataclass
-class Told:
+class TraceBuilder:
     """A trace that is told packet by packet: times in milliseconds, a way of one takes five."""
 
     trace: Trace = field(default_factory=Trace)
@@ -35,7 +35,7 @@ class Told:
 
     def __post_init__(self) -> None:
         for number, role in ((1, "server"), (2, "client")):
-            self.trace.processes[number] = Process(number, 100 + number, role)
+            self.trace.processes[number] = TracedProcess(number, 100 + number, role)
         self.trace.sockets[1] = Socket(1, "inet", "stream", local=SERVER, peer=CLIENT)
         self.trace.sockets[2] = Socket(2, "inet", "stream", local=CLIENT, peer=SERVER)
 
@@ -46,7 +46,7 @@ class Told:
         *flags: str,
         to: str = "server",
         lost: str = "",
-        again: Packet | None = None,
+        retransmits: Packet | None = None,
         **more: object,
     ) -> Packet:
         """A packet with these bytes of its stream, which arrives unless it is lost."""
@@ -59,11 +59,11 @@ class Told:
             sender=2 if to == "server" else 1, receiver=1 if to == "server" else 2,
         )  # fmt: skip
         packet.raw = b"%d %d" % span
-        if again is not None:
-            packet.resent, packet.repeats = True, again.number
+        if retransmits is not None:
+            packet.resent, packet.repeats = True, retransmits.number
         for name, value in more.items():
             setattr(packet, name, value)
-        self.trace.add(Moment(packet))
+        self.trace.add(Point(packet))
         return packet
 
     def ack(self, at: float, upto: int, **more: object) -> Packet:
@@ -77,152 +77,155 @@ class Told:
             next(self.numbers), process, process, name, round(at * MS), round(until * MS),
             result=size, size=size, socket=socket, descriptor=3,
         )  # fmt: skip
-        self.trace.add(Moment(call))
+        self.trace.add(Point(call))
         return call
 
-    def found(self, rule: str) -> list[Finding]:
+    def findings_of(self, rule: str) -> list[Finding]:
         """What a rule finds."""
-        return [each for each in find(self.trace) if each.rule == rule]
+        return [each for each in run_rules(self.trace) if each.rule == rule]
 
 
-def test_what_was_lost_and_sent_again_is_counted_by_toxic() -> None:
-    told = Told()
+def test_retransmission_counts_losses_by_toxic() -> None:
+    told = TraceBuilder()
     lost = [told.packet(0, (0, 100), lost="loss"), told.packet(1, (100, 200), lost="bandwidth")]
     told.packet(2, (200, 300))
-    again = [told.packet(220, (0, 100), again=lost[0]), told.packet(221, (100, 200), again=lost[1])]
-    (finding,) = told.found("retransmission")
+    again = [
+        told.packet(220, (0, 100), retransmits=lost[0]),
+        told.packet(221, (100, 200), retransmits=lost[1]),
+    ]
+    (finding,) = told.findings_of("retransmission")
     assert finding.evidence == (lost[0].number, again[0].number, lost[1].number, again[1].number)
     assert "2 of 5 segments from client to server" in finding.text
     assert "loss 1, bandwidth 1" in finding.text
     assert "225 ms" in finding.text
     assert evidence_lines(finding, told.trace)[0].endswith("lost: loss")
-    assert not told.found("spurious-retransmission")
+    assert not told.findings_of("spurious-retransmission")
 
 
-def test_what_arrived_and_was_sent_again_is_spurious_and_where_its_acknowledgement_was_is_said() -> None:
+def test_spurious_retransmission_names_state_of_ack() -> None:
     for when, lost, said in ((6, "loss", "lost 1"), (218, "", "on its way 1"), (300, "", "not sent yet 1")):
-        told = Told()
+        told = TraceBuilder()
         first = told.packet(0, (0, 100))
         if when < 220:
             told.ack(when, 100, lost=lost)
-        again = told.packet(220, (0, 100), again=first)
+        again = told.packet(220, (0, 100), retransmits=first)
         if when > 220:
             told.ack(when, 100)
-        (finding,) = told.found("spurious-retransmission")
+        (finding,) = told.findings_of("spurious-retransmission")
         assert finding.evidence == (first.number, again.number)
         assert said in finding.text
-        assert not told.found("retransmission")
+        assert not told.findings_of("retransmission")
 
 
-def test_segments_that_are_cut_anew_are_judged_by_their_bytes() -> None:
-    told = Told()
+def test_retransmission_resegmented_data_is_judged_by_bytes() -> None:
+    told = TraceBuilder()
     whole = told.packet(0, (0, 100))
     gone = told.packet(1, (100, 200), lost="loss")
-    told.packet(220, (50, 100), again=whole)  # all of it has arrived
-    told.packet(221, (50, 150), again=whole)  # half of it has not
-    told.packet(222, (100, 200), again=gone)  # by then the rest is missing still
-    assert "1 from client to server" in told.found("spurious-retransmission")[0].text
-    assert "2 of 5 segments" in told.found("retransmission")[0].text
+    told.packet(220, (50, 100), retransmits=whole)  # all of it has arrived
+    told.packet(221, (50, 150), retransmits=whole)  # half of it has not
+    told.packet(222, (100, 200), retransmits=gone)  # by then the rest is missing still
+    assert "1 from client to server" in told.findings_of("spurious-retransmission")[0].text
+    assert "2 of 5 segments" in told.findings_of("retransmission")[0].text
 
 
-def test_a_double_that_the_wire_made_arrives_and_a_damaged_one_does_not() -> None:
+def test_retransmission_duplicated_copy_counts_and_corrupted_does_not() -> None:
     for raw, rule in ((b"0 100", "spurious-retransmission"), (b"0 1x0", "retransmission")):
-        told = Told()
+        told = TraceBuilder()
         first = told.packet(0, (0, 100), until=None)
         told.packet(5, (0, 100), made=True, raw=raw)
-        told.packet(220, (0, 100), again=first)
-        assert [each.rule for each in find(told.trace) if "retrans" in each.rule] == [rule]
+        told.packet(220, (0, 100), retransmits=first)
+        assert [each.rule for each in run_rules(told.trace) if "retrans" in each.rule] == [rule]
 
 
-def test_a_queue_of_a_listener_that_is_full_is_not_the_paths_fault() -> None:
-    told = Told()
+def test_retransmission_syn_to_full_accept_queue_is_ignored() -> None:
+    told = TraceBuilder()
     first = told.packet(0, (0, 0), "SYN")
-    told.packet(1000, (0, 0), "SYN", again=first)
-    assert not told.found("retransmission")
-    assert not told.found("spurious-retransmission")
+    told.packet(1000, (0, 0), "SYN", retransmits=first)
+    assert not told.findings_of("retransmission")
+    assert not told.findings_of("spurious-retransmission")
 
 
-def test_a_window_that_is_closed_for_long() -> None:
-    told = Told()
+def test_zero_window_long_stall_is_found() -> None:
+    told = TraceBuilder()
     send = told.call(0, 400, "sendto")
     told.packet(1, (0, 100))
     closed = told.ack(10, 100, window=0)
     told.ack(60, 100, window=0)
     read = told.call(380, 381, "recvfrom", socket=1)
     opened = told.ack(381, 100)
-    (finding,) = told.found("zero-window")
+    (finding,) = told.findings_of("zero-window")
     assert finding.evidence == (closed.number, send.number, read.number, opened.number)
     assert finding.text.startswith("Server said once")
     assert "376 ms" in finding.text
 
 
 @pytest.mark.parametrize("flags", [("RST",), ("RST", "ACK"), ("SYN", "ACK")])
-def test_no_window_that_means_something_else_is_found(flags: tuple[str, ...]) -> None:
-    told = Told()
+def test_zero_window_of_rst_and_syn_is_ignored(flags: tuple[str, ...]) -> None:
+    told = TraceBuilder()
     told.packet(1, (0, 0), *flags, to="client", window=0)
     told.packet(900, (0, 100))
-    assert not told.found("zero-window")
+    assert not told.findings_of("zero-window")
 
 
-def test_a_window_that_is_soon_open_again_is_none_of_our_business() -> None:
-    told = Told()
+def test_zero_window_short_stall_is_ignored() -> None:
+    told = TraceBuilder()
     told.ack(10, 100, window=0)
     told.ack(150, 100)
-    assert not told.found("zero-window")
+    assert not told.findings_of("zero-window")
 
 
-def kept_back(late: float, *flags: str, waits: bool = True) -> list[Finding]:
+def delayed_ack_findings(delay: float, *flags: str, second_waits: bool = True) -> list[Finding]:
     """What is found where the server acknowledges a first send so late, and a second one waits or doesn't."""
-    told = Told()
+    told = TraceBuilder()
     calls = [told.call(0, 1, "sendto"), told.call(2, 3, "sendto")]
     data = told.packet(1, (0, 100))
     ack = (
-        told.ack(6 + late, 100)
+        told.ack(6 + delay, 100)
         if not flags
-        else told.packet(6 + late, (0, 10), *flags, to="client", acks=100)
+        else told.packet(6 + delay, (0, 10), *flags, to="client", acks=100)
     )
-    second = told.packet(12 + late if waits else 3, (100, 200))
+    second = told.packet(12 + delay if second_waits else 3, (100, 200))
     for call, packet in zip(calls, (data, second), strict=True):
-        told.trace.link(Link(call.number, packet.number, "carries"))
-    found = told.found("delayed-ack")
+        told.trace.link(CausalLink(call.number, packet.number, "carries"))
+    found = told.findings_of("delayed-ack")
     for each in found:
         assert each.evidence == (data.number, calls[1].number, ack.number, second.number)
     return found
 
 
-def test_an_acknowledgement_that_is_kept_back_and_waited_for() -> None:
-    (finding,) = kept_back(40)
+def test_delayed_ack_that_blocks_a_send_is_found() -> None:
+    (finding,) = delayed_ack_findings(40)
     assert "only after 40 ms" in finding.text
-    assert not kept_back(1)  # at once
-    assert not kept_back(40, "PSH", "ACK")  # it came with an answer
-    assert not kept_back(40, waits=False)  # nobody waited
+    assert not delayed_ack_findings(1)  # at once
+    assert not delayed_ack_findings(40, "PSH", "ACK")  # it came with an answer
+    assert not delayed_ack_findings(40, second_waits=False)  # nobody waited
 
 
-def test_packets_that_are_too_large_again_and_again() -> None:
-    told = Told()
+def test_mtu_black_hole_repeated_large_packets_are_found() -> None:
+    told = TraceBuilder()
     first = told.packet(0, (0, 1448), lost="mtu")
     told.packet(1, (1448, 1500))
-    again = [told.packet(at, (0, 1448), lost="mtu", again=first) for at in (220, 640)]
-    (finding,) = told.found("mtu-black-hole")
+    again = [told.packet(at, (0, 1448), lost="mtu", retransmits=first) for at in (220, 640)]
+    (finding,) = told.findings_of("mtu-black-hole")
     assert finding.evidence == (first.number, *(each.number for each in again))
     assert "up to 104 bytes" in finding.text
-    assert not told.found("retransmission")
+    assert not told.findings_of("retransmission")
 
 
-def test_who_is_told_of_an_mtu_sends_smaller_ones() -> None:
-    told = Told()
+def test_mtu_black_hole_sender_that_learns_mtu_is_ignored() -> None:
+    told = TraceBuilder()
     lost = [told.packet(number, (1448 * number, 1448 * (number + 1)), lost="mtu") for number in range(10)]
-    told.packet(11, (0, 1248), again=lost[0])
-    assert not told.found("mtu-black-hole")
+    told.packet(11, (0, 1248), retransmits=lost[0])
+    assert not told.findings_of("mtu-black-hole")
 
 
 # Programs on real wires
 
 
-def traced(bad: BadPath, folder: FilePath, wire: str, *, right: bool) -> Trace:
+def trace_on_wire(case: PathCase, folder: FilePath, wire: str, *, right: bool) -> Trace:
     """A trace of a pair of programs on a wire."""
-    for name, source in (("server.py", bad.server), ("client.py", bad.client)):
-        part = bad.right if right else bad.wrong
+    for name, source in (("server.py", case.server), ("client.py", case.client)):
+        part = case.right if right else case.wrong
         (folder / name).write_text(source.replace("{program}", part), encoding="utf-8")
     saved = folder / "run.trace"
     ends = [
@@ -243,15 +246,15 @@ def traced(bad: BadPath, folder: FilePath, wire: str, *, right: bool) -> Trace:
     "bad",
     [
         pytest.param(each, id=each.rule, marks=() if each.rule in QUICK else pytest.mark.slow)
-        for each in PATHS
+        for each in PATH_CASES
     ],
 )
-def test_a_bad_path_is_found_and_a_good_one_is_not(bad: BadPath, tmp_path: FilePath) -> None:
-    wrong = traced(bad, tmp_path, bad.wire, right=False)
-    found = {each.rule: each for each in find(wrong)}
-    assert bad.rule in found
-    assert evidence_lines(found[bad.rule], wrong)
-    right = traced(bad, tmp_path, bad.good_wire, right=True)
+def test_path_rule_finds_bad_path_only(case: PathCase, tmp_path: FilePath) -> None:
+    wrong = trace_on_wire(case, tmp_path, case.wire, right=False)
+    found = {each.rule: each for each in run_rules(wrong)}
+    assert case.rule in found
+    assert evidence_lines(found[case.rule], wrong)
+    right = trace_on_wire(case, tmp_path, case.good_wire, right=True)
     # On a busy machine a good path may be late once, and then a byte is sent again too early.
-    shown = [evidence_lines(each, right) for each in find(right) if each.rule == bad.rule]
-    assert not any(bad.shows in line for lines in shown for line in lines)
+    shown = [evidence_lines(each, right) for each in run_rules(right) if each.rule == case.rule]
+    assert not any(case.evidence_text in line for lines in shown for line in lines)

@@ -10,10 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothends.trace.capture.calls import ACCEPTING, ON_SOCKETS, RECEIVING, SENDING, Reader
-from bothends.trace.capture.descriptors import Sockets
-from bothends.trace.capture.strace import Began, Ended, Left, Line, Parser, Signalled
-from bothends.trace.model import Call, Moment, Place, Trace
+from bothends.trace.capture.calls import ACCEPTING, ON_SOCKETS, RECEIVING, SENDING, CallDecoder
+from bothends.trace.capture.descriptors import SocketRegistry
+from bothends.trace.capture.strace import (
+    CallEnded,
+    CallStarted,
+    Line,
+    SignalReceived,
+    StraceParser,
+    ThreadExited,
+)
+from bothends.trace.model import Call, Point, SocketAddress, Trace
 from bothends.trace.rendering import explain
 
 HERE = Path(__file__).parent / "recordings"
@@ -22,130 +29,134 @@ AT = 1795255220_976349485
 STAMP = "1795255220.976349485"
 
 
-def lines_of(text: str) -> list[Line]:
-    parser = Parser()
-    found = list(parser.feed(text.encode())) + list(parser.end())
-    assert parser.odd == []
+def parse_lines(text: str) -> list[Line]:
+    parser = StraceParser()
+    found = list(parser.feed(text.encode())) + list(parser.feed_eof())
+    assert parser.unparsed_samples == []
     return found
 
 
-def moments_of(text: bytes) -> tuple[Trace, list[Moment]]:
-    trace, parser = Trace(), Parser()
-    reader = Reader(trace, Sockets(), itertools.count(1), "program")
-    moments = [*reader.take(parser.feed(text)), *reader.take(parser.end()), *reader.end()]
+def decode_points(text: bytes) -> tuple[Trace, list[Point]]:
+    trace, parser = Trace(), StraceParser()
+    reader = CallDecoder(trace, SocketRegistry(), itertools.count(1), "program")
+    moments = [*reader.decode(parser.feed(text)), *reader.decode(parser.feed_eof()), *reader.finish()]
     return trace, moments
 
 
 def one_call(*lines: str) -> Call:
-    _, moments = moments_of("".join(f"7 {STAMP} {line}\n" for line in lines).encode())
+    _, moments = decode_points("".join(f"7 {STAMP} {line}\n" for line in lines).encode())
     return [moment.event for moment in moments if isinstance(moment.event, Call)][-1]
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("close(3<TCP:[1]>) = 0 <0.000013520>", Ended(7, AT, "close", "3<TCP:[1]>", AT + 13520, 0)),
+        ("close(3<TCP:[1]>) = 0 <0.000013520>", CallEnded(7, AT, "close", "3<TCP:[1]>", AT + 13520, 0)),
         (
             "connect(3<TCP:[1]>, 0x7ff, 16) = -1 ECONNREFUSED (Connection refused) <0.1>",
-            Ended(7, AT, "connect", "3<TCP:[1]>, 0x7ff, 16", AT + 100_000_000, -1, "", "ECONNREFUSED"),
+            CallEnded(7, AT, "connect", "3<TCP:[1]>, 0x7ff, 16", AT + 100_000_000, -1, "", "ECONNREFUSED"),
         ),
         (
             "accept(3<TCP:[1]>, NULL, NULL) = 4<TCP:[127.0.0.1:1->127.0.0.1:2]> <0.000000001>",
-            Ended(7, AT, "accept", "3<TCP:[1]>, NULL, NULL", AT + 1, 4, "TCP:[127.0.0.1:1->127.0.0.1:2]"),
+            CallEnded(7, AT, "accept", "3<TCP:[1]>, NULL, NULL", AT + 1, 4, "TCP:[127.0.0.1:1->127.0.0.1:2]"),
         ),
         (
             "poll([{fd=3<TCP:[1]>, events=POLLIN}], 1, 10) = 0 (Timeout) <0.000000002>",
-            Ended(7, AT, "poll", "[{fd=3<TCP:[1]>, events=POLLIN}], 1, 10", AT + 2, 0, words="Timeout"),
+            CallEnded(7, AT, "poll", "[{fd=3<TCP:[1]>, events=POLLIN}], 1, 10", AT + 2, 0, result_text="Timeout"),
         ),
-        ("exit_group(0) = ?", Ended(7, AT, "exit_group", "0", None, None)),
+        ("exit_group(0) = ?", CallEnded(7, AT, "exit_group", "0", None, None)),
         (
             "accept(3<TCP:[1]>, <unfinished ...>) = ?",
-            Ended(7, AT, "accept", "3<TCP:[1]>,", None, None),
+            CallEnded(7, AT, "accept", "3<TCP:[1]>,", None, None),
         ),
         (
             "read(3<TCP:[1]>, 0x7ff, 5) = ? ERESTARTSYS (To be restarted if SA_RESTART is set) <0.000000003>",
-            Ended(7, AT, "read", "3<TCP:[1]>, 0x7ff, 5", AT + 3, None, "", "ERESTARTSYS"),
+            CallEnded(7, AT, "read", "3<TCP:[1]>, 0x7ff, 5", AT + 3, None, "", "ERESTARTSYS"),
         ),
-        ("--- SIGPIPE {si_signo=SIGPIPE} ---", Signalled(7, AT, "SIGPIPE", "{si_signo=SIGPIPE}")),
-        ("+++ exited with 3 +++", Left(7, AT, 3)),
-        ("+++ killed by SIGSEGV (core dumped) +++", Left(7, AT, None, "SIGSEGV")),
-        ("+++ superseded by execve in pid 9 +++", Left(7, AT)),
+        ("--- SIGPIPE {si_signo=SIGPIPE} ---", SignalReceived(7, AT, "SIGPIPE", "{si_signo=SIGPIPE}")),
+        ("+++ exited with 3 +++", ThreadExited(7, AT, 3)),
+        ("+++ killed by SIGSEGV (core dumped) +++", ThreadExited(7, AT, None, "SIGSEGV")),
+        ("+++ superseded by execve in pid 9 +++", ThreadExited(7, AT)),
     ],
 )  # fmt: skip
-def test_a_line(text: str, line: Line) -> None:
-    assert lines_of(f"7 {STAMP} {text}\n") == [line]
+def test_parser_single_line(text: str, line: Line) -> None:
+    assert parse_lines(f"7 {STAMP} {text}\n") == [line]
 
 
-def test_a_call_in_two_halves_has_the_time_of_both() -> None:
-    began, other, ended = lines_of(
+def test_parser_unfinished_and_resumed_call_spans_both_lines() -> None:
+    began, other, ended = parse_lines(
         f"7 {STAMP} read(4<TCP:[1]>,  <unfinished ...>\n"
         "8 1795255220.976349999 close(5<UDP:[2]>) = 0 <0.000000001>\n"
         '7 1795255221.000000000 <... read resumed>"\\x68", 10) = 1 <0.000000009>\n'
     )
-    assert isinstance(began, Began)
+    assert isinstance(began, CallStarted)
     assert other.pid == 8
-    assert ended == Ended(7, AT, "read", '4<TCP:[1]>, "\\x68", 10', AT + 9, 1)
+    assert ended == CallEnded(7, AT, "read", '4<TCP:[1]>, "\\x68", 10', AT + 9, 1)
 
 
-def test_a_resumed_line_without_a_duration_ends_when_it_says() -> None:
-    *_, ended = lines_of(
+def test_parser_resumed_call_without_duration_ends_at_line_time() -> None:
+    *_, ended = parse_lines(
         f"7 {STAMP} accept(4<TCP:[1]>, <unfinished ...>\n"
         "7 1795255221.000000000 <... accept resumed>NULL, NULL) = 5 <unavailable>\n"
     )
-    assert isinstance(ended, Ended)
+    assert isinstance(ended, CallEnded)
     assert ended.until == 1795255221_000000000
 
 
-def test_who_is_let_go_may_be_in_a_call() -> None:
-    (began,) = lines_of(f"7 {STAMP} accept4(3<TCP:[0.0.0.0:80]>,  <detached ...>")
-    assert began == Began(7, AT, "accept4", "3<TCP:[0.0.0.0:80]>, ")
+def test_parser_detached_process_in_call_gives_call_started() -> None:
+    (began,) = parse_lines(f"7 {STAMP} accept4(3<TCP:[0.0.0.0:80]>,  <detached ...>")
+    assert began == CallStarted(7, AT, "accept4", "3<TCP:[0.0.0.0:80]>, ")
 
 
-def test_a_call_that_waits_is_told_before_it_ends() -> None:
-    parser = Parser()
+def test_parser_blocked_call_is_reported_before_it_ends() -> None:
+    parser = StraceParser()
     assert list(parser.feed(f"7 {STAMP} accept4(3<TCP:[0.0.0.0:80]>, ".encode())) == []
-    assert parser.begun() == Began(7, AT, "accept4", "3<TCP:[0.0.0.0:80]>, ")
-    assert parser.begun() is None
+    assert parser.unfinished_call() == CallStarted(7, AT, "accept4", "3<TCP:[0.0.0.0:80]>, ")
+    assert parser.unfinished_call() is None
     (ended,) = parser.feed(b"NULL, NULL) = -1 EINTR (Interrupted system call) <0.000000001>\n")
-    assert isinstance(ended, Ended)
+    assert isinstance(ended, CallEnded)
     assert ended.error == "EINTR"
 
 
-def test_a_beginning_that_strace_is_still_writing_waits_for_its_rest() -> None:
+def test_parser_partially_written_call_start_is_not_reported() -> None:
     data = "\\x68" * 1024
     line = f'7 {STAMP} sendto(4<UDP:[2]>, "{data}", 1024, 0, NULL, 0'.encode()
-    parser = Parser()
+    parser = StraceParser()
     for piece in (line[:100], line[100:4096]):  # a part was read; its buffer was full
         assert list(parser.feed(piece)) == []
-        assert parser.begun() is None
+        assert parser.unfinished_call() is None
     assert list(parser.feed(line[4096:])) == []
-    began = parser.begun()
+    began = parser.unfinished_call()
     assert began is not None
     assert began.text.endswith(", 1024, 0, NULL, 0")
 
 
-def test_a_value_result_length_and_a_cut_string() -> None:
+def test_decoder_value_result_length_and_truncated_string() -> None:
     call = one_call(
         'recvfrom(3<UDP:[1]>, "\\x61\\x62"..., 2, MSG_TRUNC, {sa_family=AF_INET6, sin6_port=htons(9), '
         'sin6_flowinfo=htonl(0), inet_pton(AF_INET6, "'
         + "".join(f"\\x{byte:02x}" for byte in b"::ffff:1.2.3.4")
         + '", &sin6_addr), sin6_scope_id=0}, [128 => 28]) = 2 <0.000000001>'
     )
-    assert (call.data, call.size, call.place) == (b"ab", 2, Place("1.2.3.4", 9))
+    assert (call.data, call.size, call.place) == (b"ab", 2, SocketAddress("1.2.3.4", 9))
 
 
-def test_the_peer_of_node_is_in_the_label_alone() -> None:
-    trace, _ = moments_of(
+def test_decoder_accept_without_address_takes_peer_from_label() -> None:
+    trace, _ = decode_points(
         f"7 {STAMP} accept4(3<TCP:[0.0.0.0:80]>, NULL, NULL, SOCK_CLOEXEC|SOCK_NONBLOCK) "
         "= 4<TCP:[127.0.0.1:80->127.0.0.1:999]> <0.000000001>\n".encode()
     )
     made = trace.sockets[2]
-    assert (made.local, made.peer, made.welcomed_by) == (Place("127.0.0.1", 80), Place("127.0.0.1", 999), 1)
+    assert (made.local, made.peer, made.welcomed_by) == (
+        SocketAddress("127.0.0.1", 80),
+        SocketAddress("127.0.0.1", 999),
+        1,
+    )
     assert not made.blocks
 
 
-def test_a_child_is_introduced_after_it_has_begun() -> None:
-    trace, moments = moments_of(
+def test_decoder_child_lines_before_fork_returns_are_attributed() -> None:
+    trace, moments = decode_points(
         f"7 {STAMP} socket(AF_INET, SOCK_STREAM, IPPROTO_IP) = 3<TCP:[5]> <0.000000001>\n"
         f"7 {STAMP} fork( <unfinished ...>\n"
         f"8 {STAMP} close(3<TCP:[5]>) = 0 <0.000000001>\n"
@@ -158,7 +169,7 @@ def test_a_child_is_introduced_after_it_has_begun() -> None:
     assert len(trace.sockets) == 1  # theirs is the same socket
 
 
-def test_exec_closes_what_is_marked_and_dup_is_not() -> None:
+def test_decoder_exec_closes_cloexec_descriptors_only() -> None:
     text = "".join(
         f"7 {STAMP} {line} <0.000000001>\n"
         for line in (
@@ -169,16 +180,16 @@ def test_exec_closes_what_is_marked_and_dup_is_not() -> None:
             'write(3<\\x61>, "\\x61", 1) = 1',
         )
     )
-    trace, moments = moments_of(text.encode())
+    trace, moments = decode_points(text.encode())
     writes = [
         moment.event for moment in moments if isinstance(moment.event, Call) and moment.event.name == "write"
     ]
     assert {each.descriptor for each in writes} == {9}
     assert {each.socket for each in writes} == {1}
-    assert trace.sockets[1].peer == Place("2.2.2.2", 2)
+    assert trace.sockets[1].peer == SocketAddress("2.2.2.2", 2)
 
 
-def test_a_number_may_be_given_anew_before_its_close_returns() -> None:
+def test_decoder_descriptor_reused_before_close_returns() -> None:
     first, second = (f"4<TCP:[1.1.1.1:80->2.2.2.2:{port}]>" for port in (1, 2))
     text = (
         f"7 {STAMP} clone(flags=CLONE_VM|CLONE_FILES|CLONE_THREAD) = 8 <0.000000001>\n"
@@ -188,27 +199,27 @@ def test_a_number_may_be_given_anew_before_its_close_returns() -> None:
         "8 1795255220.976349999 <... close resumed>) = 0 <0.000000001>\n"
         "7 1795255221.000000000 close(4<TCP:[1.1.1.1:80]>) = 0 <0.000000001>\n"
     )
-    _, moments = moments_of(text.encode())
+    _, moments = decode_points(text.encode())
     calls = [each.event for each in moments if each.is_end and isinstance(each.event, Call)]
     one, other = (each.made for each in calls if each.name == "accept")
     assert [each.socket for each in calls if each.name == "close"] == [one, other]
 
 
-def test_io_uring_is_told() -> None:
-    trace, moments = moments_of(f"7 {STAMP} io_uring_setup(8, 0x7ff) = 5<\\x61> <0.000000001>\n".encode())
+def test_decoder_io_uring_adds_note() -> None:
+    trace, moments = decode_points(f"7 {STAMP} io_uring_setup(8, 0x7ff) = 5<\\x61> <0.000000001>\n".encode())
     assert trace.processes[1].uses_io_uring
     assert "io_uring" in str([moment.event for moment in moments])
     assert trace.notes == ["process 7 uses io_uring, which strace can't see: what it does there is missing"]
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
-def test_a_recording_is_read_call_for_call(path: Path) -> None:
+def test_decoder_recording_has_every_call(path: Path) -> None:
     text = path.read_text()
-    parser = Parser()
+    parser = StraceParser()
     assert list(parser.feed(text.encode()))
     # What was left out of a recording may have been the first half of a call.
-    assert [line for line in parser.odd if "resumed>" not in line] == []
-    _, moments = moments_of(text.encode())
+    assert [line for line in parser.unparsed_samples if "resumed>" not in line] == []
+    _, moments = decode_points(text.encode())
     ended = [each.event for each in moments if each.is_end and isinstance(each.event, Call)]
     for name in sorted(SENDING | RECEIVING | ACCEPTING | {"bind", "listen", "connect", "shutdown"}):
         # strace's own log: the calls on sockets, by their beginnings, and those that never ended
@@ -220,18 +231,18 @@ def test_a_recording_is_read_call_for_call(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
-def test_a_recording_says_the_same_however_it_is_cut(path: Path) -> None:
+def test_parser_recording_is_independent_of_chunking(path: Path) -> None:
     text = path.read_bytes()
-    whole = list(Parser().feed(text))
+    whole = list(StraceParser().feed(text))
     for size in (1, 7, 1000):
-        parser = Parser()
+        parser = StraceParser()
         pieces = (text[start : start + size] for start in range(0, len(text), size))
         assert [line for piece in pieces for line in parser.feed(piece)] == whole
 
 
-def test_a_recorded_select_server_waits_for_what_it_knows() -> None:
+def test_decoder_recorded_select_server_waits_on_its_sockets() -> None:
     """A welcome, then each message and the end of the stream: select says what is ready, and it is done."""
-    trace, moments = moments_of((HERE / "c-select-server.strace").read_bytes())
+    trace, moments = decode_points((HERE / "c-select-server.strace").read_bytes())
     calls = [each.event for each in moments if each.is_end and isinstance(each.event, Call)]
     waits = [each for each in calls if each.name == "pselect6"]
     (accepted,) = [each for each in calls if each.name == "accept"]
@@ -252,12 +263,12 @@ def test_a_recorded_select_server_waits_for_what_it_knows() -> None:
     ]
 
 
-def test_every_language_and_manner_is_recorded() -> None:
+def test_recordings_cover_every_language_and_server_type() -> None:
     names = {path.stem.rpartition("-")[0] for path in RECORDINGS}
     assert names == {"c-fork", "c-select", "java", "node", "python", "python-threads"}
 
 
-def test_every_call_on_a_socket_is_explained() -> None:
+def test_explain_covers_every_socket_call() -> None:
     assert ON_SOCKETS - set(explain.CALLS) - {"send", "recv"} == set()
 
 
@@ -296,15 +307,15 @@ SYNTAX = st.lists(
 
 
 @given(SYNTAX)
-def test_no_mixture_of_its_own_syntax_upsets_it(parts: list[str]) -> None:
-    trace, moments = moments_of("".join(parts).encode())
+def test_parser_accepts_any_mix_of_strace_syntax(parts: list[str]) -> None:
+    trace, moments = decode_points("".join(parts).encode())
     for moment in moments:
         if isinstance(moment.event, Call):
-            explain.meaning(moment.event, trace)
-            explain.arguments_in_words(moment.event)
+            explain.explain_call(moment.event, trace)
+            explain.named_arguments(moment.event)
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_upset_it(data: bytes) -> None:
-    moments_of(f"7 {STAMP} read(".encode() + data)
-    moments_of(data)
+def test_parser_accepts_any_bytes(data: bytes) -> None:
+    decode_points(f"7 {STAMP} read(".encode() + data)
+    decode_points(data)

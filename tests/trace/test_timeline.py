@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothends.trace.correlation.correlator import Matcher
+from bothends.trace.correlation.correlator import Correlator
 from bothends.trace.correlation.timeline import Timeline, key
-from bothends.trace.model import Call, Moment, Packet, Place, Process, Socket, Trace
+from bothends.trace.model import Call, Packet, Point, Socket, SocketAddress, Trace, TracedProcess
 
-CLIENT, SERVER = Place("127.0.0.1", 40000), Place("127.0.0.1", 12000)
+CLIENT, SERVER = SocketAddress("127.0.0.1", 40000), SocketAddress("127.0.0.1", 12000)
 MICROSECOND = 1000
 
 
@@ -24,20 +24,20 @@ class History:
 
     def __init__(self, messages: list[tuple[bool, int]], jitter: Iterator[int]) -> None:
         self.trace = Trace()
-        self.calls: list[Moment] = []
-        self.packets: list[Moment] = []
+        self.calls: list[Point] = []
+        self.packets: list[Point] = []
         self.causes: set[tuple[int, int]] = set()
         self._numbers = itertools.count(1)
         self._jitter = jitter
         self._now = 1_000_000_000
         for number in (1, 2):
             role = "server" if number == 1 else "client"
-            self.trace.processes[number] = Process(number, 100 + number, role)
+            self.trace.processes[number] = TracedProcess(number, 100 + number, role)
         self.trace.sockets[1] = Socket(1, "inet", "stream", local=SERVER, is_listener=True)
         self.trace.sockets[2] = Socket(2, "inet", "stream", local=CLIENT, peer=SERVER)
         self.trace.sockets[3] = Socket(3, "inet", "stream", local=SERVER, peer=CLIENT, welcomed_by=1)
         self._sequence = {2: 4_294_967_290, 3: 5000}  # the first wraps around soon
-        self._shake_hands()
+        self._handshake()
         for from_client, size in messages:
             self._send(2 if from_client else 3, size)
         self._close()
@@ -62,26 +62,26 @@ class History:
         packet.acknowledged = self._sequence[5 - sender] & 0xFFFFFFFF
         self._sequence[sender] += size + ("SYN" in flags) + ("FIN" in flags)
         if self.packets:
-            self.causes.add((key(self.packets[-1]), key(Moment(packet))))
-        self.packets.append(Moment(packet))
+            self.causes.add((key(self.packets[-1]), key(Point(packet))))
+        self.packets.append(Point(packet))
         return packet
 
     def _begin(self, call: Call) -> None:
-        self.calls.append(Moment(call))
+        self.calls.append(Point(call))
 
     def _end(self, call: Call, *after: Packet) -> None:
         call.until = self._tick() + next(self._jitter)
-        self.calls.append(Moment(call, is_end=True))
+        self.calls.append(Point(call, is_end=True))
         for packet in after:
-            self.causes.add((key(Moment(packet)), 2 * call.number + 1))
+            self.causes.add((key(Point(packet)), 2 * call.number + 1))
 
-    def _shake_hands(self) -> None:
+    def _handshake(self) -> None:
         accept = self._call("accept", 1, 1, result=4, made=3, place=CLIENT)
         self._begin(accept)
         connect = self._call("connect", 2, 2, result=0, place=SERVER)
         self._begin(connect)
         syn = self._packet(2, 0, "SYN")
-        self.causes.add((2 * connect.number, key(Moment(syn))))
+        self.causes.add((2 * connect.number, key(Point(syn))))
         answer = self._packet(3, 0, "SYN", "ACK")
         last = self._packet(2, 0, "ACK")
         self._end(connect, answer)
@@ -98,7 +98,7 @@ class History:
         self._begin(receive)
         self._begin(send)
         packet = self._packet(sender, size, "ACK")
-        self.causes.add((2 * send.number, key(Moment(packet))))
+        self.causes.add((2 * send.number, key(Point(packet))))
         self._end(send)
         self._end(receive, packet)
 
@@ -108,7 +108,7 @@ class History:
         close = self._call("close", 2, 2, result=0)
         self._begin(close)
         fin = self._packet(2, 0, "FIN", "ACK")
-        self.causes.add((2 * close.number, key(Moment(fin))))
+        self.causes.add((2 * close.number, key(Point(fin))))
         self._end(close)
         self._end(receive, fin)
 
@@ -121,10 +121,10 @@ JITTER = st.lists(st.integers(-400, 400), min_size=1, max_size=20)
     JITTER,
     st.randoms(use_true_random=False),
 )
-def test_no_order_of_telling_breaks_a_cause(messages, jitter, random) -> None:  # type: ignore[no-untyped-def]
+def test_timeline_keeps_causality_for_any_arrival_order(messages, jitter, random) -> None:  # type: ignore[no-untyped-def]
     history = History(messages, (each * MICROSECOND for each in itertools.cycle(jitter)))
     timeline = Timeline()
-    matcher = Matcher(history.trace, timeline)
+    matcher = Correlator(history.trace, timeline)
     # Each program's calls come in their order, and so do the packets; between them, anything.
     streams = [
         [each for each in history.calls if each.event.thread == 101],  # type: ignore[union-attr]
@@ -133,18 +133,18 @@ def test_no_order_of_telling_breaks_a_cause(messages, jitter, random) -> None:  
     ]
     while any(streams):
         matcher.add(random.choice([each for each in streams if each]).pop(0))
-    order = [key(moment) for moment in timeline.take()]
+    order = [key(moment) for moment in timeline.pop_ready()]
     assert sorted(order) == sorted(key(moment) for moment in history.calls + history.packets)
     place = {number: index for index, number in enumerate(order)}
     broken = [pair for pair in history.causes if place[pair[0]] > place[pair[1]]]
     assert not broken
-    assert timeline.broken == 0
+    assert timeline.violations == 0
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 20)), max_size=8))
-def test_every_byte_is_traced_from_send_to_receive(messages: list[tuple[bool, int]]) -> None:
+def test_correlator_links_every_byte_from_send_to_receive(messages: list[tuple[bool, int]]) -> None:
     history = History(messages, itertools.repeat(0))
-    matcher = Matcher(history.trace, Timeline())
+    matcher = Correlator(history.trace, Timeline())
     for moment in sorted(history.calls + history.packets, key=lambda each: each.at):
         matcher.add(moment)
     for moment in history.packets:
@@ -159,57 +159,57 @@ def test_every_byte_is_traced_from_send_to_receive(messages: list[tuple[bool, in
             assert 0 <= packet.offset < 1000  # although sequence numbers have wrapped
 
 
-def call(number: int, thread: int, at: int) -> Moment:
-    return Moment(Call(number, 1, thread, "read", at))
+def call(number: int, thread: int, at: int) -> Point:
+    return Point(Call(number, 1, thread, "read", at))
 
 
-def test_time_decides_where_nothing_else_does() -> None:
+def test_timeline_unrelated_points_are_sorted_by_time() -> None:
     timeline = Timeline()
     for moment in (call(1, 1, 30), call(2, 2, 10), call(3, 3, 20)):
         timeline.add(moment)
-    assert [each.event.number for each in timeline.take()] == [2, 3, 1]
+    assert [each.event.number for each in timeline.pop_ready()] == [2, 3, 1]
 
 
-def test_nothing_is_told_that_is_later_than_asked_for() -> None:
+def test_timeline_pop_ready_stops_at_until() -> None:
     timeline = Timeline()
     timeline.add(call(1, 1, 10))
     timeline.add(call(2, 2, 30))
-    assert [each.event.number for each in timeline.take(20)] == [1]
-    assert [each.event.number for each in timeline.take(30)] == [2]
+    assert [each.event.number for each in timeline.pop_ready(20)] == [1]
+    assert [each.event.number for each in timeline.pop_ready(30)] == [2]
 
 
-def test_an_effect_waits_for_a_cause_that_is_not_known_yet() -> None:
+def test_timeline_effect_waits_for_unknown_cause() -> None:
     timeline = Timeline()
     timeline.add(call(2, 2, 10))
-    timeline.before(2 * 1, 2 * 2)
-    assert list(timeline.take(100)) == []
+    timeline.add_constraint(2 * 1, 2 * 2)
+    assert list(timeline.pop_ready(100)) == []
     timeline.add(call(1, 1, 50))
-    assert [each.event.number for each in timeline.take(100)] == [1, 2]
+    assert [each.event.number for each in timeline.pop_ready(100)] == [1, 2]
 
 
-def test_a_circle_is_cut_and_counted() -> None:
+def test_timeline_cycle_is_cut_and_counted() -> None:
     timeline = Timeline()
     timeline.add(call(1, 1, 10))
     timeline.add(call(2, 2, 20))
-    timeline.before(2, 4)
-    timeline.before(4, 2)
-    assert [each.event.number for each in timeline.take()] == [1, 2]
-    assert timeline.broken == 1
+    timeline.add_constraint(2, 4)
+    timeline.add_constraint(4, 2)
+    assert [each.event.number for each in timeline.pop_ready()] == [1, 2]
+    assert timeline.violations == 1
 
 
-def test_a_guess_that_turns_out_wrong_takes_nothing_from_whose_it_is() -> None:
+def test_correlator_wrong_syn_guess_is_undone() -> None:
     """Two connect at once. A SYN is taken for the first one's, and each then shows which port it has."""
-    trace, server = Trace(), Place("127.0.0.1", 80)
-    matcher = Matcher(trace, Timeline())
+    trace, server = Trace(), SocketAddress("127.0.0.1", 80)
+    matcher = Correlator(trace, Timeline())
     matcher.has_packets = True
-    first, second = Place("127.0.0.1", 40001), Place("127.0.0.1", 40002)
+    first, second = SocketAddress("127.0.0.1", 40001), SocketAddress("127.0.0.1", 40002)
     for number in (1, 2):
         trace.sockets[number] = Socket(number, "inet", "stream")
-    matcher.add(Moment(Call(1, 1, 1, "connect", 10, socket=1, place=server)))
-    matcher.add(Moment(Packet(2, 12, "tcp", second, server, 0, b"", ("SYN",), 99)))
+    matcher.add(Point(Call(1, 1, 1, "connect", 10, socket=1, place=server)))
+    matcher.add(Point(Packet(2, 12, "tcp", second, server, 0, b"", ("SYN",), 99)))
     assert trace.sockets[1].local == second
     for number, place, data in ((2, second, b"hello"), (1, first, b"again")):
         trace.sockets[number].local, trace.sockets[number].peer = place, server
-        matcher.add(Moment(Call(2 + number, 1, number, "sendto", 20, socket=number, asked=5, data=data)))
-    matcher.add(Moment(Packet(9, 22, "tcp", second, server, 5, b"hello", ("ACK",), 100)))
+        matcher.add(Point(Call(2 + number, 1, number, "sendto", 20, socket=number, asked=5, data=data)))
+    matcher.add(Point(Packet(9, 22, "tcp", second, server, 5, b"hello", ("ACK",), 100)))
     assert [link.cause for link in trace.causes_of(9)] == [4]

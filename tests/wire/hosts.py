@@ -17,7 +17,7 @@ BOTHENDS = f"{sys.executable} -m bothends"
 
 
 @functools.cache
-def why_no_hosts() -> str:
+def wire_unavailable_reason() -> str:
     """Why there can be no hosts on this system; empty if there can."""
     tried = subprocess.run(
         [*BOTHENDS.split(), "wire", "-q", "--", "true"],
@@ -34,7 +34,9 @@ def program(name: str, *arguments: object) -> str:
     return " ".join([sys.executable, str(FOLDER / "programs" / name), *map(str, arguments)])
 
 
-needs_hosts = pytest.mark.skipif(bool(why_no_hosts()), reason=why_no_hosts() or "there are hosts")
+needs_hosts = pytest.mark.skipif(
+    bool(wire_unavailable_reason()), reason=wire_unavailable_reason() or "there are hosts"
+)
 needs_tun = pytest.mark.skipif(
     not os.access(interfaces.TUN, os.R_OK | os.W_OK), reason=f"{interfaces.TUN} can't be opened"
 )

@@ -10,5 +10,5 @@ from tests.wire.hosts import needs_hosts
 
 
 @needs_hosts
-def test_page(tmp_path: Path) -> None:
+def test_wire_guide_commands(tmp_path: Path) -> None:
     Page(ROOT / "docs" / "how-to" / "wire.md", tmp_path).run()

@@ -24,15 +24,15 @@ def addresses(packet: bytes) -> bytes:
     return packet[12:20] if packet[0] >> 4 == 4 else packet[8:40]
 
 
-def begun(packet: bytes, start: int, place: int) -> bytes:
+def with_partial_checksum(packet: bytes, start: int, checksum_offset: int) -> bytes:
     """With the sum of the pseudo-header in the checksum's place, as a kernel leaves it."""
-    protocol = TCP if place == 16 else UDP
+    protocol = TCP if checksum_offset == 16 else UDP
     pseudo = addresses(packet) + struct.pack("!II", len(packet) - start, protocol)
-    at = start + place
+    at = start + checksum_offset
     return packet[:at] + (checksum(pseudo) ^ 0xFFFF).to_bytes(2, "big") + packet[at + 2 :]
 
 
-def is_right(packet: bytes, start: int, protocol: int) -> bool:
+def has_valid_checksum(packet: bytes, start: int, protocol: int) -> bool:
     """Whether the checksum over the data is."""
     pseudo = addresses(packet) + struct.pack("!II", len(packet) - start, protocol)
     return checksum(pseudo + packet[start:]) == 0
@@ -42,19 +42,21 @@ def tcp(data: bytes, *, version: int = 4, flags: int = ACK, options: bytes = b""
     words = 5 + len(options) // 4
     segment = struct.pack("!HHIIBBHHH", 80, 81, sequence, 7, words << 4, flags, 500, 0, 0) + options + data
     packet = ipv4(segment, protocol=TCP) if version == 4 else ipv6(segment, following=TCP)
-    return begun(packet, len(packet) - len(segment), 16)
+    return with_partial_checksum(packet, len(packet) - len(segment), 16)
 
 
 def udp(data: bytes, *, version: int = 4) -> bytes:
     datagram = struct.pack("!HHHH", 80, 81, 8 + len(data), 0) + data
     packet = ipv4(datagram) if version == 4 else ipv6(datagram)
-    return begun(packet, len(packet) - len(datagram), 6)
+    return with_partial_checksum(packet, len(packet) - len(datagram), 6)
 
 
-def frame(packet: bytes, *, kind: int = 0, size: int = 0, place: int = 16, ethernet: bytes = b"") -> bytes:
+def frame(
+    packet: bytes, *, kind: int = 0, size: int = 0, checksum_offset: int = 16, ethernet: bytes = b""
+) -> bytes:
     """As a host hands it over: a TUN's, or with an Ethernet header a veth pair's."""
     start = len(ethernet) + (20 if packet[0] >> 4 == 4 else 40)
-    return struct.pack("=BBHHHH", NEEDS_CHECKSUM, kind, 54, size, start, place) + ethernet + packet
+    return struct.pack("=BBHHHH", NEEDS_CHECKSUM, kind, 54, size, start, checksum_offset) + ethernet + packet
 
 
 @given(
@@ -65,7 +67,7 @@ def frame(packet: bytes, *, kind: int = 0, size: int = 0, place: int = 16, ether
     sequence=st.integers(0, 2**32 - 1),
     ethernet=st.sampled_from([b"", ETHERNET]),
 )
-def test_segments_carry_the_data_on(
+def test_segment_frame_tcp(
     data: bytes, size: int, version: int, words: int, sequence: int, ethernet: bytes
 ) -> None:
     flags = ACK | FIN | PUSH | CWR | ECE
@@ -73,9 +75,9 @@ def test_segments_carry_the_data_on(
     head = len(packet) - len(data)
     start = head - 20 - 4 * words
     whole = frame(packet, kind=TCP_KIND[version] | 0x80, size=size, ethernet=ethernet)
-    at = offload.SIZE + len(ethernet)
-    parts = offload.packets_of(whole, at)
-    assert offload.sizes_of(whole, at) == (len(parts), sum(map(len, parts)), len(parts[0]))
+    at = offload.HEADER_SIZE + len(ethernet)
+    parts = offload.segment_frame(whole, at)
+    assert offload.segmented_sizes(whole, at) == (len(parts), sum(map(len, parts)), len(parts[0]))
     again = b""
     for index, part in enumerate(parts):
         is_last = index == len(parts) - 1
@@ -86,7 +88,7 @@ def test_segments_carry_the_data_on(
             assert checksum(part[:start]) == 0
         else:
             assert struct.unpack_from("!H", part, 4) == (len(part) - 40,)
-        assert is_right(part, start, TCP)
+        assert has_valid_checksum(part, start, TCP)
         assert struct.unpack_from("!I", part, start + 4) == ((sequence + len(again)) % 2**32,)
         assert part[start + 13] == ACK | ECE | (0 if index else CWR) | (FIN | PUSH if is_last else 0)
         assert part[start + 20 : head] == b"\x01" * 4 * words
@@ -95,49 +97,53 @@ def test_segments_carry_the_data_on(
 
 
 @given(data=st.binary(min_size=1, max_size=5000), size=st.integers(1, 1472), version=st.sampled_from([4, 6]))
-def test_datagrams_that_were_sent_as_one(data: bytes, size: int, version: int) -> None:
+def test_segment_frame_udp(data: bytes, size: int, version: int) -> None:
     packet = udp(data, version=version)
     start = len(packet) - len(data) - 8
-    whole = frame(packet, kind=UDP_KIND, size=size, place=6)
-    parts = offload.packets_of(whole, offload.SIZE)
-    assert offload.sizes_of(whole, offload.SIZE) == (len(parts), sum(map(len, parts)), len(parts[0]))
+    whole = frame(packet, kind=UDP_KIND, size=size, checksum_offset=6)
+    parts = offload.segment_frame(whole, offload.HEADER_SIZE)
+    assert offload.segmented_sizes(whole, offload.HEADER_SIZE) == (
+        len(parts),
+        sum(map(len, parts)),
+        len(parts[0]),
+    )
     assert [part[start + 8 :] for part in parts] == [data[at : at + size] for at in range(0, len(data), size)]
     for part in parts:
         assert struct.unpack_from("!H", part, start + 4) == (len(part) - start,)
-        assert is_right(part, start, UDP)
+        assert has_valid_checksum(part, start, UDP)
 
 
 @given(data=st.binary(max_size=1400), version=st.sampled_from([4, 6]))
-def test_a_checksum_is_finished(data: bytes, version: int) -> None:
+def test_segment_frame_completes_checksum(data: bytes, version: int) -> None:
     for packet, place, protocol in (
         (tcp(data, version=version), 16, TCP),
         (udp(data, version=version), 6, UDP),
     ):
-        given_over = frame(packet, place=place)
-        assert not offload.is_plain(given_over)
-        assert offload.sizes_of(given_over, offload.SIZE) == (1, len(packet), len(packet))
-        (finished,) = offload.packets_of(given_over, offload.SIZE)
+        given_over = frame(packet, checksum_offset=place)
+        assert not offload.is_complete(given_over)
+        assert offload.segmented_sizes(given_over, offload.HEADER_SIZE) == (1, len(packet), len(packet))
+        (finished,) = offload.segment_frame(given_over, offload.HEADER_SIZE)
         start = 20 if version == 4 else 40
-        assert is_right(finished, start, protocol)
+        assert has_valid_checksum(finished, start, protocol)
         assert finished[: start + place] == packet[: start + place]
         assert finished[start + place : start + place + 2] != b"\0\0" or protocol == TCP
 
 
-def test_what_is_plain_stays_as_it_is() -> None:
+def test_complete_frame_is_unchanged() -> None:
     packet = ipv4(b"anything")
-    plain = offload.PLAIN + packet
-    assert offload.is_plain(plain)
-    assert offload.sizes_of(plain, offload.SIZE) == (1, len(packet), len(packet))
-    assert offload.packets_of(plain, offload.SIZE) == [packet]
+    plain = offload.NULL_HEADER + packet
+    assert offload.is_complete(plain)
+    assert offload.segmented_sizes(plain, offload.HEADER_SIZE) == (1, len(packet), len(packet))
+    assert offload.segment_frame(plain, offload.HEADER_SIZE) == [packet]
     checked_by_a_card = b"\x02" + bytes(9) + packet  # VIRTIO_NET_HDR_F_DATA_VALID
-    assert offload.is_plain(checked_by_a_card)
+    assert offload.is_complete(checked_by_a_card)
 
 
 @given(header=st.binary(min_size=10, max_size=10), rest=st.binary(max_size=100))
 @pytest.mark.parametrize("at", [10, 24])
-def test_no_header_brings_it_down(at: int, header: bytes, rest: bytes) -> None:
+def test_segment_frame_any_header_raises_nothing(at: int, header: bytes, rest: bytes) -> None:
     junk = header + bytes(at - 10) + b"\x45" + rest
-    count, size, largest = offload.sizes_of(junk, at)
+    count, size, largest = offload.segmented_sizes(junk, at)
     assert count >= 1
     assert size >= len(junk) - at >= largest
-    assert offload.packets_of(junk, at)
+    assert offload.segment_frame(junk, at)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bothends.checksum import checksum
 from bothends.wire import packets
-from bothends.wire.plan import ROUTER
+from bothends.wire.plan import ROUTER_ADDRESSES
 
 ONE, OTHER = ipaddress.ip_address("10.0.0.1").packed, ipaddress.ip_address("10.0.0.2").packed
 ONE6, OTHER6 = ipaddress.ip_address("fd00::1").packed, ipaddress.ip_address("fd00::2").packed
@@ -29,7 +29,7 @@ def ipv6(payload: bytes, *, following: int = 17, to: bytes = OTHER6) -> bytes:
 
 
 @given(payload=st.binary(max_size=5000), mtu=st.integers(68, 1500), words=st.integers(0, 10))
-def test_fragments_make_the_packet_again(payload: bytes, mtu: int, words: int) -> None:
+def test_fragments_reassemble_to_packet(payload: bytes, mtu: int, words: int) -> None:
     packet = ipv4(payload, options=b"\x01" * 4 * words)
     head = len(packet) - len(payload)
     parts = packets.fragments(packet, mtu)
@@ -45,7 +45,7 @@ def test_fragments_make_the_packet_again(payload: bytes, mtu: int, words: int) -
     assert bytes(again) == payload
 
 
-def test_a_fragment_is_cut_again_where_it_stands() -> None:
+def test_fragments_of_fragment_keep_offset() -> None:
     (first, second) = packets.fragments(ipv4(bytes(1400)), 1000) or []
     parts = packets.fragments(first, 500) or []
     ends = [struct.unpack_from("!H", part, 6)[0] for part in parts]
@@ -54,16 +54,16 @@ def test_a_fragment_is_cut_again_where_it_stands() -> None:
     assert (packets.fragments(second, 300) or [])[0][6:8] == second[6:8].replace(b"\x00", b"\x20", 1)
 
 
-def test_who_may_not_be_cut() -> None:
+def test_fragments_dont_fragment_and_ipv6_return_none() -> None:
     assert packets.fragments(ipv4(bytes(1400), flags=0x4000), 1000) is None
     assert packets.fragments(ipv6(bytes(1400)), 1000) is None
 
 
-def test_too_big_says_what_fits_and_quotes_the_packet() -> None:
+def test_packet_too_big_ipv4_reports_mtu_and_quotes_packet() -> None:
     packet = ipv4(bytes(range(200)) * 7, flags=0x4000)
-    answer = packets.too_big(packet, 1300, ROUTER)
+    answer = packets.packet_too_big(packet, 1300, ROUTER_ADDRESSES)
     assert answer is not None
-    assert (packets.source_of(answer), packets.destination_of(answer)) == (ROUTER[0].packed, ONE)
+    assert (packets.source_of(answer), packets.destination_of(answer)) == (ROUTER_ADDRESSES[0].packed, ONE)
     assert struct.unpack_from("!BB", answer, 20) == (3, 4)
     assert struct.unpack_from("!HH", answer, 24) == (0, 1300)  # RFC 1191 section 4
     assert packet.startswith(answer[28:])
@@ -71,11 +71,11 @@ def test_too_big_says_what_fits_and_quotes_the_packet() -> None:
     assert checksum(answer[:20]) == checksum(answer[20:]) == 0
 
 
-def test_too_big_for_ipv6() -> None:
+def test_packet_too_big_ipv6() -> None:
     packet = ipv6(bytes(1400))
-    answer = packets.too_big(packet, 1300, ROUTER)
+    answer = packets.packet_too_big(packet, 1300, ROUTER_ADDRESSES)
     assert answer is not None
-    assert (packets.source_of(answer), packets.destination_of(answer)) == (ROUTER[1].packed, ONE6)
+    assert (packets.source_of(answer), packets.destination_of(answer)) == (ROUTER_ADDRESSES[1].packed, ONE6)
     assert struct.unpack_from("!BBHI", answer, 40)[::3] == (2, 1300)
     assert len(answer) == 1280
     assert checksum(answer[8:40] + struct.pack("!II", len(answer) - 40, 58) + answer[40:]) == 0
@@ -84,8 +84,8 @@ def test_too_big_for_ipv6() -> None:
 @pytest.mark.parametrize(
     ("packet", "kind", "code"), [(ipv4(bytes(20)), 3, 1), (ipv6(bytes(20)), 1, 3)], ids=["IPv4", "IPv6"]
 )
-def test_unreachable(packet: bytes, kind: int, code: int) -> None:
-    answer = packets.unreachable(packet, ROUTER)
+def test_destination_unreachable(packet: bytes, kind: int, code: int) -> None:
+    answer = packets.destination_unreachable(packet, ROUTER_ADDRESSES)
     assert answer is not None
     assert tuple(answer[len(answer) - len(packet) - 8 :][:2]) == (kind, code)
     assert answer.endswith(packet)
@@ -102,32 +102,38 @@ def test_unreachable(packet: bytes, kind: int, code: int) -> None:
         ipv6(bytes(30), to=b"\xff\x02" + bytes(14)),
     ],
 )
-def test_about_what_no_error_is_sent(packet: bytes) -> None:
-    assert packets.unreachable(packet, ROUTER) is None
+def test_no_icmp_error_about_errors_groups_and_fragments(packet: bytes) -> None:
+    assert packets.destination_unreachable(packet, ROUTER_ADDRESSES) is None
 
 
-def test_an_echo_request_may_be_answered() -> None:
-    assert packets.unreachable(ipv4(bytes([8, 0]) + bytes(6), protocol=1), ROUTER) is not None
-    assert packets.unreachable(ipv6(bytes([128, 0]) + bytes(6), following=58), ROUTER) is not None
+def test_icmp_error_about_echo_request_is_sent() -> None:
+    assert (
+        packets.destination_unreachable(ipv4(bytes([8, 0]) + bytes(6), protocol=1), ROUTER_ADDRESSES)
+        is not None
+    )
+    assert (
+        packets.destination_unreachable(ipv6(bytes([128, 0]) + bytes(6), following=58), ROUTER_ADDRESSES)
+        is not None
+    )
 
 
-def test_talk_of_neighbours() -> None:
+def test_is_link_control() -> None:
     membership = bytes([58, 0, 5, 2, 0, 0, 1, 0]) + bytes([143]) + bytes(20)  # behind a router alert
-    assert packets.is_neighbourly(ipv6(membership, following=0))
-    assert packets.is_neighbourly(ipv6(bytes([133]) + bytes(7), following=58))
-    assert packets.is_neighbourly(ipv4(bytes(8), protocol=2))
-    assert not packets.is_neighbourly(ipv6(bytes([128]) + bytes(7), following=58))
-    assert not packets.is_neighbourly(ipv6(bytes(8)))
-    assert not packets.is_neighbourly(ipv4(bytes([133]) + bytes(7)))
+    assert packets.is_link_control(ipv6(membership, following=0))
+    assert packets.is_link_control(ipv6(bytes([133]) + bytes(7), following=58))
+    assert packets.is_link_control(ipv4(bytes(8), protocol=2))
+    assert not packets.is_link_control(ipv6(bytes([128]) + bytes(7), following=58))
+    assert not packets.is_link_control(ipv6(bytes(8)))
+    assert not packets.is_link_control(ipv4(bytes([133]) + bytes(7)))
 
 
 @given(st.binary(max_size=80))
-def test_anything_may_come(data: bytes) -> None:
+def test_packets_any_bytes_raise_nothing(data: bytes) -> None:
     if packets.version_of(data):
-        packets.is_neighbourly(data)
+        packets.is_link_control(data)
         packets.fragments(data, 68)
-        packets.too_big(data, 1300, ROUTER)
-        packets.unreachable(data, ROUTER)
-        packets.is_for_many(packets.destination_of(data))
+        packets.packet_too_big(data, 1300, ROUTER_ADDRESSES)
+        packets.destination_unreachable(data, ROUTER_ADDRESSES)
+        packets.is_multicast_or_broadcast(packets.destination_of(data))
     else:
         assert len(data) < 20 or data[0] >> 4 not in (4, 6) or len(data) < 40

@@ -10,8 +10,8 @@ from tests.wire.hosts import needs_hosts
 # Each line says what is there; the answers stand behind it. In a host of its own, where nothing else is.
 SCRIPT = """
 import socket
-from bothends.wire.socket_activity import Tables
-tables = Tables()
+from bothends.wire.socket_activity import SocketActivity
+tables = SocketActivity()
 def show(what):
     print(what, tables.has_listener(), tables.has_unsent(), flush=True)
 show("nothing")
@@ -43,7 +43,7 @@ accepted.close()
 
 
 @needs_hosts
-def test_who_listens_and_what_has_not_arrived() -> None:
+def test_socket_activity_listeners_and_unacknowledged_data() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bothends", "wire", "-q", "--", sys.executable, "-c", SCRIPT],
         stdin=subprocess.DEVNULL,

@@ -8,21 +8,21 @@ import pytest
 
 from bothends.errors import ToxicError
 from bothends.toxics import registry
-from bothends.toxics.attributes import from_words
-from bothends.toxics.pipeline import MOST_HELD
-from bothends.toxics.placement import DIRECTIONS, Spec
-from bothends.wire import Command, Passage, packets, plan
+from bothends.toxics.attributes import parse_attributes
+from bothends.toxics.pipeline import MAX_HELD_BYTES
+from bothends.toxics.placement import DIRECTIONS, PlacedToxic
+from bothends.wire import HostCommand, PacketEvent, build_topology, packets
 from bothends.wire.plan import addresses_of
-from bothends.wire.switch import Link
+from bothends.wire.switch import Switch
 from tests.wire.test_packets import ipv4, ipv6
 
-PAIR = plan([Command("a", ("x",)), Command("b", ("x",))])
-THREE = plan([Command(name, ("x",)) for name in "abc"])
+PAIR = build_topology([HostCommand("a", ("x",)), HostCommand("b", ("x",))])
+TRIPLE = build_topology([HostCommand(name, ("x",)) for name in "abc"])
 
 
-def toxics(**texts: str) -> list[Spec]:
+def toxics(**texts: str) -> list[PlacedToxic]:
     return [
-        Spec(f"{name}_{direction}", direction, from_words(registry.load(name), text))
+        PlacedToxic(f"{name}_{direction}", direction, parse_attributes(registry.load(name), text))
         for name, text in texts.items()
         for direction in DIRECTIONS
     ]
@@ -34,8 +34,8 @@ def packet(sender: int, receiver: int, payload: bytes = b"12345678") -> bytes:
     return made[:12] + addresses_of(sender)[0].packed + addresses_of(receiver)[0].packed + made[20:]
 
 
-def test_a_switch_knows_where_everyone_is() -> None:
-    link = Link(THREE)
+def test_switch_forwards_to_destination_port() -> None:
+    link = Switch(TRIPLE)
     for receiver in (2, 3):
         sent = packet(1, receiver)
         assert link.receive(0, 0, sent) == [(receiver - 1, sent)]
@@ -43,70 +43,70 @@ def test_a_switch_knows_where_everyone_is() -> None:
     assert link.receive(0, 0, to_six) == [(1, to_six)]
 
 
-def test_a_frame_goes_straight_on_while_nobody_looks() -> None:
-    link = Link(THREE)
-    assert link.is_clear
+def test_fast_forward_unicast_frames_only() -> None:
+    link = Switch(TRIPLE)
+    assert link.can_fast_forward
     for at in (10, 24):
-        assert link.straight(0, bytes(at) + packet(1, 3, bytes(20)), at) == 2
-        assert link.straight(0, bytes(at) + ipv6(bytes(8)), at) == 1
-    assert (link.ways[0, 2].sent, link.ways[0, 2].sent_bytes) == (2, 80)
+        assert link.fast_forward(0, bytes(at) + packet(1, 3, bytes(20)), at) == 2
+        assert link.fast_forward(0, bytes(at) + ipv6(bytes(8)), at) == 1
+    assert (link.links[0, 2].sent, link.links[0, 2].sent_bytes) == (2, 80)
     for_many = packet(1, 2, bytes(20))[:16] + bytes([224, 0, 0, 9]) + bytes(20)
     to_neighbours = ipv6(bytes(8), following=58)
     too_large = packet(1, 2, bytes(1500))
     nobody = packet(1, 77, bytes(20))
     for odd in (nobody, packet(1, 1, bytes(20)), for_many, to_neighbours, too_large, b"", bytes(100)):
-        assert link.straight(0, bytes(10) + odd, 10) == -1
-    assert sum(way.sent for way in link.ways.values()) == 4
+        assert link.fast_forward(0, bytes(10) + odd, 10) == -1
+    assert sum(way.sent for way in link.links.values()) == 4
 
 
-def test_who_looks_at_packets_keeps_frames_from_going_straight() -> None:
-    assert not Link(PAIR, toxics(latency="5ms")).is_clear
-    assert not Link(PAIR, observe=lambda passage: None).is_clear
-    link = Link(PAIR)
+def test_toxic_or_observer_disables_fast_forward() -> None:
+    assert not Switch(PAIR, toxics(latency="5ms")).can_fast_forward
+    assert not Switch(PAIR, observe=lambda passage: None).can_fast_forward
+    link = Switch(PAIR)
     (spec, *_) = toxics(latency="5ms")
-    link.add(spec, 0)
-    assert not link.is_clear
-    link.remove(spec.name, 1)
-    assert link.is_clear
+    link.add_toxic(spec, 0)
+    assert not link.can_fast_forward
+    link.remove_toxic(spec.name, 1)
+    assert link.can_fast_forward
 
 
-def test_what_is_for_many_goes_to_all_others() -> None:
+def test_multicast_is_forwarded_to_all_other_ports() -> None:
     sent = packet(2, 1)[:16] + bytes([224, 0, 0, 9]) + bytes(8)
-    assert Link(THREE).receive(0, 1, sent) == [(0, sent), (2, sent)]
+    assert Switch(TRIPLE).receive(0, 1, sent) == [(0, sent), (2, sent)]
 
 
-def test_what_is_for_nobody_is_answered() -> None:
-    link = Link(PAIR)
+def test_unknown_destination_gets_icmp_unreachable() -> None:
+    link = Switch(PAIR)
     ((port, answer),) = link.receive(0, 0, packet(1, 77))
     assert port == 0
     assert answer[20:22] == bytes([3, 1])
-    assert link.refused == {"unreachable": 1}
-    assert Link(PAIR, icmp=False).receive(0, 0, packet(1, 77)) == []
+    assert link.rejected == {"unreachable": 1}
+    assert Switch(PAIR, icmp=False).receive(0, 0, packet(1, 77)) == []
 
 
 @pytest.mark.parametrize("junk", [b"", b"\x45", bytes(40), b"\x60" + bytes(30), b"\x00" * 2000])
-def test_what_is_no_packet_goes_nowhere(junk: bytes) -> None:
-    assert Link(PAIR).receive(0, 0, junk) == []
+def test_invalid_packet_is_dropped(junk: bytes) -> None:
+    assert Switch(PAIR).receive(0, 0, junk) == []
 
 
-def test_in_a_line_a_cable_carries_everything() -> None:
-    link = Link(plan([Command(name, ("x",)) for name in "abc"], line=True))
+def test_line_topology_forwards_everything() -> None:
+    link = Switch(build_topology([HostCommand(name, ("x",)) for name in "abc"], line=True))
     sent = packet(1, 3)
     assert link.receive(0, 0, sent) == [(1, sent)]
     assert link.receive(0, 2, sent) == [(3, sent)]
     assert link.receive(0, 3, packet(3, 99)) == [(2, packet(3, 99))]  # the router will say that
 
 
-def test_a_loop_takes_its_own_addresses_only() -> None:
-    link = Link(plan([Command("a", ("x",))]))
+def test_loop_topology_accepts_only_own_addresses() -> None:
+    link = Switch(build_topology([HostCommand("a", ("x",))]))
     home = packet(1, 1)[:12] + bytes([127, 0, 0, 1, 127, 0, 0, 2]) + bytes(8)
     assert link.receive(0, 0, home) == [(0, home)]
     assert link.receive(0, 0, packet(1, 1)) == [(0, packet(1, 1))]
     assert link.receive(0, 0, packet(1, 2))[0][1][20:22] == bytes([3, 1])
 
 
-def test_the_mtu_cuts_or_refuses() -> None:
-    link = Link(replace(PAIR, mtu=1000))
+def test_mtu_fragments_or_rejects() -> None:
+    link = Switch(replace(PAIR, mtu=1000))
     large = packet(1, 2, bytes(1400))
     out = link.receive(0, 0, large)
     assert [port for port, _ in out] == [1, 1]
@@ -114,12 +114,12 @@ def test_the_mtu_cuts_or_refuses() -> None:
     whole = large[:6] + b"\x40\x00" + large[8:]  # Don't Fragment
     ((port, answer),) = link.receive(0, 0, whole)
     assert (port, answer[20:22]) == (0, bytes([3, 4]))
-    assert link.refused == {"mtu": 1}
-    assert Link(replace(PAIR, mtu=1000), icmp=False).receive(0, 0, whole) == []
+    assert link.rejected == {"mtu": 1}
+    assert Switch(replace(PAIR, mtu=1000), icmp=False).receive(0, 0, whole) == []
 
 
-def test_delay_is_one_way_and_exact() -> None:
-    link = Link(PAIR, toxics(latency="40ms"))
+def test_latency_is_one_way_and_exact() -> None:
+    link = Switch(PAIR, toxics(latency="40ms"))
     sent = packet(1, 2)
     assert link.receive(10.0, 0, sent) == []
     assert link.due == pytest.approx(10.04)
@@ -128,31 +128,31 @@ def test_delay_is_one_way_and_exact() -> None:
     assert link.advance(10.04) == [(1, sent)]
 
 
-def losses(seed: int, count: int, specs: list[Spec], *, other_way: int = 0) -> list[int]:
+def lost_packets(seed: int, count: int, specs: list[PlacedToxic], *, reverse_packets: int = 0) -> list[int]:
     """Which packets from a to b are lost; meanwhile some go the other way."""
-    link = Link(PAIR, specs, seed=seed)
+    link = Switch(PAIR, specs, seed=seed)
     lost = []
     for number in range(count):
-        for _ in range(other_way):
+        for _ in range(reverse_packets):
             link.receive(number, 1, packet(2, 1))
         if not link.receive(number, 0, packet(1, 2)):
             lost.append(number)
     return lost
 
 
-def test_a_seed_decides_about_each_direction_by_itself() -> None:
+def test_seed_is_independent_per_direction() -> None:
     specs = toxics(loss="20%")
-    first = losses(7, 2000, specs)
-    assert losses(7, 2000, specs, other_way=3) == first
-    assert losses(8, 2000, specs) != first
+    first = lost_packets(7, 2000, specs)
+    assert lost_packets(7, 2000, specs, reverse_packets=3) == first
+    assert lost_packets(8, 2000, specs) != first
     assert 2000 * 0.2 - 80 < len(first) < 2000 * 0.2 + 80  # more than four standard deviations
-    assert losses(7, 100, specs[1:]) == [number for number in first if number < 100]
-    assert losses(7, 100, specs[:1]) == []  # upstream only, from b to a
+    assert lost_packets(7, 100, specs[1:]) == [number for number in first if number < 100]
+    assert lost_packets(7, 100, specs[:1]) == []  # upstream only, from b to a
 
 
-def test_who_observes_learns_what_became_of_each() -> None:
-    seen: list[Passage] = []
-    link = Link(PAIR, toxics(loss="20%", duplicate="20%"), seed=1, observe=seen.append)
+def test_observer_sees_fate_of_each_packet() -> None:
+    seen: list[PacketEvent] = []
+    link = Switch(PAIR, toxics(loss="20%", duplicate="20%"), seed=1, observe=seen.append)
     for number in range(50):
         link.receive(float(number), 0, packet(1, 2, bytes([number] * 8)))
     sent = [each for each in seen if each.event == "sent"]
@@ -167,45 +167,45 @@ def test_who_observes_learns_what_became_of_each() -> None:
     assert all(each.packet[20:] == bytes([each.number - 1] * 8) for each in seen)
 
 
-def test_nobody_is_held_up_and_nothing_grows_without_bound() -> None:
-    seen: list[Passage] = []
-    link = Link(PAIR, toxics(latency="1000s"), observe=seen.append)
+def test_held_bytes_are_bounded() -> None:
+    seen: list[PacketEvent] = []
+    link = Switch(PAIR, toxics(latency="1000s"), observe=seen.append)
     sent = packet(1, 2, bytes(1400))
-    for _ in range(MOST_HELD // len(sent) + 10):
+    for _ in range(MAX_HELD_BYTES // len(sent) + 10):
         assert link.receive(0, 0, sent) == []
-    assert link.held <= MOST_HELD
+    assert link.held <= MAX_HELD_BYTES
     assert {each.toxic for each in seen if each.event == "lost"} == {"queue"}
 
 
-def test_a_toxic_comes_and_goes() -> None:
-    link = Link(PAIR)
+def test_toxic_added_and_removed() -> None:
+    link = Switch(PAIR)
     (up, down) = toxics(blackhole="")
     (slow, _) = toxics(latency="1s")
-    assert link.add(down, 1.0) == []
+    assert link.add_toxic(down, 1.0) == []
     assert link.receive(1.5, 0, packet(1, 2)) == []
     assert len(link.receive(1.5, 1, packet(2, 1))) == 1
-    assert link.remove(down.name, 2.0) == []
+    assert link.remove_toxic(down.name, 2.0) == []
     assert len(link.receive(2.5, 0, packet(1, 2))) == 1
-    link.add(slow, 3.0)
+    link.add_toxic(slow, 3.0)
     assert link.receive(3.0, 1, packet(2, 1)) == []
-    assert link.remove(slow.name, 3.5) == [(0, packet(2, 1))]  # what it held is not lost
-    link.add(up, 4.0)
+    assert link.remove_toxic(slow.name, 3.5) == [(0, packet(2, 1))]  # what it held is not lost
+    link.add_toxic(up, 4.0)
     assert link.receive(4.0, 1, packet(2, 1)) == []
 
 
-def test_a_wire_knows_no_connections() -> None:
+def test_toxicity_on_wire_is_rejected() -> None:
     (up, _) = toxics(loss="20%")
     with pytest.raises(ToxicError, match="toxicity and clients are for impair"):
-        Link(PAIR, [replace(up, toxicity=0.5)])
+        Switch(PAIR, [replace(up, toxicity=0.5)])
 
 
-def test_a_toxic_that_is_nothing_for_packets_is_refused() -> None:
+def test_toxic_without_packet_effect_is_rejected() -> None:
     with pytest.raises(ToxicError):
-        Link(PAIR, toxics(slicer="10,2"))
+        Switch(PAIR, toxics(slicer="10,2"))
 
 
-def test_the_same_toxic_twice_draws_twice() -> None:
+def test_same_toxic_twice_draws_independently() -> None:
     again = [replace(spec, name=f"{spec.name}_2") for spec in toxics(loss="50%")]
-    link = Link(PAIR, toxics(loss="50%") + again)
+    link = Switch(PAIR, toxics(loss="50%") + again)
     passed = sum(len(link.receive(0, 0, packet(1, 2))) for _ in range(1000))
     assert 180 < passed < 320  # a quarter, within five standard deviations

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.running import ENVIRONMENT, PATIENCE, ROOT
+from tests.interop.running import ENVIRONMENT, ROOT, TIMEOUT
 from tests.tools import needs_tool
 from tests.wire.hosts import BOTHENDS, needs_hosts, needs_tun, program
 
 pytestmark = needs_hosts
 
 NOBODY = 65534
-BOTH_WAYS = [pytest.param([], marks=needs_tun, id="tun"), pytest.param(["--veth"], id="veth")]
+DEVICE_KINDS = [pytest.param([], marks=needs_tun, id="tun"), pytest.param(["--veth"], id="veth")]
 
 
-def wire(
-    *arguments: str, status: int = 0, user: int | None = None, patience: float = PATIENCE * 2
+def run_wire(
+    *arguments: str, status: int = 0, user: int | None = None, timeout: float = TIMEOUT * 2
 ) -> subprocess.CompletedProcess[str]:
     """Run `bothends wire` to its end."""
     done = subprocess.run(
@@ -31,7 +31,7 @@ def wire(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=patience,
+        timeout=timeout,
         env=ENVIRONMENT,
         cwd=ROOT if user is None else "/",
         check=False,
@@ -42,14 +42,16 @@ def wire(
     return done
 
 
-def two(server: str, client: str) -> list[str]:
+def two_hosts(server: str, client: str) -> list[str]:
     return ["--host", f"server={server}", "--host", f"client={client}"]
 
 
-@pytest.mark.parametrize("how", BOTH_WAYS)
-def test_tcp_arrives_whole_and_is_really_retransmitted(how: list[str]) -> None:
+@pytest.mark.parametrize("how", DEVICE_KINDS)
+def test_tcp_with_loss_is_retransmitted_and_complete(how: list[str]) -> None:
     arguments = ["--loss", "5%", "--delay", "2ms", "--reorder", "5%", "--seed", "4", *how]
-    done = wire(*arguments, *two(program("sink.py", 7000), program("source.py", "server", 7000, 1_000_000)))
+    done = run_wire(
+        *arguments, *two_hosts(program("sink.py", 7000), program("source.py", "server", 7000, 1_000_000))
+    )
     received = re.search(r"received (\d+) (\w+)", done.stdout)
     sent = re.search(r"sent (\d+) (\w+) (\d+) (\d+)", done.stdout)
     assert received, done.stdout + done.stderr
@@ -61,13 +63,15 @@ def test_tcp_arrives_whole_and_is_really_retransmitted(how: list[str]) -> None:
     assert int(dropped[1]) > 0
 
 
-@pytest.mark.parametrize("how", BOTH_WAYS)
-def test_the_same_datagrams_are_lost_in_every_run(how: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", DEVICE_KINDS)
+def test_same_seed_loses_same_datagrams(how: list[str], tmp_path: Path) -> None:
     lost = []
     for seed in ("7", "7") if how else ("7", "7", "8"):
         record = tmp_path / "record"
         arguments = ["-q", "--loss", "20%", "--seed", seed, "--record", str(record), *how]
-        done = wire(*arguments, *two(program("echo.py", 7000), program("probe.py", "server", 7000, 50, 1)))
+        done = run_wire(
+            *arguments, *two_hosts(program("echo.py", 7000), program("probe.py", "server", 7000, 50, 1))
+        )
         unanswered = done.stdout.split()
         told = [json.loads(line) for line in record.read_text().splitlines()]
         gone = sorted(
@@ -81,29 +85,31 @@ def test_the_same_datagrams_are_lost_in_every_run(how: list[str], tmp_path: Path
 
 
 @needs_tool("curl")
-def test_programs_that_nobody_here_wrote() -> None:
+def test_curl_and_http_server() -> None:
     serve = f"{sys.executable} -m http.server --bind 10.0.0.1 8000 > /dev/null 2>&1"
-    done = wire("-q", "--delay", "5ms", *two(serve, "curl -s http://server:8000/pyproject.toml"))
+    done = run_wire("-q", "--delay", "5ms", *two_hosts(serve, "curl -s http://server:8000/pyproject.toml"))
     assert done.stdout == (ROOT / "pyproject.toml").read_text()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_as_an_ordinary_user() -> None:
+def test_wire_as_unprivileged_user() -> None:
     try:
         subprocess.run([sys.executable, "-c", "import bothends"], user=NOBODY, check=True, cwd="/")
     except (PermissionError, subprocess.CalledProcessError):
         pytest.skip("another user can't run this checkout")
     ping = f"{BOTHENDS} ping server -c 1 > /dev/null && id -u && cat /proc/sys/kernel/hostname"
-    done = wire("-q", *two(f"{BOTHENDS} serve -q discard tcp://:80 2> /dev/null", ping), user=NOBODY)
+    done = run_wire(
+        "-q", *two_hosts(f"{BOTHENDS} serve -q discard tcp://:80 2> /dev/null", ping), user=NOBODY
+    )
     assert done.stdout.splitlines() == [str(NOBODY), "client"]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_tcp_survives_a_very_bad_path() -> None:
+def test_tcp_large_transfer_with_heavy_loss() -> None:
     client = program("source.py", "server", 7000, 100_000_000)
     arguments = ["--loss", "20%", "--reorder", "10%", "--delay", "1ms", "--seed", "5"]
-    done = wire(*arguments, *two(program("sink.py", 7000), client), patience=500)
+    done = run_wire(*arguments, *two_hosts(program("sink.py", 7000), client), timeout=500)
     received = re.search(r"received (\d+) (\w+)", done.stdout)
     sent = re.search(r"sent (\d+) (\w+)", done.stdout)
     assert received
@@ -111,33 +117,33 @@ def test_tcp_survives_a_very_bad_path() -> None:
     assert received.groups() == sent.groups()
 
 
-def test_a_line_of_routers() -> None:
+def test_line_topology_routes_and_decrements_ttl() -> None:
     ping = f"{BOTHENDS} ping server -c 1 -W 5 %s; "
     asked = (ping * 3) % ("-4", "-6", "-4 -t 1")
     hosts = ["--host", "server", "--host", "router", "--host", f"client={asked} true"]
-    done = wire("-q", "--line", *hosts)
+    done = run_wire("-q", "--line", *hosts)
     assert "64 bytes from 10.0.0.1: seq=1 ttl=63 " in done.stdout
     assert "64 bytes from fd00::1: seq=1 ttl=63 " in done.stdout
     assert "from 10.0.0.2: seq=1 time exceeded" in done.stdout
 
 
-@pytest.mark.parametrize("how", BOTH_WAYS)
-def test_a_host_that_talks_to_itself(how: list[str]) -> None:
+@pytest.mark.parametrize("how", DEVICE_KINDS)
+def test_loop_topology_delays_local_traffic(how: list[str]) -> None:
     ping = f"{BOTHENDS} ping -c 1 -W 5 --json %s; "
     asked = (ping * 3) % ("127.0.0.1", "fd00::1", "127.5.5.5")
-    done = wire("-q", "--delay", "15ms", *how, "--", "sh", "-c", asked)
+    done = run_wire("-q", "--delay", "15ms", *how, "--", "sh", "-c", asked)
     events = [json.loads(line) for line in done.stdout.splitlines()]
     trips = [each["time_ms"] for each in events if each["event"] == "reply"]
     assert len(trips) == 3
     assert min(trips) >= 30
 
 
-@pytest.mark.parametrize("how", BOTH_WAYS)
-def test_tcp_finds_out_the_mtu_of_the_path(how: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", DEVICE_KINDS)
+def test_tcp_path_mtu_discovery(how: list[str], tmp_path: Path) -> None:
     record = tmp_path / "record"
-    done = wire(
+    done = run_wire(
         *("--mtu", "1300", "--record", str(record), *how),
-        *two(program("sink.py", 7000), program("source.py", "10.0.0.1", 7000, 100_000)),
+        *two_hosts(program("sink.py", 7000), program("source.py", "10.0.0.1", 7000, 100_000)),
     )
     sent = re.search(r"sent (\d+) (\w+) (\d+) (\d+)", done.stdout)
     assert sent
@@ -147,32 +153,34 @@ def test_tcp_finds_out_the_mtu_of_the_path(how: list[str], tmp_path: Path) -> No
     assert "too large for the path" in done.stderr
 
 
-@pytest.mark.parametrize("how", BOTH_WAYS)
-def test_fragments_are_put_together_again_by_the_kernel(how: list[str]) -> None:
+@pytest.mark.parametrize("how", DEVICE_KINDS)
+def test_udp_fragments_are_reassembled(how: list[str]) -> None:
     client = program("fragments.py", "server", 7000, 1400, 20_000)
-    done = wire("-q", "--mtu", "1000", *how, *two(program("echo.py", 7000), client))
+    done = run_wire("-q", "--mtu", "1000", *how, *two_hosts(program("echo.py", 7000), client))
     assert done.stdout.splitlines() == ["1400 True", "20000 True"]
 
 
-def test_eight_hosts_in_a_line() -> None:
+def test_line_topology_eight_hosts() -> None:
     between = [each for number in range(1, 8) for each in ("--host", f"h{number}")]
     ping = f"{BOTHENDS} ping -4 -c 1 -W 5 h1"
-    done = wire("-q", "--line", *between, "--host", f"h8={ping}")
+    done = run_wire("-q", "--line", *between, "--host", f"h8={ping}")
     assert "64 bytes from 10.0.0.1: seq=1 ttl=58 " in done.stdout  # six routers
 
 
-@pytest.mark.parametrize("how", BOTH_WAYS)
-def test_an_interface_goes_down_and_up_again(how: list[str]) -> None:
+@pytest.mark.parametrize("how", DEVICE_KINDS)
+def test_interface_down_and_up(how: list[str]) -> None:
     ping = f"{BOTHENDS} ping -c 1 -W 5 server > /dev/null && echo there"
-    done = wire("--down", "client@0.5s+1s", *how, *two("", f"{program('flap.py')} && {ping}"))
+    done = run_wire("--down", "client@0.5s+1s", *how, *two_hosts("", f"{program('flap.py')} && {ping}"))
     assert done.stdout.split() == ["down", "up", "there"]
     assert "client is down\nclient is up\n" in done.stderr
 
 
-def test_a_toxic_comes_and_goes(tmp_path: Path) -> None:
+def test_scheduled_toxic_is_added_and_removed(tmp_path: Path) -> None:
     record = tmp_path / "record"
     arguments = ["-q", "--blackhole", "up:at=0ms,for=900ms,name=hole", "--record", str(record)]
-    done = wire(*arguments, *two(program("sink.py", 7000), program("source.py", "10.0.0.1", 7000, 1000)))
+    done = run_wire(
+        *arguments, *two_hosts(program("sink.py", 7000), program("source.py", "10.0.0.1", 7000, 1000))
+    )
     assert "received 1000 " in done.stdout  # TCP went on trying until the hole had gone
     told = [json.loads(line) for line in record.read_text().splitlines()]
     from_client = [each for each in told if each["from"] == "client"]
@@ -181,11 +189,11 @@ def test_a_toxic_comes_and_goes(tmp_path: Path) -> None:
     assert {each["toxic"] for each in from_client if each["event"] == "lost"} <= {"hole"}
 
 
-@pytest.mark.parametrize("how", BOTH_WAYS)
-def test_a_toxic_comes_into_a_stream_that_went_straight(how: list[str]) -> None:
+@pytest.mark.parametrize("how", DEVICE_KINDS)
+def test_toxic_added_to_fast_forwarded_stream(how: list[str]) -> None:
     client = program("source.py", "server", 7000, 60_000_000)
     hosts = ["--host", f"server={program('sink.py', 7000)}", "--host", "router", "--host", f"client={client}"]
-    done = wire("--line", "--loss", "1%,at=20ms,for=200ms", "--seed", "3", *how, *hosts)
+    done = run_wire("--line", "--loss", "1%,at=20ms,for=200ms", "--seed", "3", *how, *hosts)
     received = re.search(r"received (\d+) (\w+)", done.stdout)
     sent = re.search(r"sent (\d+) (\w+)", done.stdout)
     assert received, done.stdout + done.stderr
@@ -197,32 +205,34 @@ def test_a_toxic_comes_into_a_stream_that_went_straight(how: list[str]) -> None:
     assert 60_000_000 <= size <= 1500 * packets  # no packet is larger than the MTU, however it was carried
 
 
-def test_datagrams_that_a_program_sends_as_one() -> None:
+def test_udp_segmentation_offload() -> None:
     for how in ([], ["--veth"], ["--delay", "1ms"]):
-        done = wire(*how, *two(program("echo.py", 7000), program("segments.py", "server", 7000, 1000, 9500)))
+        done = run_wire(
+            *how, *two_hosts(program("echo.py", 7000), program("segments.py", "server", 7000, 1000, 9500))
+        )
         assert done.stdout.split() == ["1000"] * 9 + ["500"]
         assert "client -> server: 10 packets, 9,780 bytes" in done.stderr
 
 
-def test_what_was_sent_arrives_although_its_program_has_ended() -> None:
+def test_drain_delivers_data_after_sender_exit() -> None:
     hurry = (
         "import socket; s = socket.create_connection(('server', 7000)); "
         "s.sendall(bytes(50000)); s.close()"  # and the kernel still has most of it
     )
     client = f'{sys.executable} -c "{hurry}"'
-    done = wire("-q", "--delay", "100ms", "--rate", "2mbit", *two(program("sink.py", 7000), client))
+    done = run_wire("-q", "--delay", "100ms", "--rate", "2mbit", *two_hosts(program("sink.py", 7000), client))
     assert done.stdout.startswith("received 50000 ")
 
 
-def test_the_status_is_that_of_the_last_command() -> None:
-    wire("-q", *two("exit 3", "exit 4"), status=4)
-    wire("-q", "--", "sh", "-c", "kill -9 $$", status=137)
-    done = wire("-q", "--", "no-such-program", status=127)
+def test_exit_status_is_last_commands() -> None:
+    run_wire("-q", *two_hosts("exit 3", "exit 4"), status=4)
+    run_wire("-q", "--", "sh", "-c", "kill -9 $$", status=137)
+    done = run_wire("-q", "--", "no-such-program", status=127)
     assert done.stderr == "bothends: host: cannot run no-such-program: No such file or directory\n"
 
 
-def test_a_time_limit() -> None:
-    done = wire("-q", "--time-limit", "0.3", "--", "sleep", "60", status=124)
+def test_time_limit_exit_status() -> None:
+    done = run_wire("-q", "--time-limit", "0.3", "--", "sleep", "60", status=124)
     assert done.stderr.startswith("bothends: wire: time limit of 0.3 s passed")
 
 
@@ -236,12 +246,12 @@ def test_a_time_limit() -> None:
         (["--loss", "200%", "--", "true"], "toxic loss: probability is at least 0 and at most 1"),
         (["--loss", "up:2%", "--", "true"], "no up: and no down:"),
         (["--loss", "2%,toxicity=50%", "--", "true"], "toxicity and clients are for impair"),
-        (["--down", "c@1s", *two("true", "true")], "there is no host c"),
-        (["--down", "client", *two("true", "true")], "when?"),
+        (["--down", "c@1s", *two_hosts("true", "true")], "there is no host c"),
+        (["--down", "client", *two_hosts("true", "true")], "when?"),
     ],
 )
-def test_what_cannot_be_asked_for(arguments: list[str], words: str) -> None:
-    done = wire("-q", *arguments, status=2)
+def test_invalid_arguments_report_usage_error(arguments: list[str], words: str) -> None:
+    done = run_wire("-q", *arguments, status=2)
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
 
@@ -257,7 +267,7 @@ def unshare() -> list[str]:
     return [*command, "/bin/sh", "-c"]
 
 
-def test_where_it_is_forbidden_a_clear_word(unshare: list[str]) -> None:
+def test_forbidden_namespaces_report_sysctl(unshare: list[str]) -> None:
     forbid = 'echo 0 > /proc/sys/user/max_%s_namespaces || exit 77; exec "$@"'
     for what in ("user", "net"):
         script = forbid % what
@@ -277,9 +287,9 @@ def test_where_it_is_forbidden_a_clear_word(unshare: list[str]) -> None:
         assert f"sysctl user.max_{what}_namespaces=10000" in done.stderr
 
 
-def test_nothing_is_left_in_the_place_for_temporary_files() -> None:
+def test_wire_leaves_no_temporary_files() -> None:
     folder = Path(tempfile.gettempdir())
     before = set(folder.iterdir())
-    wire("-q", *two("true", "cat /etc/hosts > /dev/null"))
+    run_wire("-q", *two_hosts("true", "cat /etc/hosts > /dev/null"))
     left = set(folder.iterdir()) - before
     assert not {path for path in left if "hosts" in path.name}

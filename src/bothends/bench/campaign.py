@@ -16,30 +16,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from bothends.bench.generators.base import Plan, Watch
+from bothends.bench.generators.base import ProgressCallback, RunPlan
 from bothends.bench.histogram import Histogram
 from bothends.bench.host_info import private_memory
-from bothends.bench.load import generator, load_of, measure
-from bothends.bench.results import IDLE, Cost, Entry, Faults, Latency, Own, Round
+from bothends.bench.load import load_from_plan, measure, select_generator
+from bothends.bench.results import IDLE, BenchEntry, Faults, GeneratorUsage, LatencySummary, Round, ServerCost
 from bothends.bench.targets import (
-    Place,
-    Target,
-    ended_with_us,
-    on_processor,
-    processors,
-    raise_limit_of_files,
-    running,
+    BenchTarget,
+    RunningTarget,
+    choose_cpus,
+    kill_targets_on_exit,
+    pinned_to_cpu,
+    raise_fd_limit,
+    run_target,
 )
 from bothends.bench.workload import numbered
 from bothends.endpoints import Endpoint
-from bothends.errors import SystemRefused
+from bothends.errors import SystemCallFailed
 
-HELD: Final = 10_000
+IDLE_CONNECTIONS: Final = 10_000
 """Connections that are held for the memory of one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class LoadProfile:
     """A load to compare under. `idle`: connections are only held, and the server's memory is measured."""
 
     name: str
@@ -50,22 +50,22 @@ class Kind:
     idle: bool = False
 
 
-KINDS: Final = {
+LOAD_PROFILES: Final = {
     kind.name: kind
     for kind in (
-        Kind("one"),
-        Kind("fifty", connections=50),
-        Kind("thousand", connections=1000),
-        Kind("deep", connections=50, depth=16),
-        Kind("reconnect", connections=50, reconnect=True),
-        Kind("udp", "udp", depth=50),
-        Kind("idle", connections=HELD, idle=True),
+        LoadProfile("one"),
+        LoadProfile("fifty", connections=50),
+        LoadProfile("thousand", connections=1000),
+        LoadProfile("deep", connections=50, depth=16),
+        LoadProfile("reconnect", connections=50, reconnect=True),
+        LoadProfile("udp", "udp", depth=50),
+        LoadProfile("idle", connections=IDLE_CONNECTIONS, idle=True),
     )
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class CampaignSettings:
     """How often, how long (seconds), and with which seed the order is drawn."""
 
     rounds: int = 5
@@ -77,112 +77,131 @@ class Settings:
     generator: str = "auto"
 
 
-Told = Callable[[int, int, str], Watch | None]
+OnMeasurement = Callable[[int, int, str], ProgressCallback | None]
 """Is told which measurement of how many begins, and of what; gives who watches it."""
 
 
-def compare(targets: Sequence[Target], kinds: Sequence[Kind], settings: Settings, told: Told) -> list[Entry]:
+def run_campaign(
+    targets: Sequence[BenchTarget],
+    profiles: Sequence[LoadProfile],
+    settings: CampaignSettings,
+    on_measurement: OnMeasurement,
+) -> list[BenchEntry]:
     """Measure all of them; an entry for each target under each load.
 
     Raises BothendsError for a target that can't be started.
     """
-    raise_limit_of_files()
+    raise_fd_limit()
     chance = random.Random(settings.seed)
-    entries = {(t.name, k.name): _entry(t, k, settings) for k in kinds for t in targets}
-    runs = [(t, transport) for t in targets for transport in dict.fromkeys(k.transport for k in kinds)]
+    entries = {(t.name, k.name): _entry(t, k, settings) for k in profiles for t in targets}
+    runs = [(t, transport) for t in targets for transport in dict.fromkeys(k.transport for k in profiles)]
     total = settings.rounds * sum(not each.skipped for each in entries.values())
     done = 0
-    server_cpu, our_cpu = processors()
+    server_cpu, our_cpu = choose_cpus()
     with (
-        ended_with_us(),
+        kill_targets_on_exit(),
         tempfile.TemporaryDirectory(prefix="bothends-bench-") as folder,
-        on_processor(our_cpu),
+        pinned_to_cpu(our_cpu),
     ):
         for _ in range(settings.rounds):
             for target, transport in chance.sample(runs, len(runs)):
                 wanted = [
-                    k for k in kinds if k.transport == transport and not entries[target.name, k.name].skipped
+                    k
+                    for k in profiles
+                    if k.transport == transport and not entries[target.name, k.name].skipped
                 ]
                 if not wanted:
                     continue
-                with running(target, transport, Path(folder), server_cpu) as place:
+                with run_target(target, transport, Path(folder), server_cpu) as place:
                     for kind in chance.sample(wanted, len(wanted)):
                         entry = entries[target.name, kind.name]
-                        watch = told(done, total, f"{target.name}, {entry.load.title}")
-                        entry.rounds.append(_measured(place, kind, settings, watch))
+                        watch = on_measurement(done, total, f"{target.name}, {entry.load.title}")
+                        entry.rounds.append(_measure(place, kind, settings, watch))
                         done += 1
     return list(entries.values())
 
 
-def _entry(target: Target, kind: Kind, settings: Settings) -> Entry:
-    plan = _plan(Endpoint(kind.transport, host="127.0.0.1", port=1), kind, settings)
-    load = load_of(plan)
-    if kind.idle:
+def _entry(target: BenchTarget, profile: LoadProfile, settings: CampaignSettings) -> BenchEntry:
+    plan = _plan(Endpoint(profile.transport, host="127.0.0.1", port=1), profile, settings)
+    load = load_from_plan(plan)
+    if profile.idle:
         load.workload = IDLE
     where = (
         str(target.address) if target.address is not None else " ".join(dict(target.commands).get("tcp", ()))
     )
-    return Entry(target.name, where, load, skipped=target.can(kind.transport, kind.connections))
-
-
-def _plan(endpoint: Endpoint, kind: Kind, settings: Settings) -> Plan:
-    newline = not endpoint.has_boundaries
-    return Plan(
-        endpoint,
-        numbered(settings.size, "upper", newline=newline, depth=kind.depth),
-        connections=kind.connections,
-        depth=kind.depth,
-        duration=settings.duration,
-        warmup=settings.warmup,
-        timeout=settings.timeout,
-        reconnect=kind.reconnect,
+    return BenchEntry(
+        target.name, where, load, skipped=target.unsupported_reason(profile.transport, profile.connections)
     )
 
 
-def _measured(place: Place, kind: Kind, settings: Settings, watch: Watch | None) -> Round:
-    plan = _plan(place.endpoint, kind, settings)
-    if kind.idle:
+def _plan(endpoint: Endpoint, profile: LoadProfile, settings: CampaignSettings) -> RunPlan:
+    newline = not endpoint.is_message_oriented
+    return RunPlan(
+        endpoint,
+        numbered(settings.size, "upper", newline=newline, depth=profile.depth),
+        connections=profile.connections,
+        depth=profile.depth,
+        duration=settings.duration,
+        warmup=settings.warmup,
+        timeout=settings.timeout,
+        reconnect=profile.reconnect,
+    )
+
+
+def _measure(
+    target: RunningTarget,
+    profile: LoadProfile,
+    settings: CampaignSettings,
+    on_progress: ProgressCallback | None,
+) -> Round:
+    plan = _plan(target.endpoint, profile, settings)
+    if profile.idle:
         # Whatever the server keeps for all together (a pool of buffers) is touched before, and not counted.
-        brief = replace(plan, connections=min(50, kind.connections), duration=0.3)
-        measure(brief, by=generator(settings.generator, brief))
-        return _idle(place, plan)
-    return measure(plan, by=generator(settings.generator, plan), watch=watch, server=place.pid)
+        brief = replace(plan, connections=min(50, profile.connections), duration=0.3)
+        measure(brief, generator=select_generator(settings.generator, brief))
+        return _measure_idle_memory(target, plan)
+    return measure(
+        plan,
+        generator=select_generator(settings.generator, plan),
+        on_progress=on_progress,
+        server_pid=target.pid,
+    )
 
 
-def _idle(place: Place, plan: Plan) -> Round:
+def _measure_idle_memory(target: RunningTarget, plan: RunPlan) -> Round:
     """Memory a connection: each asks once, so that it is accepted and in conversation, and stays."""
     began = time.monotonic()
     socks: list[socket.socket] = []
-    question, expected = plan.workload.sends[0], plan.workload.answers[0]
+    question, expected = plan.workload.requests[0], plan.workload.responses[0]
     faults = Faults()
     try:
-        before = private_memory(place.pid) if place.pid is not None else 0
+        before = private_memory(target.pid) if target.pid is not None else 0
         for _ in range(plan.connections):
-            sock = socket.create_connection((place.endpoint.host, place.endpoint.port or 0), plan.timeout)
+            sock = socket.create_connection((target.endpoint.host, target.endpoint.port or 0), plan.timeout)
             socks.append(sock)
             sock.sendall(question)
             if sock.recv(len(expected), socket.MSG_WAITALL) != expected:
                 faults.wrong += 1
-        after = private_memory(place.pid) if place.pid is not None else 0
+        after = private_memory(target.pid) if target.pid is not None else 0
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL):
-            raise SystemRefused("open a connection to", place.endpoint.label, error.errno or 0) from error
+            raise SystemCallFailed("open a connection to", target.endpoint.label, error.errno or 0) from error
         faults.refused += 1
         after = before
     finally:
         for sock in socks:
             sock.close()
     seconds = time.monotonic() - began
-    memory = (after - before) / max(len(socks), 1) if place.pid is not None and not faults.total else None
+    memory = (after - before) / max(len(socks), 1) if target.pid is not None and not faults.total else None
     return Round(
         seconds=seconds,
         completed=len(socks),
         per_s=0.0,
         bytes_received=len(socks) * len(expected),
         faults=faults,
-        uncorrected=Latency.of(Histogram()),
+        uncorrected=LatencySummary.from_histogram(Histogram()),
         corrected=None,
-        own=Own("Python, blocking", 0.0),
+        own=GeneratorUsage("Python, blocking", 0.0),
         connections_made=len(socks),
-        server=Cost(memory_kib_per_connection=memory),
+        server=ServerCost(memory_kib_per_connection=memory),
     )

@@ -13,35 +13,35 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Final
 
-from bothends.bench.generators.base import Outcome, Plan
-from bothends.bench.histogram import merged
-from bothends.bench.load import generator, round_of
-from bothends.bench.results import Faults, Latency, Own, Round
-from bothends.errors import BothendsError, CallerError, Unavailable
+from bothends.bench.generators.base import RunOutcome, RunPlan
+from bothends.bench.histogram import merge_histograms
+from bothends.bench.load import round_from_outcome, select_generator
+from bothends.bench.results import Faults, GeneratorUsage, LatencySummary, Round
+from bothends.errors import BothendsError, Unavailable, UsageError
 
-LEAD: Final = 1.0
+START_DELAY: Final = 1.0
 """Seconds from handing out the plans to the beginning, at least: connections are opened meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Shard:
     """What one worker found. `refused`: the error of a worker that could not even begin."""
 
     worker: str
     name: str
-    outcome: Outcome | None
-    late: float = 0.0
-    refused: str = ""
+    outcome: RunOutcome | None
+    start_delay: float = 0.0
+    error: str = ""
 
 
-def shares(plan: Plan, count: int) -> list[Plan]:
+def split_plan(plan: RunPlan, count: int) -> list[RunPlan]:
     """One plan for each of so many workers; together they are the whole.
 
     Raises CallerError where there are fewer connections than workers.
     """
     if plan.connections < count:
         words = f"{plan.connections} connections can't be spread over {count} workers"
-        raise CallerError(f"{words}: --connections {count} or more")
+        raise UsageError(f"{words}: --connections {count} or more")
     parts = []
     for place in range(count):
         connections = plan.connections // count + (place < plan.connections % count)
@@ -52,7 +52,7 @@ def shares(plan: Plan, count: int) -> list[Plan]:
     return parts
 
 
-def measure(scheduler: str, plan: Plan, prefer: str = "auto") -> tuple[Round, list[str]]:
+def measure_on_cluster(scheduler: str, plan: RunPlan, prefer: str = "auto") -> tuple[Round, list[str]]:
     """One round by all workers of the cluster, and notes on who took part.
 
     Raises Unavailable where dask.distributed isn't installed or no scheduler answers, CallerError where there
@@ -69,52 +69,54 @@ def measure(scheduler: str, plan: Plan, prefer: str = "auto") -> tuple[Round, li
         reason = f"no scheduler answers there ({str(error)[:100] or type(error).__name__})"
         raise Unavailable("reach", scheduler, reason=reason, hint="dask scheduler starts one") from error
     with client:
-        return _by(client, plan, prefer)
+        return _measure_with(client, plan, prefer)
 
 
-def _by(client: Any, plan: Plan, prefer: str) -> tuple[Round, list[str]]:
+def _measure_with(client: Any, plan: RunPlan, prefer: str) -> tuple[Round, list[str]]:
     workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
     if not workers:
         raise Unavailable(
             "use", "the cluster", reason="it has no workers", hint="dask worker ADDRESS starts one"
         )
-    plans = shares(plan, len(workers))
+    plans = split_plan(plan, len(workers))
     before = time.time()
     clocks = client.run(time.time, workers=workers)
     apart = max(abs(clock - before) for clock in clocks.values())
-    begin = time.time() + LEAD + plan.connections / 5000
+    begin = time.time() + START_DELAY + plan.connections / 5000
     futures = [
         client.submit(
-            drive, part, begin, worker, prefer, workers=[worker], pure=False, allow_other_workers=False
+            run_shard, part, begin, worker, prefer, workers=[worker], pure=False, allow_other_workers=False
         )
         for part, worker in zip(plans, workers, strict=True)
     ]
-    parts: list[Part] = client.gather(futures)
+    parts: list[Shard] = client.gather(futures)
     notes = [f"{len(workers)} workers; their clocks differ from ours by {apart * 1000:.1f} ms or less."]
-    notes += [f"{part.worker} could not begin: {part.refused}" for part in parts if part.refused]
-    notes += [f"{part.worker} began {part.late:.3f} s late." for part in parts if part.late > 0.05]
-    return together(plan, parts), notes
+    notes += [f"{part.worker} could not begin: {part.error}" for part in parts if part.error]
+    notes += [
+        f"{part.worker} began {part.start_delay:.3f} s late." for part in parts if part.start_delay > 0.05
+    ]
+    return merge_shards(plan, parts), notes
 
 
-def drive(plan: Plan, begin: float, worker: str, prefer: str) -> Part:
+def run_shard(plan: RunPlan, begin: float, worker: str, prefer: str) -> Shard:
     """On a worker: run a plan from `begin` on, a time of day (time.time())."""
     late = max(0.0, time.time() - begin)
     # The generator counts by the monotonic clock: here is what it shows when that time has come.
     at = time.monotonic() + (begin - time.time())
     try:
-        made_by = generator(prefer, plan)
+        made_by = select_generator(prefer, plan)
         outcome = made_by.run(replace(plan, begin=max(at, time.monotonic())))
     except BothendsError as error:
-        return Part(worker, "", None, late, str(error))
-    return Part(worker, made_by.name, outcome, late)
+        return Shard(worker, "", None, late, str(error))
+    return Shard(worker, made_by.name, outcome, late)
 
 
-def together(plan: Plan, parts: Sequence[Part]) -> Round:
+def merge_shards(plan: RunPlan, parts: Sequence[Shard]) -> Round:
     """One round of all of them. Raises CallerError if none could begin."""
     began = [(part, part.outcome) for part in parts if part.outcome is not None]
     if not began:
-        raise CallerError(f"no worker could begin; the first says: {parts[0].refused}")
-    rounds = [round_of(plan, outcome, part.name) for part, outcome in began]
+        raise UsageError(f"no worker could begin; the first says: {parts[0].error}")
+    rounds = [round_from_outcome(plan, outcome, part.name) for part, outcome in began]
     faults = Faults(refused=len(parts) - len(began))
     for each in rounds:
         faults = faults.plus(each.faults)
@@ -123,11 +125,11 @@ def together(plan: Plan, parts: Sequence[Part]) -> Round:
     seconds_of = [each.each_second for each in rounds]
     late = [each.own.lateness for each in rounds if each.own.lateness is not None]
     busiest = max(rounds, key=lambda each: each.own.cpu_share)
-    own = Own(
+    own = GeneratorUsage(
         f"{len(rounds)} times {busiest.own.name}",
         busiest.own.cpu_share,
         max(each.own.starved_share for each in rounds),
-        Latency.merged(late) if late else None,
+        LatencySummary.merge(late) if late else None,
         next((each.own.limit for each in rounds if each.own.limit), ""),
     )
     is_open = plan.schedule is not None
@@ -137,8 +139,12 @@ def together(plan: Plan, parts: Sequence[Part]) -> Round:
         per_s=completed / seconds if seconds else 0.0,
         bytes_received=sum(each.bytes_received for each in rounds),
         faults=faults,
-        uncorrected=Latency.of(merged(outcome.uncorrected for _, outcome in began)),
-        corrected=Latency.of(merged(outcome.corrected for _, outcome in began)) if is_open else None,
+        uncorrected=LatencySummary.from_histogram(
+            merge_histograms(outcome.uncorrected for _, outcome in began)
+        ),
+        corrected=LatencySummary.from_histogram(merge_histograms(outcome.corrected for _, outcome in began))
+        if is_open
+        else None,
         own=own,
         unsent=sum(each.unsent for each in rounds),
         connections_made=sum(each.connections_made for each in rounds),

@@ -14,12 +14,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from bothends.bench.results import Cost
+from bothends.bench.results import ServerCost
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _CPUCLOCK_SCHED: Final = 2  # of a process's number that makes the number of its clock, as glibc's call does
 _LIBRARIES: Final = ("bothends", "uvloop", "gevent", "twisted", "trio")
-_SETTINGS: Final = (
+_SYSCTLS: Final = (
     "net/core/somaxconn",
     "net/ipv4/tcp_congestion_control",
     "net/ipv4/tcp_tw_reuse",
@@ -27,11 +27,11 @@ _SETTINGS: Final = (
 )
 
 
-def machine() -> dict[str, str]:
+def host_info() -> dict[str, str]:
     """Name -> what it is: kernel, processors, Python, libraries, settings that matter."""
     found = {
         "kernel": f"{platform.system()} {platform.release()}",
-        "processors": f"{os.cpu_count()}, {_processor()}",
+        "processors": f"{os.cpu_count()}, {_cpu_model()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
     for library in _LIBRARIES:
@@ -39,7 +39,7 @@ def machine() -> dict[str, str]:
             found[library] = metadata.version(library)
         except metadata.PackageNotFoundError:
             continue
-    for setting in _SETTINGS:
+    for setting in _SYSCTLS:
         try:
             found[setting.replace("/", ".")] = Path("/proc/sys", setting).read_text().strip()
         except OSError:
@@ -49,7 +49,7 @@ def machine() -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _processor() -> str:
+def _cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
         if line.startswith(("model name", "Model", "Hardware")):
             return line.partition(":")[2].strip()
@@ -64,7 +64,7 @@ def _first_line(path: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class ProcessUsage:
     """What processes have used until now. `cpu` in seconds, `switches` of context."""
 
     at: float
@@ -72,30 +72,32 @@ class Used:
     switches: int
 
 
-def used_by(pid: int) -> Used:
+def process_usage(pid: int) -> ProcessUsage:
     """Of a process and all its descendants that live. One that has ended has used nothing."""
     cpu, switches = 0.0, 0
-    for each in family(pid):
-        cpu += _processor_time(each)
-        switches += sum(_switches(task) for task in _tasks(each))
-    return Used(time.monotonic(), cpu, switches)
+    for each in process_tree(pid):
+        cpu += _cpu_time(each)
+        switches += sum(_context_switches(task) for task in _tasks(each))
+    return ProcessUsage(time.monotonic(), cpu, switches)
 
 
-def cost(before: Used, after: Used, requests: int) -> Cost | None:
+def server_cost(before: ProcessUsage, after: ProcessUsage, requests: int) -> ServerCost | None:
     """What that many requests cost between the two; None where there were none."""
     if not requests:
         return None
     seconds = max(after.at - before.at, 1e-9)
     cpu = max(after.cpu - before.cpu, 0.0)
-    return Cost(cpu * 1e6 / requests, cpu / seconds, max(after.switches - before.switches, 0) / requests)
+    return ServerCost(
+        cpu * 1e6 / requests, cpu / seconds, max(after.switches - before.switches, 0) / requests
+    )
 
 
 def private_memory(pid: int) -> int:
     """KiB of anonymous memory in user space that a process and its descendants hold for themselves."""
-    return sum(_private(each) for each in family(pid))
+    return sum(_anonymous_memory(each) for each in process_tree(pid))
 
 
-def family(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
     """A process and its descendants."""
     found, left = [], [pid]
     while left:
@@ -115,7 +117,7 @@ def _tasks(pid: int) -> list[Path]:
         return []
 
 
-def _processor_time(pid: int) -> float:
+def _cpu_time(pid: int) -> float:
     """Seconds of a process, and of its children that have ended and been waited for."""
     try:
         own = time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
@@ -125,7 +127,7 @@ def _processor_time(pid: int) -> float:
     return own + sum(map(int, fields[13:15])) / _TICKS
 
 
-def _switches(task: Path) -> int:
+def _context_switches(task: Path) -> int:
     try:
         lines = (task / "status").read_text().splitlines()
     except OSError:
@@ -133,7 +135,7 @@ def _switches(task: Path) -> int:
     return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
 
 
-def _private(pid: int) -> int:
+def _anonymous_memory(pid: int) -> int:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

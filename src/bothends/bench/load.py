@@ -6,80 +6,80 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from bothends.bench.generators.base import Generator, Outcome, Plan, Watch
-from bothends.bench.generators.native import NativeGenerator, missing, unable
+from bothends.bench.generators.base import Generator, ProgressCallback, RunOutcome, RunPlan
+from bothends.bench.generators.native import NativeGenerator, unavailable_reason, unsupported_reason
 from bothends.bench.generators.python import PythonGenerator
-from bothends.bench.host_info import Used, cost, used_by
-from bothends.bench.rate_search import Bound, search
-from bothends.bench.results import Cost, Entry, Latency, Load, Own, Round
+from bothends.bench.host_info import ProcessUsage, process_usage, server_cost
+from bothends.bench.rate_search import LatencyBound, search
+from bothends.bench.results import BenchEntry, GeneratorUsage, LatencySummary, Load, Round, ServerCost
 from bothends.bench.schedule import Schedule
-from bothends.bench.workload import lengths
-from bothends.errors import CannotCarry, Unavailable
+from bothends.bench.workload import describe_sizes
+from bothends.errors import Unavailable, UnsupportedCombination
 
-BUSY: Final = 0.95
+BUSY_SHARE: Final = 0.95
 """Share of a processor from which on a generator had no time left: the target may be faster than measured."""
 
-STARVED: Final = 0.1
+RUN_QUEUE_SHARE: Final = 0.1
 """Share of the time, from which on something else that had the generator's processor is to blame."""
 
-LATE: Final = 0.1
+LATE_SHARE: Final = 0.1
 """Lateness of sends, as a share of the latency, from which on it is part of the figure."""
 
 LATE_FLOOR: Final = 100_000
 """Nanoseconds of lateness that no generator is blamed for: a wake-up takes that long."""
 
 
-def generator(prefer: str, plan: Plan) -> Generator:
+def select_generator(prefer: str, plan: RunPlan) -> Generator:
     """The generator to use: "native", "python", or "auto" for the fastest that can do this.
 
     Raises Unavailable where there is no native one, CannotCarry where it can't do this.
     """
     if prefer == "python":
         return PythonGenerator()
-    reason = unable(plan)
+    reason = unsupported_reason(plan)
     if not reason:
         return NativeGenerator()
     if prefer == "auto":
         return PythonGenerator()
     hint = "--generator python can"
-    if missing():
+    if unavailable_reason():
         raise Unavailable("use", "the native generator", reason=reason, hint=hint)
-    raise CannotCarry("the native generator", plan.endpoint.label, reason, hint)
+    raise UnsupportedCombination("the native generator", plan.endpoint.label, reason, hint)
 
 
 def measure(
-    plan: Plan,
+    plan: RunPlan,
     *,
-    by: Generator | None = None,
-    watch: Watch | None = None,
-    server: int | None = None,
+    generator: Generator | None = None,
+    on_progress: ProgressCallback | None = None,
+    server_pid: int | None = None,
 ) -> Round:
     """One round. `server`: the process whose cost is measured too.
 
     Raises BothendsError if not even the first connection can be opened.
     """
-    used = by or generator("auto", plan)
-    meter = _Meter(server) if server is not None else None
-    outcome = used.run(plan, watch, meter)
-    return round_of(plan, outcome, used.name, meter)
+    used = generator or select_generator("auto", plan)
+    meter = _Meter(server_pid) if server_pid is not None else None
+    outcome = used.run(plan, on_progress, meter)
+    return round_from_outcome(plan, outcome, used.name, meter)
 
 
-def round_of(plan: Plan, outcome: Outcome, name: str, meter: _Meter | None = None) -> Round:
+def round_from_outcome(plan: RunPlan, outcome: RunOutcome, name: str, meter: _Meter | None = None) -> Round:
     """What an outcome means."""
     seconds = outcome.wall or plan.duration
     is_open = plan.schedule is not None
     share = outcome.cpu / seconds if seconds else 0.0
-    starved = outcome.starved / seconds if seconds else 0.0
-    late = Latency.of(outcome.lateness) if is_open else None
-    own = Own(name, share, starved, late, _limit(outcome, share, starved))
+    starved = outcome.run_queue_wait / seconds if seconds else 0.0
+    late = LatencySummary.from_histogram(outcome.lateness) if is_open else None
+    own = GeneratorUsage(name, share, starved, late, _generator_limit(outcome, share, starved))
     return Round(
         seconds=seconds,
         completed=outcome.completed,
         per_s=outcome.completed / seconds if seconds else 0.0,
         bytes_received=outcome.bytes_received,
         faults=outcome.faults,
-        uncorrected=Latency.of(outcome.uncorrected),
-        corrected=Latency.of(outcome.corrected) if is_open else None,
+        uncorrected=LatencySummary.from_histogram(outcome.uncorrected),
+        corrected=LatencySummary.from_histogram(outcome.corrected) if is_open else None,
         own=own,
         unsent=outcome.unsent,
         connections_made=outcome.connections_made,
@@ -89,7 +89,7 @@ def round_of(plan: Plan, outcome: Outcome, name: str, meter: _Meter | None = Non
     )
 
 
-def load_of(plan: Plan) -> Load:
+def load_from_plan(plan: RunPlan) -> Load:
     """What a plan asks of its target, for a result."""
     schedule = plan.schedule
     return Load(
@@ -97,7 +97,7 @@ def load_of(plan: Plan) -> Load:
         transport=plan.endpoint.scheme,
         connections=plan.connections,
         depth=plan.depth,
-        size=lengths(plan.workload.sends),
+        size=describe_sizes(plan.workload.requests),
         reconnect=plan.reconnect,
         rate=schedule.rate if schedule is not None else None,
         arrivals=schedule.arrivals if schedule is not None else "fixed",
@@ -108,8 +108,13 @@ def load_of(plan: Plan) -> Load:
     )
 
 
-def rounds(
-    plan: Plan, count: int, *, by: Generator, watch: Callable[[int], Watch | None], server: int | None = None
+def run_rounds(
+    plan: RunPlan,
+    count: int,
+    *,
+    generator: Generator,
+    progress_for: Callable[[int], ProgressCallback | None],
+    server_pid: int | None = None,
 ) -> list[Round]:
     """So many rounds, one after another; each has a seed of its own. Stops after one that ended early."""
     found: list[Round] = []
@@ -117,52 +122,64 @@ def rounds(
         schedule = plan.schedule
         if schedule is not None:
             schedule = replace(schedule, seed=schedule.seed + number)
-        found.append(measure(replace(plan, schedule=schedule), by=by, watch=watch(number), server=server))
+        found.append(
+            measure(
+                replace(plan, schedule=schedule),
+                generator=generator,
+                on_progress=progress_for(number),
+                server_pid=server_pid,
+            )
+        )
         if found[-1].ended:
             break
     return found
 
 
-def find_limit(
-    plan: Plan,
-    bound: Bound,
+def find_max_rate(
+    plan: RunPlan,
+    bound: LatencyBound,
     *,
-    by: Generator,
-    watch: Callable[[float], Watch | None],
-    server: int | None = None,
-) -> tuple[float, list[Entry]]:
+    generator: Generator,
+    progress_for: Callable[[float], ProgressCallback | None],
+    server_pid: int | None = None,
+) -> tuple[float, list[BenchEntry]]:
     """The highest rate at which the bound holds (0.0: none), and an entry for each rate that was tried.
 
     It begins at a tenth of what the target answers in a closed loop.
 
     Raises BothendsError if not even the first connection can be opened.
     """
-    closed = measure(replace(plan, schedule=None), by=by, watch=watch(0.0), server=server)
-    tried: list[Entry] = []
+    closed = measure(
+        replace(plan, schedule=None),
+        generator=generator,
+        on_progress=progress_for(0.0),
+        server_pid=server_pid,
+    )
+    tried: list[BenchEntry] = []
 
     def holds(rate: float) -> bool:
         schedule = replace(plan.schedule, rate=rate) if plan.schedule is not None else Schedule(rate)
         trial = replace(plan, schedule=schedule)
         for _ in range(2):  # a moment in which the machine was busy elsewhere must not end the search
-            found = measure(trial, by=by, watch=watch(rate), server=server)
+            found = measure(trial, generator=generator, on_progress=progress_for(rate), server_pid=server_pid)
             if bound.holds(found):
                 break
-        tried.append(Entry(plan.endpoint.label, str(plan.endpoint), load_of(trial), [found]))
+        tried.append(BenchEntry(plan.endpoint.label, str(plan.endpoint), load_from_plan(trial), [found]))
         return bound.holds(found)
 
     rate, _ = search(holds, max(closed.per_s / 10, 1.0))
     return rate, tried
 
 
-def _limit(outcome: Outcome, share: float, starved: float) -> str:
-    if starved >= STARVED:
+def _generator_limit(outcome: RunOutcome, share: float, starved: float) -> str:
+    if starved >= RUN_QUEUE_SHARE:
         return f"something else had its processor for {starved:.0%} of the time"
-    if share + starved >= BUSY:
+    if share + starved >= BUSY_SHARE:
         return f"it was busy {share:.0%} of the time: the target may be faster"
     late = outcome.lateness.percentile(99)
     if late is not None and late > LATE_FLOOR:
         typical = outcome.corrected.percentile(99) or 0
-        if late > LATE * typical:
+        if late > LATE_SHARE * typical:
             return f"of its sends 1 % were {late / 1000:,.0f} us late or more, which counts as latency"
     return ""
 
@@ -172,17 +189,17 @@ class _Meter:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._first: Used | None = None
-        self._last: Used | None = None
+        self._first: ProcessUsage | None = None
+        self._last: ProcessUsage | None = None
 
-    def began(self) -> None:
-        self._first = used_by(self._pid)
+    def measurement_started(self) -> None:
+        self._first = process_usage(self._pid)
 
-    def ended(self) -> None:
-        self._last = used_by(self._pid)
+    def measurement_ended(self) -> None:
+        self._last = process_usage(self._pid)
 
-    def cost(self, requests: int) -> Cost | None:
+    def cost(self, requests: int) -> ServerCost | None:
         """What the server used for that many requests; None if it was not seen at both ends."""
         if self._first is None or self._last is None:
             return None
-        return cost(self._first, self._last, requests)
+        return server_cost(self._first, self._last, requests)

@@ -12,8 +12,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from bothends.bench.histogram import Histogram, merged
-from bothends.errors import CallerError
+from bothends.bench.histogram import Histogram, merge_histograms
+from bothends.errors import UsageError
 
 VERSION: Final = 1
 IDLE: Final = "idle"
@@ -44,22 +44,22 @@ class Faults(msgspec.Struct):
     @property
     def total(self) -> int:
         """All of them."""
-        return sum(self.counted().values())
+        return sum(self.as_dict().values())
 
-    def counted(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, int]:
         """Name -> count, in the order above."""
         return {name: getattr(self, name) for name in self.__struct_fields__}
 
     def plus(self, other: Faults) -> Faults:
         """Both together."""
-        return Faults(**{name: count + getattr(other, name) for name, count in self.counted().items()})
+        return Faults(**{name: count + getattr(other, name) for name, count in self.as_dict().items()})
 
     def __str__(self) -> str:
-        found = [f"{count:,} {name.replace('_', ' ')}" for name, count in self.counted().items() if count]
+        found = [f"{count:,} {name.replace('_', ' ')}" for name, count in self.as_dict().items() if count]
         return ", ".join(found) or "none"
 
 
-class Latency(msgspec.Struct):
+class LatencySummary(msgspec.Struct):
     """A histogram's figures, and the histogram itself (HdrHistogram V2, base64, nanoseconds).
 
     `percentiles_us`: p50, p90, p99, p99.9, less those that `n` can't carry.
@@ -72,19 +72,19 @@ class Latency(msgspec.Struct):
     histogram: str
 
     @classmethod
-    def of(cls, histogram: Histogram) -> Latency:
+    def from_histogram(cls, histogram: Histogram) -> LatencySummary:
         """The figures of a histogram."""
         found = {name: value / 1000 for name, value in histogram.percentiles().items()}
         mean, largest = histogram.mean / 1000, histogram.maximum / 1000
-        return cls(histogram.n, mean, largest, found, histogram.encoded())
+        return cls(histogram.n, mean, largest, found, histogram.encode())
 
     @classmethod
-    def merged(cls, several: Iterable[Latency]) -> Latency:
+    def merge(cls, several: Iterable[LatencySummary]) -> LatencySummary:
         """One of several, from their histograms."""
-        return cls.of(merged(Histogram.decoded(each.histogram) for each in several))
+        return cls.from_histogram(merge_histograms(Histogram.decode(each.histogram) for each in several))
 
 
-class Own(msgspec.Struct):
+class GeneratorUsage(msgspec.Struct):
     """The generator's own load.
 
     `cpu_share` of one processor, 0 to 1; `starved_share`: of the time, how much it could have run and
@@ -95,11 +95,11 @@ class Own(msgspec.Struct):
     name: str
     cpu_share: float
     starved_share: float = 0.0
-    lateness: Latency | None = None
+    lateness: LatencySummary | None = None
     limit: str = ""
 
 
-class Cost(msgspec.Struct):
+class ServerCost(msgspec.Struct):
     """What the server's processes used, by /proc, over the measured time and its requests; or, by a load that
     only holds connections, the memory of one.
     """
@@ -125,17 +125,17 @@ class Round(msgspec.Struct):
     per_s: float
     bytes_received: int
     faults: Faults
-    uncorrected: Latency
-    corrected: Latency | None
-    own: Own
+    uncorrected: LatencySummary
+    corrected: LatencySummary | None
+    own: GeneratorUsage
     unsent: int = 0
     connections_made: int = 0
     each_second: list[int] = []
     ended: str = ""
-    server: Cost | None = None
+    server: ServerCost | None = None
 
     @property
-    def latency(self) -> Latency:
+    def latency(self) -> LatencySummary:
         """The figure to go by: corrected where there is a schedule."""
         return self.corrected if self.corrected is not None else self.uncorrected
 
@@ -176,7 +176,7 @@ class Load(msgspec.Struct):
         return ", ".join(words)
 
 
-class Entry(msgspec.Struct):
+class BenchEntry(msgspec.Struct):
     """One target under one load, and its rounds. `skipped`: why there are none."""
 
     name: str
@@ -212,10 +212,10 @@ class Document(msgspec.Struct, tag_field="kind", tag="bothends bench"):
     made: str
     command: str
     machine: dict[str, str]
-    entries: list[Entry]
+    entries: list[BenchEntry]
     baseline: str = ""
     notes: list[str] = []
-    knee: list[Entry] = []
+    knee: list[BenchEntry] = []
 
 
 def encode(document: Document) -> bytes:
@@ -231,7 +231,7 @@ def decode(data: bytes, where: str) -> Document:
     try:
         found = msgspec.json.decode(data, type=Document)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CallerError(f"{where}: no result of `bothends bench --json`: {error}") from error
+        raise UsageError(f"{where}: no result of `bothends bench --json`: {error}") from error
     if found.version != VERSION:
-        raise CallerError(f"{where}: a result of version {found.version}; this reads version {VERSION}")
+        raise UsageError(f"{where}: a result of version {found.version}; this reads version {VERSION}")
     return found

@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bothends.errors import CallerError
+from bothends.errors import UsageError
 
 Arrivals: TypeAlias = Literal["fixed", "poisson"]
 Times: TypeAlias = NDArray[np.int64]
@@ -47,7 +47,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1e9:
-            raise CallerError(f"a rate is between 0 and a thousand million a second, not {self.rate:g}")
+            raise UsageError(f"a rate is between 0 and a thousand million a second, not {self.rate:g}")
 
     def times(self) -> Iterator[Times]:
         """Chunks of times, in nanoseconds."""

@@ -26,24 +26,24 @@ from pathlib import Path
 from typing import IO, Final
 
 from bothends.endpoints import Endpoint
-from bothends.errors import CallerError, SystemRefused, TimeLimit, Unavailable
+from bothends.errors import SystemCallFailed, TimeoutExpired, Unavailable, UsageError
 from bothends.escaping import escape
-from bothends.osutil.reaper import Heir, mark
+from bothends.osutil.reaper import Reaper, process_tag
 from bothends.sockets.free_port import free_port
 
-PATIENCE: Final = 20.0
+STARTUP_TIMEOUT: Final = 20.0
 """Seconds until a command that was started must have said where it listens."""
 
-DRAIN: Final = 2.0
+TERM_TIMEOUT: Final = 2.0
 """Seconds from being told to end until it is made to: what it still does is of no interest."""
 
-RIVALS: Final = Path(__file__).with_name("reference_servers")
-_MARK: Final = "BOTHENDS_BENCH"  # in the environment of every target: whose it is
-_WHERE: Final = re.compile(r"\b(?:tcp|udp|unix)://\S+")
+REFERENCE_SERVERS: Final = Path(__file__).with_name("reference_servers")
+_TAG_VARIABLE: Final = "BOTHENDS_BENCH"  # in the environment of every target: whose it is
+_ENDPOINT: Final = re.compile(r"\b(?:tcp|udp|unix)://\S+")
 
 
 @dataclass(frozen=True)
-class Target:
+class BenchTarget:
     """A server to be measured.
 
     `commands`: transport -> the words that run it; or `address`, where it runs already. `most`: connections
@@ -54,72 +54,72 @@ class Target:
     name: str
     commands: tuple[tuple[str, tuple[str, ...]], ...] = ()
     address: Endpoint | None = None
-    most: int | None = None
-    missing: str = ""
+    max_connections: int | None = None
+    unavailable_reason: str = ""
     source: Path | None = None
 
-    def can(self, transport: str, connections: int) -> str:
+    def unsupported_reason(self, transport: str, connections: int) -> str:
         """Why it can't serve so many connections of this transport; "" if it can."""
-        if self.missing:
-            return self.missing
+        if self.unavailable_reason:
+            return self.unavailable_reason
         here = self.address.scheme if self.address is not None else ""
         if transport != here and transport not in dict(self.commands):
             return f"it has no {transport}"
-        if self.most is not None and connections > self.most:
-            return f"it serves {self.most:,} connection{'s' * (self.most != 1)} at once"
+        if self.max_connections is not None and connections > self.max_connections:
+            return f"it serves {self.max_connections:,} connection{'s' * (self.max_connections != 1)} at once"
         return ""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RunningTarget:
     """Where a target runs; `pid` None if it isn't ours."""
 
     endpoint: Endpoint
     pid: int | None
 
 
-def rivals() -> list[Target]:
+def reference_servers() -> list[BenchTarget]:
     """What others would use: see `reference_servers/__init__.py`. Those whose library isn't here say so."""
     made = [
-        _python("asyncio-streams", "asyncio_streams", "", "tcp"),
-        _python("asyncio-protocol", "asyncio_protocol", "", "tcp", "udp"),
-        _python("uvloop-protocol", "uvloop_protocol", "uvloop", "tcp", "udp"),
-        _python("gevent", "gevent_greenlets", "gevent", "tcp"),
-        _python("twisted", "twisted_protocol", "twisted", "tcp", "udp"),
-        _python("trio", "trio_streams", "trio", "tcp"),
-        _python("socketserver", "socketserver_threads", "", "tcp", "udp", most=2000),
+        _python_server("asyncio-streams", "asyncio_streams", "", "tcp"),
+        _python_server("asyncio-protocol", "asyncio_protocol", "", "tcp", "udp"),
+        _python_server("uvloop-protocol", "uvloop_protocol", "uvloop", "tcp", "udp"),
+        _python_server("gevent", "gevent_greenlets", "gevent", "tcp"),
+        _python_server("twisted", "twisted_protocol", "twisted", "tcp", "udp"),
+        _python_server("trio", "trio_streams", "trio", "tcp"),
+        _python_server("socketserver", "socketserver_threads", "", "tcp", "udp", max_connections=2000),
     ]
-    compiler = "" if _compiler() else "there is no C compiler"
+    compiler = "" if _find_compiler() else "there is no C compiler"
     for name, file, transports in (
         ("c-epoll", "c_epoll.c", ("tcp", "udp")),
         ("c-uring", "c_uring.c", ("tcp",)),
     ):
         commands = tuple((each, ("{program}", each)) for each in transports)
-        made.append(Target(name, commands, missing=compiler, source=RIVALS / file))
+        made.append(BenchTarget(name, commands, unavailable_reason=compiler, source=REFERENCE_SERVERS / file))
     return made
 
 
-def parse(text: str) -> Target:
+def parse_target(text: str) -> BenchTarget:
     """A target of the user's: `name=command {port}`, or `name=tcp://host:port`. Raises CallerError."""
     name, _, rest = text.partition("=")
     if not name or not rest:
-        raise CallerError(f"a target is name=command or name=endpoint, not {text!r}")
+        raise UsageError(f"a target is name=command or name=endpoint, not {text!r}")
     if re.match(r"[a-z+]+://\S+$", rest):
-        return Target(name, address=Endpoint.parse(rest))
+        return BenchTarget(name, address=Endpoint.parse(rest))
     words = tuple(shlex.split(rest))
-    return Target(name, (("tcp", words), ("udp", words)))
+    return BenchTarget(name, (("tcp", words), ("udp", words)))
 
 
 @contextlib.contextmanager
-def running(target: Target, transport: str, folder: Path, cpu: int | None) -> Iterator[Place]:
+def run_target(target: BenchTarget, transport: str, folder: Path, cpu: int | None) -> Iterator[RunningTarget]:
     """Run a target (if it isn't an address) on one processor, and end it.
 
     `folder` keeps programs that were compiled. Raises Unavailable, SystemRefused, TimeLimit.
     """
     if target.address is not None:
-        yield Place(target.address, None)
+        yield RunningTarget(target.address, None)
         return
-    program = str(compiled(target.source, folder)) if target.source is not None else ""
+    program = str(compile_source(target.source, folder)) if target.source is not None else ""
     port = str(free_port()) if any("{port}" in word for word in dict(target.commands)[transport]) else ""
     words = [
         word.replace("{program}", program).replace("{port}", port).replace("{transport}", transport)
@@ -128,21 +128,22 @@ def running(target: Target, transport: str, folder: Path, cpu: int | None) -> It
     process = _start(words, cpu)
     try:
         if port:
-            yield Place(
-                _answering(Endpoint(transport, host="127.0.0.1", port=int(port)), process, words), process.pid
+            yield RunningTarget(
+                _wait_until_listening(Endpoint(transport, host="127.0.0.1", port=int(port)), process, words),
+                process.pid,
             )
         else:
-            yield Place(_said(process, words, transport), process.pid)
+            yield RunningTarget(_wait_for_endpoint(process, words, transport), process.pid)
     finally:
-        _end(process)
+        _terminate(process)
 
 
-def compiled(source: Path, folder: Path) -> Path:
+def compile_source(source: Path, folder: Path) -> Path:
     """The program of a C file, compiled once. Raises Unavailable, with what the compiler said."""
     program = folder / source.stem
     if program.exists():
         return program
-    compiler = _compiler()
+    compiler = _find_compiler()
     if compiler is None:
         raise Unavailable(
             "compile", source.name, reason="there is no C compiler", hint="install gcc or clang"
@@ -159,21 +160,21 @@ def compiled(source: Path, folder: Path) -> Path:
     return program
 
 
-def raise_limit_of_files() -> int:
+def raise_fd_limit() -> int:
     """As many descriptors as the system lets us have; how many those are."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
-def processors() -> tuple[int | None, int | None]:
+def choose_cpus() -> tuple[int | None, int | None]:
     """Which processor is the server's and which the generator's; None where there is only one."""
     usable = sorted(os.sched_getaffinity(0))
     return (usable[0], usable[-1]) if len(usable) > 1 else (None, None)
 
 
 @contextlib.contextmanager
-def on_processor(cpu: int | None) -> Iterator[None]:
+def pinned_to_cpu(cpu: int | None) -> Iterator[None]:
     """On this processor, and back where we were; None: anywhere."""
     before = os.sched_getaffinity(0)
     if cpu is not None:
@@ -185,39 +186,46 @@ def on_processor(cpu: int | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ended_with_us() -> Iterator[None]:
+def kill_targets_on_exit() -> Iterator[None]:
     """While this lasts, targets that are running end with this process even if it is killed."""
-    with Heir() as heir:
-        heir.inherits_marked(_MARK)
+    with Reaper() as heir:
+        heir.kill_tagged(_TAG_VARIABLE)
         yield
 
 
-def _python(name: str, module: str, library: str, *transports: str, most: int | None = None) -> Target:
+def _python_server(
+    name: str, module: str, library: str, *transports: str, max_connections: int | None = None
+) -> BenchTarget:
     missing = "" if not library or importlib.util.find_spec(library) else f"{library} isn't installed"
-    command = (sys.executable, str(RIVALS / f"{module}.py"))
-    return Target(name, tuple((each, (*command, each)) for each in transports), most=most, missing=missing)
+    command = (sys.executable, str(REFERENCE_SERVERS / f"{module}.py"))
+    return BenchTarget(
+        name,
+        tuple((each, (*command, each)) for each in transports),
+        max_connections=max_connections,
+        unavailable_reason=missing,
+    )
 
 
-def _compiler() -> str | None:
+def _find_compiler() -> str | None:
     return next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 
 
 def _start(words: Sequence[str], cpu: int | None) -> subprocess.Popen[bytes]:
     try:
-        with on_processor(cpu):  # which it inherits (sched_setaffinity(2))
+        with pinned_to_cpu(cpu):  # which it inherits (sched_setaffinity(2))
             return subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, _MARK: mark()},
+                env={**os.environ, _TAG_VARIABLE: process_tag()},
                 start_new_session=True,
             )
     except OSError as error:
-        raise SystemRefused("run", words[0], error.errno or 0) from error
+        raise SystemCallFailed("run", words[0], error.errno or 0) from error
 
 
-def _said(process: subprocess.Popen[bytes], words: Sequence[str], transport: str) -> Endpoint:
+def _wait_for_endpoint(process: subprocess.Popen[bytes], words: Sequence[str], transport: str) -> Endpoint:
     """Wait for the line that says where it listens; then read on, so that it never waits for us."""
     assert process.stdout is not None
     found: list[Endpoint] = []
@@ -229,24 +237,26 @@ def _said(process: subprocess.Popen[bytes], words: Sequence[str], transport: str
             text = line.decode(errors="replace")
             if len(told) < 20:
                 told.append(text)
-            if not found and (match := _WHERE.search(text)) and match[0].startswith(f"{transport}:"):
+            if not found and (match := _ENDPOINT.search(text)) and match[0].startswith(f"{transport}:"):
                 found.append(Endpoint.parse(match[0].rstrip(".,;)")))
                 known.set()
         known.set()
 
     threading.Thread(target=read, args=[process.stdout], daemon=True).start()
-    if not known.wait(PATIENCE):
-        raise TimeLimit(words[0], "waiting for the line that says where it listens", PATIENCE)
+    if not known.wait(STARTUP_TIMEOUT):
+        raise TimeoutExpired(words[0], "waiting for the line that says where it listens", STARTUP_TIMEOUT)
     if not found:
         said = escape("".join(told)[-200:].encode().strip()) or "nothing"
         raise Unavailable("run", shlex.join(words), reason=f"it ended and said: {said}")
     return found[0]
 
 
-def _answering(endpoint: Endpoint, process: subprocess.Popen[bytes], words: Sequence[str]) -> Endpoint:
+def _wait_until_listening(
+    endpoint: Endpoint, process: subprocess.Popen[bytes], words: Sequence[str]
+) -> Endpoint:
     """Wait until the command listens on the port that it was given."""
     threading.Thread(target=lambda: process.stdout and process.stdout.read(), daemon=True).start()
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + STARTUP_TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         kind = socket.SOCK_DGRAM if endpoint.is_datagram else socket.SOCK_STREAM
         with socket.socket(socket.AF_INET, kind) as sock:
@@ -262,13 +272,15 @@ def _answering(endpoint: Endpoint, process: subprocess.Popen[bytes], words: Sequ
     if process.poll() is not None:
         reason = f"it ended with status {process.returncode} and had not listened on port {endpoint.port}"
         raise Unavailable("run", shlex.join(words), reason=reason)
-    raise TimeLimit(shlex.join(words), f"waiting until it listens on port {endpoint.port}", PATIENCE)
+    raise TimeoutExpired(
+        shlex.join(words), f"waiting until it listens on port {endpoint.port}", STARTUP_TIMEOUT
+    )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _terminate(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(DRAIN)
+        process.wait(TERM_TIMEOUT)
     except subprocess.TimeoutExpired:
         pass
     with contextlib.suppress(ProcessLookupError):

@@ -21,27 +21,27 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal, TypeAlias
 
-from bothends.errors import CallerError
+from bothends.errors import UsageError
 
 Expect: TypeAlias = Literal["echo", "upper"]
 
-LETTERS: Final = b"abcdefghijklmnop"
-NUMBER: Final = 3
+ALPHABET: Final = b"abcdefghijklmnop"
+NUMBER_WIDTH: Final = 3
 """Letters of a number: 16**3 messages."""
 
-RING: Final = 256
+DEFAULT_EXCHANGES: Final = 256
 """Messages of a ring, unless the depth needs more: at the usual sizes they stay in a processor's cache."""
 
-DEEPEST: Final = len(LETTERS) ** NUMBER // 2
+MAX_DEPTH: Final = len(ALPHABET) ** NUMBER_WIDTH // 2
 """Most requests that may be open on one connection: twice as many have different numbers."""
 
-MOST: Final = 8 * 1024 * 1024  # bytes of a ring, about: long messages have a smaller one
-LARGEST: Final = 16 * 1024 * 1024
-LARGEST_DATAGRAM: Final = 65_507  # RFC 768, RFC 791: 65,535 less the headers
+MAX_TOTAL_SIZE: Final = 8 * 1024 * 1024  # bytes of a ring, about: long messages have a smaller one
+MAX_MESSAGE_SIZE: Final = 16 * 1024 * 1024
+MAX_DATAGRAM_SIZE: Final = 65_507  # RFC 768, RFC 791: 65,535 less the headers
 _FILLER: Final = bytes(range(ord("a"), ord("z") + 1))
 
-_ESCAPED: Final = re.compile(rb"\\(?:([nrt\\])|x([0-9a-fA-F]{2})|(.?))", re.DOTALL)
-_PLAIN: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"\\": b"\\"}
+_ESCAPE: Final = re.compile(rb"\\(?:([nrt\\])|x([0-9a-fA-F]{2})|(.?))", re.DOTALL)
+_ESCAPE_BYTES: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"\\": b"\\"}
 
 
 @dataclass(frozen=True)
@@ -54,31 +54,31 @@ class Workload:
     """
 
     name: str
-    sends: tuple[bytes, ...]
-    answers: tuple[bytes, ...]
-    end: bytes = b""
-    numbers: bool = False
+    requests: tuple[bytes, ...]
+    responses: tuple[bytes, ...]
+    terminator: bytes = b""
+    is_numbered: bool = False
 
     def __len__(self) -> int:
-        return len(self.sends)
+        return len(self.requests)
 
     @cached_property
-    def uniform(self) -> int:
+    def uniform_size(self) -> int:
         """The length of every answer in bytes; 0 where they differ."""
-        lengths = {len(answer) for answer in self.answers}
+        lengths = {len(answer) for answer in self.responses}
         return lengths.pop() if len(lengths) == 1 else 0
 
     @cached_property
-    def places(self) -> dict[bytes, int]:
+    def index_by_response(self) -> dict[bytes, int]:
         """Answer -> its place in the ring."""
-        return {answer: place for place, answer in enumerate(self.answers)}
+        return {answer: place for place, answer in enumerate(self.responses)}
 
     @cached_property
-    def heads(self) -> dict[bytes, int]:
+    def index_by_number(self) -> dict[bytes, int]:
         """The number that an answer begins with -> its place; empty without numbers."""
-        if not self.numbers:
+        if not self.is_numbered:
             return {}
-        return {answer[:NUMBER]: place for place, answer in enumerate(self.answers)}
+        return {answer[:NUMBER_WIDTH]: place for place, answer in enumerate(self.responses)}
 
 
 def numbered(size: int, expect: Expect, *, newline: bool, depth: int = 1) -> Workload:
@@ -88,15 +88,15 @@ def numbered(size: int, expect: Expect, *, newline: bool, depth: int = 1) -> Wor
 
     Raises CallerError for a size that can't be.
     """
-    limit = LARGEST if newline else LARGEST_DATAGRAM
+    limit = MAX_MESSAGE_SIZE if newline else MAX_DATAGRAM_SIZE
     if not 1 <= size <= limit:
-        raise CallerError(f"a message has 1 to {limit:,} bytes here, not {size:,}")
+        raise UsageError(f"a message has 1 to {limit:,} bytes here, not {size:,}")
     end = b"\n" if newline else b""
-    numbers = size >= NUMBER + len(end)
-    count = max(min(RING, MOST // size), 2 * depth, 2) if numbers else 1
+    numbers = size >= NUMBER_WIDTH + len(end)
+    count = max(min(DEFAULT_EXCHANGES, MAX_TOTAL_SIZE // size), 2 * depth, 2) if numbers else 1
     sends = []
     for number in range(count):
-        head = _number(number) if numbers else b""
+        head = _encode_number(number) if numbers else b""
         room = size - len(head) - len(end)
         turned = _FILLER[number % 26 :] + _FILLER[: number % 26]
         sends.append(head + (turned * (room // 26 + 1))[:room] + end)
@@ -104,7 +104,7 @@ def numbered(size: int, expect: Expect, *, newline: bool, depth: int = 1) -> Wor
     return Workload(expect, tuple(sends), tuple(answers), end, numbers)
 
 
-def scripted(text: str, *, newline: bool) -> Workload:
+def parse_script(text: str, *, newline: bool) -> Workload:
     """The exchanges of a script; see above. `newline`: LF is added to each line (streams).
 
     Raises CallerError, which names the line, for what is no script.
@@ -115,49 +115,49 @@ def scripted(text: str, *, newline: bool) -> Workload:
         if not line.strip() or line.startswith("#"):
             continue
         if mark not in (">", "<"):
-            raise CallerError(f"script, line {number}: it begins with neither '> ' nor '< ': {line[:40]!r}")
-        data = _bytes_of(rest, number) + (b"\n" if newline else b"")
+            raise UsageError(f"script, line {number}: it begins with neither '> ' nor '< ': {line[:40]!r}")
+        data = _unescape(rest, number) + (b"\n" if newline else b"")
         if mark == ">" and (not exchanges or exchanges[-1][1]):
             exchanges.append((bytearray(), bytearray()))
         if not exchanges:
-            raise CallerError(f"script, line {number}: an answer before anything is sent")
+            raise UsageError(f"script, line {number}: an answer before anything is sent")
         exchanges[-1][mark == "<"].extend(data)
     for sent, answer in exchanges:
         if not answer:
-            raise CallerError(f"script: no answer is expected to {bytes(sent[:40])!r}; add a line '< ...'")
+            raise UsageError(f"script: no answer is expected to {bytes(sent[:40])!r}; add a line '< ...'")
     if not exchanges:
-        raise CallerError("script: it sends nothing; a line '> hello' does")
+        raise UsageError("script: it sends nothing; a line '> hello' does")
     sends, answers = ([bytes(each[side]) for each in exchanges] for side in (0, 1))
     return Workload("script", tuple(sends), tuple(answers))
 
 
-def recognised(message: bytes, answer: bytes) -> Expect | None:
+def matching_rule(message: bytes, answer: bytes) -> Expect | None:
     """Which rule an answer to `message` follows; None if neither."""
     if answer == message:
         return "echo"
     return "upper" if answer == message.upper() else None
 
 
-def _number(number: int) -> bytes:
+def _encode_number(number: int) -> bytes:
     digits = bytearray()
-    for _ in range(NUMBER):
-        number, digit = divmod(number, len(LETTERS))
-        digits.append(LETTERS[digit])
+    for _ in range(NUMBER_WIDTH):
+        number, digit = divmod(number, len(ALPHABET))
+        digits.append(ALPHABET[digit])
     return bytes(reversed(digits))
 
 
-def _bytes_of(text: str, number: int) -> bytes:
+def _unescape(text: str, number: int) -> bytes:
     def plain(found: re.Match[bytes]) -> bytes:
         if found[1]:
-            return _PLAIN[found[1]]
+            return _ESCAPE_BYTES[found[1]]
         if found[2]:
             return bytes.fromhex(found[2].decode())
-        raise CallerError(f"script, line {number}: \\{found[3].decode(errors='replace')} is no escape")
+        raise UsageError(f"script, line {number}: \\{found[3].decode(errors='replace')} is no escape")
 
-    return _ESCAPED.sub(plain, text.encode("utf-8", "surrogateescape"))
+    return _ESCAPE.sub(plain, text.encode("utf-8", "surrogateescape"))
 
 
-def lengths(messages: Sequence[bytes]) -> str:
+def describe_sizes(messages: Sequence[bytes]) -> str:
     """How long messages are, in words: "64 bytes", "3 to 80 bytes"."""
     shortest, longest = min(map(len, messages)), max(map(len, messages))
     return f"{longest:,} bytes" if shortest == longest else f"{shortest:,} to {longest:,} bytes"

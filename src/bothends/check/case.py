@@ -1,8 +1,8 @@
 """What a case is, and how it can end.
 
 A case is a row of a suite's table: what is done to the program, what a right one does, why that matters, and
-which mistake it shows. `run` is the stimulus: it returns for PASS, returns a `Remark` for what is not a plain
-PASS, and raises `Failed` for what is wrong.
+which mistake it shows. `run` is the stimulus: it returns for PASS, returns a `Note` for what is not a plain
+PASS, and raises `ServiceFailed` for what is wrong.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ class Verdict(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Remark:
+class Note:
     """What a case has to say beside its verdict, which is any but FAIL."""
 
     verdict: Verdict
     text: str
 
 
-class Failed(Exception):
+class CheckFailed(Exception):
     """A program did what it shouldn't, or not what it should.
 
     Fields: `expected`, `happened` (both in words, escaped), `late` (nothing came in time: on a busy machine
     it may have come later, so the case is worth another try).
     """
 
-    def __init__(self, expected: str, happened: str, *, late: bool = False) -> None:
+    def __init__(self, expected: str, happened: str, *, timed_out: bool = False) -> None:
         super().__init__(expected, happened)
         self.expected = expected
         self.happened = happened
-        self.late = late
+        self.timed_out = timed_out
 
     def __str__(self) -> str:
         return f"expected {self.expected}; {self.happened}"
@@ -53,7 +53,7 @@ class Case:
     """One row of a suite.
 
     `id`, `stimulus`, `expectation`, `why` and `mistake` (the classic one that a FAIL points to) are texts
-    for people. `asks` names what a contract and a target must allow, from `applicability.NEEDS`: where they
+    for people. `asks` names what a contract and a target must allow, from `applicability.REQUIREMENTS`: where they
     don't, the case is SKIP. `after` names cases that must not have failed: without them it could tell
     nothing new. `alone`: nothing else may run meanwhile. `thorough`: only with --thorough, for it takes long
     or much.
@@ -63,9 +63,9 @@ class Case:
     stimulus: str
     expectation: str
     why: str
-    mistake: str
-    run: Callable[[Any], Awaitable[Remark | None]]
-    asks: tuple[str, ...] = ()
+    likely_cause: str
+    run: Callable[[Any], Awaitable[Note | None]]
+    requires: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
-    alone: bool = False
+    exclusive: bool = False
     thorough: bool = False

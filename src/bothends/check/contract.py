@@ -20,7 +20,15 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_type_hints
 
-from bothends.check.oracle import Answers, ByFunction, ByPattern, ByService, ByTable, Reply, Silence
+from bothends.check.oracle import (
+    ExpectedReply,
+    FunctionOracle,
+    Oracle,
+    PatternOracle,
+    ServiceOracle,
+    SilentOracle,
+    TableOracle,
+)
 from bothends.errors import ConfigurationError, ServiceError, Unavailable, UnknownName
 from bothends.framing import Framing, LengthPrefixed, Lines
 from bothends.services import registry
@@ -36,11 +44,11 @@ else:
             "read", "contracts", hint="pip install 'bothends[check]'", reason="msgspec isn't installed"
         ) from error
 
-FOLDER: Final = Path(__file__).parent / "contracts"
-LARGEST_DATAGRAM: Final = 65_507  # 65,535 less the headers of IPv4 and UDP (RFC 791, RFC 768)
+BUILTIN_DIR: Final = Path(__file__).parent / "contracts"
+MAX_UDP_PAYLOAD: Final = 65_507  # 65,535 less the headers of IPv4 and UDP (RFC 791, RFC 768)
 
 
-class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ExchangeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One request and its reply: `reply` to the byte, or `matches`, a regular expression for all of it, of
     which `example` is one.
     """
@@ -51,7 +59,7 @@ class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     example: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AnswerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the right reply is found: exactly one of these."""
 
     service: str = ""
@@ -60,7 +68,7 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     function: str = ""
     """`file.py:name`: a Python function from a message (bytes, without its framing) to its reply."""
 
-    exchanges: tuple[Exchange, ...] = ()
+    exchanges: tuple[ExchangeSpec, ...] = ()
     """The requests that can be made, each with its reply."""
 
     matches: str = ""
@@ -73,7 +81,7 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """There is never a reply."""
 
 
-class ClientPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ClientSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a client is told, and what it should then do."""
 
     input: Literal["stdin", "arguments"] = "stdin"
@@ -127,10 +135,10 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     limit: Annotated[int, msgspec.Meta(ge=1)] = 65_536
     """The longest message that must be taken, in bytes; for UDP 65,507 is the most there is."""
 
-    answer: Answer = Answer()
+    answer: AnswerSpec = AnswerSpec()
     """Which reply is right."""
 
-    client: ClientPart = ClientPart()
+    client: ClientSpec = ClientSpec()
     """What is asked of a client."""
 
     relax: tuple[str, ...] = ()
@@ -154,7 +162,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return self.transport in ("udp", "unix+dgram")
 
     @property
-    def rule(self) -> Framing | None:
+    def framer(self) -> Framing | None:
         """The framing of a stream, without a limit of its own; None where there is none."""
         match self.framing:
             case "lines":
@@ -162,24 +170,24 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             case "length":
                 return LengthPrefixed(4, 1 << 30)
             case "headers":
-                return Headers()
+                return HeaderFraming()
         return None
 
     def encode(self, message: bytes) -> bytes:
         """A message as it goes over the wire."""
-        return self.rule.encode(message) if self.rule else message
+        return self.framer.encode(message) if self.framer else message
 
     @property
-    def longest(self) -> int:
+    def max_message_size(self) -> int:
         """The longest message that must be taken, in bytes."""
-        return min(self.limit, LARGEST_DATAGRAM) if self.transport == "udp" else self.limit
+        return min(self.limit, MAX_UDP_PAYLOAD) if self.transport == "udp" else self.limit
 
     def weight(self, case: str) -> float:
         """The marks for a case."""
         return self.weights.get(case, 1.0)
 
 
-class Headers(Lines):
+class HeaderFraming(Lines):
     """Messages end with an empty line, and their lines with CR LF (RFC 1945, section 2.2)."""
 
     def encode(self, message: bytes) -> bytes:
@@ -187,9 +195,9 @@ class Headers(Lines):
         return b"".join(line + b"\r\n" for line in message.splitlines()) + b"\r\n"
 
 
-def names() -> list[str]:
+def builtin_names() -> list[str]:
     """The built-in contracts."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return sorted(path.stem for path in BUILTIN_DIR.glob("*.toml"))
 
 
 def load(name: str) -> Contract:
@@ -199,11 +207,11 @@ def load(name: str) -> Contract:
         UnknownName, SystemRefused, ConfigurationError, Unavailable.
     """
     if not name.endswith(".toml") and "/" not in name:
-        if name not in names():
-            nearest = difflib.get_close_matches(name, names(), n=1)
+        if name not in builtin_names():
+            nearest = difflib.get_close_matches(name, builtin_names(), n=1)
             hint = "`bothends check contracts` lists them; one of your own is given as file.toml"
             raise UnknownName("contract", name, nearest[0] if nearest else "", hint)
-        return read(FOLDER / f"{name}.toml")
+        return read(BUILTIN_DIR / f"{name}.toml")
     return read(Path(name))
 
 
@@ -230,31 +238,31 @@ def parse(text: str, file: str, name: str, folder: Path) -> Contract:
     try:
         contract = msgspec.convert({"name": name} | document | {"folder": str(folder)}, Contract)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(file, "", "", *_told(str(error), document)) from error
-    _check(contract, file)
-    answers(contract)  # a service or function that isn't there is known now
+        raise ConfigurationError(file, "", "", *_translate_validation_error(str(error), document)) from error
+    _validate(contract, file)
+    make_oracle(contract)  # a service or function that isn't there is known now
     return contract
 
 
-def _told(message: str, document: dict[str, Any]) -> tuple[str, str]:
+def _translate_validation_error(message: str, document: dict[str, Any]) -> tuple[str, str]:
     """msgspec's words in ours: what is wrong and where, and the nearest known key."""
     reason, _, where = message.partition(" - at `$")
     place = where.rstrip("`").lstrip(".")
     reason = (reason[:1].lower() + reason[1:]).replace("object", "table").replace("field", "key")
     hint = ""
     if unknown := re.search(r"unknown key `(.*)`", reason):
-        known = {"": Contract, "answer": Answer, "client": ClientPart}.get(place, Exchange)
+        known = {"": Contract, "answer": AnswerSpec, "client": ClientSpec}.get(place, ExchangeSpec)
         nearest = difflib.get_close_matches(unknown[1], known.__struct_fields__, n=1)
         hint = (
             f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known.__struct_fields__)}"
         )
     elif reason.startswith("invalid enum value"):
         section, _, key = place.rpartition(".")
-        hint = f"there are {', '.join(get_args(get_type_hints(ClientPart if section else Contract)[key]))}"
+        hint = f"there are {', '.join(get_args(get_type_hints(ClientSpec if section else Contract)[key]))}"
     return (f"{place}: {reason}" if place else reason), hint
 
 
-def _check(contract: Contract, file: str) -> None:
+def _validate(contract: Contract, file: str) -> None:
     """What types alone don't say."""
     answer = contract.answer
     ways = [
@@ -277,8 +285,8 @@ def _check(contract: Contract, file: str) -> None:
         raise ConfigurationError(
             file, "", "framing", "datagrams are messages already: framing is for streams"
         )
-    if contract.transport == "udp" and contract.limit > LARGEST_DATAGRAM and contract.limit != 65_536:
-        raise ConfigurationError(file, "", "limit", f"a UDP datagram has {LARGEST_DATAGRAM:,} bytes at most")
+    if contract.transport == "udp" and contract.limit > MAX_UDP_PAYLOAD and contract.limit != 65_536:
+        raise ConfigurationError(file, "", "limit", f"a UDP datagram has {MAX_UDP_PAYLOAD:,} bytes at most")
     for name in contract.files:
         if name.startswith("/") or ".." in Path(name).parts:
             raise ConfigurationError(file, "[files]", name, "it would lie outside the program's folder")
@@ -287,7 +295,7 @@ def _check(contract: Contract, file: str) -> None:
             raise ConfigurationError(
                 file, "[[answer.exchanges]]", "reply", f"{exchange.request!r} needs either reply or matches"
             )
-    patterns: list[Answer | Exchange] = [answer, *answer.exchanges]
+    patterns: list[AnswerSpec | ExchangeSpec] = [answer, *answer.exchanges]
     for each in patterns:
         try:
             pattern = re.compile((each.matches or "").encode(), re.DOTALL)
@@ -299,7 +307,7 @@ def _check(contract: Contract, file: str) -> None:
             )
 
 
-def answers(contract: Contract) -> Answers:
+def make_oracle(contract: Contract) -> Oracle:
     """What knows the right replies.
 
     Raises:
@@ -307,38 +315,42 @@ def answers(contract: Contract) -> Answers:
     """
     answer = contract.answer
     if answer.nothing:
-        return Silence()
+        return SilentOracle()
     if answer.matches:
-        return ByPattern(re.compile(answer.matches.encode(), re.DOTALL), answer.example.encode())
+        return PatternOracle(re.compile(answer.matches.encode(), re.DOTALL), answer.example.encode())
     if answer.exchanges:
-        return ByTable({each.request.encode(): _reply(each, contract) for each in answer.exchanges})
+        return TableOracle(
+            {each.request.encode(): _expected_reply(each, contract) for each in answer.exchanges}
+        )
     if answer.function:
-        name = _beside(answer.function, contract.folder)
-        found = ByFunction(_function(name), contract.rule, name)
+        name = _resolve_beside_contract(answer.function, contract.folder)
+        found = FunctionOracle(_load_function(name), contract.framer, name)
         found.reply(b"message 0 of the check")  # one that gives no reply at all is known now
         return found
-    service = registry.load(_beside(answer.service, contract.folder))
+    service = registry.load(_resolve_beside_contract(answer.service, contract.folder))
     if contract.framing in ("length", "headers"):
-        nobody = ByService(service, None, stream=False, ends=False)
-        return ByFunction(lambda message: nobody.reply(message).exact, contract.rule)
-    return ByService(service, contract.rule, stream=not contract.is_datagram, ends=not contract.persistent)
+        nobody = ServiceOracle(service, None, stream=False, half_closes=False)
+        return FunctionOracle(lambda message: nobody.reply(message).exact, contract.framer)
+    return ServiceOracle(
+        service, contract.framer, stream=not contract.is_datagram, half_closes=not contract.persistent
+    )
 
 
-def _reply(exchange: Exchange, contract: Contract) -> Reply:
+def _expected_reply(exchange: ExchangeSpec, contract: Contract) -> ExpectedReply:
     if exchange.matches is not None:
         pattern = re.compile(exchange.matches.encode(), re.DOTALL)
         to_end = contract.framing == "headers"
-        return Reply(pattern=pattern, example=exchange.example.encode(), to_end=to_end)
+        return ExpectedReply(pattern=pattern, example=exchange.example.encode(), until_eof=to_end)
     reply = (exchange.reply or "").encode()
-    return Reply(contract.encode(reply) if contract.framing != "headers" else reply)
+    return ExpectedReply(contract.encode(reply) if contract.framing != "headers" else reply)
 
 
-def _beside(name: str, folder: str) -> str:
+def _resolve_beside_contract(name: str, folder: str) -> str:
     place, colon, rest = (name, "", "") if name.endswith(".py") else name.rpartition(":")
     return f"{Path(folder) / place}{colon}{rest}" if place.endswith(".py") else name
 
 
-def _function(name: str) -> Any:
+def _load_function(name: str) -> Any:
     """`file.py:name`: the file is run, and the name looked up in it."""
     place, colon, attribute = name.rpartition(":")
     if not colon or not place.endswith(".py"):

@@ -8,15 +8,15 @@ from bothends.errors import BothendsError
 
 
 @dataclass(eq=False, repr=False)
-class NotReady(BothendsError):
+class NotListening(BothendsError):
     """The program didn't come to listen.
 
     Fields: `reason`, `complaint` (its standard error, escaped), `ended` (it runs no more).
     """
 
     reason: str
-    complaint: str
-    ended: bool = False
+    stderr_tail: str
+    exited: bool = False
 
     def __str__(self) -> str:
-        return f"{self.reason}: {self.complaint}" if self.complaint else self.reason
+        return f"{self.reason}: {self.stderr_tail}" if self.stderr_tail else self.reason

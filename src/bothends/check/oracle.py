@@ -12,18 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bothends.check.transcript import shown
+from bothends.check.transcript import quote_bytes
 from bothends.endpoints import Address
 from bothends.errors import ServiceError
 from bothends.framing import Framing
-from bothends.services.base import Peer, Service, nowhere
+from bothends.services.base import Peer, Service, discard_push
 
-_NOBODY: Final = Address("inet", "127.0.0.1")
-_LONGEST_PATTERN: Final = 1 << 20  # bytes: a reply without a known length is read no further
+_PLACEHOLDER_ADDRESS: Final = Address("inet", "127.0.0.1")
+_MAX_PATTERN_REPLY: Final = 1 << 20  # bytes: a reply without a known length is read no further
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ExpectedReply:
     """What should come: `exact` bytes, or what fits `pattern` as a whole, or nothing at all (`silent`).
 
     `example` is something that fits the pattern; `to_end`: the end of the connection is the reply's end.
@@ -33,9 +33,9 @@ class Reply:
     pattern: re.Pattern[bytes] | None = None
     silent: bool = False
     example: bytes = b""
-    to_end: bool = False
+    until_eof: bool = False
 
-    def fits(self, data: bytes) -> bool:
+    def matches(self, data: bytes) -> bool:
         """Whether this is it, whole."""
         return self.pattern.fullmatch(data) is not None if self.pattern else data == self.exact
 
@@ -44,47 +44,47 @@ class Reply:
         """Such a reply, for a server that we play: the exact one, or what stands for the pattern."""
         return self.example if self.pattern else self.exact
 
-    def may_become(self, data: bytes) -> bool:
+    def is_prefix(self, data: bytes) -> bool:
         """Whether more bytes could make it right."""
-        return len(data) < _LONGEST_PATTERN if self.pattern else self.exact.startswith(data)
+        return len(data) < _MAX_PATTERN_REPLY if self.pattern else self.exact.startswith(data)
 
     def __str__(self) -> str:
         if self.silent:
             return "no reply"
         if self.pattern:
             return f"what fits /{self.pattern.pattern.decode('utf-8', 'replace')}/"
-        return shown(self.exact)
+        return quote_bytes(self.exact)
 
     @staticmethod
-    def joined(replies: Sequence[Reply]) -> Reply:
+    def concatenate(replies: Sequence[ExpectedReply]) -> ExpectedReply:
         """All of them, one after the other; at least one."""
         said = [each for each in replies if not each.silent]
         if len(said) <= 1:
             return said[0] if said else replies[0]
         if not any(each.pattern for each in said):
-            return Reply(b"".join(each.exact for each in said))
+            return ExpectedReply(b"".join(each.exact for each in said))
         parts = [each.pattern.pattern if each.pattern else re.escape(each.exact) for each in said]
-        return Reply(pattern=re.compile(b"".join(b"(?:%b)" % part for part in parts), re.DOTALL))
+        return ExpectedReply(pattern=re.compile(b"".join(b"(?:%b)" % part for part in parts), re.DOTALL))
 
 
-class Answers(ABC):
+class Oracle(ABC):
     """Knows the right reply to a message. Messages are without their framing."""
 
-    free: bool = True
+    accepts_any_message: bool = True
     """Any message can be asked, not only those of a list."""
 
-    exact: bool = True
+    exact_replies: bool = True
     """Replies are known to the byte, and differ with the message."""
 
-    questions: Sequence[bytes] = ()
+    messages: Sequence[bytes] = ()
     """The messages that can be asked, where not any."""
 
     @abstractmethod
-    def reply(self, message: bytes) -> Reply:
+    def reply(self, message: bytes) -> ExpectedReply:
         """What is right for one message, framed as it goes over the wire."""
 
 
-class ByFunction(Answers):
+class FunctionOracle(Oracle):
     """The reply is what a function makes of the message. `name` is what it is called in an error."""
 
     def __init__(
@@ -94,73 +94,73 @@ class ByFunction(Answers):
         self._framing = framing
         self._name = name
 
-    def reply(self, message: bytes) -> Reply:
+    def reply(self, message: bytes) -> ExpectedReply:
         """See Answers. Raises ServiceError: the function raises something, or gives no bytes."""
         try:
             answer = self._function(message)
         except Exception as error:
             raise ServiceError(self._name, f"for {message[:40]!r} it raises {error!r}") from error
         if answer is None:
-            return Reply(silent=True)
+            return ExpectedReply(silent=True)
         if not isinstance(answer, bytes):
             raise ServiceError(self._name, f"it gives {type(answer).__name__}", "a reply is bytes")
-        return Reply(self._framing.encode(answer) if self._framing else answer)
+        return ExpectedReply(self._framing.encode(answer) if self._framing else answer)
 
 
-class ByService(Answers):
+class ServiceOracle(Oracle):
     """The reply is what a service of ours says: on a stream to the framed bytes, else to the datagram."""
 
-    def __init__(self, service: Service, framing: Framing | None, *, stream: bool, ends: bool) -> None:
+    def __init__(self, service: Service, framing: Framing | None, *, stream: bool, half_closes: bool) -> None:
         self._service = service
         self._framing = framing
         self._stream = stream
-        self._ends = ends  # the client has finished after one message
+        self._half_closes = half_closes  # the client has finished after one message
 
-    def reply(self, message: bytes) -> Reply:
-        peer = Peer(_NOBODY, _NOBODY, boundaries=not self._stream)
+    def reply(self, message: bytes) -> ExpectedReply:
+        peer = Peer(_PLACEHOLDER_ADDRESS, _PLACEHOLDER_ADDRESS, message_oriented=not self._stream)
         if not self._stream:
             answer = self._service.answer(message, peer)
-            return Reply(silent=True) if answer is None else Reply(answer)
-        conversation = self._service.open(peer, nowhere)
+            return ExpectedReply(silent=True) if answer is None else ExpectedReply(answer)
+        conversation = self._service.open(peer, discard_push)
         said = conversation.start()
         if not conversation.done:
             said += conversation.receive(self._framing.encode(message) if self._framing else message)
-        if self._ends and not conversation.done:
+        if self._half_closes and not conversation.done:
             said += conversation.end()
         conversation.closed()
-        return Reply(said)
+        return ExpectedReply(said)
 
 
-class ByTable(Answers):
+class TableOracle(Oracle):
     """The replies to a list of messages."""
 
-    free = False
+    accepts_any_message = False
 
-    def __init__(self, table: dict[bytes, Reply]) -> None:
+    def __init__(self, table: dict[bytes, ExpectedReply]) -> None:
         self._table = table
-        self.questions = list(table)
-        self.exact = not any(reply.pattern for reply in table.values())
+        self.messages = list(table)
+        self.exact_replies = not any(reply.pattern for reply in table.values())
 
-    def reply(self, message: bytes) -> Reply:
+    def reply(self, message: bytes) -> ExpectedReply:
         return self._table[message]
 
 
-class ByPattern(Answers):
+class PatternOracle(Oracle):
     """One pattern for every reply."""
 
-    exact = False
+    exact_replies = False
 
     def __init__(self, pattern: re.Pattern[bytes], example: bytes = b"") -> None:
-        self._reply = Reply(pattern=pattern, example=example)
+        self._reply = ExpectedReply(pattern=pattern, example=example)
 
-    def reply(self, message: bytes) -> Reply:
+    def reply(self, message: bytes) -> ExpectedReply:
         return self._reply
 
 
-class Silence(Answers):
+class SilentOracle(Oracle):
     """Nothing is ever answered."""
 
-    exact = False
+    exact_replies = False
 
-    def reply(self, message: bytes) -> Reply:
-        return Reply(silent=True)
+    def reply(self, message: bytes) -> ExpectedReply:
+        return ExpectedReply(silent=True)

@@ -10,18 +10,18 @@ from typing import Final
 
 from bothends.check.case import Case
 from bothends.check.contract import Contract
-from bothends.check.oracle import Answers, Silence
-from bothends.check.subjects.interfaces import Subject
+from bothends.check.oracle import Oracle, SilentOracle
+from bothends.check.subjects.interfaces import ProgramUnderTest
 
-Question = Callable[[Contract, Answers, Subject], bool]
+Requirement = Callable[[Contract, Oracle, ProgramUnderTest], bool]
 
-NEEDS: Final[dict[str, tuple[Question, str]]] = {
+REQUIREMENTS: Final[dict[str, tuple[Requirement, str]]] = {
     "process": (
-        lambda _contract, _answers, target: target.started,
+        lambda _contract, _answers, target: target.is_spawned,
         "the server isn't ours: it takes one that is started here (a command after --)",
     ),
     "same place": (
-        lambda _contract, _answers, target: target.chooses or target.fixed is not None,
+        lambda _contract, _answers, target: target.assigns_port or target.fixed_endpoint is not None,
         "the system picks its port, so it can't be started again at the same one",
     ),
     "messages": (
@@ -29,15 +29,15 @@ NEEDS: Final[dict[str, tuple[Question, str]]] = {
         "by this contract a client says nothing",
     ),
     "replies": (
-        lambda _contract, answers, _target: not isinstance(answers, Silence),
+        lambda _contract, answers, _target: not isinstance(answers, SilentOracle),
         "by this contract nothing is answered",
     ),
     "any message": (
-        lambda contract, answers, _target: answers.free and not contract.speaks_first,
+        lambda contract, answers, _target: answers.accepts_any_message and not contract.speaks_first,
         "the contract has a list of messages, and no others can be asked",
     ),
     "exact replies": (
-        lambda _contract, answers, _target: answers.exact,
+        lambda _contract, answers, _target: answers.exact_replies,
         "the contract doesn't say to the byte what the reply is",
     ),
     "framing": (
@@ -50,7 +50,8 @@ NEEDS: Final[dict[str, tuple[Question, str]]] = {
     ),
     "any cut": (
         lambda contract, answers, _target: (
-            contract.framing != "none" or (contract.persistent and answers.exact and answers.free)
+            contract.framing != "none"
+            or (contract.persistent and answers.exact_replies and answers.accepts_any_message)
         ),
         "the contract has no framing: what is sent in two pieces may be two messages",
     ),
@@ -101,12 +102,14 @@ NEEDS: Final[dict[str, tuple[Question, str]]] = {
 }
 
 
-def reason_to_skip(case: Case, contract: Contract, answers: Answers, target: Subject, thorough: bool) -> str:
+def skip_reason(
+    case: Case, contract: Contract, oracle: Oracle, subject: ProgramUnderTest, thorough: bool
+) -> str:
     """Why the case isn't asked; "" if it is."""
     if case.id in contract.leave_out:
         return "the contract leaves it out"
-    for name in case.asks:
-        able, reason = NEEDS[name]
-        if not able(contract, answers, target):
+    for name in case.requires:
+        able, reason = REQUIREMENTS[name]
+        if not able(contract, oracle, subject):
             return reason
     return "takes long or much: only with --thorough" if case.thorough and not thorough else ""

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from bothends.check.case import Verdict
-from bothends.check.transcript import Entry
+from bothends.check.transcript import TranscriptEntry
 
 VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CaseOutcome:
     """How one case ended. Texts are escaped where they quote the program.
 
     `expected`, `happened` and `transcript` are empty for PASS; `detail` is the reason of a SKIP, or what an
@@ -29,20 +29,20 @@ class Outcome:
     happened: str = ""
     mistake: str = ""
     complaint: str = ""
-    transcript: tuple[Entry, ...] = ()
+    transcript: tuple[TranscriptEntry, ...] = ()
     points: float = 0.0
     most: float = 1.0
     evidence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class SuiteResult:
     """One run: a program, a contract, and how each case ended, in the suite's order."""
 
     program: str
     contract: str
     suite: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[CaseOutcome, ...]
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     version: int = field(default=VERSION)
@@ -73,17 +73,17 @@ class Result:
         return asdict(self) | {"counts": counts, "points": self.points, "most": self.most}
 
 
-def from_object(value: dict[str, Any]) -> Result:
+def from_object(value: dict[str, Any]) -> SuiteResult:
     """What `as_object` gave, read back."""
     outcomes = tuple(
-        Outcome(
+        CaseOutcome(
             **{
                 **each,
                 "verdict": Verdict(each["verdict"]),
-                "transcript": tuple(Entry(**entry) for entry in each["transcript"]),
+                "transcript": tuple(TranscriptEntry(**entry) for entry in each["transcript"]),
             }
         )
         for each in value["outcomes"]
     )
     kept = {name: value[name] for name in ("program", "contract", "suite", "seconds", "version")}
-    return Result(outcomes=outcomes, notes=tuple(value["notes"]), **kept)
+    return SuiteResult(outcomes=outcomes, notes=tuple(value["notes"]), **kept)

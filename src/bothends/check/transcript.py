@@ -14,13 +14,13 @@ from typing import Final
 
 from bothends.escaping import escape
 
-FIRST: Final = 24
-LAST: Final = 24
-SHOWN: Final = 72  # bytes of what was said: enough to know it by, and one line on most terminals
+HEAD_ENTRIES: Final = 24
+TAIL_ENTRIES: Final = 24
+MAX_QUOTED_BYTES: Final = 72  # bytes of what was said: enough to know it by, and one line on most terminals
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TranscriptEntry:
     """One line: `seconds` since the case began, `who` ("A", "server", ...), `what` in words, escaped."""
 
     seconds: float
@@ -28,12 +28,12 @@ class Entry:
     what: str
 
 
-def shown(data: bytes) -> str:
+def quote_bytes(data: bytes) -> str:
     """Bytes in quotes, escaped, with their number; cut where they are many."""
     if not data:
         return "nothing"
-    text = f'"{escape(data[:SHOWN])}"'
-    if len(data) > SHOWN:
+    text = f'"{escape(data[:MAX_QUOTED_BYTES])}"'
+    if len(data) > MAX_QUOTED_BYTES:
         text += "..."
     return f"{text} ({len(data):,} byte{'s' * (len(data) != 1)})"
 
@@ -43,27 +43,29 @@ class Transcript:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._began: float | None = (
+        self._started_at: float | None = (
             None  # the first entry is at 0: how long it took to start is no part of it
         )
-        self._first: list[Entry] = []
-        self._last: deque[Entry] = deque(maxlen=LAST)
+        self._head: list[TranscriptEntry] = []
+        self._tail: deque[TranscriptEntry] = deque(maxlen=TAIL_ENTRIES)
         self._count = 0
 
     def add(self, who: str, what: str) -> None:
         """Write down one thing. `what` must be escaped already where it quotes a peer."""
         now = self._clock()
-        if self._began is None:
-            self._began = now
-        entry = Entry(round(now - self._began, 4), who, what)
+        if self._started_at is None:
+            self._started_at = now
+        entry = TranscriptEntry(round(now - self._started_at, 4), who, what)
         self._count += 1
-        if len(self._first) < FIRST:
-            self._first.append(entry)
+        if len(self._head) < HEAD_ENTRIES:
+            self._head.append(entry)
         else:
-            self._last.append(entry)
+            self._tail.append(entry)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[TranscriptEntry]:
         """What was kept; an entry in the middle says how many were not."""
-        left_out = self._count - len(self._first) - len(self._last)
-        gap = [Entry(self._last[0].seconds, "", f"... {left_out:,} more ...")] if left_out > 0 else []
-        return [*self._first, *gap, *self._last]
+        left_out = self._count - len(self._head) - len(self._tail)
+        gap = (
+            [TranscriptEntry(self._tail[0].seconds, "", f"... {left_out:,} more ...")] if left_out > 0 else []
+        )
+        return [*self._head, *gap, *self._tail]

@@ -23,20 +23,24 @@ def demo() -> None:
       bothends demo
     """
     with serve("upper", "tcp://127.0.0.1:0", "udp://127.0.0.1:0") as server:
-        _say(f"{styled('bothends serve upper', 'strong', sys.stdout)} ", server.engine.name)
+        _print(f"{styled('bothends serve upper', 'strong', sys.stdout)} ", server.engine.name)
         for endpoint in server.endpoints:
-            _say("", "")
+            _print("", "")
             with connect(endpoint) as connection:
-                _say(styled(f"{connection.local} -> {connection.peer}", "quiet", sys.stdout), endpoint.scheme)
+                _print(
+                    styled(f"{connection.local} -> {connection.peer}", "quiet", sys.stdout), endpoint.scheme
+                )
                 for line in _LINES:
                     answer = connection.request(line.encode())
-                    _say(f"  {styled('client', 'warning', sys.stdout)}  {line}", "")
-                    _say(f"  {styled('server', 'good', sys.stdout)}  {escape(answer)}", "")
-    _say("", "")
-    _say("Both ends are closed, both ports are free. Now by hand, in two windows:", "")
-    _say(f"  {styled('.venv/bin/bothends serve upper tcp://:12000 udp://:12000', 'strong', sys.stdout)}", "")
-    _say(f"  {styled('.venv/bin/bothends connect tcp://127.0.0.1:12000', 'strong', sys.stdout)}", "")
+                    _print(f"  {styled('client', 'warning', sys.stdout)}  {line}", "")
+                    _print(f"  {styled('server', 'good', sys.stdout)}  {escape(answer)}", "")
+    _print("", "")
+    _print("Both ends are closed, both ports are free. Now by hand, in two windows:", "")
+    _print(
+        f"  {styled('.venv/bin/bothends serve upper tcp://:12000 udp://:12000', 'strong', sys.stdout)}", ""
+    )
+    _print(f"  {styled('.venv/bin/bothends connect tcp://127.0.0.1:12000', 'strong', sys.stdout)}", "")
 
 
-def _say(text: str, aside: str) -> None:
-    click.echo(f"{text}  {styled(aside, 'quiet', sys.stdout)}" if aside else text)
+def _print(text: str, note: str) -> None:
+    click.echo(f"{text}  {styled(note, 'quiet', sys.stdout)}" if note else text)

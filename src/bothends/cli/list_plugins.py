@@ -36,7 +36,7 @@ def services(as_json: bool) -> None:
             entry["summary"] = service.summary
             entry["streams"] = service.streams
             entry["datagrams"] = service.datagrams
-            entry["posts"] = service.posts
+            entry["posts"] = service.pushes
         found.append({"name": name, **entry})
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -44,7 +44,12 @@ def services(as_json: bool) -> None:
     table(
         ("service", "streams", "datagrams", "what it says"),
         [
-            (each["name"], _yes(each["streams"]), _yes(each["datagrams"]), each["broken"] or each["summary"])
+            (
+                each["name"],
+                _yes_or_dash(each["streams"]),
+                _yes_or_dash(each["datagrams"]),
+                each["broken"] or each["summary"],
+            )
             for each in found
         ],
     )
@@ -69,10 +74,10 @@ def engines(as_json: bool) -> None:
                 "summary": engine.summary,
                 "streams": engine.streams,
                 "datagrams": engine.datagrams,
-                "posts": engine.posts,
+                "posts": engine.supports_push,
                 "concurrent": engine.concurrent,
-                "missing": engine.missing(),
-                "here": engine.here(),
+                "missing": engine.unavailable_reason(),
+                "here": engine.backend_info(),
                 "why_not": dict(engine.why_not),
             }
         )
@@ -84,10 +89,10 @@ def engines(as_json: bool) -> None:
         [
             (
                 each["name"],
-                _yes(each["streams"]),
-                _yes(each["datagrams"]),
-                _yes(each["posts"]),
-                _way(each),
+                _yes_or_dash(each["streams"]),
+                _yes_or_dash(each["datagrams"]),
+                _yes_or_dash(each["posts"]),
+                _describe_engine(each),
             )
             for each in found
         ],
@@ -98,11 +103,11 @@ def engines(as_json: bool) -> None:
         table(("engine", "no", "because"), reasons)
 
 
-def _way(engine: dict[str, Any]) -> str:
+def _describe_engine(engine: dict[str, Any]) -> str:
     if engine["missing"]:
         return f"not here: {engine['missing']}"
     return f"{engine['summary']}; here {engine['here']}" if engine["here"] else str(engine["summary"])
 
 
-def _yes(value: bool) -> str:
+def _yes_or_dash(value: bool) -> str:
     return "yes" if value else "-"

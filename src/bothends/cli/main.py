@@ -22,9 +22,9 @@ import click
 from bothends.cli import terminal
 from bothends.errors import BothendsError, UnknownName
 
-MISTAKE: Final = 70
+INTERNAL_ERROR: Final = 70
 INTERRUPTED: Final = 130
-NOBODY_READS: Final = 141
+STDOUT_CLOSED: Final = 141
 
 # Verb -> where its command is ("module:attribute"), and its line in `bothends --help`.
 VERBS: Final[dict[str, tuple[str, str]]] = {
@@ -50,7 +50,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-class Verbs(click.Group):
+class VerbGroup(click.Group):
     """A group whose commands come from `VERBS`, each imported when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -85,7 +85,7 @@ class Verbs(click.Group):
 
 
 @click.group(
-    cls=Verbs,
+    cls=VerbGroup,
     subcommand_metavar="VERB [ARGUMENT]...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Help on a verb, with an example: bothends VERB --help",
@@ -125,20 +125,20 @@ def run(arguments: Sequence[str]) -> int:
         terminal.error(_lowered(error.format_message()))
         return error.exit_code
     except BothendsError as error:
-        _show_where()
+        _print_traceback()
         terminal.error(str(error))
         return error.exit_status
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
         # A socket's EPIPE has become ConnectionLost where it was met: this one is stdout's.
-        terminal.abandon_stdout()
-        return NOBODY_READS
+        terminal.discard_stdout()
+        return STDOUT_CLOSED
     except Exception as error:
-        _show_where()
+        _print_traceback()
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         terminal.error(f"a mistake in bothends itself: {what}; BOTHENDS_DEBUG=1 shows where")
-        return MISTAKE
+        return INTERNAL_ERROR
     return 0
 
 
@@ -150,12 +150,12 @@ def main() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        terminal.abandon_stdout()
-        status = NOBODY_READS
+        terminal.discard_stdout()
+        status = STDOUT_CLOSED
     sys.exit(status)
 
 
-def _show_where() -> None:
+def _print_traceback() -> None:
     if os.environ.get("BOTHENDS_DEBUG"):
         import traceback
 

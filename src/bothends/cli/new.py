@@ -10,11 +10,11 @@ from typing import Final
 import click
 
 from bothends.cli import terminal
-from bothends.errors import CallerError, SystemRefused
-from bothends.starters.writing import LANGUAGES, ROLES, SERVICES, STYLES, TRANSPORTS, Starter, starter
+from bothends.errors import SystemCallFailed, UsageError
+from bothends.starters.writing import LANGUAGES, ROLES, SERVICES, STYLES, TRANSPORTS, Starter, make_starter
 
-_GAP: Final = 3  # characters between two programs side by side
-_WIDEST: Final = 100  # of the left program's column
+_COLUMN_GAP: Final = 3  # characters between two programs side by side
+_MAX_COLUMN_WIDTH: Final = 100  # of the left program's column
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,7 +51,7 @@ def new(
       bothends new client --show --lang python --lang java
     """
     made = [
-        starter(role, language, transport, service=service, style=style, engine=engine)
+        make_starter(role, language, transport, service=service, style=style, engine=engine)
         for language in languages or ("python",)
     ]
     if show:
@@ -61,14 +61,14 @@ def new(
             _write(each, folder, role, transport, service, force=force)
 
 
-def _show(made: list[Starter]) -> None:
-    if len(made) > 2:
-        raise CallerError("two programs fit side by side, and no more")
-    if len(made) == 1:
-        click.echo(made[0].text, nl=False)
+def _show(starters: list[Starter]) -> None:
+    if len(starters) > 2:
+        raise UsageError("two programs fit side by side, and no more")
+    if len(starters) == 1:
+        click.echo(starters[0].text, nl=False)
         return
-    left, right = ([each.file, "", *each.text.expandtabs(4).splitlines()] for each in made)
-    width = min(_WIDEST, max(map(len, left))) + _GAP
+    left, right = ([each.file, "", *each.text.expandtabs(4).splitlines()] for each in starters)
+    width = min(_MAX_COLUMN_WIDTH, max(map(len, left))) + _COLUMN_GAP
     for one, other in itertools.zip_longest(left, right, fillvalue=""):
         click.echo(f"{one:<{width}}{other}".rstrip())
 
@@ -80,9 +80,9 @@ def _write(made: Starter, folder: Path, role: str, transport: str, service: str,
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(made.text)
     except FileExistsError:
-        raise CallerError(f"{path} is there already; --force writes over it") from None
+        raise UsageError(f"{path} is there already; --force writes over it") from None
     except OSError as error:
-        raise SystemRefused("write", str(path), error.errno or 0) from error
+        raise SystemCallFailed("write", str(path), error.errno or 0) from error
     click.echo(str(path))
     steps = [f"cd {folder}"] if folder != Path() else []
     if made.build:

@@ -12,10 +12,10 @@ import click
 from bothends.cli import terminal
 
 if TYPE_CHECKING:
-    from bothends.client.ping import Event, Reply, Summary
-    from bothends.client.ping_transports import IcmpWire, UdpWire
+    from bothends.client.ping import ProbeEvent, ProbeReply, Summary
+    from bothends.client.ping_transports import IcmpTransport, UdpTransport
 
-SIZE: Final = 56  # bytes: with the header of ICMP 64, as ping has always had it
+DEFAULT_SIZE: Final = 56  # bytes: with the header of ICMP 64, as ping has always had it
 
 
 @click.command(
@@ -48,7 +48,7 @@ SIZE: Final = 56  # bytes: with the header of ICMP 64, as ping has always had it
     "size",
     metavar="BYTES",
     type=click.IntRange(0, 65507),
-    default=SIZE,
+    default=DEFAULT_SIZE,
     show_default=True,
     help="The payload.",
 )
@@ -84,14 +84,14 @@ def ping(
     import secrets
     import time
 
-    from bothends.client.ping import TOKEN_BITS, Bookkeeping, Pinger
+    from bothends.client.ping import TOKEN_BITS, Pinger, ProbeTracker
 
     token = secrets.randbits(TOKEN_BITS)
-    with open_wire(words, udp=udp, family=family, ttl=ttl, token=token, size=size) as wire:
-        book = Bookkeeping(count=count, interval=interval, timeout=timeout, now=time.monotonic)
-        shown = _Shown(wire.address, timeout, quiet=quiet, as_json=as_json)
+    with open_transport(words, udp=udp, family=family, ttl=ttl, token=token, size=size) as wire:
+        book = ProbeTracker(count=count, interval=interval, timeout=timeout, now=time.monotonic)
+        shown = _Output(wire.address, timeout, quiet=quiet, as_json=as_json)
         if not quiet and not as_json:
-            terminal.note(f"ping {wire.address}: {size} bytes, {wire.how}")
+            terminal.note(f"ping {wire.address}: {size} bytes, {wire.description}")
         with contextlib.suppress(KeyboardInterrupt):
             for event in Pinger(wire, book, token=token, size=size).run():
                 shown.event(event)
@@ -101,16 +101,16 @@ def ping(
         raise click.exceptions.Exit(1)
 
 
-def open_wire(
+def open_transport(
     words: tuple[str, ...], *, udp: bool, family: int | None, ttl: int | None, token: int, size: int
-) -> IcmpWire | UdpWire:
+) -> IcmpTransport | UdpTransport:
     """The wire that the words of the command line mean. Raises UsageError and what the opening raises."""
     from bothends.client import ping_transports
-    from bothends.client.ping import HEAD
-    from bothends.endpoints import from_words
+    from bothends.client.ping import PROBE_HEADER
+    from bothends.endpoints import endpoints_from_args
 
     if udp or any("://" in word for word in words):
-        endpoints = from_words(words, "udp")
+        endpoints = endpoints_from_args(words, "udp")
         if len(endpoints) != 1:
             raise click.UsageError("one endpoint is enough, and there are " + ", ".join(map(str, endpoints)))
         endpoint = endpoints[0]
@@ -118,8 +118,10 @@ def open_wire(
             endpoint = endpoint.with_options(
                 family=family or endpoint.number("family"), ttl=ttl or endpoint.number("ttl")
             )
-        if size < HEAD.size:
-            raise click.UsageError(f"a numbered datagram has at least {HEAD.size} bytes: -s {HEAD.size}")
+        if size < PROBE_HEADER.size:
+            raise click.UsageError(
+                f"a numbered datagram has at least {PROBE_HEADER.size} bytes: -s {PROBE_HEADER.size}"
+            )
         return ping_transports.open_udp(endpoint, token=token)
     if len(words) > 1:
         raise click.UsageError(
@@ -128,7 +130,7 @@ def open_wire(
     return ping_transports.open_icmp(words[0], identifier=token & 0xFFFF, family=family, ttl=ttl)
 
 
-class _Shown:
+class _Output:
     """Events and the summary, as lines or as JSON."""
 
     def __init__(self, address: str, timeout: float, *, quiet: bool, as_json: bool) -> None:
@@ -137,13 +139,13 @@ class _Shown:
         self._quiet = quiet
         self._as_json = as_json
 
-    def event(self, event: Event) -> None:
+    def event(self, event: ProbeEvent) -> None:
         if self._quiet:
             return
         if self._as_json:
             print(json.dumps(as_object(event)), flush=True)  # noqa: T201
         else:
-            print(self._line(event), flush=True)  # noqa: T201
+            print(self._format_event(event), flush=True)  # noqa: T201
 
     def summary(self, summary: Summary) -> None:
         if self._as_json:
@@ -154,21 +156,21 @@ class _Shown:
         for line in summary_lines(self._address, summary):
             print(line)  # noqa: T201
 
-    def _line(self, event: Event) -> str:
-        from bothends.client.ping import Failure, Missing, Reply
+    def _format_event(self, event: ProbeEvent) -> str:
+        from bothends.client.ping import ProbeFailure, ProbeReply, ProbeTimeout
 
         match event:
-            case Reply():
+            case ProbeReply():
                 line = f"{event.size} bytes from {event.source}: seq={event.number}"
                 line += f" ttl={event.ttl}" if event.ttl is not None else ""
                 line += f" time={event.seconds * 1000:.3f} ms"
-                marks = marks_of(event)
+                marks = reply_marks(event)
                 return line + (" " + terminal.styled(f"({marks})", "warning", sys.stdout) if marks else "")
-            case Failure():
+            case ProbeFailure():
                 who = f"from {event.source}: " if event.source else ""
                 number = "" if event.number is None else f"seq={event.number} "
-                return who + number + terminal.styled(event.words, "error", sys.stdout)
-            case Missing():
+                return who + number + terminal.styled(event.reason, "error", sys.stdout)
+            case ProbeTimeout():
                 words = f"no answer within {self._timeout:g} s"
                 return f"seq={event.number} " + terminal.styled(words, "warning", sys.stdout)
             case _:
@@ -177,20 +179,20 @@ class _Shown:
                 return line + terminal.styled(words, "warning", sys.stdout)
 
 
-def marks_of(reply: Reply) -> str:
+def reply_marks(reply: ProbeReply) -> str:
     """What is out of the ordinary about an answer, in words; empty for nothing."""
     marks = [word for word in ("duplicate", "reordered", "late") if getattr(reply, word)]
-    if reply.flaw:
-        marks.append(f"corrupted: {reply.flaw}")
+    if reply.mismatch:
+        marks.append(f"corrupted: {reply.mismatch}")
     return ", ".join(marks)
 
 
-def as_object(event: Event) -> dict[str, Any]:
+def as_object(event: ProbeEvent) -> dict[str, Any]:
     """An event for JSON. Times in milliseconds, as their names say."""
-    from bothends.client.ping import Failure, Missing, Reply
+    from bothends.client.ping import ProbeFailure, ProbeReply, ProbeTimeout
 
     match event:
-        case Reply():
+        case ProbeReply():
             return {
                 "event": "reply",
                 "seq": event.number,
@@ -201,9 +203,9 @@ def as_object(event: Event) -> dict[str, Any]:
                 "duplicate": event.duplicate,
                 "reordered": event.reordered,
                 "late": event.late,
-                "corrupted": event.flaw or None,
+                "corrupted": event.mismatch or None,
             }
-        case Failure():
+        case ProbeFailure():
             import errno
 
             return {
@@ -211,9 +213,9 @@ def as_object(event: Event) -> dict[str, Any]:
                 "seq": event.number,
                 "address": event.source or None,
                 "errno": errno.errorcode.get(event.errno, str(event.errno)),
-                "words": event.words,
+                "words": event.reason,
             }
-        case Missing():
+        case ProbeTimeout():
             return {"event": "lost", "seq": event.number}
         case _:
             return {"event": "stray", "bytes": event.size, "address": event.source}

@@ -13,9 +13,9 @@ import click
 from bothends.cli import terminal
 
 if TYPE_CHECKING:
-    from bothends.socket_table import Address, SocketRow, Table
+    from bothends.socket_table import EntryAddress, SocketEntry, SocketTable
 
-HEADS: Final = ("kind", "state", "recv", "send", "local", "peer", "process", "more")
+COLUMNS: Final = ("kind", "state", "recv", "send", "local", "peer", "process", "more")
 
 
 @click.command(
@@ -65,13 +65,13 @@ def sockets(
     said. Leaves with 2 if there is no such process.
     """
     from bothends.socket_table import read_table
-    from bothends.socket_table.options import Reader
+    from bothends.socket_table.options import OptionReader
 
-    reader = Reader()
+    reader = OptionReader()
 
-    def read() -> Table:
-        pids = [pid for each in who for pid in pids_of(each)]
-        return read_table(pids, reader, lambda row: is_wanted(row, only, port))
+    def read() -> SocketTable:
+        pids = [pid for each in who for pid in find_pids(each)]
+        return read_table(pids, reader, lambda row: matches(row, only, port))
 
     if watch:
         with contextlib.suppress(KeyboardInterrupt):
@@ -81,12 +81,12 @@ def sockets(
     if as_json:
         print(json.dumps([as_object(row) for row in table.sockets], indent=2))  # noqa: T201
     else:
-        terminal.table(HEADS, [cells(row) for row in table.sockets])
+        terminal.table(COLUMNS, [cells(row) for row in table.sockets])
     for each in table.notes:
         terminal.note(each)
 
 
-def pids_of(word: str) -> list[int]:
+def find_pids(word: str) -> list[int]:
     """The processes that a word means: a number, or a name. Raises UnknownName."""
     from pathlib import Path
 
@@ -97,17 +97,17 @@ def pids_of(word: str) -> list[int]:
     if word.isdecimal() and len(word) < 10:
         found = [int(word)] if Path(f"/proc/{word}").exists() else []
     else:
-        found = owners.named(word)
+        found = owners.pids_by_name(word)
     if not found:
         import difflib
 
-        names = {name for pid in owners.everyone() for name in owners.names_of(pid)}
+        names = {name for pid in owners.all_pids() for name in owners.process_names(pid)}
         nearest = next(iter(difflib.get_close_matches(word, names, n=1)), "")
         raise UnknownName("process", word, escape_text(nearest), "ps -e lists them")
     return found
 
 
-def is_wanted(row: SocketRow, only: tuple[str, ...], port: int | None) -> bool:
+def matches(row: SocketEntry, only: tuple[str, ...], port: int | None) -> bool:
     """Whether a socket is of one of the kinds, and has the port, as far as that is asked for."""
     if port is not None and port not in (row.local.port, row.peer.port):
         return False
@@ -115,26 +115,26 @@ def is_wanted(row: SocketRow, only: tuple[str, ...], port: int | None) -> bool:
     return not only or not words.isdisjoint(word.lower() for word in only)
 
 
-def cells(row: SocketRow) -> list[str]:
+def cells(row: SocketEntry) -> list[str]:
     """A line of the table."""
     return [
         row.kind,
         row.state,
         "-" if row.recv_queue is None else str(row.recv_queue),
         "-" if row.send_queue is None else str(row.send_queue),
-        shown_address(row, row.local, row.inode),
-        shown_address(row, row.peer, row.peer_inode) if has_peer(row) else "-",
-        ", ".join(map(str, row.holders)) or "-",
+        format_address(row, row.local, row.inode),
+        format_address(row, row.peer, row.peer_inode) if has_peer(row) else "-",
+        ", ".join(map(str, row.owners)) or "-",
         ", ".join(details(row)),
     ]
 
 
-def has_peer(row: SocketRow) -> bool:
+def has_peer(row: SocketEntry) -> bool:
     """Whether the socket has another end."""
     return bool(row.peer.port or row.peer_inode or (row.family == "unix" and row.peer.host))
 
 
-def shown_address(row: SocketRow, address: Address, inode: int) -> str:
+def format_address(row: SocketEntry, address: EntryAddress, inode: int) -> str:
     """An address as a person writes it; a UNIX socket without a name has its inode, as `#4711`."""
     if row.family == "inet6":
         import socket
@@ -149,7 +149,7 @@ def shown_address(row: SocketRow, address: Address, inode: int) -> str:
     return address.host or (f"#{inode}" if inode else "-")
 
 
-def details(row: SocketRow) -> list[str]:
+def details(row: SocketEntry) -> list[str]:
     """What the last column says: TCP's figures, then options."""
     said = [f"shutdown {row.shutdown}"] if row.shutdown and row.state not in ("CLOSED", "TIME-WAIT") else []
     if (tcp := row.tcp) is not None and tcp.rtt:
@@ -162,7 +162,7 @@ def details(row: SocketRow) -> list[str]:
     return said
 
 
-def as_object(row: SocketRow) -> dict[str, Any]:
+def as_object(row: SocketEntry) -> dict[str, Any]:
     """A socket for JSON. Names are escaped as in the table; times in milliseconds, as their names say."""
     import dataclasses
 
@@ -186,7 +186,7 @@ def as_object(row: SocketRow) -> dict[str, Any]:
         "inode": row.inode or None,
         "peer_inode": row.peer_inode or None,
         "uid": row.uid,
-        "processes": [dataclasses.asdict(holder) for holder in row.holders],
+        "processes": [dataclasses.asdict(holder) for holder in row.owners],
         "tcp": tcp,
         "options": row.options,
     }
@@ -196,12 +196,12 @@ def _watch(read: Any, interval: float, *, as_json: bool) -> None:
     clear = "\x1b[H\x1b[2J" if terminal.is_terminal(sys.stdout) and not as_json else ""
     while True:
         begun = time.monotonic()
-        table: Table = read()
+        table: SocketTable = read()
         if as_json:
             print(json.dumps({"time": time.time(), "sockets": [as_object(row) for row in table.sockets]}))  # noqa: T201
         else:
             print(clear, end="")  # noqa: T201
-            terminal.table(HEADS, [cells(row) for row in table.sockets])
+            terminal.table(COLUMNS, [cells(row) for row in table.sockets])
             print() if not clear else None  # noqa: T201
         for each in table.notes if clear else ():
             terminal.note(each)

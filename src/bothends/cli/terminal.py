@@ -15,7 +15,7 @@ from typing import Final, TextIO
 # Select Graphic Rendition (ECMA-48, 8.3.117), by what it is used for.
 _STYLES: Final = {"error": "31", "quiet": "2", "strong": "1", "good": "32", "warning": "33"}
 
-_NARROWEST: Final = 20  # characters of a table's last column, where all of it doesn't fit
+_MIN_LAST_COLUMN: Final = 20  # characters of a table's last column, where all of it doesn't fit
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -66,7 +66,7 @@ def prepare_streams() -> None:
             reconfigure(errors="backslashreplace")
 
 
-def abandon_stdout() -> None:
+def discard_stdout() -> None:
     """Nobody reads stdout any more: what is still buffered goes nowhere, and complains to nobody."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
@@ -75,7 +75,7 @@ def abandon_stdout() -> None:
         os.close(nowhere)
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout, its columns aligned. The last one is folded to fit a terminal, and nothing is cut:
     where the others are wider than the terminal, so are the lines.
     """
@@ -85,15 +85,15 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     import rich.table
 
     drawn = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in heads:
-        drawn.add_column(head, no_wrap=head != heads[-1])
+    for head in headers:
+        drawn.add_column(head, no_wrap=head != headers[-1])
     for row in rows:
         drawn.add_row(*(rich.markup.escape(cell) for cell in row))
     console = rich.console.Console(
         width=None if is_terminal(sys.stdout) else 1000, no_color=not has_colour(sys.stdout), highlight=False
     )
-    widths = [max(map(rich.cells.cell_len, column)) for column in zip(heads, *rows, strict=True)]
-    console.width = max(console.width, sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], _NARROWEST))
+    widths = [max(map(rich.cells.cell_len, column)) for column in zip(headers, *rows, strict=True)]
+    console.width = max(console.width, sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], _MIN_LAST_COLUMN))
     with console.capture() as captured:
         console.print(drawn)
     for line in captured.get().splitlines():

@@ -15,26 +15,26 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
+TERMINATION_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
-def leave(number: int, _frame: object = None) -> None:
+def exit_on_signal(number: int, _frame: object = None) -> None:
     """A handler of signals, for signal.signal()."""
     sys.exit(128 + number)
 
 
 @contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
+def raise_exit_on_signals() -> Iterator[None]:
     """While inside, SIGTERM and SIGHUP raise SystemExit. Enter it before the first program is started."""
-    before = [signal.signal(number, leave) for number in SIGNALS]
+    before = [signal.signal(number, exit_on_signal) for number in TERMINATION_SIGNALS]
     try:
         yield
     finally:
-        for number, handler in zip(SIGNALS, before, strict=True):
+        for number, handler in zip(TERMINATION_SIGNALS, before, strict=True):
             signal.signal(number, handler)
 
 
-async def until_told(work: Coroutine[None, None, T]) -> T:
+async def run_until_signal(work: Coroutine[None, None, T]) -> T:
     """Await `work` in the main task of asyncio.run(); SIGTERM and SIGHUP cancel it, then raise SystemExit.
 
     An exception out of a handler could strike where an event loop isn't made for it; so here none does.
@@ -48,11 +48,11 @@ async def until_told(work: Coroutine[None, None, T]) -> T:
         told.append(number)
         task.cancel()
 
-    for number in SIGNALS:
+    for number in TERMINATION_SIGNALS:
         loop.add_signal_handler(number, stop, number)
     try:
         return await work
     except asyncio.CancelledError:
         if told:
-            leave(told[0])
+            exit_on_signal(told[0])
         raise

@@ -15,29 +15,29 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import click
 
 from bothends.cli import terminal
-from bothends.cli.termination import SIGNALS, leave
+from bothends.cli.termination import TERMINATION_SIGNALS, exit_on_signal
 from bothends.toxics import registry
-from bothends.toxics.attributes import read_seconds
+from bothends.toxics.attributes import parse_duration
 from bothends.toxics.base import Medium
 
 if TYPE_CHECKING:
-    from bothends.impair.scenario import Planned
-    from bothends.wire import Command, Passage, Plan, Wire
+    from bothends.impair.scenario import ScheduledToxic
+    from bothends.wire import HostCommand, PacketEvent, Topology, Wire
 
 # The words that everyone knows beside a toxic's own name.
-_ALSO: Final = {"latency": "--delay", "bandwidth": "--rate"}
-_DOWN: Final = re.compile(r"(?P<host>[^@]+)@(?P<at>[^+]+)(?:\+(?P<length>.+))?")
-_TWICE: Final = 1.0  # seconds in which a second ^C means that all shall end
+_OPTION_ALIASES: Final = {"latency": "--delay", "bandwidth": "--rate"}
+_DOWN_PATTERN: Final = re.compile(r"(?P<host>[^@]+)@(?P<at>[^+]+)(?:\+(?P<length>.+))?")
+_DOUBLE_INTERRUPT: Final = 1.0  # seconds in which a second ^C means that all shall end
 
 
 def _toxic_options(command: Any) -> Any:
     """A switch for each toxic that can do something to packets."""
     for name in reversed(registry.TOXICS):
         kind = registry.load(name)
-        if Medium.PACKETS in kind.meaning:
-            switches = [f"--{name.replace('_', '-')}", *filter(None, [_ALSO.get(name)])]
-            metavar = "±".join(each.upper() for each in kind.short) or "NAME=VALUE"
-            meaning = kind.meaning[Medium.PACKETS]
+        if Medium.PACKETS in kind.effects:
+            switches = [f"--{name.replace('_', '-')}", *filter(None, [_OPTION_ALIASES.get(name)])]
+            metavar = "±".join(each.upper() for each in kind.short_form) or "NAME=VALUE"
+            meaning = kind.effects[Medium.PACKETS]
             help_ = f"{meaning[0].upper()}{meaning[1:]}."
             command = click.option(*switches, name, metavar=metavar, multiple=True, help=help_)(command)
     return command
@@ -115,15 +115,15 @@ def wire(
     """
     from dataclasses import replace
 
-    from bothends.wire import plan
+    from bothends.wire import build_topology
 
-    layout = replace(plan(commands_of(words, hosts), line=line), mtu=mtu)
+    layout = replace(build_topology(parse_commands(words, hosts), line=line), mtu=mtu)
     status = run(
         layout,
-        planned_of(toxics, both=layout.shape == "loop"),
+        parse_toxics(toxics, bidirectional_only=layout.shape == "loop"),
         seed=secrets.randbits(32) if seed is None else seed,
         icmp=not no_icmp,
-        cuts=cuts,
+        link_downs=cuts,
         record=record,
         limit=math.inf if time_limit is None else time_limit,
         veth=veth,
@@ -134,12 +134,12 @@ def wire(
 
 
 def run(
-    layout: Plan,
-    planned: Sequence[Planned],
+    layout: Topology,
+    scheduled: Sequence[ScheduledToxic],
     *,
     seed: int,
     icmp: bool,
-    cuts: Sequence[str] = (),
+    link_downs: Sequence[str] = (),
     record: IO[str] | None = None,
     limit: float = math.inf,
     veth: bool = False,
@@ -151,100 +151,102 @@ def run(
     """
     from bothends.wire import Wire
 
-    specs = [each.spec for each in planned if not each.at and each.lasts is None]
+    specs = [each.placed for each in scheduled if not each.at and each.duration is None]
     begun = time.monotonic()
-    say = _silent if quiet else terminal.note
-    observe = _Record(record, layout, begun) if record is not None else None
-    with Wire(layout, specs, seed=seed, icmp=icmp, observe=observe, tell=say, veth=veth or None) as opened:
+    say = _discard_note if quiet else terminal.note
+    observe = _PacketRecorder(record, layout, begun) if record is not None else None
+    with Wire(layout, specs, seed=seed, icmp=icmp, observe=observe, notify=say, veth=veth or None) as opened:
         if not quiet:
-            terminal.note(f"wire  {', '.join(shown_hosts(layout))}; seed {seed}", "")
-        for each in cuts:
-            cut(opened, each)
-        for later in planned:
-            if later.spec not in specs:
-                put_on(opened, later, begun)
-        with _Signals(say):
-            status = opened.run(limit=limit)
+            terminal.note(f"wire  {', '.join(format_hosts(layout))}; seed {seed}", "")
+        for each in link_downs:
+            link_down(opened, each)
+        for later in scheduled:
+            if later.placed not in specs:
+                add_toxic(opened, later, begun)
+        with _SignalHandlers(say):
+            status = opened.run(time_limit=limit)
         if not quiet:
             for line in summary(opened):
                 terminal.note(line)
     return status
 
 
-def commands_of(words: Sequence[str], hosts: Sequence[str]) -> list[Command]:
+def parse_commands(words: Sequence[str], hosts: Sequence[str]) -> list[HostCommand]:
     """The hosts and commands that the command line names. Raises UsageError."""
-    from bothends.wire import Command
+    from bothends.wire import HostCommand
 
     if words and hosts:
         raise click.UsageError("either CMD or --host, not both")
     if words:
-        return [Command("host", tuple(words), plain=True)]
+        return [HostCommand("host", tuple(words), no_shell=True)]
     if not hosts:
         raise click.UsageError("what shall run? For example: bothends wire --delay 40ms -- make test")
     found = []
     for each in hosts:
         name, _, command = each.partition("=")
-        found.append(Command(name, (command,) if command.strip() else ()))
+        found.append(HostCommand(name, (command,) if command.strip() else ()))
     if len(found) == 1:
         raise click.UsageError("one host is no wire: name two, or give CMD alone, which talks to itself")
     return found
 
 
-def planned_of(toxics: Mapping[str, Sequence[str]], *, both: bool) -> list[Planned]:
+def parse_toxics(toxics: Mapping[str, Sequence[str]], *, bidirectional_only: bool) -> list[ScheduledToxic]:
     """The toxics that the switches ask for, in the words of impair: `[up:|down:]SHORT[,NAME=VALUE...]`.
 
     `both`: each must be for both directions. Raises ToxicError, UsageError.
     """
-    from bothends.impair.scenario import from_text, unique
-    from bothends.wire.switch import check_spec
+    from bothends.impair.scenario import parse_toxic, with_unique_names
+    from bothends.wire.switch import check_placement
 
-    asked = [list(from_text(name, text)) for name, texts in toxics.items() for text in texts]
-    if both and any(len(each) == 1 for each in asked):
+    asked = [list(parse_toxic(name, text)) for name, texts in toxics.items() for text in texts]
+    if bidirectional_only and any(len(each) == 1 for each in asked):
         raise click.UsageError("a host that talks to itself has one direction: no up: and no down:")
-    planned = list(unique(each for several in asked for each in several))
+    planned = list(with_unique_names(each for several in asked for each in several))
     for each in planned:
-        check_spec(each.spec)
+        check_placement(each.placed)
     return planned
 
 
-def put_on(opened: Wire, planned: Planned, begun: float) -> None:
+def add_toxic(opened: Wire, scheduled: ScheduledToxic, started: float) -> None:
     """Have a toxic come later, or go again."""
-    opened.at(begun + planned.at, lambda: opened.add(planned.spec))
-    if planned.lasts is not None:
-        opened.at(begun + planned.at + planned.lasts, lambda: opened.remove(planned.spec.name))
+    opened.call_at(started + scheduled.at, lambda: opened.add_toxic(scheduled.placed))
+    if scheduled.duration is not None:
+        opened.call_at(
+            started + scheduled.at + scheduled.duration, lambda: opened.remove_toxic(scheduled.placed.name)
+        )
 
 
-def cut(opened: Wire, text: str) -> None:
+def link_down(opened: Wire, text: str) -> None:
     """Plan what `--down` asks for: HOST@AT[+TIME], times with their units. Raises UsageError."""
-    found = _DOWN.fullmatch(text)
-    at = read_seconds(found["at"]) if found else None
-    length = read_seconds(found["length"]) if found and found["length"] else math.inf
-    names = [host.name for host in opened.plan.hosts]
+    found = _DOWN_PATTERN.fullmatch(text)
+    at = parse_duration(found["at"]) if found else None
+    length = parse_duration(found["length"]) if found and found["length"] else math.inf
+    names = [host.name for host in opened.topology.hosts]
     if found is None or at is None or length is None:
         raise click.UsageError(f"--down {text}: when? For example {names[-1]}@2s+3s")
     if found["host"] not in names:
         raise click.UsageError(f"--down {text}: there is no host {found['host']}, only {', '.join(names)}")
     host = names.index(found["host"])
     now = time.monotonic()
-    opened.at(now + at, lambda: opened.set_interface(host, up=False))
+    opened.call_at(now + at, lambda: opened.set_interface(host, up=False))
     if length < math.inf:
-        opened.at(now + at + length, lambda: opened.set_interface(host, up=True))
+        opened.call_at(now + at + length, lambda: opened.set_interface(host, up=True))
 
 
-def shown_hosts(layout: Plan) -> list[str]:
+def format_hosts(layout: Topology) -> list[str]:
     """Each host with its addresses."""
     return [f"{host.name} {' '.join(map(str, host.addresses))}" for host in layout.hosts]
 
 
 def summary(opened: Wire) -> list[str]:
     """What became of the packets: a line for each way, and one for what went nowhere."""
-    layout = opened.plan
+    layout = opened.topology
     ports = layout.ports
     lines = []
-    for way in opened.link.ways.values():
+    for way in opened.switch.links.values():
         done = {
-            f"{type_of(spec)} {word}": count
-            for spec, tally in way.tallies.items()
+            f"{toxic_type(spec)} {word}": count
+            for spec, tally in way.toxic_counters.items()
             for word, count in (
                 ("dropped", tally.dropped),
                 ("doubled", tally.doubled),
@@ -257,73 +259,73 @@ def summary(opened: Wire) -> list[str]:
         names = f"{ports[way.sender].name} -> {ports[way.receiver].name}"
         told = "".join(f", {what} {count:,}" for what, count in done.items())
         if way.sent:
-            lines.append(f"{names}: {_packets(way.sent)}, {way.sent_bytes:,} bytes{told}")
-    for why, count in opened.link.refused.items():
+            lines.append(f"{names}: {_format_packet_count(way.sent)}, {way.sent_bytes:,} bytes{told}")
+    for why, count in opened.switch.rejected.items():
         words = {"mtu": "too large for the path", "unreachable": "for no host that there is"}[why]
-        lines.append(f"{_packets(count)} {words}")
+        lines.append(f"{_format_packet_count(count)} {words}")
     if opened.undelivered:
-        lines.append(f"{_packets(opened.undelivered)} for a host that was down")
+        lines.append(f"{_format_packet_count(opened.undelivered)} for a host that was down")
     return lines
 
 
-def type_of(name: str) -> str:
+def toxic_type(name: str) -> str:
     """The name of a toxic without its direction."""
     return name.replace("_upstream", "").replace("_downstream", "")
 
 
-def _packets(number: int) -> str:
+def _format_packet_count(number: int) -> str:
     return f"{number:,} packet{'' if number == 1 else 's'}"
 
 
-def _silent(line: str) -> None:
+def _discard_note(line: str) -> None:
     """Nobody wants to hear it."""
 
 
-class _Record:
+class _PacketRecorder:
     """Writes down what became of each packet: a line of JSON each."""
 
-    def __init__(self, file: IO[str], layout: Plan, begun: float) -> None:
+    def __init__(self, file: IO[str], layout: Topology, started: float) -> None:
         self._file = file
         self._names = [host.name for host in layout.hosts]
-        self._begun = begun
+        self._started = started
 
-    def __call__(self, passage: Passage) -> None:
+    def __call__(self, packet_event: PacketEvent) -> None:
         line = {
-            "at": round(passage.at - self._begun, 6),
-            "event": passage.event,
-            "from": self._names[passage.sender],
-            "to": self._names[passage.receiver] if passage.receiver >= 0 else None,
-            "number": passage.number or None,
-            "bytes": len(passage.packet),
+            "at": round(packet_event.at - self._started, 6),
+            "event": packet_event.event,
+            "from": self._names[packet_event.sender],
+            "to": self._names[packet_event.receiver] if packet_event.receiver >= 0 else None,
+            "number": packet_event.number or None,
+            "bytes": len(packet_event.packet),
         }
-        if passage.toxic:
-            line["toxic"] = type_of(passage.toxic)
+        if packet_event.toxic:
+            line["toxic"] = toxic_type(packet_event.toxic)
         self._file.write(json.dumps(line) + "\n")
 
 
-class _Signals:
+class _SignalHandlers:
     """While it runs: SIGTERM and SIGHUP end all, and so does ^C, unless it came from the keyboard.
 
     Then the commands have got it too, and it is for them to decide; a second one within a second ends all.
     """
 
-    def __init__(self, say: Callable[[str], object]) -> None:
-        self._say = say
-        self._before: dict[signal.Signals, Any] = {}
-        self._last = -math.inf
+    def __init__(self, note: Callable[[str], object]) -> None:
+        self._note = note
+        self._previous_handlers: dict[signal.Signals, Any] = {}
+        self._last_interrupt = -math.inf
 
     def __enter__(self) -> None:
-        for number in SIGNALS:
-            self._before[number] = signal.signal(number, leave)
-        self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
+        for number in TERMINATION_SIGNALS:
+            self._previous_handlers[number] = signal.signal(number, exit_on_signal)
+        self._previous_handlers[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
     def _interrupt(self, number: int, frame: object) -> None:
         now = time.monotonic()
-        if not terminal.is_terminal(sys.stdin) or now - self._last < _TWICE:
+        if not terminal.is_terminal(sys.stdin) or now - self._last_interrupt < _DOUBLE_INTERRUPT:
             raise KeyboardInterrupt
-        self._last = now
-        self._say("^C has reached the commands; once more ends them all")
+        self._last_interrupt = now
+        self._note("^C has reached the commands; once more ends them all")

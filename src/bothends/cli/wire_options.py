@@ -18,12 +18,14 @@ from typing import Any, Final
 import click
 
 from bothends.cli import terminal
-from bothends.osutil.reexec import itself
+from bothends.osutil.reexec import self_command
 
-_KILLED: Final = -9
+_KILLED_STATUS: Final = -9
 
 
-def in_host(own: str, *, begins: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def wire_options(
+    default_host: str, *, is_server: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a verb both options. To stand below all others.
 
     Args:
@@ -35,12 +37,14 @@ def in_host(own: str, *, begins: bool = False) -> Callable[[Callable[..., None]]
         @functools.wraps(function)
         def run(*args: Any, path: str | None, hosts: tuple[str, ...], inside: bool, **given: Any) -> None:
             if not inside and path is not None:
-                _on_a_new_wire(path, hosts, own, begins=begins, quiet=given.get("quiet", False))
+                _run_on_new_wire(
+                    path, hosts, default_host, is_server=is_server, quiet=given.get("quiet", False)
+                )
                 return
             if inside:
                 sys.argv.remove("--inside")  # results say how they were asked for, as it was typed
             elif hosts:
-                _in_a_running_wire(hosts)
+                _enter_running_wire(hosts)
             function(*args, **given)
 
         for option in reversed(_OPTIONS):
@@ -69,7 +73,7 @@ _OPTIONS: Final = (
 )
 
 
-def _in_a_running_wire(hosts: Sequence[str]) -> None:
+def _enter_running_wire(hosts: Sequence[str]) -> None:
     """Go there. Returns in the host; whoever waits outside leaves with the status of what does the work."""
     from bothends.wire import attach
 
@@ -78,40 +82,42 @@ def _in_a_running_wire(hosts: Sequence[str]) -> None:
         raise click.UsageError("without --wire there is one --host NAME: where to be, on a wire that runs")
     if has_pid and not pid.isdecimal():
         raise click.UsageError(f"--host {hosts[0]}: after @ stands the number of a process: {name}@1234")
-    with attach.find(name, int(pid) if pid else None) as found:
+    with attach.find_wire(name, int(pid) if pid else None) as found:
         status = found.enter(name)
         if status is None:
             return
-        if status == _KILLED:
+        if status == _KILLED_STATUS:
             terminal.error(f"it was killed, as everything is that is in wire {found.pid} when that ends")
     raise click.exceptions.Exit(status if status >= 0 else 128 - status)
 
 
-def _on_a_new_wire(text: str, hosts: Sequence[str], own: str, *, begins: bool, quiet: bool) -> None:
+def _run_on_new_wire(
+    text: str, hosts: Sequence[str], default_host: str, *, is_server: bool, quiet: bool
+) -> None:
     """Run the same command line in a host of a new wire, and leave with the status of its last command."""
-    from bothends.cli.wire import planned_of, run
+    from bothends.cli.wire import parse_toxics, run
     from bothends.cli.wire_path import WirePath
-    from bothends.wire import Command, plan
+    from bothends.wire import HostCommand, build_topology
 
     path = WirePath(text)
     others = []
     for each in hosts:
         name, has_command, command = each.partition("=")
         if has_command:
-            others.append(Command(name, (command,) if command.strip() else ()))
+            others.append(HostCommand(name, (command,) if command.strip() else ()))
         else:
-            own = name
+            default_host = name
     if not others:
         raise click.UsageError("who else is on that wire? For example: --host peer='CMD'")
     verb, *words = sys.argv[1:]
-    mine = Command(own, (*itself(), verb, "--inside", *words), plain=True)
-    layout = replace(plan([mine, *others] if begins else [*others, mine]), mtu=path.mtu)
+    mine = HostCommand(default_host, (*self_command(), verb, "--inside", *words), no_shell=True)
+    layout = replace(build_topology([mine, *others] if is_server else [*others, mine]), mtu=path.mtu)
     status = run(
         layout,
-        planned_of(path.toxics, both=False),
+        parse_toxics(path.toxics, bidirectional_only=False),
         seed=path.seed,
         icmp=path.icmp,
-        cuts=path.cuts,
+        link_downs=path.link_downs,
         quiet=quiet,
     )
     if status:

@@ -9,8 +9,8 @@ import click
 
 from bothends.toxics import registry
 
-_ALSO: Final = {"delay": "latency", "rate": "bandwidth"}
-_OWN: Final = ("mtu", "seed", "down", "no-icmp")
+_TOXIC_ALIASES: Final = {"delay": "latency", "rate": "bandwidth"}
+_WIRE_SETTINGS: Final = ("mtu", "seed", "down", "no-icmp")
 
 
 class WirePath:
@@ -23,13 +23,13 @@ class WirePath:
     def __init__(self, text: str) -> None:
         self.toxics: dict[str, list[str]] = {}
         self.mtu, self.seed, self.icmp = 1500, secrets.randbits(32), True
-        self.cuts: list[str] = []
+        self.link_downs: list[str] = []
         last = ""
         for item in filter(None, (each.strip() for each in text.split(","))):
             key, _, value = item.partition("=")
-            name = _ALSO.get(key, key).replace("-", "_")
-            if key in _OWN:
-                self._set(key, value)
+            name = _TOXIC_ALIASES.get(key, key).replace("-", "_")
+            if key in _WIRE_SETTINGS:
+                self._apply_setting(key, value)
             elif name in registry.TOXICS:
                 self.toxics.setdefault(name, []).append(value)
                 last = name
@@ -38,9 +38,9 @@ class WirePath:
             else:
                 raise click.UsageError(f"--wire: {key!r} is no toxic; for example loss=5%,delay=40ms")
 
-    def _set(self, key: str, value: str) -> None:
+    def _apply_setting(self, key: str, value: str) -> None:
         if key == "down":
-            self.cuts.append(value)
+            self.link_downs.append(value)
         elif key == "no-icmp":
             self.icmp = False
         elif not value.isdecimal() or (key == "mtu" and not 68 <= int(value) <= 1500):

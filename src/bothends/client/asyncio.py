@@ -18,9 +18,9 @@ from collections.abc import AsyncIterator, Callable, Generator
 from types import TracebackType
 from typing import Any, TypeVar
 
-from bothends.client._core import Ends, Step, Wait
+from bothends.client._core import BaseConnection, Operation, Wait
 from bothends.client.dial import open_stream
-from bothends.client.receive_buffer import CHUNK
+from bothends.client.receive_buffer import READ_SIZE
 from bothends.client.tls import TlsOptions
 from bothends.endpoints import Endpoint
 from bothends.errors import ConnectionLost
@@ -36,7 +36,7 @@ def connect(
     limit: int = DEFAULT_LIMIT,
     source: tuple[str, int] | None = None,
     tls: TlsOptions | None = None,
-) -> Connecting:
+) -> ConnectContext:
     """As `blocking.connect`: await it for a connection that you close, or use it with `async with`.
 
     Raises, when it is awaited:
@@ -45,10 +45,10 @@ def connect(
         TimeLimit: no connection in time.
         HandshakeFailed: TLS came to nothing, or the certificate does not hold.
     """
-    return Connecting(endpoint, timeout, limit, source, tls)
+    return ConnectContext(endpoint, timeout, limit, source, tls)
 
 
-class Connecting:
+class ConnectContext:
     """A connection in the making: awaitable, and an asynchronous context."""
 
     def __init__(
@@ -64,12 +64,12 @@ class Connecting:
         self._limit = limit
         self._source = source
         self._tls = tls
-        self._connection: Connection | None = None
+        self._connection: AsyncConnection | None = None
 
-    def __await__(self) -> Generator[Any, Any, Connection]:
+    def __await__(self) -> Generator[Any, Any, AsyncConnection]:
         return self._connect().__await__()
 
-    async def __aenter__(self) -> Connection:
+    async def __aenter__(self) -> AsyncConnection:
         self._connection = await self._connect()
         return self._connection
 
@@ -79,15 +79,15 @@ class Connecting:
         if self._connection is not None:
             self._connection.close()
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> AsyncConnection:
         where = Endpoint.parse(self._endpoint) if isinstance(self._endpoint, str) else self._endpoint
         opens = functools.partial(
             open_stream, where, timeout=self._timeout, source=self._source, tls=self._tls
         )
-        return Connection(await _in_thread(opens), where, self._timeout, self._limit)
+        return AsyncConnection(await _connect_in_thread(opens), where, self._timeout, self._limit)
 
 
-class Connection(Ends):
+class AsyncConnection(BaseConnection):
     """As `blocking.Connection`: one task may send while another receives. `finish` and `close` don't wait,
     and so are plain calls here too.
 
@@ -107,19 +107,19 @@ class Connection(Ends):
         limit: int = DEFAULT_LIMIT,
     ) -> None:
         super().__init__(sock, endpoint, timeout, limit)
-        self._waiting: set[Callable[[], None]] = set()
+        self._wakeups: set[Callable[[], None]] = set()
 
     async def send(self, data: bytes) -> None:
         """Send all of it; as one message where the socket has boundaries. Does not read meanwhile."""
-        await self._run(self.steps.send(data))
+        await self._run(self.core.send(data))
 
     async def send_line(self, line: str | bytes) -> None:
         """Send a message: the line with LF on a stream, bare where the socket has boundaries."""
-        await self._run(self.steps.send_line(line))
+        await self._run(self.core.send_line(line))
 
-    async def receive(self, size: int = CHUNK) -> bytes:
+    async def receive(self, size: int = READ_SIZE) -> bytes:
         """What has come, at most `size` bytes, b"" at the peer's EOF; or one message, whatever its size."""
-        return await self._run(self.steps.receive(size))
+        return await self._run(self.core.receive(size))
 
     async def receive_line(self) -> bytes:
         """The next line without its LF or CR LF, or the next message. The last line may lack its end.
@@ -128,28 +128,28 @@ class Connection(Ends):
             ConnectionLost: the peer has closed, and no line is left (`errno` is then 0).
             MessageTooLong: the line has passed `limit`.
         """
-        return await self._run(self.steps.receive_line())
+        return await self._run(self.core.receive_line())
 
     async def receive_exactly(self, size: int) -> bytes:
         """So many bytes of a stream. Raises ConnectionLost if the peer closes before."""
-        return await self._run(self.steps.receive_exactly(size))
+        return await self._run(self.core.receive_exactly(size))
 
     async def receive_all(self) -> bytes:
         """Everything until the peer's EOF, however much it is."""
-        return await self._run(self.steps.receive_all())
+        return await self._run(self.core.receive_all())
 
     async def request(self, message: str | bytes, *, retries: int = 0) -> bytes:
         """A line out and a line in; a message out and a message in. See `blocking.Connection.request`."""
-        return await self._run(self.steps.request(message, retries))
+        return await self._run(self.core.request(message, retries))
 
     async def exchange(self, data: bytes) -> bytes:
         """Send all, `finish`, and give everything until the peer's EOF, both directions moving at once."""
-        return await self._run(self.steps.exchange(data))
+        return await self._run(self.core.exchange(data))
 
     def close(self) -> None:
         """Close both sides; whoever still waits for either meets ConnectionLost. Idempotent."""
         # The loop must forget the descriptor before the system gives its number to someone else.
-        for wake in tuple(self._waiting):
+        for wake in tuple(self._wakeups):
             wake()
         super().close()
 
@@ -163,7 +163,7 @@ class Connection(Ends):
                     raise
                 return
 
-    async def __aenter__(self) -> Connection:
+    async def __aenter__(self) -> AsyncConnection:
         return self
 
     async def __aexit__(
@@ -171,16 +171,16 @@ class Connection(Ends):
     ) -> None:
         self.close()
 
-    async def _run(self, step: Step[T]) -> T:
+    async def _run(self, operation: Operation[T]) -> T:
         try:
-            wait = next(step)
+            wait = next(operation)
             while True:
-                wait = step.send(await self._wait(wait))
+                wait = operation.send(await self._wait(wait))
         except StopIteration as end:
             result: T = end.value
             return result
         finally:
-            step.close()
+            operation.close()
 
     async def _wait(self, wait: Wait) -> bool:
         loop = asyncio.get_running_loop()
@@ -190,20 +190,20 @@ class Connection(Ends):
         def wake() -> None:
             if not ready.done():
                 ready.set_result(None)
-            if wake in self._waiting:
-                self._waiting.discard(wake)
+            if wake in self._wakeups:
+                self._wakeups.discard(wake)
                 if wait.read:
                     loop.remove_reader(descriptor)
                 if wait.write:
                     loop.remove_writer(descriptor)
 
-        self._waiting.add(wake)
+        self._wakeups.add(wake)
         if wait.read:
             loop.add_reader(descriptor, wake)
         if wait.write:
             loop.add_writer(descriptor, wake)
         try:
-            async with asyncio.timeout(wait.seconds):
+            async with asyncio.timeout(wait.timeout):
                 await ready
         except TimeoutError:
             return False
@@ -212,7 +212,7 @@ class Connection(Ends):
         return True
 
 
-async def _in_thread(opens: Callable[[], socket.socket]) -> socket.socket:
+async def _connect_in_thread(connector: Callable[[], socket.socket]) -> socket.socket:
     """Open a connection in a thread, for resolving names blocks (getaddrinfo(3)).
 
     A thread of its own, and a daemon: the loop's executor would make a program that is interrupted
@@ -234,7 +234,7 @@ async def _in_thread(opens: Callable[[], socket.socket]) -> socket.socket:
     def work() -> None:
         sock, problem = None, None
         try:
-            sock = opens()
+            sock = connector()
         except BaseException as error:
             problem = error
         try:

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TypeVar
 
-from bothends.client._core import Ends, Step, Wait
+from bothends.client._core import BaseConnection, Operation, Wait
 from bothends.client.dial import open_stream
-from bothends.client.receive_buffer import CHUNK
+from bothends.client.receive_buffer import READ_SIZE
 from bothends.client.tls import TlsOptions
 from bothends.endpoints import Endpoint
 from bothends.errors import ConnectionLost
@@ -53,7 +53,7 @@ def connect(
     return Connection(open_stream(where, timeout=timeout, source=source, tls=tls), where, timeout, limit)
 
 
-class Connection(Ends):
+class Connection(BaseConnection):
     """One connection to one peer, or a datagram socket that talks to one peer only.
 
     Its messages are lines on a stream, and whole datagrams or packets where the socket has boundaries.
@@ -77,15 +77,15 @@ class Connection(Ends):
 
     def send(self, data: bytes) -> None:
         """Send all of it; as one message where the socket has boundaries. Does not read meanwhile."""
-        self._run(self.steps.send(data))
+        self._run(self.core.send(data))
 
     def send_line(self, line: str | bytes) -> None:
         """Send a message: the line with LF on a stream, bare where the socket has boundaries."""
-        self._run(self.steps.send_line(line))
+        self._run(self.core.send_line(line))
 
-    def receive(self, size: int = CHUNK) -> bytes:
+    def receive(self, size: int = READ_SIZE) -> bytes:
         """What has come, at most `size` bytes, b"" at the peer's EOF; or one message, whatever its size."""
-        return self._run(self.steps.receive(size))
+        return self._run(self.core.receive(size))
 
     def receive_line(self) -> bytes:
         """The next line without its LF or CR LF, or the next message. The last line may lack its end.
@@ -94,15 +94,15 @@ class Connection(Ends):
             ConnectionLost: the peer has closed, and no line is left (`errno` is then 0).
             MessageTooLong: the line has passed `limit`.
         """
-        return self._run(self.steps.receive_line())
+        return self._run(self.core.receive_line())
 
     def receive_exactly(self, size: int) -> bytes:
         """So many bytes of a stream. Raises ConnectionLost if the peer closes before."""
-        return self._run(self.steps.receive_exactly(size))
+        return self._run(self.core.receive_exactly(size))
 
     def receive_all(self) -> bytes:
         """Everything until the peer's EOF, however much it is."""
-        return self._run(self.steps.receive_all())
+        return self._run(self.core.receive_all())
 
     def request(self, message: str | bytes, *, retries: int = 0) -> bytes:
         """A line out and a line in; a message out and a message in. Reads while it sends: no deadlock.
@@ -110,13 +110,13 @@ class Connection(Ends):
         On datagrams `retries` sends again when no answer has come, waiting twice as long each time, all
         waits together being `timeout`. What came before the question is dropped: it can't be the answer.
         """
-        return self._run(self.steps.request(message, retries))
+        return self._run(self.core.request(message, retries))
 
     def exchange(self, data: bytes) -> bytes:
         """Send all, `finish`, and give everything until the peer's EOF. Both directions move at once, so
         however much the peer answers before it has read all, neither waits for the other.
         """
-        return self._run(self.steps.exchange(data))
+        return self._run(self.core.exchange(data))
 
     def __iter__(self) -> Iterator[bytes]:
         """Lines until the peer's EOF, or messages."""
@@ -136,18 +136,18 @@ class Connection(Ends):
     ) -> None:
         self.close()
 
-    def _run(self, step: Step[T]) -> T:
+    def _run(self, operation: Operation[T]) -> T:
         try:
-            wait = next(step)
+            wait = next(operation)
             while True:
-                wait = step.send(self._wait(wait))
+                wait = operation.send(self._wait(wait))
         except StopIteration as end:
             result: T = end.value
             return result
         finally:
-            step.close()
+            operation.close()
 
     def _wait(self, wait: Wait) -> bool:
         poller = select.poll()
-        poller.register(self.steps.socket, wait.read * select.POLLIN | wait.write * select.POLLOUT)
-        return bool(poller.poll(None if wait.seconds is None else wait.seconds * 1000))
+        poller.register(self.core.socket, wait.read * select.POLLIN | wait.write * select.POLLOUT)
+        return bool(poller.poll(None if wait.timeout is None else wait.timeout * 1000))

@@ -14,36 +14,36 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from bothends.client.blocking import Connection
-from bothends.client.receive_buffer import LARGEST, NO_ANSWER, Inbox, waits
-from bothends.client.stdio_relay import Sink, Totals, read_input
-from bothends.errors import TimeLimit
+from bothends.client.receive_buffer import MAX_MESSAGE, NO_REPLY_HINT, ReceiveBuffer, retry_timeouts
+from bothends.client.stdio_relay import OutputSink, TransferTotals, read_input
+from bothends.errors import TimeoutExpired
 
 
-class Asking:
+class RetryTimer:
     """One question until its answer: when to send it again, and when to give it up. Pure."""
 
-    def __init__(self, message: bytes, seconds: float, retries: int) -> None:
+    def __init__(self, message: bytes, timeout: float, retries: int) -> None:
         self.message = message
-        self._seconds = seconds
+        self._timeout = timeout
         self._retries = retries
-        self._waits: Iterator[float | None] = waits(seconds, retries)
-        self._wait: float | None = None
-        self._sends = 0
+        self._timeouts: Iterator[float | None] = retry_timeouts(timeout, retries)
+        self._current_timeout: float | None = None
+        self._attempts = 0
 
-    def next_wait(self) -> float | None:
+    def next_timeout(self) -> float | None:
         """Send it now and wait so many seconds; None: it has been sent often enough, give it up."""
-        self._wait = next(self._waits, None)
-        self._sends += 1
-        return self._wait
+        self._current_timeout = next(self._timeouts, None)
+        self._attempts += 1
+        return self._current_timeout
 
-    def word(self) -> str:
+    def describe(self) -> str:
         """What has just happened, in words: nothing came, and so it is sent again, or not any more."""
-        if self._sends > self._retries:
-            return f"no answer after {self._seconds:.2g} s"
-        return f"no answer after {self._wait or 0:.2g} s, sending again ({self._sends} of {self._retries})"
+        if self._attempts > self._retries:
+            return f"no answer after {self._timeout:.2g} s"
+        return f"no answer after {self._current_timeout or 0:.2g} s, sending again ({self._attempts} of {self._retries})"
 
 
-class Questions:
+class DatagramRequests:
     """Asks the lines of a descriptor (or the messages in `first`) one after the other.
 
     A line goes without its end, or with `line_end` instead.
@@ -55,33 +55,33 @@ class Questions:
         self,
         connection: Connection,
         source: int | None,
-        sink: Sink,
+        sink: OutputSink,
         *,
         first: Iterable[bytes] = (),
         line_end: bytes = b"",
-        within: float = 2.0,
+        timeout: float = 2.0,
         retries: int = 2,
         quit_after: float = 0.0,
-        tell: Callable[[str], None] = lambda _: None,
+        notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._connection = connection
-        self._steps = connection.steps
+        self._core = connection.core
         self._source = source
         self._sink = sink
-        self._questions: deque[bytes] = deque(first)
+        self._queue: deque[bytes] = deque(first)
         self._line_end = line_end
-        self._within = within
+        self._timeout = timeout
         self._retries = retries
         self._quit_after = quit_after
-        self._tell = tell
-        self._lines = Inbox(boundaries=False, datagrams=False, limit=LARGEST)
-        self._asking: Asking | None = None
+        self._notify = notify
+        self._line_buffer = ReceiveBuffer(message_oriented=False, datagrams=False, limit=MAX_MESSAGE)
+        self._pending: RetryTimer | None = None
         self._deadline: float | None = None
-        self._asked = 0
+        self._requests = 0
         self._unanswered = 0
-        self.totals = Totals()
+        self.totals = TransferTotals()
 
-    def run(self) -> Totals:
+    def run(self) -> TransferTotals:
         """Ask all of them.
 
         Raises:
@@ -89,76 +89,76 @@ class Questions:
             SystemRefused: the system reports that nobody listens, or that a message is too large.
         """
         try:
-            while self._turn():
+            while self._run_once():
                 pass
         finally:
-            self._sink.end()
+            self._sink.finish()
         if self._unanswered:
             doing = "waiting for an answer"
-            if self._asked > 1:
-                doing += f" to {self._unanswered} of {self._asked} datagrams"
-            raise TimeLimit(self._steps.where, doing, self._within, NO_ANSWER)
+            if self._requests > 1:
+                doing += f" to {self._unanswered} of {self._requests} datagrams"
+            raise TimeoutExpired(self._core.label, doing, self._timeout, NO_REPLY_HINT)
         return self.totals
 
-    def _turn(self) -> bool:
-        if self._asking is None and self._questions:
-            self._asking = Asking(self._questions.popleft(), self._within, self._retries)
-            self._asked += 1
-            self._send(self._asking, self._asking.next_wait() or 0.0)
-        idle = self._asking is None and not self._questions
+    def _run_once(self) -> bool:
+        if self._pending is None and self._queue:
+            self._pending = RetryTimer(self._queue.popleft(), self._timeout, self._retries)
+            self._requests += 1
+            self._send(self._pending, self._pending.next_timeout() or 0.0)
+        idle = self._pending is None and not self._queue
         if idle and self._source is None and self._deadline is None:
             self._deadline = time.monotonic() + self._quit_after
         seconds = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         poller = select.poll()
-        poller.register(self._steps.socket, select.POLLIN)
+        poller.register(self._core.socket, select.POLLIN)
         if idle and self._source is not None:
             poller.register(self._source, select.POLLIN)
         ready = {each for each, _ in poller.poll(None if seconds is None else seconds * 1000)}
-        if self._steps.socket.fileno() in ready:
+        if self._core.socket.fileno() in ready:
             self._receive()
         elif self._source is not None and self._source in ready:
             self._read(self._source)
         elif self._deadline is not None and time.monotonic() >= self._deadline:
-            return self._too_late()
+            return self._on_timeout()
         return True
 
-    def _send(self, asking: Asking, wait: float) -> None:
-        self._deadline = time.monotonic() + wait
-        self._connection.send(asking.message)
-        self.totals.sent += len(asking.message)
+    def _send(self, request: RetryTimer, timeout: float) -> None:
+        self._deadline = time.monotonic() + timeout
+        self._connection.send(request.message)
+        self.totals.sent += len(request.message)
         self.totals.messages_sent += 1
 
     def _receive(self) -> None:
-        if not self._steps.try_receive("waiting for an answer"):
+        if not self._core.try_receive("waiting for an answer"):
             return
-        data = self._steps.inbox.take(LARGEST) or b""
+        data = self._core.receive_buffer.take(MAX_MESSAGE) or b""
         self.totals.received += len(data)
         self.totals.messages_received += 1
-        self._sink.put(data)
+        self._sink.feed(data)
         self._sink.flush()
-        self._asking = self._deadline = None
+        self._pending = self._deadline = None
 
-    def _too_late(self) -> bool:
+    def _on_timeout(self) -> bool:
         self._deadline = None
-        if self._asking is None:
+        if self._pending is None:
             return False
-        word = self._asking.word()
-        if (wait := self._asking.next_wait()) is not None:
-            self._tell(word)
-            self._send(self._asking, wait)
+        word = self._pending.describe()
+        if (wait := self._pending.next_timeout()) is not None:
+            self._notify(word)
+            self._send(self._pending, wait)
             return True
-        self._asking = None
+        self._pending = None
         self._unanswered += 1
-        if self._questions or self._source is not None:
-            self._tell(word)
+        if self._queue or self._source is not None:
+            self._notify(word)
         return True
 
     def _read(self, source: int) -> None:
         data = read_input(source)
         if data is None:
             return
-        self._lines.put(data)
+        self._line_buffer.feed(data)
         if not data:
             self._source = None
-        while (line := self._lines.take_line()) is not None:
-            self._questions.append(line + self._line_end)
+        while (line := self._line_buffer.take_line()) is not None:
+            self._queue.append(line + self._line_end)

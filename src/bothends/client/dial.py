@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 import time
 
-from bothends.client.receive_buffer import translated
-from bothends.client.tls import TlsOptions, secure
+from bothends.client.receive_buffer import translate_oserror
+from bothends.client.tls import TlsOptions, start_tls
 from bothends.endpoints import Address, Endpoint
-from bothends.errors import CallerError
-from bothends.layers import encode
+from bothends.errors import UsageError
+from bothends.layers import encode_header
 from bothends.sockets import open_connection
 
 
@@ -27,25 +27,27 @@ def open_stream(
     Raises what `open_connection` does, HandshakeFailed, and CallerError for `tls` without tls://.
     """
     if tls is not None and endpoint.scheme != "tls":
-        raise CallerError(f"{endpoint.label} does not speak TLS; tls:// does")
+        raise UsageError(f"{endpoint.label} does not speak TLS; tls:// does")
     began = time.monotonic()
     sock = open_connection(endpoint, timeout=timeout, source=source)
     try:
         if "proxyprotocol" in endpoint.wrappers:
-            sock.sendall(_header(sock, endpoint))
+            sock.sendall(_proxy_header(sock, endpoint))
         if endpoint.scheme != "tls":
             return sock
         left = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
-        return secure(sock, endpoint, tls or TlsOptions(), left)
+        return start_tls(sock, endpoint, tls or TlsOptions(), left)
     except OSError as error:
         sock.close()
-        raise translated(error, "shaking hands", endpoint.label, datagrams=False) from error
+        raise translate_oserror(error, "shaking hands", endpoint.label, datagrams=False) from error
     except BaseException:
         sock.close()
         raise
 
 
-def _header(sock: socket.socket, endpoint: Endpoint) -> bytes:
+def _proxy_header(sock: socket.socket, endpoint: Endpoint) -> bytes:
     """We speak for ourselves, but as a proxy would for a client: with our addresses."""
-    here, there = (Address.of(sock.family, name) for name in (sock.getsockname(), sock.getpeername()))
-    return encode(endpoint.number("header") or 2, here, there)
+    here, there = (
+        Address.from_sockaddr(sock.family, name) for name in (sock.getsockname(), sock.getpeername())
+    )
+    return encode_header(endpoint.number("header") or 2, here, there)

@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from bothends.client.receive_buffer import translated
+from bothends.client.receive_buffer import translate_oserror
 from bothends.endpoints import Address, Endpoint
 from bothends.sockets import open_connection
 
 # Less than any kernel gives: it then takes its own least, on Linux 2,304 bytes (SOCK_MIN_RCVBUF).
-_LEAST_BUFFER = 1
+_MIN_RECEIVE_BUFFER = 1
 
 
 def reset(sock: socket.socket) -> None:
@@ -42,10 +42,10 @@ def half_close(sock: socket.socket) -> None:
     try:
         sock.shutdown(socket.SHUT_WR)
     except OSError as error:
-        raise translated(error, "finishing", _where(sock), datagrams=False) from error
+        raise translate_oserror(error, "finishing", _peer_label(sock), datagrams=False) from error
 
 
-def pieces(data: bytes, *, at: Iterable[int] = (), every: int | None = None) -> Iterator[bytes]:
+def split(data: bytes, *, at: Iterable[int] = (), every: int | None = None) -> Iterator[bytes]:
     """The data cut before the places `at`, or after each `every` bytes. Pure; no piece is empty."""
     places = range(every, len(data), every) if every is not None else at
     cuts = sorted({0, len(data), *(place for place in places if 0 < place < len(data))})
@@ -72,25 +72,25 @@ def send_split(
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     first = True
-    for piece in pieces(data, at=at, every=every):
+    for piece in split(data, at=at, every=every):
         if not first:
             between()
         first = False
         try:
             sock.sendall(piece)
         except OSError as error:
-            raise translated(error, "sending", _where(sock), datagrams=False) from error
+            raise translate_oserror(error, "sending", _peer_label(sock), datagrams=False) from error
 
 
-def drip(
-    sock: socket.socket, data: bytes, seconds: float = 0.02, *, pause: Callable[[float], object] = time.sleep
+def send_bytewise(
+    sock: socket.socket, data: bytes, interval: float = 0.02, *, sleep: Callable[[float], object] = time.sleep
 ) -> None:
     """Send byte by byte, `seconds` apart: who takes one read for one message answers nonsense.
 
     Raises:
         ConnectionLost: the other end has closed or reset.
     """
-    send_split(sock, data, every=1, between=lambda: pause(seconds))
+    send_split(sock, data, every=1, between=lambda: sleep(interval))
 
 
 def connect_and_reset(endpoint: Endpoint, *, timeout: float = 10.0) -> None:
@@ -103,17 +103,17 @@ def connect_and_reset(endpoint: Endpoint, *, timeout: float = 10.0) -> None:
     reset(open_connection(endpoint, timeout=timeout))
 
 
-def connect_deaf(endpoint: Endpoint, *, timeout: float = 10.0) -> socket.socket:
+def connect_without_reading(endpoint: Endpoint, *, timeout: float = 10.0) -> socket.socket:
     """Connect with the smallest receive buffer there is: left unread, it fills with little more than 2 KB,
     and whoever sends with a blocking call hangs in it. (On a UNIX socket the sender's buffer counts.)
 
     Raises:
         SystemRefused, TimeLimit: as for any connection.
     """
-    return open_connection(endpoint.with_options(rcvbuf=_LEAST_BUFFER), timeout=timeout)
+    return open_connection(endpoint.with_options(rcvbuf=_MIN_RECEIVE_BUFFER), timeout=timeout)
 
 
-def flood(sock: socket.socket, chunk: bytes, most: int, *, patience: float = 0.5) -> int:
+def flood(sock: socket.socket, chunk: bytes, max_bytes: int, *, timeout: float = 0.5) -> int:
     """Send and never read, until nothing has been taken for `patience` seconds or `most` bytes are out.
 
     Gives how many bytes were taken: those that a server without bounds keeps in memory, and little more
@@ -123,21 +123,21 @@ def flood(sock: socket.socket, chunk: bytes, most: int, *, patience: float = 0.5
         ConnectionLost: the other end has closed or reset; how far it got is not known.
     """
     before = sock.gettimeout()
-    sock.settimeout(patience)
+    sock.settimeout(timeout)
     sent = 0
     try:
-        while sent < most:
-            sent += sock.send(chunk[: most - sent])
+        while sent < max_bytes:
+            sent += sock.send(chunk[: max_bytes - sent])
     except TimeoutError:
         pass
     except OSError as error:
-        raise translated(error, "flooding", _where(sock), datagrams=False) from error
+        raise translate_oserror(error, "flooding", _peer_label(sock), datagrams=False) from error
     finally:
         sock.settimeout(before)
     return sent
 
 
-def close_unread(sock: socket.socket) -> None:
+def close_with_unread_data(sock: socket.socket) -> None:
     """Wait for input, leave it unread and close: the kernel answers with RST, not FIN (RFC 1122, 4.2.2.13),
     which can destroy what is still on its way to the other end.
     """
@@ -146,8 +146,8 @@ def close_unread(sock: socket.socket) -> None:
     sock.close()
 
 
-def _where(sock: socket.socket) -> str:
+def _peer_label(sock: socket.socket) -> str:
     try:
-        return str(Address.of(sock.family, sock.getpeername()))
+        return str(Address.from_sockaddr(sock.family, sock.getpeername()))
     except OSError:
         return "a peer that has gone"

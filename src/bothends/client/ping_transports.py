@@ -28,11 +28,11 @@ from typing import Any, Final
 
 from bothends.checksum import checksum
 from bothends.client import icmp
-from bothends.client.ping import Answer, Failure, number_of
+from bothends.client.ping import ProbeFailure, RawReply, parse_probe_number
 from bothends.endpoints import Endpoint
-from bothends.errors import EndpointError, SystemRefused, Unavailable, errno_text
-from bothends.sockets import NameRefused, open_connection
-from bothends.sockets.resolve import Resolver, Target, interleave, resolve
+from bothends.errors import EndpointError, SystemCallFailed, Unavailable, errno_text
+from bothends.sockets import ResolveError, open_connection
+from bothends.sockets.resolve import AddrInfo, Resolver, interleave, resolve
 
 # linux/in.h, in6.h and asm-generic/socket.h; the socket module lacks these names.
 _IP_RECVTTL: Final = 12
@@ -43,22 +43,22 @@ _SOL_RAW: Final = 255
 _ICMP_FILTER: Final = 1  # ICMP6_FILTER too
 _MSG_ERRQUEUE: Final = 0x2000
 
-_LARGEST: Final = 65535 + 40  # bytes that one receive can give
-_ANCILLARY: Final = 512  # bytes: a time stamp, a TTL and an extended error with its address take 120
-_BATCH: Final = 256  # messages read before probes get their turn again: a flood must not stop us
-_OLDEST: Final = 60.0  # seconds: a time stamp that seems older tells of a clock that was set
+_MAX_PACKET: Final = 65535 + 40  # bytes that one receive can give
+_CMSG_BUFFER_SIZE: Final = 512  # bytes: a time stamp, a TTL and an extended error with its address take 120
+_MAX_BATCH: Final = 256  # messages read before probes get their turn again: a flood must not stop us
+_MAX_TIMESTAMP_AGE: Final = 60.0  # seconds: a time stamp that seems older tells of a clock that was set
 
 
-class _SocketWire:
+class _SocketTransport:
     """A connected socket with time stamps, hop counts and quoted errors."""
 
-    def __init__(self, sock: socket.socket, how: str, address: str) -> None:
+    def __init__(self, sock: socket.socket, description: str, address: str) -> None:
         self._socket = sock
-        self.how = how
+        self.description = description
         self.address = address
         self.version = 6 if sock.family == socket.AF_INET6 else 4
-        self._newest = 0
-        self._failures: list[Answer | Failure] = []
+        self._last_number = 0
+        self._failures: list[RawReply | ProbeFailure] = []
         sock.setblocking(False)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
@@ -74,40 +74,40 @@ class _SocketWire:
                 sock.setsockopt(level, option, 1)
 
     def send(self, number: int, payload: bytes) -> None:
-        self._newest = number
-        message = self._message(number, payload)
+        self._last_number = number
+        message = self._build_probe(number, payload)
         while True:
             try:
                 self._socket.send(message)
                 return
             except OSError:
                 # A send reports the error of an earlier probe first (udp(7)), and then has sent nothing.
-                errors = self._errors()
+                errors = self._read_error_queue()
                 self._failures += errors
                 if not errors:
                     raise
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, timeout: float) -> None:
         if not self._failures:
             # Rounded up: poll(2) counts in milliseconds, and 0 would spin until the time has come.
-            self._poll.poll(math.ceil(seconds * 1000))
+            self._poll.poll(math.ceil(timeout * 1000))
 
-    def receive(self) -> list[Answer | Failure]:
+    def receive(self) -> list[RawReply | ProbeFailure]:
         found, self._failures = self._failures, []
-        found += self._errors()
-        while len(found) < _BATCH:
+        found += self._read_error_queue()
+        while len(found) < _MAX_BATCH:
             try:
-                data, ancillary, _, source = self._socket.recvmsg(_LARGEST, _ANCILLARY)
+                data, ancillary, _, source = self._socket.recvmsg(_MAX_PACKET, _CMSG_BUFFER_SIZE)
             except BlockingIOError:
                 break
             except OSError:
-                errors = self._errors()
+                errors = self._read_error_queue()
                 if not errors:
                     break
                 found += errors
                 continue
-            ttl, at = _told_beside(ancillary)
-            answer = self._answer(data, source[0] if source else self.address, ttl, at)
+            ttl, at = _parse_ancillary(ancillary)
+            answer = self._parse_reply(data, source[0] if source else self.address, ttl, at)
             if answer is not None:
                 found.append(answer)
         return found
@@ -115,18 +115,18 @@ class _SocketWire:
     def close(self) -> None:
         self._socket.close()
 
-    def __enter__(self) -> _SocketWire:
+    def __enter__(self) -> _SocketTransport:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _errors(self) -> list[Failure]:
+    def _read_error_queue(self) -> list[ProbeFailure]:
         """What the error queue holds. Reading it takes the error off the socket too."""
-        found: list[Failure] = []
-        while len(found) < _BATCH:
+        found: list[ProbeFailure] = []
+        while len(found) < _MAX_BATCH:
             try:
-                quoted, ancillary, _, _ = self._socket.recvmsg(_LARGEST, _ANCILLARY, _MSG_ERRQUEUE)
+                quoted, ancillary, _, _ = self._socket.recvmsg(_MAX_PACKET, _CMSG_BUFFER_SIZE, _MSG_ERRQUEUE)
             except OSError:
                 break
             for level, kind, data in ancillary:
@@ -135,24 +135,24 @@ class _SocketWire:
                     (socket.IPPROTO_IPV6, _IPV6_RECVERR),
                 ):
                     continue
-                error = icmp.parse_extended(data)
+                error = icmp.parse_extended_error(data)
                 if error is not None and error.version:  # one of this machine was raised by the call itself
-                    words = f"{error.words} [{errno.errorcode.get(error.errno, error.errno)}]"
+                    words = f"{error.description} [{errno.errorcode.get(error.errno, error.errno)}]"
                     source = icmp.parse_offender(data)
-                    found.append(Failure(self._quoted(quoted), words, source, error.errno))
+                    found.append(ProbeFailure(self._quoted_number(quoted), words, source, error.errno))
         return found
 
-    def _message(self, number: int, payload: bytes) -> bytes:
+    def _build_probe(self, number: int, payload: bytes) -> bytes:
         raise NotImplementedError
 
-    def _answer(self, data: bytes, source: str, ttl: int | None, at: float) -> Answer | None:
+    def _parse_reply(self, data: bytes, source: str, ttl: int | None, received_at: float) -> RawReply | None:
         raise NotImplementedError
 
-    def _quoted(self, data: bytes) -> int | None:
+    def _quoted_number(self, data: bytes) -> int | None:
         raise NotImplementedError
 
 
-def _told_beside(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int | None, float]:
+def _parse_ancillary(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int | None, float]:
     """The hop count that was left, and when it came by the monotonic clock."""
     ttl = None
     at = time.monotonic()
@@ -165,12 +165,12 @@ def _told_beside(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int | Non
         elif (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
             seconds, nanoseconds = struct.unpack("@ll", data)  # struct timespec
             age = (time.time_ns() - seconds * 1_000_000_000 - nanoseconds) / 1e9
-            if 0 <= age < _OLDEST:
+            if 0 <= age < _MAX_TIMESTAMP_AGE:
                 at = time.monotonic() - age
     return ttl, at
 
 
-class IcmpWire(_SocketWire):
+class IcmpTransport(_SocketTransport):
     """ICMP echo. `raw`: over a raw socket, where the identifier and the checksum are ours to see to."""
 
     def __init__(self, sock: socket.socket, address: str, *, raw: bool, identifier: int) -> None:
@@ -182,53 +182,60 @@ class IcmpWire(_SocketWire):
             sock, f"ICMP{'' if sock.family == socket.AF_INET else 'v6'} echo over {kind}", address
         )
 
-    def _message(self, number: int, payload: bytes) -> bytes:
-        echo = icmp.Echo(self._identifier, number % icmp.SEQUENCES, payload)
+    def _build_probe(self, number: int, payload: bytes) -> bytes:
+        echo = icmp.IcmpEcho(self._identifier, number % icmp.SEQUENCE_MODULUS, payload)
         return icmp.build_request(self.version, echo)
 
-    def _answer(self, data: bytes, source: str, ttl: int | None, at: float) -> Answer | None:
+    def _parse_reply(self, data: bytes, source: str, ttl: int | None, received_at: float) -> RawReply | None:
         message: bytes | None = data
         if self._raw and self.version == 4:
             # A raw socket gets its packets before the kernel has looked at their checksums.
-            message = icmp.without_ip_header(data)
+            message = icmp.strip_ip_header(data)
             if message is None or checksum(message) != 0:
                 return None
         echo = icmp.parse_reply(self.version, message or b"")
         if echo is None or echo.identifier != self._identifier:
             return None  # other programs ping too, and a raw socket hears their answers
-        number = icmp.nearest_number(echo.sequence, self._newest)
-        return Answer(number, echo.payload, len(message or b""), source, ttl, at)
+        number = icmp.unwrap_sequence(echo.sequence, self._last_number)
+        return RawReply(number, echo.payload, len(message or b""), source, ttl, received_at)
 
-    def _quoted(self, data: bytes) -> int | None:
+    def _quoted_number(self, data: bytes) -> int | None:
         echo = icmp.parse_request(self.version, data)
-        return None if echo is None else icmp.nearest_number(echo.sequence, self._newest)
+        return None if echo is None else icmp.unwrap_sequence(echo.sequence, self._last_number)
 
 
-class UdpWire(_SocketWire):
+class UdpTransport(_SocketTransport):
     """Numbered datagrams to an echo service."""
 
     def __init__(self, sock: socket.socket, token: int) -> None:
         super().__init__(sock, "UDP datagrams", sock.getpeername()[0])
         self._token = token
 
-    def _message(self, number: int, payload: bytes) -> bytes:
+    def _build_probe(self, number: int, payload: bytes) -> bytes:
         return payload
 
-    def _answer(self, data: bytes, source: str, ttl: int | None, at: float) -> Answer | None:
-        return Answer(number_of(self._token, data, self._newest), data, len(data), source, ttl, at)
+    def _parse_reply(self, data: bytes, source: str, ttl: int | None, received_at: float) -> RawReply | None:
+        return RawReply(
+            parse_probe_number(self._token, data, self._last_number),
+            data,
+            len(data),
+            source,
+            ttl,
+            received_at,
+        )
 
-    def _quoted(self, data: bytes) -> int | None:
-        return number_of(self._token, data, self._newest)
+    def _quoted_number(self, data: bytes) -> int | None:
+        return parse_probe_number(self._token, data, self._last_number)
 
 
 # Opening
 
 
-def open_udp(endpoint: Endpoint, *, token: int) -> UdpWire:
+def open_udp(endpoint: Endpoint, *, token: int) -> UdpTransport:
     """A wire to an echo service on a udp endpoint. Raises as `open_connection` does, or EndpointError."""
     if endpoint.scheme != "udp":
         raise EndpointError(str(endpoint), "ping goes to a host, or to an echo service on udp://")
-    return UdpWire(open_connection(endpoint), token)
+    return UdpTransport(open_connection(endpoint), token)
 
 
 def open_icmp(
@@ -238,19 +245,19 @@ def open_icmp(
     family: int | None = None,
     ttl: int | None = None,
     resolver: Resolver = socket.getaddrinfo,
-    make: Callable[..., socket.socket] = socket.socket,
-) -> IcmpWire:
+    socket_factory: Callable[..., socket.socket] = socket.socket,
+) -> IcmpTransport:
     """A wire to the first address of a host to which there is a route. `family` 4 or 6; `ttl` in hops.
 
     `identifier` has 16 bits and is used on a raw socket only. `make` makes a socket.
 
     Raises NameRefused; Unavailable where this machine permits neither kind of socket; SystemRefused.
     """
-    refused: SystemRefused | None = None
+    refused: SystemCallFailed | None = None
     for target in _addresses(host, family, resolver):
         try:
-            return _open_one(target, host, identifier, ttl, make)
-        except SystemRefused as error:
+            return _open_target(target, host, identifier, ttl, socket_factory)
+        except SystemCallFailed as error:
             # The first error is that of the preferred address, unless it only says that we may not.
             if refused is None or not isinstance(error, Unavailable):
                 refused = error
@@ -258,55 +265,59 @@ def open_icmp(
     raise refused
 
 
-def _addresses(host: str, family: int | None, resolver: Resolver) -> list[Target]:
+def _addresses(host: str, family: int | None, resolver: Resolver) -> list[AddrInfo]:
     plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     options: tuple[tuple[str, Any], ...] = (("family", family),) if family else ()
     try:
         # The port is nobody's: ICMP has none, and 0 is what sockaddr holds there.
         return interleave(resolve(Endpoint("udp", plain, 0, options=options), resolver))
-    except NameRefused as error:
-        raise NameRefused("resolve the host", host, error.errno, error.hint) from error.__cause__
+    except ResolveError as error:
+        raise ResolveError("resolve the host", host, error.errno, error.hint) from error.__cause__
     except EndpointError as error:
         raise EndpointError(host, error.reason, error.hint) from None
 
 
-def _open_one(
-    target: Target, host: str, identifier: int, ttl: int | None, make: Callable[..., socket.socket]
-) -> IcmpWire:
+def _open_target(
+    target: AddrInfo,
+    host: str,
+    identifier: int,
+    ttl: int | None,
+    socket_factory: Callable[..., socket.socket],
+) -> IcmpTransport:
     version = 6 if target.family == socket.AF_INET6 else 4
     protocol = socket.IPPROTO_ICMP if version == 4 else socket.IPPROTO_ICMPV6
     raw = False
     try:
-        sock = make(target.family, socket.SOCK_DGRAM, protocol)
+        sock = socket_factory(target.family, socket.SOCK_DGRAM, protocol)
     except OSError as of_ping:
         try:
             raw = True
-            sock = make(target.family, socket.SOCK_RAW, protocol)
+            sock = socket_factory(target.family, socket.SOCK_RAW, protocol)
         except OSError as of_raw:
-            raise _neither(host, of_ping, of_raw) from ExceptionGroup("neither", [of_ping, of_raw])
+            raise _icmp_unavailable(host, of_ping, of_raw) from ExceptionGroup("neither", [of_ping, of_raw])
     try:
         if raw:
             level = _SOL_RAW if version == 4 else protocol
-            sock.setsockopt(level, _ICMP_FILTER, icmp.only_replies(version))
+            sock.setsockopt(level, _ICMP_FILTER, icmp.reply_filter(version))
         if ttl is not None and version == 4:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         elif ttl is not None:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, ttl)
         # Connected, the socket hears of nobody else's answers, and of each error that is about its probes.
         sock.connect(target.sockaddr)
-        return IcmpWire(sock, target.sockaddr[0], raw=raw, identifier=identifier)
+        return IcmpTransport(sock, target.sockaddr[0], raw=raw, identifier=identifier)
     except OSError as error:
         sock.close()
         hint = {errno.ENETUNREACH: "no route to that network", errno.EACCES: "a broadcast address, perhaps"}
         number = error.errno or 0
-        raise SystemRefused("ping", host, number, hint.get(number, "")) from error
+        raise SystemCallFailed("ping", host, number, hint.get(number, "")) from error
 
 
-def _neither(host: str, of_ping: OSError, of_raw: OSError) -> SystemRefused:
-    numbers = (of_ping.errno or 0, of_raw.errno or 0)
+def _icmp_unavailable(host: str, ping_error: OSError, raw_error: OSError) -> SystemCallFailed:
+    numbers = (ping_error.errno or 0, raw_error.errno or 0)
     for number in numbers:
         if number in (errno.EMFILE, errno.ENFILE):
-            return SystemRefused("ping", host, number, "too many open files: ulimit -n")
+            return SystemCallFailed("ping", host, number, "too many open files: ulimit -n")
     if numbers[1] == errno.EAFNOSUPPORT:
         return Unavailable("ping", host, numbers[1], "this machine has no IPv6: try -4")
     reason = (

@@ -28,19 +28,19 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from bothends.endpoints import Endpoint
-from bothends.errors import EndpointError, PortsError, SystemRefused, UnknownName
-from bothends.sockets import NameRefused
-from bothends.sockets.resolve import Resolver, Target, interleave, resolve
+from bothends.errors import EndpointError, PortSpecError, SystemCallFailed, UnknownName
+from bothends.sockets import ResolveError
+from bothends.sockets.resolve import AddrInfo, Resolver, interleave, resolve
 
 Transport = Literal["tcp", "udp"]
-State = Literal["open", "open or no answer", "no answer", "refused", "failed"]
+PortState = Literal["open", "open or no answer", "no answer", "refused", "failed"]
 
-AT_ONCE: Final = 128  # ports tried at the same time: quick, and far below any limit of descriptors
-SPARE: Final = 32  # descriptors that are left to others
-_DATAGRAM_SHARE: Final = 0.5  # of the time limit after which the datagram is sent again
+MAX_CONCURRENT: Final = 128  # ports tried at the same time: quick, and far below any limit of descriptors
+RESERVED_DESCRIPTORS: Final = 32  # descriptors that are left to others
+_RETRANSMIT_AFTER: Final = 0.5  # of the time limit after which the datagram is sent again
 
 # The best first: what any address says of a port, the port is.
-_RANK: Final[dict[State, int]] = {
+_STATE_PRIORITY: Final[dict[PortState, int]] = {
     "open": 0,
     "open or no answer": 1,
     "no answer": 2,
@@ -50,22 +50,22 @@ _RANK: Final[dict[State, int]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class PortResult:
     """What is known of one port. `errno` is 0 for one that is open, `seconds` how long it took to know."""
 
     port: int
     transport: Transport
-    state: State
+    state: PortState
     errno: int
     address: str
     seconds: float
 
 
 def parse_ports(
-    words: Sequence[str],
+    specs: Sequence[str],
     transport: Transport = "tcp",
     *,
-    named: Callable[[str, str], int] = socket.getservbyname,
+    lookup: Callable[[str, str], int] = socket.getservbyname,
 ) -> list[int]:
     """The ports that words mean: `80`, `20-25`, `http`, `80,443`; each once, in the order of the words.
 
@@ -74,25 +74,25 @@ def parse_ports(
     Raises PortsError, UnknownName for a service that the database hasn't got.
     """
     found: dict[int, None] = {}
-    for part in (part.strip() for word in words for part in word.split(",")):
+    for part in (part.strip() for word in specs for part in word.split(",")):
         first, dash, last = part.partition("-")
         if not part:
-            raise PortsError(",".join(words), "a port is missing between the commas")
+            raise PortSpecError(",".join(specs), "a port is missing between the commas")
         if dash and not first and _is_number(last):
-            raise PortsError(part, "a range without a start", f"1-{last}, perhaps?")
+            raise PortSpecError(part, "a range without a start", f"1-{last}, perhaps?")
         if dash and _is_number(first) and not last:
-            raise PortsError(part, "a range without an end", f"{first}-65535, perhaps?")
+            raise PortSpecError(part, "a range without an end", f"{first}-65535, perhaps?")
         if dash and _is_number(first) and _is_number(last):
-            low, high = _port(part, first), _port(part, last)
+            low, high = _parse_port(part, first), _parse_port(part, last)
             if low > high:
-                raise PortsError(part, "the range ends before it starts", f"{high}-{low}, perhaps?")
+                raise PortSpecError(part, "the range ends before it starts", f"{high}-{low}, perhaps?")
             found.update(dict.fromkeys(range(low, high + 1)))
         elif _is_number(part):
-            found[_port(part, part)] = None
+            found[_parse_port(part, part)] = None
         else:
-            found[_named(part, transport, named)] = None
+            found[_lookup_service(part, transport, lookup)] = None
     if not found:
-        raise PortsError("", "none are named", "for example 80, 20-25, http, or 80,443")
+        raise PortSpecError("", "none are named", "for example 80, 20-25, http, or 80,443")
     return list(found)
 
 
@@ -100,16 +100,16 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def _port(part: str, digits: str) -> int:
+def _parse_port(part: str, digits: str) -> int:
     number = int(digits) if len(digits) <= 20 else 65536  # int() refuses thousands of digits
     if not 1 <= number <= 65535:
-        raise PortsError(part, "a port that one can connect to is between 1 and 65535")
+        raise PortSpecError(part, "a port that one can connect to is between 1 and 65535")
     return number
 
 
-def _named(name: str, transport: Transport, named: Callable[[str, str], int]) -> int:
+def _lookup_service(name: str, transport: Transport, lookup: Callable[[str, str], int]) -> int:
     try:
-        return named(name, transport)
+        return lookup(name, transport)
     except (OSError, ValueError, UnicodeError):
         hint = "a port is a number, a range such as 20-25, or a name of the services database (/etc/services)"
         raise UnknownName(f"{transport} service", name, "", hint) from None
@@ -122,9 +122,9 @@ def scan(
     timeout: float = 2.0,
     *,
     family: int | None = None,
-    at_once: int = AT_ONCE,
+    max_concurrent: int = MAX_CONCURRENT,
     resolver: Resolver = socket.getaddrinfo,
-) -> Iterator[Result]:
+) -> Iterator[PortResult]:
     """Try each port of a host; results come in the order of `ports`, each as soon as it is its turn.
 
     `timeout` in seconds, for each address of each port. At most `at_once` sockets are open.
@@ -133,71 +133,75 @@ def scan(
     can be had at all.
     """
     targets = _addresses(host, transport, family, resolver)
-    results: dict[int, Result] = {}
-    trying = _Scan(targets, ports, transport, timeout, _bounded(at_once))
+    results: dict[int, PortResult] = {}
+    trying = _Scanner(targets, ports, transport, timeout, _concurrency_limit(max_concurrent))
     try:
         for port in ports:
             while port not in results:
-                results.update((each.port, each) for each in trying.turn())
+                results.update((each.port, each) for each in trying.run_once())
             yield results.pop(port)
     finally:
         trying.close()
 
 
-def _bounded(at_once: int) -> int:
+def _concurrency_limit(requested: int) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, min(at_once, soft - SPARE)) if soft != resource.RLIM_INFINITY else max(1, at_once)
+    return (
+        max(1, min(requested, soft - RESERVED_DESCRIPTORS))
+        if soft != resource.RLIM_INFINITY
+        else max(1, requested)
+    )
 
 
-def _addresses(host: str, transport: Transport, family: int | None, resolver: Resolver) -> list[Target]:
+def _addresses(host: str, transport: Transport, family: int | None, resolver: Resolver) -> list[AddrInfo]:
     plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     options: tuple[tuple[str, Any], ...] = (("family", family),) if family else ()
     try:
         return interleave(resolve(Endpoint(transport, plain, 0, options=options), resolver))
-    except NameRefused as error:
-        raise NameRefused("resolve the host", host, error.errno, error.hint) from error.__cause__
+    except ResolveError as error:
+        raise ResolveError("resolve the host", host, error.errno, error.hint) from error.__cause__
     except EndpointError as error:
         raise EndpointError(host, error.reason, error.hint) from None
 
 
 @dataclass(slots=True)
-class _Try:
+class _Attempt:
     """A port on its way through the addresses."""
 
     port: int
-    left: deque[Target]
-    began: float
-    target: Target | None = None
+    remaining: deque[AddrInfo]
+    started: float
+    target: AddrInfo | None = None
     sock: socket.socket | None = None
     deadline: float = 0.0
-    again: float = math.inf  # when the datagram is sent once more
-    best: Result | None = field(default=None)
+    retransmit_at: float = math.inf  # when the datagram is sent once more
+    best: PortResult | None = field(default=None)
 
 
-class _Scan:
+class _Scanner:
     """Attempts in one poll loop: non-blocking sockets, a few at a time."""
 
     def __init__(
         self,
-        targets: Sequence[Target],
+        targets: Sequence[AddrInfo],
         ports: Sequence[int],
         transport: Transport,
         timeout: float,
-        at_once: int,
+        max_concurrent: int,
     ) -> None:
         self._targets = targets
         self._queue = deque(ports)
         self._transport: Transport = transport
         self._timeout = timeout
-        self._at_once = at_once
-        self._running: dict[int, _Try] = {}
+        self._max_concurrent = max_concurrent
+        self._running: dict[int, _Attempt] = {}
         self._poll = select.poll()
 
-    def turn(self) -> list[Result]:
+    def run_once(self) -> list[PortResult]:
         """Start what may start, wait until something happens; the ports that are decided since."""
         found = []
-        while self._queue and len(self._running) < self._at_once:
-            trying = _Try(self._queue[0], deque(self._targets), time.monotonic())
+        while self._queue and len(self._running) < self._max_concurrent:
+            trying = _Attempt(self._queue[0], deque(self._targets), time.monotonic())
             result = self._start(trying)
             if result is None and trying.sock is None:
                 break  # out of descriptors: it has its turn when another port is done
@@ -206,13 +210,13 @@ class _Scan:
                 found.append(result)
         if found or not self._running:
             return found
-        next_end = min(min(each.deadline, each.again) for each in self._running.values())
+        next_end = min(min(each.deadline, each.retransmit_at) for each in self._running.values())
         milliseconds = math.ceil(max(0.0, next_end - time.monotonic()) * 1000)
         for descriptor, _ in self._poll.poll(milliseconds):
-            result = self._answered(self._running[descriptor])
+            result = self._on_ready(self._running[descriptor])
             if result is not None:
                 found.append(result)
-        return found + self._too_late()
+        return found + self._expire()
 
     def close(self) -> None:
         """Leave no socket open."""
@@ -221,10 +225,10 @@ class _Scan:
                 trying.sock.close()
         self._running.clear()
 
-    def _start(self, trying: _Try) -> Result | None:
+    def _start(self, attempt: _Attempt) -> PortResult | None:
         """Try the next address; the result if that was the last and is decided already."""
-        while trying.left:
-            trying.target = target = trying.left.popleft()
+        while attempt.remaining:
+            attempt.target = target = attempt.remaining.popleft()
             kind = socket.SOCK_STREAM if self._transport == "tcp" else socket.SOCK_DGRAM
             now = time.monotonic()
             try:
@@ -233,87 +237,87 @@ class _Scan:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     if not self._running:
                         hint = "too many open files: ulimit -n"
-                        raise SystemRefused("scan", target.sockaddr[0], error.errno, hint) from error
-                    if trying.best is None and len(trying.left) == len(self._targets) - 1:
+                        raise SystemCallFailed("scan", target.sockaddr[0], error.errno, hint) from error
+                    if attempt.best is None and len(attempt.remaining) == len(self._targets) - 1:
                         return None
-                result = self._closed(trying, "failed", error.errno or 0)
+                result = self._record(attempt, "failed", error.errno or 0)
                 if result is not None:
                     return result
                 continue
             sock.setblocking(False)
-            sockaddr = (target.sockaddr[0], trying.port, *target.sockaddr[2:])
+            sockaddr = (target.sockaddr[0], attempt.port, *target.sockaddr[2:])
             number = sock.connect_ex(sockaddr)
             if number == 0 and self._transport == "udp":
-                number = _send_nothing(sock)
-                trying.again = now + self._timeout * _DATAGRAM_SHARE
+                number = _send_empty(sock)
+                attempt.retransmit_at = now + self._timeout * _RETRANSMIT_AFTER
             if number in (0, errno.EINPROGRESS):
-                trying.sock, trying.deadline = sock, now + self._timeout
-                self._running[sock.fileno()] = trying
+                attempt.sock, attempt.deadline = sock, now + self._timeout
+                self._running[sock.fileno()] = attempt
                 self._poll.register(sock, select.POLLOUT if self._transport == "tcp" else select.POLLIN)
                 return None
             sock.close()
-            result = self._closed(trying, _state(number), number)
+            result = self._record(attempt, _state_for_errno(number), number)
             if result is not None:
                 return result
-        return trying.best
+        return attempt.best
 
-    def _answered(self, trying: _Try) -> Result | None:
-        assert trying.sock is not None
-        number = trying.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    def _on_ready(self, attempt: _Attempt) -> PortResult | None:
+        assert attempt.sock is not None
+        number = attempt.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number == 0 and self._transport == "udp":
             try:
-                trying.sock.recv(1)
+                attempt.sock.recv(1)
             except BlockingIOError:
                 return None  # a datagram with a wrong checksum woke us (select(2), BUGS)
             except OSError as error:
                 number = error.errno or 0
-        elif number == 0 and _met_itself(trying.sock):
+        elif number == 0 and _is_self_connected(attempt.sock):
             number = errno.ECONNREFUSED
-        return self._next(trying, "open" if number == 0 else _state(number), number)
+        return self._try_next(attempt, "open" if number == 0 else _state_for_errno(number), number)
 
-    def _too_late(self) -> list[Result]:
+    def _expire(self) -> list[PortResult]:
         now = time.monotonic()
         found = []
         for trying in list(self._running.values()):
             result = None
             if now >= trying.deadline:
-                state: State = "no answer" if self._transport == "tcp" else "open or no answer"
-                result = self._next(trying, state, errno.ETIMEDOUT)
-            elif now >= trying.again:
-                trying.again = math.inf
+                state: PortState = "no answer" if self._transport == "tcp" else "open or no answer"
+                result = self._try_next(trying, state, errno.ETIMEDOUT)
+            elif now >= trying.retransmit_at:
+                trying.retransmit_at = math.inf
                 assert trying.sock is not None
-                if number := _send_nothing(trying.sock):
-                    result = self._next(trying, _state(number), number)
+                if number := _send_empty(trying.sock):
+                    result = self._try_next(trying, _state_for_errno(number), number)
             if result is not None:
                 found.append(result)
         return found
 
-    def _next(self, trying: _Try, state: State, number: int) -> Result | None:
+    def _try_next(self, attempt: _Attempt, state: PortState, number: int) -> PortResult | None:
         """One address has said its word: the result, or None where another address is tried now."""
-        assert trying.sock is not None
-        del self._running[trying.sock.fileno()]
-        self._poll.unregister(trying.sock)
-        trying.sock.close()
-        trying.sock, trying.again = None, math.inf
-        return self._closed(trying, state, number) or self._start(trying)
+        assert attempt.sock is not None
+        del self._running[attempt.sock.fileno()]
+        self._poll.unregister(attempt.sock)
+        attempt.sock.close()
+        attempt.sock, attempt.retransmit_at = None, math.inf
+        return self._record(attempt, state, number) or self._start(attempt)
 
-    def _closed(self, trying: _Try, state: State, number: int) -> Result | None:
-        assert trying.target is not None
-        took = time.monotonic() - trying.began
-        address = trying.target.sockaddr[0]
-        result = Result(trying.port, self._transport, state, number, address, took)
-        if trying.best is None or _RANK[state] < _RANK[trying.best.state]:
-            trying.best = result
-        return trying.best if state == "open" or not trying.left else None
+    def _record(self, attempt: _Attempt, state: PortState, number: int) -> PortResult | None:
+        assert attempt.target is not None
+        took = time.monotonic() - attempt.started
+        address = attempt.target.sockaddr[0]
+        result = PortResult(attempt.port, self._transport, state, number, address, took)
+        if attempt.best is None or _STATE_PRIORITY[state] < _STATE_PRIORITY[attempt.best.state]:
+            attempt.best = result
+        return attempt.best if state == "open" or not attempt.remaining else None
 
 
-def _state(number: int) -> State:
+def _state_for_errno(number: int) -> PortState:
     if number in (errno.ECONNREFUSED, errno.ECONNRESET):
         return "refused"
     return "no answer" if number in (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN) else "failed"
 
 
-def _send_nothing(sock: socket.socket) -> int:
+def _send_empty(sock: socket.socket) -> int:
     """Send an empty datagram, which UDP carries as any other; the errno, or 0."""
     try:
         sock.send(b"")
@@ -322,7 +326,7 @@ def _send_nothing(sock: socket.socket) -> int:
     return 0
 
 
-def _met_itself(sock: socket.socket) -> bool:
+def _is_self_connected(sock: socket.socket) -> bool:
     """Whether it is connected to itself: a free port of this machine as source and as destination.
 
     RFC 9293 section 3.5, simultaneous open.
@@ -332,7 +336,7 @@ def _met_itself(sock: socket.socket) -> bool:
     return False
 
 
-def words_for(result: Result) -> str:
+def describe_result(result: PortResult) -> str:
     """The state in words, with the errno's name where it says more."""
     if result.state in ("open", "open or no answer"):
         return result.state

@@ -13,47 +13,56 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.errors import BothendsError, ConnectionLost, MessageTooLong, SystemRefused
+from bothends.errors import BothendsError, ConnectionLost, MessageTooLong, SystemCallFailed
 
 # Bytes asked from a stream by one read: more than a loopback segment, and a page-aligned allocation.
-CHUNK: Final = 64 * 1024
+READ_SIZE: Final = 64 * 1024
 
 # A datagram or a packet that is longer than the read is cut by the kernel, in silence. A UDP payload
 # has 65,507 bytes at most; UNIX sockets carry what fits their send buffer, 212,992 by default.
-LARGEST: Final = 256 * 1024
+MAX_MESSAGE: Final = 256 * 1024
 
-UDP_LARGEST: Final = 65_507
+MAX_UDP_PAYLOAD: Final = 65_507
 
 # The first wait for a datagram's answer where no time limit says otherwise (RFC 8085, section 3.1.1).
-FIRST_WAIT: Final = 1.0
+INITIAL_TIMEOUT: Final = 1.0
 
-NO_ANSWER: Final = "no answer (a datagram or its answer may be lost, or nobody listens)"
+NO_REPLY_HINT: Final = "no answer (a datagram or its answer may be lost, or nobody listens)"
 
 
-class Inbox:
+class ReceiveBuffer:
     """What has come and has not been taken, in the order in which it came.
 
     On a stream only bytes count; where the socket has boundaries, each piece that was put is one message.
     `take...` give None when more must come first: ask `ended` whether it can.
     """
 
-    __slots__ = ("_boundaries", "_buffer", "_datagrams", "_limit", "_messages", "_searched", "ended", "size")
+    __slots__ = (
+        "_buffer",
+        "_datagrams",
+        "_limit",
+        "_message_oriented",
+        "_messages",
+        "_searched",
+        "eof_received",
+        "size",
+    )
 
-    def __init__(self, *, boundaries: bool, datagrams: bool, limit: int) -> None:
-        self._boundaries = boundaries
+    def __init__(self, *, message_oriented: bool, datagrams: bool, limit: int) -> None:
+        self._message_oriented = message_oriented
         self._datagrams = datagrams
         self._limit = limit
         self._buffer = bytearray()
         self._messages: deque[bytes] = deque()
         self._searched = 0  # no line ends before this place: it is not looked at twice
         self.size = 0
-        self.ended = False
+        self.eof_received = False
 
-    def put(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """One read's bytes. None at all is the peer's EOF, except on a datagram socket, which has no end."""
         if not data and not self._datagrams:
-            self.ended = True
-        elif self._boundaries:
+            self.eof_received = True
+        elif self._message_oriented:
             self._messages.append(data)
         else:
             self._buffer += data
@@ -61,13 +70,13 @@ class Inbox:
 
     def take(self, size: int) -> bytes | None:
         """At most `size` bytes of a stream, or one whole message."""
-        if self._boundaries:
-            return self._taken(self._messages.popleft()) if self._messages else None
-        return self._cut(min(size, len(self._buffer))) if self._buffer else None
+        if self._message_oriented:
+            return self._subtract(self._messages.popleft()) if self._messages else None
+        return self._consume(min(size, len(self._buffer))) if self._buffer else None
 
     def take_exactly(self, size: int) -> bytes | None:
         """`size` bytes of a stream."""
-        return self._cut(size) if len(self._buffer) >= size else None
+        return self._consume(size) if len(self._buffer) >= size else None
 
     def take_line(self) -> bytes | None:
         """One line of a stream without its LF or CR LF (the last may lack it), or one whole message.
@@ -75,7 +84,7 @@ class Inbox:
         Raises:
             MessageTooLong: the line at hand has passed the limit; its bytes can still be taken otherwise.
         """
-        if self._boundaries:
+        if self._message_oriented:
             return self.take(0)
         end = self._buffer.find(b"\n", self._searched)
         if end < 0:
@@ -83,13 +92,13 @@ class Inbox:
             # One byte more may stand open: it can still be the CR of CR LF.
             if len(self._buffer) > self._limit + 1:
                 raise MessageTooLong(self._limit, len(self._buffer))
-            if not (self.ended and self._buffer):
+            if not (self.eof_received and self._buffer):
                 return None
             end = len(self._buffer)
         size = end - 1 if self._buffer[end - 1 : end] == b"\r" else end
         if size > self._limit:
             raise MessageTooLong(self._limit, size)
-        line = self._cut(end + 1)[:size]
+        line = self._consume(end + 1)[:size]
         self._searched = 0
         return line
 
@@ -101,41 +110,41 @@ class Inbox:
         self._searched = self.size = 0
         return data
 
-    def _cut(self, size: int) -> bytes:
+    def _consume(self, size: int) -> bytes:
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
         self._searched = max(0, self._searched - size)
-        return self._taken(data)
+        return self._subtract(data)
 
-    def _taken(self, data: bytes) -> bytes:
+    def _subtract(self, data: bytes) -> bytes:
         self.size -= len(data)
         return data
 
 
-def waits(seconds: float | None, retries: int) -> Iterator[float | None]:
+def retry_timeouts(timeout: float | None, retries: int) -> Iterator[float | None]:
     """How long to wait for a datagram's answer, after the first try and after each of the repeats.
 
     Each wait is twice the one before, so that repeats do not add to the congestion that may have lost
     the first (RFC 8085, section 3.1.1), and all of them together are `seconds`. Without a time limit the
     last one is for ever.
     """
-    if seconds is None:
+    if timeout is None:
         for repeat in range(retries):
-            yield FIRST_WAIT * 2**repeat
+            yield INITIAL_TIMEOUT * 2**repeat
         yield None
     else:
-        shortest = seconds / (2 ** (retries + 1) - 1)
+        shortest = timeout / (2 ** (retries + 1) - 1)
         for repeat in range(retries + 1):
             yield shortest * 2**repeat
 
 
-def translated(error: OSError, doing: str, where: str, *, datagrams: bool) -> BothendsError:
+def translate_oserror(error: OSError, doing: str, where: str, *, datagrams: bool) -> BothendsError:
     """What a failed read or write of a socket means for whoever wanted it."""
     number = error.errno or 0
     if number == errno.EMSGSIZE:
-        hint = f"a UDP datagram holds {UDP_LARGEST:,} bytes at most" if where.startswith("udp") else ""
-        return SystemRefused("send a message of this size to", where, number, hint)
+        hint = f"a UDP datagram holds {MAX_UDP_PAYLOAD:,} bytes at most" if where.startswith("udp") else ""
+        return SystemCallFailed("send a message of this size to", where, number, hint)
     if not datagrams:
         return ConnectionLost(where, doing, number)
     hint = "nobody has this port open there" if number == errno.ECONNREFUSED else ""
-    return SystemRefused("reach", where, number, hint)
+    return SystemCallFailed("reach", where, number, hint)

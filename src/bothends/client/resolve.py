@@ -3,8 +3,8 @@
 How this file works:
 
 1. `byte_order` and `socket_address` are pure: numbers as bytes, in network order and in a machine's own.
-2. `Lookups` is what the system is asked; `SystemLookups` asks it. Tests pass one of their own.
-3. `resolve_words` puts both together. A question that has no answer leaves its place empty: only a host
+2. `NameService` is what the system is asked; `SystemNameService` asks it. Tests pass one of their own.
+3. `resolve_args` puts both together. A question that has no answer leaves its place empty: only a host
    without any address is an error.
 """
 
@@ -21,15 +21,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
-from bothends.endpoints import Endpoint, from_words
+from bothends.endpoints import Endpoint, endpoints_from_args
 from bothends.errors import EndpointError
-from bothends.sockets import NameRefused
-from bothends.sockets.socket_errors import unresolved
+from bothends.sockets import ResolveError
+from bothends.sockets.socket_errors import resolve_error
 
-Order = Literal["little", "big"]
+RunSpec = Literal["little", "big"]
 
-PROTOCOLS: Final = ("tcp", "udp", "sctp", "dccp")  # that the services database knows ports of
-REVERSE_WITHIN: Final = 1.0  # seconds for the names of all addresses together: they are an extra
+SERVICE_PROTOCOLS: Final = ("tcp", "udp", "sctp", "dccp")  # that the services database knows ports of
+REVERSE_LOOKUP_TIMEOUT: Final = 1.0  # seconds for the names of all addresses together: they are an extra
 
 
 # Bytes
@@ -45,12 +45,12 @@ class ByteOrder:
 
     value: int
     network: bytes
-    machine: bytes
-    order: Order
+    host: bytes
+    order: RunSpec
     swapped: int
 
 
-def byte_order(value: int, width: int, order: Order = sys.byteorder) -> ByteOrder:
+def byte_order(value: int, width: int, order: RunSpec = sys.byteorder) -> ByteOrder:
     """A number of `width` bytes, as htons(3) and htonl(3) see it on a machine of this `order`.
 
     Raises OverflowError for a number that doesn't fit.
@@ -60,7 +60,7 @@ def byte_order(value: int, width: int, order: Order = sys.byteorder) -> ByteOrde
     return ByteOrder(value, network, machine, order, int.from_bytes(network, "little"))
 
 
-def socket_address(address: str, port: int, order: Order = sys.byteorder) -> list[tuple[str, bytes]]:
+def socket_address(address: str, port: int, order: RunSpec = sys.byteorder) -> list[tuple[str, bytes]]:
     """struct sockaddr_in (ip(7)) or sockaddr_in6 (ipv6(7)) of Linux, field by field, as connect(2) takes it.
 
     The family is the kernel's affair and in the machine's order; port and address go to the network as they
@@ -87,38 +87,38 @@ def socket_address(address: str, port: int, order: Order = sys.byteorder) -> lis
 # Lookups
 
 
-class Names(NamedTuple):
+class HostNames(NamedTuple):
     """An official name and the other names that the same entry has."""
 
     official: str
     aliases: tuple[str, ...]
 
 
-class Lookups(Protocol):
+class NameService(Protocol):
     """What is asked of the system. What is unknown is None or empty; only `addresses` raises."""
 
     def addresses(self, host: str, family: int) -> tuple[str, list[str]]:
         """The canonical name and the addresses, without doubles. Raises socket.gaierror."""
         ...
 
-    def names(self, host: str) -> Names | None:
+    def names(self, host: str) -> HostNames | None:
         """Official name and aliases of a host: of IPv4 only, for the call is older than IPv6."""
         ...
 
-    def reverse(self, address: str) -> Names | None:
+    def reverse(self, address: str) -> HostNames | None:
         """The names of an address."""
         ...
 
-    def port_named(self, service: str, protocol: str) -> int | None:
+    def service_port(self, service: str, protocol: str) -> int | None:
         """The port of a service."""
         ...
 
-    def service_at(self, port: int, protocol: str) -> str | None:
+    def service_name(self, port: int, protocol: str) -> str | None:
         """The service of a port."""
         ...
 
 
-class SystemLookups:
+class SystemNameService:
     """This machine's resolver and its services database: nsswitch.conf(5) says where they look."""
 
     def addresses(self, host: str, family: int) -> tuple[str, list[str]]:
@@ -129,27 +129,27 @@ class SystemLookups:
         canonical = next((name for _, _, _, name, _ in usable if name), "")
         return canonical, list(dict.fromkeys(str(each[4][0]) for each in usable))
 
-    def names(self, host: str) -> Names | None:
+    def names(self, host: str) -> HostNames | None:
         try:
             official, aliases, _ = socket.gethostbyname_ex(host)
         except (OSError, UnicodeError):
             return None
-        return Names(official, tuple(aliases))
+        return HostNames(official, tuple(aliases))
 
-    def reverse(self, address: str) -> Names | None:
+    def reverse(self, address: str) -> HostNames | None:
         try:
             official, aliases, _ = socket.gethostbyaddr(address)
         except (OSError, UnicodeError):
             return None
-        return Names(official, tuple(aliases))
+        return HostNames(official, tuple(aliases))
 
-    def port_named(self, service: str, protocol: str) -> int | None:
+    def service_port(self, service: str, protocol: str) -> int | None:
         try:
             return socket.getservbyname(service, protocol)
         except (OSError, UnicodeError, ValueError):
             return None
 
-    def service_at(self, port: int, protocol: str) -> str | None:
+    def service_name(self, port: int, protocol: str) -> str | None:
         try:
             return socket.getservbyport(port, protocol)
         except OSError:
@@ -160,7 +160,7 @@ class SystemLookups:
 
 
 @dataclass(frozen=True, slots=True)
-class AddressMeaning:
+class ResolvedAddress:
     """One address: `family` 4 or 6, `kind` of network it belongs to in a word, its `names` by reverse lookup.
 
     `names` is None where the lookup gave nothing in time.
@@ -169,7 +169,7 @@ class AddressMeaning:
     address: str
     family: int
     kind: str
-    names: Names | None
+    names: HostNames | None
 
     @property
     def packed(self) -> bytes:
@@ -178,67 +178,67 @@ class AddressMeaning:
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceMeaning:
+class ResolvedService:
     """A port and what the services database calls it: `names` holds protocol and name, `asked` the word."""
 
-    asked: str
+    query: str
     port: int
     names: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class Resolution:
     """What words mean. `host` is "" where they name a port only, `service` None where they name none."""
 
     host: str
     official: str
     aliases: tuple[str, ...]
-    addresses: tuple[AddressMeaning, ...]
-    service: ServiceMeaning | None
+    addresses: tuple[ResolvedAddress, ...]
+    service: ResolvedService | None
 
 
-def resolve_words(
-    words: Sequence[str],
-    lookups: Lookups,
+def resolve_args(
+    args: Sequence[str],
+    name_service: NameService,
     *,
     family: int | None = None,
-    reverse_within: float = REVERSE_WITHIN,
-) -> Meaning:
+    reverse_timeout: float = REVERSE_LOOKUP_TIMEOUT,
+) -> Resolution:
     """What a host, a port, a service or an endpoint means.
 
     `localhost`, `localhost 80`, `localhost:http`, `tcp://localhost:80`, `::1`, `80`, `:http`. One word that
     is the name of a service, `http`, is that, and a host too if there is one of that name. `family` 4 or 6
-    leaves out the other's addresses; `reverse_within` in seconds, 0 for no names of addresses.
+    leaves out the other's addresses; `reverse_timeout` in seconds, 0 for no names of addresses.
 
     Raises NameRefused for a host without address, EndpointError for words that can't be read.
     """
-    host, port, its_family = _host_and_port(words)
-    service = _service(port, lookups) if port else None
+    host, port, its_family = _host_and_port(args)
+    service = _lookup_service(port, name_service) if port else None
     if port and service is None:
         hint = "a port is a number from 0 to 65535, or a name of the services database (/etc/services)"
-        raise EndpointError(" ".join(words), f"there is no service {port!r}", hint)
+        raise EndpointError(" ".join(args), f"there is no service {port!r}", hint)
     if not host and service is None:
-        raise EndpointError(" ".join(words), "it names neither a host nor a port")
+        raise EndpointError(" ".join(args), "it names neither a host nor a port")
     if not host:
-        return Meaning("", "", (), (), service)
+        return Resolution("", "", (), (), service)
     if not port:
-        service = _service(host, lookups) if not _is_address(host) else None
+        service = _lookup_service(host, name_service) if not _is_address(host) else None
     try:
-        return _meaning(host, service, lookups, family or its_family, reverse_within)
-    except NameRefused:
+        return _resolve_host(host, service, name_service, family or its_family, reverse_timeout)
+    except ResolveError:
         if port or service is None:
             raise
-        return Meaning("", "", (), (), service)
+        return Resolution("", "", (), (), service)
 
 
-def _host_and_port(words: Sequence[str]) -> tuple[str, str, int | None]:
+def _host_and_port(args: Sequence[str]) -> tuple[str, str, int | None]:
     """Host, port (as a word, maybe a name) and family; each may be empty."""
-    text = " ".join(words)
-    if not 1 <= len(words) <= 2:
+    text = " ".join(args)
+    if not 1 <= len(args) <= 2:
         raise EndpointError(text, "one name or endpoint is enough", "for example localhost:80")
-    first = words[0]
-    if len(words) == 2:
-        return _checked(text, _bare(first)), words[1], None
+    first = args[0]
+    if len(args) == 2:
+        return _normalize_host(text, _strip_brackets(first)), args[1], None
     if "://" in first:
         endpoint = Endpoint.parse(first)
         if endpoint.port is None or endpoint.scheme == "vsock":
@@ -253,23 +253,23 @@ def _host_and_port(words: Sequence[str]) -> tuple[str, str, int | None]:
         inside, bracket, port = first[1:].partition("]")
         if not bracket or (port and not port.startswith(":")):
             raise EndpointError(first, "a bracket is not closed", "for example [::1]:80")
-        return _checked(text, inside), port[1:], None
+        return _normalize_host(text, inside), port[1:], None
     if first.count(":") == 1:
         host, _, port = first.partition(":")
-        return _checked(text, host), port, None
-    return _checked(text, first), "", None
+        return _normalize_host(text, host), port, None
+    return _normalize_host(text, first), "", None
 
 
-def _bare(host: str) -> str:
+def _strip_brackets(host: str) -> str:
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
-def _checked(text: str, host: str) -> str:
+def _normalize_host(text: str, host: str) -> str:
     """The host in its one spelling. Raises EndpointError."""
     if host.isdigit():
         raise EndpointError(text, f"{host!r} is not a host name", "the host stands before the port")
     try:
-        (endpoint,) = from_words([f"[{host}]" if ":" in host else host, "0"])
+        (endpoint,) = endpoints_from_args([f"[{host}]" if ":" in host else host, "0"])
     except EndpointError as error:
         raise EndpointError(text, error.reason, error.hint) from None
     return endpoint.host
@@ -283,43 +283,50 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _service(word: str, lookups: Lookups) -> ServiceMeaning | None:
+def _lookup_service(word: str, name_service: NameService) -> ResolvedService | None:
     """What the services database says of a port or a name; None for a word that is neither."""
     if word.isascii() and word.isdigit():
         number = int(word) if len(word) <= 5 else 65536
         ports = [number] if number <= 65535 else []
     else:
-        ports = [port for each in PROTOCOLS if (port := lookups.port_named(word, each)) is not None]
+        ports = [
+            port for each in SERVICE_PROTOCOLS if (port := name_service.service_port(word, each)) is not None
+        ]
     if not ports:
         return None
     port = ports[0]  # one name has one port, whatever the protocol, but for a handful of very old ones
-    names = [(each, lookups.service_at(port, each)) for each in PROTOCOLS]
-    return ServiceMeaning(word, port, tuple((each, name) for each, name in names if name))
+    names = [(each, name_service.service_name(port, each)) for each in SERVICE_PROTOCOLS]
+    return ResolvedService(word, port, tuple((each, name) for each, name in names if name))
 
 
-def _meaning(
-    host: str, service: ServiceMeaning | None, lookups: Lookups, family: int | None, reverse_within: float
-) -> Meaning:
+def _resolve_host(
+    host: str,
+    service: ResolvedService | None,
+    name_service: NameService,
+    family: int | None,
+    reverse_timeout: float,
+) -> Resolution:
     wanted = {4: socket.AF_INET, 6: socket.AF_INET6}.get(family or 0, socket.AF_UNSPEC)
     try:
-        canonical, addresses = lookups.addresses(host, wanted)
+        canonical, addresses = name_service.addresses(host, wanted)
         if not addresses:
             raise socket.gaierror(socket.EAI_NODATA, "no IPv4 or IPv6 address")
     except socket.gaierror as error:
-        refused = unresolved(Endpoint("tcp", host, 0), error)
-        raise NameRefused("resolve", host, refused.errno, refused.hint) from error
-    names = None if _is_address(host) else lookups.names(host)
+        refused = resolve_error(Endpoint("tcp", host, 0), error)
+        raise ResolveError("resolve", host, refused.errno, refused.hint) from error
+    names = None if _is_address(host) else name_service.names(host)
     others = [names.official, *names.aliases, host] if names else [host]
     official = canonical or (names.official if names else "") or host
     unique = tuple(dict.fromkeys(each for each in others if each != official))
-    reverse = _in_time(lookups.reverse, addresses, reverse_within)
+    reverse = _call_all(name_service.reverse, addresses, reverse_timeout)
     meanings = tuple(
-        AddressMeaning(each, 6 if ":" in each else 4, kind_of(each), reverse.get(each)) for each in addresses
+        ResolvedAddress(each, 6 if ":" in each else 4, network_kind(each), reverse.get(each))
+        for each in addresses
     )
-    return Meaning(host, official, unique, meanings, service)
+    return Resolution(host, official, unique, meanings, service)
 
 
-def kind_of(address: str) -> str:
+def network_kind(address: str) -> str:
     """What kind of network an address belongs to, in words (RFC 6890 and the registries that it began)."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if parsed.is_unspecified:
@@ -334,33 +341,33 @@ def kind_of(address: str) -> str:
     return "reserved"
 
 
-Answered = TypeVar("Answered")
+Answer = TypeVar("Answer")
 
 
-def _in_time(
-    ask: Callable[[str], Answered | None], questions: Sequence[str], seconds: float
-) -> dict[str, Answered]:
+def _call_all(
+    lookup: Callable[[str], Answer | None], keys: Sequence[str], timeout: float
+) -> dict[str, Answer]:
     """The answers that come in time, all asked at once.
 
     gethostbyaddr(3) can't be interrupted: a thread whose answer is too late is left behind, and ends with
     the program.
     """
-    if seconds <= 0:
+    if timeout <= 0:
         return {}
-    answers: dict[str, Answered] = {}
+    answers: dict[str, Answer] = {}
     left = threading.Semaphore(0)
 
     def one(question: str) -> None:
         try:
-            if (answer := ask(question)) is not None:
+            if (answer := lookup(question)) is not None:
                 answers[question] = answer
         finally:
             left.release()
 
-    for question in questions:
+    for question in keys:
         threading.Thread(target=one, args=(question,), daemon=True).start()
-    end = time.monotonic() + seconds
-    for _ in questions:
+    end = time.monotonic() + timeout
+    for _ in keys:
         if not left.acquire(timeout=max(0.0, end - time.monotonic())):
             break
     return dict(answers)

@@ -21,7 +21,7 @@ Sources: RFC 3986 (URIs), RFC 6874 (zone identifiers in URIs), unix(7), vsock(7)
 from bothends.endpoints.address import Address
 from bothends.endpoints.endpoint import Endpoint
 from bothends.endpoints.schemes import OPTIONS, SCHEMES, WRAPPERS, OptionRule, OptionValue, SchemeRule
-from bothends.endpoints.words import from_words
+from bothends.endpoints.words import endpoints_from_args
 
 __all__ = [
     "OPTIONS",
@@ -32,5 +32,5 @@ __all__ = [
     "OptionRule",
     "OptionValue",
     "SchemeRule",
-    "from_words",
+    "endpoints_from_args",
 ]

@@ -24,7 +24,7 @@ class Address:
     port: int = 0
 
     @classmethod
-    def of(cls, family: int, sockaddr: Any) -> Address:
+    def from_sockaddr(cls, family: int, sockaddr: Any) -> Address:
         """From what `getsockname`, `accept` or `recvfrom` gave for a socket of this `family` (AF_*).
 
         An IPv4 peer of a dual-stack socket (`::ffff:127.0.0.1`, RFC 4291 section 2.5.5.2) becomes plain IPv4.
@@ -52,10 +52,10 @@ class Address:
 
     def __str__(self) -> str:
         if self.family == "unix":
-            return _shown(self.host) or "unix"
+            return _printable(self.host) or "unix"
         return f"{self.host}#{self.port}" if self.family != "none" else self.host or "none"
 
-    def endpoint(self, scheme: str, options: Iterable[tuple[str, OptionValue]] = ()) -> Endpoint:
+    def to_endpoint(self, scheme: str, options: Iterable[tuple[str, OptionValue]] = ()) -> Endpoint:
         """This address as an endpoint of `scheme`. Raises EndpointError where the two don't go together, or
         where the socket has no name.
         """
@@ -68,6 +68,6 @@ class Address:
 _AF_UNIX, _AF_INET = 1, 2
 
 
-def _shown(name: str) -> str:
+def _printable(name: str) -> str:
     """A name that anyone may have chosen, safe to print."""
     return name if name.isprintable() else name.encode("unicode_escape").decode("ascii")

@@ -10,16 +10,16 @@ from bothends.endpoints.checking import (
     check_name,
     check_unused,
     check_wrappers,
-    checked_host_and_port,
-    checked_options,
-    checked_path,
+    normalize_host_and_port,
+    normalize_options,
+    normalize_path,
 )
-from bothends.endpoints.parse import fields_of
-from bothends.endpoints.schemes import SCHEMES, Flaw, OptionValue, scheme_rule
-from bothends.endpoints.writing import written_host, written_name, written_path, written_value
+from bothends.endpoints.parse import parse_url
+from bothends.endpoints.schemes import SCHEMES, InvalidValue, OptionValue, scheme_rule
+from bothends.endpoints.writing import format_host, format_name, format_path, format_value
 from bothends.errors import EndpointError
 
-_PLACES = ("host", "port", "path", "fd", "name")
+_LOCATION_FIELDS = ("host", "port", "path", "fd", "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +55,20 @@ class Endpoint:
         try:
             fields = scheme_rule(self.scheme).fields
             check_wrappers(self.scheme, self.wrappers)
-            check_unused(self.scheme, {name: getattr(self, name) for name in _PLACES})
+            check_unused(self.scheme, {name: getattr(self, name) for name in _LOCATION_FIELDS})
             if fields == "host and port":
-                host, port = checked_host_and_port(self.scheme, self.host, self.port)
+                host, port = normalize_host_and_port(self.scheme, self.host, self.port)
                 object.__setattr__(self, "host", host)
                 object.__setattr__(self, "port", port)
             elif fields == "path":
-                object.__setattr__(self, "path", checked_path(self.scheme, self.path))
+                object.__setattr__(self, "path", normalize_path(self.scheme, self.path))
             elif fields == "descriptor" and (self.fd is None or not 0 <= self.fd < 2**31):
-                raise Flaw("a descriptor is a number from 0 on", "for example fd://3")
+                raise InvalidValue("a descriptor is a number from 0 on", "for example fd://3")
             elif fields == "name":
                 check_name(self.name)
-            options = checked_options(self.scheme, self.host, self.options, self.wrappers)
+            options = normalize_options(self.scheme, self.host, self.options, self.wrappers)
             object.__setattr__(self, "options", options)
-        except Flaw as flaw:
+        except InvalidValue as flaw:
             raise EndpointError(f"{self.scheme}:", flaw.reason, flaw.hint) from None
 
     @classmethod
@@ -82,15 +82,15 @@ class Endpoint:
         Raises EndpointError, or UnknownName for a scheme or an option that isn't known; nothing else.
         """
         try:
-            return cls(**fields_of(text))
-        except Flaw as flaw:
+            return cls(**parse_url(text))
+        except InvalidValue as flaw:
             raise EndpointError(text, flaw.reason, flaw.hint) from None
         except EndpointError as error:
             raise EndpointError(text, error.reason, error.hint) from None
 
     def __str__(self) -> str:
         """The URL. `Endpoint.parse` of it gives an equal endpoint."""
-        query = "&".join(f"{name}={written_value(name, value)}" for name, value in self.options)
+        query = "&".join(f"{name}={format_value(name, value)}" for name, value in self.options)
         return self.label + (f"?{query}" if query else "")
 
     @property
@@ -99,13 +99,13 @@ class Endpoint:
         start = "+".join((*self.wrappers, self.scheme))
         match SCHEMES[self.scheme].fields:
             case "host and port":
-                return f"{start}://{written_host(self.host)}:{self.port}"
+                return f"{start}://{format_host(self.host)}:{self.port}"
             case "path":
-                return f"{start}://{written_path(self.path)}"
+                return f"{start}://{format_path(self.path)}"
             case "descriptor":
                 return f"{start}://{self.fd}"
             case "name":
-                return f"{start}://{written_name(self.name)}"
+                return f"{start}://{format_name(self.name)}"
             case "none":
                 return f"{start}:"
 
@@ -117,17 +117,17 @@ class Endpoint:
     @property
     def is_stream(self) -> bool:
         """Bytes without boundaries. False for fd and systemd, which can be anything until adopted."""
-        return SCHEMES[self.scheme].carries == "stream"
+        return SCHEMES[self.scheme].socket_type == "stream"
 
     @property
     def is_datagram(self) -> bool:
         """Datagrams, without connections. False for fd and systemd, which can be anything until adopted."""
-        return SCHEMES[self.scheme].carries == "datagrams"
+        return SCHEMES[self.scheme].socket_type == "datagrams"
 
     @property
-    def has_boundaries(self) -> bool:
+    def is_message_oriented(self) -> bool:
         """One send is one receive: datagrams and sequenced packets."""
-        return SCHEMES[self.scheme].carries in ("datagrams", "packets")
+        return SCHEMES[self.scheme].socket_type in ("datagrams", "packets")
 
     @property
     def is_unix(self) -> bool:

@@ -23,7 +23,7 @@ class SchemeRule:
 
     kind: str
     fields: Literal["host and port", "path", "descriptor", "name", "none"]
-    carries: Literal["stream", "datagrams", "packets", "any"] = "stream"
+    socket_type: Literal["stream", "datagrams", "packets", "any"] = "stream"
     wrappable: bool = True
 
 
@@ -46,11 +46,11 @@ WRAPPERS: tuple[str, ...] = ("proxyprotocol",)
 
 _INET = frozenset({"tcp", "udp", "tls", "mptcp", "sctp"})
 _TCP = frozenset({"tcp", "tls", "mptcp"})
-_PLAIN_TCP = frozenset({"tcp", "tls"})
+_TCP_WITHOUT_MPTCP = frozenset({"tcp", "tls"})
 _UNIX = frozenset({"unix", "unix+dgram", "unix+seqpacket"})
-_LISTENING = _TCP | {"sctp", "unix", "unix+seqpacket", "vsock"}
-_BUFFERED = _INET | _UNIX
-_STREAMED = _TCP | {"sctp"}
+_CONNECTION_ORIENTED = _TCP | {"sctp", "unix", "unix+seqpacket", "vsock"}
+_INET_AND_UNIX = _INET | _UNIX
+_TCP_AND_SCTP = _TCP | {"sctp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class OptionRule:
     schemes: frozenset[str]
     kind: Literal["flag", "number", "octal", "word", "networks"]
     meaning: str
-    least: int = 0
-    most: int = 2**31 - 1
+    minimum: int = 0
+    maximum: int = 2**31 - 1
     wrapper: str = ""
 
 
@@ -78,12 +78,16 @@ OPTIONS: Mapping[str, OptionRule] = {
         _INET, "flag", "bind over connections in TIME_WAIT; default: 1 for listeners, 0 for udp"
     ),
     "reuseport": OptionRule(_INET, "flag", "several sockets share the port, the kernel spreads the peers"),
-    "backlog": OptionRule(_LISTENING, "number", "connections waiting for accept; default: 4096", 1, 65535),
+    "backlog": OptionRule(
+        _CONNECTION_ORIENTED, "number", "connections waiting for accept; default: 4096", 1, 65535
+    ),
     "mode": OptionRule(_UNIX, "octal", "permissions of the file; default: 777 less the umask", 0, 0o777),
     "nodelay": OptionRule(_TCP, "flag", "send small segments at once (no Nagle); default: 1"),
     "keepalive": OptionRule(_TCP, "flag", "probe a silent peer; default: 0"),
     "linger": OptionRule(_TCP, "number", "seconds that close waits for unsent data; 0 resets", 0, 65535),
-    "user_timeout": OptionRule(_PLAIN_TCP, "number", "milliseconds that sent data may stay unacknowledged"),
+    "user_timeout": OptionRule(
+        _TCP_WITHOUT_MPTCP, "number", "milliseconds that sent data may stay unacknowledged"
+    ),
     "maxseg": OptionRule(_TCP, "number", "bytes of data in a TCP segment at most", 88, 32767),
     "congestion": OptionRule(_TCP, "word", "congestion control algorithm, by the kernel's name", 1, 15),
     "defer_accept": OptionRule(_TCP, "number", "seconds that accept waits for the first data", 1, 65535),
@@ -93,13 +97,19 @@ OPTIONS: Mapping[str, OptionRule] = {
     "interface": OptionRule(_INET, "word", "only packets of this network interface", 1, 15),
     "broadcast": OptionRule(frozenset({"udp"}), "flag", "may send to broadcast addresses; default: 0"),
     "rcvbuf": OptionRule(
-        _BUFFERED, "number", "bytes of the receive buffer; the kernel doubles it, up to net.core.rmem_max", 1
+        _INET_AND_UNIX,
+        "number",
+        "bytes of the receive buffer; the kernel doubles it, up to net.core.rmem_max",
+        1,
     ),
     "sndbuf": OptionRule(
-        _BUFFERED, "number", "bytes of the send buffer; the kernel doubles it, up to net.core.wmem_max", 1
+        _INET_AND_UNIX,
+        "number",
+        "bytes of the send buffer; the kernel doubles it, up to net.core.wmem_max",
+        1,
     ),
     "trust": OptionRule(
-        _STREAMED | {"fd", "systemd"},
+        _TCP_AND_SCTP | {"fd", "systemd"},
         "networks",
         "networks whose PROXY header is believed, as 10.0.0.0/8,::1; default: this machine",
         1,
@@ -107,7 +117,7 @@ OPTIONS: Mapping[str, OptionRule] = {
         "proxyprotocol",
     ),
     "header": OptionRule(
-        _STREAMED | {"unix", "vsock"},
+        _TCP_AND_SCTP | {"unix", "vsock"},
         "number",
         "version of the PROXY header that is sent: 1 (text) or 2; default: 2",
         1,
@@ -117,7 +127,7 @@ OPTIONS: Mapping[str, OptionRule] = {
 }
 
 
-class Flaw(Exception):
+class InvalidValue(Exception):
     """Why an endpoint cannot be; its text is added where it is known."""
 
     def __init__(self, reason: str, hint: str = "") -> None:
@@ -150,9 +160,11 @@ def option_rule(scheme: str, name: str, wrappers: Sequence[str] = ()) -> OptionR
         raise UnknownName("endpoint option", name, nearest(name, list(OPTIONS)), listed)
     if scheme not in rule.schemes:
         schemes = ", ".join(known for known in SCHEMES if known in rule.schemes)
-        raise Flaw(f"option {name} does not apply to {scheme}", f"it applies to {schemes}; {listed}")
+        raise InvalidValue(f"option {name} does not apply to {scheme}", f"it applies to {schemes}; {listed}")
     if rule.wrapper and rule.wrapper not in wrappers:
-        raise Flaw(f"option {name} belongs to {rule.wrapper}", f"it applies to {rule.wrapper}+{scheme}")
+        raise InvalidValue(
+            f"option {name} belongs to {rule.wrapper}", f"it applies to {rule.wrapper}+{scheme}"
+        )
     return rule
 
 

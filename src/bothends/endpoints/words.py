@@ -11,7 +11,7 @@ from bothends.endpoints.schemes import scheme_rule
 from bothends.errors import EndpointError
 
 
-def from_words(words: Sequence[str], scheme: str = "tcp") -> list[Endpoint]:
+def endpoints_from_args(args: Sequence[str], scheme: str = "tcp") -> list[Endpoint]:
     """The endpoints that the words of a command line mean.
 
     A URL stays as it is. For a scheme with ports: `HOST PORT`, `:PORT`, `HOST:PORT`, `[IPV6]:PORT`, and
@@ -20,22 +20,22 @@ def from_words(words: Sequence[str], scheme: str = "tcp") -> list[Endpoint]:
     Raises EndpointError, UnknownName.
     """
     endpoints = []
-    left = list(words)
+    left = list(args)
     while left:
         word = left.pop(0)
-        if "://" in word or word.startswith(_BARE_URLS):
+        if "://" in word or word.startswith(_URLS_WITHOUT_SLASHES):
             endpoints.append(Endpoint.parse(word))
         elif scheme_rule(scheme).fields == "path":
-            endpoints.append(_named(word, Endpoint, scheme, path=word))
+            endpoints.append(_naming_error(word, Endpoint, scheme, path=word))
         elif scheme_rule(scheme).fields != "host and port":
             raise EndpointError(word, f"{scheme} takes no words", "give a URL")
-        elif (word.startswith(":") and is_number(word[1:])) or _ends_in_port(word):
-            endpoints.append(_named(word, Endpoint.parse, f"{scheme}://{word}"))
+        elif (word.startswith(":") and is_number(word[1:])) or _has_port(word):
+            endpoints.append(_naming_error(word, Endpoint.parse, f"{scheme}://{word}"))
         elif left and is_number(left[0]):
             port = left.pop(0)
             both = f"{word} {port}"
             host = word[1:-1] if word.startswith("[") and word.endswith("]") else word
-            endpoints.append(_named(both, Endpoint, scheme, host=host, port=int(port)))
+            endpoints.append(_naming_error(both, Endpoint, scheme, host=host, port=int(port)))
         elif is_number(word):
             raise EndpointError(word, "a port without a host", f":{word} is every interface")
         elif is_ipv6(word):
@@ -45,10 +45,10 @@ def from_words(words: Sequence[str], scheme: str = "tcp") -> list[Endpoint]:
     return endpoints
 
 
-_BARE_URLS = ("stdio:", "unix:", "unix+dgram:", "unix+seqpacket:")
+_URLS_WITHOUT_SLASHES = ("stdio:", "unix:", "unix+dgram:", "unix+seqpacket:")
 
 
-def _named(text: str, make: Any, *args: Any, **kwargs: Any) -> Endpoint:
+def _naming_error(text: str, make: Any, *args: Any, **kwargs: Any) -> Endpoint:
     """Make an endpoint; an error shows `text`, which is what the user wrote."""
     try:
         endpoint: Endpoint = make(*args, **kwargs)
@@ -57,6 +57,6 @@ def _named(text: str, make: Any, *args: Any, **kwargs: Any) -> Endpoint:
     return endpoint
 
 
-def _ends_in_port(word: str) -> bool:
+def _has_port(word: str) -> bool:
     host, _, port = word.rpartition(":")
     return bool(host) and bool(port) and (":" not in host or (host[0], host[-1]) == ("[", "]"))

@@ -7,10 +7,10 @@ from urllib.parse import quote
 from bothends.endpoints.schemes import OPTIONS, OptionValue
 
 # RFC 3986 section 3.3: what may stand in a path as it is. Left out: % ? # which have a meaning, and space.
-_PLAIN_IN_PATH = "/@:!$&'()*+,;=~"
+_PATH_SAFE = "/@:!$&'()*+,;=~"
 
 
-def written_value(name: str, value: OptionValue) -> str:
+def format_value(name: str, value: OptionValue) -> str:
     """The value of an option as a query holds it."""
     if isinstance(value, str):
         # RFC 3986 section 3.4 lets all of these stand in a query; networks are made of them.
@@ -18,7 +18,7 @@ def written_value(name: str, value: OptionValue) -> str:
     return f"{value:o}" if OPTIONS[name].kind == "octal" else str(int(value))
 
 
-def written_host(host: str) -> str:
+def format_host(host: str) -> str:
     """A host as it stands before `:PORT`: IPv6 in brackets, the % of its zone as %25 (RFC 6874 section 2)."""
     if ":" not in host:
         return host
@@ -26,11 +26,11 @@ def written_host(host: str) -> str:
     return f"[{address}{'%25' if percent else ''}{quote(zone, safe='')}]"
 
 
-def written_path(path: str) -> str:
+def format_path(path: str) -> str:
     """A UNIX path, or "@" and an abstract name, percent-encoded."""
-    return quote(path.encode("utf-8", "surrogateescape"), safe=_PLAIN_IN_PATH)
+    return quote(path.encode("utf-8", "surrogateescape"), safe=_PATH_SAFE)
 
 
-def written_name(name: str) -> str:
+def format_name(name: str) -> str:
     """The name of a systemd:// endpoint, percent-encoded."""
     return quote(name, safe="")

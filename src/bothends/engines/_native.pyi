@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from bothends.endpoints import Address
-from bothends.engines.asyncio import Talk
-from bothends.services.base import Conversation, Peer, Post
+from bothends.engines.asyncio import ConversationProtocol
+from bothends.services.base import Conversation, Peer, Push
 
 def prepare(address: type[Address], peer: type[Peer], conversation: type, /) -> None: ...
 def probe() -> int: ...
@@ -21,7 +21,7 @@ class Connection:
     def set_write_buffer_limits(self, high: int) -> None: ...
 
 class Core:
-    opener: Callable[[Peer, Post], Conversation]
+    opener: Callable[[Peer, Push], Conversation]
     answerer: Callable[[bytes, Peer], bytes | None]
     @property
     def connections(self) -> int: ...
@@ -47,8 +47,8 @@ class Core:
         strain_pause: float,
         busy: float,
         longest: int | None,
-        opener: Callable[[Peer, Post], Conversation],
-        post: Post,
+        opener: Callable[[Peer, Push], Conversation],
+        post: Push,
         answerer: Callable[[bytes, Peer], bytes | None],
         gone: Callable[[Peer], object],
         pulling: Callable[[int, Peer, Conversation], object],
@@ -62,7 +62,7 @@ class Core:
     ) -> None: ...
     def run(self, patience: float | None, /) -> None: ...
     def interrupt(self) -> None: ...
-    def adopt(self, fd: int, protocol: Talk, /) -> Connection: ...
+    def adopt(self, fd: int, protocol: ConversationProtocol, /) -> Connection: ...
     def converse(self, fd: int, conversation: Conversation | None, peer: Peer, /) -> None: ...
     def drain(self, looked: float, /) -> None: ...
     def abort(self) -> None: ...

@@ -14,49 +14,49 @@ from collections import Counter
 
 from bothends.endpoints import Address
 from bothends.engines.base import Limits, Network
-from bothends.events import Refusal, Why
+from bothends.events import Rejection, RejectReason
 
 
-class Gate:
+class AccessControl:
     """Answers whether an address may come in, under `limits.allow`, `.deny` and `.per_address`."""
 
     def __init__(self, limits: Limits) -> None:
         self._allow = limits.allow
         self._deny = limits.deny
-        self._most = limits.per_address
-        self._inside: Counter[str] = Counter()
-        self._refusal_by_network = functools.lru_cache(maxsize=4096)(self._look_up)
+        self._max_per_address = limits.per_address
+        self._open_by_address: Counter[str] = Counter()
+        self._network_rejection = functools.lru_cache(maxsize=4096)(self._check_networks)
 
-    def refusal(self, address: Address) -> Refusal | None:
+    def rejection(self, address: Address) -> Rejection | None:
         """Why this address may not come in now; None if it may."""
         if address.family not in ("inet", "inet6"):
             return None
-        if (self._allow or self._deny) and (refusal := self._refusal_by_network(address.host)) is not None:
+        if (self._allow or self._deny) and (refusal := self._network_rejection(address.host)) is not None:
             return refusal
-        if self._most is not None and self._inside[address.host] >= self._most:
-            reason = f"{self._most} connections from its address are open, the limit for one"
-            return Refusal(reason, Why.ADDRESS)
+        if self._max_per_address is not None and self._open_by_address[address.host] >= self._max_per_address:
+            reason = f"{self._max_per_address} connections from its address are open, the limit for one"
+            return Rejection(reason, RejectReason.ADDRESS)
         return None
 
-    def enter(self, address: Address) -> None:
+    def add(self, address: Address) -> None:
         """It has come in."""
-        if self._most is not None:
-            self._inside[address.host] += 1
+        if self._max_per_address is not None:
+            self._open_by_address[address.host] += 1
 
-    def leave(self, address: Address) -> None:
+    def remove(self, address: Address) -> None:
         """It has gone. Who has nobody inside takes no room here."""
-        if self._most is not None:
-            self._inside[address.host] -= 1
-            if self._inside[address.host] <= 0:
-                del self._inside[address.host]
+        if self._max_per_address is not None:
+            self._open_by_address[address.host] -= 1
+            if self._open_by_address[address.host] <= 0:
+                del self._open_by_address[address.host]
 
-    def _look_up(self, host: str) -> Refusal | None:
+    def _check_networks(self, host: str) -> Rejection | None:
         address = ipaddress.ip_address(host.partition("%")[0])
         for network in self._deny:
             if address in network:
-                return Refusal(f"its network {network} is denied", Why.NETWORK)
+                return Rejection(f"its network {network} is denied", RejectReason.NETWORK)
         if self._allow and not any(address in network for network in self._allow):
-            return Refusal("its network is not among those allowed", Why.NETWORK)
+            return Rejection("its network is not among those allowed", RejectReason.NETWORK)
         return None
 
 

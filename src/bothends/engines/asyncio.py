@@ -30,17 +30,17 @@ from collections.abc import Callable
 from select import POLLIN, POLLOUT
 from typing import ClassVar, Final, Protocol, cast
 
-from bothends.engines.admission import Reception
-from bothends.engines.base import DRAIN_QUIET, DRAIN_TICK, LAST_ROUNDS, Engine, Job
-from bothends.engines.datagrams import DatagramDesk
-from bothends.engines.driver import Exchange
-from bothends.engines.nonblocking import Channel, abandon
-from bothends.engines.timers import TICK, Wheel
-from bothends.events import Cause, Draining
-from bothends.services.base import Peer, nowhere
+from bothends.engines.admission import AdmissionControl
+from bothends.engines.base import DRAIN_IDLE, DRAIN_TICK, FINAL_ACCEPT_BATCHES, Engine, EngineContext
+from bothends.engines.datagrams import DatagramServer
+from bothends.engines.driver import ConversationDriver
+from bothends.engines.nonblocking import NonblockingConnection, reset_on_close
+from bothends.engines.timers import TICK, TimerWheel
+from bothends.events import CloseReason, Draining
+from bothends.services.base import Peer, discard_push
 from bothends.sockets import Listener
 
-_TRANSPORTS_CARRY: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
+_TRANSPORT_FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
 
 
 class AsyncioEngine(Engine):
@@ -48,7 +48,7 @@ class AsyncioEngine(Engine):
 
     name = "asyncio"
     summary = "one thread runs asyncio's event loop: transports and protocols"
-    posts = True
+    supports_push = True
 
     loop_factory: ClassVar[Callable[[], asyncio.AbstractEventLoop] | None] = None
     """What makes the event loop; None for asyncio's own choice."""
@@ -59,74 +59,76 @@ class AsyncioEngine(Engine):
     def run(self) -> None:
         """Serve until told to stop."""
         with asyncio.Runner(loop_factory=type(self).loop_factory) as runner:
-            runner.run(AsyncioLoop(self.job, buffered=self.buffered).run())
+            runner.run(AsyncioLoop(self.context, buffered=self.buffered).run())
 
 
-class Owner(Protocol):
+class LoopContext(Protocol):
     """What a talk needs of the loop that runs it."""
 
     @property
-    def job(self) -> Job:
+    def context(self) -> EngineContext:
         """What is served."""
 
     @property
-    def talks(self) -> set[Talk | Channel]:
+    def connections(self) -> set[ConversationProtocol | NonblockingConnection]:
         """All that are going on."""
 
     @property
     def now(self) -> float:
         """Seconds on the loop's clock."""
 
-    def schedule(self, item: Talk | Channel, due: float) -> None:
+    def schedule(self, item: ConversationProtocol | NonblockingConnection, deadline: float) -> None:
         """Call `item.on_timer(now)` at `due` or soon after."""
 
-    def gone(self, item: Talk | Channel) -> None:
+    def connection_closed(self, item: ConversationProtocol | NonblockingConnection) -> None:
         """The talk's connection is closed: forget it."""
 
     def call_soon(self, callback: Callable[[], object], /) -> object:
         """Call it when the stack is flat again."""
 
 
-class Talk(asyncio.Protocol):
+class ConversationProtocol(asyncio.Protocol):
     """One connection: drives an Exchange by an asyncio transport. See `nonblocking.py` for the states.
 
-    `job`: another than the owner's, for this talk.
+    `context`: another than the owner's, for this talk.
     """
 
     __slots__ = (
-        "_backlog",
-        "_began",
-        "_doomed",
-        "_ended",
-        "_heard",
+        "_last_activity",
+        "_last_buffer_size",
+        "_last_received",
         "_limits",
         "_linger_until",
-        "_moved",
-        "_owner",
-        "_paused",
-        "_rests_until",
+        "_loop",
+        "_opened_at",
+        "_peer_eof",
+        "_pending_abort",
+        "_read_paused_until",
         "_transport",
-        "exchange",
+        "_writing_paused",
+        "driver",
         "slot",
     )
 
     _transport: asyncio.Transport
 
-    def __init__(self, owner: Owner, listener: Listener, peer: Peer, job: Job | None = None) -> None:
-        job = job or owner.job
+    def __init__(
+        self, loop: LoopContext, listener: Listener, peer: Peer, context: EngineContext | None = None
+    ) -> None:
+        context = context or loop.context
         self.slot: int | None = None
-        self._owner = owner
-        self._limits = job.limits
-        self._began = owner.now
-        self._heard = self._moved = owner.now
-        self._backlog = 0
-        self._ended = False
-        self._paused = False
-        self._rests_until: float | None = None
+        self._loop = loop
+        self._limits = context.limits
+        self._opened_at = loop.now
+        self._last_received = self._last_activity = loop.now
+        self._last_buffer_size = 0
+        self._peer_eof = False
+        self._writing_paused = False
+        self._read_paused_until: float | None = None
         self._linger_until: float | None = None
-        self._doomed = False
-        post = self._post if job.service.posts else nowhere
-        self.exchange = Exchange(job, listener, peer, post)
+        self._pending_abort = False
+        post = self._push if context.service.pushes else discard_push
+        self.driver = ConversationDriver(context, listener, peer, post)
 
     # What the transport calls ----------------------------------------------------------------
 
@@ -134,167 +136,167 @@ class Talk(asyncio.Protocol):
         """See asyncio.BaseProtocol."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         # Who pulls is called again when all is sent; with any other, only too much is of interest.
-        self._transport.set_write_buffer_limits(high=0 if self.exchange.pulls else self._limits.unsent)
-        self._owner.talks.add(self)
-        due = self._next_look(self._began)
+        self._transport.set_write_buffer_limits(high=0 if self.driver.wants_pull else self._limits.unsent)
+        self._loop.connections.add(self)
+        due = self._next_deadline(self._opened_at)
         if due is not None:
-            self._owner.schedule(self, due)
-        self._say(self.exchange.start())
+            self._loop.schedule(self, due)
+        self._write(self.driver.start())
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        self._heard = self._moved = self._owner.now
-        if self.exchange.over:
+        self._last_received = self._last_activity = self._loop.now
+        if self.driver.finished:
             return
-        said = self.exchange.receive(data)
-        if self.exchange.rest:
-            self._rests_until = self._heard + self.exchange.rest
-            self._listen_or_not()
-            self._owner.schedule(self, self._rests_until)
-        self._say(said)
+        said = self.driver.receive(data)
+        if self.driver.read_pause:
+            self._read_paused_until = self._last_received + self.driver.read_pause
+            self._update_reading()
+            self._loop.schedule(self, self._read_paused_until)
+        self._write(said)
 
     def eof_received(self) -> bool:
         """See asyncio.Protocol. True: keep the transport, there may be an answer to come."""
-        self._ended = True
+        self._peer_eof = True
         if self._linger_until is not None:
             self._transport.close()
         else:
-            self._say(self.exchange.end())
+            self._write(self.driver.receive_eof())
         return True
 
     def pause_writing(self) -> None:
         """See asyncio.BaseProtocol: the peer is slower than we are."""
-        self._paused = True
-        self._listen_or_not()
+        self._writing_paused = True
+        self._update_reading()
 
     def resume_writing(self) -> None:
         """See asyncio.BaseProtocol."""
-        self._paused = False
-        self._moved = self._owner.now
-        self._listen_or_not()
+        self._writing_paused = False
+        self._last_activity = self._loop.now
+        self._update_reading()
         # Later: a transport that is closed from within this call reports its end twice.
-        self._owner.call_soon(self._pull)
+        self._loop.call_soon(self._produce)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.BaseProtocol."""
-        self._owner.gone(self)
-        self.exchange.close(Cause.RESET if exc is not None else None)
+        self._loop.connection_closed(self)
+        self.driver.close(CloseReason.RESET if exc is not None else None)
 
     # What the loop calls ---------------------------------------------------------------------
 
     def on_timer(self, now: float) -> float | None:
         """Look at the limits; return when to look again."""
-        if self._transport.is_closing() and not self._unsent():
+        if self._transport.is_closing() and not self._write_buffer_size():
             return None
-        if self._unsent() != self._backlog:
-            self._backlog = self._unsent()
-            self._moved = now
+        if self._write_buffer_size() != self._last_buffer_size:
+            self._last_buffer_size = self._write_buffer_size()
+            self._last_activity = now
         if self._linger_until is not None:
-            if self._backlog:
+            if self._last_buffer_size:
                 self._linger_until = now + self._limits.linger  # it counts from our last byte
             if now < self._linger_until:
                 return min(self._linger_until, now + self._limits.linger)
             self._transport.close()
             return None
-        if self._rests_until is not None and now >= self._rests_until:
-            self._rests_until = None
-            self._listen_or_not()
-        limit = self.exchange.next_limit(self._began, self._moved)
+        if self._read_paused_until is not None and now >= self._read_paused_until:
+            self._read_paused_until = None
+            self._update_reading()
+        limit = self.driver.next_limit(self._opened_at, self._last_activity)
         if limit is None or now < limit[0]:
-            return self._next_look(now)
-        if self._backlog:
-            self.cut(limit[1])
+            return self._next_deadline(now)
+        if self._last_buffer_size:
+            self.abort(limit[1])
         else:
-            self._finish(limit[1])
+            self._stop_reading(limit[1])
         return self._linger_until
 
-    def _next_look(self, now: float) -> float | None:
-        look = self.exchange.next_look(self._began, self._moved, now)
-        looks = [each for each in (look, self._rests_until) if each is not None]
+    def _next_deadline(self, now: float) -> float | None:
+        look = self.driver.next_deadline(self._opened_at, self._last_activity, now)
+        looks = [each for each in (look, self._read_paused_until) if each is not None]
         return min(looks, default=None)
 
-    def drain(self, looked: float) -> None:
+    def drain(self, last_check: float) -> None:
         """The server is leaving: finish this talk if it rests. What came before `looked` has been heard."""
-        if self._linger_until is not None or looked - self._heard < DRAIN_QUIET:
+        if self._linger_until is not None or last_check - self._last_received < DRAIN_IDLE:
             return
-        if not self._unsent() or self.exchange.pulls:
-            self._finish(Cause.DRAINED)
+        if not self._write_buffer_size() or self.driver.wants_pull:
+            self._stop_reading(CloseReason.DRAINED)
 
-    def cut(self, cause: Cause) -> None:
+    def abort(self, cause: CloseReason) -> None:
         """End it now; what is unsent is dropped."""
-        self.exchange.close(cause)
-        abandon(self._transport.get_extra_info("socket"))
+        self.driver.close(cause)
+        reset_on_close(self._transport.get_extra_info("socket"))
         self._transport.abort()
 
     # Writing ---------------------------------------------------------------------------------
 
-    def _listen_or_not(self) -> None:
+    def _update_reading(self) -> None:
         """Read from the peer, but for as long as it leaves too much unread itself, or has sent too fast."""
-        if self._ended or self._transport.is_closing():
+        if self._peer_eof or self._transport.is_closing():
             return
-        too_much = self._rests_until is not None or self._unsent() > self._limits.unsent
+        too_much = self._read_paused_until is not None or self._write_buffer_size() > self._limits.unsent
         if too_much and self._linger_until is None:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
 
-    def _say(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         if data and not self._transport.is_closing():
-            self._moved = self._owner.now
+            self._last_activity = self._loop.now
             self._transport.write(data)
-            self.exchange.took(data)
-        if self.exchange.pulls:
-            self._listen_or_not()
-            self._pull()
-        elif self.exchange.over:
-            self._hang_up()
+            self.driver.bytes_sent(data)
+        if self.driver.wants_pull:
+            self._update_reading()
+            self._produce()
+        elif self.driver.finished:
+            self._shutdown_write()
 
-    def _pull(self) -> None:
+    def _produce(self) -> None:
         """All is sent, or the transport would not have called: say what comes next."""
-        if self._paused or self._transport.is_closing():
+        if self._writing_paused or self._transport.is_closing():
             return
-        data = self.exchange.more()
+        data = self.driver.produce()
         if data:
             self._transport.write(data)
-            self.exchange.took(data)
-            if not self._paused:
+            self.driver.bytes_sent(data)
+            if not self._writing_paused:
                 # The socket took it all. One piece a turn: others want the loop as well.
-                self._owner.call_soon(self._pull)
-        elif self.exchange.over:
-            self._hang_up()
+                self._loop.call_soon(self._produce)
+        elif self.driver.finished:
+            self._shutdown_write()
 
-    def _hang_up(self) -> None:
+    def _shutdown_write(self) -> None:
         """All is said: close, or shut down our side and wait for the peer to close first."""
         if self._linger_until is not None or self._transport.is_closing():
             return
-        if self._ended:
+        if self._peer_eof:
             self._transport.close()
             return
         self._transport.write_eof()
         self._transport.resume_reading()
-        self._linger_until = self._owner.now + self._limits.linger
-        self._owner.schedule(self, self._linger_until)
+        self._linger_until = self._loop.now + self._limits.linger
+        self._loop.schedule(self, self._linger_until)
 
-    def _finish(self, cause: Cause) -> None:
-        self._say(self.exchange.finish(cause))
-        self.exchange.over = True
-        self._hang_up()
+    def _stop_reading(self, cause: CloseReason) -> None:
+        self._write(self.driver.stop_reading(cause))
+        self.driver.finished = True
+        self._shutdown_write()
 
-    def _unsent(self) -> int:
+    def _write_buffer_size(self) -> int:
         return self._transport.get_write_buffer_size()
 
-    def _post(self, data: bytes) -> None:
-        if self._doomed or self.exchange.over or self._transport.is_closing() or not data:
+    def _push(self, data: bytes) -> None:
+        if self._pending_abort or self.driver.finished or self._transport.is_closing() or not data:
             return
         self._transport.write(data)
-        self.exchange.took(data)
-        if self._unsent() > self._limits.posted:
+        self.driver.bytes_sent(data)
+        if self._write_buffer_size() > self._limits.posted:
             # Later: ending this conversation may post to others, and theirs to others again.
-            self._doomed = True
-            self._owner.call_soon(lambda: self.cut(Cause.STALLED))
+            self._pending_abort = True
+            self._loop.call_soon(lambda: self.abort(CloseReason.STALLED))
 
 
-class BufferedTalk(Talk, asyncio.BufferedProtocol):
+class BufferedConversationProtocol(ConversationProtocol, asyncio.BufferedProtocol):
     """A Talk whose transport reads into the loop's buffer."""
 
     __slots__ = ("_buffer",)
@@ -315,21 +317,25 @@ class BufferedTalk(Talk, asyncio.BufferedProtocol):
 class AsyncioLoop:
     """What the engine waits for beside its transports, and how it ends."""
 
-    def __init__(self, job: Job, *, buffered: bool) -> None:
-        self.job = job
-        self.buffer = memoryview(bytearray(job.limits.chunk))
-        self._talk: Callable[[AsyncioLoop, Listener, Peer], Talk] = BufferedTalk if buffered else Talk
-        self.talks: set[Talk | Channel] = set()
-        self._reception = Reception(job)
-        self._wheel: Wheel[Talk | Channel] = Wheel()
-        self._listeners = [each for each in job.listeners if each.role == "listener"]
-        self._desks = [DatagramDesk(job, each) for each in job.listeners if each.role == "datagrams"]
-        self._arriving: set[asyncio.Task[None]] = set()
-        self._welcoming = False
-        self._retry: asyncio.TimerHandle | None = None
-        self._alarm: asyncio.TimerHandle | None = None
+    def __init__(self, context: EngineContext, *, buffered: bool) -> None:
+        self.context = context
+        self.buffer = memoryview(bytearray(context.limits.chunk))
+        self._protocol_factory: Callable[[AsyncioLoop, Listener, Peer], ConversationProtocol] = (
+            BufferedConversationProtocol if buffered else ConversationProtocol
+        )
+        self.connections: set[ConversationProtocol | NonblockingConnection] = set()
+        self._admission = AdmissionControl(context)
+        self._timer_wheel: TimerWheel[ConversationProtocol | NonblockingConnection] = TimerWheel()
+        self._listeners = [each for each in context.listeners if each.role == "listener"]
+        self._datagram_servers = [
+            DatagramServer(context, each) for each in context.listeners if each.role == "datagrams"
+        ]
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._accepting = False
+        self._accept_retry: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._abort_at: float | None = None
-        self._looked = -math.inf
+        self._last_drain_check = -math.inf
 
     @property
     def now(self) -> float:
@@ -339,74 +345,74 @@ class AsyncioLoop:
     async def run(self) -> None:
         """Serve until told to stop, then until the last connection is over."""
         self._loop = asyncio.get_running_loop()
-        self._over = self._loop.create_future()
-        stop = self.job.stop
+        self._finished = self._loop.create_future()
+        stop = self.context.stop
         self._loop.add_reader(stop.draining.fileno(), self._drain)
         for listener in self._listeners:
             listener.socket.setblocking(False)
-        for desk in self._desks:
+        for desk in self._datagram_servers:
             self._loop.add_reader(desk.fileno(), desk.serve)
-        for listener in self.job.listeners:
+        for listener in self.context.listeners:
             if listener.role == "connection":
-                self._converse(listener, *self._reception.adopt(listener))
-        self._welcome()
-        self._check_over()
+                self._start_connection(listener, *self._admission.register_inherited(listener))
+        self._update_listeners()
+        self._check_finished()
         try:
-            await self._over
+            await self._finished
         finally:
             for latch in (stop.draining, stop.aborting):
                 self._loop.remove_reader(latch.fileno())
 
     # What a talk or a channel needs (channel.Loop) -----------------------------------------------
 
-    def watch(self, channel: Channel) -> None:
+    def update_interest(self, connection: NonblockingConnection) -> None:
         """See channel.Loop."""
-        descriptor = channel.socket.fileno()
-        if channel.interest & POLLIN:
-            self._loop.add_reader(descriptor, channel.on_ready, POLLIN)
+        descriptor = connection.socket.fileno()
+        if connection.interest & POLLIN:
+            self._loop.add_reader(descriptor, connection.on_ready, POLLIN)
         else:
             self._loop.remove_reader(descriptor)
-        if channel.interest & POLLOUT:
-            self._loop.add_writer(descriptor, channel.on_ready, POLLOUT)
+        if connection.interest & POLLOUT:
+            self._loop.add_writer(descriptor, connection.on_ready, POLLOUT)
         else:
             self._loop.remove_writer(descriptor)
 
-    def schedule(self, item: Talk | Channel, due: float) -> None:
+    def schedule(self, item: ConversationProtocol | NonblockingConnection, deadline: float) -> None:
         """See channel.Loop."""
-        self._wheel.schedule(item, due)
-        self._set_alarm()
+        self._timer_wheel.schedule(item, deadline)
+        self._arm_timer()
 
     def call_soon(self, callback: Callable[[], object], /) -> object:
         """See Owner."""
         return self._loop.call_soon(callback)
 
-    def gone(self, item: Talk | Channel) -> None:
+    def connection_closed(self, item: ConversationProtocol | NonblockingConnection) -> None:
         """See channel.Loop."""
-        if isinstance(item, Channel):
+        if isinstance(item, NonblockingConnection):
             self._loop.remove_reader(item.socket.fileno())
             self._loop.remove_writer(item.socket.fileno())
-        self._wheel.cancel(item)
-        self.talks.discard(item)
-        self._left(item.exchange.accepted)
+        self._timer_wheel.cancel(item)
+        self.connections.discard(item)
+        self._release(item.driver.accepted_peer)
 
-    def _left(self, peer: Peer) -> None:
-        self._reception.left(peer)
+    def _release(self, peer: Peer) -> None:
+        self._admission.release(peer)
         # After this callback: the descriptor is given back only when it returns.
-        self._loop.call_soon(self._welcome)
-        self._loop.call_soon(self._check_over)
+        self._loop.call_soon(self._update_listeners)
+        self._loop.call_soon(self._check_finished)
 
     # Welcoming -----------------------------------------------------------------------------------
 
-    def _welcome(self) -> None:
+    def _update_listeners(self) -> None:
         """Watch the listeners, or stop watching them, as the limits say now."""
-        welcoming = self._reception.welcomes()
-        pause = self._reception.pause()
-        if self._retry is not None:
-            self._retry.cancel()
-        self._retry = None if pause is None else self._loop.call_later(pause, self._welcome)
-        if welcoming == self._welcoming:
+        welcoming = self._admission.can_accept()
+        pause = self._admission.retry_delay()
+        if self._accept_retry is not None:
+            self._accept_retry.cancel()
+        self._accept_retry = None if pause is None else self._loop.call_later(pause, self._update_listeners)
+        if welcoming == self._accepting:
             return
-        self._welcoming = welcoming
+        self._accepting = welcoming
         for listener in self._listeners:
             if welcoming:
                 self._loop.add_reader(listener.socket.fileno(), self._accept, listener)
@@ -415,95 +421,97 @@ class AsyncioLoop:
 
     def _accept(self, listener: Listener) -> bool:
         """Take who waits; whether there was anyone."""
-        before = self._reception.number
-        for connection, peer in self._reception.accept(listener):
-            self._converse(listener, connection, peer)
-        self._welcome()
-        return self._reception.number > before
+        before = self._admission.accepted_count
+        for connection, peer in self._admission.accept(listener):
+            self._start_connection(listener, connection, peer)
+        self._update_listeners()
+        return self._admission.accepted_count > before
 
-    def _converse(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
-        if connection.family in _TRANSPORTS_CARRY and connection.type == socket.SOCK_STREAM:
-            task = self._loop.create_task(self._connect(listener, connection, peer))
-            self._arriving.add(task)
-            task.add_done_callback(self._arriving.discard)
+    def _start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
+        if connection.family in _TRANSPORT_FAMILIES and connection.type == socket.SOCK_STREAM:
+            task = self._loop.create_task(self._attach_transport(listener, connection, peer))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
             return
-        channel = Channel(self, self.job, listener, connection, peer)
-        self.talks.add(channel)
-        self.watch(channel)
+        channel = NonblockingConnection(self, self.context, listener, connection, peer)
+        self.connections.add(channel)
+        self.update_interest(channel)
         channel.start()
 
-    async def _connect(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
+    async def _attach_transport(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
         connection.setblocking(False)
-        talk = self._talk(self, listener, peer)
+        talk = self._protocol_factory(self, listener, peer)
         try:
             await self._loop.connect_accepted_socket(lambda: talk, connection)
         except OSError:
             connection.close()
-            talk.exchange.close(Cause.RESET)
-            self._left(peer)
+            talk.driver.close(CloseReason.RESET)
+            self._release(peer)
 
     # Leaving -------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
-        stop, limits = self.job.stop, self.job.limits
+        stop, limits = self.context.stop, self.context.limits
         self._loop.remove_reader(stop.draining.fileno())
         self._loop.add_reader(stop.aborting.fileno(), self._abort)
         for listener in self._listeners:
             self._loop.remove_reader(listener.socket.fileno())
-            for _ in range(LAST_ROUNDS):
+            for _ in range(FINAL_ACCEPT_BATCHES):
                 if not self._accept(listener):
                     break
             self._loop.remove_reader(listener.socket.fileno())
             listener.close()
-        for desk in self._desks:
+        for desk in self._datagram_servers:
             self._loop.remove_reader(desk.fileno())
-            for _ in range(LAST_ROUNDS):
+            for _ in range(FINAL_ACCEPT_BATCHES):
                 if not desk.serve():
                     break
             desk.close()
-        self._listeners, self._desks = [], []
+        self._listeners, self._datagram_servers = [], []
         self._abort_at = self.now + limits.drain
-        if self.job.observe is not None:
-            self.job.observe(Draining(self._reception.open, limits.drain))
-        self._press()
+        if self.context.observe is not None:
+            self.context.observe(Draining(self._admission.open_count, limits.drain))
+        self._drain_tick()
 
-    def _press(self) -> None:
+    def _drain_tick(self) -> None:
         if self.now >= (self._abort_at or 0.0):
             self._abort()
         else:
-            for talk in list(self.talks):
-                talk.drain(self._looked)
-        self._looked = self.now
-        self._check_over()
-        if not self._over.done():
-            self._loop.call_later(DRAIN_TICK, self._press)
+            for talk in list(self.connections):
+                talk.drain(self._last_drain_check)
+        self._last_drain_check = self.now
+        self._check_finished()
+        if not self._finished.done():
+            self._loop.call_later(DRAIN_TICK, self._drain_tick)
 
     def _abort(self) -> None:
         with contextlib.suppress(ValueError):
-            self._loop.remove_reader(self.job.stop.aborting.fileno())
-        for talk in list(self.talks):
-            if isinstance(talk, Channel):
-                talk.close(Cause.ABORTED)
+            self._loop.remove_reader(self.context.stop.aborting.fileno())
+        for talk in list(self.connections):
+            if isinstance(talk, NonblockingConnection):
+                talk.close(CloseReason.ABORTED)
             else:
-                talk.cut(Cause.ABORTED)
+                talk.abort(CloseReason.ABORTED)
 
-    def _check_over(self) -> None:
-        if not (self._listeners or self._desks or self._reception.open or self._over.done()):
-            self._over.set_result(None)
+    def _check_finished(self) -> None:
+        if not (
+            self._listeners or self._datagram_servers or self._admission.open_count or self._finished.done()
+        ):
+            self._finished.set_result(None)
 
     # Time ----------------------------------------------------------------------------------------
 
-    def _set_alarm(self) -> None:
-        wait = self._wheel.wait(self.now)
+    def _arm_timer(self) -> None:
+        wait = self._timer_wheel.next_timeout(self.now)
         if wait is None:
             return
-        if self._alarm is not None:
-            if self._alarm.when() <= self.now + wait + TICK:
+        if self._timer is not None:
+            if self._timer.when() <= self.now + wait + TICK:
                 return
-            self._alarm.cancel()
-        self._alarm = self._loop.call_later(wait, self._ring)
+            self._timer.cancel()
+        self._timer = self._loop.call_later(wait, self._on_timer)
 
-    def _ring(self) -> None:
-        self._alarm = None
-        self._wheel.fire(self.now)
-        self._set_alarm()
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_wheel.run_expired(self.now)
+        self._arm_timer()

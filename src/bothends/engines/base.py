@@ -2,13 +2,13 @@
 
 Rank 2: knows services through `services/base.py` only, and no name of any of them.
 
-1. A server binds, fills in a `Job` and calls `run()`, which serves until it is told to stop and
+1. A server binds, fills in a `EngineContext` and calls `run()`, which serves until it is told to stop and
    comes back when every connection is over. `run()` is called once.
-2. `job.stop.draining` set: take what already waits in the listeners' queues (the kernel has
+2. `context.stop.draining` set: take what already waits in the listeners' queues (the kernel has
    welcomed those peers), then close the listeners, so that later ones are refused at once. A
    connection on which nothing has arrived for DRAIN_QUIET seconds, and to which nothing is owed,
    is finished; the others go on.
-3. `job.limits.drain` seconds after that, or when `job.stop.aborting` is set, whatever is left is
+3. `context.limits.drain` seconds after that, or when `context.stop.aborting` is set, whatever is left is
    cut off. Then `run()` returns.
 4. A class says what it can carry (`streams`, `datagrams`, `posts`, ...), `missing()` why it can't
    run here at all, and `refusal()` why it can't carry one service on one endpoint.
@@ -27,15 +27,15 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal, TypeAlias
 
 from bothends.endpoints import Endpoint
-from bothends.engines.shutdown import Stop
-from bothends.errors import CannotCarry
-from bothends.events import Observer, Troubles
-from bothends.services.base import Conversation, Peer, Post, Service, nowhere
+from bothends.engines.shutdown import ShutdownFlags
+from bothends.errors import UnsupportedCombination
+from bothends.events import Observer, ProblemsOnly
+from bothends.services.base import Conversation, Peer, Push, Service, discard_push
 from bothends.sockets import Listener
 
 # Long enough for what a peer on the same continent has already sent to arrive, short enough that
 # ^C with an idle client attached feels immediate.
-DRAIN_QUIET: Final = 0.15
+DRAIN_IDLE: Final = 0.15
 
 # How often a draining loop looks who has come to rest: by the time of its last look, since what had come by
 # then has been heard now. (What has come by now need not have been: the loop may have been held up.)
@@ -43,7 +43,7 @@ DRAIN_TICK: Final = 0.05
 
 # How often a draining loop goes back for who waits already. Enough for a full queue (4,096), and an end
 # to it while more keep coming.
-LAST_ROUNDS: Final = 64
+FINAL_ACCEPT_BATCHES: Final = 64
 
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -108,34 +108,34 @@ class Limits:
     enough."""
 
 
-Opener: TypeAlias = Callable[[Listener, Peer, Post], Conversation]
+ConversationOpener: TypeAlias = Callable[[Listener, Peer, Push], Conversation]
 
 
 @dataclass(slots=True)
-class Job:
+class EngineContext:
     """What an engine is given: what to serve, where, within which limits, and how it is told to stop."""
 
     service: Service
     listeners: Sequence[Listener]
-    stop: Stop
+    stop: ShutdownFlags
     limits: Limits = field(default_factory=Limits)
     observe: Observer | None = None
-    opener: Opener | None = None
+    opener: ConversationOpener | None = None
     """Opens a conversation where something is put between a connection and its service."""
     shared: bool = False
     """Whether other processes accept from the same listeners (`--workers`)."""
 
     @property
-    def witness(self) -> Observer | None:
+    def traffic_observer(self) -> Observer | None:
         """Whom to tell of comings, goings and messages: nobody, where all that is told is what goes wrong.
         To make an event for each message takes longer than to answer it."""
-        return None if isinstance(self.observe, Troubles) else self.observe
+        return None if isinstance(self.observe, ProblemsOnly) else self.observe
 
-    def open(self, listener: Listener, peer: Peer, post: Post = nowhere) -> Conversation:
+    def open_conversation(self, listener: Listener, peer: Peer, push: Push = discard_push) -> Conversation:
         """A conversation with a peer that came in by `listener`."""
         if self.opener is not None:
-            return self.opener(listener, peer, post)
-        return self.service.open(peer, post)
+            return self.opener(listener, peer, push)
+        return self.service.open(peer, push)
 
 
 class Engine(ABC):
@@ -147,27 +147,27 @@ class Engine(ABC):
 
     streams: ClassVar[bool] = True
     datagrams: ClassVar[bool] = True
-    posts: ClassVar[bool] = False
+    supports_push: ClassVar[bool] = False
     """Delivers what a service posts to a peer that has not asked."""
 
     concurrent: ClassVar[bool] = True
     """Serves a second connection while the first is idle."""
 
-    turns_away: ClassVar[bool] = True
+    rejects_when_full: ClassVar[bool] = True
     """Looks at newcomers at its limit of connections, to close them (`limits.when_full="refuse"`)."""
 
-    adopts: ClassVar[bool] = True
+    accepts_inherited: ClassVar[bool] = True
     """Serves a connection that is ready-made (standard input and output, a connected descriptor)."""
 
-    looks_busily: ClassVar[bool] = False
+    supports_busy_poll: ClassVar[bool] = False
     """Can look for something new without waiting for it (`limits.busy_poll`)."""
 
     why_not: ClassVar[dict[str, str]] = {}
     """The reason, in words, for each of the above that is False and by default isn't: by its attribute's
     name."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, context: EngineContext) -> None:
+        self.context = context
 
     @abstractmethod
     def run(self) -> None:
@@ -178,25 +178,27 @@ class Engine(ABC):
 
         Called from another thread while `run` runs.
         """
-        self.job.service = service
+        self.context.service = service
 
     @classmethod
-    def missing(cls) -> str | None:
+    def unavailable_reason(cls) -> str | None:
         """Why this engine can't run on this machine, or None when it can."""
         return None
 
     @classmethod
-    def here(cls) -> str:
+    def backend_info(cls) -> str:
         """What it does on this machine, in words, where that is not the same on all; "" where it is."""
         return ""
 
     @classmethod
-    def refusal(cls, service: Service, endpoint: Endpoint) -> CannotCarry | None:
+    def unsupported_reason(cls, service: Service, endpoint: Endpoint) -> UnsupportedCombination | None:
         """Why this engine can't carry this service on this endpoint, or None when it can."""
         if endpoint.is_datagram and not cls.datagrams:
-            return CannotCarry(f"engine {cls.name}", str(endpoint), cls.why_not["datagrams"])
+            return UnsupportedCombination(f"engine {cls.name}", str(endpoint), cls.why_not["datagrams"])
         if not endpoint.is_datagram and not cls.streams:
-            return CannotCarry(f"engine {cls.name}", str(endpoint), cls.why_not["streams"])
-        if service.posts and not cls.posts:
-            return CannotCarry(f"engine {cls.name}", f"service {service.name}", cls.why_not["posts"])
+            return UnsupportedCombination(f"engine {cls.name}", str(endpoint), cls.why_not["streams"])
+        if service.pushes and not cls.supports_push:
+            return UnsupportedCombination(
+                f"engine {cls.name}", f"service {service.name}", cls.why_not["posts"]
+            )
         return None

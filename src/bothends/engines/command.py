@@ -30,19 +30,19 @@ from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from bothends.endpoints import Endpoint
-from bothends.engines.acceptor import Door, Newcomer
-from bothends.engines.base import Job
-from bothends.engines.command_relay import PipedCommand, Pump
+from bothends.engines.acceptor import AcceptedConnection, Acceptor
+from bothends.engines.base import EngineContext
+from bothends.engines.command_relay import CommandConversation, CommandRelay
 from bothends.engines.fork import ChildPerConnection
-from bothends.engines.processes import Child, Children, fork
-from bothends.errors import CannotCarry, ServiceError, Unavailable
-from bothends.events import Cause, Closed, Failed, Opened
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.engines.processes import Child, ChildSet, fork
+from bothends.errors import ServiceError, Unavailable, UnsupportedCombination
+from bothends.events import Accepted, Closed, CloseReason, ServiceFailed
+from bothends.services.base import Conversation, Peer, Push, Service
 
 # What the system lacks for the moment; anything else is the command's own fault.
-_STRAIN: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+_RESOURCE_ERRORS: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
-_RESTORED: Final = (
+_RESET_SIGNALS: Final = (
     signal.SIGPIPE,
     signal.SIGXFSZ,
     signal.SIGINT,
@@ -53,7 +53,7 @@ _RESTORED: Final = (
 )
 
 
-class Command(Service):
+class CommandService(Service):
     """A command line in the place of a service. It can only be carried by `CommandEngine`.
 
     Args:
@@ -74,12 +74,12 @@ class Command(Service):
     def __init__(self, text: str, *, shell: bool = False) -> None:
         self.text = text
         try:
-            self.words = ["/bin/sh", "-c", text] if shell else shlex.split(text)
+            self.argv = ["/bin/sh", "-c", text] if shell else shlex.split(text)
         except ValueError as error:
             raise ServiceError(text, str(error).lower(), "quotes come in pairs, as in a shell") from error
-        if not text.strip() or not self.words or not self.words[0]:
+        if not text.strip() or not self.argv or not self.argv[0]:
             raise ServiceError(repr(text), "no command")
-        program = self.words[0]
+        program = self.argv[0]
         if shutil.which(program) is None:
             exists = os.path.dirname(program) and os.path.exists(program)  # noqa: PTH110, PTH120
             if exists:
@@ -90,30 +90,34 @@ class Command(Service):
                 hint = "is it installed, and in a directory of PATH?"
             raise Unavailable("run", program, errno.EACCES if exists else errno.ENOENT, hint)
 
-        self.pump: Pump | None = None
+        self.relay: CommandRelay | None = None
         """What carries the one connection of this process, if it is a pump's."""
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        if self.pump is None:
-            raise CannotCarry("this engine", f"the command {self.text!r}", "only CommandEngine can")
-        process = self.spawn(subprocess.PIPE, environment(os.environ, None, peer), leads=False)
-        self.pump.piped = PipedCommand(process)
-        return self.pump.piped
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        if self.relay is None:
+            raise UnsupportedCombination(
+                "this engine", f"the command {self.text!r}", "only CommandEngine can"
+            )
+        process = self.spawn(
+            subprocess.PIPE, connection_environment(os.environ, None, peer), new_session=False
+        )
+        self.relay.command = CommandConversation(process)
+        return self.relay.command
 
-    def spawn(self, both: int, variables: Mapping[str, str], *, leads: bool) -> subprocess.Popen[bytes]:
+    def spawn(self, stdio_fd: int, env: Mapping[str, str], *, new_session: bool) -> subprocess.Popen[bytes]:
         """Start it, with `both` as its input and its output.
 
         Raises:
             OSError, subprocess.SubprocessError: it could not be started.
         """
         return subprocess.Popen(
-            self.words,
-            stdin=both,
-            stdout=both,
-            env=variables,
+            self.argv,
+            stdin=stdio_fd,
+            stdout=stdio_fd,
+            env=env,
             bufsize=0,
-            start_new_session=leads,
-            preexec_fn=_restore_signals,  # noqa: PLW1509  (there are no threads here)
+            start_new_session=new_session,
+            preexec_fn=_reset_signals,  # noqa: PLW1509  (there are no threads here)
         )
 
 
@@ -134,77 +138,85 @@ class CommandEngine(ChildPerConnection):
         "posts": "what a command says goes to its own peer",
     }
 
-    patience = 0.0
-    last_signals = (signal.SIGTERM, signal.SIGKILL)
-    leads_group = True
+    kill_delay = 0.0
+    termination_signals = (signal.SIGTERM, signal.SIGKILL)
+    kill_group = True
 
-    def __init__(self, job: Job) -> None:
-        super().__init__(job)
-        if not isinstance(job.service, Command):
-            raise CannotCarry("engine command", f"service {job.service.name}", "it runs commands only")
-        self._command = job.service
+    def __init__(self, context: EngineContext) -> None:
+        super().__init__(context)
+        if not isinstance(context.service, CommandService):
+            raise UnsupportedCombination(
+                "engine command", f"service {context.service.name}", "it runs commands only"
+            )
+        self._service = context.service
 
     @classmethod
-    def refusal(cls, service: Service, endpoint: Endpoint) -> CannotCarry | None:
+    def unsupported_reason(cls, service: Service, endpoint: Endpoint) -> UnsupportedCombination | None:
         """See Engine."""
-        if not isinstance(service, Command):
-            return CannotCarry("engine command", f"service {service.name}", "it runs commands only")
-        return super().refusal(service, endpoint)
+        if not isinstance(service, CommandService):
+            return UnsupportedCombination(
+                "engine command", f"service {service.name}", "it runs commands only"
+            )
+        return super().unsupported_reason(service, endpoint)
 
-    def start(self, newcomer: Newcomer, door: Door, children: Children) -> Child | None:
+    def start_child(
+        self, accepted: AcceptedConnection, acceptor: Acceptor, children: ChildSet
+    ) -> Child | None:
         """Start the command, or the pump that will."""
-        if _is_wrapped(newcomer):
-            return self._start_pump(newcomer, door, children)
-        connection, peer, _ = newcomer
+        if _has_layers(accepted):
+            return self._start_relay(accepted, acceptor, children)
+        connection, peer, _ = accepted
         connection.setblocking(True)
         failure: Exception | None = None
         try:
-            variables = environment(os.environ, connection, peer)
-            process = self._command.spawn(connection.fileno(), variables, leads=True)
+            variables = connection_environment(os.environ, connection, peer)
+            process = self._service.spawn(connection.fileno(), variables, new_session=True)
         except OSError as error:
-            if error.errno in _STRAIN:
+            if error.errno in _RESOURCE_ERRORS:
                 raise
             failure = error
         except subprocess.SubprocessError as error:
             failure = error
-        self._tell_opened(peer, failure)
+        self._emit_opened(peer, failure)
         # Popen itself asks for the status, so that it knows that it has been asked for.
         return Child(process.pid, "command", process.poll) if failure is None else None
 
-    def _start_pump(self, newcomer: Newcomer, door: Door, children: Children) -> Child:
+    def _start_relay(self, accepted: AcceptedConnection, acceptor: Acceptor, children: ChildSet) -> Child:
         def carry() -> None:
-            children.forget()
-            door.leave_to_parent()
-            self.job.stop.disown()
-            self._command.pump = Pump(self.job, newcomer)
-            raise SystemExit(self._command.pump.run())
+            children.close_in_child()
+            acceptor.close_in_child()
+            self.context.stop.detach_in_child()
+            self._service.relay = CommandRelay(self.context, accepted)
+            raise SystemExit(self._service.relay.run())
 
         return fork("command", carry)
 
-    def ended(self, newcomer: Newcomer, child: Child) -> None:
+    def child_exited(self, accepted: AcceptedConnection, child: Child) -> None:
         """See ChildPerConnection. A pump has told the end itself."""
-        if self.job.observe is not None and not _is_wrapped(newcomer):
-            asked_to = child.status in (-signal.SIGTERM, -signal.SIGKILL) and self.job.stop.draining.is_set()
-            cause = Cause.ABORTED if asked_to else Cause.SERVICE
-            peer = newcomer.peer
-            self.job.observe(Closed(peer.connection, peer.address, cause, 0, 0))
+        if self.context.observe is not None and not _has_layers(accepted):
+            asked_to = (
+                child.status in (-signal.SIGTERM, -signal.SIGKILL) and self.context.stop.draining.is_set()
+            )
+            cause = CloseReason.ABORTED if asked_to else CloseReason.SERVICE
+            peer = accepted.peer
+            self.context.observe(Closed(peer.connection, peer.address, cause, 0, 0))
 
-    def _tell_opened(self, peer: Peer, failure: Exception | None) -> None:
-        observe = self.job.observe
+    def _emit_opened(self, peer: Peer, failure: Exception | None) -> None:
+        observe = self.context.observe
         if observe is None:
             return
-        observe(Opened(peer.connection, peer.address, peer.local))
+        observe(Accepted(peer.connection, peer.address, peer.local))
         if failure is not None:
-            observe(Failed(peer.connection, peer.address, failure))
-            observe(Closed(peer.connection, peer.address, Cause.FAILED, 0, 0))
+            observe(ServiceFailed(peer.connection, peer.address, failure))
+            observe(Closed(peer.connection, peer.address, CloseReason.FAILED, 0, 0))
 
 
-def _is_wrapped(newcomer: Newcomer) -> bool:
-    endpoint = newcomer.listener.asked
+def _has_layers(accepted: AcceptedConnection) -> bool:
+    endpoint = accepted.listener.requested_endpoint
     return bool(endpoint.wrappers) or endpoint.scheme == "tls"
 
 
-_TCP_NAMES: Final = (
+_UCSPI_TCP_NAMES: Final = (
     "LOCALHOST",
     "LOCALIP",
     "LOCALPORT",
@@ -216,27 +228,29 @@ _TCP_NAMES: Final = (
 
 # What a command could take for its own connection's, though it is about another one: a server that was
 # itself started by inetd, tcpserver or systemd has these in its environment.
-_STALE: Final = frozenset(
+_CONNECTION_VARIABLES: Final = frozenset(
     {"PROTO", "REMOTE_ADDR", "REMOTE_HOST", "REMOTE_PORT", "SERVER_ADDR", "SERVER_PORT"}
     | {"LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID"}
-    | {prefix + name for prefix in ("TCP", "TCP6") for name in (*_TCP_NAMES, "INTERFACE")}
+    | {prefix + name for prefix in ("TCP", "TCP6") for name in (*_UCSPI_TCP_NAMES, "INTERFACE")}
     | {f"UNIXLOCAL{name}" for name in ("GID", "PATH", "PID", "UID")}
     | {f"UNIXREMOTE{name}" for name in ("EGID", "EUID", "PATH", "PID")}
 )
 
 
-def environment(inherited: Mapping[str, str], connection: socket.socket | None, peer: Peer) -> dict[str, str]:
+def connection_environment(
+    inherited: Mapping[str, str], connection: socket.socket | None, peer: Peer
+) -> dict[str, str]:
     """What a command finds in its environment about its connection; None for one that is wrapped, where who
     connected is not always whom we talk to.
 
     The names of UCSPI (tcp-environ(5), with ucspi-tcp6's for IPv6; ucspi-unix), and of CGI
     (RFC 3875, section 4.1).
     """
-    found = {name: value for name, value in inherited.items() if name not in _STALE}
+    found = {name: value for name, value in inherited.items() if name not in _CONNECTION_VARIABLES}
     local, remote = peer.local, peer.address
     if remote.family == "unix":
         found |= {"PROTO": "UNIX", "UNIXLOCALPATH": local.host}
-        found |= _credentials(connection) if connection is not None else {}
+        found |= _peer_credentials(connection) if connection is not None else {}
         return found
     found |= {
         "REMOTE_ADDR": remote.host,
@@ -262,7 +276,7 @@ def environment(inherited: Mapping[str, str], connection: socket.socket | None, 
     return found
 
 
-def _credentials(connection: socket.socket) -> dict[str, str]:
+def _peer_credentials(connection: socket.socket) -> dict[str, str]:
     """Who was at the other end when it connected (unix(7), SO_PEERCRED)."""
     try:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -272,8 +286,8 @@ def _credentials(connection: socket.socket) -> dict[str, str]:
     return {"UNIXREMOTEPID": str(pid), "UNIXREMOTEEUID": str(uid), "UNIXREMOTEEGID": str(gid)}
 
 
-def _restore_signals() -> None:
+def _reset_signals() -> None:
     """In the child, between fork and exec."""
-    for number in _RESTORED:
+    for number in _RESET_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -30,21 +30,21 @@ import subprocess
 import time
 from typing import Final
 
-from bothends.engines.acceptor import Newcomer
-from bothends.engines.base import Job
-from bothends.engines.nonblocking import Channel
-from bothends.engines.processes import GRACE, flush
-from bothends.engines.shutdown import Latch
-from bothends.events import Cause
+from bothends.engines.acceptor import AcceptedConnection
+from bothends.engines.base import EngineContext
+from bothends.engines.nonblocking import NonblockingConnection
+from bothends.engines.processes import KILL_GRACE, flush_stdio
+from bothends.engines.shutdown import ShutdownFlag
+from bothends.events import CloseReason
 from bothends.services.base import Conversation
 
 # What a pipe holds (pipe(7)): no read from one gives more.
-_PIECE: Final = 64 * 1024
+_READ_SIZE: Final = 64 * 1024
 
-_IN_ORDER: Final = frozenset({Cause.PEER, Cause.SERVICE})
+_CLEAN_CAUSES: Final = frozenset({CloseReason.PEER, CloseReason.SERVICE})
 
 
-class PipedCommand(Conversation):
+class CommandConversation(Conversation):
     """The talk of a command that has been started with pipes for its input and output. Never blocks.
 
     Who drives it calls `more` again when `output` is readable, and `write` when `input` is writable.
@@ -56,21 +56,21 @@ class PipedCommand(Conversation):
         self.process = process
         self._input, self._output = process.stdin, process.stdout
         self._unwritten = memoryview(b"")
-        self._ended = False
+        self._peer_eof = False
         for pipe in (self._input, self._output):
             os.set_blocking(pipe.fileno(), False)
 
     @property
-    def waits(self) -> bool:
+    def more_later(self) -> bool:
         return not self._output.closed
 
     @property
-    def input(self) -> int | None:
+    def input_fd(self) -> int | None:
         """The pipe to wait for until it is writable; None while nothing waits to be written."""
         return self._input.fileno() if self._unwritten else None
 
     @property
-    def output(self) -> int | None:
+    def output_fd(self) -> int | None:
         """The pipe on which the command speaks; None after its end."""
         return None if self._output.closed else self._output.fileno()
 
@@ -78,30 +78,30 @@ class PipedCommand(Conversation):
         if not self._input.closed:
             # Though the driver reads no more while something waits, a layer may have held something back.
             self._unwritten = memoryview(bytes(self._unwritten) + data)
-            self.write()
+            self.write_input()
         return b""
 
     def end(self) -> bytes:
-        self._ended = True
-        self.write()
+        self._peer_eof = True
+        self.write_input()
         return b""
 
-    def leave(self) -> bytes:
+    def close(self) -> bytes:
         return b""  # not its EOF: rule 4
 
-    def more(self) -> bytes:
+    def produce(self) -> bytes:
         if self._output.closed:
             return b""
         try:
-            data = os.read(self._output.fileno(), _PIECE)
+            data = os.read(self._output.fileno(), _READ_SIZE)
         except BlockingIOError:
             return b""
         if not data:
             self.done = True
-            self.hang_up()
+            self.close_pipes()
         return data
 
-    def write(self) -> None:
+    def write_input(self) -> None:
         """Give the command what its pipe takes of what it has been sent; then its EOF, if that is due."""
         if self._input.closed:
             return
@@ -111,21 +111,21 @@ class PipedCommand(Conversation):
         except BlockingIOError:
             return
         except BrokenPipeError:  # it has had enough: as in a pipeline, the rest is for nobody
-            self._finish_input()
-        if self._ended:
-            self._finish_input()
+            self._close_input()
+        if self._peer_eof:
+            self._close_input()
 
-    def hang_up(self) -> None:
+    def close_pipes(self) -> None:
         """Close both pipes: EOF for who reads, SIGPIPE for who writes."""
-        self._finish_input()
+        self._close_input()
         self._output.close()
 
-    def _finish_input(self) -> None:
+    def _close_input(self) -> None:
         self._unwritten = memoryview(b"")
         self._input.close()
 
 
-class Pump:
+class CommandRelay:
     """Carries one connection, in a process of its own, which leads a group. A `channel.Loop`.
 
     Args:
@@ -133,94 +133,94 @@ class Pump:
         newcomer: the connection, which is closed when it is over.
     """
 
-    def __init__(self, job: Job, newcomer: Newcomer) -> None:
+    def __init__(self, context: EngineContext, accepted: AcceptedConnection) -> None:
         self.now = time.monotonic()
-        self.piped: PipedCommand | None = None
+        self.command: CommandConversation | None = None
         """The command, once the layers are ready."""
-        self._job = job
-        self._newcomer = newcomer
-        self._due: float | None = None
-        self._is_over = False
-        self._term = Latch()
+        self._job = context
+        self._accepted = accepted
+        self._deadline: float | None = None
+        self._closed = False
+        self._sigterm = ShutdownFlag()
         self._poller = select.poll()
         self._watched: dict[int, int] = {}
 
     def run(self) -> int:
         """Carry until the connection and the command have ended; the command's status, as a shell shows it:
         128 and the signal's number where one has ended it. 0 where none was started."""
-        signal.signal(signal.SIGTERM, lambda _number, _frame: self._term.set())
+        signal.signal(signal.SIGTERM, lambda _number, _frame: self._sigterm.set())
         os.setsid()
-        connection, peer, listener = self._newcomer
-        channel = Channel(self, self._job, listener, connection, peer)
+        connection, peer, listener = self._accepted
+        channel = NonblockingConnection(self, self._job, listener, connection, peer)
         channel.start()
-        while not self._is_over:
-            self._turn(channel)
-        if self.piped is None:
+        while not self._closed:
+            self._run_once(channel)
+        if self.command is None:
             return 0
-        process = self.piped.process
-        if channel.exchange.cause not in _IN_ORDER:
+        process = self.command.process
+        if channel.driver.cause not in _CLEAN_CAUSES:
             os.killpg(0, signal.SIGTERM)
-        self.piped.hang_up()
-        if channel.exchange.cause not in _IN_ORDER:
+        self.command.close_pipes()
+        if channel.driver.cause not in _CLEAN_CAUSES:
             try:
-                process.wait(GRACE)
+                process.wait(KILL_GRACE)
             except subprocess.TimeoutExpired:
-                flush()
+                flush_stdio()
                 os.killpg(0, signal.SIGKILL)
         status = process.wait()
         return status if status >= 0 else 128 - status
 
     # What the channel needs (channel.Loop) -------------------------------------------------------
 
-    def watch(self, channel: Channel) -> None:
+    def update_interest(self, connection: NonblockingConnection) -> None:
         """See channel.Loop. What it wants is looked at before each wait."""
 
-    def schedule(self, channel: Channel, due: float) -> None:
+    def schedule(self, connection: NonblockingConnection, deadline: float) -> None:
         """See channel.Loop."""
-        self._due = due if self._due is None else min(self._due, due)
+        self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
 
-    def gone(self, channel: Channel) -> None:
+    def connection_closed(self, connection: NonblockingConnection) -> None:
         """See channel.Loop."""
-        self._is_over = True
+        self._closed = True
 
     # Waiting -------------------------------------------------------------------------------------
 
-    def _turn(self, channel: Channel) -> None:
+    def _run_once(self, connection: NonblockingConnection) -> None:
         """Wait once, and do all that can be done without waiting."""
-        wanted = {self._term.fileno(): select.POLLIN}
-        interest = channel.interest
-        piped = self.piped
-        source, sink = (None, None) if piped is None else (piped.output, piped.input)
+        wanted = {self._sigterm.fileno(): select.POLLIN}
+        interest = connection.interest
+        piped = self.command
+        source, sink = (None, None) if piped is None else (piped.output_fd, piped.input_fd)
         if sink is not None:
             wanted[sink] = select.POLLOUT
             interest &= ~select.POLLIN
-        if source is not None and not channel.unsent:
+        if source is not None and not connection.write_buffer_size:
             wanted[source] = select.POLLIN
         if interest:  # without, it would still be reported for having hung up, again and again
-            wanted[channel.socket.fileno()] = interest
+            wanted[connection.socket.fileno()] = interest
         ready = self._poll(wanted)
         self.now = time.monotonic()
-        if self._term.fileno() in ready:
-            channel.close(Cause.ABORTED)
+        if self._sigterm.fileno() in ready:
+            connection.close(CloseReason.ABORTED)
             return
         if piped is not None and sink in ready:
-            piped.write()
-        if (found := ready.get(channel.socket.fileno())) is not None:
-            channel.on_ready(found)
-        if source in ready and not self._is_over:
-            channel.on_ready(select.POLLOUT)  # that is, for more
-        if self._due is not None and self.now >= self._due and not self._is_over:
-            self._due = None
-            due = channel.on_timer(self.now)
+            piped.write_input()
+        if (found := ready.get(connection.socket.fileno())) is not None:
+            connection.on_ready(found)
+        if source in ready and not self._closed:
+            connection.on_ready(select.POLLOUT)  # that is, for more
+        if self._deadline is not None and self.now >= self._deadline and not self._closed:
+            self._deadline = None
+            due = connection.on_timer(self.now)
             if due is not None:
-                self.schedule(channel, due)
+                self.schedule(connection, due)
 
-    def _poll(self, wanted: dict[int, int]) -> dict[int, int]:
-        for descriptor in self._watched.keys() - wanted.keys():
+    def _poll(self, interests: dict[int, int]) -> dict[int, int]:
+        for descriptor in self._watched.keys() - interests.keys():
             self._poller.unregister(descriptor)
-        for descriptor, interest in wanted.items():
+        for descriptor, interest in interests.items():
             if self._watched.get(descriptor) != interest:
                 self._poller.register(descriptor, interest)
-        self._watched = wanted
-        left = None if self._due is None else max(0.0, self._due - self.now) * 1000
+        self._watched = interests
+        left = None if self._deadline is None else max(0.0, self._deadline - self.now) * 1000
         return dict(self._poller.poll(left))

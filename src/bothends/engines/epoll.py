@@ -41,7 +41,7 @@ class EpollPoller(Poller):
             self._epoll.register(descriptor, interest | (select.EPOLLEXCLUSIVE if shared else 0))
             self._watched.add(descriptor)
 
-    def forget(self, descriptor: int) -> None:
+    def unwatch(self, descriptor: int) -> None:
         """See Poller.forget."""
         self._epoll.unregister(descriptor)
         self._watched.discard(descriptor)
@@ -61,11 +61,11 @@ class EpollEngine(ReadinessEngine):
     name = "epoll"
     summary = "one thread waits in epoll_wait(): a turn costs what is ready, not what is open"
 
-    def poller(self) -> Poller:
+    def make_poller(self) -> Poller:
         """See ReadinessEngine.poller."""
         return EpollPoller()
 
     @classmethod
-    def missing(cls) -> str | None:
+    def unavailable_reason(cls) -> str | None:
         """See Engine.missing."""
         return None if hasattr(select, "epoll") else "epoll is Linux's, and this system is another"

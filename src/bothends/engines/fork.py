@@ -16,30 +16,32 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-from bothends.engines.acceptor import Door, Newcomer
-from bothends.engines.admission import Reception
+from bothends.engines.acceptor import AcceptedConnection, Acceptor
+from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import Engine
-from bothends.engines.blocking import Warden, converse
-from bothends.engines.driver import Exchange
-from bothends.engines.processes import GRACE, Child, Children, fork
+from bothends.engines.blocking import Watchdog, run_conversation
+from bothends.engines.driver import ConversationDriver
+from bothends.engines.processes import KILL_GRACE, Child, ChildSet, fork
 from bothends.errors import errno_text
-from bothends.events import Refused, Why
+from bothends.events import ConnectionRejected, RejectReason
 
 
 class ChildPerConnection(Engine):
     """Base of the engines that start a process for each connection: fork, and command."""
 
-    patience: ClassVar[float]
+    kill_delay: ClassVar[float]
     """Seconds between the time when everyone should be gone and the first signal."""
 
-    last_signals: ClassVar[Sequence[int]]
+    termination_signals: ClassVar[Sequence[int]]
     """What whoever is still there is sent then, one after another."""
 
-    leads_group: ClassVar[bool] = False
+    kill_group: ClassVar[bool] = False
     """Each child leads a process group, all of which is meant."""
 
     @abstractmethod
-    def start(self, newcomer: Newcomer, door: Door, children: Children) -> Child | None:
+    def start_child(
+        self, accepted: AcceptedConnection, acceptor: Acceptor, children: ChildSet
+    ) -> Child | None:
         """Start the process of a connection, which is closed here afterwards. None: it could not be, for
         a reason of its own, which has been told.
 
@@ -47,40 +49,48 @@ class ChildPerConnection(Engine):
             OSError: it could not be, for want of something.
         """
 
-    def ended(self, newcomer: Newcomer, child: Child) -> None:
+    def child_exited(self, accepted: AcceptedConnection, child: Child) -> None:
         """The process of a connection has ended."""
 
     def run(self) -> None:
         """Serve until told to stop."""
-        reception = Reception(self.job)
-        with Door(self.job, reception) as door:
-            children = Children(door.watch, self.job.observe)
-            for newcomer in door.newcomers():
-                self._welcome(newcomer, door, children, reception)
-            if not door.wait_until(lambda: not children, self.patience):
-                for number in self.last_signals:
-                    children.signal(number, groups=self.leads_group)
-                    children.wait(None if number == signal.SIGKILL else GRACE)
+        reception = AdmissionControl(self.context)
+        with Acceptor(self.context, reception) as door:
+            children = ChildSet(door.poll_loop, self.context.observe)
+            for newcomer in door.accepted():
+                self._handle_accepted(newcomer, door, children, reception)
+            if not door.run_until(lambda: not children, self.kill_delay):
+                for number in self.termination_signals:
+                    children.signal(number, groups=self.kill_group)
+                    children.wait(None if number == signal.SIGKILL else KILL_GRACE)
 
-    def _welcome(self, newcomer: Newcomer, door: Door, children: Children, reception: Reception) -> None:
+    def _handle_accepted(
+        self,
+        accepted: AcceptedConnection,
+        acceptor: Acceptor,
+        children: ChildSet,
+        admission: AdmissionControl,
+    ) -> None:
         def leave(child: Child) -> None:
-            self.ended(newcomer, child)
-            reception.left(newcomer.peer)
+            self.child_exited(accepted, child)
+            admission.release(accepted.peer)
 
         # The peer sees the end of the connection when its last descriptor is closed: ours goes first.
-        with newcomer.connection:
+        with accepted.connection:
             try:
-                child = self.start(newcomer, door, children)
+                child = self.start_child(accepted, acceptor, children)
             except OSError as error:
-                reception.left(newcomer.peer)
-                reception.strain(error.errno or errno.EAGAIN)
-                if self.job.observe is not None:
+                admission.release(accepted.peer)
+                admission.pause(error.errno or errno.EAGAIN)
+                if self.context.observe is not None:
                     reason = f"no process for it: {errno_text(error.errno or 0)}"
-                    self.job.observe(Refused(newcomer.peer.address, reason, Why.PROCESS))
+                    self.context.observe(
+                        ConnectionRejected(accepted.peer.address, reason, RejectReason.PROCESS)
+                    )
                 return
-        reception.relieve()
+        admission.resume()
         if child is None:
-            reception.left(newcomer.peer)
+            admission.release(accepted.peer)
         else:
             children.add(child, leave)
 
@@ -103,19 +113,19 @@ class ForkEngine(ChildPerConnection):
     }
 
     # The children know the time as well as we do, and cut their conversations off by themselves.
-    patience = GRACE
-    last_signals = (signal.SIGKILL,)
+    kill_delay = KILL_GRACE
+    termination_signals = (signal.SIGKILL,)
 
-    def start(self, newcomer: Newcomer, door: Door, children: Children) -> Child:
+    def start_child(self, accepted: AcceptedConnection, acceptor: Acceptor, children: ChildSet) -> Child:
         """Fork."""
 
         def talk() -> None:
-            job = self.job
-            children.forget()
-            door.leave_to_parent()
-            job.stop.disown()
-            with Warden(job.stop, job.limits) as warden:
-                exchange = Exchange(job, newcomer.listener, newcomer.peer)
-                converse(newcomer.connection, exchange, job.limits, warden)
+            context = self.context
+            children.close_in_child()
+            acceptor.close_in_child()
+            context.stop.detach_in_child()
+            with Watchdog(context.stop, context.limits) as warden:
+                exchange = ConversationDriver(context, accepted.listener, accepted.peer)
+                run_conversation(accepted.connection, exchange, context.limits, warden)
 
         return fork("connection", talk)

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from bothends.engines.acceptor import Door
-from bothends.engines.admission import Reception
+from bothends.engines.acceptor import Acceptor
+from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import Engine
-from bothends.engines.blocking import Warden, converse
-from bothends.engines.driver import Exchange
+from bothends.engines.blocking import Watchdog, run_conversation
+from bothends.engines.driver import ConversationDriver
 
 
 class IterativeEngine(Engine):
@@ -30,7 +30,7 @@ class IterativeEngine(Engine):
     name = "iterative"
     summary = "one connection after another: recv() and send() block everything else"
     concurrent = False
-    turns_away = False
+    rejects_when_full = False
     why_not: ClassVar = {
         "posts": "it looks at one connection at a time: the others would get what is posted to them "
         "only when their turn has come",
@@ -40,12 +40,14 @@ class IterativeEngine(Engine):
 
     def run(self) -> None:
         """Serve until told to stop."""
-        job = self.job
-        reception = Reception(job, most=1)
+        context = self.context
+        reception = AdmissionControl(context, max_connections=1)
         with (
-            Door(job, reception, one_at_a_time=True) as door,
-            Warden(job.stop, job.limits, on_drain=door.close_early) as warden,
+            Acceptor(context, reception, one_at_a_time=True) as door,
+            Watchdog(context.stop, context.limits, on_drain=door.close_listeners_now) as warden,
         ):
-            for connection, peer, listener in door.newcomers():
-                converse(connection, Exchange(job, listener, peer), job.limits, warden)
-                reception.left(peer)
+            for connection, peer, listener in door.accepted():
+                run_conversation(
+                    connection, ConversationDriver(context, listener, peer), context.limits, warden
+                )
+                reception.release(peer)

@@ -11,7 +11,7 @@ What it rests on, and what follows:
 3. Any other stream conversation is a `Talk`, as on asyncio: the core is its transport, and the bookkeeping
    is everybody's (`driver.py`). So events, TLS and the rest are what they are on any engine.
 4. Accepting is the core's affair where there is nothing to decide, and `admission.py`'s where there is.
-5. What isn't a stream (seqpacket), or is read at a rate, is a `Channel`, for which the core only waits.
+5. What isn't a stream (seqpacket), or is read at a rate, is a `NonblockingConnection`, for which the core only waits.
 
 `BOTHENDS_NATIVE=epoll` or `=io_uring` in the environment forces either.
 """
@@ -30,17 +30,26 @@ from select import POLLIN
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, cast
 
 from bothends.endpoints import Address
-from bothends.engines.access_control import Gate
-from bothends.engines.admission import STRAIN_PAUSE, Reception
-from bothends.engines.asyncio import Talk
-from bothends.engines.base import DRAIN_QUIET, DRAIN_TICK, LAST_ROUNDS, Engine, Job
-from bothends.engines.datagrams import DatagramDesk, largest_datagram
-from bothends.engines.nonblocking import Channel
-from bothends.engines.timers import Wheel
+from bothends.engines.access_control import AccessControl
+from bothends.engines.admission import ACCEPT_PAUSE, AdmissionControl
+from bothends.engines.asyncio import ConversationProtocol
+from bothends.engines.base import DRAIN_IDLE, DRAIN_TICK, FINAL_ACCEPT_BATCHES, Engine, EngineContext
+from bothends.engines.datagrams import DatagramServer, max_datagram_size
+from bothends.engines.nonblocking import NonblockingConnection
+from bothends.engines.timers import TimerWheel
 from bothends.errors import errno_text
-from bothends.events import Cause, Draining, Dropped, Event, Failed, Relieved, Strained, Why
-from bothends.services.amplification_guard import Guard
-from bothends.services.base import Conversation, Peer, Service, nowhere
+from bothends.events import (
+    AcceptPaused,
+    AcceptResumed,
+    CloseReason,
+    DatagramDropped,
+    Draining,
+    Event,
+    RejectReason,
+    ServiceFailed,
+)
+from bothends.services.amplification_guard import AmplificationGuard
+from bothends.services.base import Conversation, Peer, Service, discard_push
 from bothends.sockets import Listener, enable_pktinfo
 
 if TYPE_CHECKING:
@@ -55,7 +64,7 @@ else:
 
 Backend: TypeAlias = Literal["io_uring", "epoll"]
 
-ENVIRONMENT: Final = "BOTHENDS_NATIVE"
+BACKEND_VARIABLE: Final = "BOTHENDS_NATIVE"
 
 _NOT_BUILT: Final = "built without the C core (it takes a C compiler and Python's headers)"
 
@@ -68,17 +77,17 @@ def choose_backend(forced: str) -> tuple[Backend | None, str]:
     if _native is None:
         return None, _NOT_BUILT
     if forced not in ("", "io_uring", "epoll"):
-        return None, f"{ENVIRONMENT} is {forced!r}, and not io_uring or epoll"
+        return None, f"{BACKEND_VARIABLE} is {forced!r}, and not io_uring or epoll"
     if forced == "epoll":
         return "epoll", "by epoll, as was asked"
     number = _native.probe()
     if not number:
         return "io_uring", "by io_uring"
-    reason = _why_no_ring(number)
+    reason = _uring_unavailable_reason(number)
     return (None, f"io_uring is {reason}") if forced else ("epoll", f"by epoll, as io_uring is {reason}")
 
 
-def _why_no_ring(number: int) -> str:
+def _uring_unavailable_reason(number: int) -> str:
     if number == errno.EINVAL:
         return "too old here (Linux 6.1 is needed)"
     if number in (errno.EPERM, errno.EACCES):
@@ -88,7 +97,7 @@ def _why_no_ring(number: int) -> str:
     return f"refused: {errno_text(number)}"
 
 
-_BACKEND, _BECAUSE = choose_backend(os.environ.get(ENVIRONMENT, ""))
+_BACKEND, _BACKEND_REASON = choose_backend(os.environ.get(BACKEND_VARIABLE, ""))
 
 if _native is not None:
     _native.prepare(Address, Peer, Conversation)
@@ -99,31 +108,31 @@ class NativeEngine(Engine):
 
     name = "native"
     summary = "one thread runs a core in C, which moves the bytes by io_uring or epoll"
-    posts = True
-    looks_busily = True
+    supports_push = True
+    supports_busy_poll = True
 
     backend: ClassVar[Backend | None] = _BACKEND
-    because: ClassVar[str] = _BECAUSE
+    backend_reason: ClassVar[str] = _BACKEND_REASON
 
-    insists: ClassVar[bool] = os.environ.get(ENVIRONMENT) == "io_uring"
+    requires_uring: ClassVar[bool] = os.environ.get(BACKEND_VARIABLE) == "io_uring"
     """Whether it would rather fail than do with epoll."""
 
-    sizes: ClassVar[Mapping[str, int]] = {}
+    ring_sizes: ClassVar[Mapping[str, int]] = {}
     """Sizes of the ring, for those who want others: submissions, completions, buffers, buffer_size."""
 
-    def __init__(self, job: Job) -> None:
-        super().__init__(job)
+    def __init__(self, context: EngineContext) -> None:
+        super().__init__(context)
         self._loop: NativeLoop | None = None
 
     def run(self) -> None:
         """Serve until told to stop."""
         try:
-            self._loop = NativeLoop(self.job, self.backend == "io_uring", self.sizes)
+            self._loop = NativeLoop(self.context, self.backend == "io_uring", self.ring_sizes)
         except OSError:
             # The probe was granted a small ring, and this one is refused: memory, or descriptors.
-            if self.insists or self.backend != "io_uring":
+            if self.requires_uring or self.backend != "io_uring":
                 raise
-            self._loop = NativeLoop(self.job, False, self.sizes)
+            self._loop = NativeLoop(self.context, False, self.ring_sizes)
         try:
             self._loop.reload()  # another thread may have had another service loaded meanwhile
             self._loop.run()
@@ -137,61 +146,63 @@ class NativeEngine(Engine):
             self._loop.reload()
 
     @classmethod
-    def missing(cls) -> str | None:
+    def unavailable_reason(cls) -> str | None:
         """See Engine.missing."""
-        return None if cls.backend else cls.because
+        return None if cls.backend else cls.backend_reason
 
     @classmethod
-    def here(cls) -> str:
+    def backend_info(cls) -> str:
         """See Engine.here."""
-        return cls.because if cls.backend else ""
+        return cls.backend_reason if cls.backend else ""
 
 
-class NativeOnEpoll(NativeEngine):
+class NativeEpollEngine(NativeEngine):
     """The same, on epoll wherever it runs: what others get where io_uring is forbidden."""
 
-    backend, because = choose_backend("epoll")
+    backend, backend_reason = choose_backend("epoll")
 
 
-class NativeOnRing(NativeEngine):
+class NativeUringEngine(NativeEngine):
     """The same, on io_uring or not at all."""
 
-    backend, because = choose_backend("io_uring")
-    insists = True
+    backend, backend_reason = choose_backend("io_uring")
+    requires_uring = True
 
 
-class NativeTalk(Talk):
+class NativeConversationProtocol(ConversationProtocol):
     """A Talk whose transport is a connection of the core's."""
 
     __slots__ = ()
 
-    def cut(self, cause: Cause) -> None:
+    def abort(self, cause: CloseReason) -> None:
         """See Talk.cut. The core's abort() resets by itself."""
-        self.exchange.close(cause)
+        self.driver.close(cause)
         self._transport.abort()
 
 
 class NativeLoop:
     """What Python does beside the core: whatever has to be decided, told or timed."""
 
-    def __init__(self, job: Job, io_uring: bool, sizes: Mapping[str, int]) -> None:
-        self.job = job
-        limits = job.limits
-        self.talks: set[Talk | Channel] = set()
-        self._reception = Reception(job)
-        self._wheel: Wheel[Talk | Channel] = Wheel()
-        self._listeners = [each for each in job.listeners if each.role == "listener"]
-        datagrams = [each for each in job.listeners if each.role == "datagrams"]
+    def __init__(self, context: EngineContext, io_uring: bool, ring_sizes: Mapping[str, int]) -> None:
+        self.context = context
+        limits = context.limits
+        self.connections: set[ConversationProtocol | NonblockingConnection] = set()
+        self._admission = AdmissionControl(context)
+        self._timer_wheel: TimerWheel[ConversationProtocol | NonblockingConnection] = TimerWheel()
+        self._listeners = [each for each in context.listeners if each.role == "listener"]
+        datagrams = [each for each in context.listeners if each.role == "datagrams"]
         # Who observes is told of each datagram: then they are dealt with one by one.
-        self._answered_in_core = datagrams if job.witness is None else []
-        self._desks = [DatagramDesk(job, each) for each in datagrams if job.witness is not None]
-        self._soon: collections.deque[Callable[[], object]] = collections.deque()
-        self._until: float | None = None
-        self._welcoming = False
+        self._core_datagram_listeners = datagrams if context.traffic_observer is None else []
+        self._datagram_servers = [
+            DatagramServer(context, each) for each in datagrams if context.traffic_observer is not None
+        ]
+        self._callbacks: collections.deque[Callable[[], object]] = collections.deque()
+        self._wakeup_at: float | None = None
+        self._accepting = False
         self._abort_at: float | None = None
-        self._looked = -math.inf
+        self._last_drain_check = -math.inf
         # Datagrams are received by recvmmsg(), many at once, which a ring can't do better.
-        streams = any(each.role != "datagrams" for each in job.listeners)
+        streams = any(each.role != "datagrams" for each in context.listeners)
         self._core = _native.Core(
             io_uring and streams,
             limits.unsent,
@@ -199,21 +210,21 @@ class NativeLoop:
             math.inf if limits.idle is None else limits.idle,
             math.inf if limits.life is None else limits.life,
             limits.linger,
-            DRAIN_QUIET,
-            STRAIN_PAUSE,
+            DRAIN_IDLE,
+            ACCEPT_PAUSE,
             limits.busy_poll,
             limits.message,
-            job.service.open,
-            nowhere,
-            job.service.answer,
-            self._left,
-            self._pulling,
-            None if job.observe is None else self._failed,
-            None if job.observe is None else self._strained,
-            None if job.observe is None else self._dropped,
-            **sizes,
+            context.service.open,
+            discard_push,
+            context.service.answer,
+            self._release,
+            self._on_pull_conversation,
+            None if context.observe is None else self._on_service_error,
+            None if context.observe is None else self._on_accept_paused,
+            None if context.observe is None else self._on_datagram_dropped,
+            **ring_sizes,
         )
-        self._left_to_core = [each for each in self._listeners if self._needs_no_decision(each)]
+        self._core_listeners = [each for each in self._listeners if self._accept_in_c(each)]
 
     @property
     def now(self) -> float:
@@ -222,33 +233,33 @@ class NativeLoop:
 
     def run(self) -> None:
         """Serve until told to stop, then until the last connection is over."""
-        job, core = self.job, self._core
-        core.watch(job.stop.draining.fileno(), lambda _ready: self._drain(), POLLIN, False)
+        context, core = self.context, self._core
+        core.watch(context.stop.draining.fileno(), lambda _ready: self._drain(), POLLIN, False)
         for listener in self._listeners:
             listener.socket.setblocking(False)
-        for desk in self._desks:
+        for desk in self._datagram_servers:
             core.watch(desk.fileno(), desk.on_ready, POLLIN, True)
-        for listener in self._answered_in_core:
-            self._answer(listener)
-        for listener in job.listeners:
+        for listener in self._core_datagram_listeners:
+            self._add_datagram_socket(listener)
+        for listener in context.listeners:
             if listener.role == "connection":
-                self._converse(listener, *self._reception.adopt(listener))
-        for listener in self._left_to_core:
-            core.listen(listener.socket.fileno(), _fixed_address(listener), job.shared)
-        self._welcome()
-        while self._serves() or self.talks or core.connections:
-            patience = self._patience()
-            self._until = None if patience is None else core.now + patience
+                self._start_connection(listener, *self._admission.register_inherited(listener))
+        for listener in self._core_listeners:
+            core.listen(listener.socket.fileno(), _listener_local_address(listener), context.shared)
+        self._update_listeners()
+        while self._is_serving() or self.connections or core.connections:
+            patience = self._timeout()
+            self._wakeup_at = None if patience is None else core.now + patience
             core.run(patience)
-            for _ in range(len(self._soon)):
-                self._soon.popleft()()
-            self._wheel.fire(core.now)
+            for _ in range(len(self._callbacks)):
+                self._callbacks.popleft()()
+            self._timer_wheel.run_expired(core.now)
             if self._abort_at is not None:
-                self._press()
-            self._welcome()
+                self._drain_tick()
+            self._update_listeners()
 
-    def _serves(self) -> bool:
-        return bool(self._listeners or self._desks or self._answered_in_core)
+    def _is_serving(self) -> bool:
+        return bool(self._listeners or self._datagram_servers or self._core_datagram_listeners)
 
     def close(self) -> None:
         """Cut off whatever is left, and give everything back."""
@@ -257,173 +268,181 @@ class NativeLoop:
 
     def reload(self) -> None:
         """The job has another service. From any thread."""
-        self._core.opener = self.job.service.open
-        self._core.answerer = self.job.service.answer
-        if self._left_to_core and not self._is_plain():
-            self.call_soon(self._take_over)
+        self._core.opener = self.context.service.open
+        self._core.answerer = self.context.service.answer
+        if self._core_listeners and not self._can_run_in_c():
+            self.call_soon(self._accept_in_python)
 
     # What a talk or a channel needs (asyncio.Owner, channel.Loop) ---------------------------------
 
-    def watch(self, channel: Channel) -> None:
+    def update_interest(self, connection: NonblockingConnection) -> None:
         """See channel.Loop."""
-        self._core.watch(channel.socket.fileno(), channel.on_ready, channel.interest, False)
+        self._core.watch(connection.socket.fileno(), connection.on_ready, connection.interest, False)
 
-    def schedule(self, item: Talk | Channel, due: float) -> None:
+    def schedule(self, item: ConversationProtocol | NonblockingConnection, deadline: float) -> None:
         """See channel.Loop."""
-        self._wheel.schedule(item, due)
-        if self._until is None or due < self._until:
+        self._timer_wheel.schedule(item, deadline)
+        if self._wakeup_at is None or deadline < self._wakeup_at:
             self._core.interrupt()
 
-    def gone(self, item: Talk | Channel) -> None:
+    def connection_closed(self, item: ConversationProtocol | NonblockingConnection) -> None:
         """See channel.Loop."""
-        if isinstance(item, Channel):
+        if isinstance(item, NonblockingConnection):
             self._core.unwatch(item.socket.fileno())
-        self._wheel.cancel(item)
-        self.talks.discard(item)
+        self._timer_wheel.cancel(item)
+        self.connections.discard(item)
         # After this callback: a channel's descriptor is given back only when it returns.
-        self.call_soon(functools.partial(self._left, item.exchange.accepted))
+        self.call_soon(functools.partial(self._release, item.driver.accepted_peer))
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Call it when the stack is flat again. From any thread."""
-        self._soon.append(callback)
+        self._callbacks.append(callback)
         self._core.interrupt()
 
-    def _left(self, peer: Peer) -> None:
-        self._reception.left(peer)
+    def _release(self, peer: Peer) -> None:
+        self._admission.release(peer)
         self._core.interrupt()
 
     # Welcoming -----------------------------------------------------------------------------------
 
-    def _is_plain(self) -> bool:
+    def _can_run_in_c(self) -> bool:
         """Whether C may hold the conversations (2 above)."""
-        job = self.job
-        return job.witness is None and not (job.opener or job.service.posts or job.limits.rate)
+        context = self.context
+        return context.traffic_observer is None and not (
+            context.opener or context.service.pushes or context.limits.rate
+        )
 
-    def _needs_no_decision(self, listener: Listener) -> bool:
+    def _accept_in_c(self, listener: Listener) -> bool:
         """Whether C may accept at this listener (4 above)."""
-        limits = self.job.limits
+        limits = self.context.limits
         has_options = listener.endpoint.is_unix and bool(listener.endpoint.options)
         decides = limits.connections or limits.per_address or limits.allow or limits.deny or has_options
-        return self._is_plain() and not decides and listener.socket.type == socket.SOCK_STREAM
+        return self._can_run_in_c() and not decides and listener.socket.type == socket.SOCK_STREAM
 
-    def _take_over(self) -> None:
+    def _accept_in_python(self) -> None:
         """Accept here from now on, at every listener."""
-        if self._left_to_core:
-            self._left_to_core = []
+        if self._core_listeners:
+            self._core_listeners = []
             self._core.deafen()
-            self._stop_welcoming()
+            self._unwatch_listeners()
 
-    def _stop_welcoming(self) -> None:
-        self._welcoming = False
+    def _unwatch_listeners(self) -> None:
+        self._accepting = False
         for listener in self._listeners:
-            if listener not in self._left_to_core:
+            if listener not in self._core_listeners:
                 self._core.unwatch(listener.socket.fileno())
 
-    def _welcome(self) -> None:
+    def _update_listeners(self) -> None:
         """Watch the listeners, or stop watching them, as the limits say now."""
-        welcoming = self._reception.welcomes()
-        if welcoming == self._welcoming:
+        welcoming = self._admission.can_accept()
+        if welcoming == self._accepting:
             return
         if not welcoming:
-            self._stop_welcoming()
+            self._unwatch_listeners()
             return
-        self._welcoming = True
+        self._accepting = True
         for listener in self._listeners:
-            if listener not in self._left_to_core:
+            if listener not in self._core_listeners:
                 accept = functools.partial(self._accept, listener)
                 self._core.watch(listener.socket.fileno(), accept, POLLIN, True)
 
     def _accept(self, listener: Listener, _ready: int = POLLIN) -> bool:
         """Take who waits; whether there was anyone."""
-        before = self._reception.number
-        for connection, peer in self._reception.accept(listener):
-            self._converse(listener, connection, peer)
-        if not self._reception.welcomes():
+        before = self._admission.accepted_count
+        for connection, peer in self._admission.accept(listener):
+            self._start_connection(listener, connection, peer)
+        if not self._admission.can_accept():
             self._core.interrupt()
-        return self._reception.number > before
+        return self._admission.accepted_count > before
 
-    def _converse(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
-        if connection.type != socket.SOCK_STREAM or self.job.limits.rate is not None:
-            channel = Channel(self, self.job, listener, connection, peer)
-            self.talks.add(channel)
-            self.watch(channel)
+    def _start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
+        if connection.type != socket.SOCK_STREAM or self.context.limits.rate is not None:
+            channel = NonblockingConnection(self, self.context, listener, connection, peer)
+            self.connections.add(channel)
+            self.update_interest(channel)
             channel.start()
-        elif not self._is_plain():
-            self._talk(self.job, listener, connection.detach(), peer)
+        elif not self._can_run_in_c():
+            self._attach_protocol(self.context, listener, connection.detach(), peer)
         else:
             try:
-                conversation = self.job.service.open(peer, nowhere)
-                pulls = conversation.pulls
+                conversation = self.context.service.open(peer, discard_push)
+                pulls = conversation.wants_pull
             except Exception as error:
-                self._failed(peer, error)
+                self._on_service_error(peer, error)
                 self._core.converse(connection.detach(), None, peer)
                 return
             if pulls:
-                self._talk(_opened(self.job, conversation), listener, connection.detach(), peer)
+                self._attach_protocol(
+                    _with_conversation(self.context, conversation), listener, connection.detach(), peer
+                )
             else:
                 self._core.converse(connection.detach(), conversation, peer)
 
-    def _pulling(self, descriptor: int, peer: Peer, conversation: Conversation) -> None:
+    def _on_pull_conversation(self, descriptor: int, peer: Peer, conversation: Conversation) -> None:
         """The core has accepted somebody whose conversation pulls."""
-        self._reception.open += 1
-        self._talk(_opened(self.job, conversation), self._listeners[0], descriptor, peer)
+        self._admission.open_count += 1
+        self._attach_protocol(
+            _with_conversation(self.context, conversation), self._listeners[0], descriptor, peer
+        )
 
-    def _talk(self, job: Job, listener: Listener, descriptor: int, peer: Peer) -> None:
-        talk = NativeTalk(self, listener, peer, job)
+    def _attach_protocol(
+        self, context: EngineContext, listener: Listener, descriptor: int, peer: Peer
+    ) -> None:
+        talk = NativeConversationProtocol(self, listener, peer, context)
         connection = self._core.adopt(descriptor, talk)
         talk.connection_made(cast("asyncio.Transport", connection))  # it has of one what a talk uses
 
     # Datagrams -----------------------------------------------------------------------------------
 
-    def _answer(self, listener: Listener) -> None:
+    def _add_datagram_socket(self, listener: Listener) -> None:
         """Have the core answer datagrams: as DatagramDesk does, with nobody to be told."""
-        sock, job = listener.socket, self.job
+        sock, context = listener.socket, self.context
         sock.setblocking(False)
-        gate = Gate(job.limits) if job.limits.allow or job.limits.deny else None
-        rate = job.service.answers_per_second
-        guard = Guard(rate) if rate is not None else None
+        gate = AccessControl(context.limits) if context.limits.allow or context.limits.deny else None
+        rate = context.service.answers_per_second
+        guard = AmplificationGuard(rate) if rate is not None else None
 
         def refuse(peer: Peer) -> object:
-            refusal = None if gate is None else gate.refusal(peer.address)
+            refusal = None if gate is None else gate.rejection(peer.address)
             if refusal is None and guard is not None:
-                refusal = guard.refusal(peer.address)
+                refusal = guard.check(peer.address)
             if refusal is not None:
-                self._tell(Dropped(peer.address, *refusal))
+                self._emit(DatagramDropped(peer.address, *refusal))
             return refusal
 
         internet = sock.family in (socket.AF_INET, socket.AF_INET6)
-        largest = largest_datagram(sock, job.limits)
+        largest = max_datagram_size(sock, context.limits)
         wildcard = enable_pktinfo(sock)
         refuses = refuse if gate is not None or guard is not None else None
         self._core.answer(sock.fileno(), listener.address, refuses, largest, wildcard, internet)
 
     # Telling what goes wrong ---------------------------------------------------------------------
 
-    def _tell(self, event: Event) -> None:
-        if self.job.observe is not None:
-            self.job.observe(event)
+    def _emit(self, event: Event) -> None:
+        if self.context.observe is not None:
+            self.context.observe(event)
 
-    def _failed(self, peer: Peer, error: BaseException) -> None:
-        self._tell(Failed(peer.connection, peer.address, error))
+    def _on_service_error(self, peer: Peer, error: BaseException) -> None:
+        self._emit(ServiceFailed(peer.connection, peer.address, error))
 
-    def _strained(self, number: int) -> None:
-        self._tell(Strained(number, self._core.connections) if number else Relieved())
+    def _on_accept_paused(self, error_number: int) -> None:
+        self._emit(AcceptPaused(error_number, self._core.connections) if error_number else AcceptResumed())
 
-    def _dropped(self, peer: Peer, reason: int, number: int) -> None:
+    def _on_datagram_dropped(self, peer: Peer, reason: int, number: int) -> None:
         words, why = (
-            (f"a datagram of more than {number} bytes", Why.SIZE),
-            ("the sender has no address (it did not bind one)", Why.NAMELESS),
-            (f"sending it: {errno_text(number)}", Why.UNSENT),
+            (f"a datagram of more than {number} bytes", RejectReason.SIZE),
+            ("the sender has no address (it did not bind one)", RejectReason.NO_SOURCE_ADDRESS),
+            (f"sending it: {errno_text(number)}", RejectReason.SEND_FAILED),
         )[reason]
-        self._tell(Dropped(peer.address, words, why))
+        self._emit(DatagramDropped(peer.address, words, why))
 
     # Waiting -------------------------------------------------------------------------------------
 
-    def _patience(self) -> float | None:
+    def _timeout(self) -> float | None:
         """How long nothing but a ready descriptor can want us."""
-        if self._soon:
+        if self._callbacks:
             return 0.0
-        waits = [self._wheel.wait(self.now), self._reception.pause()]
+        waits = [self._timer_wheel.next_timeout(self.now), self._admission.retry_delay()]
         if self._abort_at is not None:
             waits.append(DRAIN_TICK)
         return min((wait for wait in waits if wait is not None), default=None)
@@ -431,57 +450,62 @@ class NativeLoop:
     # Leaving -------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
-        stop, limits, core = self.job.stop, self.job.limits, self._core
+        stop, limits, core = self.context.stop, self.context.limits, self._core
         core.unwatch(stop.draining.fileno())
         core.watch(stop.aborting.fileno(), lambda _ready: self._abort(), POLLIN, False)
         core.deafen()
         for listener in self._listeners:
-            if listener not in self._left_to_core:
+            if listener not in self._core_listeners:
                 core.unwatch(listener.socket.fileno())
-                for _ in range(LAST_ROUNDS):
+                for _ in range(FINAL_ACCEPT_BATCHES):
                     if not self._accept(listener):
                         break
             listener.close()
-        for desk in self._desks:
+        for desk in self._datagram_servers:
             core.unwatch(desk.fileno())
-            for _ in range(LAST_ROUNDS):
+            for _ in range(FINAL_ACCEPT_BATCHES):
                 if not desk.serve():
                     break
             desk.close()
-        for listener in self._answered_in_core:
+        for listener in self._core_datagram_listeners:
             core.mute(listener.socket.fileno())
             listener.close()
-        self._listeners, self._left_to_core, self._desks, self._answered_in_core = [], [], [], []
+        self._listeners, self._core_listeners, self._datagram_servers, self._core_datagram_listeners = (
+            [],
+            [],
+            [],
+            [],
+        )
         self._abort_at = self.now + limits.drain
-        channels = sum(isinstance(each, Channel) for each in self.talks)
-        self._tell(Draining(core.connections + channels, limits.drain))
+        channels = sum(isinstance(each, NonblockingConnection) for each in self.connections)
+        self._emit(Draining(core.connections + channels, limits.drain))
         core.interrupt()
 
-    def _press(self) -> None:
+    def _drain_tick(self) -> None:
         if self._abort_at is not None and self.now >= self._abort_at:
             self._abort()
             return
-        self._core.drain(self._looked)
-        for talk in list(self.talks):
-            talk.drain(self._looked)
-        self._looked = self.now
+        self._core.drain(self._last_drain_check)
+        for talk in list(self.connections):
+            talk.drain(self._last_drain_check)
+        self._last_drain_check = self.now
 
     def _abort(self) -> None:
-        self._core.unwatch(self.job.stop.aborting.fileno())
-        for talk in list(self.talks):
-            if isinstance(talk, Channel):
-                talk.close(Cause.ABORTED)
+        self._core.unwatch(self.context.stop.aborting.fileno())
+        for talk in list(self.connections):
+            if isinstance(talk, NonblockingConnection):
+                talk.close(CloseReason.ABORTED)
             else:
-                talk.cut(Cause.ABORTED)
+                talk.abort(CloseReason.ABORTED)
         self._core.abort()
 
 
-def _opened(job: Job, conversation: Conversation) -> Job:
+def _with_conversation(context: EngineContext, conversation: Conversation) -> EngineContext:
     """The same job for one peer, whose conversation is open already."""
-    return dataclasses.replace(job, opener=lambda _listener, _peer, _post: conversation)
+    return dataclasses.replace(context, opener=lambda _listener, _peer, _post: conversation)
 
 
-def _fixed_address(listener: Listener) -> Address | None:
+def _listener_local_address(listener: Listener) -> Address | None:
     """Our address on every connection of this listener, or None where each has its own."""
     address = listener.address
     return None if address.host in ("", "0.0.0.0", "::") or address.family == "vsock" else address

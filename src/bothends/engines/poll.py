@@ -24,7 +24,7 @@ class PollPoller(Poller):
         """See Poller.watch. Sharing makes no difference: poll() wakes every waiting process."""
         self._poll.register(descriptor, interest)
 
-    def forget(self, descriptor: int) -> None:
+    def unwatch(self, descriptor: int) -> None:
         """See Poller.forget."""
         self._poll.unregister(descriptor)
 
@@ -43,6 +43,6 @@ class PollEngine(ReadinessEngine):
     name = "poll"
     summary = "one thread waits in poll(): any descriptor, but a turn costs what is open"
 
-    def poller(self) -> Poller:
+    def make_poller(self) -> Poller:
         """See ReadinessEngine.poller."""
         return PollPoller()

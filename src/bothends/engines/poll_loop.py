@@ -22,12 +22,12 @@ from collections.abc import Callable, Sequence
 from select import POLLIN
 from typing import ClassVar
 
-from bothends.engines.admission import Reception
-from bothends.engines.base import DRAIN_TICK, LAST_ROUNDS, Engine, Job
-from bothends.engines.datagrams import DatagramDesk
-from bothends.engines.nonblocking import Channel
-from bothends.engines.timers import Wheel
-from bothends.events import Cause, Draining
+from bothends.engines.admission import AdmissionControl
+from bothends.engines.base import DRAIN_TICK, FINAL_ACCEPT_BATCHES, Engine, EngineContext
+from bothends.engines.datagrams import DatagramServer
+from bothends.engines.nonblocking import NonblockingConnection
+from bothends.engines.timers import TimerWheel
+from bothends.events import CloseReason, Draining
 from bothends.services.base import Peer
 from bothends.sockets import Listener
 
@@ -46,7 +46,7 @@ class Poller(ABC):
         """
 
     @abstractmethod
-    def forget(self, descriptor: int) -> None:
+    def unwatch(self, descriptor: int) -> None:
         """Wait for it no more. Called before the descriptor is closed."""
 
     @abstractmethod
@@ -61,125 +61,127 @@ class Poller(ABC):
 class ReadinessEngine(Engine):
     """Base of select, poll and epoll."""
 
-    posts = True
+    supports_push = True
 
-    first_refused: ClassVar[int | None] = None
+    fd_limit: ClassVar[int | None] = None
     """The lowest descriptor that cannot be waited for, or None."""
 
     @abstractmethod
-    def poller(self) -> Poller:
+    def make_poller(self) -> Poller:
         """A fresh poller."""
 
     def run(self) -> None:
         """Serve until told to stop."""
-        with contextlib.closing(ReadinessLoop(self.job, self.poller(), self.first_refused)) as loop:
+        with contextlib.closing(ReadinessLoop(self.context, self.make_poller(), self.fd_limit)) as loop:
             loop.run()
 
 
 class ReadinessLoop:
     """Everything that one engine of this kind waits for, and what is done about each."""
 
-    def __init__(self, job: Job, poller: Poller, first_refused: int | None) -> None:
+    def __init__(self, context: EngineContext, poller: Poller, fd_limit: int | None) -> None:
         self.now = time.monotonic()
-        self._job = job
+        self._job = context
         self._poller = poller
-        self._reception = Reception(job, first_refused=first_refused)
-        self._wheel: Wheel[Channel] = Wheel()
-        self._channels: set[Channel] = set()
+        self._admission = AdmissionControl(context, fd_limit=fd_limit)
+        self._timer_wheel: TimerWheel[NonblockingConnection] = TimerWheel()
+        self._connections: set[NonblockingConnection] = set()
         self._handlers: dict[int, Callable[[int], object]] = {}
-        self._listeners = [each for each in job.listeners if each.role == "listener"]
-        self._desks = [DatagramDesk(job, each) for each in job.listeners if each.role == "datagrams"]
-        self._welcoming = False
+        self._listeners = [each for each in context.listeners if each.role == "listener"]
+        self._datagram_servers = [
+            DatagramServer(context, each) for each in context.listeners if each.role == "datagrams"
+        ]
+        self._accepting = False
         self._abort_at: float | None = None
-        self._looked = -math.inf
+        self._last_drain_check = -math.inf
 
     def run(self) -> None:
         """Serve until told to stop, then until the last connection is over."""
-        job = self._job
-        self._handle(job.stop.draining.fileno(), lambda _ready: self._drain())
+        context = self._job
+        self._watch(context.stop.draining.fileno(), lambda _ready: self._drain())
         for listener in self._listeners:
             listener.socket.setblocking(False)
-        for desk in self._desks:
-            self._handle(desk.fileno(), desk.on_ready, shared=True)
-        for listener in job.listeners:
+        for desk in self._datagram_servers:
+            self._watch(desk.fileno(), desk.on_ready, shared=True)
+        for listener in context.listeners:
             if listener.role == "connection":
-                self._converse(listener, *self._reception.adopt(listener))
-        self._welcome()
-        while self._listeners or self._desks or self._channels:
-            events = self._poller.wait(self._patience())
+                self._start_connection(listener, *self._admission.register_inherited(listener))
+        self._update_listeners()
+        while self._listeners or self._datagram_servers or self._connections:
+            events = self._poller.wait(self._timeout())
             self.now = time.monotonic()
             for descriptor, ready in events:
                 handler = self._handlers.get(descriptor)
                 if handler is not None:
                     handler(ready)
-            self._wheel.fire(self.now)
+            self._timer_wheel.run_expired(self.now)
             if self._abort_at is not None:
-                self._press()
-            self._welcome()
+                self._drain_tick()
+            self._update_listeners()
 
     def close(self) -> None:
         """Cut off whatever is left, and give everything back."""
-        for channel in list(self._channels):
-            channel.close(Cause.ABORTED)
+        for channel in list(self._connections):
+            channel.close(CloseReason.ABORTED)
         self._poller.close()
 
     # What a channel needs (channel.Loop) ---------------------------------------------------------
 
-    def watch(self, channel: Channel) -> None:
+    def update_interest(self, connection: NonblockingConnection) -> None:
         """See channel.Loop."""
-        self._poller.watch(channel.socket.fileno(), channel.interest)
+        self._poller.watch(connection.socket.fileno(), connection.interest)
 
-    def schedule(self, channel: Channel, due: float) -> None:
+    def schedule(self, connection: NonblockingConnection, deadline: float) -> None:
         """See channel.Loop."""
-        self._wheel.schedule(channel, due)
+        self._timer_wheel.schedule(connection, deadline)
 
-    def gone(self, channel: Channel) -> None:
+    def connection_closed(self, connection: NonblockingConnection) -> None:
         """See channel.Loop."""
-        self._unhandle(channel.socket.fileno())
-        self._wheel.cancel(channel)
-        self._channels.discard(channel)
-        self._reception.left(channel.exchange.accepted)
+        self._unwatch(connection.socket.fileno())
+        self._timer_wheel.cancel(connection)
+        self._connections.discard(connection)
+        self._admission.release(connection.driver.accepted_peer)
 
     # Welcoming -----------------------------------------------------------------------------------
 
-    def _welcome(self) -> None:
+    def _update_listeners(self) -> None:
         """Watch the listeners, or stop watching them, as the limits say now."""
-        welcoming = self._reception.welcomes()
-        if welcoming == self._welcoming:
+        welcoming = self._admission.can_accept()
+        if welcoming == self._accepting:
             return
-        self._welcoming = welcoming
+        self._accepting = welcoming
         for listener in self._listeners:
             if welcoming:
-                self._handle(listener.socket.fileno(), functools.partial(self._accept, listener), shared=True)
+                self._watch(listener.socket.fileno(), functools.partial(self._accept, listener), shared=True)
             else:
-                self._unhandle(listener.socket.fileno())
+                self._unwatch(listener.socket.fileno())
 
     def _accept(self, listener: Listener, _ready: int = POLLIN) -> bool:
         """Take who waits; whether there was anyone."""
-        before = self._reception.number
-        for connection, peer in self._reception.accept(listener):
-            self._converse(listener, connection, peer)
-        return self._reception.number > before
+        before = self._admission.accepted_count
+        for connection, peer in self._admission.accept(listener):
+            self._start_connection(listener, connection, peer)
+        return self._admission.accepted_count > before
 
-    def _converse(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
-        channel = Channel(self, self._job, listener, connection, peer)
-        self._channels.add(channel)
-        self._handle(connection.fileno(), channel.on_ready)
+    def _start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
+        channel = NonblockingConnection(self, self._job, listener, connection, peer)
+        self._connections.add(channel)
+        self._watch(connection.fileno(), channel.on_ready)
         channel.start()
 
     # Waiting -------------------------------------------------------------------------------------
 
-    def _handle(self, descriptor: int, handler: Callable[[int], object], *, shared: bool = False) -> None:
+    def _watch(self, descriptor: int, handler: Callable[[int], object], *, shared: bool = False) -> None:
         self._handlers[descriptor] = handler
         self._poller.watch(descriptor, POLLIN, shared=shared)
 
-    def _unhandle(self, descriptor: int) -> None:
+    def _unwatch(self, descriptor: int) -> None:
         if self._handlers.pop(descriptor, None) is not None:
-            self._poller.forget(descriptor)
+            self._poller.unwatch(descriptor)
 
-    def _patience(self) -> float | None:
+    def _timeout(self) -> float | None:
         """How long nothing but a ready descriptor can want us."""
-        waits = [self._wheel.wait(self.now), self._reception.pause()]
+        waits = [self._timer_wheel.next_timeout(self.now), self._admission.retry_delay()]
         if self._abort_at is not None:
             waits.append(DRAIN_TICK)
         return min((wait for wait in waits if wait is not None), default=None)
@@ -188,33 +190,33 @@ class ReadinessLoop:
 
     def _drain(self) -> None:
         stop, limits = self._job.stop, self._job.limits
-        self._unhandle(stop.draining.fileno())
-        self._handle(stop.aborting.fileno(), lambda _ready: self._abort())
+        self._unwatch(stop.draining.fileno())
+        self._watch(stop.aborting.fileno(), lambda _ready: self._abort())
         for listener in self._listeners:
-            self._unhandle(listener.socket.fileno())
-            for _ in range(LAST_ROUNDS):
+            self._unwatch(listener.socket.fileno())
+            for _ in range(FINAL_ACCEPT_BATCHES):
                 if not self._accept(listener):
                     break
             listener.close()
-        for desk in self._desks:
-            self._unhandle(desk.fileno())
-            for _ in range(LAST_ROUNDS):
+        for desk in self._datagram_servers:
+            self._unwatch(desk.fileno())
+            for _ in range(FINAL_ACCEPT_BATCHES):
                 if not desk.serve():
                     break
             desk.close()
-        self._listeners, self._desks = [], []
+        self._listeners, self._datagram_servers = [], []
         self._abort_at = self.now + limits.drain
         if self._job.observe is not None:
-            self._job.observe(Draining(len(self._channels), limits.drain))
+            self._job.observe(Draining(len(self._connections), limits.drain))
 
-    def _press(self) -> None:
+    def _drain_tick(self) -> None:
         if self._abort_at is not None and self.now >= self._abort_at:
             self._abort()
             return
-        for channel in list(self._channels):
-            channel.drain(self._looked)
-        self._looked = self.now
+        for channel in list(self._connections):
+            channel.drain(self._last_drain_check)
+        self._last_drain_check = self.now
 
     def _abort(self) -> None:
-        for channel in list(self._channels):
-            channel.close(Cause.ABORTED)
+        for channel in list(self._connections):
+            channel.close(CloseReason.ABORTED)

@@ -24,18 +24,18 @@ import threading
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from bothends.engines.acceptor import Bell, Door, Newcomer
-from bothends.engines.admission import Reception
-from bothends.engines.base import Engine, Job
-from bothends.engines.blocking import Warden, converse
-from bothends.engines.datagrams import DatagramDesk
-from bothends.engines.driver import Exchange
+from bothends.engines.acceptor import AcceptedConnection, Acceptor, WakeupPipe
+from bothends.engines.admission import AdmissionControl
+from bothends.engines.base import Engine, EngineContext
+from bothends.engines.blocking import Watchdog, run_conversation
+from bothends.engines.datagrams import DatagramServer
+from bothends.engines.driver import ConversationDriver
 from bothends.engines.threads import ABORT_GRACE
-from bothends.errors import SystemRefused
+from bothends.errors import SystemCallFailed
 
 # Enough for a classroom or a handful of slow peers beside the fast ones; in CPython more threads than
 # that don't compute faster, they only wait for more peers.
-SIZE: Final = 32
+DEFAULT_SIZE: Final = 32
 
 
 class PoolEngine(Engine):
@@ -55,8 +55,8 @@ class PoolEngine(Engine):
         "each connection, and the pool has a fixed number: use threads",
     }
 
-    def __init__(self, job: Job, size: int = SIZE) -> None:
-        super().__init__(job)
+    def __init__(self, context: EngineContext, size: int = DEFAULT_SIZE) -> None:
+        super().__init__(context)
         self.size = size
 
     def run(self) -> None:
@@ -65,50 +65,55 @@ class PoolEngine(Engine):
         Raises:
             SystemRefused: not a single thread can be started.
         """
-        _Pool(self.job, self.size).run()
+        _Pool(self.context, self.size).run()
 
 
 class _Pool:
-    def __init__(self, job: Job, size: int) -> None:
-        self._job = job
+    def __init__(self, context: EngineContext, size: int) -> None:
+        self._job = context
         self._size = size
         self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         # What the threads have done, in the order in which they rang.
-        self._done: collections.deque[Callable[[], object]] = collections.deque()
+        self._completions: collections.deque[Callable[[], object]] = collections.deque()
 
     def run(self) -> None:
-        job = self._job
-        with contextlib.closing(Bell()) as self._bell, Warden(job.stop, job.limits) as self._warden:
-            threads = self._start()
-            self._reception = Reception(job, most=len(threads))
-            with Door(job, self._reception, serve_desk=self._hand_over) as self._door:
-                self._door.watch.add(self._bell.fileno(), self._answer)
-                for newcomer in self._door.newcomers():
-                    self._tasks.put(lambda newcomer=newcomer: self._talk(newcomer))  # type: ignore[misc]
-                over = self._door.wait_until(lambda: self._reception.open == 0, ABORT_GRACE)
-                self._door.watch.remove(self._bell.fileno())
+        context = self._job
+        with (
+            contextlib.closing(WakeupPipe()) as self._wakeup,
+            Watchdog(context.stop, context.limits) as self._watchdog,
+        ):
+            threads = self._start_threads()
+            self._admission = AdmissionControl(context, max_connections=len(threads))
+            with Acceptor(
+                context, self._admission, serve_datagrams=self._dispatch_datagrams
+            ) as self._acceptor:
+                self._acceptor.poll_loop.add(self._wakeup.fileno(), self._run_completions)
+                for newcomer in self._acceptor.accepted():
+                    self._tasks.put(lambda newcomer=newcomer: self._serve_connection(newcomer))  # type: ignore[misc]
+                over = self._acceptor.run_until(lambda: self._admission.open_count == 0, ABORT_GRACE)
+                self._acceptor.poll_loop.remove(self._wakeup.fileno())
             for _ in threads:
                 self._tasks.put(None)
             for thread in threads:
                 if over:
                     thread.join()
 
-    def _start(self) -> list[threading.Thread]:
+    def _start_threads(self) -> list[threading.Thread]:
         threads: list[threading.Thread] = []
         for number in range(self._size):
-            thread = threading.Thread(target=self._work, name=f"bothends-pool-{number}", daemon=True)
+            thread = threading.Thread(target=self._thread_main, name=f"bothends-pool-{number}", daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:  # pthread_create(3): a limit on threads, or on memory
                 if not threads:
-                    raise SystemRefused("start", "a thread", errno.EAGAIN) from error
+                    raise SystemCallFailed("start", "a thread", errno.EAGAIN) from error
                 break
             threads.append(thread)
         return threads
 
     # In a thread of the pool --------------------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _thread_main(self) -> None:
         while (task := self._tasks.get()) is not None:
             try:
                 task()
@@ -117,30 +122,32 @@ class _Pool:
             except BaseException:
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
-    def _talk(self, newcomer: Newcomer) -> None:
-        connection, peer, listener = newcomer
+    def _serve_connection(self, accepted: AcceptedConnection) -> None:
+        connection, peer, listener = accepted
         try:
-            converse(connection, Exchange(self._job, listener, peer), self._job.limits, self._warden)
+            run_conversation(
+                connection, ConversationDriver(self._job, listener, peer), self._job.limits, self._watchdog
+            )
         finally:
             connection.close()
-            self._tell(lambda: self._reception.left(peer))
+            self._complete(lambda: self._admission.release(peer))
 
-    def _serve(self, desk: DatagramDesk) -> None:
+    def _serve_datagrams(self, server: DatagramServer) -> None:
         try:
-            desk.serve()
+            server.serve()
         finally:
-            self._tell(lambda: self._door.take_back(desk))
+            self._complete(lambda: self._acceptor.resume(server))
 
-    def _tell(self, done: Callable[[], object]) -> None:
-        self._done.append(done)
-        self._bell.ring()
+    def _complete(self, callback: Callable[[], object]) -> None:
+        self._completions.append(callback)
+        self._wakeup.wake()
 
     # In the main thread ---------------------------------------------------------------------------------
 
-    def _hand_over(self, desk: DatagramDesk) -> None:
-        self._door.lend(desk)
-        self._tasks.put(lambda: self._serve(desk))
+    def _dispatch_datagrams(self, server: DatagramServer) -> None:
+        self._acceptor.suspend(server)
+        self._tasks.put(lambda: self._serve_datagrams(server))
 
-    def _answer(self) -> None:
-        for _ in range(self._bell.heard()):
-            self._done.popleft()()
+    def _run_completions(self) -> None:
+        for _ in range(self._wakeup.consume()):
+            self._completions.popleft()()

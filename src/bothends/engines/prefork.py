@@ -17,15 +17,15 @@ from __future__ import annotations
 import os
 from typing import ClassVar, Final
 
-from bothends.engines.base import Engine, Job
+from bothends.engines.base import Engine, EngineContext
 from bothends.engines.iterative import IterativeEngine
-from bothends.engines.processes import Workers
-from bothends.engines.shutdown import Stop
+from bothends.engines.processes import WorkerPool
+from bothends.engines.shutdown import ShutdownFlags
 from bothends.services.base import Service
 
 # A process that waits for its peer uses no processor, so there are more of them than processors; each
 # costs some 10 MB, so there aren't hundreds.
-SIZE: Final = max(2, os.cpu_count() or 1) * 2
+DEFAULT_SIZE: Final = max(2, os.cpu_count() or 1) * 2
 
 
 class PreforkEngine(Engine):
@@ -44,19 +44,24 @@ class PreforkEngine(Engine):
         "turns_away": "when all of its processes are busy, nobody is left to look at newcomers",
         "adopts": "all of its processes would talk on one connection",
     }
-    turns_away = False
-    adopts = False
+    rejects_when_full = False
+    accepts_inherited = False
 
-    def __init__(self, job: Job, size: int = SIZE) -> None:
-        super().__init__(job)
+    def __init__(self, context: EngineContext, size: int = DEFAULT_SIZE) -> None:
+        super().__init__(context)
         self.size = size
-        self._workers: Workers | None = None
+        self._workers: WorkerPool | None = None
 
     def run(self) -> None:
         """Serve until told to stop."""
-        job = self.job
-        self._workers = Workers(
-            self.size, self._serve, job.stop, job.observe, grace=job.limits.drain, on_drain=self._close
+        context = self.context
+        self._workers = WorkerPool(
+            self.size,
+            self._worker_main,
+            context.stop,
+            context.observe,
+            grace=context.limits.drain,
+            on_drain=self._close_listeners,
         )
         self._workers.run()
 
@@ -64,13 +69,13 @@ class PreforkEngine(Engine):
         """See Engine. The children have copies of what we know, and load the service themselves."""
         super().reload(service)
         if self._workers is not None:
-            self._workers.hang_up()
+            self._workers.reload_all()
 
-    def _serve(self, _stop: Stop) -> None:
+    def _worker_main(self, _stop: ShutdownFlags) -> None:
         self._workers = None  # the parent's
-        IterativeEngine(self.job).run()
+        IterativeEngine(self.context).run()
 
-    def _close(self) -> None:
+    def _close_listeners(self) -> None:
         # The kernel welcomes clients for as long as any process has the listener open.
-        for listener in self.job.listeners:
+        for listener in self.context.listeners:
             listener.close()

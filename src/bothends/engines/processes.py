@@ -16,7 +16,7 @@ What the kernel does, and what follows:
    leaves to the system still ends the child.
 4. fork() copies the calling thread only. A lock that another thread holds at that moment stays locked
    in the child for ever, which is why Python 3.12 and later warn. The engines that fork start no
-   thread in the parent, and the command line's only one (`signals.insisting`) holds nothing while it waits;
+   thread in the parent, and the command line's only one (`signals.interrupt_on_signal`) holds nothing while it waits;
    a program that has threads of its own should choose another engine.
 """
 
@@ -33,26 +33,26 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
-from bothends.engines.acceptor import Watch
-from bothends.engines.shutdown import Stop
+from bothends.engines.acceptor import PollLoop
+from bothends.engines.shutdown import ShutdownFlags
 from bothends.errors import BothendsError
-from bothends.events import Exited, Observer, Relieved, Strained
-from bothends.osutil.signals import insisting
+from bothends.events import AcceptPaused, AcceptResumed, ChildExited, Observer
+from bothends.osutil.signals import interrupt_on_signal
 
 # From the moment at which a child should have gone until it is killed: time to notice, on a busy machine.
-GRACE: Final = 1.0
+KILL_GRACE: Final = 1.0
 
 # How soon a child that died is replaced: at once, but a child that dies again and again has a reason
 # that goes on, and replacing it without a pause would eat a processor.
-_FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 5.0
+_INITIAL_BACKOFF: Final = 0.1
+_MAX_BACKOFF: Final = 5.0
 
 # As plain numbers. The signal module names each that it is given, or gives, which for those that have no name
 # is a failed search: at a thousand forks a second all 64 of them would be most of the time.
-_NUMBERS: Final = tuple(map(int, signal.valid_signals()))
+_SIGNAL_NUMBERS: Final = tuple(map(int, signal.valid_signals()))
 
 # Who has lived for so long was well: its death has nothing to do with how it began.
-_WELL: Final = 5.0
+_STABLE_AFTER: Final = 5.0
 
 
 class Child:
@@ -64,12 +64,12 @@ class Child:
         ask: gives the exit status (negative: the signal) once there is one; waitpid unless given.
     """
 
-    def __init__(self, pid: int, role: str, ask: Callable[[], int | None] | None = None) -> None:
+    def __init__(self, pid: int, role: str, poll: Callable[[], int | None] | None = None) -> None:
         self.pid = pid
         self.role = role
-        self.born = time.monotonic()
+        self.started_at = time.monotonic()
         self.status: int | None = None
-        self._ask = ask or self._wait
+        self._poll = poll or self._waitpid
         try:
             self._descriptor = os.pidfd_open(pid)
         except (AttributeError, OSError):  # no such call here, or no descriptor left
@@ -82,7 +82,7 @@ class Child:
     def has_ended(self) -> bool:
         """Whether it has ended; then it is no zombie any more either. Never blocks."""
         if self.status is None:
-            self.status = self._ask()
+            self.status = self._poll()
         return self.status is not None
 
     def signal(self, number: int, *, group: bool = False) -> None:
@@ -98,7 +98,7 @@ class Child:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def _wait(self) -> int | None:
+    def _waitpid(self) -> int | None:
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:  # SIGCHLD is ignored here, or someone else has asked
@@ -112,23 +112,23 @@ def fork(role: str, main: Callable[[], object]) -> Child:
     Raises:
         OSError: as fork(2); EAGAIN at a limit on processes.
     """
-    flush()
-    handled = [number for number in _NUMBERS if callable(signal.getsignal(number))]
+    flush_stdio()
+    handled = [number for number in _SIGNAL_NUMBERS if callable(signal.getsignal(number))]
     # No signal between the fork and the child's own ways to deal with it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     try:
         pid = os.fork()
         if pid == 0:
-            _live(main, handled, mask)
+            _child_main(main, handled, mask)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return Child(pid, role)
 
 
-def _live(main: Callable[[], object], handled: Iterable[int], mask: Iterable[int]) -> NoReturn:
+def _child_main(main: Callable[[], object], handled: Iterable[int], mask: Iterable[int]) -> NoReturn:
     status = 1
     try:
-        _leave_to_parent(handled)
+        _ignore_parent_signals(handled)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         main()
         status = 0
@@ -140,12 +140,12 @@ def _live(main: Callable[[], object], handled: Iterable[int], mask: Iterable[int
         traceback.print_exc()
     finally:
         try:
-            flush()
+            flush_stdio()
         finally:
             os._exit(status)
 
 
-def _leave_to_parent(handled: Iterable[int]) -> None:
+def _ignore_parent_signals(handled: Iterable[int]) -> None:
     """Ignore the signals that the parent handles (fact 3)."""
     signal.set_wakeup_fd(-1)  # the parent's event loop must not hear of our signals
     for number in handled:
@@ -155,81 +155,81 @@ def _leave_to_parent(handled: Iterable[int]) -> None:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
 
 
-def flush() -> None:
+def flush_stdio() -> None:
     """Hand over what is buffered for standard output and error, where there are any."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
             stream.flush()
 
 
-class Children:
-    """The processes that one loop has started and waits for, in its `Watch`."""
+class ChildSet:
+    """The processes that one loop has started and waits for, in its `TrafficWatcher`."""
 
-    def __init__(self, watch: Watch, observe: Observer | None) -> None:
-        self._watch = watch
+    def __init__(self, poll_loop: PollLoop, observe: Observer | None) -> None:
+        self._poll_loop = poll_loop
         self._observe = observe
         self._all: dict[int, tuple[Child, Callable[[], object]]] = {}
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def add(self, child: Child, on_end: Callable[[Child], object]) -> None:
-        """Wait for a child's end; then ask for its status, tell it, and call `on_end`."""
+    def add(self, child: Child, on_exit: Callable[[Child], object]) -> None:
+        """Wait for a child's end; then ask for its status, tell it, and call `on_exit`."""
 
         def look() -> None:
             if child.has_ended():
-                self._let_go(child, look)
+                self._remove(child, look)
                 if self._observe is not None:
-                    self._observe(Exited(child.pid, child.role, child.status or 0))
-                on_end(child)
+                    self._observe(ChildExited(child.pid, child.role, child.status or 0))
+                on_exit(child)
 
         self._all[child.pid] = child, look
         if child.fileno() >= 0:
-            self._watch.add(child.fileno(), look)
+            self._poll_loop.add(child.fileno(), look)
         else:
-            self._watch.sluggish.add(look)
+            self._poll_loop.without_fd.add(look)
 
     def signal(self, number: int, *, groups: bool = False) -> None:
         """Send a signal to all of them, or to the process groups that they lead."""
         for child, _ in list(self._all.values()):
             child.signal(number, group=groups)
 
-    def wait(self, seconds: float | None) -> None:
+    def wait(self, timeout: float | None) -> None:
         """Wait until all of them have ended, or for so long."""
-        until = None if seconds is None else time.monotonic() + seconds
+        until = None if timeout is None else time.monotonic() + timeout
         while self._all and (until is None or time.monotonic() < until):
-            self._watch.turn(None if until is None else until - time.monotonic())
+            self._poll_loop.run_once(None if until is None else until - time.monotonic())
 
-    def forget(self) -> None:
+    def close_in_child(self) -> None:
         """In a child after fork: the others are the parent's. Give their descriptors back."""
         for child, _ in list(self._all.values()):
             child.close()
         self._all.clear()
 
-    def _let_go(self, child: Child, look: Callable[[], None]) -> None:
+    def _remove(self, child: Child, check: Callable[[], None]) -> None:
         del self._all[child.pid]
-        self._watch.sluggish.discard(look)
+        self._poll_loop.without_fd.discard(check)
         if child.fileno() >= 0:
-            self._watch.remove(child.fileno())
+            self._poll_loop.remove(child.fileno())
             child.close()
 
 
-class Pause:
+class RestartBackoff:
     """How long to wait before whoever died is replaced: longer each time, as long as they die young."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
 
-    def after(self, child: Child | None) -> float:
+    def next_delay(self, child: Child | None) -> float:
         """Seconds to wait after the end of a child; None for one that could not even be made."""
-        if child is not None and time.monotonic() - child.born >= _WELL:
+        if child is not None and time.monotonic() - child.started_at >= _STABLE_AFTER:
             self._seconds = 0.0
         else:
-            self._seconds = min(max(_FIRST_PAUSE, 2 * self._seconds), _LONGEST_PAUSE)
+            self._seconds = min(max(_INITIAL_BACKOFF, 2 * self._seconds), _MAX_BACKOFF)
         return self._seconds
 
 
-class Workers:
+class WorkerPool:
     """Keeps so many processes alive, all of which do the same, until the server drains.
 
     Args:
@@ -248,8 +248,8 @@ class Workers:
     def __init__(
         self,
         count: int,
-        main: Callable[[Stop], object],
-        stop: Stop,
+        main: Callable[[ShutdownFlags], object],
+        stop: ShutdownFlags,
         observe: Observer | None = None,
         *,
         grace: float,
@@ -262,60 +262,62 @@ class Workers:
         self._grace = grace
         self._on_drain = on_drain
         self._role = role
-        self._watch = Watch(stop)
-        self._children = Children(self._watch, observe)
-        self._due = [0.0] * count  # a heap: when to start those who are missing
-        self._pause = Pause()
-        self._strained = False
-        self._hang_ups = 0
+        self._poll_loop = PollLoop(stop)
+        self._children = ChildSet(self._poll_loop, observe)
+        self._start_times = [0.0] * count  # a heap: when to start those who are missing
+        self._backoff = RestartBackoff()
+        self._fork_failing = False
+        self._reload_count = 0
 
     def run(self) -> None:
         """Start them, replace who dies, and come back when the server has drained and all are gone."""
-        watch = self._watch
-        while watch.draining is None:
-            pause = self._due[0] - time.monotonic() if self._due else None
+        watch = self._poll_loop
+        while watch.draining_since is None:
+            pause = self._start_times[0] - time.monotonic() if self._start_times else None
             if pause is not None and pause <= 0:
-                heapq.heappop(self._due)
-                self._start()
+                heapq.heappop(self._start_times)
+                self._start_worker()
                 pause = 0.0
-            watch.turn(pause)
+            watch.run_once(pause)
         if self._on_drain is not None:
             self._on_drain()
         while self._children:
-            over = watch.draining + self._grace if watch.aborting is None else watch.aborting
-            if (left := over + GRACE - time.monotonic()) <= 0:
+            over = (
+                watch.draining_since + self._grace if watch.aborting_since is None else watch.aborting_since
+            )
+            if (left := over + KILL_GRACE - time.monotonic()) <= 0:
                 break
-            watch.turn(left)
+            watch.run_once(left)
         self._children.signal(signal.SIGKILL)
         self._children.wait(None)
 
-    def hang_up(self) -> None:
+    def reload_all(self) -> None:
         """Send SIGHUP to all of them, and to whoever is just being made. From any thread."""
-        self._hang_ups += 1
+        self._reload_count += 1
         self._children.signal(signal.SIGHUP)
 
-    def _start(self) -> None:
-        hang_ups = self._hang_ups
+    def _start_worker(self) -> None:
+        hang_ups = self._reload_count
         try:
-            child = fork(self._role, self._live)
+            child = fork(self._role, self._child_main)
         except OSError as error:
-            if self._observe is not None and not self._strained:
-                self._observe(Strained(error.errno or errno.EAGAIN, len(self._children)))
-            self._strained = True
-            self._replace(None)
+            if self._observe is not None and not self._fork_failing:
+                self._observe(AcceptPaused(error.errno or errno.EAGAIN, len(self._children)))
+            self._fork_failing = True
+            self._schedule_restart(None)
             return
-        if self._observe is not None and self._strained:
-            self._observe(Relieved())
-        self._strained = False
-        self._children.add(child, self._replace)
-        if self._hang_ups != hang_ups:  # it may have been forked too early, and added too late
+        if self._observe is not None and self._fork_failing:
+            self._observe(AcceptResumed())
+        self._fork_failing = False
+        self._children.add(child, self._schedule_restart)
+        if self._reload_count != hang_ups:  # it may have been forked too early, and added too late
             child.signal(signal.SIGHUP)
 
-    def _live(self) -> None:
-        self._children.forget()
-        self._stop.disown()
-        with insisting():
+    def _child_main(self) -> None:
+        self._children.close_in_child()
+        self._stop.detach_in_child()
+        with interrupt_on_signal():
             self._main(self._stop)
 
-    def _replace(self, child: Child | None) -> None:
-        heapq.heappush(self._due, time.monotonic() + self._pause.after(child))
+    def _schedule_restart(self, child: Child | None) -> None:
+        heapq.heappush(self._start_times, time.monotonic() + self._backoff.next_delay(child))

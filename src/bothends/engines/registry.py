@@ -59,6 +59,6 @@ def preferred() -> type[Engine]:
     """The best engine that works here."""
     for name in PREFERRED:
         engine = load(name)
-        if engine.missing() is None:
+        if engine.unavailable_reason() is None:
             return engine
     raise AssertionError("asyncio works wherever Python does")

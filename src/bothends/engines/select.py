@@ -36,7 +36,7 @@ class SelectPoller(Poller):
             else:
                 descriptors.discard(descriptor)
 
-    def forget(self, descriptor: int) -> None:
+    def unwatch(self, descriptor: int) -> None:
         """See Poller.forget."""
         self._reading.discard(descriptor)
         self._writing.discard(descriptor)
@@ -58,8 +58,8 @@ class SelectEngine(ReadinessEngine):
 
     name = "select"
     summary = "one thread waits in select(): descriptors below 1,024 only"
-    first_refused = FD_SETSIZE
+    fd_limit = FD_SETSIZE
 
-    def poller(self) -> Poller:
+    def make_poller(self) -> Poller:
         """See ReadinessEngine.poller."""
         return SelectPoller()

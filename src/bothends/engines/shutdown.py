@@ -13,7 +13,7 @@ import os
 import select
 
 
-class Latch:
+class ShutdownFlag:
     """A flag that poll() can wait for and that crosses fork(). Once set it stays set."""
 
     __slots__ = ("_reader", "_writer")
@@ -45,7 +45,7 @@ class Latch:
         poller.register(self._reader, select.POLLIN)
         poller.poll()
 
-    def disown(self) -> None:
+    def detach_in_child(self) -> None:
         """In a child after fork: let go of the writing end, so that the parent's is the only one."""
         self.set()
 
@@ -57,20 +57,20 @@ class Latch:
             os.close(reader)
 
 
-class Stop:
+class ShutdownFlags:
     """The two stages of stopping: `draining` lets conversations end, `aborting` cuts them off."""
 
     __slots__ = ("aborting", "closed", "draining")
 
     def __init__(self) -> None:
-        self.draining = Latch()
-        self.aborting = Latch()
+        self.draining = ShutdownFlag()
+        self.aborting = ShutdownFlag()
         self.closed = False
 
-    def disown(self) -> None:
+    def detach_in_child(self) -> None:
         """In a child after fork: only the parent can stop us now, or its death."""
-        self.draining.disown()
-        self.aborting.disown()
+        self.draining.detach_in_child()
+        self.aborting.detach_in_child()
 
     def close(self) -> None:
         """Give the descriptors back. Idempotent."""

@@ -22,13 +22,19 @@ import threading
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-from bothends.engines.acceptor import Bell, Door, Newcomer
-from bothends.engines.admission import Reception
-from bothends.engines.base import Engine, Job, Limits
-from bothends.engines.blocking import PIECE, Over, Talk, Warden, converse
-from bothends.engines.driver import Exchange
-from bothends.events import Cause, Refused, Why
-from bothends.services.base import Peer, Post
+from bothends.engines.acceptor import AcceptedConnection, Acceptor, WakeupPipe
+from bothends.engines.admission import AdmissionControl
+from bothends.engines.base import Engine, EngineContext, Limits
+from bothends.engines.blocking import (
+    MAX_SEND_SIZE,
+    BlockingConnection,
+    ConversationEnded,
+    Watchdog,
+    run_conversation,
+)
+from bothends.engines.driver import ConversationDriver
+from bothends.events import CloseReason, ConnectionRejected, RejectReason
+from bothends.services.base import Peer, Push
 from bothends.sockets import Listener
 
 # After everyone has been cut off, how long to wait for the threads to notice. Who is still there
@@ -46,7 +52,7 @@ class ThreadsEngine(Engine):
     name = "threads"
     summary = "a thread for each connection, which blocks in recv() and send()"
     datagrams = False
-    posts = True
+    supports_push = True
     why_not: ClassVar = {
         "datagrams": "a datagram has no connection to hand to a thread: use pool, or an engine that "
         "waits for readiness",
@@ -54,168 +60,178 @@ class ThreadsEngine(Engine):
 
     def run(self) -> None:
         """Serve until told to stop."""
-        job = self.job
-        reception = Reception(job)
+        context = self.context
+        reception = AdmissionControl(context)
         with (
-            contextlib.closing(Bell()) as bell,
-            Warden(job.stop, job.limits) as warden,
-            Door(job, reception) as door,
+            contextlib.closing(WakeupPipe()) as bell,
+            Watchdog(context.stop, context.limits) as warden,
+            Acceptor(context, reception) as door,
         ):
             # Only this thread touches the reception: the others ring when they leave.
             gone: collections.deque[tuple[Peer, threading.Thread]] = collections.deque()
 
             def leave() -> None:
-                for _ in range(bell.heard()):
+                for _ in range(bell.consume()):
                     peer, thread = gone.popleft()
                     thread.join()  # ringing was the last that it did
-                    reception.left(peer)
+                    reception.release(peer)
 
             def over(peer: Peer) -> None:
                 gone.append((peer, threading.current_thread()))
-                bell.ring()
+                bell.wake()
 
-            door.watch.add(bell.fileno(), leave)
-            talk = (_Posting if job.service.posts else _Plain)(job, warden, over)
-            for newcomer in door.newcomers():
+            door.poll_loop.add(bell.fileno(), leave)
+            talk = (_PushConnectionThread if context.service.pushes else _ConnectionThread)(
+                context, warden, over
+            )
+            for newcomer in door.accepted():
                 thread = threading.Thread(target=talk, args=(newcomer,), daemon=True)
                 thread.name = f"bothends-connection-{newcomer.peer.connection}"
                 try:
                     thread.start()
                 except RuntimeError:  # pthread_create(3): EAGAIN, a limit on threads or memory
                     newcomer.connection.close()
-                    if job.observe is not None:
+                    if context.observe is not None:
                         reason = "no thread could be started"
-                        job.observe(Refused(newcomer.peer.address, reason, Why.THREAD))
-                    reception.left(newcomer.peer)
-                    reception.strain(errno.EAGAIN)
+                        context.observe(
+                            ConnectionRejected(newcomer.peer.address, reason, RejectReason.THREAD)
+                        )
+                    reception.release(newcomer.peer)
+                    reception.pause(errno.EAGAIN)
                 else:
-                    reception.relieve()
-            door.wait_until(lambda: reception.open == 0, ABORT_GRACE)
-            door.watch.remove(bell.fileno())
+                    reception.resume()
+            door.run_until(lambda: reception.open_count == 0, ABORT_GRACE)
+            door.poll_loop.remove(bell.fileno())
 
 
-class _Plain:
+class _ConnectionThread:
     """What the thread of one connection does."""
 
-    def __init__(self, job: Job, warden: Warden, over: Callable[[Peer], object]) -> None:
-        self.job = job
-        self.warden = warden
-        self._over = over
+    def __init__(
+        self, context: EngineContext, watchdog: Watchdog, on_closed: Callable[[Peer], object]
+    ) -> None:
+        self.context = context
+        self.watchdog = watchdog
+        self._on_closed = on_closed
 
-    def __call__(self, newcomer: Newcomer) -> None:
+    def __call__(self, accepted: AcceptedConnection) -> None:
         try:
-            self.talk(*newcomer)
+            self.serve(*accepted)
         finally:
-            newcomer.connection.close()
-            self._over(newcomer.peer)
+            accepted.connection.close()
+            self._on_closed(accepted.peer)
 
-    def talk(self, connection: socket.socket, peer: Peer, listener: Listener) -> None:
+    def serve(self, connection: socket.socket, peer: Peer, listener: Listener) -> None:
         """The whole conversation."""
-        converse(connection, Exchange(self.job, listener, peer), self.job.limits, self.warden)
+        run_conversation(
+            connection, ConversationDriver(self.context, listener, peer), self.context.limits, self.watchdog
+        )
 
 
-class _Posting(_Plain):
+class _PushConnectionThread(_ConnectionThread):
     """The same where what is posted must reach the peer while its thread waits in recv()."""
 
-    def __init__(self, job: Job, warden: Warden, over: Callable[[Peer], object]) -> None:
-        super().__init__(job, warden, over)
-        self._turn = threading.RLock()
+    def __init__(
+        self, context: EngineContext, watchdog: Watchdog, on_closed: Callable[[Peer], object]
+    ) -> None:
+        super().__init__(context, watchdog, on_closed)
+        self._lock = threading.RLock()
 
-    def talk(self, connection: socket.socket, peer: Peer, listener: Listener) -> None:
+    def serve(self, connection: socket.socket, peer: Peer, listener: Listener) -> None:
         """The whole conversation."""
-        outbox = Outbox(self.job.limits)
-        exchange = TakingTurns(self._turn, self.job, listener, peer, outbox.post)
-        TalkWithOutbox(connection, exchange, self.job.limits, self.warden, outbox).run()
+        outbox = SendQueue(self.context.limits)
+        exchange = SerializedDriver(self._lock, self.context, listener, peer, outbox.push)
+        BlockingConnectionWithWriter(connection, exchange, self.context.limits, self.watchdog, outbox).run()
 
 
-class TakingTurns(Exchange):
+class SerializedDriver(ConversationDriver):
     """An exchange of a service whose conversations meet: they are called one at a time.
 
     A service knows nothing of threads. One that posts keeps a list of who is there, and changes it in
     one conversation while another one goes through it.
     """
 
-    __slots__ = ("_turn",)
+    __slots__ = ("_lock",)
 
-    def __init__(self, turn: Any, job: Job, listener: Listener, peer: Peer, post: Post) -> None:
-        self._turn = turn
-        with turn:
-            super().__init__(job, listener, peer, post)
+    def __init__(self, lock: Any, context: EngineContext, listener: Listener, peer: Peer, push: Push) -> None:
+        self._lock = lock
+        with lock:
+            super().__init__(context, listener, peer, push)
 
     def start(self) -> bytes:
-        with self._turn:
+        with self._lock:
             return super().start()
 
     def receive(self, data: bytes) -> bytes:
-        with self._turn:
+        with self._lock:
             return super().receive(data)
 
-    def finish(self, cause: Cause) -> bytes:
-        with self._turn:
-            return super().finish(cause)
+    def stop_reading(self, cause: CloseReason) -> bytes:
+        with self._lock:
+            return super().stop_reading(cause)
 
-    def more(self) -> bytes:
-        with self._turn:
-            return super().more()
+    def produce(self) -> bytes:
+        with self._lock:
+            return super().produce()
 
-    def close(self, cause: Cause | None = None) -> None:
-        with self._turn:
+    def close(self, cause: CloseReason | None = None) -> None:
+        with self._lock:
             super().close(cause)
 
 
-class Outbox:
+class SendQueue:
     """What is to be sent to one peer: put in by any thread, taken out by one."""
 
     def __init__(self, limits: Limits) -> None:
         self.overflowed = False
-        self.on_overflow: Callable[[], object] = _nothing
-        self._most = limits.posted
+        self.on_overflow: Callable[[], object] = _no_op
+        self._push_limit = limits.posted
         self._changed = threading.Condition()
         self._items: collections.deque[tuple[bytes, bool]] = collections.deque()
         self._closed = False  # takes nothing more
-        self._dead = False  # and gives nothing more
+        self._discarded = False  # and gives nothing more
         self._unsent = 0  # what the writer is just sending included
-        self._posted = 0  # how much of that nobody asked for
+        self._pushed = 0  # how much of that nobody asked for
 
-    def post(self, data: bytes) -> None:
+    def push(self, data: bytes) -> None:
         """Queue what the peer has not asked for. Never blocks: who leaves more than `limits.posted`
         bytes of it unread is given up."""
-        if self._put(data, posted=True) > self._most and not self.overflowed:
+        if self._put(data, pushed=True) > self._push_limit and not self.overflowed:
             self.overflowed = True
             self.on_overflow()
 
-    def answer(self, data: bytes) -> None:
+    def reply(self, data: bytes) -> None:
         """Queue what the peer has asked for."""
-        self._put(data, posted=False)
+        self._put(data, pushed=False)
 
-    def _put(self, data: bytes, *, posted: bool) -> int:
+    def _put(self, data: bytes, *, pushed: bool) -> int:
         with self._changed:
             if data and not self._closed:
-                self._items.append((data, posted))
+                self._items.append((data, pushed))
                 self._unsent += len(data)
-                self._posted += len(data) * posted
+                self._pushed += len(data) * pushed
                 self._changed.notify_all()
-            return self._posted
+            return self._pushed
 
-    def take(self, most: int) -> tuple[bytes, int]:
+    def get(self, limit: int) -> tuple[bytes, int]:
         """Wait for something to send, and take it: several pieces as one, if together they have no
         more than `most` bytes. Also how many of them were posted. b"" when there will be no more."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed)
             taken: list[bytes] = []
             size = posted = 0
-            while self._items and (not taken or size + len(self._items[0][0]) <= most):
+            while self._items and (not taken or size + len(self._items[0][0]) <= limit):
                 data, was_posted = self._items.popleft()
                 taken.append(data)
                 size += len(data)
                 posted += len(data) * was_posted
             return b"".join(taken), posted
 
-    def sent(self, size: int, posted: int) -> None:
+    def mark_sent(self, size: int, pushed: int) -> None:
         """What was taken has been sent."""
         with self._changed:
             self._unsent -= size
-            self._posted -= posted
+            self._pushed -= pushed
             self._changed.notify_all()
 
     @property
@@ -226,8 +242,8 @@ class Outbox:
     def wait_until_below(self, size: int) -> bool:
         """Wait until no more than `size` bytes are unsent; False if that will never be."""
         with self._changed:
-            self._changed.wait_for(lambda: self._dead or self._unsent <= size)
-            return not self._dead
+            self._changed.wait_for(lambda: self._discarded or self._unsent <= size)
+            return not self._discarded
 
     def close(self) -> None:
         """Take nothing more."""
@@ -235,82 +251,82 @@ class Outbox:
             self._closed = True
             self._changed.notify_all()
 
-    def kill(self) -> None:
+    def discard(self) -> None:
         """Take nothing more, and forget what is unsent."""
         with self._changed:
-            self._closed = self._dead = True
+            self._closed = self._discarded = True
             self._items.clear()
-            self._unsent = self._posted = 0
+            self._unsent = self._pushed = 0
             self._changed.notify_all()
 
 
-class TalkWithOutbox(Talk):
+class BlockingConnectionWithWriter(BlockingConnection):
     """A conversation whose words are sent by a second thread, while the first one waits for the peer's."""
 
     def __init__(
         self,
         connection: socket.socket,
-        exchange: Exchange,
+        driver: ConversationDriver,
         limits: Limits,
-        warden: Warden,
-        outbox: Outbox,
+        watchdog: Watchdog,
+        send_queue: SendQueue,
     ) -> None:
-        super().__init__(connection, exchange, limits, warden)
-        self._outbox = outbox
-        self._writer = threading.Thread(target=self._write, daemon=True, name="bothends-writer")
-        self.ward.owes = lambda: outbox.unsent > 0
-        outbox.on_overflow = lambda: warden.cut(self.ward, Cause.STALLED)
-        if outbox.overflowed:
-            outbox.on_overflow()
+        super().__init__(connection, driver, limits, watchdog)
+        self._send_queue = send_queue
+        self._writer = threading.Thread(target=self._run_writer, daemon=True, name="bothends-writer")
+        self.watched.has_unsent = lambda: send_queue.unsent > 0
+        send_queue.on_overflow = lambda: watchdog.abort(self.watched, CloseReason.STALLED)
+        if send_queue.overflowed:
+            send_queue.on_overflow()
 
-    def talk(self) -> None:
+    def serve(self) -> None:
         """See Talk. The writer sends from the first word to the last."""
         try:
             self._writer.start()
         except RuntimeError as error:  # no thread to be had
-            self._outbox.kill()
-            self.exchange.fail(error)
+            self._send_queue.discard()
+            self.driver.fail(error)
             return
-        super().talk()
+        super().serve()
 
-    def say(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Leave it to the writer; come back when so much is sent that there is room for more."""
-        self._outbox.answer(data)
+        self._send_queue.reply(data)
         # What pulls is asked for more only when everything has been sent.
-        most = 0 if self.exchange.pulls else self.limits.unsent
-        if not self._outbox.wait_until_below(most):
-            raise Over(self.ward.verdict or Cause.RESET)
+        most = 0 if self.driver.wants_pull else self.limits.unsent
+        if not self._send_queue.wait_until_below(most):
+            raise ConversationEnded(self.watched.abort_cause or CloseReason.RESET)
 
-    def part(self) -> None:
+    def close_gracefully(self) -> None:
         """See Talk. First the writer sends what is left."""
-        self._outbox.close()
+        self._send_queue.close()
         if self._writer.is_alive():
             self._writer.join()
-        if self.ward.verdict is not None:
-            raise Over(self.ward.verdict)
-        super().part()
+        if self.watched.abort_cause is not None:
+            raise ConversationEnded(self.watched.abort_cause)
+        super().close_gracefully()
 
-    def fall_silent(self) -> None:
+    def stop_writer(self) -> None:
         """See Talk."""
-        self._outbox.kill()
+        self._send_queue.discard()
         if self._writer.is_alive():
-            self.warden.cut(self.ward, Cause.ABORTED)
+            self.watchdog.abort(self.watched, CloseReason.ABORTED)
             self._writer.join()
 
-    def _write(self) -> None:
+    def _run_writer(self) -> None:
         # Small pieces go out as one, but a message is a message.
-        most = 0 if self.exchange.peer.boundaries else PIECE
+        most = 0 if self.driver.peer.message_oriented else MAX_SEND_SIZE
         try:
             while True:
-                data, posted = self._outbox.take(most)
+                data, posted = self._send_queue.get(most)
                 if not data:
                     return
                 self.send(data)
-                self._outbox.sent(len(data), posted)
-        except Over as over:
-            self.warden.cut(self.ward, over.cause)
-            self._outbox.kill()
+                self._send_queue.mark_sent(len(data), posted)
+        except ConversationEnded as over:
+            self.watchdog.abort(self.watched, over.cause)
+            self._send_queue.discard()
 
 
-def _nothing() -> None:
+def _no_op() -> None:
     """What is done where nothing is to be done."""

@@ -18,7 +18,7 @@ from typing import Final, Generic, Protocol, TypeVar
 TICK: Final = 0.02
 
 
-class Timed(Protocol):
+class TimerItem(Protocol):
     """What the wheel holds. `slot` belongs to the wheel; None to begin with."""
 
     slot: int | None
@@ -27,19 +27,19 @@ class Timed(Protocol):
         """Act if something is due; return when to ask again, or None for never."""
 
 
-Item = TypeVar("Item", bound=Timed)
+Item = TypeVar("Item", bound=TimerItem)
 
 
-class Wheel(Generic[Item]):
+class TimerWheel(Generic[Item]):
     """Items by the moment at which each wants to be asked."""
 
     def __init__(self) -> None:
         self._slots: dict[int, set[Item]] = {}
         self._order: list[int] = []
 
-    def schedule(self, item: Item, due: float) -> None:
+    def schedule(self, item: Item, deadline: float) -> None:
         """Ask the item at `due`, or earlier where it already lies in an earlier slot."""
-        slot = math.ceil(due / TICK)
+        slot = math.ceil(deadline / TICK)
         if item.slot is not None:
             if item.slot <= slot:
                 return
@@ -56,7 +56,7 @@ class Wheel(Generic[Item]):
             self._slots[item.slot].discard(item)
             item.slot = None
 
-    def wait(self, now: float) -> float | None:
+    def next_timeout(self, now: float) -> float | None:
         """Seconds until somebody must be asked; None when the wheel is empty."""
         while self._order and not self._slots[self._order[0]]:
             del self._slots[heapq.heappop(self._order)]
@@ -64,7 +64,7 @@ class Wheel(Generic[Item]):
             return None
         return max(0.0, self._order[0] * TICK - now)
 
-    def fire(self, now: float) -> None:
+    def run_expired(self, now: float) -> None:
         """Ask everybody whose moment has come."""
         while self._order and self._order[0] * TICK <= now:
             items = self._slots.pop(heapq.heappop(self._order))

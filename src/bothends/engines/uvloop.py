@@ -29,6 +29,6 @@ class UvloopEngine(AsyncioEngine):
     buffered = False  # it has a buffer of its own
 
     @classmethod
-    def missing(cls) -> str | None:
+    def unavailable_reason(cls) -> str | None:
         """See Engine.missing."""
         return None if importlib.util.find_spec("uvloop") else "the package uvloop is not installed"

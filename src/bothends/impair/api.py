@@ -19,23 +19,23 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from bothends.endpoints import Endpoint, from_words
-from bothends.errors import BothendsError, CallerError, ToxicError, UnknownName
-from bothends.impair.http import Answer, Request
-from bothends.impair.proxies import Proxies, ProxyExists, Wanted, move
+from bothends.endpoints import Endpoint, endpoints_from_args
+from bothends.errors import BothendsError, ToxicError, UnknownName, UsageError
+from bothends.impair.http import HttpRequest, HttpResponse
+from bothends.impair.proxies import ProxyCollection, ProxyConfig, ProxyExists, update_proxy
 from bothends.impair.proxy import Proxy
 from bothends.impair.sockets import FRAMINGS
 from bothends.toxics import registry
 from bothends.toxics.attributes import from_json, to_json
-from bothends.toxics.placement import DIRECTIONS, Direction, Network, Spec
+from bothends.toxics.placement import DIRECTIONS, Direction, IpNetwork, PlacedToxic
 
-VERSION: Final = "2.12.0"
+TOXIPROXY_VERSION: Final = "2.12.0"
 """The version of Toxiproxy whose API this is: some clients look at it."""
 
-PORT: Final = 8474
+DEFAULT_PORT: Final = 8474
 """Toxiproxy's."""
 
-_ANYWHERE: Final = "127.0.0.1:0"
+_DEFAULT_LISTEN: Final = "127.0.0.1:0"
 
 
 class ApiError(Exception):
@@ -47,37 +47,39 @@ class ApiError(Exception):
         self.text = text
 
 
-def error_answer(status: HTTPStatus, text: str) -> Answer:
+def error_response(status: HTTPStatus, text: str) -> HttpResponse:
     """An error as Toxiproxy writes it."""
-    return Answer(status, _encoded({"error": text, "status": status.value}))
+    return HttpResponse(status, _encode({"error": text, "status": status.value}))
 
 
 class Api:
     """Answers requests."""
 
-    def __init__(self, proxies: Proxies, version: str) -> None:
+    def __init__(self, proxies: ProxyCollection, version: str) -> None:
         self._proxies = proxies
         self._version = version
 
-    def answer(self, request: Request) -> Answer:
+    def handle(self, request: HttpRequest) -> HttpResponse:
         """Do what a request asks for."""
         if request.fields.get("user-agent", "").startswith("Mozilla/"):
             # As Toxiproxy does: no page in a browser shall reach it.
-            return Answer(HTTPStatus.FORBIDDEN, b"User agent not allowed\n", "text/plain; charset=utf-8")
+            return HttpResponse(
+                HTTPStatus.FORBIDDEN, b"User agent not allowed\n", "text/plain; charset=utf-8"
+            )
         path = [unquote(part) for part in urlsplit(request.target).path.split("/") if part]
         try:
             return self._route(request.method, path, request.body)
         except ApiError as error:
-            return error_answer(error.status, error.text)
+            return error_response(error.status, error.text)
         except ProxyExists:
-            return error_answer(HTTPStatus.CONFLICT, "proxy already exists")
-        except CallerError as error:
-            return error_answer(HTTPStatus.BAD_REQUEST, f"bad request body: {error}")
+            return error_response(HTTPStatus.CONFLICT, "proxy already exists")
+        except UsageError as error:
+            return error_response(HTTPStatus.BAD_REQUEST, f"bad request body: {error}")
         except BothendsError as error:
-            return error_answer(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+            return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
 
-    def _route(self, method: str, path: list[str], body: bytes) -> Answer:
-        known: dict[str, Callable[[], Answer]]
+    def _route(self, method: str, path: list[str], body: bytes) -> HttpResponse:
+        known: dict[str, Callable[[], HttpResponse]]
         match path:
             case ["version"]:
                 known = {"GET": self._show_version}
@@ -88,25 +90,25 @@ class Api:
             case ["populate"]:
                 known = {"POST": lambda: self._populate(body)}
             case ["proxies"]:
-                known = {"GET": self._list, "POST": lambda: self._create(body)}
+                known = {"GET": self._list_proxies, "POST": lambda: self._create(body)}
             case ["proxies", name]:
                 known = {
-                    "GET": lambda: _ok(proxy_object(self._proxy(name))),
-                    "POST": lambda: self._update(self._proxy(name), body),
-                    "PATCH": lambda: self._update(self._proxy(name), body),
-                    "DELETE": lambda: self._delete(self._proxy(name)),
+                    "GET": lambda: _ok(proxy_to_json(self._find_proxy(name))),
+                    "POST": lambda: self._update(self._find_proxy(name), body),
+                    "PATCH": lambda: self._update(self._find_proxy(name), body),
+                    "DELETE": lambda: self._delete(self._find_proxy(name)),
                 }
             case ["proxies", name, "toxics"]:
                 known = {
-                    "GET": lambda: _ok([spec_object(each) for each in self._proxy(name).specs]),
-                    "POST": lambda: _add_toxic(self._proxy(name), body),
+                    "GET": lambda: _ok([toxic_to_json(each) for each in self._find_proxy(name).toxics]),
+                    "POST": lambda: _add_toxic(self._find_proxy(name), body),
                 }
             case ["proxies", name, "toxics", toxic]:
                 known = {
-                    "GET": lambda: _ok(spec_object(_spec(self._proxy(name), toxic))),
-                    "POST": lambda: _update_toxic(self._proxy(name), toxic, body),
-                    "PATCH": lambda: _update_toxic(self._proxy(name), toxic, body),
-                    "DELETE": lambda: _remove_toxic(self._proxy(name), toxic),
+                    "GET": lambda: _ok(toxic_to_json(_find_toxic(self._find_proxy(name), toxic))),
+                    "POST": lambda: _update_toxic(self._find_proxy(name), toxic, body),
+                    "PATCH": lambda: _update_toxic(self._find_proxy(name), toxic, body),
+                    "DELETE": lambda: _remove_toxic(self._find_proxy(name), toxic),
                 }
             case _:
                 raise ApiError(HTTPStatus.NOT_FOUND, "404 page not found")
@@ -118,99 +120,101 @@ class Api:
 
     # Proxies ------------------------------------------------------------------------------------------
 
-    def _proxy(self, name: str) -> Proxy:
+    def _find_proxy(self, name: str) -> Proxy:
         proxy = self._proxies.get(name)
         if proxy is None:
             raise ApiError(HTTPStatus.NOT_FOUND, "proxy not found")
         return proxy
 
-    def _list(self) -> Answer:
-        return _ok({proxy.name: proxy_object(proxy) for proxy in self._proxies})
+    def _list_proxies(self) -> HttpResponse:
+        return _ok({proxy.name: proxy_to_json(proxy) for proxy in self._proxies})
 
-    def _create(self, body: bytes) -> Answer:
-        wanted = proxy_fields(_object(body), "")
-        proxy = self._proxies.make(wanted)
+    def _create(self, body: bytes) -> HttpResponse:
+        wanted = parse_proxy(_parse_object(body), "")
+        proxy = self._proxies.create(wanted)
         self._proxies.add(proxy, enabled=wanted.enabled)
-        return Answer(HTTPStatus.CREATED, _encoded(proxy_object(proxy)))
+        return HttpResponse(HTTPStatus.CREATED, _encode(proxy_to_json(proxy)))
 
-    def _populate(self, body: bytes) -> Answer:
-        proxies = self._proxies.populate(proxies_fields(_decoded(body)))
-        return Answer(HTTPStatus.CREATED, _encoded({"proxies": [proxy_object(each) for each in proxies]}))
+    def _populate(self, body: bytes) -> HttpResponse:
+        proxies = self._proxies.populate(parse_proxies(_parse_json(body)))
+        return HttpResponse(
+            HTTPStatus.CREATED, _encode({"proxies": [proxy_to_json(each) for each in proxies]})
+        )
 
-    def _update(self, proxy: Proxy, body: bytes) -> Answer:
-        given = _object(body)
-        listen = read_endpoint(given["listen"]) if _has(given, "listen", str) else proxy.listen
-        upstream = read_endpoint(given["upstream"]) if _has(given, "upstream", str) else proxy.upstream
-        enabled = given["enabled"] if _has(given, "enabled", bool) else proxy.enabled
-        move(proxy, listen, upstream, enabled=enabled)
-        return _ok(proxy_object(proxy))
+    def _update(self, proxy: Proxy, body: bytes) -> HttpResponse:
+        given = _parse_object(body)
+        listen = parse_endpoint(given["listen"]) if _has_field(given, "listen", str) else proxy.listen
+        upstream = parse_endpoint(given["upstream"]) if _has_field(given, "upstream", str) else proxy.upstream
+        enabled = given["enabled"] if _has_field(given, "enabled", bool) else proxy.enabled
+        update_proxy(proxy, listen, upstream, enabled=enabled)
+        return _ok(proxy_to_json(proxy))
 
-    def _delete(self, proxy: Proxy) -> Answer:
+    def _delete(self, proxy: Proxy) -> HttpResponse:
         self._proxies.remove(proxy)
-        return Answer(HTTPStatus.NO_CONTENT)
+        return HttpResponse(HTTPStatus.NO_CONTENT)
 
-    def _reset(self) -> Answer:
+    def _reset(self) -> HttpResponse:
         self._proxies.reset()
-        return Answer(HTTPStatus.NO_CONTENT)
+        return HttpResponse(HTTPStatus.NO_CONTENT)
 
     # The rest -----------------------------------------------------------------------------------------
 
-    def _show_version(self) -> Answer:
-        return _ok({"version": VERSION, "bothends": self._version})
+    def _show_version(self) -> HttpResponse:
+        return _ok({"version": TOXIPROXY_VERSION, "bothends": self._version})
 
-    def _metrics(self) -> Answer:
+    def _metrics(self) -> HttpResponse:
         text = "".join(f"{line}\n" for line in _metric_lines(self._proxies))
-        return Answer(HTTPStatus.OK, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+        return HttpResponse(HTTPStatus.OK, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
 
 
 # Values and their JSON --------------------------------------------------------------------------------
 
 
-def read_endpoint(text: str) -> Endpoint:
+def parse_endpoint(text: str) -> Endpoint:
     """Toxiproxy's `host:port`, or any endpoint. Raises EndpointError, UnknownName."""
-    words = text or _ANYWHERE
-    endpoint = from_words([words])[0]
+    words = text or _DEFAULT_LISTEN
+    endpoint = endpoints_from_args([words])[0]
     # In Go, as in the examples of Toxiproxy's own documentation, [::] is every interface of both families.
     return endpoint.with_host("") if "://" not in words and endpoint.host == "::" else endpoint
 
 
-def show_endpoint(endpoint: Endpoint) -> str:
-    """As `read_endpoint` reads it: TCP without its scheme."""
+def format_endpoint(endpoint: Endpoint) -> str:
+    """As `parse_endpoint` reads it: TCP without its scheme."""
     if endpoint.scheme != "tcp" or endpoint.options:
         return str(endpoint)
     return endpoint.label.removeprefix("tcp://") if endpoint.host else f"[::]:{endpoint.port}"
 
 
-def proxy_object(proxy: Proxy) -> dict[str, Any]:
+def proxy_to_json(proxy: Proxy) -> dict[str, Any]:
     """A proxy and its toxics, as the API shows them."""
     shown = {
         "name": proxy.name,
-        "listen": show_endpoint(proxy.listen),
-        "upstream": show_endpoint(proxy.upstream),
+        "listen": format_endpoint(proxy.listen),
+        "upstream": format_endpoint(proxy.upstream),
         "enabled": proxy.enabled,
-        "toxics": [spec_object(each) for each in proxy.specs],
+        "toxics": [toxic_to_json(each) for each in proxy.toxics],
     }
-    return shown | ({"framing": proxy.framed} if proxy.framed else {})
+    return shown | ({"framing": proxy.framing_name} if proxy.framing_name else {})
 
 
-def spec_object(spec: Spec) -> dict[str, Any]:
+def toxic_to_json(placed: PlacedToxic) -> dict[str, Any]:
     """A toxic as the API shows it."""
-    toxicity = int(spec.toxicity) if spec.toxicity in (0, 1) else spec.toxicity
+    toxicity = int(placed.toxicity) if placed.toxicity in (0, 1) else placed.toxicity
     shown = {
-        "attributes": to_json(spec.toxic),
-        "name": spec.name,
-        "type": spec.toxic.type,
-        "stream": spec.direction,
+        "attributes": to_json(placed.toxic),
+        "name": placed.name,
+        "type": placed.toxic.type,
+        "stream": placed.direction,
         "toxicity": toxicity,
     }
-    return shown | ({"clients": [str(each) for each in spec.clients]} if spec.clients else {})
+    return shown | ({"clients": [str(each) for each in placed.clients]} if placed.clients else {})
 
 
-def proxies_fields(given: Any) -> list[Wanted]:
+def parse_proxies(given: Any) -> list[ProxyConfig]:
     """The proxies of a configuration file of Toxiproxy, or of `/populate`. Raises ApiError, BothendsError."""
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
         raise ApiError(HTTPStatus.BAD_REQUEST, "bad request body: it is a list of proxies")
-    wanted = [proxy_fields(each, f" at proxy {number}") for number, each in enumerate(given, 1)]
+    wanted = [parse_proxy(each, f" at proxy {number}") for number, each in enumerate(given, 1)]
     names = [each.name for each in wanted]
     for name in names:
         if names.count(name) > 1:
@@ -218,65 +222,71 @@ def proxies_fields(given: Any) -> list[Wanted]:
     return wanted
 
 
-def proxy_fields(given: Mapping[str, Any], where: str) -> Wanted:
+def parse_proxy(given: Mapping[str, Any], where: str) -> ProxyConfig:
     """One proxy. Raises ApiError, BothendsError."""
     for key in ("name", "upstream"):
-        if not _has(given, key, str) or not given[key]:
+        if not _has_field(given, key, str) or not given[key]:
             raise ApiError(HTTPStatus.BAD_REQUEST, f"missing required field: {key}{where}")
-    listen = given["listen"] if _has(given, "listen", str) else ""
-    enabled = given["enabled"] if _has(given, "enabled", bool) else True
-    framing = given["framing"] if _has(given, "framing", str) else ""
+    listen = given["listen"] if _has_field(given, "listen", str) else ""
+    enabled = given["enabled"] if _has_field(given, "enabled", bool) else True
+    framing = given["framing"] if _has_field(given, "framing", str) else ""
     if framing and framing not in FRAMINGS:
         known = ", ".join(FRAMINGS)
         raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: framing is one of {known}{where}")
-    return Wanted(given["name"], read_endpoint(listen), read_endpoint(given["upstream"]), enabled, framing)
+    return ProxyConfig(
+        given["name"], parse_endpoint(listen), parse_endpoint(given["upstream"]), enabled, framing
+    )
 
 
-def _add_toxic(proxy: Proxy, body: bytes) -> Answer:
-    given = _object(body)
-    kind = given["type"] if _has(given, "type", str) else ""
-    direction = given["stream"] if _has(given, "stream", str) and given["stream"] else "downstream"
+def _add_toxic(proxy: Proxy, body: bytes) -> HttpResponse:
+    given = _parse_object(body)
+    kind = given["type"] if _has_field(given, "type", str) else ""
+    direction = given["stream"] if _has_field(given, "stream", str) and given["stream"] else "downstream"
     if direction not in DIRECTIONS:
         text = "stream was invalid, can be either upstream or downstream"
         raise ApiError(HTTPStatus.BAD_REQUEST, text)
-    name = given["name"] if _has(given, "name", str) and given["name"] else f"{kind}_{direction}"
+    name = given["name"] if _has_field(given, "name", str) and given["name"] else f"{kind}_{direction}"
     try:
         toxic = registry.load(kind)
     except UnknownName as error:
         raise ApiError(HTTPStatus.BAD_REQUEST, f"invalid toxic type: {error}") from error
-    if proxy.spec(name) is not None:
+    if proxy.find_toxic(name) is not None:
         raise ApiError(HTTPStatus.CONFLICT, "toxic already exists")
-    attributes = given["attributes"] if _has(given, "attributes", dict) else {}
+    attributes = given["attributes"] if _has_field(given, "attributes", dict) else {}
     known: Direction = "upstream" if direction == "upstream" else "downstream"
-    spec = Spec(name, known, from_json(toxic, attributes), _toxicity(given, 1.0), _clients(given, ()))
-    proxy.add(spec)
-    return _ok(spec_object(spec))
+    spec = PlacedToxic(
+        name, known, from_json(toxic, attributes), _parse_toxicity(given, 1.0), _parse_clients(given, ())
+    )
+    proxy.add_toxic(spec)
+    return _ok(toxic_to_json(spec))
 
 
-def _update_toxic(proxy: Proxy, name: str, body: bytes) -> Answer:
-    old = _spec(proxy, name)
-    given = _object(body)
-    attributes = given["attributes"] if _has(given, "attributes", dict) else {}
+def _update_toxic(proxy: Proxy, name: str, body: bytes) -> HttpResponse:
+    old = _find_toxic(proxy, name)
+    given = _parse_object(body)
+    attributes = given["attributes"] if _has_field(given, "attributes", dict) else {}
     toxic = from_json(type(old.toxic), attributes, old.toxic)
-    spec = Spec(name, old.direction, toxic, _toxicity(given, old.toxicity), _clients(given, old.clients))
-    proxy.update(spec)
-    return _ok(spec_object(spec))
+    spec = PlacedToxic(
+        name, old.direction, toxic, _parse_toxicity(given, old.toxicity), _parse_clients(given, old.clients)
+    )
+    proxy.update_toxic(spec)
+    return _ok(toxic_to_json(spec))
 
 
-def _remove_toxic(proxy: Proxy, name: str) -> Answer:
-    _spec(proxy, name)
-    proxy.remove(name)
-    return Answer(HTTPStatus.NO_CONTENT)
+def _remove_toxic(proxy: Proxy, name: str) -> HttpResponse:
+    _find_toxic(proxy, name)
+    proxy.remove_toxic(name)
+    return HttpResponse(HTTPStatus.NO_CONTENT)
 
 
-def _spec(proxy: Proxy, name: str) -> Spec:
-    spec = proxy.spec(name)
+def _find_toxic(proxy: Proxy, name: str) -> PlacedToxic:
+    spec = proxy.find_toxic(name)
     if spec is None:
         raise ApiError(HTTPStatus.NOT_FOUND, "toxic not found")
     return spec
 
 
-def _toxicity(given: Mapping[str, Any], default: float) -> float:
+def _parse_toxicity(given: Mapping[str, Any], default: float) -> float:
     value = given.get("toxicity")
     if value is None:
         return default
@@ -285,13 +295,13 @@ def _toxicity(given: Mapping[str, Any], default: float) -> float:
     return float(value)
 
 
-def _clients(given: Mapping[str, Any], default: tuple[Network, ...]) -> tuple[Network, ...]:
-    if not _has(given, "clients", list):
+def _parse_clients(given: Mapping[str, Any], default: tuple[IpNetwork, ...]) -> tuple[IpNetwork, ...]:
+    if not _has_field(given, "clients", list):
         return default
-    return networks(given["clients"])
+    return parse_networks(given["clients"])
 
 
-def networks(texts: list[Any]) -> tuple[Network, ...]:
+def parse_networks(texts: list[Any]) -> tuple[IpNetwork, ...]:
     """Networks such as 10.0.0.0/8. Raises ToxicError."""
     try:
         return tuple(ipaddress.ip_network(str(each), strict=False) for each in texts)
@@ -299,38 +309,38 @@ def networks(texts: list[Any]) -> tuple[Network, ...]:
         raise ToxicError("clients", f"it is a list of networks: {error}") from error
 
 
-def _has(given: Mapping[str, Any], key: str, kind: type[object]) -> bool:
+def _has_field(given: Mapping[str, Any], key: str, kind: type[object]) -> bool:
     """Whether a field is given; null is as good as nothing. Raises ApiError where it is of another kind."""
     value = given.get(key)
     if value is None:
         return False
     if not isinstance(value, kind):
-        raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: {key} is no {_KINDS[kind]}")
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: {key} is no {_TYPE_NAMES[kind]}")
     return True
 
 
-_KINDS: Final[dict[type[object], str]] = {str: "string", bool: "boolean", dict: "object", list: "list"}
+_TYPE_NAMES: Final[dict[type[object], str]] = {str: "string", bool: "boolean", dict: "object", list: "list"}
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    given = _decoded(body)
+def _parse_object(body: bytes) -> dict[str, Any]:
+    given = _parse_json(body)
     if not isinstance(given, dict):
         raise ApiError(HTTPStatus.BAD_REQUEST, "bad request body: it is no object")
     return given
 
 
-def _decoded(body: bytes) -> Any:
+def _parse_json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: {error}") from error
 
 
-def _ok(value: Any) -> Answer:
-    return Answer(HTTPStatus.OK, _encoded(value))
+def _ok(value: Any) -> HttpResponse:
+    return HttpResponse(HTTPStatus.OK, _encode(value))
 
 
-def _encoded(value: Any) -> bytes:
+def _encode(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
@@ -342,7 +352,7 @@ _TRAFFIC: Final = (
 )
 
 
-def _metric_lines(proxies: Proxies) -> list[str]:
+def _metric_lines(proxies: ProxyCollection) -> list[str]:
     """Prometheus' text format; the first two families are Toxiproxy's."""
     lines = []
     for what, meaning in _TRAFFIC:
@@ -352,9 +362,9 @@ def _metric_lines(proxies: Proxies) -> list[str]:
             for direction in DIRECTIONS:
                 labels = {
                     "direction": direction,
-                    "listener": show_endpoint(proxy.listen),
+                    "listener": format_endpoint(proxy.listen),
                     "proxy": proxy.name,
-                    "upstream": show_endpoint(proxy.upstream),
+                    "upstream": format_endpoint(proxy.upstream),
                 }
                 lines.append(f"{name}{_labels(labels)} {getattr(proxy.traffic(direction), what)}")
     lines += [
@@ -363,13 +373,13 @@ def _metric_lines(proxies: Proxies) -> list[str]:
     ]
     for proxy in proxies:
         labels = {"proxy": proxy.name}
-        lines.append(f"bothends_impair_connections{_labels(labels)} {len(proxy.conversations)}")
+        lines.append(f"bothends_impair_connections{_labels(labels)} {len(proxy.flows)}")
     lines += [
         "# HELP bothends_impair_toxic_total Messages, or chunks of a stream, by what a toxic did to them.",
         "# TYPE bothends_impair_toxic_total counter",
     ]
     for proxy in proxies:
-        for toxic, tally in proxy.tallies.items():
+        for toxic, tally in proxy.toxic_counters.items():
             for did, count in asdict(tally).items():
                 if not count and did != "seen":
                     continue

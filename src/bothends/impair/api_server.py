@@ -8,33 +8,33 @@ from http import HTTPStatus
 from typing import Final
 
 from bothends.endpoints import Endpoint
-from bothends.errors import CannotCarry
-from bothends.impair.api import Api, error_answer
-from bothends.impair.http import Answer, BadRequest, Reader, Request
-from bothends.osutil.event_loop import IN, OUT, Loop, Timer
+from bothends.errors import UnsupportedCombination
+from bothends.impair.api import Api, error_response
+from bothends.impair.http import BadRequest, HttpRequest, HttpResponse, RequestParser
+from bothends.osutil.event_loop import IN, OUT, ProxyLoop, Timer
 from bothends.sockets import Listener, open_listeners
 
-_MOST: Final = 128  # visitors at once; those beyond are closed at once
-_IDLE: Final = 60.0  # seconds without a request, as in Toxiproxy
-_PAUSE: Final = 0.1  # seconds until accept is tried again
-_CHUNK: Final = 64 * 1024
-_UNSENT: Final = 8 * 1024 * 1024  # bytes that a visitor may leave unread: more than any list of proxies
+_MAX_CONNECTIONS: Final = 128  # visitors at once; those beyond are closed at once
+_IDLE_TIMEOUT: Final = 60.0  # seconds without a request, as in Toxiproxy
+_ACCEPT_RETRY: Final = 0.1  # seconds until accept is tried again
+_READ_SIZE: Final = 64 * 1024
+_MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes that a visitor may leave unread: more than any list of proxies
 
 
-class Control:
+class ApiServer:
     """The API on an endpoint. Raises what binding raises."""
 
-    def __init__(self, loop: Loop, api: Api, endpoint: Endpoint) -> None:
+    def __init__(self, loop: ProxyLoop, api: Api, endpoint: Endpoint) -> None:
         if not endpoint.is_stream or endpoint.scheme == "tls" or endpoint.wrappers:
-            raise CannotCarry("the API", endpoint.label, "it speaks HTTP over a plain stream")
+            raise UnsupportedCombination("the API", endpoint.label, "it speaks HTTP over a plain stream")
         self.loop = loop
         self.api = api
-        self.visitors: set[_Visitor] = set()
-        self._pause: Timer | None = None
+        self.connections: set[_ApiConnection] = set()
+        self._retry_timer: Timer | None = None
         self._listeners = open_listeners(endpoint)
         for listener in self._listeners:
             listener.socket.setblocking(False)
-            self._welcome(listener)
+            self._watch_listener(listener)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -43,15 +43,15 @@ class Control:
 
     def close(self) -> None:
         """Leave."""
-        if self._pause is not None:
-            self._pause.cancel()
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
         for listener in self._listeners:
-            self.loop.forget(listener.fileno())
+            self.loop.unwatch(listener.fileno())
             listener.close()
-        for visitor in list(self.visitors):
-            visitor.leave()
+        for visitor in list(self.connections):
+            visitor.close()
 
-    def _welcome(self, listener: Listener) -> None:
+    def _watch_listener(self, listener: Listener) -> None:
         self.loop.watch(listener.fileno(), IN, lambda _ready: self._accept(listener))
 
     def _accept(self, listener: Listener) -> None:
@@ -60,40 +60,40 @@ class Control:
         except BlockingIOError:
             return
         except OSError:  # most likely no descriptor is left: accept would be reported as possible for ever
-            self.loop.forget(listener.fileno())
-            self._pause = self.loop.later(_PAUSE, lambda: self._welcome(listener))
+            self.loop.unwatch(listener.fileno())
+            self._retry_timer = self.loop.call_later(_ACCEPT_RETRY, lambda: self._watch_listener(listener))
             return
-        if len(self.visitors) >= _MOST:
+        if len(self.connections) >= _MAX_CONNECTIONS:
             sock.close()
         else:
-            self.visitors.add(_Visitor(self, sock))
+            self.connections.add(_ApiConnection(self, sock))
 
 
-class _Visitor:
+class _ApiConnection:
     """One connection to the API."""
 
-    def __init__(self, control: Control, sock: socket.socket) -> None:
+    def __init__(self, server: ApiServer, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.wake_at = math.inf
-        self._control = control
-        self._loop = control.loop
+        self._server = server
+        self._loop = server.loop
         self._socket = sock
-        self._reader = Reader()
-        self._unsent = bytearray()
-        self._is_last = False
+        self._parser = RequestParser()
+        self._write_buffer = bytearray()
+        self._close_after_write = False
         self._loop.watch(sock.fileno(), IN, self._on_ready)
-        self._loop.wake(self, self._loop.now + _IDLE)
+        self._loop.schedule_wakeup(self, self._loop.now + _IDLE_TIMEOUT)
 
     def on_timer(self, now: float) -> None:
         """It has been silent for long enough."""
-        self.leave()
+        self.close()
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close it."""
         self.wake_at = math.inf
-        self._loop.forget(self._socket.fileno())
+        self._loop.unwatch(self._socket.fileno())
         self._socket.close()
-        self._control.visitors.discard(self)
+        self._server.connections.discard(self)
 
     def _on_ready(self, ready: int) -> None:
         try:
@@ -101,50 +101,50 @@ class _Visitor:
                 return
             self._write()
         except OSError:
-            self.leave()
+            self.close()
 
     def _read(self) -> bool:
         try:
-            data = self._socket.recv(_CHUNK)
+            data = self._socket.recv(_READ_SIZE)
         except BlockingIOError:
             return True
-        if not data or self._is_last:
-            if not data and not self._unsent:
-                self.leave()
+        if not data or self._close_after_write:
+            if not data and not self._write_buffer:
+                self.close()
                 return False
             return True
         self.wake_at = math.inf
-        self._loop.wake(self, self._loop.now + _IDLE)
+        self._loop.schedule_wakeup(self, self._loop.now + _IDLE_TIMEOUT)
         try:
-            for request in self._reader.feed(data):
-                self._say(self._answer(request), request)
-                if self._is_last:
+            for request in self._parser.feed(data):
+                self._queue_response(self._handle(request), request)
+                if self._close_after_write:
                     break
         except BadRequest as bad:
-            self._is_last = True
-            self._unsent += error_answer(bad.status, bad.reason).encode(keeps_alive=False)
-        self._unsent += self._reader.says_continue
-        self._reader.says_continue = b""
+            self._close_after_write = True
+            self._write_buffer += error_response(bad.status, bad.reason).encode(keep_alive=False)
+        self._write_buffer += self._parser.continue_response
+        self._parser.continue_response = b""
         return True
 
-    def _answer(self, request: Request) -> Answer:
+    def _handle(self, request: HttpRequest) -> HttpResponse:
         try:
-            return self._control.api.answer(request)
+            return self._server.api.handle(request)
         except Exception as error:  # a mistake of ours must not end the proxies
             text = f"a mistake in bothends itself: {type(error).__name__}: {error}"
-            return error_answer(HTTPStatus.INTERNAL_SERVER_ERROR, text)
+            return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, text)
 
-    def _say(self, answer: Answer, request: Request) -> None:
-        self._is_last = not request.keeps_alive
-        self._unsent += answer.encode(keeps_alive=request.keeps_alive, whole=request.method != "HEAD")
+    def _queue_response(self, answer: HttpResponse, request: HttpRequest) -> None:
+        self._close_after_write = not request.keep_alive
+        self._write_buffer += answer.encode(keep_alive=request.keep_alive, with_body=request.method != "HEAD")
 
     def _write(self) -> None:
-        if self._unsent:
+        if self._write_buffer:
             try:
-                del self._unsent[: self._socket.send(self._unsent)]
+                del self._write_buffer[: self._socket.send(self._write_buffer)]
             except BlockingIOError:
                 pass
-        if len(self._unsent) > _UNSENT or (self._is_last and not self._unsent):
-            self.leave()
+        if len(self._write_buffer) > _MAX_UNSENT or (self._close_after_write and not self._write_buffer):
+            self.close()
         else:
-            self._loop.change(self._socket.fileno(), IN | OUT if self._unsent else IN)
+            self._loop.change(self._socket.fileno(), IN | OUT if self._write_buffer else IN)

@@ -27,193 +27,196 @@ from typing import Final
 
 from bothends.endpoints import Address
 from bothends.errors import BothendsError, MessageTooLong
-from bothends.impair.dialer import Dialing
-from bothends.impair.interfaces import Keeper
-from bothends.impair.link import Pathway
-from bothends.impair.sockets import End, end_of
+from bothends.impair.dialer import Dialer
+from bothends.impair.interfaces import ProxyContext
+from bothends.impair.link import ToxicLink
+from bothends.impair.sockets import SocketEnd, wrap_socket
 from bothends.osutil.event_loop import IN, OUT
 from bothends.toxics.base import Medium
 
 LINGER: Final = 2.0  # seconds
 
-_GONE: Final = select.EPOLLHUP | select.EPOLLERR
+_HANGUP: Final = select.EPOLLHUP | select.EPOLLERR
 
 
-class Connection:
+class ProxyConnection:
     """A client's connection and ours to the server."""
 
-    def __init__(self, keeper: Keeper, number: int, sock: socket.socket, client: Address) -> None:
-        self.loop = keeper.loop
+    def __init__(self, context: ProxyContext, number: int, sock: socket.socket, client: Address) -> None:
+        self.loop = context.loop
         self.number = number
         self.client = client
         self.wake_at = math.inf
-        self._keeper = keeper
-        self._near = end_of(sock, keeper.framing)
-        self._far: End | None = None
-        is_plain = sock.type == socket.SOCK_STREAM and keeper.framing is None
+        self._context = context
+        self._client_end = wrap_socket(sock, context.framing)
+        self._server_end: SocketEnd | None = None
+        is_plain = sock.type == socket.SOCK_STREAM and context.framing is None
         self._medium = Medium.STREAM if is_plain else Medium.MESSAGES
         self._is_closing = False
-        self._is_over = False
-        self._over: list[Pathway] = []
-        self.upstream: Pathway | None = None
-        self.downstream: Pathway | None = None
-        self._dialing: Dialing | None = Dialing(self.loop, keeper.upstream, self._answered)
+        self._is_closed = False
+        self._finished_links: list[ToxicLink] = []
+        self.upstream: ToxicLink | None = None
+        self.downstream: ToxicLink | None = None
+        self._dialer: Dialer | None = Dialer(self.loop, context.upstream, self._on_dialed)
 
     @property
-    def pathways(self) -> tuple[Pathway, ...]:
+    def links(self) -> tuple[ToxicLink, ...]:
         """Upstream and downstream; none while the server is being called."""
         return tuple(each for each in (self.upstream, self.downstream) if each is not None)
 
     # What the directions call (direction.Owner) -----------------------------------------------------
 
-    def delivered(self, direction: Pathway) -> None:
+    def eof_forwarded(self, link: ToxicLink) -> None:
         """See Owner."""
-        self._over.append(direction)
-        self._leave_if_all_is_said()
-        if not self._is_over and self._far is not None and not self._far.has_end:
-            self.loop.wake(self, self.loop.now + self._keeper.idle)
+        self._finished_links.append(link)
+        self._close_if_finished()
+        if not self._is_closed and self._server_end is not None and not self._server_end.has_eof:
+            self.loop.schedule_wakeup(self, self.loop.now + self._context.idle_timeout)
 
     def close(self) -> None:
         """Finish both ends, read on for a moment what still comes, and leave; where one was reset, reset."""
-        if self._is_closing or self._is_over:
+        if self._is_closing or self._is_closed:
             return
-        if any(end.is_lost for end in self._ends()):
+        if any(end.is_reset for end in self._ends()):
             self.reset()
             return
         self._is_closing = True
-        for each in self.pathways:
-            each.clear()
+        for each in self.links:
+            each.discard()
         for end in self._ends():
-            end.finish()
-        self.loop.wake(self, self.loop.now + LINGER)
-        self.settle()
+            end.send_eof()
+        self.loop.schedule_wakeup(self, self.loop.now + LINGER)
+        self.update_interest()
 
     def reset(self) -> None:
         """Reset both ends at once."""
-        if not self._is_over:
+        if not self._is_closed:
             for end in self._ends():
-                end.reset()
-            self._leave("reset")
+                end.reset_on_close()
+            self._close("reset")
 
-    def lost(self, direction: Pathway) -> None:
+    def sink_lost(self, link: ToxicLink) -> None:
         """See Owner."""
-        end = self._far if direction is self.upstream else self._near
+        end = self._server_end if link is self.upstream else self._client_end
         if end is not None:
-            self._lose(end)
+            self._on_reset(end)
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Close both ends now, whatever is under way."""
-        self._leave("cut")
+        self._close("cut")
 
-    def settle(self) -> None:
+    def update_interest(self) -> None:
         """Watch what there is to wait for now."""
-        if self._is_over or self._far is None or self.upstream is None or self.downstream is None:
+        if self._is_closed or self._server_end is None or self.upstream is None or self.downstream is None:
             return
-        self._watch(self._near, self.upstream, self.downstream)
-        self._watch(self._far, self.downstream, self.upstream)
+        self._watch(self._client_end, self.upstream, self.downstream)
+        self._watch(self._server_end, self.downstream, self.upstream)
 
     # What the loop calls ------------------------------------------------------------------------------
 
     def on_timer(self, now: float) -> None:
         """It has lingered long enough."""
-        self._leave("closed")
+        self._close("closed")
 
-    def _answered(self, sock: socket.socket | None, error: BothendsError | None) -> None:
-        self._dialing = None
+    def _on_dialed(self, sock: socket.socket | None, error: BothendsError | None) -> None:
+        self._dialer = None
         if sock is None:
             assert error is not None
-            self._keeper.unreachable(self, error)
-            self._near.reset()
-            self._leave("no server")
+            self._context.upstream_unreachable(self, error)
+            self._client_end.reset_on_close()
+            self._close("no server")
             return
-        self._far = end_of(sock, self._keeper.framing)
-        up, down = self._keeper.pipelines(self.number, self.client, self._medium)
-        self.upstream, self.downstream = Pathway(self, self._far, up), Pathway(self, self._near, down)
-        for each in self.pathways:
-            if not self._is_over:
+        self._server_end = wrap_socket(sock, self._context.framing)
+        up, down = self._context.new_pipelines(self.number, self.client, self._medium)
+        self.upstream, self.downstream = (
+            ToxicLink(self, self._server_end, up),
+            ToxicLink(self, self._client_end, down),
+        )
+        for each in self.links:
+            if not self._is_closed:
                 each.begin()
-        self.settle()
+        self.update_interest()
 
-    def _on_ready(self, end: End, ready: int) -> None:
+    def _on_ready(self, end: SocketEnd, ready: int) -> None:
         reading, writing = (self.upstream, self.downstream)
-        if end is self._far:
+        if end is self._server_end:
             reading, writing = writing, reading
         assert reading is not None
         assert writing is not None
-        if ready & OUT and not self._push(end, writing):
+        if ready & OUT and not self._flush(end, writing):
             return
-        if ready & (IN | _GONE) and not self._is_over:
+        if ready & (IN | _HANGUP) and not self._is_closed:
             if end.interest & IN:
                 self._read(end, reading)
-                if ready == IN and reading.is_at_rest:
+                if ready == IN and reading.is_idle:
                     return  # by far the most: what came went on at once
-            elif ready & _GONE and not ready & OUT:
+            elif ready & _HANGUP and not ready & OUT:
                 self._unwatch(end)
-                if self._far is not None and not self._far.has_end:
-                    self._leave("the client has gone")  # the server can't end it, having no connection
+                if self._server_end is not None and not self._server_end.has_eof:
+                    self._close("the client has gone")  # the server can't end it, having no connection
                 return
-        self.settle()
+        self.update_interest()
 
-    def _push(self, end: End, writing: Pathway) -> bool:
+    def _flush(self, end: SocketEnd, writing: ToxicLink) -> bool:
         """Have an end take more; False if the connection is over."""
         try:
-            end.push()
+            end.flush()
         except OSError:
-            self._lose(end)
-            return not self._is_over
-        if not end.is_pending:
+            self._on_reset(end)
+            return not self._is_closed
+        if not end.has_pending:
             writing.flush()
-        self._leave_if_all_is_said()
-        return not self._is_over
+        self._close_if_finished()
+        return not self._is_closed
 
-    def _read(self, end: End, reading: Pathway) -> None:
+    def _read(self, end: SocketEnd, reading: ToxicLink) -> None:
         try:
             found = end.receive()
         except OSError:
-            self._lose(end)
+            self._on_reset(end)
             return
         except MessageTooLong:
             self.reset()
             return
         if self._is_closing:
             if found is None:
-                end.ended = True
-                if all(each.ended for each in self._ends()):
-                    self._leave("closed by a toxic")
+                end.eof_received = True
+                if all(each.eof_received for each in self._ends()):
+                    self._close("closed by a toxic")
         elif found is None:
-            reading.end()
+            reading.feed_eof()
         else:
             for data in found:
-                if not self._is_over:
+                if not self._is_closed:
                     reading.feed(data)
 
-    def _lose(self, end: End) -> None:
+    def _on_reset(self, end: SocketEnd) -> None:
         """An end has been reset: nothing more can be said to it, and the other is told in its turn."""
-        if self._is_over or end.is_lost:
+        if self._is_closed or end.is_reset:
             return
         if self._is_closing or self.upstream is None or self.downstream is None:
-            self._leave("reset")
+            self._close("reset")
             return
-        end.is_lost = True
+        end.is_reset = True
         if end.watched:
             self._unwatch(end)
         told, silenced = self.upstream, self.downstream
-        if end is self._far:
+        if end is self._server_end:
             told, silenced = silenced, told
-        silenced.clear()
-        told.fail()
+        silenced.discard()
+        told.feed_reset()
 
     # Leaving --------------------------------------------------------------------------------------------
 
-    def _ends(self) -> list[End]:
-        return [self._near] if self._far is None else [self._near, self._far]
+    def _ends(self) -> list[SocketEnd]:
+        return [self._client_end] if self._server_end is None else [self._client_end, self._server_end]
 
-    def _watch(self, end: End, reading: Pathway, writing: Pathway) -> None:
-        if end.is_lost:
+    def _watch(self, end: SocketEnd, reading: ToxicLink, writing: ToxicLink) -> None:
+        if end.is_reset:
             return
-        wants = not end.ended if self._is_closing else not reading.ended and reading.wants_more
+        wants = not end.eof_received if self._is_closing else not reading.source_eof and reading.wants_more
         interest = IN if wants else 0
-        if writing.is_blocked or end.is_pending:
+        if writing.is_blocked or end.has_pending:
             interest |= OUT
         if interest == end.interest and (end.watched or not interest):
             return
@@ -224,26 +227,26 @@ class Connection:
             end.watched = True
         end.interest = interest
 
-    def _unwatch(self, end: End) -> None:
-        self.loop.forget(end.socket.fileno())
+    def _unwatch(self, end: SocketEnd) -> None:
+        self.loop.unwatch(end.socket.fileno())
         end.watched = False
         end.interest = 0
 
-    def _leave_if_all_is_said(self) -> None:
-        if len(self._over) == 2 and not any(end.is_pending for end in self._ends()):
-            self._leave("both ends closed")
+    def _close_if_finished(self) -> None:
+        if len(self._finished_links) == 2 and not any(end.has_pending for end in self._ends()):
+            self._close("both ends closed")
 
-    def _leave(self, why: str) -> None:
-        if self._is_over:
+    def _close(self, reason: str) -> None:
+        if self._is_closed:
             return
-        self._is_over = True
+        self._is_closed = True
         self.wake_at = math.inf
-        if self._dialing is not None:
-            self._dialing.cancel()
-        for each in self.pathways:
-            each.clear()
+        if self._dialer is not None:
+            self._dialer.cancel()
+        for each in self.links:
+            each.discard()
         for end in self._ends():
             if end.watched:
                 self._unwatch(end)
             end.socket.close()
-        self._keeper.left(self, why)
+        self._context.flow_closed(self, reason)

@@ -16,117 +16,119 @@ from collections.abc import Callable
 from typing import Final
 
 from bothends.endpoints import Endpoint
-from bothends.errors import BothendsError, SystemRefused, TimeLimit
-from bothends.osutil.event_loop import OUT, Loop, Timer
+from bothends.errors import BothendsError, SystemCallFailed, TimeoutExpired
+from bothends.osutil.event_loop import OUT, ProxyLoop, Timer
 from bothends.sockets import open_connection
 from bothends.sockets.options import apply_options
-from bothends.sockets.resolve import SOCKET_KINDS, resolve
-from bothends.sockets.socket_errors import refusal
+from bothends.sockets.resolve import SOCKET_TYPES, resolve
+from bothends.sockets.socket_errors import call_error
 
-WITHIN: Final = 10.0  # seconds for a connect: a client of the proxy waits as long, with nothing to read
+CONNECT_TIMEOUT: Final = (
+    10.0  # seconds for a connect: a client of the proxy waits as long, with nothing to read
+)
 
 
-class Dialing:
+class Dialer:
     """A connection in the making. `done` is called once, from the loop: with a non-blocking socket or an
     error, never within the constructor."""
 
     def __init__(
         self,
-        loop: Loop,
+        loop: ProxyLoop,
         endpoint: Endpoint,
-        done: Callable[[socket.socket | None, BothendsError | None], object],
+        on_done: Callable[[socket.socket | None, BothendsError | None], object],
     ) -> None:
         self._loop = loop
         self._endpoint = endpoint
-        self._done = done
+        self._on_done = on_done
         self._sock: socket.socket | None = None
-        self._limit: Timer | None = None
-        self._is_over = False
+        self._timer: Timer | None = None
+        self._is_done = False
         if _is_numeric(endpoint):
-            self._start()
+            self._start_connect()
         else:
-            threading.Thread(target=self._block, name="bothends-dial", daemon=True).start()
+            threading.Thread(target=self._connect_in_thread, name="bothends-dial", daemon=True).start()
 
     def cancel(self) -> None:
         """Nobody waits for it any more: `done` is not called, and nothing stays open."""
-        self._is_over = True
-        self._let_go()
+        self._is_done = True
+        self._release()
         if self._sock is not None:
             self._sock.close()
 
-    def _start(self) -> None:
+    def _start_connect(self) -> None:
         endpoint = self._endpoint
         target = resolve(endpoint)[0]  # an address: nobody is asked
-        kind, protocol = SOCKET_KINDS[endpoint.scheme]
+        kind, protocol = SOCKET_TYPES[endpoint.scheme]
         try:
             sock = self._sock = socket.socket(target.family, kind, protocol)
             apply_options(sock, endpoint, listening=False)
             sock.setblocking(False)
             answer = sock.connect_ex(target.sockaddr)
         except OSError as error:
-            self._loop.post(functools.partial(self._fail, refusal("connect to", endpoint, error)))
+            self._loop.post(functools.partial(self._fail, call_error("connect to", endpoint, error)))
             return
         except BothendsError as error:
             self._loop.post(functools.partial(self._fail, error))
             return
         if answer == errno.EINPROGRESS:
-            self._limit = self._loop.later(WITHIN, self._too_late)
+            self._timer = self._loop.call_later(CONNECT_TIMEOUT, self._on_timeout)
             self._loop.watch(sock.fileno(), OUT, self._on_ready)
         else:
-            self._loop.post(lambda: self._ended(answer))
+            self._loop.post(lambda: self._connect_finished(answer))
 
     def _on_ready(self, _ready: int) -> None:
         assert self._sock is not None
         error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error or _is_connected(self._sock):
-            self._ended(error)
+            self._connect_finished(error)
         # Otherwise the report is stale: of another socket that had this number, closed in the same turn.
 
-    def _ended(self, answer: int) -> None:
-        if self._is_over:
+    def _connect_finished(self, error_number: int) -> None:
+        if self._is_done:
             return
-        if not answer and self._sock is not None and _met_itself(self._sock):
-            answer = errno.ECONNREFUSED
-        if answer:
-            self._fail(refusal("connect to", self._endpoint, OSError(answer, "")))
+        if not error_number and self._sock is not None and _is_self_connected(self._sock):
+            error_number = errno.ECONNREFUSED
+        if error_number:
+            self._fail(call_error("connect to", self._endpoint, OSError(error_number, "")))
             return
-        self._let_go()
-        self._is_over = True
-        self._done(self._sock, None)
+        self._release()
+        self._is_done = True
+        self._on_done(self._sock, None)
 
-    def _too_late(self) -> None:
-        self._fail(TimeLimit(self._endpoint.label, "connecting", WITHIN))
+    def _on_timeout(self) -> None:
+        self._fail(TimeoutExpired(self._endpoint.label, "connecting", CONNECT_TIMEOUT))
 
     def _fail(self, error: BothendsError) -> None:
-        if self._is_over:
+        if self._is_done:
             return
-        self._is_over = True
-        self._let_go()
+        self._is_done = True
+        self._release()
         if self._sock is not None:
             self._sock.close()
-        self._done(None, error)
+        self._on_done(None, error)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._sock is not None and self._sock.fileno() >= 0:
-            self._loop.forget(self._sock.fileno())
-        if self._limit is not None:
-            self._limit.cancel()
+            self._loop.unwatch(self._sock.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _block(self) -> None:
+    def _connect_in_thread(self) -> None:
         """In a thread of its own."""
         try:
-            sock = open_connection(self._endpoint, timeout=WITHIN)
+            sock = open_connection(self._endpoint, timeout=CONNECT_TIMEOUT)
         except BothendsError as error:
             self._loop.post(functools.partial(self._fail, error))
             return
         sock.setblocking(False)
 
         def take() -> None:
-            if self._is_over:
+            if self._is_done:
                 sock.close()
             else:
                 self._sock = sock
-                self._ended(0)
+                self._connect_finished(0)
 
         self._loop.post(take)
 
@@ -134,7 +136,9 @@ class Dialing:
 def check_upstream(endpoint: Endpoint) -> None:
     """Refuse what nobody can be called at. Raises SystemRefused."""
     if endpoint.port == 0:
-        raise SystemRefused("connect to", endpoint.label, errno.EADDRNOTAVAIL, "port 0 is for listening only")
+        raise SystemCallFailed(
+            "connect to", endpoint.label, errno.EADDRNOTAVAIL, "port 0 is for listening only"
+        )
 
 
 def _is_connected(sock: socket.socket) -> bool:
@@ -145,7 +149,7 @@ def _is_connected(sock: socket.socket) -> bool:
     return True
 
 
-def _met_itself(sock: socket.socket) -> bool:
+def _is_self_connected(sock: socket.socket) -> bool:
     """Whether a TCP socket is connected to itself: to a port on which nobody listens, and which it was given
     as its own (a simultaneous open, RFC 9293 section 3.5)."""
     is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-HEAD: Final = 16 * 1024
-BODY: Final = 4 * 1024 * 1024  # a list of some ten thousand proxies
+MAX_HEAD_SIZE: Final = 16 * 1024
+MAX_BODY_SIZE: Final = 4 * 1024 * 1024  # a list of some ten thousand proxies
 
-_END: Final = re.compile(rb"\r?\n\r?\n")
+_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
 _REQUEST: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/1\.([01])")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[^\r\n]*)?\r?\n")
-_LAST: Final = re.compile(rb"0+[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n")
+_LAST_CHUNK: Final = re.compile(rb"0+[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -33,64 +33,66 @@ class BadRequest(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """One request. `target` is as it came; the names of `fields` are in lower case."""
 
     method: str
     target: str
     fields: dict[str, str]
     body: bytes
-    keeps_alive: bool
+    keep_alive: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """What is answered."""
 
     status: HTTPStatus
     body: bytes = b""
     media_type: str = "application/json"
 
-    def encode(self, *, keeps_alive: bool, whole: bool = True) -> bytes:
+    def encode(self, *, keep_alive: bool, with_body: bool = True) -> bytes:
         """Its bytes; without the body for HEAD."""
         head = [f"HTTP/1.1 {self.status.value} {self.status.phrase}"]
         if self.status is not HTTPStatus.NO_CONTENT:
             head += [f"Content-Type: {self.media_type}", f"Content-Length: {len(self.body)}"]
-        head += ["Cache-Control: no-store", f"Connection: {'keep-alive' if keeps_alive else 'close'}"]
-        return "".join(f"{line}\r\n" for line in [*head, ""]).encode("ascii") + (self.body if whole else b"")
+        head += ["Cache-Control: no-store", f"Connection: {'keep-alive' if keep_alive else 'close'}"]
+        return "".join(f"{line}\r\n" for line in [*head, ""]).encode("ascii") + (
+            self.body if with_body else b""
+        )
 
 
-class Reader:
+class RequestParser:
     """The requests of one connection, however their bytes are cut."""
 
     def __init__(self) -> None:
         self._data = bytearray()
         self._head: tuple[str, str, dict[str, str], bool] | None = None
         self._body = bytearray()
-        self.says_continue = b""
+        self.continue_response = b""
         """What the client waits for before it sends a body; whoever sends it empties this."""
 
-    def feed(self, data: bytes) -> Iterator[Request]:
+    def feed(self, data: bytes) -> Iterator[HttpRequest]:
         """The requests that these bytes complete. Raises BadRequest."""
         self._data += data
         while True:
-            if self._head is None and not self._take_head():
+            if self._head is None and not self._parse_head():
                 return
             assert self._head is not None
             method, target, fields, keeps_alive = self._head
-            if not self._take_body(fields):
+            if not self._parse_body(fields):
                 return
             body, self._body, self._head = bytes(self._body), bytearray(), None
-            yield Request(method, target, fields, body, keeps_alive)
+            yield HttpRequest(method, target, fields, body, keeps_alive)
 
-    def _take_head(self) -> bool:
+    def _parse_head(self) -> bool:
         while self._data.startswith((b"\r", b"\n")):  # section 2.2: an empty line before a request is ignored
             del self._data[:1]
-        end = _END.search(self._data, 0, HEAD)
+        end = _HEAD_END.search(self._data, 0, MAX_HEAD_SIZE)
         if end is None:
-            if len(self._data) >= HEAD:
+            if len(self._data) >= MAX_HEAD_SIZE:
                 raise BadRequest(
-                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a head has {HEAD} bytes at most"
+                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a head has {MAX_HEAD_SIZE} bytes at most"
                 )
             return False
         first, *lines = re.split(rb"\r?\n", bytes(self._data[: end.start()]))
@@ -108,18 +110,18 @@ class Reader:
         keeps_alive = "close" not in wish and (request[3] == b"1" or "keep-alive" in wish)
         self._head = request[1].decode(), request[2].decode("latin-1"), fields, keeps_alive
         if fields.get("expect", "").lower() == "100-continue":
-            self.says_continue = _CONTINUE
+            self.continue_response = _CONTINUE
         return True
 
-    def _take_body(self, fields: dict[str, str]) -> bool:
+    def _parse_body(self, fields: dict[str, str]) -> bool:
         if "transfer-encoding" in fields:
             if fields["transfer-encoding"].lower() != "chunked" or "content-length" in fields:
                 raise BadRequest(HTTPStatus.NOT_IMPLEMENTED, "a body is chunked, or has a length")
-            return self._take_chunks()
+            return self._parse_chunks()
         length = fields.get("content-length", "0")
         if not length.isdecimal() or not length.isascii():
             raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length is a number")
-        if len(length) > 9 or int(length) > BODY:
+        if len(length) > 9 or int(length) > MAX_BODY_SIZE:
             raise _too_large()
         if len(self._data) < int(length):
             return False
@@ -127,7 +129,7 @@ class Reader:
         del self._data[: int(length)]
         return True
 
-    def _take_chunks(self) -> bool:
+    def _parse_chunks(self) -> bool:
         """Section 7.1: size, data and an empty line, until a size of 0 and its trailer."""
         while True:
             size = _CHUNK.match(self._data)
@@ -137,14 +139,14 @@ class Reader:
                 return False
             count = int(size[1], 16)
             if count == 0:
-                end = _LAST.match(self._data)
+                end = _LAST_CHUNK.match(self._data)
                 if end is None:
-                    if len(self._data) > HEAD:
+                    if len(self._data) > MAX_HEAD_SIZE:
                         raise BadRequest(HTTPStatus.BAD_REQUEST, "a trailer that doesn't end")
                     return False
                 del self._data[: end.end()]
                 return True
-            if len(self._body) + count > BODY:
+            if len(self._body) + count > MAX_BODY_SIZE:
                 raise _too_large()
             if len(self._data) < size.end() + count + 2:
                 return False
@@ -156,4 +158,4 @@ class Reader:
 
 
 def _too_large() -> BadRequest:
-    return BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has {BODY} bytes at most")
+    return BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has {MAX_BODY_SIZE} bytes at most")

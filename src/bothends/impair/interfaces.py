@@ -7,46 +7,48 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bothends.endpoints import Address, Endpoint
 from bothends.errors import BothendsError
 from bothends.framing import Framing
-from bothends.osutil.event_loop import Loop
+from bothends.osutil.event_loop import ProxyLoop
 from bothends.toxics.base import Medium
 from bothends.toxics.pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from bothends.impair.link import Pathway
-    from bothends.impair.sessions import Desk, Session
+    from bothends.impair.link import ToxicLink
+    from bothends.impair.sessions import DatagramListener, UdpSession
 
 
-class Conversation(Protocol):
+class Flow(Protocol):
     """One client and the server: a connection, or a session of datagrams. Numbered from 1."""
 
     number: int
     client: Address
-    upstream: Pathway | None
-    downstream: Pathway | None
+    upstream: ToxicLink | None
+    downstream: ToxicLink | None
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Close both ends now, whatever is under way."""
 
 
-class Keeper(Protocol):
+class ProxyContext(Protocol):
     """The proxy."""
 
-    loop: Loop
+    loop: ProxyLoop
     upstream: Endpoint
     framing: Framing | None
     """How streams are cut into messages, if they are."""
 
-    idle: float
+    idle_timeout: float
     """Seconds after which a session on which nothing moves ends."""
 
-    def pipelines(self, number: int, client: Address, medium: Medium) -> tuple[Pipeline, Pipeline]:
+    def new_pipelines(self, number: int, client: Address, medium: Medium) -> tuple[Pipeline, Pipeline]:
         """The toxics that a conversation meets, upstream and downstream."""
 
-    def begin(self, desk: Desk, client: Address, peer: Any, ancillary: Any) -> Session | None:
+    def new_session(
+        self, listener: DatagramListener, client: Address, peer: Any, ancillary: Any
+    ) -> UdpSession | None:
         """A new session; None if there are too many."""
 
-    def left(self, conversation: Conversation, why: str) -> None:
+    def flow_closed(self, flow: Flow, reason: str) -> None:
         """It is over."""
 
-    def unreachable(self, conversation: Conversation, error: BothendsError) -> None:
+    def upstream_unreachable(self, flow: Flow, error: BothendsError) -> None:
         """The server could not be called."""

@@ -18,14 +18,14 @@ import math
 from collections import deque
 from typing import Final, Protocol
 
-from bothends.osutil.event_loop import Loop
+from bothends.osutil.event_loop import ProxyLoop
 from bothends.toxics.base import Medium, Signal
 from bothends.toxics.pipeline import Item, Pipeline
 
 # Bytes that wait for a sink that takes nothing: about what two socket buffers hold. More would hide the
 # receiver's slowness from the sender.
-QUEUE: Final = 256 * 1024
-_AT_ONCE: Final = 64  # pieces in one sendmsg(2); far below IOV_MAX
+QUEUE_LIMIT: Final = 256 * 1024
+_MAX_IOVECS: Final = 64  # pieces in one sendmsg(2); far below IOV_MAX
 
 
 class Sink(Protocol):
@@ -37,16 +37,16 @@ class Sink(Protocol):
         Returns the bytes that were taken; -1 if nothing can be taken now. Raises OSError when it is gone.
         """
 
-    def finish(self) -> None:
+    def send_eof(self) -> None:
         """Say that no more will come."""
 
 
-class Owner(Protocol):
+class LinkOwner(Protocol):
     """Whose directions they are."""
 
-    loop: Loop
+    loop: ProxyLoop
 
-    def delivered(self, direction: Pathway) -> None:
+    def eof_forwarded(self, link: ToxicLink) -> None:
         """The end of what one side says has been passed on."""
 
     def close(self) -> None:
@@ -55,53 +55,53 @@ class Owner(Protocol):
     def reset(self) -> None:
         """A toxic resets the connection."""
 
-    def lost(self, direction: Pathway) -> None:
+    def sink_lost(self, link: ToxicLink) -> None:
         """The sink of a direction is gone."""
 
-    def settle(self) -> None:
+    def update_interest(self) -> None:
         """`wants_more` or `is_blocked` of a direction may have changed."""
 
 
-class Pathway:
+class ToxicLink:
     """From one end to the other."""
 
     __slots__ = (
-        "_boundaries",
-        "_is_over",
+        "_is_closed",
         "_may_drop",
+        "_message_oriented",
         "_owner",
         "_queue",
         "_sink",
-        "ended",
-        "given_up",
+        "overflowed",
         "pipeline",
         "queued",
         "received",
         "sent",
+        "source_eof",
         "wake_at",
     )
 
-    def __init__(self, owner: Owner, sink: Sink, pipeline: Pipeline) -> None:
+    def __init__(self, owner: LinkOwner, sink: Sink, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         self.wake_at = math.inf
         self.received = 0
         self.sent = 0
         self.queued = 0
-        self.given_up = 0
+        self.overflowed = 0
         """Datagrams that were dropped for want of room, not by a toxic."""
-        self.ended = False
+        self.source_eof = False
         """Whether its source has finished."""
-        self._is_over = False
+        self._is_closed = False
         self._owner = owner
         self._sink = sink
-        self._boundaries = pipeline.medium is not Medium.STREAM
+        self._message_oriented = pipeline.medium is not Medium.STREAM
         self._may_drop = pipeline.medium is Medium.DATAGRAMS
         self._queue: deque[bytes | memoryview | Signal] = deque()
 
     @property
     def wants_more(self) -> bool:
         """Whether there is room for more from the source."""
-        return self.queued < QUEUE and not (self.pipeline.stages and self.pipeline.is_full)
+        return self.queued < QUEUE_LIMIT and not (self.pipeline.stages and self.pipeline.is_full)
 
     @property
     def is_blocked(self) -> bool:
@@ -109,59 +109,59 @@ class Pathway:
         return bool(self._queue)
 
     @property
-    def is_at_rest(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether all that came has left, and nothing else is to be done."""
-        return not (self._queue or self.pipeline.stages or self.ended or self._is_over)
+        return not (self._queue or self.pipeline.stages or self.source_eof or self._is_closed)
 
     def begin(self) -> None:
         """The connection begins."""
         if self.pipeline.stages:
-            self._pass_on(self.pipeline.begin(self._owner.loop.now))
+            self._forward(self.pipeline.begin(self._owner.loop.now))
 
     def feed(self, data: bytes) -> None:
         """The source has said this: a chunk of a stream, or one whole message."""
         self.received += len(data)
-        if self._is_over:
+        if self._is_closed:
             return
-        if self._may_drop and self.queued > QUEUE:
-            self.given_up += 1
+        if self._may_drop and self.queued > QUEUE_LIMIT:
+            self.overflowed += 1
             return
         if not self.pipeline.stages:
-            self.pipeline.passed += 1 if self._boundaries else len(data)
+            self.pipeline.output_position += 1 if self._message_oriented else len(data)
             if self._queue:
                 self._enqueue(data)
             else:
-                self._say(data)
+                self._write(data)
             return
         # Of many that are read in one turn, each has come at its own moment: none may leave early.
-        now = self._owner.loop.tick()
+        now = self._owner.loop.update_time()
         if self.pipeline.due <= now:
-            self._pass_on(self.pipeline.advance(now))
-        self._pass_on(self.pipeline.put(now, data))
+            self._forward(self.pipeline.advance(now))
+        self._forward(self.pipeline.put(now, data))
 
-    def end(self) -> None:
+    def feed_eof(self) -> None:
         """The source has finished."""
-        self.ended = True
-        now = self._owner.loop.tick()
+        self.source_eof = True
+        now = self._owner.loop.update_time()
         if self.pipeline.due <= now:
-            self._pass_on(self.pipeline.advance(now))
-        self._pass_on(self.pipeline.put(now, Signal.END))
+            self._forward(self.pipeline.advance(now))
+        self._forward(self.pipeline.put(now, Signal.END))
 
-    def fail(self) -> None:
+    def feed_reset(self) -> None:
         """The source has been reset. That too comes behind what it said before: then the owner closes."""
-        self.ended = True
-        if not self._is_over:
-            self._pass_on(self.pipeline.put(self._owner.loop.tick(), Signal.CLOSE))
+        self.source_eof = True
+        if not self._is_closed:
+            self._forward(self.pipeline.put(self._owner.loop.update_time(), Signal.CLOSE))
 
     def on_timer(self, now: float) -> None:
         """Something may be due in the pipeline."""
-        self._pass_on(self.pipeline.advance(now))
-        self._owner.settle()
+        self._forward(self.pipeline.advance(now))
+        self._owner.update_interest()
 
-    def changed(self, items: list[Item]) -> None:
+    def toxics_changed(self, items: list[Item]) -> None:
         """The toxics have changed, and this left because of it."""
-        self._pass_on(items)
-        self._owner.settle()
+        self._forward(items)
+        self._owner.update_interest()
 
     def flush(self) -> None:
         """The sink may take something again."""
@@ -170,35 +170,35 @@ class Pathway:
             first = queue[0]
             if isinstance(first, Signal):
                 queue.popleft()
-                self._signal(first)
+                self._deliver_signal(first)
                 continue
             batch = [first]
-            if not self._boundaries:
-                for piece in itertools.islice(queue, 1, _AT_ONCE):
+            if not self._message_oriented:
+                for piece in itertools.islice(queue, 1, _MAX_IOVECS):
                     if isinstance(piece, Signal):
                         break
                     batch.append(piece)
             try:
                 taken = self._sink.send(batch)
             except OSError:
-                self._owner.lost(self)
+                self._owner.sink_lost(self)
                 return
             if taken < 0:
                 return
-            self._drop_sent(taken)
+            self._consume_sent(taken)
 
-    def clear(self) -> None:
+    def discard(self) -> None:
         """The connection is over: nothing more leaves."""
-        self._is_over = True
+        self._is_closed = True
         self._queue.clear()
         self.queued = 0
         self.pipeline.stages.clear()
         self.wake_at = math.inf
 
-    def _drop_sent(self, taken: int) -> None:
+    def _consume_sent(self, taken: int) -> None:
         queue = self._queue
         self.sent += taken
-        if self._boundaries:
+        if self._message_oriented:
             message = queue.popleft()
             assert not isinstance(message, Signal)
             self.queued -= len(message)
@@ -213,34 +213,34 @@ class Pathway:
             taken -= len(piece)
             queue.popleft()
 
-    def _pass_on(self, items: list[Item]) -> None:
+    def _forward(self, items: list[Item]) -> None:
         for item in items:
-            if self._is_over:
+            if self._is_closed:
                 return
             if item is Signal.RESET:
                 self._owner.reset()
             elif self._queue:
                 self._enqueue(item)
             elif isinstance(item, Signal):
-                self._signal(item)
+                self._deliver_signal(item)
             else:
-                self._say(item)
+                self._write(item)
         due = self.pipeline.due
-        if due < math.inf and not self._is_over:
-            self._owner.loop.wake(self, due)
+        if due < math.inf and not self._is_closed:
+            self._owner.loop.schedule_wakeup(self, due)
 
-    def _say(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         """Send at once, as nothing waits before it; queue what is not taken."""
         try:
             taken = self._sink.send([data])
         except OSError:
-            self._owner.lost(self)
+            self._owner.sink_lost(self)
             return
         if taken < 0:
             self._enqueue(data)
             return
         self.sent += taken
-        if taken < len(data) and not self._boundaries:
+        if taken < len(data) and not self._message_oriented:
             self._enqueue(memoryview(data)[taken:])
 
     def _enqueue(self, item: bytes | memoryview | Signal) -> None:
@@ -248,9 +248,9 @@ class Pathway:
             self.queued += len(item)
         self._queue.append(item)
 
-    def _signal(self, signal: Signal) -> None:
+    def _deliver_signal(self, signal: Signal) -> None:
         if signal is Signal.END:
-            self._sink.finish()
-            self._owner.delivered(self)
+            self._sink.send_eof()
+            self._owner.eof_forwarded(self)
         else:
             self._owner.close()

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bothends.endpoints import Endpoint
-from bothends.errors import CallerError
-from bothends.impair.proxy import IDLE, Proxy, Tell
-from bothends.impair.recording import Journal, Replay
-from bothends.osutil.event_loop import Loop
+from bothends.errors import UsageError
+from bothends.impair.proxy import IDLE_TIMEOUT, Notify, Proxy
+from bothends.impair.recording import RecordingWriter, Replay
+from bothends.osutil.event_loop import ProxyLoop
 
 
 @dataclass(eq=False, repr=False)
-class ProxyExists(CallerError):
+class ProxyExists(UsageError):
     """A second proxy of one name. Field: `name`."""
 
     name: str
@@ -23,7 +23,7 @@ class ProxyExists(CallerError):
         return f"there is a proxy {self.name!r} already"
 
 
-class Wanted(NamedTuple):
+class ProxyConfig(NamedTuple):
     """A proxy that there is to be. `framing` is a key of FRAMINGS, or empty."""
 
     name: str
@@ -33,25 +33,25 @@ class Wanted(NamedTuple):
     framing: str = ""
 
 
-class Proxies:
+class ProxyCollection:
     """Proxies by name, in the order in which they came."""
 
     def __init__(
         self,
-        loop: Loop,
+        loop: ProxyLoop,
         *,
         seed: int = 0,
-        tell: Tell = lambda _words: None,
-        journal: Journal | None = None,
+        notify: Notify = lambda _words: None,
+        recording: RecordingWriter | None = None,
         replay: Replay | None = None,
-        idle: float = IDLE,
+        idle_timeout: float = IDLE_TIMEOUT,
     ) -> None:
         self.loop = loop
         self.seed = seed
-        self.journal = journal
-        self._tell = tell
+        self.recording = recording
+        self._notify = notify
         self._replay = replay
-        self._idle = idle
+        self._idle_timeout = idle_timeout
         self._proxies: dict[str, Proxy] = {}
 
     def __iter__(self) -> Iterator[Proxy]:
@@ -64,20 +64,20 @@ class Proxies:
         """The proxy of a name, if there is one."""
         return self._proxies.get(name)
 
-    def make(self, wanted: Wanted) -> Proxy:
+    def create(self, config: ProxyConfig) -> Proxy:
         """A proxy that is neither entered nor enabled. Raises BothendsError where it cannot be."""
         proxy = Proxy(
             self.loop,
-            wanted.name,
-            wanted.listen,
-            wanted.upstream,
+            config.name,
+            config.listen,
+            config.upstream,
             seed=self.seed,
-            tell=self._tell,
-            journal=self.journal,
+            notify=self._notify,
+            recording=self.recording,
             replay=self._replay,
-            framing=wanted.framing,
+            framing=config.framing,
         )
-        proxy.idle = self._idle
+        proxy.idle_timeout = self._idle_timeout
         return proxy
 
     def add(self, proxy: Proxy, *, enabled: bool = True) -> None:
@@ -93,17 +93,17 @@ class Proxies:
         del self._proxies[proxy.name]
         proxy.disable()
 
-    def populate(self, wanted: Sequence[Wanted]) -> list[Proxy]:
+    def populate(self, configs: Sequence[ProxyConfig]) -> list[Proxy]:
         """Have these proxies. One that is there with the same addresses stays as it is, its toxics included;
         one with others is replaced.
 
         Raises BothendsError; those before the one that failed are there.
         """
-        made = [self.make(each) for each in wanted]
+        made = [self.create(each) for each in configs]
         result = []
-        for proxy, (_, _, _, enabled, _) in zip(made, wanted, strict=True):
+        for proxy, (_, _, _, enabled, _) in zip(made, configs, strict=True):
             old = self._proxies.get(proxy.name)
-            if old is not None and _is_same(old, proxy):
+            if old is not None and _same_addresses(old, proxy):
                 if enabled and not old.enabled:
                     old.enable()
                 elif not enabled:
@@ -120,7 +120,7 @@ class Proxies:
         """Enable all, and take all toxics away. Raises what binding raises."""
         for proxy in self:
             proxy.enable()
-            proxy.clear()
+            proxy.remove_all_toxics()
 
     def close(self) -> None:
         """Take all away."""
@@ -128,24 +128,26 @@ class Proxies:
             self.remove(proxy)
 
 
-def move(proxy: Proxy, listen: Endpoint, upstream: Endpoint, *, enabled: bool) -> None:
+def update_proxy(proxy: Proxy, listen: Endpoint, upstream: Endpoint, *, enabled: bool) -> None:
     """Give a proxy other addresses, which cuts off who is on it, or enable or disable it.
 
     Raises BothendsError; it is then disabled, with its old addresses.
     """
-    if not is_same(proxy.listen, listen) or proxy.upstream != upstream:
-        proxy.move(listen, upstream)
+    if not same_endpoint(proxy.listen, listen) or proxy.upstream != upstream:
+        proxy.change_addresses(listen, upstream)
     if enabled:
         proxy.enable()
     else:
         proxy.disable()
 
 
-def _is_same(old: Proxy, new: Proxy) -> bool:
-    its, there = (old.upstream, old.framed), (new.upstream, new.framed)
-    return is_same(old.listen, new.listen) and its == there
+def _same_addresses(old: Proxy, new: Proxy) -> bool:
+    its, there = (old.upstream, old.framing_name), (new.upstream, new.framing_name)
+    return same_endpoint(old.listen, new.listen) and its == there
 
 
-def is_same(real: Endpoint, asked: Endpoint) -> bool:
+def same_endpoint(actual: Endpoint, requested: Endpoint) -> bool:
     """Whether an endpoint is the one that was asked for; port 0 asks for any."""
-    return real == asked or (asked.port == 0 and real.port is not None and real.with_port(0) == asked)
+    return actual == requested or (
+        requested.port == 0 and actual.port is not None and actual.with_port(0) == requested
+    )

@@ -23,16 +23,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from bothends.errors import ConfigurationError, SystemRefused
-from bothends.toxics.base import DROP, HOLD, PASS, Behaviour, Decision, Medium, Piece, Signal
-from bothends.toxics.pipeline import BEGIN_SIZE, END_SIZE, Recorder, Stage
+from bothends.errors import ConfigurationError, SystemCallFailed
+from bothends.toxics.base import DROP, HOLD, PASS, Decision, Delivery, Medium, Signal, ToxicState
+from bothends.toxics.pipeline import BEGIN_SIZE, END_SIZE, RecordingSocket, Stage
 from bothends.toxics.placement import Direction
 
 VERSION: Final = 1
-_SPECIAL: Final = {END_SIZE: "end", BEGIN_SIZE: "begin"}
+_EVENT_NAMES: Final = {END_SIZE: "end", BEGIN_SIZE: "begin"}
 
 
-class Journal:
+class RecordingWriter:
     """Writes decisions to a file, which it opens anew."""
 
     def __init__(self, path: Path) -> None:
@@ -40,20 +40,22 @@ class Journal:
         try:
             self._file: TextIO = path.open("w", encoding="utf-8")
         except OSError as error:
-            raise SystemRefused("write", str(path), error.errno or 0) from error
+            raise SystemCallFailed("write", str(path), error.errno or 0) from error
         self._stages = 0
         self._write({"impair": VERSION})
 
-    def stage(self, proxy: str, connection: int, direction: Direction, toxic: str, place: int) -> Recorder:
+    def start_stage(
+        self, proxy: str, connection: int, direction: Direction, toxic: str, position: int
+    ) -> RecordingSocket:
         """A stage begins; what its decisions are told to."""
         self._stages += 1
         number = self._stages
         place_of = {"proxy": proxy, "connection": connection, "direction": direction, "toxic": toxic}
-        self._write({"stage": number, **place_of, "place": place})
+        self._write({"stage": number, **place_of, "place": position})
 
         def record(place: int, size: int, decision: Decision) -> None:
-            what = {"at": _SPECIAL[size]} if size in _SPECIAL else {"size": size}
-            pieces = [_object_of(piece) for piece in decision]
+            what = {"at": _EVENT_NAMES[size]} if size in _EVENT_NAMES else {"size": size}
+            pieces = [_delivery_to_json(piece) for piece in decision]
             self._write({"stage": number, "place": place, **what, "pieces": pieces})
 
         return record
@@ -70,23 +72,23 @@ class Journal:
         self._file.write(json.dumps(line) + "\n")
 
 
-def _object_of(piece: Piece) -> dict[str, Any]:
+def _delivery_to_json(delivery: Delivery) -> dict[str, Any]:
     shown: dict[str, Any] = {}
-    if piece.delay:
-        shown["delay"] = "hold" if piece.delay == HOLD else piece.delay
-    if piece.start:
-        shown["start"] = piece.start
-    if piece.stop is not None:
-        shown["stop"] = piece.stop
-    if piece.flips:
-        shown["flips"] = list(piece.flips)
-    if piece.then is not None:
-        shown["then"] = piece.then.value
+    if delivery.delay:
+        shown["delay"] = "hold" if delivery.delay == HOLD else delivery.delay
+    if delivery.start:
+        shown["start"] = delivery.start
+    if delivery.stop is not None:
+        shown["stop"] = delivery.stop
+    if delivery.flips:
+        shown["flips"] = list(delivery.flips)
+    if delivery.then is not None:
+        shown["then"] = delivery.then.value
     return shown
 
 
-def _piece_of(given: dict[str, Any]) -> Piece:
-    return Piece(
+def _delivery_from_json(given: dict[str, Any]) -> Delivery:
+    return Delivery(
         delay=HOLD if given.get("delay") == "hold" else float(given.get("delay", 0)),
         start=int(given.get("start", 0)),
         stop=None if given.get("stop") is None else int(given["stop"]),
@@ -96,11 +98,11 @@ def _piece_of(given: dict[str, Any]) -> Piece:
 
 
 @dataclass(slots=True)
-class Recorded:
+class RecordedStage:
     """What is known of one stage."""
 
     toxic: str
-    place: int
+    position: int
     begin: Decision = DROP
     end: Decision = PASS
     decisions: list[tuple[int, int, Decision]] = field(default_factory=list)
@@ -112,14 +114,14 @@ class Replay:
 
     def __init__(self, path: Path) -> None:
         """Raises SystemRefused, ConfigurationError."""
-        self._stages: dict[tuple[str, int, str], list[Recorded]] = {}
+        self._stages: dict[tuple[str, int, str], list[RecordedStage]] = {}
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except OSError as error:
-            raise SystemRefused("read", str(path), error.errno or 0) from error
+            raise SystemCallFailed("read", str(path), error.errno or 0) from error
         except UnicodeDecodeError as error:
             raise ConfigurationError(str(path), "", "", "it is no record of impair: no UTF-8") from error
-        by_number: dict[int, Recorded] = {}
+        by_number: dict[int, RecordedStage] = {}
         if not lines:
             raise ConfigurationError(str(path), "", "", "it is no record of impair: it is empty")
         for number, line in enumerate(lines, 1):
@@ -129,11 +131,13 @@ class Replay:
                     if given["impair"] != VERSION:
                         raise ValueError("of another version")
                 elif "proxy" in given:
-                    recorded = by_number[given["stage"]] = Recorded(str(given["toxic"]), int(given["place"]))
+                    recorded = by_number[given["stage"]] = RecordedStage(
+                        str(given["toxic"]), int(given["place"])
+                    )
                     key = str(given["proxy"]), int(given["connection"]), str(given["direction"])
                     self._stages.setdefault(key, []).append(recorded)
                 else:
-                    _take(by_number[given["stage"]], given)
+                    _add_decision(by_number[given["stage"]], given)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 hint = 'a file that --record has written begins with {"impair": 1}'
                 raise ConfigurationError(str(path), f"line {number}", "", "it is no record", hint) from error
@@ -146,12 +150,12 @@ class Replay:
     def stages(self, proxy: str, connection: int, direction: Direction, medium: Medium) -> Iterator[Stage]:
         """The stages of one direction of a connection, as they were."""
         for recorded in self._stages.get((proxy, connection, direction), ()):
-            behaviour = _Bytes(recorded) if medium is Medium.STREAM else _Messages(recorded)
+            behaviour = _StreamReplay(recorded) if medium is Medium.STREAM else _MessageReplay(recorded)
             yield Stage(recorded.toxic, behaviour, medium)
 
 
-def _take(recorded: Recorded, given: dict[str, Any]) -> None:
-    decision = tuple(_piece_of(piece) for piece in given["pieces"])
+def _add_decision(recorded: RecordedStage, given: dict[str, Any]) -> None:
+    decision = tuple(_delivery_from_json(piece) for piece in given["pieces"])
     match given.get("at"):
         case "begin":
             recorded.begin = decision
@@ -161,79 +165,81 @@ def _take(recorded: Recorded, given: dict[str, Any]) -> None:
             recorded.decisions.append((int(given["place"]), int(given["size"]), decision))
 
 
-class _Replayed(Behaviour):
-    def __init__(self, recorded: Recorded) -> None:
+class _ReplayState(ToxicState):
+    def __init__(self, recorded: RecordedStage) -> None:
         self._recorded = recorded
-        self._place = 0
+        self._position = 0
         self._has_begun = not recorded.begin
 
     def begin(self, now: float) -> Decision:
-        return self._begin() if not self._recorded.place else DROP
+        return self._begin_decision() if not self._recorded.position else DROP
 
     def end(self, now: float) -> Decision:
         return self._recorded.end
 
-    def _begin(self) -> Decision:
+    def _begin_decision(self) -> Decision:
         """What the stage did when it came: for a toxic that came later, at the same place."""
-        if self._has_begun or self._place < self._recorded.place:
+        if self._has_begun or self._position < self._recorded.position:
             return DROP
         self._has_begun = True
         return self._recorded.begin
 
 
-class _Messages(_Replayed):
-    def __init__(self, recorded: Recorded) -> None:
+class _MessageReplay(_ReplayState):
+    def __init__(self, recorded: RecordedStage) -> None:
         super().__init__(recorded)
         self._decisions = {place: decision for place, _, decision in recorded.decisions}
 
     def decide(self, now: float, size: int) -> Decision:
-        decision = self._decisions.get(self._place, PASS)
-        self._place += 1
-        return decision + self._begin() if not self._has_begun else decision
+        decision = self._decisions.get(self._position, PASS)
+        self._position += 1
+        return decision + self._begin_decision() if not self._has_begun else decision
 
 
-class _Bytes(_Replayed):
+class _StreamReplay(_ReplayState):
     """A decision is a stretch of the stream; a chunk meets as many as it overlaps."""
 
-    def __init__(self, recorded: Recorded) -> None:
+    def __init__(self, recorded: RecordedStage) -> None:
         super().__init__(recorded)
         self._decisions = recorded.decisions
         self._next = 0
 
     def decide(self, now: float, size: int) -> Decision:
-        first, last = self._place, self._place + size
-        pieces: list[Piece] = []
+        first, last = self._position, self._position + size
+        pieces: list[Delivery] = []
         at = first
         while self._next < len(self._decisions):
             place, length, decision = self._decisions[self._next]
             if place >= last:
                 break
             if at < place:
-                pieces.append(Piece(start=at - first, stop=place - first))
+                pieces.append(Delivery(start=at - first, stop=place - first))
             for piece in decision:
-                pieces += _within(piece, place, length, first, last)
+                pieces += _clip(piece, place, length, first, last)
             at = min(last, place + length)
             if place + length > last:
                 break
             self._next += 1
         if at < last:
-            pieces.append(Piece(start=at - first, stop=last - first))
-        self._place = last
+            pieces.append(Delivery(start=at - first, stop=last - first))
+        self._position = last
         whole = len(pieces) == 1 and pieces[0] == (0.0, 0, size, (), None)
         decided = PASS if whole else tuple(pieces)
-        return decided + self._begin() if not self._has_begun else decided
+        return decided + self._begin_decision() if not self._has_begun else decided
 
 
-def _within(piece: Piece, place: int, length: int, first: int, last: int) -> Iterator[Piece]:
+def _clip(delivery: Delivery, position: int, length: int, first: int, last: int) -> Iterator[Delivery]:
     """The part of a piece of the stretch at `place` that lies between two places of the stream."""
-    begins = place + piece.start
-    ends = place + (length if piece.stop is None else piece.stop)
+    begins = position + delivery.start
+    ends = position + (length if delivery.stop is None else delivery.stop)
     start, stop = max(begins, first), min(ends, last)
     is_here = start < stop
     # What follows a piece comes with its last byte; behind a piece of nothing, with the stretch's first.
-    then = piece.then if (is_here and stop == ends) or (ends <= begins and first <= place < last) else None
+    then = (
+        delivery.then if (is_here and stop == ends) or (ends <= begins and first <= position < last) else None
+    )
     if is_here or then is not None:
         low, high = 8 * (start - begins), 8 * (stop - begins)
-        flips = tuple(bit - low for bit in piece.flips if low <= bit < high)
+        flips = tuple(bit - low for bit in delivery.flips if low <= bit < high)
         stop = max(stop, start)
-        yield Piece(piece.delay, start - first, stop - first, flips, then)
+        yield Delivery(delivery.delay, start - first, stop - first, flips, then)

@@ -22,66 +22,68 @@ from typing import Any, Final
 
 from bothends.endpoints import Address
 from bothends.errors import BothendsError, MessageTooLong
-from bothends.impair.dialer import Dialing
-from bothends.impair.interfaces import Keeper
-from bothends.impair.link import Pathway
-from bothends.impair.sockets import MESSAGE, End, end_of
+from bothends.impair.dialer import Dialer
+from bothends.impair.interfaces import ProxyContext
+from bothends.impair.link import ToxicLink
+from bothends.impair.sockets import MAX_MESSAGE_SIZE, SocketEnd, wrap_socket
 from bothends.osutil.event_loop import IN, Timer
 from bothends.sockets import Listener, enable_pktinfo, receive_datagram, send_datagram
 from bothends.sockets.datagrams import DATAGRAM_SIZE, Ancillary
 from bothends.toxics.base import Medium
 
-RETRY: Final = 0.002  # seconds: a datagram of 64 KiB takes half a millisecond at 1 Gbit/s
+RETRY_INTERVAL: Final = 0.002  # seconds: a datagram of 64 KiB takes half a millisecond at 1 Gbit/s
 _BATCH: Final = 64  # datagrams a turn from one socket
-_EARLY: Final = 64  # datagrams that wait for the server's name to be looked up
+_MAX_PENDING: Final = 64  # datagrams that wait for the server's name to be looked up
 
 # What a UNIX datagram socket answers when the one at the other end has been closed: it stays so for ever.
-_GONE: Final = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN})
+_PEER_GONE: Final = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN})
 
 
-class Desk:
+class DatagramListener:
     """One datagram socket that clients send to, and their sessions."""
 
-    def __init__(self, keeper: Keeper, listener: Listener) -> None:
-        self.sessions: dict[Any, Session] = {}
+    def __init__(self, context: ProxyContext, listener: Listener) -> None:
+        self.sessions: dict[Any, UdpSession] = {}
         self.socket = listener.socket
-        self._keeper = keeper
+        self._context = context
         self._listener = listener
         self._is_unix = listener.socket.family == socket.AF_UNIX
-        self._size = MESSAGE if self._is_unix else DATAGRAM_SIZE
+        self._max_size = MAX_MESSAGE_SIZE if self._is_unix else DATAGRAM_SIZE
         self._wildcard = enable_pktinfo(self.socket)
         self._is_reading = False
         self.socket.setblocking(False)
-        self.settle()
+        self.update_interest()
 
-    def settle(self) -> None:
+    def update_interest(self) -> None:
         """Read, or don't while a session of a UNIX socket is full."""
         wants = not (self._is_unix and any(each.is_full for each in self.sessions.values()))
         if wants != self._is_reading:
             self._is_reading = wants
             if wants:
-                self._keeper.loop.watch(self.socket.fileno(), IN, self._on_ready)
+                self._context.loop.watch(self.socket.fileno(), IN, self._on_ready)
             else:
-                self._keeper.loop.forget(self.socket.fileno())
+                self._context.loop.unwatch(self.socket.fileno())
 
     def close(self) -> None:
         """Take no more."""
         if self._is_reading:
-            self._keeper.loop.forget(self.socket.fileno())
+            self._context.loop.unwatch(self.socket.fileno())
         self._listener.close()
 
     def _on_ready(self, _ready: int) -> None:
         for _ in range(_BATCH):
             try:
-                data, _, peer, ancillary = receive_datagram(self.socket, self._size, wildcard=self._wildcard)
+                data, _, peer, ancillary = receive_datagram(
+                    self.socket, self._max_size, wildcard=self._wildcard
+                )
             except BlockingIOError:
                 break
             except OSError:
                 continue  # the error of an earlier answer (udp(7)): its client has gone
             session = self.sessions.get(peer)
             if session is None:
-                client = Address.of(self.socket.family, peer)
-                session = self._keeper.begin(self, client, peer, ancillary)
+                client = Address.from_sockaddr(self.socket.family, peer)
+                session = self._context.new_session(self, client, peer, ancillary)
                 if session is None:
                     continue
                 self.sessions[peer] = session
@@ -89,34 +91,34 @@ class Desk:
             if self._is_unix and session.is_full:
                 break
         if self._is_unix:
-            self.settle()
+            self.update_interest()
 
 
-class _ToClient:
+class _ClientSink:
     """The client's side of a session: the socket that all share."""
 
-    def __init__(self, desk: Desk, peer: Any, ancillary: Ancillary) -> None:
-        self._desk = desk
+    def __init__(self, listener: DatagramListener, peer: Any, ancillary: Ancillary) -> None:
+        self._listener = listener
         self._peer = peer
         self._ancillary = ancillary
 
     def send(self, pieces: list[bytes | memoryview]) -> int:
         """See direction.Sink."""
         try:
-            return send_datagram(self._desk.socket, bytes(pieces[0]), self._peer, self._ancillary)
+            return send_datagram(self._listener.socket, bytes(pieces[0]), self._peer, self._ancillary)
         except BlockingIOError:
             return -1
         except OSError:  # a UNIX client without a name, or one that has gone: as good as lost
             return 0
 
-    def finish(self) -> None:
+    def send_eof(self) -> None:
         """Datagrams have no end."""
 
 
-class _ToServer:
+class _UpstreamSink:
     """The server's side: a socket of the session's own."""
 
-    def __init__(self, session: Session, end: End) -> None:
+    def __init__(self, session: UdpSession, end: SocketEnd) -> None:
         self._session = session
         self._end = end
 
@@ -125,40 +127,46 @@ class _ToServer:
         try:
             return self._end.send(pieces)
         except OSError as error:
-            self._session.refused(error)
+            self._session.on_socket_error(error)
             return 0
 
-    def finish(self) -> None:
+    def send_eof(self) -> None:
         """Datagrams have no end."""
 
 
-class Session:
+class UdpSession:
     """What one client and the server say to each other."""
 
     def __init__(
-        self, keeper: Keeper, number: int, desk: Desk, client: Address, peer: Any, ancillary: Ancillary
+        self,
+        context: ProxyContext,
+        number: int,
+        listener: DatagramListener,
+        client: Address,
+        peer: Any,
+        ancillary: Ancillary,
     ) -> None:
-        self.loop = keeper.loop
+        self.loop = context.loop
         self.number = number
         self.client = client
         self.wake_at = math.inf
-        self.upstream: Pathway | None = None
-        self.downstream: Pathway | None = None
-        self._keeper = keeper
-        self._desk = desk
+        self.upstream: ToxicLink | None = None
+        self.downstream: ToxicLink | None = None
+        self._context = context
+        self._listener = listener
         self._peer = peer
-        self._to_client = _ToClient(desk, peer, ancillary)
-        self._end: End | None = None
-        self._early: list[bytes] = []
-        self._moved = self.loop.now
-        self._is_over = False
+        self._client_sink = _ClientSink(listener, peer, ancillary)
+        self._server_end: SocketEnd | None = None
+        self._pending_datagrams: list[bytes] = []
+        self._last_activity = self.loop.now
+        self._is_closed = False
         self._is_reading = False
-        self._retry: Timer | None = None
-        self._dialing: Dialing | None = Dialing(self.loop, keeper.upstream, self._answered)
-        self.loop.wake(self, self.loop.now + keeper.idle)
+        self._retry_timer: Timer | None = None
+        self._dialer: Dialer | None = Dialer(self.loop, context.upstream, self._on_dialed)
+        self.loop.schedule_wakeup(self, self.loop.now + context.idle_timeout)
 
     @property
-    def pathways(self) -> tuple[Pathway, ...]:
+    def links(self) -> tuple[ToxicLink, ...]:
         """Upstream and downstream; none while the server's name is looked up."""
         return tuple(each for each in (self.upstream, self.downstream) if each is not None)
 
@@ -166,139 +174,139 @@ class Session:
     def is_full(self) -> bool:
         """Whether the server takes nothing, and enough waits for it."""
         if self.upstream is None:
-            return len(self._early) >= _EARLY
+            return len(self._pending_datagrams) >= _MAX_PENDING
         return not self.upstream.wants_more
 
     def feed(self, data: bytes) -> None:
         """The client has sent this."""
-        self._moved = self.loop.now
+        self._last_activity = self.loop.now
         if self.upstream is not None:
             self.upstream.feed(data)
             if self.upstream.is_blocked:
-                self.settle()
-        elif len(self._early) < _EARLY:
-            self._early.append(data)
+                self.update_interest()
+        elif len(self._pending_datagrams) < _MAX_PENDING:
+            self._pending_datagrams.append(data)
 
-    def refused(self, error: OSError) -> None:
+    def on_socket_error(self, error: OSError) -> None:
         """The system reports of an earlier datagram that nobody took it."""
-        has_end = self._end is not None and self._end.has_end
-        if (self._keeper.upstream.is_unix or has_end) and error.errno in _GONE:
-            self.loop.post(lambda: self._leave("the server has gone"))
+        has_end = self._server_end is not None and self._server_end.has_eof
+        if (self._context.upstream.is_unix or has_end) and error.errno in _PEER_GONE:
+            self.loop.post(lambda: self._close("the server has gone"))
 
     # What the directions call (direction.Owner) ---------------------------------------------------
 
-    def delivered(self, direction: Pathway) -> None:
+    def eof_forwarded(self, link: ToxicLink) -> None:
         """See Owner: datagrams have no end."""
 
     def close(self) -> None:
         """See Owner."""
-        self._leave("closed")
+        self._close("closed")
 
     def reset(self) -> None:
         """See Owner."""
-        self._leave("reset")
+        self._close("reset")
 
-    def lost(self, direction: Pathway) -> None:
+    def sink_lost(self, link: ToxicLink) -> None:
         """See Owner: a sink of datagrams forgets what it cannot send."""
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End it now."""
-        self._leave("cut")
+        self._close("cut")
 
-    def settle(self) -> None:
+    def update_interest(self) -> None:
         """Read the server's answers if there is room for them; try again what was not taken."""
-        if self._is_over or self._end is None or self.downstream is None or self.upstream is None:
+        if self._is_closed or self._server_end is None or self.downstream is None or self.upstream is None:
             return
         wants = self.downstream.wants_more
         if wants != self._is_reading:
             self._is_reading = wants
             if wants:
-                self.loop.watch(self._end.socket.fileno(), IN, self._on_ready)
+                self.loop.watch(self._server_end.socket.fileno(), IN, self._on_ready)
             else:
-                self.loop.forget(self._end.socket.fileno())
-        is_waiting = self.upstream.is_blocked or self.downstream.is_blocked or self._end.is_pending
-        if self._retry is None and is_waiting:
-            self._retry = self.loop.later(RETRY, self._try_again)
+                self.loop.unwatch(self._server_end.socket.fileno())
+        is_waiting = self.upstream.is_blocked or self.downstream.is_blocked or self._server_end.has_pending
+        if self._retry_timer is None and is_waiting:
+            self._retry_timer = self.loop.call_later(RETRY_INTERVAL, self._on_retry)
 
     # What the loop calls --------------------------------------------------------------------------
 
     def on_timer(self, now: float) -> None:
         """Perhaps it has been idle for long enough."""
-        left = self._moved + self._keeper.idle - now
+        left = self._last_activity + self._context.idle_timeout - now
         if left <= 0:
-            self._leave("idle")
+            self._close("idle")
         else:
-            self.loop.wake(self, now + left)
+            self.loop.schedule_wakeup(self, now + left)
 
-    def _answered(self, sock: socket.socket | None, error: BothendsError | None) -> None:
-        self._dialing = None
+    def _on_dialed(self, sock: socket.socket | None, error: BothendsError | None) -> None:
+        self._dialer = None
         if sock is None:
             assert error is not None
-            self._keeper.unreachable(self, error)
-            self._leave("no server")
+            self._context.upstream_unreachable(self, error)
+            self._close("no server")
             return
-        self._end = end_of(sock, self._keeper.framing)
-        up, down = self._keeper.pipelines(self.number, self.client, Medium.DATAGRAMS)
-        self.upstream = Pathway(self, _ToServer(self, self._end), up)
-        self.downstream = Pathway(self, self._to_client, down)
-        for each in self.pathways:
+        self._server_end = wrap_socket(sock, self._context.framing)
+        up, down = self._context.new_pipelines(self.number, self.client, Medium.DATAGRAMS)
+        self.upstream = ToxicLink(self, _UpstreamSink(self, self._server_end), up)
+        self.downstream = ToxicLink(self, self._client_sink, down)
+        for each in self.links:
             each.begin()
-        early, self._early = self._early, []
+        early, self._pending_datagrams = self._pending_datagrams, []
         for data in early:
             self.upstream.feed(data)
-        self.settle()
-        self._desk.settle()
+        self.update_interest()
+        self._listener.update_interest()
 
     def _on_ready(self, _ready: int) -> None:
-        assert self._end is not None
+        assert self._server_end is not None
         assert self.downstream is not None
         for _ in range(_BATCH):
             try:
-                found = self._end.receive()
+                found = self._server_end.receive()
             except OSError as error:
-                self.refused(error)
+                self.on_socket_error(error)
                 break
             except MessageTooLong:
                 found = None
             if found is None:
-                self._leave("the server has finished")
+                self._close("the server has finished")
                 return
             if not found:
                 break
-            self._moved = self.loop.now
+            self._last_activity = self.loop.now
             for data in found:
                 self.downstream.feed(data)
             if not self.downstream.wants_more:
                 break
-        self.settle()
+        self.update_interest()
 
-    def _try_again(self) -> None:
-        self._retry = None
-        if self._end is not None:
+    def _on_retry(self) -> None:
+        self._retry_timer = None
+        if self._server_end is not None:
             try:
-                self._end.push()
+                self._server_end.flush()
             except OSError as error:
-                self.refused(error)
-        for each in self.pathways:
+                self.on_socket_error(error)
+        for each in self.links:
             each.flush()
-        self.settle()
-        self._desk.settle()
+        self.update_interest()
+        self._listener.update_interest()
 
-    def _leave(self, why: str) -> None:
-        if self._is_over:
+    def _close(self, reason: str) -> None:
+        if self._is_closed:
             return
-        self._is_over = True
+        self._is_closed = True
         self.wake_at = math.inf
-        if self._dialing is not None:
-            self._dialing.cancel()
-        if self._retry is not None:
-            self._retry.cancel()
-        for each in self.pathways:
-            each.clear()
-        if self._end is not None:
+        if self._dialer is not None:
+            self._dialer.cancel()
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+        for each in self.links:
+            each.discard()
+        if self._server_end is not None:
             if self._is_reading:
-                self.loop.forget(self._end.socket.fileno())
-            self._end.socket.close()
+                self.loop.unwatch(self._server_end.socket.fileno())
+            self._server_end.socket.close()
         with contextlib.suppress(KeyError):
-            del self._desk.sessions[self._peer]
-        self._keeper.left(self, why)
+            del self._listener.sessions[self._peer]
+        self._context.flow_closed(self, reason)

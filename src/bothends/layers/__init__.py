@@ -8,18 +8,18 @@ Rank 1: imports `endpoints`, `errors`, `text` and the contract of a conversation
 """
 
 from bothends.layers.certificates import TlsSettings, self_signed, server_context
-from bothends.layers.factory import opener_for, trusted_by
-from bothends.layers.proxy_protocol import LOOPBACK, ProxyLayer, encode
+from bothends.layers.factory import opener_for, trusted_networks
+from bothends.layers.proxy_protocol import LOOPBACK_NETWORKS, ProxyLayer, encode_header
 from bothends.layers.tls import TlsLayer
 
 __all__ = [
-    "LOOPBACK",
+    "LOOPBACK_NETWORKS",
     "ProxyLayer",
     "TlsLayer",
     "TlsSettings",
-    "encode",
+    "encode_header",
     "opener_for",
     "self_signed",
     "server_context",
-    "trusted_by",
+    "trusted_networks",
 ]

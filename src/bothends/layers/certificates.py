@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bothends.errors import CallerError, SystemRefused, Unavailable
+from bothends.errors import SystemCallFailed, Unavailable, UsageError
 
 # How long a certificate that is made for the occasion holds: more than an occasion, less than a habit.
-_DAYS: Final = 30
+_VALIDITY_DAYS: Final = 30
 
 # Clocks differ: a certificate that begins right now has not begun for a client that is a minute behind.
-_EARLIER: Final = datetime.timedelta(hours=1)
+_CLOCK_SKEW: Final = datetime.timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,15 @@ class TlsSettings:
         """
         if self.self_signed:
             if self.certificate is not None or self.key is not None:
-                raise CallerError("TLS: either a certificate of yours, or a self-signed one; not both")
-            known = dict.fromkeys([*filter(None, names), *_our_names()])
+                raise UsageError("TLS: either a certificate of yours, or a self-signed one; not both")
+            known = dict.fromkeys([*filter(None, names), *_local_names()])
             context, fingerprint = self_signed(list(known))
-            _ask_of_clients(context, self.client_ca, self.alpn)
+            _configure_context(context, self.client_ca, self.alpn)
             return context, fingerprint
         if self.certificate is None:
-            raise CallerError("TLS needs a certificate: give one, or ask for a self-signed one")
+            raise UsageError("TLS needs a certificate: give one, or ask for a self-signed one")
         context = server_context(self.certificate, self.key, client_ca=self.client_ca, alpn=self.alpn)
-        return context, fingerprint_of(Path(self.certificate).read_text("latin-1"))
+        return context, certificate_fingerprint(Path(self.certificate).read_text("latin-1"))
 
 
 def server_context(
@@ -73,10 +73,10 @@ def server_context(
         SystemRefused: a file can't be read.
         CallerError: a file isn't what it should be.
     """
-    context = _context()
+    context = _new_context()
     files = (certificate, certificate if key is None else key)
     for each in files:
-        _read(each)
+        _check_readable(each)
     try:
         # Asked for on the terminal otherwise, by OpenSSL itself, and a server has nobody there.
         context.load_cert_chain(*files, password=_no_password)
@@ -86,8 +86,8 @@ def server_context(
             "NO_START_LINE": "a certificate or a key in PEM is missing",
             "PEM_LIB": f"{files[0]} or {files[1]} is not what it should be, in PEM",
         }.get(error.reason or "PEM_LIB", (error.reason or "").replace("_", " ").lower())
-        raise CallerError(f"TLS certificate {certificate}: {reason}") from error
-    _ask_of_clients(context, client_ca, alpn)
+        raise UsageError(f"TLS certificate {certificate}: {reason}") from error
+    _configure_context(context, client_ca, alpn)
     return context
 
 
@@ -120,8 +120,8 @@ def self_signed(names: Sequence[str]) -> tuple[ssl.SSLContext, str]:
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _EARLIER)
-        .not_valid_after(now + datetime.timedelta(days=_DAYS))
+        .not_valid_before(now - _CLOCK_SKEW)
+        .not_valid_after(now + datetime.timedelta(days=_VALIDITY_DAYS))
         .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -131,59 +131,59 @@ def self_signed(names: Sequence[str]) -> tuple[ssl.SSLContext, str]:
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    context = _context()
+    context = _new_context()
     with tempfile.NamedTemporaryFile(prefix="bothends-", suffix=".pem") as file:  # mode 600
         file.write(secret + pem)
         file.flush()
         context.load_cert_chain(file.name)
-    return context, fingerprint_of(pem.decode("ascii"))
+    return context, certificate_fingerprint(pem.decode("ascii"))
 
 
-def fingerprint_of(pem: str) -> str:
+def certificate_fingerprint(pem: str) -> str:
     """The SHA-256 of the first certificate in a PEM text, in hexadecimal. Raises CallerError."""
     end = "-----END CERTIFICATE-----"
     start = pem.find("-----BEGIN CERTIFICATE-----")
     stop = pem.find(end, start)
     if start < 0 or stop < 0:
-        raise CallerError("there is no certificate in that file; it should be PEM")
+        raise UsageError("there is no certificate in that file; it should be PEM")
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem[start : stop + len(end)])).hexdigest()
 
 
-def _context() -> ssl.SSLContext:
+def _new_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     return context
 
 
-def _ask_of_clients(context: ssl.SSLContext, client_ca: str | Path | None, alpn: Sequence[str]) -> None:
+def _configure_context(context: ssl.SSLContext, client_ca: str | Path | None, alpn: Sequence[str]) -> None:
     if client_ca is not None:
-        _read(client_ca)
+        _check_readable(client_ca)
         try:
             context.load_verify_locations(client_ca)
         except ssl.SSLError as error:
-            raise CallerError(f"TLS: there is no certificate in {client_ca}; it should be PEM") from error
+            raise UsageError(f"TLS: there is no certificate in {client_ca}; it should be PEM") from error
         context.verify_mode = ssl.CERT_REQUIRED
     if alpn:
         for name in alpn:
             if not 0 < len(name.encode()) < 256:
-                raise CallerError(f"ALPN: a protocol's name has 1 to 255 bytes, not {name!r}")
+                raise UsageError(f"ALPN: a protocol's name has 1 to 255 bytes, not {name!r}")
         context.set_alpn_protocols(list(alpn))
 
 
-def _read(path: str | Path) -> None:
+def _check_readable(path: str | Path) -> None:
     # OpenSSL says of a file that isn't there the same as of one that may not be read.
     try:
         Path(path).read_bytes()
     except OSError as error:
-        raise SystemRefused("read", os.fspath(path), error.errno or 0) from error
+        raise SystemCallFailed("read", os.fspath(path), error.errno or 0) from error
 
 
 def _no_password() -> str:
-    raise CallerError("TLS: the key is encrypted; decrypt it first: openssl pkey -in KEY -out PLAIN")
+    raise UsageError("TLS: the key is encrypted; decrypt it first: openssl pkey -in KEY -out PLAIN")
 
 
-def _our_names() -> list[str]:
+def _local_names() -> list[str]:
     return ["localhost", "127.0.0.1", "::1", socket.gethostname()]
 
 

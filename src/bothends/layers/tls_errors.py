@@ -14,7 +14,7 @@ from bothends.escaping import escape
 # The first byte of a TLS record that begins a handshake (RFC 8446, section 5.1).
 HANDSHAKE_RECORD: Final = 0x16
 
-_SHOWN: Final = 24  # bytes of what came instead
+_EXCERPT_SIZE: Final = 24  # bytes of what came instead
 
 _REASONS: Final = {
     "UNSUPPORTED_PROTOCOL": "no version of TLS that both speak (1.2 is the least here)",
@@ -49,14 +49,14 @@ _REASONS: Final = {
 }
 
 
-def not_tls(first: bytes) -> str:
+def describe_non_tls(first: bytes) -> str:
     """What to say when a stream that began with `first` can't be TLS; "" if it can."""
     if not first or first[0] == HANDSHAKE_RECORD:
         return ""
-    return f'not TLS: it began with "{escape(first[:_SHOWN])}"'
+    return f'not TLS: it began with "{escape(first[:_EXCERPT_SIZE])}"'
 
 
-def reason_of(error: ssl.SSLError) -> str:
+def describe_ssl_error(error: ssl.SSLError) -> str:
     """Why, in words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate does not hold: {error.verify_message}"
@@ -64,7 +64,7 @@ def reason_of(error: ssl.SSLError) -> str:
     return _REASONS.get(name) or (name.replace("_", " ").lower() if name else str(error))
 
 
-def version_of(tls: ssl.SSLObject | ssl.SSLSocket) -> str:
+def tls_version(tls: ssl.SSLObject | ssl.SSLSocket) -> str:
     """ "TLS 1.3"."""
     return (tls.version() or "no TLS").replace("TLSv", "TLS ")
 

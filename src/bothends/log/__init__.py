@@ -3,9 +3,17 @@
 Rank 1: listens to events, and knows nobody who makes them.
 """
 
-from bothends.log.coalesce import Pieces
+from bothends.log.coalesce import LineCoalescer
 from bothends.log.json import JsonLog
-from bothends.log.text import SHOWN, TextLog, message_lines
-from bothends.log.throttle import Calm, Repeated
+from bothends.log.text import MAX_MESSAGE_TEXT, TextLog, message_lines
+from bothends.log.throttle import Repeated, RepeatThrottle
 
-__all__ = ["SHOWN", "Calm", "JsonLog", "Pieces", "Repeated", "TextLog", "message_lines"]
+__all__ = [
+    "MAX_MESSAGE_TEXT",
+    "JsonLog",
+    "LineCoalescer",
+    "RepeatThrottle",
+    "Repeated",
+    "TextLog",
+    "message_lines",
+]

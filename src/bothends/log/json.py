@@ -18,29 +18,29 @@ from typing import Any, Final, TextIO
 from bothends.endpoints import Address, Endpoint
 from bothends.escaping import escape, escape_text
 from bothends.events import (
-    Cause,
+    Accepted,
+    AcceptPaused,
+    AcceptResumed,
+    ChildExited,
     Closed,
+    CloseReason,
     Connected,
+    ConnectFailed,
+    ConnectionRejected,
+    DatagramDropped,
     Draining,
-    Dropped,
-    Ended,
-    Established,
     Event,
-    Exited,
-    Failed,
-    Finished,
+    HandshakeCompleted,
     Listening,
-    NotReloaded,
-    Opened,
+    PeerEof,
+    RateLimited,
     Received,
-    Refused,
-    Relieved,
     Reloaded,
+    ReloadFailed,
     Sent,
-    Slowed,
+    ServiceFailed,
     Stopped,
-    Strained,
-    Unconnected,
+    WriteShutdown,
 )
 from bothends.log.text import raised_at
 from bothends.log.throttle import Repeated
@@ -50,37 +50,37 @@ VERSION: Final = 1
 # The names on the wire: readers depend on them, so they stay when a class is renamed.
 EVENT_NAMES: Final[dict[type[Event], str]] = {
     Listening: "listening",
-    Opened: "opened",
+    Accepted: "opened",
     Connected: "connected",
-    Unconnected: "unconnected",
-    Established: "established",
+    ConnectFailed: "unconnected",
+    HandshakeCompleted: "established",
     Received: "received",
     Sent: "sent",
-    Ended: "ended",
-    Finished: "finished",
+    PeerEof: "ended",
+    WriteShutdown: "finished",
     Closed: "closed",
-    Failed: "failed",
-    Slowed: "slowed",
-    Refused: "refused",
-    Dropped: "dropped",
-    Strained: "strained",
-    Relieved: "relieved",
+    ServiceFailed: "failed",
+    RateLimited: "slowed",
+    ConnectionRejected: "refused",
+    DatagramDropped: "dropped",
+    AcceptPaused: "strained",
+    AcceptResumed: "relieved",
     Draining: "draining",
     Reloaded: "reloaded",
-    NotReloaded: "not_reloaded",
-    Exited: "exited",
+    ReloadFailed: "not_reloaded",
+    ChildExited: "exited",
     Stopped: "stopped",
     Repeated: "repeated",
 }
 
-KEPT: Final = 384
+MAX_MESSAGE_BYTES: Final = 384
 """Bytes of a message. Escaped and then quoted, one byte may become five characters; two more for `hex`."""
 
 # Of any other text (a reason, what an exception says, a path), in bytes of JSON.
-_LONGEST: Final = 800
+_MAX_TEXT: Final = 800
 
 _MESSAGES: Final = frozenset({Received, Sent})
-_HAPPENINGS: Final = frozenset({Listening, Opened, Established, Ended, Closed, Stopped})
+_ACTIVITY: Final = frozenset({Listening, Accepted, HandshakeCompleted, PeerEof, Closed, Stopped})
 
 
 class JsonLog:
@@ -104,15 +104,15 @@ class JsonLog:
         name: str = "",
     ) -> None:
         self._stream = stream
-        self._left_out: frozenset[type[Event]] = frozenset()
+        self._excluded: frozenset[type[Event]] = frozenset()
         if quiet:
-            self._left_out = _HAPPENINGS if messages else _HAPPENINGS | _MESSAGES
+            self._excluded = _ACTIVITY if messages else _ACTIVITY | _MESSAGES
         self._dump = dump
         self._name = {"server": name} if name else {}
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
-        if type(event) in self._left_out:
+        if type(event) in self._excluded:
             return
         record = {"v": VERSION, "at": event.at, **self._name, **self._fields(event)}
         line = json.dumps(record, separators=(",", ":"))
@@ -128,37 +128,37 @@ class JsonLog:
             value = getattr(event, field.name)
             if isinstance(value, bytes):
                 found["length"] = len(value)
-                found["text"] = escape(value[:KEPT])
+                found["text"] = escape(value[:MAX_MESSAGE_BYTES])
                 if self._dump:
-                    found["hex"] = value[:KEPT].hex()
+                    found["hex"] = value[:MAX_MESSAGE_BYTES].hex()
             elif field.name != "at":
-                found[field.name] = self._plain(value)
+                found[field.name] = self._to_json(value)
         return found
 
-    def _plain(self, value: object) -> object:
+    def _to_json(self, value: object) -> object:
         if isinstance(value, Address):
-            return {"family": value.family, "host": _short(value.host), "port": value.port}
+            return {"family": value.family, "host": _truncate(value.host), "port": value.port}
         if isinstance(value, Endpoint):
             return str(value)
-        if isinstance(value, Cause):
+        if isinstance(value, CloseReason):
             return value.name.lower()
         if isinstance(value, str):
-            return _short(value)
+            return _truncate(value)
         if isinstance(value, BaseException):
             kind, where = type(value).__name__, raised_at(value)
-            return {"type": kind, "text": _short(str(value)), "raised": _short(where)}
+            return {"type": kind, "text": _truncate(str(value)), "raised": _truncate(where)}
         if isinstance(value, Event):  # what was repeated
             return self._fields(value)
         return value
 
 
 def event_name(event: type[Event]) -> str:
-    """The name of an event class in the log, from `EVENT_NAMES`."""
+    """Return the name of an event class in the log, from `EVENT_NAMES`."""
     return EVENT_NAMES[event]
 
 
-def _short(text: str) -> str:
+def _truncate(text: str) -> str:
     text = shown = escape_text(text)
-    while (size := len(json.dumps(shown))) > _LONGEST:
-        shown = shown[: min(len(shown) - 1, len(shown) * _LONGEST // size)]
+    while (size := len(json.dumps(shown))) > _MAX_TEXT:
+        shown = shown[: min(len(shown) - 1, len(shown) * _MAX_TEXT // size)]
     return shown if shown == text else f"{shown}..."

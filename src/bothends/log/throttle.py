@@ -1,4 +1,4 @@
-"""`Calm`: an observer around another, through which no flood gets.
+"""`RepeatThrottle`: an observer around another, through which no flood gets.
 
 Whoever is turned away can come again at once, a thousand times a second, and a line for each would bury the
 log and fill the disk: a peer must not be able to do that. So of what peers can cause at will without
@@ -20,12 +20,20 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from bothends.errors import PeerError
-from bothends.events import Dropped, Event, Failed, Observer, Refused, Slowed, Stopped
+from bothends.events import (
+    ConnectionRejected,
+    DatagramDropped,
+    Event,
+    Observer,
+    RateLimited,
+    ServiceFailed,
+    Stopped,
+)
 
 PERIOD: Final = 10.0
 
 # After so many seconds, call this; what it gives back calls it off.
-Later: TypeAlias = Callable[[float, Callable[[], None]], Callable[[], object]]
+Scheduler: TypeAlias = Callable[[float, Callable[[], None]], Callable[[], object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +52,19 @@ class _Run:
     since: float
     count: int = 0
     last: Event | None = None
-    call_off: Callable[[], object] | None = None
+    cancel: Callable[[], object] | None = None
 
 
-def in_a_thread(seconds: float, call: Callable[[], None]) -> Callable[[], object]:
+def schedule_in_thread(seconds: float, callback: Callable[[], None]) -> Callable[[], object]:
     """Call it after so many seconds, in a thread of its own; gives what calls it off."""
-    timer = threading.Timer(seconds, call)
+    timer = threading.Timer(seconds, callback)
     timer.name = "bothends-log"
     timer.daemon = True
     timer.start()
     return timer.cancel
 
 
-class Calm:
+class RepeatThrottle:
     """Passes events on, but of those that repeat themselves only the first and their number.
 
     Args:
@@ -67,23 +75,27 @@ class Calm:
     """
 
     def __init__(
-        self, observe: Observer, *, now: Callable[[], float] = time.monotonic, later: Later = in_a_thread
+        self,
+        observe: Observer,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        schedule: Scheduler = schedule_in_thread,
     ) -> None:
         self._observe = observe
         self._now = now
-        self._later = later
-        self._begin()
+        self._schedule = schedule
+        self._reset()
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
-        kind = _kind(event)
+        kind = _repeat_key(event)
         if kind is None:
             self._observe(event)
             if isinstance(event, Stopped):
-                self._tell_all()
+                self._flush_all()
             return
         if self._process != os.getpid():
-            self._begin()  # the threads that would have told are the parent's
+            self._reset()  # the threads that would have told are the parent's
         with self._lock:
             run, now = self._runs.get(kind), self._now()
             first = run is None or (not run.count and now - run.since >= PERIOD)
@@ -92,22 +104,22 @@ class Calm:
             else:
                 run.count += 1
                 run.last = event
-                if run.call_off is None:
-                    due = functools.partial(self._tell, kind)
-                    run.call_off = self._later(max(0.0, run.since + PERIOD - now), due)
+                if run.cancel is None:
+                    due = functools.partial(self._flush, kind)
+                    run.cancel = self._schedule(max(0.0, run.since + PERIOD - now), due)
         if first:
             self._observe(event)
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._runs: dict[Hashable, _Run] = {}
 
-    def _tell(self, kind: Hashable) -> None:
+    def _flush(self, kind: Hashable) -> None:
         """Say how many were kept back."""
         with self._lock:
             run = self._runs[kind]
-            call_off, last, count, since = run.call_off, run.last, run.count, run.since
+            call_off, last, count, since = run.cancel, run.last, run.count, run.since
             self._runs[kind] = _Run(self._now())
             seconds = self._now() - since
         if call_off is not None:
@@ -115,17 +127,17 @@ class Calm:
         if last is not None:
             self._observe(Repeated(last, count, seconds))
 
-    def _tell_all(self) -> None:
+    def _flush_all(self) -> None:
         for kind in list(self._runs):
-            self._tell(kind)
+            self._flush(kind)
 
 
-def _kind(event: Event) -> Hashable | None:
+def _repeat_key(event: Event) -> Hashable | None:
     """What it is a repetition of, or None where each is told."""
-    if isinstance(event, Refused | Dropped):
+    if isinstance(event, ConnectionRejected | DatagramDropped):
         return type(event), event.why
-    if isinstance(event, Slowed):
+    if isinstance(event, RateLimited):
         return type(event), None
-    if isinstance(event, Failed) and isinstance(event.error, PeerError):
+    if isinstance(event, ServiceFailed) and isinstance(event.error, PeerError):
         return type(event), type(event.error)
     return None

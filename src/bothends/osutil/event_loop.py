@@ -24,10 +24,10 @@ IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
 
 _FD_SETSIZE: Final = 1024
-_MANY: Final = 256  # events a turn: timers are looked at in between
+_MAX_EVENTS: Final = 256  # events a turn: timers are looked at in between
 
 
-class Timed(Protocol):
+class Wakeable(Protocol):
     """What can be woken. `wake_at` is the loop's: the moment for which it is entered, infinity for none."""
 
     wake_at: float
@@ -36,7 +36,7 @@ class Timed(Protocol):
         """The moment has come."""
 
 
-class Loop:
+class ProxyLoop:
     """Waits for descriptors and for moments, and calls who asked."""
 
     def __init__(self) -> None:
@@ -44,12 +44,12 @@ class Loop:
         self._epoll = select.epoll()
         self._is_precise = self._epoll.fileno() < _FD_SETSIZE
         self._handlers: dict[int, Callable[[int], object]] = {}
-        self._timers: list[tuple[float, int, Timed]] = []
-        self._entered = 0
+        self._timers: list[tuple[float, int, Wakeable]] = []
+        self._sequence = 0
         self._posted: deque[Callable[[], object]] = deque()
-        self._bell, self._rope = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wakeup_r, self._wakeup_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._running = False
-        self.watch(self._bell, IN, self._on_bell)
+        self.watch(self._wakeup_r, IN, self._on_wakeup)
 
     # Descriptors ----------------------------------------------------------------------------------
 
@@ -62,27 +62,27 @@ class Loop:
         """Wait for something else on a descriptor that is watched."""
         self._epoll.modify(descriptor, interest)
 
-    def forget(self, descriptor: int) -> None:
+    def unwatch(self, descriptor: int) -> None:
         """Wait for it no more; before it is closed."""
         if self._handlers.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
     # Time -----------------------------------------------------------------------------------------
 
-    def wake(self, timed: Timed, when: float) -> None:
+    def schedule_wakeup(self, target: Wakeable, when: float) -> None:
         """Call its `on_timer` at `when`, unless it is to be called earlier."""
-        if when < timed.wake_at:
-            timed.wake_at = when
-            self._entered += 1
-            heapq.heappush(self._timers, (when, self._entered, timed))
+        if when < target.wake_at:
+            target.wake_at = when
+            self._sequence += 1
+            heapq.heappush(self._timers, (when, self._sequence, target))
 
-    def later(self, seconds: float, call: Callable[[], object]) -> Timer:
+    def call_later(self, seconds: float, call: Callable[[], object]) -> Timer:
         """Call something once, after so many seconds."""
         timer = Timer(call)
-        self.wake(timer, self.now + seconds)
+        self.schedule_wakeup(timer, self.now + seconds)
         return timer
 
-    def tick(self) -> float:
+    def update_time(self) -> float:
         """What time it is: exactly, where `now` is that of the turn's beginning."""
         self.now = time.monotonic()
         return self.now
@@ -93,7 +93,7 @@ class Loop:
         """Have the loop call something in its next turn; from any thread, and from signal handlers."""
         self._posted.append(call)
         try:
-            os.write(self._rope, b".")
+            os.write(self._wakeup_w, b".")
         except BlockingIOError:  # it rings already
             pass
         except OSError:  # the loop has closed: nobody is left to call it
@@ -105,26 +105,26 @@ class Loop:
         """Turn until `stop`."""
         self._running = True
         while self._running:
-            self.turn()
+            self.run_once()
 
     def stop(self) -> None:
         """Leave `run` after this turn; from the loop's own thread."""
         self._running = False
 
-    def turn(self, longest: float = math.inf) -> None:
+    def run_once(self, timeout: float = math.inf) -> None:
         """Wait until something is ready or due, `longest` seconds at most, and do it."""
-        patience = min(longest, self._patience())
+        patience = min(timeout, self._timeout())
         if patience <= 0:
-            events = self._epoll.poll(0, _MANY)
+            events = self._epoll.poll(0, _MAX_EVENTS)
         elif patience == math.inf:
-            events = self._epoll.poll(-1, _MANY)
+            events = self._epoll.poll(-1, _MAX_EVENTS)
         elif self._is_precise:
             ready, _, _ = select.select([self._epoll], [], [], patience)
-            events = self._epoll.poll(0, _MANY) if ready else []
+            events = self._epoll.poll(0, _MAX_EVENTS) if ready else []
         else:
-            events = self._epoll.poll(patience, _MANY)
+            events = self._epoll.poll(patience, _MAX_EVENTS)
         self.now = time.monotonic()
-        self._fire()
+        self._run_due_timers()
         for descriptor, ready_for in events:
             handler = self._handlers.get(descriptor)
             if handler is not None:
@@ -133,12 +133,12 @@ class Loop:
     def close(self) -> None:
         """Give everything back."""
         self._epoll.close()
-        os.close(self._bell)
-        os.close(self._rope)
+        os.close(self._wakeup_r)
+        os.close(self._wakeup_w)
         self._handlers.clear()
         self._timers.clear()
 
-    def _patience(self) -> float:
+    def _timeout(self) -> float:
         if self._posted:
             return 0.0
         timers = self._timers
@@ -146,7 +146,7 @@ class Loop:
             heapq.heappop(timers)  # put off, or called off
         return timers[0][0] - time.monotonic() if timers else math.inf
 
-    def _fire(self) -> None:
+    def _run_due_timers(self) -> None:
         timers = self._timers
         while timers and timers[0][0] <= self.now:
             when, _, timed = heapq.heappop(timers)
@@ -154,9 +154,9 @@ class Loop:
                 timed.wake_at = math.inf
                 timed.on_timer(self.now)
 
-    def _on_bell(self, _ready: int) -> None:
+    def _on_wakeup(self, _ready: int) -> None:
         try:
-            os.read(self._bell, 4096)
+            os.read(self._wakeup_r, 4096)
         except BlockingIOError:
             pass
         for _ in range(len(self._posted)):
@@ -166,19 +166,19 @@ class Loop:
 class Timer:
     """A call that is to be made once, and can be called off."""
 
-    __slots__ = ("_call", "wake_at")
+    __slots__ = ("_callback", "wake_at")
 
     def __init__(self, call: Callable[[], object]) -> None:
-        self._call: Callable[[], object] | None = call
+        self._callback: Callable[[], object] | None = call
         self.wake_at = math.inf
 
     def on_timer(self, now: float) -> None:
         """See Timed."""
-        call, self._call = self._call, None
+        call, self._callback = self._callback, None
         if call is not None:
             call()
 
     def cancel(self) -> None:
         """Don't make the call."""
-        self._call = None
+        self._callback = None
         self.wake_at = math.inf

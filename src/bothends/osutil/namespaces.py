@@ -44,7 +44,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 def unshare(flags: int) -> None:
     """Leave namespaces for new ones: unshare(2). Raises OSError."""
-    _checked(_libc.unshare(flags))
+    _check(_libc.unshare(flags))
 
 
 def enter(descriptor: int) -> None:
@@ -52,21 +52,21 @@ def enter(descriptor: int) -> None:
 
     A PID namespace is for the children of who enters it.
     """
-    _checked(_libc.setns(descriptor, 0))
+    _check(_libc.setns(descriptor, 0))
 
 
 def enter_network(descriptor: int) -> None:
     """Go to the network namespace of a descriptor: setns(2). Raises OSError."""
-    _checked(_libc.setns(descriptor, CLONE_NEWNET))
+    _check(_libc.setns(descriptor, CLONE_NEWNET))
 
 
-def new_network() -> int:
+def new_network_namespace() -> int:
     """Make a network namespace and stay in it; a descriptor of it. Raises OSError."""
     unshare(CLONE_NEWNET)
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def write_maps(pid: int) -> None:
+def write_id_maps(pid: int) -> None:
     """From outside: let the users in the new user namespace of a process be who they are. Raises OSError."""
     folder = Path(f"/proc/{pid}")
     if os.geteuid() == 0:
@@ -83,12 +83,12 @@ def write_maps(pid: int) -> None:
 
 def mount(source: str, target: str, kind: str, flags: int) -> None:
     """mount(2). Raises OSError."""
-    _checked(_libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), None))
+    _check(_libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), None))
 
 
 def unmount(target: str) -> None:
     """Take a mount away from the tree, now; what is bound to it stays: umount2(2). Raises OSError."""
-    _checked(_libc.umount2(target.encode(), MNT_DETACH))
+    _check(_libc.umount2(target.encode(), MNT_DETACH))
 
 
 def set_host_name(name: str) -> None:
@@ -97,9 +97,9 @@ def set_host_name(name: str) -> None:
     socket.sethostname(name)
 
 
-def die_with_parent(signal: int) -> None:
+def set_parent_death_signal(signal: int) -> None:
     """Get this signal when the parent dies. To be called after unshare, which clears it."""
-    _checked(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0))
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0))
 
 
 def keep_network_capabilities() -> None:
@@ -111,28 +111,28 @@ def keep_network_capabilities() -> None:
     mask = 1 << _CAP_NET_BIND_SERVICE | 1 << _CAP_NET_ADMIN | 1 << _CAP_NET_RAW
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: the low 32, then the high 32
-    _checked(_libc.capget(header, sets))
+    _check(_libc.capget(header, sets))
     sets[2] |= mask
-    _checked(_libc.capset(header, sets))
+    _check(_libc.capset(header, sets))
     for capability in (_CAP_NET_BIND_SERVICE, _CAP_NET_ADMIN, _CAP_NET_RAW):
-        _checked(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, ctypes.c_ulong(capability), 0, 0))
+        _check(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, ctypes.c_ulong(capability), 0, 0))
 
 
-def refused(number: int) -> Unavailable:
+def unavailable_error(number: int) -> Unavailable:
     """Why there are no namespaces, and what would allow them, from the errno that the system answered."""
-    return Unavailable("make", "hosts of our own (user namespaces)", number, why_not(number))
+    return Unavailable("make", "hosts of our own (user namespaces)", number, unavailable_reason(number))
 
 
-def why_not(number: int, sysctl: Path = _SYSCTL) -> str:
+def unavailable_reason(number: int, sysctl: Path = _SYSCTL) -> str:
     """What forbids user namespaces, as far as the system tells, and what would allow them."""
     if number in (errno.EMFILE, errno.ENFILE):
         return "more files must be open at once than ulimit -n allows"
-    if _setting(sysctl / "kernel/unprivileged_userns_clone") == "0":
+    if _read_sysctl(sysctl / "kernel/unprivileged_userns_clone") == "0":
         return "to allow them: sysctl kernel.unprivileged_userns_clone=1"
     for kind in ("user", "net", "pid", "mnt", "uts"):
-        if _setting(sysctl / f"user/max_{kind}_namespaces") == "0":
+        if _read_sysctl(sysctl / f"user/max_{kind}_namespaces") == "0":
             return f"to allow them: sysctl user.max_{kind}_namespaces=10000"
-    if _setting(sysctl / "kernel/apparmor_restrict_unprivileged_userns") == "1":
+    if _read_sysctl(sysctl / "kernel/apparmor_restrict_unprivileged_userns") == "1":
         return "AppArmor forbids them; to allow them: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
     if number == errno.ENOSPC:
         return "there are as many as there may be: see /proc/sys/user"
@@ -147,14 +147,14 @@ def why_not(number: int, sysctl: Path = _SYSCTL) -> str:
     return "see user_namespaces(7)"
 
 
-def _setting(path: Path) -> str:
+def _read_sysctl(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
     except OSError:
         return ""
 
 
-def _checked(result: int) -> None:
+def _check(result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -11,12 +11,12 @@ from typing import Final
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 # More than any line of /proc/PID/stat: 52 numbers, and a name of 64 bytes at most.
-_LONGEST: Final = 4096
+_STAT_SIZE: Final = 4096
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class ProcessInfo:
     """One line of /proc/PID/stat. `cpu` in seconds, its reaped children's included; `rss` in bytes."""
 
     pid: int
@@ -36,13 +36,13 @@ class Process:
         return f"{self.name} (pid {self.pid}, {self.state})"
 
 
-def look(pid: int) -> Process | None:
+def read_process(pid: int) -> ProcessInfo | None:
     """A process, or None if there is none of this number."""
     try:
         # Every test asks for all there are, twice: by two calls each, not by the ten of a text file.
         file = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
         try:
-            text = os.read(file, _LONGEST).decode(errors="replace")
+            text = os.read(file, _STAT_SIZE).decode(errors="replace")
         finally:
             os.close(file)
     except (FileNotFoundError, ProcessLookupError):
@@ -51,21 +51,21 @@ def look(pid: int) -> Process | None:
     name, _, rest = text.partition("(")[2].rpartition(")")
     fields = rest.split()
     ticks = sum(int(field) for field in fields[11:15])
-    return Process(
+    return ProcessInfo(
         pid, name, fields[0], int(fields[1]), int(fields[2]), ticks / _TICKS, int(fields[21]) * _PAGE
     )
 
 
-def everyone() -> Iterator[Process]:
+def all_processes() -> Iterator[ProcessInfo]:
     """All processes that there are."""
     for entry in os.listdir("/proc"):  # noqa: PTH208  (half the time of iterdir, and we ask often)
-        if entry.isdigit() and (process := look(int(entry))):
+        if entry.isdigit() and (process := read_process(int(entry))):
             yield process
 
 
-def family(pid: int) -> list[Process]:
+def process_tree(pid: int) -> list[ProcessInfo]:
     """A process and all that descend from it, zombies included; empty if it is gone."""
-    everybody = list(everyone())
+    everybody = list(all_processes())
     found = [each for each in everybody if each.pid == pid]
     for each in found:  # grows meanwhile
         found += [child for child in everybody if child.parent == each.pid]
@@ -90,7 +90,7 @@ def descriptors(pid: int | str = "self") -> dict[int, str]:
     return found
 
 
-def spare_descriptors(pid: int, spare: int) -> int:
+def limit_descriptors(pid: int, spare: int) -> int:
     """Let a running process open only `spare` more descriptors; its limit before (RLIMIT_NOFILE).
 
     The limit bounds the numbers of descriptors, not how many there are, so gaps count.

@@ -25,16 +25,16 @@ from pathlib import Path
 from typing import Final, Self
 
 _DONE: Final = b"done"
-_LONGEST: Final = 1024  # bytes of what it is told at once
-_TURNS: Final = 500  # of 10 ms: who is still being started is found a turn later
+_MAX_COMMAND: Final = 1024  # bytes of what it is told at once
+_KILL_PASSES: Final = 500  # of 10 ms: who is still being started is found a turn later
 
 
-def mark(more: str = "") -> str:
+def process_tag(suffix: str = "") -> str:
     """What a variable in the environment of a program says that we have started; `more` tells ours apart."""
-    return f"{os.getpid()}-{more}"
+    return f"{os.getpid()}-{suffix}"
 
 
-class Heir:
+class Reaper:
     """Our side. Use it as a context; where the system starts no heir, all goes on without one."""
 
     def __init__(self) -> None:
@@ -54,17 +54,17 @@ class Heir:
         self._process.wait()
         self._process = self._socket = None
 
-    def inherits_marked(self, variable: str) -> None:
+    def kill_tagged(self, variable: str) -> None:
         """Every process in whose environment this variable holds a `mark` of ours."""
-        self._tell(f"mark {variable}={mark()}")
+        self._send_command(f"mark {variable}={process_tag()}")
 
-    def inherits_traced(self, strace: int, pipe: int, *, attached: bool) -> None:
+    def kill_tracees(self, strace: int, pipe: int, *, attached: bool) -> None:
         """Every process that this one traces, which writes to `pipe`. If it has `attached` itself to them, it
         is told to let them go instead (SIGTERM).
         """
-        self._tell(f"{'attached' if attached else 'strace'} {strace}", pipe)
+        self._send_command(f"{'attached' if attached else 'strace'} {strace}", pipe)
 
-    def _tell(self, text: str, *descriptors: int) -> None:
+    def _send_command(self, text: str, *descriptors: int) -> None:
         with contextlib.suppress(OSError):
             if self._socket is None:
                 self._start()
@@ -90,13 +90,13 @@ class Heir:
         self._socket = ours
 
 
-def _wait(end: socket.socket) -> None:
+def _reaper_main(control: socket.socket) -> None:
     """The heir's side: listen until there is nobody to listen to, and then do what was said."""
     marks: list[bytes] = []
     straces: set[int] = set()
     attached: set[int] = set()
     while True:
-        said, _, _, _ = socket.recv_fds(end, _LONGEST, 1)
+        said, _, _, _ = socket.recv_fds(control, _MAX_COMMAND, 1)
         if said == _DONE:
             return
         if not said:
@@ -108,8 +108,8 @@ def _wait(end: socket.socket) -> None:
             (attached if kind == b"attached" else straces).add(int(what))
     for pid in attached:
         _signal(pid, signal.SIGTERM)
-    for _ in range(_TURNS):
-        left = [pid for pid in _everyone() if _is_traced(pid, straces) or is_marked(pid, marks)]
+    for _ in range(_KILL_PASSES):
+        left = [pid for pid in _all_pids() if _is_traced(pid, straces) or has_tag(pid, marks)]
         if not left:
             break
         for pid in left:
@@ -119,7 +119,7 @@ def _wait(end: socket.socket) -> None:
         _signal(pid, signal.SIGKILL)
 
 
-def _everyone() -> Iterator[int]:
+def _all_pids() -> Iterator[int]:
     own = os.getpid()
     return (int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != own)  # noqa: PTH208
 
@@ -133,12 +133,12 @@ def _is_traced(pid: int, tracers: set[int]) -> bool:
     return False
 
 
-def is_marked(pid: int, marks: list[bytes]) -> bool:
+def has_tag(pid: int, tags: list[bytes]) -> bool:
     """Whether a variable in the environment that a process was started with begins like one of these."""
-    if marks:
+    if tags:
         with contextlib.suppress(OSError):  # what is dead has no environment any more
             words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            return any(word.startswith(mark) for word in words for mark in marks)
+            return any(word.startswith(mark) for word in words for mark in tags)
     return False
 
 
@@ -148,4 +148,4 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    _wait(socket.socket(fileno=0))
+    _reaper_main(socket.socket(fileno=0))

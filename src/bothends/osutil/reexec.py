@@ -9,6 +9,6 @@ from __future__ import annotations
 import sys
 
 
-def itself(module: str = "bothends") -> list[str]:
+def self_command(module: str = "bothends") -> list[str]:
     """The words before its arguments. `module`: a part of it that is a program of its own."""
     return [sys.executable, "-P", "-m", module]

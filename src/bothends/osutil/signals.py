@@ -20,12 +20,12 @@ from types import FrameType
 from typing import Final, Protocol
 
 # Seconds from one interruption to the next. Each would have to come in the same few microseconds in vain.
-_PAUSES: Final = (0.0, 0.005, 0.05, 0.25)
+_RETRY_DELAYS: Final = (0.0, 0.005, 0.05, 0.25)
 
-_OVER: Final = b"\0"  # no signal's number
+_STOP_BYTE: Final = b"\0"  # no signal's number
 
 
-class Life(Protocol):
+class Stoppable(Protocol):
     """What signals can be about."""
 
     @property
@@ -43,33 +43,33 @@ class Life(Protocol):
 
 
 @contextlib.contextmanager
-def heeding_signals(life: Life, *, only_hangup: bool = False) -> Iterator[None]:
+def handle_signals(target: Stoppable, *, only_sighup: bool = False) -> Iterator[None]:
     """While inside, and in the main thread: SIGINT and SIGTERM drain, then abort; SIGHUP reloads."""
     if not is_main_thread():
         yield
         return
 
     def told(_number: int, _frame: FrameType | None) -> None:
-        if life.is_draining:
-            life.abort()
+        if target.is_draining:
+            target.abort()
         else:
-            life.drain()
+            target.drain()
 
     had_terminal = _has_terminal()
 
     def hung_up(_number: int, _frame: FrameType | None) -> None:
         # The same signal says two things: load your files again, or your terminal has gone.
         if had_terminal and not _has_terminal():
-            life.drain()
+            target.drain()
         else:
-            threading.Thread(target=life.reload, name="bothends-reload", daemon=True).start()
+            threading.Thread(target=target.reload, name="bothends-reload", daemon=True).start()
 
     handlers = {signal.SIGHUP: hung_up}
-    if not only_hangup:
+    if not only_sighup:
         handlers |= {signal.SIGINT: told, signal.SIGTERM: told}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        with insisting():
+        with interrupt_on_signal():
             yield
     finally:
         for number, handler in before.items():
@@ -77,15 +77,18 @@ def heeding_signals(life: Life, *, only_hangup: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def insisting() -> Iterator[None]:
+def interrupt_on_signal() -> Iterator[None]:
     """While inside, in the main thread: no signal that has a handler is slept on. See the top."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    before = signal.signal(signal.SIGURG, _nothing)
+    before = signal.signal(signal.SIGURG, _noop_handler)
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     over = threading.Event()
     insister = threading.Thread(
-        target=_insist, args=(reading, threading.get_ident(), over), name="bothends-signals", daemon=True
+        target=_interrupt_main_thread,
+        args=(reading, threading.get_ident(), over),
+        name="bothends-signals",
+        daemon=True,
     )
     insister.start()
     try:
@@ -93,7 +96,7 @@ def insisting() -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(wakeup)
         over.set()
-        os.write(writing, _OVER)  # closing would not tell it: a child may have the pipe open too
+        os.write(writing, _STOP_BYTE)  # closing would not tell it: a child may have the pipe open too
         insister.join()
         os.close(writing)
         os.close(reading)
@@ -105,17 +108,17 @@ def is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _insist(reading: int, main: int, over: threading.Event) -> None:
-    while not over.is_set():
-        if not set(os.read(reading, 64)) - {signal.SIGURG}:
+def _interrupt_main_thread(wakeup_fd: int, main_thread_id: int, stopped: threading.Event) -> None:
+    while not stopped.is_set():
+        if not set(os.read(wakeup_fd, 64)) - {signal.SIGURG}:
             continue  # our own only
-        for pause in _PAUSES:
-            if over.wait(pause):
+        for pause in _RETRY_DELAYS:
+            if stopped.wait(pause):
                 break
-            signal.pthread_kill(main, signal.SIGURG)
+            signal.pthread_kill(main_thread_id, signal.SIGURG)
 
 
-def _nothing(_number: int, _frame: FrameType | None) -> None:
+def _noop_handler(_number: int, _frame: FrameType | None) -> None:
     """It was only to interrupt."""
 
 

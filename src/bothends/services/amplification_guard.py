@@ -25,9 +25,9 @@ from ipaddress import IPv6Address
 from typing import Final
 
 from bothends.endpoints import Address
-from bothends.events import Refusal, Why
+from bothends.events import Rejection, RejectReason
 
-ANSWER_ANYTHING: Final = {
+REFLECTOR_PORTS: Final = {
     7: "echo, RFC 862",
     11: "systat, RFC 866",
     13: "daytime, RFC 867",
@@ -38,22 +38,22 @@ ANSWER_ANYTHING: Final = {
 """Ports of the services that by their RFC answer any datagram at all. DNS, NTP and the like aren't
 among them: they answer questions, and no answer of ours is one. Whatever else answers meets the rate."""
 
-GRANT: Final = 10.0
+BURST_SECONDS: Final = 10.0
 """Seconds' worth of answers that a silent host saves up: a test run passes, a flood doesn't last."""
 
-HOSTS: Final = 4096
+MAX_HOSTS: Final = 4096
 """Most hosts known at once: about 1 MB."""
 
-_REASONS: Final = {
+_PORT_REASONS: Final = {
     0: "from port 0, where nobody can be answered",
     **{
         port: f"from port {port} ({name}), which answers anything: the two would never stop"
-        for port, name in ANSWER_ANYTHING.items()
+        for port, name in REFLECTOR_PORTS.items()
     },
 }
 
 
-class Guard:
+class AmplificationGuard:
     """Says which datagrams are not to be answered.
 
     `rate` is in answers per second and host, `now` a clock in seconds that never goes back.
@@ -64,56 +64,58 @@ class Guard:
         rate: float,
         *,
         now: Callable[[], float] = time.monotonic,
-        grant: float = GRANT,
-        hosts: int = HOSTS,
+        burst_seconds: float = BURST_SECONDS,
+        max_hosts: int = MAX_HOSTS,
     ) -> None:
         self._now = now
         self._rate = rate
-        self._burst = max(1.0, rate * grant)
-        self._hosts = hosts
-        self._buckets: OrderedDict[str | int, _Bucket] = OrderedDict()  # who was silent longest comes first
-        self._newcomers = _Bucket(self._burst, now())
-        self._too_many = Refusal(f"more than {rate:g} answers a second to this host", Why.RATE)
+        self._burst = max(1.0, rate * burst_seconds)
+        self._max_hosts = max_hosts
+        self._buckets: OrderedDict[str | int, _HostBucket] = (
+            OrderedDict()
+        )  # who was silent longest comes first
+        self._overflow_bucket = _HostBucket(self._burst, now())
+        self._over_rate = Rejection(f"more than {rate:g} answers a second to this host", RejectReason.RATE)
 
-    def refusal(self, peer: Address) -> Refusal | None:
+    def check(self, peer: Address) -> Rejection | None:
         """Why a datagram from `peer` is not to be answered; None takes one answer off its grant."""
         if peer.family not in ("inet", "inet6"):
             return None
-        if peer.port in _REASONS:
-            return Refusal(_REASONS[peer.port], Why.SOURCE)
+        if peer.port in _PORT_REASONS:
+            return Rejection(_PORT_REASONS[peer.port], RejectReason.SOURCE)
         host = peer.host if peer.family == "inet" else int(IPv6Address(peer.host)) >> 64
         now = self._now()
         if self._bucket(host, now).take(now, self._rate, self._burst):
             return None
-        return self._too_many
+        return self._over_rate
 
-    def _bucket(self, host: str | int, now: float) -> _Bucket:
+    def _bucket(self, host: str | int, now: float) -> _HostBucket:
         bucket = self._buckets.get(host)
         if bucket is not None:
             self._buckets.move_to_end(host)
             return bucket
-        if len(self._buckets) >= self._hosts:
+        if len(self._buckets) >= self._max_hosts:
             if not next(iter(self._buckets.values())).is_full(now, self._rate, self._burst):
-                return self._newcomers
+                return self._overflow_bucket
             self._buckets.popitem(last=False)
-        bucket = self._buckets[host] = _Bucket(self._burst, now)
+        bucket = self._buckets[host] = _HostBucket(self._burst, now)
         return bucket
 
 
-class _Bucket:
+class _HostBucket:
     """What a host may still be answered: it had `left` at the time `at`."""
 
-    __slots__ = ("at", "left")
+    __slots__ = ("tokens", "updated_at")
 
-    def __init__(self, left: float, at: float) -> None:
-        self.left = left
-        self.at = at
+    def __init__(self, tokens: float, updated_at: float) -> None:
+        self.tokens = tokens
+        self.updated_at = updated_at
 
     def is_full(self, now: float, rate: float, burst: float) -> bool:
-        return self.left + (now - self.at) * rate >= burst
+        return self.tokens + (now - self.updated_at) * rate >= burst
 
     def take(self, now: float, rate: float, burst: float) -> bool:
-        left = min(burst, self.left + (now - self.at) * rate)
-        self.at = now
-        self.left = left - 1 if left >= 1 else left
+        left = min(burst, self.tokens + (now - self.updated_at) * rate)
+        self.updated_at = now
+        self.tokens = left - 1 if left >= 1 else left
         return left >= 1

@@ -29,7 +29,7 @@ from bothends.endpoints import Address
 
 # Queues bytes for one peer, from any conversation and thread, at any time from `open` on. After
 # `closed` it does nothing: who posts to others can't know who has just left.
-Post: TypeAlias = Callable[[bytes], None]
+Push: TypeAlias = Callable[[bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ class Peer:
 
     address: Address
     local: Address
-    boundaries: bool = False
+    message_oriented: bool = False
     connection: int = 0
-    longest: int | None = None
+    max_message_size: int | None = None
 
 
 class Conversation(ABC):
@@ -64,24 +64,24 @@ class Conversation(ABC):
     handshaking: bool = False
     """True while whatever wraps the stream is not ready: the handshake limit counts, not the idle one."""
 
-    agreed: str = ""
+    handshake_info: str = ""
     """Once a handshake is over: what it agreed, in words for a log ("TLS 1.3, SNI example.org")."""
 
-    true_peer: Peer | None = None
+    proxied_peer: Peer | None = None
     """Once a handshake is over: who the peer turned out to be, where that was learned in it."""
 
-    passed: deque[tuple[bool, bytes]] | None = None
+    inner_traffic: deque[tuple[bool, bytes]] | None = None
     """Where the carrier sees only what wraps the talk: what was said in it, in order, for the carrier to
     take out and tell. Pairs of whether it was heard (else said) and the bytes; heard, and none: the peer
     has finished sending. None: what the carrier sees is what is said."""
 
     @property
-    def pulls(self) -> bool:
+    def wants_pull(self) -> bool:
         """Whether `more()` is to be called. Known from the start, or from the end of the handshake."""
-        return type(self).more is not Conversation.more
+        return type(self).produce is not Conversation.produce
 
     @property
-    def waits(self) -> bool:
+    def more_later(self) -> bool:
         """Whether `more()`, though it gives nothing now, may give something later: then nothing now is not
         the end, not even after the peer's. Whoever drives such a conversation knows when to ask again."""
         return False
@@ -98,12 +98,12 @@ class Conversation(ABC):
         """The peer has finished sending; give what to send. `receive` is not called again."""
         return b""
 
-    def leave(self) -> bytes:
+    def close(self) -> bytes:
         """In place of `end` where it isn't the peer who ends: a limit has passed, or the server leaves.
         What wraps a stream must know the difference, a service need not."""
         return self.end()
 
-    def more(self) -> bytes:
+    def produce(self) -> bytes:
         """All that was given has been sent; give more, or b"" for nothing more now."""
         return b""
 
@@ -127,10 +127,10 @@ class Service(ABC):
     datagrams: bool = True
     """Makes sense on datagram sockets."""
 
-    posts: bool = False
+    pushes: bool = False
     """Speaks unasked, or to other peers: needs an engine that can deliver what is posted."""
 
-    shows: bool = False
+    log_messages: bool = False
     """Exists to show what arrives: its messages are logged even when logging is turned down."""
 
     answers_per_second: float | None = None
@@ -138,7 +138,7 @@ class Service(ABC):
     make an amplifier or an endless loop of a forged source address."""
 
     @abstractmethod
-    def open(self, peer: Peer, post: Post) -> Conversation:
+    def open(self, peer: Peer, push: Push) -> Conversation:
         """A conversation with a new peer. `post` is a no-op unless `posts` is true."""
 
     def answer(self, datagram: bytes, peer: Peer) -> bytes | None:
@@ -146,7 +146,7 @@ class Service(ABC):
 
         By default what a conversation says that is begun and ended with it, if it says anything.
         """
-        conversation = self.open(peer, nowhere)
+        conversation = self.open(peer, discard_push)
         try:
             said = conversation.start()
             if datagram and not conversation.done:
@@ -158,5 +158,5 @@ class Service(ABC):
             conversation.closed()
 
 
-def nowhere(_data: bytes) -> None:
+def discard_push(_data: bytes) -> None:
     """The post box where nothing can be posted."""

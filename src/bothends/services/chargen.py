@@ -10,17 +10,19 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 
-_RING: Final = bytes(range(0x20, 0x7F))
+_PRINTABLE: Final = bytes(range(0x20, 0x7F))
 _WIDTH: Final = 72
-LINES: Final = b"".join((_RING + _RING)[at : at + _WIDTH] + b"\r\n" for at in range(len(_RING)))
+PATTERN: Final = b"".join(
+    (_PRINTABLE + _PRINTABLE)[at : at + _WIDTH] + b"\r\n" for at in range(len(_PRINTABLE))
+)
 """One turn of the ring, 95 lines: after it the pattern begins anew."""
 
-LONGEST_DATAGRAM: Final = 512
+MAX_DATAGRAM: Final = 512
 
 # What is said at a time: eight turns are about 56 KB, what one write to a socket likely takes.
-_PIECE: Final = LINES * 8
+_BLOCK: Final = PATTERN * 8
 
 
 class Chargen(Service):
@@ -33,22 +35,22 @@ class Chargen(Service):
     def __init__(self, random: Random | None = None) -> None:
         self.random = random or Random()
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Generating()
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _ChargenConversation()
 
     def answer(self, datagram: bytes, peer: Peer) -> bytes:
-        return LINES[: self.random.randint(0, LONGEST_DATAGRAM)]
+        return PATTERN[: self.random.randint(0, MAX_DATAGRAM)]
 
 
-class _Generating(Conversation):
+class _ChargenConversation(Conversation):
     def start(self) -> bytes:
-        return _PIECE
+        return _BLOCK
 
     def receive(self, data: bytes) -> bytes:
         return b""
 
-    def more(self) -> bytes:
-        return b"" if self.done else _PIECE
+    def produce(self) -> bytes:
+        return b"" if self.done else _BLOCK
 
     def end(self) -> bytes:
         self.done = True

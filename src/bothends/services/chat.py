@@ -19,9 +19,9 @@ from typing import Final
 from bothends.errors import MessageTooLong
 from bothends.escaping import escape
 from bothends.framing import Lines
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 
-LIMIT: Final = 4096
+MAX_LINE: Final = 4096
 """Longest line in bytes. Every member is sent every line, so it is far below the usual limit."""
 
 
@@ -31,44 +31,44 @@ class Chat(Service):
     name = "chat"
     summary = "passes each line on to all others, with its sender's name"
     datagrams = False
-    posts = True
+    pushes = True
 
     def __init__(self) -> None:
-        self._members: dict[_Member, None] = {}  # a set that keeps the order
+        self._members: dict[_MemberConversation, None] = {}  # a set that keeps the order
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Member(self._members, peer, post)
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _MemberConversation(self._members, peer, push)
 
 
-class _Member(Conversation):
-    def __init__(self, members: dict[_Member, None], peer: Peer, post: Post) -> None:
+class _MemberConversation(Conversation):
+    def __init__(self, members: dict[_MemberConversation, None], peer: Peer, push: Push) -> None:
         self._members = members
-        self._post = post
+        self._push = push
         # A UNIX client has no name as a rule, and must still be told from the next.
         self._name = str(peer.address) if peer.address.host else f"{peer.address}#{peer.connection}"
-        self._whole = peer.boundaries
-        self._decoder = Lines(LIMIT if peer.longest is None else peer.longest).decoder()
+        self._message_oriented = peer.message_oriented
+        self._decoder = Lines(MAX_LINE if peer.max_message_size is None else peer.max_message_size).decoder()
 
     def start(self) -> bytes:
-        self._tell(f"* {self._name} joined\n")
+        self._broadcast(f"* {self._name} joined\n")
         self._members[self] = None
         return b""
 
     def receive(self, data: bytes) -> bytes:
-        if self._whole:
+        if self._message_oriented:
             data = data.removesuffix(b"\n") + b"\n"
         try:
             lines = self._decoder.feed(data)
         except MessageTooLong as error:
             self.done = True
             self.failure = error
-            lines = list(error.before)
-        self._say(lines)
+            lines = list(error.completed_messages)
+        self._broadcast_lines(lines)
         return b""
 
     def end(self) -> bytes:
         try:
-            self._say(self._decoder.end())
+            self._broadcast_lines(self._decoder.end())
         except MessageTooLong as error:
             self.done = True
             self.failure = error
@@ -77,15 +77,15 @@ class _Member(Conversation):
     def closed(self) -> None:
         if self in self._members:
             del self._members[self]
-            self._tell(f"* {self._name} left\n")
+            self._broadcast(f"* {self._name} left\n")
 
-    def _say(self, lines: list[bytes]) -> None:
-        self._tell("".join(f"{self._name}: {escape(line)}\n" for line in lines))
+    def _broadcast_lines(self, lines: list[bytes]) -> None:
+        self._broadcast("".join(f"{self._name}: {escape(line)}\n" for line in lines))
 
-    def _tell(self, text: str) -> None:
+    def _broadcast(self, text: str) -> None:
         """Post to all others."""
         if text:
             data = text.encode()
             for member in list(self._members):
                 if member is not self:
-                    member._post(data)
+                    member._push(data)

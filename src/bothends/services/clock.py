@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, tzinfo
 
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.services.functions import message
 
 
@@ -23,14 +23,14 @@ class Clock(Service):
     def __init__(self, now: Callable[[], float] = time.time, zone: tzinfo | None = None) -> None:
         self.now = now
         self.zone = zone
-        self._lines = message(self._tell)
+        self._line_service = message(self._format_time)
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return self._lines.open(peer, post)
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return self._line_service.open(peer, push)
 
     def answer(self, datagram: bytes, peer: Peer) -> bytes:
-        return self._tell(datagram)
+        return self._format_time(datagram)
 
-    def _tell(self, _question: bytes) -> bytes:
+    def _format_time(self, _question: bytes) -> bytes:
         at = datetime.fromtimestamp(self.now(), self.zone).astimezone(self.zone)
         return at.strftime("%Y-%m-%d %H:%M:%S %z").encode("ascii")

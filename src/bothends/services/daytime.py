@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from bothends.services.base import Conversation, Peer, Post, Service
-from bothends.services.one_shot import Once
+from bothends.services.base import Conversation, Peer, Push, Service
+from bothends.services.one_shot import OneShot
 
 # Not by strftime: its names follow the locale, and the RFC asks for ASCII.
 _DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -31,8 +31,8 @@ class Daytime(Service):
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self.now = now
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
+    def open(self, peer: Peer, push: Push) -> Conversation:
         at = time.gmtime(self.now())
         day = f"{_DAYS[at.tm_wday]}, {_MONTHS[at.tm_mon - 1]} {at.tm_mday}, {at.tm_year}"
         clock = f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}-UTC"
-        return Once(f"{day} {clock}\r\n".encode("ascii"))
+        return OneShot(f"{day} {clock}\r\n".encode("ascii"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 
 
 class Discard(Service):
@@ -11,10 +11,10 @@ class Discard(Service):
     name = "discard"
     summary = "takes everything, answers nothing (RFC 863)"
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Discarding()
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _DiscardConversation()
 
 
-class _Discarding(Conversation):
+class _DiscardConversation(Conversation):
     def receive(self, data: bytes) -> bytes:
         return b""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 
 
 class Echo(Service):
@@ -14,13 +14,13 @@ class Echo(Service):
         1000.0  # two that answer anything, told of each other, would never stop: amplification_guard.py
     )
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Echoing()
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _EchoConversation()
 
     def answer(self, datagram: bytes, peer: Peer) -> bytes:
         return datagram
 
 
-class _Echoing(Conversation):
+class _EchoConversation(Conversation):
     def receive(self, data: bytes) -> bytes:
         return data

@@ -30,10 +30,10 @@ from typing import Any, Final, Generic, ParamSpec, Protocol, TypeAlias, TypeVar,
 
 from bothends.errors import MessageTooLong, ServiceError
 from bothends.framing import DEFAULT_LIMIT, Decoder, Framing, Lines
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 
-Plain: TypeAlias = Callable[[bytes], bytes | None]
-WithPeer: TypeAlias = Callable[[bytes, Peer], bytes | None]
+BytesFunction: TypeAlias = Callable[[bytes], bytes | None]
+PeerFunction: TypeAlias = Callable[[bytes, Peer], bytes | None]
 
 P = ParamSpec("P")
 C = TypeVar("C", bound=Conversation)
@@ -58,13 +58,13 @@ class FunctionService(Service, Generic[P]):
     def __repr__(self) -> str:
         return f"<service {self.name}>"
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Chunks(self.name, self._for(peer))
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _ChunkConversation(self.name, self._bind_peer(peer))
 
     def answer(self, datagram: bytes, peer: Peer) -> bytes | None:
-        return _checked(self.name, self._for(peer)(datagram))
+        return _check_answer(self.name, self._bind_peer(peer)(datagram))
 
-    def _for(self, peer: Peer) -> Plain:
+    def _bind_peer(self, peer: Peer) -> BytesFunction:
         """The function as one of bytes only, for this peer."""
         function: Callable[..., bytes | None] = self._function
         return (lambda data: function(data, peer)) if self._takes_peer else function
@@ -77,11 +77,15 @@ class MessageService(FunctionService[P]):
         super().__init__(function)
         self._framing = framing
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        if peer.boundaries:
-            return _Chunks(self.name, self._for(peer))
-        framing = self._framing if peer.longest is None else self._framing.limited(peer.longest)
-        return _Messages(self.name, self._for(peer), framing)
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        if peer.message_oriented:
+            return _ChunkConversation(self.name, self._bind_peer(peer))
+        framing = (
+            self._framing
+            if peer.max_message_size is None
+            else self._framing.with_limit(peer.max_message_size)
+        )
+        return _MessageConversation(self.name, self._bind_peer(peer), framing)
 
 
 class StreamService(FunctionService[P]):
@@ -101,142 +105,148 @@ class ConversationService(Service, Generic[C]):
 
     datagrams = False
 
-    def __init__(self, kind: type[C]) -> None:
-        functools.update_wrapper(self, kind, updated=())
-        self.name = kind.__name__
-        self.summary = _first_line(kind)
-        if inspect.isabstract(kind):
-            missing = ", ".join(sorted(kind.__abstractmethods__))
+    def __init__(self, conversation_class: type[C]) -> None:
+        functools.update_wrapper(self, conversation_class, updated=())
+        self.name = conversation_class.__name__
+        self.summary = _first_line(conversation_class)
+        if inspect.isabstract(conversation_class):
+            missing = ", ".join(sorted(conversation_class.__abstractmethods__))
             raise ServiceError(self.name, f"it lacks {missing}", "a conversation needs receive(self, data)")
-        self._kind: Callable[..., C] = kind
-        self._takes_peer = _takes_peer(kind, self.name, given=0)
+        self._conversation_class: Callable[..., C] = conversation_class
+        self._takes_peer = _takes_peer(conversation_class, self.name, given=0)
 
     def __call__(self, *args: Any, **kwargs: Any) -> C:
-        return self._kind(*args, **kwargs)
+        return self._conversation_class(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<service {self.name}>"
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return self._kind(peer) if self._takes_peer else self._kind()
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return self._conversation_class(peer) if self._takes_peer else self._conversation_class()
 
 
-class _Chunks(Conversation):
+class _ChunkConversation(Conversation):
     """The function is called for each chunk. Its exceptions pass: nothing else is in that answer."""
 
     __slots__ = ("_function", "_name")
 
-    def __init__(self, name: str, function: Plain) -> None:
+    def __init__(self, name: str, function: BytesFunction) -> None:
         self._name = name
         self._function = function
 
     def receive(self, data: bytes) -> bytes:
         answer = self._function(data)
-        return answer if type(answer) is bytes else _checked(self._name, answer) or b""
+        return answer if type(answer) is bytes else _check_answer(self._name, answer) or b""
 
 
-class _Messages(Conversation):
+class _MessageConversation(Conversation):
     """The function is called for each message of a stream."""
 
-    __slots__ = ("__dict__", "_between", "_decoder", "_function", "_name")  # __dict__: `done`, at an error
+    __slots__ = (
+        "__dict__",
+        "_decoder",
+        "_function",
+        "_name",
+        "_separator",
+    )  # __dict__: `done`, at an error
 
-    def __init__(self, name: str, function: Plain, framing: Framing) -> None:
+    def __init__(self, name: str, function: BytesFunction, framing: Framing) -> None:
         self._name = name
         self._function = function
         self._decoder: Decoder = framing.decoder()
         # Lines are joined, not encoded one by one: that saves a copy of each.
-        self._between = b"\n" if type(framing) is Lines else b""
-        if not self._between:
-            self._function = _encoding(name, function, framing)
+        self._separator = b"\n" if type(framing) is Lines else b""
+        if not self._separator:
+            self._function = _with_encoded_answers(name, function, framing)
 
     def receive(self, data: bytes) -> bytes:
         try:
             messages = self._decoder.feed(data)
         except MessageTooLong as error:
-            return self._too_long(error)
-        return self._answers(messages)
+            return self._on_message_too_long(error)
+        return self._answer_all(messages)
 
     def end(self) -> bytes:
         try:
             messages = self._decoder.end()
         except MessageTooLong as error:
-            return self._too_long(error)
-        return self._answers(messages)
+            return self._on_message_too_long(error)
+        return self._answer_all(messages)
 
-    def _too_long(self, error: MessageTooLong) -> bytes:
-        answers = self._answers(error.before)
+    def _on_message_too_long(self, error: MessageTooLong) -> bytes:
+        answers = self._answer_all(error.completed_messages)
         if not self.done:
-            self._give_up(error)
+            self._fail(error)
         return answers
 
-    def _answers(self, messages: Sequence[bytes]) -> bytes:
+    def _answer_all(self, messages: Sequence[bytes]) -> bytes:
         answers: list[bytes] = []
         function = self._function
         try:
             for message in messages:
                 answer = function(message)
                 if type(answer) is not bytes:
-                    answer = _checked(self._name, answer)
+                    answer = _check_answer(self._name, answer)
                     if answer is None:
                         continue
                 answers.append(answer)
         except Exception as error:
-            self._give_up(error)
+            self._fail(error)
         answers.append(b"")  # so that the last line ends too
-        return self._between.join(answers)
+        return self._separator.join(answers)
 
-    def _give_up(self, error: Exception) -> None:
+    def _fail(self, error: Exception) -> None:
         self.done = True
         self.failure = error
 
 
-def _encoding(name: str, function: Plain, framing: Framing) -> Plain:
+def _with_encoded_answers(name: str, function: BytesFunction, framing: Framing) -> BytesFunction:
     """The function, whose answers come framed."""
 
     def framed(message: bytes) -> bytes | None:
-        answer = _checked(name, function(message))
+        answer = _check_answer(name, function(message))
         return None if answer is None else framing.encode(answer)
 
     return framed
 
 
-class _Message(Protocol):
+class _MessageDecorator(Protocol):
     """What `@message(...)` gives: a decorator."""
 
     @overload
-    def __call__(self, function: Plain, /) -> MessageService[[bytes]]: ...
+    def __call__(self, function: BytesFunction, /) -> MessageService[[bytes]]: ...
     @overload
-    def __call__(self, function: WithPeer, /) -> MessageService[[bytes, Peer]]: ...
+    def __call__(self, function: PeerFunction, /) -> MessageService[[bytes, Peer]]: ...
 
 
-class _Stream(Protocol):
+class _StreamDecorator(Protocol):
     """What `@stream()` gives: a decorator."""
 
     @overload
     def __call__(self, function: type[C], /) -> ConversationService[C]: ...
     @overload
-    def __call__(self, function: Plain, /) -> StreamService[[bytes]]: ...
+    def __call__(self, function: BytesFunction, /) -> StreamService[[bytes]]: ...
     @overload
-    def __call__(self, function: WithPeer, /) -> StreamService[[bytes, Peer]]: ...
+    def __call__(self, function: PeerFunction, /) -> StreamService[[bytes, Peer]]: ...
 
 
-class _Datagram(Protocol):
+class _DatagramDecorator(Protocol):
     """What `@datagram()` gives: a decorator."""
 
     @overload
-    def __call__(self, function: Plain, /) -> DatagramService[[bytes]]: ...
+    def __call__(self, function: BytesFunction, /) -> DatagramService[[bytes]]: ...
     @overload
-    def __call__(self, function: WithPeer, /) -> DatagramService[[bytes, Peer]]: ...
+    def __call__(self, function: PeerFunction, /) -> DatagramService[[bytes, Peer]]: ...
 
 
 @overload
-def message(function: Plain, /) -> MessageService[[bytes]]: ...
+def message(function: BytesFunction, /) -> MessageService[[bytes]]: ...
 @overload
-def message(function: WithPeer, /) -> MessageService[[bytes, Peer]]: ...
+def message(function: PeerFunction, /) -> MessageService[[bytes, Peer]]: ...
 @overload
-def message(*, limit: int = ..., framing: None = None) -> _Message: ...
+def message(*, limit: int = ..., framing: None = None) -> _MessageDecorator: ...
 @overload
-def message(*, framing: Framing) -> _Message: ...
+def message(*, framing: Framing) -> _MessageDecorator: ...
 def message(function: Any = None, /, *, limit: int | None = None, framing: Framing | None = None) -> Any:
     """Make a service of a function that answers messages: `@message` or `@message(...)`.
 
@@ -262,11 +272,11 @@ def message(function: Any = None, /, *, limit: int | None = None, framing: Frami
 @overload
 def stream(function: type[C], /) -> ConversationService[C]: ...
 @overload
-def stream(function: Plain, /) -> StreamService[[bytes]]: ...
+def stream(function: BytesFunction, /) -> StreamService[[bytes]]: ...
 @overload
-def stream(function: WithPeer, /) -> StreamService[[bytes, Peer]]: ...
+def stream(function: PeerFunction, /) -> StreamService[[bytes, Peer]]: ...
 @overload
-def stream() -> _Stream: ...
+def stream() -> _StreamDecorator: ...
 def stream(function: Any = None, /) -> Any:
     """Make a service of a function that answers each chunk, or of a subclass of `Conversation`.
 
@@ -284,11 +294,11 @@ def stream(function: Any = None, /) -> Any:
 
 
 @overload
-def datagram(function: Plain, /) -> DatagramService[[bytes]]: ...
+def datagram(function: BytesFunction, /) -> DatagramService[[bytes]]: ...
 @overload
-def datagram(function: WithPeer, /) -> DatagramService[[bytes, Peer]]: ...
+def datagram(function: PeerFunction, /) -> DatagramService[[bytes, Peer]]: ...
 @overload
-def datagram() -> _Datagram: ...
+def datagram() -> _DatagramDecorator: ...
 def datagram(function: Any = None, /) -> Any:
     """Make a service of a function that answers whole datagrams; `b""` is an empty one.
 
@@ -300,7 +310,7 @@ def datagram(function: Any = None, /) -> Any:
     return DatagramService(function)
 
 
-_OFFERED: Final = {
+_SIGNATURE_HINTS: Final = {
     0: "it must take nothing or the peer: __init__(self) or __init__(self, peer)",
     1: "it must take the bytes, and may take the peer: (data) or (data, peer)",
 }
@@ -331,20 +341,20 @@ def _takes_peer(function: Callable[..., object], name: str, given: int = 1) -> b
         if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
     ]
     if parameters[given : given + 1] == ["peer"]:
-        return _can_be_called(signature, given + 1, name)
-    if _can_be_called(signature, given):
+        return _accepts_arguments(signature, given + 1, name)
+    if _accepts_arguments(signature, given):
         return False
-    return _can_be_called(signature, given + 1, name)
+    return _accepts_arguments(signature, given + 1, name)
 
 
-def _can_be_called(signature: inspect.Signature, arguments: int, name: str = "") -> bool:
+def _accepts_arguments(signature: inspect.Signature, count: int, name: str = "") -> bool:
     """Whether it takes so many arguments. Where not and there is a `name` to blame: ServiceError."""
     try:
-        signature.bind(*range(arguments))
+        signature.bind(*range(count))
     except TypeError:
         if not name:
             return False
-        raise ServiceError(name, f"it takes {signature}", _OFFERED[arguments - 1]) from None
+        raise ServiceError(name, f"it takes {signature}", _SIGNATURE_HINTS[count - 1]) from None
     return True
 
 
@@ -353,7 +363,7 @@ def _is_async(function: Any) -> bool:
     return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in called)
 
 
-def _checked(name: str, answer: object) -> bytes | None:
+def _check_answer(name: str, answer: object) -> bytes | None:
     if answer is None or isinstance(answer, bytes):
         return answer
     kind = type(answer).__name__

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 
 ANSWER: Final = b"back to ya client"
 
@@ -20,11 +20,11 @@ class Hello(Service):
     summary = 'answers the first message with "back to ya client", then closes'
     answers_per_second = 1000.0
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Greeting(ANSWER if peer.boundaries else ANSWER + b"\n")
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _HelloConversation(ANSWER if peer.message_oriented else ANSWER + b"\n")
 
 
-class _Greeting(Conversation):
+class _HelloConversation(Conversation):
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
 

@@ -1,4 +1,4 @@
-"""`Pages`: a few pages over HTTP, for who looks after a server: scrapers, probes, a person with a browser.
+"""`HttpPages`: a few pages over HTTP, for who looks after a server: scrapers, probes, a person with a browser.
 
 As much of HTTP/1.1 (RFC 9112) as a server needs whose every answer is small and made on the spot:
 
@@ -20,18 +20,18 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 
 # What servers commonly allow for a whole head (Apache: 8,190 bytes a line; nginx: 8 KiB a line).
-HEAD: Final = 8 * 1024
+MAX_HEAD: Final = 8 * 1024
 
-_END: Final = re.compile(rb"\r?\n\r?\n")
-_REQUEST: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/(\d)\.\d")
-_ABSOLUTE: Final = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
+_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/(\d)\.\d")
+_ABSOLUTE_FORM: Final = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class HttpPage:
     """What is shown: the bytes, their media type, and how it went."""
 
     body: bytes
@@ -39,24 +39,24 @@ class Page:
     status: HTTPStatus = HTTPStatus.OK
 
 
-class Pages(Service):
+class HttpPages(Service):
     """Shows pages by their path ("/health")."""
 
     name = "pages"
     summary = "shows a few pages over HTTP"
     datagrams = False
 
-    def __init__(self, pages: Mapping[str, Callable[[], Page]]) -> None:
+    def __init__(self, pages: Mapping[str, Callable[[], HttpPage]]) -> None:
         self._pages = {path.encode("ascii"): make for path, make in pages.items()}
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Visit(self._pages)
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _Request(self._pages)
 
 
-class _Visit(Conversation):
+class _Request(Conversation):
     """One request and its answer."""
 
-    def __init__(self, pages: Mapping[bytes, Callable[[], Page]]) -> None:
+    def __init__(self, pages: Mapping[bytes, Callable[[], HttpPage]]) -> None:
         self._pages = pages
         self._head = bytearray()
 
@@ -64,47 +64,51 @@ class _Visit(Conversation):
         head = self._head
         if not head:
             data = data.lstrip(b"\r\n")  # section 2.2: an empty line before a request is to be ignored
-        head += data[: HEAD + 1 - len(head)]
-        end = _END.search(head, 0, HEAD)
+        head += data[: MAX_HEAD + 1 - len(head)]
+        end = _END_OF_HEAD.search(head, 0, MAX_HEAD)
         if end is not None:
             return self._answer(bytes(head[: end.start()]))
-        if len(head) > HEAD:
-            return self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a head has {HEAD} bytes here")
+        if len(head) > MAX_HEAD:
+            return self._error_response(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a head has {MAX_HEAD} bytes here"
+            )
         return b""
 
     def end(self) -> bytes:
         # Who asks for nothing, a probe that only connects, is told nothing.
-        return self._refuse(HTTPStatus.BAD_REQUEST, "no whole request") if self._head else b""
+        return self._error_response(HTTPStatus.BAD_REQUEST, "no whole request") if self._head else b""
 
     def _answer(self, head: bytes) -> bytes:
-        request = _REQUEST.fullmatch(head.partition(b"\n")[0].rstrip(b"\r"))
+        request = _REQUEST_LINE.fullmatch(head.partition(b"\n")[0].rstrip(b"\r"))
         if request is None:
-            return self._refuse(HTTPStatus.BAD_REQUEST, "the first line is no request of HTTP/1.1")
+            return self._error_response(HTTPStatus.BAD_REQUEST, "the first line is no request of HTTP/1.1")
         method, target, version = request.groups()
         if version != b"1":
-            return self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here")
+            return self._error_response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here")
         if method not in (b"GET", b"HEAD"):
-            return self._refuse(
+            return self._error_response(
                 HTTPStatus.METHOD_NOT_ALLOWED, "there is only GET and HEAD", "Allow: GET, HEAD"
             )
-        path = _ABSOLUTE.sub(b"", target, count=1).partition(b"?")[0] or b"/"
-        return self._said(self._page(path), whole=method == b"GET")
+        path = _ABSOLUTE_FORM.sub(b"", target, count=1).partition(b"?")[0] or b"/"
+        return self._response(self._render(path), with_body=method == b"GET")
 
-    def _page(self, path: bytes) -> Page:
+    def _render(self, path: bytes) -> HttpPage:
         make = self._pages.get(path)
         if make is None:
             there = ", ".join(known.decode() for known in self._pages)
-            return _plain(HTTPStatus.NOT_FOUND, f"there is {there}")
+            return _error_page(HTTPStatus.NOT_FOUND, f"there is {there}")
         try:
             return make()
         except Exception as error:
             self.failure = error
-            return _plain(HTTPStatus.INTERNAL_SERVER_ERROR, "the page could not be made; the log says why")
+            return _error_page(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "the page could not be made; the log says why"
+            )
 
-    def _refuse(self, status: HTTPStatus, why: str, *fields: str) -> bytes:
-        return self._said(_plain(status, why), *fields)
+    def _error_response(self, status: HTTPStatus, reason: str, *fields: str) -> bytes:
+        return self._response(_error_page(status, reason), *fields)
 
-    def _said(self, page: Page, *fields: str, whole: bool = True) -> bytes:
+    def _response(self, page: HttpPage, *fields: str, with_body: bool = True) -> bytes:
         self.done = True
         head = [
             f"HTTP/1.1 {page.status.value} {page.status.phrase}",
@@ -115,8 +119,8 @@ class _Visit(Conversation):
             "Connection: close",
             *fields,
         ]
-        return "".join(f"{line}\r\n" for line in [*head, ""]).encode("ascii") + page.body * whole
+        return "".join(f"{line}\r\n" for line in [*head, ""]).encode("ascii") + page.body * with_body
 
 
-def _plain(status: HTTPStatus, why: str) -> Page:
-    return Page(f"{status.value} {status.phrase}: {why}\n".encode(), status=status)
+def _error_page(status: HTTPStatus, reason: str) -> HttpPage:
+    return HttpPage(f"{status.value} {status.phrase}: {reason}\n".encode(), status=status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bothends.services.base import Conversation
 
 
-class Once(Conversation):
+class OneShot(Conversation):
     """Says `data`, then is done. What the peer sends is thrown away, as the RFCs have it."""
 
     def __init__(self, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 
 
 class Print(Service):
@@ -10,12 +10,12 @@ class Print(Service):
 
     name = "print"
     summary = "shows what arrives, answers nothing"
-    shows = True
+    log_messages = True
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Listening()
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _PrintConversation()
 
 
-class _Listening(Conversation):
+class _PrintConversation(Conversation):
     def receive(self, data: bytes) -> bytes:
         return b""

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from bothends.services.base import Conversation, Peer, Post, Service
-from bothends.services.one_shot import Once
+from bothends.services.base import Conversation, Peer, Push, Service
+from bothends.services.one_shot import OneShot
 
-LONGEST: Final = 511  # "less than 512 characters"
+MAX_QUOTE: Final = 511  # "less than 512 characters"
 
 QUOTES: Final = (
     # The first two are in the public domain by their age; the rest were written for this file.
@@ -41,6 +41,6 @@ class Qotd(Service):
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self.now = now
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
+    def open(self, peer: Peer, push: Push) -> Conversation:
         day = int(self.now() // 86_400)
-        return Once(f"{QUOTES[day % len(QUOTES)]}\r\n".encode("ascii"))
+        return OneShot(f"{QUOTES[day % len(QUOTES)]}\r\n".encode("ascii"))

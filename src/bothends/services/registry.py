@@ -49,10 +49,10 @@ BUILT_IN: Final[dict[str, str]] = {
     "qotd": "bothends.services.qotd:Qotd",
 }
 
-ENTRY_POINTS: Final = "bothends.services"
+ENTRY_POINT_GROUP: Final = "bothends.services"
 """The group in which an installed package offers services: name = "module:attribute"."""
 
-_DECORATE: Final = "put @bothends.message above it"
+_DECORATE_HINT: Final = "put @bothends.message above it"
 
 
 def names() -> list[str]:
@@ -78,14 +78,14 @@ def load(spec: str) -> Service:
         raise ServiceError(spec, "a file or module and a name belong on either side of the colon")
     if place.endswith(".py") or "/" in place:
         path = Path(place)
-        return _pick(spec, _run_file(spec, path), name)
+        return _select_service(spec, _run_file(spec, path), name)
     if colon:
-        return _pick(spec, _import_module(spec, place), name)
+        return _select_service(spec, _import_module(spec, place), name)
     if spec in BUILT_IN:
         module, _, name = BUILT_IN[spec].partition(":")
         return _as_service(spec, getattr(importlib.import_module(module), name))
     if entry := _installed().get(spec):
-        with _blaming(spec):
+        with _user_errors(spec):
             thing = entry.load()
         return _as_service(spec, thing)
     nearest = difflib.get_close_matches(spec, names(), n=1)
@@ -97,7 +97,7 @@ def _installed() -> dict[str, EntryPoint]:
     # Imported here: reading what is installed takes longer than all the rest of loading `upper`.
     from importlib.metadata import entry_points
 
-    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def _run_file(spec: str, path: Path) -> ModuleType:
@@ -106,18 +106,18 @@ def _run_file(spec: str, path: Path) -> ModuleType:
         raise ServiceError(spec, reason, "" if path.is_absolute() else f"looked in {Path.cwd()}")
     path = path.resolve()
     # A name that no import statement can write, so the file can't stand in for a module of its name.
-    loader = _Afresh(f"service file {path.stem}", str(path))
+    loader = _UncachedLoader(f"service file {path.stem}", str(path))
     made = importlib.util.spec_from_file_location(loader.name, path, loader=loader)
     assert made is not None  # there is a loader
     module = importlib.util.module_from_spec(made)
     # Dataclasses and pickle look a class's module up by its name.
     sys.modules[loader.name] = module
-    with _found_in(path.parent), _blaming(spec, path):
+    with _sys_path(path.parent), _user_errors(spec, path):
         loader.exec_module(module)
     return module
 
 
-class _Afresh(SourceFileLoader):
+class _UncachedLoader(SourceFileLoader):
     """Compiles the file each time, and leaves no `__pycache__` beside it, as when Python is given it."""
 
     def get_code(self, fullname: str) -> CodeType:
@@ -126,12 +126,12 @@ class _Afresh(SourceFileLoader):
 
 def _import_module(spec: str, name: str) -> ModuleType:
     # An installed command's sys.path lacks the current directory, where the user's module likely is.
-    with _found_in(Path.cwd()), _blaming(spec):
+    with _sys_path(Path.cwd()), _user_errors(spec):
         return importlib.import_module(name)
 
 
 @contextlib.contextmanager
-def _found_in(folder: Path) -> Iterator[None]:
+def _sys_path(folder: Path) -> Iterator[None]:
     """Look for modules in a folder first, for as long as this lasts."""
     place = str(folder)
     sys.path.insert(0, place)
@@ -145,7 +145,7 @@ def _found_in(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _blaming(spec: str, path: Path | None = None) -> Iterator[None]:
+def _user_errors(spec: str, path: Path | None = None) -> Iterator[None]:
     """Turn what the user's code raises into a ServiceError that says where."""
     try:
         yield
@@ -154,12 +154,12 @@ def _blaming(spec: str, path: Path | None = None) -> Iterator[None]:
             reason = f"it left with sys.exit({error.code!r}) when it was loaded"
             hint = 'put what should not run on import under `if __name__ == "__main__":`'
         else:
-            reason, hint = _told(error), ""
-        where = _line_of(error, path)
+            reason, hint = _describe_error(error), ""
+        where = _error_location(error, path)
         raise ServiceError(spec, f"{where}: {reason}" if where else reason, hint) from error
 
 
-def _told(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """What an exception says; never raises, whatever its `__str__` does."""
     if isinstance(error, ServiceError):
         return str(error)
@@ -172,7 +172,7 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-def _line_of(error: BaseException, path: Path | None) -> str:
+def _error_location(error: BaseException, path: Path | None) -> str:
     """`file:line` of the innermost line of the user's that the error passed; "" where there is none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno or 1}"
@@ -185,7 +185,7 @@ def _line_of(error: BaseException, path: Path | None) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
-def _pick(spec: str, module: ModuleType, name: str) -> Service:
+def _select_service(spec: str, module: ModuleType, name: str) -> Service:
     """The service `name` of a module, or the only one that it holds."""
     services = _services_of(module)
     there = ", ".join(services)
@@ -194,9 +194,9 @@ def _pick(spec: str, module: ModuleType, name: str) -> Service:
             return _as_service(spec, next(iter(services.values())))
         reason = f"it holds {len(services)} services: {there}" if services else "it holds no service"
         raise ServiceError(
-            spec, reason, f"say which: {spec}:{next(iter(services))}" if services else _DECORATE
+            spec, reason, f"say which: {spec}:{next(iter(services))}" if services else _DECORATE_HINT
         )
-    with _blaming(spec):
+    with _user_errors(spec):
         thing = getattr(module, name, None)
     if thing is None:
         nearest = difflib.get_close_matches(name, services, n=1)
@@ -223,13 +223,13 @@ def _as_service(spec: str, thing: object) -> Service:
     if isinstance(thing, Service):
         return thing
     if isinstance(thing, type) and issubclass(thing, Service):
-        with _blaming(spec):
+        with _user_errors(spec):
             service = thing()
         return service
     if isinstance(thing, type) and issubclass(thing, Conversation):
         raise ServiceError(spec, "it is a conversation, no service", "put @bothends.stream above it")
     if inspect.isroutine(thing) or isinstance(thing, functools.partial):
-        raise ServiceError(spec, "it is a function, no service yet", _DECORATE)
+        raise ServiceError(spec, "it is a function, no service yet", _DECORATE_HINT)
     raise ServiceError(
         spec, f"it is {thing!r:.60}, no service", "a function becomes one by @bothends.message"
     )

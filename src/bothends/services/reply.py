@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 
 ANSWER: Final = b"I am server and this is my message"
 
@@ -25,14 +25,14 @@ class Reply(Service):
     depends_on_chunks = "it answers reads, not bytes, to show that a stream has no messages"
     """Why it is no part of the test that cuts every service's input at every place."""
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Replying(ANSWER if peer.boundaries else ANSWER + b"\n")
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _ReplyConversation(ANSWER if peer.message_oriented else ANSWER + b"\n")
 
     def answer(self, datagram: bytes, peer: Peer) -> bytes:
         return ANSWER
 
 
-class _Replying(Conversation):
+class _ReplyConversation(Conversation):
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
 

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from bothends.services.base import Conversation, Peer, Post, Service
-from bothends.services.one_shot import Once
+from bothends.services.base import Conversation, Peer, Push, Service
+from bothends.services.one_shot import OneShot
 
-FROM_1900_TO_1970: Final = 2_208_988_800
+EPOCH_OFFSET: Final = 2_208_988_800
 """Seconds: 70 years, 17 of them leap years (RFC 868)."""
 
 
@@ -27,6 +27,6 @@ class Time(Service):
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self.now = now
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        seconds = int(self.now()) + FROM_1900_TO_1970
-        return Once((seconds % (1 << 32)).to_bytes(4, "big"))
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        seconds = int(self.now()) + EPOCH_OFFSET
+        return OneShot((seconds % (1 << 32)).to_bytes(4, "big"))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from codecs import utf_8_decode
 
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 
 
 class Upper(Service):
@@ -23,34 +23,34 @@ class Upper(Service):
     name = "upper"
     summary = "answers in capitals, chunk by chunk (UTF-8)"
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Capitals(whole=peer.boundaries)
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _UpperConversation(message_oriented=peer.message_oriented)
 
     def answer(self, datagram: bytes, peer: Peer) -> bytes:
-        return _Capitals(whole=True).receive(datagram)
+        return _UpperConversation(message_oriented=True).receive(datagram)
 
 
-class _Capitals(Conversation):
+class _UpperConversation(Conversation):
     """One peer's text. `whole`: no chunk goes on in the next one, so nothing is held back."""
 
-    __slots__ = ("_rest", "_whole")
+    __slots__ = ("_message_oriented", "_partial")
 
-    def __init__(self, *, whole: bool) -> None:
-        self._whole = whole
-        self._rest = b""  # the beginning of a character: three bytes at most
+    def __init__(self, *, message_oriented: bool) -> None:
+        self._message_oriented = message_oriented
+        self._partial = b""  # the beginning of a character: three bytes at most
 
     def receive(self, data: bytes) -> bytes:
-        if not self._rest and data.isascii():
+        if not self._partial and data.isascii():
             return data.upper()
-        data = self._rest + data
+        data = self._partial + data
         # "surrogateescape" carries each byte that is no UTF-8 through `upper` unchanged (PEP 383).
-        text, used = utf_8_decode(data, "surrogateescape", self._whole)
-        self._rest = data[used:]
-        if b"\xed\xa0" <= self._rest <= b"\xed\xbf":
+        text, used = utf_8_decode(data, "surrogateescape", self._message_oriented)
+        self._partial = data[used:]
+        if b"\xed\xa0" <= self._partial <= b"\xed\xbf":
             # Half of a UTF-16 pair. UTF-8 has none, yet Python's decoder waits for a third byte.
-            text += self._rest.decode("utf-8", "surrogateescape")
-            self._rest = b""
+            text += self._partial.decode("utf-8", "surrogateescape")
+            self._partial = b""
         return text.upper().encode("utf-8", "surrogateescape")
 
     def end(self) -> bytes:
-        return self._rest
+        return self._partial

@@ -10,7 +10,7 @@
 Rank 2: imports errors, text and the names of options from `sockets`.
 """
 
-from bothends.socket_table.entry import Address, Holder, SocketRow, TcpFigures
-from bothends.socket_table.table import Table, read_table
+from bothends.socket_table.entry import EntryAddress, SocketEntry, SocketOwner, TcpInfo
+from bothends.socket_table.table import SocketTable, read_table
 
-__all__ = ["Address", "Holder", "SocketRow", "Table", "TcpFigures", "read_table"]
+__all__ = ["EntryAddress", "SocketEntry", "SocketOwner", "SocketTable", "TcpInfo", "read_table"]

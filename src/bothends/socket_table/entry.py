@@ -29,7 +29,7 @@ TCP_STATES: Final = {
     13: "BOUND",  # TCP_BOUND_INACTIVE: bound, and neither listening nor connecting
 }
 # All others use the same numbers, and mean less by them (linux/net.h: SS_UNCONNECTED, SS_CONNECTED).
-OTHER_STATES: Final = {1: "CONNECTED", 2: "CONNECTING", 7: "UNCONNECTED", 10: "LISTEN"}
+NON_TCP_STATES: Final = {1: "CONNECTED", 2: "CONNECTING", 7: "UNCONNECTED", 10: "LISTEN"}
 
 FAMILIES: Final = {
     int(socket.AF_UNIX): "unix",
@@ -49,7 +49,7 @@ PROTOCOLS: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6", 132: "sctp", 13
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class EntryAddress:
     """One end. `host`: an address, a path, `@name` for an abstract one; empty for none. `port`: 0 for none.
 
     `interface`: the index that a link-local address belongs to, 0 for none.
@@ -61,7 +61,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class SocketOwner:
     """A process that has the socket open. `name` is escaped."""
 
     pid: int
@@ -73,7 +73,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class TcpFigures:
+class TcpInfo:
     """What struct tcp_info says (tcp(7)): times in microseconds, windows in segments, sizes in bytes.
 
     `ssthresh` is None while nothing has been lost. `congestion` is the algorithm's name.
@@ -96,7 +96,7 @@ class TcpFigures:
 
 
 @dataclass(slots=True)
-class SocketRow:
+class SocketEntry:
     """One line of the table.
 
     `state`: of TCP as in RFC 9293; of others UNCONNECTED, CONNECTED or LISTEN. `recv_queue` and
@@ -110,16 +110,16 @@ class SocketRow:
     type: str
     protocol: str
     state: str
-    local: Address
-    peer: Address
+    local: EntryAddress
+    peer: EntryAddress
     inode: int
     recv_queue: int | None = None
     send_queue: int | None = None
     uid: int | None = None
     peer_inode: int = 0
     shutdown: str = ""  # "read", "write" or "both": shutdown(2), by either end
-    tcp: TcpFigures | None = None
-    holders: list[Holder] = field(default_factory=list)
+    tcp: TcpInfo | None = None
+    owners: list[SocketOwner] = field(default_factory=list)
     options: dict[str, str] | None = None
 
     @property
@@ -132,7 +132,7 @@ class SocketRow:
 
 def state_name(protocol: str, number: int) -> str:
     """The word for a state's number; the number itself for one that is new."""
-    table = TCP_STATES if protocol in ("tcp", "mptcp", "sctp") else OTHER_STATES
+    table = TCP_STATES if protocol in ("tcp", "mptcp", "sctp") else NON_TCP_STATES
     return table.get(number, str(number))
 
 

@@ -26,31 +26,31 @@ from typing import Final, TypeVar
 from bothends.escaping import escape
 from bothends.socket_table.entry import (
     FAMILIES,
-    OTHER_STATES,
+    NON_TCP_STATES,
     PROTOCOLS,
     TCP_STATES,
     TYPES,
-    Address,
-    Holder,
-    SocketRow,
+    EntryAddress,
+    SocketEntry,
+    SocketOwner,
     unix_name,
 )
-from bothends.sockets.options import SETTINGS
+from bothends.sockets.options import SOCKET_OPTIONS
 
 _PIDFD_GETFD: Final = 438  # the same on every architecture that has it
 _SO_BUF_LOCK: Final = 72  # asm-generic/socket.h, Linux 5.14
-_LOCKED: Final = {"sndbuf": 1, "rcvbuf": 2}  # SOCK_SNDBUF_LOCK, SOCK_RCVBUF_LOCK: linux/socket.h
-_LONGEST: Final = 64  # bytes of an option's value: a congestion control's name has 16
+_BUF_LOCK_BITS: Final = {"sndbuf": 1, "rcvbuf": 2}  # SOCK_SNDBUF_LOCK, SOCK_RCVBUF_LOCK: linux/socket.h
+_MAX_OPTION_SIZE: Final = 64  # bytes of an option's value: a congestion control's name has 16
 
 _SOL, _TCP, _IP, _IPV6 = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6
-_TUNED: Final = {"maxseg"}
+_AUTOTUNED: Final = {"maxseg"}
 
 # Those of an endpoint, by their names there, and others that programs set: name -> level, number.
 OPTIONS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
     **{
-        name: tuple((each.level, each.number) for each in settings)
-        for name, settings in SETTINGS.items()
-        if name not in _TUNED
+        name: tuple((each.level, each.optname) for each in settings)
+        for name, settings in SOCKET_OPTIONS.items()
+        if name not in _AUTOTUNED
     },
     "cork": ((_TCP, socket.TCP_CORK),),
     "fastopen": ((_TCP, socket.TCP_FASTOPEN),),
@@ -69,53 +69,55 @@ OPTIONS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
     "mtu_discover": ((_IP, 10), (_IPV6, 23)),  # IP_MTU_DISCOVER, IPV6_MTU_DISCOVER
 }
 
-_TIMES: Final = {"rcvtimeo", "sndtimeo"}
-_WORDS: Final = {"congestion", "interface"}
+_TIMEVAL_OPTIONS: Final = {"rcvtimeo", "sndtimeo"}
+_STRING_OPTIONS: Final = {"congestion", "interface"}
 T = TypeVar("T")
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-class Reader:
+class OptionReader:
     """Reads the sockets of processes, and remembers what a fresh one of each kind is like."""
 
     def __init__(self) -> None:
-        self._fresh: dict[tuple[int, int, int], dict[str, bytes] | None] = {}
+        self._defaults: dict[tuple[int, int, int], dict[str, bytes] | None] = {}
 
-    def options(self, holder: Holder) -> dict[str, str] | None:
+    def options(self, owner: SocketOwner) -> dict[str, str] | None:
         """What differs, by name, for a socket that a process holds; None where we may not know."""
-        return _with_copy(holder, self._differences)
+        return _with_duplicate(owner, self._non_default)
 
-    def row(self, holder: Holder, inode: int) -> SocketRow | None:
+    def entry(self, owner: SocketOwner, inode: int) -> SocketEntry | None:
         """A socket that is in no table, as an unbound one is; None where we may not know."""
-        return _with_copy(holder, lambda sock: _described(sock, inode))
+        return _with_duplicate(owner, lambda sock: _entry_from_socket(sock, inode))
 
-    def _differences(self, sock: socket.socket) -> dict[str, str] | None:
+    def _non_default(self, sock: socket.socket) -> dict[str, str] | None:
         kind = (sock.family, sock.type, sock.proto)
-        if kind not in self._fresh:
+        if kind not in self._defaults:
             try:
                 with socket.socket(*kind) as fresh:
-                    self._fresh[kind] = _values(fresh)
+                    self._defaults[kind] = _read_options(fresh)
             except OSError:  # raw and packet sockets are not everybody's to make
-                self._fresh[kind] = None
-        usual = self._fresh[kind]
+                self._defaults[kind] = None
+        usual = self._defaults[kind]
         if usual is None:
             return None
         found = {
-            name: _shown(name, value) for name, value in _values(sock).items() if value != usual.get(name)
+            name: _format_value(name, value)
+            for name, value in _read_options(sock).items()
+            if value != usual.get(name)
         }
         if fcntl.fcntl(sock, fcntl.F_GETFL) & os.O_NONBLOCK:
             found["nonblock"] = "1"
         return found
 
 
-def _with_copy(holder: Holder, look: Callable[[socket.socket], T | None]) -> T | None:
+def _with_duplicate(owner: SocketOwner, callback: Callable[[socket.socket], T | None]) -> T | None:
     """Let `look` see a copy of the socket; None where the system gives none."""
     try:
-        process = os.pidfd_open(holder.pid)
+        process = os.pidfd_open(owner.pid)
     except OSError:
         return None
     try:
-        number = _libc.syscall(_PIDFD_GETFD, process, holder.fd, 0)
+        number = _libc.syscall(_PIDFD_GETFD, process, owner.fd, 0)
     finally:
         os.close(process)
     if number < 0:
@@ -126,68 +128,68 @@ def _with_copy(holder: Holder, look: Callable[[socket.socket], T | None]) -> T |
         os.close(number)
         return None
     with copy:
-        return look(copy)
+        return callback(copy)
 
 
-def _values(sock: socket.socket) -> dict[str, bytes]:
+def _read_options(sock: socket.socket) -> dict[str, bytes]:
     """The options that this socket has, as the system gives them."""
     found = {}
     for name, places in OPTIONS.items():
         for level, number in places:
             with contextlib.suppress(OSError):  # not one of this kind of socket
-                found[name] = sock.getsockopt(level, number, _LONGEST)
+                found[name] = sock.getsockopt(level, number, _MAX_OPTION_SIZE)
                 break
     locked = 0
     with contextlib.suppress(OSError):
         locked = sock.getsockopt(_SOL, _SO_BUF_LOCK)
-    for name, bit in _LOCKED.items():
+    for name, bit in _BUF_LOCK_BITS.items():
         if not locked & bit:
             found.pop(name, None)
     return found
 
 
-def _shown(name: str, value: bytes) -> str:
-    if name in _WORDS:
+def _format_value(name: str, value: bytes) -> str:
+    if name in _STRING_OPTIONS:
         return escape(value.partition(b"\0")[0])
     if name == "linger" and len(value) == 8:
         on, seconds = struct.unpack("ii", value)
         return str(seconds) if on else "off"
-    if name in _TIMES and len(value) == 16:
+    if name in _TIMEVAL_OPTIONS and len(value) == 16:
         seconds, micro = struct.unpack("qq", value)
         return f"{seconds + micro / 1e6:g}"
     return str(int.from_bytes(value, sys.byteorder, signed=True))
 
 
-def _described(sock: socket.socket, inode: int) -> SocketRow:
+def _entry_from_socket(sock: socket.socket, inode: int) -> SocketEntry:
     family = FAMILIES.get(sock.family, str(int(sock.family)))
     protocol = PROTOCOLS.get(sock.proto, "") if family in ("inet", "inet6") else ""
-    states = TCP_STATES if protocol == "tcp" else OTHER_STATES
-    local, peer = _name(sock, sock.getsockname), _name(sock, sock.getpeername)
-    return SocketRow(
+    states = TCP_STATES if protocol == "tcp" else NON_TCP_STATES
+    local, peer = _socket_name(sock, sock.getsockname), _socket_name(sock, sock.getpeername)
+    return SocketEntry(
         family=family,
         type=TYPES.get(sock.type, str(int(sock.type))),
         protocol=protocol,
         state=states[7] if peer is None else states[1],
-        local=local or Address(),
-        peer=peer or Address(),
+        local=local or EntryAddress(),
+        peer=peer or EntryAddress(),
         inode=inode,
     )
 
 
-def _name(sock: socket.socket, ask: Callable[[], object]) -> Address | None:
+def _socket_name(sock: socket.socket, get_name: Callable[[], object]) -> EntryAddress | None:
     """What getsockname(2) or getpeername(2) says; None where it refuses. Its form depends on the family."""
     try:
-        name = ask()
+        name = get_name()
     except OSError:
         return None
     match name:
         case (str() as host, int() as port, _, int() as interface) if sock.family == socket.AF_INET6:
-            return Address(host.partition("%")[0], port, interface)
+            return EntryAddress(host.partition("%")[0], port, interface)
         case (str() as host, int() as port) if sock.family == socket.AF_INET:
-            return Address(host, port)
+            return EntryAddress(host, port)
         case (int() as number, int() as port) if sock.family == socket.AF_VSOCK:
-            return Address(str(number), port)
+            return EntryAddress(str(number), port)
         case str() | bytes():
-            return Address(unix_name(os.fsencode(name)))
+            return EntryAddress(unix_name(os.fsencode(name)))
         case _:
-            return Address()
+            return EntryAddress()

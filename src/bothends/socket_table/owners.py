@@ -11,33 +11,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bothends.errors import SystemRefused
+from bothends.errors import SystemCallFailed
 from bothends.escaping import escape
-from bothends.socket_table.entry import Holder
+from bothends.socket_table.entry import SocketOwner
 
 
 @dataclass(frozen=True, slots=True)
-class Holders:
+class SocketOwners:
     """Who holds what. `of`: inode of a socket -> holders. `hidden`: processes that we may not look into."""
 
-    of: dict[int, list[Holder]] = field(default_factory=dict)
-    hidden: int = 0
-    network: dict[int, int] = field(default_factory=dict)  # pid -> inode of its network namespace
+    by_inode: dict[int, list[SocketOwner]] = field(default_factory=dict)
+    unreadable: int = 0
+    netns_by_pid: dict[int, int] = field(default_factory=dict)  # pid -> inode of its network namespace
 
 
-def find(pids: Sequence[int] = ()) -> Holders:
+def find_owners(pids: Sequence[int] = ()) -> SocketOwners:
     """Who holds sockets: among these processes, or among all.
 
     Raises SystemRefused where one that is asked for may not be looked into.
     """
-    found = Holders()
+    found = SocketOwners()
     hidden = 0
-    for pid in pids or everyone():
+    for pid in pids or all_pids():
         try:
-            sockets = list(sockets_of(pid))
+            sockets = list(process_sockets(pid))
         except PermissionError as error:
             if pids:
-                raise SystemRefused(
+                raise SystemCallFailed(
                     "read",
                     f"the descriptors of process {pid}",
                     error.errno or 0,
@@ -48,26 +48,26 @@ def find(pids: Sequence[int] = ()) -> Holders:
         except OSError:  # it has gone
             continue
         if sockets:
-            name = name_of(pid)
+            name = process_name(pid)
             for fd, inode in sockets:
-                found.of.setdefault(inode, []).append(Holder(pid, name, fd))
-            found.network[pid] = network_of(pid)
-    return Holders(found.of, hidden, found.network)
+                found.by_inode.setdefault(inode, []).append(SocketOwner(pid, name, fd))
+            found.netns_by_pid[pid] = netns_inode(pid)
+    return SocketOwners(found.by_inode, hidden, found.netns_by_pid)
 
 
-def everyone() -> Iterator[int]:
+def all_pids() -> Iterator[int]:
     """The numbers of all processes that are shown to us."""
     for entry in os.listdir("/proc"):  # noqa: PTH208  (half the time of iterdir, and --watch asks often)
         if entry.isdigit():
             yield int(entry)
 
 
-def named(name: str) -> list[int]:
+def pids_by_name(name: str) -> list[int]:
     """The processes of this name: what the kernel calls it (comm, 15 bytes), its program, or its script."""
-    return sorted(pid for pid in everyone() if name in names_of(pid))
+    return sorted(pid for pid in all_pids() if name in process_names(pid))
 
 
-def names_of(pid: int) -> set[str]:
+def process_names(pid: int) -> set[str]:
     """What a process may be called; empty for one that is gone."""
     folder = Path(f"/proc/{pid}")
     try:
@@ -78,7 +78,7 @@ def names_of(pid: int) -> set[str]:
     return {os.fsdecode(comm), *(os.path.basename(os.fsdecode(word)) for word in words)} - {""}  # noqa: PTH119
 
 
-def name_of(pid: int) -> str:
+def process_name(pid: int) -> str:
     """What the kernel calls a process; empty for one that is gone. Escaped: any may call itself anything."""
     try:
         return escape(Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n"))
@@ -86,7 +86,7 @@ def name_of(pid: int) -> str:
         return ""
 
 
-def sockets_of(pid: int) -> Iterator[tuple[int, int]]:
+def process_sockets(pid: int) -> Iterator[tuple[int, int]]:
     """The sockets of a process: descriptor and inode. Raises OSError where it may not be looked into."""
     folder = f"/proc/{pid}/fd"
     for entry in os.listdir(folder):  # noqa: PTH208
@@ -98,7 +98,7 @@ def sockets_of(pid: int) -> Iterator[tuple[int, int]]:
             yield int(entry), int(target[8:-1])
 
 
-def network_of(pid: int | str) -> int:
+def netns_inode(pid: int | str) -> int:
     """Which network namespace a process is in, as its inode; 0 where we are not told."""
     try:
         return os.stat(f"/proc/{pid}/ns/net").st_ino  # noqa: PTH116

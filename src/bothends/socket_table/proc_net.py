@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from bothends.escaping import escape
-from bothends.socket_table.entry import PROTOCOLS, TYPES, Address, SocketRow, state_name
+from bothends.socket_table.entry import PROTOCOLS, TYPES, EntryAddress, SocketEntry, state_name
 
 _INET_FILES: Final = {
     "tcp": ("stream", "tcp"),
@@ -29,11 +29,11 @@ _INET_FILES: Final = {
 _UNIX_LINE: Final = re.compile(
     rb"[0-9a-f]{8,16}: [0-9A-F]{8} [0-9A-F]{8} ([0-9A-F]{8}) ([0-9A-F]{4}) ([0-9A-F]{2}) +(\d+)(?: (.*))?"
 )
-_LISTENING: Final = 0x10000  # __SO_ACCEPTCON, linux/net.h
+_SO_ACCEPTCON: Final = 0x10000  # __SO_ACCEPTCON, linux/net.h
 _UNIX_STATES: Final = {1: "UNCONNECTED", 2: "CONNECTING", 3: "CONNECTED"}  # linux/net.h
 
 
-def read(folder: Path = Path("/proc/self/net")) -> Iterator[SocketRow]:
+def read(folder: Path = Path("/proc/self/net")) -> Iterator[SocketEntry]:
     """Every socket of which a folder tells. A file that isn't there, or can't be read, is left out."""
     for stem in _INET_FILES:
         for name in (stem, f"{stem}6"):
@@ -43,7 +43,7 @@ def read(folder: Path = Path("/proc/self/net")) -> Iterator[SocketRow]:
         yield from parse_unix((folder / "unix").read_bytes())
 
 
-def parse_inet(name: str, text: str) -> Iterator[SocketRow]:
+def parse_inet(name: str, text: str) -> Iterator[SocketEntry]:
     """The lines of `tcp`, `tcp6`, `udp`, ... The first is their head."""
     kind, protocol = _INET_FILES[name.removesuffix("6")]
     for line in text.splitlines()[1:]:
@@ -54,9 +54,9 @@ def parse_inet(name: str, text: str) -> Iterator[SocketRow]:
         shown = protocol
         if kind == "raw":  # where others have a port, a raw socket has its protocol
             shown = f"raw {PROTOCOLS.get(local.port, str(local.port))}"
-            local, peer = Address(local.host), Address(peer.host)
+            local, peer = EntryAddress(local.host), EntryAddress(peer.host)
         send_queue, recv_queue = (int(digits, 16) for digits in fields[4].split(":"))
-        yield SocketRow(
+        yield SocketEntry(
             family="inet6" if name.endswith("6") else "inet",
             type=kind,
             protocol=shown,
@@ -70,26 +70,26 @@ def parse_inet(name: str, text: str) -> Iterator[SocketRow]:
         )
 
 
-def parse_unix(data: bytes) -> Iterator[SocketRow]:
+def parse_unix(data: bytes) -> Iterator[SocketEntry]:
     """The lines of `unix`."""
     for line in data.split(b"\n"):
         if found := _UNIX_LINE.fullmatch(line):
             flags, kind, state, inode, path = found.groups()
-            listening = int(flags, 16) & _LISTENING
-            yield SocketRow(
+            listening = int(flags, 16) & _SO_ACCEPTCON
+            yield SocketEntry(
                 family="unix",
                 type=TYPES.get(int(kind, 16), str(int(kind, 16))),
                 protocol="",
                 state="LISTEN" if listening else _UNIX_STATES.get(int(state, 16), str(int(state, 16))),
-                local=Address(escape(path or b"")),
-                peer=Address(),
+                local=EntryAddress(escape(path or b"")),
+                peer=EntryAddress(),
                 inode=int(inode),
             )
 
 
-def _address(text: str) -> Address:
+def _address(text: str) -> EntryAddress:
     """`0100007F:1F90`: the address as words of 32 bits in the machine's order, the port as a number."""
     digits, _, port = text.partition(":")
     words = [int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)]
     packed = struct.pack(f"={len(words)}I", *words)
-    return Address(str(ipaddress.ip_address(packed)), int(port, 16))
+    return EntryAddress(str(ipaddress.ip_address(packed)), int(port, 16))

@@ -16,15 +16,15 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.errors import SystemRefused
+from bothends.errors import SystemCallFailed
 from bothends.escaping import escape
 from bothends.socket_table.entry import (
     FAMILIES,
     PROTOCOLS,
     TYPES,
-    Address,
-    SocketRow,
-    TcpFigures,
+    EntryAddress,
+    SocketEntry,
+    TcpInfo,
     shutdown_name,
     state_name,
     unix_name,
@@ -32,14 +32,14 @@ from bothends.socket_table.entry import (
 
 _NETLINK_SOCK_DIAG: Final = 4  # linux/netlink.h
 _SOCK_DIAG_BY_FAMILY: Final = 20  # linux/sock_diag.h
-_DUMP: Final = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
+_NLM_FLAGS: Final = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_RECEIVE: Final = 1 << 18  # bytes: the kernel fills at most 32 KiB at a time, unless one message is larger
-_PATIENCE: Final = 5.0  # seconds: the kernel answers at once, or never will
+_RECV_SIZE: Final = 1 << 18  # bytes: the kernel fills at most 32 KiB at a time, unless one message is larger
+_TIMEOUT: Final = 5.0  # seconds: the kernel answers at once, or never will
 
 _HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE: Final = struct.Struct("=HH")  # rtattr: length, type
-_EVERY_STATE: Final = (1 << 14) - 1
+_ALL_STATES: Final = (1 << 14) - 1
 
 # linux/inet_diag.h
 _INET_REQUEST: Final = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, protocol, extensions, states
@@ -64,7 +64,7 @@ _VSOCK_REQUEST: Final = struct.Struct("=BBHII8x")
 _VSOCK_MESSAGE: Final = struct.Struct("=BBBBIIIII8x")  # family, type, state, shutdown, cids and ports, inode
 
 # struct tcp_info of linux/tcp.h, which only ever grows: each figure at its place, if it is there.
-_WORDS: Final = {
+_TCP_INFO_U32: Final = {
     "rto": 8,
     "mss": 16,
     "unacked": 24,
@@ -74,13 +74,13 @@ _WORDS: Final = {
     "cwnd": 80,
     "retransmissions": 100,
 }
-_LATER_WORDS: Final = {"min_rtt": 148}
-_LATER_LONGS: Final = {"bytes_acked": 120, "bytes_received": 128, "delivery_rate": 160}
-_SSTHRESH: Final = 76
-_INFINITE: Final = 0x7FFFFFFF  # TCP_INFINITE_SSTHRESH
+_TCP_INFO_LATER_U32: Final = {"min_rtt": 148}
+_TCP_INFO_LATER_U64: Final = {"bytes_acked": 120, "bytes_received": 128, "delivery_rate": 160}
+_SSTHRESH_OFFSET: Final = 76
+_INFINITE_SSTHRESH: Final = 0x7FFFFFFF  # TCP_INFINITE_SSTHRESH
 
 
-def dump() -> Iterator[SocketRow]:
+def dump() -> Iterator[SocketEntry]:
     """Every socket of this network namespace that the kernel tells of.
 
     Raises SystemRefused where it does not tell of TCP; a family that it doesn't know is left out.
@@ -90,31 +90,33 @@ def dump() -> Iterator[SocketRow]:
         for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP, 132, 136, _RAW, 262):
             if (family, protocol) != (socket.AF_INET, socket.IPPROTO_TCP):
                 yield from _inet(family, protocol)
-    for body in _ask(_UNIX_REQUEST.pack(socket.AF_UNIX, 0, 0, _EVERY_STATE, 0, _UNIX_SHOW, 0, 0)):
+    for body in _query(_UNIX_REQUEST.pack(socket.AF_UNIX, 0, 0, _ALL_STATES, 0, _UNIX_SHOW, 0, 0)):
         yield parse_unix(body)
-    for body in _ask(_PACKET_REQUEST.pack(socket.AF_PACKET, 0, 0, 0, 0)):
+    for body in _query(_PACKET_REQUEST.pack(socket.AF_PACKET, 0, 0, 0, 0)):
         yield parse_packet(body)
-    for body in _ask(_VSOCK_REQUEST.pack(socket.AF_VSOCK, 0, 0, _EVERY_STATE, 0)):
+    for body in _query(_VSOCK_REQUEST.pack(socket.AF_VSOCK, 0, 0, _ALL_STATES, 0)):
         yield parse_vsock(body)
 
 
-def _inet(family: int, protocol: int, *, required: bool = False) -> Iterator[SocketRow]:
-    request = _INET_REQUEST.pack(family, protocol & 0xFF, _EXTENSIONS, _EVERY_STATE)
+def _inet(family: int, protocol: int, *, required: bool = False) -> Iterator[SocketEntry]:
+    request = _INET_REQUEST.pack(family, protocol & 0xFF, _EXTENSIONS, _ALL_STATES)
     if protocol > 0xFF:
         request += _ATTRIBUTE.pack(8, _REQUEST_PROTOCOL) + struct.pack("=I", protocol)
-    for body in _ask(request, required=required):
+    for body in _query(request, required=required):
         yield parse_inet(protocol, body)
 
 
-def _ask(request: bytes, *, required: bool = False) -> Iterator[bytes]:
+def _query(request: bytes, *, required: bool = False) -> Iterator[bytes]:
     """The bodies of the messages that answer a request."""
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as sock:
-            sock.settimeout(_PATIENCE)
-            sock.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _DUMP, 1, 0) + request)
+            sock.settimeout(_TIMEOUT)
+            sock.send(
+                _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_FLAGS, 1, 0) + request
+            )
             ended = False
             while not ended:
-                for kind, body in messages(sock.recv(_RECEIVE)):
+                for kind, body in messages(sock.recv(_RECV_SIZE)):
                     if kind == _NLMSG_ERROR:
                         (number,) = struct.unpack_from("=i", body)
                         raise OSError(-number, "netlink")
@@ -124,7 +126,7 @@ def _ask(request: bytes, *, required: bool = False) -> Iterator[bytes]:
                     yield body
     except OSError as error:
         if required:
-            raise SystemRefused(
+            raise SystemCallFailed(
                 "read", "the socket table (sock_diag)", error.errno or 0, "see sock_diag(7)"
             ) from error
 
@@ -153,7 +155,7 @@ def attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def parse_inet(protocol: int, body: bytes) -> SocketRow:
+def parse_inet(protocol: int, body: bytes) -> SocketEntry:
     """A struct inet_diag_msg and its attributes."""
     family, state, _, _ = _INET_MESSAGE.unpack_from(body)
     sport, dport, source, destination = _SOCKET_ID.unpack_from(body, _INET_MESSAGE.size)
@@ -167,10 +169,10 @@ def parse_inet(protocol: int, body: bytes) -> SocketRow:
         name = PROTOCOLS.get(protocol, str(protocol))
     width = 4 if family == socket.AF_INET else 16
 
-    def address(packed: bytes, port: int) -> Address:
-        return Address(socket.inet_ntop(family, packed[:width]), port, interface)
+    def address(packed: bytes, port: int) -> EntryAddress:
+        return EntryAddress(socket.inet_ntop(family, packed[:width]), port, interface)
 
-    return SocketRow(
+    return SocketEntry(
         family=FAMILIES[family],
         type="raw" if raw else "stream" if protocol in (6, 132, 262) else "dgram",
         protocol=f"raw {name}" if raw else name,
@@ -186,74 +188,74 @@ def parse_inet(protocol: int, body: bytes) -> SocketRow:
     )
 
 
-def parse_tcp_info(told: dict[int, bytes]) -> TcpFigures | None:
+def parse_tcp_info(attrs: dict[int, bytes]) -> TcpInfo | None:
     """The figures of a TCP connection from its attributes; None where there are none."""
-    info = told.get(_INFO, b"")
+    info = attrs.get(_INFO, b"")
     if len(info) < 104:  # as long as it was in Linux 2.6
         return None
-    words = {name: struct.unpack_from("=I", info, at)[0] for name, at in _WORDS.items()}
+    words = {name: struct.unpack_from("=I", info, at)[0] for name, at in _TCP_INFO_U32.items()}
     later = {
         name: struct.unpack_from(form, info, at)[0]
-        for form, places in (("=I", _LATER_WORDS), ("=Q", _LATER_LONGS))
+        for form, places in (("=I", _TCP_INFO_LATER_U32), ("=Q", _TCP_INFO_LATER_U64))
         for name, at in places.items()
         if at + struct.calcsize(form) <= len(info)
     }
-    (ssthresh,) = struct.unpack_from("=I", info, _SSTHRESH)
-    congestion = escape(told.get(_CONGESTION, b"").rstrip(b"\0"))
-    return TcpFigures(
-        **words, **later, ssthresh=None if ssthresh >= _INFINITE else ssthresh, congestion=congestion
+    (ssthresh,) = struct.unpack_from("=I", info, _SSTHRESH_OFFSET)
+    congestion = escape(attrs.get(_CONGESTION, b"").rstrip(b"\0"))
+    return TcpInfo(
+        **words, **later, ssthresh=None if ssthresh >= _INFINITE_SSTHRESH else ssthresh, congestion=congestion
     )
 
 
-def parse_unix(body: bytes) -> SocketRow:
+def parse_unix(body: bytes) -> SocketEntry:
     """A struct unix_diag_msg and its attributes."""
     family, kind, state, inode = _UNIX_MESSAGE.unpack_from(body)
     told = attributes(body[_UNIX_MESSAGE.size :])
     queues = struct.unpack("=II", told[_UNIX_QUEUES]) if _UNIX_QUEUES in told else (None, None)
-    return SocketRow(
+    return SocketEntry(
         family=FAMILIES[family],
         type=TYPES.get(kind, str(kind)),
         protocol="",
         state=state_name("", state),
-        local=Address(unix_name(told.get(_UNIX_NAME, b""))),
-        peer=Address(),
+        local=EntryAddress(unix_name(told.get(_UNIX_NAME, b""))),
+        peer=EntryAddress(),
         inode=inode,
         recv_queue=queues[0],
         send_queue=queues[1],
-        uid=_number(told, _UNIX_UID),
-        peer_inode=_number(told, _UNIX_PEER) or 0,
+        uid=_u32_attribute(told, _UNIX_UID),
+        peer_inode=_u32_attribute(told, _UNIX_PEER) or 0,
         shutdown=shutdown_name(told.get(_UNIX_SHUTDOWN, b"\0")[0]),
     )
 
 
-def parse_packet(body: bytes) -> SocketRow:
+def parse_packet(body: bytes) -> SocketEntry:
     """A struct packet_diag_msg: packet(7)."""
     _, kind, protocol, inode = _PACKET_MESSAGE.unpack_from(body)
-    return SocketRow(
+    return SocketEntry(
         family="packet",
         type=TYPES.get(kind, str(kind)),
         protocol=f"{protocol:#06x}",  # an Ethernet type: linux/if_ether.h
         state="UNCONNECTED",
-        local=Address(),
-        peer=Address(),
+        local=EntryAddress(),
+        peer=EntryAddress(),
         inode=inode,
     )
 
 
-def parse_vsock(body: bytes) -> SocketRow:
+def parse_vsock(body: bytes) -> SocketEntry:
     """A struct vsock_diag_msg: vsock(7)."""
     _, kind, state, shut, cid, port, peer_cid, peer_port, inode = _VSOCK_MESSAGE.unpack_from(body)
-    return SocketRow(
+    return SocketEntry(
         family="vsock",
         type=TYPES.get(kind, str(kind)),
         protocol="",
         state=state_name("", state),
-        local=Address(str(cid), port),
-        peer=Address(str(peer_cid), peer_port),
+        local=EntryAddress(str(cid), port),
+        peer=EntryAddress(str(peer_cid), peer_port),
         inode=inode,
         shutdown=shutdown_name(shut),
     )
 
 
-def _number(told: dict[int, bytes], kind: int) -> int | None:
-    return struct.unpack("=I", told[kind])[0] if len(told.get(kind, b"")) == 4 else None
+def _u32_attribute(attrs: dict[int, bytes], kind: int) -> int | None:
+    return struct.unpack("=I", attrs[kind])[0] if len(attrs.get(kind, b"")) == 4 else None

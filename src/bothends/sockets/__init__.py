@@ -9,7 +9,7 @@ How this package works:
    (descriptors that somebody else opened), `stdio`, `datagrams`, `names` (from host to address), `options`,
    `machine` (what this machine has), `refusals` (every errno that a user can meet, in words).
 2. An `OSError` is translated where the call was made and stays the `__cause__`. What a user may see is
-   `SystemRefused`, `Unavailable` (the kernel hasn't got it), `NameRefused`, `TimeLimit`, `EndpointError`.
+   `SystemCallFailed`, `Unavailable` (the kernel hasn't got it), `ResolveError`, `TimeoutExpired`, `EndpointError`.
 3. Nothing here knows a service or an engine.
 
 Rank 1: imports `endpoints` and `errors`.
@@ -27,13 +27,13 @@ from bothends.sockets.host_addresses import local_addresses, port_note
 from bothends.sockets.listener import Listener
 from bothends.sockets.listening import open_listeners
 from bothends.sockets.options import prepare_accepted
-from bothends.sockets.socket_errors import NameRefused
+from bothends.sockets.socket_errors import ResolveError
 
 __all__ = [
     "DATAGRAM_SIZE",
     "Ancillary",
     "Listener",
-    "NameRefused",
+    "ResolveError",
     "enable_pktinfo",
     "local_addresses",
     "open_connection",

@@ -19,20 +19,20 @@ from collections.abc import Sequence
 from typing import Final
 
 from bothends.endpoints import Address, Endpoint
-from bothends.errors import EndpointError, SystemRefused, TimeLimit, errno_text
-from bothends.sockets.inherited import adopt
-from bothends.sockets.layers import refuse_layers
+from bothends.errors import EndpointError, SystemCallFailed, TimeoutExpired, errno_text
+from bothends.sockets.inherited import open_inherited
+from bothends.sockets.layers import check_openable
 from bothends.sockets.options import apply_options
 from bothends.sockets.resolve import (
-    SOCKET_KINDS,
+    SOCKET_TYPES,
     VMADDR_CID_LOCAL,
+    AddrInfo,
     Resolver,
-    Target,
-    here,
     interleave,
+    loopback_addresses,
     resolve,
 )
-from bothends.sockets.socket_errors import hint_for, no_socket, refusal
+from bothends.sockets.socket_errors import call_error, hint_for, socket_error
 from bothends.sockets.unix import unix_name
 
 ATTEMPT_DELAY: Final = 0.25  # seconds: the Connection Attempt Delay that RFC 8305 section 5 recommends
@@ -41,7 +41,7 @@ _IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h
 
 # When every address fails, the error that says most comes first: a host that answered, then one that was
 # looked for, then a way that wasn't found.
-_TELLING: Final = (
+_ERRNO_PRIORITY: Final = (
     errno.ECONNREFUSED,
     errno.ECONNRESET,
     errno.ETIMEDOUT,
@@ -75,10 +75,10 @@ def open_connection(
     cannot be connected to, SystemRefused. If several addresses failed, its errno is the most telling one, its
     hint names them all, and its cause is a group.
     """
-    refuse_layers("connect to", endpoint)
+    check_openable("connect to", endpoint)
     deadline = None if timeout is None else time.monotonic() + timeout
     if endpoint.fd is not None:
-        return _adopted(endpoint)
+        return _open_inherited_connection(endpoint)
     if endpoint.scheme == "stdio":
         raise EndpointError(str(endpoint), "it is nobody to connect to", "serve can serve it")
     if source is not None and (endpoint.is_unix or endpoint.scheme == "vsock"):
@@ -87,10 +87,10 @@ def open_connection(
         return _connect_unix(endpoint, timeout)
     if endpoint.scheme == "vsock":
         cid = int(endpoint.host) if endpoint.host else VMADDR_CID_LOCAL
-        targets = [Target(socket.AF_VSOCK, (cid, endpoint.port))]
+        targets = [AddrInfo(socket.AF_VSOCK, (cid, endpoint.port))]
     else:
-        targets = resolve(endpoint, resolver) if endpoint.host else here(endpoint)
-    sources = _sources(endpoint, source, resolver)
+        targets = resolve(endpoint, resolver) if endpoint.host else loopback_addresses(endpoint)
+    sources = _source_addresses(endpoint, source, resolver)
     if source is not None:
         targets = [target for target in targets if target.family in sources]
         if not targets:
@@ -100,22 +100,24 @@ def open_connection(
     return race.run(deadline, timeout or 0)
 
 
-def _adopted(endpoint: Endpoint) -> socket.socket:
-    listener = adopt(endpoint.fd or 0, endpoint)
+def _open_inherited_connection(endpoint: Endpoint) -> socket.socket:
+    listener = open_inherited(endpoint.fd or 0, endpoint)
     if listener.role != "connection":
         listener.socket.detach()
         raise EndpointError(str(endpoint), "the socket is not connected", "serve can serve it")
     return listener.socket
 
 
-def _sources(endpoint: Endpoint, source: tuple[str, int] | None, resolver: Resolver) -> dict[int, Target]:
+def _source_addresses(
+    endpoint: Endpoint, source: tuple[str, int] | None, resolver: Resolver
+) -> dict[int, AddrInfo]:
     if source is None:
         return {}
     host, port = source
     if not host:
         return {
-            socket.AF_INET: Target(socket.AF_INET, ("0.0.0.0", port)),
-            socket.AF_INET6: Target(socket.AF_INET6, ("::", port)),
+            socket.AF_INET: AddrInfo(socket.AF_INET, ("0.0.0.0", port)),
+            socket.AF_INET6: AddrInfo(socket.AF_INET6, ("::", port)),
         }
     where = Endpoint(endpoint.scheme, host=host, port=port)
     return {target.family: target for target in reversed(resolve(where, resolver))}
@@ -125,18 +127,18 @@ class _Race:
     """Attempts at several addresses, started one after the other, of which one wins."""
 
     def __init__(
-        self, endpoint: Endpoint, targets: Sequence[Target], sources: dict[int, Target], delay: float
+        self, endpoint: Endpoint, targets: Sequence[AddrInfo], sources: dict[int, AddrInfo], delay: float
     ) -> None:
         self._endpoint = endpoint
         self._queue = deque(targets)
         self._sources = sources
         self._delay = delay
-        self._running: dict[int, tuple[socket.socket, Target]] = {}
-        self._failed: list[tuple[Target, OSError]] = []
-        self._refused: list[SystemRefused] = []
+        self._running: dict[int, tuple[socket.socket, AddrInfo]] = {}
+        self._failed: list[tuple[AddrInfo, OSError]] = []
+        self._socket_errors: list[SystemCallFailed] = []
         self._poll = select.poll()
 
-    def run(self, deadline: float | None, seconds: float) -> socket.socket:
+    def run(self, deadline: float | None, timeout: float) -> socket.socket:
         """The first socket that is connected, blocking. Raises SystemRefused, TimeLimit."""
         next_start = time.monotonic()
         try:
@@ -150,24 +152,26 @@ class _Race:
                     ends = [end for end in (next_start if self._queue else None, deadline) if end is not None]
                     winner = self._wait(min(ends) - now if ends else None)
                     if winner is None and deadline is not None and time.monotonic() >= deadline:
-                        raise TimeLimit(self._endpoint.label, "connecting", seconds, self._so_far())
+                        raise TimeoutExpired(
+                            self._endpoint.label, "connecting", timeout, self._attempt_summary()
+                        )
                 if winner is not None:
                     return winner
                 if len(self._failed) > failures:
                     next_start = now  # a failure starts the next at once (RFC 8305 section 5)
-            raise self._refusal()
+            raise self._connect_error()
         finally:
             for sock, _ in self._running.values():
                 sock.close()
 
-    def _start(self, target: Target) -> socket.socket | None:
+    def _start(self, target: AddrInfo) -> socket.socket | None:
         """Start an attempt; gives the socket if it is connected already, as for UDP."""
-        kind, protocol = SOCKET_KINDS[self._endpoint.scheme]
+        kind, protocol = SOCKET_TYPES[self._endpoint.scheme]
         try:
             sock = socket.socket(target.family, kind, protocol)
         except OSError as error:
             self._failed.append((target, error))
-            self._refused.append(no_socket(self._endpoint, error))
+            self._socket_errors.append(socket_error(self._endpoint, error))
             return None
         try:
             apply_options(sock, self._endpoint, listening=False)
@@ -185,9 +189,9 @@ class _Race:
             self._running[sock.fileno()] = (sock, target)
             self._poll.register(sock, select.POLLOUT)
             return None
-        return self._ended(sock, target, answer)
+        return self._finish_attempt(sock, target, answer)
 
-    def _bind(self, sock: socket.socket, target: Target) -> None:
+    def _bind(self, sock: socket.socket, target: AddrInfo) -> None:
         if (source := self._sources.get(target.family)) is None:
             return
         if source.sockaddr[1]:
@@ -198,47 +202,49 @@ class _Race:
             sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         sock.bind(source.sockaddr)
 
-    def _wait(self, seconds: float | None) -> socket.socket | None:
+    def _wait(self, timeout: float | None) -> socket.socket | None:
         """Wait for any attempt to end; gives the socket of one that succeeded."""
         # poll(2) takes milliseconds: rounded up, lest the last one is spent turning round.
-        milliseconds = None if seconds is None else max(0, math.ceil(seconds * 1000))
+        milliseconds = None if timeout is None else max(0, math.ceil(timeout * 1000))
         winner = None
         for descriptor, _ in self._poll.poll(milliseconds):
             if winner is not None:
                 break
             sock, target = self._running.pop(descriptor)
             self._poll.unregister(descriptor)
-            winner = self._ended(sock, target, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            winner = self._finish_attempt(sock, target, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
         return winner
 
-    def _ended(self, sock: socket.socket, target: Target, answer: int) -> socket.socket | None:
-        if answer == 0 and _met_itself(sock):
-            answer = errno.ECONNREFUSED
-        if answer == 0:
+    def _finish_attempt(
+        self, sock: socket.socket, target: AddrInfo, error_number: int
+    ) -> socket.socket | None:
+        if error_number == 0 and _is_self_connected(sock):
+            error_number = errno.ECONNREFUSED
+        if error_number == 0:
             sock.setblocking(True)
             return sock
         sock.close()
-        self._failed.append((target, OSError(answer, os.strerror(answer))))
+        self._failed.append((target, OSError(error_number, os.strerror(error_number))))
         return None
 
-    def _refusal(self) -> SystemRefused:
+    def _connect_error(self) -> SystemCallFailed:
         """All attempts failed: the error for the one that says most, with what became of the others."""
-        if len(self._refused) == len(self._failed):  # not one socket could be made: the kernel lacks it
-            self._refused[0].__cause__ = self._failed[0][1]
-            return self._refused[0]
+        if len(self._socket_errors) == len(self._failed):  # not one socket could be made: the kernel lacks it
+            self._socket_errors[0].__cause__ = self._failed[0][1]
+            return self._socket_errors[0]
         errors = [error for _, error in self._failed]
-        best = min(errors, key=_telling)
+        best = min(errors, key=_errno_rank)
         if len(errors) == 1:
-            refused = refusal("connect to", self._endpoint, best)
+            refused = call_error("connect to", self._endpoint, best)
             refused.__cause__ = best
         else:
             hint = hint_for("connect", self._endpoint, best.errno or 0)
-            hint = "; ".join(part for part in (hint, self._so_far()) if part)
-            refused = refusal("connect to", self._endpoint, best, hint)
+            hint = "; ".join(part for part in (hint, self._attempt_summary()) if part)
+            refused = call_error("connect to", self._endpoint, best, hint)
             refused.__cause__ = ExceptionGroup("every address failed", errors)
         return refused
 
-    def _so_far(self) -> str:
+    def _attempt_summary(self) -> str:
         """Each address and what became of it; empty where there is one only."""
         tried = [(_host(target), errno_text(error.errno or 0)) for target, error in self._failed]
         tried += [(_host(target), "no answer") for _, target in self._running.values()]
@@ -249,15 +255,15 @@ class _Race:
         return "tried " + ", ".join(f"{host} ({answer})" for host, answer in tried)
 
 
-def _host(target: Target) -> str:
-    return Address.of(target.family, target.sockaddr).host
+def _host(target: AddrInfo) -> str:
+    return Address.from_sockaddr(target.family, target.sockaddr).host
 
 
-def _telling(error: OSError) -> int:
-    return _TELLING.index(error.errno) if error.errno in _TELLING else len(_TELLING)
+def _errno_rank(error: OSError) -> int:
+    return _ERRNO_PRIORITY.index(error.errno) if error.errno in _ERRNO_PRIORITY else len(_ERRNO_PRIORITY)
 
 
-def _met_itself(sock: socket.socket) -> bool:
+def _is_self_connected(sock: socket.socket) -> bool:
     """Whether a TCP socket is connected to itself.
 
     A connect to a port of this machine on which nobody listens may be given that very port as its source; its
@@ -272,13 +278,13 @@ def _met_itself(sock: socket.socket) -> bool:
 
 
 def _connect_unix(endpoint: Endpoint, timeout: float | None) -> socket.socket:
-    kind, protocol = SOCKET_KINDS[endpoint.scheme]
+    kind, protocol = SOCKET_TYPES[endpoint.scheme]
     if endpoint.path == "@":
         raise EndpointError(str(endpoint), "a name is needed to connect to", "for example unix://@name")
     try:
         sock = socket.socket(socket.AF_UNIX, kind, protocol)
     except OSError as error:
-        raise no_socket(endpoint, error) from error
+        raise socket_error(endpoint, error) from error
     try:
         apply_options(sock, endpoint, listening=False)
         if kind == socket.SOCK_DGRAM:
@@ -287,24 +293,24 @@ def _connect_unix(endpoint: Endpoint, timeout: float | None) -> socket.socket:
         if timeout is not None:
             # While the queue of the listener is full, a non-blocking connect answers EAGAIN at once, and
             # nothing tells when there is room; a blocking one waits, as long as the time limit for sending.
-            _set_send_limit(sock, max(timeout, 1e-6))
+            _set_send_timeout(sock, max(timeout, 1e-6))
         sock.connect(unix_name(endpoint))
         if timeout is not None:
-            _set_send_limit(sock, 0)
+            _set_send_timeout(sock, 0)
     except BlockingIOError as error:
         sock.close()
         hint = "the queue of the listener is full"
-        raise TimeLimit(endpoint.label, "connecting", timeout or 0, hint) from error
+        raise TimeoutExpired(endpoint.label, "connecting", timeout or 0, hint) from error
     except OSError as error:
         sock.close()
-        raise refusal("connect to", endpoint, error) from error
+        raise call_error("connect to", endpoint, error) from error
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-def _set_send_limit(sock: socket.socket, seconds: float) -> None:
+def _set_send_timeout(sock: socket.socket, timeout: float) -> None:
     # struct timeval; rounded up, for all zeros means no limit.
-    whole, part = divmod(math.ceil(seconds * 1e6), 1_000_000)
+    whole, part = divmod(math.ceil(timeout * 1e6), 1_000_000)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", whole, part))

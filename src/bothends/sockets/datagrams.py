@@ -25,10 +25,10 @@ Ancillary = list[tuple[int, int, bytes]]
 _IP_PKTINFO: Final = 8  # linux/in.h; not in the socket module
 _IN_PKTINFO: Final = struct.Struct("=i4s4s")  # interface, address to answer from, destination
 _IN6_PKTINFO: Final = struct.Struct("=16sI")  # destination, interface
-_ROOM: Final = socket.CMSG_SPACE(_IN_PKTINFO.size) + socket.CMSG_SPACE(_IN6_PKTINFO.size)
+_CMSG_SPACE: Final = socket.CMSG_SPACE(_IN_PKTINFO.size) + socket.CMSG_SPACE(_IN6_PKTINFO.size)
 
 # An address that nothing can be sent from: the destination was a broadcast.
-_NO_SOURCE: Final = frozenset({errno.EINVAL, errno.EADDRNOTAVAIL})
+_SOURCE_UNUSABLE: Final = frozenset({errno.EINVAL, errno.EADDRNOTAVAIL})
 
 
 def enable_pktinfo(sock: socket.socket) -> bool:
@@ -58,8 +58,8 @@ def receive_datagram(
     answer met on its way (ECONNREFUSED on a connected socket, udp(7)).
     """
     if wildcard:
-        data, ancillary, flags, sender = sock.recvmsg(size, _ROOM)
-        return data, bool(flags & socket.MSG_TRUNC), sender, _answer_from(ancillary)
+        data, ancillary, flags, sender = sock.recvmsg(size, _CMSG_SPACE)
+        return data, bool(flags & socket.MSG_TRUNC), sender, _reply_ancillary(ancillary)
     # recvfrom has no flags to give back; a byte more of room shows as well whether there was more.
     data, sender = sock.recvfrom(size + 1)
     if len(data) > size:
@@ -77,20 +77,20 @@ def send_datagram(sock: socket.socket, data: bytes, peer: Any, ancillary: Ancill
     try:
         return sock.sendmsg([data], ancillary, 0, peer)
     except OSError as error:
-        if error.errno not in _NO_SOURCE:
+        if error.errno not in _SOURCE_UNUSABLE:
             raise
         return sock.sendto(data, peer)
 
 
-def _answer_from(ancillary: list[tuple[int, int, bytes]]) -> Ancillary:
+def _reply_ancillary(ancillary: list[tuple[int, int, bytes]]) -> Ancillary:
     for level, kind, value in ancillary:
         if (level, kind) in ((socket.IPPROTO_IP, _IP_PKTINFO), (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)):
-            return _answer(level, kind, value)
+            return _reply_pktinfo(level, kind, value)
     return []
 
 
 @functools.lru_cache(maxsize=256)  # a machine has few addresses
-def _answer(level: int, kind: int, value: bytes) -> Ancillary:
+def _reply_pktinfo(level: int, kind: int, value: bytes) -> Ancillary:
     """The same information turned round. Interface 0 leaves the way to the routing table."""
     if level == socket.IPPROTO_IP:
         _, source, _ = _IN_PKTINFO.unpack(value[: _IN_PKTINFO.size])

@@ -8,9 +8,9 @@ import socket
 from pathlib import Path
 from typing import Final
 
-_FIRST: Final = 10_240
-_ENOUGH: Final = 20_480  # where the system's own range begins so low, some are of it
-_USUAL: Final = 32_768
+_FIRST_PORT: Final = 10_240
+_MIN_RANGE_END: Final = 20_480  # where the system's own range begins so low, some are of it
+_DEFAULT_EPHEMERAL_START: Final = 32_768
 
 
 def free_port() -> int:
@@ -23,9 +23,9 @@ def free_port() -> int:
         text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
         first_of_theirs = int(text.split()[0])
     except (OSError, ValueError):
-        first_of_theirs = _USUAL
+        first_of_theirs = _DEFAULT_EPHEMERAL_START
     while True:
-        port = random.SystemRandom().randrange(_FIRST, max(first_of_theirs, _ENOUGH))
+        port = random.SystemRandom().randrange(_FIRST_PORT, max(first_of_theirs, _MIN_RANGE_END))
         with (
             socket.socket() as tcp,
             socket.socket(type=socket.SOCK_DGRAM) as udp,

@@ -19,7 +19,7 @@ _IFREQ_SIZE: Final = (
     40 if struct.calcsize("P") == 8 else 32
 )  # the name, then a union as large as struct ifmap
 _NAME_SIZE: Final = 16
-_MOST: Final = 1024  # addresses that are asked for: 40 KiB, and more than a start banner can show
+_MAX_ADDRESSES: Final = 1024  # addresses that are asked for: 40 KiB, and more than a start banner can show
 
 # Flags of /proc/net/if_inet6 (linux/if_addr.h): not yet, or never, to be used.
 _DAD_FAILED, _TENTATIVE = 0x08, 0x40
@@ -53,7 +53,7 @@ def port_note(endpoint: Endpoint) -> str | None:
 
 
 def _ipv4() -> Iterable[tuple[int, str]]:
-    buffer = array.array("B", bytes(_IFREQ_SIZE * _MOST))
+    buffer = array.array("B", bytes(_IFREQ_SIZE * _MAX_ADDRESSES))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         request = struct.pack("iP", len(buffer), buffer.buffer_info()[0])
         answer = fcntl.ioctl(sock.fileno(), _SIOCGIFCONF, request)
@@ -61,7 +61,7 @@ def _ipv4() -> Iterable[tuple[int, str]]:
     for start in range(0, filled, _IFREQ_SIZE):
         # struct sockaddr_in after the name: family, port, address.
         address = ipaddress.IPv4Address(buffer[start + _NAME_SIZE + 4 : start + _NAME_SIZE + 8].tobytes())
-        yield _place(address), str(address)
+        yield _sort_rank(address), str(address)
 
 
 def _ipv6() -> Iterable[tuple[int, str]]:
@@ -74,10 +74,10 @@ def _ipv6() -> Iterable[tuple[int, str]]:
         if int(flags, 16) & (_DAD_FAILED | _TENTATIVE):
             continue
         address = ipaddress.IPv6Address(int(digits, 16))
-        yield _place(address), f"{address}%{name}" if address.is_link_local else str(address)
+        yield _sort_rank(address), f"{address}%{name}" if address.is_link_local else str(address)
 
 
-def _place(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
+def _sort_rank(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
     if address.is_loopback:
         return 4
     if address.is_link_local:

@@ -18,7 +18,7 @@ from bothends.endpoints import Address, Endpoint
 from bothends.errors import EndpointError
 from bothends.sockets.listener import Listener, Role
 from bothends.sockets.resolve import IPPROTO_MPTCP, IPPROTO_SCTP
-from bothends.sockets.socket_errors import refusal
+from bothends.sockets.socket_errors import call_error
 
 _SCHEMES: Final = {
     (socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP): "mptcp",
@@ -31,7 +31,7 @@ _SCHEMES: Final = {
     (socket.AF_VSOCK, socket.SOCK_STREAM, 0): "vsock",
 }
 
-_FILES: Final = (
+_FILE_TYPES: Final = (
     (stat.S_ISREG, "a regular file"),
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISCHR, "a terminal or another character device"),
@@ -45,17 +45,17 @@ def is_socket(descriptor: int, endpoint: Endpoint) -> bool:
         return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
     except OSError as error:
         hint = "the program that starts this one must leave it open and inheritable"
-        raise refusal("adopt", endpoint, error, hint) from error
+        raise call_error("adopt", endpoint, error, hint) from error
 
 
-def adopt(descriptor: int, endpoint: Endpoint) -> Listener:
+def open_inherited(descriptor: int, endpoint: Endpoint) -> Listener:
     """Take over a socket: one that listens, one for datagrams, or a connection.
 
     Raises EndpointError where it is no such thing (it is then left as it was), SystemRefused.
     """
     if not is_socket(descriptor, endpoint):
         mode = os.fstat(descriptor).st_mode
-        kind = next((name for test, name in _FILES if test(mode)), "no socket")
+        kind = next((name for test, name in _FILE_TYPES if test(mode)), "no socket")
         raise EndpointError(str(endpoint), f"descriptor {descriptor} is {kind}, not a socket")
     sock = socket.socket(fileno=os.dup(descriptor) if descriptor <= 2 else descriptor)
     try:
@@ -68,7 +68,7 @@ def adopt(descriptor: int, endpoint: Endpoint) -> Listener:
         else:
             sock.detach()
         raise
-    return Listener(_real(sock, endpoint), sock, role, endpoint)
+    return Listener(_actual_endpoint(sock, endpoint), sock, role, endpoint)
 
 
 def _role(sock: socket.socket, endpoint: Endpoint) -> Role:
@@ -84,11 +84,11 @@ def _role(sock: socket.socket, endpoint: Endpoint) -> Role:
     return "connection"
 
 
-def _real(sock: socket.socket, endpoint: Endpoint) -> Endpoint:
+def _actual_endpoint(sock: socket.socket, endpoint: Endpoint) -> Endpoint:
     """What the socket is, as an endpoint; the one that was given, where it has no address."""
     family = socket.AF_INET if sock.family == socket.AF_INET6 else sock.family
     scheme = _SCHEMES.get((family, sock.type, sock.proto))
-    address = Address.of(sock.family, sock.getsockname())
+    address = Address.from_sockaddr(sock.family, sock.getsockname())
     if scheme is None or not address.host or endpoint.scheme == "stdio":
         return endpoint
     host = address.host

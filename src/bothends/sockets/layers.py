@@ -10,7 +10,7 @@ from bothends.endpoints import Endpoint
 from bothends.errors import Unavailable
 
 
-def refuse_layers(doing: str, endpoint: Endpoint) -> None:
+def check_openable(doing: str, endpoint: Endpoint) -> None:
     """Refuse connecting to systemd://, which can be written but not opened.
 
     Raises Unavailable.

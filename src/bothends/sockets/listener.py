@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from bothends.endpoints import Address, Endpoint
-from bothends.sockets.stdio import Pump
+from bothends.sockets.stdio import StdioRelay
 
 Role = Literal["listener", "datagrams", "connection"]
 
@@ -31,17 +31,17 @@ class Listener:
     endpoint: Endpoint
     socket: socket.socket
     role: Role
-    asked: Endpoint
-    remove: Callable[[], None] | None = None
-    pump: Pump | None = None
+    requested_endpoint: Endpoint
+    unlink: Callable[[], None] | None = None
+    relay: StdioRelay | None = None
 
     @property
     def address(self) -> Address:
         """The address it is bound to. Raises OSError once it is closed."""
-        return Address.of(self.socket.family, self.socket.getsockname())
+        return Address.from_sockaddr(self.socket.family, self.socket.getsockname())
 
     @property
-    def has_boundaries(self) -> bool:
+    def is_message_oriented(self) -> bool:
         """One send is one receive: datagrams and sequenced packets. Known here for fd:// too."""
         return self.socket.type in (socket.SOCK_DGRAM, socket.SOCK_SEQPACKET)
 
@@ -54,17 +54,17 @@ class Listener:
 
         In a forked child the file stays: it is the parent's.
         """
-        remove, self.remove = self.remove, None
+        remove, self.unlink = self.unlink, None
         if remove is not None:
             remove()
         self.socket.close()
 
-    def wait_pumped(self, timeout: float | None = None) -> bool:
+    def wait_flushed(self, timeout: float | None = None) -> bool:
         """Wait until all that was sent has left by standard output; False if it took over `timeout` seconds.
 
         For stdio: through pipes, once the connection is closed. Elsewhere there is nothing to wait for.
         """
-        return self.pump is None or self.pump.wait(timeout)
+        return self.relay is None or self.relay.wait_flushed(timeout)
 
     def __enter__(self) -> Self:
         return self

@@ -12,25 +12,25 @@ import socket
 from typing import Any, Final
 
 from bothends.endpoints import Endpoint
-from bothends.errors import SystemRefused
+from bothends.errors import SystemCallFailed
 from bothends.sockets.datagrams import enable_pktinfo
-from bothends.sockets.inherited import adopt, is_socket
-from bothends.sockets.layers import refuse_layers
+from bothends.sockets.inherited import is_socket, open_inherited
+from bothends.sockets.layers import check_openable
 from bothends.sockets.listener import Listener, Role
 from bothends.sockets.options import DEFAULT_BACKLOG, apply_options
-from bothends.sockets.resolve import SOCKET_KINDS, VMADDR_ANY, Resolver, Target, resolve
-from bothends.sockets.socket_errors import no_socket, refusal
-from bothends.sockets.stdio import Pump
-from bothends.sockets.systemd import open_named
+from bothends.sockets.resolve import SOCKET_TYPES, VMADDR_ANY, AddrInfo, Resolver, resolve
+from bothends.sockets.socket_errors import call_error, socket_error
+from bothends.sockets.stdio import StdioRelay
+from bothends.sockets.systemd import open_activated
 from bothends.sockets.unix import bind_unix
 
 # The system picks a port for the first address; now and then another program has it on the second. The
 # chance is small each time (the ephemeral range has 28,000 ports), so a few tries are plenty.
-_TRIES: Final = 16
+_PORT_ATTEMPTS: Final = 16
 
 # An address of a name that this machine cannot use, though it has others: /etc/hosts names ::1 also where
 # IPv6 is switched off.
-_NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+_ADDRESS_UNAVAILABLE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
 def open_listeners(endpoint: Endpoint, *, resolver: Resolver = socket.getaddrinfo) -> list[Listener]:
@@ -43,11 +43,11 @@ def open_listeners(endpoint: Endpoint, *, resolver: Resolver = socket.getaddrinf
     The caller closes each. Raises SystemRefused, NameRefused, Unavailable where the kernel lacks the family,
     EndpointError for a descriptor that cannot be served.
     """
-    refuse_layers("listen on", endpoint)
+    check_openable("listen on", endpoint)
     if endpoint.fd is not None:
-        return [adopt(endpoint.fd, endpoint)]
+        return [open_inherited(endpoint.fd, endpoint)]
     if endpoint.scheme == "systemd":
-        return open_named(endpoint)
+        return open_activated(endpoint)
     if endpoint.scheme == "stdio":
         return [_open_stdio(endpoint)]
     if endpoint.is_unix:
@@ -55,17 +55,17 @@ def open_listeners(endpoint: Endpoint, *, resolver: Resolver = socket.getaddrinf
     if endpoint.scheme == "vsock":
         cid = int(endpoint.host) if endpoint.host else VMADDR_ANY
         # Port 0 is an ordinary one here; "the system picks" has another number (vsock(7)).
-        return [_open(endpoint, Target(socket.AF_VSOCK, (cid, endpoint.port or VMADDR_ANY)))]
+        return [_open(endpoint, AddrInfo(socket.AF_VSOCK, (cid, endpoint.port or VMADDR_ANY)))]
     if not endpoint.host:
-        return [_open_everywhere(endpoint)]
-    return _open_each(endpoint, resolve(endpoint, resolver))
+        return [_open_wildcard(endpoint)]
+    return _open_all(endpoint, resolve(endpoint, resolver))
 
 
 def _open_stdio(endpoint: Endpoint) -> Listener:
     if is_socket(0, endpoint):
-        return adopt(0, endpoint)
-    pump = Pump()
-    return Listener(endpoint, pump.far, "connection", endpoint, pump=pump)
+        return open_inherited(0, endpoint)
+    pump = StdioRelay()
+    return Listener(endpoint, pump.service_socket, "connection", endpoint, relay=pump)
 
 
 def _open_unix(endpoint: Endpoint) -> Listener:
@@ -86,30 +86,30 @@ def _open_unix(endpoint: Endpoint) -> Listener:
         raise
 
 
-def _open_everywhere(endpoint: Endpoint) -> Listener:
+def _open_wildcard(endpoint: Endpoint) -> Listener:
     port = endpoint.port or 0
-    four = Target(socket.AF_INET, ("0.0.0.0", port))
-    six = Target(socket.AF_INET6, ("::", port))
+    four = AddrInfo(socket.AF_INET, ("0.0.0.0", port))
+    six = AddrInfo(socket.AF_INET6, ("::", port))
     family = endpoint.number("family")
     if family == 4:
         return _open(endpoint, four)
     try:
         return _open(endpoint, six)
-    except SystemRefused as refused:
-        if family == 6 or refused.errno not in _NOT_HERE:
+    except SystemCallFailed as refused:
+        if family == 6 or refused.errno not in _ADDRESS_UNAVAILABLE:
             raise
     return _open(endpoint, four)
 
 
-def _open_each(endpoint: Endpoint, targets: list[Target]) -> list[Listener]:
-    for last in range(_TRIES - 1, -1, -1):
+def _open_all(endpoint: Endpoint, targets: list[AddrInfo]) -> list[Listener]:
+    for last in range(_PORT_ATTEMPTS - 1, -1, -1):
         opened: list[Listener] = []
         try:
             _open_on_one_port(endpoint, targets, opened)
         except BaseException as error:
             for listener in opened:
                 listener.close()
-            taken = isinstance(error, SystemRefused) and error.errno == errno.EADDRINUSE
+            taken = isinstance(error, SystemCallFailed) and error.errno == errno.EADDRINUSE
             if not (taken and opened and endpoint.port == 0 and last):
                 raise
         else:
@@ -117,22 +117,22 @@ def _open_each(endpoint: Endpoint, targets: list[Target]) -> list[Listener]:
     raise AssertionError("the last turn returns or raises")
 
 
-def _open_on_one_port(endpoint: Endpoint, targets: list[Target], opened: list[Listener]) -> None:
-    missing: SystemRefused | None = None
+def _open_on_one_port(endpoint: Endpoint, targets: list[AddrInfo], opened: list[Listener]) -> None:
+    missing: SystemCallFailed | None = None
     for target in targets:
         port = opened[0].endpoint.port if opened else endpoint.port
         here = target._replace(sockaddr=(target.sockaddr[0], port, *target.sockaddr[2:]))
         try:
             opened.append(_open(endpoint, here))
-        except SystemRefused as refused:
-            if refused.errno not in _NOT_HERE:
+        except SystemCallFailed as refused:
+            if refused.errno not in _ADDRESS_UNAVAILABLE:
                 raise
             missing = missing or refused
     if not opened and missing is not None:
         raise missing
 
 
-def _open(endpoint: Endpoint, target: Target) -> Listener:
+def _open(endpoint: Endpoint, target: AddrInfo) -> Listener:
     sock = _new_socket(endpoint, target.family)
     try:
         options = endpoint
@@ -145,7 +145,7 @@ def _open(endpoint: Endpoint, target: Target) -> Listener:
         try:
             sock.bind(target.sockaddr)
         except OSError as error:
-            raise refusal("bind", endpoint, error) from error
+            raise call_error("bind", endpoint, error) from error
         role = _listen(sock, endpoint)
         name = sock.getsockname()
         real = endpoint.with_port(name[1])
@@ -164,11 +164,11 @@ def _host(name: tuple[Any, ...]) -> str:
 
 
 def _new_socket(endpoint: Endpoint, family: int) -> socket.socket:
-    kind, protocol = SOCKET_KINDS[endpoint.scheme]
+    kind, protocol = SOCKET_TYPES[endpoint.scheme]
     try:
         return socket.socket(family, kind, protocol)
     except OSError as error:
-        raise no_socket(endpoint, error) from error
+        raise socket_error(endpoint, error) from error
 
 
 def _listen(sock: socket.socket, endpoint: Endpoint) -> Role:
@@ -177,5 +177,5 @@ def _listen(sock: socket.socket, endpoint: Endpoint) -> Role:
     try:
         sock.listen(endpoint.number("backlog") or DEFAULT_BACKLOG)
     except OSError as error:
-        raise refusal("listen on", endpoint, error) from error
+        raise call_error("listen on", endpoint, error) from error
     return "listener"

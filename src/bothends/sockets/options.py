@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bothends.endpoints import Endpoint
-from bothends.sockets.socket_errors import option_refused
+from bothends.sockets.socket_errors import option_error
 
 # Connections that wait for accept. Linux cuts it to net.core.somaxconn, which is 4096 since 5.4: so this asks
 # for all there is. Over the queue's length SYNs are dropped, and a client sees a second of delay.
@@ -25,25 +25,25 @@ DEFAULT_BACKLOG: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class SocketOption:
     """One setsockopt(2) call. `families`: where it makes sense. `listening`: only for those who listen."""
 
     level: int
-    number: int
+    optname: int
     encode: Callable[[int], int | bytes] | None = None  # None: a word
     families: frozenset[int] = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
-    listening: bool = False
+    listener_only: bool = False
 
 
-def _word(text: str) -> bytes:
+def _encode_string(text: str) -> bytes:
     return text.encode() + b"\0"
 
 
-def _linger(seconds: int) -> bytes:
+def _encode_linger(seconds: int) -> bytes:
     return struct.pack("ii", 1, seconds)
 
 
-def _unsigned(number: int) -> bytes:
+def _encode_uint32(number: int) -> bytes:
     return struct.pack("=I", number)
 
 
@@ -53,24 +53,24 @@ _V6 = frozenset({int(socket.AF_INET6)})
 # An IPv6 socket may carry IPv4 too, so what concerns packets is set for both: the IP_* calls work on it.
 # `family`, `backlog` and `mode` are not socket options: resolve.py, listening.py and unix.py see to them.
 # `trust` and `header` are about what stands before the stream: `bothends.layers` sees to them.
-SETTINGS: Final[Mapping[str, tuple[Setting, ...]]] = {
-    "v6only": (Setting(_IPV6, socket.IPV6_V6ONLY, int, _V6, listening=True),),
-    "reuseaddr": (Setting(socket.SOL_SOCKET, socket.SO_REUSEADDR, int),),
-    "reuseport": (Setting(socket.SOL_SOCKET, socket.SO_REUSEPORT, int),),
-    "nodelay": (Setting(_TCP, socket.TCP_NODELAY, int),),
-    "keepalive": (Setting(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int),),
-    "linger": (Setting(socket.SOL_SOCKET, socket.SO_LINGER, _linger),),
-    "user_timeout": (Setting(_TCP, socket.TCP_USER_TIMEOUT, int),),
-    "maxseg": (Setting(_TCP, socket.TCP_MAXSEG, int),),
-    "congestion": (Setting(_TCP, socket.TCP_CONGESTION),),
-    "defer_accept": (Setting(_TCP, socket.TCP_DEFER_ACCEPT, int, listening=True),),
-    "ttl": (Setting(_IP, socket.IP_TTL, int), Setting(_IPV6, socket.IPV6_UNICAST_HOPS, int, _V6)),
-    "tos": (Setting(_IP, socket.IP_TOS, int), Setting(_IPV6, socket.IPV6_TCLASS, int, _V6)),
-    "mark": (Setting(socket.SOL_SOCKET, socket.SO_MARK, _unsigned),),
-    "interface": (Setting(socket.SOL_SOCKET, socket.SO_BINDTODEVICE),),
-    "broadcast": (Setting(socket.SOL_SOCKET, socket.SO_BROADCAST, int),),
-    "rcvbuf": (Setting(socket.SOL_SOCKET, socket.SO_RCVBUF, int),),
-    "sndbuf": (Setting(socket.SOL_SOCKET, socket.SO_SNDBUF, int),),
+SOCKET_OPTIONS: Final[Mapping[str, tuple[SocketOption, ...]]] = {
+    "v6only": (SocketOption(_IPV6, socket.IPV6_V6ONLY, int, _V6, listener_only=True),),
+    "reuseaddr": (SocketOption(socket.SOL_SOCKET, socket.SO_REUSEADDR, int),),
+    "reuseport": (SocketOption(socket.SOL_SOCKET, socket.SO_REUSEPORT, int),),
+    "nodelay": (SocketOption(_TCP, socket.TCP_NODELAY, int),),
+    "keepalive": (SocketOption(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int),),
+    "linger": (SocketOption(socket.SOL_SOCKET, socket.SO_LINGER, _encode_linger),),
+    "user_timeout": (SocketOption(_TCP, socket.TCP_USER_TIMEOUT, int),),
+    "maxseg": (SocketOption(_TCP, socket.TCP_MAXSEG, int),),
+    "congestion": (SocketOption(_TCP, socket.TCP_CONGESTION),),
+    "defer_accept": (SocketOption(_TCP, socket.TCP_DEFER_ACCEPT, int, listener_only=True),),
+    "ttl": (SocketOption(_IP, socket.IP_TTL, int), SocketOption(_IPV6, socket.IPV6_UNICAST_HOPS, int, _V6)),
+    "tos": (SocketOption(_IP, socket.IP_TOS, int), SocketOption(_IPV6, socket.IPV6_TCLASS, int, _V6)),
+    "mark": (SocketOption(socket.SOL_SOCKET, socket.SO_MARK, _encode_uint32),),
+    "interface": (SocketOption(socket.SOL_SOCKET, socket.SO_BINDTODEVICE),),
+    "broadcast": (SocketOption(socket.SOL_SOCKET, socket.SO_BROADCAST, int),),
+    "rcvbuf": (SocketOption(socket.SOL_SOCKET, socket.SO_RCVBUF, int),),
+    "sndbuf": (SocketOption(socket.SOL_SOCKET, socket.SO_SNDBUF, int),),
 }
 
 # Nagle's algorithm (RFC 896, RFC 9293 section 3.7.4) holds a small segment back while an earlier one is
@@ -95,8 +95,8 @@ def apply_options(sock: socket.socket, endpoint: Endpoint, *, listening: bool) -
     if listening and endpoint.scheme in _REUSEADDR_BY_DEFAULT:
         values.setdefault("reuseaddr", True)
     for name, value in values.items():
-        for setting in SETTINGS.get(name, ()):
-            if sock.family in setting.families and (listening or not setting.listening):
+        for setting in SOCKET_OPTIONS.get(name, ()):
+            if sock.family in setting.families and (listening or not setting.listener_only):
                 _set(sock, endpoint, name, setting, value)
 
 
@@ -107,15 +107,15 @@ def prepare_accepted(sock: socket.socket, endpoint: Endpoint) -> None:
     """
     if endpoint.options and endpoint.is_unix:
         for name, value in endpoint.options:
-            for setting in SETTINGS.get(name, ()):
+            for setting in SOCKET_OPTIONS.get(name, ()):
                 _set(sock, endpoint, name, setting, value)
 
 
-def _set(sock: socket.socket, endpoint: Endpoint, name: str, setting: Setting, value: int | str) -> None:
-    encoded = _word(value) if isinstance(value, str) else value
-    if setting.encode is not None and not isinstance(value, str):
-        encoded = setting.encode(value)
+def _set(sock: socket.socket, endpoint: Endpoint, name: str, option: SocketOption, value: int | str) -> None:
+    encoded = _encode_string(value) if isinstance(value, str) else value
+    if option.encode is not None and not isinstance(value, str):
+        encoded = option.encode(value)
     try:
-        sock.setsockopt(setting.level, setting.number, encoded)
+        sock.setsockopt(option.level, option.optname, encoded)
     except OSError as error:
-        raise option_refused(name, endpoint, error) from error
+        raise option_error(name, endpoint, error) from error

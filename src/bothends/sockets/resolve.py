@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Any, Final, NamedTuple, Protocol
 
 from bothends.endpoints import Endpoint
-from bothends.sockets.socket_errors import unresolved
+from bothends.sockets.socket_errors import resolve_error
 
 # linux/in.h; the socket module has these names only where it was built with them.
 IPPROTO_MPTCP: Final = 262
@@ -19,7 +19,7 @@ VMADDR_ANY: Final = 2**32 - 1
 VMADDR_CID_LOCAL: Final = 1
 
 # SCTP in its one-to-one style (RFC 6458 section 4), which is used as TCP is.
-SOCKET_KINDS: Final = {
+SOCKET_TYPES: Final = {
     "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
     "tls": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
     "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
@@ -32,7 +32,7 @@ SOCKET_KINDS: Final = {
 }
 
 
-class Target(NamedTuple):
+class AddrInfo(NamedTuple):
     """An address of one family, as `bind` and `connect` take it."""
 
     family: int
@@ -45,7 +45,7 @@ class Resolver(Protocol):
     def __call__(self, host: str, port: int, family: int, type: int, /) -> Sequence[Any]: ...  # noqa: A002
 
 
-def resolve(endpoint: Endpoint, resolver: Resolver = socket.getaddrinfo) -> list[Target]:
+def resolve(endpoint: Endpoint, resolver: Resolver = socket.getaddrinfo) -> list[AddrInfo]:
     """The addresses of the host of an endpoint, without doubles, in the resolver's order (RFC 6724).
 
     getaddrinfo(3) blocks, as long as /etc/resolv.conf says, and cannot be interrupted.
@@ -54,26 +54,26 @@ def resolve(endpoint: Endpoint, resolver: Resolver = socket.getaddrinfo) -> list
     """
     family = {4: socket.AF_INET, 6: socket.AF_INET6}.get(endpoint.number("family") or 0, socket.AF_UNSPEC)
     # A datagram type for UDP, the stream type for all others: resolvers know neither MPTCP nor SCTP.
-    kind = SOCKET_KINDS[endpoint.scheme][0]
+    kind = SOCKET_TYPES[endpoint.scheme][0]
     try:
         found = resolver(endpoint.host, endpoint.port or 0, family, kind)
     except socket.gaierror as error:
-        raise unresolved(endpoint, error) from error
+        raise resolve_error(endpoint, error) from error
     usable = (socket.AF_INET, socket.AF_INET6)
-    targets = list(dict.fromkeys(Target(int(each[0]), each[4]) for each in found if each[0] in usable))
+    targets = list(dict.fromkeys(AddrInfo(int(each[0]), each[4]) for each in found if each[0] in usable))
     if not targets:
-        raise unresolved(endpoint, socket.gaierror(socket.EAI_NODATA, "no IPv4 or IPv6 address"))
+        raise resolve_error(endpoint, socket.gaierror(socket.EAI_NODATA, "no IPv4 or IPv6 address"))
     return targets
 
 
-def here(endpoint: Endpoint) -> list[Target]:
+def loopback_addresses(endpoint: Endpoint) -> list[AddrInfo]:
     """Where to connect when the host is empty: this machine, over loopback."""
     port = endpoint.port or 0
-    both = [Target(socket.AF_INET6, ("::1", port, 0, 0)), Target(socket.AF_INET, ("127.0.0.1", port))]
+    both = [AddrInfo(socket.AF_INET6, ("::1", port, 0, 0)), AddrInfo(socket.AF_INET, ("127.0.0.1", port))]
     return {4: both[1:], 6: both[:1]}.get(endpoint.number("family") or 0, both)
 
 
-def interleave(targets: Sequence[Target]) -> list[Target]:
+def interleave(targets: Sequence[AddrInfo]) -> list[AddrInfo]:
     """The order in which to try: the families take turns, from the one that the resolver put first.
 
     RFC 8305 section 4, with a First Address Family Count of 1. Within a family the order stays.

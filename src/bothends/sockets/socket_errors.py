@@ -7,11 +7,11 @@ import socket
 from typing import Final
 
 from bothends.endpoints import SCHEMES, Endpoint
-from bothends.errors import SystemRefused, Unavailable
+from bothends.errors import SystemCallFailed, Unavailable
 
 # What socket(2) answers for a family, type or protocol that this kernel hasn't got. ENOPROTOOPT is what it
 # says for MPTCP where the sysctl net.mptcp.enabled is 0.
-_NOT_IN_THIS_KERNEL: Final = frozenset(
+_UNSUPPORTED_ERRNOS: Final = frozenset(
     {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.ENOPROTOOPT, errno.EPFNOSUPPORT}
 )
 
@@ -21,14 +21,14 @@ _KERNEL_HINTS: Final = {
     "vsock": "this kernel has no VSOCK: load the module vsock",
 }
 
-_BIND: Final = {
+_BIND_HINTS: Final = {
     errno.EADDRINUSE: "another socket has the port; port 0 lets the system pick a free one",
     errno.EADDRNOTAVAIL: "this machine has no such address; an empty host is every interface",
     errno.EACCES: "a port this low needs root or CAP_NET_BIND_SERVICE; take one from 1024 on",
     errno.EINVAL: "a link-local address needs its zone: [fe80::1%25eth0]",
 }
 
-_CONNECT: Final = {
+_CONNECT_HINTS: Final = {
     errno.ECONNREFUSED: "nobody listens there",
     errno.ETIMEDOUT: "no answer: the host is off, or something on the way drops the packets",
     errno.EHOSTUNREACH: "no way to that host",
@@ -40,7 +40,7 @@ _CONNECT: Final = {
     errno.ENODEV: "no virtual machine transport here",
 }
 
-_UNIX: Final = {
+_UNIX_HINTS: Final = {
     errno.EADDRINUSE: "a live socket has that name",
     errno.ENAMETOOLONG: "107 bytes at most (unix(7)): change to its directory and use a relative path",
     errno.ECONNREFUSED: "no server has the socket open: it is left from one that has gone",
@@ -48,14 +48,14 @@ _UNIX: Final = {
     errno.EROFS: "the file system is read-only",
 }
 
-_OPTIONS: Final = {
+_OPTION_HINTS: Final = {
     "interface": "`ip link` lists the interfaces",
     "mark": "it needs CAP_NET_ADMIN",
     "congestion": "net.ipv4.tcp_available_congestion_control lists what there is",
 }
 
 
-class NameRefused(SystemRefused):
+class ResolveError(SystemCallFailed):
     """A host name for which the resolver has no address.
 
     Fields as for SystemRefused; `errno` is the EAI_* number (getaddrinfo(3)), which is not an errno;
@@ -64,35 +64,39 @@ class NameRefused(SystemRefused):
 
     def __init__(self, doing: str, where: str, errno: int, hint: str = "") -> None:
         super().__init__(doing, where, errno, hint)
-        self.reason = f"{_eai_name(errno)} ({_eai_words(errno)})"
+        self.reason = f"{_eai_name(errno)} ({_eai_text(errno)})"
 
     def __str__(self) -> str:
-        return f"cannot {self.doing} {self.where}: {self.reason}" + (f"; {self.hint}" if self.hint else "")
+        return f"cannot {self.operation} {self.target}: {self.reason}" + (
+            f"; {self.hint}" if self.hint else ""
+        )
 
 
-def refusal(doing: str, endpoint: Endpoint, error: OSError, hint: str = "") -> SystemRefused:
+def call_error(doing: str, endpoint: Endpoint, error: OSError, hint: str = "") -> SystemCallFailed:
     """The error to raise `from` an OSError that a call for an endpoint met. `hint` replaces the usual one."""
     number = error.errno or 0
     usual = hint or hint_for(doing, endpoint, number)
-    return SystemRefused(doing, endpoint.label, number, usual)
+    return SystemCallFailed(doing, endpoint.label, number, usual)
 
 
-def no_socket(endpoint: Endpoint, error: OSError) -> SystemRefused:
+def socket_error(endpoint: Endpoint, error: OSError) -> SystemCallFailed:
     """The error for a socket(2) that failed: Unavailable where the kernel lacks the family."""
     number = error.errno or 0
-    if number in _NOT_IN_THIS_KERNEL:
+    if number in _UNSUPPORTED_ERRNOS:
         hint = _KERNEL_HINTS.get(endpoint.scheme, "this kernel has no such socket family: try family=4")
         return Unavailable("open a socket for", endpoint.label, number, hint)
     hint = "too many open files: ulimit -n" if number in (errno.EMFILE, errno.ENFILE) else ""
-    return SystemRefused("open a socket for", endpoint.label, number, hint)
+    return SystemCallFailed("open a socket for", endpoint.label, number, hint)
 
 
-def option_refused(name: str, endpoint: Endpoint, error: OSError) -> SystemRefused:
+def option_error(name: str, endpoint: Endpoint, error: OSError) -> SystemCallFailed:
     """The error for a setsockopt(2) that failed."""
-    return SystemRefused(f"set option {name} of", str(endpoint), error.errno or 0, _OPTIONS.get(name, ""))
+    return SystemCallFailed(
+        f"set option {name} of", str(endpoint), error.errno or 0, _OPTION_HINTS.get(name, "")
+    )
 
 
-def unresolved(endpoint: Endpoint, error: socket.gaierror) -> NameRefused:
+def resolve_error(endpoint: Endpoint, error: socket.gaierror) -> ResolveError:
     """The error for a getaddrinfo(3) that failed."""
     number = error.errno or 0
     if "%" in endpoint.host:
@@ -103,7 +107,7 @@ def unresolved(endpoint: Endpoint, error: socket.gaierror) -> NameRefused:
         hint = f"no IPv{endpoint.number('family')} address, as family={endpoint.number('family')} asks for"
     else:
         hint = "is the name spelled right? an address needs no resolver"
-    return NameRefused("resolve the host of", endpoint.label, number, hint)
+    return ResolveError("resolve the host of", endpoint.label, number, hint)
 
 
 def hint_for(doing: str, endpoint: Endpoint, number: int) -> str:
@@ -114,10 +118,10 @@ def hint_for(doing: str, endpoint: Endpoint, number: int) -> str:
         if number == errno.EACCES:
             who = "the socket file" if doing.startswith("connect") else "the directory"
             return f"{who} must be writable, and each directory above it searchable"
-        return _UNIX.get(number, "")
+        return _UNIX_HINTS.get(number, "")
     if SCHEMES[endpoint.scheme].fields != "host and port":
         return ""
-    return (_CONNECT if doing.startswith("connect") else _BIND).get(number, "")
+    return (_CONNECT_HINTS if doing.startswith("connect") else _BIND_HINTS).get(number, "")
 
 
 def _eai_name(number: int) -> str:
@@ -125,7 +129,7 @@ def _eai_name(number: int) -> str:
     return next((name for name in names if getattr(socket, name) == number), str(number))
 
 
-def _eai_words(number: int) -> str:
+def _eai_text(number: int) -> str:
     return {
         socket.EAI_NONAME: "no such name",
         socket.EAI_NODATA: "the name has no address of this family",

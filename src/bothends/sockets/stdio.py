@@ -19,10 +19,10 @@ import socket
 import threading
 from typing import Final
 
-_CHUNK: Final = 65536  # bytes: what a pipe holds (pipe(7))
+_READ_SIZE: Final = 65536  # bytes: what a pipe holds (pipe(7))
 
 
-class Pump:
+class StdioRelay:
     """Carries bytes from `source` to one end of a socket pair, and from there to `sink`.
 
     `far` is the other end, which is served. The threads are daemons: one that waits for a terminal does not
@@ -32,45 +32,45 @@ class Pump:
     def __init__(self, source: int = 0, sink: int = 1) -> None:
         self._source = source
         self._sink = sink
-        self._near, self.far = socket.socketpair()
-        self._sent = threading.Event()
+        self._relay_socket, self.service_socket = socket.socketpair()
+        self._flushed = threading.Event()
         self._lock = threading.Lock()
-        self._running = 2
-        for work, name in ((self._carry_in, "stdin"), (self._carry_out, "stdout")):
+        self._active_threads = 2
+        for work, name in ((self._relay_input, "stdin"), (self._relay_output, "stdout")):
             threading.Thread(target=work, name=f"bothends-{name}", daemon=True).start()
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait_flushed(self, timeout: float | None = None) -> bool:
         """Wait until `sink` has all that was sent; False if it took over `timeout` seconds."""
-        return self._sent.wait(timeout)
+        return self._flushed.wait(timeout)
 
-    def _carry_in(self) -> None:
+    def _relay_input(self) -> None:
         # EPIPE: the server has closed, and takes no more. EIO: the terminal has gone.
         with contextlib.suppress(OSError):
             while data := self._read():
-                self._near.sendall(data)
+                self._relay_socket.sendall(data)
         with contextlib.suppress(OSError):
-            self._near.shutdown(socket.SHUT_WR)
-        self._finished()
+            self._relay_socket.shutdown(socket.SHUT_WR)
+        self._thread_finished()
 
-    def _carry_out(self) -> None:
+    def _relay_output(self) -> None:
         try:
-            while data := self._near.recv(_CHUNK):
+            while data := self._relay_socket.recv(_READ_SIZE):
                 self._write(data)
         except OSError:
             # EPIPE: nobody reads our output. The server learns it as it would from a peer that has gone.
             with contextlib.suppress(OSError):
-                self._near.shutdown(socket.SHUT_RDWR)
+                self._relay_socket.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._sink)
             os.close(nowhere)
-        self._sent.set()
-        self._finished()
+        self._flushed.set()
+        self._thread_finished()
 
     def _read(self) -> bytes:
         while True:
             try:
-                return os.read(self._source, _CHUNK)
+                return os.read(self._source, _READ_SIZE)
             except BlockingIOError:  # whoever shares it made it non-blocking
                 _wait_for(self._source, select.POLLIN)
 
@@ -82,14 +82,14 @@ class Pump:
             except BlockingIOError:
                 _wait_for(self._sink, select.POLLOUT)
 
-    def _finished(self) -> None:
+    def _thread_finished(self) -> None:
         with self._lock:
-            self._running -= 1
-            if not self._running:
-                self._near.close()
+            self._active_threads -= 1
+            if not self._active_threads:
+                self._relay_socket.close()
 
 
-def _wait_for(descriptor: int, what: int) -> None:
+def _wait_for(descriptor: int, events: int) -> None:
     waiting = select.poll()
-    waiting.register(descriptor, what)
+    waiting.register(descriptor, events)
     waiting.poll()

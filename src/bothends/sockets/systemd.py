@@ -22,13 +22,13 @@ from typing import Final
 
 from bothends.endpoints import Endpoint
 from bothends.errors import Unavailable
-from bothends.sockets.inherited import adopt
+from bothends.sockets.inherited import open_inherited
 from bothends.sockets.listener import Listener
 
-_FIRST: Final = 3  # SD_LISTEN_FDS_START
+_LISTEN_FDS_START: Final = 3  # SD_LISTEN_FDS_START
 
 
-def handed_over(environment: Mapping[str, str]) -> dict[str, list[int]]:
+def listen_fds(environment: Mapping[str, str]) -> dict[str, list[int]]:
     """The descriptors that the service manager has opened for this process, by name."""
     if environment.get("LISTEN_PID") != str(os.getpid()):
         return {}
@@ -40,18 +40,18 @@ def handed_over(environment: Mapping[str, str]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for number in range(count):
         name = given[number] if number < len(given) and given[number] else "unknown"  # as the man page has it
-        found.setdefault(name, []).append(_FIRST + number)
+        found.setdefault(name, []).append(_LISTEN_FDS_START + number)
     return found
 
 
-def open_named(endpoint: Endpoint, environment: Mapping[str, str] = os.environ) -> list[Listener]:
+def open_activated(endpoint: Endpoint, environment: Mapping[str, str] = os.environ) -> list[Listener]:
     """The sockets that the service manager calls `endpoint.name`; their files are its own to remove.
 
     Raises:
         Unavailable: there are none of this name.
         EndpointError: one of them is no socket that can be served.
     """
-    found = handed_over(environment)
+    found = listen_fds(environment)
     descriptors = found.get(endpoint.name)
     if descriptors is None:
         there = ", ".join(sorted(found))
@@ -62,7 +62,7 @@ def open_named(endpoint: Endpoint, environment: Mapping[str, str] = os.environ) 
             else "systemd or systemd-socket-activate starts it"
         )
         raise Unavailable("take over", str(endpoint), hint=hint, reason=reason)
-    return [adopt(descriptor, endpoint) for descriptor in descriptors]
+    return [open_inherited(descriptor, endpoint) for descriptor in descriptors]
 
 
 def notify(*lines: str, environment: Mapping[str, str] = os.environ) -> bool:

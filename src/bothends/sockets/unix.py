@@ -29,15 +29,15 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from bothends.endpoints import Endpoint
-from bothends.errors import SystemRefused
-from bothends.sockets.socket_errors import hint_for, refusal
+from bothends.errors import SystemCallFailed
+from bothends.sockets.socket_errors import call_error, hint_for
 
 # sun_path of struct sockaddr_un has 108 bytes, the last of which ends a path (unix(7)).
-_LONGEST: Final = 108
+_SUN_PATH_SIZE: Final = 108
 
 # Anyone who may read a directory may lock it for ever: so wait a little, not longer.
-_LOCK_WAIT: Final = 1.0  # seconds
-_LOCK_PAUSE: Final = 0.01  # seconds
+_LOCK_TIMEOUT: Final = 1.0  # seconds
+_LOCK_RETRY_INTERVAL: Final = 0.01  # seconds
 
 
 def unix_name(endpoint: Endpoint) -> bytes:
@@ -50,7 +50,7 @@ def unix_name(endpoint: Endpoint) -> bytes:
         return b""
     if endpoint.is_abstract:
         name = b"\0" + name[1:]
-    if len(name) > _LONGEST - (not endpoint.is_abstract):
+    if len(name) > _SUN_PATH_SIZE - (not endpoint.is_abstract):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     return name
 
@@ -80,7 +80,7 @@ def bind_unix(sock: socket.socket, endpoint: Endpoint) -> Callable[[], None] | N
                 raise
             _replace_stale(sock, name, endpoint, error)
         # The working directory may be another one when the file is removed.
-        remove = _remover(os.path.abspath(name))  # noqa: PTH100 - pathlib knows no bytes
+        remove = _make_unlink(os.path.abspath(name))  # noqa: PTH100 - pathlib knows no bytes
         try:
             if mode is not None and stat.S_IMODE(os.lstat(name).st_mode) != mode:
                 os.chmod(name, mode)  # noqa: PTH101
@@ -88,14 +88,14 @@ def bind_unix(sock: socket.socket, endpoint: Endpoint) -> Callable[[], None] | N
             remove()
             raise
     except OSError as error:
-        raise refusal("bind", endpoint, error) from error
+        raise call_error("bind", endpoint, error) from error
     return remove
 
 
-def remover(endpoint: Endpoint) -> Callable[[], None] | None:
+def make_unlink(endpoint: Endpoint) -> Callable[[], None] | None:
     """What removes the file of a socket that is bound already; None where it has no file any more."""
     try:
-        return _remover(os.path.abspath(unix_name(endpoint)))  # noqa: PTH100 - pathlib knows no bytes
+        return _make_unlink(os.path.abspath(unix_name(endpoint)))  # noqa: PTH100 - pathlib knows no bytes
     except OSError:
         return None
 
@@ -114,13 +114,13 @@ def _replace_stale(sock: socket.socket, name: bytes, endpoint: Endpoint, error: 
             else:
                 if not stat.S_ISSOCK(found.st_mode):
                     hint = "there is a file of that name, and no socket: it is left alone"
-                    raise SystemRefused("bind", endpoint.label, errno.EADDRINUSE, hint) from error
+                    raise SystemCallFailed("bind", endpoint.label, errno.EADDRINUSE, hint) from error
                 if not _is_stale(name):
                     hint = hint_for("bind", endpoint, errno.EADDRINUSE)
-                    raise SystemRefused("bind", endpoint.label, errno.EADDRINUSE, hint) from error
+                    raise SystemCallFailed("bind", endpoint.label, errno.EADDRINUSE, hint) from error
                 if not locked:
                     hint = "the socket is stale, but its directory cannot be locked: remove the file by hand"
-                    raise SystemRefused("bind", endpoint.label, errno.EADDRINUSE, hint) from error
+                    raise SystemCallFailed("bind", endpoint.label, errno.EADDRINUSE, hint) from error
                 os.unlink(name)  # noqa: PTH108
             try:
                 sock.bind(name)
@@ -158,21 +158,21 @@ def _directory_lock(name: bytes) -> Iterator[bool]:
 
 
 def _lock(directory: int) -> bool:
-    deadline = time.monotonic() + _LOCK_WAIT
+    deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
         try:
             fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(_LOCK_PAUSE)
+            time.sleep(_LOCK_RETRY_INTERVAL)
         except OSError:
             return False
         else:
             return True
 
 
-def _remover(path: bytes) -> Callable[[], None]:
+def _make_unlink(path: bytes) -> Callable[[], None]:
     """What removes the file, if it is still the one that was made, in the process that made it.
 
     Call it before the socket is closed: as long as the socket lives, nobody replaces its file.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bothends.errors import CannotCarry, UnknownName
+from bothends.errors import UnknownName, UnsupportedCombination
 
 LANGUAGES: Final[dict[str, str]] = {"python": "py", "c": "c", "java": "java"}
 ROLES: Final = ("server", "client")
@@ -31,7 +31,7 @@ ENGINES: Final[dict[str, tuple[str, ...]]] = {
 """How a robust server on a stream waits, by language, the default first."""
 
 _FOLDER: Final = Path(__file__).parent
-_LINE: Final = re.compile(r"@(\w+)\|(.*)")
+_CONDITIONAL_LINE: Final = re.compile(r"@(\w+)\|(.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Starter:
     run: tuple[str, ...]
 
 
-def starter(
+def make_starter(
     role: str,
     language: str,
     transport: str,
@@ -69,13 +69,13 @@ def starter(
         ("service for starters", service, SERVICES),
         ("style", style, STYLES),
     ):
-        _check(kind, name, known)
+        _check_known(kind, name, known)
     kind = "datagram" if transport == "udp" else "stream"
     part = ""
     if engine is not None:
-        _check(f"engine for {language}", engine, ENGINES[language])
+        _check_known(f"engine for {language}", engine, ENGINES[language])
         if (role, kind, style) != ("server", "stream", "robust"):
-            raise CannotCarry(
+            raise UnsupportedCombination(
                 f"engine {engine}", f"a {style} {role} on {transport}", "it is for robust servers on streams"
             )
         part = f"_{engine}" if engine != ENGINES[language][0] else ""
@@ -85,7 +85,7 @@ def starter(
     build, start = _commands(language, file, name)
     run = (*start, *_arguments(role, transport))
     place = _FOLDER / language / f"{role}_{kind}_{style}{part}.{extension}.in"
-    text = fill(place.read_text(encoding="utf-8"), {transport, service, engine or ""})
+    text = select_lines(place.read_text(encoding="utf-8"), {transport, service, engine or ""})
     text = text.replace("{usage}", _usage(run))
     return Starter(file, text, build, run)
 
@@ -95,14 +95,14 @@ def _usage(run: Sequence[str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: match[1].upper(), " ".join(run))
 
 
-def fill(text: str, words: set[str]) -> str:
+def select_lines(text: str, tags: set[str]) -> str:
     """The lines of a file that belong to these words, or to none."""
     kept = []
     for line in text.splitlines():
-        match = _LINE.fullmatch(line)
+        match = _CONDITIONAL_LINE.fullmatch(line)
         if match is None:
             kept.append(line)
-        elif match[1] in words:
+        elif match[1] in tags:
             kept.append(match[2])
     return "\n".join(kept) + "\n"
 
@@ -123,7 +123,7 @@ def _arguments(role: str, transport: str) -> tuple[str, ...]:
     return ("{host}", "{port}") if role == "client" else ("{port}",)
 
 
-def _check(kind: str, name: str, known: Sequence[str]) -> None:
+def _check_known(kind: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1)
         raise UnknownName(kind, name, nearest[0] if nearest else "", f"there are {', '.join(known)}")

@@ -7,6 +7,6 @@ Rank 4. What is exported here is pure; `harness` runs an engine in a process of 
 """
 
 from bothends.testing.clock import FakeClock
-from bothends.testing.streams import END, bytewise, cuts, replay, whole
+from bothends.testing.streams import END, all_splits, bytewise, replay, replay_all
 
-__all__ = ["END", "FakeClock", "bytewise", "cuts", "replay", "whole"]
+__all__ = ["END", "FakeClock", "all_splits", "bytewise", "replay", "replay_all"]

@@ -16,12 +16,12 @@ from typing import Any, Final, Self
 from bothends.endpoints import Address, Endpoint
 
 # Most seconds that one call may take. It only passes when something is wrong.
-PATIENCE: Final = 30.0
+TIMEOUT: Final = 30.0
 
 # Larger than any message that a test sends.
-_LARGEST: Final = 256 * 1024
+_MAX_MESSAGE_SIZE: Final = 256 * 1024
 
-_RESET: Final = struct.pack("ii", 1, 0)
+_LINGER_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Client:
@@ -44,16 +44,16 @@ class Client:
         rcvbuf: int | None = None,
         sndbuf: int | None = None,
         source: str | None = None,
-        named: bool = True,
+        autobind: bool = True,
     ) -> None:
-        family, kind, address = _where(endpoint)
+        family, kind, address = _socket_address(endpoint)
         self.socket = socket.socket(family, kind)
         try:
-            self.socket.settimeout(PATIENCE)
+            self.socket.settimeout(TIMEOUT)
             for option, size in ((socket.SO_RCVBUF, rcvbuf), (socket.SO_SNDBUF, sndbuf)):
                 if size is not None:
                     self.socket.setsockopt(socket.SOL_SOCKET, option, size)
-            if family == socket.AF_UNIX and named:
+            if family == socket.AF_UNIX and autobind:
                 self.socket.bind("")  # Linux picks an abstract name: unix(7), "Autobind feature"
             if source is not None:
                 self.socket.bind((source, 0))
@@ -61,7 +61,7 @@ class Client:
         except BaseException:
             self.socket.close()
             raise
-        self.address = Address.of(family, self.socket.getsockname())
+        self.address = Address.from_sockaddr(family, self.socket.getsockname())
         """Who we are, as the server's events name us."""
 
     def __enter__(self) -> Self:
@@ -74,55 +74,55 @@ class Client:
 
     # Saying --------------------------------------------------------------------------------------
 
-    def say(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """Send all of it."""
         if data:
             self.socket.sendall(data)
         else:
             self.socket.send(data)  # an empty datagram
 
-    def drip(self, data: bytes, every: float) -> None:
+    def send_bytewise(self, data: bytes, interval: float) -> None:
         """Send it one byte at a time, so many seconds apart."""
         for place in range(len(data)):
-            self.say(data[place : place + 1])
-            self.is_readable(every)
+            self.send(data[place : place + 1])
+            self.is_readable(interval)
 
-    def push(self, data: bytes, within: float) -> int:
+    def send_until_blocked(self, data: bytes, timeout: float) -> int:
         """Send as much of it as is taken, until nothing is for `within` seconds; how much that was."""
         view = memoryview(data)
         poller = select.poll()
         poller.register(self.socket, select.POLLOUT)
         count = 0
-        while count < len(view) and poller.poll(within * 1000):
+        while count < len(view) and poller.poll(timeout * 1000):
             count += self.socket.send(view[count : count + 65536], socket.MSG_DONTWAIT)
         return count
 
-    def finish(self) -> None:
+    def shutdown_write(self) -> None:
         """Say that nothing more will come: shutdown(SHUT_WR)."""
         self.socket.shutdown(socket.SHUT_WR)
 
-    def ask(self, data: bytes, size: int | None = None) -> bytes:
+    def request(self, data: bytes, size: int | None = None) -> bytes:
         """Say it and hear as many bytes as were said, or `size`."""
-        self.say(data)
-        return self.hear(len(data) if size is None else size)
+        self.send(data)
+        return self.receive_exactly(len(data) if size is None else size)
 
     # Hearing -------------------------------------------------------------------------------------
 
-    def hear(self, size: int) -> bytes:
+    def receive_exactly(self, size: int) -> bytes:
         """Exactly so many bytes; fewer only where the other end closes."""
         heard = bytearray()
         while len(heard) < size and (data := self.socket.recv(size - len(heard))):
             heard += data
         return bytes(heard)
 
-    def hear_line(self) -> bytes:
+    def receive_line(self) -> bytes:
         """Up to a newline, which is included; less only where the other end closes."""
         line = bytearray()
         while not line.endswith(b"\n") and (data := self.socket.recv(1)):
             line += data
         return bytes(line)
 
-    def hear_all(self, most: int = 64_000_000) -> bytes:
+    def receive_until_eof(self, limit: int = 64_000_000) -> bytes:
         """Everything until the other end closes.
 
         Raises:
@@ -132,10 +132,10 @@ class Client:
         heard = bytearray()
         while data := self.socket.recv(65536):
             heard += data
-            assert len(heard) <= most, f"it goes on after {most} bytes"
+            assert len(heard) <= limit, f"it goes on after {limit} bytes"
         return bytes(heard)
 
-    def sip(self, pause: float) -> int:
+    def discard_slowly(self, interval: float) -> int:
         """Read on, a piece after each pause of so many seconds, and keep nothing; how much it was.
 
         For who has no end unless it is told to end: so slowly that what passes meanwhile is bounded.
@@ -144,18 +144,18 @@ class Client:
             AssertionError: there was no end in PATIENCE seconds.
         """
         count = 0
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + TIMEOUT
         while data := self.socket.recv(65536):
             count += len(data)
             assert time.monotonic() < until, f"{count} bytes, and no end"
-            self.is_lost(pause)
+            self.is_hung_up(interval)
         return count
 
-    def hear_message(self) -> bytes:
+    def receive_message(self) -> bytes:
         """One datagram or packet, whole."""
-        return self.socket.recv(_LARGEST)
+        return self.socket.recv(_MAX_MESSAGE_SIZE)
 
-    def hear_end(self) -> bytes:
+    def receive_until_closed(self) -> bytes:
         """Everything until the connection is over, by a close or a reset."""
         heard = bytearray()
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
@@ -163,33 +163,33 @@ class Client:
                 heard += data
         return bytes(heard)
 
-    def is_readable(self, within: float = 0.0) -> bool:
+    def is_readable(self, timeout: float = 0.0) -> bool:
         """Whether there is something to hear, an end included; waits for it up to `within` seconds."""
         poller = select.poll()
         poller.register(self.socket, select.POLLIN)
-        return bool(poller.poll(within * 1000))
+        return bool(poller.poll(timeout * 1000))
 
-    def try_hear(self, size: int) -> bytes:
+    def try_receive(self, size: int) -> bytes:
         """As `hear`, but a reset is an end like another."""
         try:
-            return self.hear(size)
+            return self.receive_exactly(size)
         except (ConnectionResetError, BrokenPipeError):
             return b""
 
-    def is_lost(self, within: float) -> bool:
+    def is_hung_up(self, timeout: float) -> bool:
         """Whether the connection is reset or closed on both sides; waits for it up to `within` seconds.
 
         The way for a slow reader to be slow: it comes back early only when there is no use in waiting.
         """
         poller = select.poll()
         poller.register(self.socket, 0)
-        return bool(poller.poll(within * 1000))
+        return bool(poller.poll(timeout * 1000))
 
     # Leaving -------------------------------------------------------------------------------------
 
     def reset(self) -> None:
         """Close by RST: what is on its way in either direction is lost (socket(7), SO_LINGER)."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
         self.socket.close()
 
     def close(self) -> None:
@@ -197,7 +197,7 @@ class Client:
         self.socket.close()
 
 
-def _where(endpoint: Endpoint) -> tuple[socket.AddressFamily, socket.SocketKind, Any]:
+def _socket_address(endpoint: Endpoint) -> tuple[socket.AddressFamily, socket.SocketKind, Any]:
     if endpoint.is_unix:
         kind = {
             "unix": socket.SOCK_STREAM,

@@ -30,12 +30,12 @@ from typing import Any, Final, NoReturn
 from bothends.testing import engine_runner
 
 # More than any request: an order and the module search path.
-LARGEST: Final = 64 * 1024
+MAX_REQUEST_SIZE: Final = 64 * 1024
 
 _PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 
 
-def main(line: socket.socket) -> None:
+def main(sock: socket.socket) -> None:
     """Take requests until the watcher is gone; then end every child that is left.
 
     ("fork", path, order) with the descriptors of a report line and an error file -> a pid, or text that
@@ -45,39 +45,39 @@ def main(line: socket.socket) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     gc.freeze()  # what is imported is shared with the children, and stays so
     while True:
-        data, ancillary, _, _ = line.recvmsg(LARGEST, socket.CMSG_SPACE(2 * 4))
+        data, ancillary, _, _ = sock.recvmsg(MAX_REQUEST_SIZE, socket.CMSG_SPACE(2 * 4))
         if not data:
             break
         request = pickle.loads(data)
         answer: int | str
         if request[0] == "fork":
             _, path, order = request
-            answer = fork(line, path, order, _descriptors(ancillary))
+            answer = fork(sock, path, order, _descriptors(ancillary))
             if isinstance(answer, int):
                 children.add(answer)
         else:
             answer = reap(request[1])
             children.discard(request[1])
-        line.send(pickle.dumps(answer))
+        sock.send(pickle.dumps(answer))
     for pid in children:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
 
 
-def fork(line: socket.socket, path: list[str], pickled: bytes, descriptors: Sequence[int]) -> int | str:
+def fork(sock: socket.socket, path: list[str], pickled: bytes, descriptors: Sequence[int]) -> int | str:
     """A child that runs the order; its pid, or the reason why it can't be run."""
     reports, errors = descriptors
     try:
         sys.path[:] = path
         order = pickle.loads(pickled)
-        engine_runner.prepare(order)  # once, here
+        engine_runner.preload(order)  # once, here
     except Exception:
         return traceback.format_exc()
     else:
         pid = os.fork()
         if pid == 0:
-            line.close()
-            _live(order, reports, errors)
+            sock.close()
+            _child_main(order, reports, errors)
         # The session that the watcher will end: made on both sides, so that it is there for both.
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(pid, pid)
@@ -96,7 +96,7 @@ def reap(pid: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _live(order: Any, reports: int, errors: int) -> NoReturn:
+def _child_main(order: Any, reports: int, errors: int) -> NoReturn:
     status = 70  # EX_SOFTWARE
     try:
         with contextlib.suppress(PermissionError):

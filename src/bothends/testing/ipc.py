@@ -17,23 +17,23 @@ from typing import Any, Final, TypeAlias
 
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
-from bothends.errors import CannotCarry
-from bothends.events import Event, Failed, Received, Sent
+from bothends.errors import UnsupportedCombination
+from bothends.events import Event, Received, Sent, ServiceFailed
 from bothends.layers import TlsSettings
 from bothends.services.base import Service
 
 # How much of each Received and Sent is passed on: a message has to fit into the socket's buffer,
 # and who wants to see every byte looks at the client's end.
-SHOWN: Final = 4096
+MAX_DATA_SIZE: Final = 4096
 
 # More than any report: names of descriptors and tracebacks are what can make one long.
-LARGEST: Final = 128 * 1024
+MAX_REPORT_SIZE: Final = 128 * 1024
 
 ServiceMaker: TypeAlias = Callable[[], Service]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RunSpec:
     """What to run. It must survive pickling: `service` is a class, a module's function, or a
     functools.partial of one."""
 
@@ -42,7 +42,7 @@ class Order:
     endpoints: Sequence[str]
     limits: Limits
     observe: bool = True
-    held: bool = False
+    start_paused: bool = False
     tls: TlsSettings | None = None
 
 
@@ -54,14 +54,14 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class SignalReceived:
     """The order to drain, or to abort, has been taken: this signal."""
 
     signal: int
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Leftovers:
     """`run()` has come back. What was still there then that had not been there before: descriptors
     (by what they refer to), threads and processes (by name)."""
 
@@ -75,40 +75,40 @@ class Crashed:
     """`run()`, or what comes before it, raised. `refusal` where the engine said that it can't carry it."""
 
     traceback: str
-    refusal: CannotCarry | None = None
+    unsupported: UnsupportedCombination | None = None
 
 
-Report: TypeAlias = Event | Ready | Told | Left | Crashed
+Report: TypeAlias = Event | Ready | SignalReceived | Leftovers | Crashed
 
 
-def send(line: socket.socket, report: Report) -> None:
+def send(sock: socket.socket, report: Report) -> None:
     """Pass a report on. Blocks while the watcher is behind; does nothing when it is gone."""
     try:
-        line.send(pickle.dumps(_slim(report)))
+        sock.send(pickle.dumps(_truncated(report)))
     except (BrokenPipeError, ConnectionResetError):
         return
 
 
-def receive(line: socket.socket) -> Report | None:
+def receive(sock: socket.socket) -> Report | None:
     """The next report; None when nobody is left to send one."""
-    data = line.recv(LARGEST)
+    data = sock.recv(MAX_REPORT_SIZE)
     return pickle.loads(data) if data else None
 
 
-def observer(line: socket.socket) -> Callable[[Event], None]:
+def observer(sock: socket.socket) -> Callable[[Event], None]:
     """An observer that passes every event on."""
-    return functools.partial(send, line)
+    return functools.partial(send, sock)
 
 
-def _slim(report: Report) -> Report:
-    if isinstance(report, Received | Sent) and len(report.data) > SHOWN:
-        return dataclasses.replace(report, data=report.data[:SHOWN])
-    if isinstance(report, Failed) and not _travels(report.error):
+def _truncated(report: Report) -> Report:
+    if isinstance(report, Received | Sent) and len(report.data) > MAX_DATA_SIZE:
+        return dataclasses.replace(report, data=report.data[:MAX_DATA_SIZE])
+    if isinstance(report, ServiceFailed) and not _is_picklable(report.error):
         return dataclasses.replace(report, error=RuntimeError(repr(report.error)))
     return report
 
 
-def _travels(value: Any) -> bool:
+def _is_picklable(value: Any) -> bool:
     try:
         pickle.loads(pickle.dumps(value))
     except Exception:

@@ -7,11 +7,11 @@ import random
 import zlib
 from typing import Final, Literal
 
-from bothends.services.base import Conversation, Peer, Post, Service
+from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.services.functions import message
 
 # What one call of `more` gives.
-PIECE: Final = 32 * 1024
+PULL_SIZE: Final = 32 * 1024
 
 
 @functools.lru_cache(maxsize=4)
@@ -20,12 +20,12 @@ def pattern(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
-class Echo(Service):
+class EchoService(Service):
     """Sends back what came, as it came, on connections and on datagram sockets."""
 
     name = "test-echo"
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
+    def open(self, peer: Peer, push: Push) -> Conversation:
         return _Echo()
 
     def answer(self, datagram: bytes, peer: Peer) -> bytes | None:
@@ -37,7 +37,7 @@ class _Echo(Conversation):
         return data
 
 
-class Lines(Service):
+class UppercaseLines(Service):
     """Answers each line with the line in capitals, and what is left at the end as well.
 
     "!" as a line: answers "bye", and is done. So there is a service that stops first.
@@ -45,16 +45,16 @@ class Lines(Service):
 
     name = "test-lines"
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Lines()
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _UppercaseLines()
 
 
-class _Lines(Conversation):
+class _UppercaseLines(Conversation):
     def __init__(self) -> None:
-        self._rest = b""
+        self._buffer = b""
 
     def receive(self, data: bytes) -> bytes:
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
         said = b""
         for line in lines:
             if line == b"!":
@@ -64,7 +64,7 @@ class _Lines(Conversation):
         return said
 
     def end(self) -> bytes:
-        return self._rest.upper()
+        return self._buffer.upper()
 
 
 class Digest(Service):
@@ -72,7 +72,7 @@ class Digest(Service):
 
     name = "test-digest"
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
+    def open(self, peer: Peer, push: Push) -> Conversation:
         return _Digest()
 
 
@@ -94,16 +94,16 @@ def digest(size: int, crc: int) -> bytes:
     return b"%d %08x\n" % (size, crc)
 
 
-class Welcome(Service):
+class Greeting(Service):
     """Says something at once and is done, without hearing the peer."""
 
     name = "test-welcome"
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Welcome()
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _Greeting()
 
 
-class _Welcome(Conversation):
+class _Greeting(Conversation):
     def start(self) -> bytes:
         self.done = True
         return b"welcome and goodbye\n"
@@ -112,7 +112,7 @@ class _Welcome(Conversation):
         raise AssertionError("receive() was called after done")
 
 
-class Large(Service):
+class LargeReply(Service):
     """Answers the peer's first bytes with `pattern(size)`, given at once, and is done if asked so."""
 
     name = "test-large"
@@ -121,22 +121,22 @@ class Large(Service):
         self._size = size
         self._done = done
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Large(self._size, self._done)
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _LargeReply(self._size, self._done)
 
 
-class _Large(Conversation):
+class _LargeReply(Conversation):
     def __init__(self, size: int, done: bool) -> None:
         self._size = size
-        self._ends = done
+        self._done_after_reply = done
 
     def receive(self, data: bytes) -> bytes:
-        self.done = self._ends
+        self.done = self._done_after_reply
         size, self._size = self._size, 0
         return pattern(size)
 
 
-class Pulled(Service):
+class PullProducer(Service):
     """Says `pattern(size)` piece by piece, when it is asked for more; without a size, for ever.
 
     It is done when all is said.
@@ -147,15 +147,15 @@ class Pulled(Service):
     def __init__(self, size: int | None = None) -> None:
         self._size = size
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Pulled(self._size)
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _PullProducer(self._size)
 
 
-class _Pulled(Conversation):
+class _PullProducer(Conversation):
     def __init__(self, size: int | None) -> None:
         self._endless = size is None
-        self._data = memoryview(pattern(PIECE if size is None else size))
-        self._said = 0
+        self._data = memoryview(pattern(PULL_SIZE if size is None else size))
+        self._offset = 0
 
     def receive(self, data: bytes) -> bytes:
         return b""
@@ -164,104 +164,104 @@ class _Pulled(Conversation):
         self.done = self._endless
         return b""
 
-    def more(self) -> bytes:
+    def produce(self) -> bytes:
         if self._endless:
             return bytes(self._data)
-        piece = bytes(self._data[self._said : self._said + PIECE])
-        self._said += len(piece)
-        self.done = self._said == len(self._data)
+        piece = bytes(self._data[self._offset : self._offset + PULL_SIZE])
+        self._offset += len(piece)
+        self.done = self._offset == len(self._data)
         return piece
 
 
-Where = Literal["open", "start", "receive", "end", "more", "closed"]
+RaisePoint = Literal["open", "start", "receive", "end", "more", "closed"]
 
 
-class Mistake(Exception):
-    """What `Raising` raises. A programmer's mistake, as far as an engine can know."""
+class InjectedError(Exception):
+    """What `RaisingEcho` raises. A programmer's mistake, as far as an engine can know."""
 
 
 # Who calls from here meets the mistake at once, in `open`, `start` and `more`.
-UNLUCKY: Final = "127.0.0.13"
+ALTERNATE_SOURCE: Final = "127.0.0.13"
 
 
-class Raising(Service):
+class RaisingEcho(Service):
     """An echo that raises in one place: for peers from UNLUCKY in `open`, `start` and `more`, for those
     whose first byte is "x" in `receive`, `end` and `closed`."""
 
     name = "test-raising"
 
-    def __init__(self, where: Where) -> None:
-        self._where = where
+    def __init__(self, point: RaisePoint) -> None:
+        self._point = point
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        unlucky = peer.address.host == UNLUCKY
-        if self._where == "open" and unlucky:
-            raise Mistake("open")
-        return _RaisingInMore() if self._where == "more" and unlucky else _Raising(self._where, unlucky)
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        unlucky = peer.address.host == ALTERNATE_SOURCE
+        if self._point == "open" and unlucky:
+            raise InjectedError("open")
+        return _RaisingProducer() if self._point == "more" and unlucky else _RaisingEcho(self._point, unlucky)
 
 
-class _Raising(Conversation):
-    def __init__(self, where: Where, unlucky: bool) -> None:
-        self._where = where
-        self._unlucky = unlucky
+class _RaisingEcho(Conversation):
+    def __init__(self, where: RaisePoint, unlucky: bool) -> None:
+        self._point = where
+        self._from_alternate_source = unlucky
         self._marked = False
 
     def start(self) -> bytes:
-        self._raise("start", self._unlucky)
+        self._raise_if("start", self._from_alternate_source)
         return b""
 
     def receive(self, data: bytes) -> bytes:
         self._marked = self._marked or data.startswith(b"x")
-        self._raise("receive", self._marked)
+        self._raise_if("receive", self._marked)
         return data
 
     def end(self) -> bytes:
-        self._raise("end", self._marked)
+        self._raise_if("end", self._marked)
         return b""
 
     def closed(self) -> None:
-        self._raise("closed", self._marked)
+        self._raise_if("closed", self._marked)
 
-    def _raise(self, place: Where, now: bool) -> None:
-        if now and place == self._where:
-            raise Mistake(place)
+    def _raise_if(self, point: RaisePoint, condition: bool) -> None:
+        if condition and point == self._point:
+            raise InjectedError(point)
 
 
-class _RaisingInMore(Conversation):
+class _RaisingProducer(Conversation):
     def receive(self, data: bytes) -> bytes:
         return data
 
-    def more(self) -> bytes:
-        raise Mistake("more")
+    def produce(self) -> bytes:
+        raise InjectedError("more")
 
 
-class LastWord(Service):
+class ErrorReply(Service):
     """Finds fault with whatever comes, and says so: ends by `failure`, with something left to say."""
 
     name = "test-last-word"
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _LastWord()
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _ErrorReply()
 
 
-class _LastWord(Conversation):
+class _ErrorReply(Conversation):
     def receive(self, data: bytes) -> bytes:
         self.done = True
-        self.failure = Mistake("no such command")
+        self.failure = InjectedError("no such command")
         return b"500 no such command\n"
 
 
-class Who(Service):
+class WhoAmI(Service):
     """Says whom it has been told that it talks to, and at which end of ours; then it is done."""
 
     name = "test-who"
     datagrams = False
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        return _Who(peer)
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _WhoAmI(peer)
 
 
-class _Who(Conversation):
+class _WhoAmI(Conversation):
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
 
@@ -273,69 +273,69 @@ class _Who(Conversation):
         return b""
 
 
-def messages() -> Service:
+def message_echo() -> Service:
     """An echo of whole messages: of lines, where nothing else keeps them apart."""
-    return message(_same)
+    return message(_identity)
 
 
-def _same(text: bytes) -> bytes:
+def _identity(text: bytes) -> bytes:
     return text
 
 
-class Moody(Service):
+class DatagramFaults(Service):
     """Answers datagrams by what they say: "raise", "nothing", "huge" (an answer that no UDP datagram
     can carry), anything else as an echo."""
 
     name = "test-moody"
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
+    def open(self, peer: Peer, push: Push) -> Conversation:
         return _Echo()
 
     def answer(self, datagram: bytes, peer: Peer) -> bytes | None:
         if datagram == b"raise":
-            raise Mistake("answer")
+            raise InjectedError("answer")
         if datagram == b"nothing":
             return None
         return pattern(2_000_000) if datagram == b"huge" else datagram
 
 
-class Chat(Service):
+class BroadcastChat(Service):
     """What one says all others hear, and the speaker hears "ok" for each time it has been heard."""
 
     name = "test-chat"
-    posts = True
+    pushes = True
     datagrams = False
 
     def __init__(self) -> None:
-        self._members: dict[_Chat, Post] = {}
+        self._members: dict[_ChatMember, Push] = {}
 
-    def open(self, peer: Peer, post: Post) -> Conversation:
-        member = _Chat(self)
-        self._members[member] = post
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        member = _ChatMember(self)
+        self._members[member] = push
         return member
 
-    def tell(self, speaker: Conversation, data: bytes) -> None:
+    def broadcast(self, sender: Conversation, data: bytes) -> None:
         """To everyone else."""
         for member, post in list(self._members.items()):
-            if member is not speaker:
+            if member is not sender:
                 post(data)
 
-    def leave(self, member: _Chat) -> None:
+    def remove(self, member: _ChatMember) -> None:
         """It hears no more."""
         self._members.pop(member, None)
 
 
-class _Chat(Conversation):
-    def __init__(self, chat: Chat) -> None:
+class _ChatMember(Conversation):
+    def __init__(self, chat: BroadcastChat) -> None:
         self._chat = chat
 
     def start(self) -> bytes:
         return b"hello\n"
 
     def receive(self, data: bytes) -> bytes:
-        self._chat.tell(self, data)
+        self._chat.broadcast(self, data)
         return b"ok\n"
 
     def closed(self) -> None:
-        self._chat.leave(self)
-        self._chat.tell(self, b"(left)\n")
+        self._chat.remove(self)
+        self._chat.broadcast(self, b"(left)\n")

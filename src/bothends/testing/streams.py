@@ -17,27 +17,32 @@ from itertools import combinations, pairwise
 from typing import Final, TypeAlias
 
 from bothends.endpoints import Address
-from bothends.services.base import Peer, Post, Service, nowhere
+from bothends.services.base import Peer, Push, Service, discard_push
 
 
-class End(enum.Enum):
+class EndOfStream(enum.Enum):
     """The peer has finished sending."""
 
     END = "END"
 
 
-END: Final = End.END
-Script: TypeAlias = Iterable[bytes | End]
+END: Final = EndOfStream.END
+Script: TypeAlias = Iterable[bytes | EndOfStream]
 
 # RFC 5737's addresses for examples: nobody's, so a service that looks for a real one finds none.
 PEER: Final = Peer(Address("inet", "192.0.2.1", 40000), Address("inet", "192.0.2.2", 7), connection=1)
 
 # How often `more` is followed at one step. A service that never stops is cut there.
-MOST_PULLS: Final = 1000
+MAX_PULLS: Final = 1000
 
 
 def replay(
-    service: Service, script: Script, *, peer: Peer = PEER, post: Post = nowhere, pulls: int = MOST_PULLS
+    service: Service,
+    script: Script,
+    *,
+    peer: Peer = PEER,
+    push: Push = discard_push,
+    max_pulls: int = MAX_PULLS,
 ) -> list[bytes]:
     """Play the peer's side of one conversation; what the service said, step by step.
 
@@ -48,14 +53,14 @@ def replay(
     Raises:
         Whatever the service raises.
     """
-    conversation = service.open(peer, post)
+    conversation = service.open(peer, push)
     pending = iter(script)
     said: list[bytes] = []
     try:
         answer = conversation.start()
         while True:
-            for _ in range(pulls):
-                if conversation.done or not (more := conversation.more()):
+            for _ in range(max_pulls):
+                if conversation.done or not (more := conversation.produce()):
                     break
                 answer += more
             said.append(answer)
@@ -67,19 +72,19 @@ def replay(
         conversation.closed()
 
 
-def whole(service: Service, pieces: Iterable[bytes], *, peer: Peer = PEER) -> bytes:
+def replay_all(service: Service, pieces: Iterable[bytes], *, peer: Peer = PEER) -> bytes:
     """All that the service says to a peer that says these pieces and then finishes."""
     return b"".join(replay(service, [*pieces, END], peer=peer))
 
 
-def cuts(data: bytes, most: int = 1) -> Iterator[list[bytes]]:
+def all_splits(data: bytes, max_splits: int = 1) -> Iterator[list[bytes]]:
     """Every way to cut `data` into pieces of at least one byte, with `most` cuts at the most.
 
     The first is `[data]`, uncut. There are about len(data)**most / most! of them.
     """
-    for count in range(most + 1):
+    for count in range(max_splits + 1):
         for places in combinations(range(1, len(data)), count):
-            yield _cut_at(data, places)
+            yield _split_at(data, places)
 
 
 def bytewise(data: bytes) -> list[bytes]:
@@ -87,6 +92,6 @@ def bytewise(data: bytes) -> list[bytes]:
     return [data[place : place + 1] for place in range(len(data))]
 
 
-def _cut_at(data: bytes, places: Sequence[int]) -> list[bytes]:
-    edges = [0, *places, len(data)]
+def _split_at(data: bytes, offsets: Sequence[int]) -> list[bytes]:
+    edges = [0, *offsets, len(data)]
     return [data[start:stop] for start, stop in pairwise(edges)]

@@ -28,26 +28,26 @@ class Rule:
     """What an attribute may be. `theirs`: Toxiproxy has it, so it is always shown."""
 
     unit: Unit
-    meaning: str
-    least: float = 0
-    most: float = math.inf
-    theirs: bool = False
-    words: tuple[str, ...] = ()
+    description: str
+    minimum: float = 0
+    maximum: float = math.inf
+    in_toxiproxy: bool = False
+    choices: tuple[str, ...] = ()
 
 
 def attribute(
     default: Value,
     unit: Unit,
-    meaning: str,
+    description: str,
     *,
-    least: float = 0,
-    most: float = math.inf,
-    theirs: bool = False,
-    words: tuple[str, ...] = (),
+    minimum: float = 0,
+    maximum: float = math.inf,
+    in_toxiproxy: bool = False,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """A field of a toxic. A share is at most 1; an attribute of the unit "word" is one of `words`."""
-    most = min(most, 1) if unit == "share" else most
-    rule = Rule(unit, meaning, least, most, theirs, words)
+    maximum = min(maximum, 1) if unit == "share" else maximum
+    rule = Rule(unit, description, minimum, maximum, in_toxiproxy, choices)
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
@@ -64,9 +64,9 @@ def from_json(kind: type[T], given: Mapping[str, Any], base: T | None = None) ->
     rules = rules_of(kind)
     values: dict[str, Value] = {}
     for name, value in given.items():
-        rule = _rule(kind, rules, name)
+        rule = _find_rule(kind, rules, name)
         if value is not None:  # null changes nothing, as in Go
-            values[name] = _checked(kind, name, rule, value)
+            values[name] = _validated(kind, name, rule, value)
     return dataclasses.replace(base, **values) if base is not None else kind(**values)
 
 
@@ -75,12 +75,12 @@ def to_json(toxic: Toxic) -> dict[str, Value]:
     shown = {}
     for each in dataclasses.fields(toxic):
         value = getattr(toxic, each.name)
-        if each.metadata["rule"].theirs or value != each.default:
+        if each.metadata["rule"].in_toxiproxy or value != each.default:
             shown[each.name] = value
     return shown
 
 
-def from_words(kind: type[T], text: str) -> T:
+def parse_attributes(kind: type[T], text: str) -> T:
     """A toxic from the short form: `50ms±10ms,distribution=normal`, or nothing but names and values.
 
     `+-` and `+/-` are as good as `±`. Raises ToxicError.
@@ -90,17 +90,17 @@ def from_words(kind: type[T], text: str) -> T:
     for place, part in enumerate(text.split(",") if text else ()):
         name, equals, written = part.partition("=")
         if equals:
-            rule = _rule(kind, rules, name.strip().replace("-", "_"))
+            rule = _find_rule(kind, rules, name.strip().replace("-", "_"))
             name = name.strip().replace("-", "_")
-            values[name] = _checked(kind, name, rule, read_value(kind, name, rule, written.strip()))
+            values[name] = _validated(kind, name, rule, parse_value(kind, name, rule, written.strip()))
             continue
         heads = re.split(r"±|\+/?-", part.strip())
-        if place or len(heads) > len(kind.short):
-            takes = "±".join(name.upper() for name in kind.short)
+        if place or len(heads) > len(kind.short_form):
+            takes = "±".join(name.upper() for name in kind.short_form)
             hint = f"it takes {takes}[,NAME=VALUE...]" if takes else "it takes NAME=VALUE,..."
             raise ToxicError(kind.type, f"{part!r} is too much", hint)
-        for name, written in zip(kind.short, heads, strict=False):
-            values[name] = _checked(kind, name, rules[name], read_value(kind, name, rules[name], written))
+        for name, written in zip(kind.short_form, heads, strict=False):
+            values[name] = _validated(kind, name, rules[name], parse_value(kind, name, rules[name], written))
     return kind(**values)
 
 
@@ -125,45 +125,45 @@ _RATES: Final = {
 _NUMBER: Final = re.compile(r"([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*([a-zµ%/]*)", re.IGNORECASE)
 
 
-def read_seconds(text: str) -> float | None:
+def parse_duration(text: str) -> float | None:
     """A time with its unit, in seconds: 50ms, 1.5s, 2m. None if it is no such thing."""
-    number, unit = _split(text)
+    number, unit = _split_unit(text)
     return None if number is None or unit not in _SECONDS else number * _SECONDS[unit]
 
 
-def read_value(kind: type[Toxic], name: str, rule: Rule, text: str) -> Value:
+def parse_value(kind: type[Toxic], name: str, rule: Rule, text: str) -> Value:
     """One attribute from words, in the unit of the API. Raises ToxicError."""
     if rule.unit == "word":
         return text
-    number, unit = _split(text)
+    number, unit = _split_unit(text)
     if number is None:
         raise ToxicError(kind.type, f"{name} is {_expected(rule)}, not {text!r}")
     match rule.unit:
         case "ms" | "us" if unit in _SECONDS:
-            return _plain(number * _SECONDS[unit] * (1e3 if rule.unit == "ms" else 1e6))
+            return _int_if_whole(number * _SECONDS[unit] * (1e3 if rule.unit == "ms" else 1e6))
         case "KB/s" if unit in _RATES:
-            return _plain(number * _RATES[unit] / 1000)
+            return _int_if_whole(number * _RATES[unit] / 1000)
         case "bytes" if unit in _BYTES:
-            return _plain(number * _BYTES[unit])
+            return _int_if_whole(number * _BYTES[unit])
         case "share" if unit == "%":
             return number / 100
     if unit or (rule.unit in ("ms", "us", "KB/s") and number):
         raise ToxicError(kind.type, f"{name} is {_expected(rule)}, not {text!r}")
-    return _plain(number)
+    return _int_if_whole(number)
 
 
-def _split(text: str) -> tuple[float | None, str]:
+def _split_unit(text: str) -> tuple[float | None, str]:
     found = _NUMBER.fullmatch(text.strip())
     return (float(found[1]), found[2].lower()) if found else (None, "")
 
 
-def _plain(number: float) -> int | float:
+def _int_if_whole(number: float) -> int | float:
     """Without a fraction it is an integer: clients of the API read it as one."""
     rounded = round(number, 9)
     return int(rounded) if rounded == int(rounded) else rounded
 
 
-def _rule(kind: type[Toxic], rules: Mapping[str, Rule], name: str) -> Rule:
+def _find_rule(kind: type[Toxic], rules: Mapping[str, Rule], name: str) -> Rule:
     rule = rules.get(name)
     if rule is None:
         nearest = difflib.get_close_matches(name, rules, 1)
@@ -172,16 +172,16 @@ def _rule(kind: type[Toxic], rules: Mapping[str, Rule], name: str) -> Rule:
     return rule
 
 
-def _checked(kind: type[Toxic], name: str, rule: Rule, value: Any) -> Value:
+def _validated(kind: type[Toxic], name: str, rule: Rule, value: Any) -> Value:
     if rule.unit == "word":
-        if value not in rule.words:
-            raise ToxicError(kind.type, f"{name} is {_listed(rule.words)}, not {value!r}")
+        if value not in rule.choices:
+            raise ToxicError(kind.type, f"{name} is {_join_choices(rule.choices)}, not {value!r}")
         return str(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ToxicError(kind.type, f"{name} is {_expected(rule)}, not {value!r}")
-    if not rule.least <= value <= rule.most:
-        most = "" if rule.most == math.inf else f" and at most {rule.most:g}"
-        raise ToxicError(kind.type, f"{name} is at least {rule.least:g}{most}, not {value:g}")
+    if not rule.minimum <= value <= rule.maximum:
+        most = "" if rule.maximum == math.inf else f" and at most {rule.maximum:g}"
+        raise ToxicError(kind.type, f"{name} is at least {rule.minimum:g}{most}, not {value:g}")
     if rule.unit in ("bytes", "count") and value != int(value):
         raise ToxicError(kind.type, f"{name} is {_expected(rule)}, not {value!r}")
     return int(value) if rule.unit in ("bytes", "count") else value
@@ -199,5 +199,5 @@ def _expected(rule: Rule) -> str:
     }[rule.unit]
 
 
-def _listed(words: Sequence[str]) -> str:
+def _join_choices(words: Sequence[str]) -> str:
     return ", ".join(words[:-1]) + " or " + words[-1] if len(words) > 1 else words[0]

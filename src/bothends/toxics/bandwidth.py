@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bothends.toxics.attributes import attribute
-from bothends.toxics.base import DROP, PASS, Behaviour, Decision, Link, Medium, Piece, Toxic
+from bothends.toxics.base import DROP, PASS, Decision, Delivery, LinkContext, Medium, Toxic, ToxicState
 
-_SMOOTH = 0.02  # seconds: a chunk of a stream leaves in parts of so long, as it would from a slow line
-_PARTS = (64, 16 * 1024)  # bytes: the least and the most of such a part
+_CHUNK_SECONDS = 0.02  # seconds: a chunk of a stream leaves in parts of so long, as it would from a slow line
+_CHUNK_LIMITS = (64, 16 * 1024)  # bytes: the least and the most of such a part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,32 +25,32 @@ class Bandwidth(Toxic):
 
     type = "bandwidth"
     summary = "so many bytes a second, with a queue of bounded length before it"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.STREAM: "bytes leave at the rate; when the queue is full the sender waits, nothing is lost",
         Medium.MESSAGES: "messages leave at the rate; when the queue is full the sender waits",
         Medium.DATAGRAMS: "datagrams leave at the rate; what the queue has no room for is dropped",
         Medium.PACKETS: "packets leave at the rate; what the queue has no room for is dropped",
     }
-    short = ("rate",)
-    of_theirs = True
+    short_form = ("rate",)
+    in_toxiproxy = True
 
-    rate: float = attribute(0, "KB/s", "what passes in a second", theirs=True)
-    queue: int = attribute(64 * 1024, "bytes", "what waits at most", least=1)
+    rate: float = attribute(0, "KB/s", "what passes in a second", in_toxiproxy=True)
+    queue: int = attribute(64 * 1024, "bytes", "what waits at most", minimum=1)
     burst: int = attribute(0, "bytes", "what may pass at once after a silence")
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Line(self, link)
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return _BandwidthState(self, link)
 
 
-class _Line(Behaviour):
-    def __init__(self, toxic: Bandwidth, link: Link) -> None:
+class _BandwidthState(ToxicState):
+    def __init__(self, toxic: Bandwidth, link: LinkContext) -> None:
         self._rate = toxic.rate * 1000
-        self._queue = toxic.queue
-        self._credit = toxic.burst / self._rate if self._rate else 0.0
-        self._drops = link.medium in (Medium.DATAGRAMS, Medium.PACKETS)
-        self._part = 0
+        self._queue_limit = toxic.queue
+        self._burst_seconds = toxic.burst / self._rate if self._rate else 0.0
+        self._drops_overflow = link.medium in (Medium.DATAGRAMS, Medium.PACKETS)
+        self._chunk_size = 0
         if link.medium is Medium.STREAM:
-            self._part = max(_PARTS[0], min(_PARTS[1], int(self._rate * _SMOOTH)))
+            self._chunk_size = max(_CHUNK_LIMITS[0], min(_CHUNK_LIMITS[1], int(self._rate * _CHUNK_SECONDS)))
         self._free_at = 0.0
         if self._rate:
             self.capacity = toxic.queue
@@ -59,17 +59,21 @@ class _Line(Behaviour):
         if not self._rate:
             return PASS
         waiting = (self._free_at - now) * self._rate
-        if self._drops and waiting > 0 and waiting + size > self._queue:
+        if self._drops_overflow and waiting > 0 and waiting + size > self._queue_limit:
             return DROP
-        self._free_at = max(self._free_at, now - self._credit)
-        if not self._part or size <= self._part:
-            return (Piece(self._carried(now, size)),)
+        self._free_at = max(self._free_at, now - self._burst_seconds)
+        if not self._chunk_size or size <= self._chunk_size:
+            return (Delivery(self._transmit(now, size)),)
         return tuple(
-            Piece(self._carried(now, min(self._part, size - start)), start, min(start + self._part, size))
-            for start in range(0, size, self._part)
+            Delivery(
+                self._transmit(now, min(self._chunk_size, size - start)),
+                start,
+                min(start + self._chunk_size, size),
+            )
+            for start in range(0, size, self._chunk_size)
         )
 
-    def _carried(self, now: float, size: int) -> float:
+    def _transmit(self, now: float, size: int) -> float:
         """The delay after which so many bytes have left."""
         self._free_at += size / self._rate
         return max(0.0, self._free_at - now)

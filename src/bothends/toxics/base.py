@@ -56,7 +56,7 @@ HOLD: Final = math.inf
 """The delay of what stays until the toxic is taken away."""
 
 
-class Piece(NamedTuple):
+class Delivery(NamedTuple):
     """A part of what arrived, on its way out."""
 
     delay: float = 0.0  # seconds after it arrived; HOLD: until the toxic is taken away
@@ -66,14 +66,14 @@ class Piece(NamedTuple):
     then: Signal | None = None  # what follows it
 
 
-Decision: TypeAlias = tuple[Piece, ...]
+Decision: TypeAlias = tuple[Delivery, ...]
 
-PASS: Final[Decision] = (Piece(),)
+PASS: Final[Decision] = (Delivery(),)
 DROP: Final[Decision] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinkContext:
     """One direction of one connection, as far as a toxic may know it.
 
     `random` is its own, seeded for this connection, direction and toxic: nobody else draws from it.
@@ -86,7 +86,7 @@ class Link:
     ordinal: int = 1
 
 
-class Behaviour:
+class ToxicState:
     """A toxic at work on one link. Times are seconds on the caller's clock and never go back."""
 
     capacity: float = math.inf
@@ -108,7 +108,7 @@ class Behaviour:
         """What becomes of a close or reset that comes from before: of the sender itself, or by a toxic."""
         return self.end(now)
 
-    def take_over(self, before: Behaviour) -> None:
+    def resume_from(self, previous: ToxicState) -> None:
         """The toxic got other attributes: this goes on where `before`, of the same class or not, was."""
 
     def removed(self) -> Signal | None:
@@ -126,20 +126,20 @@ class Toxic(ABC):
     `meaning`   what it does on each medium that it goes with.
     `refusal`   why not on the others.
     `short`     the attributes that the short form of the command line gives: "50ms±10ms".
-    `of_theirs` whether Toxiproxy has it.
+    `in_toxiproxy` whether Toxiproxy has it.
     """
 
     type: ClassVar[str]
     summary: ClassVar[str]
-    meaning: ClassVar[Mapping[Medium, str]]
-    refusal: ClassVar[str] = ""
-    short: ClassVar[tuple[str, ...]] = ()
-    of_theirs: ClassVar[bool] = False
+    effects: ClassVar[Mapping[Medium, str]]
+    incompatibility: ClassVar[str] = ""
+    short_form: ClassVar[tuple[str, ...]] = ()
+    in_toxiproxy: ClassVar[bool] = False
 
     @abstractmethod
-    def behaviour(self, link: Link) -> Behaviour:
+    def new_state(self, link: LinkContext) -> ToxicState:
         """A fresh behaviour for one link, whose medium is one of `meaning`."""
 
-    def objection(self, medium: Medium) -> str:
+    def unsupported_reason(self, medium: Medium) -> str:
         """Why these attributes cannot be on a medium; empty if they can."""
-        return "" if medium in self.meaning else self.refusal
+        return "" if medium in self.effects else self.incompatibility

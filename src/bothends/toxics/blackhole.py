@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bothends.toxics.base import DROP, HOLD, Behaviour, Decision, Link, Medium, Piece, Toxic
+from bothends.toxics.base import DROP, HOLD, Decision, Delivery, LinkContext, Medium, Toxic, ToxicState
 
-_HELD: Decision = (Piece(HOLD),)
+_HOLD_ALL: Decision = (Delivery(HOLD),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,27 +21,31 @@ class Blackhole(Toxic):
 
     type = "blackhole"
     summary = "nothing more arrives, no close either: the unplugged cable"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.STREAM: "all is held, the end too; taken away, it goes on where it was, with every byte",
         Medium.MESSAGES: "all is held, the end too; taken away, it goes on with every message",
         Medium.DATAGRAMS: "datagrams vanish",
         Medium.PACKETS: "packets vanish; TCP above repeats them when they can pass again",
     }
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Hold() if link.medium in (Medium.STREAM, Medium.MESSAGES) else _Vanish()
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return (
+            _BlackholeStreamState()
+            if link.medium in (Medium.STREAM, Medium.MESSAGES)
+            else _BlackholeDatagramState()
+        )
 
 
-class _Hold(Behaviour):
+class _BlackholeStreamState(ToxicState):
     capacity = 0
 
     def decide(self, now: float, size: int) -> Decision:
-        return _HELD
+        return _HOLD_ALL
 
     def end(self, now: float) -> Decision:
-        return _HELD
+        return _HOLD_ALL
 
 
-class _Vanish(Behaviour):
+class _BlackholeDatagramState(ToxicState):
     def decide(self, now: float, size: int) -> Decision:
         return DROP

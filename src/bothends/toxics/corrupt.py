@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bothends.toxics.attributes import attribute
-from bothends.toxics.base import PASS, Behaviour, Decision, Link, Medium, Piece, Toxic
+from bothends.toxics.base import PASS, Decision, Delivery, LinkContext, Medium, Toxic, ToxicState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,45 +22,45 @@ class Corrupt(Toxic):
 
     type = "corrupt"
     summary = "bits flip"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.STREAM: "bits of what is said flip (no checksum finds it: the proxy's own are right)",
         Medium.MESSAGES: "bits of messages flip",
         Medium.DATAGRAMS: "bits of the payload flip, and the checksum is right: a receiver must look itself",
         Medium.PACKETS: "bits of packets flip, headers included; receivers discard what fails its checksum",
     }
-    short = ("probability",)
+    short_form = ("probability",)
 
     probability: float = attribute(0, "share", "messages in which one bit flips")
     bit_errors: float = attribute(0, "share", "the chance of each bit to flip")
 
-    def objection(self, medium: Medium) -> str:
+    def unsupported_reason(self, medium: Medium) -> str:
         if medium is Medium.STREAM and self.probability:
             return "a stream has no messages of which a share could be hit: give bit_errors=1e-6, say"
-        return super().objection(medium)
+        return super().unsupported_reason(medium)
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Flipper(self, link)
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return _CorruptState(self, link)
 
 
-class _Flipper(Behaviour):
-    def __init__(self, toxic: Corrupt, link: Link) -> None:
+class _CorruptState(ToxicState):
+    def __init__(self, toxic: Corrupt, link: LinkContext) -> None:
         self._random = link.random
         self._probability = toxic.probability
         self._bit_errors = toxic.bit_errors
-        self._next = self._distance()
+        self._next_error = self._bits_to_next_error()
         """Bits until the next one that flips."""
 
     def decide(self, now: float, size: int) -> Decision:
         flips = []
-        while self._next < size * 8:
-            flips.append(int(self._next))
-            self._next += 1 + self._distance()
-        self._next -= size * 8
+        while self._next_error < size * 8:
+            flips.append(int(self._next_error))
+            self._next_error += 1 + self._bits_to_next_error()
+        self._next_error -= size * 8
         if self._probability and size and self._random.random() < self._probability:
             flips.append(self._random.randrange(size * 8))
-        return (Piece(flips=tuple(flips)),) if flips else PASS
+        return (Delivery(flips=tuple(flips)),) if flips else PASS
 
-    def _distance(self) -> float:
+    def _bits_to_next_error(self) -> float:
         """How many bits stay right before the next one that doesn't."""
         if not self._bit_errors:
             return math.inf

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bothends.toxics.attributes import attribute
-from bothends.toxics.base import DROP, PASS, Behaviour, Decision, Link, Medium, Piece, Signal, Toxic
+from bothends.toxics.base import (
+    DROP,
+    PASS,
+    Decision,
+    Delivery,
+    LinkContext,
+    Medium,
+    Signal,
+    Toxic,
+    ToxicState,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,37 +26,41 @@ class DropFirst(Toxic):
 
     type = "drop_first"
     summary = "the first attempts fail, the next succeed"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.STREAM: "the first connections since the toxic came are reset as soon as they are open",
         Medium.MESSAGES: "the first connections since the toxic came are closed as soon as they are open",
         Medium.DATAGRAMS: "the first datagrams of each client vanish",
         Medium.PACKETS: "the first packets vanish",
     }
-    short = ("count",)
+    short_form = ("count",)
 
     count: int = attribute(1, "count", "how many fail")
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Connections(self, link) if link.medium in (Medium.STREAM, Medium.MESSAGES) else _First(self)
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return (
+            _DropFirstConnectionState(self, link)
+            if link.medium in (Medium.STREAM, Medium.MESSAGES)
+            else _DropFirstMessageState(self)
+        )
 
 
-class _Connections(Behaviour):
-    def __init__(self, toxic: DropFirst, link: Link) -> None:
-        self._fails = 0 < link.ordinal <= toxic.count
+class _DropFirstConnectionState(ToxicState):
+    def __init__(self, toxic: DropFirst, link: LinkContext) -> None:
+        self._is_dropped = 0 < link.ordinal <= toxic.count
 
     def begin(self, now: float) -> Decision:
-        return (Piece(stop=0, then=Signal.RESET),) if self._fails else DROP
+        return (Delivery(stop=0, then=Signal.RESET),) if self._is_dropped else DROP
 
     def decide(self, now: float, size: int) -> Decision:
         return PASS
 
 
-class _First(Behaviour):
+class _DropFirstMessageState(ToxicState):
     def __init__(self, toxic: DropFirst) -> None:
-        self._left = toxic.count
+        self._remaining = toxic.count
 
     def decide(self, now: float, size: int) -> Decision:
-        if not self._left:
+        if not self._remaining:
             return PASS
-        self._left -= 1
+        self._remaining -= 1
         return DROP

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bothends.toxics.attributes import attribute
-from bothends.toxics.base import PASS, Behaviour, Decision, Link, Medium, Piece, Toxic
+from bothends.toxics.base import PASS, Decision, Delivery, LinkContext, Medium, Toxic, ToxicState
 
-_TWICE: Decision = (Piece(), Piece())
+_TWICE: Decision = (Delivery(), Delivery())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,24 +18,24 @@ class Duplicate(Toxic):
 
     type = "duplicate"
     summary = "a share of the messages arrives twice"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.MESSAGES: "messages arrive twice, as they would from a faulty program",
         Medium.DATAGRAMS: "datagrams arrive twice",
         Medium.PACKETS: "packets arrive twice; TCP above discards the copy",
     }
-    refusal = (
+    incompatibility = (
         "TCP discards a copied segment, so no stream ever holds bytes twice: bothends wire copies packets"
     )
-    short = ("probability",)
+    short_form = ("probability",)
 
     probability: float = attribute(0, "share", "what arrives twice of all")
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Copier(self, link)
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return _DuplicateState(self, link)
 
 
-class _Copier(Behaviour):
-    def __init__(self, toxic: Duplicate, link: Link) -> None:
+class _DuplicateState(ToxicState):
+    def __init__(self, toxic: Duplicate, link: LinkContext) -> None:
         self._probability = toxic.probability
         self._random = link.random.random
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bothends.toxics.attributes import attribute
-from bothends.toxics.base import DROP, PASS, Behaviour, Decision, Link, Medium, Toxic
-from bothends.toxics.loss import REFUSAL
-from bothends.toxics.random_processes import TwoStates
+from bothends.toxics.base import DROP, PASS, Decision, LinkContext, Medium, Toxic, ToxicState
+from bothends.toxics.loss import INCOMPATIBILITY
+from bothends.toxics.random_processes import TwoStateMarkov
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,28 +25,28 @@ class GilbertElliott(Toxic):
 
     type = "gilbert_elliott"
     summary = "loss in bursts: a good and a bad state, each with its own loss"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.MESSAGES: "messages of a reliable socket vanish, as they would in a faulty program",
         Medium.DATAGRAMS: "datagrams vanish",
         Medium.PACKETS: "packets vanish; TCP above repeats them",
     }
-    refusal = REFUSAL
+    incompatibility = INCOMPATIBILITY
 
     enter: float = attribute(0.01, "share", "the chance of going from good to bad, at each message")
     leave: float = attribute(0.25, "share", "the chance of going from bad to good")
     bad: float = attribute(1, "share", "what is lost in the bad state")
     good: float = attribute(0, "share", "what is lost in the good state")
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Bursts(self, link)
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return _GilbertElliottState(self, link)
 
 
-class _Bursts(Behaviour):
-    def __init__(self, toxic: GilbertElliott, link: Link) -> None:
+class _GilbertElliottState(ToxicState):
+    def __init__(self, toxic: GilbertElliott, link: LinkContext) -> None:
         self._random = link.random
-        self._states = TwoStates(link.random, toxic.enter, toxic.leave)
-        self._chances = (toxic.good, toxic.bad)
+        self._markov = TwoStateMarkov(link.random, toxic.enter, toxic.leave)
+        self._loss_probabilities = (toxic.good, toxic.bad)
 
     def decide(self, now: float, size: int) -> Decision:
-        chance = self._chances[self._states.step()]
+        chance = self._loss_probabilities[self._markov.step()]
         return DROP if self._random.random() < chance else PASS

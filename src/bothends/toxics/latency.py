@@ -14,8 +14,8 @@ from statistics import NormalDist
 from typing import ClassVar, Final
 
 from bothends.toxics.attributes import attribute
-from bothends.toxics.base import Behaviour, Decision, Link, Medium, Piece, Toxic
-from bothends.toxics.random_processes import Chain
+from bothends.toxics.base import Decision, Delivery, LinkContext, Medium, Toxic, ToxicState
+from bothends.toxics.random_processes import CorrelatedUniform
 
 _NORMAL: Final = NormalDist()
 _SHAPE: Final = 3.0
@@ -46,45 +46,45 @@ class Latency(Toxic):
 
     type = "latency"
     summary = "everything comes later, by a time that may vary"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.STREAM: "each chunk is delayed; with jitter too, bytes stay in order",
         Medium.MESSAGES: "each message is delayed; they stay in order",
         Medium.DATAGRAMS: "each datagram is delayed; with jitter they may overtake each other",
         Medium.PACKETS: "each packet is delayed; with jitter they may overtake each other",
     }
-    short = ("latency", "jitter")
-    of_theirs = True
+    short_form = ("latency", "jitter")
+    in_toxiproxy = True
 
-    latency: float = attribute(0, "ms", "the delay", theirs=True)
-    jitter: float = attribute(0, "ms", "how far it varies", theirs=True)
-    distribution: str = attribute("uniform", "word", "of the jitter", words=tuple(QUANTILES))
+    latency: float = attribute(0, "ms", "the delay", in_toxiproxy=True)
+    jitter: float = attribute(0, "ms", "how far it varies", in_toxiproxy=True)
+    distribution: str = attribute("uniform", "word", "of the jitter", choices=tuple(QUANTILES))
     correlation: float = attribute(0, "share", "of a delay with the one before")
-    ordered: int = attribute(0, "count", "1: datagrams never overtake each other", most=1)
+    ordered: int = attribute(0, "count", "1: datagrams never overtake each other", maximum=1)
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Delay(self, link)
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return _LatencyState(self, link)
 
 
-class _Delay(Behaviour):
-    def __init__(self, toxic: Latency, link: Link) -> None:
-        self._fixed = toxic.latency / 1000
+class _LatencyState(ToxicState):
+    def __init__(self, toxic: Latency, link: LinkContext) -> None:
+        self._base_delay = toxic.latency / 1000
         self._jitter = toxic.jitter / 1000
         self._quantile = QUANTILES[toxic.distribution]
-        self._chain = Chain(link.random, toxic.correlation)
+        self._uniform = CorrelatedUniform(link.random, toxic.correlation)
         self._ordered = bool(toxic.ordered)
-        self._last = -math.inf
+        self._last_due = -math.inf
 
     def decide(self, now: float, size: int) -> Decision:
         delay = self._delay()
         if self._ordered:
-            self._last = max(self._last, now + delay)
-            delay = self._last - now
-        return (Piece(delay),)
+            self._last_due = max(self._last_due, now + delay)
+            delay = self._last_due - now
+        return (Delivery(delay),)
 
     def end(self, now: float) -> Decision:
-        return (Piece(self._delay()),)
+        return (Delivery(self._delay()),)
 
     def _delay(self) -> float:
         if not self._jitter:
-            return self._fixed
-        return max(0.0, self._fixed + self._jitter * self._quantile(self._chain.draw()))
+            return self._base_delay
+        return max(0.0, self._base_delay + self._jitter * self._quantile(self._uniform.draw()))

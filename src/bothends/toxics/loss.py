@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bothends.toxics.attributes import attribute
-from bothends.toxics.base import DROP, PASS, Behaviour, Decision, Link, Medium, Toxic
-from bothends.toxics.random_processes import TwoStates
+from bothends.toxics.base import DROP, PASS, Decision, LinkContext, Medium, Toxic, ToxicState
+from bothends.toxics.random_processes import TwoStateMarkov
 
-REFUSAL = (
+INCOMPATIBILITY = (
     "a proxy has what TCP has repaired already, and cannot lose a segment: to lose packets under a stream, "
     "bothends wire; to lose a stream's rest, limit_data or blackhole"
 )
@@ -27,23 +27,23 @@ class Loss(Toxic):
 
     type = "loss"
     summary = "a share of the messages never arrives"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.MESSAGES: "messages of a reliable socket vanish, as they would in a faulty program",
         Medium.DATAGRAMS: "datagrams vanish",
         Medium.PACKETS: "packets vanish; TCP above repeats them",
     }
-    refusal = REFUSAL
-    short = ("probability",)
+    incompatibility = INCOMPATIBILITY
+    short_form = ("probability",)
 
     probability: float = attribute(0, "share", "what is lost of all")
-    burst: int = attribute(1, "count", "how many in a row on average; 1: each on its own", least=1)
+    burst: int = attribute(1, "count", "how many in a row on average; 1: each on its own", minimum=1)
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Independent(self, link) if self.burst == 1 else _InRuns(self, link)
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return _IndependentLossState(self, link) if self.burst == 1 else _BurstLossState(self, link)
 
 
-class _Independent(Behaviour):
-    def __init__(self, toxic: Loss, link: Link) -> None:
+class _IndependentLossState(ToxicState):
+    def __init__(self, toxic: Loss, link: LinkContext) -> None:
         self._probability = toxic.probability
         self._random = link.random.random
 
@@ -51,8 +51,8 @@ class _Independent(Behaviour):
         return DROP if self._random() < self._probability else PASS
 
 
-class _InRuns(Behaviour):
-    def __init__(self, toxic: Loss, link: Link) -> None:
+class _BurstLossState(ToxicState):
+    def __init__(self, toxic: Loss, link: LinkContext) -> None:
         leave = 1 / toxic.burst
         # The share of time in the bad state is enter / (enter + leave). With enter above 1 there would be
         # no more room between the runs: then they grow.
@@ -60,7 +60,7 @@ class _InRuns(Behaviour):
         enter = leave * share / (1 - share) if share < 1 else 1.0
         if enter > 1:
             enter, leave = 1.0, (1 - share) / share
-        self._states = TwoStates(link.random, enter, leave if share < 1 else 0.0)
+        self._markov = TwoStateMarkov(link.random, enter, leave if share < 1 else 0.0)
 
     def decide(self, now: float, size: int) -> Decision:
-        return DROP if self._states.step() else PASS
+        return DROP if self._markov.step() else PASS

@@ -23,28 +23,28 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from bothends.toxics.base import HOLD, PASS, Behaviour, Decision, Medium, Piece, Signal
+from bothends.toxics.base import HOLD, PASS, Decision, Delivery, Medium, Signal, ToxicState
 
 Item: TypeAlias = bytes | Signal
 
-MOST_HELD: Final = 8 * 1024 * 1024
+MAX_HELD_BYTES: Final = 8 * 1024 * 1024
 """Bytes that one direction holds at most: a tenth of a second at 640 Mbit/s. Above it a stream's sender waits
 and datagrams are dropped, as by any router."""
 
-Recorder: TypeAlias = Callable[[int, int, Decision], object]
+RecordingSocket: TypeAlias = Callable[[int, int, Decision], object]
 """Told of each decision: where it applies (see `Stage.place`), of how many bytes, and what it was. The
 sender's end has the size END_SIZE, what happens without data BEGIN_SIZE."""
 
 END_SIZE: Final = -1
 BEGIN_SIZE: Final = -2
 
-_STAYS: Final[Decision] = (Piece(HOLD),)
-_WHOLE: Final = Piece()[1:]  # all of it, unchanged, and nothing follows: however late
-_IN_ORDER: Final = frozenset({Medium.STREAM, Medium.MESSAGES})
+_HELD: Final[Decision] = (Delivery(HOLD),)
+_UNCHANGED: Final = Delivery()[1:]  # all of it, unchanged, and nothing follows: however late
+_ORDERED_MEDIA: Final = frozenset({Medium.STREAM, Medium.MESSAGES})
 
 
 @dataclass(slots=True)
-class Tally:
+class ToxicCounters:
     """What a toxic has done, over all links: messages, or on a stream the chunks that it was given."""
 
     seen: int = 0
@@ -61,39 +61,39 @@ class Stage:
 
     __slots__ = (
         "_heap",
-        "_last",
-        "_number",
-        "_own",
-        "behaviour",
+        "_last_due",
+        "_own_signals",
+        "_sequence",
+        "counters",
         "held",
         "in_order",
         "name",
-        "place",
+        "position",
         "record",
-        "tally",
+        "state",
     )
 
     def __init__(
         self,
         name: str,
-        behaviour: Behaviour,
+        state: ToxicState,
         medium: Medium,
-        tally: Tally | None = None,
-        record: Recorder | None = None,
+        counters: ToxicCounters | None = None,
+        record: RecordingSocket | None = None,
     ) -> None:
         self.name = name
-        self.behaviour = behaviour
-        self.in_order = medium in _IN_ORDER
-        self.tally = tally if tally is not None else Tally()
+        self.state = state
+        self.in_order = medium in _ORDERED_MEDIA
+        self.counters = counters if counters is not None else ToxicCounters()
         self.record = record
         self.held = 0
-        self.place = 0
+        self.position = 0
         """Where in the link the next decision applies: in bytes on a stream, else in messages."""
         self._heap: list[tuple[float, int, Item]] = []
-        self._number = 0
-        self._own: set[int] = set()
+        self._sequence = 0
+        self._own_signals: set[int] = set()
         """Which of these are signals of this toxic's own."""
-        self._last = -math.inf
+        self._last_due = -math.inf
 
     @property
     def due(self) -> float:
@@ -103,60 +103,60 @@ class Stage:
     @property
     def is_full(self) -> bool:
         """Whether it holds as much as its behaviour wants to."""
-        return self.held > self.behaviour.capacity
+        return self.held > self.state.capacity
 
     def begin(self, now: float) -> list[tuple[float, Item]]:
         """The link begins, or the toxic comes to it."""
-        decision = self.behaviour.begin(now)
+        decision = self.state.begin(now)
         if decision and self.record is not None:
-            self.record(self.place, BEGIN_SIZE, decision)
+            self.record(self.position, BEGIN_SIZE, decision)
         out: list[tuple[float, Item]] = []
         for piece in decision:
             if piece.then is not None:
-                self._leave(now + piece.delay, now, piece.then, out, is_timer=True)
+                self._emit(now + piece.delay, now, piece.then, out, is_timer=True)
         return out
 
     def put(self, at: float, item: Item, stream: bool) -> list[tuple[float, Item]]:
         """Something arrives; what leaves at once."""
         out: list[tuple[float, Item]] = []
         if not isinstance(item, bytes):
-            decision = self.behaviour.end(at) if item is Signal.END else self.behaviour.close(at)
+            decision = self.state.end(at) if item is Signal.END else self.state.close(at)
             if item is Signal.END and self.record is not None and decision is not PASS:
-                self.record(self.place, END_SIZE, decision)
-            for piece in decision or _STAYS:
-                self._leave(at + piece.delay, at, piece.then or item, out, is_own=piece.then is not None)
+                self.record(self.position, END_SIZE, decision)
+            for piece in decision or _HELD:
+                self._emit(at + piece.delay, at, piece.then or item, out, is_own=piece.then is not None)
             return out
         size = len(item)
-        decision = self.behaviour.decide(at, size)
-        self.tally.seen += 1
+        decision = self.state.decide(at, size)
+        self.counters.seen += 1
         if decision is PASS:
-            self.place += size if stream else 1
-            self._leave(at, at, item, out)
+            self.position += size if stream else 1
+            self._emit(at, at, item, out)
             return out
         if self.record is not None:
-            self.record(self.place, size, decision)
-        self.place += size if stream else 1
-        if len(decision) == 1 and decision[0][1:] == _WHOLE:  # most toxics, most of the time
+            self.record(self.position, size, decision)
+        self.position += size if stream else 1
+        if len(decision) == 1 and decision[0][1:] == _UNCHANGED:  # most toxics, most of the time
             delay = decision[0].delay
-            self.tally.delayed += delay > 0
-            self._leave(at + delay, at, item, out)
+            self.counters.delayed += delay > 0
+            self._emit(at + delay, at, item, out)
             return out
-        self._count(size, decision)
+        self._count_effects(size, decision)
         for piece in decision:
             if piece.stop != 0:
                 part = item if piece.stop is None and not piece.start else item[piece.start : piece.stop]
-                self._leave(at + piece.delay, at, flipped(part, piece.flips), out)
+                self._emit(at + piece.delay, at, flip_bits(part, piece.flips), out)
             if piece.then is not None:
-                self._leave(at + piece.delay, at, piece.then, out, is_own=True)
+                self._emit(at + piece.delay, at, piece.then, out, is_own=True)
         return out
 
-    def take(self, now: float) -> Iterable[tuple[float, Item]]:
+    def pop_due(self, now: float) -> Iterable[tuple[float, Item]]:
         """What has become due, in order, each with the moment at which it was."""
         heap = self._heap
         while heap and heap[0][0] <= now:
             due, number, item = heapq.heappop(heap)
-            if self._own:
-                self._own.discard(number)
+            if self._own_signals:
+                self._own_signals.discard(number)
             if isinstance(item, bytes):
                 self.held -= len(item)
             yield due, item
@@ -164,14 +164,14 @@ class Stage:
     def release(self) -> list[Item]:
         """All that it holds, in order; it is then empty. What it would have done to the connection is off."""
         held = sorted(self._heap, key=lambda entry: entry[:2])
-        left = [item for _, number, item in held if number not in self._own]
+        left = [item for _, number, item in held if number not in self._own_signals]
         self._heap.clear()
-        self._own.clear()
+        self._own_signals.clear()
         self.held = 0
-        self._last = -math.inf
+        self._last_due = -math.inf
         return left
 
-    def _leave(
+    def _emit(
         self,
         due: float,
         at: float,
@@ -184,19 +184,19 @@ class Stage:
         """Something leaves, now or when it is due. A timer of the toxic's own waits behind nothing."""
         if self.in_order and not is_timer:
             # What is held, without a moment, holds all behind it: infinity stays the greatest.
-            due = self._last = max(due, self._last, at)
+            due = self._last_due = max(due, self._last_due, at)
         if due <= at and (not self._heap or not self.in_order or self._heap[0][0] > at):
             out.append((at, item))
             return
-        self._number += 1
+        self._sequence += 1
         if is_own or is_timer:
-            self._own.add(self._number)
-        heapq.heappush(self._heap, (due, self._number, item))
+            self._own_signals.add(self._sequence)
+        heapq.heappush(self._heap, (due, self._sequence, item))
         if isinstance(item, bytes):
             self.held += len(item)
 
-    def _count(self, size: int, decision: Decision) -> None:
-        tally = self.tally
+    def _count_effects(self, size: int, decision: Decision) -> None:
+        tally = self.counters
         left = [piece for piece in decision if piece.stop != 0]
         kept = sum((size if piece.stop is None else piece.stop) - piece.start for piece in left)
         if not left or kept < size:
@@ -217,12 +217,12 @@ class Pipeline:
     def __init__(self, medium: Medium, stages: Iterable[Stage] = ()) -> None:
         self.medium = medium
         self.stages = list(stages)
-        self.passed = 0
+        self.output_position = 0
         """What has left, as `Stage.place` counts it: where a stage that comes last begins."""
         self.overflowed = 0
         """Datagrams that were dropped for want of room, by no toxic."""
-        self._stream = medium is Medium.STREAM
-        self._may_drop = medium not in _IN_ORDER
+        self._is_stream = medium is Medium.STREAM
+        self._may_drop = medium not in _ORDERED_MEDIA
 
     @property
     def due(self) -> float:
@@ -244,7 +244,7 @@ class Pipeline:
     @property
     def is_full(self) -> bool:
         """Whether whoever feeds it should wait."""
-        return self.held > MOST_HELD or any(stage.is_full for stage in self.stages)
+        return self.held > MAX_HELD_BYTES or any(stage.is_full for stage in self.stages)
 
     def begin(self, now: float) -> list[Item]:
         """The connection begins; what leaves at once."""
@@ -259,7 +259,12 @@ class Pipeline:
         Returns what leaves at once.
         """
         out: list[Item] = []
-        if self._may_drop and self.stages and isinstance(item, bytes) and self.held + len(item) > MOST_HELD:
+        if (
+            self._may_drop
+            and self.stages
+            and isinstance(item, bytes)
+            and self.held + len(item) > MAX_HELD_BYTES
+        ):
             self.overflowed += 1
             return out
         self._push(0, [(now, item)], out)
@@ -270,12 +275,12 @@ class Pipeline:
         out: list[Item] = []
         for index, stage in enumerate(self.stages):
             if stage.due <= now:
-                self._push(index + 1, stage.take(now), out)
+                self._push(index + 1, stage.pop_due(now), out)
         return out
 
     def add(self, stage: Stage, now: float) -> list[Item]:
         """A toxic comes to a connection that is under way, behind all others; what leaves at once."""
-        stage.place = self.passed
+        stage.position = self.output_position
         self.stages.append(stage)
         out: list[Item] = []
         self._push(len(self.stages), stage.begin(now), out)
@@ -285,20 +290,20 @@ class Pipeline:
         """A toxic is taken away; what leaves because of it."""
         for index, stage in enumerate(self.stages):
             if stage.name == name:
-                left = [*stage.release(), stage.behaviour.removed()]
+                left = [*stage.release(), stage.state.removed()]
                 del self.stages[index]
                 out: list[Item] = []
                 self._push(index, [(now, item) for item in left if item is not None], out)
                 return out
         return []
 
-    def replace(self, name: str, behaviour: Behaviour, now: float) -> list[Item]:
+    def replace(self, name: str, state: ToxicState, now: float) -> list[Item]:
         """A toxic gets other attributes; what leaves because of it."""
         for index, stage in enumerate(self.stages):
             if stage.name == name:
                 left = stage.release()
-                behaviour.take_over(stage.behaviour)
-                stage.behaviour = behaviour
+                state.resume_from(stage.state)
+                stage.state = state
                 out: list[Item] = []
                 self._push(index + 1, [(now, item) for item in left], out)
                 self._push(index + 1, stage.begin(now), out)
@@ -309,18 +314,18 @@ class Pipeline:
         if index == len(self.stages):
             for _, item in items:
                 if isinstance(item, bytes):
-                    self.passed += len(item) if self._stream else 1
+                    self.output_position += len(item) if self._is_stream else 1
                 out.append(item)
             return
         stage = self.stages[index]
         for at, item in items:
             if item is Signal.RESET:
                 out.append(item)  # a reset waits for nobody
-            elif left := stage.put(at, item, self._stream):
+            elif left := stage.put(at, item, self._is_stream):
                 self._push(index + 1, left, out)
 
 
-def flipped(data: bytes, bits: tuple[int, ...]) -> bytes:
+def flip_bits(data: bytes, bits: tuple[int, ...]) -> bytes:
     """The data with these bits inverted."""
     if not bits:
         return data

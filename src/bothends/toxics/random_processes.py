@@ -12,27 +12,27 @@ import math
 from random import Random
 
 
-class Chain:
+class CorrelatedUniform:
     """Uniform numbers in (0, 1), each with the correlation `c` (0 to 1, of the normal numbers behind) to the
     one before."""
 
-    __slots__ = ("_correlation", "_random", "_rest", "_z")
+    __slots__ = ("_correlation", "_noise_scale", "_random", "_z")
 
     def __init__(self, random: Random, correlation: float = 0.0) -> None:
         self._random = random
         self._correlation = correlation
-        self._rest = math.sqrt(1 - correlation**2)
+        self._noise_scale = math.sqrt(1 - correlation**2)
         self._z = random.gauss(0, 1) if correlation else 0.0
 
     def draw(self) -> float:
         """The next number."""
         if not self._correlation:
             return self._random.random()
-        self._z = self._correlation * self._z + self._rest * self._random.gauss(0, 1)
+        self._z = self._correlation * self._z + self._noise_scale * self._random.gauss(0, 1)
         return 0.5 * math.erfc(-self._z / math.sqrt(2))
 
 
-class TwoStates:
+class TwoStateMarkov:
     """A good state and a bad one, with the chances of going over at each step (a Markov chain).
 
     It begins in either with the share that it spends there in the long run, so that a short run is not

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bothends.toxics.attributes import attribute
-from bothends.toxics.base import PASS, Behaviour, Decision, Link, Medium, Piece, Toxic
+from bothends.toxics.base import PASS, Decision, Delivery, LinkContext, Medium, Toxic, ToxicState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,36 +20,36 @@ class Reorder(Toxic):
 
     type = "reorder"
     summary = "some are held back for a moment, and the others overtake them"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.DATAGRAMS: "datagrams are overtaken by others of the same client",
         Medium.PACKETS: "packets are overtaken by others; TCP above puts them in order",
     }
-    refusal = (
+    incompatibility = (
         "it is in order by its nature, and whoever reads it relies on that: bothends wire reorders packets"
     )
-    short = ("probability",)
+    short_form = ("probability",)
 
     probability: float = attribute(1, "share", "of the candidates, what is held back")
-    gap: int = attribute(1, "count", "every so-manieth is a candidate", least=1)
+    gap: int = attribute(1, "count", "every so-manieth is a candidate", minimum=1)
     delay: float = attribute(10, "ms", "for how long it is held back")
 
-    def objection(self, medium: Medium) -> str:
+    def unsupported_reason(self, medium: Medium) -> str:
         if self.probability == 1 and self.gap == 1:
             return "all would be held back alike: give a probability, or a gap above 1"
-        return super().objection(medium)
+        return super().unsupported_reason(medium)
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Holder(self, link)
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return _ReorderState(self, link)
 
 
-class _Holder(Behaviour):
-    def __init__(self, toxic: Reorder, link: Link) -> None:
+class _ReorderState(ToxicState):
+    def __init__(self, toxic: Reorder, link: LinkContext) -> None:
         self._probability = toxic.probability
         self._random = link.random.random
         self._gap = toxic.gap
         self._count = 0
-        self._held: Decision = (Piece(toxic.delay / 1000),)
+        self._delayed: Decision = (Delivery(toxic.delay / 1000),)
 
     def decide(self, now: float, size: int) -> Decision:
         self._count = (self._count + 1) % self._gap
-        return self._held if not self._count and self._random() < self._probability else PASS
+        return self._delayed if not self._count and self._random() < self._probability else PASS

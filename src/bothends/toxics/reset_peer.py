@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bothends.toxics.attributes import attribute
-from bothends.toxics.base import DROP, Behaviour, Decision, Link, Medium, Piece, Signal, Toxic
+from bothends.toxics.base import DROP, Decision, Delivery, LinkContext, Medium, Signal, Toxic, ToxicState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,33 +19,33 @@ class ResetPeer(Toxic):
 
     type = "reset_peer"
     summary = "resets the connection when something is said"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.STREAM: "both ends get a RST (on a UNIX socket a close); what was on its way is lost",
         Medium.MESSAGES: "both ends are closed at once; what was on its way is lost",
     }
-    refusal = "there is no connection that could be reset"
-    short = ("timeout",)
-    of_theirs = True
+    incompatibility = "there is no connection that could be reset"
+    short_form = ("timeout",)
+    in_toxiproxy = True
 
-    timeout: float = attribute(0, "ms", "from the first that is said", theirs=True)
+    timeout: float = attribute(0, "ms", "from the first that is said", in_toxiproxy=True)
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Resetter(self)
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return _ResetPeerState(self)
 
 
-class _Resetter(Behaviour):
+class _ResetPeerState(ToxicState):
     def __init__(self, toxic: ResetPeer) -> None:
         self._timeout = toxic.timeout / 1000
-        self._is_due = False
+        self._is_scheduled = False
 
     def decide(self, now: float, size: int) -> Decision:
-        if self._is_due:
+        if self._is_scheduled:
             return DROP
-        self._is_due = True
-        return (Piece(self._timeout, stop=0, then=Signal.RESET),)
+        self._is_scheduled = True
+        return (Delivery(self._timeout, stop=0, then=Signal.RESET),)
 
     def end(self, now: float) -> Decision:
         return self.decide(now, 0)
 
     def removed(self) -> Signal | None:
-        return Signal.CLOSE if self._is_due else None
+        return Signal.CLOSE if self._is_scheduled else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bothends.toxics.attributes import attribute
-from bothends.toxics.base import Behaviour, Decision, Link, Medium, Piece, Toxic
+from bothends.toxics.base import Decision, Delivery, LinkContext, Medium, Toxic, ToxicState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,38 +16,38 @@ class Slicer(Toxic):
 
     type = "slicer"
     summary = "a stream comes in small pieces"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.STREAM: "each piece is sent by itself; the receiver's kernel may join them again",
     }
-    refusal = "a message is one piece by its nature: cut in two it would be two messages"
-    short = ("average_size", "size_variation")
-    of_theirs = True
+    incompatibility = "a message is one piece by its nature: cut in two it would be two messages"
+    short_form = ("average_size", "size_variation")
+    in_toxiproxy = True
 
-    average_size: int = attribute(64, "bytes", "of a piece", least=1, theirs=True)
-    size_variation: int = attribute(0, "bytes", "how far the size varies", theirs=True)
-    delay: float = attribute(0, "us", "from one piece to the next, in microseconds", theirs=True)
+    average_size: int = attribute(64, "bytes", "of a piece", minimum=1, in_toxiproxy=True)
+    size_variation: int = attribute(0, "bytes", "how far the size varies", in_toxiproxy=True)
+    delay: float = attribute(0, "us", "from one piece to the next, in microseconds", in_toxiproxy=True)
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Knife(self, link)
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return _SlicerState(self, link)
 
 
-class _Knife(Behaviour):
+class _SlicerState(ToxicState):
     capacity = 64 * 1024
 
-    def __init__(self, toxic: Slicer, link: Link) -> None:
+    def __init__(self, toxic: Slicer, link: LinkContext) -> None:
         self._random = link.random
-        self._least = max(1, toxic.average_size - toxic.size_variation)
-        self._most = toxic.average_size + toxic.size_variation
+        self._min_size = max(1, toxic.average_size - toxic.size_variation)
+        self._max_size = toxic.average_size + toxic.size_variation
         self._delay = toxic.delay / 1e6
-        self._next = 0.0
+        self._next_at = 0.0
 
     def decide(self, now: float, size: int) -> Decision:
         pieces = []
-        self._next = max(self._next, now)
+        self._next_at = max(self._next_at, now)
         start = 0
         while start < size:
-            stop = min(size, start + self._random.randint(self._least, self._most))
-            pieces.append(Piece(self._next - now, start, stop))
-            self._next += self._delay
+            stop = min(size, start + self._random.randint(self._min_size, self._max_size))
+            pieces.append(Delivery(self._next_at - now, start, stop))
+            self._next_at += self._delay
             start = stop
         return tuple(pieces)

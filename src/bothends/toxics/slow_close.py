@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bothends.toxics.attributes import attribute
-from bothends.toxics.base import PASS, Behaviour, Decision, Link, Medium, Piece, Toxic
+from bothends.toxics.base import PASS, Decision, Delivery, LinkContext, Medium, Toxic, ToxicState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,21 +16,21 @@ class SlowClose(Toxic):
 
     type = "slow_close"
     summary = "the end of what one side says is passed on late"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.STREAM: "the FIN comes later than the last byte",
         Medium.MESSAGES: "the end comes later than the last message",
     }
-    refusal = "it has no end that could come late"
-    short = ("delay",)
-    of_theirs = True
+    incompatibility = "it has no end that could come late"
+    short_form = ("delay",)
+    in_toxiproxy = True
 
-    delay: float = attribute(0, "ms", "how much later", theirs=True)
+    delay: float = attribute(0, "ms", "how much later", in_toxiproxy=True)
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Late(self)
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return _SlowCloseState(self)
 
 
-class _Late(Behaviour):
+class _SlowCloseState(ToxicState):
     def __init__(self, toxic: SlowClose) -> None:
         self._delay = toxic.delay / 1000
 
@@ -38,4 +38,4 @@ class _Late(Behaviour):
         return PASS
 
     def end(self, now: float) -> Decision:
-        return (Piece(self._delay),)
+        return (Delivery(self._delay),)

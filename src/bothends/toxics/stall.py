@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bothends.toxics.attributes import attribute
-from bothends.toxics.base import PASS, Behaviour, Decision, Link, Medium, Piece, Toxic
+from bothends.toxics.base import PASS, Decision, Delivery, LinkContext, Medium, Toxic, ToxicState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,36 +16,36 @@ class Stall(Toxic):
 
     type = "stall"
     summary = "a pause, then it goes on with all that came meanwhile"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.STREAM: "bytes are held for the time; beyond 64 KiB the sender waits",
         Medium.MESSAGES: "messages are held for the time; beyond 64 KiB the sender waits",
         Medium.DATAGRAMS: "datagrams are held, and then leave all at once",
         Medium.PACKETS: "packets are held, and then leave all at once",
     }
-    short = ("duration",)
+    short_form = ("duration",)
 
     duration: float = attribute(0, "ms", "how long nothing passes")
     after: float = attribute(0, "ms", "when it begins, from the connection's beginning or the toxic's")
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Pause(self)
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return _StallState(self)
 
 
-class _Pause(Behaviour):
+class _StallState(ToxicState):
     capacity = 64 * 1024
 
     def __init__(self, toxic: Stall) -> None:
         self._after = toxic.after / 1000
         self._duration = toxic.duration / 1000
-        self._from = self._to = 0.0
+        self._starts_at = self._ends_at = 0.0
 
     def begin(self, now: float) -> Decision:
-        self._from = now + self._after
-        self._to = self._from + self._duration
+        self._starts_at = now + self._after
+        self._ends_at = self._starts_at + self._duration
         return ()
 
     def decide(self, now: float, size: int) -> Decision:
-        return (Piece(self._to - now),) if self._from <= now < self._to else PASS
+        return (Delivery(self._ends_at - now),) if self._starts_at <= now < self._ends_at else PASS
 
     def end(self, now: float) -> Decision:
         return self.decide(now, 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bothends.toxics.attributes import attribute
-from bothends.toxics.base import DROP, Behaviour, Decision, Link, Medium, Piece, Signal, Toxic
+from bothends.toxics.base import DROP, Decision, Delivery, LinkContext, Medium, Signal, Toxic, ToxicState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,31 +20,33 @@ class Timeout(Toxic):
 
     type = "timeout"
     summary = "nothing gets through, and after a while the connection is closed"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.STREAM: "bytes are thrown away, and the connection is closed in good order after the time",
         Medium.MESSAGES: "messages are thrown away, and the connection is closed after the time",
     }
-    refusal = "it has nothing that could be closed: blackhole lets nothing through"
-    short = ("timeout",)
-    of_theirs = True
+    incompatibility = "it has nothing that could be closed: blackhole lets nothing through"
+    short_form = ("timeout",)
+    in_toxiproxy = True
 
-    timeout: float = attribute(0, "ms", "from the connection's beginning to its close; 0: never", theirs=True)
+    timeout: float = attribute(
+        0, "ms", "from the connection's beginning to its close; 0: never", in_toxiproxy=True
+    )
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Silence(self)
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return _TimeoutState(self)
 
 
-class _Silence(Behaviour):
+class _TimeoutState(ToxicState):
     def __init__(self, toxic: Timeout) -> None:
         self._timeout = toxic.timeout / 1000
-        self._has_lost = False
+        self._has_dropped = False
 
     def begin(self, now: float) -> Decision:
-        return (Piece(self._timeout, stop=0, then=Signal.CLOSE),) if self._timeout else DROP
+        return (Delivery(self._timeout, stop=0, then=Signal.CLOSE),) if self._timeout else DROP
 
     def decide(self, now: float, size: int) -> Decision:
-        self._has_lost = True
+        self._has_dropped = True
         return DROP
 
     def removed(self) -> Signal | None:
-        return Signal.CLOSE if self._has_lost else None
+        return Signal.CLOSE if self._has_dropped else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bothends.toxics.base import DROP, PASS, Behaviour, Decision, Link, Medium, Toxic
+from bothends.toxics.base import DROP, PASS, Decision, LinkContext, Medium, Toxic, ToxicState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,17 +15,17 @@ class WithholdEnd(Toxic):
 
     type = "withhold_end"
     summary = "the end of what one side says is not passed on"
-    meaning: ClassVar[Mapping[Medium, str]] = {
+    effects: ClassVar[Mapping[Medium, str]] = {
         Medium.STREAM: "bytes pass, the FIN doesn't: whoever reads to the end waits for ever",
         Medium.MESSAGES: "messages pass, the end doesn't",
     }
-    refusal = "it has no end that could be kept back"
+    incompatibility = "it has no end that could be kept back"
 
-    def behaviour(self, link: Link) -> Behaviour:
-        return _Deaf()
+    def new_state(self, link: LinkContext) -> ToxicState:
+        return _WithholdEndState()
 
 
-class _Deaf(Behaviour):
+class _WithholdEndState(ToxicState):
     def decide(self, now: float, size: int) -> Decision:
         return PASS
 

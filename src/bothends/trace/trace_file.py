@@ -24,36 +24,36 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TextIO, TypeVar, get_type_hints
 
-from bothends.errors import CallerError
+from bothends.errors import UsageError
 from bothends.escaping import escape_text
 from bothends.trace.findings import Finding
 from bothends.trace.model import (
-    SPARE,
+    PRUNE_SLACK,
     Call,
-    Change,
-    Event,
-    Link,
+    CausalLink,
     Message,
-    Moment,
     Packet,
-    Place,
-    Process,
+    Point,
+    ProcessEvent,
     Socket,
+    SocketAddress,
     Trace,
-    keep_newest,
+    TracedProcess,
+    TraceEvent,
+    trim_oldest,
 )
 
 VERSION: Final = 1
-LONGEST: Final = 16 << 20  # characters of a line: more is no trace
+MAX_LINE: Final = 16 << 20  # characters of a line: more is no trace
 
 _KINDS: Final[dict[str, type[Any]]] = {
-    "process": Process,
+    "process": TracedProcess,
     "socket": Socket,
     "call": Call,
     "packet": Packet,
-    "change": Change,
+    "change": ProcessEvent,
 }
-_LATER: Final[dict[type[Any], tuple[str, ...]]] = {
+_END_FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {
     Call: ("until", "result", "error", "size", "made"),
     Packet: ("until", "lost"),
 }
@@ -66,7 +66,7 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class TraceFileError(CallerError):
+class TraceFileError(UsageError):
     """A file that is no trace, or one of another version. Fields: `file`, `line`, `reason`."""
 
     file: str
@@ -77,29 +77,29 @@ class TraceFileError(CallerError):
         return f"{escape_text(self.file)}, line {self.line}: {self.reason}"
 
 
-def as_object(value: Process | Socket | Event) -> dict[str, Any]:
+def to_json_object(value: TracedProcess | Socket | TraceEvent) -> dict[str, Any]:
     """A value for JSON, without what stands at its default."""
     found = {}
     for name, default in _FIELDS[type(value)]:
         item = getattr(value, name)
         if item != default:
-            found[name] = _encoded(item)
+            found[name] = _encode(item)
     return found
 
 
-def _encoded(item: Any) -> Any:
+def _encode(item: Any) -> Any:
     match item:
         case bytes():
             return base64.b64encode(item).decode("ascii")
         case frozenset():
             return sorted(item)
         case tuple():
-            return [_encoded(each) for each in item]
+            return [_encode(each) for each in item]
         case _:
             return item
 
 
-class Writer:
+class TraceFileWriter:
     """Writes a trace, line by line, as it is told.
 
     Args:
@@ -111,58 +111,58 @@ class Writer:
         self._file = file
         self._trace = trace
         self._written: dict[tuple[str, int], str] = {}
-        self._write({"bothends-trace": VERSION})
+        self._write_line({"bothends-trace": VERSION})
 
-    def tell(self, moment: Moment) -> None:
+    def write(self, point: Point) -> None:
         """Write a moment, and before it what it speaks of, where that is new."""
-        event = moment.event
+        event = point.event
         match event:
             case Packet():
-                self._mention("socket", event.sender, event.receiver)
+                self._write_if_changed("socket", event.sender, event.receiver)
             case Call():
-                self._mention("process", event.process)
-                self._mention("socket", event.socket, *event.sockets, event.made)
+                self._write_if_changed("process", event.process)
+                self._write_if_changed("socket", event.socket, *event.sockets, event.made)
             case _:
-                self._mention("process", event.process)
-        value = as_object(event)
-        if not moment.is_end:
+                self._write_if_changed("process", event.process)
+        value = to_json_object(event)
+        if not point.is_end:
             # What it came to is told when it has.
-            for name in _LATER.get(type(event), ()):
+            for name in _END_FIELDS.get(type(event), ()):
                 value.pop(name, None)
         causes = self._trace.causes_of(event.number)
-        if causes and (moment.is_end or not isinstance(event, Call)):
+        if causes and (point.is_end or not isinstance(event, Call)):
             value["causes"] = [[link.cause, link.kind] for link in causes]
-        self._write({_NAMES[type(event)]: value})
+        self._write_line({_NAMES[type(event)]: value})
 
-    def note(self, text: str) -> None:
+    def write_note(self, text: str) -> None:
         """Write what a user should know of the run."""
-        self._write({"note": text})
+        self._write_line({"note": text})
 
-    def findings(self, found: Iterable[Finding]) -> None:
+    def write_findings(self, found: Iterable[Finding]) -> None:
         """Write what the rules found. Who reads the trace again finds it again."""
         for finding in found:
-            self._write({"finding": dataclasses.asdict(finding)})
+            self._write_line({"finding": dataclasses.asdict(finding)})
         self.flush()
 
     def flush(self) -> None:
         """Let what was written be in the file."""
         self._file.flush()
 
-    def _mention(self, kind: str, *numbers: int | None) -> None:
+    def _write_if_changed(self, kind: str, *numbers: int | None) -> None:
         known: dict[int, Any] = self._trace.processes if kind == "process" else self._trace.sockets
         for number in numbers:
             if number is not None and number in known:
-                line = json.dumps({kind: as_object(known[number])})
+                line = json.dumps({kind: to_json_object(known[number])})
                 if self._written.get((kind, number)) != line:
-                    keep_newest(self._written, SPARE)  # what was dropped is written once more
+                    trim_oldest(self._written, PRUNE_SLACK)  # what was dropped is written once more
                     self._written[kind, number] = line
                     self._file.write(line + "\n")
 
-    def _write(self, value: dict[str, Any]) -> None:
+    def _write_line(self, value: dict[str, Any]) -> None:
         self._file.write(json.dumps(value) + "\n")
 
 
-def read(lines: Iterable[str], file: str, tell: Callable[[Moment], None], trace: Trace) -> None:
+def read(lines: Iterable[str], file: str, on_point: Callable[[Point], None], trace: Trace) -> None:
     """Read a trace. `tell` is called for each moment, in order, after `trace` has got it.
 
     Raises:
@@ -171,7 +171,7 @@ def read(lines: Iterable[str], file: str, tell: Callable[[Moment], None], trace:
     number = 0
     for number, line in enumerate(lines, 1):
         try:
-            moment = _take(trace, line, first=number == 1)
+            moment = _read_line(trace, line, first=number == 1)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             if number > 1 and not line.endswith("\n"):
                 trace.notes.append("the trace ends within a line: whoever wrote it was interrupted")
@@ -179,9 +179,9 @@ def read(lines: Iterable[str], file: str, tell: Callable[[Moment], None], trace:
             raise TraceFileError(file, number, f"not what a trace holds ({_reason(error)})") from error
         if moment is not None:
             trace.add(moment)
-            tell(moment)
-            if trace.is_crowded:
-                trace.forget()
+            on_point(moment)
+            if trace.needs_pruning:
+                trace.prune()
     if not number:
         raise TraceFileError(file, 1, "it is empty")
 
@@ -190,9 +190,9 @@ def _reason(error: Exception) -> str:
     return escape_text(str(error))[:120] or type(error).__name__
 
 
-def _take(trace: Trace, line: str, *, first: bool) -> Moment | None:
-    if len(line) > LONGEST:
-        raise ValueError(f"longer than {LONGEST} characters")
+def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
+    if len(line) > MAX_LINE:
+        raise ValueError(f"longer than {MAX_LINE} characters")
     value = json.loads(line)
     if first:
         if not isinstance(value, dict) or "bothends-trace" not in value:
@@ -207,28 +207,28 @@ def _take(trace: Trace, line: str, *, first: bool) -> Moment | None:
     if kind == "finding":
         return None
     causes = inner.pop("causes", ())
-    item = _decoded(_KINDS[kind], inner)
+    item = _decode(_KINDS[kind], inner)
     match item:
-        case Process():
+        case TracedProcess():
             trace.processes[item.number] = item
             return None
         case Socket():
             trace.sockets[item.number] = item
             return None
     for cause, how in causes:
-        trace.link(Link(int(cause), item.number, how))
+        trace.link(CausalLink(int(cause), item.number, how))
     known = trace.event(item.number)
-    if known is None or isinstance(item, Change) or type(known) is not type(item):
-        return Moment(item)
+    if known is None or isinstance(item, ProcessEvent) or type(known) is not type(item):
+        return Point(item)
     for field in dataclasses.fields(item):  # the same one, ended: whoever holds it sees it so
         setattr(known, field.name, getattr(item, field.name))
-    return Moment(known, is_end=True)
+    return Point(known, is_end=True)
 
 
-def _decoded(kind: type[T], inner: dict[str, Any]) -> T:
+def _decode(kind: type[T], inner: dict[str, Any]) -> T:
     hints, values = _hints(kind), {}
     for name, item in inner.items():
-        values[name] = _value(hints[name], item)
+        values[name] = _decode_value(hints[name], item)
     return kind(**values)
 
 
@@ -241,14 +241,16 @@ def _hints(kind: type[Any]) -> dict[str, str]:
     return _HINTS[kind]
 
 
-def _value(hint: str, item: Any) -> Any:
+def _decode_value(hint: str, item: Any) -> Any:
     """An item, as the type of its field wants it. Raises ValueError or TypeError."""
     if "Message" in hint:
-        return tuple(Message(int(size), _bytes(data), _place(place)) for size, data, place in item)
+        return tuple(
+            Message(int(size), _decode_bytes(data), _decode_address(place)) for size, data, place in item
+        )
     if "Place" in hint:
-        return _place(item)
+        return _decode_address(item)
     if hint == "<class 'bytes'>":
-        return _bytes(item)
+        return _decode_bytes(item)
     if "frozenset" in hint:
         return frozenset(map(str, item))
     if hint.startswith("tuple[int"):
@@ -261,14 +263,14 @@ def _value(hint: str, item: Any) -> Any:
     return item
 
 
-def _place(item: Any) -> Place | None:
+def _decode_address(item: Any) -> SocketAddress | None:
     if item is None:
         return None
     host, port = item
-    return Place(str(host), None if port is None else int(port))
+    return SocketAddress(str(host), None if port is None else int(port))
 
 
-def _bytes(item: Any) -> bytes:
+def _decode_bytes(item: Any) -> bytes:
     try:
         return base64.b64decode(item, validate=True)
     except binascii.Error as error:

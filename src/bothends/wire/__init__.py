@@ -14,8 +14,8 @@
 Rank 2: imports toxics, errors and text. Begin with `wire.py`.
 """
 
-from bothends.wire.plan import Command, Plan, plan
-from bothends.wire.switch import Passage
+from bothends.wire.plan import HostCommand, Topology, build_topology
+from bothends.wire.switch import PacketEvent
 from bothends.wire.wire import Wire
 
-__all__ = ["Command", "Passage", "Plan", "Wire", "plan"]
+__all__ = ["HostCommand", "PacketEvent", "Topology", "Wire", "build_topology"]

@@ -25,22 +25,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-from bothends.errors import SystemRefused, Unavailable, WireError
+from bothends.errors import SystemCallFailed, TopologyError, Unavailable
 from bothends.osutil import namespaces
 
-_NAME: Final = "bothends-wire-"
+_SOCKET_PREFIX: Final = "bothends-wire-"
 _NAMESPACES: Final = ("user", "mnt", "pid")  # in the order in which they are entered; then the network
-_LONGEST: Final = 4096  # bytes of an answer: eight names
-_PATIENCE: Final = 5.0  # seconds: whoever opens does nothing else for long
-_CREDENTIALS: Final = struct.Struct("=3i")  # struct ucred: pid, uid, gid
-_PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_MAX_REPLY_SIZE: Final = 4096  # bytes of an answer: eight names
+_TIMEOUT: Final = 5.0  # seconds: whoever opens does nothing else for long
+_UCRED: Final = struct.Struct("=3i")  # struct ucred: pid, uid, gid
+_FORWARDED_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
-def open_door() -> socket.socket | None:
+def bind_attach_socket() -> socket.socket | None:
     """Bind the door of a wire whose process this is; None where it has one already."""
     door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
-        door.bind(f"\0{_NAME}{os.getpid()}")
+        door.bind(f"\0{_SOCKET_PREFIX}{os.getpid()}")
         door.listen()
     except OSError:
         door.close()
@@ -48,10 +48,10 @@ def open_door() -> socket.socket | None:
     return door
 
 
-def welcome(door: socket.socket, names: Sequence[str], networks: Sequence[int]) -> None:
+def send_namespaces(attach_socket: socket.socket, names: Sequence[str], networks: Sequence[int]) -> None:
     """Inside: give whoever knocks the namespaces, and the network of each host."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-        guest, _ = door.accept()
+        guest, _ = attach_socket.accept()
         stack.enter_context(guest)
         own = []
         for kind in _NAMESPACES:
@@ -61,7 +61,7 @@ def welcome(door: socket.socket, names: Sequence[str], networks: Sequence[int]) 
 
 
 @dataclass(slots=True)
-class Inside:
+class AttachedWire:
     """What is behind a door: the namespaces of a running wire. Use it as a context; it holds descriptors."""
 
     pid: int
@@ -84,7 +84,7 @@ class Inside:
         """
         pairs = zip(_NAMESPACES, self._descriptors, strict=False)
         # Root may have needed no user namespace. To be asked now: /proc of the other tree doesn't know us.
-        others = [descriptor for kind, descriptor in pairs if not _is_own(kind, descriptor)]
+        others = [descriptor for kind, descriptor in pairs if not _is_current_namespace(kind, descriptor)]
         networks = self._descriptors[len(_NAMESPACES) :]
         is_root = os.geteuid() == 0
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may ignore it: we wait for it
@@ -95,27 +95,27 @@ class Inside:
             namespaces.enter_network(networks[self.hosts.index(host)])
             os.chdir(folder)  # which the new tree has too
         except OSError as error:
-            raise SystemRefused("enter", f"host {host} of wire {self.pid}", error.errno or 0) from error
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, signal.SIGCHLD})
+            raise SystemCallFailed("enter", f"host {host} of wire {self.pid}", error.errno or 0) from error
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_FORWARDED_SIGNALS, signal.SIGCHLD})
         inside = os.fork()
         if inside == 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             namespaces.set_host_name(host)
             if not is_root:
                 namespaces.keep_network_capabilities()
-            namespaces.die_with_parent(signal.SIGKILL)
+            namespaces.set_parent_death_signal(signal.SIGKILL)
             return None
-        return _wait(inside)
+        return _wait_for_child(inside)
 
 
-def _is_own(kind: str, descriptor: int) -> bool:
+def _is_current_namespace(kind: str, descriptor: int) -> bool:
     return Path(f"/proc/self/ns/{kind}").stat().st_ino == os.fstat(descriptor).st_ino
 
 
-def _wait(process: int) -> int:
+def _wait_for_child(process: int) -> int:
     """Wait for our child, its signals being blocked here; what it left with."""
     while True:
-        told = signal.sigwaitinfo({*_PASSED_ON, signal.SIGCHLD})
+        told = signal.sigwaitinfo({*_FORWARDED_SIGNALS, signal.SIGCHLD})
         if told.si_signo == signal.SIGCHLD:
             ended, status = os.waitpid(process, os.WNOHANG)
             if ended:
@@ -124,17 +124,17 @@ def _wait(process: int) -> int:
             os.kill(process, told.si_signo)
 
 
-def find(host: str, pid: int | None = None) -> Inside:
+def find_wire(host: str, pid: int | None = None) -> AttachedWire:
     """The running wire of ours that has a host of this name, or that of a process.
 
     Raises WireError where there is none, or more than one; SystemRefused where it doesn't answer.
     """
-    found: list[Inside] = []
+    found: list[AttachedWire] = []
     others: list[str] = []
-    for each in running():
+    for each in running_wires():
         if pid is not None and each != pid:
             continue
-        inside = _knock(each)
+        inside = _request_namespaces(each)
         if inside is not None and host in inside.hosts:
             found.append(inside)
         elif inside is not None:
@@ -146,37 +146,37 @@ def find(host: str, pid: int | None = None) -> Inside:
         inside.__exit__()
     if found:
         wires = ", ".join(f"{host}@{inside.pid}" for inside in found)
-        raise WireError(f"host {host}", "several wires that run have one", f"which? {wires}")
+        raise TopologyError(f"host {host}", "several wires that run have one", f"which? {wires}")
     there = (
         f"those that run have: {'; '.join(others)}" if others else "bothends wire --host NAME=CMD makes them"
     )
     of = f" {pid}" if pid is not None else ""
-    raise WireError(f"host {host}", f"no wire{of} of yours that runs has it", there)
+    raise TopologyError(f"host {host}", f"no wire{of} of yours that runs has it", there)
 
 
-def running() -> list[int]:
+def running_wires() -> list[int]:
     """The processes that have a wire with a door, everybody's."""
     try:
         table = Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise Unavailable("find", "running wires (/proc/net/unix)", error.errno or 0) from error
-    return sorted({int(pid) for pid in re.findall(rf" @{_NAME}(\d+)$", table, re.MULTILINE)})
+    return sorted({int(pid) for pid in re.findall(rf" @{_SOCKET_PREFIX}(\d+)$", table, re.MULTILINE)})
 
 
-def _knock(pid: int) -> Inside | None:
+def _request_namespaces(pid: int) -> AttachedWire | None:
     """What is behind the door of a process; None if it isn't ours, or has just gone."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as guest:
-        guest.settimeout(_PATIENCE)
+        guest.settimeout(_TIMEOUT)
         try:
-            guest.connect(f"\0{_NAME}{pid}")
-            credentials = guest.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            if _CREDENTIALS.unpack(credentials)[1] != os.geteuid():
+            guest.connect(f"\0{_SOCKET_PREFIX}{pid}")
+            credentials = guest.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            if _UCRED.unpack(credentials)[1] != os.geteuid():
                 return None
             answer, descriptors, _, _ = socket.recv_fds(
-                guest, _LONGEST, len(_NAMESPACES) + 8, socket.MSG_CMSG_CLOEXEC
+                guest, _MAX_REPLY_SIZE, len(_NAMESPACES) + 8, socket.MSG_CMSG_CLOEXEC
             )
         except ConnectionRefusedError:
             return None
         except OSError as error:
-            raise SystemRefused("ask", f"wire {pid} for its hosts", error.errno or 0) from error
-    return Inside(pid, json.loads(answer), descriptors) if answer else None
+            raise SystemCallFailed("ask", f"wire {pid} for its hosts", error.errno or 0) from error
+    return AttachedWire(pid, json.loads(answer), descriptors) if answer else None

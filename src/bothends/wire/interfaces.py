@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from bothends.wire.netlink import MAIN_TABLE, Netlink
-from bothends.wire.plan import EVERYWHERE, LOOPBACK, Host, Shape
+from bothends.wire.plan import DEFAULT_ROUTES, LOOPBACK, Host, Shape
 
 TUN: Final = "/dev/net/tun"
 # linux/if_tun.h
@@ -40,12 +40,12 @@ _ETH_P_ALL: Final = 0x0003
 # linux/if_packet.h; the latter since Linux 4.20
 _SOL_PACKET, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 263, 15, 23
 _SO_RCVBUFFORCE: Final = 33
-_BUFFER: Final = 8 * 1024 * 1024  # bytes: some thousand frames
+_RECEIVE_BUFFER: Final = 8 * 1024 * 1024  # bytes: some thousand frames
 
 HOST_MTU: Final = 1500
 """Of every interface. A smaller MTU is that of the wire, so that hosts must find it out (RFC 1191)."""
 
-_QUEUE: Final = 1000  # packets: tc's and Ethernet's usual length; a TUN's own is 500
+_TX_QUEUE_LENGTH: Final = 1000  # packets: tc's and Ethernet's usual length; a TUN's own is 500
 _LOOP_TABLE: Final = 100
 
 
@@ -64,7 +64,7 @@ def open_tun(name: str) -> int:
     return descriptor
 
 
-def offload_tun(descriptor: int, *, on: bool) -> None:
+def set_tun_offload(descriptor: int, *, on: bool) -> None:
     """Let a TUN's host leave segmentation and checksums to us, or don't, from now on; what is under way
     stays as it is. Raises OSError."""
     fcntl.ioctl(descriptor, _TUNSETOFFLOAD, _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 if on else 0)
@@ -80,9 +80,9 @@ def open_packet_socket(name: str) -> socket.socket:
         sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
         sock.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         try:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
         except OSError:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         sock.bind((name, _ETH_P_ALL))
     except OSError:
         sock.close()
@@ -97,7 +97,7 @@ def hardware_address(name: str) -> bytes:
     return answer[18:24]
 
 
-def offload_veth(name: str, *, on: bool) -> None:
+def set_veth_offload(name: str, *, on: bool) -> None:
     """Let a veth's sender leave segmentation and checksums to who receives, or let every frame be as it would
     be on a cable."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -114,18 +114,18 @@ def set_up(host: Host, shape: Shape) -> None:
     Raises OSError. Without IPv6 in the kernel, IPv4 alone.
     """
     for each in host.interfaces:
-        _set_quiet(each.name)
+        _disable_autoconfiguration(each.name)
     with Netlink() as netlink:
         netlink.set_link("lo", up=True)
         for each in host.interfaces:
-            netlink.set_link(each.name, up=True, mtu=HOST_MTU, queue=_QUEUE, arp=False)
+            netlink.set_link(each.name, up=True, mtu=HOST_MTU, queue=_TX_QUEUE_LENGTH, arp=False)
         if shape == "loop":
-            _turn_back(netlink, host.interfaces[0].name)
+            _route_local_traffic_out(netlink, host.interfaces[0].name)
     restore(host, shape)
     if host.forwards:
-        _set("net/ipv4/ip_forward", "1")
-        with _without_ipv6(6):
-            _set("net/ipv6/conf/all/forwarding", "1")
+        _write_sysctl("net/ipv4/ip_forward", "1")
+        with _ignore_missing_ipv6(6):
+            _write_sysctl("net/ipv6/conf/all/forwarding", "1")
 
 
 def restore(host: Host, shape: Shape) -> None:
@@ -137,23 +137,23 @@ def restore(host: Host, shape: Shape) -> None:
     with Netlink() as netlink:
         for each in host.interfaces:
             for address in host.addresses:
-                with _without_ipv6(address.version), contextlib.suppress(FileExistsError):
+                with _ignore_missing_ipv6(address.version), contextlib.suppress(FileExistsError):
                     netlink.add_address(each.name, address)
             for network in each.routes:
                 source = host.addresses[0 if network.version == 4 else 1]
                 if network == LOOPBACK:
                     source = ipaddress.IPv4Address("127.0.0.1")
-                back = shape == "loop" and network not in EVERYWHERE
-                with _without_ipv6(network.version), contextlib.suppress(FileExistsError):
+                back = shape == "loop" and network not in DEFAULT_ROUTES
+                with _ignore_missing_ipv6(network.version), contextlib.suppress(FileExistsError):
                     netlink.add_route(network, each.name, source, _LOOP_TABLE if back else MAIN_TABLE)
 
 
-def _set_quiet(name: str) -> None:
+def _disable_autoconfiguration(name: str) -> None:
     """No link-local address, no search for routers, no check for duplicates: nobody but the plan's hosts is
     there, and what a kernel sends unasked would only be in the way."""
     for setting, value in (("addr_gen_mode", "1"), ("router_solicitations", "0"), ("accept_ra", "0")):
         with contextlib.suppress(OSError):
-            _set(f"net/ipv6/conf/{name}/{setting}", value)
+            _write_sysctl(f"net/ipv6/conf/{name}/{setting}", value)
     for setting, value in (
         ("net/ipv4/conf/all/rp_filter", "0"),
         (f"net/ipv4/conf/{name}/rp_filter", "0"),
@@ -161,10 +161,10 @@ def _set_quiet(name: str) -> None:
         ("net/ipv4/ping_group_range", f"{os.getegid()} {os.getegid()}"),
     ):
         with contextlib.suppress(OSError):
-            _set(setting, value)
+            _write_sysctl(setting, value)
 
 
-def _turn_back(netlink: Netlink, name: str) -> None:
+def _route_local_traffic_out(netlink: Netlink, name: str) -> None:
     """Let what this host sends to itself leave by the interface, and take it back when it comes from there.
 
     1. The rule that delivers local addresses comes first among all, so nothing local ever leaves. A rule
@@ -175,17 +175,17 @@ def _turn_back(netlink: Netlink, name: str) -> None:
     3. IPv6 has no such setting: the kernel takes nothing for ::1 from outside. So `localhost` is this
        host's other address there.
     """
-    _set(f"net/ipv4/conf/{name}/route_localnet", "1")
-    _set(f"net/ipv4/conf/{name}/accept_local", "1")
+    _write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
+    _write_sysctl(f"net/ipv4/conf/{name}/accept_local", "1")
     for family in (socket.AF_INET, socket.AF_INET6):
-        with _without_ipv6(4 if family == socket.AF_INET else 6):
+        with _ignore_missing_ipv6(4 if family == socket.AF_INET else 6):
             netlink.add_rule(family, 1, _LOOP_TABLE, "lo")
             netlink.add_rule(family, 2, 255)
             netlink.delete_first_rule(family)
 
 
 @contextlib.contextmanager
-def _without_ipv6(version: int) -> Iterator[None]:
+def _ignore_missing_ipv6(version: int) -> Iterator[None]:
     """What fails only because the kernel has no IPv6 may fail."""
     try:
         yield
@@ -194,5 +194,5 @@ def _without_ipv6(version: int) -> Iterator[None]:
             raise
 
 
-def _set(setting: str, value: str) -> None:
+def _write_sysctl(setting: str, value: str) -> None:
     Path("/proc/sys", setting).write_text(value, encoding="ascii")

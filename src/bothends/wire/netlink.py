@@ -14,8 +14,8 @@ import struct
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ERROR: Final = 2  # NLMSG_ERROR, which with 0 is an acknowledgement
@@ -43,7 +43,7 @@ _NO_DUPLICATE_DETECTION: Final = 0x02  # IFA_F_NODAD: nobody else is there, and 
 _PROTOCOL_STATIC, _SCOPE_LINK, _UNICAST, _TO_TABLE = 4, 253, 1, 1
 
 
-def open_monitor() -> socket.socket:
+def open_link_monitor() -> socket.socket:
     """A socket that hears when an interface of the namespace that we are in changes. Raises OSError."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
     sock.bind((0, _LINK_CHANGES))
@@ -69,11 +69,13 @@ class Netlink:
 
     def add_veth(self, name: str, peer: str, namespace: int) -> None:
         """A pair of Ethernet devices: one here, its peer in the network namespace of that descriptor."""
-        other = _LINK.pack(0, 0, 0, 0, 0) + _text(_IFLA_NAME, peer)
+        other = _LINK.pack(0, 0, 0, 0, 0) + _string_attribute(_IFLA_NAME, peer)
         other += _attribute(_IFLA_NAMESPACE, struct.pack("=I", namespace))
-        info = _text(_INFO_KIND, "veth") + _attribute(_INFO_DATA, _attribute(_VETH_PEER, other))
-        body = _LINK.pack(0, 0, 0, 0, 0) + _text(_IFLA_NAME, name) + _attribute(_IFLA_LINKINFO, info)
-        self._ask(_NEW_LINK, _CREATE, body)
+        info = _string_attribute(_INFO_KIND, "veth") + _attribute(_INFO_DATA, _attribute(_VETH_PEER, other))
+        body = (
+            _LINK.pack(0, 0, 0, 0, 0) + _string_attribute(_IFLA_NAME, name) + _attribute(_IFLA_LINKINFO, info)
+        )
+        self._request(_NEW_LINK, _CREATE, body)
 
     def set_link(self, name: str, *, up: bool, mtu: int = 0, queue: int = 0, arp: bool = True) -> None:
         """Turn an interface up or down; `mtu` in bytes and `queue` in packets are left alone where 0.
@@ -85,40 +87,40 @@ class Netlink:
         for kind, value in ((_IFLA_MTU, mtu), (_IFLA_QUEUE, queue)):
             if value:
                 body += _attribute(kind, struct.pack("=I", value))
-        self._ask(_NEW_LINK, _REQUEST, body)
+        self._request(_NEW_LINK, _REQUEST, body)
 
-    def add_address(self, name: str, address: Address) -> None:
+    def add_address(self, name: str, address: IpAddress) -> None:
         """Give an interface an address, which no other host on it is assumed to share a network with."""
         prefix = address.max_prefixlen
         body = _ADDRESS.pack(
             _family(address), prefix, _NO_DUPLICATE_DETECTION, 0, socket.if_nametoindex(name)
         )
         body += _attribute(_IFA_LOCAL, address.packed) + _attribute(_IFA_ADDRESS, address.packed)
-        self._ask(_NEW_ADDRESS, _CREATE, body)
+        self._request(_NEW_ADDRESS, _CREATE, body)
 
-    def add_route(self, to: Network, name: str, source: Address, table: int = MAIN_TABLE) -> None:
+    def add_route(self, to: IpNetwork, name: str, source: IpAddress, table: int = MAIN_TABLE) -> None:
         """What goes to a network leaves by an interface, from `source` where the program doesn't choose."""
         prefix = to.prefixlen
         head = _ROUTE.pack(_family(source), prefix, 0, 0, table, _PROTOCOL_STATIC, _SCOPE_LINK, _UNICAST, 0)
         body = _attribute(_RTA_DESTINATION, to.network_address.packed) if prefix else b""
         body += _attribute(_RTA_INTERFACE, struct.pack("=I", socket.if_nametoindex(name)))
         body += _attribute(_RTA_SOURCE, source.packed)
-        self._ask(_NEW_ROUTE, _CREATE, head + body)
+        self._request(_NEW_ROUTE, _CREATE, head + body)
 
     def add_rule(self, family: int, priority: int, table: int, interface: str = "") -> None:
         """Look into a table, at this place among the rules; for `lo`, only what this host itself sends."""
         head = _ROUTE.pack(family, 0, 0, 0, table, 0, 0, _TO_TABLE, 0)
         body = _attribute(_FRA_PRIORITY, struct.pack("=I", priority))
         if interface:
-            body += _text(_FRA_INTERFACE, interface)
-        self._ask(_NEW_RULE, _CREATE, head + body)
+            body += _string_attribute(_FRA_INTERFACE, interface)
+        self._request(_NEW_RULE, _CREATE, head + body)
 
     def delete_first_rule(self, family: int) -> None:
         """Delete the rule that comes before all others: the one for local addresses."""
         head = _ROUTE.pack(family, 0, 0, 0, LOCAL_TABLE, 0, 0, _TO_TABLE, 0)
-        self._ask(_DELETE_RULE, _REQUEST, head + _attribute(_FRA_PRIORITY, struct.pack("=I", 0)))
+        self._request(_DELETE_RULE, _REQUEST, head + _attribute(_FRA_PRIORITY, struct.pack("=I", 0)))
 
-    def _ask(self, kind: int, flags: int, body: bytes) -> None:
+    def _request(self, kind: int, flags: int, body: bytes) -> None:
         self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body)
         answer = self._socket.recv(65536)
         _, what, _, _, _ = _HEADER.unpack_from(answer)
@@ -129,7 +131,7 @@ class Netlink:
             raise OSError(-number, os.strerror(-number))
 
 
-def _family(address: Address) -> int:
+def _family(address: IpAddress) -> int:
     return int(socket.AF_INET if address.version == 4 else socket.AF_INET6)
 
 
@@ -137,5 +139,5 @@ def _attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
-def _text(kind: int, text: str) -> bytes:
+def _string_attribute(kind: int, text: str) -> bytes:
     return _attribute(kind, text.encode() + b"\0")

@@ -17,10 +17,10 @@ from typing import Final
 
 from bothends.checksum import checksum
 
-SIZE: Final = 10
+HEADER_SIZE: Final = 10
 """Bytes of the header."""
 
-PLAIN: Final = bytes(SIZE)
+NULL_HEADER: Final = bytes(HEADER_SIZE)
 """The header of a packet with which nothing is to be done."""
 
 # flags, kind of segmentation, hint, data bytes a segment, where the checksum's bytes begin, its place there;
@@ -34,42 +34,42 @@ _TCP, _UDP = 6, 17
 _FIN, _PUSH, _CWR = 0x01, 0x08, 0x80
 
 
-def is_plain(frame: bytes) -> bool:
+def is_complete(frame: bytes) -> bool:
     """Whether nothing is to be done with what follows the header."""
     return not (frame[0] & _NEEDS_CHECKSUM or frame[1])
 
 
-def sizes_of(frame: bytes, at: int) -> tuple[int, int, int]:
+def segmented_sizes(frame: bytes, ip_offset: int) -> tuple[int, int, int]:
     """How many packets a frame is on a cable, their bytes together, and those of the largest.
 
     Its IP packet begins at `at`.
     """
-    size = len(frame) - at
+    size = len(frame) - ip_offset
     if not frame[1]:
         return 1, size, size
     _, kind, _, segment, start, _ = _HEADER.unpack_from(frame)
-    head = _head(kind, frame, start + SIZE) - at
+    head = _payload_offset(kind, frame, start + HEADER_SIZE) - ip_offset
     if not 0 < head < size or not segment:
         return 1, size, size
     count = -((head - size) // segment)
     return count, size + (count - 1) * head, min(size, head + segment)
 
 
-def packets_of(frame: bytes, at: int) -> list[bytes]:
+def segment_frame(frame: bytes, ip_offset: int) -> list[bytes]:
     """The packets that a frame is on a cable; its IP packet begins at `at`."""
-    if is_plain(frame):
-        return [frame[at:]]
+    if is_complete(frame):
+        return [frame[ip_offset:]]
     flags, kind, _, segment, start, place = _HEADER.unpack_from(frame)
-    packet, start = frame[at:], start + SIZE - at
-    head = _head(kind, packet, start)
+    packet, start = frame[ip_offset:], start + HEADER_SIZE - ip_offset
+    head = _payload_offset(kind, packet, start)
     if 20 <= start < head < len(packet) and segment:
-        return _segments(packet, start, head, segment)
+        return _segment(packet, start, head, segment)
     if flags & _NEEDS_CHECKSUM and start >= 20 and start + place + 2 <= len(packet):
-        return [_summed(packet, start, place)]
+        return [_finish_checksum(packet, start, place)]
     return [packet]
 
 
-def _head(kind: int, packet: bytes, start: int) -> int:
+def _payload_offset(kind: int, packet: bytes, start: int) -> int:
     """Where the data of a TCP or UDP packet begins, whose header begins at `start`; 0 for others."""
     kind &= ~_WITH_ECN
     if kind in _TCP_KINDS and start + 20 <= len(packet):
@@ -77,16 +77,16 @@ def _head(kind: int, packet: bytes, start: int) -> int:
     return start + 8 if kind == _UDP_KIND else 0
 
 
-def _summed(packet: bytes, start: int, place: int) -> bytes:
+def _finish_checksum(packet: bytes, start: int, checksum_offset: int) -> bytes:
     """With its checksum, in whose place is the sum of the pseudo-header so far."""
     summed = checksum(packet[start:])
-    if not summed and place == 6:
+    if not summed and checksum_offset == 6:
         summed = 0xFFFF  # UDP says by 0 that there is none (RFC 768)
-    at = start + place
+    at = start + checksum_offset
     return packet[:at] + summed.to_bytes(2, "big") + packet[at + 2 :]
 
 
-def _segments(packet: bytes, start: int, head: int, size: int) -> list[bytes]:
+def _segment(packet: bytes, start: int, head: int, size: int) -> list[bytes]:
     parts = []
     for index, at in enumerate(range(head, len(packet), size)):
         data = packet[at : at + size]

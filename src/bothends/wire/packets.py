@@ -10,33 +10,33 @@ import struct
 from typing import Final
 
 from bothends.checksum import checksum
-from bothends.wire.netlink import Address
+from bothends.wire.netlink import IpAddress
 
-SHORTEST: Final = {4: 20, 6: 40}  # bytes of an IP header
+MIN_HEADER_SIZE: Final = {4: 20, 6: 40}  # bytes of an IP header
 IGMP: Final = 2
 _ICMP, _HOP_BY_HOP, _ICMPV6 = 1, 0, 58
-MAYBE_NEIGHBOURLY: Final = frozenset({_HOP_BY_HOP, _ICMPV6})
-"""What the first header of IPv6 leads to, where `is_neighbourly` must look further."""
+MAYBE_LINK_CONTROL: Final = frozenset({_HOP_BY_HOP, _ICMPV6})
+"""What the first header of IPv6 leads to, where `is_link_control` must look further."""
 
 _DONT_FRAGMENT, _MORE_FRAGMENTS, _OFFSET = 0x4000, 0x2000, 0x1FFF
 
 # ICMPv6 between neighbours: group membership, routers, neighbours (RFC 4443, 4861, 3810). On a wire of ours
 # everyone's neighbours are known, and what a kernel says of them unasked would use up random numbers at
 # moments that nobody can foresee: two runs of one seed would differ.
-_NEIGHBOURLY: Final = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
+_LINK_CONTROL_TYPES: Final = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
 
 _IPV4_ERRORS: Final = frozenset(
     {3, 4, 5, 11, 12}
 )  # about which no error may be sent (RFC 1122 section 3.2.2)
 _IPV4_QUOTE: Final = 576 - 28  # bytes of the packet that the error quotes (RFC 1812 section 4.3.2.3)
 _IPV6_QUOTE: Final = 1280 - 48  # RFC 4443 section 3
-_HOPS: Final = 64
+_HOP_LIMIT: Final = 64
 
 
 def version_of(packet: bytes) -> int:
     """4 or 6; 0 for what is no IP packet."""
     version = packet[0] >> 4 if packet else 0
-    return version if len(packet) >= SHORTEST.get(version, 1 << 16) else 0
+    return version if len(packet) >= MIN_HEADER_SIZE.get(version, 1 << 16) else 0
 
 
 def destination_of(packet: bytes) -> bytes:
@@ -49,21 +49,21 @@ def source_of(packet: bytes) -> bytes:
     return packet[12:16] if packet[0] >> 4 == 4 else packet[8:24]
 
 
-def is_for_many(destination: bytes) -> bool:
+def is_multicast_or_broadcast(destination: bytes) -> bool:
     """Whether an address is a group's, or the broadcast address."""
     if len(destination) == 16:
         return destination[0] == 0xFF
     return destination[0] & 0xF0 == 0xE0 or destination == b"\xff" * 4
 
 
-def is_neighbourly(packet: bytes) -> bool:
+def is_link_control(packet: bytes) -> bool:
     """Whether it is talk of a kernel with its neighbours, which is about no program."""
     if packet[0] >> 4 == 4:
         return packet[9] == IGMP
     following, at = packet[6], 40
     if following == _HOP_BY_HOP and len(packet) > 48:  # MLD has a router alert option before it (RFC 3810)
         following, at = packet[40], 40 + 8 * (packet[41] + 1)
-    return following == _ICMPV6 and len(packet) > at and packet[at] in _NEIGHBOURLY
+    return following == _ICMPV6 and len(packet) > at and packet[at] in _LINK_CONTROL_TYPES
 
 
 def fragments(packet: bytes, mtu: int) -> list[bytes] | None:
@@ -92,41 +92,43 @@ def fragments(packet: bytes, mtu: int) -> list[bytes] | None:
     return parts
 
 
-def too_big(packet: bytes, mtu: int, router: tuple[Address, ...]) -> bytes | None:
+def packet_too_big(packet: bytes, mtu: int, router: tuple[IpAddress, ...]) -> bytes | None:
     """The error that says how large a packet may be: RFC 1191 section 4, RFC 4443 section 3.2."""
     if packet[0] >> 4 == 4:
-        return _error(packet, 3, 4, mtu, router)
-    return _error(packet, 2, 0, mtu, router)
+        return _icmp_error(packet, 3, 4, mtu, router)
+    return _icmp_error(packet, 2, 0, mtu, router)
 
 
-def unreachable(packet: bytes, router: tuple[Address, ...]) -> bytes | None:
+def destination_unreachable(packet: bytes, router: tuple[IpAddress, ...]) -> bytes | None:
     """The error that says that nobody has this address: RFC 792, RFC 4443 section 3.1."""
     if packet[0] >> 4 == 4:
-        return _error(packet, 3, 1, 0, router)
-    return _error(packet, 1, 3, 0, router)
+        return _icmp_error(packet, 3, 1, 0, router)
+    return _icmp_error(packet, 1, 3, 0, router)
 
 
-def _error(packet: bytes, kind: int, code: int, value: int, router: tuple[Address, ...]) -> bytes | None:
+def _icmp_error(
+    packet: bytes, kind: int, code: int, value: int, router: tuple[IpAddress, ...]
+) -> bytes | None:
     """An ICMP error about a packet, to its sender; None where there must not be one."""
-    if not _may_be_answered(packet):
+    if not _allows_icmp_error(packet):
         return None
     sender = source_of(packet)
     if packet[0] >> 4 == 4:
         body = struct.pack("!BBHI", kind, code, 0, value) + packet[:_IPV4_QUOTE]
         body = body[:2] + struct.pack("!H", checksum(body)) + body[4:]
-        header = struct.pack("!BBHHHBBH", 0x45, 0xC0, 20 + len(body), 0, 0, _HOPS, _ICMP, 0)
+        header = struct.pack("!BBHHHBBH", 0x45, 0xC0, 20 + len(body), 0, 0, _HOP_LIMIT, _ICMP, 0)
         header += router[0].packed + sender
         return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + body
     body = struct.pack("!BBHI", kind, code, 0, value) + packet[:_IPV6_QUOTE]
     addresses = router[1].packed + sender
     pseudo = addresses + struct.pack("!II", len(body), _ICMPV6)  # RFC 8200 section 8.1
     body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
-    return struct.pack("!IHBB", 6 << 28, len(body), _ICMPV6, _HOPS) + addresses + body
+    return struct.pack("!IHBB", 6 << 28, len(body), _ICMPV6, _HOP_LIMIT) + addresses + body
 
 
-def _may_be_answered(packet: bytes) -> bool:
+def _allows_icmp_error(packet: bytes) -> bool:
     """RFC 1122 section 3.2.2, RFC 4443 section 2.4: no errors about errors, groups and later fragments."""
-    if is_for_many(destination_of(packet)) or not any(source_of(packet)):
+    if is_multicast_or_broadcast(destination_of(packet)) or not any(source_of(packet)):
         return False
     if packet[0] >> 4 == 6:
         return not (packet[6] == _ICMPV6 and len(packet) > 40 and packet[40] < 128)

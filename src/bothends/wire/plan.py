@@ -17,31 +17,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from bothends.errors import WireError
-from bothends.wire.netlink import Address, Network
+from bothends.errors import TopologyError
+from bothends.wire.netlink import IpAddress, IpNetwork
 
 Shape: TypeAlias = Literal["switch", "line", "loop"]
 
-MOST_HOSTS: Final = 8
+MAX_HOSTS: Final = 8
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)  # RFC 1123 section 2.1
 
-ROUTER: Final = (ipaddress.IPv4Address("10.0.0.254"), ipaddress.IPv6Address("fd00::fe"))
+ROUTER_ADDRESSES: Final = (ipaddress.IPv4Address("10.0.0.254"), ipaddress.IPv6Address("fd00::fe"))
 """From whom ICMP errors of the wire itself come."""
 
 LOOPBACK: Final = ipaddress.IPv4Network("127.0.0.0/8")
-EVERYWHERE: Final = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
+DEFAULT_ROUTES: Final = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class HostCommand:
     """What runs in a host: the words of a command, none for a host that only forwards.
 
     Unless it is `plain`, there is one word: a line for a shell to understand.
     """
 
     host: str
-    words: tuple[str, ...] = ()
-    plain: bool = False
+    argv: tuple[str, ...] = ()
+    no_shell: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Interface:
 
     name: str
     port: int
-    routes: tuple[Network, ...]
+    routes: tuple[IpNetwork, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +58,19 @@ class Host:
     """One host. `addresses`: an IPv4 one, then an IPv6 one."""
 
     name: str
-    command: Command
-    addresses: tuple[Address, ...]
+    command: HostCommand
+    addresses: tuple[IpAddress, ...]
     interfaces: tuple[Interface, ...]
     forwards: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Topology:
     """All hosts. `cables`: which port is at the other end, for a line; None: there is a switch."""
 
     hosts: tuple[Host, ...]
     shape: Shape
-    cables: tuple[int, ...] | None
+    peer_ports: tuple[int, ...] | None
     mtu: int = 1500
 
     @property
@@ -79,12 +79,12 @@ class Plan:
         return [host for host in self.hosts for _ in host.interfaces]
 
     @property
-    def main(self) -> int:
+    def main_host(self) -> int:
         """The last host with a command: that has the keyboard, and with its end all ends."""
-        return max(index for index, host in enumerate(self.hosts) if host.command.words)
+        return max(index for index, host in enumerate(self.hosts) if host.command.argv)
 
     @property
-    def names(self) -> str:
+    def hosts_file(self) -> str:
         """The names file: hosts(5)."""
         own = "fd00::1" if self.shape == "loop" else "::1"
         lines = ["127.0.0.1 localhost", f"{own} localhost", "::1 ip6-localhost ip6-loopback"]
@@ -92,64 +92,64 @@ class Plan:
         return "\n".join(lines) + "\n"
 
 
-def plan(commands: Sequence[Command], *, line: bool = False) -> Plan:
+def build_topology(commands: Sequence[HostCommand], *, line: bool = False) -> Topology:
     """The plan for hosts with these commands, in their order. Raises WireError."""
     names = [each.host for each in commands]
     for name in names:
         if not _NAME.fullmatch(name) or name == "localhost":
-            raise WireError(f"host {name!r}", "no host can have this name", "letters, digits and dashes")
+            raise TopologyError(f"host {name!r}", "no host can have this name", "letters, digits and dashes")
         if names.count(name) > 1:
-            raise WireError(f"host {name!r}", "there are two of this name", "")
-    if not 1 <= len(commands) <= MOST_HOSTS:
-        raise WireError(f"{len(commands)} hosts", f"one to {MOST_HOSTS} can be on a wire", "")
-    if not any(each.words for each in commands):
-        raise WireError("hosts", "none of them has a command", '--host client="CMD"')
+            raise TopologyError(f"host {name!r}", "there are two of this name", "")
+    if not 1 <= len(commands) <= MAX_HOSTS:
+        raise TopologyError(f"{len(commands)} hosts", f"one to {MAX_HOSTS} can be on a wire", "")
+    if not any(each.argv for each in commands):
+        raise TopologyError("hosts", "none of them has a command", '--host client="CMD"')
     if len(commands) == 1:
         return _loop(commands[0])
     return _line(commands) if line and len(commands) > 2 else _switch(commands)
 
 
-def addresses_of(number: int) -> tuple[Address, ...]:
+def addresses_of(number: int) -> tuple[IpAddress, ...]:
     """The addresses of the host of this number, from 1."""
     return (ipaddress.IPv4Address(f"10.0.0.{number}"), ipaddress.IPv6Address(f"fd00::{number}"))
 
 
-def _loop(command: Command) -> Plan:
+def _loop(command: HostCommand) -> Topology:
     own = addresses_of(1)
-    routes = (LOOPBACK, *map(_alone, own), *EVERYWHERE)
+    routes = (LOOPBACK, *map(_host_route, own), *DEFAULT_ROUTES)
     host = Host(command.host, command, own, (Interface("eth0", 0, routes),))
-    return Plan((host,), "loop", (0,))
+    return Topology((host,), "loop", (0,))
 
 
-def _switch(commands: Sequence[Command]) -> Plan:
+def _switch(commands: Sequence[HostCommand]) -> Topology:
     hosts = tuple(
-        Host(command.host, command, addresses_of(index + 1), (Interface("eth0", index, EVERYWHERE),))
+        Host(command.host, command, addresses_of(index + 1), (Interface("eth0", index, DEFAULT_ROUTES),))
         for index, command in enumerate(commands)
     )
-    return Plan(hosts, "switch", None)
+    return Topology(hosts, "switch", None)
 
 
-def _line(commands: Sequence[Command]) -> Plan:
+def _line(commands: Sequence[HostCommand]) -> Topology:
     hosts: list[Host] = []
     cables: list[int] = []
     last = len(commands) - 1
     for index, command in enumerate(commands):
-        before = [_alone(each) for number in range(1, index + 1) for each in addresses_of(number)]
-        behind = [_alone(each) for number in range(index + 2, last + 2) for each in addresses_of(number)]
+        before = [_host_route(each) for number in range(1, index + 1) for each in addresses_of(number)]
+        behind = [_host_route(each) for number in range(index + 2, last + 2) for each in addresses_of(number)]
         interfaces = []
         if index > 0:
-            routes = tuple(before) if index < last else EVERYWHERE
+            routes = tuple(before) if index < last else DEFAULT_ROUTES
             interfaces.append(Interface("eth0", len(cables), routes))
             cables.append(len(cables) - 1)
         if index < last:
-            routes = tuple(behind) if index > 0 else EVERYWHERE
+            routes = tuple(behind) if index > 0 else DEFAULT_ROUTES
             interfaces.append(Interface(f"eth{len(interfaces)}", len(cables), routes))
             cables.append(len(cables) + 1)
         hosts.append(
             Host(command.host, command, addresses_of(index + 1), tuple(interfaces), 0 < index < last)
         )
-    return Plan(tuple(hosts), "line", tuple(cables))
+    return Topology(tuple(hosts), "line", tuple(cables))
 
 
-def _alone(address: Address) -> Network:
+def _host_route(address: IpAddress) -> IpNetwork:
     return ipaddress.ip_network(address)

@@ -25,13 +25,13 @@ _STATE, _SEND_QUEUE = 16 + 1, 16 + 60  # within a message: idiag_state, idiag_wq
 
 # linux/tcp_states.h
 _FIN_WAIT_1, _TIME_WAIT, _CLOSED, _LAST_ACK, _LISTEN, _CLOSING = 4, 6, 7, 9, 10, 11
-_UNFINISHED: Final = frozenset({_FIN_WAIT_1, _LAST_ACK, _CLOSING})
-_OTHERS: Final = (1 << 13) - 2 & ~(1 << _LISTEN | 1 << _TIME_WAIT | 1 << _CLOSED)
+_CLOSING_STATES: Final = frozenset({_FIN_WAIT_1, _LAST_ACK, _CLOSING})
+_ACTIVE_STATES: Final = (1 << 13) - 2 & ~(1 << _LISTEN | 1 << _TIME_WAIT | 1 << _CLOSED)
 _UDP_BOUND: Final = "07"  # TCP_CLOSE, which for UDP means that it is not connected
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
-class Tables:
+class SocketActivity:
     """The socket tables of the namespace that we are in when it is made. Raises OSError."""
 
     def __init__(self) -> None:
@@ -47,32 +47,34 @@ class Tables:
 
     def has_listener(self) -> bool:
         """Whether a TCP socket listens, or one for datagrams is bound."""
-        return bool(self._tcp(1 << _LISTEN)) or any(
+        return bool(self._tcp_sockets(1 << _LISTEN)) or any(
             line.split()[3] == _UDP_BOUND
             for name in ("udp", "udp6")
-            for line in self._text(name).splitlines()[1:]
+            for line in self._read(name).splitlines()[1:]
         )
 
-    def has_unsent(self) -> bool:
+    def has_unacknowledged(self) -> bool:
         """Whether a TCP socket has something that the other end has not acknowledged."""
         used = sum(
             int(number)
             for name in ("sockstat", "sockstat6")
-            for number in re.findall(r"^TCP6?: inuse (\d+)", self._text(name), re.MULTILINE)
+            for number in re.findall(r"^TCP6?: inuse (\d+)", self._read(name), re.MULTILINE)
         )
-        if used <= len(self._tcp(1 << _LISTEN)):
+        if used <= len(self._tcp_sockets(1 << _LISTEN)):
             return False
-        return any(state in _UNFINISHED or waiting for state, waiting in self._tcp(_OTHERS))
+        return any(
+            state in _CLOSING_STATES or waiting for state, waiting in self._tcp_sockets(_ACTIVE_STATES)
+        )
 
-    def _tcp(self, states: int) -> list[tuple[int, int]]:
+    def _tcp_sockets(self, states: int) -> list[tuple[int, int]]:
         """State and unacknowledged bytes of each TCP socket in one of these states, which are bits."""
         found: list[tuple[int, int]] = []
         for family in _FAMILIES:
             with contextlib.suppress(OSError):  # a kernel that tells nothing: nothing to wait for
-                found += self._ask(family, states)
+                found += self._dump_tcp(family, states)
         return found
 
-    def _ask(self, family: int, states: int) -> list[tuple[int, int]]:
+    def _dump_tcp(self, family: int, states: int) -> list[tuple[int, int]]:
         # To its end, or what is left would be the answer to the next question.
         found: list[tuple[int, int]] = []
         self._diag.send(
@@ -88,7 +90,7 @@ class Tables:
                 found.append((data[at + _STATE], struct.unpack_from("=I", data, at + _SEND_QUEUE)[0]))
                 at += (length + 3) & ~3
 
-    def _text(self, name: str) -> str:
+    def _read(self, name: str) -> str:
         """All of a file, read anew; empty where there is none."""
         if name not in self._files:
             return ""

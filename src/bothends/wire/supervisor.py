@@ -35,19 +35,19 @@ from typing import Any, Final, NoReturn
 from bothends.osutil import namespaces
 from bothends.osutil.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS
 from bothends.wire import interfaces
-from bothends.wire.attach import welcome
-from bothends.wire.netlink import Netlink, open_monitor
-from bothends.wire.plan import Command, Host, Plan
-from bothends.wire.socket_activity import Tables
+from bothends.wire.attach import send_namespaces
+from bothends.wire.netlink import Netlink, open_link_monitor
+from bothends.wire.plan import Host, HostCommand, Topology
+from bothends.wire.socket_activity import SocketActivity
 
-LONGEST: Final = 1 << 16  # bytes of a message: a command line may be in it
-_LOOK: Final = 0.01  # seconds from one look at a host's sockets to the next
-_LONGEST_PAUSE: Final = 0.3
-HELD: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+MAX_MESSAGE_SIZE: Final = 1 << 16  # bytes of a message: a command line may be in it
+_POLL_INTERVAL: Final = 0.01  # seconds from one look at a host's sockets to the next
+_MAX_POLL_INTERVAL: Final = 0.3
+BLOCKED_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 """Those that must not arrive between the fork and the keeper's ignoring them: whoever forks blocks them."""
 
-_IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
-_IGNORED_AT_TERMINAL: Final = (signal.SIGTTOU, signal.SIGTTIN)
+_IGNORED_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
+_IGNORED_TTY_SIGNALS: Final = (signal.SIGTTOU, signal.SIGTTIN)
 
 
 def send(sock: socket.socket, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
@@ -59,16 +59,18 @@ def send(sock: socket.socket, message: dict[str, Any], descriptors: list[int] | 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """One message and its descriptors; None at the end. Raises OSError."""
-    data, descriptors, _, _ = socket.recv_fds(sock, LONGEST, 64, socket.MSG_CMSG_CLOEXEC)
+    data, descriptors, _, _ = socket.recv_fds(sock, MAX_MESSAGE_SIZE, 64, socket.MSG_CMSG_CLOEXEC)
     if not data:
         return None
     message: dict[str, Any] = json.loads(data)
     return message, descriptors
 
 
-def keep(plan: Plan, control: socket.socket, door: socket.socket | None, *, veth: bool) -> NoReturn:
+def run_holder(
+    topology: Topology, control: socket.socket, attach_socket: socket.socket | None, *, veth: bool
+) -> NoReturn:
     """What the keeper does: leave for namespaces of our own, and wait for the supervisor."""
-    _survive_signals()
+    _ignore_signals()
     try:
         flags = CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS
         try:
@@ -79,7 +81,7 @@ def keep(plan: Plan, control: socket.socket, door: socket.socket | None, *, veth
                 raise
             namespaces.unshare(flags)  # root needs no user namespace
             in_user_namespace = False
-        namespaces.die_with_parent(signal.SIGKILL)
+        namespaces.set_parent_death_signal(signal.SIGKILL)
         send(control, {"unshared": in_user_namespace})
         if receive(control) is None:  # our numbers have been written, or nobody is there any more
             os._exit(0)
@@ -89,21 +91,23 @@ def keep(plan: Plan, control: socket.socket, door: socket.socket | None, *, veth
         os._exit(0)
     supervisor = os.fork()
     if supervisor == 0:
-        _supervise(plan, control, door, veth=veth)
+        _supervise(topology, control, attach_socket, veth=veth)
     control.close()
-    if door is not None:
-        door.close()
+    if attach_socket is not None:
+        attach_socket.close()
     while True:
         with contextlib.suppress(InterruptedError):
             os.waitpid(supervisor, 0)
             os._exit(0)
 
 
-def _supervise(plan: Plan, control: socket.socket, door: socket.socket | None, *, veth: bool) -> NoReturn:
+def _supervise(
+    topology: Topology, control: socket.socket, attach_socket: socket.socket | None, *, veth: bool
+) -> NoReturn:
     try:
-        namespaces.die_with_parent(signal.SIGKILL)
-        supervisor = _Supervisor(plan, control, door)
-        supervisor.make(veth=veth)
+        namespaces.set_parent_death_signal(signal.SIGKILL)
+        supervisor = _Supervisor(topology, control, attach_socket)
+        supervisor.create_hosts(veth=veth)
         supervisor.run()
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -114,71 +118,73 @@ def _supervise(plan: Plan, control: socket.socket, door: socket.socket | None, *
     os._exit(0)
 
 
-def _survive_signals() -> None:
-    for number in (*_IGNORED, *_IGNORED_AT_TERMINAL):
+def _ignore_signals() -> None:
+    for number in (*_IGNORED_SIGNALS, *_IGNORED_TTY_SIGNALS):
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_SIGNALS)
 
 
 class _Supervisor:
-    def __init__(self, plan: Plan, control: socket.socket, door: socket.socket | None) -> None:
-        self._plan = plan
+    def __init__(
+        self, topology: Topology, control: socket.socket, attach_socket: socket.socket | None
+    ) -> None:
+        self._topology = topology
         self._control = control
-        self._door = door
-        self._own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._hosts: list[int] = []
+        self._attach_socket = attach_socket
+        self._own_namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._host_namespaces: list[int] = []
         self._monitors: list[socket.socket] = []
-        self._tables: list[Tables] = []
+        self._socket_activity: list[SocketActivity] = []
         self._running: dict[int, int] = {}  # process -> host
-        self._awaited: set[int] = set()  # hosts that have not been seen to listen
+        self._awaiting_listener: set[int] = set()  # hosts that have not been seen to listen
         self._draining = False
         self._deadline = 0.0  # of draining
-        self._next = 0.0  # when to look again whether it is done
-        self._pause = _LOOK
-        self._ending = False
+        self._next_check = 0.0  # when to look again whether it is done
+        self._check_interval = _POLL_INTERVAL
+        self._terminating = False
 
-    def make(self, *, veth: bool) -> None:
+    def create_hosts(self, *, veth: bool) -> None:
         """Make all hosts, and hand their descriptors out."""
-        named = self._mount()
+        named = self._set_up_mounts()
         descriptors: list[int] = []
         ends: list[str] = []
-        for host in self._plan.hosts:
-            self._hosts.append(namespaces.new_network())
+        for host in self._topology.hosts:
+            self._host_namespaces.append(namespaces.new_network_namespace())
             if not veth:
                 for each in host.interfaces:
                     descriptors.append(interfaces.open_tun(each.name))
                     ends.append("")
             else:
-                namespaces.enter_network(self._own)
+                namespaces.enter_network(self._own_namespace)
                 for each in host.interfaces:
-                    descriptor, address = self._veth(each.name, each.port)
+                    descriptor, address = self._create_veth(each.name, each.port)
                     descriptors.append(descriptor)
                     ends.append(address)
-                namespaces.enter_network(self._hosts[-1])
-            interfaces.set_up(host, self._plan.shape)
-            self._monitors.append(open_monitor())
-            self._tables.append(Tables())
-            namespaces.enter_network(self._own)
+                namespaces.enter_network(self._host_namespaces[-1])
+            interfaces.set_up(host, self._topology.shape)
+            self._monitors.append(open_link_monitor())
+            self._socket_activity.append(SocketActivity())
+            namespaces.enter_network(self._own_namespace)
         send(self._control, {"made": ends, "named": named}, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
-    def _veth(self, name: str, port: int) -> tuple[int, str]:
+    def _create_veth(self, name: str, port: int) -> tuple[int, str]:
         """One pair: our end's socket, and the address of the host's."""
         ours = f"port{port}"
         with Netlink() as netlink:
-            netlink.add_veth(ours, name, self._hosts[-1])
+            netlink.add_veth(ours, name, self._host_namespaces[-1])
             netlink.set_link(ours, up=True, mtu=interfaces.HOST_MTU)
-        interfaces.offload_veth(ours, on=True)
+        interfaces.set_veth_offload(ours, on=True)
         sock = interfaces.open_packet_socket(ours)
-        namespaces.enter_network(self._hosts[-1])
-        interfaces.offload_veth(name, on=False)
+        namespaces.enter_network(self._host_namespaces[-1])
+        interfaces.set_veth_offload(name, on=False)
         address = interfaces.hardware_address(name).hex()
-        namespaces.enter_network(self._own)
+        namespaces.enter_network(self._own_namespace)
         return sock.detach(), address
 
-    def _mount(self) -> bool:
+    def _set_up_mounts(self) -> bool:
         """Show the processes in here in /proc, and make the hosts known by name; whether they are."""
         namespaces.mount("none", "/", "", namespaces.MS_REC | namespaces.MS_PRIVATE)
         flags = namespaces.MS_NOSUID | namespaces.MS_NODEV | namespaces.MS_NOEXEC
@@ -187,13 +193,15 @@ class _Supervisor:
         # The file needs no place on a disk: it is in memory, in a mount that goes once the file is bound.
         with contextlib.suppress(OSError):
             namespaces.mount("tmpfs", "/tmp", "tmpfs", flags)
-            Path("/tmp/hosts").write_text(self._plan.names, encoding="ascii")
+            Path("/tmp/hosts").write_text(self._topology.hosts_file, encoding="ascii")
             Path("/tmp/hosts").chmod(0o644)
             namespaces.mount("/tmp/hosts", "/etc/hosts", "", namespaces.MS_BIND)
         with contextlib.suppress(OSError):
             namespaces.unmount("/tmp")
         try:
-            return Path("/etc/hosts").read_text(encoding="utf-8", errors="replace") == self._plan.names
+            return (
+                Path("/etc/hosts").read_text(encoding="utf-8", errors="replace") == self._topology.hosts_file
+            )
         except OSError:
             return False
 
@@ -203,10 +211,12 @@ class _Supervisor:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         while True:
-            patience = _LOOK if self._awaited or self._draining or self._ending else None
+            patience = (
+                _POLL_INTERVAL if self._awaiting_listener or self._draining or self._terminating else None
+            )
             waited: list[socket.socket | int] = [self._control, waker, *self._monitors]
-            if self._door is not None:
-                waited.append(self._door)
+            if self._attach_socket is not None:
+                waited.append(self._attach_socket)
             ready, _, _ = select.select(waited, [], [], patience)
             if waker in ready:
                 os.read(waker, 4096)
@@ -215,28 +225,32 @@ class _Supervisor:
                 told = receive(self._control)
                 if told is None:
                     return
-                self._do(told[0])
-            if self._door in ready and self._door is not None:
-                welcome(self._door, [host.name for host in self._plan.hosts], self._hosts)
+                self._handle(told[0])
+            if self._attach_socket in ready and self._attach_socket is not None:
+                send_namespaces(
+                    self._attach_socket, [host.name for host in self._topology.hosts], self._host_namespaces
+                )
             for host, monitor in enumerate(self._monitors):
                 if monitor in ready:
                     self._restore(host, monitor)
-            self._look()
+            self._check_sockets()
 
-    def _do(self, message: dict[str, Any]) -> None:
+    def _handle(self, message: dict[str, Any]) -> None:
         match message:
             case {"start": int() as host, **more}:
-                words, main = more.get("words"), host == self._plan.main
-                command = Command(self._plan.hosts[host].name, tuple(words), plain=True) if words else None
-                self._start(
-                    host, command, with_keyboard=more.get("keyboard", main), output=more.get("output")
+                words, main = more.get("words"), host == self._topology.main_host
+                command = (
+                    HostCommand(self._topology.hosts[host].name, tuple(words), no_shell=True)
+                    if words
+                    else None
                 )
+                self._start(host, command, with_stdin=more.get("keyboard", main), output=more.get("output"))
             case {"drain": float() | int() as seconds}:
                 self._draining = True
                 self._deadline = time.monotonic() + seconds
-                self._next, self._pause = 0.0, _LOOK
+                self._next_check, self._check_interval = 0.0, _POLL_INTERVAL
             case {"signal": int() as number}:
-                self._ending = True
+                self._terminating = True
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(-1, number)  # everyone in here but ourselves: kill(2)
             case {"signal_only": int() as number, "processes": list() as processes}:
@@ -246,40 +260,42 @@ class _Supervisor:
             case {"interface": str() as name, "host": int() as host, "up": bool() as up}:
                 self._set_interface(host, name, up=up)
             case {"offload": bool() as on}:
-                for index, each in enumerate(self._plan.hosts):
-                    self._in(index, functools.partial(_offload, each, on=on))
+                for index, each in enumerate(self._topology.hosts):
+                    self._run_in_host(index, functools.partial(_set_host_offload, each, on=on))
 
-    def _start(self, index: int, command: Command | None, *, with_keyboard: bool, output: int | None) -> None:
-        host = self._plan.hosts[index]
+    def _start(
+        self, index: int, command: HostCommand | None, *, with_stdin: bool, output: int | None
+    ) -> None:
+        host = self._topology.hosts[index]
         command = command or host.command
         process = os.fork()
         if process == 0:
             try:
                 if output is not None:
                     os.dup2(output, 1)
-                self._become(host, command, self._hosts[index], with_keyboard=with_keyboard)
+                self._exec_command(host, command, self._host_namespaces[index], with_stdin=with_stdin)
             except BaseException as error:
                 what = os.strerror(error.errno or 0) if isinstance(error, OSError) else repr(error)
-                sys.stderr.write(f"bothends: {host.name}: cannot run {command.words[0]}: {what}\n")
+                sys.stderr.write(f"bothends: {host.name}: cannot run {command.argv[0]}: {what}\n")
                 sys.stderr.flush()
             os._exit(127)
         self._running[process] = index
-        if index != self._plan.main:
-            self._awaited.add(index)
+        if index != self._topology.main_host:
+            self._awaiting_listener.add(index)
 
-    def _become(self, host: Host, command: Command, network: int, *, with_keyboard: bool) -> None:
+    def _exec_command(self, host: Host, command: HostCommand, network: int, *, with_stdin: bool) -> None:
         """In a process of its own: become a command in a host."""
         namespaces.enter_network(network)
         namespaces.set_host_name(host.name)
         if os.geteuid() != 0:
             namespaces.keep_network_capabilities()
-        if not with_keyboard:
+        if not with_stdin:
             nothing = os.open(os.devnull, os.O_RDONLY)
             os.dup2(nothing, 0)
         signal.set_wakeup_fd(-1)
-        for number in (*_IGNORED, *_IGNORED_AT_TERMINAL, signal.SIGCHLD, signal.SIGPIPE):
+        for number in (*_IGNORED_SIGNALS, *_IGNORED_TTY_SIGNALS, signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
-        words = arguments_of(command)
+        words = argv_of(command)
         os.execvp(words[0], words)
 
     def _reap(self) -> None:
@@ -292,35 +308,40 @@ class _Supervisor:
                 return
             host = self._running.pop(process, None)
             if host is not None:  # not an orphan that became our child
-                self._awaited.discard(host)
+                self._awaiting_listener.discard(host)
                 send(self._control, {"ended": host, "status": os.waitstatus_to_exitcode(status)})
 
-    def _look(self) -> None:
+    def _check_sockets(self) -> None:
         """Tell which hosts listen by now, and whether all has arrived."""
-        for host in sorted(self._awaited):
-            if self._tables[host].has_listener():
-                self._awaited.discard(host)
+        for host in sorted(self._awaiting_listener):
+            if self._socket_activity[host].has_listener():
+                self._awaiting_listener.discard(host)
                 send(self._control, {"listens": host})
         now = time.monotonic()
-        if self._draining and now >= self._next:
-            if now > self._deadline or not any(tables.has_unsent() for tables in self._tables):
+        if self._draining and now >= self._next_check:
+            if now > self._deadline or not any(
+                tables.has_unacknowledged() for tables in self._socket_activity
+            ):
                 self._draining = False
                 send(self._control, {"drained": True})
             # Such a look may be expensive: the longer it takes, the less often.
-            self._next, self._pause = now + self._pause, min(2 * self._pause, _LONGEST_PAUSE)
-        if self._ending:
+            self._next_check, self._check_interval = (
+                now + self._check_interval,
+                min(2 * self._check_interval, _MAX_POLL_INTERVAL),
+            )
+        if self._terminating:
             try:
                 os.kill(-1, 0)
             except ProcessLookupError:
-                self._ending = False
+                self._terminating = False
                 send(self._control, {"alone": True})
 
-    def _in(self, host: int, do: Callable[[], object]) -> None:
-        namespaces.enter_network(self._hosts[host])
+    def _run_in_host(self, host: int, action: Callable[[], object]) -> None:
+        namespaces.enter_network(self._host_namespaces[host])
         try:
-            do()
+            action()
         finally:
-            namespaces.enter_network(self._own)
+            namespaces.enter_network(self._own_namespace)
 
     def _set_interface(self, host: int, name: str, *, up: bool) -> None:
         def set_link() -> None:
@@ -328,7 +349,7 @@ class _Supervisor:
                 netlink.set_link(name, up=up)
 
         with contextlib.suppress(OSError):  # a command of that host has removed it
-            self._in(host, set_link)
+            self._run_in_host(host, set_link)
 
     def _restore(self, host: int, monitor: socket.socket) -> None:
         """An interface has changed: one that has come up gets its routes back."""
@@ -336,14 +357,16 @@ class _Supervisor:
             while monitor.recv(65536):
                 pass
         with contextlib.suppress(OSError):  # ENETDOWN: it is down
-            self._in(host, lambda: interfaces.restore(self._plan.hosts[host], self._plan.shape))
+            self._run_in_host(
+                host, lambda: interfaces.restore(self._topology.hosts[host], self._topology.shape)
+            )
 
 
-def _offload(host: Host, *, on: bool) -> None:
+def _set_host_offload(host: Host, *, on: bool) -> None:
     for each in host.interfaces:
-        interfaces.offload_veth(each.name, on=on)
+        interfaces.set_veth_offload(each.name, on=on)
 
 
-def arguments_of(command: Command) -> list[str]:
+def argv_of(command: HostCommand) -> list[str]:
     """What is executed: the words, or for one line a shell that understands it."""
-    return list(command.words) if command.plain else ["/bin/sh", "-c", command.words[0]]
+    return list(command.argv) if command.no_shell else ["/bin/sh", "-c", command.argv[0]]

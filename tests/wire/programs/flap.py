@@ -21,15 +21,15 @@ def has_route(family: int, address: str) -> bool:
         return True
 
 
-def wait() -> None:
+def poll_delay() -> None:
     select.select([], [], [], 0.01)
 
 
 while is_up():
-    wait()
+    poll_delay()
 print("down", flush=True)
 while not is_up():
-    wait()
+    poll_delay()
 while not (has_route(socket.AF_INET, "10.0.0.1") and has_route(socket.AF_INET6, "fd00::1")):
-    wait()
+    poll_delay()
 print("up", flush=True)

@@ -17,12 +17,12 @@ from bothends.bench.workload import Workload
 from bothends.client.tls import TlsOptions
 from bothends.endpoints import Endpoint
 
-GONE: Final = 1.0
+UNRESPONSIVE_AFTER: Final = 1.0
 """Seconds without an answer, while connections are refused, after which a target counts as gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """One run. Times in seconds.
 
     `connections` at once, `depth` requests open on each at most. `schedule` None: a closed loop.
@@ -45,7 +45,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Outcome:
+class RunOutcome:
     """What one run gave; as in `results.Round`. Over the measured time, in seconds: `cpu` that the generator
     used, `starved` in which it could have run and something else had the processor, and `wall`.
     """
@@ -60,7 +60,7 @@ class Outcome:
     unsent: int = 0
     connections_made: int = 0
     cpu: float = 0.0
-    starved: float = 0.0
+    run_queue_wait: float = 0.0
     wall: float = 0.0
     ended: str = ""
 
@@ -75,7 +75,7 @@ class Progress:
     faults: int
 
 
-Watch = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 
 
 class Generator(Protocol):
@@ -83,7 +83,12 @@ class Generator(Protocol):
 
     name: ClassVar[str]
 
-    def run(self, plan: Plan, watch: Watch | None = None, marks: Marks | None = None) -> Outcome:
+    def run(
+        self,
+        plan: RunPlan,
+        on_progress: ProgressCallback | None = None,
+        hooks: MeasurementHooks | None = None,
+    ) -> RunOutcome:
         """Run it. `watch` is told several times a second how far it is, `marks` when it is measured.
 
         Raises BothendsError if not even the first connection can be opened.
@@ -91,11 +96,11 @@ class Generator(Protocol):
         ...
 
 
-class Marks(Protocol):
+class MeasurementHooks(Protocol):
     """Who wants to look at the server when measuring begins, and when it ends."""
 
-    def began(self) -> None:
+    def measurement_started(self) -> None:
         """The warm-up is over."""
 
-    def ended(self) -> None:
+    def measurement_ended(self) -> None:
         """The measured time is over."""

@@ -2,7 +2,7 @@
 
 On one processor it drives several times what the one in Python does. What many connections of a stream
 receive and send is moved by io_uring, a batch with one system call, where that is permitted. What it can't do
-(TLS, the PROXY header, options of sockets) is left to the one in Python: `unable` says why.
+(TLS, the PROXY header, options of sockets) is left to the one in Python: `unsupported_reason` says why.
 """
 
 from __future__ import annotations
@@ -17,8 +17,15 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from bothends.bench.generators.base import GONE, Marks, Outcome, Plan, Progress, Watch
-from bothends.bench.generators.dialer import Dialer
+from bothends.bench.generators.base import (
+    UNRESPONSIVE_AFTER,
+    MeasurementHooks,
+    Progress,
+    ProgressCallback,
+    RunOutcome,
+    RunPlan,
+)
+from bothends.bench.generators.dialer import BenchDialer
 from bothends.bench.histogram import Histogram
 from bothends.bench.results import Faults
 from bothends.bench.schedule import SECOND, Schedule
@@ -29,7 +36,7 @@ _FAULTS: Final = (
 )
 
 
-def missing() -> str:
+def unavailable_reason() -> str:
     """Why there is no generator in C here; "" if there is."""
     try:
         import bothends.bench._generator  # noqa: F401
@@ -38,9 +45,9 @@ def missing() -> str:
     return ""
 
 
-def unable(plan: Plan) -> str:
+def unsupported_reason(plan: RunPlan) -> str:
     """Why this generator can't do what a plan asks for; "" if it can."""
-    if reason := missing():
+    if reason := unavailable_reason():
         return reason
     if plan.endpoint.scheme == "tls":
         return "it doesn't speak TLS"
@@ -58,22 +65,29 @@ class NativeGenerator:
     def __init__(self, *, batch: bool = True) -> None:
         self._batch = batch
 
-    def run(self, plan: Plan, watch: Watch | None = None, marks: Marks | None = None) -> Outcome:
+    def run(
+        self,
+        plan: RunPlan,
+        on_progress: ProgressCallback | None = None,
+        hooks: MeasurementHooks | None = None,
+    ) -> RunOutcome:
         """See Generator.run."""
         from bothends.bench._generator import run
 
         limit = max(plan.timeout, 1.0)
-        dialer = Dialer(plan.endpoint, tls=None, timeout=limit, reconnect=plan.reconnect, keep=True)
-        assert dialer.like is not None
+        dialer = BenchDialer(
+            plan.endpoint, tls=None, timeout=limit, reconnect=plan.reconnect, keep_first=True
+        )
+        assert dialer.first_socket is not None
         workload = plan.workload
         found = run(
-            like=dialer.like.detach(),
-            sends=b"".join(workload.sends),
-            send_offsets=_offsets(workload.sends),
-            answers=b"".join(workload.answers),
-            answer_offsets=_offsets(workload.answers),
-            end=workload.end[0] if workload.end else -1,
-            numbers=workload.numbers,
+            like=dialer.first_socket.detach(),
+            sends=b"".join(workload.requests),
+            send_offsets=_offsets(workload.requests),
+            answers=b"".join(workload.responses),
+            answer_offsets=_offsets(workload.responses),
+            end=workload.terminator[0] if workload.terminator else -1,
+            numbers=workload.is_numbered,
             reconnect=plan.reconnect,
             each=len(workload) if workload.name == "script" else 1,
             connections=plan.connections,
@@ -82,14 +96,14 @@ class NativeGenerator:
             warmup=int(plan.warmup * SECOND),
             duration=int(plan.duration * SECOND),
             timeout=int(plan.timeout * SECOND),
-            gone=int(GONE * SECOND),
+            gone=int(UNRESPONSIVE_AFTER * SECOND),
             receive_buffer=dialer.receive_buffer,
-            sources=b"".join(socket.inet_aton(each) for each in dialer.sources),
+            sources=b"".join(socket.inet_aton(each) for each in dialer.source_addresses),
             times=_times(plan.schedule) if plan.schedule is not None else None,
             batch=self._batch,
-            watch=_watching(plan, watch) if watch is not None else None,
-            began=marks.began if marks is not None else None,
-            ended=marks.ended if marks is not None else None,
+            watch=_progress_callback(plan, on_progress) if on_progress is not None else None,
+            began=hooks.measurement_started if hooks is not None else None,
+            ended=hooks.measurement_ended if hooks is not None else None,
         )
         return _outcome(found)
 
@@ -103,16 +117,16 @@ def _times(schedule: Schedule) -> Iterator[Any]:
         yield np.ascontiguousarray(chunk)
 
 
-def _watching(plan: Plan, watch: Watch) -> Any:
+def _progress_callback(plan: RunPlan, on_progress: ProgressCallback) -> Any:
     total = plan.warmup + plan.duration
 
     def told(elapsed: int, completed: int, faults: int) -> None:
-        watch(Progress(min(elapsed / SECOND, total), total, completed, faults))
+        on_progress(Progress(min(elapsed / SECOND, total), total, completed, faults))
 
     return told
 
 
-def _outcome(found: dict[str, Any]) -> Outcome:
+def _outcome(found: dict[str, Any]) -> RunOutcome:
     seconds = found["each_second"]
     while seconds and not seconds[-1]:
         seconds.pop()
@@ -120,7 +134,7 @@ def _outcome(found: dict[str, Any]) -> Outcome:
     if number := found["ended"]:
         reason = errno.errorcode.get(number, os.strerror(number))
         ended = f"nobody has answered since {found['last_answer'] / SECOND:.1f} s: {reason}"
-    return Outcome(
+    return RunOutcome(
         faults=Faults(**dict(zip(_FAULTS, found["faults"], strict=True))),
         uncorrected=_histogram(found["uncorrected"]),
         corrected=_histogram(found["corrected"]),
@@ -131,7 +145,7 @@ def _outcome(found: dict[str, Any]) -> Outcome:
         unsent=found["unsent"],
         connections_made=found["connections_made"],
         cpu=found["cpu"],
-        starved=found["starved"],
+        run_queue_wait=found["starved"],
         wall=found["wall"],
         ended=ended,
     )

@@ -26,63 +26,70 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from bothends.bench.generators.base import GONE, Marks, Outcome, Plan, Progress, Watch
-from bothends.bench.generators.dialer import Dialer, reason_of
-from bothends.bench.request_tracker import CHUNK, Ledger, Ring, Tally
+from bothends.bench.generators.base import (
+    UNRESPONSIVE_AFTER,
+    MeasurementHooks,
+    Progress,
+    ProgressCallback,
+    RunOutcome,
+    RunPlan,
+)
+from bothends.bench.generators.dialer import BenchDialer, error_name
+from bothends.bench.request_tracker import MAX_READ, RequestTracker, RunCounters, WorkloadBuffer
 from bothends.bench.schedule import Times
 
 _SECOND: Final = 1_000_000_000
-_FIRST_PAUSE: Final = 5_000_000  # nanoseconds before a broken connection is opened again; doubled each time
-_LONGEST_PAUSE: Final = 500_000_000
-_WATCH: Final = 200_000_000
-_LONGEST_WAIT: Final = 0.05  # seconds: so often it is looked what else is due
-_LONGEST_TURN: Final = 100_000_000  # ns of waiting that count: the rest is time in which we were held up
+_MIN_BACKOFF: Final = 5_000_000  # nanoseconds before a broken connection is opened again; doubled each time
+_MAX_BACKOFF: Final = 500_000_000
+_PROGRESS_INTERVAL: Final = 200_000_000
+_MAX_WAIT: Final = 0.05  # seconds: so often it is looked what else is due
+_MAX_TURN: Final = 100_000_000  # ns of waiting that count: the rest is time in which we were held up
 _PR_SET_TIMERSLACK: Final = 29  # linux/prctl.h
 
 
-class State(Enum):
+class PeerState(Enum):
     """Of a peer."""
 
     CLOSED = 0
     CONNECTING = 1
-    SHAKING = 2
+    HANDSHAKING = 2
     OPEN = 3
 
 
-class Peer:
+class PeerConnection:
     """One connection, or the one that takes its place when it has ended."""
 
     __slots__ = (
-        "answered",
+        "backoff",
         "descriptor",
         "due",
+        "has_response",
+        "idle_since",
         "interest",
-        "ledger",
-        "left",
-        "pause",
-        "retry",
-        "since",
+        "remaining",
+        "retry_at",
         "sock",
         "state",
-        "unsent",
+        "tracker",
+        "write_queue",
     )
 
     def __init__(self) -> None:
         self.sock: socket.socket | None = None
         self.descriptor = -1
-        self.ledger: Ledger
-        self.state = State.CLOSED
-        self.unsent: deque[bytes] = deque()
+        self.tracker: RequestTracker
+        self.state = PeerState.CLOSED
+        self.write_queue: deque[bytes] = deque()
         self.interest = 0
-        self.since = 0
+        self.idle_since = 0
         """When it was begun (connecting), or became free."""
         self.due = -1
         """With `reconnect`: when the request is due for which it connects."""
-        self.left = 0
+        self.remaining = 0
         """With `reconnect`: requests that are still to be sent on this connection."""
-        self.answered = False
-        self.pause = _FIRST_PAUSE
-        self.retry = 0
+        self.has_response = False
+        self.backoff = _MIN_BACKOFF
+        self.retry_at = 0
 
 
 class PythonGenerator:
@@ -90,9 +97,14 @@ class PythonGenerator:
 
     name: ClassVar[str] = "Python, epoll"
 
-    def run(self, plan: Plan, watch: Watch | None = None, marks: Marks | None = None) -> Outcome:
+    def run(
+        self,
+        plan: RunPlan,
+        on_progress: ProgressCallback | None = None,
+        hooks: MeasurementHooks | None = None,
+    ) -> RunOutcome:
         """See Generator.run."""
-        run = _Run(plan, watch, marks)
+        run = _Run(plan, on_progress, hooks)
         try:
             return run.run()
         finally:
@@ -100,61 +112,67 @@ class PythonGenerator:
 
 
 class _Run:
-    def __init__(self, plan: Plan, watch: Watch | None, marks: Marks | None) -> None:
+    def __init__(
+        self, plan: RunPlan, on_progress: ProgressCallback | None, hooks: MeasurementHooks | None
+    ) -> None:
         self.plan = plan
-        self.watch = watch
-        self.marks = marks
-        self.dialer = Dialer(
+        self.on_progress = on_progress
+        self.hooks = hooks
+        self.dialer = BenchDialer(
             plan.endpoint, tls=plan.tls, timeout=max(plan.timeout, 1.0), reconnect=plan.reconnect
         )
-        self.ring = Ring(plan.workload)
-        self.tally = Tally()
-        self.outcome = self.tally.outcome
+        self.buffer = WorkloadBuffer(plan.workload)
+        self.counters = RunCounters()
+        self.outcome = self.counters.outcome
         self.faults = self.outcome.faults
         self.epoll = select.epoll()
-        self.peers = [Peer() for _ in range(plan.connections)]
-        self.by_descriptor: dict[int, Peer] = {}
-        self.free: deque[Peer] = deque()
-        self.sleeping: list[Peer] = []  # closed, to be opened again when their time comes
+        self.peers = [PeerConnection() for _ in range(plan.connections)]
+        self.by_descriptor: dict[int, PeerConnection] = {}
+        self.idle_peers: deque[PeerConnection] = deque()
+        self.reconnecting: list[PeerConnection] = []  # closed, to be opened again when their time comes
         self.timeout = int(plan.timeout * _SECOND)
-        longest = max(map(len, plan.workload.answers))
-        self.chunk = min(CHUNK, max(2048, (2 if self.dialer.boundaries else 2 * plan.depth) * longest))
+        longest = max(map(len, plan.workload.responses))
+        self.read_size = min(
+            MAX_READ, max(2048, (2 if self.dialer.message_oriented else 2 * plan.depth) * longest)
+        )
         # One read takes all that a stream has; TLS may keep a record back that epoll knows nothing of. Of
         # datagrams each is a read, and epoll tells again of those that are left.
-        self.reads = 1_000_000 if self.dialer.secure else plan.depth if self.dialer.boundaries else 1
-        self.each = 1 if plan.workload.name != "script" else len(plan.workload)
-        self.last_answer = 0
+        self.reads_per_event = (
+            1_000_000 if self.dialer.is_tls else plan.depth if self.dialer.message_oriented else 1
+        )
+        self.requests_per_connection = 1 if plan.workload.name != "script" else len(plan.workload)
+        self.last_response_at = 0
         self.answered_before = 0
-        self.last_refusal = ""
-        self.last_count = 0
+        self.last_error = ""
+        self.last_response_count = 0
         self.sending = False  # requests may be sent
 
     # The run ---------------------------------------------------------------------------------------
 
-    def run(self) -> Outcome:
+    def run(self) -> RunOutcome:
         plan = self.plan
         if plan.schedule is not None:
-            _wake_on_time()
+            _set_timer_slack()
         if not plan.reconnect:
-            self._open_all()
+            self._connect_all()
         begin = int(plan.begin * _SECOND) if plan.begin is not None else time.monotonic_ns()
         while (left := begin - time.monotonic_ns()) > 0:
             time.sleep(left / _SECOND)
-        self.tally.start = begin + int(plan.warmup * _SECOND)
-        self.tally.stop = self.tally.start + int(plan.duration * _SECOND)
-        self.last_answer = begin
+        self.counters.start = begin + int(plan.warmup * _SECOND)
+        self.counters.stop = self.counters.start + int(plan.duration * _SECOND)
+        self.last_response_at = begin
         self.sending = True
-        due = _Due(plan, begin) if plan.schedule is not None else None
+        due = _DueTimes(plan, begin) if plan.schedule is not None else None
         if due is None:
-            self._fill_all()
+            self._send_first_requests()
         elif plan.reconnect:
-            self.free.extend(self.peers)
+            self.idle_peers.extend(self.peers)
         else:
-            self.free.extend(peer for peer in self.peers if peer.state is State.OPEN)
-        self._drive(begin, due)
-        self.tally.count()
+            self.idle_peers.extend(peer for peer in self.peers if peer.state is PeerState.OPEN)
+        self._run_loop(begin, due)
+        self.counters.flush()
         if due is not None:
-            self.outcome.unsent = due.left_before(self.tally.stop)
+            self.outcome.unsent = due.count_before(self.counters.stop)
         return self.outcome
 
     def close(self) -> None:
@@ -163,377 +181,382 @@ class _Run:
                 peer.sock.close()
         self.epoll.close()
 
-    def _open_all(self) -> None:
+    def _connect_all(self) -> None:
         """Before anything is measured: all connections, or what keeps some of them from being opened."""
         for peer in self.peers:
-            self._dial(peer, time.monotonic_ns())
+            self._connect(peer, time.monotonic_ns())
         deadline = time.monotonic_ns() + max(self.timeout, _SECOND)
-        while any(peer.state in (State.CONNECTING, State.SHAKING) for peer in self.peers):
-            for descriptor, mask in self.epoll.poll(_LONGEST_WAIT):
-                self._happened(self.by_descriptor[descriptor], mask)
+        while any(peer.state in (PeerState.CONNECTING, PeerState.HANDSHAKING) for peer in self.peers):
+            for descriptor, mask in self.epoll.poll(_MAX_WAIT):
+                self._on_event(self.by_descriptor[descriptor], mask)
             if time.monotonic_ns() > deadline:
                 break
 
-    def _drive(self, begin: int, due: _Due | None) -> None:
-        stop, wall, measured, (cpu, starved) = self.tally.stop, 0, False, (0.0, 0.0)
+    def _run_loop(self, begin: int, due: _DueTimes | None) -> None:
+        stop, wall, measured, (cpu, starved) = self.counters.stop, 0, False, (0.0, 0.0)
         watched = swept = last = begin
         listened = 0  # since the last was sent
         sweep_each = max(self.timeout // 8, 5_000_000)
         while True:
             now = time.monotonic_ns()
-            if not measured and now >= self.tally.start:
-                measured, wall, (cpu, starved) = True, now, processor()
-                if self.marks is not None:
-                    self.marks.began()
+            if not measured and now >= self.counters.start:
+                measured, wall, (cpu, starved) = True, now, thread_cpu_times()
+                if self.hooks is not None:
+                    self.hooks.measurement_started()
             if self.sending and (now >= stop or self.outcome.ended):
                 self.sending = False
                 if measured:
-                    used, waited = processor()
-                    self.outcome.cpu, self.outcome.starved = used - cpu, waited - starved
+                    used, waited = thread_cpu_times()
+                    self.outcome.cpu, self.outcome.run_queue_wait = used - cpu, waited - starved
                     self.outcome.wall = (now - wall) / _SECOND
-                    if self.marks is not None:
-                        self.marks.ended()
-            if not self.sending and (self.outcome.ended or self._settled() or listened > self.timeout):
+                    if self.hooks is not None:
+                        self.hooks.measurement_ended()
+            if not self.sending and (self.outcome.ended or self._is_drained() or listened > self.timeout):
                 break
             if not self.sending:
-                listened += min(now - last, _LONGEST_TURN)
+                listened += min(now - last, _MAX_TURN)
             last = now
             if self.sending and due is not None:
                 self._send_due(due, now)
-            for descriptor, mask in self._wait(due):
+            for descriptor, mask in self._poll(due):
                 if (peer := self.by_descriptor.get(descriptor)) is not None:
-                    self._happened(peer, mask)
+                    self._on_event(peer, mask)
             if now - swept >= sweep_each:
                 swept = now
-                self._sweep(now)
-            if self.sleeping:
-                self._wake(now)
-            if now - watched >= _WATCH:
+                self._check_timeouts(now)
+            if self.reconnecting:
+                self._reconnect_due(now)
+            if now - watched >= _PROGRESS_INTERVAL:
                 watched = now
-                self._look(now, begin)
+                self._report_progress(now, begin)
         for peer in self.peers:
-            self._give_up(peer, time.monotonic_ns() + 1)
+            self._expire(peer, time.monotonic_ns() + 1)
 
-    def _wait(self, due: _Due | None) -> list[tuple[int, int]]:
-        if due is None or not self.free or not self.sending:
-            return self.epoll.poll(_LONGEST_WAIT)
+    def _poll(self, due: _DueTimes | None) -> list[tuple[int, int]]:
+        if due is None or not self.idle_peers or not self.sending:
+            return self.epoll.poll(_MAX_WAIT)
         if (left := (due.next - time.monotonic_ns()) / _SECOND) > 0:
-            select.select([self.epoll], [], [], min(left, _LONGEST_WAIT))
+            select.select([self.epoll], [], [], min(left, _MAX_WAIT))
         return self.epoll.poll(0)
 
-    def _settled(self) -> bool:
+    def _is_drained(self) -> bool:
         return not any(
-            peer.state is not State.CLOSED and (peer.due >= 0 or peer.ledger.open) for peer in self.peers
+            peer.state is not PeerState.CLOSED and (peer.due >= 0 or peer.tracker.pending)
+            for peer in self.peers
         )
 
-    def _look(self, now: int, begin: int) -> None:
-        answered = self.tally.answered
-        if answered != self.last_count:
-            self.last_count, self.last_answer, self.last_refusal = answered, now, ""
-        if self.last_refusal and now - self.last_answer > GONE * _SECOND and self.sending:
-            seconds = (self.last_answer - begin) / _SECOND
-            self.outcome.ended = f"nobody has answered since {seconds:.1f} s: {self.last_refusal}"
-        if self.watch is not None:
+    def _report_progress(self, now: int, begin: int) -> None:
+        answered = self.counters.response_count
+        if answered != self.last_response_count:
+            self.last_response_count, self.last_response_at, self.last_error = answered, now, ""
+        if self.last_error and now - self.last_response_at > UNRESPONSIVE_AFTER * _SECOND and self.sending:
+            seconds = (self.last_response_at - begin) / _SECOND
+            self.outcome.ended = f"nobody has answered since {seconds:.1f} s: {self.last_error}"
+        if self.on_progress is not None:
             plan = self.plan
             total = plan.warmup + plan.duration
-            self.watch(Progress(min((now - begin) / _SECOND, total), total, answered, self.faults.total))
+            self.on_progress(
+                Progress(min((now - begin) / _SECOND, total), total, answered, self.faults.total)
+            )
 
     # Requests --------------------------------------------------------------------------------------
 
-    def _fill_all(self) -> None:
+    def _send_first_requests(self) -> None:
         now = time.monotonic_ns()
         for peer in self.peers:
             if self.plan.reconnect:
-                self._dial(peer, now, due=now)
-            elif peer.state is State.OPEN:
-                self._ask(peer, self.plan.depth, now, now)
+                self._connect(peer, now, due=now)
+            elif peer.state is PeerState.OPEN:
+                self._send_requests(peer, self.plan.depth, now, now)
 
-    def _send_due(self, due: _Due, now: int) -> None:
-        while due.next <= now and self.free and due.next < self.tally.stop:
-            peer = self.free.popleft()
+    def _send_due(self, due: _DueTimes, now: int) -> None:
+        while due.next <= now and self.idle_peers and due.next < self.counters.stop:
+            peer = self.idle_peers.popleft()
             if self.plan.reconnect:
-                self.tally.late(now - max(due.next, peer.since), due.next)
-                self._dial(peer, now, due=due.next)
+                self.counters.record_lateness(now - max(due.next, peer.idle_since), due.next)
+                self._connect(peer, now, due=due.next)
                 due.advance()
                 continue
-            if peer.state is not State.OPEN:
+            if peer.state is not PeerState.OPEN:
                 continue
             count = 0
-            while due.next <= now and count + len(peer.ledger.open) < self.plan.depth:
-                self.tally.late(now - max(due.next, peer.since), due.next)
-                self._ask(peer, 1, due.next, now)
+            while due.next <= now and count + len(peer.tracker.pending) < self.plan.depth:
+                self.counters.record_lateness(now - max(due.next, peer.idle_since), due.next)
+                self._send_requests(peer, 1, due.next, now)
                 due.advance()
                 count += 1
-                if self.free:  # spread them: one each while others are idle
+                if self.idle_peers:  # spread them: one each while others are idle
                     break
-            if len(peer.ledger.open) < self.plan.depth:
-                self.free.append(peer)
+            if len(peer.tracker.pending) < self.plan.depth:
+                self.idle_peers.append(peer)
             now = time.monotonic_ns()
 
-    def _ask(self, peer: Peer, count: int, due: int, now: int) -> None:
-        if not self.dialer.boundaries:
-            self._write(peer, peer.ledger.send(count, due, now))
+    def _send_requests(self, peer: PeerConnection, count: int, due: int, now: int) -> None:
+        if not self.dialer.message_oriented:
+            self._write(peer, peer.tracker.send(count, due, now))
             return
         for _ in range(count):
-            self._write(peer, peer.ledger.send(1, due, now))
+            self._write(peer, peer.tracker.send(1, due, now))
 
-    def _write(self, peer: Peer, data: bytes) -> None:
-        if peer.unsent:
-            peer.unsent.append(data)
+    def _write(self, peer: PeerConnection, data: bytes) -> None:
+        if peer.write_queue:
+            peer.write_queue.append(data)
             return
-        peer.unsent.append(data)
+        peer.write_queue.append(data)
         self._flush(peer)
 
-    def _flush(self, peer: Peer) -> None:
+    def _flush(self, peer: PeerConnection) -> None:
         assert peer.sock is not None
-        unsent = peer.unsent
+        unsent = peer.write_queue
         while unsent:
             try:
                 sent = peer.sock.send(unsent[0])
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                self._watch(peer, select.EPOLLIN | select.EPOLLOUT)
+                self._set_interest(peer, select.EPOLLIN | select.EPOLLOUT)
                 return
             except OSError as error:
                 if error.errno == errno.ENOBUFS:  # unix(7): the receiver's queue is full
-                    self._watch(peer, select.EPOLLIN | select.EPOLLOUT)
+                    self._set_interest(peer, select.EPOLLIN | select.EPOLLOUT)
                     return
                 if self.dialer.kind == socket.SOCK_DGRAM:
-                    self._datagram_refused(error)  # of an earlier one: this one was not sent
+                    self._on_datagram_error(error)  # of an earlier one: this one was not sent
                     unsent.popleft()
                     continue
-                self._ended(peer, error)
+                self._on_closed(peer, error)
                 return
-            if sent < len(unsent[0]) and not self.dialer.boundaries:
+            if sent < len(unsent[0]) and not self.dialer.message_oriented:
                 unsent[0] = unsent[0][sent:]
             else:
                 unsent.popleft()
         if peer.interest != select.EPOLLIN:
-            self._watch(peer, select.EPOLLIN)
+            self._set_interest(peer, select.EPOLLIN)
 
-    def _freed(self, peer: Peer, count: int, now: int) -> None:
+    def _on_slots_freed(self, peer: PeerConnection, count: int, now: int) -> None:
         """So many requests of a peer are no longer open."""
         if self.plan.reconnect:
-            if not peer.ledger.open:
-                self._next_of_conversation(peer, now)
+            if not peer.tracker.pending:
+                self._continue_script(peer, now)
         elif self.sending:
             if self.plan.schedule is None:
-                if now < self.tally.stop:
-                    self._ask(peer, count, now, now)
-            elif len(peer.ledger.open) + count >= self.plan.depth:
-                peer.since = now
-                self.free.append(peer)
+                if now < self.counters.stop:
+                    self._send_requests(peer, count, now, now)
+            elif len(peer.tracker.pending) + count >= self.plan.depth:
+                peer.idle_since = now
+                self.idle_peers.append(peer)
 
-    def _next_of_conversation(self, peer: Peer, now: int) -> None:
-        if peer.left > 0 and self.sending:
-            peer.left -= 1
-            self._ask(peer, 1, now, now)
+    def _continue_script(self, peer: PeerConnection, now: int) -> None:
+        if peer.remaining > 0 and self.sending:
+            peer.remaining -= 1
+            self._send_requests(peer, 1, now, now)
             return
-        peer.pause = _FIRST_PAUSE
-        self._drop(peer)
-        self._begin_again(peer, now)
+        peer.backoff = _MIN_BACKOFF
+        self._close_peer(peer)
+        self._restart_conversation(peer, now)
 
-    def _begin_again(self, peer: Peer, now: int) -> None:
+    def _restart_conversation(self, peer: PeerConnection, now: int) -> None:
         """With `reconnect`: the connection is over, and so is its request."""
-        peer.since = now
-        if not self.sending or now >= self.tally.stop:
+        peer.idle_since = now
+        if not self.sending or now >= self.counters.stop:
             return
         if self.plan.schedule is None:
-            self._dial(peer, now, due=now)
+            self._connect(peer, now, due=now)
         else:
-            self.free.append(peer)
+            self.idle_peers.append(peer)
 
     # Connections -----------------------------------------------------------------------------------
 
-    def _dial(self, peer: Peer, now: int, due: int = -1) -> None:
-        peer.ledger = Ledger(self.ring, self.tally, boundaries=self.dialer.boundaries)
-        peer.unsent.clear()
-        peer.since, peer.due, peer.answered = now, due, False
+    def _connect(self, peer: PeerConnection, now: int, due: int = -1) -> None:
+        peer.tracker = RequestTracker(
+            self.buffer, self.counters, message_oriented=self.dialer.message_oriented
+        )
+        peer.write_queue.clear()
+        peer.idle_since, peer.due, peer.has_response = now, due, False
         try:
-            sock, answer = self.dialer.start()
+            sock, answer = self.dialer.start_connect()
         except OSError as error:
-            self._refused(peer, error)
+            self._on_connect_failed(peer, error)
             return
-        peer.sock, peer.descriptor, peer.state = sock, sock.fileno(), State.CONNECTING
+        peer.sock, peer.descriptor, peer.state = sock, sock.fileno(), PeerState.CONNECTING
         self.by_descriptor[peer.descriptor] = peer
         peer.interest = select.EPOLLOUT
         self.epoll.register(peer.descriptor, select.EPOLLOUT)
         if answer == 0:
-            self._connected(peer)
+            self._on_connected(peer)
         elif answer != errno.EINPROGRESS:
-            self._refused(peer, OSError(answer, ""))
+            self._on_connect_failed(peer, OSError(answer, ""))
 
-    def _happened(self, peer: Peer, mask: int) -> None:
+    def _on_event(self, peer: PeerConnection, mask: int) -> None:
         match peer.state:
-            case State.OPEN:
-                if mask & select.EPOLLOUT and peer.unsent:
+            case PeerState.OPEN:
+                if mask & select.EPOLLOUT and peer.write_queue:
                     self._flush(peer)
                 if mask & ~select.EPOLLOUT and peer.sock is not None:  # it may have ended in the meantime
-                    self._readable(peer)
-            case State.CONNECTING:
+                    self._on_readable(peer)
+            case PeerState.CONNECTING:
                 assert peer.sock is not None
                 answer = peer.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if answer:
-                    self._refused(peer, OSError(answer, ""))
+                    self._on_connect_failed(peer, OSError(answer, ""))
                 else:
-                    self._connected(peer)
-            case State.SHAKING:
-                self._shake(peer)
-            case State.CLOSED:
+                    self._on_connected(peer)
+            case PeerState.HANDSHAKING:
+                self._handshake(peer)
+            case PeerState.CLOSED:
                 pass
 
-    def _connected(self, peer: Peer) -> None:
+    def _on_connected(self, peer: PeerConnection) -> None:
         assert peer.sock is not None
         self.outcome.connections_made += 1
         try:
-            peer.sock = self.dialer.connected(peer.sock)
+            peer.sock = self.dialer.on_connected(peer.sock)
         except OSError as error:
-            self._refused(peer, error)
+            self._on_connect_failed(peer, error)
             return
-        if self.dialer.secure:
-            peer.state = State.SHAKING
-            self._shake(peer)
+        if self.dialer.is_tls:
+            peer.state = PeerState.HANDSHAKING
+            self._handshake(peer)
         else:
-            self._ready(peer)
+            self._on_open(peer)
 
-    def _shake(self, peer: Peer) -> None:
+    def _handshake(self, peer: PeerConnection) -> None:
         assert isinstance(peer.sock, ssl.SSLSocket)
         try:
             peer.sock.do_handshake()
-            self.dialer.check(peer.sock)
+            self.dialer.check_certificate(peer.sock)
         except ssl.SSLWantReadError:
-            self._watch(peer, select.EPOLLIN)
+            self._set_interest(peer, select.EPOLLIN)
         except ssl.SSLWantWriteError:
-            self._watch(peer, select.EPOLLOUT)
+            self._set_interest(peer, select.EPOLLOUT)
         except OSError as error:
-            self._refused(peer, error)
+            self._on_connect_failed(peer, error)
         else:
-            self._ready(peer)
+            self._on_open(peer)
 
-    def _ready(self, peer: Peer) -> None:
-        peer.state = State.OPEN
-        self._watch(peer, select.EPOLLIN)
+    def _on_open(self, peer: PeerConnection) -> None:
+        peer.state = PeerState.OPEN
+        self._set_interest(peer, select.EPOLLIN)
         now = time.monotonic_ns()
         if peer.due >= 0:  # latency counts from before the connecting; it was begun, so it is finished
-            due, peer.due, peer.left = peer.due, -1, self.each - 1
-            self._write(peer, peer.ledger.send(1, due, peer.since))
+            due, peer.due, peer.remaining = peer.due, -1, self.requests_per_connection - 1
+            self._write(peer, peer.tracker.send(1, due, peer.idle_since))
         elif not self.sending:
             return
         elif self.plan.schedule is None:
-            self._ask(peer, self.plan.depth, now, now)
+            self._send_requests(peer, self.plan.depth, now, now)
         else:
-            peer.since = now
-            self.free.append(peer)
+            peer.idle_since = now
+            self.idle_peers.append(peer)
 
-    def _readable(self, peer: Peer) -> None:
-        for _ in range(self.reads):
+    def _on_readable(self, peer: PeerConnection) -> None:
+        for _ in range(self.reads_per_event):
             assert peer.sock is not None
             try:
-                data = peer.sock.recv(self.chunk)
+                data = peer.sock.recv(self.read_size)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError as error:
                 if self.dialer.kind == socket.SOCK_DGRAM:
-                    self._datagram_refused(error)
+                    self._on_datagram_error(error)
                     continue
-                self._ended(peer, error)
+                self._on_closed(peer, error)
                 return
             if not data and self.dialer.kind != socket.SOCK_DGRAM:
-                self._ended(peer, None)
+                self._on_closed(peer, None)
                 return
             now = time.monotonic_ns()
-            count = peer.ledger.receive(data, now)
-            if peer.ledger.broken:
-                self._ended(peer, None)
+            count = peer.tracker.receive(data, now)
+            if peer.tracker.desynced:
+                self._on_closed(peer, None)
                 return
             if count:
-                peer.answered, peer.pause = True, _FIRST_PAUSE
-                self._freed(peer, count, now)
-            if peer.state is not State.OPEN:
+                peer.has_response, peer.backoff = True, _MIN_BACKOFF
+                self._on_slots_freed(peer, count, now)
+            if peer.state is not PeerState.OPEN:
                 return
 
-    def _datagram_refused(self, error: OSError) -> None:
+    def _on_datagram_error(self, error: OSError) -> None:
         self.faults.refused += 1
-        self.last_refusal = reason_of(error)
+        self.last_error = error_name(error)
 
-    def _refused(self, peer: Peer, error: OSError) -> None:
+    def _on_connect_failed(self, peer: PeerConnection, error: OSError) -> None:
         """It could not be connected, or the handshake came to nothing."""
         if error.errno == errno.ETIMEDOUT:
             self.faults.silent += 1
         else:
             self.faults.refused += 1
-        self.last_refusal = reason_of(error)
-        self._drop(peer)
-        self._sleep(peer)
+        self.last_error = error_name(error)
+        self._close_peer(peer)
+        self._schedule_reconnect(peer)
 
-    def _ended(self, peer: Peer, error: OSError | None) -> None:
+    def _on_closed(self, peer: PeerConnection, error: OSError | None) -> None:
         """A connection that was open is over: reset (or worse), or closed by the server."""
         if error is not None:
             self.faults.reset += 1
-            self.last_refusal = reason_of(error)
-        peer.ledger.end()
-        had_answered = peer.answered
-        self._drop(peer)
+            self.last_error = error_name(error)
+        peer.tracker.connection_closed()
+        had_answered = peer.has_response
+        self._close_peer(peer)
         if self.plan.reconnect and had_answered:
-            self._begin_again(peer, time.monotonic_ns())
+            self._restart_conversation(peer, time.monotonic_ns())
         else:
-            self._sleep(peer)
+            self._schedule_reconnect(peer)
 
-    def _sleep(self, peer: Peer) -> None:
-        peer.retry = time.monotonic_ns() + peer.pause
-        peer.pause = min(2 * peer.pause, _LONGEST_PAUSE)
-        self.sleeping.append(peer)
+    def _schedule_reconnect(self, peer: PeerConnection) -> None:
+        peer.retry_at = time.monotonic_ns() + peer.backoff
+        peer.backoff = min(2 * peer.backoff, _MAX_BACKOFF)
+        self.reconnecting.append(peer)
 
-    def _wake(self, now: int) -> None:
-        ready = [peer for peer in self.sleeping if peer.retry <= now]
+    def _reconnect_due(self, now: int) -> None:
+        ready = [peer for peer in self.reconnecting if peer.retry_at <= now]
         if not ready:
             return
-        self.sleeping = [peer for peer in self.sleeping if peer.retry > now]
+        self.reconnecting = [peer for peer in self.reconnecting if peer.retry_at > now]
         for peer in ready:
             if not self.sending:
                 continue
             if self.plan.reconnect:
-                self._begin_again(peer, now)
+                self._restart_conversation(peer, now)
             else:
-                self._dial(peer, now)
+                self._connect(peer, now)
 
-    def _sweep(self, now: int) -> None:
+    def _check_timeouts(self, now: int) -> None:
         """Whoever has waited too long."""
         for peer in self.peers:
-            if peer.state is State.OPEN:
-                if (count := self._give_up(peer, now - self.timeout)) == 0:
+            if peer.state is PeerState.OPEN:
+                if (count := self._expire(peer, now - self.timeout)) == 0:
                     continue
-                if self.plan.reconnect or peer.ledger.broken:
-                    self._ended(peer, None)
+                if self.plan.reconnect or peer.tracker.desynced:
+                    self._on_closed(peer, None)
                 else:
-                    self._freed(peer, count, now)
-            elif peer.state is not State.CLOSED and now - peer.since > self.timeout:
-                self._refused(peer, OSError(errno.ETIMEDOUT, ""))
+                    self._on_slots_freed(peer, count, now)
+            elif peer.state is not PeerState.CLOSED and now - peer.idle_since > self.timeout:
+                self._on_connect_failed(peer, OSError(errno.ETIMEDOUT, ""))
 
-    def _give_up(self, peer: Peer, before: int) -> int:
+    def _expire(self, peer: PeerConnection, before: int) -> int:
         """Count what was sent before then as without an answer."""
-        if peer.state is not State.OPEN:
+        if peer.state is not PeerState.OPEN:
             return 0
-        count = peer.ledger.overdue(before)
+        count = peer.tracker.expire(before)
         if self.dialer.kind == socket.SOCK_STREAM:
             self.faults.timed_out += count
         else:
             self.faults.lost += count
         return count
 
-    def _drop(self, peer: Peer) -> None:
+    def _close_peer(self, peer: PeerConnection) -> None:
         if peer.sock is not None:
             self.by_descriptor.pop(peer.descriptor, None)
             self.epoll.unregister(peer.descriptor)
             peer.sock.close()
-        peer.sock, peer.state, peer.due = None, State.CLOSED, -1
+        peer.sock, peer.state, peer.due = None, PeerState.CLOSED, -1
 
-    def _watch(self, peer: Peer, interest: int) -> None:
+    def _set_interest(self, peer: PeerConnection, interest: int) -> None:
         if peer.interest != interest:
             peer.interest = interest
             self.epoll.modify(peer.descriptor, interest)
 
 
-def processor() -> tuple[float, float]:
+def thread_cpu_times() -> tuple[float, float]:
     """Seconds that this thread has had a processor, and that it has waited for one (/proc/pid/schedstat).
 
     The waits are 0.0 where the kernel does not count them.
@@ -546,34 +569,34 @@ def processor() -> tuple[float, float]:
     return time.thread_time(), waited
 
 
-def _wake_on_time() -> None:
+def _set_timer_slack() -> None:
     """Ask the kernel to wake this thread when it is time, not up to 50 us later. If it won't, it won't."""
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
 
-class _Due:
+class _DueTimes:
     """The next time of a schedule, in nanoseconds of the clock."""
 
-    def __init__(self, plan: Plan, begin: int) -> None:
+    def __init__(self, plan: RunPlan, begin: int) -> None:
         assert plan.schedule is not None
         self._begin = begin
         self._chunks: Iterator[Times] = plan.schedule.times()
         self._times: list[int] = []
-        self._at = -1
+        self._index = -1
         self.next = 0
         self.advance()
 
     def advance(self) -> None:
         """Go on to the one after it."""
-        self._at += 1
-        while self._at >= len(self._times):
+        self._index += 1
+        while self._index >= len(self._times):
             self._times = (next(self._chunks) + self._begin).tolist()
-            self._at = 0
-        self.next = self._times[self._at]
+            self._index = 0
+        self.next = self._times[self._index]
 
-    def left_before(self, stop: int) -> int:
+    def count_before(self, stop: int) -> int:
         """How many there are from the next on, before `stop`."""
-        count = sum(each < stop for each in self._times[self._at :])
+        count = sum(each < stop for each in self._times[self._index :])
         last = self._times[-1]
         while last < stop:
             chunk = next(self._chunks) + self._begin

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 
-class Upper(asyncio.Protocol):
+class AsyncioUpper(asyncio.Protocol):
     """One connection."""
 
     def connection_made(self, transport: Any) -> None:
@@ -15,7 +15,7 @@ class Upper(asyncio.Protocol):
         self.transport.write(data.upper())
 
 
-class UpperDatagrams(asyncio.DatagramProtocol):
+class AsyncioUpperDatagrams(asyncio.DatagramProtocol):
     """The datagrams of everybody."""
 
     def connection_made(self, transport: Any) -> None:
@@ -29,10 +29,10 @@ async def main() -> None:
     """Serve what the command line says."""
     loop = asyncio.get_running_loop()
     if sys.argv[1] == "udp":
-        transport, _ = await loop.create_datagram_endpoint(UpperDatagrams, ("127.0.0.1", 0))
+        transport, _ = await loop.create_datagram_endpoint(AsyncioUpperDatagrams, ("127.0.0.1", 0))
         port = transport.get_extra_info("sockname")[1]
     else:
-        server = await loop.create_server(Upper, "127.0.0.1", 0, backlog=4096)
+        server = await loop.create_server(AsyncioUpper, "127.0.0.1", 0, backlog=4096)
         port = server.sockets[0].getsockname()[1]
     print(f"{sys.argv[1]}://127.0.0.1:{port}", flush=True)  # noqa: T201
     await loop.create_future()

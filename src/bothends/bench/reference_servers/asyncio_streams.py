@@ -3,7 +3,7 @@
 import asyncio
 
 
-async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def handle_client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """One connection."""
     try:
         while line := await reader.readline():
@@ -17,7 +17,7 @@ async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 async def main() -> None:
     """Serve TCP."""
-    server = await asyncio.start_server(talk, "127.0.0.1", 0, backlog=4096)
+    server = await asyncio.start_server(handle_client, "127.0.0.1", 0, backlog=4096)
     print(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201
     await server.serve_forever()
 

@@ -4,7 +4,7 @@ import socketserver
 import sys
 
 
-class Upper(socketserver.StreamRequestHandler):
+class UpperStreamHandler(socketserver.StreamRequestHandler):
     """One connection."""
 
     disable_nagle_algorithm = True
@@ -14,7 +14,7 @@ class Upper(socketserver.StreamRequestHandler):
             self.wfile.write(line.upper())
 
 
-class UpperDatagram(socketserver.BaseRequestHandler):
+class UpperDatagramHandler(socketserver.BaseRequestHandler):
     """One datagram."""
 
     def handle(self) -> None:
@@ -22,7 +22,7 @@ class UpperDatagram(socketserver.BaseRequestHandler):
         sock.sendto(data.upper(), self.client_address)
 
 
-class Server(socketserver.ThreadingTCPServer):
+class UpperTcpServer(socketserver.ThreadingTCPServer):
     """TCP, a thread for each."""
 
     daemon_threads = True
@@ -34,8 +34,8 @@ class Server(socketserver.ThreadingTCPServer):
 
 server: socketserver.BaseServer
 if sys.argv[1] == "udp":
-    server = socketserver.UDPServer(("127.0.0.1", 0), UpperDatagram)
+    server = socketserver.UDPServer(("127.0.0.1", 0), UpperDatagramHandler)
 else:
-    server = Server(("127.0.0.1", 0), Upper)
+    server = UpperTcpServer(("127.0.0.1", 0), UpperStreamHandler)
 print(f"{sys.argv[1]}://127.0.0.1:{server.server_address[1]}", flush=True)  # noqa: T201
 server.serve_forever()

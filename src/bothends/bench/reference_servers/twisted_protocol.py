@@ -9,14 +9,14 @@ epollreactor.install()
 from twisted.internet import protocol, reactor  # noqa: E402  (the reactor must be installed first)
 
 
-class Upper(protocol.Protocol):  # type: ignore[misc, unused-ignore]
+class TwistedUpper(protocol.Protocol):  # type: ignore[misc, unused-ignore]
     """One connection."""
 
     def dataReceived(self, data: bytes) -> None:
         self.transport.write(data.upper())
 
 
-class UpperDatagrams(protocol.DatagramProtocol):  # type: ignore[misc, unused-ignore]
+class TwistedUpperDatagrams(protocol.DatagramProtocol):  # type: ignore[misc, unused-ignore]
     """The datagrams of everybody."""
 
     def datagramReceived(self, datagram: bytes, addr: object) -> None:
@@ -24,8 +24,10 @@ class UpperDatagrams(protocol.DatagramProtocol):  # type: ignore[misc, unused-ig
 
 
 if sys.argv[1] == "udp":
-    port = reactor.listenUDP(0, UpperDatagrams(), interface="127.0.0.1")
+    port = reactor.listenUDP(0, TwistedUpperDatagrams(), interface="127.0.0.1")
 else:
-    port = reactor.listenTCP(0, protocol.Factory.forProtocol(Upper), backlog=4096, interface="127.0.0.1")
+    port = reactor.listenTCP(
+        0, protocol.Factory.forProtocol(TwistedUpper), backlog=4096, interface="127.0.0.1"
+    )
 print(f"{sys.argv[1]}://127.0.0.1:{port.getHost().port}", flush=True)  # noqa: T201
 reactor.run()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from bothends.bench.report import plots, text
-from bothends.bench.results import Document, Entry
+from bothends.bench.results import BenchEntry, Document
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 64rem;
@@ -22,7 +22,7 @@ footer, .aside { color: #555; font-size: .9rem; } footer { margin-top: 2rem; }
 """
 
 
-def page(document: Document) -> str:
+def render_html(document: Document) -> str:
     """The page."""
     entries = document.entries
     title = (
@@ -30,12 +30,12 @@ def page(document: Document) -> str:
     )
     parts = [f"<h1>{escape(title)}</h1>", f"<p><code>{escape(document.command)}</code></p>"]
     if document.knee:
-        parts += ["<h2>Latency against rate</h2>", plots.knee(document)]
+        parts += ["<h2>Latency against rate</h2>", plots.saturation(document)]
         parts += [f"<p>{escape(note)}</p>" for note in document.notes]
     if len(entries) == 1:
-        parts += _one(entries[0])
+        parts += _single_entry(entries[0])
     else:
-        parts += _several(document)
+        parts += _comparison(document)
     parts += _notes(document)
     body = "\n".join(parts)
     head = "<meta charset=utf-8><meta name=viewport content='width=device-width'>"
@@ -43,8 +43,8 @@ def page(document: Document) -> str:
     return f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>\n{body}\n</body></html>\n"
 
 
-def _one(entry: Entry) -> list[str]:
-    rows = [(label, words) for label, words in text.lines(entry)]
+def _single_entry(entry: BenchEntry) -> list[str]:
+    rows = [(label, words) for label, words in text.summary_lines(entry)]
     cells = "".join(f"<tr><th>{escape(label)}</th><td>{escape(words)}</td></tr>" for label, words in rows)
     parts = [f"<h2>What was measured</h2><div class=wide><table>{cells}</table></div>"]
     if any(each.uncorrected.percentiles_us for each in entry.rounds):
@@ -52,7 +52,7 @@ def _one(entry: Entry) -> list[str]:
     return parts
 
 
-def _several(document: Document) -> list[str]:
+def _comparison(document: Document) -> list[str]:
     parts = []
     for load, entries in text.by_load(document):
         shown = [each for each in entries if each.rounds]
@@ -64,11 +64,11 @@ def _several(document: Document) -> list[str]:
         heads, rows = tuple(heads[p] for p in kept), [[row[p] for p in kept] for row in rows]
         numeric = [all(_is_number(row[place]) for row in rows) for place in range(len(heads))]
         parts.append(f"<div class=wide><table>{_table(heads, rows, numeric)}</table></div>")
-        if words := text.skipped(entries):
+        if words := text.skip_reasons(entries):
             parts.append(f"<p class=aside>Not measured: {escape(words)}.</p>")
         if shown and not shown[0].load.is_idle:
-            title = f"Latency by percentile, the {min(len(shown), plots.MOST_LINES)} fastest"
-            parts.append(plots.percentiles(shown[: plots.MOST_LINES], title))
+            title = f"Latency by percentile, the {min(len(shown), plots.MAX_LINES)} fastest"
+            parts.append(plots.percentiles(shown[: plots.MAX_LINES], title))
     return parts
 
 

@@ -15,13 +15,13 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from bothends.bench.rate_search import is_sent
-from bothends.bench.report.text import number
-from bothends.bench.results import Document, Entry, Latency
+from bothends.bench.rate_search import is_fully_sent
+from bothends.bench.report.text import format_number
+from bothends.bench.results import BenchEntry, Document, LatencySummary
 
 _COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999933")
-_MARKS: Final = "os^Dvp*X"
-MOST_LINES: Final = 8
+_MARKERS: Final = "os^Dvp*X"
+MAX_LINES: Final = 8
 _STYLE: Final[Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bothends",
@@ -33,10 +33,10 @@ _STYLE: Final[Any] = {
     "axes.axisbelow": True,
     "font.family": ["sans-serif"],
 }
-_CURVE: Final = (50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 99.999)
+_CURVE_PERCENTILES: Final = (50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 99.999)
 
 
-def throughput(entries: Sequence[Entry], title: str) -> str:
+def throughput(entries: Sequence[BenchEntry], title: str) -> str:
     """Requests a second of each target under one load: bars of the medians, lines from least to most."""
     shown = sorted((each for each in entries if each.rounds), key=lambda each: each.median(_rate) or 0)
     with mpl.rc_context(_STYLE):
@@ -49,24 +49,28 @@ def throughput(entries: Sequence[Entry], title: str) -> str:
         axes.errorbar(medians, range(len(shown)), xerr=spans, fmt="none", ecolor="#333333", capsize=3, lw=1)
         reach = max((max(_rates(each)) for each in shown), default=1) or 1
         for place, (median, each) in enumerate(zip(medians, shown, strict=True)):
-            axes.text(max(_rates(each)) + reach * 0.012, place, number(median), va="center", fontsize=9)
+            axes.text(
+                max(_rates(each)) + reach * 0.012, place, format_number(median), va="center", fontsize=9
+            )
         axes.set_xlim(0, reach * 1.14)
         axes.set_xlabel("requests a second (median of the rounds; line: least to most)")
-        axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+        axes.xaxis.set_major_formatter(FuncFormatter(_tick_label))
         axes.grid(axis="y", visible=False)
         axes.set_title(title, loc="left", fontsize=11)
         return _svg(figure)
 
 
-def percentiles(entries: Sequence[Entry], title: str) -> str:
+def percentiles(entries: Sequence[BenchEntry], title: str) -> str:
     """Latency by percentile, both axes logarithmic: as far as each one's n carries."""
-    lines: list[tuple[str, Latency, str]] = []
+    lines: list[tuple[str, LatencySummary, str]] = []
     several = len(entries) > 1
-    for entry in entries[:MOST_LINES]:
+    for entry in entries[:MAX_LINES]:
         corrected = [each.corrected for each in entry.rounds if each.corrected is not None]
-        uncorrected = Latency.merged(each.uncorrected for each in entry.rounds)
+        uncorrected = LatencySummary.merge(each.uncorrected for each in entry.rounds)
         if corrected:
-            lines.append((entry.name if several else "from when it was due", Latency.merged(corrected), "-"))
+            lines.append(
+                (entry.name if several else "from when it was due", LatencySummary.merge(corrected), "-")
+            )
         if not corrected or not several:
             label = entry.name if several else "from the send" if corrected else "from the send (closed loop)"
             lines.append((label, uncorrected, "-" if not corrected else "--"))
@@ -85,14 +89,14 @@ def percentiles(entries: Sequence[Entry], title: str) -> str:
                 style,
                 label=label,
                 color=_COLOURS[place % len(_COLOURS)],
-                marker=_MARKS[place % len(_MARKS)],
+                marker=_MARKERS[place % len(_MARKERS)],
                 markersize=5,
             )
         ticks = [50.0, *(each for each in (90.0, 99.0, 99.9, 99.99, 99.999) if each <= reach)]
         axes.set_xticks([_nines(each) for each in ticks], [f"{each:g} %" for each in ticks])
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(_thousands))
-        axes.yaxis.set_minor_formatter(FuncFormatter(_some_thousands))
+        axes.yaxis.set_major_formatter(FuncFormatter(_tick_label))
+        axes.yaxis.set_minor_formatter(FuncFormatter(_minor_tick_label))
         axes.set_xlabel("share of the requests that were answered within it")
         axes.set_ylabel("latency in microseconds")
         axes.grid(axis="y", which="minor", color="#eeeeee")
@@ -102,24 +106,24 @@ def percentiles(entries: Sequence[Entry], title: str) -> str:
         return _svg(figure)
 
 
-def knee(document: Document) -> str:
+def saturation(document: Document) -> str:
     """Latency against the rate that was asked for: where p99 leaves p50 behind is what the target carries."""
     tried = sorted(document.knee, key=lambda each: each.load.rate or 0)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.subplots()
         for place, (name, label) in enumerate((("p50", "p50"), ("p99", "p99"), ("max", "largest"))):
-            points = [(e.load.rate, v) for e in tried if (v := _at(e, name)) is not None]
+            points = [(e.load.rate, v) for e in tried if (v := _latency_figure(e, name)) is not None]
             axes.plot(
                 [rate or 0 for rate, _ in points],
                 [value for _, value in points],
                 label=label,
                 color=_COLOURS[place],
-                marker=_MARKS[place],
+                marker=_MARKERS[place],
                 markersize=5,
             )
-        bad = [each for each in tried if each.failed or not all(map(is_sent, each.rounds))]
-        failed = [(each.load.rate, _at(each, "max")) for each in bad]
+        bad = [each for each in tried if each.failed or not all(map(is_fully_sent, each.rounds))]
+        failed = [(each.load.rate, _latency_figure(each, "max")) for each in bad]
         if failed:
             points = [(rate, value) for rate, value in failed if value is not None]
             axes.plot(
@@ -132,8 +136,8 @@ def knee(document: Document) -> str:
                 label="with faults, or requests that could not be sent",
             )
         axes.set_yscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-        axes.yaxis.set_major_formatter(FuncFormatter(_thousands))
+        axes.xaxis.set_major_formatter(FuncFormatter(_tick_label))
+        axes.yaxis.set_major_formatter(FuncFormatter(_tick_label))
         axes.set_xlabel("requests a second that were due")
         axes.set_ylabel("latency in microseconds, from when it was due")
         axes.set_xlim(left=0)
@@ -142,7 +146,7 @@ def knee(document: Document) -> str:
         return _svg(figure)
 
 
-def _rates(entry: Entry) -> list[float]:
+def _rates(entry: BenchEntry) -> list[float]:
     return [each.per_s for each in entry.rounds]
 
 
@@ -151,17 +155,17 @@ def _rate(each: Any) -> float | None:
     return found
 
 
-def _at(entry: Entry, name: str) -> float | None:
-    latency = Latency.merged(each.latency for each in entry.rounds)
+def _latency_figure(entry: BenchEntry, name: str) -> float | None:
+    latency = LatencySummary.merge(each.latency for each in entry.rounds)
     if not latency.n:
         return None
     return latency.max_us if name == "max" else latency.percentiles_us.get(name)
 
 
-def _curve(latency: Latency) -> list[tuple[float, float]]:
+def _curve(latency: LatencySummary) -> list[tuple[float, float]]:
     from bothends.bench.histogram import Histogram
 
-    found = Histogram.decoded(latency.histogram).curve(_CURVE)
+    found = Histogram.decode(latency.histogram).curve(_CURVE_PERCENTILES)
     return [(percent, max(value, 1) / 1000) for percent, value in found]
 
 
@@ -170,14 +174,14 @@ def _nines(percent: float) -> float:
     return -math.log10(1 - percent / 100)
 
 
-def _thousands(value: float, _: object) -> str:
+def _tick_label(value: float, _: object) -> str:
     return f"{value:,.0f}" if value >= 1 or value == 0 else f"{value:g}"
 
 
-def _some_thousands(value: float, _: object) -> str:
+def _minor_tick_label(value: float, _: object) -> str:
     """Between the powers of ten only 2 and 5 have a number beside them."""
     digit = value / 10 ** math.floor(math.log10(value)) if value > 0 else 0
-    return _thousands(value, None) if round(digit) in (2, 5) else ""
+    return _tick_label(value, None) if round(digit) in (2, 5) else ""
 
 
 def _svg(figure: Figure) -> str:

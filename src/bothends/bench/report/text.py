@@ -11,12 +11,12 @@ import io
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
-from bothends.bench.results import Document, Entry, Latency, Round
+from bothends.bench.results import BenchEntry, Document, LatencySummary, Round
 
 PERCENTILES = ("p50", "p90", "p99", "p99.9")
 
 
-def lines(entry: Entry) -> Iterator[tuple[str, str]]:
+def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
     """One entry in full: pairs of a label and what it is."""
     if entry.skipped:
         yield "skipped", entry.skipped
@@ -31,46 +31,46 @@ def lines(entry: Entry) -> Iterator[tuple[str, str]]:
     span = f"{load.duration_s:g} s after {load.warmup_s:g} s of warm-up"
     yield "measured", f"{len(rounds)} rounds of {span}" if len(rounds) > 1 else span
     unsent = sum(each.unsent for each in rounds)
-    rate = f"{number(entry.median(per_s))} requests/s{spread(entry)}"
+    rate = f"{format_number(entry.median(per_s))} requests/s{spread(entry)}"
     if load.rate is not None and unsent:
         rate += f"; {unsent:,} were due and not sent: no connection was free"
     yield "answered", rate
     corrected = [each.corrected for each in rounds if each.corrected is not None]
     if corrected:
-        yield "latency, corrected", latency_words(Latency.merged(corrected))
-    uncorrected = latency_words(Latency.merged(each.uncorrected for each in rounds))
+        yield "latency, corrected", format_latency(LatencySummary.merge(corrected))
+    uncorrected = format_latency(LatencySummary.merge(each.uncorrected for each in rounds))
     yield "latency, uncorrected" if corrected else "latency", uncorrected
     answers = "each answer byte for byte"
     yield "verified", f"{answers}; faults: {entry.faults}"
     cpu, switches = entry.median(server_us), entry.median(server_switches)
     if cpu is not None and switches is not None:
         yield "server", f"{cpu:.1f} us of processor a request, {switches:.2f} context switches a request"
-    yield "generator", generator_words(rounds)
+    yield "generator", format_generator(rounds)
     for each in rounds:
         if each.ended:
             yield "ended early", each.ended
 
 
-def generator_words(rounds: Sequence[Round]) -> str:
+def format_generator(rounds: Sequence[Round]) -> str:
     """How the generator itself fared: what a reader must know to believe the figure."""
     busiest = max(rounds, key=lambda each: each.own.cpu_share)
     words = f"{busiest.own.name}, {busiest.own.cpu_share:.0%} of a processor"
     late = [each.own.lateness for each in rounds if each.own.lateness is not None]
-    if late and (found := Latency.merged(late).percentiles_us.get("p99")) is not None:
+    if late and (found := LatencySummary.merge(late).percentiles_us.get("p99")) is not None:
         words += f", sends late by {found:,.0f} us (p99)"
     limits = [each.own.limit for each in rounds if each.own.limit]
     return f"{words}; the generator was the limit: {limits[0]}" if limits else words
 
 
-def latency_words(latency: Latency) -> str:
+def format_latency(latency: LatencySummary) -> str:
     """`p50 139  p90 201  p99 262  max 1,204 us, n 328,113`."""
     if not latency.n:
         return "no answers to requests of that time"
-    found = "  ".join(f"{name} {number(value)}" for name, value in latency.percentiles_us.items())
-    return f"{found}  max {number(latency.max_us)} us, n {latency.n:,}".strip()
+    found = "  ".join(f"{name} {format_number(value)}" for name, value in latency.percentiles_us.items())
+    return f"{found}  max {format_number(latency.max_us)} us, n {latency.n:,}".strip()
 
 
-HEADS = (
+COLUMNS = (
     "target",
     "load",
     "requests/s",
@@ -87,15 +87,15 @@ HEADS = (
 )
 
 
-def table(document: Document, entries: Sequence[Entry]) -> tuple[tuple[str, ...], list[list[str]]]:
+def table(document: Document, entries: Sequence[BenchEntry]) -> tuple[tuple[str, ...], list[list[str]]]:
     """Heads and rows: a row for each of these entries that has rounds. Empty columns are left out."""
     rows = [_row(document, entry) for entry in entries if entry.rounds]
-    kept = [place for place in range(len(HEADS)) if any(row[place] not in ("", "-") for row in rows)]
-    heads = [head.replace("baseline", document.baseline) for head in HEADS]
+    kept = [place for place in range(len(COLUMNS)) if any(row[place] not in ("", "-") for row in rows)]
+    heads = [head.replace("baseline", document.baseline) for head in COLUMNS]
     return tuple(heads[place] for place in kept), [[row[place] for place in kept] for row in rows]
 
 
-def by_load(document: Document) -> list[tuple[str, list[Entry]]]:
+def by_load(document: Document) -> list[tuple[str, list[BenchEntry]]]:
     """The entries under each load, those with the most requests a second first."""
     loads = dict.fromkeys(each.load.title for each in document.entries)
     return [
@@ -111,7 +111,7 @@ def by_load(document: Document) -> list[tuple[str, list[Entry]]]:
     ]
 
 
-def skipped(entries: Sequence[Entry]) -> str:
+def skip_reasons(entries: Sequence[BenchEntry]) -> str:
     """`gevent isn't installed (gevent); it has no udp (fork, threads)`: what was not measured, and why."""
     reasons: dict[str, list[str]] = {}
     for entry in entries:
@@ -120,10 +120,10 @@ def skipped(entries: Sequence[Entry]) -> str:
     return "; ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
 
 
-def _row(document: Document, entry: Entry) -> list[str]:
-    latency = Latency.merged(each.latency for each in entry.rounds)
+def _row(document: Document, entry: BenchEntry) -> list[str]:
+    latency = LatencySummary.merge(each.latency for each in entry.rounds)
     found = latency.percentiles_us
-    low, high = extremes(entry)
+    low, high = rate_range(entry)
     ratio = ratio_to_baseline(document, entry, per_s)
     costs = (
         entry.median(server_us),
@@ -135,11 +135,13 @@ def _row(document: Document, entry: Entry) -> list[str]:
     return [
         entry.name,
         entry.load.title,
-        number(entry.median(per_s)) + limited if not entry.load.is_idle else "",
-        f"{number(low)} to {number(high)}" if len(entry.rounds) > 1 and not entry.load.is_idle else "",
+        format_number(entry.median(per_s)) + limited if not entry.load.is_idle else "",
+        f"{format_number(low)} to {format_number(high)}"
+        if len(entry.rounds) > 1 and not entry.load.is_idle
+        else "",
         f"{ratio:.2f}" if ratio is not None else "",
-        *(number(found.get(name)) for name in ("p50", "p99")),
-        number(latency.max_us if latency.n else None),
+        *(format_number(found.get(name)) for name in ("p50", "p99")),
+        format_number(latency.max_us if latency.n else None),
         *(f"{value:.2f}" if value is not None else "" for value in costs),
         ""
         if not entry.failed
@@ -148,7 +150,7 @@ def _row(document: Document, entry: Entry) -> list[str]:
 
 
 def ratio_to_baseline(
-    document: Document, entry: Entry, figure: Callable[[Round], float | None]
+    document: Document, entry: BenchEntry, figure: Callable[[Round], float | None]
 ) -> float | None:
     """The median over rounds of a figure's ratio to the baseline's in the same round; None without one."""
     same = (each for each in document.entries if each.load == entry.load and each.name == document.baseline)
@@ -165,7 +167,7 @@ def as_markdown(document: Document) -> str:
     if len(document.entries) == 1:
         entry = document.entries[0]
         heads: Sequence[str] = (entry.name, entry.target)
-        rows: Sequence[Sequence[str]] = [list(pair) for pair in lines(entry)]
+        rows: Sequence[Sequence[str]] = [list(pair) for pair in summary_lines(entry)]
     else:
         heads, rows = table(document, document.entries)
     drawn = [heads, ["---"] * len(heads), *rows]
@@ -186,12 +188,12 @@ def remarks(document: Document) -> list[str]:
     if len(document.entries) > 1 and limited:
         starved = "; this machine was not quiet" if any("else" in each.own.limit for each in limited) else ""
         found.append(f"* The generator was the limit in a round or more: the server may be faster{starved}.")
-    if words := skipped(document.entries):
+    if words := skip_reasons(document.entries):
         found.append(f"Not measured: {words}.")
     return found
 
 
-CSV_HEADS = (
+CSV_COLUMNS = (
     *("name", "target", "workload", "transport", "connections", "depth", "reconnect", "rate_per_s", "round"),
     *("seconds", "completed", "per_s", "bytes_received", "unsent", "corrected", "n", "mean_us"),
     *(f"{name}_us" for name in PERCENTILES),
@@ -205,7 +207,7 @@ CSV_HEADS = (
 def as_csv(document: Document) -> str:
     """A row for each round, both ways of counting latency told apart by `corrected`."""
     written = io.StringIO()
-    writer = csv.DictWriter(written, CSV_HEADS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(written, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for entry in document.entries:
         load = entry.load
@@ -228,7 +230,7 @@ def as_csv(document: Document) -> str:
     return written.getvalue()
 
 
-def _figures(each: Round, latency: Latency, corrected: int) -> dict[str, object]:
+def _figures(each: Round, latency: LatencySummary, corrected: int) -> dict[str, object]:
     found: dict[str, object] = {
         "seconds": each.seconds,
         "completed": each.completed,
@@ -244,7 +246,7 @@ def _figures(each: Round, latency: Latency, corrected: int) -> dict[str, object]
         "generator_limit": each.own.limit,
         "ended": each.ended,
         **{f"{name}_us": value for name, value in latency.percentiles_us.items()},
-        **each.faults.counted(),
+        **each.faults.as_dict(),
     }
     if each.server is not None:
         found["server_us_per_request"] = each.server.cpu_us_per_request
@@ -295,21 +297,21 @@ def server_memory(each: Round) -> float | None:
     return each.server.memory_kib_per_connection if each.server is not None else None
 
 
-def extremes(entry: Entry) -> tuple[float, float]:
+def rate_range(entry: BenchEntry) -> tuple[float, float]:
     """The least and the most requests a second of its rounds."""
     found = [each.per_s for each in entry.rounds]
     return min(found), max(found)
 
 
-def spread(entry: Entry) -> str:
+def spread(entry: BenchEntry) -> str:
     """` (5 rounds: 320,113 to 331,204)`; empty for one round."""
     if len(entry.rounds) < 2:
         return ""
-    low, high = extremes(entry)
-    return f" (median of {len(entry.rounds)} rounds: {number(low)} to {number(high)})"
+    low, high = rate_range(entry)
+    return f" (median of {len(entry.rounds)} rounds: {format_number(low)} to {format_number(high)})"
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Three significant digits at least, thousands apart: `0.48`, `13.4`, `262`, `328,113`; "-" for None."""
     if value is None:
         return "-"

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bothends.check.sandbox.launcher import Limits, enter
-from bothends.check.subjects.process import start
+from bothends.check.sandbox.launcher import SandboxLimits, enter
+from bothends.check.subjects.process import start_program
 from bothends.errors import BothendsError
 
-LIMITS: Final = Limits(memory=2 << 30, processes=1024, disk=512 << 20)
+BUILD_LIMITS: Final = SandboxLimits(memory=2 << 30, processes=1024, disk=512 << 20)
 """A compiler takes more than what it makes."""
 
-_DAY: Final = 86_400.0  # seconds: for how long it may go on is for whoever started us to say
+_MAX_BUILD_TIME: Final = 86_400.0  # seconds: for how long it may go on is for whoever started us to say
 
 
 async def build(command: Sequence[str], folder: Path) -> int:
@@ -31,16 +31,18 @@ async def build(command: Sequence[str], folder: Path) -> int:
         Unavailable: the system allows no sandbox.
         SystemRefused: it can't be started.
     """
-    program = start(command, folder=folder, sandbox=enter(LIMITS), room=folder, writable=True)
+    program = start_program(
+        command, cwd=folder, sandbox=enter(BUILD_LIMITS), scratch_dir=folder, writable=True
+    )
     try:
-        await program.wait(_DAY)
-        await program.stderr.end(1.0)
+        await program.wait(_MAX_BUILD_TIME)
+        await program.stderr.wait_eof(1.0)
         status = program.status or 0
     finally:
-        await program.end()
+        await program.kill_tree()
     sys.stderr.buffer.write(program.stderr.data)
-    if program.ended_for:
-        sys.stderr.write(f"{program.ending}\n")
+    if program.kill_reason:
+        sys.stderr.write(f"{program.exit_description}\n")
     return status if status >= 0 else 128 - status
 
 

@@ -21,7 +21,7 @@ from typing import Final
 from bothends.errors import ConfigurationError
 
 MANIFEST: Final = "check.toml"
-_MAIN: Final = {
+_MAIN_PATTERNS: Final = {
     ".py": re.compile(r"__main__|\.bind\(|create_server\(|\.connect\(|create_connection\("),
     ".c": re.compile(r"\bmain\s*\("),
     ".cpp": re.compile(r"\bmain\s*\("),
@@ -46,7 +46,7 @@ class NoRecipe(Exception):
     """Nobody can tell how to run this; the message says why."""
 
 
-def recipe(folder: Path, role: str) -> Recipe:
+def find_recipe(folder: Path, role: str) -> Recipe:
     """How the submission in a folder is built and run as a "server" or a "client".
 
     Raises:
@@ -56,7 +56,7 @@ def recipe(folder: Path, role: str) -> Recipe:
     if (folder / MANIFEST).is_file():
         return _from_manifest(folder / MANIFEST)
     place = ("{port}",) if role == "server" else ("{host}", "{port}")
-    source = _source(folder, role)
+    source = _find_main_source(folder, role)
     make, tool = _LANGUAGES[source.suffix]
     if shutil.which(tool) is None:
         raise NoRecipe(f"{source.name} needs {tool}, which isn't installed here")
@@ -80,7 +80,7 @@ def _from_manifest(path: Path) -> Recipe:
     return Recipe("manifest", tuple(tuple(shlex.split(each)) for each in build), tuple(shlex.split(run)))
 
 
-def _source(folder: Path, role: str) -> Path:
+def _find_main_source(folder: Path, role: str) -> Path:
     """The file that most looks like the program: one with a main part, named for its role, near the top.
 
     Where none has a main part that we know, any may be it: who builds and runs it will tell.
@@ -88,12 +88,12 @@ def _source(folder: Path, role: str) -> Path:
     found = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix in _MAIN and path.is_file() and not path.is_symlink()
+        if path.suffix in _MAIN_PATTERNS and path.is_file() and not path.is_symlink()
     ]
     mains = [
         path
         for path in found
-        if _MAIN[path.suffix].search(path.read_text("utf-8", errors="replace")[:200_000])
+        if _MAIN_PATTERNS[path.suffix].search(path.read_text("utf-8", errors="replace")[:200_000])
     ]
     other = "client" if role == "server" else "server"
     ranked = sorted(
@@ -110,40 +110,42 @@ def _source(folder: Path, role: str) -> Path:
     return ranked[0]
 
 
-def _python(folder: Path, source: Path, place: Sequence[str]) -> Recipe:
-    return Recipe("Python", (), ("python3", str(source.relative_to(folder)), *place))
+def _python(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
+    return Recipe("Python", (), ("python3", str(source.relative_to(folder)), *arguments))
 
 
-def _c(folder: Path, source: Path, place: Sequence[str]) -> Recipe:
+def _c(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
     name = str(source.relative_to(folder))
-    return Recipe("C", (("cc", "-O1", "-pthread", "-o", "program", name, "-lm"),), ("./program", *place))
+    return Recipe("C", (("cc", "-O1", "-pthread", "-o", "program", name, "-lm"),), ("./program", *arguments))
 
 
-def _cpp(folder: Path, source: Path, place: Sequence[str]) -> Recipe:
+def _cpp(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
     name = str(source.relative_to(folder))
-    return Recipe("C++", (("c++", "-O1", "-pthread", "-o", "program", name),), ("./program", *place))
+    return Recipe("C++", (("c++", "-O1", "-pthread", "-o", "program", name),), ("./program", *arguments))
 
 
-def _java(folder: Path, source: Path, place: Sequence[str]) -> Recipe:
+def _java(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
     text = source.read_text("utf-8", errors="replace")
     package = re.search(r"^\s*package\s+([\w.]+)\s*;", text, re.MULTILINE)
     name = f"{package[1]}.{source.stem}" if package else source.stem
     files = [str(path.relative_to(folder)) for path in sorted(source.parent.glob("*.java"))]
-    return Recipe("Java", (("javac", "-d", "classes", *files),), ("java", "-cp", "classes", name, *place))
+    return Recipe("Java", (("javac", "-d", "classes", *files),), ("java", "-cp", "classes", name, *arguments))
 
 
-def _node(folder: Path, source: Path, place: Sequence[str]) -> Recipe:
-    return Recipe("Node.js", (), ("node", str(source.relative_to(folder)), *place))
+def _node(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
+    return Recipe("Node.js", (), ("node", str(source.relative_to(folder)), *arguments))
 
 
-def _go(folder: Path, source: Path, place: Sequence[str]) -> Recipe:
+def _go(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
     what = "." if (folder / "go.mod").exists() else str(source.relative_to(folder))
-    return Recipe("Go", (("go", "build", "-o", "program", what),), ("./program", *place))
+    return Recipe("Go", (("go", "build", "-o", "program", what),), ("./program", *arguments))
 
 
-def _rust(folder: Path, source: Path, place: Sequence[str]) -> Recipe:
+def _rust(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
     return Recipe(
-        "Rust", (("rustc", "-O", "-o", "program", str(source.relative_to(folder))),), ("./program", *place)
+        "Rust",
+        (("rustc", "-O", "-o", "program", str(source.relative_to(folder))),),
+        ("./program", *arguments),
     )
 
 

@@ -26,32 +26,32 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bothends.check.batch.build_recipes import NoRecipe, Recipe, recipe
+from bothends.check.batch.build_recipes import NoRecipe, Recipe, find_recipe
 from bothends.check.case import Verdict
-from bothends.check.results import Outcome, Result, from_object
-from bothends.errors import BothendsError, SystemRefused, Unavailable
+from bothends.check.results import CaseOutcome, SuiteResult, from_object
+from bothends.errors import BothendsError, SystemCallFailed, Unavailable
 from bothends.escaping import escape
-from bothends.osutil.reaper import Heir, mark
-from bothends.osutil.reexec import itself
+from bothends.osutil.reaper import Reaper, process_tag
+from bothends.osutil.reexec import self_command
 
-LARGEST: Final = 16 << 20  # bytes of a submission, packed: sources, and no data
-BUILD_TIME: Final = 60.0  # seconds
-JUDGE_TIME: Final = 300.0  # seconds: ten times what a whole suite takes
-_MARK: Final = "BOTHENDS_BATCH"  # in the environment of all that a batch starts: its process
+MAX_ARCHIVE_SIZE: Final = 16 << 20  # bytes of a submission, packed: sources, and no data
+BUILD_TIMEOUT: Final = 60.0  # seconds
+JUDGE_TIMEOUT: Final = 300.0  # seconds: ten times what a whole suite takes
+_TAG_VARIABLE: Final = "BOTHENDS_BATCH"  # in the environment of all that a batch starts: its process
 _GRACE: Final = 10.0  # seconds in which a check ends what it has started
-_COMPLAINT: Final = 65_536  # bytes of complaints that are read
+_MAX_STDERR: Final = 65_536  # bytes of complaints that are read
 
 
-class _UnderWay:
+class _ChildProcesses:
     """The processes of a batch, all of which end when it does."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._processes: set[subprocess.Popen[bytes]] = set()
-        self._over = False
+        self._closed = False
 
     def run(
-        self, command: Sequence[str], folder: Path, seconds: float, **environment: str
+        self, command: Sequence[str], folder: Path, timeout: float, **environment: str
     ) -> tuple[int | None, bytes, bytes]:
         """Run a command: its status, None if it wasn't done in time, and what it wrote and complained.
 
@@ -63,42 +63,42 @@ class _UnderWay:
         """
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
             with self._lock:
-                if self._over:
+                if self._closed:
                     raise InterruptedError(errno.EINTR, "the batch was stopped")
                 process = subprocess.Popen(
                     command,
                     cwd=folder,
-                    env={**os.environ, **environment, _MARK: mark()},
+                    env={**os.environ, **environment, _TAG_VARIABLE: process_tag()},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=complaints,
                 )
                 self._processes.add(process)
             try:
-                status: int | None = process.wait(seconds)
+                status: int | None = process.wait(timeout)
             except subprocess.TimeoutExpired:
                 status = None
-                _end(process)
+                _terminate(process)
             finally:
                 with self._lock:
                     self._processes.discard(process)
             output.seek(0)
             complaints.seek(0)
-            return status, output.read(), complaints.read(_COMPLAINT)
+            return status, output.read(), complaints.read(_MAX_STDERR)
 
-    def begin(self) -> None:
+    def reopen(self) -> None:
         """A batch begins."""
-        self._over = False
+        self._closed = False
 
-    def end(self) -> None:
+    def terminate_all(self) -> None:
         """End what is under way, and let nothing begin any more."""
         with self._lock:
-            self._over = True
+            self._closed = True
             for process in self._processes:
                 process.terminate()  # a check then takes its programs with it
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _terminate(process: subprocess.Popen[bytes]) -> None:
     """End a process, in good order if it can be."""
     process.terminate()
     try:
@@ -108,11 +108,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-_under_way: Final = _UnderWay()
+_children: Final = _ChildProcesses()
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class BatchSettings:
     """How all of them are judged. `contract` is a name, or the text of a file."""
 
     role: str
@@ -123,13 +123,13 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class JudgedSubmission:
     """One submission and how it was judged: `digest` of what was, `language` that it was taken for."""
 
     name: str
     digest: str
     language: str
-    result: Result
+    result: SuiteResult
 
     def as_object(self) -> dict[str, Any]:
         """For JSON."""
@@ -156,9 +156,11 @@ def pack(folder: Path) -> bytes:
             try:
                 data = path.read_bytes()
             except OSError as error:
-                raise SystemRefused("read", str(path), error.errno or 0) from error
-            if buffer.tell() + len(data) > LARGEST:
-                raise SystemRefused("take", str(folder), 27, f"more than {LARGEST >> 20} MiB")  # EFBIG
+                raise SystemCallFailed("read", str(path), error.errno or 0) from error
+            if buffer.tell() + len(data) > MAX_ARCHIVE_SIZE:
+                raise SystemCallFailed(
+                    "take", str(folder), 27, f"more than {MAX_ARCHIVE_SIZE >> 20} MiB"
+                )  # EFBIG
             member = tarfile.TarInfo(str(place))
             member.size, member.mode = len(data), 0o755 if os.access(path, os.X_OK) else 0o644
             archive.addfile(member, io.BytesIO(data))
@@ -177,64 +179,72 @@ def unpack(archive: bytes, folder: Path) -> None:
             path.chmod(member.mode & 0o755)
 
 
-def digest_of(archive: bytes, settings: Settings) -> str:
+def compute_digest(archive: bytes, settings: BatchSettings) -> str:
     """What was judged, and how: another digest is another run."""
     told = json.dumps(asdict(settings), sort_keys=True).encode()
     return hashlib.sha256(told + b"\0" + archive).hexdigest()
 
 
-def judge_one(name: str, archive: bytes, settings: Settings) -> dict[str, Any]:
-    """Judge one packed submission, here; what `Marked.as_object` gives. Raises nothing for what is in it."""
-    digest = digest_of(archive, settings)
+def judge_one(name: str, archive: bytes, settings: BatchSettings) -> dict[str, Any]:
+    """Judge one packed submission, here; what `JudgedSubmission.as_object` gives. Raises nothing for what is in it."""
+    digest = compute_digest(archive, settings)
     with tempfile.TemporaryDirectory(prefix="bothends-batch-") as place:
         folder = Path(place) / "program"
         folder.mkdir()
         unpack(archive, folder)
         try:
-            known = recipe(folder, settings.role)
+            known = find_recipe(folder, settings.role)
         except (NoRecipe, BothendsError, OSError) as error:
-            return Marked(name, digest, "", _never_ran(name, settings, str(error))).as_object()
+            return JudgedSubmission(
+                name, digest, "", _failed_to_run_result(name, settings, str(error))
+            ).as_object()
         failure = _build(folder, known, sandbox=settings.sandbox)
         if failure is not None:
-            return Marked(name, digest, known.language, _never_ran(name, settings, *failure)).as_object()
+            return JudgedSubmission(
+                name, digest, known.language, _failed_to_run_result(name, settings, *failure)
+            ).as_object()
         result = _judge(Path(place), folder, known, settings)
     if isinstance(result, str):
-        return Marked(name, digest, known.language, _never_ran(name, settings, result)).as_object()
+        return JudgedSubmission(
+            name, digest, known.language, _failed_to_run_result(name, settings, result)
+        ).as_object()
     return {"name": name, "digest": digest, "language": known.language, **result}
 
 
-def _build(folder: Path, known: Recipe, *, sandbox: bool) -> tuple[str, str] | None:
+def _build(folder: Path, build_recipe: Recipe, *, sandbox: bool) -> tuple[str, str] | None:
     """Build it; None, or what went wrong and what the compiler said."""
     places = {  # compilers that keep these at home, which in the sandbox is an empty folder
         "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", str(Path.home() / ".rustup")),
         "GOCACHE": str(folder / ".cache"),
     }
-    for command in known.build:
-        ours = itself("bothends.check.batch.build") if sandbox else []
+    for command in build_recipe.build:
+        ours = self_command("bothends.check.batch.build") if sandbox else []
         try:
-            status, _, complaint = _under_way.run([*ours, *command], folder, BUILD_TIME, **places)
+            status, _, complaint = _children.run([*ours, *command], folder, BUILD_TIMEOUT, **places)
         except OSError as error:
             return f"{command[0]}: {error.strerror}", ""
         if status is None:
-            return f"{command[0]} isn't done after {BUILD_TIME:g} s", ""
+            return f"{command[0]} isn't done after {BUILD_TIMEOUT:g} s", ""
         if status:
             said = "\n".join(map(escape, complaint.strip().splitlines()[:12]))
             return f"it doesn't build: {command[0]} ended with {status}", said
     return None
 
 
-def _judge(place: Path, folder: Path, known: Recipe, settings: Settings) -> dict[str, Any] | str:
+def _judge(
+    work_dir: Path, folder: Path, build_recipe: Recipe, settings: BatchSettings
+) -> dict[str, Any] | str:
     """Run the check on it as a process of its own; its result, or why there is none."""
     contract = settings.contract
     if "\n" in contract:
-        contract = str(place / "contract.toml")
+        contract = str(work_dir / "contract.toml")
         Path(contract).write_text(settings.contract, encoding="utf-8")
     options = ["--sandbox"] * settings.sandbox + ["--thorough"] * settings.thorough
     options += ["--contract", contract, "--json", "--jobs", str(settings.jobs)]
-    command = [*itself(), "check", settings.role, *options, "--", *known.run]
-    status, said, complaint = _under_way.run(command, folder, JUDGE_TIME)
+    command = [*self_command(), "check", settings.role, *options, "--", *build_recipe.run]
+    status, said, complaint = _children.run(command, folder, JUDGE_TIMEOUT)
     if status is None:
-        return f"it can't be judged in {JUDGE_TIME:g} s"
+        return f"it can't be judged in {JUDGE_TIMEOUT:g} s"
     try:
         found: dict[str, Any] = json.loads(said)
     except ValueError:
@@ -242,40 +252,42 @@ def _judge(place: Path, folder: Path, known: Recipe, settings: Settings) -> dict
     return found
 
 
-def _never_ran(name: str, settings: Settings, reason: str, complaint: str = "") -> Result:
+def _failed_to_run_result(
+    name: str, settings: BatchSettings, reason: str, stderr_tail: str = ""
+) -> SuiteResult:
     """The result of what can't be judged: one failure."""
     suite = "udp" if "udp" in settings.contract else "tcp"
-    outcome = Outcome(
+    outcome = CaseOutcome(
         "build", Verdict.FAIL, expected="a program that can be built and run", happened=reason,
-        mistake="it was never tried on a clean machine", complaint=complaint,
+        mistake="it was never tried on a clean machine", complaint=stderr_tail,
     )  # fmt: skip
     contract = settings.contract if "\n" not in settings.contract else "contract"
-    return Result(name, contract, suite, (outcome,))
+    return SuiteResult(name, contract, suite, (outcome,))
 
 
-def already(file: Path, digest: str) -> Marked | None:
+def load_previous(file: Path, digest: str) -> JudgedSubmission | None:
     """The result that lies there, if it is of the same program, judged in the same way."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(file.read_text(encoding="utf-8"))
         if found["digest"] == digest:
-            return marked(found)
+            return judged_submission_from_object(found)
     return None
 
 
-def marked(value: dict[str, Any]) -> Marked:
+def judged_submission_from_object(value: dict[str, Any]) -> JudgedSubmission:
     """What `as_object` gave, read back."""
-    return Marked(value["name"], value["digest"], value["language"], from_object(value))
+    return JudgedSubmission(value["name"], value["digest"], value["language"], from_object(value))
 
 
 def judge_all(
     folders: Sequence[Path],
-    settings: Settings,
+    settings: BatchSettings,
     out: Path,
     *,
     workers: int,
     cluster: str = "",
-    progress: Callable[[Marked, int], None] = lambda _marked, _left: None,
-) -> list[Marked]:
+    progress: Callable[[JudgedSubmission, int], None] = lambda _marked, _left: None,
+) -> list[JudgedSubmission]:
     """Judge all of them, and put each result into `out`; in the order of `folders`.
 
     `progress` is told of each result, and how many are left. With a `cluster` (the address of a
@@ -286,18 +298,18 @@ def judge_all(
         Unavailable: there is no such cluster, or distributed isn't installed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Marked] = {}
-    waiting: list[tuple[str, bytes, Settings]] = []
+    found: dict[str, JudgedSubmission] = {}
+    waiting: list[tuple[str, bytes, BatchSettings]] = []
     for folder in folders:
         name = folder.resolve().name
         archive = pack(folder)
-        before = already(out / f"{name}.json", digest_of(archive, settings))
+        before = load_previous(out / f"{name}.json", compute_digest(archive, settings))
         if before is None:
             waiting.append((name, archive, settings))
         else:
             found[name] = before
-    for number, value in enumerate(_run(waiting, workers, cluster), 1):
-        one = marked(value)
+    for number, value in enumerate(_judge_pending(waiting, workers, cluster), 1):
+        one = judged_submission_from_object(value)
         found[one.name] = one
         text = json.dumps(value, indent=2, ensure_ascii=False)
         (out / f"{one.name}.json").write_text(text, encoding="utf-8")
@@ -305,30 +317,32 @@ def judge_all(
     return [found[folder.resolve().name] for folder in folders]
 
 
-def _run(
-    waiting: Sequence[tuple[str, bytes, Settings]], workers: int, cluster: str
+def _judge_pending(
+    pending: Sequence[tuple[str, bytes, BatchSettings]], workers: int, cluster: str
 ) -> Iterator[dict[str, Any]]:
-    if not waiting:
+    if not pending:
         return
     if cluster:
-        yield from _run_on_cluster(waiting, cluster)
+        yield from _run_on_cluster(pending, cluster)
         return
-    _under_way.begin()
+    _children.reopen()
     pool = ThreadPoolExecutor(workers)
-    with Heir() as heir:
-        heir.inherits_marked(_MARK)
+    with Reaper() as heir:
+        heir.kill_tagged(_TAG_VARIABLE)
         try:
-            futures: list[Future[dict[str, Any]]] = [pool.submit(judge_one, *each) for each in waiting]
+            futures: list[Future[dict[str, Any]]] = [pool.submit(judge_one, *each) for each in pending]
             for done in as_completed(futures):
                 yield done.result()
         except BaseException:  # ^C as well
-            _under_way.end()
+            _children.terminate_all()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _run_on_cluster(waiting: Sequence[tuple[str, bytes, Settings]], cluster: str) -> Iterator[dict[str, Any]]:
+def _run_on_cluster(
+    pending: Sequence[tuple[str, bytes, BatchSettings]], cluster: str
+) -> Iterator[dict[str, Any]]:
     try:
         distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
@@ -341,6 +355,6 @@ def _run_on_cluster(waiting: Sequence[tuple[str, bytes, Settings]], cluster: str
         raise Unavailable("reach", cluster, hint="is the scheduler running?", reason=str(error)) from error
     with client:
         # Its own cases run at once already, so a worker judges one program at a time.
-        futures = [client.submit(judge_one, *each, pure=False) for each in waiting]
+        futures = [client.submit(judge_one, *each, pure=False) for each in pending]
         for done in distributed.as_completed(futures):
             yield done.result()

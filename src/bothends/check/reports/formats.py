@@ -10,11 +10,11 @@ import json
 from xml.etree import ElementTree
 
 from bothends.check.case import Verdict
-from bothends.check.reports.html import as_page
-from bothends.check.results import Outcome, Result
+from bothends.check.reports.html import as_html
+from bothends.check.results import CaseOutcome, SuiteResult
 
 
-def render(result: Result, form: str) -> str:
+def render(result: SuiteResult, report_format: str) -> str:
     """The text of a report in one of the forms "text", "json", "junit", "tap", "gradescope", "html"."""
     return {
         "text": as_text,
@@ -22,11 +22,11 @@ def render(result: Result, form: str) -> str:
         "junit": as_junit,
         "tap": as_tap,
         "gradescope": as_gradescope,
-        "html": as_page,
-    }[form](result)
+        "html": as_html,
+    }[report_format](result)
 
 
-def evidence(outcome: Outcome) -> str:
+def format_evidence(outcome: CaseOutcome) -> str:
     """What was expected, what happened and the transcript, in lines."""
     lines = [
         f"{head}: {text}"
@@ -44,24 +44,24 @@ def evidence(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def as_text(result: Result) -> str:
+def as_text(result: SuiteResult) -> str:
     """Plain lines, for a file."""
     lines = [f"{result.program}: {result.contract}"]
     for outcome in result.outcomes:
         said = outcome.detail or outcome.happened
         lines.append(f"{outcome.verdict.value:<10}  {outcome.case:<26} {said}".rstrip())
         if outcome.verdict is Verdict.FAIL:
-            lines += [f"    {line}" for line in evidence(outcome).splitlines()]
+            lines += [f"    {line}" for line in format_evidence(outcome).splitlines()]
     lines.append(f"{result.points:g} of {result.most:g} points")
     return "\n".join(lines) + "\n"
 
 
-def as_json(result: Result) -> str:
+def as_json(result: SuiteResult) -> str:
     """One object, indented."""
     return json.dumps(result.as_object(), indent=2, ensure_ascii=False) + "\n"
 
 
-def as_junit(result: Result) -> str:
+def as_junit(result: SuiteResult) -> str:
     """One test suite. XML can't hold control characters at all, but everything here is escaped already."""
     counts = result.counts
     suite = ElementTree.Element(
@@ -78,7 +78,7 @@ def as_junit(result: Result) -> str:
             suite, "testcase", name=outcome.case, classname=result.contract, time=f"{outcome.seconds:.3f}"
         )
         if outcome.verdict is Verdict.FAIL:
-            ElementTree.SubElement(case, "failure", message=outcome.happened).text = evidence(outcome)
+            ElementTree.SubElement(case, "failure", message=outcome.happened).text = format_evidence(outcome)
         elif outcome.verdict is Verdict.SKIP:
             ElementTree.SubElement(case, "skipped", message=outcome.detail)
         elif outcome.detail or outcome.happened:
@@ -88,7 +88,7 @@ def as_junit(result: Result) -> str:
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def as_tap(result: Result) -> str:
+def as_tap(result: SuiteResult) -> str:
     """TAP 14, with a YAML block under what failed."""
     lines = ["TAP version 14", f"1..{len(result.outcomes)}"]
     for number, outcome in enumerate(result.outcomes, 1):
@@ -96,14 +96,14 @@ def as_tap(result: Result) -> str:
         directive = f" # SKIP {outcome.detail}" if outcome.verdict is Verdict.SKIP else ""
         lines.append(f"{status} {number} - {outcome.case}{directive}")
         if outcome.verdict is Verdict.FAIL:
-            block = evidence(outcome).splitlines()
+            block = format_evidence(outcome).splitlines()
             lines += ["  ---", "  message: |-", *(f"    {line}" for line in block), "  ..."]
         elif outcome.verdict in (Verdict.NON_STRICT, Verdict.INFO):
             lines.append(f"# {outcome.verdict.value}: {outcome.detail or outcome.happened}")
     return "\n".join(lines) + "\n"
 
 
-def as_gradescope(result: Result) -> str:
+def as_gradescope(result: SuiteResult) -> str:
     """results.json: a test for each case that was asked, its marks and its evidence."""
     tests = [
         {
@@ -111,7 +111,7 @@ def as_gradescope(result: Result) -> str:
             "score": outcome.points,
             "max_score": outcome.most,
             "status": "failed" if outcome.verdict is Verdict.FAIL else "passed",
-            "output": evidence(outcome) or outcome.verdict.value,
+            "output": format_evidence(outcome) or outcome.verdict.value,
             "output_format": "text",
         }
         for outcome in result.outcomes

@@ -9,9 +9,9 @@ from html import escape
 from typing import Final
 
 from bothends.check.case import Verdict
-from bothends.check.results import Outcome, Result
+from bothends.check.results import CaseOutcome, SuiteResult
 
-_NAMES: Final = {
+_CSS_CLASSES: Final = {
     Verdict.PASS: "pass",
     Verdict.NON_STRICT: "lax",
     Verdict.INFO: "info",
@@ -60,7 +60,7 @@ pre { background: var(--wash); padding: .7rem .9rem; border-radius: .3rem; overf
 """
 
 
-def as_page(result: Result) -> str:
+def as_html(result: SuiteResult) -> str:
     """The whole page."""
     wrong = [each for each in result.outcomes if each.verdict is Verdict.FAIL]
     lax = [each for each in result.outcomes if each.verdict is Verdict.NON_STRICT and each.transcript]
@@ -68,14 +68,14 @@ def as_page(result: Result) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<code class="program quiet">{escape(result.program)}</code>',
-        bar(result),
+        verdict_bar(result),
         f'<p class="quiet">{result.points:g} of {result.most:g} points, in {result.seconds:.1f} s</p>',
         *(f'<p class="quiet">Note: {escape(note)}.</p>' for note in result.notes),
     ]
     if wrong:
-        parts += ["<h2>What is wrong</h2>", *(_details(each, opened=True) for each in wrong)]
+        parts += ["<h2>What is wrong</h2>", *(_details(each, expanded=True) for each in wrong)]
     if lax:
-        parts += ["<h2>What could be stricter</h2>", *(_details(each, opened=False) for each in lax)]
+        parts += ["<h2>What could be stricter</h2>", *(_details(each, expanded=False) for each in lax)]
     rows = "".join(_row(each) for each in result.outcomes)
     head = "<tr><th>verdict</th><th>case</th><th>s</th><th>what happened</th></tr>"
     parts += [
@@ -96,26 +96,26 @@ def document(title: str, body: str) -> str:
     )
 
 
-def bar(result: Result) -> str:
+def verdict_bar(result: SuiteResult) -> str:
     """How many cases ended how, as a bar and in words."""
-    counted = [(verdict, result.counts[verdict]) for verdict in _NAMES if result.counts[verdict]]
-    pieces = "".join(f'<span class="{_NAMES[v]}" style="flex:{n}"></span>' for v, n in counted)
-    words = "".join(f'<span><b class="{_NAMES[v]}">{n}</b>{v.value}</span>' for v, n in counted)
+    counted = [(verdict, result.counts[verdict]) for verdict in _CSS_CLASSES if result.counts[verdict]]
+    pieces = "".join(f'<span class="{_CSS_CLASSES[v]}" style="flex:{n}"></span>' for v, n in counted)
+    words = "".join(f'<span><b class="{_CSS_CLASSES[v]}">{n}</b>{v.value}</span>' for v, n in counted)
     return f'<div class="bar">{pieces}</div><div class="counts">{words}</div>'
 
 
-def _row(outcome: Outcome) -> str:
+def _row(outcome: CaseOutcome) -> str:
     said = outcome.happened if outcome.verdict is Verdict.FAIL else outcome.detail or outcome.happened
     name = escape(outcome.case)
     if outcome.transcript:
         name = f'<a href="#{name}">{name}</a>'
     return (
-        f'<tr class="{_NAMES[outcome.verdict]}"><td class="verdict">{outcome.verdict.value}</td>'
+        f'<tr class="{_CSS_CLASSES[outcome.verdict]}"><td class="verdict">{outcome.verdict.value}</td>'
         f"<td>{name}</td><td>{outcome.seconds:.2f}</td><td>{escape(said)}</td></tr>"
     )
 
 
-def _details(outcome: Outcome, *, opened: bool) -> str:
+def _details(outcome: CaseOutcome, *, expanded: bool) -> str:
     facts = "".join(
         f"<dt>{head}</dt><dd>{escape(text)}</dd>"
         for head, text in (
@@ -134,7 +134,7 @@ def _details(outcome: Outcome, *, opened: bool) -> str:
     name = escape(outcome.case)
     complaint = f"<p>It complained:</p><pre>{escape(outcome.complaint)}</pre>" if outcome.complaint else ""
     return (
-        f'<details id="{name}" class="{_NAMES[outcome.verdict]}"{" open" if opened else ""}>'
+        f'<details id="{name}" class="{_CSS_CLASSES[outcome.verdict]}"{" open" if expanded else ""}>'
         f'<summary><span class="verdict">{outcome.verdict.value}</span><b>{name}</b></summary>'
         f'<dl>{facts}</dl><div class="long"><table class="talk">{talk}</table></div>{complaint}</details>'
     )

@@ -36,25 +36,25 @@ SYS_MOUNT_SETATTR = 442  # the same number on every architecture (asm-generic/un
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS = 1, 24, 28, 38  # linux/prctl.h
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 SECBIT_NOROOT = 0b11  # and locked: exec() as user 0 gives no capabilities (capabilities(7))
-FEWEST_PIDS = 301  # the kernel keeps 300 for itself (RESERVED_PIDS, kernel/pid.c)
+MIN_PID_MAX = 301  # the kernel keeps 300 for itself (RESERVED_PIDS, kernel/pid.c)
 LAST_CAPABILITY = 63  # more than there are: dropping one that isn't there fails, and that is all
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-CANNOT = 125  # as env(1) and timeout(1) leave when they can't start the command
+EXIT_SETUP_FAILED = 125  # as env(1) and timeout(1) leave when they can't start the command
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def call(name: str, result: int) -> None:
+def check(name: str, result: int) -> None:
     """Leave, if a call has failed."""
     if result < 0:
         sys.stderr.write(f"sandbox: {name}: {os.strerror(ctypes.get_errno())}\n")
-        os._exit(CANNOT)
+        os._exit(EXIT_SETUP_FAILED)
 
 
-def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> int:
+def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> int:
     """mount(2)."""
     return int(
-        _libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode())
+        _libc.mount(source.encode(), target.encode(), fstype.encode(), ctypes.c_ulong(flags), data.encode())
     )
 
 
@@ -68,7 +68,7 @@ def set_read_only(path: str, *, on: bool, recursive: bool) -> int:
 def enter_namespaces() -> None:
     """A user namespace with our own user and group in it, and what it lets us make."""
     user, group = os.getuid(), os.getgid()
-    call("unshare", _libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC))
+    check("unshare", _libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC))
     for name, text in (
         ("setgroups", "deny"),
         ("uid_map", f"{user} {user} 1"),
@@ -78,29 +78,29 @@ def enter_namespaces() -> None:
             file.write(text)
 
 
-def arrange_files(folder: str, how: str, size: str, hosts: str) -> None:
+def mount_read_only(folder: str, mode: str, size: str, hosts: str) -> None:
     """Everything read-only, but for an empty file system in memory."""
-    writable = how == "1"
-    call("mount /", mount("none", "/", "", MS_REC | MS_PRIVATE))
+    writable = mode == "1"
+    check("mount /", mount("none", "/", "", MS_REC | MS_PRIVATE))
     if hosts != "-":
-        call("bind /etc/hosts", mount(hosts, "/etc/hosts", "", MS_BIND))
-    if how == "all":
+        check("bind /etc/hosts", mount(hosts, "/etc/hosts", "", MS_BIND))
+    if mode == "all":
         return
-    bare_devices(f"{folder}/tmp")
+    mount_minimal_dev(f"{folder}/tmp")
     if can_hide_run(folder, os.getcwd()):  # noqa: PTH109
-        call("tmpfs", mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "size=4k"))
+        check("tmpfs", mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "size=4k"))
     if writable:
-        call("bind", mount(folder, folder, "", MS_BIND))
-    call("mount_setattr", set_read_only("/", on=True, recursive=True))
+        check("bind", mount(folder, folder, "", MS_BIND))
+    check("mount_setattr", set_read_only("/", on=True, recursive=True))
     if writable:
-        call("mount_setattr", set_read_only(folder, on=False, recursive=False))
-    give_room(folder, size)
+        check("mount_setattr", set_read_only(folder, on=False, recursive=False))
+    mount_tmp(folder, size)
 
 
-def give_room(folder: str, size: str) -> None:
+def mount_tmp(folder: str, size: str) -> None:
     """The empty file system in memory."""
     bounds = f"size={size},nr_inodes=8k,mode=700"
-    call("tmpfs", mount("tmpfs", f"{folder}/tmp", "tmpfs", MS_NOSUID | MS_NODEV, bounds))
+    check("tmpfs", mount("tmpfs", f"{folder}/tmp", "tmpfs", MS_NOSUID | MS_NODEV, bounds))
     os.chdir(os.getcwd())  # noqa: PTH109  (through what is mounted there now)
 
 
@@ -109,27 +109,27 @@ def can_hide_run(*needed: str) -> bool:
     return os.path.isdir("/run") and not any(os.path.realpath(each).startswith("/run/") for each in needed)  # noqa: PTH112
 
 
-def bare_devices(stage: str) -> None:
+def mount_minimal_dev(staging_dir: str) -> None:
     """A /dev of our own, built at `stage` and moved. A read-only mount doesn't keep devices on it from being
     written to, and what root has started would be let write to disks.
     """
-    call("tmpfs", mount("tmpfs", stage, "tmpfs", MS_NOSUID, "size=64k,mode=755"))
+    check("tmpfs", mount("tmpfs", staging_dir, "tmpfs", MS_NOSUID, "size=64k,mode=755"))
     for name in DEVICES:
-        with open(f"{stage}/{name}", "wb"):
-            call(f"bind /dev/{name}", mount(f"/dev/{name}", f"{stage}/{name}", "", MS_BIND))
+        with open(f"{staging_dir}/{name}", "wb"):
+            check(f"bind /dev/{name}", mount(f"/dev/{name}", f"{staging_dir}/{name}", "", MS_BIND))
     for name, place in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
-        os.symlink(f"/proc/self/{place}", f"{stage}/{name}")  # noqa: PTH211
-    call("bind /dev", mount(stage, "/dev", "", MS_BIND | MS_REC))
-    call("umount", int(_libc.umount2(stage.encode(), MNT_DETACH)))
+        os.symlink(f"/proc/self/{place}", f"{staging_dir}/{name}")  # noqa: PTH211
+    check("bind /dev", mount(staging_dir, "/dev", "", MS_BIND | MS_REC))
+    check("umount", int(_libc.umount2(staging_dir.encode(), MNT_DETACH)))
 
 
-def drop_everything(limits: list[str]) -> None:
+def drop_privileges(limits: list[str]) -> None:
     """No capabilities, none to gain, and the limits."""
     for capability in range(LAST_CAPABILITY):
         _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
     _libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     _libc.prctl(PR_SET_SECUREBITS, SECBIT_NOROOT, 0, 0, 0)
-    call("prctl", _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    check("prctl", _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     for limit in limits:
         name, _, value = limit.partition("=")
         number = getattr(resource, f"RLIMIT_{name}")
@@ -138,7 +138,7 @@ def drop_everything(limits: list[str]) -> None:
         resource.setrlimit(number, (wanted, wanted))
 
 
-def bound_processes(limits: list[str]) -> None:
+def limit_processes(limits: list[str]) -> None:
     """No more than the limit in this process namespace: pid_max is its own since Linux 6.14, and everybody's
     before. RLIMIT_NPROC binds ordinary users only, and nobody whom root has started (setrlimit(2)).
     """
@@ -148,44 +148,44 @@ def bound_processes(limits: list[str]) -> None:
         return
     try:
         with open("/proc/sys/kernel/pid_max", "w", encoding="ascii") as file:
-            file.write(str(max(most, FEWEST_PIDS)))
+            file.write(str(max(most, MIN_PID_MAX)))
     except OSError:  # what was there before stays, for example in a container whose /proc is masked
         return
 
 
-def guard_processes(limits: list[str]) -> None:
+def limit_processes_and_protect_proc(limits: list[str]) -> None:
     """The limit, and then /proc read-only: /proc/sys obeys whoever is user 0 outside."""
-    bound_processes(limits)
-    call("mount_setattr", set_read_only("/proc", on=True, recursive=True))
+    limit_processes(limits)
+    check("mount_setattr", set_read_only("/proc", on=True, recursive=True))
 
 
-def become(folder: str, limits: list[str], command: list[str]) -> None:
+def exec_program(folder: str, limits: list[str], command: list[str]) -> None:
     """Be the program, from here on."""
-    drop_everything(limits)
+    drop_privileges(limits)
     if os.path.isdir(f"{folder}/tmp"):  # noqa: PTH112
         os.environ.update(TMPDIR=f"{folder}/tmp", HOME=f"{folder}/tmp")
     try:
         os.execvp(command[0], command)
     except OSError as error:
         sys.stderr.write(f"sandbox: {command[0]}: {error.strerror}\n")
-        os._exit(CANNOT)
+        os._exit(EXIT_SETUP_FAILED)
 
 
-def be_first(folder: str, limits: list[str], command: list[str]) -> None:
+def run_init(folder: str, limits: list[str], command: list[str]) -> None:
     """Process 1: start the program, bury whoever has lost his parent, and leave with the program."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV)  # where that isn't allowed, the old one stays
-    guard_processes(limits)
+    limit_processes_and_protect_proc(limits)
     program = os.fork()
     if program == 0:
-        become(folder, limits, command)
+        exec_program(folder, limits, command)
     while True:
         pid, status = os.wait()
         if pid == program:
-            os._exit(status_of(status))
+            os._exit(exit_code(status))
 
 
-def status_of(status: int) -> int:
+def exit_code(status: int) -> int:
     """An exit status; a signal is told as 128 and its number, since process 1 can't die of one."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
@@ -196,19 +196,19 @@ def main(arguments: list[str]) -> None:
     at = arguments.index("--")
     (folder, how, size, hosts, *limits), command = arguments[:at], arguments[at + 1 :]
     if how == "bounds":
-        give_room(folder, size)
-        guard_processes(limits)
-        become(folder, limits, command)
+        mount_tmp(folder, size)
+        limit_processes_and_protect_proc(limits)
+        exec_program(folder, limits, command)
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     enter_namespaces()
-    arrange_files(folder, how, size, hosts)
+    mount_read_only(folder, how, size, hosts)
     first = os.fork()
     if first == 0:
-        be_first(folder, limits, command)
+        run_init(folder, limits, command)
     os.close(1)  # only the program holds them now: when it has closed them, they have ended
     os.close(2)
     _, status = os.waitpid(first, 0)
-    code = status_of(status)
+    code = exit_code(status)
     if code > 128:  # end as it did
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.kill(os.getpid(), code - 128)

@@ -6,22 +6,22 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
-from bothends.check.case import Failed
+from bothends.check.case import CheckFailed
 from bothends.check.contract import Contract
-from bothends.check.oracle import Answers
+from bothends.check.oracle import Oracle
 from bothends.check.sandbox.launcher import Sandbox
 from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
 
 
-class Attempt(Protocol):
+class CaseContext(Protocol):
     """One case under way; the case's `run` is given it."""
 
-    async def evidence(self, failed: Failed) -> tuple[Failed, str]:
+    async def diagnose(self, failure: CheckFailed) -> tuple[CheckFailed, str]:
         """The failure with what the process has to say of it, and the last lines of its standard error."""
 
 
-class Subject(Protocol):
+class ProgramUnderTest(Protocol):
     """A program that is judged."""
 
     contract: Contract
@@ -31,13 +31,13 @@ class Subject(Protocol):
     trace: Path | None
     """Where to draw the calls and packets of the next attempt."""
 
-    scale: float
+    load_factor: float
     """How much slower this machine is than an idle one."""
 
-    chooses: bool
+    assigns_port: bool
     """Where it listens is ours to choose."""
 
-    fixed: Endpoint | None
+    fixed_endpoint: Endpoint | None
     """The only place where it listens."""
 
     @property
@@ -45,7 +45,7 @@ class Subject(Protocol):
         """What it is called in a report."""
 
     @property
-    def started(self) -> bool:
+    def is_spawned(self) -> bool:
         """Whether we start it."""
 
     @property
@@ -59,12 +59,12 @@ class Subject(Protocol):
             NotReady: it can't be judged at all, and why.
         """
 
-    async def finish(self) -> None:
+    async def close(self) -> None:
         """All cases are over."""
 
-    def attempt(
-        self, answers: Answers, transcript: Transcript, patience: float
-    ) -> AbstractAsyncContextManager[Attempt]:
+    def case_context(
+        self, oracle: Oracle, transcript: Transcript, timeout: float
+    ) -> AbstractAsyncContextManager[CaseContext]:
         """One try of one case; all is closed and ended afterwards.
 
         Raises:

@@ -17,10 +17,10 @@ from bothends.endpoints import Endpoint
 
 _LISTEN: Final = "0A"  # TCP_LISTEN (include/net/tcp_states.h)
 _UNCONNECTED: Final = "07"  # TCP_CLOSE: what an unconnected UDP socket is in
-_ACCEPTS: Final = 0x10000  # __SO_ACCEPTCON (include/uapi/linux/net.h)
+_SO_ACCEPTCON: Final = 0x10000  # __SO_ACCEPTCON (include/uapi/linux/net.h)
 
 
-def sockets_of(pids: Iterable[int]) -> set[str]:
+def socket_inodes(pids: Iterable[int]) -> set[str]:
     """The inodes of all sockets that these processes hold."""
     found = set()
     for pid in pids:
@@ -36,7 +36,7 @@ def sockets_of(pids: Iterable[int]) -> set[str]:
 def listeners(pids: Iterable[int], transport: str) -> list[Endpoint]:
     """Where these processes listen by this transport ("tcp", "udp", "unix", "unix+dgram")."""
     pids = list(pids)
-    inodes = sockets_of(pids)
+    inodes = socket_inodes(pids)
     if not inodes or not pids:
         return []
     if transport.startswith("unix"):
@@ -46,7 +46,7 @@ def listeners(pids: Iterable[int], transport: str) -> list[Endpoint]:
 
 def _inet(pids: Sequence[int], table: str, inodes: set[str]) -> Iterator[Endpoint]:
     wanted = _LISTEN if table.startswith("tcp") else _UNCONNECTED
-    for line in _lines(pids, table):
+    for line in _proc_net_lines(pids, table):
         fields = line.split()
         if len(fields) > 9 and fields[3] == wanted and fields[9] in inodes:
             digits, _, port = fields[1].partition(":")
@@ -60,16 +60,16 @@ def _inet(pids: Sequence[int], table: str, inodes: set[str]) -> Iterator[Endpoin
 
 
 def _unix(pids: Sequence[int], transport: str, inodes: set[str]) -> Iterator[Endpoint]:
-    for line in _lines(pids, "unix"):
+    for line in _proc_net_lines(pids, "unix"):
         fields = line.split(maxsplit=7)
         if len(fields) < 8 or fields[6] not in inodes:
             continue
-        accepts = int(fields[3], 16) & _ACCEPTS
+        accepts = int(fields[3], 16) & _SO_ACCEPTCON
         if (fields[4] == "0001" and accepts) if transport == "unix" else fields[4] == "0002":
             yield Endpoint(transport, path=fields[7].rstrip("\n"))
 
 
-def _lines(pids: Sequence[int], table: str) -> list[str]:
+def _proc_net_lines(pids: Sequence[int], table: str) -> list[str]:
     """A table of the network that these processes are in, as the first that still lives sees it."""
     for pid in pids:
         with suppress(OSError):

@@ -18,27 +18,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from bothends.check.sandbox.launcher import Sandbox, Watch, with_hosts
-from bothends.errors import SystemRefused
+from bothends.check.sandbox.launcher import ResourceMonitor, Sandbox, with_hosts_file
+from bothends.errors import SystemCallFailed
 from bothends.escaping import escape
 from bothends.osutil import reaper
-from bothends.osutil.reexec import itself
+from bothends.osutil.reexec import self_command
 
-MOST_OUTPUT: Final = 64 << 20  # bytes: reading without end would hold up all other cases
-_KEPT: Final = 16_384  # bytes of output from the beginning, and as many from the end
-_MOST_LOOKED_AT: Final = 4096  # processes of one program
+MAX_OUTPUT: Final = 64 << 20  # bytes: reading without end would hold up all other cases
+_RETAINED: Final = 16_384  # bytes of output from the beginning, and as many from the end
+_MAX_PROCESSES: Final = 4096  # processes of one program
 _PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
-_MARK: Final = "BOTHENDS_CHECK"  # in the environment of all that it starts, whatever their parents become
+_TAG_VARIABLE: Final = (
+    "BOTHENDS_CHECK"  # in the environment of all that it starts, whatever their parents become
+)
 
 
-class Output:
+class OutputCapture:
     """One stream that a program writes to; its beginning and its end are kept."""
 
-    def __init__(self, descriptor: int, flooded: Callable[[], None]) -> None:
+    def __init__(self, descriptor: int, on_overflow: Callable[[], None]) -> None:
         self.size = 0
-        self._flooded = flooded
-        self._first = bytearray()
-        self._last: deque[int] = deque(maxlen=_KEPT)
+        self._on_overflow = on_overflow
+        self._head = bytearray()
+        self._tail: deque[int] = deque(maxlen=_RETAINED)
         self._descriptor = descriptor
         self._closed = asyncio.Event()
         self._changed = asyncio.Event()
@@ -57,34 +59,34 @@ class Output:
             self.close()
             return
         self.size += len(data)
-        if self.size > MOST_OUTPUT:
+        if self.size > MAX_OUTPUT:
             self.close()
-            self._flooded()
+            self._on_overflow()
             return
-        room = _KEPT - len(self._first)
-        self._first += data[:room]
-        self._last.extend(data[room:][-_KEPT:])
+        room = _RETAINED - len(self._head)
+        self._head += data[:room]
+        self._tail.extend(data[room:][-_RETAINED:])
 
     @property
     def data(self) -> bytes:
         """What was kept."""
-        gap = self.size - len(self._first) - len(self._last)
+        gap = self.size - len(self._head) - len(self._tail)
         middle = f"\n... {gap:,} bytes left out ...\n".encode() if gap else b""
-        return bytes(self._first) + middle + bytes(self._last)
+        return bytes(self._head) + middle + bytes(self._tail)
 
-    async def wait(self, until: Callable[[bytes], bool], within: float) -> bool:
+    async def wait_for(self, predicate: Callable[[bytes], bool], timeout: float) -> bool:
         """Whether what was printed comes to fit `until` within so many seconds."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                while not until(self.data) and not self._closed.is_set():
+            async with asyncio.timeout(timeout):
+                while not predicate(self.data) and not self._closed.is_set():
                     self._changed.clear()
                     await self._changed.wait()
-        return until(self.data)
+        return predicate(self.data)
 
-    async def end(self, within: float) -> None:
+    async def wait_eof(self, timeout: float) -> None:
         """Wait until nobody can write any more, but not for ever: a grandchild may hold it open."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), within)
+            await asyncio.wait_for(self._closed.wait(), timeout)
 
     def close(self) -> None:
         """Read no more. Idempotent."""
@@ -95,37 +97,41 @@ class Output:
             os.close(self._descriptor)
 
 
-class Program:
+class ProgramProcess:
     """One running program. Start it with `start`, end it with `end`."""
 
     def __init__(
         self,
         process: subprocess.Popen[bytes],
-        mark: str,
+        tag: str,
         sandbox: Sandbox | None = None,
-        folder: Path | None = None,
+        writable_dir: Path | None = None,
     ) -> None:
         self.process = process
         self.leader = process.pid
-        self.ended_for = ""
-        self._confined = sandbox is not None
-        self._found: int | None = None if sandbox else process.pid
-        self._mark = mark
-        self._watch = Watch(sandbox.limits, self.family, self._end_for, folder) if sandbox else None
+        self.kill_reason = ""
+        self._sandboxed = sandbox is not None
+        self._program_pid: int | None = None if sandbox else process.pid
+        self._tag = tag
+        self._monitor = (
+            ResourceMonitor(sandbox.limits, self.process_tree, self._kill_group, writable_dir)
+            if sandbox
+            else None
+        )
         assert process.stdout is not None
         assert process.stderr is not None
-        self.stdout = Output(os.dup(process.stdout.fileno()), self._end_flood)
-        self.stderr = Output(os.dup(process.stderr.fileno()), self._end_flood)
+        self.stdout = OutputCapture(os.dup(process.stdout.fileno()), self._kill_on_overflow)
+        self.stderr = OutputCapture(os.dup(process.stderr.fileno()), self._kill_on_overflow)
         process.stdout.close()
         process.stderr.close()
-        self._gone = asyncio.Event()
+        self._exited = asyncio.Event()
         self._pidfd = os.pidfd_open(process.pid)
-        asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
 
-    def _ended(self) -> None:
+    def _on_exit(self) -> None:
         self.process.poll()
         self._close_pidfd()
-        self._gone.set()
+        self._exited.set()
 
     def _close_pidfd(self) -> None:
         if self._pidfd >= 0:
@@ -136,21 +142,21 @@ class Program:
     @property
     def pid(self) -> int:
         """The process of the program itself; in the sandbox it is the launcher's grandchild."""
-        if self._found is None:
+        if self._program_pid is None:
             line = [self.leader, *_descendants(self.leader)]
             if len(line) < 3:
                 return self.leader
-            self._found = line[2]
-        return self._found
+            self._program_pid = line[2]
+        return self._program_pid
 
-    def _end_for(self, reason: str) -> None:
+    def _kill_group(self, reason: str) -> None:
         """End it at once; in the sandbox process 1 is of this group, and takes the others with it."""
-        self.ended_for = reason
+        self.kill_reason = reason
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.leader, signal.SIGKILL)
 
-    def _end_flood(self) -> None:
-        self._end_for(f"it printed more than {MOST_OUTPUT >> 20} MiB")
+    def _kill_on_overflow(self) -> None:
+        self._kill_group(f"it printed more than {MAX_OUTPUT >> 20} MiB")
 
     @property
     def running(self) -> bool:
@@ -162,16 +168,16 @@ class Program:
         """Its exit status, negative for a signal; None while it runs."""
         status = self.process.poll()
         # bubblewrap, as a shell, leaves with 128 and the signal that ended the program.
-        return 128 - status if status is not None and self._confined and status > 128 else status
+        return 128 - status if status is not None and self._sandboxed and status > 128 else status
 
     @property
-    def ending(self) -> str:
+    def exit_description(self) -> str:
         """How it ended, in words; "" while it runs."""
         status = self.status
         if status is None:
             return ""
-        if self.ended_for:
-            return f"stopped: {self.ended_for}"
+        if self.kill_reason:
+            return f"stopped: {self.kill_reason}"
         if status < 0:
             with contextlib.suppress(ValueError):
                 return f"killed by {signal.Signals(-status).name}"
@@ -179,18 +185,18 @@ class Program:
         return f"exit status {status}"
 
     @property
-    def complaint(self) -> str:
+    def stderr_tail(self) -> str:
         """The last lines of its standard error, escaped; "" where there are none."""
         lines = self.stderr.data.strip().splitlines()[-12:]
         return "\n".join(escape(line) for line in lines)
 
-    async def wait(self, within: float) -> bool:
+    async def wait(self, timeout: float) -> bool:
         """Whether it ends within so many seconds."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._gone.wait(), within)
-        return self._gone.is_set()
+            await asyncio.wait_for(self._exited.wait(), timeout)
+        return self._exited.is_set()
 
-    async def feed(self, data: bytes) -> None:
+    async def feed_stdin(self, data: bytes) -> None:
         """Write to its standard input and end that; it may have gone, or not read."""
         if self.process.stdin is None:
             return
@@ -200,37 +206,37 @@ class Program:
         with contextlib.suppress(OSError):
             stdin.close()
 
-    def family(self, *, strays: bool = False) -> list[int]:
+    def process_tree(self, *, include_detached: bool = False) -> list[int]:
         """It and what descends from it. `strays` (it means a look at every process there is): also what has
         left it since, found by its session or by the mark in its environment.
         """
         found = {self.leader, *_descendants(self.leader)}
-        if strays or not self.running:
-            found |= set(_marked(self._mark, self.leader))
+        if include_detached or not self.running:
+            found |= set(_tagged_processes(self._tag, self.leader))
         return sorted(found)
 
-    async def draw(self) -> None:
+    async def finish_trace(self) -> None:
         """It is being traced: let the tracer finish its page."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.leader, signal.SIGINT)
         await self.wait(10.0)
 
-    def asleep(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether it and what it started do nothing but wait, in every thread."""
-        states = [stat_of(pid, f"task/{tid}/")[:1] for pid in self.family() for tid in _tasks(pid)]
+        states = [proc_stat(pid, f"task/{tid}/")[:1] for pid in self.process_tree() for tid in _tasks(pid)]
         return bool(states) and all(state in (["S"], ["Z"], []) for state in states)
 
-    async def end(self) -> None:
+    async def kill_tree(self) -> None:
         """End it and all that it started, and wait until they are gone."""
         for _ in range(400):  # who forks while we look is found the next time, and dying takes a moment
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.leader, signal.SIGKILL)
-            left = [pid for pid in self.family(strays=True) if _kill(pid)]
+            left = [pid for pid in self.process_tree(include_detached=True) if _kill(pid)]
             if not left:
                 break
             await asyncio.sleep(0.005)
-        if self._watch is not None:
-            self._watch.stop()
+        if self._monitor is not None:
+            self._monitor.stop()
         await self.wait(5.0)
         self.process.poll()
         self._close_pidfd()
@@ -241,27 +247,27 @@ class Program:
                 self.process.stdin.close()
 
 
-def traced(command: Sequence[str], page: Path | None) -> list[str]:
+def trace_command(command: Sequence[str], page: Path | None) -> list[str]:
     """The command that draws what this one calls, and its packets, on a page, and saves them beside it for
     `bothends trace --open`; or itself.
     """
     if page is None:
         return list(command)
     places = ("--html", str(page), "--save", str(page.with_suffix(".trace")))
-    return [*itself(), "trace", *places, "--", *command]
+    return [*self_command(), "trace", *places, "--", *command]
 
 
-def start(
+def start_program(
     command: Sequence[str],
     *,
-    folder: Path | None = None,
+    cwd: Path | None = None,
     environment: Mapping[str, str] = {},
     stdin: bool = False,
     sandbox: Sandbox | None = None,
-    room: Path | None = None,
+    scratch_dir: Path | None = None,
     writable: bool = False,
-    hosts: Path | None = None,
-) -> Program:
+    hosts_file: Path | None = None,
+) -> ProgramProcess:
     """Start a program. `stdin`: we will `feed` it, else it has none. `folder` is its current directory.
 
     In a `sandbox`, `room` is the folder that is its own, and `writable` whether it may write there. `hosts`
@@ -270,16 +276,16 @@ def start(
     Raises:
         SystemRefused: it can't be started.
     """
-    mark = reaper.mark(secrets.token_hex(8))
-    if sandbox is not None and room is not None:
-        command = sandbox.wrap(command, room, writable=writable, hosts=hosts)
-    elif hosts is not None and room is not None:
-        command = with_hosts(command, room, hosts)
+    mark = reaper.process_tag(secrets.token_hex(8))
+    if sandbox is not None and scratch_dir is not None:
+        command = sandbox.wrap(command, scratch_dir, writable=writable, hosts_file=hosts_file)
+    elif hosts_file is not None and scratch_dir is not None:
+        command = with_hosts_file(command, scratch_dir, hosts_file)
     try:
         process = subprocess.Popen(
             list(command),
-            cwd=folder,
-            env={**os.environ, **environment, _MARK: mark},
+            cwd=cwd,
+            env={**os.environ, **environment, _TAG_VARIABLE: mark},
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -287,12 +293,12 @@ def start(
         )
     except (OSError, ValueError) as error:
         number = error.errno or 0 if isinstance(error, OSError) else 22
-        raise SystemRefused("start", command[0], number, "is the command right?") from error
-    return Program(process, mark, sandbox, room if writable else None)
+        raise SystemCallFailed("start", command[0], number, "is the command right?") from error
+    return ProgramProcess(process, mark, sandbox, scratch_dir if writable else None)
 
 
 @contextlib.contextmanager
-def no_orphans() -> Iterator[None]:
+def subreaper() -> Iterator[None]:
     """While this lasts, whoever loses his parent gets this process for one (prctl(2)), and is ended after it.
 
     A daemon that has cleared its environment would be found by nothing else. Should this process be killed
@@ -301,8 +307,8 @@ def no_orphans() -> Iterator[None]:
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        with reaper.Heir() as ours:
-            ours.inherits_marked(_MARK)
+        with reaper.Reaper() as ours:
+            ours.kill_tagged(_TAG_VARIABLE)
             yield
     finally:
         for _ in range(100):  # the children of who is killed come to us in turn
@@ -347,7 +353,7 @@ def _descendants(pid: int) -> Iterator[int]:
     """
     found = [pid]
     for each in found:  # grows meanwhile
-        if len(found) > _MOST_LOOKED_AT:
+        if len(found) > _MAX_PROCESSES:
             return
         with contextlib.suppress(OSError):
             for tid in os.listdir(f"/proc/{each}/task"):  # noqa: PTH208
@@ -358,14 +364,14 @@ def _descendants(pid: int) -> Iterator[int]:
                     found += children
 
 
-def _marked(mark: str, session: int) -> Iterator[int]:
+def _tagged_processes(tag: str, session: int) -> Iterator[int]:
     """Processes of a session, or with our mark in the environment they were started with."""
-    wanted = f"{_MARK}={mark}".encode()
+    wanted = f"{_TAG_VARIABLE}={tag}".encode()
     for entry in os.listdir("/proc"):  # noqa: PTH208
         if not entry.isdigit():
             continue
         with contextlib.suppress(OSError, ValueError):
-            if os.getsid(int(entry)) == session or reaper.is_marked(int(entry), [wanted]):
+            if os.getsid(int(entry)) == session or reaper.has_tag(int(entry), [wanted]):
                 yield int(entry)
 
 
@@ -375,7 +381,7 @@ def _tasks(pid: int) -> list[str]:
     return []
 
 
-def stat_of(pid: int, task: str = "") -> list[str]:
+def proc_stat(pid: int, task: str = "") -> list[str]:
     """The fields of /proc/PID/stat from the state on; empty for a process that is gone."""
     try:
         text = Path(f"/proc/{pid}/{task}stat").read_text(encoding="utf-8", errors="replace")
@@ -384,7 +390,7 @@ def stat_of(pid: int, task: str = "") -> list[str]:
     return text.rpartition(")")[2].split()
 
 
-def times_of(pid: int) -> tuple[float, float]:
+def sched_times(pid: int) -> tuple[float, float]:
     """Seconds in which the threads of a process ran, and in which others held them up (proc(5))."""
     ran = waited = 0
     for tid in _tasks(pid):

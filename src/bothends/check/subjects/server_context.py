@@ -1,6 +1,6 @@
 """One case under way: its server, its sockets, its messages, and what it writes down.
 
-The verbs here are what the tables of `suites/` are made of. Each raises `Failed` in words that stand alone.
+The verbs here are what the tables of `suites/` are made of. Each raises `ServiceFailed` in words that stand alone.
 """
 
 from __future__ import annotations
@@ -15,50 +15,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bothends.check.case import Failed
+from bothends.check.case import CheckFailed
 from bothends.check.contract import Contract
-from bothends.check.oracle import Answers, Reply
+from bothends.check.oracle import ExpectedReply, Oracle
 from bothends.check.subjects.listening import listeners
-from bothends.check.subjects.process import Program, stat_of, times_of
-from bothends.check.subjects.recorded_socket import Talk, place_of
+from bothends.check.subjects.process import ProgramProcess, proc_stat, sched_times
+from bothends.check.subjects.recorded_socket import RecordedSocket, socket_address
 from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
 
-_SPINS: Final = 0.7  # of the time: who wants to run so much does nothing else
+_BUSY_LOOP_SHARE: Final = 0.7  # of the time: who wants to run so much does nothing else
 
 
 @dataclass
-class Server:
-    """One server to ask: `program` is None where it isn't ours. `told_port`: what PORT said to it."""
+class RunningServer:
+    """One server to ask: `program` is None where it isn't ours. `assigned_port`: what PORT said to it."""
 
     endpoint: Endpoint
-    program: Program | None
-    folder: Path | None = None
-    told_port: int = 0
+    program: ProgramProcess | None
+    scratch_dir: Path | None = None
+    assigned_port: int = 0
 
 
-class Trial:
+class ServerContext:
     """What a case works with. `patience`: seconds that only a wrong program takes to the end."""
 
     def __init__(
         self,
         contract: Contract,
-        server: Server,
-        answers: Answers,
+        server: RunningServer,
+        oracle: Oracle,
         transcript: Transcript,
-        patience: float,
-        scale: float,
-        restart: Callable[[Server], Awaitable[Server]],
+        timeout: float,
+        load_factor: float,
+        restart: Callable[[RunningServer], Awaitable[RunningServer]],
     ) -> None:
         self.contract = contract
         self.server = server
         self._restart = restart
-        self.answers = answers
+        self.oracle = oracle
         self.transcript = transcript
-        self.patience = patience
-        self.scale = scale
-        self.ended_on_purpose = False
-        self._talks: list[Talk] = []
+        self.timeout = timeout
+        self.load_factor = load_factor
+        self.killed_by_case = False
+        self._sockets: list[RecordedSocket] = []
 
     # Messages ------------------------------------------------------------------------------------
 
@@ -66,8 +66,8 @@ class Trial:
         """The `number`-th message, different from all others where the contract lets us choose; of `size`
         bytes where that is given.
         """
-        if not self.answers.free:
-            return self.answers.questions[number % len(self.answers.questions)]
+        if not self.oracle.accepts_any_message:
+            return self.oracle.messages[number % len(self.oracle.messages)]
         start = b"message %d of the check" % number
         if size is None:
             return start
@@ -77,104 +77,108 @@ class Trial:
         """A message as it goes over the wire; nothing where the server speaks first."""
         return b"" if self.contract.speaks_first else self.contract.encode(message)
 
-    def reply(self, *messages: bytes) -> Reply:
+    def reply(self, *messages: bytes) -> ExpectedReply:
         """What is right for these messages, one after the other."""
-        return Reply.joined([self.answers.reply(each) for each in messages])
+        return ExpectedReply.concatenate([self.oracle.reply(each) for each in messages])
 
     # Talking -------------------------------------------------------------------------------------
 
     async def connect(
         self,
-        who: str = "client",
+        name: str = "client",
         *,
-        deaf: bool = False,
-        patience: float | None = None,
-        at: Endpoint | None = None,
-    ) -> Talk:
+        small_rcvbuf: bool = False,
+        timeout: float | None = None,
+        endpoint: Endpoint | None = None,
+    ) -> RecordedSocket:
         """A connection, or a datagram socket that talks to the server only. Closed when the case ends.
 
         `deaf`: with the smallest receive buffer there is (on Linux 2,304 bytes: SOCK_MIN_RCVBUF). `at`:
         another place than the server's.
         """
-        talk, address = self._talk(who, at or self.server.endpoint, patience or self.patience, deaf=deaf)
+        talk, address = self._open_socket(
+            name, endpoint or self.server.endpoint, timeout or self.timeout, small_rcvbuf=small_rcvbuf
+        )
         await talk.connect(address)
         return talk
 
-    def begin_connecting(self, who: str, *, deaf: bool = False) -> Talk:
+    def start_connect(self, name: str, *, small_rcvbuf: bool = False) -> RecordedSocket:
         """As `connect`, but nothing is waited for."""
-        talk, address = self._talk(who, self.server.endpoint, self.patience, deaf=deaf)
-        talk.begin_connecting(address)
+        talk, address = self._open_socket(name, self.server.endpoint, self.timeout, small_rcvbuf=small_rcvbuf)
+        talk.start_connect(address)
         return talk
 
-    def _talk(self, who: str, at: Endpoint, patience: float, *, deaf: bool = False) -> tuple[Talk, Any]:
-        family, kind, address = place_of(at)
+    def _open_socket(
+        self, name: str, endpoint: Endpoint, timeout: float, *, small_rcvbuf: bool = False
+    ) -> tuple[RecordedSocket, Any]:
+        family, kind, address = socket_address(endpoint)
         sock = socket.socket(family, kind)
         sock.setblocking(False)
-        if deaf:
+        if small_rcvbuf:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         if family == socket.AF_UNIX and kind == socket.SOCK_DGRAM:
             sock.bind("")  # an abstract name of its own (unix(7)): replies need somewhere to go
-        talk = Talk(sock, who, self.transcript, patience)
-        self._talks.append(talk)
+        talk = RecordedSocket(sock, name, self.transcript, timeout)
+        self._sockets.append(talk)
         return talk, address
 
-    async def ask(self, talk: Talk, *messages: bytes) -> None:
+    async def exchange(self, conn: RecordedSocket, *messages: bytes) -> None:
         """Send messages, on a stream in one write, and hear their replies."""
         if self.contract.is_datagram:
             for each in messages:
-                await talk.say(each)
-                await talk.hear_datagram(self.reply(each))
+                await conn.send(each)
+                await conn.expect_datagram(self.reply(each))
             return
-        await talk.say(b"".join(map(self.request, messages)))
-        await talk.hear(self.reply(*messages))
+        await conn.send(b"".join(map(self.request, messages)))
+        await conn.expect_reply(self.reply(*messages))
 
-    async def serves(self, who: str = "next", number: int = 900) -> None:
+    async def expect_served(self, name: str = "next", number: int = 900) -> None:
         """A new client is served as ever. Raises Failed."""
-        talk = await self.connect(who)
-        await self.ask(talk, self.message(number))
+        talk = await self.connect(name)
+        await self.exchange(talk, self.message(number))
         talk.close()
 
-    async def still_serves(self, after: str) -> None:
-        """As `serves`; what goes wrong is put down to what has just been done."""
+    async def expect_still_served(self, event: str) -> None:
+        """As `expect_served`; what goes wrong is put down to what has just been done."""
         try:
-            await self.serves()
-        except Failed as failed:
+            await self.expect_served()
+        except CheckFailed as failed:
             await asyncio.sleep(0)
-            end = await self.ending()
-            raise Failed(
-                f"the next client to be served after {after}",
+            end = await self.exit_description()
+            raise CheckFailed(
+                f"the next client to be served after {event}",
                 f"{failed.happened}{f'; the server has ended: {end}' if end else ''}",
-                late=failed.late,
+                timed_out=failed.timed_out,
             ) from failed
 
-    async def ending(self) -> str:
+    async def exit_description(self) -> str:
         """How the server has ended; "" while it runs, or where it isn't ours."""
         program = self.server.program
         if program is None:
             return ""
         await program.wait(0.05)
-        return program.ending
+        return program.exit_description
 
-    async def evidence(self, failed: Failed) -> tuple[Failed, str]:
+    async def diagnose(self, failure: CheckFailed) -> tuple[CheckFailed, str]:
         """See Attempt."""
         program = self.server.program
-        if program is None or self.ended_on_purpose:
-            return failed, ""
-        ending = await self.ending()
+        if program is None or self.killed_by_case:
+            return failure, ""
+        ending = await self.exit_description()
         if ending:
             self.transcript.add("server", f"has ended: {ending}")
-            await program.stderr.end(0.5)
-            known = ending in failed.happened or "has ended" in failed.happened
-            happened = failed.happened if known else f"{failed.happened} (the server has ended: {ending})"
-            return Failed(failed.expected, happened), program.complaint
-        if failed.late and self.asleep():
-            failed = Failed(failed.expected, f"{failed.happened} (the server waits too)")
-        return failed, program.complaint
+            await program.stderr.wait_eof(0.5)
+            known = ending in failure.happened or "has ended" in failure.happened
+            happened = failure.happened if known else f"{failure.happened} (the server has ended: {ending})"
+            return CheckFailed(failure.expected, happened), program.stderr_tail
+        if failure.timed_out and self.is_idle():
+            failure = CheckFailed(failure.expected, f"{failure.happened} (the server waits too)")
+        return failure, program.stderr_tail
 
     # The process ---------------------------------------------------------------------------------
 
     @property
-    def program(self) -> Program:
+    def program(self) -> ProgramProcess:
         """The server's process; only for cases that ask for one."""
         assert self.server.program is not None
         return self.server.program
@@ -185,26 +189,26 @@ class Trial:
         with suppress(ProcessLookupError):
             os.kill(self.program.pid, number)
 
-    def descriptors(self) -> int:
+    def fd_count(self) -> int:
         """How many descriptors the server and what it started hold."""
         count = 0
-        for pid in self.program.family():
+        for pid in self.program.process_tree():
             with suppress(OSError):
                 count += len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
         return count
 
-    def zombies(self) -> int:
+    def zombie_count(self) -> int:
         """How many of its children are dead and not waited for."""
-        return sum(stat_of(pid)[:1] == ["Z"] for pid in self.program.family())
+        return sum(proc_stat(pid)[:1] == ["Z"] for pid in self.program.process_tree())
 
-    def memory(self) -> int:
+    def memory_usage(self) -> int:
         """Bytes that the server and what it started hold in memory (RSS)."""
-        pages = sum(int(stat[21]) for pid in self.program.family() if len(stat := stat_of(pid)) > 21)
+        pages = sum(int(stat[21]) for pid in self.program.process_tree() if len(stat := proc_stat(pid)) > 21)
         return pages * os.sysconf("SC_PAGE_SIZE")
 
-    def cpu(self) -> dict[int, tuple[float, float]]:
+    def cpu_times(self) -> dict[int, tuple[float, float]]:
         """For each of its processes the seconds in which it ran, and in which it ran or waited to."""
-        times = {pid: times_of(pid) for pid in self.program.family()}
+        times = {pid: sched_times(pid) for pid in self.program.process_tree()}
         return {pid: (ran, ran + waited) for pid, (ran, waited) in times.items()}
 
     @contextmanager
@@ -219,14 +223,14 @@ class Trial:
             if ours:
                 self.signal(signal.SIGCONT, "SIGCONT")
 
-    def asleep(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether all of the server waits: what hasn't come by now won't come, however long we wait.
 
         Of one that isn't ours nobody knows.
         """
-        return self.server.program is None or self.program.asleep()
+        return self.server.program is None or self.program.is_idle()
 
-    async def busy(self, windows: int = 3, seconds: float = 1.0) -> float:
+    async def cpu_share(self, windows: int = 3, seconds: float = 1.0) -> float:
         """The least share of some windows of time in which it ran, from 0 to 1 or more.
 
         A busy loop on a busy machine runs little, and yet wants to all the time: then that is the share. (Who
@@ -236,29 +240,29 @@ class Trial:
         loop = asyncio.get_running_loop()
         least = float("inf")
         for _ in range(windows):
-            before, began = self.cpu(), loop.time()
+            before, began = self.cpu_times(), loop.time()
             await asyncio.sleep(seconds)
             took = loop.time() - began
             grown = [
                 ((now[0] - then[0]) / took, (now[1] - then[1]) / took)
-                for now, then in ((now, before.get(pid, (0.0, 0.0))) for pid, now in self.cpu().items())
+                for now, then in ((now, before.get(pid, (0.0, 0.0))) for pid, now in self.cpu_times().items())
             ]
             ran = sum(each for each, _ in grown)
             wanted = max((each for _, each in grown), default=0.0)
-            least = min(least, wanted if wanted > _SPINS else ran)
+            least = min(least, wanted if wanted > _BUSY_LOOP_SHARE else ran)
             if least < 0.05:
                 break
         return max(0.0, least)
 
-    def listens(self) -> bool:
+    def is_listening(self) -> bool:
         """Whether the server, or something it left behind, still listens."""
         program = self.program
-        return bool(listeners(program.family(strays=True), self.contract.transport))
+        return bool(listeners(program.process_tree(include_detached=True), self.contract.transport))
 
-    async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
+    async def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Whether a condition comes true within so many seconds."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        deadline = loop.time() + timeout
         while not condition():
             if loop.time() > deadline:
                 return False
@@ -267,8 +271,8 @@ class Trial:
 
     async def kill(self) -> None:
         """End the server by SIGKILL, and all that it started. That it has ended is then no evidence."""
-        self.ended_on_purpose = True
-        await self.program.end()
+        self.killed_by_case = True
+        await self.program.kill_tree()
 
     async def restart(self) -> None:
         """Start the server again at the same place.
@@ -279,10 +283,10 @@ class Trial:
         """
         self.transcript.add("check", "starts the server again at the same place")
         self.server = await self._restart(self.server)
-        self.ended_on_purpose = False
+        self.killed_by_case = False
 
     def close(self) -> None:
         """Close all sockets of the case."""
-        for talk in self._talks:
+        for talk in self._sockets:
             with suppress(OSError):
                 talk.socket.close()

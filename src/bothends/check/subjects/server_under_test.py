@@ -20,53 +20,55 @@ from pathlib import Path
 from typing import Final
 
 from bothends.check.contract import Contract
-from bothends.check.errors import NotReady
-from bothends.check.oracle import Answers
+from bothends.check.errors import NotListening
+from bothends.check.oracle import Oracle
 from bothends.check.sandbox.launcher import Sandbox
 from bothends.check.subjects.listening import listeners
-from bothends.check.subjects.process import Program, start, traced
-from bothends.check.subjects.server_context import Server, Trial
+from bothends.check.subjects.process import ProgramProcess, start_program, trace_command
+from bothends.check.subjects.server_context import RunningServer, ServerContext
 from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
-from bothends.errors import CallerError, EndpointError
+from bothends.errors import EndpointError, UsageError
 from bothends.sockets.free_port import free_port
 
-_POLL: Final = 0.01  # seconds between looks at whether it listens
-READY: Final = 15.0  # seconds that a program may take until it listens, on a machine that isn't busy
+_POLL_INTERVAL: Final = 0.01  # seconds between looks at whether it listens
+STARTUP_TIMEOUT: Final = (
+    15.0  # seconds that a program may take until it listens, on a machine that isn't busy
+)
 
 
 @dataclass
-class Target:
+class ServerUnderTest:
     """How servers are come by. See Subject."""
 
     contract: Contract
     command: Sequence[str] = ()
     endpoint: str = ""
-    folder: Path | None = None
+    cwd: Path | None = None
     """The program's current directory; ours unless told."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     sandbox: Sandbox | None = None
     trace: Path | None = None
-    scale: float = 1.0  # how much slower this machine is than an idle one
+    load_factor: float = 1.0  # how much slower this machine is than an idle one
 
-    chooses: bool = False
+    assigns_port: bool = False
     """The port (or path) is ours to choose."""
 
-    fixed: Endpoint | None = None
+    fixed_endpoint: Endpoint | None = None
     """The only place where it listens, or where it runs already."""
 
-    _kept: Server | None = None
+    _reused: RunningServer | None = None
 
     @property
-    def started(self) -> bool:
+    def is_spawned(self) -> bool:
         """Whether we start it."""
         return bool(self.command)
 
     @property
     def parallel(self) -> bool:
         """Whether several can run at once."""
-        return self.started and self.fixed is None
+        return self.is_spawned and self.fixed_endpoint is None
 
     @property
     def title(self) -> str:
@@ -74,19 +76,21 @@ class Target:
         return " ".join(self.command) or self.endpoint
 
     @asynccontextmanager
-    async def attempt(
-        self, answers: Answers, transcript: Transcript, patience: float
-    ) -> AsyncIterator[Trial]:
+    async def case_context(
+        self, oracle: Oracle, transcript: Transcript, timeout: float
+    ) -> AsyncIterator[ServerContext]:
         """See Subject."""
-        server = await self._open()
-        one = Trial(self.contract, server, answers, transcript, patience, self.scale, self._restart)
+        server = await self._acquire_server()
+        one = ServerContext(
+            self.contract, server, oracle, transcript, timeout, self.load_factor, self._restart_server
+        )
         try:
             yield one
         finally:
             one.close()
             if self.trace is not None and one.server.program is not None:
-                await one.server.program.draw()
-            await self._close(one.server)
+                await one.server.program.finish_trace()
+            await self._release_server(one.server)
 
     async def prepare(self) -> float:
         """Find out how it is come by; seconds that it takes until it listens (0 where it runs already).
@@ -101,184 +105,188 @@ class Target:
             )
         if not self.command:
             if not self.endpoint:
-                raise CallerError(
+                raise UsageError(
                     "check what? Give a command after --, or --endpoint for one that runs already"
                 )
-            self.fixed = _numeric(self.endpoint)
+            self.fixed_endpoint = _resolve_endpoint(self.endpoint)
             return 0.0
         words = " ".join((*self.command, self.endpoint))
-        self.chooses = any(word in words for word in ("{port}", "{path}"))
+        self.assigns_port = any(word in words for word in ("{port}", "{path}"))
         if self.endpoint and "{" not in self.endpoint:
-            self.fixed = _numeric(self.endpoint)
+            self.fixed_endpoint = _resolve_endpoint(self.endpoint)
         began = asyncio.get_running_loop().time()
-        first = await self._start()
+        first = await self._start_server()
         took = asyncio.get_running_loop().time() - began
         try:
-            if self.chooses or self.fixed is not None:
+            if self.assigns_port or self.fixed_endpoint is not None:
                 return took
-            if first.endpoint.port == first.told_port:
-                self.chooses = True  # it took the variable PORT
+            if first.endpoint.port == first.assigned_port:
+                self.assigns_port = True  # it took the variable PORT
                 return took
         finally:
-            await self._stop(first)
-        second = await self._start()
-        await self._stop(second)
+            await self._stop_server(first)
+        second = await self._start_server()
+        await self._stop_server(second)
         if second.endpoint == first.endpoint:
-            self.fixed = first.endpoint
+            self.fixed_endpoint = first.endpoint
         return took
 
-    async def _open(self) -> Server:
+    async def _acquire_server(self) -> RunningServer:
         """A server, new where that is possible."""
-        if not self.started:
-            assert self.fixed is not None
-            return Server(self.fixed, None)
-        if self.fixed is None:
-            return await self._start()
-        if self._kept is not None and not _healthy(self._kept):
-            await self._stop(self._kept)
-            self._kept = None
-        if self._kept is None:
-            self._kept = await self._start()
-        return self._kept
+        if not self.is_spawned:
+            assert self.fixed_endpoint is not None
+            return RunningServer(self.fixed_endpoint, None)
+        if self.fixed_endpoint is None:
+            return await self._start_server()
+        if self._reused is not None and not _is_running(self._reused):
+            await self._stop_server(self._reused)
+            self._reused = None
+        if self._reused is None:
+            self._reused = await self._start_server()
+        return self._reused
 
-    async def _close(self, server: Server) -> None:
+    async def _release_server(self, server: RunningServer) -> None:
         """The case is over. A server at a fixed place is kept for the next as long as it lives."""
-        if server is self._kept and _healthy(server):
+        if server is self._reused and _is_running(server):
             return
-        await self._stop(server)
+        await self._stop_server(server)
 
-    async def _restart(self, server: Server) -> Server:
+    async def _restart_server(self, server: RunningServer) -> RunningServer:
         """Start the same again at the same place, after `server` has been ended."""
-        again = await self._start(at=server.endpoint)
-        if self._kept is server:
-            self._kept = again
+        again = await self._start_server(endpoint=server.endpoint)
+        if self._reused is server:
+            self._reused = again
         return again
 
-    async def finish(self) -> None:
+    async def close(self) -> None:
         """All cases are over."""
-        if self._kept is not None:
-            await self._stop(self._kept)
-            self._kept = None
+        if self._reused is not None:
+            await self._stop_server(self._reused)
+            self._reused = None
 
-    async def _start(self, at: Endpoint | None = None) -> Server:
-        if at is None and self.chooses:
+    async def _start_server(self, endpoint: Endpoint | None = None) -> RunningServer:
+        if endpoint is None and self.assigns_port:
             try:
                 return await self._start_once()
-            except NotReady as error:
-                if not error.ended:
+            except NotListening as error:
+                if not error.exited:
                     raise
             # Another program may have taken the port just now: once more, at another.
-        return await self._start_once(at)
+        return await self._start_once(endpoint)
 
-    async def _start_once(self, at: Endpoint | None = None) -> Server:
+    async def _start_once(self, endpoint: Endpoint | None = None) -> RunningServer:
         folder = Path(tempfile.mkdtemp(prefix="bothends-check-"))
-        _fill_folder(folder, self.contract.files)
-        port = at.port if at is not None and at.port else free_port()
-        path = at.path if at is not None and at.path else str(folder / "socket")
+        _write_files(folder, self.contract.files)
+        port = endpoint.port if endpoint is not None and endpoint.port else free_port()
+        path = endpoint.path if endpoint is not None and endpoint.path else str(folder / "socket")
         values = {"host": "127.0.0.1", "port": str(port), "path": path, "dir": str(folder)}
-        command = [fill(word, values) for word in self.command]
+        command = [fill_placeholders(word, values) for word in self.command]
         try:
-            program = start(
-                traced(command, self.trace),
+            program = start_program(
+                trace_command(command, self.trace),
                 environment={**self.environment, "PORT": str(port)},
-                folder=self.folder,
+                cwd=self.cwd,
                 sandbox=self.sandbox,
-                room=folder,
+                scratch_dir=folder,
                 writable=self.contract.transport.startswith("unix"),
             )
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        wanted = _numeric(fill(self.endpoint, values)) if self.endpoint else None
-        server = Server(wanted or Endpoint("tcp", host="127.0.0.1", port=port), program, folder, port)
+        wanted = _resolve_endpoint(fill_placeholders(self.endpoint, values)) if self.endpoint else None
+        server = RunningServer(wanted or Endpoint("tcp", host="127.0.0.1", port=port), program, folder, port)
         try:
             told = port if wanted is None and "{port}" in " ".join(self.command) else None
-            server.endpoint = await self._until_it_listens(program, wanted, told)
+            server.endpoint = await self._wait_listening(program, wanted, told)
         except BaseException:
-            await self._stop(server)
+            await self._stop_server(server)
             raise
         return server
 
-    async def _until_it_listens(
-        self, program: Program, wanted: Endpoint | None, told: int | None
+    async def _wait_listening(
+        self, program: ProgramProcess, expected: Endpoint | None, assigned_port: int | None
     ) -> Endpoint:
         """Where it listens: at the place that is `wanted`, at the port that it was `told`, or anywhere."""
-        limit = READY * self.scale
+        limit = STARTUP_TIMEOUT * self.load_factor
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit
         settled = False
         while True:
-            found = listeners(program.family(), self.contract.transport)
-            places = [each for each in found if _is_there(each, wanted, told)]
-            told_of = _printed(places, program.stdout.data + program.stderr.data)
-            if places and (wanted or len(places) == 1 or told_of or settled):
-                return wanted or (told_of or places)[0]
-            settled = bool(places) and program.asleep()  # what it had to say of its ports it has said
+            found = listeners(program.process_tree(), self.contract.transport)
+            places = [each for each in found if _matches_endpoint(each, expected, assigned_port)]
+            told_of = _printed_endpoints(places, program.stdout.data + program.stderr.data)
+            if places and (expected or len(places) == 1 or told_of or settled):
+                return expected or (told_of or places)[0]
+            settled = bool(places) and program.is_idle()  # what it had to say of its ports it has said
             if not program.running:
-                await program.stdout.end(0.5)
-                await program.stderr.end(0.5)
+                await program.stdout.wait_eof(0.5)
+                await program.stderr.wait_eof(0.5)
                 hint = "; it must not go to the background" if program.status == 0 else ""
-                reason = f"it ended before it listened ({program.ending}){hint}"
-                raise NotReady(reason, program.complaint, ended=True)
+                reason = f"it ended before it listened ({program.exit_description}){hint}"
+                raise NotListening(reason, program.stderr_tail, exited=True)
             # Who sleeps for so long isn't starting any more.
-            if loop.time() > deadline or (loop.time() > deadline - limit * 2 / 3 and program.asleep()):
-                where = f" at {wanted}" if wanted else f" at port {told}" if told else ""
-                waited = loop.time() - deadline + limit
-                raise NotReady(
-                    f"it doesn't listen by {self.contract.transport}{where} after {waited:.0f} s"
-                    + _elsewhere(found, told),
-                    program.complaint,
+            if loop.time() > deadline or (loop.time() > deadline - limit * 2 / 3 and program.is_idle()):
+                where = (
+                    f" at {expected}" if expected else f" at port {assigned_port}" if assigned_port else ""
                 )
-            await asyncio.sleep(_POLL)
+                waited = loop.time() - deadline + limit
+                raise NotListening(
+                    f"it doesn't listen by {self.contract.transport}{where} after {waited:.0f} s"
+                    + _wrong_port_hint(found, assigned_port),
+                    program.stderr_tail,
+                )
+            await asyncio.sleep(_POLL_INTERVAL)
 
-    async def _stop(self, server: Server) -> None:
+    async def _stop_server(self, server: RunningServer) -> None:
         try:
             if server.program is not None:
-                await server.program.end()
+                await server.program.kill_tree()
         finally:  # ^C may come right now
-            if server.folder is not None:
-                shutil.rmtree(server.folder, ignore_errors=True)
+            if server.scratch_dir is not None:
+                shutil.rmtree(server.scratch_dir, ignore_errors=True)
 
 
-def _fill_folder(folder: Path, files: Mapping[str, str]) -> None:
+def _write_files(folder: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text, encoding="utf-8")
 
 
-def fill(word: str, values: Mapping[str, str]) -> str:
+def fill_placeholders(word: str, values: Mapping[str, str]) -> str:
     """`{port}` and its kind replaced; other braces stay, for they may be the program's own."""
     for name, value in values.items():
         word = word.replace("{" + name + "}", value)
     return word
 
 
-def _healthy(server: Server) -> bool:
+def _is_running(server: RunningServer) -> bool:
     return server.program is not None and server.program.running
 
 
-def _is_there(found: Endpoint, wanted: Endpoint | None, told: int | None) -> bool:
-    if wanted is not None:
-        return found.path == wanted.path if wanted.is_unix else found.port == wanted.port
-    return told is None or found.port == told
+def _matches_endpoint(found: Endpoint, expected: Endpoint | None, assigned_port: int | None) -> bool:
+    if expected is not None:
+        return found.path == expected.path if expected.is_unix else found.port == expected.port
+    return assigned_port is None or found.port == assigned_port
 
 
-def _elsewhere(found: Sequence[Endpoint], told: int | None) -> str:
+def _wrong_port_hint(found: Sequence[Endpoint], assigned_port: int | None) -> str:
     """Where a program listens that was told another port."""
-    if not found or told is None:
+    if not found or assigned_port is None:
         return ""
     port = found[0].port or 0
-    swapped = ": the same with its bytes swapped, as without htons()" if port == socket.htons(told) else ""
+    swapped = (
+        ": the same with its bytes swapped, as without htons()" if port == socket.htons(assigned_port) else ""
+    )
     return f", but at port {port}{swapped}"
 
 
-def _printed(places: Sequence[Endpoint], output: bytes) -> list[Endpoint]:
+def _printed_endpoints(endpoints: Sequence[Endpoint], output: bytes) -> list[Endpoint]:
     """The places whose port stands in what a program has printed."""
-    return [each for each in places if re.search(rb"(?<!\d)%d(?!\d)" % (each.port or 0), output)]
+    return [each for each in endpoints if re.search(rb"(?<!\d)%d(?!\d)" % (each.port or 0), output)]
 
 
-def _numeric(text: str) -> Endpoint:
+def _resolve_endpoint(text: str) -> Endpoint:
     """An endpoint whose host is an address: a name is looked up once, and the first address is taken."""
     endpoint = Endpoint.parse(text)
     if endpoint.is_unix:

@@ -1,6 +1,6 @@
 """What is done to a datagram server. The table is in `datagram_server.py`.
 
-Everything here returns for PASS, gives a Remark, or raises Failed.
+Everything here returns for PASS, gives a Note, or raises Failed.
 """
 
 from __future__ import annotations
@@ -12,116 +12,118 @@ import socket
 from contextlib import suppress
 from typing import Final
 
-from bothends.check.case import Failed, Remark, Verdict
-from bothends.check.subjects.recorded_socket import Talk
-from bothends.check.subjects.server_context import Trial
-from bothends.check.suites.stream_concurrency_cases import must_rest
-from bothends.check.suites.stream_message_cases import LENGTHS
-from bothends.check.transcript import shown
+from bothends.check.case import CheckFailed, Note, Verdict
+from bothends.check.subjects.recorded_socket import RecordedSocket
+from bothends.check.subjects.server_context import ServerContext
+from bothends.check.suites.stream_concurrency_cases import expect_no_busy_loop
+from bothends.check.suites.stream_message_cases import ALTERNATING_LENGTHS
+from bothends.check.transcript import quote_bytes
 
-_SURPLUS: Final = 0.15  # seconds in which a second reply to one datagram shows itself
-_BURST: Final = 5000
-_GONE: Final = 2.0
-_ELSEWHERE: Final = "127.0.0.2"  # the whole of 127.0.0.0/8 is this machine on Linux (RFC 1122, 3.2.1.3)
+_EXTRA_REPLY_WAIT: Final = 0.15  # seconds in which a second reply to one datagram shows itself
+_BURST_DATAGRAMS: Final = 5000
+_SIGTERM_TIMEOUT: Final = 2.0
+_SECOND_ADDRESS: Final = "127.0.0.2"  # the whole of 127.0.0.0/8 is this machine on Linux (RFC 1122, 3.2.1.3)
 
 
-async def ask(trial: Trial, talk: Talk, message: bytes) -> None:
+async def exchange(ctx: ServerContext, conn: RecordedSocket, message: bytes) -> None:
     """A datagram and its reply."""
-    await talk.say(message)
-    await talk.hear_datagram(trial.reply(message))
+    await conn.send(message)
+    await conn.expect_datagram(ctx.reply(message))
 
 
-async def one_message(trial: Trial) -> Remark | None:
+async def one_message(ctx: ServerContext) -> Note | None:
     """A datagram, its reply, and no second one."""
-    client = await trial.connect()
-    await ask(trial, client, trial.message())
-    await client.hear_nothing(_SURPLUS)
+    client = await ctx.connect()
+    await exchange(ctx, client, ctx.message())
+    await client.expect_nothing(_EXTRA_REPLY_WAIT)
     return None
 
 
-async def empty(trial: Trial) -> Remark | None:
+async def empty_datagram(ctx: ServerContext) -> Note | None:
     """A datagram without a byte in it, which is a datagram all the same (RFC 768)."""
-    client = await trial.connect()
-    await ask(trial, client, b"")
-    await trial.still_serves("an empty datagram")
+    client = await ctx.connect()
+    await exchange(ctx, client, b"")
+    await ctx.expect_still_served("an empty datagram")
     return None
 
 
-async def largest(trial: Trial) -> Remark | None:
+async def largest_datagram(ctx: ServerContext) -> Note | None:
     """The longest datagram that the contract promises."""
-    client = await trial.connect()
-    await ask(trial, client, trial.message(0, trial.contract.longest))
+    client = await ctx.connect()
+    await exchange(ctx, client, ctx.message(0, ctx.contract.max_message_size))
     return None
 
 
-async def lengths(trial: Trial) -> Remark | None:
+async def alternating_lengths(ctx: ServerContext) -> Note | None:
     """A long datagram, a short one, a long one: nothing of one is in the reply to the next."""
-    client = await trial.connect()
-    for number, size in enumerate(size for size in LENGTHS if size <= trial.contract.longest):
-        await ask(trial, client, trial.message(number, size))
+    client = await ctx.connect()
+    for number, size in enumerate(
+        size for size in ALTERNATING_LENGTHS if size <= ctx.contract.max_message_size
+    ):
+        await exchange(ctx, client, ctx.message(number, size))
     return None
 
 
-async def two_quick(trial: Trial) -> Remark | None:
+async def two_back_to_back(ctx: ServerContext) -> Note | None:
     """Two datagrams, one right after the other."""
-    client = await trial.connect()
-    await client.say(trial.message(1))
-    await client.say(trial.message(2))
-    await client.hear_datagrams([trial.reply(trial.message(1)), trial.reply(trial.message(2))])
+    client = await ctx.connect()
+    await client.send(ctx.message(1))
+    await client.send(ctx.message(2))
+    await client.expect_datagrams([ctx.reply(ctx.message(1)), ctx.reply(ctx.message(2))])
     return None
 
 
-async def two_clients(trial: Trial) -> Remark | None:
+async def two_clients(ctx: ServerContext) -> Note | None:
     """Two clients by turns."""
-    one, other = await trial.connect("one"), await trial.connect("other")
+    one, other = await ctx.connect("one"), await ctx.connect("other")
     for number in range(0, 6, 2):
-        await one.say(trial.message(number))
-        await other.say(trial.message(number + 1))
-        await one.hear_datagram(trial.reply(trial.message(number)))
-        await other.hear_datagram(trial.reply(trial.message(number + 1)))
+        await one.send(ctx.message(number))
+        await other.send(ctx.message(number + 1))
+        await one.expect_datagram(ctx.reply(ctx.message(number)))
+        await other.expect_datagram(ctx.reply(ctx.message(number + 1)))
     return None
 
 
-async def client_gone(trial: Trial) -> Remark | None:
+async def closed_client(ctx: ServerContext) -> Note | None:
     """Clients that close before their reply comes: it meets a port where nobody is (ICMP)."""
     for number in range(3):
-        client = await trial.connect(f"gone {number + 1}")
-        with trial.stopped():  # or a quick server's reply would be there before we are gone
-            await client.say(trial.message(number))
+        client = await ctx.connect(f"gone {number + 1}")
+        with ctx.stopped():  # or a quick server's reply would be there before we are gone
+            await client.send(ctx.message(number))
             client.close()
         await asyncio.sleep(0.02)
-    await trial.still_serves("clients that were gone before their replies came")
+    await ctx.expect_still_served("clients that were gone before their replies came")
     return None
 
 
-async def duplicate(trial: Trial) -> Remark | None:
+async def duplicate_datagram(ctx: ServerContext) -> Note | None:
     """The same datagram twice, as a network may do it."""
-    client = await trial.connect()
-    await client.say(trial.message())
-    await client.say(trial.message())
-    await client.hear_datagrams([trial.reply(trial.message())] * 2)
+    client = await ctx.connect()
+    await client.send(ctx.message())
+    await client.send(ctx.message())
+    await client.expect_datagrams([ctx.reply(ctx.message())] * 2)
     return None
 
 
-async def out_of_order(trial: Trial) -> Remark | None:
+async def out_of_order(ctx: ServerContext) -> Note | None:
     """Numbered datagrams in another order than that of their numbers."""
-    client = await trial.connect()
+    client = await ctx.connect()
     order = (3, 1, 4, 0, 2)
     for number in order:
-        await client.say(trial.message(number))
-    await client.hear_datagrams([trial.reply(trial.message(number)) for number in order])
+        await client.send(ctx.message(number))
+    await client.expect_datagrams([ctx.reply(ctx.message(number)) for number in order])
     return None
 
 
-async def burst(trial: Trial) -> Remark | None:
+async def burst(ctx: ServerContext) -> Note | None:
     """Many at once: more than a receive buffer holds. Some are lost, and that is no mistake."""
-    client = await trial.connect()
+    client = await ctx.connect()
     with suppress(OSError):
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-    message = trial.message()
-    client.note(f"sends {_BURST:,} datagrams at once, each {shown(message)}")
+    message = ctx.message()
+    client.note(f"sends {_BURST_DATAGRAMS:,} datagrams at once, each {quote_bytes(message)}")
     answered = 0
-    for number in range(_BURST):
+    for number in range(_BURST_DATAGRAMS):
         with suppress(BlockingIOError, ConnectionRefusedError):
             client.socket.send(message)
         if number % 250 == 249:
@@ -131,73 +133,77 @@ async def burst(trial: Trial) -> Remark | None:
             await client.receive(0.5)
             answered += 1
     client.note(f"receives {answered:,} replies")
-    await trial.still_serves(f"{_BURST:,} datagrams at once")
-    return Remark(Verdict.PASS, f"{answered:,} of {_BURST:,} were answered, the others were lost")
+    await ctx.expect_still_served(f"{_BURST_DATAGRAMS:,} datagrams at once")
+    return Note(Verdict.PASS, f"{answered:,} of {_BURST_DATAGRAMS:,} were answered, the others were lost")
 
 
-async def source(trial: Trial) -> Remark | None:
+async def reply_source_address(ctx: ServerContext) -> Note | None:
     """Asked at another address of this machine: whence comes the reply?"""
-    if trial.server.program is None or trial.server.endpoint.host != "127.0.0.1":
-        return Remark(Verdict.SKIP, "only a server that is started here has a second address that we know")
-    port = trial.server.endpoint.port
-    probe = await trial.connect("probe", at=trial.server.endpoint.with_host(_ELSEWHERE))
-    await probe.say(trial.message(1))
+    if ctx.server.program is None or ctx.server.endpoint.host != "127.0.0.1":
+        return Note(Verdict.SKIP, "only a server that is started here has a second address that we know")
+    port = ctx.server.endpoint.port
+    probe = await ctx.connect("probe", endpoint=ctx.server.endpoint.with_host(_SECOND_ADDRESS))
+    await probe.send(ctx.message(1))
     try:
         await probe.receive(0.2)
     except OSError as error:
         if error.errno == errno.ECONNREFUSED:
-            return Remark(Verdict.SKIP, "it is bound to one address, so there is no other to ask")
+            return Note(Verdict.SKIP, "it is bound to one address, so there is no other to ask")
     except TimeoutError:
         pass
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
         sock.bind(("127.0.0.1", 0))
-        trial.transcript.add("client", f"sends {shown(trial.message(2))} to {_ELSEWHERE}#{port}")
-        sock.sendto(trial.message(2), (_ELSEWHERE, port))
+        ctx.transcript.add("client", f"sends {quote_bytes(ctx.message(2))} to {_SECOND_ADDRESS}#{port}")
+        sock.sendto(ctx.message(2), (_SECOND_ADDRESS, port))
         try:
-            data, sender = await asyncio.wait_for(loop.sock_recvfrom(sock, 65_536), trial.patience)
+            data, sender = await asyncio.wait_for(loop.sock_recvfrom(sock, 65_536), ctx.timeout)
         except TimeoutError:
-            raise Failed("a reply", f"nothing came for {trial.patience:g} s", late=True) from None
-    trial.transcript.add("client", f"receives {shown(data)} from {sender[0]}#{sender[1]}")
-    if sender != (_ELSEWHERE, port):
+            raise CheckFailed("a reply", f"nothing came for {ctx.timeout:g} s", timed_out=True) from None
+    ctx.transcript.add("client", f"receives {quote_bytes(data)} from {sender[0]}#{sender[1]}")
+    if sender != (_SECOND_ADDRESS, port):
         happened = f"it comes from {sender[0]}#{sender[1]}: a client that is connected never sees it"
-        raise Failed(f"a reply from {_ELSEWHERE}#{port}, which was asked", happened)
+        raise CheckFailed(f"a reply from {_SECOND_ADDRESS}#{port}, which was asked", happened)
     return None
 
 
-async def malformed(trial: Trial) -> Remark | None:
+async def malformed_datagrams(ctx: ServerContext) -> Note | None:
     """Datagrams that are no text, and none of the contract's messages."""
-    client = await trial.connect("stranger")
+    client = await ctx.connect("stranger")
     for data in (b"\xff\xfe\xfd", b"\x00" * 8, b"\xc3", bytes(range(256)), b"%s%n%s%n"):
-        await client.say(data)
+        await client.send(data)
     await asyncio.sleep(0.05)
-    await trial.still_serves("datagrams that are no messages")
+    await ctx.expect_still_served("datagrams that are no messages")
     return None
 
 
-async def binary(trial: Trial) -> Remark | None:
+async def binary_datagram(ctx: ServerContext) -> Note | None:
     """NUL, 0xFF and other bytes that are no text."""
-    client = await trial.connect()
-    await ask(trial, client, b"nul \x00 and ff \xff " + bytes(range(1, 32)) + bytes(range(127, 256)))
+    client = await ctx.connect()
+    await exchange(ctx, client, b"nul \x00 and ff \xff " + bytes(range(1, 32)) + bytes(range(127, 256)))
     return None
 
 
-async def sigterm(trial: Trial) -> Remark | None:
+async def sigterm(ctx: ServerContext) -> Note | None:
     """SIGTERM."""
-    await trial.serves("first")
-    trial.signal(signal.SIGTERM, "SIGTERM")
-    limit = _GONE * trial.scale
-    if not await trial.program.wait(limit):
-        raise Failed(f"the server to be gone {_GONE:g} s after SIGTERM", "it still runs", late=True)
-    trial.transcript.add("server", f"ends: {trial.program.ending}")
-    if not await trial.until(lambda: not trial.listens(), limit):
-        raise Failed("nobody to listen any more", "a process that it started holds the port", late=True)
+    await ctx.expect_served("first")
+    ctx.signal(signal.SIGTERM, "SIGTERM")
+    limit = _SIGTERM_TIMEOUT * ctx.load_factor
+    if not await ctx.program.wait(limit):
+        raise CheckFailed(
+            f"the server to be gone {_SIGTERM_TIMEOUT:g} s after SIGTERM", "it still runs", timed_out=True
+        )
+    ctx.transcript.add("server", f"ends: {ctx.program.exit_description}")
+    if not await ctx.wait_until(lambda: not ctx.is_listening(), limit):
+        raise CheckFailed(
+            "nobody to listen any more", "a process that it started holds the port", timed_out=True
+        )
     return None
 
 
-async def idle_cpu(trial: Trial) -> Remark | None:
+async def idle_cpu(ctx: ServerContext) -> Note | None:
     """Nothing to do."""
-    await trial.serves("first")
+    await ctx.expect_served("first")
     await asyncio.sleep(0.5)
-    return await must_rest(trial)
+    return await expect_no_busy_loop(ctx)

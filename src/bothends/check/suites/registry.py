@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from bothends.check.case import Case
 from bothends.check.contract import Contract
-from bothends.errors import CallerError, UnknownName
+from bothends.errors import UnknownName, UsageError
 
 # Name -> module whose CASES it is, and one line.
 SUITES: Final[dict[str, tuple[str, str]]] = {
@@ -36,17 +36,17 @@ def suite_for(contract: Contract, role: Literal["server", "client"]) -> str:
         CallerError: no client can be judged by it.
     """
     for name in (*contract.relax, *contract.leave_out, *contract.weights):
-        find(name)
+        find_case(name)
     if role == "server":
         return "udp" if contract.is_datagram else "tcp"
     if contract.endless:
-        raise CallerError(
+        raise UsageError(
             f"by {contract.name} the reply never ends, so no client is ever done: it is for servers"
         )
     return "udp-client" if contract.is_datagram else "client"
 
 
-def find(case_id: str) -> tuple[str, Case]:
+def find_case(case_id: str) -> tuple[str, Case]:
     """A case of any suite, and the suite. Raises UnknownName."""
     every = {case.id: (suite, case) for suite in SUITES for case in cases(suite)}
     if case_id not in every:

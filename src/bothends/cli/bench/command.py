@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bothends.cli.bench import output
-from bothends.cli.wire_options import in_host
-from bothends.errors import CallerError, SystemRefused
+from bothends.cli.wire_options import wire_options
+from bothends.errors import SystemCallFailed, UsageError
 
 if TYPE_CHECKING:
-    from bothends.bench.generators.base import Generator, Plan, Watch
+    from bothends.bench.generators.base import Generator, ProgressCallback, RunPlan
     from bothends.bench.results import Round
     from bothends.endpoints import Endpoint
 
@@ -21,25 +21,25 @@ _SECONDS = click.FloatRange(min=0.001, max=86400)
 
 
 # What stands after `bench` and is no endpoint: "module:attribute".
-MORE: Final = {
+SUBCOMMANDS: Final = {
     "engines": "bothends.cli.bench.engines:engines",
     "compare": "bothends.cli.bench.compare:compare",
 }
 
 
-class Bench(click.Command):
+class BenchCommand(click.Command):
     """A command for endpoints, and a few others by their names."""
 
-    def others(self) -> list[click.Command]:
+    def subcommands(self) -> list[click.Command]:
         """Those others."""
-        return [_loaded(name) for name in MORE]
+        return [_load_subcommand(name) for name in SUBCOMMANDS]
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Hand over to the command that is named first, if one is."""
-        if args and args[0] in MORE:
-            command = _loaded(args[0])
+        if args and args[0] in SUBCOMMANDS:
+            command = _load_subcommand(args[0])
             return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 
@@ -48,14 +48,14 @@ class Bench(click.Command):
         return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
 
 
-def _loaded(name: str) -> click.Command:
-    module, _, attribute = MORE[name].partition(":")
+def _load_subcommand(name: str) -> click.Command:
+    module, _, attribute = SUBCOMMANDS[name].partition(":")
     command: click.Command = getattr(importlib.import_module(module), attribute)
     return command
 
 
 @click.command(
-    cls=Bench,
+    cls=BenchCommand,
     short_help="Measure a server: requests a second, latency, faults.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -101,14 +101,14 @@ def _loaded(name: str) -> click.Command:
     "--pid", metavar="PID", type=click.IntRange(1), help="The server's process: measure its cost too."
 )
 @click.option("--cluster", metavar="ADDRESS", help="Load from all workers of a dask cluster: its scheduler.")
-@output.outputs
+@output.output_options
 @click.option("--tls-ca", metavar="FILE", type=click.Path(), help="TLS: believe these issuers (PEM).")
 @click.option("--tls-fingerprint", metavar="SHA256", default="", help="TLS: accept exactly this certificate.")
 @click.option(
     "--tls-name", metavar="NAME", default="", help="TLS: ask for this host, expect its certificate."
 )
 @click.option("--insecure", is_flag=True, help="TLS: believe any certificate.")
-@in_host("client")
+@wire_options("client")
 def bench(words: tuple[str, ...], **given: Any) -> None:
     """Measure the server at ENDPOINT. Every answer is compared with what it must be, byte for byte.
 
@@ -123,55 +123,65 @@ def bench(words: tuple[str, ...], **given: Any) -> None:
 
     Leaves with 0 if every answer was intact, 1 if not.
     """
-    with output.libraries():
-        from bothends.bench.load import generator, load_of, rounds
-        from bothends.bench.results import Entry
+    with output.require_libraries():
+        from bothends.bench.load import load_from_plan, run_rounds, select_generator
+        from bothends.bench.results import BenchEntry
 
     output.check_writable(given["hgrm"], given["html"])
-    plan, count = plan_of(words, given), given["rounds"]
+    plan, count = build_plan(words, given), given["rounds"]
     notes: list[str] = []
     if given["cluster"] is not None:
-        found = _by_cluster(plan, given, notes)
+        found = _run_on_cluster(plan, given, notes)
     else:
-        by = generator(given["generator"], plan)
+        by = select_generator(given["generator"], plan)
         if given["find_limit"]:
             _find_limit(plan, by, given)
             return
         with output.progress() as watching:
-            found = rounds(
-                plan, count, by=by, watch=lambda n: watching(f"round {n + 1} of {count}"), server=given["pid"]
+            found = run_rounds(
+                plan,
+                count,
+                generator=by,
+                progress_for=lambda n: watching(f"round {n + 1} of {count}"),
+                server_pid=given["pid"],
             )
-    entry = Entry(plan.endpoint.label, str(plan.endpoint), load_of(plan), found)
-    document = output.document_of([entry], notes=notes)
-    output.keep(document, given["hgrm"], given["html"])
+    entry = BenchEntry(plan.endpoint.label, str(plan.endpoint), load_from_plan(plan), found)
+    document = output.make_document([entry], notes=notes)
+    output.write_files(document, given["hgrm"], given["html"])
     output.show(document, given["form"])
     if entry.failed:
         raise click.exceptions.Exit(1)
 
 
-def _by_cluster(plan: Plan, given: dict[str, Any], notes: list[str]) -> list[Round]:
+def _run_on_cluster(plan: RunPlan, given: dict[str, Any], notes: list[str]) -> list[Round]:
     from bothends.bench import cluster
 
     if given["find_limit"] or given["pid"] is not None:
-        raise CallerError("--cluster goes with neither --find-limit nor --pid")
+        raise UsageError("--cluster goes with neither --find-limit nor --pid")
     found = []
     for _ in range(given["rounds"]):
-        measured, said = cluster.measure(given["cluster"], plan, given["generator"])
+        measured, said = cluster.measure_on_cluster(given["cluster"], plan, given["generator"])
         found.append(measured)
         notes += said
     return found
 
 
-def _find_limit(plan: Plan, by: Generator, given: dict[str, Any]) -> None:
-    from bothends.bench.load import find_limit
-    from bothends.bench.rate_search import Bound
+def _find_limit(plan: RunPlan, generator: Generator, given: dict[str, Any]) -> None:
+    from bothends.bench.load import find_max_rate
+    from bothends.bench.rate_search import LatencyBound
 
     with output.progress() as watching:
 
-        def watch(rate: float) -> Watch | None:
+        def watch(rate: float) -> ProgressCallback | None:
             return watching(f"{rate:,.0f}/s" if rate else "closed loop")
 
-        rate, tried = find_limit(plan, Bound(given["bound"] * 1000), by=by, watch=watch, server=given["pid"])
+        rate, tried = find_max_rate(
+            plan,
+            LatencyBound(given["bound"] * 1000),
+            generator=generator,
+            progress_for=watch,
+            server_pid=given["pid"],
+        )
     bound = f"p99 of {given['bound']:g} ms from when a request was due, and no faults"
     kept = [each for each in tried if each.load.rate == rate]
     if kept:
@@ -179,24 +189,24 @@ def _find_limit(plan: Plan, by: Generator, given: dict[str, Any]) -> None:
     else:
         note = f"Not one of {len(tried)} rates kept to a {bound}."
     shown = kept[-1:] or tried[-1:]
-    document = output.document_of(shown, notes=[note], knee=tried)
-    output.keep(document, given["hgrm"], given["html"])
+    document = output.make_document(shown, notes=[note], knee=tried)
+    output.write_files(document, given["hgrm"], given["html"])
     output.show(document, given["form"])
     if not kept:
         raise click.exceptions.Exit(1)
 
 
-def plan_of(words: tuple[str, ...], given: dict[str, Any]) -> Plan:
+def build_plan(words: tuple[str, ...], given: dict[str, Any]) -> RunPlan:
     """What the command line asks for. Raises CallerError, and what asking the target once raises."""
-    from bothends.bench.generators.base import Plan
+    from bothends.bench.generators.base import RunPlan
     from bothends.bench.generators.dialer import check_target
     from bothends.bench.schedule import Schedule
     from bothends.client.tls import TlsOptions
-    from bothends.endpoints import from_words
+    from bothends.endpoints import endpoints_from_args
 
-    endpoints = from_words(words, "tcp")
+    endpoints = endpoints_from_args(words, "tcp")
     if len(endpoints) != 1:
-        raise CallerError("one endpoint at a time, and there are " + ", ".join(map(str, endpoints)))
+        raise UsageError("one endpoint at a time, and there are " + ", ".join(map(str, endpoints)))
     check_target(endpoints[0])
     tls = None
     if endpoints[0].scheme == "tls":
@@ -204,13 +214,13 @@ def plan_of(words: tuple[str, ...], given: dict[str, Any]) -> Plan:
             given["tls_ca"], given["tls_fingerprint"], not given["insecure"], name=given["tls_name"]
         )
     elif given["tls_ca"] or given["tls_fingerprint"] or given["tls_name"] or given["insecure"]:
-        raise CallerError(f"{endpoints[0].label} does not speak TLS; tls:// does")
+        raise UsageError(f"{endpoints[0].label} does not speak TLS; tls:// does")
     if given["find_limit"] and given["rate"] is not None:
-        raise CallerError("--find-limit chooses the rates itself; --arrivals says of which kind")
+        raise UsageError("--find-limit chooses the rates itself; --arrivals says of which kind")
     if given["reconnect"] and given["depth"] > 1:
-        raise CallerError("--reconnect makes a connection for each request: its --depth is 1")
+        raise UsageError("--reconnect makes a connection for each request: its --depth is 1")
     rate, is_open = given["rate"], given["rate"] is not None or given["find_limit"]
-    return Plan(
+    return RunPlan(
         endpoints[0],
         _workload(endpoints[0], tls, given),
         connections=given["connections"],
@@ -225,17 +235,17 @@ def plan_of(words: tuple[str, ...], given: dict[str, Any]) -> Plan:
 
 
 def _workload(endpoint: Endpoint, tls: Any, given: dict[str, Any]) -> Any:
-    from bothends.bench.generators.dialer import detect
-    from bothends.bench.workload import numbered, scripted
+    from bothends.bench.generators.dialer import detect_rule
+    from bothends.bench.workload import numbered, parse_script
 
-    newline = not endpoint.has_boundaries
+    newline = not endpoint.is_message_oriented
     if given["script"] is not None:
         try:
             text = Path(given["script"]).read_text(encoding="utf-8", errors="surrogateescape")
         except OSError as error:
-            raise SystemRefused("read", given["script"], error.errno or 0) from error
-        return scripted(text, newline=newline)
+            raise SystemCallFailed("read", given["script"], error.errno or 0) from error
+        return parse_script(text, newline=newline)
     expect = given["expect"]
     if expect == "auto":
-        expect = detect(endpoint, tls=tls, timeout=max(given["timeout"], 1.0))
+        expect = detect_rule(endpoint, tls=tls, timeout=max(given["timeout"], 1.0))
     return numbered(given["size"], expect, newline=newline, depth=given["depth"])

@@ -10,7 +10,7 @@ import click
 
 from bothends.cli import terminal
 from bothends.cli.bench import output
-from bothends.errors import SystemRefused
+from bothends.errors import SystemCallFailed
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,7 +28,7 @@ def compare(before: str, after: str, as_json: bool) -> None:
     A difference must be clearer than the spread of the rounds, and more than 5 %. Leaves with 1 if anything
     is worse.
     """
-    with output.libraries():
+    with output.require_libraries():
         from bothends.bench import significance
         from bothends.bench.results import decode
 
@@ -37,12 +37,12 @@ def compare(before: str, after: str, as_json: bool) -> None:
         try:
             documents.append(decode(Path(path).read_bytes(), path))
         except OSError as error:
-            raise SystemRefused("read", path, error.errno or 0) from error
+            raise SystemCallFailed("read", path, error.errno or 0) from error
     found = significance.compare(*documents)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=1))
     else:
-        from bothends.bench.report.text import number
+        from bothends.bench.report.text import format_number
 
         terminal.table(
             ("target", "load", "figure", "before", "after", "change", "verdict"),
@@ -51,8 +51,8 @@ def compare(before: str, after: str, as_json: bool) -> None:
                     each.name,
                     each.load,
                     each.figure,
-                    number(each.before),
-                    number(each.after),
+                    format_number(each.before),
+                    format_number(each.after),
                     f"{each.change - 1:+.1%}" if each.change is not None else "",
                     each.verdict,
                 )

@@ -9,16 +9,16 @@ import click
 
 from bothends.cli import terminal
 from bothends.cli.bench import output
-from bothends.cli.termination import ended_by_signals
-from bothends.errors import CallerError
-from bothends.osutil.reexec import itself
+from bothends.cli.termination import raise_exit_on_signals
+from bothends.errors import UsageError
+from bothends.osutil.reexec import self_command
 
 if TYPE_CHECKING:
-    from bothends.bench.generators.base import Watch
-    from bothends.bench.targets import Target
+    from bothends.bench.generators.base import ProgressCallback
+    from bothends.bench.targets import BenchTarget
 
 # Connections that an engine serves at once, where that is fewer than anyone would ask for.
-_MOST: Final = {"iterative": 1, "fork": 200, "threads": 2000, "select": 900}
+_MAX_CONNECTIONS: Final = {"iterative": 1, "fork": 200, "threads": 2000, "select": 900}
 _LOADS: Final = ("one", "fifty", "thousand", "deep", "reconnect", "udp", "idle")
 
 
@@ -39,7 +39,7 @@ _LOADS: Final = ("one", "fifty", "thousand", "deep", "reconnect", "udp", "idle")
 @click.option("--warmup", metavar="S", type=click.FloatRange(0, 3600), default=0.2, help="Before each.")
 @click.option("--size", metavar="BYTES", type=click.IntRange(1), default=64, help="Of a request.")
 @click.option("--seed", metavar="N", type=click.IntRange(0), default=1, help="Of the order.")
-@output.outputs
+@output.output_options
 def engines(names: tuple[str, ...], **given: Any) -> None:
     """Measure all engines side by side, and what others would use: each a process of its own.
 
@@ -51,66 +51,73 @@ def engines(names: tuple[str, ...], **given: Any) -> None:
     The server runs on the first processor and the generator on the last. In each round all of them are
     measured in an order drawn at random; what counts are medians over the rounds, and ratios within a round.
     """
-    with output.libraries():
+    with output.require_libraries():
         from bothends.bench import campaign
-        from bothends.bench.results import Entry
+        from bothends.bench.results import BenchEntry
 
     output.check_writable(given["hgrm"], given["html"])
     targets = _targets(names, given["targets"], rivals=given["rivals"])
     if given["baseline"] and not any(each.name == given["baseline"] for each in targets):
-        raise CallerError(f"there is no target {given['baseline']!r} for a baseline")
-    kinds = [campaign.KINDS[each] for each in given["loads"] or _LOADS]
-    settings = campaign.Settings(
+        raise UsageError(f"there is no target {given['baseline']!r} for a baseline")
+    kinds = [campaign.LOAD_PROFILES[each] for each in given["loads"] or _LOADS]
+    settings = campaign.CampaignSettings(
         given["rounds"], given["duration"], given["warmup"], given["size"], seed=given["seed"]
     )
-    with ended_by_signals(), output.progress() as watching:
+    with raise_exit_on_signals(), output.progress() as watching:
 
-        def told(done: int, total: int, what: str) -> Watch | None:
+        def told(done: int, total: int, what: str) -> ProgressCallback | None:
             return watching(f"{done + 1} of {total}: {what}")
 
-        entries: list[Entry] = campaign.compare(targets, kinds, settings, told)
+        entries: list[BenchEntry] = campaign.run_campaign(targets, kinds, settings, told)
     baseline = given["baseline"] or next(
         (each for each in ("c-epoll", "epoll") if any(e.name == each and e.rounds for e in entries)), ""
     )
     first, last = _processors()
     note = f"The server ran on processor {first}, the generator on {last}; seed {given['seed']}."
-    document = output.document_of(entries, baseline=baseline, notes=[note])
-    output.keep(document, given["hgrm"], given["html"])
+    document = output.make_document(entries, baseline=baseline, notes=[note])
+    output.write_files(document, given["hgrm"], given["html"])
     output.show(document, given["form"], as_table=True)
     if any(each.failed for each in entries if each.rounds):
         terminal.note("some answers were not intact, or stayed away: see the column of faults", "warning")
         raise click.exceptions.Exit(1)
 
 
-def _targets(names: tuple[str, ...], more: tuple[str, ...], *, rivals: bool) -> list[Target]:
+def _targets(names: tuple[str, ...], specs: tuple[str, ...], *, rivals: bool) -> list[BenchTarget]:
     from bothends.bench import targets
     from bothends.engines import registry
 
     found = []
     for name in names or registry.names():
         engine = registry.load(name)
-        command = (*itself(), "serve", "--quiet", "upper")
+        command = (*self_command(), "serve", "--quiet", "upper")
         transports = ("tcp", "udp") if engine.datagrams else ("tcp",)
         commands = tuple((each, (*command, f"{each}://127.0.0.1:0", "--engine", name)) for each in transports)
-        found.append(targets.Target(name, commands, most=_most(name), missing=engine.missing() or ""))
-    found += [targets.parse(text) for text in more]
-    found += targets.rivals() if rivals else []
+        found.append(
+            targets.BenchTarget(
+                name,
+                commands,
+                max_connections=_max_connections(name),
+                unavailable_reason=engine.unavailable_reason() or "",
+            )
+        )
+    found += [targets.parse_target(text) for text in specs]
+    found += targets.reference_servers() if rivals else []
     doubles = {each.name for each in found if [other.name for other in found].count(each.name) > 1}
     if doubles:
-        raise CallerError(f"there are two targets of the name {min(doubles)!r}")
+        raise UsageError(f"there are two targets of the name {min(doubles)!r}")
     return found
 
 
-def _most(name: str) -> int | None:
+def _max_connections(name: str) -> int | None:
     if name == "prefork":
-        from bothends.engines.prefork import SIZE as PROCESSES
+        from bothends.engines.prefork import DEFAULT_SIZE as PROCESSES
 
         return PROCESSES
     if name == "pool":
-        from bothends.engines.pool import SIZE as THREADS
+        from bothends.engines.pool import DEFAULT_SIZE as THREADS
 
         return THREADS
-    return _MOST.get(name)
+    return _MAX_CONNECTIONS.get(name)
 
 
 def _processors() -> tuple[int, int]:

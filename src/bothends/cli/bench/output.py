@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bothends.cli import terminal
-from bothends.errors import SystemRefused, Unavailable
+from bothends.errors import SystemCallFailed, Unavailable
 
 if TYPE_CHECKING:
-    from bothends.bench.generators.base import Progress, Watch
-    from bothends.bench.results import Document, Entry
+    from bothends.bench.generators.base import Progress, ProgressCallback
+    from bothends.bench.results import BenchEntry, Document
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,7 +30,7 @@ _OPTIONS = (
 )
 
 
-def outputs(function: F) -> F:
+def output_options(function: F) -> F:
     """The options that say how a result is shown and kept."""
     for option in reversed(_OPTIONS):
         function = option(function)
@@ -38,7 +38,7 @@ def outputs(function: F) -> F:
 
 
 @contextlib.contextmanager
-def libraries() -> Iterator[None]:
+def require_libraries() -> Iterator[None]:
     """What bench is made of, or one line that says what to install."""
     try:
         yield
@@ -47,13 +47,13 @@ def libraries() -> Iterator[None]:
         raise Unavailable("run", "bench", reason=reason, hint=hint) from error
 
 
-def document_of(entries: list[Entry], **more: Any) -> Document:
+def make_document(entries: list[BenchEntry], **more: Any) -> Document:
     """Everything that was measured, with the machine and the command that give it again."""
-    from bothends.bench.host_info import machine
+    from bothends.bench.host_info import host_info
     from bothends.bench.results import VERSION, Document
 
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Document(VERSION, now, shlex.join(["bothends", *sys.argv[1:]]), machine(), entries, **more)
+    return Document(VERSION, now, shlex.join(["bothends", *sys.argv[1:]]), host_info(), entries, **more)
 
 
 def show(document: Document, form: str | None, *, as_table: bool = False) -> None:
@@ -71,7 +71,7 @@ def show(document: Document, form: str | None, *, as_table: bool = False) -> Non
         case _ if not as_table:
             entry = document.entries[0]
             click.echo(terminal.styled(entry.target, "strong", sys.stdout))
-            for label, words in text.lines(entry):
+            for label, words in text.summary_lines(entry):
                 bad = label == "ended early" or "the limit" in words or (label == "verified" and entry.failed)
                 click.echo(f"  {label:<20}  {terminal.styled(words, 'warning' if bad else '', sys.stdout)}")
             for note in document.notes:
@@ -82,16 +82,16 @@ def show(document: Document, form: str | None, *, as_table: bool = False) -> Non
                 terminal.note(remark)
 
 
-def keep(document: Document, hgrm: str | None, html: str | None) -> None:
+def write_files(document: Document, hgrm: str | None, html: str | None) -> None:
     """Write the files that were asked for. Raises SystemRefused."""
     from bothends.bench.report import text
 
     if hgrm is not None:
         _write(hgrm, text.as_hdr_log(document))
     if html is not None:
-        from bothends.bench.report.html import page
+        from bothends.bench.report.html import render_html
 
-        _write(html, page(document))
+        _write(html, render_html(document))
 
 
 def check_writable(hgrm: str | None, html: str | None) -> None:
@@ -100,25 +100,25 @@ def check_writable(hgrm: str | None, html: str | None) -> None:
     Raises SystemRefused, Unavailable.
     """
     if html is not None:
-        with libraries():
+        with require_libraries():
             import bothends.bench.report.html  # noqa: F401
     for path in filter(None, (hgrm, html)):
         try:
             with open(path, "ab"):
                 pass
         except OSError as error:
-            raise SystemRefused("write", path, error.errno or 0) from error
+            raise SystemCallFailed("write", path, error.errno or 0) from error
 
 
 def _write(path: str, text: str) -> None:
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SystemRefused("write", path, error.errno or 0) from error
+        raise SystemCallFailed("write", path, error.errno or 0) from error
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[str], Watch | None]]:
+def progress() -> Iterator[Callable[[str], ProgressCallback | None]]:
     """A line on stderr that moves, at a terminal; nothing elsewhere. What it gives is told what begins."""
     if not terminal.is_terminal(sys.stderr):
         yield lambda _: None
@@ -136,7 +136,7 @@ def progress() -> Iterator[Callable[[str], Watch | None]]:
     with rich.progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0, said="")
 
-        def watching(what: str) -> Watch:
+        def watching(what: str) -> ProgressCallback:
             def told(how_far: Progress) -> None:
                 faults = f", {how_far.faults:,} faults" if how_far.faults else ""
                 said = f"{how_far.completed:,} answers{faults}"

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from bothends.cli import terminal
-from bothends.cli.termination import ended_by_signals
-from bothends.errors import CallerError, SystemRefused
+from bothends.cli.termination import raise_exit_on_signals
+from bothends.errors import SystemCallFailed, UsageError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,33 +48,33 @@ def batch(
       bothends check batch submissions/*/ --contract upper-tcp
     """
     from bothends.check import contract as contracts
-    from bothends.check.batch.grading import Marked, Settings, judge_all
-    from bothends.check.reports.batch_report import as_csv, as_page, commonest
+    from bothends.check.batch.grading import BatchSettings, JudgedSubmission, judge_all
+    from bothends.check.reports.batch_report import as_csv, as_html, common_failures
 
     agreed = contracts.load(contract)
     names = [folder.resolve().name for folder in folders]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise CallerError(f"two folders are called {sorted(twice)[0]}: results are named for their folders")
+        raise UsageError(f"two folders are called {sorted(twice)[0]}: results are named for their folders")
     text = Path(contract).read_text(encoding="utf-8") if contract.endswith(".toml") else contract
-    settings = Settings(role, text, sandbox=not no_sandbox, thorough=thorough)
+    settings = BatchSettings(role, text, sandbox=not no_sandbox, thorough=thorough)
 
-    def progress(one: Marked, left: int) -> None:
+    def progress(one: JudgedSubmission, left: int) -> None:
         terminal.note(f"{one.name}: {one.result.points:g} of {one.result.most:g} points; {left} left")
 
     workers = workers or os.cpu_count() or 1
-    with ended_by_signals():
+    with raise_exit_on_signals():
         found = judge_all(folders, settings, out, workers=workers, cluster=cluster, progress=progress)
-    for file, content in (("results.csv", as_csv(found)), ("results.html", as_page(found, agreed.name))):
+    for file, content in (("results.csv", as_csv(found)), ("results.html", as_html(found, agreed.name))):
         try:
             (out / file).write_text(content, encoding="utf-8")
         except OSError as error:
-            raise SystemRefused("write", str(out / file), error.errno or 0) from error
+            raise SystemCallFailed("write", str(out / file), error.errno or 0) from error
     rows = [
-        (one.name, one.language or "-", f"{one.result.points:g} of {one.result.most:g}", _failed(one))
+        (one.name, one.language or "-", f"{one.result.points:g} of {one.result.most:g}", _failed_cases(one))
         for one in found
     ]
     terminal.table(("name", "language", "points", "failed"), rows)
-    if mistakes := commonest(found):
+    if mistakes := common_failures(found):
         click.echo("\nthe commonest mistakes:")
         for case, mistake, count in mistakes[:5]:
             click.echo(f"  {count:4}  {terminal.styled(case, 'strong', sys.stdout)}: {mistake}")
@@ -82,10 +82,10 @@ def batch(
         raise click.exceptions.Exit(1)
 
 
-def _failed(one: object) -> str:
-    from bothends.check.batch.grading import Marked
+def _failed_cases(one: object) -> str:
+    from bothends.check.batch.grading import JudgedSubmission
     from bothends.check.case import Verdict
 
-    assert isinstance(one, Marked)
+    assert isinstance(one, JudgedSubmission)
     failed = [each.case for each in one.result.outcomes if each.verdict is Verdict.FAIL]
     return ", ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "") or "-"

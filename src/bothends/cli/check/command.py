@@ -14,16 +14,24 @@ import click
 
 from bothends.cli import terminal
 from bothends.cli.check.batch import batch
-from bothends.cli.termination import ended_by_signals, until_told
-from bothends.errors import CallerError, SystemRefused
-from bothends.osutil.reexec import itself
+from bothends.cli.termination import raise_exit_on_signals, run_until_signal
+from bothends.errors import SystemCallFailed, UsageError
+from bothends.osutil.reexec import self_command
 
 if TYPE_CHECKING:
-    from bothends.check.results import Outcome, Result
+    from bothends.check.results import CaseOutcome, SuiteResult
 
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
-_LOSING: Final = {"loss", "duplicate", "reorder", "corrupt", "gilbert-elliott", "drop-first", "blackhole"}
-FORMS: Final = ("text", "json", "junit", "tap", "gradescope", "html")
+_LOSSY_TOXICS: Final = {
+    "loss",
+    "duplicate",
+    "reorder",
+    "corrupt",
+    "gilbert-elliott",
+    "drop-first",
+    "blackhole",
+}
+REPORT_FORMATS: Final = ("text", "json", "junit", "tap", "gradescope", "html")
 
 
 @click.group(context_settings=_HELP)
@@ -39,7 +47,7 @@ def check() -> None:
     """
 
 
-def _judging(command: Callable[..., None]) -> Callable[..., None]:
+def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of whatever judges one program."""
     for option in reversed(
         (
@@ -53,7 +61,7 @@ def _judging(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--report", "reports", multiple=True, metavar="FORM[=FILE]",
-                help=f"{', '.join(FORMS)}; default text; may be repeated.",
+                help=f"{', '.join(REPORT_FORMATS)}; default text; may be repeated.",
             ),
             click.option(
                 "--sandbox", is_flag=True,
@@ -83,7 +91,7 @@ def _judging(command: Callable[..., None]) -> Callable[..., None]:
     metavar="URL",
     help="Where it listens; without a command, one that runs already.",
 )
-@_judging
+@_judge_options
 def server(contract: str, endpoint: str, command: tuple[str, ...], **options: Any) -> None:
     """Judge a server: start it for each case, or ask one that runs.
 
@@ -95,17 +103,17 @@ def server(contract: str, endpoint: str, command: tuple[str, ...], **options: An
       bothends check server --contract upper-tcp -- ./server {port}
     """
     from bothends.check import contract as contracts
-    from bothends.check.runner import Run
-    from bothends.check.subjects.server_under_test import Target
+    from bothends.check.runner import SuiteRun
+    from bothends.check.subjects.server_under_test import ServerUnderTest
     from bothends.check.suites.registry import cases, suite_for
 
     agreed = contracts.load(contract)
     suite = suite_for(agreed, "server")
-    _judge(Run(Target(agreed, command, endpoint), cases(suite), suite), **options)
+    _judge(SuiteRun(ServerUnderTest(agreed, command, endpoint), cases(suite), suite), **options)
 
 
 @check.command(context_settings=_HELP)
-@_judging
+@_judge_options
 def client(contract: str, command: tuple[str, ...], **options: Any) -> None:
     """Judge a client: play its server, good and bad, and look at what it sends, prints and exits with.
 
@@ -117,13 +125,13 @@ def client(contract: str, command: tuple[str, ...], **options: Any) -> None:
       bothends check client --contract upper-tcp -- ./client {host} {port}
     """
     from bothends.check import contract as contracts
-    from bothends.check.runner import Run
-    from bothends.check.subjects.client_under_test import Client
+    from bothends.check.runner import SuiteRun
+    from bothends.check.subjects.client_under_test import ClientUnderTest
     from bothends.check.suites.registry import cases, suite_for
 
     agreed = contracts.load(contract)
     suite = suite_for(agreed, "client")
-    _judge(Run(Client(agreed, command), cases(suite), suite), **options)
+    _judge(SuiteRun(ClientUnderTest(agreed, command), cases(suite), suite), **options)
 
 
 def _judge(
@@ -141,16 +149,16 @@ def _judge(
     verbose: bool,
 ) -> None:
     from bothends.check.sandbox.launcher import enter
-    from bothends.check.subjects.process import no_orphans
-    from bothends.check.suites.registry import find
+    from bothends.check.subjects.process import subreaper
+    from bothends.check.suites.registry import find_case
 
     for case in only:
-        suite, _ = find(case)
+        suite, _ = find_case(case)
         if suite != run.suite:
-            raise CallerError(f"{case} is a case of the suite {suite!r}: this contract has {run.suite!r}")
+            raise UsageError(f"{case} is a case of the suite {suite!r}: this contract has {run.suite!r}")
     if wire:
-        _go_behind(wire, run, patience, sandbox=sandbox)
-    wanted = _forms((*reports, "json") if as_json else reports or ("text",))
+        _reexec_behind_wire(wire, run, patience, sandbox=sandbox)
+    wanted = _parse_reports((*reports, "json") if as_json else reports or ("text",))
     run.only, run.thorough, run.trace = only, thorough, trace
     if trace is not None:
         from bothends.trace.capture.tracees import find_strace
@@ -158,47 +166,47 @@ def _judge(
         find_strace()
         _make_folder(trace)
     run.jobs = jobs or run.jobs
-    run.patience = patience or run.patience
-    if sandbox and not run.subject.started:
-        raise CallerError("the sandbox is for a program that is started here: give its command after --")
-    with ended_by_signals(), no_orphans(), _Progress(len(run.asked())) as progress:
+    run.timeout = patience or run.timeout
+    if sandbox and not run.subject.is_spawned:
+        raise UsageError("the sandbox is for a program that is started here: give its command after --")
+    with raise_exit_on_signals(), subreaper(), _Progress(len(run.selected_cases())) as progress:
         if sandbox:
             run.subject.sandbox = enter()
         run.progress = progress.show
-        result: Result = asyncio.run(until_told(run.run()))
+        result: SuiteResult = asyncio.run(run_until_signal(run.run()))
     for form, file in wanted:
-        _write(result, form, file, verbose=verbose)
+        _write_report(result, form, file, verbose=verbose)
     if result.failed:
         raise click.exceptions.Exit(1)
 
 
-def _go_behind(toxics: str, run: Any, patience: float | None, *, sandbox: bool) -> None:
+def _reexec_behind_wire(toxics: str, run: Any, patience: float | None, *, sandbox: bool) -> None:
     """Become `bothends wire` with the same command line, in a host of its own: there every packet meets the
     toxics. Comes back only with an error.
     """
-    if not run.subject.started or sandbox:
-        raise CallerError("--wire is for a program that is started here, and not together with --sandbox")
+    if not run.subject.is_spawned or sandbox:
+        raise UsageError("--wire is for a program that is started here, and not together with --sandbox")
     pairs = [each.partition("=") for each in toxics.split(",")]
-    if run.subject.contract.is_datagram and {name for name, _, _ in pairs} & _LOSING:
+    if run.subject.contract.is_datagram and {name for name, _, _ in pairs} & _LOSSY_TOXICS:
         reason = "datagrams that the path loses or doubles can't be told from those that the program does"
-        raise CallerError(f"{reason}; delay, jitter and rate are fine")
+        raise UsageError(f"{reason}; delay, jitter and rate are fine")
     switches = [word for name, _, value in pairs for word in (f"--{name.strip()}", value.strip())]
     words = sys.argv[1:]
     at = next(n for n, word in enumerate(words) if word.startswith("--wire"))
     del words[at : at + (1 if "=" in words[at] else 2)]
     if patience is None:  # what is lost is sent again after a second or more (RFC 6298, 2.1 and 5.5)
         words[2:2] = ["--patience", "20"]
-    os.execv(sys.executable, [*itself(), "wire", "--quiet", *switches, "--", *itself(), *words])
+    os.execv(sys.executable, [*self_command(), "wire", "--quiet", *switches, "--", *self_command(), *words])
 
 
-def _forms(words: Sequence[str]) -> list[tuple[str, Path | None]]:
+def _parse_reports(words: Sequence[str]) -> list[tuple[str, Path | None]]:
     found = []
     for word in words:
         form, _, file = word.partition("=")
-        if form not in FORMS:
-            raise CallerError(f"there is no report {form!r}; there are {', '.join(FORMS)}")
+        if form not in REPORT_FORMATS:
+            raise UsageError(f"there is no report {form!r}; there are {', '.join(REPORT_FORMATS)}")
         if file and not Path(file).absolute().parent.is_dir():  # known now, and not after a minute of judging
-            raise SystemRefused("write", file, errno.ENOENT)
+            raise SystemCallFailed("write", file, errno.ENOENT)
         found.append((form, Path(file) if file else None))
     return found
 
@@ -207,10 +215,10 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SystemRefused("make", str(folder), error.errno or 0) from error
+        raise SystemCallFailed("make", str(folder), error.errno or 0) from error
 
 
-def _write(result: Result, form: str, file: Path | None, *, verbose: bool) -> None:
+def _write_report(result: SuiteResult, form: str, file: Path | None, *, verbose: bool) -> None:
     from bothends.check import reports
 
     if form == "text" and file is None:
@@ -225,7 +233,7 @@ def _write(result: Result, form: str, file: Path | None, *, verbose: bool) -> No
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SystemRefused("write", str(file), error.errno or 0) from error
+        raise SystemCallFailed("write", str(file), error.errno or 0) from error
     terminal.note(f"{form}: {file}")
 
 
@@ -237,7 +245,7 @@ class _Progress:
         self._done = 0
         self._shown = terminal.is_terminal(sys.stderr)
 
-    def show(self, outcome: Outcome) -> None:
+    def show(self, outcome: CaseOutcome) -> None:
         """One more case has ended."""
         self._done += 1
         if self._shown:
@@ -273,7 +281,7 @@ def contracts() -> None:
     from bothends.check import contract
 
     rows = []
-    for name in contract.names():
+    for name in contract.builtin_names():
         one = contract.load(name)
         rows.append((name, one.transport, one.framing, "yes" if one.persistent else "-", one.summary))
     terminal.table(("contract", "transport", "framing", "persistent", "what it is"), rows)
@@ -283,17 +291,17 @@ def contracts() -> None:
 @click.argument("case")
 def explain(case: str) -> None:
     """Tell what a case is about."""
-    from bothends.check.requirements import NEEDS
-    from bothends.check.suites.registry import SUITES, find
+    from bothends.check.requirements import REQUIREMENTS
+    from bothends.check.suites.registry import SUITES, find_case
 
-    suite, found = find(case)
+    suite, found = find_case(case)
     click.echo(terminal.styled(found.id, "strong", sys.stdout) + f"  (suite {suite}: {SUITES[suite][1]})")
     for head, text in (
         ("what is done", found.stimulus),
         ("a right program", found.expectation),
         ("why", found.why),
-        ("the classic mistake", found.mistake),
-        ("not asked where", "; ".join(NEEDS[name][1] for name in found.asks) or "-"),
+        ("the classic mistake", found.likely_cause),
+        ("not asked where", "; ".join(REQUIREMENTS[name][1] for name in found.requires) or "-"),
         ("asked after", ", ".join(found.after) or "-"),
     ):
         click.echo(f"  {head:<20} {text}")

@@ -11,7 +11,7 @@ from bothends.check.case import Verdict
 from bothends.cli.terminal import styled, table
 
 if TYPE_CHECKING:
-    from bothends.check.results import Outcome, Result
+    from bothends.check.results import CaseOutcome, SuiteResult
 
 _STYLE: Final = {
     Verdict.PASS: "good",
@@ -21,16 +21,16 @@ _STYLE: Final = {
     Verdict.SKIP: "quiet",
 }
 
-_WIDE: Final = 90  # characters of what happened in the table; all of it stands below
+_MAX_CELL_WIDTH: Final = 90  # characters of what happened in the table; all of it stands below
 
 
-def show(result: Result, *, verbose: bool = False) -> None:
+def show(result: SuiteResult, *, verbose: bool = False) -> None:
     """Print it on stdout. `verbose`: the transcript of every case that kept one."""
-    rows = [(each.verdict.value, each.case, _said(each)) for each in result.outcomes]
+    rows = [(each.verdict.value, each.case, _summary(each)) for each in result.outcomes]
     table(("verdict", "case", "what happened"), rows)
     for outcome in result.outcomes:
         if outcome.verdict is Verdict.FAIL or (verbose and outcome.transcript):
-            _explain(outcome)
+            _print_details(outcome)
     for note in result.notes:
         click.echo(styled(f"note: {note}", "quiet", sys.stdout))
     click.echo()
@@ -43,17 +43,17 @@ def show(result: Result, *, verbose: bool = False) -> None:
     click.echo(f"{result.contract}: {', '.join(counted)}; {marks}; {result.seconds:.1f} s")
 
 
-def _said(outcome: Outcome) -> str:
+def _summary(outcome: CaseOutcome) -> str:
     words = (
         outcome.happened.split("\n")[0]
         if outcome.verdict is Verdict.FAIL
         else outcome.detail or outcome.happened
     )
-    words = words if len(words) <= _WIDE else words[:_WIDE] + "..."
+    words = words if len(words) <= _MAX_CELL_WIDTH else words[:_MAX_CELL_WIDTH] + "..."
     return words + (f" (after {outcome.attempts} attempts)" if outcome.attempts > 1 else "")
 
 
-def _explain(outcome: Outcome) -> None:
+def _print_details(outcome: CaseOutcome) -> None:
     click.echo()
     click.echo(f"{styled(outcome.verdict.value, _STYLE[outcome.verdict], sys.stdout)} {outcome.case}")
     for head, text in (

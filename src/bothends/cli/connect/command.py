@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from bothends.cli.connect.session import Manner, converse
-from bothends.cli.wire_options import in_host
+from bothends.cli.connect.session import ConnectOptions, run_session
+from bothends.cli.wire_options import wire_options
 
 if TYPE_CHECKING:
     from bothends.endpoints import Endpoint
     from bothends.events import Observer
 
-CONNECT_WITHIN: Final = 10.0
-SCAN_WITHIN: Final = 2.0  # -z: for each address of each port
+CONNECT_TIMEOUT: Final = 10.0
+SCAN_TIMEOUT: Final = 2.0  # -z: for each address of each port
 
 # The scheme that words mean, by -u and -U.
 _SCHEMES: Final = {
@@ -122,7 +122,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     help="Write what happens as a trace, for `bothends trace --open`.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Tell both addresses, and how much was moved.")
-@in_host("client")
+@wire_options("client")
 def connect(
     endpoint: tuple[str, ...],
     messages: tuple[str, ...],
@@ -183,29 +183,29 @@ def connect(
         show(endpoint, as_json, family=family, numeric=numeric)
         return
     if scan:
-        _scan(endpoint, udp, within or SCAN_WITHIN, family, numeric, verbose, as_json)
+        _scan(endpoint, udp, within or SCAN_TIMEOUT, family, numeric, verbose, as_json)
         return
     scheme = _SCHEMES[udp, unix]
-    observe = None if trace is None else _tracing(trace, "server" if listen else "client")
-    manner = Manner(
+    observe = None if trace is None else _trace_observer(trace, "server" if listen else "client")
+    manner = ConnectOptions(
         messages, not no_newline, crlf, half_close, hex_dump, within, quit_after, retries, verbose, observe
     )
     if listen:
-        from bothends.cli.connect.listen import place, welcome
+        from bothends.cli.connect.listen import listen_and_serve, listen_endpoint
 
-        where = place(endpoint, scheme, source_host, source_port)
-        welcome(_limited(where, family, numeric), manner, keep=keep)
+        where = listen_endpoint(endpoint, scheme, source_host, source_port)
+        listen_and_serve(_restrict_endpoint(where, family, numeric), manner, keep_listening=keep)
         return
     from bothends.client import blocking
     from bothends.client.tls import TlsOptions
-    from bothends.endpoints import from_words
+    from bothends.endpoints import endpoints_from_args
     from bothends.errors import BothendsError
-    from bothends.events import Connected, Unconnected
+    from bothends.events import Connected, ConnectFailed
 
-    found = from_words(endpoint, scheme)
+    found = endpoints_from_args(endpoint, scheme)
     if len(found) != 1:
         raise click.UsageError("one endpoint is enough, and there are " + ", ".join(map(str, found)))
-    where = _limited(found[0], family, numeric)
+    where = _restrict_endpoint(found[0], family, numeric)
     if numeric:
         _check_numeric(source_host)
     source = (source_host, source_port or 0) if source_host or source_port else None
@@ -214,27 +214,29 @@ def connect(
     try:
         connection = blocking.connect(
             where,
-            timeout=within or CONNECT_WITHIN,
+            timeout=within or CONNECT_TIMEOUT,
             source=source,
             tls=None if tls == TlsOptions() else tls,
         )
     except BothendsError as error:
         if observe is not None:
-            observe(Unconnected(where, error, began_at))
+            observe(ConnectFailed(where, error, began_at))
         raise
     with connection:
         if observe is not None:
             observe(Connected(1, where, connection.peer, connection.local, began_at))
-        converse(connection, manner, began)
+        run_session(connection, manner, began)
 
 
-def _tracing(path: Path, role: str) -> Observer:
-    from bothends.trace.capture.event_recorder import Observed
+def _trace_observer(path: Path, role: str) -> Observer:
+    from bothends.trace.capture.event_recorder import EventRecorder
 
-    return Observed(path, role)
+    return EventRecorder(path, role)
 
 
-def _check_options(modes: Sequence[str], keep: bool, as_json: bool, sends: bool, trace: Path | None) -> None:
+def _check_options(
+    modes: Sequence[str], keep: bool, as_json: bool, has_messages: bool, trace: Path | None
+) -> None:
     if len(modes) > 1:
         raise click.UsageError(f"{modes[0]} and {modes[1]} don't go together")
     mode = modes[0] if modes else ""
@@ -244,15 +246,15 @@ def _check_options(modes: Sequence[str], keep: bool, as_json: bool, sends: bool,
         raise click.UsageError("--json goes with -z and --resolve: what a peer says stays as it is")
     if trace is not None and mode in ("-z", "--resolve"):
         raise click.UsageError(f"{mode} has no conversation: leave out --trace")
-    if sends and mode in ("-z", "--resolve"):
+    if has_messages and mode in ("-z", "--resolve"):
         raise click.UsageError(f"{mode} sends nothing: leave out --send")
 
 
-def _limited(where: Endpoint, family: int | None, numeric: bool) -> Endpoint:
+def _restrict_endpoint(endpoint: Endpoint, family: int | None, numeric: bool) -> Endpoint:
     """The endpoint by one family of addresses, if so asked, and without a name, if so asked."""
     if numeric:
-        _check_numeric(where.host if where.scheme != "vsock" else "")
-    return where if family is None else where.with_options(family=family)
+        _check_numeric(endpoint.host if endpoint.scheme != "vsock" else "")
+    return endpoint if family is None else endpoint.with_options(family=family)
 
 
 def _check_numeric(host: str) -> None:
@@ -275,12 +277,12 @@ def _scan(
     as_json: bool,
 ) -> None:
     from bothends.cli.connect.scan import show
-    from bothends.endpoints import from_words
+    from bothends.endpoints import endpoints_from_args
     from bothends.errors import EndpointError
 
     host, *ports = words
     if not ports:  # one word for both
-        [where] = from_words(words, "udp" if udp else "tcp")
+        [where] = endpoints_from_args(words, "udp" if udp else "tcp")
         if where.scheme not in ("tcp", "tls", "mptcp", "udp"):
             raise EndpointError(str(where), "-z tries ports of TCP, and of UDP with -u")
         host, ports, udp = where.host or "localhost", [str(where.port)], where.scheme == "udp"

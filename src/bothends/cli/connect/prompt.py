@@ -24,24 +24,24 @@ from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
 from bothends.cli import terminal
-from bothends.cli.connect.session import Manner, dumping, watch_too
+from bothends.cli.connect.session import ConnectOptions, add_watcher, hex_dump_watcher
 from bothends.client import blocking
-from bothends.client.asyncio import Connection
-from bothends.client.datagram_requests import Asking
-from bothends.client.receive_buffer import LARGEST
-from bothends.client.stdio_relay import Totals
-from bothends.errors import SystemRefused, TimeLimit
+from bothends.client.asyncio import AsyncConnection
+from bothends.client.datagram_requests import RetryTimer
+from bothends.client.receive_buffer import MAX_MESSAGE
+from bothends.client.stdio_relay import TransferTotals
+from bothends.errors import SystemCallFailed, TimeoutExpired
 from bothends.escaping import Escaper, escape_text
 
 # What of an unfinished line stands above the prompt; a longer one is shown as a line of its own.
-LONGEST_OPEN_LINE = 1000
+MAX_PARTIAL_LINE = 1000
 
 
-class Interrupted(Exception):
+class PromptInterrupted(Exception):
     """^C: a KeyboardInterrupt raised inside a task would leave the event loop on the spot."""
 
 
-class LastingHistory(FileHistory):
+class PersistentHistory(FileHistory):
     """Lines of earlier runs, as far as the file can be read and written."""
 
     def load_history_strings(self) -> Iterable[str]:
@@ -67,10 +67,10 @@ def history() -> History:
         path.touch(mode=0o600)  # lines may hold secrets
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         return InMemoryHistory()
-    return LastingHistory(str(path))
+    return PersistentHistory(str(path))
 
 
-def talk(connection: blocking.Connection, manner: Manner) -> Totals:
+def run_prompt(connection: blocking.Connection, options: ConnectOptions) -> TransferTotals:
     """Talk over a connection until one side ends it.
 
     After ^D, `manner.quit_after` and `manner.within` bound the wait for the peer.
@@ -79,20 +79,20 @@ def talk(connection: blocking.Connection, manner: Manner) -> Totals:
         KeyboardInterrupt: ^C.
         ConnectionLost, TimeLimit: see `blocking.Connection`.
     """
-    same = Connection(connection.socket, connection.endpoint, timeout=None)
-    screen = Screen()
-    same.steps.watch = connection.steps.watch
-    if manner.hex_dump:
-        watch_too(same, dumping(screen.note, boundaries=same.steps.boundaries))
+    same = AsyncConnection(connection.socket, connection.endpoint, timeout=None)
+    screen = PromptScreen()
+    same.core.watcher = connection.core.watcher
+    if options.hex_dump:
+        add_watcher(same, hex_dump_watcher(screen.note, message_oriented=same.core.message_oriented))
     try:
-        return asyncio.run(Talk(same, screen, manner).run())
-    except Interrupted:
+        return asyncio.run(InteractiveSession(same, screen, options).run())
+    except PromptInterrupted:
         raise KeyboardInterrupt from None
     finally:
         screen.end()
 
 
-class Screen:
+class PromptScreen:
     """The terminal: a line to type on, and what is shown above it.
 
     One application runs as long as lines are typed, and the terminal stays in raw mode all that time.
@@ -101,30 +101,32 @@ class Screen:
     """
 
     def __init__(self) -> None:
-        self.typed: asyncio.Queue[str | None] = asyncio.Queue()
+        self.typed_lines: asyncio.Queue[str | None] = asyncio.Queue()
         self._escaper = Escaper()
-        self._open = ""  # what has come of a line that has not ended; it stands right above the prompt
-        self._at_start = True
+        self._partial_line = (
+            ""  # what has come of a line that has not ended; it stands right above the prompt
+        )
+        self._at_line_start = True
         self._session: PromptSession[str] = PromptSession(
-            self._message,
+            self._prompt_text,
             history=history(),
-            interrupt_exception=Interrupted,
+            interrupt_exception=PromptInterrupted,
             enable_suspend=True,
             erase_when_done=True,
         )
         self._session.default_buffer.accept_handler = self._accept
 
-    async def type_lines(self) -> None:
+    async def read_lines(self) -> None:
         """Put what the user types into `typed`, and None behind it after ^D. Raises Interrupted for ^C."""
         try:
             await self._session.prompt_async(handle_sigint=False, set_exception_handler=False)
         except EOFError:
             pass
-        self._print(self._open)
-        self._open = ""
-        self.typed.put_nowait(None)
+        self._print(self._partial_line)
+        self._partial_line = ""
+        self.typed_lines.put_nowait(None)
 
-    def leave_prompt(self) -> None:
+    def exit_prompt(self) -> None:
         """No line is asked for any more."""
         app = self._session.app
         if app.future is not None and not app.future.done():
@@ -132,15 +134,15 @@ class Screen:
 
     def show(self, data: bytes) -> None:
         """Show what the peer sent."""
-        ended, newline, rest = (self._open + self._escaper.feed(data)).rpartition("\n")
+        ended, newline, rest = (self._partial_line + self._escaper.feed(data)).rpartition("\n")
         if not self._session.app.is_running:
             self._print(ended + newline + rest)
             return
-        self._open = rest
-        if len(rest) > LONGEST_OPEN_LINE:
-            ended, newline, self._open = ended + newline + rest, "\n", ""
+        self._partial_line = rest
+        if len(rest) > MAX_PARTIAL_LINE:
+            ended, newline, self._partial_line = ended + newline + rest, "\n", ""
         if newline:
-            self._above(ended + newline)
+            self._print_above(ended + newline)
         self._session.app.invalidate()
 
     def note(self, text: str, style: str = "quiet") -> None:
@@ -148,27 +150,27 @@ class Screen:
         if self._session.app.is_running:
             self._session.app.renderer.erase()
             self._session.app.invalidate()
-        elif not self._at_start:
+        elif not self._at_line_start:
             self._print("\n")
         terminal.note(text, style)
 
     def end(self) -> None:
         """Show what is left, and end its line."""
-        self._print(self._open + self._escaper.end())
-        self._open = ""
-        if not self._at_start:
+        self._print(self._partial_line + self._escaper.end())
+        self._partial_line = ""
+        if not self._at_line_start:
             self._print("\n")
 
     def _accept(self, buffer: Buffer) -> bool:
         line = buffer.text
         shown = "".join(c if c.isprintable() else escape_text(c) for c in line)
-        self._above(f"{self._open}\n> {shown}\n" if self._open else f"> {shown}\n")
-        self._open = ""
+        self._print_above(f"{self._partial_line}\n> {shown}\n" if self._partial_line else f"> {shown}\n")
+        self._partial_line = ""
         for each in line.split("\n"):  # several, if they were pasted
-            self.typed.put_nowait(each)
+            self.typed_lines.put_nowait(each)
         return False  # the line to type on is empty again
 
-    def _above(self, text: str) -> None:
+    def _print_above(self, text: str) -> None:
         self._session.app.renderer.erase()
         self._print(text)
         self._session.app.invalidate()
@@ -177,58 +179,58 @@ class Screen:
         if text:
             sys.stdout.write(text)
             sys.stdout.flush()
-            self._at_start = text.endswith("\n")
+            self._at_line_start = text.endswith("\n")
 
-    def _message(self) -> AnyFormattedText:
-        return [("", f"{self._open.expandtabs()}\n> " if self._open else "> ")]
+    def _prompt_text(self) -> AnyFormattedText:
+        return [("", f"{self._partial_line.expandtabs()}\n> " if self._partial_line else "> ")]
 
 
-class Talk:
+class InteractiveSession:
     """One conversation at the prompt."""
 
-    def __init__(self, connection: Connection, screen: Screen, manner: Manner) -> None:
+    def __init__(self, connection: AsyncConnection, screen: PromptScreen, options: ConnectOptions) -> None:
         self._connection = connection
         self._screen = screen
-        self._manner = manner
-        self._line_end = manner.line_end(boundaries=connection.steps.boundaries)
-        self._totals = Totals()
-        self._asking: deque[asyncio.Task[None]] = deque()
+        self._options = options
+        self._line_end = options.line_end(message_oriented=connection.core.message_oriented)
+        self._totals = TransferTotals()
+        self._pending_requests: deque[asyncio.Task[None]] = deque()
 
-    async def run(self) -> Totals:
+    async def run(self) -> TransferTotals:
         """Until one side ends it; see `talk`."""
-        typing = asyncio.create_task(self._screen.type_lines())
+        typing = asyncio.create_task(self._screen.read_lines())
         sending = asyncio.create_task(self._send())
         reading = asyncio.create_task(self._read())
         try:
-            await _first(typing, sending, reading)
+            await _wait_for_first(typing, sending, reading)
             if typing.done() and not typing.exception():  # ^D: what was typed before is still sent
-                await _first(sending, reading)
-            self._screen.leave_prompt()
+                await _wait_for_first(sending, reading)
+            self._screen.exit_prompt()
             await typing
             if not reading.done():
-                await self._finish(sending, reading)
+                await self._drain_peer(sending, reading)
             self._screen.end()
             if reading.done():
                 reading.result()
                 self._screen.note("the peer closed the connection")
         finally:
-            for task in (typing, sending, reading, *self._asking):
+            for task in (typing, sending, reading, *self._pending_requests):
                 task.cancel()
-            await asyncio.gather(typing, sending, reading, *self._asking, return_exceptions=True)
+            await asyncio.gather(typing, sending, reading, *self._pending_requests, return_exceptions=True)
         return self._totals
 
-    async def _finish(self, sending: asyncio.Task[None], reading: asyncio.Task[None]) -> None:
+    async def _drain_peer(self, sending: asyncio.Task[None], reading: asyncio.Task[None]) -> None:
         """After ^D, or when nothing can be sent any more: the peer's words may go on."""
-        if self._connection.steps.datagrams:
-            await asyncio.gather(*self._asking, return_exceptions=True)
+        if self._connection.core.datagrams:
+            await asyncio.gather(*self._pending_requests, return_exceptions=True)
             return
         if sending.exception():
             # A reset may stand behind words that have come: they are shown first.
             await asyncio.wait({reading})
             sending.result()
-        if self._manner.half_close and self._connection.steps.half_closes:
-            self._connection.finish()
-        quit_after, silence = self._manner.quit_after, self._manner.within
+        if self._options.half_close and self._connection.core.supports_half_close:
+            self._connection.half_close()
+        quit_after, silence = self._options.quit_after, self._options.timeout
         seconds = quit_after if quit_after is not None else silence
         while not reading.done():
             before = self._totals.received
@@ -236,54 +238,56 @@ class Talk:
             if self._totals.received == before and not reading.done():
                 if quit_after is not None:
                     return
-                raise TimeLimit(self._connection.endpoint.label, "waiting for the peer's EOF", silence or 0.0)
+                raise TimeoutExpired(
+                    self._connection.endpoint.label, "waiting for the peer's EOF", silence or 0.0
+                )
 
     async def _send(self) -> None:
         """Send what is typed, until ^D."""
-        steps = self._connection.steps
-        while (line := await self._screen.typed.get()) is not None:
+        steps = self._connection.core
+        while (line := await self._screen.typed_lines.get()) is not None:
             data = os.fsencode(line) + self._line_end
             if steps.datagrams:
-                self._asking.append(asyncio.create_task(self._ask(data)))
+                self._pending_requests.append(asyncio.create_task(self._send_with_retries(data)))
             else:
                 await self._connection.send(data)
                 self._totals.sent += len(data)
 
     async def _read(self) -> None:
         """Show what comes, until the peer's EOF."""
-        steps = self._connection.steps
+        steps = self._connection.core
         while True:
             try:
-                data = await self._connection.receive(LARGEST)
-            except SystemRefused as refused:
-                self._answered()
+                data = await self._connection.receive(MAX_MESSAGE)
+            except SystemCallFailed as refused:
+                self._cancel_oldest_request()
                 self._screen.note(str(refused), "error")
                 continue
             if not data and not steps.datagrams:
                 return
             self._totals.received += len(data)
-            self._answered()
-            self._screen.show(data if not steps.boundaries or data.endswith(b"\n") else data + b"\n")
+            self._cancel_oldest_request()
+            self._screen.show(data if not steps.message_oriented or data.endswith(b"\n") else data + b"\n")
 
-    async def _ask(self, message: bytes) -> None:
+    async def _send_with_retries(self, message: bytes) -> None:
         """Send a datagram, and again while no answer comes. Cancelled when one does."""
-        asking = Asking(message, self._manner.datagram_within, self._manner.retries)
+        asking = RetryTimer(message, self._options.datagram_timeout, self._options.retries)
         try:
-            while (wait := asking.next_wait()) is not None:
+            while (wait := asking.next_timeout()) is not None:
                 await self._connection.send(message)
                 self._totals.sent += len(message)
                 await asyncio.sleep(wait)
-                self._screen.note(asking.word())
-        except SystemRefused as refused:
+                self._screen.note(asking.describe())
+        except SystemCallFailed as refused:
             self._screen.note(str(refused), "error")
         with suppress(ValueError):
-            self._asking.remove(asyncio.current_task())  # type: ignore[arg-type]
+            self._pending_requests.remove(asyncio.current_task())  # type: ignore[arg-type]
 
-    def _answered(self) -> None:
+    def _cancel_oldest_request(self) -> None:
         """Whatever came, the oldest question is taken to be answered: datagrams don't say more."""
-        if self._asking:
-            self._asking.popleft().cancel()
+        if self._pending_requests:
+            self._pending_requests.popleft().cancel()
 
 
-async def _first(*tasks: asyncio.Task[None]) -> None:
+async def _wait_for_first(*tasks: asyncio.Task[None]) -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

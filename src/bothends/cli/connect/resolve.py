@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bothends.cli import terminal
 
 if TYPE_CHECKING:
-    from bothends.client.resolve import AddressMeaning, Lookups, Meaning, ServiceMeaning
+    from bothends.client.resolve import NameService, Resolution, ResolvedAddress, ResolvedService
 
 
 def show(
@@ -19,7 +19,7 @@ def show(
     *,
     family: int | None = None,
     numeric: bool = False,
-    lookups: Lookups | None = None,
+    lookups: NameService | None = None,
 ) -> None:
     """Show what a host, a port, a service or an endpoint means. Nothing is connected to.
 
@@ -28,10 +28,10 @@ def show(
 
     Raises NameRefused, EndpointError, UnknownName.
     """
-    from bothends.client.resolve import REVERSE_WITHIN, SystemLookups, resolve_words
+    from bothends.client.resolve import REVERSE_LOOKUP_TIMEOUT, SystemNameService, resolve_args
 
-    within = 0.0 if numeric else REVERSE_WITHIN
-    meaning = resolve_words(words, lookups or SystemLookups(), family=family, reverse_within=within)
+    within = 0.0 if numeric else REVERSE_LOOKUP_TIMEOUT
+    meaning = resolve_args(words, lookups or SystemNameService(), family=family, reverse_timeout=within)
     if as_json:
         print(json.dumps(as_object(meaning), indent=2, ensure_ascii=False))  # noqa: T201
         return
@@ -48,37 +48,37 @@ def hexadecimal(data: bytes) -> str:
     return data.hex(" ")
 
 
-def _names(meaning: Meaning) -> list[str]:
+def _names(meaning: Resolution) -> list[str]:
     if not meaning.host:
         return []
     rows = [("host", meaning.host), ("official name", meaning.official)]
-    rows += [("alias", _safe(alias)) for alias in meaning.aliases if alias != meaning.host]
+    rows += [("alias", _escaped(alias)) for alias in meaning.aliases if alias != meaning.host]
     width = max(len(each.address) for each in meaning.addresses)
     kinds = max(len(each.kind) for each in meaning.addresses)
     for each in meaning.addresses:
         names = [each.names.official, *each.names.aliases] if each.names else []
-        known = ", ".join(_safe(name) for name in dict.fromkeys(names))
+        known = ", ".join(_escaped(name) for name in dict.fromkeys(names))
         row = f"{each.address:<{width}}  IPv{each.family}  {each.kind:<{kinds}}  {known}"
         rows.append(("address", row.rstrip()))
     return _aligned(rows)
 
 
-def _service(meaning: Meaning) -> list[str]:
+def _service(meaning: Resolution) -> list[str]:
     service = meaning.service
     if service is None:
         return []
     rows = [("port", f"{service.port}")]
-    if service.asked != str(service.port):
-        rows.insert(0, ("service", _safe(service.asked)))
+    if service.query != str(service.port):
+        rows.insert(0, ("service", _escaped(service.query)))
     for name in dict.fromkeys(name for _, name in service.names):
         protocols = ", ".join(protocol for protocol, its in service.names if its == name)
-        rows.append(("known as", f"{_safe(name)} ({protocols})"))
+        rows.append(("known as", f"{_escaped(name)} ({protocols})"))
     if not service.names:
         rows.append(("known as", "no service: nobody has it in the services database"))
     return _aligned(rows)
 
 
-def _bytes(meaning: Meaning) -> list[str]:
+def _bytes(meaning: Resolution) -> list[str]:
     from bothends.client.resolve import socket_address
 
     rows = [*_port_bytes(meaning.service), *(_address_bytes(each) for each in meaning.addresses)]
@@ -107,7 +107,7 @@ def _bytes(meaning: Meaning) -> list[str]:
     return lines
 
 
-def _port_bytes(service: ServiceMeaning | None) -> list[tuple[str, ...]]:
+def _port_bytes(service: ResolvedService | None) -> list[tuple[str, ...]]:
     from bothends.client.resolve import byte_order
 
     if service is None:
@@ -117,13 +117,13 @@ def _port_bytes(service: ServiceMeaning | None) -> list[tuple[str, ...]]:
         f"port {its.value}",
         f"0x{its.value:04x}",
         hexadecimal(its.network),
-        hexadecimal(its.machine),
+        hexadecimal(its.host),
         str(its.swapped),
     )
     return [row]
 
 
-def _address_bytes(each: AddressMeaning) -> tuple[str, ...]:
+def _address_bytes(each: ResolvedAddress) -> tuple[str, ...]:
     import ipaddress
 
     from bothends.client.resolve import byte_order
@@ -134,7 +134,7 @@ def _address_bytes(each: AddressMeaning) -> tuple[str, ...]:
         return (each.address, "", network, "the same: an array of bytes", "")
     its = byte_order(int.from_bytes(each.packed, "big"), 4)
     wrong = str(ipaddress.IPv4Address(its.swapped))
-    return (each.address, f"0x{its.value:08x}", network, hexadecimal(its.machine), wrong)
+    return (each.address, f"0x{its.value:08x}", network, hexadecimal(its.host), wrong)
 
 
 def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
@@ -157,14 +157,14 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def _safe(name: str) -> str:
+def _escaped(name: str) -> str:
     """A name that somebody else's name server may have sent."""
     from bothends.escaping import escape_text
 
     return escape_text(name)
 
 
-def as_object(meaning: Meaning) -> dict[str, Any]:
+def as_object(meaning: Resolution) -> dict[str, Any]:
     """The meaning for JSON; bytes as hexadecimal digits, in the order in which they stand in memory."""
     from bothends.client.resolve import byte_order, socket_address
 
@@ -180,7 +180,7 @@ def as_object(meaning: Meaning) -> dict[str, Any]:
             "network_order": each.packed.hex(),
         }
         if each.family == 4:
-            entry["machine_order"] = byte_order(int.from_bytes(each.packed, "big"), 4).machine.hex()
+            entry["machine_order"] = byte_order(int.from_bytes(each.packed, "big"), 4).host.hex()
         entry["sockaddr"] = {name: data.hex() for name, data in socket_address(each.address, port)}
         addresses.append(entry)
     found: dict[str, Any] = {
@@ -197,7 +197,7 @@ def as_object(meaning: Meaning) -> dict[str, Any]:
             "number": its.value,
             "services": dict(service.names),
             "network_order": its.network.hex(),
-            "machine_order": its.machine.hex(),
+            "machine_order": its.host.hex(),
             "wrong_order": its.swapped,
         }
     return found

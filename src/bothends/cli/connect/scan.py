@@ -13,9 +13,9 @@ import click
 from bothends.cli import terminal
 
 if TYPE_CHECKING:
-    from bothends.client.port_scan import Result
+    from bothends.client.port_scan import PortResult
 
-FEW: Final = 16  # ports: so many are all shown, of more only those that may be open
+SHOW_ALL_LIMIT: Final = 16  # ports: so many are all shown, of more only those that may be open
 _STYLE: Final = {"open": "good", "open or no answer": "warning", "no answer": "warning"}
 
 
@@ -40,14 +40,14 @@ def show(
     from bothends.client.port_scan import parse_ports, scan
 
     numbers = parse_ports(ports, "udp" if udp else "tcp")
-    every = verbose or len(numbers) <= FEW
+    every = verbose or len(numbers) <= SHOW_ALL_LIMIT
     counted: Counter[str] = Counter()
     for result in scan(host, numbers, "udp" if udp else "tcp", timeout, family=family):
         counted[result.state] += 1
         if as_json:
             print(json.dumps(as_object(result)), flush=True)  # noqa: T201
         elif every or result.state == "open" or (udp and result.state == "open or no answer"):
-            print(line_for(result), flush=True)  # noqa: T201
+            print(format_result(result), flush=True)  # noqa: T201
     if not as_json and not every:
         parts = [f"{number:,} {state}" for state, number in counted.most_common()]
         terminal.note(f"{len(numbers):,} ports: {', '.join(parts)}")
@@ -55,11 +55,11 @@ def show(
         raise click.exceptions.Exit(1)
 
 
-def line_for(result: Result) -> str:
+def format_result(result: PortResult) -> str:
     """`127.0.0.1  80/tcp  open  http`."""
-    from bothends.client.port_scan import words_for
+    from bothends.client.port_scan import describe_result
 
-    words = words_for(result)
+    words = describe_result(result)
     if result.state in _STYLE:
         words = terminal.styled(words, _STYLE[result.state], sys.stdout)
     name = service_name(result)
@@ -67,7 +67,7 @@ def line_for(result: Result) -> str:
     return f"{result.address}  {place:<9}  {words}" + (f"  {name}" if name else "")
 
 
-def as_object(result: Result) -> dict[str, object]:
+def as_object(result: PortResult) -> dict[str, object]:
     """A result for JSON; `time_ms` in milliseconds, `errno` by its name."""
     import errno
 
@@ -82,7 +82,7 @@ def as_object(result: Result) -> dict[str, object]:
     }
 
 
-def service_name(result: Result) -> str:
+def service_name(result: PortResult) -> str:
     """What the services database calls the port; empty for a port that it hasn't got."""
     import socket
 

@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bothends.cli import terminal
 from bothends.errors import ConnectionLost
-from bothends.events import Cause, Closed, Ended, Finished, Received, Sent
-from bothends.hexdump import Direction, HexDump
+from bothends.events import Closed, CloseReason, PeerEof, Received, Sent, WriteShutdown
+from bothends.hexdump import ByteDirection, HexDump
 
 if TYPE_CHECKING:
-    from bothends.client._core import Ends
+    from bothends.client._core import BaseConnection
     from bothends.client.blocking import Connection
-    from bothends.client.stdio_relay import Sink, Totals
+    from bothends.client.stdio_relay import OutputSink, TransferTotals
     from bothends.events import Observer
 
-ANSWER_WITHIN: Final = 10.0  # one request on a connection
-DATAGRAM_WITHIN: Final = 2.0  # the answer to one datagram, repeats included
-QUIET: Final = 2.0  # one request: after this long without another byte, its answer is complete
+ANSWER_TIMEOUT: Final = 10.0  # one request on a connection
+DATAGRAM_TIMEOUT: Final = 2.0  # the answer to one datagram, repeats included
+ANSWER_IDLE_TIMEOUT: Final = 2.0  # one request: after this long without another byte, its answer is complete
 
 # How what we sent and what came differ in a hex dump, where there is colour.
-_STYLES: Final[dict[Direction, str]] = {"sent": "quiet", "received": ""}
+_STYLES: Final[dict[ByteDirection, str]] = {"sent": "quiet", "received": ""}
 
-Watch: TypeAlias = Callable[[Direction, bytes], None]  # see `client.steps`
+TrafficWatcher: TypeAlias = Callable[[ByteDirection, bytes], None]  # see `client.steps`
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class ConnectOptions:
     """How to talk. The fields are the options of `bothends connect`; times are seconds, None means never.
 
     `observe` is told of everything.
@@ -43,156 +43,166 @@ class Manner:
     crlf: bool = False
     half_close: bool = True
     hex_dump: bool = False
-    within: float | None = None
+    timeout: float | None = None
     quit_after: float | None = None
     retries: int = 2
     verbose: bool = False
     observe: Observer | None = None
 
     @property
-    def datagram_within(self) -> float:
+    def datagram_timeout(self) -> float:
         """How long the answer to a datagram may take."""
-        return self.within or DATAGRAM_WITHIN
+        return self.timeout or DATAGRAM_TIMEOUT
 
-    def line_end(self, *, boundaries: bool) -> bytes:
+    def line_end(self, *, message_oriented: bool) -> bytes:
         """What ends a line that is sent: on a socket with boundaries nothing, unless CR LF is asked for."""
         if self.crlf:
             return b"\r\n"
-        return b"" if boundaries else b"\n"
+        return b"" if message_oriented else b"\n"
 
 
-def at_prompt(manner: Manner) -> bool:
+def is_interactive(options: ConnectOptions) -> bool:
     """Whether someone sits at both ends of this program."""
-    return not manner.messages and terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)
+    return not options.messages and terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)
 
 
-def converse(connection: Connection, manner: Manner, began: float | None = None, *, number: int = 1) -> None:
+def run_session(
+    connection: Connection, options: ConnectOptions, started: float | None = None, *, number: int = 1
+) -> None:
     """Talk over a connection until one side ends it.
 
     `began` (time.monotonic) is when the connecting did; `number` is the connection's, for whoever observes.
 
     Raises ConnectionLost, TimeLimit, SystemRefused, KeyboardInterrupt, BrokenPipeError.
     """
-    began = time.monotonic() if began is None else began
-    interactive = at_prompt(manner)
-    if interactive or manner.verbose:
+    started = time.monotonic() if started is None else started
+    interactive = is_interactive(options)
+    if interactive or options.verbose:
         terminal.note(f"connected {connection.local} -> {connection.peer}")
-    tell_tls(connection, manner)
-    with contextlib.nullcontext() if manner.observe is None else Told(connection, manner.observe, number):
+    report_tls(connection, options)
+    with (
+        contextlib.nullcontext()
+        if options.observe is None
+        else EventBridge(connection, options.observe, number)
+    ):
         if interactive:
-            from bothends.cli.connect.prompt import talk
+            from bothends.cli.connect.prompt import run_prompt
 
-            totals = talk(connection, manner)
+            totals = run_prompt(connection, options)
         else:
-            totals = move(connection, manner)
-    if manner.verbose:
-        took = time.monotonic() - began
+            totals = relay_stdio(connection, options)
+    if options.verbose:
+        took = time.monotonic() - started
         terminal.note(f"sent {totals.sent:,} bytes, received {totals.received:,} bytes, in {took:.2f} s")
 
 
-def tell_tls(connection: Connection, manner: Manner) -> None:
+def report_tls(connection: Connection, options: ConnectOptions) -> None:
     """What was agreed, for whoever wants to know; and what everybody should know."""
-    from bothends.client.tls import TlsSocket, terms
+    from bothends.client.tls import TlsSocket, describe_session
 
     if not isinstance(connection.socket, TlsSocket):
         return
-    if manner.verbose:
-        for line in terms(connection.socket):
+    if options.verbose:
+        for line in describe_session(connection.socket):
             terminal.note(line)
-    if manner.half_close and not connection.steps.half_closes:
+    if options.half_close and not connection.core.supports_half_close:
         terminal.note("TLS 1.2 cannot half-close: the peer is not told of the end of our input", "warning")
 
 
-def move(connection: Connection, manner: Manner) -> Totals:
+def relay_stdio(connection: Connection, options: ConnectOptions) -> TransferTotals:
     """Send the messages, or standard input where there are none; the peer's bytes go to standard output."""
-    from bothends.client.datagram_requests import Questions
-    from bothends.client.stdio_relay import AnswerEnding, Ending, Pump
+    from bothends.client.datagram_requests import DatagramRequests
+    from bothends.client.stdio_relay import ClientRelay, ExitPolicy, RequestExitPolicy
 
-    boundaries = connection.steps.boundaries
-    messages = manner.messages
-    end = manner.line_end(boundaries=boundaries) if manner.newline else b""
+    boundaries = connection.core.message_oriented
+    messages = options.messages
+    end = options.line_end(message_oriented=boundaries) if options.newline else b""
     first = [os.fsencode(message) + end for message in messages]
     source = None if messages or sys.stdin is None else sys.stdin.fileno()
-    sink = standard_output(separate=boundaries and len(messages) != 1)
-    if manner.hex_dump:
-        watch_too(connection, dumping(terminal.note, boundaries=boundaries))
-    if connection.steps.datagrams:
-        return Questions(
+    sink = stdout_sink(separate=boundaries and len(messages) != 1)
+    if options.hex_dump:
+        add_watcher(connection, hex_dump_watcher(terminal.note, message_oriented=boundaries))
+    if connection.core.datagrams:
+        return DatagramRequests(
             connection,
             source,
             sink,
             first=first,
             line_end=end,
-            within=manner.datagram_within,
-            retries=manner.retries,
-            quit_after=manner.quit_after or 0.0,
-            tell=terminal.note,
+            timeout=options.datagram_timeout,
+            retries=options.retries,
+            quit_after=options.quit_after or 0.0,
+            notify=terminal.note,
         ).run()
     now = time.monotonic()
     if messages:
-        quiet = QUIET if manner.quit_after is None else manner.quit_after
-        ending: Ending = AnswerEnding(quiet, manner.within or ANSWER_WITHIN, now, expected=len(messages))
+        quiet = ANSWER_IDLE_TIMEOUT if options.quit_after is None else options.quit_after
+        ending: ExitPolicy = RequestExitPolicy(
+            quiet, options.timeout or ANSWER_TIMEOUT, now, expected_messages=len(messages)
+        )
     else:
-        ending = Ending(manner.quit_after, manner.within, now)
-    return Pump(connection, source, sink, ending, first, crlf=manner.crlf, half_close=manner.half_close).run()
+        ending = ExitPolicy(options.quit_after, options.timeout, now)
+    return ClientRelay(
+        connection, source, sink, ending, first, crlf=options.crlf, half_close=options.half_close
+    ).run()
 
 
-class Told:
+class EventBridge:
     """A context in which an observer is told what a connection moves, and at its end that it is over."""
 
     def __init__(self, connection: Connection, observe: Observer, number: int) -> None:
         self._connection = connection
         self._observe = observe
         self._number = number
-        self._moved = {"sent": 0, "received": 0}
+        self._byte_counts = {"sent": 0, "received": 0}
 
     def __enter__(self) -> None:
-        watch_too(self._connection, self._watch)
+        add_watcher(self._connection, self._on_data)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         was_lost = kind is not None and issubclass(kind, ConnectionLost)
-        cause = Cause.RESET if was_lost else Cause.PEER
-        received, sent = self._moved["received"], self._moved["sent"]
+        cause = CloseReason.RESET if was_lost else CloseReason.PEER
+        received, sent = self._byte_counts["received"], self._byte_counts["sent"]
         self._observe(Closed(self._number, self._connection.peer, cause, received, sent))
 
-    def _watch(self, direction: Direction, data: bytes) -> None:
-        self._moved[direction] += len(data)
-        peer, is_end = self._connection.peer, not data and not self._connection.steps.datagrams
+    def _on_data(self, direction: ByteDirection, data: bytes) -> None:
+        self._byte_counts[direction] += len(data)
+        peer, is_end = self._connection.peer, not data and not self._connection.core.datagrams
         if is_end:
-            self._observe((Ended if direction == "received" else Finished)(self._number, peer))
+            self._observe((PeerEof if direction == "received" else WriteShutdown)(self._number, peer))
         else:
             self._observe((Received if direction == "received" else Sent)(self._number, peer, data))
 
 
-def watch_too(connection: Ends, watch: Watch) -> None:
+def add_watcher(connection: BaseConnection, watcher: TrafficWatcher) -> None:
     """Let somebody watch a connection, beside whoever does already."""
-    other = connection.steps.watch
+    other = connection.core.watcher
 
-    def both(direction: Direction, data: bytes) -> None:
+    def both(direction: ByteDirection, data: bytes) -> None:
         if other is not None:
             other(direction, data)
-        watch(direction, data)
+        watcher(direction, data)
 
-    connection.steps.watch = both
+    connection.core.watcher = both
 
 
-def dumping(tell: Callable[[str, str], None], *, boundaries: bool) -> Watch:
+def hex_dump_watcher(write_line: Callable[[str, str], None], *, message_oriented: bool) -> TrafficWatcher:
     """A `watch` for a connection that gives `tell` the lines of a hex dump, and their style."""
-    dump = HexDump(boundaries=boundaries)
+    dump = HexDump(message_oriented=message_oriented)
 
-    def watch(direction: Direction, data: bytes) -> None:
+    def watch(direction: ByteDirection, data: bytes) -> None:
         for line in dump.lines(direction, data):
-            tell(line, _STYLES[direction])
+            write_line(line, _STYLES[direction])
 
     return watch
 
 
-def standard_output(*, separate: bool) -> Sink:
+def stdout_sink(*, separate: bool) -> OutputSink:
     """Standard output as it is, or escaped where it is a terminal."""
-    from bothends.client.stdio_relay import Sink
+    from bothends.client.stdio_relay import OutputSink
     from bothends.escaping import Escaper
 
     if sys.stdout is None:  # closed by the caller; its number may be another file's by now
-        return Sink(os.open(os.devnull, os.O_WRONLY), separate=separate)
+        return OutputSink(os.open(os.devnull, os.O_WRONLY), terminate_messages=separate)
     escaper = Escaper() if terminal.is_terminal(sys.stdout) else None
-    return Sink(sys.stdout.fileno(), escaper, separate=separate)
+    return OutputSink(sys.stdout.fileno(), escaper, terminate_messages=separate)

@@ -13,37 +13,37 @@ from urllib.parse import quote
 import click
 
 from bothends.cli import terminal
-from bothends.endpoints import from_words
-from bothends.errors import BothendsError, CallerError, SystemRefused
+from bothends.endpoints import endpoints_from_args
+from bothends.errors import BothendsError, SystemCallFailed, UsageError
 
-_PATIENCE: Final = 10.0  # seconds for an answer
+_TIMEOUT: Final = 10.0  # seconds for an answer
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
 
 
 @dataclass(eq=False, repr=False)
-class ApiRefused(BothendsError):
+class ApiRequestFailed(BothendsError):
     """The API said no. Fields: `doing`, `reason` (its own words), `status` (HTTP's)."""
 
-    doing: str
+    operation: str
     reason: str
     status: int
 
     def __str__(self) -> str:
-        return f"cannot {self.doing}: {self.reason}"
+        return f"cannot {self.operation}: {self.reason}"
 
 
-def _at(command: Callable[..., None]) -> Callable[..., None]:
+def _api_option(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--api", metavar="ENDPOINT", default="tcp://127.0.0.1:8474", show_default=True, help="Where it is."
     )(command)
 
 
 @click.command("list", context_settings=_HELP)
-@_at
+@_api_option
 @click.option("--json", "as_json", is_flag=True, help="As the API shows it.")
 def list_(api: str, as_json: bool) -> None:
     """List the proxies, and their toxics."""
-    proxies = _ask(api, "GET", "/proxies", doing="list the proxies")
+    proxies = _call_api(api, "GET", "/proxies", operation="list the proxies")
     if as_json:
         print(json.dumps(proxies, indent=2))  # noqa: T201
         return
@@ -51,22 +51,22 @@ def list_(api: str, as_json: bool) -> None:
     for proxy in proxies.values():
         state = "listens" if proxy["enabled"] else "disabled"
         rows.append((proxy["name"], proxy["listen"], proxy["upstream"], state, ""))
-        rows += [("", "", "", "", _described(toxic)) for toxic in proxy["toxics"]]
+        rows += [("", "", "", "", _format_toxic(toxic)) for toxic in proxy["toxics"]]
     terminal.table(("name", "listen", "upstream", "state", "toxics"), rows)
 
 
 @click.command(context_settings=_HELP)
 @click.argument("name")
 @click.argument("words", metavar="LISTEN UPSTREAM", nargs=-1, required=True)
-@_at
+@_api_option
 @click.option("--framing", metavar="HOW", help="Cut streams into messages: lines, u16 or u32.")
 def add(name: str, words: tuple[str, ...], api: str, framing: str | None) -> None:
     """Add a proxy called NAME."""
-    endpoints = from_words(words)
+    endpoints = endpoints_from_args(words)
     if len(endpoints) != 2:
         raise click.UsageError("a proxy has two endpoints: where it listens, and where it leads")
     body = {"name": name, "listen": str(endpoints[0]), "upstream": str(endpoints[1]), "framing": framing}
-    proxy = _ask(api, "POST", "/proxies", body, doing=f"add proxy {name}")
+    proxy = _call_api(api, "POST", "/proxies", body, operation=f"add proxy {name}")
     print(f"{proxy['name']}: {proxy['listen']} -> {proxy['upstream']}")  # noqa: T201
 
 
@@ -74,77 +74,77 @@ def add(name: str, words: tuple[str, ...], api: str, framing: str | None) -> Non
 @click.argument("name")
 @click.argument("kind", metavar="TYPE")
 @click.argument("text", metavar="[SHORT]", default="")
-@_at
+@_api_option
 def toxic(name: str, kind: str, text: str, api: str) -> None:
     """Put a toxic of TYPE on proxy NAME, or change the one that is there.
 
     SHORT is what stands behind its switch: `bothends impair toxic db latency down:50ms±10ms`.
     """
-    from bothends.impair.api import spec_object
-    from bothends.impair.scenario import from_text
+    from bothends.impair.api import toxic_to_json
+    from bothends.impair.scenario import parse_toxic
 
-    for planned in from_text(kind.replace("-", "_"), text):
-        if planned.at or planned.lasts is not None:
-            raise CallerError("at and for belong to a run: here a toxic comes now, and goes by `remove`")
-        spec = spec_object(planned.spec)
+    for planned in parse_toxic(kind.replace("-", "_"), text):
+        if planned.at or planned.duration is not None:
+            raise UsageError("at and for belong to a run: here a toxic comes now, and goes by `remove`")
+        spec = toxic_to_json(planned.placed)
         path = f"/proxies/{quote(name, safe='')}/toxics"
         doing = f"put {spec['name']} on {name}"
         try:
-            made = _ask(api, "POST", path, spec, doing=doing)
-        except ApiRefused as refused:
+            made = _call_api(api, "POST", path, spec, operation=doing)
+        except ApiRequestFailed as refused:
             if refused.status != 409:
                 raise
-            made = _ask(api, "POST", f"{path}/{quote(spec['name'], safe='')}", spec, doing=doing)
-        print(_described(made))  # noqa: T201
+            made = _call_api(api, "POST", f"{path}/{quote(spec['name'], safe='')}", spec, operation=doing)
+        print(_format_toxic(made))  # noqa: T201
 
 
 @click.command(context_settings=_HELP)
 @click.argument("name")
 @click.argument("toxic_name", metavar="[TOXIC]", default="")
-@_at
+@_api_option
 def remove(name: str, toxic_name: str, api: str) -> None:
     """Remove proxy NAME, or one of its toxics."""
     path = f"/proxies/{quote(name, safe='')}"
     if toxic_name:
         path += f"/toxics/{quote(toxic_name, safe='')}"
-    _ask(api, "DELETE", path, doing=f"remove {toxic_name or name}")
+    _call_api(api, "DELETE", path, operation=f"remove {toxic_name or name}")
 
 
 VERBS: Final[dict[str, click.Command]] = {"list": list_, "add": add, "toxic": toxic, "remove": remove}
 
 
-def _described(given: dict[str, Any]) -> str:
+def _format_toxic(given: dict[str, Any]) -> str:
     attributes = " ".join(f"{name}={value}" for name, value in given["attributes"].items())
     share = f" toxicity={given['toxicity']:g}" if given["toxicity"] != 1 else ""
     return f"{given['name']} {attributes}{share}".rstrip()
 
 
-def _ask(api: str, method: str, path: str, body: Any = None, *, doing: str) -> Any:
-    endpoint = from_words([api])[0]
+def _call_api(api: str, method: str, path: str, body: Any = None, *, operation: str) -> Any:
+    endpoint = endpoints_from_args([api])[0]
     if endpoint.scheme != "tcp":
-        raise CallerError(f"the API is asked over tcp://, not {endpoint.scheme}://")
-    connection = http.client.HTTPConnection(endpoint.host or "127.0.0.1", endpoint.port, timeout=_PATIENCE)
+        raise UsageError(f"the API is asked over tcp://, not {endpoint.scheme}://")
+    connection = http.client.HTTPConnection(endpoint.host or "127.0.0.1", endpoint.port, timeout=_TIMEOUT)
     try:
         encoded = None if body is None else json.dumps(body)
         connection.request(method, path, encoded, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         data = answer.read()
     except TimeoutError as error:
-        raise ApiRefused(doing, f"no answer from {endpoint.label} in {_PATIENCE:g} s", 0) from error
+        raise ApiRequestFailed(operation, f"no answer from {endpoint.label} in {_TIMEOUT:g} s", 0) from error
     except http.client.HTTPException as error:
-        raise ApiRefused(doing, f"{endpoint.label} speaks no HTTP", 0) from error
+        raise ApiRequestFailed(operation, f"{endpoint.label} speaks no HTTP", 0) from error
     except OSError as error:
         hint = "does `bothends impair` run? --api says where its API is"
         if isinstance(error, socket.gaierror):
-            raise ApiRefused(doing, f"{endpoint.label}: {error.strerror}; {hint}", 0) from error
-        raise SystemRefused("connect to", endpoint.label, error.errno or 0, hint) from error
+            raise ApiRequestFailed(operation, f"{endpoint.label}: {error.strerror}; {hint}", 0) from error
+        raise SystemCallFailed("connect to", endpoint.label, error.errno or 0, hint) from error
     finally:
         connection.close()
     try:
         value = json.loads(data) if data else None
     except ValueError as error:
-        raise ApiRefused(doing, f"{endpoint.label} is no API of a proxy", answer.status) from error
+        raise ApiRequestFailed(operation, f"{endpoint.label} is no API of a proxy", answer.status) from error
     if answer.status >= 400:
         reason = value.get("error", "") if isinstance(value, dict) else ""
-        raise ApiRefused(doing, str(reason) or f"status {answer.status}", answer.status)
+        raise ApiRequestFailed(operation, str(reason) or f"status {answer.status}", answer.status)
     return value

@@ -9,19 +9,19 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from bothends.cli import terminal
-from bothends.impair.proxies import Proxies
+from bothends.impair.proxies import ProxyCollection
 from bothends.impair.proxy import Proxy
-from bothends.toxics.pipeline import Tally
+from bothends.toxics.pipeline import ToxicCounters
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_EVERY: Final = 0.25  # seconds between two looks
-_MOST: Final = 12  # connections that are shown of each proxy
+_REFRESH_INTERVAL: Final = 0.25  # seconds between two looks
+_MAX_CONNECTIONS: Final = 12  # connections that are shown of each proxy
 
 
 @contextlib.contextmanager
-def live(proxies: Proxies) -> Iterator[None]:
+def live(proxies: ProxyCollection) -> Iterator[None]:
     """Draw the table on standard error, again and again, from the loop itself: no thread looks at a proxy."""
     import rich.console
     import rich.live
@@ -30,35 +30,35 @@ def live(proxies: Proxies) -> Iterator[None]:
     with rich.live.Live(console=console, auto_refresh=False, transient=True) as drawn:
 
         def draw() -> None:
-            drawn.update(_picture(proxies), refresh=True)
-            proxies.loop.later(_EVERY, draw)
+            drawn.update(_render(proxies), refresh=True)
+            proxies.loop.call_later(_REFRESH_INTERVAL, draw)
 
         draw()
         yield
 
 
-def summary(proxies: Proxies) -> Iterator[str]:
+def summary(proxies: ProxyCollection) -> Iterator[str]:
     """What there has been, in a few lines."""
     for proxy in proxies:
         up, down = proxy.traffic("upstream"), proxy.traffic("downstream")
-        what = ("session" if proxy.medium == "datagrams" else "connection") + "s" * (proxy.opened != 1)
+        what = ("session" if proxy.medium == "datagrams" else "connection") + "s" * (proxy.flows_opened != 1)
         yield (
-            f"{proxy.name}: {proxy.opened:,} {what}, {up.received:,} bytes from clients, "
+            f"{proxy.name}: {proxy.flows_opened:,} {what}, {up.received:,} bytes from clients, "
             f"{down.received:,} from the server"
         )
-        for name, tally in proxy.tallies.items():
-            yield f"  {name}: {_did(tally)}"
+        for name, tally in proxy.toxic_counters.items():
+            yield f"  {name}: {_format_counters(tally)}"
         lost = up.overflowed + down.overflowed
-        if lost or proxy.turned_away:
-            yield f"  {lost + proxy.turned_away:,} datagrams dropped for want of room, by no toxic"
+        if lost or proxy.datagrams_rejected:
+            yield f"  {lost + proxy.datagrams_rejected:,} datagrams dropped for want of room, by no toxic"
 
 
-def _did(tally: Tally) -> str:
-    did = {name: count for name, count in asdict(tally).items() if count and name != "seen"}
-    return f"{tally.seen:,} seen" + "".join(f", {count:,} {name}" for name, count in did.items())
+def _format_counters(counters: ToxicCounters) -> str:
+    did = {name: count for name, count in asdict(counters).items() if count and name != "seen"}
+    return f"{counters.seen:,} seen" + "".join(f", {count:,} {name}" for name, count in did.items())
 
 
-def _picture(proxies: Proxies) -> RenderableType:
+def _render(proxies: ProxyCollection) -> RenderableType:
     import rich.console
     import rich.table
 
@@ -73,23 +73,25 @@ def _picture(proxies: Proxies) -> RenderableType:
 
 def _rows(proxy: Proxy) -> Iterator[tuple[str, ...]]:
     up, down = proxy.traffic("upstream"), proxy.traffic("downstream")
-    toxics = [(name, _did(tally)) for name, tally in proxy.tallies.items()]
-    count = f"{len(proxy.conversations):,} open of {proxy.opened:,}"
-    connections: list[tuple[str, ...]] = [(proxy.name, count, _bytes(up.sent), _bytes(down.sent), "")]
-    for number, conversation in list(proxy.conversations.items())[-_MOST:]:
+    toxics = [(name, _format_counters(tally)) for name, tally in proxy.toxic_counters.items()]
+    count = f"{len(proxy.flows):,} open of {proxy.flows_opened:,}"
+    connections: list[tuple[str, ...]] = [
+        (proxy.name, count, _format_bytes(up.sent), _format_bytes(down.sent), "")
+    ]
+    for number, conversation in list(proxy.flows.items())[-_MAX_CONNECTIONS:]:
         if conversation.upstream is None or conversation.downstream is None:
             connections.append(("", f"{number} {conversation.client}", "", "", "dialing"))
             continue
         sides = (conversation.upstream, conversation.downstream)
-        sent = [_bytes(each.sent) for each in sides]
+        sent = [_format_bytes(each.sent) for each in sides]
         held = sum(each.queued + each.pipeline.held for each in sides)
-        connections.append(("", f"{number} {conversation.client}", *sent, _bytes(held)))
+        connections.append(("", f"{number} {conversation.client}", *sent, _format_bytes(held)))
     for line in range(max(len(connections), len(toxics))):
         left = connections[line] if line < len(connections) else ("",) * 5
         yield (*left, *(toxics[line] if line < len(toxics) else ("", "")))
 
 
-def _bytes(count: int) -> str:
+def _format_bytes(count: int) -> str:
     """2,048 as "2.0 KiB"."""
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):

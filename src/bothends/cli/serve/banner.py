@@ -6,52 +6,54 @@ import shlex
 import sys
 from collections.abc import Iterator
 
-from bothends.cli.serve.runtime import Serving
+from bothends.cli.serve.runtime import ServerRuntime
 from bothends.cli.terminal import note, styled
 from bothends.endpoints import Endpoint
-from bothends.layers import trusted_by
+from bothends.layers import trusted_networks
 from bothends.sockets import local_addresses, port_note
 
-_HERE = ("localhost", "127.0.0.1", "::1")
-_FROM_HERE = "from here:"
-_FROM_AFAR = "from another machine:"
+_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+_LOCAL_LABEL = "from here:"
+_REMOTE_LABEL = "from another machine:"
 
 
-def show(serving: Serving) -> None:
+def show(runtime: ServerRuntime) -> None:
     """Print it on stderr."""
-    server, command = serving.server, serving.options.exec
+    server, command = runtime.server, runtime.options.exec
     name = shlex.quote(command) if command else server.service.name
     summary = "a process for each connection" if command else server.service.summary
     note(f"{styled(name, 'strong', sys.stderr)}  {summary}", "")
     endpoints = list(dict.fromkeys(server.endpoints))
     for endpoint in endpoints:
-        note(f"  {styled(str(endpoint), 'good', sys.stderr)}{_everywhere(endpoint)}", "")
+        note(f"  {styled(str(endpoint), 'good', sys.stderr)}{_interfaces_note(endpoint)}", "")
     workers = f", {server.workers} processes" if server.workers > 1 else ""
-    here = f"; here {words}" if (words := server.engine.here()) else ""
+    here = f"; here {words}" if (words := server.engine.backend_info()) else ""
     note(f"  engine {server.engine.name}{workers}: {server.engine.summary}{here}")
     if server.tls_fingerprint:
         made = ", made for this run" if server.tls and server.tls.self_signed else ""
         note(f"  TLS 1.2 and 1.3; certificate{made}: SHA-256 {server.tls_fingerprint}")
         if server.tls and server.tls.client_ca:
             note(f"  clients must show a certificate issued by {server.tls.client_ca}")
-    for endpoint in serving.shown_at:
-        note(f"  {_pages(endpoint)}")
+    for endpoint in runtime.metrics_endpoints:
+        note(f"  {_metrics_urls(endpoint)}")
     for endpoint in endpoints:
         if "proxyprotocol" in endpoint.wrappers:
-            trusted = (str(each).removesuffix("/32").removesuffix("/128") for each in trusted_by(endpoint))
+            trusted = (
+                str(each).removesuffix("/32").removesuffix("/128") for each in trusted_networks(endpoint)
+            )
             believed = ", ".join(trusted)
             note(f"  every connection begins with a PROXY header, believed from {believed} only")
         hint = port_note(endpoint)
         if hint:
             note(f"  note: {hint}", "warning")
     self_signed = server.tls is not None and server.tls.self_signed
-    ways = list(_ways_in(endpoints, server.tls_fingerprint if self_signed else ""))
+    ways = list(_connect_commands(endpoints, server.tls_fingerprint if self_signed else ""))
     width = max((len(whence) for whence, _ in ways), default=0)
     for whence, line in ways:
         note(f"  {whence:{width}}  {line}")
 
 
-def _pages(endpoint: Endpoint) -> str:
+def _metrics_urls(endpoint: Endpoint) -> str:
     """Where metrics and health are: their URLs, where a browser could go there."""
     if endpoint.scheme not in ("tcp", "tls") or endpoint.wrappers:
         return f"metrics and health: GET /metrics and /health at {endpoint}"
@@ -61,29 +63,29 @@ def _pages(endpoint: Endpoint) -> str:
     return f"metrics {where}/metrics, health {where}/health"
 
 
-def _everywhere(endpoint: Endpoint) -> str:
+def _interfaces_note(endpoint: Endpoint) -> str:
     if not _is_wildcard(endpoint):
         return ""
     return "  every interface: " + ", ".join(local_addresses())
 
 
-def _ways_in(endpoints: list[Endpoint], fingerprint: str) -> Iterator[tuple[str, str]]:
+def _connect_commands(endpoints: list[Endpoint], fingerprint: str) -> Iterator[tuple[str, str]]:
     """From where, and the exact line to type there."""
-    outside = next((each for each in local_addresses() if _is_outside(each)), None)
+    outside = next((each for each in local_addresses() if _is_routable(each)), None)
     for endpoint in endpoints:
         if endpoint.scheme in ("stdio", "fd", "systemd"):
             continue
         if _is_wildcard(endpoint):
-            yield _FROM_HERE, _line(endpoint, "127.0.0.1", fingerprint)
+            yield _LOCAL_LABEL, _connect_command(endpoint, "127.0.0.1", fingerprint)
             if outside is not None and not endpoint.wrappers:
-                yield _FROM_AFAR, _line(endpoint, outside, fingerprint)
-        elif endpoint.host and not endpoint.host.startswith("127.") and endpoint.host not in _HERE:
-            yield _FROM_AFAR, _line(endpoint, endpoint.host, fingerprint)
+                yield _REMOTE_LABEL, _connect_command(endpoint, outside, fingerprint)
+        elif endpoint.host and not endpoint.host.startswith("127.") and endpoint.host not in _LOOPBACK_HOSTS:
+            yield _REMOTE_LABEL, _connect_command(endpoint, endpoint.host, fingerprint)
         else:
-            yield _FROM_HERE, _line(endpoint, endpoint.host, fingerprint)
+            yield _LOCAL_LABEL, _connect_command(endpoint, endpoint.host, fingerprint)
 
 
-def _line(endpoint: Endpoint, host: str, fingerprint: str) -> str:
+def _connect_command(endpoint: Endpoint, host: str, fingerprint: str) -> str:
     scheme, wrappers = endpoint.scheme, endpoint.wrappers
     target = Endpoint(scheme, host=host, port=endpoint.port, path=endpoint.path, wrappers=wrappers)
     line = f"bothends connect {shlex.quote(str(target))}"
@@ -94,5 +96,5 @@ def _is_wildcard(endpoint: Endpoint) -> bool:
     return endpoint.port is not None and endpoint.scheme != "vsock" and endpoint.host in ("", "0.0.0.0", "::")
 
 
-def _is_outside(address: str) -> bool:
+def _is_routable(address: str) -> bool:
     return not address.startswith(("127.", "::1", "fe80:")) and "%" not in address

@@ -10,18 +10,18 @@ import click
 from click.core import ParameterSource
 
 from bothends.cli.serve import banner
-from bothends.cli.serve.runtime import Serving
-from bothends.cli.wire_options import in_host
-from bothends.configuration import MOST_WORKERS, ServeOptions
-from bothends.endpoints import from_words
+from bothends.cli.serve.runtime import ServerRuntime
+from bothends.cli.wire_options import wire_options
+from bothends.configuration import MAX_WORKERS, ServeOptions
+from bothends.endpoints import endpoints_from_args
 from bothends.engines.access_control import parse_network
 from bothends.engines.base import Limits, Network
-from bothends.errors import CallerError
+from bothends.errors import UsageError
 from bothends.layers import TlsSettings
 from bothends.services import registry as services
 
 
-class _Network(click.ParamType[Network]):
+class _NetworkType(click.ParamType[Network]):
     """A network, or one address."""
 
     name = "network"
@@ -36,7 +36,7 @@ class _Network(click.ParamType[Network]):
 _SECONDS = click.FloatRange(min=0)
 
 # Options that are called, and read, as in a configuration file.
-_AS_GIVEN: Final = ("shell", "engine", "workers", "takeover", "trace", "log", "hex", "quiet")
+_COPIED_OPTIONS: Final = ("shell", "engine", "workers", "takeover", "trace", "log", "hex", "quiet")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,7 +47,7 @@ _AS_GIVEN: Final = ("shell", "engine", "workers", "takeover", "trace", "log", "h
 @click.option("--shell", is_flag=True, help="Let /bin/sh read that command: pipes, variables, redirections.")
 @click.option("--engine", metavar="NAME", help="How to wait: see `bothends engines`. Default: the best here.")
 @click.option(
-    "--workers", type=click.IntRange(1, MOST_WORKERS), default=1, help="Processes that share the endpoints."
+    "--workers", type=click.IntRange(1, MAX_WORKERS), default=1, help="Processes that share the endpoints."
 )
 @click.option(
     "-m",
@@ -61,9 +61,15 @@ _AS_GIVEN: Final = ("shell", "engine", "workers", "takeover", "trace", "log", "h
     "--per-address", metavar="N", type=click.IntRange(1), help="Most connections at once from one address."
 )
 @click.option(
-    "--allow", metavar="NET", type=_Network(), multiple=True, help="Networks that may come in, and no others."
+    "--allow",
+    metavar="NET",
+    type=_NetworkType(),
+    multiple=True,
+    help="Networks that may come in, and no others.",
 )
-@click.option("--deny", metavar="NET", type=_Network(), multiple=True, help="Networks that may not come in.")
+@click.option(
+    "--deny", metavar="NET", type=_NetworkType(), multiple=True, help="Networks that may not come in."
+)
 @click.option(
     "--when-full",
     type=click.Choice(["defer", "refuse"]),
@@ -166,7 +172,7 @@ _AS_GIVEN: Final = ("shell", "engine", "workers", "takeover", "trace", "log", "h
 @click.option(
     "-q", "--quiet", is_flag=True, help="Show no messages and no comings and goings, only troubles."
 )
-@in_host("server", begins=True)
+@wire_options("server", is_server=True)
 @click.pass_context
 def serve(context: click.Context, /, words: tuple[str, ...], **given: Any) -> None:
     """Serve SERVICE on every ENDPOINT, until ^C.
@@ -184,7 +190,7 @@ def serve(context: click.Context, /, words: tuple[str, ...], **given: Any) -> No
       bothends serve --config servers.toml --check
     """
     if given["config"] is not None:
-        _refuse_others(context)
+        _reject_other_options(context)
         from bothends.configuration import read
 
         found = read(Path(given["config"]))
@@ -195,8 +201,8 @@ def serve(context: click.Context, /, words: tuple[str, ...], **given: Any) -> No
 
         show(found)
     elif len(found) == 1:
-        serving = Serving(found[0])
-        serving.run(ready=lambda: banner.show(serving))
+        serving = ServerRuntime(found[0])
+        serving.run(on_ready=lambda: banner.show(serving))
     else:
         from bothends.cli.serve.supervisor import run_all
 
@@ -212,32 +218,32 @@ def _options(words: tuple[str, ...], given: dict[str, Any]) -> ServeOptions:
     tls = TlsSettings(**{each.name: given[each.name] for each in fields(TlsSettings)})
     service, endpoints = ("", words) if command is not None else _service_and_endpoints(words)
     if command is not None and given["engine"] is not None:
-        raise CallerError("--exec runs a process for each connection: there is no engine to choose")
+        raise UsageError("--exec runs a process for each connection: there is no engine to choose")
     if command is None and given["shell"]:
-        raise CallerError("--shell is for a command: --exec 'sort | uniq -c', for example")
+        raise UsageError("--shell is for a command: --exec 'sort | uniq -c', for example")
     if not endpoints:
-        raise CallerError('serve it where? For example: bothends serve --exec "sort -u" tcp://:12000')
+        raise UsageError('serve it where? For example: bothends serve --exec "sort -u" tcp://:12000')
     return ServeOptions(
         service=service,
         exec=command or "",
-        endpoints=tuple(from_words(endpoints)),
+        endpoints=tuple(endpoints_from_args(endpoints)),
         limits=Limits(**limits),
         tls=None if tls == TlsSettings() else tls,
-        metrics=tuple(from_words(given["metrics"])),
-        **{name: given[name] for name in _AS_GIVEN},
+        metrics=tuple(endpoints_from_args(given["metrics"])),
+        **{name: given[name] for name in _COPIED_OPTIONS},
     )
 
 
 def _service_and_endpoints(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     if not words:
-        raise CallerError("serve what? For example: bothends serve upper tcp://:12000; see bothends services")
+        raise UsageError("serve what? For example: bothends serve upper tcp://:12000; see bothends services")
     if len(words) == 1:
         services.load(words[0])  # the likelier mistake first
-        raise CallerError(f"serve {words[0]} where? For example: bothends serve {words[0]} tcp://:12000")
+        raise UsageError(f"serve {words[0]} where? For example: bothends serve {words[0]} tcp://:12000")
     return words[0], words[1:]
 
 
-def _refuse_others(context: click.Context) -> None:
+def _reject_other_options(context: click.Context) -> None:
     """Beside a configuration file nothing else says what to serve: it would have to be ignored."""
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -247,4 +253,4 @@ def _refuse_others(context: click.Context) -> None:
             what = (
                 parameter.opts[-1] if isinstance(parameter, click.Option) else " ".join(context.params[name])
             )
-            raise CallerError(f"--config and {what} don't go together: write it into the file")
+            raise UsageError(f"--config and {what} don't go together: write it into the file")

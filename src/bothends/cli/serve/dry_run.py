@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bothends.cli import terminal
-from bothends.cli.serve.runtime import check
+from bothends.cli.serve.runtime import dry_run
 from bothends.configuration import ServeOptions
 from bothends.endpoints import Endpoint
 
@@ -18,18 +18,18 @@ def show(found: Sequence[ServeOptions]) -> None:
     """
     rows = []
     for options in found:
-        engine = check(options)
+        engine = dry_run(options)
         rows.append(
             (
                 options.title,
-                _listed(options.endpoints),
+                _join_endpoints(options.endpoints),
                 engine.name,
                 str(options.workers),
-                _listed(options.metrics) or "-",
+                _join_endpoints(options.metrics) or "-",
             )
         )
     terminal.table(("name", "endpoints", "engine", "processes", "metrics"), rows)
 
 
-def _listed(endpoints: Iterable[Endpoint]) -> str:
+def _join_endpoints(endpoints: Iterable[Endpoint]) -> str:
     return " ".join(map(str, endpoints))

@@ -19,48 +19,50 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from bothends.cli.serve import banner
-from bothends.cli.serve.runtime import Serving
+from bothends.cli.serve.runtime import ServerRuntime
 from bothends.configuration import ServeOptions
-from bothends.engines.acceptor import Watch
-from bothends.engines.processes import GRACE, Child, Children, Pause, fork
-from bothends.engines.shutdown import Stop
-from bothends.events import Exited, Strained
-from bothends.osutil.signals import heeding_signals
-from bothends.server import announced
+from bothends.engines.acceptor import PollLoop
+from bothends.engines.processes import KILL_GRACE, Child, ChildSet, RestartBackoff, fork
+from bothends.engines.shutdown import ShutdownFlags
+from bothends.events import AcceptPaused, ChildExited
+from bothends.osutil.signals import handle_signals
+from bothends.server import sd_notify_ready
 
 # What a child could tell the service manager in its parent's name.
-_MANAGERS: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+_SD_NOTIFY_VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class Supervisor:
     """Runs servers that are bound, each in a child, until told to stop."""
 
-    def __init__(self, servings: Sequence[Serving]) -> None:
-        self._servings = servings
-        self._stop = Stop()
-        self._watch = Watch(self._stop)
-        self._children = Children(self._watch, None)
-        self._pauses = {id(each): Pause() for each in servings}
-        self._due: list[tuple[float, Serving]] = []
+    def __init__(self, runtimes: Sequence[ServerRuntime]) -> None:
+        self._runtimes = runtimes
+        self._stop = ShutdownFlags()
+        self._poll_loop = PollLoop(self._stop)
+        self._children = ChildSet(self._poll_loop, None)
+        self._backoffs = {id(each): RestartBackoff() for each in runtimes}
+        self._restarts: list[tuple[float, ServerRuntime]] = []
 
-    def run(self, ready: Callable[[], object] | None = None) -> None:
+    def run(self, on_ready: Callable[[], object] | None = None) -> None:
         """Serve until told to stop, or until none of them has anything left to do.
 
         SIGINT and SIGTERM drain, then abort; SIGHUP makes each load its service anew.
         """
-        watch = self._watch
+        watch = self._poll_loop
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
-            stack.enter_context(heeding_signals(self))
-            for serving in self._servings:
+            stack.enter_context(handle_signals(self))
+            for serving in self._runtimes:
                 self._start(serving)
-                stack.enter_context(serving.handing_over())
-            if ready is not None:
-                ready()
-            stack.enter_context(announced())
-            while watch.draining is None and (self._children or self._due):
-                self._replace_who_is_due()
-                watch.turn(min(at for at, _ in self._due) - time.monotonic() if self._due else None)
+                stack.enter_context(serving.offer_listeners())
+            if on_ready is not None:
+                on_ready()
+            stack.enter_context(sd_notify_ready())
+            while watch.draining_since is None and (self._children or self._restarts):
+                self._restart_due()
+                watch.run_once(
+                    min(at for at, _ in self._restarts) - time.monotonic() if self._restarts else None
+                )
             self._drain_all()
 
     @property
@@ -80,63 +82,65 @@ class Supervisor:
         """Tell every server to load its service anew. Called in a thread of its own."""
         self._children.signal(signal.SIGHUP)
 
-    def _start(self, serving: Serving) -> None:
+    def _start(self, runtime: ServerRuntime) -> None:
         def live() -> None:
-            self._children.forget()
-            self._stop.disown()
-            for other in self._servings:
-                if other is not serving:
-                    other.leave_to_others()
-            for name in _MANAGERS:
+            self._children.close_in_child()
+            self._stop.detach_in_child()
+            for other in self._runtimes:
+                if other is not runtime:
+                    other.discard_in_child()
+            for name in _SD_NOTIFY_VARIABLES:
                 os.environ.pop(name, None)
-            serving.move_here()
-            serving.run()
+            runtime.adopt_in_child()
+            runtime.run()
 
         try:
             child = fork("server", live)
         except OSError as error:
-            serving.observe(Strained(error.errno or 0, 0))
-            self._come_back(serving, None)
+            runtime.observe(AcceptPaused(error.errno or 0, 0))
+            self._schedule_restart(runtime, None)
             return
-        self._children.add(child, lambda child: self._ended(serving, child))
+        self._children.add(child, lambda child: self._child_exited(runtime, child))
 
-    def _ended(self, serving: Serving, child: Child) -> None:
+    def _child_exited(self, runtime: ServerRuntime, child: Child) -> None:
         if child.status:
-            serving.observe(Exited(child.pid, child.role, child.status))
-            self._come_back(serving, child)
+            runtime.observe(ChildExited(child.pid, child.role, child.status))
+            self._schedule_restart(runtime, child)
         else:
-            serving.let_go()  # it has nothing left to do, or was taken over: nobody may wait for it here
+            runtime.close_listeners()  # it has nothing left to do, or was taken over: nobody may wait for it here
 
-    def _come_back(self, serving: Serving, child: Child | None) -> None:
-        if not serving.server.is_draining:
-            self._due.append((time.monotonic() + self._pauses[id(serving)].after(child), serving))
+    def _schedule_restart(self, runtime: ServerRuntime, child: Child | None) -> None:
+        if not runtime.server.is_draining:
+            self._restarts.append((time.monotonic() + self._backoffs[id(runtime)].next_delay(child), runtime))
 
-    def _replace_who_is_due(self) -> None:
+    def _restart_due(self) -> None:
         now = time.monotonic()
-        due = [serving for at, serving in self._due if at <= now]
-        self._due = [(at, serving) for at, serving in self._due if at > now]
+        due = [serving for at, serving in self._restarts if at <= now]
+        self._restarts = [(at, serving) for at, serving in self._restarts if at > now]
         for serving in due:
             self._start(serving)
 
     def _drain_all(self) -> None:
-        self._due.clear()
-        for serving in self._servings:
+        self._restarts.clear()
+        for serving in self._runtimes:
             serving.server.drain()
-            serving.server.let_go()  # the children have these too, and are told
-        longest = max(serving.options.limits.drain for serving in self._servings)
-        deadline = time.monotonic() + longest + 2 * GRACE  # theirs is a grace period for their own workers
+            serving.server.close_listeners()  # the children have these too, and are told
+        longest = max(serving.options.limits.drain for serving in self._runtimes)
+        deadline = (
+            time.monotonic() + longest + 2 * KILL_GRACE
+        )  # theirs is a grace period for their own workers
         while self._children and (left := deadline - time.monotonic()) > 0:
-            self._watch.turn(left)
-            if self._watch.aborting is not None:
-                for serving in self._servings:
+            self._poll_loop.run_once(left)
+            if self._poll_loop.aborting_since is not None:
+                for serving in self._runtimes:
                     serving.server.abort()
-                deadline = min(deadline, self._watch.aborting + 2 * GRACE)
+                deadline = min(deadline, self._poll_loop.aborting_since + 2 * KILL_GRACE)
         self._children.signal(signal.SIGKILL)
         self._children.wait(None)
 
     def _close(self) -> None:
-        for serving in self._servings:
-            serving.let_go()
+        for serving in self._runtimes:
+            serving.close_listeners()
         self._stop.close()
 
 
@@ -149,7 +153,7 @@ def run_all(found: Sequence[ServeOptions]) -> None:
     with contextlib.ExitStack() as stack:
         servings = []
         for options in found:
-            serving = Serving(options, among_others=True)
+            serving = ServerRuntime(options, one_of_several=True)
             stack.callback(serving.close)
             servings.append(serving)
         stack.pop_all()

@@ -10,7 +10,7 @@ from typing import TextIO
 import click
 
 from bothends.cli import terminal
-from bothends.cli.trace.output import STDOUT, Outcome, Programs, Wanted, open_capture, status_of
+from bothends.cli.trace.output import STDOUT, Programs, TraceOutputs, TraceWriter, exit_status, open_capture
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -116,12 +116,12 @@ def trace(
     from bothends.trace.rendering.layout import Filter
 
     shown = Filter(
-        quiet_calls=quiet_calls,
-        only=_calls(only),
+        hide_quiet_calls=quiet_calls,
+        only=_parse_calls(only),
         descriptors=frozenset(descriptors),
         ports=frozenset(ports),
     )
-    wanted = Wanted(shown, explain, width, as_json, save, svg, html, pcapng)
+    wanted = TraceOutputs(shown, explain, width, as_json, save, svg, html, pcapng)
     if as_json and pcapng == STDOUT:
         raise click.UsageError("--json and --pcapng - don't go together: both go to standard output")
     programs = Programs(command, servers, clients, lanes, pids)
@@ -135,69 +135,72 @@ def trace(
     elif endpoint is not None:
         watch(endpoint, wanted)
     else:
-        raise click.exceptions.Exit(run(programs, wanted, calls_only=calls_only, path=path))
+        raise click.exceptions.Exit(run(programs, wanted, calls_only=calls_only, wire_path=path))
 
 
-def _calls(text: str) -> frozenset[str]:
+def _parse_calls(text: str) -> frozenset[str]:
     """The names of calls in a list with commas. Raises UnknownName."""
     import difflib
 
     from bothends.errors import UnknownName
-    from bothends.trace.capture.calls import KNOWN
+    from bothends.trace.capture.calls import DRAWN_CALLS
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in KNOWN:
-            nearest = next(iter(difflib.get_close_matches(name, sorted(KNOWN), 1)), "")
+        if name not in DRAWN_CALLS:
+            nearest = next(iter(difflib.get_close_matches(name, sorted(DRAWN_CALLS), 1)), "")
             raise UnknownName("call", name, nearest, "--only takes what the picture shows: sendto,recvfrom")
     return frozenset(names)
 
 
-def run(programs: Programs, wanted: Wanted, *, calls_only: bool, path: str | None = None) -> int:
+def run(programs: Programs, outputs: TraceOutputs, *, calls_only: bool, wire_path: str | None = None) -> int:
     """Run programs and draw what they do; what to leave with. `path`: on a wire that is like this."""
     from bothends.trace.capture.tracees import find_strace
     from bothends.trace.model import Trace
-    from bothends.trace.session import Session
+    from bothends.trace.session import TraceSession
 
     find_strace()
     record = Trace()
-    outcome = Outcome(wanted, record)
+    outcome = TraceWriter(outputs, record)
     with contextlib.ExitStack() as stack:
-        if path is None:
-            session = Session(outcome.tell, idle=outcome.idle, trace=record)
+        if wire_path is None:
+            session = TraceSession(outcome.write, on_idle=outcome.idle, trace=record)
         else:
             from bothends.cli.trace.wire import TracedWire
             from bothends.cli.wire_path import WirePath
 
-            wire = stack.enter_context(TracedWire(programs.roles, WirePath(path)))
-            session = Session(outcome.tell, idle=outcome.idle, trace=record, starter=wire)
+            wire = stack.enter_context(TracedWire(programs.roles, WirePath(wire_path)))
+            session = TraceSession(outcome.write, on_idle=outcome.idle, trace=record, launcher=wire)
             session.capture = wire
-        programs.add_to(session, output=2 if wanted.takes_stdout else None)  # a pipe carries results only
-        if path is None and not calls_only:
+        programs.add_to(session, output=2 if outputs.takes_stdout else None)  # a pipe carries results only
+        if wire_path is None and not calls_only:
             session.capture = open_capture()
-        outcome.roles, outcome.end_line = session.roles, session.end_line
+        outcome.roles, outcome.end_line = session.roles, session.take_unfinished_line
         with outcome:
             session.run()
             outcome.end()
-        if path is not None:
+        if wire_path is not None:
             wire.check()
             for line in wire.summary():
                 terminal.note(line)
-    return status_of(session)
+    return exit_status(session)
 
 
-def watch(text: str, wanted: Wanted) -> None:
+def watch(text: str, outputs: TraceOutputs) -> None:
     """Draw the packets of an endpoint until a signal comes."""
     from bothends.endpoints import Endpoint
-    from bothends.trace.capture.packets_only import Ends, places_of
+    from bothends.trace.capture.packets_only import PacketOnlyLanes, addresses_of
     from bothends.trace.model import Trace
-    from bothends.trace.session import Session
+    from bothends.trace.session import TraceSession
 
     endpoint, record = Endpoint.parse(text), Trace()
-    places = places_of(endpoint)
-    outcome = Outcome(wanted, record)
-    session = Session(
-        outcome.tell, idle=outcome.idle, trace=record, place=Ends(record, endpoint, places).place
+    places = addresses_of(endpoint)
+    outcome = TraceWriter(outputs, record)
+    session = TraceSession(
+        outcome.write,
+        on_idle=outcome.idle,
+        trace=record,
+        assign_sockets=PacketOnlyLanes(record, endpoint, places).assign_sockets,
     )
     session.capture = open_capture(needed=True)
     for place in places:
@@ -208,33 +211,33 @@ def watch(text: str, wanted: Wanted) -> None:
         outcome.end()
 
 
-def reopen(paths: Sequence[Path], wanted: Wanted) -> None:
+def reopen(paths: Sequence[Path], outputs: TraceOutputs) -> None:
     """Draw a trace that was saved, or several on one time-line."""
     from bothends.trace import trace_file
     from bothends.trace.correlation.merge import merge
     from bothends.trace.model import Trace
 
     record = Trace()
-    outcome = Outcome(wanted, record)
+    outcome = TraceWriter(outputs, record)
     if len(paths) == 1:
-        with _opened(paths[0]) as lines, outcome:
-            trace_file.read(lines, str(paths[0]), outcome.tell, record)
+        with _open_trace(paths[0]) as lines, outcome:
+            trace_file.read(lines, str(paths[0]), outcome.write, record)
             outcome.end()
         return
     found = [Trace() for _ in paths]
     for path, trace_of_one in zip(paths, found, strict=True):
-        with _opened(path) as lines:
+        with _open_trace(path) as lines:
             trace_file.read(lines, str(path), lambda _: None, trace_of_one)
     with outcome:
         for moment in merge(found, record):
-            outcome.tell(moment)
+            outcome.write(moment)
         outcome.end()
 
 
-def _opened(path: Path) -> TextIO:
-    from bothends.errors import SystemRefused
+def _open_trace(path: Path) -> TextIO:
+    from bothends.errors import SystemCallFailed
 
     try:
         return path.open(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise SystemRefused("read", str(path), error.errno or 0) from error
+        raise SystemCallFailed("read", str(path), error.errno or 0) from error

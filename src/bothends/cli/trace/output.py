@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from bothends.cli import terminal
-from bothends.errors import SystemRefused
+from bothends.errors import SystemCallFailed
 from bothends.trace.model import Packet
 
 if TYPE_CHECKING:
     from bothends.trace.capture.packets import Capture
     from bothends.trace.findings import Finding
-    from bothends.trace.model import Moment, Trace
+    from bothends.trace.model import Point, Trace
     from bothends.trace.rendering.layout import Filter, Row
-    from bothends.trace.session import Session
+    from bothends.trace.session import TraceSession
 
 
 STDOUT: Final = Path("-")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class TraceOutputs:
     """What is to come of a run. Paths are None where nothing is to be written."""
 
-    shown: Filter
+    event_filter: Filter
     explain: bool = False
     width: int | None = None
     as_json: bool = False
@@ -48,7 +48,7 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Outcome:
+class TraceWriter:
     """Takes the moments of a run as they are told, and at its end makes the files.
 
     Packets that go to a pipe are written as they come, for whoever looks at them meanwhile.
@@ -56,7 +56,7 @@ class Outcome:
     Raises SystemRefused where a file can't be written.
     """
 
-    wanted: Wanted
+    outputs: TraceOutputs
     trace: Trace
     roles: Sequence[str] = ()
     end_line: Callable[[], bool] = lambda: False  # whether a program's prompt stands where we are to draw
@@ -67,31 +67,33 @@ class Outcome:
     _layout: Any = None
     _painter: Any = None
 
-    def __enter__(self) -> Outcome:
+    def __enter__(self) -> TraceWriter:
         from bothends.trace import trace_file
 
         with self._stack:
-            if self.wanted.as_json:
-                self._writers.append(trace_file.Writer(sys.stdout, self.trace))
-            elif not self.wanted.takes_stdout:
-                self._begin_picture()
-            if self.wanted.save is not None:
-                self._writers.append(trace_file.Writer(self._open(self.wanted.save, "w"), self.trace))
-            for path in filter(None, (self.wanted.svg, self.wanted.html)):
+            if self.outputs.as_json:
+                self._writers.append(trace_file.TraceFileWriter(sys.stdout, self.trace))
+            elif not self.outputs.takes_stdout:
+                self._start_diagram()
+            if self.outputs.save is not None:
+                self._writers.append(
+                    trace_file.TraceFileWriter(self._open(self.outputs.save, "w"), self.trace)
+                )
+            for path in filter(None, (self.outputs.svg, self.outputs.html)):
                 self._open(path, "w")  # what can't be written is better known before a long run
-            if self.wanted.pcapng is not None:
-                file = self._open(self.wanted.pcapng, "wb")
+            if self.outputs.pcapng is not None:
+                file = self._open(self.outputs.pcapng, "wb")
                 if not file.is_regular:
                     from bothends.trace.rendering import pcapng
 
-                    self._packets = pcapng.Writer(file, self.trace)
+                    self._packets = pcapng.PcapngWriter(file, self.trace)
             self._stack = self._stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def tell(self, moment: Moment) -> None:
+    def write(self, moment: Point) -> None:
         """The next moment."""
         for writer in self._writers:
             writer.tell(moment)
@@ -111,57 +113,59 @@ class Outcome:
 
     def end(self) -> None:
         """The run is over: findings, notes and files."""
-        from bothends.trace.findings import find
+        from bothends.trace.findings import run_rules
 
         self.idle()
         if self.trace.dropped:
-            more = f", nor {gone} sockets and processes" if (gone := self.trace.forgotten) else ""
+            more = f", nor {gone} sockets and processes" if (gone := self.trace.pruned) else ""
             self.trace.notes.append(f"{self.trace.dropped} earlier moments were drawn and not kept{more}")
         for note in self.trace.notes:
             terminal.note(note, "warning")
             for writer in self._writers:
                 writer.note(note)
-        found = find(self.trace)
-        if self.wanted.as_json:
+        found = run_rules(self.trace)
+        if self.outputs.as_json:
             self._writers[0].findings(found)
         else:
-            show_findings(found, self.trace, sys.stderr if self.wanted.takes_stdout else sys.stdout)
+            show_findings(found, self.trace, sys.stderr if self.outputs.takes_stdout else sys.stdout)
         self._write_files(found)
 
     def _write_files(self, found: Sequence[Finding]) -> None:
         from bothends.trace.rendering.layout import rows_of
 
-        if self.wanted.svg is not None:
-            from bothends.trace.rendering.svg import picture
+        if self.outputs.svg is not None:
+            from bothends.trace.rendering.svg import render_svg
 
-            rows = rows_of(self.trace, self.wanted.shown)
-            self._files[self.wanted.svg].write(picture(rows, self._title()))
-        if self.wanted.html is not None:
-            from bothends.trace.rendering.html import page
+            rows = rows_of(self.trace, self.outputs.event_filter)
+            self._files[self.outputs.svg].write(render_svg(rows, self._title()))
+        if self.outputs.html is not None:
+            from bothends.trace.rendering.html import render_page
 
-            rows = rows_of(self.trace, self.wanted.shown)
-            self._files[self.wanted.html].write(page(self.trace, rows, found, self._title()))
-        if self.wanted.pcapng is not None and self._packets is None:
+            rows = rows_of(self.trace, self.outputs.event_filter)
+            self._files[self.outputs.html].write(render_page(self.trace, rows, found, self._title()))
+        if self.outputs.pcapng is not None and self._packets is None:
             from bothends.trace.rendering import pcapng
 
-            writer = pcapng.Writer(self._files[self.wanted.pcapng], self.trace)
-            for moment in self.trace.moments:
+            writer = pcapng.PcapngWriter(self._files[self.outputs.pcapng], self.trace)
+            for moment in self.trace.points:
                 if isinstance(moment.event, Packet):
-                    writer.tell(moment.event, arrives=moment.is_end)
+                    writer.write(moment.event, arrives=moment.is_end)
 
     def _title(self) -> str:
         roles = [process.role for process in self.trace.processes.values() if process.role]
         return "bothends trace: " + (", ".join(roles[:4]) + (" and others" if roles[4:] else "") or "nothing")
 
-    def _begin_picture(self) -> None:
+    def _start_diagram(self) -> None:
         import shutil
 
         from bothends.trace.rendering.layout import Layout
         from bothends.trace.rendering.terminal import Painter
 
-        width = self.wanted.width or shutil.get_terminal_size((120, 24)).columns
+        width = self.outputs.width or shutil.get_terminal_size((120, 24)).columns
         self._painter = Painter(width, colour=terminal.has_colour(sys.stdout))
-        self._layout = Layout(self.trace, self.wanted.shown, explain=self.wanted.explain, roles=self.roles)
+        self._layout = Layout(
+            self.trace, self.outputs.event_filter, explain=self.outputs.explain, roles=self.roles
+        )
 
     def _draw(self, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -171,12 +175,12 @@ class Outcome:
                 print(line, flush=True)  # noqa: T201
 
     def _open(self, path: Path, mode: str) -> Any:
-        self._files[path] = file = File(path, mode)
+        self._files[path] = file = OutputFile(path, mode)
         self._stack.callback(file.close)
         return file
 
 
-class File:
+class OutputFile:
     """A file that is written, or standard output for `STDOUT`. Where it can't be, the error says which it is.
 
     Raises SystemRefused in all that it does; BrokenPipeError where nobody reads a pipe any more.
@@ -185,7 +189,7 @@ class File:
     def __init__(self, path: Path, mode: str) -> None:
         self._path = path
         self._file: Any = None
-        with self._translated():
+        with self._translate_errors():
             if path == STDOUT:
                 self._file = sys.stdout.buffer
             else:
@@ -194,12 +198,12 @@ class File:
 
     def write(self, data: str | bytes) -> None:
         """Write all of it."""
-        with self._translated():
+        with self._translate_errors():
             self._file.write(data)
 
     def flush(self) -> None:
         """Let what was written be in the file."""
-        with self._translated():
+        with self._translate_errors():
             self._file.flush()
 
     def close(self) -> None:
@@ -207,17 +211,17 @@ class File:
         if self._path == STDOUT:
             self.flush()
             return
-        with self._translated():
+        with self._translate_errors():
             self._file.close()
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise SystemRefused("write", str(self._path), error.errno or 0) from error
+            raise SystemCallFailed("write", str(self._path), error.errno or 0) from error
 
 
 def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO) -> None:
@@ -272,23 +276,23 @@ class Programs:
         roles += [lane.partition("=")[0] for lane in self.lanes]
         return roles + ([self.command[0].rpartition("/")[2]] if self.command else [])
 
-    def add_to(self, session: Session, output: int | None) -> None:
+    def add_to(self, session: TraceSession, output: int | None) -> None:
         """Give a session what it is to run. Raises CallerError where something can't be run."""
         from bothends.trace.capture import tracees
 
         for role, text in _numbered("server", self.servers):
-            session.server(role, tracees.command_words(text), output=output)
-        clients = [(role, tracees.command_words(text)) for role, text in _numbered("client", self.clients)]
+            session.add_server(role, tracees.split_command(text), output=output)
+        clients = [(role, tracees.split_command(text)) for role, text in _numbered("client", self.clients)]
         for lane in self.lanes:
             name, found, text = lane.partition("=")
             if not found:
                 raise click.UsageError(f"--lane takes NAME=COMMAND, and {lane!r} has no =")
-            clients.append((name, tracees.command_words(text)))
+            clients.append((name, tracees.split_command(text)))
         if self.command:
-            tracees.check(self.command)
+            tracees.check_program(self.command)
             clients.append((self.command[0].rpartition("/")[2], list(self.command)))
         for index, (role, words) in enumerate(clients):
-            session.client(role, words, keyboard=index == 0, output=output)
+            session.add_client(role, words, inherit_stdin=index == 0, output=output)
         for pid in self.pids:
             session.attach(f"process {pid}", pid)
 
@@ -298,14 +302,14 @@ def _numbered(role: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield (role if number == 1 else f"{role} {number}"), text
 
 
-def status_of(session: Session) -> int:
+def exit_status(session: TraceSession) -> int:
     """What to leave with: 128 and the signal's number where one ended it, as a shell has it."""
     import signal
 
     if session.stopped_by is not None:
         return 130 if session.stopped_by == signal.SIGINT else 128 + session.stopped_by
-    if session.left_early:
-        terminal.error(f"{session.left_early[0]} ended before it listened")
+    if session.servers_exited_early:
+        terminal.error(f"{session.servers_exited_early[0]} ended before it listened")
         return 1
-    status = next(iter(reversed(session.statuses.values())), 0) or 0
+    status = next(iter(reversed(session.exit_statuses.values())), 0) or 0
     return status if status >= 0 else 128 - status

@@ -4,68 +4,68 @@ from __future__ import annotations
 
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Engine
-from bothends.testing.contract.base import ALL, DATAGRAMS, ContractBase, carried
-from bothends.testing.services import Chat, Echo
+from bothends.testing.contract.base import ALL_URLS, DATAGRAM_URLS, ContractBase, supported_transports
+from bothends.testing.services import BroadcastChat, EchoService
 
 
-class ClaimsContract(ContractBase):
+class CapabilitiesContract(ContractBase):
     """Part of the suite: the face that an engine shows before it runs, and while nothing happens."""
 
-    def test_says_what_it_is(self) -> None:
+    def test_name_and_summary_are_set(self) -> None:
         """A name, and one line that says what waits for what."""
         engine = self.engine_class()
         assert engine.name
         assert engine.summary
         assert "\n" not in engine.summary
 
-    def test_gives_its_reasons(self) -> None:
+    def test_unsupported_capability_has_reason(self) -> None:
         """Each thing that it can't do has a reason in words. Mistake: a KeyError where one was due."""
         engine = self.engine_class()
         for ability in ("streams", "datagrams", "posts", "concurrent", "turns_away", "adopts"):
             if not getattr(engine, ability):
                 assert engine.why_not.get(ability), f"no reason for {ability} = False"
 
-    def test_refuses_what_it_does_not_carry(self) -> None:
+    def test_unsupported_endpoint_is_rejected_with_reason(self) -> None:
         """Before it runs, and with the reason; and nothing else is refused."""
         engine = self.engine_class()
-        for name, text in ALL.items():
+        for name, text in ALL_URLS.items():
             endpoint = Endpoint.parse(text.replace("{tmp}", "/tmp"))
-            refusal = engine.refusal(Echo(), endpoint)
-            if _claims(engine, name):
+            refusal = engine.unsupported_reason(EchoService(), endpoint)
+            if _supports(engine, name):
                 assert refusal is None
                 continue
             assert refusal is not None
             assert refusal.reason
             assert engine.name in str(refusal)
 
-    def test_refuses_posts_that_it_can_not_deliver(self) -> None:
+    def test_push_service_without_push_support_is_rejected(self) -> None:
         """A chat on an engine whose connections can't reach each other is refused, not half served."""
         engine = self.engine_class()
         if not engine.streams:
             return
-        refusal = engine.refusal(Chat(), Endpoint.parse("tcp://127.0.0.1:0"))
-        if engine.posts:
+        refusal = engine.unsupported_reason(BroadcastChat(), Endpoint.parse("tcp://127.0.0.1:0"))
+        if engine.supports_push:
             assert refusal is None
         else:
             assert refusal is not None
             assert refusal.reason
 
-    def test_idle_server_costs_nothing(self) -> None:
+    def test_idle_server_uses_no_cpu(self) -> None:
         """No events, no work. Mistake: a loop that looks again and again."""
-        running = self.serve(Echo, *carried(self.engine_class()))
-        used = running.cpu_over(0.3, enough=0.1)
+        running = self.serve(EchoService, *supported_transports(self.engine_class()))
+        used = running.cpu_used(0.3, limit=0.1)
         assert used <= 0.1, f"{used:g} s of processor time, with nobody there"
 
-    def test_idle_connections_cost_nothing(self) -> None:
+    def test_idle_connections_use_no_cpu(self) -> None:
         """Peers that say nothing are waited for. Mistake: asking each of them, again and again."""
-        self.needs("tcp")
-        running = self.serve(Echo, "tcp")
-        clients = [self.dial(running) for _ in range(3 if self.engine_class().concurrent else 1)]
+        self.require_transports("tcp")
+        running = self.serve(EchoService, "tcp")
+        clients = [self.connect(running) for _ in range(3 if self.engine_class().concurrent else 1)]
         for client in clients:
-            assert client.ask(b"hello") == b"hello"
-        used = running.cpu_over(0.3, enough=0.1)
+            assert client.request(b"hello") == b"hello"
+        used = running.cpu_used(0.3, limit=0.1)
         assert used <= 0.1, f"{used:g} s of processor time, for {len(clients)} idle connections"
 
 
-def _claims(engine: type[Engine], transport: str) -> bool:
-    return engine.datagrams if transport in DATAGRAMS else engine.streams
+def _supports(engine: type[Engine], transport: str) -> bool:
+    return engine.datagrams if transport in DATAGRAM_URLS else engine.streams

@@ -8,249 +8,264 @@ import time
 
 import pytest
 
-from bothends.engines.base import DRAIN_QUIET, Limits
-from bothends.events import Cause, Closed, Received
+from bothends.engines.base import DRAIN_IDLE, Limits
+from bothends.events import Closed, CloseReason, Received
 from bothends.testing.clients import Client
-from bothends.testing.contract.base import SMALL, ContractBase, check_cause, closed, of, opened
+from bothends.testing.contract.base import (
+    SMALL_BUFFER,
+    ContractBase,
+    check_cause,
+    of_client,
+    wait_closed,
+    wait_opened,
+)
 from bothends.testing.harness import Harness
-from bothends.testing.services import Echo, Large, Lines, Pulled, pattern
+from bothends.testing.services import EchoService, LargeReply, PullProducer, UppercaseLines, pattern
 
 # Well below the limit to drain, and well above what a loaded machine needs.
-_SOON = 20.0
+_EXIT_TIMEOUT = 20.0
 
 # A drain limit that a test never waits for.
-_LONG = 60.0
+_LONG_DRAIN = 60.0
 
 # More than the buffers of both ends hold, so that something is owed. Not much more: with windows as small as
 # these the kernel may wait for a delayed acknowledgement (40 ms) after each of them.
-_OWED = 600_000
+_UNSENT_SIZE = 600_000
 
-_SMALL_BUFFERS = f"?sndbuf={SMALL}&rcvbuf={SMALL}"
+_SMALL_BUFFERS = f"?sndbuf={SMALL_BUFFER}&rcvbuf={SMALL_BUFFER}"
 
 
-class LeavingContract(ContractBase):
+class ShutdownContract(ContractBase):
     """Part of the suite: the two stages of stopping."""
 
-    def test_drain_with_nobody_there(self) -> None:
+    def test_drain_without_connections_exits_at_once(self) -> None:
         """Nothing to wait for, so nothing is waited for. Mistake: the whole drain limit passes."""
-        self.needs("tcp")
-        running = self.serve(Echo, "tcp", limits=Limits(drain=_LONG))
+        self.require_transports("tcp")
+        running = self.serve(EchoService, "tcp", limits=Limits(drain=_LONG_DRAIN))
         running.drain()
-        self.check_end(running.wait_exit(_SOON))
+        self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
 
-    def test_drain_ends_idle_connections(self, connection_over: str) -> None:
+    def test_drain_closes_idle_connections_with_eof(self, connection_transport: str) -> None:
         """A connection at rest is finished, by EOF, though its peer does nothing. Mistakes: waiting
         for a client that never leaves (python/cpython#113538); resetting it."""
-        running = self.serve(Echo, connection_over, limits=Limits(drain=_LONG, linger=0.05))
-        client = self.dial(running)
-        assert client.ask(b"hello") == b"hello"
+        running = self.serve(EchoService, connection_transport, limits=Limits(drain=_LONG_DRAIN, linger=0.05))
+        client = self.connect(running)
+        assert client.request(b"hello") == b"hello"
         running.drain()
-        assert client.hear_all() == b""
-        check_cause(running, client, Cause.DRAINED)
-        self.check_end(running.wait_exit(_SOON))
+        assert client.receive_until_eof() == b""
+        check_cause(running, client, CloseReason.DRAINED)
+        self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
 
-    def test_drain_ends_many_idle_connections_together(self) -> None:
+    def test_drain_closes_idle_connections_concurrently(self) -> None:
         """As many as are served at once take no longer than one. Mistake: waiting for each in turn."""
-        self.needs("tcp")
-        self.needs_concurrency()
-        running = self.serve(Echo, "tcp", limits=Limits(drain=_LONG))
+        self.require_transports("tcp")
+        self.require_concurrency()
+        running = self.serve(EchoService, "tcp", limits=Limits(drain=_LONG_DRAIN))
         with Client(running.endpoints[0]) as first:
-            assert first.ask(b"hello") == b"hello"
-        closed(running, first)
-        running.settle()
-        clients = [self.dial(running) for _ in range(len(running.children()) or 30)]
+            assert first.request(b"hello") == b"hello"
+        wait_closed(running, first)
+        running.wait_for_stable_children()
+        clients = [self.connect(running) for _ in range(len(running.children()) or 30)]
         for client in clients:
-            assert client.ask(b"hello") == b"hello"
+            assert client.request(b"hello") == b"hello"
         running.drain()
         for client in clients:
-            assert client.hear_end() == b""
+            assert client.receive_until_closed() == b""
             client.close()
-        self.check_end(running.wait_exit(_SOON))
-        ends = [each.at / 1e9 for each in running.seen(Closed)[1:]]
-        assert max(ends) - min(ends) < DRAIN_QUIET * max(2, len(clients) / 4)
+        self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
+        ends = [each.at / 1e9 for each in running.events_of(Closed)[1:]]
+        assert max(ends) - min(ends) < DRAIN_IDLE * max(2, len(clients) / 4)
 
-    def test_drain_lets_a_slow_exchange_end(self) -> None:
+    def test_drain_waits_for_partial_message(self) -> None:
         """While a message is arriving, its conversation goes on: it is answered in full. Mistake:
         cutting off whoever is there."""
-        self.needs("tcp")
+        self.require_transports("tcp")
         for _ in range(5):
-            if self._drain_while_dripping():
+            if self._drain_while_sending_bytewise():
                 return
         pytest.fail("this machine is too busy to say a byte every 30 ms")
 
-    def _drain_while_dripping(self) -> bool:
+    def _drain_while_sending_bytewise(self) -> bool:
         """One try; False if the bytes came too late, which is no fault of the engine."""
-        running = self.serve(Lines, "tcp", limits=Limits(drain=_LONG, linger=0.05))
-        client = self.dial(running)
-        client.say(b"slow")
-        running.wait_event(Received, of(client))
+        running = self.serve(UppercaseLines, "tcp", limits=Limits(drain=_LONG_DRAIN, linger=0.05))
+        client = self.connect(running)
+        client.send(b"slow")
+        running.wait_event(Received, of_client(client))
         running.drain()
         word = b"ly it goes\n"
         try:
-            client.drip(word, every=DRAIN_QUIET / 5)
-            answer = client.hear_all()
+            client.send_bytewise(word, interval=DRAIN_IDLE / 5)
+            answer = client.receive_until_eof()
         except OSError:
             answer = b""
-        running.wait_exit(_LONG)
-        times = [each.at for each in running.seen(Received, of(client))]
+        running.wait_exit(_LONG_DRAIN)
+        times = [each.at for each in running.events_of(Received, of_client(client))]
         gaps = [(late - early) / 1e9 for early, late in itertools.pairwise(times)]
-        if answer != b"SLOWLY IT GOES\n" and (len(times) < 2 or max(gaps) > DRAIN_QUIET / 2):
+        if answer != b"SLOWLY IT GOES\n" and (len(times) < 2 or max(gaps) > DRAIN_IDLE / 2):
             return False
         assert answer == b"SLOWLY IT GOES\n"
-        check_cause(running, client, Cause.DRAINED)
+        check_cause(running, client, CloseReason.DRAINED)
         return True
 
-    def test_drain_sends_what_is_owed(self) -> None:
+    def test_drain_flushes_unsent_data(self) -> None:
         """A long answer on its way to who reads is sent to its end. Mistake: silence of the peer taken
         for rest, while we are the ones who speak."""
-        self.needs("tcp")
-        size = _OWED
+        self.require_transports("tcp")
+        size = _UNSENT_SIZE
         running = self.serve(
-            functools.partial(Large, size),
+            functools.partial(LargeReply, size),
             "tcp",
             options=_SMALL_BUFFERS,
-            limits=Limits(drain=_LONG, linger=0.05),
+            limits=Limits(drain=_LONG_DRAIN, linger=0.05),
         )
-        client = self.dial(running, rcvbuf=SMALL)
-        client.say(b"go")
-        heard = client.hear(10_000)
+        client = self.connect(running, rcvbuf=SMALL_BUFFER)
+        client.send(b"go")
+        heard = client.receive_exactly(10_000)
         running.drain()
-        until = time.monotonic() + 1.5 * DRAIN_QUIET
+        until = time.monotonic() + 1.5 * DRAIN_IDLE
         while time.monotonic() < until:
-            heard += client.hear(4000)
-            client.is_lost(DRAIN_QUIET / 20)
-        heard += client.hear_all()
+            heard += client.receive_exactly(4000)
+            client.is_hung_up(DRAIN_IDLE / 20)
+        heard += client.receive_until_eof()
         assert heard == pattern(size)
-        check_cause(running, client, Cause.DRAINED)
+        check_cause(running, client, CloseReason.DRAINED)
 
-    def test_drain_ends_an_endless_service(self, bytes_over: str) -> None:
+    def test_drain_stops_endless_producer(self, stream_transport: str) -> None:
         """Who would speak for ever is told that it is over. Mistake: waiting until all is said."""
-        running = self.serve(Pulled, bytes_over, options=_SMALL_BUFFERS, limits=Limits(drain=_LONG))
-        client = self.dial(running, rcvbuf=SMALL)
-        assert client.hear(100_000)
-        running.drain()
-        assert client.sip(DRAIN_QUIET / 30)
-        client.close()
-        self.check_end(running.wait_exit(_SOON))
-
-    def test_drain_cuts_off_who_never_reads(self) -> None:
-        """The limit holds for who is owed something and doesn't take it. Mistake: waiting for ever."""
-        self.needs("tcp")
         running = self.serve(
-            functools.partial(Large, 4_000_000), "tcp", options=_SMALL_BUFFERS, limits=Limits(drain=0.25)
+            PullProducer, stream_transport, options=_SMALL_BUFFERS, limits=Limits(drain=_LONG_DRAIN)
         )
-        client = self.dial(running, rcvbuf=SMALL)
-        client.say(b"go")
+        client = self.connect(running, rcvbuf=SMALL_BUFFER)
+        assert client.receive_exactly(100_000)
+        running.drain()
+        assert client.discard_slowly(DRAIN_IDLE / 30)
+        client.close()
+        self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
+
+    def test_drain_timeout_aborts_peer_that_never_reads(self) -> None:
+        """The limit holds for who is owed something and doesn't take it. Mistake: waiting for ever."""
+        self.require_transports("tcp")
+        running = self.serve(
+            functools.partial(LargeReply, 4_000_000), "tcp", options=_SMALL_BUFFERS, limits=Limits(drain=0.25)
+        )
+        client = self.connect(running, rcvbuf=SMALL_BUFFER)
+        client.send(b"go")
         assert client.is_readable(10)
         running.drain()
-        self.check_end(running.wait_exit(_SOON))
-        check_cause(running, client, Cause.ABORTED)
+        self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
+        check_cause(running, client, CloseReason.ABORTED)
 
-    def test_drain_serves_those_who_wait_already(self) -> None:
+    def test_drain_serves_accept_queue(self) -> None:
         """Who is in the queue has been welcomed by the kernel, and may have spoken already. Mistake:
         closing the listener over them, which resets them."""
-        self.needs("tcp")
-        running = self.serve(Lines, "tcp", limits=Limits(drain=_LONG))
-        assert self._says_hello(running)
-        with running.frozen():
-            clients = [self.dial(running) for _ in range(3)]
+        self.require_transports("tcp")
+        running = self.serve(UppercaseLines, "tcp", limits=Limits(drain=_LONG_DRAIN))
+        assert self._is_served_once(running)
+        with running.suspended():
+            clients = [self.connect(running) for _ in range(3)]
             for number, client in enumerate(clients):
-                client.say(b"early %d\n" % number)
-                client.finish()
+                client.send(b"early %d\n" % number)
+                client.shutdown_write()
             running.drain()
         for number, client in enumerate(clients):
-            assert client.hear_all() == b"EARLY %d\n" % number
+            assert client.receive_until_eof() == b"EARLY %d\n" % number
             client.close()
-        self.check_end(running.wait_exit(_SOON))
+        self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
 
-    def test_drain_refuses_newcomers(self) -> None:
+    def test_drain_refuses_new_connections(self) -> None:
         """While somebody is still there, the door is closed already. Mistakes: the listener is left
         open, here or in a child, so that newcomers wait in a queue that nobody looks at."""
-        self.needs("tcp")
-        self.needs_concurrency()
+        self.require_transports("tcp")
+        self.require_concurrency()
         running = self.serve(
-            functools.partial(Large, _OWED), "tcp", options=_SMALL_BUFFERS, limits=Limits(drain=_LONG)
+            functools.partial(LargeReply, _UNSENT_SIZE),
+            "tcp",
+            options=_SMALL_BUFFERS,
+            limits=Limits(drain=_LONG_DRAIN),
         )
-        client = self.dial(running, rcvbuf=SMALL)
-        client.say(b"go")
+        client = self.connect(running, rcvbuf=SMALL_BUFFER)
+        client.send(b"go")
         assert client.is_readable(10)
         running.drain()
-        running.wait_for(lambda: self._is_refused(running), _SOON)
-        assert client.hear(_OWED) == pattern(_OWED)
+        running.wait_for(lambda: self._is_connection_refused(running), _EXIT_TIMEOUT)
+        assert client.receive_exactly(_UNSENT_SIZE) == pattern(_UNSENT_SIZE)
         client.close()
-        self.check_end(running.wait_exit(_SOON))
+        self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
 
-    def test_drain_ends_datagrams(self, datagrams_over: str) -> None:
+    def test_drain_answers_queued_datagrams(self, datagram_transport: str) -> None:
         """What has arrived is answered, then the socket is closed. Mistake: nobody is connected, so
         nobody is thought of."""
-        running = self.serve(Echo, datagrams_over, limits=Limits(drain=_LONG))
-        client = self.dial(running)
-        assert client.ask(b"hello") == b"hello"
-        with running.frozen():
-            client.say(b"in time")
+        running = self.serve(EchoService, datagram_transport, limits=Limits(drain=_LONG_DRAIN))
+        client = self.connect(running)
+        assert client.request(b"hello") == b"hello"
+        with running.suspended():
+            client.send(b"in time")
             running.drain()
-        assert client.hear_message() == b"in time"
-        self.check_end(running.wait_exit(_SOON))
+        assert client.receive_message() == b"in time"
+        self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
 
     @pytest.mark.parametrize("state", ["idle", "in the middle", "owed"])
-    def test_abort(self, state: str, bytes_over: str) -> None:
+    def test_abort_closes_connections_at_once(self, state: str, stream_transport: str) -> None:
         """Whatever they are doing, all are cut off at once. Mistakes: a blocked call that nothing
         wakes; a child that hears of nothing."""
         running = self.serve(
-            functools.partial(Large, 4_000_000) if state == "owed" else Lines,
-            bytes_over,
+            functools.partial(LargeReply, 4_000_000) if state == "owed" else UppercaseLines,
+            stream_transport,
             options=_SMALL_BUFFERS,
-            limits=Limits(drain=_LONG, linger=_LONG),
+            limits=Limits(drain=_LONG_DRAIN, linger=_LONG_DRAIN),
         )
-        client = self.dial(running, rcvbuf=SMALL)
-        opened(running, client)
+        client = self.connect(running, rcvbuf=SMALL_BUFFER)
+        wait_opened(running, client)
         if state != "idle":
-            client.say(b"half a line")
-            running.wait_event(Received, of(client))
+            client.send(b"half a line")
+            running.wait_event(Received, of_client(client))
         running.abort()
-        self.check_end(running.wait_exit(_SOON))
+        self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
         # Aborting begins with draining, which finds who has been quiet for long, and finishes with it.
-        check_cause(running, client, Cause.ABORTED, *([] if state == "owed" else [Cause.DRAINED]))
-        client.hear_end()
+        check_cause(running, client, CloseReason.ABORTED, *([] if state == "owed" else [CloseReason.DRAINED]))
+        client.receive_until_closed()
 
     def test_abort_while_draining(self) -> None:
         """Who has asked nicely may lose patience. Mistake: a drain that hears of nothing else."""
-        self.needs("tcp")
+        self.require_transports("tcp")
         running = self.serve(
-            functools.partial(Large, 4_000_000), "tcp", options=_SMALL_BUFFERS, limits=Limits(drain=_LONG)
+            functools.partial(LargeReply, 4_000_000),
+            "tcp",
+            options=_SMALL_BUFFERS,
+            limits=Limits(drain=_LONG_DRAIN),
         )
-        client = self.dial(running, rcvbuf=SMALL)
-        client.say(b"go")
+        client = self.connect(running, rcvbuf=SMALL_BUFFER)
+        client.send(b"go")
         assert client.is_readable(10)
         running.drain()
-        used = running.cpu_over(0.2, enough=0.1)
+        used = running.cpu_used(0.2, limit=0.1)
         assert used <= 0.1, f"{used:g} s of processor time while draining, with nothing to be done"
         assert running.is_alive()
         running.abort()
-        self.check_end(running.wait_exit(_SOON))
-        check_cause(running, client, Cause.ABORTED)
+        self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
+        check_cause(running, client, CloseReason.ABORTED)
 
     def test_abort_while_lingering(self) -> None:
         """Waiting for the peer's last FIN is not worth more than being told to go. Mistake: the
         linger limit is waited out."""
-        self.needs("tcp")
-        running = self.serve(Lines, "tcp", limits=Limits(drain=_LONG, linger=_LONG))
-        client = self.dial(running)
-        client.say(b"!\n")
-        assert client.hear_all() == b"bye\n"
+        self.require_transports("tcp")
+        running = self.serve(UppercaseLines, "tcp", limits=Limits(drain=_LONG_DRAIN, linger=_LONG_DRAIN))
+        client = self.connect(running)
+        client.send(b"!\n")
+        assert client.receive_until_eof() == b"bye\n"
         running.abort()
-        self.check_end(running.wait_exit(_SOON))
+        self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
 
     # Helpers -------------------------------------------------------------------------------------
 
-    def _says_hello(self, running: Harness) -> bool:
+    def _is_served_once(self, running: Harness) -> bool:
         with Client(running.endpoints[0]) as client:
-            return client.ask(b"hello\n") == b"HELLO\n"
+            return client.request(b"hello\n") == b"HELLO\n"
 
-    def _is_refused(self, running: Harness) -> bool:
+    def _is_connection_refused(self, running: Harness) -> bool:
         try:
             with Client(running.endpoints[0]) as client:
-                client.say(b"too late")
+                client.send(b"too late")
         except ConnectionRefusedError:
             return True
         except (ConnectionResetError, BrokenPipeError):

@@ -6,44 +6,50 @@ from typing import ClassVar
 
 import pytest
 
-from bothends.testing.contract.backpressure import PressureContract
-from bothends.testing.contract.base import BYTES, BYTES6, DATAGRAMS, PACKETS, carried
-from bothends.testing.contract.capabilities import ClaimsContract
+from bothends.testing.contract.backpressure import BackpressureContract
+from bothends.testing.contract.base import (
+    DATAGRAM_URLS,
+    SEQPACKET_URLS,
+    STREAM_URLS,
+    STREAM_URLS_IPV6,
+    supported_transports,
+)
+from bothends.testing.contract.capabilities import CapabilitiesContract
 from bothends.testing.contract.datagrams import DatagramContract
-from bothends.testing.contract.exchange import TalkingContract
+from bothends.testing.contract.exchange import ExchangeContract
 from bothends.testing.contract.limits import LimitContract
-from bothends.testing.contract.packets import PacketContract
-from bothends.testing.contract.push import PostingContract
+from bothends.testing.contract.packets import SeqpacketContract
+from bothends.testing.contract.push import PushContract
 from bothends.testing.contract.resets import ResetContract
-from bothends.testing.contract.resource_limits import ScarcityContract
-from bothends.testing.contract.service_errors import FailingContract
-from bothends.testing.contract.shutdown import LeavingContract
-from bothends.testing.contract.tls_and_proxy import WrappedContract
+from bothends.testing.contract.resource_limits import ResourceLimitContract
+from bothends.testing.contract.service_errors import ServiceErrorContract
+from bothends.testing.contract.shutdown import ShutdownContract
+from bothends.testing.contract.tls_and_proxy import TlsAndProxyContract
 
 # What a test's argument stands for: one run for each of these, if the engine carries it. To an engine
 # IPv6 differs in its addresses only, so it is tried with what is basic.
-_OVER = {
-    "any_connection_over": ("streams", [*BYTES, *BYTES6, *PACKETS]),
-    "bytes_over": ("streams", [*BYTES]),
-    "connection_over": ("streams", [*BYTES, *PACKETS]),
-    "posted_over": ("posts", [*BYTES]),
-    "datagrams_over": ("datagrams", [*DATAGRAMS]),
+_TRANSPORTS_BY_FIXTURE = {
+    "any_connection_over": ("streams", [*STREAM_URLS, *STREAM_URLS_IPV6, *SEQPACKET_URLS]),
+    "bytes_over": ("streams", [*STREAM_URLS]),
+    "connection_over": ("streams", [*STREAM_URLS, *SEQPACKET_URLS]),
+    "posted_over": ("posts", [*STREAM_URLS]),
+    "datagrams_over": ("datagrams", [*DATAGRAM_URLS]),
 }
 
 
 class EngineContract(
-    TalkingContract,
-    PressureContract,
+    ExchangeContract,
+    BackpressureContract,
     ResetContract,
-    FailingContract,
-    ScarcityContract,
+    ServiceErrorContract,
+    ResourceLimitContract,
     LimitContract,
-    WrappedContract,
-    LeavingContract,
+    TlsAndProxyContract,
+    ShutdownContract,
     DatagramContract,
-    PacketContract,
-    PostingContract,
-    ClaimsContract,
+    SeqpacketContract,
+    PushContract,
+    CapabilitiesContract,
 ):
     """What every engine must do, tried with real sockets. Subclass it in a test file:
 
@@ -58,18 +64,20 @@ class EngineContract(
     engine: ClassVar[str]
     """The engine: a name of the registry, or "module:Class"."""
 
-    kept_descriptors: ClassVar[int] = 0
+    retained_descriptors: ClassVar[int] = 0
     """How many descriptors may still be open after run(): those that a library opens once for the whole
     process, and keeps. Name the library where you set it."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run each test over the transports that the engine carries."""
         engine = self.engine_class()
-        for argument, (ability, transports) in _OVER.items():
+        for argument, (ability, transports) in _TRANSPORTS_BY_FIXTURE.items():
             if argument not in metafunc.fixturenames:
                 continue
             if getattr(engine, ability) and engine.streams + engine.datagrams:
-                metafunc.parametrize(argument, [name for name in transports if name in carried(engine)])
+                metafunc.parametrize(
+                    argument, [name for name in transports if name in supported_transports(engine)]
+                )
             else:
                 reason = engine.why_not.get(ability, f"it has no {ability}")
                 mark = pytest.mark.skip(reason=f"engine {engine.name}: {reason}")

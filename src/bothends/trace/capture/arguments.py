@@ -13,7 +13,7 @@ import re
 from typing import Final, NamedTuple
 
 from bothends.escaping import escape
-from bothends.trace.model import KEPT, Family, Kind, Message, Place
+from bothends.trace.model import DATA_LIMIT, CounterFamily, Message, SocketAddress, SocketKind
 
 _TOKEN: Final = re.compile(r'"[^"]*"?|[\[({]|[\])}]|,')
 _STRING: Final = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(?:\.\.\.)?')
@@ -21,18 +21,18 @@ _INET: Final = re.compile(r'sin_port=htons\((\d+)\), sin_addr=inet_addr\("([^"]*
 _INET6: Final = re.compile(r'sin6_port=htons\((\d+)\),.*?inet_pton\(AF_INET6, "([^"]*)"')
 _UNIX: Final = re.compile(r'sa_family=AF_UNIX(?:, sun_path=(@?)"([^"]*)")?')
 _DESCRIPTOR: Final = re.compile(r"(-?\d+)(?:<(.*)>)?$", re.DOTALL)
-_INSIDE: Final = re.compile(r"(?<![\w.])(\d+)<([A-Z][\w-]*:\[.*?\])>")
+_SOCKET_IN_SET: Final = re.compile(r"(?<![\w.])(\d+)<([A-Z][\w-]*:\[.*?\])>")
 _LABEL: Final = re.compile(r"(?P<protocol>[A-Z][\w-]*):\[(?P<inner>.*)\]$", re.DOTALL)
 _UNIX_LABEL: Final = re.compile(r'(\d+)(?:->(\d+))?(?:,(@?)"([^"]*)")?$')
-_BASE: Final = re.compile(r'iov_base="((?:\\x[0-9a-f]{2})*)"')
-_LENGTHS: Final = re.compile(r"iov_len=(\d+)")
+_IOV_BASE: Final = re.compile(r'iov_base="((?:\\x[0-9a-f]{2})*)"')
+_IOV_LEN: Final = re.compile(r"iov_len=(\d+)")
 _MESSAGE: Final = re.compile(r"msg_hdr=(.*?)\}, msg_len=(\d+)\}", re.DOTALL)
 _HEX_TEXT: Final = re.compile(r'"((?:\\x[0-9a-f]{2})+)"')
 
-_SHOWN: Final = 160  # characters of one argument that are kept to be shown
+_DISPLAY_LIMIT: Final = 160  # characters of one argument that are kept to be shown
 
 
-def split(text: str) -> list[str]:
+def split_arguments(text: str) -> list[str]:
     """The arguments of a call, cut at the commas between them.
 
     Strings hold no quotes (they are in hexadecimal), and every comma within an argument is in brackets.
@@ -61,43 +61,43 @@ def unhex(text: str) -> bytes:
         return b""
 
 
-def string(argument: str) -> bytes:
+def string_bytes(argument: str) -> bytes:
     """A string argument; empty for a pointer."""
     found = _STRING.match(argument)
     return unhex(found[1]) if found else b""
 
 
-def vector(argument: str) -> bytes:
-    """The bytes of an iovec array or a msghdr, one after the other, the first `KEPT` of them."""
+def iovec_bytes(argument: str) -> bytes:
+    """The bytes of an iovec array or a msghdr, one after the other, the first `MAX_MESSAGE_BYTES` of them."""
     data = b""
-    for found in _BASE.finditer(argument):
+    for found in _IOV_BASE.finditer(argument):
         data += unhex(found[1])
-        if len(data) >= KEPT:
+        if len(data) >= DATA_LIMIT:
             break
-    return data[:KEPT]
+    return data[:DATA_LIMIT]
 
 
-def vector_length(argument: str) -> int:
+def iovec_length(argument: str) -> int:
     """How many bytes an iovec array or a msghdr has room for."""
-    return sum(map(int, _LENGTHS.findall(argument)))
+    return sum(map(int, _IOV_LEN.findall(argument)))
 
 
-def messages(argument: str) -> tuple[Message, ...]:
+def mmsg_messages(argument: str) -> tuple[Message, ...]:
     """The messages of sendmmsg or recvmmsg."""
     return tuple(
-        Message(int(found[2]), vector(found[1])[: int(found[2])], place(found[1]))
+        Message(int(found[2]), iovec_bytes(found[1])[: int(found[2])], socket_address(found[1]))
         for found in _MESSAGE.finditer(argument)
     )
 
 
-def place(argument: str) -> Place | None:
+def socket_address(argument: str) -> SocketAddress | None:
     """The socket address in an argument, or None. IPv4 in IPv6 (RFC 4291, 2.5.5.2) becomes plain IPv4."""
     if found := _INET.search(argument):
-        return Place(_plain(unhex(found[2]).decode("ascii", "replace")), int(found[1]))
+        return SocketAddress(_unmap_ipv4(unhex(found[2]).decode("ascii", "replace")), int(found[1]))
     if found := _INET6.search(argument):
-        return Place(_plain(unhex(found[2]).decode("ascii", "replace")), int(found[1]))
+        return SocketAddress(_unmap_ipv4(unhex(found[2]).decode("ascii", "replace")), int(found[1]))
     if found := _UNIX.search(argument):
-        return Place((found[1] or "") + escape(unhex(found[2] or "")))
+        return SocketAddress((found[1] or "") + escape(unhex(found[2] or "")))
     return None
 
 
@@ -107,67 +107,67 @@ def descriptor(argument: str) -> tuple[int | None, str]:
     return (int(found[1]), found[2] or "") if found else (None, "")
 
 
-def descriptors_inside(argument: str) -> list[tuple[int, str]]:
+def descriptors_in_set(argument: str) -> list[tuple[int, str]]:
     """The sockets in a set of poll or select: number and label of each."""
-    return [(int(found[1]), found[2]) for found in _INSIDE.finditer(argument)]
+    return [(int(found[1]), found[2]) for found in _SOCKET_IN_SET.finditer(argument)]
 
 
-class Label(NamedTuple):
+class SocketLabel(NamedTuple):
     """What strace says a descriptor refers to."""
 
-    family: Family
-    kind: Kind
+    family: CounterFamily
+    kind: SocketKind
     inode: int = 0
     peer_inode: int = 0
-    local: Place | None = None
-    peer: Place | None = None
+    local: SocketAddress | None = None
+    peer: SocketAddress | None = None
 
 
-def label(text: str) -> Label | None:
+def parse_label(text: str) -> SocketLabel | None:
     """A socket's label, or None for what is no socket.
 
     It may be old: what a connected UDP socket was bound to, for instance, and not whom it is connected to.
     """
     found = _LABEL.match(text)
     if found is None:
-        return Label("other", "stream") if unhex(text).startswith(b"socket:") else None
+        return SocketLabel("other", "stream") if unhex(text).startswith(b"socket:") else None
     protocol, inner = found["protocol"], found["inner"]
     if protocol.startswith("UNIX"):
-        kind: Kind = {"UNIX-DGRAM": "datagram", "UNIX-SEQPACKET": "seqpacket"}.get(protocol, "stream")  # type: ignore[assignment]
+        kind: SocketKind = {"UNIX-DGRAM": "datagram", "UNIX-SEQPACKET": "seqpacket"}.get(protocol, "stream")  # type: ignore[assignment]
         unix = _UNIX_LABEL.match(inner)
         if unix is None:
-            return Label("unix", kind)
-        local = Place((unix[3] or "") + escape(unhex(unix[4]))) if unix[4] is not None else None
-        return Label("unix", kind, int(unix[1]), int(unix[2] or 0), local)
+            return SocketLabel("unix", kind)
+        local = SocketAddress((unix[3] or "") + escape(unhex(unix[4]))) if unix[4] is not None else None
+        return SocketLabel("unix", kind, int(unix[1]), int(unix[2] or 0), local)
     if protocol.startswith(("TCP", "UDP")):
-        family: Family = "inet6" if protocol.endswith("v6") else "inet"
+        family: CounterFamily = "inet6" if protocol.endswith("v6") else "inet"
         kind = "stream" if protocol.startswith("TCP") else "datagram"
         if inner.isdigit():
-            return Label(family, kind, int(inner))
+            return SocketLabel(family, kind, int(inner))
         here, _, there = inner.partition("->")
-        return Label(family, kind, local=_place(here), peer=_place(there))
-    return Label("netlink" if protocol == "NETLINK" else "other", "datagram")
+        return SocketLabel(family, kind, local=_label_address(here), peer=_label_address(there))
+    return SocketLabel("netlink" if protocol == "NETLINK" else "other", "datagram")
 
 
-def shown(argument: str) -> str:
+def display_text(argument: str) -> str:
     """An argument as it can be shown: no labels, text instead of hexadecimal, of a bounded length."""
-    if len(argument) > 8 * KEPT:
-        argument = argument[: 8 * KEPT]
+    if len(argument) > 8 * DATA_LIMIT:
+        argument = argument[: 8 * DATA_LIMIT]
     if argument[:1].isdigit() and "<" in argument:
-        return descriptor(argument)[0].__str__() if _DESCRIPTOR.match(argument) else argument[:_SHOWN]
-    text = _INSIDE.sub(r"\1", argument)
+        return descriptor(argument)[0].__str__() if _DESCRIPTOR.match(argument) else argument[:_DISPLAY_LIMIT]
+    text = _SOCKET_IN_SET.sub(r"\1", argument)
     text = _HEX_TEXT.sub(lambda found: _quoted(unhex(found[1][: 4 * 64]), len(found[1]) > 4 * 64), text)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return text if len(text) <= _DISPLAY_LIMIT else text[: _DISPLAY_LIMIT - 1] + "…"
 
 
 def _quoted(data: bytes, cut: bool) -> str:
     return f'"{escape(data)}{"…" if cut else ""}"'
 
 
-def _place(text: str) -> Place | None:
+def _label_address(text: str) -> SocketAddress | None:
     host, _, port = text.rpartition(":")
-    return Place(_plain(host.strip("[]")), int(port)) if port.isdigit() else None
+    return SocketAddress(_unmap_ipv4(host.strip("[]")), int(port)) if port.isdigit() else None
 
 
-def _plain(host: str) -> str:
+def _unmap_ipv4(host: str) -> str:
     return host[7:] if host.startswith("::ffff:") and "." in host else host

@@ -10,7 +10,7 @@ of `trace_file.py`.
 2. Processes and threads of a server share one file. Each event is one write at the file's end, under a lock
    of the file (fcntl(2): of a process, and gone with it) and one of the process. Numbers that must be
    unique are counted in memory that all of them share; a process' own number is its pid.
-3. The file is bounded. What comes after `MOST` bytes is counted and not written, and the file says so.
+3. The file is bounded. What comes after `MAX_LINE` bytes is counted and not written, and the file says so.
 
 Rank 2, as the rest of the package: imports events, never engines.
 """
@@ -34,29 +34,44 @@ from typing import Any, Final, NamedTuple
 
 from bothends import events
 from bothends.endpoints import Address, Endpoint
-from bothends.errors import SystemRefused
+from bothends.errors import SystemCallFailed
 from bothends.escaping import escape_text
 from bothends.log import TextLog
-from bothends.trace.model import KEPT, Call, Change, Family, Kind, Place, Process, Socket
-from bothends.trace.trace_file import VERSION, as_object
+from bothends.trace.model import (
+    DATA_LIMIT,
+    Call,
+    CounterFamily,
+    ProcessEvent,
+    Socket,
+    SocketAddress,
+    SocketKind,
+    TracedProcess,
+)
+from bothends.trace.trace_file import VERSION, to_json_object
 
-MOST: Final = 64 << 20  # bytes: some hundred thousand events, about as many as a picture keeps
-_WORDS: Final = 200  # characters of a reason
+MAX_FILE_SIZE: Final = 64 << 20  # bytes: some hundred thousand events, about as many as a picture keeps
+_MAX_REASON: Final = 200  # characters of a reason
 # What is shared: the last numbers of an event and of a socket, bytes written, events left out, and told of.
-_SHARED: Final = struct.Struct("=5Q")
+_COUNTERS: Final = struct.Struct("=5Q")
 
-_KINDS: Final[dict[str, Kind]] = {"udp": "datagram", "unix+dgram": "datagram", "unix+seqpacket": "seqpacket"}
-_ORDINARY: Final = frozenset({events.Cause.PEER, events.Cause.SERVICE, events.Cause.DRAINED})
+_KINDS: Final[dict[str, SocketKind]] = {
+    "udp": "datagram",
+    "unix+dgram": "datagram",
+    "unix+seqpacket": "seqpacket",
+}
+_NORMAL_CAUSES: Final = frozenset(
+    {events.CloseReason.PEER, events.CloseReason.SERVICE, events.CloseReason.DRAINED}
+)
 
 
-class Met(NamedTuple):
+class NamedSocket(NamedTuple):
     """A socket, and what a call says for it instead of a descriptor."""
 
     socket: Socket
-    name: str
+    label: str
 
 
-class Observed:
+class EventRecorder:
     """An observer that writes what it is told as a trace, for `bothends trace --open`.
 
     Args:
@@ -68,8 +83,8 @@ class Observed:
         SystemRefused: the file can't be written.
     """
 
-    def __init__(self, path: Path, role: str = "server", *, most: int = MOST) -> None:
-        self._role, self._most, self._leader = role, most, os.getpid()
+    def __init__(self, path: Path, role: str = "server", *, max_size: int = MAX_FILE_SIZE) -> None:
+        self._role, self._max_size, self._main_pid = role, max_size, os.getpid()
         try:
             with contextlib.suppress(FileNotFoundError):
                 if S_ISREG(path.lstat().st_mode):
@@ -78,44 +93,52 @@ class Observed:
                 path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o666
             )
         except OSError as error:
-            raise SystemRefused("write", str(path), error.errno or 0) from error
-        self._shared = mmap.mmap(-1, _SHARED.size)
-        self._event = self._socket = self._size = self._left_out = self._told = 0  # as they are shared
-        self._introduced = 0  # the pid whose process line is written
-        self._listeners: list[Met] = []
-        self._connections: dict[int, Met] = {}
-        self._sole: dict[Family, Met] = {}
+            raise SystemCallFailed("write", str(path), error.errno or 0) from error
+        self._shared = mmap.mmap(-1, _COUNTERS.size)
+        self._last_event = self._last_socket = self._size = self._omitted = self._omitted_reported = (
+            0  # as they are shared
+        )
+        self._process_written = 0  # the pid whose process line is written
+        self._listeners: list[NamedSocket] = []
+        self._connections: dict[int, NamedSocket] = {}
+        self._datagram_sockets: dict[CounterFamily, NamedSocket] = {}
         self._lock = threading.Lock()
-        os.register_at_fork(after_in_child=self._begin_anew)
-        with self._turn():
+        os.register_at_fork(after_in_child=self._reset_lock_in_child)
+        with self._exclusive_access():
             self._write({"bothends-trace": VERSION})
 
     def __call__(self, event: events.Event) -> None:
         """Take one event. Never raises: serving matters more than what is written of it."""
-        with contextlib.suppress(OSError), self._turn():
+        with contextlib.suppress(OSError), self._exclusive_access():
             if isinstance(event, events.Stopped):
-                self._tell_left_out()
-            elif self._size < self._most:
-                self._take(event)
+                self._write_omitted()
+            elif self._size < self._max_size:
+                self._record(event)
             else:
-                self._left_out += 1
+                self._omitted += 1
 
-    def _begin_anew(self) -> None:
+    def _reset_lock_in_child(self) -> None:
         self._lock = threading.Lock()  # a thread that isn't in this process may have held it
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _exclusive_access(self) -> Iterator[None]:
         """While inside, nobody else writes or counts."""
         with self._lock:
             fcntl.lockf(self._file, fcntl.LOCK_EX)
             try:
-                self._event, self._socket, self._size, self._left_out, self._told = _SHARED.unpack(
-                    self._shared
+                self._last_event, self._last_socket, self._size, self._omitted, self._omitted_reported = (
+                    _COUNTERS.unpack(self._shared)
                 )
                 yield
             finally:
-                counts = self._event, self._socket, self._size, self._left_out, self._told
-                _SHARED.pack_into(self._shared, 0, *counts)
+                counts = (
+                    self._last_event,
+                    self._last_socket,
+                    self._size,
+                    self._omitted,
+                    self._omitted_reported,
+                )
+                _COUNTERS.pack_into(self._shared, 0, *counts)
                 fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def _write(self, *values: dict[str, Any]) -> None:
@@ -123,197 +146,209 @@ class Observed:
         if os.write(self._file, data) == len(data):
             self._size += len(data)
         else:
-            self._size = self._most  # the disk is full, and a line is broken off: nothing may follow it
+            self._size = self._max_size  # the disk is full, and a line is broken off: nothing may follow it
 
-    def _tell_left_out(self) -> None:
-        if self._left_out > self._told:
-            self._told = self._left_out
-            size = f"{self._most >> 20} MB" if self._most >> 20 else f"{self._most} bytes"
-            self._write({"note": f"{self._left_out} later events were left out: the file had reached {size}"})
+    def _write_omitted(self) -> None:
+        if self._omitted > self._omitted_reported:
+            self._omitted_reported = self._omitted
+            size = f"{self._max_size >> 20} MB" if self._max_size >> 20 else f"{self._max_size} bytes"
+            self._write({"note": f"{self._omitted} later events were left out: the file had reached {size}"})
 
     # Events
 
-    def _take(self, event: events.Event) -> None:
+    def _record(self, event: events.Event) -> None:
         match event:
             case events.Listening():
-                self._listening(event)
-            case events.Opened():
-                self._opened(event)
+                self._on_listening(event)
+            case events.Accepted():
+                self._on_accepted(event)
             case events.Received():
-                self._moved(event, "recv" if event.connection else "recvfrom")
+                self._on_data(event, "recv" if event.connection else "recvfrom")
             case events.Sent():
-                self._moved(event, "send" if event.connection else "sendto")
-            case events.Ended():
-                self._call(event, "recv", self._connection(event.connection, event.peer), result=0)
+                self._on_data(event, "send" if event.connection else "sendto")
+            case events.PeerEof():
+                self._write_call(
+                    event, "recv", self._connection_socket(event.connection, event.peer), result=0
+                )
             case events.Connected():
-                self._connected(event)
-            case events.Unconnected():
-                self._unconnected(event)
-            case events.Finished():
-                met = self._connection(event.connection, event.peer)
-                self._call(event, "shutdown", met, "SHUT_WR", result=0)
+                self._on_connected(event)
+            case events.ConnectFailed():
+                self._on_connect_failed(event)
+            case events.WriteShutdown():
+                met = self._connection_socket(event.connection, event.peer)
+                self._write_call(event, "shutdown", met, "SHUT_WR", result=0)
             case events.Closed():
-                self._closed(event)
-            case events.Exited():
-                self._exited(event)
+                self._on_closed(event)
+            case events.ChildExited():
+                self._on_child_exited(event)
             case _:
-                self._note(event)
+                self._write_log_text(event)
 
-    def _listening(self, event: events.Listening) -> None:
-        socket = _bound(event.endpoint, self._next_socket())
-        met = self._meet(socket, str(socket.local))
+    def _on_listening(self, event: events.Listening) -> None:
+        socket = _listening_socket(event.endpoint, self._next_socket())
+        met = self._add_socket(socket, str(socket.local))
         self._listeners.append(met)
-        self._call(event, "listen" if socket.is_listener else "bind", met, result=0, place=socket.local)
+        self._write_call(event, "listen" if socket.is_listener else "bind", met, result=0, place=socket.local)
 
-    def _opened(self, event: events.Opened) -> None:
-        local, peer = _place(event.local), _place(event.peer)
-        listener = next((each for each in self._listeners if _welcomes(each.socket, local)), None)
+    def _on_accepted(self, event: events.Accepted) -> None:
+        local, peer = _address(event.local), _address(event.peer)
+        listener = next((each for each in self._listeners if _listens_at(each.socket, local)), None)
         made = Socket(self._next_socket(), _family(event.peer), "stream", local=local, peer=peer)
         if listener is not None:
             made.kind, made.is_wrapped = listener.socket.kind, listener.socket.is_wrapped
             made.welcomed_by = listener.socket.number
-        self._connections[event.connection] = self._meet(made, f"connection {event.connection}")
+        self._connections[event.connection] = self._add_socket(made, f"connection {event.connection}")
         if listener is not None:  # else it was there from the beginning
-            self._call(event, "accept", listener, result=event.connection, made=made.number, place=peer)
+            self._write_call(event, "accept", listener, result=event.connection, made=made.number, place=peer)
 
-    def _connected(self, event: events.Connected) -> None:
-        made = _unbound(event.endpoint, self._next_socket())
-        made.family, made.local, made.peer = _family(event.peer), _place(event.local), _place(event.peer)
-        met = self._connections[event.connection] = self._meet(made, f"connection {event.connection}")
-        self._call(event, "connect", met, began=event.began, result=0, place=made.peer)
+    def _on_connected(self, event: events.Connected) -> None:
+        made = _client_socket(event.endpoint, self._next_socket())
+        made.family, made.local, made.peer = _family(event.peer), _address(event.local), _address(event.peer)
+        met = self._connections[event.connection] = self._add_socket(made, f"connection {event.connection}")
+        self._write_call(event, "connect", met, started_at=event.began, result=0, place=made.peer)
 
-    def _unconnected(self, event: events.Unconnected) -> None:
+    def _on_connect_failed(self, event: events.ConnectFailed) -> None:
         number = getattr(event.error, "errno", None) or 0
         if name := errno.errorcode.get(number):
-            socket = _unbound(event.endpoint, self._next_socket())
-            met = self._meet(socket, "no connection")
-            place = _bound(event.endpoint, 0).local
-            self._call(event, "connect", met, began=event.began, result=-1, error=name, place=place)
+            socket = _client_socket(event.endpoint, self._next_socket())
+            met = self._add_socket(socket, "no connection")
+            place = _listening_socket(event.endpoint, 0).local
+            self._write_call(
+                event, "connect", met, started_at=event.began, result=-1, error=name, place=place
+            )
         else:
-            self._tell(event, escape_text(str(event.error)[:_WORDS]))
+            self._write_note(event, escape_text(str(event.error)[:_MAX_REASON]))
 
-    def _moved(self, event: events.Received | events.Sent, name: str) -> None:
+    def _on_data(self, event: events.Received | events.Sent, name: str) -> None:
         size = len(event.data)
         asked = size if isinstance(event, events.Sent) else None
         if event.connection:
-            met, place = self._connection(event.connection, event.peer), None
+            met, place = self._connection_socket(event.connection, event.peer), None
         else:
-            met, place = self._datagrams(_family(event.peer)), _place(event.peer)
-        self._call(event, name, met, result=size, size=size, asked=asked, data=event.data[:KEPT], place=place)
+            met, place = self._datagram_socket(_family(event.peer)), _address(event.peer)
+        self._write_call(
+            event, name, met, result=size, size=size, asked=asked, data=event.data[:DATA_LIMIT], place=place
+        )
 
-    def _closed(self, event: events.Closed) -> None:
-        met = self._connection(event.connection, event.peer)
-        if event.cause not in _ORDINARY:
-            self._note(event)
-        self._call(event, "close", met, result=0)
+    def _on_closed(self, event: events.Closed) -> None:
+        met = self._connection_socket(event.connection, event.peer)
+        if event.cause not in _NORMAL_CAUSES:
+            self._write_log_text(event)
+        self._write_call(event, "close", met, result=0)
         del self._connections[event.connection]
 
-    def _exited(self, event: events.Exited) -> None:
+    def _on_child_exited(self, event: events.ChildExited) -> None:
         how = f"exit status {event.status}" if event.status >= 0 else f"killed by signal {-event.status}"
-        change = Change(self._next_event(), event.at, event.pid, "ended", how, event.status, event.pid)
+        change = ProcessEvent(self._next_event(), event.at, event.pid, "ended", how, event.status, event.pid)
         process = self._process(event.pid, event.status)
-        self._write({"process": as_object(process)}, {"change": as_object(change)})
+        self._write({"process": to_json_object(process)}, {"change": to_json_object(change)})
 
-    def _note(self, event: events.Event) -> None:
+    def _write_log_text(self, event: events.Event) -> None:
         """What no call stands for, in the words of the log."""
         words = io.StringIO()
-        TextLog(messages=None, happenings=words, troubles=words, colour=lambda _: False)(event)
-        if text := escape_text(words.getvalue().strip()[:_WORDS]):
-            self._tell(event, text)
+        TextLog(messages=None, activity=words, problems=words, colour=lambda _: False)(event)
+        if text := escape_text(words.getvalue().strip()[:_MAX_REASON]):
+            self._write_note(event, text)
 
-    def _tell(self, event: events.Event, text: str) -> None:
-        self._introduce()
+    def _write_note(self, event: events.Event, text: str) -> None:
+        self._write_process_once()
         here, thread = os.getpid(), threading.get_native_id()
-        change = Change(self._next_event(), event.at, here, "note", text, thread=thread)
-        self._write({"change": as_object(change)})
+        change = ProcessEvent(self._next_event(), event.at, here, "note", text, thread=thread)
+        self._write({"change": to_json_object(change)})
 
-    def _call(
-        self, event: events.Event, name: str, met: Met, *arguments: str, began: int | None = None, **more: Any
+    def _write_call(
+        self,
+        event: events.Event,
+        name: str,
+        named: NamedSocket,
+        *arguments: str,
+        started_at: int | None = None,
+        **fields: Any,
     ) -> None:
         """A call that ended when it was told of, and as far as is known began then too."""
-        self._introduce()
-        at = event.at if began is None else began
+        self._write_process_once()
+        at = event.at if started_at is None else started_at
         call = Call(
             self._next_event(), os.getpid(), threading.get_native_id(), name, at, event.at,
-            (met.name, *arguments), socket=met.socket.number, **more,
+            (named.label, *arguments), socket=named.socket.number, **fields,
         )  # fmt: skip
         beginning = replace(call, until=None, result=None, error="", size=0, made=None)
-        self._write({"call": as_object(beginning)}, {"call": as_object(call)})
+        self._write({"call": to_json_object(beginning)}, {"call": to_json_object(call)})
 
     # What events are about
 
-    def _meet(self, socket: Socket, name: str) -> Met:
-        self._write({"socket": as_object(socket)})
-        return Met(socket, name)
+    def _add_socket(self, socket: Socket, name: str) -> NamedSocket:
+        self._write({"socket": to_json_object(socket)})
+        return NamedSocket(socket, name)
 
-    def _connection(self, number: int, peer: Address) -> Met:
+    def _connection_socket(self, number: int, peer: Address) -> NamedSocket:
         """A connection, which another process may have welcomed."""
         if number not in self._connections:
-            socket = Socket(self._next_socket(), _family(peer), "stream", peer=_place(peer))
-            self._connections[number] = self._meet(socket, f"connection {number}")
+            socket = Socket(self._next_socket(), _family(peer), "stream", peer=_address(peer))
+            self._connections[number] = self._add_socket(socket, f"connection {number}")
         return self._connections[number]
 
-    def _datagrams(self, family: Family) -> Met:
+    def _datagram_socket(self, family: CounterFamily) -> NamedSocket:
         """The socket of a datagram: which it was isn't told: where it may be several, it is none."""
-        if family not in self._sole:
+        if family not in self._datagram_sockets:
             known = [each for each in self._listeners if each.socket.kind == "datagram"]
             fitting = [each for each in known if each.socket.family == family] or known
-            self._sole[family] = (
+            self._datagram_sockets[family] = (
                 fitting[0]
                 if len(fitting) == 1
-                else self._meet(Socket(self._next_socket(), family, "datagram"), "datagrams")
+                else self._add_socket(Socket(self._next_socket(), family, "datagram"), "datagrams")
             )
-        return self._sole[family]
+        return self._datagram_sockets[family]
 
-    def _introduce(self) -> None:
+    def _write_process_once(self) -> None:
         pid = os.getpid()
-        if self._introduced != pid:
-            self._introduced = pid
-            self._write({"process": as_object(self._process(pid))})
+        if self._process_written != pid:
+            self._process_written = pid
+            self._write({"process": to_json_object(self._process(pid))})
 
-    def _process(self, pid: int, status: int | None = None) -> Process:
-        is_leader = pid == self._leader
+    def _process(self, pid: int, status: int | None = None) -> TracedProcess:
+        is_leader = pid == self._main_pid
         role = self._role if is_leader else f"{self._role}/{pid}"
-        return Process(pid, pid, role, parent=None if is_leader else self._leader, status=status)
+        return TracedProcess(pid, pid, role, parent=None if is_leader else self._main_pid, status=status)
 
     def _next_event(self) -> int:
-        self._event += 1
-        return self._event
+        self._last_event += 1
+        return self._last_event
 
     def _next_socket(self) -> int:
-        self._socket += 1
-        return self._socket
+        self._last_socket += 1
+        return self._last_socket
 
 
-def _family(address: Address) -> Family:
+def _family(address: Address) -> CounterFamily:
     return address.family if address.family in ("inet", "inet6", "unix") else "other"
 
 
-def _place(address: Address) -> Place:
-    return Place(escape_text(address.host), None if address.family == "unix" else address.port)
+def _address(address: Address) -> SocketAddress:
+    return SocketAddress(escape_text(address.host), None if address.family == "unix" else address.port)
 
 
-def _bound(endpoint: Endpoint, number: int) -> Socket:
+def _listening_socket(endpoint: Endpoint, number: int) -> Socket:
     """A listener, or a socket for datagrams, as its endpoint describes it."""
     kind = _KINDS.get(endpoint.scheme, "stream")
     if endpoint.path:
-        family: Family = "unix"
-        place = Place(escape_text(endpoint.path))
+        family: CounterFamily = "unix"
+        place = SocketAddress(escape_text(endpoint.path))
     else:
         host = endpoint.host or "::"
         family = "other" if endpoint.port is None else "inet6" if ":" in host else "inet"
-        place = Place(escape_text(host), endpoint.port)
+        place = SocketAddress(escape_text(host), endpoint.port)
     is_wrapped = endpoint.scheme == "tls" or bool(endpoint.wrappers)
     return Socket(number, family, kind, local=place, is_listener=kind != "datagram", is_wrapped=is_wrapped)
 
 
-def _unbound(endpoint: Endpoint, number: int) -> Socket:
+def _client_socket(endpoint: Endpoint, number: int) -> Socket:
     """A socket that is to be connected to an endpoint."""
-    return replace(_bound(endpoint, number), local=None, is_listener=False)
+    return replace(_listening_socket(endpoint, number), local=None, is_listener=False)
 
 
-def _welcomes(listener: Socket, local: Place) -> bool:
+def _listens_at(listener: Socket, address: SocketAddress) -> bool:
     place = listener.local
     if not listener.is_listener or place is None:
         return False
-    return place == local or (place.is_any and place.port == local.port)
+    return place == address or (place.is_wildcard and place.port == address.port)

@@ -10,12 +10,12 @@ from typing import Final
 
 from bothends.endpoints import Endpoint
 from bothends.errors import EndpointError, Unavailable
-from bothends.trace.model import Packet, Place, Process, Socket, Trace
+from bothends.trace.model import Packet, Socket, SocketAddress, Trace, TracedProcess
 
 _SCHEMES: Final = frozenset({"tcp", "udp", "tls"})
 
 
-def places_of(endpoint: Endpoint) -> list[Place]:
+def addresses_of(endpoint: Endpoint) -> list[SocketAddress]:
     """The addresses of an endpoint.
 
     Raises:
@@ -29,20 +29,20 @@ def places_of(endpoint: Endpoint) -> list[Place]:
         found = socket.getaddrinfo(endpoint.host or None, endpoint.port, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise Unavailable("look up", str(endpoint), reason=error.strerror or str(error)) from error
-    return list(dict.fromkeys(Place(str(each[4][0]), int(each[4][1])) for each in found))
+    return list(dict.fromkeys(SocketAddress(str(each[4][0]), int(each[4][1])) for each in found))
 
 
-class Ends:
+class PacketOnlyLanes:
     """Puts each packet of an endpoint between its two lanes."""
 
-    def __init__(self, trace: Trace, endpoint: Endpoint, places: list[Place]) -> None:
-        self._places = frozenset(places)
-        self._ports = frozenset(place.port for place in places if place.is_any)
+    def __init__(self, trace: Trace, endpoint: Endpoint, addresses: list[SocketAddress]) -> None:
+        self._addresses = frozenset(addresses)
+        self._ports = frozenset(place.port for place in addresses if place.is_wildcard)
         for number, role in ((1, str(endpoint)), (2, "its peers")):
-            trace.processes[number] = Process(number, 0, role)
+            trace.processes[number] = TracedProcess(number, 0, role)
             trace.sockets[number] = Socket(number, "inet", "stream", process=number)
 
-    def place(self, packet: Packet) -> None:
+    def assign_sockets(self, packet: Packet) -> None:
         """Fill in the sockets of a packet."""
-        is_from = packet.source in self._places or packet.source.port in self._ports
+        is_from = packet.source in self._addresses or packet.source.port in self._ports
         packet.sender, packet.receiver = (1, 2) if is_from else (2, 1)

@@ -25,18 +25,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from bothends.errors import CallerError, SystemRefused, Unavailable
-from bothends.trace.capture.calls import Reader
-from bothends.trace.capture.strace import OPTIONS, Parser
-from bothends.trace.model import Moment, Socket
+from bothends.errors import SystemCallFailed, Unavailable, UsageError
+from bothends.trace.capture.calls import CallDecoder
+from bothends.trace.capture.strace import OPTIONS, StraceParser
+from bothends.trace.model import Point, Socket
 
-GRACE: Final = 2.0  # seconds from SIGTERM to SIGKILL
-_PIPE: Final = 1 << 20  # bytes that strace may be ahead of us
-_READ: Final = 1 << 18
+GRACE_PERIOD: Final = 2.0  # seconds from SIGTERM to SIGKILL
+_PIPE_SIZE: Final = 1 << 20  # bytes that strace may be ahead of us
+_READ_SIZE: Final = 1 << 18
 
 
 @dataclass(eq=False, repr=False)
-class NoSuchProgram(CallerError):
+class NoSuchProgram(UsageError):
     """A command line that can't be run. Fields: `text`, `reason`."""
 
     text: str
@@ -46,7 +46,7 @@ class NoSuchProgram(CallerError):
         return f"command {self.text!r}: {self.reason}"
 
 
-def command_words(text: str) -> list[str]:
+def split_command(text: str) -> list[str]:
     """A command line cut into words as a shell would, with quotes but without variables, pipes and such.
 
     Raises:
@@ -56,17 +56,17 @@ def command_words(text: str) -> list[str]:
         words = shlex.split(text)
     except ValueError as error:
         raise NoSuchProgram(text, f"{str(error).lower()}; quotes come in pairs, as in a shell") from error
-    check(words, text)
+    check_program(words, text)
     return words
 
 
-def check(words: Sequence[str], text: str = "") -> None:
+def check_program(argv: Sequence[str], text: str = "") -> None:
     """Look whether a program is there. Raises NoSuchProgram."""
-    text = text or shlex.join(words)
-    if not words:
+    text = text or shlex.join(argv)
+    if not argv:
         raise NoSuchProgram(text, "no program is named")
-    if shutil.which(words[0]) is None:
-        raise NoSuchProgram(text, f"there is no program {words[0]!r}; for a shell's syntax: sh -c '...'")
+    if shutil.which(argv[0]) is None:
+        raise NoSuchProgram(text, f"there is no program {argv[0]!r}; for a shell's syntax: sh -c '...'")
 
 
 def find_strace() -> str:
@@ -77,7 +77,7 @@ def find_strace() -> str:
     return found
 
 
-class Running(Protocol):
+class ProcessHandle(Protocol):
     """A strace that was started; the face of subprocess.Popen."""
 
     @property
@@ -97,25 +97,29 @@ class Running(Protocol):
         """End it by force."""
 
 
-class Starter(Protocol):
+class ProgramLauncher(Protocol):
     """Where programs run. Their processes have the numbers that strace shows."""
 
-    def start(self, role: str, words: Sequence[str], *, keyboard: bool, output: int | None) -> Running:
+    def start(
+        self, role: str, argv: Sequence[str], *, inherit_stdin: bool, output: int | None
+    ) -> ProcessHandle:
         """Run a command line. Raises OSError, BothendsError."""
 
     def signal(self, processes: Sequence[int], number: int) -> None:
         """Signal processes, as many as there still are."""
 
 
-class _Here:
+class _LocalLauncher:
     """On this machine, as our children."""
 
-    def start(self, role: str, words: Sequence[str], *, keyboard: bool, output: int | None) -> Running:
+    def start(
+        self, role: str, argv: Sequence[str], *, inherit_stdin: bool, output: int | None
+    ) -> ProcessHandle:
         return subprocess.Popen(
-            words,
-            stdin=None if keyboard else subprocess.DEVNULL,
+            argv,
+            stdin=None if inherit_stdin else subprocess.DEVNULL,
             stdout=output,
-            process_group=None if keyboard else 0,
+            process_group=None if inherit_stdin else 0,
         )
 
     def signal(self, processes: Sequence[int], number: int) -> None:
@@ -124,10 +128,10 @@ class _Here:
                 os.kill(each, number)
 
 
-HERE: Final = _Here()
+LOCAL_LAUNCHER: Final = _LocalLauncher()
 
 
-class Program:
+class TracedProgram:
     """One program, or a process that runs already, with all its children, under strace.
 
     Args:
@@ -142,26 +146,26 @@ class Program:
     def __init__(
         self,
         role: str,
-        words: Sequence[str],
-        reader: Reader,
+        argv: Sequence[str],
+        decoder: CallDecoder,
         *,
         pid: int | None = None,
-        keyboard: bool = False,
+        inherit_stdin: bool = False,
         output: int | None = None,
-        starter: Starter = HERE,
+        launcher: ProgramLauncher = LOCAL_LAUNCHER,
     ) -> None:
         self.role = role
-        self.words = list(words)
+        self.argv = list(argv)
         self.pid = pid
-        self.reader = reader
-        self.parser = Parser()
+        self.decoder = decoder
+        self.parser = StraceParser()
         self.is_ready = False
         self.listener: Socket | None = None
         self.has_ended = False
-        self._keyboard = keyboard
+        self._inherit_stdin = inherit_stdin
         self._output = output
-        self._starter = starter
-        self._process: Running | None = None
+        self._launcher = launcher
+        self._process: ProcessHandle | None = None
         self._pipe = -1
         self._began = False
 
@@ -176,13 +180,13 @@ class Program:
         return self._process.returncode if self._process is not None else None
 
     @property
-    def was_abandoned(self) -> bool:
+    def was_strace_killed(self) -> bool:
         """Whether strace was killed under the programs that it had started."""
         was_killed = self.has_ended and self.pid is None and (self.status or 0) < 0
-        return was_killed and bool(self.reader.processes)
+        return was_killed and bool(self.decoder.live_pids)
 
     @property
-    def strace(self) -> int | None:
+    def strace_pid(self) -> int | None:
         """The process that is strace; None where it runs in another tree of processes."""
         return self._process.pid if isinstance(self._process, subprocess.Popen) else None
 
@@ -190,7 +194,7 @@ class Program:
         """The descriptor that turns readable when strace has written something."""
         return self._pipe
 
-    def start(self) -> Iterator[Moment]:
+    def start(self) -> Iterator[Point]:
         """Begin; what is known at once.
 
         Raises:
@@ -198,29 +202,29 @@ class Program:
             Unavailable: strace can't be run.
         """
         strace = find_strace()
-        threads = _threads(self.pid) if self.pid is not None else []
+        threads = _thread_ids(self.pid) if self.pid is not None else []
         with tempfile.TemporaryDirectory(prefix="bothends-") as folder:
             path = Path(folder, "strace")
             os.mkfifo(path, 0o600)
             self._pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with contextlib.suppress(OSError):  # more than the system allows to one user
-                fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE)
-            target = ["-p", str(self.pid)] if self.pid is not None else ["--seccomp-bpf", "--", *self.words]
+                fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+            target = ["-p", str(self.pid)] if self.pid is not None else ["--seccomp-bpf", "--", *self.argv]
             try:
-                self._process = self._starter.start(
+                self._process = self._launcher.start(
                     self.role,
                     [strace, *OPTIONS, "-o", str(path), *target],
-                    keyboard=self._keyboard,
+                    inherit_stdin=self._inherit_stdin,
                     output=self._output,
                 )
             except OSError as error:
                 raise Unavailable("run", strace, error.errno or 0) from error
             # strace opens the pipe before it starts anything: then its name is no longer needed.
-            self._wait_until_opened()
+            self._wait_for_strace()
         if self.pid is not None:
-            yield from self.reader.adopt(self.pid, threads, time.time_ns())
+            yield from self.decoder.add_attached(self.pid, threads, time.time_ns())
 
-    def _wait_until_opened(self) -> None:
+    def _wait_for_strace(self) -> None:
         import select
 
         assert self._process is not None
@@ -229,31 +233,31 @@ class Program:
         while not poller.poll(20) and self._process.poll() is None:
             pass
 
-    def read(self, most: int = 1 << 20) -> Iterator[Moment]:
+    def read(self, max_bytes: int = 1 << 20) -> Iterator[Point]:
         """What strace has written, so much at most. Never blocks. After the end `has_ended` is true."""
-        while most > 0 and not self.has_ended:
+        while max_bytes > 0 and not self.has_ended:
             try:
-                data = os.read(self._pipe, _READ)
+                data = os.read(self._pipe, _READ_SIZE)
             except BlockingIOError:
                 break
             if not data:
-                self._end()
-                yield from self.reader.take(self.parser.end())
-                yield from self.reader.end()
+                self._on_eof()
+                yield from self.decoder.decode(self.parser.feed_eof())
+                yield from self.decoder.finish()
                 return
-            most -= len(data)
-            yield from self.reader.take(self.parser.feed(data))
-        began = self.parser.begun()
+            max_bytes -= len(data)
+            yield from self.decoder.decode(self.parser.feed(data))
+        began = self.parser.unfinished_call()
         if began is not None:
-            yield from self.reader.take([began])
+            yield from self.decoder.decode([began])
 
-    def _end(self) -> None:
+    def _on_eof(self) -> None:
         self.has_ended = True
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(GRACE)
-        if self.was_abandoned:
-            self._starter.signal(sorted(self.reader.processes), signal.SIGKILL)  # rule 3
+                self._process.wait(GRACE_PERIOD)
+        if self.was_strace_killed:
+            self._launcher.signal(sorted(self.decoder.live_pids), signal.SIGKILL)  # rule 3
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to every process of it that we know. What we attached to is never signalled: it is
@@ -264,18 +268,18 @@ class Program:
         if self.pid is not None:
             self._process.send_signal(signal.SIGINT)
             return
-        pids = self.reader.processes
-        self._starter.signal(sorted(pids), number)
+        pids = self.decoder.live_pids
+        self._launcher.signal(sorted(pids), number)
         if not pids and number == signal.SIGKILL:
             self._process.kill()  # it has not begun yet, or strace can't trace it
 
     def close(self) -> None:
         """End it and all its children, by force where they don't end by themselves. Idempotent."""
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + GRACE_PERIOD
         if self.is_running:
             self.signal(signal.SIGTERM)
-        while self.is_running and time.monotonic() < deadline + GRACE:
-            self._discard()
+        while self.is_running and time.monotonic() < deadline + GRACE_PERIOD:
+            self._drain_pipe()
             if time.monotonic() > deadline:
                 self.signal(signal.SIGKILL)
             time.sleep(0.01)
@@ -286,15 +290,15 @@ class Program:
             os.close(self._pipe)
             self._pipe = -1
 
-    def _discard(self) -> None:
+    def _drain_pipe(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while os.read(self._pipe, _READ):
+            while os.read(self._pipe, _READ_SIZE):
                 pass
-            self._end()
+            self._on_eof()
 
 
-def _threads(pid: int) -> list[int]:
+def _thread_ids(pid: int) -> list[int]:
     try:
         return [int(each) for each in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208  (proc(5))
     except OSError as error:
-        raise SystemRefused("trace", f"process {pid}", errno.ESRCH, "ps -e lists them") from error
+        raise SystemCallFailed("trace", f"process {pid}", errno.ESRCH, "ps -e lists them") from error

@@ -17,105 +17,111 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from bothends.trace.correlation.correlator import Matcher
+from bothends.trace.correlation.correlator import Correlator
 from bothends.trace.correlation.timeline import Timeline
-from bothends.trace.model import Call, Event, Link, Moment, Packet, Trace
+from bothends.trace.model import Call, CausalLink, Packet, Point, Trace, TraceEvent
 
-Likeness: TypeAlias = tuple[object, ...]
+PacketKey: TypeAlias = tuple[object, ...]
 
 
-def merge(traces: Sequence[Trace], into: Trace) -> Iterator[Moment]:
+def merge(traces: Sequence[Trace], into: Trace) -> Iterator[Point]:
     """The moments of all of them, in an order in which cause comes before effect. `into` has each by the time
     that it is given, and the processes, sockets and notes of all from the first.
 
     The traces are used up: their events are renumbered and become those of `into`.
     """
-    links: list[Link] = []
+    links: list[CausalLink] = []
     highest = 0
     for trace in traces:
-        by, highest = highest, highest + _highest(trace)
-        links += _renumbered(trace, by, into)
+        by, highest = highest, highest + _highest_number(trace)
+        links += _renumber_trace(trace, by, into)
     events = {event.number: event for trace in traces for event in trace.events()}
-    same = _same_packets(traces)
+    same = _duplicate_packets(traces)
     timeline = Timeline()
-    matcher = Matcher(into, timeline)
+    matcher = Correlator(into, timeline)
     matcher.has_packets = any(isinstance(event, Packet) for event in events.values())
     for link in links:
         cause, effect = same.get(link.cause, link.cause), same.get(link.effect, link.effect)
         if cause in events and effect in events:
-            into.link(Link(cause, effect, link.kind))
-            timeline.before(2 * cause, 2 * effect + isinstance(events[effect], Call))
-    for moment in heapq.merge(*(trace.moments for trace in traces), key=lambda moment: moment.at):
+            into.link(CausalLink(cause, effect, link.kind))
+            timeline.add_constraint(2 * cause, 2 * effect + isinstance(events[effect], Call))
+    for moment in heapq.merge(*(trace.points for trace in traces), key=lambda moment: moment.at):
         if moment.event.number not in same:
             if isinstance(moment.event, Packet):
-                _place(moment.event, matcher)
+                _assign_sockets(moment.event, matcher)
             matcher.add(moment)
-    for moment in timeline.take():
+    for moment in timeline.pop_ready():
         into.add(moment)
         yield moment
-    if timeline.broken:
-        into.notes.append(f"{timeline.broken} effects stand before what they came of")
+    if timeline.violations:
+        into.notes.append(f"{timeline.violations} effects stand before what they came of")
 
 
-def _place(packet: Packet, matcher: Matcher) -> None:
+def _assign_sockets(packet: Packet, correlator: Correlator) -> None:
     """Whose packet it is, as far as its own trace could not say."""
-    sender, receiver = matcher.ends(packet)
+    sender, receiver = correlator.sockets_of(packet)
     if packet.sender is None and sender is not None:
         packet.sender = sender.number
     if packet.receiver is None and receiver is not None:
         packet.receiver = receiver.number
 
 
-def _highest(trace: Trace) -> int:
+def _highest_number(trace: Trace) -> int:
     numbers = {event.number for event in trace.events()}
     threads = {event.thread for event in trace.events() if not isinstance(event, Packet)}
     return max((*trace.processes, *trace.sockets, *numbers, *threads), default=0)
 
 
-def _renumbered(trace: Trace, by: int, into: Trace) -> Iterator[Link]:
+def _renumber_trace(trace: Trace, offset: int, into: Trace) -> Iterator[CausalLink]:
     """Add to every number, and give `into` the processes, sockets and notes. The links, renumbered too."""
     for process in trace.processes.values():
-        process.number, process.parent = process.number + by, _more(process.parent, by)
+        process.number, process.parent = process.number + offset, _add_offset(process.parent, offset)
         into.processes[process.number] = process
     for socket in trace.sockets.values():
-        socket.number += by
-        socket.welcomed_by, socket.process = _more(socket.welcomed_by, by), _more(socket.process, by)
+        socket.number += offset
+        socket.welcomed_by, socket.process = (
+            _add_offset(socket.welcomed_by, offset),
+            _add_offset(socket.process, offset),
+        )
         into.sockets[socket.number] = socket
     for event in trace.events():
-        _renumber(event, by)
+        _renumber_event(event, offset)
     into.notes += trace.notes
     if trace.dropped:
         into.notes.append(f"{trace.dropped} earlier moments of one trace are left out: it is too long")
     for link in trace.links():
-        yield Link(link.cause + by, link.effect + by, link.kind)
+        yield CausalLink(link.cause + offset, link.effect + offset, link.kind)
 
 
-def _renumber(event: Event, by: int) -> None:
-    event.number += by
+def _renumber_event(event: TraceEvent, offset: int) -> None:
+    event.number += offset
     match event:
         case Packet():
-            event.sender, event.receiver = _more(event.sender, by), _more(event.receiver, by)
-            event.repeats = _more(event.repeats, by)
+            event.sender, event.receiver = (
+                _add_offset(event.sender, offset),
+                _add_offset(event.receiver, offset),
+            )
+            event.repeats = _add_offset(event.repeats, offset)
         case Call():
-            event.process, event.thread = event.process + by, event.thread + by
-            event.socket, event.made = _more(event.socket, by), _more(event.made, by)
-            event.sockets = tuple(each + by for each in event.sockets)
+            event.process, event.thread = event.process + offset, event.thread + offset
+            event.socket, event.made = _add_offset(event.socket, offset), _add_offset(event.made, offset)
+            event.sockets = tuple(each + offset for each in event.sockets)
         case _:
-            event.process, event.thread = event.process + by, event.thread + by
+            event.process, event.thread = event.process + offset, event.thread + offset
 
 
-def _more(number: int | None, by: int) -> int | None:
-    return None if number is None else number + by
+def _add_offset(number: int | None, offset: int) -> int | None:
+    return None if number is None else number + offset
 
 
-def _same_packets(traces: Sequence[Trace]) -> dict[int, int]:
+def _duplicate_packets(traces: Sequence[Trace]) -> dict[int, int]:
     """The packets that another trace has too, and which of its packets each is."""
-    seen: list[dict[Likeness, list[int]]] = []
+    seen: list[dict[PacketKey, list[int]]] = []
     for trace in traces:
         alike = defaultdict(list)
         for event in trace.events():
             if isinstance(event, Packet):
-                alike[_likeness(event)].append(event.number)
+                alike[_packet_key(event)].append(event.number)
         seen.append(alike)
     same: dict[int, int] = {}
     for likeness in {each for alike in seen for each in alike}:
@@ -127,6 +133,6 @@ def _same_packets(traces: Sequence[Trace]) -> dict[int, int]:
     return same
 
 
-def _likeness(packet: Packet) -> Likeness:
+def _packet_key(packet: Packet) -> PacketKey:
     header = packet.sequence, packet.acknowledged, packet.flags
     return packet.protocol, packet.source, packet.destination, header, packet.size, packet.data

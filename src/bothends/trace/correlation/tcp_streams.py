@@ -7,7 +7,7 @@ from typing import Final
 
 from bothends.trace.model import Call, Packet, Socket
 
-SPANS: Final = 2_000  # remembered of each stream: what is matched is matched
+MAX_SPANS: Final = 2_000  # remembered of each stream: what is matched is matched
 
 
 @dataclass(slots=True)
@@ -20,40 +20,40 @@ class Span:
 
 
 @dataclass(slots=True, eq=False)
-class Half:
+class SocketStream:
     """One direction of one socket: what its calls moved."""
 
-    moved: int = 0
+    position: int = 0
     spans: list[Span] = field(default_factory=list)
-    stops: list[Call] = field(default_factory=list)  # sending: close and shutdown; receiving: EOF
+    end_calls: list[Call] = field(default_factory=list)  # sending: close and shutdown; receiving: EOF
     failures: list[Call] = field(default_factory=list)  # receiving: ECONNRESET, EPIPE
 
 
 @dataclass(slots=True, eq=False)
-class Seen:
+class SegmentLog:
     """What an end has seen of one direction of a TCP connection: the first packet of each kind."""
 
     spans: list[Span] = field(default_factory=list)
     syn: Packet | None = None
-    opened: Packet | None = None  # the first that acknowledges a SYN
+    first_ack: Packet | None = None  # the first that acknowledges a SYN
     fin: Packet | None = None
     rst: Packet | None = None
 
-    def has(self, packet: Packet) -> bool:
+    def contains(self, packet: Packet) -> bool:
         """Whether all bytes of a packet were seen before, in one other."""
         start = packet.offset or 0
         return any(each.start <= start and start + packet.size <= each.end for each in self.spans)
 
-    def note(self, packet: Packet) -> None:
+    def record(self, packet: Packet) -> None:
         """One more packet."""
         if packet.size:
             start = packet.offset or 0
             self.spans.append(Span(start, start + packet.size, packet.number))
-            shorten(self.spans)
+            trim_spans(self.spans)
         if "SYN" in packet.flags and self.syn is None:
             self.syn = packet
-        elif "ACK" in packet.flags and self.opened is None and "RST" not in packet.flags:
-            self.opened = packet
+        elif "ACK" in packet.flags and self.first_ack is None and "RST" not in packet.flags:
+            self.first_ack = packet
         if "FIN" in packet.flags and self.fin is None:
             self.fin = packet
         if "RST" in packet.flags and self.rst is None:
@@ -64,22 +64,22 @@ class Seen:
 class Stream:
     """One direction of a TCP connection, as its packets show it: as they left, and as they came."""
 
-    first: int | None = None  # the sequence number of the first byte
-    reached: int = 0
-    left: Seen = field(default_factory=Seen)
-    came: Seen = field(default_factory=Seen)
+    first_sequence: int | None = None  # the sequence number of the first byte
+    highest_offset: int = 0
+    departed: SegmentLog = field(default_factory=SegmentLog)
+    arrived: SegmentLog = field(default_factory=SegmentLog)
     sender: Socket | None = None
     receiver: Socket | None = None
-    connecting: Call | None = None
+    connect_call: Call | None = None
 
 
-def signed(number: int) -> int:
+def sequence_difference(number: int) -> int:
     """A difference of sequence numbers, which wrap at 2**32, as the nearest number that it may mean."""
     number &= 0xFFFFFFFF
     return number - (1 << 32) if number >> 31 else number
 
 
-def shorten(spans: list[Span]) -> None:
+def trim_spans(spans: list[Span]) -> None:
     """Keep so many."""
-    if len(spans) > SPANS:
-        del spans[: SPANS // 2]
+    if len(spans) > MAX_SPANS:
+        del spans[: MAX_SPANS // 2]

@@ -18,15 +18,15 @@ import heapq
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.model import Call, Event, Moment, Packet
+from bothends.trace.model import Call, Packet, Point, TraceEvent
 
 FOREVER: Final = 1 << 63
-REMEMBERED: Final = 100_000  # moments that were given out: no cause comes to light so much later
+MAX_EMITTED: Final = 100_000  # moments that were given out: no cause comes to light so much later
 
 
-def key(moment: Moment) -> int:
+def key(point: Point) -> int:
     """A moment's number: twice its event's, and one more for a call's end."""
-    return 2 * moment.event.number + moment.is_end
+    return 2 * point.event.number + point.is_end
 
 
 class Timeline:
@@ -37,57 +37,57 @@ class Timeline:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[int, Moment] = {}
+        self._pending: dict[int, Point] = {}
         self._causes: dict[int, set[int]] = {}
         self._effects: dict[int, list[int]] = {}
         self._ready: list[tuple[int, int]] = []
-        self._last: dict[object, int] = {}
-        self._done: set[int] = set()
-        self._oldest = 0  # what is below and not waiting was given out long ago
-        self.broken = 0
+        self._last_of_source: dict[object, int] = {}
+        self._emitted: set[int] = set()
+        self._oldest_emitted = 0  # what is below and not waiting was given out long ago
+        self.violations = 0
 
-    def waiting(self) -> Iterator[Event]:
+    def pending(self) -> Iterator[TraceEvent]:
         """What is not given out yet."""
-        return (moment.event for moment in self._waiting.values())
+        return (moment.event for moment in self._pending.values())
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._pending)
 
-    def add(self, moment: Moment) -> None:
+    def add(self, point: Point) -> None:
         """A moment has come to light. Those of one thread, and of one interface, come in their order."""
-        number = key(moment)
-        self._waiting[number] = moment
+        number = key(point)
+        self._pending[number] = point
         causes = self._causes.setdefault(number, set())
-        stream = _stream(moment)
+        stream = _source_of(point)
         if stream is not None:
-            before = self._last.get(stream)
-            self._last[stream] = number
-            if before is not None and before in self._waiting:
-                self._join(before, number)
+            before = self._last_of_source.get(stream)
+            self._last_of_source[stream] = number
+            if before is not None and before in self._pending:
+                self._add_edge(before, number)
         if not causes:
-            heapq.heappush(self._ready, (moment.at, number))
+            heapq.heappush(self._ready, (point.at, number))
 
-    def before(self, cause: int, effect: int) -> None:
+    def add_constraint(self, cause: int, effect: int) -> None:
         """A moment of this `key` comes before another. Both may still be unknown."""
-        if cause == effect or self._is_done(cause):
+        if cause == effect or self._is_emitted(cause):
             return
-        if self._is_done(effect):
-            self.broken += 1
+        if self._is_emitted(effect):
+            self.violations += 1
             return
-        self._join(cause, effect)
+        self._add_edge(cause, effect)
 
-    def _is_done(self, number: int) -> bool:
-        return number in self._done or (
-            number < self._oldest and number % 2 == 0 and number not in self._waiting
+    def _is_emitted(self, number: int) -> bool:
+        return number in self._emitted or (
+            number < self._oldest_emitted and number % 2 == 0 and number not in self._pending
         )
 
-    def _join(self, cause: int, effect: int) -> None:
+    def _add_edge(self, cause: int, effect: int) -> None:
         causes = self._causes.setdefault(effect, set())
         if cause not in causes:
             causes.add(cause)
             self._effects.setdefault(cause, []).append(effect)
 
-    def take(self, until: int = FOREVER) -> Iterator[Moment]:
+    def pop_ready(self, until: int = FOREVER) -> Iterator[Point]:
         """The moments that come next, as far as the earliest of them is not later than `until`.
 
         With `FOREVER` everything comes, and a circle of causes is cut where it is earliest.
@@ -95,39 +95,41 @@ class Timeline:
         while True:
             while self._ready and self._ready[0][0] <= until:
                 _, number = heapq.heappop(self._ready)
-                if number in self._waiting and not self._causes.get(number):
-                    yield self._give(number)
-            if until < FOREVER or not self._waiting:
+                if number in self._pending and not self._causes.get(number):
+                    yield self._emit(number)
+            if until < FOREVER or not self._pending:
                 return
             # Causes that never came to light, or a circle.
-            number = min(self._waiting, key=lambda each: (self._waiting[each].at, each))
-            self.broken += sum(cause in self._waiting for cause in self._causes[number])
+            number = min(self._pending, key=lambda each: (self._pending[each].at, each))
+            self.violations += sum(cause in self._pending for cause in self._causes[number])
             self._causes[number] = set()
-            heapq.heappush(self._ready, (self._waiting[number].at, number))
+            heapq.heappush(self._ready, (self._pending[number].at, number))
 
-    def _give(self, number: int) -> Moment:
-        moment = self._waiting.pop(number)
+    def _emit(self, number: int) -> Point:
+        moment = self._pending.pop(number)
         self._causes.pop(number, None)
-        self._done.add(number)
-        if len(self._done) > 2 * REMEMBERED:
-            newest = sorted(self._done)[REMEMBERED:]
-            self._oldest, self._done = newest[0], set(newest)
-            self._last = {stream: last for stream, last in self._last.items() if last in self._waiting}
+        self._emitted.add(number)
+        if len(self._emitted) > 2 * MAX_EMITTED:
+            newest = sorted(self._emitted)[MAX_EMITTED:]
+            self._oldest_emitted, self._emitted = newest[0], set(newest)
+            self._last_of_source = {
+                stream: last for stream, last in self._last_of_source.items() if last in self._pending
+            }
         for effect in self._effects.pop(number, ()):
             causes = self._causes.get(effect)
             if causes is None:
                 continue
             causes.discard(number)
-            if not causes and effect in self._waiting:
-                heapq.heappush(self._ready, (self._waiting[effect].at, effect))
+            if not causes and effect in self._pending:
+                heapq.heappush(self._ready, (self._pending[effect].at, effect))
         return moment
 
 
-def _stream(moment: Moment) -> object:
-    match moment.event:
+def _source_of(point: Point) -> object:
+    match point.event:
         case Call() as call:
             return call.thread
         case Packet() as packet:
-            return (packet.reaches if moment.is_end else packet.interface) or None
+            return (packet.reaches if point.is_end else packet.interface) or None
         case change:
             return change.thread

@@ -11,34 +11,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
-from bothends.trace.capture.packets import Crossing, Raw
-from bothends.trace.model import Moment, Packet
+from bothends.trace.capture.packets import RawPacket, TransitEvent
+from bothends.trace.model import Packet, Point
 
-MOST: Final = 50_000  # remembered: more are never under way at once
+MAX_IN_TRANSIT: Final = 50_000  # remembered: more are never under way at once
 
 _Key: TypeAlias = tuple[tuple[int, int], int]
 
 
-class Crossings:
+class TransitTracker:
     """Pairs what was seen of each packet."""
 
     def __init__(self) -> None:
-        self._known: dict[_Key, Packet] = {}
+        self._in_transit: dict[_Key, Packet] = {}
 
-    def take(self, raw: Raw, crossing: Crossing, packet: Packet) -> Iterator[Moment]:
+    def track(self, raw: RawPacket, transit: TransitEvent, packet: Packet) -> Iterator[Point]:
         """The moments that a sighting makes. `packet` is what was seen, if it is new."""
-        key = crossing.way, crossing.number
-        known = self._known.get(key) if crossing.number else None
-        if crossing.event == "sent":
-            packet.reaches = crossing.reaches
-            self._known[key] = packet
-            if len(self._known) > MOST:
-                del self._known[next(iter(self._known))]
-            yield Moment(packet)
+        key = transit.direction, transit.number
+        known = self._in_transit.get(key) if transit.number else None
+        if transit.event == "sent":
+            packet.reaches = transit.reaches
+            self._in_transit[key] = packet
+            if len(self._in_transit) > MAX_IN_TRANSIT:
+                del self._in_transit[next(iter(self._in_transit))]
+            yield Point(packet)
             return
         if known is None or known.until is not None:
             known = packet
-            known.reaches, known.made = crossing.reaches, crossing.event == "arrived"
-            yield Moment(known)
-        known.until, known.lost = raw.at, crossing.toxic
-        yield Moment(known, is_end=True)
+            known.reaches, known.made = transit.reaches, transit.event == "arrived"
+            yield Point(known)
+        known.until, known.lost = raw.at, transit.toxic
+        yield Point(known, is_end=True)

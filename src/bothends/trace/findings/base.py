@@ -1,6 +1,6 @@
 """What a finding is, and how a rule looks at a trace. Pure.
 
-A rule is a function of a `View`, which gives findings. It sees what the kernel saw, never the program's text:
+A rule is a function of a `TraceIndex`, which gives findings. It sees what the kernel saw, never the program's text:
 so it says what happened and what that mostly means, and shows the events.
 """
 
@@ -13,14 +13,14 @@ from functools import cached_property
 from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
-from bothends.trace.findings.retransmissions import Again, sent_again
-from bothends.trace.model import Call, Change, Packet, Place, Process, Socket, Trace
+from bothends.trace.findings.retransmissions import Retransmission, find_retransmissions
+from bothends.trace.model import Call, Packet, ProcessEvent, Socket, SocketAddress, Trace, TracedProcess
 from bothends.trace.rendering import formatting
 
 # Who is left alone for so long (nanoseconds) is held up: far above what a busy machine takes for a call.
-HELD_UP: Final = 200_000_000
+BLOCKED_NS: Final = 200_000_000
 
-_EVIDENCE: Final = 60  # columns of a packet among the evidence: its flags and offsets say the most
+_EVIDENCE_WIDTH: Final = 60  # columns of a packet among the evidence: its flags and offsets say the most
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +37,19 @@ class Finding:
     evidence: tuple[int, ...]
 
 
-class View:
+class TraceIndex:
     """A trace, sorted as rules want it."""
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self.calls: list[Call] = []
         self.packets: list[Packet] = []
-        self.changes: list[Change] = []
-        self.by_socket: dict[int, list[Call]] = defaultdict(list)
-        self.by_process: dict[int, list[Call]] = defaultdict(list)
-        self.to_socket: dict[int, list[Packet]] = defaultdict(list)
-        self.from_socket: dict[int, list[Packet]] = defaultdict(list)
-        self.sent: dict[int, int] = {}  # by call: what its socket had sent when it had, in bytes
+        self.process_events: list[ProcessEvent] = []
+        self.calls_by_socket: dict[int, list[Call]] = defaultdict(list)
+        self.calls_by_process: dict[int, list[Call]] = defaultdict(list)
+        self.packets_to: dict[int, list[Packet]] = defaultdict(list)
+        self.packets_from: dict[int, list[Packet]] = defaultdict(list)
+        self.bytes_sent_by: dict[int, int] = {}  # by call: what its socket had sent when it had, in bytes
         self.end = 0
         self._totals: dict[int, int] = defaultdict(int)
         self._positions: dict[int, int] = {}
@@ -57,29 +57,29 @@ class View:
             self.end = max(self.end, event.at)
             match event:
                 case Call():
-                    self._take_call(event)
+                    self._index_call(event)
                 case Packet():
                     self.packets.append(event)
-                    self.from_socket[event.sender or 0].append(event)
-                    self.to_socket[event.receiver or 0].append(event)
-                case Change():
-                    self.changes.append(event)
+                    self.packets_from[event.sender or 0].append(event)
+                    self.packets_to[event.receiver or 0].append(event)
+                case ProcessEvent():
+                    self.process_events.append(event)
 
-    def _take_call(self, call: Call) -> None:
+    def _index_call(self, call: Call) -> None:
         self.end = max(self.end, call.until or 0)
         self.calls.append(call)
-        self.by_process[call.process].append(call)
+        self.calls_by_process[call.process].append(call)
         if call.socket is not None:
-            self._positions[call.number] = len(self.by_socket[call.socket])
-            self.by_socket[call.socket].append(call)
+            self._positions[call.number] = len(self.calls_by_socket[call.socket])
+            self.calls_by_socket[call.socket].append(call)
             if call.name in SENDING:
                 self._totals[call.socket] += call.size
-                self.sent[call.number] = self._totals[call.socket]
+                self.bytes_sent_by[call.number] = self._totals[call.socket]
 
     @cached_property
-    def sent_again(self) -> tuple[list[Again], Counter[tuple[str, str]]]:
+    def retransmissions(self) -> tuple[list[Retransmission], Counter[tuple[str, str]]]:
         """See retransmissions.py."""
-        return sent_again(self.packets)
+        return find_retransmissions(self.packets)
 
     def sockets(self, *kinds: str) -> Iterator[Socket]:
         """The sockets of these kinds, on any family that people talk over."""
@@ -89,13 +89,13 @@ class View:
 
     def sends(self, socket: Socket) -> list[Call]:
         """The calls that sent something."""
-        return [call for call in self.by_socket[socket.number] if call.name in SENDING and call.size]
+        return [call for call in self.calls_by_socket[socket.number] if call.name in SENDING and call.size]
 
     def receives(self, socket: Socket) -> list[Call]:
         """The calls that received, the end included."""
         return [
             call
-            for call in self.by_socket[socket.number]
+            for call in self.calls_by_socket[socket.number]
             if call.name in RECEIVING
             and not call.failed
             and call.result is not None
@@ -115,24 +115,25 @@ class View:
                     found[call.number] = call
         return [found[number] for number in sorted(found)]
 
-    def following(self, call: Call) -> Iterator[Call]:
+    def later_calls(self, call: Call) -> Iterator[Call]:
         """The calls on the same socket that began later."""
-        calls = self.by_socket[call.socket or 0]
+        calls = self.calls_by_socket[call.socket or 0]
         for index in range(self._positions[call.number] + 1, len(calls)):
             yield calls[index]
 
-    def after(self, call: Call) -> Call | None:
+    def next_call(self, call: Call) -> Call | None:
         """The next call on the same socket by the same process."""
-        return next((each for each in self.following(call) if each.process == call.process), None)
+        return next((each for each in self.later_calls(call) if each.process == call.process), None)
 
-    def process(self, number: int) -> Process:
+    def process(self, number: int) -> TracedProcess:
         """A process by its number."""
         return self.trace.processes[number]
 
     def ended_at(self, process: int) -> int | None:
         """When a process ended, None if it lived to the end of the trace."""
         return next(
-            (each.at for each in self.changes if each.process == process and each.kind == "ended"), None
+            (each.at for each in self.process_events if each.process == process and each.kind == "ended"),
+            None,
         )
 
     def listeners(self) -> Iterator[tuple[Socket, Call]]:
@@ -145,11 +146,11 @@ class View:
         """Whether an option was set by then."""
         return any(
             call.name == "setsockopt" and option in call.arguments and not call.failed and call.at < before
-            for call in self.by_socket[socket.number]
+            for call in self.calls_by_socket[socket.number]
         )
 
 
-def reaches(listener: Place | None, target: Place) -> bool:
+def listens_at(listener: SocketAddress | None, target: SocketAddress) -> bool:
     """Whether a listener of this address hears who knocks at that one."""
     if listener is None or listener.port != target.port:
         return False
@@ -158,23 +159,25 @@ def reaches(listener: Place | None, target: Place) -> bool:
     return listener.host in (target.host, "::")
 
 
-def evidence_lines(finding: Finding, trace: Trace, most: int = 6) -> list[str]:
+def evidence_lines(finding: Finding, trace: Trace, limit: int = 6) -> list[str]:
     """The events that show a finding, a line each."""
     lines = []
-    for number in finding.evidence[:most]:
+    for number in finding.evidence[:limit]:
         event = trace.event(number)
         match event:
             case Call():
                 process = trace.processes[event.process]
-                waited = f", after {formatting.duration(event.waited)}" if event.waited >= HELD_UP else ""
+                waited = (
+                    f", after {formatting.duration(event.duration)}" if event.duration >= BLOCKED_NS else ""
+                )
                 lines.append(f"{process.role or process.pid}: {formatting.call_text(event)}{waited}")
             case Packet():
-                text = formatting.cut(formatting.packet_text(event), _EVIDENCE)
+                text = formatting.truncate(formatting.packet_text(event), _EVIDENCE_WIDTH)
                 lost = f" lost: {event.lost}" if event.lost else ""
                 lines.append(f"{event.source} → {event.destination}: {text}{lost}")
-            case Change():
+            case ProcessEvent():
                 process = trace.processes[event.process]
                 lines.append(f"{process.role or process.pid}: {event.text}")
-    if len(finding.evidence) > most:
-        lines.append(f"and {len(finding.evidence) - most} more")
+    if len(finding.evidence) > limit:
+        lines.append(f"and {len(finding.evidence) - limit} more")
     return lines

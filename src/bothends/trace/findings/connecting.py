@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bothends.trace.findings.base import Finding, View, reaches
-from bothends.trace.model import Call, Place, Socket
+from bothends.trace.findings.base import Finding, TraceIndex, listens_at
+from bothends.trace.model import Call, Socket, SocketAddress
 
 
-def swapped_port(view: View) -> Iterator[Finding]:
+def swapped_port(trace_index: TraceIndex) -> Iterator[Finding]:
     """A port stands with its bytes the wrong way round: 12000 (0x2ee0) becomes 57390 (0xe02e)."""
     homes = [
-        (socket, call) for socket, call in _homes(view) if socket.local is not None and socket.local.port
+        (socket, call)
+        for socket, call in _bound_sockets(trace_index)
+        if socket.local is not None and socket.local.port
     ]
-    for call in view.calls:
+    for call in trace_index.calls:
         target = call.place
         if call.name not in ("connect", "sendto", "sendmsg") or target is None or not target.port:
             continue
         if any(socket.local is not None and socket.local.port == target.port for socket, _ in homes):
             continue
         for socket, home in homes:
-            if socket.local is not None and socket.local.port == _swapped(target.port) != target.port:
+            if socket.local is not None and socket.local.port == _byte_swapped(target.port) != target.port:
                 yield Finding(
                     "swapped-port",
                     "A port's bytes are in the wrong order",
@@ -33,30 +35,30 @@ def swapped_port(view: View) -> Iterator[Finding]:
                 return
 
 
-def _swapped(port: int) -> int:
+def _byte_swapped(port: int) -> int:
     return (port & 0xFF) << 8 | port >> 8
 
 
-def _homes(view: View) -> Iterator[tuple[Socket, Call]]:
+def _bound_sockets(trace_index: TraceIndex) -> Iterator[tuple[Socket, Call]]:
     """Where somebody can be found: listeners, and datagram sockets that were bound."""
-    yield from view.listeners()
-    for call in view.calls:
+    yield from trace_index.listeners()
+    for call in trace_index.calls:
         if call.name == "bind" and not call.failed and call.socket is not None:
-            socket = view.trace.sockets[call.socket]
+            socket = trace_index.trace.sockets[call.socket]
             if socket.kind == "datagram" and socket.family in ("inet", "inet6"):
                 yield socket, call
 
 
-def port_in_use(view: View) -> Iterator[Finding]:
+def port_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
     """bind() failed, since the port is taken or not free yet."""
-    for call in view.calls:
+    for call in trace_index.calls:
         if call.name != "bind" or call.error != "EADDRINUSE" or call.socket is None:
             continue
-        if view.has_option(view.trace.sockets[call.socket], "SO_REUSEADDR", call.at):
+        if trace_index.has_option(trace_index.trace.sockets[call.socket], "SO_REUSEADDR", call.at):
             text = f"Another socket has {call.place} now."
             remedy = (
                 f"Find it: bothends sockets, or ss -ltnp; then end it, or take another port than "
-                f"{_port(call)}."
+                f"{_port_text(call)}."
             )
         else:
             text = (
@@ -70,20 +72,20 @@ def port_in_use(view: View) -> Iterator[Finding]:
         yield Finding("port-in-use", "The port is in use", text, remedy, (call.number,))
 
 
-def _port(call: Call) -> object:
+def _port_text(call: Call) -> object:
     return call.place.port if call.place is not None else "this"
 
 
-def refused(view: View) -> Iterator[Finding]:
+def refused(trace_index: TraceIndex) -> Iterator[Finding]:
     """connect() was refused although there is a listener: too early, or at another address."""
-    for call in view.calls:
+    for call in trace_index.calls:
         if call.name != "connect" or call.error not in ("ECONNREFUSED", "ENOENT") or call.place is None:
             continue
-        for listener, listen in view.listeners():
-            if listener.local is None or not _is_same_door(listener.local, call.place):
+        for listener, listen in trace_index.listeners():
+            if listener.local is None or not _is_same_port_or_path(listener.local, call.place):
                 continue
             ready = listen.until or listen.at
-            if ready > call.at and (call.place.port is None or reaches(listener.local, call.place)):
+            if ready > call.at and (call.place.port is None or listens_at(listener.local, call.place)):
                 yield Finding(
                     "refused-too-early",
                     "The client came before the server listened",
@@ -93,7 +95,11 @@ def refused(view: View) -> Iterator[Finding]:
                     (call.number, listen.number),
                 )
                 break
-            if ready <= call.at and not reaches(listener.local, call.place) and call.place.port is not None:
+            if (
+                ready <= call.at
+                and not listens_at(listener.local, call.place)
+                and call.place.port is not None
+            ):
                 yield Finding(
                     "refused-elsewhere",
                     "The server listens at another address than the client goes to",
@@ -107,27 +113,27 @@ def refused(view: View) -> Iterator[Finding]:
                 break
 
 
-def _is_same_door(local: Place, target: Place) -> bool:
+def _is_same_port_or_path(local: SocketAddress, target: SocketAddress) -> bool:
     return local.port == target.port if target.port is not None else local.host == target.host
 
 
-def _family(place: Place) -> int:
-    return 6 if ":" in place.host else 4
+def _family(address: SocketAddress) -> int:
+    return 6 if ":" in address.host else 4
 
 
-def backlog_overflow(view: View) -> Iterator[Finding]:
+def backlog_overflow(trace_index: TraceIndex) -> Iterator[Finding]:
     """A listener's queue was full: the kernel ignored a SYN, and the client sent it again a second later."""
-    for listener, listen in view.listeners():
+    for listener, listen in trace_index.listeners():
         if listener.local is None:
             continue
-        first: dict[tuple[Place, Place, int], int] = {}
-        answered: set[tuple[Place, Place]] = set()
-        for packet in view.packets:
+        first: dict[tuple[SocketAddress, SocketAddress, int], int] = {}
+        answered: set[tuple[SocketAddress, SocketAddress]] = set()
+        for packet in trace_index.packets:
             if packet.flags == ("SYN", "ACK"):
                 answered.add((packet.destination, packet.source))
             if packet.lost or (packet.source, packet.destination) in answered:
                 continue  # it was the path's fault
-            if packet.flags != ("SYN",) or not reaches(listener.local, packet.destination):
+            if packet.flags != ("SYN",) or not listens_at(listener.local, packet.destination):
                 continue
             ends = packet.source, packet.destination, packet.sequence
             if ends in first:

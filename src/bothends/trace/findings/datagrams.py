@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bothends.trace.capture.calls import FORKING, REAPING, RECEIVING, SENDING, WAITING
-from bothends.trace.findings.base import HELD_UP, Finding, View
+from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.model import Call, Packet, Socket
 from bothends.trace.rendering import formatting
 
 
-def truncated_datagram(view: View) -> Iterator[Finding]:
+def truncated_datagram(trace_index: TraceIndex) -> Iterator[Finding]:
     """A datagram was longer than the room that it was given: the rest is gone."""
-    for socket in view.sockets("datagram", "seqpacket"):
-        for receive in view.receives(socket):
-            size = max((_size(view, link.cause) for link in view.trace.causes_of(receive.number)), default=0)
+    for socket in trace_index.sockets("datagram", "seqpacket"):
+        for receive in trace_index.receives(socket):
+            size = max(
+                (
+                    _event_size(trace_index, link.cause)
+                    for link in trace_index.trace.causes_of(receive.number)
+                ),
+                default=0,
+            )
             if receive.messages or (size <= receive.size and "truncated" not in receive.flags):
                 continue
             came = f"{size} bytes" if size > receive.size else "more"
@@ -25,28 +31,28 @@ def truncated_datagram(view: View) -> Iterator[Finding]:
                 f"threw the rest away.",
                 "Give recv() room for the longest datagram that you allow (65,535 bytes hold any), "
                 "and look at MSG_TRUNC.",
-                (*(link.cause for link in view.trace.causes_of(receive.number)), receive.number),
+                (*(link.cause for link in trace_index.trace.causes_of(receive.number)), receive.number),
             )
             break
 
 
-def _size(view: View, number: int) -> int:
-    event = view.trace.event(number)
+def _event_size(trace_index: TraceIndex, number: int) -> int:
+    event = trace_index.trace.event(number)
     return event.size if isinstance(event, Packet | Call) else 0
 
 
-def unanswered_datagram(view: View) -> Iterator[Finding]:
+def unanswered_datagram(trace_index: TraceIndex) -> Iterator[Finding]:
     """Somebody waits for the answer to a datagram, and none comes."""
-    for socket in view.sockets("datagram"):
+    for socket in trace_index.sockets("datagram"):
         if socket.family == "unix":
             continue
-        sends = view.sends(socket)
-        if not sends or not _is_asker(view, socket, sends[-1]):
+        sends = trace_index.sends(socket)
+        if not sends or not _expects_reply(trace_index, socket, sends[-1]):
             continue
         last = sends[-1]
         waits = [
             call
-            for call in view.by_process[last.process]
+            for call in trace_index.calls_by_process[last.process]
             if call.at >= last.at
             and (call.socket == socket.number or socket.number in call.sockets)
             and call.name in RECEIVING | WAITING
@@ -57,14 +63,16 @@ def unanswered_datagram(view: View) -> Iterator[Finding]:
         patient = [
             call
             for call in waits
-            if (call.until or view.end) - call.at >= HELD_UP or call.error == "ECONNREFUSED"
+            if (call.until or trace_index.end) - call.at >= BLOCKED_NS or call.error == "ECONNREFUSED"
         ]
         if answered or not patient:
             continue
-        was_read = any(_reached_someone(view, link.effect) for link in view.trace.effects_of(last.number))
+        was_read = any(
+            _was_received(trace_index, link.effect) for link in trace_index.trace.effects_of(last.number)
+        )
         refused = any(call.error == "ECONNREFUSED" for call in patient)
         text = "It was received, and no answer was sent." if was_read else "No program received it."
-        if any(_was_lost(view, link.effect) for link in view.trace.effects_of(last.number)):
+        if any(_was_lost(trace_index, link.effect) for link in trace_index.trace.effects_of(last.number)):
             text = "It was lost on the way, which can happen to any datagram."
         if refused:
             text = "Nobody has that port: the other machine said so (ICMP, which shows as ECONNREFUSED)."
@@ -78,36 +86,36 @@ def unanswered_datagram(view: View) -> Iterator[Finding]:
         )
 
 
-def _is_asker(view: View, socket: Socket, send: Call) -> bool:
+def _expects_reply(trace_index: TraceIndex, socket: Socket, send: Call) -> bool:
     """Whether who sent waits for an answer: a server that has answered waits for the next question."""
-    before = [call for call in view.receives(socket) if call.at < send.at]
+    before = [call for call in trace_index.receives(socket) if call.at < send.at]
     return not before or before[-1].place != send.place or send.place is None
 
 
-def _reached_someone(view: View, number: int) -> bool:
-    event = view.trace.event(number)
+def _was_received(trace_index: TraceIndex, number: int) -> bool:
+    event = trace_index.trace.event(number)
     if isinstance(event, Call):
         return True
-    return any(link.kind == "feeds" for link in view.trace.effects_of(number))
+    return any(link.kind == "feeds" for link in trace_index.trace.effects_of(number))
 
 
-def children_never_waited_for(view: View) -> Iterator[Finding]:
+def children_never_waited_for(trace_index: TraceIndex) -> Iterator[Finding]:
     """Children have ended, and their parent never asked how: they stay as zombies."""
-    for number, calls in view.by_process.items():
-        process = view.process(number)
+    for number, calls in trace_index.calls_by_process.items():
+        process = trace_index.process(number)
         if not process.role or process.ignores_children:
             continue
         children = {call.made: call for call in calls if call.name in FORKING and call.made}
         reaped = {call.made for call in calls if call.name in REAPING and call.made}
-        left = view.ended_at(number) or view.end
+        left = trace_index.ended_at(number) or trace_index.end
         zombies = []
-        for change in view.changes:
-            pid = view.process(change.process).pid
+        for change in trace_index.process_events:
+            pid = trace_index.process(change.process).pid
             if (
                 change.kind == "ended"
                 and pid in children
                 and pid not in reaped
-                and left - change.at >= HELD_UP
+                and left - change.at >= BLOCKED_NS
             ):
                 zombies += [children[pid].number, change.number]
         if zombies:
@@ -121,19 +129,24 @@ def children_never_waited_for(view: View) -> Iterator[Finding]:
             )
 
 
-def descriptor_never_closed(view: View) -> Iterator[Finding]:
+def descriptor_never_closed(trace_index: TraceIndex) -> Iterator[Finding]:
     """A connection is over for the peer, and this process keeps its descriptor."""
-    for call in view.calls:
-        if not call.name.startswith("accept") or not call.made or call.made not in view.trace.sockets:
+    for call in trace_index.calls:
+        if not call.name.startswith("accept") or not call.made or call.made not in trace_index.trace.sockets:
             continue
-        socket = view.trace.sockets[call.made]
-        mine = [each for each in view.by_socket[socket.number] if each.process == call.process]
+        socket = trace_index.trace.sockets[call.made]
+        mine = [each for each in trace_index.calls_by_socket[socket.number] if each.process == call.process]
         if any(each.name == "close" and not each.failed for each in mine):
             continue
-        over, left = _over(view, socket), view.ended_at(call.process) or view.end
-        if over is None or left - over[1] < HELD_UP:
+        over, left = (
+            _peer_finished(trace_index, socket),
+            trace_index.ended_at(call.process) or trace_index.end,
+        )
+        if over is None or left - over[1] < BLOCKED_NS:
             continue
-        forked = any(each.name in FORKING and each.made for each in view.by_process[call.process])
+        forked = any(
+            each.name in FORKING and each.made for each in trace_index.calls_by_process[call.process]
+        )
         yield Finding(
             "never-closed",
             "A connection's descriptor is never closed",
@@ -150,27 +163,27 @@ def descriptor_never_closed(view: View) -> Iterator[Finding]:
         return
 
 
-def _over(view: View, socket: Socket) -> tuple[int, int] | None:
+def _peer_finished(trace_index: TraceIndex, socket: Socket) -> tuple[int, int] | None:
     """The event by which the peer has finished, and when; None if it has not."""
-    for packet in view.to_socket[socket.number]:
+    for packet in trace_index.packets_to[socket.number]:
         if "RST" in packet.flags and not packet.lost:
             return packet.number, packet.at
-        if "FIN" in packet.flags and _has_taken(view, socket, (packet.offset or 0) + packet.size):
+        if "FIN" in packet.flags and _is_fin_acked(trace_index, socket, (packet.offset or 0) + packet.size):
             return packet.number, packet.at
-    for call in view.receives(socket):
+    for call in trace_index.receives(socket):
         if call.size == 0 and call.asked != 0:
             return call.number, call.until or call.at
-    for call in view.by_socket[socket.number]:
+    for call in trace_index.calls_by_socket[socket.number]:
         if call.name in SENDING and call.error in ("EPIPE", "ECONNRESET"):
             return call.number, call.until or call.at
     return None
 
 
-def _has_taken(view: View, socket: Socket, end: int) -> bool:
+def _is_fin_acked(trace_index: TraceIndex, socket: Socket, end: int) -> bool:
     """Whether the peer's FIN, which follows byte `end`, was acknowledged: one that came too soon isn't."""
-    return any(each.acks is not None and each.acks > end for each in view.from_socket[socket.number])
+    return any(each.acks is not None and each.acks > end for each in trace_index.packets_from[socket.number])
 
 
-def _was_lost(view: View, number: int) -> bool:
-    event = view.trace.event(number)
+def _was_lost(trace_index: TraceIndex, number: int) -> bool:
+    event = trace_index.trace.event(number)
     return isinstance(event, Packet) and bool(event.lost)

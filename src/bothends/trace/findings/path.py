@@ -14,72 +14,74 @@ from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
-from bothends.trace.findings.base import HELD_UP, Finding, View
-from bothends.trace.findings.retransmissions import LOOKED_AT, Again, span
-from bothends.trace.findings.streams import DELAYED
-from bothends.trace.model import Call, Packet, Place, Socket
+from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
+from bothends.trace.findings.retransmissions import NEARBY_PACKETS, Retransmission, sequence_range
+from bothends.trace.findings.streams import DELAYED_ACK_NS
+from bothends.trace.model import Call, Packet, Socket, SocketAddress
 from bothends.trace.rendering import formatting
 
 MTU: Final = "mtu"  # what a packet is lost to that is too large: no loss of the path's, a limit of it
 
-_Ends: TypeAlias = tuple[Place, Place]
+_AddressPair: TypeAlias = tuple[SocketAddress, SocketAddress]
 
 
-def retransmission(view: View) -> Iterator[Finding]:
+def retransmission(trace_index: TraceIndex) -> Iterator[Finding]:
     """The path has lost segments, and TCP has sent them again."""
-    found, count = view.sent_again
-    for way, again in _by_way(each for each in found if each.was_lost and each.why != MTU):
-        waits = [each.packet.until - each.first.at for each in again if each.packet.until is not None]
+    found, count = trace_index.retransmissions
+    for way, again in _by_direction(each for each in found if each.was_lost and each.reason != MTU):
+        waits = [each.packet.until - each.original.at for each in again if each.packet.until is not None]
         longest = f" The longest wait for one was {formatting.duration(max(waits))}." if waits else ""
         yield Finding(
             "retransmission",
             "The path loses segments, and TCP sends them again",
             f"{len(again)} of {count[way]} segments from {way[0]} to {way[1]} carried what had been lost "
-            f"({_counted(each.why for each in again)}).{longest}",
+            f"({_count_names(each.reason for each in again)}).{longest}",
             "No byte is missing, but time is: a loss at the end of what was sent is noticed after 200 ms at "
             "least, and after twice that each further time. Give your time limits room for it.",
-            _pairs(again),
+            _evidence(again),
         )
 
 
-def spurious_retransmission(view: View) -> Iterator[Finding]:
+def spurious_retransmission(trace_index: TraceIndex) -> Iterator[Finding]:
     """Segments were sent again although they had arrived."""
-    found, _ = view.sent_again
-    for way, again in _by_way(each for each in found if not each.was_lost):
+    found, _ = trace_index.retransmissions
+    for way, again in _by_direction(each for each in found if not each.was_lost):
         yield Finding(
             "spurious-retransmission",
             "Segments are sent again although none was lost",
             f"{len(again)} from {way[0]} to {way[1]}. The acknowledgement was: "
-            f"{_counted(each.why for each in again)}.",
+            f"{_count_names(each.reason for each in again)}.",
             "Look at the way back, and for a delay that jumps: the sender took late for lost (RFC 6298, "
             "RFC 5681). Timestamps and RACK (net.ipv4.tcp_timestamps, net.ipv4.tcp_recovery), on by default, "
             "keep it rare.",
-            _pairs(again),
+            _evidence(again),
         )
 
 
-def _by_way(found: Iterable[Again]) -> Iterator[tuple[tuple[str, str], list[Again]]]:
-    ways: dict[tuple[str, str], list[Again]] = {}
+def _by_direction(found: Iterable[Retransmission]) -> Iterator[tuple[tuple[str, str], list[Retransmission]]]:
+    ways: dict[tuple[str, str], list[Retransmission]] = {}
     for each in found:
         ways.setdefault((each.packet.interface, each.packet.reaches), []).append(each)
     yield from ways.items()
 
 
-def _pairs(again: Iterable[Again]) -> tuple[int, ...]:
+def _evidence(retransmissions: Iterable[Retransmission]) -> tuple[int, ...]:
     return tuple(
-        dict.fromkeys(number for each in again for number in (each.first.number, each.packet.number))
+        dict.fromkeys(
+            number for each in retransmissions for number in (each.original.number, each.packet.number)
+        )
     )
 
 
-def _counted(names: Iterable[str]) -> str:
+def _count_names(names: Iterable[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in Counter(names).most_common())
 
 
-def zero_window(view: View) -> Iterator[Finding]:
+def zero_window(trace_index: TraceIndex) -> Iterator[Finding]:
     """A receiver's buffer was full, and the sender was held up by it."""
-    closed: dict[_Ends, Packet] = {}
-    held: dict[_Ends, list[tuple[Packet, Packet | None, int]]] = {}
-    for packet in view.packets:
+    closed: dict[_AddressPair, Packet] = {}
+    held: dict[_AddressPair, list[tuple[Packet, Packet | None, int]]] = {}
+    for packet in trace_index.packets:
         ends = packet.source, packet.destination
         if packet.protocol != "tcp" or packet.made or "SYN" in packet.flags:
             continue
@@ -90,52 +92,52 @@ def zero_window(view: View) -> Iterator[Finding]:
             over = packet.until if packet.until is not None else packet.at
             held.setdefault(ends, []).append((first, packet, over - first.at))
     for ends, first in closed.items():
-        held.setdefault(ends, []).append((first, None, view.end - first.at))
+        held.setdefault(ends, []).append((first, None, trace_index.end - first.at))
     for times in held.values():
         total = sum(length for _, _, length in times)
-        if total < HELD_UP:
+        if total < BLOCKED_NS:
             continue
         first, opened, length = max(times, key=lambda each: each[2])
         often = "once" if len(times) == 1 else f"{len(times)} times"
         yield Finding(
             "zero-window",
             "A receiver's buffer was full, and the sender had to wait",
-            f"{_owner(view, first.sender, first.source)} said {often} that it has no room (window 0), for "
+            f"{_role_of(trace_index, first.sender, first.source)} said {often} that it has no room (window 0), for "
             f"{formatting.duration(total)} in all: it did not read what had come.",
             "Read as fast as it comes: hand what takes long to a thread or process of its own. A larger "
             "SO_RCVBUF only puts it off.",
             (
                 first.number,
-                *_next_calls(view, first, length),
+                *_blocked_calls(trace_index, first, length),
                 *((opened.number,) if opened is not None else ()),
             ),
         )
 
 
-def _owner(view: View, socket: int | None, place: Place) -> str:
+def _role_of(trace_index: TraceIndex, socket: int | None, address: SocketAddress) -> str:
     """Whose socket it is, in a word."""
-    roles = [view.process(call.process).role for call in view.by_socket[socket or 0]]
-    return next((f"{role[0].upper()}{role[1:]}" for role in reversed(roles) if role), str(place))
+    roles = [trace_index.process(call.process).role for call in trace_index.calls_by_socket[socket or 0]]
+    return next((f"{role[0].upper()}{role[1:]}" for role in reversed(roles) if role), str(address))
 
 
-def _next_calls(view: View, closed: Packet, length: int) -> Iterator[int]:
+def _blocked_calls(trace_index: TraceIndex, closed: Packet, length: int) -> Iterator[int]:
     """The send that waits for room, and the read that makes it."""
     until = closed.at + length
-    for call in view.by_socket[closed.receiver or 0]:
-        if call.name in SENDING and call.at < until and (call.until or view.end) > closed.at:
+    for call in trace_index.calls_by_socket[closed.receiver or 0]:
+        if call.name in SENDING and call.at < until and (call.until or trace_index.end) > closed.at:
             yield call.number
             break
-    for call in view.by_socket[closed.sender or 0]:
+    for call in trace_index.calls_by_socket[closed.sender or 0]:
         if call.name in RECEIVING and call.at >= closed.at:
             yield call.number
             break
 
 
-def delayed_ack(view: View) -> Iterator[Finding]:
+def delayed_ack(trace_index: TraceIndex) -> Iterator[Finding]:
     """What one end had to send waited for an acknowledgement that the other end kept back."""
-    for socket in view.sockets("stream"):
-        for call in view.sends(socket)[1:]:
-            found = _kept_back(view, socket, call)
+    for socket in trace_index.sockets("stream"):
+        for call in trace_index.sends(socket)[1:]:
+            found = _find_delayed_ack(trace_index, socket, call)
             if found is None:
                 continue
             data, ack, waited = found
@@ -143,7 +145,7 @@ def delayed_ack(view: View) -> Iterator[Finding]:
                 "delayed-ack",
                 "A send waited for an acknowledgement that the other end kept back",
                 f"A segment reached {data.reaches}, which acknowledged it only after "
-                f"{formatting.duration(_delay(data, ack))}, having nothing to send with it. What "
+                f"{formatting.duration(_ack_delay(data, ack))}, having nothing to send with it. What "
                 f"{data.interface} had to send next waited for that.",
                 "Answer each message at once, and the acknowledgement goes with it; or let the sender not "
                 "wait: one send for what belongs together, or TCP_NODELAY. (TCP_QUICKACK at the receiver "
@@ -153,48 +155,50 @@ def delayed_ack(view: View) -> Iterator[Finding]:
             break
 
 
-def _kept_back(view: View, socket: Socket, call: Call) -> tuple[Packet, Packet, Packet] | None:
+def _find_delayed_ack(
+    trace_index: TraceIndex, socket: Socket, call: Call
+) -> tuple[Packet, Packet, Packet] | None:
     """What had arrived, its late acknowledgement, and the packet with which the call's bytes then left."""
-    waited = _first_packet(view, call)
-    if waited is None or not waited.reaches or waited.at - call.at < DELAYED:
+    waited = _first_packet(trace_index, call)
+    if waited is None or not waited.reaches or waited.at - call.at < DELAYED_ACK_NS:
         return None
-    ack = _last_arrival(view.to_socket[socket.number], waited.at)
+    ack = _last_arrival(trace_index.packets_to[socket.number], waited.at)
     if ack is None or ack.size or ack.flags != ("ACK",) or (ack.until or 0) <= call.at:
         return None
-    data = _last_arrival(view.from_socket[socket.number], ack.at, least=1)
-    if data is None or ack.acks != span(data)[1] or _delay(data, ack) < DELAYED:
+    data = _last_arrival(trace_index.packets_from[socket.number], ack.at, min_size=1)
+    if data is None or ack.acks != sequence_range(data)[1] or _ack_delay(data, ack) < DELAYED_ACK_NS:
         return None
     return data, ack, waited
 
 
-def _last_arrival(packets: list[Packet], before: int, least: int = 0) -> Packet | None:
+def _last_arrival(packets: list[Packet], before: int, min_size: int = 0) -> Packet | None:
     """Of packets in the order in which they left, what arrived last by a time, with so many bytes."""
     high = bisect_right(packets, before, key=lambda each: each.at)
-    near = packets[max(high - LOOKED_AT, 0) : high]
+    near = packets[max(high - NEARBY_PACKETS, 0) : high]
     came = [
         (each.until, each.number, each)
         for each in near
-        if each.until is not None and each.until <= before and not each.lost and each.size >= least
+        if each.until is not None and each.until <= before and not each.lost and each.size >= min_size
     ]
     return max(came)[2] if came else None
 
 
-def _delay(data: Packet, ack: Packet) -> int:
+def _ack_delay(data: Packet, ack: Packet) -> int:
     """How long an acknowledgement was kept back, in nanoseconds."""
     return ack.at - (data.until or 0)
 
 
-def _first_packet(view: View, call: Call) -> Packet | None:
+def _first_packet(trace_index: TraceIndex, call: Call) -> Packet | None:
     """The first packet that carries a call's bytes."""
-    packets = (view.trace.event(each.effect) for each in view.trace.effects_of(call.number))
+    packets = (trace_index.trace.event(each.effect) for each in trace_index.trace.effects_of(call.number))
     return next((each for each in packets if isinstance(each, Packet)), None)
 
 
-def mtu_black_hole(view: View) -> Iterator[Finding]:
+def mtu_black_hole(trace_index: TraceIndex) -> Iterator[Finding]:
     """Packets are too large for the path, and their sender isn't told: it sends them again as they are."""
-    flows: dict[tuple[Place, str], list[Packet]] = {}
+    flows: dict[tuple[SocketAddress, str], list[Packet]] = {}
     arrived: dict[str, int] = {}
-    for packet in view.packets:
+    for packet in trace_index.packets:
         if packet.lost == MTU:
             flows.setdefault((packet.destination, packet.protocol), []).append(packet)
         elif packet.reaches and not packet.lost and packet.until is not None:
@@ -202,7 +206,9 @@ def mtu_black_hole(view: View) -> Iterator[Finding]:
             arrived[host] = max(arrived.get(host, 0), packet.length)
     for (place, _), lost in flows.items():
         # Who is told sends smaller ones at once; what had left by then doesn't count.
-        later = [each for each in lost if each.at - lost[0].at >= HELD_UP and each.length >= lost[0].length]
+        later = [
+            each for each in lost if each.at - lost[0].at >= BLOCKED_NS and each.length >= lost[0].length
+        ]
         if not later:
             continue
         largest = arrived.get(place.host)

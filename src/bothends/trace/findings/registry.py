@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from bothends.trace.findings import connecting, datagrams, path, streams
-from bothends.trace.findings.base import Finding, View
+from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.model import Trace
 
-RULES: Final[dict[str, Callable[[View], Iterator[Finding]]]] = {
+RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "swapped-port": connecting.swapped_port,
     "port-in-use": connecting.port_in_use,
     "refused": connecting.refused,
@@ -24,8 +24,8 @@ RULES: Final[dict[str, Callable[[View], Iterator[Finding]]]] = {
     "eof-ignored": streams.eof_ignored,
     "write-after-close": streams.write_after_close,
     "busy-loop": streams.busy_loop,
-    "nagle-delayed-ack": streams.nagle,
-    "idle-client": streams.held_by_an_idle_client,
+    "nagle-delayed-ack": streams.nagle_delayed_ack,
+    "idle-client": streams.idle_client,
     "truncated-datagram": datagrams.truncated_datagram,
     "unanswered-datagram": datagrams.unanswered_datagram,
     "children-not-waited-for": datagrams.children_never_waited_for,
@@ -38,7 +38,7 @@ RULES: Final[dict[str, Callable[[View], Iterator[Finding]]]] = {
 }
 
 
-def find(trace: Trace) -> list[Finding]:
+def run_rules(trace: Trace) -> list[Finding]:
     """What all rules find, in the order of the table."""
-    view = View(trace)
+    view = TraceIndex(trace)
     return [finding for rule in RULES.values() for finding in rule(view)]

@@ -6,32 +6,32 @@ from collections.abc import Iterator
 from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
-from bothends.trace.findings.base import HELD_UP, Finding, View
+from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
-LOOPS: Final = 20  # the same useless answer so often, with nothing between, is a loop
-ENDS: Final = 3  # a reader may ask once more to be sure; three ends are not heard
-DELAYED: Final = (
+BUSY_LOOP_CALLS: Final = 20  # the same useless answer so often, with nothing between, is a loop
+IGNORED_EOFS: Final = 3  # a reader may ask once more to be sure; three ends are not heard
+DELAYED_ACK_NS: Final = (
     25_000_000  # nanoseconds: Linux delays an acknowledgement by 40 ms, and nothing else here by so much
 )
 
 
-def one_recv_per_message(view: View) -> Iterator[Finding]:
+def one_recv_per_message(trace_index: TraceIndex) -> Iterator[Finding]:
     """A read got a part of what was sent at once, and the program went on as if that were all."""
-    for socket in view.sockets("stream"):
+    for socket in trace_index.sockets("stream"):
         received = 0
-        for receive in view.receives(socket):
+        for receive in trace_index.receives(socket):
             received += receive.size
-            senders = view.senders_of(receive)
+            senders = trace_index.senders_of(receive)
             if not receive.size or not senders:
                 continue
             last = senders[-1]
-            sent_to_here = view.sent[last.number]
-            following = view.after(receive)
+            sent_to_here = trace_index.bytes_sent_by[last.number]
+            following = trace_index.next_call(receive)
             if sent_to_here <= received or (following is not None and following.name in RECEIVING | WAITING):
                 continue
-            if following is None and view.ended_at(receive.process) is None:
+            if following is None and trace_index.ended_at(receive.process) is None:
                 continue  # it may read on: the trace stops here
             rest = sent_to_here - received
             yield Finding(
@@ -47,15 +47,15 @@ def one_recv_per_message(view: View) -> Iterator[Finding]:
             break
 
 
-def short_send(view: View) -> Iterator[Finding]:
+def short_send(trace_index: TraceIndex) -> Iterator[Finding]:
     """The kernel took less than it was given, and nobody sent the rest."""
-    for socket in view.sockets("stream"):
-        sends = [call for call in view.by_socket[socket.number] if call.name in SENDING]
+    for socket in trace_index.sockets("stream"):
+        sends = [call for call in trace_index.calls_by_socket[socket.number] if call.name in SENDING]
         for index, call in enumerate(sends):
             if call.failed or call.result is None or call.asked is None or call.size >= call.asked:
                 continue
             if call.name in ("sendfile", "splice") or (
-                index + 1 < len(sends) and _goes_on(call, sends[index + 1])
+                index + 1 < len(sends) and _continues(call, sends[index + 1])
             ):
                 continue
             yield Finding(
@@ -68,22 +68,22 @@ def short_send(view: View) -> Iterator[Finding]:
             break
 
 
-def _goes_on(call: Call, following: Call) -> bool:
+def _continues(call: Call, following: Call) -> bool:
     rest = call.data[call.size : call.size + 64]
     if rest:
         return following.data[: len(rest)] == rest
     return following.asked == (call.asked or 0) - call.size
 
 
-def two_sends_one_read(view: View) -> Iterator[Finding]:
+def two_sends_one_read(trace_index: TraceIndex) -> Iterator[Finding]:
     """Two sends came in one read, and the program answered once."""
-    for socket in view.sockets("stream"):
-        for receive in view.receives(socket):
-            senders = view.senders_of(receive)
+    for socket in trace_index.sockets("stream"):
+        for receive in trace_index.receives(socket):
+            senders = trace_index.senders_of(receive)
             if len(senders) < 2 or not receive.size or sum(each.size for each in senders) != receive.size:
                 continue
             answers = 0
-            for call in view.following(receive):
+            for call in trace_index.later_calls(receive):
                 if call.name in RECEIVING or call.name == "close":
                     break
                 answers += call.name in SENDING
@@ -99,18 +99,18 @@ def two_sends_one_read(view: View) -> Iterator[Finding]:
                 break
 
 
-def closed_with_unread_data(view: View) -> Iterator[Finding]:
+def closed_with_unread_data(trace_index: TraceIndex) -> Iterator[Finding]:
     """A connection was closed although there was something to read: the kernel answers that with RST."""
-    for packet in view.packets:
+    for packet in trace_index.packets:
         if "RST" not in packet.flags or packet.sender is None:
             continue
-        socket = view.trace.sockets.get(packet.sender)
-        closes = [link.cause for link in view.trace.causes_of(packet.number) if link.kind == "resets"]
+        socket = trace_index.trace.sockets.get(packet.sender)
+        closes = [link.cause for link in trace_index.trace.causes_of(packet.number) if link.kind == "resets"]
         if socket is None or not closes:
             continue
-        came = [each for each in view.to_socket[socket.number] if each.size and each.at <= packet.at]
+        came = [each for each in trace_index.packets_to[socket.number] if each.size and each.at <= packet.at]
         unread = sum(each.size for each in came if not each.resent) - sum(
-            each.size for each in view.receives(socket)
+            each.size for each in trace_index.receives(socket)
         )
         if unread > 0:
             yield Finding(
@@ -125,11 +125,11 @@ def closed_with_unread_data(view: View) -> Iterator[Finding]:
             )
 
 
-def eof_ignored(view: View) -> Iterator[Finding]:
+def eof_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
     """The peer's end was read again and again."""
-    for socket in view.sockets("stream"):
-        ends = [call for call in view.receives(socket) if call.size == 0 and call.asked != 0]
-        if len(ends) >= ENDS:
+    for socket in trace_index.sockets("stream"):
+        ends = [call for call in trace_index.receives(socket) if call.size == 0 and call.asked != 0]
+        if len(ends) >= IGNORED_EOFS:
             yield Finding(
                 "eof-ignored",
                 "The peer's EOF is ignored",
@@ -139,18 +139,18 @@ def eof_ignored(view: View) -> Iterator[Finding]:
             )
 
 
-def write_after_close(view: View) -> Iterator[Finding]:
+def write_after_close(trace_index: TraceIndex) -> Iterator[Finding]:
     """Something was sent to a peer that had closed."""
-    for socket in view.sockets("stream"):
+    for socket in trace_index.sockets("stream"):
         failed = [
             call
-            for call in view.by_socket[socket.number]
+            for call in trace_index.calls_by_socket[socket.number]
             if call.name in SENDING and call.error in ("EPIPE", "ECONNRESET")
         ]
         if failed:
             died = [
                 change.number
-                for change in view.changes
+                for change in trace_index.process_events
                 if change.kind == "signal"
                 and change.text == "SIGPIPE"
                 and change.process == failed[0].process
@@ -166,18 +166,18 @@ def write_after_close(view: View) -> Iterator[Finding]:
             )
 
 
-def busy_loop(view: View) -> Iterator[Finding]:
+def busy_loop(trace_index: TraceIndex) -> Iterator[Finding]:
     """A non-blocking socket is asked again and again instead of waited for."""
-    for number in view.by_process:
+    for number in trace_index.calls_by_process:
         streak: list[Call] = []
-        for call in view.by_process[number]:
+        for call in trace_index.calls_by_process[number]:
             if call.error == "EAGAIN":
                 streak.append(call)
                 continue
-            if len(streak) >= LOOPS:
+            if len(streak) >= BUSY_LOOP_CALLS:
                 break
             streak = []
-        if len(streak) >= LOOPS:
+        if len(streak) >= BUSY_LOOP_CALLS:
             lasted = (streak[-1].until or streak[-1].at) - streak[0].at
             yield Finding(
                 "busy-loop",
@@ -189,20 +189,20 @@ def busy_loop(view: View) -> Iterator[Finding]:
             )
 
 
-def nagle(view: View) -> Iterator[Finding]:
+def nagle_delayed_ack(trace_index: TraceIndex) -> Iterator[Finding]:
     """A small send waited for the acknowledgement of the one before, which the peer delays."""
-    for socket in view.sockets("stream"):
-        sends = view.sends(socket)
+    for socket in trace_index.sockets("stream"):
+        sends = trace_index.sends(socket)
         for call in sends[1:]:
             packets = [
-                view.trace.event(link.effect)
-                for link in view.trace.effects_of(call.number)
+                trace_index.trace.event(link.effect)
+                for link in trace_index.trace.effects_of(call.number)
                 if link.kind == "carries"
             ]
-            if not packets or packets[0] is None or packets[0].at - call.at < DELAYED:
+            if not packets or packets[0] is None or packets[0].at - call.at < DELAYED_ACK_NS:
                 continue
-            if view.has_option(socket, "TCP_NODELAY", call.at) or not _acked_between(
-                view, socket, call.at, packets[0].at
+            if trace_index.has_option(socket, "TCP_NODELAY", call.at) or not _acked_between(
+                trace_index, socket, call.at, packets[0].at
             ):
                 continue
             yield Finding(
@@ -216,28 +216,30 @@ def nagle(view: View) -> Iterator[Finding]:
             break
 
 
-def _acked_between(view: View, socket: Socket, start: int, end: int) -> bool:
-    return any(not each.size and start < each.at <= end for each in view.to_socket[socket.number])
+def _acked_between(trace_index: TraceIndex, socket: Socket, start: int, end: int) -> bool:
+    return any(not each.size and start < each.at <= end for each in trace_index.packets_to[socket.number])
 
 
-def held_by_an_idle_client(view: View) -> Iterator[Finding]:
+def idle_client(trace_index: TraceIndex) -> Iterator[Finding]:
     """A server waits for one client while another waits to be accepted."""
-    for listener, _ in view.listeners():
+    for listener, _ in trace_index.listeners():
         accepted = [
-            call for call in view.by_socket[listener.number] if call.name.startswith("accept") and call.made
+            call
+            for call in trace_index.calls_by_socket[listener.number]
+            if call.name.startswith("accept") and call.made
         ]
-        for process in {call.process for call in view.by_socket[listener.number]}:
-            for waiting in view.by_process[process]:
-                socket = view.trace.sockets.get(waiting.socket or 0)
-                until = waiting.until or view.end
+        for process in {call.process for call in trace_index.calls_by_socket[listener.number]}:
+            for waiting in trace_index.calls_by_process[process]:
+                socket = trace_index.trace.sockets.get(waiting.socket or 0)
+                until = waiting.until or trace_index.end
                 if socket is None or socket.welcomed_by != listener.number or waiting.name not in RECEIVING:
                     continue
-                if until - waiting.at < HELD_UP:
+                if until - waiting.at < BLOCKED_NS:
                     continue
                 knocks = [
                     at
-                    for at, made in _knocks(view, listener)
-                    if waiting.at - HELD_UP < at < until - HELD_UP and made != socket.number
+                    for at, made in _connects_to(trace_index, listener)
+                    if waiting.at - BLOCKED_NS < at < until - BLOCKED_NS and made != socket.number
                 ]
                 late = [call for call in accepted if (call.until or 0) > until and call.made != socket.number]
                 alone = not any(waiting.at < (call.until or 0) < until for call in accepted)
@@ -254,12 +256,12 @@ def held_by_an_idle_client(view: View) -> Iterator[Finding]:
                     return
 
 
-def _knocks(view: View, listener: Socket) -> Iterator[tuple[int, int]]:
+def _connects_to(trace_index: TraceIndex, listener: Socket) -> Iterator[tuple[int, int]]:
     """When clients connected, by their calls: time, and the number of the accepted socket (0: not "
     "accepted)."""
-    sockets = view.trace.sockets
+    sockets = trace_index.trace.sockets
     made = {each.peer: each.number for each in sockets.values() if each.welcomed_by == listener.number}
-    for call in view.calls:
+    for call in trace_index.calls:
         target, door = call.place, listener.local
         if call.name != "connect" or call.result != 0 or target is None or door is None:
             continue

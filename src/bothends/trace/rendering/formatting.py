@@ -14,13 +14,13 @@ from bothends.escaping import escape, escape_text
 from bothends.trace.capture.calls import ACCEPTING, FORKING, REAPING, RECEIVING, SENDING
 from bothends.trace.model import Call, Packet
 
-START: Final = 40  # bytes of data that a line shows
+PREVIEW_BYTES: Final = 40  # bytes of data that a line shows
 
 
-def quoted(data: bytes, size: int | None = None, most: int = START) -> str:
+def quoted(data: bytes, size: int | None = None, limit: int = PREVIEW_BYTES) -> str:
     """The start of some data, in quotes; with an ellipsis where `size` says that there is more."""
     whole = len(data) if size is None else size
-    return f'"{escape(data[:most])}"' + ("…" if whole > min(len(data), most) else "")
+    return f'"{escape(data[:limit])}"' + ("…" if whole > min(len(data), limit) else "")
 
 
 def call_text(call: Call, *, ended: bool = True) -> str:
@@ -31,7 +31,7 @@ def call_text(call: Call, *, ended: bool = True) -> str:
     return text + _result(call)
 
 
-def subject(call: Call) -> str:
+def descriptor_text(call: Call) -> str:
     """Whose call it is: its descriptor, or what is said instead where none was seen."""
     if call.descriptor is None and call.arguments:
         return call.arguments[0]
@@ -40,7 +40,7 @@ def subject(call: Call) -> str:
 
 def _arguments(call: Call) -> tuple[str, ...]:
     words, name = call.arguments, call.name
-    who = subject(call)
+    who = descriptor_text(call)
     if name in ("bind", "connect") and call.place is not None:
         return who, str(call.place)
     if name in ACCEPTING or name in ("close", "getsockname", "getpeername"):
@@ -97,7 +97,7 @@ def _result(call: Call) -> str:
     return f" = {call.result}"
 
 
-def is_plain(call: Call) -> bool:
+def has_trivial_result(call: Call) -> bool:
     """Whether the end of a call says nothing that its beginning did not: it did as it was told."""
     if call.failed or call.result is None:
         return False
@@ -129,7 +129,7 @@ def duration(nanoseconds: int) -> str:
     return f"{nanoseconds // 1000} us"
 
 
-def width(text: str) -> int:
+def display_width(text: str) -> int:
     """How many columns a terminal needs for it."""
     if text.isascii():
         return len(text)
@@ -139,15 +139,15 @@ def width(text: str) -> int:
     )
 
 
-def cut(text: str, columns: int) -> str:
+def truncate(text: str, columns: int) -> str:
     """The text, or its beginning and an ellipsis, in so many columns."""
-    if width(text) <= columns:
+    if display_width(text) <= columns:
         return text
-    while text and width(text) > columns - 1:
+    while text and display_width(text) > columns - 1:
         text = text[: max(columns - 1, 0)] if len(text) > columns else text[:-1]
     return text + "…" if columns > 0 else ""
 
 
-def safe(text: str) -> str:
+def escape_line(text: str) -> str:
     """A command line or another text of the user's, on one line and without controls."""
     return escape_text(text)

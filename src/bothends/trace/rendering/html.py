@@ -21,12 +21,12 @@ from itertools import islice
 from typing import Any, Final
 
 from bothends.trace.findings import Finding
-from bothends.trace.model import Call, Change, Event, Packet, Trace
+from bothends.trace.model import Call, Packet, ProcessEvent, Trace, TraceEvent
 from bothends.trace.rendering import explain, formatting
 from bothends.trace.rendering.html_assets import SCRIPT, STYLE
 from bothends.trace.rendering.layout import Row
 
-MOST: Final = 20_000  # rows: with more no browser is quick
+MAX_ROWS: Final = 20_000  # rows: with more no browser is quick
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -64,12 +64,12 @@ came of it, lights up. Enter, or a click, keeps it.</p>
 """
 
 
-def page(
+def render_page(
     trace: Trace, rows: Iterable[Row], findings: Sequence[Finding] = (), title: str = "bothends trace"
 ) -> str:
     """The whole page."""
     iterator = iter(rows)
-    drawn = list(islice(iterator, MOST))
+    drawn = list(islice(iterator, MAX_ROWS))
     left = sum(1 for _ in iterator)
     shown = {row.event for row in drawn if row.event is not None}
     lanes = max((len(row.bars) for row in drawn), default=1)
@@ -123,9 +123,9 @@ def _row(row: Row, named: set[int]) -> Iterator[str]:
         name = "" if row.event in named else f' id="e{row.event}"'
         named.add(row.event)
         who = f'{name} data-event="{row.event}" tabindex="-1"'
-    yield f'<li class="{"row head" if row.is_head else "row"}"{who}>'
+    yield f'<li class="{"row head" if row.is_header else "row"}"{who}>'
     yield f'<span class="time">{"" if row.at is None else f"{row.at / 1e9:.4f}"}</span>'
-    if not row.is_head:
+    if not row.is_header:
         for lane, bar in enumerate(row.bars):
             if bar != "none":
                 yield f'<i class="bar {bar}" style="grid-column:{lane + 2}"></i>'
@@ -133,8 +133,8 @@ def _row(row: Row, named: set[int]) -> Iterator[str]:
         style = f" {cell.style}" if cell.style else ""
         yield f'<span class="cell{style}" style="grid-column:{cell.lane + 2}">{html.escape(cell.text)}</span>'
     if row.arrow is not None:
-        left, right = sorted((row.arrow.here, row.arrow.there))
-        way = "right" if row.arrow.here == left else "left"
+        left, right = sorted((row.arrow.from_lane, row.arrow.to_lane))
+        way = "right" if row.arrow.from_lane == left else "left"
         part = "" if row.arrow.part == "whole" else f" {row.arrow.part}"
         lost = f" (lost: {html.escape(row.arrow.lost)})" if row.arrow.lost else ""
         yield (
@@ -147,13 +147,13 @@ def _row(row: Row, named: set[int]) -> Iterator[str]:
 def _details(trace: Trace, number: int, shown: set[int]) -> dict[str, Any]:
     """What the script shows of an event: plain text, all of it."""
     event = trace.event(number)
-    found: dict[str, Any] = _described(trace, event) if event is not None else {"title": "", "means": ""}
+    found: dict[str, Any] = _describe(trace, event) if event is not None else {"title": "", "means": ""}
     found["from"] = [link.cause for link in trace.causes_of(number) if link.cause in shown]
     found["to"] = [link.effect for link in trace.effects_of(number) if link.effect in shown]
     return found
 
 
-def _described(trace: Trace, event: Event) -> dict[str, Any]:
+def _describe(trace: Trace, event: TraceEvent) -> dict[str, Any]:
     match event:
         case Call():
             entry = explain.CALLS.get(event.name)
@@ -161,30 +161,30 @@ def _described(trace: Trace, event: Event) -> dict[str, Any]:
             return {
                 "title": formatting.call_text(event),
                 "who": f"{process.role}, process {process.pid}, thread {event.thread}" if process else "",
-                "means": explain.meaning(event, trace),
-                "general": entry.sentence if entry else "",
+                "means": explain.explain_call(event, trace),
+                "general": entry.summary if entry else "",
                 "c": entry.prototype if entry else "",
                 "python": entry.python if entry else "",
-                "arguments": explain.arguments_in_words(event),
+                "arguments": explain.named_arguments(event),
                 "data": formatting.quoted(event.data, event.size or len(event.data), 1000)
                 if event.data
                 else "",
-                "lasted": formatting.duration(event.waited) if event.until is not None else "not ended",
+                "lasted": formatting.duration(event.duration) if event.until is not None else "not ended",
             }
         case Packet():
             return {
                 "title": formatting.packet_text(event),
                 "who": f"{event.source} → {event.destination}",
-                "means": explain.packet_meaning(event),
-                "arguments": _fields(event),
+                "means": explain.explain_packet(event),
+                "arguments": _packet_fields(event),
                 "data": formatting.quoted(event.data, event.size, 1000) if event.data else "",
             }
-        case Change():
+        case ProcessEvent():
             process = trace.processes.get(event.process)
             return {"title": event.text, "who": f"process {process.pid}" if process else "", "means": ""}
 
 
-def _fields(packet: Packet) -> list[tuple[str, str]]:
+def _packet_fields(packet: Packet) -> list[tuple[str, str]]:
     found = [("length", str(packet.length)), ("data", f"{packet.size} bytes")]
     if packet.protocol == "tcp":
         found += [("sequence", str(packet.sequence)), ("acknowledges", str(packet.acknowledged))]

@@ -16,30 +16,30 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-from bothends.trace.capture.calls import ACCEPTING, FORKING, QUIET, REAPING, RECEIVING, WAITING
-from bothends.trace.model import SPARE, Call, Change, Moment, Packet, Process, Socket, Trace
+from bothends.trace.capture.calls import ACCEPTING, FORKING, QUIET_CALLS, REAPING, RECEIVING, WAITING
+from bothends.trace.model import PRUNE_SLACK, Call, Packet, Point, ProcessEvent, Socket, Trace, TracedProcess
 from bothends.trace.rendering import formatting
-from bothends.trace.rendering.explain import meaning
-from bothends.trace.rendering.tcp_states import States
+from bothends.trace.rendering.explain import explain_call
+from bothends.trace.rendering.tcp_states import TcpStateTracker
 
 Style: TypeAlias = Literal["", "quiet", "error", "data", "open", "end", "reset", "state", "note", "lane"]
 Bar: TypeAlias = Literal["none", "runs", "waits"]
-Part: TypeAlias = Literal["whole", "leaves", "arrives", "lost"]
+Shard: TypeAlias = Literal["whole", "leaves", "arrives", "lost"]
 
-NOTEWORTHY: Final = 1_000_000  # nanoseconds: who waits longer is said to have waited
-WAITERS: Final = ACCEPTING | RECEIVING | WAITING | REAPING | {"connect"}
+SLOW_CALL_NS: Final = 1_000_000  # nanoseconds: who waits longer is said to have waited
+BLOCKING_CALLS: Final = ACCEPTING | RECEIVING | WAITING | REAPING | {"connect"}
 
-IMPATIENT: Final = frozenset({"EAGAIN", "EINPROGRESS"})  # what says "not now" instead of waiting
+NONBLOCKING_ERRORS: Final = frozenset({"EAGAIN", "EINPROGRESS"})  # what says "not now" instead of waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A text in a lane. `folds`: it is prose, which may take several lines."""
+    """A text in a lane. `wraps`: it is prose, which may take several lines."""
 
     lane: int
     text: str
     style: Style = ""
-    folds: bool = False
+    wraps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ class Arrow:
     is what took it.
     """
 
-    here: int
-    there: int
+    from_lane: int
+    to_lane: int
     text: str
     style: Style
-    part: Part = "whole"
+    part: Shard = "whole"
     lost: str = ""
 
 
@@ -61,7 +61,7 @@ class Row:
     """What stands side by side: a bar for each lane, and texts or an arrow.
 
     `at` is nanoseconds since the first event, None for what has no time of its own. `event` is the number of
-    the event it shows, `is_head` says that it names the lanes.
+    the event it shows, `is_header` says that it names the lanes.
     """
 
     at: int | None
@@ -69,7 +69,7 @@ class Row:
     cells: tuple[Cell, ...] = ()
     arrow: Arrow | None = None
     event: int | None = None
-    is_head: bool = False
+    is_header: bool = False
 
 
 @dataclass(slots=True)
@@ -79,20 +79,20 @@ class Lane:
     """
 
     role: str
-    process: Process | None = None
-    waiting: set[int] = field(default_factory=set)
+    process: TracedProcess | None = None
+    blocked_threads: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
     """What is drawn. Empty sets mean: all. `only` are names of calls; `ports` of either end."""
 
-    quiet_calls: bool = False
+    hide_quiet_calls: bool = False
     only: frozenset[str] = frozenset()
     descriptors: frozenset[int] = frozenset()
     ports: frozenset[int] = frozenset()
 
-    def shows(self, event: Call | Packet | Change, sockets: dict[int, Socket]) -> bool:
+    def shows(self, event: Call | Packet | ProcessEvent, sockets: dict[int, Socket]) -> bool:
         """Whether an event is drawn."""
         match event:
             case Packet():
@@ -106,7 +106,7 @@ class Filter:
     def _shows_call(self, call: Call, socket: Socket | None) -> bool:
         if socket is not None and socket.family in ("netlink", "other"):
             return False
-        if self.quiet_calls and call.name in QUIET | FORKING | REAPING:
+        if self.hide_quiet_calls and call.name in QUIET_CALLS | FORKING | REAPING:
             return False
         if self.only and call.name not in self.only:
             return False
@@ -133,118 +133,124 @@ class Layout:
     def __init__(
         self,
         trace: Trace,
-        shown: Filter | None = None,
+        row_filter: Filter | None = None,
         *,
         explain: bool = False,
         roles: Iterable[str] = (),
-        is_over: bool = False,
+        is_complete: bool = False,
     ) -> None:
         self._trace = trace
-        self._filter = shown if shown is not None else Filter()
+        self._filter = row_filter if row_filter is not None else Filter()
         self._explain = explain
-        self._is_over = is_over
+        self._is_complete = is_complete
         self._lanes: list[Lane | None] = [Lane(role) for role in roles]
-        self._begun: dict[int, Call] = {}  # by thread: whose beginning may still be drawn with its end
-        self._left: dict[int, Packet] = {}  # the same of packets that are under way
-        self._gone: dict[int, int] = {}  # the lanes of processes that have ended
+        self._pending_calls: dict[
+            int, Call
+        ] = {}  # by thread: whose beginning may still be drawn with its end
+        self._pending_packets: dict[int, Packet] = {}  # the same of packets that are under way
+        self._lanes_of_ended: dict[int, int] = {}  # the lanes of processes that have ended
         self._owners: dict[int, int] = {}  # of each socket: the process that used it last
-        self._states = States(trace)
+        self._states = TcpStateTracker(trace)
         self._start: int | None = None
         self._clock = 0
         self._has_packets = False
-        self._talkers: set[int] = set()  # the processes that have used a socket
-        self._room = SPARE
+        self._socket_users: set[int] = set()  # the processes that have used a socket
+        self._prune_threshold = PRUNE_SLACK
 
-    def rows(self, moment: Moment) -> Iterator[Row]:
+    def rows(self, point: Point) -> Iterator[Row]:
         """The rows of one moment; none if it is left out, or is drawn with another."""
-        event = moment.event
+        event = point.event
         if self._start is None:
             self._start = event.at
         if isinstance(event, Call) and event.socket is not None:
-            self._own(event)
-        if len(self._owners) + len(self._talkers) > self._room:
-            self._forget()
-        changes = list(self._states.after(moment))
+            self._track_owner(event)
+        if len(self._owners) + len(self._socket_users) > self._prune_threshold:
+            self._prune()
+        changes = list(self._states.transitions(point))
         if self._filter.shows(event, self._trace.sockets):
             match event:
                 case Packet():
-                    yield from self._packet(event, is_end=moment.is_end)
+                    yield from self._packet_rows(event, is_end=point.is_end)
                 case Call():
-                    yield from self._call(event, is_end=moment.is_end)
-                case Change():
-                    yield from self._change(event)
+                    yield from self._call_rows(event, is_end=point.is_end)
+                case ProcessEvent():
+                    yield from self._process_event_rows(event)
             if changes:
                 yield from self.pending() if isinstance(event, Packet) else ()
                 yield from self._state_row(changes)
 
-    def pending(self, but: int | None = None) -> Iterator[Row]:
-        """The beginnings of calls that last: drawn before anything else is, or when nothing comes. `but` is
+    def pending(self, except_thread: int | None = None) -> Iterator[Row]:
+        """The beginnings of calls that last: drawn before anything else is, or when nothing comes. `except_thread` is
         the thread whose call is about to be drawn whole.
         """
-        for thread, call in list(self._begun.items()):
-            if thread != but:
-                del self._begun[thread]
-                yield self._beginning(call)
-        for packet in list(self._left.values()):
-            del self._left[packet.number]
-            yield from self._arrow(packet, packet.at, "leaves")
+        for thread, call in list(self._pending_calls.items()):
+            if thread != except_thread:
+                del self._pending_calls[thread]
+                yield self._start_row(call)
+        for packet in list(self._pending_packets.values()):
+            del self._pending_packets[packet.number]
+            yield from self._arrow_rows(packet, packet.at, "leaves")
 
-    def _call(self, call: Call, *, is_end: bool) -> Iterator[Row]:
+    def _call_rows(self, call: Call, *, is_end: bool) -> Iterator[Row]:
         if call.socket is not None or call.sockets or call.name in ("socket", "socketpair"):
-            self._talkers.add(call.process)
-        if call.process not in self._talkers:
+            self._socket_users.add(call.process)
+        if call.process not in self._socket_users:
             return  # a shell that starts what is traced, or the program before it has a socket
-        yield from self._enter_lane(call.process)
+        yield from self._assign_lane(call.process)
         if not is_end:
             yield from self.pending()
-            self._begun[call.thread] = call
+            self._pending_calls[call.thread] = call
             return
-        yield from self.pending(but=call.thread)
-        is_whole = self._begun.pop(call.thread, None) is not None
+        yield from self.pending(except_thread=call.thread)
+        is_whole = self._pending_calls.pop(call.thread, None) is not None
         lane = self._lane(call.process)
         if lane is not None:
-            lane.waiting.discard(call.thread)
-        if is_whole or not formatting.is_plain(call):
+            lane.blocked_threads.discard(call.thread)
+        if is_whole or not formatting.has_trivial_result(call):
             at = call.at if is_whole or call.until is None else call.until
-            yield self._text(at, call, self._whole(call), _style(call))
-        yield from self._reached(call)
-        if self._explain and (text := meaning(call, self._trace)):
-            yield self._row(None, (Cell(self._lane_at(call.process) or 0, text, "quiet", folds=True),), call)
+            yield self._text_row(at, call, self._full_text(call), _style(call))
+        yield from self._direct_arrow(call)
+        if self._explain and (text := explain_call(call, self._trace)):
+            yield self._row(
+                None, (Cell(self._lane_index(call.process) or 0, text, "quiet", wraps=True),), call
+            )
 
-    def _beginning(self, call: Call) -> Row:
+    def _start_row(self, call: Call) -> Row:
         text = formatting.call_text(call, ended=False) + (
-            " waits" if call.name in WAITERS - {"connect"} else ""
+            " waits" if call.name in BLOCKING_CALLS - {"connect"} else ""
         )
-        row = self._text(call.at, call, text, "quiet" if call.name in QUIET else "")
+        row = self._text_row(call.at, call, text, "quiet" if call.name in QUIET_CALLS else "")
         lane = self._lane(call.process)
         if lane is not None:
-            lane.waiting.add(call.thread)
+            lane.blocked_threads.add(call.thread)
         return row
 
-    def _whole(self, call: Call) -> str:
+    def _full_text(self, call: Call) -> str:
         waits = (
-            call.name in WAITERS and call.waited >= NOTEWORTHY and call.error not in ("EAGAIN", "EINPROGRESS")
+            call.name in BLOCKING_CALLS
+            and call.duration >= SLOW_CALL_NS
+            and call.error not in ("EAGAIN", "EINPROGRESS")
         )
-        return formatting.call_text(call) + (f", after {formatting.duration(call.waited)}" if waits else "")
+        return formatting.call_text(call) + (f", after {formatting.duration(call.duration)}" if waits else "")
 
-    def _packet(self, packet: Packet, *, is_end: bool) -> Iterator[Row]:
-        is_whole = self._left.pop(packet.number, None) is not None or not packet.reaches
+    def _packet_rows(self, packet: Packet, *, is_end: bool) -> Iterator[Row]:
+        is_whole = self._pending_packets.pop(packet.number, None) is not None or not packet.reaches
         yield from self.pending()
         self._has_packets = True
         if packet.reaches and not is_end:
-            self._left[packet.number] = packet
+            self._pending_packets[packet.number] = packet
             return
         at = packet.until if packet.until is not None and not is_whole else packet.at
-        part: Part = "lost" if packet.lost else "whole" if is_whole else "arrives"
-        yield from self._arrow(packet, at, part)
+        part: Shard = "lost" if packet.lost else "whole" if is_whole else "arrives"
+        yield from self._arrow_rows(packet, at, part)
 
-    def _arrow(self, packet: Packet, at: int, part: Part) -> Iterator[Row]:
+    def _arrow_rows(self, packet: Packet, at: int, part: Shard) -> Iterator[Row]:
         for number in (packet.sender, packet.receiver):
             socket = self._trace.sockets.get(number or 0)
             if socket is not None and socket.process is not None:
                 self._owners[socket.number] = socket.process
-                yield from self._enter_lane(socket.process)
-        here, there = self._end_of(packet, packet.sender), self._end_of(packet, packet.receiver)
+                yield from self._assign_lane(socket.process)
+        here, there = self._lane_of_end(packet, packet.sender), self._lane_of_end(packet, packet.receiver)
         text, style = formatting.packet_text(packet), _packet_style(packet)
         original = self._trace.event(packet.repeats) if packet.repeats is not None else None
         if original is not None:
@@ -252,7 +258,12 @@ class Layout:
         lost = packet.lost if part == "lost" else ""
         style = "error" if lost else "quiet" if part == "leaves" else style
         is_final = part != "leaves" and not packet.lost
-        if is_final and self._is_over and packet.receiver is not None and is_lost(packet, self._trace):
+        if (
+            is_final
+            and self._is_complete
+            and packet.receiver is not None
+            and is_undelivered(packet, self._trace)
+        ):
             text, style = f"{text}, never received", "error"
         if here is not None and there is not None and here != there:
             yield self._row(at, (), packet, Arrow(here, there, text, style, part, lost))
@@ -268,7 +279,7 @@ class Layout:
             label = f"↺ {text}"
         yield self._row(at, (Cell(here if here is not None else there or 0, label, style),), packet)
 
-    def _reached(self, call: Call) -> Iterator[Row]:
+    def _direct_arrow(self, call: Call) -> Iterator[Row]:
         """Without packets: an arrow from the call that sent what this one received."""
         if self._has_packets or not call.size or call.name not in RECEIVING:
             return
@@ -276,26 +287,26 @@ class Layout:
             sender = self._trace.event(link.cause)
             if link.kind != "reaches" or not isinstance(sender, Call):
                 continue
-            here, there = self._lane_at(sender.process), self._lane_at(call.process)
+            here, there = self._lane_index(sender.process), self._lane_index(call.process)
             if here is not None and there is not None and here != there:
                 text = formatting.quoted(call.data, call.size)
                 yield self._row(None, (), call, Arrow(here, there, text, "data"))
 
-    def _change(self, change: Change) -> Iterator[Row]:
+    def _process_event_rows(self, event: ProcessEvent) -> Iterator[Row]:
         yield from self.pending()
-        lane = self._lane_at(change.process)
+        lane = self._lane_index(event.process)
         if lane is None:
             return
-        style: Style = "error" if change.kind == "signal" or change.status else "note"
-        yield self._row(change.at, (Cell(lane, change.text, style),), change)
-        if change.kind == "ended":
-            self._gone[change.process] = lane
+        style: Style = "error" if event.kind == "signal" or event.status else "note"
+        yield self._row(event.at, (Cell(lane, event.text, style),), event)
+        if event.kind == "ended":
+            self._lanes_of_ended[event.process] = lane
             self._lanes[lane] = None
 
     def _state_row(self, changes: Iterable[tuple[int, str]]) -> Iterator[Row]:
         found: dict[int, list[str]] = {}
         for socket, state in changes:
-            lane = self._lane_of(socket)
+            lane = self._lane_of_socket(socket)
             if lane is not None:
                 found.setdefault(lane, []).append(state)
         cells = tuple(Cell(lane, "• " + ", ".join(states), "state") for lane, states in sorted(found.items()))
@@ -304,22 +315,24 @@ class Layout:
 
     # Lanes
 
-    def _own(self, call: Call) -> None:
+    def _track_owner(self, call: Call) -> None:
         assert call.socket is not None
         if call.name != "close" or call.socket not in self._owners:
             self._owners[call.socket] = call.process
         if call.name in ACCEPTING and call.made is not None:
             self._owners.setdefault(call.made, call.process)
 
-    def _forget(self) -> None:
+    def _prune(self) -> None:
         """Let go of what the trace has let go of."""
         known = self._trace.sockets.keys()
         self._owners = {socket: owner for socket, owner in self._owners.items() if socket in known}
-        self._talkers &= self._trace.processes.keys()
-        self._gone = {process: lane for process, lane in self._gone.items() if process in self._talkers}
-        self._room = len(self._owners) + len(self._talkers) + SPARE
+        self._socket_users &= self._trace.processes.keys()
+        self._lanes_of_ended = {
+            process: lane for process, lane in self._lanes_of_ended.items() if process in self._socket_users
+        }
+        self._prune_threshold = len(self._owners) + len(self._socket_users) + PRUNE_SLACK
 
-    def _enter_lane(self, number: int) -> Iterator[Row]:
+    def _assign_lane(self, number: int) -> Iterator[Row]:
         if self._lane(number) is not None:
             return
         process = self._trace.processes[number]
@@ -333,9 +346,9 @@ class Layout:
             self._lanes[self._lanes.index(None)] = lane
         elif kept is None:
             self._lanes.append(lane)
-        yield self._head()
+        yield self._header()
 
-    def _head(self) -> Row:
+    def _header(self) -> Row:
         """The names of the lanes."""
         cells = tuple(
             Cell(
@@ -346,45 +359,45 @@ class Layout:
             for index, lane in enumerate(self._lanes)
             if lane is not None
         )
-        return Row(None, self._bars(), cells, is_head=True)
+        return Row(None, self._bars(), cells, is_header=True)
 
     def _lane(self, process: int) -> Lane | None:
-        lane = self._lane_at(process)
+        lane = self._lane_index(process)
         return self._lanes[lane] if lane is not None else None
 
-    def _lane_at(self, process: int) -> int | None:
+    def _lane_index(self, process: int) -> int | None:
         for index, lane in enumerate(self._lanes):
             if lane is not None and lane.process is not None and lane.process.number == process:
                 return index
         return None
 
-    def _lane_of(self, socket: int | None) -> int | None:
+    def _lane_of_socket(self, socket: int | None) -> int | None:
         """The lane of whoever used a socket last; of its listener's while it is not accepted yet."""
         if socket is None or socket not in self._trace.sockets:
             return None
         owner = self._owners.get(socket, self._owners.get(self._trace.sockets[socket].welcomed_by or 0))
-        return self._lane_at(owner) if owner is not None else None
+        return self._lane_index(owner) if owner is not None else None
 
-    def _end_of(self, packet: Packet, socket: int | None) -> int | None:
+    def _lane_of_end(self, packet: Packet, socket: int | None) -> int | None:
         """The lane of one end of a packet. On a wire it is still known when its process has ended, as long as
         nobody else has it: the kernel goes on talking.
         """
-        lane = self._lane_of(socket)
+        lane = self._lane_of_socket(socket)
         if lane is not None or not packet.reaches:
             return lane
-        gone = self._gone.get(self._owners.get(socket or 0, 0))
+        gone = self._lanes_of_ended.get(self._owners.get(socket or 0, 0))
         return gone if gone is not None and self._lanes[gone] is None else None
 
     # Rows
 
-    def _text(self, at: int, call: Call, text: str, style: Style) -> Row:
-        return self._row(at, (Cell(self._lane_at(call.process) or 0, text, style),), call)
+    def _text_row(self, at: int, call: Call, text: str, style: Style) -> Row:
+        return self._row(at, (Cell(self._lane_index(call.process) or 0, text, style),), call)
 
     def _row(
         self,
         at: int | None,
         cells: tuple[Cell, ...],
-        event: Call | Packet | Change | None = None,
+        event: Call | Packet | ProcessEvent | None = None,
         arrow: Arrow | None = None,
     ) -> Row:
         if at is not None:  # two clocks that differ by microseconds don't let time go back
@@ -393,18 +406,20 @@ class Layout:
         return Row(at, self._bars(), cells, arrow, event.number if event is not None else None)
 
     def _bars(self) -> tuple[Bar, ...]:
-        return tuple("none" if each is None else "waits" if each.waiting else "runs" for each in self._lanes)
+        return tuple(
+            "none" if each is None else "waits" if each.blocked_threads else "runs" for each in self._lanes
+        )
 
 
-def rows_of(trace: Trace, shown: Filter | None = None, *, explain: bool = False) -> Iterator[Row]:
+def rows_of(trace: Trace, row_filter: Filter | None = None, *, explain: bool = False) -> Iterator[Row]:
     """All rows of a trace that has ended."""
-    layout = Layout(trace, shown, explain=explain, is_over=True)
-    for moment in trace.moments:
+    layout = Layout(trace, row_filter, explain=explain, is_complete=True)
+    for moment in trace.points:
         yield from layout.rows(moment)
     yield from layout.pending()
 
 
-def is_lost(packet: Packet, trace: Trace) -> bool:
+def is_undelivered(packet: Packet, trace: Trace) -> bool:
     """Whether a datagram was sent, and no call has received it by now."""
     return packet.protocol == "udp" and not any(
         link.kind == "feeds" for link in trace.effects_of(packet.number)
@@ -414,7 +429,7 @@ def is_lost(packet: Packet, trace: Trace) -> bool:
 def _style(call: Call) -> Style:
     if call.failed:
         return "quiet" if call.error in ("EAGAIN", "EINPROGRESS", "EINTR", "ERESTARTSYS") else "error"
-    return "quiet" if call.name in QUIET else ""
+    return "quiet" if call.name in QUIET_CALLS else ""
 
 
 def _packet_style(packet: Packet) -> Style:

@@ -13,31 +13,31 @@ from typing import BinaryIO, Final
 from bothends.trace.model import Call, Packet, Trace
 from bothends.trace.rendering import formatting
 
-_SECTION: Final = 0x0A0D0D0A
-_INTERFACE: Final = 1
-_PACKET: Final = 6
-_MAGIC: Final = 0x1A2B3C4D
+_SECTION_HEADER_BLOCK: Final = 0x0A0D0D0A
+_INTERFACE_BLOCK: Final = 1
+_ENHANCED_PACKET_BLOCK: Final = 6
+_BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
 _LINKTYPE_RAW: Final = 101
 # Options: their codes in the blocks where they stand.
-_END: Final = 0
-_COMMENT: Final = 1
-_APPLICATION: Final = 4
-_NAME: Final = 2
-_RESOLUTION: Final = 9
+_OPT_ENDOFOPT: Final = 0
+_OPT_COMMENT: Final = 1
+_SHB_USERAPPL: Final = 4
+_IF_NAME: Final = 2
+_IF_TSRESOL: Final = 9
 _NANOSECONDS: Final = 9  # 10**-9 seconds
 
 
-class Writer:
+class PcapngWriter:
     """Writes packets of a trace, each when it is told."""
 
     def __init__(self, file: BinaryIO, trace: Trace) -> None:
         self._file = file
         self._trace = trace
-        version = struct.pack("<IHHq", _MAGIC, 1, 0, -1)
-        self._block(_SECTION, version + _options((_APPLICATION, b"bothends trace")))
+        version = struct.pack("<IHHq", _BYTE_ORDER_MAGIC, 1, 0, -1)
+        self._block(_SECTION_HEADER_BLOCK, version + _options((_SHB_USERAPPL, b"bothends trace")))
         self._interfaces: dict[str, int] = {}
 
-    def tell(self, packet: Packet, *, arrives: bool = False) -> None:
+    def write(self, packet: Packet, *, arrives: bool = False) -> None:
         """Write a packet as it was seen. On a wire of ours it is seen twice, at the interface of each host:
         when it leaves, and when it `arrives`, if it does.
         """
@@ -54,7 +54,10 @@ class Writer:
             max(packet.length, len(packet.raw)),
         )
         comment = comment_of(packet, self._trace).encode("utf-8", "replace")
-        self._block(_PACKET, head + _padded(packet.raw) + (_options((_COMMENT, comment)) if comment else b""))
+        self._block(
+            _ENHANCED_PACKET_BLOCK,
+            head + _padded(packet.raw) + (_options((_OPT_COMMENT, comment)) if comment else b""),
+        )
 
     def flush(self) -> None:
         """Let what was written be in the file."""
@@ -64,8 +67,8 @@ class Writer:
         """The number of an interface. A new one may be described anywhere before its first packet."""
         if name not in self._interfaces:
             self._interfaces[name] = len(self._interfaces)
-            options = _options((_NAME, name.encode()), (_RESOLUTION, bytes([_NANOSECONDS])))
-            self._block(_INTERFACE, struct.pack("<HHI", _LINKTYPE_RAW, 0, 0) + options)
+            options = _options((_IF_NAME, name.encode()), (_IF_TSRESOL, bytes([_NANOSECONDS])))
+            self._block(_INTERFACE_BLOCK, struct.pack("<HHI", _LINKTYPE_RAW, 0, 0) + options)
         return self._interfaces[name]
 
     def _block(self, kind: int, body: bytes) -> None:
@@ -75,8 +78,8 @@ class Writer:
 
 def comment_of(packet: Packet, trace: Trace) -> str:
     """Which calls a packet came of, and which it fed: process, descriptor and call of each; may be empty."""
-    came = [_who(trace, link.cause) for link in trace.causes_of(packet.number)]
-    fed = [_who(trace, link.effect) for link in trace.effects_of(packet.number)]
+    came = [_call_label(trace, link.cause) for link in trace.causes_of(packet.number)]
+    fed = [_call_label(trace, link.effect) for link in trace.effects_of(packet.number)]
     parts = [("from " + ", ".join(filter(None, came))) if any(came) else ""]
     parts += [("to " + ", ".join(filter(None, fed))) if any(fed) else ""]
     parts += [f"lost on the wire: {packet.lost}" if packet.lost else ""]
@@ -85,7 +88,7 @@ def comment_of(packet: Packet, trace: Trace) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _who(trace: Trace, number: int) -> str:
+def _call_label(trace: Trace, number: int) -> str:
     call = trace.event(number)
     if not isinstance(call, Call):
         return ""
@@ -98,7 +101,7 @@ def _who(trace: Trace, number: int) -> str:
 
 def _options(*options: tuple[int, bytes]) -> bytes:
     parts = [struct.pack("<HH", code, len(value[:65000])) + _padded(value[:65000]) for code, value in options]
-    return b"".join(parts) + struct.pack("<HH", _END, 0)
+    return b"".join(parts) + struct.pack("<HH", _OPT_ENDOFOPT, 0)
 
 
 def _padded(data: bytes) -> bytes:

@@ -12,13 +12,13 @@ from typing import Final
 from bothends.trace.rendering import formatting
 from bothends.trace.rendering.layout import Arrow, Cell, Row
 
-LANE: Final = 400  # pixels
-TIME: Final = 76
-LINE: Final = 20
-HEAD: Final = 30
+LANE_WIDTH: Final = 400  # pixels
+TIME_WIDTH: Final = 76
+LINE_HEIGHT: Final = 20
+HEADER_HEIGHT: Final = 30
 MARGIN: Final = 16
-MOST: Final = 20_000  # rows: no reader of pictures opens more
-_CHARACTER: Final = 7.23  # pixels of one at 12 pixels, in the fonts named below
+MAX_ROWS: Final = 20_000  # rows: no reader of pictures opens more
+_CHAR_WIDTH: Final = 7.23  # pixels of one at 12 pixels, in the fonts named below
 
 STYLE: Final = """
 text { font: 12px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #1b1f24; }
@@ -39,21 +39,23 @@ line.end { stroke: #f2bf5e; } line.reset, line.error { stroke: #ff8a80; }
 """
 
 
-def picture(rows: Iterable[Row], title: str = "") -> str:
+def render_svg(rows: Iterable[Row], title: str = "") -> str:
     """The whole picture. `title` says what it shows to who can't see it."""
     drawn = list(rows)
     lanes = max((len(row.bars) for row in drawn), default=1)
-    width = TIME + lanes * LANE + 2 * MARGIN
+    width = TIME_WIDTH + lanes * LANE_WIDTH + 2 * MARGIN
     parts: list[str] = []
     y = MARGIN
-    for row in drawn[:MOST]:
-        height = HEAD if row.is_head else LINE
+    for row in drawn[:MAX_ROWS]:
+        height = HEADER_HEIGHT if row.is_header else LINE_HEIGHT
         parts += _bars(row, y, height)
         parts += _row(row, y + height - 6)
         y += height
-    if len(drawn) > MOST:
-        parts.append(_text(MARGIN, y + LINE - 6, f"{len(drawn) - MOST} more rows are not shown", "note"))
-        y += LINE
+    if len(drawn) > MAX_ROWS:
+        parts.append(
+            _text(MARGIN, y + LINE_HEIGHT - 6, f"{len(drawn) - MAX_ROWS} more rows are not shown", "note")
+        )
+        y += LINE_HEIGHT
     height = y + MARGIN
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">\n'
@@ -63,11 +65,11 @@ def picture(rows: Iterable[Row], title: str = "") -> str:
 
 
 def _x(lane: int) -> float:
-    return MARGIN + TIME + lane * LANE
+    return MARGIN + TIME_WIDTH + lane * LANE_WIDTH
 
 
 def _bars(row: Row, y: int, height: int) -> Iterator[str]:
-    if row.is_head:
+    if row.is_header:
         return
     for lane, bar in enumerate(row.bars):
         if bar != "none":
@@ -81,17 +83,17 @@ def _row(row: Row, baseline: int) -> Iterator[str]:
     if row.arrow is not None:
         yield from _arrow(row.arrow, baseline)
     for cell in row.cells:
-        yield _text(
-            _x(cell.lane) + (0 if row.is_head else 10), baseline, _fitting(cell, row.bars), cell.style
-        )
+        yield _text(_x(cell.lane) + (0 if row.is_header else 10), baseline, _fit(cell, row.bars), cell.style)
 
 
-def _fitting(cell: Cell, bars: Sequence[object]) -> str:
-    return formatting.cut(cell.text, int((LANE - 22) / _CHARACTER)) if len(bars) > 1 else cell.text
+def _fit(cell: Cell, bars: Sequence[object]) -> str:
+    return (
+        formatting.truncate(cell.text, int((LANE_WIDTH - 22) / _CHAR_WIDTH)) if len(bars) > 1 else cell.text
+    )
 
 
 def _arrow(arrow: Arrow, baseline: int) -> Iterator[str]:
-    start, end = _x(arrow.here), _x(arrow.there)
+    start, end = _x(arrow.from_lane), _x(arrow.to_lane)
     y, way = baseline - 4, 1 if end > start else -1
     third = (end - start) / 3
     if arrow.part == "arrives":
@@ -109,8 +111,8 @@ def _arrow(arrow: Arrow, baseline: int) -> Iterator[str]:
         where = f'x="{end + 2 * way:g}" y="{baseline}" text-anchor="{"start" if way > 0 else "end"}"'
         said = f"✗ {arrow.lost}" if way > 0 else f"{arrow.lost} ✗"
         yield f'<text class="{arrow.style}" {where}>{html.escape(said)}</text>'
-    text = formatting.cut(arrow.text, int(abs(end - start) / _CHARACTER) - 8)
-    room = formatting.width(text) * _CHARACTER + 12
+    text = formatting.truncate(arrow.text, int(abs(end - start) / _CHAR_WIDTH) - 8)
+    room = formatting.display_width(text) * _CHAR_WIDTH + 12
     middle = (start + end) / 2
     yield f'<rect class="ground" x="{middle - room / 2:.1f}" y="{y - 8}" width="{room:.1f}" height="16"/>'
     where = f'x="{middle:.1f}" y="{baseline}" text-anchor="middle"'

@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.model import Call, Moment, Packet, Trace, keep_newest
+from bothends.trace.model import Call, Packet, Point, Trace, trim_oldest
 
 # What a FIN that is sent, and one that comes, makes of a state.
-_SENT_FIN = {"ESTABLISHED": "FIN-WAIT-1", "CLOSE-WAIT": "LAST-ACK", "SYN-RECEIVED": "FIN-WAIT-1"}
-_GOT_FIN = {
+_AFTER_FIN_SENT = {"ESTABLISHED": "FIN-WAIT-1", "CLOSE-WAIT": "LAST-ACK", "SYN-RECEIVED": "FIN-WAIT-1"}
+_AFTER_FIN_RECEIVED = {
     "ESTABLISHED": "CLOSE-WAIT",
     "FIN-WAIT-1": "CLOSING",
     "FIN-WAIT-2": "TIME-WAIT",
     "SYN-RECEIVED": "CLOSE-WAIT",
 }
-MOST: Final = 20_000  # connections of which both ends are remembered
+MAX_CONNECTIONS: Final = 20_000  # connections of which both ends are remembered
 
 # What the acknowledgement of one's own FIN makes of it.
-_FIN_ACKED = {"FIN-WAIT-1": "FIN-WAIT-2", "CLOSING": "TIME-WAIT", "LAST-ACK": "CLOSED"}
+_AFTER_FIN_ACKED = {"FIN-WAIT-1": "FIN-WAIT-2", "CLOSING": "TIME-WAIT", "LAST-ACK": "CLOSED"}
 
 
-class States:
+class TcpStateTracker:
     """Follows the state of each socket. A connection that is not accepted yet is counted for its listener,
     and handed over when it is.
     """
@@ -34,26 +34,24 @@ class States:
         self._states: dict[tuple[object, object], str] = {}  # by both ends, seen from the first
         self._fins: dict[tuple[object, object], int] = {}
 
-    def after(self, moment: Moment) -> Iterator[tuple[int, str]]:
+    def transitions(self, point: Point) -> Iterator[tuple[int, str]]:
         """The sockets whose state a moment changes, and their new states."""
-        keep_newest(self._states, MOST)
-        keep_newest(self._fins, MOST)
-        match moment.event:
-            case Call() as call if (
-                moment.is_end and call.name == "listen" and not call.failed and call.socket
-            ):
+        trim_oldest(self._states, MAX_CONNECTIONS)
+        trim_oldest(self._fins, MAX_CONNECTIONS)
+        match point.event:
+            case Call() as call if point.is_end and call.name == "listen" and not call.failed and call.socket:
                 socket = self._trace.sockets.get(call.socket)
                 if socket is not None and socket.kind != "datagram":
                     yield call.socket, "LISTEN"
             case Packet(protocol="tcp") as packet:
-                yield from self._packet(packet, moment)
+                yield from self._packet_transitions(packet, point)
 
-    def _packet(self, packet: Packet, moment: Moment) -> Iterator[tuple[int, str]]:
+    def _packet_transitions(self, packet: Packet, point: Point) -> Iterator[tuple[int, str]]:
         """On a wire, what a packet means to its sender it means when it leaves; to its receiver, when it
         arrives, if it does. Elsewhere both are one.
         """
-        leaves = not moment.is_end and not packet.made
-        arrives = (moment.is_end or not packet.reaches) and not packet.lost
+        leaves = not point.is_end and not packet.made
+        arrives = (point.is_end or not packet.reaches) and not packet.lost
         out, back = (packet.source, packet.destination), (packet.destination, packet.source)
         changes = []
         mine, theirs = self._states.get(out, ""), self._states.get(back, "")
@@ -73,15 +71,15 @@ class States:
                 theirs = "ESTABLISHED"
             end = (packet.offset or 0) + packet.size
             fin = self._fins.get(back)
-            if arrives and fin is not None and (packet.acks or 0) > fin and theirs in _FIN_ACKED:
-                theirs = _FIN_ACKED[theirs]
+            if arrives and fin is not None and (packet.acks or 0) > fin and theirs in _AFTER_FIN_ACKED:
+                theirs = _AFTER_FIN_ACKED[theirs]
                 changes += [(back, packet.receiver, theirs)]
             if "FIN" in packet.flags:
-                if out not in self._fins and mine in _SENT_FIN:
-                    changes += [(out, packet.sender, _SENT_FIN[mine])]
+                if out not in self._fins and mine in _AFTER_FIN_SENT:
+                    changes += [(out, packet.sender, _AFTER_FIN_SENT[mine])]
                 self._fins.setdefault(out, end)
-                if theirs in _GOT_FIN and arrives:
-                    changes += [(back, packet.receiver, _GOT_FIN[theirs])]
+                if theirs in _AFTER_FIN_RECEIVED and arrives:
+                    changes += [(back, packet.receiver, _AFTER_FIN_RECEIVED[theirs])]
         for ends, socket, state in changes:
             if not (leaves if ends == out else arrives):
                 continue

@@ -18,13 +18,13 @@ from typing import Final, TypeAlias
 from bothends.trace.rendering import formatting
 from bothends.trace.rendering.layout import Arrow, Bar, Cell, Row, Style
 
-Piece: TypeAlias = tuple[str, Style]
+StyledText: TypeAlias = tuple[str, Style]
 
-TIME: Final = 10  # columns
-NARROWEST: Final = 28  # columns of a lane: with less, nothing of a call can be read
+TIME_WIDTH: Final = 10  # columns
+MIN_LANE_WIDTH: Final = 28  # columns of a lane: with less, nothing of a call can be read
 
 # What a style looks like (ECMA-48, 8.3.117).
-PAINT: Final[dict[Style, str]] = {
+SGR_CODES: Final[dict[Style, str]] = {
     "quiet": "2",
     "error": "31",
     "data": "32",
@@ -47,46 +47,46 @@ class Painter:
 
     def lines(self, row: Row) -> Iterator[str]:
         """The lines of a row: one, unless it holds prose."""
-        if row.cells and row.cells[0].folds:
+        if row.cells and row.cells[0].wraps:
             (cell,) = row.cells
-            for part in textwrap.wrap(cell.text, max(self._lane(row) - 6, 20)):
-                yield self._painted(self._cells(row, (Cell(cell.lane, f"  {part}", cell.style),)))
+            for part in textwrap.wrap(cell.text, max(self._lane_width(row) - 6, 20)):
+                yield self._join_pieces(self._cells(row, (Cell(cell.lane, f"  {part}", cell.style),)))
         elif row.arrow is not None:
-            yield self._painted(self._arrow(row, row.arrow))
+            yield self._join_pieces(self._arrow(row, row.arrow))
         else:
-            yield self._painted(self._cells(row, row.cells))
+            yield self._join_pieces(self._cells(row, row.cells))
 
-    def _lane(self, row: Row) -> int:
+    def _lane_width(self, row: Row) -> int:
         """Columns of a lane."""
-        return max((self._width - TIME) // max(len(row.bars), 1), NARROWEST)
+        return max((self._width - TIME_WIDTH) // max(len(row.bars), 1), MIN_LANE_WIDTH)
 
-    def _cells(self, row: Row, cells: tuple[Cell, ...]) -> Iterator[Piece]:
+    def _cells(self, row: Row, cells: tuple[Cell, ...]) -> Iterator[StyledText]:
         yield _time(row.at), "quiet"
-        column, lane, last = TIME, self._lane(row), len(row.bars) - 1
+        column, lane, last = TIME_WIDTH, self._lane_width(row), len(row.bars) - 1
         texts = {cell.lane: cell for cell in cells}
         if not row.bars:  # a packet before any process
             yield from ((cell.text, cell.style) for cell in cells)
         for index, bar in enumerate(row.bars):
-            start = TIME + index * lane
+            start = TIME_WIDTH + index * lane
             yield " " * (start - column), ""
-            yield " " if row.is_head else _BARS[bar], "quiet"
+            yield " " if row.is_header else _BARS[bar], "quiet"
             column = start + 1
             if index in texts:
                 cell = texts[index]
-                text = formatting.cut(
+                text = formatting.truncate(
                     cell.text, max(self._width - column - 1, 8) if index == last else lane - 3
                 )
-                yield ("" if row.is_head else " "), ""
+                yield ("" if row.is_header else " "), ""
                 yield text, cell.style
-                column += formatting.width(text) + (not row.is_head)
+                column += formatting.display_width(text) + (not row.is_header)
 
-    def _arrow(self, row: Row, arrow: Arrow) -> Iterator[Piece]:
+    def _arrow(self, row: Row, arrow: Arrow) -> Iterator[StyledText]:
         yield _time(row.at), "quiet"
-        column, lane = TIME, self._lane(row)
-        left, right = sorted((arrow.here, arrow.there))
+        column, lane = TIME_WIDTH, self._lane_width(row)
+        left, right = sorted((arrow.from_lane, arrow.to_lane))
         line = _shaft(arrow, (right - left) * lane - 1)
         for index, bar in enumerate(row.bars):
-            start = TIME + index * lane
+            start = TIME_WIDTH + index * lane
             if left < index < right:
                 continue
             yield " " * (start - column), ""
@@ -96,21 +96,22 @@ class Painter:
                 yield line, arrow.style
                 column += (right - left) * lane - 1
 
-    def _painted(self, pieces: Iterable[Piece]) -> str:
+    def _join_pieces(self, pieces: Iterable[StyledText]) -> str:
         if not self._colour:
             return "".join(text for text, _ in pieces).rstrip()
         return "".join(
-            f"\x1b[{PAINT[style]}m{text}\x1b[0m" if style and text.strip() else text for text, style in pieces
+            f"\x1b[{SGR_CODES[style]}m{text}\x1b[0m" if style and text.strip() else text
+            for text, style in pieces
         ).rstrip()
 
 
-def _shaft(arrow: Arrow, room: int) -> str:
+def _shaft(arrow: Arrow, columns: int) -> str:
     """An arrow, or a part of one, in so many columns."""
-    to_right = arrow.here < arrow.there
+    to_right = arrow.from_lane < arrow.to_lane
     head = "▶" if to_right else "◀"
-    long = room if arrow.part == "whole" else room * 2 // 3
-    label = f" {formatting.cut(arrow.text, long - 8)} "
-    shaft = max(long - formatting.width(label) - 1, 2)
+    long = columns if arrow.part == "whole" else columns * 2 // 3
+    label = f" {formatting.truncate(arrow.text, long - 8)} "
+    shaft = max(long - formatting.display_width(label) - 1, 2)
     line = "─" * (shaft // 2) + label + "─" * (shaft - shaft // 2)
     match arrow.part:
         case "whole":
@@ -122,12 +123,12 @@ def _shaft(arrow: Arrow, room: int) -> str:
             drawn = f"{line}┄" if to_right else f"┄{line}"
             at_left = to_right
         case "lost":
-            lost = formatting.cut(arrow.lost, room - long - 3)
+            lost = formatting.truncate(arrow.lost, columns - long - 3)
             drawn = f"{line}✗ {lost}" if to_right else f"{lost} ✗{line}"
             at_left = to_right
-    blank = " " * (room - formatting.width(drawn))
+    blank = " " * (columns - formatting.display_width(drawn))
     return drawn + blank if at_left else blank + drawn
 
 
 def _time(at: int | None) -> str:
-    return " " * TIME if at is None else f"{at / 1e9:8.4f}  "
+    return " " * TIME_WIDTH if at is None else f"{at / 1e9:8.4f}  "
