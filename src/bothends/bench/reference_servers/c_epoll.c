@@ -1,5 +1,5 @@
-/* A good epoll server in C: one thread, level-triggered, a recv() and a send() for each event; for UDP a
- * recvfrom() and a sendto(). What others are measured against.
+/* An epoll server in C, the reference for measurements: one thread, level-triggered, one recv() and one send()
+ * for each event; for UDP one recvfrom() and one sendto().
  *
  * cc -O2 -o c_epoll c_epoll.c; ./c_epoll tcp
  */
@@ -18,13 +18,13 @@ enum { CHUNK = 65536, EVENTS = 256 };
 
 static char buffer[CHUNK];
 
-/* What a peer that reads slowly is owed still. */
-struct owed {
+/* The unsent bytes of a slow reader. */
+struct unsent {
     char *bytes;
     size_t size;
 };
 
-static struct owed *owed;
+static struct unsent *unsent; /* by descriptor */
 
 static void upper(char *data, ssize_t size)
 {
@@ -33,14 +33,14 @@ static void upper(char *data, ssize_t size)
             data[i] -= 32;
 }
 
-static int listening(int type)
+static int open_socket(int type)
 {
     struct sockaddr_in name = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof name;
     int sock = socket(AF_INET, type, 0);
 
-    if (sock < 0 || bind(sock, (struct sockaddr *)&name, size) || (type != SOCK_DGRAM && listen(sock, 4096)) ||
-        getsockname(sock, (struct sockaddr *)&name, &size)) {
+    if (sock < 0 || bind(sock, (struct sockaddr *)&name, size) || (type != SOCK_DGRAM && listen(sock, 4096))
+        || getsockname(sock, (struct sockaddr *)&name, &size)) {
         perror("c_epoll");
         exit(1);
     }
@@ -51,7 +51,7 @@ static int listening(int type)
 
 static void serve_datagrams(void)
 {
-    int sock = listening(SOCK_DGRAM);
+    int sock = open_socket(SOCK_DGRAM);
 
     for (;;) {
         struct sockaddr_in peer;
@@ -65,27 +65,28 @@ static void serve_datagrams(void)
     }
 }
 
-static void finish(int sock)
+static void close_connection(int sock)
 {
-    free(owed[sock].bytes);
-    owed[sock] = (struct owed){0};
+    free(unsent[sock].bytes);
+    unsent[sock] = (struct unsent){0};
     close(sock);
 }
 
-static void watch(int epoll, int sock, unsigned events, int how)
+static void set_events(int epoll, int sock, unsigned events, int operation)
 {
     struct epoll_event event = {.events = events, .data.fd = sock};
 
-    epoll_ctl(epoll, how, sock, &event);
+    epoll_ctl(epoll, operation, sock, &event);
 }
 
-/* Send; keep what the kernel has no room for, and read no more until it is gone. */
-static void answer(int epoll, int sock, const char *data, size_t size)
+/* Send a reply. Bytes that do not fit into the socket's send buffer are stored, and nothing is read until they are
+ * sent. */
+static void send_reply(int epoll, int sock, const char *data, size_t size)
 {
     ssize_t sent = send(sock, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
 
     if (sent < 0 && errno != EAGAIN) {
-        finish(sock);
+        close_connection(sock);
         return;
     }
     if (sent < 0)
@@ -94,39 +95,39 @@ static void answer(int epoll, int sock, const char *data, size_t size)
         char *rest = malloc(size - (size_t)sent);
 
         if (rest == NULL) {
-            finish(sock);
+            close_connection(sock);
             return;
         }
         memcpy(rest, data + sent, size - (size_t)sent);
-        free(owed[sock].bytes);
-        owed[sock] = (struct owed){rest, size - (size_t)sent};
-        watch(epoll, sock, EPOLLOUT, EPOLL_CTL_MOD);
-    } else if (owed[sock].bytes) {
-        free(owed[sock].bytes);
-        owed[sock] = (struct owed){0};
-        watch(epoll, sock, EPOLLIN, EPOLL_CTL_MOD);
+        free(unsent[sock].bytes);
+        unsent[sock] = (struct unsent){rest, size - (size_t)sent};
+        set_events(epoll, sock, EPOLLOUT, EPOLL_CTL_MOD);
+    } else if (unsent[sock].bytes) {
+        free(unsent[sock].bytes);
+        unsent[sock] = (struct unsent){0};
+        set_events(epoll, sock, EPOLLIN, EPOLL_CTL_MOD);
     }
 }
 
-static void welcome(int epoll, int listener)
+static void accept_all(int epoll, int listener)
 {
     int sock, on = 1;
 
     while ((sock = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
         setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        watch(epoll, sock, EPOLLIN, EPOLL_CTL_ADD);
+        set_events(epoll, sock, EPOLLIN, EPOLL_CTL_ADD);
     }
 }
 
 static void serve_streams(void)
 {
-    int listener = listening(SOCK_STREAM | SOCK_NONBLOCK), epoll = epoll_create1(0);
+    int listener = open_socket(SOCK_STREAM | SOCK_NONBLOCK), epoll = epoll_create1(0);
     struct epoll_event events[EVENTS];
 
-    owed = calloc((size_t)sysconf(_SC_OPEN_MAX), sizeof *owed);
-    if (owed == NULL)
+    unsent = calloc((size_t)sysconf(_SC_OPEN_MAX), sizeof *unsent);
+    if (unsent == NULL)
         exit(1);
-    watch(epoll, listener, EPOLLIN, EPOLL_CTL_ADD);
+    set_events(epoll, listener, EPOLLIN, EPOLL_CTL_ADD);
     for (;;) {
         int count = epoll_wait(epoll, events, EVENTS, -1);
 
@@ -135,14 +136,14 @@ static void serve_streams(void)
             ssize_t size;
 
             if (sock == listener) {
-                welcome(epoll, listener);
-            } else if (owed[sock].bytes) {
-                answer(epoll, sock, owed[sock].bytes, owed[sock].size);
+                accept_all(epoll, listener);
+            } else if (unsent[sock].bytes) {
+                send_reply(epoll, sock, unsent[sock].bytes, unsent[sock].size);
             } else if ((size = recv(sock, buffer, sizeof buffer, MSG_DONTWAIT)) > 0) {
                 upper(buffer, size);
-                answer(epoll, sock, buffer, (size_t)size);
+                send_reply(epoll, sock, buffer, (size_t)size);
             } else if (size == 0 || errno != EAGAIN) {
-                finish(sock);
+                close_connection(sock);
             }
         }
     }

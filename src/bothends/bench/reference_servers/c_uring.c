@@ -1,9 +1,10 @@
-/* An io_uring server in C: multishot accept and receive into a ring of provided buffers, sends submitted
- * together with the wait, one issuer with deferred task work. TCP only. The kernel's headers, no library.
+/* An io_uring server in C, the reference for measurements: multishot accept and receive into a ring of provided
+ * buffers, sends submitted by the call that waits, one issuer with deferred task work. TCP only. It needs the
+ * kernel's headers and no library.
  *
  * cc -O2 -o c_uring c_uring.c; ./c_uring tcp
  *
- * See io_uring(7), io_uring_setup(2), io_uring_enter(2). It needs Linux 6.1 or newer.
+ * See io_uring(7), io_uring_setup(2), io_uring_enter(2). Needs Linux 6.1 or newer.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -28,8 +29,8 @@ static struct io_uring_sqe *sqes;
 static struct io_uring_cqe *cqes;
 static struct io_uring_buf_ring *provided;
 static char *buffers;
-static unsigned pending; /* submissions that the kernel has not been told of */
-static uint16_t given;   /* tail of the ring of buffers */
+static unsigned pending;     /* entries not yet submitted */
+static uint16_t buffer_tail; /* tail of the ring of buffers */
 
 static void fail(const char *what)
 {
@@ -37,7 +38,7 @@ static void fail(const char *what)
     exit(1);
 }
 
-static uint64_t name(unsigned operation, unsigned buffer, int sock)
+static uint64_t user_data(unsigned operation, unsigned buffer, int sock)
 {
     return (uint64_t)operation << 56 | (uint64_t)buffer << 32 | (unsigned)sock;
 }
@@ -52,7 +53,7 @@ static void enter(unsigned wait)
         pending -= (unsigned)done;
 }
 
-static struct io_uring_sqe *next(unsigned operation, int sock, uint64_t data)
+static struct io_uring_sqe *get_sqe(unsigned operation, int sock, uint64_t data)
 {
     struct io_uring_sqe *sqe;
 
@@ -68,33 +69,33 @@ static struct io_uring_sqe *next(unsigned operation, int sock, uint64_t data)
     return sqe;
 }
 
-static void give_back(unsigned buffer)
+static void recycle_buffer(unsigned buffer)
 {
-    struct io_uring_buf *entry = provided->bufs + (given & (BUFFERS - 1));
+    struct io_uring_buf *entry = provided->bufs + (buffer_tail & (BUFFERS - 1));
 
     entry->addr = (uintptr_t)(buffers + (size_t)buffer * SIZE);
     entry->len = SIZE;
     entry->bid = (uint16_t)buffer;
-    __atomic_store_n(&provided->tail, ++given, __ATOMIC_RELEASE);
+    __atomic_store_n(&provided->tail, ++buffer_tail, __ATOMIC_RELEASE);
 }
 
-static void welcome(void)
+static void arm_accept(void)
 {
-    next(IORING_OP_ACCEPT, listener, name(ACCEPT, 0, listener))->ioprio = IORING_ACCEPT_MULTISHOT;
+    get_sqe(IORING_OP_ACCEPT, listener, user_data(ACCEPT, 0, listener))->ioprio = IORING_ACCEPT_MULTISHOT;
 }
 
-static void receive(int sock)
+static void arm_receive(int sock)
 {
-    struct io_uring_sqe *sqe = next(IORING_OP_RECV, sock, name(RECEIVE, 0, sock));
+    struct io_uring_sqe *sqe = get_sqe(IORING_OP_RECV, sock, user_data(RECEIVE, 0, sock));
 
     sqe->ioprio = IORING_RECV_MULTISHOT;
     sqe->flags = IOSQE_BUFFER_SELECT;
 }
 
-/* The answer stands where the question was, and the buffer is given back when it has left. MSG_WAITALL has
- * the kernel send the rest of what it had no room for. A second answer of a connection could overtake that
- * rest: so this is a server for answers that fit into a socket's buffer, as those that are measured do. */
-static void answer(int sock, unsigned buffer, int size)
+/* Send the reply from the receive buffer, which is recycled once the send completes. With MSG_WAITALL the kernel
+ * sends the rest of a partial send itself. A later reply on the connection could overtake that rest, so this server
+ * is only for replies that fit into the socket's send buffer, as the measured ones do. */
+static void send_reply(int sock, unsigned buffer, int size)
 {
     struct io_uring_sqe *sqe;
     char *data = buffers + (size_t)buffer * SIZE;
@@ -102,13 +103,13 @@ static void answer(int sock, unsigned buffer, int size)
     for (int i = 0; i < size; i++)
         if (data[i] >= 'a' && data[i] <= 'z')
             data[i] -= 32;
-    sqe = next(IORING_OP_SEND, sock, name(SEND, buffer, sock));
+    sqe = get_sqe(IORING_OP_SEND, sock, user_data(SEND, buffer, sock));
     sqe->addr = (uintptr_t)data;
     sqe->len = (unsigned)size;
     sqe->msg_flags = MSG_WAITALL | MSG_NOSIGNAL;
 }
 
-static void completed(const struct io_uring_cqe *cqe)
+static void on_completion(const struct io_uring_cqe *cqe)
 {
     int sock = (int)(cqe->user_data & 0xffffffff), on = 1;
     int more = cqe->flags & IORING_CQE_F_MORE;
@@ -117,24 +118,24 @@ static void completed(const struct io_uring_cqe *cqe)
     case ACCEPT:
         if (cqe->res >= 0) {
             setsockopt(cqe->res, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-            receive(cqe->res);
+            arm_receive(cqe->res);
         }
         if (!more)
-            welcome();
+            arm_accept();
         break;
     case RECEIVE:
         if (cqe->res > 0) {
-            answer(sock, cqe->flags >> IORING_CQE_BUFFER_SHIFT, cqe->res);
+            send_reply(sock, cqe->flags >> IORING_CQE_BUFFER_SHIFT, cqe->res);
             if (!more)
-                receive(sock);
+                arm_receive(sock);
         } else if (cqe->res == -ENOBUFS) {
-            receive(sock); /* every buffer is on its way: again */
+            arm_receive(sock); /* all buffers are in use: arm it again */
         } else {
             close(sock);
         }
         break;
     case SEND:
-        give_back((unsigned)(cqe->user_data >> 32) & 0xffffff);
+        recycle_buffer((unsigned)(cqe->user_data >> 32) & 0xffffff);
         break;
     }
 }
@@ -152,8 +153,9 @@ static void open_ring(void)
     ring = (int)syscall(SYS_io_uring_setup, ENTRIES, &parameters);
     if (ring < 0)
         fail("io_uring_setup");
-    rings = mmap(NULL, parameters.cq_off.cqes + parameters.cq_entries * sizeof *cqes +
-                           parameters.sq_off.array + ENTRIES * sizeof *array,
+    rings = mmap(NULL,
+                 parameters.cq_off.cqes + parameters.cq_entries * sizeof *cqes + parameters.sq_off.array
+                     + ENTRIES * sizeof *array,
                  PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, IORING_OFF_SQ_RING);
     sqes = mmap(NULL, ENTRIES * sizeof *sqes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring,
                 IORING_OFF_SQES);
@@ -174,19 +176,19 @@ static void open_ring(void)
     if (syscall(SYS_io_uring_register, ring, IORING_REGISTER_PBUF_RING, &registered, 1) < 0)
         fail("io_uring_register");
     for (unsigned i = 0; i < BUFFERS; i++)
-        give_back(i);
+        recycle_buffer(i);
 }
 
 static void open_listener(void)
 {
-    struct sockaddr_in where = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof where;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
 
     listener = socket(AF_INET, SOCK_STREAM, 0);
-    if (listener < 0 || bind(listener, (struct sockaddr *)&where, size) || listen(listener, 4096) ||
-        getsockname(listener, (struct sockaddr *)&where, &size))
+    if (listener < 0 || bind(listener, (struct sockaddr *)&address, size) || listen(listener, 4096)
+        || getsockname(listener, (struct sockaddr *)&address, &size))
         fail("c_uring");
-    printf("tcp://127.0.0.1:%d\n", ntohs(where.sin_port));
+    printf("tcp://127.0.0.1:%d\n", ntohs(address.sin_port));
     fflush(stdout);
 }
 
@@ -194,7 +196,7 @@ int main(void)
 {
     open_ring();
     open_listener();
-    welcome();
+    arm_accept();
     for (;;) {
         unsigned head, tail;
 
@@ -202,7 +204,7 @@ int main(void)
         head = *cq_head;
         tail = __atomic_load_n(cq_tail, __ATOMIC_ACQUIRE);
         for (; head != tail; head++)
-            completed(cqes + (head & (8 * ENTRIES - 1)));
+            on_completion(cqes + (head & (8 * ENTRIES - 1)));
         __atomic_store_n(cq_head, head, __ATOMIC_RELEASE);
     }
 }
