@@ -24,6 +24,7 @@ RANKS = {
     "events": 0,
     "framing": 0,
     "escaping": 0,
+    "suggest": 0,
     "hexdump": 0,
     "osutil": 1,
     "sockets": 1,

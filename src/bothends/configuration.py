@@ -22,7 +22,6 @@ Every error says in which file, in which table and at which key, and names the n
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import ipaddress
 import math
 import tomllib
@@ -33,6 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from bothends import suggest
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
 from bothends.errors import BothendsError, ConfigurationError
@@ -222,7 +222,7 @@ def _read_table(
         if key in excluded:
             raise location.error(key, "it belongs to one server", "write it under its [[serve]]")
         if key not in known:
-            nearest = next(iter(difflib.get_close_matches(key, [*known, *extra], n=1)), "")
+            nearest = suggest.nearest(key, [*known, *extra])
             hint = f"did you mean {nearest!r}?" if nearest else f"known are {', '.join([*known, *extra])}"
             raise location.error(key, "there is no such key", hint)
         values[key] = _convert(value, hints[key], location, key)
@@ -240,10 +240,10 @@ def _convert(value: Any, hint: Any, location: _Location, key: str) -> Any:
     if origin is Literal:
         if value in arguments:
             return value
-        nearest = difflib.get_close_matches(str(value), arguments, n=1)
+        nearest = suggest.nearest(str(value), arguments)
         listed = " or ".join(f'"{each}"' for each in arguments)
         raise location.error(
-            key, f"it should be {listed}, not {_format_value(value)}", f'"{nearest[0]}"?' if nearest else ""
+            key, f"it should be {listed}, not {_format_value(value)}", f'"{nearest}"?' if nearest else ""
         )
     if dataclasses.is_dataclass(hint) and hint is not Endpoint:
         if not isinstance(value, dict):

@@ -13,13 +13,13 @@ the file. Built-in contracts are files too: they lie in `contracts/`.
 
 from __future__ import annotations
 
-import difflib
 import re
 import runpy
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_type_hints
 
+from bothends import suggest
 from bothends.check.oracle import (
     ExpectedReply,
     FunctionOracle,
@@ -208,9 +208,9 @@ def load(name: str) -> Contract:
     """
     if not name.endswith(".toml") and "/" not in name:
         if name not in builtin_names():
-            nearest = difflib.get_close_matches(name, builtin_names(), n=1)
+            nearest = suggest.nearest(name, builtin_names())
             hint = "`bothends check contracts` lists them; one of your own is given as file.toml"
-            raise UnknownName("contract", name, nearest[0] if nearest else "", hint)
+            raise UnknownName("contract", name, nearest, hint)
         return read(BUILTIN_DIR / f"{name}.toml")
     return read(Path(name))
 
@@ -252,9 +252,9 @@ def _translate_validation_error(message: str, document: dict[str, Any]) -> tuple
     hint = ""
     if unknown := re.search(r"unknown key `(.*)`", reason):
         known = {"": Contract, "answer": AnswerSpec, "client": ClientSpec}.get(place, ExchangeSpec)
-        nearest = difflib.get_close_matches(unknown[1], known.__struct_fields__, n=1)
+        nearest = suggest.nearest(unknown[1], known.__struct_fields__)
         hint = (
-            f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known.__struct_fields__)}"
+            f"did you mean {nearest!r}?" if nearest else f"known are {', '.join(known.__struct_fields__)}"
         )
     elif reason.startswith("invalid enum value"):
         section, _, key = place.rpartition(".")

@@ -19,6 +19,7 @@ from typing import Final
 
 import click
 
+from bothends import suggest
 from bothends.cli import terminal
 from bothends.errors import BothendsError, UnknownName
 
@@ -72,9 +73,7 @@ class VerbGroup(click.Group):
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not name.startswith("-"):
-            import difflib
-
-            nearest = next(iter(difflib.get_close_matches(name, VERBS, n=1)), "")
+            nearest = suggest.nearest(name, VERBS)
             raise UnknownName("verb", name, nearest, "see bothends --help")
         return super().resolve_command(ctx, args) if command is None else (name, command, args[1:])
 

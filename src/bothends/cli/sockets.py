@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from bothends import suggest
 from bothends.cli import terminal
 
 if TYPE_CHECKING:
@@ -99,10 +100,8 @@ def find_pids(word: str) -> list[int]:
     else:
         found = owners.pids_by_name(word)
     if not found:
-        import difflib
-
         names = {name for pid in owners.all_pids() for name in owners.process_names(pid)}
-        nearest = next(iter(difflib.get_close_matches(word, names, n=1)), "")
+        nearest = suggest.nearest(word, names)
         raise UnknownName("process", word, escape_text(nearest), "ps -e lists them")
     return found
 

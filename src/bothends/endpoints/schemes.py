@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
+from bothends import suggest
 from bothends.errors import UnknownName
 
 OptionValue = bool | int | str
@@ -170,4 +170,4 @@ def option_rule(scheme: str, name: str, wrappers: Sequence[str] = ()) -> OptionR
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """The known word that is most like `name`, or ""."""
-    return next(iter(get_close_matches(name.lower(), known, 1, cutoff=0.5)), "")
+    return suggest.nearest(name.lower(), known)

@@ -5,10 +5,10 @@ Adding one is one file and one line here (see docs/how-to/add-an-engine.md).
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import Final
 
+from bothends import suggest
 from bothends.engines.base import Engine
 from bothends.errors import UnknownName
 
@@ -43,8 +43,8 @@ def load(name: str) -> type[Engine]:
     """
     target = ENGINES.get(name, name if ":" in name else "")
     if not target:
-        nearest = difflib.get_close_matches(name, ENGINES, n=1)
-        raise UnknownName("engine", name, nearest[0] if nearest else "", "see `bothends engines`")
+        nearest = suggest.nearest(name, ENGINES)
+        raise UnknownName("engine", name, nearest, "see `bothends engines`")
     module, _, attribute = target.partition(":")
     try:
         engine = getattr(importlib.import_module(module), attribute)

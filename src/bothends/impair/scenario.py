@@ -24,7 +24,6 @@ In a file, a scenario in TOML:
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from bothends import suggest
 from bothends.errors import BothendsError, ConfigurationError, ToxicError
 from bothends.impair.api import ApiError, parse_networks, parse_proxies, parse_proxy
 from bothends.impair.proxies import ProxyCollection, ProxyConfig
@@ -261,8 +261,8 @@ def _tables(document: Mapping[str, Any], key: str, file: str) -> list[dict[str, 
 def _reject_unknown_keys(table: Mapping[str, Any], known: Sequence[str], file: str, where: str) -> None:
     for key in table:
         if key not in known:
-            nearest = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else "known: " + ", ".join(known)
+            nearest = suggest.nearest(key, known)
+            hint = f"did you mean {nearest!r}?" if nearest else "known: " + ", ".join(known)
             raise ConfigurationError(file, where, key, "it is not known", hint)
 
 

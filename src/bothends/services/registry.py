@@ -15,7 +15,6 @@ such a subclass, of which one is made without arguments.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -28,6 +27,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Final
 
+from bothends import suggest
 from bothends.errors import ServiceError, UnknownName
 from bothends.services.base import Conversation, Service
 
@@ -88,9 +88,9 @@ def load(spec: str) -> Service:
         with _user_errors(spec):
             thing = entry.load()
         return _as_service(spec, thing)
-    nearest = difflib.get_close_matches(spec, names(), n=1)
+    nearest = suggest.nearest(spec, names())
     hint = "`bothends services` lists them; one of your own is given as file.py:name"
-    raise UnknownName("service", spec, nearest[0] if nearest else "", hint)
+    raise UnknownName("service", spec, nearest, hint)
 
 
 def _installed() -> dict[str, EntryPoint]:
@@ -199,8 +199,8 @@ def _select_service(spec: str, module: ModuleType, name: str) -> Service:
     with _user_errors(spec):
         thing = getattr(module, name, None)
     if thing is None:
-        nearest = difflib.get_close_matches(name, services, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"services there: {there or 'none'}"
+        nearest = suggest.nearest(name, services)
+        hint = f"did you mean {nearest!r}?" if nearest else f"services there: {there or 'none'}"
         raise ServiceError(spec, f"it has no {name!r}", hint)
     return _as_service(spec, thing)
 

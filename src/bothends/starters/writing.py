@@ -9,13 +9,13 @@ Rank 4: imports `errors` only.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bothends import suggest
 from bothends.errors import UnknownName, UnsupportedCombination
 
 LANGUAGES: Final[dict[str, str]] = {"python": "py", "c": "c", "java": "java"}
@@ -125,5 +125,5 @@ def _arguments(role: str, transport: str) -> tuple[str, ...]:
 
 def _check_known(kind: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
-        raise UnknownName(kind, name, nearest[0] if nearest else "", f"there are {', '.join(known)}")
+        nearest = suggest.nearest(name, known)
+        raise UnknownName(kind, name, nearest, f"there are {', '.join(known)}")

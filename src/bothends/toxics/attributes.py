@@ -7,13 +7,13 @@ The units are those of Toxiproxy's API, where a number stands alone; words may c
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
+from bothends import suggest
 from bothends.errors import ToxicError
 from bothends.toxics.base import Toxic
 
@@ -166,8 +166,8 @@ def _int_if_whole(number: float) -> int | float:
 def _find_rule(kind: type[Toxic], rules: Mapping[str, Rule], name: str) -> Rule:
     rule = rules.get(name)
     if rule is None:
-        nearest = difflib.get_close_matches(name, rules, 1)
-        hint = f"did you mean {nearest[0]}?" if nearest else "it has " + ", ".join(rules)
+        nearest = suggest.nearest(name, rules)
+        hint = f"did you mean {nearest}?" if nearest else "it has " + ", ".join(rules)
         raise ToxicError(kind.type, f"there is no attribute {name!r}", hint if rules else "it has none")
     return rule
 

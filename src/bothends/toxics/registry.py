@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 from typing import Final
 
+from bothends import suggest
 from bothends.errors import UnknownName
 from bothends.toxics.base import Toxic
 
@@ -34,7 +34,7 @@ TOXICS: Final[dict[str, str]] = {
 def load(name: str) -> type[Toxic]:
     """The toxic of a type. Raises UnknownName."""
     if name not in TOXICS:
-        nearest = next(iter(difflib.get_close_matches(name, TOXICS, 1)), "")
+        nearest = suggest.nearest(name, TOXICS)
         raise UnknownName("toxic", name, nearest, "there is " + ", ".join(TOXICS))
     module, _, attribute = TOXICS[name].partition(":")
     kind: type[Toxic] = getattr(importlib.import_module(module), attribute)

@@ -8,7 +8,6 @@ A manifest is `check.toml` in the submission's folder:
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 import shutil
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bothends import suggest
 from bothends.errors import ConfigurationError
 
 MANIFEST: Final = "check.toml"
@@ -70,9 +70,9 @@ def _from_manifest(path: Path) -> Recipe:
         raise ConfigurationError(path.name, "", "", f"it is no TOML: {error}") from error
     for key in found:
         if key not in ("build", "run"):
-            nearest = difflib.get_close_matches(key, ("build", "run"), n=1)
+            nearest = suggest.nearest(key, ("build", "run"))
             raise ConfigurationError(
-                path.name, "", key, "there is no such key", f"did you mean {nearest[0]!r}?" if nearest else ""
+                path.name, "", key, "there is no such key", f"did you mean {nearest!r}?" if nearest else ""
             )
     build, run = found.get("build", []), found.get("run")
     if not isinstance(run, str) or not isinstance(build, list) or not all(isinstance(x, str) for x in build):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import Final, Literal
 
+from bothends import suggest
 from bothends.check.case import Case
 from bothends.check.contract import Contract
 from bothends.errors import UnknownName, UsageError
@@ -22,8 +22,8 @@ SUITES: Final[dict[str, tuple[str, str]]] = {
 def cases(suite: str) -> tuple[Case, ...]:
     """The cases of a suite. Raises UnknownName."""
     if suite not in SUITES:
-        nearest = difflib.get_close_matches(suite, SUITES, n=1)
-        raise UnknownName("suite", suite, nearest[0] if nearest else "", f"there are {', '.join(SUITES)}")
+        nearest = suggest.nearest(suite, SUITES)
+        raise UnknownName("suite", suite, nearest, f"there are {', '.join(SUITES)}")
     found: tuple[Case, ...] = importlib.import_module(SUITES[suite][0]).CASES
     return found
 
@@ -50,6 +50,6 @@ def find_case(case_id: str) -> tuple[str, Case]:
     """A case of any suite, and the suite. Raises UnknownName."""
     every = {case.id: (suite, case) for suite in SUITES for case in cases(suite)}
     if case_id not in every:
-        nearest = difflib.get_close_matches(case_id, every, n=1)
-        raise UnknownName("case", case_id, nearest[0] if nearest else "", "`bothends check list` lists them")
+        nearest = suggest.nearest(case_id, every)
+        raise UnknownName("case", case_id, nearest, "`bothends check list` lists them")
     return every[case_id]

@@ -9,6 +9,7 @@ from typing import TextIO
 
 import click
 
+from bothends import suggest
 from bothends.cli import terminal
 from bothends.cli.trace.output import STDOUT, Programs, TraceOutputs, TraceWriter, exit_status, open_capture
 
@@ -140,15 +141,13 @@ def trace(
 
 def _parse_calls(text: str) -> frozenset[str]:
     """The names of calls in a list with commas. Raises UnknownName."""
-    import difflib
-
     from bothends.errors import UnknownName
     from bothends.trace.capture.calls import DRAWN_CALLS
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in DRAWN_CALLS:
-            nearest = next(iter(difflib.get_close_matches(name, sorted(DRAWN_CALLS), 1)), "")
+            nearest = suggest.nearest(name, sorted(DRAWN_CALLS))
             raise UnknownName("call", name, nearest, "--only takes what the picture shows: sendto,recvfrom")
     return frozenset(names)
 
