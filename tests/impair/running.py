@@ -15,7 +15,7 @@ from bothends.impair.proxies import ProxyCollection, ProxyConfig
 from bothends.impair.proxy import Proxy
 from bothends.impair.recording import RecordingWriter, Replay
 from bothends.impair.scenario import parse_toxic
-from bothends.osutil.event_loop import ProxyLoop
+from bothends.osutil.event_loop import EventLoop
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class RunningProxies:
         replay: Path | None = None,
         idle_timeout: float = 60.0,
     ) -> None:
-        self.loop = ProxyLoop()
+        self.loop = EventLoop()
         self.notices: list[str] = []
         self._recording = RecordingWriter(record) if record is not None else None
         self.proxies = ProxyCollection(

@@ -10,16 +10,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from bothends.osutil.event_loop import IN, ProxyLoop
+from bothends.osutil.event_loop import IN, EventLoop
 
 
 @pytest.fixture
-def loop() -> Iterator[ProxyLoop]:
-    with contextlib.closing(ProxyLoop()) as made:
+def loop() -> Iterator[EventLoop]:
+    with contextlib.closing(EventLoop()) as made:
         yield made
 
 
-def test_call_later_runs_in_due_order_and_never_early(loop: ProxyLoop) -> None:
+def test_call_later_runs_in_due_order_and_never_early(loop: EventLoop) -> None:
     made: list[tuple[float, float]] = []
     for seconds in (0.02, 0.005, 0.01, 0.0):
         due = loop.now + seconds
@@ -30,7 +30,7 @@ def test_call_later_runs_in_due_order_and_never_early(loop: ProxyLoop) -> None:
     assert all(due <= at for due, at in made)
 
 
-def test_run_once_has_submillisecond_precision(loop: ProxyLoop) -> None:
+def test_run_once_has_submillisecond_precision(loop: EventLoop) -> None:
     """epoll_wait counts milliseconds, rounded up: then the best of 20 waits of 0.3 ms would be 1 ms."""
     best = 1.0
     for _ in range(20):
@@ -44,7 +44,7 @@ def test_run_once_has_submillisecond_precision(loop: ProxyLoop) -> None:
     assert best < 0.0005
 
 
-def test_cancelled_timer_is_not_called(loop: ProxyLoop) -> None:
+def test_cancelled_timer_is_not_called(loop: EventLoop) -> None:
     made: list[str] = []
     loop.call_later(0.001, lambda: made.append("off")).cancel()
     loop.call_later(0.002, lambda: made.append("on"))
@@ -53,7 +53,7 @@ def test_cancelled_timer_is_not_called(loop: ProxyLoop) -> None:
     assert made == ["on"]
 
 
-def test_post_from_another_thread_runs_in_order(loop: ProxyLoop) -> None:
+def test_post_from_another_thread_runs_in_order(loop: EventLoop) -> None:
     done: list[int] = []
 
     def others() -> None:
@@ -68,7 +68,7 @@ def test_post_from_another_thread_runs_in_order(loop: ProxyLoop) -> None:
     assert done == list(range(1000))
 
 
-def test_unwatch_stops_readiness_callbacks(loop: ProxyLoop) -> None:
+def test_unwatch_stops_readiness_callbacks(loop: EventLoop) -> None:
     read, write = os.pipe()
     try:
         heard: list[bytes] = []
@@ -85,6 +85,6 @@ def test_unwatch_stops_readiness_callbacks(loop: ProxyLoop) -> None:
 
 
 def test_post_to_closed_loop_is_ignored() -> None:
-    loop = ProxyLoop()
+    loop = EventLoop()
     loop.close()
     loop.post(lambda: None)

@@ -11,7 +11,7 @@ from bothends.endpoints import Endpoint
 from bothends.errors import UnsupportedCombination
 from bothends.impair.api import Api, error_response
 from bothends.impair.http import BadRequest, HttpRequest, HttpResponse, RequestParser
-from bothends.osutil.event_loop import IN, OUT, ProxyLoop, Timer
+from bothends.osutil.event_loop import IN, OUT, EventLoop, Timer
 from bothends.sockets import Listener, open_listeners
 
 _MAX_CONNECTIONS: Final = 128  # visitors at once; those beyond are closed at once
@@ -24,7 +24,7 @@ _MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes that a visitor may leave unread: m
 class ApiServer:
     """The API on an endpoint. Raises what binding raises."""
 
-    def __init__(self, loop: ProxyLoop, api: Api, endpoint: Endpoint) -> None:
+    def __init__(self, loop: EventLoop, api: Api, endpoint: Endpoint) -> None:
         if not endpoint.is_stream or endpoint.scheme == "tls" or endpoint.wrappers:
             raise UnsupportedCombination("the API", endpoint.label, "it speaks HTTP over a plain stream")
         self.loop = loop

@@ -17,7 +17,7 @@ from typing import Final
 
 from bothends.endpoints import Endpoint
 from bothends.errors import BothendsError, SystemCallFailed, TimeoutExpired
-from bothends.osutil.event_loop import OUT, ProxyLoop, Timer
+from bothends.osutil.event_loop import OUT, EventLoop, Timer
 from bothends.sockets import open_connection
 from bothends.sockets.options import apply_options
 from bothends.sockets.resolve import SOCKET_TYPES, resolve
@@ -34,7 +34,7 @@ class Dialer:
 
     def __init__(
         self,
-        loop: ProxyLoop,
+        loop: EventLoop,
         endpoint: Endpoint,
         on_done: Callable[[socket.socket | None, BothendsError | None], object],
     ) -> None:

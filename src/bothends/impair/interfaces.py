@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bothends.endpoints import Address, Endpoint
 from bothends.errors import BothendsError
 from bothends.framing import Framing
-from bothends.osutil.event_loop import ProxyLoop
+from bothends.osutil.event_loop import EventLoop
 from bothends.toxics.base import Medium
 from bothends.toxics.pipeline import Pipeline
 
@@ -31,7 +31,7 @@ class Flow(Protocol):
 class ProxyContext(Protocol):
     """The proxy."""
 
-    loop: ProxyLoop
+    loop: EventLoop
     upstream: Endpoint
     framing: Framing | None
     """How streams are cut into messages, if they are."""

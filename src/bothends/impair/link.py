@@ -18,7 +18,7 @@ import math
 from collections import deque
 from typing import Final, Protocol
 
-from bothends.osutil.event_loop import ProxyLoop
+from bothends.osutil.event_loop import EventLoop
 from bothends.toxics.base import Medium, Signal
 from bothends.toxics.pipeline import Item, Pipeline
 
@@ -44,7 +44,7 @@ class Sink(Protocol):
 class LinkOwner(Protocol):
     """Whose directions they are."""
 
-    loop: ProxyLoop
+    loop: EventLoop
 
     def eof_forwarded(self, link: ToxicLink) -> None:
         """The end of what one side says has been passed on."""

@@ -10,7 +10,7 @@ from bothends.endpoints import Endpoint
 from bothends.errors import UsageError
 from bothends.impair.proxy import IDLE_TIMEOUT, Notify, Proxy
 from bothends.impair.recording import RecordingWriter, Replay
-from bothends.osutil.event_loop import ProxyLoop
+from bothends.osutil.event_loop import EventLoop
 
 
 @dataclass(eq=False, repr=False)
@@ -38,7 +38,7 @@ class ProxyCollection:
 
     def __init__(
         self,
-        loop: ProxyLoop,
+        loop: EventLoop,
         *,
         seed: int = 0,
         notify: Notify = lambda _words: None,

@@ -23,7 +23,7 @@ from bothends.impair.link import ToxicLink
 from bothends.impair.recording import RecordingWriter, Replay
 from bothends.impair.sessions import DatagramListener, UdpSession
 from bothends.impair.sockets import FRAMINGS
-from bothends.osutil.event_loop import IN, ProxyLoop
+from bothends.osutil.event_loop import IN, EventLoop
 from bothends.sockets import Listener, open_listeners, prepare_accepted
 from bothends.sockets.datagrams import Ancillary
 from bothends.toxics.base import Medium
@@ -95,7 +95,7 @@ class Proxy:
 
     def __init__(
         self,
-        loop: ProxyLoop,
+        loop: EventLoop,
         name: str,
         listen: Endpoint,
         upstream: Endpoint,

@@ -37,7 +37,7 @@ from bothends.errors import BothendsError, ConfigurationError, ToxicError
 from bothends.impair.api import ApiError, parse_networks, parse_proxies, parse_proxy
 from bothends.impair.proxies import ProxyCollection, ProxyConfig
 from bothends.impair.proxy import Proxy, check_placement
-from bothends.osutil.event_loop import ProxyLoop, Timer
+from bothends.osutil.event_loop import EventLoop, Timer
 from bothends.textfile import read_text
 from bothends.toxics import registry
 from bothends.toxics.attributes import (
@@ -202,7 +202,7 @@ class ToxicScheduler:
     """Has the toxics come and go in time."""
 
     def __init__(
-        self, loop: ProxyLoop, proxies: ProxyCollection, scheduled: Sequence[ScheduledToxic]
+        self, loop: EventLoop, proxies: ProxyCollection, scheduled: Sequence[ScheduledToxic]
     ) -> None:
         """Raises ToxicError as `check`."""
         check_placements(scheduled, proxies)

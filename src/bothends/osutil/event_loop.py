@@ -1,43 +1,47 @@
-"""The loop of the proxy: one thread, one epoll set, timers to the microsecond.
+"""A small event loop: one thread, one epoll set, timers to the microsecond.
 
-Its own, and none of the engines': their flaws must not be mixed with what toxics add.
+Impair, wire and trace use it. The engines have loops of their own, so that an engine's flaws don't mix with
+the delays that toxics add.
 
-Two facts shape it. epoll_wait(2) counts its time limit in whole milliseconds, rounded up by Python, which
-would make every delay half a millisecond too long on average; select(2) counts microseconds, and an epoll
-descriptor can itself be waited for (epoll(7)). So a wait that a timer bounds is a select() on the one epoll
-descriptor: one more system call for each sleep, none while there is work. It must be below 1,024
-(FD_SETSIZE), as it is, being opened before any connection; otherwise milliseconds have to do.
+1. epoll_wait(2) takes its timeout in whole milliseconds, which Python rounds up: every delay would be half a
+   millisecond too long on average. select(2) takes microseconds, and an epoll descriptor can itself be waited
+   for (epoll(7)). So a wait that ends at a timer is a select() on the epoll descriptor: one more system call
+   for each wait, and none while there is work.
+2. select() takes descriptors below 1,024 only (FD_SETSIZE). The epoll descriptor is opened before any
+   connection and is therefore below; where it is not, timers are precise to a millisecond.
+3. Readiness is level-triggered: a handler is called as long as its descriptor is ready.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-import os
 import select
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from bothends.osutil.wakeup import WakeupPipe
+
 IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
 
 _FD_SETSIZE: Final = 1024
-_MAX_EVENTS: Final = 256  # events a turn: timers are looked at in between
+_MAX_EVENTS: Final = 256  # events an iteration: expired timers run in between
 
 
 class Wakeable(Protocol):
-    """What can be woken. `wake_at` is the loop's: the moment for which it is entered, infinity for none."""
+    """An object with a timer. The loop sets `wake_at`: monotonic seconds, or infinity if no timer is set."""
 
     wake_at: float
 
     def on_timer(self, now: float) -> None:
-        """The moment has come."""
+        """Called once the timer has expired. `now` is in monotonic seconds."""
 
 
-class ProxyLoop:
-    """Waits for descriptors and for moments, and calls who asked."""
+class EventLoop:
+    """Wait for ready descriptors and expired timers, and call their handlers."""
 
     def __init__(self) -> None:
         self.now = time.monotonic()
@@ -47,82 +51,77 @@ class ProxyLoop:
         self._timers: list[tuple[float, int, Wakeable]] = []
         self._sequence = 0
         self._posted: deque[Callable[[], object]] = deque()
-        self._wakeup_r, self._wakeup_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wakeup = WakeupPipe()
         self._running = False
-        self.watch(self._wakeup_r, IN, self._on_wakeup)
+        self.watch(self._wakeup.fileno(), IN, self._on_wakeup)
 
     # Descriptors ----------------------------------------------------------------------------------
 
     def watch(self, descriptor: int, interest: int, handler: Callable[[int], object]) -> None:
-        """Call `handler` with what is ready, as long as it is (level-triggered)."""
+        """Call `handler` with the ready events (IN, OUT, EPOLLHUP, EPOLLERR) as long as there are any."""
         self._epoll.register(descriptor, interest)
         self._handlers[descriptor] = handler
 
     def change(self, descriptor: int, interest: int) -> None:
-        """Wait for something else on a descriptor that is watched."""
+        """Change the events that a watched descriptor is waited for."""
         self._epoll.modify(descriptor, interest)
 
     def unwatch(self, descriptor: int) -> None:
-        """Wait for it no more; before it is closed."""
+        """Stop watching a descriptor, if it is watched. Call this before closing it."""
         if self._handlers.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
     # Time -----------------------------------------------------------------------------------------
 
     def schedule_wakeup(self, target: Wakeable, when: float) -> None:
-        """Call its `on_timer` at `when`, unless it is to be called earlier."""
+        """Call `target.on_timer` at `when` (monotonic seconds), unless its timer expires earlier."""
         if when < target.wake_at:
             target.wake_at = when
             self._sequence += 1
             heapq.heappush(self._timers, (when, self._sequence, target))
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> Timer:
-        """Call something once, after so many seconds."""
+        """Call `call` once, `seconds` from now. `Timer.cancel` prevents it."""
         timer = Timer(call)
         self.schedule_wakeup(timer, self.now + seconds)
         return timer
 
     def update_time(self) -> float:
-        """What time it is: exactly, where `now` is that of the turn's beginning."""
+        """Set `now` to the current time and return it; otherwise `now` is when this iteration began."""
         self.now = time.monotonic()
         return self.now
 
     # Other threads and signals --------------------------------------------------------------------
 
     def post(self, call: Callable[[], object]) -> None:
-        """Have the loop call something in its next turn; from any thread, and from signal handlers."""
+        """Call `call` in the next iteration. Safe from any thread and in signal handlers."""
         self._posted.append(call)
-        try:
-            os.write(self._wakeup_w, b".")
-        except BlockingIOError:  # it rings already
-            pass
-        except OSError:  # the loop has closed: nobody is left to call it
-            pass
+        self._wakeup.wake()
 
     # Running --------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Turn until `stop`."""
+        """Run iterations until `stop` is called."""
         self._running = True
         while self._running:
             self.run_once()
 
     def stop(self) -> None:
-        """Leave `run` after this turn; from the loop's own thread."""
+        """Make `run` return after this iteration. Call it in the loop's own thread; elsewhere `post` it."""
         self._running = False
 
     def run_once(self, timeout: float = math.inf) -> None:
-        """Wait until something is ready or due, `longest` seconds at most, and do it."""
-        patience = min(timeout, self._timeout())
-        if patience <= 0:
+        """Wait for a ready descriptor or a timer, `timeout` seconds at most, and call the handlers."""
+        wait = min(timeout, self._timeout())
+        if wait <= 0:
             events = self._epoll.poll(0, _MAX_EVENTS)
-        elif patience == math.inf:
+        elif wait == math.inf:
             events = self._epoll.poll(-1, _MAX_EVENTS)
         elif self._is_precise:
-            ready, _, _ = select.select([self._epoll], [], [], patience)
+            ready, _, _ = select.select([self._epoll], [], [], wait)
             events = self._epoll.poll(0, _MAX_EVENTS) if ready else []
         else:
-            events = self._epoll.poll(patience, _MAX_EVENTS)
+            events = self._epoll.poll(wait, _MAX_EVENTS)
         self.now = time.monotonic()
         self._run_due_timers()
         for descriptor, ready_for in events:
@@ -131,10 +130,9 @@ class ProxyLoop:
                 handler(ready_for)
 
     def close(self) -> None:
-        """Give everything back."""
+        """Close the loop's descriptors. Watched descriptors stay open."""
         self._epoll.close()
-        os.close(self._wakeup_r)
-        os.close(self._wakeup_w)
+        self._wakeup.close()
         self._handlers.clear()
         self._timers.clear()
 
@@ -143,7 +141,7 @@ class ProxyLoop:
             return 0.0
         timers = self._timers
         while timers and timers[0][0] != timers[0][2].wake_at:
-            heapq.heappop(timers)  # put off, or called off
+            heapq.heappop(timers)  # superseded by an earlier time, or cancelled
         return timers[0][0] - time.monotonic() if timers else math.inf
 
     def _run_due_timers(self) -> None:
@@ -155,16 +153,13 @@ class ProxyLoop:
                 timed.on_timer(self.now)
 
     def _on_wakeup(self, _ready: int) -> None:
-        try:
-            os.read(self._wakeup_r, 4096)
-        except BlockingIOError:
-            pass
+        self._wakeup.drain()
         for _ in range(len(self._posted)):
             self._posted.popleft()()
 
 
 class Timer:
-    """A call that is to be made once, and can be called off."""
+    """A callback that is called once, unless it is cancelled."""
 
     __slots__ = ("_callback", "wake_at")
 
@@ -173,12 +168,12 @@ class Timer:
         self.wake_at = math.inf
 
     def on_timer(self, now: float) -> None:
-        """See Timed."""
+        """See Wakeable."""
         call, self._callback = self._callback, None
         if call is not None:
             call()
 
     def cancel(self) -> None:
-        """Don't make the call."""
+        """Prevent the call."""
         self._callback = None
         self.wake_at = math.inf

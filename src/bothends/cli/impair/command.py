@@ -34,7 +34,7 @@ from bothends.impair.scenario import (
     with_unique_names,
 )
 from bothends.impair.sockets import FRAMINGS
-from bothends.osutil.event_loop import ProxyLoop
+from bothends.osutil.event_loop import EventLoop
 from bothends.toxics import registry
 from bothends.toxics.attributes import parse_duration, rules_of
 
@@ -132,7 +132,7 @@ def impair(words: tuple[str, ...], lasts: float | None, **given: Any) -> None:
     tell = terminal.note
     _raise_descriptor_limit()
     with contextlib.ExitStack() as stack:
-        loop = stack.enter_context(contextlib.closing(ProxyLoop()))
+        loop = stack.enter_context(contextlib.closing(EventLoop()))
         journal = None
         if given["record"] is not None:
             journal = stack.enter_context(contextlib.closing(RecordingWriter(Path(given["record"]))))
@@ -209,7 +209,7 @@ def _scheduled_toxics(given: dict[str, Any]) -> Iterator[ScheduledToxic]:
         yield from parse_toxic(kind.replace("-", "_"), f"{prefix}{colon}{rest}")
 
 
-def _open_api(loop: ProxyLoop, proxies: ProxyCollection, given: dict[str, Any]) -> ApiServer | None:
+def _open_api(loop: EventLoop, proxies: ProxyCollection, given: dict[str, Any]) -> ApiServer | None:
     """The API, if there is to be one. At its usual port another one may have been quicker: that is told."""
     if given["no_api"]:
         if given["api"] is not None:
@@ -242,7 +242,7 @@ def _banner(
 
 
 @contextlib.contextmanager
-def _stop_on_signals(loop: ProxyLoop) -> Iterator[None]:
+def _stop_on_signals(loop: EventLoop) -> Iterator[None]:
     """SIGINT, SIGTERM and a lost terminal end it, all alike; afterwards they do what they did before."""
 
     def stop(_number: int, _frame: object) -> None:
@@ -279,6 +279,6 @@ def _raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _flush_periodically(loop: ProxyLoop, journal: RecordingWriter) -> None:
+def _flush_periodically(loop: EventLoop, journal: RecordingWriter) -> None:
     journal.flush()
     loop.call_later(_FLUSH_INTERVAL, lambda: _flush_periodically(loop, journal))
