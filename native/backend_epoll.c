@@ -1,9 +1,8 @@
-/* Moving bytes by epoll, and waiting for any other descriptor: latches, listeners that Python accepts from,
- * datagram sockets, sockets of other kinds.
+/* The epoll backend.
  *
- * Level-triggered: what is ready is reported as long as it is, so one chunk a turn is right, a batch that an
- * exception cuts short is reported again, and no peer keeps the loop to itself. An answer is sent as soon as
- * the conversation has given it; only what the system doesn't take waits for writability.
+ * Level-triggered: epoll reports a descriptor for as long as it is ready. So one recv() per iteration is
+ * enough, no peer can monopolize the loop, and events left over after an exception are reported again. A
+ * reply is sent as soon as the conversation returns it; only what send() does not accept waits for EPOLLOUT.
  */
 #include "internal.h"
 
@@ -11,47 +10,15 @@
 #include <math.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-/* Reports taken by one epoll_wait(): more than are ready at once on any but a very busy server. */
+/* Events per epoll_wait(): more than are ready at once on any but a very busy server. */
 enum { EVENT_BATCH = 256 };
 
-/* Returned instead of a count of events: Python code raised. */
+/* Returned in place of a count of events: Python code raised an exception. */
 enum { EXCEPTION_SET = -2 };
 
-int epoll_open(Core *core)
-{
-    uint32_t generation, slot = slot_alloc(core, SLOT_WAKEUP, core, &generation);
-
-    core->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    core->wakeup_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (slot == UINT32_MAX || core->epoll_fd < 0 || core->wakeup_fd < 0
-        || epoll_register(core, core->wakeup_fd, EPOLLIN, slot, generation, false) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    core->awake = true;
-    return 0;
-}
-
-/* Register a descriptor, or change what it is registered for (`again`). 0, or -1 with errno set. */
-int epoll_register(Core *core, int fd, uint32_t events, uint32_t slot, uint32_t generation, bool modify)
-{
-    struct epoll_event event = {.events = events, .data.u64 = user_data_encode(OP_POLL, generation, slot)};
-
-    return epoll_ctl(core->epoll_fd, modify ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event);
-}
-
-/* An epoll set refers to files, not to descriptors: take each out before closing it, in case of a copy. */
-void epoll_del(Core *core, int fd)
-{
-    if (core->fork_generation == current_fork_generation)
-        (void)epoll_ctl(core->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-}
-
-/* Send what is queued as far as it goes. */
+/* Send the queue until it is empty or the socket's send buffer is full. */
 static int send_queued(Connection *self)
 {
     while (self->queue.unsent && !(self->flags & (CLOSE_PENDING | CLOSED))) {
@@ -75,26 +42,25 @@ static int send_queued(Connection *self)
     return 0;
 }
 
-/* Do what the connection's flags and queue want, and tell the kernel what to report. */
-int epoll_backend_update(Connection *self)
+static int epoll_update(Connection *self, bool *Py_UNUSED(is_full))
 {
     Core *core = self->core;
-    uint32_t current = self->flags & (EPOLL_WANTS_IN | EPOLL_WANTS_OUT), wanted = 0;
+    uint32_t current = self->flags & (EPOLL_WANTS_IN | EPOLL_WANTS_OUT), wanted = 0, events;
     bool registered = self->flags & EPOLL_REGISTERED;
 
     if (send_queued(self) < 0)
         return -1;
     if (self->flags & CLOSE_PENDING) {
         if (registered)
-            epoll_del(core, self->fd);
+            epoll_set_remove(core, self->fd);
         return connection_close_now(self);
     }
     wanted |= connection_wants_read(self) ? EPOLL_WANTS_IN : 0;
     wanted |= self->queue.unsent ? EPOLL_WANTS_OUT : 0;
     if (registered && wanted == current)
         return 0;
-    if (epoll_register(core, self->fd, (wanted & EPOLL_WANTS_IN ? EPOLLIN : 0) | (wanted & EPOLL_WANTS_OUT ? EPOLLOUT : 0),
-                      self->slot, self->generation, registered) < 0) {
+    events = (wanted & EPOLL_WANTS_IN ? EPOLLIN : 0) | (wanted & EPOLL_WANTS_OUT ? EPOLLOUT : 0);
+    if (epoll_set_register(core, self->fd, events, self->slot, self->generation, registered) < 0) {
         connection_on_error(self, errno);
         return 0;
     }
@@ -104,7 +70,7 @@ int epoll_backend_update(Connection *self)
 
 static int receive(Connection *self)
 {
-    ssize_t count = recv(self->fd, self->core->recv_buffer, self->core->read_size, MSG_DONTWAIT);
+    ssize_t count = recv(self->fd, self->core->recv_buffer, (size_t)self->core->read_size, MSG_DONTWAIT);
 
     if (count > 0)
         return connection_on_read(self, self->core->recv_buffer, (size_t)count);
@@ -115,7 +81,7 @@ static int receive(Connection *self)
     return 0;
 }
 
-static int on_connection(Connection *self, uint32_t events)
+static int on_connection_event(Connection *self, uint32_t events)
 {
     int status = 0;
 
@@ -125,7 +91,7 @@ static int on_connection(Connection *self, uint32_t events)
         int error = 0;
         socklen_t size = sizeof error;
 
-        /* Neither read nor written now, and gone all the same. */
+        /* EPOLLERR or EPOLLHUP while neither reading nor writing: the connection is broken. */
         (void)getsockopt(self->fd, SOL_SOCKET, SO_ERROR, &error, &size);
         connection_on_error(self, error ? error : ECONNRESET);
     }
@@ -136,14 +102,14 @@ static int on_connection(Connection *self, uint32_t events)
 
 static int on_event(Core *core, const struct epoll_event *event)
 {
-    enum slot_kind slot_kind = SLOT_FREE;
-    void *object = slot_lookup(core, event->data.u64, &slot_kind);
+    enum slot_kind kind = SLOT_FREE;
+    void *object = slot_lookup(core, event->data.u64, &kind);
     eventfd_t count;
     int received;
 
-    switch (slot_kind) {
+    switch (kind) {
     case SLOT_CONNECTION:
-        return on_connection(object, event->events);
+        return on_connection_event(object, event->events);
     case SLOT_LISTENER:
         return listener_accept_batch(core, object);
     case SLOT_WATCH:
@@ -159,34 +125,32 @@ static int on_event(Core *core, const struct epoll_event *event)
     return 0;
 }
 
-static int dispatch(Core *core, const struct epoll_event *events, int count)
+/* Process the events of an epoll_wait(), or raise its errno if `count` is negative. */
+static int process_events(Core *core, const struct epoll_event *events, int count)
 {
+    if (count < 0 && errno != EINTR) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
     core->now = clock_now();
     for (int i = 0; i < count; i++)
-        if (on_event(core, &events[i]) < 0 || !loop_check_owner_process(core)
-            || (core->ring == NULL && loop_flush_pending(core) < 0))
+        if (on_event(core, &events[i]) < 0 || !core_check_owner_process(core)
+            || (core->backend->flushes_after_event && core_flush_pending(core) < 0))
             return -1;
     return 0;
 }
 
-static int epoll_check(int count)
-{
-    if (count >= 0 || errno == EINTR)
-        return 0;
-    PyErr_SetFromErrno(PyExc_OSError);
-    return -1;
-}
-
-/* Deal with what is ready now. */
+/* Process the events that are ready, without waiting. 0, or -1 with an exception set. */
 int epoll_poll_once(Core *core)
 {
     struct epoll_event events[EVENT_BATCH];
     int count = epoll_wait(core->epoll_fd, events, EVENT_BATCH, 0);
 
-    return epoll_check(count) < 0 ? -1 : dispatch(core, events, count);
+    return process_events(core, events, count);
 }
 
-/* Whether a descriptor gets ready within the time that is spent on looking. */
+/* Poll without blocking until something is ready, `busy_poll` seconds at most. Returns the number of events,
+ * -1 with errno set, or EXCEPTION_SET. */
 static int epoll_busy_poll(Core *core, struct epoll_event *events, double timeout)
 {
     double deadline = clock_now() + fmin(core->busy_poll, timeout);
@@ -204,8 +168,7 @@ static int epoll_busy_poll(Core *core, struct epoll_event *events, double timeou
     return count;
 }
 
-/* Wait until something is ready, `patience` seconds at the most, and deal with it. */
-int epoll_backend_wait(Core *core, double timeout)
+static int epoll_wait_and_process(Core *core, double timeout)
 {
     struct epoll_event events[EVENT_BATCH];
     int count = epoll_wait(core->epoll_fd, events, EVENT_BATCH, 0);
@@ -215,14 +178,39 @@ int epoll_backend_wait(Core *core, double timeout)
     if (count == EXCEPTION_SET)
         return -1;
     if (count == 0 && timeout > 0) {
-        /* Rounded up: woken too early it would find nothing due, and turn for nothing. */
+        /* Rounded up: a wakeup before the deadline would find no timer due and cost an iteration. */
         int milliseconds = timeout > 1e6 ? (isfinite(timeout) ? 1000000000 : -1) : (int)ceil(timeout * 1e3);
 
-        core->awake = false;
+        core->blocked = true;
         Py_BEGIN_ALLOW_THREADS
         count = epoll_wait(core->epoll_fd, events, EVENT_BATCH, milliseconds);
         Py_END_ALLOW_THREADS
-        core->awake = true;
+        core->blocked = false;
     }
-    return epoll_check(count) < 0 ? -1 : dispatch(core, events, count);
+    return process_events(core, events, count);
 }
+
+static void epoll_close_fd(Core *Py_UNUSED(core), int fd, bool Py_UNUSED(at_once))
+{
+    close(fd);
+}
+
+static int epoll_cancel_accepts(Core *Py_UNUSED(core))
+{
+    return 0; /* it has no accept requests */
+}
+
+static void epoll_close(Core *Py_UNUSED(core), bool Py_UNUSED(is_owner))
+{
+    /* The epoll set belongs to the core, not to this backend. */
+}
+
+const Backend epoll_backend = {
+    .accepts = false,
+    .flushes_after_event = true,
+    .update = epoll_update,
+    .wait = epoll_wait_and_process,
+    .close_fd = epoll_close_fd,
+    .cancel_accepts = epoll_cancel_accepts,
+    .close = epoll_close,
+};

@@ -1,17 +1,18 @@
-/* Moving bytes by io_uring.
+/* The io_uring backend.
  *
- * What the kernel does, and what follows:
+ * What the kernel does (io_uring_enter(2), io_uring_prep_recv_multishot(3)), and what follows:
  *
- * 1. One receive, or one accept, goes on giving completions (multishot) until one comes without F_MORE: then
- *    it is over, whatever the reason (no buffer, a full queue, an error), and is armed again if wanted.
- * 2. A multishot receive knows no backpressure. It is cancelled when too much is unsent; what has come by
- *    then is still delivered, so the bound on what is held is passed by a batch at the most.
- * 3. A request holds the file open. To close a connection its requests are cancelled, and the descriptor is
- *    closed when the last completion has come: or the peer would hear nothing of it.
- * 4. A request reads our bytes when the kernel likes. So one send a connection at a time, straight from the
- *    bytes object, whose reference is held until the completion; sends are handed in by the same call
- *    that waits.
- * 5. Descriptors of another kind are waited for by epoll (backend_epoll.c), and the epoll set by the ring.
+ * 1. A multishot receive or accept gives completions until one comes without IORING_CQE_F_MORE. Then the
+ *    request is over, whatever the reason (no buffer, a full completion queue, an error), and is armed again
+ *    if still wanted.
+ * 2. A multishot receive has no backpressure. It is cancelled when too many bytes are unsent. Data received
+ *    before the cancellation takes effect is still delivered, so the limit is exceeded by one batch at most.
+ * 3. A request holds a reference to the open file: close() alone would not send a FIN. So the requests of a
+ *    connection are cancelled, and the descriptor is closed after the last completion.
+ * 4. The kernel reads the bytes of a send at any time before its completion. So each connection has one send
+ *    in flight, which reads directly from the bytes object; the queue holds a reference until the completion.
+ *    Sends are submitted by the io_uring_enter() that waits.
+ * 5. All other descriptors are in the epoll set (epoll_set.c), and the ring polls the set's descriptor.
  */
 #include "internal.h"
 
@@ -21,17 +22,24 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The most that one send is given: its length has 32 bits, and its result 31. */
+/* The maximum size of a send: its length has 32 bits, its result 31. */
 enum { MAX_SEND = 1 << 30 };
 
-/* A request, making room by handing in those that wait; NULL where the kernel takes none now. */
-static struct io_uring_sqe *get_sqe(Ring *ring, uint8_t operation, int fd, uint64_t user_data)
+/* The message of an IORING_OP_SENDMSG, which must stay in place until the completion. */
+typedef struct {
+    struct msghdr message;
+    struct iovec iovecs[MAX_IOVECS];
+} SendVector;
+
+/* Get a submission entry, submitting the queued ones first if the queue is full. NULL if the kernel accepts
+ * none now. */
+static struct io_uring_sqe *get_sqe(Ring *ring, uint8_t opcode, int fd, uint64_t user_data)
 {
-    struct io_uring_sqe *sqe = ring_get_sqe(ring, operation, fd, user_data);
+    struct io_uring_sqe *sqe = ring_get_sqe(ring, opcode, fd, user_data);
 
     if (sqe == NULL) {
         (void)ring_enter(ring, 0, 0);
-        sqe = ring_get_sqe(ring, operation, fd, user_data);
+        sqe = ring_get_sqe(ring, opcode, fd, user_data);
     }
     if (sqe != NULL)
         ring->inflight++;
@@ -60,26 +68,27 @@ static bool arm_recv(Connection *self, uint64_t user_data)
     return true;
 }
 
-/* Send what is queued: one piece as it is, several by way of a list that stays until they are sent. */
-static bool send_queued(Connection *self, uint64_t user_data)
+/* Submit a send of the queue: a single chunk as it is, several as a vector. Without memory for the vector, one
+ * chunk at a time. */
+static bool submit_send(Connection *self, uint64_t user_data)
 {
     WriteQueue *queue = &self->queue;
     struct io_uring_sqe *sqe;
 
-    if (queue->tail != NULL && self->send_vector == NULL)
-        self->send_vector = PyMem_Malloc(sizeof *self->send_vector); /* without one: piece by piece */
+    if (queue->tail != NULL && self->backend_data == NULL)
+        self->backend_data = PyMem_Malloc(sizeof(SendVector));
     sqe = get_sqe(self->core->ring, IORING_OP_SEND, self->fd, user_data);
     if (sqe == NULL)
         return false;
     sqe->msg_flags = MSG_NOSIGNAL;
-    if (queue->tail != NULL && self->send_vector != NULL) {
-        SendVector *send_vector = self->send_vector;
+    if (queue->tail != NULL && self->backend_data != NULL) {
+        SendVector *vector = self->backend_data;
 
-        memset(&send_vector->message, 0, sizeof send_vector->message);
-        send_vector->message.msg_iov = send_vector->iovecs;
-        send_vector->message.msg_iovlen = write_queue_iovecs(queue, send_vector->iovecs, MAX_IOVECS);
+        memset(&vector->message, 0, sizeof vector->message);
+        vector->message.msg_iov = vector->iovecs;
+        vector->message.msg_iovlen = write_queue_iovecs(queue, vector->iovecs, MAX_IOVECS);
         sqe->opcode = IORING_OP_SENDMSG;
-        sqe->addr = (uintptr_t)&send_vector->message;
+        sqe->addr = (uintptr_t)&vector->message;
         sqe->len = 1;
     } else {
         size_t remaining = (size_t)PyBytes_GET_SIZE(queue->head) - queue->offset;
@@ -91,32 +100,15 @@ static bool send_queued(Connection *self, uint64_t user_data)
     return true;
 }
 
-void send_vector_free(Connection *self)
-{
-    PyMem_Free(self->send_vector);
-    self->send_vector = NULL;
-}
-
-/* Close a descriptor with the next call, of which nothing is heard again; false if that can't be asked for. */
-bool uring_close(Core *core, int fd)
-{
-    struct io_uring_sqe *sqe =
-        ring_get_sqe(core->ring, IORING_OP_CLOSE, fd, user_data_encode(OP_CLOSE, 0, 0));
-
-    if (sqe != NULL)
-        sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
-    return sqe != NULL;
-}
-
-/* Ask the kernel for what the connection's flags and queue want. `again`: it takes no requests now. */
-int uring_update(Connection *self, bool *sq_full)
+static int uring_update(Connection *self, bool *is_full)
 {
     Ring *ring = self->core->ring;
     uint64_t recv_id = user_data_encode(OP_RECV, self->generation, self->slot);
     uint64_t send_id = user_data_encode(OP_SEND, self->generation, self->slot);
     bool wants_read = connection_wants_read(self), submitted = true;
 
-    if ((self->flags & (RECV_ARMED | RECV_CANCEL_SENT)) == RECV_ARMED && !wants_read && !(self->flags & EOF_RECEIVED)) {
+    if ((self->flags & (RECV_ARMED | RECV_CANCEL_SENT)) == RECV_ARMED && !wants_read
+        && !(self->flags & EOF_RECEIVED)) {
         submitted = submit_cancel(ring, recv_id);
         self->flags |= submitted ? RECV_CANCEL_SENT : 0;
     } else if (!(self->flags & RECV_ARMED) && wants_read)
@@ -129,50 +121,63 @@ int uring_update(Connection *self, bool *sq_full)
         if (!(self->flags & (RECV_ARMED | SEND_INFLIGHT)))
             return connection_close_now(self);
     } else if (self->queue.unsent && !(self->flags & SEND_INFLIGHT) && submitted)
-        submitted = send_queued(self, send_id);
+        submitted = submit_send(self, send_id);
     if (!submitted) {
-        *sq_full = true;
+        *is_full = true;
         connection_mark_pending(self);
     }
     return 0;
 }
 
-/* Have every listener accept that doesn't, unless accepting is strained. */
-void uring_arm_listeners(Core *core)
+/* Close a descriptor by the next io_uring_enter(), without a completion; by close() if the submission queue is
+ * full or the core is being closed. */
+static void uring_close_fd(Core *core, int fd, bool at_once)
 {
-    for (Listener *each = core->listeners; each != NULL; each = each->next) {
+    struct io_uring_sqe *sqe = NULL;
+
+    if (!at_once && !core->closing)
+        sqe = ring_get_sqe(core->ring, IORING_OP_CLOSE, fd, user_data_encode(OP_CLOSE, 0, 0));
+    if (sqe != NULL)
+        sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
+    else
+        close(fd);
+}
+
+/* Arm an accept on each listener that has none, unless accepting is paused. */
+static void arm_accepts(Core *core)
+{
+    for (Listener *listener = core->listeners; listener != NULL; listener = listener->next) {
         struct io_uring_sqe *sqe;
 
-        if (each->uses_epoll || each->armed || isfinite(core->accept_retry_at))
+        if (listener->in_epoll_set || listener->armed || isfinite(core->accept_retry_at))
             continue;
-        sqe = get_sqe(core->ring, IORING_OP_ACCEPT, each->fd,
-                        user_data_encode(OP_ACCEPT, each->generation, each->slot));
+        sqe = get_sqe(core->ring, IORING_OP_ACCEPT, listener->fd,
+                      user_data_encode(OP_ACCEPT, listener->generation, listener->slot));
         if (sqe == NULL)
             return;
         sqe->ioprio = IORING_ACCEPT_MULTISHOT;
         sqe->accept_flags = SOCK_CLOEXEC;
-        each->armed = true;
+        listener->armed = true;
     }
 }
 
 static int on_recv(Core *core, Connection *connection, const struct io_uring_cqe *cqe)
 {
-    unsigned buffer_index = cqe->flags >> IORING_CQE_BUFFER_SHIFT;
-    int status = 0;
+    unsigned buffer = cqe->flags >> IORING_CQE_BUFFER_SHIFT;
 
     if (!(cqe->flags & IORING_CQE_F_MORE)) {
         connection->flags &= ~(uint32_t)(RECV_ARMED | RECV_CANCEL_SENT);
         connection_mark_pending(connection);
     }
     if (cqe->res > 0)
-        status = connection_on_read(connection, ring_buffer(core->ring, buffer_index), (size_t)cqe->res);
-    else if (cqe->res == 0)
-        status = connection_on_eof(connection);
-    else if (cqe->res == -ENOBUFS)
+        return connection_on_read(connection, ring_buffer(core->ring, buffer), (size_t)cqe->res);
+    if (cqe->res == 0)
+        return connection_on_eof(connection);
+    if (cqe->res == -ENOBUFS)
         core->rearmed_receives++;
     else if (cqe->res != -ECANCELED && cqe->res != -EINTR && cqe->res != -EAGAIN)
         connection_on_error(connection, -cqe->res);
-    return status;
+    return 0;
 }
 
 static int on_send(Connection *connection, int result)
@@ -194,34 +199,34 @@ static int on_accept(Core *core, Listener *listener, const struct io_uring_cqe *
         listener->armed = false;
     if (cqe->res >= 0)
         return listener_on_accept(core, listener, cqe->res);
-    return cqe->res == -ECANCELED ? 0 : listener_on_error(core, listener, -cqe->res);
+    return cqe->res == -ECANCELED ? 0 : listener_on_error(core, -cqe->res);
 }
 
-/* One request fewer is under way, if this completion is its last. */
-static void uring_complete_one(Ring *ring, const struct io_uring_cqe *cqe)
+/* Count a request as complete if this is its last completion. */
+static void complete_one(Ring *ring, const struct io_uring_cqe *cqe)
 {
     if (!(cqe->flags & IORING_CQE_F_MORE) && cqe->user_data >> 56 != OP_CLOSE)
         ring->inflight--;
 }
 
-static int on_cqe(Core *core, const struct io_uring_cqe *cqe)
+static int on_completion(Core *core, const struct io_uring_cqe *cqe)
 {
-    enum slot_kind slot_kind = SLOT_FREE;
-    void *object = slot_lookup(core, cqe->user_data, &slot_kind);
+    enum slot_kind kind = SLOT_FREE;
+    void *object = slot_lookup(core, cqe->user_data, &kind);
     int status = 0;
 
-    uring_complete_one(core->ring, cqe);
+    complete_one(core->ring, cqe);
     switch ((enum operation)(cqe->user_data >> 56)) {
     case OP_RECV:
-        if (slot_kind == SLOT_CONNECTION)
+        if (kind == SLOT_CONNECTION)
             status = on_recv(core, object, cqe);
         if (cqe->flags & IORING_CQE_F_BUFFER)
             ring_recycle_buffer(core->ring, cqe->flags >> IORING_CQE_BUFFER_SHIFT);
         return status;
     case OP_SEND:
-        return slot_kind == SLOT_CONNECTION ? on_send(object, cqe->res) : 0;
+        return kind == SLOT_CONNECTION ? on_send(object, cqe->res) : 0;
     case OP_ACCEPT:
-        return slot_kind == SLOT_LISTENER ? on_accept(core, object, cqe) : 0;
+        return kind == SLOT_LISTENER ? on_accept(core, object, cqe) : 0;
     case OP_POLL:
         core->epoll_poll_armed = false;
         return epoll_poll_once(core);
@@ -232,16 +237,18 @@ static int on_cqe(Core *core, const struct io_uring_cqe *cqe)
     return 0;
 }
 
+/* Poll the epoll set's descriptor, once. */
 static bool arm_epoll_poll(Core *core)
 {
-    struct io_uring_sqe *sqe = get_sqe(core->ring, IORING_OP_POLL_ADD, core->epoll_fd, user_data_encode(OP_POLL, 0, 0));
+    struct io_uring_sqe *sqe =
+        get_sqe(core->ring, IORING_OP_POLL_ADD, core->epoll_fd, user_data_encode(OP_POLL, 0, 0));
 
     if (sqe != NULL)
         sqe->poll32_events = POLLIN;
     return sqe != NULL;
 }
 
-/* Tell the processor that we are waiting in a loop. */
+/* Hint to the CPU that this is a spin-wait loop. */
 static inline void cpu_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
@@ -251,9 +258,10 @@ static inline void cpu_relax(void)
 #endif
 }
 
-static int uring_check(int error)
+/* Raise an errno of io_uring_enter(), unless it is transient. */
+static int check_enter(int error)
 {
-    /* EBUSY and EAGAIN: completions must be taken first, or memory is short; both pass. */
+    /* EBUSY: completions must be taken first; EAGAIN: memory is short (io_uring_enter(2)). Both pass. */
     if (!error || error == ETIME || error == EINTR || error == EBUSY || error == EAGAIN)
         return 0;
     errno = error;
@@ -261,29 +269,28 @@ static int uring_check(int error)
     return -1;
 }
 
-/* Deal with all completions that are there. */
-static int uring_drain_cq(Core *core)
+/* Process all completions in the queue. */
+static int drain_completions(Core *core)
 {
     struct io_uring_cqe cqe;
 
     while (ring_pop_cqe(core->ring, &cqe))
-        if (on_cqe(core, &cqe) < 0 || !loop_check_owner_process(core))
+        if (on_completion(core, &cqe) < 0 || !core_check_owner_process(core))
             return -1;
     return 0;
 }
 
-/* Wait for completions, `patience` seconds at the most, and deal with them. */
-int uring_wait(Core *core, double timeout)
+static int uring_wait(Core *core, double timeout)
 {
     Ring *ring = core->ring;
     int error = 0;
 
-    uring_arm_listeners(core);
+    arm_accepts(core);
     if (!core->epoll_poll_armed)
         core->epoll_poll_armed = arm_epoll_poll(core);
-    if (ring->sq_next != __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE) || ring_needs_enter(ring))
+    if (ring_has_unsubmitted(ring) || ring_needs_enter(ring))
         error = ring_enter(ring, 0, 0);
-    if (uring_check(error) < 0)
+    if (check_enter(error) < 0)
         return -1;
     if (!ring_has_completion(ring) && core->busy_poll > 0 && timeout > 0) {
         double deadline = clock_now() + fmin(core->busy_poll, timeout);
@@ -294,56 +301,53 @@ int uring_wait(Core *core, double timeout)
             else
                 cpu_relax();
         } while (!error && !ring_has_completion(ring) && clock_now() < deadline);
-        if (uring_check(error) < 0)
+        if (check_enter(error) < 0)
             return -1;
     }
     if (!ring_has_completion(ring) && timeout > 0) {
-        core->awake = false;
+        core->blocked = true;
         Py_BEGIN_ALLOW_THREADS
         error = ring_enter(ring, 1, timeout);
         Py_END_ALLOW_THREADS
-        core->awake = true;
-        if (uring_check(error) < 0)
+        core->blocked = false;
+        if (check_enter(error) < 0)
             return -1;
     }
     core->now = clock_now();
-    return uring_drain_cq(core);
+    return drain_completions(core);
 }
 
-/* Have no listener accept any more; who was accepted meanwhile is welcome. */
-int uring_cancel_accepts(Core *core)
+static int uring_cancel_accepts(Core *core)
 {
-    Listener *each;
+    Listener *listener;
     int status = 0;
 
-    for (each = core->listeners; each != NULL; each = each->next)
-        if (each->armed && !each->uses_epoll)
-            while (!submit_cancel(core->ring, user_data_encode(OP_ACCEPT, each->generation, each->slot)) && status == 0)
-                status = uring_drain_cq(core);
-    for (each = core->listeners; each != NULL && status == 0; each = each->next) {
-        while (each->armed && !each->uses_epoll && status == 0) {
-            int error = ring_enter(core->ring, 1, INFINITY);
-
-            status = uring_check(error);
+    for (listener = core->listeners; listener != NULL; listener = listener->next)
+        if (listener->armed && !listener->in_epoll_set)
+            while (!submit_cancel(core->ring, user_data_encode(OP_ACCEPT, listener->generation, listener->slot))
+                   && status == 0)
+                status = drain_completions(core);
+    for (listener = core->listeners; listener != NULL && status == 0; listener = listener->next) {
+        while (listener->armed && !listener->in_epoll_set && status == 0) {
+            status = check_enter(ring_enter(core->ring, 1, INFINITY));
             if (status == 0)
-                status = uring_drain_cq(core);
+                status = drain_completions(core);
         }
     }
     return status;
 }
 
-/* Before the end: cancel everything, and wait until the kernel has let go of our memory and descriptors,
- * which a child after fork may hold open too. */
-void uring_cancel_all(Core *core)
+/* Cancel all requests and wait for their completions: closing the ring's descriptor is not enough, because a
+ * forked child may hold a copy of it. Afterwards the kernel uses none of our buffers and descriptors. */
+static void cancel_all(Ring *ring)
 {
-    Ring *ring = core->ring;
     struct io_uring_sqe *sqe = NULL;
     struct io_uring_cqe cqe;
 
     while (sqe == NULL) {
         sqe = get_sqe(ring, IORING_OP_ASYNC_CANCEL, -1, user_data_encode(OP_CANCEL, 0, 0));
         while (sqe == NULL && ring_pop_cqe(ring, &cqe))
-            uring_complete_one(ring, &cqe);
+            complete_one(ring, &cqe);
     }
     sqe->cancel_flags = IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY;
     while (ring->inflight) {
@@ -352,9 +356,54 @@ void uring_cancel_all(Core *core)
         if (error && error != EINTR && error != EBUSY && error != EAGAIN)
             break;
         while (ring_pop_cqe(ring, &cqe)) {
-            uring_complete_one(ring, &cqe);
+            complete_one(ring, &cqe);
             if (cqe.user_data >> 56 == OP_ACCEPT && cqe.res >= 0)
                 close(cqe.res);
         }
     }
+}
+
+static void uring_close(Core *core, bool is_owner)
+{
+    if (core->ring == NULL)
+        return;
+    if (is_owner)
+        cancel_all(core->ring);
+    ring_close(core->ring);
+    PyMem_Free(core->ring);
+    core->ring = NULL;
+}
+
+const Backend uring_backend = {
+    .accepts = true,
+    .flushes_after_event = false,
+    .update = uring_update,
+    .wait = uring_wait,
+    .close_fd = uring_close_fd,
+    .cancel_accepts = uring_cancel_accepts,
+    .close = uring_close,
+};
+
+int uring_backend_open(Core *core)
+{
+    RingSizes sizes = core->ring_sizes;
+    Ring *ring = PyMem_Calloc(1, sizeof *ring);
+    int error;
+
+    if (ring == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (sizes.buffer_size > core->read_size)
+        sizes.buffer_size = (unsigned)core->read_size;
+    error = ring_open(ring, &sizes);
+    if (error) {
+        PyMem_Free(ring);
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    core->ring = ring;
+    core->backend = &uring_backend;
+    return 0;
 }

@@ -1,17 +1,21 @@
-/* Connection: one conversation's state, whatever moves its bytes.
+/* Connection: the state of one connection, whichever backend moves its bytes.
  *
- *     reading --peer's EOF or service done--> saying --all said--> shut (lingering) --peer's EOF--> dead
- *        +----------------- reset, limit, abort: from any state --> dying ----------------------------+
+ *     reading --EOF or service done--> flushing --queue empty--> lingering --peer's EOF--> closed
+ *        |                                |                          |                        ^
+ *        +--------------------------------+--------------------------+---- CLOSE_PENDING -----+
+ *                             reset, timeout or abort, from any state
  *
- * There are two kinds, told apart by MANAGED:
+ * reading: no flag; flushing: DONE; lingering: WR_SHUTDOWN; closed: CLOSED.
  *
- * 1. Plain: the handler is a conversation (services/base.py), which is called from here, and the states
- *    above are kept here: what engines/nonblocking.py does, for when nobody observes.
- * 2. Managed: the handler is a protocol, and this is its transport, both in asyncio's sense: the states are
- *    kept by the protocol in Python (engines/asyncio.py, Talk), and here are only the bytes.
+ * There are two kinds, distinguished by the flag PROTOCOL:
  *
- * How bytes are moved is not known here: `connection_soil` has the loop look at the connection when the
- * stack is flat, and backend_uring.c or backend_epoll.c does what its flags and its queue ask for.
+ * 1. Without: the handler is a conversation (services/base.py), called from here, and the states above are
+ *    kept here. This is engines/nonblocking.py in C, for connections without an observer.
+ * 2. With: the handler is an asyncio protocol, and the connection is its transport. The protocol keeps the
+ *    states in Python (engines/asyncio.py); this file only moves its bytes.
+ *
+ * A change of flags or queue marks the connection as pending (connection_mark_pending); core_flush_pending()
+ * then has the backend act on it.
  */
 #include "internal.h"
 
@@ -19,8 +23,22 @@
 #include <math.h>
 #include <unistd.h>
 
-static int call_method(PyObject *self, PyObject *name, PyObject *argument);
+static void connection_update(Connection *self);
 
+/* Call a method and discard its result. 0, or -1 with an exception set. */
+static int call_method(PyObject *self, PyObject *name, PyObject *argument)
+{
+    PyObject *result =
+        argument == NULL ? PyObject_CallMethodNoArgs(self, name) : PyObject_CallMethodOneArg(self, name, argument);
+
+    if (result == NULL)
+        return -1;
+    Py_DECREF(result);
+    return 0;
+}
+
+/* Make a connection, which takes ownership of the descriptor. On failure returns NULL with an exception set, and the
+ * descriptor is still the caller's. */
 Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer, uint32_t flags)
 {
     Connection *self = PyObject_New(Connection, &ConnectionType);
@@ -33,7 +51,7 @@ Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer
     self->peer = Py_XNewRef(peer);
     self->fd = fd;
     self->flags = flags;
-    self->high_water = core->unsent;
+    self->high_water = (size_t)core->write_high_water;
     self->started_at = self->last_received = self->last_activity = core->now;
     self->slot = slot_alloc(core, SLOT_CONNECTION, self, &self->generation);
     if (self->slot == UINT32_MAX) {
@@ -41,7 +59,7 @@ Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer
         PyErr_NoMemory();
         return NULL;
     }
-    Py_INCREF(self); /* the slot's, until it is buried */
+    Py_INCREF(self); /* the slot's reference, until connection_close_now() */
     core->connections++;
     if (!(flags & PROTOCOL)) {
         double limit = fmin(core->idle_timeout, core->max_lifetime);
@@ -53,21 +71,16 @@ Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer
     return self;
 }
 
-/* Have the loop look at it before it waits again. */
+/* Have the backend act on the connection's flags and queue before the loop waits again. */
 void connection_mark_pending(Connection *self)
 {
-    Core *core = self->core;
-
-    if (self->flags & (PENDING | CLOSED) || core->closing)
+    if (self->flags & (PENDING | CLOSED) || self->core->closing)
         return;
     self->flags |= PENDING;
-    self->next_pending = NULL;
-    *core->pending_end = self;
-    core->pending_end = &self->next_pending;
-    loop_wake(core);
+    core_append_pending(self->core, self);
 }
 
-/* Tell of the exception that is set, and clear it, if it is one that a service may raise. */
+/* Report the exception that is set, as core_report_service_error() does. */
 static bool connection_report_error(Core *core, Connection *self)
 {
     PyObject *peer = Py_XNewRef(self->peer), *type, *value, *traceback;
@@ -76,21 +89,21 @@ static bool connection_report_error(Core *core, Connection *self)
     if (peer == NULL && self->peer_address.local != NULL) {
         PyErr_Fetch(&type, &value, &traceback);
         peer = peer_from_address(&self->peer_address, core->max_message_size);
-        PyErr_Restore(type, value, traceback); /* in place of another, where there was no memory */
+        PyErr_Restore(type, value, traceback); /* replaces a MemoryError of the line above */
     }
-    status = report_service_error(core, peer);
+    status = core_report_service_error(core, peer);
     Py_XDECREF(peer);
     return status;
 }
 
-/* What an exception of the service means: the end of this conversation, and of nothing else. */
+/* Handle an exception raised by the service: it ends this conversation only. */
 static int connection_on_service_error(Connection *self)
 {
     self->flags |= DONE;
     return connection_report_error(self->core, self) ? 0 : -1;
 }
 
-/* A conversation that ends for an error but has something left to say keeps the error in `failure`. */
+/* Report the conversation's `failure`: the error of one that ended with a last reply. */
 static int report_failure(Connection *self)
 {
     PyObject *failure;
@@ -106,7 +119,7 @@ static int report_failure(Connection *self)
     return PyErr_Occurred() ? connection_on_service_error(self) : 0;
 }
 
-/* What a conversation returned is to be sent. Takes the reference; NULL for an exception. */
+/* Queue what a method of the conversation returned. Steals the reference; NULL means it raised. */
 static int queue_reply(Connection *self, PyObject *reply)
 {
     int status;
@@ -114,7 +127,7 @@ static int queue_reply(Connection *self, PyObject *reply)
     if (reply == NULL)
         return connection_on_service_error(self);
     if (!PyBytes_CheckExact(reply)) {
-        Py_SETREF(reply, PyBytes_FromObject(reply)); /* a bytearray, say, which may change under the kernel */
+        Py_SETREF(reply, PyBytes_FromObject(reply)); /* a bytearray could change while it is sent */
         if (reply == NULL)
             return connection_on_service_error(self);
     }
@@ -123,7 +136,7 @@ static int queue_reply(Connection *self, PyObject *reply)
     return status;
 }
 
-/* Whether the conversation is done is asked after every call but the last. */
+/* Set DONE if the conversation is done. Called after every method except the last. */
 static int check_done(Connection *self)
 {
     PyObject *done = PyObject_GetAttr(self->handler, names.done);
@@ -138,6 +151,7 @@ static int check_done(Connection *self)
     return report_failure(self);
 }
 
+/* Process what start() or receive() returned. */
 static int handle_reply(Connection *self, PyObject *reply)
 {
     if (queue_reply(self, reply) < 0 || (!(self->flags & DONE) && check_done(self) < 0))
@@ -146,10 +160,10 @@ static int handle_reply(Connection *self, PyObject *reply)
     return 0;
 }
 
-/* The connection is there: let a plain conversation begin. */
+/* Start the conversation. */
 int connection_start(Connection *self)
 {
-    if (self->handler == NULL) { /* opening it failed */
+    if (self->handler == NULL) { /* opening the conversation failed */
         self->flags |= DONE;
         connection_update(self);
         return 0;
@@ -157,7 +171,7 @@ int connection_start(Connection *self)
     return handle_reply(self, PyObject_CallMethodNoArgs(self->handler, names.start));
 }
 
-/* Bytes have come, at least one. They are copied before anything is called. */
+/* Process received bytes, at least one. They are copied before any Python code runs. */
 int connection_on_read(Connection *self, const char *data, size_t size)
 {
     PyObject *data_bytes, *reply;
@@ -185,7 +199,7 @@ int connection_on_read(Connection *self, const char *data, size_t size)
     return handle_reply(self, reply);
 }
 
-/* The last word of a plain conversation: `end` where the peer ends it, `leave` where we do. */
+/* Call the last method of the conversation: `end` after the peer's EOF, `close` if the server closes. */
 static int finish_conversation(Connection *self, PyObject *method)
 {
     if (!(self->flags & DONE)) {
@@ -197,7 +211,7 @@ static int finish_conversation(Connection *self, PyObject *method)
     return 0;
 }
 
-/* The peer has finished sending. */
+/* Process the peer's EOF. */
 int connection_on_eof(Connection *self)
 {
     if (self->flags & (EOF_RECEIVED | CLOSE_PENDING | CLOSED))
@@ -215,7 +229,7 @@ int connection_on_eof(Connection *self)
     return finish_conversation(self, names.end);
 }
 
-/* The system has taken bytes of ours. */
+/* Process the sending of `size` bytes of the queue. */
 int connection_on_written(Connection *self, size_t size)
 {
     int status = 0;
@@ -230,8 +244,8 @@ int connection_on_written(Connection *self, size_t size)
     return status;
 }
 
-/* After every step: read on or not, shut down, or close. */
-void connection_update(Connection *self)
+/* Move to the next state if the flags and the queue allow it: shut down, close, pause or resume reading. */
+static void connection_update(Connection *self)
 {
     uint32_t flags = self->flags;
     bool empty = self->queue.unsent == 0;
@@ -258,15 +272,17 @@ void connection_update(Connection *self)
             self->flags |= WR_SHUTDOWN;
             self->flags &= ~(uint32_t)READ_PAUSED;
             self->last_activity = self->core->now;
-            self->core->next_timeout_check = fmin(self->core->next_timeout_check, self->last_activity + self->core->linger_timeout);
+            self->core->next_timeout_check =
+                fmin(self->core->next_timeout_check, self->last_activity + self->core->linger_timeout);
         }
     } else if (self->queue.unsent > self->high_water)
-        self->flags |= READ_PAUSED; /* its own sends block in turn: the pressure reaches whoever causes it */
+        self->flags |= READ_PAUSED; /* then the peer's sends block: backpressure */
     else if (self->queue.unsent <= self->high_water / 2)
         self->flags &= ~(uint32_t)READ_PAUSED;
 }
 
-/* Close it when the kernel has let go of it. `abandon`: drop what is unsent, and say so by RST. */
+/* Begin closing: the descriptor is closed once no request is in flight. `reset`: discard unsent bytes and send
+ * RST. */
 void connection_begin_close(Connection *self, bool reset)
 {
     if (self->flags & CLOSED)
@@ -275,7 +291,7 @@ void connection_begin_close(Connection *self, bool reset)
     connection_mark_pending(self);
 }
 
-/* The system says that the peer, or the way to it, is gone. */
+/* Process an error of the socket, an errno: the connection is lost. */
 void connection_on_error(Connection *self, int error)
 {
     if (!(self->flags & (CLOSE_PENDING | CLOSED)))
@@ -290,32 +306,37 @@ static PyObject *make_oserror(int error)
     return PyObject_CallFunction(PyExc_OSError, "is", error, strerror(error));
 }
 
-/* Nothing of the kernel's refers to it any more: close it, and tell. */
+/* Close the descriptor and call the handler's last method. No request may be in flight. 0, or -1 with an
+ * exception set. */
 int connection_close_now(Connection *self)
 {
     Core *core = self->core;
     PyObject *handler = self->handler;
     int status = 0;
+    bool at_once;
 
     if (self->flags & PENDING)
-        return 0; /* it is still on the list, and comes here again by it */
+        return 0; /* it will be called again from the list */
     if (self->flags & RESET_ON_CLOSE) {
         const struct linger linger_0 = {.l_onoff = 1, .l_linger = 0};
 
-        /* Fails for UNIX sockets, where a plain close does the same. */
+        /* With linger 0, close() sends RST (socket(7), tcp(7)). Fails for UNIX sockets, where a plain close()
+         * has the same effect. */
         (void)setsockopt(self->fd, SOL_SOCKET, SO_LINGER, &linger_0, sizeof linger_0);
     }
-    /* Whoever is told by `gone`, or waits for a descriptor, is to find it given back. */
-    if (core->ring == NULL || core->closing || self->flags & (PROTOCOL | RESET_ON_CLOSE | IN_PYTHON)
-        || isfinite(core->accept_retry_at) || !uring_close(core, self->fd))
-        close(self->fd);
+    /* A handler that is notified, or an accept that failed with EMFILE, needs the descriptor free already. */
+    at_once = self->flags & (PROTOCOL | RESET_ON_CLOSE | IN_PYTHON) || isfinite(core->accept_retry_at);
+    core->backend->close_fd(core, self->fd, at_once);
     self->fd = -1;
+    if (isfinite(core->accept_retry_at))
+        core->accept_retry_at = core->now; /* a descriptor is free: accept again in the next iteration */
     self->flags |= CLOSED;
     self->handler = NULL;
     self->core = NULL;
     slot_free(core, self->slot);
     write_queue_clear(&self->queue);
-    send_vector_free(self);
+    PyMem_Free(self->backend_data);
+    self->backend_data = NULL;
     core->connections--;
     if (self->flags & PROTOCOL) {
         PyObject *error = make_oserror(self->error);
@@ -335,25 +356,25 @@ int connection_close_now(Connection *self)
             Py_XDECREF(result);
         }
     }
-    listeners_rearm(core); /* whoever waits for a descriptor can have this one */
     Py_XDECREF(handler);
     Py_CLEAR(self->peer);
     Py_CLEAR(self->peer_address.local);
-    Py_DECREF(self); /* the slot's */
+    Py_DECREF(self); /* the slot's reference */
     return status;
 }
 
-/* In a child after fork: give back its copy, and say nothing: the connection is its parent's. */
+/* In a child after fork: close the child's copy of the descriptor. The connection belongs to the parent, so the
+ * handler is not called. */
 void connection_detach_in_child(Connection *self)
 {
     close(self->fd);
     self->fd = -1;
     self->flags |= CLOSED;
     self->core = NULL;
-    Py_DECREF(self); /* the slot's */
+    Py_DECREF(self); /* the slot's reference */
 }
 
-/* Look at the time limits of a plain conversation, and at when to look again (core->sweep_at). */
+/* End the conversation if a timeout has expired; otherwise lower `next_timeout_check` to the earliest one. */
 int connection_check_timeouts(Connection *self)
 {
     Core *core = self->core;
@@ -361,42 +382,32 @@ int connection_check_timeouts(Connection *self)
 
     if (self->flags & CLOSE_PENDING)
         return 0;
-    deadline = self->flags & WR_SHUTDOWN ? self->last_activity + core->linger_timeout
-                             : fmin(self->last_activity + core->idle_timeout, self->started_at + core->max_lifetime);
+    deadline = self->flags & WR_SHUTDOWN
+                   ? self->last_activity + core->linger_timeout
+                   : fmin(self->last_activity + core->idle_timeout, self->started_at + core->max_lifetime);
     if (core->now < deadline) {
         core->next_timeout_check = fmin(core->next_timeout_check, deadline);
         return 0;
     }
     if (self->flags & WR_SHUTDOWN)
         connection_begin_close(self, false);
-    else if (self->queue.unsent) /* no last word to who doesn't read */
+    else if (self->queue.unsent) /* the peer does not read: no last reply */
         connection_begin_close(self, true);
     else
-        return finish_conversation(self, names.leave);
+        return finish_conversation(self, names.close);
     return 0;
 }
 
-/* The server is leaving: finish this talk if it has come to rest. What came before `looked` was heard. */
+/* While the server drains: finish the conversation if it is idle. All data received before `last_check` has been
+ * processed. */
 int connection_drain(Connection *self, double last_check)
 {
     if (self->flags & (WR_SHUTDOWN | CLOSE_PENDING) || last_check - self->last_received < self->core->drain_idle)
         return 0;
-    return self->queue.unsent ? 0 : finish_conversation(self, names.leave);
+    return self->queue.unsent ? 0 : finish_conversation(self, names.close);
 }
 
-/* Call a method for what it does; 0, or -1 with its exception set. */
-static int call_method(PyObject *self, PyObject *name, PyObject *argument)
-{
-    PyObject *result = argument == NULL ? PyObject_CallMethodNoArgs(self, name)
-                                        : PyObject_CallMethodOneArg(self, name, argument);
-
-    if (result == NULL)
-        return -1;
-    Py_DECREF(result);
-    return 0;
-}
-
-/* The transport's face ------------------------------------------------------------------------- */
+/* Methods of an asyncio transport ------------------------------------------------------------------ */
 
 static PyObject *transport_write(Connection *self, PyObject *data)
 {
@@ -404,7 +415,7 @@ static PyObject *transport_write(Connection *self, PyObject *data)
     int status;
 
     if (self->flags & (CLOSE_PENDING | CLOSED | WR_SHUTDOWN_PENDING | CLOSE_WHEN_FLUSHED))
-        Py_RETURN_NONE; /* who writes to others can't know who has just left */
+        Py_RETURN_NONE; /* a push may cross the close */
     bytes = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
     if (bytes == NULL)
         return NULL;
@@ -484,11 +495,11 @@ static PyObject *transport_set_write_buffer_limits(Connection *self, PyObject *a
 
 static void dealloc(Connection *self)
 {
-    /* A connection that is alive is its slot's too: so this one is dead, or was never quite made. */
+    /* An open connection is referenced by its slot: this one is closed, or its construction failed. */
     if (self->fd >= 0 && self->slot != UINT32_MAX)
         close(self->fd);
     write_queue_clear(&self->queue);
-    send_vector_free(self);
+    PyMem_Free(self->backend_data);
     Py_XDECREF(self->handler);
     Py_XDECREF(self->peer);
     Py_XDECREF(self->peer_address.local);
@@ -499,21 +510,20 @@ static PyMethodDef methods[] = {
     {"write", (PyCFunction)transport_write, METH_O, "See asyncio.Transport."},
     {"write_eof", (PyCFunction)transport_write_eof, METH_NOARGS, "See asyncio.Transport."},
     {"close", (PyCFunction)transport_close, METH_NOARGS, "See asyncio.Transport."},
-    {"abort", (PyCFunction)transport_abort, METH_NOARGS, "See asyncio.Transport; the peer gets RST."},
+    {"abort", (PyCFunction)transport_abort, METH_NOARGS, "See asyncio.Transport. The peer receives RST."},
     {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS, "See asyncio.Transport."},
     {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS, "See asyncio.Transport."},
     {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS, "See asyncio.Transport."},
-    {"get_write_buffer_size", (PyCFunction)transport_get_write_buffer_size, METH_NOARGS,
-     "See asyncio.Transport."},
+    {"get_write_buffer_size", (PyCFunction)transport_get_write_buffer_size, METH_NOARGS, "See asyncio.Transport."},
     {"set_write_buffer_limits", (PyCFunction)(void (*)(void))transport_set_write_buffer_limits,
      METH_VARARGS | METH_KEYWORDS, "See asyncio.Transport."},
     {NULL},
 };
 
 PyTypeObject ConnectionType = {
-    PyVarObject_HEAD_INIT(NULL, 0)
+    .ob_base = {PyObject_HEAD_INIT(NULL) 0},
     .tp_name = "bothends.engines._native.Connection",
-    .tp_doc = "One connection that a core drives: to its protocol, an asyncio transport.",
+    .tp_doc = "A connection of a Core: an asyncio transport for its protocol.",
     .tp_basicsize = sizeof(Connection),
     .tp_dealloc = (destructor)dealloc,
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,

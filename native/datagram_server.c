@@ -2,14 +2,14 @@
  *
  * What the kernel does, and what follows:
  *
- * 1. recvmmsg() takes what waits, and sendmmsg() hands over all answers, with one call each: at 64 waiting
- *    datagrams a thirtieth of the calls.
- * 2. UDP_SEGMENT (generic segmentation offload, udp(7)): several datagrams of one size to one peer go through
- *    the stack as one, and are cut apart at its end; the last may be shorter. They arrive as they would have.
- *    It fails (EINVAL) where a piece is larger than the way takes, and then they go one by one.
- * 3. A socket on every interface has no address of its own. The one that was asked comes with each datagram
- *    (IP_PKTINFO, IPV6_PKTINFO), and goes back with the answer: sockets/datagrams.py has the reasons.
- * 4. Where an answer can't be sent at once it is dropped: a datagram may be lost anywhere.
+ * 1. recvmmsg() receives up to 64 queued datagrams, and sendmmsg() sends all replies, with one call each: with
+ *    64 datagrams in the queue, that is a thirtieth of the calls.
+ * 2. UDP_SEGMENT (generic segmentation offload, udp(7)): datagrams of one size to one peer pass through the
+ *    network stack as one, and are split at its end; the last may be shorter. They arrive as if sent one by
+ *    one. It fails with EINVAL if a segment exceeds the path MTU; then they are sent one by one.
+ * 3. A socket bound to all interfaces has no address of its own. The address a datagram was sent to comes with
+ *    it (IP_PKTINFO, IPV6_PKTINFO) and is the source of the reply: sockets/datagrams.py has the reasons.
+ * 4. A reply that cannot be sent at once is dropped: any datagram may be lost anyway.
  */
 #include "internal.h"
 
@@ -25,15 +25,16 @@
 #endif
 
 enum {
-    /* Datagrams taken from one socket before the loop looks at the others (datagrams.py says the same). */
+    /* Datagrams received from one socket before other events are processed (datagrams.py has the same value). */
     DATAGRAM_BATCH = 64,
-    FINAL_BATCHES = 64,
-    /* The kernel cuts no more than 64 datagrams, or 65,507 bytes, out of one (UDP_MAX_SEGMENTS). */
+    /* Batches answered when a socket is removed; bounded, as clients may keep sending. */
+    FINAL_DATAGRAM_BATCHES = 64,
+    /* The kernel accepts 64 segments (UDP_MAX_SEGMENTS) and 65,507 bytes at most. */
     MAX_GSO_SEGMENTS = 64,
     MAX_GSO_BYTES = 65000,
-    /* Peers whose Peer is kept: a table without chains, in which a newcomer takes the place of another. */
+    /* Entries of the cache of Peer objects: a direct-mapped table, in which a new entry evicts the old one. */
     PEER_CACHE_SIZE = 1024,
-    CONTROL_SIZE = 128, /* for ancillary data */
+    CONTROL_SIZE = 128, /* bytes for ancillary data */
 };
 
 typedef struct {
@@ -42,24 +43,24 @@ typedef struct {
     PyObject *peer;
 } CachedPeer;
 
-/* What is to be sent, and from which of our addresses. */
+/* A reply, and the local address to send it from. */
 typedef struct {
     PyObject *bytes;
     const struct sockaddr_storage *address;
     socklen_t size;
-    struct cmsghdr *source; /* the ancillary data of the question, turned round; or NULL */
+    struct cmsghdr *source; /* IP_PKTINFO or IPV6_PKTINFO with the local address, or NULL */
 } Reply;
 
 struct DatagramServer {
     DatagramServer *next;
     Core *core;
-    PyObject *reject; /* refuse(peer): anything but None, and it is not answered; or NULL */
+    PyObject *reject; /* reject(peer): unless it returns None, the datagram is not answered; or NULL */
     PyObject *local;
     uint32_t slot, generation;
     int fd;
     bool is_inet, wildcard, gso;
     size_t max_datagram, stride;
-    char *buffers; /* BATCH buffers */
+    char *buffers; /* DATAGRAM_BATCH buffers of `stride` bytes */
     struct mmsghdr recv_msgs[DATAGRAM_BATCH];
     struct iovec recv_iov[DATAGRAM_BATCH];
     struct sockaddr_storage senders[DATAGRAM_BATCH];
@@ -72,7 +73,7 @@ struct DatagramServer {
     CachedPeer peer_cache[PEER_CACHE_SIZE];
 };
 
-/* Who this is ------------------------------------------------------------------------------------- */
+/* Peers and addresses ------------------------------------------------------------------------------- */
 
 static size_t cache_index(const struct sockaddr_storage *address, socklen_t size)
 {
@@ -84,66 +85,68 @@ static size_t cache_index(const struct sockaddr_storage *address, socklen_t size
     return (hash ^ hash >> 16) % PEER_CACHE_SIZE;
 }
 
-/* The Peer of a sender: a borrowed reference, or NULL with an exception set. */
+/* Return the Peer of a sender: a borrowed reference, or NULL with an exception set. */
 static PyObject *sender_peer(DatagramServer *server, const struct sockaddr_storage *address, socklen_t size)
 {
-    CachedPeer *peer_cache = &server->peer_cache[cache_index(address, size)];
+    CachedPeer *cached = &server->peer_cache[cache_index(address, size)];
     PyObject *sender;
 
-    if (peer_cache->peer != NULL && peer_cache->size == size && !memcmp(&peer_cache->address, address, size))
-        return peer_cache->peer;
+    if (cached->peer != NULL && cached->size == size && !memcmp(&cached->address, address, size))
+        return cached->peer;
     sender = address_new((const struct sockaddr *)address, size);
     if (sender == NULL)
         return NULL;
-    Py_XSETREF(peer_cache->peer, peer_new(sender, server->local, true, 0, Py_None));
-    peer_cache->size = size;
-    memcpy(&peer_cache->address, address, size);
-    return peer_cache->peer;
+    Py_XSETREF(cached->peer, peer_new(sender, server->local, true, 0, Py_None));
+    cached->size = size;
+    memcpy(&cached->address, address, size);
+    return cached->peer;
 }
 
-/* From where to answer: the ancillary data that says where a datagram was sent to, turned round in place. */
+/* Find the packet info of a received datagram and change it in place into that of the reply. NULL if the kernel
+ * shall choose the source address. */
 static struct cmsghdr *reply_pktinfo(struct msghdr *received_msg)
 {
-    for (struct cmsghdr *each = CMSG_FIRSTHDR(received_msg); each != NULL; each = CMSG_NXTHDR(received_msg, each)) {
-        if (each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_PKTINFO) {
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(received_msg); header != NULL;
+         header = CMSG_NXTHDR(received_msg, header)) {
+        if (header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_PKTINFO) {
             struct in_pktinfo info;
 
-            memcpy(&info, CMSG_DATA(each), sizeof info);
-            info.ipi_ifindex = 0; /* the way is the routing table's affair */
+            memcpy(&info, CMSG_DATA(header), sizeof info);
+            info.ipi_ifindex = 0; /* the routing table chooses the interface */
             info.ipi_addr.s_addr = 0;
-            memcpy(CMSG_DATA(each), &info, sizeof info);
-            return each;
+            memcpy(CMSG_DATA(header), &info, sizeof info);
+            return header;
         }
-        if (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_PKTINFO) {
+        if (header->cmsg_level == IPPROTO_IPV6 && header->cmsg_type == IPV6_PKTINFO) {
             struct in6_pktinfo info;
 
-            memcpy(&info, CMSG_DATA(each), sizeof info);
+            memcpy(&info, CMSG_DATA(header), sizeof info);
             if (IN6_IS_ADDR_MULTICAST(&info.ipi6_addr))
-                return NULL; /* not an address to send from */
+                return NULL; /* not a valid source address */
             if (!IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
                 info.ipi6_ifindex = 0;
-            memcpy(CMSG_DATA(each), &info, sizeof info);
-            return each;
+            memcpy(CMSG_DATA(header), &info, sizeof info);
+            return header;
         }
     }
     return NULL;
 }
 
-/* A datagram gets no answer: tell whoever wants to know. */
-static int report_dropped(DatagramServer *server, PyObject *peer, enum drop_reason drop_reason, long index)
+/* Report a datagram without a reply. `number`: the size limit or an errno. 0, or -1 with an exception set. */
+static int report_dropped(DatagramServer *server, PyObject *peer, enum drop_reason reason, long number)
 {
     PyObject *result;
 
     if (server->core->on_datagram_dropped == NULL)
         return 0;
-    result = PyObject_CallFunction(server->core->on_datagram_dropped, "Oil", peer, drop_reason, index);
+    result = PyObject_CallFunction(server->core->on_datagram_dropped, "Oil", peer, reason, number);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
 
-static int report_reply_dropped(DatagramServer *server, const Reply *answer_one, int error)
+static int report_reply_dropped(DatagramServer *server, const Reply *reply, int error)
 {
-    PyObject *peer = sender_peer(server, answer_one->address, answer_one->size);
+    PyObject *peer = sender_peer(server, reply->address, reply->size);
     int status = peer == NULL ? -1 : 0;
 
     if (peer != NULL) {
@@ -159,11 +162,12 @@ static int report_reply_dropped(DatagramServer *server, const Reply *answer_one,
 static bool same_route(const Reply *a, const Reply *b)
 {
     return a->size == b->size && !memcmp(a->address, b->address, a->size)
-        && (a->source == NULL) == (b->source == NULL)
-        && (a->source == NULL || !memcmp(a->source, b->source, a->source->cmsg_len));
+           && (a->source == NULL) == (b->source == NULL)
+           && (a->source == NULL || !memcmp(a->source, b->source, a->source->cmsg_len));
 }
 
-/* How many answers from this one on can go as one: of one size, but for the last, and to one peer. */
+/* Count the replies, from `first` on, that can be sent as segments of one message: all of one size, except a
+ * shorter last one, and to one peer. */
 static size_t gso_run(const DatagramServer *server, size_t first)
 {
     const Reply *first_reply = &server->replies[first];
@@ -185,73 +189,73 @@ static size_t gso_run(const DatagramServer *server, size_t first)
     return count;
 }
 
-static void fill_msghdr(struct msghdr *message, const Reply *answer_one, struct iovec *send_iov, size_t count,
-                            char *buffers)
+/* Describe `count` replies as one message, with its ancillary data in `control`. */
+static void fill_msghdr(struct msghdr *message, const Reply *reply, struct iovec *iov, size_t count, char *control)
 {
     size_t used = 0;
 
-    *message = (struct msghdr){.msg_name = (void *)answer_one->address, .msg_namelen = answer_one->size,
-                               .msg_iov = send_iov, .msg_iovlen = count};
-    if (answer_one->source != NULL) {
-        used = CMSG_ALIGN(answer_one->source->cmsg_len);
-        memcpy(buffers, answer_one->source, answer_one->source->cmsg_len);
+    *message = (struct msghdr){
+        .msg_name = (void *)reply->address, .msg_namelen = reply->size, .msg_iov = iov, .msg_iovlen = count};
+    if (reply->source != NULL) {
+        used = CMSG_ALIGN(reply->source->cmsg_len);
+        memcpy(control, reply->source, reply->source->cmsg_len);
     }
     if (count > 1) {
-        struct cmsghdr *segment = (struct cmsghdr *)(buffers + used);
-        uint16_t size = (uint16_t)send_iov[0].iov_len;
+        struct cmsghdr *segment = (struct cmsghdr *)(control + used);
+        uint16_t size = (uint16_t)iov[0].iov_len;
 
-        *segment = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof size), .cmsg_level = IPPROTO_UDP,
-                                    .cmsg_type = UDP_SEGMENT};
+        *segment = (struct cmsghdr){
+            .cmsg_len = CMSG_LEN(sizeof size), .cmsg_level = IPPROTO_UDP, .cmsg_type = UDP_SEGMENT};
         memcpy(CMSG_DATA(segment), &size, sizeof size);
         used += CMSG_SPACE(sizeof size);
     }
-    message->msg_control = used ? buffers : NULL;
+    message->msg_control = used ? control : NULL;
     message->msg_controllen = used;
 }
 
-/* One answer that did not go for this reason: as it can be sent, or not at all. */
-static int retry_reply(DatagramServer *server, const Reply *answer_one, int error)
+/* Process the errno of a reply: send it without a source address if that is the cause, else drop it. */
+static int retry_reply(DatagramServer *server, const Reply *reply, int error)
 {
-    struct iovec piece = {PyBytes_AS_STRING(answer_one->bytes), (size_t)PyBytes_GET_SIZE(answer_one->bytes)};
-    _Alignas(struct cmsghdr) char buffers[CONTROL_SIZE];
+    struct iovec iov = {PyBytes_AS_STRING(reply->bytes), (size_t)PyBytes_GET_SIZE(reply->bytes)};
+    _Alignas(struct cmsghdr) char control[CONTROL_SIZE];
     struct msghdr message;
 
-    /* EINVAL, EADDRNOTAVAIL: an address that nothing can be sent from, as the question was a broadcast. */
-    if (answer_one->source != NULL && (error == EINVAL || error == EADDRNOTAVAIL)) {
-        Reply without_source = *answer_one;
+    /* EINVAL, EADDRNOTAVAIL: not a valid source address, because the datagram was sent to a broadcast address. */
+    if (reply->source != NULL && (error == EINVAL || error == EADDRNOTAVAIL)) {
+        Reply without_source = *reply;
 
         without_source.source = NULL;
-        fill_msghdr(&message, &without_source, &piece, 1, buffers);
+        fill_msghdr(&message, &without_source, &iov, 1, control);
         if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
             return 0;
         error = errno;
     }
-    return report_reply_dropped(server, answer_one, error);
+    return report_reply_dropped(server, reply, error);
 }
 
-/* A message of one answer or several did not go with the others. */
+/* Process the errno of a message with `count` replies that sendmmsg() rejected: send them one by one. */
 static int send_individually(DatagramServer *server, size_t first, size_t count, int error)
 {
     if (count == 1)
         return retry_reply(server, &server->replies[first], error);
     if (error == EIO || error == ENOPROTOOPT || error == EOPNOTSUPP)
-        server->gso = false; /* the kernel, or the device, can't */
+        server->gso = false; /* the kernel or the device lacks it */
     for (size_t i = first; i < first + count; i++) {
-        struct msghdr a;
-        _Alignas(struct cmsghdr) char buffers[CONTROL_SIZE];
+        struct msghdr message;
+        _Alignas(struct cmsghdr) char control[CONTROL_SIZE];
 
-        fill_msghdr(&a, &server->replies[i], &server->send_iov[i], 1, buffers);
-        if (sendmsg(server->fd, &a, MSG_DONTWAIT | MSG_NOSIGNAL) < 0
+        fill_msghdr(&message, &server->replies[i], &server->send_iov[i], 1, control);
+        if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0
             && retry_reply(server, &server->replies[i], errno) < 0)
             return -1;
     }
     return 0;
 }
 
-/* Hand over all answers of a batch. */
+/* Send all replies of a batch. 0, or -1 with an exception set. */
 static int send_replies(DatagramServer *server)
 {
-    size_t first_replies[DATAGRAM_BATCH], message_count = 0;
+    size_t first_reply_of[DATAGRAM_BATCH], message_count = 0;
     int status = 0;
 
     for (size_t i = 0; i < server->reply_count; message_count++) {
@@ -259,10 +263,10 @@ static int send_replies(DatagramServer *server)
 
         for (size_t j = i; j < i + run; j++)
             server->send_iov[j] = (struct iovec){PyBytes_AS_STRING(server->replies[j].bytes),
-                                             (size_t)PyBytes_GET_SIZE(server->replies[j].bytes)};
+                                                 (size_t)PyBytes_GET_SIZE(server->replies[j].bytes)};
         fill_msghdr(&server->send_msgs[message_count].msg_hdr, &server->replies[i], &server->send_iov[i], run,
-                        server->send_control[message_count]);
-        first_replies[message_count] = i;
+                    server->send_control[message_count]);
+        first_reply_of[message_count] = i;
         i += run;
     }
     for (size_t sent = 0; sent < message_count;) {
@@ -270,7 +274,7 @@ static int send_replies(DatagramServer *server)
                              MSG_DONTWAIT | MSG_NOSIGNAL);
 
         if (count < 0) {
-            if (send_individually(server, first_replies[sent], server->send_msgs[sent].msg_hdr.msg_iovlen, errno) < 0)
+            if (send_individually(server, first_reply_of[sent], server->send_msgs[sent].msg_hdr.msg_iovlen, errno))
                 status = -1;
             count = 1;
         }
@@ -297,18 +301,19 @@ static bool is_rejected(DatagramServer *server, PyObject *peer)
     return rejected;
 }
 
-/* Ask the service about one datagram; 0, or -1 for an exception that isn't the service's own. */
+/* Call the service for one datagram and queue its reply. 0, or -1 with an exception set that is not the service's
+ * (KeyboardInterrupt). */
 static int answer_one(DatagramServer *server, size_t index)
 {
     struct mmsghdr *received_msg = &server->recv_msgs[index];
     PyObject *peer, *data, *reply = NULL;
-    Reply *slot_reply;
+    Reply *queued;
     int status = 0;
 
     peer = sender_peer(server, &server->senders[index], received_msg->msg_hdr.msg_namelen);
     if (peer == NULL)
         return -1;
-    Py_INCREF(peer); /* whatever is called may answer others */
+    Py_INCREF(peer); /* the cache may drop it during the calls */
     if (received_msg->msg_hdr.msg_flags & MSG_TRUNC) {
         status = report_dropped(server, peer, TOO_LARGE, (long)server->max_datagram);
         goto end;
@@ -323,15 +328,15 @@ static int answer_one(DatagramServer *server, size_t index)
     if (reply != NULL && reply != Py_None && !PyBytes_CheckExact(reply))
         Py_SETREF(reply, PyBytes_FromObject(reply));
     if (reply == NULL) {
-        status = report_service_error(server->core, peer) ? 0 : -1;
+        status = core_report_service_error(server->core, peer) ? 0 : -1;
     } else if (reply != Py_None && received_msg->msg_hdr.msg_namelen <= sizeof(sa_family_t)) {
-        status = report_dropped(server, peer, NO_SOURCE_ADDRESS, 0); /* a UNIX socket that did not bind has no name */
+        status = report_dropped(server, peer, NO_SOURCE_ADDRESS, 0); /* an unbound UNIX socket */
     } else if (reply != Py_None) {
-        slot_reply = &server->replies[server->reply_count++];
-        slot_reply->bytes = Py_NewRef(reply);
-        slot_reply->address = &server->senders[index];
-        slot_reply->size = received_msg->msg_hdr.msg_namelen;
-        slot_reply->source = server->wildcard ? reply_pktinfo(&received_msg->msg_hdr) : NULL;
+        queued = &server->replies[server->reply_count++];
+        queued->bytes = Py_NewRef(reply);
+        queued->address = &server->senders[index];
+        queued->size = received_msg->msg_hdr.msg_namelen;
+        queued->source = server->wildcard ? reply_pktinfo(&received_msg->msg_hdr) : NULL;
     }
 end:
     Py_XDECREF(reply);
@@ -339,6 +344,7 @@ end:
     return status;
 }
 
+/* Point the headers for recvmmsg() to the buffers. */
 static void init_msghdrs(DatagramServer *server)
 {
     for (size_t i = 0; i < DATAGRAM_BATCH; i++) {
@@ -354,14 +360,15 @@ static void init_msghdrs(DatagramServer *server)
     }
 }
 
-/* Answer what waits, BATCH at most; `served` says how many there were. */
+/* Answer the datagrams in the receive buffer, DATAGRAM_BATCH at most; `received` is set to their number. 0, or -1
+ * with an exception set. */
 int datagram_server_poll(DatagramServer *server, int *received)
 {
     int count = recvmmsg(server->fd, server->recv_msgs, DATAGRAM_BATCH, MSG_DONTWAIT, NULL), status = 0;
 
     *received = count < 0 ? 0 : count;
     if (count < 0) {
-        /* Nothing there; or an ICMP error of an answer sent earlier, reported now (udp(7)): nobody's loss. */
+        /* EAGAIN, or the ICMP error of an earlier reply (udp(7)), which concerns no datagram in the buffer. */
         *received = errno != EAGAIN && errno != EWOULDBLOCK;
         return 0;
     }
@@ -372,7 +379,7 @@ int datagram_server_poll(DatagramServer *server, int *received)
 
         PyErr_Fetch(&type, &value, &traceback);
         if (send_replies(server) < 0) {
-            status = -1; /* and this exception, if there is another one */
+            status = -1; /* its exception replaces an earlier one */
             Py_XDECREF(type);
             Py_XDECREF(value);
             Py_XDECREF(traceback);
@@ -388,19 +395,20 @@ int datagram_server_poll(DatagramServer *server, int *received)
     return status;
 }
 
+/* Do the same for all sockets; adds to `received`. */
 int datagram_servers_poll(Core *core, int *received)
 {
-    for (DatagramServer *each = core->datagram_servers; each != NULL; each = each->next) {
+    for (DatagramServer *server = core->datagram_servers; server != NULL; server = server->next) {
         int count;
 
-        if (datagram_server_poll(each, &count) < 0)
+        if (datagram_server_poll(server, &count) < 0)
             return -1;
         *received += count;
     }
     return 0;
 }
 
-/* Making and ending ------------------------------------------------------------------------------- */
+/* Adding and removing sockets ----------------------------------------------------------------------- */
 
 void datagram_server_free(Core *core, DatagramServer *server)
 {
@@ -418,14 +426,15 @@ void datagram_server_free(Core *core, DatagramServer *server)
     PyMem_Free(server);
 }
 
-PyObject *datagram_server_add(Core *core, PyObject *args)
+PyObject *core_add_datagram_socket(Core *core, PyObject *args)
 {
     PyObject *reject, *local;
     Py_ssize_t max_datagram;
     int fd, wildcard, is_inet;
     DatagramServer *server;
 
-    if (!PyArg_ParseTuple(args, "iOOnpp:answer", &fd, &local, &reject, &max_datagram, &wildcard, &is_inet))
+    if (!PyArg_ParseTuple(args, "iOOnpp:add_datagram_socket", &fd, &local, &reject, &max_datagram, &wildcard,
+                          &is_inet))
         return NULL;
     server = PyMem_Calloc(1, sizeof *server);
     if (server == NULL)
@@ -435,10 +444,10 @@ PyObject *datagram_server_add(Core *core, PyObject *args)
     server->wildcard = wildcard;
     server->is_inet = server->gso = is_inet;
     server->max_datagram = (size_t)max_datagram;
-    /* Not a power of two: all first bytes would have their places in the same few cache lines. */
+    /* Not a power of two: the first bytes of all buffers would compete for the same few cache sets. */
     server->stride = (server->max_datagram + 4096 + 127) & ~(size_t)63;
     server->buffers = mmap(NULL, server->stride * DATAGRAM_BATCH, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (server->buffers == MAP_FAILED) {
         PyMem_Free(server);
         return PyErr_NoMemory();
@@ -449,7 +458,7 @@ PyObject *datagram_server_add(Core *core, PyObject *args)
     server->slot = slot_alloc(core, SLOT_DATAGRAM_SERVER, server, &server->generation);
     server->next = core->datagram_servers;
     core->datagram_servers = server;
-    if (epoll_register(core, fd, EPOLLIN | EPOLLEXCLUSIVE, server->slot, server->generation, false) < 0) {
+    if (epoll_set_register(core, fd, EPOLLIN | EPOLLEXCLUSIVE, server->slot, server->generation, false) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         datagram_server_free(core, server);
         return NULL;
@@ -457,20 +466,20 @@ PyObject *datagram_server_add(Core *core, PyObject *args)
     Py_RETURN_NONE;
 }
 
-PyObject *datagram_server_remove(Core *core, PyObject *args)
+PyObject *core_remove_datagram_socket(Core *core, PyObject *args)
 {
     DatagramServer *server;
     int fd, received = 1, status = 0;
 
-    if (!PyArg_ParseTuple(args, "i:mute", &fd))
+    if (!PyArg_ParseTuple(args, "i:remove_datagram_socket", &fd))
         return NULL;
     for (server = core->datagram_servers; server != NULL && server->fd != fd; server = server->next)
         ;
     if (server == NULL)
         Py_RETURN_NONE;
-    for (int i = 0; i < FINAL_BATCHES && received && status == 0; i++)
+    for (int i = 0; i < FINAL_DATAGRAM_BATCHES && received && status == 0; i++)
         status = datagram_server_poll(server, &received);
-    epoll_del(core, fd);
+    epoll_set_remove(core, fd);
     datagram_server_free(core, server);
     if (status < 0)
         return NULL;

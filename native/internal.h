@@ -1,25 +1,32 @@
-/* What the parts of the C core share: its structures, and who offers what to whom.
+/* Structures and functions shared by the files of the C core.
  *
- *   module.c           the module: what Python sees
- *   loop.c             Core: the loop, and what it waits for besides connections
- *   connection.c       Connection: one conversation's state, whatever moves its bytes
- *   write_queue.c      what a connection has yet to send
- *   listener.c         listeners
+ * The files in order of their dependencies; each calls only those above it:
+ *
+ *   write_queue.c      a connection's unsent bytes
+ *   ring.c             io_uring's system calls
+ *   core.c             slots, the list of pending connections, wakeup, clock, fork check
+ *   epoll_set.c        the epoll set, which both backends use
  *   peer.c             Address and Peer objects
- *   watch.c            waiting for a descriptor that Python deals with
- *   backend_epoll.c    moving bytes by epoll, and waiting for any other descriptor
- *   backend_uring.c    moving bytes by io_uring, over ring.c, which is io_uring's system calls
- *   datagram_server.c  answering datagrams, many with one system call
+ *   connection.c       Connection: the state of one connection
+ *   listener.c         accepting connections
+ *   watch.c            callbacks into Python for descriptors
+ *   datagram_server.c  answering datagrams with recvmmsg() and sendmmsg()
+ *   backend_epoll.c    moving bytes with epoll
+ *   backend_uring.c    moving bytes with io_uring
+ *   loop.c             the type Core: its loop, timeouts, construction and closing
+ *   module.c           the Python module
  *
- * 1. One thread runs a core. The GIL protects everything here; it is released only while the kernel is
- *    waited for. Another thread may queue bytes for a connection (`Connection.write`), no more.
- * 2. Whatever the kernel may still report on has a slot. What it is given to report with (user_data, or
- *    epoll's data) names the slot and its generation, so that a late report on something that is gone is
- *    known for what it is, though the slot and the descriptor may be another's by then.
- * 3. No connection is closed from within a call that its service made: it is marked, put on the list of the
- *    dirty, and looked at when the stack is flat again (core_flush).
- * 4. A function that calls Python returns 0, or -1 with the exception set: then the loop ends, and what it
- *    has not dealt with yet is still there for the next one.
+ * The files above the backends reach the backend in use through `core->backend` (backend.h).
+ *
+ * 1. One thread runs a core. The GIL protects all data here; it is released only while blocked in the
+ *    kernel. Other threads may call `Connection.write` and `Core.stop`, nothing else.
+ * 2. Each object the kernel may report on has a slot. The user_data of a request, or epoll's data, holds the
+ *    slot's index and generation, so a late report on a freed object is recognized, even if the slot and the
+ *    descriptor have been reused.
+ * 3. A connection is never closed inside a call of its service. It is marked, appended to the list of pending
+ *    connections, and processed when no Python code is on the stack (core_flush_pending).
+ * 4. A function that calls Python returns 0, or -1 with an exception set. Then `run` returns, and unprocessed
+ *    events are still there for the next call.
  */
 #ifndef BOTHENDS_INTERNAL_H
 #define BOTHENDS_INTERNAL_H
@@ -30,165 +37,186 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
+#include "backend.h"
 #include "ring.h"
 
-typedef struct Core Core;
-typedef struct Connection Connection;
-typedef struct Listener Listener;
 typedef struct Watch Watch;
 typedef struct DatagramServer DatagramServer;
 
-/* What a slot holds. */
+/* The type of the object in a slot. */
 enum slot_kind { SLOT_FREE, SLOT_CONNECTION, SLOT_LISTENER, SLOT_WATCH, SLOT_DATAGRAM_SERVER, SLOT_WAKEUP };
 
-/* Which request of a slot a completion belongs to. */
+/* The request of a slot that a completion belongs to. */
 enum operation { OP_RECV, OP_SEND, OP_CANCEL, OP_ACCEPT, OP_POLL, OP_CLOSE };
 
 typedef struct {
     uint32_t generation;
     uint32_t next_free;
-    enum slot_kind slot_kind;
+    enum slot_kind kind;
     void *object;
 } Slot;
 
 enum { GENERATIONS = 1 << 24 };
 
-/* The name of a slot's request: 8 bits of operation, 24 of generation, 32 of slot. */
+/* The user_data of a request: 8 bits of operation, 24 of generation, 32 of slot index. */
 static inline uint64_t user_data_encode(enum operation operation, uint32_t generation, uint32_t slot)
 {
     return (uint64_t)operation << 56 | (uint64_t)generation << 32 | slot;
 }
 
-/* One answer, or what is left of it, that waits its turn. */
+/* The maximum number of chunks of one send. */
+enum { MAX_IOVECS = 64 };
+
+/* A queued reply after the first. */
 typedef struct WriteChunk {
     struct WriteChunk *next;
     PyObject *bytes;
 } WriteChunk;
 
-/* A connection's output. The first piece lies here: most connections never have two. */
+/* A connection's unsent output. The first chunk is stored inline: most connections never queue a second. */
 typedef struct {
     PyObject *head;
-    size_t offset;  /* of the first: how much the system has */
+    size_t offset; /* bytes of `head` already sent */
     WriteChunk *tail, *tail_last;
-    size_t unsent; /* bytes in all */
+    size_t unsent; /* bytes in the whole queue */
 } WriteQueue;
 
-/* Who a connection is with, as the system told it: a quarter of the Peer that is made of it when one is wanted. */
+/* A peer's socket address: a quarter of the size of the Peer object that is made from it on demand. */
 typedef struct {
-    PyObject *local; /* our Address; NULL where nothing is kept */
+    PyObject *local; /* our Address; NULL if nothing is stored */
     uint64_t connection_id;
     socklen_t size;
     struct sockaddr_in6 address; /* or a sockaddr_in */
 } PeerAddress;
 
-/* The flags of a connection. */
+/* Flags of a connection. The state machine is at the top of connection.c. */
 enum {
-    PROTOCOL = 1 << 0,    /* its handler is a protocol in Python, not a conversation */
-    EOF_RECEIVED = 1 << 1,      /* the peer has finished sending */
-    DONE = 1 << 2,       /* nothing more will be said than what is queued */
-    WR_SHUTDOWN = 1 << 3,       /* our side is shut down; the peer's end is waited for */
-    WR_SHUTDOWN_PENDING = 1 << 4,   /* managed: shut down our side when all is sent */
-    CLOSE_WHEN_FLUSHED = 1 << 5,    /* managed: close when all is sent */
-    CLOSE_PENDING = 1 << 6,      /* to be closed as soon as the kernel has let go of it */
-    RESET_ON_CLOSE = 1 << 7,  /* what is unsent is dropped, by RST */
-    READ_PAUSED = 1 << 8,     /* not to be read now */
-    WRITE_PAUSED = 1 << 9,       /* managed: told that too much is unsent */
-    PENDING = 1 << 10,     /* on the list of the dirty */
-    CLOSED = 1 << 11,      /* closed */
-    RECV_ARMED = 1 << 12,  /* io_uring: a receive is armed */
-    RECV_CANCEL_SENT = 1 << 13,  /* io_uring: and has been cancelled */
-    SEND_INFLIGHT = 1 << 14,     /* io_uring: a send is under way */
-    SEND_CANCEL_SENT = 1 << 15,
-    EPOLL_WANTS_IN = 1 << 16,  /* epoll: what it is registered for */
-    EPOLL_WANTS_OUT = 1 << 17,
-    EPOLL_REGISTERED = 1 << 19, /* in the epoll set */
-    IN_PYTHON = 1 << 18,     /* Python has counted it in: `gone` is told of its end */
+    PROTOCOL = 1 << 0,            /* the handler is an asyncio protocol, not a conversation */
+    EOF_RECEIVED = 1 << 1,        /* the peer has shut down its side */
+    DONE = 1 << 2,                /* the conversation is over: nothing more is queued */
+    WR_SHUTDOWN = 1 << 3,         /* our side is shut down; waiting for the peer's EOF */
+    WR_SHUTDOWN_PENDING = 1 << 4, /* protocol: shut down our side once the queue is empty */
+    CLOSE_WHEN_FLUSHED = 1 << 5,  /* protocol: close once the queue is empty */
+    CLOSE_PENDING = 1 << 6,       /* close once no request is in flight */
+    RESET_ON_CLOSE = 1 << 7,      /* discard unsent bytes and send RST */
+    READ_PAUSED = 1 << 8,         /* do not read */
+    WRITE_PAUSED = 1 << 9,        /* protocol: pause_writing() has been called */
+    PENDING = 1 << 10,            /* on the list of pending connections */
+    CLOSED = 1 << 11,             /* the descriptor is closed */
+    IN_PYTHON = 1 << 12,          /* counted in Python: call `on_connection_closed` at the end */
+    /* Of backend_uring.c. */
+    RECV_ARMED = 1 << 13,       /* a multishot receive is armed */
+    RECV_CANCEL_SENT = 1 << 14, /* and its cancellation submitted */
+    SEND_INFLIGHT = 1 << 15,    /* a send is in flight */
+    SEND_CANCEL_SENT = 1 << 16, /* and its cancellation submitted */
+    /* Of backend_epoll.c. */
+    EPOLL_REGISTERED = 1 << 17, /* in the epoll set, */
+    EPOLL_WANTS_IN = 1 << 18,   /* for EPOLLIN */
+    EPOLL_WANTS_OUT = 1 << 19,  /* for EPOLLOUT */
 };
 
 struct Connection {
     PyObject_HEAD
-    Core *core;         /* NULL once it is dead */
-    PyObject *handler;  /* a conversation, or a protocol; NULL where opening it failed */
-    PyObject *peer;     /* whom it is with, where that is to be told and `origin` can't; or NULL */
-    PeerAddress peer_address;      /* the same */
+    Core *core;        /* NULL once closed */
+    PyObject *handler; /* a conversation or a protocol; NULL if opening the conversation failed */
+    PyObject *peer;    /* a Peer for error reports; NULL if there are none or `peer_address` has it */
+    PeerAddress peer_address;
     Connection *next_pending;
-    SendVector *send_vector;     /* io_uring: several pieces that are being sent at once, or NULL */
+    void *backend_data; /* the backend's, from PyMem_Malloc(); freed with the connection */
     WriteQueue queue;
     double started_at, last_received, last_activity; /* seconds on the core's clock */
-    size_t high_water;        /* above so much unsent, stop reading (or say so) */
+    size_t high_water;                               /* unsent bytes above which reading (or the writer) pauses */
     uint32_t slot, generation;
     uint32_t flags;
     int fd;
-    int error;          /* why it was lost, or 0 */
+    int error; /* errno of the failure that closed it, or 0 */
 };
 
 struct Listener {
     Listener *next;
-    PyObject *local;    /* our Address, or NULL where each connection has its own */
+    PyObject *local; /* our Address, or NULL if it differs between connections */
     uint32_t slot, generation;
     int fd;
-    bool uses_epoll;        /* waited for by epoll, on a ring too */
+    bool in_epoll_set; /* accepted from when epoll reports it, even with io_uring */
     bool armed;
-};
-
-struct Watch {
-    PyObject *callback;
-    uint32_t slot, generation;
-    int fd;
 };
 
 struct Core {
     PyObject_HEAD
-    Ring *ring;         /* NULL: on epoll */
+    const Backend *backend;
+    Ring *ring; /* of backend_uring.c; NULL otherwise */
     int epoll_fd;
-    int wakeup_fd;           /* an eventfd, by which another thread says that there is something to do */
-    unsigned fork_generation;     /* `fork_count` when it was made: a child has a copy of all this that it must not use */
-    bool running, stop_requested, epoll_poll_armed, awake, closing, accept_paused;
+    int wakeup_fd;            /* an eventfd with which other threads wake the loop */
+    unsigned fork_generation; /* `current_fork_generation` at construction; a forked child must not use the core */
+    bool running, stop_requested, epoll_poll_armed, blocked, closing, accept_paused;
 
     Slot *slots;
     uint32_t slot_count, first_free;
-    uint32_t *watch_by_fd; /* slot + 1 */
+    uint32_t *watch_by_fd; /* slot + 1, or 0 */
     int watch_by_fd_size;
     Connection *pending, **pending_end;
     Listener *listeners;
     DatagramServer *datagram_servers;
 
     double now;
-    double next_timeout_check;    /* when a time limit may have passed; INFINITY for never */
-    double accept_retry_at;    /* when to accept again after a strain; INFINITY for not waiting */
-    size_t connections, conversations; /* open ones; those that are no protocol's */
+    double next_timeout_check;         /* the earliest time a timeout may expire; INFINITY for none */
+    double accept_retry_at;            /* when to resume accepting; INFINITY if it is not paused */
+    size_t connections, conversations; /* open connections; those with a conversation */
     uint64_t last_connection_id;
 
-    /* What the engine set. Seconds, and INFINITY for no limit. */
+    /* Set by the engine. Times in seconds, INFINITY for no limit. */
     double idle_timeout, max_lifetime, linger_timeout, drain_idle, accept_retry_delay, busy_poll;
-    size_t unsent, read_size;
+    Py_ssize_t write_high_water, read_size;
     PyObject *max_message_size;
-    PyObject *open_conversation;   /* opener(peer, post) -> conversation */
-    PyObject *push;     /* the post box of those who have none */
-    PyObject *answer_datagram; /* answerer(datagram, peer) -> bytes or None */
-    PyObject *on_connection_closed;     /* gone(peer) */
-    PyObject *on_service_error;   /* failed(peer, exception), or NULL: what a service raised */
-    PyObject *on_accept_paused; /* strained(errno), and 0 when it is over; or NULL */
-    PyObject *on_datagram_dropped;  /* dropped(peer, reason, number), or NULL: a datagram without an answer */
-    PyObject *on_pull_conversation;  /* pulling(fd, peer, conversation): one that C does not drive */
-    PyTypeObject *last_type; /* the conversation type seen last, */
-    bool last_type_pulls;         /* and whether it pulls */
-    char *recv_buffer;      /* epoll: `chunk` bytes to receive into */
+    PyObject *open_conversation;    /* open_conversation(peer, push) -> Conversation */
+    PyObject *push;                 /* the Push that C conversations get */
+    PyObject *answer_datagram;      /* answer_datagram(datagram, peer) -> bytes | None */
+    PyObject *on_connection_closed; /* on_connection_closed(peer) */
+    PyObject *on_pull_conversation; /* on_pull_conversation(fd, peer, conversation): C does not drive it */
+    PyObject *on_service_error;     /* on_service_error(peer, exception), or NULL */
+    PyObject *on_accept_paused;     /* on_accept_paused(errno), 0 once resumed; or NULL */
+    PyObject *on_datagram_dropped;  /* on_datagram_dropped(peer, reason, number), or NULL */
+    RingSizes ring_sizes;
+    bool use_uring;
 
-    unsigned long long iterations, chunks, rearmed_receives; /* for tests and for the curious */
+    PyTypeObject *last_type;   /* the conversation type seen last, */
+    bool last_type_wants_pull; /* and its `wants_pull` */
+    char *recv_buffer;         /* epoll: `read_size` bytes */
+
+    unsigned long long iterations, chunks, rearmed_receives; /* counters for tests */
 };
 
-/* loop.c */
-extern PyTypeObject CoreType;
-int loop_flush_pending(Core *core);
-uint32_t slot_alloc(Core *core, enum slot_kind slot_kind, void *object, uint32_t *generation);
-void slot_free(Core *core, uint32_t slot);
-void *slot_lookup(Core *core, uint64_t user_data, enum slot_kind *slot_kind);
-void loop_wake(Core *core);
-bool loop_check_owner_process(const Core *core);
-extern unsigned current_fork_generation; /* how often this process is the child of a fork */
+/* write_queue.c */
+int write_queue_append(WriteQueue *queue, PyObject *bytes);
+void write_queue_consume(WriteQueue *queue, size_t size);
+void write_queue_clear(WriteQueue *queue);
+size_t write_queue_iovecs(const WriteQueue *queue, struct iovec *iovecs, size_t max);
+
+/* core.c */
+extern unsigned current_fork_generation; /* how many forks lie between the first process and this one */
 double clock_now(void);
+bool core_check_owner_process(const Core *core);
+void core_wake(Core *core);
+uint32_t slot_alloc(Core *core, enum slot_kind kind, void *object, uint32_t *generation);
+void slot_free(Core *core, uint32_t slot);
+void *slot_lookup(Core *core, uint64_t user_data, enum slot_kind *kind);
+void core_append_pending(Core *core, Connection *connection);
+int core_flush_pending(Core *core);
+bool core_report_service_error(Core *core, PyObject *peer);
+
+/* epoll_set.c */
+int epoll_set_open(Core *core);
+int epoll_set_register(Core *core, int fd, uint32_t events, uint32_t slot, uint32_t generation, bool modify);
+void epoll_set_remove(Core *core, int fd);
+
+/* peer.c */
+int peer_bind_classes(PyObject *address_class, PyObject *peer_class);
+PyObject *address_new(const struct sockaddr *sockaddr, socklen_t size);
+PyObject *peer_new(PyObject *address, PyObject *local, bool message_oriented, uint64_t connection_id,
+                   PyObject *max_message_size);
+PyObject *peer_from_address(const PeerAddress *peer_address, PyObject *max_message_size);
 
 /* connection.c */
 extern PyTypeObject ConnectionType;
@@ -198,7 +226,6 @@ int connection_on_read(Connection *self, const char *data, size_t size);
 int connection_on_eof(Connection *self);
 int connection_on_written(Connection *self, size_t size);
 void connection_on_error(Connection *self, int error);
-void connection_update(Connection *self);
 void connection_begin_close(Connection *self, bool reset);
 int connection_close_now(Connection *self);
 void connection_detach_in_child(Connection *self);
@@ -210,68 +237,43 @@ static inline bool connection_wants_read(const Connection *self)
     return !(self->flags & (EOF_RECEIVED | READ_PAUSED | CLOSE_PENDING | CLOSED));
 }
 
-/* write_queue.c */
-int write_queue_append(WriteQueue *queue, PyObject *bytes);
-void write_queue_consume(WriteQueue *queue, size_t size);
-void write_queue_clear(WriteQueue *queue);
-size_t write_queue_iovecs(const WriteQueue *queue, struct iovec *vectors, size_t max);
-
-/* peer.c */
-int peer_bind_classes(PyObject *address_class, PyObject *peer_class);
-PyObject *address_new(const struct sockaddr *sockaddr, socklen_t size);
-PyObject *peer_new(PyObject *address, PyObject *local, bool message_oriented, uint64_t last_connection_id, PyObject *max_message_size);
-PyObject *peer_from_address(const PeerAddress *peer_address, PyObject *max_message_size);
-
 /* listener.c */
 int listener_bind_class(PyObject *conversation_class);
 PyObject *core_listen(Core *core, PyObject *args);
-PyObject *loop_stop_listening(Core *core, PyObject *ignored);
-int listener_on_accept(Core *core, Listener *listeners, int fd);
-int listener_on_error(Core *core, Listener *listeners, int error);
-int listener_accept_batch(Core *core, Listener *listeners);
+PyObject *core_stop_listening(Core *core, PyObject *ignored);
+void listeners_free(Core *core);
+int listener_on_accept(Core *core, Listener *listener, int fd);
+int listener_on_error(Core *core, int error);
+int listener_accept_batch(Core *core, Listener *listener);
 void listeners_rearm(Core *core);
-
-/* backend_epoll.c */
-int epoll_open(Core *core);
-int epoll_backend_wait(Core *core, double timeout);
-int epoll_poll_once(Core *core);
-int epoll_register(Core *core, int fd, uint32_t events, uint32_t slot, uint32_t generation, bool again);
-void epoll_del(Core *core, int fd);
-int epoll_backend_update(Connection *self);
 
 /* watch.c */
 int watch_on_event(Watch *watch, uint32_t events);
+void watch_discard(Watch *watch);
 PyObject *core_watch(Core *core, PyObject *args);
 PyObject *core_unwatch(Core *core, PyObject *args);
 
-/* backend_uring.c */
-int uring_update(Connection *self, bool *again);
-bool uring_close(Core *core, int fd);
-void uring_arm_listeners(Core *core);
-int uring_wait(Core *core, double timeout);
-int uring_cancel_accepts(Core *core);
-void uring_cancel_all(Core *core);
-void send_vector_free(Connection *self);
-
 /* datagram_server.c */
-PyObject *datagram_server_add(Core *core, PyObject *args);
-PyObject *datagram_server_remove(Core *core, PyObject *args);
-int datagram_server_poll(DatagramServer *desk, int *received);
+PyObject *core_add_datagram_socket(Core *core, PyObject *args);
+PyObject *core_remove_datagram_socket(Core *core, PyObject *args);
+int datagram_server_poll(DatagramServer *server, int *received);
 int datagram_servers_poll(Core *core, int *received);
-void datagram_server_free(Core *core, DatagramServer *desk);
+void datagram_server_free(Core *core, DatagramServer *server);
 
-/* Names that are looked up for every chunk, made once. */
+/* backend_epoll.c; backend.h has the rest */
+int epoll_poll_once(Core *core);
+
+/* loop.c */
+extern PyTypeObject CoreType;
+
+/* Interned names of the methods and attributes that are looked up for every chunk (module.c). */
 struct names {
-    PyObject *receive, *done, *start, *end, *leave, *closed, *pulls, *failure;
+    PyObject *receive, *done, *start, *end, *close, *closed, *wants_pull, *failure;
     PyObject *data_received, *eof_received, *pause_writing, *resume_writing, *connection_lost;
 };
 extern struct names names;
 
-/* Why a datagram gets no answer, for `dropped`. */
+/* The reasons given to `on_datagram_dropped`. */
 enum drop_reason { TOO_LARGE, NO_SOURCE_ADDRESS, SEND_FAILED };
-
-/* Whether the exception that is set is one that a service may raise (not ^C). If so it is told, and cleared;
- * unless telling it raises another. */
-bool report_service_error(Core *core, PyObject *peer);
 
 #endif

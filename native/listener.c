@@ -1,14 +1,13 @@
-/* Listeners, and who it is that comes in.
+/* Accepting connections in C.
  *
- * For listeners on which nothing is to be decided: no limit of connections, nobody denied, nobody who
- * observes. Those on which something is, Python accepts from (engines/admission.py), which knows the same facts:
- * an error of accept() belongs to the connection, and at the descriptor limit (EMFILE) the connection
- * stays in the queue, so we ask no more until a descriptor of ours is given back, or for a moment.
+ * Only on listeners without an admission decision: no connection limit, no access list, no observer. On all
+ * others Python accepts (engines/admission.py), by the same rules: an error of accept() belongs to one
+ * connection (accept(2)). But at the descriptor limit (EMFILE) the connection stays in the accept queue, so
+ * accepting pauses until one of our descriptors is closed, and is retried after a delay.
  *
- * Where other processes accept from the same listener, it is waited for by epoll even beside a ring. An accept
- * that is armed in a ring is woken for a newcomer, and nobody else is, whether its process gets to run or not:
- * behind a worker that is busy, or stopped, a lone newcomer would wait. A process that waits for an epoll set
- * is passed over when it isn't waiting.
+ * A listener that other processes accept from too is in the epoll set, even with io_uring. A connection that
+ * completes an accept armed in a ring is assigned to that process, whether it is running or not: behind a
+ * busy or stopped worker it would wait. epoll wakes only processes that are blocked in epoll_wait().
  */
 #include "internal.h"
 
@@ -17,47 +16,52 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-/* Connections taken from one listener before others have their turn (reception.py says the same). */
-enum { ACCEPT_BATCH = 64, FINAL_BATCHES = 64 };
+enum {
+    ACCEPT_BATCH = 64,         /* connections accepted from one listener before other events are processed */
+    FINAL_ACCEPT_BATCHES = 64, /* batches accepted when listening stops; bounded, as clients may keep connecting */
+};
 
-static PyObject *default_pulls; /* Conversation.pulls, which asks nothing but the type */
+static PyObject *default_wants_pull; /* the property Conversation.wants_pull, which depends only on the type */
 
+/* Remember the base class of conversations. 0, or -1 with an exception set. */
 int listener_bind_class(PyObject *conversation_class)
 {
-    default_pulls = PyObject_GetAttrString(conversation_class, "wants_pull");
-    return default_pulls == NULL ? -1 : 0;
+    default_wants_pull = PyObject_GetAttrString(conversation_class, "wants_pull");
+    return default_wants_pull == NULL ? -1 : 0;
 }
 
-/* Either end of a connection: how much of the room it takes, 0 where it is gone already. */
-static socklen_t socket_name(int fd, int (*ask)(int, struct sockaddr *, socklen_t *), struct sockaddr_storage *storage)
+/* Call getsockname() or getpeername(). Returns the size of the address, 0 if the connection is already reset. */
+static socklen_t socket_name(int fd, int (*getname)(int, struct sockaddr *, socklen_t *),
+                             struct sockaddr_storage *storage)
 {
     socklen_t size = sizeof *storage;
 
-    return ask(fd, (struct sockaddr *)storage, &size) < 0 ? 0 : size;
+    return getname(fd, (struct sockaddr *)storage, &size) < 0 ? 0 : size;
 }
 
-/* Whether a conversation wants `more()` called: a question to its type, which is not asked anew for each. */
+/* Return whether the conversation is a pull producer (`wants_pull`), or -1 with an exception set. Cached for the
+ * type seen last, unless the type overrides the property. */
 static int is_pull_producer(Core *core, PyObject *conversation)
 {
     PyTypeObject *type = Py_TYPE(conversation);
-    PyObject *pulls, *property;
+    PyObject *wants_pull, *property;
     int truth;
 
     if (type == core->last_type)
-        return core->last_type_pulls;
-    pulls = PyObject_GetAttr(conversation, names.pulls);
-    truth = pulls == NULL ? -1 : PyObject_IsTrue(pulls);
-    Py_XDECREF(pulls);
-    property = PyObject_GetAttr((PyObject *)type, names.pulls);
-    if (truth >= 0 && property == default_pulls) {
+        return core->last_type_wants_pull;
+    wants_pull = PyObject_GetAttr(conversation, names.wants_pull);
+    truth = wants_pull == NULL ? -1 : PyObject_IsTrue(wants_pull);
+    Py_XDECREF(wants_pull);
+    property = PyObject_GetAttr((PyObject *)type, names.wants_pull);
+    if (truth >= 0 && property == default_wants_pull) {
         Py_XSETREF(core->last_type, (PyTypeObject *)Py_NewRef(type));
-        core->last_type_pulls = truth;
+        core->last_type_wants_pull = truth;
     }
     Py_XDECREF(property);
     return truth;
 }
 
-/* Accepting has stopped for this errno; 0: it goes on. */
+/* Report that accepting paused because of an errno, or resumed (0). 0, or -1 with an exception set. */
 static int notify_accept_paused(Core *core, int error)
 {
     PyObject *result;
@@ -70,14 +74,15 @@ static int notify_accept_paused(Core *core, int error)
     return result == NULL ? -1 : 0;
 }
 
-/* Somebody has come in: open a conversation, and let it begin. */
+/* Open and start a conversation on an accepted connection. Takes ownership of the descriptor. 0, or -1 with an
+ * exception set. */
 int listener_on_accept(Core *core, Listener *listener, int fd)
 {
     PyObject *local = NULL, *peer = NULL, *conversation = NULL;
     Connection *connection = NULL;
     struct sockaddr_storage storage;
     socklen_t size;
-    int status = -1, pulls = 0;
+    int status = -1, wants_pull = 0;
 
     if (core->accept_paused && notify_accept_paused(core, 0) < 0)
         goto end;
@@ -90,14 +95,15 @@ int listener_on_accept(Core *core, Listener *listener, int fd)
     if (local == NULL)
         goto end;
     size = socket_name(fd, getpeername, &storage);
-    peer = peer_new(address_new((struct sockaddr *)&storage, size), local, false, ++core->last_connection_id, core->max_message_size);
+    peer = peer_new(address_new((struct sockaddr *)&storage, size), local, false, ++core->last_connection_id,
+                    core->max_message_size);
     if (peer == NULL)
         goto end;
     conversation = PyObject_CallFunctionObjArgs(core->open_conversation, peer, core->push, NULL);
-    pulls = conversation == NULL ? 0 : is_pull_producer(core, conversation);
-    if ((conversation == NULL || pulls < 0) && !report_service_error(core, peer))
+    wants_pull = conversation == NULL ? 0 : is_pull_producer(core, conversation);
+    if ((conversation == NULL || wants_pull < 0) && !core_report_service_error(core, peer))
         goto end;
-    if (pulls > 0) {
+    if (wants_pull > 0) {
         PyObject *result = PyObject_CallFunction(core->on_pull_conversation, "iOO", fd, peer, conversation);
 
         status = result == NULL ? -1 : 0;
@@ -128,20 +134,20 @@ end:
     return status;
 }
 
-/* Stop asking for newcomers where epoll would go on reporting them. */
+/* Remove the listeners from the epoll set: it would keep reporting connections that cannot be accepted. */
 static void listeners_disarm(Core *core)
 {
-    for (Listener *each = core->listeners; each != NULL; each = each->next) {
-        if (!each->uses_epoll)
+    for (Listener *listener = core->listeners; listener != NULL; listener = listener->next) {
+        if (!listener->in_epoll_set)
             continue;
-        if (each->armed)
-            epoll_del(core, each->fd);
-        each->armed = false;
+        if (listener->armed)
+            epoll_set_remove(core, listener->fd);
+        listener->armed = false;
     }
 }
 
-/* accept() failed. */
-int listener_on_error(Core *core, Listener *listener, int error)
+/* Process an errno of accept(). 0, or -1 with an exception set. */
+int listener_on_error(Core *core, int error)
 {
     switch (error) {
     case EMFILE:
@@ -153,56 +159,58 @@ int listener_on_error(Core *core, Listener *listener, int error)
         return core->accept_paused ? 0 : notify_accept_paused(core, error);
     case EBADF:
     case EINVAL:
-    case ENOTSOCK: /* of the listener, and for good: asking again would be asking for ever */
+    case ENOTSOCK: /* of the listener, and permanent: a retry would loop forever */
         errno = error;
         PyErr_SetFromErrno(PyExc_OSError);
-        (void)listener;
         return -1;
     default:
-        return 0; /* the connection's own */
+        return 0; /* of this connection */
     }
 }
 
-/* Take who waits at a listener, a batch of them at the most. */
+/* Accept ACCEPT_BATCH connections at most. Returns 1 if more may be in the accept queue, 0 if not, -1 with an
+ * exception set. */
 int listener_accept_batch(Core *core, Listener *listener)
 {
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
         if (fd >= 0) {
-            if (listener_on_accept(core, listener, fd) < 0 || (core->ring == NULL && loop_flush_pending(core) < 0))
+            if (listener_on_accept(core, listener, fd) < 0
+                || (core->backend->flushes_after_event && core_flush_pending(core) < 0))
                 return -1;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             return 0;
-        } else if (listener_on_error(core, listener, errno) < 0) {
+        } else if (listener_on_error(core, errno) < 0) {
             return -1;
         } else if (isfinite(core->accept_retry_at)) {
             return 0;
         }
     }
-    return 1; /* there may be more */
+    return 1;
 }
 
+/* Put a listener into the epoll set, unless the backend accepts from it. 0, or -1 with errno set. */
 static int listener_arm(Core *core, Listener *listener)
 {
-    if (!listener->uses_epoll || listener->armed)
+    if (!listener->in_epoll_set || listener->armed)
         return 0;
-    /* Of several processes that wait for one listener, one is enough. */
-    if (epoll_register(core, listener->fd, EPOLLIN | EPOLLEXCLUSIVE, listener->slot, listener->generation,
-                      false) < 0)
+    /* EPOLLEXCLUSIVE: of several processes that wait for the listener, waking one is enough (epoll_ctl(2)). */
+    if (epoll_set_register(core, listener->fd, EPOLLIN | EPOLLEXCLUSIVE, listener->slot, listener->generation,
+                           false))
         return -1;
     listener->armed = true;
     return 0;
 }
 
-/* If accepting was strained: try again. */
+/* Resume accepting if it is paused. */
 void listeners_rearm(Core *core)
 {
     if (!isfinite(core->accept_retry_at))
         return;
     core->accept_retry_at = INFINITY;
-    for (Listener *each = core->listeners; each != NULL; each = each->next)
-        if (listener_arm(core, each) < 0)
+    for (Listener *listener = core->listeners; listener != NULL; listener = listener->next)
+        if (listener_arm(core, listener) < 0)
             core->accept_retry_at = core->now + core->accept_retry_delay;
 }
 
@@ -218,7 +226,7 @@ PyObject *core_listen(Core *core, PyObject *args)
     if (listener == NULL)
         return PyErr_NoMemory();
     listener->fd = fd;
-    listener->uses_epoll = shared || core->ring == NULL;
+    listener->in_epoll_set = shared || !core->backend->accepts;
     listener->slot = slot_alloc(core, SLOT_LISTENER, listener, &listener->generation);
     if (listener->slot == UINT32_MAX || listener_arm(core, listener) < 0) {
         if (listener->slot == UINT32_MAX)
@@ -234,23 +242,35 @@ PyObject *core_listen(Core *core, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* Take who waits already, then let go of all listeners. */
-PyObject *loop_stop_listening(Core *core, PyObject *Py_UNUSED(ignored))
+static void free_listener(Core *core, Listener *listener)
 {
-    int status = core->ring == NULL ? 0 : uring_cancel_accepts(core);
+    core->listeners = listener->next;
+    slot_free(core, listener->slot);
+    Py_XDECREF(listener->local);
+    PyMem_Free(listener);
+}
+
+/* Release all listeners of a core that is being closed. */
+void listeners_free(Core *core)
+{
+    while (core->listeners != NULL)
+        free_listener(core, core->listeners);
+}
+
+/* Accept the connections in the accept queues, then release all listeners. */
+PyObject *core_stop_listening(Core *core, PyObject *Py_UNUSED(ignored))
+{
+    int status = core->backend->cancel_accepts(core);
 
     while (core->listeners != NULL) {
         Listener *listener = core->listeners;
 
-        for (int i = 0; status >= 0 && i < FINAL_BATCHES; i++)
+        for (int i = 0; status >= 0 && i < FINAL_ACCEPT_BATCHES; i++)
             if ((status = listener_accept_batch(core, listener)) <= 0)
                 break;
-        if (listener->uses_epoll && listener->armed)
-            epoll_del(core, listener->fd);
-        core->listeners = listener->next;
-        slot_free(core, listener->slot);
-        Py_XDECREF(listener->local);
-        PyMem_Free(listener);
+        if (listener->in_epoll_set && listener->armed)
+            epoll_set_remove(core, listener->fd);
+        free_listener(core, listener);
     }
     core->accept_retry_at = INFINITY;
     if (status < 0)

@@ -1,4 +1,4 @@
-/* The module bothends.engines._native: what Python sees of the C core. engines/native.py is its face. */
+/* The module bothends.engines._native: the Python interface of the C core, used by engines/native.py. */
 #include "internal.h"
 
 #include <pthread.h>
@@ -11,11 +11,18 @@ static int intern_names(void)
         PyObject **variable;
         const char *text;
     } table[] = {
-        {&names.receive, "receive"}, {&names.done, "done"}, {&names.start, "start"}, {&names.end, "end"},
-        {&names.leave, "close"}, {&names.closed, "closed"}, {&names.pulls, "wants_pull"},
+        {&names.receive, "receive"},
+        {&names.done, "done"},
+        {&names.start, "start"},
+        {&names.end, "end"},
+        {&names.close, "close"},
+        {&names.closed, "closed"},
+        {&names.wants_pull, "wants_pull"},
         {&names.failure, "failure"},
-        {&names.data_received, "data_received"}, {&names.eof_received, "eof_received"},
-        {&names.pause_writing, "pause_writing"}, {&names.resume_writing, "resume_writing"},
+        {&names.data_received, "data_received"},
+        {&names.eof_received, "eof_received"},
+        {&names.pause_writing, "pause_writing"},
+        {&names.resume_writing, "resume_writing"},
         {&names.connection_lost, "connection_lost"},
     };
 
@@ -31,7 +38,7 @@ static PyObject *bind_classes(PyObject *Py_UNUSED(module), PyObject *args)
 {
     PyObject *address, *peer, *conversation;
 
-    if (!PyArg_ParseTuple(args, "OOO:prepare", &address, &peer, &conversation)
+    if (!PyArg_ParseTuple(args, "OOO:bind_classes", &address, &peer, &conversation)
         || peer_bind_classes(address, peer) < 0 || listener_bind_class(conversation) < 0)
         return NULL;
     Py_RETURN_NONE;
@@ -43,10 +50,11 @@ static PyObject *probe(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)
 }
 
 static PyMethodDef functions[] = {
-    {"prepare", bind_classes, METH_VARARGS,
-     "prepare(Address, Peer, Conversation)\n\nLearn the classes that are filled, and called, in C. Once."},
+    {"bind_classes", bind_classes, METH_VARARGS,
+     "bind_classes(Address, Peer, Conversation)\n\nLook up the layouts of the classes that C code instantiates. Call "
+     "once, before making a Core."},
     {"probe", probe, METH_NOARGS,
-     "probe() -> int\n\n0 if io_uring can be used here, or the errno that says why not."},
+     "probe() -> int\n\nReturn 0 if io_uring is usable here, otherwise the errno of the failure."},
     {NULL},
 };
 

@@ -1,8 +1,8 @@
-/* Address and Peer objects, made in C.
+/* Address and Peer objects, constructed in C.
  *
- * An Address and a Peer are made for each connection. Both are frozen dataclasses with slots, whose
- * __init__ costs a microsecond: more than accept() does. So they are filled here, slot by slot. Nor are they
- * kept for the day on which the service raises, but made anew from what they were made of.
+ * Each connection needs an Address and a Peer. Both are frozen dataclasses with slots, whose __init__ takes a
+ * microsecond: longer than accept(). So their slots are set directly. For the case that the service raises
+ * later, only the socket address is stored (PeerAddress), and a new Peer is made from it.
  */
 #include "internal.h"
 
@@ -13,8 +13,9 @@
 #include <structmember.h>
 #include <sys/un.h>
 
-/* A dataclass, and where in an instance its fields lie. */
 enum { MAX_FIELDS = 5 };
+
+/* A dataclass with slots, and the offsets of its fields in an instance. */
 typedef struct {
     PyTypeObject *type;
     size_t count;
@@ -24,6 +25,7 @@ typedef struct {
 static DataclassLayout address_layout = {.count = 3}, peer_layout = {.count = 5};
 static PyObject *inet, *inet6, *unix_family, *vsock, *none, *empty, *zero;
 
+/* Look up the offsets of a dataclass's fields. 0, or -1 with an exception set. */
 static int bind_dataclass(DataclassLayout *layout, PyObject *class, const char *const *fields)
 {
     if (!PyType_Check(class))
@@ -33,8 +35,8 @@ static int bind_dataclass(DataclassLayout *layout, PyObject *class, const char *
 
         if (field == NULL)
             return -1;
-        layout->offset[i] = Py_IS_TYPE(field, &PyMemberDescr_Type)
-            ? ((PyMemberDescrObject *)field)->d_member->offset : -1;
+        layout->offset[i] =
+            Py_IS_TYPE(field, &PyMemberDescr_Type) ? ((PyMemberDescrObject *)field)->d_member->offset : -1;
         Py_DECREF(field);
         if (layout->offset[i] < 0)
             goto wrong;
@@ -42,15 +44,16 @@ static int bind_dataclass(DataclassLayout *layout, PyObject *class, const char *
     layout->type = (PyTypeObject *)Py_NewRef(class);
     return 0;
 wrong:
-    PyErr_SetString(PyExc_TypeError, "a dataclass with slots is needed");
+    PyErr_SetString(PyExc_TypeError, "expected a dataclass with slots");
     return -1;
 }
 
-/* Learn how the classes are laid out that are filled here. */
+/* Look up the layouts of the classes Address and Peer. 0, or -1 with an exception set. */
 int peer_bind_classes(PyObject *address_class, PyObject *peer_class)
 {
     static const char *const address_fields[] = {"family", "host", "port"};
-    static const char *const peer_fields[] = {"address", "local", "message_oriented", "connection", "max_message_size"};
+    static const char *const peer_fields[] = {"address", "local", "message_oriented", "connection",
+                                              "max_message_size"};
 
     inet = PyUnicode_InternFromString("inet");
     inet6 = PyUnicode_InternFromString("inet6");
@@ -61,11 +64,13 @@ int peer_bind_classes(PyObject *address_class, PyObject *peer_class)
     zero = PyLong_FromLong(0);
     if (!inet || !inet6 || !unix_family || !vsock || !none || !empty || !zero)
         return -1;
-    return bind_dataclass(&address_layout, address_class, address_fields) < 0
-        || bind_dataclass(&peer_layout, peer_class, peer_fields) < 0 ? -1 : 0;
+    if (bind_dataclass(&address_layout, address_class, address_fields) < 0)
+        return -1;
+    return bind_dataclass(&peer_layout, peer_class, peer_fields);
 }
 
-/* A filled instance. Takes the references, of which a NULL is an exception that is set. */
+/* Make an instance with these field values. Steals the references. If one is NULL, an exception is set and the
+ * result is NULL. */
 static PyObject *new_instance(const DataclassLayout *layout, PyObject *const *values)
 {
     PyObject *instance = NULL;
@@ -84,7 +89,7 @@ static PyObject *new_instance(const DataclassLayout *layout, PyObject *const *va
     return instance;
 }
 
-/* The text of an IPv4 address; the last one is kept, as a crowd often comes from one host. */
+/* Return an IPv4 address as a string. Caches the last one: many connections often come from one host. */
 static PyObject *ipv4_string(struct in_addr address)
 {
     static PyObject *cached;
@@ -102,20 +107,23 @@ static PyObject *ipv4_string(struct in_addr address)
     return Py_NewRef(cached);
 }
 
+/* Return an IPv6 address, with its zone if it has one, as a string. */
 static PyObject *ipv6_string(const struct sockaddr_in6 *address, socklen_t size)
 {
     char text[INET6_ADDRSTRLEN + 1 + 64];
 
-    /* A link-local address is one per interface: its zone belongs to it (RFC 4007, section 11). */
+    /* The zone is part of a link-local address (RFC 4007, section 11). */
     if (address->sin6_scope_id
         && getnameinfo((const struct sockaddr *)address, size, text, sizeof text, NULL, 0, NI_NUMERICHOST) == 0)
         return PyUnicode_FromString(text);
     return PyUnicode_FromString(inet_ntop(AF_INET6, &address->sin6_addr, text, sizeof text));
 }
 
+/* Return the path of a UNIX socket; @ and the name for an abstract one, "" for an unnamed one (unix(7)). */
 static PyObject *unix_name(const struct sockaddr_un *address, socklen_t size)
 {
-    size_t length = size > offsetof(struct sockaddr_un, sun_path) ? size - offsetof(struct sockaddr_un, sun_path) : 0;
+    size_t length =
+        size > offsetof(struct sockaddr_un, sun_path) ? size - offsetof(struct sockaddr_un, sun_path) : 0;
     PyObject *name, *complete;
 
     if (length == 0)
@@ -128,7 +136,7 @@ static PyObject *unix_name(const struct sockaddr_un *address, socklen_t size)
     return complete;
 }
 
-/* As Address.of (endpoints/address.py). */
+/* Make an Address of a socket address, as Address.of does (endpoints/address.py). */
 PyObject *address_new(const struct sockaddr *sockaddr, socklen_t size)
 {
     PyObject *values[3] = {none, empty, zero};
@@ -171,8 +179,9 @@ PyObject *address_new(const struct sockaddr *sockaddr, socklen_t size)
     return new_instance(&address_layout, values);
 }
 
-/* A Peer; a reference to the address is taken over. */
-PyObject *peer_new(PyObject *address, PyObject *local, bool message_oriented, uint64_t connection_id, PyObject *max_message_size)
+/* Make a Peer. Steals the reference to the address. */
+PyObject *peer_new(PyObject *address, PyObject *local, bool message_oriented, uint64_t connection_id,
+                   PyObject *max_message_size)
 {
     PyObject *values[5] = {address, Py_XNewRef(local), PyBool_FromLong(message_oriented),
                            PyLong_FromUnsignedLongLong(connection_id), Py_NewRef(max_message_size)};
@@ -180,7 +189,7 @@ PyObject *peer_new(PyObject *address, PyObject *local, bool message_oriented, ui
     return new_instance(&peer_layout, values);
 }
 
-/* A Peer anew. */
+/* Make a Peer from a stored socket address. */
 PyObject *peer_from_address(const PeerAddress *peer_address, PyObject *max_message_size)
 {
     PyObject *address = address_new((const struct sockaddr *)&peer_address->address, peer_address->size);

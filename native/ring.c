@@ -1,22 +1,23 @@
-/* io_uring's system calls: making the ring, asking, and taking what is done. Knows nothing of Python.
+/* io_uring's system calls: setup, submission, completion. Independent of Python and of the core.
  *
  * What the kernel does (io_uring(7), io_uring_setup(2)), and what follows:
  *
- * 1. With IORING_SETUP_DEFER_TASKRUN a request that becomes ready is completed only when the one task that
- *    may (SINGLE_ISSUER) asks for completions. So arrivals are dealt with in batches, and nothing interrupts
- *    Python in between. It also means that completions must be asked for, by IORING_ENTER_GETEVENTS, even
- *    where none is waited for.
- * 2. IORING_SETUP_TASKRUN_FLAG says in shared memory that there is something to ask for: busy polling
- *    reads one word, and makes no system call until there is. The word may be stale: it is set after the
- *    work has been queued, when that may be done already. So it is a reason to ask, and none not to wait.
- * 3. A receive that names a group of buffers takes one when its bytes are there, not before: 10,000 idle
- *    connections hold none. Whoever empties one gives it back, at the tail of a ring that is shared.
- * 4. Buffers are used in turn, so every one of them is touched. A stride that is no power of two keeps their
- *    first lines, which are all that a small message fills, from crowding into the same few cache sets. (Since
- *    Linux 6.12 one buffer can be filled by many receives. But then a message that meets the end of one is cut
- *    there, for no reason that its sender or the service could know.)
- * 5. The completion queue never loses an entry (IORING_FEAT_NODROP): what does not fit is kept by the
- *    kernel, and comes when there is room and completions are asked for.
+ * 1. With IORING_SETUP_DEFER_TASKRUN, a request that becomes ready is completed only when the ring's one task
+ *    (SINGLE_ISSUER) asks for completions. So arrivals are processed in batches, and nothing interrupts Python
+ *    in between. It also means that completions must be asked for with IORING_ENTER_GETEVENTS, even if the
+ *    call does not wait.
+ * 2. IORING_SETUP_TASKRUN_FLAG sets a bit in shared memory when there are completions to ask for: busy polling
+ *    reads one word and makes no system call until then. The bit may be stale, because it is set after the
+ *    work is queued, when that may be done already. So it is a reason to enter the kernel, but none to skip
+ *    waiting.
+ * 3. A receive with a buffer group takes a buffer when its data is there, not before: 10,000 idle connections
+ *    hold none. The program returns a buffer it has emptied at the tail of a shared ring.
+ * 4. Buffers are used in turn, so each of them is touched. With a stride that is not a power of two their first
+ *    lines, all that a small message occupies, do not compete for the same few cache sets. (Since Linux 6.12
+ *    several receives can share a buffer. But then a message at the end of one is split there, for no reason
+ *    visible to the sender or the service.)
+ * 5. The completion queue loses no entry (IORING_FEAT_NODROP): the kernel stores those that do not fit and
+ *    delivers them when there is room and completions are asked for.
  */
 #include "ring.h"
 
@@ -29,22 +30,22 @@
 #include <unistd.h>
 
 enum {
-    /* Of all that is used here DEFER_TASKRUN is the youngest (Linux 6.1), and setup refuses what it
-     * does not know: so asking for it is asking for the rest. */
+    /* DEFER_TASKRUN is the newest feature used here (Linux 6.1), and io_uring_setup() rejects unknown flags:
+     * if it succeeds, the older features are there too. */
     SETUP_FLAGS = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG
-        | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL,
+                  | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL,
     REQUIRED_FEATURES = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG,
 };
 
-/* Beyond each buffer: three cache lines, so that the next one begins elsewhere in the cache (fact 4). */
+/* Bytes between two buffers: three cache lines, so that their starts fall into different cache sets (fact 4). */
 enum { BUFFER_PADDING = 192 };
 
-static int setup(unsigned sqe_memory, struct io_uring_params *params)
+static int setup(unsigned entries, struct io_uring_params *params)
 {
-    return (int)syscall(__NR_io_uring_setup, sqe_memory, params);
+    return (int)syscall(__NR_io_uring_setup, entries, params);
 }
 
-/* 0 if a ring such as ours can be made here, or the errno that says why not. */
+/* Return 0 if a ring with our flags can be made here, otherwise the errno of the failure. */
 int ring_probe(void)
 {
     struct io_uring_params params = {.flags = SETUP_FLAGS, .cq_entries = 8};
@@ -56,6 +57,7 @@ int ring_probe(void)
     return (params.features & REQUIRED_FEATURES) == REQUIRED_FEATURES ? 0 : EINVAL;
 }
 
+/* Map the queues and the submission entries. 0 or an errno. */
 static int map_queues(Ring *ring, const struct io_uring_params *params)
 {
     size_t sq = params->sq_off.array + params->sq_entries * sizeof(unsigned);
@@ -65,13 +67,13 @@ static int map_queues(Ring *ring, const struct io_uring_params *params)
 
     ring->queue_memory_size = sq > cq ? sq : cq;
     queue_memory = mmap(NULL, ring->queue_memory_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring->fd,
-                  IORING_OFF_SQ_RING);
+                        IORING_OFF_SQ_RING);
     if (queue_memory == MAP_FAILED)
         return errno;
     ring->queue_memory = queue_memory;
     ring->sqe_memory_size = params->sq_entries * sizeof(struct io_uring_sqe);
     ring->sqe_memory = mmap(NULL, ring->sqe_memory_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
-                         ring->fd, IORING_OFF_SQES);
+                            ring->fd, IORING_OFF_SQES);
     if (ring->sqe_memory == MAP_FAILED) {
         ring->sqe_memory = NULL;
         return errno;
@@ -88,25 +90,26 @@ static int map_queues(Ring *ring, const struct io_uring_params *params)
     ring->cqes = (struct io_uring_cqe *)(queue_memory + params->cq_off.cqes);
     array = (unsigned *)(queue_memory + params->sq_off.array);
     for (unsigned i = 0; i < params->sq_entries; i++)
-        array[i] = i; /* entries are used in their own order */
+        array[i] = i; /* slot i of the queue is always entry i */
     return 0;
 }
 
+/* Register the buffer group. 0 or an errno. */
 static int provide_buffers(Ring *ring)
 {
     const RingSizes *sizes = &ring->sizes;
     struct io_uring_buf_reg sqe = {.ring_entries = sizes->buffers, .bgid = BUFFER_GROUP};
     void *memory;
 
-    /* Shared, so that a fork does not turn our copy into another than the kernel's. */
+    /* MAP_SHARED: after a fork, copy-on-write would separate our page from the kernel's. */
     ring->buffer_ring_size = sizes->buffers * sizeof(struct io_uring_buf);
     memory = mmap(NULL, ring->buffer_ring_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return errno;
     ring->buffer_ring = memory;
     ring->buffers_size = (size_t)sizes->buffers * (sizes->buffer_size + BUFFER_PADDING);
-    memory = mmap(NULL, ring->buffers_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                  -1, 0);
+    memory =
+        mmap(NULL, ring->buffers_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return errno;
     ring->buffers = memory;
@@ -118,7 +121,7 @@ static int provide_buffers(Ring *ring)
     return 0;
 }
 
-/* Make a ring; 0, or the errno that says why not. The calling thread is the only one that may use it. */
+/* Make a ring. 0 or an errno. Only the calling thread may use it (SINGLE_ISSUER). */
 int ring_open(Ring *ring, const RingSizes *sizes)
 {
     struct io_uring_params params = {.flags = SETUP_FLAGS, .cq_entries = sizes->completions};
@@ -141,7 +144,7 @@ int ring_open(Ring *ring, const RingSizes *sizes)
 
 void ring_close(Ring *ring)
 {
-    /* The descriptor first: with it go the requests that may write to the buffers. */
+    /* The descriptor first: closing it ends the requests that may write to the buffers. */
     if (ring->fd >= 0)
         close(ring->fd);
     ring->fd = -1;
@@ -158,7 +161,7 @@ void ring_close(Ring *ring)
     ring->buffer_ring = NULL;
 }
 
-/* A blank request, which the next ring_enter hands in; NULL where the queue is full until then. */
+/* Return a cleared submission entry, which the next ring_enter() submits; NULL if the queue is full. */
 struct io_uring_sqe *ring_get_sqe(Ring *ring, uint8_t opcode, int fd, uint64_t user_data)
 {
     struct io_uring_sqe *sqe;
@@ -173,8 +176,8 @@ struct io_uring_sqe *ring_get_sqe(Ring *ring, uint8_t opcode, int fd, uint64_t u
     return sqe;
 }
 
-/* Hand in what was asked for, and wait until `wanted` completions are there, or for `patience` seconds
- * (INFINITY: for ever). 0, or the errno: ETIME when that time has passed, EINTR for a signal. */
+/* Submit the queued entries and wait for `min_complete` completions, `timeout` seconds at most (INFINITY: no
+ * limit). 0 or an errno: ETIME after the timeout, EINTR for a signal. */
 int ring_enter(Ring *ring, unsigned min_complete, double timeout)
 {
     struct __kernel_timespec timespec;
@@ -188,13 +191,14 @@ int ring_enter(Ring *ring, unsigned min_complete, double timeout)
         timespec.tv_nsec = (long long)((timeout - (double)timespec.tv_sec) * 1e9);
         argument.ts = (uintptr_t)&timespec;
     }
-    if (syscall(__NR_io_uring_enter, ring->fd, to_submit, min_complete, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
-                &argument, sizeof argument) < 0)
+    if (syscall(__NR_io_uring_enter, ring->fd, to_submit, min_complete,
+                IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &argument, sizeof argument)
+        < 0)
         return errno;
     return 0;
 }
 
-/* Take one completion out of the queue; false if there is none. */
+/* Remove one completion from the queue. Returns false if it is empty. */
 bool ring_pop_cqe(Ring *ring, struct io_uring_cqe *cqe)
 {
     unsigned head = *ring->cq_head;
@@ -206,29 +210,35 @@ bool ring_pop_cqe(Ring *ring, struct io_uring_cqe *cqe)
     return true;
 }
 
-/* Whether there is a completion to take. */
+/* Whether entries wait for submission. */
+bool ring_has_unsubmitted(const Ring *ring)
+{
+    return ring->sq_next != __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE);
+}
+
+/* Whether the completion queue has an entry. */
 bool ring_has_completion(const Ring *ring)
 {
     return *ring->cq_head != __atomic_load_n(ring->cq_tail, __ATOMIC_ACQUIRE);
 }
 
-/* Whether there seems to be something to take, or to ask for (fact 2). No system call. */
+/* Whether completions are in the queue, or to be asked for (fact 2). Makes no system call. */
 bool ring_needs_enter(const Ring *ring)
 {
     return ring_has_completion(ring)
-        || __atomic_load_n(ring->sq_flags, __ATOMIC_RELAXED) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+           || __atomic_load_n(ring->sq_flags, __ATOMIC_RELAXED) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
 }
 
-/* Where the bytes of a receive lie, by the number that its completion gives. */
+/* Return the buffer of a receive, by the index in its completion's flags. */
 char *ring_buffer(Ring *ring, unsigned index)
 {
     return ring->buffers + (size_t)index * (ring->sizes.buffer_size + BUFFER_PADDING);
 }
 
-/* The buffer has been emptied: the kernel may fill it again. */
+/* Return a buffer to the kernel. */
 void ring_recycle_buffer(Ring *ring, unsigned index)
 {
-    /* By its place, not by the name `bufs`: compilers disagree about an array in a union of headers. */
+    /* Not by the member `bufs`: compilers disagree about a flexible array in a union. */
     struct io_uring_buf *entry =
         (struct io_uring_buf *)ring->buffer_ring + (ring->buffer_ring_tail & (ring->sizes.buffers - 1));
 

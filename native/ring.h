@@ -1,4 +1,4 @@
-/* io_uring's system calls, as much of them as the core needs, with no library. See ring.c. */
+/* The part of io_uring's interface that the core needs, without liburing. See ring.c. */
 #ifndef BOTHENDS_RING_H
 #define BOTHENDS_RING_H
 
@@ -10,10 +10,10 @@
 #include <sys/uio.h>
 
 typedef struct {
-    unsigned submissions; /* entries in the submission queue */
-    unsigned completions; /* and in the completion queue */
-    unsigned buffers;     /* receive buffers: a power of two */
-    unsigned buffer_size; /* bytes of each */
+    unsigned submissions; /* entries of the submission queue */
+    unsigned completions; /* entries of the completion queue */
+    unsigned buffers;     /* number of receive buffers, a power of two */
+    unsigned buffer_size; /* bytes of each buffer */
 } RingSizes;
 
 typedef struct {
@@ -30,15 +30,8 @@ typedef struct {
     size_t buffers_size;
     uint16_t buffer_ring_tail;
     RingSizes sizes;
-    unsigned long inflight; /* requests whose last completion has not come */
+    unsigned long inflight; /* requests without their last completion */
 } Ring;
-
-/* Several pieces of output that one request sends: what it points to must stay until it is done. */
-enum { MAX_IOVECS = 64 };
-typedef struct {
-    struct msghdr message;
-    struct iovec iovecs[MAX_IOVECS];
-} SendVector;
 
 enum { BUFFER_GROUP = 0 };
 
@@ -47,6 +40,7 @@ void ring_close(Ring *ring);
 struct io_uring_sqe *ring_get_sqe(Ring *ring, uint8_t opcode, int fd, uint64_t user_data);
 int ring_enter(Ring *ring, unsigned min_complete, double timeout);
 bool ring_pop_cqe(Ring *ring, struct io_uring_cqe *cqe);
+bool ring_has_unsubmitted(const Ring *ring);
 bool ring_has_completion(const Ring *ring);
 bool ring_needs_enter(const Ring *ring);
 char *ring_buffer(Ring *ring, unsigned index);

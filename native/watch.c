@@ -1,13 +1,20 @@
-/* Descriptors that Python deals with: latches, listeners that Python accepts from, datagram sockets, sockets
- * of other kinds. The core waits for them by epoll, on a ring too. */
+/* Callbacks into Python when a descriptor is ready: for shutdown flags, listeners that Python accepts from,
+ * datagram sockets with an observer, and sockets that are not streams. With either backend they are in the
+ * epoll set. */
 #include "internal.h"
 
-#include <errno.h>
 #include <sys/epoll.h>
 
+struct Watch {
+    PyObject *callback;
+    uint32_t slot, generation;
+    int fd;
+};
+
+/* Call the callback with epoll's events. 0, or -1 with an exception set. */
 int watch_on_event(Watch *watch, uint32_t events)
 {
-    PyObject *callback = Py_NewRef(watch->callback); /* which may end the watch */
+    PyObject *callback = Py_NewRef(watch->callback); /* the callback may end the watch */
     PyObject *result = PyObject_CallFunction(callback, "I", events);
 
     Py_DECREF(callback);
@@ -17,7 +24,8 @@ int watch_on_event(Watch *watch, uint32_t events)
     return 0;
 }
 
-static Watch *watch_of(Core *core, int fd)
+/* Return the watch of a descriptor, or NULL. */
+static Watch *find_watch(Core *core, int fd)
 {
     if (fd < 0 || fd >= core->watch_by_fd_size || !core->watch_by_fd[fd])
         return NULL;
@@ -51,12 +59,18 @@ static Watch *watch_new(Core *core, int fd)
     return watch;
 }
 
+/* Release a watch of a core that is being closed. */
+void watch_discard(Watch *watch)
+{
+    Py_XDECREF(watch->callback);
+    PyMem_Free(watch);
+}
+
 static void watch_free(Core *core, Watch *watch)
 {
     core->watch_by_fd[watch->fd] = 0;
     slot_free(core, watch->slot);
-    Py_XDECREF(watch->callback);
-    PyMem_Free(watch);
+    watch_discard(watch);
 }
 
 PyObject *core_watch(Core *core, PyObject *args)
@@ -65,19 +79,19 @@ PyObject *core_watch(Core *core, PyObject *args)
     unsigned events;
     int fd, shared;
     Watch *watch;
-    bool is_known;
+    bool modify;
 
     if (!PyArg_ParseTuple(args, "iOIp:watch", &fd, &callback, &events, &shared))
         return NULL;
-    watch = watch_of(core, fd);
-    is_known = watch != NULL;
-    if (fd < 0 || (!is_known && (watch = watch_new(core, fd)) == NULL))
+    watch = find_watch(core, fd);
+    modify = watch != NULL;
+    if (fd < 0 || (!modify && (watch = watch_new(core, fd)) == NULL))
         return PyErr_NoMemory();
     Py_XSETREF(watch->callback, Py_NewRef(callback));
-    if (epoll_register(core, fd, events | (shared && !is_known ? EPOLLEXCLUSIVE : 0), watch->slot,
-                      watch->generation, is_known) < 0) {
+    events |= shared && !modify ? EPOLLEXCLUSIVE : 0;
+    if (epoll_set_register(core, fd, events, watch->slot, watch->generation, modify) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
-        if (!is_known)
+        if (!modify)
             watch_free(core, watch);
         return NULL;
     }
@@ -91,9 +105,9 @@ PyObject *core_unwatch(Core *core, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "i:unwatch", &fd))
         return NULL;
-    watch = watch_of(core, fd);
+    watch = find_watch(core, fd);
     if (watch != NULL) {
-        epoll_del(core, fd);
+        epoll_set_remove(core, fd);
         watch_free(core, watch);
     }
     Py_RETURN_NONE;

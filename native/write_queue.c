@@ -1,9 +1,9 @@
-/* What a connection has yet to send: the bytes objects themselves, none of them copied. */
+/* A connection's unsent bytes: a queue of bytes objects, which are never copied. */
 #include "internal.h"
 
 #include <sys/uio.h>
 
-/* Append; a reference is taken. 0, or -1 with MemoryError set. */
+/* Append a bytes object; takes a new reference. 0, or -1 with MemoryError set. */
 int write_queue_append(WriteQueue *queue, PyObject *bytes)
 {
     if (queue->head == NULL) {
@@ -28,7 +28,7 @@ int write_queue_append(WriteQueue *queue, PyObject *bytes)
     return 0;
 }
 
-/* The system has taken so many bytes more. */
+/* Remove `size` sent bytes from the front. */
 void write_queue_consume(WriteQueue *queue, size_t size)
 {
     queue->unsent -= size;
@@ -56,7 +56,7 @@ void write_queue_clear(WriteQueue *queue)
     write_queue_consume(queue, queue->unsent);
 }
 
-/* Where the unsent bytes lie, `most` pieces of them at most; how many there are. */
+/* Describe the unsent bytes, `max` chunks at most. Returns the number of iovecs filled. */
 size_t write_queue_iovecs(const WriteQueue *queue, struct iovec *iovecs, size_t max)
 {
     size_t count = 0;

@@ -1,8 +1,8 @@
-/* Connections, what is sent on them, and what comes: python.py in C, as far as it concerns one peer.
+/* Connections: connecting, sending requests, receiving answers. The counterpart of generators/python.py.
  *
- * A connection that ends or breaks is opened again, more and more slowly while nothing is answered. In a closed
- * loop an answer makes room for the next request, which is sent at once; in an open loop it makes the peer free
- * for the next request that is due.
+ * A closed or broken connection is opened again, with exponential backoff while no answer is received. In a
+ * closed loop, an answer makes room for the next request, which is sent at once; in an open loop, it makes the
+ * connection idle, until the next request is due.
  */
 #include "generator.h"
 
@@ -16,7 +16,7 @@
 #define IP_BIND_ADDRESS_NO_PORT 24 /* linux/in.h */
 #endif
 
-#define MAX_RECONNECT_DELAY 500000000LL
+#define MAX_RECONNECT_DELAY 500000000LL /* 0.5 s */
 
 enum { MESSAGE_BATCH = 64 };
 
@@ -37,7 +37,7 @@ static int set_write_interest(Run *run, Connection *connection, bool out)
 static void close_connection(Connection *connection)
 {
     if (connection->fd >= 0)
-        close(connection->fd); /* which takes it out of epoll */
+        close(connection->fd); /* and removes it from the epoll set */
     connection->fd = -1;
     connection->state = CLOSED;
     connection->due = -1;
@@ -46,10 +46,13 @@ static void close_connection(Connection *connection)
 static void schedule_reconnect(Run *run, Connection *connection)
 {
     connection->reconnect_at = now_ns() + connection->reconnect_delay;
-    connection->reconnect_delay = connection->reconnect_delay * 2 < MAX_RECONNECT_DELAY ? connection->reconnect_delay * 2 : MAX_RECONNECT_DELAY;
+    connection->reconnect_delay = connection->reconnect_delay * 2 < MAX_RECONNECT_DELAY
+                                      ? connection->reconnect_delay * 2
+                                      : MAX_RECONNECT_DELAY;
     run->reconnecting++;
 }
 
+/* Process a failed connect, an errno. */
 void on_connect_failed(Run *run, Connection *connection, int error)
 {
     run->faults[error == ETIMEDOUT ? FAULT_SILENT : FAULT_REFUSED]++;
@@ -58,7 +61,7 @@ void on_connect_failed(Run *run, Connection *connection, int error)
     schedule_reconnect(run, connection);
 }
 
-/* With `reconnect`: the connection is over, and so is its request. */
+/* With `reconnect`: all requests of a connection are answered; open the next one. */
 int restart_conversation(Run *run, Connection *connection, int64_t now)
 {
     connection->idle_since = now;
@@ -70,7 +73,7 @@ int restart_conversation(Run *run, Connection *connection, int64_t now)
     return 0;
 }
 
-/* A connection that was open is over: reset (or worse), or closed by the server (error 0). */
+/* Process the end of an established connection: an errno, or 0 if the server closed it. */
 int on_closed(Run *run, Connection *connection, int error)
 {
     bool answered = connection->answered;
@@ -104,7 +107,7 @@ static int open_socket(Run *run)
     if (run->receive_buffer)
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &run->receive_buffer, sizeof run->receive_buffer);
     if (run->family == AF_UNIX && run->type == SOCK_DGRAM) {
-        sa_family_t unnamed = AF_UNIX; /* the kernel picks a name: without one it couldn't be answered */
+        sa_family_t unnamed = AF_UNIX; /* autobind (unix(7)): an unnamed socket could not be answered */
 
         bind(fd, (struct sockaddr *)&unnamed, sizeof unnamed);
     }
@@ -118,7 +121,7 @@ static int open_socket(Run *run)
     return fd;
 }
 
-/* Begin to connect; with `reconnect`, for the request that is due then. */
+/* Start a non-blocking connect; with `reconnect`, for the request that is due at `due`. */
 int connect_peer(Run *run, Connection *connection, int64_t now, int64_t due)
 {
     struct epoll_event event = {.data.ptr = connection};
@@ -135,7 +138,7 @@ int connect_peer(Run *run, Connection *connection, int64_t now, int64_t due)
     connection->state = CONNECTING;
     status = connect(connection->fd, (struct sockaddr *)&run->address, run->address_size);
     if (status < 0 && errno != EINPROGRESS) {
-        /* AF_UNIX: the listener's queue is full, and nothing tells when it isn't; it is tried again. */
+        /* AF_UNIX: EAGAIN means a full accept queue (connect(2)), and no event reports when it is not: retry. */
         on_connect_failed(run, connection, errno == EAGAIN ? ETIMEDOUT : errno);
         return 0;
     }
@@ -173,24 +176,26 @@ static int64_t request_size(const Run *run, int64_t number)
     return offsets[1] - offsets[0];
 }
 
-/* Note that so many bytes of the unsent requests have left. */
+/* Advance past `bytes` sent bytes. */
 static void mark_sent(Run *run, Connection *connection, int64_t bytes)
 {
     connection->write_offset += bytes;
-    while (connection->first_unsent < connection->next_request && connection->write_offset >= request_size(run, connection->first_unsent)) {
+    while (connection->first_unsent < connection->next_request
+           && connection->write_offset >= request_size(run, connection->first_unsent)) {
         connection->write_offset -= request_size(run, connection->first_unsent);
         connection->first_unsent++;
     }
 }
 
-/* Datagrams: many with one system call. What sendmmsg(2) gives, with errno. */
+/* Send the unsent requests as datagrams, many with one system call. Returns the result of sendmmsg(2). */
 static int64_t send_datagrams(Run *run, Connection *connection)
 {
     struct mmsghdr messages[MESSAGE_BATCH];
     struct iovec iov[MESSAGE_BATCH];
     unsigned count = 0;
 
-    for (int64_t number = connection->first_unsent; number < connection->next_request && count < MESSAGE_BATCH; number++, count++) {
+    for (int64_t number = connection->first_unsent; number < connection->next_request && count < MESSAGE_BATCH;
+         number++, count++) {
         int64_t index = number % run->length;
 
         iov[count].iov_base = (void *)(run->requests.bytes + run->requests.offsets[index]);
@@ -200,10 +205,11 @@ static int64_t send_datagrams(Run *run, Connection *connection)
     return sendmmsg(connection->fd, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-/* What one send() of a stream can take: the unsent requests that lie one after the other. */
+/* Return the data of the next send() on a stream: the unsent requests up to the end of the ring. */
 static const char *next_write(const Run *run, const Connection *connection, size_t *size)
 {
-    int64_t index = connection->first_unsent % run->length, end = index + (connection->next_request - connection->first_unsent);
+    int64_t index = connection->first_unsent % run->length,
+            end = index + (connection->next_request - connection->first_unsent);
     int64_t start = run->requests.offsets[index] + connection->write_offset;
 
     end = end < run->length ? end : run->length;
@@ -211,9 +217,11 @@ static const char *next_write(const Run *run, const Connection *connection, size
     return run->requests.bytes + start;
 }
 
+/* Send the unsent requests, or collect them for the batch. */
 static int flush_writes(Run *run, Connection *connection)
 {
-    if (run->batching_sends && !connection->in_send_batch && !connection->wants_write && connection->first_unsent < connection->next_request) {
+    if (run->batching_sends && !connection->in_send_batch && !connection->wants_write
+        && connection->first_unsent < connection->next_request) {
         connection->in_send_batch = true;
         run->send_batch[run->send_batch_count++] = connection;
     }
@@ -239,7 +247,7 @@ static int flush_writes(Run *run, Connection *connection)
         if (errno == EAGAIN || errno == ENOBUFS)
             return set_write_interest(run, connection, true);
         if (run->type == SOCK_DGRAM) {
-            on_datagram_error(run, errno); /* it tells of an earlier one; this one was not sent */
+            on_datagram_error(run, errno); /* the error of an earlier datagram (udp(7)); this one was not sent */
             connection->first_unsent++;
             continue;
         }
@@ -255,7 +263,7 @@ int send_requests(Run *run, Connection *connection, int64_t count, int64_t due, 
     return flush_writes(run, connection);
 }
 
-/* So many requests of a peer are no longer open. */
+/* Send the next requests after `count` of them were answered or have expired. */
 int on_slots_freed(Run *run, Connection *connection, int64_t count, int64_t now)
 {
     if (run->reconnect) {
@@ -280,14 +288,14 @@ int on_slots_freed(Run *run, Connection *connection, int64_t count, int64_t now)
     return 0;
 }
 
-/* It is connected. */
+/* Send the first requests on a new connection. */
 static int on_connected(Run *run, Connection *connection)
 {
     int64_t now;
 
     run->connections_made++;
     connection->state = CONNECTED;
-    if (connection->due >= 0) { /* latency counts from before the connecting; it was begun, so it is finished */
+    if (connection->due >= 0) { /* its latency includes the connect; sent even if sending has stopped */
         int64_t due = connection->due;
 
         connection->due = -1;
@@ -304,9 +312,9 @@ static int on_connected(Run *run, Connection *connection)
     return 0;
 }
 
-/* What comes ----------------------------------------------------------------------------------------- */
+/* Answers -------------------------------------------------------------------------------------------- */
 
-/* After something came: is there room for more requests, or is the stream of no more use? */
+/* After received data: send the next requests, or close the connection if it is desynced. */
 static int after_read(Run *run, Connection *connection, uint32_t pending_before, int64_t now)
 {
     if (connection->desynced)
@@ -318,7 +326,7 @@ static int after_read(Run *run, Connection *connection, uint32_t pending_before,
     return on_slots_freed(run, connection, pending_before - connection->pending_count, now);
 }
 
-/* What recv() gave: a size, or -errno. */
+/* Process the result of a recv(): a size, or -errno. */
 static int on_received(Run *run, Connection *connection, const char *data, int64_t size, int64_t now)
 {
     uint32_t pending_before = connection->pending_count;
@@ -346,7 +354,7 @@ static int raise_batch_error(Run *run)
     return -1;
 }
 
-/* Send what has been gathered. What is left over, or can't be sent, is seen to by `flush`. */
+/* Send all collected requests with one system call per batch. flush_writes() handles partial sends and errors. */
 static int send_batched(Run *run)
 {
     int32_t results[BATCH_SIZE];
@@ -381,8 +389,8 @@ static int send_batched(Run *run)
     return 0;
 }
 
-/* Events on connections that are open streams: what came is received by one system call for all, and what is
- * to be sent because of it by another. The rest of the events is left where it is. */
+/* Process readable established streams: one system call receives from all of them, another sends the requests that
+ * follow. Their events are set to 0; the other events are left for on_event(). */
 int on_events_batched(Run *run, struct epoll_event *events, int count)
 {
     int32_t results[BATCH_SIZE];
@@ -393,7 +401,8 @@ int on_events_batched(Run *run, struct epoll_event *events, int count)
     for (int i = 0; i < count; i++) {
         Connection *connection = events[i].data.ptr;
 
-        if (connection->state != CONNECTED || (events[i].events & EPOLLOUT) || (ready + 1) * run->recv_slot_size > BUFFER_SIZE)
+        if (connection->state != CONNECTED || (events[i].events & EPOLLOUT)
+            || (ready + 1) * run->recv_slot_size > BUFFER_SIZE)
             continue;
         batch_recv(run->batch, connection->fd, run->buffer + ready * run->recv_slot_size, run->recv_slot_size);
         readable[ready++] = connection;
@@ -416,7 +425,7 @@ static int read_messages(Run *run, Connection *connection)
 {
     struct mmsghdr messages[MESSAGE_BATCH];
     struct iovec iov[MESSAGE_BATCH];
-    /* A byte more than the longest: what is longer than anything expected is seen to be. */
+    /* One byte more than the longest answer, to detect longer ones. */
     int64_t slot_size = run->max_answer + 1 > MIN_RECV_SLOT ? run->max_answer + 1 : MIN_RECV_SLOT;
     int64_t max = BUFFER_SIZE / slot_size < 1 ? 1 : BUFFER_SIZE / slot_size;
     uint32_t pending_before = connection->pending_count;

@@ -1,6 +1,6 @@
-/* When to send, how long to wait, and when it is over: python.py in C, as far as it concerns all peers.
+/* The loop of the generator: schedule, waiting, timeouts. The counterpart of generators/python.py.
  *
- * When nobody has answered for `gone_after` and connections are refused, the run ends.
+ * The run ends early if connections fail and no answer has been received for `unresponsive_after`.
  */
 #include "generator.h"
 
@@ -12,9 +12,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PROGRESS_INTERVAL 200000000LL
-#define MAX_WAIT 50000000LL /* so often it is looked what else is due */
-#define MAX_COUNTED_ITERATION 100000000LL /* of waiting that counts: the rest is time in which we were held up */
+#define PROGRESS_INTERVAL 200000000LL /* 0.2 s */
+#define MAX_WAIT 50000000LL           /* 50 ms: interval of the checks besides events */
+
+/* 0.1 s: after the end of sending, more of one iteration does not count as waiting for answers: this process was
+ * suspended. */
+#define MAX_COUNTED_ITERATION 100000000LL
 
 int64_t now_ns(void)
 {
@@ -24,7 +27,7 @@ int64_t now_ns(void)
     return now.tv_sec * SECOND + now.tv_nsec;
 }
 
-/* Seconds that this thread has had a processor, and that it has waited for one (/proc/pid/schedstat). */
+/* Read the seconds this thread has used a CPU, and has waited for one in the run queue (/proc/pid/schedstat). */
 static void read_cpu_usage(double *used, double *run_queue_wait)
 {
     struct timespec now;
@@ -65,9 +68,9 @@ static int call(Run *run, PyObject *function)
     return result == NULL ? -1 : 0;
 }
 
-/* When requests are due ------------------------------------------------------------------------------ */
+/* Schedule ------------------------------------------------------------------------------------------- */
 
-/* The next time of the schedule into next_due, with the GIL held or not. */
+/* Fetch the next buffer of due times. Call with the GIL held. */
 static int fetch_times(Run *run)
 {
     PyObject *chunk;
@@ -93,6 +96,7 @@ static int fetch_times(Run *run)
     return 0;
 }
 
+/* Set `next_due` to the next time of the schedule. */
 static int advance_due(Run *run)
 {
     int failed = 0;
@@ -108,6 +112,7 @@ static int advance_due(Run *run)
     return failed;
 }
 
+/* Count the requests that were due and never sent. */
 static int count_unsent_dues(Run *run)
 {
     while (run->next_due < run->stop) {
@@ -123,7 +128,8 @@ void mark_idle(Run *run, Connection *connection)
     if (connection->idle)
         return;
     connection->idle = true;
-    run->idle_connections[(run->idle_head + run->idle_count++) % run->connection_count] = (uint32_t)(connection - run->connections);
+    run->idle_connections[(run->idle_head + run->idle_count++) % run->connection_count] =
+        (uint32_t)(connection - run->connections);
 }
 
 static Connection *pop_idle(Run *run)
@@ -136,6 +142,7 @@ static Connection *pop_idle(Run *run)
     return connection;
 }
 
+/* Send the requests that are due, as long as connections are idle. */
 static int send_due(Run *run, int64_t now)
 {
     while (run->next_due <= now && run->idle_count && run->next_due < run->stop) {
@@ -146,7 +153,8 @@ static int send_due(Run *run, int64_t now)
             continue;
         if (run->next_due >= run->start)
             histogram_add(run->lateness, now - earliest);
-        if (run->reconnect ? connect_peer(run, connection, now, run->next_due) : send_requests(run, connection, 1, run->next_due, now))
+        if (run->reconnect ? connect_peer(run, connection, now, run->next_due)
+                           : send_requests(run, connection, 1, run->next_due, now))
             return -1;
         if (advance_due(run) < 0)
             return -1;
@@ -157,9 +165,9 @@ static int send_due(Run *run, int64_t now)
     return 0;
 }
 
-/* Time ----------------------------------------------------------------------------------------------- */
+/* Timeouts and progress ------------------------------------------------------------------------------ */
 
-/* Count what was sent before then as without an answer. */
+/* Count the requests sent before `before` as unanswered. */
 static int64_t expire_requests(Run *run, Connection *connection, int64_t before)
 {
     int64_t count = connection->state == CONNECTED ? tracker_expire(run, connection, before) : 0;
@@ -168,36 +176,42 @@ static int64_t expire_requests(Run *run, Connection *connection, int64_t before)
     return count;
 }
 
-/* Whoever has waited too long. */
+/* Expire connects and requests that have timed out. */
 static int check_timeouts(Run *run, int64_t now)
 {
-    for (Connection *connection = run->connections; connection < run->connections + run->connection_count; connection++) {
+    for (Connection *connection = run->connections; connection < run->connections + run->connection_count;
+         connection++) {
         int64_t count;
 
         if (connection->state == CONNECTING && now - connection->idle_since > run->timeout)
             on_connect_failed(run, connection, ETIMEDOUT);
         if (connection->state != CONNECTED || (count = expire_requests(run, connection, now - run->timeout)) == 0)
             continue;
-        if (run->reconnect || connection->desynced ? on_closed(run, connection, 0) : on_slots_freed(run, connection, count, now))
+        if (run->reconnect || connection->desynced ? on_closed(run, connection, 0)
+                                                   : on_slots_freed(run, connection, count, now))
             return -1;
     }
     return 0;
 }
 
-/* Open again those whose pause is over. */
+/* Reopen the connections whose backoff delay is over. */
 static int reconnect_due(Run *run, int64_t now)
 {
-    for (Connection *connection = run->connections; run->reconnecting && connection < run->connections + run->connection_count; connection++) {
+    for (Connection *connection = run->connections;
+         run->reconnecting && connection < run->connections + run->connection_count; connection++) {
         if (connection->reconnect_at == 0 || connection->reconnect_at > now)
             continue;
         connection->reconnect_at = 0;
         run->reconnecting--;
-        if (run->sending && (run->reconnect ? restart_conversation(run, connection, now) : connect_peer(run, connection, now, -1)))
+        if (run->sending
+            && (run->reconnect ? restart_conversation(run, connection, now)
+                               : connect_peer(run, connection, now, -1)))
             return -1;
     }
     return 0;
 }
 
+/* Report progress, check for signals, and detect an unresponsive target. */
 static int report_progress(Run *run, int64_t now, int64_t *last_answered_count)
 {
     PyObject *result;
@@ -225,7 +239,7 @@ static int report_progress(Run *run, int64_t now, int64_t *last_answered_count)
     return result == NULL ? -1 : 0;
 }
 
-/* Wait for events, until a request is due at the latest. */
+/* Wait for events, at most until the next request is due. */
 static int wait_events(Run *run, struct epoll_event *events)
 {
     int64_t wait_ns = MAX_WAIT;
@@ -252,7 +266,8 @@ static int wait_events(Run *run, struct epoll_event *events)
 
 static bool all_answered(const Run *run)
 {
-    for (const Connection *connection = run->connections; connection < run->connections + run->connection_count; connection++)
+    for (const Connection *connection = run->connections; connection < run->connections + run->connection_count;
+         connection++)
         if (connection->state != CLOSED && (connection->due >= 0 || connection->pending_count))
             return false;
     return true;
@@ -301,14 +316,16 @@ static int start_sending(Run *run)
     int64_t now = now_ns();
 
     run->sending = true;
-    for (Connection *connection = run->connections; connection < run->connections + run->connection_count; connection++) {
+    for (Connection *connection = run->connections; connection < run->connections + run->connection_count;
+         connection++) {
         if (run->times != NULL && (run->reconnect || connection->state == CONNECTED)) {
             connection->idle_since = now;
             mark_idle(run, connection);
         } else if (run->times == NULL && run->reconnect) {
             if (connect_peer(run, connection, now, now) < 0)
                 return -1;
-        } else if (run->times == NULL && connection->state == CONNECTED && send_requests(run, connection, run->depth, now, now) < 0) {
+        } else if (run->times == NULL && connection->state == CONNECTED
+                   && send_requests(run, connection, run->depth, now, now) < 0) {
             return -1;
         }
     }
@@ -317,7 +334,8 @@ static int start_sending(Run *run)
 
 static int main_loop(Run *run)
 {
-    int64_t last_progress = run->begin_at, last_timeout_check = run->begin_at, previous = run->begin_at, drained = 0, last_answered_count = 0, measured_from = 0;
+    int64_t last_progress = run->begin_at, last_timeout_check = run->begin_at, previous = run->begin_at,
+            drained = 0, last_answered_count = 0, measured_from = 0;
     int64_t check_interval = run->timeout / 8 > 5000000 ? run->timeout / 8 : 5000000;
     double cpu = 0, run_queue_wait = 0;
     bool measured = false;
@@ -365,7 +383,8 @@ static int main_loop(Run *run)
                 return -1;
         }
     }
-    for (Connection *connection = run->connections; connection < run->connections + run->connection_count; connection++)
+    for (Connection *connection = run->connections; connection < run->connections + run->connection_count;
+         connection++)
         expire_requests(run, connection, now_ns() + 1);
     return run->times != NULL ? count_unsent_dues(run) : 0;
 }
@@ -373,16 +392,18 @@ static int main_loop(Run *run)
 static int run_without_gil(Run *run)
 {
     if (run->allow_batch && !run->message_oriented && !run->reconnect) {
-        /* Twice what may be open comes with one read, unless more than a sensible share of the buffer. */
+        /* Twice the answers that may be outstanding, limited to a sixteenth of the buffer. */
         run->recv_slot_size = (size_t)(2 * run->max_answer * run->depth);
-        run->recv_slot_size = run->recv_slot_size < MIN_RECV_SLOT ? MIN_RECV_SLOT : run->recv_slot_size > BUFFER_SIZE / 16 ? BUFFER_SIZE / 16 : run->recv_slot_size;
+        run->recv_slot_size = run->recv_slot_size < MIN_RECV_SLOT      ? MIN_RECV_SLOT
+                              : run->recv_slot_size > BUFFER_SIZE / 16 ? BUFFER_SIZE / 16
+                                                                       : run->recv_slot_size;
         run->batch = batch_open();
     }
     if (!run->reconnect && connect_all(run) < 0)
         return -1;
     if (run->begin_at == 0)
         run->begin_at = now_ns();
-    run->start += run->begin_at; /* until here they counted from the beginning */
+    run->start += run->begin_at; /* so far relative to the begin */
     run->stop += run->begin_at;
     run->last_answer = run->begin_at;
     for (int64_t wait_ns; (wait_ns = run->begin_at - now_ns()) > 0;) {
@@ -392,7 +413,7 @@ static int run_without_gil(Run *run)
     }
     if (run->times != NULL) {
         run->chunk_at = -1;
-        prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* wake this thread when it is time, not 50 us later */
+        prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* wake up on time, not 50 us later (prctl(2)) */
         if (advance_due(run) < 0)
             return -1;
     }

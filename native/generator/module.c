@@ -1,4 +1,4 @@
-/* The module bothends.bench._generator: one function, `run`, whose face is native.py. */
+/* The module bothends.bench._generator: the function `run`, used by generators/native.py. */
 #include "generator.h"
 
 #include <errno.h>
@@ -8,16 +8,16 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-/* Learn from a connected socket how to make others like it; and close it, lest it be one too many. */
+/* Read the address and options for the connections from a connected socket. */
 static int read_target_socket(Run *run, int like)
 {
     socklen_t size = sizeof(int);
 
     run->address_size = sizeof run->address;
-    if (getsockopt(like, SOL_SOCKET, SO_DOMAIN, &run->family, &size) < 0 ||
-        getsockopt(like, SOL_SOCKET, SO_TYPE, &run->type, &size) < 0 ||
-        getsockopt(like, SOL_SOCKET, SO_PROTOCOL, &run->protocol, &size) < 0 ||
-        getpeername(like, (struct sockaddr *)&run->address, &run->address_size) < 0) {
+    if (getsockopt(like, SOL_SOCKET, SO_DOMAIN, &run->family, &size) < 0
+        || getsockopt(like, SOL_SOCKET, SO_TYPE, &run->type, &size) < 0
+        || getsockopt(like, SOL_SOCKET, SO_PROTOCOL, &run->protocol, &size) < 0
+        || getpeername(like, (struct sockaddr *)&run->address, &run->address_size) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
@@ -42,8 +42,8 @@ static int allocate(Run *run)
     run->idle_connections = PyMem_RawCalloc(run->connection_count, sizeof *run->idle_connections);
     run->buffer = PyMem_RawMalloc(BUFFER_SIZE);
     run->send_batch = PyMem_RawCalloc(run->connection_count, sizeof *run->send_batch);
-    if (!run->seconds || !run->uncorrected || !run->corrected || !run->lateness || !run->connections || !run->idle_connections ||
-        !run->buffer || !run->send_batch)
+    if (!run->seconds || !run->uncorrected || !run->corrected || !run->lateness || !run->connections
+        || !run->idle_connections || !run->buffer || !run->send_batch)
         return -1;
     for (uint32_t i = 0; i < run->connection_count; i++) {
         run->connections[i].fd = -1;
@@ -104,79 +104,101 @@ static PyObject *build_result(const Run *run)
         Py_XDECREF(seconds);
         return NULL;
     }
-    return Py_BuildValue(
-        "{s:N,s:N,s:y#,s:y#,s:y#,s:L,s:L,s:L,s:L,s:d,s:d,s:d,s:L,s:i}", "faults", faults, "each_second", seconds,
-        "uncorrected", (const char *)run->uncorrected, (Py_ssize_t)sizeof(Histogram), "corrected",
-        (const char *)run->corrected, (Py_ssize_t)sizeof(Histogram), "lateness", (const char *)run->lateness,
-        (Py_ssize_t)sizeof(Histogram), "completed", (long long)run->completed, "bytes_received",
-        (long long)run->bytes, "unsent", (long long)run->unsent_dues, "connections_made", (long long)run->connections_made,
-        "cpu", run->cpu, "starved", run->run_queue_wait, "wall", run->wall, "last_answer",
-        (long long)(run->last_answer - run->begin_at), "ended", run->unresponsive ? run->last_error : 0);
+    return Py_BuildValue("{s:N,s:N,s:y#,s:y#,s:y#,s:L,s:L,s:L,s:L,s:d,s:d,s:d,s:L,s:i}", "faults", faults,
+                         "each_second", seconds, "uncorrected", (const char *)run->uncorrected,
+                         (Py_ssize_t)sizeof(Histogram), "corrected", (const char *)run->corrected,
+                         (Py_ssize_t)sizeof(Histogram), "lateness", (const char *)run->lateness,
+                         (Py_ssize_t)sizeof(Histogram), "completed", (long long)run->completed, "bytes_received",
+                         (long long)run->bytes, "unsent", (long long)run->unsent_dues, "connections_made",
+                         (long long)run->connections_made, "cpu", run->cpu, "run_queue_wait", run->run_queue_wait,
+                         "wall", run->wall, "last_answer", (long long)(run->last_answer - run->begin_at),
+                         "unresponsive_errno", run->unresponsive ? run->last_error : 0);
 }
 
 static int validate(const Run *run, const Py_buffer *buffers, const Py_buffer *sends, const Py_buffer *answers)
 {
     int64_t count = buffers[0].len / (Py_ssize_t)sizeof(int64_t);
 
-    if (run->length < 1 || count != run->length + 1 || buffers[1].len != buffers[0].len ||
-        run->requests.offsets[run->length] != sends->len || run->answers.offsets[run->length] != answers->len) {
-        PyErr_SetString(PyExc_ValueError, "the messages and their offsets don't agree");
+    if (run->length < 1 || count != run->length + 1 || buffers[1].len != buffers[0].len
+        || run->requests.offsets[run->length] != sends->len || run->answers.offsets[run->length] != answers->len) {
+        PyErr_SetString(PyExc_ValueError, "the offsets do not match the messages");
         return -1;
     }
     for (int64_t i = 0; i < run->length; i++) {
-        if (run->requests.offsets[i] >= run->requests.offsets[i + 1] ||
-            run->answers.offsets[i] >= run->answers.offsets[i + 1]) {
+        if (run->requests.offsets[i] >= run->requests.offsets[i + 1]
+            || run->answers.offsets[i] >= run->answers.offsets[i + 1]) {
             PyErr_SetString(PyExc_ValueError, "a message is empty");
             return -1;
         }
     }
     if (run->connection_count < 1 || run->depth < 1 || run->depth > 65536 || run->stop <= run->start) {
-        PyErr_SetString(PyExc_ValueError, "no connections, no depth or no time");
+        PyErr_SetString(PyExc_ValueError,
+                        "connections, depth and duration must be positive, depth 65,536 at most");
         return -1;
     }
     return 0;
 }
 
-PyDoc_STRVAR(run_doc,
-             "run(*, like, sends, send_offsets, answers, answer_offsets, end, numbers, reconnect, each,\n"
-             "    connections, depth, begin, warmup, duration, timeout, gone, receive_buffer, sources, times,\n"
-             "    batch, watch, began, ended) -> dict\n\n"
-             "Drive a target, connecting to where the socket `like` is connected, which is closed. Times in\n"
-             "nanoseconds; `begin` 0 is when all are connected. See bothends.bench.generators.native.");
+PyDoc_STRVAR(
+    run_doc,
+    "run(*, like, sends, send_offsets, answers, answer_offsets, end, numbers, reconnect,\n"
+    "    requests_per_connection, connections, depth, begin, warmup, duration, timeout, unresponsive_after,\n"
+    "    receive_buffer, sources, times, batch, on_progress, on_measurement_start, on_measurement_end) -> dict\n\n"
+    "Drive a target: connect to the peer of the socket `like`, which is closed first. Times are in\n"
+    "nanoseconds; `begin` 0 means as soon as all connections are established. See bothends.bench.generators.native.");
 
 static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
 {
-    static char *keywords[] = {"like",     "sends",          "send_offsets", "answers", "answer_offsets",
-                               "end",      "numbers",        "reconnect",    "each",    "connections",
-                               "depth",    "begin",          "warmup",       "duration", "timeout",
-                               "gone",     "receive_buffer", "sources",      "times",   "batch",
-                               "watch",    "began",          "ended",         NULL};
+    static char *keywords[] = {"like",
+                               "sends",
+                               "send_offsets",
+                               "answers",
+                               "answer_offsets",
+                               "end",
+                               "numbers",
+                               "reconnect",
+                               "requests_per_connection",
+                               "connections",
+                               "depth",
+                               "begin",
+                               "warmup",
+                               "duration",
+                               "timeout",
+                               "unresponsive_after",
+                               "receive_buffer",
+                               "sources",
+                               "times",
+                               "batch",
+                               "on_progress",
+                               "on_measurement_start",
+                               "on_measurement_end",
+                               NULL};
     Run *run = PyMem_Calloc(1, sizeof *run);
     Py_buffer offsets[2], sends, answers, sources;
-    long long each, begin, warmup, duration, timeout, gone;
+    long long requests_per_connection, begin, warmup, duration, timeout, unresponsive_after;
     int like, numbers, reconnect, batch, failed;
     PyObject *result = NULL;
 
     if (run == NULL)
         return PyErr_NoMemory();
     run->epoll = -1;
-    if (!PyArg_ParseTupleAndKeywords(arguments, names, "$iy*y*y*y*ippLIILLLLLiy*OpOOO", keywords, &like, &sends,
-                                     &offsets[0], &answers, &offsets[1], &run->end_byte, &numbers, &reconnect, &each,
-                                     &run->connection_count, &run->depth, &begin, &warmup, &duration, &timeout, &gone,
-                                     &run->receive_buffer, &sources, &run->times, &batch, &run->on_progress,
-                                     &run->on_measurement_start, &run->on_measurement_end)) {
+    if (!PyArg_ParseTupleAndKeywords(
+            arguments, names, "$iy*y*y*y*ippLIILLLLLiy*OpOOO", keywords, &like, &sends, &offsets[0], &answers,
+            &offsets[1], &run->end_byte, &numbers, &reconnect, &requests_per_connection, &run->connection_count,
+            &run->depth, &begin, &warmup, &duration, &timeout, &unresponsive_after, &run->receive_buffer, &sources,
+            &run->times, &batch, &run->on_progress, &run->on_measurement_start, &run->on_measurement_end)) {
         PyMem_Free(run);
         return NULL;
     }
     run->numbered = numbers;
     run->reconnect = reconnect;
     run->allow_batch = batch;
-    run->requests_per_connection = each;
+    run->requests_per_connection = requests_per_connection;
     run->begin_at = begin;
     run->start = warmup;
     run->stop = warmup + duration;
     run->timeout = timeout;
-    run->unresponsive_after = gone;
+    run->unresponsive_after = unresponsive_after;
     run->times = run->times == Py_None ? NULL : run->times;
     run->requests = (Messages){sends.buf, offsets[0].buf};
     run->answers = (Messages){answers.buf, offsets[1].buf};
@@ -218,8 +240,8 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "bothends.bench._generator", .m_size = 0, .m_methods = methods};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "bothends.bench._generator", .m_size = 0,
+                                        .m_methods = methods};
 
 PyMODINIT_FUNC PyInit__generator(void)
 {

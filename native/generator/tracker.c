@@ -1,7 +1,7 @@
-/* One connection's requests that are open, and what was wrong with each answer: ledger.py in C.
+/* The outstanding requests of a connection, and the faults in their answers: request_tracker.py in C.
  *
- * As long as all is well, what comes is compared with the answers of the ring, in their order. From the first
- * byte that differs, answers are cut where they end and looked received_at one by one.
+ * Received data is compared with the expected answers in order, as one block. From the first differing byte on
+ * (`resync`), it is split into answers, which are checked one by one.
  */
 #include "generator.h"
 
@@ -34,7 +34,7 @@ static Pending *pending_at(const Run *run, const Connection *connection, uint32_
     return connection->pending + (index >= run->depth ? index - run->depth : index);
 }
 
-/* Take the oldest away. */
+/* Remove and return the oldest outstanding request. */
 static Pending pop_oldest(const Run *run, Connection *connection)
 {
     Pending taken = connection->pending[connection->pending_head];
@@ -44,7 +44,7 @@ static Pending pop_oldest(const Run *run, Connection *connection)
     return taken;
 }
 
-/* Take away the one at this place. */
+/* Remove and return the outstanding request at a position. */
 static Pending remove_pending(const Run *run, Connection *connection, uint32_t index)
 {
     Pending taken = *pending_at(run, connection, index);
@@ -55,6 +55,7 @@ static Pending remove_pending(const Run *run, Connection *connection, uint32_t i
     return taken;
 }
 
+/* Count a correct answer. */
 static void count_answer(Run *run, Pending request, int64_t received_at, int64_t size)
 {
     run->answered++;
@@ -70,6 +71,7 @@ static void count_answer(Run *run, Pending request, int64_t received_at, int64_t
     }
 }
 
+/* Reset for a new connection. */
 void tracker_reset(Connection *connection)
 {
     connection->resync = connection->desynced = connection->answered = false;
@@ -79,12 +81,13 @@ void tracker_reset(Connection *connection)
     connection->partial_size = connection->expired_count = 0;
 }
 
+/* Add a request that is sent now. */
 void tracker_add(Run *run, Connection *connection, int64_t due, int64_t sent)
 {
     *pending_at(run, connection, connection->pending_count++) = (Pending){connection->next_request++, due, sent};
 }
 
-/* Where among the open ones stands the newest whose place in the ring is this; -1 for none. */
+/* Return the position of the newest outstanding request with this index in the ring, or -1. */
 static int64_t find_pending(const Run *run, const Connection *connection, int64_t index)
 {
     for (uint32_t i = connection->pending_count; i-- > 0;)
@@ -93,7 +96,7 @@ static int64_t find_pending(const Run *run, const Connection *connection, int64_
     return -1;
 }
 
-/* The place in the ring that an answer's first letters name; -1 for none (workload.py, _number). */
+/* Return the index in the ring that the first three letters of an answer encode (workload.py, _encode_number), or -1. */
 static int64_t parse_number(const Run *run, const char *data, int64_t size)
 {
     int64_t number = 0;
@@ -115,7 +118,7 @@ static bool matches_answer(const Run *run, int64_t index, const char *data, int6
     return size == answer_size(run, index) && memcmp(data, answer_bytes(run, index), (size_t)size) == 0;
 }
 
-/* The place in the ring of an answer that is right somewhere; -1 for none. */
+/* Return the index in the ring of an answer with exactly these bytes, or -1. */
 static int64_t find_answer(const Run *run, const char *data, int64_t size)
 {
     int64_t index = parse_number(run, data, size);
@@ -128,28 +131,31 @@ static int64_t find_answer(const Run *run, const char *data, int64_t size)
     return -1;
 }
 
-/* Not what anybody asked for. By its number it may still be told whose answer it should have been. */
+/* Count an answer that matches none. Its number may still identify the request. */
 static void count_mismatch(Run *run, Connection *connection, const char *data, int64_t size)
 {
-    int64_t index = parse_number(run, data, size), found = index < 0 ? -1 : find_pending(run, connection, index), bare_size = size;
-    bool same_case;
+    int64_t index = parse_number(run, data, size), found = index < 0 ? -1 : find_pending(run, connection, index),
+            bare_size = size;
+    bool same_letters;
     Pending request;
 
     if (found < 0 && connection->pending_count == 0) {
         run->faults[FAULT_WRONG]++;
         return;
     }
-    /* `named` reads small letters and capitals alike: the number must be the answer's own. */
-    same_case = found >= 0 && memcmp(data, answer_bytes(run, index), 3) == 0;
-    request = same_case ? remove_pending(run, connection, (uint32_t)found) : pop_oldest(run, connection);
+    /* parse_number() ignores case: compare the letters too. */
+    same_letters = found >= 0 && memcmp(data, answer_bytes(run, index), 3) == 0;
+    request = same_letters ? remove_pending(run, connection, (uint32_t)found) : pop_oldest(run, connection);
     if (run->end_byte >= 0 && size > 0 && data[size - 1] == (char)run->end_byte)
         bare_size--;
-    if (size < answer_size(run, request.number) && memcmp(data, answer_bytes(run, request.number), (size_t)bare_size) == 0)
+    if (size < answer_size(run, request.number)
+        && memcmp(data, answer_bytes(run, request.number), (size_t)bare_size) == 0)
         run->faults[FAULT_SHORT]++;
     else
         run->faults[FAULT_WRONG]++;
 }
 
+/* Whether a request with this index has expired; forgets it. */
 static bool was_expired(Run *run, Connection *connection, int64_t index)
 {
     int64_t partial = connection->expired_count < run->length ? connection->expired_count : run->length;
@@ -163,6 +169,7 @@ static bool was_expired(Run *run, Connection *connection, int64_t index)
     return false;
 }
 
+/* Check one complete answer. */
 static void check_answer(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at)
 {
     int64_t index = find_answer(run, data, size), found;
@@ -188,6 +195,7 @@ static void check_answer(Run *run, Connection *connection, const char *data, int
     count_answer(run, request, received_at, size);
 }
 
+/* Append data to `partial`. Returns false if memory is exhausted. */
 static bool append_partial(Connection *connection, const char *data, int64_t size)
 {
     if (connection->partial_size + size > connection->partial_capacity) {
@@ -204,7 +212,7 @@ static bool append_partial(Connection *connection, const char *data, int64_t siz
     return true;
 }
 
-/* What still agrees is counted; then the rest can't be assigned to any request. */
+/* Without an end byte: count the answers that match; the rest cannot be assigned to requests. */
 static void check_undelimited(Run *run, Connection *connection, int64_t received_at)
 {
     const char *data = connection->partial;
@@ -229,6 +237,7 @@ static void check_undelimited(Run *run, Connection *connection, int64_t received
     connection->desynced = true;
 }
 
+/* Split data at the end bytes and check each answer. */
 static void check_delimited(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at)
 {
     int64_t consumed = 0;
@@ -237,7 +246,7 @@ static void check_delimited(Run *run, Connection *connection, const char *data, 
     if (size == 0)
         return;
     if (!append_partial(connection, data, size)) {
-        run->faults[FAULT_WRONG]++; /* no memory: nothing more can be said about it */
+        run->faults[FAULT_WRONG]++; /* out of memory */
         connection->desynced = true;
         return;
     }
@@ -245,7 +254,9 @@ static void check_delimited(Run *run, Connection *connection, const char *data, 
         check_undelimited(run, connection, received_at);
         return;
     }
-    while ((end = memchr(connection->partial + consumed, run->end_byte, (size_t)(connection->partial_size - consumed))) != NULL) {
+    while ((end = memchr(connection->partial + consumed, run->end_byte,
+                         (size_t)(connection->partial_size - consumed)))
+           != NULL) {
         int64_t length = end + 1 - (connection->partial + consumed);
 
         check_answer(run, connection, connection->partial + consumed, length, received_at);
@@ -253,21 +264,22 @@ static void check_delimited(Run *run, Connection *connection, const char *data, 
     }
     connection->partial_size -= consumed;
     memmove(connection->partial, connection->partial + consumed, (size_t)connection->partial_size);
-    if (connection->partial_size > 2 * run->max_answer) { /* no end in sight */
+    if (connection->partial_size > 2 * run->max_answer) { /* no end byte within twice the longest answer */
         run->faults[FAULT_WRONG]++;
         connection->partial_size = 0;
         connection->desynced = true;
     }
 }
 
-/* From here on answers are looked at one by one; of the one at hand `at` bytes have come. */
+/* Check answers one by one from now on, beginning with the current one. */
 static void start_resync(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at)
 {
     int64_t answer_offset = connection->answer_offset;
 
     connection->resync = true;
     connection->answer_offset = 0;
-    if (answer_offset && !append_partial(connection, answer_bytes(run, connection->last_answered + 1), answer_offset)) {
+    if (answer_offset
+        && !append_partial(connection, answer_bytes(run, connection->last_answered + 1), answer_offset)) {
         run->faults[FAULT_WRONG]++;
         connection->desynced = true;
         return;
@@ -275,14 +287,17 @@ static void start_resync(Run *run, Connection *connection, const char *data, int
     check_delimited(run, connection, data, size, received_at);
 }
 
+/* Compare stream data with the expected answers in order. */
 static void compare_stream(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at)
 {
     while (size) {
-        int64_t number = connection->last_answered + 1, full_size = answer_size(run, number), part = full_size - connection->answer_offset;
+        int64_t number = connection->last_answered + 1, full_size = answer_size(run, number),
+                part = full_size - connection->answer_offset;
 
         if (part > size)
             part = size;
-        if (connection->pending_count == 0 || memcmp(data, answer_bytes(run, number) + connection->answer_offset, (size_t)part) != 0) {
+        if (connection->pending_count == 0
+            || memcmp(data, answer_bytes(run, number) + connection->answer_offset, (size_t)part) != 0) {
             start_resync(run, connection, data, size, received_at);
             return;
         }
@@ -311,6 +326,7 @@ static void check_datagram(Run *run, Connection *connection, const char *data, i
     check_answer(run, connection, data, size, received_at);
 }
 
+/* Process received data. */
 void tracker_receive(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at)
 {
     if (run->message_oriented)
@@ -321,6 +337,7 @@ void tracker_receive(Run *run, Connection *connection, const char *data, int64_t
         compare_stream(run, connection, data, size, received_at);
 }
 
+/* Count the outstanding requests of a closed connection as lost. */
 void tracker_close(Run *run, Connection *connection)
 {
     if (connection->pending_count && (connection->resync ? connection->partial_size : connection->answer_offset)) {
@@ -331,6 +348,7 @@ void tracker_close(Run *run, Connection *connection)
     connection->pending_count = 0;
 }
 
+/* Expire the requests sent before `before`. Returns their number. */
 int64_t tracker_expire(Run *run, Connection *connection, int64_t before)
 {
     int64_t count = 0;
@@ -339,7 +357,8 @@ int64_t tracker_expire(Run *run, Connection *connection, int64_t before)
         if (connection->expired == NULL)
             connection->expired = PyMem_RawCalloc((size_t)run->length, sizeof *connection->expired);
         if (connection->expired != NULL)
-            connection->expired[connection->expired_count++ % run->length] = connection->pending[connection->pending_head].number;
+            connection->expired[connection->expired_count++ % run->length] =
+                connection->pending[connection->pending_head].number;
         pop_oldest(run, connection);
         count++;
     }

@@ -1,9 +1,9 @@
-/* Many recv() or send() with one system call: io_uring as a batch, nothing more.
+/* Many recv() or send() calls with one system call: io_uring used only for batching.
  *
- * Every operation is one that doesn't wait (MSG_DONTWAIT), so each is done, or has failed with EAGAIN, before
- * io_uring_enter(2) returns: nothing is ever under way, and no buffer's life outlasts the call. Where there is
- * no io_uring, or it is forbidden (kernel.io_uring_disabled, seccomp), batch_open fails and the loop makes the
- * same calls one by one.
+ * All operations are non-blocking (MSG_DONTWAIT), so each completes, or fails with EAGAIN, before
+ * io_uring_enter(2) returns: nothing stays in flight, and no buffer is used after the call. If io_uring is
+ * missing or forbidden (kernel.io_uring_disabled, seccomp), batch_open() returns NULL, and the loop makes one
+ * system call per operation.
  */
 #include "generator.h"
 
@@ -74,7 +74,7 @@ void batch_close(Batch *batch)
     PyMem_RawFree(batch);
 }
 
-/* Queue one; BATCH of them at most before they are run. Its result will be the next in order. */
+/* Queue an operation, BATCH_SIZE at most before batch_run(). Results are in the order of the operations. */
 static void batch_queue(Batch *batch, int operation, int fd, const void *data, size_t size, int flags)
 {
     struct io_uring_sqe *sqe = batch->sqes + ((*batch->sq_tail + batch->queued) & (BATCH_SIZE - 1));
@@ -98,7 +98,8 @@ void batch_send(Batch *batch, int fd, const void *data, size_t size)
     batch_queue(batch, IORING_OP_SEND, fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-/* Do what is queued. Each result is what the call would have returned, or -errno. */
+/* Run the queued operations. Each result is the return value of the call, or -errno. Returns -1 with errno set if
+ * io_uring_enter() fails. */
 int batch_run(Batch *batch, int32_t *results)
 {
     uint32_t remaining = batch->queued, unsubmitted = remaining;
@@ -106,8 +107,8 @@ int batch_run(Batch *batch, int32_t *results)
     __atomic_store_n(batch->sq_tail, *batch->sq_tail + remaining, __ATOMIC_RELEASE);
     batch->queued = 0;
     while (remaining) {
-        int submitted = (int)syscall(SYS_io_uring_enter, batch->ring, unsubmitted, remaining, IORING_ENTER_GETEVENTS, NULL,
-                                (size_t)0);
+        int submitted = (int)syscall(SYS_io_uring_enter, batch->ring, unsubmitted, remaining,
+                                     IORING_ENTER_GETEVENTS, NULL, (size_t)0);
         uint32_t head = *batch->cq_head, tail;
 
         if (submitted < 0 && errno != EINTR && errno != EAGAIN && errno != EBUSY)
@@ -116,7 +117,7 @@ int batch_run(Batch *batch, int32_t *results)
             unsubmitted -= (uint32_t)submitted;
         tail = __atomic_load_n(batch->cq_tail, __ATOMIC_ACQUIRE);
         for (; head != tail; head++, remaining--) {
-            /* The completion queue is twice as long as the other. */
+            /* The completion queue is twice as long as the submission queue (io_uring_setup(2)). */
             const struct io_uring_cqe *cqe = batch->cqes + (head & (2 * BATCH_SIZE - 1));
 
             results[cqe->user_data] = cqe->res;

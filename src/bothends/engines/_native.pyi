@@ -1,4 +1,4 @@
-"""The C core, as its source in native/ has it."""
+"""Type stubs of the C core (native/*.c)."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from bothends.endpoints import Address
 from bothends.engines.asyncio import ConversationProtocol
 from bothends.services.base import Conversation, Peer, Push
 
-def prepare(address: type[Address], peer: type[Peer], conversation: type, /) -> None: ...
+def bind_classes(address: type[Address], peer: type[Peer], conversation: type, /) -> None: ...
 def probe() -> int: ...
 
 class Connection:
@@ -21,8 +21,8 @@ class Connection:
     def set_write_buffer_limits(self, high: int) -> None: ...
 
 class Core:
-    opener: Callable[[Peer, Push], Conversation]
-    answerer: Callable[[bytes, Peer], bytes | None]
+    open_conversation: Callable[[Peer, Push], Conversation]
+    answer_datagram: Callable[[bytes, Peer], bytes | None]
     @property
     def connections(self) -> int: ...
     @property
@@ -30,55 +30,56 @@ class Core:
     @property
     def now(self) -> float: ...
     @property
-    def turns(self) -> int: ...
+    def iterations(self) -> int: ...
     @property
     def chunks(self) -> int: ...
     @property
-    def rearmed(self) -> int: ...
+    def rearmed_receives(self) -> int: ...
     def __init__(
         self,
+        *,
         io_uring: bool,
-        unsent: int,
-        chunk: int,
-        idle: float,
-        life: float,
-        linger: float,
-        quiet: float,
-        strain_pause: float,
-        busy: float,
-        longest: int | None,
-        opener: Callable[[Peer, Push], Conversation],
-        post: Push,
-        answerer: Callable[[bytes, Peer], bytes | None],
-        gone: Callable[[Peer], object],
-        pulling: Callable[[int, Peer, Conversation], object],
-        failed: Callable[[Peer, BaseException], object] | None,
-        strained: Callable[[int], object] | None,
-        dropped: Callable[[Peer, int, int], object] | None,
+        write_high_water: int,
+        read_size: int,
+        idle_timeout: float,
+        max_lifetime: float,
+        linger_timeout: float,
+        drain_idle: float,
+        accept_retry_delay: float,
+        busy_poll: float,
+        max_message_size: int | None,
+        open_conversation: Callable[[Peer, Push], Conversation],
+        push: Push,
+        answer_datagram: Callable[[bytes, Peer], bytes | None],
+        on_connection_closed: Callable[[Peer], object],
+        on_pull_conversation: Callable[[int, Peer, Conversation], object],
+        on_service_error: Callable[[Peer, BaseException], object] | None,
+        on_accept_paused: Callable[[int], object] | None,
+        on_datagram_dropped: Callable[[Peer, int, int], object] | None,
         submissions: int = 256,
         completions: int = 2048,
         buffers: int = 256,
         buffer_size: int = 16384,
     ) -> None: ...
-    def run(self, patience: float | None, /) -> None: ...
-    def interrupt(self) -> None: ...
-    def adopt(self, fd: int, protocol: ConversationProtocol, /) -> Connection: ...
-    def converse(self, fd: int, conversation: Conversation | None, peer: Peer, /) -> None: ...
-    def drain(self, looked: float, /) -> None: ...
+    def run(self, timeout: float | None, /) -> None: ...
+    def stop(self) -> None: ...
+    def attach_protocol(self, fd: int, protocol: ConversationProtocol, /) -> Connection: ...
+    def start_conversation(self, fd: int, conversation: Conversation | None, peer: Peer, /) -> None: ...
+    def drain(self, last_check: float, /) -> None: ...
     def abort(self) -> None: ...
     def listen(self, fd: int, local: Address | None, shared: bool, /) -> None: ...
-    def deafen(self) -> None: ...
+    def stop_listening(self) -> None: ...
     def watch(self, fd: int, callback: Callable[[int], object], events: int, shared: bool, /) -> None: ...
     def unwatch(self, fd: int, /) -> None: ...
-    def answer(
+    def add_datagram_socket(
         self,
         fd: int,
         local: Address,
-        refuse: Callable[[Peer], object] | None,
-        largest: int,
+        reject: Callable[[Peer], object] | None,
+        max_size: int,
         wildcard: bool,
-        internet: bool,
+        is_inet: bool,
         /,
     ) -> None: ...
-    def mute(self, fd: int, /) -> None: ...
+    def remove_datagram_socket(self, fd: int, /) -> None: ...
     def close(self) -> None: ...

@@ -3,8 +3,8 @@
 What it rests on, and what follows:
 
 1. Over nine tenths of a server's time is the kernel's. What is left to an engine is to ask the kernel seldom
-   and in batches: io_uring does (`native/uring.c`). Where it is missing or forbidden, as in many
-   containers, the same core works by epoll (`native/polling.c`), and `here()` says so.
+   and in batches: io_uring does (`native/backend_uring.c`). Where it is missing or forbidden, as in many
+   containers, the same core works by epoll (`native/backend_epoll.c`), and `here()` says so.
 2. A conversation with nothing around it is driven in C from accept() to close(): `receive` is called with
    each chunk, and no other Python runs. That needs that nobody observes more than what goes wrong, nothing
    is wrapped, posted or pulled, and no rate is kept.
@@ -100,7 +100,7 @@ def _uring_unavailable_reason(number: int) -> str:
 _BACKEND, _BACKEND_REASON = choose_backend(os.environ.get(BACKEND_VARIABLE, ""))
 
 if _native is not None:
-    _native.prepare(Address, Peer, Conversation)
+    _native.bind_classes(Address, Peer, Conversation)
 
 
 class NativeEngine(Engine):
@@ -204,24 +204,24 @@ class NativeLoop:
         # Datagrams are received by recvmmsg(), many at once, which a ring can't do better.
         streams = any(each.role != "datagrams" for each in context.listeners)
         self._core = _native.Core(
-            io_uring and streams,
-            limits.unsent,
-            limits.chunk,
-            math.inf if limits.idle is None else limits.idle,
-            math.inf if limits.life is None else limits.life,
-            limits.linger,
-            DRAIN_IDLE,
-            ACCEPT_PAUSE,
-            limits.busy_poll,
-            limits.message,
-            context.service.open,
-            discard_push,
-            context.service.answer,
-            self._release,
-            self._on_pull_conversation,
-            None if context.observe is None else self._on_service_error,
-            None if context.observe is None else self._on_accept_paused,
-            None if context.observe is None else self._on_datagram_dropped,
+            io_uring=io_uring and streams,
+            write_high_water=limits.unsent,
+            read_size=limits.chunk,
+            idle_timeout=math.inf if limits.idle is None else limits.idle,
+            max_lifetime=math.inf if limits.life is None else limits.life,
+            linger_timeout=limits.linger,
+            drain_idle=DRAIN_IDLE,
+            accept_retry_delay=ACCEPT_PAUSE,
+            busy_poll=limits.busy_poll,
+            max_message_size=limits.message,
+            open_conversation=context.service.open,
+            push=discard_push,
+            answer_datagram=context.service.answer,
+            on_connection_closed=self._release,
+            on_pull_conversation=self._on_pull_conversation,
+            on_service_error=None if context.observe is None else self._on_service_error,
+            on_accept_paused=None if context.observe is None else self._on_accept_paused,
+            on_datagram_dropped=None if context.observe is None else self._on_datagram_dropped,
             **ring_sizes,
         )
         self._core_listeners = [each for each in self._listeners if self._accept_in_c(each)]
@@ -268,8 +268,8 @@ class NativeLoop:
 
     def reload(self) -> None:
         """The job has another service. From any thread."""
-        self._core.opener = self.context.service.open
-        self._core.answerer = self.context.service.answer
+        self._core.open_conversation = self.context.service.open
+        self._core.answer_datagram = self.context.service.answer
         if self._core_listeners and not self._can_run_in_c():
             self.call_soon(self._accept_in_python)
 
@@ -283,7 +283,7 @@ class NativeLoop:
         """See channel.Loop."""
         self._timer_wheel.schedule(item, deadline)
         if self._wakeup_at is None or deadline < self._wakeup_at:
-            self._core.interrupt()
+            self._core.stop()
 
     def connection_closed(self, item: ConversationProtocol | NonblockingConnection) -> None:
         """See channel.Loop."""
@@ -297,11 +297,11 @@ class NativeLoop:
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Call it when the stack is flat again. From any thread."""
         self._callbacks.append(callback)
-        self._core.interrupt()
+        self._core.stop()
 
     def _release(self, peer: Peer) -> None:
         self._admission.release(peer)
-        self._core.interrupt()
+        self._core.stop()
 
     # Welcoming -----------------------------------------------------------------------------------
 
@@ -323,7 +323,7 @@ class NativeLoop:
         """Accept here from now on, at every listener."""
         if self._core_listeners:
             self._core_listeners = []
-            self._core.deafen()
+            self._core.stop_listening()
             self._unwatch_listeners()
 
     def _unwatch_listeners(self) -> None:
@@ -352,7 +352,7 @@ class NativeLoop:
         for connection, peer in self._admission.accept(listener):
             self._start_connection(listener, connection, peer)
         if not self._admission.can_accept():
-            self._core.interrupt()
+            self._core.stop()
         return self._admission.accepted_count > before
 
     def _start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
@@ -369,14 +369,14 @@ class NativeLoop:
                 pulls = conversation.wants_pull
             except Exception as error:
                 self._on_service_error(peer, error)
-                self._core.converse(connection.detach(), None, peer)
+                self._core.start_conversation(connection.detach(), None, peer)
                 return
             if pulls:
                 self._attach_protocol(
                     _with_conversation(self.context, conversation), listener, connection.detach(), peer
                 )
             else:
-                self._core.converse(connection.detach(), conversation, peer)
+                self._core.start_conversation(connection.detach(), conversation, peer)
 
     def _on_pull_conversation(self, descriptor: int, peer: Peer, conversation: Conversation) -> None:
         """The core has accepted somebody whose conversation pulls."""
@@ -389,7 +389,7 @@ class NativeLoop:
         self, context: EngineContext, listener: Listener, descriptor: int, peer: Peer
     ) -> None:
         talk = NativeConversationProtocol(self, listener, peer, context)
-        connection = self._core.adopt(descriptor, talk)
+        connection = self._core.attach_protocol(descriptor, talk)
         talk.connection_made(cast("asyncio.Transport", connection))  # it has of one what a talk uses
 
     # Datagrams -----------------------------------------------------------------------------------
@@ -414,7 +414,7 @@ class NativeLoop:
         largest = max_datagram_size(sock, context.limits)
         wildcard = enable_pktinfo(sock)
         refuses = refuse if gate is not None or guard is not None else None
-        self._core.answer(sock.fileno(), listener.address, refuses, largest, wildcard, internet)
+        self._core.add_datagram_socket(sock.fileno(), listener.address, refuses, largest, wildcard, internet)
 
     # Telling what goes wrong ---------------------------------------------------------------------
 
@@ -453,7 +453,7 @@ class NativeLoop:
         stop, limits, core = self.context.stop, self.context.limits, self._core
         core.unwatch(stop.draining.fileno())
         core.watch(stop.aborting.fileno(), lambda _ready: self._abort(), POLLIN, False)
-        core.deafen()
+        core.stop_listening()
         for listener in self._listeners:
             if listener not in self._core_listeners:
                 core.unwatch(listener.socket.fileno())
@@ -468,7 +468,7 @@ class NativeLoop:
                     break
             desk.close()
         for listener in self._core_datagram_listeners:
-            core.mute(listener.socket.fileno())
+            core.remove_datagram_socket(listener.socket.fileno())
             listener.close()
         self._listeners, self._core_listeners, self._datagram_servers, self._core_datagram_listeners = (
             [],
@@ -479,7 +479,7 @@ class NativeLoop:
         self._abort_at = self.now + limits.drain
         channels = sum(isinstance(each, NonblockingConnection) for each in self.connections)
         self._emit(Draining(core.connections + channels, limits.drain))
-        core.interrupt()
+        core.stop()
 
     def _drain_tick(self) -> None:
         if self._abort_at is not None and self.now >= self._abort_at:

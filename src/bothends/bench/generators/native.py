@@ -89,21 +89,21 @@ class NativeGenerator:
             end=workload.terminator[0] if workload.terminator else -1,
             numbers=workload.is_numbered,
             reconnect=plan.reconnect,
-            each=len(workload) if workload.name == "script" else 1,
+            requests_per_connection=len(workload) if workload.name == "script" else 1,
             connections=plan.connections,
             depth=plan.depth,
             begin=int(plan.begin * SECOND) if plan.begin is not None else 0,
             warmup=int(plan.warmup * SECOND),
             duration=int(plan.duration * SECOND),
             timeout=int(plan.timeout * SECOND),
-            gone=int(UNRESPONSIVE_AFTER * SECOND),
+            unresponsive_after=int(UNRESPONSIVE_AFTER * SECOND),
             receive_buffer=dialer.receive_buffer,
             sources=b"".join(socket.inet_aton(each) for each in dialer.source_addresses),
             times=_times(plan.schedule) if plan.schedule is not None else None,
             batch=self._batch,
-            watch=_progress_callback(plan, on_progress) if on_progress is not None else None,
-            began=hooks.measurement_started if hooks is not None else None,
-            ended=hooks.measurement_ended if hooks is not None else None,
+            on_progress=_progress_callback(plan, on_progress) if on_progress is not None else None,
+            on_measurement_start=hooks.measurement_started if hooks is not None else None,
+            on_measurement_end=hooks.measurement_ended if hooks is not None else None,
         )
         return _outcome(found)
 
@@ -131,7 +131,7 @@ def _outcome(found: dict[str, Any]) -> RunOutcome:
     while seconds and not seconds[-1]:
         seconds.pop()
     ended = ""
-    if number := found["ended"]:
+    if number := found["unresponsive_errno"]:
         reason = errno.errorcode.get(number, os.strerror(number))
         ended = f"nobody has answered since {found['last_answer'] / SECOND:.1f} s: {reason}"
     return RunOutcome(
@@ -145,7 +145,7 @@ def _outcome(found: dict[str, Any]) -> RunOutcome:
         unsent=found["unsent"],
         connections_made=found["connections_made"],
         cpu=found["cpu"],
-        run_queue_wait=found["starved"],
+        run_queue_wait=found["run_queue_wait"],
         wall=found["wall"],
         ended=ended,
     )
