@@ -1,4 +1,4 @@
-"""native/generator/module.c"""
+"""Type stubs of the load generator in C (native/generator/*.c)."""
 
 from array import array
 from collections.abc import Callable, Iterator
