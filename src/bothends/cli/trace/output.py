@@ -96,9 +96,9 @@ class TraceWriter:
     def write(self, moment: Point) -> None:
         """The next moment."""
         for writer in self._writers:
-            writer.tell(moment)
+            writer.write(moment)
         if self._packets is not None and isinstance(moment.event, Packet):
-            self._packets.tell(moment.event, arrives=moment.is_end)
+            self._packets.write(moment.event, arrives=moment.is_end)
         if self._layout is not None:
             self._draw(self._layout.rows(moment))
 
@@ -122,10 +122,10 @@ class TraceWriter:
         for note in self.trace.notes:
             terminal.note(note, "warning")
             for writer in self._writers:
-                writer.note(note)
+                writer.write_note(note)
         found = run_rules(self.trace)
         if self.outputs.as_json:
-            self._writers[0].findings(found)
+            self._writers[0].write_findings(found)
         else:
             show_findings(found, self.trace, sys.stderr if self.outputs.takes_stdout else sys.stdout)
         self._write_files(found)
