@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bothends.bench import host_info, targets
+from bothends.bench import targets
 from bothends.bench.campaign import LOAD_PROFILES, CampaignSettings, LoadProfile, run_campaign
 from bothends.bench.results import decode
 from bothends.bench.targets import REFERENCE_SERVERS, BenchTarget, parse_target, reference_servers, run_target
 from bothends.cli.bench.command import bench
 from bothends.endpoints import Endpoint
 from bothends.errors import SystemCallFailed, Unavailable, UsageError
+from bothends.osutil.process_info import descendants
 from bothends.socket_table import read_table
 from tests.interop.running import TIMEOUT, Running
 from tests.tools import needs_tool
@@ -191,7 +192,7 @@ def test_signal_terminates_all_targets(number: signal.Signals, status: int) -> N
     words = ["bench", "engines", "epoll", "--no-rivals", "--load", "one", "--duration", "60"]
     with Running([sys.executable, "-m", "bothends", *words]) as measuring:
         deadline = time.monotonic() + TIMEOUT
-        while not has_established_connection(started := descendants(measuring.process.pid)):
+        while not has_established_connection(started := list(descendants(measuring.process.pid))):
             assert time.monotonic() < deadline
         measuring.process.send_signal(number)
         assert measuring.wait() == status
@@ -204,5 +205,3 @@ def has_established_connection(pids: list[int]) -> bool:
     return any(row.state == "ESTABLISHED" for row in read_table(pids).sockets) if pids else False
 
 
-def descendants(pid: int) -> list[int]:
-    return [each for each in host_info.process_tree(pid) if each != pid]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bothends.bench.results import ServerCost
+from bothends.osutil.process_info import descendants, thread_ids
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _CPUCLOCK_SCHED: Final = 2  # of a process's number that makes the number of its clock, as glibc's call does
@@ -75,9 +76,9 @@ class ProcessUsage:
 def process_usage(pid: int) -> ProcessUsage:
     """Of a process and all its descendants that live. One that has ended has used nothing."""
     cpu, switches = 0.0, 0
-    for each in process_tree(pid):
+    for each in (pid, *descendants(pid)):
         cpu += _cpu_time(each)
-        switches += sum(_context_switches(task) for task in _tasks(each))
+        switches += sum(_context_switches(each, tid) for tid in thread_ids(each))
     return ProcessUsage(time.monotonic(), cpu, switches)
 
 
@@ -94,27 +95,7 @@ def server_cost(before: ProcessUsage, after: ProcessUsage, requests: int) -> Ser
 
 def private_memory(pid: int) -> int:
     """KiB of anonymous memory in user space that a process and its descendants hold for themselves."""
-    return sum(_anonymous_memory(each) for each in process_tree(pid))
-
-
-def process_tree(pid: int) -> list[int]:
-    """A process and its descendants."""
-    found, left = [], [pid]
-    while left:
-        found.append(left.pop())
-        for task in _tasks(found[-1]):
-            try:
-                left += map(int, (task / "children").read_text().split())
-            except OSError:
-                continue
-    return found
-
-
-def _tasks(pid: int) -> list[Path]:
-    try:
-        return list(Path(f"/proc/{pid}/task").iterdir())
-    except OSError:
-        return []
+    return sum(_anonymous_memory(each) for each in (pid, *descendants(pid)))
 
 
 def _cpu_time(pid: int) -> float:
@@ -127,9 +108,9 @@ def _cpu_time(pid: int) -> float:
     return own + sum(map(int, fields[13:15])) / _TICKS
 
 
-def _context_switches(task: Path) -> int:
+def _context_switches(pid: int, tid: int) -> int:
     try:
-        lines = (task / "status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/task/{tid}/status").read_text().splitlines()
     except OSError:
         return 0
     return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)

@@ -12,6 +12,7 @@ import click
 
 from bothends import suggest
 from bothends.cli import terminal
+from bothends.osutil.process_info import all_pids
 
 if TYPE_CHECKING:
     from bothends.socket_table import EntryAddress, SocketEntry, SocketTable
@@ -100,7 +101,7 @@ def find_pids(word: str) -> list[int]:
     else:
         found = owners.pids_by_name(word)
     if not found:
-        names = {name for pid in owners.all_pids() for name in owners.process_names(pid)}
+        names = {name for pid in all_pids() for name in owners.process_names(pid)}
         nearest = suggest.nearest(word, names)
         raise UnknownName("process", word, escape_text(nearest), "ps -e lists them")
     return found

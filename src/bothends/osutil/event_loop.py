@@ -82,8 +82,12 @@ class EventLoop:
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> Timer:
         """Call `call` once, `seconds` from now. `Timer.cancel` prevents it."""
+        return self.call_at(self.now + seconds, call)
+
+    def call_at(self, when: float, call: Callable[[], object]) -> Timer:
+        """Call `call` once, at `when` (monotonic seconds). `Timer.cancel` prevents it."""
         timer = Timer(call)
-        self.schedule_wakeup(timer, self.now + seconds)
+        self.schedule_wakeup(timer, when)
         return timer
 
     def update_time(self) -> float:
@@ -97,6 +101,11 @@ class EventLoop:
         """Call `call` in the next iteration. Safe from any thread and in signal handlers."""
         self._posted.append(call)
         self._wakeup.wake()
+
+    @property
+    def wakeup_fd(self) -> int:
+        """A descriptor for signal.set_wakeup_fd(): each signal then ends the wait of `run_once`."""
+        return self._wakeup.writer
 
     # Running --------------------------------------------------------------------------------------
 

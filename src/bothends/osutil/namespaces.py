@@ -1,12 +1,13 @@
-"""Namespaces of our own, and why not where the system forbids them.
+"""Create and enter Linux namespaces, and explain why the system forbids them.
 
-1. Whoever may make a user namespace has every capability inside (user_namespaces(7)), and so may make
-   network namespaces and what is in them. Outside nothing is gained.
-2. In it each user is who they were: the numbers stay. Root's namespace has everybody's numbers, any other
-   user's only its own, as the kernel demands.
-3. A network namespace lives as long as a process or a descriptor of it does. A PID namespace's first process
-   takes all others in it along when it dies, whatever they have done to hide. So nothing is left behind.
-4. Systems forbid user namespaces in four ways; each leaves a trace by which it can be told.
+1. A process that creates a user namespace has all capabilities in it (user_namespaces(7)), so it may create
+   network namespaces and configure them. It gains no rights outside.
+2. Users keep their numeric ids inside. The id maps of root's namespace have all ids, those of any other user
+   only the user's own, as the kernel demands.
+3. A network namespace exists as long as a process or a descriptor refers to it. When the first process of a
+   PID namespace exits, the kernel kills all others in it, however they have daemonized. So no process is left
+   behind.
+4. Systems forbid user namespaces in four ways; errno and /proc/sys show which.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from bothends.errors import Unavailable
+from bothends.errors import OUT_OF_DESCRIPTORS, Unavailable
 
 # linux/sched.h
 CLONE_NEWNS: Final = 0x00020000
@@ -35,7 +36,7 @@ MNT_DETACH: Final = 2
 _PR_SET_PDEATHSIG: Final = 1
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
 _CAPABILITY_VERSION: Final = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
-# What a command in a host may do besides what its user may: bind low ports, `ip link`, `ping`, `tcpdump`.
+# Additional rights of a command in a host: bind ports below 1024, and run `ip link`, `ping` and `tcpdump`.
 _CAP_NET_BIND_SERVICE, _CAP_NET_ADMIN, _CAP_NET_RAW = 10, 12, 13
 
 _SYSCTL: Final = Path("/proc/sys")
@@ -43,70 +44,74 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def unshare(flags: int) -> None:
-    """Leave namespaces for new ones: unshare(2). Raises OSError."""
+    """Move this process to new namespaces: unshare(2). Raises OSError."""
     _check(_libc.unshare(flags))
 
 
 def enter(descriptor: int) -> None:
-    """Go to the namespace of a descriptor, whichever kind it is of: setns(2). Raises OSError.
+    """Enter the namespace of a descriptor, of any kind: setns(2). Raises OSError.
 
-    A PID namespace is for the children of who enters it.
+    Entering a PID namespace affects the caller's future children only.
     """
     _check(_libc.setns(descriptor, 0))
 
 
 def enter_network(descriptor: int) -> None:
-    """Go to the network namespace of a descriptor: setns(2). Raises OSError."""
+    """Enter the network namespace of a descriptor: setns(2). Raises OSError."""
     _check(_libc.setns(descriptor, CLONE_NEWNET))
 
 
 def new_network_namespace() -> int:
-    """Make a network namespace and stay in it; a descriptor of it. Raises OSError."""
+    """Create and enter a network namespace. Returns a descriptor of it. Raises OSError."""
     unshare(CLONE_NEWNET)
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def write_id_maps(pid: int) -> None:
-    """From outside: let the users in the new user namespace of a process be who they are. Raises OSError."""
+    """Map users to themselves in the new user namespace of another process. Raises OSError."""
     folder = Path(f"/proc/{pid}")
     if os.geteuid() == 0:
-        with contextlib.suppress(OSError):  # we are in a user namespace that has not everybody, ourselves
-            everyone = "0 0 4294967295"
-            (folder / "uid_map").write_text(everyone, encoding="ascii")
-            (folder / "gid_map").write_text(everyone, encoding="ascii")
+        with contextlib.suppress(OSError):  # this process is itself in a user namespace without all ids
+            all_ids = "0 0 4294967295"
+            (folder / "uid_map").write_text(all_ids, encoding="ascii")
+            (folder / "gid_map").write_text(all_ids, encoding="ascii")
             return
-    # Without this a user could drop a group that is there to keep people out (user_namespaces(7)).
+    # The kernel demands this, because otherwise a user could drop a group that denies access
+    # (user_namespaces(7)).
     (folder / "setgroups").write_text("deny", encoding="ascii")
     (folder / "uid_map").write_text(f"{os.geteuid()} {os.geteuid()} 1", encoding="ascii")
     (folder / "gid_map").write_text(f"{os.getegid()} {os.getegid()} 1", encoding="ascii")
 
 
 def mount(source: str, target: str, kind: str, flags: int) -> None:
-    """mount(2). Raises OSError."""
+    """Mount a file system: mount(2). Raises OSError."""
     _check(_libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), None))
 
 
 def unmount(target: str) -> None:
-    """Take a mount away from the tree, now; what is bound to it stays: umount2(2). Raises OSError."""
+    """Detach a mount from the tree; bind mounts of its files stay: umount2(2). Raises OSError."""
     _check(_libc.umount2(target.encode(), MNT_DETACH))
 
 
 def set_host_name(name: str) -> None:
-    """The host name, in a UTS namespace of one's own. Raises OSError."""
+    """Set the host name in a new UTS namespace. Raises OSError."""
     unshare(CLONE_NEWUTS)
     socket.sethostname(name)
 
 
 def set_parent_death_signal(signal: int) -> None:
-    """Get this signal when the parent dies. To be called after unshare, which clears it."""
+    """Have the kernel send this process a signal when its parent exits: prctl(2). Raises OSError.
+
+    Call it after unshare(2), which clears the setting.
+    """
     _check(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0))
 
 
 def keep_network_capabilities() -> None:
-    """Let what we execute keep the capabilities for its own network, although it isn't root in here.
+    """Keep the capabilities for the network namespace across execve(2), although the user is not root.
 
-    capabilities(7): ambient ones stay over execve(2), and must be permitted and inheritable for that.
-    Raises OSError.
+    Ambient capabilities survive execve(2); they must be permitted and inheritable (capabilities(7)). Raises
+    OSError.
     """
     mask = 1 << _CAP_NET_BIND_SERVICE | 1 << _CAP_NET_ADMIN | 1 << _CAP_NET_RAW
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
@@ -119,14 +124,14 @@ def keep_network_capabilities() -> None:
 
 
 def unavailable_error(number: int) -> Unavailable:
-    """Why there are no namespaces, and what would allow them, from the errno that the system answered."""
-    return Unavailable("make", "hosts of our own (user namespaces)", number, unavailable_reason(number))
+    """Return the error for a failed creation of namespaces, with a hint that explains the errno."""
+    return Unavailable("create", "the wire's hosts (user namespaces)", number, unavailable_reason(number))
 
 
 def unavailable_reason(number: int, sysctl: Path = _SYSCTL) -> str:
-    """What forbids user namespaces, as far as the system tells, and what would allow them."""
-    if number in (errno.EMFILE, errno.ENFILE):
-        return "more files must be open at once than ulimit -n allows"
+    """Return what forbids user namespaces, as far as /proc/sys and the errno show, and what allows them."""
+    if number in OUT_OF_DESCRIPTORS:
+        return "too many open files; raise ulimit -n"
     if _read_sysctl(sysctl / "kernel/unprivileged_userns_clone") == "0":
         return "to allow them: sysctl kernel.unprivileged_userns_clone=1"
     for kind in ("user", "net", "pid", "mnt", "uts"):
@@ -135,15 +140,13 @@ def unavailable_reason(number: int, sysctl: Path = _SYSCTL) -> str:
     if _read_sysctl(sysctl / "kernel/apparmor_restrict_unprivileged_userns") == "1":
         return "AppArmor forbids them; to allow them: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
     if number == errno.ENOSPC:
-        return "there are as many as there may be: see /proc/sys/user"
+        return "their maximum number is reached; see /proc/sys/user"
     if number == errno.EROFS:
         return "a container has made /proc/sys read-only (docker run --security-opt systempaths=unconfined)"
     if number in (errno.EINVAL, errno.ENOSYS):
-        return "this kernel was built without them (CONFIG_USER_NS, CONFIG_NET_NS)"
+        return "this kernel is built without them (CONFIG_USER_NS, CONFIG_NET_NS)"
     if number == errno.EPERM:
-        return (
-            "in a container its seccomp profile forbids them (docker run --security-opt seccomp=unconfined)"
-        )
+        return "a container's seccomp profile forbids them (docker run --security-opt seccomp=unconfined)"
     return "see user_namespaces(7)"
 
 

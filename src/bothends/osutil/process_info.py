@@ -1,11 +1,17 @@
-"""What /proc says about a process and its children (proc(5)). Linux."""
+"""Read processes, their threads, descendants and descriptors from /proc (proc(5)). Linux.
+
+The only walker of process trees, except for `reaper.py`, which runs as a program
+and imports the standard library only.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -29,7 +35,7 @@ class ProcessInfo:
 
     @property
     def is_zombie(self) -> bool:
-        """Dead, and its parent has not asked for its status."""
+        """Whether it has exited and its parent has not waited for it yet."""
         return self.state == "Z"
 
     def __str__(self) -> str:
@@ -37,45 +43,97 @@ class ProcessInfo:
 
 
 def read_process(pid: int) -> ProcessInfo | None:
-    """A process, or None if there is none of this number."""
+    """Return a process, or None if there is no process with this id."""
+    fields = read_stat(pid)
+    if not fields:
+        return None
+    name, *rest = fields
+    ticks = sum(int(field) for field in rest[11:15])
+    return ProcessInfo(pid, name, rest[0], int(rest[1]), int(rest[2]), ticks / _TICKS, int(rest[21]) * _PAGE)
+
+
+def read_stat(pid: int, tid: int | None = None) -> list[str]:
+    """Return the fields of /proc/PID/stat, or of one of its threads, from the name on.
+
+    The first is the name without its parentheses, then come the state, the parent and so on (proc(5)).
+    Empty if the process is gone.
+    """
+    path = f"/proc/{pid}/stat" if tid is None else f"/proc/{pid}/task/{tid}/stat"
     try:
-        # Every test asks for all there are, twice: by two calls each, not by the ten of a text file.
-        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+        # Two system calls, where a text file takes ten: the test harness reads every process twice a test.
+        file = os.open(path, os.O_RDONLY)
         try:
             text = os.read(file, _STAT_SIZE).decode(errors="replace")
         finally:
             os.close(file)
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The name is in parentheses and may hold any character, so what follows is found from its end.
+    except OSError:
+        return []
+    # The name is in parentheses and may hold any character, so the other fields are found from its end.
     name, _, rest = text.partition("(")[2].rpartition(")")
-    fields = rest.split()
-    ticks = sum(int(field) for field in fields[11:15])
-    return ProcessInfo(
-        pid, name, fields[0], int(fields[1]), int(fields[2]), ticks / _TICKS, int(fields[21]) * _PAGE
-    )
+    return [name, *rest.split()]
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process exists and is not a zombie."""
+    return read_stat(pid)[1:2] not in ([], ["Z"], ["X"])
+
+
+def all_pids() -> Iterator[int]:
+    """Yield the ids of all processes that this process may see."""
+    for entry in os.listdir("/proc"):  # noqa: PTH208  (half the time of iterdir)
+        if entry.isdigit():
+            yield int(entry)
 
 
 def all_processes() -> Iterator[ProcessInfo]:
-    """All processes that there are."""
-    for entry in os.listdir("/proc"):  # noqa: PTH208  (half the time of iterdir, and we ask often)
-        if entry.isdigit() and (process := read_process(int(entry))):
-            yield process
+    """Yield all processes that this process may see."""
+    return (process for pid in all_pids() if (process := read_process(pid)) is not None)
+
+
+def thread_ids(pid: int) -> list[int]:
+    """Return the ids of a process's threads; empty if the process is gone."""
+    with contextlib.suppress(OSError):
+        return [int(entry) for entry in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208
+    return []
+
+
+def descendants(pid: int, limit: int | None = None) -> Iterator[int]:
+    """Yield the children of a process, their children and so on, zombies included.
+
+    Read from /proc/PID/task/TID/children (proc(5)), so a process that forks meanwhile may be missed. `limit`
+    bounds the walk, because a fork bomb outruns it: it ends once more than `limit` processes are found.
+    """
+    found = [pid]
+    for each in found:  # grows during the walk
+        if limit is not None and len(found) > limit:
+            return
+        for tid in thread_ids(each):
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{each}/task/{tid}/children").read_text(encoding="ascii")
+                children = [int(word) for word in text.split()]
+                yield from children
+                found += children
 
 
 def process_tree(pid: int) -> list[ProcessInfo]:
-    """A process and all that descend from it, zombies included; empty if it is gone."""
-    everybody = list(all_processes())
-    found = [each for each in everybody if each.pid == pid]
-    for each in found:  # grows meanwhile
-        found += [child for child in everybody if child.parent == each.pid]
-    return found
+    """Return a process and its descendants, zombies included; empty if it is gone."""
+    return [process for each in (pid, *descendants(pid)) if (process := read_process(each)) is not None]
+
+
+def scheduling_times(pid: int) -> tuple[float, float]:
+    """Return the seconds that a process's threads ran, and that they waited for a processor (schedstat)."""
+    ran = waited = 0
+    for tid in thread_ids(pid):
+        with contextlib.suppress(OSError, ValueError):
+            fields = Path(f"/proc/{pid}/task/{tid}/schedstat").read_text(encoding="ascii").split()
+            ran, waited = ran + int(fields[0]), waited + int(fields[1])
+    return ran / 1e9, waited / 1e9
 
 
 def descriptors(pid: int | str = "self") -> dict[int, str]:
-    """The open descriptors of a process, each with what it refers to, as in `socket:[123]`.
+    """Return the open descriptors of a process and what each refers to, such as `socket:[123]`.
 
-    Empty for a process that is gone.
+    Empty if the process is gone.
     """
     found = {}
     try:
@@ -86,14 +144,14 @@ def descriptors(pid: int | str = "self") -> dict[int, str]:
         try:
             found[int(number)] = os.readlink(f"/proc/{pid}/fd/{number}")  # noqa: PTH115
         except OSError:
-            continue  # closed meanwhile: the one that the listing itself used, for example
+            continue  # closed meanwhile, as the descriptor of the listing itself is
     return found
 
 
 def limit_descriptors(pid: int, spare: int) -> int:
-    """Let a running process open only `spare` more descriptors; its limit before (RLIMIT_NOFILE).
+    """Let a running process open only `spare` more descriptors. Returns its previous soft RLIMIT_NOFILE.
 
-    The limit bounds the numbers of descriptors, not how many there are, so gaps count.
+    The limit bounds the descriptors' numbers, not their count, so gaps count (getrlimit(2)).
     """
     taken = descriptors(pid)
     limit = 0
@@ -104,7 +162,7 @@ def limit_descriptors(pid: int, spare: int) -> int:
 
 
 def set_descriptor_limit(pid: int, limit: int) -> int:
-    """Set the soft RLIMIT_NOFILE of a running process; what it was."""
+    """Set the soft RLIMIT_NOFILE of a running process. Returns its previous value."""
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
     return soft

@@ -1,8 +1,8 @@
 """Wake a thread that waits in select(), poll() or epoll_wait(): the self-pipe trick.
 
-A pipe is the one thing that every way of waiting can wait for, and that other threads and signal handlers may
-write to (signal-safety(7)). Both ends are non-blocking, so `wake` never blocks: a full pipe means that wakeups
-are already pending.
+A pipe is the one thing that every way of waiting can wait for, and that other threads and signal handlers
+may write to (signal-safety(7)). Both ends are non-blocking, so `wake` never blocks: a full pipe means that
+wakeups are already pending.
 """
 
 from __future__ import annotations

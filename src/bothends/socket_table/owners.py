@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bothends.errors import SystemCallFailed
 from bothends.escaping import escape
+from bothends.osutil.process_info import all_pids
 from bothends.socket_table.entry import SocketOwner
 
 
@@ -53,13 +54,6 @@ def find_owners(pids: Sequence[int] = ()) -> SocketOwners:
                 found.by_inode.setdefault(inode, []).append(SocketOwner(pid, name, fd))
             found.netns_by_pid[pid] = netns_inode(pid)
     return SocketOwners(found.by_inode, hidden, found.netns_by_pid)
-
-
-def all_pids() -> Iterator[int]:
-    """The numbers of all processes that are shown to us."""
-    for entry in os.listdir("/proc"):  # noqa: PTH208  (half the time of iterdir, and --watch asks often)
-        if entry.isdigit():
-            yield int(entry)
 
 
 def pids_by_name(name: str) -> list[int]:

@@ -12,7 +12,7 @@ import contextlib
 import ipaddress
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -33,14 +33,17 @@ _SO_ACCEPTCON: Final = 0x10000  # __SO_ACCEPTCON, linux/net.h
 _UNIX_STATES: Final = {1: "UNCONNECTED", 2: "CONNECTING", 3: "CONNECTED"}  # linux/net.h
 
 
-def read(folder: Path = Path("/proc/self/net")) -> Iterator[SocketEntry]:
-    """Every socket of which a folder tells. A file that isn't there, or can't be read, is left out."""
+def read(
+    folder: Path = Path("/proc/self/net"), protocols: Collection[str] = (*_INET_FILES, "unix")
+) -> Iterator[SocketEntry]:
+    """Yield every socket of these protocols that a folder lists. A file that can't be read is left out."""
     for stem in _INET_FILES:
-        for name in (stem, f"{stem}6"):
+        for name in (stem, f"{stem}6") if stem in protocols else ():
             with contextlib.suppress(OSError):
                 yield from parse_inet(name, (folder / name).read_text(encoding="ascii"))
-    with contextlib.suppress(OSError):
-        yield from parse_unix((folder / "unix").read_bytes())
+    if "unix" in protocols:
+        with contextlib.suppress(OSError):
+            yield from parse_unix((folder / "unix").read_bytes())
 
 
 def parse_inet(name: str, text: str) -> Iterator[SocketEntry]:

@@ -106,24 +106,48 @@ def _inet(family: int, protocol: int, *, required: bool = False) -> Iterator[Soc
         yield parse_inet(protocol, body)
 
 
+def open_socket(timeout: float = _TIMEOUT) -> socket.socket:
+    """Open a socket for `query`. It stays with the network namespace it is opened in. Raises OSError."""
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+    sock.settimeout(timeout)
+    return sock
+
+
+def query(sock: socket.socket, request: bytes) -> Iterator[bytes]:
+    """Send a dump request and yield the bodies of the messages of its answer.
+
+    Exhaust it before the next query on the same socket, which would otherwise read the rest of this answer.
+
+    Raises:
+        OSError: the kernel refused the request, or did not answer within the socket's timeout.
+    """
+    sock.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_FLAGS, 1, 0) + request)
+    while True:
+        for kind, body in messages(sock.recv(_RECV_SIZE)):
+            if kind == _NLMSG_ERROR:
+                (number,) = struct.unpack_from("=i", body)
+                raise OSError(-number, "netlink")
+            if kind == _NLMSG_DONE:
+                return
+            yield body
+
+
+def tcp_send_queues(sock: socket.socket, family: int, states: int) -> list[tuple[int, int]]:
+    """Return the state and the unacknowledged bytes of each TCP socket in one of these states.
+
+    `states` is a bit mask: 1 << number (linux/tcp_states.h). Raises OSError, as `query` does.
+    """
+    request = _INET_REQUEST.pack(family, socket.IPPROTO_TCP, 0, states)
+    return [
+        (body[1], _INET_REST.unpack_from(body, _INET_MESSAGE.size + _SOCKET_ID.size)[3])
+        for body in query(sock, request)
+    ]
+
+
 def _query(request: bytes, *, required: bool = False) -> Iterator[bytes]:
-    """The bodies of the messages that answer a request."""
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as sock:
-            sock.settimeout(_TIMEOUT)
-            sock.send(
-                _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_FLAGS, 1, 0) + request
-            )
-            ended = False
-            while not ended:
-                for kind, body in messages(sock.recv(_RECV_SIZE)):
-                    if kind == _NLMSG_ERROR:
-                        (number,) = struct.unpack_from("=i", body)
-                        raise OSError(-number, "netlink")
-                    if kind == _NLMSG_DONE:
-                        ended = True
-                        break
-                    yield body
+        with open_socket() as sock:
+            yield from query(sock, request)
     except OSError as error:
         if required:
             raise SystemCallFailed(

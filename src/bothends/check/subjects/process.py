@@ -22,6 +22,7 @@ from bothends.check.sandbox.launcher import ResourceMonitor, Sandbox, with_hosts
 from bothends.errors import SystemCallFailed
 from bothends.escaping import escape
 from bothends.osutil import reaper
+from bothends.osutil.process_info import all_pids, descendants, is_running, read_stat, thread_ids
 from bothends.osutil.reexec import self_command
 
 MAX_OUTPUT: Final = 64 << 20  # bytes: reading without end would hold up all other cases
@@ -143,7 +144,7 @@ class ProgramProcess:
     def pid(self) -> int:
         """The process of the program itself; in the sandbox it is the launcher's grandchild."""
         if self._program_pid is None:
-            line = [self.leader, *_descendants(self.leader)]
+            line = [self.leader, *descendants(self.leader, _MAX_PROCESSES)]
             if len(line) < 3:
                 return self.leader
             self._program_pid = line[2]
@@ -210,7 +211,7 @@ class ProgramProcess:
         """It and what descends from it. `strays` (it means a look at every process there is): also what has
         left it since, found by its session or by the mark in its environment.
         """
-        found = {self.leader, *_descendants(self.leader)}
+        found = {self.leader, *descendants(self.leader, _MAX_PROCESSES)}
         if include_detached or not self.running:
             found |= set(_tagged_processes(self._tag, self.leader))
         return sorted(found)
@@ -223,7 +224,7 @@ class ProgramProcess:
 
     def is_idle(self) -> bool:
         """Whether it and what it started do nothing but wait, in every thread."""
-        states = [proc_stat(pid, f"task/{tid}/")[:1] for pid in self.process_tree() for tid in _tasks(pid)]
+        states = [read_stat(pid, tid)[1:2] for pid in self.process_tree() for tid in thread_ids(pid)]
         return bool(states) and all(state in (["S"], ["Z"], []) for state in states)
 
     async def kill_tree(self) -> None:
@@ -312,7 +313,7 @@ def subreaper() -> Iterator[None]:
             yield
     finally:
         for _ in range(100):  # the children of who is killed come to us in turn
-            for pid in _descendants(os.getpid()):
+            for pid in descendants(os.getpid(), _MAX_PROCESSES):
                 _kill(pid)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-1, 0)
@@ -329,7 +330,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 def _kill(pid: int) -> bool:
     """Kill a process; whether there was one that still ran."""
-    if not _is_alive(pid):
+    if not is_running(pid):
         return False
     try:
         os.kill(pid, signal.SIGKILL)
@@ -338,63 +339,10 @@ def _kill(pid: int) -> bool:
     return True
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
-    except OSError:
-        return False
-    return state.split()[0] not in "ZX"
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    """All that descend from a process (proc(5), /proc/PID/task/TID/children); of very many, the first.
-
-    Bounded, because who forks for ever does so faster than we look.
-    """
-    found = [pid]
-    for each in found:  # grows meanwhile
-        if len(found) > _MAX_PROCESSES:
-            return
-        with contextlib.suppress(OSError):
-            for tid in os.listdir(f"/proc/{each}/task"):  # noqa: PTH208
-                with contextlib.suppress(OSError):
-                    text = Path(f"/proc/{each}/task/{tid}/children").read_text(encoding="ascii")
-                    children = [int(word) for word in text.split()]
-                    yield from children
-                    found += children
-
-
 def _tagged_processes(tag: str, session: int) -> Iterator[int]:
     """Processes of a session, or with our mark in the environment they were started with."""
     wanted = f"{_TAG_VARIABLE}={tag}".encode()
-    for entry in os.listdir("/proc"):  # noqa: PTH208
-        if not entry.isdigit():
-            continue
-        with contextlib.suppress(OSError, ValueError):
-            if os.getsid(int(entry)) == session or reaper.has_tag(int(entry), [wanted]):
-                yield int(entry)
-
-
-def _tasks(pid: int) -> list[str]:
-    with contextlib.suppress(OSError):
-        return os.listdir(f"/proc/{pid}/task")  # noqa: PTH208
-    return []
-
-
-def proc_stat(pid: int, task: str = "") -> list[str]:
-    """The fields of /proc/PID/stat from the state on; empty for a process that is gone."""
-    try:
-        text = Path(f"/proc/{pid}/{task}stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return text.rpartition(")")[2].split()
-
-
-def sched_times(pid: int) -> tuple[float, float]:
-    """Seconds in which the threads of a process ran, and in which others held them up (proc(5))."""
-    ran = waited = 0
-    for tid in _tasks(pid):
-        with contextlib.suppress(OSError, ValueError):
-            fields = Path(f"/proc/{pid}/task/{tid}/schedstat").read_text(encoding="ascii").split()
-            ran, waited = ran + int(fields[0]), waited + int(fields[1])
-    return ran / 1e9, waited / 1e9
+    for pid in all_pids():
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) == session or reaper.has_tag(pid, [wanted]):
+                yield pid

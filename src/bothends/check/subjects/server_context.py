@@ -19,10 +19,11 @@ from bothends.check.case import CheckFailed
 from bothends.check.contract import Contract
 from bothends.check.oracle import ExpectedReply, Oracle
 from bothends.check.subjects.listening import listeners
-from bothends.check.subjects.process import ProgramProcess, proc_stat, sched_times
+from bothends.check.subjects.process import ProgramProcess
 from bothends.check.subjects.recorded_socket import RecordedSocket, socket_address
 from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
+from bothends.osutil.process_info import read_process, read_stat, scheduling_times
 
 _BUSY_LOOP_SHARE: Final = 0.7  # of the time: who wants to run so much does nothing else
 
@@ -199,16 +200,15 @@ class ServerContext:
 
     def zombie_count(self) -> int:
         """How many of its children are dead and not waited for."""
-        return sum(proc_stat(pid)[:1] == ["Z"] for pid in self.program.process_tree())
+        return sum(read_stat(pid)[1:2] == ["Z"] for pid in self.program.process_tree())
 
     def memory_usage(self) -> int:
         """Bytes that the server and what it started hold in memory (RSS)."""
-        pages = sum(int(stat[21]) for pid in self.program.process_tree() if len(stat := proc_stat(pid)) > 21)
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return sum(process.rss for pid in self.program.process_tree() if (process := read_process(pid)))
 
     def cpu_times(self) -> dict[int, tuple[float, float]]:
         """For each of its processes the seconds in which it ran, and in which it ran or waited to."""
-        times = {pid: sched_times(pid) for pid in self.program.process_tree()}
+        times = {pid: scheduling_times(pid) for pid in self.program.process_tree()}
         return {pid: (ran, ran + waited) for pid, (ran, waited) in times.items()}
 
     @contextmanager
