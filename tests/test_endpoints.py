@@ -1,4 +1,4 @@
-"""Endpoints: what is read, what is refused and with which words, and that nothing is lost on the way."""
+"""Endpoints: accepted URLs and arguments, the errors for invalid ones, and round trips through str()."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
             raw = st.binary(min_size=1, max_size=60).filter(lambda path: b"\0" not in path)
             abstract = st.binary(max_size=60).map(lambda name: b"@" + name)
             text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
-            made = st.one_of(raw, abstract).map(lambda path: path.decode("utf-8", "surrogateescape"))
-            fields["path"] = draw(st.one_of(made, text))
+            decoded = st.one_of(raw, abstract).map(lambda path: path.decode("utf-8", "surrogateescape"))
+            fields["path"] = draw(st.one_of(decoded, text))
         case "descriptor":
             fields["fd"] = draw(st.integers(0, 2**31 - 1))
         case "name":
@@ -77,17 +77,19 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
             fields["name"] = draw(st.text(printable, min_size=1, max_size=255))
     if rule.wrappable and draw(st.booleans()):
         fields["wrappers"] = WRAPPERS
-    fitting = option_strategies(scheme) | (wrapper_option_strategies(scheme) if "wrappers" in fields else {})
-    options = draw(st.fixed_dictionaries({}, optional=fitting))
+    applicable = option_strategies(scheme) | (
+        wrapper_option_strategies(scheme) if "wrappers" in fields else {}
+    )
+    options = draw(st.fixed_dictionaries({}, optional=applicable))
     return Endpoint(scheme, options=tuple(options.items()), **fields)
 
 
 @given(endpoints())
 def test_str_and_parse_round_trip(endpoint: Endpoint) -> None:
-    written = str(endpoint)
-    assert written.isascii() or not endpoint.host.isascii()
-    assert Endpoint.parse(written) == endpoint
-    assert str(Endpoint.parse(written)) == written
+    url = str(endpoint)
+    assert url.isascii() or not endpoint.host.isascii()
+    assert Endpoint.parse(url) == endpoint
+    assert str(Endpoint.parse(url)) == url
 
 
 @given(endpoints(), endpoints())
@@ -110,14 +112,14 @@ ARGUMENTS = st.text(":[]/.%@-0123456789abtcpuixn", max_size=12)
 
 @given(st.lists(ARGUMENTS, max_size=4), st.sampled_from(list(SCHEMES)))
 def test_endpoints_from_arbitrary_args_succeed_or_raise_documented_error(
-    words: list[str], scheme: str
+    args: list[str], scheme: str
 ) -> None:
     with contextlib.suppress(EndpointError, UnknownName):
-        assert len(endpoints_from_args(words, scheme)) <= len(words)
+        assert len(endpoints_from_args(args, scheme)) <= len(args)
 
 
 @pytest.mark.parametrize(
-    ("text", "host", "port", "written"),
+    ("text", "host", "port", "url"),
     [
         ("tcp://127.0.0.1:12000", "127.0.0.1", 12000, "tcp://127.0.0.1:12000"),
         ("tcp://:12000", "", 12000, "tcp://:12000"),
@@ -133,13 +135,13 @@ def test_endpoints_from_arbitrary_args_succeed_or_raise_documented_error(
         ("udp://0.0.0.0:00053", "0.0.0.0", 53, "udp://0.0.0.0:53"),
     ],
 )
-def test_parse_host_and_port(text: str, host: str, port: int, written: str) -> None:
+def test_parse_host_and_port(text: str, host: str, port: int, url: str) -> None:
     endpoint = Endpoint.parse(text)
-    assert (endpoint.host, endpoint.port, str(endpoint)) == (host, port, written)
+    assert (endpoint.host, endpoint.port, str(endpoint)) == (host, port, url)
 
 
 @pytest.mark.parametrize(
-    ("text", "path", "written"),
+    ("text", "path", "url"),
     [
         ("unix:///run/a.sock", "/run/a.sock", "unix:///run/a.sock"),
         ("unix://run/a.sock", "run/a.sock", "unix://run/a.sock"),
@@ -157,9 +159,9 @@ def test_parse_host_and_port(text: str, host: str, port: int, written: str) -> N
         ("unix://@a%00b", "@a\0b", "unix://@a%00b"),
     ],
 )
-def test_parse_unix_path(text: str, path: str, written: str) -> None:
+def test_parse_unix_path(text: str, path: str, url: str) -> None:
     endpoint = Endpoint.parse(text)
-    assert (endpoint.path, str(endpoint)) == (path, written)
+    assert (endpoint.path, str(endpoint)) == (path, url)
     assert endpoint.is_unix
     assert endpoint.is_abstract == path.startswith("@")
 
@@ -170,9 +172,9 @@ def test_parse_other_schemes() -> None:
     assert Endpoint.parse("stdio:") == Endpoint.parse("stdio://") == Endpoint("stdio")
     assert str(Endpoint("stdio")) == "stdio:"
     assert Endpoint.parse("proxyprotocol+tcp://:1").wrappers == ("proxyprotocol",)
-    written = "proxyprotocol+tls://:1?trust=10.0.0.0/8,::1"
-    assert str(Endpoint.parse(written)) == written
-    assert Endpoint.parse("proxyprotocol+tls://:1?trust=10.0.0.0%2F8%2C0::1/128") == Endpoint.parse(written)
+    url = "proxyprotocol+tls://:1?trust=10.0.0.0/8,::1"
+    assert str(Endpoint.parse(url)) == url
+    assert Endpoint.parse("proxyprotocol+tls://:1?trust=10.0.0.0%2F8%2C0::1/128") == Endpoint.parse(url)
 
 
 def test_options_are_typed_and_in_canonical_order() -> None:
@@ -206,7 +208,7 @@ def test_with_methods_return_changed_copies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "stream", "datagram", "boundaries"),
+    ("scheme", "stream", "datagram", "message_oriented"),
     [
         ("tcp", True, False, False),
         ("udp", False, True, True),
@@ -215,38 +217,40 @@ def test_with_methods_return_changed_copies() -> None:
         ("stdio", True, False, False),
     ],
 )
-def test_scheme_socket_type_properties(scheme: str, stream: bool, datagram: bool, boundaries: bool) -> None:
+def test_scheme_socket_type_properties(
+    scheme: str, stream: bool, datagram: bool, message_oriented: bool
+) -> None:
     texts = {"fd": "fd://3", "stdio": "stdio:", "unix+seqpacket": "unix+seqpacket://@a"}
     endpoint = Endpoint.parse(texts.get(scheme, f"{scheme}://:1"))
     assert (endpoint.is_stream, endpoint.is_datagram, endpoint.is_message_oriented) == (
         stream,
         datagram,
-        boundaries,
+        message_oriented,
     )
     assert endpoint.kind == SCHEMES[scheme].kind
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "no scheme; an endpoint is a URL: tcp://:12000"),
         ("localhost:80", "no scheme; an endpoint is a URL: tcp://localhost:80"),
         (":80", "no scheme; an endpoint is a URL: tcp://:80"),
         ("/run/a.sock", "no scheme"),
-        ("tcp:localhost:80", "'//' is missing; tcp://localhost:80"),
-        ("tcp://localhost", "no port; tcp://localhost:12000"),
-        ("tcp://[::1]", "no port; tcp://[::1]:12000"),
+        ("tcp:localhost:80", "'//' is missing; write tcp://localhost:80"),
+        ("tcp://localhost", "no port; write tcp://localhost:12000"),
+        ("tcp://[::1]", "no port; write tcp://[::1]:12000"),
         ("tcp://localhost:", "no port"),
-        ("tcp://localhost:http", "a port is a number, not 'http'; names from the services database"),
+        ("tcp://localhost:http", "a port is a number, not 'http'; service names are not looked up"),
         ("tcp://localhost:-1", "a port is a number, not '-1'"),
         ("tcp://localhost:٣", "a port is a number"),
         ("tcp://localhost:65536", "a port is between 0 and 65535, not 65536"),
         ("tcp://localhost:" + "9" * 5000, "a port is a number"),
-        ("tcp://::1:80", "an IPv6 address stands in brackets"),
+        ("tcp://::1:80", "an IPv6 address needs brackets"),
         ("tcp://[::1:80", "'[' without ']'"),
-        ("tcp://[::1]80", "']' is followed by a port"),
-        ("tcp://[127.0.0.1]:80", "'127.0.0.1' is not an IPv6 address; only IPv6 stands in brackets"),
-        ("tcp://[fe80::1%]:80", "'' is not the name of an interface"),
+        ("tcp://[::1]80", "only :PORT may follow ']'"),
+        ("tcp://[127.0.0.1]:80", "'127.0.0.1' is not an IPv6 address; only IPv6 addresses go in brackets"),
+        ("tcp://[fe80::1%]:80", "'' is not an interface name"),
         ("tcp://*:80", "'*' is not a host; leave the host empty"),
         ("tcp://1.2.3.400:80", "'1.2.3.400' is not an IPv4 address"),
         ("tcp://127.1:80", "'127.1' is not an IPv4 address"),
@@ -254,34 +258,37 @@ def test_scheme_socket_type_properties(scheme: str, stream: bool, datagram: bool
         ("tcp://a..b:80", "'a..b' is not a host name"),
         ("tcp://-a:80", "'-a' is not a host name"),
         ("tcp://a b:80", "'a b' is not a host name"),
-        ("tcp://" + "a" * 64 + ":80", "each part between dots has 1 to 63 characters"),
-        ("tcp://user@host:80", "an endpoint names no user; tcp://host:80"),
+        ("tcp://" + "a" * 64 + ":80", "each label between dots has 1 to 63 characters"),
+        ("tcp://user@host:80", "an endpoint has no user name; write tcp://host:80"),
         (
             "tcp://host:80/index.html",
-            "nothing follows the port of a tcp endpoint but ?options; tcp://host:80",
+            "only ?options may follow the port of a tcp endpoint; write tcp://host:80",
         ),
         ("tcp://host:80#top", "an endpoint has no fragment"),
         ("tcp://host:80\n", "a control character"),
         ("unix://", "no path"),
         ("unix:///a%00b", "a path cannot hold a NUL byte"),
-        ("unix:///100%", "'%' is followed by two hexadecimal digits; a % itself is written %25"),
+        ("unix:///100%", "'%' must be followed by two hexadecimal digits; write a literal % as %25"),
         ("unix:///\ud800", "a lone surrogate"),
         ("fd://", "a descriptor is a number, not ''"),
         ("fd://x", "a descriptor is a number, not 'x'"),
-        ("fd://2147483648", "a descriptor is a number from 0 on"),
-        ("systemd://", "'' is not a descriptor name of systemd"),
-        ("systemd://a:b", "none of them a colon"),
-        ("stdio:x", "nothing follows the scheme"),
+        ("fd://2147483648", "a descriptor is a number between 0 and 2147483647"),
+        ("systemd://", "'' is not a systemd descriptor name"),
+        ("systemd://a:b", "printable ASCII characters, no colon"),
+        ("stdio:x", "nothing may follow the scheme"),
         ("vsock://localhost:1", "the host of vsock is a context id, not 'localhost'"),
         ("vsock://4294967296:1", "the host of vsock is a context id"),
         ("proxyprotocol://:1", "proxyprotocol wraps another scheme; for example proxyprotocol+tcp://"),
-        ("proxyprotocol+udp://:1", "proxyprotocol wraps a stream, and udp is none; it goes with tcp"),
-        ("proxyprotocol+proxyprotocol+tcp://:1", "proxyprotocol twice"),
-        ("tcp://:1?trust=::1", "option trust belongs to proxyprotocol; it applies to proxyprotocol+tcp"),
+        ("proxyprotocol+udp://:1", "proxyprotocol needs a stream, unlike udp; it works with tcp"),
+        ("proxyprotocol+proxyprotocol+tcp://:1", "proxyprotocol is given twice"),
+        ("tcp://:1?trust=::1", "option trust needs proxyprotocol; it applies to proxyprotocol+tcp"),
         ("proxyprotocol+unix:a?trust=::1", "option trust does not apply to unix"),
         ("proxyprotocol+tcp://:1?trust=", "option trust is a list of networks, not ''"),
-        ("proxyprotocol+tcp://:1?trust=10.0.0.0/8,all", "and 'all' is none"),
-        ("proxyprotocol+tcp://:1?trust=10.1.0.0/8", "bits beyond its prefix; the network is 10.0.0.0/8"),
+        ("proxyprotocol+tcp://:1?trust=10.0.0.0/8,all", "and 'all' is not a network"),
+        (
+            "proxyprotocol+tcp://:1?trust=10.1.0.0/8",
+            "10.1.0.0/8 has host bits set; the network is 10.0.0.0/8",
+        ),
         ("proxyprotocol+tcp://:1?header=3", "option header is between 1 and 2, not 3"),
         ("tcp://:1?mode=660", "option mode does not apply to tcp; it applies to unix, unix+dgram"),
         ("stdio:?nodelay=1", "stdio takes no options"),
@@ -290,19 +297,19 @@ def test_scheme_socket_type_properties(scheme: str, stream: bool, datagram: bool
         ("tcp://:1?backlog", "option backlog is a number, not ''"),
         ("tcp://:1?backlog=0", "option backlog is between 1 and 65535, not 0"),
         ("tcp://:1?family=5", "option family is 4 or 6"),
-        ("tcp://127.0.0.1:1?family=6", "127.0.0.1 is no IPv6 address, and family=6 asks for one"),
-        ("tcp://[::1]:1?family=4", "::1 is no IPv4 address"),
-        ("tcp://:1?family=4&v6only=1", "option v6only is about IPv6"),
+        ("tcp://127.0.0.1:1?family=6", "family=6 is given, but 127.0.0.1 is an IPv4 address"),
+        ("tcp://[::1]:1?family=4", "family=4 is given, but ::1 is an IPv6 address"),
+        ("tcp://:1?family=4&v6only=1", "option v6only is for IPv6"),
         ("tcp://:1?interface=", "option interface has 1 to 15 characters, not 0"),
         ("tcp://:1?interface=a%20b", "option interface is a word"),
         ("unix:///a?mode=888", "option mode is an octal number, not '888'"),
         ("unix:///a?mode=7777", "option mode is between 0 and 777, not 7777"),
     ],
 )
-def test_parse_invalid_url_error_text(text: str, words: str) -> None:
+def test_parse_invalid_url_error_text(text: str, message: str) -> None:
     with pytest.raises(EndpointError) as caught:
         Endpoint.parse(text)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert caught.value.text == text
 
 
@@ -331,7 +338,7 @@ def test_parse_unknown_name_suggests_nearest(text: str, kind: str | None, neares
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({"scheme": "tcp"}, "no port"),
         ({"scheme": "tcp", "port": 1, "path": "/a"}, "tcp has no path"),
@@ -342,14 +349,14 @@ def test_parse_unknown_name_suggests_nearest(text: str, kind: str | None, neares
         ({"scheme": "tpc", "port": 1}, "did you mean 'tcp'?"),
     ],
 )
-def test_constructor_validates_fields(fields: dict[str, Any], words: str) -> None:
+def test_constructor_validates_fields(fields: dict[str, Any], message: str) -> None:
     with pytest.raises((EndpointError, UnknownName)) as caught:
         Endpoint(**fields)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("words", "scheme", "written"),
+    ("args", "scheme", "urls"),
     [
         (["tcp://:1", "udp://:2"], "tcp", ["tcp://:1", "udp://:2"]),
         (["localhost", "80"], "tcp", ["tcp://localhost:80"]),
@@ -365,28 +372,28 @@ def test_constructor_validates_fields(fields: dict[str, Any], words: str) -> Non
         ([], "tcp", []),
     ],
 )
-def test_endpoints_from_args(words: list[str], scheme: str, written: list[str]) -> None:
-    assert [str(endpoint) for endpoint in endpoints_from_args(words, scheme)] == written
+def test_endpoints_from_args(args: list[str], scheme: str, urls: list[str]) -> None:
+    assert [str(endpoint) for endpoint in endpoints_from_args(args, scheme)] == urls
 
 
 @pytest.mark.parametrize(
-    ("words", "scheme", "text", "answer"),
+    ("args", "scheme", "text", "message"),
     [
-        (["80"], "tcp", "80", "a port without a host; :80 is every interface"),
+        (["80"], "tcp", "80", "a port without a host; write :80 for every interface"),
         (["localhost"], "tcp", "localhost", "no port; give a port: localhost 12000"),
         (["::1"], "tcp", "::1", "a host without a port; give a port: ::1 12000"),
         (["localhost", "http"], "tcp", "localhost", "no port"),
         (["localhost:http"], "tcp", "localhost:http", "a port is a number"),
         (["localhost", "99999"], "tcp", "localhost 99999", "a port is between 0 and 65535"),
         (["1", "2"], "tcp", "1 2", "'1' is not an IPv4 address"),
-        (["3"], "fd", "3", "fd takes no words; give a URL"),
+        (["3"], "fd", "3", "fd has no short form; give a URL"),
     ],
 )
-def test_endpoints_from_invalid_args_raise(words: list[str], scheme: str, text: str, answer: str) -> None:
+def test_endpoints_from_invalid_args_raise(args: list[str], scheme: str, text: str, message: str) -> None:
     with pytest.raises(EndpointError) as caught:
-        endpoints_from_args(words, scheme)
+        endpoints_from_args(args, scheme)
     assert caught.value.text == text
-    assert answer in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

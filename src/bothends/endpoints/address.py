@@ -1,4 +1,4 @@
-"""One end of a socket, as the system gives it."""
+"""The address of one end of a socket, as the kernel returns it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from bothends.endpoints.schemes import OptionValue
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One end of a socket, as the system gives it.
+    """The address of one end of a socket, as the kernel returns it.
 
-    `family` is "inet", "inet6", "unix", "vsock" or "none"; `host` is the numeric address, a path, or "@name"
-    for an abstract name ("" for an unnamed UNIX socket); `port` is 0 where there is none.
-    `str()` is the form for logs: `127.0.0.1#5000`, `::1#5000`, a path, `@name`, `unix` for an unnamed one.
+    `family` is "inet", "inet6", "unix", "vsock" or "none". `host` is the numeric address, a path, or "@name"
+    for an abstract name; "" for an unnamed UNIX socket. `port` is 0 for a family without ports.
+    `str()` gives the form used in logs: `127.0.0.1#5000`, `::1#5000`, a path, `@name`, or `unix` for an
+    unnamed socket.
     """
 
     family: Literal["inet", "inet6", "unix", "vsock", "none"]
@@ -25,17 +26,18 @@ class Address:
 
     @classmethod
     def from_sockaddr(cls, family: int, sockaddr: Any) -> Address:
-        """From what `getsockname`, `accept` or `recvfrom` gave for a socket of this `family` (AF_*).
+        """Convert the result of `getsockname`, `accept` or `recvfrom` on a socket of `family` (AF_*).
 
         An IPv4 peer of a dual-stack socket (`::ffff:127.0.0.1`, RFC 4291 section 2.5.5.2) becomes plain IPv4.
-        The name of a UNIX socket comes as str (a path), bytes (an abstract name) or nothing.
+        Python returns the name of a UNIX socket as str (a path), bytes (an abstract name) or None.
         """
         if isinstance(sockaddr, tuple):
             host, port = sockaddr[0], sockaddr[1]
             if len(sockaddr) == 4:
                 if host.startswith("::ffff:") and "." in host:
                     return cls("inet", host[7:], port)
-                # A link-local address is one per interface: its zone belongs to it (RFC 4007 section 11).
+                # A link-local address is unique only within its zone, so the zone is part of it
+                # (RFC 4007 section 11).
                 zone = f"%{sockaddr[3]}" if sockaddr[3] and "%" not in host else ""
                 return cls("inet6", host + zone, port)
             if family == _AF_INET:
@@ -56,18 +58,20 @@ class Address:
         return f"{self.host}#{self.port}" if self.family != "none" else self.host or "none"
 
     def to_endpoint(self, scheme: str, options: Iterable[tuple[str, OptionValue]] = ()) -> Endpoint:
-        """This address as an endpoint of `scheme`. Raises EndpointError where the two don't go together, or
-        where the socket has no name.
+        """Return this address as an endpoint of `scheme`.
+
+        Raises EndpointError if the address does not fit the scheme, or if the socket has no name.
         """
         if self.family == "unix":
             return Endpoint(scheme, path=self.host, options=tuple(options))
         return Endpoint(scheme, host=self.host, port=self.port, options=tuple(options))
 
 
-# Both have one number on every system; AF_INET6, which hasn't, is told by its address of four parts.
+# These two numbers are the same on every system. AF_INET6 is not: its sockaddr is recognized by its four
+# elements instead.
 _AF_UNIX, _AF_INET = 1, 2
 
 
 def _printable(name: str) -> str:
-    """A name that anyone may have chosen, safe to print."""
+    """Escape a socket name for printing; any local user may have chosen it."""
     return name if name.isprintable() else name.encode("unicode_escape").decode("ascii")
