@@ -30,7 +30,13 @@ import errno as _errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, Final
+
+# The process (EMFILE) or the system (ENFILE) has no file descriptor left (open(2), accept(2)).
+OUT_OF_DESCRIPTORS: Final = frozenset({_errno.EMFILE, _errno.ENFILE})
+
+# The same for any kernel resource: the call may succeed later, once some have been released (accept(2)).
+OUT_OF_RESOURCES: Final = OUT_OF_DESCRIPTORS | {_errno.ENOBUFS, _errno.ENOMEM}
 
 
 class BothendsError(Exception):

@@ -213,7 +213,7 @@ def test_vsock_port_0_is_assigned() -> None:
 
 
 def test_connect_systemd_endpoint_is_unavailable() -> None:
-    with pytest.raises(Unavailable, match="is not carried yet"):
+    with pytest.raises(Unavailable, match="systemd:// is for listening only"):
         open_connection(Endpoint.parse("systemd://a"))
 
 

@@ -23,7 +23,7 @@ while data := listener.socket.recv(65536):
     listener.socket.sendall(data.upper())
 listener.socket.sendall(b"bye")
 listener.close()
-sys.exit(0 if listener.wait_pumped(30) else 1)
+sys.exit(0 if listener.wait_flushed(30) else 1)
 """
 
 

@@ -32,7 +32,7 @@ from bothends.bench.targets import (
 )
 from bothends.bench.workload import numbered
 from bothends.endpoints import Endpoint
-from bothends.errors import SystemCallFailed
+from bothends.errors import OUT_OF_DESCRIPTORS, SystemCallFailed
 
 IDLE_CONNECTIONS: Final = 10_000
 """Connections that are held for the memory of one."""
@@ -184,7 +184,7 @@ def _measure_idle_memory(target: RunningTarget, plan: RunPlan) -> Round:
                 faults.wrong += 1
         after = private_memory(target.pid) if target.pid is not None else 0
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL):
+        if error.errno in OUT_OF_DESCRIPTORS | {errno.EADDRNOTAVAIL}:
             raise SystemCallFailed("open a connection to", target.endpoint.label, error.errno or 0) from error
         faults.refused += 1
         after = before

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from contextlib import suppress
 from bothends.client.receive_buffer import translate_oserror
 from bothends.endpoints import Address, Endpoint
 from bothends.sockets import open_connection
+from bothends.sockets.options import reset_on_close
 
 # Less than any kernel gives: it then takes its own least, on Linux 2,304 bytes (SOCK_MIN_RCVBUF).
 _MIN_RECEIVE_BUFFER = 1
@@ -29,7 +29,7 @@ def reset(sock: socket.socket) -> None:
     Closing with a linger time of zero discards what is unsent and resets (RFC 9293, 3.10.5, ABORT).
     A UNIX socket has no RST: it is closed, and the peer meets ECONNRESET only if we leave its bytes unread.
     """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    reset_on_close(sock)
     sock.close()
 
 

@@ -24,15 +24,15 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bothends.checksum import checksum
 from bothends.client import icmp
 from bothends.client.ping import ProbeFailure, RawReply, parse_probe_number
 from bothends.endpoints import Endpoint
-from bothends.errors import EndpointError, SystemCallFailed, Unavailable, errno_text
-from bothends.sockets import ResolveError, open_connection
-from bothends.sockets.resolve import AddrInfo, Resolver, interleave, resolve
+from bothends.errors import OUT_OF_DESCRIPTORS, EndpointError, SystemCallFailed, Unavailable, errno_text
+from bothends.sockets import open_connection
+from bothends.sockets.resolve import AddrInfo, Resolver, resolve_host
 
 # linux/in.h, in6.h and asm-generic/socket.h; the socket module lacks these names.
 _IP_RECVTTL: Final = 12
@@ -254,7 +254,7 @@ def open_icmp(
     Raises NameRefused; Unavailable where this machine permits neither kind of socket; SystemRefused.
     """
     refused: SystemCallFailed | None = None
-    for target in _addresses(host, family, resolver):
+    for target in resolve_host(host, "udp", family, resolver):
         try:
             return _open_target(target, host, identifier, ttl, socket_factory)
         except SystemCallFailed as error:
@@ -263,18 +263,6 @@ def open_icmp(
                 refused = error
     assert refused is not None
     raise refused
-
-
-def _addresses(host: str, family: int | None, resolver: Resolver) -> list[AddrInfo]:
-    plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    options: tuple[tuple[str, Any], ...] = (("family", family),) if family else ()
-    try:
-        # The port is nobody's: ICMP has none, and 0 is what sockaddr holds there.
-        return interleave(resolve(Endpoint("udp", plain, 0, options=options), resolver))
-    except ResolveError as error:
-        raise ResolveError("resolve the host", host, error.errno, error.hint) from error.__cause__
-    except EndpointError as error:
-        raise EndpointError(host, error.reason, error.hint) from None
 
 
 def _open_target(
@@ -316,7 +304,7 @@ def _open_target(
 def _icmp_unavailable(host: str, ping_error: OSError, raw_error: OSError) -> SystemCallFailed:
     numbers = (ping_error.errno or 0, raw_error.errno or 0)
     for number in numbers:
-        if number in (errno.EMFILE, errno.ENFILE):
+        if number in OUT_OF_DESCRIPTORS:
             return SystemCallFailed("ping", host, number, "too many open files: ulimit -n")
     if numbers[1] == errno.EAFNOSUPPORT:
         return Unavailable("ping", host, numbers[1], "this machine has no IPv6: try -4")

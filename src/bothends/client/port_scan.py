@@ -14,7 +14,6 @@ A port counts as what the best of the host's addresses says: a server may listen
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import math
 import os
@@ -25,12 +24,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from bothends.endpoints import Endpoint
-from bothends.errors import EndpointError, PortSpecError, SystemCallFailed, UnknownName
-from bothends.sockets import ResolveError
-from bothends.sockets.resolve import AddrInfo, Resolver, interleave, resolve
+from bothends.errors import OUT_OF_DESCRIPTORS, PortSpecError, SystemCallFailed, UnknownName
+from bothends.sockets.connecting import is_self_connected
+from bothends.sockets.resolve import AddrInfo, Resolver, resolve_host
 
 Transport = Literal["tcp", "udp"]
 PortState = Literal["open", "open or no answer", "no answer", "refused", "failed"]
@@ -132,7 +130,7 @@ def scan(
     Raises NameRefused for the host, EndpointError for a word that is none, SystemRefused where no socket
     can be had at all.
     """
-    targets = _addresses(host, transport, family, resolver)
+    targets = resolve_host(host, transport, family, resolver)
     results: dict[int, PortResult] = {}
     trying = _Scanner(targets, ports, transport, timeout, _concurrency_limit(max_concurrent))
     try:
@@ -151,17 +149,6 @@ def _concurrency_limit(requested: int) -> int:
         if soft != resource.RLIM_INFINITY
         else max(1, requested)
     )
-
-
-def _addresses(host: str, transport: Transport, family: int | None, resolver: Resolver) -> list[AddrInfo]:
-    plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    options: tuple[tuple[str, Any], ...] = (("family", family),) if family else ()
-    try:
-        return interleave(resolve(Endpoint(transport, plain, 0, options=options), resolver))
-    except ResolveError as error:
-        raise ResolveError("resolve the host", host, error.errno, error.hint) from error.__cause__
-    except EndpointError as error:
-        raise EndpointError(host, error.reason, error.hint) from None
 
 
 @dataclass(slots=True)
@@ -234,7 +221,7 @@ class _Scanner:
             try:
                 sock = socket.socket(target.family, kind)
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
+                if error.errno in OUT_OF_DESCRIPTORS:
                     if not self._running:
                         hint = "too many open files: ulimit -n"
                         raise SystemCallFailed("scan", target.sockaddr[0], error.errno, hint) from error
@@ -271,7 +258,7 @@ class _Scanner:
                 return None  # a datagram with a wrong checksum woke us (select(2), BUGS)
             except OSError as error:
                 number = error.errno or 0
-        elif number == 0 and _is_self_connected(attempt.sock):
+        elif number == 0 and is_self_connected(attempt.sock):
             number = errno.ECONNREFUSED
         return self._try_next(attempt, "open" if number == 0 else _state_for_errno(number), number)
 
@@ -324,16 +311,6 @@ def _send_empty(sock: socket.socket) -> int:
     except OSError as error:
         return error.errno or 0
     return 0
-
-
-def _is_self_connected(sock: socket.socket) -> bool:
-    """Whether it is connected to itself: a free port of this machine as source and as destination.
-
-    RFC 9293 section 3.5, simultaneous open.
-    """
-    with contextlib.suppress(OSError):
-        return bool(sock.getsockname() == sock.getpeername())
-    return False
 
 
 def describe_result(result: PortResult) -> str:

@@ -25,6 +25,7 @@ from typing import Final
 from bothends.endpoints import Address
 from bothends.engines.access_control import AccessControl
 from bothends.engines.base import EngineContext
+from bothends.errors import OUT_OF_RESOURCES
 from bothends.events import AcceptPaused, AcceptResumed, ConnectionRejected, RejectReason
 from bothends.services.base import Peer
 from bothends.sockets import Listener, prepare_accepted
@@ -35,7 +36,6 @@ ACCEPT_BATCH: Final = 64
 
 ACCEPT_PAUSE: Final = 0.1
 
-_RESOURCE_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _WOULD_BLOCK: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
 
@@ -92,7 +92,7 @@ class AdmissionControl:
                     if not self._exhausted:
                         self._end_pause()  # Linux takes the descriptor first, then looks into the queue
                     return
-                if error.errno in _RESOURCE_ERRORS:
+                if error.errno in OUT_OF_RESOURCES:
                     self._start_pause(error.errno)
                     return
                 continue  # the connection's own error: fact 2

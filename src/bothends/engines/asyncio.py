@@ -34,11 +34,12 @@ from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import DRAIN_IDLE, DRAIN_TICK, FINAL_ACCEPT_BATCHES, Engine, EngineContext
 from bothends.engines.datagrams import DatagramServer
 from bothends.engines.driver import ConversationDriver
-from bothends.engines.nonblocking import NonblockingConnection, reset_on_close
+from bothends.engines.nonblocking import NonblockingConnection
 from bothends.engines.timers import TICK, TimerWheel
 from bothends.events import CloseReason, Draining
 from bothends.services.base import Peer, discard_push
 from bothends.sockets import Listener
+from bothends.sockets.options import reset_on_close
 
 _TRANSPORT_FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
 

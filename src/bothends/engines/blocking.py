@@ -38,10 +38,11 @@ from typing import Final
 
 from bothends.engines.base import DRAIN_IDLE, Limits
 from bothends.engines.driver import ConversationDriver
-from bothends.engines.nonblocking import CONNECTION_LOST, MAX_PACKET_SIZE, reset_on_close
+from bothends.engines.nonblocking import CONNECTION_LOST, MAX_PACKET_SIZE
 from bothends.engines.shutdown import ShutdownFlag, ShutdownFlags
 from bothends.errors import MessageTooLong
 from bothends.events import CloseReason
+from bothends.sockets.options import reset_on_close
 
 # Most bytes that one send() is given: a fraction of what an autotuned send buffer holds (4 MB,
 # net.ipv4.tcp_wmem), so that a send() that blocks for a second means a slow peer, not a large piece.

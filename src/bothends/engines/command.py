@@ -35,12 +35,12 @@ from bothends.engines.base import EngineContext
 from bothends.engines.command_relay import CommandConversation, CommandRelay
 from bothends.engines.fork import ChildPerConnection
 from bothends.engines.processes import Child, ChildSet, fork
-from bothends.errors import ServiceError, Unavailable, UnsupportedCombination
+from bothends.errors import OUT_OF_RESOURCES, ServiceError, Unavailable, UnsupportedCombination
 from bothends.events import Accepted, Closed, CloseReason, ServiceFailed
 from bothends.services.base import Conversation, Peer, Push, Service
 
-# What the system lacks for the moment; anything else is the command's own fault.
-_RESOURCE_ERRORS: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+# A temporary lack of resources (EAGAIN: fork(2)). Any other errno is the command's own fault.
+_RESOURCE_ERRORS: Final = OUT_OF_RESOURCES | {errno.EAGAIN}
 
 _RESET_SIGNALS: Final = (
     signal.SIGPIPE,

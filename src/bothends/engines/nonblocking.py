@@ -24,7 +24,6 @@ from __future__ import annotations
 import collections
 import errno
 import socket
-import struct
 from select import POLLIN, POLLOUT
 from typing import Final, Protocol
 
@@ -34,6 +33,7 @@ from bothends.errors import MessageTooLong
 from bothends.events import CloseReason
 from bothends.services.base import Peer, discard_push
 from bothends.sockets import Listener
+from bothends.sockets.options import reset_on_close
 
 # Larger than any message that a SOCK_SEQPACKET socket with default buffers can send
 # (net.core.wmem_default is 212,992 bytes).
@@ -54,18 +54,6 @@ CONNECTION_LOST: Final = frozenset(
         errno.ESHUTDOWN,
     }
 )
-
-# Closing with a linger time of zero drops unsent data and sends RST (socket(7), SO_LINGER): what
-# the kernel still holds for a peer that doesn't read would otherwise be held for minutes.
-_LINGER_RESET: Final = struct.pack("ii", 1, 0)
-
-
-def reset_on_close(connection: socket.socket) -> None:
-    """Make the next close() drop what is unsent and reset the connection."""
-    try:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-    except OSError:
-        return  # UNIX sockets have no lingering close: there the plain one does the same
 
 
 class ConnectionLoop(Protocol):

@@ -19,6 +19,7 @@ from bothends.endpoints import Endpoint
 from bothends.errors import BothendsError, SystemCallFailed, TimeoutExpired
 from bothends.osutil.event_loop import OUT, EventLoop, Timer
 from bothends.sockets import open_connection
+from bothends.sockets.connecting import is_self_connected
 from bothends.sockets.options import apply_options
 from bothends.sockets.resolve import SOCKET_TYPES, resolve
 from bothends.sockets.socket_errors import call_error
@@ -87,7 +88,7 @@ class Dialer:
     def _connect_finished(self, error_number: int) -> None:
         if self._is_done:
             return
-        if not error_number and self._sock is not None and _is_self_connected(self._sock):
+        if not error_number and self._sock is not None and is_self_connected(self._sock):
             error_number = errno.ECONNREFUSED
         if error_number:
             self._fail(call_error("connect to", self._endpoint, OSError(error_number, "")))
@@ -147,13 +148,6 @@ def _is_connected(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
-
-
-def _is_self_connected(sock: socket.socket) -> bool:
-    """Whether a TCP socket is connected to itself: to a port on which nobody listens, and which it was given
-    as its own (a simultaneous open, RFC 9293 section 3.5)."""
-    is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
-    return is_tcp and _is_connected(sock) and bool(sock.getsockname() == sock.getpeername())
 
 
 def _is_numeric(endpoint: Endpoint) -> bool:

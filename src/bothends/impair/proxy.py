@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from bothends.endpoints import SCHEMES, Address, Endpoint
-from bothends.errors import BothendsError, ToxicError, UnsupportedCombination
+from bothends.errors import OUT_OF_RESOURCES, BothendsError, ToxicError, UnsupportedCombination
 from bothends.impair.connection import ProxyConnection
 from bothends.impair.dialer import check_upstream
 from bothends.impair.interfaces import Flow
@@ -40,7 +39,6 @@ _ACCEPT_RETRY: Final = 0.1  # seconds until accept is tried again when descripto
 _MEDIA: Final = {"stream": Medium.STREAM, "packets": Medium.MESSAGES, "datagrams": Medium.DATAGRAMS}
 
 # Out of descriptors or memory: the connection stays in the queue, and accept would report it for ever.
-_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 Notify: TypeAlias = Callable[[str], None]
 """Told in words of what happens to connections."""
@@ -194,7 +192,7 @@ class Proxy:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
+                if error.errno in OUT_OF_RESOURCES:
                     self._pause_accept(listener, f"cannot accept: {error.strerror}")
                     return
                 continue  # that one has gone again (accept(2), "Error handling")

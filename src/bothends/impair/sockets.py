@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bothends.errors import MessageTooLong
 from bothends.framing import Framing, LengthPrefixed, Lines
+from bothends.sockets.options import reset_on_close
 
 READ_SIZE: Final = 64 * 1024  # bytes a read of a stream: as much as malloc(3) gives without a system call
 MAX_MESSAGE_SIZE: Final = (
@@ -29,8 +29,6 @@ FRAMINGS: Final[Mapping[str, Framing]] = {
 }
 """How a stream may be cut into messages: at line ends, or by a length of two or four bytes before each (two,
 as DNS over TCP: RFC 1035 section 4.2.2)."""
-
-_ZERO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 class SocketEnd:
@@ -95,8 +93,7 @@ class SocketEnd:
 
     def reset_on_close(self) -> None:
         """Have the close that follows send RST: a linger time of zero (socket(7), SO_LINGER)."""
-        with contextlib.suppress(OSError):
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ZERO_LINGER)
+        reset_on_close(self.socket)
 
 
 class FramedSocketEnd(SocketEnd):

@@ -19,9 +19,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from bothends.endpoints import Address, Endpoint
-from bothends.errors import EndpointError, SystemCallFailed, TimeoutExpired, errno_text
+from bothends.errors import EndpointError, SystemCallFailed, TimeoutExpired, Unavailable, errno_text
 from bothends.sockets.inherited import open_inherited
-from bothends.sockets.layers import check_openable
 from bothends.sockets.options import apply_options
 from bothends.sockets.resolve import (
     SOCKET_TYPES,
@@ -75,7 +74,8 @@ def open_connection(
     cannot be connected to, SystemRefused. If several addresses failed, its errno is the most telling one, its
     hint names them all, and its cause is a group.
     """
-    check_openable("connect to", endpoint)
+    if endpoint.scheme == "systemd":
+        raise Unavailable("connect to", endpoint.label, reason="systemd:// is for listening only")
     deadline = None if timeout is None else time.monotonic() + timeout
     if endpoint.fd is not None:
         return _open_inherited_connection(endpoint)
@@ -218,7 +218,7 @@ class _Race:
     def _finish_attempt(
         self, sock: socket.socket, target: AddrInfo, error_number: int
     ) -> socket.socket | None:
-        if error_number == 0 and _is_self_connected(sock):
+        if error_number == 0 and is_self_connected(sock):
             error_number = errno.ECONNREFUSED
         if error_number == 0:
             sock.setblocking(True)
@@ -263,17 +263,17 @@ def _errno_rank(error: OSError) -> int:
     return _ERRNO_PRIORITY.index(error.errno) if error.errno in _ERRNO_PRIORITY else len(_ERRNO_PRIORITY)
 
 
-def _is_self_connected(sock: socket.socket) -> bool:
+def is_self_connected(sock: socket.socket) -> bool:
     """Whether a TCP socket is connected to itself.
 
-    A connect to a port of this machine on which nobody listens may be given that very port as its source; its
-    SYN then meets itself as a simultaneous open (RFC 9293 section 3.5), and it reads what it writes.
+    For a connect to a local port without a listener the kernel may choose that same port as the source. The
+    SYN then arrives as a simultaneous open (RFC 9293 section 3.5), and the socket reads its own output.
     """
     if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return False
     try:
         return bool(sock.getsockname() == sock.getpeername())
-    except OSError:  # reset in the meantime: the first read tells
+    except OSError:  # reset in the meantime: the first read reports it
         return False
 
 

@@ -15,7 +15,6 @@ from bothends.endpoints import Endpoint
 from bothends.errors import SystemCallFailed
 from bothends.sockets.datagrams import enable_pktinfo
 from bothends.sockets.inherited import is_socket, open_inherited
-from bothends.sockets.layers import check_openable
 from bothends.sockets.listener import Listener, Role
 from bothends.sockets.options import DEFAULT_BACKLOG, apply_options
 from bothends.sockets.resolve import SOCKET_TYPES, VMADDR_ANY, AddrInfo, Resolver, resolve
@@ -43,7 +42,6 @@ def open_listeners(endpoint: Endpoint, *, resolver: Resolver = socket.getaddrinf
     The caller closes each. Raises SystemRefused, NameRefused, Unavailable where the kernel lacks the family,
     EndpointError for a descriptor that cannot be served.
     """
-    check_openable("listen on", endpoint)
     if endpoint.fd is not None:
         return [open_inherited(endpoint.fd, endpoint)]
     if endpoint.scheme == "systemd":

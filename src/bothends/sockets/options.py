@@ -10,6 +10,7 @@ socket is new: there the buffers are set again.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections.abc import Callable, Mapping
@@ -109,6 +110,16 @@ def prepare_accepted(sock: socket.socket, endpoint: Endpoint) -> None:
         for name, value in endpoint.options:
             for setting in SOCKET_OPTIONS.get(name, ()):
                 _set(sock, endpoint, name, setting, value)
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Make the next close() discard unsent data and send RST: a linger time of zero (socket(7), SO_LINGER).
+
+    This is the ABORT call of RFC 9293 section 3.10.5. Without it the kernel holds the data that a peer does
+    not read for minutes. A UNIX socket has no RST and closes as usual. A closed socket is left alone.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _encode_linger(0))
 
 
 def _set(sock: socket.socket, endpoint: Endpoint, name: str, option: SocketOption, value: int | str) -> None:

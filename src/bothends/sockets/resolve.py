@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from bothends.endpoints import Endpoint
-from bothends.sockets.socket_errors import resolve_error
+from bothends.endpoints import Endpoint, OptionValue
+from bothends.errors import EndpointError
+from bothends.sockets.socket_errors import ResolveError, resolve_error
 
 # linux/in.h; the socket module has these names only where it was built with them.
 IPPROTO_MPTCP: Final = 262
@@ -64,6 +65,28 @@ def resolve(endpoint: Endpoint, resolver: Resolver = socket.getaddrinfo) -> list
     if not targets:
         raise resolve_error(endpoint, socket.gaierror(socket.EAI_NODATA, "no IPv4 or IPv6 address"))
     return targets
+
+
+def resolve_host(
+    host: str,
+    scheme: Literal["tcp", "udp"],
+    family: int | None = None,
+    resolver: Resolver = socket.getaddrinfo,
+) -> list[AddrInfo]:
+    """Resolve a bare host, in the order in which to try its addresses; errors name the host, not an endpoint.
+
+    An IPv6 address may have brackets. `family` is 4, 6 or None for both. The port of each sockaddr is 0.
+
+    Raises EndpointError for an invalid host, ResolveError.
+    """
+    plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    options: tuple[tuple[str, OptionValue], ...] = (("family", family),) if family else ()
+    try:
+        return interleave(resolve(Endpoint(scheme, plain, 0, options=options), resolver))
+    except ResolveError as error:
+        raise ResolveError("resolve the host", host, error.errno, error.hint) from error.__cause__
+    except EndpointError as error:
+        raise EndpointError(host, error.reason, error.hint) from None
 
 
 def loopback_addresses(endpoint: Endpoint) -> list[AddrInfo]:

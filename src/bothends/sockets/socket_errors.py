@@ -7,7 +7,7 @@ import socket
 from typing import Final
 
 from bothends.endpoints import SCHEMES, Endpoint
-from bothends.errors import SystemCallFailed, Unavailable
+from bothends.errors import OUT_OF_DESCRIPTORS, SystemCallFailed, Unavailable
 
 # What socket(2) answers for a family, type or protocol that this kernel hasn't got. ENOPROTOOPT is what it
 # says for MPTCP where the sysctl net.mptcp.enabled is 0.
@@ -85,7 +85,7 @@ def socket_error(endpoint: Endpoint, error: OSError) -> SystemCallFailed:
     if number in _UNSUPPORTED_ERRNOS:
         hint = _KERNEL_HINTS.get(endpoint.scheme, "this kernel has no such socket family: try family=4")
         return Unavailable("open a socket for", endpoint.label, number, hint)
-    hint = "too many open files: ulimit -n" if number in (errno.EMFILE, errno.ENFILE) else ""
+    hint = "too many open files: ulimit -n" if number in OUT_OF_DESCRIPTORS else ""
     return SystemCallFailed("open a socket for", endpoint.label, number, hint)
 
 

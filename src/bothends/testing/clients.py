@@ -8,20 +8,18 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import struct
 import time
 from types import TracebackType
 from typing import Any, Final, Self
 
 from bothends.endpoints import Address, Endpoint
+from bothends.sockets.options import reset_on_close
 
 # Most seconds that one call may take. It only passes when something is wrong.
 TIMEOUT: Final = 30.0
 
 # Larger than any message that a test sends.
 _MAX_MESSAGE_SIZE: Final = 256 * 1024
-
-_LINGER_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Client:
@@ -189,7 +187,7 @@ class Client:
 
     def reset(self) -> None:
         """Close by RST: what is on its way in either direction is lost (socket(7), SO_LINGER)."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        reset_on_close(self.socket)
         self.socket.close()
 
     def close(self) -> None:

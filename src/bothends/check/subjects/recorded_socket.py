@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-import struct
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Final
@@ -19,10 +18,10 @@ from bothends.check.oracle import ExpectedReply
 from bothends.check.transcript import Transcript, quote_bytes
 from bothends.endpoints import Endpoint
 from bothends.errors import errno_text
+from bothends.sockets.options import reset_on_close
 
 _MAX_RECEIVED: Final = 32 << 20  # bytes: no right reply comes near it, and some wrong ones never end
 _CHUNK: Final = 65_536
-_LINGER_RESET: Final = struct.pack("ii", 1, 0)  # linger on, for no time: close() sends RST (socket(7))
 
 
 def socket_address(endpoint: Endpoint) -> tuple[int, int, Any]:
@@ -100,7 +99,7 @@ class RecordedSocket:
     def reset(self) -> None:
         """Close by RST; on a UNIX socket, which has none, simply close."""
         self.note("resets (RST)")
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        reset_on_close(self.socket)
         self.socket.close()
 
     def shutdown_write(self) -> None:
