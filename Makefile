@@ -1,11 +1,11 @@
-# Everything one does with a checkout. `make` alone lists it.
+# Everything to do with a checkout. `make` alone lists the targets.
 
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 
-# The first Python that is 3.11 or newer and can make environments; `make PYTHON=...` overrides.
+# The first Python that is 3.11 or newer and has venv; `make PYTHON=...` overrides it.
 ifeq ($(origin PYTHON),undefined)
 PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -14,18 +14,19 @@ endif
 
 BIN := .venv/bin
 READY := .venv/ready
-# Half of the time of a test of sockets is waiting: two tests for each processor.
+# A test of sockets waits half of its time, so two tests run on each processor.
 WORKERS = $$((2 * $$(nproc)))
-PYTHON_CODE = $(wildcard src tests benchmarks examples setup.py)
+PYTHON_CODE = $(wildcard src tests benchmarks examples docs/reference setup.py)
+C_CODE = $(wildcard native/*.[ch] native/generator/*.[ch] src/bothends/bench/reference_servers/*.c)
 
 .PHONY: help
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 .PHONY: setup
-setup: $(READY) ## make .venv with everything that the lock names
+setup: $(READY) ## make .venv with all locked dependencies
 
-# The stamp comes last, so a set-up that was cut short is begun again.
+# The stamp is made last, so an interrupted set-up starts over.
 $(READY): requirements.lock pyproject.toml $(wildcard setup.py native/* native/generator/*)
 	@test -n "$(PYTHON)" || { echo "bothends needs Python 3.11 or newer with venv (Debian: python3-venv)" >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON)"
@@ -42,19 +43,20 @@ demo: $(READY) ## see it work
 check: format lint types test ## what CI runs: format, lint, types, test
 
 .PHONY: format
-format: $(READY) ## is the code formatted?
+format: $(READY) ## check the formatting with ruff and clang-format
 	@$(BIN)/ruff format --quiet --check $(PYTHON_CODE) || { $(BIN)/ruff format --check $(PYTHON_CODE); exit 1; }
+	@$(BIN)/clang-format --dry-run --Werror $(C_CODE)
 
 .PHONY: lint
-lint: $(READY) ## does ruff find mistakes?
+lint: $(READY) ## run ruff's checks
 	@$(BIN)/ruff check --quiet $(PYTHON_CODE)
 
 .PHONY: types
-types: $(READY) ## does mypy --strict agree?
+types: $(READY) ## run mypy --strict
 	@$(BIN)/mypy --no-error-summary $(PYTHON_CODE)
 
 .PHONY: test
-test: $(READY) ## run the tests, two for each processor
+test: $(READY) ## run the tests, two on each processor
 	@$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 
 .PHONY: slow
@@ -62,25 +64,30 @@ slow: $(READY) ## run the slow tests
 	@$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m slow -o faulthandler_timeout=600
 
 .PHONY: sanitize
-sanitize: $(READY) ## try what is in C under the sanitizers (takes gcc with libasan)
+sanitize: $(READY) ## run the C code's tests under the sanitizers (needs gcc with libasan)
 	@$(BIN)/python native/sanitize.py
 
 .PHONY: fmt
-fmt: $(READY) ## format the code, and mend what ruff can mend
+fmt: $(READY) ## format the code, and fix what ruff can fix
 	@$(BIN)/ruff format --quiet $(PYTHON_CODE)
 	@$(BIN)/ruff check --quiet --fix $(PYTHON_CODE)
+	@$(BIN)/clang-format -i $(C_CODE)
+
+.PHONY: api
+api: $(READY) ## write docs/reference/api.md from the docstrings
+	@$(BIN)/python docs/reference/make_api.py
 
 .PHONY: bench
-bench: $(READY) ## measure what the README's figures come from
+bench: $(READY) ## measure the figures that the README shows
 	@$(BIN)/python -m benchmarks
 
-# Only the public index speaks here, whatever this machine's pip is set to: the hashes hold everywhere.
+# Ignores this machine's pip configuration, so that the hashes hold everywhere.
 .PHONY: lock
-lock: $(READY) ## resolve requirements.lock anew
+lock: $(READY) ## resolve requirements.lock again
 	@PIP_CONFIG_FILE=/dev/null PIP_INDEX_URL= PIP_EXTRA_INDEX_URL= PIP_FIND_LINKS= \
 		$(BIN)/pip-compile --upgrade --output-file requirements.lock pyproject.toml
 
 .PHONY: clean
-clean: ## remove what was made, .venv too
+clean: ## remove everything generated, including .venv
 	@rm -rf .venv build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find src tests $(wildcard benchmarks examples) -name __pycache__ -type d -prune -exec rm -rf {} +

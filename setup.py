@@ -1,8 +1,7 @@
-"""The one part of the build that pyproject.toml can't say: the C core, which may be missing.
+"""Build the C extensions, which are optional. Everything else is in pyproject.toml.
 
-It needs a compiler, libc and the headers of the kernel and of Python, and no library. Where one of them
-isn't here, or the system isn't Linux, the package is built without it and works; `bothends engines`
-says so.
+They need a compiler, libc and the headers of Linux and Python, and no library. Without them the package is
+built without the extensions and works; `bothends engines` says why the native engine is missing.
 """
 
 import sys
