@@ -166,4 +166,4 @@ def test_wire_failure_ends_trace() -> None:
         _, supervisor = holder_and_supervisor(traced.process.pid)
         os.kill(supervisor, signal.SIGKILL)
         assert traced.wait() == 1
-        assert "what runs the hosts" in str(traced.stderr)
+        assert "the wire's supervisor" in str(traced.stderr)

@@ -120,7 +120,7 @@ def test_process_in_host_ends_with_wire_and_with_parent(wire: Running) -> None:
 def test_unknown_host_is_rejected(wire: Running) -> None:
     said = cli_error("connect", "--host", host_of("router", wire), "tcp://server:12000")
     assert f"{wire.process.pid}: server, client" in said
-    assert "no wire 1 of yours" in cli_error("connect", "--host", "client@1", "tcp://server:12000")
+    assert "no running wire 1 of yours" in cli_error("connect", "--host", "client@1", "tcp://server:12000")
 
 
 def test_ambiguous_host_name_is_rejected(wire: Running) -> None:
@@ -201,7 +201,7 @@ def test_own_wire_host_name_and_exit_status() -> None:
     [
         (["--wire", "delay=1ms"], "who else is on that wire?"),
         (["--wire", "delay=much", "--host", "a=true"], "much"),
-        (["--wire", "delay=1ms", "--host", "a=true", "--host", "client=true"], "there are two of this name"),
+        (["--wire", "delay=1ms", "--host", "a=true", "--host", "client=true"], "two hosts have this name"),
         (["--host", "a=true"], "without --wire"),
         (["--host", "a", "--host", "b"], "without --wire"),
         (["--host", "a@here"], "a@1234"),

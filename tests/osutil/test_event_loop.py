@@ -1,9 +1,10 @@
-"""The proxy's loop: moments, descriptors, other threads."""
+"""The event loop of impair and wire: timers, descriptors, other threads, signals."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,23 +16,23 @@ from bothends.osutil.event_loop import IN, EventLoop
 
 @pytest.fixture
 def loop() -> Iterator[EventLoop]:
-    with contextlib.closing(EventLoop()) as made:
-        yield made
+    with contextlib.closing(EventLoop()) as opened:
+        yield opened
 
 
 def test_call_later_runs_in_due_order_and_never_early(loop: EventLoop) -> None:
-    made: list[tuple[float, float]] = []
+    calls: list[tuple[float, float]] = []
     for seconds in (0.02, 0.005, 0.01, 0.0):
         due = loop.now + seconds
-        loop.call_later(seconds, lambda due=due: made.append((due, time.monotonic())))  # type: ignore[misc]
-    while len(made) < 4:
+        loop.call_later(seconds, lambda due=due: calls.append((due, time.monotonic())))  # type: ignore[misc]
+    while len(calls) < 4:
         loop.run_once()
-    assert made == sorted(made)
-    assert all(due <= at for due, at in made)
+    assert calls == sorted(calls)
+    assert all(due <= at for due, at in calls)
 
 
 def test_run_once_has_submillisecond_precision(loop: EventLoop) -> None:
-    """epoll_wait counts milliseconds, rounded up: then the best of 20 waits of 0.3 ms would be 1 ms."""
+    """epoll_wait() alone rounds up to milliseconds: the best of 20 waits of 0.3 ms would take 1 ms."""
     best = 1.0
     for _ in range(20):
         due = time.monotonic() + 0.0003
@@ -45,23 +46,42 @@ def test_run_once_has_submillisecond_precision(loop: EventLoop) -> None:
 
 
 def test_cancelled_timer_is_not_called(loop: EventLoop) -> None:
-    made: list[str] = []
-    loop.call_later(0.001, lambda: made.append("off")).cancel()
-    loop.call_later(0.002, lambda: made.append("on"))
-    while not made:
+    calls: list[str] = []
+    loop.call_later(0.001, lambda: calls.append("off")).cancel()
+    loop.call_later(0.002, lambda: calls.append("on"))
+    while not calls:
         loop.run_once()
-    assert made == ["on"]
+    assert calls == ["on"]
+
+
+def test_call_at_takes_monotonic_seconds(loop: EventLoop) -> None:
+    due, called = time.monotonic() + 0.002, list[float]()
+    loop.call_at(due, lambda: called.append(time.monotonic()))
+    while not called:
+        loop.run_once()
+    assert called[0] >= due
+
+
+def test_signal_ends_wait_through_wakeup_fd(loop: EventLoop) -> None:
+    before = signal.signal(signal.SIGUSR1, lambda _number, _frame: None)
+    previous_fd = signal.set_wakeup_fd(loop.wakeup_fd)
+    try:
+        signal.raise_signal(signal.SIGUSR1)  # before the wait, which it must end nevertheless
+        loop.run_once()
+    finally:
+        signal.set_wakeup_fd(previous_fd)
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_post_from_another_thread_runs_in_order(loop: EventLoop) -> None:
     done: list[int] = []
 
-    def others() -> None:
+    def post_all() -> None:
         for number in range(1000):
             loop.post(lambda number=number: done.append(number))  # type: ignore[misc]
         loop.post(loop.stop)
 
-    thread = threading.Thread(target=others)
+    thread = threading.Thread(target=post_all)
     thread.start()
     loop.run()
     thread.join()
@@ -71,14 +91,14 @@ def test_post_from_another_thread_runs_in_order(loop: EventLoop) -> None:
 def test_unwatch_stops_readiness_callbacks(loop: EventLoop) -> None:
     read, write = os.pipe()
     try:
-        heard: list[bytes] = []
-        loop.watch(read, IN, lambda _ready: heard.append(os.read(read, 10)))
+        received: list[bytes] = []
+        loop.watch(read, IN, lambda _ready: received.append(os.read(read, 10)))
         os.write(write, b"x")
         loop.run_once()
         loop.unwatch(read)
         os.write(write, b"y")
         loop.run_once(timeout=0.01)
-        assert heard == [b"x"]
+        assert received == [b"x"]
     finally:
         os.close(read)
         os.close(write)

@@ -37,4 +37,4 @@ def test_unavailable_reason_for_sysctl_and_errno(
 def test_unavailable_error_exit_status() -> None:
     error = unavailable_error(errno.EPERM)
     assert error.exit_status == 69
-    assert str(error).startswith("cannot make hosts of our own (user namespaces): EPERM ")
+    assert str(error).startswith("cannot create the wire's hosts (user namespaces): EPERM ")

@@ -13,7 +13,7 @@ import socket
 from bothends.wire.socket_activity import SocketActivity
 tables = SocketActivity()
 def show(what):
-    print(what, tables.has_listener(), tables.has_unsent(), flush=True)
+    print(what, tables.has_listener(), tables.has_unacknowledged(), flush=True)
 show("nothing")
 datagrams = socket.socket(type=socket.SOCK_DGRAM)
 datagrams.bind(("127.0.0.1", 0))

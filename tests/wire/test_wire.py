@@ -242,7 +242,7 @@ def test_time_limit_exit_status() -> None:
         ([], "what shall run?"),
         (["--host", "a=true"], "one host is no wire"),
         (["--host", "a=true", "true"], "either CMD or --host"),
-        (["--host", "a", "--host", "b"], "none of them has a command"),
+        (["--host", "a", "--host", "b"], "no host has a command"),
         (["--loss", "200%", "--", "true"], "toxic loss: probability is at least 0 and at most 1"),
         (["--loss", "up:2%", "--", "true"], "no up: and no down:"),
         (["--loss", "2%,toxicity=50%", "--", "true"], "toxicity and clients are for impair"),
@@ -283,7 +283,7 @@ def test_forbidden_namespaces_report_sysctl(unshare: list[str]) -> None:
         if done.returncode == 77:
             pytest.skip("the limits can't be set here")
         assert done.returncode == 69, done.stderr
-        assert done.stderr.startswith("bothends: cannot make hosts of our own")
+        assert done.stderr.startswith("bothends: cannot create the wire's hosts")
         assert f"sysctl user.max_{what}_namespaces=10000" in done.stderr
 
 

@@ -1,17 +1,17 @@
-"""Hosts of one's own, joined by a wire whose every IP packet passes through us. Linux, no root needed.
+"""Hosts in network namespaces, whose IP packets all pass through this process. Linux, no root needed.
 
-    plan.py        which hosts, with which addresses, interfaces and routes: values
-    packets.py     IP headers, fragments, ICMP errors: bytes
-    switch.py        where a packet goes and what the toxics make of it: no I/O
-    namespaces.py  network namespaces inside a user namespace of our own, and why not
-    netlink.py     links, addresses and routes, by rtnetlink(7)
-    interfaces.py  TUN devices, or veth pairs and packet sockets: how packets come to us
-    supervisor.py  the first process inside: makes the hosts, runs their commands
-    attach.py        how a program of its owner comes into a host of a wire that runs
-    socket_activity.py      what the sockets of a host are doing
-    wire.py        the life of it all, seen from outside: open, run, stop
+    plan.py             the hosts, with their addresses, interfaces and routes; values only
+    packets.py          IP headers, fragments, ICMP errors; bytes only
+    offload.py          segmentation and checksums that a host's kernel has left undone
+    switch.py           forwarding and toxics, without I/O
+    netlink.py          links, addresses and routes, by rtnetlink(7)
+    interfaces.py       TUN devices, or veth pairs and packet sockets
+    supervisor.py       the first process inside: creates the hosts and runs their commands
+    attach.py           enter a host of a running wire from another process
+    socket_activity.py  listening sockets and unacknowledged data of a host
+    wire.py             open a wire, run its commands, forward packets; start reading here
 
-Rank 2: imports toxics, errors and text. Begin with `wire.py`.
+Rank 2: imports toxics, osutil and errors. The namespaces themselves: `bothends.osutil.namespaces`.
 """
 
 from bothends.wire.plan import HostCommand, Topology, build_topology

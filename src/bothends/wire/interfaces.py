@@ -1,12 +1,12 @@
-"""How packets come to us: TUN devices, or veth pairs and packet sockets. To be called inside.
+"""Network devices of hosts: TUN devices, or veth pairs and packet sockets. Called inside the namespaces.
 
-1. A TUN device gives each IP packet that its host sends to whoever has its descriptor, once, at most as long
-   as the MTU, and takes packets for the host in the same way.
-2. /dev/net/tun may be closed to us (mode 0600 on some systems). Then a veth pair does as well: its host's
-   end looks the same from inside, and at our end a packet socket reads and writes frames (packet(7)).
-3. Our end is in a network namespace of the wire's own, where nothing else is.
-4. Where each packet is to be as on a cable, a host's offloads must be off: otherwise it hands over segments
-   of 64 KiB, without checksums (ethtool(8)), and `offload.py` has to finish them.
+1. Each read from a TUN device returns one IP packet that its host has sent, at most as long as the MTU; each
+   write delivers one packet to the host.
+2. /dev/net/tun may be inaccessible (mode 0600 on some systems). Then a veth pair is used: the host's end
+   looks the same from inside, and a packet socket on the wire's end reads and writes frames (packet(7)).
+3. The wire's ends are in a network namespace of their own, which has nothing else in it.
+4. If each packet must be as on a cable, a host's offloads must be off. Otherwise the host sends segments of
+   64 KiB without checksums (ethtool(8)), and `offload.py` has to finish them.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
 _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6 = 0x01, 0x02, 0x04
 
 _SIOCETHTOOL, _SIOCGIFHWADDR = 0x8946, 0x8927  # linux/sockios.h
-# linux/ethtool.h: transmit checksums, scatter-gather, TSO, GSO; and GRO, which would join what we send
+# linux/ethtool.h: transmit checksums, scatter-gather, TSO, GSO; and GRO, which would join delivered packets
 _OFFLOADS: Final = (0x17, 0x19, 0x1F, 0x24)
 _GRO: Final = 0x2C
 _ETH_P_ALL: Final = 0x0003
 # linux/if_packet.h; the latter since Linux 4.20
 _SOL_PACKET, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 263, 15, 23
 _SO_RCVBUFFORCE: Final = 33
-_RECEIVE_BUFFER: Final = 8 * 1024 * 1024  # bytes: some thousand frames
+_RECEIVE_BUFFER: Final = 8 * 1024 * 1024  # bytes: several thousand frames
 
 HOST_MTU: Final = 1500
-"""Of every interface. A smaller MTU is that of the wire, so that hosts must find it out (RFC 1191)."""
+"""MTU of every interface. A smaller MTU applies to the wire only, so hosts must discover it (RFC 1191)."""
 
-_TX_QUEUE_LENGTH: Final = 1000  # packets: tc's and Ethernet's usual length; a TUN's own is 500
+_TX_QUEUE_LENGTH: Final = 1000  # packets: the default of Ethernet devices; that of TUN is 500
 _LOOP_TABLE: Final = 100
 
 
 def open_tun(name: str) -> int:
-    """A TUN device of this name in the network namespace that we are in; its descriptor. Raises OSError.
+    """Create a TUN device in the current network namespace. Returns its descriptor. Raises OSError.
 
-    Before each packet there is the header of `offload.py`.
+    The header of `offload.py` precedes each packet.
     """
     descriptor = os.open(TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
@@ -65,15 +65,17 @@ def open_tun(name: str) -> int:
 
 
 def set_tun_offload(descriptor: int, *, on: bool) -> None:
-    """Let a TUN's host leave segmentation and checksums to us, or don't, from now on; what is under way
-    stays as it is. Raises OSError."""
+    """Let the host of a TUN device leave segmentation and checksums to the wire, or not. Raises OSError.
+
+    Packets that the host has already queued stay as they are.
+    """
     fcntl.ioctl(descriptor, _TUNSETOFFLOAD, _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 if on else 0)
 
 
 def open_packet_socket(name: str) -> socket.socket:
-    """A socket for all frames of an interface in the namespace that we are in. Raises OSError.
+    """Open a socket for all frames of an interface in the current network namespace. Raises OSError.
 
-    Before each frame there is the header of `offload.py`.
+    The header of `offload.py` precedes each frame.
     """
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     try:
@@ -91,27 +93,30 @@ def open_packet_socket(name: str) -> socket.socket:
 
 
 def hardware_address(name: str) -> bytes:
-    """The Ethernet address of an interface, 6 bytes. Raises OSError."""
+    """Return the Ethernet address of an interface, as 6 bytes. Raises OSError."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         answer = fcntl.ioctl(sock, _SIOCGIFHWADDR, struct.pack("16s24x", name.encode()))
     return answer[18:24]
 
 
 def set_veth_offload(name: str, *, on: bool) -> None:
-    """Let a veth's sender leave segmentation and checksums to who receives, or let every frame be as it would
-    be on a cable."""
+    """Let the sender of a veth device leave segmentation and checksums to the receiver, or not.
+
+    With `on=False` every frame is as it would be on a cable. Features that the kernel's veth driver lacks are
+    ignored.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for command in (*_OFFLOADS, _GRO):
             value = array.array("B", struct.pack("=II", command, on and command != _GRO))
             request = struct.pack("16sP16x", name.encode(), value.buffer_info()[0])
-            with contextlib.suppress(OSError):  # not one that this kernel's veth has
+            with contextlib.suppress(OSError):  # EOPNOTSUPP: this kernel's veth driver lacks it
                 fcntl.ioctl(sock, _SIOCETHTOOL, request)
 
 
 def set_up(host: Host, shape: Shape) -> None:
-    """Addresses, routes and settings of a host in whose namespace we are, its interfaces being there.
+    """Configure addresses, routes and settings of a host, in its network namespace. Raises OSError.
 
-    Raises OSError. Without IPv6 in the kernel, IPv4 alone.
+    Its interfaces must exist. If the kernel lacks IPv6, only IPv4 is configured.
     """
     for each in host.interfaces:
         _disable_autoconfiguration(each.name)
@@ -129,10 +134,10 @@ def set_up(host: Host, shape: Shape) -> None:
 
 
 def restore(host: Host, shape: Shape) -> None:
-    """Addresses and routes of a host in whose namespace we are, as far as they aren't there.
+    """Add the missing addresses and routes of a host, in its network namespace. Raises OSError.
 
-    An interface that goes down takes its routes along, and its IPv6 addresses: with this it has them again
-    when it comes up. Raises OSError.
+    The kernel removes the routes and IPv6 addresses of an interface that goes down. Call this when it comes
+    up again.
     """
     with Netlink() as netlink:
         for each in host.interfaces:
@@ -143,14 +148,17 @@ def restore(host: Host, shape: Shape) -> None:
                 source = host.addresses[0 if network.version == 4 else 1]
                 if network == LOOPBACK:
                     source = ipaddress.IPv4Address("127.0.0.1")
-                back = shape == "loop" and network not in DEFAULT_ROUTES
+                is_local = shape == "loop" and network not in DEFAULT_ROUTES
                 with _ignore_missing_ipv6(network.version), contextlib.suppress(FileExistsError):
-                    netlink.add_route(network, each.name, source, _LOOP_TABLE if back else MAIN_TABLE)
+                    netlink.add_route(network, each.name, source, _LOOP_TABLE if is_local else MAIN_TABLE)
 
 
 def _disable_autoconfiguration(name: str) -> None:
-    """No link-local address, no search for routers, no check for duplicates: nobody but the plan's hosts is
-    there, and what a kernel sends unasked would only be in the way."""
+    """Turn off link-local addresses, router solicitations and reverse path filters of an interface.
+
+    Only the hosts of the topology exist, and packets that a kernel sends by itself would change which random
+    numbers meet which packets. Also let every user bind low ports and ping.
+    """
     for setting, value in (("addr_gen_mode", "1"), ("router_solicitations", "0"), ("accept_ra", "0")):
         with contextlib.suppress(OSError):
             _write_sysctl(f"net/ipv6/conf/{name}/{setting}", value)
@@ -165,15 +173,15 @@ def _disable_autoconfiguration(name: str) -> None:
 
 
 def _route_local_traffic_out(netlink: Netlink, name: str) -> None:
-    """Let what this host sends to itself leave by the interface, and take it back when it comes from there.
+    """Send this host's packets to itself out of the interface, and accept them when they come back.
 
-    1. The rule that delivers local addresses comes first among all, so nothing local ever leaves. A rule
-       before it, for what the host itself sends (that has `iif lo`), leads to a table of ours.
-    2. What comes back has our own address as its source, which would be an attack anywhere else
-       (accept_local), and is for 127.0.0.0/8, which no cable may carry (RFC 1122 section 3.2.1.3;
-       route_localnet).
-    3. IPv6 has no such setting: the kernel takes nothing for ::1 from outside. So `localhost` is this
-       host's other address there.
+    1. The first routing rule delivers packets to local addresses locally, so they never leave the host. A
+       rule before it, for packets that the host itself sends (`iif lo`), looks up a separate table.
+    2. A returning packet has one of the host's own addresses as its source, which a kernel normally rejects
+       as spoofed (accept_local). It may be for 127.0.0.0/8, which must not appear on a network (RFC 1122
+       section 3.2.1.3; route_localnet).
+    3. IPv6 has no such setting: the kernel accepts no packet for ::1 from outside. So `localhost` resolves to
+       the host's other IPv6 address.
     """
     _write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
     _write_sysctl(f"net/ipv4/conf/{name}/accept_local", "1")
@@ -186,7 +194,7 @@ def _route_local_traffic_out(netlink: Netlink, name: str) -> None:
 
 @contextlib.contextmanager
 def _ignore_missing_ipv6(version: int) -> Iterator[None]:
-    """What fails only because the kernel has no IPv6 may fail."""
+    """Ignore an OSError of an IPv6 operation if the kernel has no IPv6."""
     try:
         yield
     except OSError:

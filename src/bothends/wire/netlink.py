@@ -1,7 +1,7 @@
-"""Links, addresses, routes and rules, by rtnetlink(7): what `ip` does, in the namespace that we are in.
+"""Create links, addresses, routes and rules in the current network namespace, as `ip` does: rtnetlink(7).
 
-Numbers are in the machine's order, addresses as they stand in packets. Each request waits for the kernel's
-answer, so what has returned is done.
+Numbers are in host byte order, addresses in network byte order. Each request waits for the kernel's
+acknowledgement, so its effect is complete when the method returns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
-_ERROR: Final = 2  # NLMSG_ERROR, which with 0 is an acknowledgement
+_ERROR: Final = 2  # NLMSG_ERROR; with error number 0 it is an acknowledgement
 _REQUEST: Final = 0x1 | 0x4  # NLM_F_REQUEST | NLM_F_ACK
 _CREATE: Final = _REQUEST | 0x200 | 0x400  # NLM_F_EXCL | NLM_F_CREATE
 
@@ -34,26 +34,26 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DESTINATION, _RTA_INTERFACE, _RTA_SOURCE, _RTA_TABLE = 1, 4, 7, 15
 _FRA_INTERFACE, _FRA_PRIORITY, _FRA_TABLE = 3, 6, 15
 
-_LINK: Final = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, which of them change
+_LINK: Final = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, mask of flags
 _ADDRESS: Final = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix, flags, scope, index
-_ROUTE: Final = struct.Struct("=BBBBBBBBI")  # rtmsg, and fib_rule_hdr, which has the same form
+_ROUTE: Final = struct.Struct("=BBBBBBBBI")  # rtmsg, and fib_rule_hdr, which has the same layout
 _LINK_CHANGES: Final = 1  # RTMGRP_LINK
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
-_NO_DUPLICATE_DETECTION: Final = 0x02  # IFA_F_NODAD: nobody else is there, and a second is long
+_NO_DUPLICATE_DETECTION: Final = 0x02  # IFA_F_NODAD: no other host can have the address; the check takes 1 s
 _PROTOCOL_STATIC, _SCOPE_LINK, _UNICAST, _TO_TABLE = 4, 253, 1, 1
 
 
 def open_link_monitor() -> socket.socket:
-    """A socket that hears when an interface of the namespace that we are in changes. Raises OSError."""
+    """Open a socket that is readable when an interface of the current namespace changes. Raises OSError."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
     sock.bind((0, _LINK_CHANGES))
     return sock
 
 
 class Netlink:
-    """A socket to the kernel, for the network namespace that we are in when it is made.
+    """A netlink socket for the network namespace in which it is created. A context manager.
 
-    Every method raises OSError with what the kernel answers.
+    Every method raises OSError with the kernel's error number.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Netlink:
         self._socket.close()
 
     def add_veth(self, name: str, peer: str, namespace: int) -> None:
-        """A pair of Ethernet devices: one here, its peer in the network namespace of that descriptor."""
+        """Create a pair of Ethernet devices: `name` here, `peer` in the network namespace of a descriptor."""
         other = _LINK.pack(0, 0, 0, 0, 0) + _string_attribute(_IFLA_NAME, peer)
         other += _attribute(_IFLA_NAMESPACE, struct.pack("=I", namespace))
         info = _string_attribute(_INFO_KIND, "veth") + _attribute(_INFO_DATA, _attribute(_VETH_PEER, other))
@@ -78,9 +78,14 @@ class Netlink:
         self._request(_NEW_LINK, _CREATE, body)
 
     def set_link(self, name: str, *, up: bool, mtu: int = 0, queue: int = 0, arp: bool = True) -> None:
-        """Turn an interface up or down; `mtu` in bytes and `queue` in packets are left alone where 0.
+        """Turn an interface up or down, and set its MTU and transmit queue length.
 
-        Without `arp` it asks for nobody's hardware address.
+        Args:
+            name: of the interface.
+            up: whether it is up.
+            mtu: in bytes; 0 leaves it unchanged.
+            queue: in packets; 0 leaves it unchanged.
+            arp: False to send no ARP requests.
         """
         flags = (_IFF_UP if up else 0) | (0 if arp else _IFF_NOARP)
         body = _LINK.pack(0, 0, socket.if_nametoindex(name), flags, _IFF_UP | (0 if arp else _IFF_NOARP))
@@ -90,7 +95,7 @@ class Netlink:
         self._request(_NEW_LINK, _REQUEST, body)
 
     def add_address(self, name: str, address: IpAddress) -> None:
-        """Give an interface an address, which no other host on it is assumed to share a network with."""
+        """Add an address with a full-length prefix, so it implies no route to a network."""
         prefix = address.max_prefixlen
         body = _ADDRESS.pack(
             _family(address), prefix, _NO_DUPLICATE_DETECTION, 0, socket.if_nametoindex(name)
@@ -99,7 +104,7 @@ class Netlink:
         self._request(_NEW_ADDRESS, _CREATE, body)
 
     def add_route(self, to: IpNetwork, name: str, source: IpAddress, table: int = MAIN_TABLE) -> None:
-        """What goes to a network leaves by an interface, from `source` where the program doesn't choose."""
+        """Route a network through an interface. `source` is the default source address."""
         prefix = to.prefixlen
         head = _ROUTE.pack(_family(source), prefix, 0, 0, table, _PROTOCOL_STATIC, _SCOPE_LINK, _UNICAST, 0)
         body = _attribute(_RTA_DESTINATION, to.network_address.packed) if prefix else b""
@@ -108,7 +113,7 @@ class Netlink:
         self._request(_NEW_ROUTE, _CREATE, head + body)
 
     def add_rule(self, family: int, priority: int, table: int, interface: str = "") -> None:
-        """Look into a table, at this place among the rules; for `lo`, only what this host itself sends."""
+        """Add a rule that looks up a table. With `interface="lo"` it applies to locally sent packets only."""
         head = _ROUTE.pack(family, 0, 0, 0, table, 0, 0, _TO_TABLE, 0)
         body = _attribute(_FRA_PRIORITY, struct.pack("=I", priority))
         if interface:
@@ -116,16 +121,16 @@ class Netlink:
         self._request(_NEW_RULE, _CREATE, head + body)
 
     def delete_first_rule(self, family: int) -> None:
-        """Delete the rule that comes before all others: the one for local addresses."""
+        """Delete the rule of priority 0, which delivers packets to local addresses."""
         head = _ROUTE.pack(family, 0, 0, 0, LOCAL_TABLE, 0, 0, _TO_TABLE, 0)
         self._request(_DELETE_RULE, _REQUEST, head + _attribute(_FRA_PRIORITY, struct.pack("=I", 0)))
 
     def _request(self, kind: int, flags: int, body: bytes) -> None:
         self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body)
         answer = self._socket.recv(65536)
-        _, what, _, _, _ = _HEADER.unpack_from(answer)
+        _, message_type, _, _, _ = _HEADER.unpack_from(answer)
         (number,) = struct.unpack_from("=i", answer, _HEADER.size)
-        if what != _ERROR:
+        if message_type != _ERROR:
             raise OSError(errno.EPROTO, os.strerror(errno.EPROTO))
         if number:
             raise OSError(-number, os.strerror(-number))

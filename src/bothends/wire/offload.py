@@ -1,13 +1,13 @@
-"""What a host's kernel would leave to its network card: to cut data into packets, and to sum checksums. Pure.
+"""Finish packets that a host's kernel leaves to its network card: segmentation and checksums. Pure.
 
-    frame: virtio_net_hdr (10 bytes) ── Ethernet header, on a veth pair ── IP packet, perhaps of 64 KiB
+    frame: virtio_net_hdr (10 bytes) ── Ethernet header, on a veth pair ── IP packet, up to 64 KiB
 
-1. A kernel that may leave both to somebody hands over a stream by up to 64 KiB at a time (segmentation
-   offload), which costs it a tenth. The header, of linux/virtio_net.h, says what is still to be done.
-2. Who takes in such a frame for another host may leave all of it undone: that host's kernel knows that
-   nothing has been on a cable.
-3. But a toxic, and whoever looks, must meet packets as they would be on a cable: none larger than the MTU,
-   each with its checksum. `packets_of` makes them, as net/ipv4/tcp_offload.c does.
+1. A kernel with segmentation offload hands over up to 64 KiB of a stream at a time, at a tenth of the cost.
+   The header (linux/virtio_net.h) describes the remaining work.
+2. A receiver of such a frame that passes it on to another host may leave the work undone: that host's kernel
+   knows that the packet has not been on a cable.
+3. Toxics and observers, however, must see packets as they would be on a cable: none larger than the MTU, each
+   with its checksum. `segment_frame` makes them, as net/ipv4/tcp_offload.c does.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ HEADER_SIZE: Final = 10
 """Bytes of the header."""
 
 NULL_HEADER: Final = bytes(HEADER_SIZE)
-"""The header of a packet with which nothing is to be done."""
+"""The header of a complete packet."""
 
-# flags, kind of segmentation, hint, data bytes a segment, where the checksum's bytes begin, its place there;
-# in the machine's own order, and counted from behind this header
+# flags, segmentation type, hint, payload bytes per segment, start of the checksummed bytes, offset of the
+# checksum in them; in host byte order, offsets counted from the end of this header
 _HEADER: Final = struct.Struct("=BBHHHH")
 _NEEDS_CHECKSUM: Final = 0x01
 _WITH_ECN: Final = 0x80
@@ -35,14 +35,19 @@ _FIN, _PUSH, _CWR = 0x01, 0x08, 0x80
 
 
 def is_complete(frame: bytes) -> bool:
-    """Whether nothing is to be done with what follows the header."""
+    """Return whether the frame needs neither a checksum nor segmentation."""
     return not (frame[0] & _NEEDS_CHECKSUM or frame[1])
 
 
 def segmented_sizes(frame: bytes, ip_offset: int) -> tuple[int, int, int]:
-    """How many packets a frame is on a cable, their bytes together, and those of the largest.
+    """Return the sizes that a frame would have on a cable, without segmenting it.
 
-    Its IP packet begins at `at`.
+    Args:
+        frame: a frame with its header.
+        ip_offset: where its IP packet begins.
+
+    Returns:
+        The number of packets, their total size and the size of the largest, in bytes.
     """
     size = len(frame) - ip_offset
     if not frame[1]:
@@ -56,21 +61,21 @@ def segmented_sizes(frame: bytes, ip_offset: int) -> tuple[int, int, int]:
 
 
 def segment_frame(frame: bytes, ip_offset: int) -> list[bytes]:
-    """The packets that a frame is on a cable; its IP packet begins at `at`."""
+    """Return a frame's complete IP packets, each with its checksum. Its IP packet begins at `ip_offset`."""
     if is_complete(frame):
         return [frame[ip_offset:]]
-    flags, kind, _, segment, start, place = _HEADER.unpack_from(frame)
+    flags, kind, _, segment, start, checksum_offset = _HEADER.unpack_from(frame)
     packet, start = frame[ip_offset:], start + HEADER_SIZE - ip_offset
     head = _payload_offset(kind, packet, start)
     if 20 <= start < head < len(packet) and segment:
         return _segment(packet, start, head, segment)
-    if flags & _NEEDS_CHECKSUM and start >= 20 and start + place + 2 <= len(packet):
-        return [_finish_checksum(packet, start, place)]
+    if flags & _NEEDS_CHECKSUM and start >= 20 and start + checksum_offset + 2 <= len(packet):
+        return [_finish_checksum(packet, start, checksum_offset)]
     return [packet]
 
 
 def _payload_offset(kind: int, packet: bytes, start: int) -> int:
-    """Where the data of a TCP or UDP packet begins, whose header begins at `start`; 0 for others."""
+    """Return the offset of the TCP or UDP payload. The header begins at `start`. 0 for other protocols."""
     kind &= ~_WITH_ECN
     if kind in _TCP_KINDS and start + 20 <= len(packet):
         return start + max(20, (packet[start + 12] >> 4) * 4)
@@ -78,40 +83,42 @@ def _payload_offset(kind: int, packet: bytes, start: int) -> int:
 
 
 def _finish_checksum(packet: bytes, start: int, checksum_offset: int) -> bytes:
-    """With its checksum, in whose place is the sum of the pseudo-header so far."""
-    summed = checksum(packet[start:])
-    if not summed and checksum_offset == 6:
-        summed = 0xFFFF  # UDP says by 0 that there is none (RFC 768)
+    """Return the packet with its checksum. Its checksum field contains the sum of the pseudo-header."""
+    value = checksum(packet[start:])
+    if not value and checksum_offset == 6:
+        value = 0xFFFF  # in UDP, 0 means "no checksum" (RFC 768)
     at = start + checksum_offset
-    return packet[:at] + summed.to_bytes(2, "big") + packet[at + 2 :]
+    return packet[:at] + value.to_bytes(2, "big") + packet[at + 2 :]
 
 
 def _segment(packet: bytes, start: int, head: int, size: int) -> list[bytes]:
-    parts = []
+    packets = []
     for index, at in enumerate(range(head, len(packet), size)):
         data = packet[at : at + size]
-        made = bytearray(packet[:head])
+        header = bytearray(packet[:head])
         length = head - start + len(data)
-        if made[0] >> 4 == 4:
+        if header[0] >> 4 == 4:
             addresses = packet[12:20]
             identification = int.from_bytes(packet[4:6], "big") + index & 0xFFFF
-            struct.pack_into("!HH", made, 2, start + length, identification)
-            struct.pack_into("!H", made, 10, 0)
-            struct.pack_into("!H", made, 10, checksum(bytes(made[:start])))
+            struct.pack_into("!HH", header, 2, start + length, identification)
+            struct.pack_into("!H", header, 10, 0)
+            struct.pack_into("!H", header, 10, checksum(bytes(header[:start])))
         else:
             addresses = packet[8:40]
-            struct.pack_into("!H", made, 4, start - 40 + length)
+            struct.pack_into("!H", header, 4, start - 40 + length)
         if head - start == 8:
-            protocol, place = _UDP, 6
-            struct.pack_into("!H", made, start + 4, length)
+            protocol, checksum_offset = _UDP, 6
+            struct.pack_into("!H", header, start + 4, length)
         else:
-            protocol, place = _TCP, 16
+            protocol, checksum_offset = _TCP, 16
             (sequence,) = struct.unpack_from("!I", packet, start + 4)
-            struct.pack_into("!I", made, start + 4, sequence + at - head & 0xFFFFFFFF)
-            # The end comes with the last one; that congestion has been heard of (RFC 3168) with the first.
-            made[start + 13] &= ~((_CWR if index else 0) | (_FIN | _PUSH if at + size < len(packet) else 0))
-        struct.pack_into("!H", made, start + place, 0)
+            struct.pack_into("!I", header, start + 4, sequence + at - head & 0xFFFFFFFF)
+            # FIN and PSH belong to the last segment, CWR (RFC 3168 section 6.1.2) to the first.
+            header[start + 13] &= ~((_CWR if index else 0) | (_FIN | _PUSH if at + size < len(packet) else 0))
+        struct.pack_into("!H", header, start + checksum_offset, 0)
         pseudo = addresses + struct.pack("!II", length, protocol)
-        struct.pack_into("!H", made, start + place, checksum(pseudo + made[start:] + data) or 0xFFFF)
-        parts.append(bytes(made) + data)
-    return parts
+        struct.pack_into(
+            "!H", header, start + checksum_offset, checksum(pseudo + header[start:] + data) or 0xFFFF
+        )
+        packets.append(bytes(header) + data)
+    return packets

@@ -1,7 +1,7 @@
-"""IP packets as bytes: where they go, how they are cut, and the errors that a router answers. Pure.
+"""Parse, fragment and reject IP packets. Pure functions on bytes.
 
-RFC 791 (IPv4), RFC 792 (ICMP), RFC 8200 (IPv6), RFC 4443 (ICMPv6). Everything is in network order. Packets
-come from programs that may send anything: what is malformed is told by None or passed on, never by an error.
+RFC 791 (IPv4), RFC 792 (ICMP), RFC 8200 (IPv6), RFC 4443 (ICMPv6). Numbers are in network byte order. Packets
+come from programs that may send anything: a malformed packet yields None or is passed on, and never raises.
 """
 
 from __future__ import annotations
@@ -16,66 +16,66 @@ MIN_HEADER_SIZE: Final = {4: 20, 6: 40}  # bytes of an IP header
 IGMP: Final = 2
 _ICMP, _HOP_BY_HOP, _ICMPV6 = 1, 0, 58
 MAYBE_LINK_CONTROL: Final = frozenset({_HOP_BY_HOP, _ICMPV6})
-"""What the first header of IPv6 leads to, where `is_link_control` must look further."""
+"""Values of IPv6's first Next Header field for which `is_link_control` must look further."""
 
 _DONT_FRAGMENT, _MORE_FRAGMENTS, _OFFSET = 0x4000, 0x2000, 0x1FFF
 
-# ICMPv6 between neighbours: group membership, routers, neighbours (RFC 4443, 4861, 3810). On a wire of ours
-# everyone's neighbours are known, and what a kernel says of them unasked would use up random numbers at
-# moments that nobody can foresee: two runs of one seed would differ.
+# ICMPv6 types of group membership, router and neighbour discovery (RFC 4443, 4861, 3810). On a wire no host
+# needs them, and a kernel sends them at unpredictable times: they would consume random numbers, and two runs
+# with the same seed would differ.
 _LINK_CONTROL_TYPES: Final = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
 
-_IPV4_ERRORS: Final = frozenset(
-    {3, 4, 5, 11, 12}
-)  # about which no error may be sent (RFC 1122 section 3.2.2)
-_IPV4_QUOTE: Final = 576 - 28  # bytes of the packet that the error quotes (RFC 1812 section 4.3.2.3)
+# ICMP errors, which must not be answered with an error (RFC 1122 section 3.2.2)
+_IPV4_ERRORS: Final = frozenset({3, 4, 5, 11, 12})
+_IPV4_QUOTE: Final = 576 - 28  # bytes of the offending packet in an ICMP error (RFC 1812 section 4.3.2.3)
 _IPV6_QUOTE: Final = 1280 - 48  # RFC 4443 section 3
 _HOP_LIMIT: Final = 64
 
 
 def version_of(packet: bytes) -> int:
-    """4 or 6; 0 for what is no IP packet."""
+    """Return 4 or 6, or 0 if it is not an IP packet."""
     version = packet[0] >> 4 if packet else 0
     return version if len(packet) >= MIN_HEADER_SIZE.get(version, 1 << 16) else 0
 
 
 def destination_of(packet: bytes) -> bytes:
-    """The destination's address of an IP packet, as 4 or 16 bytes."""
+    """Return the destination address of an IP packet, as 4 or 16 bytes."""
     return packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
 
 
 def source_of(packet: bytes) -> bytes:
-    """The source's address of an IP packet, as 4 or 16 bytes."""
+    """Return the source address of an IP packet, as 4 or 16 bytes."""
     return packet[12:16] if packet[0] >> 4 == 4 else packet[8:24]
 
 
 def is_multicast_or_broadcast(destination: bytes) -> bool:
-    """Whether an address is a group's, or the broadcast address."""
+    """Return whether an address is a multicast or broadcast address."""
     if len(destination) == 16:
         return destination[0] == 0xFF
     return destination[0] & 0xF0 == 0xE0 or destination == b"\xff" * 4
 
 
 def is_link_control(packet: bytes) -> bool:
-    """Whether it is talk of a kernel with its neighbours, which is about no program."""
+    """Return whether a packet is IGMP, MLD, or neighbour or router discovery, which no program sends."""
     if packet[0] >> 4 == 4:
         return packet[9] == IGMP
     following, at = packet[6], 40
-    if following == _HOP_BY_HOP and len(packet) > 48:  # MLD has a router alert option before it (RFC 3810)
+    if following == _HOP_BY_HOP and len(packet) > 48:  # a router alert option precedes MLD (RFC 3810)
         following, at = packet[40], 40 + 8 * (packet[41] + 1)
     return following == _ICMPV6 and len(packet) > at and packet[at] in _LINK_CONTROL_TYPES
 
 
 def fragments(packet: bytes, mtu: int) -> list[bytes] | None:
-    """An IPv4 packet cut so that each part has at most `mtu` bytes (RFC 791 section 3.2).
+    """Fragment an IPv4 packet into packets of at most `mtu` bytes (RFC 791 section 3.2).
 
-    None where it must not be cut: it says so, or it is IPv6, where only the sender cuts (RFC 8200 section 5).
+    Returns None if it must not be fragmented: its Don't Fragment flag is set, or it is IPv6, where only the
+    sender fragments (RFC 8200 section 5).
     """
     if packet[0] >> 4 != 4:
         return None
     (flags,) = struct.unpack_from("!H", packet, 6)
     head = (packet[0] & 0x0F) * 4
-    size = (mtu - head) // 8 * 8  # offsets count eight bytes
+    size = (mtu - head) // 8 * 8  # offsets are in units of eight bytes
     if flags & _DONT_FRAGMENT or size <= 0 or head < 20:
         return None
     data = packet[head:]
@@ -93,14 +93,14 @@ def fragments(packet: bytes, mtu: int) -> list[bytes] | None:
 
 
 def packet_too_big(packet: bytes, mtu: int, router: tuple[IpAddress, ...]) -> bytes | None:
-    """The error that says how large a packet may be: RFC 1191 section 4, RFC 4443 section 3.2."""
+    """Return the ICMP error with the largest possible MTU: RFC 1191 section 4, RFC 4443 section 3.2."""
     if packet[0] >> 4 == 4:
         return _icmp_error(packet, 3, 4, mtu, router)
     return _icmp_error(packet, 2, 0, mtu, router)
 
 
 def destination_unreachable(packet: bytes, router: tuple[IpAddress, ...]) -> bytes | None:
-    """The error that says that nobody has this address: RFC 792, RFC 4443 section 3.1."""
+    """Return the ICMP error for an address that no host has: RFC 792, RFC 4443 section 3.1."""
     if packet[0] >> 4 == 4:
         return _icmp_error(packet, 3, 1, 0, router)
     return _icmp_error(packet, 1, 3, 0, router)
@@ -109,7 +109,7 @@ def destination_unreachable(packet: bytes, router: tuple[IpAddress, ...]) -> byt
 def _icmp_error(
     packet: bytes, kind: int, code: int, value: int, router: tuple[IpAddress, ...]
 ) -> bytes | None:
-    """An ICMP error about a packet, to its sender; None where there must not be one."""
+    """Return an ICMP error about a packet, to its sender, or None if it must not be sent."""
     if not _allows_icmp_error(packet):
         return None
     sender = source_of(packet)
@@ -127,7 +127,7 @@ def _icmp_error(
 
 
 def _allows_icmp_error(packet: bytes) -> bool:
-    """RFC 1122 section 3.2.2, RFC 4443 section 2.4: no errors about errors, groups and later fragments."""
+    """Return False for ICMP errors, multicasts and later fragments: RFC 1122 3.2.2, RFC 4443 2.4."""
     if is_multicast_or_broadcast(destination_of(packet)) or not any(source_of(packet)):
         return False
     if packet[0] >> 4 == 6:

@@ -1,14 +1,14 @@
-"""Where a packet goes, and what the toxics make of it on the way. No I/O, no clock, no random of its own.
+"""Forward packets between ports, and apply the toxics. No I/O; clock and random numbers are passed in.
 
-    receive() ──> neighbours' talk? whom for? MTU? ──> a pipeline for each way ──> what leaves, and where
+    receive() ──> link control? receiver? MTU? ──> one pipeline per link ──> packets to write, and where
 
-1. Each way, from one port to another, has a pipeline of its own, with random numbers of its own: what one
-   host does never changes what happens to another.
-2. The same packets in the same order on a way meet the same decisions, whenever they come: toxics draw for
+1. Each link, from one port to another, has its own pipeline and its own random numbers: the packets of one
+   host never change the fate of another host's packets.
+2. The same packets in the same order on a link meet the same decisions, whenever they arrive: toxics draw for
    each packet, not by the clock.
-3. The wire's own MTU is a router's right before it: larger packets are cut, or answered with the ICMP error
-   that tells the sender. With `icmp` off nothing is answered: a black hole (RFC 2923 section 2.1).
-4. Where no toxic is and nobody observes, frames may go on as they come (`offload.py`): `fast_forward`.
+3. The wire's MTU is that of a router before the link: larger packets are fragmented, or answered with the
+   ICMP error that tells the sender. With `icmp=False` they vanish: a black hole (RFC 2923 section 2.1).
+4. Without toxics and observer, frames may be forwarded unchanged (`offload.py`): `fast_forward`.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ from bothends.wire import offload, packets
 from bothends.wire.plan import LOOPBACK, ROUTER_ADDRESSES, Topology
 
 Outgoing: TypeAlias = tuple[int, bytes]
-"""A port, and the packet that leaves there."""
+"""A port, and the packet to write to it."""
 
 _LOOPBACK_ADDRESS: Final = bytes((127, 0, 0, 1))
-_QUEUE: Final = "queue"  # what is full, as if it were a toxic
+_QUEUE: Final = "queue"  # stands for a toxic in events, if the pipeline is full
 _MTU: Final = "mtu"
 _UNREACHABLE: Final = "unreachable"
 
 
 @dataclass(frozen=True, slots=True)
 class PacketEvent:
-    """One packet seen at one place. `at`: seconds on the caller's clock.
+    """What happened to one packet.
 
-    `event`: "sent" by its host; "lost" to `toxic`, which may also be "queue", "mtu" or "unreachable"; or
-    "arrived". `sender` and `receiver` are hosts by number; the receiver is -1 where there is none. `number`
-    counts the packets of a way from 1, as sent; one that a toxic has changed has 0. `packet` is all of it.
+    `at` is in seconds, on the caller's clock. `event` is "sent" by a host, "arrived" at a host, or "lost" to
+    `toxic`, which may also be "queue", "mtu" or "unreachable". `sender` and `receiver` are host indices; the
+    receiver is -1 if no host has the address. `number` counts the packets of a link from 1 in the order of
+    sending; it is 0 for a packet that a toxic has changed. `packet` is the whole IP packet.
     """
 
     at: float
@@ -58,7 +59,7 @@ Observer: TypeAlias = Callable[[PacketEvent], object]
 
 @dataclass(slots=True)
 class DirectedLink:
-    """From one port to another."""
+    """The path from one port to another, with its toxics and counters."""
 
     sender: int
     receiver: int
@@ -70,9 +71,20 @@ class DirectedLink:
 
 
 class Switch:
-    """The middle of a wire: `receive` what a port sends, `advance` when `due` has come.
+    """Forward packets between ports, through the toxics of each link.
 
-    Each toxic has a name of its own. Raises ToxicError for one that can do nothing to packets.
+    Call `receive` for each packet that a port sends, and `advance` at the time `due`. Both return the packets
+    to write.
+
+    Args:
+        topology: the hosts and ports.
+        toxics: with unique names.
+        seed: of all random decisions.
+        icmp: whether undeliverable and too large packets are answered with ICMP errors.
+        observe: called with each packet event.
+
+    Raises:
+        ToxicError: a toxic cannot affect packets.
     """
 
     def __init__(
@@ -87,7 +99,7 @@ class Switch:
         for spec in toxics:
             check_placement(spec)
         self.rejected: dict[str, int] = {}
-        """Packets that went nowhere, by why."""
+        """Number of packets that were not forwarded, by reason: "mtu" or "unreachable"."""
         self._topology = topology
         self._toxics = toxics
         self._seed = seed
@@ -99,122 +111,125 @@ class Switch:
             address.packed: host.interfaces[0].port for host in topology.hosts for address in host.addresses
         }
         self.links = {
-            (one, other): self._new_link(one, other)
-            for one in range(len(self._host_of))
-            for other in range(len(self._host_of))
-            if (other == topology.peer_ports[one] if topology.peer_ports is not None else other != one)
+            (sender, receiver): self._new_link(sender, receiver)
+            for sender in range(len(self._host_of))
+            for receiver in range(len(self._host_of))
+            if (
+                receiver == topology.peer_ports[sender]
+                if topology.peer_ports is not None
+                else receiver != sender
+            )
         }
         self._forwarding_tables = [self._build_table(port) for port in range(len(self._host_of))]
 
     def begin(self, now: float) -> None:
-        """From now on packets may come."""
-        for way in self.links.values():
-            way.pipeline.begin(now)
+        """Start the schedules of all toxics. Call this before the first packet."""
+        for link in self.links.values():
+            link.pipeline.begin(now)
 
     @property
     def due(self) -> float:
-        """When `advance` has something to do; infinity if nothing will happen by itself."""
-        return min((way.pipeline.due for way in self.links.values()), default=math.inf)
+        """When to call `advance`; infinity if no packet is held."""
+        return min((link.pipeline.due for link in self.links.values()), default=math.inf)
 
     @property
     def held(self) -> int:
-        """Bytes under way."""
-        return sum(way.pipeline.held for way in self.links.values())
+        """Bytes of packets that are held by toxics."""
+        return sum(link.pipeline.held for link in self.links.values())
 
     @property
     def can_fast_forward(self) -> bool:
-        """Whether nobody looks at single packets: then `fast_forward` may be used."""
-        return self._observe is None and not any(way.pipeline.stages for way in self.links.values())
+        """Whether neither toxics nor an observer look at packets, so that `fast_forward` may be used."""
+        return self._observe is None and not any(link.pipeline.stages for link in self.links.values())
 
     def fast_forward(self, port: int, frame: bytes, ip_offset: int) -> int:
-        """The port for which a frame is, if it is for one host alone; otherwise -1: see `receive`.
+        """Count a frame, and return the port to write it to. Call this only while `can_fast_forward`.
 
-        Its IP packet begins at `at`. To be asked once for each frame, while `can_fast_forward`.
+        The frame's IP packet begins at `ip_offset`. Returns -1 if it needs `receive`: it is not for exactly
+        one host, or larger than the MTU.
         """
-        way = self._lookup(port, frame, ip_offset)
-        if way is None:
+        link = self._lookup(port, frame, ip_offset)
+        if link is None:
             return -1
         count, size, largest = offload.segmented_sizes(frame, ip_offset)
         if largest > self._mtu:
             return -1
-        way.sent += count
-        way.sent_bytes += size
-        return way.receiver
+        link.sent += count
+        link.sent_bytes += size
+        return link.receiver
 
     def receive(self, now: float, port: int, packet: bytes) -> list[Outgoing]:
-        """A port sends a packet; what leaves at once."""
-        way = self._lookup(port, packet, 0)
-        if way is not None and len(packet) <= self._mtu:
-            return self._transmit(now, way, packet)
+        """Take a packet that a port sends. Returns the packets to write immediately."""
+        link = self._lookup(port, packet, 0)
+        if link is not None and len(packet) <= self._mtu:
+            return self._transmit(now, link, packet)
         return self._receive_slow_path(now, port, packet)
 
     def _lookup(self, port: int, data: bytes, ip_offset: int) -> DirectedLink | None:
-        """Where the packet that begins at `at` goes, as nearly all do: to one host, which there is.
+        """Return the link of a unicast packet that begins at `ip_offset`, if its destination exists.
 
-        None: it needs a closer look.
+        This is the fast path for nearly all packets. Returns None for any other packet.
         """
         if len(data) < ip_offset + 40:
             return None
         if data[ip_offset] >> 4 == 4:
-            return (
-                None
-                if data[ip_offset + 9] == packets.IGMP
-                else self._forwarding_tables[port].get(data[ip_offset + 16 : ip_offset + 20])
-            )
-        is_odd = data[ip_offset + 6] in packets.MAYBE_LINK_CONTROL
-        return None if is_odd else self._forwarding_tables[port].get(data[ip_offset + 24 : ip_offset + 40])
+            if data[ip_offset + 9] == packets.IGMP:
+                return None
+            return self._forwarding_tables[port].get(data[ip_offset + 16 : ip_offset + 20])
+        if data[ip_offset + 6] in packets.MAYBE_LINK_CONTROL:
+            return None
+        return self._forwarding_tables[port].get(data[ip_offset + 24 : ip_offset + 40])
 
     def _receive_slow_path(self, now: float, port: int, packet: bytes) -> list[Outgoing]:
         if not packets.version_of(packet) or packets.is_link_control(packet):
             return []
         receivers = self._receivers(port, packets.destination_of(packet))
         if not receivers:
-            return self._reject(
-                now, port, packet, _UNREACHABLE, packets.destination_unreachable(packet, ROUTER_ADDRESSES)
-            )
+            icmp_error = packets.destination_unreachable(packet, ROUTER_ADDRESSES)
+            return self._reject(now, port, packet, _UNREACHABLE, icmp_error)
         parts: list[bytes] | None = [packet]
         if len(packet) > self._mtu:
             parts = packets.fragments(packet, self._mtu)
         if parts is None:
-            answer = packets.packet_too_big(packet, self._mtu, ROUTER_ADDRESSES)
-            return self._reject(now, port, packet, _MTU, answer)
+            icmp_error = packets.packet_too_big(packet, self._mtu, ROUTER_ADDRESSES)
+            return self._reject(now, port, packet, _MTU, icmp_error)
         out: list[Outgoing] = []
         for receiver in receivers:
-            way = self.links[port, receiver]
+            link = self.links[port, receiver]
             for part in parts:
-                out += self._transmit(now, way, part)
+                out += self._transmit(now, link, part)
         return out
 
     def advance(self, now: float) -> list[Outgoing]:
-        """What has become due leaves."""
+        """Return the packets that have become due."""
         out: list[Outgoing] = []
-        for way in self.links.values():
-            if way.pipeline.due <= now:
-                out += self._outgoing(now, way, way.pipeline.advance(now))
+        for link in self.links.values():
+            if link.pipeline.due <= now:
+                out += self._outgoing(now, link, link.pipeline.advance(now))
         return out
 
     def add_toxic(self, placed: PlacedToxic, now: float) -> list[Outgoing]:
-        """A toxic comes, behind all others; what leaves because of it. Raises ToxicError."""
+        """Add a toxic after all others. Returns the packets that it releases. Raises ToxicError."""
         check_placement(placed)
         out: list[Outgoing] = []
-        for way in self.links.values():
-            if placed.direction == way.direction:
-                out += self._outgoing(now, way, way.pipeline.add(self._new_stage(way, placed), now))
+        for link in self.links.values():
+            if placed.direction == link.direction:
+                out += self._outgoing(now, link, link.pipeline.add(self._new_stage(link, placed), now))
         return out
 
     def remove_toxic(self, name: str, now: float) -> list[Outgoing]:
-        """A toxic goes; what leaves because of it is what it held."""
+        """Remove a toxic. Returns the packets that it held."""
         out: list[Outgoing] = []
-        for way in self.links.values():
-            out += self._outgoing(now, way, way.pipeline.remove(name, now))
+        for link in self.links.values():
+            out += self._outgoing(now, link, link.pipeline.remove(name, now))
         return out
 
     def _receivers(self, port: int, destination: bytes) -> Sequence[int]:
-        plan = self._topology
-        if plan.peer_ports is not None:
-            if plan.shape == "loop" and destination not in self._port_of:
+        topology = self._topology
+        if topology.peer_ports is not None:
+            if topology.shape == "loop" and destination not in self._port_of:
                 return (port,) if destination[0] == LOOPBACK.network_address.packed[0] else ()
-            return (plan.peer_ports[port],)
+            return (topology.peer_ports[port],)
         found = self._port_of.get(destination)
         if found is not None:
             return (found,) if found != port else ()
@@ -236,10 +251,10 @@ class Switch:
         packet.number = link.sent
         self._emit(now, "sent", link, packet)
         overflowed = link.pipeline.overflowed
-        left = self._outgoing(now, link, link.pipeline.put(now, packet))
+        out = self._outgoing(now, link, link.pipeline.put(now, packet))
         if link.pipeline.overflowed > overflowed:
             self._emit(now, "lost", link, packet, _QUEUE)
-        return left
+        return out
 
     def _outgoing(self, now: float, link: DirectedLink, items: Iterable[Item]) -> list[Outgoing]:
         receiver = link.receiver
@@ -271,60 +286,56 @@ class Switch:
             self._observe(PacketEvent(now, event, sender, receiver, number, bytes(packet), toxic))
 
     def _build_table(self, port: int) -> dict[bytes, DirectedLink]:
-        """Where packets from a port go, for each address that a host has."""
-        known = {}
+        """Build the forwarding table of a port: the link for each address of a host."""
+        table = {}
         for address in [*self._port_of, _LOOPBACK_ADDRESS]:
             for receiver in self._receivers(port, address):
-                known[address] = self.links[port, receiver]
-        return known
+                table[address] = self.links[port, receiver]
+        return table
 
-    def _new_link(self, one: int, other: int) -> DirectedLink:
-        sender, receiver = self._host_of[one], self._host_of[other]
-        direction: Direction = "downstream" if sender < receiver else "upstream"
-        way = DirectedLink(one, other, direction, Pipeline(Medium.PACKETS))
-        way.pipeline.stages += [
-            self._new_stage(way, spec) for spec in self._toxics if spec.direction == direction
+    def _new_link(self, sender: int, receiver: int) -> DirectedLink:
+        is_downstream = self._host_of[sender] < self._host_of[receiver]
+        direction: Direction = "downstream" if is_downstream else "upstream"
+        link = DirectedLink(sender, receiver, direction, Pipeline(Medium.PACKETS))
+        link.pipeline.stages += [
+            self._new_stage(link, spec) for spec in self._toxics if spec.direction == direction
         ]
-        return way
+        return link
 
     def _new_stage(self, link: DirectedLink, placed: PlacedToxic) -> Stage:
         names = (self._topology.ports[port].name for port in (link.sender, link.receiver))
         random = random_for(self._seed, placed.name, *names)
-        behaviour = placed.toxic.new_state(placed.link_context(Medium.PACKETS, random, 1))
-        stage = Stage(
-            placed.name,
-            behaviour,
-            Medium.PACKETS,
-            link.toxic_counters.setdefault(placed.name, ToxicCounters()),
-        )
-        return (
-            stage if self._observe is None else _ObservedStage(stage, functools.partial(self._on_lost, link))
-        )
+        state = placed.toxic.new_state(placed.link_context(Medium.PACKETS, random, 1))
+        counters = link.toxic_counters.setdefault(placed.name, ToxicCounters())
+        stage = Stage(placed.name, state, Medium.PACKETS, counters)
+        if self._observe is None:
+            return stage
+        return _ObservedStage(stage, functools.partial(self._on_lost, link))
 
     def _on_lost(self, link: DirectedLink, now: float, packet: bytes, toxic: str) -> None:
         self._emit(now, "lost", link, packet, toxic)
 
 
 def check_placement(placed: PlacedToxic) -> None:
-    """Raises ToxicError for a toxic that a wire cannot have."""
+    """Check that a wire supports a toxic and its placement. Raises ToxicError."""
     if reason := placed.toxic.unsupported_reason(Medium.PACKETS):
         raise ToxicError(placed.toxic.type, reason)
     if placed.toxicity != 1 or placed.clients:
         raise ToxicError(
             placed.toxic.type,
-            "a wire has packets and knows no connections",
+            "a wire forwards packets and has no connections",
             "toxicity and clients are for impair",
         )
 
 
 class _NumberedPacket(bytes):
-    """A packet that knows its number, for whoever observes. A part of it, or what is changed, has none."""
+    """A packet with its number, for the observer. Slices and changed copies of it have none."""
 
     number: int
 
 
 class _ObservedStage(Stage):
-    """A stage that tells which packets its toxic has dropped."""
+    """A pipeline stage that reports the packets that its toxic drops."""
 
     __slots__ = ("_dropped", "_on_lost")
 
@@ -340,5 +351,5 @@ class _ObservedStage(Stage):
             self._on_lost(at, item, self.name)
         return out
 
-    def _on_decision(self, place: int, size: int, decision: Decision) -> None:
+    def _on_decision(self, _position: int, _size: int, decision: Decision) -> None:
         self._dropped = decision == DROP
