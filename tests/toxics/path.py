@@ -1,4 +1,4 @@
-"""A path with toxics, in virtual time: what is said when, and what arrives when."""
+"""Run toxics in virtual time: timed input items in, timed output items out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 
 from bothends.toxics.base import LinkContext, Medium, Signal, Toxic
-from bothends.toxics.pipeline import Item, Pipeline, RecordingSocket, Stage
+from bothends.toxics.pipeline import DecisionRecorder, Item, Pipeline, Stage
 
 Arrivals = list[tuple[float, Item]]
 
@@ -15,16 +15,16 @@ STREAM, MESSAGES, DATAGRAMS, PACKETS = Medium
 
 
 def stage(
-    toxic: Toxic, medium: Medium, seed: int = 1, *, ordinal: int = 1, record: RecordingSocket | None = None
+    toxic: Toxic, medium: Medium, seed: int = 1, *, ordinal: int = 1, record: DecisionRecorder | None = None
 ) -> Stage:
-    """A toxic at work, called by its type."""
+    """Build the stage of a toxic, named after its type."""
     return Stage(
         toxic.type, toxic.new_state(LinkContext(medium, Random(seed), ordinal)), medium, record=record
     )
 
 
 class ToxicPath:
-    """One direction. Times are seconds from its beginning."""
+    """A pipeline of toxics in virtual time. Times are seconds from its start."""
 
     def __init__(self, medium: Medium, *toxics: Toxic, seed: int = 1, ordinal: int = 1) -> None:
         stages = [stage(each, medium, seed + n, ordinal=ordinal) for n, each in enumerate(toxics)]
@@ -32,18 +32,18 @@ class ToxicPath:
         self.arrived: Arrivals = [(0.0, item) for item in self.pipeline.begin(0.0)]
 
     def advance_to(self, now: float) -> None:
-        """Let time pass, waking at each moment at which something is due."""
+        """Advance the clock, waking at each due time."""
         while self.pipeline.due <= now:
             due = self.pipeline.due
             self.arrived += [(due, item) for item in self.pipeline.advance(due)]
 
     def send(self, at: float, item: Item) -> None:
-        """Something comes in."""
+        """Put an item into the pipeline at a time."""
         self.advance_to(at)
         self.arrived += [(at, out) for out in self.pipeline.put(at, item)]
 
     def run(self, sent: Iterable[tuple[float, Item]], until: float = 1e6) -> Arrivals:
-        """All of it, and the time after it."""
+        """Send timed items, then advance to `until`. Returns everything that arrived."""
         for at, item in sent:
             self.send(at, item)
         self.advance_to(until)
@@ -51,31 +51,31 @@ class ToxicPath:
 
 
 def data_of(arrived: Arrivals) -> bytes:
-    """The bytes of a stream, joined."""
+    """Return the concatenated bytes."""
     return b"".join(item for _, item in arrived if isinstance(item, bytes))
 
 
 def messages_of(arrived: Arrivals) -> list[bytes]:
-    """The messages, in the order in which they arrived."""
+    """Return the messages in order of arrival."""
     return [item for _, item in arrived if isinstance(item, bytes)]
 
 
 def signals_of(arrived: Arrivals) -> list[tuple[float, Signal]]:
-    """What arrived beside bytes, and when."""
+    """Return the signals and their times."""
     return [(at, item) for at, item in arrived if isinstance(item, Signal)]
 
 
 def numbered(count: int, spacing: float = 0.001, size: int = 100) -> list[tuple[float, bytes]]:
-    """Messages that can be told apart, evenly spaced."""
+    """Return evenly spaced messages that contain their index."""
     return [(number * spacing, number.to_bytes(4).rjust(size, b".")) for number in range(count)]
 
 
 def numbers(messages: Sequence[bytes]) -> list[int]:
-    """Which of `numbered` they are."""
+    """Return the indices that `numbered` put into the messages."""
     return [int.from_bytes(each[-4:]) for each in messages]
 
 
 def delays(sent: Sequence[tuple[float, bytes]], arrived: Arrivals) -> list[float]:
-    """How much later each message of `numbered` arrived; infinity for one that didn't."""
+    """Return the delay of each message of `numbered`; infinity if it did not arrive."""
     times = {int.from_bytes(item[-4:]): at for at, item in arrived if isinstance(item, bytes)}
     return [times.get(number, math.inf) - at for number, (at, _) in enumerate(sent)]

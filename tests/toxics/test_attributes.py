@@ -1,4 +1,4 @@
-"""How toxics are said: in the API's JSON, and in words."""
+"""Parsing and formatting of toxic attributes: the API's JSON, and the short form."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def test_parse_attributes_short_form(kind: type[Toxic], text: str, toxic: Toxic)
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "words"),
+    ("kind", "text", "message"),
     [
         (Latency, "fifty", "a time such as 50ms"),
         (Latency, "50", "a time such as 50ms"),
         (Latency, "50mbit", "a time such as 50ms"),
-        (Latency, "50ms±10ms±5ms", "too much"),
-        (Latency, "50ms,10ms", "too much"),
+        (Latency, "50ms±10ms±5ms", "unexpected '50ms±10ms±5ms'; use LATENCY±JITTER[,NAME=VALUE...]"),
+        (Latency, "50ms,10ms", "unexpected '10ms'"),
         (Latency, "50ms,jiter=1ms", "did you mean jitter?"),
         (Latency, "50ms,distribution=gauss", "uniform, normal or pareto"),
         (Latency, "-5ms", "a time such as"),
@@ -56,14 +56,14 @@ def test_parse_attributes_short_form(kind: type[Toxic], text: str, toxic: Toxic)
         (Loss, "10%,burst=0", "at least 1"),
         (Loss, "10%,burst=1.5", "a whole number"),
         (Bandwidth, "fast", "10mbit"),
-        (Blackhole, "x", "too much"),
-        (Blackhole, "x=1", "it has none"),
+        (Blackhole, "x", "unexpected 'x'"),
+        (Blackhole, "x=1", "it has no attributes"),
     ],
 )
-def test_parse_attributes_invalid_text_raises_toxic_error(kind: type[Toxic], text: str, words: str) -> None:
+def test_parse_attributes_invalid_text_raises_toxic_error(kind: type[Toxic], text: str, message: str) -> None:
     with pytest.raises(ToxicError) as caught:
         parse_attributes(kind, text)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""bandwidth: never more than the rate, and the queue's bound."""
+"""bandwidth: the rate is never exceeded, and the queue is bounded."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def test_bandwidth_any_interval_stays_within_burst_and_rate(
     arrivals: list[tuple[float, int]], burst: int
 ) -> None:
     rate = 10_000
-    now, said = 0.0, []
+    now, sent = 0.0, []
     for gap, size in arrivals:
         now += gap
-        said.append((now, bytes(size)))
-    arrived = ToxicPath(DATAGRAMS, Bandwidth(rate=rate // 1000, burst=burst, queue=10**9)).run(said)
+        sent.append((now, bytes(size)))
+    arrived = ToxicPath(DATAGRAMS, Bandwidth(rate=rate // 1000, burst=burst, queue=10**9)).run(sent)
     sizes = [(at, len(item)) for at, item in arrived if isinstance(item, bytes)]
-    assert len(sizes) == len(said)
+    assert len(sizes) == len(sent)
     for first in range(len(sizes)):
         total = 0
         for last in range(first, len(sizes)):
@@ -37,9 +37,9 @@ def test_bandwidth_any_interval_stays_within_burst_and_rate(
 
 @pytest.mark.parametrize("medium", [STREAM, DATAGRAMS])
 def test_bandwidth_long_transfer_takes_bytes_over_rate(medium: str) -> None:
-    said = [(0.0, bytes(1000))] * 1000
+    sent = [(0.0, bytes(1000))] * 1000
     arrived = ToxicPath(STREAM if medium == "stream" else DATAGRAMS, Bandwidth(rate=100, queue=2**30)).run(
-        said
+        sent
     )
     assert len(data_of(arrived)) == 1_000_000
     assert arrived[-1][0] == pytest.approx(10.0)

@@ -1,4 +1,4 @@
-"""What toxics do to a connection as such: cut it, keep it, close it, reset it, or say nothing at all."""
+"""Toxics that cut, hold, close or reset a connection: slicer, limit_data, timeout, blackhole and others."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def test_slicer_splits_into_requested_sizes_and_delays() -> None:
 
 @pytest.mark.parametrize("cut", [1, 7, 100])
 def test_limit_data_stream_passes_exact_bytes_and_closes(cut: int) -> None:
-    said = [(start / 1000, bytes(cut)) for start in range(0, 300, cut)]
-    arrived = ToxicPath(STREAM, LimitData(bytes=100)).run(said)
+    sent = [(start / 1000, bytes(cut)) for start in range(0, 300, cut)]
+    arrived = ToxicPath(STREAM, LimitData(bytes=100)).run(sent)
     assert len(data_of(arrived)) == 100
     assert [signal for _, signal in signals_of(arrived)] == [Signal.CLOSE]
     assert arrived[-1][1] is Signal.CLOSE
 
 
 def test_limit_data_passes_only_whole_messages() -> None:
-    said = numbered(10, size=30)
-    assert numbers(messages_of(ToxicPath(MESSAGES, LimitData(bytes=100)).run(said))) == [0, 1, 2]
-    assert numbers(messages_of(ToxicPath(DATAGRAMS, LimitData(bytes=90)).run(said))) == [0, 1, 2]
-    assert not signals_of(ToxicPath(DATAGRAMS, LimitData(bytes=100)).run(said))
+    sent = numbered(10, size=30)
+    assert numbers(messages_of(ToxicPath(MESSAGES, LimitData(bytes=100)).run(sent))) == [0, 1, 2]
+    assert numbers(messages_of(ToxicPath(DATAGRAMS, LimitData(bytes=90)).run(sent))) == [0, 1, 2]
+    assert not signals_of(ToxicPath(DATAGRAMS, LimitData(bytes=100)).run(sent))
 
 
 def test_limit_data_changed_limit_keeps_count() -> None:
@@ -120,8 +120,8 @@ def test_blackhole_drops_datagrams() -> None:
 
 @pytest.mark.parametrize("medium", [STREAM, DATAGRAMS])
 def test_stall_delays_data_until_its_end(medium: Medium) -> None:
-    said = [(at, b"%d" % at) for at in (0.0, 1.0, 2.0, 3.0, 5.0)]
-    arrived = ToxicPath(medium, Stall(after=1000, duration=3000)).run(said)
+    sent = [(at, b"%d" % at) for at in (0.0, 1.0, 2.0, 3.0, 5.0)]
+    arrived = ToxicPath(medium, Stall(after=1000, duration=3000)).run(sent)
     assert [at for at, _ in arrived] == [0.0, 4.0, 4.0, 4.0, 5.0]
     assert data_of(arrived) == b"01235"
 

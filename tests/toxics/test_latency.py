@@ -1,4 +1,4 @@
-"""latency: how much later, and how that is distributed."""
+"""latency: size, distribution and correlation of the delays."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.toxics.path import DATAGRAMS, PACKETS, STREAM, ToxicPath, delays, mes
 
 
 def measured(toxic: Latency, count: int = 20_000) -> list[float]:
-    """Delays in milliseconds, of messages so far apart that none waits for another."""
-    said = numbered(count, spacing=10.0)
-    return [delay * 1000 for delay in delays(said, ToxicPath(PACKETS, toxic).run(said))]
+    """Return the delays in milliseconds of messages spaced so far apart that none waits for another."""
+    sent = numbered(count, spacing=10.0)
+    return [delay * 1000 for delay in delays(sent, ToxicPath(PACKETS, toxic).run(sent))]
 
 
 def test_latency_without_jitter_delays_all_equally() -> None:
@@ -24,14 +24,15 @@ def test_latency_default_adds_no_delay() -> None:
     assert measured(Latency(), 10) == pytest.approx([0] * 10)
 
 
-# Of 20,000 the mean's standard error is its deviation / 141, and that of the deviation about deviation / 200
-# (Pareto's fourth moment is infinite, so its deviation is measured by quartiles): bounds of five of these.
+# For 20,000 samples the standard error of the mean is deviation / 141, and that of the deviation about
+# deviation / 200. Bounds are five standard errors. (Pareto's fourth moment is infinite, so that distribution
+# is tested by its quantiles instead.)
 @pytest.mark.parametrize("correlation", [0.0, 0.5])
 @pytest.mark.parametrize(("distribution", "deviation"), [("uniform", 20 / 3**0.5), ("normal", 20.0)])
 def test_jitter_distribution_has_requested_mean_and_deviation(
     distribution: str, deviation: float, correlation: float
 ) -> None:
-    """Correlation, unlike netem's, leaves the distribution as it is."""
+    """Correlation does not change the distribution, unlike netem's."""
     toxic = Latency(latency=200, jitter=20, distribution=distribution, correlation=correlation)
     found = measured(toxic)
     # With correlation c between neighbours the mean's error grows by sqrt((1 + c) / (1 - c)).
@@ -45,7 +46,7 @@ def test_jitter_distribution_has_requested_mean_and_deviation(
 
 def test_pareto_jitter_has_expected_quantiles_and_long_tail() -> None:
     found = sorted(measured(Latency(latency=200, jitter=20, distribution="pareto")))
-    # Quantiles of the Pareto distribution with exponent 3, brought to mean 0 and deviation 1.
+    # Quantiles of the Pareto distribution with exponent 3, scaled to mean 0 and deviation 1.
     for share in (0.25, 0.5, 0.75, 0.99):
         expected = 200 + 20 * ((1 - share) ** (-1 / 3) - 1.5) / 0.75**0.5
         assert found[int(share * len(found))] == pytest.approx(expected, rel=0.03)
@@ -63,15 +64,15 @@ def test_jitter_larger_than_latency_clamps_delay_to_zero() -> None:
 
 
 def test_jitter_reorders_datagrams_unless_ordered() -> None:
-    said = numbered(500)
-    loose = numbers(messages_of(ToxicPath(DATAGRAMS, Latency(latency=20, jitter=10)).run(said)))
-    ordered = numbers(messages_of(ToxicPath(DATAGRAMS, Latency(latency=20, jitter=10, ordered=1)).run(said)))
+    sent = numbered(500)
+    loose = numbers(messages_of(ToxicPath(DATAGRAMS, Latency(latency=20, jitter=10)).run(sent)))
+    ordered = numbers(messages_of(ToxicPath(DATAGRAMS, Latency(latency=20, jitter=10, ordered=1)).run(sent)))
     assert sorted(loose) == ordered == list(range(500))
     assert loose != ordered
 
 
 def test_jitter_on_stream_preserves_order() -> None:
-    said = numbered(500)
-    assert numbers(messages_of(ToxicPath(STREAM, Latency(latency=20, jitter=10)).run(said))) == list(
+    sent = numbered(500)
+    assert numbers(messages_of(ToxicPath(STREAM, Latency(latency=20, jitter=10)).run(sent))) == list(
         range(500)
     )

@@ -1,4 +1,4 @@
-"""loss and gilbert_elliott: how many, and how many in a row."""
+"""loss and gilbert_elliott: the share of losses, and the lengths of their runs."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ COUNT = 40_000
 
 
 def lost_flags(toxic: Toxic, seed: int = 1) -> list[bool]:
-    """Of each of COUNT datagrams, whether it was lost."""
+    """Return for each of COUNT datagrams whether it was lost."""
     arrived = set(numbers(messages_of(ToxicPath(DATAGRAMS, toxic, seed=seed).run(numbered(COUNT)))))
     return [number not in arrived for number in range(COUNT)]
 
 
 def loss_run_lengths(flags: list[bool]) -> list[int]:
-    """The lengths of the runs of losses."""
+    """Return the lengths of the runs of losses."""
     return [len(list(group)) for is_lost, group in itertools.groupby(flags) if is_lost]
 
 
-# Independent losses: the share's standard error is sqrt(p (1 - p) / 40,000), at most 0.0025. Five of these.
+# Independent losses: the standard error of the share is sqrt(p (1 - p) / 40,000), at most 0.0025. Bounds are
+# five standard errors.
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
 def test_loss_independent_matches_probability(share: float) -> None:
     flags = lost_flags(Loss(probability=share))
@@ -40,7 +41,7 @@ def test_loss_probability_zero_and_one() -> None:
     assert all(lost_flags(Loss(probability=1, burst=4)))
 
 
-# In runs of length b the losses of a run count as one: the share's error grows by about sqrt(2 b).
+# The losses of a run of length b count as one sample, so the standard error grows by about sqrt(2 b).
 @pytest.mark.parametrize(("share", "burst"), [(0.05, 3), (0.1, 5), (0.3, 10)])
 def test_loss_burst_matches_probability_and_run_length(share: float, burst: int) -> None:
     flags = lost_flags(Loss(probability=share, burst=burst))
@@ -63,7 +64,7 @@ def test_gilbert_elliott_loss_matches_stationary_distribution() -> None:
 
 
 def test_gilbert_elliott_initial_state_is_stationary() -> None:
-    """The first datagram too is lost with the share of the long run: of 4,000 beginnings, within 5 errors."""
+    """The first datagram is lost with the long-run probability: within 5 standard errors over 4,000 runs."""
     toxic = GilbertElliott(enter=0.1, leave=0.1)
     firsts = sum(
         not messages_of(ToxicPath(DATAGRAMS, toxic, seed=seed).run(numbered(1))) for seed in range(4000)

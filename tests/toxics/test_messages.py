@@ -1,4 +1,4 @@
-"""duplicate, reorder and corrupt: what they do to messages, and how often."""
+"""duplicate, reorder and corrupt: their effect on messages, and its rate."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def test_duplicate_share_arrives_twice_in_order() -> None:
 
 
 def test_reorder_gap_delays_every_nth_message() -> None:
-    said = numbered(100, spacing=0.001)
-    late = delays(said, ToxicPath(DATAGRAMS, Reorder(gap=5, delay=3.5)).run(said))
+    sent = numbered(100, spacing=0.001)
+    late = delays(sent, ToxicPath(DATAGRAMS, Reorder(gap=5, delay=3.5)).run(sent))
     assert [number for number, delay in enumerate(late) if delay] == list(range(4, 100, 5))
     assert late[4] == pytest.approx(0.0035)
 
 
 def test_reorder_probability_matches_share() -> None:
-    said = numbered(COUNT, spacing=0.001)
-    arrived = numbers(messages_of(ToxicPath(DATAGRAMS, Reorder(probability=0.05, delay=3.5)).run(said)))
+    sent = numbered(COUNT, spacing=0.001)
+    arrived = numbers(messages_of(ToxicPath(DATAGRAMS, Reorder(probability=0.05, delay=3.5)).run(sent)))
     assert sorted(arrived) == list(range(COUNT))
-    # One that is overtaken has later ones before it.
+    # An overtaken message arrives after a later one.
     late = sum(earlier > number for earlier, number in itertools.pairwise(arrived))
     assert late / COUNT == pytest.approx(0.05, abs=0.01)
 
@@ -50,19 +50,19 @@ def count_flipped_bits(before: bytes, after: bytes) -> int:
 
 
 def test_corrupt_probability_flips_one_bit_of_share() -> None:
-    said = numbered(COUNT)
-    arrived = messages_of(ToxicPath(DATAGRAMS, Corrupt(probability=0.1)).run(said))
-    wrong = Counter(count_flipped_bits(data, came) for (_, data), came in zip(said, arrived, strict=True))
+    sent = numbered(COUNT)
+    arrived = messages_of(ToxicPath(DATAGRAMS, Corrupt(probability=0.1)).run(sent))
+    wrong = Counter(count_flipped_bits(data, item) for (_, data), item in zip(sent, arrived, strict=True))
     assert set(wrong) == {0, 1}
     assert wrong[1] / COUNT == pytest.approx(0.1, abs=5 * (0.09 / COUNT) ** 0.5)
 
 
 @pytest.mark.parametrize("medium", [STREAM, DATAGRAMS])
 def test_corrupt_bit_errors_match_requested_rate(medium: Medium) -> None:
-    said = numbered(5000)
-    arrived = data_of(ToxicPath(medium, Corrupt(bit_errors=1e-3)).run(said))
+    sent = numbered(5000)
+    arrived = data_of(ToxicPath(medium, Corrupt(bit_errors=1e-3)).run(sent))
     bits = 5000 * 800
-    wrong = count_flipped_bits(b"".join(data for _, data in said), arrived)
+    wrong = count_flipped_bits(b"".join(data for _, data in sent), arrived)
     assert wrong / bits == pytest.approx(1e-3, abs=5 * (1e-3 / bits) ** 0.5)
 
 

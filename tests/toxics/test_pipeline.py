@@ -1,4 +1,4 @@
-"""What holds for every toxic of the registry: bytes and order of a stream, bounds, the same again."""
+"""Properties of every registered toxic: stream bytes and order, limits, determinism."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bothends.toxics.base import Medium, Signal, Toxic
 from bothends.toxics.pipeline import MAX_HELD_BYTES, Pipeline, flip_bits
 from tests.toxics.path import DATAGRAMS, MESSAGES, STREAM, Arrivals, ToxicPath, data_of, messages_of, stage
 
-# Each toxic with what makes it act: those that neither lose nor change anything of a stream, and the others.
+# Attributes that make each toxic act: toxics that neither drop nor change bytes of a stream, and the others.
 LOSSLESS = {
     "latency": "20ms±30ms,correlation=50%",
     "bandwidth": "3KB/s",
@@ -59,12 +59,12 @@ _chunks = st.lists(st.tuples(_gaps, st.binary(min_size=1, max_size=60)), max_siz
 
 
 def with_times(chunks: list[tuple[float, bytes]]) -> list[tuple[float, bytes]]:
-    """From gaps to times."""
-    now, said = 0.0, []
+    """Turn gaps between chunks into times."""
+    now, sent = 0.0, []
     for gap, data in chunks:
         now += gap
-        said.append((now, data))
-    return said
+        sent.append((now, data))
+    return sent
 
 
 def assert_in_order(arrived: Arrivals) -> None:
@@ -77,11 +77,11 @@ def assert_in_order(arrived: Arrivals) -> None:
 def test_stream_lossless_toxic_preserves_bytes_and_order(
     name: str, chunks: list[tuple[float, bytes]], seed: int
 ) -> None:
-    said = with_times(chunks)
+    sent = with_times(chunks)
     path = ToxicPath(STREAM, toxic(name), seed=seed)
-    path.run([*said, (said[-1][0] if said else 0.0, Signal.END)])
+    path.run([*sent, (sent[-1][0] if sent else 0.0, Signal.END)])
     path.arrived += [(2e6, item) for item in path.pipeline.remove(name, 2e6)]
-    assert data_of(path.arrived) == b"".join(data for _, data in said)
+    assert data_of(path.arrived) == b"".join(data for _, data in sent)
     assert path.arrived[-1][1] is Signal.END
     assert sum(item is Signal.END for _, item in path.arrived) == 1
     assert path.pipeline.held == 0
@@ -94,11 +94,11 @@ def test_stream_lossless_toxic_preserves_bytes_and_order(
 def test_messages_lossless_toxic_preserves_messages_and_order(
     name: str, chunks: list[tuple[float, bytes]]
 ) -> None:
-    said = with_times(chunks)
+    sent = with_times(chunks)
     path = ToxicPath(MESSAGES, toxic(name))
-    path.run(said)
+    path.run(sent)
     path.arrived += [(2e6, item) for item in path.pipeline.remove(name, 2e6)]
-    assert messages_of(path.arrived) == [data for _, data in said]
+    assert messages_of(path.arrived) == [data for _, data in sent]
 
 
 _change = st.tuples(
@@ -111,30 +111,30 @@ _change = st.tuples(
 def test_stream_toxic_changes_preserve_bytes(
     chunks: list[tuple[float, bytes]], changes: list[tuple[str, str, float]]
 ) -> None:
-    """Toxics come, go and are changed between the chunks, and all is there in the end, once and in order."""
+    """Toxics are added, removed and changed between the chunks; every byte arrives once and in order."""
     path = ToxicPath(STREAM, toxic("latency"))
-    now, here = 0.0, {"latency"}
+    now, active = 0.0, {"latency"}
     for index in range(max(len(chunks), len(changes))):
         if index < len(chunks):
             now += chunks[index][0]
             path.send(now, chunks[index][1])
         if index < len(changes):
-            what, name, gap = changes[index]
+            action, name, gap = changes[index]
             now += gap
             path.advance_to(now)
-            left: list[Any] = []
-            if what == "add" and name not in here:
-                here.add(name)
-                left = path.pipeline.add(stage(toxic(name), STREAM), now)
-            elif what == "remove":
-                here.discard(name)
-                left = path.pipeline.remove(name, now)
-            elif what == "replace" and name in here:
-                left = path.pipeline.replace(name, stage(toxic(name), STREAM, 5).state, now)
-            path.arrived += [(now, item) for item in left]
+            released: list[Any] = []
+            if action == "add" and name not in active:
+                active.add(name)
+                released = path.pipeline.add(stage(toxic(name), STREAM), now)
+            elif action == "remove":
+                active.discard(name)
+                released = path.pipeline.remove(name, now)
+            elif action == "replace" and name in active:
+                released = path.pipeline.replace(name, stage(toxic(name), STREAM, 5).state, now)
+            path.arrived += [(now, item) for item in released]
     path.send(now, Signal.END)
     path.advance_to(1e6)
-    for name in sorted(here):
+    for name in sorted(active):
         path.arrived += [(2e6, item) for item in path.pipeline.remove(name, 2e6)]
         path.advance_to(2e6)
     assert data_of(path.arrived) == b"".join(data for _, data in chunks)
@@ -146,13 +146,13 @@ def test_stream_toxic_changes_preserve_bytes(
     ("name", "medium"), [(name, medium) for medium in Medium for name in supported(medium)]
 )
 def test_pipeline_same_seed_and_input_is_deterministic(name: str, medium: Medium) -> None:
-    said = [(n / 10, bytes([n]) * 50) for n in range(40)]
-    one, two = (ToxicPath(medium, toxic(name), seed=3).run(said) for _ in range(2))
+    sent = [(n / 10, bytes([n]) * 50) for n in range(40)]
+    one, two = (ToxicPath(medium, toxic(name), seed=3).run(sent) for _ in range(2))
     assert one == two
 
 
 def test_stages_use_due_time_when_wakeup_is_late() -> None:
-    """Two delays of 10 ms are 20, also where the loop comes 7 ms late each time."""
+    """Two delays of 10 ms add up to 20 ms even if the loop wakes up to 7 ms late."""
     path = ToxicPath(
         STREAM,
         parse_attributes(registry.load("latency"), "10ms"),
@@ -190,7 +190,7 @@ def test_pipeline_without_stages_passes_items_unchanged() -> None:
 
 
 @given(st.binary(min_size=1, max_size=20), st.data())
-def test_flip_bits_twice_restores_data(data: bytes, more: Any) -> None:
-    bits = tuple(more.draw(st.lists(st.integers(0, len(data) * 8 - 1), max_size=5)))
-    assert flip_bits(flip_bits(data, bits), bits) == data
-    assert len(flip_bits(data, bits)) == len(data)
+def test_flip_bits_twice_restores_data(content: bytes, data: Any) -> None:
+    bits = tuple(data.draw(st.lists(st.integers(0, len(content) * 8 - 1), max_size=5)))
+    assert flip_bits(flip_bits(content, bits), bits) == content
+    assert len(flip_bits(content, bits)) == len(content)

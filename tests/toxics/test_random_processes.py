@@ -1,4 +1,4 @@
-"""Chains of random numbers: correlated, and still uniform."""
+"""Random processes: correlated numbers that stay uniform, and a two-state Markov chain."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_correlated_uniform_any_correlation_is_uniform(correlation: float) -> No
 def test_correlated_uniform_neighbours_have_requested_correlation() -> None:
     chain = CorrelatedUniform(Random(7), 0.9)
     drawn = [chain.draw() for _ in range(COUNT)]
-    # The uniform numbers' correlation is (6 / pi) asin(c / 2): 0.891 for 0.9.
+    # The correlation of the uniform numbers is (6 / pi) asin(c / 2): 0.891 for 0.9.
     assert statistics.correlation(drawn[:-1], drawn[1:]) == pytest.approx(0.891, abs=0.02)
 
 
@@ -36,5 +36,5 @@ def test_two_state_markov_sojourn_time_matches_probability() -> None:
     states = TwoStateMarkov(Random(7), enter=0.1, leave=0.3)
     seen = [states.step() for _ in range(COUNT)]
     assert sum(seen) / COUNT == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / COUNT * 4) ** 0.5)
-    begun = sum(not before and now for before, now in itertools.pairwise(seen))
-    assert sum(seen) / begun == pytest.approx(1 / 0.3, rel=0.1)
+    entries = sum(not before and after for before, after in itertools.pairwise(seen))
+    assert sum(seen) / entries == pytest.approx(1 / 0.3, rel=0.1)

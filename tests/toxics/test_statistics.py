@@ -1,14 +1,13 @@
-"""What was asked for, and what is measured: each toxic with chance in it, on every medium that it goes with.
+"""Statistical tests of every randomized toxic, on every medium that it supports.
 
-Seeds are fixed, so nothing here can fail by chance; the bounds say how surely a toxic that is wrong is found.
+Seeds are fixed, so no test can fail by chance. The bounds determine which faults are detected:
 
-1. A share of n is within five standard errors: one that is right would leave them in 1 of 1.7 million seeds,
-   and of 20,000 a tenth that is really 0.111 is found.
-2. A distribution has a distance by Kolmogorov and Smirnov below 1.95 / sqrt(n), which one that is right
-   passes in 999 of 1,000 seeds; its neighbours, the same with a deviation that is a tenth larger, fail.
+1. A share of n samples is within five standard errors. A correct share exceeds this for 1 of 1.7 million
+   seeds; with 20,000 samples a share of 0.111 instead of 0.1 is detected.
+2. A distribution has a Kolmogorov-Smirnov distance below 1.95 / sqrt(n). A correct one passes with 999 of
+   1,000 seeds; the same distribution with a deviation that is a tenth larger fails.
 
-Streams, messages and datagrams go through the pipeline that `impair` has, packets through the middle of a
-wire.
+Streams, messages and datagrams go through the pipeline of `impair`, packets through the switch of a wire.
 """
 
 from __future__ import annotations
@@ -45,30 +44,30 @@ UNORDERED_MEDIA = [Medium.DATAGRAMS, Medium.PACKETS]
 
 
 def run_toxic(toxic: Toxic, medium: Medium, messages: list[tuple[float, bytes]], seed: int = 1) -> Arrivals:
-    """What arrives. Packets are real ones on a wire; they are shown by what they carry."""
+    """Send messages through a toxic. Packets go over a wire as IPv4; their payloads are returned."""
     if medium is not Medium.PACKETS:
         return ToxicPath(medium, toxic, seed=seed).run(messages)
     link = Switch(PAIR, [PlacedToxic("it", "downstream", toxic)], seed=seed)
-    one, other = (addresses_of(number)[0].packed for number in (1, 2))
+    source, destination = (addresses_of(number)[0].packed for number in (1, 2))
     link.begin(0.0)
     arrived: Arrivals = []
 
-    def until(now: float) -> None:
+    def advance_to(now: float) -> None:
         while link.due <= now:
             due = link.due
             arrived.extend((due, packet[20:]) for _, packet in link.advance(due))
 
     for at, data in messages:
-        until(at)
-        made = ipv4(data)
-        sent = made[:12] + one + other + made[20:]
-        arrived.extend((at, packet[20:]) for _, packet in link.receive(at, 0, sent))
-    until(1e9)
+        advance_to(at)
+        template = ipv4(data)
+        datagram = template[:12] + source + destination + template[20:]
+        arrived.extend((at, packet[20:]) for _, packet in link.receive(at, 0, datagram))
+    advance_to(1e9)
     return arrived
 
 
 def is_within_five_errors(found: int, share: float, count: int = COUNT) -> bool:
-    """Whether it is within five standard errors."""
+    """Whether a count matches a share within five standard errors."""
     return abs(found / count - share) <= 5 * math.sqrt(share * (1 - share) / count)
 
 
@@ -81,7 +80,7 @@ def test_loss_share_and_run_length(medium: Medium) -> None:
     for burst, toxic in ((1.0, Loss(probability=0.1)), (4.0, Loss(probability=0.1, burst=4))):
         arrived = set(numbers(messages_of(run_toxic(toxic, medium, numbered(COUNT)))))
         flags = [number not in arrived for number in range(COUNT)]
-        # The losses of a run count as one: there are as many independent ones less.
+        # The losses of a run count as one sample, so the standard error grows.
         assert abs(sum(flags) / COUNT - 0.1) <= 5 * math.sqrt(0.1 * 0.9 / COUNT * (2 * burst - 1))
         runs = [len(list(group)) for is_lost, group in itertools.groupby(flags) if is_lost]
         mean = burst if burst > 1 else 1 / 0.9
@@ -106,8 +105,8 @@ def test_duplicate_share(medium: Medium) -> None:
 
 @pytest.mark.parametrize("medium", UNORDERED_MEDIA)
 def test_reorder_gap_and_delay(medium: Medium) -> None:
-    said = numbered(COUNT, spacing=0.001)
-    late = delays(said, run_toxic(Reorder(probability=0.2, gap=2, delay=3.5), medium, said))
+    sent = numbered(COUNT, spacing=0.001)
+    late = delays(sent, run_toxic(Reorder(probability=0.2, gap=2, delay=3.5), medium, sent))
     held = [number for number, delay in enumerate(late) if delay > 0]
     assert {number % 2 for number in held} == {1}  # every second one is a candidate
     assert is_within_five_errors(len(held), 0.2, COUNT // 2)
@@ -116,22 +115,22 @@ def test_reorder_gap_and_delay(medium: Medium) -> None:
 
 @pytest.mark.parametrize("medium", MESSAGE_MEDIA)
 def test_corrupt_message_share(medium: Medium) -> None:
-    said = numbered(COUNT)
-    # Packets have headers before what they carry: 20 of 120 bytes, in which a bit may flip as well.
+    sent = numbered(COUNT)
+    # The flipped bit of a packet may be in its header, which is 20 of 120 bytes.
     share = 0.1 * (100 / 120 if medium is Medium.PACKETS else 1)
     arrived = [
-        item for _, item in run_toxic(Corrupt(probability=0.1), medium, said) if isinstance(item, bytes)
+        item for _, item in run_toxic(Corrupt(probability=0.1), medium, sent) if isinstance(item, bytes)
     ]
-    wrong = sum(data != came for (_, data), came in zip(said, arrived, strict=True))
+    wrong = sum(data != item for (_, data), item in zip(sent, arrived, strict=True))
     assert is_within_five_errors(wrong, share)
 
 
 @pytest.mark.parametrize("medium", list(Medium))
 def test_corrupt_bit_error_rate(medium: Medium) -> None:
-    said = numbered(4000)
-    came = data_of(run_toxic(Corrupt(bit_errors=1e-3), medium, said))
+    sent = numbered(4000)
+    received = data_of(run_toxic(Corrupt(bit_errors=1e-3), medium, sent))
     bits = 4000 * 800
-    wrong = (int.from_bytes(b"".join(data for _, data in said)) ^ int.from_bytes(came)).bit_count()
+    wrong = (int.from_bytes(b"".join(data for _, data in sent)) ^ int.from_bytes(received)).bit_count()
     assert is_within_five_errors(wrong, 1e-3, bits)
 
 
@@ -144,7 +143,7 @@ def uniform(width: float) -> Callable[[float], float]:
 
 
 def pareto(deviation: float) -> Callable[[float], float]:
-    """Exponent 3, brought to mean 0 and deviation 1."""
+    """Return the distribution function with exponent 3, scaled to mean 0 and deviation 1."""
     return lambda value: 1 - min(((value - 200) / deviation * math.sqrt(0.75) + 1.5) ** -3, 1)
 
 
@@ -152,7 +151,7 @@ DISTRIBUTIONS = {"uniform": uniform, "normal": normal, "pareto": pareto}
 
 
 def kolmogorov_smirnov_distance(found: list[float], expected: Callable[[float], float]) -> float:
-    """Kolmogorov and Smirnov's: the largest difference of two distributions."""
+    """Return the largest difference between the empirical and the expected distribution function."""
     ordered, count = sorted(found), len(found)
     return max(
         max(abs(expected(value) - index / count), abs((index + 1) / count - expected(value)))
@@ -163,9 +162,9 @@ def kolmogorov_smirnov_distance(found: list[float], expected: Callable[[float], 
 @pytest.mark.parametrize("medium", list(Medium))
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_latency_jitter_distribution(name: str, medium: Medium) -> None:
-    said = numbered(8000, spacing=10.0)  # none waits for another
+    sent = numbered(8000, spacing=10.0)  # none waits for another
     toxic = Latency(latency=200, jitter=20, distribution=name)
-    found = [delay * 1000 for delay in delays(said, run_toxic(toxic, medium, said))]
+    found = [delay * 1000 for delay in delays(sent, run_toxic(toxic, medium, sent))]
     bound = 1.95 / math.sqrt(len(found))
     assert kolmogorov_smirnov_distance(found, DISTRIBUTIONS[name](20)) < bound
     assert kolmogorov_smirnov_distance(found, DISTRIBUTIONS[name](22)) > bound
@@ -192,5 +191,5 @@ def test_slicer_chunk_sizes() -> None:
 
 def test_toxicity_share_of_connections() -> None:
     spec = PlacedToxic("it", "downstream", Latency(latency=1), toxicity=0.3)
-    met = sum(spec.applies_to("192.0.2.1", random_for(1, "proxy", number)) for number in range(COUNT))
-    assert is_within_five_errors(met, 0.3)
+    affected = sum(spec.applies_to("192.0.2.1", random_for(1, "proxy", number)) for number in range(COUNT))
+    assert is_within_five_errors(affected, 0.3)

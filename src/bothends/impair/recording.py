@@ -25,7 +25,7 @@ from typing import Any, Final, TextIO
 
 from bothends.errors import ConfigurationError, SystemCallFailed
 from bothends.toxics.base import DROP, HOLD, PASS, Decision, Delivery, Medium, Signal, ToxicState
-from bothends.toxics.pipeline import BEGIN_SIZE, END_SIZE, RecordingSocket, Stage
+from bothends.toxics.pipeline import BEGIN_SIZE, END_SIZE, DecisionRecorder, Stage
 from bothends.toxics.placement import Direction
 
 VERSION: Final = 1
@@ -46,7 +46,7 @@ class RecordingWriter:
 
     def start_stage(
         self, proxy: str, connection: int, direction: Direction, toxic: str, position: int
-    ) -> RecordingSocket:
+    ) -> DecisionRecorder:
         """A stage begins; what its decisions are told to."""
         self._stages += 1
         number = self._stages

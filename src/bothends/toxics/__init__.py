@@ -1,1 +1,1 @@
-"""What a bad path does to bytes, one toxic a file, pure: see `base`, `latency`, then `pipeline`. Rank 1."""
+"""Network impairments (toxics), one per file, sans-IO: see `base`, `latency`, then `pipeline`. Rank 1."""

@@ -1,7 +1,7 @@
-"""Attributes of toxics: what each may be, how it is read from JSON and from words, and how it is shown.
+"""Toxic attributes: declare, parse, validate and format them.
 
-The units are those of Toxiproxy's API, where a number stands alone; words may carry their unit: `50ms`,
-`1.5s`, `10mbit`, `64KiB`, `10%`.
+JSON holds plain numbers in the units of Toxiproxy's API. Text (command line, TOML strings) may give a unit:
+`50ms`, `1.5s`, `10mbit`, `64KiB`, `10%`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ T = TypeVar("T", bound=Toxic)
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What an attribute may be. `theirs`: Toxiproxy has it, so it is always shown."""
+    """The unit and valid values of an attribute.
+
+    `in_toxiproxy`: Toxiproxy has the attribute too, so the API always includes it.
+    """
 
     unit: Unit
     description: str
@@ -45,33 +48,37 @@ def attribute(
     in_toxiproxy: bool = False,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """A field of a toxic. A share is at most 1; an attribute of the unit "word" is one of `words`."""
+    """Declare an attribute: a dataclass field of a toxic.
+
+    The maximum of a "share" is 1. The unit "word" takes one of `choices`.
+    """
     maximum = min(maximum, 1) if unit == "share" else maximum
     rule = Rule(unit, description, minimum, maximum, in_toxiproxy, choices)
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
 def rules_of(kind: type[Toxic]) -> dict[str, Rule]:
-    """The attributes of a toxic, in their order."""
+    """Return the rules of a toxic class, by attribute name, in declaration order."""
     return {each.name: each.metadata["rule"] for each in dataclasses.fields(kind)}
 
 
 def from_json(kind: type[T], given: Mapping[str, Any], base: T | None = None) -> T:
-    """A toxic from the `attributes` of the API; what isn't given is as in `base`, or its default.
+    """Build a toxic from the API's `attributes` object.
 
+    An attribute that is missing or null keeps its value in `base`, or its default without one.
     Raises ToxicError.
     """
     rules = rules_of(kind)
     values: dict[str, Value] = {}
     for name, value in given.items():
         rule = _find_rule(kind, rules, name)
-        if value is not None:  # null changes nothing, as in Go
+        if value is not None:  # null leaves a field unchanged, as in Go's encoding/json
             values[name] = _validated(kind, name, rule, value)
     return dataclasses.replace(base, **values) if base is not None else kind(**values)
 
 
 def to_json(toxic: Toxic) -> dict[str, Value]:
-    """The attributes as the API shows them: Toxiproxy's own always, ours where they are set."""
+    """Return the attributes as the API shows them: Toxiproxy's always, extensions only if not the default."""
     shown = {}
     for each in dataclasses.fields(toxic):
         value = getattr(toxic, each.name)
@@ -81,13 +88,13 @@ def to_json(toxic: Toxic) -> dict[str, Value]:
 
 
 def parse_attributes(kind: type[T], text: str) -> T:
-    """A toxic from the short form: `50ms±10ms,distribution=normal`, or nothing but names and values.
+    """Build a toxic from its short form, such as `50ms±10ms,distribution=normal`, or from NAME=VALUE pairs.
 
-    `+-` and `+/-` are as good as `±`. Raises ToxicError.
+    `+-` and `+/-` are accepted for `±`. Raises ToxicError.
     """
     rules = rules_of(kind)
     values: dict[str, Value] = {}
-    for place, part in enumerate(text.split(",") if text else ()):
+    for index, part in enumerate(text.split(",") if text else ()):
         name, equals, written = part.partition("=")
         if equals:
             rule = _find_rule(kind, rules, name.strip().replace("-", "_"))
@@ -95,10 +102,10 @@ def parse_attributes(kind: type[T], text: str) -> T:
             values[name] = _validated(kind, name, rule, parse_value(kind, name, rule, written.strip()))
             continue
         heads = re.split(r"±|\+/?-", part.strip())
-        if place or len(heads) > len(kind.short_form):
-            takes = "±".join(name.upper() for name in kind.short_form)
-            hint = f"it takes {takes}[,NAME=VALUE...]" if takes else "it takes NAME=VALUE,..."
-            raise ToxicError(kind.type, f"{part!r} is too much", hint)
+        if index or len(heads) > len(kind.short_form):
+            syntax = "±".join(name.upper() for name in kind.short_form)
+            hint = f"use {syntax}[,NAME=VALUE...]" if syntax else "use NAME=VALUE,..."
+            raise ToxicError(kind.type, f"unexpected {part!r}", hint)
         for name, written in zip(kind.short_form, heads, strict=False):
             values[name] = _validated(kind, name, rules[name], parse_value(kind, name, rules[name], written))
     return kind(**values)
@@ -117,7 +124,7 @@ _BYTES: Final = {
     "gb": 10**9,
     "gib": 2**30,
 }
-# Bytes a second: "bit" is the word of tc(8), KB/s Toxiproxy's.
+# Bytes per second: "bit" is tc(8)'s unit, KB/s Toxiproxy's.
 _RATES: Final = {
     **{f"{prefix}bit": 10**power / 8 for prefix, power in (("", 0), ("k", 3), ("m", 6), ("g", 9))},
     **{f"{unit}/s": size for unit, size in _BYTES.items() if unit},
@@ -126,18 +133,18 @@ _NUMBER: Final = re.compile(r"([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*([a-zµ%/]*)", r
 
 
 def parse_duration(text: str) -> float | None:
-    """A time with its unit, in seconds: 50ms, 1.5s, 2m. None if it is no such thing."""
+    """Parse a duration with its unit (50ms, 1.5s, 2m). Returns seconds, or None if `text` is not one."""
     number, unit = _split_unit(text)
     return None if number is None or unit not in _SECONDS else number * _SECONDS[unit]
 
 
 def parse_value(kind: type[Toxic], name: str, rule: Rule, text: str) -> Value:
-    """One attribute from words, in the unit of the API. Raises ToxicError."""
+    """Parse one attribute. Returns it in the API's unit. Raises ToxicError."""
     if rule.unit == "word":
         return text
     number, unit = _split_unit(text)
     if number is None:
-        raise ToxicError(kind.type, f"{name} is {_expected(rule)}, not {text!r}")
+        raise ToxicError(kind.type, f"{name} must be {_expected(rule)}, not {text!r}")
     match rule.unit:
         case "ms" | "us" if unit in _SECONDS:
             return _int_if_whole(number * _SECONDS[unit] * (1e3 if rule.unit == "ms" else 1e6))
@@ -148,7 +155,7 @@ def parse_value(kind: type[Toxic], name: str, rule: Rule, text: str) -> Value:
         case "share" if unit == "%":
             return number / 100
     if unit or (rule.unit in ("ms", "us", "KB/s") and number):
-        raise ToxicError(kind.type, f"{name} is {_expected(rule)}, not {text!r}")
+        raise ToxicError(kind.type, f"{name} must be {_expected(rule)}, not {text!r}")
     return _int_if_whole(number)
 
 
@@ -158,7 +165,7 @@ def _split_unit(text: str) -> tuple[float | None, str]:
 
 
 def _int_if_whole(number: float) -> int | float:
-    """Without a fraction it is an integer: clients of the API read it as one."""
+    """Turn a whole float into an int, because clients of the API parse integers."""
     rounded = round(number, 9)
     return int(rounded) if rounded == int(rounded) else rounded
 
@@ -167,23 +174,23 @@ def _find_rule(kind: type[Toxic], rules: Mapping[str, Rule], name: str) -> Rule:
     rule = rules.get(name)
     if rule is None:
         nearest = suggest.nearest(name, rules)
-        hint = f"did you mean {nearest}?" if nearest else "it has " + ", ".join(rules)
-        raise ToxicError(kind.type, f"there is no attribute {name!r}", hint if rules else "it has none")
+        hint = f"did you mean {nearest}?" if nearest else "known: " + ", ".join(rules)
+        raise ToxicError(kind.type, f"unknown attribute {name!r}", hint if rules else "it has no attributes")
     return rule
 
 
 def _validated(kind: type[Toxic], name: str, rule: Rule, value: Any) -> Value:
     if rule.unit == "word":
         if value not in rule.choices:
-            raise ToxicError(kind.type, f"{name} is {_join_choices(rule.choices)}, not {value!r}")
+            raise ToxicError(kind.type, f"{name} must be {_join_choices(rule.choices)}, not {value!r}")
         return str(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ToxicError(kind.type, f"{name} is {_expected(rule)}, not {value!r}")
+        raise ToxicError(kind.type, f"{name} must be {_expected(rule)}, not {value!r}")
     if not rule.minimum <= value <= rule.maximum:
-        most = "" if rule.maximum == math.inf else f" and at most {rule.maximum:g}"
-        raise ToxicError(kind.type, f"{name} is at least {rule.minimum:g}{most}, not {value:g}")
+        upper = "" if rule.maximum == math.inf else f" and at most {rule.maximum:g}"
+        raise ToxicError(kind.type, f"{name} must be at least {rule.minimum:g}{upper}, not {value:g}")
     if rule.unit in ("bytes", "count") and value != int(value):
-        raise ToxicError(kind.type, f"{name} is {_expected(rule)}, not {value!r}")
+        raise ToxicError(kind.type, f"{name} must be {_expected(rule)}, not {value!r}")
     return int(value) if rule.unit in ("bytes", "count") else value
 
 

@@ -1,9 +1,10 @@
-"""bandwidth: so many bytes a second, and a queue before it.
+"""bandwidth: a rate limit with a bounded queue in front of it.
 
-A token bucket of `burst` bytes, filled at the rate. In virtual time: `free_at` is when the line will have
-carried all that it was given, and it may lie behind now by the time that the bucket is worth. So within any
-stretch of t seconds at most burst + rate * t bytes leave, and one message more if it is longer than the
-bucket. What does not fit into the queue is dropped at its tail, as by a router; a stream's sender waits.
+A token bucket of `burst` bytes, refilled at the rate and computed in virtual time: `_free_at` is when the
+line will have transmitted everything queued so far. It may lie in the past by at most the time that `burst`
+bytes take. So within any t seconds at most burst + rate * t bytes leave, plus one message if it is larger
+than the bucket. Datagrams that exceed the queue are dropped at its tail, as in a router; on a stream the
+sender waits.
 """
 
 from __future__ import annotations
@@ -15,28 +16,28 @@ from typing import ClassVar
 from bothends.toxics.attributes import attribute
 from bothends.toxics.base import DROP, PASS, Decision, Delivery, LinkContext, Medium, Toxic, ToxicState
 
-_CHUNK_SECONDS = 0.02  # seconds: a chunk of a stream leaves in parts of so long, as it would from a slow line
-_CHUNK_LIMITS = (64, 16 * 1024)  # bytes: the least and the most of such a part
+_CHUNK_SECONDS = 0.02  # seconds of line time per delivered chunk, so that a stream trickles as on a slow line
+_CHUNK_LIMITS = (64, 16 * 1024)  # bytes: minimum and maximum size of such a chunk
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bandwidth(Toxic):
-    """At most `rate` kilobytes (of 1,000 bytes) a second; 0 is no limit."""
+    """Limits throughput to `rate` kilobytes (of 1,000 bytes) per second; 0 is no limit."""
 
     type = "bandwidth"
-    summary = "so many bytes a second, with a queue of bounded length before it"
+    summary = "limits the throughput, with a bounded queue in front"
     effects: ClassVar[Mapping[Medium, str]] = {
         Medium.STREAM: "bytes leave at the rate; when the queue is full the sender waits, nothing is lost",
         Medium.MESSAGES: "messages leave at the rate; when the queue is full the sender waits",
-        Medium.DATAGRAMS: "datagrams leave at the rate; what the queue has no room for is dropped",
-        Medium.PACKETS: "packets leave at the rate; what the queue has no room for is dropped",
+        Medium.DATAGRAMS: "datagrams leave at the rate; when the queue is full they are dropped",
+        Medium.PACKETS: "packets leave at the rate; when the queue is full they are dropped",
     }
     short_form = ("rate",)
     in_toxiproxy = True
 
-    rate: float = attribute(0, "KB/s", "what passes in a second", in_toxiproxy=True)
-    queue: int = attribute(64 * 1024, "bytes", "what waits at most", minimum=1)
-    burst: int = attribute(0, "bytes", "what may pass at once after a silence")
+    rate: float = attribute(0, "KB/s", "throughput; 0: unlimited", in_toxiproxy=True)
+    queue: int = attribute(64 * 1024, "bytes", "length of the queue", minimum=1)
+    burst: int = attribute(0, "bytes", "size of the token bucket: sent at once after an idle period")
 
     def new_state(self, link: LinkContext) -> ToxicState:
         return _BandwidthState(self, link)
@@ -74,6 +75,6 @@ class _BandwidthState(ToxicState):
         )
 
     def _transmit(self, now: float, size: int) -> float:
-        """The delay after which so many bytes have left."""
+        """Put `size` bytes on the line. Returns the delay in seconds until they have left."""
         self._free_at += size / self._rate
         return max(0.0, self._free_at - now)

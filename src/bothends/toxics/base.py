@@ -1,15 +1,16 @@
-"""What a toxic is: settings, and for each direction of each connection a `Behaviour` that decides.
+"""The contract of toxics: a `Toxic` holds settings, a `ToxicState` decides on one direction of a connection.
 
-Rank 1, pure: no socket, no clock and no random number that isn't passed in. How it works:
+Rank 1, pure: clock and random numbers are passed in, and there are no sockets. How it works:
 
-1. A toxic is a frozen value: its type, and attributes in the units of Toxiproxy's API. What it does on each
-   medium is said in `meaning`; where it would be a lie (a proxy cannot lose a TCP segment) it is refused.
-2. A behaviour is told what arrives, when, and how long it is, and answers with a decision: the pieces
-   that leave, each with its delay. No piece: dropped. Two: doubled. It never sees the bytes, so nothing that
-   a peer sends can change a decision, and a decision can be written down and replayed.
-3. Who carries out decisions (`pipeline.py`) keeps a stream in order whatever they say.
+1. A toxic is a frozen dataclass: its type, and attributes in the units of Toxiproxy's API. `effects`
+   describes it on each medium. A medium on which the name would be misleading is rejected with
+   `incompatibility`: a proxy cannot drop a TCP segment, for example.
+2. A state gets the arrival time and the size of each item and returns a decision: the deliveries, each with
+   its delay. No delivery drops the item, two duplicate it. A state never sees the bytes, so a peer cannot
+   influence decisions, and decisions can be recorded and replayed.
+3. The pipeline (`pipeline.py`) carries out decisions. It keeps a stream in order whatever the delays are.
 
-How to write one: docs/how-to/add-a-toxic.md.
+How to write a toxic: docs/how-to/add-a-toxic.md.
 """
 
 from __future__ import annotations
@@ -24,46 +25,46 @@ from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 
 class Medium(enum.StrEnum):
-    """What passes through."""
+    """The kind of traffic on a link."""
 
     STREAM = "stream"
-    """Bytes in order, and an end: TCP, a UNIX stream. The kernel has repaired whatever happened below."""
+    """Ordered bytes with an EOF: TCP, UNIX stream sockets. The kernel has already repaired losses below."""
 
     MESSAGES = "messages"
-    """Whole messages in order, and an end: UNIX sequenced packets."""
+    """Ordered messages with an EOF: UNIX sequenced-packet sockets, or a stream with a framing."""
 
     DATAGRAMS = "datagrams"
-    """Whole messages, each on its own, and no end: UDP, UNIX datagrams."""
+    """Independent messages without an EOF: UDP, UNIX datagram sockets."""
 
     PACKETS = "packets"
     """IP packets between the hosts of a wire."""
 
 
 class Signal(enum.Enum):
-    """What passes through a connection beside its bytes."""
+    """A connection event that travels through a pipeline together with the bytes."""
 
     END = "end"
-    """The sender has finished sending (a FIN). It waits its turn behind the bytes."""
+    """The sender's EOF (FIN). Queued behind the bytes."""
 
     CLOSE = "close"
-    """Close the connection in good order once all that came before has left."""
+    """Close the connection (FIN) once everything queued before has been sent."""
 
     RESET = "reset"
-    """Reset the connection (a RST): at once, nothing that waits is delivered."""
+    """Reset the connection (RST) at once; queued data is discarded."""
 
 
 HOLD: Final = math.inf
-"""The delay of what stays until the toxic is taken away."""
+"""The delay of a delivery that is held until the toxic is removed."""
 
 
 class Delivery(NamedTuple):
-    """A part of what arrived, on its way out."""
+    """An outgoing slice of an item that arrived."""
 
-    delay: float = 0.0  # seconds after it arrived; HOLD: until the toxic is taken away
-    start: int = 0  # bytes from its beginning
-    stop: int | None = None  # None: to its end
-    flips: tuple[int, ...] = ()  # bits that are inverted: n is bit n % 8 of byte n // 8
-    then: Signal | None = None  # what follows it
+    delay: float = 0.0  # seconds after the arrival; HOLD: until the toxic is removed
+    start: int = 0  # offset of the first byte
+    stop: int | None = None  # offset after the last byte; None: the end of the item
+    flips: tuple[int, ...] = ()  # bits to invert: n is bit n % 8 of byte n // 8
+    then: Signal | None = None  # sent after the slice
 
 
 Decision: TypeAlias = tuple[Delivery, ...]
@@ -74,11 +75,10 @@ DROP: Final[Decision] = ()
 
 @dataclass(frozen=True, slots=True)
 class LinkContext:
-    """One direction of one connection, as far as a toxic may know it.
+    """The properties of one direction of a connection that a toxic may depend on.
 
-    `random` is its own, seeded for this connection, direction and toxic: nobody else draws from it.
-    `ordinal` counts the connections that its proxy has had since this toxic came, from 1;
-    0 for one that was there before.
+    `random` is used by this toxic on this link only, and seeded from the toxic, direction and connection.
+    `ordinal` numbers the proxy's connections since the toxic was added, from 1; 0 for an older connection.
     """
 
     medium: Medium
@@ -87,46 +87,47 @@ class LinkContext:
 
 
 class ToxicState:
-    """A toxic at work on one link. Times are seconds on the caller's clock and never go back."""
+    """The state of a toxic on one link. Times are seconds of the caller's monotonic clock."""
 
     capacity: float = math.inf
-    """On a stream, the bytes that it wants to hold: above that nothing more is read, and the sender waits."""
+    """Bytes to hold on a stream. Above this reading pauses, and the sender waits."""
 
     def begin(self, now: float) -> Decision:
-        """The link begins: what will happen without any data, as pieces of nothing with a signal."""
+        """Start when the link opens or the toxic is added. Returns timers: empty deliveries with a signal."""
         return DROP
 
     @abstractmethod
     def decide(self, now: float, size: int) -> Decision:
-        """What becomes of `size` bytes: a whole message, or whatever a stream gave at once."""
+        """Decide on `size` bytes: a whole message, or one chunk of a stream."""
 
     def end(self, now: float) -> Decision:
-        """What becomes of the sender's end. DROP: it stays, until the toxic is taken away."""
+        """Decide on the sender's EOF. DROP holds it until the toxic is removed."""
         return PASS
 
     def close(self, now: float) -> Decision:
-        """What becomes of a close or reset that comes from before: of the sender itself, or by a toxic."""
+        """Decide on a close or reset from upstream in the pipeline: by the sender or by another toxic."""
         return self.end(now)
 
     def resume_from(self, previous: ToxicState) -> None:
-        """The toxic got other attributes: this goes on where `before`, of the same class or not, was."""
+        """Take over the progress of `previous`, of any class, when the toxic's attributes change."""
 
     def removed(self) -> Signal | None:
-        """The toxic is taken away: what the link must suffer for it."""
+        """Called when the toxic is removed. Returns a signal to send on the link, or None."""
         return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Toxic(ABC):
-    """One impairment of one direction. A subclass is a frozen dataclass whose fields are its attributes,
-    each made by `attributes.attribute`.
+    """The settings of an impairment of one direction.
 
-    `type`      its name in the API; on the command line it has dashes.
-    `summary`   one line for whoever chooses.
-    `meaning`   what it does on each medium that it goes with.
-    `refusal`   why not on the others.
-    `short`     the attributes that the short form of the command line gives: "50ms±10ms".
-    `in_toxiproxy` whether Toxiproxy has it.
+    A subclass is a frozen dataclass. Its fields are its attributes, declared by `attributes.attribute`.
+
+    `type`             name in the API; the command line replaces underscores by dashes.
+    `summary`          one line for option help and reference.
+    `effects`          what it does, for each supported medium.
+    `incompatibility`  why the other media are not supported, and what to use instead.
+    `short_form`       the attributes that the short form gives by position: "50ms±10ms".
+    `in_toxiproxy`     whether Toxiproxy has this toxic.
     """
 
     type: ClassVar[str]
@@ -138,8 +139,8 @@ class Toxic(ABC):
 
     @abstractmethod
     def new_state(self, link: LinkContext) -> ToxicState:
-        """A fresh behaviour for one link, whose medium is one of `meaning`."""
+        """Create the state for one link, whose medium is in `effects`."""
 
     def unsupported_reason(self, medium: Medium) -> str:
-        """Why these attributes cannot be on a medium; empty if they can."""
+        """Return why the toxic cannot be used with these attributes on a medium; empty if it can."""
         return "" if medium in self.effects else self.incompatibility

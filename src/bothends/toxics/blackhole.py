@@ -1,7 +1,8 @@
-"""blackhole: the unplugged cable. Nothing more arrives, and nobody is told.
+"""blackhole: an unplugged cable. Nothing arrives, and neither end gets an error.
 
-Plugged in again, TCP repeats what was lost, and goes on. So on a stream nothing is thrown away: it is held,
-the kernel's buffers fill up, and the sender's writes succeed until they do, as they would without a cable.
+When a real cable is plugged back in, TCP retransmits and the connection continues. So on a stream nothing is
+discarded: bytes are held, the kernel's socket buffers fill, and the sender's writes succeed until the buffers
+are full, as they would without a cable.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ _HOLD_ALL: Decision = (Delivery(HOLD),)
 
 @dataclass(frozen=True, kw_only=True)
 class Blackhole(Toxic):
-    """Nothing passes, no end either, until it is taken away."""
+    """Holds or drops everything, including EOF, until removed."""
 
     type = "blackhole"
-    summary = "nothing more arrives, no close either: the unplugged cable"
+    summary = "delivers nothing, not even a close: an unplugged cable"
     effects: ClassVar[Mapping[Medium, str]] = {
-        Medium.STREAM: "all is held, the end too; taken away, it goes on where it was, with every byte",
-        Medium.MESSAGES: "all is held, the end too; taken away, it goes on with every message",
-        Medium.DATAGRAMS: "datagrams vanish",
-        Medium.PACKETS: "packets vanish; TCP above repeats them when they can pass again",
+        Medium.STREAM: "bytes and EOF are held; when the toxic is removed, every byte is delivered",
+        Medium.MESSAGES: "messages and EOF are held; when the toxic is removed, every message is delivered",
+        Medium.DATAGRAMS: "datagrams are dropped",
+        Medium.PACKETS: "packets are dropped; TCP retransmits them once the toxic is removed",
     }
 
     def new_state(self, link: LinkContext) -> ToxicState:

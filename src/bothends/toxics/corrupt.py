@@ -1,8 +1,8 @@
-"""corrupt: bits flip.
+"""corrupt: flip bits.
 
-Two ways to say how many. `bit_errors` is the chance of each single bit, whatever it is a part of: the
-distance from one to the next is then geometric, which is what is drawn, so nothing is counted bit by bit
-and a stream's cuts change nothing. `probability` is the share of messages in which one bit flips.
+Two rates. `bit_errors` is the probability of each bit to flip. The distance between two flipped bits is then
+geometrically distributed, so the distance is drawn: no work per bit, and the result does not depend on how a
+stream is chunked. `probability` is the share of messages in which one bit flips.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ from bothends.toxics.base import PASS, Decision, Delivery, LinkContext, Medium, 
 
 @dataclass(frozen=True, kw_only=True)
 class Corrupt(Toxic):
-    """Bits are inverted."""
+    """Inverts bits."""
 
     type = "corrupt"
-    summary = "bits flip"
+    summary = "flips bits"
     effects: ClassVar[Mapping[Medium, str]] = {
-        Medium.STREAM: "bits of what is said flip (no checksum finds it: the proxy's own are right)",
+        Medium.STREAM: "bits of the payload flip; TCP checksums are valid, so only applications notice",
         Medium.MESSAGES: "bits of messages flip",
-        Medium.DATAGRAMS: "bits of the payload flip, and the checksum is right: a receiver must look itself",
-        Medium.PACKETS: "bits of packets flip, headers included; receivers discard what fails its checksum",
+        Medium.DATAGRAMS: "bits of the payload flip; UDP checksums are valid, so only applications notice",
+        Medium.PACKETS: "bits flip, in headers too; receivers discard packets with an invalid checksum",
     }
     short_form = ("probability",)
 
     probability: float = attribute(0, "share", "messages in which one bit flips")
-    bit_errors: float = attribute(0, "share", "the chance of each bit to flip")
+    bit_errors: float = attribute(0, "share", "probability of each bit to flip")
 
     def unsupported_reason(self, medium: Medium) -> str:
         if medium is Medium.STREAM and self.probability:
-            return "a stream has no messages of which a share could be hit: give bit_errors=1e-6, say"
+            return (
+                "probability counts messages, and a stream has none: use bit_errors, such as bit_errors=1e-6"
+            )
         return super().unsupported_reason(medium)
 
     def new_state(self, link: LinkContext) -> ToxicState:
@@ -48,7 +50,7 @@ class _CorruptState(ToxicState):
         self._probability = toxic.probability
         self._bit_errors = toxic.bit_errors
         self._next_error = self._bits_to_next_error()
-        """Bits until the next one that flips."""
+        """Unchanged bits before the next flipped one."""
 
     def decide(self, now: float, size: int) -> Decision:
         flips = []
@@ -61,7 +63,7 @@ class _CorruptState(ToxicState):
         return (Delivery(flips=tuple(flips)),) if flips else PASS
 
     def _bits_to_next_error(self) -> float:
-        """How many bits stay right before the next one that doesn't."""
+        """Draw the number of unchanged bits before the next flipped one."""
         if not self._bit_errors:
             return math.inf
         if self._bit_errors == 1:

@@ -1,4 +1,4 @@
-"""drop_first: the first attempts fail, and then it works. For whoever claims to try again."""
+"""drop_first: fail the first attempts, let the next ones succeed. Tests a client's retries."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from bothends.toxics.base import (
 
 @dataclass(frozen=True, kw_only=True)
 class DropFirst(Toxic):
-    """The first `count` are lost: datagrams of each client, or whole connections."""
+    """Drops the first `count` datagrams of each client, or resets the first `count` connections."""
 
     type = "drop_first"
-    summary = "the first attempts fail, the next succeed"
+    summary = "makes the first attempts fail and the next ones succeed"
     effects: ClassVar[Mapping[Medium, str]] = {
-        Medium.STREAM: "the first connections since the toxic came are reset as soon as they are open",
-        Medium.MESSAGES: "the first connections since the toxic came are closed as soon as they are open",
-        Medium.DATAGRAMS: "the first datagrams of each client vanish",
-        Medium.PACKETS: "the first packets vanish",
+        Medium.STREAM: "the first connections after the toxic is added are reset as soon as they are open",
+        Medium.MESSAGES: "the first connections after the toxic is added are closed as soon as they are open",
+        Medium.DATAGRAMS: "the first datagrams of each client are dropped",
+        Medium.PACKETS: "the first packets are dropped",
     }
     short_form = ("count",)
 
-    count: int = attribute(1, "count", "how many fail")
+    count: int = attribute(1, "count", "number of failures")
 
     def new_state(self, link: LinkContext) -> ToxicState:
         return (

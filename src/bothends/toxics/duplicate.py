@@ -1,4 +1,4 @@
-"""duplicate: some arrive twice."""
+"""duplicate: deliver some messages twice."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _TWICE: Decision = (Delivery(), Delivery())
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicate(Toxic):
-    """A share of `probability` arrives twice, the copy right behind."""
+    """Delivers a share of the messages twice, the copy right after the original."""
 
     type = "duplicate"
-    summary = "a share of the messages arrives twice"
+    summary = "delivers a share of the messages twice"
     effects: ClassVar[Mapping[Medium, str]] = {
-        Medium.MESSAGES: "messages arrive twice, as they would from a faulty program",
+        Medium.MESSAGES: "messages arrive twice, as from a faulty program",
         Medium.DATAGRAMS: "datagrams arrive twice",
-        Medium.PACKETS: "packets arrive twice; TCP above discards the copy",
+        Medium.PACKETS: "packets arrive twice; TCP discards the copy",
     }
     incompatibility = (
-        "TCP discards a copied segment, so no stream ever holds bytes twice: bothends wire copies packets"
+        "TCP discards duplicate segments, so a stream never repeats bytes: use bothends wire for packets"
     )
     short_form = ("probability",)
 
-    probability: float = attribute(0, "share", "what arrives twice of all")
+    probability: float = attribute(0, "share", "messages that arrive twice")
 
     def new_state(self, link: LinkContext) -> ToxicState:
         return _DuplicateState(self, link)

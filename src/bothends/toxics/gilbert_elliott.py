@@ -1,10 +1,10 @@
-"""gilbert_elliott: loss in bursts, by the model of Gilbert (1960) and Elliott (1963).
+"""gilbert_elliott: bursty loss, by the model of Gilbert (1960) and Elliott (1963).
 
-    good ──enter──> bad      a message is lost with the chance `good` in the one state and `bad` in the
-    good <──leave── bad      other; after each the state may change
+    good ──enter──> bad      a message is lost with probability `good` in the good state and `bad` in the
+    good <──leave── bad      bad state; the state may change after each message
 
-The share that is lost in the long run is (leave * good + enter * bad) / (enter + leave); a stay in the bad
-state lasts 1 / leave messages on average.
+The long-run loss is (leave * good + enter * bad) / (enter + leave). The bad state lasts 1 / leave messages
+on average.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from bothends.toxics.random_processes import TwoStateMarkov
 
 @dataclass(frozen=True, kw_only=True)
 class GilbertElliott(Toxic):
-    """Loss with the chances of two states."""
+    """Drops messages with a probability that depends on a two-state Markov chain."""
 
     type = "gilbert_elliott"
-    summary = "loss in bursts: a good and a bad state, each with its own loss"
+    summary = "drops messages in bursts: a good and a bad state, each with its own loss"
     effects: ClassVar[Mapping[Medium, str]] = {
-        Medium.MESSAGES: "messages of a reliable socket vanish, as they would in a faulty program",
-        Medium.DATAGRAMS: "datagrams vanish",
-        Medium.PACKETS: "packets vanish; TCP above repeats them",
+        Medium.MESSAGES: "messages of a reliable socket are dropped, as by a faulty program",
+        Medium.DATAGRAMS: "datagrams are dropped",
+        Medium.PACKETS: "packets are dropped; TCP retransmits them",
     }
     incompatibility = INCOMPATIBILITY
 
-    enter: float = attribute(0.01, "share", "the chance of going from good to bad, at each message")
-    leave: float = attribute(0.25, "share", "the chance of going from bad to good")
-    bad: float = attribute(1, "share", "what is lost in the bad state")
-    good: float = attribute(0, "share", "what is lost in the good state")
+    enter: float = attribute(0.01, "share", "probability of going from good to bad, at each message")
+    leave: float = attribute(0.25, "share", "probability of going from bad to good, at each message")
+    bad: float = attribute(1, "share", "loss in the bad state")
+    good: float = attribute(0, "share", "loss in the good state")
 
     def new_state(self, link: LinkContext) -> ToxicState:
         return _GilbertElliottState(self, link)
@@ -48,5 +48,5 @@ class _GilbertElliottState(ToxicState):
         self._loss_probabilities = (toxic.good, toxic.bad)
 
     def decide(self, now: float, size: int) -> Decision:
-        chance = self._loss_probabilities[self._markov.step()]
-        return DROP if self._random.random() < chance else PASS
+        probability = self._loss_probabilities[self._markov.step()]
+        return DROP if self._random.random() < probability else PASS

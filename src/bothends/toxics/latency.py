@@ -1,8 +1,8 @@
-"""latency: everything comes later.
+"""latency: delay everything.
 
-The jitter's distributions, of mean 0 and scaled by J: uniform, between -J and J as in Toxiproxy; normal, with
-the standard deviation J; Pareto, with the standard deviation J and a tail to the right: most come a little
-early, a few very late. The exponent 3 is the distribution's that netem(8) ships.
+The jitter has mean 0 and is scaled by J. Distributions: uniform, between -J and J as in Toxiproxy; normal,
+with standard deviation J; Pareto, with standard deviation J and a right tail: most messages are a little
+early, a few very late. The exponent 3 is that of the table that ships with netem(8).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _pareto(share: float) -> float:
     return (power - _PARETO_MEAN) / _PARETO_DEVIATION
 
 
-# Quantile functions: from a uniform number to the jitter, in units of J.
+# Quantile functions: a uniform number in (0, 1) to the jitter in units of J.
 QUANTILES: Final[Mapping[str, Callable[[float], float]]] = {
     "uniform": lambda share: 2 * share - 1,
     "normal": _normal,
@@ -42,24 +42,24 @@ QUANTILES: Final[Mapping[str, Callable[[float], float]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Latency(Toxic):
-    """A delay of `latency` ± `jitter`, never below 0."""
+    """Delays by `latency` ± `jitter`, never less than 0."""
 
     type = "latency"
-    summary = "everything comes later, by a time that may vary"
+    summary = "delays everything, with optional jitter"
     effects: ClassVar[Mapping[Medium, str]] = {
-        Medium.STREAM: "each chunk is delayed; with jitter too, bytes stay in order",
-        Medium.MESSAGES: "each message is delayed; they stay in order",
-        Medium.DATAGRAMS: "each datagram is delayed; with jitter they may overtake each other",
-        Medium.PACKETS: "each packet is delayed; with jitter they may overtake each other",
+        Medium.STREAM: "each chunk is delayed; bytes stay in order, even with jitter",
+        Medium.MESSAGES: "each message is delayed; messages stay in order, even with jitter",
+        Medium.DATAGRAMS: "each datagram is delayed; jitter may reorder them",
+        Medium.PACKETS: "each packet is delayed; jitter may reorder them",
     }
     short_form = ("latency", "jitter")
     in_toxiproxy = True
 
     latency: float = attribute(0, "ms", "the delay", in_toxiproxy=True)
-    jitter: float = attribute(0, "ms", "how far it varies", in_toxiproxy=True)
-    distribution: str = attribute("uniform", "word", "of the jitter", choices=tuple(QUANTILES))
-    correlation: float = attribute(0, "share", "of a delay with the one before")
-    ordered: int = attribute(0, "count", "1: datagrams never overtake each other", maximum=1)
+    jitter: float = attribute(0, "ms", "variation of the delay", in_toxiproxy=True)
+    distribution: str = attribute("uniform", "word", "distribution of the jitter", choices=tuple(QUANTILES))
+    correlation: float = attribute(0, "share", "correlation of each delay with the previous one")
+    ordered: int = attribute(0, "count", "1: keep datagrams in order", maximum=1)
 
     def new_state(self, link: LinkContext) -> ToxicState:
         return _LatencyState(self, link)

@@ -1,4 +1,4 @@
-"""limit_data: after so many bytes it is over."""
+"""limit_data: close the connection after a number of bytes."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from bothends.toxics.base import (
 
 @dataclass(frozen=True, kw_only=True)
 class LimitData(Toxic):
-    """Passes `bytes` bytes, then closes."""
+    """Lets `bytes` bytes pass, then closes the connection."""
 
     type = "limit_data"
-    summary = "closes the connection after so many bytes"
+    summary = "closes the connection after a number of bytes"
     effects: ClassVar[Mapping[Medium, str]] = {
-        Medium.STREAM: "exactly so many bytes pass, then the connection is closed in good order",
-        Medium.MESSAGES: "whole messages pass as long as they fit, then the connection is closed",
-        Medium.DATAGRAMS: "whole datagrams pass as long as they fit, then none does",
-        Medium.PACKETS: "whole packets pass as long as they fit, then none does",
+        Medium.STREAM: "exactly this number of bytes passes, then the connection is closed (FIN)",
+        Medium.MESSAGES: "whole messages pass up to the limit, then the connection is closed",
+        Medium.DATAGRAMS: "whole datagrams pass up to the limit, the rest is dropped",
+        Medium.PACKETS: "whole packets pass up to the limit, the rest is dropped",
     }
     short_form = ("bytes",)
     in_toxiproxy = True
 
-    bytes: int = attribute(0, "bytes", "what passes", in_toxiproxy=True)
+    bytes: int = attribute(0, "bytes", "the limit", in_toxiproxy=True)
 
     def new_state(self, link: LinkContext) -> ToxicState:
         return _LimitDataState(self, link)
@@ -52,14 +52,14 @@ class _LimitDataState(ToxicState):
     def decide(self, now: float, size: int) -> Decision:
         if self._is_exhausted:
             return DROP
-        left = max(0, self._limit - self._bytes_passed)
-        if size < left or (size == left and not self._closes_connection):
+        remaining = max(0, self._limit - self._bytes_passed)
+        if size < remaining or (size == remaining and not self._closes_connection):
             self._bytes_passed += size
             return PASS
         self._is_exhausted = True
         if not self._closes_connection:
             return DROP
-        stop = left if self._splits_chunks or size == left else 0
+        stop = remaining if self._splits_chunks or size == remaining else 0
         return (Delivery(stop=stop, then=Signal.CLOSE),)
 
     def resume_from(self, previous: ToxicState) -> None:

@@ -1,8 +1,8 @@
-"""loss: some never arrive, each on its own or several in a row.
+"""loss: drop messages, independently or in bursts.
 
-In a row it is Gilbert's model (1960): a good state in which nothing is lost and a bad one in which everything
-is, left with the chance 1/burst, so that losses come in runs of that mean length, and entered so rarely that
-the share of all that is lost is the probability that was asked for. All four parameters: `gilbert_elliott`.
+Bursts follow Gilbert's model (1960): nothing is lost in the good state, everything in the bad state. The
+probability of leaving the bad state is 1/burst, so runs of losses have that mean length. The probability of
+entering it is chosen so that the overall loss is `probability`. `gilbert_elliott` has all four parameters.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from bothends.toxics.base import DROP, PASS, Decision, LinkContext, Medium, Toxi
 from bothends.toxics.random_processes import TwoStateMarkov
 
 INCOMPATIBILITY = (
-    "a proxy has what TCP has repaired already, and cannot lose a segment: to lose packets under a stream, "
-    "bothends wire; to lose a stream's rest, limit_data or blackhole"
+    "a proxy relays data that TCP has already repaired, and cannot drop a segment: use bothends wire to drop "
+    "packets below a stream, or limit_data or blackhole to drop the rest of a stream"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loss(Toxic):
-    """A share of `probability` is lost, in runs of `burst` on average."""
+    """Drops a share of the messages, in runs of `burst` on average."""
 
     type = "loss"
-    summary = "a share of the messages never arrives"
+    summary = "drops a share of the messages"
     effects: ClassVar[Mapping[Medium, str]] = {
-        Medium.MESSAGES: "messages of a reliable socket vanish, as they would in a faulty program",
-        Medium.DATAGRAMS: "datagrams vanish",
-        Medium.PACKETS: "packets vanish; TCP above repeats them",
+        Medium.MESSAGES: "messages of a reliable socket are dropped, as by a faulty program",
+        Medium.DATAGRAMS: "datagrams are dropped",
+        Medium.PACKETS: "packets are dropped; TCP retransmits them",
     }
     incompatibility = INCOMPATIBILITY
     short_form = ("probability",)
 
-    probability: float = attribute(0, "share", "what is lost of all")
-    burst: int = attribute(1, "count", "how many in a row on average; 1: each on its own", minimum=1)
+    probability: float = attribute(0, "share", "messages that are lost")
+    burst: int = attribute(1, "count", "mean number lost in a row; 1: independent losses", minimum=1)
 
     def new_state(self, link: LinkContext) -> ToxicState:
         return _IndependentLossState(self, link) if self.burst == 1 else _BurstLossState(self, link)
@@ -54,8 +54,8 @@ class _IndependentLossState(ToxicState):
 class _BurstLossState(ToxicState):
     def __init__(self, toxic: Loss, link: LinkContext) -> None:
         leave = 1 / toxic.burst
-        # The share of time in the bad state is enter / (enter + leave). With enter above 1 there would be
-        # no more room between the runs: then they grow.
+        # The share of messages in the bad state is enter / (enter + leave). It may need enter > 1, which no
+        # probability can be: then the runs become longer than `burst` instead.
         share = toxic.probability
         enter = leave * share / (1 - share) if share < 1 else 1.0
         if enter > 1:

@@ -1,18 +1,19 @@
-"""Carries out what toxics decide, on one direction of one connection: bytes in, bytes out, later.
+"""Carry out the decisions of toxics on one direction of a connection.
 
-    put() ──> stage ──> stage ──> ... ──> what leaves: bytes, END, CLOSE, RESET
+    put() ──> stage ──> stage ──> ... ──> output items: bytes, END, CLOSE, RESET
 
-Pure: the caller has the clock, calls `put` when something arrives, and `advance` when `due` has come.
+Sans-IO: the caller owns the clock, calls `put` on arrival, and `advance` once `due` has passed.
 
-1. Each stage gets what the one before it lets go, at the moment at which it was due there and not at that at
-   which somebody woke up for it. So delays don't add up their inaccuracies, and the same arrivals
-   give the same departures however late the caller is.
-2. On a stream, and for messages of a connection, what came first leaves first, whatever the delays.
-3. Taking a stage away, or putting another in its place, lets go what it holds, in order. Nothing of a stream
-   is lost by it, unless its toxic had lost bytes before: then the connection is closed, for a stream with a
-   hole must not go on.
-4. `is_full`: the caller should read no more. Only a stream's sender can be made to wait; for datagrams
-   toxics drop by themselves what is too much.
+1. A stage receives each item at the time it was due in the previous stage, not at the time the caller woke
+   up. So inaccuracies do not accumulate, and the same arrivals give the same departures however late the
+   caller is.
+2. On a stream, and between the messages of a connection, items leave in order of arrival whatever their
+   delays are.
+3. Removing or replacing a stage releases the items it holds, in order. No byte of a stream is lost, unless
+   the toxic had already dropped bytes: then the connection is closed, because a stream with a gap must not
+   continue.
+4. `is_full` asks the caller to stop reading. Only the sender of a stream can be made to wait; toxics drop
+   datagrams that exceed their queue.
 """
 
 from __future__ import annotations
@@ -28,24 +29,24 @@ from bothends.toxics.base import HOLD, PASS, Decision, Delivery, Medium, Signal,
 Item: TypeAlias = bytes | Signal
 
 MAX_HELD_BYTES: Final = 8 * 1024 * 1024
-"""Bytes that one direction holds at most: a tenth of a second at 640 Mbit/s. Above it a stream's sender waits
-and datagrams are dropped, as by any router."""
+"""Maximum bytes held in one direction: a tenth of a second at 640 Mbit/s. Above it the sender of a stream
+waits and datagrams are dropped, as in a router."""
 
-RecordingSocket: TypeAlias = Callable[[int, int, Decision], object]
-"""Told of each decision: where it applies (see `Stage.place`), of how many bytes, and what it was. The
-sender's end has the size END_SIZE, what happens without data BEGIN_SIZE."""
+DecisionRecorder: TypeAlias = Callable[[int, int, Decision], object]
+"""Called with each decision: its position (see `Stage.position`), the size in bytes, and the decision. The
+size is END_SIZE for the sender's EOF and BEGIN_SIZE for the timers of `ToxicState.begin`."""
 
 END_SIZE: Final = -1
 BEGIN_SIZE: Final = -2
 
 _HELD: Final[Decision] = (Delivery(HOLD),)
-_UNCHANGED: Final = Delivery()[1:]  # all of it, unchanged, and nothing follows: however late
+_UNCHANGED: Final = Delivery()[1:]  # the whole item, unmodified and without a signal, at any delay
 _ORDERED_MEDIA: Final = frozenset({Medium.STREAM, Medium.MESSAGES})
 
 
 @dataclass(slots=True)
 class ToxicCounters:
-    """What a toxic has done, over all links: messages, or on a stream the chunks that it was given."""
+    """Effects of a toxic over all links, in messages, or in chunks on a stream."""
 
     seen: int = 0
     dropped: int = 0
@@ -57,7 +58,7 @@ class ToxicCounters:
 
 
 class Stage:
-    """One behaviour and what it holds."""
+    """One toxic's state and the items it holds."""
 
     __slots__ = (
         "_heap",
@@ -79,7 +80,7 @@ class Stage:
         state: ToxicState,
         medium: Medium,
         counters: ToxicCounters | None = None,
-        record: RecordingSocket | None = None,
+        record: DecisionRecorder | None = None,
     ) -> None:
         self.name = name
         self.state = state
@@ -88,25 +89,25 @@ class Stage:
         self.record = record
         self.held = 0
         self.position = 0
-        """Where in the link the next decision applies: in bytes on a stream, else in messages."""
+        """Offset of the next decision in the link: bytes on a stream, messages otherwise."""
         self._heap: list[tuple[float, int, Item]] = []
         self._sequence = 0
         self._own_signals: set[int] = set()
-        """Which of these are signals of this toxic's own."""
+        """Heap sequence numbers of signals that this toxic generated, which `release` discards."""
         self._last_due = -math.inf
 
     @property
     def due(self) -> float:
-        """When the next thing leaves; infinity if nothing will by itself."""
+        """When the next item leaves; infinity if none is scheduled."""
         return self._heap[0][0] if self._heap else math.inf
 
     @property
     def is_full(self) -> bool:
-        """Whether it holds as much as its behaviour wants to."""
+        """Whether it holds more than the capacity of its state."""
         return self.held > self.state.capacity
 
     def begin(self, now: float) -> list[tuple[float, Item]]:
-        """The link begins, or the toxic comes to it."""
+        """Start the toxic on the link. Returns the items that leave at once, each with its time."""
         decision = self.state.begin(now)
         if decision and self.record is not None:
             self.record(self.position, BEGIN_SIZE, decision)
@@ -117,7 +118,7 @@ class Stage:
         return out
 
     def put(self, at: float, item: Item, stream: bool) -> list[tuple[float, Item]]:
-        """Something arrives; what leaves at once."""
+        """Process an arrival. Returns the items that leave at once, each with its time."""
         out: list[tuple[float, Item]] = []
         if not isinstance(item, bytes):
             decision = self.state.end(at) if item is Signal.END else self.state.close(at)
@@ -151,7 +152,7 @@ class Stage:
         return out
 
     def pop_due(self, now: float) -> Iterable[tuple[float, Item]]:
-        """What has become due, in order, each with the moment at which it was."""
+        """Yield the items that are due, in order, each with its due time."""
         heap = self._heap
         while heap and heap[0][0] <= now:
             due, number, item = heapq.heappop(heap)
@@ -162,14 +163,14 @@ class Stage:
             yield due, item
 
     def release(self) -> list[Item]:
-        """All that it holds, in order; it is then empty. What it would have done to the connection is off."""
+        """Empty the stage. Returns the held items in order, without the toxic's own signals."""
         held = sorted(self._heap, key=lambda entry: entry[:2])
-        left = [item for _, number, item in held if number not in self._own_signals]
+        released = [item for _, number, item in held if number not in self._own_signals]
         self._heap.clear()
         self._own_signals.clear()
         self.held = 0
         self._last_due = -math.inf
-        return left
+        return released
 
     def _emit(
         self,
@@ -181,9 +182,9 @@ class Stage:
         is_own: bool = False,
         is_timer: bool = False,
     ) -> None:
-        """Something leaves, now or when it is due. A timer of the toxic's own waits behind nothing."""
+        """Output an item now, or schedule it. A timer of the toxic does not wait behind held items."""
         if self.in_order and not is_timer:
-            # What is held, without a moment, holds all behind it: infinity stays the greatest.
+            # A held item (due at infinity) holds everything behind it, because max() keeps infinity.
             due = self._last_due = max(due, self._last_due, at)
         if due <= at and (not self._heap or not self.in_order or self._heap[0][0] > at):
             out.append((at, item))
@@ -196,37 +197,37 @@ class Stage:
             self.held += len(item)
 
     def _count_effects(self, size: int, decision: Decision) -> None:
-        tally = self.counters
-        left = [piece for piece in decision if piece.stop != 0]
-        kept = sum((size if piece.stop is None else piece.stop) - piece.start for piece in left)
-        if not left or kept < size:
-            tally.dropped += 1
-        elif len(left) > 1:
-            if left[1].start:
-                tally.cut += 1
+        counters = self.counters
+        pieces = [piece for piece in decision if piece.stop != 0]
+        delivered = sum((size if piece.stop is None else piece.stop) - piece.start for piece in pieces)
+        if not pieces or delivered < size:
+            counters.dropped += 1
+        elif len(pieces) > 1:
+            if pieces[1].start:
+                counters.cut += 1
             else:
-                tally.doubled += 1
-        tally.delayed += any(piece.delay > 0 for piece in left)
-        tally.corrupted += any(piece.flips for piece in left)
-        tally.closed += any(piece.then is not None for piece in decision)
+                counters.doubled += 1
+        counters.delayed += any(piece.delay > 0 for piece in pieces)
+        counters.corrupted += any(piece.flips for piece in pieces)
+        counters.closed += any(piece.then is not None for piece in decision)
 
 
 class Pipeline:
-    """The stages of one direction, in the order in which they act."""
+    """The stages of one direction, in processing order."""
 
     def __init__(self, medium: Medium, stages: Iterable[Stage] = ()) -> None:
         self.medium = medium
         self.stages = list(stages)
         self.output_position = 0
-        """What has left, as `Stage.place` counts it: where a stage that comes last begins."""
+        """Output so far, in the unit of `Stage.position`: the initial position of an added stage."""
         self.overflowed = 0
-        """Datagrams that were dropped for want of room, by no toxic."""
+        """Datagrams dropped because MAX_HELD_BYTES was reached, rather than by a toxic."""
         self._is_stream = medium is Medium.STREAM
         self._may_drop = medium not in _ORDERED_MEDIA
 
     @property
     def due(self) -> float:
-        """When `advance` has something to do; infinity if nothing will happen by itself."""
+        """When to call `advance` next; infinity if nothing is scheduled."""
         soonest = math.inf
         for stage in self.stages:
             if (due := stage.due) < soonest:
@@ -235,7 +236,7 @@ class Pipeline:
 
     @property
     def held(self) -> int:
-        """Bytes that wait inside."""
+        """Bytes held by all stages."""
         held = 0
         for stage in self.stages:
             held += stage.held
@@ -243,20 +244,20 @@ class Pipeline:
 
     @property
     def is_full(self) -> bool:
-        """Whether whoever feeds it should wait."""
+        """Whether the caller should stop reading from the source."""
         return self.held > MAX_HELD_BYTES or any(stage.is_full for stage in self.stages)
 
     def begin(self, now: float) -> list[Item]:
-        """The connection begins; what leaves at once."""
+        """Start all stages. Returns the items that leave at once."""
         out: list[Item] = []
         for index, stage in enumerate(self.stages):
             self._push(index + 1, stage.begin(now), out)
         return out
 
     def put(self, now: float, item: Item) -> list[Item]:
-        """Something arrives: bytes (a whole message where there are messages), or the sender's END.
+        """Process an arrival: bytes (one whole message, unless on a stream) or a signal.
 
-        Returns what leaves at once.
+        Returns the items that leave at once.
         """
         out: list[Item] = []
         if (
@@ -271,7 +272,7 @@ class Pipeline:
         return out
 
     def advance(self, now: float) -> list[Item]:
-        """What has become due leaves."""
+        """Return the items that are due by `now`."""
         out: list[Item] = []
         for index, stage in enumerate(self.stages):
             if stage.due <= now:
@@ -279,7 +280,7 @@ class Pipeline:
         return out
 
     def add(self, stage: Stage, now: float) -> list[Item]:
-        """A toxic comes to a connection that is under way, behind all others; what leaves at once."""
+        """Append a stage to a connection in progress. Returns the items that leave at once."""
         stage.position = self.output_position
         self.stages.append(stage)
         out: list[Item] = []
@@ -287,25 +288,25 @@ class Pipeline:
         return out
 
     def remove(self, name: str, now: float) -> list[Item]:
-        """A toxic is taken away; what leaves because of it."""
+        """Remove a toxic's stage, if there is one. Returns the items that leave at once."""
         for index, stage in enumerate(self.stages):
             if stage.name == name:
-                left = [*stage.release(), stage.state.removed()]
+                released = [*stage.release(), stage.state.removed()]
                 del self.stages[index]
                 out: list[Item] = []
-                self._push(index, [(now, item) for item in left if item is not None], out)
+                self._push(index, [(now, item) for item in released if item is not None], out)
                 return out
         return []
 
     def replace(self, name: str, state: ToxicState, now: float) -> list[Item]:
-        """A toxic gets other attributes; what leaves because of it."""
+        """Replace the state of a toxic whose attributes changed. Returns the items that leave at once."""
         for index, stage in enumerate(self.stages):
             if stage.name == name:
-                left = stage.release()
+                released = stage.release()
                 state.resume_from(stage.state)
                 stage.state = state
                 out: list[Item] = []
-                self._push(index + 1, [(now, item) for item in left], out)
+                self._push(index + 1, [(now, item) for item in released], out)
                 self._push(index + 1, stage.begin(now), out)
                 return out
         return []
@@ -320,13 +321,13 @@ class Pipeline:
         stage = self.stages[index]
         for at, item in items:
             if item is Signal.RESET:
-                out.append(item)  # a reset waits for nobody
-            elif left := stage.put(at, item, self._is_stream):
-                self._push(index + 1, left, out)
+                out.append(item)  # a reset bypasses the queues
+            elif passed := stage.put(at, item, self._is_stream):
+                self._push(index + 1, passed, out)
 
 
 def flip_bits(data: bytes, bits: tuple[int, ...]) -> bytes:
-    """The data with these bits inverted."""
+    """Return `data` with the given bits inverted (bit n is bit n % 8 of byte n // 8)."""
     if not bits:
         return data
     changed = bytearray(data)

@@ -1,4 +1,4 @@
-"""A toxic put somewhere: its name there, the direction, whom it meets, and its seed."""
+"""A toxic's placement on a proxy or wire: name, direction, affected connections, and random seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from bothends.toxics.base import LinkContext, Medium, Toxic
 
 Direction: TypeAlias = Literal["upstream", "downstream"]
-"""From the client to the server, and from the server to the client: Toxiproxy's words."""
+"""Toxiproxy's terms: client to server, and server to client."""
 
 DIRECTIONS: tuple[Direction, ...] = ("upstream", "downstream")
 
@@ -21,8 +21,8 @@ IpNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 class PlacedToxic:
     """A toxic of a proxy or a wire.
 
-    `toxicity` is the share of connections that it meets, 0 to 1; `clients` are the networks of those that it
-    meets, none meaning all.
+    `toxicity` is the share of connections it applies to, from 0 to 1. `clients` restricts it to connections
+    from these networks; empty means all.
     """
 
     name: str
@@ -32,20 +32,20 @@ class PlacedToxic:
     clients: tuple[IpNetwork, ...] = ()
 
     def applies_to(self, client: str, random: Random) -> bool:
-        """Whether a connection from this address (text, "" where it has none) is one of its share."""
-        # Drawn in any case: the address must not shift what is drawn afterwards.
+        """Decide whether the toxic applies to a connection from this address ("" if it has none)."""
+        # Always drawn, because the numbers drawn later must not depend on the address.
         chosen = random.random() < self.toxicity
         return chosen and (not self.clients or _is_within(client, self.clients))
 
     def link_context(self, medium: Medium, random: Random, ordinal: int) -> LinkContext:
-        """What its behaviour is told of a connection."""
+        """Build the context for the toxic's state on one connection."""
         return LinkContext(medium, random, ordinal)
 
 
 def random_for(seed: int, *key: object) -> Random:
-    """The random numbers of one place, which nobody else draws from: a toxic, a direction, a connection.
+    """Return a random generator of its own for a key, such as toxic, direction and connection number.
 
-    The same seed and place give the same numbers on every machine: a text seeds by its SHA-512.
+    The same seed and key give the same numbers on every machine: Random hashes a string with SHA-512.
     """
     return Random("/".join(map(str, (seed, *key))))
 

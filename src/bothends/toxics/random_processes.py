@@ -1,9 +1,9 @@
-"""Random numbers with a memory: each correlated with the one before, without bending the distribution.
+"""Random processes: correlated uniform numbers, and a two-state Markov chain.
 
-A chain of standard normal numbers z' = c z + sqrt(1 - c^2) n has, whatever c is, the standard normal
-distribution, and neighbours have the correlation c (an AR(1) process). Its distribution function turns each
-into a uniform number, and the quantile function of any distribution that into one of this. netem(8) mixes
-uniform numbers instead, which makes correlated delays less spread than they were asked to be.
+An AR(1) process z' = c z + sqrt(1 - c^2) n of standard normal numbers is standard normal for every c, and
+neighbours have correlation c. The normal distribution function turns each z into a uniform number, and a
+quantile function turns that into any other distribution, so correlation does not change the distribution.
+netem(8) averages uniform numbers instead, which narrows the spread of correlated delays.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from random import Random
 
 
 class CorrelatedUniform:
-    """Uniform numbers in (0, 1), each with the correlation `c` (0 to 1, of the normal numbers behind) to the
-    one before."""
+    """Uniform numbers in (0, 1), each correlated with the previous one.
+
+    `correlation` is that of the underlying normal numbers, from 0 to 1.
+    """
 
     __slots__ = ("_correlation", "_noise_scale", "_random", "_z")
 
@@ -25,7 +27,7 @@ class CorrelatedUniform:
         self._z = random.gauss(0, 1) if correlation else 0.0
 
     def draw(self) -> float:
-        """The next number."""
+        """Return the next number."""
         if not self._correlation:
             return self._random.random()
         self._z = self._correlation * self._z + self._noise_scale * self._random.gauss(0, 1)
@@ -33,10 +35,10 @@ class CorrelatedUniform:
 
 
 class TwoStateMarkov:
-    """A good state and a bad one, with the chances of going over at each step (a Markov chain).
+    """A Markov chain of a good and a bad state; `enter` and `leave` are the probabilities of the bad one.
 
-    It begins in either with the share that it spends there in the long run, so that a short run is not
-    biased towards the good one.
+    The initial state is drawn from the stationary distribution, so that short runs are not biased towards the
+    good state.
     """
 
     __slots__ = ("_enter", "_leave", "_random", "is_bad")
@@ -49,8 +51,8 @@ class TwoStateMarkov:
         self.is_bad = bool(total) and random.random() < enter / total
 
     def step(self) -> bool:
-        """Whether the state is bad now; then on to the next."""
-        now = self.is_bad
-        if self._random.random() < (self._leave if now else self._enter):
-            self.is_bad = not now
-        return now
+        """Return whether the current state is bad, then step to the next state."""
+        was_bad = self.is_bad
+        if self._random.random() < (self._leave if was_bad else self._enter):
+            self.is_bad = not was_bad
+        return was_bad

@@ -1,4 +1,4 @@
-"""The toxics, by name. A toxic is entered here and nowhere else."""
+"""Registry of toxics: type name to "module:Class". The only place that lists a toxic."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TOXICS: Final[dict[str, str]] = {
 
 @functools.cache
 def load(name: str) -> type[Toxic]:
-    """The toxic of a type. Raises UnknownName."""
+    """Import the toxic class of a type name. Raises UnknownName."""
     if name not in TOXICS:
         nearest = suggest.nearest(name, TOXICS)
         raise UnknownName("toxic", name, nearest, "there is " + ", ".join(TOXICS))

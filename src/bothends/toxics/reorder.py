@@ -1,7 +1,7 @@
-"""reorder: some are overtaken by those behind them.
+"""reorder: hold some messages back so that later ones overtake them.
 
-Of every `gap` messages the last is a candidate, and with the `probability` it is held back for `delay`; what
-comes meanwhile goes ahead of it. How many that are depends on how close together they come.
+The last of every `gap` messages is a candidate. A candidate is delayed by `delay` with `probability`, and
+messages that arrive in the meantime go first. Their number depends on the spacing of the messages.
 """
 
 from __future__ import annotations
@@ -16,26 +16,24 @@ from bothends.toxics.base import PASS, Decision, Delivery, LinkContext, Medium, 
 
 @dataclass(frozen=True, kw_only=True)
 class Reorder(Toxic):
-    """Some are held back for a moment, and the others overtake them."""
+    """Delays some messages briefly, so that later ones overtake them."""
 
     type = "reorder"
-    summary = "some are held back for a moment, and the others overtake them"
+    summary = "delays some messages briefly, so that later ones overtake them"
     effects: ClassVar[Mapping[Medium, str]] = {
         Medium.DATAGRAMS: "datagrams are overtaken by others of the same client",
-        Medium.PACKETS: "packets are overtaken by others; TCP above puts them in order",
+        Medium.PACKETS: "packets are overtaken by others; TCP restores their order",
     }
-    incompatibility = (
-        "it is in order by its nature, and whoever reads it relies on that: bothends wire reorders packets"
-    )
+    incompatibility = "the transport guarantees order to its receiver: use bothends wire to reorder packets"
     short_form = ("probability",)
 
-    probability: float = attribute(1, "share", "of the candidates, what is held back")
-    gap: int = attribute(1, "count", "every so-manieth is a candidate", minimum=1)
-    delay: float = attribute(10, "ms", "for how long it is held back")
+    probability: float = attribute(1, "share", "candidates that are delayed")
+    gap: int = attribute(1, "count", "every gap-th message is a candidate", minimum=1)
+    delay: float = attribute(10, "ms", "the delay")
 
     def unsupported_reason(self, medium: Medium) -> str:
         if self.probability == 1 and self.gap == 1:
-            return "all would be held back alike: give a probability, or a gap above 1"
+            return "every message would be delayed alike: give a probability below 1, or a gap above 1"
         return super().unsupported_reason(medium)
 
     def new_state(self, link: LinkContext) -> ToxicState:

@@ -1,4 +1,4 @@
-"""reset_peer: the connection is reset."""
+"""reset_peer: reset the connection."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from bothends.toxics.base import DROP, Decision, Delivery, LinkContext, Medium, 
 
 @dataclass(frozen=True, kw_only=True)
 class ResetPeer(Toxic):
-    """Resets the connection `timeout` after the first that is said in this direction, which is lost.
+    """Resets the connection `timeout` after the first data in this direction, and drops that data.
 
-    So does Toxiproxy: a connection on which nothing is said stays.
+    As in Toxiproxy, a connection without data is not reset.
     """
 
     type = "reset_peer"
-    summary = "resets the connection when something is said"
+    summary = "resets the connection after the first data"
     effects: ClassVar[Mapping[Medium, str]] = {
-        Medium.STREAM: "both ends get a RST (on a UNIX socket a close); what was on its way is lost",
-        Medium.MESSAGES: "both ends are closed at once; what was on its way is lost",
+        Medium.STREAM: "both ends get a RST (a close on a UNIX socket); data in flight is lost",
+        Medium.MESSAGES: "both ends are closed at once; messages in flight are lost",
     }
-    incompatibility = "there is no connection that could be reset"
+    incompatibility = "there is no connection to reset"
     short_form = ("timeout",)
     in_toxiproxy = True
 
-    timeout: float = attribute(0, "ms", "from the first that is said", in_toxiproxy=True)
+    timeout: float = attribute(0, "ms", "time from the first data to the reset", in_toxiproxy=True)
 
     def new_state(self, link: LinkContext) -> ToxicState:
         return _ResetPeerState(self)

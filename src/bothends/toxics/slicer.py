@@ -1,4 +1,4 @@
-"""slicer: a stream comes in small pieces."""
+"""slicer: cut a stream into small chunks."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from bothends.toxics.base import Decision, Delivery, LinkContext, Medium, Toxic,
 
 @dataclass(frozen=True, kw_only=True)
 class Slicer(Toxic):
-    """Chunks are cut into pieces of `average_size` ± `size_variation` bytes, `delay` apart."""
+    """Cuts chunks into pieces of `average_size` ± `size_variation` bytes, sent `delay` apart."""
 
     type = "slicer"
-    summary = "a stream comes in small pieces"
+    summary = "cuts a stream into small pieces"
     effects: ClassVar[Mapping[Medium, str]] = {
-        Medium.STREAM: "each piece is sent by itself; the receiver's kernel may join them again",
+        Medium.STREAM: "each piece is sent separately; the receiver's kernel may coalesce them",
     }
-    incompatibility = "a message is one piece by its nature: cut in two it would be two messages"
+    incompatibility = "a message cannot be cut: its pieces would be separate messages"
     short_form = ("average_size", "size_variation")
     in_toxiproxy = True
 
-    average_size: int = attribute(64, "bytes", "of a piece", minimum=1, in_toxiproxy=True)
-    size_variation: int = attribute(0, "bytes", "how far the size varies", in_toxiproxy=True)
-    delay: float = attribute(0, "us", "from one piece to the next, in microseconds", in_toxiproxy=True)
+    average_size: int = attribute(64, "bytes", "mean size of a piece", minimum=1, in_toxiproxy=True)
+    size_variation: int = attribute(0, "bytes", "maximum deviation from the mean size", in_toxiproxy=True)
+    delay: float = attribute(0, "us", "time between two pieces, in microseconds", in_toxiproxy=True)
 
     def new_state(self, link: LinkContext) -> ToxicState:
         return _SlicerState(self, link)

@@ -1,4 +1,4 @@
-"""slow_close: the end comes late."""
+"""slow_close: delay the end of a stream."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from bothends.toxics.base import PASS, Decision, Delivery, LinkContext, Medium, 
 
 @dataclass(frozen=True, kw_only=True)
 class SlowClose(Toxic):
-    """The end of what one side says is passed on after `delay`."""
+    """Forwards a sender's EOF after `delay`."""
 
     type = "slow_close"
-    summary = "the end of what one side says is passed on late"
+    summary = "delays the sender's EOF (FIN)"
     effects: ClassVar[Mapping[Medium, str]] = {
-        Medium.STREAM: "the FIN comes later than the last byte",
-        Medium.MESSAGES: "the end comes later than the last message",
+        Medium.STREAM: "the FIN is sent later than the last byte",
+        Medium.MESSAGES: "EOF is sent later than the last message",
     }
-    incompatibility = "it has no end that could come late"
+    incompatibility = "there is no EOF to delay"
     short_form = ("delay",)
     in_toxiproxy = True
 
-    delay: float = attribute(0, "ms", "how much later", in_toxiproxy=True)
+    delay: float = attribute(0, "ms", "delay of the EOF", in_toxiproxy=True)
 
     def new_state(self, link: LinkContext) -> ToxicState:
         return _SlowCloseState(self)

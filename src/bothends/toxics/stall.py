@@ -1,4 +1,4 @@
-"""stall: a pause, then on as if nothing had been."""
+"""stall: hold everything for a while, then deliver it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from bothends.toxics.base import PASS, Decision, Delivery, LinkContext, Medium, 
 
 @dataclass(frozen=True, kw_only=True)
 class Stall(Toxic):
-    """From `after` on, counted from the connection's beginning, nothing passes for `duration`."""
+    """Holds everything for `duration`, starting `after` the connection opens or the toxic is added."""
 
     type = "stall"
-    summary = "a pause, then it goes on with all that came meanwhile"
+    summary = "holds everything for a while, then delivers it"
     effects: ClassVar[Mapping[Medium, str]] = {
-        Medium.STREAM: "bytes are held for the time; beyond 64 KiB the sender waits",
-        Medium.MESSAGES: "messages are held for the time; beyond 64 KiB the sender waits",
-        Medium.DATAGRAMS: "datagrams are held, and then leave all at once",
-        Medium.PACKETS: "packets are held, and then leave all at once",
+        Medium.STREAM: "bytes are held for the duration; beyond 64 KiB the sender waits",
+        Medium.MESSAGES: "messages are held for the duration; beyond 64 KiB the sender waits",
+        Medium.DATAGRAMS: "datagrams are held for the duration, then sent all at once",
+        Medium.PACKETS: "packets are held for the duration, then sent all at once",
     }
     short_form = ("duration",)
 
-    duration: float = attribute(0, "ms", "how long nothing passes")
-    after: float = attribute(0, "ms", "when it begins, from the connection's beginning or the toxic's")
+    duration: float = attribute(0, "ms", "length of the stall")
+    after: float = attribute(
+        0, "ms", "when it starts, from the opening of the connection or the toxic's addition"
+    )
 
     def new_state(self, link: LinkContext) -> ToxicState:
         return _StallState(self)

@@ -1,4 +1,4 @@
-"""timeout: nothing gets through, and after a while the connection is closed."""
+"""timeout: discard data, and close the connection after a time."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from bothends.toxics.base import DROP, Decision, Delivery, LinkContext, Medium, 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeout(Toxic):
-    """Data is thrown away, and the connection is closed after `timeout`; 0 never closes it.
+    """Discards data and closes the connection after `timeout`; 0 never closes it.
 
-    When it is taken away from a connection that has lost bytes, that one is closed: a stream with a hole must
-    not go on.
+    Removing the toxic closes every connection that has lost bytes, because a stream with a gap must not
+    continue.
     """
 
     type = "timeout"
-    summary = "nothing gets through, and after a while the connection is closed"
+    summary = "discards data, and closes the connection after a time"
     effects: ClassVar[Mapping[Medium, str]] = {
-        Medium.STREAM: "bytes are thrown away, and the connection is closed in good order after the time",
-        Medium.MESSAGES: "messages are thrown away, and the connection is closed after the time",
+        Medium.STREAM: "bytes are discarded, and the connection is closed (FIN) after the timeout",
+        Medium.MESSAGES: "messages are discarded, and the connection is closed after the timeout",
     }
-    incompatibility = "it has nothing that could be closed: blackhole lets nothing through"
+    incompatibility = "there is no connection to close: use blackhole to discard everything"
     short_form = ("timeout",)
     in_toxiproxy = True
 
     timeout: float = attribute(
-        0, "ms", "from the connection's beginning to its close; 0: never", in_toxiproxy=True
+        0, "ms", "time from opening the connection to closing it; 0: never", in_toxiproxy=True
     )
 
     def new_state(self, link: LinkContext) -> ToxicState:

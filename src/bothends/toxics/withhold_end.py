@@ -1,4 +1,4 @@
-"""withhold_end: one side has finished, and the other never hears of it."""
+"""withhold_end: do not forward a sender's EOF."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from bothends.toxics.base import DROP, PASS, Decision, LinkContext, Medium, Toxi
 
 @dataclass(frozen=True, kw_only=True)
 class WithholdEnd(Toxic):
-    """The half-close is kept back until the toxic is taken away; all bytes pass."""
+    """Holds the half-close until the toxic is removed; all bytes pass."""
 
     type = "withhold_end"
-    summary = "the end of what one side says is not passed on"
+    summary = "does not forward the sender's EOF (FIN)"
     effects: ClassVar[Mapping[Medium, str]] = {
-        Medium.STREAM: "bytes pass, the FIN doesn't: whoever reads to the end waits for ever",
-        Medium.MESSAGES: "messages pass, the end doesn't",
+        Medium.STREAM: "bytes pass, the FIN does not: a receiver that reads until EOF never finishes",
+        Medium.MESSAGES: "messages pass, EOF does not",
     }
-    incompatibility = "it has no end that could be kept back"
+    incompatibility = "there is no EOF to withhold"
 
     def new_state(self, link: LinkContext) -> ToxicState:
         return _WithholdEndState()
