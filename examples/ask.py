@@ -1,4 +1,4 @@
-"""A client that asks you for line after line, sends each, and shows its answer. An empty line ends it.
+"""A client that reads lines from you, sends each, and prints the answer. An empty line ends it.
 
 Run it:
     bothends serve upper tcp://:12000

@@ -1,4 +1,4 @@
-"""An asynchronous client: many connections at once, in one thread.
+"""An asyncio client: many connections at once, in one thread.
 
 Run it:
     bothends serve upper tcp://:12000
@@ -11,13 +11,13 @@ import sys
 from bothends.client.asyncio import connect
 
 
-async def ask(where: str, word: str) -> str:
-    async with connect(where) as connection:
+async def ask(endpoint: str, word: str) -> str:
+    async with connect(endpoint) as connection:
         return (await connection.request(word)).decode()
 
 
-async def main(where: str, *words: str) -> None:
-    print(*await asyncio.gather(*(ask(where, word) for word in words)))
+async def main(endpoint: str, *words: str) -> None:
+    print(*await asyncio.gather(*(ask(endpoint, word) for word in words)))
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""A process for each client, which tells who called and when he went.
+"""A process for each client, which prints when the client connects and when it has gone.
 
 Run it:
     python examples/callers.py
@@ -13,7 +13,7 @@ from bothends.services.base import Conversation, Peer
 
 
 def print_line(line: str) -> None:
-    print(line + "\n", end="", flush=True)  # one write, so that the lines of two processes don't mix
+    print(line + "\n", end="", flush=True)  # one write, so that lines of two processes don't mix
 
 
 class CallerConversation(Conversation):

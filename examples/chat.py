@@ -1,4 +1,4 @@
-"""A chat: what one says goes to all others. `post` reaches a peer that has asked for nothing.
+"""A chat: each client's lines go to all others. `push` sends to a peer that has sent nothing.
 
 Run it:
     python examples/chat.py
@@ -20,9 +20,9 @@ class Member(Conversation):
         return f"you are {self.name}, others here: {len(self.others) - 1}\n".encode()
 
     def receive(self, data: bytes) -> bytes:
-        for other, post in self.others.items():
+        for other, push in self.others.items():
             if other is not self:
-                post(f"{self.name}: ".encode() + data)
+                push(f"{self.name}: ".encode() + data)
         return b""
 
     def closed(self) -> None:

@@ -1,4 +1,4 @@
-"""A clock: a datagram in, even an empty one, the time out.
+"""A clock: answers each datagram, even an empty one, with the time.
 
 Run it:
     python examples/clock.py
@@ -12,7 +12,7 @@ from bothends import datagram, serve
 
 
 @datagram
-def clock(_question: bytes) -> bytes:
+def clock(_request: bytes) -> bytes:
     return time.strftime("%Y-%m-%d %H:%M:%S %z").encode()
 
 

@@ -1,4 +1,4 @@
-"""Both ends in one program, on a socket in the file system: no port, and its mode says who may.
+"""Both ends in one program, on a socket in the file system, whose mode controls access.
 
 Run it:
     python examples/file_socket.py

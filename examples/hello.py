@@ -1,4 +1,4 @@
-"""Speaks first, answers once, and hangs up: the first server of many a course.
+"""Sends a greeting, answers once and closes: the first server of many courses.
 
 Run it:
     python examples/hello.py

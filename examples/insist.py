@@ -1,4 +1,4 @@
-"""A UDP client that insists: a datagram or its answer may be lost, so it asks again before it gives up.
+"""A UDP client that retransmits: a datagram or its answer may be lost, so it repeats the request.
 
 Run it:
     bothends serve upper udp://:12000
@@ -10,9 +10,9 @@ import sys
 from bothends import connect
 from bothends.errors import SystemCallFailed, TimeoutExpired
 
-where, question = sys.argv[1:]
-with connect(where, timeout=3.0) as connection:
+endpoint, request = sys.argv[1:]
+with connect(endpoint, timeout=3.0) as connection:
     try:
-        print(connection.request(question, retries=4).decode())
+        print(connection.request(request, retries=4).decode())
     except (SystemCallFailed, TimeoutExpired) as error:
         sys.exit(str(error))

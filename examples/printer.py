@@ -1,4 +1,4 @@
-"""Prints what many clients say, and answers nothing. One thread watches them all, with select().
+"""Prints the messages of many clients and answers nothing. One thread waits for all, with select().
 
 Run it:
     python examples/printer.py
@@ -14,7 +14,7 @@ from bothends.services.base import Peer
 
 @stream
 def show(data: bytes, peer: Peer) -> None:
-    print(f"{peer.address}: {escape(data)}", flush=True)  # escaped: a client must not drive the terminal
+    print(f"{peer.address}: {escape(data)}", flush=True)  # escaped: a client must not control the terminal
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A conversation that remembers what was said, and ends with "bye". A message is a line, however cut.
+"""A conversation with state: it counts the messages and ends after "bye". A message is a line.
 
 Run it:
     python examples/reply.py

@@ -1,11 +1,11 @@
-"""Capitals over TCP and UDP at once: the service is one function, the rest says where.
+"""Capitals over TCP and UDP at once. The service is one function.
 
 Run it:
     python examples/shout.py
     bothends connect 127.0.0.1 12000
     bothends connect udp://127.0.0.1:12000
 
-The same function with a log, and every option there is: bothends serve examples/shout.py tcp://:12000
+The same function with a log and all options: bothends serve examples/shout.py tcp://:12000
 """
 
 import sys
@@ -14,8 +14,8 @@ from bothends import message, serve
 
 
 @message
-def shout(said: bytes) -> bytes:
-    return said.upper()
+def shout(text: bytes) -> bytes:
+    return text.upper()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A thread for each client: one whose answer takes long keeps nobody else waiting.
+"""A thread for each client: a slow answer delays no other client.
 
 Run it:
     python examples/threads.py
@@ -14,12 +14,12 @@ gate = threading.Semaphore(0)
 
 
 @message
-def answer(said: bytes) -> bytes:
-    if said == b"wait":
-        gate.acquire()  # only this client's thread stands here
-    elif said == b"go":
+def answer(text: bytes) -> bytes:
+    if text == b"wait":
+        gate.acquire()  # blocks only this client's thread
+    elif text == b"go":
         gate.release()
-    return said.upper()
+    return text.upper()
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ NARROWED: dict[str, dict[str, set[str]]] = {
     "bench": {"engines": set()},  # a target is an address or a command, whatever its language
     "check": {"engines": set()},
 }
-EXPORTED = {"server", "client", "endpoints", "services"}  # what bothends/__init__.py may import
+# What bothends/__init__.py may import.
+EXPORTED = {"server", "client", "endpoints", "engines", "errors", "events", "layers", "services"}
 
 # In two parts each, so that this file doesn't contain them.
 LEAKS = [

@@ -1,33 +1,80 @@
 """Both ends of the socket: run client-server programs, watch, break, measure and judge them.
 
-The few names to begin with. `serve` and `connect` are the two ends; `message`, `stream` and
-`datagram` make a service of a function; an `Endpoint` says where to talk.
+`serve` and `connect` are the two ends. `message`, `stream` and `datagram` make a service of a function; a
+`Conversation` class says more. An `Endpoint` is an address as a URL. `serve` also takes `Limits`,
+`TlsSettings` and an `Observer`; `connect` takes `TlsOptions`. The module `errors` has the errors that are
+raised, `events` the events that an observer gets.
 
-Each is imported when it is first used (PEP 562): `bothends --help` must not wait for event loops.
+docs/reference/api.md documents the public modules. All other modules are internal and may change.
+
+Names are imported when first used (PEP 562), because `bothends --help` must not wait for event loops.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bothends import errors, events
     from bothends.client.blocking import connect
+    from bothends.client.tls import TlsOptions
     from bothends.endpoints import Endpoint
-    from bothends.server import serve
+    from bothends.engines.base import Limits
+    from bothends.errors import BothendsError
+    from bothends.events import Event, Observer, ProblemsOnly
+    from bothends.layers import TlsSettings
+    from bothends.server import Server, serve
+    from bothends.services.base import Conversation, Peer, Service
     from bothends.services.functions import datagram, message, stream
 
-__all__ = ["Endpoint", "connect", "datagram", "message", "serve", "stream"]
+__all__ = [
+    "BothendsError",
+    "Conversation",
+    "Endpoint",
+    "Event",
+    "Limits",
+    "Observer",
+    "Peer",
+    "ProblemsOnly",
+    "Server",
+    "Service",
+    "TlsOptions",
+    "TlsSettings",
+    "connect",
+    "datagram",
+    "errors",
+    "events",
+    "message",
+    "serve",
+    "stream",
+]
+
+# Name -> the module that defines it; a module of that name where it stands for itself.
+_DEFINED_IN = {
+    "BothendsError": "bothends.errors",
+    "Conversation": "bothends.services.base",
+    "Endpoint": "bothends.endpoints",
+    "Event": "bothends.events",
+    "Limits": "bothends.engines.base",
+    "Observer": "bothends.events",
+    "Peer": "bothends.services.base",
+    "ProblemsOnly": "bothends.events",
+    "Server": "bothends.server",
+    "Service": "bothends.services.base",
+    "TlsOptions": "bothends.client.tls",
+    "TlsSettings": "bothends.layers",
+    "connect": "bothends.client.blocking",
+    "datagram": "bothends.services.functions",
+    "errors": "bothends.errors",
+    "events": "bothends.events",
+    "message": "bothends.services.functions",
+    "serve": "bothends.server",
+    "stream": "bothends.services.functions",
+}
 
 
 def __getattr__(name: str) -> Any:
-    homes = {
-        "connect": "bothends.client.blocking",
-        "Endpoint": "bothends.endpoints",
-        "serve": "bothends.server",
-        "datagram": "bothends.services.functions",
-        "message": "bothends.services.functions",
-        "stream": "bothends.services.functions",
-    }
-    if name not in homes:
+    if name not in _DEFINED_IN:
         raise AttributeError(f"module 'bothends' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(homes[name]), name)
+    module = importlib.import_module(_DEFINED_IN[name])
+    return module if module.__name__ == f"bothends.{name}" else getattr(module, name)
