@@ -1,4 +1,4 @@
-"""Connections: which address wins, how long it may take, and what is said when none answers."""
+"""open_connection: the order of attempts, timeouts, source addresses and error texts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bothends.sockets import open_connection
 from tests.sockets.tools import FakeResolver, listening, needs_vsock
 
 FAKE_HOST = Endpoint.parse("tcp://somewhere:1")
-UNASSIGNED_ADDRESS = "203.0.113.1"  # for documentation (RFC 5737): nobody has it
+UNASSIGNED_ADDRESS = "203.0.113.1"  # for documentation (RFC 5737): no host has it
 
 
 @contextlib.contextmanager
 def unresponsive_address() -> Iterator[tuple[str, int]]:
-    """An address that drops every SYN: its listener's queue is full (a backlog of 0 has room for one)."""
+    """An address that drops every SYN: its accept queue is full (a backlog of 0 has room for one)."""
     with socket.socket() as sock, socket.socket() as filler:
         sock.bind(("127.0.0.1", 0))
         sock.listen(0)
@@ -32,7 +32,7 @@ def unresponsive_address() -> Iterator[tuple[str, int]]:
 
 @contextlib.contextmanager
 def refusing_address() -> Iterator[tuple[str, int]]:
-    """An address at which nobody listens, and that nobody else can be given."""
+    """A bound address without a listener: connecting is refused, and no other socket can get the port."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()
@@ -51,18 +51,18 @@ def test_connect_empty_host_uses_loopback() -> None:
 
 
 def test_happy_eyeballs_refused_attempt_starts_next_immediately() -> None:
-    with refusing_address() as dead, listening("tcp://127.0.0.1:0") as listener:
-        names = FakeResolver(dead, listener.socket.getsockname())
-        # A delay of a minute would run into the time limit of this test.
-        with open_connection(FAKE_HOST, resolver=names, attempt_delay=60) as sock:
+    with refusing_address() as refusing, listening("tcp://127.0.0.1:0") as listener:
+        resolver = FakeResolver(refusing, listener.socket.getsockname())
+        # A delay of a minute would exceed the timeout of this test.
+        with open_connection(FAKE_HOST, resolver=resolver, attempt_delay=60) as sock:
             assert sock.getpeername() == listener.socket.getsockname()
 
 
 def test_happy_eyeballs_next_attempt_after_delay() -> None:
     with unresponsive_address() as first, listening("tcp://127.0.0.1:0") as listener:
-        names = FakeResolver(first, listener.socket.getsockname())
+        resolver = FakeResolver(first, listener.socket.getsockname())
         began = time.monotonic()
-        with open_connection(FAKE_HOST, resolver=names, attempt_delay=0.02) as sock:
+        with open_connection(FAKE_HOST, resolver=resolver, attempt_delay=0.02) as sock:
             assert time.monotonic() - began >= 0.02
             assert sock.getpeername() == listener.socket.getsockname()
 
@@ -70,42 +70,42 @@ def test_happy_eyeballs_next_attempt_after_delay() -> None:
 def test_happy_eyeballs_first_connected_wins_over_pending() -> None:
     with (
         unresponsive_address() as first,
-        refusing_address() as dead,
+        refusing_address() as refusing,
         listening("tcp://127.0.0.1:0") as listener,
     ):
-        names = FakeResolver(first, dead, dead, listener.socket.getsockname())
-        with open_connection(FAKE_HOST, resolver=names, attempt_delay=0.01, timeout=30) as sock:
+        resolver = FakeResolver(first, refusing, refusing, listener.socket.getsockname())
+        with open_connection(FAKE_HOST, resolver=resolver, attempt_delay=0.01, timeout=30) as sock:
             assert sock.getpeername() == listener.socket.getsockname()
 
 
 def test_connect_times_out() -> None:
     with unresponsive_address() as address, pytest.raises(TimeoutExpired) as caught:
         open_connection(FAKE_HOST, resolver=FakeResolver(address), timeout=0.02)
-    assert str(caught.value) == "tcp://somewhere:1: time limit of 0.02 s passed while connecting"
+    assert str(caught.value) == "tcp://somewhere:1: timed out after 0.02 s while connecting"
     assert caught.value.exit_status == 124
 
 
 def test_connect_timeout_lists_attempts() -> None:
     with (
-        refusing_address() as dead,
+        refusing_address() as refusing,
         unresponsive_address() as address,
         pytest.raises(TimeoutExpired, match=r"tried 127\.0\.0\.1 \(ECONNREFUSED .*\(no answer\)"),
     ):
-        open_connection(FAKE_HOST, resolver=FakeResolver(dead, address), timeout=0.02)
+        open_connection(FAKE_HOST, resolver=FakeResolver(refusing, address), timeout=0.02)
 
 
 def test_connect_single_address_refused() -> None:
-    with refusing_address() as dead, pytest.raises(SystemCallFailed) as caught:
-        open_connection(Endpoint.parse(f"tcp://127.0.0.1:{dead[1]}"))
+    with refusing_address() as refusing, pytest.raises(SystemCallFailed) as caught:
+        open_connection(Endpoint.parse(f"tcp://127.0.0.1:{refusing[1]}"))
     assert caught.value.errno == errno.ECONNREFUSED
-    assert caught.value.hint == "nobody listens there"
+    assert caught.value.hint == "nothing is listening there"
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
 def test_connect_all_failed_reports_highest_priority_errno_and_all_addresses() -> None:
-    with refusing_address() as dead, pytest.raises(SystemCallFailed) as caught:
-        # Multicast is no address to connect to: ENETUNREACH, or EINVAL.
-        open_connection(FAKE_HOST, resolver=FakeResolver(("224.0.0.1", 1), dead))
+    with refusing_address() as refusing, pytest.raises(SystemCallFailed) as caught:
+        # TCP cannot connect to a multicast address: ENETUNREACH, or EINVAL.
+        open_connection(FAKE_HOST, resolver=FakeResolver(("224.0.0.1", 1), refusing))
     assert caught.value.errno == errno.ECONNREFUSED
     assert "tried 224.0.0.1 (" in caught.value.hint
     assert "127.0.0.1 (ECONNREFUSED (Connection refused))" in caught.value.hint
@@ -116,12 +116,12 @@ def test_connect_all_failed_reports_highest_priority_errno_and_all_addresses() -
 def test_connect_all_failed_with_same_errno_is_summarized() -> None:
     with refusing_address() as one, refusing_address() as other, pytest.raises(SystemCallFailed) as caught:
         open_connection(FAKE_HOST, resolver=FakeResolver(one, other))
-    assert caught.value.hint == "nobody listens there; tried 127.0.0.1, 127.0.0.1"
+    assert caught.value.hint == "nothing is listening there; tried 127.0.0.1, 127.0.0.1"
 
 
 def test_connect_self_connection_is_refused() -> None:
-    with refusing_address() as dead:
-        port = dead[1]
+    with refusing_address() as refusing:
+        port = refusing[1]
     with pytest.raises(SystemCallFailed) as caught:
         open_connection(Endpoint.parse(f"tcp://127.0.0.1:{port}"), source=("127.0.0.1", port))
     assert caught.value.errno == errno.ECONNREFUSED
@@ -160,9 +160,9 @@ def test_connect_source_of_other_family_raises() -> None:
 
 def test_connect_udp_sends_nothing_and_uses_first_routable_address() -> None:
     with listening("udp://127.0.0.1:0") as listener:
-        names = FakeResolver(("127.255.255.255", 1), listener.socket.getsockname())
-        # A broadcast address needs ?broadcast=1: EACCES, and the next is tried.
-        with open_connection(Endpoint.parse("udp://somewhere:1"), resolver=names) as sock:
+        resolver = FakeResolver(("127.255.255.255", 1), listener.socket.getsockname())
+        # A broadcast address needs ?broadcast=1: connect fails with EACCES, and the next address is tried.
+        with open_connection(Endpoint.parse("udp://somewhere:1"), resolver=resolver) as sock:
             assert sock.getpeername() == listener.socket.getsockname()
         listener.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -172,12 +172,12 @@ def test_connect_udp_sends_nothing_and_uses_first_routable_address() -> None:
 
 
 def test_connect_stdio_raises() -> None:
-    with pytest.raises(EndpointError, match="it is nobody to connect to"):
+    with pytest.raises(EndpointError, match="it cannot be connected to"):
         open_connection(Endpoint.parse("stdio:"))
 
 
 @needs_vsock
 def test_connect_vsock_without_listener_fails() -> None:
-    # Without a loopback transport nothing answers; with one it refuses.
+    # Without a loopback transport there is no reply; with one the connection is refused.
     with pytest.raises((SystemCallFailed, TimeoutExpired)):
         open_connection(Endpoint.parse("vsock://:4294967294"), timeout=0.02)

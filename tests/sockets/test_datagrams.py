@@ -1,4 +1,4 @@
-"""Datagrams: the answer leaves from the address that was asked, and nothing is cut unnoticed."""
+"""Datagrams: replies have the source address that requests were sent to, and truncation is reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.sockets.tools import listening, needs_ipv6
 
 
 @pytest.mark.parametrize(
-    ("text", "asked"),
+    ("text", "destination"),
     [
         ("udp://0.0.0.0:0", "127.0.0.1"),
         ("udp://0.0.0.0:0", "127.0.0.2"),
@@ -21,28 +21,28 @@ from tests.sockets.tools import listening, needs_ipv6
         pytest.param("udp://[::]:0", "::1", marks=needs_ipv6),
     ],
 )
-def test_reply_source_is_request_destination(text: str, asked: str) -> None:
+def test_reply_source_is_request_destination(text: str, destination: str) -> None:
     with listening(text) as listener:
         wildcard = enable_pktinfo(listener.socket)
         assert wildcard
-        # A connected socket takes answers from the address that it asked, and from no other.
-        with open_connection(listener.endpoint.with_host(asked)) as client:
+        # A connected socket receives datagrams from its peer address only.
+        with open_connection(listener.endpoint.with_host(destination)) as client:
             client.settimeout(30)
-            client.send(b"who?")
+            client.send(b"request")
             data, truncated, sender, ancillary = receive_datagram(listener.socket, wildcard=wildcard)
-            assert (data, truncated) == (b"who?", False)
+            assert (data, truncated) == (b"request", False)
             assert ancillary
-            assert send_datagram(listener.socket, b"me", sender, ancillary) == 2
-            assert client.recv(10) == b"me"
+            assert send_datagram(listener.socket, b"reply", sender, ancillary) == 5
+            assert client.recv(10) == b"reply"
 
 
 def test_reply_without_pktinfo_uses_routed_source() -> None:
     with listening("udp://0.0.0.0:0") as listener, socket.socket(type=socket.SOCK_DGRAM) as client:
         client.bind(("127.0.0.1", 0))
-        client.sendto(b"who?", ("127.0.0.2", listener.address.port))
+        client.sendto(b"request", ("127.0.0.2", listener.address.port))
         _, _, sender, ancillary = receive_datagram(listener.socket)
         assert ancillary == []
-        send_datagram(listener.socket, b"me", sender)
+        send_datagram(listener.socket, b"reply", sender)
         assert client.recvfrom(10)[1][0] == "127.0.0.1"
 
 
@@ -91,15 +91,15 @@ def test_send_datagram_falls_back_when_source_is_unusable() -> None:
 
 
 def test_reply_pktinfo_for_multicast_and_link_local() -> None:
-    def turned(address: str) -> list[tuple[int, int, bytes]]:
+    def reply_ancillary(address: str) -> list[tuple[int, int, bytes]]:
         value = struct.pack("=16sI", socket.inet_pton(socket.AF_INET6, address), 7)
         return datagrams._reply_ancillary([(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, value)])
 
     def interface(address: str) -> int:
-        ((_, _, value),) = turned(address)
+        ((_, _, value),) = reply_ancillary(address)
         return int.from_bytes(value[16:], "little" if struct.pack("=H", 1)[0] else "big")
 
-    assert turned("ff02::1") == []
+    assert reply_ancillary("ff02::1") == []
     assert interface("fe80::1") == 7
     assert interface("2001:db8::1") == 0
     assert datagrams._reply_ancillary([(socket.SOL_SOCKET, 1, b"")]) == []

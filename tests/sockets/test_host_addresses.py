@@ -1,4 +1,4 @@
-"""What this machine has."""
+"""The addresses of this machine, and notes about well-known ports."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def test_local_addresses_can_be_bound() -> None:
 
 
 def test_local_addresses_order_and_zones() -> None:
-    places = []
+    ranks = []
     for text in local_addresses():
         address = ipaddress.ip_address(text.partition("%")[0])
         assert ("%" in text) == (address.version == 6 and address.is_link_local)
-        places.append(2 if address.is_loopback else 1 if address.is_link_local else 0)
-    assert places == sorted(places)
+        ranks.append(2 if address.is_loopback else 1 if address.is_link_local else 0)
+    assert ranks == sorted(ranks)
 
 
 def test_local_addresses_skip_tentative_and_failed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def service_name_or_skip(port: int, protocol: str) -> str:
 def test_port_note_names_registered_service() -> None:
     name = service_name_or_skip(80, "tcp")
     note = port_note(Endpoint.parse("tcp://:80"))
-    assert note == f"port 80 is known as {name}: a protocol of one's own should not sit on a well-known port"
+    assert note == f"port 80 is known as {name}: a custom protocol should not use a well-known port"
     name = service_name_or_skip(3306, "tcp")
     assert f"known as {name}" in (port_note(Endpoint.parse("tls://:3306")) or "")
 

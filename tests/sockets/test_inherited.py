@@ -1,4 +1,4 @@
-"""Descriptors that somebody else opened."""
+"""Inherited descriptors: fd://, roles, and errors for descriptors that cannot be served."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.sockets.tools import listening, needs_ipv6
 
 
 def fd_endpoint(sock: socket.socket) -> str:
-    """The endpoint of a socket that is given away."""
+    """Detach a socket and return its endpoint."""
     return f"fd://{sock.detach()}"
 
 
@@ -39,10 +39,10 @@ def test_inherited_listening_socket() -> None:
 
 
 @needs_ipv6
-@pytest.mark.parametrize(("only", "host"), [(0, ""), (1, "::")])
-def test_inherited_wildcard_datagram_socket(only: int, host: str) -> None:
+@pytest.mark.parametrize(("v6only", "host"), [(0, ""), (1, "::")])
+def test_inherited_wildcard_datagram_socket(v6only: int, host: str) -> None:
     sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
     sock.bind(("::", 0))
     with listening(fd_endpoint(sock)) as listener:
         assert listener.role == "datagrams"
@@ -52,13 +52,13 @@ def test_inherited_wildcard_datagram_socket(only: int, host: str) -> None:
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
 def test_inherited_connection(kind: int) -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
-    with theirs, listening(fd_endpoint(ours)) as listener:
+    local, peer = socket.socketpair(socket.AF_UNIX, kind)
+    with peer, listening(fd_endpoint(local)) as listener:
         assert listener.role == "connection"
         assert listener.endpoint.scheme == "fd"
         assert listener.is_message_oriented == (kind != socket.SOCK_STREAM)
         listener.socket.send(b"hello")
-        assert theirs.recv(10) == b"hello"
+        assert peer.recv(10) == b"hello"
 
 
 def test_inherited_unix_socket_file_is_not_unlinked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,10 +72,10 @@ def test_inherited_unix_socket_file_is_not_unlinked(tmp_path: Path, monkeypatch:
 
 
 def test_open_connection_uses_inherited_connection() -> None:
-    ours, theirs = socket.socketpair()
-    with theirs, open_connection(Endpoint.parse(fd_endpoint(ours))) as sock:
+    local, peer = socket.socketpair()
+    with peer, open_connection(Endpoint.parse(fd_endpoint(local))) as sock:
         sock.sendall(b"hello")
-        assert theirs.recv(10) == b"hello"
+        assert peer.recv(10) == b"hello"
 
 
 def test_open_connection_rejects_inherited_listener() -> None:
@@ -87,13 +87,13 @@ def test_open_connection_rejects_inherited_listener() -> None:
 
 def test_inherited_non_socket_is_rejected_and_left_open(tmp_path: Path) -> None:
     with socket.socket() as sock:
-        with pytest.raises(EndpointError, match="neither listens nor is connected"):
+        with pytest.raises(EndpointError, match="is neither listening nor connected"):
             listening(f"fd://{sock.fileno()}").__enter__()
         sock.bind(("127.0.0.1", 0))
-    reading, writing = os.pipe()
+    reader, writer = os.pipe()
     file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    for number, words in ((reading, "a pipe"), (file, "a regular file"), (writing, "a pipe")):
-        with pytest.raises(EndpointError, match=f"descriptor {number} is {words}, not a socket"):
+    for number, kind in ((reader, "a pipe"), (file, "a regular file"), (writer, "a pipe")):
+        with pytest.raises(EndpointError, match=f"descriptor {number} is {kind}, not a socket"):
             listening(f"fd://{number}").__enter__()
         os.close(number)
         with pytest.raises(SystemCallFailed, match="must leave it open and inheritable") as caught:

@@ -1,4 +1,4 @@
-"""Listeners: the families, the one port they share, and what is said when they can't be opened."""
+"""open_listeners: address families, shared ports, schemes, and errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_wildcard_listener_without_ipv6_uses_ipv4(monkeypatch: pytest.MonkeyPatc
 
 @needs_ipv6
 @pytest.mark.parametrize(
-    ("text", "family", "only"),
+    ("text", "family", "v6only"),
     [
         ("tcp://:0", socket.AF_INET6, 0),
         ("tcp://:0?v6only=1", socket.AF_INET6, 1),
@@ -67,11 +67,11 @@ def test_wildcard_listener_without_ipv6_uses_ipv4(monkeypatch: pytest.MonkeyPatc
         ("udp://0.0.0.0:0", socket.AF_INET, None),
     ],
 )
-def test_wildcard_listener_family_and_v6only(text: str, family: int, only: int | None) -> None:
+def test_wildcard_listener_family_and_v6only(text: str, family: int, v6only: int | None) -> None:
     with tools.listening(text) as listener:
         assert listener.socket.family == family
-        if only is not None:
-            assert listener.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == only
+        if v6only is not None:
+            assert listener.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == v6only
 
 
 @needs_ipv6
@@ -93,19 +93,19 @@ def test_listeners_of_one_host_share_a_port(scheme: str) -> None:
 def test_port_0_is_retried_when_taken_on_second_address(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[socket.socket] = []
 
-    class FirstPortIsTaken(socket.socket):
-        """The first port that the system picks is taken, just then, at the second address."""
+    class TakeFirstPort(socket.socket):
+        """Bind the first port that the kernel chooses on the second address before the caller does."""
 
         def listen(self, backlog: int = 0, /) -> None:
             super().listen(backlog)
             if not taken:
-                taken.append(plain())
+                taken.append(real_socket())
                 taken[0].bind(("127.0.0.2", self.getsockname()[1]))
                 taken[0].listen()
 
-    plain = socket.socket
+    real_socket = socket.socket
     with monkeypatch.context() as patch:
-        patch.setattr(socket, "socket", FirstPortIsTaken)
+        patch.setattr(socket, "socket", TakeFirstPort)
         listeners = open_listeners(
             Endpoint.parse("tcp://here:0"), resolver=FakeResolver("127.0.0.1", "127.0.0.2")
         )
@@ -124,7 +124,7 @@ def test_unavailable_addresses_of_host_are_skipped() -> None:
         assert listener.endpoint.host == "127.0.0.1"
     error = open_error("tcp://here:0", resolver=FakeResolver("203.0.113.1", "203.0.113.2"))
     assert error.errno == errno.EADDRNOTAVAIL
-    assert "an empty host is every interface" in str(error)
+    assert "an empty host means every interface" in str(error)
 
 
 def test_bind_port_in_use_raises() -> None:
@@ -132,10 +132,10 @@ def test_bind_port_in_use_raises() -> None:
         error = open_error(str(listener.endpoint))
         assert error.errno == errno.EADDRINUSE
         assert str(error).startswith(f"cannot bind {listener.endpoint}: EADDRINUSE")
-        assert "port 0 lets the system pick" in error.hint
+        assert "port 0 lets the kernel choose" in error.hint
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may bind every port")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can bind every port")
 def test_bind_privileged_port_raises() -> None:
     error = open_error("tcp://127.0.0.1:1")
     assert error.errno == errno.EACCES
@@ -194,10 +194,10 @@ def test_mptcp_listener() -> None:
 
 
 @needs_no_sctp
-@pytest.mark.parametrize("open_it", [open_listeners, open_connection])
-def test_sctp_without_kernel_support_is_unavailable(open_it: Any) -> None:
+@pytest.mark.parametrize("open_endpoint", [open_listeners, open_connection])
+def test_sctp_without_kernel_support_is_unavailable(open_endpoint: Any) -> None:
     with pytest.raises(Unavailable) as caught:
-        open_it(Endpoint.parse("sctp://127.0.0.1:1"))
+        open_endpoint(Endpoint.parse("sctp://127.0.0.1:1"))
     assert caught.value.errno == errno.EPROTONOSUPPORT
     assert caught.value.exit_status == 69
     assert "use tcp://" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Options: each is on the socket of both ends, and on what is accepted."""
+"""Endpoint options are set on listeners, connecting sockets and accepted sockets."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_listener_only_options() -> None:
         assert listener.socket.getsockopt(SOL, socket.SO_REUSEPORT) == 1
         assert listener.socket.getsockopt(TCP, socket.TCP_DEFER_ACCEPT) > 0
         client.connect(listener.socket.getsockname())
-        client.sendall(b"x")  # what defer_accept waits for
+        client.sendall(b"x")  # defer_accept waits for data
         accepted, _ = listener.socket.accept()
         with accepted:
             # The TCP timestamps option takes 12 bytes of each segment (RFC 7323 section 3.2).
@@ -132,9 +132,9 @@ def test_mark_needs_privilege() -> None:
 )
 def test_option_error_names_the_option(option: str, number: int, hint: str) -> None:
     endpoint = Endpoint.parse(f"tcp://127.0.0.1:0?{option}")
-    for open_it in (open_listeners, open_connection):
+    for open_endpoint in (open_listeners, open_connection):
         with pytest.raises(SystemCallFailed) as caught:
-            open_it(endpoint)
+            open_endpoint(endpoint)
         assert caught.value.errno == number
         assert str(caught.value).startswith(f"cannot set option {option.partition('=')[0]} of {endpoint}: ")
         assert hint in caught.value.hint

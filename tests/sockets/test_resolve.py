@@ -1,4 +1,4 @@
-"""From a host to addresses: the order, and what no resolver can answer."""
+"""Resolving hosts: the order of addresses, and errors of the resolver."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ipv6_target(number: int) -> AddrInfo:
 
 
 @pytest.mark.parametrize(
-    ("given_order", "tried"),
+    ("given_order", "expected"),
     [
         ([], []),
         ([ipv4_target(1)], [ipv4_target(1)]),
@@ -41,36 +41,36 @@ def ipv6_target(number: int) -> AddrInfo:
         ),
     ],
 )
-def test_interleave_alternates_families(given_order: list[AddrInfo], tried: list[AddrInfo]) -> None:
-    assert interleave(given_order) == tried
+def test_interleave_alternates_families(given_order: list[AddrInfo], expected: list[AddrInfo]) -> None:
+    assert interleave(given_order) == expected
 
 
 TARGETS = st.lists(
-    st.builds(lambda make, n: make(n), st.sampled_from([ipv4_target, ipv6_target]), st.integers(1, 99))
+    st.builds(lambda target, n: target(n), st.sampled_from([ipv4_target, ipv6_target]), st.integers(1, 99))
 )
 
 
 @given(TARGETS)
 def test_interleave_is_a_stable_permutation(targets: list[AddrInfo]) -> None:
-    tried = interleave(targets)
-    assert sorted(map(str, tried)) == sorted(map(str, targets))
-    assert tried[:1] == targets[:1]
+    ordered = interleave(targets)
+    assert sorted(map(str, ordered)) == sorted(map(str, targets))
+    assert ordered[:1] == targets[:1]
     for family in (socket.AF_INET, socket.AF_INET6):
-        assert [t for t in tried if t.family == family] == [t for t in targets if t.family == family]
+        assert [t for t in ordered if t.family == family] == [t for t in targets if t.family == family]
 
 
 def test_resolve_deduplicates_in_resolver_order() -> None:
-    names = FakeResolver("127.0.0.2", "::1", "127.0.0.2", "127.0.0.1")
-    found = resolve(Endpoint.parse("tcp://somewhere:80"), names)
+    resolver = FakeResolver("127.0.0.2", "::1", "127.0.0.2", "127.0.0.1")
+    found = resolve(Endpoint.parse("tcp://somewhere:80"), resolver)
     assert [target.sockaddr[0] for target in found] == ["127.0.0.2", "::1", "127.0.0.1"]
-    assert names.queries == [("somewhere", 80, socket.AF_UNSPEC, socket.SOCK_STREAM)]
+    assert resolver.queries == [("somewhere", 80, socket.AF_UNSPEC, socket.SOCK_STREAM)]
 
 
 def test_resolve_passes_family_option() -> None:
-    names = FakeResolver("::1", "127.0.0.1")
-    found = resolve(Endpoint.parse("udp://somewhere:80?family=4"), names)
+    resolver = FakeResolver("::1", "127.0.0.1")
+    found = resolve(Endpoint.parse("udp://somewhere:80?family=4"), resolver)
     assert [target.sockaddr[0] for target in found] == ["127.0.0.1"]
-    assert names.queries == [("somewhere", 80, socket.AF_INET, socket.SOCK_DGRAM)]
+    assert resolver.queries == [("somewhere", 80, socket.AF_INET, socket.SOCK_DGRAM)]
 
 
 @pytest.mark.parametrize(("options", "families"), [("", [10, 2]), ("?family=4", [2]), ("?family=6", [10])])
@@ -81,8 +81,8 @@ def test_loopback_addresses_by_family(options: str, families: list[int]) -> None
 @pytest.mark.parametrize(
     ("number", "name", "hint"),
     [
-        (socket.EAI_NONAME, "EAI_NONAME (no such name)", "is the name spelled right?"),
-        (socket.EAI_AGAIN, "EAI_AGAIN (the resolver failed for now)", "the name server did not answer"),
+        (socket.EAI_NONAME, "EAI_NONAME (no such name)", "check the spelling"),
+        (socket.EAI_AGAIN, "EAI_AGAIN (the resolver failed temporarily)", "the name server did not answer"),
         (-99999, "-99999 (the resolver failed)", ""),
     ],
 )
@@ -100,10 +100,10 @@ def test_resolve_error_text_and_hint(number: int, name: str, hint: str) -> None:
 
 
 def test_resolve_no_address_of_family_raises() -> None:
-    with pytest.raises(ResolveError, match=r"EAI_NODATA .*no IPv6 address, as family=6 asks for"):
+    with pytest.raises(ResolveError, match=r"EAI_NODATA .*family=6 is given"):
         resolve(Endpoint.parse("tcp://somewhere:80?family=6"), FakeResolver("127.0.0.1"))
 
 
 def test_resolve_unknown_zone_raises() -> None:
-    with pytest.raises(ResolveError, match="is there an interface of that name"):
+    with pytest.raises(ResolveError, match="check that an interface of that name exists"):
         resolve(Endpoint.parse("tcp://[fe80::1%25no-such-if]:80"))

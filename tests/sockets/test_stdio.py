@@ -1,4 +1,4 @@
-"""Standard input and output as a connection: through pipes, and as a socket under inetd."""
+"""Standard input and output as a connection: over pipes, files, and a socket under inetd."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from bothends.sockets.stdio import StdioRelay
 
-# Serves its one connection: answers in capitals until the end of input, then says good-bye.
+# Serves its one connection: sends back upper case until EOF, then "bye".
 SERVER = """
 import sys
 from bothends.endpoints import Endpoint
@@ -28,11 +28,11 @@ sys.exit(0 if listener.wait_flushed(30) else 1)
 
 
 def test_stdio_over_pipes() -> None:
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", SERVER], input=b"a" * 300_000, capture_output=True, check=True
     )
-    assert done.stdout == b"A" * 300_000 + b"bye"
-    assert done.stderr == b""
+    assert completed.stdout == b"A" * 300_000 + b"bye"
+    assert completed.stderr == b""
 
 
 def test_stdio_from_file_to_file(tmp_path: Path) -> None:
@@ -43,22 +43,22 @@ def test_stdio_from_file_to_file(tmp_path: Path) -> None:
 
 
 def test_stdio_socket_under_inetd() -> None:
-    ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
+    local, remote = socket.socketpair()
+    with local:
+        with remote:
             child = subprocess.Popen(
-                [sys.executable, "-c", SERVER], stdin=theirs.fileno(), stdout=theirs.fileno()
+                [sys.executable, "-c", SERVER], stdin=remote.fileno(), stdout=remote.fileno()
             )
-        ours.sendall(b"hello")
-        ours.shutdown(socket.SHUT_WR)
-        answer = b"".join(iter(lambda: ours.recv(100), b""))
+        local.sendall(b"hello")
+        local.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: local.recv(100), b""))
         assert child.wait() == 0
     assert answer == b"HELLObye"
 
 
 @pytest.fixture
 def pipes() -> tuple[int, int, int, int]:
-    """Two pipes: what the pump reads, its writing end, what the pump's output is read from, its output."""
+    """Two pipes: the relay's input and its write end, the read end of the relay's output and the output."""
     source, feed = os.pipe()
     result, sink = os.pipe()
     return source, feed, result, sink
@@ -66,14 +66,14 @@ def pipes() -> tuple[int, int, int, int]:
 
 def test_relay_input_eof_leaves_output_open(pipes: tuple[int, int, int, int]) -> None:
     source, feed, result, sink = pipes
-    pump = StdioRelay(source, sink)
-    with pump.service_socket:
+    relay = StdioRelay(source, sink)
+    with relay.service_socket:
         os.close(feed)
-        assert pump.service_socket.recv(1) == b""
-        pump.service_socket.sendall(b"still")
+        assert relay.service_socket.recv(1) == b""
+        relay.service_socket.sendall(b"still")
         assert os.read(result, 5) == b"still"
-        assert not pump.wait_flushed(0)
-    assert pump.wait_flushed(30)
+        assert not relay.wait_flushed(0)
+    assert relay.wait_flushed(30)
     assert os.read(result, 1) == b""
     for descriptor in (source, result, sink):
         os.close(descriptor)
@@ -81,31 +81,31 @@ def test_relay_input_eof_leaves_output_open(pipes: tuple[int, int, int, int]) ->
 
 def test_relay_output_shutdown_leaves_input_open(pipes: tuple[int, int, int, int]) -> None:
     source, feed, result, sink = pipes
-    pump = StdioRelay(source, sink)
-    with pump.service_socket:
-        pump.service_socket.sendall(b"all")
-        pump.service_socket.shutdown(socket.SHUT_WR)
+    relay = StdioRelay(source, sink)
+    with relay.service_socket:
+        relay.service_socket.sendall(b"all")
+        relay.service_socket.shutdown(socket.SHUT_WR)
         assert os.read(result, 5) == b"all"
         assert os.read(result, 5) == b""
         os.write(feed, b"more")
-        assert pump.service_socket.recv(5) == b"more"
+        assert relay.service_socket.recv(5) == b"more"
         os.close(feed)
-        assert pump.service_socket.recv(5) == b""
-    assert pump.wait_flushed(30)
+        assert relay.service_socket.recv(5) == b""
+    assert relay.wait_flushed(30)
     for descriptor in (source, result, sink):
         os.close(descriptor)
 
 
 def test_relay_closed_output_breaks_connection(pipes: tuple[int, int, int, int]) -> None:
     source, feed, result, sink = pipes
-    pump = StdioRelay(source, sink)
+    relay = StdioRelay(source, sink)
     os.close(result)
-    with pump.service_socket:
-        pump.service_socket.sendall(b"a")
-        assert pump.wait_flushed(30)
+    with relay.service_socket:
+        relay.service_socket.sendall(b"a")
+        assert relay.wait_flushed(30)
         with pytest.raises(BrokenPipeError):
-            pump.service_socket.sendall(b"b")
-        assert pump.service_socket.recv(1) == b""
+            relay.service_socket.sendall(b"b")
+        assert relay.service_socket.recv(1) == b""
     for descriptor in (feed, source, sink):
         os.close(descriptor)
 
@@ -114,16 +114,16 @@ def test_relay_handles_nonblocking_pipes(pipes: tuple[int, int, int, int]) -> No
     source, feed, result, sink = pipes
     os.set_blocking(source, False)
     os.set_blocking(sink, False)
-    pump = StdioRelay(source, sink)
-    with pump.service_socket:
+    relay = StdioRelay(source, sink)
+    with relay.service_socket:
         os.write(feed, b"in")
-        assert pump.service_socket.recv(5) == b"in"
+        assert relay.service_socket.recv(5) == b"in"
         os.close(feed)
-        pump.service_socket.sendall(b"b" * 200_000)
+        relay.service_socket.sendall(b"b" * 200_000)
     received = b""
     while data := os.read(result, 65536):
         received += data
     assert received == b"b" * 200_000
-    assert pump.wait_flushed(30)
+    assert relay.wait_flushed(30)
     for descriptor in (source, result, sink):
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What a service manager hands over and wants to be told: by hand, and from systemd's own tools."""
+"""Socket activation, notification and the watchdog, with a fake service manager and systemd's tools."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from tests.tools import find_tool, needs_tool
 
 GUIDE = ROOT / "docs" / "how-to" / "under-systemd.md"
 
-# As the manager does it: the sockets become 3, 4, ..., and the number of the process is the one that execs.
+# As systemd does: the sockets become 3, 4, ..., and LISTEN_PID is the process that calls exec.
 ACTIVATION_LAUNCHER = """
 import os, sys
 given = [int(each) for each in sys.argv[1].split(",")]
-kept = [os.dup(each) for each in given]  # above all of them, so that none is overwritten
-spare = [os.dup(2) for _ in range(3 + len(given))]
-kept = [os.dup(each) for each in kept]
-for number, descriptor in enumerate(kept):
+copies = [os.dup(each) for each in given]
+fillers = [os.dup(2) for _ in range(3 + len(given))]
+copies = [os.dup(each) for each in copies]  # above all targets, so that dup2 overwrites none of them
+for number, descriptor in enumerate(copies):
     os.dup2(descriptor, 3 + number)
 os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(given))}
 os.execvp(sys.argv[2], sys.argv[2:])
@@ -43,7 +43,7 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 class FakeServiceManager:
-    """Stands in for the service manager: opens sockets, starts a server with them, hears what it tells."""
+    """Start servers with activated sockets, and receive their notifications."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "notify"
@@ -53,7 +53,7 @@ class FakeServiceManager:
         self.environment = {"NOTIFY_SOCKET": str(self.path)}
 
     def receive_notification(self) -> list[str]:
-        """The lines of the next message."""
+        """Return the lines of the next message."""
         return self._notify_socket.recv(4096).decode().split("\n")
 
     def close(self) -> None:
@@ -68,25 +68,25 @@ class FakeServiceManager:
         **environment: str,
     ) -> Iterator[Running]:
         numbers = [each.fileno() for each in sockets]
-        told = {**self.environment, **environment} | ({"LISTEN_FDNAMES": names} if names else {})
+        variables = {**self.environment, **environment} | ({"LISTEN_FDNAMES": names} if names else {})
         launch = [sys.executable, "-c", ACTIVATION_LAUNCHER, ",".join(map(str, numbers)), *command]
-        assignments = [f"{name}={value}" for name, value in told.items()]
+        assignments = [f"{name}={value}" for name, value in variables.items()]
         with Running(["env", *assignments, *launch], pass_fds=numbers) as running:
             yield running
 
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[FakeServiceManager]:
-    made = FakeServiceManager(tmp_path)
-    yield made
-    made.close()
+    manager = FakeServiceManager(tmp_path)
+    yield manager
+    manager.close()
 
 
 def listener() -> socket.socket:
     return socket.create_server(("127.0.0.1", 0))
 
 
-# --- what is handed over ---
+# --- socket activation ---
 
 
 def test_listen_fds_grouped_by_name() -> None:
@@ -112,9 +112,9 @@ def test_listen_fds_for_other_process_or_invalid_are_ignored(given: dict[str, st
 
 def test_open_activated_unknown_name_lists_available_names() -> None:
     given = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"}
-    with pytest.raises(Unavailable, match="there is none of this name, but web"):
+    with pytest.raises(Unavailable, match="no socket has this name; there is web"):
         open_activated(Endpoint.parse("systemd://api"), given)
-    with pytest.raises(Unavailable, match="this process was handed no sockets"):
+    with pytest.raises(Unavailable, match="systemd passed no sockets to this process"):
         open_activated(Endpoint.parse("systemd://api"), {})
 
 
@@ -146,27 +146,27 @@ def test_serve_all_activated_sockets_of_names(manager: FakeServiceManager, tmp_p
             manager.start_activated(command, [web, datagrams, unix, other], "web:web:api:spare") as server,
             early,
         ):
-            assert early.recv(100) == b"EARLY\n"  # it had waited in the queue
-            with connect(f"udp://127.0.0.1:{ports[1]}") as caller:
-                assert caller.request(b"a") == b"A"
-            with connect(f"unix://{path}") as caller:
-                assert caller.request(b"b") == b"B"
+            assert early.recv(100) == b"EARLY\n"  # it has waited in the accept queue
+            with connect(f"udp://127.0.0.1:{ports[1]}") as client:
+                assert client.request(b"a") == b"A"
+            with connect(f"unix://{path}") as client:
+                assert client.request(b"b") == b"B"
             assert server.stop() == 0
-    assert path.exists()  # its file is the manager's
+    assert path.exists()  # the manager removes the file
 
 
 def test_activated_descriptors_are_not_inherited_by_commands(manager: FakeServiceManager) -> None:
     with listener() as web:
         port = web.getsockname()[1]
         command = [*BOTHENDS, "serve", "--exec", "sh -c 'env; ls /proc/self/fd'", "systemd://unknown"]
-        with manager.start_activated(command, [web]) as server, connect(f"tcp://127.0.0.1:{port}") as caller:
-            said = caller.receive_all().decode()
+        with manager.start_activated(command, [web]) as server, connect(f"tcp://127.0.0.1:{port}") as client:
+            output = client.receive_all().decode()
             assert server.stop() == 0
-    assert "LISTEN_" not in said
-    assert len(re.findall(r"^\d+$", said, re.MULTILINE)) == 4  # the standard ones, and the folder itself
+    assert "LISTEN_" not in output
+    assert len(re.findall(r"^\d+$", output, re.MULTILINE)) == 4  # the standard ones, and the folder itself
 
 
-# --- what is told ---
+# --- notification ---
 
 
 def test_notify_ready_and_stopping(manager: FakeServiceManager) -> None:
@@ -174,8 +174,8 @@ def test_notify_ready_and_stopping(manager: FakeServiceManager) -> None:
         command = [*BOTHENDS, "serve", "upper", "systemd://unknown"]
         with manager.start_activated(command, [web]) as server:
             assert manager.receive_notification() == ["READY=1", f"MAINPID={server.process.pid}"]
-            with connect(f"tcp://127.0.0.1:{web.getsockname()[1]}") as caller:
-                assert caller.request(b"a") == b"A"
+            with connect(f"tcp://127.0.0.1:{web.getsockname()[1]}") as client:
+                assert client.request(b"a") == b"A"
             assert server.stop() == 0
             assert manager.receive_notification() == ["STOPPING=1"]
 
@@ -189,8 +189,8 @@ def test_notify_comes_from_supervisor_of_several_servers(manager: FakeServiceMan
         with manager.start_activated(command, [one, two], "one:two") as server:
             assert manager.receive_notification() == ["READY=1", f"MAINPID={server.process.pid}"]
             for each in (one, two):
-                with connect(f"tcp://127.0.0.1:{each.getsockname()[1]}") as caller:
-                    assert caller.request(b"a") == b"A"
+                with connect(f"tcp://127.0.0.1:{each.getsockname()[1]}") as client:
+                    assert client.request(b"a") == b"A"
             assert server.stop() == 0
             assert manager.receive_notification() == ["STOPPING=1"]
 
@@ -199,9 +199,9 @@ def test_watchdog_keepalives_are_sent(manager: FakeServiceManager) -> None:
     with listener() as web:
         command = [*BOTHENDS, "serve", "upper", "systemd://unknown"]
         with manager.start_activated(command, [web], WATCHDOG_USEC="20000") as server:
-            heard = [manager.receive_notification() for _ in range(4)]
-            assert ["READY=1", f"MAINPID={server.process.pid}"] in heard
-            assert heard.count(["WATCHDOG=1"]) == 3
+            received = [manager.receive_notification() for _ in range(4)]
+            assert ["READY=1", f"MAINPID={server.process.pid}"] in received
+            assert received.count(["WATCHDOG=1"]) == 3
             assert server.stop() == 0
 
 
@@ -211,40 +211,40 @@ def test_in_process_server_does_not_notify(manager: FakeServiceManager) -> None:
         "from bothends.sockets.systemd import notify\n"
         "with bothends.serve('upper', 'tcp://127.0.0.1:0') as server:\n"
         "    bothends.connect(server.endpoints[0]).close()\n"
-        "    notify('STATUS=it is mine to tell')\n"
+        "    notify('STATUS=sent explicitly')\n"
     )
     with Running(["env", f"NOTIFY_SOCKET={manager.path}", sys.executable, "-c", code]) as program:
-        assert manager.receive_notification() == ["STATUS=it is mine to tell"]
+        assert manager.receive_notification() == ["STATUS=sent explicitly"]
         assert program.wait() == 0
 
 
 def test_notify_abstract_socket() -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
-        ear.bind(b"")  # the kernel picks a name
-        name = ear.getsockname().decode().replace("\0", "@", 1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(b"")  # the kernel chooses a name
+        name = receiver.getsockname().decode().replace("\0", "@", 1)
         assert notify("READY=1", "STATUS=here", environment={"NOTIFY_SOCKET": name})
-        assert ear.recv(100) == b"READY=1\nSTATUS=here"
+        assert receiver.recv(100) == b"READY=1\nSTATUS=here"
 
 
-@pytest.mark.parametrize("name", ["", "relative", "vsock:2:1", "/nobody/listens"])
+@pytest.mark.parametrize("name", ["", "relative", "vsock:2:1", "/no/such/socket"])
 def test_notify_without_receiver_returns_false(name: str) -> None:
     assert not notify("READY=1", environment={"NOTIFY_SOCKET": name})
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "settings",
     [{}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}],
 )
-def test_watchdog_disabled_sends_nothing(manager: FakeServiceManager, asked: dict[str, str]) -> None:
-    environment = {**manager.environment, **asked}
+def test_watchdog_disabled_sends_nothing(manager: FakeServiceManager, settings: dict[str, str]) -> None:
+    environment = {**manager.environment, **settings}
     with watchdog(environment):
         assert notify("STATUS=first", environment=environment)
     assert manager.receive_notification() == ["STATUS=first"]
 
 
 def test_watchdog_sends_keepalives_until_exit(manager: FakeServiceManager) -> None:
-    asked = {**manager.environment, "WATCHDOG_USEC": "2000", "WATCHDOG_PID": str(os.getpid())}
-    with watchdog(asked):
+    settings = {**manager.environment, "WATCHDOG_USEC": "2000", "WATCHDOG_PID": str(os.getpid())}
+    with watchdog(settings):
         assert [manager.receive_notification() for _ in range(3)] == [["WATCHDOG=1"]] * 3
 
 
@@ -252,7 +252,7 @@ def test_watchdog_sends_keepalives_until_exit(manager: FakeServiceManager) -> No
 
 
 def guide_units() -> dict[str, str]:
-    """The unit files of the guide."""
+    """Return the unit files of the guide, by name."""
     text = GUIDE.read_text(encoding="utf-8")
     return dict(re.findall(r"`(\w+\.(?:socket|service))`:\n\n```ini\n(.*?)^```", text, re.M | re.S))
 
@@ -280,8 +280,8 @@ def test_guide_units_pass_systemd_analyze(tmp_path: Path) -> None:
         check=False,
         env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning"},
     )
-    ours = [line for line in done.stderr.splitlines() if "capitals" in line]
-    assert (done.returncode, ours) == (0, [])
+    warnings = [line for line in done.stderr.splitlines() if "capitals" in line]
+    assert (done.returncode, warnings) == (0, [])
 
 
 def test_guide_service_serves_sockets_of_socket_unit(manager: FakeServiceManager, tmp_path: Path) -> None:
@@ -298,10 +298,10 @@ def test_guide_service_serves_sockets_of_socket_unit(manager: FakeServiceManager
         ) as server:
             assert manager.receive_notification()[0] == "READY=1"
             for scheme, sock in (("tcp", web), ("udp", datagrams)):
-                with connect(f"{scheme}://127.0.0.1:{sock.getsockname()[1]}") as caller:
-                    assert caller.request(b"a") == b"A"
-            with connect(f"unix://{tmp_path}/metrics") as visit:
-                assert visit.exchange(b"GET /health HTTP/1.0\r\n\r\n").endswith(b"ok\n")
+                with connect(f"{scheme}://127.0.0.1:{sock.getsockname()[1]}") as client:
+                    assert client.request(b"a") == b"A"
+            with connect(f"unix://{tmp_path}/metrics") as client:
+                assert client.exchange(b"GET /health HTTP/1.0\r\n\r\n").endswith(b"ok\n")
             server.process.send_signal(signal.SIGHUP)
             server.text(rb'"event":"reloaded"')
             assert server.stop() == 0
@@ -317,10 +317,10 @@ def test_socket_activation_by_systemd(names: list[str], tmp_path: Path) -> None:
     command = [*BOTHENDS, "serve", "upper", f"systemd://{name}"]
     with Running([tool, "-l", str(path), *names, *command]) as server:
         server.error_line(rb"Listening on .*a\.sock as 3\.")
-        with connect(f"unix://{path}", timeout=TIMEOUT) as caller:  # which starts it
-            assert caller.request(b"hello") == b"HELLO"
-        with connect(f"unix://{path}") as caller:
-            assert caller.request(b"again") == b"AGAIN"
+        with connect(f"unix://{path}", timeout=TIMEOUT) as client:  # which starts the server
+            assert client.request(b"hello") == b"HELLO"
+        with connect(f"unix://{path}") as client:
+            assert client.request(b"again") == b"AGAIN"
         assert server.stop() == 0
 
 
@@ -329,7 +329,7 @@ def test_inherited_socket_becomes_non_inheritable(tmp_path: Path) -> None:
         sock.bind(str(tmp_path / "a"))
         sock.listen()
         sock.set_inheritable(True)
-        [adopted] = open_listeners(Endpoint.parse(f"fd://{sock.fileno()}"))
-        assert not adopted.socket.get_inheritable()
-        adopted.close()
+        [inherited] = open_listeners(Endpoint.parse(f"fd://{sock.fileno()}"))
+        assert not inherited.socket.get_inheritable()
+        inherited.close()
         sock.detach()

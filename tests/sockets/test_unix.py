@@ -1,4 +1,4 @@
-"""UNIX sockets: names, types, permissions, and the files that are left behind."""
+"""UNIX sockets: names, types, permissions, and stale files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = ["unix", "unix+dgram", "unix+seqpacket"]
 
 @pytest.fixture
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory, and the working directory: so that names are short enough."""
+    """A temporary working directory, so that relative names are short enough for sun_path."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -85,7 +85,7 @@ def test_stale_socket_file_is_replaced(workdir: Path, scheme: str, kind: int) ->
 @pytest.mark.parametrize("other", KINDS)
 def test_live_socket_is_not_replaced_or_connected_to(workdir: Path, scheme: str, other: str) -> None:
     with listening(f"{scheme}://a") as listener:
-        assert expect_address_in_use(f"{other}://a").hint == "a live socket has that name"
+        assert expect_address_in_use(f"{other}://a").hint == "an open socket has that name"
         listener.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
             listener.socket.recv(1) if scheme == "unix+dgram" else listener.socket.accept()
@@ -102,8 +102,8 @@ def test_non_socket_file_is_not_replaced(workdir: Path) -> None:
     (workdir / "a").write_text("mine")
     (workdir / "link").symlink_to("stale")
     create_stale_socket(workdir / "stale")
-    assert "no socket: it is left alone" in expect_address_in_use("unix://a").hint
-    assert "no socket: it is left alone" in expect_address_in_use("unix://link").hint
+    assert "not a socket: it is left alone" in expect_address_in_use("unix://a").hint
+    assert "not a socket: it is left alone" in expect_address_in_use("unix://link").hint
     assert (workdir / "a").read_text() == "mine"
     assert (workdir / "link").is_symlink()
 
@@ -113,12 +113,12 @@ def test_abstract_name_in_use_raises() -> None:
         expect_address_in_use(str(listener.endpoint))
 
 
-@pytest.mark.parametrize("_again", range(10))
-def test_concurrent_stale_replacement_has_one_winner(workdir: Path, _again: int) -> None:
+@pytest.mark.parametrize("_attempt", range(10))
+def test_concurrent_stale_replacement_has_one_winner(workdir: Path, _attempt: int) -> None:
     create_stale_socket(workdir / "a")
     start = threading.Barrier(8)
 
-    def one_of_them(_: int) -> Listener | int:
+    def open_or_errno(_: int) -> Listener | int:
         start.wait()
         try:
             return open_listeners(Endpoint.parse("unix://a"))[0]
@@ -126,9 +126,9 @@ def test_concurrent_stale_replacement_has_one_winner(workdir: Path, _again: int)
             return error.errno
 
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(one_of_them, range(8)))
-    (winner,) = [answer for answer in answers if isinstance(answer, Listener)]
-    assert answers.count(errno.EADDRINUSE) == 7
+        results = list(pool.map(open_or_errno, range(8)))
+    (winner,) = [result for result in results if isinstance(result, Listener)]
+    assert results.count(errno.EADDRINUSE) == 7
     with winner, open_connection(winner.endpoint, timeout=5):
         pass
 
@@ -138,7 +138,7 @@ def test_stale_file_is_kept_when_directory_is_locked(workdir: Path, monkeypatch:
     monkeypatch.setattr(unix, "_LOCK_TIMEOUT", 0)
     with unix._directory_lock(b"a") as locked:
         assert locked
-        assert "remove the file by hand" in expect_address_in_use("unix://a").hint
+        assert "remove the file manually" in expect_address_in_use("unix://a").hint
     with listening("unix://a"):
         pass
 
@@ -176,7 +176,7 @@ def test_mode_option_sets_permissions(workdir: Path, mode: int, umask: int) -> N
 def test_mode_is_set_at_bind_time(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at_bind: list[int] = []
 
-    class Looking(socket.socket):
+    class RecordingSocket(socket.socket):
         def bind(self, address: bytes) -> None:  # type: ignore[override]
             super().bind(address)
             at_bind.append(stat.S_IMODE(os.lstat(address).st_mode))
@@ -184,7 +184,7 @@ def test_mode_is_set_at_bind_time(workdir: Path, monkeypatch: pytest.MonkeyPatch
     endpoint = Endpoint.parse("unix://a?mode=600")
     before = os.umask(0)
     try:
-        with Looking(socket.AF_UNIX) as sock:
+        with RecordingSocket(socket.AF_UNIX) as sock:
             unix.bind_unix(sock, endpoint)
     finally:
         os.umask(before)
@@ -196,9 +196,9 @@ def test_sun_path_length_limit(workdir: Path) -> None:
         with listening(text) as listener, open_connection(listener.endpoint, timeout=5):
             pass
     for text in (f"unix://{'a' * 108}", f"unix://@{'a' * 108}"):
-        for open_it in (open_listeners, open_connection):
-            with pytest.raises(SystemCallFailed, match="107 bytes at most") as caught:
-                open_it(Endpoint.parse(text))
+        for open_endpoint in (open_listeners, open_connection):
+            with pytest.raises(SystemCallFailed, match="at most 107 bytes") as caught:
+                open_endpoint(Endpoint.parse(text))
             assert caught.value.errno == errno.ENAMETOOLONG
 
 
@@ -209,7 +209,7 @@ def test_bind_error_text(workdir: Path) -> None:
         open_listeners(Endpoint.parse("unix://no/a"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write anywhere")
 def test_bind_in_unwritable_directory_raises(workdir: Path) -> None:
     workdir.chmod(0o500)
     try:
@@ -221,19 +221,19 @@ def test_bind_in_unwritable_directory_raises(workdir: Path) -> None:
 
 def test_connect_error_texts(workdir: Path) -> None:
     create_stale_socket(workdir / "stale")
-    for text, number, words in (
+    for text, number, hint in (
         ("unix://no", errno.ENOENT, "no such socket file"),
-        ("unix://stale", errno.ECONNREFUSED, "left from one that has gone"),
+        ("unix://stale", errno.ECONNREFUSED, "left over from one that exited"),
     ):
-        with pytest.raises(SystemCallFailed, match=words) as caught:
+        with pytest.raises(SystemCallFailed, match=hint) as caught:
             open_connection(Endpoint.parse(text))
         assert caught.value.errno == number
         assert caught.value.__cause__
     with listening("unix+dgram://a"), pytest.raises(SystemCallFailed, match="a UNIX socket of another type"):
         open_connection(Endpoint.parse("unix://a"))
-    with pytest.raises(EndpointError, match="a name is needed to connect to"):
+    with pytest.raises(EndpointError, match="connecting needs a name"):
         open_connection(Endpoint.parse("unix://@"))
-    with pytest.raises(EndpointError, match="it takes no source address"):
+    with pytest.raises(EndpointError, match="the scheme has no source address"):
         open_connection(Endpoint.parse("unix://a"), source=("127.0.0.1", 0))
 
 
@@ -242,7 +242,7 @@ def test_connect_full_accept_queue_times_out(workdir: Path, scheme: str) -> None
     with listening(f"{scheme}://a?backlog=1") as listener:
         waiting = [open_connection(listener.endpoint, timeout=5) for _ in range(2)]
         try:
-            with pytest.raises(TimeoutExpired, match="the queue of the listener is full") as caught:
+            with pytest.raises(TimeoutExpired, match="the accept queue of the listener is full") as caught:
                 open_connection(listener.endpoint, timeout=0.01)
             assert caught.value.seconds == 0.01
         finally:
@@ -261,7 +261,7 @@ def test_buffer_options_on_both_ends(workdir: Path, scheme: str) -> None:
             served, _ = listener.socket.accept()
             prepare_accepted(served, listener.endpoint)
         for sock in (served, client):
-            # socket(7): the kernel doubles what it is given.
+            # socket(7): the kernel doubles the size.
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 40000
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 60000
         served.close()

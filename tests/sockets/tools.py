@@ -1,4 +1,4 @@
-"""What several of these tests need."""
+"""Helpers shared by the tests of sockets: capability marks, a context for one listener, a fake resolver."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bothends.sockets import Listener, open_listeners
 
 
 def supports_socket(family: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> bool:
-    """Whether this kernel makes such sockets."""
+    """Whether this kernel supports such sockets."""
     try:
         socket.socket(family, kind, protocol).close()
     except OSError:
@@ -23,7 +23,7 @@ def supports_socket(family: int, kind: int = socket.SOCK_STREAM, protocol: int =
 
 
 def has_ipv6() -> bool:
-    """Whether an IPv6 socket can be bound to loopback here."""
+    """Whether an IPv6 socket can be bound to loopback."""
     try:
         with socket.socket(socket.AF_INET6) as sock:
             sock.bind(("::1", 0))
@@ -39,20 +39,20 @@ needs_mptcp = pytest.mark.skipif(
 needs_vsock = pytest.mark.skipif(not supports_socket(40), reason="this kernel has no VSOCK")
 needs_no_sctp = pytest.mark.skipif(
     supports_socket(socket.AF_INET, socket.SOCK_STREAM, 132),
-    reason="this kernel has SCTP, and the test is about its lack",
+    reason="this kernel has SCTP; the test is for kernels without it",
 )
 
 
 @contextlib.contextmanager
 def listening(text: str, **kwargs: Any) -> Iterator[Listener]:
-    """The one listener of an endpoint, closed afterwards."""
+    """Context: the single listener of an endpoint, closed on exit."""
     (listener,) = open_listeners(Endpoint.parse(text), **kwargs)
     with listener:
         yield listener
 
 
 class FakeResolver:
-    """A resolver that knows one answer, and remembers what it was asked."""
+    """A resolver that returns fixed addresses and records its queries."""
 
     def __init__(self, *addresses: tuple[str, int] | str) -> None:
         self._addresses = addresses
@@ -62,9 +62,9 @@ class FakeResolver:
         self.queries.append((host, port, family, type))
         answers: list[Any] = []
         for each in self._addresses:
-            address, real = each if isinstance(each, tuple) else (each, port)
+            address, actual_port = each if isinstance(each, tuple) else (each, port)
             if ":" in address:
-                answers.append((socket.AF_INET6, type, 0, "", (address, real, 0, 0)))
+                answers.append((socket.AF_INET6, type, 0, "", (address, actual_port, 0, 0)))
             else:
-                answers.append((socket.AF_INET, type, 0, "", (address, real)))
+                answers.append((socket.AF_INET, type, 0, "", (address, actual_port)))
         return [answer for answer in answers if family in (socket.AF_UNSPEC, answer[0])]

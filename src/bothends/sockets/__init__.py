@@ -1,16 +1,18 @@
-"""Opening listeners and connections: the only place where endpoints meet system calls.
+"""Open listeners and connections: the only place where endpoints meet system calls.
 
-`open_listeners` welcomes, `open_connection` calls; both take an `Endpoint` and give plain blocking
-sockets that are not inherited by child programs.
+`open_listeners` listens, `open_connection` connects. Both take an `Endpoint` and return blocking sockets that
+child programs do not inherit.
 
 How this package works:
 
-1. Each file does one thing: `listening`, `connecting`, `unix` (names and files of UNIX sockets), `adopting`
-   (descriptors that somebody else opened), `stdio`, `datagrams`, `names` (from host to address), `options`,
-   `machine` (what this machine has), `refusals` (every errno that a user can meet, in words).
-2. An `OSError` is translated where the call was made and stays the `__cause__`. What a user may see is
-   `SystemCallFailed`, `Unavailable` (the kernel hasn't got it), `ResolveError`, `TimeoutExpired`, `EndpointError`.
-3. Nothing here knows a service or an engine.
+1. Each file does one thing: `listening`, `connecting`, `unix` (names and files of UNIX sockets), `inherited`
+   (descriptors opened by another program), `systemd`, `stdio`, `takeover`, `datagrams`, `resolve` (from host
+   to addresses), `options`, `host_addresses` (the addresses of this machine), `free_port`, `socket_errors`
+   (a message for every errno that a user can meet).
+2. An `OSError` is translated where the call is made and stays reachable as `__cause__`. Users may see
+   `SystemCallFailed`, `Unavailable` (the kernel lacks a family), `ResolveError`, `TimeoutExpired` and
+   `EndpointError`.
+3. Nothing here depends on a service or an engine.
 
 Rank 1: imports `endpoints` and `errors`.
 """

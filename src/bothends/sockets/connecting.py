@@ -1,8 +1,8 @@
-"""Opening a connection: every address of a host is tried, the first that answers wins.
+"""Open a connection: try every address of a host, use the first that connects.
 
-Happy Eyeballs version 2 (RFC 8305), from its section 4 on: the addresses come from one blocking
-getaddrinfo(3), so DNS queries don't race (section 3). The attempts are non-blocking sockets in one poll
-loop; no threads.
+Happy Eyeballs version 2 (RFC 8305), from section 4 on. The addresses come from one blocking getaddrinfo(3),
+so DNS queries do not race (section 3). The attempts are non-blocking sockets in one poll loop, without
+threads.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from bothends.sockets.resolve import (
 from bothends.sockets.socket_errors import call_error, hint_for, socket_error
 from bothends.sockets.unix import unix_name
 
-ATTEMPT_DELAY: Final = 0.25  # seconds: the Connection Attempt Delay that RFC 8305 section 5 recommends
+ATTEMPT_DELAY: Final = 0.25  # seconds: the Connection Attempt Delay recommended by RFC 8305 section 5
 
 _IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h
 
-# When every address fails, the error that says most comes first: a host that answered, then one that was
-# looked for, then a way that wasn't found.
+# When every address fails, the most specific error is reported: first errors sent by the host, then timeouts
+# and refusals on the way, then missing routes, then errors of this machine.
 _ERRNO_PRIORITY: Final = (
     errno.ECONNREFUSED,
     errno.ECONNRESET,
@@ -61,18 +61,25 @@ def open_connection(
     attempt_delay: float = ATTEMPT_DELAY,
     resolver: Resolver = socket.getaddrinfo,
 ) -> socket.socket:
-    """Connect to an endpoint; gives a blocking socket, which the caller closes.
+    """Connect to an endpoint. Returns a blocking socket; the caller closes it.
 
-    `timeout` in seconds, over all addresses (default: as long as the kernel tries). Names are resolved by
-    getaddrinfo(3), which blocks and which no time limit interrupts; its time counts. `source` is the address
-    and port to connect from (port 0: any). An empty host is this machine, over loopback.
+    Args:
+        endpoint: the target. An empty host means this machine, over loopback. For udp, connecting selects the
+            first address with a route and sends nothing. For unix+dgram the socket is bound to an abstract
+            name, so that the peer can reply.
+        timeout: seconds for all addresses together; None leaves it to the kernel. getaddrinfo(3) blocks and
+            cannot be interrupted, but its time counts.
+        source: address and port to connect from; port 0 means any.
+        attempt_delay: seconds between the starts of two attempts.
+        resolver: replaces getaddrinfo in tests.
 
-    For udp a connected socket, on the first address to which there is a route: nothing is sent. For
-    unix+dgram the socket gets an abstract name of its own, so that answers can come back.
-
-    Raises TimeLimit, NameRefused, Unavailable where the kernel lacks the family, EndpointError for what
-    cannot be connected to, SystemRefused. If several addresses failed, its errno is the most telling one, its
-    hint names them all, and its cause is a group.
+    Raises:
+        EndpointError: the endpoint cannot be connected to.
+        ResolveError: the host has no address.
+        TimeoutExpired: no connection within `timeout`.
+        Unavailable: the kernel lacks the socket family.
+        SystemCallFailed: the connect failed. If several addresses failed, `errno` is the most specific one,
+            `hint` lists all addresses, and `__cause__` is an ExceptionGroup.
     """
     if endpoint.scheme == "systemd":
         raise Unavailable("connect to", endpoint.label, reason="systemd:// is for listening only")
@@ -80,9 +87,9 @@ def open_connection(
     if endpoint.fd is not None:
         return _open_inherited_connection(endpoint)
     if endpoint.scheme == "stdio":
-        raise EndpointError(str(endpoint), "it is nobody to connect to", "serve can serve it")
+        raise EndpointError(str(endpoint), "it cannot be connected to", "serve can serve it")
     if source is not None and (endpoint.is_unix or endpoint.scheme == "vsock"):
-        raise EndpointError(str(endpoint), "it takes no source address")
+        raise EndpointError(str(endpoint), "the scheme has no source address")
     if endpoint.is_unix:
         return _connect_unix(endpoint, timeout)
     if endpoint.scheme == "vsock":
@@ -119,12 +126,12 @@ def _source_addresses(
             socket.AF_INET: AddrInfo(socket.AF_INET, ("0.0.0.0", port)),
             socket.AF_INET6: AddrInfo(socket.AF_INET6, ("::", port)),
         }
-    where = Endpoint(endpoint.scheme, host=host, port=port)
-    return {target.family: target for target in reversed(resolve(where, resolver))}
+    source_endpoint = Endpoint(endpoint.scheme, host=host, port=port)
+    return {target.family: target for target in reversed(resolve(source_endpoint, resolver))}
 
 
 class _Race:
-    """Attempts at several addresses, started one after the other, of which one wins."""
+    """Staggered connection attempts to several addresses; the first to connect wins."""
 
     def __init__(
         self, endpoint: Endpoint, targets: Sequence[AddrInfo], sources: dict[int, AddrInfo], delay: float
@@ -139,7 +146,7 @@ class _Race:
         self._poll = select.poll()
 
     def run(self, deadline: float | None, timeout: float) -> socket.socket:
-        """The first socket that is connected, blocking. Raises SystemRefused, TimeLimit."""
+        """Return the first connected socket, in blocking mode. Raises SystemCallFailed, TimeoutExpired."""
         next_start = time.monotonic()
         try:
             while self._queue or self._running:
@@ -149,8 +156,8 @@ class _Race:
                     next_start = now + self._delay
                     winner = self._start(self._queue.popleft())
                 else:
-                    ends = [end for end in (next_start if self._queue else None, deadline) if end is not None]
-                    winner = self._wait(min(ends) - now if ends else None)
+                    wakeups = [at for at in (next_start if self._queue else None, deadline) if at is not None]
+                    winner = self._wait(min(wakeups) - now if wakeups else None)
                     if winner is None and deadline is not None and time.monotonic() >= deadline:
                         raise TimeoutExpired(
                             self._endpoint.label, "connecting", timeout, self._attempt_summary()
@@ -158,14 +165,14 @@ class _Race:
                 if winner is not None:
                     return winner
                 if len(self._failed) > failures:
-                    next_start = now  # a failure starts the next at once (RFC 8305 section 5)
+                    next_start = now  # a failure starts the next attempt at once (RFC 8305 section 5)
             raise self._connect_error()
         finally:
             for sock, _ in self._running.values():
                 sock.close()
 
     def _start(self, target: AddrInfo) -> socket.socket | None:
-        """Start an attempt; gives the socket if it is connected already, as for UDP."""
+        """Start an attempt. Returns the socket if it is connected already, as for UDP."""
         kind, protocol = SOCKET_TYPES[self._endpoint.scheme]
         try:
             sock = socket.socket(target.family, kind, protocol)
@@ -177,7 +184,7 @@ class _Race:
             apply_options(sock, self._endpoint, listening=False)
             sock.setblocking(False)
             self._bind(sock, target)
-            answer = sock.connect_ex(target.sockaddr)
+            error_number = sock.connect_ex(target.sockaddr)
         except OSError as error:
             sock.close()
             self._failed.append((target, error))
@@ -185,26 +192,27 @@ class _Race:
         except BaseException:
             sock.close()
             raise
-        if answer == errno.EINPROGRESS:
+        if error_number == errno.EINPROGRESS:
             self._running[sock.fileno()] = (sock, target)
             self._poll.register(sock, select.POLLOUT)
             return None
-        return self._finish_attempt(sock, target, answer)
+        return self._finish_attempt(sock, target, error_number)
 
     def _bind(self, sock: socket.socket, target: AddrInfo) -> None:
         if (source := self._sources.get(target.family)) is None:
             return
         if source.sockaddr[1]:
-            # Two attempts of one family share the source port; neither listens, so this is all it takes.
+            # Attempts of one family share the source port. Neither listens, so SO_REUSEADDR is enough.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
-            # The port is picked at connect, when the peer is known: then one port serves several peers.
+            # The kernel chooses the port at connect, when it knows the peer, so one port can serve several
+            # peers.
             sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         sock.bind(source.sockaddr)
 
     def _wait(self, timeout: float | None) -> socket.socket | None:
-        """Wait for any attempt to end; gives the socket of one that succeeded."""
-        # poll(2) takes milliseconds: rounded up, lest the last one is spent turning round.
+        """Wait until an attempt ends. Returns the socket of a successful one, or None."""
+        # poll(2) takes milliseconds: rounded up, because rounding down would spin in the last one.
         milliseconds = None if timeout is None else max(0, math.ceil(timeout * 1000))
         winner = None
         for descriptor, _ in self._poll.poll(milliseconds):
@@ -228,31 +236,32 @@ class _Race:
         return None
 
     def _connect_error(self) -> SystemCallFailed:
-        """All attempts failed: the error for the one that says most, with what became of the others."""
-        if len(self._socket_errors) == len(self._failed):  # not one socket could be made: the kernel lacks it
+        """Build the error for the failure of all attempts: the most specific one, and a summary of all."""
+        # If no socket could be created, the kernel lacks the family.
+        if len(self._socket_errors) == len(self._failed):
             self._socket_errors[0].__cause__ = self._failed[0][1]
             return self._socket_errors[0]
         errors = [error for _, error in self._failed]
         best = min(errors, key=_errno_rank)
         if len(errors) == 1:
-            refused = call_error("connect to", self._endpoint, best)
-            refused.__cause__ = best
+            failure = call_error("connect to", self._endpoint, best)
+            failure.__cause__ = best
         else:
             hint = hint_for("connect", self._endpoint, best.errno or 0)
             hint = "; ".join(part for part in (hint, self._attempt_summary()) if part)
-            refused = call_error("connect to", self._endpoint, best, hint)
-            refused.__cause__ = ExceptionGroup("every address failed", errors)
-        return refused
+            failure = call_error("connect to", self._endpoint, best, hint)
+            failure.__cause__ = ExceptionGroup("every address failed", errors)
+        return failure
 
     def _attempt_summary(self) -> str:
-        """Each address and what became of it; empty where there is one only."""
+        """Return each address with its outcome; empty if there is only one."""
         tried = [(_host(target), errno_text(error.errno or 0)) for target, error in self._failed]
         tried += [(_host(target), "no answer") for _, target in self._running.values()]
         if len(tried) < 2:
             return ""
-        if len({answer for _, answer in tried}) == 1:
+        if len({outcome for _, outcome in tried}) == 1:
             return "tried " + ", ".join(host for host, _ in tried)
-        return "tried " + ", ".join(f"{host} ({answer})" for host, answer in tried)
+        return "tried " + ", ".join(f"{host} ({outcome})" for host, outcome in tried)
 
 
 def _host(target: AddrInfo) -> str:
@@ -280,7 +289,7 @@ def is_self_connected(sock: socket.socket) -> bool:
 def _connect_unix(endpoint: Endpoint, timeout: float | None) -> socket.socket:
     kind, protocol = SOCKET_TYPES[endpoint.scheme]
     if endpoint.path == "@":
-        raise EndpointError(str(endpoint), "a name is needed to connect to", "for example unix://@name")
+        raise EndpointError(str(endpoint), "connecting needs a name", "for example unix://@name")
     try:
         sock = socket.socket(socket.AF_UNIX, kind, protocol)
     except OSError as error:
@@ -288,18 +297,19 @@ def _connect_unix(endpoint: Endpoint, timeout: float | None) -> socket.socket:
     try:
         apply_options(sock, endpoint, listening=False)
         if kind == socket.SOCK_DGRAM:
-            # A datagram socket without a name can't be answered; an empty one has the kernel pick (unix(7)).
+            # A peer cannot reply to an unnamed datagram socket. An empty name lets the kernel choose one
+            # (unix(7), autobind).
             sock.bind(b"")
         if timeout is not None:
-            # While the queue of the listener is full, a non-blocking connect answers EAGAIN at once, and
-            # nothing tells when there is room; a blocking one waits, as long as the time limit for sending.
+            # While the listener's accept queue is full, a non-blocking connect fails with EAGAIN at once,
+            # and no event reports when there is room. A blocking connect waits for up to SO_SNDTIMEO.
             _set_send_timeout(sock, max(timeout, 1e-6))
         sock.connect(unix_name(endpoint))
         if timeout is not None:
             _set_send_timeout(sock, 0)
     except BlockingIOError as error:
         sock.close()
-        hint = "the queue of the listener is full"
+        hint = "the accept queue of the listener is full"
         raise TimeoutExpired(endpoint.label, "connecting", timeout or 0, hint) from error
     except OSError as error:
         sock.close()
@@ -311,6 +321,6 @@ def _connect_unix(endpoint: Endpoint, timeout: float | None) -> socket.socket:
 
 
 def _set_send_timeout(sock: socket.socket, timeout: float) -> None:
-    # struct timeval; rounded up, for all zeros means no limit.
-    whole, part = divmod(math.ceil(timeout * 1e6), 1_000_000)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", whole, part))
+    # struct timeval; rounded up, because zero means no limit.
+    seconds, microseconds = divmod(math.ceil(timeout * 1e6), 1_000_000)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, microseconds))

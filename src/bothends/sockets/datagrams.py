@@ -1,11 +1,13 @@
-"""Datagrams that are answered from the address that was asked.
+"""Receive datagrams, and reply from the address to which each was sent.
 
-A UDP socket bound to every interface has no address of its own: for an answer the kernel picks one by route,
-and on a machine with several addresses that may be another than the one that was asked. The asker, who
-connected its socket, or sits behind a NAT, then drops the answer. So the address comes with each datagram
-(IP_PKTINFO in ip(7), IPV6_RECVPKTINFO in ipv6(7), RFC 3542 section 6) and goes back with the answer.
+A UDP socket bound to every interface has no fixed source address: the kernel chooses the source of a reply by
+route, so on a machine with several addresses it may differ from the address that the request was sent to.
+A client that has connected its socket, or is behind a NAT, then drops the reply. So the destination address
+is received with each datagram (IP_PKTINFO in ip(7), IPV6_RECVPKTINFO in ipv6(7), RFC 3542 section 6) and used
+as the source of the reply.
 
-An IPv6 socket that takes IPv4 too tells of both by IPV6_PKTINFO, with mapped addresses, and takes them so.
+A dual-stack IPv6 socket reports both families with IPV6_PKTINFO, IPv4 as mapped addresses, and accepts them
+in the same form.
 """
 
 from __future__ import annotations
@@ -16,26 +18,26 @@ import socket
 import struct
 from typing import Any, Final
 
-# The largest UDP payload is 65,507 bytes over IPv4 and 65,527 over IPv6 (RFC 768, RFC 8200): a buffer of this
-# size never cuts one.
+# Bytes. The largest UDP payload is 65,507 bytes over IPv4 and 65,527 over IPv6 (RFC 768, RFC 8200), so a
+# buffer of this size never truncates one.
 DATAGRAM_SIZE: Final = 65535
 
 Ancillary = list[tuple[int, int, bytes]]
 
 _IP_PKTINFO: Final = 8  # linux/in.h; not in the socket module
-_IN_PKTINFO: Final = struct.Struct("=i4s4s")  # interface, address to answer from, destination
+_IN_PKTINFO: Final = struct.Struct("=i4s4s")  # interface, source for replies, destination
 _IN6_PKTINFO: Final = struct.Struct("=16sI")  # destination, interface
 _CMSG_SPACE: Final = socket.CMSG_SPACE(_IN_PKTINFO.size) + socket.CMSG_SPACE(_IN6_PKTINFO.size)
 
-# An address that nothing can be sent from: the destination was a broadcast.
+# The destination cannot be a source address: it was a broadcast address.
 _SOURCE_UNUSABLE: Final = frozenset({errno.EINVAL, errno.EADDRNOTAVAIL})
 
 
 def enable_pktinfo(sock: socket.socket) -> bool:
-    """Have a datagram socket that is bound to every interface tell which address each datagram was sent to.
+    """Enable reporting of destination addresses on a datagram socket bound to every interface.
 
-    False where that is no question, as the socket is bound to one address or is no Internet socket: give
-    the answer to `receive_datagram` as `wildcard`.
+    Returns: whether it was enabled; pass it to `receive_datagram` as `wildcard`. False for a socket bound to
+    one address and for a socket of another family, where the source of replies is fixed.
     """
     if sock.type != socket.SOCK_DGRAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return False
@@ -51,16 +53,18 @@ def enable_pktinfo(sock: socket.socket) -> bool:
 def receive_datagram(
     sock: socket.socket, size: int = DATAGRAM_SIZE, *, wildcard: bool = False
 ) -> tuple[bytes, bool, Any, Ancillary]:
-    """Receive one datagram: its bytes, whether it was longer than `size` bytes, its sender, and what
-    `send_datagram` needs for the answer.
+    """Receive one datagram.
 
-    Raises OSError as recvmsg(2): BlockingIOError on a non-blocking socket, and the error that an earlier
-    answer met on its way (ECONNREFUSED on a connected socket, udp(7)).
+    Returns: its bytes, whether it was longer than `size` bytes, its sender, and the ancillary data to pass
+    to `send_datagram` with the reply.
+
+    Raises OSError as recvmsg(2) does: BlockingIOError on a non-blocking socket, and the delivery error of an
+    earlier reply (ECONNREFUSED on a connected socket, udp(7)).
     """
     if wildcard:
         data, ancillary, flags, sender = sock.recvmsg(size, _CMSG_SPACE)
         return data, bool(flags & socket.MSG_TRUNC), sender, _reply_ancillary(ancillary)
-    # recvfrom has no flags to give back; a byte more of room shows as well whether there was more.
+    # recvfrom returns no flags, so one byte of extra room detects truncation.
     data, sender = sock.recvfrom(size + 1)
     if len(data) > size:
         return data[:size], True, sender, []
@@ -68,9 +72,9 @@ def receive_datagram(
 
 
 def send_datagram(sock: socket.socket, data: bytes, peer: Any, ancillary: Ancillary | None = None) -> int:
-    """Send one datagram to `peer`, from the address that `ancillary` (of `receive_datagram`) holds.
+    """Send one datagram to `peer`, from the address in `ancillary` (of `receive_datagram`).
 
-    Raises OSError as sendmsg(2).
+    Raises OSError as sendmsg(2) does.
     """
     if not ancillary:
         return sock.sendto(data, peer)
@@ -89,14 +93,14 @@ def _reply_ancillary(ancillary: list[tuple[int, int, bytes]]) -> Ancillary:
     return []
 
 
-@functools.lru_cache(maxsize=256)  # a machine has few addresses
+@functools.lru_cache(maxsize=256)  # far more than the addresses of a machine
 def _reply_pktinfo(level: int, kind: int, value: bytes) -> Ancillary:
-    """The same information turned round. Interface 0 leaves the way to the routing table."""
+    """Turn a received pktinfo into one for the reply. Interface 0 lets the routing table choose."""
     if level == socket.IPPROTO_IP:
         _, source, _ = _IN_PKTINFO.unpack(value[: _IN_PKTINFO.size])
         return [(level, kind, _IN_PKTINFO.pack(0, source, bytes(4)))]
     destination, interface = _IN6_PKTINFO.unpack(value[: _IN6_PKTINFO.size])
-    if destination[0] == 0xFF:  # multicast (RFC 4291 section 2.7): not an address to send from
+    if destination[0] == 0xFF:  # multicast (RFC 4291 section 2.7): not valid as a source
         return []
     is_link_local = destination[0] == 0xFE and destination[1] & 0xC0 == 0x80
     return [(level, kind, _IN6_PKTINFO.pack(destination, interface if is_link_local else 0))]

@@ -1,4 +1,4 @@
-"""What this machine has: its addresses, and the names of ports."""
+"""The addresses of this machine, and the well-known names of ports."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ from typing import Final
 from bothends.endpoints import Endpoint
 
 _SIOCGIFCONF: Final = 0x8912  # linux/sockios.h; netdevice(7)
-_IFREQ_SIZE: Final = (
-    40 if struct.calcsize("P") == 8 else 32
-)  # the name, then a union as large as struct ifmap
+# struct ifreq: the interface name, then a union as large as struct ifmap.
+_IFREQ_SIZE: Final = 40 if struct.calcsize("P") == 8 else 32
 _NAME_SIZE: Final = 16
-_MAX_ADDRESSES: Final = 1024  # addresses that are asked for: 40 KiB, and more than a start banner can show
+_MAX_ADDRESSES: Final = 1024  # a buffer of 40 KiB, and more addresses than a banner can show
 
-# Flags of /proc/net/if_inet6 (linux/if_addr.h): not yet, or never, to be used.
+# Flags of /proc/net/if_inet6 (linux/if_addr.h): the address is not usable, or not yet.
 _DAD_FAILED, _TENTATIVE = 0x08, 0x40
 
 
 def local_addresses() -> list[str]:
-    """The addresses of this machine: IPv4, IPv6, then link-local ones with their zone, loopback last.
+    """Return the addresses of this machine: IPv4, IPv6, link-local ones with their zone, loopback last.
 
-    Empty where the system doesn't tell (/proc is not mounted). Linux only.
+    Without /proc there are no IPv6 addresses. Linux only.
     """
     found = [*_ipv4(), *_ipv6()]
     return [text for _, text in sorted(found, key=lambda each: each[0])]
 
 
 def port_note(endpoint: Endpoint) -> str | None:
-    """One line about a port that is others' by custom; None for a port that isn't.
+    """Return a one-line note about a well-known port, or None for any other port.
 
-    Below 1024 are the system ports, and the services database (services(5)) names more of those that are
-    assigned (RFC 6335 section 6).
+    Ports below 1024 are the system ports; the services database (services(5)) lists more assigned ports
+    (RFC 6335 section 6).
     """
     port = endpoint.port
     if not port or endpoint.scheme == "vsock":
@@ -49,7 +48,7 @@ def port_note(endpoint: Endpoint) -> str | None:
     if not name and port >= 1024:
         return None
     known = f"known as {name}" if name else "a system port (below 1024)"
-    return f"port {port} is {known}: a protocol of one's own should not sit on a well-known port"
+    return f"port {port} is {known}: a custom protocol should not use a well-known port"
 
 
 def _ipv4() -> Iterable[tuple[int, str]]:

@@ -1,10 +1,10 @@
-"""Descriptors that somebody else opened: fd://3, and standard input under inetd.
+"""Descriptors opened by another program: fd://3, and standard input under inetd.
 
-The socket is taken over, not copied: as long as a copy stayed open, closing ours would neither refuse new
-connections nor tell the peer of the end. Descriptors 0 to 2 are copied all the same, for what is printed
-later must not end in whatever file gets their number next.
+The descriptor itself is used, not a duplicate: while a duplicate is open, closing ours neither refuses new
+connections nor sends EOF to the peer. Descriptors 0 to 2 are duplicated all the same, because the next
+file to be opened would otherwise get their number, and later output would go into that file.
 
-An adopted socket keeps the options that its maker gave it.
+An inherited socket keeps the options set by the program that opened it.
 """
 
 from __future__ import annotations
@@ -40,22 +40,23 @@ _FILE_TYPES: Final = (
 
 
 def is_socket(descriptor: int, endpoint: Endpoint) -> bool:
-    """Whether a descriptor is a socket. Raises SystemRefused where it isn't open."""
+    """Whether a descriptor is a socket. Raises SystemCallFailed if it is not open."""
     try:
         return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
     except OSError as error:
-        hint = "the program that starts this one must leave it open and inheritable"
+        hint = "the parent process must leave it open and inheritable"
         raise call_error("adopt", endpoint, error, hint) from error
 
 
 def open_inherited(descriptor: int, endpoint: Endpoint) -> Listener:
-    """Take over a socket: one that listens, one for datagrams, or a connection.
+    """Take over an inherited socket: a listening socket, a datagram socket or a connection.
 
-    Raises EndpointError where it is no such thing (it is then left as it was), SystemRefused.
+    Raises EndpointError if the descriptor is none of these (it then stays open and unchanged),
+    SystemCallFailed.
     """
     if not is_socket(descriptor, endpoint):
         mode = os.fstat(descriptor).st_mode
-        kind = next((name for test, name in _FILE_TYPES if test(mode)), "no socket")
+        kind = next((name for test, name in _FILE_TYPES if test(mode)), "another kind of file")
         raise EndpointError(str(endpoint), f"descriptor {descriptor} is {kind}, not a socket")
     sock = socket.socket(fileno=os.dup(descriptor) if descriptor <= 2 else descriptor)
     try:
@@ -79,13 +80,13 @@ def _role(sock: socket.socket, endpoint: Endpoint) -> Role:
     except OSError as error:
         if sock.type == socket.SOCK_DGRAM:
             return "datagrams"
-        text = "the socket neither listens nor is connected (or its peer has reset it)"
+        text = "the socket is neither listening nor connected (or its peer has reset it)"
         raise EndpointError(str(endpoint), text) from error
     return "connection"
 
 
 def _actual_endpoint(sock: socket.socket, endpoint: Endpoint) -> Endpoint:
-    """What the socket is, as an endpoint; the one that was given, where it has no address."""
+    """Return the endpoint that describes the socket; the requested one if the socket has no address."""
     family = socket.AF_INET if sock.family == socket.AF_INET6 else sock.family
     scheme = _SCHEMES.get((family, sock.type, sock.proto))
     address = Address.from_sockaddr(sock.family, sock.getsockname())

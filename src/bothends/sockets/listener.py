@@ -1,4 +1,4 @@
-"""A socket that is ready to be served."""
+"""A socket that is ready to be served: listening, for datagrams, or connected."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ Role = Literal["listener", "datagrams", "connection"]
 
 @dataclass(slots=True, eq=False)
 class Listener:
-    """A socket to serve, where it is, and what to do with it.
+    """A socket to serve, with its endpoint and its role.
 
-    `endpoint`  where it is: with the real port, and a numeric host where the host was a name. For fd:// what
-                the descriptor turned out to be, where it has an address.
+    `endpoint`  the bound endpoint: with the actual port, and a numeric host if the host was a name. For fd://
+                the endpoint found on the descriptor, if it has an address.
     `socket`    blocking, and not inherited by child programs.
-    `role`      "listener": accept from it; "datagrams": receive from it; "connection": it is one already
-                (a connected fd://, and stdio:), to be served once.
-    `asked`     the endpoint as it was given.
+    `role`      "listener": accept from it; "datagrams": receive from it; "connection": a single connection
+                (a connected fd://, or stdio:), to be served once.
+    `requested_endpoint`  the endpoint as the caller gave it.
+    `unlink`    removes the file of a UNIX socket created here; None if there is none.
+    `relay`     the relay of stdio: through pipes; None for every other endpoint.
 
-    Whoever opens it closes it; it is a context manager too.
+    The caller that opened it closes it. It is also a context manager.
     """
 
     endpoint: Endpoint
@@ -37,12 +39,12 @@ class Listener:
 
     @property
     def address(self) -> Address:
-        """The address it is bound to. Raises OSError once it is closed."""
+        """The address the socket is bound to. Raises OSError once it is closed."""
         return Address.from_sockaddr(self.socket.family, self.socket.getsockname())
 
     @property
     def is_message_oriented(self) -> bool:
-        """One send is one receive: datagrams and sequenced packets. Known here for fd:// too."""
+        """Whether message boundaries are preserved: datagrams and sequenced packets. Known for fd:// too."""
         return self.socket.type in (socket.SOCK_DGRAM, socket.SOCK_SEQPACKET)
 
     def fileno(self) -> int:
@@ -50,9 +52,9 @@ class Listener:
         return self.socket.fileno()
 
     def close(self) -> None:
-        """Close the socket, and remove the file of a UNIX socket that was made here. May be repeated.
+        """Close the socket, and remove the file of a UNIX socket that was created here. Idempotent.
 
-        In a forked child the file stays: it is the parent's.
+        In a forked child the file stays, because the parent still serves it.
         """
         remove, self.unlink = self.unlink, None
         if remove is not None:
@@ -60,9 +62,11 @@ class Listener:
         self.socket.close()
 
     def wait_flushed(self, timeout: float | None = None) -> bool:
-        """Wait until all that was sent has left by standard output; False if it took over `timeout` seconds.
+        """Wait until everything sent has been written to standard output.
 
-        For stdio: through pipes, once the connection is closed. Elsewhere there is nothing to wait for.
+        Only stdio: through pipes has something to wait for, once the connection is closed.
+
+        Returns: False if `timeout` seconds passed first, True otherwise.
         """
         return self.relay is None or self.relay.wait_flushed(timeout)
 

@@ -1,8 +1,8 @@
-"""Opening what welcomes peers.
+"""Open listening and datagram sockets.
 
-One endpoint may need several sockets (localhost has an IPv6 and an IPv4 address), and they share one port.
-Every interface needs one socket only: an IPv6 socket with IPV6_V6ONLY off takes IPv4 too, as mapped addresses
-(RFC 3493 sections 3.7 and 5.3).
+One endpoint may need several sockets (localhost has an IPv6 and an IPv4 address); they share one port.
+Listening on every interface needs only one socket: an IPv6 socket with IPV6_V6ONLY off accepts IPv4 too, as
+mapped addresses (RFC 3493 sections 3.7 and 5.3).
 """
 
 from __future__ import annotations
@@ -23,24 +23,29 @@ from bothends.sockets.stdio import StdioRelay
 from bothends.sockets.systemd import open_activated
 from bothends.sockets.unix import bind_unix
 
-# The system picks a port for the first address; now and then another program has it on the second. The
-# chance is small each time (the ephemeral range has 28,000 ports), so a few tries are plenty.
+# The kernel chooses a port for the first address, which another program may have bound on the second. The
+# probability is small each time (the ephemeral range has 28,000 ports), so a few attempts are enough.
 _PORT_ATTEMPTS: Final = 16
 
-# An address of a name that this machine cannot use, though it has others: /etc/hosts names ::1 also where
-# IPv6 is switched off.
+# A name may have an address that this machine cannot use: /etc/hosts lists ::1 even if IPv6 is disabled.
 _ADDRESS_UNAVAILABLE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
 def open_listeners(endpoint: Endpoint, *, resolver: Resolver = socket.getaddrinfo) -> list[Listener]:
     """Open the sockets of an endpoint, bound and listening, all on one port.
 
-    An empty host is every interface, by IPv6 and IPv4 together; where there is no IPv6, by IPv4. `[::]` is
-    IPv6 alone unless v6only=0. Port 0 is picked by the system. A stale UNIX socket is replaced, a live one
-    isn't. stdio: and connected descriptors give a listener whose role is "connection".
+    An empty host means every interface, over IPv6 and IPv4 together, or over IPv4 if there is no IPv6.
+    `[::]` means IPv6 only, unless v6only=0. For port 0 the kernel chooses a port. The file of a UNIX socket
+    is replaced if it is stale, never if it is in use. stdio: and connected descriptors return a listener with
+    the role "connection".
 
-    The caller closes each. Raises SystemRefused, NameRefused, Unavailable where the kernel lacks the family,
-    EndpointError for a descriptor that cannot be served.
+    Returns: the listeners; the caller closes each.
+
+    Raises:
+        EndpointError: the inherited descriptor cannot be served.
+        ResolveError: the host has no address.
+        Unavailable: the kernel lacks the socket family.
+        SystemCallFailed: binding or listening failed.
     """
     if endpoint.fd is not None:
         return [open_inherited(endpoint.fd, endpoint)]
@@ -52,7 +57,7 @@ def open_listeners(endpoint: Endpoint, *, resolver: Resolver = socket.getaddrinf
         return [_open_unix(endpoint)]
     if endpoint.scheme == "vsock":
         cid = int(endpoint.host) if endpoint.host else VMADDR_ANY
-        # Port 0 is an ordinary one here; "the system picks" has another number (vsock(7)).
+        # Port 0 is an ordinary port for vsock; VMADDR_PORT_ANY requests an assigned one (vsock(7)).
         return [_open(endpoint, AddrInfo(socket.AF_VSOCK, (cid, endpoint.port or VMADDR_ANY)))]
     if not endpoint.host:
         return [_open_wildcard(endpoint)]
@@ -62,72 +67,72 @@ def open_listeners(endpoint: Endpoint, *, resolver: Resolver = socket.getaddrinf
 def _open_stdio(endpoint: Endpoint) -> Listener:
     if is_socket(0, endpoint):
         return open_inherited(0, endpoint)
-    pump = StdioRelay()
-    return Listener(endpoint, pump.service_socket, "connection", endpoint, relay=pump)
+    relay = StdioRelay()
+    return Listener(endpoint, relay.service_socket, "connection", endpoint, relay=relay)
 
 
 def _open_unix(endpoint: Endpoint) -> Listener:
     sock = _new_socket(endpoint, socket.AF_UNIX)
-    remove = None
+    unlink = None
     try:
         apply_options(sock, endpoint, listening=True)
-        remove = bind_unix(sock, endpoint)
-        real = endpoint
-        if endpoint.path == "@":  # the kernel picked a name: five hexadecimal digits (unix(7))
-            picked = sock.getsockname()[1:].decode()
-            real = Endpoint(endpoint.scheme, path=f"@{picked}", options=endpoint.options)
-        return Listener(real, sock, _listen(sock, endpoint), endpoint, remove)
+        unlink = bind_unix(sock, endpoint)
+        bound = endpoint
+        if endpoint.path == "@":  # the kernel chose a name of five hexadecimal digits (unix(7), autobind)
+            name = sock.getsockname()[1:].decode()
+            bound = Endpoint(endpoint.scheme, path=f"@{name}", options=endpoint.options)
+        return Listener(bound, sock, _listen(sock, endpoint), endpoint, unlink)
     except BaseException:
-        if remove is not None:
-            remove()
+        if unlink is not None:
+            unlink()
         sock.close()
         raise
 
 
 def _open_wildcard(endpoint: Endpoint) -> Listener:
     port = endpoint.port or 0
-    four = AddrInfo(socket.AF_INET, ("0.0.0.0", port))
-    six = AddrInfo(socket.AF_INET6, ("::", port))
+    ipv4 = AddrInfo(socket.AF_INET, ("0.0.0.0", port))
+    ipv6 = AddrInfo(socket.AF_INET6, ("::", port))
     family = endpoint.number("family")
     if family == 4:
-        return _open(endpoint, four)
+        return _open(endpoint, ipv4)
     try:
-        return _open(endpoint, six)
-    except SystemCallFailed as refused:
-        if family == 6 or refused.errno not in _ADDRESS_UNAVAILABLE:
+        return _open(endpoint, ipv6)
+    except SystemCallFailed as error:
+        if family == 6 or error.errno not in _ADDRESS_UNAVAILABLE:
             raise
-    return _open(endpoint, four)
+    return _open(endpoint, ipv4)
 
 
 def _open_all(endpoint: Endpoint, targets: list[AddrInfo]) -> list[Listener]:
-    for last in range(_PORT_ATTEMPTS - 1, -1, -1):
+    for retries_left in range(_PORT_ATTEMPTS - 1, -1, -1):
         opened: list[Listener] = []
         try:
             _open_on_one_port(endpoint, targets, opened)
         except BaseException as error:
             for listener in opened:
                 listener.close()
-            taken = isinstance(error, SystemCallFailed) and error.errno == errno.EADDRINUSE
-            if not (taken and opened and endpoint.port == 0 and last):
+            in_use = isinstance(error, SystemCallFailed) and error.errno == errno.EADDRINUSE
+            if not (in_use and opened and endpoint.port == 0 and retries_left):
                 raise
         else:
             return opened
-    raise AssertionError("the last turn returns or raises")
+    raise AssertionError("the last iteration returns or raises")
 
 
 def _open_on_one_port(endpoint: Endpoint, targets: list[AddrInfo], opened: list[Listener]) -> None:
-    missing: SystemCallFailed | None = None
+    unavailable: SystemCallFailed | None = None
     for target in targets:
         port = opened[0].endpoint.port if opened else endpoint.port
-        here = target._replace(sockaddr=(target.sockaddr[0], port, *target.sockaddr[2:]))
+        with_port = target._replace(sockaddr=(target.sockaddr[0], port, *target.sockaddr[2:]))
         try:
-            opened.append(_open(endpoint, here))
-        except SystemCallFailed as refused:
-            if refused.errno not in _ADDRESS_UNAVAILABLE:
+            opened.append(_open(endpoint, with_port))
+        except SystemCallFailed as error:
+            if error.errno not in _ADDRESS_UNAVAILABLE:
                 raise
-            missing = missing or refused
-    if not opened and missing is not None:
-        raise missing
+            unavailable = unavailable or error
+    if not opened and unavailable is not None:
+        raise unavailable
 
 
 def _open(endpoint: Endpoint, target: AddrInfo) -> Listener:
@@ -135,28 +140,28 @@ def _open(endpoint: Endpoint, target: AddrInfo) -> Listener:
     try:
         options = endpoint
         if target.family == socket.AF_INET6 and endpoint.number("v6only") is None:
-            # An address that was written means itself: [::] is IPv6, every interface has no host.
+            # An explicit address means only itself: [::] is IPv6; an empty host is every interface.
             options = endpoint.with_options(v6only=endpoint.host == "::" or endpoint.number("family") == 6)
         apply_options(sock, options, listening=True)
         if target.sockaddr[0] in ("0.0.0.0", "::"):
-            enable_pktinfo(sock)  # before a datagram can come: the kernel notes it on arrival
+            enable_pktinfo(sock)  # before bind, because the kernel records the address on arrival
         try:
             sock.bind(target.sockaddr)
         except OSError as error:
             raise call_error("bind", endpoint, error) from error
         role = _listen(sock, endpoint)
         name = sock.getsockname()
-        real = endpoint.with_port(name[1])
+        bound = endpoint.with_port(name[1])
         if endpoint.host and endpoint.scheme != "vsock":
-            real = real.with_host(_host(name))
-        return Listener(real, sock, role, endpoint)
+            bound = bound.with_host(_host(name))
+        return Listener(bound, sock, role, endpoint)
     except BaseException:
         sock.close()
         raise
 
 
 def _host(name: tuple[Any, ...]) -> str:
-    """The address of a socket; a link-local one with the name of its interface, as a user writes it."""
+    """Return the address of a sockaddr; a link-local one with its interface name, as users write it."""
     scope = name[3] if len(name) == 4 else 0
     return f"{name[0]}%{socket.if_indextoname(scope)}" if scope else str(name[0])
 

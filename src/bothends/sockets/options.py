@@ -1,11 +1,11 @@
-"""Endpoint options as socket options: one table, and when each is applied.
+"""Endpoint options as socket options: one table, and when each option is set.
 
-Options go on before bind and connect, for some count only then (SO_REUSEADDR, SO_REUSEPORT, buffer sizes
-that decide the TCP window scale, RFC 7323 section 2).
+Options are set before bind and connect, because some only take effect then (SO_REUSEADDR, SO_REUSEPORT, and
+buffer sizes, which determine the TCP window scale, RFC 7323 section 2).
 
-On Linux an accepted TCP or MPTCP socket is a copy of its listener with all of these options
-(sk_clone_lock), so a listener is set once and nothing is left to do for each connection. An accepted UNIX
-socket is new: there the buffers are set again.
+On Linux an accepted TCP or MPTCP socket is a copy of its listener with all of these options (sk_clone_lock),
+so they are set once on the listener and cost nothing per connection. An accepted UNIX socket is new, and its
+buffer sizes are set again.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Final
 from bothends.endpoints import Endpoint
 from bothends.sockets.socket_errors import option_error
 
-# Connections that wait for accept. Linux cuts it to net.core.somaxconn, which is 4096 since 5.4: so this asks
-# for all there is. Over the queue's length SYNs are dropped, and a client sees a second of delay.
+# Length of the accept queue. Linux limits it to net.core.somaxconn, 4096 since 5.4, so this is the maximum.
+# When the queue is full SYNs are dropped, and the client's retransmission delays the connection by a second.
 DEFAULT_BACKLOG: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class SocketOption:
-    """One setsockopt(2) call. `families`: where it makes sense. `listening`: only for those who listen."""
+    """One setsockopt(2) call, for sockets of `families`; `listener_only` options are for listeners only."""
 
     level: int
     optname: int
-    encode: Callable[[int], int | bytes] | None = None  # None: a word
+    encode: Callable[[int], int | bytes] | None = None  # None: the value is text
     families: frozenset[int] = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
     listener_only: bool = False
 
@@ -51,9 +51,9 @@ def _encode_uint32(number: int) -> bytes:
 _TCP, _IP, _IPV6 = socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6
 _V6 = frozenset({int(socket.AF_INET6)})
 
-# An IPv6 socket may carry IPv4 too, so what concerns packets is set for both: the IP_* calls work on it.
-# `family`, `backlog` and `mode` are not socket options: resolve.py, listening.py and unix.py see to them.
-# `trust` and `header` are about what stands before the stream: `bothends.layers` sees to them.
+# An IPv6 socket may carry IPv4 too, so packet options are set for both families; the IP_* calls work on it.
+# `family`, `backlog` and `mode` are not socket options: resolve.py, listening.py and unix.py apply them.
+# `trust` and `header` concern the PROXY header: `bothends.layers` and `bothends.client` apply them.
 SOCKET_OPTIONS: Final[Mapping[str, tuple[SocketOption, ...]]] = {
     "v6only": (SocketOption(_IPV6, socket.IPV6_V6ONLY, int, _V6, listener_only=True),),
     "reuseaddr": (SocketOption(socket.SOL_SOCKET, socket.SO_REUSEADDR, int),),
@@ -75,20 +75,21 @@ SOCKET_OPTIONS: Final[Mapping[str, tuple[SocketOption, ...]]] = {
 }
 
 # Nagle's algorithm (RFC 896, RFC 9293 section 3.7.4) holds a small segment back while an earlier one is
-# unacknowledged, and a peer that delays its acknowledgement (RFC 1122 section 4.2.3.2) holds that for 40 ms:
-# together they stall request-and-answer programs that write twice. So it is off; a program that sends many
-# small pieces pays with more packets, and can ask for nodelay=0.
+# unacknowledged, and delayed acknowledgement (RFC 1122 section 4.2.3.2) withholds that ACK for up to 40 ms.
+# Together they stall request-response programs that write twice. So Nagle is off by default. The price is
+# more packets for programs that make many small writes; these can set nodelay=0.
 _NODELAY_BY_DEFAULT: Final = frozenset({"tcp", "tls", "mptcp"})
 
-# Connections in TIME_WAIT keep a TCP port for a minute after a restart, unless SO_REUSEADDR; it never lets
-# two listeners share. For UDP it would: two sockets, of which one gets all. So it stays off there.
+# Connections in TIME_WAIT block a TCP port for a minute after a restart, unless SO_REUSEADDR is set; it never
+# lets two TCP listeners share a port. For UDP it would, and one of the sockets would get every datagram, so
+# it is off there.
 _REUSEADDR_BY_DEFAULT: Final = frozenset({"tcp", "tls", "mptcp", "sctp"})
 
 
 def apply_options(sock: socket.socket, endpoint: Endpoint, *, listening: bool) -> None:
     """Set the options of an endpoint, and the defaults, on a socket that is neither bound nor connected.
 
-    Raises SystemRefused, which names the option.
+    Raises SystemCallFailed, which names the option.
     """
     values = dict(endpoint.options)
     if endpoint.scheme in _NODELAY_BY_DEFAULT:
@@ -102,9 +103,9 @@ def apply_options(sock: socket.socket, endpoint: Endpoint, *, listening: bool) -
 
 
 def prepare_accepted(sock: socket.socket, endpoint: Endpoint) -> None:
-    """Set what an accepted connection has not from its listener. For TCP that is nothing, and costs nothing.
+    """Set the options that an accepted connection does not inherit from its listener; for TCP there are none.
 
-    Raises SystemRefused.
+    Raises SystemCallFailed.
     """
     if endpoint.options and endpoint.is_unix:
         for name, value in endpoint.options:

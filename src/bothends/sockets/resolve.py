@@ -1,4 +1,4 @@
-"""From an endpoint to the addresses that a socket call takes, in the order in which to try them."""
+"""Resolve endpoints and hosts to socket addresses, in the order in which to try them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bothends.endpoints import Endpoint, OptionValue
 from bothends.errors import EndpointError
 from bothends.sockets.socket_errors import ResolveError, resolve_error
 
-# linux/in.h; the socket module has these names only where it was built with them.
+# linux/in.h; the socket module has these names only if they were defined when Python was built.
 IPPROTO_MPTCP: Final = 262
 IPPROTO_SCTP: Final = 132
 
@@ -19,7 +19,7 @@ IPPROTO_SCTP: Final = 132
 VMADDR_ANY: Final = 2**32 - 1
 VMADDR_CID_LOCAL: Final = 1
 
-# SCTP in its one-to-one style (RFC 6458 section 4), which is used as TCP is.
+# SCTP in its one-to-one style (RFC 6458 section 4), which has the same API as TCP.
 SOCKET_TYPES: Final = {
     "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
     "tls": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
@@ -34,27 +34,27 @@ SOCKET_TYPES: Final = {
 
 
 class AddrInfo(NamedTuple):
-    """An address of one family, as `bind` and `connect` take it."""
+    """An address family and a sockaddr for `bind` and `connect`."""
 
     family: int
     sockaddr: Any
 
 
 class Resolver(Protocol):
-    """The part of `socket.getaddrinfo` that is used."""
+    """The part of the interface of `socket.getaddrinfo` that is used here."""
 
     def __call__(self, host: str, port: int, family: int, type: int, /) -> Sequence[Any]: ...  # noqa: A002
 
 
 def resolve(endpoint: Endpoint, resolver: Resolver = socket.getaddrinfo) -> list[AddrInfo]:
-    """The addresses of the host of an endpoint, without doubles, in the resolver's order (RFC 6724).
+    """Return the addresses of an endpoint's host, without duplicates, in the resolver's order (RFC 6724).
 
-    getaddrinfo(3) blocks, as long as /etc/resolv.conf says, and cannot be interrupted.
+    getaddrinfo(3) blocks for as long as /etc/resolv.conf allows, and cannot be interrupted.
 
-    Raises NameRefused.
+    Raises ResolveError.
     """
     family = {4: socket.AF_INET, 6: socket.AF_INET6}.get(endpoint.number("family") or 0, socket.AF_UNSPEC)
-    # A datagram type for UDP, the stream type for all others: resolvers know neither MPTCP nor SCTP.
+    # No protocol is passed, because resolvers know neither MPTCP nor SCTP.
     kind = SOCKET_TYPES[endpoint.scheme][0]
     try:
         found = resolver(endpoint.host, endpoint.port or 0, family, kind)
@@ -90,16 +90,16 @@ def resolve_host(
 
 
 def loopback_addresses(endpoint: Endpoint) -> list[AddrInfo]:
-    """Where to connect when the host is empty: this machine, over loopback."""
+    """Return the addresses for an empty host: this machine, over loopback."""
     port = endpoint.port or 0
     both = [AddrInfo(socket.AF_INET6, ("::1", port, 0, 0)), AddrInfo(socket.AF_INET, ("127.0.0.1", port))]
     return {4: both[1:], 6: both[:1]}.get(endpoint.number("family") or 0, both)
 
 
 def interleave(targets: Sequence[AddrInfo]) -> list[AddrInfo]:
-    """The order in which to try: the families take turns, from the one that the resolver put first.
+    """Alternate between the address families, beginning with the family that the resolver put first.
 
-    RFC 8305 section 4, with a First Address Family Count of 1. Within a family the order stays.
+    RFC 8305 section 4, with a First Address Family Count of 1. The order within a family is unchanged.
     """
     if not targets:
         return []

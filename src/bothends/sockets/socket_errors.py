@@ -1,4 +1,4 @@
-"""Every errno that opening a socket can give, in words, and what to do about it."""
+"""Errors of opening sockets: an explanation of each errno, and a hint at the remedy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final
 from bothends.endpoints import SCHEMES, Endpoint
 from bothends.errors import OUT_OF_DESCRIPTORS, SystemCallFailed, Unavailable
 
-# What socket(2) answers for a family, type or protocol that this kernel hasn't got. ENOPROTOOPT is what it
-# says for MPTCP where the sysctl net.mptcp.enabled is 0.
+# socket(2) fails with these for a family, type or protocol that the kernel lacks. ENOPROTOOPT: MPTCP while
+# the sysctl net.mptcp.enabled is 0.
 _UNSUPPORTED_ERRNOS: Final = frozenset(
     {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.ENOPROTOOPT, errno.EPFNOSUPPORT}
 )
@@ -22,28 +22,28 @@ _KERNEL_HINTS: Final = {
 }
 
 _BIND_HINTS: Final = {
-    errno.EADDRINUSE: "another socket has the port; port 0 lets the system pick a free one",
-    errno.EADDRNOTAVAIL: "this machine has no such address; an empty host is every interface",
-    errno.EACCES: "a port this low needs root or CAP_NET_BIND_SERVICE; take one from 1024 on",
+    errno.EADDRINUSE: "another socket has the port; port 0 lets the kernel choose a free one",
+    errno.EADDRNOTAVAIL: "this machine has no such address; an empty host means every interface",
+    errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE; use a higher one",
     errno.EINVAL: "a link-local address needs its zone: [fe80::1%25eth0]",
 }
 
 _CONNECT_HINTS: Final = {
-    errno.ECONNREFUSED: "nobody listens there",
-    errno.ETIMEDOUT: "no answer: the host is off, or something on the way drops the packets",
-    errno.EHOSTUNREACH: "no way to that host",
+    errno.ECONNREFUSED: "nothing is listening there",
+    errno.ETIMEDOUT: "no answer: the host is down, or a firewall drops the packets",
+    errno.EHOSTUNREACH: "no route to that host",
     errno.ENETUNREACH: "no route to that network",
-    errno.EADDRNOTAVAIL: "no such source address here, or no free port left for it",
-    errno.EADDRINUSE: "the source port is taken",
-    errno.EACCES: "a broadcast address needs ?broadcast=1; a firewall may answer so too",
+    errno.EADDRNOTAVAIL: "this machine has no such source address, or no free port for it",
+    errno.EADDRINUSE: "the source port is in use",
+    errno.EACCES: "a broadcast address needs ?broadcast=1; or a firewall rejects the packets",
     errno.EINVAL: "a link-local address needs its zone: [fe80::1%25eth0]",
-    errno.ENODEV: "no virtual machine transport here",
+    errno.ENODEV: "this machine has no VSOCK transport: no hypervisor, and no virtual machines",
 }
 
 _UNIX_HINTS: Final = {
-    errno.EADDRINUSE: "a live socket has that name",
-    errno.ENAMETOOLONG: "107 bytes at most (unix(7)): change to its directory and use a relative path",
-    errno.ECONNREFUSED: "no server has the socket open: it is left from one that has gone",
+    errno.EADDRINUSE: "an open socket has that name",
+    errno.ENAMETOOLONG: "at most 107 bytes (unix(7)): change to its directory and use a relative path",
+    errno.ECONNREFUSED: "no server has the socket open: the file is left over from one that exited",
     errno.EPROTOTYPE: "a UNIX socket of another type: try unix://, unix+dgram:// or unix+seqpacket://",
     errno.EROFS: "the file system is read-only",
 }
@@ -51,19 +51,19 @@ _UNIX_HINTS: Final = {
 _OPTION_HINTS: Final = {
     "interface": "`ip link` lists the interfaces",
     "mark": "it needs CAP_NET_ADMIN",
-    "congestion": "net.ipv4.tcp_available_congestion_control lists what there is",
+    "congestion": "net.ipv4.tcp_available_congestion_control lists the algorithms",
 }
 
 
 class ResolveError(SystemCallFailed):
-    """A host name for which the resolver has no address.
+    """A host name for which the resolver found no address.
 
-    Fields as for SystemRefused; `errno` is the EAI_* number (getaddrinfo(3)), which is not an errno;
-    `reason` is its name and its words.
+    Fields as for SystemCallFailed; `errno` is the EAI_* number (getaddrinfo(3)), which is not an errno, and
+    `reason` is its name with an explanation.
     """
 
-    def __init__(self, doing: str, where: str, errno: int, hint: str = "") -> None:
-        super().__init__(doing, where, errno, hint)
+    def __init__(self, operation: str, target: str, errno: int, hint: str = "") -> None:
+        super().__init__(operation, target, errno, hint)
         self.reason = f"{_eai_name(errno)} ({_eai_text(errno)})"
 
     def __str__(self) -> str:
@@ -72,15 +72,14 @@ class ResolveError(SystemCallFailed):
         )
 
 
-def call_error(doing: str, endpoint: Endpoint, error: OSError, hint: str = "") -> SystemCallFailed:
-    """The error to raise `from` an OSError that a call for an endpoint met. `hint` replaces the usual one."""
+def call_error(operation: str, endpoint: Endpoint, error: OSError, hint: str = "") -> SystemCallFailed:
+    """Return the error to raise from a failed call for an endpoint. `hint` replaces the default hint."""
     number = error.errno or 0
-    usual = hint or hint_for(doing, endpoint, number)
-    return SystemCallFailed(doing, endpoint.label, number, usual)
+    return SystemCallFailed(operation, endpoint.label, number, hint or hint_for(operation, endpoint, number))
 
 
 def socket_error(endpoint: Endpoint, error: OSError) -> SystemCallFailed:
-    """The error for a socket(2) that failed: Unavailable where the kernel lacks the family."""
+    """Return the error for a failed socket(2): Unavailable if the kernel lacks the family."""
     number = error.errno or 0
     if number in _UNSUPPORTED_ERRNOS:
         hint = _KERNEL_HINTS.get(endpoint.scheme, "this kernel has no such socket family: try family=4")
@@ -90,38 +89,39 @@ def socket_error(endpoint: Endpoint, error: OSError) -> SystemCallFailed:
 
 
 def option_error(name: str, endpoint: Endpoint, error: OSError) -> SystemCallFailed:
-    """The error for a setsockopt(2) that failed."""
+    """Return the error for a failed setsockopt(2)."""
     return SystemCallFailed(
         f"set option {name} of", str(endpoint), error.errno or 0, _OPTION_HINTS.get(name, "")
     )
 
 
 def resolve_error(endpoint: Endpoint, error: socket.gaierror) -> ResolveError:
-    """The error for a getaddrinfo(3) that failed."""
+    """Return the error for a failed getaddrinfo(3)."""
     number = error.errno or 0
     if "%" in endpoint.host:
-        hint = "is there an interface of that name?"
+        hint = "check that an interface of that name exists"
     elif number == socket.EAI_AGAIN:
-        hint = "the name server did not answer: try again, or give an address"
+        hint = "the name server did not answer: try again, or use an address"
     elif endpoint.number("family"):
-        hint = f"no IPv{endpoint.number('family')} address, as family={endpoint.number('family')} asks for"
+        hint = f"family={endpoint.number('family')} is given: the host may have other addresses"
     else:
-        hint = "is the name spelled right? an address needs no resolver"
+        hint = "check the spelling; an address needs no resolver"
     return ResolveError("resolve the host of", endpoint.label, number, hint)
 
 
-def hint_for(doing: str, endpoint: Endpoint, number: int) -> str:
-    """What to do about an errno; empty where there is no better word than the system's."""
+def hint_for(operation: str, endpoint: Endpoint, number: int) -> str:
+    """Return a hint for an errno, or "" if the system's text needs none."""
+    connecting = operation.startswith("connect")
     if endpoint.is_unix:
         if number == errno.ENOENT:
-            return "no such socket file" if doing.startswith("connect") else "the directory does not exist"
+            return "no such socket file" if connecting else "the directory does not exist"
         if number == errno.EACCES:
-            who = "the socket file" if doing.startswith("connect") else "the directory"
-            return f"{who} must be writable, and each directory above it searchable"
+            file = "the socket file" if connecting else "the directory"
+            return f"{file} must be writable, and each directory above it searchable"
         return _UNIX_HINTS.get(number, "")
     if SCHEMES[endpoint.scheme].fields != "host and port":
         return ""
-    return (_CONNECT_HINTS if doing.startswith("connect") else _BIND_HINTS).get(number, "")
+    return (_CONNECT_HINTS if connecting else _BIND_HINTS).get(number, "")
 
 
 def _eai_name(number: int) -> str:
@@ -133,8 +133,8 @@ def _eai_text(number: int) -> str:
     return {
         socket.EAI_NONAME: "no such name",
         socket.EAI_NODATA: "the name has no address of this family",
-        socket.EAI_AGAIN: "the resolver failed for now",
-        socket.EAI_FAIL: "the resolver failed for good",
+        socket.EAI_AGAIN: "the resolver failed temporarily",
+        socket.EAI_FAIL: "the resolver failed permanently",
         socket.EAI_ADDRFAMILY: "the host has no address of this family",
         socket.EAI_MEMORY: "out of memory",
     }.get(number, "the resolver failed")

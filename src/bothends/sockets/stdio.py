@@ -1,13 +1,13 @@
 """Standard input and output as one connection.
 
-Under inetd(8) they are a socket already, and it is used as it is. Otherwise (a terminal, pipes, files) one
-end of a socket pair takes their place, so that every engine can serve it, and two threads carry the bytes:
-regular files can't be waited for with epoll, and putting a terminal into non-blocking mode would change it
-for the shell too, with which we share it.
+Under inetd(8) they are a socket already, and it is used directly. Otherwise (a terminal, pipes, files) one
+end of a socket pair stands in for them, so that every engine can serve it, and two threads relay the bytes.
+Threads, because epoll cannot wait for regular files, and because non-blocking mode of a terminal would also
+affect the shell that shares it.
 
-Half-close passes both ways: the end of input shuts down one direction and leaves the other open, and when
-the server has finished sending, standard output is closed (/dev/null takes its number, lest the next file
-that is opened gets it).
+Half-close works in both directions: EOF on input shuts down one direction and leaves the other open, and
+when the server shuts down its side, standard output is closed. /dev/null takes its descriptor, because
+otherwise the next file to be opened would get that number.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import socket
 import threading
 from typing import Final
 
-_READ_SIZE: Final = 65536  # bytes: what a pipe holds (pipe(7))
+_READ_SIZE: Final = 65536  # bytes: the capacity of a pipe (pipe(7))
 
 
 class StdioRelay:
-    """Carries bytes from `source` to one end of a socket pair, and from there to `sink`.
+    """Relay bytes from `source` to one end of a socket pair, and from there to `sink`.
 
-    `far` is the other end, which is served. The threads are daemons: one that waits for a terminal does not
-    keep the program alive.
+    `service_socket` is the other end, which is served. The threads are daemons, so a thread that waits for a
+    terminal does not keep the process alive.
     """
 
     def __init__(self, source: int = 0, sink: int = 1) -> None:
@@ -36,15 +36,15 @@ class StdioRelay:
         self._flushed = threading.Event()
         self._lock = threading.Lock()
         self._active_threads = 2
-        for work, name in ((self._relay_input, "stdin"), (self._relay_output, "stdout")):
-            threading.Thread(target=work, name=f"bothends-{name}", daemon=True).start()
+        for target, name in ((self._relay_input, "stdin"), (self._relay_output, "stdout")):
+            threading.Thread(target=target, name=f"bothends-{name}", daemon=True).start()
 
     def wait_flushed(self, timeout: float | None = None) -> bool:
-        """Wait until `sink` has all that was sent; False if it took over `timeout` seconds."""
+        """Wait until everything sent is written to `sink`. Returns False after `timeout` seconds."""
         return self._flushed.wait(timeout)
 
     def _relay_input(self) -> None:
-        # EPIPE: the server has closed, and takes no more. EIO: the terminal has gone.
+        # EPIPE: the server has closed the connection. EIO: the terminal has hung up.
         with contextlib.suppress(OSError):
             while data := self._read():
                 self._relay_socket.sendall(data)
@@ -57,13 +57,13 @@ class StdioRelay:
             while data := self._relay_socket.recv(_READ_SIZE):
                 self._write(data)
         except OSError:
-            # EPIPE: nobody reads our output. The server learns it as it would from a peer that has gone.
+            # EPIPE: the reader of our output has exited. The server sees it as a disconnected peer.
             with contextlib.suppress(OSError):
                 self._relay_socket.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._sink)
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._sink)
+            os.close(null)
         self._flushed.set()
         self._thread_finished()
 
@@ -71,14 +71,14 @@ class StdioRelay:
         while True:
             try:
                 return os.read(self._source, _READ_SIZE)
-            except BlockingIOError:  # whoever shares it made it non-blocking
+            except BlockingIOError:  # a process that shares the file made it non-blocking
                 _wait_for(self._source, select.POLLIN)
 
     def _write(self, data: bytes) -> None:
-        left = memoryview(data)
-        while left:
+        remaining = memoryview(data)
+        while remaining:
             try:
-                left = left[os.write(self._sink, left) :]
+                remaining = remaining[os.write(self._sink, remaining) :]
             except BlockingIOError:
                 _wait_for(self._sink, select.POLLOUT)
 
@@ -90,6 +90,6 @@ class StdioRelay:
 
 
 def _wait_for(descriptor: int, events: int) -> None:
-    waiting = select.poll()
-    waiting.register(descriptor, events)
-    waiting.poll()
+    poller = select.poll()
+    poller.register(descriptor, events)
+    poller.poll()

@@ -1,11 +1,11 @@
-"""Handing listeners to a new process, so that a server is replaced and no connection refused.
+"""Hand listeners over to a new process, so that a server can be replaced without refusing a connection.
 
-The kernel counts who holds a listening socket, and goes on queueing connections as long as anyone does.
-So the old process sends copies of its descriptors to the new one (SCM_RIGHTS, unix(7)), over a UNIX socket
-at a path that both know; the new one serves; and only when it has said so does the old one close its own
-and drain. If the new one dies before that, nothing has changed.
+The kernel counts the references to a listening socket and keeps queueing connections while any process holds
+one. So the old process sends copies of its descriptors to the new one (SCM_RIGHTS, unix(7)), over a UNIX
+socket at a path that both know; the new process serves; and only after its confirmation does the old process
+close its own descriptors and drain. If the new process exits before that, nothing has changed.
 
-    new: connect ──────────────────────────> old: who is it? (SO_PEERCRED: the same user, or root)
+    new: connect ──────────────────────────> old: check the peer (SO_PEERCRED: the same user, or root)
          <──── one message: endpoints as JSON, with the descriptors
          serve, then "serving" ────────────> stop listening at the path, then "yours"
          listen at the path <──────────────  drain
@@ -29,10 +29,10 @@ from bothends.sockets.listener import Listener
 from bothends.sockets.listening import open_listeners
 from bothends.sockets.unix import make_unlink
 
-# The kernel passes 253 descriptors with one message (SCM_MAX_FD).
+# The kernel passes at most 253 descriptors with one message (SCM_MAX_FD).
 MAX_DESCRIPTORS: Final = 253
 
-# Both ends are on this machine and do nothing in between: who takes longer has stopped.
+# Seconds. Both ends are on this machine and do nothing in between, so a slower peer is hung.
 TIMEOUT: Final = 10.0
 
 _SERVING: Final = b"serving"
@@ -41,22 +41,25 @@ _UCRED: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class ListenerHandover:
-    """What the process before us handed over. `claim` what is wanted, then `confirm` or `close`."""
+    """The listeners received from the previous process.
+
+    Call `claim` for each endpoint, then `confirm` or `close`.
+    """
 
     def __init__(self, connection: socket.socket, listeners: list[Listener]) -> None:
         self._connection = connection
         self._listeners = listeners
 
     def claim(self, endpoint: Endpoint) -> list[Listener]:
-        """The listeners that were opened for this endpoint, now the caller's; [] if there are none."""
+        """Return the listeners opened for this endpoint, which the caller now owns; [] if there are none."""
         claimed = [each for each in self._listeners if each.requested_endpoint == endpoint]
         self._listeners = [each for each in self._listeners if each.requested_endpoint != endpoint]
         return claimed
 
     def confirm(self) -> None:
-        """We serve now: the old process may leave. What was not claimed is closed.
+        """Report that the new process serves, so that the old one exits. Closes unclaimed listeners.
 
-        Raises SystemRefused when the old process has gone without a word, which does no harm.
+        Raises SystemCallFailed if the old process has exited already, which is harmless.
         """
         try:
             self._connection.send(_SERVING)
@@ -67,7 +70,7 @@ class ListenerHandover:
             self.close()
 
     def close(self) -> None:
-        """Give back what was not claimed. The old process goes on, if it wasn't told otherwise."""
+        """Close unclaimed listeners. Without `confirm`, the old process continues to serve."""
         self._connection.close()
         for listener in self._listeners:
             listener.socket.close()
@@ -75,29 +78,30 @@ class ListenerHandover:
 
 
 def request_listeners(path: str) -> ListenerHandover | None:
-    """Ask whoever serves at `path` for its listeners; None where nobody does.
+    """Request the listeners of the server at `path`. Returns None if no server listens there.
 
-    Raises SystemRefused where somebody is there who doesn't hand over.
+    Raises SystemCallFailed if the server does not hand them over.
     """
-    where = Endpoint("unix+seqpacket", path=path)
+    endpoint = Endpoint("unix+seqpacket", path=path)
     try:
-        line = open_connection(where, timeout=TIMEOUT)
-    except SystemCallFailed as refused:
-        if isinstance(refused.__cause__, FileNotFoundError | ConnectionRefusedError):
+        connection = open_connection(endpoint, timeout=TIMEOUT)
+    except SystemCallFailed as error:
+        if isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
             return None
         raise
-    line.settimeout(TIMEOUT)
+    connection.settimeout(TIMEOUT)
     try:
-        data, descriptors, _, _ = socket.recv_fds(line, 64 * 1024, MAX_DESCRIPTORS)
+        data, descriptors, _, _ = socket.recv_fds(connection, 64 * 1024, MAX_DESCRIPTORS)
     except OSError as error:
-        line.close()
+        connection.close()
         raise SystemCallFailed("take over from", path, error.errno or 0) from error
     if not data:
-        line.close()
-        hint = "it serves as another user, or is no server of ours"
+        connection.close()
+        hint = "the server runs as another user, or is not a bothends server"
         raise SystemCallFailed("take over from", path, 0, hint)
     return ListenerHandover(
-        line, [_rebuild_listener(*each) for each in zip(json.loads(data), descriptors, strict=True)]
+        connection,
+        [_rebuild_listener(*each) for each in zip(json.loads(data), descriptors, strict=True)],
     )
 
 
@@ -105,18 +109,18 @@ def request_listeners(path: str) -> ListenerHandover | None:
 def serve_handover(
     path: str, listeners: Sequence[Listener], on_handover: Callable[[], None]
 ) -> Iterator[None]:
-    """While inside, hand the listeners to a new process that asks at `path`.
+    """Context: hand the listeners to a new process that requests them at `path`.
 
-    `on_handover` is called, in a thread of its own, when it serves: time to leave. The files of UNIX
-    sockets are then the new process's to remove.
+    `on_handover` is called, in a separate thread, once the new process serves: this one should then drain and
+    exit. From then on the new process removes the files of UNIX sockets.
 
-    Raises SystemRefused where the path can't be bound.
+    Raises SystemCallFailed if the path cannot be bound.
     """
-    (desk,) = open_listeners(Endpoint("unix+seqpacket", path=path, options=(("mode", 0o600),)))
-    ours, theirs = socket.socketpair()
+    (handover_listener,) = open_listeners(Endpoint("unix+seqpacket", path=path, options=(("mode", 0o600),)))
+    stop, stopped = socket.socketpair()
     thread = threading.Thread(
         target=_handover_thread,
-        args=(desk, listeners, on_handover, theirs),
+        args=(handover_listener, listeners, on_handover, stopped),
         name="bothends-takeover",
         daemon=True,
     )
@@ -124,10 +128,10 @@ def serve_handover(
     try:
         yield
     finally:
-        ours.close()
+        stop.close()
         thread.join()
-        theirs.close()
-        desk.close()
+        stopped.close()
+        handover_listener.close()
 
 
 def _handover_thread(
@@ -142,11 +146,11 @@ def _handover_thread(
     poller.register(handover_listener.socket, select.POLLIN)
     poller.register(stop, select.POLLIN)
     while stop.fileno() not in dict(poller.poll()):
-        with contextlib.suppress(OSError), handover_listener.socket.accept()[0] as line:
-            line.settimeout(TIMEOUT)
-            if _is_trusted_peer(line) and _send_listeners(line, listeners):
-                handover_listener.close()  # the path is free, before the heir is told so
-                line.send(_RELEASED)
+        with contextlib.suppress(OSError), handover_listener.socket.accept()[0] as connection:
+            connection.settimeout(TIMEOUT)
+            if _is_trusted_peer(connection) and _send_listeners(connection, listeners):
+                handover_listener.close()  # frees the path before the new process binds it
+                connection.send(_RELEASED)
                 for listener in listeners:
                     listener.unlink = None
                 on_handover()
@@ -154,24 +158,24 @@ def _handover_thread(
 
 
 def _send_listeners(connection: socket.socket, listeners: Sequence[Listener]) -> bool:
-    """Send everything; whether the heir serves now."""
-    estate = [(str(each.requested_endpoint), str(each.endpoint), each.role) for each in listeners]
-    socket.send_fds(connection, [json.dumps(estate).encode()], [each.fileno() for each in listeners])
+    """Send all listeners. Returns whether the new process confirmed that it serves."""
+    descriptions = [(str(each.requested_endpoint), str(each.endpoint), each.role) for each in listeners]
+    socket.send_fds(connection, [json.dumps(descriptions).encode()], [each.fileno() for each in listeners])
     return connection.recv(len(_SERVING)) == _SERVING
 
 
 def _is_trusted_peer(connection: socket.socket) -> bool:
-    answer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    _, uid, _ = _UCRED.unpack(answer)
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _, uid, _ = _UCRED.unpack(credentials)
     return uid in (os.geteuid(), 0)
 
 
 def _rebuild_listener(description: Sequence[str], descriptor: int) -> Listener:
-    asked, real, role = description
+    requested, bound, role = description
     sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)
-    endpoint = Endpoint.parse(real)
-    remove = make_unlink(endpoint) if endpoint.is_unix and not endpoint.is_abstract else None
+    endpoint = Endpoint.parse(bound)
+    unlink = make_unlink(endpoint) if endpoint.is_unix and not endpoint.is_abstract else None
     return Listener(
-        endpoint, sock, "datagrams" if role == "datagrams" else "listener", Endpoint.parse(asked), remove
+        endpoint, sock, "datagrams" if role == "datagrams" else "listener", Endpoint.parse(requested), unlink
     )

@@ -1,19 +1,19 @@
-"""Names of UNIX sockets, and the files that they leave.
+"""Names of UNIX sockets, and the files they leave behind.
 
-The file of a UNIX socket outlives its server: close(2) does not remove it, and bind(2) then answers
-EADDRINUSE although nobody is there. So a stale file is replaced, a live one never, and nothing that isn't
-a socket is ever removed.
+The file of a UNIX socket outlives its server: close(2) does not remove it, and bind(2) then fails with
+EADDRINUSE although no process has the socket open. So a stale file is replaced, a file in use never, and
+nothing but a socket is ever removed.
 
-Who is alive? connect(2) from a datagram socket tells without disturbing anybody: ECONNREFUSED where no
-socket has the file, EPROTOTYPE where a socket of another type has it, bound or listening, and success for
-another datagram socket. (A stream probe would be accepted as a connection, and would take a server between
+To detect a stale file, connect(2) from a datagram socket, which does not disturb a server: ECONNREFUSED if no
+socket has the file, EPROTOTYPE if a socket of another type has it, bound or listening, and success for
+another datagram socket. (A stream probe would be accepted as a connection, and would mistake a server between
 its bind and its listen for stale.)
 
-Between finding a file stale and binding, another starter may do the same, and remove what we just made. So
-that stretch is done under flock(2) on the directory, which leaves no file behind; it is advisory, so it
-keeps apart only those who ask for it, as every bothends does. The alternative, to bind a name of its own
-and rename it over the old one, is atomic against everybody, but the kernel remembers the name that was
-bound: peers, logs and ss(8) would show that one.
+Between the probe and the bind, another starting server may do the same and remove our new file. So this
+section runs under flock(2) on the directory, which leaves no file behind. The lock is advisory: it excludes
+only programs that take it, as every bothends does. The alternative, binding a temporary name and renaming it
+over the old one, is atomic for all programs, but the kernel remembers the name that was bound: peers, logs
+and ss(8) would show the temporary name.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from bothends.sockets.socket_errors import call_error, hint_for
 # sun_path of struct sockaddr_un has 108 bytes, the last of which ends a path (unix(7)).
 _SUN_PATH_SIZE: Final = 108
 
-# Anyone who may read a directory may lock it for ever: so wait a little, not longer.
+# Any user who can read a directory can hold its lock indefinitely, so the wait is bounded.
 _LOCK_TIMEOUT: Final = 1.0  # seconds
 _LOCK_RETRY_INTERVAL: Final = 0.01  # seconds
 
 
 def unix_name(endpoint: Endpoint) -> bytes:
-    """The name as the kernel takes it: a path, NUL and an abstract name, or nothing (the kernel picks one).
+    """Return the name in the kernel's form: a path, NUL and an abstract name, or b"" (autobind, unix(7)).
 
     Raises OSError ENAMETOOLONG.
     """
@@ -56,14 +56,16 @@ def unix_name(endpoint: Endpoint) -> bytes:
 
 
 def bind_unix(sock: socket.socket, endpoint: Endpoint) -> Callable[[], None] | None:
-    """Bind a socket to the name of an endpoint; gives what removes the file again, if there is one.
+    """Bind a socket to the name of an endpoint, replacing a stale file.
 
-    Option `mode`: bind(2) makes the file with the mode of the socket's own inode, less the umask. So
-    fchmod(2) on the socket before bind leaves no moment in which the file is wider than asked, and touches
-    no other thread, as changing the umask would. Where the umask took away what was asked for, chmod(2) gives
-    it back afterwards.
+    Option `mode`: bind(2) creates the file with the mode of the socket's own inode, minus the umask. So
+    fchmod(2) on the socket before bind means that the permissions are never wider than requested, and unlike
+    changing the umask it does not affect other threads. chmod(2) afterwards restores bits that the umask
+    removed.
 
-    Raises SystemRefused.
+    Returns: a function that removes the file again, or None for an abstract name.
+
+    Raises SystemCallFailed.
     """
     try:
         name = unix_name(endpoint)
@@ -79,21 +81,21 @@ def bind_unix(sock: socket.socket, endpoint: Endpoint) -> Callable[[], None] | N
             if error.errno != errno.EADDRINUSE:
                 raise
             _replace_stale(sock, name, endpoint, error)
-        # The working directory may be another one when the file is removed.
-        remove = _make_unlink(os.path.abspath(name))  # noqa: PTH100 - pathlib knows no bytes
+        # Absolute, because the working directory may change before the file is removed.
+        unlink = _make_unlink(os.path.abspath(name))  # noqa: PTH100 - pathlib knows no bytes
         try:
             if mode is not None and stat.S_IMODE(os.lstat(name).st_mode) != mode:
                 os.chmod(name, mode)  # noqa: PTH101
         except OSError:
-            remove()
+            unlink()
             raise
     except OSError as error:
         raise call_error("bind", endpoint, error) from error
-    return remove
+    return unlink
 
 
 def make_unlink(endpoint: Endpoint) -> Callable[[], None] | None:
-    """What removes the file of a socket that is bound already; None where it has no file any more."""
+    """Return a function that removes the file of a bound socket; None if the file no longer exists."""
     try:
         return _make_unlink(os.path.abspath(unix_name(endpoint)))  # noqa: PTH100 - pathlib knows no bytes
     except OSError:
@@ -101,9 +103,9 @@ def make_unlink(endpoint: Endpoint) -> Callable[[], None] | None:
 
 
 def _replace_stale(sock: socket.socket, name: bytes, endpoint: Endpoint, error: OSError) -> None:
-    """Bind where a file is in the way: replace it if it is a stale socket.
+    """Bind a name for which a file exists: replace the file if it is a stale socket.
 
-    Raises SystemRefused EADDRINUSE, which says what is there; OSError.
+    Raises SystemCallFailed EADDRINUSE with a hint that describes the file, and OSError.
     """
     with _directory_lock(name) as locked:
         while True:
@@ -113,20 +115,20 @@ def _replace_stale(sock: socket.socket, name: bytes, endpoint: Endpoint, error: 
                 pass
             else:
                 if not stat.S_ISSOCK(found.st_mode):
-                    hint = "there is a file of that name, and no socket: it is left alone"
+                    hint = "a file of that name exists that is not a socket: it is left alone"
                     raise SystemCallFailed("bind", endpoint.label, errno.EADDRINUSE, hint) from error
                 if not _is_stale(name):
                     hint = hint_for("bind", endpoint, errno.EADDRINUSE)
                     raise SystemCallFailed("bind", endpoint.label, errno.EADDRINUSE, hint) from error
                 if not locked:
-                    hint = "the socket is stale, but its directory cannot be locked: remove the file by hand"
+                    hint = "the socket is stale, but its directory cannot be locked: remove the file manually"
                     raise SystemCallFailed("bind", endpoint.label, errno.EADDRINUSE, hint) from error
                 os.unlink(name)  # noqa: PTH108
             try:
                 sock.bind(name)
-            except OSError as again:
-                # Somebody else came in between, and is alive now, which the next turn finds.
-                if again.errno != errno.EADDRINUSE:
+            except OSError as bind_error:
+                # EADDRINUSE: another server has bound the name meanwhile; the next iteration probes it.
+                if bind_error.errno != errno.EADDRINUSE:
                     raise
             else:
                 return
@@ -137,16 +139,16 @@ def _is_stale(name: bytes) -> bool:
         try:
             probe.connect(name)
         except OSError as error:
-            # Everything else means life, or that we may not know (EACCES): then it isn't ours to remove.
+            # Any other error means that the socket is in use, or that we cannot know (EACCES).
             return error.errno == errno.ECONNREFUSED
     return False
 
 
 @contextlib.contextmanager
 def _directory_lock(name: bytes) -> Iterator[bool]:
-    """Hold the directory of a socket; False where it can't be had in _LOCK_WAIT."""
+    """Context: lock the directory of a socket. Yields False if _LOCK_TIMEOUT passes without success."""
     try:
-        # Reading is all that flock needs; a directory that we may not read goes without.
+        # flock needs only read permission; an unreadable directory is not locked.
         directory = os.open(os.path.dirname(name) or b".", os.O_RDONLY | os.O_DIRECTORY)  # noqa: PTH120
     except OSError:
         yield False
@@ -173,19 +175,19 @@ def _lock(directory: int) -> bool:
 
 
 def _make_unlink(path: bytes) -> Callable[[], None]:
-    """What removes the file, if it is still the one that was made, in the process that made it.
+    """Return a function that removes the file, if it is still the same one, in the process that created it.
 
-    Call it before the socket is closed: as long as the socket lives, nobody replaces its file.
+    Call it before closing the socket: while the socket is open, no other server replaces its file.
     """
-    made = os.lstat(path)
+    created = os.lstat(path)
     owner = os.getpid()
 
-    def remove() -> None:
-        if os.getpid() != owner:  # a forked child shares the socket, and the parent still serves there
+    def unlink() -> None:
+        if os.getpid() != owner:  # a forked child shares the socket, and the parent still serves it
             return
         with contextlib.suppress(OSError):
             found = os.lstat(path)
-            if (found.st_dev, found.st_ino) == (made.st_dev, made.st_ino):
+            if (found.st_dev, found.st_ino) == (created.st_dev, created.st_ino):
                 os.unlink(path)  # noqa: PTH108
 
-    return remove
+    return unlink
