@@ -1,4 +1,4 @@
-"""The page on the socket table: what it shows is typed."""
+"""Run the commands of the how-to on the socket table and compare their output."""
 
 from __future__ import annotations
 

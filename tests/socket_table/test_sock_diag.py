@@ -1,4 +1,4 @@
-"""What the kernel says over netlink, read from bytes: cut short, padded, and of kernels that say more."""
+"""Parse netlink messages: truncated, padded, and from older and newer kernels."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def build_attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
-def build_inet_message(family: int, state: int, source: bytes, destination: bytes, *more: bytes) -> bytes:
+def build_inet_message(family: int, state: int, source: bytes, destination: bytes, *attrs: bytes) -> bytes:
     head = struct.pack("=BBBB", family, state, 0, 0)
-    place = struct.pack("!HH16s16s", 8080, 40000, source, destination)
-    return head + place + struct.pack("=I8xIIIII", 2, 0, 11, 22, 1000, 4711) + b"".join(more)
+    socket_id = struct.pack("!HH16s16s", 8080, 40000, source, destination)
+    return head + socket_id + struct.pack("=I8xIIIII", 2, 0, 11, 22, 1000, 4711) + b"".join(attrs)
 
 
 def test_parse_inet_established_connection() -> None:
@@ -28,7 +28,7 @@ def test_parse_inet_established_connection() -> None:
     struct.pack_into("=I", info, 80, 10)  # tcpi_snd_cwnd
     struct.pack_into("=I", info, 100, 3)  # tcpi_total_retrans
     struct.pack_into("=Q", info, 120, 1 << 40)  # tcpi_bytes_acked
-    more = (
+    attrs = (
         build_attribute(8, b"\x02"),
         build_attribute(2, bytes(info)),
         build_attribute(4, b"cubic\0"),
@@ -36,7 +36,7 @@ def test_parse_inet_established_connection() -> None:
     )
     row = parse_inet(
         socket.IPPROTO_TCP,
-        build_inet_message(socket.AF_INET6, 1, bytes(15) + b"\1", b"\xfe\x80" + bytes(14), *more),
+        build_inet_message(socket.AF_INET6, 1, bytes(15) + b"\1", b"\xfe\x80" + bytes(14), *attrs),
     )
     assert (row.kind, row.state, row.uid, row.inode) == ("tcp6", "ESTABLISHED", 1000, 4711)
     assert (row.local, row.peer) == (EntryAddress("::1", 8080, 2), EntryAddress("fe80::", 40000, 2))

@@ -1,4 +1,4 @@
-"""The table of this very process, on real sockets of every family, and what of it is left elsewhere."""
+"""read_table on real sockets of every family, of this process and of others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def entry_of(sock: socket.socket) -> SocketEntry:
-    """The row of a socket of ours."""
+    """Return the entry of a socket of this process."""
     inode = os.fstat(sock.fileno()).st_ino
     (found,) = (row for row in read_table([os.getpid()]).sockets if row.inode == inode)
     return found
@@ -31,7 +31,7 @@ def entry_of(sock: socket.socket) -> SocketEntry:
 
 @contextlib.contextmanager
 def connected_pair(family: int, address: str) -> Iterator[tuple[socket.socket, socket.socket, socket.socket]]:
-    """A listener, a client, and the connection that was accepted for it."""
+    """Yield a listener, a client, and its accepted connection."""
     with socket.socket(family) as listener:
         listener.bind((address, 0))
         listener.listen(7)
@@ -52,13 +52,13 @@ def connected_pair(family: int, address: str) -> Iterator[tuple[socket.socket, s
 def test_tcp_listener_and_connection(family: int, address: str, kind: str) -> None:
     with connected_pair(family, address) as (listener, client, accepted):
         client.sendall(b"12345")
-        port, own = listener.getsockname()[1], client.getsockname()[1]
-        welcome, one, other = entry_of(listener), entry_of(client), entry_of(accepted)
-    assert (welcome.kind, welcome.state, welcome.local) == (kind, "LISTEN", EntryAddress(address, port))
-    assert (welcome.recv_queue, welcome.send_queue, welcome.tcp) == (0, 7, None)
+        port, client_port = listener.getsockname()[1], client.getsockname()[1]
+        listening, one, other = entry_of(listener), entry_of(client), entry_of(accepted)
+    assert (listening.kind, listening.state, listening.local) == (kind, "LISTEN", EntryAddress(address, port))
+    assert (listening.recv_queue, listening.send_queue, listening.tcp) == (0, 7, None)
     assert (one.state, one.local, one.peer) == (
         "ESTABLISHED",
-        EntryAddress(address, own),
+        EntryAddress(address, client_port),
         EntryAddress(address, port),
     )
     assert (other.local, other.peer) == (one.peer, one.local)
@@ -99,7 +99,7 @@ def test_udp_bound_and_connected() -> None:
         bound, connected = entry_of(one), entry_of(other)
     assert (bound.kind, bound.type, bound.state) == ("udp", "dgram", "UNCONNECTED")
     assert bound.recv_queue is not None
-    assert bound.recv_queue >= 8  # what the kernel keeps for it is more than its bytes
+    assert bound.recv_queue >= 8  # the kernel counts its overhead too
     assert connected.state == "CONNECTED"
     assert connected.peer == bound.local
 
@@ -131,10 +131,10 @@ def test_unix_datagram_name_is_escaped() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(name)
         row = entry_of(sock)
-        (told,) = (each for each in proc_net.read() if each.inode == row.inode)
+        (proc_entry,) = (each for each in proc_net.read() if each.inode == row.inode)
     assert row.kind == "unix dgram"
     assert row.local.host == f"@bothends-{os.getpid()}\\x00\\x1b[31m\\xff"
-    assert told.local.host == row.local.host.replace("\\x00", "@")
+    assert proc_entry.local.host == row.local.host.replace("\\x00", "@")
 
 
 @needs_vsock
@@ -143,7 +143,7 @@ def test_vsock_listener() -> None:
         try:
             sock.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
         except OSError as error:
-            pytest.skip(f"no VSOCK port to be had: {error}")
+            pytest.skip(f"no VSOCK port available: {error}")
         sock.listen()
         port = sock.getsockname()[1]
         row = entry_of(sock)
@@ -208,7 +208,7 @@ def test_time_wait_has_no_owner() -> None:
         ends = EntryAddress(*client.getsockname()), EntryAddress(*client.getpeername())
         client.close()
         assert accepted.recv(1) == b""
-    # The connection is closed by the kernel, which needs a moment for the last acknowledgement.
+    # The kernel enters TIME-WAIT only with the last acknowledgement.
     deadline = time.monotonic() + 10
     while True:
         found = [row for row in read_table().sockets if (row.local, row.peer) == ends]
@@ -225,13 +225,13 @@ def test_proc_net_matches_sock_diag() -> None:
         datagrams.bind((LOOPBACK, 0))
         client.sendall(b"12345")
         inodes = {os.fstat(sock.fileno()).st_ino for sock in (client, accepted, datagrams)}
-        ours = {row.inode: row for row in sock_diag.dump() if row.inode in inodes}
-        theirs = {row.inode: row for row in proc_net.read() if row.inode in inodes}
-    assert len(ours) == 3
-    for inode, row in ours.items():
+        diag = {row.inode: row for row in sock_diag.dump() if row.inode in inodes}
+        proc = {row.inode: row for row in proc_net.read() if row.inode in inodes}
+    assert len(diag) == 3
+    for inode, row in diag.items():
         row.tcp = None
         row.shutdown = ""
-        assert theirs[inode] == row
+        assert proc[inode] == row
 
 
 def test_falls_back_to_proc_net_without_sock_diag(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +254,7 @@ def test_pids_by_name() -> None:
     assert owners.pids_by_name("no-process-of-this-name") == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
 def test_hidden_processes_are_noted() -> None:
     program = (
         "import sys\n"
@@ -262,14 +262,14 @@ def test_hidden_processes_are_noted() -> None:
         "from bothends.socket_table import read_table\n"
         "table = read_table()\n"
         "rows = [row for row in table.sockets if row.local.port == int(sys.argv[1])]\n"
-        "said = any('root may' in note for note in table.notes)\n"
-        "print(len(rows), rows[0].holders, rows[0].options, said)\n"
+        "noted = any('run as root' in note for note in table.notes)\n"
+        "print(len(rows), rows[0].owners, rows[0].options, noted)\n"
         f"try: read_table([{os.getpid()}])\n"
         "except SystemCallFailed as error: print(error)\n"
     )
     with socket.create_server((LOOPBACK, 0)) as sock:
         try:
-            done = subprocess.run(
+            completed = subprocess.run(
                 [sys.executable, "-c", program, str(sock.getsockname()[1])],
                 user=65534,
                 group=65534,
@@ -280,12 +280,12 @@ def test_hidden_processes_are_noted() -> None:
             )
         except PermissionError:
             pytest.skip("another user can't run this Python")
-    if "No module named" in done.stderr:
+    if "No module named" in completed.stderr:
         pytest.skip("another user can't read this checkout")
-    asked = f"cannot read the descriptors of process {os.getpid()}: EACCES (Permission denied)"
-    assert done.stdout.splitlines() == [
+    failed = f"cannot read the descriptors of process {os.getpid()}: EACCES (Permission denied)"
+    assert completed.stdout.splitlines() == [
         "1 [] None True",
-        f"{asked}; they are shown to its user and to root",
+        f"{failed}; only its user and root can read them",
     ]
 
 

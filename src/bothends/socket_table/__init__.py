@@ -1,13 +1,15 @@
-"""The socket table: every socket that this machine tells of, and whose it is. Linux.
+"""The socket table: every socket that the kernel reports, and the processes that own it. Linux.
 
-    table.py      joins the rest: `read_table`
-    entry.py        a socket as a value
-    sock_diag.py  the kernel's own table, over netlink
-    proc_net.py   the same from /proc/PID/net, for other network namespaces and kernels that refuse
-    owners.py    which process holds which socket, by which descriptor
-    options.py    the options that differ from a fresh socket's
+    table.py      joins the parts: `read_table`
+    entry.py      a socket as a value
+    sock_diag.py  the kernel's table, over netlink
+    proc_net.py   the same from /proc/PID/net, for other network namespaces and for kernels that refuse
+    netlink owners.py     which process owns which socket, and by which descriptor options.py    the options
+    that differ from those of a new socket
 
-Rank 2: imports errors, text and the names of options from `sockets`.
+This is the only reader of sock_diag(7) and /proc/net; `check` and `wire` use it too.
+
+Rank 2: imports `errors`, `escaping`, the list of processes from `osutil` and the option names from `sockets`.
 """
 
 from bothends.socket_table.entry import EntryAddress, SocketEntry, SocketOwner, TcpInfo

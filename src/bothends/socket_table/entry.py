@@ -1,7 +1,7 @@
-"""A socket as a value, from wherever it was read.
+"""A socket as a value, whatever its source.
 
-Pure. Names of programs and of UNIX sockets are hostile bytes: they are escaped here (`text.escape`), where
-they come in, so that whoever shows a row need not think of it.
+Pure. Names of programs and of UNIX sockets are untrusted bytes. They are escaped here (`bothends.escaping`),
+as they are read, so that callers can print an entry as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from bothends.escaping import escape
 
-# linux/tcp_states.h, in the words of RFC 9293 section 3.3.2.
+# linux/tcp_states.h, with the names of RFC 9293 section 3.3.2.
 TCP_STATES: Final = {
     1: "ESTABLISHED",
     2: "SYN-SENT",
@@ -25,10 +25,10 @@ TCP_STATES: Final = {
     9: "LAST-ACK",
     10: "LISTEN",
     11: "CLOSING",
-    12: "SYN-RECEIVED",  # TCP_NEW_SYN_RECV: the kernel's own half of it, with no socket yet
-    13: "BOUND",  # TCP_BOUND_INACTIVE: bound, and neither listening nor connecting
+    12: "SYN-RECEIVED",  # TCP_NEW_SYN_RECV: a request in the SYN queue, which has no socket yet
+    13: "BOUND",  # TCP_BOUND_INACTIVE: bound, neither listening nor connecting
 }
-# All others use the same numbers, and mean less by them (linux/net.h: SS_UNCONNECTED, SS_CONNECTED).
+# Other protocols use a subset of these numbers (linux/net.h: SS_UNCONNECTED, SS_CONNECTED).
 NON_TCP_STATES: Final = {1: "CONNECTED", 2: "CONNECTING", 7: "UNCONNECTED", 10: "LISTEN"}
 
 FAMILIES: Final = {
@@ -50,9 +50,10 @@ PROTOCOLS: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6", 132: "sctp", 13
 
 @dataclass(frozen=True, slots=True)
 class EntryAddress:
-    """One end. `host`: an address, a path, `@name` for an abstract one; empty for none. `port`: 0 for none.
+    """The address of one end of a socket.
 
-    `interface`: the index that a link-local address belongs to, 0 for none.
+    `host`: an address, a path, or `@name` for an abstract name; "" for none. `port`: 0 for none. `interface`:
+    the interface index of a link-local address, 0 for none.
     """
 
     host: str = ""
@@ -62,7 +63,7 @@ class EntryAddress:
 
 @dataclass(frozen=True, slots=True)
 class SocketOwner:
-    """A process that has the socket open. `name` is escaped."""
+    """A process that has the socket open, by descriptor `fd`. `name` is escaped."""
 
     pid: int
     name: str
@@ -74,9 +75,9 @@ class SocketOwner:
 
 @dataclass(frozen=True, slots=True)
 class TcpInfo:
-    """What struct tcp_info says (tcp(7)): times in microseconds, windows in segments, sizes in bytes.
+    """The figures of struct tcp_info (tcp(7)): times in microseconds, windows in segments, sizes in bytes.
 
-    `ssthresh` is None while nothing has been lost. `congestion` is the algorithm's name.
+    `ssthresh` is None until the first loss. `congestion` is the name of the algorithm.
     """
 
     rtt: int
@@ -92,18 +93,18 @@ class TcpInfo:
     min_rtt: int | None = None
     bytes_acked: int | None = None
     bytes_received: int | None = None
-    delivery_rate: int | None = None  # bytes a second
+    delivery_rate: int | None = None  # bytes per second
 
 
 @dataclass(slots=True)
 class SocketEntry:
-    """One line of the table.
+    """One socket of the table.
 
-    `state`: of TCP as in RFC 9293; of others UNCONNECTED, CONNECTED or LISTEN. `recv_queue` and
-    `send_queue`: bytes not read and not acknowledged; of a listener, connections that wait for accept and
-    how many may (listen(2)). None: not told. `peer_inode`: the other end of a UNIX socket. `inode` is
-    0 once no process has it (TIME-WAIT, say). `options`: those that differ from a fresh socket's; None
-    where they can't be read.
+    `state`: for TCP as in RFC 9293; otherwise UNCONNECTED, CONNECTED or LISTEN.
+    `recv_queue`, `send_queue`: unread and unacknowledged bytes; for a listener, the length of the accept
+    queue and its limit (listen(2)). None if the kernel does not report them. `inode`: 0 once no process owns
+    the socket (TIME-WAIT, for example). `peer_inode`: the other end of a UNIX socket, 0 if unknown.
+    `options`: those that differ from a new socket's; None if they cannot be read.
     """
 
     family: str
@@ -124,25 +125,25 @@ class SocketEntry:
 
     @property
     def kind(self) -> str:
-        """`tcp`, `tcp6`, `udp`, `unix stream`, ...: how a person would call it."""
+        """Protocol and family as users name them: `tcp`, `tcp6`, `udp`, `unix stream`, ..."""
         if self.family in ("inet", "inet6"):
             return (self.protocol or self.type) + ("6" if self.family == "inet6" else "")
         return f"{self.family} {self.type}".strip()
 
 
 def state_name(protocol: str, number: int) -> str:
-    """The word for a state's number; the number itself for one that is new."""
+    """Return the name of a state number, or the number itself if it is unknown."""
     table = TCP_STATES if protocol in ("tcp", "mptcp", "sctp") else NON_TCP_STATES
     return table.get(number, str(number))
 
 
 def shutdown_name(bits: int) -> str:
-    """RCV_SHUTDOWN and SEND_SHUTDOWN of the kernel's net/sock.h as words; empty for neither."""
+    """Return RCV_SHUTDOWN and SEND_SHUTDOWN (net/sock.h) as a word; "" for neither."""
     return {1: "read", 2: "write", 3: "both"}.get(bits, "")
 
 
 def unix_name(name: bytes) -> str:
-    """The name of a UNIX socket, escaped: a path, or `@name` for an abstract one (unix(7))."""
+    """Return the name of a UNIX socket, escaped: a path, or `@name` for an abstract name (unix(7))."""
     if name.startswith(b"\0"):
         return "@" + escape(name[1:])
     return escape(name.rstrip(b"\0"))

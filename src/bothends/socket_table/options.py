@@ -1,14 +1,14 @@
-"""The options of another process's socket that differ from a fresh one's.
+"""The socket options of other processes that differ from the defaults.
 
-1. No table tells of options. But a process that may trace another may have a copy of its descriptor
-   (pidfd_getfd(2), Linux 5.6), and getsockopt(2) on the copy reads the socket itself.
-2. A copy keeps the socket open. It is held for a few microseconds, in which a close() of the other process
-   would wait to take effect. Nothing is set, nothing is received, and SO_ERROR, which reading clears, is
-   left alone.
-3. "Differs" is found by comparing with a socket of the same kind that was just made, so it needs no table
-   of defaults, which are the system's to choose (sysctl). In another network namespace they may differ.
-4. Left out: what the kernel tunes by itself (buffers, unless SO_BUF_LOCK says that someone set them; the
-   segment size; quick acknowledgements).
+1. No kernel table lists socket options. But a process that may trace another one can duplicate its descriptor
+   (pidfd_getfd(2), Linux 5.6), and getsockopt(2) on the duplicate reads the same socket.
+2. A duplicate keeps the socket open. It is held for a few microseconds, during which a close() by the other
+   process does not take effect. Nothing is set or received, and SO_ERROR is not read, because reading clears
+   it.
+3. The defaults come from a new socket of the same kind, so no table of defaults is needed; they depend on
+   sysctls. In another network namespace they may differ.
+4. Options that the kernel tunes itself are left out: buffer sizes (unless SO_BUF_LOCK reports that they were
+   set), the segment size, quick acknowledgements.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from bothends.sockets.options import SOCKET_OPTIONS
 _PIDFD_GETFD: Final = 438  # the same on every architecture that has it
 _SO_BUF_LOCK: Final = 72  # asm-generic/socket.h, Linux 5.14
 _BUF_LOCK_BITS: Final = {"sndbuf": 1, "rcvbuf": 2}  # SOCK_SNDBUF_LOCK, SOCK_RCVBUF_LOCK: linux/socket.h
-_MAX_OPTION_SIZE: Final = 64  # bytes of an option's value: a congestion control's name has 16
+_MAX_OPTION_SIZE: Final = 64  # bytes of an option's value: the name of a congestion control takes 16
 
 _SOL, _TCP, _IP, _IPV6 = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6
 _AUTOTUNED: Final = {"maxseg"}
 
-# Those of an endpoint, by their names there, and others that programs set: name -> level, number.
+# The endpoint options by their names, and others that programs set: name -> (level, option), ...
 OPTIONS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
     **{
         name: tuple((each.level, each.optname) for each in settings)
@@ -76,17 +76,17 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class OptionReader:
-    """Reads the sockets of processes, and remembers what a fresh one of each kind is like."""
+    """Read the options of other processes' sockets; caches the defaults of each kind of socket."""
 
     def __init__(self) -> None:
         self._defaults: dict[tuple[int, int, int], dict[str, bytes] | None] = {}
 
     def options(self, owner: SocketOwner) -> dict[str, str] | None:
-        """What differs, by name, for a socket that a process holds; None where we may not know."""
+        """Return the options that differ from the defaults, by name; None if the socket is not accessible."""
         return _with_duplicate(owner, self._non_default)
 
     def entry(self, owner: SocketOwner, inode: int) -> SocketEntry | None:
-        """A socket that is in no table, as an unbound one is; None where we may not know."""
+        """Return the entry of a socket that is in no table, such as an unbound one; None if inaccessible."""
         return _with_duplicate(owner, lambda sock: _entry_from_socket(sock, inode))
 
     def _non_default(self, sock: socket.socket) -> dict[str, str] | None:
@@ -95,15 +95,15 @@ class OptionReader:
             try:
                 with socket.socket(*kind) as fresh:
                     self._defaults[kind] = _read_options(fresh)
-            except OSError:  # raw and packet sockets are not everybody's to make
+            except OSError:  # raw and packet sockets need CAP_NET_RAW
                 self._defaults[kind] = None
-        usual = self._defaults[kind]
-        if usual is None:
+        defaults = self._defaults[kind]
+        if defaults is None:
             return None
         found = {
             name: _format_value(name, value)
             for name, value in _read_options(sock).items()
-            if value != usual.get(name)
+            if value != defaults.get(name)
         }
         if fcntl.fcntl(sock, fcntl.F_GETFL) & os.O_NONBLOCK:
             found["nonblock"] = "1"
@@ -111,7 +111,7 @@ class OptionReader:
 
 
 def _with_duplicate(owner: SocketOwner, callback: Callable[[socket.socket], T | None]) -> T | None:
-    """Let `look` see a copy of the socket; None where the system gives none."""
+    """Call `callback` with a duplicate of the socket. Returns None if the kernel refuses to duplicate it."""
     try:
         process = os.pidfd_open(owner.pid)
     except OSError:
@@ -123,20 +123,20 @@ def _with_duplicate(owner: SocketOwner, callback: Callable[[socket.socket], T | 
     if number < 0:
         return None
     try:
-        copy = socket.socket(fileno=number)
-    except OSError:  # by now the descriptor is some other file
+        duplicate = socket.socket(fileno=number)
+    except OSError:  # the descriptor is another kind of file by now
         os.close(number)
         return None
-    with copy:
-        return callback(copy)
+    with duplicate:
+        return callback(duplicate)
 
 
 def _read_options(sock: socket.socket) -> dict[str, bytes]:
-    """The options that this socket has, as the system gives them."""
+    """Return the raw values of all options that this kind of socket supports."""
     found = {}
-    for name, places in OPTIONS.items():
-        for level, number in places:
-            with contextlib.suppress(OSError):  # not one of this kind of socket
+    for name, candidates in OPTIONS.items():
+        for level, number in candidates:
+            with contextlib.suppress(OSError):  # not supported by this kind of socket
                 found[name] = sock.getsockopt(level, number, _MAX_OPTION_SIZE)
                 break
     locked = 0
@@ -177,7 +177,7 @@ def _entry_from_socket(sock: socket.socket, inode: int) -> SocketEntry:
 
 
 def _socket_name(sock: socket.socket, get_name: Callable[[], object]) -> EntryAddress | None:
-    """What getsockname(2) or getpeername(2) says; None where it refuses. Its form depends on the family."""
+    """Convert the result of getsockname(2) or getpeername(2), whose form depends on the family."""
     try:
         name = get_name()
     except OSError:

@@ -1,7 +1,7 @@
-"""Which process holds which socket, by which descriptor: /proc/PID/fd of proc(5).
+"""Which process owns which socket, by which descriptor: /proc/PID/fd of proc(5).
 
-A process's descriptors are shown to its own user and to root (PTRACE_MODE_READ, ptrace(2)). Of others' we
-only learn that they are there.
+The descriptors of a process are readable for its own user and for root (PTRACE_MODE_READ, ptrace(2)). Of
+other processes only the existence is visible.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bothends.socket_table.entry import SocketOwner
 
 @dataclass(frozen=True, slots=True)
 class SocketOwners:
-    """Who holds what. `of`: inode of a socket -> holders. `hidden`: processes that we may not look into."""
+    """The owners of sockets, by the inode of the socket; `unreadable` counts inaccessible processes."""
 
     by_inode: dict[int, list[SocketOwner]] = field(default_factory=dict)
     unreadable: int = 0
@@ -27,12 +27,12 @@ class SocketOwners:
 
 
 def find_owners(pids: Sequence[int] = ()) -> SocketOwners:
-    """Who holds sockets: among these processes, or among all.
+    """Find the sockets of these processes, or of all processes.
 
-    Raises SystemRefused where one that is asked for may not be looked into.
+    Raises SystemCallFailed if one of `pids` is not accessible.
     """
     found = SocketOwners()
-    hidden = 0
+    unreadable = 0
     for pid in pids or all_pids():
         try:
             sockets = list(process_sockets(pid))
@@ -42,27 +42,27 @@ def find_owners(pids: Sequence[int] = ()) -> SocketOwners:
                     "read",
                     f"the descriptors of process {pid}",
                     error.errno or 0,
-                    "they are shown to its user and to root",
+                    "only its user and root can read them",
                 ) from error
-            hidden += 1
+            unreadable += 1
             continue
-        except OSError:  # it has gone
+        except OSError:  # the process has exited
             continue
         if sockets:
             name = process_name(pid)
             for fd, inode in sockets:
                 found.by_inode.setdefault(inode, []).append(SocketOwner(pid, name, fd))
             found.netns_by_pid[pid] = netns_inode(pid)
-    return SocketOwners(found.by_inode, hidden, found.netns_by_pid)
+    return SocketOwners(found.by_inode, unreadable, found.netns_by_pid)
 
 
 def pids_by_name(name: str) -> list[int]:
-    """The processes of this name: what the kernel calls it (comm, 15 bytes), its program, or its script."""
+    """Return the processes whose comm (15 bytes), program or script has this name."""
     return sorted(pid for pid in all_pids() if name in process_names(pid))
 
 
 def process_names(pid: int) -> set[str]:
-    """What a process may be called; empty for one that is gone."""
+    """Return the names of a process: comm, program and script. Empty if it has exited."""
     folder = Path(f"/proc/{pid}")
     try:
         comm = (folder / "comm").read_bytes().removesuffix(b"\n")
@@ -73,7 +73,7 @@ def process_names(pid: int) -> set[str]:
 
 
 def process_name(pid: int) -> str:
-    """What the kernel calls a process; empty for one that is gone. Escaped: any may call itself anything."""
+    """Return the comm of a process, escaped because a process can set it freely; "" if it has exited."""
     try:
         return escape(Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n"))
     except OSError:
@@ -81,19 +81,19 @@ def process_name(pid: int) -> str:
 
 
 def process_sockets(pid: int) -> Iterator[tuple[int, int]]:
-    """The sockets of a process: descriptor and inode. Raises OSError where it may not be looked into."""
+    """Yield descriptor and inode of each socket of a process. Raises OSError if it is not accessible."""
     folder = f"/proc/{pid}/fd"
     for entry in os.listdir(folder):  # noqa: PTH208
         try:
             target = os.readlink(f"{folder}/{entry}")  # noqa: PTH115
-        except FileNotFoundError:  # closed meanwhile
+        except FileNotFoundError:  # closed in the meantime
             continue
         if target.startswith("socket:["):
             yield int(entry), int(target[8:-1])
 
 
 def netns_inode(pid: int | str) -> int:
-    """Which network namespace a process is in, as its inode; 0 where we are not told."""
+    """Return the inode of a process's network namespace; 0 if it is not accessible."""
     try:
         return os.stat(f"/proc/{pid}/ns/net").st_ino  # noqa: PTH116
     except OSError:

@@ -1,9 +1,9 @@
-"""The socket table as /proc/PID/net has it: proc(5). For whom sock_diag does not tell.
+"""The socket table from /proc/PID/net (proc(5)), for network namespaces that sock_diag does not reach.
 
-1. It is of the network namespace of that process, so it shows namespaces that we are not in.
-2. It has no round trips, no congestion windows, no peers of UNIX sockets and no backlogs.
-3. An abstract name's NULs are written as `@`, and a path may hold a line's end: a line that does not look
-   like one is left out, which is all that can be done.
+1. It shows the network namespace of that process, so it reaches namespaces other than our own.
+2. It has no round-trip times, congestion windows, peers of UNIX sockets or backlogs.
+3. NULs in abstract names are written as `@`, and a path may contain a newline. Lines that do not match the
+   format are skipped, because they cannot be parsed reliably.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _UNIX_STATES: Final = {1: "UNCONNECTED", 2: "CONNECTING", 3: "CONNECTED"}  # lin
 def read(
     folder: Path = Path("/proc/self/net"), protocols: Collection[str] = (*_INET_FILES, "unix")
 ) -> Iterator[SocketEntry]:
-    """Yield every socket of these protocols that a folder lists. A file that can't be read is left out."""
+    """Yield every socket of these protocols in a /proc/PID/net folder. Unreadable files are skipped."""
     for stem in _INET_FILES:
         for name in (stem, f"{stem}6") if stem in protocols else ():
             with contextlib.suppress(OSError):
@@ -47,22 +47,22 @@ def read(
 
 
 def parse_inet(name: str, text: str) -> Iterator[SocketEntry]:
-    """The lines of `tcp`, `tcp6`, `udp`, ... The first is their head."""
+    """Parse the text of `tcp`, `tcp6`, `udp`, ..., whose first line is a heading."""
     kind, protocol = _INET_FILES[name.removesuffix("6")]
     for line in text.splitlines()[1:]:
         fields = line.split()
         if len(fields) < 10:
             continue
         local, peer = _address(fields[1]), _address(fields[2])
-        shown = protocol
-        if kind == "raw":  # where others have a port, a raw socket has its protocol
-            shown = f"raw {PROTOCOLS.get(local.port, str(local.port))}"
+        label = protocol
+        if kind == "raw":  # raw sockets have their protocol in place of the port
+            label = f"raw {PROTOCOLS.get(local.port, str(local.port))}"
             local, peer = EntryAddress(local.host), EntryAddress(peer.host)
         send_queue, recv_queue = (int(digits, 16) for digits in fields[4].split(":"))
         yield SocketEntry(
             family="inet6" if name.endswith("6") else "inet",
             type=kind,
-            protocol=shown,
+            protocol=label,
             state=state_name(protocol, int(fields[3], 16)),
             local=local,
             peer=peer,
@@ -74,7 +74,7 @@ def parse_inet(name: str, text: str) -> Iterator[SocketEntry]:
 
 
 def parse_unix(data: bytes) -> Iterator[SocketEntry]:
-    """The lines of `unix`."""
+    """Parse the contents of `unix`."""
     for line in data.split(b"\n"):
         if found := _UNIX_LINE.fullmatch(line):
             flags, kind, state, inode, path = found.groups()
@@ -91,7 +91,7 @@ def parse_unix(data: bytes) -> Iterator[SocketEntry]:
 
 
 def _address(text: str) -> EntryAddress:
-    """`0100007F:1F90`: the address as words of 32 bits in the machine's order, the port as a number."""
+    """Parse `0100007F:1F90`: an address as 32-bit words in host byte order, and a port as a number."""
     digits, _, port = text.partition(":")
     words = [int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)]
     packed = struct.pack(f"={len(words)}I", *words)

@@ -1,12 +1,12 @@
 """The kernel's socket table over netlink: sock_diag(7).
 
-1. One request a family and protocol, with NLM_F_DUMP; the answer is as many messages as there are sockets,
-   several to a datagram, up to NLMSG_DONE (netlink(7)). All numbers are in the machine's order, except
-   ports and addresses, which are in the network's.
-2. A dump is no snapshot: sockets may come and go while it is read.
-3. It tells of the network namespace that we are in, and of no other.
-4. Written against the structs themselves: pyroute2's DiagSocket drops the NUL that tells an abstract name
-   from a path, hides a refusal, and is fifty times slower.
+1. Each family and protocol takes one request with NLM_F_DUMP. The reply has one message per socket, several
+   in a datagram, up to NLMSG_DONE (netlink(7)). All numbers are in host byte order, except ports and
+   addresses, which are in network byte order.
+2. A dump is not a snapshot: sockets may be opened and closed while it is read.
+3. It covers the network namespace of the netlink socket only.
+4. This is written against the kernel structs because pyroute2's DiagSocket drops the NUL that distinguishes
+   an abstract name from a path, hides refusals, and is fifty times slower.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _NETLINK_SOCK_DIAG: Final = 4  # linux/netlink.h
 _SOCK_DIAG_BY_FAMILY: Final = 20  # linux/sock_diag.h
 _NLM_FLAGS: Final = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_RECV_SIZE: Final = 1 << 18  # bytes: the kernel fills at most 32 KiB at a time, unless one message is larger
-_TIMEOUT: Final = 5.0  # seconds: the kernel answers at once, or never will
+_RECV_SIZE: Final = 1 << 18  # bytes: the kernel sends at most 32 KiB at a time, unless one message is larger
+_TIMEOUT: Final = 5.0  # seconds: the kernel replies at once or not at all
 
 _HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE: Final = struct.Struct("=HH")  # rtattr: length, type
@@ -63,7 +63,7 @@ _PACKET_MESSAGE: Final = struct.Struct("=BBHI8x")  # family, type, protocol, ino
 _VSOCK_REQUEST: Final = struct.Struct("=BBHII8x")
 _VSOCK_MESSAGE: Final = struct.Struct("=BBBBIIIII8x")  # family, type, state, shutdown, cids and ports, inode
 
-# struct tcp_info of linux/tcp.h, which only ever grows: each figure at its place, if it is there.
+# Offsets in struct tcp_info (linux/tcp.h), which grows with the kernel: later fields may be missing.
 _TCP_INFO_U32: Final = {
     "rto": 8,
     "mss": 16,
@@ -81,9 +81,9 @@ _INFINITE_SSTHRESH: Final = 0x7FFFFFFF  # TCP_INFINITE_SSTHRESH
 
 
 def dump() -> Iterator[SocketEntry]:
-    """Every socket of this network namespace that the kernel tells of.
+    """Yield every socket of this network namespace. Families that the kernel does not support are skipped.
 
-    Raises SystemRefused where it does not tell of TCP; a family that it doesn't know is left out.
+    Raises SystemCallFailed if the kernel refuses to list TCP sockets.
     """
     yield from _inet(socket.AF_INET, socket.IPPROTO_TCP, required=True)
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -114,12 +114,12 @@ def open_socket(timeout: float = _TIMEOUT) -> socket.socket:
 
 
 def query(sock: socket.socket, request: bytes) -> Iterator[bytes]:
-    """Send a dump request and yield the bodies of the messages of its answer.
+    """Send a dump request and yield the bodies of the messages in the reply.
 
-    Exhaust it before the next query on the same socket, which would otherwise read the rest of this answer.
+    Exhaust it before the next query on the same socket, which would otherwise read the rest of this reply.
 
     Raises:
-        OSError: the kernel refused the request, or did not answer within the socket's timeout.
+        OSError: the kernel refused the request, or did not reply within the socket's timeout.
     """
     sock.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_FLAGS, 1, 0) + request)
     while True:
@@ -156,7 +156,7 @@ def _query(request: bytes, *, required: bool = False) -> Iterator[bytes]:
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The netlink messages in what was received: type and body of each."""
+    """Yield type and body of each netlink message in `data`."""
     at = 0
     while at + _HEADER.size <= len(data):
         length, kind, _, _, _ = _HEADER.unpack_from(data, at)
@@ -167,7 +167,7 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes behind a message, by their type (rtnetlink(3))."""
+    """Return the attributes after a message, by type (rtnetlink(3))."""
     found = {}
     at = 0
     while at + _ATTRIBUTE.size <= len(data):
@@ -180,15 +180,15 @@ def attributes(data: bytes) -> dict[int, bytes]:
 
 
 def parse_inet(protocol: int, body: bytes) -> SocketEntry:
-    """A struct inet_diag_msg and its attributes."""
+    """Parse a struct inet_diag_msg and its attributes."""
     family, state, _, _ = _INET_MESSAGE.unpack_from(body)
     sport, dport, source, destination = _SOCKET_ID.unpack_from(body, _INET_MESSAGE.size)
     rest = _INET_MESSAGE.size + _SOCKET_ID.size
     interface, _, recv_queue, send_queue, uid, inode = _INET_REST.unpack_from(body, rest)
-    told = attributes(body[rest + _INET_REST.size :])
+    attrs = attributes(body[rest + _INET_REST.size :])
     raw = protocol == _RAW
     name = "" if raw else PROTOCOLS[protocol]
-    if raw:  # where others have a port, a raw socket has its protocol
+    if raw:  # raw sockets have their protocol in place of the port
         protocol, sport, dport = sport, 0, 0
         name = PROTOCOLS.get(protocol, str(protocol))
     width = 4 if family == socket.AF_INET else 16
@@ -207,21 +207,21 @@ def parse_inet(protocol: int, body: bytes) -> SocketEntry:
         recv_queue=recv_queue,
         send_queue=send_queue,
         uid=uid,
-        shutdown=shutdown_name(told.get(_SHUTDOWN, b"\0")[0]),
-        tcp=parse_tcp_info(told) if name == "tcp" and state not in (6, 10, 12) else None,
+        shutdown=shutdown_name(attrs.get(_SHUTDOWN, b"\0")[0]),
+        tcp=parse_tcp_info(attrs) if name == "tcp" and state not in (6, 10, 12) else None,
     )
 
 
 def parse_tcp_info(attrs: dict[int, bytes]) -> TcpInfo | None:
-    """The figures of a TCP connection from its attributes; None where there are none."""
+    """Return the struct tcp_info of a connection's attributes; None if it is missing."""
     info = attrs.get(_INFO, b"")
-    if len(info) < 104:  # as long as it was in Linux 2.6
+    if len(info) < 104:  # its size in Linux 2.6
         return None
     words = {name: struct.unpack_from("=I", info, at)[0] for name, at in _TCP_INFO_U32.items()}
     later = {
         name: struct.unpack_from(form, info, at)[0]
-        for form, places in (("=I", _TCP_INFO_LATER_U32), ("=Q", _TCP_INFO_LATER_U64))
-        for name, at in places.items()
+        for form, offsets in (("=I", _TCP_INFO_LATER_U32), ("=Q", _TCP_INFO_LATER_U64))
+        for name, at in offsets.items()
         if at + struct.calcsize(form) <= len(info)
     }
     (ssthresh,) = struct.unpack_from("=I", info, _SSTHRESH_OFFSET)
@@ -232,33 +232,33 @@ def parse_tcp_info(attrs: dict[int, bytes]) -> TcpInfo | None:
 
 
 def parse_unix(body: bytes) -> SocketEntry:
-    """A struct unix_diag_msg and its attributes."""
+    """Parse a struct unix_diag_msg and its attributes."""
     family, kind, state, inode = _UNIX_MESSAGE.unpack_from(body)
-    told = attributes(body[_UNIX_MESSAGE.size :])
-    queues = struct.unpack("=II", told[_UNIX_QUEUES]) if _UNIX_QUEUES in told else (None, None)
+    attrs = attributes(body[_UNIX_MESSAGE.size :])
+    queues = struct.unpack("=II", attrs[_UNIX_QUEUES]) if _UNIX_QUEUES in attrs else (None, None)
     return SocketEntry(
         family=FAMILIES[family],
         type=TYPES.get(kind, str(kind)),
         protocol="",
         state=state_name("", state),
-        local=EntryAddress(unix_name(told.get(_UNIX_NAME, b""))),
+        local=EntryAddress(unix_name(attrs.get(_UNIX_NAME, b""))),
         peer=EntryAddress(),
         inode=inode,
         recv_queue=queues[0],
         send_queue=queues[1],
-        uid=_u32_attribute(told, _UNIX_UID),
-        peer_inode=_u32_attribute(told, _UNIX_PEER) or 0,
-        shutdown=shutdown_name(told.get(_UNIX_SHUTDOWN, b"\0")[0]),
+        uid=_u32_attribute(attrs, _UNIX_UID),
+        peer_inode=_u32_attribute(attrs, _UNIX_PEER) or 0,
+        shutdown=shutdown_name(attrs.get(_UNIX_SHUTDOWN, b"\0")[0]),
     )
 
 
 def parse_packet(body: bytes) -> SocketEntry:
-    """A struct packet_diag_msg: packet(7)."""
+    """Parse a struct packet_diag_msg: packet(7)."""
     _, kind, protocol, inode = _PACKET_MESSAGE.unpack_from(body)
     return SocketEntry(
         family="packet",
         type=TYPES.get(kind, str(kind)),
-        protocol=f"{protocol:#06x}",  # an Ethernet type: linux/if_ether.h
+        protocol=f"{protocol:#06x}",  # an EtherType: linux/if_ether.h
         state="UNCONNECTED",
         local=EntryAddress(),
         peer=EntryAddress(),
@@ -267,7 +267,7 @@ def parse_packet(body: bytes) -> SocketEntry:
 
 
 def parse_vsock(body: bytes) -> SocketEntry:
-    """A struct vsock_diag_msg: vsock(7)."""
+    """Parse a struct vsock_diag_msg: vsock(7)."""
     _, kind, state, shut, cid, port, peer_cid, peer_port, inode = _VSOCK_MESSAGE.unpack_from(body)
     return SocketEntry(
         family="vsock",

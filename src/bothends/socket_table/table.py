@@ -1,8 +1,8 @@
-"""The table: sockets joined with who holds them, and with what can't be seen said.
+"""The socket table: entries joined with their owners and options, and notes on anything not visible.
 
-    rows of the kernel (sock_diag.py, else proc_net.py)  +  holders (owners.py)  +  options (options.py)
+    entries (sock_diag.py, else proc_net.py)  +  owners (owners.py)  +  options (options.py)
 
-The parts are read one after another, so a socket that comes or goes meanwhile may lack its other half.
+The parts are read one after another, so a socket that is opened or closed in between may be incomplete.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FAMILY_ORDER: Final = ("inet", "inet6", "unix")
 
 @dataclass(slots=True)
 class SocketTable:
-    """`sockets`, those that listen first in each family; `notes`: a line for all that can't be seen."""
+    """`sockets`, listeners first in each family; `notes`: one line for each kind of missing information."""
 
     sockets: list[SocketEntry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -32,84 +32,85 @@ class SocketTable:
 def read_table(
     pids: Sequence[int] = (),
     reader: OptionReader | None = None,
-    predicate: Callable[[SocketEntry], bool] = lambda row: True,
+    predicate: Callable[[SocketEntry], bool] = lambda entry: True,
 ) -> SocketTable:
-    """The sockets of these processes, or of all, that are wanted.
+    """Read the sockets of these processes, or of all processes, that satisfy `predicate`.
 
-    `reader`: one to go on with, for a table that is read often.
+    `reader`: pass the same one for each call if the table is read repeatedly, because it caches defaults.
 
-    Raises SystemRefused where a process that is asked for may not be looked into.
+    Raises SystemCallFailed if one of `pids` is not accessible.
     """
     reader = reader or OptionReader()
-    held = find_owners(pids)
+    owners = find_owners(pids)
     table = SocketTable()
-    rows = _read_entries(held, table.notes)
-    by_inode = {row.inode: row for row in rows if row.inode}
-    for row in rows:
-        row.owners = held.by_inode.get(row.inode, [])
-        if row.peer_inode and (other := by_inode.get(row.peer_inode)):
-            row.peer = other.local
-    table.sockets = [row for row in rows if row.owners] if pids else rows
-    table.sockets += _unlisted(held, by_inode, reader, table.notes)
+    entries = _read_entries(owners, table.notes)
+    by_inode = {entry.inode: entry for entry in entries if entry.inode}
+    for entry in entries:
+        entry.owners = owners.by_inode.get(entry.inode, [])
+        if entry.peer_inode and (other := by_inode.get(entry.peer_inode)):
+            entry.peer = other.local
+    table.sockets = [entry for entry in entries if entry.owners] if pids else entries
+    table.sockets += _unlisted(owners, by_inode, reader, table.notes)
     table.sockets = sorted(filter(predicate, table.sockets), key=_sort_key)
     _add_options(table, reader)
-    _note_hidden(table, held)
+    _note_hidden(table, owners)
     return table
 
 
 def _read_entries(owners: SocketOwners, notes: list[str]) -> list[SocketEntry]:
-    """The rows of our network namespace, and of each other one in which a holder is."""
+    """Return the entries of our network namespace and of the other namespaces of owners."""
     try:
-        rows = list(sock_diag.dump())
+        entries = list(sock_diag.dump())
     except SystemCallFailed as error:
-        notes.append(f"{error}; /proc/net is read instead, which has no round trips and no UNIX peers")
-        rows = list(proc_net.read())
-    ours = netns_inode("self")
-    elsewhere = {network: pid for pid, network in owners.netns_by_pid.items() if network not in (0, ours)}
-    known = {row.inode for row in rows}
-    for pid in elsewhere.values():
-        rows += [row for row in proc_net.read(Path(f"/proc/{pid}/net")) if row.inode not in known]
-    if elsewhere:
-        notes.append("sockets in other network namespaces are read from /proc: without round trips")
-    return rows
+        notes.append(f"{error}; /proc/net was read instead, which has no RTT and no peers of UNIX sockets")
+        entries = list(proc_net.read())
+    own_netns = netns_inode("self")
+    other_netns = {netns: pid for pid, netns in owners.netns_by_pid.items() if netns not in (0, own_netns)}
+    known = {entry.inode for entry in entries}
+    for pid in other_netns.values():
+        entries += [entry for entry in proc_net.read(Path(f"/proc/{pid}/net")) if entry.inode not in known]
+    if other_netns:
+        notes.append("sockets in other network namespaces are shown without RTT (read from /proc)")
+    return entries
 
 
 def _unlisted(
     owners: SocketOwners, listed: dict[int, SocketEntry], reader: OptionReader, notes: list[str]
 ) -> list[SocketEntry]:
-    """Sockets that are held and in no table: unbound ones, and families that have none."""
+    """Return the owned sockets that are in no table: unbound ones, and families without a table."""
     found, unknown = [], 0
-    for inode, its in owners.by_inode.items():
+    for inode, socket_owners in owners.by_inode.items():
         if inode in listed:
             continue
-        row = reader.entry(its[0], inode)
-        if row is None:
+        entry = reader.entry(socket_owners[0], inode)
+        if entry is None:
             unknown += 1
         else:
-            row.owners = its
-            found.append(row)
+            entry.owners = socket_owners
+            found.append(entry)
     if unknown:
-        notes.append(f"{_format_count(unknown)} in no table of the kernel, and not ours to look into")
+        notes.append(f"{_format_count(unknown)} not shown: in no kernel table, and not accessible")
     return found
 
 
 def _add_options(table: SocketTable, reader: OptionReader) -> None:
     unread = 0
-    for row in table.sockets:
-        if row.owners:
-            row.options = reader.options(row.owners[0])
-            unread += row.options is None
+    for entry in table.sockets:
+        if entry.owners:
+            entry.options = reader.options(entry.owners[0])
+            unread += entry.options is None
     if unread:
-        notes = "the system lets nobody but a tracer read them (kernel.yama.ptrace_scope, or another user's)"
-        table.notes.append(f"options of {_format_count(unread)} not read: {notes}")
+        reason = "only a tracer of the process can read them (kernel.yama.ptrace_scope, or another user's)"
+        table.notes.append(f"no options for {_format_count(unread)}: {reason}")
 
 
 def _note_hidden(table: SocketTable, owners: SocketOwners) -> None:
-    # Inode 0: no process has it any more, TIME-WAIT for example.
-    nobody = sum(1 for row in table.sockets if row.inode and not row.owners)
-    if nobody and owners.unreadable:
+    # Inode 0: no process owns the socket any more, TIME-WAIT for example.
+    hidden = sum(1 for entry in table.sockets if entry.inode and not entry.owners)
+    if hidden and owners.unreadable:
+        verb = "has" if hidden == 1 else "have"
         table.notes.append(
-            f"{_format_count(nobody)} without a process: {owners.unreadable:,} don't let us look into them; root may"
+            f"{_format_count(hidden)} {verb} no visible owner: run as root to see all processes"
         )
 
 
@@ -117,6 +118,6 @@ def _format_count(number: int) -> str:
     return f"{number:,} socket{'' if number == 1 else 's'}"
 
 
-def _sort_key(row: SocketEntry) -> tuple[int, str, bool, int, str, int]:
-    family = _FAMILY_ORDER.index(row.family) if row.family in _FAMILY_ORDER else len(_FAMILY_ORDER)
-    return family, row.kind, row.state != "LISTEN", row.local.port, row.local.host, row.inode
+def _sort_key(entry: SocketEntry) -> tuple[int, str, bool, int, str, int]:
+    family = _FAMILY_ORDER.index(entry.family) if entry.family in _FAMILY_ORDER else len(_FAMILY_ORDER)
+    return family, entry.kind, entry.state != "LISTEN", entry.local.port, entry.local.host, entry.inode
