@@ -163,7 +163,7 @@ def test_api_verbs_control_running_proxy(capsys: pytest.CaptureFixture[str]) -> 
             assert connection.receive() == b""
         say("add", "framed", "127.0.0.1:0", "udp://127.0.0.1:9", "--framing", "lines")
         assert json.loads(say("list", "--json"))["framed"]["framing"] == "lines"
-        assert "framing is one of" in say("add", "x", ":0", ":9", "--framing", "x", status=1)
+        assert "framing must be one of" in say("add", "x", ":0", ":9", "--framing", "x", status=1)
         assert say("remove", "db", "limit_data_downstream") == ""
         assert say("remove", "db") == ""
         assert "proxy not found" in say("remove", "db", status=1)

@@ -1,4 +1,4 @@
-"""Proxies on a loop in a thread of the test, and servers to lead to."""
+"""Run proxies on an event loop in a thread, with TCP and UDP servers as upstreams."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from bothends.osutil.event_loop import EventLoop
 
 T = TypeVar("T")
 
-TIMEOUT = 20.0  # seconds: only what is broken waits for it
+TIMEOUT = 20.0  # seconds; only reached by a failing test
 
 
 class RunningProxies:
-    """Proxies that run. What looks at them, or changes them, is done on their own loop."""
+    """Runs proxies on an event loop in a thread. Read or change them with `run_on_loop`."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class RunningProxies:
             self._recording.close()
 
     def run_on_loop(self, work: Callable[[], T]) -> T:
-        """Do something on the loop, and wait for it."""
+        """Call a function on the event loop and return its result."""
         done = threading.Event()
         results: list[T] = []
         errors: list[BaseException] = []
@@ -89,41 +89,41 @@ class RunningProxies:
         name: str = "proxy",
         framing: str = "",
     ) -> Proxy:
-        """A proxy that listens, with toxics as on the command line: ("latency", "up:50ms")."""
-        leads_to = Endpoint.parse(upstream) if isinstance(upstream, str) else upstream
+        """Start a proxy, with toxics as on the command line: ("latency", "up:50ms")."""
+        target = Endpoint.parse(upstream) if isinstance(upstream, str) else upstream
 
-        def make() -> Proxy:
-            proxy = self.proxies.create(ProxyConfig(name, Endpoint.parse(listen), leads_to, framing=framing))
+        def add() -> Proxy:
+            proxy = self.proxies.create(ProxyConfig(name, Endpoint.parse(listen), target, framing=framing))
             self.proxies.add(proxy)
             return proxy
 
-        made = self.run_on_loop(make)
+        proxy = self.run_on_loop(add)
         for kind, text in toxics:
-            self.add_toxic(made, kind, text)
-        return made
+            self.add_toxic(proxy, kind, text)
+        return proxy
 
     def add_toxic(self, proxy: Proxy, kind: str, text: str = "") -> None:
-        """Put a toxic on a proxy."""
-        for planned in parse_toxic(kind, text):
-            self.run_on_loop(lambda spec=planned.placed: proxy.add_toxic(spec))  # type: ignore[misc]
+        """Add a toxic to a proxy."""
+        for scheduled in parse_toxic(kind, text):
+            self.run_on_loop(lambda spec=scheduled.placed: proxy.add_toxic(spec))  # type: ignore[misc]
 
-    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until something holds, as seen from the loop."""
+    def wait_until(self, condition: Callable[[], bool], description: str) -> None:
+        """Wait until a condition holds, evaluated on the event loop."""
         deadline = threading.Event()
         for _ in range(int(TIMEOUT / 0.005)):
             if self.run_on_loop(condition):
                 return
             deadline.wait(0.005)
-        raise AssertionError(f"never: {what}")
+        raise AssertionError(f"timed out: {description}")
 
 
 def address(endpoint: Endpoint) -> tuple[str, int]:
-    """Where to connect to a TCP or UDP endpoint of this machine."""
+    """Return the socket address of a local TCP or UDP endpoint."""
     return endpoint.host or "127.0.0.1", endpoint.port or 0
 
 
 def connect(endpoint: Endpoint) -> socket.socket:
-    """A client of a TCP or UNIX proxy, with a time limit."""
+    """Connect to a TCP or UNIX proxy. Returns a socket with a timeout."""
     if endpoint.is_unix:
         kind = socket.SOCK_SEQPACKET if endpoint.scheme == "unix+seqpacket" else socket.SOCK_STREAM
         client = socket.socket(socket.AF_UNIX, kind)
@@ -135,7 +135,7 @@ def connect(endpoint: Endpoint) -> socket.socket:
 
 
 def read_all(client: socket.socket) -> bytes:
-    """All that comes, to its end."""
+    """Read until EOF."""
     received = bytearray()
     while data := client.recv(65_536):
         received += data
@@ -144,7 +144,7 @@ def read_all(client: socket.socket) -> bytes:
 
 @contextlib.contextmanager
 def tcp_server(handler: Callable[[socket.socket], None]) -> Iterator[Endpoint]:
-    """A TCP server that does something with each connection, in a thread of its own."""
+    """A TCP server that runs `handler` for each connection, in a thread."""
     threads: list[threading.Thread] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -176,19 +176,19 @@ def tcp_server(handler: Callable[[socket.socket], None]) -> Iterator[Endpoint]:
 
 
 def echo(connection: socket.socket) -> None:
-    """Give back what comes, as it comes, to its end."""
+    """Echo input until EOF."""
     while data := connection.recv(65_536):
         connection.sendall(data)
 
 
 def reverse(connection: socket.socket) -> None:
-    """Read to the end, and only then answer: who is not told of the end never hears anything."""
+    """Read until EOF, then respond: a client without a half-close gets no response."""
     connection.sendall(read_all(connection)[::-1])
 
 
 @contextlib.contextmanager
 def udp_echo_server() -> Iterator[Endpoint]:
-    """A UDP server that gives back what comes."""
+    """A UDP echo server."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
 

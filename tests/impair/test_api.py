@@ -1,4 +1,4 @@
-"""Toxiproxy's API over a real connection, request by request as its documentation has it."""
+"""Toxiproxy's API over a real connection, request by request as in its documentation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.impair.running import TIMEOUT, RunningProxies, echo, tcp_server, udp_
 
 
 class ApiClient:
-    """One connection that is kept, as clients' libraries keep it."""
+    """A client with one persistent connection, as Toxiproxy's client libraries have."""
 
     def __init__(self, proxies: RunningProxies, server: ApiServer) -> None:
         self.proxies = proxies
@@ -28,26 +28,26 @@ class ApiClient:
     def __call__(self, method: str, path: str, body: Any = None, **fields: str) -> tuple[int, Any]:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body)
         self.connection.request(method, path, data, fields)
-        answer = self.connection.getresponse()
-        text = answer.read()
-        is_json = answer.headers.get("Content-Type") == "application/json"
-        return answer.status, json.loads(text) if is_json else text.decode()
+        response = self.connection.getresponse()
+        text = response.read()
+        is_json = response.headers.get("Content-Type") == "application/json"
+        return response.status, json.loads(text) if is_json else text.decode()
 
 
 @pytest.fixture
 def api_client() -> Iterator[ApiClient]:
     with RunningProxies() as running:
-        control = running.run_on_loop(
+        server = running.run_on_loop(
             lambda: ApiServer(
                 running.loop,
                 Api(running.proxies, "0"),
                 Endpoint.parse("tcp://127.0.0.1:0"),
             )
         )
-        client = ApiClient(running, control)
+        client = ApiClient(running, server)
         yield client
         client.connection.close()
-        running.run_on_loop(control.close)
+        running.run_on_loop(server.close)
 
 
 def create_proxy(api_client: ApiClient, upstream: str = "localhost:6379", **more: Any) -> dict[str, Any]:
@@ -58,9 +58,9 @@ def create_proxy(api_client: ApiClient, upstream: str = "localhost:6379", **more
 
 
 def test_version_is_toxiproxys(api_client: ApiClient) -> None:
-    status, told = api_client("GET", "/version")
+    status, response = api_client("GET", "/version")
     assert status == 200
-    assert re.fullmatch(r"2\.\d+\.\d+", told["version"])
+    assert re.fullmatch(r"2\.\d+\.\d+", response["version"])
 
 
 def test_proxy_create_get_delete(api_client: ApiClient) -> None:
@@ -130,8 +130,8 @@ def test_toxiproxy_toxics_accept_their_attributes(
 def test_toxic_added_by_api_affects_open_connection(api_client: ApiClient) -> None:
     with tcp_server(echo) as server:
         proxy = create_proxy(api_client, format_endpoint(server))
-        where = parse_endpoint(proxy["listen"])
-        with socket.create_connection((where.host, where.port), TIMEOUT) as client:
+        endpoint = parse_endpoint(proxy["listen"])
+        with socket.create_connection((endpoint.host, endpoint.port), TIMEOUT) as client:
             client.sendall(b"one")
             assert client.recv(10) == b"one"
             api_client("POST", "/proxies/redis/toxics", {"type": "limit_data", "attributes": {"bytes": 5}})
@@ -143,13 +143,13 @@ def test_toxic_added_by_api_affects_open_connection(api_client: ApiClient) -> No
 def test_proxy_disable_and_enable(api_client: ApiClient) -> None:
     with tcp_server(echo) as server:
         proxy = create_proxy(api_client, format_endpoint(server))
-        where = parse_endpoint(proxy["listen"])
-        status, told = api_client("POST", "/proxies/redis", {"enabled": False})
-        assert (status, told) == (200, proxy | {"enabled": False})
+        endpoint = parse_endpoint(proxy["listen"])
+        response = api_client("POST", "/proxies/redis", {"enabled": False})
+        assert response == (200, proxy | {"enabled": False})
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((where.host, where.port), TIMEOUT)
+            socket.create_connection((endpoint.host, endpoint.port), TIMEOUT)
         assert api_client("PATCH", "/proxies/redis", {"enabled": True}) == (200, proxy)
-        socket.create_connection((where.host, where.port), TIMEOUT).close()
+        socket.create_connection((endpoint.host, endpoint.port), TIMEOUT).close()
 
 
 def test_proxy_update_changes_addresses(api_client: ApiClient) -> None:
@@ -174,18 +174,18 @@ def test_populate_keeps_same_proxy_and_replaces_changed(api_client: ApiClient) -
     create_proxy(api_client)
     api_client("POST", "/proxies/redis/toxics", {"type": "latency"})
     listen = api_client("GET", "/proxies/redis")[1]["listen"]
-    wanted = [
+    configs = [
         {"name": "redis", "listen": listen, "upstream": "localhost:6379"},
         {"name": "mysql", "listen": "127.0.0.1:0", "upstream": "localhost:3306", "enabled": False},
     ]
-    status, told = api_client("POST", "/populate", wanted)
+    status, response = api_client("POST", "/populate", configs)
     assert status == 201
-    assert [(each["name"], each["enabled"], len(each["toxics"])) for each in told["proxies"]] == [
+    assert [(each["name"], each["enabled"], len(each["toxics"])) for each in response["proxies"]] == [
         ("redis", True, 1),
         ("mysql", False, 0),
     ]
-    wanted[0]["upstream"] = "localhost:6380"
-    assert api_client("POST", "/populate", wanted)[1]["proxies"][0]["toxics"] == []
+    configs[0]["upstream"] = "localhost:6380"
+    assert api_client("POST", "/populate", configs)[1]["proxies"][0]["toxics"] == []
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_populate_keeps_same_proxy_and_replaces_changed(api_client: ApiClient) -
         ("POST", "/proxies", {"name": "b"}, 400, "missing required field: upstream"),
         ("POST", "/proxies", b"{", 400, "bad request body: "),
         ("POST", "/proxies", [], 400, "bad request body: "),
-        ("POST", "/proxies", {"name": 5, "upstream": "a:1"}, 400, "bad request body: name is no string"),
+        ("POST", "/proxies", {"name": 5, "upstream": "a:1"}, 400, "bad request body: name is not a string"),
         ("POST", "/proxies", {"name": "b", "upstream": "a"}, 400, "bad request body: "),
         ("POST", "/proxies", {"name": "b", "upstream": "tls://a:1"}, 400, "pass through tcp://"),
         ("POST", "/proxies", {"name": "b", "upstream": "udp://a:1"}, 400, "both must be streams"),
@@ -215,7 +215,7 @@ def test_populate_keeps_same_proxy_and_replaces_changed(api_client: ApiClient) -
             "/proxies/redis/toxics",
             {"type": "slicer", "attributes": {"delay": "x"}},
             400,
-            "delay is a",
+            "delay must be a",
         ),
         ("POST", "/proxies/redis/toxics", {"type": "loss"}, 400, "bothends wire"),
         ("POST", "/populate", [{"name": "b"}], 400, "missing required field: upstream at proxy 1"),
@@ -230,9 +230,9 @@ def test_errors_have_toxiproxys_format(
     create_proxy(api_client)
     api_client("POST", "/proxies/redis/toxics", {"type": "latency"})
     before = api_client("GET", "/proxies")
-    told, answer = api_client(method, path, body)
-    assert (told, answer["status"]) == (status, status)
-    assert error in answer["error"]
+    actual_status, response = api_client(method, path, body)
+    assert (actual_status, response["status"]) == (status, status)
+    assert error in response["error"]
     assert api_client("GET", "/proxies") == before
 
 
@@ -254,20 +254,20 @@ def test_udp_proxy_and_own_toxics_are_extensions(api_client: ApiClient) -> None:
         status, toxic = api_client("POST", "/proxies/redis/toxics", body)
         assert status == 200
         assert toxic == body | {"name": "loss_upstream", "toxicity": 1}
-        where = parse_endpoint(proxy["listen"])
+        endpoint = parse_endpoint(proxy["listen"])
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.settimeout(TIMEOUT)
-            client.connect((where.host, where.port))
-            client.send(b"not of that network")
-            assert client.recv(100) == b"not of that network"
+            client.connect((endpoint.host, endpoint.port))
+            client.send(b"from another network")
+            assert client.recv(100) == b"from another network"
 
 
 def test_metrics_have_toxiproxys_names(api_client: ApiClient) -> None:
     with tcp_server(echo) as server:
         proxy = create_proxy(api_client, format_endpoint(server))
         api_client("POST", "/proxies/redis/toxics", {"type": "slicer", "attributes": {"average_size": 2}})
-        where = parse_endpoint(proxy["listen"])
-        with socket.create_connection((where.host, where.port), TIMEOUT) as client:
+        endpoint = parse_endpoint(proxy["listen"])
+        with socket.create_connection((endpoint.host, endpoint.port), TIMEOUT) as client:
             client.sendall(b"hello")
             received = b""
             while len(received) < 5:
@@ -275,8 +275,8 @@ def test_metrics_have_toxiproxys_names(api_client: ApiClient) -> None:
             text = api_client("GET", "/metrics")[1]
     labels = f'listener="{proxy["listen"]}",proxy="redis",upstream="{proxy["upstream"]}"'
     for direction in ("upstream", "downstream"):
-        for what in ("received", "sent"):
-            assert f'toxiproxy_proxy_{what}_bytes_total{{direction="{direction}",{labels}}} 5\n' in text
+        for counter in ("received", "sent"):
+            assert f'toxiproxy_proxy_{counter}_bytes_total{{direction="{direction}",{labels}}} 5\n' in text
     assert 'bothends_impair_connections{proxy="redis"} 1\n' in text
     assert 'bothends_impair_toxic_total{proxy="redis",toxic="slicer_downstream",did="cut"} 1\n' in text
 
@@ -287,10 +287,10 @@ def test_head_has_no_body_and_invalid_request_closes(api_client: ApiClient) -> N
     assert api_client("GET", "/proxies") == (200, {})
     with socket.create_connection(("127.0.0.1", api_client.server.endpoint.port), TIMEOUT) as client:
         client.sendall(b"hello\r\n\r\n")
-        answer = b""
+        response = b""
         while data := client.recv(1000):
-            answer += data
-    assert answer.startswith(b"HTTP/1.1 400 ")
+            response += data
+    assert response.startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize(

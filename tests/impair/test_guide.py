@@ -1,4 +1,4 @@
-"""What docs/how-to/impair.md shows is typed, and what docs/reference/toxics.md says is what the code says."""
+"""Run the commands of docs/how-to/impair.md, and compare docs/reference/toxics.md with the code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.tools import needs_tool
 
 
 @needs_tool("curl")
-@pytest.mark.timeout(180)  # some thirty programs one after the other, on a machine that may be busy
+@pytest.mark.timeout(180)  # about thirty processes in sequence, possibly on a busy machine
 def test_impair_guide_commands(tmp_path: Path) -> None:
     Page(ROOT / "docs" / "how-to" / "impair.md", tmp_path).run()
 
@@ -30,7 +30,7 @@ def test_toxics_reference_sections_match_registry() -> None:
 
 
 def rows_of(kind: type[Toxic]) -> list[str]:
-    rows = [f"| {medium} | {words} |" for medium, words in kind.effects.items()]
+    rows = [f"| {medium} | {effect} |" for medium, effect in kind.effects.items()]
     rules = rules_of(kind)
     for each in dataclasses.fields(kind):
         rule: Rule = rules[each.name]

@@ -1,4 +1,4 @@
-"""HTTP without sockets: requests however they are cut, and what is no request."""
+"""The sans-IO HTTP parser: requests in any chunking, and malformed requests."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ STREAM = (
 
 
 def parse(*pieces: bytes) -> list[HttpRequest]:
-    reader = RequestParser()
-    return [request for piece in pieces for request in reader.feed(piece)]
+    parser = RequestParser()
+    return [request for piece in pieces for request in parser.feed(piece)]
 
 
 def test_parser_pipelined_requests() -> None:
@@ -79,24 +79,24 @@ def test_parser_invalid_request_raises_bad_request(data: bytes, status: int) -> 
 
 @given(st.binary(max_size=200))
 def test_parser_any_bytes_raise_only_bad_request(data: bytes) -> None:
-    reader = RequestParser()
+    parser = RequestParser()
     try:
-        list(reader.feed(data))
+        list(parser.feed(data))
     except BadRequest as bad:
         assert 400 <= bad.status < 600  # noqa: PT017
 
 
 def test_parser_expect_100_continue_is_answered() -> None:
-    reader = RequestParser()
-    list(reader.feed(b"POST / HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"))
-    assert reader.continue_response.startswith(b"HTTP/1.1 100 ")
+    parser = RequestParser()
+    list(parser.feed(b"POST / HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"))
+    assert parser.continue_response.startswith(b"HTTP/1.1 100 ")
 
 
 def test_response_encoding() -> None:
-    answer = HttpResponse(HTTPStatus.OK, b"{}")
-    assert answer.encode(keep_alive=True) == (
+    response = HttpResponse(HTTPStatus.OK, b"{}")
+    assert response.encode(keep_alive=True) == (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
         b"Cache-Control: no-store\r\nConnection: keep-alive\r\n\r\n{}"
     )
-    assert answer.encode(keep_alive=True, with_body=False).endswith(b"\r\n\r\n")
+    assert response.encode(keep_alive=True, with_body=False).endswith(b"\r\n\r\n")
     assert b"Content-" not in HttpResponse(HTTPStatus.NO_CONTENT).encode(keep_alive=False)

@@ -1,4 +1,4 @@
-"""One direction with a scripted sink: whatever it takes at a time, all arrives, once and in order."""
+"""A link with a scripted sink: all data arrives once and in order, however much a send accepts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.toxics.path import DATAGRAMS, MESSAGES, STREAM, stage
 
 
 class ScriptedSink:
-    """Takes what its script says: so many bytes, or -1 for nothing now; when the script ends, everything."""
+    """Accepts the number of bytes of the next script entry, or -1 to block; after the script, everything."""
 
     def __init__(self, script: list[int] | None = None) -> None:
         self.script = list(script or ())
@@ -40,7 +40,7 @@ class ScriptedSink:
 
 
 class FakeLoop:
-    """As much of a loop as a direction needs, on a clock of the test's."""
+    """The event-loop methods that a link uses, with a manual clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -53,7 +53,7 @@ class FakeLoop:
 
 
 class RecordingOwner:
-    """Writes down what its direction tells it."""
+    """Records the calls of its link."""
 
     def __init__(self) -> None:
         self.loop = FakeLoop()
@@ -99,110 +99,110 @@ def test_stream_partial_writes_preserve_bytes_and_order(
     chunks: list[bytes], script: list[int], is_delayed: bool
 ) -> None:
     sink = ScriptedSink(script)
-    path, owner = make_link(sink, *([parse_attributes(Latency, "10ms±9ms")] if is_delayed else []))
+    link, owner = make_link(sink, *([parse_attributes(Latency, "10ms±9ms")] if is_delayed else []))
     for chunk in chunks:
-        path.feed(chunk)
-    path.feed_eof()
+        link.feed(chunk)
+    link.feed_eof()
     for second in range(1, 40):
-        advance_to(path, owner, float(second))
-        path.flush()
+        advance_to(link, owner, float(second))
+        link.flush()
     assert b"".join(sink.received) == b"".join(chunks)
     assert (sink.eof_count, owner.calls) == (1, ["delivered"])
-    assert (path.received, path.sent, path.queued) == (len(b"".join(chunks)),) * 2 + (0,)
-    assert not path.is_blocked
+    assert (link.received, link.sent, link.queued) == (len(b"".join(chunks)),) * 2 + (0,)
+    assert not link.is_blocked
 
 
 @settings(max_examples=60)
 @given(st.lists(st.binary(max_size=30), max_size=15), st.lists(st.sampled_from([-1, 99]), max_size=20))
 def test_datagrams_are_sent_whole_or_queued(messages: list[bytes], script: list[int]) -> None:
     sink = ScriptedSink(script)
-    path, _ = make_link(sink, medium=DATAGRAMS)
+    link, _ = make_link(sink, medium=DATAGRAMS)
     for message in messages:
-        path.feed(message)
+        link.feed(message)
     for _ in range(40):
-        path.flush()
+        link.flush()
     assert sink.received == messages
 
 
 def test_link_without_toxics_sends_immediately() -> None:
     sink = ScriptedSink()
-    path, owner = make_link(sink)
-    data = b"as it is"
-    path.feed(data)
+    link, owner = make_link(sink)
+    data = b"unchanged"
+    link.feed(data)
     assert sink.received == [data]
-    assert path.is_idle
-    path.feed_eof()
+    assert link.is_idle
+    link.feed_eof()
     assert (sink.eof_count, owner.calls) == (1, ["delivered"])
 
 
 def test_blocked_sink_stops_source_until_flush() -> None:
     sink = ScriptedSink([-1] * 1000)
-    path, _ = make_link(sink)
-    while path.wants_more:
-        path.feed(bytes(10_000))
-    assert QUEUE_LIMIT <= path.queued < QUEUE_LIMIT + 10_000
+    link, _ = make_link(sink)
+    while link.wants_more:
+        link.feed(bytes(10_000))
+    assert QUEUE_LIMIT <= link.queued < QUEUE_LIMIT + 10_000
     sink.script.clear()
-    path.flush()
-    assert path.wants_more
-    assert path.sent == path.received
+    link.flush()
+    assert link.wants_more
+    assert link.sent == link.received
 
 
 def test_datagrams_beyond_queue_limit_are_dropped() -> None:
     sink = ScriptedSink([-1] * 1000)
-    path, _ = make_link(sink, medium=DATAGRAMS)
+    link, _ = make_link(sink, medium=DATAGRAMS)
     for _ in range(300):
-        path.feed(bytes(1000))
-    assert path.overflowed > 0
-    assert path.queued <= QUEUE_LIMIT + 1000
+        link.feed(bytes(1000))
+    assert link.overflowed > 0
+    assert link.queued <= QUEUE_LIMIT + 1000
 
 
 def test_closed_sink_notifies_owner() -> None:
     sink = ScriptedSink()
-    path, owner = make_link(sink)
+    link, owner = make_link(sink)
     sink.is_gone = True
-    path.feed(b"x")
+    link.feed(b"x")
     assert owner.calls == ["lost"]
 
 
 def test_source_reset_is_delivered_after_earlier_data() -> None:
     sink = ScriptedSink()
-    path, owner = make_link(sink, Latency(latency=100))
-    path.feed(b"answer")
-    path.feed_reset()
+    link, owner = make_link(sink, Latency(latency=100))
+    link.feed(b"answer")
+    link.feed_reset()
     assert (sink.received, owner.calls) == ([], [])
-    advance_to(path, owner, 1.0)
+    advance_to(link, owner, 1.0)
     assert (sink.received, owner.calls) == ([b"answer"], ["close"])
 
 
 def test_close_waits_for_queued_data() -> None:
     sink = ScriptedSink([-1, 1, -1])
-    path, owner = make_link(sink, LimitData(bytes=3))
-    path.feed(b"abcdef")
+    link, owner = make_link(sink, LimitData(bytes=3))
+    link.feed(b"abcdef")
     assert owner.calls == []
-    path.flush()
-    path.flush()
+    link.flush()
+    link.flush()
     assert b"".join(sink.received) == b"abc"
     assert owner.calls == ["close"]
 
 
 def test_discarded_link_sends_nothing() -> None:
     sink = ScriptedSink()
-    path, owner = make_link(sink, Slicer(average_size=1, delay=1000))
-    path.feed(b"abc")
-    path.discard()
-    advance_to(path, owner, 10.0)
+    link, owner = make_link(sink, Slicer(average_size=1, delay=1000))
+    link.feed(b"abc")
+    link.discard()
+    advance_to(link, owner, 10.0)
     assert sink.received == [b"a"]
 
 
 def test_messages_released_together_are_queued_beyond_limit() -> None:
     sink = ScriptedSink([-1] * 1000)
-    path, owner = make_link(sink, parse_attributes(Stall, "1s"), medium=MESSAGES)
+    link, owner = make_link(sink, parse_attributes(Stall, "1s"), medium=MESSAGES)
     messages = [bytes([number]) * 10_000 for number in range(100)]
     for message in messages:
-        path.feed(message)
-    advance_to(path, owner, 2.0)
-    assert path.queued == 1_000_000 > QUEUE_LIMIT
+        link.feed(message)
+    advance_to(link, owner, 2.0)
+    assert link.queued == 1_000_000 > QUEUE_LIMIT
     sink.script.clear()
-    path.flush()
+    link.flush()
     assert sink.received == messages
-    assert path.overflowed == 0
+    assert link.overflowed == 0

@@ -1,4 +1,4 @@
-"""Decisions written down, and followed again: the very same, also where a stream is cut otherwise."""
+"""Recording and replay: a replay makes the same decisions, even if a stream is chunked differently."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from tests.toxics.test_pipeline import supported, toxic
 
 
 def run(pipeline: Pipeline, sent: list[tuple[float, Item]]) -> Arrivals:
-    """What arrives, and when."""
+    """Run a pipeline in virtual time. Returns the output items and their times."""
     arrived: Arrivals = [(0.0, item) for item in pipeline.begin(0.0)]
     for at, item in [*sent, (1e6, None)]:
         while pipeline.due <= at:
             due = pipeline.due
-            arrived += [(due, left) for left in pipeline.advance(due)]
+            arrived += [(due, out) for out in pipeline.advance(due)]
         if item is not None:
-            arrived += [(at, left) for left in pipeline.put(at, item)]
+            arrived += [(at, out) for out in pipeline.put(at, item)]
     return arrived
 
 
 def run_and_record(path: Path, medium: Medium, names: list[str], sent: list[tuple[float, Item]]) -> Arrivals:
-    """What arrives behind these toxics, whose decisions are written down."""
-    journal = RecordingWriter(path)
+    """Run these toxics and record their decisions. Returns the output items and their times."""
+    recording = RecordingWriter(path)
     stages = [stage(toxic(name), medium, seed) for seed, name in enumerate(names)]
     for each in stages:
-        each.record = journal.start_stage("proxy", 1, "upstream", each.name, 0)
+        each.record = recording.start_stage("proxy", 1, "upstream", each.name, 0)
     arrived = run(Pipeline(medium, stages), sent)
-    journal.close()
+    recording.close()
     return arrived
 
 
@@ -48,7 +48,7 @@ def run_replay(path: Path, medium: Medium, sent: list[tuple[float, Item]]) -> Ar
 
 
 def by_byte(arrived: Arrivals) -> list[tuple[float, int | Signal]]:
-    """When each byte arrived, and what else did."""
+    """Return the time of each byte and signal."""
     flat: list[tuple[float, int | Signal]] = []
     for at, item in arrived:
         if isinstance(item, Signal):
@@ -60,10 +60,10 @@ def by_byte(arrived: Arrivals) -> list[tuple[float, int | Signal]]:
 
 def sample_input(medium: Medium) -> list[tuple[float, Item]]:
     random = Random(4)
-    said: list[tuple[float, Item]] = [
+    sent: list[tuple[float, Item]] = [
         (number / 20, random.randbytes(random.randint(1, 80))) for number in range(30)
     ]
-    return said if medium is DATAGRAMS else [*said, (1.6, Signal.END)]
+    return sent if medium is DATAGRAMS else [*sent, (1.6, Signal.END)]
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def sample_input(medium: Medium) -> list[tuple[float, Item]]:
 )
 def test_replay_same_input_gives_same_output(medium: Medium, name: str, tmp_path: Path) -> None:
     path = tmp_path / "record"
-    said = sample_input(medium)
-    arrived = run_and_record(path, medium, [name], said)
-    assert by_byte(run_replay(path, medium, said)) == by_byte(arrived)
+    sent = sample_input(medium)
+    arrived = run_and_record(path, medium, [name], sent)
+    assert by_byte(run_replay(path, medium, sent)) == by_byte(arrived)
 
 
 @settings(max_examples=40)
@@ -82,7 +82,7 @@ def test_replay_same_input_gives_same_output(medium: Medium, name: str, tmp_path
 def test_replay_stream_is_independent_of_chunking(
     cuts: list[int], chosen: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    path = tmp_path_factory.mktemp("journal") / "record"
+    path = tmp_path_factory.mktemp("recording") / "record"
     names = supported(STREAM)
     name = names[chosen % len(names)]
     arrived = run_and_record(path, STREAM, [name], sample_input(STREAM))
@@ -96,9 +96,9 @@ def test_replay_stream_is_independent_of_chunking(
             if start < min(cut, len(item)):
                 finer.append((at, item[start : min(cut, len(item))]))
                 start = min(cut, len(item))
-    again = by_byte(run_replay(path, STREAM, finer))
-    assert [item for _, item in again] == [item for _, item in by_byte(arrived)]
-    assert [at for at, _ in again] == pytest.approx([at for at, _ in by_byte(arrived)])
+    replayed = by_byte(run_replay(path, STREAM, finer))
+    assert [item for _, item in replayed] == [item for _, item in by_byte(arrived)]
+    assert [at for at, _ in replayed] == pytest.approx([at for at, _ in by_byte(arrived)])
 
 
 def test_replay_several_stages_in_order(tmp_path: Path) -> None:
@@ -129,34 +129,32 @@ def test_recording_omits_pass_decisions(tmp_path: Path) -> None:
 def exchange_datagrams(
     record: Path | None = None, replay: Path | None = None, *, seed: int = 1
 ) -> list[bytes]:
-    """Two clients, one after the other, each of which asks 50 times; what they heard."""
+    """Send 50 requests from each of two clients in turn. Returns the responses."""
     toxics = () if replay is not None else (("loss", "20%,burst=2"), ("corrupt", "down:30%"))
     with udp_echo_server() as server, RunningProxies(seed=seed, record=record, replay=replay) as running:
         proxy = running.proxy("udp://127.0.0.1:0", server, *toxics)
-        heard: list[bytes] = []
+        received: list[bytes] = []
         for connection in (1, 2):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
                 client.connect((proxy.listen.host, proxy.listen.port))
                 for number in range(50):
                     client.send(b"%d %d" % (connection, number))
-                running.wait_until(
-                    lambda: len(proxy.toxic_counters) == 3, "the toxics are known, replayed ones too"
-                )
+                running.wait_until(lambda: len(proxy.toxic_counters) == 3, "all toxics have counters")
                 up, down = proxy.toxic_counters["loss_upstream"], proxy.toxic_counters["loss_downstream"]
                 running.wait_until(
                     lambda up=up, down=down, all_of=50 * connection: (  # type: ignore[misc]
                         up.seen == all_of and down.seen == up.seen - up.dropped
                     ),
-                    "all have come, and their answers",
+                    "all requests and responses are counted",
                 )
                 client.settimeout(TIMEOUT)
-                while len(heard) < down.seen - down.dropped:
-                    heard.append(client.recv(100))
-    return heard
+                while len(received) < down.seen - down.dropped:
+                    received.append(client.recv(100))
+    return received
 
 
 def by_stage(path: Path) -> dict[int, list[str]]:
-    """The lines of each stage, as they are: what two directions do at once may be written in either order."""
+    """Return the lines of each stage, because the lines of the two directions may interleave in any order."""
     stages: dict[int, list[str]] = {}
     for line in path.read_text().splitlines()[1:]:
         stages.setdefault(json.loads(line)["stage"], []).append(line)
@@ -167,16 +165,16 @@ def test_recording_same_seed_and_replay_are_identical(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("one", "two", "three", "other")]
     one = exchange_datagrams(files[0], seed=9)
     two = exchange_datagrams(files[1], seed=9)
-    again = exchange_datagrams(files[2], replay=files[0], seed=1234)
+    replayed = exchange_datagrams(files[2], replay=files[0], seed=1234)
     exchange_datagrams(files[3], seed=10)
     assert by_stage(files[0]) == by_stage(files[1]) == by_stage(files[2])
-    assert one == two == again
+    assert one == two == replayed
     assert 20 < len(one) < 90
     assert by_stage(files[3]) != by_stage(files[0])
 
 
 def test_replay_toxic_added_later_starts_at_same_position(tmp_path: Path) -> None:
-    heard = []
+    received = []
     for replaying in (False, True):
         replay = {"replay": tmp_path / "record"} if replaying else {"record": tmp_path / "record"}
         with tcp_server(echo) as server, RunningProxies(**replay) as running:  # type: ignore[arg-type]
@@ -187,8 +185,8 @@ def test_replay_toxic_added_later_starts_at_same_position(tmp_path: Path) -> Non
                 if not replaying:
                     running.add_toxic(proxy, "limit_data", "down:3")
                 client.sendall(b"after")
-                heard.append(read_all(client))
-    assert heard == [b"aft", b"aft"]
+                received.append(read_all(client))
+    assert received == [b"aft", b"aft"]
 
 
 @pytest.mark.parametrize(

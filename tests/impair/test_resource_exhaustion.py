@@ -1,4 +1,4 @@
-"""What is left behind, and what happens where something is wanting: descriptors, a server, peace."""
+"""Resource limits and leaks: file descriptors, socket files after a kill, many connections."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_close_leaves_no_descriptors(tmp_path: Path) -> None:
                         client.settimeout(TIMEOUT)
                         client.sendto(b"x", (udp.listen.host, udp.listen.port))
                         assert client.recv(1) == b"x"
-        assert len(descriptors()) <= before + 6  # what the servers of the test have not closed yet
+        assert len(descriptors()) <= before + 6  # sockets that the test's servers have not closed yet
     assert not list(tmp_path.iterdir())
 
 
@@ -68,40 +68,40 @@ def exhausted_descriptors() -> Iterator[None]:
 def test_descriptor_exhaustion_pauses_accept_and_notifies_once() -> None:
     with tcp_server(echo) as server, RunningProxies() as running:
         proxy = running.proxy("tcp://127.0.0.1:0", server)
-        control = running.run_on_loop(
+        api_server = running.run_on_loop(
             lambda: ApiServer(running.loop, Api(running.proxies, "0"), Endpoint.parse("tcp://127.0.0.1:0"))
         )
-        with socket.socket() as client, socket.socket() as visitor:
-            for each in (client, visitor):
+        with socket.socket() as client, socket.socket() as api_client:
+            for each in (client, api_client):
                 each.settimeout(TIMEOUT)
             with exhausted_descriptors():
                 client.connect((proxy.listen.host, proxy.listen.port))
-                visitor.connect((control.endpoint.host, control.endpoint.port))
-                running.wait_until(lambda: bool(running.notices), "it is told")
-                turns = [0]
-                turn = running.loop.run_once
+                api_client.connect((api_server.endpoint.host, api_server.endpoint.port))
+                running.wait_until(lambda: bool(running.notices), "the pause is notified")
+                iterations = [0]
+                run_once = running.loop.run_once
 
                 def counted() -> None:
-                    turns[0] += 1
-                    turn()
+                    iterations[0] += 1
+                    run_once()
 
                 running.run_on_loop(lambda: setattr(running.loop, "run_once", counted))
                 for _ in range(5):
                     running.run_on_loop(lambda: None)
-                assert turns[0] < 30
+                assert iterations[0] < 30
             client.sendall(b"x")
             assert client.recv(1) == b"x"
-            visitor.sendall(b"GET /version HTTP/1.0\r\n\r\n")
-            assert visitor.recv(12) == b"HTTP/1.1 200"
+            api_client.sendall(b"GET /version HTTP/1.0\r\n\r\n")
+            assert api_client.recv(12) == b"HTTP/1.1 200"
         assert len(running.notices) == 1
         assert "Too many open files" in running.notices[0]
-        running.run_on_loop(control.close)
+        running.run_on_loop(api_server.close)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_repeated_start_and_kill_leaves_no_files(tmp_path: Path) -> None:
-    """Every third one is killed in the middle: a stale socket file stays, which the next one replaces."""
+    """Every third process is killed with SIGKILL. Its stale socket file is replaced by the next process."""
     path = tmp_path / "a.sock"
     with tcp_server(echo) as server:
         for number in range(200):
@@ -122,7 +122,7 @@ def test_repeated_start_and_kill_leaves_no_files(tmp_path: Path) -> None:
 def test_thousand_connections() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 8192:
-        pytest.skip("too few descriptors may be open here")
+        pytest.skip("RLIMIT_NOFILE is below 8192")
     resource.setrlimit(resource.RLIMIT_NOFILE, (8192, hard))
     try:
         with tcp_server(echo) as server, RunningProxies() as running, contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Which toxics come when: in words and in files."""
+"""Scenarios: parse them from the command-line form and from files, and schedule the toxics."""
 
 from __future__ import annotations
 
@@ -145,17 +145,17 @@ def test_parse_toxic_invalid_text_raises_toxic_error(text: str) -> None:
 
 
 def test_with_unique_names_numbers_duplicates() -> None:
-    twice = [*parse_toxic("latency", "up:5ms"), *parse_toxic("latency", "up:7ms")]
-    assert [each.placed.name for each in with_unique_names(twice)] == [
+    duplicates = [*parse_toxic("latency", "up:5ms"), *parse_toxic("latency", "up:7ms")]
+    assert [each.placed.name for each in with_unique_names(duplicates)] == [
         "latency_upstream",
         "latency_upstream_2",
     ]
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
-        ("seed = ", "no TOML"),
+        ("seed = ", "invalid TOML"),
         ("sead = 1", "did you mean 'seed'"),
         ('seed = "x"', "a whole number"),
         ("[proxy]\nname='a'", "write [[proxy]]"),
@@ -165,17 +165,17 @@ def test_with_unique_names_numbers_duplicates() -> None:
         ("[[toxic]]\ntype='latenzy'", "did you mean 'latency'"),
         ("[[toxic]]\ntype='latency'\nlatenci='5ms'", "did you mean latency?"),
         ("[[toxic]]\ntype='latency'\nlatency='5 apples'", "a time such as 50ms"),
-        ("[[toxic]]\ntype='latency'\nstream='up'", "stream is upstream or downstream"),
+        ("[[toxic]]\ntype='latency'\nstream='up'", "stream must be upstream or downstream"),
         ("[[toxic]]\ntype='latency'\nat='later'", "a time such as 5s"),
     ],
 )
-def test_read_scenario_invalid_toml_names_file_and_key(text: str, words: str, tmp_path: Path) -> None:
+def test_read_scenario_invalid_toml_names_file_and_key(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "scenario.toml"
     path.write_text(text)
     with pytest.raises(ConfigurationError) as caught:
         read_scenario(path)
     assert str(path) in str(caught.value)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"[", b'{"a": 1}', b"\xff", b'[{"name": "a"}]'])
@@ -196,36 +196,40 @@ def test_read_scenario_missing_file_raises(tmp_path: Path) -> None:
         read_scenario(tmp_path / "nosuch.toml")
 
 
-def make_scheduler(running: RunningProxies, *planned: ScheduledToxic) -> Any:
-    return running.run_on_loop(lambda: ToxicScheduler(running.loop, running.proxies, planned))
+def make_scheduler(running: RunningProxies, *scheduled: ScheduledToxic) -> Any:
+    return running.run_on_loop(lambda: ToxicScheduler(running.loop, running.proxies, scheduled))
 
 
 def test_scheduler_starts_and_stops_toxics() -> None:
     with tcp_server(echo) as server, RunningProxies() as running:
         proxy = running.proxy("tcp://127.0.0.1:0", server)
-        planned = [
+        scheduled = [
             *parse_toxic("latency", "up:1ms"),
             *parse_toxic("limit_data", "down:0,at=50ms,for=50ms"),
         ]
         with connect(proxy.listen) as client:
             client.sendall(b"x")
             assert client.recv(1) == b"x"
-            make_scheduler(running, *planned)
+            make_scheduler(running, *scheduled)
             assert [each.name for each in proxy.toxics] == ["latency_upstream"]
-            running.wait_until(lambda: proxy.find_toxic("limit_data_downstream") is not None, "it comes")
+            running.wait_until(
+                lambda: proxy.find_toxic("limit_data_downstream") is not None, "the toxic is added"
+            )
             client.sendall(b"y")
             assert client.recv(1) == b""
-            running.wait_until(lambda: proxy.find_toxic("limit_data_downstream") is None, "it goes")
+            running.wait_until(
+                lambda: proxy.find_toxic("limit_data_downstream") is None, "the toxic is removed"
+            )
 
 
 def test_scheduler_rejects_invalid_toxic_at_start() -> None:
     with udp_echo_server() as server, RunningProxies() as running:
         running.proxy("udp://127.0.0.1:0", server, name="one")
-        with pytest.raises(ToxicError, match="could be reset"):
+        with pytest.raises(ToxicError, match="no connection to reset"):
             make_scheduler(running, *parse_toxic("reset_peer", "up:0ms,at=1h"))
         running.proxy("udp://127.0.0.1:0", server, name="two")
-        with pytest.raises(BothendsError, match="say on which proxy"):
+        with pytest.raises(BothendsError, match="no proxy given; known proxies: one, two"):
             make_scheduler(running, *parse_toxic("latency", "5ms"))
-        somewhere = ScheduledToxic(next(parse_toxic("latency", "up:5ms")).placed, "three")
-        with pytest.raises(BothendsError, match="no proxy 'three'"):
-            make_scheduler(running, somewhere)
+        unknown = ScheduledToxic(next(parse_toxic("latency", "up:5ms")).placed, "three")
+        with pytest.raises(BothendsError, match="unknown proxy 'three'"):
+            make_scheduler(running, unknown)

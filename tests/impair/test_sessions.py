@@ -1,4 +1,4 @@
-"""Datagrams and sequenced packets through the proxy, on real sockets."""
+"""Proxying datagrams and sequenced packets, on real sockets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.impair.running import TIMEOUT, RunningProxies, address, udp_echo_serv
 
 @contextlib.contextmanager
 def udp_client(proxy: Proxy) -> Iterator[socket.socket]:
-    """A UDP client of a proxy."""
+    """A UDP socket connected to a proxy, with a timeout."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(TIMEOUT)
         client.connect(address(proxy.listen))
@@ -71,7 +71,7 @@ def test_udp_session_limit_rejects_new_clients(monkeypatch: pytest.MonkeyPatch) 
             assert [request(client, b"x") for client in clients[:3]] == [b"x"] * 3
             for client in clients[3:]:
                 client.send(b"x")
-            running.wait_until(lambda: proxy.datagrams_rejected == 2, "newcomers are turned away")
+            running.wait_until(lambda: proxy.datagrams_rejected == 2, "new clients are rejected")
             assert request(clients[0], b"still") == b"still"
             assert len(proxy.flows) == 3
 
@@ -80,32 +80,34 @@ def test_udp_loss_matches_toxic_counters() -> None:
     with udp_echo_server() as server, RunningProxies(seed=5) as running:
         proxy = running.proxy("udp://127.0.0.1:0", server, ("loss", "up:30%"))
         with udp_client(proxy) as client:
-            heard = 0
-            tally = proxy.toxic_counters["loss_upstream"]
+            received = 0
+            counters = proxy.toxic_counters["loss_upstream"]
             for number in range(200):
                 client.send(b"%d" % number)
-                running.wait_until(lambda number=number: tally.seen > number, "it is seen")  # type: ignore[misc]
-                heard += tally.dropped + heard < number + 1 and client.recv(100) == b"%d" % number
-            assert heard + running.run_on_loop(lambda: tally.dropped) == 200
-        assert 35 <= tally.dropped <= 85  # 60 within four standard deviations of 6.5
+                running.wait_until(lambda number=number: counters.seen > number, "it is counted")  # type: ignore[misc]
+                received += counters.dropped + received < number + 1 and client.recv(100) == b"%d" % number
+            assert received + running.run_on_loop(lambda: counters.dropped) == 200
+        assert 35 <= counters.dropped <= 85  # 60 within four standard deviations of 6.5
 
 
 def test_udp_unreachable_server_keeps_session() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reserved:
         reserved.bind(("127.0.0.1", 0))
-        where = reserved.getsockname()
+        free_address = reserved.getsockname()
         reserved.close()
         with RunningProxies() as running:
-            proxy = running.proxy("udp://127.0.0.1:0", f"udp://127.0.0.1:{where[1]}")
+            proxy = running.proxy("udp://127.0.0.1:0", f"udp://127.0.0.1:{free_address[1]}")
             with udp_client(proxy) as client, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as late:
                 for _ in range(3):
                     client.send(b"lost")
-                running.wait_until(lambda: proxy.traffic("upstream").received == 12, "they have come")
-                late.bind(where)
+                running.wait_until(
+                    lambda: proxy.traffic("upstream").received == 12, "three datagrams are received"
+                )
+                late.bind(free_address)
                 late.settimeout(TIMEOUT)
-                client.send(b"heard")
+                client.send(b"received")
                 data, peer = late.recvfrom(100)
-                assert data == b"heard"
+                assert data == b"received"
                 late.sendto(b"answered", peer)
                 assert client.recv(100) == b"answered"
             assert running.run_on_loop(lambda: proxy.flows_opened) == 1
@@ -113,7 +115,7 @@ def test_udp_unreachable_server_keeps_session() -> None:
 
 @contextlib.contextmanager
 def unix_echo(path: Path, kind: int) -> Iterator[Endpoint]:
-    """A UNIX server of datagrams or sequenced packets that gives back what comes."""
+    """A UNIX echo server for datagrams or sequenced packets."""
     stopped = threading.Event()
     with socket.socket(socket.AF_UNIX, kind) as sock:
         sock.bind(str(path))
@@ -177,20 +179,22 @@ def test_messages_forward_between_transports(near: str, far: str, tmp_path: Path
 
 
 def test_unix_datagrams_block_on_full_server_without_loss(tmp_path: Path) -> None:
-    """The kernel never loses them, so neither do we: the client's send blocks."""
+    """The kernel never drops UNIX datagrams, so the proxy does not either: the client's send blocks."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server, RunningProxies() as running:
         server.bind(str(tmp_path / "server"))
         server.settimeout(TIMEOUT)
         proxy = running.proxy(f"unix+dgram://{tmp_path}/proxy", f"unix+dgram://{tmp_path}/server")
         with unix_client(proxy.listen, tmp_path) as client:
 
-            def say() -> None:
+            def send_all() -> None:
                 for number in range(2000):
                     client.send(number.to_bytes(4) + bytes(1000))
 
-            thread = threading.Thread(target=say)
+            thread = threading.Thread(target=send_all)
             thread.start()
-            running.wait_until(lambda: proxy.traffic("upstream").received > 200_000, "much has come")
+            running.wait_until(
+                lambda: proxy.traffic("upstream").received > 200_000, "200 datagrams are received"
+            )
             assert [int.from_bytes(server.recv(2000)[:4]) for _ in range(2000)] == list(range(2000))
             thread.join(TIMEOUT)
 
@@ -204,7 +208,7 @@ def test_unix_server_restart_starts_new_session(tmp_path: Path) -> None:
             client = stack.enter_context(unix_client(proxy.listen, tmp_path))
             assert request(client, b"one") == b"one"
         with stack, unix_echo(path, socket.SOCK_DGRAM):
-            client.send(b"to the one that has gone")
+            client.send(b"to the closed socket")
             running.wait_until(lambda: not proxy.flows, "the session ends")
             assert request(client, b"two") == b"two"
 

@@ -1,4 +1,4 @@
-"""Streams that are cut into messages: each framing, whatever the kernel takes at a time, and across kinds."""
+"""Framed streams: every framing, with partial reads and writes, and to and from datagrams."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MESSAGES = [b"one", b"", b"three", bytes(range(11, 256)) * 40]
 
 @contextlib.contextmanager
 def framed_socket_pair(framing: Framing) -> Iterator[tuple[FramedSocketEnd, socket.socket]]:
-    """An end, and the socket at the other side."""
+    """A framed end and the socket it is connected to."""
     near, far = socket.socketpair()
     with near, far:
         far.settimeout(TIMEOUT)
@@ -42,14 +42,14 @@ def test_framed_end_receives_messages_for_any_chunking(name: str) -> None:
     framing = FRAMINGS[name]
     whole = b"".join(framing.encode(each) for each in MESSAGES)
     with framed_socket_pair(framing) as (end, far):
-        found: list[bytes] = []
+        received: list[bytes] = []
         for start in range(0, len(whole), 7):
             far.send(whole[start : start + 7])
-            found += end.receive() or ()
+            received += end.receive() or ()
         far.shutdown(socket.SHUT_WR)
-        while (more := end.receive()) is not None:
-            found += more
-        assert found == MESSAGES
+        while (messages := end.receive()) is not None:
+            received += messages
+        assert received == MESSAGES
 
 
 def test_framed_end_unterminated_line_is_message_at_eof() -> None:
@@ -93,7 +93,7 @@ def test_lines_framing_duplicates_lines_and_forwards_eof() -> None:
             client.sendall(b"one\ntwo\nthree")
             client.shutdown(socket.SHUT_WR)
             assert read_all(client) == b"one\none\ntwo\ntwo\nthree\nthree\n"
-        running.wait_until(lambda: not proxy.flows, "it ends")
+        running.wait_until(lambda: not proxy.flows, "the connection ends")
 
 
 def test_lines_framing_many_messages_pass_unchanged() -> None:
@@ -102,11 +102,11 @@ def test_lines_framing_many_messages_pass_unchanged() -> None:
         proxy = running.proxy("tcp://127.0.0.1:0", server, framing="lines")
         with connect(proxy.listen) as client:
 
-            def say() -> None:
+            def send_all() -> None:
                 client.sendall(lines)
                 client.shutdown(socket.SHUT_WR)
 
-            thread = threading.Thread(target=say)
+            thread = threading.Thread(target=send_all)
             thread.start()
             assert read_all(client) == lines
             thread.join(TIMEOUT)
@@ -122,7 +122,7 @@ def test_framed_stream_to_udp_upstream() -> None:
                 received += client.recv(100)
             assert received == b"\0\5hello\0\3you"
             client.shutdown(socket.SHUT_WR)
-            running.wait_until(lambda: not proxy.flows, "it ends though datagrams have no end")
+            running.wait_until(lambda: not proxy.flows, "the connection ends after the idle timeout")
 
 
 def test_udp_to_framed_stream_reconnects_after_eof() -> None:
@@ -151,5 +151,5 @@ def test_oversized_framed_message_resets_connection() -> None:
 
 
 def test_framing_without_stream_endpoint_is_rejected() -> None:
-    with pytest.raises(UnsupportedCombination, match="neither is one"):
+    with pytest.raises(UnsupportedCombination, match="needs a stream"):
         medium_of(Endpoint.parse("udp://:0"), Endpoint.parse("udp://:1"), "lines")

@@ -1,4 +1,4 @@
-"""Streams through the proxy, on real sockets: bytes, half-close, backpressure, toxics that come and go."""
+"""Proxying streams, on real sockets: bytes, half-close, backpressure, toxics added and removed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ DATA = random.Random(1).randbytes(1_000_000)
 
 
 def exchange(client: socket.socket, data: bytes) -> bytes:
-    """Say all of it and half-close, in one thread, and read to the end in another."""
+    """Send everything and half-close in a thread while reading until EOF. Returns the received bytes."""
 
-    def say() -> None:
+    def send_all() -> None:
         with contextlib.suppress(OSError):
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
 
-    thread = threading.Thread(target=say)
+    thread = threading.Thread(target=send_all)
     thread.start()
     try:
         return read_all(client)
@@ -35,7 +35,7 @@ def exchange(client: socket.socket, data: bytes) -> bytes:
 
 
 def assert_connection_reset(proxy: Proxy) -> None:
-    """A connection is reset as soon as it is open: perhaps before connect has come back."""
+    """Assert that a connection is reset once it is open, possibly before connect() returns."""
     with pytest.raises(ConnectionResetError), connect(proxy.listen) as client:
         client.recv(1)
 
@@ -71,9 +71,9 @@ def test_upstream_host_name_is_resolved() -> None:
             assert exchange(client, b"hello") == b"hello"
 
 
-# Each toxic that says it keeps a stream's bytes; the seconds that it needs at least.
+# Lossless toxics and the minimum duration of a transfer in seconds.
 @pytest.mark.parametrize(
-    ("toxic", "text", "least"),
+    ("toxic", "text", "min_seconds"),
     [
         ("latency", "20ms±10ms,correlation=50%", 0.02),
         ("bandwidth", "5MB/s", 0.18),
@@ -85,15 +85,15 @@ def test_upstream_host_name_is_resolved() -> None:
 def test_lossless_toxics_preserve_stream_bytes(toxic: str, text: str, min_seconds: float) -> None:
     with tcp_server(echo) as server, RunningProxies() as running:
         proxy = running.proxy("tcp://127.0.0.1:0", server, (toxic, text))
-        began = time.monotonic()
+        started = time.monotonic()
         with connect(proxy.listen) as client:
             assert exchange(client, DATA) == DATA
-        assert time.monotonic() - began >= min_seconds
+        assert time.monotonic() - started >= min_seconds
 
 
 def test_adding_and_removing_toxics_preserves_stream_bytes() -> None:
     with tcp_server(echo) as server, RunningProxies() as running:
-        proxy = running.proxy("tcp://127.0.0.1:0", server, ("bandwidth", "20MB/s,name=pace"))
+        proxy = running.proxy("tcp://127.0.0.1:0", server, ("bandwidth", "20MB/s,name=limit"))
         with connect(proxy.listen) as client:
             received: list[bytes] = []
             thread = threading.Thread(target=lambda: received.append(exchange(client, DATA * 3)))
@@ -109,7 +109,7 @@ def test_adding_and_removing_toxics_preserves_stream_bytes() -> None:
                 if kind != "blackhole":
                     running.wait_until(
                         lambda seen=seen: proxy.traffic("downstream").sent > seen or not thread.is_alive(),  # type: ignore[misc]
-                        "bytes move on",
+                        "more bytes are forwarded",
                     )
                 for direction in ("upstream", "downstream"):
                     running.run_on_loop(lambda name=f"{kind}_{direction}": proxy.remove_toxic(name))  # type: ignore[misc]
@@ -119,21 +119,21 @@ def test_adding_and_removing_toxics_preserves_stream_bytes() -> None:
 
 
 def test_unread_server_applies_backpressure_to_client() -> None:
-    """What is under way is bounded: the kernel's buffers on both sides, and our queue."""
+    """The amount of data in flight is bounded by the kernel's buffers on both sides and the proxy's queue."""
     release = threading.Event()
 
-    def dull(connection: socket.socket) -> None:
+    def slow_reader(connection: socket.socket) -> None:
         release.wait(TIMEOUT)
         connection.sendall(len(read_all(connection)).to_bytes(8))
 
-    with tcp_server(dull) as server, RunningProxies() as running:
+    with tcp_server(slow_reader) as server, RunningProxies() as running:
         proxy = running.proxy("tcp://127.0.0.1:0", server)
         with connect(proxy.listen) as client:
             client.setblocking(False)
             sent = 0
             while select.select([], [client], [], 0.3)[1]:
                 sent += client.send(bytes(65_536))
-                assert sent < 64 * 2**20, "nothing ever holds the client up"
+                assert sent < 64 * 2**20, "the client's send never blocks"
             assert running.run_on_loop(lambda: proxy.traffic("upstream").received) < 2**23
             client.settimeout(TIMEOUT)
             release.set()
@@ -152,11 +152,11 @@ def test_unreachable_upstream_resets_client_and_notifies() -> None:
 
 
 def test_reset_is_forwarded_to_other_end() -> None:
-    def rude(connection: socket.socket) -> None:
+    def reset_after_read(connection: socket.socket) -> None:
         connection.recv(1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
-    with tcp_server(rude) as server, RunningProxies() as running:
+    with tcp_server(reset_after_read) as server, RunningProxies() as running:
         proxy = running.proxy("tcp://127.0.0.1:0", server)
         with connect(proxy.listen) as client:
             client.sendall(b"x")
@@ -165,30 +165,30 @@ def test_reset_is_forwarded_to_other_end() -> None:
 
 
 def test_latency_delivers_response_before_server_reset() -> None:
-    """It closes with something unread, so its kernel resets as soon as more comes (RFC 1122)."""
+    """The server closes after its response; its kernel answers further data with RST (RFC 1122)."""
 
-    def brusque(connection: socket.socket) -> None:
+    def close_after_response(connection: socket.socket) -> None:
         connection.recv(1)
         connection.sendall(b"answer")
 
-    with tcp_server(brusque) as server, RunningProxies() as running:
+    with tcp_server(close_after_response) as server, RunningProxies() as running:
         proxy = running.proxy("tcp://127.0.0.1:0", server, ("latency", "down:200ms"))
         with connect(proxy.listen) as client:
             client.sendall(b"question")
-            running.wait_until(lambda: proxy.traffic("downstream").received == 6, "it has answered")
+            running.wait_until(lambda: proxy.traffic("downstream").received == 6, "the server has responded")
             client.sendall(b"more")
             assert client.recv(100) == b"answer"
             with pytest.raises(ConnectionResetError):
                 read_all(client)
-        running.wait_until(lambda: not proxy.flows, "it ends")
+        running.wait_until(lambda: not proxy.flows, "the connection ends")
 
 
 def test_reset_held_by_blackhole_is_delivered_on_removal() -> None:
-    def rude(connection: socket.socket) -> None:
+    def reset_after_read(connection: socket.socket) -> None:
         connection.recv(1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
-    with tcp_server(rude) as server, RunningProxies() as running:
+    with tcp_server(reset_after_read) as server, RunningProxies() as running:
         proxy = running.proxy("tcp://127.0.0.1:0", server, ("blackhole", "down:"))
         with connect(proxy.listen) as client:
             client.sendall(b"x")
@@ -199,7 +199,7 @@ def test_reset_held_by_blackhole_is_delivered_on_removal() -> None:
             running.run_on_loop(proxy.remove_all_toxics)
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
-        running.wait_until(lambda: not proxy.flows, "it ends")
+        running.wait_until(lambda: not proxy.flows, "the connection ends")
 
 
 def test_reset_peer_resets_client() -> None:
@@ -260,27 +260,27 @@ def test_blackhole_removal_delivers_held_data() -> None:
 
 
 def test_client_reset_behind_blackhole_does_not_busy_loop() -> None:
-    """EPOLLHUP and EPOLLERR are reported as long as they last: who only looks again turns and turns."""
+    """epoll reports EPOLLHUP and EPOLLERR on every call while they last; the loop must not spin on them."""
     with tcp_server(echo) as server, RunningProxies() as running:
         proxy = running.proxy("tcp://127.0.0.1:0", server, ("blackhole", ""))
         client = connect(proxy.listen)
         client.sendall(b"x")
-        running.wait_until(lambda: proxy.traffic("upstream").received == 1, "it is held")
+        running.wait_until(lambda: proxy.traffic("upstream").received == 1, "the byte is held")
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.close()
-        turns, done = [0], threading.Event()
-        turn = running.loop.run_once
+        iterations, done = [0], threading.Event()
+        run_once = running.loop.run_once
 
         def counted() -> None:
-            turns[0] += 1
-            turn()
+            iterations[0] += 1
+            run_once()
 
         running.run_on_loop(lambda: setattr(running.loop, "run_once", counted))
         running.run_on_loop(lambda: running.loop.call_later(0.1, done.set))
         assert done.wait(TIMEOUT)
-        assert turns[0] < 10
+        assert iterations[0] < 10
         running.run_on_loop(proxy.remove_all_toxics)
-        running.wait_until(lambda: not proxy.flows, "the reset is met when it is read again")
+        running.wait_until(lambda: not proxy.flows, "the next read finds the reset")
 
 
 def test_drop_first_resets_first_connections() -> None:
@@ -304,7 +304,7 @@ def test_toxicity_and_clients_select_connections() -> None:
         for _ in range(40):
             with connect(proxy.listen) as client:
                 cut += exchange(client, b"x") == b""
-        # Of 40 at one half within 3 standard deviations, and the same ones each time: the seed is fixed.
+        # Half of 40, within 3 standard deviations. The seed is fixed, so the result is always the same.
         assert 10 <= cut <= 30
         assert running.run_on_loop(lambda: proxy.toxic_counters["half"].closed) == cut
         assert running.run_on_loop(lambda: proxy.toxic_counters["others"].seen) == 0
@@ -335,18 +335,18 @@ def test_many_concurrent_connections() -> None:
             for number, client in enumerate(clients):
                 assert client.recv(100) == number.to_bytes(4)
             assert running.run_on_loop(lambda: len(proxy.flows)) == 100
-        running.wait_until(lambda: not proxy.flows, "all have left")
+        running.wait_until(lambda: not proxy.flows, "all connections are closed")
 
 
 def test_latency_is_exact_to_a_millisecond() -> None:
-    """Of 50 round trips with 5 ms each way none is too fast, and one that nothing held up is not too slow."""
+    """Of 50 round trips with 5 ms each way, none is faster than 10 ms, and the fastest is accurate."""
     with tcp_server(echo) as server, RunningProxies() as running:
         proxy = running.proxy("tcp://127.0.0.1:0", server, ("latency", "5ms"))
         with connect(proxy.listen) as client:
             times = []
             for _ in range(50):
-                began = time.perf_counter()
+                started = time.perf_counter()
                 client.sendall(b"x")
                 client.recv(1)
-                times.append(time.perf_counter() - began)
+                times.append(time.perf_counter() - started)
         assert 0.010 <= min(times) < 0.0115

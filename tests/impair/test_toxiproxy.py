@@ -1,7 +1,7 @@
-"""Toxiproxy's clients, unchanged: the one of the package index, and curl, as Toxiproxy's README has it.
+"""Toxiproxy's Python client and the requests of Toxiproxy's README (by curl), against `bothends impair`.
 
-The README names the endpoints and the fields, and walks through an example with Redis; what it says is asked
-here, word by word, of a server of ours.
+The README lists the endpoints and fields, and walks through an example with Redis. These tests send the same
+requests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.tools import find_tool, needs_tool
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[str]:
-    """Where the API of a server of ours is: host and port."""
+    """Start `bothends impair`. Yields HOST:PORT of its API."""
     with Running([*BOTHENDS, "impair", "--api", "tcp://127.0.0.1:0"]) as impair:
         yield impair.error_line(rb"  API: http://(127\.0\.0\.1:\d+)")[1].decode()
         assert impair.stop() == 0
@@ -33,18 +33,18 @@ def api() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[int]:
-    """The port of a server that answers what it hears."""
+    """Start an echo server. Yields its port."""
     with tcp_server(echo) as server:
         assert server.port is not None
         yield server.port
 
 
 def request(port: int, data: bytes = b"GET omg\n") -> tuple[bytes, float]:
-    """What is answered at a port, and after how many seconds."""
+    """Send a request to a port. Returns the response, and the time it took in seconds."""
     with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
-        began = time.monotonic()
+        started = time.monotonic()
         connection.sendall(data)
-        return connection.recv(100), time.monotonic() - began
+        return connection.recv(100), time.monotonic() - started
 
 
 def is_refused(port: int) -> bool:
@@ -52,31 +52,31 @@ def is_refused(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port), TIMEOUT).close()
     except ConnectionRefusedError:
         return True
-    except ConnectionResetError:  # the queue was closed over us
+    except ConnectionResetError:  # the listener closed while the connection was in its accept queue
         pass
     return False
 
 
 @dataclass
 class Curl:
-    """`curl` at an API: the status of the answer, and what is in it."""
+    """Sends API requests with curl. A call returns the status and the decoded body."""
 
     base: str
 
     def __call__(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         command = [str(find_tool("curl")), "-s", "-X", method, "-w", "\n%{http_code} %{content_type}"]
-        if body is not None:  # as curl sends it: with a Content-Type of a form
+        if body is not None:  # curl -d sends the Content-Type of a form
             command += ["-d", json.dumps(body)]
-        done = subprocess.run(
+        result = subprocess.run(
             [*command, f"http://{self.base}{path}"],
             capture_output=True,
             check=True,
             text=True,
             timeout=TIMEOUT,
         )
-        text, _, last = done.stdout.rpartition("\n")
-        status, _, kind = last.partition(" ")
-        return int(status), json.loads(text) if kind == "application/json" and text else text
+        text, _, trailer = result.stdout.rpartition("\n")
+        status, _, content_type = trailer.partition(" ")
+        return int(status), json.loads(text) if content_type == "application/json" and text else text
 
 
 @needs_tool("curl")
@@ -86,17 +86,19 @@ def test_toxiproxy_readme_endpoints_with_curl(api: str, redis: int) -> None:
     assert (status, version["version"][:2]) == (200, "2.")
     assert curl("GET", "/proxies") == (200, {})
 
-    # toxiproxy-cli create -l localhost:26379 -u localhost:6379 redis; a port of 0 is picked and shown
-    status, made = curl("POST", "/proxies", {"name": "redis", "listen": "localhost:0", "upstream": upstream})
-    port = int(made["listen"].rpartition(":")[2])
+    # toxiproxy-cli create -l localhost:26379 -u localhost:6379 redis; port 0 lets the kernel choose
+    status, created = curl(
+        "POST", "/proxies", {"name": "redis", "listen": "localhost:0", "upstream": upstream}
+    )
+    port = int(created["listen"].rpartition(":")[2])
     shown = {
         "name": "redis",
-        "listen": f"localhost:{port}",  # Toxiproxy says 127.0.0.1; ours listens at each address of the name
+        "listen": f"localhost:{port}",  # Toxiproxy: 127.0.0.1; bothends: all addresses of the name
         "upstream": upstream,
         "enabled": True,
         "toxics": [],
     }
-    assert (status, made) == (201, shown)
+    assert (status, created) == (201, shown)
     assert port > 0
     assert request(port, b"SET omg pandas\n")[0] == b"SET omg pandas\n"
     assert curl("GET", "/proxies") == (200, {"redis": shown})
@@ -128,7 +130,7 @@ def test_toxiproxy_readme_endpoints_with_curl(api: str, redis: int) -> None:
     assert curl("DELETE", path) == (204, "")
     assert curl("GET", "/proxies/redis/toxics") == (200, [])
 
-    # down: the proxy's `enabled`; reset: it is enabled, and no toxic is left
+    # down: the proxy's `enabled`; reset: enable all proxies, remove all toxics
     assert curl("POST", "/proxies/redis", {"enabled": False}) == (200, shown | {"enabled": False})
     assert is_refused(port)
     curl(
@@ -140,16 +142,16 @@ def test_toxiproxy_readme_endpoints_with_curl(api: str, redis: int) -> None:
     assert curl("GET", "/proxies/redis") == (200, shown)
     assert request(port)[0] == b"GET omg\n"
 
-    # config/toxiproxy.json, which is populated as often as one likes
+    # config/toxiproxy.json, which may be populated repeatedly
     web = {
         "name": "web_dev_frontend_1",
         "listen": "[::]:0",
         "upstream": "webapp.domain:8080",
         "enabled": False,
     }
-    status, told = curl("POST", "/populate", [shown, web])
+    status, populated = curl("POST", "/populate", [shown, web])
     assert status == 201
-    assert [each["name"] for each in told["proxies"]] == ["redis", "web_dev_frontend_1"]
+    assert [each["name"] for each in populated["proxies"]] == ["redis", "web_dev_frontend_1"]
     assert curl("POST", "/populate", [shown])[0] == 201
     assert set(curl("GET", "/proxies")[1]) == {"redis", "web_dev_frontend_1"}
     assert request(port)[0] == b"GET omg\n"
@@ -168,7 +170,7 @@ def test_toxiproxy_readme_endpoints_with_curl(api: str, redis: int) -> None:
     assert curl("DELETE", "/proxies/web_dev_frontend_1")[0] == 204
 
 
-# Each toxic of the README with its attributes, and what it then does to an answer.
+# Each toxic of the README, its attributes, and the response that arrives.
 TOXICS = {
     "latency": ({"latency": 50, "jitter": 10}, b"hello"),
     "bandwidth": ({"rate": 1000}, b"hello"),
@@ -182,24 +184,24 @@ TOXICS = {
 @needs_tool("curl")
 @pytest.mark.parametrize("kind", TOXICS)
 def test_toxiproxy_readme_toxics_with_curl(kind: str, api: str, redis: int) -> None:
-    curl, (attributes, answer) = Curl(api), TOXICS[kind]
-    created = {"name": kind, "listen": "127.0.0.1:0", "upstream": f"127.0.0.1:{redis}"}
-    port = int(curl("POST", "/proxies", created)[1]["listen"].rpartition(":")[2])
+    curl, (attributes, response) = Curl(api), TOXICS[kind]
+    config = {"name": kind, "listen": "127.0.0.1:0", "upstream": f"127.0.0.1:{redis}"}
+    port = int(curl("POST", "/proxies", config)[1]["listen"].rpartition(":")[2])
     status, toxic = curl("POST", f"/proxies/{kind}/toxics", {"type": kind, "attributes": attributes})
     assert (status, toxic["attributes"]) == (200, attributes)
     with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
         connection.sendall(b"hello")
         connection.shutdown(socket.SHUT_WR)
-        heard = b""
+        received = b""
         while data := connection.recv(100):
-            heard += data
-    assert heard == answer
+            received += data
+    assert received == response
     assert curl("DELETE", f"/proxies/{kind}")[0] == 204
 
 
 @pytest.fixture
 def toxiproxy(api: str) -> Iterator[Any]:
-    """The client of the package index. Its own imports are old, and warn."""
+    """The `toxiproxy` package's client, whose deprecated imports cause warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         package = pytest.importorskip("toxiproxy")
@@ -245,11 +247,11 @@ def test_toxiproxy_python_client(toxiproxy: Any, redis: int) -> None:
     assert toxiproxy.reset()
     assert not proxy.toxics()
 
-    again = [
+    configs = [
         {"name": "redis", "listen": proxy.listen, "upstream": proxy.upstream},
         {"name": "mysql", "listen": "127.0.0.1:0", "upstream": "127.0.0.1:3306"},
     ]
-    assert [each.name for each in toxiproxy.populate(again)] == ["mysql"]
+    assert [each.name for each in toxiproxy.populate(configs)] == ["mysql"]
     assert set(toxiproxy.proxies()) == {"redis", "mysql"}
     assert toxiproxy.destroy(proxy)
     assert toxiproxy.get_proxy("redis") is None

@@ -233,7 +233,7 @@ def test_exit_status_is_last_commands() -> None:
 
 def test_time_limit_exit_status() -> None:
     done = run_wire("-q", "--time-limit", "0.3", "--", "sleep", "60", status=124)
-    assert done.stderr.startswith("bothends: wire: time limit of 0.3 s passed")
+    assert done.stderr.startswith("bothends: wire: timed out after 0.3 s")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_time_limit_exit_status() -> None:
         (["--host", "a=true"], "one host is no wire"),
         (["--host", "a=true", "true"], "either CMD or --host"),
         (["--host", "a", "--host", "b"], "no host has a command"),
-        (["--loss", "200%", "--", "true"], "toxic loss: probability is at least 0 and at most 1"),
+        (["--loss", "200%", "--", "true"], "toxic loss: probability must be at least 0 and at most 1"),
         (["--loss", "up:2%", "--", "true"], "no up: and no down:"),
         (["--loss", "2%,toxicity=50%", "--", "true"], "toxicity and clients are for impair"),
         (["--down", "c@1s", *two_hosts("true", "true")], "there is no host c"),

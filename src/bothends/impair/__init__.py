@@ -1,1 +1,1 @@
-"""A proxy that puts toxics between two endpoints: see `loop`, `direction`, then `proxy`. Rank 2."""
+"""A proxy that applies toxics to connections and datagram sessions: see `link`, then `proxy`. Rank 2."""

@@ -1,12 +1,12 @@
-"""Toxiproxy's API, version 2: what each request does to the proxies, and what is answered.
+"""Toxiproxy's HTTP API, version 2.
 
-Sans-IO: a request in, an answer out; `api_server.py` has the sockets. The paths, bodies, status codes and
-error bodies are Toxiproxy's, so its clients work unchanged. Extensions, which no client of Toxiproxy meets
-unless it asks for them:
+Sans-IO: a request in, a response out; `api_server.py` has the sockets. Paths, bodies, status codes and error
+bodies are Toxiproxy's, so its clients work unchanged. Extensions, which a Toxiproxy client does not see
+unless it uses them:
 
-1. `listen` and `upstream` may be endpoints of any kind (`udp://:0`); TCP is shown without its scheme.
-2. Toxics of our own, and attributes of our own, which are shown where they are set.
-3. A toxic may have `clients`: the networks whose connections it meets. A proxy may have a `framing`.
+1. `listen` and `upstream` may be any endpoint (`udp://:0`). TCP is shown without its scheme.
+2. Additional toxics, and additional attributes, which are shown if they are not the default.
+3. A toxic may have `clients`: networks whose connections it applies to. A proxy may have a `framing`.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from bothends.toxics.attributes import from_json, to_json
 from bothends.toxics.placement import DIRECTIONS, Direction, IpNetwork, PlacedToxic
 
 TOXIPROXY_VERSION: Final = "2.12.0"
-"""The version of Toxiproxy whose API this is: some clients look at it."""
+"""The version of Toxiproxy that the API reports, because some clients check it."""
 
 DEFAULT_PORT: Final = 8474
-"""Toxiproxy's."""
+"""Toxiproxy's default port."""
 
 _DEFAULT_LISTEN: Final = "127.0.0.1:0"
 
 
 class ApiError(Exception):
-    """Toxiproxy's answer to what cannot be done: a status, and a text."""
+    """A request that failed: the status and text of Toxiproxy's error response."""
 
     def __init__(self, status: HTTPStatus, text: str) -> None:
         super().__init__(status, text)
@@ -48,21 +48,21 @@ class ApiError(Exception):
 
 
 def error_response(status: HTTPStatus, text: str) -> HttpResponse:
-    """An error as Toxiproxy writes it."""
+    """Build an error response in Toxiproxy's format."""
     return HttpResponse(status, _encode({"error": text, "status": status.value}))
 
 
 class Api:
-    """Answers requests."""
+    """Handles API requests."""
 
     def __init__(self, proxies: ProxyCollection, version: str) -> None:
         self._proxies = proxies
         self._version = version
 
     def handle(self, request: HttpRequest) -> HttpResponse:
-        """Do what a request asks for."""
+        """Execute a request and return the response."""
         if request.fields.get("user-agent", "").startswith("Mozilla/"):
-            # As Toxiproxy does: no page in a browser shall reach it.
+            # As in Toxiproxy: web pages in a browser must not reach the API.
             return HttpResponse(
                 HTTPStatus.FORBIDDEN, b"User agent not allowed\n", "text/plain; charset=utf-8"
             )
@@ -130,9 +130,9 @@ class Api:
         return _ok({proxy.name: proxy_to_json(proxy) for proxy in self._proxies})
 
     def _create(self, body: bytes) -> HttpResponse:
-        wanted = parse_proxy(_parse_object(body), "")
-        proxy = self._proxies.create(wanted)
-        self._proxies.add(proxy, enabled=wanted.enabled)
+        config = parse_proxy(_parse_object(body), "")
+        proxy = self._proxies.create(config)
+        self._proxies.add(proxy, enabled=config.enabled)
         return HttpResponse(HTTPStatus.CREATED, _encode(proxy_to_json(proxy)))
 
     def _populate(self, body: bytes) -> HttpResponse:
@@ -157,7 +157,7 @@ class Api:
         self._proxies.reset()
         return HttpResponse(HTTPStatus.NO_CONTENT)
 
-    # The rest -----------------------------------------------------------------------------------------
+    # Version and metrics ------------------------------------------------------------------------------
 
     def _show_version(self) -> HttpResponse:
         return _ok({"version": TOXIPROXY_VERSION, "bothends": self._version})
@@ -171,22 +171,22 @@ class Api:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Toxiproxy's `host:port`, or any endpoint. Raises EndpointError, UnknownName."""
-    words = text or _DEFAULT_LISTEN
-    endpoint = endpoints_from_args([words])[0]
-    # In Go, as in the examples of Toxiproxy's own documentation, [::] is every interface of both families.
-    return endpoint.with_host("") if "://" not in words and endpoint.host == "::" else endpoint
+    """Parse Toxiproxy's `host:port`, or any endpoint. Raises EndpointError, UnknownName."""
+    address = text or _DEFAULT_LISTEN
+    endpoint = endpoints_from_args([address])[0]
+    # In Go, and in the examples of Toxiproxy's documentation, [::] is the wildcard of both address families.
+    return endpoint.with_host("") if "://" not in address and endpoint.host == "::" else endpoint
 
 
 def format_endpoint(endpoint: Endpoint) -> str:
-    """As `parse_endpoint` reads it: TCP without its scheme."""
+    """Format an endpoint for `parse_endpoint`: TCP without its scheme."""
     if endpoint.scheme != "tcp" or endpoint.options:
         return str(endpoint)
     return endpoint.label.removeprefix("tcp://") if endpoint.host else f"[::]:{endpoint.port}"
 
 
 def proxy_to_json(proxy: Proxy) -> dict[str, Any]:
-    """A proxy and its toxics, as the API shows them."""
+    """Return the JSON object of a proxy and its toxics."""
     shown = {
         "name": proxy.name,
         "listen": format_endpoint(proxy.listen),
@@ -198,7 +198,7 @@ def proxy_to_json(proxy: Proxy) -> dict[str, Any]:
 
 
 def toxic_to_json(placed: PlacedToxic) -> dict[str, Any]:
-    """A toxic as the API shows it."""
+    """Return the JSON object of a toxic."""
     toxicity = int(placed.toxicity) if placed.toxicity in (0, 1) else placed.toxicity
     shown = {
         "attributes": to_json(placed.toxic),
@@ -211,19 +211,19 @@ def toxic_to_json(placed: PlacedToxic) -> dict[str, Any]:
 
 
 def parse_proxies(given: Any) -> list[ProxyConfig]:
-    """The proxies of a configuration file of Toxiproxy, or of `/populate`. Raises ApiError, BothendsError."""
+    """Parse the proxies of a configuration file or of `/populate`. Raises ApiError, BothendsError."""
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
-        raise ApiError(HTTPStatus.BAD_REQUEST, "bad request body: it is a list of proxies")
-    wanted = [parse_proxy(each, f" at proxy {number}") for number, each in enumerate(given, 1)]
-    names = [each.name for each in wanted]
+        raise ApiError(HTTPStatus.BAD_REQUEST, "bad request body: not a list of proxies")
+    configs = [parse_proxy(each, f" at proxy {number}") for number, each in enumerate(given, 1)]
+    names = [each.name for each in configs]
     for name in names:
         if names.count(name) > 1:
-            raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: there are two proxies {name!r}")
-    return wanted
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: duplicate proxy {name!r}")
+    return configs
 
 
 def parse_proxy(given: Mapping[str, Any], where: str) -> ProxyConfig:
-    """One proxy. Raises ApiError, BothendsError."""
+    """Parse one proxy. `where` is appended to the message of an error. Raises ApiError, BothendsError."""
     for key in ("name", "upstream"):
         if not _has_field(given, key, str) or not given[key]:
             raise ApiError(HTTPStatus.BAD_REQUEST, f"missing required field: {key}{where}")
@@ -232,7 +232,7 @@ def parse_proxy(given: Mapping[str, Any], where: str) -> ProxyConfig:
     framing = given["framing"] if _has_field(given, "framing", str) else ""
     if framing and framing not in FRAMINGS:
         known = ", ".join(FRAMINGS)
-        raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: framing is one of {known}{where}")
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: framing must be one of {known}{where}")
     return ProxyConfig(
         given["name"], parse_endpoint(listen), parse_endpoint(given["upstream"]), enabled, framing
     )
@@ -253,9 +253,9 @@ def _add_toxic(proxy: Proxy, body: bytes) -> HttpResponse:
     if proxy.find_toxic(name) is not None:
         raise ApiError(HTTPStatus.CONFLICT, "toxic already exists")
     attributes = given["attributes"] if _has_field(given, "attributes", dict) else {}
-    known: Direction = "upstream" if direction == "upstream" else "downstream"
+    stream: Direction = "upstream" if direction == "upstream" else "downstream"
     spec = PlacedToxic(
-        name, known, from_json(toxic, attributes), _parse_toxicity(given, 1.0), _parse_clients(given, ())
+        name, stream, from_json(toxic, attributes), _parse_toxicity(given, 1.0), _parse_clients(given, ())
     )
     proxy.add_toxic(spec)
     return _ok(toxic_to_json(spec))
@@ -291,7 +291,7 @@ def _parse_toxicity(given: Mapping[str, Any], default: float) -> float:
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ToxicError("toxicity", "it is a number from 0 to 1")
+        raise ToxicError("toxicity", "must be a number from 0 to 1")
     return float(value)
 
 
@@ -302,30 +302,35 @@ def _parse_clients(given: Mapping[str, Any], default: tuple[IpNetwork, ...]) -> 
 
 
 def parse_networks(texts: list[Any]) -> tuple[IpNetwork, ...]:
-    """Networks such as 10.0.0.0/8. Raises ToxicError."""
+    """Parse networks such as 10.0.0.0/8. Raises ToxicError."""
     try:
         return tuple(ipaddress.ip_network(str(each), strict=False) for each in texts)
     except ValueError as error:
-        raise ToxicError("clients", f"it is a list of networks: {error}") from error
+        raise ToxicError("clients", f"must be a list of networks: {error}") from error
 
 
 def _has_field(given: Mapping[str, Any], key: str, kind: type[object]) -> bool:
-    """Whether a field is given; null is as good as nothing. Raises ApiError where it is of another kind."""
+    """Whether a field is present and not null. Raises ApiError if it has another type than `kind`."""
     value = given.get(key)
     if value is None:
         return False
     if not isinstance(value, kind):
-        raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: {key} is no {_TYPE_NAMES[kind]}")
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: {key} is not {_TYPE_NAMES[kind]}")
     return True
 
 
-_TYPE_NAMES: Final[dict[type[object], str]] = {str: "string", bool: "boolean", dict: "object", list: "list"}
+_TYPE_NAMES: Final[dict[type[object], str]] = {
+    str: "a string",
+    bool: "a boolean",
+    dict: "an object",
+    list: "a list",
+}
 
 
 def _parse_object(body: bytes) -> dict[str, Any]:
     given = _parse_json(body)
     if not isinstance(given, dict):
-        raise ApiError(HTTPStatus.BAD_REQUEST, "bad request body: it is no object")
+        raise ApiError(HTTPStatus.BAD_REQUEST, "bad request body: not a JSON object")
     return given
 
 
@@ -347,17 +352,17 @@ def _encode(value: Any) -> bytes:
 # Metrics ----------------------------------------------------------------------------------------------
 
 _TRAFFIC: Final = (
-    ("received", "Bytes that came from the client (upstream) or the server (downstream)"),
-    ("sent", "Bytes that went on"),
+    ("received", "Bytes received from the client (upstream) or the server (downstream)"),
+    ("sent", "Bytes sent to the server (upstream) or the client (downstream)"),
 )
 
 
 def _metric_lines(proxies: ProxyCollection) -> list[str]:
-    """Prometheus' text format; the first two families are Toxiproxy's."""
+    """Return the metrics in Prometheus' text format. The first two families are Toxiproxy's."""
     lines = []
-    for what, meaning in _TRAFFIC:
-        name = f"toxiproxy_proxy_{what}_bytes_total"
-        lines += [f"# HELP {name} {meaning}.", f"# TYPE {name} counter"]
+    for counter, description in _TRAFFIC:
+        name = f"toxiproxy_proxy_{counter}_bytes_total"
+        lines += [f"# HELP {name} {description}.", f"# TYPE {name} counter"]
         for proxy in proxies:
             for direction in DIRECTIONS:
                 labels = {
@@ -366,24 +371,24 @@ def _metric_lines(proxies: ProxyCollection) -> list[str]:
                     "proxy": proxy.name,
                     "upstream": format_endpoint(proxy.upstream),
                 }
-                lines.append(f"{name}{_labels(labels)} {getattr(proxy.traffic(direction), what)}")
+                lines.append(f"{name}{_labels(labels)} {getattr(proxy.traffic(direction), counter)}")
     lines += [
-        "# HELP bothends_impair_connections Connections, or sessions of datagrams, that are open.",
+        "# HELP bothends_impair_connections Open connections or datagram sessions.",
         "# TYPE bothends_impair_connections gauge",
     ]
     for proxy in proxies:
         labels = {"proxy": proxy.name}
         lines.append(f"bothends_impair_connections{_labels(labels)} {len(proxy.flows)}")
     lines += [
-        "# HELP bothends_impair_toxic_total Messages, or chunks of a stream, by what a toxic did to them.",
+        "# HELP bothends_impair_toxic_total Messages, or chunks of a stream, by the effect of a toxic.",
         "# TYPE bothends_impair_toxic_total counter",
     ]
     for proxy in proxies:
-        for toxic, tally in proxy.toxic_counters.items():
-            for did, count in asdict(tally).items():
-                if not count and did != "seen":
+        for toxic, counters in proxy.toxic_counters.items():
+            for effect, count in asdict(counters).items():
+                if not count and effect != "seen":
                     continue
-                labels = {"proxy": proxy.name, "toxic": toxic, "did": did}
+                labels = {"proxy": proxy.name, "toxic": toxic, "did": effect}
                 lines.append(f"bothends_impair_toxic_total{_labels(labels)} {count}")
     return lines
 

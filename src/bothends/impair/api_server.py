@@ -1,4 +1,4 @@
-"""Where the API is reached: a listener and its visitors, on the proxy's own loop."""
+"""HTTP server for the API: a listener and its connections, on the event loop of the proxies."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from bothends.impair.http import BadRequest, HttpRequest, HttpResponse, RequestP
 from bothends.osutil.event_loop import IN, OUT, EventLoop, Timer
 from bothends.sockets import Listener, open_listeners
 
-_MAX_CONNECTIONS: Final = 128  # visitors at once; those beyond are closed at once
+_MAX_CONNECTIONS: Final = 128  # concurrent; further connections are closed at once
 _IDLE_TIMEOUT: Final = 60.0  # seconds without a request, as in Toxiproxy
-_ACCEPT_RETRY: Final = 0.1  # seconds until accept is tried again
+_ACCEPT_RETRY: Final = 0.1  # seconds until accept(2) is retried
 _READ_SIZE: Final = 64 * 1024
-_MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes that a visitor may leave unread: more than any list of proxies
+_MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes of unsent responses: larger than any list of proxies
 
 
 class ApiServer:
-    """The API on an endpoint. Raises what binding raises."""
+    """Serves the API on an endpoint.
+
+    Raises UnsupportedCombination if it is not a plain stream, and the exceptions of `open_listeners`.
+    """
 
     def __init__(self, loop: EventLoop, api: Api, endpoint: Endpoint) -> None:
         if not endpoint.is_stream or endpoint.scheme == "tls" or endpoint.wrappers:
-            raise UnsupportedCombination("the API", endpoint.label, "it speaks HTTP over a plain stream")
+            raise UnsupportedCombination("the API", endpoint.label, "it needs a plain stream for HTTP")
         self.loop = loop
         self.api = api
         self.connections: set[_ApiConnection] = set()
@@ -38,18 +41,18 @@ class ApiServer:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where it is, with the real port."""
+        """The endpoint, with the real port."""
         return self._listeners[0].endpoint
 
     def close(self) -> None:
-        """Leave."""
+        """Close the listener and all connections."""
         if self._retry_timer is not None:
             self._retry_timer.cancel()
         for listener in self._listeners:
             self.loop.unwatch(listener.fileno())
             listener.close()
-        for visitor in list(self.connections):
-            visitor.close()
+        for connection in list(self.connections):
+            connection.close()
 
     def _watch_listener(self, listener: Listener) -> None:
         self.loop.watch(listener.fileno(), IN, lambda _ready: self._accept(listener))
@@ -59,7 +62,7 @@ class ApiServer:
             sock, _ = listener.socket.accept()
         except BlockingIOError:
             return
-        except OSError:  # most likely no descriptor is left: accept would be reported as possible for ever
+        except OSError:  # probably EMFILE: epoll would report the listener as ready on every iteration
             self.loop.unwatch(listener.fileno())
             self._retry_timer = self.loop.call_later(_ACCEPT_RETRY, lambda: self._watch_listener(listener))
             return
@@ -85,11 +88,11 @@ class _ApiConnection:
         self._loop.schedule_wakeup(self, self._loop.now + _IDLE_TIMEOUT)
 
     def on_timer(self, now: float) -> None:
-        """It has been silent for long enough."""
+        """Close the connection after the idle timeout."""
         self.close()
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self.wake_at = math.inf
         self._loop.unwatch(self._socket.fileno())
         self._socket.close()
@@ -130,13 +133,15 @@ class _ApiConnection:
     def _handle(self, request: HttpRequest) -> HttpResponse:
         try:
             return self._server.api.handle(request)
-        except Exception as error:  # a mistake of ours must not end the proxies
-            text = f"a mistake in bothends itself: {type(error).__name__}: {error}"
+        except Exception as error:  # a bug in the API must not stop the proxies
+            text = f"internal error: {type(error).__name__}: {error}"
             return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, text)
 
-    def _queue_response(self, answer: HttpResponse, request: HttpRequest) -> None:
+    def _queue_response(self, response: HttpResponse, request: HttpRequest) -> None:
         self._close_after_write = not request.keep_alive
-        self._write_buffer += answer.encode(keep_alive=request.keep_alive, with_body=request.method != "HEAD")
+        self._write_buffer += response.encode(
+            keep_alive=request.keep_alive, with_body=request.method != "HEAD"
+        )
 
     def _write(self) -> None:
         if self._write_buffer:

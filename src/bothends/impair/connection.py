@@ -1,21 +1,20 @@
-"""One connection through the proxy, of a stream or sequenced packets: a client, a server, two directions.
+"""One proxied connection (stream or sequenced packets): a client socket, a server socket, two links.
 
-    dialing ──> open ──both ends said and passed on──> closed
-       └────────────┴──a toxic closes──> lingering ──> closed      (a toxic resets, an end is reset: at once)
+    dialing ──> open ──both EOFs forwarded──> closed
+       └────────────┴──closed by a toxic──> lingering ──> closed      (a reset, by a toxic or an end: at once)
 
-1. The client is read only once the server has answered the call: what it says meanwhile waits in the kernel,
-   which makes it feel a server that doesn't accept.
-2. A half-close passes: the end of one side is told to the other when all before it has been, and the other
-   direction goes on.
-3. close() with unread input makes the kernel send RST, which destroys what the peer has not read yet
-   (RFC 1122 section 4.2.2.13). So a connection that a toxic closes is finished first, and what still comes is
-   read and thrown away, for LINGER seconds.
-4. An end that is not read is still reported when it is reset or hung up (EPOLLHUP, EPOLLERR), as long as it
-   is. It is then left out of the set until it is to be read, and reading tells.
-   The reset of one end travels behind what that end had said, as it would on a long path: latency must not
-   destroy an answer that was given before.
-5. Where a connection leads to datagrams, only the client can end it: by leaving, or by finishing, after
-   which answers are waited for as long as a session of datagrams may be idle.
+1. The client is read only once the connection to the server is open. Data sent earlier stays in the kernel,
+   so the client sees a server that does not accept yet.
+2. Half-close passes through: EOF is forwarded after the data before it, and the other direction stays open.
+3. close() with unread input makes the kernel send RST, which destroys data that the peer has not read yet
+   (RFC 1122 section 4.2.2.13). So when a toxic closes a connection, both ends are first shut down for
+   writing, and input is read and discarded for LINGER seconds.
+4. epoll reports a reset or hangup (EPOLLERR, EPOLLHUP) of a socket that is not being read, and repeats it for
+   as long as it lasts. Such a socket is removed from the epoll set until it is to be read; the read then
+   returns the error. A reset is queued behind the data that arrived before it, as on a long path: latency
+   must not destroy a response that was sent before the reset.
+5. If the server side is a datagram socket, only the client can end the connection: by a reset, or by EOF,
+   after which replies are awaited for the idle timeout of datagram sessions.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ from bothends.impair.sockets import SocketEnd, wrap_socket
 from bothends.osutil.event_loop import IN, OUT
 from bothends.toxics.base import Medium
 
-LINGER: Final = 2.0  # seconds
+LINGER: Final = 2.0  # seconds of discarding input after a toxic has closed the connection
 
 _HANGUP: Final = select.EPOLLHUP | select.EPOLLERR
 
 
 class ProxyConnection:
-    """A client's connection and ours to the server."""
+    """A client's connection, and the proxy's connection to the server for it."""
 
     def __init__(self, context: ProxyContext, number: int, sock: socket.socket, client: Address) -> None:
         self.loop = context.loop
@@ -61,20 +60,20 @@ class ProxyConnection:
 
     @property
     def links(self) -> tuple[ToxicLink, ...]:
-        """Upstream and downstream; none while the server is being called."""
+        """The upstream and downstream links; empty until the connection to the server is open."""
         return tuple(each for each in (self.upstream, self.downstream) if each is not None)
 
-    # What the directions call (direction.Owner) -----------------------------------------------------
+    # Called by the links (link.LinkOwner) -----------------------------------------------------------
 
     def eof_forwarded(self, link: ToxicLink) -> None:
-        """See Owner."""
+        """Close once both EOFs are forwarded; see `LinkOwner`."""
         self._finished_links.append(link)
         self._close_if_finished()
         if not self._is_closed and self._server_end is not None and not self._server_end.has_eof:
             self.loop.schedule_wakeup(self, self.loop.now + self._context.idle_timeout)
 
     def close(self) -> None:
-        """Finish both ends, read on for a moment what still comes, and leave; where one was reset, reset."""
+        """Shut down both ends and linger, discarding input; reset both if one has been reset."""
         if self._is_closing or self._is_closed:
             return
         if any(end.is_reset for end in self._ends()):
@@ -96,26 +95,26 @@ class ProxyConnection:
             self._close("reset")
 
     def sink_lost(self, link: ToxicLink) -> None:
-        """See Owner."""
+        """Handle a reset that a send reported; see `LinkOwner`."""
         end = self._server_end if link is self.upstream else self._client_end
         if end is not None:
             self._on_reset(end)
 
     def abort(self) -> None:
-        """Close both ends now, whatever is under way."""
-        self._close("cut")
+        """Close both ends at once."""
+        self._close("aborted")
 
     def update_interest(self) -> None:
-        """Watch what there is to wait for now."""
+        """Update the events that both sockets are watched for."""
         if self._is_closed or self._server_end is None or self.upstream is None or self.downstream is None:
             return
         self._watch(self._client_end, self.upstream, self.downstream)
         self._watch(self._server_end, self.downstream, self.upstream)
 
-    # What the loop calls ------------------------------------------------------------------------------
+    # Called by the event loop -------------------------------------------------------------------------
 
     def on_timer(self, now: float) -> None:
-        """It has lingered long enough."""
+        """Close: the linger time, or the idle time of a connection to datagrams, is over."""
         self._close("closed")
 
     def _on_dialed(self, sock: socket.socket | None, error: BothendsError | None) -> None:
@@ -149,16 +148,16 @@ class ProxyConnection:
             if end.interest & IN:
                 self._read(end, reading)
                 if ready == IN and reading.is_idle:
-                    return  # by far the most: what came went on at once
+                    return  # the usual case: all input was forwarded at once, so no interest changes
             elif ready & _HANGUP and not ready & OUT:
                 self._unwatch(end)
                 if self._server_end is not None and not self._server_end.has_eof:
-                    self._close("the client has gone")  # the server can't end it, having no connection
+                    self._close("the client is gone")  # a datagram server cannot end the connection
                 return
         self.update_interest()
 
     def _flush(self, end: SocketEnd, writing: ToxicLink) -> bool:
-        """Have an end take more; False if the connection is over."""
+        """Send queued data to an end. Returns False if the connection is closed."""
         try:
             end.flush()
         except OSError:
@@ -171,7 +170,7 @@ class ProxyConnection:
 
     def _read(self, end: SocketEnd, reading: ToxicLink) -> None:
         try:
-            found = end.receive()
+            messages = end.receive()
         except OSError:
             self._on_reset(end)
             return
@@ -179,19 +178,19 @@ class ProxyConnection:
             self.reset()
             return
         if self._is_closing:
-            if found is None:
+            if messages is None:
                 end.eof_received = True
                 if all(each.eof_received for each in self._ends()):
                     self._close("closed by a toxic")
-        elif found is None:
+        elif messages is None:
             reading.feed_eof()
         else:
-            for data in found:
+            for data in messages:
                 if not self._is_closed:
                     reading.feed(data)
 
     def _on_reset(self, end: SocketEnd) -> None:
-        """An end has been reset: nothing more can be said to it, and the other is told in its turn."""
+        """Handle the reset of an end: discard the data for it, and queue the reset to the other end."""
         if self._is_closed or end.is_reset:
             return
         if self._is_closing or self.upstream is None or self.downstream is None:
@@ -200,13 +199,13 @@ class ProxyConnection:
         end.is_reset = True
         if end.watched:
             self._unwatch(end)
-        told, silenced = self.upstream, self.downstream
+        outgoing, incoming = self.upstream, self.downstream
         if end is self._server_end:
-            told, silenced = silenced, told
-        silenced.discard()
-        told.feed_reset()
+            outgoing, incoming = incoming, outgoing
+        incoming.discard()
+        outgoing.feed_reset()
 
-    # Leaving --------------------------------------------------------------------------------------------
+    # Interest and close ---------------------------------------------------------------------------------
 
     def _ends(self) -> list[SocketEnd]:
         return [self._client_end] if self._server_end is None else [self._client_end, self._server_end]

@@ -1,8 +1,8 @@
-"""Calling the upstream without holding up the loop.
+"""Connect to the upstream without blocking the event loop.
 
-A connect that needs no resolver is made by the loop itself. A name is looked up, and its addresses are
-tried (RFC 8305), in a thread of its own, because getaddrinfo(3) blocks; so is a UNIX connect whose listener's
-queue is full, because nothing tells when there is room.
+A numeric address is connected to by the loop itself. A host name is resolved and connected to (RFC 8305) in a
+thread, because getaddrinfo(3) blocks. A UNIX socket is connected to in a thread as well: with a full accept
+queue a non-blocking connect(2) fails with EAGAIN, and epoll does not report when there is room.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from bothends.sockets.options import apply_options
 from bothends.sockets.resolve import SOCKET_TYPES, resolve
 from bothends.sockets.socket_errors import call_error
 
-CONNECT_TIMEOUT: Final = (
-    10.0  # seconds for a connect: a client of the proxy waits as long, with nothing to read
-)
+CONNECT_TIMEOUT: Final = 10.0  # seconds; the client of the proxy waits as long without data
 
 
 class Dialer:
-    """A connection in the making. `done` is called once, from the loop: with a non-blocking socket or an
-    error, never within the constructor."""
+    """A connection attempt.
+
+    `on_done` is called once, from the loop and never from the constructor: with a non-blocking socket and
+    None, or with None and an error.
+    """
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class Dialer:
             threading.Thread(target=self._connect_in_thread, name="bothends-dial", daemon=True).start()
 
     def cancel(self) -> None:
-        """Nobody waits for it any more: `done` is not called, and nothing stays open."""
+        """Abandon the attempt and close its socket. `on_done` is not called any more."""
         self._is_done = True
         self._release()
         if self._sock is not None:
@@ -59,31 +60,31 @@ class Dialer:
 
     def _start_connect(self) -> None:
         endpoint = self._endpoint
-        target = resolve(endpoint)[0]  # an address: nobody is asked
+        target = resolve(endpoint)[0]  # a numeric address: no look-up
         kind, protocol = SOCKET_TYPES[endpoint.scheme]
         try:
             sock = self._sock = socket.socket(target.family, kind, protocol)
             apply_options(sock, endpoint, listening=False)
             sock.setblocking(False)
-            answer = sock.connect_ex(target.sockaddr)
+            status = sock.connect_ex(target.sockaddr)
         except OSError as error:
             self._loop.post(functools.partial(self._fail, call_error("connect to", endpoint, error)))
             return
         except BothendsError as error:
             self._loop.post(functools.partial(self._fail, error))
             return
-        if answer == errno.EINPROGRESS:
+        if status == errno.EINPROGRESS:
             self._timer = self._loop.call_later(CONNECT_TIMEOUT, self._on_timeout)
             self._loop.watch(sock.fileno(), OUT, self._on_ready)
         else:
-            self._loop.post(lambda: self._connect_finished(answer))
+            self._loop.post(lambda: self._connect_finished(status))
 
     def _on_ready(self, _ready: int) -> None:
         assert self._sock is not None
         error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error or _is_connected(self._sock):
             self._connect_finished(error)
-        # Otherwise the report is stale: of another socket that had this number, closed in the same turn.
+        # Otherwise the event is stale: a socket with the same descriptor was closed in the same iteration.
 
     def _connect_finished(self, error_number: int) -> None:
         if self._is_done:
@@ -116,7 +117,7 @@ class Dialer:
             self._timer.cancel()
 
     def _connect_in_thread(self) -> None:
-        """In a thread of its own."""
+        """Connect with blocking calls; runs in a thread."""
         try:
             sock = open_connection(self._endpoint, timeout=CONNECT_TIMEOUT)
         except BothendsError as error:
@@ -124,18 +125,18 @@ class Dialer:
             return
         sock.setblocking(False)
 
-        def take() -> None:
+        def hand_over() -> None:
             if self._is_done:
                 sock.close()
             else:
                 self._sock = sock
                 self._connect_finished(0)
 
-        self._loop.post(take)
+        self._loop.post(hand_over)
 
 
 def check_upstream(endpoint: Endpoint) -> None:
-    """Refuse what nobody can be called at. Raises SystemRefused."""
+    """Reject an endpoint that cannot be connected to. Raises SystemCallFailed."""
     if endpoint.port == 0:
         raise SystemCallFailed(
             "connect to", endpoint.label, errno.EADDRNOTAVAIL, "port 0 is for listening only"
@@ -151,7 +152,7 @@ def _is_connected(sock: socket.socket) -> bool:
 
 
 def _is_numeric(endpoint: Endpoint) -> bool:
-    """Whether one connect(2) is all it takes."""
+    """Whether the endpoint needs no look-up and no blocking connect(2)."""
     if endpoint.scheme not in ("tcp", "udp", "mptcp", "sctp"):
         return False
     try:

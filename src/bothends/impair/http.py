@@ -1,7 +1,7 @@
-"""As much of HTTP/1.1 (RFC 9112) as the API needs, without any socket: bytes in, requests out.
+"""A sans-IO subset of HTTP/1.1 (RFC 9112) for the API: bytes in, requests out.
 
-Bodies come with a length or in chunks. A head is bounded by HEAD bytes and a body by BODY; who goes beyond,
-or breaks the grammar, gets an answer that says so, and the connection ends.
+Bodies have a Content-Length or are chunked. A head has at most MAX_HEAD_SIZE bytes and a body at most
+MAX_BODY_SIZE. A larger or malformed request gets an error response, after which the connection is closed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class BadRequest(Exception):
-    """What came is no request that can be answered; the connection ends with `status` and `reason`."""
+    """A malformed request. The server responds with `status` and `reason`, and closes the connection."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(status, reason)
@@ -34,7 +34,7 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request. `target` is as it came; the names of `fields` are in lower case."""
+    """A request. `target` is not decoded; the names of `fields` are in lower case."""
 
     method: str
     target: str
@@ -45,14 +45,14 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What is answered."""
+    """A response."""
 
     status: HTTPStatus
     body: bytes = b""
     media_type: str = "application/json"
 
     def encode(self, *, keep_alive: bool, with_body: bool = True) -> bytes:
-        """Its bytes; without the body for HEAD."""
+        """Return the response as bytes; without the body for HEAD."""
         head = [f"HTTP/1.1 {self.status.value} {self.status.phrase}"]
         if self.status is not HTTPStatus.NO_CONTENT:
             head += [f"Content-Type: {self.media_type}", f"Content-Length: {len(self.body)}"]
@@ -63,52 +63,53 @@ class HttpResponse:
 
 
 class RequestParser:
-    """The requests of one connection, however their bytes are cut."""
+    """Parses the requests of one connection, whatever the chunking."""
 
     def __init__(self) -> None:
         self._data = bytearray()
         self._head: tuple[str, str, dict[str, str], bool] | None = None
         self._body = bytearray()
         self.continue_response = b""
-        """What the client waits for before it sends a body; whoever sends it empties this."""
+        """A "100 Continue" response that the client waits for. The caller sends and clears it."""
 
     def feed(self, data: bytes) -> Iterator[HttpRequest]:
-        """The requests that these bytes complete. Raises BadRequest."""
+        """Yield the requests that these bytes complete. Raises BadRequest."""
         self._data += data
         while True:
             if self._head is None and not self._parse_head():
                 return
             assert self._head is not None
-            method, target, fields, keeps_alive = self._head
+            method, target, fields, keep_alive = self._head
             if not self._parse_body(fields):
                 return
             body, self._body, self._head = bytes(self._body), bytearray(), None
-            yield HttpRequest(method, target, fields, body, keeps_alive)
+            yield HttpRequest(method, target, fields, body, keep_alive)
 
     def _parse_head(self) -> bool:
-        while self._data.startswith((b"\r", b"\n")):  # section 2.2: an empty line before a request is ignored
+        while self._data.startswith((b"\r", b"\n")):  # section 2.2: ignore an empty line before a request
             del self._data[:1]
         end = _HEAD_END.search(self._data, 0, MAX_HEAD_SIZE)
         if end is None:
             if len(self._data) >= MAX_HEAD_SIZE:
                 raise BadRequest(
-                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a head has {MAX_HEAD_SIZE} bytes at most"
+                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                    f"the request head exceeds {MAX_HEAD_SIZE} bytes",
                 )
             return False
         first, *lines = re.split(rb"\r?\n", bytes(self._data[: end.start()]))
         del self._data[: end.end()]
         request = _REQUEST.fullmatch(first)
         if request is None:
-            raise BadRequest(HTTPStatus.BAD_REQUEST, "the first line is no request of HTTP/1.1")
+            raise BadRequest(HTTPStatus.BAD_REQUEST, "malformed request line")
         fields: dict[str, str] = {}
         for line in lines:
             found = _FIELD.fullmatch(line)
             if found is None:
-                raise BadRequest(HTTPStatus.BAD_REQUEST, "a line of the head is no field")
+                raise BadRequest(HTTPStatus.BAD_REQUEST, "malformed header field")
             fields[found[1].decode().lower()] = found[2].decode("latin-1")
-        wish = fields.get("connection", "").lower()
-        keeps_alive = "close" not in wish and (request[3] == b"1" or "keep-alive" in wish)
-        self._head = request[1].decode(), request[2].decode("latin-1"), fields, keeps_alive
+        connection = fields.get("connection", "").lower()
+        keep_alive = "close" not in connection and (request[3] == b"1" or "keep-alive" in connection)
+        self._head = request[1].decode(), request[2].decode("latin-1"), fields, keep_alive
         if fields.get("expect", "").lower() == "100-continue":
             self.continue_response = _CONTINUE
         return True
@@ -116,11 +117,13 @@ class RequestParser:
     def _parse_body(self, fields: dict[str, str]) -> bool:
         if "transfer-encoding" in fields:
             if fields["transfer-encoding"].lower() != "chunked" or "content-length" in fields:
-                raise BadRequest(HTTPStatus.NOT_IMPLEMENTED, "a body is chunked, or has a length")
+                raise BadRequest(
+                    HTTPStatus.NOT_IMPLEMENTED, "a body must be chunked or have a Content-Length"
+                )
             return self._parse_chunks()
         length = fields.get("content-length", "0")
         if not length.isdecimal() or not length.isascii():
-            raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length is a number")
+            raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length is not a number")
         if len(length) > 9 or int(length) > MAX_BODY_SIZE:
             raise _too_large()
         if len(self._data) < int(length):
@@ -130,19 +133,19 @@ class RequestParser:
         return True
 
     def _parse_chunks(self) -> bool:
-        """Section 7.1: size, data and an empty line, until a size of 0 and its trailer."""
+        """Parse the chunks of section 7.1: size, data and CRLF, until a size of 0 and the trailer."""
         while True:
             size = _CHUNK.match(self._data)
             if size is None:
                 if len(self._data) > 256 or b"\n" in self._data:
-                    raise BadRequest(HTTPStatus.BAD_REQUEST, "no size of a chunk")
+                    raise BadRequest(HTTPStatus.BAD_REQUEST, "malformed chunk size")
                 return False
             count = int(size[1], 16)
             if count == 0:
                 end = _LAST_CHUNK.match(self._data)
                 if end is None:
                     if len(self._data) > MAX_HEAD_SIZE:
-                        raise BadRequest(HTTPStatus.BAD_REQUEST, "a trailer that doesn't end")
+                        raise BadRequest(HTTPStatus.BAD_REQUEST, f"the trailer exceeds {MAX_HEAD_SIZE} bytes")
                     return False
                 del self._data[: end.end()]
                 return True
@@ -153,9 +156,9 @@ class RequestParser:
             self._body += self._data[size.end() : size.end() + count]
             del self._data[: size.end() + count]
             if self._data[:2] != b"\r\n":
-                raise BadRequest(HTTPStatus.BAD_REQUEST, "a chunk is longer than it says")
+                raise BadRequest(HTTPStatus.BAD_REQUEST, "a chunk is longer than its size")
             del self._data[:2]
 
 
 def _too_large() -> BadRequest:
-    return BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has {MAX_BODY_SIZE} bytes at most")
+    return BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body exceeds {MAX_BODY_SIZE} bytes")

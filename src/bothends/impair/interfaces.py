@@ -1,23 +1,20 @@
-"""What connections and sessions need of their proxy, and what the proxy knows of them."""
+"""Protocols between a proxy and its connections and sessions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 from bothends.endpoints import Address, Endpoint
 from bothends.errors import BothendsError
 from bothends.framing import Framing
+from bothends.impair.link import ToxicLink
 from bothends.osutil.event_loop import EventLoop
 from bothends.toxics.base import Medium
 from bothends.toxics.pipeline import Pipeline
 
-if TYPE_CHECKING:
-    from bothends.impair.link import ToxicLink
-    from bothends.impair.sessions import DatagramListener, UdpSession
-
 
 class Flow(Protocol):
-    """One client and the server: a connection, or a session of datagrams. Numbered from 1."""
+    """A connection or datagram session between a client and the server, numbered from 1."""
 
     number: int
     client: Address
@@ -25,30 +22,25 @@ class Flow(Protocol):
     downstream: ToxicLink | None
 
     def abort(self) -> None:
-        """Close both ends now, whatever is under way."""
+        """Close both ends at once."""
 
 
 class ProxyContext(Protocol):
-    """The proxy."""
+    """The proxy, as its connections and sessions use it."""
 
     loop: EventLoop
     upstream: Endpoint
     framing: Framing | None
-    """How streams are cut into messages, if they are."""
+    """How to cut streams into messages, or None."""
 
     idle_timeout: float
-    """Seconds after which a session on which nothing moves ends."""
+    """Seconds without data after which a datagram session ends."""
 
     def new_pipelines(self, number: int, client: Address, medium: Medium) -> tuple[Pipeline, Pipeline]:
-        """The toxics that a conversation meets, upstream and downstream."""
-
-    def new_session(
-        self, listener: DatagramListener, client: Address, peer: Any, ancillary: Any
-    ) -> UdpSession | None:
-        """A new session; None if there are too many."""
+        """Build the toxic pipelines of a flow: upstream, downstream."""
 
     def flow_closed(self, flow: Flow, reason: str) -> None:
-        """It is over."""
+        """Forget a closed flow, and add its traffic to the totals."""
 
     def upstream_unreachable(self, flow: Flow, error: BothendsError) -> None:
-        """The server could not be called."""
+        """Report that connecting to the server failed."""

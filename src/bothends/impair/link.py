@@ -1,14 +1,14 @@
-"""One direction of one connection: what one end says, through the toxics, to the other end.
+"""One direction of a connection: data from one end, through the toxics, to the other end.
 
     feed() ──> pipeline ──> queue ──> sink
-                                └─ what the kernel does not take yet
+                                └─ data that the kernel does not accept yet
 
-No socket here: whoever reads calls `feed`, and a `Sink` takes what leaves. Without toxics and with a sink
-that takes everything, bytes go straight through: one call in, one call out, nothing copied.
+Sans-IO: the owner reads and calls `feed`, and a `Sink` sends. Without toxics, and while the sink accepts
+everything, data passes straight through without a copy: one call in, one call out.
 
 Backpressure: `wants_more` is False while the queue or the toxics hold too much. On a stream the owner then
-stops reading, the kernel's buffers fill, and the sender feels it as it would without a proxy. Datagrams that
-come all the same are dropped; what has been taken in is not.
+stops reading, the kernel's buffers fill, and the sender blocks as it would without a proxy. Further datagrams
+are dropped; queued data never is.
 """
 
 from __future__ import annotations
@@ -22,48 +22,48 @@ from bothends.osutil.event_loop import EventLoop
 from bothends.toxics.base import Medium, Signal
 from bothends.toxics.pipeline import Item, Pipeline
 
-# Bytes that wait for a sink that takes nothing: about what two socket buffers hold. More would hide the
-# receiver's slowness from the sender.
+# Bytes queued for a blocked sink: about the size of two socket buffers. A larger queue would hide a slow
+# receiver from the sender.
 QUEUE_LIMIT: Final = 256 * 1024
-_MAX_IOVECS: Final = 64  # pieces in one sendmsg(2); far below IOV_MAX
+_MAX_IOVECS: Final = 64  # buffers in one sendmsg(2); far below IOV_MAX
 
 
 class Sink(Protocol):
-    """Where a direction leads."""
+    """The destination of a link."""
 
     def send(self, pieces: list[bytes | memoryview]) -> int:
-        """Send pieces of a stream, or the first of them as one message.
+        """Send the pieces of a stream, or the first piece as one message.
 
-        Returns the bytes that were taken; -1 if nothing can be taken now. Raises OSError when it is gone.
+        Returns the number of bytes accepted; -1 if none can be sent now. Raises OSError if the peer is gone.
         """
 
     def send_eof(self) -> None:
-        """Say that no more will come."""
+        """Half-close: no more data follows."""
 
 
 class LinkOwner(Protocol):
-    """Whose directions they are."""
+    """The connection or session that a link belongs to."""
 
     loop: EventLoop
 
     def eof_forwarded(self, link: ToxicLink) -> None:
-        """The end of what one side says has been passed on."""
+        """Called after the link has forwarded its sender's EOF."""
 
     def close(self) -> None:
-        """A toxic closes the connection, in good order."""
+        """Close the connection (FIN), because of a toxic or after `feed_reset`."""
 
     def reset(self) -> None:
-        """A toxic resets the connection."""
+        """Reset the connection (RST), because of a toxic."""
 
     def sink_lost(self, link: ToxicLink) -> None:
-        """The sink of a direction is gone."""
+        """Called when sending failed because the peer is gone."""
 
     def update_interest(self) -> None:
-        """`wants_more` or `is_blocked` of a direction may have changed."""
+        """Called when `wants_more` or `is_blocked` of the link may have changed."""
 
 
 class ToxicLink:
-    """From one end to the other."""
+    """One direction: a pipeline of toxics, and a queue in front of the sink."""
 
     __slots__ = (
         "_is_closed",
@@ -88,9 +88,9 @@ class ToxicLink:
         self.sent = 0
         self.queued = 0
         self.overflowed = 0
-        """Datagrams that were dropped for want of room, not by a toxic."""
+        """Datagrams dropped because the queue was full, rather than by a toxic."""
         self.source_eof = False
-        """Whether its source has finished."""
+        """Whether the source has sent EOF or was reset."""
         self._is_closed = False
         self._owner = owner
         self._sink = sink
@@ -100,26 +100,26 @@ class ToxicLink:
 
     @property
     def wants_more(self) -> bool:
-        """Whether there is room for more from the source."""
+        """Whether the owner should read from the source."""
         return self.queued < QUEUE_LIMIT and not (self.pipeline.stages and self.pipeline.is_full)
 
     @property
     def is_blocked(self) -> bool:
-        """Whether it waits for the sink to take something."""
+        """Whether data is queued for the sink."""
         return bool(self._queue)
 
     @property
     def is_idle(self) -> bool:
-        """Whether all that came has left, and nothing else is to be done."""
+        """Whether nothing is queued, held, closed or at EOF."""
         return not (self._queue or self.pipeline.stages or self.source_eof or self._is_closed)
 
     def begin(self) -> None:
-        """The connection begins."""
+        """Start the toxics when the connection opens."""
         if self.pipeline.stages:
             self._forward(self.pipeline.begin(self._owner.loop.now))
 
     def feed(self, data: bytes) -> None:
-        """The source has said this: a chunk of a stream, or one whole message."""
+        """Accept data from the source: a chunk of a stream, or one whole message."""
         self.received += len(data)
         if self._is_closed:
             return
@@ -133,14 +133,14 @@ class ToxicLink:
             else:
                 self._write(data)
             return
-        # Of many that are read in one turn, each has come at its own moment: none may leave early.
+        # Messages read in one event-loop iteration need their own arrival times, or they would leave early.
         now = self._owner.loop.update_time()
         if self.pipeline.due <= now:
             self._forward(self.pipeline.advance(now))
         self._forward(self.pipeline.put(now, data))
 
     def feed_eof(self) -> None:
-        """The source has finished."""
+        """Accept EOF from the source."""
         self.source_eof = True
         now = self._owner.loop.update_time()
         if self.pipeline.due <= now:
@@ -148,23 +148,23 @@ class ToxicLink:
         self._forward(self.pipeline.put(now, Signal.END))
 
     def feed_reset(self) -> None:
-        """The source has been reset. That too comes behind what it said before: then the owner closes."""
+        """Accept a reset of the source. The owner closes once the data received before it has been sent."""
         self.source_eof = True
         if not self._is_closed:
             self._forward(self.pipeline.put(self._owner.loop.update_time(), Signal.CLOSE))
 
     def on_timer(self, now: float) -> None:
-        """Something may be due in the pipeline."""
+        """Send the items of the pipeline that are due."""
         self._forward(self.pipeline.advance(now))
         self._owner.update_interest()
 
     def toxics_changed(self, items: list[Item]) -> None:
-        """The toxics have changed, and this left because of it."""
+        """Send the items that a change of the toxics released."""
         self._forward(items)
         self._owner.update_interest()
 
     def flush(self) -> None:
-        """The sink may take something again."""
+        """Send queued data until the sink blocks."""
         queue = self._queue
         while queue:
             first = queue[0]
@@ -179,38 +179,38 @@ class ToxicLink:
                         break
                     batch.append(piece)
             try:
-                taken = self._sink.send(batch)
+                accepted = self._sink.send(batch)
             except OSError:
                 self._owner.sink_lost(self)
                 return
-            if taken < 0:
+            if accepted < 0:
                 return
-            self._consume_sent(taken)
+            self._consume_sent(accepted)
 
     def discard(self) -> None:
-        """The connection is over: nothing more leaves."""
+        """Close the link and discard its queue."""
         self._is_closed = True
         self._queue.clear()
         self.queued = 0
         self.pipeline.stages.clear()
         self.wake_at = math.inf
 
-    def _consume_sent(self, taken: int) -> None:
+    def _consume_sent(self, count: int) -> None:
         queue = self._queue
-        self.sent += taken
+        self.sent += count
         if self._message_oriented:
             message = queue.popleft()
             assert not isinstance(message, Signal)
             self.queued -= len(message)
             return
-        self.queued -= taken
-        while taken:
+        self.queued -= count
+        while count:
             piece = queue[0]
             assert not isinstance(piece, Signal)
-            if taken < len(piece):
-                queue[0] = memoryview(piece)[taken:]
+            if count < len(piece):
+                queue[0] = memoryview(piece)[count:]
                 return
-            taken -= len(piece)
+            count -= len(piece)
             queue.popleft()
 
     def _forward(self, items: list[Item]) -> None:
@@ -230,18 +230,18 @@ class ToxicLink:
             self._owner.loop.schedule_wakeup(self, due)
 
     def _write(self, data: bytes) -> None:
-        """Send at once, as nothing waits before it; queue what is not taken."""
+        """Send directly, because the queue is empty; queue the rest."""
         try:
-            taken = self._sink.send([data])
+            accepted = self._sink.send([data])
         except OSError:
             self._owner.sink_lost(self)
             return
-        if taken < 0:
+        if accepted < 0:
             self._enqueue(data)
             return
-        self.sent += taken
-        if taken < len(data) and not self._message_oriented:
-            self._enqueue(memoryview(data)[taken:])
+        self.sent += accepted
+        if accepted < len(data) and not self._message_oriented:
+            self._enqueue(memoryview(data)[accepted:])
 
     def _enqueue(self, item: bytes | memoryview | Signal) -> None:
         if not isinstance(item, Signal):

@@ -1,4 +1,4 @@
-"""All the proxies of one process, by name: what the API, a scenario and the command line work on."""
+"""The proxies of a process, by name. The API, scenarios and the command line operate on them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bothends.osutil.event_loop import EventLoop
 
 @dataclass(eq=False, repr=False)
 class ProxyExists(UsageError):
-    """A second proxy of one name. Field: `name`."""
+    """The name of a new proxy is already taken. Field: `name`."""
 
     name: str
 
     def __str__(self) -> str:
-        return f"there is a proxy {self.name!r} already"
+        return f"proxy {self.name!r} already exists"
 
 
 class ProxyConfig(NamedTuple):
-    """A proxy that there is to be. `framing` is a key of FRAMINGS, or empty."""
+    """The settings of a new proxy. `framing` is a key of FRAMINGS, or empty."""
 
     name: str
     listen: Endpoint
@@ -34,14 +34,14 @@ class ProxyConfig(NamedTuple):
 
 
 class ProxyCollection:
-    """Proxies by name, in the order in which they came."""
+    """Proxies by name, in the order of their addition."""
 
     def __init__(
         self,
         loop: EventLoop,
         *,
         seed: int = 0,
-        notify: Notify = lambda _words: None,
+        notify: Notify = lambda _text: None,
         recording: RecordingWriter | None = None,
         replay: Replay | None = None,
         idle_timeout: float = IDLE_TIMEOUT,
@@ -61,11 +61,11 @@ class ProxyCollection:
         return len(self._proxies)
 
     def get(self, name: str) -> Proxy | None:
-        """The proxy of a name, if there is one."""
+        """Return the proxy of a name, or None."""
         return self._proxies.get(name)
 
     def create(self, config: ProxyConfig) -> Proxy:
-        """A proxy that is neither entered nor enabled. Raises BothendsError where it cannot be."""
+        """Create a proxy without adding or enabling it. Raises BothendsError if its settings are invalid."""
         proxy = Proxy(
             self.loop,
             config.name,
@@ -81,7 +81,7 @@ class ProxyCollection:
         return proxy
 
     def add(self, proxy: Proxy, *, enabled: bool = True) -> None:
-        """Enter a proxy, listening if it is to. Raises ProxyExists, and what binding raises."""
+        """Add a proxy, and enable it if asked. Raises ProxyExists and the exceptions of `Proxy.enable`."""
         if proxy.name in self._proxies:
             raise ProxyExists(proxy.name)
         if enabled:
@@ -89,19 +89,19 @@ class ProxyCollection:
         self._proxies[proxy.name] = proxy
 
     def remove(self, proxy: Proxy) -> None:
-        """Take a proxy away, and cut off who is on it."""
+        """Remove a proxy and abort its connections."""
         del self._proxies[proxy.name]
         proxy.disable()
 
     def populate(self, configs: Sequence[ProxyConfig]) -> list[Proxy]:
-        """Have these proxies. One that is there with the same addresses stays as it is, its toxics included;
-        one with others is replaced.
+        """Add or replace proxies.
 
-        Raises BothendsError; those before the one that failed are there.
+        An existing proxy with the same addresses keeps its connections and toxics; one with other addresses
+        is replaced. Raises BothendsError; the proxies before the one that failed stay added.
         """
-        made = [self.create(each) for each in configs]
+        created = [self.create(each) for each in configs]
         result = []
-        for proxy, (_, _, _, enabled, _) in zip(made, configs, strict=True):
+        for proxy, (_, _, _, enabled, _) in zip(created, configs, strict=True):
             old = self._proxies.get(proxy.name)
             if old is not None and _same_addresses(old, proxy):
                 if enabled and not old.enabled:
@@ -117,21 +117,21 @@ class ProxyCollection:
         return result
 
     def reset(self) -> None:
-        """Enable all, and take all toxics away. Raises what binding raises."""
+        """Enable all proxies and remove all toxics. Raises the exceptions of `Proxy.enable`."""
         for proxy in self:
             proxy.enable()
             proxy.remove_all_toxics()
 
     def close(self) -> None:
-        """Take all away."""
+        """Remove all proxies."""
         for proxy in self:
             self.remove(proxy)
 
 
 def update_proxy(proxy: Proxy, listen: Endpoint, upstream: Endpoint, *, enabled: bool) -> None:
-    """Give a proxy other addresses, which cuts off who is on it, or enable or disable it.
+    """Change a proxy's addresses, which aborts its connections, or enable or disable it.
 
-    Raises BothendsError; it is then disabled, with its old addresses.
+    Raises BothendsError; the proxy is then disabled and has its old addresses.
     """
     if not same_endpoint(proxy.listen, listen) or proxy.upstream != upstream:
         proxy.change_addresses(listen, upstream)
@@ -142,12 +142,13 @@ def update_proxy(proxy: Proxy, listen: Endpoint, upstream: Endpoint, *, enabled:
 
 
 def _same_addresses(old: Proxy, new: Proxy) -> bool:
-    its, there = (old.upstream, old.framing_name), (new.upstream, new.framing_name)
-    return same_endpoint(old.listen, new.listen) and its == there
+    if (old.upstream, old.framing_name) != (new.upstream, new.framing_name):
+        return False
+    return same_endpoint(old.listen, new.listen)
 
 
 def same_endpoint(actual: Endpoint, requested: Endpoint) -> bool:
-    """Whether an endpoint is the one that was asked for; port 0 asks for any."""
+    """Whether an endpoint matches the requested one; port 0 matches any port."""
     return actual == requested or (
         requested.port == 0 and actual.port is not None and actual.with_port(0) == requested
     )

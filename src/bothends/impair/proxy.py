@@ -1,7 +1,7 @@
-"""One proxy: where it listens, whom it calls, and the toxics in between.
+"""One proxy: a listening address, an upstream address, and the toxics in between.
 
-`Proxy` has a life: enabled, it listens; disabled, its address is refused and its connections are cut. Its
-toxics can be changed at any time, and what is under way feels it.
+An enabled proxy listens. Disabling it closes its listeners and aborts its connections. Toxics can be changed
+at any time, and apply to open connections too.
 """
 
 from __future__ import annotations
@@ -32,63 +32,68 @@ from bothends.toxics.placement import DIRECTIONS, Direction, PlacedToxic, random
 MAX_CONNECTIONS: Final = 16_384
 MAX_SESSIONS: Final = 4_096
 IDLE_TIMEOUT: Final = 120.0  # seconds: as long as a NAT must keep a UDP session (RFC 4787, REQ-5)
-_ACCEPT_BATCH: Final = 64  # a turn: newcomers must not starve those who are here
-_NOTIFY_INTERVAL: Final = 1.0  # seconds between two words of one kind
-_ACCEPT_RETRY: Final = 0.1  # seconds until accept is tried again when descriptors have run out
+_ACCEPT_BATCH: Final = 64  # accepts per event-loop iteration, so that open connections are served too
+_NOTIFY_INTERVAL: Final = 1.0  # seconds between two notifications of the same kind
+_ACCEPT_RETRY: Final = 0.1  # seconds until accept(2) is retried after a resource limit was reached
 
 _MEDIA: Final = {"stream": Medium.STREAM, "packets": Medium.MESSAGES, "datagrams": Medium.DATAGRAMS}
-
-# Out of descriptors or memory: the connection stays in the queue, and accept would report it for ever.
+_MEDIUM_NAMES: Final = {
+    Medium.STREAM: "a stream",
+    Medium.MESSAGES: "messages",
+    Medium.DATAGRAMS: "datagrams",
+    Medium.PACKETS: "packets",
+}
 
 Notify: TypeAlias = Callable[[str], None]
-"""Told in words of what happens to connections."""
+"""Called with a line of text about a problem with connections."""
 
 
 @dataclass(slots=True)
 class TrafficCounters:
-    """What has gone through a direction, connections that are over included. `received` from its source."""
+    """Traffic of one direction of a proxy, including closed connections. `received` and `sent` are bytes."""
 
     received: int = 0
     sent: int = 0
     overflowed: int = 0
-    """Datagrams that nobody had room for: dropped, and by no toxic."""
+    """Datagrams dropped because a queue was full, rather than by a toxic."""
 
     def add(self, link: ToxicLink) -> None:
-        """Count what has gone through this one."""
+        """Add the traffic of a link."""
         self.received += link.received
         self.sent += link.sent
         self.overflowed += link.overflowed + link.pipeline.overflowed
 
 
 def medium_of(listen: Endpoint, upstream: Endpoint, framing: str = "") -> Medium:
-    """What passes between two endpoints, where streams may be cut into messages by a framing.
+    """Return the medium between two endpoints; with a framing, streams carry messages.
 
-    Raises CannotCarry where they don't go together.
+    Raises UnsupportedCombination if the endpoints cannot be connected to each other.
     """
     for endpoint in (listen, upstream):
         if endpoint.scheme == "tls" or endpoint.wrappers:
             hint = "TLS and PROXY headers pass through tcp:// unchanged"
-            raise UnsupportedCombination("impair", endpoint.label, "it opens nothing that is wrapped", hint)
+            reason = "it does not terminate TLS or parse PROXY headers"
+            raise UnsupportedCombination("impair", endpoint.label, reason, hint)
         if endpoint.scheme in ("fd", "systemd", "stdio"):
-            raise UnsupportedCombination("impair", endpoint.label, "it opens its sockets itself")
-    here, there = SCHEMES[listen.scheme].socket_type, SCHEMES[upstream.scheme].socket_type
+            raise UnsupportedCombination("impair", endpoint.label, "it opens its own sockets")
+    from_type, to_type = SCHEMES[listen.scheme].socket_type, SCHEMES[upstream.scheme].socket_type
     if framing:
-        if "stream" not in (here, there):
-            raise UnsupportedCombination("impair", listen.label, "a framing cuts streams, and neither is one")
-        return Medium.DATAGRAMS if here == "datagrams" else Medium.MESSAGES
-    if (here == "stream") != (there == "stream"):
-        what = f"{listen.label} to {upstream.label}"
+        if "stream" not in (from_type, to_type):
+            raise UnsupportedCombination("impair", listen.label, "a framing needs a stream at either end")
+        return Medium.DATAGRAMS if from_type == "datagrams" else Medium.MESSAGES
+    if (from_type == "stream") != (to_type == "stream"):
+        pair = f"{listen.label} to {upstream.label}"
         reason = f"{listen.kind} and {upstream.kind}: only one of the two has messages"
         raise UnsupportedCombination(
-            "impair", what, reason, "both must be streams, or neither; a framing cuts a stream into messages"
+            "impair", pair, reason, "both must be streams, or neither; a framing cuts a stream into messages"
         )
-    return _MEDIA[here]
+    return _MEDIA[from_type]
 
 
 class Proxy:
     """A listener, an upstream, and toxics. `framing` is a key of FRAMINGS, or empty.
 
-    `listen` is the endpoint as it is now: once enabled, with the real port.
+    Once enabled, `listen` has the real port.
     """
 
     def __init__(
@@ -99,7 +104,7 @@ class Proxy:
         upstream: Endpoint,
         *,
         seed: int = 0,
-        notify: Notify = lambda _words: None,
+        notify: Notify = lambda _text: None,
         recording: RecordingWriter | None = None,
         replay: Replay | None = None,
         framing: str = "",
@@ -119,7 +124,7 @@ class Proxy:
         self.flows_opened = 0
         self.idle_timeout = IDLE_TIMEOUT
         self.datagrams_rejected = 0
-        """Datagrams of newcomers while there were too many sessions."""
+        """Datagrams of new clients that were dropped at the limit of sessions."""
         self.closed_traffic: dict[Direction, TrafficCounters] = {
             each: TrafficCounters() for each in DIRECTIONS
         }
@@ -130,17 +135,17 @@ class Proxy:
         self._datagram_listeners: list[DatagramListener] = []
         self._last_notified: dict[str, float] = {}
         self._flows_before_toxic: dict[str, int] = {}
-        """How many connections there had been when each toxic came."""
+        """Number of flows opened before each toxic was added, by its name."""
 
-    # Life -----------------------------------------------------------------------------------------------
+    # Listening ------------------------------------------------------------------------------------------
 
     @property
     def enabled(self) -> bool:
-        """Whether it listens."""
+        """Whether the proxy listens."""
         return bool(self._listeners or self._datagram_listeners)
 
     def enable(self) -> None:
-        """Listen. Raises what `open_listeners` raises; nothing is then bound."""
+        """Start listening. On an exception of `open_listeners` nothing is bound."""
         if self.enabled:
             return
         opened = open_listeners(self.listen)
@@ -158,19 +163,22 @@ class Proxy:
                 self._watch_listener(listener)
 
     def disable(self) -> None:
-        """Refuse newcomers, and cut everybody off."""
+        """Stop listening, and abort all connections and sessions."""
         for listener in self._listeners:
             self.loop.unwatch(listener.fileno())
             listener.close()
         self._listeners = []
-        for desk in self._datagram_listeners:
-            desk.close()
-        for conversation in list(self.flows.values()):
-            conversation.abort()
+        for datagram_listener in self._datagram_listeners:
+            datagram_listener.close()
+        for flow in list(self.flows.values()):
+            flow.abort()
         self._datagram_listeners = []
 
     def change_addresses(self, listen: Endpoint, upstream: Endpoint) -> None:
-        """Take other addresses, disabled. Raises BothendsError where they can't be; all stays as it was."""
+        """Disable the proxy and change its addresses.
+
+        Raises BothendsError, without any change, if the new addresses are invalid.
+        """
         medium = medium_of(listen, upstream, self.framing_name)
         check_upstream(upstream)
         for spec in self.toxics:
@@ -185,7 +193,7 @@ class Proxy:
     def _accept(self, listener: Listener) -> None:
         for _ in range(_ACCEPT_BATCH):
             if len(self.flows) >= MAX_CONNECTIONS:
-                self._pause_accept(listener, f"{MAX_CONNECTIONS:,} connections are open, the limit")
+                self._pause_accept(listener, f"limit of {MAX_CONNECTIONS:,} connections reached")
                 return
             try:
                 sock, address = listener.socket.accept()
@@ -195,7 +203,7 @@ class Proxy:
                 if error.errno in OUT_OF_RESOURCES:
                     self._pause_accept(listener, f"cannot accept: {error.strerror}")
                     return
-                continue  # that one has gone again (accept(2), "Error handling")
+                continue  # the client is already gone (accept(2), "Error handling")
             with contextlib.suppress(BothendsError):
                 prepare_accepted(sock, self.listen)
             self.flows_opened += 1
@@ -207,10 +215,10 @@ class Proxy:
         self.loop.unwatch(listener.fileno())
         self.loop.call_later(_ACCEPT_RETRY, lambda: self._watch_listener(listener))
 
-    # What connections and sessions call (keeper.Keeper) -----------------------------------------------
+    # Called by connections and sessions (ProxyContext, SessionContext) --------------------------------
 
     def new_pipelines(self, number: int, client: Address, medium: Medium) -> tuple[Pipeline, Pipeline]:
-        """See Keeper."""
+        """Build the toxic pipelines of a flow: upstream, downstream."""
         up, down = (
             Pipeline(medium, self._new_stages(direction, number, client, medium)) for direction in DIRECTIONS
         )
@@ -219,7 +227,7 @@ class Proxy:
     def new_session(
         self, listener: DatagramListener, client: Address, peer: Any, ancillary: Ancillary
     ) -> UdpSession | None:
-        """See Keeper."""
+        """Start a datagram session, or return None at the limit."""
         if len(self.flows) >= MAX_SESSIONS:
             self.datagrams_rejected += 1
             return None
@@ -229,20 +237,20 @@ class Proxy:
         return session
 
     def flow_closed(self, flow: Flow, reason: str) -> None:
-        """See Keeper."""
+        """Forget a closed flow, and add its traffic to the totals."""
         self.flows.pop(flow.number, None)
-        for direction, pathway in _links_of(flow):
-            self.closed_traffic[direction].add(pathway)
+        for direction, link in _links_of(flow):
+            self.closed_traffic[direction].add(link)
 
     def upstream_unreachable(self, flow: Flow, error: BothendsError) -> None:
-        """See Keeper."""
+        """Report that connecting to the server failed."""
         self._notify_throttled("server", f"no server for {flow.client}: {error}")
 
-    def _notify_throttled(self, kind: str, words: str) -> None:
-        """Tell it, but no more than once a second: whoever tries again and again is not to fill a log."""
+    def _notify_throttled(self, kind: str, text: str) -> None:
+        """Notify at most once per second and kind, because a retrying client would flood the log."""
         if self.loop.now - self._last_notified.get(kind, -math.inf) >= _NOTIFY_INTERVAL:
             self._last_notified[kind] = self.loop.now
-            self._notify(f"{self.name}: {words}")
+            self._notify(f"{self.name}: {text}")
 
     def _new_stages(
         self, direction: Direction, number: int, client: Address, medium: Medium
@@ -254,18 +262,18 @@ class Proxy:
             return
         for spec in self.toxics:
             if spec.direction == direction:
-                made = self._new_stage(spec, number, client, medium)
-                if made is not None:
-                    yield self._with_recorder(made, number, direction)
+                new_stage = self._new_stage(spec, number, client, medium)
+                if new_stage is not None:
+                    yield self._with_recorder(new_stage, number, direction)
 
     def _new_stage(self, placed: PlacedToxic, number: int, client: Address, medium: Medium) -> Stage | None:
         random = random_for(self.seed, self.name, number, placed.direction, placed.name)
         if not placed.applies_to(client.host, random):
             return None
-        behaviour = placed.toxic.new_state(
+        state = placed.toxic.new_state(
             placed.link_context(medium, random, max(0, number - self._flows_before_toxic[placed.name]))
         )
-        return Stage(placed.name, behaviour, medium, self.toxic_counters[placed.name])
+        return Stage(placed.name, state, medium, self.toxic_counters[placed.name])
 
     def _with_recorder(self, stage: Stage, number: int, direction: Direction, position: int = 0) -> Stage:
         if self._recording is not None:
@@ -275,65 +283,63 @@ class Proxy:
     # Toxics ---------------------------------------------------------------------------------------------
 
     def find_toxic(self, name: str) -> PlacedToxic | None:
-        """The toxic of this name, if there is one."""
+        """Return the toxic of this name, or None."""
         return next((each for each in self.toxics if each.name == name), None)
 
     def add_toxic(self, placed: PlacedToxic) -> None:
-        """Add a toxic behind those that are there. Raises ToxicError where it cannot be here."""
+        """Append a toxic, to open connections too. Raises ToxicError if the medium does not support it."""
         check_placement(placed, self.medium)
         self.toxics.append(placed)
         self.toxic_counters[placed.name] = ToxicCounters()
         self._flows_before_toxic[placed.name] = self.flows_opened
-        for conversation, pathway in self._links(placed.direction):
-            stage = self._new_stage(placed, conversation.number, conversation.client, self.medium)
+        for flow, link in self._links(placed.direction):
+            stage = self._new_stage(placed, flow.number, flow.client, self.medium)
             if stage is not None:
-                self._with_recorder(
-                    stage, conversation.number, placed.direction, pathway.pipeline.output_position
-                )
-                pathway.toxics_changed(pathway.pipeline.add(stage, self.loop.now))
+                self._with_recorder(stage, flow.number, placed.direction, link.pipeline.output_position)
+                link.toxics_changed(link.pipeline.add(stage, self.loop.now))
 
     def remove_toxic(self, name: str) -> None:
-        """Take a toxic away; what it holds is let go."""
+        """Remove a toxic and release the data it holds."""
         spec = self.find_toxic(name)
         assert spec is not None
         self.toxics.remove(spec)
-        for _, pathway in self._links(spec.direction):
-            pathway.toxics_changed(pathway.pipeline.remove(name, self.loop.now))
+        for _, link in self._links(spec.direction):
+            link.toxics_changed(link.pipeline.remove(name, self.loop.now))
 
     def update_toxic(self, placed: PlacedToxic) -> None:
-        """Give the toxic of this name other attributes or another toxicity. Raises ToxicError."""
+        """Replace the attributes, toxicity and clients of the toxic of this name. Raises ToxicError."""
         old = self.find_toxic(placed.name)
         assert old is not None
         check_placement(placed, self.medium)
         self.toxics[self.toxics.index(old)] = placed
-        for conversation, pathway in self._links(placed.direction):
-            pipeline = pathway.pipeline
-            stage = self._new_stage(placed, conversation.number, conversation.client, self.medium)
+        for flow, link in self._links(placed.direction):
+            pipeline = link.pipeline
+            stage = self._new_stage(placed, flow.number, flow.client, self.medium)
             if stage is None:
-                pathway.toxics_changed(pipeline.remove(placed.name, self.loop.now))
+                link.toxics_changed(pipeline.remove(placed.name, self.loop.now))
             elif any(each.name == placed.name for each in pipeline.stages):
-                pathway.toxics_changed(pipeline.replace(placed.name, stage.state, self.loop.now))
+                link.toxics_changed(pipeline.replace(placed.name, stage.state, self.loop.now))
             else:
-                self._with_recorder(stage, conversation.number, placed.direction, pipeline.output_position)
-                pathway.toxics_changed(pipeline.add(stage, self.loop.now))
+                self._with_recorder(stage, flow.number, placed.direction, pipeline.output_position)
+                link.toxics_changed(pipeline.add(stage, self.loop.now))
 
     def remove_all_toxics(self) -> None:
-        """Take all toxics away."""
+        """Remove all toxics."""
         for spec in list(self.toxics):
             self.remove_toxic(spec.name)
 
     def traffic(self, direction: Direction) -> TrafficCounters:
-        """What has gone through a direction until now."""
+        """Return the traffic of a direction so far, over open and closed flows."""
         totals = dataclasses.replace(self.closed_traffic[direction])
-        for _, pathway in self._links(direction):
-            totals.add(pathway)
+        for _, link in self._links(direction):
+            totals.add(link)
         return totals
 
     def _links(self, direction: Direction) -> Iterator[tuple[Flow, ToxicLink]]:
-        for conversation in list(self.flows.values()):
-            for its, pathway in _links_of(conversation):
-                if its == direction:
-                    yield conversation, pathway
+        for flow in list(self.flows.values()):
+            for link_direction, link in _links_of(flow):
+                if link_direction == direction:
+                    yield flow, link
 
 
 def _links_of(flow: Flow) -> Iterator[tuple[Direction, ToxicLink]]:
@@ -343,7 +349,7 @@ def _links_of(flow: Flow) -> Iterator[tuple[Direction, ToxicLink]]:
 
 
 def check_placement(placed: PlacedToxic, medium: Medium) -> None:
-    """Raises ToxicError where a toxic cannot be on what passes."""
-    objection = placed.toxic.unsupported_reason(medium)
-    if objection:
-        raise ToxicError(placed.name, f"not on {medium}: {objection}")
+    """Raise ToxicError if the medium does not support the toxic."""
+    reason = placed.toxic.unsupported_reason(medium)
+    if reason:
+        raise ToxicError(placed.name, f"not supported on {_MEDIUM_NAMES[medium]}: {reason}")

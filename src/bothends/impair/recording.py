@@ -1,18 +1,19 @@
-"""The log of decisions: written with `--record`, followed with `--replay`.
+"""The recording of decisions: written by `--record`, read by `--replay`.
 
-JSON, a line for each stage (a toxic on one direction of one connection) when it begins, and one for each of
-its decisions but those to let something pass at once, which are most:
+JSON lines: one for each stage (a toxic on one direction of a connection) when it starts, and one for each of
+its decisions, except the most frequent one, to pass an item at once:
 
     {"impair": 1}
     {"stage": 1, "proxy": "a", "connection": 1, "direction": "upstream", "toxic": "loss_upstream", "place": 0}
     {"stage": 1, "place": 4, "size": 100, "pieces": []}
 
-`place` counts what reached the stage before: bytes on a stream, otherwise messages. No times, no addresses:
-so two runs with the same seed and the same input write the same lines for each stage.
+`place` is the position in the stage's input: bytes on a stream, messages otherwise. There are no times and no
+addresses, so two runs with the same seed and input write the same lines for each stage.
 
-Replayed, a stream's decisions hold for the same bytes, however it is cut this time, and a message's for the
-message with the same number. A stage is replayed for the connection with the same number: let clients come
-in the same order. What a toxic held when it was taken away is held again, for as long as it had decided.
+A replay applies the decisions on a stream to the same bytes, whatever the chunking, and the decisions on
+messages to the messages with the same numbers. A stage is replayed on the connection with the same number, so
+clients must connect in the same order. Removals of toxics are not recorded: data that a toxic held until its
+removal is held for the recorded delay.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ _EVENT_NAMES: Final = {END_SIZE: "end", BEGIN_SIZE: "begin"}
 
 
 class RecordingWriter:
-    """Writes decisions to a file, which it opens anew."""
+    """Writes decisions to a file, which it truncates."""
 
     def __init__(self, path: Path) -> None:
-        """Raises SystemRefused."""
+        """Open the file. Raises SystemCallFailed."""
         try:
             self._file: TextIO = path.open("w", encoding="utf-8")
         except OSError as error:
@@ -47,25 +48,25 @@ class RecordingWriter:
     def start_stage(
         self, proxy: str, connection: int, direction: Direction, toxic: str, position: int
     ) -> DecisionRecorder:
-        """A stage begins; what its decisions are told to."""
+        """Record the start of a stage. Returns the recorder of its decisions."""
         self._stages += 1
         number = self._stages
-        place_of = {"proxy": proxy, "connection": connection, "direction": direction, "toxic": toxic}
-        self._write({"stage": number, **place_of, "place": position})
+        identity = {"proxy": proxy, "connection": connection, "direction": direction, "toxic": toxic}
+        self._write({"stage": number, **identity, "place": position})
 
-        def record(place: int, size: int, decision: Decision) -> None:
-            what = {"at": _EVENT_NAMES[size]} if size in _EVENT_NAMES else {"size": size}
+        def record(position: int, size: int, decision: Decision) -> None:
+            event = {"at": _EVENT_NAMES[size]} if size in _EVENT_NAMES else {"size": size}
             pieces = [_delivery_to_json(piece) for piece in decision]
-            self._write({"stage": number, "place": place, **what, "pieces": pieces})
+            self._write({"stage": number, "place": position, **event, "pieces": pieces})
 
         return record
 
     def flush(self) -> None:
-        """Have on disk what has been decided until now."""
+        """Write buffered decisions to the file."""
         self._file.flush()
 
     def close(self) -> None:
-        """No more decisions."""
+        """Close the file."""
         self._file.close()
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -99,37 +100,37 @@ def _delivery_from_json(given: dict[str, Any]) -> Delivery:
 
 @dataclass(slots=True)
 class RecordedStage:
-    """What is known of one stage."""
+    """The recorded decisions of one stage."""
 
     toxic: str
     position: int
     begin: Decision = DROP
     end: Decision = PASS
     decisions: list[tuple[int, int, Decision]] = field(default_factory=list)
-    """Place, size and decision, in order."""
+    """Position, size and decision, in order of position."""
 
 
 class Replay:
-    """Decisions that were recorded, all of them, in memory."""
+    """A recording, held in memory."""
 
     def __init__(self, path: Path) -> None:
-        """Raises SystemRefused, ConfigurationError."""
+        """Read a recording. Raises SystemCallFailed, ConfigurationError."""
         self._stages: dict[tuple[str, int, str], list[RecordedStage]] = {}
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except OSError as error:
             raise SystemCallFailed("read", str(path), error.errno or 0) from error
         except UnicodeDecodeError as error:
-            raise ConfigurationError(str(path), "", "", "it is no record of impair: no UTF-8") from error
+            raise ConfigurationError(str(path), "", "", "not a recording of impair: not UTF-8") from error
         by_number: dict[int, RecordedStage] = {}
         if not lines:
-            raise ConfigurationError(str(path), "", "", "it is no record of impair: it is empty")
+            raise ConfigurationError(str(path), "", "", "not a recording of impair: the file is empty")
         for number, line in enumerate(lines, 1):
             try:
                 given = json.loads(line)
                 if number == 1:
                     if given["impair"] != VERSION:
-                        raise ValueError("of another version")
+                        raise ValueError("unsupported version")
                 elif "proxy" in given:
                     recorded = by_number[given["stage"]] = RecordedStage(
                         str(given["toxic"]), int(given["place"])
@@ -139,19 +140,20 @@ class Replay:
                 else:
                     _add_decision(by_number[given["stage"]], given)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                hint = 'a file that --record has written begins with {"impair": 1}'
-                raise ConfigurationError(str(path), f"line {number}", "", "it is no record", hint) from error
+                hint = 'a file written by --record begins with {"impair": 1}'
+                reason = "not a line of a recording"
+                raise ConfigurationError(str(path), f"line {number}", "", reason, hint) from error
 
     @property
     def proxies(self) -> set[str]:
-        """The names of the proxies that it has decisions for."""
+        """The names of the proxies in the recording."""
         return {proxy for proxy, _, _ in self._stages}
 
     def stages(self, proxy: str, connection: int, direction: Direction, medium: Medium) -> Iterator[Stage]:
-        """The stages of one direction of a connection, as they were."""
+        """Yield stages that replay the decisions on one direction of a connection."""
         for recorded in self._stages.get((proxy, connection, direction), ()):
-            behaviour = _StreamReplay(recorded) if medium is Medium.STREAM else _MessageReplay(recorded)
-            yield Stage(recorded.toxic, behaviour, medium)
+            state = _StreamReplay(recorded) if medium is Medium.STREAM else _MessageReplay(recorded)
+            yield Stage(recorded.toxic, state, medium)
 
 
 def _add_decision(recorded: RecordedStage, given: dict[str, Any]) -> None:
@@ -178,7 +180,7 @@ class _ReplayState(ToxicState):
         return self._recorded.end
 
     def _begin_decision(self) -> Decision:
-        """What the stage did when it came: for a toxic that came later, at the same place."""
+        """Return the decision of `begin` once, at the position where the toxic was added."""
         if self._has_begun or self._position < self._recorded.position:
             return DROP
         self._has_begun = True
@@ -188,7 +190,7 @@ class _ReplayState(ToxicState):
 class _MessageReplay(_ReplayState):
     def __init__(self, recorded: RecordedStage) -> None:
         super().__init__(recorded)
-        self._decisions = {place: decision for place, _, decision in recorded.decisions}
+        self._decisions = {position: decision for position, _, decision in recorded.decisions}
 
     def decide(self, now: float, size: int) -> Decision:
         decision = self._decisions.get(self._position, PASS)
@@ -197,7 +199,7 @@ class _MessageReplay(_ReplayState):
 
 
 class _StreamReplay(_ReplayState):
-    """A decision is a stretch of the stream; a chunk meets as many as it overlaps."""
+    """Each decision covers a range of the stream; a chunk gets the parts of all decisions it overlaps."""
 
     def __init__(self, recorded: RecordedStage) -> None:
         super().__init__(recorded)
@@ -209,15 +211,15 @@ class _StreamReplay(_ReplayState):
         pieces: list[Delivery] = []
         at = first
         while self._next < len(self._decisions):
-            place, length, decision = self._decisions[self._next]
-            if place >= last:
+            position, length, decision = self._decisions[self._next]
+            if position >= last:
                 break
-            if at < place:
-                pieces.append(Delivery(start=at - first, stop=place - first))
+            if at < position:
+                pieces.append(Delivery(start=at - first, stop=position - first))
             for piece in decision:
-                pieces += _clip(piece, place, length, first, last)
-            at = min(last, place + length)
-            if place + length > last:
+                pieces += _clip(piece, position, length, first, last)
+            at = min(last, position + length)
+            if position + length > last:
                 break
             self._next += 1
         if at < last:
@@ -229,16 +231,21 @@ class _StreamReplay(_ReplayState):
 
 
 def _clip(delivery: Delivery, position: int, length: int, first: int, last: int) -> Iterator[Delivery]:
-    """The part of a piece of the stretch at `place` that lies between two places of the stream."""
+    """Clip a delivery to the range from `first` to `last` of the stream.
+
+    The decision was made on `length` bytes at `position`.
+    """
     begins = position + delivery.start
     ends = position + (length if delivery.stop is None else delivery.stop)
     start, stop = max(begins, first), min(ends, last)
-    is_here = start < stop
-    # What follows a piece comes with its last byte; behind a piece of nothing, with the stretch's first.
+    overlaps = start < stop
+    # A signal follows the last byte of its delivery; of an empty delivery, the first byte of the decision.
     then = (
-        delivery.then if (is_here and stop == ends) or (ends <= begins and first <= position < last) else None
+        delivery.then
+        if (overlaps and stop == ends) or (ends <= begins and first <= position < last)
+        else None
     )
-    if is_here or then is not None:
+    if overlaps or then is not None:
         low, high = 8 * (start - begins), 8 * (stop - begins)
         flips = tuple(bit - low for bit in delivery.flips if low <= bit < high)
         stop = max(stop, start)

@@ -1,11 +1,10 @@
-"""Which toxics come when, where they go again, and how that is said: in words, or in a file.
+"""Schedules of toxics: parse them from the command line or a file, and add and remove the toxics in time.
 
-In words, as on the command line: `[up:|down:]SHORT[,NAME=VALUE...]`, where beside the toxic's own attributes
-stand those of its place:
+On the command line: `[up:|down:]SHORT[,NAME=VALUE...]`, with attributes of the toxic and of its placement:
 
     50ms±10ms,distribution=normal,at=5s,for=3s,toxicity=50%,clients=10.0.0.0/8+192.0.2.0/24,name=slow
 
-In a file, a scenario in TOML:
+In a scenario file (TOML):
 
     seed = 7
 
@@ -16,10 +15,10 @@ In a file, a scenario in TOML:
 
     [[toxic]]
     type = "latency"
-    stream = "downstream"           # otherwise both
+    stream = "downstream"           # default: both directions
     latency = "50ms"
-    at = "5s"                       # from the beginning of the run; otherwise at once
-    for = "3s"                      # otherwise to its end
+    at = "5s"                       # from the start of the run; default: at once
+    for = "3s"                      # default: until the end of the run
 """
 
 from __future__ import annotations
@@ -64,7 +63,10 @@ _TOXICITY_RULE: Final = Rule("share", "", maximum=1)
 
 @dataclass(frozen=True, slots=True)
 class ScheduledToxic:
-    """A toxic that is to come: on which proxy ("": the only one), `at` how many seconds, and for how long."""
+    """A toxic to add `at` seconds after the start, for `duration` seconds (None: until the end).
+
+    `proxy` is the name of a proxy; "" means the only one.
+    """
 
     placed: PlacedToxic
     proxy: str = ""
@@ -74,7 +76,7 @@ class ScheduledToxic:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What a file says."""
+    """The contents of a scenario file. `duration` in seconds."""
 
     proxies: tuple[ProxyConfig, ...] = ()
     scheduled: tuple[ScheduledToxic, ...] = ()
@@ -83,25 +85,25 @@ class Scenario:
 
 
 def parse_toxic(kind: str, text: str) -> Iterator[ScheduledToxic]:
-    """The toxics that words ask for: one for each direction. Raises ToxicError, UnknownName."""
+    """Parse the command-line form of a toxic. Yields one per direction. Raises ToxicError, UnknownName."""
     toxic = registry.load(kind)
     prefix, colon, rest = text.partition(":")
     directions = _DIRECTION_PREFIXES.get(prefix, DIRECTIONS) if colon else DIRECTIONS
-    own: list[str] = []
-    place: dict[str, Any] = {}
+    attributes: list[str] = []
+    placement: dict[str, Any] = {}
     for part in (rest if len(directions) == 1 else text).split(","):
         name, equals, value = part.partition("=")
         if equals and name in _PLACEMENT_KEYS and name not in rules_of(toxic):
-            place[name] = value.split("+") if name == "clients" else value
+            placement[name] = value.split("+") if name == "clients" else value
         elif part:
-            own.append(part)
-    yield from _schedule_directions(parse_attributes(toxic, ",".join(own)), directions, place)
+            attributes.append(part)
+    yield from _schedule_directions(parse_attributes(toxic, ",".join(attributes)), directions, placement)
 
 
 def read_scenario(path: Path) -> Scenario:
-    """A scenario in TOML, or a configuration file of Toxiproxy, in JSON.
+    """Read a scenario (TOML), or a configuration file of Toxiproxy (a name that ends in .json).
 
-    Raises SystemRefused, ConfigurationError.
+    Raises SystemCallFailed, ConfigurationError.
     """
     text = read_text(path)
     try:
@@ -110,7 +112,7 @@ def read_scenario(path: Path) -> Scenario:
         return _parse_scenario(tomllib.loads(text), str(path))
     except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
         kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise ConfigurationError(str(path), "", "", f"it is no {kind}: {error}") from error
+        raise ConfigurationError(str(path), "", "", f"invalid {kind}: {error}") from error
     except ApiError as error:
         raise ConfigurationError(str(path), "", "", _error_text(error)) from error
     except ConfigurationError:
@@ -123,39 +125,39 @@ def _parse_scenario(document: dict[str, Any], file: str) -> Scenario:
     _reject_unknown_keys(document, ("seed", "for", "proxy", "toxic"), file, "")
     seed = document.get("seed")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise ConfigurationError(file, "", "seed", "it is a whole number")
+        raise ConfigurationError(file, "", "seed", "must be a whole number")
     proxies = []
     for number, table in enumerate(_tables(document, "proxy", file), 1):
         where = f"[[proxy]] {number}"
         _reject_unknown_keys(table, ("name", "listen", "upstream", "enabled", "framing"), file, where)
         proxies.append(_with_location(file, where, partial(parse_proxy, table, "")))
-    planned: list[ScheduledToxic] = []
+    scheduled: list[ScheduledToxic] = []
     for number, table in enumerate(_tables(document, "toxic", file), 1):
-        planned += _with_location(file, f"[[toxic]] {number}", partial(_parse_toxic_table, table))
-    lasts = _parse_seconds(document.get("for"), "for") if "for" in document else None
-    return Scenario(tuple(proxies), tuple(with_unique_names(planned)), seed, lasts)
+        scheduled += _with_location(file, f"[[toxic]] {number}", partial(_parse_toxic_table, table))
+    duration = _parse_seconds(document.get("for"), "for") if "for" in document else None
+    return Scenario(tuple(proxies), tuple(with_unique_names(scheduled)), seed, duration)
 
 
 def _parse_toxic_table(table: Mapping[str, Any]) -> list[ScheduledToxic]:
-    left = dict(table)
-    kind = left.pop("type", "")
+    attributes = dict(table)
+    kind = attributes.pop("type", "")
     toxic = registry.load(str(kind))
     rules = rules_of(toxic)
-    place: dict[str, Any] = {
-        key: left.pop(key) for key in _PLACEMENT_KEYS if key in left and key not in rules
+    placement: dict[str, Any] = {
+        key: attributes.pop(key) for key in _PLACEMENT_KEYS if key in attributes and key not in rules
     }
-    stream = left.pop("stream", None)
+    stream = attributes.pop("stream", None)
     if stream not in (None, *DIRECTIONS):
-        raise ToxicError(toxic.type, "stream is upstream or downstream; without it, both")
-    proxy = str(left.pop("proxy", ""))
+        raise ToxicError(toxic.type, "stream must be upstream or downstream; omit it for both directions")
+    proxy = str(attributes.pop("proxy", ""))
     values: dict[str, Value] = {}
-    for name, value in left.items():
+    for name, value in attributes.items():
         rule = rules.get(name)
         values[name] = parse_value(toxic, name, rule, value) if rule and isinstance(value, str) else value
     directions: Sequence[Direction] = DIRECTIONS if stream is None else (stream,)
     return [
         replace(each, proxy=proxy)
-        for each in _schedule_directions(from_json(toxic, values), directions, place)
+        for each in _schedule_directions(from_json(toxic, values), directions, placement)
     ]
 
 
@@ -166,21 +168,21 @@ def _schedule_directions(
     if isinstance(toxicity, str):
         toxicity = parse_value(type(toxic), "toxicity", _TOXICITY_RULE, toxicity)
     if isinstance(toxicity, bool) or not isinstance(toxicity, int | float) or not 0 <= toxicity <= 1:
-        raise ToxicError(toxic.type, "toxicity is a share such as 50% or 0.5")
+        raise ToxicError(toxic.type, "toxicity must be a share such as 50% or 0.5")
     clients = placement.get("clients", [])
-    within = parse_networks(clients if isinstance(clients, list) else [clients])
+    networks = parse_networks(clients if isinstance(clients, list) else [clients])
     at = _parse_seconds(placement["at"], "at") if "at" in placement else 0.0
-    lasts = _parse_seconds(placement["for"], "for") if "for" in placement else None
+    duration = _parse_seconds(placement["for"], "for") if "for" in placement else None
     for direction in directions:
         name = str(placement.get("name", ""))
         if not name or len(directions) > 1:
             name = f"{name or toxic.type}_{direction}"
-        spec = PlacedToxic(name, direction, toxic, float(toxicity), within)
-        yield ScheduledToxic(spec, at=at, duration=lasts)
+        spec = PlacedToxic(name, direction, toxic, float(toxicity), networks)
+        yield ScheduledToxic(spec, at=at, duration=duration)
 
 
 def with_unique_names(scheduled: Iterable[ScheduledToxic]) -> Iterator[ScheduledToxic]:
-    """The same, with a number behind each name that another has already: `latency_upstream_2`."""
+    """Yield the same toxics, with a number appended to each name already taken: `latency_upstream_2`."""
     taken: set[tuple[str, str]] = set()
     for each in scheduled:
         name, number = each.placed.name, 1
@@ -192,19 +194,19 @@ def with_unique_names(scheduled: Iterable[ScheduledToxic]) -> Iterator[Scheduled
 
 
 def check_placements(scheduled: Iterable[ScheduledToxic], proxies: Iterable[Proxy]) -> None:
-    """Raises ToxicError where a toxic cannot be on its proxy, now or later."""
+    """Raise ToxicError if the medium of a proxy does not support a toxic scheduled on it."""
     by_name = {proxy.name: proxy for proxy in proxies}
     for each in scheduled:
         check_placement(each.placed, _find_proxy(each, by_name).medium)
 
 
 class ToxicScheduler:
-    """Has the toxics come and go in time."""
+    """Adds and removes the toxics of a scenario in time."""
 
     def __init__(
         self, loop: EventLoop, proxies: ProxyCollection, scheduled: Sequence[ScheduledToxic]
     ) -> None:
-        """Raises ToxicError as `check`."""
+        """Add the toxics due at once, and start timers for the others. Raises ToxicError."""
         check_placements(scheduled, proxies)
         self._timers: list[Timer] = []
         by_name = {proxy.name: proxy for proxy in proxies}
@@ -219,13 +221,13 @@ class ToxicScheduler:
                 self._timers.append(loop.call_later(until, partial(_stop, proxy, each)))
 
     def close(self) -> None:
-        """Nothing more comes or goes."""
+        """Cancel the timers."""
         for timer in self._timers:
             timer.cancel()
 
 
 def _start(proxy: Proxy, scheduled: ScheduledToxic) -> None:
-    if proxy.find_toxic(scheduled.placed.name) is None:  # the API may have been quicker
+    if proxy.find_toxic(scheduled.placed.name) is None:  # the API may already have added it
         proxy.add_toxic(scheduled.placed)
 
 
@@ -240,21 +242,21 @@ def _find_proxy(scheduled: ScheduledToxic, by_name: Mapping[str, Proxy]) -> Prox
     if scheduled.proxy in by_name:
         return by_name[scheduled.proxy]
     known = ", ".join(by_name) or "none"
-    which = f"there is no proxy {scheduled.proxy!r}" if scheduled.proxy else "say on which proxy"
-    raise ToxicError(scheduled.placed.name, which, f"there is {known}")
+    reason = f"unknown proxy {scheduled.proxy!r}" if scheduled.proxy else "no proxy given"
+    raise ToxicError(scheduled.placed.name, reason, f"known proxies: {known}")
 
 
 def _parse_seconds(given: Any, key: str) -> float:
     seconds = parse_duration(given) if isinstance(given, str) else given
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
-        raise ToxicError(key, f"it is a time such as 5s, not {given!r}")
+        raise ToxicError(key, f"must be a time such as 5s, not {given!r}")
     return float(seconds)
 
 
 def _tables(document: Mapping[str, Any], key: str, file: str) -> list[dict[str, Any]]:
     tables = document.get(key, [])
     if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
-        raise ConfigurationError(file, "", key, "it is a single table", f"write [[{key}]]")
+        raise ConfigurationError(file, "", key, "not an array of tables", f"write [[{key}]]")
     return tables
 
 
@@ -263,11 +265,11 @@ def _reject_unknown_keys(table: Mapping[str, Any], known: Sequence[str], file: s
         if key not in known:
             nearest = suggest.nearest(key, known)
             hint = f"did you mean {nearest!r}?" if nearest else "known: " + ", ".join(known)
-            raise ConfigurationError(file, where, key, "it is not known", hint)
+            raise ConfigurationError(file, where, key, "unknown key", hint)
 
 
 def _with_location(file: str, where: str, parse: Callable[[], T]) -> T:
-    """What `make` gives; an error says where in the file it was met."""
+    """Call `parse`, and add the location in the file to its errors. Raises ConfigurationError."""
     try:
         return parse()
     except ApiError as error:
@@ -277,5 +279,5 @@ def _with_location(file: str, where: str, parse: Callable[[], T]) -> T:
 
 
 def _error_text(error: ApiError) -> str:
-    """What the API would answer, of a file: nobody has sent a request."""
+    """Return the text of an API error without its prefix, because a file is not a request."""
     return error.text.removeprefix("bad request body: ")

@@ -1,15 +1,15 @@
-"""Datagrams through the proxy: a session for each client, with a socket of its own towards the server.
+"""Proxy datagrams: a session for each client, with its own socket to the server.
 
-A datagram socket has no connections, so a session begins with a client's first datagram, and its own
-socket is what lets the server's answers find their client. It ends when nothing has moved for `idle` seconds.
-There are `most` at once; the datagrams of newcomers are then dropped, for who sends from forged addresses
-must not throw out those who talk.
+A datagram socket has no connections, so a client's first datagram starts a session. The session's socket is
+how replies are matched to their client. A session ends after `idle_timeout` seconds without data. The number
+of sessions is limited; at the limit, datagrams of new clients are dropped, so that a sender with forged
+addresses cannot evict active sessions.
 
-Where the system takes no datagram now (EAGAIN), it is kept and tried again after RETRY: writability says
-nothing here, as for an unconnected UNIX socket it doesn't tell of the receiver's queue.
+A datagram that the kernel rejects with EAGAIN is queued and retried after RETRY_INTERVAL. Waiting for
+writability is of no use here: for an unconnected UNIX socket it does not reflect the receiver's queue.
 
-UDP loses what nobody has room for, as any router does. UNIX datagrams are never lost by the kernel (unix(7)),
-so while the server takes none, none are read.
+UDP datagrams that exceed the queues are dropped, as in a router. The kernel never drops UNIX datagrams
+(unix(7)), so while the server accepts none, none are read from the clients.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import contextlib
 import errno
 import math
 import socket
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from bothends.endpoints import Address
 from bothends.errors import BothendsError, MessageTooLong
@@ -32,17 +32,26 @@ from bothends.sockets.datagrams import DATAGRAM_SIZE, Ancillary
 from bothends.toxics.base import Medium
 
 RETRY_INTERVAL: Final = 0.002  # seconds: a datagram of 64 KiB takes half a millisecond at 1 Gbit/s
-_BATCH: Final = 64  # datagrams a turn from one socket
-_MAX_PENDING: Final = 64  # datagrams that wait for the server's name to be looked up
+_BATCH: Final = 64  # datagrams read from one socket per event-loop iteration
+_MAX_PENDING: Final = 64  # datagrams of a session queued while the server's name is resolved
 
-# What a UNIX datagram socket answers when the one at the other end has been closed: it stays so for ever.
+# Errors of a UNIX datagram socket whose peer socket was closed. They are permanent.
 _PEER_GONE: Final = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN})
 
 
-class DatagramListener:
-    """One datagram socket that clients send to, and their sessions."""
+class SessionContext(ProxyContext, Protocol):
+    """The proxy, as a datagram listener uses it."""
 
-    def __init__(self, context: ProxyContext, listener: Listener) -> None:
+    def new_session(
+        self, listener: DatagramListener, client: Address, peer: Any, ancillary: Any
+    ) -> UdpSession | None:
+        """Start a session, or return None at the limit."""
+
+
+class DatagramListener:
+    """A datagram socket that clients send to, and their sessions."""
+
+    def __init__(self, context: SessionContext, listener: Listener) -> None:
         self.sessions: dict[Any, UdpSession] = {}
         self.socket = listener.socket
         self._context = context
@@ -55,7 +64,7 @@ class DatagramListener:
         self.update_interest()
 
     def update_interest(self) -> None:
-        """Read, or don't while a session of a UNIX socket is full."""
+        """Watch the socket for input, except while a session of a UNIX socket is full."""
         wants = not (self._is_unix and any(each.is_full for each in self.sessions.values()))
         if wants != self._is_reading:
             self._is_reading = wants
@@ -65,7 +74,7 @@ class DatagramListener:
                 self._context.loop.unwatch(self.socket.fileno())
 
     def close(self) -> None:
-        """Take no more."""
+        """Stop reading and close the socket."""
         if self._is_reading:
             self._context.loop.unwatch(self.socket.fileno())
         self._listener.close()
@@ -79,7 +88,7 @@ class DatagramListener:
             except BlockingIOError:
                 break
             except OSError:
-                continue  # the error of an earlier answer (udp(7)): its client has gone
+                continue  # an error of an earlier reply (udp(7)): that client is gone
             session = self.sessions.get(peer)
             if session is None:
                 client = Address.from_sockaddr(self.socket.family, peer)
@@ -95,7 +104,7 @@ class DatagramListener:
 
 
 class _ClientSink:
-    """The client's side of a session: the socket that all share."""
+    """The client's side of a session: the listening socket, which all sessions share."""
 
     def __init__(self, listener: DatagramListener, peer: Any, ancillary: Ancillary) -> None:
         self._listener = listener
@@ -103,27 +112,27 @@ class _ClientSink:
         self._ancillary = ancillary
 
     def send(self, pieces: list[bytes | memoryview]) -> int:
-        """See direction.Sink."""
+        """Send a datagram; see `link.Sink`."""
         try:
             return send_datagram(self._listener.socket, bytes(pieces[0]), self._peer, self._ancillary)
         except BlockingIOError:
             return -1
-        except OSError:  # a UNIX client without a name, or one that has gone: as good as lost
+        except OSError:  # a UNIX client that is gone or has no address: the datagram is lost
             return 0
 
     def send_eof(self) -> None:
-        """Datagrams have no end."""
+        """Do nothing: datagrams have no EOF."""
 
 
 class _UpstreamSink:
-    """The server's side: a socket of the session's own."""
+    """The server's side of a session: its own socket."""
 
     def __init__(self, session: UdpSession, end: SocketEnd) -> None:
         self._session = session
         self._end = end
 
     def send(self, pieces: list[bytes | memoryview]) -> int:
-        """See direction.Sink."""
+        """Send a datagram; see `link.Sink`."""
         try:
             return self._end.send(pieces)
         except OSError as error:
@@ -131,11 +140,11 @@ class _UpstreamSink:
             return 0
 
     def send_eof(self) -> None:
-        """Datagrams have no end."""
+        """Do nothing: datagrams have no EOF."""
 
 
 class UdpSession:
-    """What one client and the server say to each other."""
+    """The datagrams between one client and the server."""
 
     def __init__(
         self,
@@ -167,18 +176,18 @@ class UdpSession:
 
     @property
     def links(self) -> tuple[ToxicLink, ...]:
-        """Upstream and downstream; none while the server's name is looked up."""
+        """The upstream and downstream links; empty until the socket to the server is open."""
         return tuple(each for each in (self.upstream, self.downstream) if each is not None)
 
     @property
     def is_full(self) -> bool:
-        """Whether the server takes nothing, and enough waits for it."""
+        """Whether the queue to the server is full."""
         if self.upstream is None:
             return len(self._pending_datagrams) >= _MAX_PENDING
         return not self.upstream.wants_more
 
     def feed(self, data: bytes) -> None:
-        """The client has sent this."""
+        """Forward a datagram from the client."""
         self._last_activity = self.loop.now
         if self.upstream is not None:
             self.upstream.feed(data)
@@ -188,33 +197,33 @@ class UdpSession:
             self._pending_datagrams.append(data)
 
     def on_socket_error(self, error: OSError) -> None:
-        """The system reports of an earlier datagram that nobody took it."""
+        """Handle an error that the kernel reports for an earlier datagram."""
         has_end = self._server_end is not None and self._server_end.has_eof
         if (self._context.upstream.is_unix or has_end) and error.errno in _PEER_GONE:
-            self.loop.post(lambda: self._close("the server has gone"))
+            self.loop.post(lambda: self._close("the server is gone"))
 
-    # What the directions call (direction.Owner) ---------------------------------------------------
+    # Called by the links (link.LinkOwner) --------------------------------------------------------
 
     def eof_forwarded(self, link: ToxicLink) -> None:
-        """See Owner: datagrams have no end."""
+        """Do nothing: datagrams have no EOF."""
 
     def close(self) -> None:
-        """See Owner."""
+        """End the session; see `LinkOwner`."""
         self._close("closed")
 
     def reset(self) -> None:
-        """See Owner."""
+        """End the session; see `LinkOwner`."""
         self._close("reset")
 
     def sink_lost(self, link: ToxicLink) -> None:
-        """See Owner: a sink of datagrams forgets what it cannot send."""
+        """Do nothing: the sinks of datagrams drop what they cannot send."""
 
     def abort(self) -> None:
-        """End it now."""
-        self._close("cut")
+        """End the session at once."""
+        self._close("aborted")
 
     def update_interest(self) -> None:
-        """Read the server's answers if there is room for them; try again what was not taken."""
+        """Read replies while there is room for them, and schedule a retry of rejected datagrams."""
         if self._is_closed or self._server_end is None or self.downstream is None or self.upstream is None:
             return
         wants = self.downstream.wants_more
@@ -228,15 +237,15 @@ class UdpSession:
         if self._retry_timer is None and is_waiting:
             self._retry_timer = self.loop.call_later(RETRY_INTERVAL, self._on_retry)
 
-    # What the loop calls --------------------------------------------------------------------------
+    # Called by the event loop ---------------------------------------------------------------------
 
     def on_timer(self, now: float) -> None:
-        """Perhaps it has been idle for long enough."""
-        left = self._last_activity + self._context.idle_timeout - now
-        if left <= 0:
+        """End the session if it has been idle for `idle_timeout`."""
+        remaining = self._last_activity + self._context.idle_timeout - now
+        if remaining <= 0:
             self._close("idle")
         else:
-            self.loop.schedule_wakeup(self, now + left)
+            self.loop.schedule_wakeup(self, now + remaining)
 
     def _on_dialed(self, sock: socket.socket | None, error: BothendsError | None) -> None:
         self._dialer = None
@@ -251,8 +260,8 @@ class UdpSession:
         self.downstream = ToxicLink(self, self._client_sink, down)
         for each in self.links:
             each.begin()
-        early, self._pending_datagrams = self._pending_datagrams, []
-        for data in early:
+        pending, self._pending_datagrams = self._pending_datagrams, []
+        for data in pending:
             self.upstream.feed(data)
         self.update_interest()
         self._listener.update_interest()
@@ -262,19 +271,19 @@ class UdpSession:
         assert self.downstream is not None
         for _ in range(_BATCH):
             try:
-                found = self._server_end.receive()
+                messages = self._server_end.receive()
             except OSError as error:
                 self.on_socket_error(error)
                 break
             except MessageTooLong:
-                found = None
-            if found is None:
+                messages = None
+            if messages is None:
                 self._close("the server has finished")
                 return
-            if not found:
+            if not messages:
                 break
             self._last_activity = self.loop.now
-            for data in found:
+            for data in messages:
                 self.downstream.feed(data)
             if not self.downstream.wants_more:
                 break

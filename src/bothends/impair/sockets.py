@@ -1,8 +1,8 @@
-"""The two ends of a connection: sockets, and what is read from them and written to them.
+"""The two sockets of a proxied connection.
 
-`End` is for what the socket itself carries: chunks of a stream, or messages. `FramedSocketEnd` cuts a stream into
-messages by a framing and joins them again, so that a stream can lead to datagrams, and toxics of messages
-mean something on it.
+`SocketEnd` transfers the socket's own units: chunks of a stream, or messages. `FramedSocketEnd` decodes a
+stream into messages and encodes messages into a stream, so that a stream can be proxied to datagrams, and
+toxics of messages apply to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bothends.errors import MessageTooLong
 from bothends.framing import Framing, LengthPrefixed, Lines
 from bothends.sockets.options import reset_on_close
 
-READ_SIZE: Final = 64 * 1024  # bytes a read of a stream: as much as malloc(3) gives without a system call
+READ_SIZE: Final = 64 * 1024  # bytes per read of a stream: malloc(3) allocates up to 128 KiB without mmap(2)
 MAX_MESSAGE_SIZE: Final = (
     256 * 1024
 )  # a message of a UNIX socket has 212,960 bytes by default (net.core.wmem_max)
@@ -27,12 +27,12 @@ FRAMINGS: Final[Mapping[str, Framing]] = {
     "u16": LengthPrefixed(2, 65_535),
     "u32": LengthPrefixed(4, MAX_MESSAGE_SIZE),
 }
-"""How a stream may be cut into messages: at line ends, or by a length of two or four bytes before each (two,
-as DNS over TCP: RFC 1035 section 4.2.2)."""
+"""Framings by name: line ends, or a length prefix of two or four bytes (two as in DNS over TCP, RFC 1035
+section 4.2.2)."""
 
 
 class SocketEnd:
-    """A socket of the connection: where one direction begins and the other one leads."""
+    """A socket of the connection: the source of one link and the sink of the other."""
 
     __slots__ = (
         "_message_oriented",
@@ -51,22 +51,22 @@ class SocketEnd:
         self.interest = 0
         self.watched = False
         self.eof_received = False
-        """Whether it has finished while the connection is being closed."""
+        """Whether EOF was received while lingering."""
         self.is_reset = False
-        """Whether its peer has reset it."""
+        """Whether the peer has reset the connection."""
         self._message_oriented = sock.type != socket.SOCK_STREAM
         self._read_size = MAX_MESSAGE_SIZE if self._message_oriented else READ_SIZE
         self.has_eof = sock.type != socket.SOCK_DGRAM
 
     @property
     def has_pending(self) -> bool:
-        """Whether it has taken something that the kernel has not."""
+        """Whether an encoded message is only partly sent."""
         return False
 
     def receive(self) -> Sequence[bytes] | None:
-        """What has come: a chunk or a message, if anything; None at the end.
+        """Read a chunk or messages: empty if there is no input, None at EOF.
 
-        Raises OSError when it is gone, MessageTooLong.
+        Raises OSError if the peer is gone, MessageTooLong.
         """
         try:
             data = self.socket.recv(self._read_size)
@@ -75,7 +75,7 @@ class SocketEnd:
         return (data,) if data or not self.has_eof else None
 
     def send(self, pieces: list[bytes | memoryview]) -> int:
-        """See direction.Sink."""
+        """Send data; see `link.Sink`."""
         try:
             if self._message_oriented or len(pieces) == 1:
                 return self.socket.send(pieces[0])
@@ -84,20 +84,20 @@ class SocketEnd:
             return -1
 
     def flush(self) -> None:
-        """The socket may take more of what is pending. Raises OSError when it is gone."""
+        """Send the rest of a pending message. Raises OSError if the peer is gone."""
 
     def send_eof(self) -> None:
-        """See direction.Sink."""
-        with contextlib.suppress(OSError):  # it is gone already
+        """Half-close; see `link.Sink`."""
+        with contextlib.suppress(OSError):  # the peer may be gone already
             self.socket.shutdown(socket.SHUT_WR)
 
     def reset_on_close(self) -> None:
-        """Have the close that follows send RST: a linger time of zero (socket(7), SO_LINGER)."""
+        """Make the following close send RST, by a linger time of zero (socket(7), SO_LINGER)."""
         reset_on_close(self.socket)
 
 
 class FramedSocketEnd(SocketEnd):
-    """A stream that carries messages."""
+    """A stream socket that carries messages in a framing."""
 
     __slots__ = ("_decoder", "_eof_pending", "_framing", "_pending", "_saw_eof")
 
@@ -111,11 +111,11 @@ class FramedSocketEnd(SocketEnd):
 
     @property
     def has_pending(self) -> bool:
-        """See End."""
+        """Whether an encoded message is only partly sent."""
         return bool(self._pending)
 
     def receive(self) -> Sequence[bytes] | None:
-        """See End. What the end completes comes with it: the next call says None."""
+        """Read messages; see `SocketEnd`. A message that EOF completes is returned before the None."""
         if self._saw_eof:
             return None
         chunks = super().receive()
@@ -125,9 +125,9 @@ class FramedSocketEnd(SocketEnd):
         return self._decoder.end() or None
 
     def send(self, pieces: list[bytes | memoryview]) -> int:
-        """See direction.Sink: one whole message. Its rest is kept, and no other taken until that has left.
+        """Send one message; see `link.Sink`. Until it is sent completely, no other is accepted.
 
-        Raises OSError (EMSGSIZE) for one that the framing cannot say.
+        Raises OSError (EMSGSIZE) for a message that the framing cannot encode.
         """
         if self._pending:
             return -1
@@ -140,7 +140,7 @@ class FramedSocketEnd(SocketEnd):
         return len(message)
 
     def flush(self) -> None:
-        """See End."""
+        """Send the rest of a pending message, then a pending EOF."""
         if self._pending:
             with contextlib.suppress(BlockingIOError):
                 self._pending = self._pending[self.socket.send(self._pending) :]
@@ -148,14 +148,14 @@ class FramedSocketEnd(SocketEnd):
             super().send_eof()
 
     def send_eof(self) -> None:
-        """See direction.Sink. The last message goes first."""
+        """Half-close, after the pending message; see `link.Sink`."""
         self._eof_pending = True
         with contextlib.suppress(OSError):
             self.flush()
 
 
 def wrap_socket(sock: socket.socket, framing: Framing | None) -> SocketEnd:
-    """The end that a socket is."""
+    """Wrap a socket, in a framing if it is a stream and `framing` is not None."""
     if framing is not None and sock.type == socket.SOCK_STREAM:
         return FramedSocketEnd(sock, framing)
     return SocketEnd(sock)
