@@ -45,7 +45,7 @@ def test_stream_offsets_are_per_direction() -> None:
     assert dump.lines("received", b"LLO\n") == [
         "<- 00000002  4c 4c 4f 0a                                       |LLO.|"
     ]
-    assert dump.lines("sent", b"") == ["-> 00000006  the end"]
+    assert dump.lines("sent", b"") == ["-> 00000006  EOF"]
 
 
 def test_message_offsets_restart_per_message() -> None:
@@ -54,4 +54,4 @@ def test_message_offsets_restart_per_message() -> None:
         assert dump.lines("sent", b"hello") == [
             "-> 00000000  68 65 6c 6c 6f                                    |hello|"
         ]
-    assert dump.lines("received", b"") == ["<- 00000000  an empty message"]
+    assert dump.lines("received", b"") == ["<- 00000000  empty message"]

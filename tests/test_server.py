@@ -67,10 +67,10 @@ def test_close_without_run_releases_sockets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("service", "endpoint", "engine", "reason"),
     [
-        ("chat", "udp://127.0.0.1:0", "epoll", "service chat cannot carry"),
-        ("chat", "tcp://127.0.0.1:0", "fork", "engine fork cannot carry service chat"),
-        ("echo", "udp://127.0.0.1:0", "threads", "engine threads cannot carry"),
-        ("echo", "udp://127.0.0.1:0", "fork", "engine fork cannot carry"),
+        ("chat", "udp://127.0.0.1:0", "epoll", "service chat does not support"),
+        ("chat", "tcp://127.0.0.1:0", "fork", "engine fork does not support service chat"),
+        ("echo", "udp://127.0.0.1:0", "threads", "engine threads does not support"),
+        ("echo", "udp://127.0.0.1:0", "fork", "engine fork does not support"),
     ],
 )
 def test_unsupported_combination_is_rejected_before_bind(

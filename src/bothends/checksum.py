@@ -1,19 +1,19 @@
-"""The Internet checksum (RFC 1071), which IP, ICMP, TCP and UDP share. Rank 0: a value from bytes."""
+"""The Internet checksum (RFC 1071) of IP, ICMP, TCP and UDP. Rank 0, pure."""
 
 from __future__ import annotations
 
 
 def checksum(data: bytes) -> int:
-    """The complement of the one's complement sum of 16-bit words in network order.
+    """Return the complement of the one's complement sum of 16-bit words in network byte order.
 
-    Over what holds its right checksum it is 0. An odd byte at the end counts as if a zero followed.
+    It is 0 for data that contains its correct checksum. Data of odd length is padded with a zero byte.
     """
     if len(data) % 2:
         data += b"\0"
-    # One's complement addition is addition modulo 2**16 - 1, and 2**16 is 1 in that arithmetic: so all
-    # of it, read as one number with network order, has the same remainder as the sum of its words.
+    # One's complement addition is addition modulo 2**16 - 1, where 2**16 equals 1. So the data, read as one
+    # big-endian number, has the same remainder as the sum of its words.
     total = int.from_bytes(data, "big") % 0xFFFF
-    # 0 and 0xFFFF are the same there; words that aren't all 0 give 0xFFFF, as their end-around carry would.
+    # 0 and 0xFFFF are equal in that arithmetic. Words that are not all 0 sum to 0xFFFF by end-around carry.
     if total == 0 and any(data):
         total = 0xFFFF
     return ~total & 0xFFFF

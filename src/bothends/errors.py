@@ -1,27 +1,27 @@
-"""What can go wrong, split by who must act.
+"""The exceptions of bothends, split by the party that must act.
 
     BothendsError
-    ├── CallerError              whoever called us must ask for something else   (exit 2)
-    │   ├── EndpointError            an endpoint that cannot be read or used so
-    │   ├── PortsError               words that name no ports
-    │   ├── UnknownName              a service, engine or option nobody knows
-    │   ├── CannotCarry              an engine, service and endpoint that don't go together
-    │   ├── ConfigurationError       a configuration file that cannot be understood
-    │   ├── ToxicError               a toxic that cannot be, or not there
-    │   ├── WireError                hosts that cannot be joined so
-    │   └── ServiceError             a service of the user's that cannot be loaded or misbehaved
-    ├── PeerError                the other end broke a rule or went away         (exit 1)
-    │   ├── ConnectionLost           reset, or closed in the middle
-    │   ├── HandshakeFailed          TLS, or a proxy's header, came to nothing
-    │   ├── StreamBroken             what wraps the stream met bytes that don't belong to it
-    │   ├── MessageTooLong           a message over the agreed limit
-    │   └── TimeLimit                nothing came in time                        (exit 124)
-    └── SystemRefused            the system said no to a call                    (exit 1)
-        └── Unavailable              what this needs isn't here                  (exit 69)
+    ├── UsageError                   the caller must ask for something else      (exit 2)
+    │   ├── EndpointError                an endpoint that is invalid, or invalid here
+    │   ├── PortSpecError                an invalid port specification
+    │   ├── UnknownName                  an unknown service, engine or option
+    │   ├── UnsupportedCombination       an engine, service and endpoint that cannot be combined
+    │   ├── ConfigurationError           an invalid configuration file
+    │   ├── ToxicError                   an invalid toxic, or one its proxy does not support
+    │   ├── TopologyError                hosts that a wire cannot join
+    │   └── ServiceError                 a user's service that cannot be loaded or misbehaved
+    ├── PeerError                    the peer violated a protocol or left        (exit 1)
+    │   ├── ConnectionLost               reset, or closed too early
+    │   ├── HandshakeFailed              no TLS session, or no valid PROXY header
+    │   ├── ProtocolViolation            invalid bytes or a premature end in TLS or a framing
+    │   ├── MessageTooLong               a message over the size limit
+    │   └── TimeoutExpired               no completion in time                   (exit 124)
+    └── SystemCallFailed             the kernel reported an error                (exit 1)
+        └── Unavailable                  something required is missing           (exit 69)
 
-Rank 0: imports the standard library only. Errors carry fields; `__str__` builds the sentence,
-which says what was tried, what the system answered, and what to do next. A system call's
-error is translated once, where the call is made, and stays reachable as `__cause__`.
+Rank 0: imports the standard library only. Errors carry fields; `__str__` builds the sentence, with the failed
+operation, the kernel's answer and what to try next. An error of a system call is translated once, where the
+call is made, and stays available as `__cause__`.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ OUT_OF_RESOURCES: Final = OUT_OF_DESCRIPTORS | {_errno.ENOBUFS, _errno.ENOMEM}
 
 
 class BothendsError(Exception):
-    """Base of every error that bothends raises on purpose.
+    """Base class of all errors that bothends raises on purpose.
 
-    `exit_status` is what the command line leaves with when the error ends it
-    (sysexits.h for 69; 124 as timeout(1)).
+    `exit_status` is the exit status of the command line if the error ends it (69 from sysexits.h; 124 as
+    timeout(1)).
     """
 
     exit_status: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        """Of those that have fields: `args`, as every exception has them (and is pickled by them)."""
+        """Set `args` to the fields, because pickle recreates exceptions from `args`."""
         self.args = tuple(getattr(self, each.name) for each in fields(self))  # type: ignore[arg-type]
 
 
 class UsageError(BothendsError):
-    """The caller asked for something that cannot be: ask for something else."""
+    """The caller asked for something impossible, and must ask for something else."""
 
     exit_status = 2
 
 
 @dataclass(eq=False, repr=False)
 class EndpointError(UsageError):
-    """An endpoint that cannot be read, or cannot be used in this way.
+    """An endpoint cannot be parsed, or cannot be used in this way.
 
-    Fields: `text` (the endpoint as it was given), `reason`, `hint` (what to try; may be empty).
+    Fields: `text` (the endpoint as given), `reason`, `hint` (what to try; may be empty).
     """
 
     text: str
@@ -76,9 +76,9 @@ class EndpointError(UsageError):
 
 @dataclass(eq=False, repr=False)
 class PortSpecError(UsageError):
-    """Words that name no ports.
+    """An invalid port specification.
 
-    Fields: `text` (as it was given), `reason`, `hint`.
+    Fields: `text` (as given), `reason`, `hint`.
     """
 
     text: str
@@ -91,10 +91,10 @@ class PortSpecError(UsageError):
 
 @dataclass(eq=False, repr=False)
 class UnknownName(UsageError):
-    """A name that no table holds.
+    """An unknown name.
 
-    Fields: `kind` ("service", "engine", ...), `name`, `nearest` (the likeliest known name, or
-    empty), `hint` (where the known ones are listed).
+    Fields: `kind` ("service", "engine", ...), `name`, `nearest` (the most similar known name, or empty),
+    `hint` (how to list the known names).
     """
 
     kind: str
@@ -109,9 +109,9 @@ class UnknownName(UsageError):
 
 @dataclass(eq=False, repr=False)
 class UnsupportedCombination(UsageError):
-    """An engine, a service and an endpoint that don't go together.
+    """An engine, a service and an endpoint cannot be combined.
 
-    Fields: `who` (the one that refuses), `what` (what it was given), `reason`, `hint`.
+    Fields: `component` (the part without support), `target` (what it does not support), `reason`, `hint`.
     """
 
     component: str
@@ -120,14 +120,14 @@ class UnsupportedCombination(UsageError):
     hint: str = ""
 
     def __str__(self) -> str:
-        return _sentence(f"{self.component} cannot carry {self.target}: {self.reason}", self.hint)
+        return _sentence(f"{self.component} does not support {self.target}: {self.reason}", self.hint)
 
 
 @dataclass(eq=False, repr=False)
 class ConfigurationError(UsageError):
-    """A configuration file that cannot be understood.
+    """An invalid configuration file.
 
-    Fields: `file`, `table` and `key` (empty where it is about the whole), `reason`, `hint`.
+    Fields: `file`, `table` and `key` (empty if the error is about the whole file or table), `reason`, `hint`.
     """
 
     file: str
@@ -143,7 +143,7 @@ class ConfigurationError(UsageError):
 
 @dataclass(eq=False, repr=False)
 class ToxicError(UsageError):
-    """A toxic that cannot be as it is asked for, or not where it is asked for.
+    """An invalid toxic, or one that its proxy or wire does not support.
 
     Fields: `toxic` (its name or type), `reason`, `hint`.
     """
@@ -158,9 +158,9 @@ class ToxicError(UsageError):
 
 @dataclass(eq=False, repr=False)
 class TopologyError(UsageError):
-    """Hosts that cannot be joined as it was asked for.
+    """Hosts that cannot be joined by a wire, or a host that does not exist.
 
-    Fields: `what`, `reason`, `hint` (may be empty).
+    Fields: `subject`, `reason`, `hint` (may be empty).
     """
 
     subject: str
@@ -173,7 +173,7 @@ class TopologyError(UsageError):
 
 @dataclass(eq=False, repr=False)
 class ServiceError(UsageError):
-    """A user's service that cannot be loaded, or that broke the contract of a service.
+    """A user's service cannot be loaded, or has violated the service contract.
 
     Fields: `name`, `reason`, `hint`.
     """
@@ -187,14 +187,14 @@ class ServiceError(UsageError):
 
 
 class PeerError(BothendsError):
-    """The other end broke a rule, or went away."""
+    """The peer violated a protocol, did not answer in time, or closed the connection."""
 
 
 @dataclass(eq=False, repr=False)
 class ConnectionLost(PeerError):
-    """The connection ended before the exchange did.
+    """The connection ended before the exchange was complete.
 
-    Fields: `where` (the endpoint), `doing`, `errno` (0 when the peer closed in good order).
+    Fields: `target` (the endpoint), `operation`, `errno` (0 if the peer closed the connection with a FIN).
     """
 
     target: str
@@ -202,16 +202,16 @@ class ConnectionLost(PeerError):
     errno: int = 0
 
     def __str__(self) -> str:
-        how = errno_text(self.errno) if self.errno else "the peer closed the connection"
-        return f"connection to {self.target} lost while {self.operation}: {how}"
+        reason = errno_text(self.errno) if self.errno else "the peer closed the connection"
+        return f"connection to {self.target} lost while {self.operation}: {reason}"
 
 
 @dataclass(eq=False, repr=False)
 class HandshakeFailed(PeerError):
-    """What wraps a stream could not begin: no TLS, or none that both want; no PROXY header to believe.
+    """A TLS handshake failed, or a PROXY header is missing, invalid or not trusted.
 
-    Fields: `where` (the endpoint, or the peer's address), `reason` (in words; what it quotes of the peer
-    is escaped), `hint` (may be empty).
+    Fields: `target` (the endpoint, or the peer's address), `reason` (text; bytes of the peer are escaped),
+    `hint` (may be empty).
     """
 
     target: str
@@ -224,24 +224,24 @@ class HandshakeFailed(PeerError):
 
 @dataclass(eq=False, repr=False)
 class ProtocolViolation(PeerError):
-    """What wraps a stream met bytes that don't belong to it, or an end that it doesn't allow.
+    """The peer sent invalid bytes in a TLS or framed stream, or ended it prematurely.
 
-    Fields: `where` (the endpoint, or the peer's address), `reason` (in words, escaped where it quotes).
+    Fields: `target` (the endpoint, or the peer's address), `reason` (text; bytes of the peer are escaped).
     """
 
     target: str
     reason: str
 
     def __str__(self) -> str:
-        return f"stream from {self.target} broken: {self.reason}"
+        return f"protocol violation by {self.target}: {self.reason}"
 
 
 @dataclass(eq=False, repr=False)
 class MessageTooLong(PeerError):
-    """A message passed the limit before it ended.
+    """A message exceeds the size limit.
 
-    Fields: `limit` and `size` in bytes (`size` is what had arrived when it was given up, or what
-    was announced), `before` (the messages that the same chunk completed before it).
+    Fields: `limit` and `size` in bytes (`size` is the number of bytes received so far, or the announced
+    length), `completed_messages` (the messages that the same chunk completed before it).
     """
 
     limit: int
@@ -249,14 +249,14 @@ class MessageTooLong(PeerError):
     completed_messages: Sequence[bytes] = ()
 
     def __str__(self) -> str:
-        return f"a message of {self.size} bytes or more, and the limit is {self.limit}"
+        return f"a message of at least {self.size} bytes exceeds the limit of {self.limit}"
 
 
 @dataclass(eq=False, repr=False)
 class TimeoutExpired(PeerError):
-    """Nothing came in time.
+    """An operation did not complete in time.
 
-    Fields: `where` (the endpoint), `doing`, `seconds` (the limit that passed), `hint`.
+    Fields: `target` (the endpoint), `operation`, `seconds` (the timeout), `hint`.
     """
 
     exit_status = 124
@@ -268,15 +268,15 @@ class TimeoutExpired(PeerError):
 
     def __str__(self) -> str:
         return _sentence(
-            f"{self.target}: time limit of {self.seconds:g} s passed while {self.operation}", self.hint
+            f"{self.target}: timed out after {self.seconds:g} s while {self.operation}", self.hint
         )
 
 
 @dataclass(eq=False, repr=False)
 class SystemCallFailed(BothendsError):
-    """A system call that failed.
+    """A system call failed.
 
-    Fields: `doing` ("bind", "connect", ...), `where` (the endpoint), `errno`, `hint`.
+    Fields: `operation` ("bind", "connect", ...), `target` (the endpoint), `errno`, `hint`.
     """
 
     operation: str
@@ -290,9 +290,9 @@ class SystemCallFailed(BothendsError):
 
 @dataclass(eq=False, repr=False)
 class Unavailable(SystemCallFailed):
-    """What this needs isn't here: a socket family, a library, a program.
+    """Something required is not available: a socket family, a library, a program, a permission.
 
-    Fields as for SystemRefused, and `reason`, which speaks where there is no errno.
+    Fields as for SystemCallFailed, and `reason`, which replaces the errno text if it is not empty.
     """
 
     exit_status = 69
@@ -304,12 +304,12 @@ class Unavailable(SystemCallFailed):
     reason: str = ""
 
     def __str__(self) -> str:
-        answer = self.reason or errno_text(self.errno)
-        return _sentence(f"cannot {self.operation} {self.target}: {answer}", self.hint)
+        reason = self.reason or errno_text(self.errno)
+        return _sentence(f"cannot {self.operation} {self.target}: {reason}", self.hint)
 
 
 def errno_text(number: int) -> str:
-    """`ECONNREFUSED (Connection refused)`: the errno's name, then the system's words."""
+    """Return the name and description of an errno, such as `ECONNREFUSED (Connection refused)`."""
     name = _errno.errorcode.get(number, str(number))
     return f"{name} ({os.strerror(number)})"
 

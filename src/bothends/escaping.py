@@ -1,18 +1,18 @@
-r"""Bytes from a peer, made safe to show: `escape` for a piece that is whole, `Escaper` for a stream.
+r"""Escape bytes of a peer for display: `escape` for complete data, `Escaper` for a stream.
 
-Rank 0, pure. What a peer sends may hold sequences that move the cursor, change the window's title,
-fake what stands on another line, or can't be seen at all. So:
+Rank 0, pure. A peer may send sequences that move the cursor, change the window's title, imitate another line,
+or are invisible. So:
 
-1. What can be seen stays: every character that `str.isprintable` calls printable, decoded as UTF-8.
-2. ASCII controls and bytes that are no UTF-8 are written as `\xNN`, and the three that everyone knows
-   as `\n`, `\r` and `\t`.
-3. Any other character that can't be seen or that changes how its neighbours are seen (C1 controls,
-   bidirectional overrides, zero-width and other ignorable characters, odd spaces, what Unicode has
-   not assigned) is written by its number: `\u{202e}`.
-4. A backslash is doubled. So what is shown says exactly which bytes came: no peer can send four
-   characters that look like an escaped control, and no two inputs look the same.
+1. Visible characters stay: all that `str.isprintable` accepts, decoded as UTF-8.
+2. ASCII control characters and invalid UTF-8 bytes are written as `\xNN`; LF, CR and TAB as `\n`, `\r`
+   and `\t`.
+3. Any other character that is invisible or changes how its neighbours are displayed (C1 controls,
+   bidirectional overrides, zero-width and other ignorable characters, unusual spaces, unassigned code points)
+   is written by its number: `\u{202e}`.
+4. A backslash is doubled. So the output determines the bytes: no peer can send four characters that look like
+   an escaped control character, and no two inputs have the same output.
 
-Where lines are shown as lines, the caller cuts them first, or asks the `Escaper` to keep their ends.
+To show lines as lines, the caller splits them first, or uses an `Escaper`, which keeps their ends.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Final
 
 _SHORT_ESCAPES: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
-# Printable for `isprintable`, as they are letters or marks, and yet they show nothing: the rest of
-# Default_Ignorable_Code_Point (Unicode, DerivedCoreProperties.txt). Tags and variation selectors can
-# carry whole hidden messages.
+# Letters and marks that `isprintable` accepts although they are invisible: the rest of
+# Default_Ignorable_Code_Point (Unicode, DerivedCoreProperties.txt). Tags and variation selectors can hide
+# whole messages.
 _INVISIBLE: Final = (
     "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
 )
@@ -34,12 +34,12 @@ _NEEDS_ESCAPING: Final = re.compile(f"[\\\\{_INVISIBLE}]")
 
 
 def escape(data: bytes) -> str:
-    """The bytes as text that is safe on a terminal, in a log and on a page of text, on one line."""
+    """Return bytes as one line of text that is safe on a terminal, in a log and in a text file."""
     return escape_text(data.decode("utf-8", "surrogateescape"))
 
 
 def escape_text(text: str) -> str:
-    """As `escape`, for text that is decoded already; lone surrogates stand for bytes (PEP 383)."""
+    """Escape decoded text as `escape` does bytes. Lone surrogates represent bytes (PEP 383)."""
     if text.isprintable() and not _NEEDS_ESCAPING.search(text):
         return text
     return "".join(map(_escape_character, text))
@@ -53,17 +53,16 @@ def _escape_character(character: str) -> str:
     number = ord(character)
     if number < 0x80:
         return f"\\x{number:02x}"
-    if 0xDC80 <= number <= 0xDCFF:  # surrogateescape: a byte that is no UTF-8
+    if 0xDC80 <= number <= 0xDCFF:  # surrogateescape: an invalid byte
         return f"\\x{number - 0xDC00:02x}"
     return f"\\u{{{number:x}}}"
 
 
 class Escaper:
-    r"""`escape` for a stream that comes in chunks, keeping what makes its lines.
+    r"""Escape a stream that arrives in chunks, and keep its line structure.
 
-    LF and TAB stay as they are, and so does the end of a line as CR LF, which becomes LF; any other CR
-    is shown, for it would let later text overwrite what stands on the line. How the stream is cut
-    into chunks changes nothing in what all of them give together.
+    LF and TAB stay unescaped. CR LF becomes LF; any other CR is escaped, because it would let later text
+    overwrite the line on a terminal. The joined output does not depend on how the stream is cut into chunks.
     """
 
     __slots__ = ("_decoder", "_pending")
@@ -73,11 +72,11 @@ class Escaper:
         self._pending = ""  # a CR that may be half of CR LF
 
     def feed(self, data: bytes) -> str:
-        """What can be shown now. A character that the chunk cuts waits for its rest."""
+        """Escape a chunk. An incomplete character at its end is held until the next chunk."""
         return self._escape_lines(self._decoder.decode(data), final=False)
 
     def end(self) -> str:
-        """What was still waiting, at the end of the stream."""
+        """Escape the held bytes, at the end of the stream."""
         return self._escape_lines(self._decoder.decode(b"", final=True), final=True)
 
     def _escape_lines(self, text: str, *, final: bool) -> str:

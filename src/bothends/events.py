@@ -1,13 +1,12 @@
-"""What happens while programs talk: one small value for each thing that can be told.
+"""Events of servers and clients: one small value for each thing that happens to a connection.
 
-Rank 0: values, no I/O. Engines and the server report them, `log` and (later) metrics and the
-time-line listen. Whoever reports calls an observer, a plain function of one event, and asks first
-whether there is one:
+Rank 0: values, no I/O. Engines, servers and clients emit events; logs, metrics and traces consume them. An
+observer is a function of one event. An emitter first checks whether there is an observer:
 
     if observe is not None:
         observe(Received(number, peer, data))
 
-so that reporting costs one comparison when nobody listens.
+so an event costs one comparison if there is none.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ from bothends.endpoints import Address, Endpoint
 
 
 class CloseReason(enum.StrEnum):
-    """Why a connection ended."""
+    """Why a connection was closed: the name in lower case for programs, the value for people."""
 
     PEER = "the peer closed"
-    SERVICE = "the service was done"
+    SERVICE = "the service closed"
     RESET = "reset by the peer"
-    IDLE = "idle limit"
-    HANDSHAKE = "handshake limit"
-    LIFE = "life limit"
+    IDLE = "idle timeout"
+    HANDSHAKE = "handshake timeout"
+    LIFE = "maximum lifetime"
     STALLED = "the peer does not read"
     FAILED = "the service failed"
-    BROKEN = "what wraps the stream failed"
+    BROKEN = "TLS or PROXY protocol error"
     DRAINED = "drained"
     ABORTED = "aborted"
 
 
 class RejectReason(enum.StrEnum):
-    """Why somebody was refused or not answered: the kind of it, where `reason` says it in words."""
+    """Why a connection was rejected or a datagram not answered, for programs; `reason` has it in words."""
 
     FULL = "full"
     ADDRESS = "address"
@@ -55,7 +54,7 @@ class RejectReason(enum.StrEnum):
 
 
 class Rejection(NamedTuple):
-    """What whoever decides about a peer answers: why not, in words, and the kind of it."""
+    """A decision not to serve a peer: the reason in words, and for programs."""
 
     reason: str
     why: RejectReason
@@ -63,21 +62,21 @@ class Rejection(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Base of all events. `at` is wall-clock time in nanoseconds, the clock strace and SO_TIMESTAMPNS use."""
+    """Base class. `at` is wall-clock time in nanoseconds, the clock of strace and SO_TIMESTAMPNS."""
 
     at: int = field(default_factory=time.time_ns)
 
 
 @dataclass(frozen=True, slots=True)
 class Listening(Event):
-    """A listener or a datagram socket is bound, with its real port."""
+    """A listener or datagram socket was bound. `endpoint` has the actual port."""
 
     endpoint: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted(Event):
-    """A connection was accepted. `connection` numbers the connections of one process from 1."""
+    """A connection was accepted. `connection` counts the connections of one process from 1."""
 
     connection: int
     peer: Address
@@ -86,7 +85,7 @@ class Accepted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Connected(Event):
-    """The other end of Opened: a connection to `endpoint` was made, since `began` (as `at` is)."""
+    """A client connected to `endpoint`. `began` is when it started to connect, in nanoseconds as `at`."""
 
     connection: int
     endpoint: Endpoint
@@ -97,7 +96,7 @@ class Connected(Event):
 
 @dataclass(frozen=True, slots=True)
 class ConnectFailed(Event):
-    """None was made."""
+    """A connection attempt failed. `began` is when it started, in nanoseconds as `at`."""
 
     endpoint: Endpoint
     error: BaseException
@@ -106,8 +105,11 @@ class ConnectFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class HandshakeCompleted(Event):
-    """What wraps a connection is ready. `agreed` says in words what it agreed; `peer` is who it is,
-    `was` the address that it came from, which differs behind a proxy that says for whom it calls."""
+    """The TLS handshake or PROXY header of a connection is complete.
+
+    `agreed` describes the parameters, in words. `was` is the address that the connection came from; `peer`
+    differs from it behind a proxy that sends a PROXY header.
+    """
 
     connection: int
     peer: Address
@@ -117,7 +119,7 @@ class HandshakeCompleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Received(Event):
-    """Bytes of a connection, as one read gave them, or one whole datagram (`connection` is then 0)."""
+    """The bytes of one read from a connection, or one whole datagram (then `connection` is 0)."""
 
     connection: int
     peer: Address
@@ -126,7 +128,7 @@ class Received(Event):
 
 @dataclass(frozen=True, slots=True)
 class Sent(Event):
-    """Bytes that the system took for a connection, or one whole datagram (`connection` is then 0)."""
+    """Bytes that the kernel accepted for a connection, or one whole datagram (then `connection` is 0)."""
 
     connection: int
     peer: Address
@@ -135,7 +137,7 @@ class Sent(Event):
 
 @dataclass(frozen=True, slots=True)
 class PeerEof(Event):
-    """The peer has finished sending: a read gave 0 bytes."""
+    """The peer has finished sending: a read returned EOF."""
 
     connection: int
     peer: Address
@@ -143,7 +145,7 @@ class PeerEof(Event):
 
 @dataclass(frozen=True, slots=True)
 class WriteShutdown(Event):
-    """We have finished sending, and the peer reads EOF: a half-close."""
+    """This end has finished sending, so the peer reads EOF: a half-close."""
 
     connection: int
     peer: Address
@@ -151,7 +153,7 @@ class WriteShutdown(Event):
 
 @dataclass(frozen=True, slots=True)
 class Closed(Event):
-    """A connection is over. `received` and `sent` count bytes."""
+    """A connection was closed. `received` and `sent` are in bytes."""
 
     connection: int
     peer: Address
@@ -162,7 +164,7 @@ class Closed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ServiceFailed(Event):
-    """A service raised. The conversation ends, the server goes on. `connection` is 0 for a datagram."""
+    """A service raised an exception, which ends its conversation only. `connection` is 0 for a datagram."""
 
     connection: int
     peer: Address
@@ -171,8 +173,10 @@ class ServiceFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class RateLimited(Event):
-    """A peer sends faster than `limits.rate`: it is read more slowly from now on. Told once, until it
-    has kept the rate again."""
+    """A peer sends faster than `limits.rate`, so it is read more slowly.
+
+    Emitted once, and again only after the peer has kept to the rate.
+    """
 
     connection: int
     peer: Address
@@ -181,7 +185,7 @@ class RateLimited(Event):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRejected(Event):
-    """A connection was accepted and closed at once, or never could be served."""
+    """A connection was accepted and closed immediately, or could not be served."""
 
     peer: Address
     reason: str
@@ -190,7 +194,7 @@ class ConnectionRejected(Event):
 
 @dataclass(frozen=True, slots=True)
 class DatagramDropped(Event):
-    """A datagram got no answer although the service may have had one."""
+    """A datagram was not answered, although the service might have answered it."""
 
     peer: Address
     reason: str
@@ -199,7 +203,7 @@ class DatagramDropped(Event):
 
 @dataclass(frozen=True, slots=True)
 class AcceptPaused(Event):
-    """Accepting stopped for want of something (descriptors, memory); told once, until Relieved."""
+    """Accepting paused because descriptors or memory ran out. Emitted once until AcceptResumed."""
 
     errno: int
     open: int
@@ -207,12 +211,12 @@ class AcceptPaused(Event):
 
 @dataclass(frozen=True, slots=True)
 class AcceptResumed(Event):
-    """Accepting goes on after Strained."""
+    """Accepting continues after AcceptPaused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draining(Event):
-    """The server welcomes nobody any more; `open` conversations may end until the deadline, in seconds."""
+    """The server stopped accepting. It waits `deadline` seconds for its `open` connections to end."""
 
     open: int
     deadline: float
@@ -220,14 +224,14 @@ class Draining(Event):
 
 @dataclass(frozen=True, slots=True)
 class Reloaded(Event):
-    """The service was loaded anew: new conversations are its, those that go on keep the old one."""
+    """The service was reloaded. Open conversations keep the old one."""
 
     service: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadFailed(Event):
-    """The service could not be loaded anew; the old one serves on. `reason` in words."""
+    """The service could not be reloaded, so the old one stays. `reason` is in words."""
 
     service: str
     reason: str
@@ -235,9 +239,9 @@ class ReloadFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildExited(Event):
-    """A process that a server started ended: a worker, or the command of one connection.
+    """A child process of a server exited: a worker, or the command of one connection.
 
-    `status` is the exit status, or the negated signal number.
+    `status` is the exit status, or the negated number of the signal that killed it.
     """
 
     pid: int
@@ -247,16 +251,16 @@ class ChildExited(Event):
 
 @dataclass(frozen=True, slots=True)
 class Stopped(Event):
-    """The server has left: nothing bound, nothing open, nothing running."""
+    """The server has stopped. All sockets are closed and all child processes have exited."""
 
 
 Observer: TypeAlias = Callable[[Event], None]
 
 
 class ProblemsOnly:
-    """An observer of what goes wrong: messages, comings and goings do not reach the one inside.
+    """An observer that forwards problems only, and drops messages, connects and closes.
 
-    Who asks for it is served faster by an engine that then doesn't make those events at all.
+    Engines recognize it and do not create the excluded events at all, which is faster.
     """
 
     EXCLUDED: ClassVar[frozenset[type[Event]]] = frozenset(
@@ -267,6 +271,6 @@ class ProblemsOnly:
         self._observe = observe
 
     def __call__(self, event: Event) -> None:
-        """Take one event."""
+        """Forward an event, unless it is excluded."""
         if type(event) not in self.EXCLUDED:
             self._observe(event)

@@ -1,16 +1,16 @@
-"""Framing: how a byte stream becomes messages, and messages a byte stream.
+"""Framing: split a byte stream into messages, and encode messages into a byte stream.
 
-Rank 0, sans-IO. A framing is a rule; `decoder()` makes the state for one stream:
+Rank 0, sans-IO. A framing is a rule; `decoder()` returns the state for one stream:
 
-1. `feed(data)` takes a chunk, cut anywhere, and gives the messages that it completes.
-2. `end()` is called once, at the peer's EOF, and gives what was still open.
-3. A message over the limit raises MessageTooLong, and the decoder is of no more use. The messages
-   that the same chunk completed before it are in the error's `before`: whether a chunk is cut there
-   or not must not change what is answered.
-4. What is stored for an unfinished message never exceeds the limit by more than one chunk.
+1. `feed(data)` takes a chunk of any size and returns the messages that it completes.
+2. `end()` is called once, at the peer's EOF, and returns the last message, if EOF may end it.
+3. A message over the limit raises MessageTooLong, and the decoder must not be used afterwards. The error's
+   `completed_messages` are those that the same chunk completed before it: the answers must not depend on how
+   the stream is cut into chunks.
+4. The decoder stores at most the limit plus one chunk of an unfinished message.
 
-A stream has no messages of its own (RFC 9293, section 3.9.1.2: PUSH is no record mark), so every
-protocol over TCP has a framing, if only the one that says where it stops reading.
+A TCP stream has no message boundaries (RFC 9293 section 3.9.1.2: PUSH is not a record marker), so every
+protocol over TCP needs a framing.
 """
 
 from __future__ import annotations
@@ -21,51 +21,51 @@ from typing import Final
 
 from bothends.errors import MessageTooLong, UsageError
 
-# The limit that asyncio's streams, and through them many servers, have; it surprises whoever meets
-# it unannounced, so it is stated in the documentation of every decorator and can be set there.
+# The limit of asyncio's streams, and so of many servers. Hitting it is a surprise unless it is documented, so
+# every decorator states it and lets the user set it.
 DEFAULT_LIMIT: Final = 64 * 1024
 
 _CR: Final = 13
 
 
 class Decoder(ABC):
-    """The state of one stream that is being cut into messages."""
+    """The state of one stream that is split into messages."""
 
     @abstractmethod
     def feed(self, data: bytes) -> list[bytes]:
-        """Take a chunk; give the messages that are now whole, without their framing.
+        """Take a chunk. Returns the messages that it completes, without their framing.
 
         Raises:
-            MessageTooLong: the message at hand has passed the limit.
+            MessageTooLong: the current message exceeds the limit.
         """
 
     def end(self) -> list[bytes]:
-        """Take the peer's EOF; give what the framing lets stand as a last message."""
+        """Take the peer's EOF. Returns the last message, if the framing lets EOF end it."""
         return []
 
 
 class Framing(ABC):
-    """A rule for cutting a stream into messages."""
+    """A rule for splitting a stream into messages."""
 
     @abstractmethod
     def decoder(self) -> Decoder:
-        """A fresh decoder for one stream."""
+        """Return a new decoder for one stream."""
 
     @abstractmethod
     def with_limit(self, limit: int) -> Framing:
-        """The same rule with another limit, in bytes."""
+        """Return the same framing with another limit, in bytes."""
 
     @abstractmethod
     def encode(self, message: bytes) -> bytes:
-        """The message as it goes onto the stream."""
+        """Return a message with its framing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lines(Framing):
-    """Messages end with LF; a CR before it is taken off. Answers end with LF.
+    """Messages end with LF; a CR before it is removed. Encoded messages end with LF.
 
-    `limit` is the longest line in bytes, without its end. Bytes after the last LF are a message of
-    their own at EOF: whoever forgets the last newline is still answered.
+    `limit` is the maximum length of a line in bytes, without its end. Bytes after the last LF are a message
+    at EOF, so a client that omits the last newline still gets an answer.
     """
 
     limit: int = DEFAULT_LIMIT
@@ -75,7 +75,7 @@ class Lines(Framing):
         return _LineDecoder(self.limit)
 
     def with_limit(self, limit: int) -> Lines:
-        """See Framing.limited."""
+        """See Framing.with_limit."""
         return replace(self, limit=limit)
 
     def encode(self, message: bytes) -> bytes:
@@ -88,15 +88,15 @@ class _LineDecoder(Decoder):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # The line at hand. A bytearray grows in place: joining bytes at every chunk would copy a long
-        # line as many times as it has chunks, and a list of tiny pieces would outweigh them by far.
+        # The unfinished line. A bytearray grows in place; joining bytes at every chunk would copy a long line
+        # once per chunk, and a list of small chunks needs far more memory than their bytes.
         self._partial = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
         """See Decoder.feed."""
-        # Most chunks hold neither a CR nor a line that could be too long, and continue none: one look
-        # at all of their lines saves a look at each. (CR is looked for as a number: a bytes object would be
-        # tried as one first, which takes nine times as long.)
+        # Fast path: most chunks have no CR, are no longer than the limit, and do not continue a line, so
+        # their lines need no individual check. (CR is an int because `in` with a bytes object first tries to
+        # convert it to an int, which takes nine times as long.)
         plain = not self._partial and len(data) <= self._limit and _CR not in data
         lines = data.split(b"\n")
         rest = lines.pop()
@@ -110,7 +110,7 @@ class _LineDecoder(Decoder):
                 self._partial.clear()
             lines = self._check_limit(lines)
         self._partial += rest
-        # One byte more than the limit may stand open: it can still be the CR of CR LF.
+        # The unfinished line may exceed the limit by one byte, which can be the CR of CR LF.
         if len(self._partial) > self._limit + 1:
             raise MessageTooLong(self._limit, len(self._partial), lines)
         return lines
@@ -136,26 +136,25 @@ class _LineDecoder(Decoder):
 
 @dataclass(frozen=True, slots=True)
 class LengthPrefixed(Framing):
-    """Messages follow their length, an unsigned number of `width` bytes in network byte order.
+    """Messages are preceded by their length, an unsigned number of `width` bytes in network byte order.
 
-    `limit` is the longest message in bytes. A message that EOF cuts short is dropped: its length
-    says that it is not whole.
+    `limit` is the maximum length of a message in bytes. A message that EOF truncates is dropped.
     """
 
     width: int = 4
     limit: int = DEFAULT_LIMIT
 
     def __post_init__(self) -> None:
-        # Without a byte of length every place is the start of one more empty message.
+        # With 0 bytes of length, a stream would have infinitely many empty messages.
         if not 1 <= self.width <= 8:
-            raise UsageError(f"LengthPrefixed({self.width}): a length has 1 to 8 bytes")
+            raise UsageError(f"LengthPrefixed({self.width}): the length must have 1 to 8 bytes")
 
     def decoder(self) -> Decoder:
         """See Framing.decoder."""
         return _LengthDecoder(self.width, self.limit)
 
     def with_limit(self, limit: int) -> LengthPrefixed:
-        """See Framing.limited."""
+        """See Framing.with_limit."""
         return replace(self, limit=limit)
 
     def encode(self, message: bytes) -> bytes:

@@ -1,21 +1,21 @@
-"""What a server has done and does, in numbers: an observer that counts, and Prometheus' text of it.
+"""Count events in all processes of a server, and render the counters for Prometheus.
 
-Rank 1: listens to events, and knows nobody who makes them. Events happen in several processes where a
-server has workers, or a process for each connection, and any of them can be killed at any moment. So:
+Rank 1: consumes events, and imports nothing that emits them. A server with workers, or with a process for
+each connection, has events in several processes, and any of them can be killed at any moment. So:
 
-1. The numbers stand in memory that all of the server's processes share (a file without a name, mapped).
-   Each process has a slot of its own there, and only its owner writes to it: no process ever waits for
-   another, no message can be lost, and what a killed process had counted stays counted.
-2. A number is an aligned machine word, stored by one instruction. Whoever reads it meanwhile sees it
-   before or after.
-3. A slot is taken by a lock on its byte in the file (fcntl(2), F_SETLK), which the kernel takes away
-   when the process ends, however it ends. It is not inherited by a child, and a slot that can be
-   locked has no living owner: then its open connections are over too, and are counted as closed with
-   the cause "killed". The next owner goes on counting where the last one stopped.
-4. fork() copies this object, slot and lock included. A hook of the interpreter's makes the copy forget
-   both before anything else runs in the child, so that it takes a slot of its own with its first event.
+1. The counters are in memory that all processes share (a mapped file without a name). Each process has a slot
+   of its own, and only the owner writes to it: no process waits for another, no message can be lost, and the
+   counts of a killed process stay.
+2. A counter is an aligned machine word, stored by one instruction. A concurrent reader sees the value before
+   or after.
+3. A process owns a slot by a lock on its byte of the file (fcntl(2), F_SETLK). The kernel releases the lock
+   when the process exits, however it exits, and children do not inherit it. So a slot that can be locked has
+   no living owner: its open connections have ended too, and are counted as closed with the cause "killed".
+   The next owner continues from the old values.
+4. fork() copies this object with its slot and thread lock. An at-fork hook resets both in the child before
+   anything else runs there, so the child locks a slot of its own at its first event.
 
-Labels have few values, all of which are listed here: nothing that a peer says or is becomes one.
+Labels have few values, all of which are listed here. Nothing that a peer sends becomes a label.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ from bothends.events import (
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-# Processes that count at once. More than that many fit on few machines; the memory is only taken by
-# those that there have been, 1 KiB each.
+# Maximum number of concurrent processes, plus one. Memory is used only by slots that have had an owner, 1 KiB
+# each.
 SLOTS: Final = 4096
-_SLOT_WORDS: Final = 128  # words in a slot
+_SLOT_WORDS: Final = 128  # words per slot
 _WORD_SIZE: Final = 8  # bytes
 
 KILLED: Final = "killed"
-"""The cause with which connections end whose process did not live to close them."""
+"""The close reason of connections whose process was killed before it closed them."""
 
 
 @dataclass(frozen=True, slots=True)
 class CounterFamily:
-    """Counters of one name: one for each value of a label, or just one."""
+    """Counters with one name: one for each value of a label, or a single one."""
 
     name: str
     help: str
@@ -97,46 +97,54 @@ _DROP_REASONS: Final = (
     RejectReason.OTHER,
 )
 
-# In this order they stand in memory, and are read: first those that are closed, so that whatever opens
-# meanwhile makes those that are open one too many, and never less than none.
+# The order in memory, in which counters are read too: closed connections come first, so a connection that
+# opens meanwhile makes the number of open ones too large by one, and never negative.
 FAMILIES: Final = (
-    CounterFamily(
-        "bothends_connections_closed", "Connections that are over.", "cause", (*_CLOSE_REASONS, KILLED)
-    ),
+    CounterFamily("bothends_connections_closed", "Connections closed.", "cause", (*_CLOSE_REASONS, KILLED)),
     CounterFamily("bothends_connections", "Connections accepted."),
     CounterFamily(
         "bothends_connections_refused", "Connections accepted and closed at once.", "reason", _REJECT_REASONS
     ),
-    CounterFamily("bothends_handshakes", "Handshakes of what wraps a stream.", "outcome", ("done", "failed")),
-    CounterFamily("bothends_reads", "Reads from connections that gave something."),
-    CounterFamily("bothends_writes", "Writes to connections that the system took, or took a part of."),
+    CounterFamily("bothends_handshakes", "TLS handshakes and PROXY headers.", "outcome", ("done", "failed")),
+    CounterFamily("bothends_reads", "Reads from connections that returned data."),
     CounterFamily(
-        "bothends_received_bytes", "Bytes received, without what wraps them.", "kind", ("stream", "datagram")
+        "bothends_writes", "Writes to connections that the kernel accepted, completely or in part."
     ),
     CounterFamily(
-        "bothends_sent_bytes", "Bytes sent, without what wraps them.", "kind", ("stream", "datagram")
+        "bothends_received_bytes",
+        "Bytes received, without TLS and PROXY headers.",
+        "kind",
+        ("stream", "datagram"),
+    ),
+    CounterFamily(
+        "bothends_sent_bytes", "Bytes sent, without TLS and PROXY headers.", "kind", ("stream", "datagram")
     ),
     CounterFamily("bothends_datagrams_received", "Datagrams received."),
     CounterFamily("bothends_datagrams_answered", "Datagrams answered."),
     CounterFamily(
-        "bothends_datagrams_dropped", "Datagrams that got no answer for a reason.", "reason", _DROP_REASONS
+        "bothends_datagrams_dropped", "Datagrams not answered, by reason.", "reason", _DROP_REASONS
     ),
     CounterFamily("bothends_service_failures", "Exceptions of the service."),
-    CounterFamily("bothends_streams_broken", "Connections ended since what wraps them was broken."),
-    CounterFamily("bothends_messages_too_long", "Connections ended since a message passed its limit."),
-    CounterFamily("bothends_slowed", "Peers read more slowly since they sent faster than allowed."),
     CounterFamily(
-        "bothends_strained", "Times accepting stopped for want of descriptors, memory or processes."
+        "bothends_streams_broken", "Connections closed because of invalid TLS records or a premature end."
     ),
-    CounterFamily("bothends_reloads", "Attempts to load the service anew.", "outcome", ("done", "failed")),
+    CounterFamily("bothends_messages_too_long", "Connections closed because of a message over its limit."),
+    CounterFamily("bothends_slowed", "Times a peer exceeded the rate limit and was read more slowly."),
     CounterFamily(
-        "bothends_processes_ended", "Processes that ended badly: by a signal, or not with 0.", "role", _ROLES
+        "bothends_strained", "Times accepting paused because descriptors, memory or processes ran out."
+    ),
+    CounterFamily("bothends_reloads", "Service reloads.", "outcome", ("done", "failed")),
+    CounterFamily(
+        "bothends_processes_ended",
+        "Processes killed by a signal, or with a nonzero exit status.",
+        "role",
+        _ROLES,
     ),
 )
 
 
 def _word_offsets() -> dict[tuple[str, str], int]:
-    # Word 0 says that the slot was ever taken.
+    # Word 0 is 1 if the slot has ever had an owner.
     pairs = ((family.name, value) for family in FAMILIES for value in family.values)
     return {pair: number for number, pair in enumerate(pairs, 1)}
 
@@ -146,7 +154,7 @@ _ACCEPTED_OFFSET: Final = _OFFSETS["bothends_connections", ""]
 _CLOSED_OFFSETS: Final = slice(1, _ACCEPTED_OFFSET)
 _KILLED_OFFSET: Final = _OFFSETS["bothends_connections_closed", KILLED]
 
-# What every read and every write touches: its bytes, and how many there were.
+# The counters that every read and every write updates: bytes, then the number of calls.
 _RECEIVED_OFFSETS: Final = (
     (_OFFSETS["bothends_received_bytes", "datagram"], _OFFSETS["bothends_datagrams_received", ""]),
     (_OFFSETS["bothends_received_bytes", "stream"], _OFFSETS["bothends_reads", ""]),
@@ -156,18 +164,15 @@ _SENT_OFFSETS: Final = (
     (_OFFSETS["bothends_sent_bytes", "stream"], _OFFSETS["bothends_writes", ""]),
 )
 
-# Slot 0 has no owner: word 0 of it says that somebody found no slot.
+# Slot 0 has no owner. Its word 0 is 1 if a process found no free slot.
 _INCOMPLETE_FLAG: Final = 0
 
 
 class Metrics:
-    """An observer that counts. Make it before anything is forked; children count into it too.
-
-    `close` gives the memory back, for whoever makes many.
-    """
+    """An observer that counts events. Create it before forking; child processes count in it too."""
 
     _slot_base: int | None
-    """Where the slot of this process begins; None before its first event, 0 where there is no slot left."""
+    """Where this process's slot begins; None before its first event, 0 if no slot was free."""
 
     def __init__(self) -> None:
         self.started = time.time()
@@ -179,7 +184,7 @@ class Metrics:
         _instances.add(self)
 
     def __call__(self, event: Event) -> None:
-        """Take one event."""
+        """Count one event."""
         count = _HANDLERS.get(type(event))
         if count is not None:
             with self._lock:
@@ -189,22 +194,22 @@ class Metrics:
                     count(self, self._slot_base, event)
 
     def set_server_process(self) -> None:
-        """This process runs the server: its reloads count, and not those of its workers."""
+        """Mark this process as the server. Only its reloads are counted, not those of its workers."""
         self._server_pid = os.getpid()
 
     def totals(self) -> dict[tuple[str, str], int]:
-        """What has been counted, by family and the value of its label."""
+        """Return all counters, by family name and label value."""
         self._reclaim_dead_slots()
         slots = [self._words[base : base + _SLOT_WORDS].tolist() for base in self._used_slots()]
-        return {pair: sum(slot[place] for slot in slots) for pair, place in _OFFSETS.items()}
+        return {pair: sum(slot[offset] for slot in slots) for pair, offset in _OFFSETS.items()}
 
     @property
     def complete(self) -> bool:
-        """False: more than SLOTS processes counted at once, and what some of them did is missing."""
+        """False if more than SLOTS - 1 processes have counted at once, so some counts are missing."""
         return not self._words[_INCOMPLETE_FLAG]
 
     def close(self) -> None:
-        """Give the memory back. Nothing may happen any more."""
+        """Release the memory. No event may follow. Idempotent."""
         if self._file >= 0:
             _instances.discard(self)
             self._words.release()
@@ -213,15 +218,15 @@ class Metrics:
             self._file = -1
 
     def _reset(self) -> None:
-        """Have no slot yet, in a new process or a new object."""
-        # Another thread may have held the old ones when this process was forked off.
+        """Start without a slot, in a new process or a new object."""
+        # Another thread may have held the old locks at the time of the fork.
         self._lock = threading.Lock()
         self._reclaim_lock = threading.Lock()
         self._slot_base = None
 
     def _claim_slot(self) -> int:
-        """Where this process's slot begins; 0 where there is none for it."""
-        first = os.getpid()  # processes begin to look at different places
+        """Lock a slot for this process. Returns where it begins, or 0 if none is free."""
+        first = os.getpid()  # so that processes start to search at different slots
         for step in range(SLOTS - 1):
             slot = 1 + (first + step) % (SLOTS - 1)
             if self._lock_slot(slot):
@@ -235,12 +240,12 @@ class Metrics:
     def _lock_slot(self, slot: int) -> bool:
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
-        except OSError:  # EAGAIN or EACCES: it has a living owner; ENOLCK: the kernel has none left
+        except OSError:  # EAGAIN or EACCES: its owner is alive; ENOLCK: the kernel is out of locks
             return False
         return True
 
     def _used_slots(self) -> list[int]:
-        """Where the slots begin that have, or had, an owner."""
+        """Return where the slots begin that have, or have had, an owner."""
         first_words = self._words[::_SLOT_WORDS].tolist()
         return [slot * _SLOT_WORDS for slot in range(1, SLOTS) if first_words[slot]]
 
@@ -249,14 +254,14 @@ class Metrics:
         return slot[_ACCEPTED_OFFSET] - sum(slot[_CLOSED_OFFSETS])
 
     def _reclaim_slot(self, base: int) -> None:
-        """The former owner of this slot has died: so have its connections."""
+        """Count the open connections of a dead owner as killed."""
         self._words[base + _KILLED_OFFSET] += self._open_connections(base)
 
     def _reclaim_dead_slots(self) -> None:
-        # Two threads of one process can both have a lock.
+        # fcntl(2) locks belong to the process, so they do not exclude its other threads.
         with self._reclaim_lock:
             for base in self._used_slots():
-                # One's own lock could be had again as well, and would then be given away.
+                # This process could lock its own slot again, and the unlock would then release it.
                 if (
                     base != self._slot_base
                     and self._open_connections(base)
@@ -338,7 +343,7 @@ _HANDLERS: Final[dict[type[Event], Callable[[Metrics, int, Any], None]]] = {
     ChildExited: Metrics._on_child_exited,
 }
 
-# A hook can't be taken back, so there is one for all.
+# A fork hook cannot be removed, so one hook serves all objects.
 _instances: weakref.WeakSet[Metrics] = weakref.WeakSet()
 
 
@@ -351,8 +356,8 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _anonymous_file(size: int) -> int:
-    """A file that nobody else can open, and that is gone with the last process that has it."""
-    with contextlib.suppress(AttributeError, OSError):  # not Linux, or not allowed
+    """Open a file without a name, which the kernel frees with its last descriptor. Returns the descriptor."""
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or forbidden
         file = os.memfd_create("bothends-metrics")
         os.ftruncate(file, size)
         return file
@@ -363,9 +368,14 @@ def _anonymous_file(size: int) -> int:
 
 
 def prometheus_exporter(metrics: Metrics, draining: Callable[[], bool]) -> Callable[[], tuple[bytes, str]]:
-    """A function that gives the metrics now, in Prometheus' text format, and the media type of that.
+    """Return a function that renders the metrics in Prometheus' text format, with its media type.
 
-    Raises Unavailable where the library for it isn't there.
+    Args:
+        metrics: the counters.
+        draining: returns whether the server is shutting down.
+
+    Raises:
+        Unavailable: prometheus_client is not installed.
     """
     try:
         from prometheus_client import CollectorRegistry, generate_latest
@@ -375,33 +385,33 @@ def prometheus_exporter(metrics: Metrics, draining: Callable[[], bool]) -> Calla
         raise Unavailable(
             "show",
             "metrics",
-            reason="the library for it is not installed",
+            reason="prometheus_client is not installed",
             hint="pip install 'bothends[metrics]'",
         ) from error
 
     class Collector:
-        """What the library asks each time."""
+        """A collector in the sense of prometheus_client."""
 
         def collect(self) -> Iterator[Metric]:
             totals = metrics.totals()
             for family in FAMILIES:
-                shown = CounterMetricFamily(
+                counter = CounterMetricFamily(
                     family.name, family.help, labels=[family.label] if family.label else []
                 )
                 for value in family.values:
-                    shown.add_metric([value] if family.label else [], totals[family.name, value])
-                yield shown
+                    counter.add_metric([value] if family.label else [], totals[family.name, value])
+                yield counter
             closed = sum(totals["bothends_connections_closed", cause] for cause in (*_CLOSE_REASONS, KILLED))
             open_now = totals["bothends_connections", ""] - closed
             gauges = {
                 "bothends_connections_open": ("Connections open now.", open_now),
-                "bothends_draining": ("1 from being told to stop.", int(draining())),
+                "bothends_draining": ("1 while the server shuts down.", int(draining())),
                 "bothends_metrics_complete": (
-                    f"0 once more than {SLOTS - 1} processes counted at once: some are missing.",
+                    f"0 once more than {SLOTS - 1} processes have counted at the same time.",
                     int(metrics.complete),
                 ),
                 "bothends_start_time_seconds": (
-                    "When counting began, in seconds since 1970.",
+                    "Start of counting, in seconds since 1970.",
                     metrics.started,
                 ),
             }

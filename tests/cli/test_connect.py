@@ -92,7 +92,7 @@ def test_request_without_answer_times_out() -> None:
     with peers.tcp_peer_held_open(peers.read_without_replying) as where:
         done = connect(where, "--send", "hello", "-w", "1.3")
     assert (done.returncode, done.stdout) == (124, b"")
-    assert b"time limit of 1.3 s passed while waiting for an answer" in done.stderr
+    assert b"timed out after 1.3 s while waiting for an answer" in done.stderr
 
 
 def test_connection_refused() -> None:
@@ -280,7 +280,7 @@ def test_datagram_without_answer_times_out() -> None:
         done = connect(where, "--send", "hello", "-w", "0.2", "--retries", "0")
     assert (done.returncode, done.stdout) == (124, b"")
     assert done.stderr.endswith(
-        b"time limit of 0.2 s passed while waiting for an answer; "
+        b"timed out after 0.2 s while waiting for an answer; "
         b"no answer (a datagram or its answer may be lost, or nobody listens)\n"
     )
 

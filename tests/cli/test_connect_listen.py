@@ -200,8 +200,9 @@ def test_datagrams_are_sent_to_last_sender() -> None:
             ours.line(name)
             ours.write_input(b"to " + name + b"\n")
             assert sock.recv(100) == b"to " + name
-        ours.nth_error_line(rb"127\.0\.0\.1#%d is heard: answers go there" % one.getsockname()[1], 2)
-        ours.error_line(rb"127\.0\.0\.1#%d is heard: answers go there" % two.getsockname()[1])
+        first = one.getsockname()[1]
+        ours.nth_error_line(rb"receiving from 127\.0\.0\.1#%d: lines are sent there" % first, 2)
+        ours.error_line(rb"receiving from 127\.0\.0\.1#%d: lines are sent there" % two.getsockname()[1])
 
 
 def test_lines_are_queued_until_first_datagram() -> None:
@@ -212,7 +213,7 @@ def test_lines_are_queued_until_first_datagram() -> None:
             sock.send(b"")
             assert [sock.recv(100) for _ in range(3)] == [b"early", b"", b"late"]
         assert ours.wait() == 0
-        ours.error_line(rb"<- 00000000  an empty message")
+        ours.error_line(rb"<- 00000000  empty message")
         ours.error_line(rb"-> 00000000  65 61 72 6c 79 .* \|early\|")
 
 
@@ -255,7 +256,7 @@ def test_unnamed_unix_sender_cannot_be_answered(tmp_path: Path) -> None:
             nameless.connect(str(path))
             nameless.send(b"hello")
             ours.line(b"hello")
-            ours.error_line(rb"unix is heard, and has no name to answer to")
+            ours.error_line(rb"receiving from unix, which has no address to send to")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as named:
             named.settimeout(TIMEOUT)
             named.bind(b"")

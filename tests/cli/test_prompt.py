@@ -190,7 +190,7 @@ def test_idle_after_eof_times_out(tmp_path: Path) -> None:
     ):
         user.expect(PROMPT)
         user.type(CTRL_D)
-        user.expect("time limit of 0.3 s passed while waiting for the peer's EOF")
+        user.expect("timed out after 0.3 s while waiting for the peer's EOF")
         assert user.wait() == 124
 
 
@@ -237,8 +237,8 @@ def test_hex_dump_is_printed_above_prompt(tmp_path: Path) -> None:
         user.expect("<- 00000000  48 45 4c 4c 4f 0d 0a                              |HELLO..|\r\n")
         user.expect("HELLO\r\n")
         user.type(CTRL_D)
-        user.expect("-> 00000007  the end\r\n")
-        user.expect("<- 00000007  the end\r\n")
+        user.expect("-> 00000007  EOF\r\n")
+        user.expect("<- 00000007  EOF\r\n")
         assert user.wait() == 0
 
 

@@ -72,23 +72,23 @@ def test_quiet_keeps_print_messages() -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        ([], 2, "serve what?"),
-        (["upper"], 2, "serve upper where?"),
+        ([], 2, "missing SERVICE"),
+        (["upper"], 2, "missing ENDPOINT; for example: bothends serve upper"),
         (["uper", "tcp://:0"], 2, "did you mean 'upper'"),
         (["upper", "tpc://:0"], 2, "did you mean 'tcp'"),
         (["upper", "tcp://:0?nodely=1"], 2, "nodelay"),
         (["upper", "tcp://:0", "--engine", "epol"], 2, "did you mean 'epoll'"),
         (["upper", "tcp://:0", "--engin", "epoll"], 2, "--engine"),
         (["chat", "udp://:0"], 2, "makes no sense on datagrams"),
-        (["chat", "tcp://:0", "--engine", "fork"], 2, "cannot carry service chat"),
+        (["chat", "tcp://:0", "--engine", "fork"], 2, "does not support service chat"),
         (["chat", "tcp://:0", "--workers", "2"], 2, "in one process"),
         (["nosuch.py:shout", "tcp://:0"], 2, "there is no file"),
         (["upper", "tcp://192.0.2.99:0"], 1, "EADDRNOTAVAIL"),
         (["upper", "unix:///nosuch/folder/a.sock"], 1, "ENOENT"),
         (["--exec", "nosuchprogram", "tcp://:0"], 69, "nosuchprogram"),
         (["--exec", "cat", "udp://:0"], 2, "datagrams"),
-        (["--exec", "cat", "tcp://:0", "--engine", "fork"], 2, "no engine to choose"),
-        (["upper", "tcp://:0", "--shell"], 2, "--shell is for a command"),
+        (["--exec", "cat", "tcp://:0", "--engine", "fork"], 2, "--engine has no effect with --exec"),
+        (["upper", "tcp://:0", "--shell"], 2, "--shell needs --exec"),
     ],
 )
 def test_usage_errors_are_one_line(arguments: list[str], status: int, words: str) -> None:

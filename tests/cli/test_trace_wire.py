@@ -51,7 +51,7 @@ def test_lost_packet_is_marked_and_retransmitted(tmp_path: Path) -> None:
     shown = run([*BOTHENDS, "trace", "--wire", wire, "--save", str(saved), *ends]).decode()
     assert "heard of 30000" in shown
     assert "loss ✗" in shown
-    assert "(again: " in shown
+    assert "(resent: " in shown
     records = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
     packets = {each["packet"]["number"]: each["packet"] for each in records if "packet" in each}
     lost = [each for each in packets.values() if each.get("lost")]

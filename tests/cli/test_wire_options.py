@@ -113,7 +113,7 @@ def test_process_in_host_ends_with_wire_and_with_parent(wire: Running) -> None:
         server.error_line(rb"  engine .*")
         wire.process.kill()
         assert server.wait() == 128 + signal.SIGKILL
-        assert f"in wire {wire.process.pid} when that ends" in str(server.stderr)
+        assert f"in wire {wire.process.pid} is when the wire ends" in str(server.stderr)
     assert wire.process.pid not in attach.running_wires()
 
 
@@ -147,10 +147,10 @@ from bothends.wire import attach
 import bothends.wire.attach
 os = bothends.wire.attach.os
 pid = {wire.process.pid}
-assert pid in attach.running()
-assert attach._knock(pid) is None  # it is somebody else's
+assert pid in attach.running_wires()
+assert attach._request_namespaces(pid) is None  # another user's
 os.geteuid = lambda: 0
-found = attach._knock(pid)
+found = attach._request_namespaces(pid)
 for each in found._descriptors:
     try:
         namespaces.enter(each)
@@ -199,7 +199,7 @@ def test_own_wire_host_name_and_exit_status() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--wire", "delay=1ms"], "who else is on that wire?"),
+        (["--wire", "delay=1ms"], "--wire needs another host"),
         (["--wire", "delay=much", "--host", "a=true"], "much"),
         (["--wire", "delay=1ms", "--host", "a=true", "--host", "client=true"], "two hosts have this name"),
         (["--host", "a=true"], "without --wire"),
@@ -214,4 +214,4 @@ def test_usage_errors(arguments: list[str], said: str) -> None:
 @pytest.mark.parametrize(("setting", "wanted"), [("mtu=9000", "68 to 1500"), ("seed=x", "a number")])
 def test_invalid_wire_setting_error_names_range(setting: str, wanted: str) -> None:
     words = ["connect", "--wire", setting, "--host", "server=true", "tcp://server:12000"]
-    assert f"--wire: {setting}: {wanted}" in cli_error(*words)
+    assert f"--wire: {setting}: expected {wanted}" in cli_error(*words)

@@ -166,7 +166,7 @@ def test_reload_uses_new_version_and_keeps_old_on_error(engine: str, tmp_path: P
         assert served_version(port) == b"1"
         path.write_text("this is no Python")
         server.process.send_signal(signal.SIGHUP)
-        server.nth_error_line(rb"not reloaded, the old one serves on: .*count\.py:1: SyntaxError.*", 1)
+        server.nth_error_line(rb"reload failed, still serving the old service: .*count\.py:1: SyntaxError.*", 1)
         assert served_version(port) == b"1"
         write(path, 2)
         server.process.send_signal(signal.SIGHUP)
@@ -243,7 +243,7 @@ def test_killed_worker_loses_only_own_connections(tmp_path: Path) -> None:
             os.kill(int(pid), signal.SIGCONT)
         victim, *others = workers
         os.kill(int(victim), signal.SIGKILL)
-        server.nth_error_line(rb"worker %s ended with signal 9" % victim, 1)
+        server.nth_error_line(rb"worker %s killed by signal 9" % victim, 1)
         with pytest.raises(ConnectionLost):
             workers[victim].request(b"who?")
         for pid in others:

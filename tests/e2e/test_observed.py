@@ -110,7 +110,7 @@ def test_connections_of_killed_worker_count_as_closed(tmp_path: Path) -> None:
         assert server.metrics()["bothends_connections_open"] == 8
         victim = owners[0]
         os.kill(victim, signal.SIGKILL)
-        server.running.nth_error_line(rb"worker %d ended with signal 9" % victim, 1)
+        server.running.nth_error_line(rb"worker %d killed by signal 9" % victim, 1)
         numbers = server.metrics()
         assert numbers["bothends_connections_open"] == 8 - owners.count(victim)
         assert numbers["bothends_connections_closed_total{killed}"] == owners.count(victim)
@@ -141,7 +141,7 @@ def test_reload_is_counted_once_with_workers(tmp_path: Path) -> None:
         assert server.metrics()["bothends_reloads_total{done}"] == 1
         path.write_text("no Python")
         server.running.process.send_signal(signal.SIGHUP)
-        server.running.nth_error_line(rb"not reloaded, .*", 1)
+        server.running.nth_error_line(rb"reload failed, .*", 1)
         assert server.metrics()["bothends_reloads_total{failed}"] == 1
         assert server.running.stop() == 0
 

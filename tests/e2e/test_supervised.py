@@ -97,7 +97,7 @@ def test_each_server_has_own_process_and_log_prefix(tmp_path: Path) -> None:
             with connect(f"unix://{tmp_path / name}") as caller:
                 assert caller.exchange(b"hello\n") == b"hello\n"
         servers.running.line(rb"\[who\] 127\.0\.0\.1#\d+: who\?")
-        servers.running.error_line(rb"\[cat\] unix#1 closed: the service was done .*")
+        servers.running.error_line(rb"\[cat\] unix#1 closed: the service closed .*")
         with connect(f"unix://{tmp_path / 'who.metrics'}") as visit:
             assert b"\nbothends_connections_total 1.0\n" in visit.exchange(b"GET /metrics HTTP/1.0\r\n\r\n")
         assert servers.running.stop() == 0
@@ -116,7 +116,7 @@ def test_dead_server_is_restarted_without_refusing_connections(tmp_path: Path) -
                 caller.request(b"still there?")
         second, _ = servers.owner()  # it waited in the queue
         assert second != first
-        servers.running.error_line(rb"\[who\] server %d ended with signal 9" % first)
+        servers.running.error_line(rb"\[who\] server %d killed by signal 9" % first)
         for _ in range(500):  # until the server has noticed that the last one has left
             with connect(f"unix://{tmp_path / 'who.metrics'}") as visit:
                 page = visit.exchange(b"GET /metrics HTTP/1.0\r\n\r\n")
@@ -145,7 +145,7 @@ def test_signal_drains_and_second_signal_aborts(number: int, tmp_path: Path) -> 
         assert caller.request(b"a") == b"a"
         # To the whole group, as ^C at a terminal does.
         os.killpg(servers.running.process.pid, number)
-        servers.running.error_line(rb"\[cat\] draining: 1 connection may end within 20 s")
+        servers.running.error_line(rb"\[cat\] draining: waiting up to 20 s for 1 connection")
         assert caller.request(b"still here?") == b"still here?"
         while is_listening(int(servers.who.rpartition(":")[2])):
             pass  # that server has nobody left, and closes its door in a moment
@@ -221,9 +221,9 @@ def test_check_lists_servers_without_binding(tmp_path: Path) -> None:
     [
         ("workers = 0", 2, r".*servers\.toml, \[\[serve\]\] 3 \(cat\), key 'workers': .*"),
         ("[serve.tls]\nself_signed = true", 2, r"there is a certificate for TLS, and no tls://.*"),
-        ("metrics = 'udp://:0'", 2, r"service pages cannot carry udp://.*"),
+        ("metrics = 'udp://:0'", 2, r"service pages does not support udp://.*"),
         ("service = 'none.py'\nendpoints = ['tcp://:0']", 2, r"service .*there is no file.*"),
-        ("service = 'chat'\nengine = 'fork'\nendpoints = ['tcp://:0']", 2, r"engine fork cannot carry .*"),
+        ("service = 'chat'\nengine = 'fork'\nendpoints = ['tcp://:0']", 2, r"engine fork does not support .*"),
         ("service = 'upper'\nendpoints = ['tls://:0']", 2, r"tls://:0 shows a certificate.*"),
         (
             "service = 'upper'\nendpoints = ['tls://:0']\ntls = { certificate = 'none.pem' }",
@@ -243,7 +243,7 @@ def test_check_reports_errors(more: str, status: int, said: str, tmp_path: Path)
 def test_config_rejects_other_options(more: list[str], tmp_path: Path) -> None:
     with Running([*SERVE, "--config", str(write(tmp_path)), *more]) as refused:
         assert refused.wait() == 2
-        refused.error_line(rb"bothends: --config and %b don't go together: .*" % more[0].encode())
+        refused.error_line(rb"bothends: --config and %b cannot be combined: .*" % more[0].encode())
 
 
 def test_check_without_a_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What came byte by byte is told as one; what didn't, as it came."""
+"""Fragments of a line are logged as one message; other reads pass unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PEER = Address("inet", "192.0.2.1", 5000)
 
 
 class CoalescerHarness:
-    """What was told, and the hands of the clock."""
+    """A coalescer whose events are recorded, and whose timers a test fires."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -24,11 +24,11 @@ class CoalescerHarness:
     def _schedule(self, seconds: float, call: Callable[[], None]) -> Callable[[], object]:
         self._scheduled.append(call)
 
-        def call_off() -> None:
+        def cancel() -> None:
             if call in self._scheduled:
                 self._scheduled.remove(call)
 
-        return call_off
+        return cancel
 
     def fire_timers(self) -> None:
         for call in list(self._scheduled):
@@ -43,12 +43,12 @@ class CoalescerHarness:
         return bool(self._scheduled)
 
 
-def received(*pieces: bytes, connection: int = 1) -> list[Event]:
-    return [Received(connection, PEER, piece) for piece in pieces]
+def received(*reads: bytes, connection: int = 1) -> list[Event]:
+    return [Received(connection, PEER, data) for data in reads]
 
 
 @pytest.mark.parametrize(
-    ("pieces", "told"),
+    ("reads", "logged"),
     [
         ([b"hello\n"], [b"hello\n"]),
         ([b"hello"], [b"hello"]),
@@ -59,11 +59,11 @@ def received(*pieces: bytes, connection: int = 1) -> list[Event]:
         ([b"\n"], [b"\n"]),
     ],
 )
-def test_fragments_are_coalesced_and_messages_pass(pieces: list[bytes], told: list[bytes]) -> None:
+def test_fragments_are_coalesced_and_messages_pass(reads: list[bytes], logged: list[bytes]) -> None:
     log = CoalescerHarness()
-    for event in received(*pieces):
+    for event in received(*reads):
         log.coalescer(event)
-    assert log.data == told
+    assert log.data == logged
     assert not log.has_timers
 
 
@@ -90,9 +90,11 @@ def test_other_event_flushes_partial_line() -> None:
 
 def test_connections_are_coalesced_separately() -> None:
     log = CoalescerHarness()
-    for one, two in zip(received(b"a", b"b", b"\n"), received(b"1", b"2", b"\n", connection=2), strict=True):
-        log.coalescer(one)
-        log.coalescer(two)
+    for first, second in zip(
+        received(b"a", b"b", b"\n"), received(b"1", b"2", b"\n", connection=2), strict=True
+    ):
+        log.coalescer(first)
+        log.coalescer(second)
     log.coalescer(Received(0, PEER, b"d"))
     assert log.data == [b"ab\n", b"12\n", b"d"]
 

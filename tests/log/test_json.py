@@ -1,4 +1,4 @@
-"""The log for programs: whole lines of JSON, whatever a peer sends, as docs/reference/log.md has them."""
+"""The JSON log: one record a line for any input, as docs/reference/log.md specifies."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ PEER = Address("inet", "192.0.2.1", 5000)
 PEER_SHOWN = {"family": "inet", "host": "192.0.2.1", "port": 5000}
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "log.md"
 PIPE_BUF = 4096
-CLIENT_EVENTS = {Connected, ConnectFailed, WriteShutdown}  # told by `connect --trace`, and never logged
+CLIENT_EVENTS = {
+    Connected,
+    ConnectFailed,
+    WriteShutdown,
+}  # emitted by clients, for `connect --trace`; servers do not log them
 EVENTS = [
     each
     for each in vars(events).values()
@@ -49,7 +53,7 @@ EVENTS = [
 
 
 def logged(*events: Event, **how: Any) -> list[dict[str, Any]]:
-    """The records of these events, read back."""
+    """Return the parsed records of these events."""
     stream = io.StringIO()
     log = JsonLog(stream, **how)
     for event in events:
@@ -137,9 +141,9 @@ def test_long_message_is_truncated_with_length() -> None:
 
 
 def test_quiet_keeps_problems_and_optional_messages() -> None:
-    told = [Accepted(1, PEER, PEER), Received(1, PEER, b"x"), ConnectionRejected(PEER, "full"), Stopped()]
-    assert [each["event"] for each in logged(*told, quiet=True)] == ["refused"]
-    assert [each["event"] for each in logged(*told, quiet=True, messages=True)] == ["received", "refused"]
+    emitted = [Accepted(1, PEER, PEER), Received(1, PEER, b"x"), ConnectionRejected(PEER, "full"), Stopped()]
+    assert [each["event"] for each in logged(*emitted, quiet=True)] == ["refused"]
+    assert [each["event"] for each in logged(*emitted, quiet=True, messages=True)] == ["received", "refused"]
 
 
 def test_records_have_server_name() -> None:
@@ -188,4 +192,5 @@ def test_event_names_table_is_complete_and_free_of_duplicates() -> None:
 @pytest.mark.parametrize("kinds", [CloseReason, RejectReason])
 def test_reference_lists_every_close_and_reject_reason(kinds: type[CloseReason] | type[RejectReason]) -> None:
     text = REFERENCE.read_text(encoding="utf-8")
-    assert [kind for kind in kinds if f"`{kind.name.lower()}`" not in text] == []
+    names = {kind: str(kind) if kinds is RejectReason else kind.name.lower() for kind in kinds}
+    assert [kind for kind, name in names.items() if f"`{name}`" not in text] == []

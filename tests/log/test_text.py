@@ -1,4 +1,4 @@
-"""The log: what peers say, who comes and goes, and nothing that could drive a terminal."""
+"""The text log: messages, connections and problems, with peers' bytes escaped."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LOCAL = Address("inet", "192.0.2.2", 12000)
 def logged(
     *events: Event, colour: bool = False, quiet: bool = False, dump: bool = False, name: str = ""
 ) -> tuple[str, str]:
-    """What a log of these events puts on the stream for messages, and on the other."""
+    """Return what a log of these events writes to the stream for messages, and to the other."""
     messages, other = io.StringIO(), io.StringIO()
     log = TextLog(
         messages=messages,
@@ -51,7 +51,7 @@ def logged(
     return messages.getvalue(), other.getvalue()
 
 
-def test_a_message_is_shown_as_address_and_text() -> None:
+def test_message_line_has_address_and_text() -> None:
     assert logged(Received(1, PEER, b"hello\n")) == ("192.0.2.1#5000: hello\n", "")
 
 
@@ -69,7 +69,7 @@ def test_a_message_is_shown_as_address_and_text() -> None:
         (b"x" * (MAX_MESSAGE_TEXT + 5), ["x" * MAX_MESSAGE_TEXT + " [and 5 bytes more]"]),
     ],
 )
-def test_messages_are_cut_into_lines_escaped_and_bounded(data: bytes, lines: list[str]) -> None:
+def test_message_lines_are_escaped_and_bounded(data: bytes, lines: list[str]) -> None:
     assert message_lines(data) == lines
 
 
@@ -92,14 +92,14 @@ def test_activity_goes_to_other_stream() -> None:
     assert messages == ""
     assert other.splitlines() == [
         "192.0.2.1#5000 connected",
-        "192.0.2.2#12000 calls through 192.0.2.1#5000: PROXY v2",
+        "192.0.2.2#12000 via 192.0.2.1#5000: PROXY v2",
         "192.0.2.1#5000 closed: reset by the peer (6 bytes in, 4 out)",
         "192.0.2.1#5000 refused: 2 connections are open, the limit",
         "192.0.2.1#5000 gets no answer: too fast",
-        "accepting stops: EMFILE (Too many open files) with 1000 connections open; newcomers wait",
-        "accepting goes on",
-        "draining: 2 connections may end within 5 s",
-        "worker 42 ended with signal 9",
+        "accepting paused: EMFILE (Too many open files) with 1000 connections open; clients wait",
+        "accepting resumed",
+        "draining: waiting up to 5 s for 2 connections",
+        "worker 42 killed by signal 9",
     ]
 
 
@@ -146,7 +146,7 @@ def test_dump_offsets_are_per_direction() -> None:
         Received(1, PEER, b"\x1b"),
         Received(2, LOCAL, b"x" * 17),
         Closed(1, PEER, CloseReason.PEER, 7, 6),
-        Received(1, PEER, b"anew"),
+        Received(1, PEER, b"next"),
         Received(0, PEER, b""),
         dump=True,
         quiet=True,
@@ -157,8 +157,8 @@ def test_dump_offsets_are_per_direction() -> None:
         "192.0.2.1#5000 <- 00000006  1b                                                |.|",
         "192.0.2.2#12000 <- 00000000  78 78 78 78 78 78 78 78  78 78 78 78 78 78 78 78  |xxxxxxxxxxxxxxxx|",
         "192.0.2.2#12000 <- 00000010  78                                                |x|",
-        "192.0.2.1#5000 <- 00000000  61 6e 65 77                                       |anew|",
-        "192.0.2.1#5000 <- 00000000  an empty message",
+        "192.0.2.1#5000 <- 00000000  6e 65 78 74                                       |next|",
+        "192.0.2.1#5000 <- 00000000  empty message",
     ]
     assert other == ""
 
@@ -179,19 +179,19 @@ def test_lines_have_server_name_prefix() -> None:
     [
         (
             ConnectionRejected(PEER, "full"),
-            "1,204 more refused in the last 10 s; the last: 192.0.2.1#5000, full",
+            "1,204 more refused in the last 10 s; most recent: 192.0.2.1#5000, full",
         ),
         (
             DatagramDropped(PEER, "too fast"),
-            "1,204 more got no answer in the last 10 s; the last: 192.0.2.1#5000, too fast",
+            "1,204 more got no answer in the last 10 s; most recent: 192.0.2.1#5000, too fast",
         ),
         (
             RateLimited(1, PEER, 9),
-            "1,204 more sent too fast in the last 10 s; the last: 192.0.2.1#5000, more than 9 bytes a second",
+            "1,204 more sent too fast in the last 10 s; most recent: 192.0.2.1#5000, more than 9 bytes/s",
         ),
         (
             ServiceFailed(1, PEER, HandshakeFailed("192.0.2.1#5000", "no TLS")),
-            "1,204 more failed in the last 10 s; the last: 192.0.2.1#5000, no TLS",
+            "1,204 more failed in the last 10 s; most recent: 192.0.2.1#5000, no TLS",
         ),
     ],
 )

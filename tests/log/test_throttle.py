@@ -1,4 +1,4 @@
-"""Calm: the first of a kind at once, the others by their number, and nothing is lost from the count."""
+"""The first event of a kind passes at once, later ones are counted, and the counts are complete."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FULL = ConnectionRejected(PEER, "full", RejectReason.FULL)
 
 
 class ThrottleHarness:
-    """Who is told; with a clock, and the calls that are due at a time."""
+    """A throttle whose events are recorded, with a fake clock and its scheduled calls."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -67,57 +67,57 @@ class ThrottleHarness:
 
 
 def test_first_event_passes_and_repeats_are_counted() -> None:
-    listener = ThrottleHarness()
-    listener.flood(1205)
-    assert listener.events == [FULL]
-    listener.advance(PERIOD)
-    assert listener.summary() == [FULL, (1204, PERIOD, FULL)]
+    harness = ThrottleHarness()
+    harness.flood(1205)
+    assert harness.events == [FULL]
+    harness.advance(PERIOD)
+    assert harness.summary() == [FULL, (1204, PERIOD, FULL)]
 
 
 def test_continuing_flood_is_summarized_each_period() -> None:
-    listener = ThrottleHarness()
+    harness = ThrottleHarness()
     for _ in range(3):
-        listener.flood(100)
-        listener.advance(PERIOD)
-    assert listener.summary() == [FULL, (99, PERIOD, FULL), (100, PERIOD, FULL), (100, PERIOD, FULL)]
+        harness.flood(100)
+        harness.advance(PERIOD)
+    assert harness.summary() == [FULL, (99, PERIOD, FULL), (100, PERIOD, FULL), (100, PERIOD, FULL)]
 
 
 def test_first_event_after_quiet_period_passes() -> None:
-    listener = ThrottleHarness()
-    listener.flood(3)
-    listener.advance(2 * PERIOD)
-    assert not listener.scheduled
-    listener.flood(1)
-    assert listener.summary() == [FULL, (2, PERIOD, FULL), FULL]
+    harness = ThrottleHarness()
+    harness.flood(3)
+    harness.advance(2 * PERIOD)
+    assert not harness.scheduled
+    harness.flood(1)
+    assert harness.summary() == [FULL, (2, PERIOD, FULL), FULL]
 
 
 def test_rare_events_pass_without_timer() -> None:
-    listener = ThrottleHarness()
+    harness = ThrottleHarness()
     for _ in range(3):
-        listener.flood(1)
-        assert not listener.scheduled
-        listener.advance(PERIOD)
-    assert listener.events == [FULL] * 3
+        harness.flood(1)
+        assert not harness.scheduled
+        harness.advance(PERIOD)
+    assert harness.events == [FULL] * 3
 
 
 def test_repeat_key_is_reason_code_not_text() -> None:
-    listener = ThrottleHarness()
+    harness = ThrottleHarness()
     other = ConnectionRejected(PEER, "denied", RejectReason.NETWORK)
-    listener.flood(2)
-    listener.flood(2, other)
-    listener.flood(2, DatagramDropped(PEER, "full", RejectReason.FULL))
-    listener.throttle(ConnectionRejected(PEER, "full, by other words", RejectReason.FULL))
-    assert [type(each) for each in listener.events] == [
+    harness.flood(2)
+    harness.flood(2, other)
+    harness.flood(2, DatagramDropped(PEER, "full", RejectReason.FULL))
+    harness.throttle(ConnectionRejected(PEER, "full, in other words", RejectReason.FULL))
+    assert [type(each) for each in harness.events] == [
         ConnectionRejected,
         ConnectionRejected,
         DatagramDropped,
     ]
-    listener.advance(PERIOD)
-    assert [each.count for each in listener.events if isinstance(each, Repeated)] == [2, 1, 1]
+    harness.advance(PERIOD)
+    assert [each.count for each in harness.events if isinstance(each, Repeated)] == [2, 1, 1]
 
 
 @pytest.mark.parametrize(
-    ("event", "calmed"),
+    ("event", "throttled"),
     [
         (RateLimited(1, PEER, 5), True),
         (ServiceFailed(1, PEER, HandshakeFailed("", "")), True),
@@ -125,69 +125,67 @@ def test_repeat_key_is_reason_code_not_text() -> None:
         (Accepted(1, PEER, PEER), False),
     ],
 )
-def test_only_peer_triggered_events_are_throttled(event: Event, calmed: bool) -> None:
-    listener = ThrottleHarness()
-    listener.flood(5, event)
-    assert len(listener.events) == (1 if calmed else 5)
+def test_only_peer_triggered_events_are_throttled(event: Event, throttled: bool) -> None:
+    harness = ThrottleHarness()
+    harness.flood(5, event)
+    assert len(harness.events) == (1 if throttled else 5)
 
 
 def test_stopped_flushes_counts_and_timers() -> None:
-    listener = ThrottleHarness()
-    listener.flood(3)
-    listener.advance(4)
-    listener.throttle(Stopped(at=1))
-    assert listener.summary() == [FULL, Stopped(at=1), (2, 4.0, FULL)]
-    assert not listener.scheduled
+    harness = ThrottleHarness()
+    harness.flood(3)
+    harness.advance(4)
+    harness.throttle(Stopped(at=1))
+    assert harness.summary() == [FULL, Stopped(at=1), (2, 4.0, FULL)]
+    assert not harness.scheduled
 
 
 @given(st.lists(st.integers(0, 5) | st.floats(0, 3 * PERIOD)))
 def test_counts_sum_to_all_events(steps: list[int | float]) -> None:
-    listener = ThrottleHarness()
+    harness = ThrottleHarness()
     count = 0
     for step in steps:
         if isinstance(step, int):
-            listener.flood(step)
+            harness.flood(step)
             count += step
         else:
-            listener.advance(step)
-    listener.throttle(Stopped())
-    told = [
+            harness.advance(step)
+    harness.throttle(Stopped())
+    counts = [
         each.count if isinstance(each, Repeated) else 1
-        for each in listener.events[:]
+        for each in harness.events[:]
         if not isinstance(each, Stopped)
     ]
-    assert sum(told) == count
+    assert sum(counts) == count
 
 
 def test_default_scheduler_flushes_from_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bothends.log.throttle.PERIOD", 0.01)
-    told: list[Event] = []
-    heard = threading.Event()
+    summarized = threading.Event()
 
-    def hear(event: Event) -> None:
-        told.append(event)
+    def observe(event: Event) -> None:
         if isinstance(event, Repeated):
-            heard.set()
+            summarized.set()
 
-    calm = RepeatThrottle(hear)
-    while not heard.is_set():
-        calm(FULL)
-    assert heard.wait(10)
-    calm(Stopped())
+    throttle = RepeatThrottle(observe)
+    while not summarized.is_set():
+        throttle(FULL)
+    assert summarized.wait(10)
+    throttle(Stopped())
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_fork_resets_state() -> None:
-    listener = ThrottleHarness()
-    listener.flood(3)
+    harness = ThrottleHarness()
+    harness.flood(3)
     reader, writer = os.pipe()
-    with listener.throttle._lock:  # held by another thread, say
+    with harness.throttle._lock:  # as if another thread held it
         pid = os.fork()
     if pid == 0:
         with contextlib.suppress(BaseException):
-            listener.events.clear()
-            listener.flood(2)
-            os.write(writer, b"%d" % len(listener.events))
+            harness.events.clear()
+            harness.flood(2)
+            os.write(writer, b"%d" % len(harness.events))
         os._exit(0)
     os.close(writer)
     assert os.read(reader, 10) == b"1"

@@ -318,8 +318,8 @@ class Abstract(Conversation):
         (stream, Abstract, "it lacks receive"),
         (message, Abstract, "it is a class"),
         (stream, int, "it is a class"),
-        (message, 7, "7 is no function"),
-        (message, "shout", "'shout' is no function"),
+        (message, 7, "7 is not a function"),
+        (message, "shout", "'shout' is not a function"),
     ],
 )
 def test_non_function_is_rejected(decorate: Any, thing: Any, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What docs/how-to/add-a-service.md shows does what it says there."""
+"""The examples of docs/how-to/add-a-service.md work as described there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_function(folder: Path) -> None:
+def test_guide_function(folder: Path) -> None:
     double = registry.load("double.py")
     assert double.name == registry.load("double.py:double").name == "double"
     assert run_conversation(double, [b"21\n\n4\n"]).output == b"42\n8\n"
@@ -34,8 +34,8 @@ def test_the_function(folder: Path) -> None:
     assert double.answer(b"21", MESSAGE_PEER) == b"42"
 
 
-def test_the_conversation_and_its_own_test(folder: Path) -> None:
+def test_guide_conversation_and_its_test(folder: Path) -> None:
     assert run_conversation(registry.load("tally.py"), [b"hello"]).output == b"5 bytes\n"
-    *_, itself = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
-    assert "assert said(" in itself
-    exec(itself, {})
+    *_, own_test = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
+    assert "assert output(" in own_test
+    exec(own_test, {})

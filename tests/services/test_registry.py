@@ -129,8 +129,8 @@ def test_a_file_with_one_service_needs_no_name(write: Write) -> None:
     assert registry.load(str(write(SHOUT))).name == "shout"
     assert registry.load(str(write(SHOUT, "alias = shout\n"))).name == "shout"
     several = write(SHOUT, WHISPER)
-    assert f"it holds 2 services: shout, whisper; say which: {several}:shout" in load_error(several)
-    assert "it holds no service; put @bothends.message above it" in load_error(write("x = 1\n"))
+    assert f"it has 2 services: shout, whisper; choose one, as {several}:shout" in load_error(several)
+    assert "it has no service; put @bothends.message above it" in load_error(write("x = 1\n"))
 
 
 def test_service_class_is_instantiated_and_instance_is_used(write: Write) -> None:
@@ -205,13 +205,13 @@ def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         == f"service mine.py:shout: there is no file mine.py; looked in {tmp_path}"
     )
     assert "there is no file" in load_error(f"{tmp_path}/mine.py:shout")
-    assert "is no file" in load_error(f"{tmp_path}/:shout")
+    assert "is not a file" in load_error(f"{tmp_path}/:shout")
     assert "there is no file" in load_error("a\0b.py:shout")
 
 
 @pytest.mark.parametrize("spec", [":shout", "mine.py:", ":", "module:"])
 def test_incomplete_spec_is_rejected(spec: str) -> None:
-    assert "either side of the colon" in load_error(spec)
+    assert "before the colon" in load_error(spec)
 
 
 @pytest.mark.parametrize(
@@ -222,12 +222,12 @@ def test_incomplete_spec_is_rejected(spec: str) -> None:
         ("import no_such_module_here\n", 1, "ModuleNotFoundError: No module named 'no_such_module_here'"),
         ("from bothends import nothing\n", 1, "ImportError: cannot import name 'nothing'"),
         ("import json\n\njson.loads('{')\n", 3, "JSONDecodeError: "),
-        ("import sys\nsys.exit(3)\n", 2, "it left with sys.exit(3) when it was loaded"),
+        ("import sys\nsys.exit(3)\n", 2, "it called sys.exit(3) while being loaded"),
         ("class E(Exception):\n    def __str__(self): raise self\nraise E\n", 3, "E"),
         (
             "import bothends\n@bothends.message\nasync def f(m): return m\n",
             2,
-            "service f: it is async, and a service answers at once",
+            "service f: it is async, but a service must return its answer at once",
         ),
     ],
 )
@@ -273,8 +273,8 @@ def test_module_getattr_exception(write: Write) -> None:
 def test_a_name_that_is_not_in_the_file(write: Write) -> None:
     path = write(SHOUT, WHISPER)
     assert "it has no 'shuot'; did you mean 'shout'?" in load_error(f"{path}:shuot")
-    assert "it has no 'zzz'; services there: shout, whisper" in load_error(f"{path}:zzz")
-    assert "services there: none" in load_error(f"{write('')}:zzz")
+    assert "it has no 'zzz'; its services: shout, whisper" in load_error(f"{path}:zzz")
+    assert "its services: none" in load_error(f"{write('')}:zzz")
 
 
 @pytest.mark.parametrize(
@@ -282,16 +282,16 @@ def test_a_name_that_is_not_in_the_file(write: Write) -> None:
     [
         (
             "def shout(message): return message",
-            "it is a function, no service yet; put @bothends.message above",
+            "it is a function, not a service; put @bothends.message above",
         ),
-        ("shout = bytes.upper", "it is a function, no service yet"),
-        ("import functools\nshout = functools.partial(int)", "it is a function, no service yet"),
+        ("shout = bytes.upper", "it is a function, not a service"),
+        ("import functools\nshout = functools.partial(int)", "it is a function, not a service"),
         (
             "from bothends.services.base import Conversation as shout",
-            "it is a conversation, no service; put @bothends.stream above it",
+            "it is a conversation, not a service; put @bothends.stream above it",
         ),
-        ("shout = 7", "it is 7, no service"),
-        ("class shout: pass", "no service"),
+        ("shout = 7", "it is 7, not a service"),
+        ("class shout: pass", "not a service"),
     ],
 )
 def test_non_service_error_has_hint(write: Write, text: str, told: str) -> None:

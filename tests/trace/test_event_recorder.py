@@ -71,13 +71,13 @@ def test_recorder_server_events_are_drawn_as_calls(tmp_path: Path) -> None:
         'recv(connection 1) = 5 "hello"',
         'send(connection 1, "HELLO", 5) = 5',
         'recvfrom(127.0.0.1:12000) = 4 "\\x1b[2J" from 127.0.0.1:40000',
-        "recv(connection 1) = 0, the end",
-        "127.0.0.1#40000 closed: idle limit (5 bytes in, 5 out)",
+        "recv(connection 1) = 0 (EOF)",
+        "127.0.0.1#40000 closed: idle timeout (5 bytes in, 5 out)",
         "close(connection 1)",
     ]
     accepted = next(each for each in trace.events() if isinstance(each, Call) and each.name == "accept")
-    made = trace.sockets[accepted.made or 0]
-    assert (made.welcomed_by, str(made.local), str(made.peer)) == (1, "127.0.0.1:12000", "127.0.0.1:40000")
+    made = trace.sockets[accepted.created_id or 0]
+    assert (made.accepted_from, str(made.local), str(made.peer)) == (1, "127.0.0.1:12000", "127.0.0.1:40000")
     assert run_rules(trace) == []
 
 
@@ -94,7 +94,7 @@ def test_recorder_client_events_are_drawn_as_calls(tmp_path: Path) -> None:
     )
     assert [line.partition("│ ")[2] for line in drawn_lines(trace)][1:] == [
         "connect(no connection, 127.0.0.1:12000) = ECONNREFUSED",
-        "127.0.0.1:12000: time limit of 2 s passed while connecting",
+        "127.0.0.1:12000: timed out after 2 s while connecting",
         "connect(connection 1, 127.0.0.1:12000) = 0, after 5 ms",
         'send(connection 1, "hello", 5) = 5',
         "shutdown(connection 1, SHUT_WR)",

@@ -1,6 +1,6 @@
-"""Logs: events as lines of text, or as JSON for programs; and a wrapper that no flood of them gets through.
+"""Log events as lines of text or as JSON. Wrappers coalesce fragments and throttle repeated events.
 
-Rank 1: listens to events, and knows nobody who makes them.
+Rank 1: consumes events, and imports nothing that emits them.
 """
 
 from bothends.log.coalesce import LineCoalescer

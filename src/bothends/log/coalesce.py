@@ -1,11 +1,11 @@
-"""`LineCoalescer`: an observer around another, which puts back together what came byte by byte.
+"""`LineCoalescer`: an observer wrapper that joins the fragments of a line.
 
-Some programs write a line one byte at a time (Java's `DataOutputStream.writeBytes` does), and on a fast
-path each byte is read for itself. Their log would be a column of letters. So a read of a few bytes without
-a line's end is held back until its line ends, the connection does something else, or HOLD seconds have
-passed: many clients never send a newline, and wait for their answer.
+Some programs write a line one byte at a time (Java's `DataOutputStream.writeBytes` does), and on a fast path
+each byte arrives in a read of its own. Their log would be a column of letters. So a read of a few bytes
+without a newline is held until its line ends, the connection emits another event, or HOLD_SECONDS have
+passed, because many clients send no newline and wait for an answer.
 
-For a log that people read only: what records for programs must tell is what each read gave.
+For text logs only: a JSON log must have each read as it was.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from typing import Final
 from bothends.events import Event, Observer, Received, Sent
 from bothends.log.throttle import Scheduler, schedule_in_thread
 
-# Longer than a machine takes between two bytes of one line, shorter than a reader notices.
+# Longer than the gap between two bytes of one line, shorter than a reader notices.
 HOLD_SECONDS: Final = 0.05
 
-# A read of so few bytes may be a part of something. A longer one is a message, or stands for one.
+# Bytes: a shorter read may be a fragment of a line. A longer one is treated as a message.
 MAX_FRAGMENT: Final = 3
 
-# A line that is still going on after so many bytes is shown as far as it is.
+# Bytes after which an unfinished line is passed on.
 MAX_LINE: Final = 1024
 
 
 @dataclass(slots=True)
 class _PartialLine:
-    """What has come of a line, and what calls off showing it."""
+    """The fragments of a line so far, and a function that cancels the timer."""
 
     event: Received
     cancel: Callable[[], object]
 
 
 class LineCoalescer:
-    """Passes events on, but reads that are pieces of one line as one."""
+    """Forward events, but merge the fragments of one line into one Received event."""
 
     def __init__(
         self, observe: Observer, *, hold: float = HOLD_SECONDS, schedule: Scheduler = schedule_in_thread
@@ -46,11 +46,11 @@ class LineCoalescer:
         self._hold = hold
         self._schedule = schedule
         self._partial_lines: dict[int, _PartialLine] = {}
-        # Connections may tell of themselves in threads of their own, and time does.
+        # Connections may emit events in threads of their own, and the timer runs in another.
         self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
-        """Take one event."""
+        """Handle one event."""
         connection = getattr(event, "connection", 0)
         if not connection or isinstance(event, Sent):
             self._observe(event)
@@ -66,8 +66,8 @@ class LineCoalescer:
             if held is not None:
                 data = held.event.data + event.data
                 event = Received(event.connection, event.peer, data, at=held.event.at)
-            goes_on = not event.data.endswith(b"\n") and len(event.data) < MAX_LINE
-            if goes_on and (held is not None or len(event.data) <= MAX_FRAGMENT):
+            is_partial = not event.data.endswith(b"\n") and len(event.data) < MAX_LINE
+            if is_partial and (held is not None or len(event.data) <= MAX_FRAGMENT):
                 if held is not None:
                     held.event = event
                 else:

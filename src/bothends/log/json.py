@@ -1,12 +1,13 @@
-"""Events as JSON for programs: an object a line (docs/reference/log.md is its schema).
+"""Log events as JSON, one object a line (docs/reference/log.md is the schema).
 
-1. Every record has `v`, the version of the schema, `at`, nanoseconds since 1970, and `event`. The other
-   names are those of the event's fields, in `events.py`; new ones may come, so a reader ignores what
-   it doesn't know. What changes or goes away makes a new version.
-2. What comes from a peer is text, escaped as in the log for people: `escape` is reversible, and no reader
-   has to know what to do with bytes that are no UTF-8.
-3. A line stays below PIPE_BUF (4,096 bytes), up to which a write to a pipe is never mixed with another
-   process' (pipe(7)). So of the bytes of a message the first KEPT are shown, and the length of all.
+1. Every record has `v`, the version of the schema, `at`, nanoseconds since 1970, and `event`. The other names
+   are those of the event's fields in `events.py`. New fields may be added, so readers must ignore unknown
+   ones; a changed or removed field increments the version.
+2. Bytes of a peer are text, escaped as in the text log: `escape` is reversible, and readers need not handle
+   invalid UTF-8.
+3. A line is shorter than PIPE_BUF (4,096 bytes), because the kernel does not interleave such writes of
+   several processes to a pipe (pipe(7)). So a record has the first MAX_MESSAGE_BYTES of a message, and its
+   length.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from bothends.log.throttle import Repeated
 
 VERSION: Final = 1
 
-# The names on the wire: readers depend on them, so they stay when a class is renamed.
+# Names in the log. Readers depend on them, so they stay when a class is renamed.
 EVENT_NAMES: Final[dict[type[Event], str]] = {
     Listening: "listening",
     Accepted: "opened",
@@ -74,9 +75,9 @@ EVENT_NAMES: Final[dict[type[Event], str]] = {
 }
 
 MAX_MESSAGE_BYTES: Final = 384
-"""Bytes of a message. Escaped and then quoted, one byte may become five characters; two more for `hex`."""
+"""Bytes of a message in a record. Escaping and quoting need up to five characters a byte, `hex` two more."""
 
-# Of any other text (a reason, what an exception says, a path), in bytes of JSON.
+# Maximum size of any other text (a reason, an exception's message, a path), in bytes of JSON.
 _MAX_TEXT: Final = 800
 
 _MESSAGES: Final = frozenset({Received, Sent})
@@ -87,11 +88,11 @@ class JsonLog:
     """An observer that writes events as JSON.
 
     Args:
-        stream: where to.
-        quiet: leave out messages, comings and goings: only what went wrong.
-        messages: whether messages are shown though it is quiet.
-        dump: show the bytes in hexadecimal too.
-        name: what the server is called, where there are several; in each record as `server`.
+        stream: where to write.
+        quiet: log problems only, without messages, connects and closes.
+        messages: log messages even if quiet.
+        dump: add the bytes in hexadecimal, as `hex`.
+        name: the server's name, if there are several; added to each record as `server`.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class JsonLog:
         self._name = {"server": name} if name else {}
 
     def __call__(self, event: Event) -> None:
-        """Take one event."""
+        """Write one event."""
         if type(event) in self._excluded:
             return
         record = {"v": VERSION, "at": event.at, **self._name, **self._fields(event)}
@@ -120,7 +121,7 @@ class JsonLog:
             self._stream.write(line + "\n")
             self._stream.flush()
         except (OSError, ValueError):
-            pass  # whoever read the log has gone, or its disk is full; serving matters more
+            pass  # EPIPE or ENOSPC: a broken log must not stop the server
 
     def _fields(self, event: Event) -> dict[str, Any]:
         found: dict[str, Any] = {"event": event_name(type(event))}
@@ -147,7 +148,7 @@ class JsonLog:
         if isinstance(value, BaseException):
             kind, where = type(value).__name__, raised_at(value)
             return {"type": kind, "text": _truncate(str(value)), "raised": _truncate(where)}
-        if isinstance(value, Event):  # what was repeated
+        if isinstance(value, Event):  # Repeated.like
             return self._fields(value)
         return value
 

@@ -1,9 +1,10 @@
-"""The server's log: events as lines of text. What peers say goes to one stream, as
-`IP#port: text`, and everything else to another: so `bothends serve ... > messages` keeps the
-messages and leaves the rest on the terminal.
+"""Log events as lines of text.
 
-Bytes from a peer are hostile until shown otherwise: they are escaped, and cut at SHOWN bytes, so
-that nobody can drive the reader's terminal or fill their disk with one message.
+Messages of peers go to one stream, as `IP#port: text`, and everything else to another: `bothends serve ... >
+messages` keeps the messages and leaves the rest on the terminal.
+
+Bytes of a peer are untrusted. They are escaped, and cut at MAX_MESSAGE_TEXT, so a peer can neither control
+the reader's terminal nor fill the disk with one message.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from bothends.events import (
 from bothends.hexdump import ByteDirection, HexDump
 from bothends.log.throttle import Repeated
 
-# A line of a log is read by a person: beyond this, its length says more than its bytes.
+# Bytes of a message in the log. People do not read longer ones; the length is logged instead.
 MAX_MESSAGE_TEXT: Final = 1024
 
 _RED: Final = "31"
@@ -53,13 +54,12 @@ class TextLog:
     """An observer that writes events as lines.
 
     Args:
-        messages: where `IP#port: text` goes, or None to leave messages out.
-        happenings: where everything else goes, or None to leave out what is merely going on;
-            what went wrong is then still told on `problems`.
-        troubles: where what went wrong goes.
-        colour: decides for each stream whether to colour.
-        dump: show both directions of every connection in hexadecimal, instead of messages as text.
-        name: what the server is called, where several write into one log.
+        messages: stream for messages, as `IP#port: text`; None to omit them.
+        activity: stream for connects, closes and the like; None to omit them.
+        problems: stream for problems.
+        colour: returns for a stream whether to use colours.
+        dump: log both directions of every connection in hexadecimal, instead of messages as text.
+        name: the server's name, if several servers write to one log.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class TextLog:
         }
 
     def __call__(self, event: Event) -> None:
-        """Take one event."""
+        """Write one event."""
         write = _HANDLERS.get(type(event))
         if write is not None:
             write(self, event)
 
     def _write(self, stream: TextIO | None, *parts: tuple[str, str]) -> None:
-        """One line of (style, text) parts, in one write: lines of several processes don't mix."""
+        """Write a line of (style, text) parts in one write, so lines of several processes do not mix."""
         if stream is None:
             return
         self._write_lines(stream, self._styled(stream, parts))
@@ -106,7 +106,7 @@ class TextLog:
             stream.write(lines)
             stream.flush()
         except (OSError, ValueError):
-            # Whoever read the log has gone, or its disk is full. Serving matters more.
+            # EPIPE or ENOSPC: a broken log must not stop the server.
             self._colour.pop(id(stream), None)
             self._messages = None if stream is self._messages else self._messages
             self._activity = None if stream is self._activity else self._activity
@@ -142,9 +142,9 @@ class TextLog:
         self._write(self._activity, (_CYAN, _peer_name(event)), (_DIM, " connected"))
 
     def _on_handshake_completed(self, event: HandshakeCompleted) -> None:
-        through = f" calls through {event.was}:" if event.peer != event.was else ""
+        proxy = f" via {event.was}:" if event.peer != event.was else ""
         agreed = escape(event.agreed.encode())
-        self._write(self._activity, (_CYAN, _peer_name(event)), (_DIM, f"{through} {agreed}"))
+        self._write(self._activity, (_CYAN, _peer_name(event)), (_DIM, f"{proxy} {agreed}"))
 
     def _on_peer_eof(self, event: PeerEof) -> None:
         self._write(self._activity, (_CYAN, _peer_name(event)), (_DIM, " has finished sending"))
@@ -162,7 +162,7 @@ class TextLog:
             self._write_problem(_peer_name(event), f" handshake failed: {event.error.reason}", _RED)
             return
         if isinstance(event.error, ProtocolViolation):
-            self._write_problem(_peer_name(event), f" stream broken: {event.error.reason}", _RED)
+            self._write_problem(_peer_name(event), f" protocol violation: {event.error.reason}", _RED)
             return
         kind = type(event.error).__name__
         text = escape(str(event.error).encode("utf-8", "surrogateescape"))
@@ -173,41 +173,44 @@ class TextLog:
         self._write_problem(str(event.peer), f" refused: {event.reason}")
 
     def _on_rate_limited(self, event: RateLimited) -> None:
-        self._write_problem(
-            _peer_name(event), f" sends more than {event.rate} bytes a second, the limit: read at that rate"
-        )
+        self._write_problem(_peer_name(event), f" exceeds the rate limit, reading {event.rate} bytes/s")
 
     def _on_datagram_dropped(self, event: DatagramDropped) -> None:
         self._write_problem(str(event.peer), f" gets no answer: {event.reason}")
 
     def _on_accept_paused(self, event: AcceptPaused) -> None:
-        answer = errno_text(event.errno)
-        self._write(
-            self._problems,
-            (_RED, f"accepting stops: {answer} with {event.open} connections open; newcomers wait"),
-        )
+        reason = errno_text(event.errno)
+        text = f"accepting paused: {reason} with {event.open} connections open; clients wait"
+        self._write(self._problems, (_RED, text))
 
     def _on_accept_resumed(self, _event: AcceptResumed) -> None:
-        self._write(self._problems, (_YELLOW, "accepting goes on"))
+        self._write(self._problems, (_YELLOW, "accepting resumed"))
 
     def _on_draining(self, event: Draining) -> None:
         if event.open:
             plural = "" if event.open == 1 else "s"
             self._write(
                 self._problems,
-                (_YELLOW, f"draining: {event.open} connection{plural} may end within {event.deadline:g} s"),
+                (
+                    _YELLOW,
+                    f"draining: waiting up to {event.deadline:g} s for {event.open} connection{plural}",
+                ),
             )
 
     def _on_reloaded(self, event: Reloaded) -> None:
-        self._write(self._problems, (_YELLOW, f"reloaded {event.service}: new conversations are its"))
+        self._write(self._problems, (_YELLOW, f"reloaded {event.service}: new connections use it"))
 
     def _on_reload_failed(self, event: ReloadFailed) -> None:
-        self._write(self._problems, (_RED, f"not reloaded, the old one serves on: {event.reason}"))
+        self._write(self._problems, (_RED, f"reload failed, still serving the old service: {event.reason}"))
 
     def _on_child_exited(self, event: ChildExited) -> None:
         if event.status:
-            how = f"status {event.status}" if event.status > 0 else f"signal {-event.status}"
-            self._write(self._problems, (_YELLOW, f"{event.role} {event.pid} ended with {how}"))
+            how = (
+                f"exited with status {event.status}"
+                if event.status > 0
+                else f"killed by signal {-event.status}"
+            )
+            self._write(self._problems, (_YELLOW, f"{event.role} {event.pid} {how}"))
 
     def _on_repeated(self, event: Repeated) -> None:
         like = event.like
@@ -215,13 +218,13 @@ class TextLog:
         if isinstance(like, ConnectionRejected | DatagramDropped):
             how, why = "refused" if isinstance(like, ConnectionRejected) else "got no answer", like.reason
         elif isinstance(like, RateLimited):
-            how, why = "sent too fast", f"more than {like.rate} bytes a second"
+            how, why = "sent too fast", f"more than {like.rate} bytes/s"
         elif isinstance(like, ServiceFailed):
             how, why = "failed", escape_text(str(getattr(like.error, "reason", like.error)))
         peer = str(getattr(like, "peer", ""))
         self._write(
             self._problems,
-            (_YELLOW, f"{event.count:,} more {how} in the last {event.seconds:.0f} s; the last: "),
+            (_YELLOW, f"{event.count:,} more {how} in the last {event.seconds:.0f} s; most recent: "),
             (_CYAN, peer),
             (_YELLOW, f", {why}"),
         )
@@ -254,17 +257,17 @@ _HANDLERS: Final[dict[type[Event], Callable[..., None]]] = {
 def _peer_name(
     event: Accepted | HandshakeCompleted | Received | Sent | PeerEof | Closed | ServiceFailed | RateLimited,
 ) -> str:
-    """Who it is: `IP#port`. Most UNIX clients have no name, so the connection's number tells them apart."""
+    """Return `IP#port`, or `unix#N` by the connection's number for a UNIX client without a name."""
     if event.peer.family == "unix" and not event.peer.host and event.connection:
         return f"unix#{event.connection}"
     return str(event.peer)
 
 
 def message_lines(data: bytes) -> list[str]:
-    """What to show of one read or one datagram: its lines, escaped, SHOWN bytes in all.
+    """Return the escaped lines of one read or datagram, up to MAX_MESSAGE_TEXT bytes.
 
-    An empty datagram is one empty line. Trailing NULs, as of a program that sends its whole
-    fixed-size buffer, are counted instead of shown.
+    An empty datagram is one empty line. Trailing NULs, which a program sends with its whole fixed-size
+    buffer, are counted instead of shown.
     """
     text, nuls = data, 0
     if data.endswith(b"\0\0"):
@@ -280,11 +283,11 @@ def message_lines(data: bytes) -> list[str]:
 
 
 def raised_at(error: BaseException) -> str:
-    """`shout.py, line 4`: where the innermost frame of the traceback stands."""
-    step = error.__traceback__
-    if step is None:
+    """Return file and line of the innermost traceback frame (`shout.py, line 4`), or an empty string."""
+    traceback = error.__traceback__
+    if traceback is None:
         return ""
-    while step.tb_next is not None:
-        step = step.tb_next
-    filename = step.tb_frame.f_code.co_filename.rsplit("/", 1)[-1]
-    return f"{filename}, line {step.tb_lineno}"
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    filename = traceback.tb_frame.f_code.co_filename.rsplit("/", 1)[-1]
+    return f"{filename}, line {traceback.tb_lineno}"

@@ -1,12 +1,12 @@
-"""`RepeatThrottle`: an observer around another, through which no flood gets.
+"""`RepeatThrottle`: an observer wrapper that rate-limits repeated events.
 
-Whoever is turned away can come again at once, a thousand times a second, and a line for each would bury the
-log and fill the disk: a peer must not be able to do that. So of what peers can cause at will without
-being served (refusals, unanswered datagrams, failed handshakes) the first of a kind is told at once, those
-that follow are counted, and every PERIOD seconds one event says how many there were. When a period has
-passed without any, it is over, and the next one is told at once again.
+A rejected client may reconnect at once, a thousand times a second. A line for each would bury the log and
+fill the disk, and a peer must not be able to do that. So of events that peers can cause at will without being
+served (rejected connections, unanswered datagrams, failed handshakes), the first of a kind is forwarded,
+later ones are counted, and one Repeated event every PERIOD seconds has their number. After a period without
+any, the next one is forwarded at once again.
 
-Each process has its own: after a fork the child begins anew.
+Each process has its own state: after a fork the child starts with none.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from bothends.events import (
     Stopped,
 )
 
-PERIOD: Final = 10.0
+PERIOD: Final = 10.0  # seconds
 
-# After so many seconds, call this; what it gives back calls it off.
+# Calls a function after some seconds. Returns a function that cancels the call.
 Scheduler: TypeAlias = Callable[[float, Callable[[], None]], Callable[[], object]]
 
 
 @dataclass(frozen=True, slots=True)
 class Repeated(Event):
-    """So many more events like the one that was told: `like` is the last of them. Made here only."""
+    """`count` events of a kind within `seconds`, which were not forwarded. `like` is the last of them."""
 
     like: Event
     count: int
@@ -47,7 +47,7 @@ class Repeated(Event):
 
 @dataclass(slots=True)
 class _Run:
-    """Events of one kind: when something was last told of them, and what has been kept back since."""
+    """Events of one kind: the time of the last forwarded one, and those held back since."""
 
     since: float
     count: int = 0
@@ -56,7 +56,7 @@ class _Run:
 
 
 def schedule_in_thread(seconds: float, callback: Callable[[], None]) -> Callable[[], object]:
-    """Call it after so many seconds, in a thread of its own; gives what calls it off."""
+    """Call `callback` after some seconds, in a new thread. Returns a function that cancels the call."""
     timer = threading.Timer(seconds, callback)
     timer.name = "bothends-log"
     timer.daemon = True
@@ -65,13 +65,13 @@ def schedule_in_thread(seconds: float, callback: Callable[[], None]) -> Callable
 
 
 class RepeatThrottle:
-    """Passes events on, but of those that repeat themselves only the first and their number.
+    """Forward events, but of repeated ones only the first and then their count.
 
     Args:
-        observe: who is told.
-        now: a clock in seconds that never goes back.
-        later: how to be called after some seconds; by default by a thread, which is only there while
-            something is kept back.
+        observe: the wrapped observer.
+        now: a monotonic clock, in seconds.
+        schedule: calls a function after some seconds; by default in a thread, which exists only while events
+            are held back.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class RepeatThrottle:
         self._reset()
 
     def __call__(self, event: Event) -> None:
-        """Take one event."""
+        """Forward, count or drop one event."""
         kind = _repeat_key(event)
         if kind is None:
             self._observe(event)
@@ -95,7 +95,7 @@ class RepeatThrottle:
                 self._flush_all()
             return
         if self._process != os.getpid():
-            self._reset()  # the threads that would have told are the parent's
+            self._reset()  # after a fork: the timer threads exist in the parent only
         with self._lock:
             run, now = self._runs.get(kind), self._now()
             first = run is None or (not run.count and now - run.since >= PERIOD)
@@ -116,14 +116,14 @@ class RepeatThrottle:
         self._runs: dict[Hashable, _Run] = {}
 
     def _flush(self, kind: Hashable) -> None:
-        """Say how many were kept back."""
+        """Emit how many events of a kind were held back."""
         with self._lock:
             run = self._runs[kind]
-            call_off, last, count, since = run.cancel, run.last, run.count, run.since
+            cancel, last, count, since = run.cancel, run.last, run.count, run.since
             self._runs[kind] = _Run(self._now())
             seconds = self._now() - since
-        if call_off is not None:
-            call_off()
+        if cancel is not None:
+            cancel()
         if last is not None:
             self._observe(Repeated(last, count, seconds))
 
@@ -133,7 +133,7 @@ class RepeatThrottle:
 
 
 def _repeat_key(event: Event) -> Hashable | None:
-    """What it is a repetition of, or None where each is told."""
+    """Return the kind by which repeated events are counted, or None if each is forwarded."""
     if isinstance(event, ConnectionRejected | DatagramDropped):
         return type(event), event.why
     if isinstance(event, RateLimited):

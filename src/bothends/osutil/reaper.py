@@ -1,14 +1,14 @@
-"""The heir: a process that ends what we have started, should we be killed (SIGKILL), which no handler hears.
+"""A helper process that kills the programs started by bothends if bothends is killed by SIGKILL.
 
-    bothends ──> strace ──> the user's server       bothends is killed: the socket to the heir is closed,
-        └──────> heir                               and the heir ends the server
+    bothends ──> strace ──> the user's server       if bothends is killed, the kernel closes its socket,
+        └──────> reaper                             and the reaper kills the server
 
-1. It is this file, run as a program with the standard library only, in a session of its own: ^C at our
-   terminal doesn't reach it. It is started when there is something to tell it.
-2. Processes are found anew when they have to be ended, since they fork: by a mark in their environment, or by
-   whom they are traced (TracerPid of proc(5)).
-3. It holds our end of strace's pipe too. Were the pipe broken, strace would die first and leave its programs
-   behind, with every call that was traced failing.
+1. The reaper is this file, run as a program with the standard library only, in a session of its own, so ^C at
+   the terminal does not reach it. It is started with the first command.
+2. Processes may fork, so the reaper looks for them when it has to kill them: by a variable in their
+   environment, or by their tracer (TracerPid of proc(5)).
+3. It holds the read end of strace's pipe too. If the pipe were broken, strace would exit first and leave its
+   programs behind, with each traced call failing.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ from pathlib import Path
 from typing import Final, Self
 
 _DONE: Final = b"done"
-_MAX_COMMAND: Final = 1024  # bytes of what it is told at once
-_KILL_PASSES: Final = 500  # of 10 ms: who is still being started is found a turn later
+_MAX_COMMAND: Final = 1024  # bytes of one message
+_KILL_PASSES: Final = 500  # x 10 ms; processes still starting are found by a later pass
 
 
 def process_tag(suffix: str = "") -> str:
-    """What a variable in the environment of a program says that we have started; `more` tells ours apart."""
+    """Return the value of the environment variable that marks the programs of this process.
+
+    `suffix` distinguishes several programs.
+    """
     return f"{os.getpid()}-{suffix}"
 
 
 class Reaper:
-    """Our side. Use it as a context; where the system starts no heir, all goes on without one."""
+    """The client of the reaper process, a context manager. Errors of starting it are ignored."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -45,7 +48,7 @@ class Reaper:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """We end in good order: nothing is left to end."""
+        """Stop the reaper process without killing anything."""
         if self._process is None or self._socket is None:
             return
         with contextlib.suppress(OSError):
@@ -55,12 +58,17 @@ class Reaper:
         self._process = self._socket = None
 
     def kill_tagged(self, variable: str) -> None:
-        """Every process in whose environment this variable holds a `mark` of ours."""
-        self._send_command(f"mark {variable}={process_tag()}")
+        """Kill all processes whose environment has this variable with a `process_tag` of this process."""
+        self._send_command(f"tag {variable}={process_tag()}")
 
     def kill_tracees(self, strace: int, pipe: int, *, attached: bool) -> None:
-        """Every process that this one traces, which writes to `pipe`. If it has `attached` itself to them, it
-        is told to let them go instead (SIGTERM).
+        """Kill all processes that an strace traces.
+
+        Args:
+            strace: its process id.
+            pipe: the read end of the pipe that it writes to.
+            attached: whether it has attached to running processes. Then strace gets SIGTERM instead, and
+                detaches from them.
         """
         self._send_command(f"{'attached' if attached else 'strace'} {strace}", pipe)
 
@@ -72,47 +80,47 @@ class Reaper:
             socket.send_fds(self._socket, [text.encode()], descriptors)
 
     def _start(self) -> None:
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control, child_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", __file__],
-                stdin=its.fileno(),
+                stdin=child_control.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
                 cwd="/",
             )
         except OSError:
-            ours.close()
+            control.close()
             raise
         finally:
-            its.close()
-        self._socket = ours
+            child_control.close()
+        self._socket = control
 
 
 def _reaper_main(control: socket.socket) -> None:
-    """The heir's side: listen until there is nobody to listen to, and then do what was said."""
-    marks: list[bytes] = []
+    """Collect commands until EOF, then kill the processes. Runs in the reaper process."""
+    tags: list[bytes] = []
     straces: set[int] = set()
     attached: set[int] = set()
     while True:
-        said, _, _, _ = socket.recv_fds(control, _MAX_COMMAND, 1)
-        if said == _DONE:
+        command, _, _, _ = socket.recv_fds(control, _MAX_COMMAND, 1)
+        if command == _DONE:
             return
-        if not said:
+        if not command:
             break
-        kind, _, what = said.partition(b" ")
-        if kind == b"mark":
-            marks.append(what)
+        kind, _, argument = command.partition(b" ")
+        if kind == b"tag":
+            tags.append(argument)
         else:
-            (attached if kind == b"attached" else straces).add(int(what))
+            (attached if kind == b"attached" else straces).add(int(argument))
     for pid in attached:
         _signal(pid, signal.SIGTERM)
     for _ in range(_KILL_PASSES):
-        left = [pid for pid in _all_pids() if _is_traced(pid, straces) or has_tag(pid, marks)]
-        if not left:
+        found = [pid for pid in _all_pids() if _is_traced(pid, straces) or has_tag(pid, tags)]
+        if not found:
             break
-        for pid in left:
+        for pid in found:
             _signal(pid, signal.SIGKILL)
         time.sleep(0.01)
     for pid in straces:
@@ -134,11 +142,11 @@ def _is_traced(pid: int, tracers: set[int]) -> bool:
 
 
 def has_tag(pid: int, tags: list[bytes]) -> bool:
-    """Whether a variable in the environment that a process was started with begins like one of these."""
+    """Return whether an environment variable of a process, as NAME=VALUE, starts with one of `tags`."""
     if tags:
-        with contextlib.suppress(OSError):  # what is dead has no environment any more
-            words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            return any(word.startswith(mark) for word in words for mark in tags)
+        with contextlib.suppress(OSError):  # ENOENT, ESRCH: it has exited
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            return any(variable.startswith(tag) for variable in variables for tag in tags)
     return False
 
 

@@ -1,7 +1,7 @@
-"""How bothends starts itself once more: with the same Python, and with nothing out of the current folder.
+"""The command that re-executes bothends with the same interpreter, ignoring the current directory.
 
-That folder may be anybody's: a student's submission, or a lesson with a `socket.py` in it. `python -m` alone
-looks there first (-P of python(1)).
+The current directory may hold untrusted files: a student's submission, or a lesson with a `socket.py`.
+`python -m` alone would import modules from it first (-P of python(1)).
 """
 
 from __future__ import annotations
@@ -10,5 +10,5 @@ import sys
 
 
 def self_command(module: str = "bothends") -> list[str]:
-    """The words before its arguments. `module`: a part of it that is a program of its own."""
+    """Return the command without arguments. `module` is a submodule that is a program of its own."""
     return [sys.executable, "-P", "-m", module]

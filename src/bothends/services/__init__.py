@@ -1,1 +1,1 @@
-"""Services: what is said, sans-IO. `base` is the contract, `registry` the table of names. Rank 1."""
+"""Services, sans-IO: `base` has the contract, `registry` the table of names. Rank 1."""

@@ -1,19 +1,19 @@
-"""Guard: keeps a datagram service from being turned against others.
+"""Keep a datagram service from being used to attack other hosts.
 
-The source address of a datagram is whatever its sender wrote there (BCP 38). A service that answers
-anything can therefore be made to send to a host that asked for nothing. Two harms come of it:
+The source address of a datagram can be forged (BCP 38). So a service that answers any datagram can be made to
+send to a host that has requested nothing. Two attacks follow:
 
-1. A loop: the forged source is another service that answers anything, and the two answer each other
-   until one is stopped (CERT CA-1996-01; CVE-2024-2169). So nothing is answered to the ports of those
-   services, nor to port 0, where nobody can be.
-2. A flood: so each host is granted `rate` answers a second on average, ten seconds' worth at once.
+1. A loop: the forged source is another service that answers any datagram, and the two answer each other until
+   one is stopped (CERT CA-1996-01; CVE-2024-2169). So the ports of those services get no answer, nor does
+   port 0, which cannot receive one.
+2. A flood: so each host gets `rate` answers per second on average, and up to ten seconds' worth at once.
 
-The table of hosts is bounded. A host is forgotten when it has been silent for long enough to have its
-full grant again, so forgetting changes nothing for it. While the table is full of hosts that are
-not, all newcomers share one grant: forging thousands of sources must not buy a fresh grant for each,
-nor make the table forget the victim. An IPv6 host is its /64 network, the least that one site has.
+The table of hosts is bounded. A host is removed once it has been silent long enough for a full bucket, so
+removing it changes nothing for it. While the table is full of other hosts, all new hosts share one bucket:
+thousands of forged sources must not get a full bucket each, nor evict the victim. An IPv6 host is its /64
+network, the smallest that a site gets.
 
-Pure: the clock is passed in. Only IP sources are looked at: on UNIX sockets they can't be forged.
+Pure: the clock is passed in. Only IP addresses are checked, because UNIX socket addresses cannot be forged.
 """
 
 from __future__ import annotations
@@ -35,28 +35,32 @@ REFLECTOR_PORTS: Final = {
     19: "chargen, RFC 864",
     37: "time, RFC 868",
 }
-"""Ports of the services that by their RFC answer any datagram at all. DNS, NTP and the like aren't
-among them: they answer questions, and no answer of ours is one. Whatever else answers meets the rate."""
+"""Ports of services that, according to their RFC, answer any datagram. DNS, NTP and the like are not among
+them, because they answer requests only, and no answer of these services is one. The rate limits others."""
 
 BURST_SECONDS: Final = 10.0
-"""Seconds' worth of answers that a silent host saves up: a test run passes, a flood doesn't last."""
+"""Seconds of unused rate that a host accumulates: enough for a test run, too little for a flood."""
 
 MAX_HOSTS: Final = 4096
-"""Most hosts known at once: about 1 MB."""
+"""Maximum size of the table of hosts: about 1 MB."""
 
 _PORT_REASONS: Final = {
-    0: "from port 0, where nobody can be answered",
+    0: "from port 0, which cannot receive an answer",
     **{
-        port: f"from port {port} ({name}), which answers anything: the two would never stop"
+        port: f"from port {port} ({name}), which answers any datagram: the two would loop"
         for port, name in REFLECTOR_PORTS.items()
     },
 }
 
 
 class AmplificationGuard:
-    """Says which datagrams are not to be answered.
+    """Decides which datagrams are answered.
 
-    `rate` is in answers per second and host, `now` a clock in seconds that never goes back.
+    Args:
+        rate: answers per second and host.
+        now: a monotonic clock, in seconds.
+        burst_seconds: seconds of unused rate that a host accumulates.
+        max_hosts: maximum size of the table of hosts.
     """
 
     def __init__(
@@ -71,14 +75,13 @@ class AmplificationGuard:
         self._rate = rate
         self._burst = max(1.0, rate * burst_seconds)
         self._max_hosts = max_hosts
-        self._buckets: OrderedDict[str | int, _HostBucket] = (
-            OrderedDict()
-        )  # who was silent longest comes first
+        # The host that has been silent longest comes first.
+        self._buckets: OrderedDict[str | int, _HostBucket] = OrderedDict()
         self._overflow_bucket = _HostBucket(self._burst, now())
         self._over_rate = Rejection(f"more than {rate:g} answers a second to this host", RejectReason.RATE)
 
     def check(self, peer: Address) -> Rejection | None:
-        """Why a datagram from `peer` is not to be answered; None takes one answer off its grant."""
+        """Return why a datagram of `peer` must not be answered, or None and take a token from its bucket."""
         if peer.family not in ("inet", "inet6"):
             return None
         if peer.port in _PORT_REASONS:
@@ -103,7 +106,7 @@ class AmplificationGuard:
 
 
 class _HostBucket:
-    """What a host may still be answered: it had `left` at the time `at`."""
+    """The token bucket of a host: it had `tokens` at the time `updated_at`."""
 
     __slots__ = ("tokens", "updated_at")
 

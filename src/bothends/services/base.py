@@ -1,20 +1,19 @@
-"""Services: what is said. The contract between a service and whatever carries it.
+"""The contract between a service and the engine or client that drives it.
 
-Rank 1, sans-IO: bytes in, bytes out. A service never sees a socket, starts no thread, and reads no
-clock that was not passed in; so every engine drives the same code, and a test replays a
-conversation byte by byte.
+Rank 1, sans-IO: bytes in, bytes out. A service uses no socket, no thread, and no clock that is not passed in.
+So every engine drives the same code, and a test replays a conversation byte by byte.
 
-1. A `Service` is made once and opened once for each peer: `open(peer, post)` gives a `Conversation`.
-2. The carrier calls `start()` once, then `receive(data)` for every chunk, then `end()` once when the
-   peer has finished sending. What they return is to be sent, in that order; `b""` is nothing.
-3. After `done` is true the carrier sends what is left, closes, and calls nothing but `closed()`.
-4. `more()` is called whenever all that was returned before has been sent: how a conversation that
-   has a lot to say says it piece by piece, at the pace at which the peer reads.
-5. `closed()` is called once at the very end, however it ended.
-6. A chunk is cut anywhere. Only where `peer.boundaries` is true is it a whole message, and then each
-   return value goes out as one message.
-7. On datagram sockets there is no conversation: `answer(datagram, peer)` gives the datagram to send
-   back, or None for none. (`b""` is an empty datagram, which is something: RFC 768.)
+1. A `Service` is created once, and opened once for each peer: `open(peer, push)` returns a `Conversation`.
+2. The driver calls `start()` once, then `receive(data)` for every chunk, then `end()` once when the peer has
+   finished sending. It sends the returned bytes in order; `b""` means nothing to send.
+3. Once `done` is true, the driver sends the remaining bytes, closes, and calls nothing but `closed()`.
+4. The driver calls `produce()` whenever all bytes returned before have been sent. So a conversation with much
+   data to send produces it piece by piece, as fast as the peer reads.
+5. The driver calls `closed()` once at the very end, however the connection ended.
+6. A stream is cut into chunks anywhere. Only if `peer.message_oriented` is true is a chunk a whole message,
+   and then each return value is sent as one message.
+7. Datagram sockets have no conversations: `answer(datagram, peer)` returns the datagram to send back, or None
+   for no answer. (`b""` is an empty datagram, which is sent: RFC 768.)
 """
 
 from __future__ import annotations
@@ -27,19 +26,22 @@ from typing import TypeAlias
 
 from bothends.endpoints import Address
 
-# Queues bytes for one peer, from any conversation and thread, at any time from `open` on. After
-# `closed` it does nothing: who posts to others can't know who has just left.
+# Queues bytes for one peer, from any conversation and thread, at any time after `open`. After `closed` it
+# does nothing, because the caller cannot know which peers have just left.
 Push: TypeAlias = Callable[[bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end.
+    """The other end of a connection, or the sender of a datagram.
 
-    `address` is the peer's, `local` ours, `boundaries` whether messages arrive whole (datagrams,
-    seqpacket), `connection` the connection's number in its process (0 for datagrams), `longest` the longest
-    message that the server takes, in bytes, for a service that cuts a stream into messages; None for
-    what the service itself says.
+    Attributes:
+        address: the peer's address.
+        local: the server's address.
+        message_oriented: whether each message arrives whole (datagrams, seqpacket).
+        connection: the connection's number in its process; 0 for datagrams.
+        max_message_size: the server's limit in bytes, for a service that splits a stream into messages; None
+            for the service's own default.
     """
 
     address: Address
@@ -52,111 +54,130 @@ class Peer:
 class Conversation(ABC):
     """One peer's exchange with a service."""
 
-    __slots__ = ()  # so that a subclass may have some: ten thousand of them are held at once
+    __slots__ = ()  # so that subclasses may use slots: there may be ten thousand objects at once
 
     done: bool = False
-    """True: send what is left, then close."""
+    """True: the driver sends all returned bytes, then closes."""
 
     failure: BaseException | None = None
-    """Set together with `done` by a conversation that ends for an error but has, in the same return
-    value, something left to say. (Raising ends it too; what the call would have returned is lost.)"""
+    """The error that ends the conversation, set together with `done` if the same call also returns bytes to
+    send. (An exception ends it too, but then nothing of that call is sent.)"""
 
     handshaking: bool = False
-    """True while whatever wraps the stream is not ready: the handshake limit counts, not the idle one."""
+    """True during a TLS handshake or a PROXY header: the handshake timeout applies, not the idle timeout."""
 
     handshake_info: str = ""
-    """Once a handshake is over: what it agreed, in words for a log ("TLS 1.3, SNI example.org")."""
+    """After the handshake: its parameters, as text for a log ("TLS 1.3, SNI example.org")."""
 
     proxied_peer: Peer | None = None
-    """Once a handshake is over: who the peer turned out to be, where that was learned in it."""
+    """After a PROXY header: the original client; None without one."""
 
     inner_traffic: deque[tuple[bool, bytes]] | None = None
-    """Where the carrier sees only what wraps the talk: what was said in it, in order, for the carrier to
-    take out and tell. Pairs of whether it was heard (else said) and the bytes; heard, and none: the peer
-    has finished sending. None: what the carrier sees is what is said."""
+    """Decrypted traffic, in order, for the driver to remove and emit as events; None without encryption.
+
+    Pairs of a flag (True for received, False for sent) and the bytes. Received and empty means EOF."""
 
     @property
     def wants_pull(self) -> bool:
-        """Whether `more()` is to be called. Known from the start, or from the end of the handshake."""
+        """Whether the driver must call `produce`. Fixed from the start, or from the end of the handshake."""
         return type(self).produce is not Conversation.produce
 
     @property
     def more_later(self) -> bool:
-        """Whether `more()`, though it gives nothing now, may give something later: then nothing now is not
-        the end, not even after the peer's. Whoever drives such a conversation knows when to ask again."""
+        """Whether `produce` may return bytes later although it returns none now.
+
+        Then an empty result does not end the conversation, not even after the peer's EOF. The driver of such
+        a conversation knows when to call again.
+        """
         return False
 
     def start(self) -> bytes:
-        """What to say before the peer has said anything."""
+        """Return bytes to send before the peer has sent any."""
         return b""
 
     @abstractmethod
     def receive(self, data: bytes) -> bytes:
-        """Take a chunk of at least one byte; give what to send."""
+        """Take a chunk of at least one byte. Returns the bytes to send."""
 
     def end(self) -> bytes:
-        """The peer has finished sending; give what to send. `receive` is not called again."""
+        """Take the peer's EOF. Returns the bytes to send. `receive` is not called again."""
         return b""
 
     def close(self) -> bytes:
-        """In place of `end` where it isn't the peer who ends: a limit has passed, or the server leaves.
-        What wraps a stream must know the difference, a service need not."""
+        """Called instead of `end` if the server closes the connection: a timeout, or a shutdown.
+
+        TLS must know the difference (close_notify), a service need not.
+        """
         return self.end()
 
     def produce(self) -> bytes:
-        """All that was given has been sent; give more, or b"" for nothing more now."""
+        """Return more bytes, or b"" for none. Called when all bytes returned before have been sent."""
         return b""
 
     def closed(self) -> None:
-        """The connection is gone. Let go of what belongs to this conversation."""
+        """Release all resources of the conversation. The connection is closed."""
+
+
+class OneShot(Conversation):
+    """Send fixed data, then close. Input is discarded, as RFC 865, 867 and 868 require."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def start(self) -> bytes:
+        self.done = True
+        return self._data
+
+    def receive(self, data: bytes) -> bytes:
+        return b""
 
 
 class Service(ABC):
-    """Something that can be served.
+    """A service: opens a conversation for each connection, and answers datagrams.
 
-    Class attributes say what it is and where it makes sense; an engine, or the server, refuses at
-    the start what it can't carry.
+    Class attributes describe the service and its restrictions. Engines and servers reject unsupported
+    combinations at startup.
     """
 
     name: str = ""
     summary: str = ""
 
     streams: bool = True
-    """Makes sense on connections (TCP, UNIX stream and seqpacket)."""
+    """Whether it works on connections (TCP, UNIX stream and seqpacket)."""
 
     datagrams: bool = True
-    """Makes sense on datagram sockets."""
+    """Whether it works on datagram sockets."""
 
     pushes: bool = False
-    """Speaks unasked, or to other peers: needs an engine that can deliver what is posted."""
+    """Whether it pushes bytes at any time, to any peer. It then needs an engine that supports pushes."""
 
     log_messages: bool = False
-    """Exists to show what arrives: its messages are logged even when logging is turned down."""
+    """Whether received messages are logged even with `--quiet`, because the service exists to show them."""
 
     answers_per_second: float | None = None
-    """Most datagram answers to one host, on average; None for no bound. For services that would
-    make an amplifier or an endless loop of a forged source address."""
+    """Average rate limit of datagram answers to one host; None for no limit. Required for services that a
+    forged source address would turn into an amplifier or an endless loop."""
 
     @abstractmethod
     def open(self, peer: Peer, push: Push) -> Conversation:
-        """A conversation with a new peer. `post` is a no-op unless `posts` is true."""
+        """Return a conversation with a new peer. `push` does nothing unless `pushes` is true."""
 
     def answer(self, datagram: bytes, peer: Peer) -> bytes | None:
-        """The answer to one datagram; None for none.
+        """Return the answer to one datagram, or None for no answer.
 
-        By default what a conversation says that is begun and ended with it, if it says anything.
+        By default it is the output of a conversation that receives the datagram and then EOF; None if empty.
         """
         conversation = self.open(peer, discard_push)
         try:
-            said = conversation.start()
+            output = conversation.start()
             if datagram and not conversation.done:
-                said += conversation.receive(datagram)
+                output += conversation.receive(datagram)
             if not conversation.done:
-                said += conversation.end()
-            return said or None
+                output += conversation.end()
+            return output or None
         finally:
             conversation.closed()
 
 
 def discard_push(_data: bytes) -> None:
-    """The post box where nothing can be posted."""
+    """Discard the bytes: the `push` of a service that does not push."""

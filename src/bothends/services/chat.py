@@ -1,15 +1,15 @@
-"""`chat`: every line goes to all others, with the name of who said it. Joins and leaves are announced.
+"""`chat`: every line goes to all other members, with the sender's name. Joins and leaves are announced.
 
     * 127.0.0.1#5000 joined
     127.0.0.1#5000: hello, all
 
-A line is escaped before it is passed on: no member sends another's terminal anything but text.
+A line is escaped before it is sent on, so no member can control another member's terminal.
 
-Members come, go and speak each in a thread of its own where the engine has threads, and no lock is
-needed: the one thing they share is a dict, to which a member is added, from which it is taken, and
-of which a list is made. Each of these is a single operation in C that runs no Python code (members
-hash by identity), so CPython does it whole; and a list, once made, is nobody else's. A member who
-left after the list was made is posted to in vain, which an engine must bear: it can't tell either.
+With an engine that uses threads, members join, leave and send in threads of their own. No lock is needed: the
+only shared object is a dict, to which members are added, from which they are removed, and from which lists
+are made. Each of these is a single C operation that runs no Python code (members hash by identity), so
+CPython executes it atomically. A member may leave after a list was made; pushing to it does nothing, which
+engines must support anyway.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from bothends.framing import Lines
 from bothends.services.base import Conversation, Peer, Push, Service
 
 MAX_LINE: Final = 4096
-"""Longest line in bytes. Every member is sent every line, so it is far below the usual limit."""
+"""Maximum line length in bytes. It is far below the usual limit, because every line goes to every member."""
 
 
 class Chat(Service):
-    """Every line to all others."""
+    """Sends every line to all other members."""
 
     name = "chat"
-    summary = "passes each line on to all others, with its sender's name"
+    summary = "sends each line to all other clients, with the sender's name"
     datagrams = False
     pushes = True
 
     def __init__(self) -> None:
-        self._members: dict[_MemberConversation, None] = {}  # a set that keeps the order
+        self._members: dict[_MemberConversation, None] = {}  # an ordered set
 
     def open(self, peer: Peer, push: Push) -> Conversation:
         return _MemberConversation(self._members, peer, push)
@@ -44,7 +44,7 @@ class _MemberConversation(Conversation):
     def __init__(self, members: dict[_MemberConversation, None], peer: Peer, push: Push) -> None:
         self._members = members
         self._push = push
-        # A UNIX client has no name as a rule, and must still be told from the next.
+        # Most UNIX clients have no name, so the connection's number distinguishes them.
         self._name = str(peer.address) if peer.address.host else f"{peer.address}#{peer.connection}"
         self._message_oriented = peer.message_oriented
         self._decoder = Lines(MAX_LINE if peer.max_message_size is None else peer.max_message_size).decoder()
@@ -83,7 +83,7 @@ class _MemberConversation(Conversation):
         self._broadcast("".join(f"{self._name}: {escape(line)}\n" for line in lines))
 
     def _broadcast(self, text: str) -> None:
-        """Post to all others."""
+        """Push text to all other members."""
         if text:
             data = text.encode()
             for member in list(self._members):

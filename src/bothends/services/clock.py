@@ -1,6 +1,6 @@
-"""`clock`: tells the date and time, with the zone, to whoever asks: `2026-03-01 14:05:09 +0100`.
+"""`clock`: the date and time with the zone, for each request: `2026-03-01 14:05:09 +0100`.
 
-A question is any datagram, even an empty one, or any line of a stream, which stays open for the next.
+A request is any datagram, even an empty one, or any line of a stream, which stays open for the next.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from bothends.services.functions import message
 
 
 class Clock(Service):
-    """Tells the time. `now` gives seconds since 1970; `zone` is the system's unless told."""
+    """Sends the time. `now` returns seconds since 1970; `zone` is by default the system's."""
 
     name = "clock"
-    summary = "tells the date and time for each datagram or line"
+    summary = "sends the date and time for each datagram or line"
     answers_per_second = 1000.0
 
     def __init__(self, now: Callable[[], float] = time.time, zone: tzinfo | None = None) -> None:

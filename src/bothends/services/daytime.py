@@ -1,7 +1,7 @@
-"""`daytime`: the date and time for a reader, once (RFC 867).
+"""`daytime`: the date and time as text, once (RFC 867).
 
-The RFC leaves the form open; this is the first that it proposes, in UTC:
-`Tuesday, February 23, 1982 01:37:43-UTC`.
+The RFC leaves the format open; this is the first one that it suggests, in UTC: `Tuesday, February 23, 1982
+01:37:43-UTC`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from bothends.services.base import Conversation, Peer, Push, Service
-from bothends.services.one_shot import OneShot
+from bothends.services.base import Conversation, OneShot, Peer, Push, Service
 
-# Not by strftime: its names follow the locale, and the RFC asks for ASCII.
+# Not strftime, because its names depend on the locale and the RFC requires ASCII.
 _DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS: Final = (
     "January", "February", "March", "April", "May", "June",
@@ -22,10 +21,10 @@ _MONTHS: Final = (
 
 
 class Daytime(Service):
-    """The date and time for a reader. `now` gives seconds since 1970."""
+    """Sends the date and time as text, once. `now` returns seconds since 1970."""
 
     name = "daytime"
-    summary = "date and time for a reader, in UTC, once (RFC 867)"
+    summary = "sends the date and time as text, in UTC, once (RFC 867)"
     answers_per_second = 1000.0
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:

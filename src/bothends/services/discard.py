@@ -1,4 +1,4 @@
-"""`discard`: takes everything, answers nothing (RFC 863)."""
+"""`discard`: reads everything, answers nothing (RFC 863)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from bothends.services.base import Conversation, Peer, Push, Service
 
 
 class Discard(Service):
-    """Takes everything, answers nothing."""
+    """Reads everything, answers nothing."""
 
     name = "discard"
-    summary = "takes everything, answers nothing (RFC 863)"
+    summary = "reads everything, answers nothing (RFC 863)"
 
     def open(self, peer: Peer, push: Push) -> Conversation:
         return _DiscardConversation()

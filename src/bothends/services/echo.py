@@ -1,4 +1,4 @@
-"""`echo`: sends back what came (RFC 862)."""
+"""`echo`: sends back all data (RFC 862)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from bothends.services.base import Conversation, Peer, Push, Service
 
 
 class Echo(Service):
-    """Sends back what came."""
+    """Sends back all data."""
 
     name = "echo"
-    summary = "sends back what came (RFC 862)"
-    answers_per_second = (
-        1000.0  # two that answer anything, told of each other, would never stop: amplification_guard.py
-    )
+    summary = "sends back all data (RFC 862)"
+    answers_per_second = 1000.0  # a forged source address would start an endless loop: amplification_guard.py
 
     def open(self, peer: Peer, push: Push) -> Conversation:
         return _EchoConversation()

@@ -1,4 +1,4 @@
-"""A service from one function: `@message`, `@stream` and `@datagram`.
+"""Make a service from one function: `@message`, `@stream` and `@datagram`.
 
     @message
     def shout(message: bytes) -> bytes:
@@ -6,19 +6,19 @@
 
 | decorator | on connections | on datagram sockets |
 |---|---|---|
-| `@message` | each message that the framing finds: each line, without its end | each whole datagram |
-| `@stream` | each chunk, as it comes | refused |
-| `@datagram` | refused | each whole datagram |
+| `@message` | each message that the framing finds: by default each line, without its end | each whole
+datagram | | `@stream` | each chunk, as it arrives | rejected | | `@datagram` | rejected | each whole datagram
+|
 
-1. The function takes bytes and returns what to answer, or None for no answer. If it takes a second
-   parameter it is given the `Peer` too. That is found out once, when it is decorated.
-2. The decorated name is a `Service` that can still be called as the plain function.
-3. A message over the limit (64 KiB unless told: `@message(limit=...)`) ends that conversation, and so
-   does an exception. What was answered before it is still sent, whether it came in the same chunk or
-   not: how a stream is cut never changes what is said.
-4. Where messages arrive whole anyway (seqpacket) the framing has nothing to do, and does nothing.
+1. The function takes bytes and returns the answer, or None for no answer. If it has a second parameter, it
+   gets the `Peer` too. The signature is inspected once, by the decorator.
+2. The decorated name is a `Service` that can still be called like the plain function.
+3. A message over the limit (64 KiB by default: `@message(limit=...)`) ends that conversation, and so does an
+   exception. Answers to earlier messages are still sent, even if they arrived in the same chunk: the output
+   never depends on how a stream is cut into chunks.
+4. With seqpacket sockets, messages arrive whole, so the framing is not used.
 
-`@stream` also takes a subclass of `Conversation`, of which it makes one for each connection.
+`@stream` also takes a subclass of `Conversation`, which it instantiates for each connection.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ C = TypeVar("C", bound=Conversation)
 
 
 class FunctionService(Service, Generic[P]):
-    """A service made of a function; calling it calls the function.
+    """A service made from a function. Calling it calls the function.
 
-    `name` is the function's, `summary` the first line of its docstring.
+    `name` is the function's name, `summary` the first line of its docstring.
     """
 
     def __init__(self, function: Callable[P, bytes | None]) -> None:
@@ -65,13 +65,13 @@ class FunctionService(Service, Generic[P]):
         return _check_answer(self.name, self._bind_peer(peer)(datagram))
 
     def _bind_peer(self, peer: Peer) -> BytesFunction:
-        """The function as one of bytes only, for this peer."""
+        """Return the function with its `peer` argument bound, if it takes one."""
         function: Callable[..., bytes | None] = self._function
         return (lambda data: function(data, peer)) if self._takes_peer else function
 
 
 class MessageService(FunctionService[P]):
-    """What `@message` makes."""
+    """The service that `@message` returns."""
 
     def __init__(self, function: Callable[P, bytes | None], framing: Framing) -> None:
         super().__init__(function)
@@ -89,19 +89,19 @@ class MessageService(FunctionService[P]):
 
 
 class StreamService(FunctionService[P]):
-    """What `@stream` makes of a function."""
+    """The service that `@stream` returns for a function."""
 
     datagrams = False
 
 
 class DatagramService(FunctionService[P]):
-    """What `@datagram` makes."""
+    """The service that `@datagram` returns."""
 
     streams = False
 
 
 class ConversationService(Service, Generic[C]):
-    """What `@stream` makes of a subclass of `Conversation`; calling it makes one."""
+    """The service that `@stream` returns for a subclass of `Conversation`. Calling it calls the class."""
 
     datagrams = False
 
@@ -111,7 +111,7 @@ class ConversationService(Service, Generic[C]):
         self.summary = _first_line(conversation_class)
         if inspect.isabstract(conversation_class):
             missing = ", ".join(sorted(conversation_class.__abstractmethods__))
-            raise ServiceError(self.name, f"it lacks {missing}", "a conversation needs receive(self, data)")
+            raise ServiceError(self.name, f"it lacks {missing}", "define receive(self, data)")
         self._conversation_class: Callable[..., C] = conversation_class
         self._takes_peer = _takes_peer(conversation_class, self.name, given=0)
 
@@ -126,7 +126,7 @@ class ConversationService(Service, Generic[C]):
 
 
 class _ChunkConversation(Conversation):
-    """The function is called for each chunk. Its exceptions pass: nothing else is in that answer."""
+    """Calls the function for each chunk. Exceptions propagate, because no other answer could get lost."""
 
     __slots__ = ("_function", "_name")
 
@@ -140,21 +140,16 @@ class _ChunkConversation(Conversation):
 
 
 class _MessageConversation(Conversation):
-    """The function is called for each message of a stream."""
+    """Calls the function for each message of a stream."""
 
-    __slots__ = (
-        "__dict__",
-        "_decoder",
-        "_function",
-        "_name",
-        "_separator",
-    )  # __dict__: `done`, at an error
+    # __dict__ holds `done` and `failure` after an error.
+    __slots__ = ("__dict__", "_decoder", "_function", "_name", "_separator")
 
     def __init__(self, name: str, function: BytesFunction, framing: Framing) -> None:
         self._name = name
         self._function = function
         self._decoder: Decoder = framing.decoder()
-        # Lines are joined, not encoded one by one: that saves a copy of each.
+        # Lines are joined instead of encoded one by one, which saves a copy of each.
         self._separator = b"\n" if type(framing) is Lines else b""
         if not self._separator:
             self._function = _with_encoded_answers(name, function, framing)
@@ -192,7 +187,7 @@ class _MessageConversation(Conversation):
                 answers.append(answer)
         except Exception as error:
             self._fail(error)
-        answers.append(b"")  # so that the last line ends too
+        answers.append(b"")  # so that the last line ends with LF too
         return self._separator.join(answers)
 
     def _fail(self, error: Exception) -> None:
@@ -201,7 +196,7 @@ class _MessageConversation(Conversation):
 
 
 def _with_encoded_answers(name: str, function: BytesFunction, framing: Framing) -> BytesFunction:
-    """The function, whose answers come framed."""
+    """Return the function with framed answers."""
 
     def framed(message: bytes) -> bytes | None:
         answer = _check_answer(name, function(message))
@@ -211,7 +206,7 @@ def _with_encoded_answers(name: str, function: BytesFunction, framing: Framing) 
 
 
 class _MessageDecorator(Protocol):
-    """What `@message(...)` gives: a decorator."""
+    """The decorator that `@message(...)` returns."""
 
     @overload
     def __call__(self, function: BytesFunction, /) -> MessageService[[bytes]]: ...
@@ -220,7 +215,7 @@ class _MessageDecorator(Protocol):
 
 
 class _StreamDecorator(Protocol):
-    """What `@stream()` gives: a decorator."""
+    """The decorator that `@stream()` returns."""
 
     @overload
     def __call__(self, function: type[C], /) -> ConversationService[C]: ...
@@ -231,7 +226,7 @@ class _StreamDecorator(Protocol):
 
 
 class _DatagramDecorator(Protocol):
-    """What `@datagram()` gives: a decorator."""
+    """The decorator that `@datagram()` returns."""
 
     @overload
     def __call__(self, function: BytesFunction, /) -> DatagramService[[bytes]]: ...
@@ -248,17 +243,20 @@ def message(*, limit: int = ..., framing: None = None) -> _MessageDecorator: ...
 @overload
 def message(*, framing: Framing) -> _MessageDecorator: ...
 def message(function: Any = None, /, *, limit: int | None = None, framing: Framing | None = None) -> Any:
-    """Make a service of a function that answers messages: `@message` or `@message(...)`.
+    """Make a service from a function that answers messages: `@message` or `@message(...)`.
 
-    `limit` is the longest line in bytes, 65,536 unless told. `framing` is another way of cutting a
-    stream than by lines, with a limit of its own: `@message(framing=LengthPrefixed(4))`.
+    Args:
+        function: called with each message, and with the `Peer` if it takes a second parameter.
+        limit: maximum line length in bytes; 65,536 by default.
+        framing: how to split a stream, instead of by lines; it has its own limit:
+            `@message(framing=LengthPrefixed(4))`.
 
     Raises:
-        ServiceError: the function is async or takes what it won't be given, or `limit` is none.
+        ServiceError: the function is async or has other required parameters, or `limit` is invalid.
     """
     if framing is None:
         if limit is not None and limit < 1:
-            raise ServiceError("message", f"limit={limit}: a line has at least one byte")
+            raise ServiceError("message", f"limit={limit} must be at least 1")
         framing = Lines(DEFAULT_LIMIT if limit is None else limit)
     elif limit is not None:
         raise ServiceError(
@@ -278,13 +276,13 @@ def stream(function: PeerFunction, /) -> StreamService[[bytes, Peer]]: ...
 @overload
 def stream() -> _StreamDecorator: ...
 def stream(function: Any = None, /) -> Any:
-    """Make a service of a function that answers each chunk, or of a subclass of `Conversation`.
+    """Make a service from a function that answers each chunk, or from a subclass of `Conversation`.
 
-    A chunk is whatever one read gave: the network cuts a stream where it likes. The class is made
-    once for each connection, with the `Peer` if it takes one.
+    A chunk is the data of one read; the network may cut a stream anywhere. The class is instantiated for each
+    connection, with the `Peer` if it takes one.
 
     Raises:
-        ServiceError: the function is async or takes what it won't be given, or the class is abstract.
+        ServiceError: the function is async or has other required parameters, or the class is abstract.
     """
     if function is None:
         return stream
@@ -300,10 +298,10 @@ def datagram(function: PeerFunction, /) -> DatagramService[[bytes, Peer]]: ...
 @overload
 def datagram() -> _DatagramDecorator: ...
 def datagram(function: Any = None, /) -> Any:
-    """Make a service of a function that answers whole datagrams; `b""` is an empty one.
+    """Make a service from a function that answers whole datagrams. `b""` sends an empty datagram.
 
     Raises:
-        ServiceError: the function is async or takes what it won't be given.
+        ServiceError: the function is async or has other required parameters.
     """
     if function is None:
         return datagram
@@ -317,23 +315,23 @@ _SIGNATURE_HINTS: Final = {
 
 
 def _takes_peer(function: Callable[..., object], name: str, given: int = 1) -> bool:
-    """Whether the function wants the peer after the `given` arguments that it gets anyway.
+    """Return whether the function takes the peer after the `given` arguments that it gets anyway.
 
-    It does if it can't be called without, or if it has a parameter of that name in that place.
+    It does if it cannot be called without it, or if the parameter at that position is named `peer`.
     """
     if not callable(function):
-        raise ServiceError(name, f"{function!r} is no function")
+        raise ServiceError(name, f"{function!r} is not a function")
     if _is_async(function):
         raise ServiceError(
             name,
-            "it is async, and a service answers at once",
-            "write `def`; for slow work use --engine threads",
+            "it is async, but a service must return its answer at once",
+            "use `def`; for slow work use --engine threads",
         )
     if given and isinstance(function, type):
         raise ServiceError(name, "it is a class", "decorate a function, or a Conversation with @stream")
     try:
         signature = inspect.signature(function)
-    except ValueError:  # written in C, and says nothing of what it takes
+    except ValueError:  # a function in C without a signature
         return False
     parameters = [
         each.name
@@ -348,7 +346,7 @@ def _takes_peer(function: Callable[..., object], name: str, given: int = 1) -> b
 
 
 def _accepts_arguments(signature: inspect.Signature, count: int, name: str = "") -> bool:
-    """Whether it takes so many arguments. Where not and there is a `name` to blame: ServiceError."""
+    """Return whether the function takes `count` arguments. If not and `name` is given, raise ServiceError."""
     try:
         signature.bind(*range(count))
     except TypeError:
@@ -367,9 +365,9 @@ def _check_answer(name: str, answer: object) -> bytes | None:
     if answer is None or isinstance(answer, bytes):
         return answer
     kind = type(answer).__name__
-    cure = {"str": ".encode() it", "bytearray": "wrap it in bytes()", "memoryview": "wrap it in bytes()"}
-    said = f"returned {kind}, not bytes"
-    raise ServiceError(name, f"{said}: {cure[kind]}" if kind in cure else said)
+    hints = {"str": ".encode() it", "bytearray": "wrap it in bytes()", "memoryview": "wrap it in bytes()"}
+    reason = f"returned {kind}, not bytes"
+    raise ServiceError(name, f"{reason}: {hints[kind]}" if kind in hints else reason)
 
 
 def _name_of(function: object) -> str:

@@ -1,7 +1,7 @@
-"""`hello`: one question, one answer, and done: the first exchange of a course on sockets.
+"""`hello`: one request, one answer, then close: the first exchange of a course on sockets.
 
-Whatever comes first is answered, be it only that the peer has finished. A stream's answer ends with
-a newline, for a reader's prompt; a message of its own (datagram, seqpacket) needs none.
+Any input is answered, and so is an immediate EOF. On a stream the answer ends with a newline, for a client
+that reads lines; a message (datagram, seqpacket) needs none.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ANSWER: Final = b"back to ya client"
 
 
 class Hello(Service):
-    """One answer, whatever is said."""
+    """Sends one answer to any input, then closes."""
 
     name = "hello"
     summary = 'answers the first message with "back to ya client", then closes'

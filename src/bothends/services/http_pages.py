@@ -1,15 +1,15 @@
-"""`HttpPages`: a few pages over HTTP, for who looks after a server: scrapers, probes, a person with a browser.
+"""`HttpPages`: serve a few pages over HTTP, for scrapers, probes and browsers.
 
-As much of HTTP/1.1 (RFC 9112) as a server needs whose every answer is small and made on the spot:
+The subset of HTTP/1.1 (RFC 9112) that a server needs if all responses are small and generated at once:
 
-1. One request a connection. The answer says "Connection: close", so a client that sends a thousand
-   requests in one packet is answered once.
-2. The request's head is bounded by HEAD bytes; what comes after it, a body or not, is never looked at.
-3. GET and HEAD. A query is ignored, and so are header fields: nothing here depends on them.
-4. A page is made by a function without arguments, which is called when it is asked for. If it raises, the
-   answer is 500 and the conversation tells the error; the client hears nothing of it.
+1. One request per connection. The response has "Connection: close", so a client that pipelines a thousand
+   requests gets one response.
+2. A request's head has at most MAX_HEAD bytes; anything after it, such as a body, is not read.
+3. GET and HEAD only. The query and the header fields are ignored, because no page depends on them.
+4. A page is rendered by a function without arguments, at each request. If it raises an exception, the
+   response is status 500, without details, and the conversation reports the exception.
 
-Not in the table of services: it is made with its pages, by whoever has something to show.
+It is not in the table of services, because it needs its pages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Final
 
 from bothends.services.base import Conversation, Peer, Push, Service
 
-# What servers commonly allow for a whole head (Apache: 8,190 bytes a line; nginx: 8 KiB a line).
+# A common limit (Apache: 8,190 bytes a line; nginx: 8 KiB a line).
 MAX_HEAD: Final = 8 * 1024
 
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
@@ -32,7 +32,7 @@ _ABSOLUTE_FORM: Final = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class HttpPage:
-    """What is shown: the bytes, their media type, and how it went."""
+    """A response: body, media type and status."""
 
     body: bytes
     media_type: str = "text/plain; charset=utf-8"
@@ -40,14 +40,14 @@ class HttpPage:
 
 
 class HttpPages(Service):
-    """Shows pages by their path ("/health")."""
+    """Serves pages by their path ("/health")."""
 
     name = "pages"
-    summary = "shows a few pages over HTTP"
+    summary = "serves a few pages over HTTP"
     datagrams = False
 
     def __init__(self, pages: Mapping[str, Callable[[], HttpPage]]) -> None:
-        self._pages = {path.encode("ascii"): make for path, make in pages.items()}
+        self._pages = {path.encode("ascii"): render for path, render in pages.items()}
 
     def open(self, peer: Peer, push: Push) -> Conversation:
         return _Request(self._pages)
@@ -63,47 +63,45 @@ class _Request(Conversation):
     def receive(self, data: bytes) -> bytes:
         head = self._head
         if not head:
-            data = data.lstrip(b"\r\n")  # section 2.2: an empty line before a request is to be ignored
+            data = data.lstrip(b"\r\n")  # section 2.2: ignore an empty line before a request
         head += data[: MAX_HEAD + 1 - len(head)]
         end = _END_OF_HEAD.search(head, 0, MAX_HEAD)
         if end is not None:
             return self._answer(bytes(head[: end.start()]))
         if len(head) > MAX_HEAD:
             return self._error_response(
-                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a head has {MAX_HEAD} bytes here"
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the limit is {MAX_HEAD} bytes"
             )
         return b""
 
     def end(self) -> bytes:
-        # Who asks for nothing, a probe that only connects, is told nothing.
-        return self._error_response(HTTPStatus.BAD_REQUEST, "no whole request") if self._head else b""
+        # A probe that only connects gets no response.
+        return self._error_response(HTTPStatus.BAD_REQUEST, "incomplete request") if self._head else b""
 
     def _answer(self, head: bytes) -> bytes:
         request = _REQUEST_LINE.fullmatch(head.partition(b"\n")[0].rstrip(b"\r"))
         if request is None:
-            return self._error_response(HTTPStatus.BAD_REQUEST, "the first line is no request of HTTP/1.1")
+            return self._error_response(
+                HTTPStatus.BAD_REQUEST, "the first line is not a request line of HTTP/1.1"
+            )
         method, target, version = request.groups()
         if version != b"1":
-            return self._error_response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here")
+            return self._error_response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "use HTTP/1.1")
         if method not in (b"GET", b"HEAD"):
-            return self._error_response(
-                HTTPStatus.METHOD_NOT_ALLOWED, "there is only GET and HEAD", "Allow: GET, HEAD"
-            )
+            return self._error_response(HTTPStatus.METHOD_NOT_ALLOWED, "use GET or HEAD", "Allow: GET, HEAD")
         path = _ABSOLUTE_FORM.sub(b"", target, count=1).partition(b"?")[0] or b"/"
         return self._response(self._render(path), with_body=method == b"GET")
 
     def _render(self, path: bytes) -> HttpPage:
-        make = self._pages.get(path)
-        if make is None:
-            there = ", ".join(known.decode() for known in self._pages)
-            return _error_page(HTTPStatus.NOT_FOUND, f"there is {there}")
+        render = self._pages.get(path)
+        if render is None:
+            known_paths = ", ".join(known.decode() for known in self._pages)
+            return _error_page(HTTPStatus.NOT_FOUND, f"known paths are {known_paths}")
         try:
-            return make()
+            return render()
         except Exception as error:
             self.failure = error
-            return _error_page(
-                HTTPStatus.INTERNAL_SERVER_ERROR, "the page could not be made; the log says why"
-            )
+            return _error_page(HTTPStatus.INTERNAL_SERVER_ERROR, "cannot render the page; see the log")
 
     def _error_response(self, status: HTTPStatus, reason: str, *fields: str) -> bytes:
         return self._response(_error_page(status, reason), *fields)

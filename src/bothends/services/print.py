@@ -1,4 +1,4 @@
-"""`print`: shows what arrives, answers nothing. Showing is the carrier's work: see `shows`."""
+"""`print`: shows all messages, answers nothing. The log shows them: see `Service.log_messages`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from bothends.services.base import Conversation, Peer, Push, Service
 
 
 class Print(Service):
-    """Shows what arrives, answers nothing."""
+    """Shows all messages, answers nothing."""
 
     name = "print"
-    summary = "shows what arrives, answers nothing"
+    summary = "shows all messages, answers nothing"
     log_messages = True
 
     def open(self, peer: Peer, push: Push) -> Conversation:

@@ -1,15 +1,15 @@
-"""Which services there are, and how a name becomes one.
+"""The table of services, and loading a service by name.
 
-| what is asked for | what it is |
+| name | service |
 |---|---|
-| `upper` | a built-in service: the table below |
+| `upper` | a built-in service, in the table below |
 | `shout.py:shout` | a name in a Python file |
-| `shout.py` | the one service that the file holds |
-| `package.module:shout` | a name in a module that can be imported from here |
-| any other name | what an installed package offers in the entry point group "bothends.services" |
+| `shout.py` | the only service of a Python file |
+| `package.module:shout` | a name in an importable module |
+| any other name | a service of an installed package, in the entry point group "bothends.services" |
 
-The name in a file or module may be what a decorator made, an instance of a subclass of `Service`, or
-such a subclass, of which one is made without arguments.
+The name in a file or module may be the result of a decorator, an instance of a subclass of `Service`, or such
+a subclass, which is instantiated without arguments.
 """
 
 from __future__ import annotations
@@ -56,31 +56,31 @@ _DECORATE_HINT: Final = "put @bothends.message above it"
 
 
 def names() -> list[str]:
-    """What `load` knows by name: the built-in services, then those of installed packages."""
+    """Return the names that `load` accepts: the built-in services, then those of installed packages."""
     return [*BUILT_IN, *(name for name in sorted(_installed()) if name not in BUILT_IN)]
 
 
 def load(spec: str) -> Service:
-    """The service of this name, `file.py:name` or `module:name`.
+    """Return the service of a name, of `file.py:name` or of `module:name`.
 
-    A file is run afresh each time. While it runs, what lies beside it can be imported, as when Python
-    itself is given the file; imports that come later, inside a function, find it no more.
+    A file is executed at each call. While it runs, it can import modules of its own directory, as if Python
+    ran the file; later imports, inside functions, cannot.
 
     Raises:
-        UnknownName: no service of this name.
-        ServiceError: what is named can't be loaded, or is no service.
+        UnknownName: there is no service of this name.
+        ServiceError: the file or module cannot be loaded, or has no such service.
     """
-    # A folder may have a colon in its name, a Python name has no dot.
-    place, colon, name = (spec, "", "") if spec.endswith(".py") else spec.rpartition(":")
+    # A folder name may contain a colon, a Python name has no dot.
+    location, colon, name = (spec, "", "") if spec.endswith(".py") else spec.rpartition(":")
     if not colon:
-        place, name = spec, ""
-    elif not place or not name:
-        raise ServiceError(spec, "a file or module and a name belong on either side of the colon")
-    if place.endswith(".py") or "/" in place:
-        path = Path(place)
+        location, name = spec, ""
+    elif not location or not name:
+        raise ServiceError(spec, "it needs a file or module before the colon, and a name after it")
+    if location.endswith(".py") or "/" in location:
+        path = Path(location)
         return _select_service(spec, _run_file(spec, path), name)
     if colon:
-        return _select_service(spec, _import_module(spec, place), name)
+        return _select_service(spec, _import_module(spec, location), name)
     if spec in BUILT_IN:
         module, _, name = BUILT_IN[spec].partition(":")
         return _as_service(spec, getattr(importlib.import_module(module), name))
@@ -89,12 +89,12 @@ def load(spec: str) -> Service:
             thing = entry.load()
         return _as_service(spec, thing)
     nearest = suggest.nearest(spec, names())
-    hint = "`bothends services` lists them; one of your own is given as file.py:name"
+    hint = "`bothends services` lists them; for a service of your own, give file.py:name"
     raise UnknownName("service", spec, nearest, hint)
 
 
 def _installed() -> dict[str, EntryPoint]:
-    # Imported here: reading what is installed takes longer than all the rest of loading `upper`.
+    # Imported here, because reading the installed packages takes longer than all else of loading `upper`.
     from importlib.metadata import entry_points
 
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
@@ -102,15 +102,15 @@ def _installed() -> dict[str, EntryPoint]:
 
 def _run_file(spec: str, path: Path) -> ModuleType:
     if not path.is_file():
-        reason = f"{path} is no file" if path.exists() else f"there is no file {path}"
+        reason = f"{path} is not a file" if path.exists() else f"there is no file {path}"
         raise ServiceError(spec, reason, "" if path.is_absolute() else f"looked in {Path.cwd()}")
     path = path.resolve()
-    # A name that no import statement can write, so the file can't stand in for a module of its name.
+    # A name that no import statement can contain, so the file cannot shadow a module of the same name.
     loader = _UncachedLoader(f"service file {path.stem}", str(path))
-    made = importlib.util.spec_from_file_location(loader.name, path, loader=loader)
-    assert made is not None  # there is a loader
-    module = importlib.util.module_from_spec(made)
-    # Dataclasses and pickle look a class's module up by its name.
+    module_spec = importlib.util.spec_from_file_location(loader.name, path, loader=loader)
+    assert module_spec is not None  # because there is a loader
+    module = importlib.util.module_from_spec(module_spec)
+    # Dataclasses and pickle look up a class's module by name.
     sys.modules[loader.name] = module
     with _sys_path(path.parent), _user_errors(spec, path):
         loader.exec_module(module)
@@ -118,41 +118,41 @@ def _run_file(spec: str, path: Path) -> ModuleType:
 
 
 class _UncachedLoader(SourceFileLoader):
-    """Compiles the file each time, and leaves no `__pycache__` beside it, as when Python is given it."""
+    """Compiles the file each time and writes no `__pycache__`, as if Python ran the file."""
 
     def get_code(self, fullname: str) -> CodeType:
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _import_module(spec: str, name: str) -> ModuleType:
-    # An installed command's sys.path lacks the current directory, where the user's module likely is.
+    # sys.path of an installed command lacks the current directory, where the user's module usually is.
     with _sys_path(Path.cwd()), _user_errors(spec):
         return importlib.import_module(name)
 
 
 @contextlib.contextmanager
 def _sys_path(folder: Path) -> Iterator[None]:
-    """Look for modules in a folder first, for as long as this lasts."""
-    place = str(folder)
-    sys.path.insert(0, place)
-    # A finder may remember the folder as it was when it last looked.
+    """Search a folder for modules first, within the context."""
+    entry = str(folder)
+    sys.path.insert(0, entry)
+    # A path finder may have cached an earlier listing of the folder.
     importlib.invalidate_caches()
     try:
         yield
     finally:
         with contextlib.suppress(ValueError):
-            sys.path.remove(place)
+            sys.path.remove(entry)
 
 
 @contextlib.contextmanager
 def _user_errors(spec: str, path: Path | None = None) -> Iterator[None]:
-    """Turn what the user's code raises into a ServiceError that says where."""
+    """Convert exceptions of the user's code to a ServiceError with file and line."""
     try:
         yield
     except (Exception, SystemExit) as error:
         if isinstance(error, SystemExit):
-            reason = f"it left with sys.exit({error.code!r}) when it was loaded"
-            hint = 'put what should not run on import under `if __name__ == "__main__":`'
+            reason = f"it called sys.exit({error.code!r}) while being loaded"
+            hint = 'move the code that must not run on import under `if __name__ == "__main__":`'
         else:
             reason, hint = _describe_error(error), ""
         where = _error_location(error, path)
@@ -160,59 +160,61 @@ def _user_errors(spec: str, path: Path | None = None) -> Iterator[None]:
 
 
 def _describe_error(error: Exception) -> str:
-    """What an exception says; never raises, whatever its `__str__` does."""
+    """Return type and message of an exception. Never raises, even if its `__str__` does."""
     if isinstance(error, ServiceError):
         return str(error)
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg}"
     try:
-        said = str(error)
+        message = str(error)
     except Exception:
-        said = ""
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+        message = ""
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def _error_location(error: BaseException, path: Path | None) -> str:
-    """`file:line` of the innermost line of the user's that the error passed; "" where there is none."""
+    """Return `file:line` of the innermost traceback frame in the user's code; empty if there is none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno or 1}"
     frames = traceback.extract_tb(error.__traceback__)
     if path is not None:
         frames = traceback.StackSummary([frame for frame in frames if frame.filename == str(path)])
     else:
-        ours = (__file__, "<frozen importlib", importlib.__file__)
-        frames = traceback.StackSummary([frame for frame in frames if not frame.filename.startswith(ours)])
+        excluded = (__file__, "<frozen importlib", importlib.__file__)
+        frames = traceback.StackSummary(
+            [frame for frame in frames if not frame.filename.startswith(excluded)]
+        )
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def _select_service(spec: str, module: ModuleType, name: str) -> Service:
-    """The service `name` of a module, or the only one that it holds."""
+    """Return the service `name` of a module, or its only service."""
     services = _services_of(module)
-    there = ", ".join(services)
+    known = ", ".join(services)
     if not name:
         if len(services) == 1:
             return _as_service(spec, next(iter(services.values())))
-        reason = f"it holds {len(services)} services: {there}" if services else "it holds no service"
+        reason = f"it has {len(services)} services: {known}" if services else "it has no service"
         raise ServiceError(
-            spec, reason, f"say which: {spec}:{next(iter(services))}" if services else _DECORATE_HINT
+            spec, reason, f"choose one, as {spec}:{next(iter(services))}" if services else _DECORATE_HINT
         )
     with _user_errors(spec):
         thing = getattr(module, name, None)
     if thing is None:
         nearest = suggest.nearest(name, services)
-        hint = f"did you mean {nearest!r}?" if nearest else f"services there: {there or 'none'}"
+        hint = f"did you mean {nearest!r}?" if nearest else f"its services: {known or 'none'}"
         raise ServiceError(spec, f"it has no {name!r}", hint)
     return _as_service(spec, thing)
 
 
 def _services_of(module: ModuleType) -> dict[str, object]:
-    """The services that a module holds by name: what was made, then the classes that it defines."""
-    made: dict[str, object] = {}
+    """Return the services of a module by name: instances, then the classes that it defines."""
+    instances: dict[str, object] = {}
     for name, thing in vars(module).items():
-        if isinstance(thing, Service) and not any(thing is other for other in made.values()):
-            made[name] = thing
-    types = {type(thing) for thing in made.values()}
-    return made | {
+        if isinstance(thing, Service) and not any(thing is other for other in instances.values()):
+            instances[name] = thing
+    types = {type(thing) for thing in instances.values()}
+    return instances | {
         name: thing
         for name, thing in vars(module).items()
         if _is_service_class(thing) and thing not in types and thing.__module__ == module.__name__
@@ -227,11 +229,11 @@ def _as_service(spec: str, thing: object) -> Service:
             service = thing()
         return service
     if isinstance(thing, type) and issubclass(thing, Conversation):
-        raise ServiceError(spec, "it is a conversation, no service", "put @bothends.stream above it")
+        raise ServiceError(spec, "it is a conversation, not a service", "put @bothends.stream above it")
     if inspect.isroutine(thing) or isinstance(thing, functools.partial):
-        raise ServiceError(spec, "it is a function, no service yet", _DECORATE_HINT)
+        raise ServiceError(spec, "it is a function, not a service", _DECORATE_HINT)
     raise ServiceError(
-        spec, f"it is {thing!r:.60}, no service", "a function becomes one by @bothends.message"
+        spec, f"it is {thing!r:.60}, not a service", "decorate a function with @bothends.message"
     )
 
 

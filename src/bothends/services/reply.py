@@ -1,9 +1,9 @@
-"""`reply`: a conversation: one fixed answer to each message, until the peer has finished.
+"""`reply`: one fixed answer to each message, until the peer's EOF.
 
-On a stream a "message" is here whatever one read gave, as it is in the programs of many a course. That
-is its lesson: a client that sends twice may be answered once, and one that sends once twice, for a
-stream has no messages. It is the one service whose answer depends on how the bytes were cut. For
-each line one answer, whatever the network does, take `@message`.
+On a stream, a "message" is the data of one read, as in the programs of many courses. That is the lesson: a
+client that sends twice may get one answer, and one that sends once may get two, because a stream has no
+messages. It is the only service whose output depends on how the bytes are cut into chunks. For one answer to
+each line, use `@message`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ ANSWER: Final = b"I am server and this is my message"
 
 
 class Reply(Service):
-    """One fixed answer to each message."""
+    """Sends one fixed answer to each message."""
 
     name = "reply"
     summary = 'answers each read with "I am server and this is my message"'
     answers_per_second = 1000.0
 
-    depends_on_chunks = "it answers reads, not bytes, to show that a stream has no messages"
-    """Why it is no part of the test that cuts every service's input at every place."""
+    depends_on_chunks = "it answers each read, to show that a stream has no messages"
+    """Why the tests do not check that the output is independent of how the input is cut into chunks."""
 
     def open(self, peer: Peer, push: Push) -> Conversation:
         return _ReplyConversation(ANSWER if peer.message_oriented else ANSWER + b"\n")

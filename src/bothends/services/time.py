@@ -1,7 +1,7 @@
-"""`time`: the time for a program, once (RFC 868).
+"""`time`: the time as a binary number, once (RFC 868).
 
-The seconds since 1900 in UTC, as 32 bits in network byte order. That number wraps on 7 February 2036
-at 06:28:16: from then on it counts from that moment, and a client must know which age it lives in.
+The seconds since 1900 in UTC, as 32 bits in network byte order. The number wraps on 7 February 2036 at
+06:28:16. Then it counts from that moment, and a client must know the era by itself.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from bothends.services.base import Conversation, Peer, Push, Service
-from bothends.services.one_shot import OneShot
+from bothends.services.base import Conversation, OneShot, Peer, Push, Service
 
 EPOCH_OFFSET: Final = 2_208_988_800
 """Seconds: 70 years, 17 of them leap years (RFC 868)."""
 
 
 class Time(Service):
-    """The time for a program. `now` gives seconds since 1970."""
+    """Sends the time as a binary number, once. `now` returns seconds since 1970."""
 
     name = "time"
-    summary = "seconds since 1900 as 32 bits, once (RFC 868); wraps in 2036"
+    summary = "sends the seconds since 1900 as 32 bits, once (RFC 868); wraps in 2036"
     answers_per_second = 1000.0
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
