@@ -1,8 +1,8 @@
-"""Draws docs/pictures/both-ends.svg from a real run: a server and its clients, as a terminal shows them.
+"""Draw docs/pictures/both-ends.svg from a real run: the terminals of a server and its clients.
 
     .venv/bin/python docs/pictures/make.py
 
-Needs nothing but the package. The ports and addresses are those of the run.
+It needs only the package. The ports and addresses are those of the run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 BOTHENDS = [sys.executable, "-m", "bothends"]
 PORT = 12000
 
-# rich's own frame loads a font from a server; a picture in a repository should load nothing.
+# rich's default template loads a font from a server, but a picture in a repository must not load anything.
 FRAME = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
 .{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
@@ -43,46 +43,51 @@ FRAME = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http
 """
 
 
-def seen(reader: int, until: bytes = b"") -> bytes:
-    """What a terminal shows until these bytes, or until the program ends."""
+def read_terminal(terminal: int, until: bytes = b"") -> bytes:
+    """Read a terminal's output up to these bytes, or until the program exits."""
     data = b""
     while not until or until not in data:
         try:
-            more = os.read(reader, 65536)
-        except OSError:
+            chunk = os.read(terminal, 65536)
+        except OSError:  # EIO: the program has exited
             break
-        if not more:
+        if not chunk:
             break
-        data += more
+        data += chunk
     return data
 
 
-def run(command: list[str]) -> tuple[subprocess.Popen[bytes], int]:
-    """Start a program on a terminal of its own."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
-    os.close(theirs)
-    return process, ours
+def start_on_terminal(command: list[str]) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a program on a new pseudoterminal. Returns the process and the terminal's descriptor."""
+    terminal, program_side = pty.openpty()
+    process = subprocess.Popen(
+        command, stdin=program_side, stdout=program_side, stderr=program_side, start_new_session=True
+    )
+    os.close(program_side)
+    return process, terminal
 
 
 def main() -> None:
-    server, screen = run([*BOTHENDS, "serve", "upper", f"tcp://127.0.0.1:{PORT}", f"udp://127.0.0.1:{PORT}"])
-    shown = seen(screen, b"connect udp://")
-    said = b""
+    """Run a server and three clients, and draw their output."""
+    server, server_terminal = start_on_terminal(
+        [*BOTHENDS, "serve", "upper", f"tcp://127.0.0.1:{PORT}", f"udp://127.0.0.1:{PORT}"]
+    )
+    server_output = read_terminal(server_terminal, b"connect udp://")
+    client_output = b""
     for line in (
         f"bothends connect --send 'any port in a storm' tcp://127.0.0.1:{PORT}",
         f"bothends connect --send 'größe, naïveté' udp://127.0.0.1:{PORT}",
         f"printf 'one\\ntwo\\n' | bothends connect 127.0.0.1 {PORT}",
     ):
-        ours = line.replace("bothends", " ".join(BOTHENDS), 1)
-        client, window = run(["/bin/sh", "-c", ours])
-        said += b"\x1b[1m$\x1b[0m " + line.encode() + b"\n" + seen(window)
+        command = line.replace("bothends", " ".join(BOTHENDS), 1)
+        client, client_terminal = start_on_terminal(["/bin/sh", "-c", command])
+        client_output += b"\x1b[1m$\x1b[0m " + line.encode() + b"\n" + read_terminal(client_terminal)
         client.wait()
     server.terminate()
-    shown = b"\x1b[1m$\x1b[0m bothends serve upper tcp://127.0.0.1:12000 udp://127.0.0.1:12000\r\n" + shown
-    shown += seen(screen)
+    command = "bothends serve upper tcp://127.0.0.1:12000 udp://127.0.0.1:12000"
+    server_output = f"\x1b[1m$\x1b[0m {command}\r\n".encode() + server_output + read_terminal(server_terminal)
     console = Console(record=True, width=112, file=io.StringIO(), force_terminal=True, legacy_windows=False)
-    for title, data in (("one end", shown), ("the other end", said)):
+    for title, data in (("one end", server_output), ("the other end", client_output)):
         text = Text.from_ansi(data.decode().replace("\r\n", "\n").rstrip())
         console.print(Columns([Panel(text, title=title, title_align="left", border_style="cyan", width=112)]))
     (HERE / "both-ends.svg").write_text(console.export_svg(title="", code_format=FRAME, unique_id="be"))

@@ -1,8 +1,8 @@
-"""Draws docs/pictures/trace.svg from a real run of the pair in docs/how-to/trace.md.
+"""Draw docs/pictures/trace.svg from a real run of the first pair in docs/how-to/trace.md.
 
     sudo .venv/bin/python docs/pictures/trace.py
 
-Needs strace, and root or CAP_NET_RAW for the packets.
+It needs strace, and root or CAP_NET_RAW for the packets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    """Run the pair under `bothends trace`."""
+    """Run the pair under `bothends trace --svg`."""
     page = (HERE.parent / "how-to" / "trace.md").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         for text, name in re.findall(r"```python\n(# (\w+\.py)\n.*?)```", page, re.DOTALL):

@@ -16,7 +16,7 @@ import pytest
 from bothends.trace.capture.packets import FLAGS
 from bothends.wire import attach
 from tests.cli.test_wire_options import wait_until
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import ENVIRONMENT, TIMEOUT, Running, run
 from tests.tools import find_tool, needs_tool
 from tests.wire.hosts import needs_hosts

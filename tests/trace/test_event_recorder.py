@@ -20,7 +20,7 @@ from bothends.trace.findings import run_rules
 from bothends.trace.model import Call, Point, ProcessEvent, Trace
 from bothends.trace.rendering.layout import rows_of
 from bothends.trace.rendering.terminal import Painter
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running
 
 PEER, LOCAL = Address("inet", "127.0.0.1", 40000), Address("inet", "127.0.0.1", 12000)

@@ -117,7 +117,7 @@ def test_strace_sigkill_terminates_its_programs() -> None:
         ours = [each.pid for each in process_info.process_tree(running.process.pid)]
         client = next(each for each in ours[1:] if Path(f"/proc/{each}/comm").read_text() == "strace\n")
         os.kill(client, signal.SIGKILL)
-        running.error_line(rb"strace of (server|client) was killed; what it traced was ended too")
+        running.error_line(rb"strace of (server|client) was killed, so the program was killed too")
         assert running.wait() in (0, 137)
         assert [
             each for each in ours if (found := process_info.read_process(each)) and not found.is_zombie
@@ -198,20 +198,24 @@ def test_program_stdout_is_kept_apart_from_json() -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
-        (("--json", "--pcapng", "-", "--", "true"), 2, "--json and --pcapng - don't go together: both go"),
+        (
+            ("--json", "--pcapng", "-", "--", "true"),
+            2,
+            "--json and --pcapng - cannot be combined: both write",
+        ),
         ((), 2, "what is to be traced? -- COMMAND, --server and --client, --attach PID, --endpoint URL, or"),
         (
             ("--client", "no-such-program"),
             2,
-            "command 'no-such-program': there is no program 'no-such-program'",
+            "command 'no-such-program': program 'no-such-program' not found",
         ),
         (("--only", "sendot", "--open", "x"), 2, "there is no call 'sendot'; did you mean 'sendto'?; --only"),
-        (("--client", "'"), 2, 'command "\'": no closing quotation; quotes come in pairs, as in a shell'),
+        (("--client", "'"), 2, 'command "\'": no closing quotation; close each quote, as in a shell'),
         (("--lane", "x"), 2, "--lane takes NAME=COMMAND, and 'x' has no =; see bothends trace --help"),
         (
             ("--endpoint", "unix:///tmp/a"),
             2,
-            "endpoint 'unix:///tmp/a': only packets of tcp, udp and tls with",
+            "endpoint 'unix:///tmp/a': only packets of tcp, udp and tls endpoints",
         ),
         (("--open", "/nowhere/at/all"), 1, "cannot read /nowhere/at/all: ENOENT (No such file or directory)"),
         (

@@ -1,4 +1,4 @@
-"""A run of any length: everything is drawn and saved, in memory that doesn't grow with it."""
+"""Long runs: everything is drawn and saved, in bounded memory."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_timeline_emitted_points_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
         timeline.add(Point(Call(number, 1, 1, "read", number)))
         assert len(list(timeline.pop_ready(number))) == 1
     assert len(timeline._emitted) <= 2 * EMITTED_LIMIT + 1
-    timeline.add_constraint(2, 2 * 3 * EMITTED_LIMIT)  # what was told needn't be waited for
+    timeline.add_constraint(2, 2 * 3 * EMITTED_LIMIT)  # an emitted cause is not waited for
     timeline.add(Point(Call(3 * EMITTED_LIMIT, 1, 2, "read", 1)))
     assert len(list(timeline.pop_ready())) == 1
 
@@ -86,7 +86,7 @@ def test_correlator_old_streams_are_discarded(monkeypatch: pytest.MonkeyPatch) -
     for port in range(40_000, 40_200):
         client = SocketAddress("127.0.0.1", port)
         socket = trace.sockets[port] = Socket(port, "inet", "stream", local=server, peer=client)
-        call = Call(next(numbers), 1, 1, "recvfrom", port, socket=socket.number, asked=10)
+        call = Call(next(numbers), 1, 1, "recvfrom", port, socket=socket.number, requested=10)
         matcher.add(Point(call))
         matcher.add(Point(Packet(next(numbers), port, "tcp", client, server, 1, b"x", ("ACK",))))
         call.until, call.result, call.size = port + 1, 1, 1
@@ -100,14 +100,14 @@ SERVER = SocketAddress("127.0.0.1", 80)
 
 
 class BusyServer:
-    """A server that forks for each connection, as strace and a capture tell of it, and a client of each."""
+    """A forking server and its clients, as strace lines and packets."""
 
     def __init__(self, max_points: int) -> None:
         self.trace = Trace(max_points=max_points)
         self.session = TraceSession(self._on_point, trace=self.trace)
         self.writer = TraceFileWriter(NullFile(), self.trace)
         self.layout = Layout(self.trace)
-        self.reader = self.session.add_client("server", ["server"], inherit_stdin=False).decoder
+        self.decoder = self.session.add_client("server", ["server"], inherit_stdin=False).decoder
         self.parser, self.numbers, self.at = StraceParser(), self.session._event_numbers, 1795255220_000000000
         self.calls(
             7,
@@ -125,8 +125,8 @@ class BusyServer:
         for line in lines:
             self.at += 1000
             text = f"{pid} {self.at // 10**9}.{self.at % 10**9:09d} {line}{end}\n"
-            for moment in self.reader.decode(self.parser.feed(text.encode())):
-                self.session._correlator.add(moment)
+            for point in self.decoder.decode(self.parser.feed(text.encode())):
+                self.session._correlator.add(point)
 
     def packet(
         self, source: SocketAddress, destination: SocketAddress, size: int, flags: str, first: int, ack: int
@@ -139,7 +139,7 @@ class BusyServer:
         self.session._correlator.add(Point(packet))
 
     def serve(self, number: int) -> None:
-        """One connection from its SYN to its FIN, and what it meant for the calls."""
+        """Add the packets and calls of one connection, from SYN to FIN."""
         client = SocketAddress(f"127.0.{1 + number // 60_000}.1", 1024 + number % 60_000)
         label = f"4<TCP:[{SERVER}->{client}]>"
         self.packet(client, SERVER, 0, "SYN", 0, 0)
@@ -172,21 +172,21 @@ def sockaddr(socket_address: SocketAddress) -> str:
 
 
 def container_sizes(root: object) -> dict[str, int]:
-    """How much is in each container that can be reached, by the names on the way."""
+    """Return the size of each reachable container, by attribute path."""
     found: dict[str, int] = {}
     seen: set[int] = set()
-    waiting: list[tuple[str, object]] = [("", root)]
-    while waiting:
-        name, item = waiting.pop()
+    pending: list[tuple[str, object]] = [("", root)]
+    while pending:
+        name, item = pending.pop()
         if id(item) in seen:
             continue
         seen.add(id(item))
         if isinstance(item, dict | list | set | deque):
             found[name] = found.get(name, 0) + len(item)
-            waiting += [(name + "[]", each) for each in (item.values() if isinstance(item, dict) else item)]
+            pending += [(name + "[]", each) for each in (item.values() if isinstance(item, dict) else item)]
         elif type(item).__module__.startswith(("bothends", "tests")):
             names = [*getattr(item, "__dict__", ()), *getattr(type(item), "__slots__", ())]
-            waiting += [(f"{name}.{each}", getattr(item, each, None)) for each in names]
+            pending += [(f"{name}.{each}", getattr(item, each, None)) for each in names]
     return found
 
 
@@ -204,26 +204,26 @@ def test_containers_do_not_grow_with_connections(monkeypatch: pytest.MonkeyPatch
     for number in range(200, 800):
         busy.serve(number)
     grown = {name for name, size in container_sizes(busy).items() if size > 2 * before.get(name, 0) + 100}
-    assert grown == {".session._matcher._far"}  # ports: there are no more than 65,536
-    assert busy.trace.pruned > 800  # a socket and a process of each
-    assert busy.trace.sockets[1].is_listener  # it is held
+    assert grown == {".session._correlator._remote_ports"}  # bounded: there are 65,536 ports
+    assert busy.trace.pruned > 800  # a socket and a process for each connection
+    assert busy.trace.sockets[1].is_listener  # a descriptor refers to it
     last = max(each.number for each in busy.trace.sockets.values())
-    assert last == 801  # numbers go on
+    assert last == 801  # numbers are not reused
     accepted = [each for each in busy.trace.events() if isinstance(each, Call) and each.name == "accept"]
     assert accepted
-    assert all(busy.trace.sockets[each.made or 0].peer == each.place for each in accepted)
+    assert all(busy.trace.sockets[each.created_id or 0].peer == each.address for each in accepted)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_memory_is_bounded_over_50_000_connections() -> None:
-    def used() -> int:
+    def memory_used() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     busy = BusyServer(max_points=20_000)
     for number in range(CONNECTIONS // 2):
         busy.serve(number)
-    before = used()
+    before = memory_used()
     for number in range(CONNECTIONS // 2, CONNECTIONS):
         busy.serve(number)
-    assert used() - before < 8 << 20  # some 300 bytes a connection would be as much
+    assert memory_used() - before < 8 << 20  # about 300 bytes for each connection

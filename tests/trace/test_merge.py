@@ -12,7 +12,7 @@ from bothends import events
 from bothends.endpoints import Address, Endpoint
 from bothends.trace.correlation.merge import merge
 from bothends.trace.model import Call, CausalLink, Packet, Point, Socket, SocketAddress, Trace, TracedProcess
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import ENVIRONMENT, Running
 from tests.tools import needs_tool
 from tests.trace.running import has_packets, packets
@@ -28,11 +28,13 @@ def client_trace(*, late: int = 0) -> Trace:
     trace.processes[1] = TracedProcess(1, 7, "client")
     trace.sockets[1] = Socket(1, "inet", "stream", local=HERE, peer=THERE)
     told: list[Call | Packet] = [
-        Call(1, 1, 7, "connect", 15, 18, ("3",), 0, descriptor=3, socket=1, place=THERE),
+        Call(1, 1, 7, "connect", 15, 18, ("3",), 0, descriptor=3, socket=1, address=THERE),
         Packet(2, 16, "tcp", HERE, THERE, 0, b"", ("SYN",), 99, sender=1),
         Packet(3, 17, "tcp", THERE, HERE, 0, b"", ("SYN", "ACK"), 499, 100, receiver=1),
         Packet(8, 18, "tcp", HERE, THERE, 0, b"", ("ACK",), 100, 500, sender=1),
-        Call(4, 1, 7, "sendto", 20, 21, ("3",), 5, descriptor=3, socket=1, asked=5, size=5, data=b"hello"),
+        Call(
+            4, 1, 7, "sendto", 20, 21, ("3",), 5, descriptor=3, socket=1, requested=5, size=5, data=b"hello"
+        ),
         Packet(5, 22, "tcp", HERE, THERE, 5, b"hello", ("PSH", "ACK"), 100, 500, sender=1),
         Packet(6, 41, "tcp", THERE, HERE, 5, b"HELLO", ("PSH", "ACK"), 500, 105, receiver=1),
         Call(7, 1, 7, "recvfrom", 42, 43, ("3", "99"), 5, descriptor=3, socket=1, size=5, data=b"HELLO"),
@@ -97,7 +99,7 @@ def test_merge_links_events_of_both_traces(tmp_path: Path) -> None:
     question, answer = [each for each in packets(trace) if each.size]
     assert question in [trace.event(each.cause) for each in trace.causes_of(by_name["recv"].number)]
     assert [trace.event(each.cause) for each in trace.causes_of(answer.number)] == [by_name["send"]]
-    assert {each.welcomed_by for each in trace.sockets.values()} == {None, 1}
+    assert {each.accepted_from for each in trace.sockets.values()} == {None, 1}
     assert {trace.sockets[each or 0].local for each in (answer.sender, answer.receiver)} == {HERE, THERE}
     assert trace.notes == []
 
@@ -182,7 +184,7 @@ def test_merge_recorded_server_with_recorded_client(tmp_path: Path) -> None:
         ('send(connection 1, "hello', '= 6 "hello'),
         ('= 6 "hello', 'send(connection 1, "you'),
         ('send(connection 1, "you', '= 4 "you'),
-        ("shutdown(connection 1, SHUT_WR)", "= 0, the end"),
+        ("shutdown(connection 1, SHUT_WR)", "= 0 (EOF)"),
     ]:
         assert shown.index(cause) < shown.index(effect)
     assert "finding" not in shown

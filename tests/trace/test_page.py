@@ -27,8 +27,8 @@ CONTRAST = """() => {
     return light(getComputedStyle(probe).color);
   };
   const found = {};
-  for (const ground of ["--ground", "--panel", "--lit", "--kept"])
-    for (const ink of ["--ink", "--faint", "--data", "--open", "--end", "--reset", "--state", "--note"]) {
+  for (const ground of ["--background", "--panel", "--related", "--selected"])
+    for (const ink of ["--text", "--muted", "--data", "--open", "--end", "--reset", "--state", "--note"]) {
       const [a, b] = [resolved(ink), resolved(ground)].sort((x, y) => y - x);
       found[`${ink} on ${ground}`] = (a + 0.05) / (b + 0.05);
     }
@@ -79,8 +79,8 @@ def test_html_page_highlights_and_explains_related_rows(
 ) -> None:
     opened, trouble = open_page(browser, file, width, scheme)
     opened.locator(".arrow").hover()
-    assert opened.locator(".chosen").count() == 1
-    assert opened.locator(".lit").count() >= 2  # the call that it came of, and the one that it fed
+    assert opened.locator(".selected").count() == 1
+    assert opened.locator(".related").count() >= 2  # the call that it came of, and the one that it fed
     opened.locator(".row", has_text="sendto(3").first.click()
     details = opened.locator("aside").inner_text()
     assert "ssize_t sendto(int sockfd" in details

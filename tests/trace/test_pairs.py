@@ -120,7 +120,7 @@ def test_forking_server_in_c(built: Path) -> None:
         stdin_text="hi\n",
     )
     (accept,) = [each for each in seen(trace, "server", "accept", "accept4") if each.result is not None]
-    made = trace.sockets[accept.made or 0]
+    made = trace.sockets[accept.created_id or 0]
     child = next(each for each in trace.processes.values() if each.role == "server/2")
     assert trace.processes[child.parent or 0].role == "server"
     received = [each for each in seen(trace, "server/2", "recvfrom", "read") if each.size]

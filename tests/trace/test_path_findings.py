@@ -1,4 +1,4 @@
-"""What a path does to packets: the rules on packets that are told here, and on real wires."""
+"""The rules about the path: on traces built packet by packet, and on real wires."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from bothends.trace import trace_file
 from bothends.trace.findings import Finding, evidence_lines, run_rules
 from bothends.trace.model import Call, CausalLink, Packet, Point, Socket, SocketAddress, Trace, TracedProcess
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import run
 from tests.tools import needs_tool
 from tests.trace.faulty_programs import PATH_CASES, PathCase
@@ -22,13 +22,13 @@ from tests.wire.hosts import needs_hosts
 CLIENT, SERVER = SocketAddress("10.0.0.2", 40000), SocketAddress("10.0.0.1", 7000)
 MS = 1_000_000
 
-# These run each time; the others by `make slow`.
+# The others run with `make slow` only.
 QUICK = {"retransmission"}
 
 
 @dataclass
 class TraceBuilder:
-    """A trace that is told packet by packet: times in milliseconds, a way of one takes five."""
+    """Builds a trace packet by packet. Times are in milliseconds; the delay of the path is 5 ms."""
 
     trace: Trace = field(default_factory=Trace)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -47,9 +47,9 @@ class TraceBuilder:
         to: str = "server",
         lost: str = "",
         retransmits: Packet | None = None,
-        **more: object,
+        **attributes: object,
     ) -> Packet:
-        """A packet with these bytes of its stream, which arrives unless it is lost."""
+        """Add a packet with these bytes of its stream. It arrives unless it is lost."""
         ends = (CLIENT, SERVER) if to == "server" else (SERVER, CLIENT)
         packet = Packet(
             next(self.numbers), round(at * MS), "tcp", *ends, span[1] - span[0], b"",
@@ -61,17 +61,17 @@ class TraceBuilder:
         packet.raw = b"%d %d" % span
         if retransmits is not None:
             packet.resent, packet.repeats = True, retransmits.number
-        for name, value in more.items():
+        for name, value in attributes.items():
             setattr(packet, name, value)
         self.trace.add(Point(packet))
         return packet
 
-    def ack(self, at: float, upto: int, **more: object) -> Packet:
-        """The server has everything up to a byte."""
-        return self.packet(at, (0, 0), to="client", acks=upto, **more)  # type: ignore[arg-type]
+    def ack(self, at: float, up_to: int, **attributes: object) -> Packet:
+        """Add an acknowledgement of the server."""
+        return self.packet(at, (0, 0), to="client", acks=up_to, **attributes)  # type: ignore[arg-type]
 
     def call(self, at: float, until: float, name: str, socket: int = 2, size: int = 100) -> Call:
-        """A call on the client's socket, or another's."""
+        """Add a call on a socket: by default the client's."""
         process = 3 - socket if socket == 2 else 1
         call = Call(
             next(self.numbers), process, process, name, round(at * MS), round(until * MS),
@@ -81,113 +81,113 @@ class TraceBuilder:
         return call
 
     def findings_of(self, rule: str) -> list[Finding]:
-        """What a rule finds."""
+        """Return the findings of a rule."""
         return [each for each in run_rules(self.trace) if each.rule == rule]
 
 
 def test_retransmission_counts_losses_by_toxic() -> None:
-    told = TraceBuilder()
-    lost = [told.packet(0, (0, 100), lost="loss"), told.packet(1, (100, 200), lost="bandwidth")]
-    told.packet(2, (200, 300))
-    again = [
-        told.packet(220, (0, 100), retransmits=lost[0]),
-        told.packet(221, (100, 200), retransmits=lost[1]),
+    builder = TraceBuilder()
+    lost = [builder.packet(0, (0, 100), lost="loss"), builder.packet(1, (100, 200), lost="bandwidth")]
+    builder.packet(2, (200, 300))
+    resent = [
+        builder.packet(220, (0, 100), retransmits=lost[0]),
+        builder.packet(221, (100, 200), retransmits=lost[1]),
     ]
-    (finding,) = told.findings_of("retransmission")
-    assert finding.evidence == (lost[0].number, again[0].number, lost[1].number, again[1].number)
+    (finding,) = builder.findings_of("retransmission")
+    assert finding.evidence == (lost[0].number, resent[0].number, lost[1].number, resent[1].number)
     assert "2 of 5 segments from client to server" in finding.text
     assert "loss 1, bandwidth 1" in finding.text
     assert "225 ms" in finding.text
-    assert evidence_lines(finding, told.trace)[0].endswith("lost: loss")
-    assert not told.findings_of("spurious-retransmission")
+    assert evidence_lines(finding, builder.trace)[0].endswith("lost: loss")
+    assert not builder.findings_of("spurious-retransmission")
 
 
 def test_spurious_retransmission_names_state_of_ack() -> None:
-    for when, lost, said in ((6, "loss", "lost 1"), (218, "", "on its way 1"), (300, "", "not sent yet 1")):
-        told = TraceBuilder()
-        first = told.packet(0, (0, 100))
+    for when, lost, state in ((6, "loss", "lost 1"), (218, "", "in transit 1"), (300, "", "not sent yet 1")):
+        builder = TraceBuilder()
+        first = builder.packet(0, (0, 100))
         if when < 220:
-            told.ack(when, 100, lost=lost)
-        again = told.packet(220, (0, 100), retransmits=first)
+            builder.ack(when, 100, lost=lost)
+        resent = builder.packet(220, (0, 100), retransmits=first)
         if when > 220:
-            told.ack(when, 100)
-        (finding,) = told.findings_of("spurious-retransmission")
-        assert finding.evidence == (first.number, again.number)
-        assert said in finding.text
-        assert not told.findings_of("retransmission")
+            builder.ack(when, 100)
+        (finding,) = builder.findings_of("spurious-retransmission")
+        assert finding.evidence == (first.number, resent.number)
+        assert state in finding.text
+        assert not builder.findings_of("retransmission")
 
 
 def test_retransmission_resegmented_data_is_judged_by_bytes() -> None:
-    told = TraceBuilder()
-    whole = told.packet(0, (0, 100))
-    gone = told.packet(1, (100, 200), lost="loss")
-    told.packet(220, (50, 100), retransmits=whole)  # all of it has arrived
-    told.packet(221, (50, 150), retransmits=whole)  # half of it has not
-    told.packet(222, (100, 200), retransmits=gone)  # by then the rest is missing still
-    assert "1 from client to server" in told.findings_of("spurious-retransmission")[0].text
-    assert "2 of 5 segments" in told.findings_of("retransmission")[0].text
+    builder = TraceBuilder()
+    whole = builder.packet(0, (0, 100))
+    lost = builder.packet(1, (100, 200), lost="loss")
+    builder.packet(220, (50, 100), retransmits=whole)  # all of it had arrived
+    builder.packet(221, (50, 150), retransmits=whole)  # half of it had not
+    builder.packet(222, (100, 200), retransmits=lost)  # bytes 150-200 had not
+    assert "1 from client to server" in builder.findings_of("spurious-retransmission")[0].text
+    assert "2 of 5 segments" in builder.findings_of("retransmission")[0].text
 
 
 def test_retransmission_duplicated_copy_counts_and_corrupted_does_not() -> None:
     for raw, rule in ((b"0 100", "spurious-retransmission"), (b"0 1x0", "retransmission")):
-        told = TraceBuilder()
-        first = told.packet(0, (0, 100), until=None)
-        told.packet(5, (0, 100), made=True, raw=raw)
-        told.packet(220, (0, 100), retransmits=first)
-        assert [each.rule for each in run_rules(told.trace) if "retrans" in each.rule] == [rule]
+        builder = TraceBuilder()
+        first = builder.packet(0, (0, 100), until=None)
+        builder.packet(5, (0, 100), synthesized=True, raw=raw)
+        builder.packet(220, (0, 100), retransmits=first)
+        assert [each.rule for each in run_rules(builder.trace) if "retrans" in each.rule] == [rule]
 
 
 def test_retransmission_syn_to_full_accept_queue_is_ignored() -> None:
-    told = TraceBuilder()
-    first = told.packet(0, (0, 0), "SYN")
-    told.packet(1000, (0, 0), "SYN", retransmits=first)
-    assert not told.findings_of("retransmission")
-    assert not told.findings_of("spurious-retransmission")
+    builder = TraceBuilder()
+    first = builder.packet(0, (0, 0), "SYN")
+    builder.packet(1000, (0, 0), "SYN", retransmits=first)
+    assert not builder.findings_of("retransmission")
+    assert not builder.findings_of("spurious-retransmission")
 
 
 def test_zero_window_long_stall_is_found() -> None:
-    told = TraceBuilder()
-    send = told.call(0, 400, "sendto")
-    told.packet(1, (0, 100))
-    closed = told.ack(10, 100, window=0)
-    told.ack(60, 100, window=0)
-    read = told.call(380, 381, "recvfrom", socket=1)
-    opened = told.ack(381, 100)
-    (finding,) = told.findings_of("zero-window")
+    builder = TraceBuilder()
+    send = builder.call(0, 400, "sendto")
+    builder.packet(1, (0, 100))
+    closed = builder.ack(10, 100, window=0)
+    builder.ack(60, 100, window=0)
+    read = builder.call(380, 381, "recvfrom", socket=1)
+    opened = builder.ack(381, 100)
+    (finding,) = builder.findings_of("zero-window")
     assert finding.evidence == (closed.number, send.number, read.number, opened.number)
-    assert finding.text.startswith("Server said once")
+    assert finding.text.startswith("Server announced a window of 0 once")
     assert "376 ms" in finding.text
 
 
 @pytest.mark.parametrize("flags", [("RST",), ("RST", "ACK"), ("SYN", "ACK")])
 def test_zero_window_of_rst_and_syn_is_ignored(flags: tuple[str, ...]) -> None:
-    told = TraceBuilder()
-    told.packet(1, (0, 0), *flags, to="client", window=0)
-    told.packet(900, (0, 100))
-    assert not told.findings_of("zero-window")
+    builder = TraceBuilder()
+    builder.packet(1, (0, 0), *flags, to="client", window=0)
+    builder.packet(900, (0, 100))
+    assert not builder.findings_of("zero-window")
 
 
 def test_zero_window_short_stall_is_ignored() -> None:
-    told = TraceBuilder()
-    told.ack(10, 100, window=0)
-    told.ack(150, 100)
-    assert not told.findings_of("zero-window")
+    builder = TraceBuilder()
+    builder.ack(10, 100, window=0)
+    builder.ack(150, 100)
+    assert not builder.findings_of("zero-window")
 
 
 def delayed_ack_findings(delay: float, *flags: str, second_waits: bool = True) -> list[Finding]:
-    """What is found where the server acknowledges a first send so late, and a second one waits or doesn't."""
-    told = TraceBuilder()
-    calls = [told.call(0, 1, "sendto"), told.call(2, 3, "sendto")]
-    data = told.packet(1, (0, 100))
+    """Return the findings if the server acknowledges the first of two sends after a delay (in milliseconds)."""
+    builder = TraceBuilder()
+    calls = [builder.call(0, 1, "sendto"), builder.call(2, 3, "sendto")]
+    data = builder.packet(1, (0, 100))
     ack = (
-        told.ack(6 + delay, 100)
+        builder.ack(6 + delay, 100)
         if not flags
-        else told.packet(6 + delay, (0, 10), *flags, to="client", acks=100)
+        else builder.packet(6 + delay, (0, 10), *flags, to="client", acks=100)
     )
-    second = told.packet(12 + delay if second_waits else 3, (100, 200))
+    second = builder.packet(12 + delay if second_waits else 3, (100, 200))
     for call, packet in zip(calls, (data, second), strict=True):
-        told.trace.link(CausalLink(call.number, packet.number, "carries"))
-    found = told.findings_of("delayed-ack")
+        builder.trace.link(CausalLink(call.number, packet.number, "carries"))
+    found = builder.findings_of("delayed-ack")
     for each in found:
         assert each.evidence == (data.number, calls[1].number, ack.number, second.number)
     return found
@@ -197,33 +197,33 @@ def test_delayed_ack_that_blocks_a_send_is_found() -> None:
     (finding,) = delayed_ack_findings(40)
     assert "only after 40 ms" in finding.text
     assert not delayed_ack_findings(1)  # at once
-    assert not delayed_ack_findings(40, "PSH", "ACK")  # it came with an answer
-    assert not delayed_ack_findings(40, second_waits=False)  # nobody waited
+    assert not delayed_ack_findings(40, "PSH", "ACK")  # with data
+    assert not delayed_ack_findings(40, second_waits=False)  # no send waited
 
 
 def test_mtu_black_hole_repeated_large_packets_are_found() -> None:
-    told = TraceBuilder()
-    first = told.packet(0, (0, 1448), lost="mtu")
-    told.packet(1, (1448, 1500))
-    again = [told.packet(at, (0, 1448), lost="mtu", retransmits=first) for at in (220, 640)]
-    (finding,) = told.findings_of("mtu-black-hole")
-    assert finding.evidence == (first.number, *(each.number for each in again))
+    builder = TraceBuilder()
+    first = builder.packet(0, (0, 1448), lost="mtu")
+    builder.packet(1, (1448, 1500))
+    resent = [builder.packet(at, (0, 1448), lost="mtu", retransmits=first) for at in (220, 640)]
+    (finding,) = builder.findings_of("mtu-black-hole")
+    assert finding.evidence == (first.number, *(each.number for each in resent))
     assert "up to 104 bytes" in finding.text
-    assert not told.findings_of("retransmission")
+    assert not builder.findings_of("retransmission")
 
 
 def test_mtu_black_hole_sender_that_learns_mtu_is_ignored() -> None:
-    told = TraceBuilder()
-    lost = [told.packet(number, (1448 * number, 1448 * (number + 1)), lost="mtu") for number in range(10)]
-    told.packet(11, (0, 1248), retransmits=lost[0])
-    assert not told.findings_of("mtu-black-hole")
+    builder = TraceBuilder()
+    lost = [builder.packet(number, (1448 * number, 1448 * (number + 1)), lost="mtu") for number in range(10)]
+    builder.packet(11, (0, 1248), retransmits=lost[0])
+    assert not builder.findings_of("mtu-black-hole")
 
 
 # Programs on real wires
 
 
 def trace_on_wire(case: PathCase, folder: FilePath, wire: str, *, right: bool) -> Trace:
-    """A trace of a pair of programs on a wire."""
+    """Trace a pair of programs on a wire."""
     for name, source in (("server.py", case.server), ("client.py", case.client)):
         part = case.right if right else case.wrong
         (folder / name).write_text(source.replace("{program}", part), encoding="utf-8")
@@ -243,7 +243,7 @@ def trace_on_wire(case: PathCase, folder: FilePath, wire: str, *, right: bool) -
 @needs_hosts
 @needs_tool("strace")
 @pytest.mark.parametrize(
-    "bad",
+    "case",
     [
         pytest.param(each, id=each.rule, marks=() if each.rule in QUICK else pytest.mark.slow)
         for each in PATH_CASES
@@ -255,6 +255,6 @@ def test_path_rule_finds_bad_path_only(case: PathCase, tmp_path: FilePath) -> No
     assert case.rule in found
     assert evidence_lines(found[case.rule], wrong)
     right = trace_on_wire(case, tmp_path, case.good_wire, right=True)
-    # On a busy machine a good path may be late once, and then a byte is sent again too early.
+    # On a busy machine even a good path may cause one spurious retransmission.
     shown = [evidence_lines(each, right) for each in run_rules(right) if each.rule == case.rule]
     assert not any(case.evidence_text in line for lines in shown for line in lines)

@@ -138,7 +138,7 @@ def test_decoder_value_result_length_and_truncated_string() -> None:
         + "".join(f"\\x{byte:02x}" for byte in b"::ffff:1.2.3.4")
         + '", &sin6_addr), sin6_scope_id=0}, [128 => 28]) = 2 <0.000000001>'
     )
-    assert (call.data, call.size, call.place) == (b"ab", 2, SocketAddress("1.2.3.4", 9))
+    assert (call.data, call.size, call.address) == (b"ab", 2, SocketAddress("1.2.3.4", 9))
 
 
 def test_decoder_accept_without_address_takes_peer_from_label() -> None:
@@ -147,7 +147,7 @@ def test_decoder_accept_without_address_takes_peer_from_label() -> None:
         "= 4<TCP:[127.0.0.1:80->127.0.0.1:999]> <0.000000001>\n".encode()
     )
     made = trace.sockets[2]
-    assert (made.local, made.peer, made.welcomed_by) == (
+    assert (made.local, made.peer, made.accepted_from) == (
         SocketAddress("127.0.0.1", 80),
         SocketAddress("127.0.0.1", 999),
         1,
@@ -201,7 +201,7 @@ def test_decoder_descriptor_reused_before_close_returns() -> None:
     )
     _, moments = decode_points(text.encode())
     calls = [each.event for each in moments if each.is_end and isinstance(each.event, Call)]
-    one, other = (each.made for each in calls if each.name == "accept")
+    one, other = (each.created_id for each in calls if each.name == "accept")
     assert [each.socket for each in calls if each.name == "close"] == [one, other]
 
 
@@ -209,7 +209,7 @@ def test_decoder_io_uring_adds_note() -> None:
     trace, moments = decode_points(f"7 {STAMP} io_uring_setup(8, 0x7ff) = 5<\\x61> <0.000000001>\n".encode())
     assert trace.processes[1].uses_io_uring
     assert "io_uring" in str([moment.event for moment in moments])
-    assert trace.notes == ["process 7 uses io_uring, which strace can't see: what it does there is missing"]
+    assert trace.notes == ["process 7 uses io_uring, which strace can't see: calls made that way are missing"]
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
@@ -246,7 +246,7 @@ def test_decoder_recorded_select_server_waits_on_its_sockets() -> None:
     calls = [each.event for each in moments if each.is_end and isinstance(each.event, Call)]
     waits = [each for each in calls if each.name == "pselect6"]
     (accepted,) = [each for each in calls if each.name == "accept"]
-    welcome, connection = accepted.socket, accepted.made
+    welcome, connection = accepted.socket, accepted.created_id
     assert trace.sockets[welcome or 0].is_listener
     assert [each.sockets for each in waits] == [
         (welcome,),

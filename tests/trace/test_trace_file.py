@@ -1,8 +1,10 @@
-"""What is made of a trace: its own file, SVG, the page, pcapng. And bytes that would do harm in each."""
+"""Trace files, and what is rendered from a trace: SVG, the web page, pcapng. Each with hostile bytes."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -18,7 +20,18 @@ from hypothesis import strategies as st
 from bothends.trace import trace_file
 from bothends.trace.capture.packets import Capture, parse_packet
 from bothends.trace.findings import run_rules
-from bothends.trace.model import Call, CausalLink, Packet, Point, Socket, SocketAddress, Trace, TracedProcess
+from bothends.trace.model import (
+    Call,
+    CausalLink,
+    Message,
+    Packet,
+    Point,
+    ProcessEvent,
+    Socket,
+    SocketAddress,
+    Trace,
+    TracedProcess,
+)
 from bothends.trace.rendering.html import render_page
 from bothends.trace.rendering.layout import Filter, rows_of
 from bothends.trace.rendering.pcapng import PcapngWriter, comment_of
@@ -47,7 +60,7 @@ u.recvfrom(100)
 
 
 def hostile_trace() -> Trace:
-    """A trace of a call, a packet and another call, full of what would do harm."""
+    """Return a trace of a call, a packet and another call, with hostile text in every field."""
     trace = Trace()
     trace.processes[1] = TracedProcess(1, 11, "<b>server</b>", "<script>")
     trace.processes[2] = TracedProcess(2, 12, "client")
@@ -55,8 +68,10 @@ def hostile_trace() -> Trace:
     trace.sockets[2] = Socket(
         2, "inet", "stream", local=SocketAddress("127.0.0.1", 40000), peer=SocketAddress("127.0.0.1", 12000)
     )
-    send = Call(1, 2, 12, "sendto", 1000, descriptor=3, socket=2, data=HOSTILE, asked=9000, size=9000)
-    receive = Call(3, 1, 11, "recvfrom", 1500, descriptor=4, socket=1, data=HOSTILE, asked=9000, size=9000)
+    send = Call(1, 2, 12, "sendto", 1000, descriptor=3, socket=2, data=HOSTILE, requested=9000, size=9000)
+    receive = Call(
+        3, 1, 11, "recvfrom", 1500, descriptor=4, socket=1, data=HOSTILE, requested=9000, size=9000
+    )
     here, there = SocketAddress("127.0.0.1", 40000), SocketAddress("127.0.0.1", 12000)
     packet = Packet(
         2, 2000, "tcp", here, there, 9000, HOSTILE[:4096], ("PSH", "ACK"), sender=2, receiver=1,
@@ -65,8 +80,8 @@ def hostile_trace() -> Trace:
     send.until = receive.until = 3000
     send.result = receive.result = 9000
     send.arguments = ("3", '"</script>"', "9000")
-    for moment in (Point(receive), Point(send), Point(packet), Point(send, True), Point(receive, True)):
-        trace.add(moment)
+    for point in (Point(receive), Point(send), Point(packet), Point(send, True), Point(receive, True)):
+        trace.add(point)
     trace.link(CausalLink(1, 2, "carries"))
     trace.link(CausalLink(2, 3, "feeds"))
     return trace
@@ -75,14 +90,14 @@ def hostile_trace() -> Trace:
 def trace_file_text(trace: Trace) -> str:
     file = io.StringIO()
     writer = trace_file.TraceFileWriter(file, trace)
-    for moment in trace.points:
-        writer.write(moment)
+    for point in trace.points:
+        writer.write(point)
     return file.getvalue()
 
 
 def read_trace_text(text: str) -> Trace:
     trace = Trace()
-    trace_file.read(text.splitlines(keepends=True), "a.trace", lambda moment: None, trace)
+    trace_file.read(text.splitlines(keepends=True), "a.trace", lambda point: None, trace)
     return trace
 
 
@@ -99,11 +114,57 @@ def recorded() -> Trace:
 
 
 def test_trace_file_round_trip(recorded: Trace) -> None:
-    again = read_trace_text(trace_file_text(recorded))
-    assert drawn_lines(again) == drawn_lines(recorded)
-    assert sorted(again.links()) == sorted(recorded.links())
-    assert run_rules(again) == run_rules(recorded)
-    assert [packet.raw for packet in packets(again)] == [packet.raw for packet in packets(recorded)]
+    read_back = read_trace_text(trace_file_text(recorded))
+    assert drawn_lines(read_back) == drawn_lines(recorded)
+    assert sorted(read_back.links()) == sorted(recorded.links())
+    assert run_rules(read_back) == run_rules(recorded)
+    assert [packet.raw for packet in packets(read_back)] == [packet.raw for packet in packets(recorded)]
+
+
+def test_trace_file_keys_are_unchanged() -> None:
+    """The keys are the file format: adding one is compatible, renaming one needs a new version."""
+    address = SocketAddress("::1", 1)
+    accept = Call(
+        1, 2, 3, "accept4", 4, 5, ("6",), 7, "", 8, 9, (10,), 11, 12, b"13",
+        (Message(14, b"15", address),), address, 16, frozenset({"MSG_PEEK"}),
+    )  # fmt: skip
+    packet = Packet(
+        1, 2, "tcp", address, address, 3, b"4", ("SYN",), 5, 6, 7, 8, 9, True, 10, 11, 12, "lo", b"13", 14,
+        "host", 15, "loss", True,
+    )  # fmt: skip
+    objects = (
+        TracedProcess(1, 2, "server", "cat", 3, 4, 5, True, True),
+        Socket(1, "inet", "stream", 2, address, address, True, 3, 4, False, 5, True),
+        accept,
+        packet,
+        ProcessEvent(1, 2, 3, "ended", "exit status 4", 4, 5),
+    )
+    assert [" ".join(trace_file.to_json_object(each)) for each in objects] == [
+        "number pid role command parent began status uses_io_uring ignores_children",
+        "number family kind inode local peer is_listener welcomed_by peer_inode blocks process is_wrapped",
+        "number process thread name at until arguments result descriptor socket sockets asked size data "
+        "messages place made flags",
+        "number at protocol source destination size data flags sequence acknowledged window offset acks "
+        "resent repeats sender receiver interface raw length reaches until lost made",
+        "number at process kind text status thread",
+    ]
+    assert trace_file.to_json_object(accept)["place"] == ["::1", 1]
+    accept.error = "EMFILE"
+    assert trace_file.to_json_object(accept)["error"] == "EMFILE"
+
+
+def test_trace_file_every_attribute_has_a_key() -> None:
+    for kind, attributes in trace_file._FIELDS.items():
+        assert [each.name for each in dataclasses.fields(kind)] == list(attributes)
+
+
+def test_socket_addresses_are_set_by_the_model_only() -> None:
+    """Several modules learn addresses; `Socket` decides which of them replace others."""
+    package = Path(trace_file.__file__).parent
+    for path in set(package.rglob("*.py")) - {package / "model.py"}:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                assert node.attr not in ("local", "peer"), f"{path.name}:{node.lineno}"
 
 
 def test_trace_file_lines_are_json(recorded: Trace) -> None:
@@ -115,10 +176,10 @@ def test_trace_file_lines_are_json(recorded: Trace) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
-        ("", 1, "it is empty"),
-        ("{}\n", 1, "the first line doesn't say that it is one"),
+        ("", 1, "the file is empty"),
+        ("{}\n", 1, "the first line doesn't hold the version of a trace"),
         ("<html>\n", 1, "Expecting value"),
-        ('{"bothends-trace": 9}\n', 1, "version 9, and this program reads version 1"),
+        ('{"bothends-trace": 9}\n', 1, "version 9; this program reads version 1"),
         ('{"bothends-trace": 1}\n{"call": {"number": "one"}}\n', 2, "'one' instead of int"),
         ('{"bothends-trace": 1}\n{"call": {"colour": 1}}\n', 2, "colour"),
         ('{"bothends-trace": 1}\n{"\\u001b[2J": {}}\n', 2, "\\x1b[2J"),
@@ -126,19 +187,19 @@ def test_trace_file_lines_are_json(recorded: Trace) -> None:
     ],
 )
 def test_trace_file_invalid_is_rejected(text: str, line: int, reason: str) -> None:
-    with pytest.raises(trace_file.TraceFileError) as refused:
+    with pytest.raises(trace_file.TraceFileError) as raised:
         read_trace_text(text)
-    assert refused.value.line == line
-    assert reason in str(refused.value)
-    assert str(refused.value).isprintable()
+    assert raised.value.line == line
+    assert reason in str(raised.value)
+    assert str(raised.value).isprintable()
 
 
 def test_trace_file_truncated_is_read_to_last_line(recorded: Trace) -> None:
     text = trace_file_text(recorded)
-    again = read_trace_text(text[: text.index('"call"', len(text) // 2) + 3])
-    assert again.notes == ["the trace ends within a line: whoever wrote it was interrupted"]
+    read_back = read_trace_text(text[: text.index('"call"', len(text) // 2) + 3])
+    assert read_back.notes == ["the trace ends within a line: its writer was interrupted"]
     whole = drawn_lines(recorded)
-    assert 0 < len(drawn_lines(again)) < len(whole)
+    assert 0 < len(drawn_lines(read_back)) < len(whole)
 
 
 @given(st.text(max_size=200))
@@ -213,9 +274,9 @@ def test_pcapng_is_readable_by_tshark(recorded: Trace, tmp_path: Path) -> None:
     command += [word for each in fields for word in ("-e", each)]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [line.split("|") for line in shown.stdout.splitlines()]
-    ours = packets(recorded)
-    assert len(rows) == len(ours)
-    for (_, host, tcp, udp, tcp_size, udp_size, sequence), packet in zip(rows, ours, strict=True):
+    expected = packets(recorded)
+    assert len(rows) == len(expected)
+    for (_, host, tcp, udp, tcp_size, udp_size, sequence), packet in zip(rows, expected, strict=True):
         assert (host, tcp or udp) == (packet.source.host, str(packet.source.port))
         assert (int(tcp_size) if tcp else int(udp_size) - 8) == packet.size
         assert not tcp or int(sequence) == packet.sequence
@@ -278,13 +339,13 @@ def test_capture_has_more_until_older_packets_are_read(monkeypatch: pytest.Monke
     if not has_packets():
         pytest.skip("packets can't be captured here")
     monkeypatch.setattr("bothends.trace.capture.packets.READ_BATCH", 1)
-    with Capture() as capture, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
-        ours.bind(("127.0.0.1", 0))
+    with Capture() as capture, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as endpoint:
+        endpoint.bind(("127.0.0.1", 0))
         for _ in range(5):
-            ours.sendto(b"datagram", ours.getsockname())
-        seen = [raw for raw in capture.read() if ours.getsockname()[1] in (raw.ports or ())]
+            endpoint.sendto(b"datagram", endpoint.getsockname())
+        seen = [raw for raw in capture.read() if endpoint.getsockname()[1] in (raw.ports or ())]
         while capture.has_more():
-            seen += [raw for raw in capture.read() if ours.getsockname()[1] in (raw.ports or ())]
+            seen += [raw for raw in capture.read() if endpoint.getsockname()[1] in (raw.ports or ())]
     assert len(seen) == 5
 
 
@@ -293,6 +354,6 @@ def test_layout_undelivered_datagram_is_marked() -> None:
     packet = packets(trace)[0]
     packet.protocol, packet.flags = "udp", ()
     assert not [line for line in drawn_lines(trace) if "never received" in line]
-    lost = Packet(9, 2500, "udp", packet.source, packet.destination, 4, b"gone", sender=2, receiver=1)
+    lost = Packet(9, 2500, "udp", packet.source, packet.destination, 4, b"lost", sender=2, receiver=1)
     trace.add(Point(lost))
-    assert [line for line in drawn_lines(trace) if "gone" in line and "never received" in line]
+    assert [line for line in drawn_lines(trace) if "lost" in line and "never received" in line]

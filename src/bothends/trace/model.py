@@ -1,15 +1,18 @@
-"""What a trace consists of: processes, sockets, and three kinds of event. Values, no I/O.
+"""The data model of a trace: processes, sockets and three kinds of event. Plain values, no I/O.
 
-    Call      one system call of one thread: it begins, and most end
-    Packet    one IP packet that an interface carried
-    Change    a process began, became another program, got a signal, or ended
+    Call           one system call of one thread: it starts, and most calls end
+    Packet         one IP packet that an interface carried
+    ProcessEvent   a process starts, executes another program, receives a signal or exits
 
-1. Every event has a number, unique in its trace. A call has two moments, since what happens while it waits
-   belongs between them; a packet and a change have one, but on a wire of ours a packet leaves and arrives.
+1. Every event has a number that is unique in its trace. A call has two points on the timeline, because other
+   events may happen while it blocks. A packet and a process event have one; on a wire a packet has two: it is
+   sent and it arrives.
 2. All times are wall-clock time in nanoseconds: the clock of strace and of SO_TIMESTAMPNS.
-3. Data is bounded by `MAX_MESSAGE_BYTES`; `size` says how much there was.
+3. Data is truncated to `DATA_LIMIT` bytes; `size` is the full size.
 
-Other files of this package import this one; it imports nothing of theirs.
+A "wire" is the simulated network of `bothends.wire`, which `bothends trace --wire` uses.
+
+The other modules of this package import this one; it imports none of them.
 """
 
 from __future__ import annotations
@@ -19,18 +22,18 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-MAX_POINTS: Final = 400_000  # of the newest: some hundred megabytes
-PRUNE_SLACK: Final = 20_000  # sockets and processes that are kept though no kept moment speaks of them
-DATA_LIMIT: Final = 4096  # bytes of data kept of each event: more than anybody reads on a picture
+MAX_POINTS: Final = 400_000  # the newest points are kept: some hundred megabytes
+PRUNE_SLACK: Final = 20_000  # sockets and processes kept although no kept event refers to them
+DATA_LIMIT: Final = 4096  # bytes of data kept for each event: more than a picture can show
 
-CounterFamily: TypeAlias = Literal["inet", "inet6", "unix", "netlink", "other"]
+SocketFamily: TypeAlias = Literal["inet", "inet6", "unix", "netlink", "other"]
 ProcessEventKind: TypeAlias = Literal["began", "exec", "signal", "ended", "note"]
 Relation: TypeAlias = Literal["carries", "feeds", "reaches", "opens", "ends", "resets", "starts", "repeats"]
 SocketKind: TypeAlias = Literal["stream", "datagram", "seqpacket", "raw"]
 
 
 class SocketAddress(NamedTuple):
-    """One end of a socket: a numeric address and a port; or a path or "@name", whose port is None."""
+    """The address of one end of a socket: host and port; or a path or "@name", with no port (None)."""
 
     host: str
     port: int | None = None
@@ -48,9 +51,10 @@ class SocketAddress(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class TracedProcess:
-    """A process, with all its threads. `role` is the name of its lane, empty while it has used no
-    socket; `status` as wait() gives it:
-    the exit status, or the negated signal number, None while it runs.
+    """A process with all its threads.
+
+    `role` is the name of its lane, empty until it uses a socket. `status` is as in Popen.returncode: the exit
+    status, a negated signal number, or None while the process runs.
     """
 
     number: int
@@ -61,29 +65,69 @@ class TracedProcess:
     began: int = 0
     status: int | None = None
     uses_io_uring: bool = False
-    ignores_children: bool = False  # SIGCHLD is ignored: the kernel reaps them
+    ignores_children: bool = False  # SIGCHLD is ignored: the kernel reaps its children
 
 
 @dataclass(slots=True, eq=False)
 class Socket:
-    """A socket of the kernel: what descriptors refer to. Children and dup() share it."""
+    """A socket of the kernel, which descriptors refer to. dup() and child processes share it.
+
+    Only the methods below set `local` and `peer` once the socket exists, because several sources report
+    addresses: system calls and strace's labels are exact, packets allow guesses.
+    """
 
     number: int
-    family: CounterFamily
+    family: SocketFamily
     kind: SocketKind
     inode: int = 0
     local: SocketAddress | None = None
     peer: SocketAddress | None = None
     is_listener: bool = False
-    welcomed_by: int | None = None  # the number of the listener
+    accepted_from: int | None = None  # the number of the listener
     peer_inode: int = 0  # UNIX: the socket at the other end
     blocks: bool = True
-    process: int | None = None  # whose it is, where no calls are seen that say so
-    is_wrapped: bool = False  # what its calls move isn't what packets carry (TLS, the PROXY protocol)
+    process: int | None = None  # its owner, where no traced calls show it
+    is_wrapped: bool = False  # its calls move other bytes than its packets carry (TLS, the PROXY protocol)
+
+    def set_local(self, address: SocketAddress) -> None:
+        """Set the local address that bind() set or getsockname() returned."""
+        self.local = address
+
+    def set_peer(self, address: SocketAddress | None) -> None:
+        """Set the peer that connect() set or accept() returned. connect(AF_UNSPEC) removes it: None."""
+        self.peer = address
+
+    def set_connection(self, local: SocketAddress, peer: SocketAddress) -> None:
+        """Set both ends of a connection. They replace earlier guesses."""
+        self.local, self.peer = local, peer
+
+    def complete(
+        self,
+        local: SocketAddress | None = None,
+        peer: SocketAddress | None = None,
+        *,
+        keep_wildcard: bool = False,
+    ) -> None:
+        """Fill in addresses that are still unknown.
+
+        Args:
+            local: replaces a local address that is None, has no port, or is a wildcard. UNIX sockets: None
+                only, because paths have no port.
+            peer: replaces None only.
+            keep_wildcard: keep a wildcard with a port: a bound datagram socket sends from any address.
+        """
+        known = self.local
+        if local is not None and (
+            known is None
+            or (self.family != "unix" and (not known.port or (known.is_wildcard and not keep_wildcard)))
+        ):
+            self.local = local
+        if self.peer is None:
+            self.peer = peer
 
 
 class Message(NamedTuple):
-    """One of several datagrams that one call moved (sendmmsg, recvmmsg)."""
+    """One of the datagrams of a single call (sendmmsg, recvmmsg)."""
 
     size: int
     data: bytes
@@ -94,10 +138,10 @@ class Message(NamedTuple):
 class Call:
     """One system call.
 
-    `at` is when it began, `until` when it ended (None while it lasts, or if its process died in it).
-    `result` is what it returned, None if nothing did; `error` an errno's name. `asked` is how many bytes
-    it was asked to move, `size` how many it moved, `data` the first of them. `place` is the address among
-    its arguments; `made` the number of the socket, or the pid, that it brought into being.
+    `at` is when it started. `until` is when it ended: None while it lasts, or if the process died in it.
+    `result` is its return value, None if it did not return; `error` is an errno's name. `requested` is the
+    number of bytes to move, `size` the number moved, and `data` the first of them. `address` is the address
+    among its arguments. `created_id` is the number of the socket, or the pid, that the call created.
     """
 
     number: int
@@ -111,13 +155,13 @@ class Call:
     error: str = ""
     descriptor: int | None = None
     socket: int | None = None
-    sockets: tuple[int, ...] = ()  # those that select, poll and their kind wait for
-    asked: int | None = None
+    sockets: tuple[int, ...] = ()  # the sockets that select(), poll() and epoll_wait() wait for
+    requested: int | None = None
     size: int = 0
     data: bytes = b""
     messages: tuple[Message, ...] = ()
-    place: SocketAddress | None = None
-    made: int | None = None
+    address: SocketAddress | None = None
+    created_id: int | None = None
     flags: frozenset[str] = frozenset()
 
     @property
@@ -127,21 +171,23 @@ class Call:
 
     @property
     def duration(self) -> int:
-        """How long it lasted, in nanoseconds; 0 while it lasts."""
+        """How long it took, in nanoseconds; 0 while it lasts."""
         return self.until - self.at if self.until is not None else 0
 
 
 @dataclass(slots=True, eq=False)
 class Packet:
-    """One packet of TCP or UDP. `flags` are TCP's, as in "SYN ACK"; `sequence` and `acknowledged` as they
-    stand in the header; `offset` and `acks` count the stream's bytes from 0, from its SYN or from
-    the first packet that was seen. `sender` and `receiver` are the numbers of sockets that were met.
-    `size` is the payload's; `raw` the IP packet, cut off after `MAX_MESSAGE_BYTES` bytes and some, `length` long.
-    `resent`: its bytes were sent before, in the packet of the number `repeats`.
+    """One packet of TCP or UDP.
 
-    On a wire of ours a packet has two moments: it leaves `interface`, and at `until` it arrives at the
-    one that it `reaches`, or is lost to the toxic that `lost` names. `made`: nobody sent it so; the wire has
-    doubled or changed a packet.
+    `flags` are TCP's, as in "SYN ACK". `sequence` and `acknowledged` are the header fields; `offset` and
+    `acks` count the stream's bytes from 0: from its SYN, or from the first captured packet. `sender` and
+    `receiver` are socket numbers. `size` is the size of the payload. `raw` is the IP packet, truncated to
+    `DATA_LIMIT` bytes and room for the headers; `length` is its full length. `resent`: its bytes were sent
+    before, in the packet with the number `repeats`.
+
+    On a wire a packet has two points: it leaves `interface`, and at `until` it arrives at the interface
+    `reaches`, or the toxic named by `lost` drops it. `synthesized`: no host sent it; the wire duplicated or
+    corrupted a packet.
     """
 
     number: int
@@ -167,12 +213,12 @@ class Packet:
     reaches: str = ""
     until: int | None = None
     lost: str = ""
-    made: bool = False
+    synthesized: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class ProcessEvent:
-    """Something that happened to a process. `text` in words, safe to show."""
+    """An event of a process. `text` describes it and is safe to print."""
 
     number: int
     at: int
@@ -180,14 +226,14 @@ class ProcessEvent:
     kind: ProcessEventKind
     text: str
     status: int | None = None
-    thread: int = 0  # of which thread it was told
+    thread: int = 0  # the thread that the event was reported for
 
 
 TraceEvent: TypeAlias = Call | Packet | ProcessEvent
 
 
 class Point(NamedTuple):
-    """A point on the time-line: an event, and whether it is its end (of a call; of a packet on a wire)."""
+    """A point on the timeline: the start of an event, or its end (of a call, or of a packet on a wire)."""
 
     event: TraceEvent
     is_end: bool = False
@@ -201,11 +247,11 @@ class Point(NamedTuple):
 
 
 class CausalLink(NamedTuple):
-    """One event that another came of: `cause` and `effect` are their numbers.
+    """A cause and its effect, by their event numbers.
 
-    "carries": a call's bytes are in a packet. "feeds": a packet's bytes are in what a call received.
-    "reaches": a call's bytes are in what another call received, where no packet is seen. "opens", "ends" and
-    "resets": handshakes, EOF and RST. "starts": a child. "repeats": a packet has the bytes of an earlier one.
+    "carries": a packet carries bytes of a call. "feeds": a call received bytes of a packet. "reaches": a call
+    received bytes of another call, and no packet is known. "opens", "ends" and "resets": handshakes, EOF and
+    RST. "starts": fork() and the child. "repeats": a packet has the bytes of an earlier packet.
     """
 
     cause: int
@@ -214,11 +260,11 @@ class CausalLink(NamedTuple):
 
 
 class Trace:
-    """Everything known of one run: processes, sockets, what happened in order, and what came of what.
+    """Everything known about one run: processes, sockets, points in order, and causal links.
 
-    `moments` are in an order in which cause comes before effect. No more than `most` are kept, the newest,
-    so that a run may go on for ever; `dropped` counts the others, and `pruned` the sockets and processes
-    of which only they spoke. `notes` are what a user should know of the run.
+    `points` are in an order in which a cause precedes its effects. Only the newest `max_points` are kept, so
+    that a run can last forever; `dropped` counts the discarded points, and `pruned` the sockets and processes
+    that only they referred to. `notes` are messages for the user.
     """
 
     def __init__(self, max_points: int = MAX_POINTS) -> None:
@@ -235,7 +281,7 @@ class Trace:
         self._effects: dict[int, list[CausalLink]] = {}
 
     def add(self, point: Point) -> None:
-        """The next moment."""
+        """Append a point. Discards the oldest one if there are too many."""
         self.points.append(point)
         self._events[point.event.number] = point.event
         if len(self.points) > self._max_points:
@@ -243,7 +289,7 @@ class Trace:
             self.dropped += 1
 
     def link(self, link: CausalLink) -> bool:
-        """One event came of another. False if that was known."""
+        """Add a causal link. Returns False if it is already known."""
         causes = self._causes.setdefault(link.effect, [])
         if any(each.cause == link.cause for each in causes):
             return False
@@ -252,48 +298,51 @@ class Trace:
         return True
 
     def event(self, number: int) -> TraceEvent | None:
-        """An event by its number, if it is kept."""
+        """Return an event by its number, or None if it is not kept."""
         return self._events.get(number)
 
     def events(self) -> Iterator[TraceEvent]:
-        """Every event that is kept, once, in order."""
+        """Iterate over the kept events, each once, in order."""
         return iter(self._events.values())
 
     def causes_of(self, number: int) -> list[CausalLink]:
-        """What an event came of."""
+        """Return the links to the causes of an event."""
         return self._causes.get(number, [])
 
     def effects_of(self, number: int) -> list[CausalLink]:
-        """What came of an event."""
+        """Return the links to the effects of an event."""
         return self._effects.get(number, [])
 
     def links(self) -> Iterator[CausalLink]:
-        """All links."""
+        """Iterate over all links."""
         for links in self._causes.values():
             yield from links
 
     @property
     def needs_pruning(self) -> bool:
-        """Whether it is time to `forget`: there is so much more than was left then."""
+        """Whether to call `prune`: sockets and processes have grown by `PRUNE_SLACK` since the last time."""
         return len(self.sockets) + len(self.processes) > self._prune_threshold
 
     def prune(self, sockets: Container[int] = (), processes: Container[int] = ()) -> None:
-        """Let go of sockets and processes of which nothing that is kept speaks, but for these. The newest
-        stay, since what speaks of them may come yet.
+        """Drop sockets and processes that no kept event refers to, except these and the newest ones.
+
+        The newest stay because the events that refer to them may be still to come.
         """
-        spoken, ran = referenced_ids(self._events.values())
+        used_sockets, used_processes = referenced_ids(self._events.values())
         before = len(self.sockets) + len(self.processes)
-        spoken |= {each.number for each in self.sockets.values() if each.number in sockets}
-        spoken |= {self.sockets[each].welcomed_by or 0 for each in spoken & self.sockets.keys()}
-        ran |= {each.number for each in self.processes.values() if each.number in processes}
-        ran |= {self.processes[each].parent or 0 for each in ran & self.processes.keys()}
-        for known, needed in ((self.sockets, spoken), (self.processes, ran)):
+        used_sockets |= {each.number for each in self.sockets.values() if each.number in sockets}
+        used_sockets |= {self.sockets[each].accepted_from or 0 for each in used_sockets & self.sockets.keys()}
+        used_processes |= {each.number for each in self.processes.values() if each.number in processes}
+        used_processes |= {
+            self.processes[each].parent or 0 for each in used_processes & self.processes.keys()
+        }
+        for known, used in ((self.sockets, used_sockets), (self.processes, used_processes)):
             for number in list(known)[: -PRUNE_SLACK // 2 or None]:
-                if number not in needed:
+                if number not in used:
                     del known[number]
-        left = len(self.sockets) + len(self.processes)
-        self.pruned += before - left
-        self._prune_threshold = left + PRUNE_SLACK
+        after = len(self.sockets) + len(self.processes)
+        self.pruned += before - after
+        self._prune_threshold = after + PRUNE_SLACK
 
     def _discard(self, event: TraceEvent) -> None:
         if self._events.pop(event.number, None) is not None:
@@ -302,12 +351,12 @@ class Trace:
 
 
 def referenced_ids(events: Iterable[TraceEvent]) -> tuple[set[int], set[int]]:
-    """The numbers of the sockets, and of the processes, of which events speak."""
+    """Return the numbers of the sockets and of the processes that events refer to."""
     sockets, processes = set[int | None](), set[int]()
     for event in events:
         match event:
             case Call():
-                sockets.update((event.socket, event.made, *event.sockets))
+                sockets.update((event.socket, event.created_id, *event.sockets))
                 processes.add(event.process)
             case Packet():
                 sockets.update((event.sender, event.receiver))
@@ -317,7 +366,7 @@ def referenced_ids(events: Iterable[TraceEvent]) -> tuple[set[int], set[int]]:
 
 
 def trim_oldest(mapping: dict[Any, Any], limit: int) -> None:
-    """Drop the oldest quarter of what is known, where there is more than so much of it."""
+    """Remove the oldest quarter of a dictionary that has more than `limit` entries."""
     if len(mapping) > limit:
         for each in list(mapping)[: max(1, len(mapping) // 4)]:
             del mapping[each]

@@ -1,29 +1,29 @@
-"""A run: programs and packets observed at once, put into one order, and told to whoever draws or saves.
+"""Run a trace: observe programs and packets at the same time, and emit their events in one order.
 
-    strace of each program ──> Reader ─┐
-                                       ├─> Matcher ──> Timeline ──> tell(moment)
-    AF_PACKET ──────────────> Capture ─┘
+    strace of each program ──> CallDecoder ─┐
+                                            ├─> Correlator ──> Timeline ──> on_point(point)
+    AF_PACKET ───────────────> Capture ─────┘
 
-1. strace writes that a call begins before the kernel does anything for it (`strace.py`, fact 2). So whatever
-   caused a packet stands in a pipe by the time that the packet exists: packets are read first and the pipes
-   after them, and no packet is ever put in order before its cause is known.
-2. Moments are told up to the time at which the packets were read, less `MARGIN`: strace is late by some
-   milliseconds where a machine is busy, which breaks no cause but would let lanes jump.
-3. A server is ready when its own calls say so: listen(), or bind() of a socket for datagrams.
+1. strace writes the start of a call before the kernel executes it (`strace.py`, fact 2). So by the time a
+   packet exists, the call that caused it is in strace's pipe. Packets are read first and the pipes after
+   them: then the cause of every packet is known when the packet is added to the timeline.
+2. Points are emitted up to the time at which the packets were read, minus `ORDER_MARGIN`. On a busy machine
+   strace is some milliseconds late. Causes precede effects anyway, but without the margin the times of lanes
+   would not be sorted.
+3. A server is ready when its own calls show it: listen(), or bind() of a datagram socket.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import select
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Final
 
+from bothends.osutil.event_loop import IN, EventLoop
 from bothends.osutil.reaper import Reaper
 from bothends.trace.capture.calls import CallDecoder
 from bothends.trace.capture.descriptors import SocketRegistry
@@ -35,24 +35,26 @@ from bothends.trace.correlation.transit import TransitTracker
 from bothends.trace.model import Call, Packet, Point, SocketAddress, Trace, referenced_ids
 
 ORDER_MARGIN: Final = 30_000_000  # nanoseconds
-QUIET_PERIOD: Final = 0.3  # seconds without an event after the last client: what was on its way has come
-LINGER_TIMEOUT: Final = 2.0  # seconds, even if events go on
-EXIT_TIMEOUT: Final = 2.0  # seconds that a program has to end when it is asked to
-INTERRUPT_TIMEOUT: Final = 0.5  # seconds that it has when ^C has reached it too
-DROP_CHECK_INTERVAL: Final = 0.1  # seconds between looks at how many packets were lost
-MAX_FILTER_PORTS: Final = 100  # a filter of the kernel has room for some more
-_POLL_INTERVAL: Final = 0.05  # seconds: how long a moment may wait to be told
+QUIET_PERIOD: Final = (
+    0.3  # seconds without an event after the last client's exit, to let packets in transit arrive
+)
+LINGER_TIMEOUT: Final = 2.0  # seconds after the last client's exit, even if there are still events
+EXIT_TIMEOUT: Final = 2.0  # seconds between SIGTERM and SIGKILL
+INTERRUPT_TIMEOUT: Final = 0.5  # seconds for a program that ^C has reached too, before SIGTERM
+DROP_CHECK_INTERVAL: Final = 0.1  # seconds between checks for dropped packets
+MAX_FILTER_PORTS: Final = 100  # somewhat fewer than a BPF program has room for
+_POLL_INTERVAL: Final = 0.05  # seconds after which points are emitted although there is no new data
 
 
 class TraceSession:
-    """Runs programs and observes them until they end or until told to stop.
+    """Runs programs and traces them until they exit, or until `stop` is called.
 
     Args:
-        tell: called for each moment, in an order in which cause comes before effect.
-        idle: called when nothing more is to be told for now.
-        trace: gets everything; a new one by default.
-        place: says whose sockets a packet goes between, where no program is traced that would.
-        starter: starts programs; here, by default.
+        on_point: called for each point, in an order in which a cause precedes its effects.
+        on_idle: called when there are no more points for now.
+        trace: where everything is added; a new one by default.
+        assign_sockets: sets the sockets of a packet; from the traced calls by default.
+        launcher: starts programs; on this machine by default.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class TraceSession:
         self._event_numbers = itertools.count(1)
         self._on_point = on_point
         self._on_idle = on_idle
-        self.capture: PacketSource | None = None  # packets; calls alone without
+        self.capture: PacketSource | None = None  # the source of packets; None: trace calls only
         self._launcher = launcher
         self._transit = TransitTracker()
         self._sockets = SocketRegistry()
@@ -86,11 +88,11 @@ class TraceSession:
         self._clients_ended_at = FOREVER
         self._last_event = time.monotonic()
         self._reaper = Reaper()
-        self._wakeup_r, self._wakeup_w = os.pipe()
-        os.set_blocking(self._wakeup_w, False)
+        self._loop = EventLoop()
+        self._has_input = False  # whether a descriptor was ready in this iteration
 
     def add_server(self, role: str, argv: Sequence[str], *, output: int | None = None) -> TracedProgram:
-        """Add a server: it begins at once, and ends when the last client has."""
+        """Add a server. It is started first, and terminated when the last client has exited."""
         program = self._add_program(role, argv, output=output)
         self._servers.append(program)
         return program
@@ -98,19 +100,19 @@ class TraceSession:
     def add_client(
         self, role: str, argv: Sequence[str], *, inherit_stdin: bool, output: int | None = None
     ) -> TracedProgram:
-        """Add a client: it begins when every server is ready."""
+        """Add a client. It is started when all servers are ready."""
         program = self._add_program(role, argv, inherit_stdin=inherit_stdin, output=output)
         self._clients.append(program)
         return program
 
     def attach(self, role: str, pid: int) -> TracedProgram:
-        """Add a process that runs already. It is let go at the end, and never signalled."""
+        """Add a running process. At the end strace detaches from it; it is never signalled."""
         program = self._add_program(role, (), pid=pid)
         self._clients.append(program)
         return program
 
     def watch(self, address: SocketAddress) -> None:
-        """Packets of this place matter, whoever sends them."""
+        """Trace all packets from and to an address."""
         self._correlator.watch(address)
 
     def _add_program(
@@ -124,9 +126,9 @@ class TraceSession:
     ) -> TracedProgram:
         import shlex
 
-        reader = CallDecoder(self.trace, self._sockets, self._event_numbers, role, shlex.join(argv))
+        decoder = CallDecoder(self.trace, self._sockets, self._event_numbers, role, shlex.join(argv))
         program = TracedProgram(
-            role, argv, reader, pid=pid, inherit_stdin=inherit_stdin, output=output, launcher=self._launcher
+            role, argv, decoder, pid=pid, inherit_stdin=inherit_stdin, output=output, launcher=self._launcher
         )
         self._programs.append(program)
         return program
@@ -137,8 +139,9 @@ class TraceSession:
         return [each.role for each in self._programs]
 
     def take_unfinished_line(self) -> bool:
-        """Whether a program has left an unfinished line on the terminal, a prompt for example. Asked once,
-        it is taken to be ended.
+        """Return whether a program has left an unfinished line on the terminal, for example a prompt.
+
+        The caller must end the line: the next call returns False.
         """
         unfinished = any(each.decoder.unfinished_line for each in self._programs)
         for each in self._programs:
@@ -147,32 +150,34 @@ class TraceSession:
 
     @property
     def unparsed_lines(self) -> list[str]:
-        """The first lines of strace that could not be read."""
+        """The first lines of strace that could not be parsed."""
         return [line for each in self._programs for line in each.parser.unparsed_samples]
 
     @property
     def servers_exited_early(self) -> list[str]:
-        """The servers that ended before they were ready, so that no client was started."""
+        """The servers that exited before they were ready, so that no client was started."""
         return [each.role for each in self._servers if each.has_ended and not each.is_ready]
 
     @property
     def exit_statuses(self) -> dict[str, int | None]:
-        """What each program left with, as Popen.returncode has it; None for one that was not started."""
+        """The exit status of each program, as in Popen.returncode; None for one that was not started."""
         return {each.role: each.status for each in self._programs}
 
     def run(self) -> None:
-        """Observe until all clients have ended (all programs, if there are no clients), or a signal comes.
+        """Trace until all clients (or, without clients, all programs) have exited, or a signal is received.
 
-        Nothing that was started is running afterwards.
+        All started programs have been terminated when it returns.
 
         Raises:
-            Unavailable: strace can't be run.
+            Unavailable: strace cannot be run.
         """
         self._correlator.has_packets = self.capture is not None
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._reaper)
             stack.callback(self._close)
             stack.enter_context(self._handle_signals())
+            if self.capture is not None:
+                self._loop.watch(self.capture.fileno(), IN, self._on_input)
             for server in self._servers:
                 self._start(server)
             self._waiting_for_servers = bool(self._servers)
@@ -183,69 +188,69 @@ class TraceSession:
             self._shut_down()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End the run. Safe in a signal handler."""
+        """End the run; if called again, kill all programs. Safe in a signal handler."""
         if self.stopped_by is not None:
             for program in self._programs:
                 program.signal(signal.SIGKILL)
         self.stopped_by = number
         self._waiting_for_servers = False
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wakeup_w, b".")
+        self._loop.post(lambda: None)  # make the current iteration return at once
 
     def _should_continue(self) -> bool:
         if self.stopped_by is not None:
             return False
         if self._waiting_for_servers:
-            return all(each.is_running for each in self._servers)  # else one left before it was ready
+            return all(each.is_running for each in self._servers)  # otherwise one exited before it was ready
         if self._clients:
             return any(each.is_running for each in self._clients)
         return not self._programs or any(each.is_running for each in self._programs)
 
     def _start_clients(self) -> None:
-        places = [each.listener.local for each in self._servers if each.listener and each.listener.local]
+        addresses = [each.listener.local for each in self._servers if each.listener and each.listener.local]
         for client in self._clients:
-            if places and places[0].port:
-                client.argv = [word.replace("{port}", str(places[0].port)) for word in client.argv]
+            if addresses and addresses[0].port:
+                client.argv = [word.replace("{port}", str(addresses[0].port)) for word in client.argv]
             self._start(client)
 
     def _start(self, program: TracedProgram) -> None:
-        for moment in program.start():
-            self._correlator.add(moment)
+        for point in program.start():
+            self._correlator.add(point)
+        self._loop.watch(program.fileno(), IN, self._on_input)
         if program.strace_pid is not None:
             self._reaper.kill_tracees(program.strace_pid, program.fileno(), attached=program.pid is not None)
 
     def _poll_once(self, timeout: float) -> None:
-        """Wait for news, take them in, and tell what can be told."""
-        poller = select.poll()
-        poller.register(self._wakeup_r, select.POLLIN)
+        """Wait for input, process it, and emit points."""
         running = [each for each in self._programs if each.is_running]
-        for each in running:
-            poller.register(each, select.POLLIN)
-        if self.capture is not None:
-            poller.register(self.capture, select.POLLIN)
-        ready = poller.poll(timeout * 1000)
+        self._has_input = False
+        self._loop.run_once(timeout)
         until = time.time_ns() - ORDER_MARGIN
-        raws = self.capture.read() if self.capture is not None else []
+        raws = self.capture.read() if self.capture is not None else []  # before the pipes: rule 1
         if len(raws) >= READ_BATCH:
-            until = min(until, raws[-1].at)  # there are more
+            until = min(until, raws[-1].at)  # there are more packets
         for program in running:
-            for moment in program.read():
+            for point in program.read():
                 self._last_event = time.monotonic()
-                self._update_readiness(program, moment)
-                self._correlator.add(moment)
+                self._update_readiness(program, point)
+                self._correlator.add(point)
+            if program.has_ended:
+                self._loop.unwatch(program.fileno())  # at EOF it would always be ready
         for raw in raws:
             self._on_packet(raw)
         self._emit_until(until)
         self._filter_ports_if_dropping()
-        if not ready and not self._idle_reported:
+        if not self._has_input and not self._idle_reported:
             self._idle_reported = True
             self._on_idle()
         if self._waiting_for_servers and all(each.is_ready for each in self._servers):
             self._waiting_for_servers = False
             self._start_clients()
 
+    def _on_input(self, _ready: int) -> None:
+        self._has_input = True  # `_poll_once` reads all sources, in the order of rule 1
+
     def _filter_ports_if_dropping(self) -> None:
-        """Where packets were lost, everybody's can't be looked at: from then on only those of known ports."""
+        """After the kernel has dropped packets, capture only those of known ports."""
         if self.capture is None or time.monotonic() < self._next_drop_check:
             return
         self._next_drop_check = time.monotonic() + DROP_CHECK_INTERVAL
@@ -269,28 +274,28 @@ class TraceSession:
             self._correlator.add(Point(packet))
             return
         self._correlator.has_transit_times = True
-        for moment in self._transit.track(raw, raw.transit, packet):
-            self._correlator.add(moment)
+        for point in self._transit.track(raw, raw.transit, packet):
+            self._correlator.add(point)
 
     def _emit_until(self, until: int) -> None:
-        for moment in self._timeline.pop_ready(until):
-            if moment.at > self._clients_ended_at:
-                continue  # how a server ends that we have killed is our doing, not its own
+        for point in self._timeline.pop_ready(until):
+            if point.at > self._clients_ended_at:
+                continue  # the end of a server that this session terminates is not part of the trace
             self._idle_reported = False
-            if isinstance(moment.event, Packet):
-                self._assign_sockets(moment.event)
-            self.trace.add(moment)
-            self._on_point(moment)
+            if isinstance(point.event, Packet):
+                self._assign_sockets(point.event)
+            self.trace.add(point)
+            self._on_point(point)
         if self.trace.needs_pruning:
             self._prune()
 
     def _prune(self) -> None:
-        """Let go of sockets that nobody holds any more and of processes that have ended, long ago."""
-        readers = [each.decoder for each in self._programs]
-        held, running = referenced_ids(self._timeline.pending())
+        """Forget closed sockets and ended processes that no kept event refers to."""
+        decoders = [each.decoder for each in self._programs]
+        sockets, processes = referenced_ids(self._timeline.pending())
         self.trace.prune(
-            held.union(*(each.referenced_sockets for each in readers)),
-            running.union(*(each.live_processes for each in readers)),
+            sockets.union(*(each.referenced_sockets for each in decoders)),
+            processes.union(*(each.live_processes for each in decoders)),
         )
         self._sockets.retain(self.trace.sockets)
         self._correlator.prune()
@@ -309,12 +314,12 @@ class TraceSession:
             return
         if point.is_end and call.name == ("bind" if socket.kind == "datagram" else "listen"):
             program.listener = socket
-        # Which port the system has picked shows with the next call.
-        known = program.listener.local if program.listener is not None else None
-        program.is_ready = known is not None and known.port != 0
+        # If the kernel chose the port, the label of the next call shows it.
+        local = program.listener.local if program.listener is not None else None
+        program.is_ready = local is not None and local.port != 0
 
     def _shut_down(self) -> None:
-        """The clients have ended, or a signal came: wait for what is on its way, then end the servers."""
+        """Wait for packets in transit, then terminate the servers; after a signal, terminate all programs."""
         if self.stopped_by is None:
             self._drain_capture()
             self._poll_until_quiet(LINGER_TIMEOUT)
@@ -329,7 +334,7 @@ class TraceSession:
         self._on_idle()
 
     def _drain_capture(self) -> None:
-        """Everybody's packets come in one row: ours may be behind many others."""
+        """Read the captured packets: those of the programs may be queued behind many others."""
         while self.capture is not None and self.capture.has_more() and self.stopped_by is None:
             self._poll_once(_POLL_INTERVAL)
 
@@ -339,44 +344,53 @@ class TraceSession:
             self._poll_once(_POLL_INTERVAL)
 
     def _terminate(self, programs: Sequence[TracedProgram], number: signal.Signals | None) -> None:
-        """Ask, wait a little, and end by force. Without a signal: the terminal has asked them already."""
+        """Send a signal, wait for the programs to exit, and kill those that don't.
+
+        Without a signal the terminal has sent SIGINT already, so they get a moment before SIGTERM.
+        """
         for each in programs:
-            if number is not None or each.pid is not None:  # what we attached to is let go, at once
+            if (
+                number is not None or each.pid is not None
+            ):  # from a process attached to, strace detaches at once
                 each.signal(number or signal.SIGTERM)
-        asked = number is not None
-        deadline = time.monotonic() + (EXIT_TIMEOUT if asked else INTERRUPT_TIMEOUT)
+        signalled = number is not None
+        deadline = time.monotonic() + (EXIT_TIMEOUT if signalled else INTERRUPT_TIMEOUT)
         while any(each.is_running for each in programs):
             if time.monotonic() > deadline:
                 for each in programs:
-                    each.signal(signal.SIGKILL if asked else signal.SIGTERM)
-                asked, deadline = True, time.monotonic() + EXIT_TIMEOUT
+                    each.signal(signal.SIGKILL if signalled else signal.SIGTERM)
+                signalled, deadline = True, time.monotonic() + EXIT_TIMEOUT
             self._poll_once(_POLL_INTERVAL)
 
     @contextlib.contextmanager
     def _handle_signals(self) -> Iterator[None]:
-        def heed(number: int, _: FrameType | None) -> None:
+        def on_signal(number: int, _: FrameType | None) -> None:
             self.stop(signal.Signals(number))
 
-        before = {each: signal.signal(each, heed) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        stop_signals = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+        previous = {each: signal.signal(each, on_signal) for each in stop_signals}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
     def _close(self) -> None:
         for program in self._programs:
             if program.was_strace_killed:
-                self.trace.notes.append(f"strace of {program.role} was killed; what it traced was ended too")
+                self.trace.notes.append(f"strace of {program.role} was killed, so the program was killed too")
+            self._loop.unwatch(program.fileno())
             program.close()
         if self.capture is not None:
+            self._loop.unwatch(self.capture.fileno())
             dropped = self.capture.count_dropped()
             self.capture.close()
             if dropped:
-                self.trace.notes.append(f"{dropped:,} packets came faster than they could be read")
-        unknown = sum(each.parser.unparsed_count for each in self._programs)
-        if unknown:
-            lines = "1 line" if unknown == 1 else f"{unknown} lines"
-            self.trace.notes.append(f"{lines} of strace could not be read")
-        os.close(self._wakeup_r)
-        os.close(self._wakeup_w)
+                self.trace.notes.append(
+                    f"{dropped:,} packets were dropped: they arrived faster than they were read"
+                )
+        unparsed = sum(each.parser.unparsed_count for each in self._programs)
+        if unparsed:
+            lines = "1 line" if unparsed == 1 else f"{unparsed} lines"
+            self.trace.notes.append(f"{lines} of strace could not be parsed")
+        self._loop.close()

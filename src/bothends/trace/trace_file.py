@@ -1,4 +1,4 @@
-"""A trace as a file, and as JSON for other programs: lines of JSON, the first of which says the version.
+"""The file format of a trace, also used as JSON for other programs: one JSON object a line.
 
     {"bothends-trace": 1}
     {"process": {"number": 1, "pid": 4711, "role": "server"}}
@@ -6,13 +6,16 @@
     {"call": {"number": 1, "process": 1, "name": "listen", "at": 1795255220984099699, ...}}
     {"packet": {"number": 7, "source": ["127.0.0.1", 40000], ..., "causes": [[6, "carries"]]}}
 
-1. Lines stand in the order of the time-line. A call has two: when it begins, and (with "until") when it ends.
-   So has a packet on a wire: when it leaves, and when it arrives or is lost.
-2. A line repeats what it changes: a later line on the same process, socket or call takes the place of an
-   earlier one. What stands at its default is left out.
-3. Times are nanoseconds since 1970. Data are base64, addresses [host, port]. "causes" are the numbers of the
-   events that this one came of, and how.
-4. A run may be saved while it lasts: what stands in the file is whole up to its last line.
+1. The first line holds the version.
+2. Lines are in timeline order. A call has two lines: its start and, with "until", its end. So has a packet on
+   a wire: it is sent, and it arrives or is lost.
+3. A later line about the same process, socket or call replaces the earlier one. Attributes at their default
+   are left out.
+4. Times are nanoseconds since 1970, data is base64, addresses are [host, port]. "causes" are pairs: the
+   number of the event that caused this one, and the relation.
+5. A file can be read while a run still writes it: it is valid up to its last complete line.
+6. The keys are the format, which docs/reference/trace-file.md describes. `_FIELDS` maps attributes to keys,
+   so that renaming an attribute does not change the format.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import binascii
 import dataclasses
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, Final, TextIO, TypeVar, get_type_hints
+from typing import Any, Final, NamedTuple, TextIO
 
 from bothends.errors import UsageError
 from bothends.escaping import escape_text
@@ -44,30 +47,12 @@ from bothends.trace.model import (
 )
 
 VERSION: Final = 1
-MAX_LINE: Final = 16 << 20  # characters of a line: more is no trace
-
-_KINDS: Final[dict[str, type[Any]]] = {
-    "process": TracedProcess,
-    "socket": Socket,
-    "call": Call,
-    "packet": Packet,
-    "change": ProcessEvent,
-}
-_END_FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {
-    Call: ("until", "result", "error", "size", "made"),
-    Packet: ("until", "lost"),
-}
-_FIELDS: Final = {
-    kind: [(each.name, each.default) for each in dataclasses.fields(kind)] for kind in _KINDS.values()
-}
-_NAMES: Final = {kind: name for name, kind in _KINDS.items()}
-
-T = TypeVar("T")
+MAX_LINE: Final = 16 << 20  # characters of a line: longer ones are not from a trace
 
 
 @dataclasses.dataclass(eq=False, repr=False)
 class TraceFileError(UsageError):
-    """A file that is no trace, or one of another version. Fields: `file`, `line`, `reason`."""
+    """The file is not a trace, or has another version. Fields: `file`, `line`, `reason`."""
 
     file: str
     line: int
@@ -77,14 +62,7 @@ class TraceFileError(UsageError):
         return f"{escape_text(self.file)}, line {self.line}: {self.reason}"
 
 
-def to_json_object(value: TracedProcess | Socket | TraceEvent) -> dict[str, Any]:
-    """A value for JSON, without what stands at its default."""
-    found = {}
-    for name, default in _FIELDS[type(value)]:
-        item = getattr(value, name)
-        if item != default:
-            found[name] = _encode(item)
-    return found
+# Values ------------------------------------------------------------------------------------------
 
 
 def _encode(item: Any) -> Any:
@@ -99,12 +77,199 @@ def _encode(item: Any) -> Any:
             return item
 
 
+# Decoders raise ValueError or TypeError.
+
+
+def _integer(item: Any) -> Any:
+    return _checked(item, int)
+
+
+def _boolean(item: Any) -> Any:
+    return _checked(item, bool)
+
+
+def _text(item: Any) -> Any:
+    return _checked(item, str)
+
+
+def _checked(item: Any, expected: type[Any]) -> Any:
+    if item is not None and not isinstance(item, expected):
+        raise TypeError(f"{item!r:.40} instead of {expected.__name__}")
+    return item
+
+
+def _integers(item: Any) -> tuple[int, ...]:
+    return tuple(map(int, item))
+
+
+def _texts(item: Any) -> tuple[str, ...]:
+    return tuple(str(each) if str(each).isprintable() else escape_text(str(each)) for each in item)
+
+
+def _text_set(item: Any) -> frozenset[str]:
+    return frozenset(map(str, item))
+
+
+def _bytes(item: Any) -> bytes:
+    try:
+        return base64.b64decode(item, validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from error
+
+
+def _address(item: Any) -> SocketAddress | None:
+    if item is None:
+        return None
+    host, port = item
+    return SocketAddress(str(host), None if port is None else int(port))
+
+
+def _messages(item: Any) -> tuple[Message, ...]:
+    return tuple(Message(int(size), _bytes(data), _address(address)) for size, data, address in item)
+
+
+class _Field(NamedTuple):
+    """An attribute in the file."""
+
+    key: str
+    decode: Callable[[Any], Any]
+
+
+# The key of each kind of line.
+_KINDS: Final[dict[str, type[Any]]] = {
+    "process": TracedProcess,
+    "socket": Socket,
+    "call": Call,
+    "packet": Packet,
+    "change": ProcessEvent,
+}
+# The key and the decoder of each attribute.
+_FIELDS: Final[dict[type[Any], dict[str, _Field]]] = {
+    TracedProcess: {
+        "number": _Field("number", _integer),
+        "pid": _Field("pid", _integer),
+        "role": _Field("role", _text),
+        "command": _Field("command", _text),
+        "parent": _Field("parent", _integer),
+        "began": _Field("began", _integer),
+        "status": _Field("status", _integer),
+        "uses_io_uring": _Field("uses_io_uring", _boolean),
+        "ignores_children": _Field("ignores_children", _boolean),
+    },
+    Socket: {
+        "number": _Field("number", _integer),
+        "family": _Field("family", _text),
+        "kind": _Field("kind", _text),
+        "inode": _Field("inode", _integer),
+        "local": _Field("local", _address),
+        "peer": _Field("peer", _address),
+        "is_listener": _Field("is_listener", _boolean),
+        "accepted_from": _Field("welcomed_by", _integer),
+        "peer_inode": _Field("peer_inode", _integer),
+        "blocks": _Field("blocks", _boolean),
+        "process": _Field("process", _integer),
+        "is_wrapped": _Field("is_wrapped", _boolean),
+    },
+    Call: {
+        "number": _Field("number", _integer),
+        "process": _Field("process", _integer),
+        "thread": _Field("thread", _integer),
+        "name": _Field("name", _text),
+        "at": _Field("at", _integer),
+        "until": _Field("until", _integer),
+        "arguments": _Field("arguments", _texts),
+        "result": _Field("result", _integer),
+        "error": _Field("error", _text),
+        "descriptor": _Field("descriptor", _integer),
+        "socket": _Field("socket", _integer),
+        "sockets": _Field("sockets", _integers),
+        "requested": _Field("asked", _integer),
+        "size": _Field("size", _integer),
+        "data": _Field("data", _bytes),
+        "messages": _Field("messages", _messages),
+        "address": _Field("place", _address),
+        "created_id": _Field("made", _integer),
+        "flags": _Field("flags", _text_set),
+    },
+    Packet: {
+        "number": _Field("number", _integer),
+        "at": _Field("at", _integer),
+        "protocol": _Field("protocol", _text),
+        "source": _Field("source", _address),
+        "destination": _Field("destination", _address),
+        "size": _Field("size", _integer),
+        "data": _Field("data", _bytes),
+        "flags": _Field("flags", _texts),
+        "sequence": _Field("sequence", _integer),
+        "acknowledged": _Field("acknowledged", _integer),
+        "window": _Field("window", _integer),
+        "offset": _Field("offset", _integer),
+        "acks": _Field("acks", _integer),
+        "resent": _Field("resent", _boolean),
+        "repeats": _Field("repeats", _integer),
+        "sender": _Field("sender", _integer),
+        "receiver": _Field("receiver", _integer),
+        "interface": _Field("interface", _text),
+        "raw": _Field("raw", _bytes),
+        "length": _Field("length", _integer),
+        "reaches": _Field("reaches", _text),
+        "until": _Field("until", _integer),
+        "lost": _Field("lost", _text),
+        "synthesized": _Field("made", _boolean),
+    },
+    ProcessEvent: {
+        "number": _Field("number", _integer),
+        "at": _Field("at", _integer),
+        "process": _Field("process", _integer),
+        "kind": _Field("kind", _text),
+        "text": _Field("text", _text),
+        "status": _Field("status", _integer),
+        "thread": _Field("thread", _integer),
+    },
+}
+# Attributes that are known at the end of an event only: the line of its start leaves them out.
+_END_ATTRIBUTES: Final[dict[type[Any], tuple[str, ...]]] = {
+    Call: ("until", "result", "error", "size", "created_id"),
+    Packet: ("until", "lost"),
+}
+_KIND_OF: Final = {kind: key for key, kind in _KINDS.items()}
+_DEFAULTS: Final = {
+    kind: {each.name: each.default for each in dataclasses.fields(kind)} for kind in _KINDS.values()
+}
+_ATTRIBUTES: Final = {
+    kind: {field.key: (name, field.decode) for name, field in fields.items()}
+    for kind, fields in _FIELDS.items()
+}
+
+
+def to_json_object(value: TracedProcess | Socket | TraceEvent) -> dict[str, Any]:
+    """Return a value as a JSON object, without the attributes that are at their default."""
+    defaults = _DEFAULTS[type(value)]
+    found = {}
+    for name, field in _FIELDS[type(value)].items():
+        item = getattr(value, name)
+        if item != defaults[name]:
+            found[field.key] = _encode(item)
+    return found
+
+
+def _from_json_object(kind: type[Any], value: dict[str, Any]) -> Any:
+    attributes = {}
+    for key, item in value.items():
+        name, decode = _ATTRIBUTES[kind][key]
+        attributes[name] = decode(item)
+    return kind(**attributes)
+
+
+# Writing -----------------------------------------------------------------------------------------
+
+
 class TraceFileWriter:
-    """Writes a trace, line by line, as it is told.
+    """Writes a trace line by line, during the run.
 
     Args:
-        file: gets the lines.
-        trace: whose processes and sockets the moments speak of.
+        file: where to write.
+        trace: holds the processes and sockets that the points refer to.
     """
 
     def __init__(self, file: TextIO, trace: Trace) -> None:
@@ -114,38 +279,37 @@ class TraceFileWriter:
         self._write_line({"bothends-trace": VERSION})
 
     def write(self, point: Point) -> None:
-        """Write a moment, and before it what it speaks of, where that is new."""
+        """Write a point, after the processes and sockets it refers to if they are new or have changed."""
         event = point.event
         match event:
             case Packet():
                 self._write_if_changed("socket", event.sender, event.receiver)
             case Call():
                 self._write_if_changed("process", event.process)
-                self._write_if_changed("socket", event.socket, *event.sockets, event.made)
+                self._write_if_changed("socket", event.socket, *event.sockets, event.created_id)
             case _:
                 self._write_if_changed("process", event.process)
         value = to_json_object(event)
         if not point.is_end:
-            # What it came to is told when it has.
-            for name in _END_FIELDS.get(type(event), ()):
-                value.pop(name, None)
+            for name in _END_ATTRIBUTES.get(type(event), ()):
+                value.pop(_FIELDS[type(event)][name].key, None)
         causes = self._trace.causes_of(event.number)
         if causes and (point.is_end or not isinstance(event, Call)):
             value["causes"] = [[link.cause, link.kind] for link in causes]
-        self._write_line({_NAMES[type(event)]: value})
+        self._write_line({_KIND_OF[type(event)]: value})
 
     def write_note(self, text: str) -> None:
-        """Write what a user should know of the run."""
+        """Write a message for the user."""
         self._write_line({"note": text})
 
     def write_findings(self, found: Iterable[Finding]) -> None:
-        """Write what the rules found. Who reads the trace again finds it again."""
+        """Write findings, for other programs: `read` skips them, because the rules can be run again."""
         for finding in found:
             self._write_line({"finding": dataclasses.asdict(finding)})
         self.flush()
 
     def flush(self) -> None:
-        """Let what was written be in the file."""
+        """Flush the file's buffer."""
         self._file.flush()
 
     def _write_if_changed(self, kind: str, *numbers: int | None) -> None:
@@ -154,7 +318,7 @@ class TraceFileWriter:
             if number is not None and number in known:
                 line = json.dumps({kind: to_json_object(known[number])})
                 if self._written.get((kind, number)) != line:
-                    trim_oldest(self._written, PRUNE_SLACK)  # what was dropped is written once more
+                    trim_oldest(self._written, PRUNE_SLACK)  # entries removed here are written once more
                     self._written[kind, number] = line
                     self._file.write(line + "\n")
 
@@ -162,28 +326,33 @@ class TraceFileWriter:
         self._file.write(json.dumps(value) + "\n")
 
 
+# Reading -----------------------------------------------------------------------------------------
+
+
 def read(lines: Iterable[str], file: str, on_point: Callable[[Point], None], trace: Trace) -> None:
-    """Read a trace. `tell` is called for each moment, in order, after `trace` has got it.
+    """Read a trace file into `trace`. `on_point` is called for each point, after it has been added.
+
+    A file that ends within a line is read up to there, and `trace` gets a note.
 
     Raises:
-        TraceFileError: it is none. (One that ends within a line is read up to there.)
+        TraceFileError: the file is not a trace.
     """
     number = 0
     for number, line in enumerate(lines, 1):
         try:
-            moment = _read_line(trace, line, first=number == 1)
+            point = _read_line(trace, line, first=number == 1)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             if number > 1 and not line.endswith("\n"):
-                trace.notes.append("the trace ends within a line: whoever wrote it was interrupted")
+                trace.notes.append("the trace ends within a line: its writer was interrupted")
                 break
-            raise TraceFileError(file, number, f"not what a trace holds ({_reason(error)})") from error
-        if moment is not None:
-            trace.add(moment)
-            on_point(moment)
+            raise TraceFileError(file, number, f"not part of a trace ({_reason(error)})") from error
+        if point is not None:
+            trace.add(point)
+            on_point(point)
             if trace.needs_pruning:
                 trace.prune()
     if not number:
-        raise TraceFileError(file, 1, "it is empty")
+        raise TraceFileError(file, 1, "the file is empty")
 
 
 def _reason(error: Exception) -> str:
@@ -196,9 +365,9 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
     value = json.loads(line)
     if first:
         if not isinstance(value, dict) or "bothends-trace" not in value:
-            raise ValueError("the first line doesn't say that it is one")
+            raise ValueError("the first line doesn't hold the version of a trace")
         if value["bothends-trace"] != VERSION:
-            raise ValueError(f"version {value['bothends-trace']!r}, and this program reads version {VERSION}")
+            raise ValueError(f"version {value['bothends-trace']!r}; this program reads version {VERSION}")
         return None
     ((kind, inner),) = value.items()
     if kind == "note":
@@ -207,7 +376,7 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
     if kind == "finding":
         return None
     causes = inner.pop("causes", ())
-    item = _decode(_KINDS[kind], inner)
+    item = _from_json_object(_KINDS[kind], inner)
     match item:
         case TracedProcess():
             trace.processes[item.number] = item
@@ -215,63 +384,11 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
         case Socket():
             trace.sockets[item.number] = item
             return None
-    for cause, how in causes:
-        trace.link(CausalLink(int(cause), item.number, how))
+    for cause, relation in causes:
+        trace.link(CausalLink(int(cause), item.number, relation))
     known = trace.event(item.number)
     if known is None or isinstance(item, ProcessEvent) or type(known) is not type(item):
         return Point(item)
-    for field in dataclasses.fields(item):  # the same one, ended: whoever holds it sees it so
+    for field in dataclasses.fields(item):  # update it in place, because the point of its start refers to it
         setattr(known, field.name, getattr(item, field.name))
     return Point(known, is_end=True)
-
-
-def _decode(kind: type[T], inner: dict[str, Any]) -> T:
-    hints, values = _hints(kind), {}
-    for name, item in inner.items():
-        values[name] = _decode_value(hints[name], item)
-    return kind(**values)
-
-
-_HINTS: Final[dict[type[Any], dict[str, str]]] = {}
-
-
-def _hints(kind: type[Any]) -> dict[str, str]:
-    if kind not in _HINTS:
-        _HINTS[kind] = {name: str(hint) for name, hint in get_type_hints(kind).items()}
-    return _HINTS[kind]
-
-
-def _decode_value(hint: str, item: Any) -> Any:
-    """An item, as the type of its field wants it. Raises ValueError or TypeError."""
-    if "Message" in hint:
-        return tuple(
-            Message(int(size), _decode_bytes(data), _decode_address(place)) for size, data, place in item
-        )
-    if "Place" in hint:
-        return _decode_address(item)
-    if hint == "<class 'bytes'>":
-        return _decode_bytes(item)
-    if "frozenset" in hint:
-        return frozenset(map(str, item))
-    if hint.startswith("tuple[int"):
-        return tuple(map(int, item))
-    if hint.startswith("tuple"):
-        return tuple(escape_text(str(each)) if not str(each).isprintable() else str(each) for each in item)
-    wanted = bool if "bool" in hint else int if "int" in hint else str
-    if item is not None and not isinstance(item, wanted):
-        raise TypeError(f"{item!r:.40} instead of {wanted.__name__}")
-    return item
-
-
-def _decode_address(item: Any) -> SocketAddress | None:
-    if item is None:
-        return None
-    host, port = item
-    return SocketAddress(str(host), None if port is None else int(port))
-
-
-def _decode_bytes(item: Any) -> bytes:
-    try:
-        return base64.b64decode(item, validate=True)
-    except binascii.Error as error:
-        raise ValueError(str(error)) from error

@@ -1,1 +1,1 @@
-"""Sources of trace events: strace, packet capture, our own engines and clients. Start with `tracees.py`."""
+"""Sources of trace events: strace, packets, and events of engines and clients. Start with `tracees.py`."""

@@ -1,10 +1,9 @@
-r"""The arguments of a call, as strace writes them with `-yy -xx`: cut apart and read. Pure.
+r"""Parse the arguments of a call as strace prints them with `-yy -xx`. Pure.
 
     sendto(4<TCP:[127.0.0.1:5000->127.0.0.1:12000]>, "\x68\x69", 2, 0, NULL, 0)
-           a descriptor and what it refers to         the data
+           a descriptor and its label                 the data
 
-Everything here takes what it can read and leaves the rest: a call that is not ended yet has arguments that
-stop anywhere.
+Nothing here raises for text that is cut off: the arguments of an unfinished call may end anywhere.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import re
 from typing import Final, NamedTuple
 
 from bothends.escaping import escape
-from bothends.trace.model import DATA_LIMIT, CounterFamily, Message, SocketAddress, SocketKind
+from bothends.trace.model import DATA_LIMIT, Message, SocketAddress, SocketFamily, SocketKind
 
 _TOKEN: Final = re.compile(r'"[^"]*"?|[\[({]|[\])}]|,')
 _STRING: Final = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(?:\.\.\.)?')
@@ -29,13 +28,13 @@ _IOV_LEN: Final = re.compile(r"iov_len=(\d+)")
 _MESSAGE: Final = re.compile(r"msg_hdr=(.*?)\}, msg_len=(\d+)\}", re.DOTALL)
 _HEX_TEXT: Final = re.compile(r'"((?:\\x[0-9a-f]{2})+)"')
 
-_DISPLAY_LIMIT: Final = 160  # characters of one argument that are kept to be shown
+_DISPLAY_LIMIT: Final = 160  # characters of one argument on a picture
 
 
 def split_arguments(text: str) -> list[str]:
-    """The arguments of a call, cut at the commas between them.
+    """Split the arguments of a call at its commas.
 
-    Strings hold no quotes (they are in hexadecimal), and every comma within an argument is in brackets.
+    Strings contain no quotes, because they are in hexadecimal, and commas within an argument are in brackets.
     """
     if not text:
         return []
@@ -54,7 +53,7 @@ def split_arguments(text: str) -> list[str]:
 
 
 def unhex(text: str) -> bytes:
-    r"""`\x68\x69` as bytes; empty for what is no such text."""
+    r"""Decode text like `\x68\x69`. Returns no bytes for other text."""
     try:
         return bytes.fromhex(text.replace("\\x", ""))
     except ValueError:
@@ -62,13 +61,13 @@ def unhex(text: str) -> bytes:
 
 
 def string_bytes(argument: str) -> bytes:
-    """A string argument; empty for a pointer."""
+    """Return the bytes of a string argument; none if it is a pointer."""
     found = _STRING.match(argument)
     return unhex(found[1]) if found else b""
 
 
 def iovec_bytes(argument: str) -> bytes:
-    """The bytes of an iovec array or a msghdr, one after the other, the first `MAX_MESSAGE_BYTES` of them."""
+    """Return the bytes of an iovec array or a msghdr, concatenated: the first `DATA_LIMIT` of them."""
     data = b""
     for found in _IOV_BASE.finditer(argument):
         data += unhex(found[1])
@@ -78,12 +77,12 @@ def iovec_bytes(argument: str) -> bytes:
 
 
 def iovec_length(argument: str) -> int:
-    """How many bytes an iovec array or a msghdr has room for."""
+    """Return the total size of the buffers of an iovec array or a msghdr, in bytes."""
     return sum(map(int, _IOV_LEN.findall(argument)))
 
 
 def mmsg_messages(argument: str) -> tuple[Message, ...]:
-    """The messages of sendmmsg or recvmmsg."""
+    """Return the messages of sendmmsg() or recvmmsg()."""
     return tuple(
         Message(int(found[2]), iovec_bytes(found[1])[: int(found[2])], socket_address(found[1]))
         for found in _MESSAGE.finditer(argument)
@@ -91,7 +90,10 @@ def mmsg_messages(argument: str) -> tuple[Message, ...]:
 
 
 def socket_address(argument: str) -> SocketAddress | None:
-    """The socket address in an argument, or None. IPv4 in IPv6 (RFC 4291, 2.5.5.2) becomes plain IPv4."""
+    """Return the socket address in an argument, or None.
+
+    An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) becomes an IPv4 address.
+    """
     if found := _INET.search(argument):
         return SocketAddress(_unmap_ipv4(unhex(found[2]).decode("ascii", "replace")), int(found[1]))
     if found := _INET6.search(argument):
@@ -102,20 +104,20 @@ def socket_address(argument: str) -> SocketAddress | None:
 
 
 def descriptor(argument: str) -> tuple[int | None, str]:
-    """A descriptor's number and its label (empty where it has none)."""
+    """Return a descriptor's number, or None, and its label, which may be empty."""
     found = _DESCRIPTOR.match(argument)
     return (int(found[1]), found[2] or "") if found else (None, "")
 
 
 def descriptors_in_set(argument: str) -> list[tuple[int, str]]:
-    """The sockets in a set of poll or select: number and label of each."""
+    """Return number and label of each socket in a set of poll() or select()."""
     return [(int(found[1]), found[2]) for found in _SOCKET_IN_SET.finditer(argument)]
 
 
 class SocketLabel(NamedTuple):
-    """What strace says a descriptor refers to."""
+    """The socket that a descriptor refers to, as strace labels it."""
 
-    family: CounterFamily
+    family: SocketFamily
     kind: SocketKind
     inode: int = 0
     peer_inode: int = 0
@@ -124,9 +126,9 @@ class SocketLabel(NamedTuple):
 
 
 def parse_label(text: str) -> SocketLabel | None:
-    """A socket's label, or None for what is no socket.
+    """Parse a label. Returns None if it is not a socket's.
 
-    It may be old: what a connected UDP socket was bound to, for instance, and not whom it is connected to.
+    It may be out of date: a UDP socket's label may show the address it was bound to, but not its peer.
     """
     found = _LABEL.match(text)
     if found is None:
@@ -140,7 +142,7 @@ def parse_label(text: str) -> SocketLabel | None:
         local = SocketAddress((unix[3] or "") + escape(unhex(unix[4]))) if unix[4] is not None else None
         return SocketLabel("unix", kind, int(unix[1]), int(unix[2] or 0), local)
     if protocol.startswith(("TCP", "UDP")):
-        family: CounterFamily = "inet6" if protocol.endswith("v6") else "inet"
+        family: SocketFamily = "inet6" if protocol.endswith("v6") else "inet"
         kind = "stream" if protocol.startswith("TCP") else "datagram"
         if inner.isdigit():
             return SocketLabel(family, kind, int(inner))
@@ -150,18 +152,20 @@ def parse_label(text: str) -> SocketLabel | None:
 
 
 def display_text(argument: str) -> str:
-    """An argument as it can be shown: no labels, text instead of hexadecimal, of a bounded length."""
+    """Return an argument for display: without labels, with text instead of hexadecimal, and truncated."""
     if len(argument) > 8 * DATA_LIMIT:
         argument = argument[: 8 * DATA_LIMIT]
     if argument[:1].isdigit() and "<" in argument:
         return descriptor(argument)[0].__str__() if _DESCRIPTOR.match(argument) else argument[:_DISPLAY_LIMIT]
     text = _SOCKET_IN_SET.sub(r"\1", argument)
-    text = _HEX_TEXT.sub(lambda found: _quoted(unhex(found[1][: 4 * 64]), len(found[1]) > 4 * 64), text)
+    text = _HEX_TEXT.sub(
+        lambda found: _quoted(unhex(found[1][: 4 * 64]), is_truncated=len(found[1]) > 4 * 64), text
+    )
     return text if len(text) <= _DISPLAY_LIMIT else text[: _DISPLAY_LIMIT - 1] + "…"
 
 
-def _quoted(data: bytes, cut: bool) -> str:
-    return f'"{escape(data)}{"…" if cut else ""}"'
+def _quoted(data: bytes, *, is_truncated: bool) -> str:
+    return f'"{escape(data)}{"…" if is_truncated else ""}"'
 
 
 def _label_address(text: str) -> SocketAddress | None:

@@ -1,12 +1,12 @@
-"""Lines of strace to calls on sockets, each with its socket, its data and its addresses. Pure.
+"""Decode strace lines into calls on sockets, with their socket, data and addresses. Pure.
 
-    lines ──> Reader.take() ──> moments (a call begins, a call ends, a process changes)
+    lines ──> CallDecoder.decode() ──> points (a call starts, a call ends, a process event)
 
-1. A child's first lines may come before its parent's fork() has returned, and only that says who the child
-   is. Lines of an unknown process wait for it.
-2. A call that takes long is told twice: when it begins, and when it ends. One `Call` is both.
-3. What happens on descriptors that are no sockets is left out, but for those that wait for sockets, and
-   what a program writes to a terminal, which the drawing must know to keep out of its way.
+1. The first lines of a child process may precede the return of its parent's fork(), which is the only line
+   that identifies the child. Lines of an unknown process wait for that line.
+2. A long call has two lines, when it starts and when it ends. Both points refer to the same `Call`.
+3. Calls on descriptors that are not sockets are left out. The exceptions are calls that wait for sockets, and
+   output to a terminal: the diagram must start on a line of its own.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from bothends.trace.capture.descriptors import DescriptorTable, OpenFile, Socket
 from bothends.trace.capture.strace import CallEnded, CallStarted, Line, SignalReceived, ThreadExited
 from bothends.trace.model import (
     Call,
-    CounterFamily,
     Point,
     ProcessEvent,
     ProcessEventKind,
     Socket,
+    SocketFamily,
     SocketKind,
     Trace,
     TracedProcess,
@@ -39,7 +39,7 @@ WAITING: Final = frozenset(
 )
 FORKING: Final = frozenset({"fork", "vfork", "clone", "clone3"})
 REAPING: Final = frozenset({"wait4", "waitid", "waitpid"})
-# Calls whose first argument is a descriptor (splice: the third), on a socket of which they are drawn.
+# Calls whose first argument is a descriptor (of splice(): the third). They are drawn if it is a socket's.
 ON_SOCKETS: Final = (
     SENDING
     | RECEIVING
@@ -58,23 +58,23 @@ ON_SOCKETS: Final = (
     }
     | {"fcntl", "ioctl", "epoll_ctl"}
 )
-# The names of all calls that may be drawn.
+# The names of all calls that can be drawn.
 DRAWN_CALLS: Final = ON_SOCKETS | WAITING | FORKING | REAPING | {"socket", "socketpair"}
-# What asks or sets something and moves nothing: hidden by --quiet-calls.
+# Calls that query or set something and transfer no data: --quiet-calls hides them.
 QUIET_CALLS: Final = (
     frozenset({"getsockopt", "setsockopt", "getsockname", "getpeername", "fcntl", "ioctl", "epoll_ctl"})
     | DUPLICATING
     | WAITING
 )
 
-# Signals that say nothing of a conversation. (Java's machine uses SIGSEGV for itself; whoever dies of it is
-# told of anyway.)
+# Signals that are not drawn, because they don't affect the conversation. (The JVM uses SIGSEGV internally. A
+# process that it kills is drawn anyway, when it ends.)
 IGNORED_SIGNALS: Final = frozenset(
     {"SIGCHLD", "SIGWINCH", "SIGCONT", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGPROF"}
 )
-MAX_ORPHAN_LINES: Final = 10_000  # lines of a process that nobody has introduced yet
+MAX_ORPHAN_LINES: Final = 10_000  # lines of a process whose parent's fork() has not returned yet
 
-_FAMILIES: Final[dict[str, CounterFamily]] = {
+_FAMILIES: Final[dict[str, SocketFamily]] = {
     "AF_INET": "inet",
     "AF_INET6": "inet6",
     "AF_UNIX": "unix",
@@ -90,13 +90,13 @@ _KINDS: Final[dict[str, SocketKind]] = {
 
 
 class CallDecoder:
-    """Reads the lines of one strace into a trace that others may share.
+    """Decodes the lines of one strace process. Several decoders can share a trace.
 
     Args:
-        trace: gets the processes and sockets.
-        sockets: all that were met, shared as well.
-        numbers: gives each event its number.
-        role: what the first process with a socket is called; the next ones are `role/2` and so on.
+        trace: where processes and sockets are added.
+        sockets: the known sockets, shared as well.
+        numbers: the source of event numbers.
+        role: the role of the first process that uses a socket; the next ones are `role/2` and so on.
         command: the command line of the first process.
     """
 
@@ -111,13 +111,13 @@ class CallDecoder:
         self._role_numbers = itertools.count(1)
         self._processes: dict[int, TracedProcess] = {}  # by thread
         self._tables: dict[int, DescriptorTable] = {}  # by thread
-        self._calls: dict[int, Call] = {}  # begun and not ended, by thread
+        self._calls: dict[int, Call] = {}  # started and not ended, by thread
         self._orphans: dict[int, list[Line]] = {}
-        self.threads: dict[int, int] = {}  # of each process, by its number: how many it has
-        self.unfinished_line = False  # whether what was last written to a terminal was no whole line
+        self.threads: dict[int, int] = {}  # the number of threads, by process number
+        self.unfinished_line = False  # whether the last output to a terminal lacks its newline
 
     def decode(self, lines: Iterable[Line]) -> Iterator[Point]:
-        """What these lines tell, in their order."""
+        """Return the points that these lines show, in order."""
         for line in lines:
             if line.pid not in self._processes:
                 if self._processes:
@@ -129,7 +129,7 @@ class CallDecoder:
             yield from self._decode_line(line)
 
     def add_attached(self, pid: int, threads: Iterable[int], at: int) -> Iterator[Point]:
-        """A process that ran before us, and the threads that it has already."""
+        """Add a process that was running before the trace, and its threads."""
         table = DescriptorTable()
         yield from self._add_process(pid, at, None, table)
         for thread in threads:
@@ -139,7 +139,7 @@ class CallDecoder:
                 self.threads[self._processes[pid].number] += 1
 
     def finish(self) -> Iterator[Point]:
-        """strace has ended: whoever still waits for an introduction gets none."""
+        """Decode the waiting lines of processes with an unknown parent: strace has ended."""
         for pid in list(self._orphans):
             lines = self._orphans.pop(pid)
             yield from self._add_process(pid, lines[0].at, None, DescriptorTable())
@@ -148,23 +148,23 @@ class CallDecoder:
 
     @property
     def live_pids(self) -> set[int]:
-        """The pids of the processes that live, as far as we know."""
+        """The pids of the processes that are running, as far as known."""
         return {pid for pid, each in self._processes.items() if each.pid == pid and each.status is None}
 
     @property
     def referenced_sockets(self) -> set[int]:
-        """The numbers of the sockets that a descriptor refers to, or a call that lasts."""
+        """The numbers of the sockets that a descriptor or an unfinished call refers to."""
         tables = {id(each): each for each in self._tables.values()}
         found = {each.number for table in tables.values() for each in table.sockets().values()}
         return found | {each.socket for each in self._calls.values() if each.socket}
 
     @property
     def live_processes(self) -> set[int]:
-        """The numbers of the processes that live, as far as we know."""
+        """The numbers of the processes that are running, as far as known."""
         return {each.number for each in self._processes.values()}
 
     def table(self, pid: int) -> DescriptorTable:
-        """The descriptors of a process."""
+        """Return the descriptor table of a process."""
         return self._tables[pid]
 
     def _add_process(
@@ -196,8 +196,9 @@ class CallDecoder:
                 yield from self._on_thread_exited(line, process)
 
     def _assign_role(self, process: TracedProcess) -> None:
-        """A process that uses a socket has a lane, and the first of them bears the program's name: a shell or
-        another wrapper that only starts it has none.
+        """Give a process that uses a socket its role. The first one gets the name of the program.
+
+        A shell or another wrapper that only starts the program gets no role, and no lane.
         """
         if not process.role:
             number = next(self._role_numbers)
@@ -220,7 +221,7 @@ class CallDecoder:
             yield Point(self._process_event(line.at, process, "ended", how, process.status, line.pid))
 
     def _call(self, line: CallStarted | CallEnded, process: TracedProcess) -> Call | None:
-        """The call of a line: a new one, or the one that has begun."""
+        """Return the call of a line: a new one, or the started one that it ends. None if it is not drawn."""
         call = self._calls.get(line.pid)
         if call is None or call.at != line.at:
             call = Call(0, process.number, line.pid, line.name, line.at)
@@ -233,7 +234,7 @@ class CallDecoder:
                 self._calls[line.pid] = call
             return call
         if isinstance(line, CallStarted):
-            return None  # told already
+            return None  # its start is known already
         self._fill_arguments(call, line.text, self._tables[line.pid])
         return call
 
@@ -259,7 +260,7 @@ class CallDecoder:
         if line.name.startswith("io_uring") and not process.uses_io_uring:
             process.uses_io_uring = True
             warning = "uses io_uring, which strace can't see"
-            self._trace.notes.append(f"process {process.pid} {warning}: what it does there is missing")
+            self._trace.notes.append(f"process {process.pid} {warning}: calls made that way are missing")
             yield Point(self._process_event(line.at, process, "note", warning, thread=line.pid))
         if call is None:
             self._update_descriptors(line, table, None)
@@ -283,7 +284,7 @@ class CallDecoder:
             if call is not None:
                 if not known:
                     yield Point(call)
-                call.until, call.result, call.made = line.until, child, child
+                call.until, call.result, call.created_id = line.until, child, child
                 if call.until is not None:
                     yield Point(call, is_end=True)
             shared = "CLONE_FILES" in line.text
@@ -298,7 +299,7 @@ class CallDecoder:
             process.ignores_children = "sa_handler=SIG_IGN" in words[1] or "SA_NOCLDWAIT" in words[1]
 
     def _fill_arguments(self, call: Call, text: str, table: DescriptorTable) -> bool:
-        """Fill in what the arguments say. Whether it is a call that matters here."""
+        """Fill in what the arguments show. Returns whether the call is to be drawn."""
         words = arguments.split_arguments(text)
         call.arguments = tuple(map(arguments.display_text, words))
         name = call.name
@@ -318,7 +319,7 @@ class CallDecoder:
             number, label = arguments.descriptor(words[2]) if len(words) > 2 else (None, "")
         call.descriptor = number
         if call.socket is not None:
-            socket = self._trace.sockets.get(call.socket)  # by now the number may be another socket's
+            socket = self._trace.sockets.get(call.socket)  # the descriptor may have been reused since
         else:
             socket = self._socket(number, label, table)
         if socket is None:
@@ -326,15 +327,15 @@ class CallDecoder:
         call.socket = socket.number
         self._fill_data(call, words)
         if name in ("connect", "bind", "getsockname", "getpeername"):
-            call.place = arguments.socket_address(text)
+            call.address = arguments.socket_address(text)
         return True
 
     def _fill_waited_sockets(self, call: Call, words: list[str], table: DescriptorTable) -> bool:
         found = []
         if call.name.startswith("epoll"):
-            held = table[arguments.descriptor(words[0])[0] or -1] if words else None
-            if held is not None and held.interest_list is not None:
-                found = [each.number for each in held.interest_list.values()]
+            open_file = table[arguments.descriptor(words[0])[0] or -1] if words else None
+            if open_file is not None and open_file.interest_list is not None:
+                found = [each.number for each in open_file.interest_list.values()]
         else:
             for word in words[:4]:
                 for number, label in arguments.descriptors_in_set(word):
@@ -354,33 +355,33 @@ class CallDecoder:
             call.flags = _flags(words, 3)
         elif name in ("sendmsg", "recvmsg"):
             call.data = arguments.iovec_bytes(words[1])
-            call.asked = arguments.iovec_length(words[1])
-            call.place = arguments.socket_address(words[1].partition("msg_iov")[0])
+            call.requested = arguments.iovec_length(words[1])
+            call.address = arguments.socket_address(words[1].partition("msg_iov")[0])
             call.flags = _flags(words, 2)
             if "MSG_TRUNC" in words[1].rpartition("msg_flags=")[2]:
                 call.flags |= {"truncated"}
         elif name in ("writev", "readv"):
             call.data = arguments.iovec_bytes(words[1])
-            call.asked = arguments.iovec_length(words[1])
+            call.requested = arguments.iovec_length(words[1])
         elif name in ("sendfile", "splice"):
             at = 3 if name == "sendfile" else 4
-            call.asked = int(words[at]) if len(words) > at and words[at].isdigit() else None
+            call.requested = int(words[at]) if len(words) > at and words[at].isdigit() else None
         else:
             call.data = arguments.string_bytes(words[1])
-            call.asked = int(words[2]) if len(words) > 2 and words[2].isdigit() else None
+            call.requested = int(words[2]) if len(words) > 2 and words[2].isdigit() else None
             call.flags = _flags(words, 3)
             if len(words) > 4:
-                call.place = arguments.socket_address(words[4])
+                call.address = arguments.socket_address(words[4])
 
     def _socket(self, number: int | None, label: str, table: DescriptorTable) -> Socket | None:
-        """The socket behind a descriptor: by our table, else by strace's label."""
+        """Return the socket of a descriptor: from the table, or else from strace's label."""
         if number is None:
             return None
-        held, described = table[number], arguments.parse_label(label) if label else None
-        if held is not None and held.socket is not None:
+        open_file, described = table[number], arguments.parse_label(label) if label else None
+        if open_file is not None and open_file.socket is not None:
             if described is not None:
-                self._sockets.update_from_label(held.socket, described)
-            return held.socket
+                self._sockets.update_from_label(open_file.socket, described)
+            return open_file.socket
         if described is None or described.family == "other":
             return None
         socket = self._sockets.find_or_create(described)
@@ -389,7 +390,7 @@ class CallDecoder:
         return socket
 
     def _finish(self, call: Call, line: CallEnded, table: DescriptorTable) -> None:
-        """The call has ended: its result, and what it changed."""
+        """Fill in the result of a call that has ended, and apply its effects."""
         call.until, call.result, call.error = line.until, line.result, line.error
         result = call.result if call.result is not None else -1
         if call.name in SENDING | RECEIVING and not call.failed and result >= 0:
@@ -399,13 +400,13 @@ class CallDecoder:
             else:
                 call.size = result
                 if call.name in RECEIVING:
-                    call.data = call.data[:result]  # a send keeps what it was asked to send
+                    call.data = call.data[:result]  # a send keeps all the data it was given
         if call.name in ("socket", *ACCEPTING) and result >= 0:
             self._on_socket_created(call, line, result, table)
         elif call.name == "socketpair" and result == 0:
             self._on_socketpair(call, line, table)
         elif call.name in REAPING and result > 0:
-            call.made = result
+            call.created_id = result
         socket = self._trace.sockets.get(call.socket) if call.socket else None
         if socket is not None:
             self._update_socket(call, socket, result)
@@ -427,16 +428,16 @@ class CallDecoder:
             socket = self._sockets.new(
                 listener.family if listener else "other", listener.kind if listener else "stream"
             )
-            socket.welcomed_by = call.socket
-            call.place = arguments.socket_address(line.text.partition(",")[2])
-            socket.peer = call.place if call.place and call.place.host else None
+            socket.accepted_from = call.socket
+            call.address = arguments.socket_address(line.text.partition(",")[2])
+            socket.set_peer(call.address if call.address and call.address.host else None)
             options = words[3] if len(words) > 3 else ""
         if described is not None:
             self._sockets.update_from_label(socket, described)
-        if call.name in ACCEPTING and call.place is None:
-            call.place = socket.peer
+        if call.name in ACCEPTING and call.address is None:
+            call.address = socket.peer
         socket.blocks = "SOCK_NONBLOCK" not in options
-        call.made = socket.number
+        call.created_id = socket.number
         if call.name == "socket":
             call.socket, call.descriptor = socket.number, number
         self._trace.sockets[socket.number] = socket
@@ -453,21 +454,21 @@ class CallDecoder:
                 call.socket, call.descriptor = socket.number, number
 
     def _update_socket(self, call: Call, socket: Socket, result: int) -> None:
-        if call.name == "bind" and result == 0 and call.place is not None:
-            socket.local = call.place
+        if call.name == "bind" and result == 0 and call.address is not None:
+            socket.set_local(call.address)
         elif call.name == "listen" and result == 0:
             socket.is_listener = True
         elif call.name == "connect" and (result == 0 or call.error == "EINPROGRESS"):
-            socket.peer = call.place
-        elif call.name == "getsockname" and result == 0 and call.place is not None and call.place.host:
-            socket.local = call.place
+            socket.set_peer(call.address)
+        elif call.name == "getsockname" and result == 0 and call.address is not None and call.address.host:
+            socket.set_local(call.address)
         elif call.name == "fcntl" and result == 0 and call.arguments[1:2] == ("F_SETFL",):
             socket.blocks = "O_NONBLOCK" not in call.arguments[2]
         elif call.name == "ioctl" and result == 0 and call.arguments[1:2] == ("FIONBIO",):
             socket.blocks = "[1]" not in call.arguments[2]
 
     def _update_descriptors(self, line: CallEnded, table: DescriptorTable, socket: int | None) -> None:
-        """What a call that succeeded did to the table of descriptors. `socket`: which it was called on."""
+        """Apply a successful call to the descriptor table. `socket` is the number of the socket it used."""
         if line.result is None or line.error:
             return
         if line.name in ("epoll_create", "epoll_create1"):
@@ -479,9 +480,10 @@ class CallDecoder:
             return
         match line.name:
             case "close":
-                # Before a close returns, another thread may have been given the same number.
-                held = table[number]
-                if socket is None or held is None or held.socket is None or held.socket.number == socket:
+                # Before close() returns, another thread may have opened a descriptor with the same number.
+                open_file = table[number]
+                target = open_file.socket if open_file is not None else None
+                if socket is None or target is None or target.number == socket:
                     table.drop(number)
             case "close_range" if len(words) > 2 and "CLOEXEC" not in words[2]:
                 last = arguments.descriptor(words[1])[0]
@@ -492,30 +494,30 @@ class CallDecoder:
                 table.duplicate(number, line.result, close_on_exec="O_CLOEXEC" in line.text)
             case "fcntl" if len(words) > 1:
                 self._fcntl(words, number, line.result, table)
-            case "ioctl" if words[1:2] == ["FIOCLEX"] and (held := table[number]) is not None:
-                held.close_on_exec = True
+            case "ioctl" if words[1:2] == ["FIOCLEX"] and (open_file := table[number]) is not None:
+                open_file.close_on_exec = True
             case "epoll_ctl":
                 self._epoll_ctl(words, number, table)
 
     def _fcntl(self, words: list[str], number: int, result: int, table: DescriptorTable) -> None:
-        held = table[number]
+        open_file = table[number]
         if words[1].startswith("F_DUPFD"):
             table.duplicate(number, result, close_on_exec="CLOEXEC" in words[1])
-        elif words[1] == "F_SETFD" and held is not None:
-            held.close_on_exec = "FD_CLOEXEC" in words[2]
+        elif words[1] == "F_SETFD" and open_file is not None:
+            open_file.close_on_exec = "FD_CLOEXEC" in words[2]
 
     def _epoll_ctl(self, words: list[str], number: int, table: DescriptorTable) -> None:
-        held, watched = table[number], arguments.descriptor(words[2])[0]
-        if held is None or held.interest_list is None or watched is None:
+        epoll, watched = table[number], arguments.descriptor(words[2])[0]
+        if epoll is None or epoll.interest_list is None or watched is None:
             return
         target = table[watched]
         if words[1] == "EPOLL_CTL_DEL":
-            held.interest_list.pop(watched, None)
+            epoll.interest_list.pop(watched, None)
         elif target is not None and target.socket is not None:
-            held.interest_list[watched] = target.socket
+            epoll.interest_list[watched] = target.socket
 
     def _track_terminal_line(self, line: CallStarted | CallEnded) -> None:
-        """Notice a prompt, or that its line was ended, by the program or by whoever types."""
+        """Track whether a terminal's line is unfinished: after a prompt, until output or input ends it."""
         if line.name not in ("read", "write") or line.text[:2] not in ("0<", "1<", "2<"):
             return
         if line.name == "read" and not (isinstance(line, CallEnded) and line.result):

@@ -1,18 +1,17 @@
-"""What an engine, or our own client, tells of itself, as a trace: an observer of events that writes the lines
-of `trace_file.py`.
+"""An observer that records the events of an engine or of the client as a trace (`trace_file.py`).
 
-    Listening ──> listen, bind      Opened ──> accept      Connected, Unconnected ──> connect
-    Received, Ended ──> recv        Sent ──> send          Finished ──> shutdown      Closed ──> close
-    all else ──> a note, in the log's words
+    Listening ──> listen, bind      Accepted ──> accept    Connected, ConnectFailed ──> connect
+    Received, PeerEof ──> recv      Sent ──> send          WriteShutdown ──> shutdown   Closed ──> close
+    all others ──> a note with the log's text
 
-1. An event is told when what it tells of is over, and says nothing of how it was done. So a call has no
-   descriptor (its first argument says whose it is: "connection 1"), and but for connect no duration.
-2. Processes and threads of a server share one file. Each event is one write at the file's end, under a lock
-   of the file (fcntl(2): of a process, and gone with it) and one of the process. Numbers that must be
-   unique are counted in memory that all of them share; a process' own number is its pid.
-3. The file is bounded. What comes after `MAX_LINE` bytes is counted and not written, and the file says so.
-
-Rank 2, as the rest of the package: imports events, never engines.
+1. An event is emitted after the action, and does not show which system calls were used. So a recorded call
+   has no descriptor (its first argument names the socket: "connection 1") and, except for connect, no
+   duration.
+2. The processes and threads of a server share one file. Each event is one write at its end (O_APPEND), under
+   a lock on the file (fcntl(2): the kernel releases it if the process dies) and a lock between threads. The
+   counters of unique numbers are in shared memory; the number of a process is its pid.
+3. The file size is limited. Events beyond `max_size` bytes are counted but not written, and a note at the end
+   of the file shows the count.
 """
 
 from __future__ import annotations
@@ -40,18 +39,19 @@ from bothends.log import TextLog
 from bothends.trace.model import (
     DATA_LIMIT,
     Call,
-    CounterFamily,
     ProcessEvent,
     Socket,
     SocketAddress,
+    SocketFamily,
     SocketKind,
     TracedProcess,
 )
 from bothends.trace.trace_file import VERSION, to_json_object
 
-MAX_FILE_SIZE: Final = 64 << 20  # bytes: some hundred thousand events, about as many as a picture keeps
+MAX_FILE_SIZE: Final = 64 << 20  # bytes: some hundred thousand events, about as many as a `Trace` keeps
 _MAX_REASON: Final = 200  # characters of a reason
-# What is shared: the last numbers of an event and of a socket, bytes written, events left out, and told of.
+# Shared between processes: the last event number, the last socket number, bytes written, omitted events, and
+# how many of those the last note has reported.
 _COUNTERS: Final = struct.Struct("=5Q")
 
 _KINDS: Final[dict[str, SocketKind]] = {
@@ -65,22 +65,22 @@ _NORMAL_CAUSES: Final = frozenset(
 
 
 class NamedSocket(NamedTuple):
-    """A socket, and what a call says for it instead of a descriptor."""
+    """A socket, and the first argument of its calls: a label instead of a descriptor."""
 
     socket: Socket
     label: str
 
 
 class EventRecorder:
-    """An observer that writes what it is told as a trace, for `bothends trace --open`.
+    """An observer that writes events as a trace file, for `bothends trace --open`.
 
     Args:
-        path: the file. One that is there is replaced, so whoever still writes to it is not disturbed.
-        role: the name of the lane; that of another process of the server ends in its pid.
-        most: bytes after which nothing more is written.
+        path: the file. An existing file is unlinked first, because another process may still write to it.
+        role: the name of the lane; the lanes of the server's other processes end in their pid.
+        max_size: the file size, in bytes, beyond which events are omitted.
 
     Raises:
-        SystemRefused: the file can't be written.
+        SystemCallFailed: the file cannot be written.
     """
 
     def __init__(self, path: Path, role: str = "server", *, max_size: int = MAX_FILE_SIZE) -> None:
@@ -95,20 +95,19 @@ class EventRecorder:
         except OSError as error:
             raise SystemCallFailed("write", str(path), error.errno or 0) from error
         self._shared = mmap.mmap(-1, _COUNTERS.size)
-        self._last_event = self._last_socket = self._size = self._omitted = self._omitted_reported = (
-            0  # as they are shared
-        )
-        self._process_written = 0  # the pid whose process line is written
+        # Copies of the shared counters, valid while the lock is held.
+        self._last_event = self._last_socket = self._size = self._omitted = self._omitted_reported = 0
+        self._process_written = 0  # the pid whose process line has been written
         self._listeners: list[NamedSocket] = []
         self._connections: dict[int, NamedSocket] = {}
-        self._datagram_sockets: dict[CounterFamily, NamedSocket] = {}
+        self._datagram_sockets: dict[SocketFamily, NamedSocket] = {}
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=self._reset_lock_in_child)
         with self._exclusive_access():
             self._write({"bothends-trace": VERSION})
 
     def __call__(self, event: events.Event) -> None:
-        """Take one event. Never raises: serving matters more than what is written of it."""
+        """Record an event. Write errors are ignored, because serving is more important than the trace."""
         with contextlib.suppress(OSError), self._exclusive_access():
             if isinstance(event, events.Stopped):
                 self._write_omitted()
@@ -118,11 +117,11 @@ class EventRecorder:
                 self._omitted += 1
 
     def _reset_lock_in_child(self) -> None:
-        self._lock = threading.Lock()  # a thread that isn't in this process may have held it
+        self._lock = threading.Lock()  # a thread of the parent may have held it during fork()
 
     @contextlib.contextmanager
     def _exclusive_access(self) -> Iterator[None]:
-        """While inside, nobody else writes or counts."""
+        """Hold both locks, and load and store the shared counters."""
         with self._lock:
             fcntl.lockf(self._file, fcntl.LOCK_EX)
             try:
@@ -146,7 +145,7 @@ class EventRecorder:
         if os.write(self._file, data) == len(data):
             self._size += len(data)
         else:
-            self._size = self._max_size  # the disk is full, and a line is broken off: nothing may follow it
+            self._size = self._max_size  # a full disk has cut off the line: nothing may follow it
 
     def _write_omitted(self) -> None:
         if self._omitted > self._omitted_reported:
@@ -175,8 +174,8 @@ class EventRecorder:
             case events.ConnectFailed():
                 self._on_connect_failed(event)
             case events.WriteShutdown():
-                met = self._connection_socket(event.connection, event.peer)
-                self._write_call(event, "shutdown", met, "SHUT_WR", result=0)
+                named = self._connection_socket(event.connection, event.peer)
+                self._write_call(event, "shutdown", named, "SHUT_WR", result=0)
             case events.Closed():
                 self._on_closed(event)
             case events.ChildExited():
@@ -186,75 +185,89 @@ class EventRecorder:
 
     def _on_listening(self, event: events.Listening) -> None:
         socket = _listening_socket(event.endpoint, self._next_socket())
-        met = self._add_socket(socket, str(socket.local))
-        self._listeners.append(met)
-        self._write_call(event, "listen" if socket.is_listener else "bind", met, result=0, place=socket.local)
+        named = self._add_socket(socket, str(socket.local))
+        self._listeners.append(named)
+        name = "listen" if socket.is_listener else "bind"
+        self._write_call(event, name, named, result=0, address=socket.local)
 
     def _on_accepted(self, event: events.Accepted) -> None:
         local, peer = _address(event.local), _address(event.peer)
         listener = next((each for each in self._listeners if _listens_at(each.socket, local)), None)
-        made = Socket(self._next_socket(), _family(event.peer), "stream", local=local, peer=peer)
+        accepted = Socket(self._next_socket(), _family(event.peer), "stream", local=local, peer=peer)
         if listener is not None:
-            made.kind, made.is_wrapped = listener.socket.kind, listener.socket.is_wrapped
-            made.welcomed_by = listener.socket.number
-        self._connections[event.connection] = self._add_socket(made, f"connection {event.connection}")
-        if listener is not None:  # else it was there from the beginning
-            self._write_call(event, "accept", listener, result=event.connection, made=made.number, place=peer)
+            accepted.kind, accepted.is_wrapped = listener.socket.kind, listener.socket.is_wrapped
+            accepted.accepted_from = listener.socket.number
+        self._connections[event.connection] = self._add_socket(accepted, f"connection {event.connection}")
+        if listener is not None:  # otherwise the server inherited the connection
+            self._write_call(
+                event, "accept", listener, result=event.connection, created_id=accepted.number, address=peer
+            )
 
     def _on_connected(self, event: events.Connected) -> None:
-        made = _client_socket(event.endpoint, self._next_socket())
-        made.family, made.local, made.peer = _family(event.peer), _address(event.local), _address(event.peer)
-        met = self._connections[event.connection] = self._add_socket(made, f"connection {event.connection}")
-        self._write_call(event, "connect", met, started_at=event.began, result=0, place=made.peer)
+        socket = replace(
+            _client_socket(event.endpoint, self._next_socket()),
+            family=_family(event.peer),
+            local=_address(event.local),
+            peer=_address(event.peer),
+        )
+        named = self._add_socket(socket, f"connection {event.connection}")
+        self._connections[event.connection] = named
+        self._write_call(event, "connect", named, started_at=event.began, result=0, address=socket.peer)
 
     def _on_connect_failed(self, event: events.ConnectFailed) -> None:
         number = getattr(event.error, "errno", None) or 0
         if name := errno.errorcode.get(number):
             socket = _client_socket(event.endpoint, self._next_socket())
-            met = self._add_socket(socket, "no connection")
-            place = _listening_socket(event.endpoint, 0).local
+            named = self._add_socket(socket, "no connection")
+            address = _listening_socket(event.endpoint, 0).local
             self._write_call(
-                event, "connect", met, started_at=event.began, result=-1, error=name, place=place
+                event, "connect", named, started_at=event.began, result=-1, error=name, address=address
             )
         else:
             self._write_note(event, escape_text(str(event.error)[:_MAX_REASON]))
 
     def _on_data(self, event: events.Received | events.Sent, name: str) -> None:
         size = len(event.data)
-        asked = size if isinstance(event, events.Sent) else None
         if event.connection:
-            met, place = self._connection_socket(event.connection, event.peer), None
+            named, address = self._connection_socket(event.connection, event.peer), None
         else:
-            met, place = self._datagram_socket(_family(event.peer)), _address(event.peer)
+            named, address = self._datagram_socket(_family(event.peer)), _address(event.peer)
         self._write_call(
-            event, name, met, result=size, size=size, asked=asked, data=event.data[:DATA_LIMIT], place=place
+            event,
+            name,
+            named,
+            result=size,
+            size=size,
+            requested=size if isinstance(event, events.Sent) else None,
+            data=event.data[:DATA_LIMIT],
+            address=address,
         )
 
     def _on_closed(self, event: events.Closed) -> None:
-        met = self._connection_socket(event.connection, event.peer)
+        named = self._connection_socket(event.connection, event.peer)
         if event.cause not in _NORMAL_CAUSES:
             self._write_log_text(event)
-        self._write_call(event, "close", met, result=0)
+        self._write_call(event, "close", named, result=0)
         del self._connections[event.connection]
 
     def _on_child_exited(self, event: events.ChildExited) -> None:
         how = f"exit status {event.status}" if event.status >= 0 else f"killed by signal {-event.status}"
-        change = ProcessEvent(self._next_event(), event.at, event.pid, "ended", how, event.status, event.pid)
+        ended = ProcessEvent(self._next_event(), event.at, event.pid, "ended", how, event.status, event.pid)
         process = self._process(event.pid, event.status)
-        self._write({"process": to_json_object(process)}, {"change": to_json_object(change)})
+        self._write({"process": to_json_object(process)}, {"change": to_json_object(ended)})
 
     def _write_log_text(self, event: events.Event) -> None:
-        """What no call stands for, in the words of the log."""
-        words = io.StringIO()
-        TextLog(messages=None, activity=words, problems=words, colour=lambda _: False)(event)
-        if text := escape_text(words.getvalue().strip()[:_MAX_REASON]):
+        """Record an event that no call represents as a note with the log's text."""
+        log = io.StringIO()
+        TextLog(messages=None, activity=log, problems=log, colour=lambda _: False)(event)
+        if text := escape_text(log.getvalue().strip()[:_MAX_REASON]):
             self._write_note(event, text)
 
     def _write_note(self, event: events.Event, text: str) -> None:
         self._write_process_once()
-        here, thread = os.getpid(), threading.get_native_id()
-        change = ProcessEvent(self._next_event(), event.at, here, "note", text, thread=thread)
-        self._write({"change": to_json_object(change)})
+        thread = threading.get_native_id()
+        note = ProcessEvent(self._next_event(), event.at, os.getpid(), "note", text, thread=thread)
+        self._write({"change": to_json_object(note)})
 
     def _write_call(
         self,
@@ -265,37 +278,37 @@ class EventRecorder:
         started_at: int | None = None,
         **fields: Any,
     ) -> None:
-        """A call that ended when it was told of, and as far as is known began then too."""
+        """Write the start and the end of a call, both at the time of the event by default."""
         self._write_process_once()
         at = event.at if started_at is None else started_at
         call = Call(
             self._next_event(), os.getpid(), threading.get_native_id(), name, at, event.at,
             (named.label, *arguments), socket=named.socket.number, **fields,
         )  # fmt: skip
-        beginning = replace(call, until=None, result=None, error="", size=0, made=None)
-        self._write({"call": to_json_object(beginning)}, {"call": to_json_object(call)})
+        start = replace(call, until=None, result=None, error="", size=0, created_id=None)
+        self._write({"call": to_json_object(start)}, {"call": to_json_object(call)})
 
-    # What events are about
+    # Sockets and processes
 
     def _add_socket(self, socket: Socket, name: str) -> NamedSocket:
         self._write({"socket": to_json_object(socket)})
         return NamedSocket(socket, name)
 
     def _connection_socket(self, number: int, peer: Address) -> NamedSocket:
-        """A connection, which another process may have welcomed."""
+        """Return the socket of a connection. It is new if another process accepted the connection."""
         if number not in self._connections:
             socket = Socket(self._next_socket(), _family(peer), "stream", peer=_address(peer))
             self._connections[number] = self._add_socket(socket, f"connection {number}")
         return self._connections[number]
 
-    def _datagram_socket(self, family: CounterFamily) -> NamedSocket:
-        """The socket of a datagram: which it was isn't told: where it may be several, it is none."""
+    def _datagram_socket(self, family: SocketFamily) -> NamedSocket:
+        """Return the socket of a datagram. Events don't show it: if several fit, it is a separate new one."""
         if family not in self._datagram_sockets:
             known = [each for each in self._listeners if each.socket.kind == "datagram"]
-            fitting = [each for each in known if each.socket.family == family] or known
+            candidates = [each for each in known if each.socket.family == family] or known
             self._datagram_sockets[family] = (
-                fitting[0]
-                if len(fitting) == 1
+                candidates[0]
+                if len(candidates) == 1
                 else self._add_socket(Socket(self._next_socket(), family, "datagram"), "datagrams")
             )
         return self._datagram_sockets[family]
@@ -307,9 +320,9 @@ class EventRecorder:
             self._write({"process": to_json_object(self._process(pid))})
 
     def _process(self, pid: int, status: int | None = None) -> TracedProcess:
-        is_leader = pid == self._main_pid
-        role = self._role if is_leader else f"{self._role}/{pid}"
-        return TracedProcess(pid, pid, role, parent=None if is_leader else self._main_pid, status=status)
+        is_main = pid == self._main_pid
+        role = self._role if is_main else f"{self._role}/{pid}"
+        return TracedProcess(pid, pid, role, parent=None if is_main else self._main_pid, status=status)
 
     def _next_event(self) -> int:
         self._last_event += 1
@@ -320,7 +333,7 @@ class EventRecorder:
         return self._last_socket
 
 
-def _family(address: Address) -> CounterFamily:
+def _family(address: Address) -> SocketFamily:
     return address.family if address.family in ("inet", "inet6", "unix") else "other"
 
 
@@ -329,26 +342,26 @@ def _address(address: Address) -> SocketAddress:
 
 
 def _listening_socket(endpoint: Endpoint, number: int) -> Socket:
-    """A listener, or a socket for datagrams, as its endpoint describes it."""
+    """Return a listener, or a bound datagram socket, for an endpoint."""
     kind = _KINDS.get(endpoint.scheme, "stream")
     if endpoint.path:
-        family: CounterFamily = "unix"
-        place = SocketAddress(escape_text(endpoint.path))
+        family: SocketFamily = "unix"
+        address = SocketAddress(escape_text(endpoint.path))
     else:
         host = endpoint.host or "::"
         family = "other" if endpoint.port is None else "inet6" if ":" in host else "inet"
-        place = SocketAddress(escape_text(host), endpoint.port)
+        address = SocketAddress(escape_text(host), endpoint.port)
     is_wrapped = endpoint.scheme == "tls" or bool(endpoint.wrappers)
-    return Socket(number, family, kind, local=place, is_listener=kind != "datagram", is_wrapped=is_wrapped)
+    return Socket(number, family, kind, local=address, is_listener=kind != "datagram", is_wrapped=is_wrapped)
 
 
 def _client_socket(endpoint: Endpoint, number: int) -> Socket:
-    """A socket that is to be connected to an endpoint."""
+    """Return an unconnected client socket for an endpoint."""
     return replace(_listening_socket(endpoint, number), local=None, is_listener=False)
 
 
 def _listens_at(listener: Socket, address: SocketAddress) -> bool:
-    place = listener.local
-    if not listener.is_listener or place is None:
+    local = listener.local
+    if not listener.is_listener or local is None:
         return False
-    return place == address or (place.is_wildcard and place.port == address.port)
+    return local == address or (local.is_wildcard and local.port == address.port)

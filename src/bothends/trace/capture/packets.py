@@ -1,19 +1,19 @@
-"""Packets off the wire: what an interface carried, read down to TCP and UDP.
+"""Packet capture on the interfaces of this machine, parsed down to TCP and UDP.
 
-    Capture   an AF_PACKET socket (packet(7)): needs CAP_NET_RAW
-    parse     an IP packet to a `Packet`; pure
+    Capture        an AF_PACKET socket (packet(7)): needs CAP_NET_RAW
+    parse_packet   parses an IP packet into a `Packet`; pure
 
-Facts, measured on Linux 6.18:
+What the kernel does, measured on Linux 6.18, and what follows:
 
-1. Each packet on the loopback interface comes twice, as it leaves and as it arrives: the first is kept, since
-   it is nearer to the call that caused it.
-2. SO_TIMESTAMPNS gives wall-clock time, as strace does, so both can be compared.
-   But a kernel begins to take the time of packets a while after it is asked to, and until then the time is
-   that of our reading: so a capture waits until it has seen one that was older (`_wait_for_kernel_timestamps`).
-3. Segmentation is left to the interface, and the loopback leaves it out: segments of up to 64 KiB are
-   real there, and one `Packet` each.
-4. Both IPv4 and IPv6 may have headers between IP's and TCP's; what is fragmented shows ports in its first
-   fragment only, and the others are left out.
+1. Each packet on the loopback interface is captured twice, when it is sent and when it arrives. The first
+   copy is kept, because it is closer to the call that caused it.
+2. SO_TIMESTAMPNS gives wall-clock time, as strace does, so both can be compared. But the kernel enables
+   packet timestamps with a delay, and until then the timestamp is the time of the read. So a capture waits
+   for a packet whose timestamp precedes the read (`_wait_for_kernel_timestamps`).
+3. Segmentation is left to the interface (TSO), and the loopback interface omits it: segments of up to 64 KiB
+   are real packets there, and each is one `Packet`.
+4. IPv6 may have extension headers before TCP's, and IPv4 may have options. Of a fragmented packet only the
+   first fragment has the ports; the others are dropped.
 """
 
 from __future__ import annotations
@@ -31,22 +31,20 @@ from typing import Final, Literal, NamedTuple, Protocol
 from bothends.errors import Unavailable
 from bothends.trace.model import DATA_LIMIT, Packet, SocketAddress
 
-MAX_HEADER_BYTES: Final = 140  # bytes: IPv6 with an extension, and TCP with all its options, fit
+MAX_HEADER_BYTES: Final = 140  # IPv6 with an extension header, and TCP with all its options
 _RECV_SIZE: Final = DATA_LIMIT + MAX_HEADER_BYTES
-_RECV_BUFFER: Final = (
-    256 << 20
-)  # bytes at most in the kernel: a segment of the loopback counts 64 KiB, and more
+_RECV_BUFFER: Final = 256 << 20  # bytes: the kernel charges over 64 KiB for a loopback segment
 
 READ_BATCH: Final = 20_000  # packets
 
 _CAUGHT_UP: Final = 1 << 63  # later than any time
-_PROBE_DELAY: Final = 4_000_000  # nanoseconds: far more than reading takes
+_PROBE_DELAY: Final = 4_000_000  # nanoseconds: far more than a read takes
 _PROBE_TIMEOUT: Final = 2.0  # seconds
 
 _ETH_P_ALL: Final = 0x0003
 _SO_ATTACH_FILTER: Final = 26
 _INSTRUCTION: Final = struct.Struct("@HBBI")  # struct sock_filter
-# What a filter may ask besides a packet's bytes (linux/filter.h, SKF_AD_OFF): its way, its interface.
+# What a filter can load besides a packet's bytes (linux/filter.h, SKF_AD_OFF): its direction, its interface.
 _AD_PKTTYPE: Final = 0xFFFFF000 + 4
 _AD_IFINDEX: Final = 0xFFFFF000 + 8
 _SOL_PACKET: Final = 263
@@ -59,13 +57,13 @@ _TIMESPEC: Final = struct.Struct("@ll")
 # RFC 9293, section 3.1, from the lowest bit.
 FLAGS: Final = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 _TCP, _UDP = 6, 17
-# RFC 8200, section 4: headers that say which comes next. The fragment header is one of them.
+# RFC 8200, section 4: extension headers, which hold the type of the next header. So does the fragment header.
 _EXTENSIONS: Final = frozenset({0, 43, 60})
 _FRAGMENT: Final = 44
 
 
 def parse_packet(raw: bytes, number: int = 0, at: int = 0, interface: str = "") -> Packet | None:
-    """An IP packet, or None for what is neither TCP nor UDP, or is cut off before their ports."""
+    """Parse an IP packet. Returns None if it is neither TCP nor UDP, or cut off within their header."""
     found = _parse_ip(raw)
     if found is None:
         return None
@@ -76,7 +74,8 @@ def parse_packet(raw: bytes, number: int = 0, at: int = 0, interface: str = "") 
         data = body[8:] if size < 8 else body[8:size]
         return Packet(
             number, at, "udp", SocketAddress(source, here), SocketAddress(destination, there),
-            max(size, 8) - 8, data[:DATA_LIMIT], interface=interface, raw=raw[: DATA_LIMIT + MAX_HEADER_BYTES], length=length,
+            max(size, 8) - 8, data[:DATA_LIMIT], interface=interface,
+            raw=raw[: DATA_LIMIT + MAX_HEADER_BYTES], length=length,
         )  # fmt: skip
     if protocol == _TCP and len(body) >= 20:
         here, there, sequence, acknowledged, offset, bits, window = struct.unpack_from("!HHIIBBH", body)
@@ -92,7 +91,7 @@ def parse_packet(raw: bytes, number: int = 0, at: int = 0, interface: str = "") 
 
 
 def _parse_ip(raw: bytes) -> tuple[int, str, str, int, int] | None:
-    """Protocol, both addresses, where its header begins, and the length of the whole."""
+    """Return protocol, source, destination, the offset of the protocol's header, and the packet's length."""
     if len(raw) >= 20 and raw[0] >> 4 == 4:
         length = int.from_bytes(raw[2:4], "big") or len(raw)
         if int.from_bytes(raw[6:8], "big") & 0x1FFF:
@@ -119,29 +118,30 @@ def _unmap_ipv4(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     return str(mapped or address)
 
 
+# Opcodes of classic BPF, by their mnemonics (linux/filter.h).
 _LD_W, _LD_H, _LD_B = 0x20, 0x28, 0x30  # load from an offset
-_LD_H_IND, _LD_B_IND = 0x48, 0x50  # load from an offset behind X
-_LDX_MSH, _LDX_IMM = 0xB1, 0x01  # X: the length of IPv4's header, a number
+_LD_H_IND, _LD_B_IND = 0x48, 0x50  # load from an offset relative to X
+_LDX_MSH, _LDX_IMM = 0xB1, 0x01  # set X: to the length of the IPv4 header, to a number
 _JEQ, _JSET, _RSH, _RET = 0x15, 0x45, 0x74, 0x06
 _KEEP: Final = (_RET, 0, 0, DATA_LIMIT + MAX_HEADER_BYTES)
 _DROP: Final = (_RET, 0, 0, 0)
 
 
 def _bpf_program(loopback: int, ports: Collection[int] | None) -> list[tuple[int, int, int, int]]:
-    """A classic BPF program (Linux: networking/filter.rst): code, jump if true, jump if false, operand.
+    """Return a classic BPF program (Linux: networking/filter.rst).
 
-    What it returns is how many bytes of a packet are kept. With `ports`, only what has one of them at an end,
-    and handshakes.
+    An instruction is: code, jump if true, jump if false, operand. The program returns how many bytes of a
+    packet to capture. With `ports` it captures only packets from or to one of them, and SYNs.
     """
-    judged = [_KEEP] if ports is None else _match_ports(ports)
-    ipv6 = [(_LDX_IMM, 0, 0, 40), *judged]
+    match_ports = [_KEEP] if ports is None else _match_ports(ports)
+    ipv6 = [(_LDX_IMM, 0, 0, 40), *match_ports]
     ipv4 = [
         (_LD_B, 0, 0, 9),  # the protocol
         (_JEQ, 2, 0, _TCP),
         (_JEQ, 1, 0, _UDP),
         _DROP,
         (_LDX_MSH, 0, 0, 0),
-        *judged,
+        *match_ports,
     ]
     return [
         (_LD_W, 0, 0, _AD_IFINDEX),
@@ -149,10 +149,10 @@ def _bpf_program(loopback: int, ports: Collection[int] | None) -> list[tuple[int
         (_LD_W, 0, 0, _AD_PKTTYPE),
         (_JEQ, 1, 0, _PACKET_OUTGOING),
         _DROP,
-        (_LD_B, 0, 0, 0),  # the version of IP
+        (_LD_B, 0, 0, 0),  # the IP version
         (_RSH, 0, 0, 4),
         (_JEQ, 0, len(ipv4), 4) if len(ipv4) < 256 else (_JEQ, 1, 0, 4),
-        *([(0x05, 0, 0, len(ipv4))] if len(ipv4) >= 256 else []),  # a jump may be longer without a condition
+        *([(0x05, 0, 0, len(ipv4))] if len(ipv4) >= 256 else []),  # conditional jumps have 8-bit offsets
         *ipv4,
         (_JEQ, 1, 0, 6),
         _DROP,
@@ -161,7 +161,7 @@ def _bpf_program(loopback: int, ports: Collection[int] | None) -> list[tuple[int
 
 
 def _match_ports(ports: Collection[int]) -> list[tuple[int, int, int, int]]:
-    """Keep what has one of these ports at an end, or begins a connection. X is where TCP or UDP begins."""
+    """Return code that keeps packets from or to these ports, and SYNs. X is the offset of TCP or UDP."""
     program = []
     for offset in (0, 2):
         program.append((_LD_H_IND, 0, 0, offset))
@@ -171,8 +171,9 @@ def _match_ports(ports: Collection[int]) -> list[tuple[int, int, int, int]]:
 
 
 class TransitEvent(NamedTuple):
-    """Where a packet was seen on a wire of ours: it left for the host that it `reaches`, arrived, or was lost
-    to a toxic. `way` and `number` tell which packet; a number of 0 says that the wire has made it.
+    """An event of a packet on a wire: it was sent to the host `reaches`, it arrived, or `toxic` dropped it.
+
+    `direction` and `number` identify the packet. A number of 0 means that the wire synthesized it.
     """
 
     event: Literal["sent", "lost", "arrived"]
@@ -183,7 +184,7 @@ class TransitEvent(NamedTuple):
 
 
 class RawPacket(NamedTuple):
-    """A packet as it was captured: most of a busy machine's are nobody's here, and are read no further."""
+    """A captured packet, not parsed yet: on a busy machine most packets are not relevant."""
 
     at: int
     interface: str
@@ -192,7 +193,7 @@ class RawPacket(NamedTuple):
 
     @property
     def ports(self) -> tuple[int, int] | None:
-        """Source and destination port, where they stand where they most often do; None elsewhere."""
+        """Source and destination port, or None if the packet has unusual headers."""
         data = self.data
         start = (data[0] & 15) * 4 if data[:1] and data[0] >> 4 == 4 else 40
         if len(data) < start + 4 or (start == 40 and data[6] not in (_TCP, _UDP)):
@@ -200,51 +201,49 @@ class RawPacket(NamedTuple):
         return data[start] << 8 | data[start + 1], data[start + 2] << 8 | data[start + 3]
 
     def packet(self, number: int) -> Packet | None:
-        """The same, read."""
+        """Parse it. Returns None for other protocols."""
         return parse_packet(self.data, number, self.at, self.interface)
 
 
 class PacketSource(Protocol):
-    """Where packets come from: `Capture`, or a wire."""
+    """A source of packets: `Capture`, or a wire."""
 
     def fileno(self) -> int:
-        """The descriptor that turns readable when there are packets."""
+        """Return the descriptor to wait for. It is readable if there are packets."""
 
     def read(self) -> list[RawPacket]:
-        """The packets that have come. Never blocks."""
+        """Return the packets that have been captured since the last call. Never blocks."""
 
     def count_dropped(self) -> int:
-        """How many there was no room for, so far."""
+        """Return how many packets the buffer had no room for, so far."""
 
     def filter_ports(self, ports: Collection[int] | None) -> None:
-        """Leave out what has none of these ports, where that saves anything."""
+        """Drop packets from and to other ports, if that saves work."""
 
     def has_more(self) -> bool:
-        """Whether packets are known to be under way: asked when the last client has ended, and the last
-        server.
-        """
+        """Return whether more packets will come. Called after the clients, and the servers, have exited."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release the source."""
 
 
 class Capture:
-    """Every packet of TCP and UDP that this machine's interfaces carry, from now on. Close it, or use it
-    as a context.
+    """Captures the TCP and UDP packets on this machine's interfaces. Close it, or use it in a with statement.
 
     Args:
-        interface: one interface's name; all of them by default.
+        interface: the name of one interface; all by default.
 
     Raises:
-        Unavailable: no privilege, or no such interface.
+        Unavailable: missing privilege (CAP_NET_RAW), or no such interface.
     """
 
     def __init__(self, interface: str = "") -> None:
         self.dropped = 0
-        self._read_up_to = _CAUGHT_UP  # when the last packet that was read passed, while more wait to be read
+        self._read_up_to = _CAUGHT_UP  # the timestamp of the last packet read, if more wait to be read
         self._checkpoint = 0
         try:
-            # SOCK_DGRAM: without the link's own header, so that IP begins the packet on every interface.
+            # SOCK_DGRAM removes the link-layer header, so that packets of all interfaces start with the IP
+            # header.
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
         except OSError as error:
             raise Unavailable(
@@ -253,7 +252,7 @@ class Capture:
             ) from error  # fmt: skip
         try:
             self._socket.setblocking(False)
-            with contextlib.suppress(OSError):  # CAP_NET_ADMIN; without it the system's own limit holds
+            with contextlib.suppress(OSError):  # needs CAP_NET_ADMIN; otherwise the system's limit applies
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECV_BUFFER)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             self.filter_ports(None)
@@ -267,8 +266,10 @@ class Capture:
             ) from error
 
     def filter_ports(self, ports: Collection[int] | None) -> None:
-        """Let the kernel leave out what is no TCP or UDP, and the loopback's second copies; and, if `ports`
-        says so, what has none of these ports: on a busy machine that is nearly everything. Handshakes pass.
+        """Make the kernel drop other protocols and the second copies of loopback packets.
+
+        With `ports` it also drops packets from and to other ports, except SYNs: on a busy machine, nearly
+        all.
         """
         loopback = socket.if_nametoindex("lo")
         program = b"".join(_INSTRUCTION.pack(*each) for each in _bpf_program(loopback, ports))
@@ -279,27 +280,27 @@ class Capture:
         )
 
     def _wait_for_kernel_timestamps(self) -> None:
-        """Wait until packets have the time at which they passed: try one, and read it a while later."""
+        """Wait until the kernel timestamps packets: send one, read it later, and compare the times."""
         deadline = time.monotonic() + _PROBE_TIMEOUT
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("127.0.0.1", 0))
-            ours = probe.getsockname()
+            address = probe.getsockname()
             while time.monotonic() < deadline:
-                probe.sendto(b"", ours)
+                probe.sendto(b"", address)
                 time.sleep(_PROBE_DELAY / 1e9)
                 now = time.time_ns()
                 if any(
-                    raw.ports == (ours[1], ours[1]) and raw.at < now - _PROBE_DELAY // 2
+                    raw.ports == (address[1], address[1]) and raw.at < now - _PROBE_DELAY // 2
                     for raw in self.read()
                 ):
                     return
 
     def fileno(self) -> int:
-        """The descriptor that turns readable when there are packets."""
+        """Return the descriptor to wait for. It is readable if there are packets."""
         return self._socket.fileno()
 
     def read(self) -> list[RawPacket]:
-        """The packets that have come, `AT_ONCE` at most. Never blocks."""
+        """Return captured packets, `READ_BATCH` at most. Never blocks."""
         found: list[RawPacket] = []
         receive = self._socket.recvmsg
         while len(found) < READ_BATCH:
@@ -307,7 +308,7 @@ class Capture:
                 data, ancillary, _, address = receive(_RECV_SIZE, 64)
             except (BlockingIOError, InterruptedError):
                 break
-            except OSError:  # ENETDOWN: an interface has gone, others go on
+            except OSError:  # ENETDOWN: one interface is down; packets of the others follow
                 continue
             for level, kind, stamp in ancillary:
                 if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(stamp) >= _TIMESPEC.size:
@@ -317,14 +318,16 @@ class Capture:
         return found
 
     def count_dropped(self) -> int:
-        """How many packets the kernel had no room for, so far."""
+        """Return how many packets the kernel had no room for, so far."""
         received = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
-        self.dropped += struct.unpack("II", received)[1]  # reading it sets the kernel's count to 0
+        self.dropped += struct.unpack("II", received)[1]  # reading resets the kernel's counter (packet(7))
         return self.dropped
 
     def has_more(self) -> bool:
-        """Whether packets wait to be read that passed before this was first asked: on a busy machine they
-        may be seconds old when they are read. Once they are read, it may be asked anew.
+        """Return whether packets wait to be read that are older than the first call of this method.
+
+        On a busy machine packets are read seconds after they were captured. After a False, the next call
+        starts again from its own time.
         """
         self._checkpoint = self._checkpoint or time.time_ns()
         is_behind = self._read_up_to < self._checkpoint
@@ -332,7 +335,7 @@ class Capture:
         return is_behind
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._socket.close()
 
     def __enter__(self) -> Capture:

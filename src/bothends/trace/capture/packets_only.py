@@ -1,6 +1,6 @@
-"""Nothing but the packets of one endpoint, whatever programs are at its ends.
+"""Trace the packets of one endpoint, without tracing programs.
 
-Two lanes: the endpoint, and its peers, who are told apart by their ports.
+The picture has two lanes: the endpoint, and all of its peers, which differ in their ports.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _SCHEMES: Final = frozenset({"tcp", "udp", "tls"})
 
 
 def addresses_of(endpoint: Endpoint) -> list[SocketAddress]:
-    """The addresses of an endpoint.
+    """Resolve the addresses of an endpoint.
 
     Raises:
-        EndpointError: it has no port, or its packets are none that are captured.
-        Unavailable: its name means nothing.
+        EndpointError: it has no port, or a scheme whose packets are not captured.
+        Unavailable: the host name cannot be resolved.
     """
     if endpoint.scheme not in _SCHEMES or not endpoint.port:
-        reason = "only packets of tcp, udp and tls with a port can be told apart from others"
+        reason = "only packets of tcp, udp and tls endpoints with a port can be captured"
         raise EndpointError(str(endpoint), reason, "UNIX sockets have no packets: trace the programs")
     try:
         found = socket.getaddrinfo(endpoint.host or None, endpoint.port, flags=socket.AI_PASSIVE)
@@ -33,16 +33,16 @@ def addresses_of(endpoint: Endpoint) -> list[SocketAddress]:
 
 
 class PacketOnlyLanes:
-    """Puts each packet of an endpoint between its two lanes."""
+    """Assigns each packet of an endpoint to the two lanes."""
 
     def __init__(self, trace: Trace, endpoint: Endpoint, addresses: list[SocketAddress]) -> None:
         self._addresses = frozenset(addresses)
-        self._ports = frozenset(place.port for place in addresses if place.is_wildcard)
+        self._ports = frozenset(each.port for each in addresses if each.is_wildcard)
         for number, role in ((1, str(endpoint)), (2, "its peers")):
             trace.processes[number] = TracedProcess(number, 0, role)
             trace.sockets[number] = Socket(number, "inet", "stream", process=number)
 
     def assign_sockets(self, packet: Packet) -> None:
-        """Fill in the sockets of a packet."""
+        """Set the sender and the receiver of a packet."""
         is_from = packet.source in self._addresses or packet.source.port in self._ports
         packet.sender, packet.receiver = (1, 2) if is_from else (2, 1)

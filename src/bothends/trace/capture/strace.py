@@ -1,17 +1,18 @@
-"""strace's output, as it comes: text in, lines out. Pure; `calls.py` says what they mean.
+"""Parse the output of strace incrementally: bytes in, lines out. Pure; `calls.py` interprets the lines.
 
-Facts, measured on strace 6.1:
+What strace does, measured on strace 6.1, and what follows:
 
-1. `-f` gives one stream for all processes, each line with `PID TIME` in front. When another process's line
-   comes between, a call is cut in two, `... <unfinished ...>` and `<... name resumed>...`; threads do it too.
-   A line's time is when the call began; a resumed line's own time is when it ended.
-2. strace writes what it knows of a call before it lets the kernel do it. So the beginning of a call that
-   waits stands in the stream without its end: `StraceParser.begun` gives it, and a picture can show who waits.
-   But where a line ends at a whole number of `STDIO_BUFFER`s, strace's buffer was full, and more is to come.
-3. With `-xx` all strings are in hexadecimal, so no byte of a peer's can look like strace's own syntax.
-   Addresses and paths are written so too.
-4. `name(...) = ?` is a call that never returned; `<detached ...>` ends a line where strace lets go of a
-   process in a call. `<unavailable>` stands for a duration that isn't known.
+1. `-f` writes one stream for all processes, each line with the prefix `PID TIME`. If a line of another
+   process or thread intervenes, a call is split in two: `... <unfinished ...>` and `<... name resumed>...`.
+   The time of a line is when the call started; that of a resumed line is when it ended.
+2. strace writes the name and arguments of a call before the kernel executes it. So the start of a blocking
+   call is in the stream without its end: `StraceParser.unfinished_call` returns it, and a picture can show a
+   blocked process at once. But if the text ends at a multiple of `STDIO_BUFFER`, strace's buffer was full,
+   and more of the line follows.
+3. With `-xx` all strings are in hexadecimal, so no byte from a peer can look like strace's syntax. Addresses
+   and paths are in hexadecimal, too.
+4. `name(...) = ?` is a call that never returned; `<detached ...>` ends the line of a call during which strace
+   detached from the process. `<unavailable>` is an unknown duration.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Final, TypeAlias
 
 from bothends.trace.model import DATA_LIMIT
 
-# What a picture of sockets needs. `?` stands before what some architectures lack.
+# The calls that a picture of sockets needs. `?` marks calls that some architectures lack.
 TRACED_CALLS: Final = (
     "%network,read,write,readv,writev,?sendfile,splice,close,?close_range,dup,?dup2,dup3,fcntl,ioctl,"
     "?poll,ppoll,?select,pselect6,?epoll_create,epoll_create1,?epoll_wait,epoll_pwait,?epoll_pwait2,epoll_ctl,"
@@ -34,14 +35,13 @@ OPTIONS: Final = (
     "-s", str(DATA_LIMIT), "-a", "1", "-e", f"trace={TRACED_CALLS}",
 )  # fmt: skip
 
-# A line longer than this is not strace's: vectors of a thousand strings of KEPT bytes stay below.
-MAX_LINE: Final = 64 << 20
+MAX_LINE: Final = 64 << 20  # bytes: a vector of a thousand strings of DATA_LIMIT bytes is shorter
 STDIO_BUFFER: Final = 4096  # bytes: the buffer that the C library gives to a pipe
 
 
 @dataclass(frozen=True, slots=True)
 class CallStarted:
-    """A call has begun: `text` is what is known of its arguments."""
+    """A call has started. `text` holds the arguments known so far."""
 
     pid: int
     at: int
@@ -51,10 +51,10 @@ class CallStarted:
 
 @dataclass(frozen=True, slots=True)
 class CallEnded:
-    """A call from its beginning, `at`, to its end, `until` (None where strace doesn't know it).
+    """A call that started at `at` and ended at `until` (None if strace doesn't know).
 
-    `result` None: it never returned. `words` is what stands in parentheses behind the result, and `label`
-    what describes a descriptor that it returned.
+    `result` is None if it never returned. `result_text` is the text in parentheses after the result, and
+    `label` the label of a returned descriptor.
     """
 
     pid: int
@@ -70,7 +70,7 @@ class CallEnded:
 
 @dataclass(frozen=True, slots=True)
 class SignalReceived:
-    """A signal came. `details` as strace shows them."""
+    """A signal was received. `details` are as strace prints them."""
 
     pid: int
     at: int
@@ -80,7 +80,7 @@ class SignalReceived:
 
 @dataclass(frozen=True, slots=True)
 class ThreadExited:
-    """A thread is gone: with an exit status, or by a signal. Both empty: another took its place (execve)."""
+    """A thread has exited with a status, or a signal killed it. Neither: another thread called execve()."""
 
     pid: int
     at: int
@@ -96,10 +96,10 @@ _RESUMED: Final = re.compile(r"<\.\.\. (\w+) resumed>(.*)", re.DOTALL)
 _UNFINISHED: Final = re.compile(r" ?<(?:unfinished|detached) \.\.\.>$")
 _RETURN: Final = re.compile(
     r"""(?P<text>.*)\)\ +=\ (?P<result>-?\d+|0x[0-9a-f]+|\?)
-        (?P<label><.*?>)?                       # what a returned descriptor is
+        (?P<label><.*?>)?                       # the label of a returned descriptor
         (?:\ (?P<error>E[A-Z0-9_]+)\ \(.*?\))?
-        (?:\ \((?P<words>.*)\))?
-        (?:\ <(?P<lasted>\d+\.\d+|unavailable)>)?$""",
+        (?:\ \((?P<result_text>.*)\))?
+        (?:\ <(?P<duration>\d+\.\d+|unavailable)>)?$""",
     re.VERBOSE | re.DOTALL,
 )
 _NEVER_RETURNED: Final = re.compile(
@@ -110,17 +110,17 @@ _EXITED: Final = re.compile(
 )
 _SIGNAL: Final = re.compile(r"--- (SIG\w+) (\{.*\}) ---$|--- stopped by (SIG\w+) ---$", re.DOTALL)
 
-# Reads and writes of files, which are most of what a starting program does: told by the label before
-# anything else is looked at. A path is in hexadecimal (fact 3), a socket's label is not.
+# Calls on files, which are most calls of a starting program: recognized by the label, before anything else is
+# parsed. A path is in hexadecimal (fact 3), a socket's label is not.
 _FILE_CALL: Final = re.compile(
     r"(?:read|write|readv|writev|close|ioctl|fcntl)\((?:[3-9]|\d\d+)<\\x(?!73\\x6f\\x63\\x6b\\x65\\x74\\x3a)"
 )
 
 
 class StraceParser:
-    """The lines of one strace, fed as they come.
+    """Parses the output of one strace process, as it is read.
 
-    `unknown` counts lines that could not be understood; `odd` keeps the first few.
+    `unparsed_count` is the number of lines with unknown syntax; `unparsed_samples` are the first ten.
     """
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class StraceParser:
         self.unparsed_samples: list[str] = []
 
     def feed(self, data: bytes) -> Iterator[Line]:
-        """The lines that these bytes complete."""
+        """Return the lines that these bytes complete."""
         lines = (self._buffer + data).split(b"\n") if self._buffer else data.split(b"\n")
         self._buffer = lines.pop()
         if len(self._buffer) > MAX_LINE:
@@ -140,12 +140,12 @@ class StraceParser:
         return self._parse_lines(lines)
 
     def feed_eof(self) -> Iterator[Line]:
-        """The stream is over: what was still waiting for the end of its line."""
+        """Return the incomplete last line, if any: the stream has ended."""
         rest, self._buffer = self._buffer, b""
         return self._parse_lines([rest] if rest else [])
 
     def unfinished_call(self) -> CallStarted | None:
-        """The call that stands at the end of the stream, begun and not ended. Each is given once."""
+        """Return the unfinished call at the end of the stream, or None. Each call is returned once."""
         if not self._buffer or len(self._buffer) > 4 * DATA_LIMIT + 1024:
             return None
         if len(self._buffer) % STDIO_BUFFER == 0 or self._buffer.count(b'"') % 2:
@@ -154,11 +154,11 @@ class StraceParser:
         call = _CALL.match(head[4]) if head else None
         if head is None or call is None or _FILE_CALL.match(head[4]):
             return None
-        began = CallStarted(int(head[1]), _timestamp(head), call[1], call[2])
-        if self._last_unfinished == (began.pid, began.at):
+        started = CallStarted(int(head[1]), _timestamp(head), call[1], call[2])
+        if self._last_unfinished == (started.pid, started.at):
             return None
-        self._last_unfinished = (began.pid, began.at)
-        return began
+        self._last_unfinished = (started.pid, started.at)
+        return started
 
     def _parse_lines(self, lines: Iterable[bytes]) -> Iterator[Line]:
         for each in lines:
@@ -180,20 +180,20 @@ class StraceParser:
         if found := _CALL.match(rest):
             name, inner = found[1], found[2]
             if _UNFINISHED.search(inner):
-                began = CallStarted(pid, at, name, _UNFINISHED.sub("", inner))
-                self._unfinished[pid] = began
-                return None if _FILE_CALL.match(rest) else began
+                started = CallStarted(pid, at, name, _UNFINISHED.sub("", inner))
+                self._unfinished[pid] = started
+                return None if _FILE_CALL.match(rest) else started
             return self._parse_ended(pid, at, name, inner, None)
         return self._parse_exit_or_signal(pid, at, rest)
 
     def _parse_resumed(self, pid: int, at: int, rest: str) -> Line | None:
-        found, began = _RESUMED.match(rest), self._unfinished.pop(pid, None)
-        if found is None or began is None or began.name != found[1]:
-            self._record_unparsed(rest.encode())  # its first half was before our time
+        found, started = _RESUMED.match(rest), self._unfinished.pop(pid, None)
+        if found is None or started is None or started.name != found[1]:
+            self._record_unparsed(rest.encode())  # the call started before strace attached
             return None
-        if _FILE_CALL.match(f"{began.name}({began.text}"):
+        if _FILE_CALL.match(f"{started.name}({started.text}"):
             return None
-        return self._parse_ended(pid, began.at, began.name, began.text + found[2], at)
+        return self._parse_ended(pid, started.at, started.name, started.text + found[2], at)
 
     def _parse_ended(self, pid: int, at: int, name: str, inner: str, until: int | None) -> Line | None:
         if never := _NEVER_RETURNED.match(inner):
@@ -202,20 +202,20 @@ class StraceParser:
         if found is None:
             self._record_unparsed(f"{name}({inner}".encode())
             return None
-        lasted, result = found["lasted"], found["result"]
-        if lasted is not None and lasted != "unavailable":
-            seconds, _, fraction = lasted.partition(".")
+        duration, result = found["duration"], found["result"]
+        if duration is not None and duration != "unavailable":
+            seconds, _, fraction = duration.partition(".")
             until = at + int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
         value = None if result == "?" else int(result, 0)
         return CallEnded(
             pid, at, name, found["text"], until, value,
-            (found["label"] or "")[1:-1], found["error"] or "", found["words"] or "",
+            (found["label"] or "")[1:-1], found["error"] or "", found["result_text"] or "",
         )  # fmt: skip
 
     def _parse_exit_or_signal(self, pid: int, at: int, rest: str) -> Line | None:
-        if left := _EXITED.match(rest):
+        if found := _EXITED.match(rest):
             self._unfinished.pop(pid, None)
-            return ThreadExited(pid, at, int(left[1]) if left[1] else None, left[2] or "")
+            return ThreadExited(pid, at, int(found[1]) if found[1] else None, found[2] or "")
         if found := _SIGNAL.match(rest):
             return SignalReceived(pid, at, found[1] or found[3], found[2] or "")
         self._record_unparsed(rest.encode())

@@ -1,11 +1,11 @@
-"""Programs that are traced: each under a strace of its own, which writes what it sees into a pipe to us.
+"""The traced programs. Each runs under its own strace process, which writes to a named pipe.
 
-1. A program keeps the terminal, its standard output and its standard error. Servers get no keyboard and a
-   process group of their own, so that ^C reaches the client, whose keyboard it is, and us.
-2. strace reads and writes nothing of ours but a named pipe, so no descriptor of ours leaks into a program.
-   When we read slowly strace waits, and the program with it: nothing is lost.
-3. If strace died first, its programs would go on, and with `--seccomp-bpf` every call that was traced would
-   fail (ENOSYS). So the programs are ended, and strace ends by itself after the last of them.
+1. A program keeps the terminal, standard output and standard error. Servers have no standard input and their
+   own process group, so that ^C reaches only bothends and the client, which reads the terminal.
+2. strace shares nothing but a named pipe with bothends, so programs inherit no descriptors. If bothends reads
+   slowly, strace blocks, and the program with it: no data is lost.
+3. If strace died first, its programs would continue, and with `--seccomp-bpf` every traced call would fail
+   (ENOSYS). So the programs are terminated, and strace exits after the last of them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from bothends.trace.capture.strace import OPTIONS, StraceParser
 from bothends.trace.model import Point, Socket
 
 GRACE_PERIOD: Final = 2.0  # seconds from SIGTERM to SIGKILL
-_PIPE_SIZE: Final = 1 << 20  # bytes that strace may be ahead of us
+_PIPE_SIZE: Final = 1 << 20  # bytes that strace can write before it blocks
 _READ_SIZE: Final = 1 << 18
 
 
 @dataclass(eq=False, repr=False)
 class NoSuchProgram(UsageError):
-    """A command line that can't be run. Fields: `text`, `reason`."""
+    """A command line cannot be run. Fields: `text`, `reason`."""
 
     text: str
     reason: str
@@ -47,30 +47,30 @@ class NoSuchProgram(UsageError):
 
 
 def split_command(text: str) -> list[str]:
-    """A command line cut into words as a shell would, with quotes but without variables, pipes and such.
+    """Split a command line as a shell does: it handles quotes, but no variables, pipes and so on.
 
     Raises:
-        NoSuchProgram: there is nothing to run, or no such program.
+        NoSuchProgram: the command line is empty or malformed, or the program does not exist.
     """
     try:
-        words = shlex.split(text)
+        argv = shlex.split(text)
     except ValueError as error:
-        raise NoSuchProgram(text, f"{str(error).lower()}; quotes come in pairs, as in a shell") from error
-    check_program(words, text)
-    return words
+        raise NoSuchProgram(text, f"{str(error).lower()}; close each quote, as in a shell") from error
+    check_program(argv, text)
+    return argv
 
 
 def check_program(argv: Sequence[str], text: str = "") -> None:
-    """Look whether a program is there. Raises NoSuchProgram."""
+    """Check that a program exists. Raises NoSuchProgram."""
     text = text or shlex.join(argv)
     if not argv:
-        raise NoSuchProgram(text, "no program is named")
+        raise NoSuchProgram(text, "the command line is empty")
     if shutil.which(argv[0]) is None:
-        raise NoSuchProgram(text, f"there is no program {argv[0]!r}; for a shell's syntax: sh -c '...'")
+        raise NoSuchProgram(text, f"program {argv[0]!r} not found; for shell syntax use sh -c '...'")
 
 
 def find_strace() -> str:
-    """Where strace is. Raises Unavailable."""
+    """Return the path of strace. Raises Unavailable."""
     found = shutil.which("strace")
     if found is None:
         raise Unavailable("trace", "programs", reason="strace isn't installed", hint="apt install strace")
@@ -78,39 +78,39 @@ def find_strace() -> str:
 
 
 class ProcessHandle(Protocol):
-    """A strace that was started; the face of subprocess.Popen."""
+    """A running strace process, with the interface of subprocess.Popen."""
 
     @property
     def returncode(self) -> int | None:
-        """As Popen has it."""
+        """As Popen.returncode."""
 
     def poll(self) -> int | None:
-        """What it left with, None while it runs."""
+        """Return its exit status, or None while it runs."""
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end. Raises subprocess.TimeoutExpired."""
+        """Wait until it has exited. Raises subprocess.TimeoutExpired."""
 
     def send_signal(self, sig: int) -> None:
-        """Signal it alone."""
+        """Send a signal to strace only."""
 
     def kill(self) -> None:
-        """End it by force."""
+        """Send SIGKILL to strace."""
 
 
 class ProgramLauncher(Protocol):
-    """Where programs run. Their processes have the numbers that strace shows."""
+    """Starts programs somewhere. `signal` takes the pids that strace shows there."""
 
     def start(
         self, role: str, argv: Sequence[str], *, inherit_stdin: bool, output: int | None
     ) -> ProcessHandle:
-        """Run a command line. Raises OSError, BothendsError."""
+        """Start a command line. Raises OSError, BothendsError."""
 
     def signal(self, processes: Sequence[int], number: int) -> None:
-        """Signal processes, as many as there still are."""
+        """Send a signal to the processes that are still running."""
 
 
 class _LocalLauncher:
-    """On this machine, as our children."""
+    """Starts programs on this machine, as child processes."""
 
     def start(
         self, role: str, argv: Sequence[str], *, inherit_stdin: bool, output: int | None
@@ -132,15 +132,16 @@ LOCAL_LAUNCHER: Final = _LocalLauncher()
 
 
 class TracedProgram:
-    """One program, or a process that runs already, with all its children, under strace.
+    """A program, or a running process, with all its child processes, under strace.
 
     Args:
         role: the name of its lane.
-        words: the command line; or none, and `pid` says what to attach to.
-        reader: gets the lines.
-        keyboard: whether it keeps our standard input.
-        output: where its standard output goes: None for ours, or a descriptor.
-        starter: where it runs.
+        argv: the command line; empty if `pid` is given.
+        decoder: decodes strace's lines.
+        pid: the running process to attach to.
+        inherit_stdin: whether the program inherits standard input.
+        output: a descriptor for its standard output; inherited by default.
+        launcher: starts the program.
     """
 
     def __init__(
@@ -167,39 +168,38 @@ class TracedProgram:
         self._launcher = launcher
         self._process: ProcessHandle | None = None
         self._pipe = -1
-        self._began = False
 
     @property
     def is_running(self) -> bool:
-        """Whether it has begun and has not ended."""
+        """Whether it has started and has not ended."""
         return self._process is not None and not self.has_ended
 
     @property
     def status(self) -> int | None:
-        """What it left with, as Popen.returncode has it; None while it runs."""
+        """The exit status, as in Popen.returncode; None while it runs."""
         return self._process.returncode if self._process is not None else None
 
     @property
     def was_strace_killed(self) -> bool:
-        """Whether strace was killed under the programs that it had started."""
+        """Whether strace was killed while the programs it had started were running."""
         was_killed = self.has_ended and self.pid is None and (self.status or 0) < 0
         return was_killed and bool(self.decoder.live_pids)
 
     @property
     def strace_pid(self) -> int | None:
-        """The process that is strace; None where it runs in another tree of processes."""
+        """The pid of strace; None if it runs in another PID namespace."""
         return self._process.pid if isinstance(self._process, subprocess.Popen) else None
 
     def fileno(self) -> int:
-        """The descriptor that turns readable when strace has written something."""
+        """Return the descriptor of the pipe. It is readable if strace has written something."""
         return self._pipe
 
     def start(self) -> Iterator[Point]:
-        """Begin; what is known at once.
+        """Start strace, and the program. Returns the points known at once, for a process attached to.
 
         Raises:
-            SystemRefused: there is no such process to attach to.
-            Unavailable: strace can't be run.
+            SystemCallFailed: the process to attach to does not exist.
+            Unavailable: strace cannot be run.
         """
         strace = find_strace()
         threads = _thread_ids(self.pid) if self.pid is not None else []
@@ -207,7 +207,9 @@ class TracedProgram:
             path = Path(folder, "strace")
             os.mkfifo(path, 0o600)
             self._pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with contextlib.suppress(OSError):  # more than the system allows to one user
+            with contextlib.suppress(
+                OSError
+            ):  # EPERM: above the user's limit (pipe(7)); the default works too
                 fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
             target = ["-p", str(self.pid)] if self.pid is not None else ["--seccomp-bpf", "--", *self.argv]
             try:
@@ -219,7 +221,7 @@ class TracedProgram:
                 )
             except OSError as error:
                 raise Unavailable("run", strace, error.errno or 0) from error
-            # strace opens the pipe before it starts anything: then its name is no longer needed.
+            # strace opens the pipe before it starts the program. After that, the pipe's name can be removed.
             self._wait_for_strace()
         if self.pid is not None:
             yield from self.decoder.add_attached(self.pid, threads, time.time_ns())
@@ -234,7 +236,7 @@ class TracedProgram:
             pass
 
     def read(self, max_bytes: int = 1 << 20) -> Iterator[Point]:
-        """What strace has written, so much at most. Never blocks. After the end `has_ended` is true."""
+        """Decode what strace has written, up to about `max_bytes`. Never blocks. At EOF sets `has_ended`."""
         while max_bytes > 0 and not self.has_ended:
             try:
                 data = os.read(self._pipe, _READ_SIZE)
@@ -247,9 +249,9 @@ class TracedProgram:
                 return
             max_bytes -= len(data)
             yield from self.decoder.decode(self.parser.feed(data))
-        began = self.parser.unfinished_call()
-        if began is not None:
-            yield from self.decoder.decode([began])
+        started = self.parser.unfinished_call()
+        if started is not None:
+            yield from self.decoder.decode([started])
 
     def _on_eof(self) -> None:
         self.has_ended = True
@@ -260,9 +262,7 @@ class TracedProgram:
             self._launcher.signal(sorted(self.decoder.live_pids), signal.SIGKILL)  # rule 3
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to every process of it that we know. What we attached to is never signalled: it is
-        let go.
-        """
+        """Send a signal to all its known processes. From a process attached to, strace detaches instead."""
         if self._process is None or self.has_ended:
             return
         if self.pid is not None:
@@ -271,10 +271,10 @@ class TracedProgram:
         pids = self.decoder.live_pids
         self._launcher.signal(sorted(pids), number)
         if not pids and number == signal.SIGKILL:
-            self._process.kill()  # it has not begun yet, or strace can't trace it
+            self._process.kill()  # the program has not started yet, or strace cannot trace it
 
     def close(self) -> None:
-        """End it and all its children, by force where they don't end by themselves. Idempotent."""
+        """Terminate it and all its child processes: SIGTERM, then SIGKILL. Idempotent."""
         deadline = time.monotonic() + GRACE_PERIOD
         if self.is_running:
             self.signal(signal.SIGTERM)

@@ -1,1 +1,1 @@
-"""Order events and match calls to packets and packets to calls. Start with `correlator.py`. Pure."""
+"""Order events, and match calls with packets. Pure. Start with `correlator.py`."""

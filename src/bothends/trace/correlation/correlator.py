@@ -1,30 +1,30 @@
-"""What came of what: calls, packets and calls again, matched by addresses and by offsets. Pure.
+"""Find causal links: from calls to packets and from packets to calls, by addresses and stream offsets. Pure.
 
-    send ── its bytes are ──> packet ── its bytes are ──> receive
+    send ── its bytes are in ──> packet ── its bytes are in ──> receive
     connect ──> SYN ──> accept      close ──> FIN ──> receive of 0 bytes      close ──> RST ──> ECONNRESET
 
-1. A TCP stream is one direction of a connection. A packet's bytes have offsets in it (its sequence number
-   less the initial one), a call's bytes have too (what its socket sent before). Where both overlap, one
-   carries the other.
-2. UNIX sockets have no packets, and without the privilege nothing has: then send and receive are joined by
-   the same offsets.
-3. Datagrams have no offsets: `datagrams.py`.
-4. On a wire of ours a packet leaves at one time and arrives at another, or never. What it came of is matched
-   when it leaves, what came of it when it arrives: what is lost feeds nothing. Elsewhere both are one.
-5. Who is told first doesn't matter: each side looks for the other whenever it comes to light.
-6. What is wrapped (TLS, say) moves other bytes than its packets carry: only its two ends are joined, where
-   both tell what was said within.
+1. A TCP stream is one direction of a connection. The bytes of a packet have offsets in it (the sequence
+   number minus the initial one), and so have the bytes of a call (after the bytes its socket sent before). If
+   the ranges overlap, the packet carries bytes of the call.
+2. UNIX sockets have no packets, and without CAP_NET_RAW no packets are captured. Then sends and receives are
+   linked directly, by the same offsets.
+3. Datagrams have no offsets: see `datagrams.py`.
+4. On a wire a packet is sent at one time and arrives at another, or never. Its causes are linked when it is
+   sent, its effects when it arrives, so a lost packet has no effects. Without a wire both times are the same.
+5. Events may be added in any order: each side looks for the other when it becomes known.
+6. The packets of a wrapped socket (TLS, for example) carry other bytes than its calls. Only its two ends are
+   linked, if both are recorded inside the wrapping.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Final
 
 from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING
 from bothends.trace.correlation.datagrams import CLOCK_SKEW, END_TIME_SLACK, DatagramCorrelator
-from bothends.trace.correlation.tcp_streams import SocketStream, Span, Stream, sequence_difference, trim_spans
-from bothends.trace.correlation.timeline import Timeline, key
+from bothends.trace.correlation.timeline import Timeline, key, key_of
 from bothends.trace.model import (
     Call,
     CausalLink,
@@ -38,14 +38,78 @@ from bothends.trace.model import (
 )
 
 MAX_STREAMS: Final = 20_000  # two for each connection
-MAX_OUT_OF_ORDER: Final = 64  # spans: resent packets stand out of order, but not by more
-MAX_UNMATCHED: Final = 2_000  # handshakes that wait for their other end
+MAX_OUT_OF_ORDER: Final = 64  # spans: retransmissions are out of order, but not by more than this
+MAX_SPANS: Final = 2_000  # spans of each stream to remember; older ones have been matched
+MAX_UNMATCHED: Final = 2_000  # connects, or SYNs, to one address that wait for their counterpart
 
 _RESET_ERRORS: Final = frozenset({"ECONNRESET", "EPIPE", "ECONNREFUSED", "ECONNABORTED"})
 
 
+@dataclass(slots=True)
+class Span:
+    """The bytes of a stream from `start` up to `end`, which an event transferred."""
+
+    start: int
+    end: int
+    event: int
+
+
+@dataclass(slots=True, eq=False)
+class SocketStream:
+    """One direction of one socket: the bytes that its calls transferred."""
+
+    position: int = 0
+    spans: list[Span] = field(default_factory=list)
+    end_calls: list[Call] = field(default_factory=list)  # sending: close and shutdown; receiving: EOF
+    failures: list[Call] = field(default_factory=list)  # receiving: ECONNRESET, EPIPE
+
+
+@dataclass(slots=True, eq=False)
+class SegmentLog:
+    """The packets of one direction of a TCP connection at one end: spans, and the first of each kind."""
+
+    spans: list[Span] = field(default_factory=list)
+    syn: Packet | None = None
+    first_ack: Packet | None = None  # the first that acknowledges a SYN
+    fin: Packet | None = None
+    rst: Packet | None = None
+
+    def contains(self, packet: Packet) -> bool:
+        """Return whether one earlier packet contained all bytes of this one."""
+        start = packet.offset or 0
+        return any(each.start <= start and start + packet.size <= each.end for each in self.spans)
+
+    def record(self, packet: Packet) -> None:
+        """Add a packet."""
+        if packet.size:
+            start = packet.offset or 0
+            self.spans.append(Span(start, start + packet.size, packet.number))
+            trim_spans(self.spans)
+        if "SYN" in packet.flags and self.syn is None:
+            self.syn = packet
+        elif "ACK" in packet.flags and self.first_ack is None and "RST" not in packet.flags:
+            self.first_ack = packet
+        if "FIN" in packet.flags and self.fin is None:
+            self.fin = packet
+        if "RST" in packet.flags and self.rst is None:
+            self.rst = packet
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """One direction of a TCP connection: its packets, as sent and as arrived, and its sockets."""
+
+    first_sequence: int | None = None  # the sequence number of the first byte
+    highest_offset: int = 0
+    departed: SegmentLog = field(default_factory=SegmentLog)
+    arrived: SegmentLog = field(default_factory=SegmentLog)
+    sender: Socket | None = None
+    receiver: Socket | None = None
+    connect_call: Call | None = None
+
+
 class Correlator:
-    """Adds moments to a time-line, with what must come before what, and the links to a trace."""
+    """Adds points and constraints to a timeline, and causal links to a trace."""
 
     def __init__(self, trace: Trace, timeline: Timeline) -> None:
         self._trace = trace
@@ -54,25 +118,26 @@ class Correlator:
         self._send_streams: dict[int, SocketStream] = {}
         self._receive_streams: dict[int, SocketStream] = {}
         self._address_pairs: dict[int, tuple[SocketAddress, SocketAddress]] = {}
-        self._provisional_ends: dict[int, int] = {}  # provisional spans of sends that last, by event
+        self._unfinished_sends: set[int] = set()  # calls whose span assumes that they send all their data
         self._connect_calls: dict[int, Call] = {}  # by socket
-        self._unmatched_connects: dict[
-            SocketAddress, deque[Call]
-        ] = {}  # connects of which our own port isn't known yet
-        self._unmatched_syns: dict[SocketAddress, dict[Packet, None]] = {}  # those whose connect isn't known
+        # By destination: connects whose local port is unknown, and SYNs whose connect is unknown.
+        self._unmatched_connects: dict[SocketAddress, deque[Call]] = {}
+        self._unmatched_syns: dict[SocketAddress, dict[Packet, None]] = {}
         self._datagrams = DatagramCorrelator(trace, self.link)
-        self.has_transit_times = False  # whether packets leave and arrive at times of their own
+        self.has_transit_times = False  # whether packets are sent and arrive at different times
         self._by_inode: dict[int, Socket] = {}
         self._paired: set[int] = set()
-        self._creators: dict[int, Call] = {}
-        self._wildcard_ports: set[int] = set()  # ports that are watched at every address
-        self._bound_by_port: dict[int, dict[int, None]] = {}  # by port: its listeners and datagram sockets
+        self._creators: dict[
+            int, Call
+        ] = {}  # fork() by the child's pid, accept() by minus the socket's number
+        self._wildcard_ports: set[int] = set()  # ports watched at every address
+        self._bound_by_port: dict[int, dict[int, None]] = {}  # listeners and datagram sockets, by port
         self._watched_addresses: dict[SocketAddress, None] = {}
-        self._remote_ports: set[int] = set()  # the ports of targets
+        self._remote_ports: set[int] = set()  # the ports of connect() and sendto()
 
     @property
     def has_packets(self) -> bool:
-        """Whether packets are seen. Without, calls of both ends are joined directly."""
+        """Whether packets are captured. Otherwise the calls of both ends are linked directly."""
         return self._datagrams.has_packets
 
     @has_packets.setter
@@ -80,7 +145,7 @@ class Correlator:
         self._datagrams.has_packets = value
 
     def watch(self, address: SocketAddress) -> None:
-        """Packets of this place matter, whoever sends them."""
+        """Treat all packets from and to an address as relevant."""
         if address.port:
             trim_oldest(self._watched_addresses, MAX_STREAMS)
             self._watched_addresses[address] = None
@@ -89,30 +154,30 @@ class Correlator:
                 self._wildcard_ports.add(address.port)
 
     def may_be_relevant(self, source: int, destination: int) -> bool:
-        """Whether packets between these ports may matter: quicker to say than `is_relevant`."""
-        homes, far = self._bound_by_port, self._remote_ports
-        return source in homes or destination in homes or source in far or destination in far
+        """Return whether packets between these ports may be relevant: a quick check before `is_relevant`."""
+        bound, remote = self._bound_by_port, self._remote_ports
+        return source in bound or destination in bound or source in remote or destination in remote
 
     @property
     def ports(self) -> frozenset[int]:
-        """The ports at which packets may matter."""
+        """The ports of relevant packets."""
         return frozenset(self._bound_by_port) | self._remote_ports - {0}
 
     def is_relevant(self, packet: Packet) -> bool:
-        """Whether a packet is of a socket that was met. Everybody's packets are captured."""
+        """Return whether a packet belongs to a known socket: the packets of all processes are captured."""
         if (packet.source, packet.destination) in self._streams:
             return True
         return any(
-            place in self._watched_addresses
-            or self._bound_socket(packet, place) is not None
-            or place.port in self._wildcard_ports
-            for place in (packet.source, packet.destination)
+            address in self._watched_addresses
+            or self._bound_socket(packet, address) is not None
+            or address.port in self._wildcard_ports
+            for address in (packet.source, packet.destination)
         )
 
     def sockets_of(self, packet: Packet) -> tuple[Socket | None, Socket | None]:
-        """The sockets that send and receive a packet, as far as they are known by now.
+        """Return the sockets that send and receive a packet, as far as they are known.
 
-        Until it is accepted, a connection is its listener's.
+        Before accept(), the listener stands for the connection.
         """
         if packet.protocol == "tcp":
             stream = self._stream((packet.source, packet.destination))
@@ -143,26 +208,28 @@ class Correlator:
         return found
 
     def prune(self) -> None:
-        """Let go of the sockets that the trace has let go of; those of connections go with their streams."""
+        """Drop the sockets that the trace has pruned. Those of connections are dropped with their streams."""
         known = self._trace.sockets
-        for halves in (self._send_streams, self._receive_streams, self._connect_calls):
-            for number in [each for each in halves if each not in known and each not in self._address_pairs]:
-                del halves[number]
+        for by_socket in (self._send_streams, self._receive_streams, self._connect_calls):
+            for number in [
+                each for each in by_socket if each not in known and each not in self._address_pairs
+            ]:
+                del by_socket[number]
         for inode in [each for each, socket in self._by_inode.items() if socket.number not in known]:
             del self._by_inode[inode]
         self._paired &= known.keys()
-        for port, homes in list(self._bound_by_port.items()):
-            self._bound_by_port[port] = {number: None for number in homes if number in known}
+        for port, numbers in list(self._bound_by_port.items()):
+            self._bound_by_port[port] = {number: None for number in numbers if number in known}
             if not self._bound_by_port[port]:
                 del self._bound_by_port[port]
 
     def add(self, point: Point) -> None:
-        """A moment has come to light."""
+        """Add a point. Add the points of one thread, and the packets of one interface, in order."""
         match point.event:
             case Packet() as packet:
                 self._timeline.add(point)
                 if packet.reaches and not point.is_end:
-                    self._timeline.add_constraint(2 * packet.number, 2 * packet.number + 1)
+                    self._timeline.add_constraint(key(packet.number), key(packet.number, True))
                 if not point.is_end:
                     self._on_packet_sent(packet)
                 if (point.is_end or not packet.reaches) and not packet.lost:
@@ -170,16 +237,16 @@ class Correlator:
             case Call() as call:
                 self._timeline.add(point)
                 self._on_call(call, point.is_end)
-            case change:
+            case process_event:
                 self._timeline.add(point)
-                if change.kind == "began" and (birth := self._creators.pop(change.thread, None)):
-                    self.link(birth, change.number, "starts", key(point))
+                if process_event.kind == "began" and (fork := self._creators.pop(process_event.thread, None)):
+                    self.link(fork, process_event.number, "starts", key_of(point))
 
     # Calls
 
     def _on_call(self, call: Call, is_end: bool) -> None:
-        if call.name in ("fork", "vfork", "clone", "clone3") and call.made is not None:
-            self._creators[call.made] = call
+        if call.name in ("fork", "vfork", "clone", "clone3") and call.created_id is not None:
+            self._creators[call.created_id] = call
         socket = self._trace.sockets.get(call.socket) if call.socket is not None else None
         if socket is None:
             return
@@ -187,10 +254,10 @@ class Correlator:
         if call.name == "connect":
             self._on_connect(call, socket, is_end)
         elif call.name in ACCEPTING:
-            made = self._trace.sockets.get(call.made) if is_end and call.made is not None else None
-            if made is not None:
-                self._update_socket(made)
-                self._on_accept(call, made)
+            accepted = self._trace.sockets.get(call.created_id or 0) if is_end else None
+            if accepted is not None:
+                self._update_socket(accepted)
+                self._on_accept(call, accepted)
         elif call.name in ("close", "shutdown") and not is_end:
             self._on_close(call, socket)
         elif call.name in SENDING:
@@ -205,7 +272,7 @@ class Correlator:
                 self._datagrams.on_receive_ended(call, socket)
 
     def _update_socket(self, socket: Socket) -> None:
-        """Take in what is known of a socket by now: its ends join it to a stream of packets."""
+        """Use what is known about a socket: its two addresses attach it to a stream of packets."""
         if socket.inode and socket.family == "unix":
             self._join_unix_pair(socket)
         if socket.family not in ("inet", "inet6"):
@@ -228,7 +295,7 @@ class Correlator:
                     self._attach_stream(socket, ends)
 
     def _join_unix_pair(self, socket: Socket) -> None:
-        """UNIX: two sockets are the ends of one stream as soon as either says so."""
+        """UNIX: link two sockets as the ends of one stream if one of them names the other as its peer."""
         self._by_inode[socket.inode] = socket
         other = self._by_inode.get(socket.peer_inode) if socket.peer_inode else None
         if other is None or other.number in self._paired:
@@ -258,7 +325,7 @@ class Correlator:
             self._link_directly(back.sender, socket)
 
     def _detach_stream(self, socket: Socket, ends: tuple[SocketAddress, SocketAddress]) -> None:
-        """A guess was wrong. By now the stream may be known as another's."""
+        """Undo a wrong guess. The stream may have been attached to another socket since."""
         out, back = self._stream(ends), self._stream(ends[::-1])
         out.sender = None if out.sender is socket else out.sender
         back.receiver = None if back.receiver is socket else back.receiver
@@ -271,18 +338,18 @@ class Correlator:
         return self._streams[ends]
 
     def _discard_oldest_streams(self) -> None:
-        """A server may have had any number of connections: who came first is let go first."""
+        """Discard the oldest quarter of the streams: a server may accept any number of connections."""
         for ends in list(self._streams)[: MAX_STREAMS // 4]:
             stream = self._streams.pop(ends)
             for socket in (stream.sender, stream.receiver):
                 if socket is not None:
-                    for known in (
+                    for by_socket in (
                         self._address_pairs,
                         self._send_streams,
                         self._receive_streams,
                         self._connect_calls,
                     ):
-                        known.pop(socket.number, None)
+                        by_socket.pop(socket.number, None)
                     self._creators.pop(-socket.number, None)
 
     def _socket_stream(self, streams: dict[int, SocketStream], socket: Socket) -> SocketStream:
@@ -291,7 +358,7 @@ class Correlator:
         return streams[socket.number]
 
     def _link_directly(self, sender: Socket, receiver: Socket) -> None:
-        """Two sockets turn out to be the ends of one stream."""
+        """Link the calls of two sockets that are the ends of one stream."""
         spans = (
             self._socket_stream(self._send_streams, sender).spans
             if sender.is_wrapped == receiver.is_wrapped
@@ -307,52 +374,53 @@ class Correlator:
         self._link_direct_eof(sender, receiver)
 
     def _link_direct_eof(self, sender: Socket, receiver: Socket) -> None:
-        """EOF without packets: the receive of 0 bytes comes after the shutdown or close."""
+        """Without packets, link a shutdown or close to the receive of 0 bytes at the other end."""
         if sender.family in ("inet", "inet6") and (
             self._stream(self._address_pairs[sender.number]).departed.fin is not None
         ):
             return
         for eof in self._socket_stream(self._receive_streams, receiver).end_calls:
-            # Who tells of himself tells of a shutdown when it is done: the peer may have read the end then.
+            # A recorded shutdown has the time of its end, and the peer may have received EOF before.
             stop = _last_before(
                 eof.until or eof.at,
                 self._socket_stream(self._send_streams, sender).end_calls,
                 slack=END_TIME_SLACK,
             )
             if stop is not None:
-                self.link(stop, eof.number, "ends", 2 * eof.number + 1)
+                self.link(stop, eof.number, "ends", key(eof.number, True))
 
     def _peer_socket(self, socket: Socket) -> Socket | None:
-        """The socket at the other end, where it is one of ours."""
+        """Return the socket at the other end, if it belongs to a traced process."""
         if socket.family == "unix":
             return self._by_inode.get(socket.peer_inode) if socket.peer_inode else None
         ends = self._address_pairs.get(socket.number)
         return self._stream(ends).receiver if ends else None
 
     def _on_send(self, call: Call, socket: Socket, is_end: bool) -> None:
-        half = self._socket_stream(self._send_streams, socket)
+        stream = self._socket_stream(self._send_streams, socket)
         if not is_end:
-            size = call.asked if call.asked is not None else len(call.data)
-            span = Span(half.position, half.position + size, call.number)
-            half.position = span.end
-            half.spans.append(span)
-            self._provisional_ends[call.number] = span.end
+            size = call.requested if call.requested is not None else len(call.data)
+            span = Span(stream.position, stream.position + size, call.number)
+            stream.position = span.end
+            stream.spans.append(span)
+            self._unfinished_sends.add(call.number)
             self._link_sent_span(socket, span)
         else:
-            provisional = self._provisional_ends.pop(call.number, None)
-            span = next((each for each in reversed(half.spans) if each.event == call.number), Span(0, 0, 0))
-            if provisional is not None and span.event and span.end - span.start != call.size:
-                # It took less than it was asked for, or nothing: whoever sent since then moves up.
+            was_unfinished = call.number in self._unfinished_sends
+            self._unfinished_sends.discard(call.number)
+            span = next((each for each in reversed(stream.spans) if each.event == call.number), Span(0, 0, 0))
+            if was_unfinished and span.event and span.end - span.start != call.size:
+                # A short or failed send: shift the spans of later sends down.
                 surplus = (span.end - span.start) - call.size
                 span.end -= surplus
-                for later in half.spans[half.spans.index(span) + 1 :]:
+                for later in stream.spans[stream.spans.index(span) + 1 :]:
                     later.start, later.end = later.start - surplus, later.end - surplus
-                half.position -= surplus
+                stream.position -= surplus
                 if surplus < 0:
                     self._link_sent_span(socket, span)
             if call.error in _RESET_ERRORS:
                 self._on_reset_error(call, socket)
-        trim_spans(half.spans)
+        trim_spans(stream.spans)
 
     def _link_sent_span(self, socket: Socket, span: Span) -> None:
         ends = self._address_pairs.get(socket.number)
@@ -369,21 +437,21 @@ class Correlator:
             self._on_reset_error(call, socket)
         if call.failed or call.result is None or "MSG_PEEK" in call.flags or "MSG_ERRQUEUE" in call.flags:
             return
-        half = self._socket_stream(self._receive_streams, socket)
+        stream = self._socket_stream(self._receive_streams, socket)
         ends, other = self._address_pairs.get(socket.number), self._peer_socket(socket)
         back = self._stream(ends[::-1]) if ends else None
         if call.size == 0:
-            if call.asked != 0:
-                half.end_calls.append(call)
+            if call.requested != 0:
+                stream.end_calls.append(call)
                 if back is not None:
                     self._link_open_and_close(back)
                 if other is not None:
                     self._link_direct_eof(other, socket)
             return
-        span = Span(half.position, half.position + call.size, call.number)
-        half.position = span.end
-        half.spans.append(span)
-        trim_spans(half.spans)
+        span = Span(stream.position, stream.position + call.size, call.number)
+        stream.position = span.end
+        stream.spans.append(span)
+        trim_spans(stream.spans)
         if back is not None and not socket.is_wrapped:
             self._link_overlapping(span, back.arrived.spans, "feeds", span_is_cause=False)
         if other is not None and other.is_wrapped == socket.is_wrapped:
@@ -399,50 +467,51 @@ class Correlator:
         *,
         span_is_cause: bool,
     ) -> None:
-        """Link an event to each of the others that moved some of the same bytes."""
-        missed = 0
+        """Link an event to each of the others that transferred some of the same bytes."""
+        disjoint = 0
         for other in reversed(others):
             if other.end <= span.start:
-                missed += 1
-                if missed > MAX_OUT_OF_ORDER:
+                disjoint += 1
+                if disjoint > MAX_OUT_OF_ORDER:
                     break
                 continue
             if other.start < span.end:
                 cause, effect = (span, other) if span_is_cause else (other, span)
-                is_end = kind != "carries"  # what is received is received when the call ends
-                self._link_numbers(cause.event, effect.event, kind, 2 * effect.event + is_end)
+                is_end = kind != "carries"  # a call has received data when it ends
+                self._link_numbers(cause.event, effect.event, kind, key(effect.event, is_end))
 
     def _on_connect(self, call: Call, socket: Socket, is_end: bool) -> None:
-        if call.place is None or not call.place.port or socket.kind != "stream":
-            if call.place is not None and call.place.port:
-                self.watch(call.place)
+        if call.address is None or not call.address.port or socket.kind != "stream":
+            if call.address is not None and call.address.port:
+                self.watch(call.address)
             return
         if not is_end:
-            self.watch(call.place)
+            self.watch(call.address)
             self._connect_calls[socket.number] = call
-            if socket.number in self._address_pairs:  # by bind() before, to an address and a port
+            if socket.number in self._address_pairs:  # bind() has set the local address and port
                 self._attach_stream(socket, self._address_pairs[socket.number])
             else:
                 trim_oldest(self._unmatched_connects, MAX_STREAMS)
-                self._unmatched_connects.setdefault(call.place, deque(maxlen=MAX_UNMATCHED)).append(call)
-        for packet in list(self._unmatched_syns.get(call.place, ())):
+                self._unmatched_connects.setdefault(call.address, deque(maxlen=MAX_UNMATCHED)).append(call)
+        for packet in list(self._unmatched_syns.get(call.address, ())):
             self._match_syn(packet)
         if is_end and socket.number in self._address_pairs:
             self._link_open_and_close(self._stream(self._address_pairs[socket.number][::-1]))
 
     def _match_syn(self, packet: Packet) -> None:
-        """Find the connect that a SYN comes of, if only one can be meant: then the socket's port is known
-        before strace tells it. Otherwise it is left for then.
+        """Find the connect() that caused a SYN, if only one fits: its socket's port is then known early.
+
+        Otherwise the port is known when strace shows the socket's label.
         """
         candidates = [
             call for call in self._unmatched_connects.get(packet.destination, ()) if _may_cause(call, packet)
         ]
         for call in candidates:
-            self._timeline.add_constraint(2 * call.number, 2 * packet.number)
+            self._timeline.add_constraint(key(call.number), key(packet.number))
         if len(candidates) == 1:
             socket = self._trace.sockets.get(candidates[0].socket or 0)
             if socket is not None:
-                socket.local, socket.peer = packet.source, packet.destination
+                socket.set_connection(packet.source, packet.destination)
                 self._update_socket(socket)
 
     def _on_accept(self, call: Call, accepted: Socket) -> None:
@@ -451,16 +520,15 @@ class Correlator:
             back = self._stream(ends[::-1])
             back.receiver = accepted
             if back.arrived.syn is not None:
-                self.link(back.arrived.syn, call.number, "opens", 2 * call.number + 1)
+                self.link(back.arrived.syn, call.number, "opens", key(call.number, True))
             if back.arrived.first_ack is not None:
-                self._timeline.add_constraint(_arrival_key(back.arrived.first_ack), 2 * call.number + 1)
+                self._timeline.add_constraint(_arrival_key(back.arrived.first_ack), key(call.number, True))
             self._creators[-accepted.number] = call
 
     def _on_close(self, call: Call, socket: Socket) -> None:
         if call.name == "shutdown" and call.arguments[1:2] == ("SHUT_RD",):
             return
-        half = self._socket_stream(self._send_streams, socket)
-        half.end_calls.append(call)
+        self._socket_stream(self._send_streams, socket).end_calls.append(call)
         ends, other = self._address_pairs.get(socket.number), self._peer_socket(socket)
         if ends is not None:
             self._link_open_and_close(self._stream(ends))
@@ -476,14 +544,14 @@ class Correlator:
         if is_end:
             self._datagrams.on_send_ended(call, socket)
             return
-        for place in self._datagrams.on_send_started(call, socket):
-            self.watch(place)
+        for address in self._datagrams.on_send_started(call, socket):
+            self.watch(address)
         self._update_socket(socket)
 
     # Packets
 
     def _on_packet_sent(self, packet: Packet) -> None:
-        """A packet leaves: which bytes it carries, and what it comes of."""
+        """Set a packet's offsets, and link its causes."""
         if packet.protocol == "udp":
             sender = self._datagrams.on_packet_sent(packet)
             if sender is not None:
@@ -493,12 +561,12 @@ class Correlator:
         if "SYN" in packet.flags and "ACK" not in packet.flags:
             before = self._stream(ends).departed.syn
             if before is not None and before.sequence != packet.sequence:
-                self._discard_connection(ends)  # the same ports, used again
+                self._discard_connection(ends)  # a new connection reuses the ports
         out = self._stream(ends)
         if out.first_sequence is None or ("SYN" in packet.flags and out.departed.syn is None):
             out.first_sequence = packet.sequence + ("SYN" in packet.flags)
         self._set_offsets(packet, out, self._stream(ends[::-1]))
-        if packet.made:
+        if packet.synthesized:
             return
         if packet.size and out.sender is not None and not out.sender.is_wrapped:
             start = packet.offset or 0
@@ -520,7 +588,7 @@ class Correlator:
         self._link_open_and_close(out)
 
     def _set_offsets(self, packet: Packet, out: Stream, back: Stream) -> None:
-        """Where in its stream a packet is, and which one before had the same bytes."""
+        """Set a packet's offsets in its stream, and the earlier packet that it repeats."""
         first = packet.sequence + ("SYN" in packet.flags)
         start = out.highest_offset + sequence_difference(
             first - (out.first_sequence or 0) - out.highest_offset
@@ -531,8 +599,8 @@ class Correlator:
                 packet.acknowledged - back.first_sequence - back.highest_offset
             )
         end = start + packet.size
-        if packet.made:
-            return  # nobody has sent it
+        if packet.synthesized:
+            return
         packet.resent = packet.size > 0 and end <= out.highest_offset
         out.highest_offset = max(out.highest_offset, end)
         before = (
@@ -548,15 +616,15 @@ class Correlator:
             self._trace.link(CausalLink(packet.repeats, packet.number, "repeats"))
 
     def _on_packet_arrived(self, packet: Packet) -> None:
-        """A packet arrives: what comes of it."""
+        """Link a packet's effects."""
         if packet.protocol == "udp":
             self._datagrams.on_packet_arrived(packet)
             return
         ends = packet.source, packet.destination
         out, back = self._stream(ends), self._stream(ends[::-1])
-        is_news = not packet.reaches or not out.arrived.contains(packet)
+        is_new = not packet.reaches or not out.arrived.contains(packet)
         out.arrived.record(packet)
-        if packet.size and is_news and out.receiver is not None and not out.receiver.is_wrapped:
+        if packet.size and is_new and out.receiver is not None and not out.receiver.is_wrapped:
             start = packet.offset or 0
             span = Span(start, start + packet.size, packet.number)
             self._link_overlapping(
@@ -577,69 +645,71 @@ class Correlator:
             del self._address_pairs[number]
 
     def _link_open_and_close(self, stream: Stream) -> None:
-        """What opens and what ends a stream: each joined as soon as both sides are known."""
+        """Link the handshake and the end of a stream, as far as both sides are known."""
         if stream.sender is not None:
             self._link_close(stream)
             if stream.connect_call is not None and stream.departed.syn is not None:
                 self.link(
-                    stream.connect_call, stream.departed.syn.number, "opens", 2 * stream.departed.syn.number
+                    stream.connect_call, stream.departed.syn.number, "opens", key(stream.departed.syn.number)
                 )
                 self._unmatched_syns.get(stream.departed.syn.destination, {}).pop(stream.departed.syn, None)
         if stream.receiver is not None:
             self._link_handshake(stream, stream.receiver)
-            half = self._socket_stream(self._receive_streams, stream.receiver)
+            received = self._socket_stream(self._receive_streams, stream.receiver)
             if stream.arrived.fin is not None:
-                for eof in half.end_calls:
-                    self.link(stream.arrived.fin, eof.number, "ends", 2 * eof.number + 1)
+                for eof in received.end_calls:
+                    self.link(stream.arrived.fin, eof.number, "ends", key(eof.number, True))
             if stream.arrived.rst is not None:
-                for failed in half.failures:
+                for failed in received.failures:
                     if failed.until is None or stream.arrived.rst.at <= failed.until + END_TIME_SLACK:
-                        self.link(stream.arrived.rst, failed.number, "resets", 2 * failed.number + 1)
+                        self.link(stream.arrived.rst, failed.number, "resets", key(failed.number, True))
 
     def _link_close(self, stream: Stream) -> None:
         assert stream.sender is not None
         stops = self._socket_stream(self._send_streams, stream.sender).end_calls
         if stream.departed.fin is not None and (stop := _last_before(stream.departed.fin.at, stops)):
             shutdown = next((each for each in stops if each.name == "shutdown" and each.at <= stop.at), None)
-            self.link(shutdown or stop, stream.departed.fin.number, "ends", 2 * stream.departed.fin.number)
+            self.link(shutdown or stop, stream.departed.fin.number, "ends", key(stream.departed.fin.number))
         if stream.departed.rst is not None and (stop := _last_before(stream.departed.rst.at, stops)):
-            self.link(stop, stream.departed.rst.number, "resets", 2 * stream.departed.rst.number)
+            self.link(stop, stream.departed.rst.number, "resets", key(stream.departed.rst.number))
 
     def _link_handshake(self, stream: Stream, receiver: Socket) -> None:
-        """The handshake: `stream` comes from the peer of `receiver`."""
-        accepted = self._creators.get(-receiver.number)
-        if accepted is not None:
+        """Link the handshake's packets to accept() or connect(). `stream` is what `receiver` receives."""
+        accept = self._creators.get(-receiver.number)
+        if accept is not None:
             if stream.arrived.syn is not None:
-                self.link(stream.arrived.syn, accepted.number, "opens", 2 * accepted.number + 1)
+                self.link(stream.arrived.syn, accept.number, "opens", key(accept.number, True))
             if stream.arrived.first_ack is not None:
-                self._timeline.add_constraint(_arrival_key(stream.arrived.first_ack), 2 * accepted.number + 1)
+                self._timeline.add_constraint(
+                    _arrival_key(stream.arrived.first_ack), key(accept.number, True)
+                )
         ends = self._address_pairs.get(receiver.number)
-        connecting = self._stream(ends).connect_call if ends is not None else None
-        if connecting is not None and connecting.until is not None and connecting.error != "EINPROGRESS":
-            answer = stream.arrived.syn if not connecting.failed else stream.arrived.rst
-            if answer is not None:
-                self.link(answer, connecting.number, "opens", 2 * connecting.number + 1)
+        connect = self._stream(ends).connect_call if ends is not None else None
+        if connect is not None and connect.until is not None and connect.error != "EINPROGRESS":
+            reply = stream.arrived.syn if not connect.failed else stream.arrived.rst
+            if reply is not None:
+                self.link(reply, connect.number, "opens", key(connect.number, True))
 
     # Links
 
     def link(self, cause: Call | Packet, effect: int, kind: Relation, effect_key: int) -> None:
-        """One event came of another, which therefore comes before."""
+        """Add a causal link, and the constraint that the cause precedes the effect."""
         self._trace.link(CausalLink(cause.number, effect, kind))
-        came = _arrival_key(cause) if isinstance(cause, Packet) else 2 * cause.number
-        self._timeline.add_constraint(came, effect_key)
+        cause_key = _arrival_key(cause) if isinstance(cause, Packet) else key(cause.number)
+        self._timeline.add_constraint(cause_key, effect_key)
 
     def _link_numbers(self, cause: int, effect: int, kind: Relation, effect_key: int) -> None:
         self._trace.link(CausalLink(cause, effect, kind))
-        self._timeline.add_constraint(2 * cause + (kind == "feeds" and self.has_transit_times), effect_key)
+        self._timeline.add_constraint(key(cause, kind == "feeds" and self.has_transit_times), effect_key)
 
 
 def _arrival_key(packet: Packet) -> int:
-    """The number of the moment at which a packet is at its receiver."""
-    return 2 * packet.number + bool(packet.reaches)
+    """Return the key of the point at which a packet arrives."""
+    return key(packet.number, bool(packet.reaches))
 
 
 def _may_cause(call: Call, packet: Packet) -> bool:
-    """Whether a SYN may come of a connect, by time."""
+    """Return whether a connect() may have caused a SYN, by their times."""
     is_over = (
         call.until is not None and call.error != "EINPROGRESS" and call.until < packet.at - END_TIME_SLACK
     )
@@ -647,6 +717,18 @@ def _may_cause(call: Call, packet: Packet) -> bool:
 
 
 def _last_before(at: int, calls: list[Call], slack: int = CLOCK_SKEW) -> Call | None:
-    """The last of these calls that began by then; if there is none, the first one that is not `late`r."""
+    """Return the last of these calls that started by `at`, or else the first within `slack` after it."""
     before = [call for call in calls if call.at <= at]
     return before[-1] if before else next((call for call in calls if call.at <= at + slack), None)
+
+
+def sequence_difference(number: int) -> int:
+    """Return a difference of sequence numbers, which wrap at 2**32, as a signed number."""
+    number &= 0xFFFFFFFF
+    return number - (1 << 32) if number >> 31 else number
+
+
+def trim_spans(spans: list[Span]) -> None:
+    """Drop the older half of the spans if there are more than `MAX_SPANS`."""
+    if len(spans) > MAX_SPANS:
+        del spans[: MAX_SPANS // 2]

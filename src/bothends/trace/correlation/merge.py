@@ -1,13 +1,14 @@
-"""Several traces on one time-line: a server's own, say, and that of its client under strace. Pure.
+"""Merge several traces into one timeline: for example a server's recording and its client under strace. Pure.
 
-    traces ──> numbers made unique ──> in the order of their times ──> Matcher ──> Timeline ──> moments
+    traces ──> unique numbers ──> sorted by time ──> Correlator ──> Timeline ──> points
 
-1. Each trace numbers from 1: everything of the second is counted on from the first, and so on. So are its
-   threads, which may be of another machine, or of another day.
-2. What came of what within one trace stays known. Between traces it is found as in a run: by addresses and
-   offsets, so that cause comes before effect whatever the clocks say.
-3. A packet that several have captured is one. Which are the same is told by what is in them; of several that
-   are alike, as many are drawn as the trace has that saw most of them.
+1. Each trace numbers its objects from 1, so the numbers of the second continue after those of the first, and
+   so on. Thread ids are renumbered too, because the traces may be from several machines, or from several
+   days.
+2. The causal links within a trace are kept. Between traces they are found as during a run, by addresses and
+   offsets, so that a cause precedes its effects even if the clocks disagree.
+3. A packet that several traces captured is drawn once. Packets are the same if their headers and data are. Of
+   n identical packets, as many are drawn as in the trace that has most of them.
 """
 
 from __future__ import annotations
@@ -18,47 +19,47 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from bothends.trace.correlation.correlator import Correlator
-from bothends.trace.correlation.timeline import Timeline
+from bothends.trace.correlation.timeline import Timeline, key
 from bothends.trace.model import Call, CausalLink, Packet, Point, Trace, TraceEvent
 
 PacketKey: TypeAlias = tuple[object, ...]
 
 
 def merge(traces: Sequence[Trace], into: Trace) -> Iterator[Point]:
-    """The moments of all of them, in an order in which cause comes before effect. `into` has each by the time
-    that it is given, and the processes, sockets and notes of all from the first.
+    """Return the points of all traces, in an order in which a cause precedes its effects.
 
-    The traces are used up: their events are renumbered and become those of `into`.
+    Each point is added to `into` before it is returned; processes, sockets and notes are added before the
+    first. The events of the traces are renumbered and shared with `into`: don't use the traces afterwards.
     """
     links: list[CausalLink] = []
     highest = 0
     for trace in traces:
-        by, highest = highest, highest + _highest_number(trace)
-        links += _renumber_trace(trace, by, into)
+        offset, highest = highest, highest + _highest_number(trace)
+        links += _renumber_trace(trace, offset, into)
     events = {event.number: event for trace in traces for event in trace.events()}
-    same = _duplicate_packets(traces)
+    duplicates = _duplicate_packets(traces)
     timeline = Timeline()
-    matcher = Correlator(into, timeline)
-    matcher.has_packets = any(isinstance(event, Packet) for event in events.values())
+    correlator = Correlator(into, timeline)
+    correlator.has_packets = any(isinstance(event, Packet) for event in events.values())
     for link in links:
-        cause, effect = same.get(link.cause, link.cause), same.get(link.effect, link.effect)
+        cause, effect = duplicates.get(link.cause, link.cause), duplicates.get(link.effect, link.effect)
         if cause in events and effect in events:
             into.link(CausalLink(cause, effect, link.kind))
-            timeline.add_constraint(2 * cause, 2 * effect + isinstance(events[effect], Call))
-    for moment in heapq.merge(*(trace.points for trace in traces), key=lambda moment: moment.at):
-        if moment.event.number not in same:
-            if isinstance(moment.event, Packet):
-                _assign_sockets(moment.event, matcher)
-            matcher.add(moment)
-    for moment in timeline.pop_ready():
-        into.add(moment)
-        yield moment
+            timeline.add_constraint(key(cause), key(effect, isinstance(events[effect], Call)))
+    for point in heapq.merge(*(trace.points for trace in traces), key=lambda point: point.at):
+        if point.event.number not in duplicates:
+            if isinstance(point.event, Packet):
+                _assign_sockets(point.event, correlator)
+            correlator.add(point)
+    for point in timeline.pop_ready():
+        into.add(point)
+        yield point
     if timeline.violations:
-        into.notes.append(f"{timeline.violations} effects stand before what they came of")
+        into.notes.append(f"{timeline.violations} effects are drawn before their cause")
 
 
 def _assign_sockets(packet: Packet, correlator: Correlator) -> None:
-    """Whose packet it is, as far as its own trace could not say."""
+    """Set a packet's sockets, where its own trace did not know them."""
     sender, receiver = correlator.sockets_of(packet)
     if packet.sender is None and sender is not None:
         packet.sender = sender.number
@@ -73,14 +74,14 @@ def _highest_number(trace: Trace) -> int:
 
 
 def _renumber_trace(trace: Trace, offset: int, into: Trace) -> Iterator[CausalLink]:
-    """Add to every number, and give `into` the processes, sockets and notes. The links, renumbered too."""
+    """Add an offset to every number, and copy processes, sockets and notes. Returns the new links."""
     for process in trace.processes.values():
         process.number, process.parent = process.number + offset, _add_offset(process.parent, offset)
         into.processes[process.number] = process
     for socket in trace.sockets.values():
         socket.number += offset
-        socket.welcomed_by, socket.process = (
-            _add_offset(socket.welcomed_by, offset),
+        socket.accepted_from, socket.process = (
+            _add_offset(socket.accepted_from, offset),
             _add_offset(socket.process, offset),
         )
         into.sockets[socket.number] = socket
@@ -88,7 +89,7 @@ def _renumber_trace(trace: Trace, offset: int, into: Trace) -> Iterator[CausalLi
         _renumber_event(event, offset)
     into.notes += trace.notes
     if trace.dropped:
-        into.notes.append(f"{trace.dropped} earlier moments of one trace are left out: it is too long")
+        into.notes.append(f"{trace.dropped} earlier events of one trace are left out: it is too long")
     for link in trace.links():
         yield CausalLink(link.cause + offset, link.effect + offset, link.kind)
 
@@ -104,7 +105,10 @@ def _renumber_event(event: TraceEvent, offset: int) -> None:
             event.repeats = _add_offset(event.repeats, offset)
         case Call():
             event.process, event.thread = event.process + offset, event.thread + offset
-            event.socket, event.made = _add_offset(event.socket, offset), _add_offset(event.made, offset)
+            event.socket, event.created_id = (
+                _add_offset(event.socket, offset),
+                _add_offset(event.created_id, offset),
+            )
             event.sockets = tuple(each + offset for each in event.sockets)
         case _:
             event.process, event.thread = event.process + offset, event.thread + offset
@@ -115,22 +119,22 @@ def _add_offset(number: int | None, offset: int) -> int | None:
 
 
 def _duplicate_packets(traces: Sequence[Trace]) -> dict[int, int]:
-    """The packets that another trace has too, and which of its packets each is."""
-    seen: list[dict[PacketKey, list[int]]] = []
+    """Return the packets that another trace has too, and the packet there that replaces each."""
+    by_trace: list[dict[PacketKey, list[int]]] = []
     for trace in traces:
-        alike = defaultdict(list)
+        numbers = defaultdict(list)
         for event in trace.events():
             if isinstance(event, Packet):
-                alike[_packet_key(event)].append(event.number)
-        seen.append(alike)
-    same: dict[int, int] = {}
-    for likeness in {each for alike in seen for each in alike}:
-        found = [alike[likeness] for alike in seen if likeness in alike]
-        most = max(found, key=len)
+                numbers[_packet_key(event)].append(event.number)
+        by_trace.append(numbers)
+    duplicates: dict[int, int] = {}
+    for packet_key in {each for numbers in by_trace for each in numbers}:
+        found = [numbers[packet_key] for numbers in by_trace if packet_key in numbers]
+        longest = max(found, key=len)
         for other in found:
-            if other is not most:
-                same |= dict(zip(other, most, strict=False))
-    return same
+            if other is not longest:
+                duplicates |= dict(zip(other, longest, strict=False))
+    return duplicates
 
 
 def _packet_key(packet: Packet) -> PacketKey:

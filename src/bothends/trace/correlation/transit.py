@@ -1,9 +1,9 @@
-"""Packets on a wire of ours: each is seen when it leaves, and when it arrives or is lost. Pure.
+"""Pair the two events of a packet on a wire: it is sent, and it arrives or is lost. Pure.
 
-    Raw (left) ──> Packet, its beginning        Raw (arrived, lost) ──> the same Packet, its end
+    RawPacket (sent) ──> Packet, its start        RawPacket (arrived, lost) ──> the same Packet, its end
 
-What the wire itself has made, a double or a packet with other bits, was never sent so: it begins and ends
-when it arrives. What was refused at once (too large, for nobody) begins and ends when it left.
+A packet that the wire synthesized, a duplicate or a corrupted copy, starts and ends when it arrives. A packet
+that the wire rejected (too large, no such host) starts and ends when it is sent.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Final, TypeAlias
 from bothends.trace.capture.packets import RawPacket, TransitEvent
 from bothends.trace.model import Packet, Point
 
-MAX_IN_TRANSIT: Final = 50_000  # remembered: more are never under way at once
+MAX_IN_TRANSIT: Final = 50_000  # packets in transit to remember: far more than are in transit at a time
 
 _Key: TypeAlias = tuple[tuple[int, int], int]
 
 
 class TransitTracker:
-    """Pairs what was seen of each packet."""
+    """Pairs the transit events of each packet."""
 
     def __init__(self) -> None:
         self._in_transit: dict[_Key, Packet] = {}
 
     def track(self, raw: RawPacket, transit: TransitEvent, packet: Packet) -> Iterator[Point]:
-        """The moments that a sighting makes. `packet` is what was seen, if it is new."""
+        """Return the points of a transit event. `packet` is used if the packet is not known yet."""
         key = transit.direction, transit.number
         known = self._in_transit.get(key) if transit.number else None
         if transit.event == "sent":
@@ -38,7 +38,7 @@ class TransitTracker:
             return
         if known is None or known.until is not None:
             known = packet
-            known.reaches, known.made = transit.reaches, transit.event == "arrived"
+            known.reaches, known.synthesized = transit.reaches, transit.event == "arrived"
             yield Point(known)
         known.until, known.lost = raw.at, transit.toxic
         yield Point(known, is_end=True)

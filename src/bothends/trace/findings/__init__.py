@@ -1,4 +1,4 @@
-"""Mistakes that a time-line shows: `base.py` says what a finding is, `registry.py` has the table of rules."""
+"""Findings: mistakes that a trace shows. `base.py` defines a finding, `registry.py` the table of rules."""
 
 from bothends.trace.findings.base import Finding, evidence_lines
 from bothends.trace.findings.registry import RULES, run_rules

@@ -1,7 +1,7 @@
-"""What a finding is, and how a rule looks at a trace. Pure.
+"""Findings, and the index of a trace that rules use. Pure.
 
-A rule is a function of a `TraceIndex`, which gives findings. It sees what the kernel saw, never the program's text:
-so it says what happened and what that mostly means, and shows the events.
+A rule is a function from a `TraceIndex` to findings. A rule sees system calls and packets, not the program's
+source: so a finding states what happened and its usual cause, and lists the events as evidence.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from functools import cached_property
 from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
-from bothends.trace.findings.retransmissions import Retransmission, find_retransmissions
+from bothends.trace.correlation.retransmissions import Retransmission, find_retransmissions
 from bothends.trace.model import Call, Packet, ProcessEvent, Socket, SocketAddress, Trace, TracedProcess
 from bothends.trace.rendering import formatting
 
-# Who is left alone for so long (nanoseconds) is held up: far above what a busy machine takes for a call.
+# Nanoseconds after which a wait counts as blocked: far more than a call takes on a busy machine.
 BLOCKED_NS: Final = 200_000_000
 
-_EVIDENCE_WIDTH: Final = 60  # columns of a packet among the evidence: its flags and offsets say the most
+_EVIDENCE_WIDTH: Final = 60  # columns of a packet in the evidence: enough for its flags and offsets
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A mistake, or what looks like one: what it is, how it shows here, and what to do about it.
+    """A likely mistake: what it is, what happened in this trace, and a remedy.
 
-    `evidence` are the numbers of the events that show it, in their order.
+    `evidence` are the numbers of the events that show it, in order.
     """
 
     rule: str
@@ -38,7 +38,7 @@ class Finding:
 
 
 class TraceIndex:
-    """A trace, sorted as rules want it."""
+    """A trace, indexed by socket, process and direction for the rules."""
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
@@ -49,7 +49,7 @@ class TraceIndex:
         self.calls_by_process: dict[int, list[Call]] = defaultdict(list)
         self.packets_to: dict[int, list[Packet]] = defaultdict(list)
         self.packets_from: dict[int, list[Packet]] = defaultdict(list)
-        self.bytes_sent_by: dict[int, int] = {}  # by call: what its socket had sent when it had, in bytes
+        self.bytes_sent_by: dict[int, int] = {}  # by call: the bytes its socket had sent in all after it
         self.end = 0
         self._totals: dict[int, int] = defaultdict(int)
         self._positions: dict[int, int] = {}
@@ -78,21 +78,21 @@ class TraceIndex:
 
     @cached_property
     def retransmissions(self) -> tuple[list[Retransmission], Counter[tuple[str, str]]]:
-        """See retransmissions.py."""
+        """See `find_retransmissions`."""
         return find_retransmissions(self.packets)
 
     def sockets(self, *kinds: str) -> Iterator[Socket]:
-        """The sockets of these kinds, on any family that people talk over."""
+        """Return the sockets of these kinds, of the families that connect programs."""
         for socket in self.trace.sockets.values():
             if socket.kind in kinds and socket.family in ("inet", "inet6", "unix"):
                 yield socket
 
     def sends(self, socket: Socket) -> list[Call]:
-        """The calls that sent something."""
+        """Return the calls that sent data."""
         return [call for call in self.calls_by_socket[socket.number] if call.name in SENDING and call.size]
 
     def receives(self, socket: Socket) -> list[Call]:
-        """The calls that received, the end included."""
+        """Return the calls that received data or EOF."""
         return [
             call
             for call in self.calls_by_socket[socket.number]
@@ -103,7 +103,7 @@ class TraceIndex:
         ]
 
     def senders_of(self, receive: Call) -> list[Call]:
-        """The calls whose bytes a receive got, in their order."""
+        """Return the calls that sent the bytes of a receive, in order."""
         found = {}
         for link in self.trace.causes_of(receive.number):
             cause = self.trace.event(link.cause)
@@ -116,34 +116,34 @@ class TraceIndex:
         return [found[number] for number in sorted(found)]
 
     def later_calls(self, call: Call) -> Iterator[Call]:
-        """The calls on the same socket that began later."""
+        """Return the later calls on the same socket."""
         calls = self.calls_by_socket[call.socket or 0]
         for index in range(self._positions[call.number] + 1, len(calls)):
             yield calls[index]
 
     def next_call(self, call: Call) -> Call | None:
-        """The next call on the same socket by the same process."""
+        """Return the next call on the same socket by the same process."""
         return next((each for each in self.later_calls(call) if each.process == call.process), None)
 
     def process(self, number: int) -> TracedProcess:
-        """A process by its number."""
+        """Return a process by its number."""
         return self.trace.processes[number]
 
     def ended_at(self, process: int) -> int | None:
-        """When a process ended, None if it lived to the end of the trace."""
+        """Return the time when a process exited, or None if it was running at the end of the trace."""
         return next(
             (each.at for each in self.process_events if each.process == process and each.kind == "ended"),
             None,
         )
 
     def listeners(self) -> Iterator[tuple[Socket, Call]]:
-        """The listeners, each with its call of listen()."""
+        """Return the listeners, each with its listen() call."""
         for call in self.calls:
             if call.name == "listen" and not call.failed and call.socket is not None:
                 yield self.trace.sockets[call.socket], call
 
     def has_option(self, socket: Socket, option: str, before: int) -> bool:
-        """Whether an option was set by then."""
+        """Return whether a socket option was set before a time."""
         return any(
             call.name == "setsockopt" and option in call.arguments and not call.failed and call.at < before
             for call in self.calls_by_socket[socket.number]
@@ -151,7 +151,7 @@ class TraceIndex:
 
 
 def listens_at(listener: SocketAddress | None, target: SocketAddress) -> bool:
-    """Whether a listener of this address hears who knocks at that one."""
+    """Return whether a listener with this address accepts connections to the target."""
     if listener is None or listener.port != target.port:
         return False
     if listener.host == "0.0.0.0":
@@ -160,7 +160,7 @@ def listens_at(listener: SocketAddress | None, target: SocketAddress) -> bool:
 
 
 def evidence_lines(finding: Finding, trace: Trace, limit: int = 6) -> list[str]:
-    """The events that show a finding, a line each."""
+    """Describe the evidence of a finding, one event a line, `limit` events at most."""
     lines = []
     for number in finding.evidence[:limit]:
         event = trace.event(number)

@@ -1,9 +1,9 @@
-"""What a path does to packets, and what TCP makes of it. Pure.
+"""Rules about the path: losses, delays and limits, and how TCP reacts. Pure.
 
-Elsewhere one guesses; on a wire of ours each packet was seen at both ends. So it is known whether what was
-sent again had been lost, and at which end an acknowledgement waited. A closed window is seen anywhere.
+On a wire each packet is observed at both ends. So it is known whether a retransmitted segment had been lost,
+and at which end an acknowledgement was delayed. On other networks only a zero window can be observed.
 
-A path is nobody's mistake: what stands here is why a program is slow on it, or hangs.
+A bad path is not a mistake in a program. These findings explain why a program is slow on it, or hangs.
 """
 
 from __future__ import annotations
@@ -14,55 +14,56 @@ from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.correlation.retransmissions import NEARBY_PACKETS, Retransmission, sequence_range
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
-from bothends.trace.findings.retransmissions import NEARBY_PACKETS, Retransmission, sequence_range
 from bothends.trace.findings.streams import DELAYED_ACK_NS
 from bothends.trace.model import Call, Packet, Socket, SocketAddress
 from bothends.trace.rendering import formatting
 
-MTU: Final = "mtu"  # what a packet is lost to that is too large: no loss of the path's, a limit of it
+MTU: Final = "mtu"  # `Packet.lost` of a packet that is too large: not a random loss, but a limit of the path
 
 _AddressPair: TypeAlias = tuple[SocketAddress, SocketAddress]
 
 
 def retransmission(trace_index: TraceIndex) -> Iterator[Finding]:
-    """The path has lost segments, and TCP has sent them again."""
+    """Find segments that the path lost and TCP retransmitted."""
     found, count = trace_index.retransmissions
-    for way, again in _by_direction(each for each in found if each.was_lost and each.reason != MTU):
-        waits = [each.packet.until - each.original.at for each in again if each.packet.until is not None]
-        longest = f" The longest wait for one was {formatting.duration(max(waits))}." if waits else ""
+    for direction, resent in _by_direction(each for each in found if each.was_lost and each.reason != MTU):
+        waits = [each.packet.until - each.original.at for each in resent if each.packet.until is not None]
+        longest = f" The longest delay was {formatting.duration(max(waits))}." if waits else ""
         yield Finding(
             "retransmission",
-            "The path loses segments, and TCP sends them again",
-            f"{len(again)} of {count[way]} segments from {way[0]} to {way[1]} carried what had been lost "
-            f"({_count_names(each.reason for each in again)}).{longest}",
-            "No byte is missing, but time is: a loss at the end of what was sent is noticed after 200 ms at "
-            "least, and after twice that each further time. Give your time limits room for it.",
-            _evidence(again),
+            "The path loses segments, and TCP retransmits them",
+            f"{len(resent)} of {count[direction]} segments from {direction[0]} to {direction[1]} are "
+            f"retransmissions of lost segments ({_count_names(each.reason for each in resent)}).{longest}",
+            "No data is lost, but it is late. TCP detects the loss of the last segment only by its timeout, "
+            "which is 200 ms at least and doubles each time. Choose timeouts that allow for it.",
+            _evidence(resent),
         )
 
 
 def spurious_retransmission(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Segments were sent again although they had arrived."""
+    """Find segments that TCP retransmitted although they had arrived."""
     found, _ = trace_index.retransmissions
-    for way, again in _by_direction(each for each in found if not each.was_lost):
+    for direction, resent in _by_direction(each for each in found if not each.was_lost):
         yield Finding(
             "spurious-retransmission",
-            "Segments are sent again although none was lost",
-            f"{len(again)} from {way[0]} to {way[1]}. The acknowledgement was: "
-            f"{_count_names(each.reason for each in again)}.",
-            "Look at the way back, and for a delay that jumps: the sender took late for lost (RFC 6298, "
-            "RFC 5681). Timestamps and RACK (net.ipv4.tcp_timestamps, net.ipv4.tcp_recovery), on by default, "
-            "keep it rare.",
-            _evidence(again),
+            "TCP retransmits segments that were not lost",
+            f"{len(resent)} from {direction[0]} to {direction[1]}. State of the acknowledgement: "
+            f"{_count_names(each.reason for each in resent)}.",
+            "Look for losses in the other direction, and for a delay that varies: the sender assumed that a "
+            "late segment was lost (RFC 6298, RFC 5681). Timestamps and RACK (net.ipv4.tcp_timestamps, "
+            "net.ipv4.tcp_recovery), on by default, make this rare.",
+            _evidence(resent),
         )
 
 
 def _by_direction(found: Iterable[Retransmission]) -> Iterator[tuple[tuple[str, str], list[Retransmission]]]:
-    ways: dict[tuple[str, str], list[Retransmission]] = {}
+    """Group retransmissions by direction: the interfaces of sender and receiver."""
+    by_direction: dict[tuple[str, str], list[Retransmission]] = {}
     for each in found:
-        ways.setdefault((each.packet.interface, each.packet.reaches), []).append(each)
-    yield from ways.items()
+        by_direction.setdefault((each.packet.interface, each.packet.reaches), []).append(each)
+    yield from by_direction.items()
 
 
 def _evidence(retransmissions: Iterable[Retransmission]) -> tuple[int, ...]:
@@ -78,34 +79,34 @@ def _count_names(names: Iterable[str]) -> str:
 
 
 def zero_window(trace_index: TraceIndex) -> Iterator[Finding]:
-    """A receiver's buffer was full, and the sender was held up by it."""
+    """Find a receive buffer that was full for long, so that the sender had to wait."""
     closed: dict[_AddressPair, Packet] = {}
-    held: dict[_AddressPair, list[tuple[Packet, Packet | None, int]]] = {}
+    stalls: dict[_AddressPair, list[tuple[Packet, Packet | None, int]]] = {}
     for packet in trace_index.packets:
         ends = packet.source, packet.destination
-        if packet.protocol != "tcp" or packet.made or "SYN" in packet.flags:
+        if packet.protocol != "tcp" or packet.synthesized or "SYN" in packet.flags:
             continue
         if packet.window == 0 and "RST" not in packet.flags:
             closed.setdefault(ends, packet)
         elif ends in closed:
             first = closed.pop(ends)
-            over = packet.until if packet.until is not None else packet.at
-            held.setdefault(ends, []).append((first, packet, over - first.at))
+            opened_at = packet.until if packet.until is not None else packet.at
+            stalls.setdefault(ends, []).append((first, packet, opened_at - first.at))
     for ends, first in closed.items():
-        held.setdefault(ends, []).append((first, None, trace_index.end - first.at))
-    for times in held.values():
+        stalls.setdefault(ends, []).append((first, None, trace_index.end - first.at))
+    for times in stalls.values():
         total = sum(length for _, _, length in times)
         if total < BLOCKED_NS:
             continue
         first, opened, length = max(times, key=lambda each: each[2])
-        often = "once" if len(times) == 1 else f"{len(times)} times"
+        count = "once" if len(times) == 1 else f"{len(times)} times"
         yield Finding(
             "zero-window",
-            "A receiver's buffer was full, and the sender had to wait",
-            f"{_role_of(trace_index, first.sender, first.source)} said {often} that it has no room (window 0), for "
-            f"{formatting.duration(total)} in all: it did not read what had come.",
-            "Read as fast as it comes: hand what takes long to a thread or process of its own. A larger "
-            "SO_RCVBUF only puts it off.",
+            "The receive buffer was full, and the sender had to wait",
+            f"{_role_of(trace_index, first.sender, first.source)} announced a window of 0 {count}, for "
+            f"{formatting.duration(total)} in total: it did not read the data in its receive buffer.",
+            "Read as fast as data arrives: do slow work in another thread or process. A larger SO_RCVBUF "
+            "only delays the problem.",
             (
                 first.number,
                 *_blocked_calls(trace_index, first, length),
@@ -115,13 +116,13 @@ def zero_window(trace_index: TraceIndex) -> Iterator[Finding]:
 
 
 def _role_of(trace_index: TraceIndex, socket: int | None, address: SocketAddress) -> str:
-    """Whose socket it is, in a word."""
+    """Return the role of a socket's process, capitalized, or else the address."""
     roles = [trace_index.process(call.process).role for call in trace_index.calls_by_socket[socket or 0]]
     return next((f"{role[0].upper()}{role[1:]}" for role in reversed(roles) if role), str(address))
 
 
 def _blocked_calls(trace_index: TraceIndex, closed: Packet, length: int) -> Iterator[int]:
-    """The send that waits for room, and the read that makes it."""
+    """Return the send that waits for buffer space, and the read that frees it."""
     until = closed.at + length
     for call in trace_index.calls_by_socket[closed.receiver or 0]:
         if call.name in SENDING and call.at < until and (call.until or trace_index.end) > closed.at:
@@ -134,23 +135,23 @@ def _blocked_calls(trace_index: TraceIndex, closed: Packet, length: int) -> Iter
 
 
 def delayed_ack(trace_index: TraceIndex) -> Iterator[Finding]:
-    """What one end had to send waited for an acknowledgement that the other end kept back."""
+    """Find a send that waited for an acknowledgement that the other end delayed."""
     for socket in trace_index.sockets("stream"):
         for call in trace_index.sends(socket)[1:]:
             found = _find_delayed_ack(trace_index, socket, call)
             if found is None:
                 continue
-            data, ack, waited = found
+            data, ack, delayed = found
             yield Finding(
                 "delayed-ack",
-                "A send waited for an acknowledgement that the other end kept back",
+                "A send waited for a delayed acknowledgement",
                 f"A segment reached {data.reaches}, which acknowledged it only after "
-                f"{formatting.duration(_ack_delay(data, ack))}, having nothing to send with it. What "
-                f"{data.interface} had to send next waited for that.",
-                "Answer each message at once, and the acknowledgement goes with it; or let the sender not "
-                "wait: one send for what belongs together, or TCP_NODELAY. (TCP_QUICKACK at the receiver "
-                "holds for a while only: tcp(7).)",
-                (data.number, call.number, ack.number, waited.number),
+                f"{formatting.duration(_ack_delay(data, ack))}, because it had no data to send with the "
+                f"acknowledgement. The next data of {data.interface} waited for that.",
+                "Reply to each message at once, so that the reply carries the acknowledgement. Or make the "
+                "sender not wait: put a message into one send, or set TCP_NODELAY. (TCP_QUICKACK at the "
+                "receiver is not permanent: tcp(7).)",
+                (data.number, call.number, ack.number, delayed.number),
             )
             break
 
@@ -158,44 +159,44 @@ def delayed_ack(trace_index: TraceIndex) -> Iterator[Finding]:
 def _find_delayed_ack(
     trace_index: TraceIndex, socket: Socket, call: Call
 ) -> tuple[Packet, Packet, Packet] | None:
-    """What had arrived, its late acknowledgement, and the packet with which the call's bytes then left."""
-    waited = _first_packet(trace_index, call)
-    if waited is None or not waited.reaches or waited.at - call.at < DELAYED_ACK_NS:
+    """Return a segment, its delayed acknowledgement, and the packet that then carried the call's bytes."""
+    delayed = _first_packet(trace_index, call)
+    if delayed is None or not delayed.reaches or delayed.at - call.at < DELAYED_ACK_NS:
         return None
-    ack = _last_arrival(trace_index.packets_to[socket.number], waited.at)
+    ack = _last_arrival(trace_index.packets_to[socket.number], delayed.at)
     if ack is None or ack.size or ack.flags != ("ACK",) or (ack.until or 0) <= call.at:
         return None
     data = _last_arrival(trace_index.packets_from[socket.number], ack.at, min_size=1)
     if data is None or ack.acks != sequence_range(data)[1] or _ack_delay(data, ack) < DELAYED_ACK_NS:
         return None
-    return data, ack, waited
+    return data, ack, delayed
 
 
 def _last_arrival(packets: list[Packet], before: int, min_size: int = 0) -> Packet | None:
-    """Of packets in the order in which they left, what arrived last by a time, with so many bytes."""
+    """Return the last packet that arrived by a time, with `min_size` bytes. `packets` are sorted by `at`."""
     high = bisect_right(packets, before, key=lambda each: each.at)
     near = packets[max(high - NEARBY_PACKETS, 0) : high]
-    came = [
+    arrived = [
         (each.until, each.number, each)
         for each in near
         if each.until is not None and each.until <= before and not each.lost and each.size >= min_size
     ]
-    return max(came)[2] if came else None
+    return max(arrived)[2] if arrived else None
 
 
 def _ack_delay(data: Packet, ack: Packet) -> int:
-    """How long an acknowledgement was kept back, in nanoseconds."""
+    """Return how long an acknowledgement was delayed, in nanoseconds."""
     return ack.at - (data.until or 0)
 
 
 def _first_packet(trace_index: TraceIndex, call: Call) -> Packet | None:
-    """The first packet that carries a call's bytes."""
+    """Return the first packet that carries a call's bytes."""
     packets = (trace_index.trace.event(each.effect) for each in trace_index.trace.effects_of(call.number))
     return next((each for each in packets if isinstance(each, Packet)), None)
 
 
 def mtu_black_hole(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Packets are too large for the path, and their sender isn't told: it sends them again as they are."""
+    """Find packets that are too large for the path, and no ICMP error: the sender repeats them unchanged."""
     flows: dict[tuple[SocketAddress, str], list[Packet]] = {}
     arrived: dict[str, int] = {}
     for packet in trace_index.packets:
@@ -204,22 +205,22 @@ def mtu_black_hole(trace_index: TraceIndex) -> Iterator[Finding]:
         elif packet.reaches and not packet.lost and packet.until is not None:
             host = packet.destination.host
             arrived[host] = max(arrived.get(host, 0), packet.length)
-    for (place, _), lost in flows.items():
-        # Who is told sends smaller ones at once; what had left by then doesn't count.
+    for (destination, _), lost in flows.items():
+        # A sender that gets the ICMP error sends smaller packets at once; those sent before that don't count.
         later = [
             each for each in lost if each.at - lost[0].at >= BLOCKED_NS and each.length >= lost[0].length
         ]
         if not later:
             continue
-        largest = arrived.get(place.host)
-        passing = f" Smaller ones arrive, up to {largest} bytes." if largest else ""
+        largest = arrived.get(destination.host)
+        passing = f" Smaller packets arrive, up to {largest} bytes." if largest else ""
         yield Finding(
             "mtu-black-hole",
-            "Large packets vanish, and nobody tells their sender",
-            f"{len(lost)} packets of up to {max(each.length for each in lost)} bytes for {place} were too "
-            f"large for the path (MTU). No ICMP error came back, so they are sent again as large as they "
-            f"were.{passing}",
-            'Let ICMP "fragmentation needed" and "packet too big" pass (RFC 2923). Where you can\'t: a '
+            "Large packets are lost without an error to their sender",
+            f"{len(lost)} packets of up to {max(each.length for each in lost)} bytes to {destination} were "
+            f"too large for the path (MTU). No ICMP error came back, so the sender repeats them with the "
+            f"same size.{passing}",
+            'Let ICMP "fragmentation needed" and "packet too big" pass (RFC 2923). If you cannot, use a '
             "smaller MTU, TCP_MAXSEG, or net.ipv4.tcp_mtu_probing=1 (RFC 4821).",
             (lost[0].number, *(each.number for each in later)),
         )

@@ -1,14 +1,11 @@
-"""The table of rules: each a function of a trace that gives findings.
-
-A rule is one function, and one line here.
-"""
+"""The table of rules. A rule is a function that finds mistakes in a trace, and a line here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from bothends.trace.findings import connecting, datagrams, path, streams
+from bothends.trace.findings import connecting, datagrams, path, processes, streams
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.model import Trace
 
@@ -28,8 +25,8 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "idle-client": streams.idle_client,
     "truncated-datagram": datagrams.truncated_datagram,
     "unanswered-datagram": datagrams.unanswered_datagram,
-    "children-not-waited-for": datagrams.children_never_waited_for,
-    "never-closed": datagrams.descriptor_never_closed,
+    "children-not-waited-for": processes.children_never_waited_for,
+    "never-closed": processes.descriptor_never_closed,
     "retransmission": path.retransmission,
     "spurious-retransmission": path.spurious_retransmission,
     "zero-window": path.zero_window,
@@ -39,6 +36,6 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
 
 
 def run_rules(trace: Trace) -> list[Finding]:
-    """What all rules find, in the order of the table."""
-    view = TraceIndex(trace)
-    return [finding for rule in RULES.values() for finding in rule(view)]
+    """Run all rules on a trace. Returns their findings in the order of the table."""
+    trace_index = TraceIndex(trace)
+    return [finding for rule in RULES.values() for finding in rule(trace_index)]

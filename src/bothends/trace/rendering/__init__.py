@@ -1,1 +1,1 @@
-"""Draw a trace: in a terminal, as SVG, as a web page, as pcapng. Start with `layout.py`. Pure."""
+"""Render a trace: in a terminal, as SVG, as a web page, as pcapng. Pure. Start with `layout.py`."""

@@ -1,8 +1,8 @@
-"""A call and a packet in one line of text: what every picture shows of them. Pure.
+"""Format calls and packets as one line of text, for all pictures. Pure.
 
     bind(3, 0.0.0.0:12000)      recvfrom(4, 1024) = 5 "hello"      SYN ACK      PSH ACK 0-5 "hello"
 
-Whatever a peer or a program may have chosen has been through `text.escape`.
+Text from peers and programs is escaped (`bothends.escaping`).
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-from bothends.escaping import escape, escape_text
+from bothends.escaping import escape
 from bothends.trace.capture.calls import ACCEPTING, FORKING, REAPING, RECEIVING, SENDING
 from bothends.trace.model import Call, Packet
 
-PREVIEW_BYTES: Final = 40  # bytes of data that a line shows
+PREVIEW_BYTES: Final = 40  # bytes of data in a line
+RESENT_MARK: Final = "(resent)"  # a retransmission
 
 
 def quoted(data: bytes, size: int | None = None, limit: int = PREVIEW_BYTES) -> str:
-    """The start of some data, in quotes; with an ellipsis where `size` says that there is more."""
+    """Return the first `limit` bytes of data, quoted, with an ellipsis if the full `size` is larger."""
     whole = len(data) if size is None else size
     return f'"{escape(data[:limit])}"' + ("…" if whole > min(len(data), limit) else "")
 
 
 def call_text(call: Call, *, ended: bool = True) -> str:
-    """A call, with what it returned where it has."""
+    """Return a call, with its result if `ended`."""
     text = f"{call.name}({', '.join(_arguments(call))})"
     if not ended:
         return text
@@ -32,34 +33,34 @@ def call_text(call: Call, *, ended: bool = True) -> str:
 
 
 def descriptor_text(call: Call) -> str:
-    """Whose call it is: its descriptor, or what is said instead where none was seen."""
+    """Return the descriptor of a call, or the label that a recorded call has instead."""
     if call.descriptor is None and call.arguments:
         return call.arguments[0]
     return str(call.descriptor)
 
 
 def _arguments(call: Call) -> tuple[str, ...]:
-    words, name = call.arguments, call.name
-    who = descriptor_text(call)
-    if name in ("bind", "connect") and call.place is not None:
-        return who, str(call.place)
+    arguments, name = call.arguments, call.name
+    descriptor = descriptor_text(call)
+    if name in ("bind", "connect") and call.address is not None:
+        return descriptor, str(call.address)
     if name in ACCEPTING or name in ("close", "getsockname", "getpeername"):
-        return (who,)
+        return (descriptor,)
     if name in SENDING and not call.messages and name not in ("sendfile", "splice"):
-        size = call.asked if call.asked is not None else len(call.data)
-        to = (f"to {call.place}",) if call.place is not None else ()
-        return who, quoted(call.data, size), str(size), *_flags(call), *to
+        size = call.requested if call.requested is not None else len(call.data)
+        to = (f"to {call.address}",) if call.address is not None else ()
+        return descriptor, quoted(call.data, size), str(size), *_flags(call), *to
     if name in RECEIVING and not call.messages:
-        return who, *((str(call.asked),) if call.asked is not None else ()), *_flags(call)
+        return descriptor, *((str(call.requested),) if call.requested is not None else ()), *_flags(call)
     if call.messages:
-        return who, f"{len(call.messages)} messages", *_flags(call)
+        return descriptor, f"{len(call.messages)} messages", *_flags(call)
     if name in ("socket", "socketpair"):
-        return words[:2] if words[2:3] in ((), ("0",), ("IPPROTO_IP",)) else words[:3]
+        return arguments[:2] if arguments[2:3] in ((), ("0",), ("IPPROTO_IP",)) else arguments[:3]
     if name in FORKING:
         return ()
     if name in REAPING or name == "epoll_ctl":
-        return words[: 1 if name in REAPING else 3]
-    return words
+        return arguments[: 1 if name in REAPING else 3]
+    return arguments
 
 
 def _flags(call: Call) -> tuple[str, ...]:
@@ -75,13 +76,13 @@ def _result(call: Call) -> str:
     if call.result is None:
         return ""
     if call.name in RECEIVING:
-        if call.size == 0 and call.asked != 0:
-            return " = 0, the end" if call.place is None else " = 0"
-        came = f" from {call.place}" if call.place is not None else ""
-        return f" = {call.result} {quoted(call.data, call.size)}{came}"
+        if call.size == 0 and call.requested != 0:
+            return " = 0 (EOF)" if call.address is None else " = 0"
+        source = f" from {call.address}" if call.address is not None else ""
+        return f" = {call.result} {quoted(call.data, call.size)}{source}"
     if call.name in ACCEPTING:
         return f" = {call.result}" + (
-            f" from {call.place}" if call.place is not None and call.place.host else ""
+            f" from {call.address}" if call.address is not None and call.address.host else ""
         )
     if call.result == 0 and call.name == "connect":
         return " = 0"
@@ -98,31 +99,31 @@ def _result(call: Call) -> str:
 
 
 def has_trivial_result(call: Call) -> bool:
-    """Whether the end of a call says nothing that its beginning did not: it did as it was told."""
+    """Return whether a call simply succeeded, so that drawing its end shows nothing new."""
     if call.failed or call.result is None:
         return False
     if call.name in SENDING:
-        return call.asked is not None and call.size == call.asked
+        return call.requested is not None and call.size == call.requested
     return call.result == 0 and call.name in ("close", "shutdown", "bind", "listen", "setsockopt")
 
 
 def packet_text(packet: Packet) -> str:
-    """A packet: its flags, offsets, and the start of its data."""
+    """Return a packet: its flags, its offsets, and the start of its data."""
     if packet.protocol == "udp":
         return f"UDP {packet.size} bytes {quoted(packet.data, packet.size)}"
-    text, again = " ".join(packet.flags), " (again)" if packet.resent else ""
+    text, resent = " ".join(packet.flags), f" {RESENT_MARK}" if packet.resent else ""
     if packet.size:
         offset = packet.offset or 0
-        text += f" {offset}-{offset + packet.size}{again} {quoted(packet.data, packet.size)}"
+        text += f" {offset}-{offset + packet.size}{resent} {quoted(packet.data, packet.size)}"
     elif packet.flags == ("ACK",) and packet.acks is not None:
         text += f" {packet.acks}"
     else:
-        text += again
+        text += resent
     return text
 
 
 def duration(nanoseconds: int) -> str:
-    """A length of time as a person says it: `1.2 s`, `40 ms`, `15 us`."""
+    """Format a duration with a suitable unit: `1.2 s`, `40 ms`, `15 us`."""
     for unit, size in (("s", 1_000_000_000), ("ms", 1_000_000)):
         if nanoseconds >= size:
             return f"{nanoseconds / size:.3g} {unit}"
@@ -130,7 +131,7 @@ def duration(nanoseconds: int) -> str:
 
 
 def display_width(text: str) -> int:
-    """How many columns a terminal needs for it."""
+    """Return the number of terminal columns of a text."""
     if text.isascii():
         return len(text)
     return sum(
@@ -140,14 +141,9 @@ def display_width(text: str) -> int:
 
 
 def truncate(text: str, columns: int) -> str:
-    """The text, or its beginning and an ellipsis, in so many columns."""
+    """Shorten a text to a number of columns, with an ellipsis if it was longer."""
     if display_width(text) <= columns:
         return text
     while text and display_width(text) > columns - 1:
         text = text[: max(columns - 1, 0)] if len(text) > columns else text[:-1]
     return text + "…" if columns > 0 else ""
-
-
-def escape_line(text: str) -> str:
-    """A command line or another text of the user's, on one line and without controls."""
-    return escape_text(text)

@@ -1,13 +1,13 @@
-"""A trace as one web page, which needs nothing else: no network, no other file. Pure.
+"""Render a trace as a self-contained web page: it needs no network and no other file. Pure.
 
-Whoever points at a call or a packet, or reaches it with the keyboard, sees what it came of and what came of
-it light up, and what it means beside it.
+If the user points at a call or a packet, or selects it with the keyboard, the page highlights its causes and
+effects, and shows an explanation beside it.
 
-1. Everything that a program or a peer chose is escaped where it becomes HTML, and what the script shows it
-   shows as text (textContent), never as HTML.
-2. The page's policy (Content-Security-Policy) lets only its own script run, known by its hash: if some data
-   did become HTML, nothing in it would run or load.
-3. What the script needs is JSON in an element of its own, with every `<` written as a number.
+1. All text from programs and peers is escaped when it is inserted into HTML. The script inserts text only
+   (textContent), never HTML.
+2. The Content-Security-Policy of the page allows only its own script, identified by its hash. If data became
+   HTML in spite of rule 1, nothing in it would be executed or loaded.
+3. The data of the script is JSON in its own element, with `<` written as an escape sequence.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bothends.trace.rendering import explain, formatting
 from bothends.trace.rendering.html_assets import SCRIPT, STYLE
 from bothends.trace.rendering.layout import Row
 
-MAX_ROWS: Final = 20_000  # rows: with more no browser is quick
+MAX_ROWS: Final = 20_000  # with more, browsers are slow
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -45,16 +45,16 @@ _PAGE: Final = """<!doctype html>
 <p>{summary}</p>
 </header>
 {findings}
-<div class="both">
+<div class="columns">
 <main style="--lanes: {lanes}">
-<ol aria-label="What happened, in order. The arrow keys go from one to the next.">
+<ol aria-label="Calls and packets, in order. Use the arrow keys to move between them.">
 {rows}
 </ol>
 </main>
 <aside aria-live="polite"><div id="details">
-<h2>What it means</h2>
-<p>Point at a call or a packet, or go from one to the next with the arrow keys: what it came of, and what
-came of it, lights up. Enter, or a click, keeps it.</p>
+<h2>Explanation</h2>
+<p>Point at a call or a packet, or move between them with the arrow keys. The page highlights its causes
+and its effects. Press Enter, or click, to keep it selected.</p>
 </div></aside>
 </div>
 <script type="application/json" id="events">{events}</script>
@@ -67,17 +67,17 @@ came of it, lights up. Enter, or a click, keeps it.</p>
 def render_page(
     trace: Trace, rows: Iterable[Row], findings: Sequence[Finding] = (), title: str = "bothends trace"
 ) -> str:
-    """The whole page."""
+    """Return the page as HTML. Shows `MAX_ROWS` rows at most."""
     iterator = iter(rows)
     drawn = list(islice(iterator, MAX_ROWS))
-    left = sum(1 for _ in iterator)
+    omitted = sum(1 for _ in iterator)
     shown = {row.event for row in drawn if row.event is not None}
     lanes = max((len(row.bars) for row in drawn), default=1)
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    named: set[int] = set()
-    lines = [line for row in drawn for line in _row(row, named)]
-    if left:
-        lines.append(f'<li class="row"><span class="cell note">{left} more rows are not shown</span></li>')
+    with_id: set[int] = set()
+    lines = [line for row in drawn for line in _row(row, with_id)]
+    if omitted:
+        lines.append(f'<li class="row"><span class="cell note">{omitted} more rows are not shown</span></li>')
     return _PAGE.format(
         hash=f"sha256-{digest}",
         title=html.escape(title),
@@ -96,7 +96,7 @@ def _summary(trace: Trace, shown: Collection[int]) -> str:
     calls = sum(isinstance(event, Call) for event in events)
     packets = sum(isinstance(event, Packet) for event in events)
     parts = [f"{calls} calls", f"{packets} packets" if packets else "no packets"]
-    parts += [f"{trace.dropped} earlier moments are not kept"] if trace.dropped else []
+    parts += [f"{trace.dropped} earlier events were dropped"] if trace.dropped else []
     return ", ".join(parts + trace.notes)
 
 
@@ -111,19 +111,19 @@ def _findings(findings: Sequence[Finding]) -> str:
         items.append(
             f"<li><strong>{html.escape(finding.title)}</strong> {html.escape(finding.text)}<br>"
             f'<span class="remedy">{html.escape(finding.remedy)}</span> '
-            f'<span class="seen">seen at {links}</span></li>'
+            f'<span class="evidence">Evidence: {links}</span></li>'
         )
     return f'<section class="findings"><h2>Findings</h2><ul>{"".join(items)}</ul></section>'
 
 
-def _row(row: Row, named: set[int]) -> Iterator[str]:
-    """A row's HTML. The first row of an event has its name, for links."""
-    who = ""
+def _row(row: Row, with_id: set[int]) -> Iterator[str]:
+    """Return a row as HTML. The first row of an event has an id, for links to it."""
+    attributes = ""
     if row.event is not None:
-        name = "" if row.event in named else f' id="e{row.event}"'
-        named.add(row.event)
-        who = f'{name} data-event="{row.event}" tabindex="-1"'
-    yield f'<li class="{"row head" if row.is_header else "row"}"{who}>'
+        identifier = "" if row.event in with_id else f' id="e{row.event}"'
+        with_id.add(row.event)
+        attributes = f'{identifier} data-event="{row.event}" tabindex="-1"'
+    yield f'<li class="{"row lanes" if row.is_header else "row"}"{attributes}>'
     yield f'<span class="time">{"" if row.at is None else f"{row.at / 1e9:.4f}"}</span>'
     if not row.is_header:
         for lane, bar in enumerate(row.bars):
@@ -134,23 +134,26 @@ def _row(row: Row, named: set[int]) -> Iterator[str]:
         yield f'<span class="cell{style}" style="grid-column:{cell.lane + 2}">{html.escape(cell.text)}</span>'
     if row.arrow is not None:
         left, right = sorted((row.arrow.from_lane, row.arrow.to_lane))
-        way = "right" if row.arrow.from_lane == left else "left"
+        direction = "right" if row.arrow.from_lane == left else "left"
         part = "" if row.arrow.part == "whole" else f" {row.arrow.part}"
         lost = f" (lost: {html.escape(row.arrow.lost)})" if row.arrow.lost else ""
         yield (
-            f'<span class="arrow {way} {row.arrow.style}{part}" style="grid-column:{left + 2} / {right + 2}">'
+            f'<span class="arrow {direction} {row.arrow.style}{part}" '
+            f'style="grid-column:{left + 2} / {right + 2}">'
             f"<b>{html.escape(row.arrow.text)}{lost}</b></span>"
         )
     yield "</li>"
 
 
 def _details(trace: Trace, number: int, shown: set[int]) -> dict[str, Any]:
-    """What the script shows of an event: plain text, all of it."""
+    """Return the data of an event for the script, as plain text."""
     event = trace.event(number)
-    found: dict[str, Any] = _describe(trace, event) if event is not None else {"title": "", "means": ""}
-    found["from"] = [link.cause for link in trace.causes_of(number) if link.cause in shown]
-    found["to"] = [link.effect for link in trace.effects_of(number) if link.effect in shown]
-    return found
+    details: dict[str, Any] = (
+        _describe(trace, event) if event is not None else {"title": "", "explanation": ""}
+    )
+    details["causes"] = [link.cause for link in trace.causes_of(number) if link.cause in shown]
+    details["effects"] = [link.effect for link in trace.effects_of(number) if link.effect in shown]
+    return details
 
 
 def _describe(trace: Trace, event: TraceEvent) -> dict[str, Any]:
@@ -160,28 +163,29 @@ def _describe(trace: Trace, event: TraceEvent) -> dict[str, Any]:
             process = trace.processes.get(event.process)
             return {
                 "title": formatting.call_text(event),
-                "who": f"{process.role}, process {process.pid}, thread {event.thread}" if process else "",
-                "means": explain.explain_call(event, trace),
-                "general": entry.summary if entry else "",
+                "subject": f"{process.role}, process {process.pid}, thread {event.thread}" if process else "",
+                "explanation": explain.explain_call(event, trace),
+                "summary": entry.summary if entry else "",
                 "c": entry.prototype if entry else "",
                 "python": entry.python if entry else "",
                 "arguments": explain.named_arguments(event),
                 "data": formatting.quoted(event.data, event.size or len(event.data), 1000)
                 if event.data
                 else "",
-                "lasted": formatting.duration(event.duration) if event.until is not None else "not ended",
+                "duration": formatting.duration(event.duration) if event.until is not None else "not ended",
             }
         case Packet():
             return {
                 "title": formatting.packet_text(event),
-                "who": f"{event.source} → {event.destination}",
-                "means": explain.explain_packet(event),
+                "subject": f"{event.source} → {event.destination}",
+                "explanation": explain.explain_packet(event),
                 "arguments": _packet_fields(event),
                 "data": formatting.quoted(event.data, event.size, 1000) if event.data else "",
             }
         case ProcessEvent():
             process = trace.processes.get(event.process)
-            return {"title": event.text, "who": f"process {process.pid}" if process else "", "means": ""}
+            subject = f"process {process.pid}" if process else ""
+            return {"title": event.text, "subject": subject, "explanation": ""}
 
 
 def _packet_fields(packet: Packet) -> list[tuple[str, str]]:
@@ -193,5 +197,5 @@ def _packet_fields(packet: Packet) -> list[tuple[str, str]]:
 
 
 def _json(value: object) -> str:
-    # `</script>` can't end the element, nor `<!--` change how it is read, when there is no `<`.
+    # Without `<`, the data contains neither `</script>`, which would end the element, nor `<!--`.
     return json.dumps(value).replace("<", "\\u003c")

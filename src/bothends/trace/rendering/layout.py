@@ -1,13 +1,13 @@
-"""Where everything stands on a picture: a lane for each process, a row for each thing that happened. Pure.
+"""Lay out a trace: a lane for each process, a row for each event. Pure.
 
-    moments ──> Layout.rows() ──> rows ──> terminal.py (terminal), svg.py, html.py
+    points ──> Layout.rows() ──> rows ──> terminal.py, svg.py, html.py
 
-1. Lanes appear with the processes, in their order; the lane of a process that has ended is used again.
-2. A call is one row if nothing happened while it lasted, and else two: its beginning and its end. The end
-   is left out where it says nothing new.
-3. While a process waits in a call, its lane is marked so.
-4. A packet on a wire of ours is one row if nothing happened while it was under way, and else two, too.
-5. A connection that nobody has accepted yet is in the lane of its listener.
+1. Lanes appear with their processes, in order. The lane of a process that has ended is reused.
+2. A call has one row if nothing happened while it lasted, otherwise two: its start and its end. The row of
+   the end is omitted if it shows nothing new.
+3. While a process is blocked in a call, its lane is dotted.
+4. A packet on a wire has one row if nothing happened while it was in transit, otherwise two.
+5. A connection that has not been accepted is in the lane of its listener.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ from bothends.trace.rendering.tcp_states import TcpStateTracker
 
 Style: TypeAlias = Literal["", "quiet", "error", "data", "open", "end", "reset", "state", "note", "lane"]
 Bar: TypeAlias = Literal["none", "runs", "waits"]
-Shard: TypeAlias = Literal["whole", "leaves", "arrives", "lost"]
+ArrowPart: TypeAlias = Literal["whole", "sent", "arrived", "lost"]
 
-SLOW_CALL_NS: Final = 1_000_000  # nanoseconds: who waits longer is said to have waited
+SLOW_CALL_NS: Final = 1_000_000  # nanoseconds: the duration of a longer wait is shown
 BLOCKING_CALLS: Final = ACCEPTING | RECEIVING | WAITING | REAPING | {"connect"}
-
-NONBLOCKING_ERRORS: Final = frozenset({"EAGAIN", "EINPROGRESS"})  # what says "not now" instead of waiting
+NONBLOCKING_ERRORS: Final = frozenset({"EAGAIN", "EINPROGRESS"})  # the results of calls that would block
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A text in a lane. `wraps`: it is prose, which may take several lines."""
+    """A text in a lane. `wraps`: it is prose, which may be wrapped to several lines."""
 
     lane: int
     text: str
@@ -44,24 +43,25 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """From one lane to another; or a `part` of that, where a packet takes its time, or never arrives. `lost`
-    is what took it.
+    """An arrow from one lane to another, or a `part` of it: a packet was sent, arrived, or was lost.
+
+    `lost` names the toxic that dropped it.
     """
 
     from_lane: int
     to_lane: int
     text: str
     style: Style
-    part: Shard = "whole"
+    part: ArrowPart = "whole"
     lost: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What stands side by side: a bar for each lane, and texts or an arrow.
+    """One row of the picture: a bar for each lane, and texts or an arrow.
 
-    `at` is nanoseconds since the first event, None for what has no time of its own. `event` is the number of
-    the event it shows, `is_header` says that it names the lanes.
+    `at` is nanoseconds since the first event, or None for a row without a time. `event` is the number of the
+    event it shows. `is_header`: its cells are the names of the lanes.
     """
 
     at: int | None
@@ -74,8 +74,9 @@ class Row:
 
 @dataclass(slots=True)
 class Lane:
-    """One column, kept for a role until its process appears. `waiting` are the threads of the process that
-    are in a call whose beginning was drawn.
+    """One column. It is reserved for a role until the process appears.
+
+    `blocked_threads` are the threads of the process in a call whose start has been drawn.
     """
 
     role: str
@@ -85,7 +86,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What is drawn. Empty sets mean: all. `only` are names of calls; `ports` of either end."""
+    """Selects the events to draw. Empty sets select all. `only` are call names, `ports` are of either end."""
 
     hide_quiet_calls: bool = False
     only: frozenset[str] = frozenset()
@@ -93,11 +94,11 @@ class Filter:
     ports: frozenset[int] = frozenset()
 
     def shows(self, event: Call | Packet | ProcessEvent, sockets: dict[int, Socket]) -> bool:
-        """Whether an event is drawn."""
+        """Return whether an event is drawn."""
         match event:
             case Packet():
-                places = event.source, event.destination
-                return not self.ports or any(each.port in self.ports for each in places)
+                addresses = event.source, event.destination
+                return not self.ports or any(each.port in self.ports for each in addresses)
             case Call():
                 return self._shows_call(event, sockets.get(event.socket or 0))
             case _:
@@ -113,21 +114,21 @@ class Filter:
         if self.descriptors and call.descriptor not in self.descriptors:
             return False
         if self.ports:
-            places = (socket.local, socket.peer, call.place) if socket is not None else ()
-            if not any(place is not None and place.port in self.ports for place in places):
+            addresses = (socket.local, socket.peer, call.address) if socket is not None else ()
+            if not any(each is not None and each.port in self.ports for each in addresses):
                 return False
         return call.name not in REAPING or call.result != 0
 
 
 class Layout:
-    """Places moments, row by row, as they come.
+    """Turns points into rows, incrementally.
 
     Args:
-        trace: whose processes and sockets the moments speak of.
-        shown: what is drawn.
-        explain: say below each call what it means.
-        roles: lanes that are there from the beginning.
-        is_over: the trace has ended: a datagram that nobody has received will not be.
+        trace: holds the processes and sockets that the points refer to.
+        row_filter: what is drawn; everything by default.
+        explain: add an explanation below each call.
+        roles: lanes to reserve from the start.
+        is_complete: the trace has ended, so that datagrams not received by now are marked.
     """
 
     def __init__(
@@ -144,21 +145,19 @@ class Layout:
         self._explain = explain
         self._is_complete = is_complete
         self._lanes: list[Lane | None] = [Lane(role) for role in roles]
-        self._pending_calls: dict[
-            int, Call
-        ] = {}  # by thread: whose beginning may still be drawn with its end
-        self._pending_packets: dict[int, Packet] = {}  # the same of packets that are under way
-        self._lanes_of_ended: dict[int, int] = {}  # the lanes of processes that have ended
-        self._owners: dict[int, int] = {}  # of each socket: the process that used it last
+        self._pending_calls: dict[int, Call] = {}  # by thread: not drawn yet, perhaps in one row with the end
+        self._pending_packets: dict[int, Packet] = {}  # in transit, and not drawn yet
+        self._lanes_of_ended: dict[int, int] = {}  # the last lane, by process
+        self._owners: dict[int, int] = {}  # the process that last used a socket, by socket
         self._states = TcpStateTracker(trace)
         self._start: int | None = None
         self._clock = 0
         self._has_packets = False
-        self._socket_users: set[int] = set()  # the processes that have used a socket
+        self._socket_users: set[int] = set()  # processes that have used a socket
         self._prune_threshold = PRUNE_SLACK
 
     def rows(self, point: Point) -> Iterator[Row]:
-        """The rows of one moment; none if it is left out, or is drawn with another."""
+        """Return the rows of a point: none if it is filtered out, or drawn together with a later one."""
         event = point.event
         if self._start is None:
             self._start = event.at
@@ -166,7 +165,7 @@ class Layout:
             self._track_owner(event)
         if len(self._owners) + len(self._socket_users) > self._prune_threshold:
             self._prune()
-        changes = list(self._states.transitions(point))
+        transitions = list(self._states.transitions(point))
         if self._filter.shows(event, self._trace.sockets):
             match event:
                 case Packet():
@@ -175,13 +174,15 @@ class Layout:
                     yield from self._call_rows(event, is_end=point.is_end)
                 case ProcessEvent():
                     yield from self._process_event_rows(event)
-            if changes:
+            if transitions:
                 yield from self.pending() if isinstance(event, Packet) else ()
-                yield from self._state_row(changes)
+                yield from self._state_row(transitions)
 
     def pending(self, except_thread: int | None = None) -> Iterator[Row]:
-        """The beginnings of calls that last: drawn before anything else is, or when nothing comes. `except_thread` is
-        the thread whose call is about to be drawn whole.
+        """Draw the starts of unfinished calls and of packets in transit.
+
+        Called before anything else is drawn, and when the trace is idle. The call of `except_thread` is left
+        out, because it is about to be drawn whole.
         """
         for thread, call in list(self._pending_calls.items()):
             if thread != except_thread:
@@ -189,13 +190,13 @@ class Layout:
                 yield self._start_row(call)
         for packet in list(self._pending_packets.values()):
             del self._pending_packets[packet.number]
-            yield from self._arrow_rows(packet, packet.at, "leaves")
+            yield from self._arrow_rows(packet, packet.at, "sent")
 
     def _call_rows(self, call: Call, *, is_end: bool) -> Iterator[Row]:
         if call.socket is not None or call.sockets or call.name in ("socket", "socketpair"):
             self._socket_users.add(call.process)
         if call.process not in self._socket_users:
-            return  # a shell that starts what is traced, or the program before it has a socket
+            return  # a shell that starts the program, or the program before it creates a socket
         yield from self._assign_lane(call.process)
         if not is_end:
             yield from self.pending()
@@ -229,7 +230,7 @@ class Layout:
         waits = (
             call.name in BLOCKING_CALLS
             and call.duration >= SLOW_CALL_NS
-            and call.error not in ("EAGAIN", "EINPROGRESS")
+            and call.error not in NONBLOCKING_ERRORS
         )
         return formatting.call_text(call) + (f", after {formatting.duration(call.duration)}" if waits else "")
 
@@ -241,23 +242,27 @@ class Layout:
             self._pending_packets[packet.number] = packet
             return
         at = packet.until if packet.until is not None and not is_whole else packet.at
-        part: Shard = "lost" if packet.lost else "whole" if is_whole else "arrives"
+        part: ArrowPart = "lost" if packet.lost else "whole" if is_whole else "arrived"
         yield from self._arrow_rows(packet, at, part)
 
-    def _arrow_rows(self, packet: Packet, at: int, part: Shard) -> Iterator[Row]:
+    def _arrow_rows(self, packet: Packet, at: int, part: ArrowPart) -> Iterator[Row]:
         for number in (packet.sender, packet.receiver):
             socket = self._trace.sockets.get(number or 0)
             if socket is not None and socket.process is not None:
                 self._owners[socket.number] = socket.process
                 yield from self._assign_lane(socket.process)
-        here, there = self._lane_of_end(packet, packet.sender), self._lane_of_end(packet, packet.receiver)
+        sender, receiver = (
+            self._lane_of_end(packet, packet.sender),
+            self._lane_of_end(packet, packet.receiver),
+        )
         text, style = formatting.packet_text(packet), _packet_style(packet)
         original = self._trace.event(packet.repeats) if packet.repeats is not None else None
         if original is not None:
-            text = text.replace("(again)", f"(again: {(original.at - (self._start or 0)) / 1e9:.4f})")
+            first_sent = f"{(original.at - (self._start or 0)) / 1e9:.4f}"
+            text = text.replace(formatting.RESENT_MARK, f"(resent: {first_sent})")
         lost = packet.lost if part == "lost" else ""
-        style = "error" if lost else "quiet" if part == "leaves" else style
-        is_final = part != "leaves" and not packet.lost
+        style = "error" if lost else "quiet" if part == "sent" else style
+        is_final = part != "sent" and not packet.lost
         if (
             is_final
             and self._is_complete
@@ -265,32 +270,32 @@ class Layout:
             and is_undelivered(packet, self._trace)
         ):
             text, style = f"{text}, never received", "error"
-        if here is not None and there is not None and here != there:
-            yield self._row(at, (), packet, Arrow(here, there, text, style, part, lost))
+        if sender is not None and receiver is not None and sender != receiver:
+            yield self._row(at, (), packet, Arrow(sender, receiver, text, style, part, lost))
             return
-        text += f"  ✗ {lost}" if lost else " …" if part == "leaves" else ""
-        if here is None and there is None:
+        text += f"  ✗ {lost}" if lost else " …" if part == "sent" else ""
+        if sender is None and receiver is None:
             label = f"{packet.source} → {packet.destination}  {text}"
-        elif here is None:
+        elif sender is None:
             label = f"◀── {text} from {packet.source}"
-        elif there is None:
+        elif receiver is None:
             label = f"──▶ {text} to {packet.destination}"
         else:
             label = f"↺ {text}"
-        yield self._row(at, (Cell(here if here is not None else there or 0, label, style),), packet)
+        yield self._row(at, (Cell(sender if sender is not None else receiver or 0, label, style),), packet)
 
     def _direct_arrow(self, call: Call) -> Iterator[Row]:
-        """Without packets: an arrow from the call that sent what this one received."""
+        """Without packets, draw an arrow from the send to the receive."""
         if self._has_packets or not call.size or call.name not in RECEIVING:
             return
         for link in self._trace.causes_of(call.number):
-            sender = self._trace.event(link.cause)
-            if link.kind != "reaches" or not isinstance(sender, Call):
+            send = self._trace.event(link.cause)
+            if link.kind != "reaches" or not isinstance(send, Call):
                 continue
-            here, there = self._lane_index(sender.process), self._lane_index(call.process)
-            if here is not None and there is not None and here != there:
+            sender, receiver = self._lane_index(send.process), self._lane_index(call.process)
+            if sender is not None and receiver is not None and sender != receiver:
                 text = formatting.quoted(call.data, call.size)
-                yield self._row(None, (), call, Arrow(here, there, text, "data"))
+                yield self._row(None, (), call, Arrow(sender, receiver, text, "data"))
 
     def _process_event_rows(self, event: ProcessEvent) -> Iterator[Row]:
         yield from self.pending()
@@ -303,13 +308,15 @@ class Layout:
             self._lanes_of_ended[event.process] = lane
             self._lanes[lane] = None
 
-    def _state_row(self, changes: Iterable[tuple[int, str]]) -> Iterator[Row]:
-        found: dict[int, list[str]] = {}
-        for socket, state in changes:
+    def _state_row(self, transitions: Iterable[tuple[int, str]]) -> Iterator[Row]:
+        by_lane: dict[int, list[str]] = {}
+        for socket, state in transitions:
             lane = self._lane_of_socket(socket)
             if lane is not None:
-                found.setdefault(lane, []).append(state)
-        cells = tuple(Cell(lane, "• " + ", ".join(states), "state") for lane, states in sorted(found.items()))
+                by_lane.setdefault(lane, []).append(state)
+        cells = tuple(
+            Cell(lane, "• " + ", ".join(states), "state") for lane, states in sorted(by_lane.items())
+        )
         if cells:
             yield self._row(None, cells)
 
@@ -319,11 +326,11 @@ class Layout:
         assert call.socket is not None
         if call.name != "close" or call.socket not in self._owners:
             self._owners[call.socket] = call.process
-        if call.name in ACCEPTING and call.made is not None:
-            self._owners.setdefault(call.made, call.process)
+        if call.name in ACCEPTING and call.created_id is not None:
+            self._owners.setdefault(call.created_id, call.process)
 
     def _prune(self) -> None:
-        """Let go of what the trace has let go of."""
+        """Forget the sockets and processes that the trace has pruned."""
         known = self._trace.sockets.keys()
         self._owners = {socket: owner for socket, owner in self._owners.items() if socket in known}
         self._socket_users &= self._trace.processes.keys()
@@ -336,20 +343,20 @@ class Layout:
         if self._lane(number) is not None:
             return
         process = self._trace.processes[number]
-        kept = next(
+        reserved = next(
             (lane for lane in self._lanes if lane and lane.process is None and lane.role == process.role),
             None,
         )
-        lane = kept if kept is not None else Lane(process.role)
+        lane = reserved if reserved is not None else Lane(process.role)
         lane.process = process
-        if kept is None and None in self._lanes:
+        if reserved is None and None in self._lanes:
             self._lanes[self._lanes.index(None)] = lane
-        elif kept is None:
+        elif reserved is None:
             self._lanes.append(lane)
         yield self._header()
 
     def _header(self) -> Row:
-        """The names of the lanes."""
+        """Return a row with the names of the lanes."""
         cells = tuple(
             Cell(
                 index,
@@ -372,21 +379,23 @@ class Layout:
         return None
 
     def _lane_of_socket(self, socket: int | None) -> int | None:
-        """The lane of whoever used a socket last; of its listener's while it is not accepted yet."""
+        """Return the lane of the process that last used a socket; before accept(), that of the listener."""
         if socket is None or socket not in self._trace.sockets:
             return None
-        owner = self._owners.get(socket, self._owners.get(self._trace.sockets[socket].welcomed_by or 0))
+        owner = self._owners.get(socket, self._owners.get(self._trace.sockets[socket].accepted_from or 0))
         return self._lane_index(owner) if owner is not None else None
 
     def _lane_of_end(self, packet: Packet, socket: int | None) -> int | None:
-        """The lane of one end of a packet. On a wire it is still known when its process has ended, as long as
-        nobody else has it: the kernel goes on talking.
+        """Return the lane of one end of a packet.
+
+        On a wire, the lane of an ended process is used while no other process has it, because the kernel
+        still sends packets.
         """
         lane = self._lane_of_socket(socket)
         if lane is not None or not packet.reaches:
             return lane
-        gone = self._lanes_of_ended.get(self._owners.get(socket or 0, 0))
-        return gone if gone is not None and self._lanes[gone] is None else None
+        last_lane = self._lanes_of_ended.get(self._owners.get(socket or 0, 0))
+        return last_lane if last_lane is not None and self._lanes[last_lane] is None else None
 
     # Rows
 
@@ -400,7 +409,7 @@ class Layout:
         event: Call | Packet | ProcessEvent | None = None,
         arrow: Arrow | None = None,
     ) -> Row:
-        if at is not None:  # two clocks that differ by microseconds don't let time go back
+        if at is not None:  # clocks that differ by microseconds must not show decreasing times
             self._clock = at = max(self._clock, at)
             at -= self._start or 0
         return Row(at, self._bars(), cells, arrow, event.number if event is not None else None)
@@ -412,15 +421,15 @@ class Layout:
 
 
 def rows_of(trace: Trace, row_filter: Filter | None = None, *, explain: bool = False) -> Iterator[Row]:
-    """All rows of a trace that has ended."""
+    """Return all rows of a trace that has ended."""
     layout = Layout(trace, row_filter, explain=explain, is_complete=True)
-    for moment in trace.points:
-        yield from layout.rows(moment)
+    for point in trace.points:
+        yield from layout.rows(point)
     yield from layout.pending()
 
 
 def is_undelivered(packet: Packet, trace: Trace) -> bool:
-    """Whether a datagram was sent, and no call has received it by now."""
+    """Return whether a packet is a datagram that no call has received."""
     return packet.protocol == "udp" and not any(
         link.kind == "feeds" for link in trace.effects_of(packet.number)
     )

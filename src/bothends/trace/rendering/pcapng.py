@@ -1,8 +1,8 @@
-"""Packets as a file that Wireshark and tshark open, with a comment on each: whose call it came of. Pure.
+"""Write packets as a pcapng file for Wireshark and tshark, each with a comment that names its calls. Pure.
 
-The format is pcapng (draft-ietf-opsawg-pcapng): a section header, one interface (on a wire of ours one for
-each host), and an enhanced packet block for each packet. The link type is RAW: what is captured begins with
-IP's header.
+The format (draft-ietf-opsawg-pcapng): a section header block, an interface description block (on a wire, one
+for each host), and an enhanced packet block for each packet. The link type is RAW, because the packets start
+with the IP header.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _INTERFACE_BLOCK: Final = 1
 _ENHANCED_PACKET_BLOCK: Final = 6
 _BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
 _LINKTYPE_RAW: Final = 101
-# Options: their codes in the blocks where they stand.
+# Option codes, which depend on the block.
 _OPT_ENDOFOPT: Final = 0
 _OPT_COMMENT: Final = 1
 _SHB_USERAPPL: Final = 4
@@ -28,7 +28,7 @@ _NANOSECONDS: Final = 9  # 10**-9 seconds
 
 
 class PcapngWriter:
-    """Writes packets of a trace, each when it is told."""
+    """Writes the packets of a trace, incrementally."""
 
     def __init__(self, file: BinaryIO, trace: Trace) -> None:
         self._file = file
@@ -38,16 +38,14 @@ class PcapngWriter:
         self._interfaces: dict[str, int] = {}
 
     def write(self, packet: Packet, *, arrives: bool = False) -> None:
-        """Write a packet as it was seen. On a wire of ours it is seen twice, at the interface of each host:
-        when it leaves, and when it `arrives`, if it does.
-        """
-        if not packet.raw or (arrives and packet.lost) or (packet.made and not arrives):
+        """Write a packet. On a wire it is written twice, once for each host: sent, and `arrives`."""
+        if not packet.raw or (arrives and packet.lost) or (packet.synthesized and not arrives):
             return
         at = packet.until if arrives and packet.until is not None else packet.at
-        where = (packet.reaches if arrives else packet.interface) if packet.reaches else "bothends"
+        interface = (packet.reaches if arrives else packet.interface) if packet.reaches else "bothends"
         head = struct.pack(
             "<IIIII",
-            self._interface(where),
+            self._interface(interface),
             at >> 32,
             at & 0xFFFFFFFF,
             len(packet.raw),
@@ -60,11 +58,11 @@ class PcapngWriter:
         )
 
     def flush(self) -> None:
-        """Let what was written be in the file."""
+        """Flush the file's buffer."""
         self._file.flush()
 
     def _interface(self, name: str) -> int:
-        """The number of an interface. A new one may be described anywhere before its first packet."""
+        """Return the number of an interface. A new one is described first, just before its first packet."""
         if name not in self._interfaces:
             self._interfaces[name] = len(self._interfaces)
             options = _options((_IF_NAME, name.encode()), (_IF_TSRESOL, bytes([_NANOSECONDS])))
@@ -77,14 +75,15 @@ class PcapngWriter:
 
 
 def comment_of(packet: Packet, trace: Trace) -> str:
-    """Which calls a packet came of, and which it fed: process, descriptor and call of each; may be empty."""
-    came = [_call_label(trace, link.cause) for link in trace.causes_of(packet.number)]
-    fed = [_call_label(trace, link.effect) for link in trace.effects_of(packet.number)]
-    parts = [("from " + ", ".join(filter(None, came))) if any(came) else ""]
-    parts += [("to " + ", ".join(filter(None, fed))) if any(fed) else ""]
+    """Describe the calls that sent and received a packet: process, descriptor, call. May be empty."""
+    causes = [_call_label(trace, link.cause) for link in trace.causes_of(packet.number)]
+    effects = [_call_label(trace, link.effect) for link in trace.effects_of(packet.number)]
+    parts = [("from " + ", ".join(filter(None, causes))) if any(causes) else ""]
+    parts += [("to " + ", ".join(filter(None, effects))) if any(effects) else ""]
     parts += [f"lost on the wire: {packet.lost}" if packet.lost else ""]
-    again = trace.event(packet.repeats) if packet.repeats is not None else None
-    parts += [f"sent again after {formatting.duration(packet.at - again.at)}" if again is not None else ""]
+    original = trace.event(packet.repeats) if packet.repeats is not None else None
+    if original is not None:
+        parts += [f"retransmission, after {formatting.duration(packet.at - original.at)}"]
     return "; ".join(filter(None, parts))
 
 
@@ -93,10 +92,10 @@ def _call_label(trace: Trace, number: int) -> str:
     if not isinstance(call, Call):
         return ""
     process = trace.processes.get(call.process)
-    whose = f"{process.role} (pid {process.pid})" if process is not None else "?"
+    caller = f"{process.role} (pid {process.pid})" if process is not None else "?"
     if call.descriptor is not None:
-        whose += f", descriptor {call.descriptor}"
-    return f"{whose}: {formatting.call_text(call)}"
+        caller += f", descriptor {call.descriptor}"
+    return f"{caller}: {formatting.call_text(call)}"
 
 
 def _options(*options: tuple[int, bytes]) -> bytes:

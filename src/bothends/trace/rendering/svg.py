@@ -1,6 +1,6 @@
-"""Rows as a picture in SVG: for a page of text, a slide, a README. Pure; loads nothing, runs nothing.
+"""Render rows as an SVG picture, for pages and slides. Pure. The picture has no scripts and loads nothing.
 
-It is dark or light as its reader's screen is (prefers-color-scheme).
+It is dark or light according to the reader's setting (prefers-color-scheme).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ TIME_WIDTH: Final = 76
 LINE_HEIGHT: Final = 20
 HEADER_HEIGHT: Final = 30
 MARGIN: Final = 16
-MAX_ROWS: Final = 20_000  # rows: no reader of pictures opens more
-_CHAR_WIDTH: Final = 7.23  # pixels of one at 12 pixels, in the fonts named below
+MAX_ROWS: Final = 20_000  # image viewers fail with larger pictures
+_CHAR_WIDTH: Final = 7.23  # pixels, in the fonts below at 12 pixels
 
 STYLE: Final = """
 text { font: 12px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #1b1f24; }
-.ground { fill: #ffffff; } .bar { stroke: #c4cad2; } .waits { stroke-dasharray: 2 4; stroke: #8a94a3; }
+.background { fill: #ffffff; } .bar { stroke: #c4cad2; } .waits { stroke-dasharray: 2 4; stroke: #8a94a3; }
 .lane { font-weight: bold; font-size: 13px; } .quiet, .time { fill: #68717d; } .error { fill: #b3261e; }
 .data { fill: #1a7f37; } .open { fill: #0b6a88; } .end { fill: #8f5a00; }
 .reset { fill: #b3261e; font-weight: bold; }
@@ -30,7 +30,7 @@ text { font: 12px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; 
 line.arrow { stroke-width: 1.5; } line.quiet { stroke: #68717d; } line.data { stroke: #1a7f37; }
 line.open { stroke: #0b6a88; } line.end { stroke: #8f5a00; } line.reset, line.error { stroke: #b3261e; }
 @media (prefers-color-scheme: dark) {
-text { fill: #e6e9ee; } .ground { fill: #101418; } .bar { stroke: #39424e; } .waits { stroke: #66717f; }
+text { fill: #e6e9ee; } .background { fill: #101418; } .bar { stroke: #39424e; } .waits { stroke: #66717f; }
 .quiet, .time { fill: #98a2b0; } .error, .reset { fill: #ff8a80; } .data { fill: #6fdd8b; }
 .open { fill: #6fd3ee; } .end { fill: #f2bf5e; } .state { fill: #9db9ff; } .note { fill: #dba6f2; }
 line.quiet { stroke: #98a2b0; } line.data { stroke: #6fdd8b; } line.open { stroke: #6fd3ee; }
@@ -40,7 +40,7 @@ line.end { stroke: #f2bf5e; } line.reset, line.error { stroke: #ff8a80; }
 
 
 def render_svg(rows: Iterable[Row], title: str = "") -> str:
-    """The whole picture. `title` says what it shows to who can't see it."""
+    """Return the picture as SVG. `title` is for screen readers. Shows `MAX_ROWS` rows at most."""
     drawn = list(rows)
     lanes = max((len(row.bars) for row in drawn), default=1)
     width = TIME_WIDTH + lanes * LANE_WIDTH + 2 * MARGIN
@@ -60,7 +60,9 @@ def render_svg(rows: Iterable[Row], title: str = "") -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">\n'
         f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n"
-        f'<rect class="ground" width="{width}" height="{height}" rx="8"/>\n' + "\n".join(parts) + "\n</svg>\n"
+        f'<rect class="background" width="{width}" height="{height}" rx="8"/>\n'
+        + "\n".join(parts)
+        + "\n</svg>\n"
     )
 
 
@@ -94,31 +96,32 @@ def _fit(cell: Cell, bars: Sequence[object]) -> str:
 
 def _arrow(arrow: Arrow, baseline: int) -> Iterator[str]:
     start, end = _x(arrow.from_lane), _x(arrow.to_lane)
-    y, way = baseline - 4, 1 if end > start else -1
+    y, sign = baseline - 4, 1 if end > start else -1
     third = (end - start) / 3
-    if arrow.part == "arrives":
+    if arrow.part == "arrived":
         start += third
     elif arrow.part != "whole":
         end -= third
-    has_head = arrow.part in ("whole", "arrives")
-    x2 = end - 6 * way if has_head else end
-    under_way = "" if arrow.part == "whole" else ' stroke-dasharray="6 3"'
-    yield f'<line class="arrow {arrow.style}" x1="{start:g}" y1="{y}" x2="{x2:g}" y2="{y}"{under_way}/>'
+    has_head = arrow.part in ("whole", "arrived")
+    x2 = end - 6 * sign if has_head else end
+    dashes = "" if arrow.part == "whole" else ' stroke-dasharray="6 3"'
+    yield f'<line class="arrow {arrow.style}" x1="{start:g}" y1="{y}" x2="{x2:g}" y2="{y}"{dashes}/>'
     if has_head:
-        points = f"{end - way:g},{y} {end - 9 * way:g},{y - 4} {end - 9 * way:g},{y + 4}"
+        points = f"{end - sign:g},{y} {end - 9 * sign:g},{y - 4} {end - 9 * sign:g},{y + 4}"
         yield f'<polygon class="{arrow.style}" points="{points}"/>'
     elif arrow.part == "lost":
-        where = f'x="{end + 2 * way:g}" y="{baseline}" text-anchor="{"start" if way > 0 else "end"}"'
-        said = f"✗ {arrow.lost}" if way > 0 else f"{arrow.lost} ✗"
-        yield f'<text class="{arrow.style}" {where}>{html.escape(said)}</text>'
+        position = f'x="{end + 2 * sign:g}" y="{baseline}" text-anchor="{"start" if sign > 0 else "end"}"'
+        lost = f"✗ {arrow.lost}" if sign > 0 else f"{arrow.lost} ✗"
+        yield f'<text class="{arrow.style}" {position}>{html.escape(lost)}</text>'
     text = formatting.truncate(arrow.text, int(abs(end - start) / _CHAR_WIDTH) - 8)
-    room = formatting.display_width(text) * _CHAR_WIDTH + 12
+    width = formatting.display_width(text) * _CHAR_WIDTH + 12
     middle = (start + end) / 2
-    yield f'<rect class="ground" x="{middle - room / 2:.1f}" y="{y - 8}" width="{room:.1f}" height="16"/>'
-    where = f'x="{middle:.1f}" y="{baseline}" text-anchor="middle"'
-    yield f'<text class="{arrow.style}" {where}>{html.escape(text)}</text>'
+    left = middle - width / 2
+    yield f'<rect class="background" x="{left:.1f}" y="{y - 8}" width="{width:.1f}" height="16"/>'
+    position = f'x="{middle:.1f}" y="{baseline}" text-anchor="middle"'
+    yield f'<text class="{arrow.style}" {position}>{html.escape(text)}</text>'
 
 
 def _text(x: float, y: float, text: str, style: str) -> str:
-    mark = f' class="{style}"' if style else ""
-    return f'<text{mark} x="{x}" y="{y}" xml:space="preserve">{html.escape(text)}</text>'
+    css_class = f' class="{style}"' if style else ""
+    return f'<text{css_class} x="{x}" y="{y}" xml:space="preserve">{html.escape(text)}</text>'

@@ -1,6 +1,6 @@
-"""The states of TCP sockets (RFC 9293, section 3.3.2), as calls and packets show them. Pure.
+"""Derive the states of TCP sockets (RFC 9293, section 3.3.2) from calls and packets. Pure.
 
-What is drawn is what must be true by then: a socket's state is the kernel's, and nobody is told of it.
+The kernel does not report state changes: the states drawn are those that the calls and packets so far imply.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 from bothends.trace.model import Call, Packet, Point, Trace, trim_oldest
 
-# What a FIN that is sent, and one that comes, makes of a state.
+# Transitions when a FIN is sent, and when one is received.
 _AFTER_FIN_SENT = {"ESTABLISHED": "FIN-WAIT-1", "CLOSE-WAIT": "LAST-ACK", "SYN-RECEIVED": "FIN-WAIT-1"}
 _AFTER_FIN_RECEIVED = {
     "ESTABLISHED": "CLOSE-WAIT",
@@ -18,24 +18,22 @@ _AFTER_FIN_RECEIVED = {
     "FIN-WAIT-2": "TIME-WAIT",
     "SYN-RECEIVED": "CLOSE-WAIT",
 }
-MAX_CONNECTIONS: Final = 20_000  # connections of which both ends are remembered
+MAX_CONNECTIONS: Final = 20_000  # ends of connections to remember
 
-# What the acknowledgement of one's own FIN makes of it.
+# Transitions when the peer acknowledges the FIN.
 _AFTER_FIN_ACKED = {"FIN-WAIT-1": "FIN-WAIT-2", "CLOSING": "TIME-WAIT", "LAST-ACK": "CLOSED"}
 
 
 class TcpStateTracker:
-    """Follows the state of each socket. A connection that is not accepted yet is counted for its listener,
-    and handed over when it is.
-    """
+    """Tracks the state of each socket. Before accept(), the state of a connection is that of the listener."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
-        self._states: dict[tuple[object, object], str] = {}  # by both ends, seen from the first
-        self._fins: dict[tuple[object, object], int] = {}
+        self._states: dict[tuple[object, object], str] = {}  # of the first address, by both addresses
+        self._fins: dict[tuple[object, object], int] = {}  # the offset of the FIN, by sender and receiver
 
     def transitions(self, point: Point) -> Iterator[tuple[int, str]]:
-        """The sockets whose state a moment changes, and their new states."""
+        """Return the sockets whose state a point changes, and their new states."""
         trim_oldest(self._states, MAX_CONNECTIONS)
         trim_oldest(self._fins, MAX_CONNECTIONS)
         match point.event:
@@ -47,14 +45,16 @@ class TcpStateTracker:
                 yield from self._packet_transitions(packet, point)
 
     def _packet_transitions(self, packet: Packet, point: Point) -> Iterator[tuple[int, str]]:
-        """On a wire, what a packet means to its sender it means when it leaves; to its receiver, when it
-        arrives, if it does. Elsewhere both are one.
+        """Return the transitions of a packet.
+
+        On a wire, the sender changes its state when the packet is sent, the receiver when it arrives. Without
+        a wire both happen at the same point.
         """
-        leaves = not point.is_end and not packet.made
+        is_sent = not point.is_end and not packet.synthesized
         arrives = (point.is_end or not packet.reaches) and not packet.lost
         out, back = (packet.source, packet.destination), (packet.destination, packet.source)
         changes = []
-        mine, theirs = self._states.get(out, ""), self._states.get(back, "")
+        sender, receiver = self._states.get(out, ""), self._states.get(back, "")
         if "RST" in packet.flags:
             changes += [(out, packet.sender, "CLOSED"), (back, packet.receiver, "CLOSED")]
         elif "SYN" in packet.flags and "ACK" not in packet.flags:
@@ -62,26 +62,26 @@ class TcpStateTracker:
             if packet.receiver is not None:
                 changes += [(back, packet.receiver, "SYN-RECEIVED")]
         elif "SYN" in packet.flags:
-            if theirs in ("SYN-SENT", "SYN-RECEIVED", ""):
+            if receiver in ("SYN-SENT", "SYN-RECEIVED", ""):
                 changes += [(back, packet.receiver, "ESTABLISHED")]
             self._states.setdefault(out, "SYN-RECEIVED")
         else:
-            if theirs == "SYN-RECEIVED" and arrives:
+            if receiver == "SYN-RECEIVED" and arrives:
                 changes += [(back, packet.receiver, "ESTABLISHED")]
-                theirs = "ESTABLISHED"
+                receiver = "ESTABLISHED"
             end = (packet.offset or 0) + packet.size
             fin = self._fins.get(back)
-            if arrives and fin is not None and (packet.acks or 0) > fin and theirs in _AFTER_FIN_ACKED:
-                theirs = _AFTER_FIN_ACKED[theirs]
-                changes += [(back, packet.receiver, theirs)]
+            if arrives and fin is not None and (packet.acks or 0) > fin and receiver in _AFTER_FIN_ACKED:
+                receiver = _AFTER_FIN_ACKED[receiver]
+                changes += [(back, packet.receiver, receiver)]
             if "FIN" in packet.flags:
-                if out not in self._fins and mine in _AFTER_FIN_SENT:
-                    changes += [(out, packet.sender, _AFTER_FIN_SENT[mine])]
+                if out not in self._fins and sender in _AFTER_FIN_SENT:
+                    changes += [(out, packet.sender, _AFTER_FIN_SENT[sender])]
                 self._fins.setdefault(out, end)
-                if theirs in _AFTER_FIN_RECEIVED and arrives:
-                    changes += [(back, packet.receiver, _AFTER_FIN_RECEIVED[theirs])]
+                if receiver in _AFTER_FIN_RECEIVED and arrives:
+                    changes += [(back, packet.receiver, _AFTER_FIN_RECEIVED[receiver])]
         for ends, socket, state in changes:
-            if not (leaves if ends == out else arrives):
+            if not (is_sent if ends == out else arrives):
                 continue
             if self._states.get(ends) != state:
                 self._states[ends] = state

@@ -1,12 +1,12 @@
-"""Rows as lines of a terminal. Pure; `layout.py` says what stands where.
+"""Render rows as lines of text for a terminal. Pure.
 
           server 4711                            client 4712
   0.0100  │ accept4(3) waits                     │
   0.0500  ┆                                      │ connect(3, 127.0.0.1:12000)
   0.0500  ┆◀───────────────── SYN ───────────────┆
 
-A dotted lane waits. A packet on a wire of ours is drawn as it leaves and as it arrives, or is lost. A line is
-built from pieces with a style each, so that the same line can be painted, or not.
+A dotted lane is blocked in a call. A packet on a wire is drawn when it is sent, and when it arrives or is
+lost. A line is built from pieces of styled text, so that it can be drawn with or without colour.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from bothends.trace.rendering.layout import Arrow, Bar, Cell, Row, Style
 StyledText: TypeAlias = tuple[str, Style]
 
 TIME_WIDTH: Final = 10  # columns
-MIN_LANE_WIDTH: Final = 28  # columns of a lane: with less, nothing of a call can be read
+MIN_LANE_WIDTH: Final = 28  # columns: in narrower lanes, calls are illegible
 
-# What a style looks like (ECMA-48, 8.3.117).
+# SGR parameters by style (ECMA-48, 8.3.117).
 SGR_CODES: Final[dict[Style, str]] = {
     "quiet": "2",
     "error": "31",
@@ -39,14 +39,14 @@ _BARS: Final[dict[Bar, str]] = {"none": " ", "runs": "│", "waits": "┆"}
 
 
 class Painter:
-    """Paints rows as lines of so many columns (more, if there are too many lanes for it)."""
+    """Renders rows as lines of `width` columns, or more if there are too many lanes."""
 
     def __init__(self, width: int, *, colour: bool) -> None:
         self._width = width
         self._colour = colour
 
     def lines(self, row: Row) -> Iterator[str]:
-        """The lines of a row: one, unless it holds prose."""
+        """Return the lines of a row: one, unless its text wraps."""
         if row.cells and row.cells[0].wraps:
             (cell,) = row.cells
             for part in textwrap.wrap(cell.text, max(self._lane_width(row) - 6, 20)):
@@ -57,7 +57,7 @@ class Painter:
             yield self._join_pieces(self._cells(row, row.cells))
 
     def _lane_width(self, row: Row) -> int:
-        """Columns of a lane."""
+        """Return the columns of a lane."""
         return max((self._width - TIME_WIDTH) // max(len(row.bars), 1), MIN_LANE_WIDTH)
 
     def _cells(self, row: Row, cells: tuple[Cell, ...]) -> Iterator[StyledText]:
@@ -106,7 +106,7 @@ class Painter:
 
 
 def _shaft(arrow: Arrow, columns: int) -> str:
-    """An arrow, or a part of one, in so many columns."""
+    """Return an arrow, or a part of one, in a number of columns."""
     to_right = arrow.from_lane < arrow.to_lane
     head = "▶" if to_right else "◀"
     long = columns if arrow.part == "whole" else columns * 2 // 3
@@ -116,10 +116,10 @@ def _shaft(arrow: Arrow, columns: int) -> str:
     match arrow.part:
         case "whole":
             return line + head if to_right else head + line
-        case "arrives":
+        case "arrived":
             drawn = f"┄{line[1:]}{head}" if to_right else f"{head}{line[:-1]}┄"
             at_left = not to_right
-        case "leaves":
+        case "sent":
             drawn = f"{line}┄" if to_right else f"┄{line}"
             at_left = to_right
         case "lost":
