@@ -51,9 +51,9 @@ def test_passing_case_writes_no_trace(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--wire", "loss=5%", "--endpoint", "tcp://127.0.0.1:1"), "a program that is started here"),
-        (("--wire", "loss=5%", "--sandbox", "--", "true"), "not together with --sandbox"),
-        (("--wire", "los=5%", "--", "true"), "--loss"),
+        (("--wire", "loss=5%", "--endpoint", "tcp://127.0.0.1:1"), "a program that bothends starts"),
+        (("--wire", "loss=5%", "--sandbox", "--", "true"), "excludes --sandbox"),
+        (("--wire", "los=5%", "--", "true"), "did you mean 'loss'"),
         (("--wire", "loss=much", "--", "true"), "loss"),
     ],
 )

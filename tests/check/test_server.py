@@ -135,11 +135,11 @@ def _command_of(entry: Path) -> bytes:
     ("words", "said"),
     [
         (("--endpoint", "udp://127.0.0.1:1"), "the contract is for tcp, and this is udp"),
-        (("--only", "udp-empty", "--", "true"), "udp-empty is a case of the suite 'udp'"),
+        (("--only", "udp-empty", "--", "true"), "udp-empty is a case of suite 'udp'"),
         (("--only", "tcp-bursts", "--", "true"), "did you mean 'tcp-burst'?"),
         (("--report", "html=/nowhere/page", "--", "true"), "cannot write /nowhere/page: ENOENT"),
         (("--trace", "/dev/null/pages", "--", "true"), "cannot make /dev/null/pages: ENOTDIR"),
-        (("--report", "pdf", "--", "true"), "there is no report 'pdf'"),
+        (("--report", "pdf", "--", "true"), "there is no report format 'pdf'"),
         ((), "check what?"),
         (("--", "/nowhere/server"), "cannot start /nowhere/server: ENOENT"),
     ],

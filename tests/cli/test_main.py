@@ -108,7 +108,7 @@ def verb_that_raises(monkeypatch: pytest.MonkeyPatch) -> Raiser:
         (SystemCallFailed("connect", "tcp://h:1", 111), 1, "cannot connect tcp://h:1: ECONNREFUSED"),
         (Unavailable("open", "sctp://h:1", 93), 69, "cannot open sctp://h:1: EPROTONOSUPPORT"),
         (TimeoutExpired("tcp://h:1", "connecting", 2.0), 124, "timed out after 2 s while connecting"),
-        (ValueError("odd\nthing"), 70, "a mistake in bothends itself: ValueError: odd thing"),
+        (ValueError("odd\nthing"), 70, "internal error (please report): ValueError: odd thing"),
         (click.UsageError("No such thing."), 2, "no such thing; see bothends serve --help"),
         (click.ClickException("No."), 1, "bothends: no"),
     ],

@@ -106,7 +106,7 @@ def test_reply_marks_are_shown() -> None:
         done = ping(str(where), "-c", "3", "-i", "0.01", "-W", "15")
     assert "56 bytes from 127.0.0.1: seq=1" in done.stdout
     assert "(reordered)\n" in done.stdout
-    assert "2 bytes from 127.0.0.1: no answer to any of these probes\n" in done.stdout
+    assert "2 bytes from 127.0.0.1: matches no probe\n" in done.stdout
     assert "(duplicate)\n" in done.stdout
     assert "3 sent, 3 received, 0 lost (0%), 1 duplicate, 1 reordered, 1 stray\n" in done.stdout
 
@@ -126,7 +126,7 @@ def test_no_answer_exits_1() -> None:
     with peers.udp_peer(lambda data: []) as where:
         done = ping(str(where), "-c", "1", "-W", "0.05")
     assert done.returncode == 1
-    assert done.stdout.splitlines()[0] == "seq=1 no answer within 0.05 s"
+    assert done.stdout.splitlines()[0] == "seq=1 no reply within 0.05 s"
 
 
 def test_only_corrupted_answers_exit_1() -> None:
@@ -163,16 +163,16 @@ def test_interrupt_prints_summary(answers: bool, status: int) -> None:
         ((), "missing argument"),
         (
             ("127.0.0.1", "80"),
-            "one host is enough; ICMP has no ports, UDP has: bothends ping --udp 127.0.0.1 80",
+            "expected one host: ICMP has no ports; for UDP, try bothends ping --udp 127.0.0.1 80",
         ),
         (("tcp://127.0.0.1:80",), "echo service on udp://"),
         (("--udp", "127.0.0.1"), "no port"),
-        (("--udp", ":7", ":8"), "one endpoint is enough"),
+        (("--udp", ":7", ":8"), "expected one endpoint"),
         (("--udp", ":7", "-s", "15"), "at least 16 bytes"),
         (("127.0.0.1", "-s", "65508"), "0<=x<=65507"),
         (("127.0.0.1", "-i", "0"), "invalid value for '-i'"),
         (("127.0.0.1", "-4", "-t", "0"), "invalid value for '-t'"),
-        (("::1", "-4"), "no IPv4 address"),
+        (("::1", "-4"), "::1 is an IPv6 address"),
         (("a b",), "is not a host name"),
     ],
 )

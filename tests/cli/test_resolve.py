@@ -24,7 +24,7 @@ little = pytest.mark.skipif(sys.byteorder != "little", reason="the bytes shown a
 
 @little
 def test_a_host_and_a_port(capsys: pytest.CaptureFixture[str]) -> None:
-    show(["web.example", "12000"], lookups=FakeNameService())
+    show(["web.example", "12000"], name_service=FakeNameService())
     assert (
         capsys.readouterr().out
         == """\
@@ -35,7 +35,7 @@ address        192.0.2.7    IPv4  private  server7.example
                2001:db8::7  IPv6  private
 
 port      12000
-known as  no service: nobody has it in the services database
+known as  no service (not in the services database)
 
              hexadecimal  network order                                    this machine (little endian)  in the wrong order
 port 12000   0x2ee0       2e e0                                            e0 2e                         57390
@@ -53,7 +53,7 @@ struct sockaddr_in6  family  port   flowinfo     address                        
 
 @little
 def test_a_service(capsys: pytest.CaptureFixture[str]) -> None:
-    show(["syslog"], lookups=FakeNameService())
+    show(["syslog"], name_service=FakeNameService())
     assert (
         capsys.readouterr().out
         == """\
@@ -69,7 +69,7 @@ port 514  0x0202       02 02          02 02                         514
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
-    show(["web.example:http"], as_json=True, lookups=FakeNameService())
+    show(["web.example:http"], as_json=True, name_service=FakeNameService())
     found = json.loads(capsys.readouterr().out)
     assert found["official_name"] == "server7.example"
     assert found["aliases"] == ["web.example", "www.example"]
@@ -81,13 +81,13 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_service_as_json_has_no_host(capsys: pytest.CaptureFixture[str]) -> None:
-    show([":80"], as_json=True, lookups=FakeNameService())
+    show([":80"], as_json=True, name_service=FakeNameService())
     found = json.loads(capsys.readouterr().out)
     assert (found["host"], found["addresses"], found["port"]["number"]) == (None, [], 80)
 
 
 def test_numeric_skips_reverse_lookup(capsys: pytest.CaptureFixture[str]) -> None:
-    show(["192.0.2.7"], numeric=True, lookups=FakeNameService())
+    show(["192.0.2.7"], numeric=True, name_service=FakeNameService())
     assert "server7" not in capsys.readouterr().out
 
 
@@ -96,13 +96,13 @@ def test_resolved_names_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
         def reverse(self, address: str) -> HostNames | None:
             return HostNames("\x1b]0;gotcha\x07", ())
 
-    show(["192.0.2.7"], lookups=Hostile())
+    show(["192.0.2.7"], name_service=Hostile())
     assert r"\x1b]0;gotcha\x07" in capsys.readouterr().out
 
 
 def test_unknown_service_raises() -> None:
     with pytest.raises(EndpointError):
-        show(["web.example", "nosuch"], lookups=FakeNameService())
+        show(["web.example", "nosuch"], name_service=FakeNameService())
 
 
 @little
@@ -119,7 +119,7 @@ class Localhost(FakeNameService):
 
 @little
 def test_documentation_matches_output(capsys: pytest.CaptureFixture[str]) -> None:
-    show(["localhost", "12000"], lookups=Localhost({"localhost": ("localhost", ["127.0.0.1"])}))
+    show(["localhost", "12000"], name_service=Localhost({"localhost": ("localhost", ["127.0.0.1"])}))
     page = textwrap.dedent(
         PAGE.read_text(encoding="utf-8").split("localhost 12000\n")[1].split("\nIt takes")[0]
     )

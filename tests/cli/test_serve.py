@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bothends.client.blocking import connect
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running, run
 
 SERVE = [*BOTHENDS, "serve"]

@@ -18,7 +18,7 @@ from bothends.osutil import process_info
 from bothends.wire import attach
 from tests.cli.terminals import terminal
 from tests.cli.test_prompt import CTRL_D, PROMPT
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import ENVIRONMENT, TIMEOUT, Running, run
 from tests.wire.hosts import BOTHENDS as LINE
 from tests.wire.hosts import needs_hosts

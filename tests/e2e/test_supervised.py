@@ -1,4 +1,4 @@
-"""Several servers of one configuration file: each a process, all under one that keeps their listeners."""
+"""Several servers of one configuration file: a process each, under a supervisor that holds the listeners."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from bothends.client.blocking import connect
 from bothends.errors import ConnectionLost
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import TIMEOUT, Running, run
 
 SERVE = [*BOTHENDS, "serve"]
@@ -49,7 +49,7 @@ endpoints = ["unix://FOLDER/cat"]
 
 
 class Supervised:
-    """`bothends serve --config`, and where its servers are."""
+    """A running `bothends serve --config`, and the endpoints of its servers."""
 
     def __init__(self, running: Running, folder: Path) -> None:
         self.running = running
@@ -63,15 +63,15 @@ class Supervised:
         return self.running.error_line(shown)[1].decode()
 
     def owner(self) -> tuple[int, bytes]:
-        """Which process answers, and with which version of the service."""
-        with connect(self.who, timeout=TIMEOUT) as caller:
-            pid, version = caller.request(b"who?").split()
+        """Return the id of the process that answers, and its version of the service."""
+        with connect(self.who, timeout=TIMEOUT) as client:
+            pid, version = client.request(b"who?").split()
         return int(pid), version
 
 
 def is_listening(port: int) -> bool:
-    with socket.socket() as newcomer:
-        return newcomer.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def write(folder: Path, version: str = "1", *, more: str = "") -> Path:
@@ -91,15 +91,17 @@ def test_each_server_has_own_process_and_log_prefix(tmp_path: Path) -> None:
     with supervised(tmp_path) as servers:
         pid, version = servers.owner()
         assert (pid != servers.running.process.pid, version) == (True, b"1")
-        with connect(servers.echo) as caller:
-            assert caller.request(b"over UDP") == b"over UDP"
+        with connect(servers.echo) as client:
+            assert client.request(b"over UDP") == b"over UDP"
         for name in ("echo", "cat"):
-            with connect(f"unix://{tmp_path / name}") as caller:
-                assert caller.exchange(b"hello\n") == b"hello\n"
+            with connect(f"unix://{tmp_path / name}") as client:
+                assert client.exchange(b"hello\n") == b"hello\n"
         servers.running.line(rb"\[who\] 127\.0\.0\.1#\d+: who\?")
         servers.running.error_line(rb"\[cat\] unix#1 closed: the service closed .*")
-        with connect(f"unix://{tmp_path / 'who.metrics'}") as visit:
-            assert b"\nbothends_connections_total 1.0\n" in visit.exchange(b"GET /metrics HTTP/1.0\r\n\r\n")
+        with connect(f"unix://{tmp_path / 'who.metrics'}") as connection:
+            assert b"\nbothends_connections_total 1.0\n" in connection.exchange(
+                b"GET /metrics HTTP/1.0\r\n\r\n"
+            )
         assert servers.running.stop() == 0
         servers.running.stderr.close()
         assert "[echo]" not in str(servers.running.stderr)
@@ -109,17 +111,17 @@ def test_each_server_has_own_process_and_log_prefix(tmp_path: Path) -> None:
 def test_dead_server_is_restarted_without_refusing_connections(tmp_path: Path) -> None:
     with supervised(tmp_path) as servers:
         first, _ = servers.owner()
-        with connect(servers.who) as caller:
-            caller.request(b"mine")
+        with connect(servers.who) as client:
+            client.request(b"mine")
             os.kill(first, signal.SIGKILL)
             with pytest.raises(ConnectionLost):
-                caller.request(b"still there?")
-        second, _ = servers.owner()  # it waited in the queue
+                client.request(b"still there?")
+        second, _ = servers.owner()  # the connection waited in the accept queue
         assert second != first
         servers.running.error_line(rb"\[who\] server %d killed by signal 9" % first)
-        for _ in range(500):  # until the server has noticed that the last one has left
-            with connect(f"unix://{tmp_path / 'who.metrics'}") as visit:
-                page = visit.exchange(b"GET /metrics HTTP/1.0\r\n\r\n")
+        for _ in range(500):  # until the server has closed the last connection
+            with connect(f"unix://{tmp_path / 'who.metrics'}") as connection:
+                page = connection.exchange(b"GET /metrics HTTP/1.0\r\n\r\n")
             if b"\nbothends_connections_open 0.0\n" in page:
                 break
         else:
@@ -141,17 +143,17 @@ def test_sighup_reloads_every_server(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_drains_and_second_signal_aborts(number: int, tmp_path: Path) -> None:
-    with supervised(tmp_path) as servers, connect(f"unix://{tmp_path / 'cat'}") as caller:
-        assert caller.request(b"a") == b"a"
+    with supervised(tmp_path) as servers, connect(f"unix://{tmp_path / 'cat'}") as client:
+        assert client.request(b"a") == b"a"
         # To the whole group, as ^C at a terminal does.
         os.killpg(servers.running.process.pid, number)
         servers.running.error_line(rb"\[cat\] draining: waiting up to 20 s for 1 connection")
-        assert caller.request(b"still here?") == b"still here?"
+        assert client.request(b"still here?") == b"still here?"
         while is_listening(int(servers.who.rpartition(":")[2])):
-            pass  # that server has nobody left, and closes its door in a moment
+            pass  # that server has no connections, and closes its listener soon
         os.killpg(servers.running.process.pid, number)
         assert servers.running.wait() == 0
-        assert caller.receive() == b""
+        assert client.receive() == b""
 
 
 def test_servers_exit_with_supervisor(tmp_path: Path) -> None:
@@ -159,7 +161,7 @@ def test_servers_exit_with_supervisor(tmp_path: Path) -> None:
         servers.owner()
         servers.running.process.kill()
         servers.running.wait()
-        servers.running.stderr.close()  # it ends when the last process that has it open does
+        servers.running.stderr.close()  # EOF once the last process that has it open has exited
 
 
 def test_bind_failure_starts_no_server(tmp_path: Path) -> None:
@@ -178,15 +180,15 @@ def test_one_server_is_taken_over(tmp_path: Path) -> None:
         arguments = ["upper", f"unix://{tmp_path}/u", "--takeover", str(tmp_path / "desk")]
         with connect(f"unix://{tmp_path}/u") as before:
             assert before.request(b"a") == b"A"
-            with Running([*SERVE, *arguments]) as heir:
-                heir.error_line(rb"  engine .*")
+            with Running([*SERVE, *arguments]) as new:
+                new.error_line(rb"  engine .*")
                 assert before.receive() == b""  # drained
                 before.close()
-                servers.owner()  # the others go on
+                servers.owner()  # the other servers still run
                 assert servers.running.stop() == 0
                 with connect(f"unix://{tmp_path}/u") as after:
                     assert after.request(b"b") == b"B"
-                assert heir.stop() == 0
+                assert new.stop() == 0
     assert not (tmp_path / "u").exists()
 
 
@@ -194,8 +196,8 @@ def test_single_server_runs_without_supervisor(tmp_path: Path) -> None:
     (tmp_path / "one.toml").write_text('[[serve]]\nservice = "upper"\nendpoints = ["tcp://127.0.0.1:0"]\n')
     with Running([*SERVE, "--config", str(tmp_path / "one.toml")]) as server:
         port = int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
-        with connect(f"tcp://127.0.0.1:{port}") as caller:
-            assert caller.request(b"x") == b"X"
+        with connect(f"tcp://127.0.0.1:{port}") as client:
+            assert client.request(b"x") == b"X"
         server.line(rb"127\.0\.0\.1#\d+: x")
         assert server.stop() == 0
 
@@ -217,13 +219,17 @@ def test_check_lists_servers_without_binding(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "status", "said"),
+    ("more", "status", "message"),
     [
         ("workers = 0", 2, r".*servers\.toml, \[\[serve\]\] 3 \(cat\), key 'workers': .*"),
         ("[serve.tls]\nself_signed = true", 2, r"there is a certificate for TLS, and no tls://.*"),
         ("metrics = 'udp://:0'", 2, r"service pages does not support udp://.*"),
         ("service = 'none.py'\nendpoints = ['tcp://:0']", 2, r"service .*there is no file.*"),
-        ("service = 'chat'\nengine = 'fork'\nendpoints = ['tcp://:0']", 2, r"engine fork does not support .*"),
+        (
+            "service = 'chat'\nengine = 'fork'\nendpoints = ['tcp://:0']",
+            2,
+            r"engine fork does not support .*",
+        ),
         ("service = 'upper'\nendpoints = ['tls://:0']", 2, r"tls://:0 shows a certificate.*"),
         (
             "service = 'upper'\nendpoints = ['tls://:0']\ntls = { certificate = 'none.pem' }",
@@ -232,11 +238,11 @@ def test_check_lists_servers_without_binding(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_check_reports_errors(more: str, status: int, said: str, tmp_path: Path) -> None:
+def test_check_reports_errors(more: str, status: int, message: str, tmp_path: Path) -> None:
     more = f"[[serve]]\n{more}" if more.startswith("service") else more
     with Running([*SERVE, "--config", str(write(tmp_path, more=more)), "--check"]) as checked:
         assert checked.wait() == status
-        checked.error_line(b"bothends: " + said.encode())
+        checked.error_line(b"bothends: " + message.encode())
 
 
 @pytest.mark.parametrize("more", [["upper"], ["--workers", "2"], ["--quiet"], ["--exec", "cat"]])
@@ -246,7 +252,7 @@ def test_config_rejects_other_options(more: list[str], tmp_path: Path) -> None:
         refused.error_line(rb"bothends: --config and %b cannot be combined: .*" % more[0].encode())
 
 
-def test_check_without_a_file(tmp_path: Path) -> None:
+def test_check_without_configuration_file(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     assert b"upper" in run([*SERVE, "upper", f"unix://{path}", "--check"])
     assert not path.exists()

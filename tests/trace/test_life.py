@@ -1,4 +1,4 @@
-"""How a run begins and ends: readiness, exit statuses, signals, and that nothing is left behind."""
+"""How a run starts and ends: readiness, exit statuses, signals, and no processes that stay behind."""
 
 from __future__ import annotations
 
@@ -59,13 +59,12 @@ def test_trace_signal_terminates_all_processes(number: signal.Signals, status: i
     ]
     with Running(command) as running:
         running.text(rb"recvfrom\(\d+, 9\) = 4")
-        # The shells and straces between us and the programs too.
-        ours = [each.pid for each in process_info.process_tree(running.process.pid)]
-        assert len(ours) == 6  # itself, two straces, two programs, and the heir
+        processes = [each.pid for each in process_info.process_tree(running.process.pid)]
+        assert len(processes) == 6  # bothends, two straces, two programs, and the reaper
         running.process.send_signal(number)
         assert running.wait() == status
         assert [
-            each for each in ours if (found := process_info.read_process(each)) and not found.is_zombie
+            each for each in processes if (found := process_info.read_process(each)) and not found.is_zombie
         ] == []
 
 
@@ -75,12 +74,12 @@ def wait_until_gone(pids: list[int]) -> None:
         assert time.monotonic() < deadline
 
 
-# It talks all the time, so that strace would meet a broken pipe; and it leaves its parent and its session.
+# It makes calls all the time, so that strace would get EPIPE; and it leaves its parent and its session.
 BUSY_DAEMON = "import os, socket\nif os.fork(): os._exit(0)\nos.setsid()\nprint(os.getpid(), flush=True)\n"
 BUSY_DAEMON += "while True: socket.socket().close()"
 
 
-@pytest.mark.parametrize("client", [CLIENT, BUSY_DAEMON], ids=["waits", "restless"])
+@pytest.mark.parametrize("client", [CLIENT, BUSY_DAEMON], ids=["blocked", "busy-daemon"])
 def test_trace_sigkill_leaves_no_processes(client: str) -> None:
     command = [
         *TRACE,
@@ -91,16 +90,16 @@ def test_trace_sigkill_leaves_no_processes(client: str) -> None:
         "--calls-only",
     ]
     with Running(command) as running:
-        strays = []
+        daemons = []
         if client == BUSY_DAEMON:
-            strays = [int(running.line(rb"(\d+)")[1])]
+            daemons = [int(running.line(rb"(\d+)")[1])]
             running.text(rb"close\(3\)(?s:.*)close\(3\)")
         else:
             running.text(rb"recvfrom\(\d+, 9\) = 4")
-        ours = [each.pid for each in process_info.process_tree(running.process.pid)]
+        processes = [each.pid for each in process_info.process_tree(running.process.pid)]
         running.process.kill()
         assert running.wait() == -signal.SIGKILL
-        wait_until_gone(ours + strays)
+        wait_until_gone(processes + daemons)
 
 
 def test_strace_sigkill_terminates_its_programs() -> None:
@@ -114,13 +113,13 @@ def test_strace_sigkill_terminates_its_programs() -> None:
     ]
     with Running(command) as running:
         running.text(rb"recvfrom\(\d+, 9\) = 4")
-        ours = [each.pid for each in process_info.process_tree(running.process.pid)]
-        client = next(each for each in ours[1:] if Path(f"/proc/{each}/comm").read_text() == "strace\n")
+        processes = [each.pid for each in process_info.process_tree(running.process.pid)]
+        client = next(each for each in processes[1:] if Path(f"/proc/{each}/comm").read_text() == "strace\n")
         os.kill(client, signal.SIGKILL)
         running.error_line(rb"strace of (server|client) was killed, so the program was killed too")
         assert running.wait() in (0, 137)
         assert [
-            each for each in ours if (found := process_info.read_process(each)) and not found.is_zombie
+            each for each in processes if (found := process_info.read_process(each)) and not found.is_zombie
         ] == []
 
 
@@ -165,13 +164,13 @@ def test_server_exit_before_listen_is_an_error() -> None:
 def test_pcapng_to_pipe_is_flushed_per_packet() -> None:
     if not has_packets():
         pytest.skip("packets can't be captured here")
-    with socket.socket(type=socket.SOCK_DGRAM) as ours:
-        ours.bind(("127.0.0.1", 0))
-        url = f"udp://127.0.0.1:{ours.getsockname()[1]}"
+    with socket.socket(type=socket.SOCK_DGRAM) as endpoint:
+        endpoint.bind(("127.0.0.1", 0))
+        url = f"udp://127.0.0.1:{endpoint.getsockname()[1]}"
         with Running([*TRACE, "--endpoint", url, "--pcapng", "-"]) as running:
             running.error_line(rb"packets of udp://.*; \^C ends it")
-            ours.sendto(b"what is seen at once", ours.getsockname())
-            running.text(b"^\x0a\x0d\x0d\x0a(?s:.*)what is seen at once")
+            endpoint.sendto(b"flushed datagram", endpoint.getsockname())
+            running.text(b"^\x0a\x0d\x0d\x0a(?s:.*)flushed datagram")
             running.process.send_signal(signal.SIGINT)
             assert running.wait() == 0
 
@@ -181,8 +180,8 @@ def test_output_file_enospc_prints_one_line(option: str) -> None:
     finished = run_trace(
         option, "/dev/full", "--calls-only", "--", *PYTHON.split(), "-c", "import socket; socket.socket()"
     )
-    said = finished.stderr.decode()
-    assert said == "bothends: cannot write /dev/full: ENOSPC (No space left on device)\n"
+    message = finished.stderr.decode()
+    assert message == "bothends: cannot write /dev/full: ENOSPC (No space left on device)\n"
     assert finished.returncode == 1
 
 
@@ -227,8 +226,8 @@ def test_program_stdout_is_kept_apart_from_json() -> None:
 )
 def test_usage_error_prints_one_line(arguments: tuple[str, ...], status: int, line: str) -> None:
     finished = run_trace(*arguments)
-    (said,) = finished.stderr.decode().splitlines()
-    assert said.startswith(f"bothends: {line}")
+    (message,) = finished.stderr.decode().splitlines()
+    assert message.startswith(f"bothends: {line}")
     assert finished.returncode == status
 
 
@@ -261,11 +260,11 @@ def test_attached_process_survives_end_of_trace(number: signal.Signals, status: 
                 connection.send(b"question")
                 assert connection.recv(100) == b"answer"
                 running.text(rb'= 8 "question"')
-                ours = [each.pid for each in process_info.process_tree(running.process.pid)]
+                processes = [each.pid for each in process_info.process_tree(running.process.pid)]
                 running.process.send_signal(number)
                 assert running.wait() == status
                 assert str(running.stderr) == ""
-                wait_until_gone(ours)
+                wait_until_gone(processes)
                 connection.send(b"still there?")
                 assert connection.recv(100) == b"answer"
             assert program.wait() == 0
@@ -273,14 +272,14 @@ def test_attached_process_survives_end_of_trace(number: signal.Signals, status: 
 
 def test_missing_cap_net_raw_falls_back_to_calls_only() -> None:
     if os.geteuid() != 0:
-        pytest.skip("only root can do without a privilege on purpose")
+        pytest.skip("only root can drop the privilege")
     command = ["setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw", *TRACE]
     finished = subprocess.run(
         [*command, "--", *PYTHON.split(), "-c", "pass"], capture_output=True, env=ENVIRONMENT, check=False
     )
     assert finished.returncode == 0
-    said = finished.stderr.decode()
-    assert said.startswith(
+    message = finished.stderr.decode()
+    assert message.startswith(
         "calls only: cannot see packets: EPERM (Operation not permitted); run as root, or: sudo setcap"
     )
-    assert said.count("\n") == 1
+    assert message.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Real hosts: what their programs say, over TUN devices and over veth pairs, as root and as anybody else."""
+"""Wires with real hosts, over TUN devices and veth pairs, as root and as another user."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEVICE_KINDS = [pytest.param([], marks=needs_tun, id="tun"), pytest.param(["--ve
 def run_wire(
     *arguments: str, status: int = 0, user: int | None = None, timeout: float = TIMEOUT * 2
 ) -> subprocess.CompletedProcess[str]:
-    """Run `bothends wire` to its end."""
+    """Run `bothends wire` to its end, and check its exit status."""
     done = subprocess.run(
         [sys.executable, "-m", "bothends", "wire", *arguments],
         stdin=subprocess.DEVNULL,
@@ -37,7 +37,7 @@ def run_wire(
         check=False,
         **({} if user is None else {"user": user, "group": user, "extra_groups": []}),  # type: ignore[call-overload]
     )
-    assert done.returncode == status, f"left with {done.returncode}:\n{done.stdout}{done.stderr}"
+    assert done.returncode == status, f"exited with {done.returncode}:\n{done.stdout}{done.stderr}"
     assert isinstance(done, subprocess.CompletedProcess)
     return done
 
@@ -46,9 +46,9 @@ def two_hosts(server: str, client: str) -> list[str]:
     return ["--host", f"server={server}", "--host", f"client={client}"]
 
 
-@pytest.mark.parametrize("how", DEVICE_KINDS)
-def test_tcp_with_loss_is_retransmitted_and_complete(how: list[str]) -> None:
-    arguments = ["--loss", "5%", "--delay", "2ms", "--reorder", "5%", "--seed", "4", *how]
+@pytest.mark.parametrize("options", DEVICE_KINDS)
+def test_tcp_with_loss_is_retransmitted_and_complete(options: list[str]) -> None:
+    arguments = ["--loss", "5%", "--delay", "2ms", "--reorder", "5%", "--seed", "4", *options]
     done = run_wire(
         *arguments, *two_hosts(program("sink.py", 7000), program("source.py", "server", 7000, 1_000_000))
     )
@@ -63,22 +63,22 @@ def test_tcp_with_loss_is_retransmitted_and_complete(how: list[str]) -> None:
     assert int(dropped[1]) > 0
 
 
-@pytest.mark.parametrize("how", DEVICE_KINDS)
-def test_same_seed_loses_same_datagrams(how: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", DEVICE_KINDS)
+def test_same_seed_loses_same_datagrams(options: list[str], tmp_path: Path) -> None:
     lost = []
-    for seed in ("7", "7") if how else ("7", "7", "8"):
+    for seed in ("7", "7") if options else ("7", "7", "8"):
         record = tmp_path / "record"
-        arguments = ["-q", "--loss", "20%", "--seed", seed, "--record", str(record), *how]
+        arguments = ["-q", "--loss", "20%", "--seed", seed, "--record", str(record), *options]
         done = run_wire(
             *arguments, *two_hosts(program("echo.py", 7000), program("probe.py", "server", 7000, 50, 1))
         )
         unanswered = done.stdout.split()
-        told = [json.loads(line) for line in record.read_text().splitlines()]
-        gone = sorted(
-            (each["from"], each["number"], each["toxic"]) for each in told if each["event"] == "lost"
+        events = [json.loads(line) for line in record.read_text().splitlines()]
+        lost_packets = sorted(
+            (each["from"], each["number"], each["toxic"]) for each in events if each["event"] == "lost"
         )
-        assert len(unanswered) == len(gone)
-        lost.append((unanswered, gone))
+        assert len(unanswered) == len(lost_packets)
+        lost.append((unanswered, lost_packets))
     assert lost[0] == lost[1]
     assert lost[0][0]
     assert lost[2:] != lost[:1]
@@ -91,7 +91,7 @@ def test_curl_and_http_server() -> None:
     assert done.stdout == (ROOT / "pyproject.toml").read_text()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the user")
 def test_wire_as_unprivileged_user() -> None:
     try:
         subprocess.run([sys.executable, "-c", "import bothends"], user=NOBODY, check=True, cwd="/")
@@ -119,44 +119,44 @@ def test_tcp_large_transfer_with_heavy_loss() -> None:
 
 def test_line_topology_routes_and_decrements_ttl() -> None:
     ping = f"{BOTHENDS} ping server -c 1 -W 5 %s; "
-    asked = (ping * 3) % ("-4", "-6", "-4 -t 1")
-    hosts = ["--host", "server", "--host", "router", "--host", f"client={asked} true"]
+    commands = (ping * 3) % ("-4", "-6", "-4 -t 1")
+    hosts = ["--host", "server", "--host", "router", "--host", f"client={commands} true"]
     done = run_wire("-q", "--line", *hosts)
     assert "64 bytes from 10.0.0.1: seq=1 ttl=63 " in done.stdout
     assert "64 bytes from fd00::1: seq=1 ttl=63 " in done.stdout
     assert "from 10.0.0.2: seq=1 time exceeded" in done.stdout
 
 
-@pytest.mark.parametrize("how", DEVICE_KINDS)
-def test_loop_topology_delays_local_traffic(how: list[str]) -> None:
+@pytest.mark.parametrize("options", DEVICE_KINDS)
+def test_loop_topology_delays_local_traffic(options: list[str]) -> None:
     ping = f"{BOTHENDS} ping -c 1 -W 5 --json %s; "
-    asked = (ping * 3) % ("127.0.0.1", "fd00::1", "127.5.5.5")
-    done = run_wire("-q", "--delay", "15ms", *how, "--", "sh", "-c", asked)
+    commands = (ping * 3) % ("127.0.0.1", "fd00::1", "127.5.5.5")
+    done = run_wire("-q", "--delay", "15ms", *options, "--", "sh", "-c", commands)
     events = [json.loads(line) for line in done.stdout.splitlines()]
     trips = [each["time_ms"] for each in events if each["event"] == "reply"]
     assert len(trips) == 3
     assert min(trips) >= 30
 
 
-@pytest.mark.parametrize("how", DEVICE_KINDS)
-def test_tcp_path_mtu_discovery(how: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", DEVICE_KINDS)
+def test_tcp_path_mtu_discovery(options: list[str], tmp_path: Path) -> None:
     record = tmp_path / "record"
     done = run_wire(
-        *("--mtu", "1300", "--record", str(record), *how),
+        *("--mtu", "1300", "--record", str(record), *options),
         *two_hosts(program("sink.py", 7000), program("source.py", "10.0.0.1", 7000, 100_000)),
     )
     sent = re.search(r"sent (\d+) (\w+) (\d+) (\d+)", done.stdout)
     assert sent
     assert 1000 < int(sent[4]) <= 1300 - 40  # the segment's size, without two headers
-    told = [json.loads(line) for line in record.read_text().splitlines()]
-    assert max(each["bytes"] for each in told if each["event"] == "arrived") <= 1300
+    events = [json.loads(line) for line in record.read_text().splitlines()]
+    assert max(each["bytes"] for each in events if each["event"] == "arrived") <= 1300
     assert "too large for the path" in done.stderr
 
 
-@pytest.mark.parametrize("how", DEVICE_KINDS)
-def test_udp_fragments_are_reassembled(how: list[str]) -> None:
+@pytest.mark.parametrize("options", DEVICE_KINDS)
+def test_udp_fragments_are_reassembled(options: list[str]) -> None:
     client = program("fragments.py", "server", 7000, 1400, 20_000)
-    done = run_wire("-q", "--mtu", "1000", *how, *two_hosts(program("echo.py", 7000), client))
+    done = run_wire("-q", "--mtu", "1000", *options, *two_hosts(program("echo.py", 7000), client))
     assert done.stdout.splitlines() == ["1400 True", "20000 True"]
 
 
@@ -167,10 +167,10 @@ def test_line_topology_eight_hosts() -> None:
     assert "64 bytes from 10.0.0.1: seq=1 ttl=58 " in done.stdout  # six routers
 
 
-@pytest.mark.parametrize("how", DEVICE_KINDS)
-def test_interface_down_and_up(how: list[str]) -> None:
+@pytest.mark.parametrize("options", DEVICE_KINDS)
+def test_interface_down_and_up(options: list[str]) -> None:
     ping = f"{BOTHENDS} ping -c 1 -W 5 server > /dev/null && echo there"
-    done = run_wire("--down", "client@0.5s+1s", *how, *two_hosts("", f"{program('flap.py')} && {ping}"))
+    done = run_wire("--down", "client@0.5s+1s", *options, *two_hosts("", f"{program('flap.py')} && {ping}"))
     assert done.stdout.split() == ["down", "up", "there"]
     assert "client is down\nclient is up\n" in done.stderr
 
@@ -181,19 +181,19 @@ def test_scheduled_toxic_is_added_and_removed(tmp_path: Path) -> None:
     done = run_wire(
         *arguments, *two_hosts(program("sink.py", 7000), program("source.py", "10.0.0.1", 7000, 1000))
     )
-    assert "received 1000 " in done.stdout  # TCP went on trying until the hole had gone
-    told = [json.loads(line) for line in record.read_text().splitlines()]
-    from_client = [each for each in told if each["from"] == "client"]
+    assert "received 1000 " in done.stdout  # TCP retransmitted until the toxic was removed
+    events = [json.loads(line) for line in record.read_text().splitlines()]
+    from_client = [each for each in events if each["from"] == "client"]
     early = [each for each in from_client if each["at"] < 0.9]
     assert {each["event"] for each in early} <= {"sent", "lost"}
     assert {each["toxic"] for each in from_client if each["event"] == "lost"} <= {"hole"}
 
 
-@pytest.mark.parametrize("how", DEVICE_KINDS)
-def test_toxic_added_to_fast_forwarded_stream(how: list[str]) -> None:
+@pytest.mark.parametrize("options", DEVICE_KINDS)
+def test_toxic_added_to_fast_forwarded_stream(options: list[str]) -> None:
     client = program("source.py", "server", 7000, 60_000_000)
     hosts = ["--host", f"server={program('sink.py', 7000)}", "--host", "router", "--host", f"client={client}"]
-    done = run_wire("--line", "--loss", "1%,at=20ms,for=200ms", "--seed", "3", *how, *hosts)
+    done = run_wire("--line", "--loss", "1%,at=20ms,for=200ms", "--seed", "3", *options, *hosts)
     received = re.search(r"received (\d+) (\w+)", done.stdout)
     sent = re.search(r"sent (\d+) (\w+)", done.stdout)
     assert received, done.stdout + done.stderr
@@ -202,13 +202,13 @@ def test_toxic_added_to_fast_forwarded_stream(how: list[str]) -> None:
     counted = re.search(r"client -> router: ([\d,]+) packets, ([\d,]+) bytes", done.stderr)
     assert counted
     packets, size = (int(each.replace(",", "")) for each in counted.groups())
-    assert 60_000_000 <= size <= 1500 * packets  # no packet is larger than the MTU, however it was carried
+    assert 60_000_000 <= size <= 1500 * packets  # no packet is larger than the MTU, on both forwarding paths
 
 
 def test_udp_segmentation_offload() -> None:
-    for how in ([], ["--veth"], ["--delay", "1ms"]):
+    for options in ([], ["--veth"], ["--delay", "1ms"]):
         done = run_wire(
-            *how, *two_hosts(program("echo.py", 7000), program("segments.py", "server", 7000, 1000, 9500))
+            *options, *two_hosts(program("echo.py", 7000), program("segments.py", "server", 7000, 1000, 9500))
         )
         assert done.stdout.split() == ["1000"] * 9 + ["500"]
         assert "client -> server: 10 packets, 9,780 bytes" in done.stderr
@@ -217,7 +217,7 @@ def test_udp_segmentation_offload() -> None:
 def test_drain_delivers_data_after_sender_exit() -> None:
     hurry = (
         "import socket; s = socket.create_connection(('server', 7000)); "
-        "s.sendall(bytes(50000)); s.close()"  # and the kernel still has most of it
+        "s.sendall(bytes(50000)); s.close()"  # most of it is still in the kernel's send buffer
     )
     client = f'{sys.executable} -c "{hurry}"'
     done = run_wire("-q", "--delay", "100ms", "--rate", "2mbit", *two_hosts(program("sink.py", 7000), client))
@@ -239,15 +239,15 @@ def test_time_limit_exit_status() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "what shall run?"),
-        (["--host", "a=true"], "one host is no wire"),
-        (["--host", "a=true", "true"], "either CMD or --host"),
+        ([], "missing CMD or --host"),
+        (["--host", "a=true"], "a wire needs at least two hosts"),
+        (["--host", "a=true", "true"], "CMD and --host cannot be combined"),
         (["--host", "a", "--host", "b"], "no host has a command"),
         (["--loss", "200%", "--", "true"], "toxic loss: probability must be at least 0 and at most 1"),
-        (["--loss", "up:2%", "--", "true"], "no up: and no down:"),
+        (["--loss", "up:2%", "--", "true"], "leave out up: and down:"),
         (["--loss", "2%,toxicity=50%", "--", "true"], "toxicity and clients are for impair"),
         (["--down", "c@1s", *two_hosts("true", "true")], "there is no host c"),
-        (["--down", "client", *two_hosts("true", "true")], "when?"),
+        (["--down", "client", *two_hosts("true", "true")], "expected HOST@AT[+TIME]"),
     ],
 )
 def test_invalid_arguments_report_usage_error(arguments: list[str], words: str) -> None:
@@ -258,7 +258,7 @@ def test_invalid_arguments_report_usage_error(arguments: list[str], words: str) 
 
 @pytest.fixture
 def unshare() -> list[str]:
-    """A way to run something in a user namespace of its own."""
+    """Return a command that runs a shell script in a new user namespace."""
     command = ["unshare", "--user", "--map-root-user"]
     try:
         subprocess.run([*command, "true"], check=True, capture_output=True)
@@ -271,7 +271,7 @@ def test_forbidden_namespaces_report_sysctl(unshare: list[str]) -> None:
     forbid = 'echo 0 > /proc/sys/user/max_%s_namespaces || exit 77; exec "$@"'
     for what in ("user", "net"):
         script = forbid % what
-        if what == "user":  # root can do without, unless it has no capabilities
+        if what == "user":  # root needs no user namespace, unless it lacks capabilities
             script = forbid.replace("exec", "exec setpriv --bounding-set=-all --inh-caps=-all") % what
         done = subprocess.run(
             [*unshare, script, "sh", sys.executable, "-m", "bothends", "wire", "--", "true"],
@@ -291,5 +291,5 @@ def test_wire_leaves_no_temporary_files() -> None:
     folder = Path(tempfile.gettempdir())
     before = set(folder.iterdir())
     run_wire("-q", *two_hosts("true", "cat /etc/hosts > /dev/null"))
-    left = set(folder.iterdir()) - before
-    assert not {path for path in left if "hosts" in path.name}
+    created = set(folder.iterdir()) - before
+    assert not {path for path in created if "hosts" in path.name}

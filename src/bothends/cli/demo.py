@@ -1,4 +1,4 @@
-"""`bothends demo`: both ends at work, in a few seconds, with real sockets."""
+"""`bothends demo`: a server and a client that exchange a few messages over real sockets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINES = ("hello", "any port in a storm", "größe, naïveté, é")
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def demo() -> None:
-    """Serve `upper` over TCP and UDP, send lines through both, show the exchange, and stop.
+    """Serve `upper` over TCP and UDP, send lines to both, print the exchange, and exit.
 
     \b
     For example:
@@ -31,11 +31,11 @@ def demo() -> None:
                     styled(f"{connection.local} -> {connection.peer}", "quiet", sys.stdout), endpoint.scheme
                 )
                 for line in _LINES:
-                    answer = connection.request(line.encode())
+                    reply = connection.request(line.encode())
                     _print(f"  {styled('client', 'warning', sys.stdout)}  {line}", "")
-                    _print(f"  {styled('server', 'good', sys.stdout)}  {escape(answer)}", "")
+                    _print(f"  {styled('server', 'good', sys.stdout)}  {escape(reply)}", "")
     _print("", "")
-    _print("Both ends are closed, both ports are free. Now by hand, in two windows:", "")
+    _print("Both ends are closed, both ports are free. To do it by hand, in two terminals:", "")
     _print(
         f"  {styled('.venv/bin/bothends serve upper tcp://:12000 udp://:12000', 'strong', sys.stdout)}", ""
     )

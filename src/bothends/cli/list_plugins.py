@@ -1,4 +1,4 @@
-"""`bothends services` and `bothends engines`: what there is, what it can carry, and why not."""
+"""`bothends services` and `bothends engines`: list both, with what each supports, and why not."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bothends.engines import registry as engine_registry
 from bothends.errors import BothendsError
 from bothends.services import registry as service_registry
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @_JSON
 def services(as_json: bool) -> None:
-    """List the services: what is said.
+    """List the services: the protocols that a server can speak.
 
     \b
     For example:
@@ -30,7 +30,7 @@ def services(as_json: bool) -> None:
         entry: dict[str, Any] = dict.fromkeys(("summary", "streams", "datagrams", "posts", "broken"))
         try:
             service = service_registry.load(name)
-        except BothendsError as error:  # one package's mistake must not hide what the others offer
+        except BothendsError as error:  # one broken package must not hide the others
             entry["broken"] = str(error)
         else:
             entry["summary"] = service.summary
@@ -42,7 +42,7 @@ def services(as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     table(
-        ("service", "streams", "datagrams", "what it says"),
+        ("service", "streams", "datagrams", "description"),
         [
             (
                 each["name"],
@@ -58,7 +58,7 @@ def services(as_json: bool) -> None:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @_JSON
 def engines(as_json: bool) -> None:
-    """List the engines: how a server waits for many peers.
+    """List the I/O engines: the ways in which a server waits for many clients.
 
     \b
     For example:
@@ -85,7 +85,7 @@ def engines(as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     table(
-        ("engine", "streams", "datagrams", "posts", "how it waits"),
+        ("engine", "streams", "datagrams", "push", "how it waits"),
         [
             (
                 each["name"],
@@ -97,15 +97,15 @@ def engines(as_json: bool) -> None:
             for each in found
         ],
     )
-    reasons = [(each["name"], what, why) for each in found for what, why in each["why_not"].items()]
+    reasons = [(each["name"], feature, why) for each in found for feature, why in each["why_not"].items()]
     if reasons:
         click.echo()
-        table(("engine", "no", "because"), reasons)
+        table(("engine", "does not support", "because"), reasons)
 
 
 def _describe_engine(engine: dict[str, Any]) -> str:
     if engine["missing"]:
-        return f"not here: {engine['missing']}"
+        return f"unavailable: {engine['missing']}"
     return f"{engine['summary']}; here {engine['here']}" if engine["here"] else str(engine["summary"])
 
 

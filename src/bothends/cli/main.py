@@ -1,12 +1,12 @@
-"""`bothends VERB ...`: finds the verb, and is the one place where errors become lines and exit statuses.
+"""`bothends VERB ...`: find and run the verb; turn exceptions into error lines and exit statuses.
 
-1. A verb is imported when it is called, not before: `bothends --help` reads its lines from the table
-   below, which is why they stand there and not in the verbs' own files.
-2. Exit statuses: 0 fine; 1 the thing asked about failed; 2 usage; 69 something this needs isn't here;
-   70 a mistake in bothends itself (sysexits.h, EX_SOFTWARE); 124 a time limit; 130 interrupted;
-   141 nobody reads our stdout any more: what a shell shows for a program that SIGPIPE ended, so that
-   `bothends ... | head` behaves under `set -o pipefail` as any other command does.
-3. No traceback reaches a user who didn't ask for it with BOTHENDS_DEBUG=1.
+1. A verb is imported when it is called, not before, to start fast. So the summaries for `bothends --help` are
+   in the table below, not in the modules of the verbs.
+2. Exit statuses: 0 success; 1 failure; 2 usage error; 69 something required is missing (sysexits.h,
+   EX_UNAVAILABLE); 70 internal error (EX_SOFTWARE); 124 timeout, as timeout(1); 130 interrupted; 141 the
+   reader of stdout closed it, as a shell reports a program killed by SIGPIPE, so that `bothends ... | head`
+   behaves like other commands under `set -o pipefail`.
+3. Tracebacks are printed only if BOTHENDS_DEBUG=1 is set.
 """
 
 from __future__ import annotations
@@ -27,39 +27,57 @@ INTERNAL_ERROR: Final = 70
 INTERRUPTED: Final = 130
 STDOUT_CLOSED: Final = 141
 
-# Verb -> where its command is ("module:attribute"), and its line in `bothends --help`.
+# Verb -> its command ("module:attribute"), and its summary in `bothends --help`.
 VERBS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("bothends.cli.serve.command:serve", "Serve a service on any endpoints, with any engine."),
-    "connect": ("bothends.cli.connect.command:connect", "Talk to a server: at a prompt, in a pipe, or once."),
-    "impair": ("bothends.cli.impair.command:impair", "Put a path that misbehaves as told between two ends."),
+    "connect": (
+        "bothends.cli.connect.command:connect",
+        "Connect to a server: at a prompt, in a pipe, or for one request.",
+    ),
+    "impair": (
+        "bothends.cli.impair.command:impair",
+        "Proxy that injects latency, loss, resets and other faults.",
+    ),
     "trace": (
         "bothends.cli.trace.command:trace",
-        "Draw the calls of both ends and the packets between them.",
+        "Draw the system calls of both ends and the packets between them.",
     ),
-    "ping": ("bothends.cli.ping:ping", "Measure round trips: ICMP, or datagrams to an echo service."),
-    "wire": ("bothends.cli.wire:wire", "Run programs in hosts of their own, on a path that misbehaves."),
+    "ping": ("bothends.cli.ping:ping", "Measure round-trip times with ICMP or UDP."),
+    "wire": (
+        "bothends.cli.wire:wire",
+        "Run programs in isolated network namespaces, with faults.",
+    ),
     "sockets": (
         "bothends.cli.sockets:sockets",
-        "Show the socket table: addresses, state, round trip, process.",
+        "Show the socket table: addresses, state, round-trip time, process.",
     ),
-    "bench": ("bothends.cli.bench.command:bench", "Measure a server: requests a second, latency, faults."),
-    "check": ("bothends.cli.check.command:check", "Judge a client or a server, in any language."),
-    "new": ("bothends.cli.new:new", "Write a client or a server to begin with, in Python, C or Java."),
-    "services": ("bothends.cli.list_plugins:services", "List the services that are built in."),
-    "engines": ("bothends.cli.list_plugins:engines", "List the engines: the ways in which a server waits."),
-    "demo": ("bothends.cli.demo:demo", "See both ends at work, in a few seconds."),
+    "bench": (
+        "bothends.cli.bench.command:bench",
+        "Benchmark a server: requests per second, latency, errors.",
+    ),
+    "check": ("bothends.cli.check.command:check", "Test a client or a server in any language."),
+    "new": ("bothends.cli.new:new", "Write a starter client or server in Python, C or Java."),
+    "services": (
+        "bothends.cli.list_plugins:services",
+        "List the services: built-in, and of installed packages.",
+    ),
+    "engines": (
+        "bothends.cli.list_plugins:engines",
+        "List the I/O engines: how a server waits for many clients.",
+    ),
+    "demo": ("bothends.cli.demo:demo", "Run a server and a client that exchange a few messages."),
 }
 
 
 class VerbGroup(click.Group):
-    """A group whose commands come from `VERBS`, each imported when it is needed."""
+    """A click group that imports a command of `VERBS` when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs, in the order of the table: the most used first."""
+        """Return the verbs in the order of the table, the most used first."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one verb."""
+        """Import and return the command of a verb, or None if there is no such verb."""
         if cmd_name not in VERBS:
             return None
         module, _, attribute = VERBS[cmd_name][0].partition(":")
@@ -69,7 +87,7 @@ class VerbGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb, or say which one was likely meant."""
+        """Find the verb. Raises UnknownName with the nearest verb."""
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not name.startswith("-"):
@@ -78,7 +96,7 @@ class VerbGroup(click.Group):
         return super().resolve_command(ctx, args) if command is None else (name, command, args[1:])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of verbs, without importing any."""
+        """Write the list of verbs, without importing any."""
         with formatter.section("Verbs"):
             formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
 
@@ -91,7 +109,7 @@ class VerbGroup(click.Group):
 )
 @click.version_option(package_name="bothends", message="bothends %(version)s")
 def command_line() -> None:
-    """Both ends of the socket: run client-server programs and talk to them.
+    """Both ends of the socket: run, trace, test and measure client-server programs.
 
     \b
     An endpoint is a URL: tcp://127.0.0.1:12000, udp://:12000, unix:///run/a.sock
@@ -102,23 +120,23 @@ def command_line() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; what it leaves with."""
+    """Run one command line and return its exit status."""
     try:
-        if "_BOTHENDS_COMPLETE" in os.environ:  # the shell asks what could stand next
+        if "_BOTHENDS_COMPLETE" in os.environ:  # the shell asks for completions
             command_line.main(list(arguments), prog_name="bothends")
-        # click's own `main` would turn ^C and a closed stdout into exit status 1.
+        # Not click's `main`, because it turns ^C and a closed stdout into exit status 1.
         with command_line.make_context("bothends", list(arguments)) as context:
             command_line.invoke(context)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except click.exceptions.Exit as leaving:
-        return leaving.exit_code
+    except click.exceptions.Exit as error:
+        return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return error.exit_code
     except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx is not None else "bothends"
-        terminal.error(f"{_lowered(error.format_message())}; see {where} --help")
+        command = error.ctx.command_path if error.ctx is not None else "bothends"
+        terminal.error(f"{_lowered(error.format_message())}; see {command} --help")
         return error.exit_code
     except click.ClickException as error:
         terminal.error(_lowered(error.format_message()))
@@ -130,19 +148,19 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        # A socket's EPIPE has become ConnectionLost where it was met: this one is stdout's.
+        # This is stdout's: EPIPE of a socket is translated to ConnectionLost where the call is made.
         terminal.discard_stdout()
         return STDOUT_CLOSED
     except Exception as error:
         _print_traceback()
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        terminal.error(f"a mistake in bothends itself: {what}; BOTHENDS_DEBUG=1 shows where")
+        description = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        terminal.error(f"internal error (please report): {description}; BOTHENDS_DEBUG=1 shows the traceback")
         return INTERNAL_ERROR
     return 0
 
 
 def main() -> None:
-    """The program `bothends`."""
+    """Run the program `bothends`."""
     terminal.prepare_streams()
     status = run(sys.argv[1:])
     try:
@@ -162,5 +180,7 @@ def _print_traceback() -> None:
 
 
 def _lowered(sentence: str) -> str:
-    """click's sentence as a part of ours."""
-    return (sentence[:1].lower() + sentence[1:]).rstrip(".")
+    """Return a sentence of click as part of a longer one: no capital, no full stop."""
+    if not sentence[1:2].isupper():  # not an acronym or a metavar
+        sentence = sentence[:1].lower() + sentence[1:]
+    return sentence.rstrip(".")

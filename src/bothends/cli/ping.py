@@ -1,4 +1,4 @@
-"""`bothends ping`: round trips, one line each, and a summary."""
+"""`bothends ping`: print round-trip times, one line per reply, and a summary."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ if TYPE_CHECKING:
     from bothends.client.ping import ProbeEvent, ProbeReply, Summary
     from bothends.client.ping_transports import IcmpTransport, UdpTransport
 
-DEFAULT_SIZE: Final = 56  # bytes: with the header of ICMP 64, as ping has always had it
+DEFAULT_SIZE: Final = 56  # bytes; 64 with the ICMP header, as in ping(8)
 
 
 @click.command(
-    short_help="Measure round trips: ICMP, or datagrams to an echo service.",
+    short_help="Measure round-trip times with ICMP or UDP.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("words", metavar="HOST | --udp HOST PORT", nargs=-1, required=True)
-@click.option("--udp", is_flag=True, help="Datagrams to an echo service, where ICMP is not permitted.")
-@click.option("-c", "count", metavar="COUNT", type=click.IntRange(1), help="Send so many [default: no end].")
+@click.option(
+    "--udp", is_flag=True, help="Send UDP datagrams to an echo service; needs no permission for ICMP."
+)
+@click.option(
+    "-c", "count", metavar="COUNT", type=click.IntRange(1), help="Number of probes [default: no limit]."
+)
 @click.option(
     "-i",
     "interval",
@@ -32,7 +36,7 @@ DEFAULT_SIZE: Final = 56  # bytes: with the header of ICMP 64, as ping has alway
     type=click.FloatRange(0.001, 86400),
     default=1.0,
     show_default=True,
-    help="From one to the next.",
+    help="Time between probes.",
 )
 @click.option(
     "-W",
@@ -41,7 +45,7 @@ DEFAULT_SIZE: Final = 56  # bytes: with the header of ICMP 64, as ping has alway
     type=click.FloatRange(0.001, 86400),
     default=2.0,
     show_default=True,
-    help="Count one as lost after so long.",
+    help="Timeout after which a probe counts as lost.",
 )
 @click.option(
     "-s",
@@ -50,13 +54,19 @@ DEFAULT_SIZE: Final = 56  # bytes: with the header of ICMP 64, as ping has alway
     type=click.IntRange(0, 65507),
     default=DEFAULT_SIZE,
     show_default=True,
-    help="The payload.",
+    help="Payload size.",
 )
 @click.option("-4", "family", flag_value=4, type=int, help="Use IPv4 only.")
 @click.option("-6", "family", flag_value=6, type=int, help="Use IPv6 only.")
-@click.option("-t", "ttl", metavar="HOPS", type=click.IntRange(1, 255), help="Hops that a packet may take.")
-@click.option("-q", "--quiet", is_flag=True, help="The summary only.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, one event a line, the summary last.")
+@click.option(
+    "-t",
+    "ttl",
+    metavar="HOPS",
+    type=click.IntRange(1, 255),
+    help="TTL (IPv4) or hop limit (IPv6) of the probes.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print the summary only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one event per line, the summary last.")
 def ping(
     words: tuple[str, ...],
     udp: bool,
@@ -69,17 +79,17 @@ def ping(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Measure round trips to HOST by ICMP echo, or to an echo service by UDP.
+    """Measure round-trip times to HOST with ICMP echo, or to an echo service with UDP.
 
     \b
       bothends ping 127.0.0.1 -c 3
-      bothends serve echo udp://127.0.0.1:12000   and elsewhere
+      bothends serve echo udp://127.0.0.1:12000   in another terminal
       bothends ping --udp 127.0.0.1 12000
 
-    Each answer is compared with what was sent, byte for byte. ^C ends it with the summary.
+    Each reply is compared with its probe, byte for byte. ^C prints the summary and exits.
 
-    Leaves with 0 if at least one intact answer came, 1 if none did (time limits included); 69 where this
-    machine permits no ICMP sockets.
+    Exit status: 0 if at least one intact reply arrived, 1 if none did; 69 if the system permits no ICMP
+    sockets.
     """
     import secrets
     import time
@@ -87,16 +97,16 @@ def ping(
     from bothends.client.ping import TOKEN_BITS, Pinger, ProbeTracker
 
     token = secrets.randbits(TOKEN_BITS)
-    with open_transport(words, udp=udp, family=family, ttl=ttl, token=token, size=size) as wire:
-        book = ProbeTracker(count=count, interval=interval, timeout=timeout, now=time.monotonic)
-        shown = _Output(wire.address, timeout, quiet=quiet, as_json=as_json)
+    with open_transport(words, udp=udp, family=family, ttl=ttl, token=token, size=size) as transport:
+        tracker = ProbeTracker(count=count, interval=interval, timeout=timeout, now=time.monotonic)
+        output = _Output(transport.address, timeout, quiet=quiet, as_json=as_json)
         if not quiet and not as_json:
-            terminal.note(f"ping {wire.address}: {size} bytes, {wire.description}")
+            terminal.note(f"ping {transport.address}: {size} bytes, {transport.description}")
         with contextlib.suppress(KeyboardInterrupt):
-            for event in Pinger(wire, book, token=token, size=size).run():
-                shown.event(event)
-    summary = book.summary()
-    shown.summary(summary)
+            for event in Pinger(transport, tracker, token=token, size=size).run():
+                output.event(event)
+    summary = tracker.summary()
+    output.summary(summary)
     if not summary.intact:
         raise click.exceptions.Exit(1)
 
@@ -104,7 +114,12 @@ def ping(
 def open_transport(
     words: tuple[str, ...], *, udp: bool, family: int | None, ttl: int | None, token: int, size: int
 ) -> IcmpTransport | UdpTransport:
-    """The wire that the words of the command line mean. Raises UsageError and what the opening raises."""
+    """Open the transport that the arguments name.
+
+    Raises:
+        click.UsageError: too many arguments, or a `size` that is too small.
+        BothendsError: the transport cannot be opened.
+    """
     from bothends.client import ping_transports
     from bothends.client.ping import PROBE_HEADER
     from bothends.endpoints import endpoints_from_args
@@ -112,7 +127,7 @@ def open_transport(
     if udp or any("://" in word for word in words):
         endpoints = endpoints_from_args(words, "udp")
         if len(endpoints) != 1:
-            raise click.UsageError("one endpoint is enough, and there are " + ", ".join(map(str, endpoints)))
+            raise click.UsageError("expected one endpoint, but got " + ", ".join(map(str, endpoints)))
         endpoint = endpoints[0]
         if endpoint.scheme == "udp":
             endpoint = endpoint.with_options(
@@ -120,18 +135,18 @@ def open_transport(
             )
         if size < PROBE_HEADER.size:
             raise click.UsageError(
-                f"a numbered datagram has at least {PROBE_HEADER.size} bytes: -s {PROBE_HEADER.size}"
+                f"a UDP probe has at least {PROBE_HEADER.size} bytes; try -s {PROBE_HEADER.size}"
             )
         return ping_transports.open_udp(endpoint, token=token)
     if len(words) > 1:
         raise click.UsageError(
-            f"one host is enough; ICMP has no ports, UDP has: bothends ping --udp {' '.join(words)}"
+            f"expected one host: ICMP has no ports; for UDP, try bothends ping --udp {' '.join(words)}"
         )
     return ping_transports.open_icmp(words[0], identifier=token & 0xFFFF, family=family, ttl=ttl)
 
 
 class _Output:
-    """Events and the summary, as lines or as JSON."""
+    """Print events and the summary, as text or as JSON."""
 
     def __init__(self, address: str, timeout: float, *, quiet: bool, as_json: bool) -> None:
         self._address = address
@@ -152,7 +167,7 @@ class _Output:
             print(json.dumps(summary_object(self._address, summary)), flush=True)  # noqa: T201
             return
         if not self._quiet and terminal.is_terminal(sys.stdout):
-            print()  # noqa: T201  (what ^C has left on the line ends there)
+            print()  # noqa: T201  (a newline after the ^C that the terminal has echoed)
         for line in summary_lines(self._address, summary):
             print(line)  # noqa: T201
 
@@ -167,20 +182,19 @@ class _Output:
                 marks = reply_marks(event)
                 return line + (" " + terminal.styled(f"({marks})", "warning", sys.stdout) if marks else "")
             case ProbeFailure():
-                who = f"from {event.source}: " if event.source else ""
+                source = f"from {event.source}: " if event.source else ""
                 number = "" if event.number is None else f"seq={event.number} "
-                return who + number + terminal.styled(event.reason, "error", sys.stdout)
+                return source + number + terminal.styled(event.reason, "error", sys.stdout)
             case ProbeTimeout():
-                words = f"no answer within {self._timeout:g} s"
-                return f"seq={event.number} " + terminal.styled(words, "warning", sys.stdout)
+                reason = f"no reply within {self._timeout:g} s"
+                return f"seq={event.number} " + terminal.styled(reason, "warning", sys.stdout)
             case _:
-                words = "no answer to any of these probes"
                 line = f"{event.size} bytes from {event.source}: "
-                return line + terminal.styled(words, "warning", sys.stdout)
+                return line + terminal.styled("matches no probe", "warning", sys.stdout)
 
 
 def reply_marks(reply: ProbeReply) -> str:
-    """What is out of the ordinary about an answer, in words; empty for nothing."""
+    """Return the anomalies of a reply as text, or "" if there are none."""
     marks = [word for word in ("duplicate", "reordered", "late") if getattr(reply, word)]
     if reply.mismatch:
         marks.append(f"corrupted: {reply.mismatch}")
@@ -188,7 +202,7 @@ def reply_marks(reply: ProbeReply) -> str:
 
 
 def as_object(event: ProbeEvent) -> dict[str, Any]:
-    """An event for JSON. Times in milliseconds, as their names say."""
+    """Return an event as a JSON object. Times are in milliseconds."""
     from bothends.client.ping import ProbeFailure, ProbeReply, ProbeTimeout
 
     match event:
@@ -222,36 +236,35 @@ def as_object(event: ProbeEvent) -> dict[str, Any]:
 
 
 def summary_object(address: str, summary: Summary) -> dict[str, Any]:
-    """The summary for JSON. `loss` is a share, 0 to 1; times in milliseconds."""
+    """Return the summary as a JSON object. `loss` is a fraction from 0 to 1, times are in milliseconds."""
     import dataclasses
 
-    counted = dataclasses.asdict(summary)
-    trips = counted.pop("round_trips")
+    counts = dataclasses.asdict(summary)
+    trips = counts.pop("round_trips")
     return {
         "event": "summary",
         "address": address,
-        **counted,
+        **counts,
         "loss": summary.loss,
         "time_ms": trips and {name: round(value * 1000, 6) for name, value in trips.items()},
     }
 
 
 def summary_lines(address: str, summary: Summary) -> list[str]:
-    """The summary for people: always sent, received, lost, duplicates, reordered; the rest where it is."""
-    answered = f"{summary.received:,} received"
+    """Return the summary as text: the usual counts, those of other events if not 0, and the times."""
+    received = f"{summary.received:,} received"
     if summary.late:
-        answered += f" ({summary.late:,} late)"
-    parts = [f"{summary.sent:,} sent", answered, f"{summary.lost:,} lost ({summary.loss * 100:.3g}%)"]
+        received += f" ({summary.late:,} late)"
+    parts = [f"{summary.sent:,} sent", received, f"{summary.lost:,} lost ({summary.loss * 100:.3g}%)"]
     for name in ("duplicates", "reordered", "corrupted", "errors", "strays", "waiting"):
         number = getattr(summary, name)
         if number or name in ("duplicates", "reordered"):
-            word = "still awaited" if name == "waiting" else name
+            word = "pending" if name == "waiting" else name
             word = word[:-1] if number == 1 and word.endswith("s") else word
             parts.append(f"{number:,} {word}")
     lines = [f"{terminal.styled(address, 'strong', sys.stdout)}: {', '.join(parts)}"]
     if (trips := summary.round_trips) is not None:
-        each = (trips.min, trips.median, trips.mean, trips.max, trips.mdev)
         names = ("min", "median", "mean", "max", "mdev")
-        times = ", ".join(f"{name} {seconds * 1000:.3f}" for name, seconds in zip(names, each, strict=True))
+        times = ", ".join(f"{name} {getattr(trips, name) * 1000:.3f}" for name in names)
         lines.append(f"round trips in ms: {times}")
     return lines

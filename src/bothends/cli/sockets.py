@@ -1,4 +1,4 @@
-"""`bothends sockets`: the socket table."""
+"""`bothends sockets`: print the socket table, with queues, TCP metrics, options and processes."""
 
 from __future__ import annotations
 
@@ -21,18 +21,23 @@ COLUMNS: Final = ("kind", "state", "recv", "send", "local", "peer", "process", "
 
 
 @click.command(
-    short_help="Show the socket table: addresses, state, queues, round trip, options, process.",
+    short_help="Show the socket table: addresses, state, round-trip time, process.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.argument("who", metavar="[PID | NAME]...", nargs=-1)
+@click.argument("processes", metavar="[PID | NAME]...", nargs=-1)
 @click.option(
     "--only",
     metavar="KIND",
     multiple=True,
-    help="Only this kind, as the first column has it: tcp (with tcp6), unix, listen. May be repeated.",
+    help="Only sockets of this kind or state: tcp (with tcp6), unix, listen; may be repeated.",
 )
-@click.option("--port", metavar="PORT", type=click.IntRange(1, 65535), help="Only where either port is this.")
-@click.option("--watch", is_flag=True, help="Show it again and again, until ^C.")
+@click.option(
+    "--port",
+    metavar="PORT",
+    type=click.IntRange(1, 65535),
+    help="Only sockets with this local or remote port.",
+)
+@click.option("--watch", is_flag=True, help="Repeat until ^C.")
 @click.option(
     "-i",
     "interval",
@@ -40,18 +45,18 @@ COLUMNS: Final = ("kind", "state", "recv", "send", "local", "peer", "process", "
     type=click.FloatRange(0.05, 86400),
     default=1.0,
     show_default=True,
-    help="With --watch: from one to the next.",
+    help="With --watch: the interval.",
 )
-@click.option("--json", "as_json", is_flag=True, help="As JSON; with --watch a line each time.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch, one line per interval.")
 def sockets(
-    who: tuple[str, ...],
+    processes: tuple[str, ...],
     only: tuple[str, ...],
     port: int | None,
     watch: bool,
     interval: float,
     as_json: bool,
 ) -> None:
-    """Show the sockets of a process, of all processes of a name, or of everyone.
+    """Show the sockets of a process, of all processes with a name, or of the whole system.
 
     \b
       bothends sockets
@@ -59,12 +64,12 @@ def sockets(
       bothends sockets nginx --only listen --watch
       bothends sockets --port 12000
 
-    recv and send are bytes that the program has not read and that the peer has not acknowledged; of a
-    listener, connections that wait for accept, and how many may. More: what TCP knows of the path, and the
-    options that differ from a fresh socket's.
+    recv and send count bytes: received but not read by the program, and sent but not acknowledged by the
+    peer. For a listener they are the length and the limit of the accept queue. The last column has TCP's
+    metrics of the path, and the options that differ from those of a new socket.
 
-    Without privilege the processes and options of other users' sockets can't be seen; what is missing is
-    said. Leaves with 2 if there is no such process.
+    Processes and options of other users' sockets are visible to root only; a note says what is missing. Exit
+    status: 2 if there is no such process.
     """
     from bothends.socket_table import read_table
     from bothends.socket_table.options import OptionReader
@@ -72,7 +77,7 @@ def sockets(
     reader = OptionReader()
 
     def read() -> SocketTable:
-        pids = [pid for each in who for pid in find_pids(each)]
+        pids = [pid for each in processes for pid in find_pids(each)]
         return read_table(pids, reader, lambda row: matches(row, only, port))
 
     if watch:
@@ -89,7 +94,7 @@ def sockets(
 
 
 def find_pids(word: str) -> list[int]:
-    """The processes that a word means: a number, or a name. Raises UnknownName."""
+    """Return the PIDs of a PID or a process name. Raises UnknownName."""
     from pathlib import Path
 
     from bothends.errors import UnknownName
@@ -108,7 +113,7 @@ def find_pids(word: str) -> list[int]:
 
 
 def matches(row: SocketEntry, only: tuple[str, ...], port: int | None) -> bool:
-    """Whether a socket is of one of the kinds, and has the port, as far as that is asked for."""
+    """Whether a socket has one of the kinds or states in `only` (if any), and the port (unless None)."""
     if port is not None and port not in (row.local.port, row.peer.port):
         return False
     words = {row.kind, row.kind.removesuffix("6"), row.family, row.type, row.state.lower()}
@@ -116,7 +121,7 @@ def matches(row: SocketEntry, only: tuple[str, ...], port: int | None) -> bool:
 
 
 def cells(row: SocketEntry) -> list[str]:
-    """A line of the table."""
+    """Return a socket's row of the table."""
     return [
         row.kind,
         row.state,
@@ -130,12 +135,12 @@ def cells(row: SocketEntry) -> list[str]:
 
 
 def has_peer(row: SocketEntry) -> bool:
-    """Whether the socket has another end."""
+    """Whether the socket has a peer."""
     return bool(row.peer.port or row.peer_inode or (row.family == "unix" and row.peer.host))
 
 
 def format_address(row: SocketEntry, address: EntryAddress, inode: int) -> str:
-    """An address as a person writes it; a UNIX socket without a name has its inode, as `#4711`."""
+    """Return an address as text. An unnamed UNIX socket is shown by its inode: `#4711`."""
     if row.family == "inet6":
         import socket
 
@@ -150,28 +155,28 @@ def format_address(row: SocketEntry, address: EntryAddress, inode: int) -> str:
 
 
 def details(row: SocketEntry) -> list[str]:
-    """What the last column says: TCP's figures, then options."""
-    said = [f"shutdown {row.shutdown}"] if row.shutdown and row.state not in ("CLOSED", "TIME-WAIT") else []
+    """Return the items of the last column: TCP metrics, then socket options."""
+    items = [f"shutdown {row.shutdown}"] if row.shutdown and row.state not in ("CLOSED", "TIME-WAIT") else []
     if (tcp := row.tcp) is not None and tcp.rtt:
-        said.append(f"rtt {tcp.rtt / 1000:.3g}±{tcp.rttvar / 1000:.3g} ms")
-        said.append(f"cwnd {tcp.cwnd}")
+        items.append(f"rtt {tcp.rtt / 1000:.3g}±{tcp.rttvar / 1000:.3g} ms")
+        items.append(f"cwnd {tcp.cwnd}")
         if tcp.retransmissions:
-            said.append(f"retransmitted {tcp.retransmissions}")
+            items.append(f"retransmitted {tcp.retransmissions}")
     for name, value in sorted((row.options or {}).items()):
-        said.append(name if value == "1" else f"{name}={value}")
-    return said
+        items.append(name if value == "1" else f"{name}={value}")
+    return items
 
 
 def as_object(row: SocketEntry) -> dict[str, Any]:
-    """A socket for JSON. Names are escaped as in the table; times in milliseconds, as their names say."""
+    """Return a socket as a JSON object. Names are escaped as in the table; times are in milliseconds."""
     import dataclasses
 
     tcp: dict[str, Any] | None = None
     if row.tcp is not None:
         tcp = dataclasses.asdict(row.tcp)
         for name in ("rtt", "rttvar", "rto", "min_rtt"):
-            micro = tcp.pop(name)
-            tcp[f"{name}_ms"] = None if micro is None else micro / 1000
+            microseconds = tcp.pop(name)
+            tcp[f"{name}_ms"] = None if microseconds is None else microseconds / 1000
     return {
         "kind": row.kind,
         "family": row.family,
@@ -186,7 +191,7 @@ def as_object(row: SocketEntry) -> dict[str, Any]:
         "inode": row.inode or None,
         "peer_inode": row.peer_inode or None,
         "uid": row.uid,
-        "processes": [dataclasses.asdict(holder) for holder in row.owners],
+        "processes": [dataclasses.asdict(owner) for owner in row.owners],
         "tcp": tcp,
         "options": row.options,
     }
@@ -195,7 +200,7 @@ def as_object(row: SocketEntry) -> dict[str, Any]:
 def _watch(read: Any, interval: float, *, as_json: bool) -> None:
     clear = "\x1b[H\x1b[2J" if terminal.is_terminal(sys.stdout) and not as_json else ""
     while True:
-        begun = time.monotonic()
+        started = time.monotonic()
         table: SocketTable = read()
         if as_json:
             print(json.dumps({"time": time.time(), "sockets": [as_object(row) for row in table.sockets]}))  # noqa: T201
@@ -206,4 +211,4 @@ def _watch(read: Any, interval: float, *, as_json: bool) -> None:
         for each in table.notes if clear else ():
             terminal.note(each)
         sys.stdout.flush()
-        time.sleep(max(0.0, begun + interval - time.monotonic()))
+        time.sleep(max(0.0, started + interval - time.monotonic()))

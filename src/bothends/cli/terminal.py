@@ -1,8 +1,8 @@
-"""What every verb shows alike: notes and errors on stderr, colour only where it is wanted.
+"""Terminal output shared by all verbs: notes and errors on stderr, tables, colour.
 
 1. Results go to stdout, everything else to stderr, so that a pipe carries results only.
-2. Colour is for a terminal, unless NO_COLOR says no (no-color.org) or TERM is "dumb".
-3. An error is one line. Whatever may hold a peer's bytes has been through `text.escape` before.
+2. Colour is used on terminals only, and not if NO_COLOR is set (no-color.org) or TERM is "dumb".
+3. An error is one line. Callers escape text that may contain bytes from a peer (`escaping.escape`).
 """
 
 from __future__ import annotations
@@ -12,54 +12,55 @@ import sys
 from collections.abc import Sequence
 from typing import Final, TextIO
 
-# Select Graphic Rendition (ECMA-48, 8.3.117), by what it is used for.
+# Style -> parameter of Select Graphic Rendition (ECMA-48, 8.3.117).
 _STYLES: Final = {"error": "31", "quiet": "2", "strong": "1", "good": "32", "warning": "33"}
 
-_MIN_LAST_COLUMN: Final = 20  # characters of a table's last column, where all of it doesn't fit
+_MIN_LAST_COLUMN: Final = 20  # characters; minimum width of a table's last column on a narrow terminal
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether someone looks at it. A stream that the caller closed before we began is None."""
+    """Whether a stream is a terminal. It is None if the descriptor was closed before Python started."""
     try:
         return stream is not None and stream.isatty()
-    except ValueError:  # closed since
+    except ValueError:  # closed
         return False
 
 
 def has_colour(stream: TextIO | None) -> bool:
-    """Whether to colour what is written to it."""
+    """Whether to use colour on a stream."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def styled(text: str, style: str, stream: TextIO | None) -> str:
-    """The text in a style ("error", "quiet", "strong", "good", "warning", or "" for none), if the stream has
-    colour.
+    """Return text in a style if the stream has colour, else unchanged.
+
+    Styles: "error", "quiet", "strong", "good", "warning", or "" for none.
     """
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if style and has_colour(stream) else text
 
 
 def note(text: str, style: str = "quiet") -> None:
-    """One line for whoever watches: stderr, so that no result is mixed with it."""
+    """Print one line on stderr, in a style."""
     if sys.stderr is not None:
         _write_line(styled(text, style, sys.stderr))
 
 
 def error(text: str) -> None:
-    """What went wrong, in one line that says who speaks."""
+    """Print an error on stderr: one line, starting with the program's name."""
     if sys.stderr is not None:
         line = " ".join(text.split("\n"))
         _write_line(f"{styled('bothends:', 'error', sys.stderr)} {line}")
 
 
 def _write_line(line: str) -> None:
-    # In one piece: print() writes the line's end apart, and a log line of another thread, or of a signal
-    # handler, would come in between.
+    # A single write: print() writes the newline separately, and the log line of another thread or of a signal
+    # handler could come between the two.
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
 
 
 def prepare_streams() -> None:
-    """Let no character that the locale can't write end the program: it is shown by its number."""
+    """Escape characters that the locale's encoding lacks, so that they don't raise UnicodeEncodeError."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -67,34 +68,36 @@ def prepare_streams() -> None:
 
 
 def discard_stdout() -> None:
-    """Nobody reads stdout any more: what is still buffered goes nowhere, and complains to nobody."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Redirect stdout to /dev/null, so that flushing its buffer at exit does not raise BrokenPipeError."""
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 1)
+        os.dup2(null, 1)
     finally:
-        os.close(nowhere)
+        os.close(null)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout, its columns aligned. The last one is folded to fit a terminal, and nothing is cut:
-    where the others are wider than the terminal, so are the lines.
+    """Print a table on stdout, with aligned columns.
+
+    The last column is wrapped to fit the terminal. Nothing is truncated: if the other columns are wider than
+    the terminal, so are the lines.
     """
     import rich.box
     import rich.cells
     import rich.console
     import rich.table
 
-    drawn = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    rendered = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head in headers:
-        drawn.add_column(head, no_wrap=head != headers[-1])
+        rendered.add_column(head, no_wrap=head != headers[-1])
     for row in rows:
-        drawn.add_row(*(rich.markup.escape(cell) for cell in row))
+        rendered.add_row(*(rich.markup.escape(cell) for cell in row))
     console = rich.console.Console(
         width=None if is_terminal(sys.stdout) else 1000, no_color=not has_colour(sys.stdout), highlight=False
     )
     widths = [max(map(rich.cells.cell_len, column)) for column in zip(headers, *rows, strict=True)]
     console.width = max(console.width, sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], _MIN_LAST_COLUMN))
     with console.capture() as captured:
-        console.print(drawn)
+        console.print(rendered)
     for line in captured.get().splitlines():
         print(line.rstrip())  # noqa: T201

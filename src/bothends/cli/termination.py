@@ -1,7 +1,7 @@
-"""How a verb that has started other programs ends when it is told to: with nothing left behind.
+"""Termination by signals, for verbs that start child processes and must clean them up.
 
-SIGTERM and a lost terminal (SIGHUP) become SystemExit, as ^C is KeyboardInterrupt: whatever is on the stack
-cleans up as it unwinds. The exit status is what a shell shows for the signal, 128 and its number.
+SIGTERM and SIGHUP (a lost terminal) raise SystemExit, as ^C raises KeyboardInterrupt, so that context
+managers clean up while the stack unwinds. The exit status is the shell's: 128 plus the signal number.
 """
 
 from __future__ import annotations
@@ -19,33 +19,34 @@ TERMINATION_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 def exit_on_signal(number: int, _frame: object = None) -> None:
-    """A handler of signals, for signal.signal()."""
+    """Raise SystemExit; a handler for signal.signal()."""
     sys.exit(128 + number)
 
 
 @contextlib.contextmanager
 def raise_exit_on_signals() -> Iterator[None]:
-    """While inside, SIGTERM and SIGHUP raise SystemExit. Enter it before the first program is started."""
-    before = [signal.signal(number, exit_on_signal) for number in TERMINATION_SIGNALS]
+    """Let SIGTERM and SIGHUP raise SystemExit in the context. Enter it before starting a child process."""
+    previous = [signal.signal(number, exit_on_signal) for number in TERMINATION_SIGNALS]
     try:
         yield
     finally:
-        for number, handler in zip(TERMINATION_SIGNALS, before, strict=True):
+        for number, handler in zip(TERMINATION_SIGNALS, previous, strict=True):
             signal.signal(number, handler)
 
 
 async def run_until_signal(work: Coroutine[None, None, T]) -> T:
     """Await `work` in the main task of asyncio.run(); SIGTERM and SIGHUP cancel it, then raise SystemExit.
 
-    An exception out of a handler could strike where an event loop isn't made for it; so here none does.
+    The handlers raise nothing themselves, because an exception could then occur anywhere in the event loop,
+    which cannot recover from it.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
-    told: list[int] = []
+    received: list[int] = []
 
     def stop(number: int) -> None:
-        told.append(number)
+        received.append(number)
         task.cancel()
 
     for number in TERMINATION_SIGNALS:
@@ -53,6 +54,6 @@ async def run_until_signal(work: Coroutine[None, None, T]) -> T:
     try:
         return await work
     except asyncio.CancelledError:
-        if told:
-            exit_on_signal(told[0])
+        if received:
+            exit_on_signal(received[0])
         raise

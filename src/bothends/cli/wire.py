@@ -1,4 +1,4 @@
-"""`bothends wire`: hosts of one's own, and a path between them that misbehaves as told."""
+"""`bothends wire`: run programs in network namespaces, joined by a path that injects faults."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
     from bothends.impair.scenario import ScheduledToxic
     from bothends.wire import HostCommand, PacketEvent, Topology, Wire
 
-# The words that everyone knows beside a toxic's own name.
+# Toxic -> a second name for its option, as in tc-netem(8).
 _OPTION_ALIASES: Final = {"latency": "--delay", "bandwidth": "--rate"}
 _DOWN_PATTERN: Final = re.compile(r"(?P<host>[^@]+)@(?P<at>[^+]+)(?:\+(?P<length>.+))?")
-_DOUBLE_INTERRUPT: Final = 1.0  # seconds in which a second ^C means that all shall end
+_DOUBLE_INTERRUPT: Final = 1.0  # seconds within which a second ^C ends all commands
 
 
 def _toxic_options(command: Any) -> Any:
-    """A switch for each toxic that can do something to packets."""
+    """Add an option for each toxic that has an effect on packets."""
     for name in reversed(registry.TOXICS):
         kind = registry.load(name)
         if Medium.PACKETS in kind.effects:
-            switches = [f"--{name.replace('_', '-')}", *filter(None, [_OPTION_ALIASES.get(name)])]
+            names = [f"--{name.replace('_', '-')}", *filter(None, [_OPTION_ALIASES.get(name)])]
             metavar = "±".join(each.upper() for each in kind.short_form) or "NAME=VALUE"
             meaning = kind.effects[Medium.PACKETS]
             help_ = f"{meaning[0].upper()}{meaning[1:]}."
-            command = click.option(*switches, name, metavar=metavar, multiple=True, help=help_)(command)
+            command = click.option(*names, name, metavar=metavar, multiple=True, help=help_)(command)
     return command
 
 
 @click.command(
-    short_help="Run programs in hosts of their own, joined by a path that misbehaves as told.",
+    short_help="Run programs in isolated network namespaces, with faults.",
     context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False},
 )
 @click.argument("words", metavar="[--] [CMD [ARGUMENT]...]", nargs=-1, type=click.UNPROCESSED)
@@ -53,42 +53,48 @@ def _toxic_options(command: Any) -> Any:
     "hosts",
     metavar="NAME[=CMD]",
     multiple=True,
-    help="A host, and what runs in it: two to eight. Without a command it only forwards.",
+    help="A host and its command; two to eight hosts. Without a command it only forwards.",
 )
-@click.option("--line", is_flag=True, help="Join the hosts in a line, instead of all with each other.")
+@click.option("--line", is_flag=True, help="Join the hosts in a line, instead of in a full mesh.")
 @_toxic_options
 @click.option(
     "--mtu",
     metavar="BYTES",
     type=click.IntRange(68, 1500),
     default=1500,
-    help="Of the path; the hosts' interfaces have 1500.",
+    help="MTU of the path; the hosts' interfaces have 1500.",
 )
-@click.option("--no-icmp", is_flag=True, help="Tell nobody of packets that are too large, or for no host.")
+@click.option(
+    "--no-icmp",
+    is_flag=True,
+    help="Send no ICMP errors for packets that are too large or have no destination.",
+)
 @click.option(
     "--down",
-    "cuts",
+    "link_downs",
     metavar="HOST@AT[+TIME]",
     multiple=True,
-    help="Turn a host's interfaces off, and on again: client@2s+3s.",
+    help="Take a host's interfaces down, and up again: client@2s+3s.",
 )
-@click.option("--seed", type=int, metavar="N", help="Make the same decisions again. Default: a random one.")
-@click.option("--record", metavar="FILE", type=click.File("w"), help="Write down what became of each packet.")
+@click.option("--seed", type=int, metavar="N", help="Seed of all random decisions. Default: random.")
+@click.option(
+    "--record", metavar="FILE", type=click.File("w"), help="Write an event for each packet, as JSON lines."
+)
 @click.option(
     "--time-limit",
     metavar="SECONDS",
     type=click.FloatRange(0.01),
-    help="End all after so long, and leave with 124.",
+    help="End all commands after this time, and exit with 124.",
 )
-@click.option("--veth", is_flag=True, help="No TUN devices, although there are.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but troubles.")
+@click.option("--veth", is_flag=True, help="Use veth pairs even if TUN is available.")
+@click.option("-q", "--quiet", is_flag=True, help="Only print warnings and errors.")
 def wire(
     words: tuple[str, ...],
     hosts: tuple[str, ...],
     line: bool,
     mtu: int,
     no_icmp: bool,
-    cuts: tuple[str, ...],
+    link_downs: tuple[str, ...],
     seed: int | None,
     record: IO[str] | None,
     time_limit: float | None,
@@ -96,34 +102,35 @@ def wire(
     quiet: bool,
     **toxics: tuple[str, ...],
 ) -> None:
-    """Run CMD in a host of its own, or several commands in a host each, without being root. Every IP packet
-    that they send each other passes through here, and what is asked for happens to it.
+    """Run CMD in a separate network namespace (a host), or several commands in one host each, without root.
+
+    Every IP packet between the hosts passes through this process, which applies the given faults.
 
     \b
       bothends wire --delay 40ms --loss 5% --host server='python3 -m http.server' \\
                     --host client='curl http://server:8000/'
       bothends wire --rate 10mbit -- make test
 
-    One CMD alone talks to itself, at 127.0.0.1 and localhost. Of several hosts each knows the others by
-    name. Each command starts when the one before listens; the last one has the keyboard, and when it has
-    ended and all that was sent has arrived, the others are ended.
+    A single CMD connects to itself, at 127.0.0.1 and localhost. With several hosts, each resolves the names
+    of the others. Each command starts once the one before it listens. The last one gets standard input; after
+    it has exited and all packets have arrived, the others are terminated.
 
-    A toxic is for both directions, or for one: --loss up:5% from a later host to an earlier one, down:5% from
-    an earlier to a later. It may come and go: --blackhole at=5s,for=3s.
+    A toxic applies to both directions or to one: --loss up:5% from a later host to an earlier one, down:5%
+    from an earlier to a later. It may be temporary: --blackhole at=5s,for=3s.
 
-    Leaves with the status of the last command; 69 where the system forbids user namespaces.
+    Exit status: that of the last command; 69 if the system forbids user namespaces.
     """
     from dataclasses import replace
 
     from bothends.wire import build_topology
 
-    layout = replace(build_topology(parse_commands(words, hosts), line=line), mtu=mtu)
+    topology = replace(build_topology(parse_commands(words, hosts), line=line), mtu=mtu)
     status = run(
-        layout,
-        parse_toxics(toxics, bidirectional_only=layout.shape == "loop"),
+        topology,
+        parse_toxics(toxics, bidirectional_only=topology.shape == "loop"),
         seed=secrets.randbits(32) if seed is None else seed,
         icmp=not no_icmp,
-        link_downs=cuts,
+        link_downs=link_downs,
         record=record,
         limit=math.inf if time_limit is None else time_limit,
         veth=veth,
@@ -134,7 +141,7 @@ def wire(
 
 
 def run(
-    layout: Topology,
+    topology: Topology,
     scheduled: Sequence[ScheduledToxic],
     *,
     seed: int,
@@ -145,25 +152,43 @@ def run(
     veth: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Run the commands of a plan on a wire, say how it went, and give the status of the last one.
+    """Run the commands of a topology on a wire, and print a summary of the packets.
 
-    Raises UsageError, TimeLimit, Unavailable where the system forbids it.
+    Args:
+        topology: hosts and commands.
+        scheduled: the toxics.
+        seed: seed of all random decisions.
+        icmp: send ICMP errors for packets that are too large or have no destination.
+        link_downs: interfaces to take down, each HOST@AT[+TIME].
+        record: file for an event per packet, as JSON lines.
+        limit: seconds after which all commands are ended.
+        veth: use veth pairs even if TUN is available.
+        quiet: print warnings and errors only.
+
+    Returns: the exit status of the last command.
+
+    Raises:
+        UsageError: invalid `link_downs` or toxics.
+        TimeoutExpired: `limit` has passed.
+        Unavailable: the system forbids namespaces.
     """
     from bothends.wire import Wire
 
     specs = [each.placed for each in scheduled if not each.at and each.duration is None]
-    begun = time.monotonic()
-    say = _discard_note if quiet else terminal.note
-    observe = _PacketRecorder(record, layout, begun) if record is not None else None
-    with Wire(layout, specs, seed=seed, icmp=icmp, observe=observe, notify=say, veth=veth or None) as opened:
+    started = time.monotonic()
+    notify = _discard_note if quiet else terminal.note
+    observe = _PacketRecorder(record, topology, started) if record is not None else None
+    with Wire(
+        topology, specs, seed=seed, icmp=icmp, observe=observe, notify=notify, veth=veth or None
+    ) as opened:
         if not quiet:
-            terminal.note(f"wire  {', '.join(format_hosts(layout))}; seed {seed}", "")
+            terminal.note(f"wire  {', '.join(format_hosts(topology))}; seed {seed}", "")
         for each in link_downs:
             link_down(opened, each)
-        for later in scheduled:
-            if later.placed not in specs:
-                add_toxic(opened, later, begun)
-        with _SignalHandlers(say):
+        for toxic in scheduled:
+            if toxic.placed not in specs:
+                add_toxic(opened, toxic, started)
+        with _SignalHandlers(notify):
             status = opened.run(time_limit=limit)
         if not quiet:
             for line in summary(opened):
@@ -172,43 +197,46 @@ def run(
 
 
 def parse_commands(words: Sequence[str], hosts: Sequence[str]) -> list[HostCommand]:
-    """The hosts and commands that the command line names. Raises UsageError."""
+    """Return the hosts and commands that the command line names. Raises click.UsageError."""
     from bothends.wire import HostCommand
 
     if words and hosts:
-        raise click.UsageError("either CMD or --host, not both")
+        raise click.UsageError("CMD and --host cannot be combined")
     if words:
         return [HostCommand("host", tuple(words), no_shell=True)]
     if not hosts:
-        raise click.UsageError("what shall run? For example: bothends wire --delay 40ms -- make test")
+        raise click.UsageError("missing CMD or --host; for example: bothends wire --delay 40ms -- make test")
     found = []
     for each in hosts:
         name, _, command = each.partition("=")
         found.append(HostCommand(name, (command,) if command.strip() else ()))
     if len(found) == 1:
-        raise click.UsageError("one host is no wire: name two, or give CMD alone, which talks to itself")
+        raise click.UsageError("a wire needs at least two hosts, or a single CMD that connects to itself")
     return found
 
 
 def parse_toxics(toxics: Mapping[str, Sequence[str]], *, bidirectional_only: bool) -> list[ScheduledToxic]:
-    """The toxics that the switches ask for, in the words of impair: `[up:|down:]SHORT[,NAME=VALUE...]`.
+    """Return the toxics of the options, which have the syntax of impair: `[up:|down:]SHORT[,NAME=VALUE...]`.
 
-    `both`: each must be for both directions. Raises ToxicError, UsageError.
+    Raises:
+        ToxicError: an invalid toxic.
+        click.UsageError: a toxic has a direction, but `bidirectional_only` is set.
     """
     from bothends.impair.scenario import parse_toxic, with_unique_names
     from bothends.wire.switch import check_placement
 
-    asked = [list(parse_toxic(name, text)) for name, texts in toxics.items() for text in texts]
-    if bidirectional_only and any(len(each) == 1 for each in asked):
-        raise click.UsageError("a host that talks to itself has one direction: no up: and no down:")
-    planned = list(with_unique_names(each for several in asked for each in several))
-    for each in planned:
+    # One toxic for a single direction, a pair for both.
+    parsed = [list(parse_toxic(name, text)) for name, texts in toxics.items() for text in texts]
+    if bidirectional_only and any(len(each) == 1 for each in parsed):
+        raise click.UsageError("a host that connects to itself has one direction: leave out up: and down:")
+    scheduled = list(with_unique_names(each for several in parsed for each in several))
+    for each in scheduled:
         check_placement(each.placed)
-    return planned
+    return scheduled
 
 
 def add_toxic(opened: Wire, scheduled: ScheduledToxic, started: float) -> None:
-    """Have a toxic come later, or go again."""
+    """Schedule a toxic to be added, and removed if it has a duration."""
     opened.call_at(started + scheduled.at, lambda: opened.add_toxic(scheduled.placed))
     if scheduled.duration is not None:
         opened.call_at(
@@ -223,9 +251,11 @@ def link_down(opened: Wire, text: str) -> None:
     length = parse_duration(found["length"]) if found and found["length"] else math.inf
     names = [host.name for host in opened.topology.hosts]
     if found is None or at is None or length is None:
-        raise click.UsageError(f"--down {text}: when? For example {names[-1]}@2s+3s")
+        raise click.UsageError(f"--down {text}: expected HOST@AT[+TIME]; for example {names[-1]}@2s+3s")
     if found["host"] not in names:
-        raise click.UsageError(f"--down {text}: there is no host {found['host']}, only {', '.join(names)}")
+        raise click.UsageError(
+            f"--down {text}: there is no host {found['host']}; there is {', '.join(names)}"
+        )
     host = names.index(found["host"])
     now = time.monotonic()
     opened.call_at(now + at, lambda: opened.set_interface(host, up=False))
@@ -233,43 +263,42 @@ def link_down(opened: Wire, text: str) -> None:
         opened.call_at(now + at + length, lambda: opened.set_interface(host, up=True))
 
 
-def format_hosts(layout: Topology) -> list[str]:
-    """Each host with its addresses."""
-    return [f"{host.name} {' '.join(map(str, host.addresses))}" for host in layout.hosts]
+def format_hosts(topology: Topology) -> list[str]:
+    """Return the name and addresses of each host."""
+    return [f"{host.name} {' '.join(map(str, host.addresses))}" for host in topology.hosts]
 
 
 def summary(opened: Wire) -> list[str]:
-    """What became of the packets: a line for each way, and one for what went nowhere."""
-    layout = opened.topology
-    ports = layout.ports
+    """Return lines that count the packets and faults of each link, and undelivered packets."""
+    ports = opened.topology.ports
     lines = []
-    for way in opened.switch.links.values():
-        done = {
+    for link in opened.switch.links.values():
+        faults = {
             f"{toxic_type(spec)} {word}": count
-            for spec, tally in way.toxic_counters.items()
+            for spec, counters in link.toxic_counters.items()
             for word, count in (
-                ("dropped", tally.dropped),
-                ("doubled", tally.doubled),
-                ("corrupted", tally.corrupted),
+                ("dropped", counters.dropped),
+                ("doubled", counters.doubled),
+                ("corrupted", counters.corrupted),
             )
             if count
         }
-        if way.pipeline.overflowed:
-            done["queue dropped"] = way.pipeline.overflowed
-        names = f"{ports[way.sender].name} -> {ports[way.receiver].name}"
-        told = "".join(f", {what} {count:,}" for what, count in done.items())
-        if way.sent:
-            lines.append(f"{names}: {_format_packet_count(way.sent)}, {way.sent_bytes:,} bytes{told}")
-    for why, count in opened.switch.rejected.items():
-        words = {"mtu": "too large for the path", "unreachable": "for no host that there is"}[why]
-        lines.append(f"{_format_packet_count(count)} {words}")
+        if link.pipeline.overflowed:
+            faults["queue dropped"] = link.pipeline.overflowed
+        names = f"{ports[link.sender].name} -> {ports[link.receiver].name}"
+        suffix = "".join(f", {fault} {count:,}" for fault, count in faults.items())
+        if link.sent:
+            lines.append(f"{names}: {_format_packet_count(link.sent)}, {link.sent_bytes:,} bytes{suffix}")
+    for reason, count in opened.switch.rejected.items():
+        description = {"mtu": "too large for the path", "unreachable": "to an unknown host"}[reason]
+        lines.append(f"{_format_packet_count(count)} {description}")
     if opened.undelivered:
-        lines.append(f"{_format_packet_count(opened.undelivered)} for a host that was down")
+        lines.append(f"{_format_packet_count(opened.undelivered)} to a host that was down")
     return lines
 
 
 def toxic_type(name: str) -> str:
-    """The name of a toxic without its direction."""
+    """Return the type of a toxic: its name without the direction."""
     return name.replace("_upstream", "").replace("_downstream", "")
 
 
@@ -278,15 +307,15 @@ def _format_packet_count(number: int) -> str:
 
 
 def _discard_note(line: str) -> None:
-    """Nobody wants to hear it."""
+    """Discard a note, with --quiet."""
 
 
 class _PacketRecorder:
-    """Writes down what became of each packet: a line of JSON each."""
+    """Write each packet event as a line of JSON."""
 
-    def __init__(self, file: IO[str], layout: Topology, started: float) -> None:
+    def __init__(self, file: IO[str], topology: Topology, started: float) -> None:
         self._file = file
-        self._names = [host.name for host in layout.hosts]
+        self._names = [host.name for host in topology.hosts]
         self._started = started
 
     def __call__(self, packet_event: PacketEvent) -> None:
@@ -304,9 +333,10 @@ class _PacketRecorder:
 
 
 class _SignalHandlers:
-    """While it runs: SIGTERM and SIGHUP end all, and so does ^C, unless it came from the keyboard.
+    """Context manager: SIGTERM and SIGHUP end all commands, and so does SIGINT if stdin is no terminal.
 
-    Then the commands have got it too, and it is for them to decide; a second one within a second ends all.
+    At a terminal, ^C sends SIGINT to the commands too (the foreground process group), and they may handle it.
+    So the first one is ignored here, and a second within a second ends all commands.
     """
 
     def __init__(self, note: Callable[[str], object]) -> None:
@@ -328,4 +358,4 @@ class _SignalHandlers:
         if not terminal.is_terminal(sys.stdin) or now - self._last_interrupt < _DOUBLE_INTERRUPT:
             raise KeyboardInterrupt
         self._last_interrupt = now
-        self._note("^C has reached the commands; once more ends them all")
+        self._note("^C was sent to the commands; press it again to end them all")

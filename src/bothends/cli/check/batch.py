@@ -1,4 +1,4 @@
-"""`bothends check batch`: judge many programs, and sum up."""
+"""`bothends check batch`: test many programs, and summarize the results."""
 
 from __future__ import annotations
 
@@ -17,20 +17,28 @@ from bothends.errors import SystemCallFailed, UsageError
 @click.argument(
     "folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
-@click.option("--contract", required=True, metavar="NAME", help="What they should do.")
+@click.option(
+    "--contract", required=True, metavar="NAME", help="Expected behaviour: a built-in contract, or a file."
+)
 @click.option("--role", type=click.Choice(["server", "client"]), default="server", help="Default: server.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default="results", metavar="FOLDER",
-    help="Where results go, and are found again when a batch goes on; default: results.",
+    help="Folder for results; a later run reuses the results in it. Default: results.",
 )  # fmt: skip
 @click.option(
-    "--workers", type=click.IntRange(1, 256), metavar="N", help="Programs at once; default: processors."
+    "--workers",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Programs in parallel; default: one per processor.",
 )
 @click.option(
-    "--cluster", default="", metavar="URL", help="A dask.distributed scheduler, as tcp://host:8786."
+    "--cluster",
+    default="",
+    metavar="URL",
+    help="Address of a dask.distributed scheduler, such as tcp://host:8786.",
 )
-@click.option("--no-sandbox", is_flag=True, help="Let the programs do what they like.")
-@click.option("--thorough", is_flag=True, help="Also the cases that take long or much.")
+@click.option("--no-sandbox", is_flag=True, help="Run the programs without a sandbox.")
+@click.option("--thorough", is_flag=True, help="Also run slow and large cases.")
 def batch(
     folders: tuple[Path, ...],
     contract: str,
@@ -41,7 +49,7 @@ def batch(
     no_sandbox: bool,
     thorough: bool,
 ) -> None:
-    """Judge the program in each folder: built by its check.toml, or by a guess at its language.
+    """Test the program in each folder, built as its check.toml says, or else by its language.
 
     \b
     For example:
@@ -53,13 +61,14 @@ def batch(
 
     agreed = contracts.load(contract)
     names = [folder.resolve().name for folder in folders]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise UsageError(f"two folders are called {sorted(twice)[0]}: results are named for their folders")
+    if duplicates := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"two folders are named {min(duplicates)}: results are named after their folders")
     text = Path(contract).read_text(encoding="utf-8") if contract.endswith(".toml") else contract
     settings = BatchSettings(role, text, sandbox=not no_sandbox, thorough=thorough)
 
-    def progress(one: JudgedSubmission, left: int) -> None:
-        terminal.note(f"{one.name}: {one.result.points:g} of {one.result.most:g} points; {left} left")
+    def progress(submission: JudgedSubmission, remaining: int) -> None:
+        points = f"{submission.result.points:g} of {submission.result.most:g} points"
+        terminal.note(f"{submission.name}: {points}; {remaining} left")
 
     workers = workers or os.cpu_count() or 1
     with raise_exit_on_signals():
@@ -75,7 +84,7 @@ def batch(
     ]
     terminal.table(("name", "language", "points", "failed"), rows)
     if mistakes := common_failures(found):
-        click.echo("\nthe commonest mistakes:")
+        click.echo("\nmost common mistakes:")
         for case, mistake, count in mistakes[:5]:
             click.echo(f"  {count:4}  {terminal.styled(case, 'strong', sys.stdout)}: {mistake}")
     if any(one.result.failed for one in found):

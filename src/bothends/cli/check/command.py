@@ -1,10 +1,9 @@
-"""`bothends check`: judge a client or a server, in any language, by what it does on its sockets."""
+"""`bothends check`: test a client or a server, in any language, by its behaviour on its sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ import click
 from bothends.cli import terminal
 from bothends.cli.check.batch import batch
 from bothends.cli.termination import raise_exit_on_signals, run_until_signal
+from bothends.cli.wire_options import WirePath, inside_option, remove_inside_option, rerun_on_wire
 from bothends.errors import SystemCallFailed, UsageError
-from bothends.osutil.reexec import self_command
 
 if TYPE_CHECKING:
     from bothends.check.results import CaseOutcome, SuiteResult
@@ -27,16 +26,18 @@ _LOSSY_TOXICS: Final = {
     "duplicate",
     "reorder",
     "corrupt",
-    "gilbert-elliott",
-    "drop-first",
+    "gilbert_elliott",
+    "drop_first",
     "blackhole",
 }
+# Seconds, with --wire: a lost segment is retransmitted after 1 s or more (RFC 6298, sections 2.1 and 5.5).
+_WIRE_TIMEOUT: Final = 20.0
 REPORT_FORMATS: Final = ("text", "json", "junit", "tap", "gradescope", "html")
 
 
 @click.group(context_settings=_HELP)
 def check() -> None:
-    """Judge a client or a server, in any language, against a contract.
+    """Test a client or a server, in any language, against a contract.
 
     \b
     For example:
@@ -48,16 +49,22 @@ def check() -> None:
 
 
 def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of whatever judges one program."""
+    """Add the options of the verbs that test one program."""
     for option in reversed(
         (
-            click.option("--contract", required=True, metavar="NAME", help="What it should do."),
-            click.option("--only", multiple=True, metavar="CASE", help="Only this case; may be repeated."),
-            click.option("--thorough", is_flag=True, help="Also the cases that take long or much."),
-            click.option("--jobs", type=click.IntRange(1, 64), metavar="N", help="Cases at once; default 6."),
             click.option(
-                "--patience", type=click.FloatRange(0.1, 600), metavar="S",
-                help="Seconds that a wrong program is waited for; default 3, more on a busy machine.",
+                "--contract", required=True, metavar="NAME",
+                help="Expected behaviour: a built-in contract, or a file.",
+            ),
+            click.option("--only", multiple=True, metavar="CASE", help="Only this case; may be repeated."),
+            click.option("--thorough", is_flag=True, help="Also run slow and large cases."),
+            click.option(
+                "--jobs", type=click.IntRange(1, 64), metavar="N",
+                help="Number of cases run in parallel; default 6.",
+            ),
+            click.option(
+                "--patience", "timeout", type=click.FloatRange(0.1, 600), metavar="S",
+                help="Timeout of a step in seconds; default 3, longer on a busy machine, 20 with --wire.",
             ),
             click.option(
                 "--report", "reports", multiple=True, metavar="FORM[=FILE]",
@@ -65,18 +72,19 @@ def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--sandbox", is_flag=True,
-                help="Let the program do little: loopback only, files read-only, bounded memory.",
+                help="Restrict the program: loopback only, read-only files, limited memory and processes.",
             ),
             click.option(
                 "--wire", default="", metavar="TOXICS",
-                help='Over a bad path, as "loss=5%,delay=40ms": the words of bothends wire.',
+                help="Test over a faulty network, such as loss=5%,delay=40ms: the toxics of bothends wire.",
             ),
             click.option(
                 "--trace", type=click.Path(path_type=Path), metavar="FOLDER",
-                help="For each FAIL a page with its calls and packets, of a run of its own.",
+                help="Repeat each failed case under trace, and write a page with its calls and packets.",
             ),
-            click.option("--json", "as_json", is_flag=True, help="The same as --report json."),
-            click.option("-v", "--verbose", is_flag=True, help="Show what was said, case by case."),
+            click.option("--json", "as_json", is_flag=True, help="Same as --report json."),
+            click.option("-v", "--verbose", is_flag=True, help="Show the transcript of each case."),
+            inside_option,
             click.argument("command", nargs=-1, type=click.UNPROCESSED),
         )
     ):  # fmt: skip
@@ -89,14 +97,14 @@ def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
     "--endpoint",
     default="",
     metavar="URL",
-    help="Where it listens; without a command, one that runs already.",
+    help="The server's endpoint. Without COMMAND: that of a running server.",
 )
 @_judge_options
 def server(contract: str, endpoint: str, command: tuple[str, ...], **options: Any) -> None:
-    """Judge a server: start it for each case, or ask one that runs.
+    """Test a server: start it for each case, or use a running one.
 
-    {port}, {host}, {path} and {dir} in COMMAND are filled in; where there is no {port} it is found out where
-    it listens (the variable PORT suggests a port).
+    {port}, {host}, {path} and {dir} in COMMAND are replaced. Without {port}, bothends detects where the
+    server listens (the environment variable PORT suggests a port).
 
     \b
     For example:
@@ -115,10 +123,10 @@ def server(contract: str, endpoint: str, command: tuple[str, ...], **options: An
 @check.command(context_settings=_HELP)
 @_judge_options
 def client(contract: str, command: tuple[str, ...], **options: Any) -> None:
-    """Judge a client: play its server, good and bad, and look at what it sends, prints and exits with.
+    """Test a client against correct and faulty servers: the data it sends, its output and its exit status.
 
-    {host} and {port} in COMMAND are filled in ({path} for a UNIX socket, {message} if it takes its message
-    so); messages are lines on its standard input.
+    {host} and {port} in COMMAND are replaced ({path} for a UNIX socket). The client reads its messages as
+    lines from standard input, or takes one as an argument: {message}.
 
     \b
     For example:
@@ -140,13 +148,14 @@ def _judge(
     only: tuple[str, ...],
     thorough: bool,
     jobs: int | None,
-    patience: float | None,
+    timeout: float | None,
     reports: tuple[str, ...],
     as_json: bool,
     sandbox: bool,
     wire: str,
     trace: Path | None,
     verbose: bool,
+    inside: bool,
 ) -> None:
     from bothends.check.sandbox.launcher import enter
     from bothends.check.subjects.process import subreaper
@@ -155,9 +164,13 @@ def _judge(
     for case in only:
         suite, _ = find_case(case)
         if suite != run.suite:
-            raise UsageError(f"{case} is a case of the suite {suite!r}: this contract has {run.suite!r}")
-    if wire:
-        _reexec_behind_wire(wire, run, patience, sandbox=sandbox)
+            raise UsageError(
+                f"{case} is a case of suite {suite!r}, but this contract has suite {run.suite!r}"
+            )
+    if inside:
+        remove_inside_option()
+    elif wire:
+        _rerun_on_wire(wire, run, sandbox=sandbox)
     wanted = _parse_reports((*reports, "json") if as_json else reports or ("text",))
     run.only, run.thorough, run.trace = only, thorough, trace
     if trace is not None:
@@ -166,48 +179,40 @@ def _judge(
         find_strace()
         _make_folder(trace)
     run.jobs = jobs or run.jobs
-    run.timeout = patience or run.timeout
+    run.timeout = timeout or (_WIRE_TIMEOUT if wire else run.timeout)
     if sandbox and not run.subject.is_spawned:
-        raise UsageError("the sandbox is for a program that is started here: give its command after --")
+        raise UsageError("--sandbox needs a program that bothends starts: give its command after --")
     with raise_exit_on_signals(), subreaper(), _Progress(len(run.selected_cases())) as progress:
         if sandbox:
             run.subject.sandbox = enter()
         run.progress = progress.show
         result: SuiteResult = asyncio.run(run_until_signal(run.run()))
-    for form, file in wanted:
-        _write_report(result, form, file, verbose=verbose)
+    for format_name, file in wanted:
+        _write_report(result, format_name, file, verbose=verbose)
     if result.failed:
         raise click.exceptions.Exit(1)
 
 
-def _reexec_behind_wire(toxics: str, run: Any, patience: float | None, *, sandbox: bool) -> None:
-    """Become `bothends wire` with the same command line, in a host of its own: there every packet meets the
-    toxics. Comes back only with an error.
-    """
+def _rerun_on_wire(toxics: str, run: Any, *, sandbox: bool) -> None:
+    """Run this command line again in a host of a new wire, where every packet passes the toxics."""
     if not run.subject.is_spawned or sandbox:
-        raise UsageError("--wire is for a program that is started here, and not together with --sandbox")
-    pairs = [each.partition("=") for each in toxics.split(",")]
-    if run.subject.contract.is_datagram and {name for name, _, _ in pairs} & _LOSSY_TOXICS:
-        reason = "datagrams that the path loses or doubles can't be told from those that the program does"
-        raise UsageError(f"{reason}; delay, jitter and rate are fine")
-    switches = [word for name, _, value in pairs for word in (f"--{name.strip()}", value.strip())]
-    words = sys.argv[1:]
-    at = next(n for n, word in enumerate(words) if word.startswith("--wire"))
-    del words[at : at + (1 if "=" in words[at] else 2)]
-    if patience is None:  # what is lost is sent again after a second or more (RFC 6298, 2.1 and 5.5)
-        words[2:2] = ["--patience", "20"]
-    os.execv(sys.executable, [*self_command(), "wire", "--quiet", *switches, "--", *self_command(), *words])
+        raise UsageError("--wire needs a program that bothends starts, and excludes --sandbox")
+    path = WirePath(toxics)
+    if run.subject.contract.is_datagram and path.toxics.keys() & _LOSSY_TOXICS:
+        reason = "a datagram lost or duplicated by the wire cannot be told apart from one by the program"
+        raise UsageError(f"{reason}; use delay, jitter and rate only")
+    rerun_on_wire(path, "host", quiet=True)
 
 
-def _parse_reports(words: Sequence[str]) -> list[tuple[str, Path | None]]:
+def _parse_reports(texts: Sequence[str]) -> list[tuple[str, Path | None]]:
     found = []
-    for word in words:
-        form, _, file = word.partition("=")
-        if form not in REPORT_FORMATS:
-            raise UsageError(f"there is no report {form!r}; there are {', '.join(REPORT_FORMATS)}")
-        if file and not Path(file).absolute().parent.is_dir():  # known now, and not after a minute of judging
+    for text in texts:
+        name, _, file = text.partition("=")
+        if name not in REPORT_FORMATS:
+            raise UsageError(f"there is no report format {name!r}; there is {', '.join(REPORT_FORMATS)}")
+        if file and not Path(file).absolute().parent.is_dir():  # fail before the tests, not after them
             raise SystemCallFailed("write", file, errno.ENOENT)
-        found.append((form, Path(file) if file else None))
+        found.append((name, Path(file) if file else None))
     return found
 
 
@@ -218,15 +223,15 @@ def _make_folder(folder: Path) -> None:
         raise SystemCallFailed("make", str(folder), error.errno or 0) from error
 
 
-def _write_report(result: SuiteResult, form: str, file: Path | None, *, verbose: bool) -> None:
+def _write_report(result: SuiteResult, format_name: str, file: Path | None, *, verbose: bool) -> None:
     from bothends.check import reports
 
-    if form == "text" and file is None:
+    if format_name == "text" and file is None:
         from bothends.cli.check.output import show
 
         show(result, verbose=verbose)
         return
-    text = reports.render(result, form)
+    text = reports.render(result, format_name)
     if file is None:
         click.echo(text, nl=not text.endswith("\n"))
         return
@@ -234,11 +239,11 @@ def _write_report(result: SuiteResult, form: str, file: Path | None, *, verbose:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise SystemCallFailed("write", str(file), error.errno or 0) from error
-    terminal.note(f"{form}: {file}")
+    terminal.note(f"{format_name}: {file}")
 
 
 class _Progress:
-    """One line at a terminal that says how far it is; nothing elsewhere."""
+    """A progress line on standard error, if that is a terminal."""
 
     def __init__(self, cases: int) -> None:
         self._cases = cases
@@ -246,7 +251,7 @@ class _Progress:
         self._shown = terminal.is_terminal(sys.stderr)
 
     def show(self, outcome: CaseOutcome) -> None:
-        """One more case has ended."""
+        """Count a finished case, and show it."""
         self._done += 1
         if self._shown:
             sys.stderr.write(f"\r\x1b[K{self._done}/{self._cases}  {outcome.verdict.value}  {outcome.case}")
@@ -264,7 +269,7 @@ class _Progress:
 @check.command("list", context_settings=_HELP)
 @click.argument("suite", required=False)
 def list_cases(suite: str | None) -> None:
-    """List the cases of a suite, or of all."""
+    """List the cases of a suite, or of all suites."""
     from bothends.check.suites.registry import SUITES, cases
 
     rows = [
@@ -272,37 +277,37 @@ def list_cases(suite: str | None) -> None:
         for name in ([suite] if suite else SUITES)
         for case in cases(name)
     ]
-    terminal.table(("case", "what is done", "what a right program does"), rows)
+    terminal.table(("case", "test", "expected"), rows)
 
 
 @check.command(context_settings=_HELP)
 def contracts() -> None:
-    """List the contracts that are built in."""
+    """List the built-in contracts."""
     from bothends.check import contract
 
     rows = []
     for name in contract.builtin_names():
         one = contract.load(name)
         rows.append((name, one.transport, one.framing, "yes" if one.persistent else "-", one.summary))
-    terminal.table(("contract", "transport", "framing", "persistent", "what it is"), rows)
+    terminal.table(("contract", "transport", "framing", "persistent", "description"), rows)
 
 
 @check.command(context_settings=_HELP)
 @click.argument("case")
 def explain(case: str) -> None:
-    """Tell what a case is about."""
+    """Explain a case: the test, the expected behaviour, and why it matters."""
     from bothends.check.requirements import REQUIREMENTS
     from bothends.check.suites.registry import SUITES, find_case
 
     suite, found = find_case(case)
     click.echo(terminal.styled(found.id, "strong", sys.stdout) + f"  (suite {suite}: {SUITES[suite][1]})")
     for head, text in (
-        ("what is done", found.stimulus),
-        ("a right program", found.expectation),
+        ("test", found.stimulus),
+        ("expected", found.expectation),
         ("why", found.why),
-        ("the classic mistake", found.likely_cause),
-        ("not asked where", "; ".join(REQUIREMENTS[name][1] for name in found.requires) or "-"),
-        ("asked after", ", ".join(found.after) or "-"),
+        ("common mistake", found.likely_cause),
+        ("skipped if", "; ".join(REQUIREMENTS[name][1] for name in found.requires) or "-"),
+        ("requires", ", ".join(found.after) or "-"),
     ):
         click.echo(f"  {head:<20} {text}")
 

@@ -1,4 +1,4 @@
-"""A result of `bothends check` at a terminal: a table, then what is wrong, each with its evidence."""
+"""Show a result of `bothends check`: a table, then the details of each failure with its evidence."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _STYLE: Final = {
     Verdict.SKIP: "quiet",
 }
 
-_MAX_CELL_WIDTH: Final = 90  # characters of what happened in the table; all of it stands below
+_MAX_CELL_WIDTH: Final = 90  # characters in the table; the details below it show the full text
 
 
 def show(result: SuiteResult, *, verbose: bool = False) -> None:
-    """Print it on stdout. `verbose`: the transcript of every case that kept one."""
+    """Print a result on stdout. `verbose` adds the transcript of every case that has one."""
     rows = [(each.verdict.value, each.case, _summary(each)) for each in result.outcomes]
     table(("verdict", "case", "what happened"), rows)
     for outcome in result.outcomes:
@@ -44,13 +44,13 @@ def show(result: SuiteResult, *, verbose: bool = False) -> None:
 
 
 def _summary(outcome: CaseOutcome) -> str:
-    words = (
+    text = (
         outcome.happened.split("\n")[0]
         if outcome.verdict is Verdict.FAIL
         else outcome.detail or outcome.happened
     )
-    words = words if len(words) <= _MAX_CELL_WIDTH else words[:_MAX_CELL_WIDTH] + "..."
-    return words + (f" (after {outcome.attempts} attempts)" if outcome.attempts > 1 else "")
+    text = text if len(text) <= _MAX_CELL_WIDTH else text[:_MAX_CELL_WIDTH] + "..."
+    return text + (f" (after {outcome.attempts} attempts)" if outcome.attempts > 1 else "")
 
 
 def _print_details(outcome: CaseOutcome) -> None:
@@ -67,6 +67,6 @@ def _print_details(outcome: CaseOutcome) -> None:
     for entry in outcome.transcript:
         click.echo(f"  {entry.seconds:8.3f}  {entry.who:<10} {entry.what}")
     if outcome.complaint:
-        click.echo("  it complained:")
+        click.echo("  stderr:")
         for line in outcome.complaint.splitlines():
             click.echo(f"    {line}")

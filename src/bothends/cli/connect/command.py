@@ -1,4 +1,4 @@
-"""`bothends connect`: the other end, at a prompt, in a pipe, or for one request; with netcat's habits."""
+"""`bothends connect`: a client at a prompt, in a pipe, or for one request; with netcat's options."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from bothends.cli.connect.session import ConnectOptions, run_session
+from bothends.cli.connect.options import ConnectOptions
+from bothends.cli.connect.session import run_session
 from bothends.cli.wire_options import wire_options
 
 if TYPE_CHECKING:
     from bothends.endpoints import Endpoint
     from bothends.events import Observer
 
-CONNECT_TIMEOUT: Final = 10.0
-SCAN_TIMEOUT: Final = 2.0  # -z: for each address of each port
+CONNECT_TIMEOUT: Final = 10.0  # seconds
+SCAN_TIMEOUT: Final = 2.0  # -z: seconds for each address of each port
 
-# The scheme that words mean, by -u and -U.
+# The scheme of HOST PORT or of a path, by -u and -U.
 _SCHEMES: Final = {
     (False, False): "tcp",
     (True, False): "udp",
@@ -37,98 +38,105 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 )
 @click.argument("endpoint", nargs=-1)
 @click.option(
-    "--send", "messages", multiple=True, metavar="TEXT", help="Send this line, show the answer, leave."
+    "--send",
+    "messages",
+    multiple=True,
+    metavar="TEXT",
+    help="Send this line, print the reply and exit; may be repeated.",
 )
-@click.option("--no-newline", is_flag=True, help="With --send: send the bare text, on a stream too.")
-@click.option(
-    "-l", "listen", is_flag=True, help="Be the end that is called: wait for a connection, and talk."
-)
-@click.option("-k", "keep", is_flag=True, help="With -l: wait for the next one when it has ended.")
-@click.option("-z", "scan", is_flag=True, help="HOST PORT...: only tell which ports are open (20-25, http).")
-@click.option("--resolve", is_flag=True, help="Only show what a name, a port or both mean, to the byte.")
-@click.option("--json", "as_json", is_flag=True, help="With -z and --resolve: as JSON, for programs.")
+@click.option("--no-newline", is_flag=True, help="With --send: add no newline to the text.")
+@click.option("-l", "listen", is_flag=True, help="Listen, and accept one connection.")
+@click.option("-k", "keep_listening", is_flag=True, help="With -l: accept another connection after each.")
+@click.option("-z", "scan", is_flag=True, help="HOST PORT...: only print which ports are open (20-25, http).")
+@click.option("--resolve", is_flag=True, help="Only resolve a name, a port or both, down to the bytes.")
+@click.option("--json", "as_json", is_flag=True, help="With -z and --resolve: print JSON.")
 @click.option("-4", "family", flag_value=4, type=int, help="Use IPv4 only.")
 @click.option("-6", "family", flag_value=6, type=int, help="Use IPv6 only.")
 @click.option("-u", "udp", is_flag=True, help="HOST PORT means UDP.")
 @click.option(
-    "-U", "unix", is_flag=True, help="The word is the path of a UNIX socket; with -u, of datagrams."
+    "-U", "unix", is_flag=True, help="ENDPOINT is the path of a UNIX socket; with -u, of a datagram socket."
 )
-@click.option("-n", "numeric", is_flag=True, help="Look no name up: hosts are addresses.")
-@click.option("-s", "source_host", metavar="ADDRESS", default="", help="Come from this address of ours.")
+@click.option("-n", "numeric", is_flag=True, help="Don't resolve names: hosts are addresses.")
+@click.option("-s", "source_host", metavar="ADDRESS", default="", help="Local address to connect from.")
 @click.option(
     "-p",
     "source_port",
     metavar="PORT",
     type=click.IntRange(0, 65535),
-    help="... and port. With -l: the port to listen on.",
+    help="Local port to connect from. With -l: the port to listen on.",
 )
 @click.option(
-    "-w", "within", metavar="SECONDS", type=SECONDS, help="Longest wait to connect, and longest silence."
+    "-w",
+    "timeout",
+    metavar="SECONDS",
+    type=SECONDS,
+    help="Timeout to connect, and for inactivity afterwards.",
 )
 @click.option(
     "-q",
     "quit_after",
     metavar="SECONDS",
     type=click.FloatRange(min=0),
-    help="After the end of our input, leave when nothing has come for so long.",
+    help="After EOF on standard input, exit once nothing has been received for this long.",
 )
 @click.option(
     "-N",
     "--half-close/--no-half-close",
     default=True,
-    help="Tell the peer of the end of our input: the default; or don't, and leave by -q or its close.",
+    help="Half-close at EOF on standard input (the default), or wait for -q or the peer's close.",
 )
-@click.option("-C", "--crlf", is_flag=True, help="Lines end with CR LF, as HTTP and SMTP want it.")
-@click.option(
-    "--hex", "hex_dump", is_flag=True, help="Show what is sent and received as a hex dump on stderr."
-)
+@click.option("-C", "--crlf", is_flag=True, help="End lines with CR LF, as HTTP and SMTP require.")
+@click.option("--hex", "hex_dump", is_flag=True, help="Print a hex dump of both directions on stderr.")
 @click.option(
     "--retries",
     metavar="N",
     type=click.IntRange(0, 16),
     default=2,
     show_default=True,
-    help="Datagrams: send again.",
+    help="Retransmissions of a datagram without a reply.",
 )
 @click.option(
-    "--insecure", is_flag=True, help="TLS: believe any certificate. Whoever is in between reads it all."
+    "--insecure",
+    is_flag=True,
+    help="TLS: skip certificate verification (a man in the middle can read everything).",
 )
 @click.option(
     "--tls-fingerprint",
     metavar="SHA256",
     default="",
-    help="TLS: accept exactly this certificate, and no other.",
+    help="TLS: accept only the certificate with this fingerprint.",
 )
 @click.option(
     "--tls-ca",
     metavar="FILE",
     type=click.Path(),
-    help="TLS: believe these issuers (PEM) instead of the system's.",
+    help="TLS: trust these CA certificates (PEM) instead of the system's.",
+)
+@click.option("--tls-name", metavar="NAME", default="", help="TLS: host name to send (SNI) and to verify.")
+@click.option("--tls-cert", metavar="FILE", type=click.Path(), help="TLS: client certificate (PEM).")
+@click.option(
+    "--tls-key",
+    metavar="FILE",
+    type=click.Path(),
+    help="TLS: its private key. Default: in the certificate's file.",
 )
 @click.option(
-    "--tls-name", metavar="NAME", default="", help="TLS: ask for this host, and expect its certificate."
-)
-@click.option("--tls-cert", metavar="FILE", type=click.Path(), help="TLS: our certificate (PEM), if asked.")
-@click.option(
-    "--tls-key", metavar="FILE", type=click.Path(), help="Its key. Default: in the certificate's file."
-)
-@click.option(
-    "--alpn", metavar="NAME", multiple=True, help="TLS: a protocol to offer; the preferred one first."
+    "--alpn", metavar="NAME", multiple=True, help="TLS: a protocol to offer, the preferred one first."
 )
 @click.option(
     "--trace",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write what happens as a trace, for `bothends trace --open`.",
+    help="Write the events to a trace file, for `bothends trace --open`.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Tell both addresses, and how much was moved.")
+@click.option("-v", "--verbose", is_flag=True, help="Print both addresses and byte counts.")
 @wire_options("client")
 def connect(
     endpoint: tuple[str, ...],
     messages: tuple[str, ...],
     no_newline: bool,
     listen: bool,
-    keep: bool,
+    keep_listening: bool,
     scan: bool,
     resolve: bool,
     as_json: bool,
@@ -138,7 +146,7 @@ def connect(
     numeric: bool,
     source_host: str,
     source_port: int | None,
-    within: float | None,
+    timeout: float | None,
     quit_after: float | None,
     half_close: bool,
     crlf: bool,
@@ -156,25 +164,26 @@ def connect(
 ) -> None:
     """Connect to ENDPOINT: a URL, or HOST PORT.
 
-    At a terminal each line you type is sent, and ^D ends your side. In a pipe, standard input goes to the
-    peer and what it sends to standard output, both at once. On datagram sockets a line is a datagram.
+    At a terminal each line you type is sent, and ^D half-closes. In a pipe, standard input is sent to the
+    peer while received data goes to standard output. On datagram sockets each line is a datagram.
 
     \b
       bothends connect 127.0.0.1 12000
       bothends connect udp://127.0.0.1:12000 --send hello
-      bothends connect unix:///run/a.sock < request > answer
+      bothends connect unix:///run/a.sock < request > reply
       bothends connect tls://example.org:443 -v
       bothends connect -l :12000 > file
       bothends connect -z 127.0.0.1 20-25 http
       bothends connect --resolve localhost 12000
 
-    Leaves with 0; 1 if the connection is refused or lost; 124 after a time limit (without -w: 10 s to
-    connect and for the answer to --send, 2 s for the answer to a datagram).
+    Exit status: 0 on success, 1 if the connection is refused or lost, 124 after a timeout (without -w: 10 s
+    to connect and for the reply to --send, 2 s for the reply to a datagram).
     """
     modes = {"-l": listen, "-z": scan, "--resolve": resolve}
-    _check_options([name for name, given in modes.items() if given], keep, as_json, bool(messages), trace)
+    given_modes = [name for name, given in modes.items() if given]
+    _check_options(given_modes, keep_listening, as_json, bool(messages), trace)
     if crlf and no_newline:
-        raise click.UsageError("--crlf and --no-newline don't go together")
+        raise click.UsageError("--crlf and --no-newline cannot be combined")
     if not endpoint and not (listen and source_port is not None):
         raise click.UsageError("missing argument 'ENDPOINT...': a URL, or HOST PORT")
     if resolve:
@@ -183,18 +192,19 @@ def connect(
         show(endpoint, as_json, family=family, numeric=numeric)
         return
     if scan:
-        _scan(endpoint, udp, within or SCAN_TIMEOUT, family, numeric, verbose, as_json)
+        _scan(endpoint, udp, timeout or SCAN_TIMEOUT, family, numeric, verbose, as_json)
         return
     scheme = _SCHEMES[udp, unix]
     observe = None if trace is None else _trace_observer(trace, "server" if listen else "client")
-    manner = ConnectOptions(
-        messages, not no_newline, crlf, half_close, hex_dump, within, quit_after, retries, verbose, observe
+    options = ConnectOptions(
+        messages, not no_newline, crlf, half_close, hex_dump, timeout, quit_after, retries, verbose, observe
     )
     if listen:
         from bothends.cli.connect.listen import listen_and_serve, listen_endpoint
 
-        where = listen_endpoint(endpoint, scheme, source_host, source_port)
-        listen_and_serve(_restrict_endpoint(where, family, numeric), manner, keep_listening=keep)
+        target = listen_endpoint(endpoint, scheme, source_host, source_port)
+        target = _restrict_endpoint(target, family, numeric)
+        listen_and_serve(target, options, keep_listening=keep_listening)
         return
     from bothends.client import blocking
     from bothends.client.tls import TlsOptions
@@ -204,28 +214,28 @@ def connect(
 
     found = endpoints_from_args(endpoint, scheme)
     if len(found) != 1:
-        raise click.UsageError("one endpoint is enough, and there are " + ", ".join(map(str, found)))
-    where = _restrict_endpoint(found[0], family, numeric)
+        raise click.UsageError("expected one endpoint, but got " + ", ".join(map(str, found)))
+    target = _restrict_endpoint(found[0], family, numeric)
     if numeric:
         _check_numeric(source_host)
     source = (source_host, source_port or 0) if source_host or source_port else None
     tls = TlsOptions(tls_ca, tls_fingerprint, not insecure, tls_cert, tls_key, tls_name, alpn)
-    began, began_at = time.monotonic(), time.time_ns()
+    started, started_at = time.monotonic(), time.time_ns()
     try:
         connection = blocking.connect(
-            where,
-            timeout=within or CONNECT_TIMEOUT,
+            target,
+            timeout=timeout or CONNECT_TIMEOUT,
             source=source,
             tls=None if tls == TlsOptions() else tls,
         )
     except BothendsError as error:
         if observe is not None:
-            observe(ConnectFailed(where, error, began_at))
+            observe(ConnectFailed(target, error, started_at))
         raise
     with connection:
         if observe is not None:
-            observe(Connected(1, where, connection.peer, connection.local, began_at))
-        run_session(connection, manner, began)
+            observe(Connected(1, target, connection.peer, connection.local, started_at))
+        run_session(connection, options, started)
 
 
 def _trace_observer(path: Path, role: str) -> Observer:
@@ -235,36 +245,50 @@ def _trace_observer(path: Path, role: str) -> Observer:
 
 
 def _check_options(
-    modes: Sequence[str], keep: bool, as_json: bool, has_messages: bool, trace: Path | None
+    modes: Sequence[str], keep_listening: bool, as_json: bool, has_messages: bool, trace: Path | None
 ) -> None:
     if len(modes) > 1:
-        raise click.UsageError(f"{modes[0]} and {modes[1]} don't go together")
+        raise click.UsageError(f"{modes[0]} and {modes[1]} cannot be combined")
     mode = modes[0] if modes else ""
-    if keep and mode != "-l":
-        raise click.UsageError("-k goes with -l: it waits for the next connection")
+    if keep_listening and mode != "-l":
+        raise click.UsageError("-k needs -l: it accepts another connection after each")
     if as_json and mode not in ("-z", "--resolve"):
-        raise click.UsageError("--json goes with -z and --resolve: what a peer says stays as it is")
+        raise click.UsageError("--json needs -z or --resolve: received data is not converted")
     if trace is not None and mode in ("-z", "--resolve"):
-        raise click.UsageError(f"{mode} has no conversation: leave out --trace")
+        raise click.UsageError(f"{mode} opens no session: leave out --trace")
     if has_messages and mode in ("-z", "--resolve"):
         raise click.UsageError(f"{mode} sends nothing: leave out --send")
 
 
 def _restrict_endpoint(endpoint: Endpoint, family: int | None, numeric: bool) -> Endpoint:
-    """The endpoint by one family of addresses, if so asked, and without a name, if so asked."""
+    """Return the endpoint limited to an address family; with `numeric`, check that its host is an address.
+
+    Raises:
+        EndpointError: the host is a name, but `numeric` is set.
+        click.UsageError: the host is an address of the other family.
+    """
     if numeric:
         _check_numeric(endpoint.host if endpoint.scheme != "vsock" else "")
-    return endpoint if family is None else endpoint.with_options(family=family)
+    if family is None:
+        return endpoint
+    if (version := _ip_version(endpoint.host)) not in (0, family):
+        raise click.UsageError(f"-{family} was given, but {endpoint.host} is an IPv{version} address")
+    return endpoint.with_options(family=family)
 
 
 def _check_numeric(host: str) -> None:
     from bothends.errors import EndpointError
 
+    if host and not _ip_version(host):
+        raise EndpointError(host, "a name, but -n resolves no names", "give its address")
+
+
+def _ip_version(host: str) -> int:
+    """Return 4 or 6 for an IP address, 0 for a name or an empty host."""
     try:
-        if host:
-            ipaddress.ip_address(host.strip("[]").partition("%")[0])
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).version
     except ValueError:
-        raise EndpointError(host, "a name, and -n looks none up", "give its address") from None
+        return 0
 
 
 def _scan(
@@ -281,13 +305,13 @@ def _scan(
     from bothends.errors import EndpointError
 
     host, *ports = words
-    if not ports:  # one word for both
-        [where] = endpoints_from_args(words, "udp" if udp else "tcp")
-        if where.scheme not in ("tcp", "tls", "mptcp", "udp"):
-            raise EndpointError(str(where), "-z tries ports of TCP, and of UDP with -u")
-        host, ports, udp = where.host or "localhost", [str(where.port)], where.scheme == "udp"
-        if where.number("family"):
-            family = where.number("family")
+    if not ports:  # host and port in one argument
+        [target] = endpoints_from_args(words, "udp" if udp else "tcp")
+        if target.scheme not in ("tcp", "tls", "mptcp", "udp"):
+            raise EndpointError(str(target), "-z scans TCP ports, or UDP ports with -u")
+        host, ports, udp = target.host or "localhost", [str(target.port)], target.scheme == "udp"
+        if target.number("family"):
+            family = target.number("family")
     if numeric:
         _check_numeric(host)
     show(host, ports, udp=udp, timeout=timeout, family=family, verbose=verbose, as_json=as_json)

@@ -1,10 +1,10 @@
-"""`bothends connect -l`: the end that is called, as netcat can be it.
+"""`bothends connect -l`: accept a connection instead of opening one, as netcat does.
 
-1. One connection at a time. Once it is there, nobody listens any more, unless `keep` (-k) asks for the
-   next one: then the others wait in the listener's queue.
-2. Where it listens is always told, with the real port.
-3. A datagram socket has no connection: whoever sends is heard, and our lines go to the one that was
-   heard last.
+1. One connection at a time. The listener is closed once a connection is accepted, unless `keep_listening`
+   (-k) is set: then other clients wait in the accept queue.
+2. The listening endpoint is always printed, with the real port.
+3. A datagram socket has no connection: datagrams of all peers are printed, and lines of standard input are
+   sent to the peer that sent the last datagram.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from typing import Any, Final
 import click
 
 from bothends.cli import terminal
-from bothends.cli.connect.session import ConnectOptions, hex_dump_watcher, run_session, stdout_sink
+from bothends.cli.connect.options import ConnectOptions
+from bothends.cli.connect.session import run_session, stdout_sink
+from bothends.cli.connect.watchers import hex_dump_watcher
 from bothends.client.blocking import Connection
 from bothends.client.receive_buffer import MAX_MESSAGE, ReceiveBuffer, translate_oserror
 from bothends.client.stdio_relay import read_input
@@ -39,40 +41,43 @@ from bothends.sockets import (
     send_datagram,
 )
 
-TIMEOUT: Final = 10.0  # seconds: nothing here waits by it, for the pump and the prompt have their own limits
+TIMEOUT: Final = 10.0  # seconds; required by Connection, but the relay and the prompt set their own timeouts
 
 
 def listen_endpoint(words: Sequence[str], scheme: str, host: str, port: int | None) -> Endpoint:
-    """Where to listen: a URL or the usual words, or a bare port as netcat has it, or -s and -p.
+    """Return the endpoint to listen on: a URL, HOST PORT, a single port as in netcat, or -s and -p.
 
-    Raises EndpointError, UnknownName, click.UsageError.
+    Raises:
+        EndpointError, UnknownName, click.UsageError: the arguments name no endpoint, or several.
     """
     if port is not None:
         if len(words) > 1 or (words and (words[0].isdigit() or "://" in words[0])):
-            raise click.UsageError(f"-l -p {port} takes a host and nothing else: {' '.join(words)}")
+            raise click.UsageError(f"-l -p {port} takes at most a host, but {' '.join(words)} was given")
         return Endpoint(scheme, host=words[0] if words else host, port=port)
     if len(words) == 1 and words[0].isascii() and words[0].isdigit() and scheme in ("tcp", "udp"):
         return Endpoint(scheme, host=host, port=int(words[0]))
     found = endpoints_from_args(words, scheme)
     if len(found) != 1:
-        raise click.UsageError("-l listens on one endpoint: " + ", ".join(map(str, found)))
+        raise click.UsageError("-l listens on one endpoint, but got " + ", ".join(map(str, found)))
     return found[0].with_host(host) if host and not found[0].host else found[0]
 
 
 def listen_and_serve(endpoint: Endpoint, options: ConnectOptions, *, keep_listening: bool) -> None:
-    """Listen, and talk to whoever connects; to all of them, one after the other, if `keep`.
+    """Listen, accept a connection and run it; with `keep_listening`, one connection after the other.
 
-    Raises what `open_listeners` and `converse` do; with `keep`, the end of one connection is only told.
+    Raises:
+        BothendsError: as `open_listeners` and `run_session`. With `keep_listening`, a connection's PeerError
+            is printed instead.
     """
     if endpoint.scheme == "tls" or endpoint.wrappers:
-        reason = "-l talks in the clear only"
-        raise EndpointError(str(endpoint), reason, "bothends serve speaks TLS and takes PROXY headers")
+        reason = "-l supports neither TLS nor PROXY headers"
+        raise EndpointError(str(endpoint), reason, "bothends serve supports both")
     with contextlib.ExitStack() as stack:
         listeners = open_listeners(endpoint)
         for listener in listeners:
             stack.enter_context(listener)
         if listeners[0].role == "connection":
-            raise EndpointError(str(endpoint), "it is a connection already", "connect without -l takes it")
+            raise EndpointError(str(endpoint), "already connected", "leave out -l")
         for shown in dict.fromkeys(listener.endpoint.label for listener in listeners):
             terminal.note(f"listening on {shown}", "")
         if options.observe is not None:
@@ -86,7 +91,7 @@ def listen_and_serve(endpoint: Endpoint, options: ConnectOptions, *, keep_listen
             if options.observe is not None:
                 options.observe(Accepted(number, connection.peer, connection.local))
             if not keep_listening:
-                stack.close()  # whoever comes now is refused, instead of waiting for nothing
+                stack.close()  # further clients are refused, instead of waiting in the accept queue
             with connection:
                 try:
                     run_session(connection, options, number=number)
@@ -99,7 +104,11 @@ def listen_and_serve(endpoint: Endpoint, options: ConnectOptions, *, keep_listen
 
 
 def _accept(listeners: Sequence[Listener]) -> Connection:
-    """The next connection."""
+    """Return the next connection.
+
+    Raises:
+        SystemCallFailed: accept(2) failed.
+    """
     poller = select.poll()
     by_descriptor = {listener.fileno(): listener for listener in listeners}
     for listener in listeners:
@@ -110,7 +119,7 @@ def _accept(listeners: Sequence[Listener]) -> Connection:
             listener = by_descriptor[descriptor]
             try:
                 sock, sockaddr = listener.socket.accept()
-            except (BlockingIOError, ConnectionAbortedError):  # it has gone again (accept(2))
+            except (BlockingIOError, ConnectionAbortedError):  # the client has already closed it (accept(2))
                 continue
             except OSError as error:
                 raise SystemCallFailed("accept from", listener.endpoint.label, error.errno or 0) from error
@@ -121,7 +130,7 @@ def _accept(listeners: Sequence[Listener]) -> Connection:
 
 
 def _peer_endpoint(listener: Listener, address: Address) -> Endpoint:
-    """Who has connected, as far as he has a name; for the words of errors."""
+    """Return the client's endpoint for error messages, or the listener's if the client has no address."""
     try:
         return address.to_endpoint(listener.endpoint.scheme)
     except BothendsError:
@@ -129,10 +138,10 @@ def _peer_endpoint(listener: Listener, address: Address) -> Endpoint:
 
 
 class DatagramRelay:
-    """Datagrams from everybody to standard output, and lines of standard input to the one heard last.
+    """Print received datagrams, and send lines of standard input to the peer of the last one.
 
-    Lines are not read before there is someone to send them to. `manner.quit_after` and `manner.within`
-    count from the last datagram; before the first one there is no limit.
+    Standard input is not read before the first datagram, because there is no peer to send to. The timeouts
+    `options.quit_after` and `options.timeout` start at the last datagram; there is none before the first.
     """
 
     def __init__(self, listeners: Sequence[Listener], options: ConnectOptions) -> None:
@@ -157,12 +166,12 @@ class DatagramRelay:
         return self._options.line_end(message_oriented=True) if self._options.newline else b""
 
     def run(self) -> None:
-        """Until standard input has ended and nothing has come for `quit_after`; for ever without it.
+        """Run until EOF on standard input and `quit_after` seconds without a datagram; forever without -q.
 
         Raises:
-            TimeLimit: nothing has come for `within`.
-            SystemRefused: standard input can't be read.
-            BrokenPipeError: nobody reads standard output.
+            TimeoutExpired: no datagram within `options.timeout`.
+            SystemCallFailed: standard input cannot be read.
+            BrokenPipeError: the reader of standard output has closed it.
         """
         try:
             while self._run_once():
@@ -178,8 +187,8 @@ class DatagramRelay:
             poller.register(descriptor, select.POLLIN)
         if self._input_fd is not None and self._last_sender is not None:
             poller.register(self._input_fd, select.POLLIN)
-        leave, give_up = self._deadlines()
-        due = min((each for each in (leave, give_up) if each is not None), default=None)
+        exit_at, timeout_at = self._deadlines()
+        due = min((each for each in (exit_at, timeout_at) if each is not None), default=None)
         seconds = None if due is None else max(0.0, due - time.monotonic())
         ready = poller.poll(None if seconds is None else seconds * 1000)
         for descriptor, _ in ready:
@@ -188,19 +197,19 @@ class DatagramRelay:
             elif self._input_fd is not None:
                 self._read(self._input_fd)
         if not ready and due is not None and time.monotonic() >= due:
-            if due == leave:
+            if due == exit_at:
                 return False
             raise TimeoutExpired(self._label, "waiting for a datagram", self._options.timeout or 0.0)
         return True
 
     def _deadlines(self) -> tuple[float | None, float | None]:
-        """When to leave, and when to give up."""
-        leave = give_up = None
+        """Return when to exit and when to raise TimeoutExpired (time.monotonic), each None for never."""
+        exit_at = timeout_at = None
         if self._options.quit_after is not None and self._input_fd is None and not self._send_queue:
-            leave = max(self._last_received, self._input_ended) + self._options.quit_after
+            exit_at = max(self._last_received, self._input_ended) + self._options.quit_after
         if self._options.timeout is not None and self._last_received:
-            give_up = self._last_received + self._options.timeout
-        return leave, give_up
+            timeout_at = self._last_received + self._options.timeout
+        return exit_at, timeout_at
 
     def _receive(self, listener: Listener) -> None:
         try:
@@ -208,7 +217,7 @@ class DatagramRelay:
                 listener.socket, MAX_MESSAGE, wildcard=self._wildcard[listener.fileno()]
             )
         except BlockingIOError:
-            return  # a datagram with a wrong checksum woke us (select(2), BUGS)
+            return  # poll() reported a datagram whose checksum is wrong (select(2), BUGS)
         except OSError as error:
             terminal.error(str(translate_oserror(error, "receiving", self._label, datagrams=True)))
             return
@@ -217,9 +226,10 @@ class DatagramRelay:
         if self._observe is not None:
             self._observe(Received(0, Address.from_sockaddr(listener.socket.family, sender), data))
         if self._announces_peers and (not self._last_sender or not last or self._last_sender[1] != last[1]):
-            who = Address.from_sockaddr(listener.socket.family, sender)
+            peer = Address.from_sockaddr(listener.socket.family, sender)
             terminal.note(
-                f"{who} is heard" + (": answers go there" if last else ", and has no name to answer to")
+                f"receiving from {peer}"
+                + (": lines are sent there" if last else ", which has no address to send to")
             )
         self._last_sender = last
         if self._watcher is not None:
@@ -231,7 +241,7 @@ class DatagramRelay:
         try:
             send_datagram(listener.socket, line, to, ancillary)
         except OSError as error:
-            # The next one may fare better, and whoever is gone may be followed by another.
+            # Not fatal: the next datagram may succeed, and another peer may send one.
             terminal.error(str(translate_oserror(error, "sending", self._label, datagrams=True)))
             return
         if self._watcher is not None:

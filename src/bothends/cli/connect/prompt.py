@@ -1,11 +1,12 @@
-"""`bothends connect` at a terminal: a line with history and editing below, what the peer says above.
+"""`bothends connect` at a terminal: a line editor with history, and the received data above it.
 
-1. What comes is shown at once, escaped, above the line that is being typed. A line that the peer has
-   not ended yet ("login: ") stands right above it, and grows as it comes.
-2. ^D ends our side, and the peer's words are shown to its EOF. ^C leaves (130). The peer's close ends
-   it with a word.
-3. On a datagram socket each line is a datagram, sent again while no answer comes; an error that the
-   system reports of one (nobody has the port open) is told, and the next may fare better.
+1. Received data is shown at once, escaped, above the line being edited. A line that the peer has not
+   terminated yet ("login: ") is shown directly above the prompt, and grows as data arrives.
+2. ^D half-closes the connection; received data is shown until the peer's EOF. ^C exits with status 130.
+   If the peer closes the connection, a note says so and the prompt ends.
+3. On a datagram socket each line is one datagram, retransmitted until a reply arrives. An error that the
+   kernel reports for one (ECONNREFUSED: no socket is bound to the port) is shown, and the prompt goes on,
+   because the next datagram may succeed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
 from bothends.cli import terminal
-from bothends.cli.connect.session import ConnectOptions, add_watcher, hex_dump_watcher
+from bothends.cli.connect.options import ConnectOptions
+from bothends.cli.connect.watchers import add_watcher, hex_dump_watcher
 from bothends.client import blocking
 from bothends.client.asyncio import AsyncConnection
 from bothends.client.datagram_requests import RetryTimer
@@ -33,59 +35,66 @@ from bothends.client.stdio_relay import TransferTotals
 from bothends.errors import SystemCallFailed, TimeoutExpired
 from bothends.escaping import Escaper, escape_text
 
-# What of an unfinished line stands above the prompt; a longer one is shown as a line of its own.
+# Characters of an unterminated line that are shown above the prompt; a longer one is printed and terminated.
 MAX_PARTIAL_LINE = 1000
 
 
 class PromptInterrupted(Exception):
-    """^C: a KeyboardInterrupt raised inside a task would leave the event loop on the spot."""
+    """^C. A KeyboardInterrupt raised inside a task would stop the event loop without cleaning up."""
 
 
 class PersistentHistory(FileHistory):
-    """Lines of earlier runs, as far as the file can be read and written."""
+    """A history file whose read and write errors are ignored."""
 
     def load_history_strings(self) -> Iterable[str]:
-        """See History."""
+        """Return the lines of earlier runs, or none if the file cannot be read."""
         try:
             return list(super().load_history_strings())
         except OSError:
             return []
 
     def store_string(self, string: str) -> None:
-        """See History."""
+        """Append a line to the file, if it can be written."""
         with suppress(OSError):
             super().store_string(string)
 
 
 def history() -> History:
-    """The history of all prompts, in the user's state directory (XDG Base Directory Specification, 0.8)."""
+    """Return the history of all prompts.
+
+    It is stored in the user's state directory (XDG Base Directory Specification, 0.8), or kept in memory if
+    that cannot be written.
+    """
     try:
         state = os.environ.get("XDG_STATE_HOME", "")
         home = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
         path = home / "bothends" / "connect-history"
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(mode=0o600)  # lines may hold secrets
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        path.touch(mode=0o600)  # 0600, because lines may contain secrets
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home directory
         return InMemoryHistory()
     return PersistentHistory(str(path))
 
 
 def run_prompt(connection: blocking.Connection, options: ConnectOptions) -> TransferTotals:
-    """Talk over a connection until one side ends it.
+    """Run the prompt on a connection until one side ends it.
 
-    After ^D, `manner.quit_after` and `manner.within` bound the wait for the peer.
+    After ^D, `options.quit_after` and `options.timeout` bound the wait for the peer's EOF.
+
+    Returns: the number of bytes sent and received.
 
     Raises:
         KeyboardInterrupt: ^C.
-        ConnectionLost, TimeLimit: see `blocking.Connection`.
+        ConnectionLost, TimeoutExpired: see `blocking.Connection`.
     """
-    same = AsyncConnection(connection.socket, connection.endpoint, timeout=None)
+    async_connection = AsyncConnection(connection.socket, connection.endpoint, timeout=None)
+    core = async_connection.core
     screen = PromptScreen()
-    same.core.watcher = connection.core.watcher
+    core.watcher = connection.core.watcher
     if options.hex_dump:
-        add_watcher(same, hex_dump_watcher(screen.note, message_oriented=same.core.message_oriented))
+        add_watcher(async_connection, hex_dump_watcher(screen.note, message_oriented=core.message_oriented))
     try:
-        return asyncio.run(InteractiveSession(same, screen, options).run())
+        return asyncio.run(InteractiveSession(async_connection, screen, options).run())
     except PromptInterrupted:
         raise KeyboardInterrupt from None
     finally:
@@ -93,19 +102,17 @@ def run_prompt(connection: blocking.Connection, options: ConnectOptions) -> Tran
 
 
 class PromptScreen:
-    """The terminal: a line to type on, and what is shown above it.
+    """The terminal: the line being edited, and the output above it.
 
-    One application runs as long as lines are typed, and the terminal stays in raw mode all that time.
-    Between two prompts, or while something is printed in cooked mode, a ^D would be taken by the
-    terminal's own line discipline and be lost.
+    A single prompt_toolkit application runs until ^D, and the terminal stays in raw mode all that time.
+    In cooked mode (between two prompts, or while printing), the terminal's line discipline would consume
+    a ^D, and it would be lost (termios(3), VEOF).
     """
 
     def __init__(self) -> None:
         self.typed_lines: asyncio.Queue[str | None] = asyncio.Queue()
         self._escaper = Escaper()
-        self._partial_line = (
-            ""  # what has come of a line that has not ended; it stands right above the prompt
-        )
+        self._partial_line = ""  # received data without a newline yet; shown directly above the prompt
         self._at_line_start = True
         self._session: PromptSession[str] = PromptSession(
             self._prompt_text,
@@ -117,7 +124,10 @@ class PromptScreen:
         self._session.default_buffer.accept_handler = self._accept
 
     async def read_lines(self) -> None:
-        """Put what the user types into `typed`, and None behind it after ^D. Raises Interrupted for ^C."""
+        """Put each typed line into `typed_lines`, and None after ^D.
+
+        Raises PromptInterrupted for ^C.
+        """
         try:
             await self._session.prompt_async(handle_sigint=False, set_exception_handler=False)
         except EOFError:
@@ -127,13 +137,13 @@ class PromptScreen:
         self.typed_lines.put_nowait(None)
 
     def exit_prompt(self) -> None:
-        """No line is asked for any more."""
+        """End the prompt, if it is running."""
         app = self._session.app
         if app.future is not None and not app.future.done():
             app.exit(result="")
 
     def show(self, data: bytes) -> None:
-        """Show what the peer sent."""
+        """Show received data."""
         ended, newline, rest = (self._partial_line + self._escaper.feed(data)).rpartition("\n")
         if not self._session.app.is_running:
             self._print(ended + newline + rest)
@@ -146,7 +156,7 @@ class PromptScreen:
         self._session.app.invalidate()
 
     def note(self, text: str, style: str = "quiet") -> None:
-        """Show a word of ours."""
+        """Show a note of this program, on a line of its own."""
         if self._session.app.is_running:
             self._session.app.renderer.erase()
             self._session.app.invalidate()
@@ -155,7 +165,7 @@ class PromptScreen:
         terminal.note(text, style)
 
     def end(self) -> None:
-        """Show what is left, and end its line."""
+        """Print the unterminated rest of the received data, and a newline after it."""
         self._print(self._partial_line + self._escaper.end())
         self._partial_line = ""
         if not self._at_line_start:
@@ -166,9 +176,9 @@ class PromptScreen:
         shown = "".join(c if c.isprintable() else escape_text(c) for c in line)
         self._print_above(f"{self._partial_line}\n> {shown}\n" if self._partial_line else f"> {shown}\n")
         self._partial_line = ""
-        for each in line.split("\n"):  # several, if they were pasted
+        for each in line.split("\n"):  # pasted text may have several
             self.typed_lines.put_nowait(each)
-        return False  # the line to type on is empty again
+        return False  # clears the line
 
     def _print_above(self, text: str) -> None:
         self._session.app.renderer.erase()
@@ -186,7 +196,7 @@ class PromptScreen:
 
 
 class InteractiveSession:
-    """One conversation at the prompt."""
+    """Exchange lines of the prompt and data of a connection."""
 
     def __init__(self, connection: AsyncConnection, screen: PromptScreen, options: ConnectOptions) -> None:
         self._connection = connection
@@ -197,13 +207,13 @@ class InteractiveSession:
         self._pending_requests: deque[asyncio.Task[None]] = deque()
 
     async def run(self) -> TransferTotals:
-        """Until one side ends it; see `talk`."""
+        """Run until one side ends the connection; see `run_prompt`."""
         typing = asyncio.create_task(self._screen.read_lines())
         sending = asyncio.create_task(self._send())
         reading = asyncio.create_task(self._read())
         try:
             await _wait_for_first(typing, sending, reading)
-            if typing.done() and not typing.exception():  # ^D: what was typed before is still sent
+            if typing.done() and not typing.exception():  # ^D: the lines typed before it are still sent
                 await _wait_for_first(sending, reading)
             self._screen.exit_prompt()
             await typing
@@ -220,18 +230,18 @@ class InteractiveSession:
         return self._totals
 
     async def _drain_peer(self, sending: asyncio.Task[None], reading: asyncio.Task[None]) -> None:
-        """After ^D, or when nothing can be sent any more: the peer's words may go on."""
+        """After ^D or a send error: half-close, and read until the peer's EOF or a timeout."""
         if self._connection.core.datagrams:
             await asyncio.gather(*self._pending_requests, return_exceptions=True)
             return
         if sending.exception():
-            # A reset may stand behind words that have come: they are shown first.
+            # A reset may follow data that has already arrived: show the data first.
             await asyncio.wait({reading})
             sending.result()
         if self._options.half_close and self._connection.core.supports_half_close:
             self._connection.half_close()
-        quit_after, silence = self._options.quit_after, self._options.timeout
-        seconds = quit_after if quit_after is not None else silence
+        quit_after, timeout = self._options.quit_after, self._options.timeout
+        seconds = quit_after if quit_after is not None else timeout
         while not reading.done():
             before = self._totals.received
             await asyncio.wait({reading}, timeout=seconds)
@@ -239,52 +249,52 @@ class InteractiveSession:
                 if quit_after is not None:
                     return
                 raise TimeoutExpired(
-                    self._connection.endpoint.label, "waiting for the peer's EOF", silence or 0.0
+                    self._connection.endpoint.label, "waiting for the peer's EOF", timeout or 0.0
                 )
 
     async def _send(self) -> None:
-        """Send what is typed, until ^D."""
-        steps = self._connection.core
+        """Send the typed lines, until ^D."""
+        core = self._connection.core
         while (line := await self._screen.typed_lines.get()) is not None:
             data = os.fsencode(line) + self._line_end
-            if steps.datagrams:
+            if core.datagrams:
                 self._pending_requests.append(asyncio.create_task(self._send_with_retries(data)))
             else:
                 await self._connection.send(data)
                 self._totals.sent += len(data)
 
     async def _read(self) -> None:
-        """Show what comes, until the peer's EOF."""
-        steps = self._connection.core
+        """Show received data, until the peer's EOF."""
+        core = self._connection.core
         while True:
             try:
                 data = await self._connection.receive(MAX_MESSAGE)
-            except SystemCallFailed as refused:
+            except SystemCallFailed as error:
                 self._cancel_oldest_request()
-                self._screen.note(str(refused), "error")
+                self._screen.note(str(error), "error")
                 continue
-            if not data and not steps.datagrams:
+            if not data and not core.datagrams:
                 return
             self._totals.received += len(data)
             self._cancel_oldest_request()
-            self._screen.show(data if not steps.message_oriented or data.endswith(b"\n") else data + b"\n")
+            self._screen.show(data if not core.message_oriented or data.endswith(b"\n") else data + b"\n")
 
     async def _send_with_retries(self, message: bytes) -> None:
-        """Send a datagram, and again while no answer comes. Cancelled when one does."""
-        asking = RetryTimer(message, self._options.datagram_timeout, self._options.retries)
+        """Send a datagram, and retransmit it until a reply arrives and cancels this task."""
+        timer = RetryTimer(message, self._options.datagram_timeout, self._options.retries)
         try:
-            while (wait := asking.next_timeout()) is not None:
+            while (wait := timer.next_timeout()) is not None:
                 await self._connection.send(message)
                 self._totals.sent += len(message)
                 await asyncio.sleep(wait)
-                self._screen.note(asking.describe())
-        except SystemCallFailed as refused:
-            self._screen.note(str(refused), "error")
+                self._screen.note(timer.describe())
+        except SystemCallFailed as error:
+            self._screen.note(str(error), "error")
         with suppress(ValueError):
             self._pending_requests.remove(asyncio.current_task())  # type: ignore[arg-type]
 
     def _cancel_oldest_request(self) -> None:
-        """Whatever came, the oldest question is taken to be answered: datagrams don't say more."""
+        """Treat the oldest request as answered, because a datagram does not name its request."""
         if self._pending_requests:
             self._pending_requests.popleft().cancel()
 

@@ -1,4 +1,4 @@
-"""`bothends connect --resolve`: what a name means, and its bytes in network order beside the host's."""
+"""`bothends connect --resolve`: resolve names and ports, and show their bytes in network and host order."""
 
 from __future__ import annotations
 
@@ -14,48 +14,54 @@ if TYPE_CHECKING:
 
 
 def show(
-    words: Sequence[str],
+    args: Sequence[str],
     as_json: bool = False,
     *,
     family: int | None = None,
     numeric: bool = False,
-    lookups: NameService | None = None,
+    name_service: NameService | None = None,
 ) -> None:
-    """Show what a host, a port, a service or an endpoint means. Nothing is connected to.
+    """Print the addresses and ports of a host, a service or an endpoint, without connecting to them.
 
-    `words` as on the command line; `family` 4 or 6; `numeric` asks for no names of addresses. `lookups`
-    stands in for the system.
+    Args:
+        args: HOST, PORT or ENDPOINT, as on the command line.
+        as_json: print JSON.
+        family: 4 or 6; None for both.
+        numeric: do no reverse lookup of addresses.
+        name_service: used instead of the system's, for tests.
 
-    Raises NameRefused, EndpointError, UnknownName.
+    Raises:
+        SystemCallFailed: the name cannot be resolved.
+        EndpointError, UnknownName: invalid arguments.
     """
     from bothends.client.resolve import REVERSE_LOOKUP_TIMEOUT, SystemNameService, resolve_args
 
-    within = 0.0 if numeric else REVERSE_LOOKUP_TIMEOUT
-    meaning = resolve_args(words, lookups or SystemNameService(), family=family, reverse_timeout=within)
+    timeout = 0.0 if numeric else REVERSE_LOOKUP_TIMEOUT
+    found = resolve_args(args, name_service or SystemNameService(), family=family, reverse_timeout=timeout)
     if as_json:
-        print(json.dumps(as_object(meaning), indent=2, ensure_ascii=False))  # noqa: T201
+        print(json.dumps(as_object(found), indent=2, ensure_ascii=False))  # noqa: T201
         return
-    sections = [section for section in (_names(meaning), _service(meaning), _bytes(meaning)) if section]
-    for place, section in enumerate(sections):
-        if place:
+    sections = [section for section in (_names(found), _service(found), _bytes(found)) if section]
+    for index, section in enumerate(sections):
+        if index:
             print()  # noqa: T201
         for line in section:
             print(line)  # noqa: T201
 
 
 def hexadecimal(data: bytes) -> str:
-    """`2e e0`."""
+    """Return bytes as hexadecimal digits: `2e e0`."""
     return data.hex(" ")
 
 
-def _names(meaning: Resolution) -> list[str]:
-    if not meaning.host:
+def _names(resolution: Resolution) -> list[str]:
+    if not resolution.host:
         return []
-    rows = [("host", meaning.host), ("official name", meaning.official)]
-    rows += [("alias", _escaped(alias)) for alias in meaning.aliases if alias != meaning.host]
-    width = max(len(each.address) for each in meaning.addresses)
-    kinds = max(len(each.kind) for each in meaning.addresses)
-    for each in meaning.addresses:
+    rows = [("host", resolution.host), ("official name", resolution.official)]
+    rows += [("alias", _escaped(alias)) for alias in resolution.aliases if alias != resolution.host]
+    width = max(len(each.address) for each in resolution.addresses)
+    kinds = max(len(each.kind) for each in resolution.addresses)
+    for each in resolution.addresses:
         names = [each.names.official, *each.names.aliases] if each.names else []
         known = ", ".join(_escaped(name) for name in dict.fromkeys(names))
         row = f"{each.address:<{width}}  IPv{each.family}  {each.kind:<{kinds}}  {known}"
@@ -63,25 +69,25 @@ def _names(meaning: Resolution) -> list[str]:
     return _aligned(rows)
 
 
-def _service(meaning: Resolution) -> list[str]:
-    service = meaning.service
+def _service(resolution: Resolution) -> list[str]:
+    service = resolution.service
     if service is None:
         return []
     rows = [("port", f"{service.port}")]
     if service.query != str(service.port):
         rows.insert(0, ("service", _escaped(service.query)))
     for name in dict.fromkeys(name for _, name in service.names):
-        protocols = ", ".join(protocol for protocol, its in service.names if its == name)
+        protocols = ", ".join(protocol for protocol, each in service.names if each == name)
         rows.append(("known as", f"{_escaped(name)} ({protocols})"))
     if not service.names:
-        rows.append(("known as", "no service: nobody has it in the services database"))
+        rows.append(("known as", "no service (not in the services database)"))
     return _aligned(rows)
 
 
-def _bytes(meaning: Resolution) -> list[str]:
+def _bytes(resolution: Resolution) -> list[str]:
     from bothends.client.resolve import socket_address
 
-    rows = [*_port_bytes(meaning.service), *(_address_bytes(each) for each in meaning.addresses)]
+    rows = [*_port_bytes(resolution.service), *(_address_bytes(each) for each in resolution.addresses)]
     if not rows:
         return []
     heads = (
@@ -92,8 +98,8 @@ def _bytes(meaning: Resolution) -> list[str]:
         "in the wrong order",
     )
     lines = _table(heads, rows)
-    port = meaning.service.port if meaning.service else 0
-    for each in meaning.addresses:
+    port = resolution.service.port if resolution.service else 0
+    for each in resolution.addresses:
         fields = socket_address(each.address, port)
         kind = "sockaddr_in" if each.family == 4 else "sockaddr_in6"
         names = [name for name, _ in fields]
@@ -112,13 +118,13 @@ def _port_bytes(service: ResolvedService | None) -> list[tuple[str, ...]]:
 
     if service is None:
         return []
-    its = byte_order(service.port, 2)
+    orders = byte_order(service.port, 2)
     row = (
-        f"port {its.value}",
-        f"0x{its.value:04x}",
-        hexadecimal(its.network),
-        hexadecimal(its.host),
-        str(its.swapped),
+        f"port {orders.value}",
+        f"0x{orders.value:04x}",
+        hexadecimal(orders.network),
+        hexadecimal(orders.host),
+        str(orders.swapped),
     )
     return [row]
 
@@ -130,15 +136,15 @@ def _address_bytes(each: ResolvedAddress) -> tuple[str, ...]:
 
     network = hexadecimal(each.packed)
     if each.family == 6:
-        # in6_addr is an array of bytes (RFC 3493 section 3.2): no machine turns it round.
+        # in6_addr is an array of bytes (RFC 3493 section 3.2), so it has the same order on every machine.
         return (each.address, "", network, "the same: an array of bytes", "")
-    its = byte_order(int.from_bytes(each.packed, "big"), 4)
-    wrong = str(ipaddress.IPv4Address(its.swapped))
-    return (each.address, f"0x{its.value:08x}", network, hexadecimal(its.host), wrong)
+    orders = byte_order(int.from_bytes(each.packed, "big"), 4)
+    wrong = str(ipaddress.IPv4Address(orders.swapped))
+    return (each.address, f"0x{orders.value:08x}", network, hexadecimal(orders.host), wrong)
 
 
 def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Labels and values; a label that repeats is said once."""
+    """Return aligned lines of label and value; a repeated label is printed once."""
     width = max(len(label) for label, _ in rows)
     lines, last = [], ""
     for label, value in rows:
@@ -158,20 +164,20 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _escaped(name: str) -> str:
-    """A name that somebody else's name server may have sent."""
+    """Escape a name, because it may come from any name server."""
     from bothends.escaping import escape_text
 
     return escape_text(name)
 
 
-def as_object(meaning: Resolution) -> dict[str, Any]:
-    """The meaning for JSON; bytes as hexadecimal digits, in the order in which they stand in memory."""
+def as_object(resolution: Resolution) -> dict[str, Any]:
+    """Return a resolution as a JSON object. Bytes are hexadecimal digits, in memory order."""
     from bothends.client.resolve import byte_order, socket_address
 
-    service = meaning.service
+    service = resolution.service
     port = service.port if service else 0
     addresses = []
-    for each in meaning.addresses:
+    for each in resolution.addresses:
         entry: dict[str, Any] = {
             "address": each.address,
             "family": "inet6" if each.family == 6 else "inet",
@@ -183,21 +189,21 @@ def as_object(meaning: Resolution) -> dict[str, Any]:
             entry["machine_order"] = byte_order(int.from_bytes(each.packed, "big"), 4).host.hex()
         entry["sockaddr"] = {name: data.hex() for name, data in socket_address(each.address, port)}
         addresses.append(entry)
-    found: dict[str, Any] = {
-        "host": meaning.host or None,
-        "official_name": meaning.official or None,
-        "aliases": list(meaning.aliases),
+    result: dict[str, Any] = {
+        "host": resolution.host or None,
+        "official_name": resolution.official or None,
+        "aliases": list(resolution.aliases),
         "addresses": addresses,
         "byte_order": sys.byteorder,
         "port": None,
     }
     if service is not None:
-        its = byte_order(service.port, 2)
-        found["port"] = {
-            "number": its.value,
+        orders = byte_order(service.port, 2)
+        result["port"] = {
+            "number": orders.value,
             "services": dict(service.names),
-            "network_order": its.network.hex(),
-            "machine_order": its.host.hex(),
-            "wrong_order": its.swapped,
+            "network_order": orders.network.hex(),
+            "machine_order": orders.host.hex(),
+            "wrong_order": orders.swapped,
         }
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""`bothends connect -z`: which ports are open, one line each, and nothing is sent on them."""
+"""`bothends connect -z`: print which ports are open, one line each, without sending data on TCP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bothends.cli import terminal
 if TYPE_CHECKING:
     from bothends.client.port_scan import PortResult
 
-SHOW_ALL_LIMIT: Final = 16  # ports: so many are all shown, of more only those that may be open
+SHOW_ALL_LIMIT: Final = 16  # with more ports, only those that may be open are printed
 _STYLE: Final = {"open": "good", "open or no answer": "warning", "no answer": "warning"}
 
 
@@ -29,26 +29,34 @@ def show(
     verbose: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Scan the `ports` (words: `80`, `20-25`, `http`, `80,443`) of a host and show what each is.
+    """Scan ports of a host and print the state of each.
 
-    `timeout` in seconds for each address of each port; `family` 4 or 6; `verbose` shows closed ports too,
-    however many. `as_json` prints one object a port, one a line. For UDP, silence is "open or no answer".
+    Args:
+        host: a name or an address.
+        ports: port specifications: `80`, `20-25`, `http`, `80,443`.
+        udp: scan UDP ports. A UDP port without an answer is "open or no answer".
+        timeout: seconds for each address of each port.
+        family: 4 or 6; None for both.
+        verbose: print closed ports too, even if there are more than SHOW_ALL_LIMIT.
+        as_json: print one JSON object per port, one per line.
 
-    Raises click's Exit(1) if no port is open (one that may be doesn't count), PortsError, UnknownName,
-    EndpointError, NameRefused, SystemRefused.
+    Raises:
+        click.exceptions.Exit: no port is open; "open or no answer" does not count as open.
+        PortSpecError, UnknownName, EndpointError: invalid ports or host.
+        SystemCallFailed: the host cannot be resolved, or a system call failed.
     """
     from bothends.client.port_scan import parse_ports, scan
 
     numbers = parse_ports(ports, "udp" if udp else "tcp")
-    every = verbose or len(numbers) <= SHOW_ALL_LIMIT
+    show_all = verbose or len(numbers) <= SHOW_ALL_LIMIT
     counted: Counter[str] = Counter()
     for result in scan(host, numbers, "udp" if udp else "tcp", timeout, family=family):
         counted[result.state] += 1
         if as_json:
             print(json.dumps(as_object(result)), flush=True)  # noqa: T201
-        elif every or result.state == "open" or (udp and result.state == "open or no answer"):
+        elif show_all or result.state == "open" or (udp and result.state == "open or no answer"):
             print(format_result(result), flush=True)  # noqa: T201
-    if not as_json and not every:
+    if not as_json and not show_all:
         parts = [f"{number:,} {state}" for state, number in counted.most_common()]
         terminal.note(f"{len(numbers):,} ports: {', '.join(parts)}")
     if not counted["open"]:
@@ -56,19 +64,19 @@ def show(
 
 
 def format_result(result: PortResult) -> str:
-    """`127.0.0.1  80/tcp  open  http`."""
+    """Return a result as a line: `127.0.0.1  80/tcp  open  http`."""
     from bothends.client.port_scan import describe_result
 
-    words = describe_result(result)
+    state = describe_result(result)
     if result.state in _STYLE:
-        words = terminal.styled(words, _STYLE[result.state], sys.stdout)
+        state = terminal.styled(state, _STYLE[result.state], sys.stdout)
     name = service_name(result)
-    place = f"{result.port}/{result.transport}"
-    return f"{result.address}  {place:<9}  {words}" + (f"  {name}" if name else "")
+    port = f"{result.port}/{result.transport}"
+    return f"{result.address}  {port:<9}  {state}" + (f"  {name}" if name else "")
 
 
 def as_object(result: PortResult) -> dict[str, object]:
-    """A result for JSON; `time_ms` in milliseconds, `errno` by its name."""
+    """Return a result as a JSON object: `time_ms` in milliseconds, `errno` as a name such as ECONNREFUSED."""
     import errno
 
     return {
@@ -83,7 +91,7 @@ def as_object(result: PortResult) -> dict[str, object]:
 
 
 def service_name(result: PortResult) -> str:
-    """What the services database calls the port; empty for a port that it hasn't got."""
+    """Return the port's name in services(5), or "" if it has none."""
     import socket
 
     try:

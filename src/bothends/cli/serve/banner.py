@@ -1,4 +1,4 @@
-"""What `bothends serve` says first: where the server is, how it waits, and how to reach it."""
+"""The banner of `bothends serve`: endpoints, engine, and the command lines to connect with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REMOTE_LABEL = "from another machine:"
 
 
 def show(runtime: ServerRuntime) -> None:
-    """Print it on stderr."""
+    """Print the banner of a bound server on stderr."""
     server, command = runtime.server, runtime.options.exec
     name = shlex.quote(command) if command else server.service.name
     summary = "a process for each connection" if command else server.service.summary
@@ -27,34 +27,33 @@ def show(runtime: ServerRuntime) -> None:
     for endpoint in endpoints:
         note(f"  {styled(str(endpoint), 'good', sys.stderr)}{_interfaces_note(endpoint)}", "")
     workers = f", {server.workers} processes" if server.workers > 1 else ""
-    here = f"; here {words}" if (words := server.engine.backend_info()) else ""
-    note(f"  engine {server.engine.name}{workers}: {server.engine.summary}{here}")
+    backend = f"; here {info}" if (info := server.engine.backend_info()) else ""
+    note(f"  engine {server.engine.name}{workers}: {server.engine.summary}{backend}")
     if server.tls_fingerprint:
-        made = ", made for this run" if server.tls and server.tls.self_signed else ""
-        note(f"  TLS 1.2 and 1.3; certificate{made}: SHA-256 {server.tls_fingerprint}")
+        origin = ", generated for this run" if server.tls and server.tls.self_signed else ""
+        note(f"  TLS 1.2 and 1.3; certificate{origin}: SHA-256 {server.tls_fingerprint}")
         if server.tls and server.tls.client_ca:
-            note(f"  clients must show a certificate issued by {server.tls.client_ca}")
+            note(f"  clients must present a certificate issued by {server.tls.client_ca}")
     for endpoint in runtime.metrics_endpoints:
         note(f"  {_metrics_urls(endpoint)}")
     for endpoint in endpoints:
         if "proxyprotocol" in endpoint.wrappers:
-            trusted = (
+            networks = (
                 str(each).removesuffix("/32").removesuffix("/128") for each in trusted_networks(endpoint)
             )
-            believed = ", ".join(trusted)
-            note(f"  every connection begins with a PROXY header, believed from {believed} only")
+            note(f"  every connection starts with a PROXY header, trusted from {', '.join(networks)} only")
         hint = port_note(endpoint)
         if hint:
             note(f"  note: {hint}", "warning")
     self_signed = server.tls is not None and server.tls.self_signed
-    ways = list(_connect_commands(endpoints, server.tls_fingerprint if self_signed else ""))
-    width = max((len(whence) for whence, _ in ways), default=0)
-    for whence, line in ways:
-        note(f"  {whence:{width}}  {line}")
+    commands = list(_connect_commands(endpoints, server.tls_fingerprint if self_signed else ""))
+    width = max((len(label) for label, _ in commands), default=0)
+    for label, command_line in commands:
+        note(f"  {label:{width}}  {command_line}")
 
 
 def _metrics_urls(endpoint: Endpoint) -> str:
-    """Where metrics and health are: their URLs, where a browser could go there."""
+    """Return the URLs of metrics and health, or the endpoint if no URL can name it."""
     if endpoint.scheme not in ("tcp", "tls") or endpoint.wrappers:
         return f"metrics and health: GET /metrics and /health at {endpoint}"
     scheme = "https" if endpoint.scheme == "tls" else "http"
@@ -70,15 +69,15 @@ def _interfaces_note(endpoint: Endpoint) -> str:
 
 
 def _connect_commands(endpoints: list[Endpoint], fingerprint: str) -> Iterator[tuple[str, str]]:
-    """From where, and the exact line to type there."""
-    outside = next((each for each in local_addresses() if _is_routable(each)), None)
+    """Yield command lines that connect to the server, each with a label for where to run it."""
+    address = next((each for each in local_addresses() if _is_routable(each)), None)
     for endpoint in endpoints:
         if endpoint.scheme in ("stdio", "fd", "systemd"):
             continue
         if _is_wildcard(endpoint):
             yield _LOCAL_LABEL, _connect_command(endpoint, "127.0.0.1", fingerprint)
-            if outside is not None and not endpoint.wrappers:
-                yield _REMOTE_LABEL, _connect_command(endpoint, outside, fingerprint)
+            if address is not None and not endpoint.wrappers:
+                yield _REMOTE_LABEL, _connect_command(endpoint, address, fingerprint)
         elif endpoint.host and not endpoint.host.startswith("127.") and endpoint.host not in _LOOPBACK_HOSTS:
             yield _REMOTE_LABEL, _connect_command(endpoint, endpoint.host, fingerprint)
         else:

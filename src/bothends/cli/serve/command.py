@@ -1,7 +1,8 @@
-"""`bothends serve`: parse, make servers of it, show where they are, run them."""
+"""`bothends serve`: parse the arguments, bind the servers, print where they listen, run them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -9,20 +10,21 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
+from bothends.cli import terminal
 from bothends.cli.serve import banner
-from bothends.cli.serve.runtime import ServerRuntime
+from bothends.cli.serve.runtime import ServerRuntime, dry_run
 from bothends.cli.wire_options import wire_options
 from bothends.configuration import MAX_WORKERS, ServeOptions
-from bothends.endpoints import endpoints_from_args
-from bothends.engines.access_control import parse_network
+from bothends.endpoints import Endpoint, endpoints_from_args
 from bothends.engines.base import Limits, Network
+from bothends.engines.client_limits import parse_network
 from bothends.errors import UsageError
 from bothends.layers import TlsSettings
 from bothends.services import registry as services
 
 
 class _NetworkType(click.ParamType[Network]):
-    """A network, or one address."""
+    """A network, or a single address."""
 
     name = "network"
 
@@ -30,12 +32,12 @@ class _NetworkType(click.ParamType[Network]):
         try:
             return parse_network(value)
         except ValueError as error:
-            self.fail(f"{value!r} is no network; 192.0.2.0/24, for example: {error}", param, ctx)
+            self.fail(f"{value!r} is not a network: {error}; for example 192.0.2.0/24", param, ctx)
 
 
 _SECONDS = click.FloatRange(min=0)
 
-# Options that are called, and read, as in a configuration file.
+# Options with the same names and values as keys of a configuration file.
 _COPIED_OPTIONS: Final = ("shell", "engine", "workers", "takeover", "trace", "log", "hex", "quiet")
 
 
@@ -44,10 +46,15 @@ _COPIED_OPTIONS: Final = ("shell", "engine", "workers", "takeover", "trace", "lo
 @click.option(
     "-e", "--exec", "command", metavar="CMD", help="Run a command for each connection, as inetd does."
 )
-@click.option("--shell", is_flag=True, help="Let /bin/sh read that command: pipes, variables, redirections.")
-@click.option("--engine", metavar="NAME", help="How to wait: see `bothends engines`. Default: the best here.")
+@click.option("--shell", is_flag=True, help="Run that command with /bin/sh: pipes, variables, redirections.")
 @click.option(
-    "--workers", type=click.IntRange(1, MAX_WORKERS), default=1, help="Processes that share the endpoints."
+    "--engine", metavar="NAME", help="I/O engine: see `bothends engines`. Default: the best available."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MAX_WORKERS),
+    default=1,
+    help="Number of processes that share the endpoints.",
 )
 @click.option(
     "-m",
@@ -55,38 +62,44 @@ _COPIED_OPTIONS: Final = ("shell", "engine", "workers", "takeover", "trace", "lo
     "connections",
     metavar="N",
     type=click.IntRange(1),
-    help="Most connections at once, a process.",
+    help="Limit of concurrent connections, for each process.",
 )
 @click.option(
-    "--per-address", metavar="N", type=click.IntRange(1), help="Most connections at once from one address."
+    "--per-address",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Limit of concurrent connections from one address.",
 )
 @click.option(
     "--allow",
     metavar="NET",
     type=_NetworkType(),
     multiple=True,
-    help="Networks that may come in, and no others.",
+    help="Accept connections from this network only; may be repeated.",
 )
 @click.option(
-    "--deny", metavar="NET", type=_NetworkType(), multiple=True, help="Networks that may not come in."
+    "--deny",
+    metavar="NET",
+    type=_NetworkType(),
+    multiple=True,
+    help="Reject connections from this network; may be repeated.",
 )
 @click.option(
     "--when-full",
     type=click.Choice(["defer", "refuse"]),
     default="defer",
-    help="At that limit: leave newcomers in the queue, or close them at once.",
+    help="At that limit, leave new connections in the accept queue, or close them at once.",
+)
+@click.option("--idle", type=_SECONDS, metavar="S", help="Close a connection after S seconds without data.")
+@click.option("--life", type=_SECONDS, metavar="S", help="Close every connection after S seconds.")
+@click.option(
+    "--rate", metavar="N", type=click.IntRange(1), help="Read at most N bytes per second from one connection."
 )
 @click.option(
-    "--idle", type=_SECONDS, metavar="S", help="Close a connection on which nothing moves for S seconds."
-)
-@click.option(
-    "--life", type=_SECONDS, metavar="S", help="Close a connection after S seconds, whatever happens."
-)
-@click.option(
-    "--rate", metavar="N", type=click.IntRange(1), help="Read at most N bytes a second from one connection."
-)
-@click.option(
-    "--message", metavar="N", type=click.IntRange(1), help="Longest message: a datagram, or a line, in bytes."
+    "--message",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Maximum size of a message (a datagram or a line), in bytes.",
 )
 @click.option(
     "--handshake",
@@ -94,7 +107,7 @@ _COPIED_OPTIONS: Final = ("shell", "engine", "workers", "takeover", "trace", "lo
     metavar="S",
     default=Limits().handshake,
     show_default=True,
-    help="Longest time until TLS, or a PROXY header, is ready.",
+    help="Timeout of the TLS handshake or PROXY header.",
 )
 @click.option(
     "--drain",
@@ -102,83 +115,86 @@ _COPIED_OPTIONS: Final = ("shell", "engine", "workers", "takeover", "trace", "lo
     metavar="S",
     default=Limits().drain,
     show_default=True,
-    help="On SIGTERM or ^C: how long conversations may take to end.",
+    help="On SIGTERM or ^C, close connections that are still open after S seconds.",
 )
 @click.option(
     "--busy-poll",
     type=_SECONDS,
     metavar="S",
     default=0.0,
-    help="Look for news for S seconds before waiting: less latency, for a processor. 0.00005 is a lot.",
+    help="Busy-poll for S seconds before blocking (lower latency, burns a CPU core). 0.00005 is a lot.",
 )
 @click.option(
     "--takeover",
     metavar="PATH",
-    help="A UNIX socket: take over the listeners of the server there, and offer ours to the next.",
+    help="A UNIX socket: take over the listeners of the server there, and offer them to the next one.",
 )
 @click.option(
     "--tls-cert",
     "certificate",
     metavar="FILE",
     type=click.Path(),
-    help="For tls://: our certificate in PEM, and its chain after it.",
+    help="TLS: the certificate (PEM), followed by its chain.",
 )
 @click.option(
     "--tls-key",
     "key",
     metavar="FILE",
     type=click.Path(),
-    help="Its key in PEM. Default: in the certificate's file.",
+    help="TLS: its private key (PEM). Default: in the certificate's file.",
 )
 @click.option(
     "--tls-self-signed",
     "self_signed",
     is_flag=True,
-    help="Make a certificate for this run; clients accept it by its fingerprint.",
+    help="TLS: generate a certificate for this run; clients accept it by its fingerprint.",
 )
 @click.option(
     "--tls-client-ca",
     "client_ca",
     metavar="FILE",
     type=click.Path(),
-    help="Ask clients for a certificate that one of these issued.",
+    help="TLS: require a client certificate issued by one of these.",
 )
 @click.option(
-    "--alpn", metavar="NAME", multiple=True, help="With TLS: a protocol to offer; the preferred one first."
+    "--alpn",
+    metavar="NAME",
+    multiple=True,
+    help="TLS: a protocol to offer, the preferred one first; may be repeated.",
 )
 @click.option(
     "--metrics",
     metavar="ENDPOINT",
     multiple=True,
-    help="Show metrics and health there, over HTTP: /metrics for Prometheus, /health.",
+    help="Serve metrics and health over HTTP: /metrics for Prometheus, /health.",
 )
 @click.option(
     "--log",
     type=click.Choice(["text", "json"]),
     default="text",
-    help="JSON: every event as an object on stdout.",
+    help="Log format; json writes every event as an object to stdout.",
 )
 @click.option(
     "--trace",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write what happens as a trace, for `bothends trace --open`.",
+    help="Write the events to a trace file, for `bothends trace --open`.",
 )
-@click.option("--hex", is_flag=True, help="Show the bytes of both directions in hexadecimal.")
+@click.option("--hex", is_flag=True, help="Log the bytes of both directions in hexadecimal.")
+@click.option("--config", metavar="FILE", type=click.Path(), help="Run the servers of this TOML file.")
 @click.option(
-    "--config", metavar="FILE", type=click.Path(), help="Serve what this TOML file says, and nothing else."
+    "--check", is_flag=True, help="Check the arguments and print what would run, without binding anything."
 )
-@click.option("--check", is_flag=True, help="Say what would run, or what is wrong with it, and bind nothing.")
 @click.option(
-    "-q", "--quiet", is_flag=True, help="Show no messages and no comings and goings, only troubles."
+    "-q", "--quiet", is_flag=True, help="Don't log messages or connections, only warnings and errors."
 )
 @wire_options("server", is_server=True)
 @click.pass_context
 def serve(context: click.Context, /, words: tuple[str, ...], **given: Any) -> None:
     """Serve SERVICE on every ENDPOINT, until ^C.
 
-    SERVICE is a name of `bothends services`, or yours: shout.py:shout. Each message is shown on
-    stdout as `IP#port: text`, everything else on stderr. Port 0 lets the system pick.
+    SERVICE is a name listed by `bothends services`, or your own: shout.py:shout. Messages are logged to
+    stdout as `IP#port: text`, everything else to stderr. Port 0 lets the kernel choose a port.
 
     \b
     For example:
@@ -193,36 +209,34 @@ def serve(context: click.Context, /, words: tuple[str, ...], **given: Any) -> No
         _reject_other_options(context)
         from bothends.configuration import read
 
-        found = read(Path(given["config"]))
+        servers = read(Path(given["config"]))
     else:
-        found = [_options(words, given)]
+        servers = [_options(words, given)]
     if given["check"]:
-        from bothends.cli.serve.dry_run import show
-
-        show(found)
-    elif len(found) == 1:
-        serving = ServerRuntime(found[0])
-        serving.run(on_ready=lambda: banner.show(serving))
+        _print_dry_run(servers)
+    elif len(servers) == 1:
+        runtime = ServerRuntime(servers[0])
+        runtime.run(on_ready=lambda: banner.show(runtime))
     else:
         from bothends.cli.serve.supervisor import run_all
 
-        run_all(found)
+        run_all(servers)
 
 
 def _options(words: tuple[str, ...], given: dict[str, Any]) -> ServeOptions:
-    """What the command line says, as a configuration file would."""
+    """Return the options that the command line gives."""
     command = given["command"]
     limits = {each.name: given[each.name] for each in fields(Limits) if each.name in given}
     for name in ("idle", "life"):
-        limits[name] = limits[name] or None  # 0 is no limit
+        limits[name] = limits[name] or None  # 0 means no limit
     tls = TlsSettings(**{each.name: given[each.name] for each in fields(TlsSettings)})
     service, endpoints = ("", words) if command is not None else _service_and_endpoints(words)
     if command is not None and given["engine"] is not None:
-        raise UsageError("--exec runs a process for each connection: there is no engine to choose")
+        raise UsageError("--engine has no effect with --exec, which runs a process for each connection")
     if command is None and given["shell"]:
-        raise UsageError("--shell is for a command: --exec 'sort | uniq -c', for example")
+        raise UsageError("--shell needs --exec; for example --exec 'sort | uniq -c'")
     if not endpoints:
-        raise UsageError('serve it where? For example: bothends serve --exec "sort -u" tcp://:12000')
+        raise UsageError('missing ENDPOINT; for example: bothends serve --exec "sort -u" tcp://:12000')
     return ServeOptions(
         service=service,
         exec=command or "",
@@ -236,15 +250,17 @@ def _options(words: tuple[str, ...], given: dict[str, Any]) -> ServeOptions:
 
 def _service_and_endpoints(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     if not words:
-        raise UsageError("serve what? For example: bothends serve upper tcp://:12000; see bothends services")
+        raise UsageError(
+            "missing SERVICE; for example: bothends serve upper tcp://:12000; see bothends services"
+        )
     if len(words) == 1:
-        services.load(words[0])  # the likelier mistake first
-        raise UsageError(f"serve {words[0]} where? For example: bothends serve {words[0]} tcp://:12000")
+        services.load(words[0])  # an unknown service is the more likely mistake: report it first
+        raise UsageError(f"missing ENDPOINT; for example: bothends serve {words[0]} tcp://:12000")
     return words[0], words[1:]
 
 
 def _reject_other_options(context: click.Context) -> None:
-    """Beside a configuration file nothing else says what to serve: it would have to be ignored."""
+    """Reject other options and arguments beside --config, because they would have no effect."""
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
@@ -253,4 +269,23 @@ def _reject_other_options(context: click.Context) -> None:
             what = (
                 parameter.opts[-1] if isinstance(parameter, click.Option) else " ".join(context.params[name])
             )
-            raise UsageError(f"--config and {what} don't go together: write it into the file")
+            raise UsageError(f"--config and {what} cannot be combined: write it into the file")
+
+
+def _print_dry_run(servers: Sequence[ServeOptions]) -> None:
+    """Check servers without binding anything, and print a table of them. Raises BothendsError."""
+    rows = [
+        (
+            options.title,
+            _join_endpoints(options.endpoints),
+            dry_run(options).name,
+            str(options.workers),
+            _join_endpoints(options.metrics) or "-",
+        )
+        for options in servers
+    ]
+    terminal.table(("name", "endpoints", "engine", "processes", "metrics"), rows)
+
+
+def _join_endpoints(endpoints: Iterable[Endpoint]) -> str:
+    return " ".join(map(str, endpoints))

@@ -1,7 +1,7 @@
-"""From options to servers that run: each with its log, its metrics, and the endpoint that shows them.
+"""Create a server from `ServeOptions`, with its log, its metrics, and the HTTP server that shows them.
 
-The one place where the fields of `ServeOptions` become arguments of `Server`, whether they came from a
-command line or from a file.
+This is the only module that turns the fields of `ServeOptions` into arguments of `Server`, both for the
+command line and for a configuration file.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from bothends.services import registry as services
 from bothends.services.base import Service
 from bothends.services.http_pages import HttpPage, HttpPages
 
-# Scrapers are few and quick. Whoever is neither must not cost the server anything.
+# A Prometheus scraper opens few connections and closes them soon; others must not use the server's resources.
 _METRICS_LIMITS: Final = Limits(connections=32, when_full="refuse", idle=10.0, life=30.0, drain=1.0)
 
-# It keeps nothing in the kernel that a process which the server forks off would share.
+# poll() has no kernel object that a forked child process would share, as epoll(7) has.
 _METRICS_ENGINE: Final = "poll"
 
 
 class ServerRuntime:
-    """A server, bound, and what belongs to it.
+    """A bound server with its log, its metrics and its metrics server.
 
     Args:
-        options: what was asked for.
-        among_others: there are several, so the log says which one speaks.
+        options: the server's options.
+        one_of_several: start each log line with the server's name.
 
     Raises:
-        BothendsError: whatever keeps a server from being bound; nothing is then.
+        BothendsError: the server or its metrics endpoint cannot be bound; then neither is.
     """
 
     def __init__(self, options: ServeOptions, *, one_of_several: bool = False) -> None:
@@ -86,19 +86,19 @@ class ServerRuntime:
 
     @property
     def metrics_endpoints(self) -> list[Endpoint]:
-        """Where metrics and health are shown, with the real ports."""
+        """Endpoints of the metrics server, with their real ports."""
         return self.metrics_server.endpoints if self.metrics_server is not None else []
 
     def run(self, on_ready: Callable[[], object] | None = None) -> None:
-        """Serve until told to stop. Metrics are shown from when newcomers are served until all have left.
+        """Serve until stopped. Metrics are available until the last connection has closed.
 
-        `ready` is called when newcomers are about to be served.
+        `on_ready` is called just before the server starts to accept.
         """
         if self._metrics is not None:
             self._metrics.set_server_process()
         with contextlib.ExitStack() as stack:
             if self.metrics_server is not None and not self._in_child:
-                # Before the server's own: once its listeners are handed over, the process before us leaves.
+                # Before the server's own listeners: once those are handed over, the old process exits.
                 stack.enter_context(self.metrics_server.offer_listeners())
 
             def begin() -> None:
@@ -110,31 +110,31 @@ class ServerRuntime:
             self.server.run(begin)
 
     def adopt_in_child(self) -> None:
-        """In a child after fork: it will run what its parent has bound."""
+        """Prepare to run this server in a forked child of the process that has bound it."""
         self._in_child = True
         for server in self._servers():
             server.adopt_in_child()
 
     def discard_in_child(self) -> None:
-        """In a child after fork, which runs another server."""
+        """Release this server's resources in a forked child that runs another server."""
         for server in self._servers():
             server.discard_in_child()
 
     @contextlib.contextmanager
     def offer_listeners(self) -> Iterator[None]:
-        """In the parent of a child that runs it: see `Server.offer_listeners`."""
+        """Offer the listeners for takeover in the parent of the serving child (`Server.offer_listeners`)."""
         with contextlib.ExitStack() as stack:
             for server in reversed(self._servers()):
                 stack.enter_context(server.offer_listeners())
             yield
 
     def close_listeners(self) -> None:
-        """In the parent of a child that runs it: close the listeners."""
+        """Close the listeners in the parent of the serving child."""
         for server in self._servers():
             server.close_listeners()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Close everything that is bound."""
         for server in self._servers():
             server.close()
 
@@ -150,16 +150,16 @@ class ServerRuntime:
         return HttpPage(b"ok\n")
 
     def _forward_failures(self, event: Event) -> None:
-        """Of the pages' own events, what is a mistake of ours. Scrapes are no news."""
+        """Pass on internal errors of the metrics server; its connections are not logged."""
         if isinstance(event, ServiceFailed):
             self.observe(event)
 
 
 def load_service(options: ServeOptions) -> tuple[Service, str | type[Engine] | None]:
-    """The service, and which engine is asked for.
+    """Load the service of a server, and return it with the requested engine.
 
     Raises:
-        UnknownName, ServiceError, Unavailable: it can't be loaded.
+        UnknownName, ServiceError, Unavailable: the service cannot be loaded.
     """
     if options.exec:
         from bothends.engines.command import CommandEngine, CommandService
@@ -169,10 +169,12 @@ def load_service(options: ServeOptions) -> tuple[Service, str | type[Engine] | N
 
 
 def dry_run(options: ServeOptions) -> type[Engine]:
-    """Look at all that can be looked at without binding anything; the engine that would run.
+    """Check a server's options without binding anything.
+
+    Returns: the engine that would run.
 
     Raises:
-        BothendsError: why it would not.
+        BothendsError: the server would not start.
     """
     service, engine = load_service(options)
     chosen = choose_engine(engine, service, options.endpoints, options.limits, options.workers)
@@ -189,25 +191,26 @@ def dry_run(options: ServeOptions) -> type[Engine]:
 def build_observer(
     options: ServeOptions, service: Service, metrics: Metrics | None, *, one_of_several: bool = False
 ) -> Observer:
-    """Who is told of everything: the log, and the metrics and the trace if they are wanted.
+    """Return the observer of a server: its log, and its metrics and trace if requested.
 
-    Raises SystemRefused where the trace can't be written.
+    Raises:
+        SystemCallFailed: the trace file cannot be written.
     """
     name = options.title if one_of_several else ""
-    told: Observer
-    tellers: list[Observer] = [] if metrics is None else [metrics]
+    log: Observer
+    observers: list[Observer] = [] if metrics is None else [metrics]
     if options.trace is not None:
         from bothends.trace.capture.event_recorder import EventRecorder
 
-        tellers.append(EventRecorder(options.trace, name or "server"))
+        observers.append(EventRecorder(options.trace, name or "server"))
     if options.log == "json":
-        told = JsonLog(
+        log = JsonLog(
             sys.stdout, quiet=options.quiet, messages=service.log_messages, dump=options.hex, name=name
         )
     else:
-        # On standard output a conversation may be going on.
+        # With a stdio: endpoint, standard output belongs to the conversation.
         stdio = any(endpoint.scheme == "stdio" for endpoint in options.endpoints)
-        told = TextLog(
+        log = TextLog(
             messages=(sys.stderr if stdio else sys.stdout)
             if service.log_messages or not options.quiet
             else None,
@@ -217,22 +220,25 @@ def build_observer(
             dump=options.hex,
             name=name,
         )
-        told = told if options.hex else LineCoalescer(told)
-    calm = RepeatThrottle(told)
-    if not tellers:
-        return ProblemsOnly(calm) if options.quiet and not service.log_messages else calm
+        log = log if options.hex else LineCoalescer(log)
+    throttled = RepeatThrottle(log)
+    if not observers:
+        return ProblemsOnly(throttled) if options.quiet and not service.log_messages else throttled
 
-    tellers.append(calm)
+    observers.append(throttled)
 
-    def all_of_them(event: Event) -> None:
-        for tell in tellers:
-            tell(event)
+    def observe_all(event: Event) -> None:
+        for observe in observers:
+            observe(event)
 
-    return all_of_them
+    return observe_all
 
 
 def _tls_for(options: ServeOptions, endpoints: tuple[Endpoint, ...]) -> TlsSettings | None:
-    """TLS settings are for either; where neither has a use for them, the server itself objects."""
-    nobody = not any(each.scheme == "tls" for each in (*options.endpoints, *options.metrics))
-    wanted = any(each.scheme == "tls" for each in endpoints) or (nobody and endpoints == options.endpoints)
+    """Return the TLS settings for these endpoints, if one of them is tls://.
+
+    If no endpoint is, the service's endpoints get the settings, and `Server` rejects them.
+    """
+    unused = not any(each.scheme == "tls" for each in (*options.endpoints, *options.metrics))
+    wanted = any(each.scheme == "tls" for each in endpoints) or (unused and endpoints == options.endpoints)
     return options.tls if wanted else None

@@ -166,7 +166,7 @@ def run(programs: Programs, outputs: TraceOutputs, *, calls_only: bool, wire_pat
             session = TraceSession(outcome.write, on_idle=outcome.idle, trace=record)
         else:
             from bothends.cli.trace.wire import TracedWire
-            from bothends.cli.wire_path import WirePath
+            from bothends.cli.wire_options import WirePath
 
             wire = stack.enter_context(TracedWire(programs.roles, WirePath(wire_path)))
             session = TraceSession(outcome.write, on_idle=outcome.idle, trace=record, launcher=wire)

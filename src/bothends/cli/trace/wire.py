@@ -21,7 +21,7 @@ from typing import Final
 
 from bothends.cli import terminal
 from bothends.cli.wire import add_toxic, format_hosts, link_down, parse_toxics, summary, toxic_type
-from bothends.cli.wire_path import WirePath
+from bothends.cli.wire_options import WirePath
 from bothends.errors import SystemCallFailed
 from bothends.trace.capture.packets import READ_BATCH, RawPacket, TransitEvent
 from bothends.trace.capture.tracees import ProcessHandle
