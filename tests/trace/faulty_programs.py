@@ -1,7 +1,7 @@
-"""Programs that make one mistake each, and the same programs without it.
+"""Programs with one mistake each, and the same programs without it.
 
-Each is a Python program that has both ends: `serve(handler)` runs a handler for each client in a thread, and
-gives the port. `wrong` and `right` say how the two differ.
+Each is a Python program with both ends: `serve(handler)` runs a handler for a client in a thread, and returns
+the port and the thread. `wrong` and `right` are the parts in which the two programs differ.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read_all(s):
 
 
 class FaultyProgram(NamedTuple):
-    """A rule, what both programs share, and how they differ."""
+    """A rule, the two parts that differ, and the source that both programs share."""
 
     rule: str
     wrong: str
@@ -81,12 +81,12 @@ thread.join()
     ),
     FaultyProgram(
         "two-sends-one-read",
-        "s.send(b'one'); s.send(b'two'); told.set()",
-        "s.send(b'one'); told.set(); s.recv(100); s.send(b'two')",
+        "s.send(b'one'); s.send(b'two'); is_sent.set()",
+        "s.send(b'one'); is_sent.set(); s.recv(100); s.send(b'two')",
         """
-told = threading.Event()
+is_sent = threading.Event()
 def handler(c):
-    told.wait()
+    is_sent.wait()
     while message := c.recv(1024):
         c.send(message.upper())
     c.close()
@@ -117,7 +117,7 @@ c.sendto(b"sixteen bytes...", s.getsockname())
         """
 s = listener()
 port = s.getsockname()[1]
-while port % 257 == 0 or port & 255 < 8:  # the same both ways round, or a port that may be taken
+while port % 257 == 0 or port & 255 < 8:  # a palindrome, or a swapped port that may be in use
     s = listener()
     port = s.getsockname()[1]
 {program}
@@ -189,7 +189,7 @@ busy.close()
     FaultyProgram(
         "port-in-use",
         "pass",
-        "again.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)",
+        "second.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)",
         """
 s = socket()
 s.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
@@ -202,22 +202,22 @@ d.close()
 c.recv(1)
 c.close()
 s.close()
-again = socket()
+second = socket()
 {program}
 try:
-    again.bind(address)
+    second.bind(address)
 except OSError:
     pass
 """,
     ),
     FaultyProgram(
         "refused-too-early",
-        "knock(); s.listen(5)",
-        "s.listen(5); knock()",
+        "connect_refused(); s.listen(5)",
+        "s.listen(5); connect_refused()",
         """
 s = socket()
 s.bind(("127.0.0.1", 0))
-def knock():
+def connect_refused():
     try:
         create_connection(s.getsockname()).close()
     except ConnectionRefusedError:
@@ -354,7 +354,7 @@ select.select([], [], [], 2.2)
 
 
 class PathCase(NamedTuple):
-    """A rule, a wire that shows it, one that does not, and two programs. `shows` is in the evidence."""
+    """A rule, a wire that triggers it, one that does not, and two programs. `evidence_text` is evidence."""
 
     rule: str
     wire: str
@@ -368,12 +368,12 @@ class PathCase(NamedTuple):
 
 _COUNTING_SERVER: Final = """
 import select, socket
-with socket.create_server(("10.0.0.1", 7000)) as welcoming, welcoming.accept()[0] as connection:
+with socket.create_server(("10.0.0.1", 7000)) as listener, listener.accept()[0] as connection:
     {program}
-    heard = 0
+    received = 0
     while data := connection.recv(65536):
-        heard += len(data)
-    connection.sendall(b"%d" % heard)
+        received += len(data)
+    connection.sendall(b"%d" % received)
 """
 _SENDING_CLIENT: Final = """
 import socket
@@ -417,7 +417,7 @@ PATH_CASES: Final = (
         "delay=1ms",
         """
 import socket
-with socket.create_server(("10.0.0.1", 7000)) as welcoming, welcoming.accept()[0] as connection:
+with socket.create_server(("10.0.0.1", 7000)) as listener, listener.accept()[0] as connection:
     connection.send(b"x")
     for _ in range(20):
         connection.recv(4, socket.MSG_WAITALL)
@@ -440,4 +440,4 @@ with socket.create_connection(("10.0.0.1", 7000)) as connection:
         "mtu-black-hole", "mtu=1300,no-icmp", "mtu=1300", _COUNTING_SERVER, _SENDING_CLIENT % ("2", 3000)
     ),
 )
-"""What a path does, and the same programs, or the same path, without it."""
+"""The rules about the path: each on a bad path, and on a good path or with correct programs."""

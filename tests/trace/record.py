@@ -1,8 +1,9 @@
-"""Makes the recordings that the tests of the parser read: what strace wrote of the classic pairs.
+"""Record the strace logs of the classic pairs, which the tests of the parser read.
 
     python -m tests.trace.record
 
-Lines on files (which are most, and hold this machine's paths) are left out, and so is what execve was given.
+Lines about files are omitted, because they are most lines and contain this machine's paths. So are the
+arguments of execve.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ s.on("data", (d) => process.stdout.write(d));
 
 
 def scrub(text: str) -> str:
-    """A recording without this machine's paths."""
-    kept = []
+    """Remove this machine's paths from a log."""
+    lines = []
     for line in text.splitlines():
         if re.search(r" execve\(", line):
             line = re.sub(r"execve\(.*\)( +=|$)", r'execve("\\x70", ["\\x70"], 0x7ffc0 /* 9 vars */)\1', line)
         line = re.sub(r"<(?:\\x[0-9a-f]{2})*(?:\\x2f(?:\\x[0-9a-f]{2})*){2,}>", r"<\\x2f\\x66>", line)
         if "<\\x2f\\x66>" in line and not line.endswith("<unfinished ...>") and " exec" not in line:
             continue
-        kept.append(line)
-    return "\n".join(kept) + "\n"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 def record(name: str, server: list[str], client: list[str], port: bytes = rb"port (\d+)") -> None:
-    """Record both ends."""
+    """Record both ends of a pair."""
     with tempfile.TemporaryDirectory() as folder:
         logs = {end: Path(folder, end) for end in ("server", "client")}
         strace = ["strace", *OPTIONS, "--seccomp-bpf", "-o"]
@@ -61,7 +62,7 @@ def record(name: str, server: list[str], client: list[str], port: bytes = rb"por
 
 
 def main() -> None:
-    """Record all pairs that the tools here allow."""
+    """Record all pairs. Needs cc, javac, java and node."""
     python = sys.executable
     with tempfile.TemporaryDirectory() as folder:
         for each in ("tcp_client", "fork_server", "teller", "select_server"):

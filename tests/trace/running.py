@@ -1,4 +1,4 @@
-"""Programs run under the tracer, inside the test's own process, so that what was seen can be looked at."""
+"""Run programs under a `TraceSession` in the test's process, so that tests can inspect the trace."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bothends.trace.findings import Finding, run_rules
 from bothends.trace.model import Call, Packet, Point, Trace
 from bothends.trace.session import TraceSession
 
-PYTHON = [sys.executable, "-I", "-S"]  # without site-packages: it starts in a third of the time
+PYTHON = [sys.executable, "-I", "-S"]  # without site-packages, startup takes a third of the time
 
 
 def has_packets() -> bool:
-    """Whether packets can be captured here."""
+    """Return whether packets can be captured here."""
     try:
         Capture().close()
     except Unavailable:
@@ -31,21 +31,22 @@ def has_packets() -> bool:
 def run_traced(
     *commands: Sequence[str], server: Sequence[str] = (), packets: bool = True, stdin_text: str = ""
 ) -> Trace:
-    """What is seen of these programs. `server` starts first, and `{port}` in the others is its port. `said`
-    is the standard input of the first of the others.
+    """Trace programs. `server` starts first; `{port}` in the other commands is its port.
+
+    `stdin_text` is the standard input of the first command.
     """
     for _ in range(3):
         trace = _run_once(commands, server, packets=packets, stdin_text=stdin_text)
         if not trace.notes:
             return trace
-    pytest.skip(f"too much passes by on this machine: {trace.notes}")
+    pytest.skip(f"there is too much traffic on this machine: {trace.notes}")
 
 
 def _run_once(
     commands: Sequence[Sequence[str]], server: Sequence[str], *, packets: bool, stdin_text: str
 ) -> Trace:
-    told: list[Point] = []
-    session = TraceSession(told.append)
+    points: list[Point] = []
+    session = TraceSession(points.append)
     if server:
         session.add_server("server", server)
     for number, command in enumerate(commands):
@@ -53,38 +54,38 @@ def _run_once(
     session.capture = Capture() if packets and has_packets() else None
     with stdin_from(stdin_text):
         session.run()
-    assert told == list(session.trace.points)
+    assert points == list(session.trace.points)
     assert not session.unparsed_lines
     return session.trace
 
 
 @contextlib.contextmanager
 def stdin_from(text: str) -> Iterator[None]:
-    """Something to read on this process's standard input, which a client inherits."""
+    """Replace this process's standard input, which a client inherits."""
     with tempfile.TemporaryFile() as file:
         file.write(text.encode())
         file.seek(0)
-        before = os.dup(0)
+        original = os.dup(0)
         os.dup2(file.fileno(), 0)
         try:
             yield
         finally:
-            os.dup2(before, 0)
-            os.close(before)
+            os.dup2(original, 0)
+            os.close(original)
 
 
 def python_command(source: str) -> list[str]:
-    """A command that runs some Python."""
+    """Return a command that runs Python code."""
     return [*PYTHON, "-c", source]
 
 
 def findings_by_rule(trace: Trace) -> dict[str, Finding]:
-    """The findings, by the name of their rule."""
+    """Return the findings, by rule."""
     return {finding.rule: finding for finding in run_rules(trace)}
 
 
 def calls(trace: Trace, role: str, *names: str) -> list[Call]:
-    """The calls of a lane, in order."""
+    """Return the calls of a lane, in order."""
     return [
         event
         for event in trace.events()
@@ -95,5 +96,5 @@ def calls(trace: Trace, role: str, *names: str) -> list[Call]:
 
 
 def packets(trace: Trace) -> list[Packet]:
-    """The packets, in order."""
+    """Return the packets, in order."""
     return [event for event in trace.events() if isinstance(event, Packet)]

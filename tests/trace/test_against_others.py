@@ -1,7 +1,7 @@
-"""The classic pairs in C, Python and Java: each call against strace's own log, each packet against tshark.
+"""The classic pairs in C, Python and Java: each call compared with strace's log, each packet with tshark.
 
-Both comparisons are of one and the same run. strace's log is read here in the simplest way there is, and not
-by the parser that is tried; tshark captures by itself.
+Both comparisons use the same run. The log is parsed here independently of the parser under test, and tshark
+makes its own capture.
 """
 
 from __future__ import annotations
@@ -32,17 +32,12 @@ from tests.trace.running import has_packets, python_command, stdin_from
 
 pytestmark = [needs_tool("strace"), pytest.mark.timeout(120)]
 
-ADDRESS: Final = "127.83.11.7"  # where clients go, and nobody else does
-SECOND_CLIENT: Final = (
-    "sh",
-    "-c",
-    'echo again | exec "$@"',
-    "sh",
-)  # a client with something to say of its own
+ADDRESS: Final = "127.83.11.7"  # no other program uses it
+SECOND_CLIENT: Final = ("sh", "-c", 'echo again | exec "$@"', "sh")  # a client with its own input
 
 
 class Pair(NamedTuple):
-    """Programs that talk: the server, its clients, and where they take the address and the port."""
+    """A server and its clients. `client_arguments` hold the address and the port."""
 
     server: str
     client: str
@@ -67,7 +62,7 @@ PAIRS: Final = {
     "java-select": Pair("SelectServer.java", "LineClient.java"),
     "java-threads": Pair("ThreadedServer.java", "LineClient.java", clients=2),
 }
-# Both ends in one program, more than one packet's worth, and an empty datagram.
+# Both ends in one program, data of several packets, and an empty datagram.
 BOTH_ENDS_SOURCE: Final = f"""
 from socket import *
 s = create_server(("{ADDRESS}", 0))
@@ -94,7 +89,7 @@ v.recvfrom(100)
 
 
 class RecordingParser(StraceParser):
-    """The parser, with a copy of what it is fed: strace's own log."""
+    """The parser, with a copy of its input: strace's log."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +101,7 @@ class RecordingParser(StraceParser):
 
 
 class PacketFields(NamedTuple):
-    """A packet as tshark describes it, and as we do."""
+    """The fields of a packet that are compared."""
 
     source: int
     destination: int
@@ -119,7 +114,7 @@ class PacketFields(NamedTuple):
 
 
 class RunResult(NamedTuple):
-    """A run: what we made of it, strace's logs, and what tshark captured and when (None without it)."""
+    """A run: the trace, strace's logs, and the packets of tshark with their times (None without tshark)."""
 
     trace: Trace
     logs: list[str]
@@ -137,7 +132,7 @@ MARKER_NUMBERS: Final = itertools.count(1)
 
 
 class Tshark:
-    """A tshark that captures while it is used as a context: what is of `ADDRESS`, and what else is wanted."""
+    """A running tshark that captures the packets of `ADDRESS`, and those of an extra filter."""
 
     def __init__(self, extra_filter: str = "") -> None:
         capture = [
@@ -163,27 +158,27 @@ class Tshark:
         self._running.__exit__(None, None, None)
 
     def packets_so_far(self) -> list[tuple[float, PacketFields]]:
-        """All packets up to now: a mark is sent until it is seen."""
-        mark = f"mark {next(MARKER_NUMBERS)} of {os.getpid()}".encode()
-        seen = threading.Event()
-        with socket.socket(type=socket.SOCK_DGRAM) as ours:
-            ours.bind((ADDRESS, 0))
+        """Return all packets up to now: sends a marker until tshark prints it."""
+        marker = f"marker {next(MARKER_NUMBERS)} of {os.getpid()}".encode()
+        is_printed = threading.Event()
+        with socket.socket(type=socket.SOCK_DGRAM) as sender:
+            sender.bind((ADDRESS, 0))
 
-            def knock() -> None:
-                while not seen.wait(0.05):
-                    ours.sendto(mark, ours.getsockname())
+            def send_markers() -> None:
+                while not is_printed.wait(0.05):
+                    sender.sendto(marker, sender.getsockname())
 
-            thread = threading.Thread(target=knock)
+            thread = threading.Thread(target=send_markers)
             thread.start()
             try:
-                shown = self._running.wait_for_output(
-                    "a mark", lambda data: data if _has_marker_line(mark, data) else None
+                output = self._running.wait_for_output(
+                    "a marker", lambda data: data if _has_marker_line(marker, data) else None
                 )
             finally:
-                seen.set()
+                is_printed.set()
                 thread.join()
-        lines = shown.rpartition(b"\n")[0].decode().splitlines()
-        return [_parse_fields(line) for line in lines if b"mark ".hex() not in line]
+        lines = output.rpartition(b"\n")[0].decode().splitlines()
+        return [_parse_fields(line) for line in lines if b"marker ".hex() not in line]
 
 
 def _has_marker_line(marker: bytes, data: bytes) -> bool:
@@ -210,7 +205,7 @@ def _parse_fields(line: str) -> tuple[float, PacketFields]:
 
 @pytest.fixture(scope="module")
 def tshark() -> Iterator[Tshark | None]:
-    """A capture of all packets of `ADDRESS`, or None where there can be none."""
+    """A capture of all packets of `ADDRESS`, or None if that is impossible here."""
     if find_tool("tshark") is None or not has_packets():
         yield None
         return
@@ -238,11 +233,11 @@ def traced_run(
     tshark: Tshark | None,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> RunResult:
-    """A pair, run once for all tests of it."""
+    """A pair, run once for all its tests."""
     pair: Pair | None = request.param
     for _ in range(3):
-        told: list[Point] = []
-        session = TraceSession(told.append)
+        points: list[Point] = []
+        session = TraceSession(points.append)
         with contextlib.ExitStack() as stack:
             gate = None
             if tshark is not None and pair is not None and pair.transport == "udp":
@@ -257,16 +252,17 @@ def traced_run(
                 logs = [
                     each.parser.log.decode() for each in started if isinstance(each.parser, RecordingParser)
                 ]
-                by = gate.tshark if gate is not None else tshark
-                return RunResult(session.trace, logs, by.packets_so_far() if by is not None else None)
-    pytest.skip(f"too much passes by on this machine: {session.trace.notes}")
+                capture = gate.tshark if gate is not None else tshark
+                captured = capture.packets_so_far() if capture is not None else None
+                return RunResult(session.trace, logs, captured)
+    pytest.skip(f"there is too much traffic on this machine: {session.trace.notes}")
 
 
 class CaptureGate:
-    """A client waits at it until tshark captures what goes to and from its server's port.
+    """Delays a client until tshark captures the packets of its server's port.
 
-    A server that is bound to every address answers a datagram from another one than it was sent to, and all
-    datagrams of this machine would be too many.
+    A server bound to the wildcard address may reply to a datagram from another address than `ADDRESS`, and
+    capturing all datagrams of this machine would be too many.
     """
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
@@ -307,14 +303,14 @@ def _add(
 
 
 class CallRecord(NamedTuple):
-    """A call as both strace and we tell it."""
+    """The fields of a call that are compared."""
 
     name: str
     result: int | None
     error: str
 
 
-# In strace's log: a call on a socket, and one that waits for sockets.
+# In strace's log: calls on a socket, and calls that wait for sockets.
 ON_A_SOCKET: Final = re.compile(r"(?:\w+\(\d+<(?:TCP|UDP|UNIX|NETLINK)|socket(?:pair)?\()")
 WAITS: Final = re.compile(r"(?:poll|ppoll|select|pselect6)\(.*<(?:TCP|UDP)")
 EPOLL: Final = re.compile(r"epoll_ctl\((\d+)<[^,]*, EPOLL_CTL_\w+, \d+<(?:TCP|UDP)")
@@ -322,30 +318,30 @@ RETURN: Final = re.compile(r".*\) += (\?|0x[0-9a-f]+|-?\d+)(?:<.*?>)?(?: (E[A-Z0
 
 
 def calls_in_strace_log(log: str) -> dict[int, list[tuple[float, CallRecord]]]:
-    """The calls on sockets in strace's log, with the times at which they begin, by thread."""
-    halves: dict[int, tuple[float, str]] = {}
+    """Return the calls on sockets in strace's log, with their start times, by thread."""
+    unfinished: dict[int, tuple[float, str]] = {}
     whole = []
     for line in log.splitlines():
         head, at, rest = line.split(None, 2)
-        pid, began = int(head), float(at)
+        pid, started_at = int(head), float(at)
         if rest.startswith("<... "):
-            began, half = halves.pop(pid)
+            started_at, half = unfinished.pop(pid)
             rest = half + rest.partition(" resumed>")[2]
         if rest.endswith("<unfinished ...>"):
-            halves[pid] = began, rest.removesuffix("<unfinished ...>")
+            unfinished[pid] = started_at, rest.removesuffix("<unfinished ...>")
         elif not rest.startswith(("+++", "---")):
-            whole.append((began, pid, rest))
-    whole += [(began, pid, half + ") = ?") for pid, (began, half) in halves.items()]
+            whole.append((started_at, pid, rest))
+    whole += [(started_at, pid, half + ") = ?") for pid, (started_at, half) in unfinished.items()]
     selectors = {found[1] for _, _, rest in whole if (found := EPOLL.match(rest))}
     calls = defaultdict(list)
-    for began, pid, rest in sorted(whole):
+    for started_at, pid, rest in sorted(whole):
         name, _, arguments = rest.partition("(")
         waits = re.match("epoll_p?wait", name) and arguments.partition("<")[0] in selectors
         if ON_A_SOCKET.match(rest) or WAITS.match(rest) or EPOLL.match(rest) or waits:
             found = RETURN.match(rest)
             assert found, rest
             result = None if found[1] == "?" else int(found[1], 0)
-            calls[pid].append((began, CallRecord(name, result, found[2] or "")))
+            calls[pid].append((started_at, CallRecord(name, result, found[2] or "")))
     return dict(calls)
 
 
@@ -358,22 +354,22 @@ def calls_in_trace(trace: Trace) -> dict[int, list[CallRecord]]:
 
 
 def clients_ended_at(traced_run: RunResult) -> float:
-    """When the last client had ended. How a server ends after that is our doing, and left out."""
+    """Return the exit time of the last client. Later events of the server are not traced."""
     return max(
         float(line.split()[1]) for log in traced_run.logs[1:] or traced_run.logs for line in log.splitlines()
     )
 
 
 def test_trace_calls_match_strace_log(traced_run: RunResult) -> None:
-    moments = Counter((moment.event.number, moment.is_end) for moment in traced_run.trace.points)
-    assert set(moments.values()) == {1}
-    ours = calls_in_trace(traced_run.trace)
-    theirs = {pid: calls for log in traced_run.logs for pid, calls in calls_in_strace_log(log).items()}
-    assert ours.keys() <= theirs.keys()
-    for pid, calls in theirs.items():
-        told = ours.get(pid, [])
-        assert told == [call for _, call in calls[: len(told)]]
-        assert [call for began, call in calls[len(told) :] if began < clients_ended_at(traced_run)] == []
+    counts = Counter((point.event.number, point.is_end) for point in traced_run.trace.points)
+    assert set(counts.values()) == {1}
+    traced = calls_in_trace(traced_run.trace)
+    logged = {pid: calls for log in traced_run.logs for pid, calls in calls_in_strace_log(log).items()}
+    assert traced.keys() <= logged.keys()
+    for pid, calls in logged.items():
+        found = traced.get(pid, [])
+        assert found == [call for _, call in calls[: len(found)]]
+        assert [call for start, call in calls[len(found) :] if start < clients_ended_at(traced_run)] == []
 
 
 BITS: Final = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16}
@@ -382,7 +378,7 @@ BITS: Final = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16}
 def by_direction(
     packets: Iterable[tuple[float, PacketFields]],
 ) -> dict[tuple[int, int], list[tuple[float, PacketFields]]]:
-    """Between two directions nobody's order counts: each may have been seen by another processor."""
+    """Group packets by direction. CPUs capture independently, so the order is significant in a group only."""
     found = defaultdict(list)
     for at, each in packets:
         found[each.source, each.destination].append((at, each))
@@ -405,34 +401,34 @@ def _packet_fields(packet: Packet) -> tuple[float, PacketFields]:
 def test_trace_packets_match_tshark(traced_run: RunResult) -> None:
     if traced_run.captured is None:
         pytest.skip("tshark isn't installed, or packets can't be captured here")
-    homes = {
+    bound_ports = {
         each.local.port
         for each in traced_run.trace.sockets.values()
         if each.local and (each.is_listener or each.kind == "datagram")
     }
-    theirs = by_direction(
-        (at, each) for at, each in traced_run.captured if {each.source, each.destination} & homes
+    captured = by_direction(
+        (at, each) for at, each in traced_run.captured if {each.source, each.destination} & bound_ports
     )
-    ours = by_direction(
+    traced = by_direction(
         _packet_fields(each) for each in traced_run.trace.events() if isinstance(each, Packet)
     )
-    assert ours.keys() <= theirs.keys()
-    for direction, packets in theirs.items():
-        told = [each for _, each in ours.get(direction, [])]
-        assert told == [each for _, each in packets[: len(told)]]
-        assert [each for at, each in packets[len(told) :] if at < clients_ended_at(traced_run)] == []
-    assert ours
+    assert traced.keys() <= captured.keys()
+    for direction, packets in captured.items():
+        found = [each for _, each in traced.get(direction, [])]
+        assert found == [each for _, each in packets[: len(found)]]
+        assert [each for at, each in packets[len(found) :] if at < clients_ended_at(traced_run)] == []
+    assert traced
 
 
 def spans(trace: Trace, names: Collection[str]) -> dict[int, range]:
-    """Which bytes of its stream each of these calls moved; of a datagram, all that it has."""
-    found, moved = {}, Counter[int]()
+    """Return the range of stream offsets of each call; for datagrams, ranges start at 0."""
+    found, positions = {}, Counter[int]()
     for each in trace.events():
         socket = trace.sockets.get(each.socket or 0) if isinstance(each, Call) else None
         if isinstance(each, Call) and each.name in names and socket and socket.family in ("inet", "inet6"):
-            start = moved[socket.number] if socket.kind == "stream" else 0
+            start = positions[socket.number] if socket.kind == "stream" else 0
             found[each.number] = range(start, start + each.size)
-            moved[socket.number] = start + each.size
+            positions[socket.number] = start + each.size
     return found
 
 

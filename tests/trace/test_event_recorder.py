@@ -1,4 +1,4 @@
-"""`bothends serve --trace`: what an engine tells of itself, as a trace that is drawn like any other."""
+"""`bothends serve --trace`: the events of an engine, recorded and drawn as a trace."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ CONVERSATION = (
 def read_trace_file(path: Path) -> Trace:
     trace = Trace()
     with path.open(encoding="utf-8") as lines:
-        trace_file.read(lines, path.name, lambda moment: None, trace)
+        trace_file.read(lines, path.name, lambda _: None, trace)
     return trace
 
 
 def record_events(path: Path, *recorded: events.Event, max_size: int = 1 << 20) -> Trace:
-    """What a trace holds of these events."""
-    observed = EventRecorder(path, max_size=max_size)
+    """Record events, and read the trace file."""
+    recorder = EventRecorder(path, max_size=max_size)
     for event in recorded:
-        observed(event)
+        recorder(event)
     return read_trace_file(path)
 
 
@@ -76,8 +76,12 @@ def test_recorder_server_events_are_drawn_as_calls(tmp_path: Path) -> None:
         "close(connection 1)",
     ]
     accepted = next(each for each in trace.events() if isinstance(each, Call) and each.name == "accept")
-    made = trace.sockets[accepted.created_id or 0]
-    assert (made.accepted_from, str(made.local), str(made.peer)) == (1, "127.0.0.1:12000", "127.0.0.1:40000")
+    connection = trace.sockets[accepted.created_id or 0]
+    assert (connection.accepted_from, str(connection.local), str(connection.peer)) == (
+        1,
+        "127.0.0.1:12000",
+        "127.0.0.1:40000",
+    )
     assert run_rules(trace) == []
 
 
@@ -102,9 +106,9 @@ def test_recorder_client_events_are_drawn_as_calls(tmp_path: Path) -> None:
         "127.0.0.1#12000 closed: reset by the peer (5 bytes in, 5 out)",
         "close(connection 1)",
     ]
-    refused, made = trace.sockets.values()
+    refused, connected = trace.sockets.values()
     assert (refused.local, refused.peer) == (None, None)
-    assert (str(made.local), str(made.peer), made.is_listener) == (
+    assert (str(connected.local), str(connected.peer), connected.is_listener) == (
         "127.0.0.1:40000",
         "127.0.0.1:12000",
         False,
@@ -125,35 +129,35 @@ def test_recorder_file_size_is_bounded_and_omission_noted(tmp_path: Path) -> Non
         path, *CONVERSATION[:3], *received, events.Stopped(), events.Stopped(), max_size=4000
     )
     assert path.stat().st_size < 6000
-    kept = names(trace).count("recv")
-    assert 0 < kept < 20
-    assert trace.notes == [f"{100 - kept} later events were left out: the file had reached 4000 bytes"]
+    recorded = names(trace).count("recv")
+    assert 0 < recorded < 20
+    assert trace.notes == [f"{100 - recorded} later events were left out: the file had reached 4000 bytes"]
 
 
 def test_recorder_processes_and_threads_share_one_file(tmp_path: Path) -> None:
     path = tmp_path / "a.trace"
-    observed = EventRecorder(path)
-    observed(CONVERSATION[0])
+    recorder = EventRecorder(path)
+    recorder(CONVERSATION[0])
     children = []
 
-    def talk() -> None:
+    def record_many() -> None:
         for number in range(1, 41):
-            observed(events.Received(number, PEER, b"x" * 3000))
+            recorder(events.Received(number, PEER, b"x" * 3000))
 
     for _ in range(3):
         child = os.fork()
         if not child:
-            others = [threading.Thread(target=talk) for _ in range(2)]
-            for each in others:
+            threads = [threading.Thread(target=record_many) for _ in range(2)]
+            for each in threads:
                 each.start()
-            for each in others:
+            for each in threads:
                 each.join()
             os._exit(0)
         children.append(child)
     for child in children:
         assert os.waitpid(child, 0)[1] == 0
-        observed(events.ChildExited(child, "worker", 0))
-    trace = read_trace_file(path)  # every line is whole
+        recorder(events.ChildExited(child, "worker", 0))
+    trace = read_trace_file(path)  # raises if a line is torn
     calls = [each for each in trace.events() if isinstance(each, Call) and each.name == "recv"]
     assert len({each.number for each in calls}) == 3 * 2 * 40
     assert {each.process for each in calls} == set(children)
@@ -183,12 +187,12 @@ def test_serve_writes_a_trace(engine: str, tmp_path: Path) -> None:
     words = ["serve", "upper", "tcp://127.0.0.1:0", "--engine", engine, "-q", "--trace", str(path)]
     with Running([*BOTHENDS, *words]) as server:
         port = server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1].decode()
-        with connect(f"tcp://127.0.0.1:{port}") as visit:
-            assert visit.exchange(b"hello") == b"HELLO"
+        with connect(f"tcp://127.0.0.1:{port}") as client:
+            assert client.exchange(b"hello") == b"HELLO"
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0
     trace = read_trace_file(path)
     assert names(trace) == ["listen", "accept", "recv", "send", "recv", "close"]
     assert not trace.notes
-    assert {moment.is_end for moment in trace.points if isinstance(moment.event, Call)} == {False, True}
+    assert {point.is_end for point in trace.points if isinstance(point.event, Call)} == {False, True}
     assert isinstance(trace.points[0], Point)

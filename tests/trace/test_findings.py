@@ -1,4 +1,4 @@
-"""Every rule on a program that makes the mistake and on one that does not, under a real strace."""
+"""Each rule on a program with the mistake and on one without, under a real strace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = [needs_tool("strace")]
 
 NEEDS_PACKETS = {"closed-with-unread-data", "nagle-delayed-ack", "backlog-overflow"}
 
-# These run each time; the others, which wait for something to be late, by `make slow`.
+# The others wait for timeouts, and run with `make slow` only.
 QUICK = {
     "one-recv-per-message",
     "truncated-datagram",
@@ -47,5 +47,5 @@ def test_rule_finds_faulty_program_only(mistake: FaultyProgram) -> None:
 
 
 def test_every_rule_has_a_faulty_program() -> None:
-    tried = {"refused" if each.rule.startswith("refused") else each.rule for each in FAULTY_PROGRAMS}
-    assert tried | {each.rule for each in PATH_CASES} == set(RULES)
+    tested = {"refused" if each.rule.startswith("refused") else each.rule for each in FAULTY_PROGRAMS}
+    assert tested | {each.rule for each in PATH_CASES} == set(RULES)

@@ -1,4 +1,4 @@
-"""The page on tracing: what it shows is typed."""
+"""The page docs/how-to/trace.md: its commands are run."""
 
 from __future__ import annotations
 

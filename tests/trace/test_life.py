@@ -158,7 +158,7 @@ def test_server_exit_before_listen_is_an_error() -> None:
         "--calls-only", "--server", python_one_liner("pass"), "--client", python_one_liner("pass")
     )
     assert finished.returncode == 1
-    assert finished.stderr.decode().splitlines()[-1] == "bothends: server ended before it listened"
+    assert finished.stderr.decode().splitlines()[-1] == "bothends: server exited before it listened"
 
 
 def test_pcapng_to_pipe_is_flushed_per_packet() -> None:
@@ -202,7 +202,7 @@ def test_program_stdout_is_kept_apart_from_json() -> None:
             2,
             "--json and --pcapng - cannot be combined: both write",
         ),
-        ((), 2, "what is to be traced? -- COMMAND, --server and --client, --attach PID, --endpoint URL, or"),
+        ((), 2, "give one of -- COMMAND, --server and --client, --attach PID, --endpoint URL, or"),
         (
             ("--client", "no-such-program"),
             2,
@@ -210,7 +210,7 @@ def test_program_stdout_is_kept_apart_from_json() -> None:
         ),
         (("--only", "sendot", "--open", "x"), 2, "there is no call 'sendot'; did you mean 'sendto'?; --only"),
         (("--client", "'"), 2, 'command "\'": no closing quotation; close each quote, as in a shell'),
-        (("--lane", "x"), 2, "--lane takes NAME=COMMAND, and 'x' has no =; see bothends trace --help"),
+        (("--lane", "x"), 2, "--lane takes NAME=COMMAND, but 'x' has no =; see bothends trace --help"),
         (
             ("--endpoint", "unix:///tmp/a"),
             2,

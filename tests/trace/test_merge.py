@@ -1,4 +1,4 @@
-"""Several traces on one time-line: what belongs together is found, and what both saw is drawn once."""
+"""Merging traces: causal links between them are found, and packets in both are drawn once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PEER, LOCAL = Address("inet", "127.0.0.1", 40000), Address("inet", "127.0.0.1", 
 
 
 def client_trace(*, late: int = 0) -> Trace:
-    """A client's trace: it connects, sends and receives, and its packets were captured."""
+    """Return a client's trace: it connects, sends and receives; with packets."""
     trace = Trace()
     trace.processes[1] = TracedProcess(1, 7, "client")
     trace.sockets[1] = Socket(1, "inet", "stream", local=HERE, peer=THERE)
-    told: list[Call | Packet] = [
+    events_in_order: list[Call | Packet] = [
         Call(1, 1, 7, "connect", 15, 18, ("3",), 0, descriptor=3, socket=1, address=THERE),
         Packet(2, 16, "tcp", HERE, THERE, 0, b"", ("SYN",), 99, sender=1),
         Packet(3, 17, "tcp", THERE, HERE, 0, b"", ("SYN", "ACK"), 499, 100, receiver=1),
@@ -39,7 +39,7 @@ def client_trace(*, late: int = 0) -> Trace:
         Packet(6, 41, "tcp", THERE, HERE, 5, b"HELLO", ("PSH", "ACK"), 500, 105, receiver=1),
         Call(7, 1, 7, "recvfrom", 42, 43, ("3", "99"), 5, descriptor=3, socket=1, size=5, data=b"HELLO"),
     ]
-    for event in told:
+    for event in events_in_order:
         event.at += late
         trace.add(Point(event))
         if isinstance(event, Call) and event.until is not None:
@@ -51,7 +51,7 @@ def client_trace(*, late: int = 0) -> Trace:
 
 
 def server_trace(path: Path) -> Trace:
-    """The server's own trace of the same conversation."""
+    """Return the server's recording of the same conversation."""
     return record_events(
         path,
         events.Listening(Endpoint.parse("tcp://127.0.0.1:12000"), at=10),
@@ -68,7 +68,7 @@ def merge_traces(*traces: Trace) -> Trace:
 
 
 def event_texts(trace: Trace) -> list[str]:
-    """What happened, in order: a call at its end, a packet by its flags or its data."""
+    """Return the events in order: calls at their end, packets by their data or flags."""
     return [
         event.name if isinstance(event, Call) else event.data.decode() or " ".join(event.flags)
         for event, is_end in trace.points
@@ -96,11 +96,11 @@ def test_merge_links_events_of_both_traces(tmp_path: Path) -> None:
     trace = merge_traces(server_trace(tmp_path / "s.trace"), client_trace())
     assert event_texts(trace) == ORDER
     by_name = {event.name: event for event in trace.events() if isinstance(event, Call)}
-    question, answer = [each for each in packets(trace) if each.size]
-    assert question in [trace.event(each.cause) for each in trace.causes_of(by_name["recv"].number)]
-    assert [trace.event(each.cause) for each in trace.causes_of(answer.number)] == [by_name["send"]]
+    request, reply = [each for each in packets(trace) if each.size]
+    assert request in [trace.event(each.cause) for each in trace.causes_of(by_name["recv"].number)]
+    assert [trace.event(each.cause) for each in trace.causes_of(reply.number)] == [by_name["send"]]
     assert {each.accepted_from for each in trace.sockets.values()} == {None, 1}
-    assert {trace.sockets[each or 0].local for each in (answer.sender, answer.receiver)} == {HERE, THERE}
+    assert {trace.sockets[each or 0].local for each in (reply.sender, reply.receiver)} == {HERE, THERE}
     assert trace.notes == []
 
 
@@ -121,64 +121,64 @@ def test_merge_packet_captured_twice_is_drawn_once(tmp_path: Path) -> None:
 
 
 def test_merge_wrapped_socket_is_not_linked_to_packets(tmp_path: Path) -> None:
-    mine = server_trace(tmp_path / "s.trace")
-    for each in mine.sockets.values():
+    recording = server_trace(tmp_path / "s.trace")
+    for each in recording.sockets.values():
         each.is_wrapped = True
-    trace = merge_traces(mine, client_trace())
+    trace = merge_traces(recording, client_trace())
     received = next(event for event in trace.events() if isinstance(event, Call) and event.name == "recv")
     assert trace.causes_of(received.number) == []
 
 
 def test_merge_wrapped_sockets_are_linked_directly(tmp_path: Path) -> None:
     tls = Endpoint.parse("tls://127.0.0.1:12000")
-    theirs = record_events(
+    client = record_events(
         tmp_path / "c.trace",
         events.Connected(1, tls, LOCAL, PEER, 12, at=18),
         events.Sent(1, LOCAL, b"hello", at=31),
         events.Received(1, LOCAL, b"HELLO", at=39),
     )
-    mine = server_trace(tmp_path / "s.trace")
-    for each in mine.sockets.values():
+    recording = server_trace(tmp_path / "s.trace")
+    for each in recording.sockets.values():
         each.is_wrapped = True
-    trace = merge_traces(mine, theirs)
+    trace = merge_traces(recording, client)
     assert [link.kind for link in trace.links()] == ["reaches", "reaches"]
-    told = [(each.event.name, each.is_end) for each in trace.points if isinstance(each.event, Call)]
-    assert told.index(("send", False)) < told.index(("recv", True))
+    order = [(each.event.name, each.is_end) for each in trace.points if isinstance(each.event, Call)]
+    assert order.index(("send", False)) < order.index(("recv", True))
 
 
 @needs_tool("strace")
 def test_merge_recorded_server_with_straced_client(tmp_path: Path) -> None:
-    mine, theirs = str(tmp_path / "s.trace"), str(tmp_path / "c.trace")
-    words = ["serve", "upper", "tcp://127.0.0.1:0", "-q", "--trace", mine]
+    server_file, client_file = str(tmp_path / "s.trace"), str(tmp_path / "c.trace")
+    words = ["serve", "upper", "tcp://127.0.0.1:0", "-q", "--trace", server_file]
     with Running([*BOTHENDS, *words]) as running:
         port = running.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1].decode()
         source = (
             f"import socket; s = socket.create_connection(('127.0.0.1', {port})); s.sendall(b'hi'); s.recv(9)"
         )
-        open_traces(["--save", theirs, "--", sys.executable, "-I", "-S", "-c", source])
+        open_traces(["--save", client_file, "--", sys.executable, "-I", "-S", "-c", source])
         running.process.send_signal(signal.SIGTERM)
         assert running.wait() == 0
-    shown = open_traces(["--open", mine, "--open", theirs, "--quiet-calls"])
+    shown = open_traces(["--open", server_file, "--open", client_file, "--quiet-calls"])
     order = ["listen(127", "accept(127", 'recv(connection 1) = 2 "hi"', 'recvfrom(3, 9) = 2 "HI"']
-    places = [shown.index(each) for each in order]
-    assert places == sorted(places)
+    positions = [shown.index(each) for each in order]
+    assert positions == sorted(positions)
     if has_packets():
         arrows = [line for line in shown.splitlines() if "PSH" in line]
         assert ["▶" in line or "◀" in line for line in arrows] == [True, True]
 
 
 def test_merge_recorded_server_with_recorded_client(tmp_path: Path) -> None:
-    mine, theirs = str(tmp_path / "s.trace"), str(tmp_path / "c.trace")
-    with Running([*BOTHENDS, "connect", "-l", "tcp://127.0.0.1:0", "--trace", mine]) as running:
+    server_file, client_file = str(tmp_path / "s.trace"), str(tmp_path / "c.trace")
+    with Running([*BOTHENDS, "connect", "-l", "tcp://127.0.0.1:0", "--trace", server_file]) as running:
         port = running.error_line(rb"listening on tcp://127\.0\.0\.1:(\d+)")[1].decode()
-        with Running([*BOTHENDS, "connect", "--trace", theirs, "127.0.0.1", port]) as client:
+        with Running([*BOTHENDS, "connect", "--trace", client_file, "127.0.0.1", port]) as client:
             client.write_input(b"hello\n")
             running.text(b"hello")
             client.close_input()
             running.write_input(b"you\n")
             running.close_input()
             assert running.wait() == client.wait() == 0
-    shown = open_traces(["--open", theirs, "--open", mine])
+    shown = open_traces(["--open", client_file, "--open", server_file])
     for cause, effect in [
         ("listen(127", "accept(127"),
         ('send(connection 1, "hello', '= 6 "hello'),
@@ -196,7 +196,7 @@ def test_merge_recorded_datagrams_of_both_ends(tmp_path: Path) -> None:
         tmp_path / "s.trace",
         events.Listening(udp, at=1),
         events.Received(0, PEER, b"one", at=10),
-        events.Sent(0, PEER, b"ONE", at=30),  # told of when it was done, and its receiver was quicker
+        events.Sent(0, PEER, b"ONE", at=30),  # recorded when it was done, after its receiver
     )
     client = record_events(
         tmp_path / "c.trace",
@@ -205,9 +205,9 @@ def test_merge_recorded_datagrams_of_both_ends(tmp_path: Path) -> None:
         events.Received(1, LOCAL, b"ONE", at=20),
     )
     trace = merge_traces(server, client)
-    told = [(each.event.name, each.is_end) for each in trace.points if isinstance(each.event, Call)]
-    assert told.index(("send", False)) < told.index(("recvfrom", True))
-    assert told.index(("sendto", False)) < told.index(("recv", True))
+    order = [(each.event.name, each.is_end) for each in trace.points if isinstance(each.event, Call)]
+    assert order.index(("send", False)) < order.index(("recvfrom", True))
+    assert order.index(("sendto", False)) < order.index(("recv", True))
     assert [link.kind for link in trace.links()] == ["reaches", "reaches"]
 
 

@@ -16,7 +16,7 @@ from tests.trace.test_trace_file import hostile_trace
 
 pytestmark = [needs_tool("chromium")]
 
-# The contrast of each colour of text with each ground that it may stand on (WCAG 2.2, relative luminance).
+# The contrast of each text colour with each background (WCAG 2.2, relative luminance).
 CONTRAST = """() => {
   const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((each) => Number(each) / 255)
     .map((each) => each <= 0.03928 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4)
@@ -27,10 +27,10 @@ CONTRAST = """() => {
     return light(getComputedStyle(probe).color);
   };
   const found = {};
-  for (const ground of ["--background", "--panel", "--related", "--selected"])
-    for (const ink of ["--text", "--muted", "--data", "--open", "--end", "--reset", "--state", "--note"]) {
-      const [a, b] = [resolved(ink), resolved(ground)].sort((x, y) => y - x);
-      found[`${ink} on ${ground}`] = (a + 0.05) / (b + 0.05);
+  for (const background of ["--background", "--panel", "--related", "--selected"])
+    for (const text of ["--text", "--muted", "--data", "--open", "--end", "--reset", "--state", "--note"]) {
+      const [a, b] = [resolved(text), resolved(background)].sort((x, y) => y - x);
+      found[`${text} on ${background}`] = (a + 0.05) / (b + 0.05);
     }
   return found;
 }"""
@@ -54,15 +54,15 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def open_page(browser: Browser, file: Path, width: int, scheme: str) -> tuple[Page, list[str]]:
     opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    trouble: list[str] = []
-    opened.on("console", lambda message: trouble.append(message.text))
-    opened.on("pageerror", lambda error: trouble.append(str(error)))
-    opened.on("dialog", lambda dialog: trouble.append(dialog.message))
+    problems: list[str] = []
+    opened.on("console", lambda message: problems.append(message.text))
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("dialog", lambda dialog: problems.append(dialog.message))
     opened.on(
-        "request", lambda request: trouble.append(request.url) if "run.html" not in request.url else None
+        "request", lambda request: problems.append(request.url) if "run.html" not in request.url else None
     )
     opened.goto(file.as_uri())
-    return opened, trouble
+    return opened, problems
 
 
 @pytest.mark.parametrize(
@@ -77,21 +77,21 @@ def open_page(browser: Browser, file: Path, width: int, scheme: str) -> tuple[Pa
 def test_html_page_highlights_and_explains_related_rows(
     browser: Browser, file: Path, width: int, scheme: str
 ) -> None:
-    opened, trouble = open_page(browser, file, width, scheme)
+    opened, problems = open_page(browser, file, width, scheme)
     opened.locator(".arrow").hover()
     assert opened.locator(".selected").count() == 1
-    assert opened.locator(".related").count() >= 2  # the call that it came of, and the one that it fed
+    assert opened.locator(".related").count() >= 2  # the call that sent it, and the one that received it
     opened.locator(".row", has_text="sendto(3").first.click()
     details = opened.locator("aside").inner_text()
     assert "ssize_t sendto(int sockfd" in details
     assert "s.sendto(data, address)" in details
-    assert "</script><script>alert(1)" in details  # as text
+    assert "</script><script>alert(1)" in details  # as text, not as an element
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
-    assert trouble == []
+    assert problems == []
 
 
 def test_html_page_keyboard_navigation(browser: Browser, file: Path) -> None:
-    opened, trouble = open_page(browser, file, 1280, "light")
+    opened, problems = open_page(browser, file, 1280, "light")
     opened.keyboard.press("Tab")
     titles = []
     for _ in range(3):
@@ -100,7 +100,7 @@ def test_html_page_keyboard_navigation(browser: Browser, file: Path) -> None:
     assert len(set(titles)) == 3
     opened.keyboard.press("Home")
     assert opened.locator("aside h2").inner_text() == titles[0]
-    assert trouble == []
+    assert problems == []
 
 
 def test_html_page_small_screen_keeps_selected_row_visible(browser: Browser, file: Path) -> None:

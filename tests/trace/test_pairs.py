@@ -1,4 +1,4 @@
-"""Both ends of the classic pairs, traced as a user does it: `bothends trace` as a process, real strace."""
+"""The classic pairs under a real strace, most of them with `bothends trace` as a process."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from tests.trace.running import has_packets, python_command, run_traced
 from tests.trace.running import packets as seen_packets
 
 PROGRAMS = ROOT / "tests" / "interop" / "programs"
-PATIENCE = 40
+TIMEOUT = 40
 
 pytestmark = [needs_tool("strace")]
 
 
 def trace_output(*arguments: str, stdin_text: str = "", status: int = 0) -> str:
-    """What `bothends trace` shows."""
+    """Run `bothends trace`. Returns its standard output."""
     done = subprocess.run(
         [sys.executable, "-m", "bothends", "trace", "--width", "140", *arguments],
         input=stdin_text.encode(),
         capture_output=True,
-        timeout=PATIENCE,
-        env=ENVIRONMENT | {"PYTHONUNBUFFERED": ""},  # a program's line in one write: we share its output
+        timeout=TIMEOUT,
+        env=ENVIRONMENT | {"PYTHONUNBUFFERED": ""},  # programs write whole lines to the shared output
         check=False,
     )
     assert done.returncode == status, done.stderr.decode()
@@ -56,7 +56,7 @@ def pair(server: str, client: str) -> tuple[str, ...]:
 
 
 def calls(shown: str, lane: int) -> list[str]:
-    """The calls that stand in a lane; one that has a row for its beginning and one for its end, once."""
+    """Return the calls in a lane. A call with two rows, for its start and its end, counts once."""
     found = []
     for line in shown.splitlines():
         cells = re.split("[│┆]", line)
@@ -81,17 +81,16 @@ def test_tcp_pair_in_python() -> None:
         "accept4(3) = 4 from 127.0.0.1:",
         'recvfrom(4, 1024) = 5 "hello"',
     ]
-    places = [shown.index(each) for each in order]
-    assert places == sorted(places)
+    positions = [shown.index(each) for each in order]
+    assert positions == sorted(positions)
 
 
-# Pairs in other languages and over other sockets: server, client, and what must be seen.
 C_PAIRS = ("fork_server", "udp_server", "unix_server")
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The C programs, compiled."""
+    """The folder of the compiled C programs."""
     folder = tmp_path_factory.mktemp("c")
     for source in (*C_PAIRS, "tcp_client", "udp_client", "unix_client"):
         subprocess.run(
@@ -101,7 +100,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sends_feeding(trace: Trace, receive: Call) -> list[Call]:
-    """The calls whose bytes a receive got, through packets or directly."""
+    """Return the calls that sent the bytes of a receive, through packets or directly."""
     found = []
     for link in trace.causes_of(receive.number):
         cause = trace.event(link.cause)
@@ -120,11 +119,11 @@ def test_forking_server_in_c(built: Path) -> None:
         stdin_text="hi\n",
     )
     (accept,) = [each for each in seen(trace, "server", "accept", "accept4") if each.result is not None]
-    made = trace.sockets[accept.created_id or 0]
+    connection = trace.sockets[accept.created_id or 0]
     child = next(each for each in trace.processes.values() if each.role == "server/2")
     assert trace.processes[child.parent or 0].role == "server"
     received = [each for each in seen(trace, "server/2", "recvfrom", "read") if each.size]
-    assert {each.socket for each in received} == {made.number}
+    assert {each.socket for each in received} == {connection.number}
     (sent,) = {each.number: each for each in sends_feeding(trace, received[0])}.values()
     assert trace.processes[sent.process].role == "client"
     assert sent.data.startswith(b"hi")
@@ -137,13 +136,13 @@ def test_datagrams_in_c(built: Path) -> None:
         server=[str(built / "udp_server")],
         stdin_text="hi\n",
     )
-    asked, answered = [
+    request, reply = [
         each for role in ("server", "client") for each in seen(trace, role, "recvfrom") if each.size
     ]
-    assert [trace.processes[each.process].role for each in sends_feeding(trace, asked)][:1] == ["client"]
-    assert [trace.processes[each.process].role for each in sends_feeding(trace, answered)][:1] == ["server"]
+    assert [trace.processes[each.process].role for each in sends_feeding(trace, request)][:1] == ["client"]
+    assert [trace.processes[each.process].role for each in sends_feeding(trace, reply)][:1] == ["server"]
     if has_packets():
-        assert [packet.size for packet in seen_packets(trace)] == [asked.size, answered.size]
+        assert [packet.size for packet in seen_packets(trace)] == [request.size, reply.size]
 
 
 def test_unix_socket_pair_has_no_packets(tmp_path: Path) -> None:
@@ -157,8 +156,8 @@ def test_unix_socket_pair_has_no_packets(tmp_path: Path) -> None:
     )
     trace = run_traced(client, server=server)
     assert seen_packets(trace) == []
-    (answer,) = [each for each in seen(trace, "client", "recvfrom") if each.size]
-    assert [(each.data, trace.processes[each.process].role) for each in sends_feeding(trace, answer)] == [
+    (reply,) = [each for each in seen(trace, "client", "recvfrom") if each.size]
+    assert [(each.data, trace.processes[each.process].role) for each in sends_feeding(trace, reply)] == [
         (b"HI", "server")
     ]
 
@@ -173,12 +172,12 @@ def test_trace_order_keeps_causality() -> None:
         "    c.sendall(b'x')\n    c.recv(9)\n    c.recv(9)\n    c.close()"
     )
     trace = run_traced(client, client, server=server)
-    place = {(each.event.number, each.is_end): index for index, each in enumerate(trace.points)}
+    position = {(each.event.number, each.is_end): index for index, each in enumerate(trace.points)}
     links = list(trace.links())
     assert len(links) > 20
     for link in links:
-        effect = place.get((link.effect, True), place.get((link.effect, False), 0))
-        assert place[link.cause, False] < effect
+        effect = position.get((link.effect, True), position.get((link.effect, False), 0))
+        assert position[link.cause, False] < effect
 
 
 @needs_tool("cc")
@@ -200,21 +199,21 @@ def test_endpoint_packets_are_captured_for_untraced_programs(built: Path) -> Non
 
 @pytest.fixture
 def postgres_command() -> Iterator[list[str]]:
-    """The command line of a PostgreSQL server, but for its port. It refuses to run as root."""
+    """The command line of a PostgreSQL server, without its port. It refuses to run as root."""
     programs = Path(str(find_tool("initdb"))).parent
-    lesser: list[str] = []
+    unprivileged: list[str] = []
     with tempfile.TemporaryDirectory(prefix="bothends-") as name:
         folder = Path(name)
         if os.getuid() == 0:
             owner = pwd.getpwnam("nobody")
             os.chown(folder, owner.pw_uid, owner.pw_gid)
-            lesser = [str(find_tool("setpriv")), f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}"]
-            lesser += ["--clear-groups"]
+            unprivileged = [str(find_tool("setpriv")), f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}"]
+            unprivileged += ["--clear-groups"]
         data = ["-D", str(folder / "data")]
-        made = [*lesser, str(programs / "initdb"), *data, "-U", "postgres", "--no-sync", "--locale=C"]
-        subprocess.run(made, check=True, capture_output=True, cwd=folder, timeout=PATIENCE)
-        serving = ["-k", name, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-        yield [*lesser, str(programs / "postgres"), *data, *serving]
+        initdb = [*unprivileged, str(programs / "initdb"), *data, "-U", "postgres", "--no-sync", "--locale=C"]
+        subprocess.run(initdb, check=True, capture_output=True, cwd=folder, timeout=TIMEOUT)
+        options = ["-k", name, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        yield [*unprivileged, str(programs / "postgres"), *data, *options]
 
 
 @pytest.mark.slow
@@ -223,22 +222,23 @@ def postgres_command() -> Iterator[list[str]]:
 @needs_tool("setpriv")
 def test_psql_and_postgresql(postgres_command: list[str]) -> None:
     port = free_port()
-    question = f"psql -h 127.0.0.1 -p {port} -U postgres -w -c 'select 6 * 7 as answer'"
-    # The port is open before the database is ready: until then it says so, and closes.
-    asking = ["sh", "-c", f"until {question}; do sleep 0.2; done"]
-    trace = run_traced(asking, server=[*postgres_command, "-p", str(port)])
+    query = f"psql -h 127.0.0.1 -p {port} -U postgres -w -c 'select 6 * 7 as answer'"
+    # The port is open before the database is ready; until then the server closes each connection with an
+    # error.
+    client_command = ["sh", "-c", f"until {query}; do sleep 0.2; done"]
+    trace = run_traced(client_command, server=[*postgres_command, "-p", str(port)])
     assert trace.notes == []
-    client = {each.number for each in trace.processes.values() if each.role.startswith("client")}
+    clients = {each.number for each in trace.processes.values() if each.role.startswith("client")}
     received = [
         each
         for each in trace.events()
         if isinstance(each, Call) and each.name in RECEIVING and b"answer" in each.data
     ]
-    answers = [each for each in received if each.process in client]
-    questions = [each for each in received if each.process not in client]
-    assert answers
-    assert questions
-    assert all(sends_feeding(trace, each) for each in (answers[-1], questions[-1]))
+    replies = [each for each in received if each.process in clients]
+    requests = [each for each in received if each.process not in clients]
+    assert replies
+    assert requests
+    assert all(sends_feeding(trace, each) for each in (replies[-1], requests[-1]))
 
 
 @pytest.mark.slow
@@ -256,8 +256,8 @@ def test_third_party_programs(tool: str, server: str, client: str, tmp_path: Pat
     if shutil.which(tool) is None:
         pytest.skip(f"{tool} isn't installed")
     port = free_port()
-    filled = [shlex.split(each.format(python=sys.executable, port=port)) for each in (server, client)]
-    trace = run_traced(filled[1], server=filled[0], stdin_text="hello\n")
+    commands = [shlex.split(each.format(python=sys.executable, port=port)) for each in (server, client)]
+    trace = run_traced(commands[1], server=commands[0], stdin_text="hello\n")
     assert trace.notes == []
     assert [
         each for each in seen(trace, "client", "connect") if each.result == 0 or each.error == "EINPROGRESS"

@@ -175,7 +175,7 @@ def test_zero_window_short_stall_is_ignored() -> None:
 
 
 def delayed_ack_findings(delay: float, *flags: str, second_waits: bool = True) -> list[Finding]:
-    """Return the findings if the server acknowledges the first of two sends after a delay (in milliseconds)."""
+    """Return the findings if the first of two sends is acknowledged after `delay` milliseconds."""
     builder = TraceBuilder()
     calls = [builder.call(0, 1, "sendto"), builder.call(2, 3, "sendto")]
     data = builder.packet(1, (0, 100))

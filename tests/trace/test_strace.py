@@ -1,4 +1,4 @@
-"""The parser of strace's output: each form of a line, recordings of real programs, and anything at all."""
+"""The parser of strace's output, and the decoder: each form of a line, recordings, and arbitrary input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bothends.trace.capture.strace import (
     CallEnded,
     CallStarted,
     Line,
-    SignalReceived,
+    SignalDelivered,
     StraceParser,
     ThreadExited,
 )
@@ -39,13 +39,13 @@ def parse_lines(text: str) -> list[Line]:
 def decode_points(text: bytes) -> tuple[Trace, list[Point]]:
     trace, parser = Trace(), StraceParser()
     reader = CallDecoder(trace, SocketRegistry(), itertools.count(1), "program")
-    moments = [*reader.decode(parser.feed(text)), *reader.decode(parser.feed_eof()), *reader.finish()]
-    return trace, moments
+    points = [*reader.decode(parser.feed(text)), *reader.decode(parser.feed_eof()), *reader.finish()]
+    return trace, points
 
 
 def one_call(*lines: str) -> Call:
-    _, moments = decode_points("".join(f"7 {STAMP} {line}\n" for line in lines).encode())
-    return [moment.event for moment in moments if isinstance(moment.event, Call)][-1]
+    _, points = decode_points("".join(f"7 {STAMP} {line}\n" for line in lines).encode())
+    return [point.event for point in points if isinstance(point.event, Call)][-1]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def one_call(*lines: str) -> Call:
         ),
         (
             "poll([{fd=3<TCP:[1]>, events=POLLIN}], 1, 10) = 0 (Timeout) <0.000000002>",
-            CallEnded(7, AT, "poll", "[{fd=3<TCP:[1]>, events=POLLIN}], 1, 10", AT + 2, 0, result_text="Timeout"),
+            CallEnded(7, AT, "poll", "[{fd=3<TCP:[1]>, events=POLLIN}], 1, 10", AT + 2, 0, "", "", "Timeout"),
         ),
         ("exit_group(0) = ?", CallEnded(7, AT, "exit_group", "0", None, None)),
         (
@@ -73,7 +73,7 @@ def one_call(*lines: str) -> Call:
             "read(3<TCP:[1]>, 0x7ff, 5) = ? ERESTARTSYS (To be restarted if SA_RESTART is set) <0.000000003>",
             CallEnded(7, AT, "read", "3<TCP:[1]>, 0x7ff, 5", AT + 3, None, "", "ERESTARTSYS"),
         ),
-        ("--- SIGPIPE {si_signo=SIGPIPE} ---", SignalReceived(7, AT, "SIGPIPE", "{si_signo=SIGPIPE}")),
+        ("--- SIGPIPE {si_signo=SIGPIPE} ---", SignalDelivered(7, AT, "SIGPIPE", "{si_signo=SIGPIPE}")),
         ("+++ exited with 3 +++", ThreadExited(7, AT, 3)),
         ("+++ killed by SIGSEGV (core dumped) +++", ThreadExited(7, AT, None, "SIGSEGV")),
         ("+++ superseded by execve in pid 9 +++", ThreadExited(7, AT)),
@@ -122,7 +122,7 @@ def test_parser_partially_written_call_start_is_not_reported() -> None:
     data = "\\x68" * 1024
     line = f'7 {STAMP} sendto(4<UDP:[2]>, "{data}", 1024, 0, NULL, 0'.encode()
     parser = StraceParser()
-    for piece in (line[:100], line[100:4096]):  # a part was read; its buffer was full
+    for piece in (line[:100], line[100:4096]):  # a partial read; a full stdio buffer
         assert list(parser.feed(piece)) == []
         assert parser.unfinished_call() is None
     assert list(parser.feed(line[4096:])) == []
@@ -146,17 +146,17 @@ def test_decoder_accept_without_address_takes_peer_from_label() -> None:
         f"7 {STAMP} accept4(3<TCP:[0.0.0.0:80]>, NULL, NULL, SOCK_CLOEXEC|SOCK_NONBLOCK) "
         "= 4<TCP:[127.0.0.1:80->127.0.0.1:999]> <0.000000001>\n".encode()
     )
-    made = trace.sockets[2]
-    assert (made.local, made.peer, made.accepted_from) == (
+    accepted = trace.sockets[2]
+    assert (accepted.local, accepted.peer, accepted.accepted_from) == (
         SocketAddress("127.0.0.1", 80),
         SocketAddress("127.0.0.1", 999),
         1,
     )
-    assert not made.blocks
+    assert not accepted.blocks
 
 
 def test_decoder_child_lines_before_fork_returns_are_attributed() -> None:
-    trace, moments = decode_points(
+    trace, points = decode_points(
         f"7 {STAMP} socket(AF_INET, SOCK_STREAM, IPPROTO_IP) = 3<TCP:[5]> <0.000000001>\n"
         f"7 {STAMP} fork( <unfinished ...>\n"
         f"8 {STAMP} close(3<TCP:[5]>) = 0 <0.000000001>\n"
@@ -164,9 +164,9 @@ def test_decoder_child_lines_before_fork_returns_are_attributed() -> None:
     )
     child = next(each for each in trace.processes.values() if each.pid == 8)
     assert trace.processes[child.parent or 0].pid == 7
-    closes = [moment for moment in moments if isinstance(moment.event, Call) and moment.event.name == "close"]
+    closes = [point for point in points if isinstance(point.event, Call) and point.event.name == "close"]
     assert len(closes) == 2
-    assert len(trace.sockets) == 1  # theirs is the same socket
+    assert len(trace.sockets) == 1  # parent and child share it
 
 
 def test_decoder_exec_closes_cloexec_descriptors_only() -> None:
@@ -180,9 +180,9 @@ def test_decoder_exec_closes_cloexec_descriptors_only() -> None:
             'write(3<\\x61>, "\\x61", 1) = 1',
         )
     )
-    trace, moments = decode_points(text.encode())
+    trace, points = decode_points(text.encode())
     writes = [
-        moment.event for moment in moments if isinstance(moment.event, Call) and moment.event.name == "write"
+        point.event for point in points if isinstance(point.event, Call) and point.event.name == "write"
     ]
     assert {each.descriptor for each in writes} == {9}
     assert {each.socket for each in writes} == {1}
@@ -199,16 +199,16 @@ def test_decoder_descriptor_reused_before_close_returns() -> None:
         "8 1795255220.976349999 <... close resumed>) = 0 <0.000000001>\n"
         "7 1795255221.000000000 close(4<TCP:[1.1.1.1:80]>) = 0 <0.000000001>\n"
     )
-    _, moments = decode_points(text.encode())
-    calls = [each.event for each in moments if each.is_end and isinstance(each.event, Call)]
+    _, points = decode_points(text.encode())
+    calls = [each.event for each in points if each.is_end and isinstance(each.event, Call)]
     one, other = (each.created_id for each in calls if each.name == "accept")
     assert [each.socket for each in calls if each.name == "close"] == [one, other]
 
 
 def test_decoder_io_uring_adds_note() -> None:
-    trace, moments = decode_points(f"7 {STAMP} io_uring_setup(8, 0x7ff) = 5<\\x61> <0.000000001>\n".encode())
+    trace, points = decode_points(f"7 {STAMP} io_uring_setup(8, 0x7ff) = 5<\\x61> <0.000000001>\n".encode())
     assert trace.processes[1].uses_io_uring
-    assert "io_uring" in str([moment.event for moment in moments])
+    assert "io_uring" in str([point.event for point in points])
     assert trace.notes == ["process 7 uses io_uring, which strace can't see: calls made that way are missing"]
 
 
@@ -217,17 +217,17 @@ def test_decoder_recording_has_every_call(path: Path) -> None:
     text = path.read_text()
     parser = StraceParser()
     assert list(parser.feed(text.encode()))
-    # What was left out of a recording may have been the first half of a call.
+    # `record.py` may have omitted the first line of a call.
     assert [line for line in parser.unparsed_samples if "resumed>" not in line] == []
-    _, moments = decode_points(text.encode())
-    ended = [each.event for each in moments if each.is_end and isinstance(each.event, Call)]
+    _, points = decode_points(text.encode())
+    ended = [each.event for each in points if each.is_end and isinstance(each.event, Call)]
     for name in sorted(SENDING | RECEIVING | ACCEPTING | {"bind", "listen", "connect", "shutdown"}):
-        # strace's own log: the calls on sockets, by their beginnings, and those that never ended
-        begun = re.findall(rf" {name}\(\d+<(?:TCP|UDP|UNIX|NETLINK).*", text)
-        never = [line for line in begun if re.search(r"= \?$", line)]
-        told = [call for call in ended if call.name == name]
-        at_the_end = [line for line in begun if line.endswith("<unfinished ...>")]
-        assert len(begun) - len(never) - len(at_the_end) <= len(told) <= len(begun), name
+        # in strace's log: calls on sockets that started, and those that never ended
+        started = re.findall(rf" {name}\(\d+<(?:TCP|UDP|UNIX|NETLINK).*", text)
+        never = [line for line in started if re.search(r"= \?$", line)]
+        decoded = [call for call in ended if call.name == name]
+        at_the_end = [line for line in started if line.endswith("<unfinished ...>")]
+        assert len(started) - len(never) - len(at_the_end) <= len(decoded) <= len(started), name
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
@@ -241,9 +241,9 @@ def test_parser_recording_is_independent_of_chunking(path: Path) -> None:
 
 
 def test_decoder_recorded_select_server_waits_on_its_sockets() -> None:
-    """A welcome, then each message and the end of the stream: select says what is ready, and it is done."""
-    trace, moments = decode_points((HERE / "c-select-server.strace").read_bytes())
-    calls = [each.event for each in moments if each.is_end and isinstance(each.event, Call)]
+    """select() reports the accept, each message and EOF, and the server handles each."""
+    trace, points = decode_points((HERE / "c-select-server.strace").read_bytes())
+    calls = [each.event for each in points if each.is_end and isinstance(each.event, Call)]
     waits = [each for each in calls if each.name == "pselect6"]
     (accepted,) = [each for each in calls if each.name == "accept"]
     welcome, connection = accepted.socket, accepted.created_id
@@ -308,11 +308,11 @@ SYNTAX = st.lists(
 
 @given(SYNTAX)
 def test_parser_accepts_any_mix_of_strace_syntax(parts: list[str]) -> None:
-    trace, moments = decode_points("".join(parts).encode())
-    for moment in moments:
-        if isinstance(moment.event, Call):
-            explain.explain_call(moment.event, trace)
-            explain.named_arguments(moment.event)
+    trace, points = decode_points("".join(parts).encode())
+    for point in points:
+        if isinstance(point.event, Call):
+            explain.explain_call(point.event, trace)
+            explain.named_arguments(point.event)
 
 
 @given(st.binary(max_size=300))

@@ -142,10 +142,14 @@ def test_trace_file_keys_are_unchanged() -> None:
     assert [" ".join(trace_file.to_json_object(each)) for each in objects] == [
         "number pid role command parent began status uses_io_uring ignores_children",
         "number family kind inode local peer is_listener welcomed_by peer_inode blocks process is_wrapped",
-        "number process thread name at until arguments result descriptor socket sockets asked size data "
-        "messages place made flags",
-        "number at protocol source destination size data flags sequence acknowledged window offset acks "
-        "resent repeats sender receiver interface raw length reaches until lost made",
+        (
+            "number process thread name at until arguments result descriptor socket sockets asked size data "
+            "messages place made flags"
+        ),
+        (
+            "number at protocol source destination size data flags sequence acknowledged window offset acks "
+            "resent repeats sender receiver interface raw length reaches until lost made"
+        ),
         "number at process kind text status thread",
     ]
     assert trace_file.to_json_object(accept)["place"] == ["::1", 1]

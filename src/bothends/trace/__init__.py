@@ -1,6 +1,6 @@
-"""What programs call and what goes over the wire because of it, on one time-line.
+"""Trace the system calls of programs, and the packets between them, on one timeline.
 
-Rank 2: imports endpoints, errors and text. Read `model.py` first, then in the order in which a run
-flows: `strace.py` (text to lines), `calls.py` (lines to calls), `packets.py` (bytes to packets),
-`correlator.py` (which call's bytes a packet carries), `timeline.py` (cause before effect), `terminal.py`.
+Start with `model.py`, then follow a run: `capture/` reads strace's output and packets, `correlation/` links
+and orders them, `findings/` looks for mistakes, and `rendering/` draws. `session.py` runs the programs;
+`trace_file.py` is the file format.
 """

@@ -17,7 +17,7 @@ from typing import Final
 
 from bothends.trace.capture import arguments
 from bothends.trace.capture.descriptors import DescriptorTable, OpenFile, SocketRegistry
-from bothends.trace.capture.strace import CallEnded, CallStarted, Line, SignalReceived, ThreadExited
+from bothends.trace.capture.strace import CallEnded, CallStarted, Line, SignalDelivered, ThreadExited
 from bothends.trace.model import (
     Call,
     Point,
@@ -189,7 +189,7 @@ class CallDecoder:
                     yield Point(call)
             case CallEnded():
                 yield from self._on_call_ended(line, process)
-            case SignalReceived():
+            case SignalDelivered():
                 if line.signal not in IGNORED_SIGNALS:
                     yield Point(self._process_event(line.at, process, "signal", line.signal, thread=line.pid))
             case ThreadExited():

@@ -69,8 +69,8 @@ class CallEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class SignalReceived:
-    """A signal was received. `details` are as strace prints them."""
+class SignalDelivered:
+    """A signal was delivered. `details` are as strace prints them."""
 
     pid: int
     at: int
@@ -88,7 +88,7 @@ class ThreadExited:
     signal: str = ""
 
 
-Line: TypeAlias = CallStarted | CallEnded | SignalReceived | ThreadExited
+Line: TypeAlias = CallStarted | CallEnded | SignalDelivered | ThreadExited
 
 _HEAD: Final = re.compile(r"(\d+) +(\d+)\.(\d{9}) (.*)", re.DOTALL)
 _CALL: Final = re.compile(r"(\w+)\((.*)", re.DOTALL)
@@ -217,7 +217,7 @@ class StraceParser:
             self._unfinished.pop(pid, None)
             return ThreadExited(pid, at, int(found[1]) if found[1] else None, found[2] or "")
         if found := _SIGNAL.match(rest):
-            return SignalReceived(pid, at, found[1] or found[3], found[2] or "")
+            return SignalDelivered(pid, at, found[1] or found[3], found[2] or "")
         self._record_unparsed(rest.encode())
         return None
 
