@@ -1,4 +1,4 @@
-"""Servers that are bent on purpose, each in one way, in threads that end with their context."""
+"""Servers with deliberate faults, in threads that end with their context managers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator
 from bothends.endpoints import Endpoint
 
 Handler = Callable[[socket.socket], None]
-Answer = Callable[[int, bytes], list[bytes]]
+Responder = Callable[[int, bytes], list[bytes]]
 
 
 @contextlib.contextmanager
 def stream_server(handler: Handler) -> Iterator[Endpoint]:
-    """Calls `talk` for each connection, in a thread of its own, and closes it after."""
+    """Run `handler` for each connection in a thread, and close the connection afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        open_ones: list[socket.socket] = []
+        connections: list[socket.socket] = []
 
-        def one(connection: socket.socket) -> None:
+        def serve(connection: socket.socket) -> None:
             with connection, contextlib.suppress(OSError):
                 handler(connection)
 
@@ -29,8 +29,8 @@ def stream_server(handler: Handler) -> Iterator[Endpoint]:
             with contextlib.suppress(OSError):
                 while True:
                     connection, _ = listener.accept()
-                    open_ones.append(connection)
-                    threads.append(threading.Thread(target=one, args=[connection]))
+                    connections.append(connection)
+                    threads.append(threading.Thread(target=serve, args=[connection]))
                     threads[-1].start()
 
         threads = [threading.Thread(target=accept)]
@@ -40,7 +40,7 @@ def stream_server(handler: Handler) -> Iterator[Endpoint]:
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             threads[0].join()
-            for connection in open_ones:
+            for connection in connections:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
             for thread in threads[1:]:
@@ -48,8 +48,8 @@ def stream_server(handler: Handler) -> Iterator[Endpoint]:
 
 
 @contextlib.contextmanager
-def datagram_server(answer: Answer) -> Iterator[Endpoint]:
-    """Sends what `answer` gives for each datagram (its place in the order of arrival, from 0, and itself)."""
+def datagram_server(respond: Responder) -> Iterator[Endpoint]:
+    """Send the datagrams that `respond` returns for each datagram (its index from 0, and its data)."""
     stop = os.urandom(16)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
@@ -60,7 +60,7 @@ def datagram_server(answer: Answer) -> Iterator[Endpoint]:
                 data, peer = sock.recvfrom(65536)
                 if data == stop:
                     return
-                for each in answer(count, data):
+                for each in respond(count, data):
                     sock.sendto(each, peer)
                 count += 1
 
@@ -69,21 +69,21 @@ def datagram_server(answer: Answer) -> Iterator[Endpoint]:
         try:
             yield Endpoint("udp", host="127.0.0.1", port=sock.getsockname()[1])
         finally:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
-                ours.sendto(stop, sock.getsockname())
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stopper:
+                stopper.sendto(stop, sock.getsockname())
             thread.join()
 
 
 def lines(connection: socket.socket) -> Iterator[bytes]:
-    """The lines that a client sends, each with its end."""
-    kept = b""
+    """Yield the lines that a client sends, with their line ends."""
+    partial = b""
     while data := connection.recv(65536):
-        *whole, kept = (kept + data).split(b"\n")
-        for line in whole:
+        *complete, partial = (partial + data).split(b"\n")
+        for line in complete:
             yield line + b"\n"
 
 
 def reset(connection: socket.socket) -> None:
-    """Close with RST: a linger of no time throws away what was not sent (tcp(7))."""
+    """Close with RST: a linger time of zero discards unsent data (socket(7), SO_LINGER)."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()

@@ -1,4 +1,4 @@
-"""As short as will do: a busy machine may give a generator no turn in a twentieth of a second."""
+"""Measure until there are enough samples: on a busy machine a short run may complete no request."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from bothends.bench.results import Round
 DURATIONS = (0.05, 0.3, 2.0, 10.0)
 
 
-def measure_until_enough(run: Callable[[float], Round], answers: int = 10) -> Round:
-    """What `run` gives for the first duration in which so many answers came, good ones or bad."""
+def measure_until_enough(run: Callable[[float], Round], responses: int = 10) -> Round:
+    """Run with increasing durations until there are enough responses or faults. Returns the last round."""
     for duration in DURATIONS:
-        found = run(duration)
-        if found.completed + found.faults.total >= answers or found.ended:
+        result = run(duration)
+        if result.completed + result.faults.total >= responses or result.ended:
             break
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""Targets that are run for it, measured beside each other, and gone afterwards."""
+"""Campaigns: start targets, measure them under several loads, and terminate them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.tools import needs_tool
 
 SHORT = CampaignSettings(rounds=2, duration=0.1, warmup=0.02, timeout=10.0)
 LONGER = [replace(SHORT, duration=seconds) for seconds in (0.05, 0.5, 5.0)]  # the machine may be busy
-BROKEN = "import sys; sys.exit('no \\x1b luck')"
+BROKEN = "import sys; sys.exit('failed \\x1b here')"
 
 
 def reference_server(name: str) -> BenchTarget:
@@ -33,7 +33,7 @@ def reference_server(name: str) -> BenchTarget:
 
 
 def is_alive(pid: int) -> bool:
-    """Runs, or could: a zombie that nobody has waited for does not."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -58,13 +58,13 @@ def test_reference_server_answers_upper(name: str) -> None:
     target = reference_server(name)
     if target.unavailable_reason:
         pytest.skip(target.unavailable_reason)
-    kinds = [
-        kind
-        for kind in (LoadProfile("a", connections=5, depth=3), LoadProfile("b", "udp", depth=5))
-        if _has(target, kind)
+    profiles = [
+        profile
+        for profile in (LoadProfile("a", connections=5, depth=3), LoadProfile("b", "udp", depth=5))
+        if _supports(target, profile)
     ]
     for settings in LONGER:
-        entries = run_campaign([target], kinds, settings, lambda *_: None)
+        entries = run_campaign([target], profiles, settings, lambda *_: None)
         if all(each.completed for entry in entries for each in entry.rounds):
             break
     for entry in entries:
@@ -73,35 +73,35 @@ def test_reference_server_answers_upper(name: str) -> None:
         assert entry.median(lambda each: each.server.cpu_us_per_request if each.server else None) is not None
 
 
-def _has(target: BenchTarget, kind: LoadProfile) -> bool:
-    return not target.unsupported_reason(kind.transport, kind.connections)
+def _supports(target: BenchTarget, profile: LoadProfile) -> bool:
+    return not target.unsupported_reason(profile.transport, profile.connections)
 
 
 def test_campaign_measures_every_target_each_round() -> None:
-    told: list[tuple[int, int, str]] = []
-    chosen = [reference_server("asyncio-protocol"), reference_server("socketserver")]
-    kinds = [LoadProfile("two", connections=2), LoadProfile("held", connections=20, idle=True)]
-    entries = run_campaign(chosen, kinds, SHORT, lambda *what: told.append(what))
-    assert [done for done, _, _ in told] == list(range(8))
-    assert {total for _, total, _ in told} == {8}
+    calls: list[tuple[int, int, str]] = []
+    measured = [reference_server("asyncio-protocol"), reference_server("socketserver")]
+    profiles = [LoadProfile("two", connections=2), LoadProfile("held", connections=20, idle=True)]
+    entries = run_campaign(measured, profiles, SHORT, lambda *arguments: calls.append(arguments))
+    assert [done for done, _, _ in calls] == list(range(8))
+    assert {total for _, total, _ in calls} == {8}
     assert all(len(entry.rounds) == 2 for entry in entries)
-    held = [entry for entry in entries if entry.load.is_idle]
-    assert len(held) == 2
-    for entry in held:
+    idle = [entry for entry in entries if entry.load.is_idle]
+    assert len(idle) == 2
+    for entry in idle:
         assert all(each.server and each.server.memory_kib_per_connection is not None for each in entry.rounds)
 
 
 def test_unsupported_target_is_skipped_with_reason() -> None:
     one = BenchTarget("one", (("tcp", ("x",)),), max_connections=1)
-    absent = BenchTarget("absent", (("tcp", ("x",)),), unavailable_reason="it isn't here")
+    absent = BenchTarget("absent", (("tcp", ("x",)),), unavailable_reason="not installed")
     entries = run_campaign(
         [one, absent], [LOAD_PROFILES["fifty"], LOAD_PROFILES["udp"]], SHORT, lambda *_: None
     )
     assert [entry.skipped for entry in entries] == [
-        "it serves 1 connection at once",
-        "it isn't here",
-        "it has no udp",
-        "it isn't here",
+        "limited to 1 concurrent connection",
+        "not installed",
+        "no udp support",
+        "not installed",
     ]
 
 
@@ -116,26 +116,26 @@ def test_run_target_kills_process_and_children_on_exit(tmp_path: Path) -> None:
         "time.sleep(60)\n"
     )
     target = BenchTarget("stubborn", (("tcp", (sys.executable, str(program))),))
-    with run_target(target, "tcp", tmp_path, None) as place:
-        assert place.pid is not None
+    with run_target(target, "tcp", tmp_path, None) as running:
+        assert running.pid is not None
         children = [
-            int(each) for each in Path(f"/proc/{place.pid}/task/{place.pid}/children").read_text().split()
+            int(each) for each in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
         ]
         assert children
     deadline = time.monotonic() + 10
-    while any(map(is_alive, [place.pid, *children])):
+    while any(map(is_alive, [running.pid, *children])):
         assert time.monotonic() < deadline
 
 
 def test_run_target_substitutes_port(tmp_path: Path) -> None:
     target = parse_target(f"mine={sys.executable} -m http.server --bind 127.0.0.1 {{port}}")
-    with run_target(target, "tcp", tmp_path, None) as place:
-        assert place.endpoint.scheme == "tcp"
-        assert place.endpoint.port
+    with run_target(target, "tcp", tmp_path, None) as running:
+        assert running.endpoint.scheme == "tcp"
+        assert running.endpoint.port
 
 
 def test_invalid_targets_raise(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="name=command"):
+    with pytest.raises(UsageError, match="NAME=COMMAND"):
         parse_target("server")
     assert parse_target("there=udp://127.0.0.1:9").address == Endpoint.parse("udp://127.0.0.1:9")
     with (
@@ -144,17 +144,20 @@ def test_invalid_targets_raise(tmp_path: Path) -> None:
     ):
         pass
     broken = BenchTarget("broken", (("tcp", (sys.executable, "-c", BROKEN)),))
-    with pytest.raises(Unavailable, match=r"said: no \\x1b luck"), run_target(broken, "tcp", tmp_path, None):
+    with (
+        pytest.raises(Unavailable, match=r"output: failed \\x1b here"),
+        run_target(broken, "tcp", tmp_path, None),
+    ):
         pass
-    ends = parse_target(f"ends={sys.executable} -c raise(SystemExit(3)) {{port}}")
-    with pytest.raises(Unavailable, match="ended with status 3"), run_target(ends, "tcp", tmp_path, None):
+    exits = parse_target(f"exits={sys.executable} -c raise(SystemExit(3)) {{port}}")
+    with pytest.raises(Unavailable, match="exited with status 3"), run_target(exits, "tcp", tmp_path, None):
         pass
 
 
 def test_unknown_baseline_is_rejected_before_measuring() -> None:
-    done = CliRunner().invoke(bench, ["engines", "epoll", "--no-rivals", "--baseline", "nobody"])
-    assert isinstance(done.exception, UsageError)
-    assert "no target 'nobody'" in str(done.exception)
+    result = CliRunner().invoke(bench, ["engines", "epoll", "--no-rivals", "--baseline", "nobody"])
+    assert isinstance(result.exception, UsageError)
+    assert "no target 'nobody'" in str(result.exception)
 
 
 @needs_tool("cc")
@@ -166,23 +169,23 @@ def test_compile_error_is_reported(tmp_path: Path) -> None:
 
 
 def test_bench_engines_command(tmp_path: Path) -> None:
-    page, result = tmp_path / "page.html", tmp_path / "result.json"
+    page, file = tmp_path / "page.html", tmp_path / "result.json"
     words = ["engines", "epoll", "--no-rivals", "--load", "one", "--load", "udp", "--rounds", "2"]
     words += ["--warmup", "0.02", "--baseline", "epoll", "--html", str(page), "--json"]
     for seconds in ("0.1", "1", "5"):  # the machine may be busy
-        done = CliRunner().invoke(bench, [*words, "--duration", seconds])
-        if done.exit_code == 0:
+        result = CliRunner().invoke(bench, [*words, "--duration", seconds])
+        if result.exit_code == 0:
             break
-    assert done.exit_code == 0, done.output
-    document = decode(done.stdout_bytes, "here")
+    assert result.exit_code == 0, result.output
+    document = decode(result.stdout_bytes, "stdout")
     assert document.baseline == "epoll"
     assert [entry.load.transport for entry in document.entries] == ["tcp", "udp"]
     assert page.read_text().count("<svg") == 4
-    result.write_bytes(done.stdout_bytes)
-    done = CliRunner().invoke(bench, ["compare", str(result), str(result)])
-    assert done.exit_code == 0, done.output
-    assert done.stdout.count("no difference") >= 2
-    assert "worse" not in done.stdout
+    file.write_bytes(result.stdout_bytes)
+    result = CliRunner().invoke(bench, ["compare", str(file), str(file)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("no difference") >= 2
+    assert "worse" not in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -201,7 +204,5 @@ def test_signal_terminates_all_targets(number: signal.Signals, status: int) -> N
 
 
 def has_established_connection(pids: list[int]) -> bool:
-    """Whether one of them is a server that is being measured: one that still begins may end of itself."""
+    """Whether one of the processes is serving: a process that is still starting may exit by itself."""
     return any(row.state == "ESTABLISHED" for row in read_table(pids).sockets) if pids else False
-
-

@@ -1,4 +1,4 @@
-"""One load from several machines: shared out, begun together, merged."""
+"""Clusters: split a plan, start on all workers at one time, merge the results."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_merge_shards_merges_histograms() -> None:
     assert found.each_second == [500, 500]
     assert found.faults == Faults(refused=1, lost=2)
     assert found.own.name == "2 times C"
-    with pytest.raises(UsageError, match="no worker could begin"):
+    with pytest.raises(UsageError, match="no worker could start"):
         merge_shards(PLAN, parts[2:])
 
 
@@ -71,7 +71,7 @@ def test_cluster_without_scheduler_is_unavailable(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # dask's own, of its event loops and sockets
+@pytest.mark.filterwarnings("ignore")  # dask warns about its own event loops and sockets
 def test_cluster_three_workers(tmp_path: Path) -> None:
     from distributed import LocalCluster
 
@@ -87,16 +87,16 @@ def test_cluster_three_workers(tmp_path: Path) -> None:
     ):
         words = [str(server.endpoints[0]), "--cluster", cluster.scheduler_address, "--connections", "9"]
         words += ["--rate", "900", "--duration", "2", "--warmup", "0.3", "--json"]
-        began = time.monotonic()
-        done = CliRunner().invoke(bench, words)
-        assert done.exit_code == 0, done.output
-        assert time.monotonic() - began < 60
-    document = decode(done.stdout_bytes, "here")
+        started = time.monotonic()
+        result = CliRunner().invoke(bench, words)
+        assert result.exit_code == 0, result.output
+        assert time.monotonic() - started < 60
+    document = decode(result.stdout_bytes, "stdout")
     (entry,) = document.entries
     (found,) = entry.rounds
     assert found.faults == Faults()
     assert found.own.name.startswith("3 times ")
     assert found.connections_made == 9
     assert found.corrected is not None
-    assert found.corrected.n + found.unsent == 1800  # each request of the schedule was one worker's
+    assert found.corrected.n + found.unsent == 1800  # each scheduled request was sent by one worker
     assert document.notes[0].startswith("3 workers; their clocks differ")

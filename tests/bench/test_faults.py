@@ -1,4 +1,4 @@
-"""Every fault is counted as what it is, by servers that commit it; and a stall is seen where it was met."""
+"""Every kind of fault is classified correctly, against faulty servers; a stall shows in corrected latency."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GENERATORS = [
 GENERATORS_AND_UNBATCHED = [
     *GENERATORS,
     pytest.param(
-        "one by one",
+        "unbatched",
         marks=pytest.mark.skipif(bool(native.unavailable_reason()), reason=native.unavailable_reason()),
     ),
 ]
@@ -39,7 +39,7 @@ GENERATORS_AND_UNBATCHED = [
 
 @pytest.fixture(params=GENERATORS)
 def load_generator(request: pytest.FixtureRequest) -> Generator:
-    if request.param == "one by one":
+    if request.param == "unbatched":
         return native.NativeGenerator(batch=False)
     return select_generator(
         request.param, RunPlan(Endpoint("tcp", port=1), numbered(16, "echo", newline=True))
@@ -57,7 +57,7 @@ def run(
     rate: float | None = None,
     reconnect: bool = False,
 ) -> Round:
-    """Ask a server that echoes, as long as it is not bent. No `duration`: until thirty answers came."""
+    """Measure an echo server, possibly faulty. Without `duration`: until there are thirty responses."""
     if duration is None:
         return measure_until_enough(
             lambda seconds: run(
@@ -69,7 +69,7 @@ def run(
                 timeout=timeout,
                 reconnect=reconnect,
             ),
-            answers=30,
+            responses=30,
         )
     workload = numbered(16, "echo", newline=not endpoint.is_message_oriented, depth=depth)
     plan = RunPlan(
@@ -89,28 +89,28 @@ def run(
 def test_stalled_generator_reads_responses_before_timing_out(
     load_generator: Generator, connections: int
 ) -> None:
-    def hold_up(progress: Progress) -> None:
+    def block(progress: Progress) -> None:
         if progress.elapsed < 0.5:
-            select.select([], [], [], 0.9)  # past the end of the run, and of all patience
+            select.select([], [], [], 0.9)  # beyond the end of the run plus the timeout
 
     workload = numbered(16, "echo", newline=True)
     with stream_server(corrupting_echo(1, lambda line: line)) as endpoint:
         plan = RunPlan(endpoint, workload, connections=connections, duration=0.5, timeout=0.3)
-        found = measure(plan, generator=load_generator, on_progress=hold_up)
+        found = measure(plan, generator=load_generator, on_progress=block)
     assert found.faults == Faults()
 
 
 def corrupting_echo(count: int, corrupt: Callable[[bytes], bytes]) -> Callable[[socket.socket], None]:
-    """Echo, but bend every so manieth line."""
+    """Echo lines, but corrupt every `count`-th."""
 
-    def talk(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         for number, line in enumerate(lines(connection), 1):
             connection.sendall(corrupt(line) if number % count == 0 else line)
 
-    return talk
+    return handle
 
 
-@pytest.mark.parametrize("by", GENERATORS_AND_UNBATCHED, indirect=True)
+@pytest.mark.parametrize("load_generator", GENERATORS_AND_UNBATCHED, indirect=True)
 def test_correct_server_has_no_faults(load_generator: Generator) -> None:
     with stream_server(corrupting_echo(1, lambda line: line)) as endpoint:
         found = run(load_generator, endpoint, connections=5, depth=4)
@@ -123,9 +123,9 @@ def test_correct_server_has_no_faults(load_generator: Generator) -> None:
     assert found.ended == ""
 
 
-@pytest.mark.parametrize("by", GENERATORS_AND_UNBATCHED, indirect=True)
+@pytest.mark.parametrize("load_generator", GENERATORS_AND_UNBATCHED, indirect=True)
 @pytest.mark.parametrize(
-    ("bent", "fault"),
+    ("corrupt", "fault"),
     [
         (lambda line: line[:-2] + b"?\n", "wrong"),
         (lambda line: line[:5] + b"\n", "short"),
@@ -142,23 +142,23 @@ def test_corrupted_responses_are_counted(
     assert count == found.faults.total
     share = count / (found.uncorrected.n + count * (fault != "duplicated"))
     assert share == pytest.approx(1 / 3, abs=0.1)
-    assert found.connections_made == 2  # and none was given up
+    assert found.connections_made == 2  # no connection had to be reopened
 
 
 def test_reordered_responses_are_counted(load_generator: Generator) -> None:
-    def talk(connection: socket.socket) -> None:
-        coming = lines(connection)
-        for one, other in zip(coming, coming, strict=False):
+    def handle(connection: socket.socket) -> None:
+        requests = lines(connection)
+        for one, other in zip(requests, requests, strict=False):
             connection.sendall(other + one)
 
-    with stream_server(talk) as endpoint:
+    with stream_server(handle) as endpoint:
         found = run(load_generator, endpoint, depth=4)
     assert found.faults.reordered == found.faults.total
     assert found.faults.reordered == pytest.approx(found.uncorrected.n / 2, abs=4)
 
 
 def test_timed_out_and_late_responses_are_counted(load_generator: Generator) -> None:
-    def talk(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         held = b""
         for number, line in enumerate(lines(connection)):
             if number == 2:
@@ -166,38 +166,38 @@ def test_timed_out_and_late_responses_are_counted(load_generator: Generator) -> 
             else:
                 connection.sendall(line if number != 10 else held + line)
 
-    with stream_server(talk) as endpoint:
+    with stream_server(handle) as endpoint:
         found = run(load_generator, endpoint, timeout=0.1, duration=0.5)
-    # One is held back; on a busy machine others may be late of themselves.
+    # One response is held back; on a busy machine others may be late too.
     assert 1 <= found.faults.late <= found.faults.timed_out
     assert found.faults == Faults(timed_out=found.faults.timed_out, late=found.faults.late)
 
 
 def test_reset_connections_are_counted(load_generator: Generator) -> None:
-    def talk(connection: socket.socket) -> None:
-        for _ in itertools.islice(lines(connection), 3):
-            connection.sendall(_)
+    def handle(connection: socket.socket) -> None:
+        for line in itertools.islice(lines(connection), 3):
+            connection.sendall(line)
         next(lines(connection), b"")
         reset(connection)
 
-    with stream_server(talk) as endpoint:
+    with stream_server(handle) as endpoint:
         found = run(load_generator, endpoint)
     assert found.faults.reset >= 2
     assert found.faults == Faults(reset=found.faults.reset, lost=found.faults.lost)
-    assert found.faults.reset == found.faults.lost  # one request was open each time
+    assert found.faults.reset == found.faults.lost  # one request was pending each time
     assert found.connections_made >= found.faults.reset
     assert found.completed >= 6
 
 
 def test_eof_within_response_is_counted_short(load_generator: Generator) -> None:
-    def talk(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         for number, line in enumerate(lines(connection)):
             if number == 2:
                 connection.sendall(line[:7])
                 return
             connection.sendall(line)
 
-    with stream_server(talk) as endpoint:
+    with stream_server(handle) as endpoint:
         found = run(load_generator, endpoint)
     assert found.faults.short >= 2
     assert found.faults == Faults(short=found.faults.short)
@@ -217,7 +217,7 @@ def test_target_exit_during_run_ends_it_early(
 ) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     endpoint = Endpoint("tcp", host="127.0.0.1", port=listener.getsockname()[1])
-    dead = threading.Event()
+    exited = threading.Event()
 
     def serve() -> None:
         served = 0
@@ -231,14 +231,14 @@ def test_target_exit_during_run_ends_it_early(
         listener.close()
         for connection in opened:
             connection.close()
-        dead.set()
+        exited.set()
 
     thread = threading.Thread(target=serve)
     thread.start()
     found = run(load_generator, endpoint, duration=30.0, timeout=1.0, rate=rate, reconnect=reconnect)
     thread.join()
-    assert dead.is_set()
-    assert found.ended.startswith("nobody has answered since")
+    assert exited.is_set()
+    assert found.ended.startswith("no response since")
     assert "ECONN" in found.ended
     assert found.faults.refused > 0
     assert found.completed == 30
@@ -255,8 +255,8 @@ def test_reconnect_opens_connection_per_request(load_generator: Generator) -> No
 def test_datagram_faults_are_counted(load_generator: Generator) -> None:
     held: list[bytes] = []
 
-    def answer(place: int, data: bytes) -> list[bytes]:
-        match place % 10:
+    def respond(index: int, data: bytes) -> list[bytes]:
+        match index % 10:
             case 1:
                 return []
             case 3:
@@ -272,7 +272,7 @@ def test_datagram_faults_are_counted(load_generator: Generator) -> None:
                 return [data[:-1] + b"?"]
         return [data]
 
-    with datagram_server(answer) as endpoint:
+    with datagram_server(respond) as endpoint:
         found = run(load_generator, endpoint, depth=64, timeout=0.2, rate=400, duration=0.5)
     faults = found.faults
     each = (200 - found.unsent) / 10
@@ -285,30 +285,30 @@ def test_datagram_faults_are_counted(load_generator: Generator) -> None:
 def test_stall_appears_only_in_corrected_latency(load_generator: Generator) -> None:
     stall, rate = 0.2, 1000
 
-    def talk(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         for number, line in enumerate(lines(connection), 1):
             if number == 300:
                 threading.Event().wait(stall)
             connection.sendall(line)
 
-    with stream_server(talk) as endpoint:
+    with stream_server(handle) as endpoint:
         found = run(load_generator, endpoint, rate=rate, duration=1.2)
     assert found.faults == Faults()
     assert found.corrected is not None
     assert found.uncorrected.n == found.corrected.n == 1200 - found.unsent > 1000
-    # 200 requests were due during the stall; one of them was on its way.
+    # 200 requests were due during the stall; only one of them had been sent.
     assert found.corrected.percentiles_us["p99"] > 150_000
     assert found.uncorrected.percentiles_us["p99"] < 100_000
     assert found.uncorrected.max_us > 190_000
 
 
 def test_due_requests_without_idle_connection_are_counted_unsent(load_generator: Generator) -> None:
-    def talk(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         for line in lines(connection):
             threading.Event().wait(0.02)
             connection.sendall(line)
 
-    with stream_server(talk) as endpoint:
+    with stream_server(handle) as endpoint:
         found = run(load_generator, endpoint, rate=500, duration=0.4)
     assert found.faults == Faults()
     assert found.completed <= 20
@@ -317,10 +317,12 @@ def test_due_requests_without_idle_connection_are_counted_unsent(load_generator:
 
 
 def test_progress_is_reported(load_generator: Generator) -> None:
-    told: list[Progress] = []
+    reports: list[Progress] = []
     with stream_server(corrupting_echo(1, lambda line: line)) as endpoint:
         workload = numbered(16, "echo", newline=True)
-        measure(RunPlan(endpoint, workload, duration=0.6), generator=load_generator, on_progress=told.append)
-    assert 1 <= len(told) <= 6
-    assert [each.elapsed for each in told] == sorted(each.elapsed for each in told)
-    assert told[-1].completed > 0
+        measure(
+            RunPlan(endpoint, workload, duration=0.6), generator=load_generator, on_progress=reports.append
+        )
+    assert 1 <= len(reports) <= 6
+    assert [each.elapsed for each in reports] == sorted(each.elapsed for each in reports)
+    assert reports[-1].completed > 0

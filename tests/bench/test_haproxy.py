@@ -1,4 +1,4 @@
-"""A load through HAProxy to several servers, as docs/how-to/behind-haproxy.md says."""
+"""Measure several servers through HAProxy, as in docs/how-to/behind-haproxy.md."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def test_haproxy_guide_load_reaches_every_server(tmp_path: Path) -> None:
     with ExitStack() as stack:
         front = open_listener(stack)
         config = page_config("frontend everybody").replace(":12000", f"fd@{front.fileno()}")
-        for heard, written in zip(events, ("12001", "12002"), strict=True):
+        for received, port in zip(events, ("12001", "12002"), strict=True):
             server = bothends.serve(
-                "upper", "proxyprotocol+tcp://127.0.0.1:0", engine="epoll", observe=heard.append
+                "upper", "proxyprotocol+tcp://127.0.0.1:0", engine="epoll", observe=received.append
             )
-            config = config.replace(written, str(stack.enter_context(server).endpoints[0].port))
+            config = config.replace(port, str(stack.enter_context(server).endpoints[0].port))
         start_haproxy(stack, tmp_path, config, front)
         (command,) = [
             line for line in "\n".join(code_blocks("behind-haproxy.md", "sh")).splitlines() if "bench" in line
         ]
         words = shlex.split(command.replace(":12000", f":{front.getsockname()[1]}"))[2:]
-        done = CliRunner().invoke(bench, [*words, "--duration", "0.5", "--warmup", "0.1", "--json"])
-        assert done.exit_code == 0, done.output
-    (found,) = decode(done.stdout_bytes, "here").entries[0].rounds
+        result = CliRunner().invoke(bench, [*words, "--duration", "0.5", "--warmup", "0.1", "--json"])
+        assert result.exit_code == 0, result.output
+    (found,) = decode(result.stdout_bytes, "stdout").entries[0].rounds
     assert found.faults == Faults()
-    told = [
-        [each for each in heard if isinstance(each, HandshakeCompleted) and each.agreed == "PROXY v2"]
-        for heard in events
+    headers = [
+        [each for each in received if isinstance(each, HandshakeCompleted) and each.agreed == "PROXY v2"]
+        for received in events
     ]
-    # Each of ours was announced to one server or the other; with as many to each, as HAProxy takes turns.
+    # Each connection is announced to one of the servers, with about as many to each: round robin.
     connections = int(re.findall(r"--connections (\d+)", command)[0])
-    assert sum(map(len, told)) >= connections
-    assert min(map(len, told)) >= connections // 2 - 1
+    assert sum(map(len, headers)) >= connections
+    assert min(map(len, headers)) >= connections // 2 - 1

@@ -1,4 +1,4 @@
-"""Latencies: the layout is HdrHistogram's, nothing is lost by merging, and no percentile is made up."""
+"""Histograms: HdrHistogram's layout, lossless merging, and percentiles only with enough values."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ VALUES = st.lists(st.integers(0, HIGHEST), max_size=300)
 
 
 def histogram_of(values: list[int]) -> Histogram:
-    made = Histogram()
-    made.add(values)
-    return made
+    histogram = Histogram()
+    histogram.add(values)
+    return histogram
 
 
 def hdr_histogram_of(values: list[int]) -> HdrHistogram:
-    made = HdrHistogram(LOWEST, HIGHEST, DIGITS)
+    reference = HdrHistogram(LOWEST, HIGHEST, DIGITS)
     for value in values:
-        assert made.record_value(value)
-    return made
+        assert reference.record_value(value)
+    return reference
 
 
 @given(VALUES)
 def test_counts_match_hdr_histogram(values: list[int]) -> None:
-    ours, theirs = histogram_of(values), hdr_histogram_of(values)
-    assert theirs.counts_len == COUNTS_LENGTH
-    assert ours.counts.tolist() == [theirs.get_count_at_index(place) for place in range(COUNTS_LENGTH)]
+    found, reference = histogram_of(values), hdr_histogram_of(values)
+    assert reference.counts_len == COUNTS_LENGTH
+    assert found.counts.tolist() == [reference.get_count_at_index(index) for index in range(COUNTS_LENGTH)]
 
 
 @given(st.lists(VALUES, max_size=4))
 def test_merge_equals_counting_all_values(several: list[list[int]]) -> None:
-    together = merge_histograms(histogram_of(each) for each in several)
-    assert (together.counts == histogram_of([value for each in several for value in each]).counts).all()
+    merged = merge_histograms(histogram_of(each) for each in several)
+    assert (merged.counts == histogram_of([value for each in several for value in each]).counts).all()
 
 
 @given(VALUES)
 def test_encode_decode_round_trip(values: list[int]) -> None:
-    ours = histogram_of(values)
-    assert (Histogram.decode(ours.encode()).counts == ours.counts).all()
-    assert HdrHistogram.decode(ours.encode()).get_total_count() == len(values)
+    found = histogram_of(values)
+    assert (Histogram.decode(found.encode()).counts == found.counts).all()
+    assert HdrHistogram.decode(found.encode()).get_total_count() == len(values)
 
 
 @given(st.lists(st.integers(0, HIGHEST), min_size=20, max_size=500), st.floats(0.1, 99.9))
@@ -60,16 +60,16 @@ def test_percentile_has_three_digit_precision(values: list[int], percent: float)
 
 @given(st.lists(st.integers(0, HIGHEST), min_size=1, max_size=300))
 def test_maximum_and_mean(values: list[int]) -> None:
-    ours = histogram_of(values)
-    assert max(values) <= ours.maximum <= max(values) * 1.001 + 1
-    assert ours.mean == pytest.approx(sum(values) / len(values), rel=0.001, abs=1)
+    found = histogram_of(values)
+    assert max(values) <= found.maximum <= max(values) * 1.001 + 1
+    assert found.mean == pytest.approx(sum(values) / len(values), rel=0.001, abs=1)
 
 
 @pytest.mark.parametrize(
-    ("n", "carried"), [(19, []), (20, ["p50"]), (100, ["p50", "p90"]), (999, ["p50", "p90"])]
+    ("n", "supported"), [(19, []), (20, ["p50"]), (100, ["p50", "p90"]), (999, ["p50", "p90"])]
 )
-def test_unsupported_percentiles_are_omitted(n: int, carried: list[str]) -> None:
-    assert list(histogram_of([5] * n).percentiles()) == carried
+def test_unsupported_percentiles_are_omitted(n: int, supported: list[str]) -> None:
+    assert list(histogram_of([5] * n).percentiles()) == supported
 
 
 def test_ten_thousand_values_support_all_percentiles() -> None:
@@ -92,7 +92,7 @@ def test_decode_foreign_histogram_raises(text: str) -> None:
 
 
 def test_counts_index_at_bucket_edges() -> None:
-    edges = [value + by for value in (1 << bit for bit in range(1, 41)) for by in (-1, 0, 1)]
+    edges = [value + offset for value in (1 << bit for bit in range(1, 41)) for offset in (-1, 0, 1)]
     found = histogram.counts_index(np.array(edges, np.int64))
-    theirs = HdrHistogram(LOWEST, HIGHEST, DIGITS)
-    assert found.tolist() == [theirs.get_counts_array_index(edge) for edge in edges]
+    reference = HdrHistogram(LOWEST, HIGHEST, DIGITS)
+    assert found.tolist() == [reference.get_counts_array_index(edge) for edge in edges]

@@ -1,4 +1,4 @@
-"""docs/how-to/measure.md, typed; and its table of faults."""
+"""Run the commands of docs/how-to/measure.md, and compare its table of faults with the code."""
 
 from __future__ import annotations
 

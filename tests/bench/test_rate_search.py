@@ -1,4 +1,4 @@
-"""The search for the rate that a target carries, on targets that are made up."""
+"""The search for the highest rate that a target sustains, on simulated targets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from bothends.bench.results import Faults, GeneratorUsage, LatencySummary, Round
 
 
 @given(st.floats(2, 1e7), st.floats(1, 1e6))
-def test_search_finds_threshold_from_any_start(edge: float, start: float) -> None:
-    low, high = search(lambda rate: rate <= edge, start, max_trials=100)
-    assert low <= edge < high <= low * TOLERANCE
+def test_search_finds_threshold_from_any_start(threshold: float, start: float) -> None:
+    low, high = search(lambda rate: rate <= threshold, start, max_trials=100)
+    assert low <= threshold < high <= low * TOLERANCE
 
 
 def test_search_without_upper_or_lower_limit() -> None:
@@ -30,15 +30,15 @@ def test_search_without_upper_or_lower_limit() -> None:
 def make_round(latencies: list[int], *, unsent: int = 0, faults: int = 0, ended: str = "") -> Round:
     histogram = Histogram()
     histogram.add(latencies)
-    found = LatencySummary.from_histogram(histogram)
+    latency = LatencySummary.from_histogram(histogram)
     return Round(
         1,
         len(latencies),
         1,
         1,
         Faults(wrong=faults),
-        found,
-        found,
+        latency,
+        latency,
         GeneratorUsage("", 0),
         unsent,
         ended=ended,
@@ -49,9 +49,9 @@ def make_round(latencies: list[int], *, unsent: int = 0, faults: int = 0, ended:
     ("found", "holds"),
     [
         (make_round([900_000] * 2000), True),
-        (make_round([900_000] * 1990 + [5_000_000] * 10), True),  # half a percent
+        (make_round([900_000] * 1990 + [5_000_000] * 10), True),  # half a percent beyond the bound
         (make_round([900_000] * 1900 + [5_000_000] * 100), False),
-        (make_round([900_000] * 10 + [5_000_000]), False),  # too few for a p99: the largest counts
+        (make_round([900_000] * 10 + [5_000_000]), False),  # too few for a p99: the maximum counts
         (make_round([900_000] * 2000, unsent=1), True),
         (make_round([900_000] * 2000, unsent=100), False),
         (make_round([900_000] * 2000, faults=1), False),

@@ -1,4 +1,4 @@
-"""What is shown of results: in lines, tables, CSV, logs and on a page."""
+"""Reports: lines, tables, CSV, HdrHistogram logs, plots and HTML."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def comparison_document() -> Document:
     entries = [
         BenchEntry("slow", "a", fifty, [make_round(100), make_round(120), make_round(110)]),
         BenchEntry("fast", "b", fifty, [make_round(300, limit="busy"), make_round(240), make_round(330)]),
-        BenchEntry("absent", "c", fifty, skipped="<it> isn't installed"),
+        BenchEntry("absent", "c", fifty, skipped="<it> is not installed"),
         BenchEntry("slow", "a", idle, [memory]),
     ]
     return Document(1, "2026-01-01T00:00:00Z", "bothends bench engines", {"kernel": "x"}, entries, "slow")
@@ -76,19 +76,19 @@ def test_encode_decode_round_trip() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "message"),
     [
-        (b"", "no result"),
-        (b"{}", "no result"),
-        (b"\xff", "no result"),
+        (b"", "not a result"),
+        (b"{}", "not a result"),
+        (b"\xff", "not a result"),
         (
             encode(single_document()).replace(b'"version": 1', b'"version": 9'),
-            "version 9; this reads version 1",
+            "version 9 is not supported, only 1",
         ),
     ],
 )
-def test_decode_invalid_document_raises(data: bytes, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+def test_decode_invalid_document_raises(data: bytes, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         decode(data, "here")
 
 
@@ -99,7 +99,7 @@ def test_table_ratios_and_empty_columns() -> None:
     assert "KiB/connection" not in heads
     assert [row[0] for row in rows] == ["slow", "fast"]
     assert rows[1][2:5] == ["300*", "240 to 330", "3.00"]  # ratios 3, 2, 3
-    assert "<it> isn't installed (absent)" in text.remarks(document)[1]
+    assert "<it> is not installed (absent)" in text.remarks(document)[1]
     assert text.table(document, document.entries[3:])[0] == ("target", "load", "KiB/connection")
 
 
@@ -152,9 +152,9 @@ def test_html_report_is_self_contained(document: Document) -> None:
 
 def test_plots_are_well_formed_and_deterministic() -> None:
     entries = comparison_document().entries[:2]
-    drawn = plots.throughput(entries, "a < b")
-    ElementTree.fromstring(drawn)
-    assert drawn == plots.throughput(entries, "a < b")
-    words = "".join(ElementTree.fromstring(drawn).itertext())
-    assert "requests a second" in words
-    assert "slow" in words
+    svg = plots.throughput(entries, "a < b")
+    ElementTree.fromstring(svg)
+    assert svg == plots.throughput(entries, "a < b")
+    content = "".join(ElementTree.fromstring(svg).itertext())
+    assert "requests per second" in content
+    assert "slow" in content

@@ -1,4 +1,4 @@
-"""When requests are due: pure, seeded, in order."""
+"""Schedules: ascending times, determined by the seed."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ def test_times_are_monotonic_and_deterministic(rate: float, kind: Arrivals, seed
 @given(st.integers(1, 2_000_000))
 def test_fixed_times_do_not_drift(rate: int) -> None:
     times = first(Schedule(rate))
-    for place in (0, 1, CHUNK - 1, CHUNK, 3 * CHUNK - 1):
-        assert abs(int(times[place]) - place * SECOND // rate) <= 1
+    for number in (0, 1, CHUNK - 1, CHUNK, 3 * CHUNK - 1):
+        assert abs(int(times[number]) - number * SECOND // rate) <= 1
 
 
 @given(st.floats(10, 1e6), st.integers(0, 1000))
 def test_poisson_times_have_exponential_gaps(rate: float, seed: int) -> None:
     gaps = np.diff(first(Schedule(rate, "poisson", seed), 10)) * rate / SECOND
     assert gaps.mean() == pytest.approx(1, rel=0.05)
-    assert gaps.std() == pytest.approx(1, rel=0.1)  # of an exponential both are the same
+    assert gaps.std() == pytest.approx(1, rel=0.1)  # an exponential distribution has equal mean and deviation
 
 
 @given(RATES, KINDS, st.integers(1, 7))
-def test_step_partitions_schedule(rate: float, kind: Arrivals, several: int) -> None:
+def test_step_partitions_schedule(rate: float, kind: Arrivals, count: int) -> None:
     whole = first(Schedule(rate, kind))
-    parts = [first(Schedule(rate, kind, first=place, step=several)) for place in range(several)]
-    together = np.sort(np.concatenate(parts))
-    assert len(together) == len(whole)
-    assert (together == whole).all()
+    parts = [first(Schedule(rate, kind, first=index, step=count)) for index in range(count)]
+    merged = np.sort(np.concatenate(parts))
+    assert len(merged) == len(whole)
+    assert (merged == whole).all()
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf"), 1e10])
 def test_invalid_rate_raises(rate: float) -> None:
-    with pytest.raises(UsageError, match="a rate is"):
+    with pytest.raises(UsageError, match="the rate must be"):
         Schedule(rate)

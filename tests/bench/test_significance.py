@@ -1,4 +1,4 @@
-"""Two results compared: what spreads allow to be said, and what they don't."""
+"""Comparison of two results: significance, thresholds and matching of entries."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ def verdict_of(before: list[float], after: list[float]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "expected"),
     [
         ([100, 101, 102, 103, 104], [120, 121, 122, 123, 124], "better"),
         ([100, 101, 102, 103, 104], [80, 81, 82, 83, 84], "worse"),
-        ([100, 101, 102, 103, 104], [103, 104, 105, 106, 107], "no difference"),  # sure, and too little
+        ([100, 101, 102, 103, 104], [103, 104, 105, 106, 107], "no difference"),  # significant, but too small
         ([80, 100, 120, 140, 160], [90, 110, 130, 150, 170], "no difference"),  # within the spread
         ([80, 100, 120, 140, 160], [165, 170, 175, 180, 185], "better"),
         ([100, 100, 100, 100], [100, 100, 100, 100], "no difference"),
-        ([100], [120], "better"),  # one round each: by a tenth at least
+        ([100], [120], "better"),  # one round each: a change of more than a tenth
         ([100], [109], "no difference"),
-        ([100, 130, 101], [121, 122, 140], "no difference"),  # few rounds, and they overlap
+        ([100, 130, 101], [121, 122, 140], "no difference"),  # few rounds, and the ranges overlap
         ([0, 0, 0, 0], [5, 5, 5, 5], "better"),
     ],
 )
-def test_verdicts(before: list[float], after: list[float], said: str) -> None:
-    assert verdict_of(before, after) == said
+def test_verdicts(before: list[float], after: list[float], expected: str) -> None:
+    assert verdict_of(before, after) == expected
 
 
 @given(RATES, RATES)
 def test_verdict_is_antisymmetric(before: list[float], after: list[float]) -> None:
-    # The least difference that matters is a share of what was before, so it may matter one way only.
+    # The minimum change is a share of the value before, so only one direction may exceed it.
     opposite = {"better": "worse", "worse": "better", "no difference": "no difference"}
     one, other = verdict_of(before, after), verdict_of(after, before)
     assert other in (opposite[one], "no difference") or one == "no difference"
@@ -71,15 +71,15 @@ def test_verdict_small_change_is_no_difference(rates: list[float]) -> None:
 
 @pytest.mark.parametrize(("one", "other"), [(2, 3), (3, 3), (4, 2)])
 def test_mann_whitney_p_value_matches_enumeration(one: int, other: int) -> None:
-    places = range(one + other)
+    ranks = range(one + other)
 
     def wins(order: tuple[int, ...]) -> int:
         return sum(a > b for a in order[:one] for b in order[one:])
 
-    orders = list(permutations(places))
+    orders = list(permutations(ranks))
     for order in orders[::7]:
-        lopsided = min(wins(order), one * other - wins(order))
-        share = sum(wins(each) <= lopsided for each in orders) / len(orders)
+        smaller_u = min(wins(order), one * other - wins(order))
+        share = sum(wins(each) <= smaller_u for each in orders) / len(orders)
         assert mann_whitney_p_value(order[:one], order[one:]) == pytest.approx(min(1, 2 * share))
 
 

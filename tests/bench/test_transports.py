@@ -1,4 +1,4 @@
-"""Both generators over every transport that a server of ours has."""
+"""Both generators over every transport of the servers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GENERATORS = [
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("sockets")
-    places = [
+    endpoints = [
         "tcp://127.0.0.1:0",
         "tcp://[::1]:0",
         "udp://127.0.0.1:0",
@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "tls://127.0.0.1:0",
         "proxyprotocol+tcp://127.0.0.1:0",
     ]
-    with bothends.serve("upper", *places, tls=TlsSettings(self_signed=True), engine="epoll") as server:
+    with bothends.serve("upper", *endpoints, tls=TlsSettings(self_signed=True), engine="epoll") as server:
         yield server
 
 
@@ -62,7 +62,7 @@ def plan_for(server: Server, label: str, **more: object) -> RunPlan:
     return RunPlan(endpoint, workload, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("by", GENERATORS)
+@pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize(
     "label",
     [
@@ -77,40 +77,40 @@ def plan_for(server: Server, label: str, **more: object) -> RunPlan:
         "proxy",
     ],
 )
-@pytest.mark.parametrize("how", ["closed", "deep", "open", "reconnect"])
-def test_transport_and_mode(server: Server, by: str, label: str, how: str) -> None:
-    ways: dict[str, dict[str, object]] = {
+@pytest.mark.parametrize("mode", ["closed", "deep", "open", "reconnect"])
+def test_transport_and_mode(server: Server, generator: str, label: str, mode: str) -> None:
+    options: dict[str, dict[str, object]] = {
         "closed": {},
         "deep": {"depth": 5},
         "open": {"schedule": Schedule(300, "poisson")},
         "reconnect": {"reconnect": True},
     }
-    plan = plan_for(server, label, **ways[how])
-    if by == "native" and native.unsupported_reason(plan):
+    plan = plan_for(server, label, **options[mode])
+    if generator == "native" and native.unsupported_reason(plan):
         with pytest.raises(UnsupportedCombination):
             select_generator("native", plan)
         assert select_generator("auto", plan).name.startswith("Python")
         return
     found = measure_until_enough(
-        lambda seconds: measure(replace(plan, duration=seconds), generator=select_generator(by, plan))
+        lambda seconds: measure(replace(plan, duration=seconds), generator=select_generator(generator, plan))
     )
     assert found.faults == Faults()
     assert found.ended == ""
     assert found.completed >= 10
-    assert found.own.name == ("Python, epoll" if by == "python" else "C, epoll")
+    assert found.own.name == ("Python, epoll" if generator == "python" else "C, epoll")
 
 
-@pytest.mark.parametrize("by", GENERATORS)
+@pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize(
     ("label", "size"), [("tcp://127", 300_000), ("unix:///", 1_000_000), ("udp:", 65_507)]
 )
-def test_large_messages(server: Server, by: str, label: str, size: int) -> None:
+def test_large_messages(server: Server, generator: str, label: str, size: int) -> None:
     plan = plan_for(server, label, connections=2, timeout=20.0)
     workload = numbered(size, "upper", newline=not plan.endpoint.is_message_oriented)
     plan = replace(plan, workload=workload)
     found = measure_until_enough(
-        lambda seconds: measure(replace(plan, duration=seconds), generator=select_generator(by, plan)),
-        answers=4,
+        lambda seconds: measure(replace(plan, duration=seconds), generator=select_generator(generator, plan)),
+        responses=4,
     )
     assert found.faults == Faults()
     assert found.uncorrected.n >= 4
@@ -118,13 +118,13 @@ def test_large_messages(server: Server, by: str, label: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-@pytest.mark.parametrize("by", GENERATORS)
-def test_small_messages(server: Server, by: str, size: int) -> None:
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_small_messages(server: Server, generator: str, size: int) -> None:
     plan = plan_for(server, "tcp://127")
     workload = numbered(size, "upper", newline=True)
     plan = replace(plan, workload=workload)
     found = measure_until_enough(
-        lambda seconds: measure(replace(plan, duration=seconds), generator=select_generator(by, plan))
+        lambda seconds: measure(replace(plan, duration=seconds), generator=select_generator(generator, plan))
     )
     assert (found.faults, found.completed >= 10) == (Faults(), True)
 
@@ -132,7 +132,7 @@ def test_small_messages(server: Server, by: str, size: int) -> None:
 def test_wrong_certificate_fingerprint_raises(server: Server) -> None:
     plan = plan_for(server, "tls:")
     other = RunPlan(plan.endpoint, plan.workload, tls=TlsOptions(fingerprint="0" * 64))
-    with pytest.raises(HandshakeFailed, match="another one"):
+    with pytest.raises(HandshakeFailed, match="another fingerprint"):
         measure(other, generator=select_generator("python", other))
 
 

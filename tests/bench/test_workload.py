@@ -1,4 +1,4 @@
-"""What is sent and what must come."""
+"""Workloads: numbered messages and scripts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_numbered_messages_have_size_terminator_and_number(
 
 @pytest.mark.parametrize(("size", "newline"), [(0, True), (65_508, False), (20_000_000, True)])
 def test_numbered_invalid_size_raises(size: int, newline: bool) -> None:
-    with pytest.raises(UsageError, match="a message has 1 to"):
+    with pytest.raises(UsageError, match="the message size must be 1 to"):
         numbered(size, "echo", newline=newline)
 
 
@@ -45,18 +45,18 @@ def test_parse_script() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "it sends nothing"),
-        ("< hello", "line 1: an answer before anything is sent"),
-        ("> hello", "no answer is expected to b'hello"),
-        ("> a\n< b\nc", "line 3: it begins with neither"),
-        (r"> a\q", r"line 1: \\q is no escape"),
-        ("> a\\", r"line 1: \\ is no escape"),
+        ("< hello", "line 1: a response before the first request"),
+        ("> hello", "no response to b'hello"),
+        ("> a\n< b\nc", "line 3: does not begin with"),
+        (r"> a\q", r"line 1: unknown escape \\q"),
+        ("> a\\", r"line 1: unknown escape \\$"),
     ],
 )
-def test_parse_script_invalid_text_raises(text: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+def test_parse_script_invalid_text_raises(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         parse_script(text, newline=True)
 
 

@@ -1,7 +1,7 @@
-"""Several targets under several loads: interleaved in random order, so that a slow minute meets all of them.
+"""Measure several targets under several loads, in random order, so that a slow minute affects all alike.
 
-In each round every target runs once for each transport, in an order of that round's own, and is measured
-under every load in turn, also in random order. What is compared are ratios within a round.
+In each round every target runs once per transport, and is measured under each of its loads. Both orders are
+drawn for each round. Comparisons use ratios within a round.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from bothends.endpoints import Endpoint
 from bothends.errors import OUT_OF_DESCRIPTORS, SystemCallFailed
 
 IDLE_CONNECTIONS: Final = 10_000
-"""Connections that are held for the memory of one."""
+"""Connections that are held open to measure the memory of one."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadProfile:
-    """A load to compare under. `idle`: connections are only held, and the server's memory is measured."""
+    """A load of a campaign. `idle`: connections are only held open, to measure the server's memory."""
 
     name: str
     transport: str = "tcp"
@@ -51,8 +51,8 @@ class LoadProfile:
 
 
 LOAD_PROFILES: Final = {
-    kind.name: kind
-    for kind in (
+    profile.name: profile
+    for profile in (
         LoadProfile("one"),
         LoadProfile("fifty", connections=50),
         LoadProfile("thousand", connections=1000),
@@ -66,7 +66,7 @@ LOAD_PROFILES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class CampaignSettings:
-    """How often, how long (seconds), and with which seed the order is drawn."""
+    """Settings of a campaign. Times in seconds, `size` in bytes; `seed` determines the random order."""
 
     rounds: int = 5
     duration: float = 1.0
@@ -78,7 +78,8 @@ class CampaignSettings:
 
 
 OnMeasurement = Callable[[int, int, str], ProgressCallback | None]
-"""Is told which measurement of how many begins, and of what; gives who watches it."""
+"""Called before each measurement with its index, their total, and a description. Returns a progress callback
+or None."""
 
 
 def run_campaign(
@@ -87,36 +88,36 @@ def run_campaign(
     settings: CampaignSettings,
     on_measurement: OnMeasurement,
 ) -> list[BenchEntry]:
-    """Measure all of them; an entry for each target under each load.
+    """Measure all targets under all loads. Returns an entry for each target and load.
 
-    Raises BothendsError for a target that can't be started.
+    Raises BothendsError if a target cannot be started.
     """
     raise_fd_limit()
-    chance = random.Random(settings.seed)
-    entries = {(t.name, k.name): _entry(t, k, settings) for k in profiles for t in targets}
-    runs = [(t, transport) for t in targets for transport in dict.fromkeys(k.transport for k in profiles)]
+    order = random.Random(settings.seed)
+    entries = {(t.name, p.name): _entry(t, p, settings) for p in profiles for t in targets}
+    runs = [(t, transport) for t in targets for transport in dict.fromkeys(p.transport for p in profiles)]
     total = settings.rounds * sum(not each.skipped for each in entries.values())
     done = 0
-    server_cpu, our_cpu = choose_cpus()
+    server_cpu, generator_cpu = choose_cpus()
     with (
         kill_targets_on_exit(),
         tempfile.TemporaryDirectory(prefix="bothends-bench-") as folder,
-        pinned_to_cpu(our_cpu),
+        pinned_to_cpu(generator_cpu),
     ):
         for _ in range(settings.rounds):
-            for target, transport in chance.sample(runs, len(runs)):
-                wanted = [
-                    k
-                    for k in profiles
-                    if k.transport == transport and not entries[target.name, k.name].skipped
+            for target, transport in order.sample(runs, len(runs)):
+                supported = [
+                    p
+                    for p in profiles
+                    if p.transport == transport and not entries[target.name, p.name].skipped
                 ]
-                if not wanted:
+                if not supported:
                     continue
-                with run_target(target, transport, Path(folder), server_cpu) as place:
-                    for kind in chance.sample(wanted, len(wanted)):
-                        entry = entries[target.name, kind.name]
-                        watch = on_measurement(done, total, f"{target.name}, {entry.load.title}")
-                        entry.rounds.append(_measure(place, kind, settings, watch))
+                with run_target(target, transport, Path(folder), server_cpu) as running:
+                    for profile in order.sample(supported, len(supported)):
+                        entry = entries[target.name, profile.name]
+                        on_progress = on_measurement(done, total, f"{target.name}, {entry.load.title}")
+                        entry.rounds.append(_measure(running, profile, settings, on_progress))
                         done += 1
     return list(entries.values())
 
@@ -126,11 +127,11 @@ def _entry(target: BenchTarget, profile: LoadProfile, settings: CampaignSettings
     load = load_from_plan(plan)
     if profile.idle:
         load.workload = IDLE
-    where = (
+    address = (
         str(target.address) if target.address is not None else " ".join(dict(target.commands).get("tcp", ()))
     )
     return BenchEntry(
-        target.name, where, load, skipped=target.unsupported_reason(profile.transport, profile.connections)
+        target.name, address, load, skipped=target.unsupported_reason(profile.transport, profile.connections)
     )
 
 
@@ -156,9 +157,9 @@ def _measure(
 ) -> Round:
     plan = _plan(target.endpoint, profile, settings)
     if profile.idle:
-        # Whatever the server keeps for all together (a pool of buffers) is touched before, and not counted.
-        brief = replace(plan, connections=min(50, profile.connections), duration=0.3)
-        measure(brief, generator=select_generator(settings.generator, brief))
+        # Memory shared by all connections, such as a buffer pool, is touched first, so that it isn't counted.
+        warmup = replace(plan, connections=min(50, profile.connections), duration=0.3)
+        measure(warmup, generator=select_generator(settings.generator, warmup))
         return _measure_idle_memory(target, plan)
     return measure(
         plan,
@@ -169,17 +170,20 @@ def _measure(
 
 
 def _measure_idle_memory(target: RunningTarget, plan: RunPlan) -> Round:
-    """Memory a connection: each asks once, so that it is accepted and in conversation, and stays."""
-    began = time.monotonic()
+    """Measure the memory per connection.
+
+    Each connection sends one request, so that the server has accepted and served it, and stays open.
+    """
+    started = time.monotonic()
     socks: list[socket.socket] = []
-    question, expected = plan.workload.requests[0], plan.workload.responses[0]
+    request, expected = plan.workload.requests[0], plan.workload.responses[0]
     faults = Faults()
     try:
         before = private_memory(target.pid) if target.pid is not None else 0
         for _ in range(plan.connections):
             sock = socket.create_connection((target.endpoint.host, target.endpoint.port or 0), plan.timeout)
             socks.append(sock)
-            sock.sendall(question)
+            sock.sendall(request)
             if sock.recv(len(expected), socket.MSG_WAITALL) != expected:
                 faults.wrong += 1
         after = private_memory(target.pid) if target.pid is not None else 0
@@ -191,7 +195,7 @@ def _measure_idle_memory(target: RunningTarget, plan: RunPlan) -> Round:
     finally:
         for sock in socks:
             sock.close()
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
     memory = (after - before) / max(len(socks), 1) if target.pid is not None and not faults.total else None
     return Round(
         seconds=seconds,

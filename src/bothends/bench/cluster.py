@@ -1,8 +1,9 @@
-"""One load from many machines: the generator spread over a dask.distributed cluster.
+"""Generate one load from several machines, with dask.distributed.
 
-Each worker opens its share of the connections, waits for the agreed time, and drives its share of the
-schedule; histograms are merged here. All machines' clocks tell the time of day, so the beginning is agreed by
-that; how far they are apart is measured beforehand and told. Workers need bothends with its extra `bench`.
+Each worker opens its share of the connections, waits for the common start time, and drives its share of the
+schedule; histograms are merged here. The start time is a time of day, because monotonic clocks of different
+machines are unrelated. The difference between the clocks is measured first and reported. Workers need
+bothends with its extra `bench`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from bothends.bench.results import Faults, GeneratorUsage, LatencySummary, Round
 from bothends.errors import BothendsError, Unavailable, UsageError
 
 START_DELAY: Final = 1.0
-"""Seconds from handing out the plans to the beginning, at least: connections are opened meanwhile."""
+"""Minimum seconds from distributing the plans to the start; connections are opened meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What one worker found. `refused`: the error of a worker that could not even begin."""
+    """The outcome of one worker. `error` is the message of a worker that could not start.
+
+    `start_delay`: seconds that the worker received its plan after the common start time.
+    """
 
     worker: str
     name: str
@@ -35,39 +39,39 @@ class Shard:
 
 
 def split_plan(plan: RunPlan, count: int) -> list[RunPlan]:
-    """One plan for each of so many workers; together they are the whole.
+    """Split a plan among `count` workers: connections and schedule.
 
-    Raises CallerError where there are fewer connections than workers.
+    Raises UsageError if there are fewer connections than workers.
     """
     if plan.connections < count:
-        words = f"{plan.connections} connections can't be spread over {count} workers"
-        raise UsageError(f"{words}: --connections {count} or more")
+        problem = f"{plan.connections} connections can't be spread over {count} workers"
+        raise UsageError(f"{problem}: use --connections {count} or more")
     parts = []
-    for place in range(count):
-        connections = plan.connections // count + (place < plan.connections % count)
+    for index in range(count):
+        connections = plan.connections // count + (index < plan.connections % count)
         schedule = plan.schedule
         if schedule is not None:
-            schedule = replace(schedule, first=place, step=count)
+            schedule = replace(schedule, first=index, step=count)
         parts.append(replace(plan, connections=connections, schedule=schedule))
     return parts
 
 
 def measure_on_cluster(scheduler: str, plan: RunPlan, prefer: str = "auto") -> tuple[Round, list[str]]:
-    """One round by all workers of the cluster, and notes on who took part.
+    """Run one round on all workers of a cluster. Returns the merged round, and notes about the workers.
 
-    Raises Unavailable where dask.distributed isn't installed or no scheduler answers, CallerError where there
-    are too few connections, and what kept every worker from beginning.
+    Raises Unavailable if dask.distributed is not installed, no scheduler answers, or there are no workers;
+    UsageError if there are too few connections, or no worker could start.
     """
     try:
         from distributed import Client
     except ModuleNotFoundError as error:
         hint = "pip install 'bothends[cluster]'"
-        raise Unavailable("use", "a cluster", reason="distributed isn't installed", hint=hint) from error
+        raise Unavailable("use", "a cluster", reason="distributed is not installed", hint=hint) from error
     try:
         client: Any = Client(scheduler, timeout=5, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:  # a TimeoutError is an OSError
         reason = f"no scheduler answers there ({str(error)[:100] or type(error).__name__})"
-        raise Unavailable("reach", scheduler, reason=reason, hint="dask scheduler starts one") from error
+        raise Unavailable("reach", scheduler, reason=reason, hint="start one with: dask scheduler") from error
     with client:
         return _measure_with(client, plan, prefer)
 
@@ -76,12 +80,12 @@ def _measure_with(client: Any, plan: RunPlan, prefer: str) -> tuple[Round, list[
     workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
     if not workers:
         raise Unavailable(
-            "use", "the cluster", reason="it has no workers", hint="dask worker ADDRESS starts one"
+            "use", "the cluster", reason="it has no workers", hint="start one with: dask worker ADDRESS"
         )
     plans = split_plan(plan, len(workers))
     before = time.time()
     clocks = client.run(time.time, workers=workers)
-    apart = max(abs(clock - before) for clock in clocks.values())
+    clock_difference = max(abs(clock - before) for clock in clocks.values())
     begin = time.time() + START_DELAY + plan.connections / 5000
     futures = [
         client.submit(
@@ -90,34 +94,35 @@ def _measure_with(client: Any, plan: RunPlan, prefer: str) -> tuple[Round, list[
         for part, worker in zip(plans, workers, strict=True)
     ]
     parts: list[Shard] = client.gather(futures)
-    notes = [f"{len(workers)} workers; their clocks differ from ours by {apart * 1000:.1f} ms or less."]
-    notes += [f"{part.worker} could not begin: {part.error}" for part in parts if part.error]
+    largest = f"{clock_difference * 1000:.1f} ms"
+    notes = [f"{len(workers)} workers; their clocks differ from the local one by at most {largest}."]
+    notes += [f"{part.worker} could not start: {part.error}" for part in parts if part.error]
     notes += [
-        f"{part.worker} began {part.start_delay:.3f} s late." for part in parts if part.start_delay > 0.05
+        f"{part.worker} started {part.start_delay:.3f} s late." for part in parts if part.start_delay > 0.05
     ]
     return merge_shards(plan, parts), notes
 
 
 def run_shard(plan: RunPlan, begin: float, worker: str, prefer: str) -> Shard:
-    """On a worker: run a plan from `begin` on, a time of day (time.time())."""
+    """Run a plan on a worker, starting at `begin`, a time of day (time.time())."""
     late = max(0.0, time.time() - begin)
-    # The generator counts by the monotonic clock: here is what it shows when that time has come.
+    # The generator uses the monotonic clock, so the time of day is converted to this machine's.
     at = time.monotonic() + (begin - time.time())
     try:
-        made_by = select_generator(prefer, plan)
-        outcome = made_by.run(replace(plan, begin=max(at, time.monotonic())))
+        generator = select_generator(prefer, plan)
+        outcome = generator.run(replace(plan, begin=max(at, time.monotonic())))
     except BothendsError as error:
         return Shard(worker, "", None, late, str(error))
-    return Shard(worker, made_by.name, outcome, late)
+    return Shard(worker, generator.name, outcome, late)
 
 
 def merge_shards(plan: RunPlan, parts: Sequence[Shard]) -> Round:
-    """One round of all of them. Raises CallerError if none could begin."""
-    began = [(part, part.outcome) for part in parts if part.outcome is not None]
-    if not began:
-        raise UsageError(f"no worker could begin; the first says: {parts[0].error}")
-    rounds = [round_from_outcome(plan, outcome, part.name) for part, outcome in began]
-    faults = Faults(refused=len(parts) - len(began))
+    """Merge the outcomes of all workers into a round. Raises UsageError if none could start."""
+    started = [(part, part.outcome) for part in parts if part.outcome is not None]
+    if not started:
+        raise UsageError(f"no worker could start; the first error: {parts[0].error}")
+    rounds = [round_from_outcome(plan, outcome, part.name) for part, outcome in started]
+    faults = Faults(refused=len(parts) - len(started))
     for each in rounds:
         faults = faults.plus(each.faults)
     seconds = max(each.seconds for each in rounds)
@@ -140,9 +145,9 @@ def merge_shards(plan: RunPlan, parts: Sequence[Shard]) -> Round:
         bytes_received=sum(each.bytes_received for each in rounds),
         faults=faults,
         uncorrected=LatencySummary.from_histogram(
-            merge_histograms(outcome.uncorrected for _, outcome in began)
+            merge_histograms(outcome.uncorrected for _, outcome in started)
         ),
-        corrected=LatencySummary.from_histogram(merge_histograms(outcome.corrected for _, outcome in began))
+        corrected=LatencySummary.from_histogram(merge_histograms(outcome.corrected for _, outcome in started))
         if is_open
         else None,
         own=own,

@@ -1,7 +1,7 @@
-"""The machine that a result comes from, and what the server's processes use: by /proc, see proc(5).
+"""Describe the host, and measure the resources of the server's processes, from /proc (proc(5)).
 
-Processor time in /proc is counted in hundredths of a second, which is a tenth of what a short round measures.
-So that of processes that live is asked of their clocks (clock_getcpuclockid(3)), in nanoseconds.
+CPU times in /proc are in clock ticks of 10 ms, too coarse for a short round. So the CPU time of a running
+process is read from its CPU clock (clock_getcpuclockid(3)), in nanoseconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bothends.bench.results import ServerCost
 from bothends.osutil.process_info import descendants, thread_ids
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-_CPUCLOCK_SCHED: Final = 2  # of a process's number that makes the number of its clock, as glibc's call does
+_CPUCLOCK_SCHED: Final = 2  # clock type in the clock id that glibc's clock_getcpuclockid(3) makes of a pid
 _LIBRARIES: Final = ("bothends", "uvloop", "gevent", "twisted", "trio")
 _SYSCTLS: Final = (
     "net/core/somaxconn",
@@ -29,7 +29,7 @@ _SYSCTLS: Final = (
 
 
 def host_info() -> dict[str, str]:
-    """Name -> what it is: kernel, processors, Python, libraries, settings that matter."""
+    """Return name -> value: kernel, processors, Python, libraries, and relevant kernel settings."""
     found = {
         "kernel": f"{platform.system()} {platform.release()}",
         "processors": f"{os.cpu_count()}, {_cpu_model()}",
@@ -66,7 +66,7 @@ def _first_line(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ProcessUsage:
-    """What processes have used until now. `cpu` in seconds, `switches` of context."""
+    """Resource usage at the time `at`: `cpu` in seconds, `switches` in context switches."""
 
     at: float
     cpu: float
@@ -74,7 +74,7 @@ class ProcessUsage:
 
 
 def process_usage(pid: int) -> ProcessUsage:
-    """Of a process and all its descendants that live. One that has ended has used nothing."""
+    """Return the usage of a process and all its running descendants; zero if it has exited."""
     cpu, switches = 0.0, 0
     for each in (pid, *descendants(pid)):
         cpu += _cpu_time(each)
@@ -83,7 +83,7 @@ def process_usage(pid: int) -> ProcessUsage:
 
 
 def server_cost(before: ProcessUsage, after: ProcessUsage, requests: int) -> ServerCost | None:
-    """What that many requests cost between the two; None where there were none."""
+    """Return the cost per request between two measurements; None without requests."""
     if not requests:
         return None
     seconds = max(after.at - before.at, 1e-9)
@@ -94,12 +94,12 @@ def server_cost(before: ProcessUsage, after: ProcessUsage, requests: int) -> Ser
 
 
 def private_memory(pid: int) -> int:
-    """KiB of anonymous memory in user space that a process and its descendants hold for themselves."""
+    """Return the resident anonymous memory of a process and its descendants in KiB."""
     return sum(_anonymous_memory(each) for each in (pid, *descendants(pid)))
 
 
 def _cpu_time(pid: int) -> float:
-    """Seconds of a process, and of its children that have ended and been waited for."""
+    """Return the CPU seconds of a process and of its children that it has waited for."""
     try:
         own = time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

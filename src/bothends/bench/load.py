@@ -1,4 +1,4 @@
-"""Runs a generator, round after round, and judges whether it was itself what bounded the result."""
+"""Select and run a load generator, and decide whether it was the bottleneck."""
 
 from __future__ import annotations
 
@@ -11,28 +11,35 @@ from bothends.bench.generators.native import NativeGenerator, unavailable_reason
 from bothends.bench.generators.python import PythonGenerator
 from bothends.bench.host_info import ProcessUsage, process_usage, server_cost
 from bothends.bench.rate_search import LatencyBound, search
-from bothends.bench.results import BenchEntry, GeneratorUsage, LatencySummary, Load, Round, ServerCost
+from bothends.bench.results import (
+    STARVED_SHARE,
+    BenchEntry,
+    GeneratorUsage,
+    LatencySummary,
+    Load,
+    Round,
+    ServerCost,
+)
 from bothends.bench.schedule import Schedule
 from bothends.bench.workload import describe_sizes
 from bothends.errors import Unavailable, UnsupportedCombination
 
 BUSY_SHARE: Final = 0.95
-"""Share of a processor from which on a generator had no time left: the target may be faster than measured."""
+"""CPU share from which a generator counts as saturated: the target may be faster than measured."""
 
-RUN_QUEUE_SHARE: Final = 0.1
-"""Share of the time, from which on something else that had the generator's processor is to blame."""
 
 LATE_SHARE: Final = 0.1
-"""Lateness of sends, as a share of the latency, from which on it is part of the figure."""
+"""Lateness of sends, as a share of the latency, from which it distorts the result."""
 
 LATE_FLOOR: Final = 100_000
-"""Nanoseconds of lateness that no generator is blamed for: a wake-up takes that long."""
+"""Nanoseconds of lateness that are ignored: a wake-up takes that long."""
 
 
 def select_generator(prefer: str, plan: RunPlan) -> Generator:
-    """The generator to use: "native", "python", or "auto" for the fastest that can do this.
+    """Select a generator: "native", "python", or "auto" for the fastest that supports the plan.
 
-    Raises Unavailable where there is no native one, CannotCarry where it can't do this.
+    Raises Unavailable if the native generator was not built, UnsupportedCombination if it does not support
+    the plan.
     """
     if prefer == "python":
         return PythonGenerator()
@@ -41,7 +48,7 @@ def select_generator(prefer: str, plan: RunPlan) -> Generator:
         return NativeGenerator()
     if prefer == "auto":
         return PythonGenerator()
-    hint = "--generator python can"
+    hint = "use --generator python"
     if unavailable_reason():
         raise Unavailable("use", "the native generator", reason=reason, hint=hint)
     raise UnsupportedCombination("the native generator", plan.endpoint.label, reason, hint)
@@ -54,9 +61,9 @@ def measure(
     on_progress: ProgressCallback | None = None,
     server_pid: int | None = None,
 ) -> Round:
-    """One round. `server`: the process whose cost is measured too.
+    """Run one round. `server_pid` is a process whose resource usage is measured, with its descendants.
 
-    Raises BothendsError if not even the first connection can be opened.
+    Raises BothendsError if the first connection cannot be opened.
     """
     used = generator or select_generator("auto", plan)
     meter = _Meter(server_pid) if server_pid is not None else None
@@ -65,7 +72,7 @@ def measure(
 
 
 def round_from_outcome(plan: RunPlan, outcome: RunOutcome, name: str, meter: _Meter | None = None) -> Round:
-    """What an outcome means."""
+    """Turn a generator's outcome into a result."""
     seconds = outcome.wall or plan.duration
     is_open = plan.schedule is not None
     share = outcome.cpu / seconds if seconds else 0.0
@@ -90,7 +97,7 @@ def round_from_outcome(plan: RunPlan, outcome: RunOutcome, name: str, meter: _Me
 
 
 def load_from_plan(plan: RunPlan) -> Load:
-    """What a plan asks of its target, for a result."""
+    """Describe the load of a plan for a result."""
     schedule = plan.schedule
     return Load(
         workload=plan.workload.name,
@@ -116,13 +123,13 @@ def run_rounds(
     progress_for: Callable[[int], ProgressCallback | None],
     server_pid: int | None = None,
 ) -> list[Round]:
-    """So many rounds, one after another; each has a seed of its own. Stops after one that ended early."""
-    found: list[Round] = []
+    """Run `count` rounds, each with its own seed. Stops after a round that ended early."""
+    rounds: list[Round] = []
     for number in range(count):
         schedule = plan.schedule
         if schedule is not None:
             schedule = replace(schedule, seed=schedule.seed + number)
-        found.append(
+        rounds.append(
             measure(
                 replace(plan, schedule=schedule),
                 generator=generator,
@@ -130,9 +137,9 @@ def run_rounds(
                 server_pid=server_pid,
             )
         )
-        if found[-1].ended:
+        if rounds[-1].ended:
             break
-    return found
+    return rounds
 
 
 def find_max_rate(
@@ -143,11 +150,10 @@ def find_max_rate(
     progress_for: Callable[[float], ProgressCallback | None],
     server_pid: int | None = None,
 ) -> tuple[float, list[BenchEntry]]:
-    """The highest rate at which the bound holds (0.0: none), and an entry for each rate that was tried.
+    """Find the highest rate at which the bound holds.
 
-    It begins at a tenth of what the target answers in a closed loop.
-
-    Raises BothendsError if not even the first connection can be opened.
+    The search starts at a tenth of the throughput in a closed loop. Returns the rate (0.0 if none holds), and
+    an entry for each rate that was tried. Raises BothendsError if the first connection cannot be opened.
     """
     closed = measure(
         replace(plan, schedule=None),
@@ -159,33 +165,35 @@ def find_max_rate(
 
     def holds(rate: float) -> bool:
         schedule = replace(plan.schedule, rate=rate) if plan.schedule is not None else Schedule(rate)
-        trial = replace(plan, schedule=schedule)
-        for _ in range(2):  # a moment in which the machine was busy elsewhere must not end the search
-            found = measure(trial, generator=generator, on_progress=progress_for(rate), server_pid=server_pid)
-            if bound.holds(found):
+        rate_plan = replace(plan, schedule=schedule)
+        for _ in range(2):  # repeated once: a moment of load from other processes must not end the search
+            result = measure(
+                rate_plan, generator=generator, on_progress=progress_for(rate), server_pid=server_pid
+            )
+            if bound.holds(result):
                 break
-        tried.append(BenchEntry(plan.endpoint.label, str(plan.endpoint), load_from_plan(trial), [found]))
-        return bound.holds(found)
+        tried.append(BenchEntry(plan.endpoint.label, str(plan.endpoint), load_from_plan(rate_plan), [result]))
+        return bound.holds(result)
 
     rate, _ = search(holds, max(closed.per_s / 10, 1.0))
     return rate, tried
 
 
 def _generator_limit(outcome: RunOutcome, share: float, starved: float) -> str:
-    if starved >= RUN_QUEUE_SHARE:
-        return f"something else had its processor for {starved:.0%} of the time"
+    if starved >= STARVED_SHARE:
+        return f"other processes had its CPU for {starved:.0%} of the time"
     if share + starved >= BUSY_SHARE:
         return f"it was busy {share:.0%} of the time: the target may be faster"
     late = outcome.lateness.percentile(99)
     if late is not None and late > LATE_FLOOR:
         typical = outcome.corrected.percentile(99) or 0
         if late > LATE_SHARE * typical:
-            return f"of its sends 1 % were {late / 1000:,.0f} us late or more, which counts as latency"
+            return f"1 % of its sends were at least {late / 1000:,.0f} us late, which counts as latency"
     return ""
 
 
 class _Meter:
-    """Looks at the server when measuring begins and ends."""
+    """Measures the server's resource usage between the start and end of the measured time."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -199,7 +207,7 @@ class _Meter:
         self._last = process_usage(self._pid)
 
     def cost(self, requests: int) -> ServerCost | None:
-        """What the server used for that many requests; None if it was not seen at both ends."""
+        """Return the server's cost per request; None unless both measurements were made."""
         if self._first is None or self._last is None:
             return None
         return server_cost(self._first, self._last, requests)

@@ -1,7 +1,8 @@
-"""The rate that a target can carry: the highest at which a bound still holds.
+"""Search for the highest rate at which a latency bound holds.
 
-Pure: it asks `holds` of rates, and whoever answers measures them. Twice the rate until the bound is crossed,
-then half-way between the last that held and the first that didn't, until the two are close.
+Pure: a callback measures whether the bound holds at a rate. The rate is doubled until the bound is exceeded.
+Then the search bisects (by the geometric mean) between the highest rate that held and the lowest that did
+not, until the two are close.
 """
 
 from __future__ import annotations
@@ -14,36 +15,35 @@ from typing import Final
 from bothends.bench.results import Round
 
 TOLERANCE: Final = 1.05
-"""The search ends when the first rate that did not hold is at most so many times the last that did."""
+"""The search ends when the lowest rate that failed is at most this factor above the highest that held."""
 
 MAX_UNSENT_SHARE: Final = 0.001
-"""Share of the requests that may stay unsent: their times fall just before the end."""
+"""Share of requests that may remain unsent, because they are due just before the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyBound:
-    """What must hold: p99 within so many microseconds (from when a request was due), and no fault."""
+    """The bound: p99 in microseconds (from the time a request was due), and no faults."""
 
     p99_us: float
 
-    def holds(self, found: Round) -> bool:
-        """Whether a round kept it. Where n can't carry a p99, the largest counts."""
-        latency = found.latency
+    def holds(self, result: Round) -> bool:
+        """Whether a round stayed within the bound. With too few requests for a p99, the maximum counts."""
+        latency = result.latency
         within = latency.percentiles_us.get("p99", latency.max_us) <= self.p99_us
-        return (
-            bool(latency.n) and within and is_fully_sent(found) and not found.faults.total and not found.ended
-        )
+        clean = not result.faults.total and not result.ended
+        return bool(latency.n) and within and is_fully_sent(result) and clean
 
 
-def is_fully_sent(found: Round) -> bool:
-    """Whether what was due was sent, but for the last few (`SEND_FAILED`)."""
-    return found.unsent <= max(1.0, MAX_UNSENT_SHARE * (found.latency.n + found.unsent))
+def is_fully_sent(result: Round) -> bool:
+    """Whether all due requests were sent, except for `MAX_UNSENT_SHARE`."""
+    return result.unsent <= max(1.0, MAX_UNSENT_SHARE * (result.latency.n + result.unsent))
 
 
 def search(holds: Callable[[float], bool], start: float, *, max_trials: int = 24) -> tuple[float, float]:
-    """(the highest rate that held, the lowest that didn't), 0.0 and infinity where none was met.
+    """Search from the rate `start`, with at most `max_trials` calls of `holds`.
 
-    `start` is the first rate; `most` bounds how many are tried.
+    Returns the highest rate that held (0.0 if none) and the lowest that did not (infinity if none).
     """
     low, high, rate = 0.0, math.inf, start
     for _ in range(max_trials):

@@ -1,12 +1,13 @@
-"""One connection's requests that are open, and what was wrong with each answer.
+"""Track the pending requests of one connection, and classify faulty responses.
 
-Sans-IO: it is told what was sent and what came, and when (nanoseconds).
+Sans-IO: the caller passes sent and received bytes with their times (nanoseconds).
 
-1. As long as all is well, a chunk is compared with the next bytes of the ring at once, whole: that is a
-   comparison of memory, and it looks at every byte.
-2. From the first byte that differs, answers are looked at one by one (`_answer`), where something marks
-   their ends: a datagram's bounds, or the workload's `end`. Without, the stream is of no more use.
-3. An answer is told by its number where there is one, so one that is wrong is not taken for another's.
+1. While all responses are correct, each received chunk is compared with the next bytes of the workload's
+   ring in one memory comparison, which covers every byte.
+2. From the first byte that differs, responses are compared one by one (`_match_response`) if they are
+   delimited: by datagram boundaries, or by the workload's `terminator`. Otherwise the connection cannot be
+   resynchronized, and `desynced` is set.
+3. A response with a number is matched by it, so that a wrong response is not mistaken for another one.
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ from bothends.bench.generators.base import RunOutcome
 from bothends.bench.workload import Workload
 
 MAX_READ: Final = 256 * 1024
-"""Most bytes of one read: the ring of answers is repeated until one comparison can take so many."""
+"""Maximum bytes per read: the ring of responses is repeated so that one comparison covers as many."""
 
 HISTOGRAM_BATCH: Final = 32 * 1024
-"""Latencies that are kept as they are before they are counted, all at once."""
+"""Latencies that are collected before they are added to the histograms at once."""
 
 
 class RunCounters:
-    """What all connections of a run add to. The window from `start` to `stop` is what counts."""
+    """Counters shared by all connections of a run. Only the time from `start` to `stop` counts."""
 
     def __init__(self) -> None:
         self.outcome = RunOutcome()
         self.start = 0
         self.stop = 0
         self.response_count = 0
-        """Intact answers, whenever they came."""
+        """Correct responses, including those outside the measured time."""
         self._uncorrected: list[int] = []
         self._corrected: list[int] = []
         self._lateness: list[int] = []
         self._completions: list[int] = []
 
     def record_response(self, due: int, sent: int, at: int, size: int) -> None:
-        """An intact answer of `size` bytes to a request that was due and sent then."""
+        """Count a correct response of `size` bytes, received at `at`. Times in nanoseconds."""
         self.response_count += 1
         if self.start <= due < self.stop:
             self._uncorrected.append(at - sent)
@@ -53,12 +54,12 @@ class RunCounters:
             self.outcome.bytes_received += size
 
     def record_lateness(self, nanoseconds: int, due: int) -> None:
-        """A request was sent so long after it could have been."""
+        """Count the delay of a send after the time it was due and its connection was free."""
         if self.start <= due < self.stop:
             self._lateness.append(nanoseconds)
 
     def flush(self) -> None:
-        """Take what is kept into the histograms."""
+        """Add the collected values to the histograms."""
         outcome = self.outcome
         outcome.uncorrected.add(self._uncorrected)
         outcome.corrected.add(self._corrected)
@@ -69,24 +70,24 @@ class RunCounters:
             while len(outcome.each_second) <= second:
                 outcome.each_second.append(0)
             outcome.each_second[second] += 1
-        for kept in (self._uncorrected, self._corrected, self._lateness, self._completions):
-            kept.clear()
+        for collected in (self._uncorrected, self._corrected, self._lateness, self._completions):
+            collected.clear()
 
 
 class WorkloadBuffer:
-    """A workload's bytes, ready to be cut and compared. One for all connections."""
+    """The concatenated bytes of a workload, shared by all connections."""
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
         self.length = len(workload)
         self.cycle_size = sum(map(len, workload.responses))
-        times = MAX_READ // self.cycle_size + 2
-        self.responses = b"".join(workload.responses) * times
-        self.response_ends = list(accumulate(len(each) for each in workload.responses * times))
+        repeats = MAX_READ // self.cycle_size + 2
+        self.responses = b"".join(workload.responses) * repeats
+        self.response_ends = list(accumulate(len(each) for each in workload.responses * repeats))
         self.requests = workload.requests * 2
 
     def request_bytes(self, first: int, count: int) -> bytes:
-        """The bytes of `count` requests, from the one at place `first` on."""
+        """Return the bytes of `count` requests, starting with the one at index `first`."""
         if count == 1:
             return self.requests[first]
         if first + count <= len(self.requests):
@@ -95,9 +96,9 @@ class WorkloadBuffer:
 
 
 class RequestTracker:
-    """The requests of one connection.
+    """The pending requests of one connection.
 
-    `broken`: what comes next can't be told from what came before; close the connection.
+    `desynced`: received bytes can no longer be assigned to requests; close the connection.
     """
 
     __slots__ = (
@@ -119,17 +120,17 @@ class RequestTracker:
         self._counters = counters
         self._message_oriented = message_oriented
         self._resyncing = False
-        self._offset = 0  # in the ring of answers: where the next byte stands
-        self._sent_count = 0  # requests, ever
-        self._highest_answered = -1  # the latest that was answered
-        self._partial = b""  # the beginning of an answer, while answers are looked at one by one
-        self._expired: deque[int] = deque(maxlen=buffer.length)  # given up, but may still come
+        self._offset = 0  # offset of the next expected byte in the ring of responses
+        self._sent_count = 0  # total requests
+        self._highest_answered = -1  # highest number of an answered request
+        self._partial = b""  # an incomplete response, while resynchronizing
+        self._expired: deque[int] = deque(maxlen=buffer.length)  # timed out; their responses may still arrive
         self.pending: deque[tuple[int, int, int]] = deque()
-        """(number, due, sent), the oldest first."""
+        """(number, due, sent) of each pending request, oldest first."""
         self.desynced = False
 
     def send(self, count: int, due: int, now: int) -> bytes:
-        """The bytes of the next `count` requests, which are open from now on."""
+        """Register the next `count` requests as pending. Returns their bytes."""
         first = self._sent_count
         for number in range(first, first + count):
             self.pending.append((number, due, now))
@@ -137,7 +138,7 @@ class RequestTracker:
         return self._buffer.request_bytes(first % self._buffer.length, count)
 
     def receive(self, data: bytes, at: int) -> int:
-        """Take what came; how many requests are no longer open because of it."""
+        """Process received bytes. Returns the number of requests that are no longer pending."""
         before = len(self.pending)
         if self._message_oriented:
             self._receive_datagram(data, at)
@@ -148,7 +149,7 @@ class RequestTracker:
         return before - len(self.pending)
 
     def connection_closed(self) -> None:
-        """The stream is over, by whatever cause: what is open is lost, and an answer that had begun short."""
+        """Count pending requests as lost, and an incomplete response as short."""
         faults = self._counters.outcome.faults
         if self.pending and (self._partial or (not self._resyncing and self._partial_size())):
             self.pending.popleft()
@@ -157,7 +158,7 @@ class RequestTracker:
         self.pending.clear()
 
     def expire(self, before: int) -> int:
-        """Give up what was sent before then; how many those are. What still comes for them is late."""
+        """Give up requests sent before a time. Returns their number. Their responses now count as late."""
         if not self.pending or self.pending[0][2] >= before:
             return 0
         count = 0
@@ -177,28 +178,28 @@ class RequestTracker:
         end = start + len(data)
         first = bisect_right(ring.response_ends, start)
         count = bisect_right(ring.response_ends, end, first) - first
-        # Asked for: whole answers, and the beginning of one more only if one more is open.
-        inside = count == 0 or end > ring.response_ends[first + count - 1]
-        if data != ring.responses[start:end] or count + inside > len(self.pending):
+        # The data may hold as many complete and partial responses as there are pending requests.
+        has_partial = count == 0 or end > ring.response_ends[first + count - 1]
+        if data != ring.responses[start:end] or count + has_partial > len(self.pending):
             self._start_resync(data, at)
             return
-        for place in range(count):
+        for index in range(count):
             number, due, sent = self.pending.popleft()
             self._counters.record_response(
-                due, sent, at, len(ring.workload.responses[(first + place) % ring.length])
+                due, sent, at, len(ring.workload.responses[(first + index) % ring.length])
             )
             self._highest_answered = number
         self._offset = end % ring.cycle_size
 
     def _partial_size(self) -> int:
-        """Bytes that have come of the answer at hand."""
+        """Return the number of bytes received of the current response."""
         before = bisect_right(self._buffer.response_ends, self._offset)
         return self._offset - (self._buffer.response_ends[before - 1] if before else 0)
 
     def _start_resync(self, data: bytes, at: int) -> None:
-        inside = self._partial_size()
+        size = self._partial_size()
         self._resyncing = True
-        self._receive_resyncing(self._buffer.responses[self._offset - inside : self._offset] + data, at)
+        self._receive_resyncing(self._buffer.responses[self._offset - size : self._offset] + data, at)
 
     def _receive_resyncing(self, data: bytes, at: int) -> None:
         end = self._buffer.workload.terminator
@@ -206,38 +207,38 @@ class RequestTracker:
             if data:
                 self._receive_unterminated(data, at)
             return
-        *whole, self._partial = (self._partial + data).split(end)
-        for answer in whole:
-            self._match_response(answer + end, at)
+        *complete, self._partial = (self._partial + data).split(end)
+        for response in complete:
+            self._match_response(response + end, at)
         longest = self._buffer.workload.uniform_size or max(map(len, self._buffer.workload.responses))
-        if len(self._partial) > 2 * longest:  # no end in sight
+        if len(self._partial) > 2 * longest:  # the terminator is missing
             self._counters.outcome.faults.wrong += 1
             self._partial, self.desynced = b"", True
 
     def _receive_unterminated(self, data: bytes, at: int) -> None:
-        """What still agrees is counted; then the rest can't be assigned to any request."""
-        answers, ring = self._buffer.workload.responses, self._buffer
+        """Count correct responses up to the first fault; later bytes cannot be assigned to a request."""
+        responses, ring = self._buffer.workload.responses, self._buffer
         while self.pending:
-            answer = answers[self.pending[0][0] % ring.length]
-            if not data.startswith(answer):
+            response = responses[self.pending[0][0] % ring.length]
+            if not data.startswith(response):
                 break
             number, due, sent = self.pending.popleft()
-            self._counters.record_response(due, sent, at, len(answer))
+            self._counters.record_response(due, sent, at, len(response))
             self._highest_answered = number
-            data = data[len(answer) :]
+            data = data[len(response) :]
         if data:
             if self.pending:
                 self.pending.popleft()
             self._counters.outcome.faults.wrong += 1
         self.desynced = True
 
-    # One answer ------------------------------------------------------------------------------------
+    # One response ----------------------------------------------------------------------------------
 
     def _receive_datagram(self, data: bytes, at: int) -> None:
-        answers, length = self._buffer.workload.responses, self._buffer.length
+        responses, length = self._buffer.workload.responses, self._buffer.length
         if (
             self.pending
-            and data == answers[self.pending[0][0] % length]
+            and data == responses[self.pending[0][0] % length]
             and self.pending[0][0] > self._highest_answered
         ):
             number, due, sent = self.pending.popleft()
@@ -248,19 +249,19 @@ class RequestTracker:
 
     def _match_response(self, data: bytes, at: int) -> None:
         workload, faults = self._buffer.workload, self._counters.outcome.faults
-        place = workload.index_by_response.get(data)
-        if place is None:
+        index = workload.index_by_response.get(data)
+        if index is None:
             self._classify_fault(data)
             return
         number = (
-            self._pending_at(place)
+            self._pending_at(index)
             if workload.is_numbered
             else (self.pending[0][0] if self.pending else None)
         )
         if number is None:
-            gone = next((each for each in self._expired if each % len(workload) == place), None)
-            if gone is not None:
-                self._expired.remove(gone)
+            expired = next((each for each in self._expired if each % len(workload) == index), None)
+            if expired is not None:
+                self._expired.remove(expired)
                 faults.late += 1
             elif workload.is_numbered and self._sent_count:
                 faults.duplicated += 1
@@ -274,14 +275,14 @@ class RequestTracker:
         self._counters.record_response(due, sent, at, len(data))
 
     def _classify_fault(self, data: bytes) -> None:
-        """Not what anybody asked for. By its number it may still be told whose answer it should have been."""
+        """Classify a response that matches no request; its number may still identify the request."""
         workload, faults = self._buffer.workload, self._counters.outcome.faults
-        place = (
+        index = (
             workload.index_by_number.get(data[: len(next(iter(workload.index_by_number), b""))])
             if workload.index_by_number
             else None
         )
-        number = self._pending_at(place) if place is not None else None
+        number = self._pending_at(index) if index is not None else None
         if number is None and self.pending:
             number = self.pending[0][0]
         if number is None:
@@ -289,16 +290,16 @@ class RequestTracker:
             return
         self._pop_pending(number)
         expected = workload.responses[number % len(workload)]
-        bare = data.removesuffix(workload.terminator) if workload.terminator else data
-        if len(data) < len(expected) and expected.startswith(bare):
+        content = data.removesuffix(workload.terminator) if workload.terminator else data
+        if len(data) < len(expected) and expected.startswith(content):
             faults.short += 1
         else:
             faults.wrong += 1
 
-    def _pending_at(self, place: int) -> int | None:
-        """The number of the open request at this place of the ring; the newest, should another wait there."""
+    def _pending_at(self, index: int) -> int | None:
+        """Return the number of the newest pending request at this index of the ring, or None."""
         length = self._buffer.length
-        return next((each[0] for each in reversed(self.pending) if each[0] % length == place), None)
+        return next((each[0] for each in reversed(self.pending) if each[0] % length == index), None)
 
     def _pop_pending(self, number: int) -> tuple[int, int]:
         for each in self.pending:

@@ -1,7 +1,7 @@
-"""What a measurement leaves behind, in a form that has a version: JSON by msgspec.
+"""Results of measurements, in a versioned format: JSON by msgspec.
 
-Pure. Names carry units: `_us` microseconds, `_s` seconds, `_per_s` a second. A `Document` holds entries (one
-target under one workload each), an entry its rounds, a round what one run gave.
+Pure. Field names carry units: `_us` microseconds, `_s` seconds, `_per_s` per second. A `Document` holds
+entries (one target under one load each), an entry holds rounds, and a round the result of one run.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from bothends.errors import UsageError
 VERSION: Final = 1
 IDLE: Final = "idle"
 
+STARVED_SHARE: Final = 0.1
+"""Share of the time waiting for a CPU from which other processes distort the result."""
+
 
 class Faults(msgspec.Struct):
-    """What went wrong, counted apart.
+    """Counts of faults, by kind.
 
-    Connections: `refused` (not to be had: ECONNREFUSED and other errors of connecting), `reset` (RST, or
-    another error while it was in use), `silent` (no connection, or no handshake, within the time limit).
-    Requests: `timed_out` (no answer within the time limit, streams), `lost` (the same for datagrams; and
-    what was open on a stream that ended), `short` (the answer ended early), `wrong` (other bytes, or bytes
-    that nobody asked for), `duplicated`, `reordered` (RFC 4737: after a later one), `late` (after it had been
-    counted as lost or timed out).
+    Connections: `refused` (connect failed: ECONNREFUSED and other errors), `reset` (RST or another error on
+    an open connection), `silent` (no connection or handshake within the timeout).
+    Requests: `timed_out` (no response within the timeout, streams), `lost` (the same for datagrams, and
+    requests pending on a stream that ended), `short` (truncated response), `wrong` (other bytes, or
+    unsolicited bytes), `duplicated`, `reordered` (RFC 4737: after a later response), `late` (after the
+    request was counted as lost or timed out).
     """
 
     refused: int = 0
@@ -43,15 +46,15 @@ class Faults(msgspec.Struct):
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Number of faults of all kinds."""
         return sum(self.as_dict().values())
 
     def as_dict(self) -> dict[str, int]:
-        """Name -> count, in the order above."""
+        """Return name -> count, in the order above."""
         return {name: getattr(self, name) for name in self.__struct_fields__}
 
     def plus(self, other: Faults) -> Faults:
-        """Both together."""
+        """Return the sum of both."""
         return Faults(**{name: count + getattr(other, name) for name, count in self.as_dict().items()})
 
     def __str__(self) -> str:
@@ -60,9 +63,9 @@ class Faults(msgspec.Struct):
 
 
 class LatencySummary(msgspec.Struct):
-    """A histogram's figures, and the histogram itself (HdrHistogram V2, base64, nanoseconds).
+    """Statistics of a histogram, and the histogram itself (HdrHistogram V2, base64, nanoseconds).
 
-    `percentiles_us`: p50, p90, p99, p99.9, less those that `n` can't carry.
+    `percentiles_us`: p50, p90, p99, p99.9, without those for which `n` is too small.
     """
 
     n: int
@@ -73,23 +76,23 @@ class LatencySummary(msgspec.Struct):
 
     @classmethod
     def from_histogram(cls, histogram: Histogram) -> LatencySummary:
-        """The figures of a histogram."""
+        """Compute the statistics of a histogram."""
         found = {name: value / 1000 for name, value in histogram.percentiles().items()}
         mean, largest = histogram.mean / 1000, histogram.maximum / 1000
         return cls(histogram.n, mean, largest, found, histogram.encode())
 
     @classmethod
     def merge(cls, several: Iterable[LatencySummary]) -> LatencySummary:
-        """One of several, from their histograms."""
+        """Merge several summaries by merging their histograms."""
         return cls.from_histogram(merge_histograms(Histogram.decode(each.histogram) for each in several))
 
 
 class GeneratorUsage(msgspec.Struct):
-    """The generator's own load.
+    """The load generator's own resource usage.
 
-    `cpu_share` of one processor, 0 to 1; `starved_share`: of the time, how much it could have run and
-    something else had the processor. `lateness`: how long after a request could have been sent it was
-    (open loop only). `limit`: why the generator, not the target, bounded what was measured; "" if it didn't.
+    `cpu_share`: CPU time as a share of one CPU, 0 to 1. `starved_share`: share of the time it was runnable
+    while other processes had the CPU. `lateness`: delay of sends (open loop only). `limit`: why the generator
+    rather than the target was the bottleneck; "" if it was not.
     """
 
     name: str
@@ -100,8 +103,9 @@ class GeneratorUsage(msgspec.Struct):
 
 
 class ServerCost(msgspec.Struct):
-    """What the server's processes used, by /proc, over the measured time and its requests; or, by a load that
-    only holds connections, the memory of one.
+    """Resource usage of the server's processes, from /proc.
+
+    Per request over the measured time. For a load that only holds connections open, memory per connection.
     """
 
     cpu_us_per_request: float | None = None
@@ -111,13 +115,13 @@ class ServerCost(msgspec.Struct):
 
 
 class Round(msgspec.Struct):
-    """What one run gave.
+    """The result of one run.
 
-    `seconds` were measured, after the warm-up. `completed`: intact answers that came in that time;
-    `bytes_received` theirs. `uncorrected` counts latency from the send, `corrected` from when it was due: it
-    is None in a closed loop, which has no schedule. `unsent`: requests that were due and for which no
-    connection was free. `each_second`: intact answers in each second from the beginning of the measured time.
-    `ended`: why it ended before its time; "" if it didn't.
+    `seconds`: measured time, after the warm-up. `completed`: correct responses received in it;
+    `bytes_received`: their bytes. `uncorrected`: latency from the send. `corrected`: latency from the time
+    the request was due; None in a closed loop, which has no schedule. `unsent`: requests that were due while
+    no connection was free. `each_second`: correct responses in each second of the measured time. `ended`: why
+    the run ended early; "" if it did not.
     """
 
     seconds: float
@@ -136,12 +140,12 @@ class Round(msgspec.Struct):
 
     @property
     def latency(self) -> LatencySummary:
-        """The figure to go by: corrected where there is a schedule."""
+        """The corrected latency in an open loop, the uncorrected latency in a closed loop."""
         return self.corrected if self.corrected is not None else self.uncorrected
 
 
 class Load(msgspec.Struct):
-    """What was asked of the target: a workload's name, and how it was sent. `rate` None: a closed loop."""
+    """The load on a target: the workload's name, and how it was sent. `rate` None: a closed loop."""
 
     workload: str
     transport: str
@@ -158,17 +162,17 @@ class Load(msgspec.Struct):
 
     @property
     def is_idle(self) -> bool:
-        """Connections are only held: what counts is the server's memory."""
+        """Whether connections are only held open, to measure the server's memory."""
         return self.workload == IDLE
 
     @property
     def title(self) -> str:
-        """In a few words: what distinguishes it from others of the same comparison."""
+        """A short description that distinguishes the load from others of a campaign."""
         words = [self.transport, f"{self.connections:,} connection" + "s" * (self.connections != 1)]
         if self.depth > 1:
             words.append(f"depth {self.depth}")
         if self.reconnect:
-            words.append("a connection each")
+            words.append("one connection per request")
         if self.is_idle:
             words.append("idle")
         if self.rate is not None:
@@ -177,7 +181,7 @@ class Load(msgspec.Struct):
 
 
 class BenchEntry(msgspec.Struct):
-    """One target under one load, and its rounds. `skipped`: why there are none."""
+    """One target under one load, and its rounds. `skipped`: why it was not measured; "" if it was."""
 
     name: str
     target: str
@@ -187,7 +191,7 @@ class BenchEntry(msgspec.Struct):
 
     @property
     def faults(self) -> Faults:
-        """Of all rounds together."""
+        """The faults of all rounds."""
         total = Faults()
         for each in self.rounds:
             total = total.plus(each.faults)
@@ -195,18 +199,18 @@ class BenchEntry(msgspec.Struct):
 
     @property
     def failed(self) -> bool:
-        """Something went wrong, or a round ended early, or nothing was answered."""
+        """Whether there were faults, a round ended early, or a round got no response."""
         unanswered = any(each.ended or not (each.completed or each.uncorrected.n) for each in self.rounds)
         return bool(self.faults.total) or unanswered
 
     def median(self, value: Callable[[Round], float | None]) -> float | None:
-        """The median of a figure over the rounds that have it; None if none has."""
+        """Return the median of a figure over the rounds that have it; None if none has."""
         found = [figure for each in self.rounds if (figure := value(each)) is not None]
         return statistics.median(found) if found else None
 
 
 class Document(msgspec.Struct, tag_field="kind", tag="bothends bench"):
-    """Everything that one command measured. `made`: when, ISO 8601, UTC. `machine`: name -> what it is."""
+    """The results of one command. `made`: time in ISO 8601, UTC. `machine`: see `host_info`."""
 
     version: int
     made: str
@@ -219,19 +223,19 @@ class Document(msgspec.Struct, tag_field="kind", tag="bothends bench"):
 
 
 def encode(document: Document) -> bytes:
-    """As JSON, indented."""
+    """Encode a document as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
 
 
 def decode(data: bytes, where: str) -> Document:
-    """Read a document; `where` it comes from is for the error.
+    """Decode a document. `where` names its origin in errors.
 
-    Raises CallerError for what is none, or of another version.
+    Raises UsageError if it is malformed or of another version.
     """
     try:
         found = msgspec.json.decode(data, type=Document)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{where}: no result of `bothends bench --json`: {error}") from error
+        raise UsageError(f"{where}: not a result of `bothends bench --json`: {error}") from error
     if found.version != VERSION:
-        raise UsageError(f"{where}: a result of version {found.version}; this reads version {VERSION}")
+        raise UsageError(f"{where}: format version {found.version} is not supported, only {VERSION}")
     return found

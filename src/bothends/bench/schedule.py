@@ -1,11 +1,10 @@
-"""When requests are due.
+"""Send times of an open loop.
 
-Pure: no clock. Times are nanoseconds after the beginning of a run, in ascending order and without end.
+Pure: no clock. Times are nanoseconds after the start of a run, ascending and infinite.
 
-In a closed loop there is no schedule: a request is sent when an answer has come, so a server that stalls
-is asked less, and the requests that would have met the stall are never sent. An open loop sends at times
-that were fixed beforehand, whatever the server does, and latency counts from those times (Gil Tene's
-"coordinated omission").
+A closed loop has no schedule: each response triggers the next request. A stalled server then gets fewer
+requests, and the requests that would have hit the stall are never sent (Gil Tene's "coordinated omission").
+An open loop sends at predetermined times whatever the server does, and latency counts from those times.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ Arrivals: TypeAlias = Literal["fixed", "poisson"]
 Times: TypeAlias = NDArray[np.int64]
 
 CHUNK: Final = 4096
-"""Times that are made at once: so many cost about as much as one would."""
+"""Times generated at once, because a numpy array of them costs about as much as a single time."""
 
 SECOND: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """An open loop: `rate` requests a second, evenly ("fixed") or as independent callers would come
-    ("poisson": exponential gaps).
+    """An open loop of `rate` requests per second.
 
-    The same seed gives the same times. `first` and `step` take every `step`-th request, from `first` on:
-    several generators share one schedule so.
+    `arrivals`: "fixed" is evenly spaced; "poisson" has exponential gaps, as from independent clients. The
+    same seed gives the same times. `first` and `step` select every `step`-th request from `first` on, so that
+    several generators can share a schedule.
 
-    Raises CallerError for a rate that isn't positive.
+    Raises UsageError if the rate is not positive, or above 1e9.
     """
 
     rate: float
@@ -47,10 +46,10 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1e9:
-            raise UsageError(f"a rate is between 0 and a thousand million a second, not {self.rate:g}")
+            raise UsageError(f"the rate must be above 0 and at most 1e9 per second, not {self.rate:g}")
 
     def times(self) -> Iterator[Times]:
-        """Chunks of times, in nanoseconds."""
+        """Yield arrays of times in nanoseconds, without end."""
         chunks = self._poisson() if self.arrivals == "poisson" else self._fixed()
         if self.step == 1:
             yield from chunks
@@ -61,16 +60,16 @@ class Schedule:
             skip = (skip - len(chunk)) % self.step
 
     def _fixed(self) -> Iterator[Times]:
-        # From the number of the request and not from the time before: rounding does not add up.
+        # Computed from the request number, not from the previous time, so that rounding does not accumulate.
         number = 0
         while True:
             yield ((np.arange(number, number + CHUNK) * float(SECOND)) / self.rate).astype(np.int64)
             number += CHUNK
 
     def _poisson(self) -> Iterator[Times]:
-        chance = np.random.default_rng(self.seed)
+        random = np.random.default_rng(self.seed)
         last = 0.0
         while True:
-            times = last + np.cumsum(chance.exponential(SECOND / self.rate, CHUNK))
+            times = last + np.cumsum(random.exponential(SECOND / self.rate, CHUNK))
             last = float(times[-1])
             yield times.astype(np.int64)

@@ -1,13 +1,14 @@
-"""Two results: better, worse, or no difference that the spread of their rounds would allow to see.
+"""Compare two results: better, worse, or no significant difference.
 
-Pure. Three figures are compared: requests a second, p99 (corrected where there is a schedule), and faults.
-A difference counts if it is one that chance would hardly give, and large enough to matter:
+Pure. Three figures are compared: requests per second, p99 (corrected in an open loop), and faults. A
+difference counts if it is statistically significant and large enough to matter:
 
-1. With four rounds or more on each side, by the exact Mann-Whitney test at one in twenty, two-sided: it asks
-   only in which order the rounds of both lie, and no bell curve of them. Three rounds against three can't
-   differ so clearly, whatever they show.
-2. With fewer, by the ranges: they must not overlap, and the medians must differ by `FEW_ROUNDS_MIN_CHANGE`.
-3. Below `MIN_CHANGE` it is a tie, however sure: copies of one server differ as much from run to run.
+1. With four or more rounds on each side, by the exact two-sided Mann-Whitney test at the 5 % level. It
+   depends only on the order of the values and assumes no distribution. Three rounds against three can never
+   be significant at this level.
+2. With fewer rounds, by the ranges: they must not overlap, and the medians must differ by more than
+   `FEW_ROUNDS_MIN_CHANGE`.
+3. A change of at most `MIN_CHANGE` is never a difference, because runs of the same server differ as much.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SIGNIFICANCE_LEVEL: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One figure of one entry, before and after: medians, and what can be said."""
+    """One figure of one entry: the medians before and after, and the verdict."""
 
     name: str
     load: str
@@ -41,66 +42,64 @@ class Comparison:
 
     @property
     def change(self) -> float | None:
-        """`after` as a ratio of `before`; None where that was 0."""
+        """The ratio of `after` to `before`; None if `before` is 0."""
         return self.after / self.before if self.before else None
 
 
 def compare(before: Document, after: Document) -> list[Comparison]:
-    """Every entry that both have, by name and load; a single one of each is taken for the same.
+    """Compare the entries with the same name and load; two single entries are always compared.
 
-    Raises CallerError if they have none in common.
+    Raises UsageError if the documents have no entry in common.
     """
     pairs = _pairs(before, after)
     if not pairs:
         raise UsageError("the two results have no target under the same load in common")
-    found: list[Comparison] = []
+    comparisons: list[Comparison] = []
     for one, other in pairs:
-        for figure, of, upwards in (("requests/s", _rate, True), ("p99 us", _p99, False)):
+        name, load = other.name, other.load.title
+        for figure, of, higher_is_better in (("requests/s", _rate, True), ("p99 us", _p99, False)):
             values = [[v for each in entry.rounds if (v := of(each)) is not None] for entry in (one, other)]
             if all(values) and not (figure == "requests/s" and one.load.rate is not None):
                 medians = [statistics.median(each) for each in values]
-                said = verdict(values[0], values[1], higher_is_better=upwards)
-                found.append(Comparison(other.name, other.load.title, figure, medians[0], medians[1], said))
-        share, now = _faults_per_million(one), _faults_per_million(other)
-        if share or now:
-            said = _fault_verdict(share, now)
-            found.append(Comparison(other.name, other.load.title, "faults a million", share, now, said))
-    return found
+                result = verdict(values[0], values[1], higher_is_better=higher_is_better)
+                comparisons.append(Comparison(name, load, figure, medians[0], medians[1], result))
+        old_faults, new_faults = _faults_per_million(one), _faults_per_million(other)
+        if old_faults or new_faults:
+            result = _fault_verdict(old_faults, new_faults)
+            comparisons.append(Comparison(name, load, "faults/million", old_faults, new_faults, result))
+    return comparisons
 
 
 def verdict(before: Sequence[float], after: Sequence[float], *, higher_is_better: bool) -> Verdict:
-    """What two sets of rounds say; `upwards`: more is better."""
-    ours, theirs = statistics.median(after), statistics.median(before)
+    """Compare the values of two sets of rounds."""
     if not is_significant(before, after):
         return "no difference"
-    return "better" if (ours > theirs) == higher_is_better else "worse"
+    increased = statistics.median(after) > statistics.median(before)
+    return "better" if increased == higher_is_better else "worse"
 
 
 def is_significant(before: Sequence[float], after: Sequence[float]) -> bool:
-    """Whether it is a difference: see above."""
+    """Whether two sets of values differ; see the module's docstring."""
     one, other = statistics.median(before), statistics.median(after)
-    apart = abs(other - one) / one if one else float(other != one)
+    change = abs(other - one) / one if one else float(other != one)
     if len(before) >= 4 and len(after) >= 4:
-        return apart > MIN_CHANGE and mann_whitney_p_value(before, after) <= SIGNIFICANCE_LEVEL
+        return change > MIN_CHANGE and mann_whitney_p_value(before, after) <= SIGNIFICANCE_LEVEL
     overlap = min(before) <= max(after) and min(after) <= max(before)
-    return apart > FEW_ROUNDS_MIN_CHANGE and not overlap
+    return change > FEW_ROUNDS_MIN_CHANGE and not overlap
 
 
 def mann_whitney_p_value(one: Sequence[float], other: Sequence[float]) -> float:
-    """How likely the order of both is, or one as lopsided, if there is no difference: Mann-Whitney, exact.
-
-    Ties between the two count as half.
-    """
+    """Return the exact two-sided p-value of the Mann-Whitney U test. Ties count as half."""
     wins = sum((a > b) + (a == b) / 2 for a in one for b in other)
     size = len(one) * len(other)
-    least = min(wins, size - wins)
-    ways = [_count_orders(len(one), len(other), u) for u in range(size + 1)]
-    return min(1.0, 2 * sum(ways[: int(least) + 1]) / sum(ways))
+    smaller_u = min(wins, size - wins)
+    counts = [_count_orders(len(one), len(other), u) for u in range(size + 1)]
+    return min(1.0, 2 * sum(counts[: int(smaller_u) + 1]) / sum(counts))
 
 
 @cache
 def _count_orders(one: int, other: int, wins: int) -> int:
-    """In how many orders of so many and so many the first wins that many of the pairs."""
+    """Count the orderings of `one` and `other` values in which the first wins exactly `wins` pairs."""
     if wins < 0:
         return 0
     if one == 0 or other == 0:
@@ -127,7 +126,7 @@ def _p99(each: Round) -> float | None:
 
 
 def _faults_per_million(entry: BenchEntry) -> float:
-    """Of a million requests; a round that ended early counts as one more."""
+    """Return the faults per million requests; a round that ended early counts as one more."""
     requests = sum(each.latency.n for each in entry.rounds) + entry.faults.total
     total = entry.faults.total + sum(bool(each.ended) for each in entry.rounds)
     return total * 1e6 / max(requests, 1)

@@ -1,8 +1,8 @@
-"""What is measured beside each other: a command that is run for it, or an address where something runs.
+"""The servers that are measured: a command to run, or the address of a running server.
 
-A command listens on a port of its own choice and says where, in a line of its output that holds the
-endpoint (`tcp://127.0.0.1:40001`), as `bothends serve` does; or it is told the port, where `{port}` stands in
-it. What it says afterwards is thrown away. It runs in a process group of its own, which ends with it.
+A command listens on a port that it chooses and prints a line with the endpoint (`tcp://127.0.0.1:40001`), as
+`bothends serve` does; or it gets the port by `{port}` in its arguments. Later output is discarded. The
+command runs in its own process group, which is killed when the measurement ends.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from bothends.osutil.reaper import Reaper, process_tag
 from bothends.sockets.free_port import free_port
 
 STARTUP_TIMEOUT: Final = 20.0
-"""Seconds until a command that was started must have said where it listens."""
+"""Seconds for a command to print its endpoint, or to listen on its port."""
 
 TERM_TIMEOUT: Final = 2.0
-"""Seconds from being told to end until it is made to: what it still does is of no interest."""
+"""Seconds from SIGTERM to SIGKILL: short, because the measurement is over."""
 
 REFERENCE_SERVERS: Final = Path(__file__).with_name("reference_servers")
-_TAG_VARIABLE: Final = "BOTHENDS_BENCH"  # in the environment of every target: whose it is
+_TAG_VARIABLE: Final = "BOTHENDS_BENCH"  # environment variable that marks every target for the reaper
 _ENDPOINT: Final = re.compile(r"\b(?:tcp|udp|unix)://\S+")
 
 
 @dataclass(frozen=True)
 class BenchTarget:
-    """A server to be measured.
+    """A server to measure.
 
-    `commands`: transport -> the words that run it; or `address`, where it runs already. `most`: connections
-    that it serves at once (None: no limit of its own). `missing`: why it can't run here. `source`: a C file,
-    compiled before, whose program's path takes the place of `{program}`.
+    `commands`: pairs of transport and argument list; or `address` of a running server. `max_connections`:
+    concurrent connections it can serve (None: unlimited). `unavailable_reason`: why it cannot run here; "" if
+    it can. `source`: a C file to compile; `{program}` in a command is replaced by the path of the program.
     """
 
     name: str
@@ -59,28 +59,29 @@ class BenchTarget:
     source: Path | None = None
 
     def unsupported_reason(self, transport: str, connections: int) -> str:
-        """Why it can't serve so many connections of this transport; "" if it can."""
+        """Return why it cannot serve this number of connections by this transport; "" if it can."""
         if self.unavailable_reason:
             return self.unavailable_reason
-        here = self.address.scheme if self.address is not None else ""
-        if transport != here and transport not in dict(self.commands):
-            return f"it has no {transport}"
+        scheme = self.address.scheme if self.address is not None else ""
+        if transport != scheme and transport not in dict(self.commands):
+            return f"no {transport} support"
         if self.max_connections is not None and connections > self.max_connections:
-            return f"it serves {self.max_connections:,} connection{'s' * (self.max_connections != 1)} at once"
+            plural = "s" * (self.max_connections != 1)
+            return f"limited to {self.max_connections:,} concurrent connection{plural}"
         return ""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningTarget:
-    """Where a target runs; `pid` None if it isn't ours."""
+    """A running target. `pid` is None for a server that bothends did not start."""
 
     endpoint: Endpoint
     pid: int | None
 
 
 def reference_servers() -> list[BenchTarget]:
-    """What others would use: see `reference_servers/__init__.py`. Those whose library isn't here say so."""
-    made = [
+    """Return the servers of `reference_servers/`, including those whose library is missing."""
+    servers = [
         _python_server("asyncio-streams", "asyncio_streams", "", "tcp"),
         _python_server("asyncio-protocol", "asyncio_protocol", "", "tcp", "udp"),
         _python_server("uvloop-protocol", "uvloop_protocol", "uvloop", "tcp", "udp"),
@@ -89,21 +90,23 @@ def reference_servers() -> list[BenchTarget]:
         _python_server("trio", "trio_streams", "trio", "tcp"),
         _python_server("socketserver", "socketserver_threads", "", "tcp", "udp", max_connections=2000),
     ]
-    compiler = "" if _find_compiler() else "there is no C compiler"
+    missing = "" if _find_compiler() else "no C compiler found"
     for name, file, transports in (
         ("c-epoll", "c_epoll.c", ("tcp", "udp")),
         ("c-uring", "c_uring.c", ("tcp",)),
     ):
         commands = tuple((each, ("{program}", each)) for each in transports)
-        made.append(BenchTarget(name, commands, unavailable_reason=compiler, source=REFERENCE_SERVERS / file))
-    return made
+        servers.append(
+            BenchTarget(name, commands, unavailable_reason=missing, source=REFERENCE_SERVERS / file)
+        )
+    return servers
 
 
 def parse_target(text: str) -> BenchTarget:
-    """A target of the user's: `name=command {port}`, or `name=tcp://host:port`. Raises CallerError."""
+    """Parse a target: `name=command {port}`, or `name=tcp://host:port`. Raises UsageError."""
     name, _, rest = text.partition("=")
     if not name or not rest:
-        raise UsageError(f"a target is name=command or name=endpoint, not {text!r}")
+        raise UsageError(f"a target must be NAME=COMMAND or NAME=ENDPOINT, not {text!r}")
     if re.match(r"[a-z+]+://\S+$", rest):
         return BenchTarget(name, address=Endpoint.parse(rest))
     words = tuple(shlex.split(rest))
@@ -112,9 +115,9 @@ def parse_target(text: str) -> BenchTarget:
 
 @contextlib.contextmanager
 def run_target(target: BenchTarget, transport: str, folder: Path, cpu: int | None) -> Iterator[RunningTarget]:
-    """Run a target (if it isn't an address) on one processor, and end it.
+    """Run a target pinned to a CPU, unless it is an address, and terminate it afterwards.
 
-    `folder` keeps programs that were compiled. Raises Unavailable, SystemRefused, TimeLimit.
+    `folder` caches compiled programs. Raises Unavailable, SystemCallFailed, TimeoutExpired.
     """
     if target.address is not None:
         yield RunningTarget(target.address, None)
@@ -139,43 +142,41 @@ def run_target(target: BenchTarget, transport: str, folder: Path, cpu: int | Non
 
 
 def compile_source(source: Path, folder: Path) -> Path:
-    """The program of a C file, compiled once. Raises Unavailable, with what the compiler said."""
+    """Compile a C file, unless its program exists. Raises Unavailable with the compiler's error."""
     program = folder / source.stem
     if program.exists():
         return program
     compiler = _find_compiler()
     if compiler is None:
-        raise Unavailable(
-            "compile", source.name, reason="there is no C compiler", hint="install gcc or clang"
-        )
-    done = subprocess.run(
+        raise Unavailable("compile", source.name, reason="no C compiler found", hint="install gcc or clang")
+    result = subprocess.run(
         [compiler, "-O2", "-std=gnu11", "-o", str(program), str(source)],
         capture_output=True,
         check=False,
     )
-    if done.returncode:
-        lines = done.stderr.splitlines() or [b"no word"]
-        said = escape(next((line for line in lines if b"error" in line), lines[0])[-200:])
-        raise Unavailable("compile", source.name, reason=said)
+    if result.returncode:
+        lines = result.stderr.splitlines() or [b"no error message"]
+        error = escape(next((line for line in lines if b"error" in line), lines[0])[-200:])
+        raise Unavailable("compile", source.name, reason=error)
     return program
 
 
 def raise_fd_limit() -> int:
-    """As many descriptors as the system lets us have; how many those are."""
+    """Raise the soft limit of open files to the hard limit. Returns the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 def choose_cpus() -> tuple[int | None, int | None]:
-    """Which processor is the server's and which the generator's; None where there is only one."""
+    """Return the CPUs for the server and the generator; None for both if there is only one."""
     usable = sorted(os.sched_getaffinity(0))
     return (usable[0], usable[-1]) if len(usable) > 1 else (None, None)
 
 
 @contextlib.contextmanager
 def pinned_to_cpu(cpu: int | None) -> Iterator[None]:
-    """On this processor, and back where we were; None: anywhere."""
+    """Pin this thread to a CPU, and restore its affinity afterwards. None: no pinning."""
     before = os.sched_getaffinity(0)
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})
@@ -187,16 +188,16 @@ def pinned_to_cpu(cpu: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kill_targets_on_exit() -> Iterator[None]:
-    """While this lasts, targets that are running end with this process even if it is killed."""
-    with Reaper() as heir:
-        heir.kill_tagged(_TAG_VARIABLE)
+    """Kill running targets when this process exits, even by SIGKILL."""
+    with Reaper() as reaper:
+        reaper.kill_tagged(_TAG_VARIABLE)
         yield
 
 
 def _python_server(
     name: str, module: str, library: str, *transports: str, max_connections: int | None = None
 ) -> BenchTarget:
-    missing = "" if not library or importlib.util.find_spec(library) else f"{library} isn't installed"
+    missing = "" if not library or importlib.util.find_spec(library) else f"{library} is not installed"
     command = (sys.executable, str(REFERENCE_SERVERS / f"{module}.py"))
     return BenchTarget(
         name,
@@ -212,7 +213,7 @@ def _find_compiler() -> str | None:
 
 def _start(words: Sequence[str], cpu: int | None) -> subprocess.Popen[bytes]:
     try:
-        with pinned_to_cpu(cpu):  # which it inherits (sched_setaffinity(2))
+        with pinned_to_cpu(cpu):  # child processes inherit the affinity (sched_setaffinity(2))
             return subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
@@ -226,41 +227,42 @@ def _start(words: Sequence[str], cpu: int | None) -> subprocess.Popen[bytes]:
 
 
 def _wait_for_endpoint(process: subprocess.Popen[bytes], words: Sequence[str], transport: str) -> Endpoint:
-    """Wait for the line that says where it listens; then read on, so that it never waits for us."""
+    """Wait for the line with the endpoint. Output is read until EOF, so that the process never blocks."""
     assert process.stdout is not None
-    found: list[Endpoint] = []
-    told: list[str] = []
-    known = threading.Event()
+    endpoints: list[Endpoint] = []
+    output: list[str] = []
+    ready = threading.Event()
 
     def read(lines: IO[bytes]) -> None:
         for line in lines:
             text = line.decode(errors="replace")
-            if len(told) < 20:
-                told.append(text)
-            if not found and (match := _ENDPOINT.search(text)) and match[0].startswith(f"{transport}:"):
-                found.append(Endpoint.parse(match[0].rstrip(".,;)")))
-                known.set()
-        known.set()
+            if len(output) < 20:
+                output.append(text)
+            if not endpoints and (match := _ENDPOINT.search(text)) and match[0].startswith(f"{transport}:"):
+                endpoints.append(Endpoint.parse(match[0].rstrip(".,;)")))
+                ready.set()
+        ready.set()
 
     threading.Thread(target=read, args=[process.stdout], daemon=True).start()
-    if not known.wait(STARTUP_TIMEOUT):
-        raise TimeoutExpired(words[0], "waiting for the line that says where it listens", STARTUP_TIMEOUT)
-    if not found:
-        said = escape("".join(told)[-200:].encode().strip()) or "nothing"
-        raise Unavailable("run", shlex.join(words), reason=f"it ended and said: {said}")
-    return found[0]
+    if not ready.wait(STARTUP_TIMEOUT):
+        raise TimeoutExpired(words[0], "waiting for a line of output with its endpoint", STARTUP_TIMEOUT)
+    if not endpoints:
+        shown = escape("".join(output)[-200:].encode().strip()) or "none"
+        reason = f"it exited without listening; its output: {shown}"
+        raise Unavailable("run", shlex.join(words), reason=reason)
+    return endpoints[0]
 
 
 def _wait_until_listening(
     endpoint: Endpoint, process: subprocess.Popen[bytes], words: Sequence[str]
 ) -> Endpoint:
-    """Wait until the command listens on the port that it was given."""
+    """Wait until the command listens on the port it was given."""
     threading.Thread(target=lambda: process.stdout and process.stdout.read(), daemon=True).start()
     deadline = time.monotonic() + STARTUP_TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         kind = socket.SOCK_DGRAM if endpoint.is_datagram else socket.SOCK_STREAM
         with socket.socket(socket.AF_INET, kind) as sock:
-            if endpoint.is_datagram:  # it listens when the port can't be had any more
+            if endpoint.is_datagram:  # the command has bound the port once another bind fails
                 with contextlib.suppress(OSError):
                     sock.bind(("127.0.0.1", endpoint.port or 0))
                     time.sleep(0.02)
@@ -270,10 +272,10 @@ def _wait_until_listening(
                 return endpoint
         time.sleep(0.02)
     if process.poll() is not None:
-        reason = f"it ended with status {process.returncode} and had not listened on port {endpoint.port}"
+        reason = f"it exited with status {process.returncode} without listening on port {endpoint.port}"
         raise Unavailable("run", shlex.join(words), reason=reason)
     raise TimeoutExpired(
-        shlex.join(words), f"waiting until it listens on port {endpoint.port}", STARTUP_TIMEOUT
+        shlex.join(words), f"waiting for it to listen on port {endpoint.port}", STARTUP_TIMEOUT
     )
 
 

@@ -1,7 +1,7 @@
-"""What a generator is asked for, and what it gives.
+"""The contract of a load generator: the plan of a run and its outcome.
 
-A generator is one process (or thread) that drives one target. Two keep this contract, `python.py` and
-`native.py`; times inside are nanoseconds of CLOCK_MONOTONIC.
+A generator is one process or thread that drives one target. `python.py` and `native.py` implement this
+contract. Internal times are nanoseconds of CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from bothends.client.tls import TlsOptions
 from bothends.endpoints import Endpoint
 
 UNRESPONSIVE_AFTER: Final = 1.0
-"""Seconds without an answer, while connections are refused, after which a target counts as gone."""
+"""Seconds without a response, while connections fail, after which the run ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """One run. Times in seconds.
+    """The parameters of a run. Times in seconds.
 
-    `connections` at once, `depth` requests open on each at most. `schedule` None: a closed loop.
-    `reconnect`: a connection for each request. Requests that are sent (or due) in the `duration` after the
-    `warmup` count; their answers are awaited up to `timeout`. `begin`: when the warm-up begins, by
-    time.monotonic(); None: when all connections are there.
+    `connections`: concurrent connections. `depth`: maximum pending requests on each. `schedule` None: a
+    closed loop. `reconnect`: a new connection for each request. Requests sent (or due) in the `duration`
+    after the `warmup` count; their responses are awaited for up to `timeout`. `begin`: start of the warm-up,
+    by time.monotonic(); None: as soon as all connections are open.
     """
 
     endpoint: Endpoint
@@ -46,8 +46,10 @@ class RunPlan:
 
 @dataclass(slots=True)
 class RunOutcome:
-    """What one run gave; as in `results.Round`. Over the measured time, in seconds: `cpu` that the generator
-    used, `starved` in which it could have run and something else had the processor, and `wall`.
+    """The outcome of a run; fields as in `results.Round`.
+
+    Over the measured time, in seconds: `cpu` is the generator's CPU time, `run_queue_wait` the time it was
+    runnable while other processes had the CPU, and `wall` the elapsed time.
     """
 
     faults: Faults = field(default_factory=Faults)
@@ -67,7 +69,7 @@ class RunOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: `elapsed` of `total` seconds, and what has come and gone wrong until now."""
+    """Progress of a run: `elapsed` of `total` seconds, correct responses and faults so far."""
 
     elapsed: float
     total: float
@@ -79,7 +81,7 @@ ProgressCallback = Callable[[Progress], None]
 
 
 class Generator(Protocol):
-    """Drives a target as a plan says."""
+    """Drives a target according to a plan."""
 
     name: ClassVar[str]
 
@@ -89,18 +91,18 @@ class Generator(Protocol):
         on_progress: ProgressCallback | None = None,
         hooks: MeasurementHooks | None = None,
     ) -> RunOutcome:
-        """Run it. `watch` is told several times a second how far it is, `marks` when it is measured.
+        """Run a plan. `on_progress` is called several times per second.
 
-        Raises BothendsError if not even the first connection can be opened.
+        Raises BothendsError if the first connection cannot be opened.
         """
         ...
 
 
 class MeasurementHooks(Protocol):
-    """Who wants to look at the server when measuring begins, and when it ends."""
+    """Callbacks at the start and end of the measured time, to measure the server's resource usage."""
 
     def measurement_started(self) -> None:
-        """The warm-up is over."""
+        """Called at the end of the warm-up."""
 
     def measurement_ended(self) -> None:
-        """The measured time is over."""
+        """Called at the end of the measured time."""

@@ -1,7 +1,7 @@
-"""Opening many connections to one endpoint, without waiting for each.
+"""Open many connections to one endpoint without waiting for each.
 
-The first is opened as any client opens one (`bothends.client`): names are resolved, every address is
-tried, and a refusal is told in full. The others go to the address that answered.
+The first is opened by `bothends.client`: it resolves names, tries every address, and raises detailed errors.
+The others connect to the address that accepted the first.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _RECEIVE_BUFFER: Final = 4 * 1024 * 1024
 
 
 class BenchDialer:
-    """Makes sockets that connect to an endpoint.
+    """Opens sockets that connect to an endpoint.
 
-    Raises, when it is made, whatever keeps the first connection from being opened (BothendsError).
+    The constructor opens the first connection. Raises BothendsError if that fails.
     """
 
     def __init__(
@@ -57,11 +57,12 @@ class BenchDialer:
             self.family, self.kind, self.protocol = int(first.family), int(first.type), first.proto
             self.address: Any = first.getpeername()
             self.first_socket = first.dup() if keep_first else None
-            """The first connection, if it is to be kept: whoever uses it closes it."""
+            """The first connection if `keep_first`; the caller closes it. Otherwise None."""
         self.message_oriented = self.kind != socket.SOCK_STREAM
         self._send_timeout = struct.pack("ll", int(timeout), int(timeout % 1 * 1e6) or 1)
-        # Whoever closes first keeps the port for a minute (TIME_WAIT), and on loopback for a second at least
-        # (net.ipv4.tcp_tw_reuse): 28,000 ports are too few for a fast server. 127/8 has many addresses.
+        # The end that closes first keeps the port in TIME_WAIT for a minute, or on loopback for at least a
+        # second (net.ipv4.tcp_tw_reuse). 28,000 ephemeral ports are too few for a fast server, so several
+        # source addresses of 127/8 are used.
         loopback = self.family == socket.AF_INET and str(self.address[0]).startswith("127.")
         self.source_addresses = (
             [f"127.0.1.{each}" for each in range(1, _SOURCE_COUNT + 1)] if loopback and reconnect else []
@@ -70,19 +71,19 @@ class BenchDialer:
 
     @property
     def receive_buffer(self) -> int:
-        """What a datagram socket should ask for (SO_RCVBUF), lest answers are lost at our end; 0: nothing."""
-        wanted = self.kind == socket.SOCK_DGRAM and self.endpoint.number("rcvbuf") is None
-        return _RECEIVE_BUFFER if wanted else 0
+        """SO_RCVBUF for a datagram socket, so that the generator does not drop responses; 0: the default."""
+        needs_buffer = self.kind == socket.SOCK_DGRAM and self.endpoint.number("rcvbuf") is None
+        return _RECEIVE_BUFFER if needs_buffer else 0
 
     @property
     def is_tls(self) -> bool:
-        """There is a handshake to be done when it is connected."""
+        """Whether a TLS handshake follows the connect."""
         return self._context is not None
 
     def start_connect(self) -> tuple[socket.socket, int]:
-        """A non-blocking socket and what connect(2) answered: 0, EINPROGRESS, or another errno.
+        """Start a connect. Returns a non-blocking socket, and the result of connect(2): 0 or an errno.
 
-        Raises OSError where no socket can be made.
+        Raises OSError if the socket cannot be created or bound.
         """
         sock = socket.socket(self.family, self.kind, self.protocol)
         try:
@@ -92,16 +93,16 @@ class BenchDialer:
                 sock.bind((next(self._next_source), 0))
             if self.kind == socket.SOCK_DGRAM:
                 if self.family == socket.AF_UNIX:
-                    sock.bind(b"")  # without a name it couldn't be answered; an empty one has the kernel pick
+                    sock.bind(b"")  # autobind (unix(7)): without an address the socket gets no responses
                 if self.receive_buffer:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
             if self.family == socket.AF_UNIX and self.kind != socket.SOCK_DGRAM:
-                # While the listener's queue is full a non-blocking connect answers EAGAIN, and nothing tells
-                # when there is room; a blocking one waits, as long as the time limit for sending.
+                # While the accept queue is full a non-blocking connect fails with EAGAIN, and epoll does not
+                # report when there is room. A blocking connect waits, for at most the send timeout.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, self._send_timeout)
-                answer = sock.connect_ex(self.address)
+                status = sock.connect_ex(self.address)
                 sock.setblocking(False)
-                return sock, errno.ETIMEDOUT if answer == errno.EAGAIN else answer
+                return sock, errno.ETIMEDOUT if status == errno.EAGAIN else status
             sock.setblocking(False)
             return sock, sock.connect_ex(self.address)
         except BaseException:
@@ -109,7 +110,7 @@ class BenchDialer:
             raise
 
     def on_connected(self, sock: socket.socket) -> socket.socket:
-        """What it takes when a stream is connected: the PROXY header is sent, TLS put on (not shaken yet)."""
+        """Prepare a connected stream: send the PROXY header, wrap in TLS without the handshake."""
         if "proxyprotocol" in self.endpoint.wrappers:
             ends = (
                 Address.from_sockaddr(sock.family, name) for name in (sock.getsockname(), sock.getpeername())
@@ -121,40 +122,40 @@ class BenchDialer:
         return context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
 
     def check_certificate(self, sock: ssl.SSLSocket) -> None:
-        """After the handshake: is it the certificate that was asked for? Raises ssl.SSLError."""
+        """Check the peer certificate's fingerprint after the handshake. Raises ssl.SSLError if it differs."""
         if self._fingerprint:
             shown = hashlib.sha256(sock.getpeercert(binary_form=True) or b"").hexdigest()
             if not hmac.compare_digest(shown, self._fingerprint):
-                raise ssl.SSLError("its certificate is another one")
+                raise ssl.SSLError("the certificate's fingerprint differs")
 
 
 def check_target(endpoint: Endpoint) -> None:
-    """Raises CallerError for an endpoint that is no address."""
+    """Raise UsageError if an endpoint cannot be benchmarked."""
     if endpoint.scheme not in SCHEMES:
-        raise UsageError(f"bench measures an address, and {endpoint.label} is none")
+        raise UsageError(f"bench needs an address to connect to, and {endpoint.label} has none")
 
 
 def detect_rule(endpoint: Endpoint, *, tls: TlsOptions | None, timeout: float) -> Expect:
-    """Ask once, and see by which rule it answers.
+    """Send one request, and return the rule that the response follows.
 
-    Raises CallerError if by neither, BothendsError if it can't be asked.
+    Raises UsageError if it follows none, BothendsError if the request fails.
     """
     newline = not endpoint.is_message_oriented
     message = numbered(32, "echo", newline=newline).requests[1]
-    question = message.removesuffix(b"\n")
+    request = message.removesuffix(b"\n")
     with connect(endpoint, timeout=timeout, tls=tls) as connection:
-        answer = connection.request(question, retries=2 if endpoint.is_datagram else 0)
-    found = matching_rule(question, answer)
-    if found is None:
+        response = connection.request(request, retries=2 if endpoint.is_datagram else 0)
+    rule = matching_rule(request, response)
+    if rule is None:
         raise UsageError(
-            f"{endpoint.label} answers {escape(question)!r} neither with the same nor with it in capitals, "
-            f"but with {escape(answer[:80])!r}; --script FILE says what to send and what must come"
+            f"{endpoint.label} responds to {escape(request)!r} neither with an echo nor in upper case, but "
+            f"with {escape(response[:80])!r}; use --script FILE to give requests and expected responses"
         )
-    return found
+    return rule
 
 
 def error_name(error: OSError) -> str:
-    """An error of a connection in a few words, for a result."""
+    """Return a short name of a connection error for a result: "ECONNRESET"."""
     if isinstance(error, ssl.SSLError):
         return str(error.reason or error)
     number = error.errno or 0

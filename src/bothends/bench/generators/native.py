@@ -1,8 +1,8 @@
-"""The generator in C: one thread, epoll, no GIL. Its source is native/generator, its module `_generator`.
+"""The generator in C: one thread, epoll, no GIL. Source: native/generator, extension module `_generator`.
 
-On one processor it drives several times what the one in Python does. What many connections of a stream
-receive and send is moved by io_uring, a batch with one system call, where that is permitted. What it can't do
-(TLS, the PROXY header, options of sockets) is left to the one in Python: `unsupported_reason` says why.
+On one CPU it drives several times the load of the generator in Python. If io_uring is permitted, the receives
+and sends of many stream connections are batched in one system call. TLS, the PROXY header and socket options
+need the generator in Python; `unsupported_reason` returns which of them a plan needs.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ _FAULTS: Final = (
 
 
 def unavailable_reason() -> str:
-    """Why there is no generator in C here; "" if there is."""
+    """Return why the generator in C is not available; "" if it is."""
     try:
         import bothends.bench._generator  # noqa: F401
     except ImportError as error:
-        return f"the C part was not built: {error}"
+        return f"the C extension was not built: {error}"
     return ""
 
 
 def unsupported_reason(plan: RunPlan) -> str:
-    """Why this generator can't do what a plan asks for; "" if it can."""
+    """Return why this generator does not support a plan; "" if it does."""
     if reason := unavailable_reason():
         return reason
     if plan.endpoint.scheme == "tls":
-        return "it doesn't speak TLS"
+        return "it does not support TLS"
     if plan.endpoint.wrappers:
-        return "it sends no PROXY header"
-    odd = [name for name, _ in plan.endpoint.options if name not in ("nodelay", "family")]
-    return f"it sets no option {odd[0]}" if odd else ""
+        return "it does not support PROXY headers"
+    unsupported = [name for name, _ in plan.endpoint.options if name not in ("nodelay", "family")]
+    return f"it does not support the option {unsupported[0]}" if unsupported else ""
 
 
 class NativeGenerator:
-    """See `plan.Generator`. `batch=False`: one system call for each operation, as without io_uring."""
+    """Implements `base.Generator`. `batch=False`: one system call per operation, as without io_uring."""
 
     name: ClassVar[str] = "C, epoll"
 
@@ -71,7 +71,7 @@ class NativeGenerator:
         on_progress: ProgressCallback | None = None,
         hooks: MeasurementHooks | None = None,
     ) -> RunOutcome:
-        """See Generator.run."""
+        """Run a plan; see `Generator.run`."""
         from bothends.bench._generator import run
 
         limit = max(plan.timeout, 1.0)
@@ -120,10 +120,10 @@ def _times(schedule: Schedule) -> Iterator[Any]:
 def _progress_callback(plan: RunPlan, on_progress: ProgressCallback) -> Any:
     total = plan.warmup + plan.duration
 
-    def told(elapsed: int, completed: int, faults: int) -> None:
+    def callback(elapsed: int, completed: int, faults: int) -> None:
         on_progress(Progress(min(elapsed / SECOND, total), total, completed, faults))
 
-    return told
+    return callback
 
 
 def _outcome(found: dict[str, Any]) -> RunOutcome:
@@ -133,7 +133,7 @@ def _outcome(found: dict[str, Any]) -> RunOutcome:
     ended = ""
     if number := found["unresponsive_errno"]:
         reason = errno.errorcode.get(number, os.strerror(number))
-        ended = f"nobody has answered since {found['last_answer'] / SECOND:.1f} s: {reason}"
+        ended = f"no response since {found['last_answer'] / SECOND:.1f} s: {reason}"
     return RunOutcome(
         faults=Faults(**dict(zip(_FAULTS, found["faults"], strict=True))),
         uncorrected=_histogram(found["uncorrected"]),

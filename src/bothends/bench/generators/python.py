@@ -1,14 +1,15 @@
 """The generator in Python: one thread, epoll, for every transport.
 
-It is not the fastest: see `native.py`. What it can drive it says itself, by its processor's share.
+`native.py` is faster. The outcome includes this generator's CPU share, which shows whether it was the
+bottleneck.
 
-1. Each peer is a socket with a ledger. In a closed loop an answer makes room for the next request, which is
-   sent at once; in an open loop it makes the peer free for the next request that is due.
-2. epoll waits in whole milliseconds, too coarse for a schedule: so select(), which takes microseconds,
-   waits for the epoll descriptor itself. The kernel lets a sleeper lie 50 us longer (PR_SET_TIMERSLACK in
-   prctl(2)), unless it is asked not to.
-3. A connection that ends or breaks is opened again, more and more slowly while nothing is answered. When
-   nobody has answered for `GONE` seconds and connections are refused, the run ends.
+1. Each peer is a socket with a `RequestTracker`. In a closed loop a response triggers the next request at
+   once; in an open loop it makes the peer idle, for the next request that is due.
+2. epoll_wait(2) takes whole milliseconds, too coarse for a schedule. So select(2), which takes microseconds,
+   waits for the epoll descriptor itself. By default the kernel may wake a sleeping thread up to 50 us late
+   (PR_SET_TIMERSLACK in prctl(2)); the slack is set to 1 ns.
+3. A closed or failed connection is opened again, with exponential backoff while there is no response. After
+   `UNRESPONSIVE_AFTER` seconds without a response, while connections fail, the run ends.
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ from bothends.bench.request_tracker import MAX_READ, RequestTracker, RunCounters
 from bothends.bench.schedule import Times
 
 _SECOND: Final = 1_000_000_000
-_MIN_BACKOFF: Final = 5_000_000  # nanoseconds before a broken connection is opened again; doubled each time
+_MIN_BACKOFF: Final = 5_000_000  # nanoseconds before a failed connection is opened again; doubled each time
 _MAX_BACKOFF: Final = 500_000_000
 _PROGRESS_INTERVAL: Final = 200_000_000
-_MAX_WAIT: Final = 0.05  # seconds: so often it is looked what else is due
-_MAX_TURN: Final = 100_000_000  # ns of waiting that count: the rest is time in which we were held up
+_MAX_WAIT: Final = 0.05  # seconds: maximum interval between checks of timeouts and progress
+_MAX_TURN: Final = 100_000_000  # ns per iteration that count as waiting: beyond it the generator was held up
 _PR_SET_TIMERSLACK: Final = 29  # linux/prctl.h
 
 
 class PeerState(Enum):
-    """Of a peer."""
+    """State of a peer's connection."""
 
     CLOSED = 0
     CONNECTING = 1
@@ -57,7 +58,7 @@ class PeerState(Enum):
 
 
 class PeerConnection:
-    """One connection, or the one that takes its place when it has ended."""
+    """One of the plan's connections, reopened when it ends."""
 
     __slots__ = (
         "backoff",
@@ -82,18 +83,18 @@ class PeerConnection:
         self.write_queue: deque[bytes] = deque()
         self.interest = 0
         self.idle_since = 0
-        """When it was begun (connecting), or became free."""
+        """When the connect started, or the peer became idle, in nanoseconds."""
         self.due = -1
-        """With `reconnect`: when the request is due for which it connects."""
+        """With `reconnect`: due time of the request that the connection is opened for; -1: none."""
         self.remaining = 0
-        """With `reconnect`: requests that are still to be sent on this connection."""
+        """With `reconnect`: requests left to send on this connection."""
         self.has_response = False
         self.backoff = _MIN_BACKOFF
         self.retry_at = 0
 
 
 class PythonGenerator:
-    """See `plan.Generator`."""
+    """Implements `base.Generator`."""
 
     name: ClassVar[str] = "Python, epoll"
 
@@ -103,7 +104,7 @@ class PythonGenerator:
         on_progress: ProgressCallback | None = None,
         hooks: MeasurementHooks | None = None,
     ) -> RunOutcome:
-        """See Generator.run."""
+        """Run a plan; see `Generator.run`."""
         run = _Run(plan, on_progress, hooks)
         try:
             return run.run()
@@ -129,14 +130,14 @@ class _Run:
         self.peers = [PeerConnection() for _ in range(plan.connections)]
         self.by_descriptor: dict[int, PeerConnection] = {}
         self.idle_peers: deque[PeerConnection] = deque()
-        self.reconnecting: list[PeerConnection] = []  # closed, to be opened again when their time comes
+        self.reconnecting: list[PeerConnection] = []  # closed, to be reopened at their `retry_at`
         self.timeout = int(plan.timeout * _SECOND)
         longest = max(map(len, plan.workload.responses))
         self.read_size = min(
             MAX_READ, max(2048, (2 if self.dialer.message_oriented else 2 * plan.depth) * longest)
         )
-        # One read takes all that a stream has; TLS may keep a record back that epoll knows nothing of. Of
-        # datagrams each is a read, and epoll tells again of those that are left.
+        # One read drains a stream. TLS may buffer a record that epoll does not know of, so it is read until
+        # it would block. Each datagram takes a read; epoll reports the remaining ones again.
         self.reads_per_event = (
             1_000_000 if self.dialer.is_tls else plan.depth if self.dialer.message_oriented else 1
         )
@@ -156,8 +157,8 @@ class _Run:
         if not plan.reconnect:
             self._connect_all()
         begin = int(plan.begin * _SECOND) if plan.begin is not None else time.monotonic_ns()
-        while (left := begin - time.monotonic_ns()) > 0:
-            time.sleep(left / _SECOND)
+        while (remaining := begin - time.monotonic_ns()) > 0:
+            time.sleep(remaining / _SECOND)
         self.counters.start = begin + int(plan.warmup * _SECOND)
         self.counters.stop = self.counters.start + int(plan.duration * _SECOND)
         self.last_response_at = begin
@@ -182,7 +183,7 @@ class _Run:
         self.epoll.close()
 
     def _connect_all(self) -> None:
-        """Before anything is measured: all connections, or what keeps some of them from being opened."""
+        """Open all connections before the measurement starts, or wait until each of them has failed."""
         for peer in self.peers:
             self._connect(peer, time.monotonic_ns())
         deadline = time.monotonic_ns() + max(self.timeout, _SECOND)
@@ -194,9 +195,9 @@ class _Run:
 
     def _run_loop(self, begin: int, due: _DueTimes | None) -> None:
         stop, wall, measured, (cpu, starved) = self.counters.stop, 0, False, (0.0, 0.0)
-        watched = swept = last = begin
-        listened = 0  # since the last was sent
-        sweep_each = max(self.timeout // 8, 5_000_000)
+        reported = swept = last = begin
+        waited_for_last = 0  # nanoseconds since the last send
+        sweep_interval = max(self.timeout // 8, 5_000_000)
         while True:
             now = time.monotonic_ns()
             if not measured and now >= self.counters.start:
@@ -211,23 +212,24 @@ class _Run:
                     self.outcome.wall = (now - wall) / _SECOND
                     if self.hooks is not None:
                         self.hooks.measurement_ended()
-            if not self.sending and (self.outcome.ended or self._is_drained() or listened > self.timeout):
+            timed_out = waited_for_last > self.timeout
+            if not self.sending and (self.outcome.ended or self._is_drained() or timed_out):
                 break
             if not self.sending:
-                listened += min(now - last, _MAX_TURN)
+                waited_for_last += min(now - last, _MAX_TURN)
             last = now
             if self.sending and due is not None:
                 self._send_due(due, now)
             for descriptor, mask in self._poll(due):
                 if (peer := self.by_descriptor.get(descriptor)) is not None:
                     self._on_event(peer, mask)
-            if now - swept >= sweep_each:
+            if now - swept >= sweep_interval:
                 swept = now
                 self._check_timeouts(now)
             if self.reconnecting:
                 self._reconnect_due(now)
-            if now - watched >= _PROGRESS_INTERVAL:
-                watched = now
+            if now - reported >= _PROGRESS_INTERVAL:
+                reported = now
                 self._report_progress(now, begin)
         for peer in self.peers:
             self._expire(peer, time.monotonic_ns() + 1)
@@ -235,8 +237,8 @@ class _Run:
     def _poll(self, due: _DueTimes | None) -> list[tuple[int, int]]:
         if due is None or not self.idle_peers or not self.sending:
             return self.epoll.poll(_MAX_WAIT)
-        if (left := (due.next - time.monotonic_ns()) / _SECOND) > 0:
-            select.select([self.epoll], [], [], min(left, _MAX_WAIT))
+        if (remaining := (due.next - time.monotonic_ns()) / _SECOND) > 0:
+            select.select([self.epoll], [], [], min(remaining, _MAX_WAIT))
         return self.epoll.poll(0)
 
     def _is_drained(self) -> bool:
@@ -251,7 +253,7 @@ class _Run:
             self.last_response_count, self.last_response_at, self.last_error = answered, now, ""
         if self.last_error and now - self.last_response_at > UNRESPONSIVE_AFTER * _SECOND and self.sending:
             seconds = (self.last_response_at - begin) / _SECOND
-            self.outcome.ended = f"nobody has answered since {seconds:.1f} s: {self.last_error}"
+            self.outcome.ended = f"no response since {seconds:.1f} s: {self.last_error}"
         if self.on_progress is not None:
             plan = self.plan
             total = plan.warmup + plan.duration
@@ -285,7 +287,7 @@ class _Run:
                 self._send_requests(peer, 1, due.next, now)
                 due.advance()
                 count += 1
-                if self.idle_peers:  # spread them: one each while others are idle
+                if self.idle_peers:  # spread the load: one request each while other peers are idle
                     break
             if len(peer.tracker.pending) < self.plan.depth:
                 self.idle_peers.append(peer)
@@ -315,11 +317,11 @@ class _Run:
                 self._set_interest(peer, select.EPOLLIN | select.EPOLLOUT)
                 return
             except OSError as error:
-                if error.errno == errno.ENOBUFS:  # unix(7): the receiver's queue is full
+                if error.errno == errno.ENOBUFS:  # the receiver's queue is full (unix(7))
                     self._set_interest(peer, select.EPOLLIN | select.EPOLLOUT)
                     return
                 if self.dialer.kind == socket.SOCK_DGRAM:
-                    self._on_datagram_error(error)  # of an earlier one: this one was not sent
+                    self._on_datagram_error(error)  # reported for an earlier datagram; this one was not sent
                     unsent.popleft()
                     continue
                 self._on_closed(peer, error)
@@ -332,7 +334,7 @@ class _Run:
             self._set_interest(peer, select.EPOLLIN)
 
     def _on_slots_freed(self, peer: PeerConnection, count: int, now: int) -> None:
-        """So many requests of a peer are no longer open."""
+        """Send the next requests after `count` of a peer's requests are no longer pending."""
         if self.plan.reconnect:
             if not peer.tracker.pending:
                 self._continue_script(peer, now)
@@ -354,7 +356,7 @@ class _Run:
         self._restart_conversation(peer, now)
 
     def _restart_conversation(self, peer: PeerConnection, now: int) -> None:
-        """With `reconnect`: the connection is over, and so is its request."""
+        """With `reconnect`: open the next connection after one has ended."""
         peer.idle_since = now
         if not self.sending or now >= self.counters.stop:
             return
@@ -372,7 +374,7 @@ class _Run:
         peer.write_queue.clear()
         peer.idle_since, peer.due, peer.has_response = now, due, False
         try:
-            sock, answer = self.dialer.start_connect()
+            sock, status = self.dialer.start_connect()
         except OSError as error:
             self._on_connect_failed(peer, error)
             return
@@ -380,23 +382,23 @@ class _Run:
         self.by_descriptor[peer.descriptor] = peer
         peer.interest = select.EPOLLOUT
         self.epoll.register(peer.descriptor, select.EPOLLOUT)
-        if answer == 0:
+        if status == 0:
             self._on_connected(peer)
-        elif answer != errno.EINPROGRESS:
-            self._on_connect_failed(peer, OSError(answer, ""))
+        elif status != errno.EINPROGRESS:
+            self._on_connect_failed(peer, OSError(status, ""))
 
     def _on_event(self, peer: PeerConnection, mask: int) -> None:
         match peer.state:
             case PeerState.OPEN:
                 if mask & select.EPOLLOUT and peer.write_queue:
                     self._flush(peer)
-                if mask & ~select.EPOLLOUT and peer.sock is not None:  # it may have ended in the meantime
+                if mask & ~select.EPOLLOUT and peer.sock is not None:  # the flush may have closed it
                     self._on_readable(peer)
             case PeerState.CONNECTING:
                 assert peer.sock is not None
-                answer = peer.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if answer:
-                    self._on_connect_failed(peer, OSError(answer, ""))
+                status = peer.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if status:
+                    self._on_connect_failed(peer, OSError(status, ""))
                 else:
                     self._on_connected(peer)
             case PeerState.HANDSHAKING:
@@ -436,7 +438,7 @@ class _Run:
         peer.state = PeerState.OPEN
         self._set_interest(peer, select.EPOLLIN)
         now = time.monotonic_ns()
-        if peer.due >= 0:  # latency counts from before the connecting; it was begun, so it is finished
+        if peer.due >= 0:  # latency includes the connect, so the request is sent even after the measured time
             due, peer.due, peer.remaining = peer.due, -1, self.requests_per_connection - 1
             self._write(peer, peer.tracker.send(1, due, peer.idle_since))
         elif not self.sending:
@@ -479,7 +481,7 @@ class _Run:
         self.last_error = error_name(error)
 
     def _on_connect_failed(self, peer: PeerConnection, error: OSError) -> None:
-        """It could not be connected, or the handshake came to nothing."""
+        """Handle a failed connect or handshake."""
         if error.errno == errno.ETIMEDOUT:
             self.faults.silent += 1
         else:
@@ -489,14 +491,14 @@ class _Run:
         self._schedule_reconnect(peer)
 
     def _on_closed(self, peer: PeerConnection, error: OSError | None) -> None:
-        """A connection that was open is over: reset (or worse), or closed by the server."""
+        """Handle the end of an open connection: an error, or closed by the server if `error` is None."""
         if error is not None:
             self.faults.reset += 1
             self.last_error = error_name(error)
         peer.tracker.connection_closed()
-        had_answered = peer.has_response
+        had_response = peer.has_response
         self._close_peer(peer)
-        if self.plan.reconnect and had_answered:
+        if self.plan.reconnect and had_response:
             self._restart_conversation(peer, time.monotonic_ns())
         else:
             self._schedule_reconnect(peer)
@@ -520,7 +522,7 @@ class _Run:
                 self._connect(peer, now)
 
     def _check_timeouts(self, now: int) -> None:
-        """Whoever has waited too long."""
+        """Handle requests, connects and handshakes that exceed the timeout."""
         for peer in self.peers:
             if peer.state is PeerState.OPEN:
                 if (count := self._expire(peer, now - self.timeout)) == 0:
@@ -533,7 +535,7 @@ class _Run:
                 self._on_connect_failed(peer, OSError(errno.ETIMEDOUT, ""))
 
     def _expire(self, peer: PeerConnection, before: int) -> int:
-        """Count what was sent before then as without an answer."""
+        """Give up requests sent before a time, and count them as faults. Returns their number."""
         if peer.state is not PeerState.OPEN:
             return 0
         count = peer.tracker.expire(before)
@@ -557,9 +559,9 @@ class _Run:
 
 
 def thread_cpu_times() -> tuple[float, float]:
-    """Seconds that this thread has had a processor, and that it has waited for one (/proc/pid/schedstat).
+    """Return the CPU seconds of this thread, and its seconds in the run queue (/proc/thread-self/schedstat).
 
-    The waits are 0.0 where the kernel does not count them.
+    The latter is 0.0 if the kernel does not count it.
     """
     try:
         with open("/proc/thread-self/schedstat") as line:
@@ -570,12 +572,12 @@ def thread_cpu_times() -> tuple[float, float]:
 
 
 def _set_timer_slack() -> None:
-    """Ask the kernel to wake this thread when it is time, not up to 50 us later. If it won't, it won't."""
+    """Set the timer slack of this thread to 1 ns. A failure is ignored: sends are then up to 50 us late."""
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
 
 class _DueTimes:
-    """The next time of a schedule, in nanoseconds of the clock."""
+    """Iterates over the times of a schedule, in nanoseconds of CLOCK_MONOTONIC."""
 
     def __init__(self, plan: RunPlan, begin: int) -> None:
         assert plan.schedule is not None
@@ -587,7 +589,7 @@ class _DueTimes:
         self.advance()
 
     def advance(self) -> None:
-        """Go on to the one after it."""
+        """Move to the next time."""
         self._index += 1
         while self._index >= len(self._times):
             self._times = (next(self._chunks) + self._begin).tolist()
@@ -595,7 +597,7 @@ class _DueTimes:
         self.next = self._times[self._index]
 
     def count_before(self, stop: int) -> int:
-        """How many there are from the next on, before `stop`."""
+        """Return the number of remaining times before `stop`."""
         count = sum(each < stop for each in self._times[self._index :])
         last = self._times[-1]
         while last < stop:

@@ -1,6 +1,6 @@
-"""What others would use: the same little server, `upper`, by other means, each file a whole program.
+"""Reference servers: the `upper` service implemented with other libraries, each file a complete program.
 
-Each is run as `program tcp` or `program udp`: it listens on a free port of 127.0.0.1, says where in one line
-(`tcp://127.0.0.1:PORT`), and answers what comes in capitals, until it is told to end. They are written as
-their libraries' own documentation would have it, and no better or worse than that; none imports bothends.
+Each runs as `program tcp` or `program udp`. It listens on a free port of 127.0.0.1, prints its endpoint
+(`tcp://127.0.0.1:PORT`), and returns all input in upper case until it is terminated. They follow the
+documentation of their libraries without further tuning. None imports bothends.
 """

@@ -1,4 +1,4 @@
-"""asyncio's transports and protocols: callbacks, a chunk at a time. `uvloop_protocol.py` runs it too."""
+"""asyncio's transports and protocols: a callback per chunk. `uvloop_protocol.py` runs it too."""
 
 import asyncio
 import sys
@@ -16,7 +16,7 @@ class AsyncioUpper(asyncio.Protocol):
 
 
 class AsyncioUpperDatagrams(asyncio.DatagramProtocol):
-    """The datagrams of everybody."""
+    """All datagrams of the socket."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -26,7 +26,7 @@ class AsyncioUpperDatagrams(asyncio.DatagramProtocol):
 
 
 async def main() -> None:
-    """Serve what the command line says."""
+    """Serve the transport given on the command line."""
     loop = asyncio.get_running_loop()
     if sys.argv[1] == "udp":
         transport, _ = await loop.create_datagram_endpoint(AsyncioUpperDatagrams, ("127.0.0.1", 0))

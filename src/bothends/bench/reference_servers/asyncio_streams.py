@@ -1,4 +1,4 @@
-"""asyncio's streams: a coroutine for each connection, a line at a time."""
+"""asyncio's streams: a coroutine per connection, a line at a time."""
 
 import asyncio
 

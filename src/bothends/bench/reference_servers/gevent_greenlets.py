@@ -1,4 +1,4 @@
-"""gevent: a greenlet for each connection, which seems to block."""
+"""gevent: a greenlet per connection, with calls that look blocking."""
 
 import socket
 

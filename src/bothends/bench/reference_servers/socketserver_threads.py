@@ -1,4 +1,4 @@
-"""socketserver of the standard library: a thread for each connection, a line at a time."""
+"""The standard library's socketserver: a thread per connection, a line at a time."""
 
 import socketserver
 import sys
@@ -23,7 +23,7 @@ class UpperDatagramHandler(socketserver.BaseRequestHandler):
 
 
 class UpperTcpServer(socketserver.ThreadingTCPServer):
-    """TCP, a thread for each."""
+    """TCP, with a thread per connection."""
 
     daemon_threads = True
     request_queue_size = 4096

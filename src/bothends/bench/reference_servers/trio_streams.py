@@ -1,4 +1,4 @@
-"""trio: a task for each connection, in a nursery."""
+"""trio: a task per connection, in a nursery."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Twisted: callbacks, a chunk at a time, on its epoll reactor."""
+"""Twisted: a callback per chunk, on its epoll reactor."""
 
 import sys
 
@@ -17,7 +17,7 @@ class TwistedUpper(protocol.Protocol):  # type: ignore[misc, unused-ignore]
 
 
 class TwistedUpperDatagrams(protocol.DatagramProtocol):  # type: ignore[misc, unused-ignore]
-    """The datagrams of everybody."""
+    """All datagrams of the socket."""
 
     def datagramReceived(self, datagram: bytes, addr: object) -> None:
         self.transport.write(datagram.upper(), addr)

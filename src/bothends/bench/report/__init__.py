@@ -1,1 +1,1 @@
-"""Present results: as text, as plots, as an HTML page."""
+"""Present results as text, as plots, or as an HTML page."""

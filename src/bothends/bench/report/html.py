@@ -1,4 +1,4 @@
-"""A document as one page of HTML that needs nothing else: no script, style sheet or font from elsewhere."""
+"""Render a document as a self-contained HTML page, without external scripts, style sheets or fonts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ footer, .aside { color: #555; font-size: .9rem; } footer { margin-top: 2rem; }
 
 
 def render_html(document: Document) -> str:
-    """The page."""
+    """Render a document as an HTML page."""
     entries = document.entries
     title = (
         entries[0].target if len(entries) == 1 else f"{len({each.name for each in entries})} servers compared"
@@ -44,9 +44,9 @@ def render_html(document: Document) -> str:
 
 
 def _single_entry(entry: BenchEntry) -> list[str]:
-    rows = [(label, words) for label, words in text.summary_lines(entry)]
-    cells = "".join(f"<tr><th>{escape(label)}</th><td>{escape(words)}</td></tr>" for label, words in rows)
-    parts = [f"<h2>What was measured</h2><div class=wide><table>{cells}</table></div>"]
+    rows = text.summary_lines(entry)
+    cells = "".join(f"<tr><th>{escape(label)}</th><td>{escape(value)}</td></tr>" for label, value in rows)
+    parts = [f"<h2>Measurement</h2><div class=wide><table>{cells}</table></div>"]
     if any(each.uncorrected.percentiles_us for each in entry.rounds):
         parts += ["<h2>Latency by percentile</h2>", plots.percentiles([entry], entry.load.title)]
     return parts
@@ -58,14 +58,14 @@ def _comparison(document: Document) -> list[str]:
         shown = [each for each in entries if each.rounds]
         parts.append(f"<h2>{escape(load)}</h2>")
         if shown and not shown[0].load.is_idle:
-            parts.append(plots.throughput(shown, "Requests a second"))
+            parts.append(plots.throughput(shown, "Requests per second"))
         heads, rows = text.table(document, shown)
-        kept = [place for place, head in enumerate(heads) if head != "load"]
-        heads, rows = tuple(heads[p] for p in kept), [[row[p] for p in kept] for row in rows]
-        numeric = [all(_is_number(row[place]) for row in rows) for place in range(len(heads))]
+        columns = [index for index, head in enumerate(heads) if head != "load"]
+        heads, rows = tuple(heads[c] for c in columns), [[row[c] for c in columns] for row in rows]
+        numeric = [all(_is_number(row[index]) for row in rows) for index in range(len(heads))]
         parts.append(f"<div class=wide><table>{_table(heads, rows, numeric)}</table></div>")
-        if words := text.skip_reasons(entries):
-            parts.append(f"<p class=aside>Not measured: {escape(words)}.</p>")
+        if reasons := text.skip_reasons(entries):
+            parts.append(f"<p class=aside>Not measured: {escape(reasons)}.</p>")
         if shown and not shown[0].load.is_idle:
             title = f"Latency by percentile, the {min(len(shown), plots.MAX_LINES)} fastest"
             parts.append(plots.percentiles(shown[: plots.MAX_LINES], title))
@@ -73,11 +73,11 @@ def _comparison(document: Document) -> list[str]:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
-    kinds = ["" if not each else " class=n" for each in numeric]
+    classes = ["" if not each else " class=n" for each in numeric]
 
     def row_of(cells: Sequence[str], tag: str) -> str:
-        drawn = (f"<{tag}{kind}>{escape(c)}</{tag}>" for c, kind in zip(cells, kinds, strict=True))
-        return f"<tr>{''.join(drawn)}</tr>"
+        rendered = (f"<{tag}{class_}>{escape(c)}</{tag}>" for c, class_ in zip(cells, classes, strict=True))
+        return f"<tr>{''.join(rendered)}</tr>"
 
     return row_of(heads, "th") + "".join(row_of(row, "td") for row in rows)
 
@@ -85,9 +85,9 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequenc
 def _notes(document: Document) -> list[str]:
     rows = "".join(f"<tr><th>{escape(n)}</th><td>{escape(v)}</td></tr>" for n, v in document.machine.items())
     notes = [*(() if document.knee else document.notes), *text.remarks(document)]
-    said = [f"<p>{escape(note)}</p>" for note in notes]
-    measured = f"<footer>Measured {escape(document.made)}. Every answer was compared byte for byte.</footer>"
-    return ["<h2>The machine</h2>", f"<div class=wide><table>{rows}</table></div>", *said, measured]
+    paragraphs = [f"<p>{escape(note)}</p>" for note in notes]
+    footer = f"<footer>Measured {escape(document.made)}. Every response was compared byte for byte.</footer>"
+    return ["<h2>Host</h2>", f"<div class=wide><table>{rows}</table></div>", *paragraphs, footer]
 
 
 def _is_number(cell: str) -> bool:

@@ -1,7 +1,7 @@
-"""Plots of a document, as SVG text: matplotlib, without a display.
+"""Plot a document as SVG, with matplotlib and without a display.
 
-Colours are told apart by most colour-blind readers (Okabe and Ito), and every line has a mark of its own. The
-text stays text, so that it can be searched and read aloud.
+The colours are distinguishable for most colour-blind readers (Okabe and Ito), and every line has its own
+marker. Text is kept as text, so that it can be searched and read by screen readers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CURVE_PERCENTILES: Final = (50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99
 
 
 def throughput(entries: Sequence[BenchEntry], title: str) -> str:
-    """Requests a second of each target under one load: bars of the medians, lines from least to most."""
+    """Plot requests per second of each target: bars of the medians, error bars from minimum to maximum."""
     shown = sorted((each for each in entries if each.rounds), key=lambda each: each.median(_rate) or 0)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8, 0.34 * len(shown) + 1.3), layout="constrained")
@@ -47,13 +47,13 @@ def throughput(entries: Sequence[BenchEntry], title: str) -> str:
         spans.append([max(_rates(e)) - m for m, e in zip(medians, shown, strict=True)])
         axes.barh([each.name for each in shown], medians, color=_COLOURS[0], height=0.7)
         axes.errorbar(medians, range(len(shown)), xerr=spans, fmt="none", ecolor="#333333", capsize=3, lw=1)
-        reach = max((max(_rates(each)) for each in shown), default=1) or 1
-        for place, (median, each) in enumerate(zip(medians, shown, strict=True)):
+        highest = max((max(_rates(each)) for each in shown), default=1) or 1
+        for index, (median, each) in enumerate(zip(medians, shown, strict=True)):
             axes.text(
-                max(_rates(each)) + reach * 0.012, place, format_number(median), va="center", fontsize=9
+                max(_rates(each)) + highest * 0.012, index, format_number(median), va="center", fontsize=9
             )
-        axes.set_xlim(0, reach * 1.14)
-        axes.set_xlabel("requests a second (median of the rounds; line: least to most)")
+        axes.set_xlim(0, highest * 1.14)
+        axes.set_xlabel("requests per second (median of the rounds; line: minimum to maximum)")
         axes.xaxis.set_major_formatter(FuncFormatter(_tick_label))
         axes.grid(axis="y", visible=False)
         axes.set_title(title, loc="left", fontsize=11)
@@ -61,7 +61,7 @@ def throughput(entries: Sequence[BenchEntry], title: str) -> str:
 
 
 def percentiles(entries: Sequence[BenchEntry], title: str) -> str:
-    """Latency by percentile, both axes logarithmic: as far as each one's n carries."""
+    """Plot latency by percentile on logarithmic axes, up to the last percentile that each n supports."""
     lines: list[tuple[str, LatencySummary, str]] = []
     several = len(entries) > 1
     for entry in entries[:MAX_LINES]:
@@ -69,7 +69,7 @@ def percentiles(entries: Sequence[BenchEntry], title: str) -> str:
         uncorrected = LatencySummary.merge(each.uncorrected for each in entry.rounds)
         if corrected:
             lines.append(
-                (entry.name if several else "from when it was due", LatencySummary.merge(corrected), "-")
+                (entry.name if several else "from the due time", LatencySummary.merge(corrected), "-")
             )
         if not corrected or not several:
             label = entry.name if several else "from the send" if corrected else "from the send (closed loop)"
@@ -77,27 +77,27 @@ def percentiles(entries: Sequence[BenchEntry], title: str) -> str:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.subplots()
-        reach = 50.0
-        for place, (label, latency, style) in enumerate(lines):
+        last_percent = 50.0
+        for index, (label, latency, style) in enumerate(lines):
             curve = _curve(latency)
             if not curve:
                 continue
-            reach = max(reach, curve[-1][0])
+            last_percent = max(last_percent, curve[-1][0])
             axes.plot(
                 [_nines(percent) for percent, _ in curve],
                 [value for _, value in curve],
                 style,
                 label=label,
-                color=_COLOURS[place % len(_COLOURS)],
-                marker=_MARKERS[place % len(_MARKERS)],
+                color=_COLOURS[index % len(_COLOURS)],
+                marker=_MARKERS[index % len(_MARKERS)],
                 markersize=5,
             )
-        ticks = [50.0, *(each for each in (90.0, 99.0, 99.9, 99.99, 99.999) if each <= reach)]
+        ticks = [50.0, *(each for each in (90.0, 99.0, 99.9, 99.99, 99.999) if each <= last_percent)]
         axes.set_xticks([_nines(each) for each in ticks], [f"{each:g} %" for each in ticks])
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(_tick_label))
         axes.yaxis.set_minor_formatter(FuncFormatter(_minor_tick_label))
-        axes.set_xlabel("share of the requests that were answered within it")
+        axes.set_xlabel("percentile of requests")
         axes.set_ylabel("latency in microseconds")
         axes.grid(axis="y", which="minor", color="#eeeeee")
         if axes.get_legend_handles_labels()[0]:
@@ -107,19 +107,19 @@ def percentiles(entries: Sequence[BenchEntry], title: str) -> str:
 
 
 def saturation(document: Document) -> str:
-    """Latency against the rate that was asked for: where p99 leaves p50 behind is what the target carries."""
+    """Plot latency against the requested rate. The target saturates where p99 departs from p50."""
     tried = sorted(document.knee, key=lambda each: each.load.rate or 0)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.subplots()
-        for place, (name, label) in enumerate((("p50", "p50"), ("p99", "p99"), ("max", "largest"))):
+        for index, (name, label) in enumerate((("p50", "p50"), ("p99", "p99"), ("max", "maximum"))):
             points = [(e.load.rate, v) for e in tried if (v := _latency_figure(e, name)) is not None]
             axes.plot(
                 [rate or 0 for rate, _ in points],
                 [value for _, value in points],
                 label=label,
-                color=_COLOURS[place],
-                marker=_MARKERS[place],
+                color=_COLOURS[index],
+                marker=_MARKERS[index],
                 markersize=5,
             )
         bad = [each for each in tried if each.failed or not all(map(is_fully_sent, each.rounds))]
@@ -133,13 +133,13 @@ def saturation(document: Document) -> str:
                 color="#D55E00",
                 markersize=11,
                 markeredgewidth=2,
-                label="with faults, or requests that could not be sent",
+                label="with faults or unsent requests",
             )
         axes.set_yscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(_tick_label))
         axes.yaxis.set_major_formatter(FuncFormatter(_tick_label))
-        axes.set_xlabel("requests a second that were due")
-        axes.set_ylabel("latency in microseconds, from when it was due")
+        axes.set_xlabel("requested rate in requests per second")
+        axes.set_ylabel("latency from the due time in microseconds")
         axes.set_xlim(left=0)
         axes.legend(frameon=False, fontsize=9)
         axes.set_title(tried[0].load.title.rpartition(",")[0] if tried else "", loc="left", fontsize=11)
@@ -170,7 +170,7 @@ def _curve(latency: LatencySummary) -> list[tuple[float, float]]:
 
 
 def _nines(percent: float) -> float:
-    """How many nines a percentile has: 90 % has one, 99 % two."""
+    """Return the number of nines of a percentile: 1 for 90 %, 2 for 99 %."""
     return -math.log10(1 - percent / 100)
 
 
@@ -179,7 +179,7 @@ def _tick_label(value: float, _: object) -> str:
 
 
 def _minor_tick_label(value: float, _: object) -> str:
-    """Between the powers of ten only 2 and 5 have a number beside them."""
+    """Label only 2 and 5 between the powers of ten."""
     digit = value / 10 ** math.floor(math.log10(value)) if value > 0 else 0
     return _tick_label(value, None) if round(digit) in (2, 5) else ""
 

@@ -1,7 +1,7 @@
-"""Results as lines, tables, CSV and HdrHistogram logs. Pure: text out, nothing is printed or written.
+"""Format results as lines, tables, CSV and HdrHistogram logs. Pure: returns text, prints and writes nothing.
 
-Percentiles of several rounds come from their merged histograms; rates and costs are medians, with the
-least and the most beside them.
+Percentiles of several rounds are those of the merged histograms. Rates and costs are medians, with minimum
+and maximum.
 """
 
 from __future__ import annotations
@@ -11,40 +11,39 @@ import io
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
-from bothends.bench.results import BenchEntry, Document, LatencySummary, Round
+from bothends.bench.results import STARVED_SHARE, BenchEntry, Document, LatencySummary, Round
 
 PERCENTILES = ("p50", "p90", "p99", "p99.9")
 
 
 def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
-    """One entry in full: pairs of a label and what it is."""
+    """Yield a full description of an entry as pairs of label and value."""
     if entry.skipped:
         yield "skipped", entry.skipped
         return
     load, rounds = entry.load, entry.rounds
     loop = f"open loop, {load.rate:,.0f}/s {load.arrivals}" if load.rate is not None else "closed loop"
     plural = "s" * (load.connections != 1)
-    words = [f"{load.connections:,} connection{plural}", f"depth {load.depth}", load.size, loop]
+    parts = [f"{load.connections:,} connection{plural}", f"depth {load.depth}", load.size, loop]
     if load.reconnect:
-        words.append("a connection for each request")
-    yield "load", ", ".join(words)
+        parts.append("one connection per request")
+    yield "load", ", ".join(parts)
     span = f"{load.duration_s:g} s after {load.warmup_s:g} s of warm-up"
     yield "measured", f"{len(rounds)} rounds of {span}" if len(rounds) > 1 else span
     unsent = sum(each.unsent for each in rounds)
     rate = f"{format_number(entry.median(per_s))} requests/s{spread(entry)}"
     if load.rate is not None and unsent:
-        rate += f"; {unsent:,} were due and not sent: no connection was free"
+        rate += f"; {unsent:,} due requests were not sent because no connection was free"
     yield "answered", rate
     corrected = [each.corrected for each in rounds if each.corrected is not None]
     if corrected:
         yield "latency, corrected", format_latency(LatencySummary.merge(corrected))
     uncorrected = format_latency(LatencySummary.merge(each.uncorrected for each in rounds))
     yield "latency, uncorrected" if corrected else "latency", uncorrected
-    answers = "each answer byte for byte"
-    yield "verified", f"{answers}; faults: {entry.faults}"
+    yield "verified", f"each answer byte for byte; faults: {entry.faults}"
     cpu, switches = entry.median(server_us), entry.median(server_switches)
     if cpu is not None and switches is not None:
-        yield "server", f"{cpu:.1f} us of processor a request, {switches:.2f} context switches a request"
+        yield "server", f"{cpu:.1f} us of CPU time and {switches:.2f} context switches per request"
     yield "generator", format_generator(rounds)
     for each in rounds:
         if each.ended:
@@ -52,20 +51,20 @@ def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
 
 
 def format_generator(rounds: Sequence[Round]) -> str:
-    """How the generator itself fared: what a reader must know to believe the figure."""
+    """Describe the generator's resource usage, and whether it was the bottleneck."""
     busiest = max(rounds, key=lambda each: each.own.cpu_share)
-    words = f"{busiest.own.name}, {busiest.own.cpu_share:.0%} of a processor"
+    usage = f"{busiest.own.name}, {busiest.own.cpu_share:.0%} of a CPU"
     late = [each.own.lateness for each in rounds if each.own.lateness is not None]
     if late and (found := LatencySummary.merge(late).percentiles_us.get("p99")) is not None:
-        words += f", sends late by {found:,.0f} us (p99)"
+        usage += f", sends late by {found:,.0f} us (p99)"
     limits = [each.own.limit for each in rounds if each.own.limit]
-    return f"{words}; the generator was the limit: {limits[0]}" if limits else words
+    return f"{usage}; the generator was the limit: {limits[0]}" if limits else usage
 
 
 def format_latency(latency: LatencySummary) -> str:
-    """`p50 139  p90 201  p99 262  max 1,204 us, n 328,113`."""
+    """Format a latency summary: `p50 139  p90 201  p99 262  max 1,204 us, n 328,113`."""
     if not latency.n:
-        return "no answers to requests of that time"
+        return "no responses in the measured time"
     found = "  ".join(f"{name} {format_number(value)}" for name, value in latency.percentiles_us.items())
     return f"{found}  max {format_number(latency.max_us)} us, n {latency.n:,}".strip()
 
@@ -88,15 +87,15 @@ COLUMNS = (
 
 
 def table(document: Document, entries: Sequence[BenchEntry]) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Heads and rows: a row for each of these entries that has rounds. Empty columns are left out."""
+    """Return heads and rows: a row for each entry with rounds, without empty columns."""
     rows = [_row(document, entry) for entry in entries if entry.rounds]
-    kept = [place for place in range(len(COLUMNS)) if any(row[place] not in ("", "-") for row in rows)]
+    shown = [index for index in range(len(COLUMNS)) if any(row[index] not in ("", "-") for row in rows)]
     heads = [head.replace("baseline", document.baseline) for head in COLUMNS]
-    return tuple(heads[place] for place in kept), [[row[place] for place in kept] for row in rows]
+    return tuple(heads[index] for index in shown), [[row[index] for index in shown] for row in rows]
 
 
 def by_load(document: Document) -> list[tuple[str, list[BenchEntry]]]:
-    """The entries under each load, those with the most requests a second first."""
+    """Group the entries by load, with the highest throughput first."""
     loads = dict.fromkeys(each.load.title for each in document.entries)
     return [
         (
@@ -112,7 +111,7 @@ def by_load(document: Document) -> list[tuple[str, list[BenchEntry]]]:
 
 
 def skip_reasons(entries: Sequence[BenchEntry]) -> str:
-    """`gevent isn't installed (gevent); it has no udp (fork, threads)`: what was not measured, and why."""
+    """Format why entries were skipped: `gevent is not installed (gevent); no udp support (fork, threads)`."""
     reasons: dict[str, list[str]] = {}
     for entry in entries:
         if entry.skipped:
@@ -152,9 +151,9 @@ def _row(document: Document, entry: BenchEntry) -> list[str]:
 def ratio_to_baseline(
     document: Document, entry: BenchEntry, figure: Callable[[Round], float | None]
 ) -> float | None:
-    """The median over rounds of a figure's ratio to the baseline's in the same round; None without one."""
-    same = (each for each in document.entries if each.load == entry.load and each.name == document.baseline)
-    base = next(same, None)
+    """Return the median ratio of a figure to the baseline's in the same round; None without a baseline."""
+    bases = (each for each in document.entries if each.load == entry.load and each.name == document.baseline)
+    base = next(bases, None)
     if base is None or entry.load.is_idle:
         return None
     pairs = ((figure(one), figure(other)) for one, other in zip(entry.rounds, base.rounds, strict=False))
@@ -163,34 +162,37 @@ def ratio_to_baseline(
 
 
 def as_markdown(document: Document) -> str:
-    """The table, or for one entry its lines, and what machine it was."""
+    """Format the table (for a single entry its lines), the host and the notes as Markdown."""
     if len(document.entries) == 1:
         entry = document.entries[0]
         heads: Sequence[str] = (entry.name, entry.target)
         rows: Sequence[Sequence[str]] = [list(pair) for pair in summary_lines(entry)]
     else:
         heads, rows = table(document, document.entries)
-    drawn = [heads, ["---"] * len(heads), *rows]
-    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in drawn)
+    lines = [heads, ["---"] * len(heads), *rows]
+    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
     return f"{body}\n\n{notes(document)}\n"
 
 
 def notes(document: Document) -> str:
-    """The machine, in one line, and what else must be known."""
-    words = "; ".join(f"{name} {value}" for name, value in document.machine.items())
-    return "\n".join([f"{document.made}: {words}.", *document.notes, *remarks(document)])
+    """Format the host in one line, followed by notes and remarks."""
+    host = "; ".join(f"{name} {value}" for name, value in document.machine.items())
+    return "\n".join([f"{document.made}: {host}.", *document.notes, *remarks(document)])
 
 
 def remarks(document: Document) -> list[str]:
-    """What must be known to read the table of several entries."""
-    found = []
+    """Return remarks on the table of several entries: where the generator was the limit, what was skipped."""
+    lines = []
     limited = [each for entry in document.entries for each in entry.rounds if each.own.limit]
     if len(document.entries) > 1 and limited:
-        starved = "; this machine was not quiet" if any("else" in each.own.limit for each in limited) else ""
-        found.append(f"* The generator was the limit in a round or more: the server may be faster{starved}.")
-    if words := skip_reasons(document.entries):
-        found.append(f"Not measured: {words}.")
-    return found
+        was_starved = any(each.own.starved_share >= STARVED_SHARE for each in limited)
+        starved = "; other processes were running" if was_starved else ""
+        lines.append(
+            f"* The generator was the limit in at least one round: the server may be faster{starved}."
+        )
+    if reasons := skip_reasons(document.entries):
+        lines.append(f"Not measured: {reasons}.")
+    return lines
 
 
 CSV_COLUMNS = (
@@ -205,7 +207,7 @@ CSV_COLUMNS = (
 
 
 def as_csv(document: Document) -> str:
-    """A row for each round, both ways of counting latency told apart by `corrected`."""
+    """Format a row for each round and kind of latency; the column `corrected` is 0 or 1."""
     written = io.StringIO()
     writer = csv.DictWriter(written, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
@@ -223,15 +225,15 @@ def as_csv(document: Document) -> str:
         }
         if entry.skipped:
             writer.writerow({**common, "skipped": entry.skipped})
-        for place, each in enumerate(entry.rounds, 1):
+        for number, each in enumerate(entry.rounds, 1):
             for corrected, latency in ((0, each.uncorrected), (1, each.corrected)):
                 if latency is not None:
-                    writer.writerow({**common, "round": place, **_figures(each, latency, corrected)})
+                    writer.writerow({**common, "round": number, **_figures(each, latency, corrected)})
     return written.getvalue()
 
 
 def _figures(each: Round, latency: LatencySummary, corrected: int) -> dict[str, object]:
-    found: dict[str, object] = {
+    figures: dict[str, object] = {
         "seconds": each.seconds,
         "completed": each.completed,
         "per_s": each.per_s,
@@ -249,16 +251,16 @@ def _figures(each: Round, latency: LatencySummary, corrected: int) -> dict[str, 
         **each.faults.as_dict(),
     }
     if each.server is not None:
-        found["server_us_per_request"] = each.server.cpu_us_per_request
-        found["switches_per_request"] = each.server.switches_per_request
-        found["memory_kib_per_connection"] = each.server.memory_kib_per_connection
-    return found
+        figures["server_us_per_request"] = each.server.cpu_us_per_request
+        figures["switches_per_request"] = each.server.switches_per_request
+        figures["memory_kib_per_connection"] = each.server.memory_kib_per_connection
+    return figures
 
 
 def as_hdr_log(document: Document) -> str:
-    """A log of HdrHistogram's format 1.2: an interval for each round and way of counting, told by its tag.
+    """Format a log in HdrHistogram's format 1.2: a tagged interval for each round and kind of latency.
 
-    Values are nanoseconds, the interval's largest is in milliseconds, as is the format's habit.
+    Values are in nanoseconds; the maximum of an interval is in milliseconds, as the format has it.
     """
     written = [
         "#[Histogram log format version 1.2]",
@@ -278,33 +280,33 @@ def as_hdr_log(document: Document) -> str:
 
 
 def per_s(each: Round) -> float | None:
-    """Requests a second."""
+    """Return the requests per second."""
     return each.per_s
 
 
 def server_us(each: Round) -> float | None:
-    """Microseconds of the server's processors a request."""
+    """Return the server's CPU time per request in microseconds, or None."""
     return each.server.cpu_us_per_request if each.server is not None else None
 
 
 def server_switches(each: Round) -> float | None:
-    """The server's context switches a request."""
+    """Return the server's context switches per request, or None."""
     return each.server.switches_per_request if each.server is not None else None
 
 
 def server_memory(each: Round) -> float | None:
-    """The server's KiB a connection, in user space."""
+    """Return the server's user-space memory per connection in KiB, or None."""
     return each.server.memory_kib_per_connection if each.server is not None else None
 
 
 def rate_range(entry: BenchEntry) -> tuple[float, float]:
-    """The least and the most requests a second of its rounds."""
-    found = [each.per_s for each in entry.rounds]
-    return min(found), max(found)
+    """Return the minimum and maximum requests per second over the rounds."""
+    rates = [each.per_s for each in entry.rounds]
+    return min(rates), max(rates)
 
 
 def spread(entry: BenchEntry) -> str:
-    """` (5 rounds: 320,113 to 331,204)`; empty for one round."""
+    """Format the range: ` (median of 5 rounds: 320,113 to 331,204)`; empty for one round."""
     if len(entry.rounds) < 2:
         return ""
     low, high = rate_range(entry)
@@ -312,7 +314,7 @@ def spread(entry: BenchEntry) -> str:
 
 
 def format_number(value: float | None) -> str:
-    """Three significant digits at least, thousands apart: `0.48`, `13.4`, `262`, `328,113`; "-" for None."""
+    """Format with at least three significant digits: `0.48`, `13.4`, `262`, `328,113`; "-" for None."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
