@@ -1,4 +1,4 @@
-"""What a test run shows first (which tools are here, so what may be skipped), and how examples are made."""
+"""The report header with the available tools, and the hypothesis profile."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.tools import TOOLS, find_tool
 
-# The same examples each time; and no limit on time, which fails a good test wherever the machine is busy.
+# The same examples in each run, and no deadline, because a busy machine would exceed it.
 settings.register_profile(
     "house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )

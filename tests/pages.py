@@ -1,17 +1,17 @@
-"""Runs the pages of the documentation: what stands there is typed, and what is shown must come.
+"""Run the commands of a documentation page, and compare their output with the page.
 
-1. A block of ```python whose first line is a comment with a file's name is written to that file.
-2. In a block of ```console, a line after `$ ` is typed; what follows is what it shows, standard output and
-   error together. A line `...` stands for any lines, `...` within a line for anything.
-3. `bothends serve` and `bothends impair` go on in the background to the end of the page, as in a window of
-   their own. What they show is waited for, and at the end they must leave with 0.
-4. A page's ports are replaced by free ones, and put back in what is shown. A port that the system picked,
-   which is another one each time, is shown as `#40672`, or as `:42517` from 40000 on: any number will do.
-5. `bothends connect` that shows `> ` is run at a terminal of its own: what follows `> ` is typed at its
-   prompt, `^D` and `^C` are keys. It too goes on to the end of the page, unless it ends itself.
-6. A block that begins otherwise than with `$ ` goes on in the window that was opened last, or, as in
-   ```console second, in the window of that name. `^C` ends a server there.
-7. `examples/` is there, as in a checkout.
+1. A ```python block whose first line is a comment with a file name is written to that file.
+2. In a ```console block, a line after `$ ` is a command. The following lines are its output, standard output
+   and error together. A line `...` matches any lines, `...` within a line matches any text.
+3. `bothends serve` and `bothends impair` run in the background until the end of the page, as in a terminal of
+   their own. Their output is waited for, and their exit status must be 0.
+4. The ports of a page are replaced by free ones, and restored in the output. A port that the kernel chose is
+   different in each run; it is shown as `#40672`, or as `:42517` from 40000 on, and matches any number.
+5. `bothends connect` with `> ` in its output runs at a terminal of its own. Text after `> ` is typed at its
+   prompt, `^D` and `^C` are keys. It runs until the end of the page, unless it exits by itself.
+6. A block that does not start with `$ ` continues in the terminal that was opened last, or with a name, as in
+   ```console second, in the terminal of that name. `^C` ends a server there.
+7. `examples/` exists, as in a checkout.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.interop.running import ROOT, Running
 
 TIMEOUT = 30.0
 _BLOCK = re.compile(r"^```(python|console|toml)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_PROMPT = "\x1b[?2004h"  # bracketed paste is turned on: a line can be typed
+_PROMPT = "\x1b[?2004h"  # bracketed paste is on: the prompt accepts a line
 _KEYS = {"^C": "\x03", "^D": "\x04"}
 _LONG_RUNNING = re.compile(r"bothends (?:serve|impair(?! list| add| toxic| remove))\b")
 _PORT = re.compile(r"\b(?:1[2-9]\d\d\d|9100)\b")
@@ -50,14 +50,14 @@ _ENVIRONMENT = {
 
 @dataclass
 class Step:
-    """One line that is typed, and what is shown for it. No command: what goes on in a window."""
+    """One command and its output. An empty command continues in an open terminal."""
 
     command: str
     output: list[str] = field(default_factory=list)
 
 
 def steps_of(block: str) -> list[Step]:
-    """The steps of a console block."""
+    """Return the steps of a console block."""
     steps: list[Step] = []
     for line in block.splitlines():
         if line.startswith("$ "):
@@ -70,7 +70,7 @@ def steps_of(block: str) -> list[Step]:
 
 
 def pattern_of(output: list[str]) -> re.Pattern[str]:
-    """What a step shows, as a pattern for the whole of it."""
+    """Return a pattern for the complete output of a step."""
     parts = []
     for line in output:
         if line == "...":
@@ -82,14 +82,14 @@ def pattern_of(output: list[str]) -> re.Pattern[str]:
 
 
 class Prompt:
-    """`bothends connect` at a terminal, where lines are typed and shown."""
+    """`bothends connect` at a terminal."""
 
     def __init__(self, screen: Terminal, substitute_ports: Callable[[str], str]) -> None:
         self._screen = screen
         self._substitute_ports = substitute_ports
 
     def replay(self, lines: list[str]) -> None:
-        """Type what stands after `> `, and wait for the rest."""
+        """Type the text after `> `, and wait for the other lines."""
         for line in lines:
             if line.startswith("> "):
                 self._type(line[2:])
@@ -105,7 +105,7 @@ class Prompt:
 
 
 class Page:
-    """A page that is being run in a folder of its own."""
+    """A page whose commands run in a folder of their own."""
 
     def __init__(self, path: Path, folder: Path) -> None:
         self.text = path.read_text(encoding="utf-8")
@@ -116,17 +116,17 @@ class Page:
         (folder / "examples").symlink_to(ROOT / "examples")
 
     def run(self) -> None:
-        """Everything, from top to bottom."""
+        """Run all blocks, from top to bottom."""
         with self._exit_stack:
             for kind, window, block in _BLOCK.findall(self.text):
                 if kind == "console":
                     for step in steps_of(block):
                         self._run_step(step, window)
-                elif name := re.match(r"# (\S+\.(?:py|toml))\n", block):
-                    (self.folder / name[1]).write_text(self._substitute_ports(block), encoding="utf-8")
-            for left in list(self.windows):
-                if not isinstance(self.windows[left], Prompt):
-                    self._stop(left, signal.SIGTERM)
+                elif file := re.match(r"# (\S+\.(?:py|toml))\n", block):
+                    (self.folder / file[1]).write_text(self._substitute_ports(block), encoding="utf-8")
+            for name in list(self.windows):
+                if not isinstance(self.windows[name], Prompt):
+                    self._stop(name, signal.SIGTERM)
 
     def _run_step(self, step: Step, window: str) -> None:
         command = self._substitute_ports(step.command)
@@ -171,36 +171,36 @@ class Page:
                     self._stop(name, signal.SIGINT)
 
     def _stop(self, name: str, number: signal.Signals) -> None:
-        """End a server; what it showed until then is what the page says."""
+        """Stop a server, and compare its output with the page."""
         window = self.windows.pop(name)
         assert not isinstance(window, Prompt)
         step, server = window
         server.process.send_signal(number)
         assert server.wait() == 0, f"{step.command}: {server.stderr}"
-        server.stdout.close()  # now all of it has been read
+        server.stdout.close()  # waits until all output has been read
         server.stderr.close()
         self._check(step, f"{server.stdout}{server.stderr}", merged=True)
 
     def _check(self, step: Step, shown: str, *, merged: bool = False) -> None:
-        shown = shown.replace("\r\n", "\n")  # at a terminal nobody sees the difference
-        for port, ours in self.ports.items():
-            shown = re.sub(rf"\b{ours}\b", port, shown)
-        if merged:  # two streams of a server: what each line says must be there, in whatever order
+        shown = shown.replace("\r\n", "\n")  # the same on a terminal
+        for port, actual in self.ports.items():
+            shown = re.sub(rf"\b{actual}\b", port, shown)
+        if merged:  # two streams of a server: each line must be there, in any order
             for line in step.output:
                 assert line == "..." or pattern_of([line]).search(shown), (
-                    f"$ {step.command}\nnever shows {line!r}, but:\n{shown}"
+                    f"$ {step.command}\nnever prints {line!r}, but:\n{shown}"
                 )
             return
         if shown and not shown.endswith("\n"):
             shown += "\n"
         expected = "\n".join(step.output)
         assert pattern_of(step.output).fullmatch(shown), (
-            f"$ {step.command}\nshows:\n{shown}\nthe page says:\n{expected}"
+            f"$ {step.command}\nprints:\n{shown}\nthe page has:\n{expected}"
         )
 
     def _substitute_ports(self, text: str) -> str:
-        for port, ours in self.ports.items():
-            text = re.sub(rf"\b{port}\b", ours, text)
+        for port, actual in self.ports.items():
+            text = re.sub(rf"\b{port}\b", actual, text)
         return text
 
 
@@ -213,10 +213,10 @@ def _has_prompt(step: Step) -> bool:
 
 
 def _free_port() -> int:
-    """One where nobody listens at the port with its bytes the wrong way round either: a page knocks there."""
+    """Return a free port whose byte-swapped number is unused too, because a page connects to it."""
     while True:
         port = free_port()
         swapped = socket.ntohs(port)
-        with socket.socket() as caller:
-            if swapped != port and caller.connect_ex(("127.0.0.1", swapped)):
+        with socket.socket() as sock:
+            if swapped != port and sock.connect_ex(("127.0.0.1", swapped)):
                 return port

@@ -1,4 +1,4 @@
-"""Escaping: nothing that acts on a terminal passes, nothing that came is lost."""
+"""Escaping: no control sequence passes, and the output determines the input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ESCAPE_SEQUENCE = re.compile(rb"\\(\\|n|r|t|x[0-9a-f]{2}|u\{[0-9a-f]+\})")
 
 
 def unescape(text: str) -> bytes:
-    """The bytes that a reader concludes from what is shown."""
+    """Return the bytes that the escaped text represents."""
 
     def meant(match: re.Match[bytes]) -> bytes:
         word = match[1].decode()
@@ -44,7 +44,7 @@ def unescape(text: str) -> bytes:
         ("abc\u202egpj.exe".encode(), r"abc\u{202e}gpj.exe"),
         ("a\u200bb\ufeff\u2028".encode(), r"a\u{200b}b\u{feff}\u{2028}"),
         ("a\ufe0f\u3164\U000e0101".encode(), r"a\u{fe0f}\u{3164}\u{e0101}"),
-        (b"\xed\xa0\x80", r"\xed\xa0\x80"),  # a surrogate is no UTF-8
+        (b"\xed\xa0\x80", r"\xed\xa0\x80"),  # a surrogate is not valid UTF-8
         ("é".encode()[:1], r"\xc3"),
         (b"", ""),
     ],

@@ -9,7 +9,7 @@ from bothends.framing import DEFAULT_LIMIT, Framing, LengthPrefixed, Lines
 
 
 def decode(framing: Framing, chunks: list[bytes]) -> tuple[list[bytes], MessageTooLong | None]:
-    """The messages of a whole stream, and how it ended; those before an error are from the error."""
+    """Return the messages of a stream and the error, if any; messages before an error come from the error."""
     decoder = framing.decoder()
     messages: list[bytes] = []
     try:
@@ -43,7 +43,7 @@ def decode_all_chunkings(framing: Framing, data: bytes) -> tuple[list[bytes], bo
     ("data", "lines"),
     [
         (b"", []),
-        (b"a", [b"a"]),  # the last newline is forgotten
+        (b"a", [b"a"]),  # the last newline is missing
         (b"a\n", [b"a"]),
         (b"a\r\n", [b"a"]),
         (b"a\r", [b"a"]),
@@ -60,7 +60,7 @@ def test_lines(data: bytes, lines: list[bytes]) -> None:
     ("data", "lines", "too_long"),
     [
         (b"1234\n", [b"1234"], False),
-        (b"1234\r\n", [b"1234"], False),  # the CR is no part of the line
+        (b"1234\r\n", [b"1234"], False),  # the CR is not part of the line
         (b"1234", [b"1234"], False),
         (b"1234\r", [b"1234"], False),
         (b"12345\n", [], True),
@@ -108,14 +108,14 @@ def test_line_at_default_limit_is_accepted() -> None:
 
 def test_unterminated_line_over_limit_raises() -> None:
     decoder = Lines(1000).decoder()
-    for _ in range(1001 // 7):  # one byte over the limit might still be the CR of CR LF
+    for _ in range(1001 // 7):  # one byte over the limit may be the CR of CR LF
         assert decoder.feed(b"x" * 7) == []
     with pytest.raises(MessageTooLong) as caught:
         decoder.feed(b"x" * 7)
     assert caught.value.size == 1001 + 7
 
 
-# --- messages that follow their length ---
+# --- length-prefixed messages ---
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 8])

@@ -1,4 +1,4 @@
-"""Hex dumps, compared with what `hexdump -C` shows."""
+"""Hex dumps, compared with the output of `hexdump -C`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics: exact, in every process, whoever is killed; and what Prometheus makes of them."""
+"""Metrics: exact counts over several processes, killed ones included, and the Prometheus format."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from bothends.metrics import FAMILIES, Metrics, prometheus_exporter
 PEER = Address("inet", "192.0.2.1", 5000)
 LOCAL = Address("inet", "192.0.2.2", 12000)
 
-# From Python 3.12: the process that runs the tests may have threads, of which its children need none.
+# From Python 3.12: the test process may have threads, which its children do not need.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 OPENED = Accepted(1, PEER, LOCAL)
 CLOSED = Closed(1, PEER, CloseReason.PEER, 0, 0)
@@ -57,7 +57,7 @@ def metrics() -> Iterator[Metrics]:
 
 
 def shown(metrics: Metrics, *, draining: bool = False) -> dict[str, float]:
-    """What Prometheus reads: `name{label="value"}` to number."""
+    """Return the exposed values by `name{label="value"}`."""
     text, _ = prometheus_exporter(metrics, lambda: draining)()
     return {
         sample.name + "".join(f'{{{name}="{value}"}}' for name, value in sample.labels.items()): sample.value
@@ -73,7 +73,7 @@ def nonzero(metrics: Metrics) -> dict[str, float]:
 
 @contextlib.contextmanager
 def child(main: Callable[[], object]) -> Iterator[int]:
-    """A process that does this and then waits; its number. Killed at the end, if it still lives."""
+    """Fork a process that calls `main` and then waits. Yields its id; kills it at the end."""
     done, ready = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -202,19 +202,19 @@ def test_every_close_reason_has_counter(metrics: Metrics) -> None:
         metrics(dataclasses.replace(CLOSED, cause=cause))
     closed = {name: number for name, number in shown(metrics).items() if "_closed_" in name}
     assert sum(closed.values()) == len(CloseReason)
-    assert sorted(closed.values()) == [0] + [1] * len(CloseReason)  # nobody was killed
+    assert sorted(closed.values()) == [0] + [1] * len(CloseReason)  # no process was killed
 
 
 def test_counts_of_exited_children_are_kept(metrics: Metrics) -> None:
-    def talk() -> None:
+    def emit_events() -> None:
         metrics(OPENED)
         metrics(Received(1, PEER, b"hello"))
         metrics(CLOSED)
 
     metrics(OPENED)
-    with child(talk), child(talk):
+    with child(emit_events), child(emit_events):
         assert shown(metrics)["bothends_connections_total"] == 3
-    with child(talk):
+    with child(emit_events):
         pass
     numbers = shown(metrics)
     assert numbers["bothends_connections_total"] == 4
@@ -224,28 +224,28 @@ def test_counts_of_exited_children_are_kept(metrics: Metrics) -> None:
 
 
 def test_connections_of_killed_child_count_as_closed(metrics: Metrics) -> None:
-    def talk() -> None:
+    def emit_events() -> None:
         for _ in range(3):
             metrics(OPENED)
         metrics(CLOSED)
 
     metrics(OPENED)
-    with child(talk) as pid:
+    with child(emit_events) as pid:
         assert shown(metrics)["bothends_connections_open"] == 3
         kill(pid)
-        for _ in range(2):  # and is settled once
+        for _ in range(2):  # and reclaimed once only
             numbers = shown(metrics)
             assert numbers["bothends_connections_open"] == 1
             assert numbers['bothends_connections_closed_total{cause="killed"}'] == 2
 
 
 def test_grandchild_uses_own_slot(metrics: Metrics) -> None:
-    def talk() -> None:
+    def emit_events() -> None:
         metrics(OPENED)
         with child(lambda: metrics(OPENED)):
             metrics(OPENED)
 
-    with child(talk):
+    with child(emit_events):
         numbers = shown(metrics)
     assert numbers["bothends_connections_total"] == 3
     assert numbers["bothends_connections_open"] == 2
@@ -255,7 +255,7 @@ def test_grandchild_uses_own_slot(metrics: Metrics) -> None:
 def test_slot_of_dead_process_is_reused_with_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "SLOTS", 3)  # ours, and one for children
+    monkeypatch.setattr(module, "SLOTS", 3)  # one for this process, one for a child
     metrics = Metrics()
     metrics(OPENED)
     for _ in range(4):
@@ -273,12 +273,12 @@ def test_slot_of_dead_process_is_reused_with_counts(
 
 
 def test_threads_do_not_lose_counts(metrics: Metrics) -> None:
-    def talk() -> None:
+    def emit_events() -> None:
         for _ in range(2000):
             metrics(OPENED)
             metrics(CLOSED)
 
-    threads = [threading.Thread(target=talk) for _ in range(4)]
+    threads = [threading.Thread(target=emit_events) for _ in range(4)]
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

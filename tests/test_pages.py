@@ -1,4 +1,4 @@
-"""Every command that the documentation shows is typed, and shows what it says there."""
+"""The commands of the documentation, compared with the output on the pages; and relative links."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAGES = [
 
 
 def pages() -> Iterator[object]:
-    """The pages, each skipped by name where a program that it uses is missing."""
+    """Yield a parameter for each page, skipped if a program that it uses is missing."""
     for name in PAGES:
         used = "$ curl" in (ROOT / name).read_text(encoding="utf-8")
         yield pytest.param(name, marks=needs_tool("curl") if used else ())

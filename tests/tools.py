@@ -1,4 +1,4 @@
-"""Programs of the system that some tests need, and how a test says so."""
+"""System programs that some tests need, and marks to skip those tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# What a tool may be called: the first name that is found is used.
+# The possible names of each tool; the first one found is used.
 TOOLS: dict[str, tuple[str, ...]] = {
     "busybox": ("busybox",),
     "bwrap": ("bwrap",),
@@ -34,7 +34,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
 
 
 def find_tool(tool: str) -> str | None:
-    """The path of a tool of `TOOLS`, or None where it isn't installed."""
+    """Return the path of a tool of `TOOLS`, or None if it is not installed."""
     for name in TOOLS[tool]:
         path = shutil.which(name)
         if path is not None:
@@ -43,5 +43,5 @@ def find_tool(tool: str) -> str | None:
 
 
 def needs_tool(tool: str) -> pytest.MarkDecorator:
-    """Mark a test that can't run without a tool: `@needs_tool("javac")`."""
-    return pytest.mark.skipif(find_tool(tool) is None, reason=f"{tool} isn't installed")
+    """Return a mark that skips a test if a tool is not installed: `@needs_tool("javac")`."""
+    return pytest.mark.skipif(find_tool(tool) is None, reason=f"{tool} is not installed")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.cli.terminals import terminal
 from tests.client.peers import TIMEOUT, closed_port
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running
 
 TCP = rb"listening on tcp://127\.0\.0\.1:(\d+)"

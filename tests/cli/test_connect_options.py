@@ -12,7 +12,7 @@ import pytest
 from bothends.endpoints import Endpoint
 from tests.cli.test_connect import connect
 from tests.client import peers
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running
 
 # The ends of lines

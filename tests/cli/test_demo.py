@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import run
 
 

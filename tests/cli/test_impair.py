@@ -20,7 +20,7 @@ from bothends.cli import main
 from bothends.client.blocking import connect
 from tests.cli.terminals import terminal
 from tests.impair.running import TIMEOUT, echo, reverse, tcp_server, udp_echo_server
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running
 
 IMPAIR = [*BOTHENDS, "impair"]
@@ -168,7 +168,7 @@ def test_api_verbs_control_running_proxy(capsys: pytest.CaptureFixture[str]) -> 
         assert say("remove", "db") == ""
         assert "proxy not found" in say("remove", "db", status=1)
         assert "proxy not found" in say("toxic", "db", "latency", "5ms", status=1)
-        assert "at and for belong to a run" in say("toxic", "db", "latency", "5ms,at=1s", status=2)
+        assert "`at` and `for` are for" in say("toxic", "db", "latency", "5ms,at=1s", status=2)
         assert impair.stop() == 0
 
 
@@ -190,8 +190,8 @@ def test_scenario_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        ([":0"], 2, "where from, and where to?"),
-        (["--no-api"], 2, "nothing to do"),
+        ([":0"], 2, "expected LISTEN and UPSTREAM"),
+        (["--no-api"], 2, "no proxy: give LISTEN"),
         (["--latency", "5ms"], 2, "no proxy"),
         ([":0", "127.0.0.1:1", "--latency", "5"], 2, "a time such as 50ms"),
         ([":0", "127.0.0.1:1", "--loss", "10%"], 2, "bothends wire"),

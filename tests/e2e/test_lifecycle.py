@@ -1,4 +1,4 @@
-"""A server's life under load: reloaded, replaced, stopped; nobody is refused, lost or wrongly answered."""
+"""Reload, take over and stop a server under load: no connection is refused, lost or wrongly answered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from bothends.client.blocking import Connection, connect
 from bothends.engines import registry
 from bothends.errors import ConnectionLost
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running
 
 EVENT_LOOPS = ["select", "poll", "epoll", "asyncio", "uvloop", "native"]
@@ -40,7 +40,7 @@ def who(text: bytes) -> bytes:
 
 
 class Load:
-    """Callers that connect, ask a few times and leave, over and over, until told to stop."""
+    """Clients that connect, send a few requests and close, repeatedly, in threads."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -63,36 +63,36 @@ class Load:
             thread.join()
 
     def _client_loop(self, number: int) -> None:
-        asked = 0
+        requests = 0
         try:
             while not self._stop.is_set():
                 with socket.create_connection(("127.0.0.1", self._port), timeout=20) as sock:
                     lines = sock.makefile("rwb", buffering=0)
                     for _ in range(5):
-                        asked += 1
-                        question = b"%d-%d" % (number, asked)
-                        lines.write(question + b"\n")
+                        requests += 1
+                        request = b"%d-%d" % (number, requests)
+                        lines.write(request + b"\n")
                         answer = lines.readline()
-                        assert answer.startswith(question + b" "), f"{question!r} got {answer!r}"
+                        assert answer.startswith(request + b" "), f"{request!r} got {answer!r}"
                         self.answers.add(answer.split()[1])
                         self.count += 1
         except (OSError, AssertionError) as error:
-            self.faults.append(f"caller {number}, question {asked}: {error!r}")
+            self.faults.append(f"client {number}, request {requests}: {error!r}")
             self._stop.set()
 
 
 @contextlib.contextmanager
 def serving(*arguments: str) -> Iterator[tuple[Running, int]]:
-    """`bothends serve`, and its port."""
+    """Run `bothends serve`. Yields the process and its port."""
     with Running([*BOTHENDS, "serve", "--quiet", *arguments]) as server:
         yield server, int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
 
 
 def write(path: Path, version: int) -> None:
-    """Put a version of the service in place at once: a reader sees the old file or the new one."""
-    fresh = path.with_suffix(".new")
-    fresh.write_text(SERVICE % version)
-    fresh.replace(path)
+    """Replace the service file atomically: a reader sees the old version or the new one."""
+    new = path.with_suffix(".new")
+    new.write_text(SERVICE % version)
+    new.replace(path)
 
 
 def served_version(port: int) -> bytes:
@@ -101,16 +101,16 @@ def served_version(port: int) -> bytes:
 
 
 def wait_for_version(port: int, answer: bytes) -> None:
-    """Ask until so many in a row say it that no process can be left that says another.
+    """Send requests until 25 consecutive answers have the version, so that all processes have reloaded.
 
-    Each process reloads for itself, and nobody tells when the last one has.
+    Each process reloads by itself, and none reports when the last one has.
     """
-    in_a_row = 0
+    consecutive = 0
     for _ in range(2000):
-        in_a_row = in_a_row + 1 if served_version(port) == answer else 0
-        if in_a_row == 25:
+        consecutive = consecutive + 1 if served_version(port) == answer else 0
+        if consecutive == 25:
             return
-    pytest.fail(f"not all of them say {answer!r}")
+    pytest.fail(f"not all processes answer {answer!r}")
 
 
 @pytest.mark.slow
@@ -137,10 +137,10 @@ def test_reloaded_twenty_times_under_load(engine: str, tmp_path: Path) -> None:
 def test_taken_over_twenty_times_under_load(engine: str, tmp_path: Path) -> None:
     if reason := registry.load(engine).unavailable_reason():
         pytest.skip(reason)
-    path, desk = tmp_path / "count.py", tmp_path / "takeover"
+    path, socket_path = tmp_path / "count.py", tmp_path / "takeover"
     with contextlib.ExitStack() as stack:
         write(path, 0)
-        common = [f"{path}:count", "--engine", engine, "--takeover", str(desk)]
+        common = [f"{path}:count", "--engine", engine, "--takeover", str(socket_path)]
         server, port = stack.enter_context(serving(*common, "tcp://127.0.0.1:0"))
         with Load(port) as load:
             for version in range(1, REPEATS + 1):
@@ -153,7 +153,7 @@ def test_taken_over_twenty_times_under_load(engine: str, tmp_path: Path) -> None
         assert load.count > REPEATS
         assert served_version(port) == b"%d" % REPEATS
         assert server.stop() == 0
-    assert not desk.exists()
+    assert not socket_path.exists()
 
 
 @pytest.mark.parametrize("engine", ["epoll", "uvloop", "native", "threads", "prefork", "fork", "iterative"])
@@ -164,9 +164,11 @@ def test_reload_uses_new_version_and_keeps_old_on_error(engine: str, tmp_path: P
     write(path, 1)
     with serving(f"{path}:count", "tcp://127.0.0.1:0", "--engine", engine) as (server, port):
         assert served_version(port) == b"1"
-        path.write_text("this is no Python")
+        path.write_text("not valid Python")
         server.process.send_signal(signal.SIGHUP)
-        server.nth_error_line(rb"reload failed, still serving the old service: .*count\.py:1: SyntaxError.*", 1)
+        server.nth_error_line(
+            rb"reload failed, still serving the old service: .*count\.py:1: SyntaxError.*", 1
+        )
         assert served_version(port) == b"1"
         write(path, 2)
         server.process.send_signal(signal.SIGHUP)
@@ -185,12 +187,12 @@ def test_every_worker_reloads(tmp_path: Path) -> None:
         server.nth_error_line(rb"reloaded count: .*", 1)
         wait_for_version(port, b"2")
         assert server.stop() == 0
-        assert str(server.stderr).count("reloaded") == 1  # told once, not by each
+        assert str(server.stderr).count("reloaded") == 1  # logged once, not by each worker
 
 
 def test_unix_socket_takeover_keeps_file(tmp_path: Path) -> None:
-    path, desk = tmp_path / "a.sock", tmp_path / "takeover"
-    arguments = ["upper", f"unix://{path}", "tcp://127.0.0.1:0", "--takeover", str(desk)]
+    path, socket_path = tmp_path / "a.sock", tmp_path / "takeover"
+    arguments = ["upper", f"unix://{path}", "tcp://127.0.0.1:0", "--takeover", str(socket_path)]
     with serving(*arguments) as (old, _), connect(f"unix://{path}") as before:
         assert before.request(b"a") == b"A"
         with serving(*arguments) as (new, _):
@@ -204,10 +206,10 @@ def test_unix_socket_takeover_keeps_file(tmp_path: Path) -> None:
 
 
 def test_failed_takeover_leaves_server_running(tmp_path: Path) -> None:
-    desk = tmp_path / "takeover"
-    with serving("upper", "tcp://127.0.0.1:0", "--takeover", str(desk)) as (server, port):
-        with connect(f"unix+seqpacket://{desk}") as heir:
-            assert heir.receive().startswith(b"[[")
+    socket_path = tmp_path / "takeover"
+    with serving("upper", "tcp://127.0.0.1:0", "--takeover", str(socket_path)) as (server, port):
+        with connect(f"unix+seqpacket://{socket_path}") as client:
+            assert client.receive().startswith(b"[[")
         with connect(f"tcp://127.0.0.1:{port}") as connection:
             assert connection.request(b"still here") == b"STILL HERE"
         assert server.stop() == 0
@@ -216,14 +218,14 @@ def test_failed_takeover_leaves_server_running(tmp_path: Path) -> None:
 def test_two_hundred_requests_in_flight_survive_sigterm() -> None:
     with contextlib.ExitStack() as stack:
         server, port = stack.enter_context(serving("upper", "tcp://127.0.0.1:0"))
-        callers = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(200)]
-        for number, caller in enumerate(callers):
-            caller.sendall(b"request %d" % number)
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(200)]
+        for number, client in enumerate(clients):
+            client.sendall(b"request %d" % number)
         server.process.terminate()
-        for number, caller in enumerate(callers):
-            assert caller.recv(1024) == b"REQUEST %d" % number
-            assert caller.recv(1024) == b""
-            caller.close()
+        for number, client in enumerate(clients):
+            assert client.recv(1024) == b"REQUEST %d" % number
+            assert client.recv(1024) == b""
+            client.close()
         assert server.wait() == 0
 
 
@@ -233,10 +235,10 @@ def test_killed_worker_loses_only_own_connections(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         server, port = stack.enter_context(serving(f"{path}:who", "tcp://127.0.0.1:0", "--workers", "4"))
         workers: dict[bytes, Connection] = {}
-        for _ in range(3):  # stopped, a worker takes nobody: the next caller gets another
-            caller = stack.enter_context(connect(f"tcp://127.0.0.1:{port}"))
-            pid = caller.request(b"who?")
-            workers[pid] = caller
+        for _ in range(3):  # a stopped worker accepts nothing, so the next client gets another
+            client = stack.enter_context(connect(f"tcp://127.0.0.1:{port}"))
+            pid = client.request(b"who?")
+            workers[pid] = client
             os.kill(int(pid), signal.SIGSTOP)
         assert len(workers) == 3
         for pid in workers:

@@ -1,4 +1,4 @@
-"""Crowds: those who never finish their handshake, those who never read, and those who come and go all day."""
+"""Many clients: stalled handshakes, peers that do not read, and 200,000 short connections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from bothends.client.faults import connect_without_reading
 from bothends.endpoints import Endpoint
 from bothends.engines import registry
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -31,7 +31,7 @@ TIMEOUT = 30.0
 
 @contextlib.contextmanager
 def serving(engine: str, *arguments: str) -> Iterator[tuple[Running, list[int]]]:
-    """`bothends serve`, and the ports of its endpoints."""
+    """Run `bothends serve`. Yields the process and the ports of its endpoints."""
     with Running([*BOTHENDS, "serve", "--quiet", *arguments, "--engine", engine]) as server:
         server.error_line(rb"  engine .*")
         shown = str(server.stderr)
@@ -41,7 +41,7 @@ def serving(engine: str, *arguments: str) -> Iterator[tuple[Running, list[int]]]
 
 
 def round_trip(sock: socket.socket) -> float:
-    """Seconds from a request to its answer; the median of some."""
+    """Return the median time from a request to its answer, in seconds, of 50."""
     times = []
     for _ in range(50):
         before = time.perf_counter()
@@ -57,25 +57,27 @@ def test_stalled_handshakes_and_non_reading_peers_do_not_delay_others(engine: st
         pytest.skip(reason)
     pytest.importorskip("trustme")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = STALLED + NOT_READING + 200
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        pytest.skip(f"RLIMIT_NOFILE is {hard} here, {wanted} are needed")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    needed = STALLED + NOT_READING + 200
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        pytest.skip(f"RLIMIT_NOFILE is {hard} here, {needed} are required")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
     endpoints = ["upper", "tls://127.0.0.1:0", "tcp://127.0.0.1:0"]
     with contextlib.ExitStack() as stack:
         _, (tls, tcp) = stack.enter_context(serving(engine, *endpoints, "--tls-self-signed"))
         normal = stack.enter_context(socket.create_connection(("127.0.0.1", tcp), timeout=TIMEOUT))
-        alone = round_trip(normal)
+        baseline = round_trip(normal)
         for number in range(STALLED):
             stalled = stack.enter_context(socket.create_connection(("127.0.0.1", tls), timeout=TIMEOUT))
-            stalled.sendall(b"\x16\x03\x01\x02\x00"[: number % 6])  # a part of a ClientHello, or nothing
+            stalled.sendall(b"\x16\x03\x01\x02\x00"[: number % 6])  # an incomplete ClientHello, or nothing
         for _ in range(NOT_READING):
-            deaf = stack.enter_context(connect_without_reading(Endpoint("tcp", host="127.0.0.1", port=tcp)))
-            deaf.setblocking(False)
+            not_reading = stack.enter_context(
+                connect_without_reading(Endpoint("tcp", host="127.0.0.1", port=tcp))
+            )
+            not_reading.setblocking(False)
             with contextlib.suppress(BlockingIOError):
-                deaf.send(b"x" * 200_000)
-        crowded = round_trip(normal)
-        assert crowded - alone < 0.05
+                not_reading.send(b"x" * 200_000)
+        loaded = round_trip(normal)
+        assert loaded - baseline < 0.05
 
 
 @pytest.mark.parametrize("engine", ["threads", "epoll", "asyncio", "uvloop", "native"])
@@ -91,7 +93,7 @@ def test_memory_stays_flat_over_two_hundred_thousand_connections(engine: str) ->
 
 
 def run_requests(port: int, count: int) -> None:
-    """Connect, ask, be answered and leave, so many times."""
+    """Connect, send a request, read the answer and close, `count` times in total."""
     faults: list[BaseException] = []
 
     def work() -> None:
@@ -112,6 +114,6 @@ def run_requests(port: int, count: int) -> None:
 
 
 def resident_memory(pid: int) -> int:
-    """A process's memory in bytes."""
+    """Return the resident memory of a process, in bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize()

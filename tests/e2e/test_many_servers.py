@@ -1,4 +1,4 @@
-"""Many at once, and many one after another: what a server must bear all day, in a minute."""
+"""Ten thousand connections at once, and a hundred thousand requests with resets and half-closes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from bothends.client.faults import reset
 from bothends.engines import registry
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -22,12 +22,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 IDLE = 10_000
 REQUESTS = 100_000
 CLIENTS = 8
-TIMEOUT = 30.0  # seconds: for a machine that is busy with other tests, not for the server
+TIMEOUT = 30.0  # seconds: long, because the machine may be busy with other tests
 
 
 @contextlib.contextmanager
 def serving(engine: str, service: str = "upper") -> Iterator[tuple[str, int]]:
-    """`bothends serve` in a process of its own; where it is."""
+    """Run `bothends serve`. Yields its address."""
     command = [*BOTHENDS, "serve", "--quiet", service, "tcp://127.0.0.1:0", "--engine", engine]
     with Running(command) as server:
         port = int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
@@ -38,12 +38,12 @@ def serving(engine: str, service: str = "upper") -> Iterator[tuple[str, int]]:
 
 @pytest.fixture
 def descriptors() -> None:
-    """Room for IDLE connections, in this process and in those it starts."""
+    """Raise RLIMIT_NOFILE for IDLE connections, in this process and its children."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = IDLE + 500
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        pytest.skip(f"RLIMIT_NOFILE is {hard} here, {wanted} are needed")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    needed = IDLE + 500
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        pytest.skip(f"RLIMIT_NOFILE is {hard} here, {needed} are required")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
 
 
 @pytest.mark.usefixtures("descriptors")
@@ -51,17 +51,17 @@ def descriptors() -> None:
 def test_ten_thousand_idle_connections_and_one_active(engine: str) -> None:
     if reason := registry.load(engine).unavailable_reason():
         pytest.skip(reason)
-    with serving(engine) as place, contextlib.ExitStack() as stack:
+    with serving(engine) as address, contextlib.ExitStack() as stack:
         idle = []
         for _ in range(IDLE):
-            connection = stack.enter_context(socket.create_connection(place, timeout=TIMEOUT))
+            connection = stack.enter_context(socket.create_connection(address, timeout=TIMEOUT))
             idle.append(connection)
-        with socket.create_connection(place, timeout=TIMEOUT) as talking:
+        with socket.create_connection(address, timeout=TIMEOUT) as active:
             for number in range(200):
                 request = b"request %d\n" % number
-                talking.sendall(request)
-                assert talking.recv(1024) == request.upper()
-        # And each idle one is still served.
+                active.sendall(request)
+                assert active.recv(1024) == request.upper()
+        # The idle connections are still served.
         for connection in random.Random(1).sample(idle, 200):
             connection.sendall(b"still here\n")
             assert connection.recv(1024) == b"STILL HERE\n"
@@ -73,15 +73,15 @@ def test_a_hundred_thousand_requests_with_resets_and_half_closes(engine: str) ->
         pytest.skip(reason)
     faults: list[str] = []
     answered: list[int] = []
-    with serving(engine) as place:
-        callers = [
-            threading.Thread(target=_client_loop, args=(place, random.Random(seed), answered, faults))
+    with serving(engine) as address:
+        clients = [
+            threading.Thread(target=_client_loop, args=(address, random.Random(seed), answered, faults))
             for seed in range(CLIENTS)
         ]
-        for caller in callers:
-            caller.start()
-        for caller in callers:
-            caller.join()
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
     assert not faults
     assert sum(answered) >= REQUESTS
 
@@ -89,7 +89,7 @@ def test_a_hundred_thousand_requests_with_resets_and_half_closes(engine: str) ->
 def _client_loop(
     address: tuple[str, int], rng: random.Random, answered: list[int], faults: list[str]
 ) -> None:
-    """Talk until this caller's share is answered, ending connections in every way there is."""
+    """Send this client's share of the requests, and end connections in all ways."""
     count = 0
     try:
         while count < REQUESTS // CLIENTS:
@@ -111,7 +111,7 @@ def _client_loop(
                     select.select([connection], [], [], TIMEOUT)
                     reset(connection)
                 elif ending == "reset mid-way":
-                    connection.sendall(b"\xc3")  # half a character
+                    connection.sendall(b"\xc3")  # an incomplete character
                     reset(connection)
                 elif ending == "reset":
                     reset(connection)

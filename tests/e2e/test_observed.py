@@ -1,4 +1,4 @@
-"""What a server tells while it serves: metrics and health on an endpoint of their own, and its log."""
+"""Metrics, health and logs of running servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bothends.client.blocking import connect
 from bothends.engines import registry
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import TIMEOUT, Running
 
 PID_SERVICE = """import os
@@ -29,7 +29,7 @@ def who(text: bytes) -> bytes:
 
 
 class MonitoredServer:
-    """`bothends serve ... --metrics`, and what it shows."""
+    """A running `bothends serve ... --metrics`, its ports and metrics."""
 
     def __init__(self, running: Running) -> None:
         self.running = running
@@ -39,9 +39,9 @@ class MonitoredServer:
         self._pages = int(running.error_line(shown)[1])
 
     def page(self, path: str) -> tuple[int, str, str]:
-        """Status, media type and text of a page."""
-        with connect(f"tcp://127.0.0.1:{self._pages}", timeout=TIMEOUT) as visit:
-            answer = visit.exchange(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode()).decode()
+        """Return status, media type and body of a page."""
+        with connect(f"tcp://127.0.0.1:{self._pages}", timeout=TIMEOUT) as connection:
+            answer = connection.exchange(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode()).decode()
         head, _, body = answer.partition("\r\n\r\n")
         kind = re.search(r"^Content-Type: (.*?)\r?$", head, re.MULTILINE)
         assert kind is not None
@@ -57,13 +57,13 @@ class MonitoredServer:
             for sample in family.samples
         }
 
-    def wait_for(self, **wanted: float) -> dict[str, float]:
-        """Look until the numbers are these: what a process has just done, it may tell a moment later."""
+    def wait_for(self, **expected: float) -> dict[str, float]:
+        """Poll until the metrics have these values, because a process may count an event a moment later."""
         for _ in range(1000):
             numbers = self.metrics()
-            if all(numbers[f"bothends_{name}"] == number for name, number in wanted.items()):
+            if all(numbers[f"bothends_{name}"] == number for name, number in expected.items()):
                 return numbers
-        raise AssertionError(f"{wanted} never came, but {numbers}")
+        raise AssertionError(f"expected {expected}, got {numbers}")
 
 
 @contextlib.contextmanager
@@ -74,25 +74,26 @@ def monitored_server(*arguments: str) -> Iterator[MonitoredServer]:
 
 
 def is_rejected(port: int) -> bool:
-    """Whether a newcomer is closed at once."""
-    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as newcomer:
+    """Return whether the server closes a new connection at once."""
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as client:
         try:
-            return newcomer.recv(1) == b""
+            return client.recv(1) == b""
         except ConnectionResetError:
             return True
 
 
 @pytest.mark.parametrize(
-    "how", [["--workers", "3"], *(["--engine", name] for name in ("epoll", "fork", "prefork", "iterative"))]
+    "options",
+    [["--workers", "3"], *(["--engine", name] for name in ("epoll", "fork", "prefork", "iterative"))],
 )
-def test_every_process_of_a_server_counts(how: list[str]) -> None:
-    if "--engine" in how and (reason := registry.load(how[1]).unavailable_reason()):
+def test_every_process_of_a_server_counts(options: list[str]) -> None:
+    if "--engine" in options and (reason := registry.load(options[1]).unavailable_reason()):
         pytest.skip(reason)
-    with monitored_server("upper", *how) as server:
+    with monitored_server("upper", *options) as server:
         assert server.page("/health") == (200, "text/plain; charset=utf-8", "ok\n")
         for number in range(6):
-            with connect(server.endpoint) as caller:
-                assert caller.request(b"n%d" % number) == b"N%d" % number
+            with connect(server.endpoint) as client:
+                assert client.request(b"n%d" % number) == b"N%d" % number
         numbers = server.wait_for(connections_open=0, connections_total=6)
         assert numbers["bothends_reads_total"] == 6
         assert numbers["bothends_received_bytes_total{stream}"] == 6 * len("n0\n")
@@ -105,8 +106,8 @@ def test_connections_of_killed_worker_count_as_closed(tmp_path: Path) -> None:
     path = tmp_path / "who.py"
     path.write_text(PID_SERVICE)
     with monitored_server(f"{path}:who", "--workers", "2") as server, contextlib.ExitStack() as stack:
-        callers = [stack.enter_context(connect(server.endpoint)) for _ in range(8)]
-        owners = [int(caller.request(b"who?")) for caller in callers]
+        clients = [stack.enter_context(connect(server.endpoint)) for _ in range(8)]
+        owners = [int(client.request(b"who?")) for client in clients]
         assert server.metrics()["bothends_connections_open"] == 8
         victim = owners[0]
         os.kill(victim, signal.SIGKILL)
@@ -121,14 +122,14 @@ def test_connections_of_killed_worker_count_as_closed(tmp_path: Path) -> None:
 
 def test_health_reports_draining() -> None:
     with monitored_server("--exec", "cat", "--drain", "60") as server:
-        with connect(server.endpoint) as caller:
-            assert caller.request(b"hello") == b"hello"
+        with connect(server.endpoint) as client:
+            assert client.request(b"hello") == b"hello"
             server.running.process.terminate()
             while (page := server.page("/health"))[0] == 200:
                 pass
             assert page == (503, "text/plain; charset=utf-8", "draining\n")
             assert server.metrics()["bothends_draining"] == 1
-            assert caller.request(b"still here?") == b"still here?"
+            assert client.request(b"still here?") == b"still here?"
         assert server.running.wait() == 0
 
 
@@ -139,7 +140,7 @@ def test_reload_is_counted_once_with_workers(tmp_path: Path) -> None:
         server.running.process.send_signal(signal.SIGHUP)
         server.running.nth_error_line(rb"reloaded who: .*", 1)
         assert server.metrics()["bothends_reloads_total{done}"] == 1
-        path.write_text("no Python")
+        path.write_text("not valid Python")
         server.running.process.send_signal(signal.SIGHUP)
         server.running.nth_error_line(rb"reload failed, .*", 1)
         assert server.metrics()["bothends_reloads_total{failed}"] == 1
@@ -151,8 +152,8 @@ def test_hostile_metrics_requests_are_bounded() -> None:
         port = server._pages
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(32)]
         assert is_rejected(port)
-        with connect(server.endpoint) as caller:
-            assert caller.request(b"busy?") == b"BUSY?"
+        with connect(server.endpoint) as client:
+            assert client.request(b"busy?") == b"BUSY?"
         idle.pop().close()
         flood = idle.pop()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -163,24 +164,33 @@ def test_hostile_metrics_requests_are_bounded() -> None:
 
 
 def test_metrics_listener_is_taken_over(tmp_path: Path) -> None:
-    desk = str(tmp_path / "takeover")
+    socket_path = str(tmp_path / "takeover")
     pages = f"unix://{tmp_path / 'metrics'}"
-    command = [*BOTHENDS, "serve", "upper", "tcp://127.0.0.1:0", "--metrics", pages, "--takeover", desk]
+    command = [
+        *BOTHENDS,
+        "serve",
+        "upper",
+        "tcp://127.0.0.1:0",
+        "--metrics",
+        pages,
+        "--takeover",
+        socket_path,
+    ]
     request = b"GET /health HTTP/1.0\r\n\r\n"
     with Running(command) as old:
         old.error_line(rb"  metrics and health: GET /metrics and /health at unix://.*")
         with Running(command) as new:
             new.error_line(rb"  metrics and health: .*")
             assert old.wait() == 0, old.stderr
-            with connect(pages) as visit:
-                assert visit.exchange(request).endswith(b"\r\n\r\nok\n")
+            with connect(pages) as connection:
+                assert connection.exchange(request).endswith(b"\r\n\r\nok\n")
             assert new.stop() == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_metrics_over_tls() -> None:
-    where = ["tcp://127.0.0.1:0", "--metrics", "tls://127.0.0.1:0", "--tls-self-signed"]
-    with Running([*BOTHENDS, "serve", "upper", *where]) as server:
+    arguments = ["tcp://127.0.0.1:0", "--metrics", "tls://127.0.0.1:0", "--tls-self-signed"]
+    with Running([*BOTHENDS, "serve", "upper", *arguments]) as server:
         server.error_line(rb"  metrics https://127\.0\.0\.1:\d+/metrics, health https://.*")
         assert server.stop() == 0
 
@@ -188,8 +198,8 @@ def test_metrics_over_tls() -> None:
 def test_json_log_is_only_stdout_output() -> None:
     with Running([*BOTHENDS, "serve", "upper", "tcp://127.0.0.1:0", "--log", "json", "--hex"]) as server:
         port = int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
-        with connect(f"tcp://127.0.0.1:{port}") as caller:
-            assert caller.request(b"h\x1bi") == b"H\x1bI"
+        with connect(f"tcp://127.0.0.1:{port}") as client:
+            assert client.request(b"h\x1bi") == b"H\x1bI"
         server.text(rb'"event":"closed"')
         assert server.stop() == 0
         server.stdout.close()
@@ -206,8 +216,8 @@ def test_json_log_is_only_stdout_output() -> None:
 def test_hex_shows_both_directions() -> None:
     with Running([*BOTHENDS, "serve", "upper", "udp://127.0.0.1:0", "--hex"]) as server:
         port = int(server.error_line(rb"  udp://127\.0\.0\.1:(\d+)")[1])
-        with connect(f"udp://127.0.0.1:{port}") as caller:
-            assert caller.request(b"hi") == b"HI"
+        with connect(f"udp://127.0.0.1:{port}") as client:
+            assert client.request(b"hi") == b"HI"
         server.line(rb"127\.0\.0\.1#\d+ <- 00000000  68 69 +\|hi\|")
         server.line(rb"127\.0\.0\.1#\d+ -> 00000000  48 49 +\|HI\|")
         assert server.stop() == 0
@@ -220,14 +230,14 @@ def test_rejection_flood_is_throttled_in_log() -> None:
             assert inside.request(b"in") == b"IN"
             for _ in range(50):
                 assert is_rejected(server.port)
-        for _ in range(500):  # it closes, and then it counts
+        for _ in range(500):  # a connection is counted after it is closed
             if (count := server.metrics()["bothends_connections_refused_total{full}"]) == 50:
                 break
         assert count == 50
         assert server.running.stop() == 0
         server.running.stderr.close()
         lines = [line for line in str(server.running.stderr).splitlines() if "refused" in line]
-    # It may have gone on for longer than a period, on a slow machine.
+    # On a slow machine it may take longer than a period.
     assert "#" in lines[0]
     assert all("more refused in the last" in line for line in lines[1:])
     assert 1 + sum(int(line.split()[0].replace(",", "")) for line in lines[1:]) == 50

@@ -1,4 +1,4 @@
-"""The reference of metrics, log and configuration: what it shows is typed, and its tables are whole."""
+"""The reference pages of metrics, log and configuration: their commands work, their tables are complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFERENCE = ROOT / "docs" / "reference"
 
 
 def rows(page: str, section: str = "") -> dict[str, str]:
-    """The first cell of each row of a page's tables, and the rest; of one section, or of all."""
+    """Return the table rows of a page or of one section: the first cell, and the rest of the row."""
     text = (REFERENCE / page).read_text(encoding="utf-8")
     if section:
         text = re.split(r"^#+ ", text.partition(f" {section}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
@@ -30,23 +30,23 @@ def rows(page: str, section: str = "") -> dict[str, str]:
 
 @needs_tool("curl")
 @pytest.mark.parametrize("page", ["metrics.md", "log.md", "configuration.md"])
-def test_page(page: str, tmp_path: Path) -> None:
+def test_reference_page_commands(page: str, tmp_path: Path) -> None:
     Page(REFERENCE / page, tmp_path).run()
 
 
 @pytest.mark.parametrize(
     ("section", "cls"), [("Keys", ServeOptions), ("limits", Limits), ("tls", TlsSettings)]
 )
-def test_every_key_is_in_the_reference(section: str, cls: type[ServeOptions | Limits | TlsSettings]) -> None:
+def test_reference_lists_every_key(section: str, cls: type[ServeOptions | Limits | TlsSettings]) -> None:
     assert set(rows("configuration.md", section)) == {field.name for field in fields(cls)}
 
 
 def test_reference_lists_every_counter_and_label_value() -> None:
-    told = rows("metrics.md", "Counters")
-    assert set(told) == {f"{family.name}_total" for family in FAMILIES}
+    counters = rows("metrics.md", "Counters")
+    assert set(counters) == {f"{family.name}_total" for family in FAMILIES}
     text = (REFERENCE / "metrics.md").read_text(encoding="utf-8")
     for family in FAMILIES:
-        label = told[f"{family.name}_total"].split("|")[0].strip()
+        label = counters[f"{family.name}_total"].split("|")[0].strip()
         assert label == (f"`{family.label}`" if family.label else "")
         assert all(f"`{value}`" in text for value in family.values if value)
     assert all(f"`{cause.name.lower()}`" in text for cause in CloseReason)

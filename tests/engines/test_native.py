@@ -35,7 +35,7 @@ from bothends.sockets import open_listeners
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
 from bothends.testing.services import BroadcastChat, EchoService, pattern
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running
 from tests.tools import needs_tool
 
@@ -93,7 +93,7 @@ def test_preferred_engine_is_native() -> None:
 
 
 def test_backend_epoll_can_be_forced() -> None:
-    assert choose_backend("epoll") == ("epoll", "by epoll, as was asked")
+    assert choose_backend("epoll") == ("epoll", "by epoll, as requested")
 
 
 def test_backend_unknown_is_rejected() -> None:
@@ -152,7 +152,7 @@ def test_backend_falls_back_to_epoll_under_seccomp() -> None:
     assert done.returncode == 0, done.stderr
     found = {each["name"]: each for each in json.loads(done.stdout)}["native"]
     assert found["missing"] is None
-    assert found["here"].startswith("by epoll, as io_uring is forbidden here")
+    assert found["here"].startswith("by epoll, because io_uring is forbidden here")
 
 
 @needs_tool("cc")
@@ -246,7 +246,7 @@ def test_full_completion_queue(kind: type[NativeEngine]) -> None:
 @needs_uring
 @pytest.mark.parametrize("sizes", [{"buffers": 3}, {"buffers": 0}, {"buffer_size": 0}, {"completions": 0}])
 def test_ring_sizes_invalid_raise(sizes: dict[str, int]) -> None:
-    odd = type("Odd", (NativeUringEngine,), {"sizes": sizes})
+    odd = type("Odd", (NativeUringEngine,), {"ring_sizes": sizes})
     with pytest.raises(ValueError, match=r"power of two|may be 0"):
         odd(EngineContext(EchoService(), [], ShutdownFlags())).run()
 
@@ -412,8 +412,8 @@ def test_random_resets_leak_nothing(engine: type[NativeEngine]) -> None:
 def test_descriptor_limit_pauses_accepting(target: str) -> None:
     """As in the contract, where C accepts: who does not fit waits, at no cost, and comes in when somebody
     leaves. (io_uring keeps to the limit that held when the accept was asked for.)"""
-    if getattr(native, target).missing():
-        pytest.skip(getattr(native, target).missing())
+    if (reason := getattr(native, target).unavailable_reason()) is not None:
+        pytest.skip(reason)
     with contextlib.ExitStack() as stack:
         running = stack.enter_context(
             Harness(

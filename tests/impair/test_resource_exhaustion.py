@@ -16,7 +16,7 @@ from bothends.endpoints import Endpoint
 from bothends.impair.api import Api
 from bothends.impair.api_server import ApiServer
 from tests.impair.running import TIMEOUT, RunningProxies, connect, echo, tcp_server, udp_echo_server
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running as Process
 
 

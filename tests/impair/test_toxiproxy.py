@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.impair.running import TIMEOUT, echo, tcp_server
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running
 from tests.tools import find_tool, needs_tool
 

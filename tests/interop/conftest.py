@@ -1,4 +1,4 @@
-"""What the tests of this folder share: the programs, built once, and a server of ours for each engine."""
+"""Fixtures: the course programs, built once, and running bothends servers for each engine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from bothends.engines import registry
-from tests.interop.ours import EngineServers
+from tests.interop.bothends_servers import EngineServers
 from tests.interop.programs import Programs
 
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    """The programs of this folder; every worker of one test run uses the same."""
+    """The course programs. All workers of a test run share the built ones."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -27,7 +27,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
 
 @pytest.fixture(scope="module", params=registry.names())
 def servers(request: pytest.FixtureRequest) -> Iterator[EngineServers]:
-    """Servers of ours on one engine, each started when it is first asked for."""
+    """Bothends servers on one engine, each started at its first use."""
     engine = registry.load(request.param)
     missing = engine.unavailable_reason()
     if missing is not None:
@@ -38,6 +38,6 @@ def servers(request: pytest.FixtureRequest) -> Iterator[EngineServers]:
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A folder whose name leaves room for a socket's: sun_path has 108 bytes (unix(7))."""
+    """A folder with a short path, because sun_path of a UNIX socket has 108 bytes (unix(7))."""
     with tempfile.TemporaryDirectory(prefix="bothends-") as folder:
         yield Path(folder)

@@ -1,4 +1,4 @@
-"""Programs that run in the background: started, watched for what they say, and always ended."""
+"""Run programs in the background: wait for their output, and always kill them at the end."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from typing import IO, Self, TypeVar
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 20.0  # seconds: longer than anything here may take; only what is broken waits for it
+TIMEOUT = 20.0  # seconds: longer than anything here takes, so only a failure waits for it
 
-# What is compared are bytes, so no program may choose its encoding by where it runs.
+# Output is compared as bytes, so its encoding must not depend on the environment.
 ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "NO_COLOR": "1"}
 
 
 def run(command: Sequence[str], stdin: bytes = b"", *, status: int = 0) -> bytes:
-    """Run a program to its end; what it showed. `said` is its standard input, `status` how it must leave."""
+    """Run a program to its end. Returns its standard output; asserts its exit status."""
     done = subprocess.run(
         command, input=stdin, capture_output=True, timeout=TIMEOUT, env=ENVIRONMENT, check=False
     )
-    assert done.returncode == status, f"{command} left with {done.returncode}:\n{done.stderr.decode()}"
+    assert done.returncode == status, f"{command} exited with {done.returncode}:\n{done.stderr.decode()}"
     return done.stdout
 
 
 class Running:
-    """A program that runs until it is told otherwise. Use it as a context: it and all its children end."""
+    """A program in the background. The context manager kills it and all its children."""
 
     def __init__(
         self,
@@ -57,19 +57,19 @@ class Running:
         self.stderr = _OutputCollector(self.process.stderr)
 
     def line(self, pattern: bytes) -> re.Match[bytes]:
-        """Wait for a line of standard output that is this and nothing else."""
+        """Wait for a line of standard output that matches the pattern completely."""
         return self._wait_for(self.stdout, repr(pattern), re.compile(b"^%b\n" % pattern, re.MULTILINE).search)
 
     def text(self, pattern: bytes) -> re.Match[bytes]:
-        """Wait for this anywhere in standard output."""
+        """Wait for a match anywhere in standard output."""
         return self._wait_for(self.stdout, repr(pattern), re.compile(pattern).search)
 
     def error_line(self, pattern: bytes) -> re.Match[bytes]:
-        """Wait for a line of standard error that is this and nothing else."""
+        """Wait for a line of standard error that matches the pattern completely."""
         return self._wait_for(self.stderr, repr(pattern), re.compile(b"^%b\n" % pattern, re.MULTILINE).search)
 
     def nth_error_line(self, pattern: bytes, number: int) -> None:
-        """Wait until standard error has this line so many times."""
+        """Wait until standard error has `number` lines that match."""
         lines = re.compile(b"^%b\n" % pattern, re.MULTILINE)
         self._wait_for(
             self.stderr,
@@ -78,7 +78,7 @@ class Running:
         )
 
     def wait_for_output(self, what: str, predicate: Callable[[bytes], T | None]) -> T:
-        """Wait until `look` finds something in all of standard output, and give it."""
+        """Wait until `predicate` of all standard output is not None. Returns its result."""
         return self._wait_for(self.stdout, what, predicate)
 
     def write_input(self, data: bytes) -> None:
@@ -92,11 +92,11 @@ class Running:
         self.process.stdin.close()
 
     def wait(self) -> int:
-        """Wait until it ends of its own accord; what it leaves with."""
+        """Wait until the program exits. Returns its exit status."""
         return self.process.wait(TIMEOUT)
 
     def stop(self) -> int:
-        """Ask it to end, as `kill` does; what it leaves with."""
+        """Send SIGTERM and wait. Returns the exit status."""
         self.process.terminate()
         return self.wait()
 
@@ -108,7 +108,7 @@ class Running:
     ) -> None:
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:  # it and its children have ended
+        except ProcessLookupError:  # it and its children have exited
             pass
         self.process.wait(TIMEOUT)
         self.close_input()
@@ -118,13 +118,13 @@ class Running:
     def _wait_for(self, collected: _OutputCollector, what: str, predicate: Callable[[bytes], T | None]) -> T:
         found = collected.wait(predicate)
         assert found is not None, (
-            f"{self.command} never said {what}, but\n{self.stdout}\nand on standard error\n{self.stderr}"
+            f"{self.command} never wrote {what}; stdout:\n{self.stdout}\nstderr:\n{self.stderr}"
         )
         return found
 
 
 class _OutputCollector:
-    """Everything that a pipe gives, read by a thread, so that whoever writes it never waits."""
+    """All data of a pipe, read by a thread so that the writer never blocks."""
 
     def __init__(self, pipe: IO[bytes] | None) -> None:
         assert pipe is not None

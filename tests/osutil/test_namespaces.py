@@ -1,4 +1,4 @@
-"""Why there are no namespaces, told from what the system says."""
+"""The hints for a failed creation of namespaces, from errno and /proc/sys."""
 
 from __future__ import annotations
 

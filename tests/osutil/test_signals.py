@@ -1,4 +1,4 @@
-"""No signal is slept on, wherever it comes."""
+"""Every signal interrupts a blocking system call, whenever it arrives."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ import sys
 
 import pytest
 
-# The kernel may give a signal to any thread. To another one than Python's main thread it is what one is that
-# comes just before the wait: it is noted, and the call that waits is not interrupted.
+# The kernel may deliver a signal to any thread. Delivery to a thread other than Python's main thread is like
+# delivery just before the system call: Python records the signal, and the call is not interrupted.
 PROGRAM = """
 import os, select, signal, sys, threading
 from bothends.osutil.signals import handle_signals
 
-class Life:
+class Server:
     is_draining = False
-    told, telling = os.pipe()
+    reader, writer = os.pipe()
     def drain(self):
         self.is_draining = True
-        os.write(self.telling, b"drain ")
+        os.write(self.writer, b"drain ")
     def abort(self):
-        os.write(self.telling, b"abort ")
+        os.write(self.writer, b"abort ")
     def reload(self):
-        os.write(self.telling, b"reload ")
+        os.write(self.writer, b"reload ")
 
 def arguments():
     # Of the system call that the main thread is in: proc(5).
     with open(f"/proc/self/task/{os.getpid()}/syscall") as call:
         return [int(each, 16) for each in call.read().split()[1:]]
 
-def elsewhere(number):
+def signal_this_thread(number):
     while not any(10_000 < argument <= 20_000 for argument in arguments()):
-        pass  # until the main thread waits: what is left of its limit is among the arguments
+        pass  # until the main thread waits: the rest of its timeout is among the arguments
     signal.pthread_kill(threading.get_ident(), number)
 
 def wait():
     poller = select.epoll()
-    poller.register(life.told, select.EPOLLIN)
+    poller.register(server.reader, select.EPOLLIN)
     if not poller.poll(20):
-        sys.exit("it was slept on")
-    return os.read(life.told, 100).decode()
+        sys.exit("not interrupted")
+    return os.read(server.reader, 100).decode()
 
-life = Life()
-with handle_signals(life):
+server = Server()
+with handle_signals(server):
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
-        thread = threading.Thread(target=elsewhere, args=(number,))
+        thread = threading.Thread(target=signal_this_thread, args=(number,))
         thread.start()
         print(wait(), end="", flush=True)
         thread.join()

@@ -1,4 +1,4 @@
-"""A carrier without a network: drives services as their contract (services/base.py) says, for tests."""
+"""Drive services without a network, according to their contract (services/base.py)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bothends.services.base import Conversation, Peer, Push, Service, discard_pu
 PEER = Peer(Address("inet", "127.0.0.1", 5000), Address("inet", "127.0.0.1", 12000), connection=1)
 MESSAGE_PEER = replace(PEER, message_oriented=True)
 
-# `chargen` would go on for ever.
+# A limit, because `chargen` never ends.
 MAX_PULLS = 3
 
 
 @dataclass
 class ConversationResult:
-    """What a conversation said in each turn, and how it ended."""
+    """The output of each call of a conversation, and how it ended."""
 
     turns: list[bytes]
     done: bool
@@ -35,7 +35,7 @@ class ConversationResult:
 def run_conversation(
     service: Service, chunks: Iterable[bytes], peer: Peer = PEER, push: Push = discard_push
 ) -> ConversationResult:
-    """One whole conversation: the chunks, then the peer's EOF. Empty chunks are no chunks."""
+    """Run one conversation: the chunks, then the peer's EOF. Empty chunks are skipped."""
     conversation = service.open(peer, push)
     turns: list[bytes] = []
     try:
@@ -60,25 +60,25 @@ def _turns(conversation: Conversation, chunks: list[bytes]) -> Iterator[bytes]:
 
 
 def cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The data cut in two at every place."""
+    """Yield the data cut in two at every offset."""
     return ((data[:at], data[at:]) for at in range(len(data) + 1))
 
 
 def bytewise(data: bytes) -> list[bytes]:
-    """The data byte by byte."""
+    """Return the data as chunks of one byte."""
     return [data[at : at + 1] for at in range(len(data))]
 
 
 @st.composite
 def random_chunks(draw: st.DrawFn, data: st.SearchStrategy[bytes]) -> list[bytes]:
-    """Chunks of the data, cut anywhere; joined they are the data."""
+    """Draw data, cut into chunks at random offsets."""
     whole = draw(data)
-    places = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=12)))
-    return [whole[a:b] for a, b in zip([0, *places], [*places, len(whole)], strict=True)]
+    offsets = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=12)))
+    return [whole[a:b] for a, b in zip([0, *offsets], [*offsets, len(whole)], strict=True)]
 
 
 def retained_bytes(conversation: Conversation) -> int:
-    """Bytes of data that a conversation holds on to, itself and in what belongs to it."""
+    """Return the number of bytes in all bytes objects that a conversation references."""
     seen: set[int] = set()
     todo: list[object] = [conversation]
     size = 0

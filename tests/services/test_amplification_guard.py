@@ -78,7 +78,7 @@ def test_full_table_keeps_limited_hosts() -> None:
     victim = host(0)
     assert count_answered(guard, victim, 100) == 10
     forged = sum(guard.check(host(number)) is None for number in range(1, 1000))
-    assert forged == 3 + 10  # three more hosts that the table has room for, then one grant for all
+    assert forged == 3 + 10  # the table has room for three more hosts; all others share one bucket
     assert guard.check(victim) is not None
 
 
@@ -101,5 +101,5 @@ def test_host_never_exceeds_burst_and_rate(asks: list[tuple[int, float]]) -> Non
     for number, wait in asks:
         clock.now += wait
         got[number] = got.get(number, 0) + (guard.check(host(number)) is None)
-        # Its own grant, and at worst once that of the newcomers.
+        # Its own bucket, and at worst once the shared one.
         assert got[number] <= 2 * (6 + 2 * (clock.now - begun)) + 1e-6

@@ -9,8 +9,8 @@ from tests.services.scripted import PEER
 
 def test_rfc_pattern_continues_across_blocks() -> None:
     conversation = Chargen().open(PEER, discard_push)
-    said = conversation.start() + conversation.produce() + conversation.produce()
-    lines = said.split(b"\r\n")
+    output = conversation.start() + conversation.produce() + conversation.produce()
+    lines = output.split(b"\r\n")
     assert lines.pop() == b""
     # The first and third lines as RFC 864 prints them.
     assert lines[0] == rb""" !"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\]^_`abcdefg"""
@@ -38,5 +38,5 @@ def test_datagram_answer_has_random_length() -> None:
     assert (min(sizes), max(sizes)) == (0, MAX_DATAGRAM)
     longest = max(answers, key=len)
     assert all(longest.startswith(answer) for answer in answers)
-    again = Chargen(Random(1))
-    assert [again.answer(b"", PEER) for _ in range(100)] == answers[:100]
+    same_seed = Chargen(Random(1))
+    assert [same_seed.answer(b"", PEER) for _ in range(100)] == answers[:100]

@@ -14,7 +14,7 @@ from tests.services.scripted import MESSAGE_PEER, PEER, random_chunks, run_conve
 
 
 class Member:
-    """A conversation and what was posted to it."""
+    """A conversation, and the data pushed to it."""
 
     def __init__(self, chat: Chat, peer: Peer) -> None:
         self.received: list[bytes] = []
@@ -22,9 +22,9 @@ class Member:
         assert self.conversation.start() == b""
 
     def take_received(self) -> bytes:
-        heard = b"".join(self.received)
+        data = b"".join(self.received)
         self.received.clear()
-        return heard
+        return data
 
 
 def peer_on_port(port: int) -> Peer:
@@ -62,14 +62,14 @@ def test_lines_are_escaped() -> None:
 
 @given(random_chunks(st.lists(st.sampled_from([b"hi", b"\n", b"\r", b"\xc3\xa9", b"\x1b[2J"])).map(b"".join)))
 def test_output_is_independent_of_chunking(chunks: list[bytes]) -> None:
-    heard = []
+    outputs = []
     for cut in (chunks, [b"".join(chunks)]):
         chat = Chat()
         anna = Member(chat, peer_on_port(1))
         run_conversation(chat, cut, peer_on_port(2))
-        heard.append(anna.take_received())
-    assert heard[0] == heard[1]
-    text = heard[0].replace(b"\n", b"").decode()
+        outputs.append(anna.take_received())
+    assert outputs[0] == outputs[1]
+    text = outputs[0].replace(b"\n", b"").decode()
     assert text.isprintable()
 
 
@@ -77,9 +77,9 @@ def test_output_is_independent_of_chunking(chunks: list[bytes]) -> None:
 def test_line_over_limit_ends_after_preceding_lines(rest: bytes) -> None:
     chat = Chat()
     anna = Member(chat, peer_on_port(1))
-    said = run_conversation(chat, [b"first\n" + b"x" * (MAX_LINE + 1) + rest], peer_on_port(2))
-    assert isinstance(said.failure, MessageTooLong)
-    assert said.done
+    result = run_conversation(chat, [b"first\n" + b"x" * (MAX_LINE + 1) + rest], peer_on_port(2))
+    assert isinstance(result.failure, MessageTooLong)
+    assert result.done
     assert anna.take_received() == b"* 127.0.0.1#2 joined\n127.0.0.1#2: first\n* 127.0.0.1#2 left\n"
 
 
@@ -89,13 +89,13 @@ def test_message_peer_sends_whole_lines() -> None:
     run_conversation(
         chat, [b"one", b"two\nthree", b"four\n"], replace(MESSAGE_PEER, address=Address("unix"), connection=7)
     )
-    said = b"unix#7: one\n", b"unix#7: two\nunix#7: three\n", b"unix#7: four\n"
-    assert anna.received == [b"* unix#7 joined\n", *said, b"* unix#7 left\n"]
+    lines = b"unix#7: one\n", b"unix#7: two\nunix#7: three\n", b"unix#7: four\n"
+    assert anna.received == [b"* unix#7 joined\n", *lines, b"* unix#7 left\n"]
 
 
 def test_member_closed_during_broadcast() -> None:
     chat = Chat()
-    # Closed by the first thing it hears, as an engine closes a peer that doesn't read.
+    # Closed by the first push, as an engine closes a peer that does not read.
     quitter: Conversation = chat.open(peer_on_port(9), lambda _data: quitter.closed())
     quitter.start()
     anna, bert = Member(chat, peer_on_port(1)), Member(chat, peer_on_port(2))

@@ -23,7 +23,7 @@ def test_each_line_is_answered() -> None:
     ]
 
 
-def test_the_clock_is_read_each_time() -> None:
+def test_clock_is_read_for_each_line() -> None:
     ticks = iter([0.0, 1.0])
     clock = Clock(now=lambda: next(ticks), zone=UTC)
     assert (
@@ -32,5 +32,5 @@ def test_the_clock_is_read_each_time() -> None:
 
 
 def test_default_zone_is_local() -> None:
-    said = Clock(now=lambda: 0.0).answer(b"", PEER)
-    assert len(said) == len(AT)
+    answer = Clock(now=lambda: 0.0).answer(b"", PEER)
+    assert len(answer) == len(AT)

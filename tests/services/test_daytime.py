@@ -15,7 +15,7 @@ from tests.services.scripted import PEER, run_conversation
 )
 def test_sent_once_in_utc(seconds: float, text: bytes) -> None:
     service = Daytime(now=lambda: seconds)
-    said = run_conversation(service, [b"never read"])
-    assert said.turns == [text]
-    assert said.done
+    answer = run_conversation(service, [b"never read"])
+    assert answer.turns == [text]
+    assert answer.done
     assert service.answer(b"", PEER) == text

@@ -1,4 +1,4 @@
-"""What holds for every service of the registry, whatever it says: the contract of services/base.py."""
+"""The contract of services/base.py, for every service of the registry."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.services.scripted import (
 NAMES = list(registry.BUILT_IN)
 BYTES = st.binary(max_size=40) | st.text(max_size=20).map(str.encode) | st.just(b"one\r\ntwo\n\nthree")
 
-# More than twice any limit: whatever kept it all would show.
+# More than twice any limit, so a service that stores all input fails.
 FLOOD_SIZE = 150_000
-LARGEST_DATAGRAM = 65_507  # 65,535 less the headers of IPv4 and UDP
+LARGEST_DATAGRAM = 65_507  # 65,535 minus the headers of IPv4 and UDP
 
 
 def load(name: str) -> Service:
-    """The service, its clock stopped where it has one."""
+    """Load a service, with a fixed clock if it has one."""
     service = registry.load(name)
     if hasattr(service, "now"):
         service.now = lambda: 1_772_370_309.0
@@ -42,7 +42,7 @@ def test_name_and_summary(name: str) -> None:
     service = load(name)
     assert service.name == name
     assert service.summary
-    assert len(service.summary) <= 70  # one line of the list, on a terminal of 100 columns
+    assert len(service.summary) <= 70  # fits a line of the list on a terminal of 100 columns
     assert "\n" not in service.summary
     assert service.streams or service.datagrams
 
@@ -77,14 +77,14 @@ def test_only_reply_depends_on_chunking() -> None:
 @given(messages=st.lists(BYTES, max_size=4))
 def test_messages_are_answered_independently(name: str, messages: list[bytes]) -> None:
     service = load(name)
-    said = run_conversation(service, messages, MESSAGE_PEER)
-    assert said.failure is None
-    if not said.done:
+    result = run_conversation(service, messages, MESSAGE_PEER)
+    assert result.failure is None
+    if not result.done:
         together = [
             run_conversation(service, [message], MESSAGE_PEER).turns[1] for message in messages if message
         ]
-        assert said.turns[1 : 1 + len(together)] == together
-        assert not any(said.turns[1 + len(together) :])
+        assert result.turns[1 : 1 + len(together)] == together
+        assert not any(result.turns[1 + len(together) :])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,7 +98,7 @@ def test_retained_memory_is_bounded(name: str, peer: object, chunk: bytes) -> No
         if conversation.done:
             break
         conversation.receive(chunk)
-    # The usual limit of a line, one chunk over it, and that chunk again in the error's traceback.
+    # The default line limit, one chunk over it, and that chunk once more in the error's traceback.
     assert retained_bytes(conversation) <= base + 65_536 + 2 * len(chunk) + 64
     conversation.closed()
 
@@ -119,7 +119,7 @@ def test_datagrams_of_every_size(name: str, size: int) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if load(name).datagrams])
 def test_amplifying_service_has_rate_limit(name: str) -> None:
-    """An empty datagram with a forged source must not be worth sending."""
+    """An empty datagram with a forged source must not get unlimited answers."""
     service = load(name)
     if service.answer(b"", MESSAGE_PEER):
         assert service.answers_per_second is not None

@@ -39,13 +39,13 @@ def whoami(_message: bytes, peer: Peer) -> bytes:
 
 @message
 def picky(message: bytes) -> bytes | None:
-    """Answers some, not others, and fails at one."""
+    """Answers some messages, ignores others, and fails on one."""
     if message == b"fail":
         raise ValueError("as told")
     return None if message == b"hush" else message
 
 
-# --- what the decorators make ---
+# --- results of the decorators ---
 
 
 def test_decorated_function_is_service_and_callable() -> None:
@@ -118,23 +118,23 @@ def test_default_limit() -> None:
     assert isinstance(run_conversation(shout, [b"x" + line]).failure, MessageTooLong)
 
 
-# --- what goes wrong ---
+# --- errors ---
 
 
 @pytest.mark.parametrize("cut", list(cuts(b"a\nb\nfail\nc\n")))
 def test_answers_before_exception_are_sent(cut: tuple[bytes, bytes]) -> None:
-    said = run_conversation(picky, cut)
-    assert said.output == b"a\nb\n"
-    assert said.done
-    assert isinstance(said.failure, ValueError)
+    result = run_conversation(picky, cut)
+    assert result.output == b"a\nb\n"
+    assert result.done
+    assert isinstance(result.failure, ValueError)
 
 
 @pytest.mark.parametrize("cut", list(cuts(b"a\nb\n123456789\nc\n")))
 def test_answers_before_too_long_message_are_sent(cut: tuple[bytes, bytes]) -> None:
-    said = run_conversation(message(limit=8)(bytes.upper), cut)
-    assert said.output == b"A\nB\n"
-    assert said.done
-    assert isinstance(said.failure, MessageTooLong)
+    result = run_conversation(message(limit=8)(bytes.upper), cut)
+    assert result.output == b"A\nB\n"
+    assert result.done
+    assert isinstance(result.failure, MessageTooLong)
 
 
 def test_first_failure_in_chunk_is_reported() -> None:
@@ -148,9 +148,9 @@ def test_failure_at_eof_is_reported() -> None:
 
 def test_answer_over_frame_limit_ends_after_preceding_answers() -> None:
     framing = LengthPrefixed(1)
-    said = run_conversation(message(framing=framing)(lambda data: data * 100), [b"\1a", b"\0\3abc\1a"])
-    assert said.output == framing.encode(b"a" * 100) + framing.encode(b"")
-    assert isinstance(said.failure, MessageTooLong)
+    result = run_conversation(message(framing=framing)(lambda data: data * 100), [b"\1a", b"\0\3abc\1a"])
+    assert result.output == framing.encode(b"a" * 100) + framing.encode(b"")
+    assert isinstance(result.failure, MessageTooLong)
 
 
 LETTERS = st.lists(st.sampled_from([b"hush", b"fail", b"\n", b"\r", b"x" * 5, b"x" * 9])).map(b"".join)
@@ -178,9 +178,9 @@ def test_wrong_answer_type_raises_service_error(answer: Any, text: str) -> None:
     def wrong(data: bytes) -> Any:
         return data if data == b"good" else answer
 
-    said = run_conversation(message(wrong), [b"good\nbad\n"])
-    assert (said.output, str(said.failure)) == (b"good\n", text)
-    assert isinstance(said.failure, ServiceError)
+    result = run_conversation(message(wrong), [b"good\nbad\n"])
+    assert (result.output, str(result.failure)) == (b"good\n", text)
+    assert isinstance(result.failure, ServiceError)
     for service, peer in ((stream(wrong), PEER), (message(wrong), MESSAGE_PEER)):
         with pytest.raises(ServiceError, match=r"returned"):
             run_conversation(service, [b"bad"], peer)
@@ -213,7 +213,7 @@ def test_a_stream_function_answers_each_chunk() -> None:
 def test_a_conversation_is_made_for_each_connection() -> None:
     @stream
     class Counting(Conversation):
-        """Counts what has come."""
+        """Counts received bytes."""
 
         count = 0
 
@@ -223,7 +223,7 @@ def test_a_conversation_is_made_for_each_connection() -> None:
 
     assert isinstance(Counting, Service)
     service: Any = Counting
-    assert (service.name, service.summary, service.datagrams) == ("Counting", "Counts what has come.", False)
+    assert (service.name, service.summary, service.datagrams) == ("Counting", "Counts received bytes.", False)
     assert run_conversation(service, [b"ab", b"c"]).output == b"23"
     assert run_conversation(service, [b"a"]).output == b"1"
     assert service().receive(b"x") == b"1"
@@ -255,7 +255,7 @@ def test_a_datagram_function_answers_whole_datagrams() -> None:
     assert where.open(MESSAGE_PEER, discard_push).receive(b"x") == b"127.0.0.1#12000"
 
 
-# --- what is refused when it is decorated ---
+# --- rejected by the decorators ---
 
 
 async def waits(data: bytes) -> bytes:
@@ -347,7 +347,7 @@ def test_conflicting_options_are_rejected() -> None:
         (bytes.upper, False),
         (functools.partial(lambda key, data: data, b"key"), False),
         (functools.partial(lambda data, peer, key: data, key=1), True),
-        (min, False),  # written in C, and says nothing of what it takes
+        (min, False),  # written in C, without a signature
     ],
 )
 def test_takes_peer(function: Any, takes: bool) -> None:

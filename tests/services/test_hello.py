@@ -8,9 +8,9 @@ from tests.services.scripted import MESSAGE_PEER, run_conversation
 
 @pytest.mark.parametrize("chunks", [[b"hello"], [b"h", b"ello"], [b"hello\n", b"again\n"], []])
 def test_one_answer_to_a_message_or_to_eof(chunks: list[bytes]) -> None:
-    said = run_conversation(Hello(), chunks)
-    assert said.turns == [b"", b"back to ya client\n"]
-    assert said.done
+    result = run_conversation(Hello(), chunks)
+    assert result.turns == [b"", b"back to ya client\n"]
+    assert result.done
 
 
 def test_message_answer_has_no_newline() -> None:

@@ -1,4 +1,4 @@
-"""`pages`: one request, one answer, whatever else comes."""
+"""`HttpPages`: one request, one response, for any further input."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ FIGURES = (
 )
 
 
-def status_of(said: bytes) -> int:
-    assert said.startswith(b"HTTP/1.1 ")
-    return int(said.split()[1])
+def status_of(result: bytes) -> int:
+    assert result.startswith(b"HTTP/1.1 ")
+    return int(result.split()[1])
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,6 @@ def test_quote_changes_daily() -> None:
 
 
 def test_sent_once() -> None:
-    said = run_conversation(Qotd(now=lambda: 0.0), [b"never read"])
-    assert said.done
-    assert said.turns == [f"{QUOTES[0]}\r\n".encode()]
+    answer = run_conversation(Qotd(now=lambda: 0.0), [b"never read"])
+    assert answer.done
+    assert answer.turns == [f"{QUOTES[0]}\r\n".encode()]

@@ -35,7 +35,7 @@ class Write(Protocol):
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a user's file, of parts each indented in its own way, and gives its path."""
+    """Return a function that writes a user's file of dedented parts and returns its path."""
 
     def write(*parts: str, name: str = "mine.py") -> Path:
         path = tmp_path / name
@@ -48,7 +48,7 @@ def write(tmp_path: Path) -> Write:
 
 @pytest.fixture(autouse=True)
 def restore_import_state(tmp_path: Path) -> Iterator[None]:
-    """Loading changes no search path; modules that a test's files gave are forgotten."""
+    """Check that loading changes no search path, and forget the modules of a test's files."""
     paths = list(sys.path)
     yield
     assert sys.path == paths
@@ -83,7 +83,7 @@ def test_every_service_of_the_package_is_in_the_table() -> None:
                 assert f"{module.__name__}:{name}" in registry.BUILT_IN.values() or path.stem in (
                     "base",
                     "functions",
-                    "http_pages",  # made with its pages
+                    "http_pages",  # it is created with its pages
                 )
 
 
@@ -106,7 +106,7 @@ def test_entry_point_service(monkeypatch: pytest.MonkeyPatch, write: Write) -> N
     monkeypatch.setattr(registry, "_installed", lambda: offered)
     assert registry.names() == [*registry.BUILT_IN, "gone", "loud"]
     assert registry.load("loud").name == "shout"
-    assert registry.load("upper").name == "upper"  # nobody stands in for a built-in one
+    assert registry.load("upper").name == "upper"  # a built-in service cannot be replaced
     assert "AttributeError" in load_error("gone")
     with pytest.raises(UnknownName, match="'loud'"):
         registry.load("lowd")
@@ -145,7 +145,9 @@ def test_service_class_is_instantiated_and_instance_is_used(write: Write) -> Non
             pass
     """
     path = write(text)
-    assert registry.load(str(path)).name == "loud"  # Echo is only imported there, Abstract can't be made
+    assert (
+        registry.load(str(path)).name == "loud"
+    )  # Echo is only imported there, Abstract cannot be instantiated
     assert registry.load(f"{path}:Echo").name == "echo"
     assert "TypeError" in load_error(f"{path}:Abstract")
     assert registry.load(str(write(text, "loud = Loud()\n"))).name == "loud"
@@ -176,7 +178,7 @@ def test_file_is_executed_on_each_load(write: Write) -> None:
     write(SHOUT.replace("upper", "lower"), name="json.py")
     assert registry.load(str(path)).answer(b"Hi", MESSAGE_PEER) == b"hi"
     assert first.answer(b"Hi", MESSAGE_PEER) == b"HI"
-    assert list(path.parent.iterdir()) == [path]  # no __pycache__, as when Python is given the file
+    assert list(path.parent.iterdir()) == [path]  # no __pycache__, as if Python ran the file
 
 
 def test_a_dataclass_in_the_file_works(write: Write) -> None:
@@ -195,10 +197,10 @@ def test_a_file_without_the_suffix(write: Write) -> None:
     assert registry.load(f"{write(SHOUT, name='mine')}:shout").name == "shout"
 
 
-# --- files that are wrong, or hostile ---
+# --- invalid and malicious files ---
 
 
-def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (
         load_error("mine.py:shout")
@@ -215,7 +217,7 @@ def test_incomplete_spec_is_rejected(spec: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "told"),
+    ("text", "line", "message"),
     [
         ("\n1/0\n", 2, "ZeroDivisionError: division by zero"),
         ("def f(:\n", 1, "SyntaxError: "),
@@ -231,11 +233,11 @@ def test_incomplete_spec_is_rejected(spec: str) -> None:
         ),
     ],
 )
-def test_load_error_names_line_and_message(write: Write, text: str, line: int, told: str) -> None:
+def test_load_error_names_line_and_message(write: Write, text: str, line: int, message: str) -> None:
     path = write(text)
     with pytest.raises(ServiceError) as caught:
         registry.load(f"{path}:shout")
-    assert f"{path}:{line}: {told}" in str(caught.value)
+    assert f"{path}:{line}: {message}" in str(caught.value)
     assert caught.value.__cause__ is not None
 
 
@@ -278,7 +280,7 @@ def test_a_name_that_is_not_in_the_file(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (
             "def shout(message): return message",
@@ -294,8 +296,8 @@ def test_a_name_that_is_not_in_the_file(write: Write) -> None:
         ("class shout: pass", "not a service"),
     ],
 )
-def test_non_service_error_has_hint(write: Write, text: str, told: str) -> None:
-    assert told in load_error(f"{write(text)}:shout")
+def test_non_service_error_has_hint(write: Write, text: str, message: str) -> None:
+    assert message in load_error(f"{write(text)}:shout")
 
 
 def test_service_constructor_exception(write: Write) -> None:

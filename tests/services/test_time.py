@@ -20,7 +20,7 @@ from tests.services.scripted import PEER, run_conversation
 )
 def test_sent_once_and_wraps(since_1970: float, since_1900: int) -> None:
     service = Time(now=lambda: since_1970)
-    said = run_conversation(service, [b"never read"])
-    assert said.turns == [since_1900.to_bytes(4, "big")]
-    assert said.done
-    assert service.answer(b"", PEER) == said.output
+    answer = run_conversation(service, [b"never read"])
+    assert answer.turns == [since_1900.to_bytes(4, "big")]
+    assert answer.done
+    assert service.answer(b"", PEER) == answer.output

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from bothends.services.upper import Upper
 from tests.services.scripted import MESSAGE_PEER, PEER, bytewise, cuts, random_chunks, run_conversation
 
-# Everything between valid and hostile: whole characters of each length, their pieces, overlong forms,
-# surrogates, what lies beyond Unicode, padding.
+# Valid and invalid input: characters of each length, their fragments, overlong forms, surrogates, code points
+# beyond Unicode, padding.
 SAMPLES = [
     b"hello\n",
     b"\0" * 12,
@@ -22,11 +22,11 @@ BYTES = st.lists(st.sampled_from(SAMPLES) | st.binary(max_size=4), max_size=12).
 
 
 def expected(data: bytes) -> bytes:
-    """The answer to the whole, by the shortest definition."""
+    """Return the answer to the whole input, by the shortest definition."""
     return data.decode("utf-8", "surrogateescape").upper().encode("utf-8", "surrogateescape")
 
 
-def test_dialogue_of_a_classic_client() -> None:
+def test_conversation_of_classic_client() -> None:
     conversation = Upper().open(PEER, lambda _data: None)
     assert conversation.start() == b""
     assert conversation.receive(b"hello") == b"HELLO"  # no newline: answered at once
@@ -63,20 +63,22 @@ def test_invalid_start_is_not_held(wrong: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "begun",
+    "partial",
     [b"\xc2", b"\xdf", b"\xe0", b"\xe0\xa0", b"\xed", b"\xed\x9f", b"\xf0\x90", b"\xf0\x90\x80", b"\xf4\x8f"],
 )
-def test_partial_character_is_held(begun: bytes) -> None:
-    assert run_conversation(Upper(), [b"a" + begun, b"a"]).turns[1:] == [b"A", begun + b"A", b""] + [b""] * 3
+def test_partial_character_is_held(partial: bytes) -> None:
+    assert (
+        run_conversation(Upper(), [b"a" + partial, b"a"]).turns[1:] == [b"A", partial + b"A", b""] + [b""] * 3
+    )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_only_completable_bytes_are_held(size: int) -> None:
-    """Against a definition that shares nothing with the code: is there any end that makes it valid?"""
+    """Compare with an independent definition: does any continuation make the bytes valid?"""
     leads = range(0xC2, 0xF5)
     tails = range(0x7F, 0xC1)
-    for begun in itertools.product(leads, *[tails] * (size - 1)):
-        data = bytes(begun)
+    for parts in itertools.product(leads, *[tails] * (size - 1)):
+        data = bytes(parts)
         completable = any(_is_text(data + end) for end in ENDS)
         held = not run_conversation(Upper(), [data]).turns[1]
         assert held == completable, data
@@ -93,17 +95,19 @@ def _is_text(data: bytes) -> bool:
 
 
 def test_str_upper_is_context_free() -> None:
-    """What the answer to a cut text rests on: CPython's upper() has no context (lower() has: Σ)."""
+    """CPython's upper() is context-free (lower() is not: Σ), so cut text can be converted chunk by chunk."""
     around = ("a", "Σ", "\u0345", "i\u0307", "\U00010428")
     capitals = {context: context.upper() for context in around}
     for number in itertools.chain(range(0xD800), range(0xE000, 0x110000)):
         character = chr(number)
         upper = character.upper()
         if upper == character and not character.isalpha() and not 0x300 <= number < 0x370:
-            continue  # nothing that changes, nor that could change a neighbour
+            continue  # neither changes nor could change a neighbour
         for context in around:
-            there = capitals[context]
-            assert (context + character + context).upper() == there + upper + there, hex(number)
+            expected_context = capitals[context]
+            assert (context + character + context).upper() == expected_context + upper + expected_context, (
+                hex(number)
+            )
 
 
 @given(random_chunks(BYTES))
@@ -124,5 +128,5 @@ def test_messages_are_answered_independently(messages: list[bytes]) -> None:
 
 
 @given(BYTES)
-def test_a_datagram_is_answered_whole(data: bytes) -> None:
+def test_datagram_is_answered_whole(data: bytes) -> None:
     assert Upper().answer(data, MESSAGE_PEER) == expected(data)

@@ -22,7 +22,7 @@ from bothends.endpoints import Endpoint
 from bothends.errors import Unavailable
 from bothends.sockets import open_listeners
 from bothends.sockets.systemd import listen_fds, notify, open_activated, watchdog
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import ROOT, TIMEOUT, Running
 from tests.tools import find_tool, needs_tool
 

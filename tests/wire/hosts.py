@@ -1,4 +1,4 @@
-"""What these tests need: whether there can be hosts here, and programs to run in them."""
+"""Whether this system supports wires, and the programs that the tests run in hosts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOTHENDS = f"{sys.executable} -m bothends"
 
 @functools.cache
 def wire_unavailable_reason() -> str:
-    """Why there can be no hosts on this system; empty if there can."""
+    """Return why this system does not support wires; empty if it does."""
     tried = subprocess.run(
         [*BOTHENDS.split(), "wire", "-q", "--", "true"],
         stdin=subprocess.DEVNULL,
@@ -30,12 +30,12 @@ def wire_unavailable_reason() -> str:
 
 
 def program(name: str, *arguments: object) -> str:
-    """A command line that runs a program of this folder."""
+    """Return a command line that runs a program of this folder."""
     return " ".join([sys.executable, str(FOLDER / "programs" / name), *map(str, arguments)])
 
 
 needs_hosts = pytest.mark.skipif(
-    bool(wire_unavailable_reason()), reason=wire_unavailable_reason() or "there are hosts"
+    bool(wire_unavailable_reason()), reason=wire_unavailable_reason() or "wires are supported"
 )
 needs_tun = pytest.mark.skipif(
     not os.access(interfaces.TUN, os.R_OK | os.W_OK), reason=f"{interfaces.TUN} can't be opened"

@@ -1,4 +1,4 @@
-"""However it ends, no process is left, and so no namespace, device or descriptor."""
+"""A wire leaves no process behind, however it ends, and so no namespace, device or descriptor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIMEOUT = 20.0
 
 
 def marked_processes(mark: str) -> list[int]:
-    """The processes whose command line has a mark."""
+    """Return the processes whose command line contains a mark."""
     found = []
     for each in process_info.all_processes():
         try:
@@ -35,7 +35,7 @@ def marked_processes(mark: str) -> list[int]:
 
 
 def wait_until_gone(mark: str) -> bool:
-    """Whether within our patience no process has the mark any more."""
+    """Return whether all processes with the mark exit within TIMEOUT."""
     deadline = time.monotonic() + TIMEOUT
     while marked_processes(mark):
         if time.monotonic() > deadline:
@@ -43,7 +43,7 @@ def wait_until_gone(mark: str) -> bool:
     return True
 
 
-# The last command hides: its own session, no parent that waits, and deaf to what asks it to end.
+# The last command daemonizes: its own session, no waiting parent, and ignored signals.
 DETACHED_COMMAND = (
     "trap '' TERM INT HUP; setsid sh -c 'sleep 4711 & echo hidden; wait' & sleep 4712 & echo ready; wait"
 )
@@ -55,10 +55,10 @@ def command(mark: str) -> list[str]:
 
 
 def holder_and_supervisor(bothends: int) -> tuple[int, int]:
-    """The keeper and the supervisor of a running wire."""
-    (keeper,) = (each.pid for each in process_info.all_processes() if each.parent == bothends)
-    (supervisor,) = (each.pid for each in process_info.all_processes() if each.parent == keeper)
-    return keeper, supervisor
+    """Return the process ids of the holder and the supervisor of a running wire."""
+    (holder,) = (each.pid for each in process_info.all_processes() if each.parent == bothends)
+    (supervisor,) = (each.pid for each in process_info.all_processes() if each.parent == holder)
+    return holder, supervisor
 
 
 TERMINATIONS: dict[str, Callable[[int], object]] = {
@@ -66,7 +66,7 @@ TERMINATIONS: dict[str, Callable[[int], object]] = {
     "SIGINT": lambda pid: os.kill(pid, signal.SIGINT),
     "SIGHUP": lambda pid: os.kill(pid, signal.SIGHUP),
     "SIGKILL": lambda pid: os.kill(pid, signal.SIGKILL),
-    "keeper-killed": lambda pid: os.kill(holder_and_supervisor(pid)[0], signal.SIGKILL),
+    "holder-killed": lambda pid: os.kill(holder_and_supervisor(pid)[0], signal.SIGKILL),
     "supervisor-killed": lambda pid: os.kill(holder_and_supervisor(pid)[1], signal.SIGKILL),
 }
 STATUS = {
@@ -74,20 +74,20 @@ STATUS = {
     "SIGINT": 130,
     "SIGHUP": 129,
     "SIGKILL": -9,
-    "keeper-killed": 1,
+    "holder-killed": 1,
     "supervisor-killed": 1,
 }
 
 
-@pytest.mark.parametrize("how", TERMINATIONS)
-def test_wire_terminated_leaves_no_process(how: str) -> None:
-    mark = f"mark-{os.getpid()}-{how}"
+@pytest.mark.parametrize("termination", TERMINATIONS)
+def test_wire_terminated_leaves_no_process(termination: str) -> None:
+    mark = f"mark-{os.getpid()}-{termination}"
     with Running(command(mark)) as running:
         running.text(rb"hidden")
         running.text(rb"ready")
-        assert len(marked_processes(mark)) >= 4  # bothends, keeper, supervisor, the shell
-        TERMINATIONS[how](running.process.pid)
-        assert running.wait() == STATUS[how]
+        assert len(marked_processes(mark)) >= 4  # bothends, holder, supervisor, the shell
+        TERMINATIONS[termination](running.process.pid)
+        assert running.wait() == STATUS[termination]
         assert wait_until_gone(mark)
     assert not str(running.stderr).count("Traceback")
 
@@ -97,7 +97,7 @@ def test_wire_terminal_hangup_leaves_no_process(tmp_path: Path) -> None:
     with terminal(*command(mark)[3:], state=tmp_path) as screen:
         screen.expect("ready")
         assert marked_processes(mark)
-    # The terminal is closed, and the process that was at it has been killed.
+    # The terminal is closed, and its process has been killed.
     assert wait_until_gone(mark)
 
 

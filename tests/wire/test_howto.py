@@ -1,4 +1,4 @@
-"""The page on the wire: what it shows is typed."""
+"""The commands of docs/how-to/wire.md."""
 
 from __future__ import annotations
 

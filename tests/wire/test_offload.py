@@ -1,4 +1,4 @@
-"""Frames whose kernel has left work to us: what they are on a cable. No host, no socket."""
+"""Frames with unfinished checksums and segments, and the resulting packets. No host, no socket."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def addresses(packet: bytes) -> bytes:
 
 
 def with_partial_checksum(packet: bytes, start: int, checksum_offset: int) -> bytes:
-    """With the sum of the pseudo-header in the checksum's place, as a kernel leaves it."""
+    """Put the sum of the pseudo-header into the checksum field, as a kernel does."""
     protocol = TCP if checksum_offset == 16 else UDP
     pseudo = addresses(packet) + struct.pack("!II", len(packet) - start, protocol)
     at = start + checksum_offset
@@ -33,7 +33,7 @@ def with_partial_checksum(packet: bytes, start: int, checksum_offset: int) -> by
 
 
 def has_valid_checksum(packet: bytes, start: int, protocol: int) -> bool:
-    """Whether the checksum over the data is."""
+    """Return whether the transport checksum is correct."""
     pseudo = addresses(packet) + struct.pack("!II", len(packet) - start, protocol)
     return checksum(pseudo + packet[start:]) == 0
 
@@ -54,7 +54,7 @@ def udp(data: bytes, *, version: int = 4) -> bytes:
 def frame(
     packet: bytes, *, kind: int = 0, size: int = 0, checksum_offset: int = 16, ethernet: bytes = b""
 ) -> bytes:
-    """As a host hands it over: a TUN's, or with an Ethernet header a veth pair's."""
+    """Return the frame that a host sends: of TUN, or with an Ethernet header of a veth pair."""
     start = len(ethernet) + (20 if packet[0] >> 4 == 4 else 40)
     return struct.pack("=BBHHHH", NEEDS_CHECKSUM, kind, 54, size, start, checksum_offset) + ethernet + packet
 

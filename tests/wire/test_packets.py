@@ -1,4 +1,4 @@
-"""IP packets as bytes: cutting them, and the errors about them. No host, no socket."""
+"""IP packets as bytes: fragments, and ICMP errors. No host, no socket."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_fragments_of_fragment_keep_offset() -> None:
     (first, second) = packets.fragments(ipv4(bytes(1400)), 1000) or []
     parts = packets.fragments(first, 500) or []
     ends = [struct.unpack_from("!H", part, 6)[0] for part in parts]
-    assert all(end & 0x2000 for end in ends)  # more follow: the second one at least
+    assert all(end & 0x2000 for end in ends)  # more fragments: at least the second one
     assert [end & 0x1FFF for end in ends] == [0, 60, 120]
     assert (packets.fragments(second, 300) or [])[0][6:8] == second[6:8].replace(b"\x00", b"\x20", 1)
 
@@ -96,8 +96,8 @@ def test_destination_unreachable(packet: bytes, kind: int, code: int) -> None:
     [
         ipv4(bytes([3, 1]) + bytes(30), protocol=1),  # an ICMP error
         ipv4(bytes(30), flags=5),  # not the first fragment
-        ipv4(bytes(30))[:16] + bytes([224, 0, 0, 1]) + bytes(30),  # to a group
-        ipv4(bytes(30))[:12] + bytes(4) + OTHER + bytes(30),  # from nobody
+        ipv4(bytes(30))[:16] + bytes([224, 0, 0, 1]) + bytes(30),  # to a multicast group
+        ipv4(bytes(30))[:12] + bytes(4) + OTHER + bytes(30),  # from an unspecified address
         ipv6(bytes([1, 0]) + bytes(30), following=58),
         ipv6(bytes(30), to=b"\xff\x02" + bytes(14)),
     ],
@@ -118,7 +118,7 @@ def test_icmp_error_about_echo_request_is_sent() -> None:
 
 
 def test_is_link_control() -> None:
-    membership = bytes([58, 0, 5, 2, 0, 0, 1, 0]) + bytes([143]) + bytes(20)  # behind a router alert
+    membership = bytes([58, 0, 5, 2, 0, 0, 1, 0]) + bytes([143]) + bytes(20)  # after a router alert
     assert packets.is_link_control(ipv6(membership, following=0))
     assert packets.is_link_control(ipv6(bytes([133]) + bytes(7), following=58))
     assert packets.is_link_control(ipv4(bytes(8), protocol=2))

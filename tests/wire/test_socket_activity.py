@@ -1,4 +1,4 @@
-"""What the sockets of a host are doing: who listens, and what has not arrived."""
+"""Listening sockets and unacknowledged data of a host."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 
 from tests.wire.hosts import needs_hosts
 
-# Each line says what is there; the answers stand behind it. In a host of its own, where nothing else is.
+# Each output line has a state and the results for it. It runs in a host without other sockets.
 SCRIPT = """
 import socket
 from bothends.wire.socket_activity import SocketActivity
-tables = SocketActivity()
-def show(what):
-    print(what, tables.has_listener(), tables.has_unacknowledged(), flush=True)
+activity = SocketActivity()
+def show(state):
+    print(state, activity.has_listener(), activity.has_unacknowledged(), flush=True)
 show("nothing")
 datagrams = socket.socket(type=socket.SOCK_DGRAM)
 datagrams.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Sends back every datagram that comes to a port; any router may cut them."""
+"""Send back every datagram to a port, with fragmentation allowed."""
 
 import socket
 import sys

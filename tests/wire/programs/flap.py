@@ -1,4 +1,4 @@
-"""Tells when eth0 goes down, and when after that both addresses of the other host have a route again."""
+"""Print when eth0 goes down, and when both addresses of the other host have a route again."""
 
 import fcntl
 import select

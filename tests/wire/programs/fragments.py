@@ -1,4 +1,4 @@
-"""Sends datagrams that any router may cut, to an echo; shows whether they come back as they were.
+"""Send datagrams to an echo server, with fragmentation allowed; print whether they come back unchanged.
 
 Arguments: host, port, and their sizes in bytes.
 """

@@ -1,6 +1,6 @@
-"""Asks an echo by datagrams, none of which is sent again; shows which were not answered.
+"""Send datagrams to an echo server, once each; print which were not answered.
 
-Arguments: host, port, how many, and for how long to wait in seconds once all have been sent.
+Arguments: host, port, count, and the seconds to wait after the last one.
 """
 
 import select

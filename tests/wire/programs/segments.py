@@ -1,6 +1,6 @@
-"""Gives the kernel many datagrams as one (udp(7), UDP_SEGMENT), to an echo; shows how long each answer is.
+"""Send many datagrams in one call (udp(7), UDP_SEGMENT) to an echo server; print the size of each answer.
 
-Arguments: host, port, bytes in each datagram, bytes altogether.
+Arguments: host, port, bytes per datagram, bytes in total.
 """
 
 import socket

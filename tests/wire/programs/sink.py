@@ -1,4 +1,4 @@
-"""Receives one TCP connection to its end; shows how much came, and its SHA-256. Argument: the port."""
+"""Receive one TCP connection until EOF; print the number of bytes and their SHA-256. Argument: the port."""
 
 import hashlib
 import socket
@@ -11,4 +11,5 @@ with socket.create_server(("0.0.0.0", int(sys.argv[1]))) as listener:
         while data := connection.recv(1 << 18):
             digest.update(data)
             count += len(data)
-    print(f"received {count} {digest.hexdigest()}\n", end="", flush=True)  # one write: others write here too
+    # One write, because other programs write to the same output.
+    print(f"received {count} {digest.hexdigest()}\n", end="", flush=True)

@@ -1,4 +1,4 @@
-"""Our servers, each a process of its own, started and stopped as a user does it."""
+"""Run bothends servers as child processes, as a user starts and stops them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ BOTHENDS = [sys.executable, "-m", "bothends"]
 
 
 class EngineServers:
-    """The servers of one engine, by service, each started when it is first asked for.
+    """The servers of one engine, by service, each started at its first use.
 
-    Leaving the context stops them as ^C or `kill` would, and looks at how they leave.
+    On exit the context manager stops them with SIGTERM, and checks their exit status.
     """
 
     def __init__(self, engine: type[Engine]) -> None:
@@ -43,14 +43,15 @@ class EngineServers:
                 server.process.terminate()
             for server in self._started.values():
                 status = server.wait()
-                assert status == 0, f"{server.command} left with {status}:\n{server.stderr}"
+                assert status == 0, f"{server.command} exited with {status}:\n{server.stderr}"
 
 
 class BothendsServer(Running):
     """`bothends serve SERVICE` on every kind of socket that the engine and the service can have.
 
-    `places` fills in a client's command line: `{tcp}` and `{udp}` are an address and a port, `{port}` is
-    TCP's port alone, `{unix}` and `{unix_dgram}` are paths, and `{own}` is a free one for the client.
+    `addresses` are the fields of a client's command line: `{tcp}` and `{udp}` are an address and a port,
+    `{port}` is the TCP port, `{unix}` and `{unix_dgram}` are paths, and `{own}` is a free path for the
+    client.
     """
 
     def __init__(self, service: str, engine: type[Engine], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Our client, the command and the library, against servers as one writes them in a first course."""
+"""The bothends client, as command and library, against servers as in a first course on sockets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from bothends import connect
 from bothends.errors import ConnectionLost
-from tests.interop.ours import BOTHENDS
+from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.programs import Programs, needs_compiler
 from tests.interop.running import TIMEOUT, Running, run
 from tests.tools import needs_tool
@@ -20,15 +20,15 @@ TIME = rb"\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}"
 
 @dataclass(frozen=True)
 class CourseServer:
-    """A server, where it listens, and what it makes of what our client says.
+    """A server, its endpoint's scheme, and the expected answers to `input`.
 
-    `scheme` is of the endpoint; `sent` answers `--send`, `piped` the same with its newline in a pipe,
-    which ends with our EOF. `shown` is a pattern of a line that the server itself must show.
+    `sent` is the answer to `--send`, `piped` the answer to the same input with a newline in a pipe, followed
+    by EOF. `shown` is a pattern for a line that the server itself must print.
     """
 
     program: str
     scheme: str
-    said: bytes
+    input: bytes
     sent: bytes
     piped: bytes
     shown: bytes = b""
@@ -113,14 +113,14 @@ def server(request: pytest.FixtureRequest) -> CourseServer:
 
 
 def start(name: str, programs: Programs, folder: Path) -> Running:
-    """Start a server: one on a UNIX socket is told its path, the others take any port."""
+    """Start a server, on any port or on a path in `folder`."""
     program, *arguments = name.split()
     path = [str(folder / "socket")] if program.startswith("unix") else []
     return Running([*programs.command(program), *arguments, *path])
 
 
 def endpoint_of(running: Running, scheme: str) -> str:
-    """Where it listens, by its own words."""
+    """Return the endpoint that the server prints."""
     if scheme.startswith("unix"):
         return f"{scheme}://{running.line(b'listening on (.+)')[1].decode()}"
     port = running.line(rb"port (\d+)")[1].decode()
@@ -130,7 +130,7 @@ def endpoint_of(running: Running, scheme: str) -> str:
 def test_one_request(server: CourseServer, programs: Programs, short_path: Path) -> None:
     with start(server.program, programs, short_path) as running:
         endpoint = endpoint_of(running, server.scheme)
-        assert run([*BOTHENDS, "connect", endpoint, "--send", server.said.decode()]) == server.sent
+        assert run([*BOTHENDS, "connect", endpoint, "--send", server.input.decode()]) == server.sent
         if server.shown:
             running.line(server.shown)
 
@@ -138,7 +138,7 @@ def test_one_request(server: CourseServer, programs: Programs, short_path: Path)
 def test_a_pipe(server: CourseServer, programs: Programs, short_path: Path) -> None:
     with start(server.program, programs, short_path) as running:
         endpoint = endpoint_of(running, server.scheme)
-        assert run([*BOTHENDS, "connect", endpoint], server.said + b"\n") == server.piped
+        assert run([*BOTHENDS, "connect", endpoint], server.input + b"\n") == server.piped
         if server.shown:
             running.line(server.shown)
 
@@ -147,9 +147,9 @@ def test_blocking_client(server: CourseServer, programs: Programs, short_path: P
     with start(server.program, programs, short_path) as running:
         with connect(endpoint_of(running, server.scheme), timeout=TIMEOUT) as connection:
             if server.scheme in ("udp", "unix+dgram"):
-                assert connection.request(server.said) == server.sent
+                assert connection.request(server.input) == server.sent
             else:
-                assert connection.exchange(server.said + b"\n") == server.piped
+                assert connection.exchange(server.input + b"\n") == server.piped
         if server.shown:
             running.line(server.shown)
 
@@ -183,7 +183,7 @@ def test_a_conversation_in_buffers_of_80_bytes(programs: Programs, short_path: P
 
 
 @needs_tool("javac")
-def test_a_server_that_answers_lines_and_never_closes(programs: Programs, short_path: Path) -> None:
+def test_server_that_answers_lines_and_never_closes(programs: Programs, short_path: Path) -> None:
     with start("LineServer.java", programs, short_path) as running:
         endpoint = endpoint_of(running, "tcp")
         with connect(endpoint, timeout=TIMEOUT) as connection:
@@ -207,7 +207,7 @@ def test_server_that_closes_without_answer(programs: Programs, short_path: Path)
             connection.request("hello")
 
 
-def test_a_clock(programs: Programs, short_path: Path) -> None:
+def test_clock_server(programs: Programs, short_path: Path) -> None:
     with start("udp_clock_server.py", programs, short_path) as running:
         endpoint = endpoint_of(running, "udp")
         assert re.fullmatch(TIME, run([*BOTHENDS, "connect", endpoint, "--send", ""]))

@@ -1,4 +1,4 @@
-"""Every line of the table in docs/how-to/netcat.md does what it says, and netcat's own does the same."""
+"""Every command in the table of docs/how-to/netcat.md works, and netcat's does the same."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.tools import find_tool
 
 GUIDE = ROOT / "docs" / "how-to" / "netcat.md"
 
-# What is typed as `bothends` is the one that belongs to this Python.
+# `bothends` in a command is the one of this Python.
 FOLDER = Path(sys.executable).parent
 FILE = bytes(range(256)) * 2000
 
 
 class Shell:
-    """A shell in a folder of its own, where port 12000 means the one at hand, and 12001 a free one."""
+    """A shell in its own folder. It replaces port 12000 by the test's port, and 12001 by a free one."""
 
     def __init__(self, line: str, folder: Path) -> None:
         self.line = line
@@ -37,15 +37,15 @@ class Shell:
 
     @property
     def is_bothends(self) -> bool:
-        """It is our line, and not netcat's."""
+        """Whether the command is bothends', not netcat's."""
         return "bothends" in self.line
 
     def start(self, port: int = 0) -> Running:
-        """Start the line; its standard input is the test's."""
+        """Start the command. The test writes its standard input."""
         return Running(self._command(port))
 
     def run(self, port: int = 0, status: int = 0) -> bytes:
-        """Run the line to its end with nothing to read; what it showed."""
+        """Run the command without input. Returns its standard output."""
         done = subprocess.run(
             self._command(port),
             stdin=subprocess.DEVNULL,
@@ -54,16 +54,18 @@ class Shell:
             env=ENVIRONMENT,
             check=False,
         )
-        assert done.returncode == status, f"{self.line} left with {done.returncode}:\n{done.stderr.decode()}"
+        assert done.returncode == status, (
+            f"{self.line} exited with {done.returncode}:\n{done.stderr.decode()}"
+        )
         return done.stdout
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[tuple[Running, int]]:
-        """Start the line, and wait until it listens; its port, 0 where it has none."""
+        """Start the command, and wait until it listens. Yields it and its port, or 0."""
         with self.start() as running:
-            told = running.stderr.wait(re.compile(rb"(?:[Ll]istening|Bound|tcp:)\S* ?(?:on )?.*\n").search)
-            assert told is not None, str(running.stderr)
-            port = re.search(rb"[: ](\d+)\n", told[0])
+            found = running.stderr.wait(re.compile(rb"(?:[Ll]istening|Bound|tcp:)\S* ?(?:on )?.*\n").search)
+            assert found is not None, str(running.stderr)
+            port = re.search(rb"[: ](\d+)\n", found[0])
             yield running, int(port[1]) if port else 0
 
     def _command(self, port: int) -> list[str]:
@@ -71,27 +73,27 @@ class Shell:
         if "12001" in line:
             line = line.replace("12001", str(peers.closed_port()))
         if not self.is_bothends:
-            # Netcat tells its port only if it is asked to.
+            # Netcat prints its port only with -v.
             verbose = " -nv" if re.search(r"nc (-N )?-l", line) else ""
             line = re.sub(r"\bnc\b", shlex.quote(find_tool("nc") or "nc") + verbose, line, count=1)
-        places = f"PATH={shlex.quote(str(FOLDER))}:$PATH; cd {shlex.quote(str(self.folder))}; "
-        return ["/bin/sh", "-c", places + line]
+        prefix = f"PATH={shlex.quote(str(FOLDER))}:$PATH; cd {shlex.quote(str(self.folder))}; "
+        return ["/bin/sh", "-c", prefix + line]
 
 
 Scenario = Callable[[Shell], None]
 
 
-# Calling ------------------------------------------------------------------------------------------
+# Connecting ------------------------------------------------------------------------------------------
 
 
 def exchange_lines(shell: Shell) -> None:
-    """A line each way; then the peer's close ends it, although the input stays open: netcat waits for it."""
+    """A line each way, then the peer closes. Netcat exits only at EOF of its input."""
 
     def answer(connection: socket.socket) -> None:
         assert peers.read_line(connection) == b"hello\n"
         connection.sendall(b"answer\n")
 
-    with peers.tcp_peer(answer) as where, shell.start(where.port or 0) as running:
+    with peers.tcp_peer(answer) as endpoint, shell.start(endpoint.port or 0) as running:
         running.write_input(b"hello\n")
         running.line(b"answer")
         if not shell.is_bothends:
@@ -100,39 +102,39 @@ def exchange_lines(shell: Shell) -> None:
 
 
 def request(shell: Shell) -> None:
-    """A peer that answers at our end, and closes."""
-    with peers.tcp_peer(peers.reply_at_eof) as where:
-        assert shell.run(where.port or 0) == b"HELLO\n"
+    """The peer answers at EOF, and closes."""
+    with peers.tcp_peer(peers.reply_at_eof) as endpoint:
+        assert shell.run(endpoint.port or 0) == b"HELLO\n"
 
 
 def request_from_server_that_keeps_open(shell: Shell) -> None:
-    """A peer that answers, and never closes."""
-    with peers.tcp_peer_held_open(peers.upper_lines) as where:
-        assert shell.run(where.port or 0) == b"HELLO\n"
+    """The peer answers, and never closes."""
+    with peers.tcp_peer_held_open(peers.upper_lines) as endpoint:
+        assert shell.run(endpoint.port or 0) == b"HELLO\n"
 
 
 def connect_to_silent_server(shell: Shell) -> None:
-    """A peer that says nothing, and an input that says nothing."""
-    with peers.tcp_peer_held_open(lambda _: None) as where, shell.start(where.port or 0) as running:
+    """Neither the peer nor the input sends anything."""
+    with peers.tcp_peer_held_open(lambda _: None) as endpoint, shell.start(endpoint.port or 0) as running:
         assert running.wait() == (124 if shell.is_bothends else 0)
 
 
 def connect_from_source_address(shell: Shell) -> None:
-    """The peer sees where we come from."""
-    came: list[tuple[str, int]] = []
-    with peers.tcp_peer(lambda sock: came.append(sock.getpeername())) as where:
-        shell.run(where.port or 0)
-    assert came[0][0] == "127.0.0.2"
+    """The peer sees the source address."""
+    received: list[tuple[str, int]] = []
+    with peers.tcp_peer(lambda sock: received.append(sock.getpeername())) as endpoint:
+        shell.run(endpoint.port or 0)
+    assert received[0][0] == "127.0.0.2"
 
 
 def connect_verbosely(shell: Shell) -> None:
-    """It tells that it is connected."""
-    with peers.tcp_peer(peers.reply_at_eof) as where, shell.start(where.port or 0) as running:
-        running.error_line(rb"[Cc]onnect.*%d.*" % (where.port or 0))
+    """It prints that it is connected."""
+    with peers.tcp_peer(peers.reply_at_eof) as endpoint, shell.start(endpoint.port or 0) as running:
+        running.error_line(rb"[Cc]onnect.*%d.*" % (endpoint.port or 0))
 
 
 def request_http(shell: Shell) -> None:
-    """A server that insists on CR LF."""
+    """The server requires CR LF."""
 
     def serve(connection: socket.socket) -> None:
         request = b""
@@ -141,12 +143,12 @@ def request_http(shell: Shell) -> None:
         assert request == b"GET / HTTP/1.0\r\n\r\n"
         connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nhere\n")
 
-    with peers.tcp_peer(serve) as where:
-        assert shell.run(where.port or 0) == b"HTTP/1.0 200 OK\r\n\r\nhere\n"
+    with peers.tcp_peer(serve) as endpoint:
+        assert shell.run(endpoint.port or 0) == b"HTTP/1.0 200 OK\r\n\r\nhere\n"
 
 
 def exchange_over_unix_socket(shell: Shell) -> None:
-    """As `talk`, on a UNIX socket."""
+    """As `exchange_lines`, on a UNIX socket."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(shell.folder / "a.sock"))
     listener.listen()
@@ -157,10 +159,10 @@ def exchange_over_unix_socket(shell: Shell) -> None:
 
 
 def exchange_datagrams(shell: Shell) -> None:
-    """A line each way, twice. Netcat's datagrams hold the end of the line."""
+    """A line each way, twice. Netcat's datagrams contain the newline."""
     with (
-        peers.udp_peer(lambda data: [data.strip().upper() + b"\n"]) as where,
-        shell.start(where.port or 0) as running,
+        peers.udp_peer(lambda data: [data.strip().upper() + b"\n"]) as endpoint,
+        shell.start(endpoint.port or 0) as running,
     ):
         for word in (b"one", b"two"):
             running.write_input(word + b"\n")
@@ -168,27 +170,27 @@ def exchange_datagrams(shell: Shell) -> None:
 
 
 def request_by_datagram(shell: Shell) -> None:
-    """One question, one answer."""
-    with peers.udp_peer(lambda data: [data.strip().upper()]) as where:
-        assert shell.run(where.port or 0) == b"HELLO"
+    """One request, one answer."""
+    with peers.udp_peer(lambda data: [data.strip().upper()]) as endpoint:
+        assert shell.run(endpoint.port or 0) == b"HELLO"
 
 
 def send_file(shell: Shell) -> None:
     """Byte for byte."""
-    came: list[bytes] = []
-    with peers.tcp_peer(lambda sock: came.append(peers.read_all(sock))) as where:
-        shell.run(where.port or 0)
-    assert came == [FILE]
+    received: list[bytes] = []
+    with peers.tcp_peer(lambda sock: received.append(peers.read_all(sock))) as endpoint:
+        shell.run(endpoint.port or 0)
+    assert received == [FILE]
 
 
 def fetch_file(shell: Shell) -> None:
-    """Byte for byte, and the peer's close ends it."""
-    with peers.tcp_peer(lambda sock: sock.sendall(FILE)) as where:
-        shell.run(where.port or 0)
+    """Byte for byte, until the peer closes."""
+    with peers.tcp_peer(lambda sock: sock.sendall(FILE)) as endpoint:
+        shell.run(endpoint.port or 0)
     assert (shell.folder / "copy").read_bytes() == FILE
 
 
-# Being called -------------------------------------------------------------------------------------
+# Listening -------------------------------------------------------------------------------------
 
 
 def connect_to(port: int) -> socket.socket:
@@ -196,86 +198,86 @@ def connect_to(port: int) -> socket.socket:
 
 
 def accept_connection(shell: Shell) -> None:
-    """A line each way; the caller's close ends it. (With netcat others could call, and wait in vain.)"""
-    with shell.listening() as (running, port), connect_to(port) as caller:
+    """A line each way, until the client closes. (Netcat accepts more clients, but never serves them.)"""
+    with shell.listening() as (running, port), connect_to(port) as client:
         running.write_input(b"hello\n")
-        assert peers.read_line(caller) == b"hello\n"
+        assert peers.read_line(client) == b"hello\n"
         if shell.is_bothends:
             with pytest.raises(ConnectionRefusedError):
                 connect_to(port)
-        caller.sendall(b"answer\n")
-        caller.close()
+        client.sendall(b"answer\n")
+        client.close()
         running.line(b"answer")
         assert running.wait() == 0
 
 
 def accept_repeatedly(shell: Shell) -> None:
-    """Three callers, one after the other."""
+    """Three clients, one after the other."""
     with shell.listening() as (running, port):
         for number in range(3):
-            with connect_to(port) as caller:
-                caller.sendall(b"caller %d\n" % number)
-                running.line(b"caller %d" % number)
+            with connect_to(port) as client:
+                client.sendall(b"client %d\n" % number)
+                running.line(b"client %d" % number)
         assert running.process.poll() is None
 
 
 def accept_on_unix_socket(shell: Shell) -> None:
     """A line each way, on a UNIX socket."""
-    with shell.listening() as (running, _), socket.socket(socket.AF_UNIX) as caller:
-        caller.settimeout(TIMEOUT)
+    with shell.listening() as (running, _), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(TIMEOUT)
         until = time.monotonic() + TIMEOUT
-        while (error := caller.connect_ex(str(shell.folder / "a.sock"))) == errno.ECONNREFUSED:
-            assert time.monotonic() < until  # netcat says "Bound" before it listens
+        while (error := client.connect_ex(str(shell.folder / "a.sock"))) == errno.ECONNREFUSED:
+            assert time.monotonic() < until  # netcat prints "Bound" before it listens
         assert error == 0
         running.write_input(b"hello\n")
-        assert peers.read_line(caller) == b"hello\n"
-        caller.sendall(b"answer\n")
+        assert peers.read_line(client) == b"hello\n"
+        client.sendall(b"answer\n")
         running.line(b"answer")
 
 
 def receive_datagrams(shell: Shell) -> None:
-    """From two callers; each is answered while it is the last one. Netcat knows the first only."""
+    """Each of two clients is answered while it was the last to send. Netcat answers the first only."""
     with shell.listening() as (running, port), contextlib.ExitStack() as stack:
         for name in (b"one", b"two")[: 2 if shell.is_bothends else 1]:
-            caller = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            caller.settimeout(TIMEOUT)
-            caller.connect(("127.0.0.1", port))
-            caller.send(name + b"\n")
+            client = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            client.settimeout(TIMEOUT)
+            client.connect(("127.0.0.1", port))
+            client.send(name + b"\n")
             running.line(name)
             running.write_input(b"to " + name + b"\n")
-            assert caller.recv(100).strip() == b"to " + name
+            assert client.recv(100).strip() == b"to " + name
 
 
 def receive_file_on_listener(shell: Shell) -> None:
     """Byte for byte."""
     with shell.listening() as (running, port):
         running.close_input()
-        with connect_to(port) as caller:
-            caller.sendall(FILE)
+        with connect_to(port) as client:
+            client.sendall(FILE)
         assert running.wait() == 0
     assert (shell.folder / "copy").read_bytes() == FILE
 
 
 def send_file_from_listener(shell: Shell) -> None:
-    """Byte for byte, and then the end."""
-    with shell.listening() as (running, port), connect_to(port) as caller:
-        assert peers.read_all(caller) == FILE
-        caller.close()
+    """Byte for byte, then EOF."""
+    with shell.listening() as (running, port), connect_to(port) as client:
+        assert peers.read_all(client) == FILE
+        client.close()
         assert running.wait() == 0
 
 
-# Looking ------------------------------------------------------------------------------------------
+# Scanning ------------------------------------------------------------------------------------------
 
 
 def scan_port(shell: Shell) -> None:
-    """Open is 0, closed is 1."""
+    """Exit status 0 for an open port, 1 for a closed one."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         shell.run(listener.getsockname()[1])
     shell.run(peers.closed_port(), status=1)
 
 
 def scan_port_range(shell: Shell) -> None:
-    """A line for each of them; which are open is this machine's affair."""
+    """A line for each port; which are open depends on the machine."""
     with shell.start() as running:
         assert running.wait() in (0, 1)
         for port in range(20, 26):
@@ -283,16 +285,16 @@ def scan_port_range(shell: Shell) -> None:
 
 
 def scan_silent_udp_port(shell: Shell) -> None:
-    """Netcat says of it: succeeded."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        assert b"open or no answer" in shell.run(deaf.getsockname()[1], status=1)
+    """Netcat reports success."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        assert b"open or no answer" in shell.run(silent.getsockname()[1], status=1)
 
 
 def dump_bytes(shell: Shell) -> None:
     """Both directions, in a file."""
-    with peers.tcp_peer(peers.reply_and_close) as where:
-        assert shell.run(where.port or 0) == b"goodbye to "
+    with peers.tcp_peer(peers.reply_and_close) as endpoint:
+        assert shell.run(endpoint.port or 0) == b"goodbye to "
     dump = (shell.folder / "dump").read_text(encoding="ascii")
     assert "<- 00000000  67 6f 6f 64 62 79 65 20  74 6f 20                 |goodbye to |\n" in dump
 
@@ -301,7 +303,7 @@ def dump_bytes(shell: Shell) -> None:
 
 
 def connect_tls(shell: Shell) -> None:
-    """A server with a certificate that nobody has issued."""
+    """The server has a self-signed certificate."""
     server = ["bothends", "serve", "upper", "tls://127.0.0.1:0", "--tls-self-signed"]
     server[0] = str(FOLDER / "bothends")
     with Running(server) as serving:
@@ -312,23 +314,23 @@ def connect_tls(shell: Shell) -> None:
 
 
 def serve_echo(shell: Shell) -> None:
-    """Two at once."""
+    """Two clients at once."""
     with shell.listening() as (_, port), connect_to(port) as one, connect_to(port) as two:
-        for caller in (two, one):
-            caller.sendall(b"hello\n")
-            assert peers.read_line(caller) == b"hello\n"
+        for client in (two, one):
+            client.sendall(b"hello\n")
+            assert peers.read_line(client) == b"hello\n"
 
 
 def serve_command(shell: Shell) -> None:
-    """It answers at the end of its input."""
-    with shell.listening() as (_, port), connect_to(port) as caller:
-        caller.sendall(b"b\na\nb\n")
-        caller.shutdown(socket.SHUT_WR)
-        assert peers.read_all(caller) == b"a\nb\n"
+    """The command answers at EOF of its input."""
+    with shell.listening() as (_, port), connect_to(port) as client:
+        client.sendall(b"b\na\nb\n")
+        client.shutdown(socket.SHUT_WR)
+        assert peers.read_all(client) == b"a\nb\n"
 
 
 def serve_chat(shell: Shell) -> None:
-    """What one says, the other hears."""
+    """One client receives the other's line."""
     with shell.listening() as (_, port), connect_to(port) as one, connect_to(port) as two:
         assert peers.read_line(one).endswith(b" joined\n")
         one.sendall(b"hello, all\n")
@@ -337,7 +339,10 @@ def serve_chat(shell: Shell) -> None:
 
 @dataclass(frozen=True)
 class NetcatUsage:
-    """A line of netcat's, ours, and what both must do. `alone`: netcat does something else, or it is ncat."""
+    """A netcat command, the bothends command, and a scenario for both.
+
+    `bothends_only`: netcat behaves differently, or the command needs ncat.
+    """
 
     netcat: str
     bothends: str
@@ -420,12 +425,12 @@ NETCAT_USAGES = [
 
 
 def is_openbsd_netcat() -> bool:
-    """Whether there is a netcat, and it is the one of which the table speaks."""
+    """Return whether OpenBSD's netcat is installed, which the table is about."""
     path = find_tool("nc")
     if path is None:
         return False
-    told = subprocess.run([path, "-h"], capture_output=True, timeout=TIMEOUT, check=False)
-    return b"OpenBSD" in told.stdout + told.stderr
+    done = subprocess.run([path, "-h"], capture_output=True, timeout=TIMEOUT, check=False)
+    return b"OpenBSD" in done.stdout + done.stderr
 
 
 def test_guide_lists_all_usages() -> None:
@@ -435,18 +440,18 @@ def test_guide_lists_all_usages() -> None:
         if row.startswith("| `")
     ]
     assert [tuple(cell.replace("\\|", "|") for cell in row) for row in rows] == [
-        (habit.netcat, habit.bothends) for habit in NETCAT_USAGES
+        (usage.netcat, usage.bothends) for usage in NETCAT_USAGES
     ]
 
 
-@pytest.mark.parametrize("habit", NETCAT_USAGES, ids=str)
-def test_bothends_usage(habit: NetcatUsage, tmp_path: Path) -> None:
-    habit.scenario(Shell(habit.bothends, tmp_path))
+@pytest.mark.parametrize("usage", NETCAT_USAGES, ids=str)
+def test_bothends_usage(usage: NetcatUsage, tmp_path: Path) -> None:
+    usage.scenario(Shell(usage.bothends, tmp_path))
 
 
 @pytest.mark.skipif(not is_openbsd_netcat(), reason="OpenBSD's nc isn't installed")
 @pytest.mark.parametrize(
-    "habit", [each for each in NETCAT_USAGES if not each.bothends_only], ids=lambda each: each.netcat
+    "usage", [each for each in NETCAT_USAGES if not each.bothends_only], ids=lambda each: each.netcat
 )
-def test_netcat_usage(habit: NetcatUsage, tmp_path: Path) -> None:
-    habit.scenario(Shell(habit.netcat, tmp_path))
+def test_netcat_usage(usage: NetcatUsage, tmp_path: Path) -> None:
+    usage.scenario(Shell(usage.netcat, tmp_path))

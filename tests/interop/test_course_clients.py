@@ -1,4 +1,4 @@
-"""Clients as one writes them in a first course, against our servers, on every engine."""
+"""Clients as in a first course on sockets, against bothends servers on every engine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.interop.ours import EngineServers
+from tests.interop.bothends_servers import EngineServers
 from tests.interop.programs import Programs, needs_compiler
 from tests.interop.running import Running, run
 from tests.tools import needs_tool
@@ -21,17 +21,17 @@ PROMPT = b"Input lowercase sentence: "
 
 @dataclass(frozen=True)
 class ClientRun:
-    """One run of a client: how it is called, what it is told, what it must show.
+    """One run of a client: its command line, input and expected output.
 
-    `logged` is what our server must show of it, without who said it. `shown` is compared byte by byte,
-    unless `is_pattern`: then it is a pattern for all of it. `bytewise`: the client sends byte by byte, so
-    how many reads that makes is chance, and only together its lines in the log are what was said.
+    `output` is compared byte by byte; with `is_pattern` it is a pattern for all of it. `logged` are the
+    expected lines in the server's log, without the client's address. With `bytewise` the client sends byte by
+    byte, so the number of reads is random, and only the joined lines of the log are compared.
     """
 
     service: str
     client: str
-    said: bytes
-    shown: bytes
+    input: bytes
+    output: bytes
     logged: tuple[bytes, ...] = ()
     is_pattern: bool = False
     bytewise: bool = False
@@ -98,7 +98,7 @@ CLIENT_RUNS = [
         "upper",
         "five_writes.c udp {udp}",
         b"",
-        # Where several processes read one socket, whose answer comes first is chance.
+        # If several processes read one socket, the order of their answers is random.
         rb"512 bytes: ([A-E])\1{511}\n",
         tuple(letter * 512 for letter in (b"a", b"b", b"c", b"d", b"e")),
         is_pattern=True,
@@ -193,7 +193,7 @@ CLIENT_RUNS = [
         b"FROM SERVER: " + b"A PACKET FROM JAVA".ljust(1024, b"\0") + b"\n",
         (b"a packet from java",),
     ),
-    # It is answered after its first byte, and writes the others to a server that has finished.
+    # It gets its answer after its first byte, and sends the others to a server that has finished.
     ClientRun("hello", "LineClient.java {tcp}", b"hi\n", b"FROM SERVER: " + HELLO + b"\n"),
     ClientRun(
         "clock",
@@ -229,7 +229,7 @@ CLIENT_RUNS = [
         (b"are you there", b"and who"),
     ),
     ClientRun("print", "hello_client.py {tcp}", b"", b"", (b"hello from client",)),
-    # It asks with an empty datagram, which is one all the same.
+    # Its request is an empty datagram.
     ClientRun("clock", "udp_clock_client.py {udp}", b"", TIME + b"\n", (b"",), is_pattern=True),
     ClientRun("clock", "hello_client.py {tcp}", b"", TIME + b"\n", (b"hello from client",), is_pattern=True),
 ]
@@ -246,11 +246,11 @@ def test_course_client(exchange: ClientRun, servers: EngineServers, programs: Pr
     server = servers[exchange.service]
     program, *arguments = exchange.client.split()
     words = [word for each in arguments for word in each.format(**server.addresses).split()]
-    shown = run([*programs.command(program), *words], exchange.said)
+    shown = run([*programs.command(program), *words], exchange.input)
     if exchange.is_pattern:
-        assert re.fullmatch(exchange.shown, shown), shown
+        assert re.fullmatch(exchange.output, shown), shown
     else:
-        assert shown == exchange.shown
+        assert shown == exchange.output
     if exchange.bytewise:
         server.wait_for_output(
             f"{exchange.logged}, in pieces",
@@ -279,7 +279,7 @@ def test_concurrent_clients_are_answered_in_order_of_sending(
     with ExitStack() as stack:
         clients = [stack.enter_context(Running(command)) for _ in range(4)]
         for client in clients:
-            client.text(PROMPT)  # it asks when it is connected
+            client.text(PROMPT)  # it prompts once it is connected
         for number, client in reversed(list(enumerate(clients))):
             client.write_input(b"client %d\n" % number)
             client.line(PROMPT + b"From Server: CLIENT %d" % number)
@@ -287,16 +287,16 @@ def test_concurrent_clients_are_answered_in_order_of_sending(
 
 
 def joined_lines(log: bytes) -> list[bytes]:
-    """What each client said by our log, its lines joined."""
-    said: dict[bytes, bytes] = {}
+    """Return the joined lines of each client in the log."""
+    joined: dict[bytes, bytes] = {}
     for line in log.splitlines():
         name, _, text = line.partition(b": ")
-        said[name] = said.get(name, b"") + text
-    return list(said.values())
+        joined[name] = joined.get(name, b"") + text
+    return list(joined.values())
 
 
-def name_of(exchange: ClientRun, places: dict[str, str]) -> bytes:
-    """The pattern of how our log names the client: `IP#port`, or what a UNIX socket has instead."""
+def name_of(exchange: ClientRun, addresses: dict[str, str]) -> bytes:
+    """Return a pattern for the client's name in the log: `IP#port`, or the UNIX socket's name."""
     if "{own}" in exchange.client:
-        return re.escape(places["own"].encode())
+        return re.escape(addresses["own"].encode())
     return rb"unix#\d+" if "{unix}" in exchange.client else rb"127\.0\.0\.1#\d+"
