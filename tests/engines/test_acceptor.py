@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
 
 from bothends.endpoints import Endpoint
-from bothends.engines.acceptor import Acceptor, PollLoop, WakeupPipe
+from bothends.engines.acceptor import Acceptor
 from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import EngineContext, Limits
+from bothends.engines.poll_loop import PollLoop
 from bothends.engines.shutdown import ShutdownFlags
 from bothends.events import Draining, Event
 from bothends.sockets import Listener, open_listeners
@@ -91,19 +91,6 @@ def test_poll_loop_polls_callbacks_without_fd(stop: ShutdownFlags) -> None:
     watch.without_fd.add(lambda: looked.append(1))
     watch.run_once(None)
     assert looked == [1]
-
-
-def test_wakeup_pipe_counts_and_ignores_wake_after_close() -> None:
-    bell = WakeupPipe()
-    threads = [threading.Thread(target=bell.wake) for _ in range(10)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert bell.consume() == 10
-    bell.close()
-    bell.wake()
-    bell.close()
 
 
 def test_acceptor_drains_accept_queue_then_closes(stop: ShutdownFlags) -> None:

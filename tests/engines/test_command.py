@@ -196,7 +196,7 @@ def test_with_shell_pipe_works() -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("echo 'x", "no closing quotation; quotes come in pairs"), ("  ", "no command"), ("''", "no command")],
+    [("echo 'x", "no closing quotation; close the quote"), ("  ", "no command"), ("''", "no command")],
 )
 def test_invalid_command_line_is_rejected(text: str, words: str) -> None:
     with pytest.raises(ServiceError, match=re.escape(words)):
@@ -315,10 +315,10 @@ def test_inherited_connection_ends_run() -> None:
     here, there = socket.socketpair()
     program = (
         "import sys; from bothends.endpoints import Endpoint; from bothends.engines.base import EngineContext;"
-        "from bothends.engines.command import Command, CommandEngine;"
+        "from bothends.engines.command import CommandService, CommandEngine;"
         "from bothends.engines.shutdown import ShutdownFlags;"
         "from bothends.sockets import open_listeners;"
-        "CommandEngine(EngineContext(Command('tr a b'), open_listeners(Endpoint.parse(sys.argv[1])), ShutdownFlags())).run()"
+        "CommandEngine(EngineContext(CommandService('tr a b'), open_listeners(Endpoint.parse(sys.argv[1])), ShutdownFlags())).run()"
     )
     with here, there:
         os.set_blocking(there.fileno(), False)
@@ -350,11 +350,11 @@ def test_unsupported_endpoint_has_reason() -> None:
 
 
 def test_only_command_engine_runs_commands() -> None:
-    assert "it runs commands only" in str(
+    assert "it only runs commands" in str(
         CommandEngine.unsupported_reason(EchoService(), Endpoint.parse(TCP))
     )
     stop = ShutdownFlags()
-    with pytest.raises(UnsupportedCombination, match="it runs commands only"):
+    with pytest.raises(UnsupportedCombination, match="it only runs commands"):
         CommandEngine(EngineContext(EchoService(), [], stop))
     stop.close()
     address = Address("inet", "127.0.0.1", 1)

@@ -129,7 +129,7 @@ def test_tls_1_2_half_close_is_reported() -> None:
             client.send(b"2\n1\n")
             client.shutdown_write()
             assert client.receive_until_eof() == b""
-        assert "answer had to be left unsaid" in str(running.wait_event(ServiceFailed).error)
+        assert "output could not be sent" in str(running.wait_event(ServiceFailed).error)
         check_clean_exit(running)
 
 
@@ -251,7 +251,7 @@ def test_drain_waits_for_command() -> None:
         assert running.events_of(Closed)[0].cause is CloseReason.PEER
 
 
-@pytest.mark.parametrize("way", ["deadline", "abort"])
+@pytest.mark.parametrize("cause", ["deadline", "abort"])
 def test_drain_timeout_or_abort_kills_process_group(cause: str) -> None:
     text = "sleep 1000 & sleep 1000 | sleep 1000; echo never"
     with start_command(text, limits=Limits(drain=0.1), shell=True) as running:

@@ -73,7 +73,7 @@ def test_driver_reports_whole_conversation() -> None:
     assert talk.finished
     talk.close()
     talk.close()
-    assert type_names(told) == ["Opened", "Received", "Sent", "Ended", "Closed"]
+    assert type_names(told) == ["Accepted", "Received", "Sent", "PeerEof", "Closed"]
     assert isinstance(told[0], Accepted)
     assert (told[0].peer, told[0].local, told[0].connection) == (PEER.address, PEER.local, 7)
     assert isinstance(told[1], Received)
@@ -152,7 +152,7 @@ def test_driver_failure_with_reply_sends_and_reports() -> None:
     assert talk.receive(b"x") == b"sorry"
     assert talk.finished
     assert talk.cause is CloseReason.FAILED
-    assert "Failed" in type_names(told)
+    assert "ServiceFailed" in type_names(told)
 
 
 def test_driver_pull_finishes_when_producer_is_empty() -> None:
@@ -217,7 +217,7 @@ def test_driver_emits_inner_traffic() -> None:
     assert talk.receive(b"psst") == b"oh"
     talk.bytes_sent(b"oh")
     talk.receive_eof()
-    assert type_names(told) == ["Opened", "HandshakeCompleted", "Received", "Sent", "Ended"]
+    assert type_names(told) == ["Accepted", "HandshakeCompleted", "Received", "Sent", "PeerEof"]
     assert told[1] == HandshakeCompleted(
         7, Address("inet", "192.0.2.77", 1), PEER.address, "whispering", at=told[1].at
     )

@@ -132,12 +132,12 @@ PROGRAM = textwrap.dedent(
     from bothends.engines.iterative import IterativeEngine
     from bothends.engines.shutdown import ShutdownFlags
     from bothends.sockets import open_listeners
-    from bothends.testing.services import Lines
+    from bothends.testing.services import UppercaseLines
 
     listeners, stop = open_listeners(Endpoint.parse("tcp://127.0.0.1:0")), ShutdownFlags()
     print(listeners[0].endpoint.port, flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), stop.draining.set()), daemon=True).start()
-    IterativeEngine(EngineContext(Lines(), listeners, stop)).run()
+    IterativeEngine(EngineContext(UppercaseLines(), listeners, stop)).run()
     """
 )
 

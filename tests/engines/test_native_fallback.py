@@ -52,10 +52,10 @@ class NoTrafficObserverContract(
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         for argument in metafunc.fixturenames:
-            if argument == "datagrams_over":
-                over = [each for each in DATAGRAM_URLS if "6" not in each or has_ipv6()]
-                metafunc.parametrize(argument, over)
-            elif argument.endswith("_over"):
+            if argument == "datagram_transport":
+                transports = [each for each in DATAGRAM_URLS if "6" not in each or has_ipv6()]
+                metafunc.parametrize(argument, transports)
+            elif argument.endswith("_transport"):
                 metafunc.parametrize(argument, ["tcp"])
 
 

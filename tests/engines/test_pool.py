@@ -73,7 +73,7 @@ def thread_count(running: Harness) -> int:
 
 
 def test_concurrency_equals_thread_count() -> None:
-    with Harness(f"{__name__}:Two", UppercaseLines, [TCP]) as running:
+    with Harness(f"{__name__}:TwoThreads", UppercaseLines, [TCP]) as running:
         clients = [Client(running.endpoints[0]) for _ in range(3)]
         for client in clients[:2]:
             assert client.request(b"x\n") == b"X\n"
@@ -89,7 +89,7 @@ def test_concurrency_equals_thread_count() -> None:
 
 
 def test_pool_full_refuses_when_configured() -> None:
-    with Harness(f"{__name__}:Two", UppercaseLines, [TCP], Limits(when_full="refuse")) as running:
+    with Harness(f"{__name__}:TwoThreads", UppercaseLines, [TCP], Limits(when_full="refuse")) as running:
         clients = [Client(running.endpoints[0]) for _ in range(3)]
         for client in clients[:2]:
             assert client.request(b"x\n") == b"X\n"
@@ -111,7 +111,7 @@ def test_burst_is_served() -> None:
 
 
 def test_system_exit_in_service_keeps_thread() -> None:
-    with Harness(f"{__name__}:Two", MisbehavingService, [TCP]) as running:
+    with Harness(f"{__name__}:TwoThreads", MisbehavingService, [TCP]) as running:
         for _ in range(5):
             with Client(running.endpoints[0]) as client:
                 client.send(b"leave")
@@ -123,7 +123,7 @@ def test_system_exit_in_service_keeps_thread() -> None:
 
 
 def test_slow_datagram_does_not_block_others() -> None:
-    with Harness(f"{__name__}:Two", MisbehavingService, [TCP, UDP, UDP]) as running:
+    with Harness(f"{__name__}:TwoThreads", MisbehavingService, [TCP, UDP, UDP]) as running:
         tcp, slow, fast = running.endpoints
         with Client(slow) as one, Client(fast) as two, Client(tcp) as client:
             one.send(b"slow")
@@ -141,7 +141,7 @@ def test_slow_datagram_does_not_block_others() -> None:
 
 def test_drain_waits_for_datagram_thread() -> None:
     with (
-        Harness(f"{__name__}:Two", MisbehavingService, [UDP]) as running,
+        Harness(f"{__name__}:TwoThreads", MisbehavingService, [UDP]) as running,
         Client(running.endpoints[0]) as client,
     ):
         for word in (b"slow", b"after"):
@@ -153,7 +153,7 @@ def test_drain_waits_for_datagram_thread() -> None:
 
 def test_drain_timeout_abandons_hung_thread() -> None:
     with (
-        Harness(f"{__name__}:Two", MisbehavingService, [TCP], Limits(drain=0.1)) as running,
+        Harness(f"{__name__}:TwoThreads", MisbehavingService, [TCP], Limits(drain=0.1)) as running,
         Client(running.endpoints[0]) as client,
     ):
         client.send(b"stay")

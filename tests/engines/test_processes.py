@@ -23,8 +23,8 @@ TIMEOUT = 40.0
 
 PREAMBLE = """
 import os, signal, sys, time
-from bothends.engines import acceptor, processes
-from bothends.engines.acceptor import Watch
+from bothends.engines import processes
+from bothends.engines.poll_loop import PollLoop
 from bothends.engines.processes import Child, ChildSet, WorkerPool, fork
 from bothends.engines.shutdown import ShutdownFlags
 from bothends.events import *
@@ -38,14 +38,14 @@ def observe(event):
     else:
         say(type(event).__name__)
 
-def until_told(stop):
-    watch = Watch(stop)
-    while watch.draining is None:
-        watch.turn(None)
+def wait_for_drain(stop):
+    loop = PollLoop(stop)
+    while loop.draining_since is None:
+        loop.run_once(None)
 
 stop = ShutdownFlags()
-watch = Watch(stop)
-children = ChildSet(watch, observe)
+poll_loop = PollLoop(stop)
+children = ChildSet(poll_loop, observe)
 """
 
 
@@ -232,7 +232,7 @@ def test_child_set_reaps_in_exit_order(kernel: str) -> None:
             os.write(go[number][1], b"x")
             while len(children) and len([1 for _ in children._all]) == len(children):
                 before = len(children)
-                watch.turn(None)
+                poll_loop.run_once(None)
                 if len(children) < before:
                     break
         say("left", len(children), len(os.listdir("/proc/self/fd")) > 0)
@@ -251,7 +251,7 @@ def test_child_set_leaks_no_descriptor() -> None:
     said = run("""
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(20):
-            children.add(fork("one", lambda: children.forget()), lambda child: None)
+            children.add(fork("one", lambda: children.close_in_child()), lambda child: None)
         children.wait(None)
         say(len(os.listdir("/proc/self/fd")) - before)
     """)
@@ -265,7 +265,7 @@ def test_worker_pool_restarts_workers_until_drain() -> None:
     with running("""
         def main(stop):
             say("here", os.getpid())
-            until_told(stop)
+            wait_for_drain(stop)
         signal.signal(signal.SIGTERM, lambda *_: stop.draining.set())
         WorkerPool(3, main, stop, observe, grace=5, on_drain=lambda: say("draining")).run()
         say("over")
@@ -331,7 +331,7 @@ def test_workers_exit_when_parent_is_killed() -> None:
     with running("""
         def main(stop):
             say("here", os.getpid())
-            until_told(stop)
+            wait_for_drain(stop)
         WorkerPool(3, main, stop, observe, grace=5).run()
     """) as program:
         pids = [int(line.split()[1]) for line in program.lines(3)]
@@ -345,7 +345,7 @@ def test_workers_exit_when_parent_is_killed() -> None:
 def test_worker_pool_fork_failure_retries() -> None:
     said = run("""
         def main(stop):
-            until_told(stop)
+            wait_for_drain(stop)
         real, left = os.fork, [2]
         def no_fork():
             if left[0]:

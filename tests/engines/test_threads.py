@@ -9,7 +9,6 @@ import time
 import pytest
 
 from bothends.endpoints import Endpoint
-from bothends.engines.acceptor import WakeupPipe
 from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import Limits
 from bothends.engines.threads import SendQueue, ThreadsEngine
@@ -22,6 +21,7 @@ from bothends.events import (
     ConnectionRejected,
     ServiceFailed,
 )
+from bothends.osutil.wakeup import WakeupPipe
 from bothends.services.base import Peer, Service
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness

@@ -10,23 +10,23 @@ from bothends.testing.contract import EngineContract  # noqa: E402
 
 # Each mistake, and the test that has to fail for it.
 FAULTS = {
-    "ClosesOnHalfClose": "test_answers_after_half_close[tcp]",
+    "ClosesOnHalfClose": "test_reply_after_half_close[tcp]",
     "OneReadIsOneMessage": "test_two_messages_in_one_write[tcp]",
-    "SharesOneConversation": "test_many_at_once[tcp]",
-    "ExitsOnServiceError": "test_raises_at_what_it_hears[tcp-receive]",
-    "QueuesWithoutBound": "test_who_never_reads_is_read_no_more[tcp]",
-    "DoesNotLinger": "test_last_word_survives_a_peer_that_still_writes[tcp]",
-    "IgnoresIdleLimit": "test_who_never_reads_is_idle",
-    "IgnoresConnectionLimit": "test_limit_that_defers",
-    "IgnoresDrain": "test_drain_with_nobody_there",
-    "ReportsWrongCause": "test_service_stops_first[tcp]",
-    "SpinsOnEmfile": "test_no_descriptor_left",
-    "SpinsWhenIdle": "test_idle_server_costs_nothing",
+    "SharesOneConversation": "test_fifty_concurrent_connections[tcp]",
+    "ExitsOnServiceError": "test_raise_on_received_data_ends_one_conversation[tcp-receive]",
+    "QueuesWithoutBound": "test_peer_that_never_reads_pauses_reading[tcp]",
+    "DoesNotLinger": "test_final_reply_is_not_lost_to_reset[tcp]",
+    "IgnoresIdleLimit": "test_peer_that_never_reads_is_idle",
+    "IgnoresConnectionLimit": "test_connection_limit_defer_leaves_in_queue",
+    "IgnoresDrain": "test_drain_without_connections_exits_at_once",
+    "ReportsWrongCause": "test_service_done_closes_connection[tcp]",
+    "SpinsOnEmfile": "test_emfile_pauses_accepting_and_recovers",
+    "SpinsWhenIdle": "test_idle_server_uses_no_cpu",
     "DropsEmptyDatagrams": "test_empty_datagram[udp]",
-    "PushesOnlyOnReceive": "test_reaches_the_silent[tcp]",
-    "LeaksDescriptor": "test_drain_with_nobody_there",
-    "LeaksProcess": "test_drain_with_nobody_there",
-    "PrintsToStderr": "test_drain_with_nobody_there",
+    "PushesOnlyOnReceive": "test_push_reaches_idle_peer[tcp]",
+    "LeaksDescriptor": "test_drain_without_connections_exits_at_once",
+    "LeaksProcess": "test_drain_without_connections_exits_at_once",
+    "PrintsToStderr": "test_drain_without_connections_exits_at_once",
 }
 
 

@@ -89,12 +89,12 @@ def test_harness_transfers_exceptions() -> None:
         Client(running.endpoints[0]) as client,
     ):
         client.send(b"x")
-        assert type(running.wait_event(ServiceFailed).error).__name__ == "Mistake"
+        assert type(running.wait_event(ServiceFailed).error).__name__ == "InjectedError"
 
 
 def test_harness_timeout_describes_state() -> None:
     with Harness("epoll", EchoService, TCP) as running:
-        with pytest.raises(AssertionError, match=r"event Opened has not come within 0.1 s"):
+        with pytest.raises(AssertionError, match=r"event Accepted has not come within 0.1 s"):
             running.wait_event(Accepted, timeout=0.1)
         with pytest.raises(AssertionError, match=r"its end has not come"):
             running.wait_exit(0.1)

@@ -1,1 +1,1 @@
-"""Engines: how a server waits for many peers. `base` is the contract, `registry` the table. Rank 2."""
+"""Engines: how a server waits for many peers. `base` has the contract, `registry` the table. Rank 2."""

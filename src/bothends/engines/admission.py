@@ -1,17 +1,17 @@
-"""Accepting connections, under the connection limit and the descriptor limit.
+"""Admission control: accept, defer or reject each new connection.
 
 What the kernel does, and what follows:
 
-1. A connection is made by the kernel, not by accept(): the handshake is over, and the client may
-   have sent already, when it waits in the listener's queue. So leaving it there (`defer`) costs
-   the client time, and accepting it to close it (`refuse`) tells it at once.
-2. accept() returns errors that belong to the connection, not to the listener: ECONNABORTED when
-   the client has reset it in the queue, and on Linux any pending network error (accept(2), "Error
-   handling"). They end that connection; the loop goes on.
-3. At the descriptor limit accept() fails with EMFILE and the connection stays in the queue, so a
-   listener that is watched stays readable: a loop that tries again at once spins at 100 % CPU and
-   serves nobody. We stop watching until a descriptor of ours is given back, or for STRAIN_PAUSE:
-   someone else in the process may have given one back.
+1. The kernel completes the handshake, not accept(): a connection waits in the accept queue when the client is
+   already connected and may have sent data. So leaving it in the queue (`defer`) makes the client wait, and
+   accepting and closing it (`refuse`) informs the client at once.
+2. accept() also returns errors of the connection, not of the listener: ECONNABORTED if the client reset it in
+   the queue, and on Linux any pending network error (accept(2), "Error handling"). Such an error ends that
+   connection only, and the loop continues.
+3. At the descriptor limit accept() fails with EMFILE and the connection stays in the queue, so the listener
+   stays readable: a loop that retries at once uses 100 % of a CPU and accepts nothing. So listeners are not
+   watched until this engine closes a descriptor, or for ACCEPT_PAUSE seconds, because another thread may have
+   closed one.
 """
 
 from __future__ import annotations
@@ -23,26 +23,29 @@ from collections.abc import Iterator
 from typing import Final
 
 from bothends.endpoints import Address
-from bothends.engines.access_control import AccessControl
 from bothends.engines.base import EngineContext
+from bothends.engines.client_limits import AccessControl
 from bothends.errors import OUT_OF_RESOURCES
 from bothends.events import AcceptPaused, AcceptResumed, ConnectionRejected, RejectReason
 from bothends.services.base import Peer
 from bothends.sockets import Listener, prepare_accepted
 
-# Connections taken from one listener before the loop looks at the others: enough to empty a burst
-# in a few rounds, few enough that the established ones don't wait for a flood of newcomers.
+# Connections accepted from one listener before the loop handles other descriptors: enough to empty a burst in
+# a few iterations, few enough that a flood of connections does not delay the open ones.
 ACCEPT_BATCH: Final = 64
 
-ACCEPT_PAUSE: Final = 0.1
+ACCEPT_PAUSE: Final = 0.1  # seconds
 
 _WOULD_BLOCK: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
 
 class AdmissionControl:
-    """Who comes in, who must wait, and who is turned away. One for all listeners of a process.
+    """Accepts, defers or rejects new connections. One object for all listeners of a process.
 
-    `fd_limit` is the lowest descriptor that this engine cannot wait for (select), or None.
+    Args:
+        context: the engine's context.
+        max_connections: a limit of the engine, in addition to `limits.connections`.
+        fd_limit: the lowest descriptor that the engine cannot wait for (select), or None.
     """
 
     def __init__(
@@ -67,20 +70,21 @@ class AdmissionControl:
         return not (self._defer and self._is_full())
 
     def retry_delay(self) -> float | None:
-        """Seconds after which `can_accept` may change by itself; None if only `left` can change it."""
+        """Return the seconds until the pause ends, or None if there is no pause."""
         if self._paused_until is None:
             return None
-        left = self._paused_until - time.monotonic()
-        return left if left > 0 else None
+        delay = self._paused_until - time.monotonic()
+        return delay if delay > 0 else None
 
     def retry_due(self) -> bool:
-        """Whether accepting has been strained for so long that it is time to see if it still is."""
+        """Whether a pause is over, so that accept() should be tried on every listener."""
         return self._paused_until is not None and not self._exhausted and self.retry_delay() is None
 
     def accept(self, listener: Listener, *, limited: bool = True) -> Iterator[tuple[socket.socket, Peer]]:
-        """Take what waits at a listener (non-blocking), as far as the limits allow, if they count.
+        """Yield the connections waiting at a non-blocking listener, at most ACCEPT_BATCH.
 
-        Who takes a connection from here owns it, and calls `left` when it is over.
+        The caller owns each connection, and calls `release` once it is closed. With `limited` False the
+        connection limit is not applied.
         """
         for _ in range(ACCEPT_BATCH):
             if limited and not self.can_accept():
@@ -90,63 +94,67 @@ class AdmissionControl:
             except OSError as error:
                 if error.errno in _WOULD_BLOCK:
                     if not self._exhausted:
-                        self._end_pause()  # Linux takes the descriptor first, then looks into the queue
+                        # Linux allocates the descriptor before it checks the queue, so descriptors are
+                        # available.
+                        self._end_pause()
                     return
                 if error.errno in OUT_OF_RESOURCES:
                     self._start_pause(error.errno)
                     return
-                continue  # the connection's own error: fact 2
+                continue  # an error of the connection (fact 2)
             if not self._exhausted:
                 self._end_pause()
             address = Address.from_sockaddr(connection.family, sockaddr)
-            if (refusal := self._access_control.rejection(address)) is not None:
-                self._reject(connection, address, *refusal)
+            if (rejection := self._access_control.rejection(address)) is not None:
+                self._reject(connection, address, *rejection)
                 continue
             if limited and self._is_full():
                 reason = f"{self._max_connections} connections are open, the limit"
                 self._reject(connection, address, reason, RejectReason.FULL)
                 continue
             if self._fd_limit is not None and connection.fileno() >= self._fd_limit:
-                reason = f"descriptor {connection.fileno()} is beyond what this engine can wait for"
-                self._reject(connection, address, f"{reason} ({self._fd_limit - 1})", RejectReason.DESCRIPTOR)
+                reason = f"this engine cannot wait for descriptor {connection.fileno()}; its limit is"
+                self._reject(connection, address, f"{reason} {self._fd_limit - 1}", RejectReason.DESCRIPTOR)
                 continue
             yield connection, self.register(connection, address, listener)
 
     def register(self, connection: socket.socket, address: Address, listener: Listener) -> Peer:
-        """Count a connection in, and say who it is."""
+        """Count a connection as open, apply the listener's options to it, and return its peer."""
         prepare_accepted(connection, listener.endpoint)
         self.accepted_count += 1
         self.open_count += 1
         self._access_control.add(address)
         local = Address.from_sockaddr(connection.family, connection.getsockname())
-        boundaries = connection.type == socket.SOCK_SEQPACKET
-        return Peer(address, local, boundaries, self.accepted_count, self._max_message_size)
+        message_oriented = connection.type == socket.SOCK_SEQPACKET
+        return Peer(address, local, message_oriented, self.accepted_count, self._max_message_size)
 
     def register_inherited(self, listener: Listener) -> tuple[socket.socket, Peer]:
-        """Count in the ready-made connection of a listener whose role is "connection"."""
+        """Count the inherited connection of a listener whose role is "connection" as open."""
         connection = listener.socket.dup()
         try:
             address = Address.from_sockaddr(connection.family, connection.getpeername())
-        except OSError:  # the peer has gone already; the first read will say so
+        except OSError:  # ENOTCONN: the peer has reset it, which the first read reports
             address = Address.from_sockaddr(
                 connection.family, "" if connection.family == socket.AF_UNIX else ("", 0)
             )
         return connection, self.register(connection, address, listener)
 
     def release(self, peer: Peer) -> None:
-        """A connection is over and its descriptor given back. `peer` is who `accept` said it was."""
+        """Stop counting a connection. Call after closing it, with the `peer` that `accept` yielded."""
         self.open_count -= 1
         self._access_control.remove(peer.address)
         self._paused_until = None if self._paused_until is None else 0.0
 
     def pause(self, error_number: int) -> None:
-        """What was accepted could not be served for want of something other than descriptors (a
-        thread, a process): pause as for those, until `resume` says that the next one could."""
+        """Pause accepting because a thread or process could not be started for an accepted connection.
+
+        Unlike a pause for lack of descriptors, it is over only when the engine calls `resume`.
+        """
         self._exhausted = True
         self._start_pause(error_number)
 
     def resume(self) -> None:
-        """What was accepted could be served. For engines that call `pause`."""
+        """End a pause, because a thread or process could be started. For engines that call `pause`."""
         self._exhausted = False
         self._end_pause()
 
@@ -158,9 +166,9 @@ class AdmissionControl:
         if self._observe is not None:
             self._observe(ConnectionRejected(address, reason, why))
 
-    def _start_pause(self, number: int) -> None:
+    def _start_pause(self, error_number: int) -> None:
         if self._paused_until is None and self._observe is not None:
-            self._observe(AcceptPaused(number, self.open_count))
+            self._observe(AcceptPaused(error_number, self.open_count))
         self._paused_until = time.monotonic() + ACCEPT_PAUSE
 
     def _end_pause(self) -> None:

@@ -1,23 +1,23 @@
-"""Engine `asyncio`: one thread; asyncio's event loop waits, its transports move the bytes.
+"""Engine `asyncio`: one thread; asyncio's event loop waits, and its transports read and write.
 
 What asyncio does, and what follows:
 
-1. A transport's write() never blocks and never refuses: what the socket does not take is stored,
-   without bound. So backpressure is the protocol's affair: at `limits.unsent` the transport calls
-   pause_writing(), and we stop reading from that peer until it has caught up.
-2. Its default on the peer's EOF is to close the transport, which would lose answers to whoever
-   half-closes. eof_received() returns True here: we close when everything has been said.
-3. `loop.create_server` takes connections for as long as there are any, and after EMFILE waits a
-   whole second. We wait for the listener ourselves, under `admission.py`, like every engine.
-4. Its datagram endpoint has no flow control, maps a fresh 256 KiB buffer for every datagram, and in
-   uvloop drops empty ones. Datagram sockets are waited for with add_reader() instead, and served
-   by `datagrams.py`.
-5. Before each read it makes a bytes object of 256 KiB, which malloc maps from the system, cuts to what has
-   come, and gives back: three system calls and a page fault for each chunk, until something as large has been
-   freed (mallopt(3), M_MMAP_THRESHOLD). A BufferedProtocol reads into a buffer of its own: one of
-   `limits.chunk` bytes for all connections.
-6. Its transports carry TCP and UNIX streams. Other families (seqpacket, vsock) are driven by
-   `nonblocking.py`, for which this loop only waits.
+1. A transport's write() never blocks and never fails: it buffers without limit what the socket does not take.
+   So backpressure is the protocol's task: above `limits.unsent` the transport calls pause_writing(), and the
+   protocol stops reading from that peer until the peer has caught up.
+2. By default the transport closes when the peer sends EOF, which would lose replies to a peer that
+   half-closes. So eof_received() returns True, and the protocol closes the transport once everything is sent.
+3. `loop.create_server` accepts connections without a limit, and after EMFILE waits a whole second. So this
+   engine watches the listeners itself, and accepts under `admission.py`, as every engine does.
+4. asyncio's datagram endpoint has no flow control, maps a fresh 256 KiB buffer for every datagram, and in
+   uvloop drops empty datagrams. So datagram sockets are watched with add_reader(), and served by
+   `datagrams.py`.
+5. Before each read asyncio allocates a bytes object of 256 KiB, which malloc maps from the kernel, shrinks it
+   to the data received, and frees it: three system calls and a page fault for each chunk, until an object of
+   that size has been freed once (mallopt(3), M_MMAP_THRESHOLD). A BufferedProtocol reads into its own buffer:
+   one of `limits.chunk` bytes for all connections.
+6. Its transports support TCP and UNIX streams. For other families (seqpacket, vsock) this loop only reports
+   ready descriptors, and `nonblocking.py` does the rest.
 """
 
 from __future__ import annotations
@@ -45,53 +45,57 @@ _TRANSPORT_FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.
 
 
 class AsyncioEngine(Engine):
-    """Waits in an asyncio event loop; transports and protocols."""
+    """One thread that runs an asyncio event loop; transports and protocols."""
 
     name = "asyncio"
     summary = "one thread runs asyncio's event loop: transports and protocols"
     supports_push = True
 
     loop_factory: ClassVar[Callable[[], asyncio.AbstractEventLoop] | None] = None
-    """What makes the event loop; None for asyncio's own choice."""
+    """Creates the event loop; None for asyncio's default."""
 
     buffered: ClassVar[bool] = True
-    """Whether its transports read better into a buffer of ours (5 above)."""
+    """Whether to use a BufferedProtocol (5 above)."""
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until asked to stop."""
         with asyncio.Runner(loop_factory=type(self).loop_factory) as runner:
             runner.run(AsyncioLoop(self.context, buffered=self.buffered).run())
 
 
 class LoopContext(Protocol):
-    """What a talk needs of the loop that runs it."""
+    """The event loop, as a ConversationProtocol sees it."""
 
     @property
     def context(self) -> EngineContext:
-        """What is served."""
+        """The engine's context."""
 
     @property
     def connections(self) -> set[ConversationProtocol | NonblockingConnection]:
-        """All that are going on."""
+        """The open connections."""
 
     @property
     def now(self) -> float:
         """Seconds on the loop's clock."""
 
     def schedule(self, item: ConversationProtocol | NonblockingConnection, deadline: float) -> None:
-        """Call `item.on_timer(now)` at `due` or soon after."""
+        """Call `item.on_timer(now)` at `deadline` or soon after."""
 
     def connection_closed(self, item: ConversationProtocol | NonblockingConnection) -> None:
-        """The talk's connection is closed: forget it."""
+        """Called when a connection is closed: forget it."""
 
     def call_soon(self, callback: Callable[[], object], /) -> object:
-        """Call it when the stack is flat again."""
+        """Call `callback` in the next iteration."""
 
 
 class ConversationProtocol(asyncio.Protocol):
-    """One connection: drives an Exchange by an asyncio transport. See `nonblocking.py` for the states.
+    """One connection on an asyncio transport. The states are those of `nonblocking.py`.
 
-    `context`: another than the owner's, for this talk.
+    Args:
+        loop: the event loop.
+        listener: the listener that accepted the connection.
+        peer: the peer.
+        context: the context of this connection. Default: that of the loop.
     """
 
     __slots__ = (
@@ -128,20 +132,20 @@ class ConversationProtocol(asyncio.Protocol):
         self._read_paused_until: float | None = None
         self._linger_until: float | None = None
         self._pending_abort = False
-        post = self._push if context.service.pushes else discard_push
-        self.driver = ConversationDriver(context, listener, peer, post)
+        push = self._push if context.service.pushes else discard_push
+        self.driver = ConversationDriver(context, listener, peer, push)
 
-    # What the transport calls ----------------------------------------------------------------
+    # Called by the transport -----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.BaseProtocol."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        # Who pulls is called again when all is sent; with any other, only too much is of interest.
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is not a subclass
+        # A pull producer is called when everything is sent. Otherwise only a full write buffer matters.
         self._transport.set_write_buffer_limits(high=0 if self.driver.wants_pull else self._limits.unsent)
         self._loop.connections.add(self)
-        due = self._next_deadline(self._opened_at)
-        if due is not None:
-            self._loop.schedule(self, due)
+        deadline = self._next_deadline(self._opened_at)
+        if deadline is not None:
+            self._loop.schedule(self, deadline)
         self._write(self.driver.start())
 
     def data_received(self, data: bytes) -> None:
@@ -149,15 +153,15 @@ class ConversationProtocol(asyncio.Protocol):
         self._last_received = self._last_activity = self._loop.now
         if self.driver.finished:
             return
-        said = self.driver.receive(data)
+        reply = self.driver.receive(data)
         if self.driver.read_pause:
             self._read_paused_until = self._last_received + self.driver.read_pause
             self._update_reading()
             self._loop.schedule(self, self._read_paused_until)
-        self._write(said)
+        self._write(reply)
 
     def eof_received(self) -> bool:
-        """See asyncio.Protocol. True: keep the transport, there may be an answer to come."""
+        """See asyncio.Protocol. Returns True to keep the transport open for replies."""
         self._peer_eof = True
         if self._linger_until is not None:
             self._transport.close()
@@ -166,7 +170,7 @@ class ConversationProtocol(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        """See asyncio.BaseProtocol: the peer is slower than we are."""
+        """See asyncio.BaseProtocol. The write buffer is above its high-water mark."""
         self._writing_paused = True
         self._update_reading()
 
@@ -175,7 +179,7 @@ class ConversationProtocol(asyncio.Protocol):
         self._writing_paused = False
         self._last_activity = self._loop.now
         self._update_reading()
-        # Later: a transport that is closed from within this call reports its end twice.
+        # Not at once, because a transport that is closed inside this callback calls connection_lost() twice.
         self._loop.call_soon(self._produce)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -183,10 +187,10 @@ class ConversationProtocol(asyncio.Protocol):
         self._loop.connection_closed(self)
         self.driver.close(CloseReason.RESET if exc is not None else None)
 
-    # What the loop calls ---------------------------------------------------------------------
+    # Called by the loop ----------------------------------------------------------------------
 
     def on_timer(self, now: float) -> float | None:
-        """Look at the limits; return when to look again."""
+        """Apply the time limits. Returns the next deadline, or None if there is none."""
         if self._transport.is_closing() and not self._write_buffer_size():
             return None
         if self._write_buffer_size() != self._last_buffer_size:
@@ -194,7 +198,9 @@ class ConversationProtocol(asyncio.Protocol):
             self._last_activity = now
         if self._linger_until is not None:
             if self._last_buffer_size:
-                self._linger_until = now + self._limits.linger  # it counts from our last byte
+                self._linger_until = (
+                    now + self._limits.linger
+                )  # the timeout starts when the last byte is sent
             if now < self._linger_until:
                 return min(self._linger_until, now + self._limits.linger)
             self._transport.close()
@@ -212,19 +218,18 @@ class ConversationProtocol(asyncio.Protocol):
         return self._linger_until
 
     def _next_deadline(self, now: float) -> float | None:
-        look = self.driver.next_deadline(self._opened_at, self._last_activity, now)
-        looks = [each for each in (look, self._read_paused_until) if each is not None]
-        return min(looks, default=None)
+        limit = self.driver.next_deadline(self._opened_at, self._last_activity, now)
+        return min((each for each in (limit, self._read_paused_until) if each is not None), default=None)
 
     def drain(self, last_check: float) -> None:
-        """The server is leaving: finish this talk if it rests. What came before `looked` has been heard."""
+        """See NonblockingConnection.drain."""
         if self._linger_until is not None or last_check - self._last_received < DRAIN_IDLE:
             return
         if not self._write_buffer_size() or self.driver.wants_pull:
             self._stop_reading(CloseReason.DRAINED)
 
     def abort(self, cause: CloseReason) -> None:
-        """End it now; what is unsent is dropped."""
+        """Send RST and drop unsent data."""
         self.driver.close(cause)
         reset_on_close(self._transport.get_extra_info("socket"))
         self._transport.abort()
@@ -232,11 +237,11 @@ class ConversationProtocol(asyncio.Protocol):
     # Writing ---------------------------------------------------------------------------------
 
     def _update_reading(self) -> None:
-        """Read from the peer, but for as long as it leaves too much unread itself, or has sent too fast."""
+        """Pause reading while the write buffer is too large or the peer exceeds the rate, else resume."""
         if self._peer_eof or self._transport.is_closing():
             return
-        too_much = self._read_paused_until is not None or self._write_buffer_size() > self._limits.unsent
-        if too_much and self._linger_until is None:
+        pause = self._read_paused_until is not None or self._write_buffer_size() > self._limits.unsent
+        if pause and self._linger_until is None:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
@@ -253,7 +258,7 @@ class ConversationProtocol(asyncio.Protocol):
             self._shutdown_write()
 
     def _produce(self) -> None:
-        """All is sent, or the transport would not have called: say what comes next."""
+        """Call the pull producer, if everything has been sent."""
         if self._writing_paused or self._transport.is_closing():
             return
         data = self.driver.produce()
@@ -261,13 +266,13 @@ class ConversationProtocol(asyncio.Protocol):
             self._transport.write(data)
             self.driver.bytes_sent(data)
             if not self._writing_paused:
-                # The socket took it all. One piece a turn: others want the loop as well.
+                # The socket took everything. One piece in each iteration, so that others are served, too.
                 self._loop.call_soon(self._produce)
         elif self.driver.finished:
             self._shutdown_write()
 
     def _shutdown_write(self) -> None:
-        """All is said: close, or shut down our side and wait for the peer to close first."""
+        """Everything is written: close, or half-close and wait for the peer's EOF."""
         if self._linger_until is not None or self._transport.is_closing():
             return
         if self._peer_eof:
@@ -292,13 +297,13 @@ class ConversationProtocol(asyncio.Protocol):
         self._transport.write(data)
         self.driver.bytes_sent(data)
         if self._write_buffer_size() > self._limits.posted:
-            # Later: ending this conversation may post to others, and theirs to others again.
+            # Not at once, because closing this conversation may push to others, which may close in turn.
             self._pending_abort = True
             self._loop.call_soon(lambda: self.abort(CloseReason.STALLED))
 
 
 class BufferedConversationProtocol(ConversationProtocol, asyncio.BufferedProtocol):
-    """A Talk whose transport reads into the loop's buffer."""
+    """A ConversationProtocol whose transport reads into the buffer of the loop."""
 
     __slots__ = ("_buffer",)
 
@@ -311,12 +316,12 @@ class BufferedConversationProtocol(ConversationProtocol, asyncio.BufferedProtoco
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """See asyncio.BufferedProtocol. The buffer is the next one's when this returns."""
+        """See asyncio.BufferedProtocol. Copies the data, because all connections share the buffer."""
         self.data_received(self._buffer[:nbytes].tobytes())
 
 
 class AsyncioLoop:
-    """What the engine waits for beside its transports, and how it ends."""
+    """Listeners, datagram sockets, timers and shutdown of the asyncio engine."""
 
     def __init__(self, context: EngineContext, *, buffered: bool) -> None:
         self.context = context
@@ -344,15 +349,15 @@ class AsyncioLoop:
         return self._loop.time()
 
     async def run(self) -> None:
-        """Serve until told to stop, then until the last connection is over."""
+        """Serve until asked to stop, then until the last connection is closed."""
         self._loop = asyncio.get_running_loop()
         self._finished = self._loop.create_future()
         stop = self.context.stop
         self._loop.add_reader(stop.draining.fileno(), self._drain)
         for listener in self._listeners:
             listener.socket.setblocking(False)
-        for desk in self._datagram_servers:
-            self._loop.add_reader(desk.fileno(), desk.serve)
+        for server in self._datagram_servers:
+            self._loop.add_reader(server.fileno(), server.serve)
         for listener in self.context.listeners:
             if listener.role == "connection":
                 self._start_connection(listener, *self._admission.register_inherited(listener))
@@ -361,13 +366,13 @@ class AsyncioLoop:
         try:
             await self._finished
         finally:
-            for latch in (stop.draining, stop.aborting):
-                self._loop.remove_reader(latch.fileno())
+            for flag in (stop.draining, stop.aborting):
+                self._loop.remove_reader(flag.fileno())
 
-    # What a talk or a channel needs (channel.Loop) -----------------------------------------------
+    # LoopContext and nonblocking.ConnectionLoop --------------------------------------------------
 
     def update_interest(self, connection: NonblockingConnection) -> None:
-        """See channel.Loop."""
+        """See ConnectionLoop."""
         descriptor = connection.socket.fileno()
         if connection.interest & POLLIN:
             self._loop.add_reader(descriptor, connection.on_ready, POLLIN)
@@ -379,16 +384,16 @@ class AsyncioLoop:
             self._loop.remove_writer(descriptor)
 
     def schedule(self, item: ConversationProtocol | NonblockingConnection, deadline: float) -> None:
-        """See channel.Loop."""
+        """See LoopContext."""
         self._timer_wheel.schedule(item, deadline)
         self._arm_timer()
 
     def call_soon(self, callback: Callable[[], object], /) -> object:
-        """See Owner."""
+        """See LoopContext."""
         return self._loop.call_soon(callback)
 
     def connection_closed(self, item: ConversationProtocol | NonblockingConnection) -> None:
-        """See channel.Loop."""
+        """See LoopContext."""
         if isinstance(item, NonblockingConnection):
             self._loop.remove_reader(item.socket.fileno())
             self._loop.remove_writer(item.socket.fileno())
@@ -398,30 +403,30 @@ class AsyncioLoop:
 
     def _release(self, peer: Peer) -> None:
         self._admission.release(peer)
-        # After this callback: the descriptor is given back only when it returns.
+        # Not at once, because the descriptor is closed only after this callback returns.
         self._loop.call_soon(self._update_listeners)
         self._loop.call_soon(self._check_finished)
 
-    # Welcoming -----------------------------------------------------------------------------------
+    # Accepting -----------------------------------------------------------------------------------
 
     def _update_listeners(self) -> None:
-        """Watch the listeners, or stop watching them, as the limits say now."""
-        welcoming = self._admission.can_accept()
-        pause = self._admission.retry_delay()
+        """Start or stop watching the listeners, as the limits require now."""
+        can_accept = self._admission.can_accept()
+        delay = self._admission.retry_delay()
         if self._accept_retry is not None:
             self._accept_retry.cancel()
-        self._accept_retry = None if pause is None else self._loop.call_later(pause, self._update_listeners)
-        if welcoming == self._accepting:
+        self._accept_retry = None if delay is None else self._loop.call_later(delay, self._update_listeners)
+        if can_accept == self._accepting:
             return
-        self._accepting = welcoming
+        self._accepting = can_accept
         for listener in self._listeners:
-            if welcoming:
+            if can_accept:
                 self._loop.add_reader(listener.socket.fileno(), self._accept, listener)
             else:
                 self._loop.remove_reader(listener.socket.fileno())
 
     def _accept(self, listener: Listener) -> bool:
-        """Take who waits; whether there was anyone."""
+        """Accept a batch of connections. Returns whether there were any."""
         before = self._admission.accepted_count
         for connection, peer in self._admission.accept(listener):
             self._start_connection(listener, connection, peer)
@@ -434,22 +439,22 @@ class AsyncioLoop:
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
             return
-        channel = NonblockingConnection(self, self.context, listener, connection, peer)
-        self.connections.add(channel)
-        self.update_interest(channel)
-        channel.start()
+        nonblocking = NonblockingConnection(self, self.context, listener, connection, peer)
+        self.connections.add(nonblocking)
+        self.update_interest(nonblocking)
+        nonblocking.start()
 
     async def _attach_transport(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
         connection.setblocking(False)
-        talk = self._protocol_factory(self, listener, peer)
+        protocol = self._protocol_factory(self, listener, peer)
         try:
-            await self._loop.connect_accepted_socket(lambda: talk, connection)
+            await self._loop.connect_accepted_socket(lambda: protocol, connection)
         except OSError:
             connection.close()
-            talk.driver.close(CloseReason.RESET)
+            protocol.driver.close(CloseReason.RESET)
             self._release(peer)
 
-    # Leaving -------------------------------------------------------------------------------------
+    # Shutting down -------------------------------------------------------------------------------
 
     def _drain(self) -> None:
         stop, limits = self.context.stop, self.context.limits
@@ -462,12 +467,12 @@ class AsyncioLoop:
                     break
             self._loop.remove_reader(listener.socket.fileno())
             listener.close()
-        for desk in self._datagram_servers:
-            self._loop.remove_reader(desk.fileno())
+        for server in self._datagram_servers:
+            self._loop.remove_reader(server.fileno())
             for _ in range(FINAL_ACCEPT_BATCHES):
-                if not desk.serve():
+                if not server.serve():
                     break
-            desk.close()
+            server.close()
         self._listeners, self._datagram_servers = [], []
         self._abort_at = self.now + limits.drain
         if self.context.observe is not None:
@@ -478,8 +483,8 @@ class AsyncioLoop:
         if self.now >= (self._abort_at or 0.0):
             self._abort()
         else:
-            for talk in list(self.connections):
-                talk.drain(self._last_drain_check)
+            for connection in list(self.connections):
+                connection.drain(self._last_drain_check)
         self._last_drain_check = self.now
         self._check_finished()
         if not self._finished.done():
@@ -488,11 +493,11 @@ class AsyncioLoop:
     def _abort(self) -> None:
         with contextlib.suppress(ValueError):
             self._loop.remove_reader(self.context.stop.aborting.fileno())
-        for talk in list(self.connections):
-            if isinstance(talk, NonblockingConnection):
-                talk.close(CloseReason.ABORTED)
+        for connection in list(self.connections):
+            if isinstance(connection, NonblockingConnection):
+                connection.close(CloseReason.ABORTED)
             else:
-                talk.abort(CloseReason.ABORTED)
+                connection.abort(CloseReason.ABORTED)
 
     def _check_finished(self) -> None:
         if not (
@@ -500,17 +505,17 @@ class AsyncioLoop:
         ):
             self._finished.set_result(None)
 
-    # Time ----------------------------------------------------------------------------------------
+    # Timers --------------------------------------------------------------------------------------
 
     def _arm_timer(self) -> None:
-        wait = self._timer_wheel.next_timeout(self.now)
-        if wait is None:
+        timeout = self._timer_wheel.next_timeout(self.now)
+        if timeout is None:
             return
         if self._timer is not None:
-            if self._timer.when() <= self.now + wait + TICK:
+            if self._timer.when() <= self.now + timeout + TICK:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_later(wait, self._on_timer)
+        self._timer = self._loop.call_later(timeout, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

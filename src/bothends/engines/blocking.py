@@ -1,27 +1,25 @@
-"""One connection that may block: recv() waits for the peer, send() waits for room.
+"""One connection on a blocking socket: recv() waits for the peer, send() for space in the send buffer.
 
-The driver between an Exchange and a blocking socket, for every engine that gives a thread or a
-process to a connection. Reading is one recv() a chunk and writing one send() a piece, as in every
-textbook; what the textbook leaves out is how it ends.
+Connects a ConversationDriver to a blocking socket, for every engine with a thread or process for each
+connection. A chunk takes one recv() and a reply one send(), as in every textbook. The rest of this module is
+about ending a connection, which textbooks leave out.
 
 What the kernel does, and what follows:
 
-1. A blocked recv() or send() comes back for the peer, for a signal, for SO_RCVTIMEO and SO_SNDTIMEO,
-   and when someone calls shutdown() on the socket; not when another thread closes the descriptor.
-   So limits are given to the kernel as those two options (socket(7)), which costs no call where
-   there is no limit, and a `Watchdog` ends whoever has to end by shutdown(). It needs no signals, so
-   it works in any thread.
-2. shutdown(SHUT_RD) on Linux says nothing to a TCP peer. It wakes the reader, who still gets what
-   had arrived, then EOF. What arrives later is still acknowledged, but after our FIN it is answered
-   with RST (tcp_rcv_state_process). On a UNIX socket the peer's next send fails with EPIPE.
-   So only a connection on which nothing arrives is ended in this way.
-3. shutdown(SHUT_RDWR) wakes a blocked sender as well, with EPIPE. What the kernel holds for a peer
-   that doesn't read it would go on holding for minutes; SO_LINGER with a time of zero makes
-   close() drop it and send RST.
-4. A blocked send() of a large piece comes back when all of it fits, or, at its time limit, with what
-   has been taken so far. So pieces are small enough that a slow reader shows progress.
-5. Who blocks in send() doesn't read. That is backpressure for free, and a deadlock with a peer that
-   sends without end before it reads anything: the idle limit ends it, nothing else can.
+1. A blocked recv() or send() returns because of the peer, a signal, SO_RCVTIMEO or SO_SNDTIMEO, or a
+   shutdown() on the socket, but not when another thread closes the descriptor. So time limits are set as
+   those two options (socket(7)), which takes no system call if there is no limit, and a `Watchdog` ends
+   connections by shutdown(). It needs no signals, so it works in any thread.
+2. shutdown(SHUT_RD) on Linux sends nothing to a TCP peer. It wakes the reader, which still receives the data
+   that had arrived, then EOF. The kernel still acknowledges later data, but after our FIN it answers it with
+   RST (tcp_rcv_state_process). On a UNIX socket the peer's next send fails with EPIPE. So this call is used
+   only for connections that receive nothing.
+3. shutdown(SHUT_RDWR) also wakes a blocked sender, with EPIPE. The kernel would hold unsent data for a peer
+   that does not read for minutes. With SO_LINGER and a timeout of zero, close() drops the data and sends RST.
+4. A blocked send() of a large buffer returns when all of it fits into the send buffer, or, when it times out,
+   with the part that did. So the pieces are small enough that a slow reader shows progress.
+5. A thread that blocks in send() does not read. That gives backpressure for free, but also a deadlock with a
+   peer that sends without end before it reads anything. Only the idle timeout ends it.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-from bothends.engines.base import DRAIN_IDLE, Limits
+from bothends.engines.base import DRAIN_IDLE, DRAIN_TICK, Limits
 from bothends.engines.driver import ConversationDriver
 from bothends.engines.nonblocking import CONNECTION_LOST, MAX_PACKET_SIZE
 from bothends.engines.shutdown import ShutdownFlag, ShutdownFlags
@@ -44,21 +42,22 @@ from bothends.errors import MessageTooLong
 from bothends.events import CloseReason
 from bothends.sockets.options import reset_on_close
 
-# Most bytes that one send() is given: a fraction of what an autotuned send buffer holds (4 MB,
-# net.ipv4.tcp_wmem), so that a send() that blocks for a second means a slow peer, not a large piece.
+# Maximum size of one send(), in bytes: a fraction of an autotuned send buffer (4 MB, net.ipv4.tcp_wmem), so
+# that a send() that blocks for a second means a slow peer, not a large buffer.
 MAX_SEND_SIZE: Final = 256 * 1024
-
-# How often a draining warden looks who has come to rest.
-_DRAIN_TICK: Final = 0.05
 
 
 class WatchedConnection:
-    """One live connection, as its warden sees it. Made by `Watchdog.take`.
+    """An open connection, as shared by its thread and the Watchdog. Created by `Watchdog.watch`.
 
-    Written by whoever drives the connection: `resting` (it waits for the peer, or is free to be told
-    to end), `has_unsent` (whether something waits to be sent meanwhile), `heard` (when something last
-    arrived; time.monotonic).
-    Written by the warden: `drain_requested` (no more is read: say the last word), `verdict` (cut off, why).
+    Attributes, written by the connection's thread:
+        idle: it waits for the peer, so it may be closed while draining.
+        has_unsent: returns whether data of this connection is unsent.
+        last_received: when data last arrived (time.monotonic).
+
+    Attributes, written by the Watchdog:
+        drain_requested: the receiving direction was shut down, so send the final data and close.
+        abort_cause: why the connection was aborted, or None.
     """
 
     __slots__ = ("abort_cause", "connection", "drain_requested", "has_unsent", "idle", "last_received")
@@ -73,15 +72,18 @@ class WatchedConnection:
 
 
 class Watchdog:
-    """Ends blocked conversations when the process is told to stop. One for each process, used by `with`.
+    """Ends blocked conversations when the process shuts down. One for each process. A context manager.
 
-    A thread waits for `stop`. While draining it dismisses whoever is at rest and has been silent for
-    DRAIN_QUIET seconds; after `limits.drain` seconds, or at once when aborting, it cuts off the rest,
-    and from then on whoever comes. A service that computes is out of its reach: its connection is
-    ended, the thread isn't.
+    A thread waits for `stop`. While draining it closes each connection that is idle and has received nothing
+    for DRAIN_IDLE seconds. After `limits.drain` seconds, or at once when aborting, it aborts the remaining
+    connections, and from then on every new one. It cannot interrupt a service that computes: it ends the
+    connection, not the thread.
 
-    `on_drain` is called in that thread when the server has been draining for DRAIN_QUIET seconds, and again
-    and again until it returns true: for what has to be done though everyone may be blocked.
+    Args:
+        stop: the flags to wait for.
+        limits: for `limits.drain`.
+        on_drain: called in the watchdog's thread DRAIN_IDLE seconds after draining started, and repeatedly
+            until it returns True. For work that must be done even if all other threads are blocked.
     """
 
     def __init__(
@@ -91,43 +93,43 @@ class Watchdog:
         self._on_drain = on_drain
         self._drain = limits.drain
         self._watched: set[WatchedConnection] = set()
-        # Held while a ward's socket is shut down, and to let a ward go: so that its descriptor is not
-        # closed, and its number given to another connection, between the look and the call.
+        # Held during shutdown() of a watched socket, and in `release`. Otherwise the descriptor could be
+        # closed, and its number reused for another connection, between the check and the call.
         self._lock = threading.Lock()
         self._aborting = False
         self._exit_flag = ShutdownFlag()
-        self._thread = threading.Thread(target=self._run, name="bothends-warden", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="bothends-watchdog", daemon=True)
 
     def __enter__(self) -> Watchdog:
-        """Start watching."""
+        """Start the thread."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop watching. Who is still there stays there."""
+        """Stop the thread. Connections still open are left alone."""
         self._exit_flag.set()
         self._thread.join()
         self._exit_flag.close()
 
     def watch(self, connection: socket.socket) -> WatchedConnection:
-        """Look after a connection. Call `release` before it is closed."""
-        ward = WatchedConnection(connection)
+        """Watch a connection. Call `release` before closing it."""
+        watched = WatchedConnection(connection)
         with self._lock:
-            self._watched.add(ward)
+            self._watched.add(watched)
             aborting = self._aborting
         if aborting:
-            self.abort(ward, CloseReason.ABORTED)
-        return ward
+            self.abort(watched, CloseReason.ABORTED)
+        return watched
 
     def release(self, watched: WatchedConnection) -> None:
-        """The connection is about to be closed."""
+        """Stop watching a connection, which is about to be closed."""
         with self._lock:
             self._watched.discard(watched)
 
     def abort(self, watched: WatchedConnection, cause: CloseReason) -> None:
-        """End a connection now, from any thread: what blocks on it returns (fact 3)."""
+        """Abort a connection, so that calls that block on it return (fact 3). Safe from any thread."""
         with self._lock:
             if watched in self._watched and watched.abort_cause is None:
                 watched.abort_cause = cause
@@ -136,12 +138,12 @@ class Watchdog:
 
     def _run(self) -> None:
         poller = select.poll()
-        for latch in (self._exit_flag, self._stop.draining, self._stop.aborting):
-            poller.register(latch.fileno(), select.POLLIN)
+        for flag in (self._exit_flag, self._stop.draining, self._stop.aborting):
+            poller.register(flag.fileno(), select.POLLIN)
         ready = _poll(poller, None)
-        began = time.monotonic()
-        deadline = began + self._drain
-        poller.unregister(self._stop.draining.fileno())  # set for good: it would be ready for ever
+        draining_since = time.monotonic()
+        deadline = draining_since + self._drain
+        poller.unregister(self._stop.draining.fileno())  # the flag stays set, so it would always be ready
         while self._exit_flag.fileno() not in ready:
             if self._stop.aborting.fileno() in ready or time.monotonic() >= deadline:
                 self._abort_all()
@@ -149,40 +151,41 @@ class Watchdog:
                 _poll(poller, None)
                 return
             self._drain_idle_connections()
-            if self._on_drain is not None and time.monotonic() >= began + DRAIN_IDLE and self._on_drain():
+            is_due = time.monotonic() >= draining_since + DRAIN_IDLE
+            if self._on_drain is not None and is_due and self._on_drain():
                 self._on_drain = None
-            ready = _poll(poller, min(_DRAIN_TICK, max(0.0, deadline - time.monotonic())))
+            ready = _poll(poller, min(DRAIN_TICK, max(0.0, deadline - time.monotonic())))
 
     def _drain_idle_connections(self) -> None:
         now = time.monotonic()
         with self._lock:
-            for ward in self._watched:
-                quiet = ward.idle and now - ward.last_received >= DRAIN_IDLE
-                if quiet and not ward.drain_requested and not ward.has_unsent():
-                    ward.drain_requested = True
-                    _shutdown(ward.connection, socket.SHUT_RD)
+            for watched in self._watched:
+                is_idle = watched.idle and now - watched.last_received >= DRAIN_IDLE
+                if is_idle and not watched.drain_requested and not watched.has_unsent():
+                    watched.drain_requested = True
+                    _shutdown(watched.connection, socket.SHUT_RD)
 
     def _abort_all(self) -> None:
         with self._lock:
             self._aborting = True
-            wards = list(self._watched)
-        for ward in wards:
-            self.abort(ward, CloseReason.ABORTED)
+            connections = list(self._watched)
+        for watched in connections:
+            self.abort(watched, CloseReason.ABORTED)
 
 
 def run_conversation(
     connection: socket.socket, driver: ConversationDriver, limits: Limits, watchdog: Watchdog
 ) -> None:
-    """Drive an exchange over a connection until it is over; then close both.
+    """Run a conversation on a connection until it ends, then close the connection and the driver.
 
-    Returns when the peer, the service, a limit or the warden has ended it; raises nothing but what is
-    no `Exception`.
+    Returns when the peer, the service, a limit or the watchdog has ended the conversation. Exceptions of the
+    service end it, too; only a BaseException (KeyboardInterrupt, SystemExit) propagates.
     """
     BlockingConnection(connection, driver, limits, watchdog).run()
 
 
 class ConversationEnded(Exception):
-    """The connection is gone or given up; nothing can be sent any more."""
+    """The connection is lost or aborted, so nothing more can be sent. `cause` has the reason."""
 
     def __init__(self, cause: CloseReason) -> None:
         super().__init__(cause)
@@ -190,7 +193,7 @@ class ConversationEnded(Exception):
 
 
 class BlockingConnection:
-    """One conversation that may block, in the thread that calls `run`."""
+    """One conversation on a blocking socket, in the thread that calls `run`."""
 
     def __init__(
         self, connection: socket.socket, driver: ConversationDriver, limits: Limits, watchdog: Watchdog
@@ -207,15 +210,15 @@ class BlockingConnection:
         self._reading = True
 
     def run(self) -> None:
-        """The whole conversation, from its first word to its closed socket."""
-        cause: CloseReason | None = CloseReason.ABORTED  # unless we come to another end
+        """Run the conversation until the socket is closed."""
+        cause: CloseReason | None = CloseReason.ABORTED  # if a BaseException propagates
         try:
             try:
                 self.serve()
                 self.close_gracefully()
                 cause = None
-            except ConversationEnded as over:
-                cause = over.cause
+            except ConversationEnded as ended:
+                cause = ended.cause
         finally:
             if cause is not None and cause is not CloseReason.RESET:
                 reset_on_close(self.connection)
@@ -225,77 +228,78 @@ class BlockingConnection:
             self.driver.close(cause)
 
     def serve(self) -> None:
-        """Listen and answer until the conversation is over.
+        """Read and reply until the conversation is finished.
 
         Raises:
-            Over: it could not come to its own end.
+            ConversationEnded: the connection was lost or aborted first.
         """
-        exchange = self.driver
-        self.write(exchange.start())
+        driver = self.driver
+        self.write(driver.start())
         while True:
-            said = exchange.produce()
-            self.write(said)
-            if exchange.finished:
+            produced = driver.produce()
+            self.write(produced)
+            if driver.finished:
                 return
             if not self._reading:
-                if not said:
+                if not produced:
                     return
                 continue
-            # Who has more to say must not wait for the peer, only look: it may have written, or hung up.
-            data = self._receive(wait=not said)
+            # A pull producer with more data must not wait for the peer, only check whether it has sent or
+            # closed.
+            data = self._receive(wait=not produced)
             if data:
-                self.write(exchange.receive(data))
-                if exchange.read_pause and not exchange.finished:
-                    self._pause_reading(exchange.read_pause)
+                self.write(driver.receive(data))
+                if driver.read_pause and not driver.finished:
+                    self._pause_reading(driver.read_pause)
             elif data is not None:
                 self._reading = False
                 if self.watched.drain_requested:
                     self._stop_reading(CloseReason.DRAINED)
                 else:
-                    self.write(exchange.receive_eof())
+                    self.write(driver.receive_eof())
 
     def _stop_reading(self, cause: CloseReason) -> None:
-        """We read no more: the conversation's last word."""
+        """Stop reading, and send the conversation's final data."""
         self.write(self.driver.stop_reading(cause))
         self.driver.finished = True
 
-    # What a talk with two threads does in another way --------------------------------------------
+    # Overridden for connections with a writer thread ---------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Send it, and come back when it is sent."""
+        """Send data. Blocks until the kernel has taken all of it."""
         if data:
             self.send(data)
 
     def close_gracefully(self) -> None:
-        """All is said and sent: hang up, and let the peer close first, for `limits.linger` seconds.
+        """Half-close, and wait for the peer's EOF for at most `limits.linger` seconds.
 
-        close() with unread input would send RST, which can destroy our last answer on its way.
+        close() with unread input would send RST, which can destroy the last reply on its way.
         """
-        # Not left to close(): where another process or descriptor holds the connection too, only
-        # shutdown() tells the peer that we are done.
+        # Not left to close(): if another process or descriptor also holds the connection, only shutdown()
+        # sends FIN.
         _shutdown(self.connection, socket.SHUT_WR)
         if not self._reading:
             return
         until = time.monotonic() + self.limits.linger
         self.watched.idle = True
-        while (left := until - time.monotonic()) > 0:
-            self._set_timeout(socket.SO_RCVTIMEO, left)
+        while (timeout := until - time.monotonic()) > 0:
+            self._set_timeout(socket.SO_RCVTIMEO, timeout)
             try:
                 if not self.connection.recv(self.limits.chunk):
                     return
             except OSError:
-                return  # the time is over, or the peer has gone without reading all of it
+                return  # EAGAIN: the linger timeout; ECONNRESET: the peer closed without reading everything
             self.watched.last_received = time.monotonic()
 
     def stop_writer(self) -> None:
-        """The connection is about to be closed: nobody may be sending on it any more."""
+        """Stop the writer thread, because the connection is about to be closed. Does nothing without one."""
 
-    # The calls that block --------------------------------------------------------------------------
+    # Blocking calls --------------------------------------------------------------------------------
 
     def _receive(self, *, wait: bool) -> bytes | None:
-        """A chunk, b"" at the peer's EOF, None for neither: nothing yet, or nothing any more."""
-        ward = self.watched
-        ward.idle = True
+        """Return a chunk, b"" at EOF, or None: nothing has arrived yet, or nothing more will be read."""
+        watched = self.watched
+        watched.idle = True
         try:
             data = self._read(wait=wait)
         except BlockingIOError:
@@ -305,12 +309,12 @@ class BlockingConnection:
         except OSError as error:
             raise self._classify_error(error) from error
         finally:
-            # Who pulls is owed something until it is told to end, so it may be told at any time.
-            ward.idle = self.driver.wants_pull
-        if ward.abort_cause is not None:
-            raise ConversationEnded(ward.abort_cause)
+            # A pull producer has unsent data until it is stopped, so it may be stopped at any time.
+            watched.idle = self.driver.wants_pull
+        if watched.abort_cause is not None:
+            raise ConversationEnded(watched.abort_cause)
         if data:
-            ward.last_received = self.last_activity = time.monotonic()
+            watched.last_received = self.last_activity = time.monotonic()
         return data
 
     def _read(self, *, wait: bool) -> bytes | None:
@@ -327,25 +331,25 @@ class BlockingConnection:
                     raise
 
     def _read_message(self, flags: int) -> bytes | None:
-        # An empty message reads like EOF, and is taken for it.
-        most = self.limits.message or MAX_PACKET_SIZE
-        data, _, answer, _ = self.connection.recvmsg(most, 0, flags)
-        if answer & socket.MSG_TRUNC:
-            self.driver.fail(MessageTooLong(most, len(data) + 1))
+        # recvmsg() returns the same for an empty message as for EOF, so an empty message counts as EOF.
+        max_size = self.limits.message or MAX_PACKET_SIZE
+        data, _, message_flags, _ = self.connection.recvmsg(max_size, 0, flags)
+        if message_flags & socket.MSG_TRUNC:
+            self.driver.fail(MessageTooLong(max_size, len(data) + 1))
             return None
         return data
 
     def send(self, data: bytes) -> None:
-        """Block until the system has taken all of it.
+        """Send data. Blocks until the kernel has taken all of it.
 
         Raises:
-            Over: the connection is gone, or the idle limit has passed.
+            ConversationEnded: the connection was lost or aborted, or a time limit has expired.
         """
-        # A message is sent by one call, whatever its size: the kernel takes all of it or nothing.
-        piece = len(data) if self.driver.peer.message_oriented else MAX_SEND_SIZE
+        # A message takes one call, whatever its size: the kernel takes all of it or nothing.
+        piece_size = len(data) if self.driver.peer.message_oriented else MAX_SEND_SIZE
         view = memoryview(data)
         while view:
-            count = self._send_piece(view[:piece])
+            count = self._send_piece(view[:piece_size])
             self.last_activity = time.monotonic()
             self.driver.bytes_sent(view[:count])
             view = view[count:]
@@ -372,47 +376,49 @@ class BlockingConnection:
     # Limits ----------------------------------------------------------------------------------------
 
     def _pause_reading(self, seconds: float) -> None:
-        """Read nothing for a while: the peer has sent too fast. The end of the connection ends it too."""
+        """Pause reading because of the rate limit. A reset ends the pause early."""
         poller = select.poll()
-        poller.register(self.connection, 0)  # errors and hang-up are told unasked
+        poller.register(self.connection, 0)  # POLLERR and POLLHUP are always reported (poll(2))
         self.watched.idle = True
         poller.poll(seconds * 1000)
 
     def _timeout(self) -> float | None:
-        """How long the next call may block, at least a moment; None for as long as it likes."""
+        """Return how long the next call may block, in seconds, or None for no limit."""
         now = time.monotonic()
         limit = self.driver.next_limit(self._opened_at, now)
         return None if limit is None else limit[0] - now
 
     def _may_retry(self, option: int) -> bool:
-        """Whether a call that came back for its time limit is made again, with what is left of it:
-        because something moved in the other direction meanwhile, or the hands have been shaken."""
+        """Whether to repeat a call that timed out, with the rest of the time limit as the new timeout.
+
+        The limit has moved if data was sent in the other direction meanwhile, or the handshake has completed.
+        """
         limit = self.driver.next_limit(self._opened_at, self.last_activity)
-        left = None if limit is None else limit[0] - time.monotonic()
-        if left is None or left > 0:
-            self._set_timeout(option, left)
+        timeout = None if limit is None else limit[0] - time.monotonic()
+        if timeout is None or timeout > 0:
+            self._set_timeout(option, timeout)
             return True
         return False
 
     def _expired_limit(self) -> CloseReason:
-        """The limit that a call has come back for."""
+        """Return the time limit that made a call time out."""
         limit = self.driver.next_limit(self._opened_at, self.last_activity)
         return CloseReason.IDLE if limit is None else limit[1]
 
     def _set_timeout(self, option: int, seconds: float | None) -> None:
-        """Let the kernel end calls in this direction after `seconds`; one system call, if it changes."""
-        # Whole milliseconds, so that the same limit is the same number, whatever the clock says; and
-        # at least one: zero would be no limit at all.
-        wanted = 0 if seconds is None else max(1, round(seconds * 1000))
-        if wanted != self._applied_timeouts[option]:
-            self._applied_timeouts[option] = wanted
-            timeval = struct.pack("ll", wanted // 1000, wanted % 1000 * 1000)
-            with contextlib.suppress(OSError):  # the connection is gone: the call itself will say so
+        """Set the timeout of one direction (None: no timeout). No system call if it is unchanged."""
+        # Rounded to milliseconds, so that one limit always gives the same number; at least 1, because the
+        # kernel takes 0 for no timeout.
+        milliseconds = 0 if seconds is None else max(1, round(seconds * 1000))
+        if milliseconds != self._applied_timeouts[option]:
+            self._applied_timeouts[option] = milliseconds
+            timeval = struct.pack("ll", milliseconds // 1000, milliseconds % 1000 * 1000)
+            with contextlib.suppress(OSError):  # the connection is lost, which the next call reports
                 self.connection.setsockopt(socket.SOL_SOCKET, option, timeval)
 
 
 def _shutdown(connection: socket.socket, how: int) -> None:
-    with contextlib.suppress(OSError):  # ENOTCONN: the peer has reset it meanwhile
+    with contextlib.suppress(OSError):  # ENOTCONN: the peer has reset the connection
         connection.shutdown(how)
 
 

@@ -1,19 +1,19 @@
-"""Serving a command: a process for each connection, which gets the connection as its stdin and stdout.
+"""Serve a command: a process for each connection, with the connection as its stdin and stdout.
 
-As inetd(8) does it, and every program that reads its standard input is a server. The connection itself is
-handed over, nothing copies bytes in between, so nothing is cut off at the peer's EOF: the command
-reads EOF, and goes on writing for as long as it likes. Its standard error stays ours. Only where something
-wraps the connection (TLS, a PROXY header) it gets pipes instead, and `command_relay.py` carries the bytes.
+As with inetd(8), any program that reads its standard input becomes a server. The command gets the socket
+itself, and no process copies the bytes. So the peer's EOF cuts nothing off: the command reads EOF, and may
+continue to write. It inherits standard error. Only with layers (TLS, a PROXY header) it gets pipes instead,
+and `command_relay.py` relays the bytes.
 
-1. A socket that has been made non-blocking stays so through fork() and exec(), and a program that expects
-   to block would fail with EAGAIN. So the connection is made to block.
-2. exec() puts handled signals back to their defaults but keeps ignored ones ignored. Python ignores SIGPIPE,
-   and a filter that ignores it goes on writing to a peer that has left. So they are put back.
-3. A command may start others. It leads a session of its own, so that all of them can be ended, and ^C at
-   our terminal is for us alone.
+1. A non-blocking socket stays non-blocking across fork() and exec(), and a program that expects to block
+   would fail with EAGAIN. So the connection is made blocking.
+2. exec() resets handled signals to their defaults, but ignored signals stay ignored. Python ignores SIGPIPE,
+   and a filter that inherits this continues to write after its peer has closed. So they are reset to their
+   defaults.
+3. A command may start other processes. It leads its own session, so that a signal can reach all of them, and
+   so that ^C in the server's terminal does not reach the command.
 
-Without a pump a command has no conversation that could be driven, so what looks at bytes (idle limits, events
-about what was received) is not to be had.
+Without the relay there is no conversation: idle timeouts and events about received bytes are not supported.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from bothends.errors import OUT_OF_RESOURCES, ServiceError, Unavailable, Unsuppo
 from bothends.events import Accepted, Closed, CloseReason, ServiceFailed
 from bothends.services.base import Conversation, Peer, Push, Service
 
-# A temporary lack of resources (EAGAIN: fork(2)). Any other errno is the command's own fault.
+# A temporary lack of resources (EAGAIN: fork(2)). Any other errno is an error of the command.
 _RESOURCE_ERRORS: Final = OUT_OF_RESOURCES | {errno.EAGAIN}
 
 _RESET_SIGNALS: Final = (
@@ -54,17 +54,17 @@ _RESET_SIGNALS: Final = (
 
 
 class CommandService(Service):
-    """A command line in the place of a service. It can only be carried by `CommandEngine`.
+    """A command line in place of a service. Only `CommandEngine` supports it.
 
     Args:
-        text: the command line, cut into words as a shell would, with quotes but no variables,
-            patterns, pipes or redirections.
-        shell: give it to /bin/sh instead, which knows all of those.
+        text: the command line. It is split as by a shell, with quotes, but without variables, patterns, pipes
+            or redirections.
+        shell: pass it to /bin/sh instead, which supports all of those.
 
     Raises:
-        ServiceError: no command line.
-        Unavailable: there is no such program, or it can't be executed. (With `shell`, or when the
-            interpreter of a script is missing, only the first connection shows it: event Failed.)
+        ServiceError: the command line is empty or has an unmatched quote.
+        Unavailable: the program does not exist or is not executable. (With `shell`, or if the interpreter of
+            a script is missing, each connection reports it: event ServiceFailed.)
     """
 
     name = "exec"
@@ -76,7 +76,7 @@ class CommandService(Service):
         try:
             self.argv = ["/bin/sh", "-c", text] if shell else shlex.split(text)
         except ValueError as error:
-            raise ServiceError(text, str(error).lower(), "quotes come in pairs, as in a shell") from error
+            raise ServiceError(text, str(error).lower(), "close the quote, as in a shell") from error
         if not text.strip() or not self.argv or not self.argv[0]:
             raise ServiceError(repr(text), "no command")
         program = self.argv[0]
@@ -87,11 +87,11 @@ class CommandService(Service):
             elif not shell and any(mark in text for mark in "|<>&;$"):
                 hint = "pipes, variables and redirections need a shell"
             else:
-                hint = "is it installed, and in a directory of PATH?"
+                hint = "is it installed, in a directory of PATH?"
             raise Unavailable("run", program, errno.EACCES if exists else errno.ENOENT, hint)
 
         self.relay: CommandRelay | None = None
-        """What carries the one connection of this process, if it is a pump's."""
+        """The relay of this process's connection, in a relay process; else None."""
 
     def open(self, peer: Peer, push: Push) -> Conversation:
         if self.relay is None:
@@ -105,10 +105,10 @@ class CommandService(Service):
         return self.relay.command
 
     def spawn(self, stdio_fd: int, env: Mapping[str, str], *, new_session: bool) -> subprocess.Popen[bytes]:
-        """Start it, with `both` as its input and its output.
+        """Start the command, with `stdio_fd` as its standard input and output.
 
         Raises:
-            OSError, subprocess.SubprocessError: it could not be started.
+            OSError, subprocess.SubprocessError: the command could not be started.
         """
         return subprocess.Popen(
             self.argv,
@@ -122,20 +122,20 @@ class CommandService(Service):
 
 
 class CommandEngine(ChildPerConnection):
-    """Runs a command for each connection. The service of its job is a `Command`.
+    """A command for each connection. The service of its context is a `CommandService`.
 
-    Events: Opened, Exited (role "command") and Closed, whose byte counts are 0, since nobody counts. Where
-    a pump carries the bytes: all that a connection of another engine has, told in the pump's process.
-    Draining waits for the commands until `limits.drain` is over; then SIGTERM, and SIGKILL.
-    Should this process be killed, the commands go on: a conversation is theirs alone.
+    Events: Accepted, ChildExited (role "command") and Closed, whose byte counts are 0, because this process
+    does not see the bytes. With a relay, the relay process emits all events of a connection, as any engine
+    does. Draining waits for the commands for `limits.drain` seconds, then sends SIGTERM and SIGKILL. If this
+    process is killed, the commands continue, because each holds its own connection.
     """
 
     name = "command"
     summary = "a command for each connection, as inetd does it"
     datagrams = False
     why_not: ClassVar = {
-        "datagrams": "a command takes a connection for its input and output, and datagrams have none",
-        "posts": "what a command says goes to its own peer",
+        "datagrams": "a command needs a connection as its input and output, and datagrams have none",
+        "supports_push": "the output of a command goes to its own peer",
     }
 
     kill_delay = 0.0
@@ -146,23 +146,23 @@ class CommandEngine(ChildPerConnection):
         super().__init__(context)
         if not isinstance(context.service, CommandService):
             raise UnsupportedCombination(
-                "engine command", f"service {context.service.name}", "it runs commands only"
+                "engine command", f"service {context.service.name}", "it only runs commands"
             )
         self._service = context.service
 
     @classmethod
     def unsupported_reason(cls, service: Service, endpoint: Endpoint) -> UnsupportedCombination | None:
-        """See Engine."""
+        """See Engine.unsupported_reason."""
         if not isinstance(service, CommandService):
             return UnsupportedCombination(
-                "engine command", f"service {service.name}", "it runs commands only"
+                "engine command", f"service {service.name}", "it only runs commands"
             )
         return super().unsupported_reason(service, endpoint)
 
     def start_child(
         self, accepted: AcceptedConnection, acceptor: Acceptor, children: ChildSet
     ) -> Child | None:
-        """Start the command, or the pump that will."""
+        """Start the command, or the relay process that starts it."""
         if _has_layers(accepted):
             return self._start_relay(accepted, acceptor, children)
         connection, peer, _ = accepted
@@ -178,26 +178,26 @@ class CommandEngine(ChildPerConnection):
         except subprocess.SubprocessError as error:
             failure = error
         self._emit_opened(peer, failure)
-        # Popen itself asks for the status, so that it knows that it has been asked for.
+        # Reaped by Popen.poll(), so that the Popen object has the exit status, too.
         return Child(process.pid, "command", process.poll) if failure is None else None
 
     def _start_relay(self, accepted: AcceptedConnection, acceptor: Acceptor, children: ChildSet) -> Child:
-        def carry() -> None:
+        def relay() -> None:
             children.close_in_child()
             acceptor.close_in_child()
             self.context.stop.detach_in_child()
             self._service.relay = CommandRelay(self.context, accepted)
             raise SystemExit(self._service.relay.run())
 
-        return fork("command", carry)
+        return fork("command", relay)
 
     def child_exited(self, accepted: AcceptedConnection, child: Child) -> None:
-        """See ChildPerConnection. A pump has told the end itself."""
+        """See ChildPerConnection. A relay process has emitted Closed itself."""
         if self.context.observe is not None and not _has_layers(accepted):
-            asked_to = (
+            terminated = (
                 child.status in (-signal.SIGTERM, -signal.SIGKILL) and self.context.stop.draining.is_set()
             )
-            cause = CloseReason.ABORTED if asked_to else CloseReason.SERVICE
+            cause = CloseReason.ABORTED if terminated else CloseReason.SERVICE
             peer = accepted.peer
             self.context.observe(Closed(peer.connection, peer.address, cause, 0, 0))
 
@@ -226,8 +226,8 @@ _UCSPI_TCP_NAMES: Final = (
     "REMOTEPORT",
 )
 
-# What a command could take for its own connection's, though it is about another one: a server that was
-# itself started by inetd, tcpserver or systemd has these in its environment.
+# Variables about the server's own connection, in the environment of a server that inetd, tcpserver or systemd
+# has started. A command would take them for those of its connection.
 _CONNECTION_VARIABLES: Final = frozenset(
     {"PROTO", "REMOTE_ADDR", "REMOTE_HOST", "REMOTE_PORT", "SERVER_ADDR", "SERVER_PORT"}
     | {"LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID"}
@@ -240,11 +240,11 @@ _CONNECTION_VARIABLES: Final = frozenset(
 def connection_environment(
     inherited: Mapping[str, str], connection: socket.socket | None, peer: Peer
 ) -> dict[str, str]:
-    """What a command finds in its environment about its connection; None for one that is wrapped, where who
-    connected is not always whom we talk to.
+    """Return a command's environment: `inherited`, and variables that describe its connection.
 
-    The names of UCSPI (tcp-environ(5), with ucspi-tcp6's for IPv6; ucspi-unix), and of CGI
-    (RFC 3875, section 4.1).
+    `connection` is None if there are layers, because behind a proxy the credentials of the socket's peer are
+    not those of the client. The variables are those of UCSPI (tcp-environ(5), with those of ucspi-tcp6 for
+    IPv6; ucspi-unix) and CGI (RFC 3875, section 4.1).
     """
     found = {name: value for name, value in inherited.items() if name not in _CONNECTION_VARIABLES}
     local, remote = peer.local, peer.address
@@ -261,7 +261,7 @@ def connection_environment(
     if remote.family == "vsock":
         found["PROTO"] = "VSOCK"
         return found
-    # An IPv6 connection has the plain names too, for the programs that know no others.
+    # For an IPv6 connection the TCP* variables are set, too, for programs that know no others.
     prefixes = ["TCP", "TCP6"] if remote.family == "inet6" else ["TCP"]
     found["PROTO"] = prefixes[-1]
     for prefix in prefixes:
@@ -277,7 +277,7 @@ def connection_environment(
 
 
 def _peer_credentials(connection: socket.socket) -> dict[str, str]:
-    """Who was at the other end when it connected (unix(7), SO_PEERCRED)."""
+    """Return the credentials of the process that connected (unix(7), SO_PEERCRED)."""
     try:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     except (AttributeError, OSError):  # not Linux
@@ -287,7 +287,7 @@ def _peer_credentials(connection: socket.socket) -> dict[str, str]:
 
 
 def _reset_signals() -> None:
-    """In the child, between fork and exec."""
+    """Reset signals to their defaults. Runs in the child, between fork() and exec()."""
     for number in _RESET_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,24 +1,26 @@
-"""A command whose connection is wrapped: a process that carries bytes between the two, both ways.
+"""Relay between a connection with layers (TLS, a PROXY header) and a command, in both directions.
 
-    peer ══ciphertext══> Channel ──> the layers ──> PipedCommand ──pipe──> the command's stdin
-    peer <══ciphertext══ Channel <── the layers <── PipedCommand <──pipe── the command's stdout
+    peer ══ciphertext══> NonblockingConnection ──> layers ──> CommandConversation ──pipe──> stdin
+    peer <══ciphertext══ NonblockingConnection <── layers <── CommandConversation <──pipe── stdout
 
-Who speaks TLS, or sends a PROXY header, can't be handed to a command as it is (`command.py`): somebody has to
-stand between. That is a process for each connection, which waits by poll() for three descriptors.
+A connection with layers cannot be a command's stdin and stdout (`command.py`), so there is one relay process
+for each connection, which waits in poll() for three descriptors.
 
-1. The command starts when the layers are ready: who knocks and shakes no hands costs no command, and the
-   command is told who the peer is by a PROXY header.
-2. At most one piece waits in each direction. While the command doesn't read, nothing is read from the peer;
-   while the peer doesn't, nothing from the command. The pipe, or the window, tells the one who writes.
-3. The peer's end is EOF on the command's input, and what it says after that is still sent. EOF on its output
-   is the end of what we say: close_notify where that is spoken, then FIN.
-4. An input that is cut off must not be taken for a whole one. So where the connection ends in any way but the
-   peer's own or the command's (reset, a limit, a broken record), SIGTERM comes before that EOF.
-5. The pump leads a process group of which the command and all that it starts are members. SIGTERM to the
-   group ends the command, and tells the pump to cut the connection. SIGKILL ends all of them at once, so
-   that no command outlives its pump by being stubborn.
+1. The command starts when the handshake is done. So a client that never completes the handshake starts no
+   command, and the peer's address from a PROXY header is in the command's environment.
+2. At most one piece is buffered in each direction. While the command does not read, nothing is read from the
+   peer, and while the peer does not read, nothing from the command. The full pipe, or the TCP window, stops
+   the writer.
+3. The peer's EOF becomes EOF on the command's stdin, and the command's later output is still sent. EOF on the
+   command's stdout ends the reply: close_notify with TLS, then FIN.
+4. A command must not take truncated input for complete input. So if the connection ends other than by the
+   peer's or the command's EOF (reset, a time limit, a bad TLS record), the command is sent SIGTERM before it
+   reads EOF.
+5. The relay leads a process group, with the command and all processes that it starts as members. SIGTERM to
+   the group terminates the command, and makes the relay abort the connection. SIGKILL ends all of them at
+   once, so a command that ignores SIGTERM does not outlive its relay.
 
-Imports: the channel and what it needs. Its neighbour is `command.py`, which makes the command.
+`command.py` starts the command.
 """
 
 from __future__ import annotations
@@ -38,16 +40,17 @@ from bothends.engines.shutdown import ShutdownFlag
 from bothends.events import CloseReason
 from bothends.services.base import Conversation
 
-# What a pipe holds (pipe(7)): no read from one gives more.
+# Bytes: the capacity of a pipe (pipe(7)), so no read returns more.
 _READ_SIZE: Final = 64 * 1024
 
 _CLEAN_CAUSES: Final = frozenset({CloseReason.PEER, CloseReason.SERVICE})
 
 
 class CommandConversation(Conversation):
-    """The talk of a command that has been started with pipes for its input and output. Never blocks.
+    """The conversation of a command that has pipes as its stdin and stdout. Never blocks.
 
-    Who drives it calls `more` again when `output` is readable, and `write` when `input` is writable.
+    The caller calls `produce` again when `output_fd` is readable, and `write_input` when `input_fd` is
+    writable.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -66,17 +69,17 @@ class CommandConversation(Conversation):
 
     @property
     def input_fd(self) -> int | None:
-        """The pipe to wait for until it is writable; None while nothing waits to be written."""
+        """The pipe to the command's stdin, to be watched for POLLOUT; None if nothing is buffered for it."""
         return self._input.fileno() if self._unwritten else None
 
     @property
     def output_fd(self) -> int | None:
-        """The pipe on which the command speaks; None after its end."""
+        """The pipe from the command's stdout; None after EOF."""
         return None if self._output.closed else self._output.fileno()
 
     def receive(self, data: bytes) -> bytes:
         if not self._input.closed:
-            # Though the driver reads no more while something waits, a layer may have held something back.
+            # Nothing is read from the peer while input is buffered, but a layer may still hold earlier data.
             self._unwritten = memoryview(bytes(self._unwritten) + data)
             self.write_input()
         return b""
@@ -87,7 +90,7 @@ class CommandConversation(Conversation):
         return b""
 
     def close(self) -> bytes:
-        return b""  # not its EOF: rule 4
+        return b""  # without EOF for the command (rule 4)
 
     def produce(self) -> bytes:
         if self._output.closed:
@@ -102,7 +105,7 @@ class CommandConversation(Conversation):
         return data
 
     def write_input(self) -> None:
-        """Give the command what its pipe takes of what it has been sent; then its EOF, if that is due."""
+        """Write as much buffered input as the pipe takes, and close the pipe if the peer has sent EOF."""
         if self._input.closed:
             return
         try:
@@ -110,13 +113,13 @@ class CommandConversation(Conversation):
                 self._unwritten = self._unwritten[os.write(self._input.fileno(), self._unwritten) :]
         except BlockingIOError:
             return
-        except BrokenPipeError:  # it has had enough: as in a pipeline, the rest is for nobody
+        except BrokenPipeError:  # the command has closed its stdin: drop the rest, as in a pipeline
             self._close_input()
         if self._peer_eof:
             self._close_input()
 
     def close_pipes(self) -> None:
-        """Close both pipes: EOF for who reads, SIGPIPE for who writes."""
+        """Close both pipes. The command reads EOF, and gets SIGPIPE when it writes."""
         self._close_input()
         self._output.close()
 
@@ -126,18 +129,18 @@ class CommandConversation(Conversation):
 
 
 class CommandRelay:
-    """Carries one connection, in a process of its own, which leads a group. A `channel.Loop`.
+    """Relays one connection, in its own process, which leads a process group. A `nonblocking.ConnectionLoop`.
 
     Args:
-        job: what the engine was given. Its service opens what is then `piped`.
-        newcomer: the connection, which is closed when it is over.
+        context: the engine's context. Its CommandService starts the command and sets `command`.
+        accepted: the connection, which the relay closes.
     """
 
     def __init__(self, context: EngineContext, accepted: AcceptedConnection) -> None:
         self.now = time.monotonic()
         self.command: CommandConversation | None = None
-        """The command, once the layers are ready."""
-        self._job = context
+        """The command, once the handshake is done."""
+        self._context = context
         self._accepted = accepted
         self._deadline: float | None = None
         self._closed = False
@@ -146,22 +149,25 @@ class CommandRelay:
         self._watched: dict[int, int] = {}
 
     def run(self) -> int:
-        """Carry until the connection and the command have ended; the command's status, as a shell shows it:
-        128 and the signal's number where one has ended it. 0 where none was started."""
+        """Relay until the connection is closed and the command has exited.
+
+        Returns: the command's exit status, or 128 plus the number of the signal that killed it, as in a
+            shell. 0 if no command was started.
+        """
         signal.signal(signal.SIGTERM, lambda _number, _frame: self._sigterm.set())
         os.setsid()
         connection, peer, listener = self._accepted
-        channel = NonblockingConnection(self, self._job, listener, connection, peer)
-        channel.start()
+        nonblocking = NonblockingConnection(self, self._context, listener, connection, peer)
+        nonblocking.start()
         while not self._closed:
-            self._run_once(channel)
+            self._run_once(nonblocking)
         if self.command is None:
             return 0
         process = self.command.process
-        if channel.driver.cause not in _CLEAN_CAUSES:
+        if nonblocking.driver.cause not in _CLEAN_CAUSES:
             os.killpg(0, signal.SIGTERM)
         self.command.close_pipes()
-        if channel.driver.cause not in _CLEAN_CAUSES:
+        if nonblocking.driver.cause not in _CLEAN_CAUSES:
             try:
                 process.wait(KILL_GRACE)
             except subprocess.TimeoutExpired:
@@ -170,50 +176,50 @@ class CommandRelay:
         status = process.wait()
         return status if status >= 0 else 128 - status
 
-    # What the channel needs (channel.Loop) -------------------------------------------------------
+    # nonblocking.ConnectionLoop ------------------------------------------------------------------
 
     def update_interest(self, connection: NonblockingConnection) -> None:
-        """See channel.Loop. What it wants is looked at before each wait."""
+        """See ConnectionLoop. Does nothing, because each wait reads `connection.interest`."""
 
     def schedule(self, connection: NonblockingConnection, deadline: float) -> None:
-        """See channel.Loop."""
+        """See ConnectionLoop."""
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
 
     def connection_closed(self, connection: NonblockingConnection) -> None:
-        """See channel.Loop."""
+        """See ConnectionLoop."""
         self._closed = True
 
     # Waiting -------------------------------------------------------------------------------------
 
     def _run_once(self, connection: NonblockingConnection) -> None:
-        """Wait once, and do all that can be done without waiting."""
-        wanted = {self._sigterm.fileno(): select.POLLIN}
+        """Wait once, and handle everything that is ready."""
+        interests = {self._sigterm.fileno(): select.POLLIN}
         interest = connection.interest
-        piped = self.command
-        source, sink = (None, None) if piped is None else (piped.output_fd, piped.input_fd)
-        if sink is not None:
-            wanted[sink] = select.POLLOUT
+        command = self.command
+        output_fd, input_fd = (None, None) if command is None else (command.output_fd, command.input_fd)
+        if input_fd is not None:
+            interests[input_fd] = select.POLLOUT
             interest &= ~select.POLLIN
-        if source is not None and not connection.write_buffer_size:
-            wanted[source] = select.POLLIN
-        if interest:  # without, it would still be reported for having hung up, again and again
-            wanted[connection.socket.fileno()] = interest
-        ready = self._poll(wanted)
+        if output_fd is not None and not connection.write_buffer_size:
+            interests[output_fd] = select.POLLIN
+        if interest:  # with an empty mask poll() would still report POLLHUP, in every iteration
+            interests[connection.socket.fileno()] = interest
+        ready = self._poll(interests)
         self.now = time.monotonic()
         if self._sigterm.fileno() in ready:
             connection.close(CloseReason.ABORTED)
             return
-        if piped is not None and sink in ready:
-            piped.write_input()
-        if (found := ready.get(connection.socket.fileno())) is not None:
-            connection.on_ready(found)
-        if source in ready and not self._closed:
-            connection.on_ready(select.POLLOUT)  # that is, for more
+        if command is not None and input_fd in ready:
+            command.write_input()
+        if (events := ready.get(connection.socket.fileno())) is not None:
+            connection.on_ready(events)
+        if output_fd in ready and not self._closed:
+            connection.on_ready(select.POLLOUT)  # so that it calls `produce`
         if self._deadline is not None and self.now >= self._deadline and not self._closed:
             self._deadline = None
-            due = connection.on_timer(self.now)
-            if due is not None:
-                self.schedule(connection, due)
+            deadline = connection.on_timer(self.now)
+            if deadline is not None:
+                self.schedule(connection, deadline)
 
     def _poll(self, interests: dict[int, int]) -> dict[int, int]:
         for descriptor in self._watched.keys() - interests.keys():
@@ -222,5 +228,5 @@ class CommandRelay:
             if self._watched.get(descriptor) != interest:
                 self._poller.register(descriptor, interest)
         self._watched = interests
-        left = None if self._deadline is None else max(0.0, self._deadline - self.now) * 1000
-        return dict(self._poller.poll(left))
+        timeout = None if self._deadline is None else max(0.0, self._deadline - self.now) * 1000
+        return dict(self._poller.poll(timeout))

@@ -1,9 +1,9 @@
-"""Answering datagrams: what every engine does when a datagram socket has something.
+"""Answer datagrams: what every engine does when a datagram socket is readable.
 
-Two facts shape it. A datagram socket has no peer: each datagram carries its sender, and one socket
-answers all of them, so there is nothing to accept and nothing to close. And a datagram may be
-lost anywhere: where an answer can't be sent at once it is dropped, and that is told, rather than
-kept, which would only hide the loss from a sender that has to expect it anyway.
+A datagram socket has no peer. Each datagram carries its sender's address, and one socket answers all senders,
+so there is no connection to accept or close. And any datagram may be lost. So an answer that cannot be sent
+at once is dropped and reported, not queued: a queue would only hide a loss that the sender must expect
+anyway.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ import socket
 from typing import Any, Final
 
 from bothends.endpoints import Address
-from bothends.engines.access_control import AccessControl
 from bothends.engines.base import EngineContext, Limits
+from bothends.engines.client_limits import AccessControl
 from bothends.errors import errno_text
 from bothends.events import DatagramDropped, Received, RejectReason, Sent, ServiceFailed
 from bothends.services.amplification_guard import AmplificationGuard
 from bothends.services.base import Peer
 from bothends.sockets import DATAGRAM_SIZE, Listener, enable_pktinfo, receive_datagram, send_datagram
 
-# Datagrams taken from one socket before the loop looks at the others.
+# Datagrams read from one socket before the loop handles other descriptors.
 DATAGRAM_BATCH: Final = 64
 
-# UNIX datagrams are bounded by the sender's buffer only (net.core.wmem_default, 212,992 bytes). A
-# buffer of this size for every UDP datagram would cost more than answering it.
+# Bytes. The sender's buffer alone limits a UNIX datagram (net.core.wmem_default, 212,992 bytes). Allocating a
+# buffer of this size for every UDP datagram would take longer than answering it.
 MAX_UNIX_DATAGRAM: Final = 256 * 1024
 
 _WOULD_BLOCK: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
 
 def max_datagram_size(sock: socket.socket, limits: Limits) -> int:
-    """The largest datagram, in bytes, that is taken from this socket."""
-    largest = MAX_UNIX_DATAGRAM if sock.family == socket.AF_UNIX else DATAGRAM_SIZE
-    return min(largest, limits.message or largest)
+    """Return the size limit for datagrams of this socket, in bytes."""
+    max_size = MAX_UNIX_DATAGRAM if sock.family == socket.AF_UNIX else DATAGRAM_SIZE
+    return min(max_size, limits.message or max_size)
 
 
 class DatagramServer:
-    """Answers what arrives at one datagram socket, which it makes non-blocking."""
+    """Answers the datagrams of one socket, which it makes non-blocking."""
 
     def __init__(self, context: EngineContext, listener: Listener) -> None:
         self._listener = listener
         self.socket = listener.socket
         self.socket.setblocking(False)
-        self._job = context
+        self._context = context
         self._observe = context.observe
         self._traffic_observer = context.traffic_observer
         self._access_control = AccessControl(context.limits)
@@ -57,19 +57,19 @@ class DatagramServer:
         self._cached_peer = functools.lru_cache(maxsize=4096)(self._make_peer)
 
     def fileno(self) -> int:
-        """The socket's descriptor."""
+        """Return the socket's descriptor."""
         return self.socket.fileno()
 
     def close(self) -> None:
-        """Answer no more."""
+        """Close the socket."""
         self._listener.close()
 
     def on_ready(self, _ready: int) -> None:
-        """For a loop that tells what is ready."""
+        """Answer waiting datagrams. The callback of an event loop; the argument is the event mask."""
         self.serve()
 
     def serve(self) -> int:
-        """Answer what waits, BATCH at most; how many there were."""
+        """Answer the waiting datagrams, at most DATAGRAM_BATCH. Returns the number of datagrams read."""
         for count in range(DATAGRAM_BATCH):
             try:
                 data, truncated, sender, ancillary = receive_datagram(
@@ -78,7 +78,7 @@ class DatagramServer:
             except OSError as error:
                 if error.errno in _WOULD_BLOCK:
                     return count
-                # An ICMP error of an answer sent earlier, reported now (udp(7)): nobody's loss here.
+                # An ICMP error about an earlier answer, which the kernel reports in this call (udp(7)).
                 continue
             peer = self._cached_peer(sender)
             if self._traffic_observer is not None:
@@ -90,14 +90,14 @@ class DatagramServer:
         return DATAGRAM_BATCH
 
     def _answer(self, data: bytes, peer: Peer, sender: Any, ancillary: Any) -> None:
-        refusal = self._access_control.rejection(peer.address)
-        if refusal is None and self._guard is not None:
-            refusal = self._guard.check(peer.address)
-        if refusal is not None:
-            self._drop(peer, *refusal)
+        rejection = self._access_control.rejection(peer.address)
+        if rejection is None and self._guard is not None:
+            rejection = self._guard.check(peer.address)
+        if rejection is not None:
+            self._drop(peer, *rejection)
             return
         try:
-            answer = self._job.service.answer(data, peer)
+            answer = self._context.service.answer(data, peer)
         except Exception as error:
             if self._observe is not None:
                 self._observe(ServiceFailed(0, peer.address, error))

@@ -1,9 +1,9 @@
-"""One connection's bookkeeping, without the connection: what every stream engine would do alike.
+"""Drive one conversation, without a socket: the part that all stream engines share.
 
-Stands between a conversation and whatever moves its bytes. It counts, reports events, turns an
-exception of the service into the end of that one conversation, and knows when everything has been
-said. It never touches a socket: a driver (`nonblocking.py`, `blocking.py`, `asyncio.py`) asks it what
-to send and tells it what happened.
+The driver stands between a conversation and the code that moves its bytes (`nonblocking.py`, `blocking.py`,
+`asyncio.py`), which reports what it received and sent, and sends what the driver returns. The driver counts
+bytes, emits events, turns an exception of the service into the end of that conversation, and knows when the
+conversation has nothing more to send.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 
 from bothends.engines.base import EngineContext
-from bothends.engines.rate_limit import TokenBucket
+from bothends.engines.client_limits import TokenBucket
 from bothends.errors import HandshakeFailed, ProtocolViolation
 from bothends.events import (
     Accepted,
@@ -30,12 +30,16 @@ from bothends.sockets import Listener
 
 
 class ConversationDriver:
-    """Drives one conversation. Every method returns what is to be sent.
+    """Drives one conversation. Methods that return bytes return the data to send next.
 
-    `over` turns true when the conversation has nothing more to say: send what is left, then close.
-    `peer` is who it turned out to be, `accepted` who the system said it was when it came in.
-    `rest`: seconds for which not to read, after what was just received.
-    `pulls`: the conversation wants `more()` called whenever all has been sent.
+    Attributes:
+        peer: the peer, as a PROXY header has it if there is one.
+        accepted_peer: the peer as accept() reported it.
+        finished: the conversation sends nothing more. Send the unsent data, then close.
+        cause: why the connection is closed.
+        read_pause: seconds to pause reading after the last `receive` (rate limit), or 0.
+        wants_pull: call `produce` whenever all data has been sent.
+        received, sent: bytes on the socket.
     """
 
     __slots__ = (
@@ -89,11 +93,11 @@ class ConversationDriver:
 
     @property
     def handshaking(self) -> bool:
-        """Which limit counts: the handshake's, or the idle one."""
+        """Whether the handshake timeout applies, and not the idle timeout."""
         return self._handshaking
 
     def start(self) -> bytes:
-        """The connection is there."""
+        """Called once, when the connection is established."""
         try:
             data = self._conversation.start()
         except Exception as error:
@@ -105,7 +109,7 @@ class ConversationDriver:
         return data
 
     def receive(self, data: bytes) -> bytes:
-        """A read gave these bytes, at least one."""
+        """Called with the bytes of one read, at least one."""
         self.received += len(data)
         if self._token_bucket is not None:
             self._apply_rate_limit(self._token_bucket, len(data))
@@ -124,34 +128,40 @@ class ConversationDriver:
         return data
 
     def next_limit(self, opened_at: float, last_activity: float) -> tuple[float, CloseReason] | None:
-        """Which time limit comes next, and what passing it is called. For a connection that began then,
-        and on which something last moved then, on the driver's clock."""
+        """Return the time limit that expires next: its deadline, and the reason to close the connection then.
+
+        Args:
+            opened_at: when the connection was established. All times are on the caller's clock.
+            last_activity: when data was last sent or received.
+        """
         limits = self._limits
-        found: list[tuple[float, CloseReason]] = []
+        deadlines: list[tuple[float, CloseReason]] = []
         if self._handshaking:
-            # From the beginning: a handshake that comes in drops is no better than one that doesn't come.
-            found.append((opened_at + limits.handshake, CloseReason.HANDSHAKE))
+            # From the start of the connection, so that a peer cannot prolong it by sending single bytes.
+            deadlines.append((opened_at + limits.handshake, CloseReason.HANDSHAKE))
         elif limits.idle is not None:
-            found.append((last_activity + limits.idle, CloseReason.IDLE))
+            deadlines.append((last_activity + limits.idle, CloseReason.IDLE))
         if limits.life is not None:
-            found.append((opened_at + limits.life, CloseReason.LIFE))
-        return min(found, default=None)
+            deadlines.append((opened_at + limits.life, CloseReason.LIFE))
+        return min(deadlines, default=None)
 
     def next_deadline(self, opened_at: float, last_activity: float, now: float) -> float | None:
-        """When to look at the limits again, as far as is known now."""
+        """Return when to check the time limits again, or None for never. Arguments as `next_limit`."""
         limit = self.next_limit(opened_at, last_activity)
         if self._handshaking and self._limits.idle is not None and limit is not None:
-            return min(limit[0], now + self._limits.idle)  # the handshake may be over by then
+            return min(
+                limit[0], now + self._limits.idle
+            )  # the idle timeout applies once the handshake is done
         return None if limit is None else limit[0]
 
     def receive_eof(self) -> bytes:
-        """A read gave 0 bytes: the peer has finished sending."""
+        """Called when a read returns EOF: the peer has finished sending."""
         if self._traffic_observer is not None and not self._peer_eof:
             self._traffic_observer(PeerEof(self.peer.connection, self.peer.address))
         return self.stop_reading(CloseReason.PEER)
 
     def stop_reading(self, cause: CloseReason) -> bytes:
-        """Nothing more will be read, for this cause: the conversation's last word."""
+        """Called when nothing more will be read, because of `cause`. Returns the final data."""
         if self.finished or self._peer_eof:
             return b""
         self._peer_eof = True
@@ -164,13 +174,13 @@ class ConversationDriver:
             self._emit_inner_traffic()
         if self._conversation.failure is not None:
             self.fail(self._conversation.failure)
-        # A conversation that pulls may have more to say after the peer's last word; any other has not.
+        # A pull producer may have more data to send after the peer's EOF; another conversation has none.
         if not self.wants_pull or self._conversation.done:
             self.finished = True
         return data
 
     def produce(self) -> bytes:
-        """All has been sent: what comes next, or b"" for nothing now."""
+        """Called when all data has been sent. Returns the next data of a pull producer, or b"" for none."""
         if self.finished or not self.wants_pull:
             return b""
         try:
@@ -186,7 +196,7 @@ class ConversationDriver:
         return data
 
     def bytes_sent(self, data: bytes | memoryview) -> None:
-        """The system took these bytes."""
+        """Called with bytes that the kernel, or a transport, accepted for sending."""
         self.sent += len(data)
         if self._conversation.inner_traffic is not None:
             self._emit_inner_traffic()
@@ -194,7 +204,7 @@ class ConversationDriver:
             self._traffic_observer(Sent(self.peer.connection, self.peer.address, bytes(data)))
 
     def fail(self, error: BaseException) -> bytes:
-        """The service, or what it wanted sent, broke a rule: this conversation is over. Returns b""."""
+        """End the conversation because the service raised or its data cannot be sent. Returns b""."""
         self.finished = True
         self.cause = (
             CloseReason.BROKEN
@@ -206,7 +216,7 @@ class ConversationDriver:
         return b""
 
     def close(self, cause: CloseReason | None = None) -> None:
-        """The connection is gone; `cause` where it is another than the one that ended the talk."""
+        """Called when the connection is closed. `cause` replaces the cause recorded so far. Idempotent."""
         if cause is not None:
             self.cause = cause
         conversation, self._conversation = self._conversation, _NOT_OPEN
@@ -224,7 +234,7 @@ class ConversationDriver:
             )
 
     def _handshake_done(self) -> None:
-        """What wraps the stream is ready, and may have told who the peer is."""
+        """Record the results of the handshake: a PROXY header may have changed the peer's address."""
         self._handshaking = False
         self.wants_pull = self._conversation.wants_pull
         was = self.peer.address
@@ -234,25 +244,25 @@ class ConversationDriver:
             self._traffic_observer(HandshakeCompleted(self.peer.connection, self.peer.address, was, agreed))
 
     def _emit_inner_traffic(self) -> None:
-        """What has passed inside of what wraps the stream."""
-        passed = self._conversation.inner_traffic
-        while passed:
+        """Emit the plaintext that a layer has logged, in order."""
+        inner_traffic = self._conversation.inner_traffic
+        while inner_traffic:
             try:
-                heard, data = passed.popleft()
+                is_received, data = inner_traffic.popleft()
             except IndexError:
-                return  # whoever sends what is posted has told it, in another thread
+                return  # another thread, which sends pushed data, has emitted it
             peer = self.peer
-            told: Event
-            if not heard:
-                told = Sent(peer.connection, peer.address, data)
+            event: Event
+            if not is_received:
+                event = Sent(peer.connection, peer.address, data)
             elif data:
-                told = Received(peer.connection, peer.address, data)
+                event = Received(peer.connection, peer.address, data)
             else:
-                # It has been told itself, and sees to what follows from it.
+                # The layer has called `end` of the inner conversation already.
                 self._peer_eof = True
-                told = PeerEof(peer.connection, peer.address)
+                event = PeerEof(peer.connection, peer.address)
             if self._traffic_observer is not None:
-                self._traffic_observer(told)
+                self._traffic_observer(event)
 
     def _apply_rate_limit(self, bucket: TokenBucket, size: int) -> None:
         now = time.monotonic()
@@ -274,7 +284,7 @@ class ConversationDriver:
 
 
 class _NullConversation(Conversation):
-    """Stands in before a conversation is open and after it is closed."""
+    """The conversation of a driver before one is open and after it is closed."""
 
     def receive(self, data: bytes) -> bytes:
         return b""

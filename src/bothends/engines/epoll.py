@@ -1,21 +1,19 @@
-"""Engine `epoll`: one thread; the kernel keeps the list of what is waited for.
+"""Engine `epoll`: one thread; the kernel keeps the set of watched descriptors.
 
 What the kernel does (epoll(7)), and what follows:
 
-1. Interest is told once, by epoll_ctl(), and kept in the kernel; epoll_wait() gives only those
-   that are ready. So a turn costs what is ready, not what is open: 10,000 idle connections cost
-   one active one nothing.
-2. Changing interest is a system call of its own. So a channel asks for writability only while
-   something is unsent: for a peer that reads, one epoll_ctl() in a whole conversation.
-3. An epoll set refers to open file descriptions, not to descriptors: a descriptor that is closed
-   while a copy of it lives elsewhere (after fork) goes on being reported. So we take each one out
-   before closing it.
-4. Several processes that wait for one listener are all woken by each connection, unless it is
-   added with EPOLLEXCLUSIVE. EPOLL_CTL_MOD refuses that flag, so a listener is added and removed,
-   never changed.
+1. epoll_ctl() registers a descriptor once, and epoll_wait() returns only descriptors that are ready. So a
+   call costs O(ready), not O(open): 10,000 idle connections add nothing to the cost of an active one.
+2. Changing the events of a descriptor takes another system call. So a connection asks for EPOLLOUT only while
+   it has unsent data: if the peer reads, a whole conversation takes one epoll_ctl().
+3. An epoll set refers to open file descriptions, not to descriptors: after a descriptor is closed it is still
+   reported as long as a copy exists elsewhere (after fork()). So each descriptor is removed before it is
+   closed.
+4. A new connection wakes every process that waits for its listener, unless the listener was added with
+   EPOLLEXCLUSIVE. EPOLL_CTL_MOD rejects that flag, so a listener is added and removed, never modified.
 
-The loop around it, shared with `select` and `poll`, is `poll_loop.py`; what happens on each
-connection is `nonblocking.py`.
+The event loop, shared with `select` and `poll`, is in `readiness_loop.py`, and the connection in
+`nonblocking.py`.
 """
 
 from __future__ import annotations
@@ -23,11 +21,11 @@ from __future__ import annotations
 import select
 from collections.abc import Sequence
 
-from bothends.engines.poll_loop import Poller, ReadinessEngine
+from bothends.engines.readiness_loop import Poller, ReadinessEngine
 
 
 class EpollPoller(Poller):
-    """epoll, level-triggered."""
+    """A Poller on epoll, level-triggered."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -42,7 +40,7 @@ class EpollPoller(Poller):
             self._watched.add(descriptor)
 
     def unwatch(self, descriptor: int) -> None:
-        """See Poller.forget."""
+        """See Poller.unwatch."""
         self._epoll.unregister(descriptor)
         self._watched.discard(descriptor)
 
@@ -56,16 +54,16 @@ class EpollPoller(Poller):
 
 
 class EpollEngine(ReadinessEngine):
-    """Waits in epoll_wait() for any of many: time by what is ready, not by what is open."""
+    """One thread that waits in epoll_wait(): O(ready descriptors) for each call."""
 
     name = "epoll"
-    summary = "one thread waits in epoll_wait(): a turn costs what is ready, not what is open"
+    summary = "one thread waits in epoll_wait(), which returns only the descriptors that are ready"
 
     def make_poller(self) -> Poller:
-        """See ReadinessEngine.poller."""
+        """See ReadinessEngine.make_poller."""
         return EpollPoller()
 
     @classmethod
     def unavailable_reason(cls) -> str | None:
-        """See Engine.missing."""
-        return None if hasattr(select, "epoll") else "epoll is Linux's, and this system is another"
+        """See Engine.unavailable_reason."""
+        return None if hasattr(select, "epoll") else "only Linux has epoll"

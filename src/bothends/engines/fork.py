@@ -3,9 +3,9 @@
     parent:         poll(listeners, children) -> accept() -> fork() -> close() -> poll(...)
     each child:     close(listeners) -> recv() -> send() -> recv() -> ... -> _exit()
 
-Nothing is shared, so nothing can be corrupted: a conversation may crash, leak or be killed, and the
-others don't notice. That costs a copy of the process for each connection (its page tables, and
-every page that either of the two writes to), and what one conversation learns, no other ever hears.
+The processes share nothing: a conversation may crash, leak memory or be killed without affecting the others.
+The costs: a copy of the process for each connection (its page tables, and each page that either process
+writes to), and no conversation sees the state of another.
 """
 
 from __future__ import annotations
@@ -27,39 +27,41 @@ from bothends.events import ConnectionRejected, RejectReason
 
 
 class ChildPerConnection(Engine):
-    """Base of the engines that start a process for each connection: fork, and command."""
+    """Base of the engines that start a process for each connection: `fork` and `command`."""
 
     kill_delay: ClassVar[float]
-    """Seconds between the time when everyone should be gone and the first signal."""
+    """Seconds from the drain timeout, or an abort, to the first termination signal."""
 
     termination_signals: ClassVar[Sequence[int]]
-    """What whoever is still there is sent then, one after another."""
+    """The signals that the remaining children are sent, KILL_GRACE seconds apart."""
 
     kill_group: ClassVar[bool] = False
-    """Each child leads a process group, all of which is meant."""
+    """Send the signals to the process group that each child leads."""
 
     @abstractmethod
     def start_child(
         self, accepted: AcceptedConnection, acceptor: Acceptor, children: ChildSet
     ) -> Child | None:
-        """Start the process of a connection, which is closed here afterwards. None: it could not be, for
-        a reason of its own, which has been told.
+        """Start the process of a connection. The caller then closes this process's copy of the connection.
+
+        Returns: None if the process could not be started because of an error of its own, which the engine has
+            reported as an event.
 
         Raises:
-            OSError: it could not be, for want of something.
+            OSError: a resource is exhausted: processes, memory, descriptors.
         """
 
     def child_exited(self, accepted: AcceptedConnection, child: Child) -> None:
-        """The process of a connection has ended."""
+        """Called when the process of a connection has exited."""
 
     def run(self) -> None:
-        """Serve until told to stop."""
-        reception = AdmissionControl(self.context)
-        with Acceptor(self.context, reception) as door:
-            children = ChildSet(door.poll_loop, self.context.observe)
-            for newcomer in door.accepted():
-                self._handle_accepted(newcomer, door, children, reception)
-            if not door.run_until(lambda: not children, self.kill_delay):
+        """Serve until asked to stop."""
+        admission = AdmissionControl(self.context)
+        with Acceptor(self.context, admission) as acceptor:
+            children = ChildSet(acceptor.poll_loop, self.context.observe)
+            for accepted in acceptor.accepted():
+                self._handle_accepted(accepted, acceptor, children, admission)
+            if not acceptor.run_until(lambda: not children, self.kill_delay):
                 for number in self.termination_signals:
                     children.signal(number, groups=self.kill_group)
                     children.wait(None if number == signal.SIGKILL else KILL_GRACE)
@@ -71,11 +73,11 @@ class ChildPerConnection(Engine):
         children: ChildSet,
         admission: AdmissionControl,
     ) -> None:
-        def leave(child: Child) -> None:
+        def on_exit(child: Child) -> None:
             self.child_exited(accepted, child)
             admission.release(accepted.peer)
 
-        # The peer sees the end of the connection when its last descriptor is closed: ours goes first.
+        # The kernel sends FIN when the last descriptor of a connection is closed, so close this one early.
         with accepted.connection:
             try:
                 child = self.start_child(accepted, acceptor, children)
@@ -83,7 +85,7 @@ class ChildPerConnection(Engine):
                 admission.release(accepted.peer)
                 admission.pause(error.errno or errno.EAGAIN)
                 if self.context.observe is not None:
-                    reason = f"no process for it: {errno_text(error.errno or 0)}"
+                    reason = f"cannot start a process: {errno_text(error.errno or 0)}"
                     self.context.observe(
                         ConnectionRejected(accepted.peer.address, reason, RejectReason.PROCESS)
                     )
@@ -92,14 +94,14 @@ class ChildPerConnection(Engine):
         if child is None:
             admission.release(accepted.peer)
         else:
-            children.add(child, leave)
+            children.add(child, on_exit)
 
 
 class ForkEngine(ChildPerConnection):
-    """Gives each connection a process, which blocks in recv() and send().
+    """A process for each connection, which blocks in recv() and send().
 
-    `run` must not be called where other threads run: see `processes.py`, fact 4. Events of a
-    conversation are told in its process; the observer must be able to stand that.
+    Do not call `run` in a process with other threads: see `processes.py`, fact 4. The events of a
+    conversation are emitted in its process, so the observer must work after fork().
     """
 
     name = "fork"
@@ -108,24 +110,24 @@ class ForkEngine(ChildPerConnection):
     why_not: ClassVar = {
         "datagrams": "a datagram has no connection to hand to a process: use prefork, or an engine that "
         "waits for readiness",
-        "posts": "its connections are in different processes, which share nothing: who posts does not "
+        "supports_push": "its connections are in different processes, which share nothing, so a push cannot "
         "reach them",
     }
 
-    # The children know the time as well as we do, and cut their conversations off by themselves.
+    # Each child applies the drain timeout itself, so only a hung child is still running then.
     kill_delay = KILL_GRACE
     termination_signals = (signal.SIGKILL,)
 
     def start_child(self, accepted: AcceptedConnection, acceptor: Acceptor, children: ChildSet) -> Child:
-        """Fork."""
+        """See ChildPerConnection.start_child."""
 
-        def talk() -> None:
+        def serve() -> None:
             context = self.context
             children.close_in_child()
             acceptor.close_in_child()
             context.stop.detach_in_child()
-            with Watchdog(context.stop, context.limits) as warden:
-                exchange = ConversationDriver(context, accepted.listener, accepted.peer)
-                run_conversation(accepted.connection, exchange, context.limits, warden)
+            with Watchdog(context.stop, context.limits) as watchdog:
+                driver = ConversationDriver(context, accepted.listener, accepted.peer)
+                run_conversation(accepted.connection, driver, context.limits, watchdog)
 
-        return fork("connection", talk)
+        return fork("connection", serve)

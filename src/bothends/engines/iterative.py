@@ -1,11 +1,10 @@
-"""Engine `iterative`: one after another, in one thread, as the first server in every textbook.
+"""Engine `iterative`: one connection after another, in one thread, as the first server in every textbook.
 
     poll(listeners) -> accept() -> recv() -> send() -> recv() -> ... -> close() -> poll(listeners)
 
-While it talks to one peer, the next ones wait in the listener's queue: connected, as far as they can
-tell, and without an answer. One idle peer keeps out everybody; an idle limit is the only remedy.
-Datagrams are answered between two connections. What it needs is one thread and one descriptor for
-whoever is served, and nothing is ever shared.
+While it serves one peer, the next ones wait in the accept queue: they are connected, but get no answer. One
+idle peer blocks all others, which only an idle timeout can prevent. Datagrams are answered between two
+connections. It needs one thread and one descriptor for the current connection, and shares no state.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from bothends.engines.driver import ConversationDriver
 class IterativeEngine(Engine):
     """Serves one connection after another; recv() and send() block everything else.
 
-    `limits.when_full` means nothing here: while a peer is served, nobody looks at newcomers, so they
-    wait in the queue. And a service that never returns is not to be stopped, there being no other
-    thread that `run` could return in.
+    `limits.when_full` has no effect: while a peer is served, this engine accepts no connections, so they wait
+    in the accept queue. A service that never returns cannot be stopped, because it runs in the thread of
+    `run`.
     """
 
     name = "iterative"
@@ -32,22 +31,22 @@ class IterativeEngine(Engine):
     concurrent = False
     rejects_when_full = False
     why_not: ClassVar = {
-        "posts": "it looks at one connection at a time: the others would get what is posted to them "
-        "only when their turn has come",
-        "turns_away": "while it serves one, it looks at no newcomer",
-        "concurrent": "the next connection is served when this one is over",
+        "supports_push": "it serves one connection at a time, so the others would receive a push only when "
+        "their turn has come",
+        "rejects_when_full": "while it serves one connection, it accepts no other",
+        "concurrent": "it serves the next connection when the current one is closed",
     }
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until asked to stop."""
         context = self.context
-        reception = AdmissionControl(context, max_connections=1)
+        admission = AdmissionControl(context, max_connections=1)
         with (
-            Acceptor(context, reception, one_at_a_time=True) as door,
-            Watchdog(context.stop, context.limits, on_drain=door.close_listeners_now) as warden,
+            Acceptor(context, admission, one_at_a_time=True) as acceptor,
+            Watchdog(context.stop, context.limits, on_drain=acceptor.close_listeners_now) as watchdog,
         ):
-            for connection, peer, listener in door.accepted():
+            for connection, peer, listener in acceptor.accepted():
                 run_conversation(
-                    connection, ConversationDriver(context, listener, peer), context.limits, warden
+                    connection, ConversationDriver(context, listener, peer), context.limits, watchdog
                 )
-                reception.release(peer)
+                admission.release(peer)

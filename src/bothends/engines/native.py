@@ -1,19 +1,20 @@
-"""Engine `native`: one thread; a core in C moves the bytes, and Python is called with each chunk.
+"""Engine `native`: one thread; a core in C moves the bytes, and calls Python with each chunk.
 
-What it rests on, and what follows:
+Facts, and what follows:
 
-1. Over nine tenths of a server's time is the kernel's. What is left to an engine is to ask the kernel seldom
-   and in batches: io_uring does (`native/backend_uring.c`). Where it is missing or forbidden, as in many
-   containers, the same core works by epoll (`native/backend_epoll.c`), and `here()` says so.
-2. A conversation with nothing around it is driven in C from accept() to close(): `receive` is called with
-   each chunk, and no other Python runs. That needs that nobody observes more than what goes wrong, nothing
-   is wrapped, posted or pulled, and no rate is kept.
-3. Any other stream conversation is a `Talk`, as on asyncio: the core is its transport, and the bookkeeping
-   is everybody's (`driver.py`). So events, TLS and the rest are what they are on any engine.
-4. Accepting is the core's affair where there is nothing to decide, and `admission.py`'s where there is.
-5. What isn't a stream (seqpacket), or is read at a rate, is a `NonblockingConnection`, for which the core only waits.
+1. Over nine tenths of a server's time is spent in the kernel. An engine can only make fewer system calls, in
+   batches, which io_uring does (`native/backend_uring.c`). Where it is missing or forbidden, as in many
+   containers, the same core uses epoll (`native/backend_epoll.c`), and `backend_info()` says so.
+2. A plain conversation runs in C from accept() to close(): the core calls `receive` with each chunk, and no
+   other Python code runs. This requires that only problems are observed, that there are no layers, pushes or
+   pull producers, and no rate limit.
+3. Any other stream conversation uses the ConversationProtocol of the asyncio engine, with the core as its
+   transport, and the same `driver.py` as every engine. So events, TLS and limits work as on any engine.
+4. The core accepts connections if there is nothing to check, and `admission.py` does otherwise.
+5. A seqpacket socket, or a connection with a rate limit, is a NonblockingConnection. For it the core only
+   reports ready descriptors.
 
-`BOTHENDS_NATIVE=epoll` or `=io_uring` in the environment forces either.
+Set `BOTHENDS_NATIVE=epoll` or `=io_uring` in the environment to force a backend.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from select import POLLIN
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, cast
 
 from bothends.endpoints import Address
-from bothends.engines.access_control import AccessControl
 from bothends.engines.admission import ACCEPT_PAUSE, AdmissionControl
 from bothends.engines.asyncio import ConversationProtocol
 from bothends.engines.base import DRAIN_IDLE, DRAIN_TICK, FINAL_ACCEPT_BATCHES, Engine, EngineContext
+from bothends.engines.client_limits import AccessControl
 from bothends.engines.datagrams import DatagramServer, max_datagram_size
 from bothends.engines.nonblocking import NonblockingConnection
 from bothends.engines.timers import TimerWheel
@@ -66,35 +67,37 @@ Backend: TypeAlias = Literal["io_uring", "epoll"]
 
 BACKEND_VARIABLE: Final = "BOTHENDS_NATIVE"
 
-_NOT_BUILT: Final = "built without the C core (it takes a C compiler and Python's headers)"
+_NOT_BUILT: Final = "built without the C core, which takes a C compiler and Python's headers"
 
 
 def choose_backend(forced: str) -> tuple[Backend | None, str]:
-    """How the core would move bytes here, and why so; None where it can't, with the reason.
+    """Choose the core's backend on this machine.
 
-    `forced` is "io_uring", "epoll", or "" for whichever is best.
+    `forced` is "io_uring", "epoll", or "" for the best one.
+
+    Returns: the backend and a phrase that describes it, or None and the reason.
     """
     if _native is None:
         return None, _NOT_BUILT
     if forced not in ("", "io_uring", "epoll"):
-        return None, f"{BACKEND_VARIABLE} is {forced!r}, and not io_uring or epoll"
+        return None, f"{BACKEND_VARIABLE} is {forced!r}, not io_uring or epoll"
     if forced == "epoll":
-        return "epoll", "by epoll, as was asked"
-    number = _native.probe()
-    if not number:
+        return "epoll", "by epoll, as requested"
+    error_number = _native.probe()
+    if not error_number:
         return "io_uring", "by io_uring"
-    reason = _uring_unavailable_reason(number)
-    return (None, f"io_uring is {reason}") if forced else ("epoll", f"by epoll, as io_uring is {reason}")
+    reason = _uring_unavailable_reason(error_number)
+    return (None, f"io_uring is {reason}") if forced else ("epoll", f"by epoll, because io_uring is {reason}")
 
 
-def _uring_unavailable_reason(number: int) -> str:
-    if number == errno.EINVAL:
-        return "too old here (Linux 6.1 is needed)"
-    if number in (errno.EPERM, errno.EACCES):
+def _uring_unavailable_reason(error_number: int) -> str:
+    if error_number == errno.EINVAL:
+        return "too old here (Linux 6.1 is required)"
+    if error_number in (errno.EPERM, errno.EACCES):
         return "forbidden here (kernel.io_uring_disabled, or a container's seccomp filter)"
-    if number == errno.ENOSYS:
+    if error_number == errno.ENOSYS:
         return "not in this kernel"
-    return f"refused: {errno_text(number)}"
+    return f"not available: {errno_text(error_number)}"
 
 
 _BACKEND, _BACKEND_REASON = choose_backend(os.environ.get(BACKEND_VARIABLE, ""))
@@ -104,7 +107,7 @@ if _native is not None:
 
 
 class NativeEngine(Engine):
-    """Waits in a core written in C; conversations stay in Python."""
+    """One thread that runs an event loop in C; conversations are in Python."""
 
     name = "native"
     summary = "one thread runs a core in C, which moves the bytes by io_uring or epoll"
@@ -115,26 +118,26 @@ class NativeEngine(Engine):
     backend_reason: ClassVar[str] = _BACKEND_REASON
 
     requires_uring: ClassVar[bool] = os.environ.get(BACKEND_VARIABLE) == "io_uring"
-    """Whether it would rather fail than do with epoll."""
+    """Whether to fail rather than fall back to epoll."""
 
     ring_sizes: ClassVar[Mapping[str, int]] = {}
-    """Sizes of the ring, for those who want others: submissions, completions, buffers, buffer_size."""
+    """Sizes of the ring, if not the default: submissions, completions, buffers, buffer_size (bytes)."""
 
     def __init__(self, context: EngineContext) -> None:
         super().__init__(context)
         self._loop: NativeLoop | None = None
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until asked to stop."""
         try:
             self._loop = NativeLoop(self.context, self.backend == "io_uring", self.ring_sizes)
         except OSError:
-            # The probe was granted a small ring, and this one is refused: memory, or descriptors.
+            # The kernel granted the small ring of probe(), but not this one: ENOMEM, EMFILE.
             if self.requires_uring or self.backend != "io_uring":
                 raise
             self._loop = NativeLoop(self.context, False, self.ring_sizes)
         try:
-            self._loop.reload()  # another thread may have had another service loaded meanwhile
+            self._loop.reload()  # another thread may have reloaded the service meanwhile
             self._loop.run()
         finally:
             self._loop.close()
@@ -147,41 +150,41 @@ class NativeEngine(Engine):
 
     @classmethod
     def unavailable_reason(cls) -> str | None:
-        """See Engine.missing."""
+        """See Engine.unavailable_reason."""
         return None if cls.backend else cls.backend_reason
 
     @classmethod
     def backend_info(cls) -> str:
-        """See Engine.here."""
+        """See Engine.backend_info."""
         return cls.backend_reason if cls.backend else ""
 
 
 class NativeEpollEngine(NativeEngine):
-    """The same, on epoll wherever it runs: what others get where io_uring is forbidden."""
+    """The native engine on epoll, as it runs where io_uring is forbidden."""
 
     backend, backend_reason = choose_backend("epoll")
 
 
 class NativeUringEngine(NativeEngine):
-    """The same, on io_uring or not at all."""
+    """The native engine on io_uring, without a fallback."""
 
     backend, backend_reason = choose_backend("io_uring")
     requires_uring = True
 
 
 class NativeConversationProtocol(ConversationProtocol):
-    """A Talk whose transport is a connection of the core's."""
+    """A ConversationProtocol whose transport is a connection of the core."""
 
     __slots__ = ()
 
     def abort(self, cause: CloseReason) -> None:
-        """See Talk.cut. The core's abort() resets by itself."""
+        """See ConversationProtocol.abort. The core's abort() sends RST."""
         self.driver.close(cause)
         self._transport.abort()
 
 
 class NativeLoop:
-    """What Python does beside the core: whatever has to be decided, told or timed."""
+    """The Python side of the event loop: admission, events, timers and shutdown."""
 
     def __init__(self, context: EngineContext, io_uring: bool, ring_sizes: Mapping[str, int]) -> None:
         self.context = context
@@ -191,7 +194,7 @@ class NativeLoop:
         self._timer_wheel: TimerWheel[ConversationProtocol | NonblockingConnection] = TimerWheel()
         self._listeners = [each for each in context.listeners if each.role == "listener"]
         datagrams = [each for each in context.listeners if each.role == "datagrams"]
-        # Who observes is told of each datagram: then they are dealt with one by one.
+        # An observer of traffic receives an event for each datagram, so Python handles them one by one then.
         self._core_datagram_listeners = datagrams if context.traffic_observer is None else []
         self._datagram_servers = [
             DatagramServer(context, each) for each in datagrams if context.traffic_observer is not None
@@ -201,7 +204,7 @@ class NativeLoop:
         self._accepting = False
         self._abort_at: float | None = None
         self._last_drain_check = -math.inf
-        # Datagrams are received by recvmmsg(), many at once, which a ring can't do better.
+        # recvmmsg() receives datagrams in batches already, so a ring would not be faster.
         streams = any(each.role != "datagrams" for each in context.listeners)
         self._core = _native.Core(
             io_uring=io_uring and streams,
@@ -228,17 +231,17 @@ class NativeLoop:
 
     @property
     def now(self) -> float:
-        """Seconds on the core's clock, as of this turn."""
+        """Seconds on the core's clock, read once in each iteration."""
         return self._core.now
 
     def run(self) -> None:
-        """Serve until told to stop, then until the last connection is over."""
+        """Serve until asked to stop, then until the last connection is closed."""
         context, core = self.context, self._core
         core.watch(context.stop.draining.fileno(), lambda _ready: self._drain(), POLLIN, False)
         for listener in self._listeners:
             listener.socket.setblocking(False)
-        for desk in self._datagram_servers:
-            core.watch(desk.fileno(), desk.on_ready, POLLIN, True)
+        for server in self._datagram_servers:
+            core.watch(server.fileno(), server.on_ready, POLLIN, True)
         for listener in self._core_datagram_listeners:
             self._add_datagram_socket(listener)
         for listener in context.listeners:
@@ -248,9 +251,9 @@ class NativeLoop:
             core.listen(listener.socket.fileno(), _listener_local_address(listener), context.shared)
         self._update_listeners()
         while self._is_serving() or self.connections or core.connections:
-            patience = self._timeout()
-            self._wakeup_at = None if patience is None else core.now + patience
-            core.run(patience)
+            timeout = self._timeout()
+            self._wakeup_at = None if timeout is None else core.now + timeout
+            core.run(timeout)
             for _ in range(len(self._callbacks)):
                 self._callbacks.popleft()()
             self._timer_wheel.run_expired(core.now)
@@ -262,40 +265,40 @@ class NativeLoop:
         return bool(self._listeners or self._datagram_servers or self._core_datagram_listeners)
 
     def close(self) -> None:
-        """Cut off whatever is left, and give everything back."""
+        """Abort the remaining connections and close the core."""
         self._abort()
         self._core.close()
 
     def reload(self) -> None:
-        """The job has another service. From any thread."""
+        """Use the context's service for new conversations. Safe from any thread."""
         self._core.open_conversation = self.context.service.open
         self._core.answer_datagram = self.context.service.answer
         if self._core_listeners and not self._can_run_in_c():
             self.call_soon(self._accept_in_python)
 
-    # What a talk or a channel needs (asyncio.Owner, channel.Loop) ---------------------------------
+    # asyncio.LoopContext and nonblocking.ConnectionLoop -------------------------------------------
 
     def update_interest(self, connection: NonblockingConnection) -> None:
-        """See channel.Loop."""
+        """See ConnectionLoop."""
         self._core.watch(connection.socket.fileno(), connection.on_ready, connection.interest, False)
 
     def schedule(self, item: ConversationProtocol | NonblockingConnection, deadline: float) -> None:
-        """See channel.Loop."""
+        """See LoopContext."""
         self._timer_wheel.schedule(item, deadline)
         if self._wakeup_at is None or deadline < self._wakeup_at:
             self._core.stop()
 
     def connection_closed(self, item: ConversationProtocol | NonblockingConnection) -> None:
-        """See channel.Loop."""
+        """See LoopContext."""
         if isinstance(item, NonblockingConnection):
             self._core.unwatch(item.socket.fileno())
         self._timer_wheel.cancel(item)
         self.connections.discard(item)
-        # After this callback: a channel's descriptor is given back only when it returns.
+        # Not at once, because the socket is closed only after this callback returns.
         self.call_soon(functools.partial(self._release, item.driver.accepted_peer))
 
     def call_soon(self, callback: Callable[[], object]) -> None:
-        """Call it when the stack is flat again. From any thread."""
+        """Call `callback` in the next iteration. Safe from any thread."""
         self._callbacks.append(callback)
         self._core.stop()
 
@@ -303,24 +306,24 @@ class NativeLoop:
         self._admission.release(peer)
         self._core.stop()
 
-    # Welcoming -----------------------------------------------------------------------------------
+    # Accepting -----------------------------------------------------------------------------------
 
     def _can_run_in_c(self) -> bool:
-        """Whether C may hold the conversations (2 above)."""
+        """Whether conversations can run in C (2 above)."""
         context = self.context
         return context.traffic_observer is None and not (
             context.opener or context.service.pushes or context.limits.rate
         )
 
     def _accept_in_c(self, listener: Listener) -> bool:
-        """Whether C may accept at this listener (4 above)."""
+        """Whether the core can accept the connections of this listener (4 above)."""
         limits = self.context.limits
         has_options = listener.endpoint.is_unix and bool(listener.endpoint.options)
-        decides = limits.connections or limits.per_address or limits.allow or limits.deny or has_options
-        return self._can_run_in_c() and not decides and listener.socket.type == socket.SOCK_STREAM
+        has_checks = limits.connections or limits.per_address or limits.allow or limits.deny or has_options
+        return self._can_run_in_c() and not has_checks and listener.socket.type == socket.SOCK_STREAM
 
     def _accept_in_python(self) -> None:
-        """Accept here from now on, at every listener."""
+        """Accept all connections in Python from now on."""
         if self._core_listeners:
             self._core_listeners = []
             self._core.stop_listening()
@@ -333,11 +336,11 @@ class NativeLoop:
                 self._core.unwatch(listener.socket.fileno())
 
     def _update_listeners(self) -> None:
-        """Watch the listeners, or stop watching them, as the limits say now."""
-        welcoming = self._admission.can_accept()
-        if welcoming == self._accepting:
+        """Start or stop watching the listeners, as the limits require now."""
+        can_accept = self._admission.can_accept()
+        if can_accept == self._accepting:
             return
-        if not welcoming:
+        if not can_accept:
             self._unwatch_listeners()
             return
         self._accepting = True
@@ -347,7 +350,7 @@ class NativeLoop:
                 self._core.watch(listener.socket.fileno(), accept, POLLIN, True)
 
     def _accept(self, listener: Listener, _ready: int = POLLIN) -> bool:
-        """Take who waits; whether there was anyone."""
+        """Accept a batch of connections. Returns whether there were any."""
         before = self._admission.accepted_count
         for connection, peer in self._admission.accept(listener):
             self._start_connection(listener, connection, peer)
@@ -357,21 +360,21 @@ class NativeLoop:
 
     def _start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
         if connection.type != socket.SOCK_STREAM or self.context.limits.rate is not None:
-            channel = NonblockingConnection(self, self.context, listener, connection, peer)
-            self.connections.add(channel)
-            self.update_interest(channel)
-            channel.start()
+            nonblocking = NonblockingConnection(self, self.context, listener, connection, peer)
+            self.connections.add(nonblocking)
+            self.update_interest(nonblocking)
+            nonblocking.start()
         elif not self._can_run_in_c():
             self._attach_protocol(self.context, listener, connection.detach(), peer)
         else:
             try:
                 conversation = self.context.service.open(peer, discard_push)
-                pulls = conversation.wants_pull
+                wants_pull = conversation.wants_pull
             except Exception as error:
                 self._on_service_error(peer, error)
                 self._core.start_conversation(connection.detach(), None, peer)
                 return
-            if pulls:
+            if wants_pull:
                 self._attach_protocol(
                     _with_conversation(self.context, conversation), listener, connection.detach(), peer
                 )
@@ -379,7 +382,7 @@ class NativeLoop:
                 self._core.start_conversation(connection.detach(), conversation, peer)
 
     def _on_pull_conversation(self, descriptor: int, peer: Peer, conversation: Conversation) -> None:
-        """The core has accepted somebody whose conversation pulls."""
+        """Called when the core has accepted a connection whose conversation is a pull producer."""
         self._admission.open_count += 1
         self._attach_protocol(
             _with_conversation(self.context, conversation), self._listeners[0], descriptor, peer
@@ -388,35 +391,38 @@ class NativeLoop:
     def _attach_protocol(
         self, context: EngineContext, listener: Listener, descriptor: int, peer: Peer
     ) -> None:
-        talk = NativeConversationProtocol(self, listener, peer, context)
-        connection = self._core.attach_protocol(descriptor, talk)
-        talk.connection_made(cast("asyncio.Transport", connection))  # it has of one what a talk uses
+        protocol = NativeConversationProtocol(self, listener, peer, context)
+        connection = self._core.attach_protocol(descriptor, protocol)
+        # It has the methods of a transport that ConversationProtocol uses.
+        protocol.connection_made(cast("asyncio.Transport", connection))
 
     # Datagrams -----------------------------------------------------------------------------------
 
     def _add_datagram_socket(self, listener: Listener) -> None:
-        """Have the core answer datagrams: as DatagramDesk does, with nobody to be told."""
+        """Let the core answer the datagrams of a socket, as DatagramServer does, but without events."""
         sock, context = listener.socket, self.context
         sock.setblocking(False)
-        gate = AccessControl(context.limits) if context.limits.allow or context.limits.deny else None
+        access_control = (
+            AccessControl(context.limits) if context.limits.allow or context.limits.deny else None
+        )
         rate = context.service.answers_per_second
         guard = AmplificationGuard(rate) if rate is not None else None
 
-        def refuse(peer: Peer) -> object:
-            refusal = None if gate is None else gate.rejection(peer.address)
-            if refusal is None and guard is not None:
-                refusal = guard.check(peer.address)
-            if refusal is not None:
-                self._emit(DatagramDropped(peer.address, *refusal))
-            return refusal
+        def reject(peer: Peer) -> object:
+            rejection = None if access_control is None else access_control.rejection(peer.address)
+            if rejection is None and guard is not None:
+                rejection = guard.check(peer.address)
+            if rejection is not None:
+                self._emit(DatagramDropped(peer.address, *rejection))
+            return rejection
 
-        internet = sock.family in (socket.AF_INET, socket.AF_INET6)
-        largest = max_datagram_size(sock, context.limits)
+        is_inet = sock.family in (socket.AF_INET, socket.AF_INET6)
+        max_size = max_datagram_size(sock, context.limits)
         wildcard = enable_pktinfo(sock)
-        refuses = refuse if gate is not None or guard is not None else None
-        self._core.add_datagram_socket(sock.fileno(), listener.address, refuses, largest, wildcard, internet)
+        callback = reject if access_control is not None or guard is not None else None
+        self._core.add_datagram_socket(sock.fileno(), listener.address, callback, max_size, wildcard, is_inet)
 
-    # Telling what goes wrong ---------------------------------------------------------------------
+    # Events --------------------------------------------------------------------------------------
 
     def _emit(self, event: Event) -> None:
         if self.context.observe is not None:
@@ -429,25 +435,25 @@ class NativeLoop:
         self._emit(AcceptPaused(error_number, self._core.connections) if error_number else AcceptResumed())
 
     def _on_datagram_dropped(self, peer: Peer, reason: int, number: int) -> None:
-        words, why = (
+        text, why = (
             (f"a datagram of more than {number} bytes", RejectReason.SIZE),
             ("the sender has no address (it did not bind one)", RejectReason.NO_SOURCE_ADDRESS),
             (f"sending it: {errno_text(number)}", RejectReason.SEND_FAILED),
         )[reason]
-        self._emit(DatagramDropped(peer.address, words, why))
+        self._emit(DatagramDropped(peer.address, text, why))
 
     # Waiting -------------------------------------------------------------------------------------
 
     def _timeout(self) -> float | None:
-        """How long nothing but a ready descriptor can want us."""
+        """Return the seconds until the next timer, accept retry or idle check; None if there is none."""
         if self._callbacks:
             return 0.0
-        waits = [self._timer_wheel.next_timeout(self.now), self._admission.retry_delay()]
+        timeouts = [self._timer_wheel.next_timeout(self.now), self._admission.retry_delay()]
         if self._abort_at is not None:
-            waits.append(DRAIN_TICK)
-        return min((wait for wait in waits if wait is not None), default=None)
+            timeouts.append(DRAIN_TICK)
+        return min((timeout for timeout in timeouts if timeout is not None), default=None)
 
-    # Leaving -------------------------------------------------------------------------------------
+    # Shutting down -------------------------------------------------------------------------------
 
     def _drain(self) -> None:
         stop, limits, core = self.context.stop, self.context.limits, self._core
@@ -461,24 +467,21 @@ class NativeLoop:
                     if not self._accept(listener):
                         break
             listener.close()
-        for desk in self._datagram_servers:
-            core.unwatch(desk.fileno())
+        for server in self._datagram_servers:
+            core.unwatch(server.fileno())
             for _ in range(FINAL_ACCEPT_BATCHES):
-                if not desk.serve():
+                if not server.serve():
                     break
-            desk.close()
+            server.close()
         for listener in self._core_datagram_listeners:
             core.remove_datagram_socket(listener.socket.fileno())
             listener.close()
-        self._listeners, self._core_listeners, self._datagram_servers, self._core_datagram_listeners = (
-            [],
-            [],
-            [],
-            [],
-        )
+        self._listeners, self._core_listeners = [], []
+        self._datagram_servers, self._core_datagram_listeners = [], []
         self._abort_at = self.now + limits.drain
-        channels = sum(isinstance(each, NonblockingConnection) for each in self.connections)
-        self._emit(Draining(core.connections + channels, limits.drain))
+        # The core counts the connections that it reads and writes.
+        others = sum(isinstance(each, NonblockingConnection) for each in self.connections)
+        self._emit(Draining(core.connections + others, limits.drain))
         core.stop()
 
     def _drain_tick(self) -> None:
@@ -486,26 +489,26 @@ class NativeLoop:
             self._abort()
             return
         self._core.drain(self._last_drain_check)
-        for talk in list(self.connections):
-            talk.drain(self._last_drain_check)
+        for connection in list(self.connections):
+            connection.drain(self._last_drain_check)
         self._last_drain_check = self.now
 
     def _abort(self) -> None:
         self._core.unwatch(self.context.stop.aborting.fileno())
-        for talk in list(self.connections):
-            if isinstance(talk, NonblockingConnection):
-                talk.close(CloseReason.ABORTED)
+        for connection in list(self.connections):
+            if isinstance(connection, NonblockingConnection):
+                connection.close(CloseReason.ABORTED)
             else:
-                talk.abort(CloseReason.ABORTED)
+                connection.abort(CloseReason.ABORTED)
         self._core.abort()
 
 
 def _with_conversation(context: EngineContext, conversation: Conversation) -> EngineContext:
-    """The same job for one peer, whose conversation is open already."""
-    return dataclasses.replace(context, opener=lambda _listener, _peer, _post: conversation)
+    """Copy the context for one peer, whose conversation is already open."""
+    return dataclasses.replace(context, opener=lambda _listener, _peer, _push: conversation)
 
 
 def _listener_local_address(listener: Listener) -> Address | None:
-    """Our address on every connection of this listener, or None where each has its own."""
+    """Return the local address of the listener's connections, or None if it differs between them."""
     address = listener.address
     return None if address.host in ("", "0.0.0.0", "::") or address.family == "vsock" else address

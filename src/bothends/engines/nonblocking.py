@@ -1,22 +1,22 @@
-"""One connection that never blocks: bytes in when there are some, bytes out as far as they go.
+"""One connection on a non-blocking socket.
 
-The driver between an Exchange and a non-blocking socket, for every engine that is told when a
-descriptor is ready (select, poll, epoll; asyncio where its transports don't carry the family).
+Connects a ConversationDriver to a non-blocking socket, for every engine whose event loop reports ready
+descriptors: select, poll and epoll, and asyncio for the socket families that its transports do not support.
 
-    reading ──peer's EOF or service done──> saying ──all said──> lingering ──peer's EOF──> closed
-       └──────────────────── reset, limit, abort: from any state ────────────────────────────┘
+    reading ──peer's EOF or service done──> flushing ──all sent──> lingering ──peer's EOF──> closed
+       └──────────────────── reset, limit, abort: from any state ─────────────────────────────┘
 
 What the kernel does, and what follows:
 
-1. send() takes what fits into the socket's buffer, which may be less than was given or nothing
-   (EAGAIN). What is left is queued here, and writability is asked for only while it is.
-2. A peer that doesn't read fills its receive buffer, then our send buffer, then our queue. Above
-   `limits.unsent` we stop reading from it, so its sends block in turn: the pressure reaches whoever
-   causes it, and our memory for it stays bounded.
-3. close() with unread input makes the kernel send RST, which can destroy our last answer while it
-   is still on its way. So we shut down our side only, and read and discard until the peer's EOF,
-   `limits.linger` seconds at the most.
-4. After its FIN a peer can still read: EOF ends what it says, not what we say.
+1. send() takes as much as fits into the socket's send buffer, which may be less than it was given, or nothing
+   (EAGAIN). The rest is queued here, and POLLOUT is requested only while the queue is not empty.
+2. If a peer does not read, its receive buffer fills, then this socket's send buffer, then the queue. Above
+   `limits.unsent` nothing more is read from the peer, so its sends block in turn: the backpressure reaches
+   its cause, and the memory for each connection stays bounded.
+3. close() with unread input makes the kernel send RST, which can destroy the last reply on its way. So only
+   the sending direction is shut down, and input is read and discarded until the peer's EOF, for at most
+   `limits.linger` seconds.
+4. After its FIN a peer can still read: EOF ends the peer's sending, not ours.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from bothends.services.base import Peer, discard_push
 from bothends.sockets import Listener
 from bothends.sockets.options import reset_on_close
 
-# Larger than any message that a SOCK_SEQPACKET socket with default buffers can send
-# (net.core.wmem_default is 212,992 bytes).
+# Bytes: larger than any message that a SOCK_SEQPACKET socket with default buffers can send
+# (net.core.wmem_default is 212,992).
 MAX_PACKET_SIZE: Final = 256 * 1024
 
-# What a send or a receive answers when the peer, or the way to it, is gone.
+# Errors of send() and recv() that mean that the peer, or the route to it, is gone.
 CONNECTION_LOST: Final = frozenset(
     {
         errno.ECONNRESET,
@@ -57,24 +57,24 @@ CONNECTION_LOST: Final = frozenset(
 
 
 class ConnectionLoop(Protocol):
-    """What a channel needs of the loop that runs it."""
+    """The event loop, as a NonblockingConnection sees it."""
 
     @property
     def now(self) -> float:
-        """Seconds on the loop's clock, as of this turn."""
+        """Seconds on the loop's clock, read once in each iteration."""
 
     def update_interest(self, connection: NonblockingConnection) -> None:
-        """`channel.interest` has changed."""
+        """Watch the connection for the events in `connection.interest`, which has changed."""
 
     def schedule(self, connection: NonblockingConnection, deadline: float) -> None:
-        """Call `channel.on_timer(now)` at `due` or soon after."""
+        """Call `connection.on_timer(now)` at `deadline` or soon after."""
 
     def connection_closed(self, connection: NonblockingConnection) -> None:
-        """The channel is about to close its socket: forget it."""
+        """Called just before the connection closes its socket: stop watching it."""
 
 
 class NonblockingConnection:
-    """One connection of an engine that waits for readiness."""
+    """One connection of an event loop that reports ready descriptors."""
 
     __slots__ = (
         "_closed",
@@ -111,11 +111,10 @@ class NonblockingConnection:
         self.slot: int | None = None
         self._loop = loop
         self._opened_at = loop.now
-        self._last_received = self._last_activity = (
-            loop.now
-        )  # when something last arrived; when anything last moved
+        self._last_received = loop.now
+        self._last_activity = loop.now  # when data was last received or sent
         self._limits = context.limits
-        # No more at once than may be read in a second.
+        # With a rate limit, one read takes at most one second's worth.
         self._read_size = min(context.limits.chunk, context.limits.rate or context.limits.chunk)
         self._write_queue: collections.deque[memoryview | bytes] = collections.deque()
         self._peer_eof = False
@@ -128,24 +127,26 @@ class NonblockingConnection:
         )
 
     def start(self) -> None:
-        """The loop knows the channel now: let the conversation begin."""
-        due = self._next_deadline(self._opened_at)
-        if due is not None:
-            self._loop.schedule(self, due)
+        """Start the conversation. Call once the loop watches the connection."""
+        deadline = self._next_deadline(self._opened_at)
+        if deadline is not None:
+            self._loop.schedule(self, deadline)
         self._write(self.driver.start())
 
-    # What the loop calls ---------------------------------------------------------------------
+    # Called by the loop ----------------------------------------------------------------------
 
     def on_ready(self, ready: int) -> None:
-        """The socket is ready: POLLIN, POLLOUT, or an error (POLLERR, POLLHUP), which reading,
-        or where we don't read any more, writing will meet."""
+        """Handle the socket's events: POLLIN, POLLOUT, and errors (POLLERR, POLLHUP).
+
+        The next read reports an error, or after the peer's EOF the next write.
+        """
         if ready & ~POLLOUT and not (self._peer_eof and self._linger_until is None):
             self._on_readable()
         if ready & ~POLLIN and not self._closed:
             self._on_writable()
 
     def on_timer(self, now: float) -> float | None:
-        """Look at the limits; return when to look again."""
+        """Apply the time limits. Returns the next deadline, or None if there is none."""
         if self._closed:
             return None
         if self._pending_abort is not None:
@@ -168,20 +169,22 @@ class NonblockingConnection:
         return self._next_deadline(now)
 
     def _next_deadline(self, now: float) -> float | None:
-        look = self.driver.next_deadline(self._opened_at, self._last_activity, now)
-        looks = [each for each in (look, self._read_paused_until) if each is not None]
-        return min(looks, default=None)
+        limit = self.driver.next_deadline(self._opened_at, self._last_activity, now)
+        return min((each for each in (limit, self._read_paused_until) if each is not None), default=None)
 
     def drain(self, last_check: float) -> None:
-        """The server is leaving: finish this talk if it rests. What came before `looked` has been heard."""
+        """Close the connection if it is idle, because the server is draining.
+
+        `last_check` is when the loop last checked: all data that had arrived by then has been read.
+        """
         if self._linger_until is not None or last_check - self._last_received < DRAIN_IDLE:
             return
-        # To who pulls, something is owed for as long as it is not told to end.
+        # A pull producer has unsent data until it is stopped, so it is stopped here.
         if not self.write_buffer_size or self.driver.wants_pull:
             self._stop_reading(CloseReason.DRAINED)
 
     def close(self, cause: CloseReason | None = None) -> None:
-        """End it now. With a cause: the talk was cut off, and what is unsent is dropped."""
+        """Close the connection now. With a cause other than RESET, send RST and drop unsent data."""
         if self._closed:
             return
         self._closed = True
@@ -210,20 +213,20 @@ class NonblockingConnection:
             if not data:
                 self.close()
         elif data:
-            said = self.driver.receive(data)
+            reply = self.driver.receive(data)
             if self.driver.read_pause:
                 self._read_paused_until = self._loop.now + self.driver.read_pause
                 self._loop.schedule(self, self._read_paused_until)
-            self._write(said)
+            self._write(reply)
         else:
             self._peer_eof = True
             self._write(self.driver.receive_eof())
 
     def _read_message(self) -> bytes:
-        most = self._limits.message or MAX_PACKET_SIZE
-        data, _, flags, _ = self.socket.recvmsg(most)
+        max_size = self._limits.message or MAX_PACKET_SIZE
+        data, _, flags, _ = self.socket.recvmsg(max_size)
         if flags & socket.MSG_TRUNC:
-            self.driver.fail(MessageTooLong(most, len(data) + 1))
+            self.driver.fail(MessageTooLong(max_size, len(data) + 1))
             self._peer_eof = True
             return b""
         return data
@@ -239,7 +242,7 @@ class NonblockingConnection:
         self._update_interest()
 
     def _send(self, data: bytes | memoryview) -> bool:
-        """Give the system what it takes and queue the rest; whether all went."""
+        """Send as much as the kernel takes, and queue the rest. Returns whether everything was sent."""
         try:
             count = self.socket.send(data, socket.MSG_NOSIGNAL)
         except (BlockingIOError, InterruptedError):
@@ -268,29 +271,29 @@ class NonblockingConnection:
             self.write_buffer_size -= len(data)
             if not self._send(data):
                 if queue and not self._closed:
-                    queue.rotate(1)  # _send has put the rest at the end; it belongs in front
+                    queue.rotate(1)  # _send() appended the rest, which belongs in front
                 break
         self._update_interest()
 
     def _update_interest(self) -> None:
-        """After every step: pull more, hang up, or wait for what is wanted now."""
+        """Call the pull producer, shut down, or update the watched events. Called after every step."""
         if self._closed or self._linger_until is not None:
             return
-        exchange = self.driver
+        driver = self.driver
         pulling = False
-        if exchange.wants_pull and not self._write_queue and (data := exchange.produce()):
-            # One piece a turn: a fast reader must not keep the loop from everybody else.
+        if driver.wants_pull and not self._write_queue and (data := driver.produce()):
+            # One piece in each iteration, so that a fast reader does not monopolize the loop.
             pulling = True
             self._send(data)
             if self._closed:
                 return
-        if exchange.finished and not self._write_queue:
+        if driver.finished and not self._write_queue:
             self._shutdown_write()
             return
         interest = 0
-        resting = self._read_paused_until is not None
+        read_paused = self._read_paused_until is not None
         if (
-            not (self._peer_eof or exchange.finished or resting)
+            not (self._peer_eof or driver.finished or read_paused)
             and self.write_buffer_size <= self._limits.unsent
         ):
             interest = POLLIN
@@ -301,7 +304,7 @@ class NonblockingConnection:
             self._loop.update_interest(self)
 
     def _shutdown_write(self) -> None:
-        """All is said and sent: close, or wait for the peer to close first (fact 3)."""
+        """Everything is sent: close, or half-close and wait for the peer's EOF (fact 3)."""
         if self._peer_eof:
             self.close()
             return
@@ -315,11 +318,12 @@ class NonblockingConnection:
         self.interest = POLLIN
         self._loop.update_interest(self)
 
-    # Ending otherwise ------------------------------------------------------------------------
+    # Pushes and early ends -------------------------------------------------------------------
 
     def _push(self, data: bytes) -> None:
-        # Queued, never sent at once: a send may find the peer gone, and ending this conversation
-        # can post to the next member, whose peer may be gone as well, and so on down the stack.
+        # Queued, not sent at once, because a failed send would close this conversation, which may push to
+        # another one whose peer is gone as well, and so on: the recursion would be as deep as there are
+        # members.
         if self._closed or self._pending_abort is not None or self._linger_until is not None or not data:
             return
         self._enqueue(data)
@@ -331,14 +335,14 @@ class NonblockingConnection:
             self._loop.update_interest(self)
 
     def _time_out(self, cause: CloseReason) -> None:
-        """A time limit has passed: a last word to a peer that reads, none to one that doesn't."""
+        """A time limit has expired: let the conversation send final data, unless the peer does not read."""
         if self.write_buffer_size:
             self.close(cause)
         else:
             self._stop_reading(cause)
 
     def _stop_reading(self, cause: CloseReason) -> None:
-        """We read no more: the conversation's last word, then the end."""
+        """Stop reading, send the conversation's final data, and shut down."""
         self._write(self.driver.stop_reading(cause))
         self.driver.finished = True
         self._update_interest()

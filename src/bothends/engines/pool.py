@@ -3,14 +3,13 @@
     main thread:    poll(listeners) -> accept() -> put into the queue -> poll(listeners) -> ...
     each thread:    take from the queue -> recv() -> send() -> ... -> close() -> take from the queue
 
-No thread is made while a client waits, and a flood of clients can't make more of them than there are:
-what the server uses at most is known before it starts. As many peers are served at once as there are
-threads. An idle peer occupies a thread, so with long conversations and many peers, the pool is the
-wrong choice, or its size is.
+No client waits for a thread to be created, and a flood of clients creates no further threads: the resources
+that the server can use are known before it starts. It serves as many peers at once as it has threads. An idle
+peer occupies a thread, so the pool suits short conversations, or needs as many threads as there are peers.
 
-Datagrams are answered by the threads too. A socket that has some is handed to a thread, and nobody looks
-at it until the thread gives it back: so one socket keeps one thread busy at most, its datagrams are
-answered in order, and a slow answer delays those behind it, but neither connections nor other sockets.
+The threads answer datagrams as well. A readable socket is handed to a thread and not watched until the thread
+returns it. So each socket occupies at most one thread, its datagrams are answered in order, and a slow answer
+delays later datagrams of that socket, but neither connections nor other sockets.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import threading
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from bothends.engines.acceptor import AcceptedConnection, Acceptor, WakeupPipe
+from bothends.engines.acceptor import AcceptedConnection, Acceptor
 from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import Engine, EngineContext
 from bothends.engines.blocking import Watchdog, run_conversation
@@ -32,26 +31,27 @@ from bothends.engines.datagrams import DatagramServer
 from bothends.engines.driver import ConversationDriver
 from bothends.engines.threads import ABORT_GRACE
 from bothends.errors import SystemCallFailed
+from bothends.osutil.wakeup import WakeupPipe
 
-# Enough for a classroom or a handful of slow peers beside the fast ones; in CPython more threads than
-# that don't compute faster, they only wait for more peers.
+# Enough for a classroom, or for some slow peers beside fast ones. In CPython more threads do not compute
+# faster; they only let more peers be idle at once.
 DEFAULT_SIZE: Final = 32
 
 
 class PoolEngine(Engine):
-    """Keeps threads that each take a connection and block in recv() and send() until it is over.
+    """A fixed number of threads. Each serves one connection at a time, and blocks in recv() and send().
 
-    A thread that is stuck in a service when the time to drain is over is left behind, as in `threads`.
+    A thread that is still inside a service when the drain timeout expires is abandoned, as in `threads`.
 
     Args:
-        job: what to serve.
-        size: how many threads, and so connections at once.
+        context: the engine's context.
+        size: the number of threads, and so of connections served at once.
     """
 
     name = "pool"
     summary = "a fixed number of threads, which take connections from a queue"
     why_not: ClassVar = {
-        "posts": "delivering what is posted while a thread waits for the peer takes a second thread for "
+        "supports_push": "pushing to a peer while a thread waits for its input takes a second thread for "
         "each connection, and the pool has a fixed number: use threads",
     }
 
@@ -60,24 +60,24 @@ class PoolEngine(Engine):
         self.size = size
 
     def run(self) -> None:
-        """Serve until told to stop.
+        """Serve until asked to stop.
 
         Raises:
-            SystemRefused: not a single thread can be started.
+            SystemCallFailed: not even one thread could be started.
         """
         _Pool(self.context, self.size).run()
 
 
 class _Pool:
     def __init__(self, context: EngineContext, size: int) -> None:
-        self._job = context
+        self._context = context
         self._size = size
         self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        # What the threads have done, in the order in which they rang.
+        # Callbacks of completed tasks, for the main thread.
         self._completions: collections.deque[Callable[[], object]] = collections.deque()
 
     def run(self) -> None:
-        context = self._job
+        context = self._context
         with (
             contextlib.closing(WakeupPipe()) as self._wakeup,
             Watchdog(context.stop, context.limits) as self._watchdog,
@@ -88,14 +88,14 @@ class _Pool:
                 context, self._admission, serve_datagrams=self._dispatch_datagrams
             ) as self._acceptor:
                 self._acceptor.poll_loop.add(self._wakeup.fileno(), self._run_completions)
-                for newcomer in self._acceptor.accepted():
-                    self._tasks.put(lambda newcomer=newcomer: self._serve_connection(newcomer))  # type: ignore[misc]
-                over = self._acceptor.run_until(lambda: self._admission.open_count == 0, ABORT_GRACE)
+                for accepted in self._acceptor.accepted():
+                    self._tasks.put(lambda accepted=accepted: self._serve_connection(accepted))  # type: ignore[misc]
+                all_closed = self._acceptor.run_until(lambda: self._admission.open_count == 0, ABORT_GRACE)
                 self._acceptor.poll_loop.remove(self._wakeup.fileno())
             for _ in threads:
                 self._tasks.put(None)
             for thread in threads:
-                if over:
+                if all_closed:
                     thread.join()
 
     def _start_threads(self) -> list[threading.Thread]:
@@ -104,7 +104,7 @@ class _Pool:
             thread = threading.Thread(target=self._thread_main, name=f"bothends-pool-{number}", daemon=True)
             try:
                 thread.start()
-            except RuntimeError as error:  # pthread_create(3): a limit on threads, or on memory
+            except RuntimeError as error:  # pthread_create(3), EAGAIN: a limit on threads or memory
                 if not threads:
                     raise SystemCallFailed("start", "a thread", errno.EAGAIN) from error
                 break
@@ -118,16 +118,15 @@ class _Pool:
             try:
                 task()
             except SystemExit:
-                pass  # a service that ends its thread must not shrink the pool
+                pass  # a service that exits its thread must not shrink the pool
             except BaseException:
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
     def _serve_connection(self, accepted: AcceptedConnection) -> None:
         connection, peer, listener = accepted
         try:
-            run_conversation(
-                connection, ConversationDriver(self._job, listener, peer), self._job.limits, self._watchdog
-            )
+            driver = ConversationDriver(self._context, listener, peer)
+            run_conversation(connection, driver, self._context.limits, self._watchdog)
         finally:
             connection.close()
             self._complete(lambda: self._admission.release(peer))
@@ -149,5 +148,6 @@ class _Pool:
         self._tasks.put(lambda: self._serve_datagrams(server))
 
     def _run_completions(self) -> None:
-        for _ in range(self._wakeup.consume()):
+        self._wakeup.drain()
+        while self._completions:
             self._completions.popleft()()

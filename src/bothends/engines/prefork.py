@@ -3,13 +3,13 @@
     parent:         fork() ... fork() -> poll(children)
     each child:     poll(listeners) -> accept() -> recv() -> send() -> ... -> close() -> poll(listeners)
 
-All children wait at the same sockets, and whoever is free takes the next connection. No process is made
-while a client waits, and one that crashes takes a single conversation with it. As many peers are
-served at once as there are children; the next ones wait in the queue, an idle peer occupies a process.
+All children wait for the same sockets, and any idle child accepts the next connection. No client waits for
+fork(), and a crash ends one conversation only. The server serves as many peers at once as it has children.
+The next ones wait in the accept queue, and an idle peer occupies a process.
 
-A connection wakes every child that waits in poll(), and all but one of them find nothing (accept()
-gives EAGAIN). This thundering herd costs little for tens of processes; epoll's EPOLLEXCLUSIVE is the
-kernel's remedy, and no part of this engine, which is about the classic calls.
+A new connection wakes every child that waits in poll(), and accept() fails with EAGAIN in all but one. This
+thundering herd costs little with tens of processes. The kernel's solution is EPOLLEXCLUSIVE, which needs
+epoll; this engine uses the classic calls.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from bothends.engines.processes import WorkerPool
 from bothends.engines.shutdown import ShutdownFlags
 from bothends.services.base import Service
 
-# A process that waits for its peer uses no processor, so there are more of them than processors; each
-# costs some 10 MB, so there aren't hundreds.
+# A process that waits for its peer uses no CPU, so more processes than CPUs are useful. Each takes some 10 MB
+# of memory, so not hundreds.
 DEFAULT_SIZE: Final = max(2, os.cpu_count() or 1) * 2
 
 
 class PreforkEngine(Engine):
-    """Keeps processes that serve one connection after another.
+    """A fixed number of processes, each serving one connection after another.
 
     Args:
-        job: what to serve.
-        size: how many processes.
+        context: the engine's context.
+        size: the number of processes.
     """
 
     name = "prefork"
     summary = "a fixed number of processes, each serving one connection after another"
     why_not: ClassVar = {
-        "posts": "its connections are in different processes, which share nothing: who posts does not "
+        "supports_push": "its connections are in different processes, which share nothing, so a push cannot "
         "reach them",
-        "turns_away": "when all of its processes are busy, nobody is left to look at newcomers",
-        "adopts": "all of its processes would talk on one connection",
+        "rejects_when_full": "when all of its processes are busy, none accepts connections",
+        "accepts_inherited": "all of its processes would use the same connection",
     }
     rejects_when_full = False
     accepts_inherited = False
@@ -53,7 +53,7 @@ class PreforkEngine(Engine):
         self._workers: WorkerPool | None = None
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until asked to stop."""
         context = self.context
         self._workers = WorkerPool(
             self.size,
@@ -66,16 +66,16 @@ class PreforkEngine(Engine):
         self._workers.run()
 
     def reload(self, service: Service) -> None:
-        """See Engine. The children have copies of what we know, and load the service themselves."""
+        """See Engine.reload. Each child has a copy of the service, and reloads it itself on SIGHUP."""
         super().reload(service)
         if self._workers is not None:
             self._workers.reload_all()
 
     def _worker_main(self, _stop: ShutdownFlags) -> None:
-        self._workers = None  # the parent's
+        self._workers = None  # the pool belongs to the parent
         IterativeEngine(self.context).run()
 
     def _close_listeners(self) -> None:
-        # The kernel welcomes clients for as long as any process has the listener open.
+        # The kernel completes handshakes as long as any process has the listener open.
         for listener in self.context.listeners:
             listener.close()

@@ -1,6 +1,6 @@
-"""The engines there are: a literal table of name to "module:Class".
+"""The table of engines: name to "module:Class".
 
-Adding one is one file and one line here (see docs/how-to/add-an-engine.md).
+A new engine takes one file and one line here (see docs/how-to/add-an-engine.md).
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ ENGINES: Final = {
     "native": "bothends.engines.native:NativeEngine",
 }
 
-# The best first: what `serve` takes when nobody says which.
+# Best first: `serve` takes the first that is available, unless `--engine` is given.
 PREFERRED: Final = ("native", "uvloop", "epoll", "asyncio")
 
 
 def names() -> list[str]:
-    """Every engine's name, from the plainest to the fastest."""
+    """Return the names of all engines, from the simplest to the fastest."""
     return list(ENGINES)
 
 
 def load(name: str) -> type[Engine]:
-    """The engine of this name, or the "module:Class" of somebody else's.
+    """Load an engine by its name in the table, or by "module:Class" if it is in another package.
 
     Raises:
-        UnknownName: no such engine.
+        UnknownName: there is no such engine.
     """
     target = ENGINES.get(name, name if ":" in name else "")
     if not target:
@@ -51,14 +51,14 @@ def load(name: str) -> type[Engine]:
     except (ImportError, AttributeError) as error:
         raise UnknownName("engine", name, hint=str(error)) from error
     if not (isinstance(engine, type) and issubclass(engine, Engine)):
-        raise UnknownName("engine", name, hint=f"{target} is no subclass of bothends.engines.base.Engine")
+        raise UnknownName("engine", name, hint=f"{target} is not a subclass of bothends.engines.base.Engine")
     return engine
 
 
 def preferred() -> type[Engine]:
-    """The best engine that works here."""
+    """Return the best engine that is available on this machine."""
     for name in PREFERRED:
         engine = load(name)
         if engine.unavailable_reason() is None:
             return engine
-    raise AssertionError("asyncio works wherever Python does")
+    raise AssertionError("asyncio is always available")

@@ -1,12 +1,12 @@
-"""Engine `select`: one thread; three sets of bits go to the kernel every time.
+"""Engine `select`: one thread; each call passes sets of bits to the kernel.
 
-select(2) knows a descriptor by the position of its bit in an `fd_set`, which has room for
-FD_SETSIZE of them: 1,024 on Linux, in the C library, whatever the process's descriptor limit is.
-A descriptor of 1,024 or more can't be waited for (in C, setting its bit writes past the set; in
-Python it raises ValueError). So a connection that gets such a descriptor is refused on accepting,
-with that reason; those below go on. As with poll(), a turn costs what is open.
+select(2) identifies a descriptor by the position of its bit in an `fd_set`, which has FD_SETSIZE bits: 1,024
+in the C libraries of Linux, whatever the descriptor limit of the process is. A descriptor of 1,024 or more
+cannot be watched (in C, setting its bit writes past the set; Python raises ValueError). So a connection with
+such a descriptor is rejected when it is accepted, with that reason; the others are not affected. As with
+poll(), each call costs O(open).
 
-It is the oldest way to wait for any of many (4.2BSD, 1983), and the one that books teach.
+It is the oldest call that waits for several descriptors (4.2BSD, 1983), and the one that textbooks teach.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from collections.abc import Sequence
 from select import POLLIN, POLLOUT
 from typing import Final
 
-from bothends.engines.poll_loop import Poller, ReadinessEngine
+from bothends.engines.readiness_loop import Poller, ReadinessEngine
 
 FD_SETSIZE: Final = 1024
 
 
 class SelectPoller(Poller):
-    """select()."""
+    """A Poller on select()."""
 
     def __init__(self) -> None:
         self._reading: set[int] = set()
         self._writing: set[int] = set()
 
     def watch(self, descriptor: int, interest: int, *, shared: bool = False) -> None:
-        """See Poller.watch. Sharing makes no difference: select() wakes every waiting process."""
+        """See Poller.watch. `shared` has no effect: select() wakes every waiting process."""
         for bit, descriptors in ((POLLIN, self._reading), (POLLOUT, self._writing)):
             if interest & bit:
                 descriptors.add(descriptor)
@@ -37,7 +37,7 @@ class SelectPoller(Poller):
                 descriptors.discard(descriptor)
 
     def unwatch(self, descriptor: int) -> None:
-        """See Poller.forget."""
+        """See Poller.unwatch."""
         self._reading.discard(descriptor)
         self._writing.discard(descriptor)
 
@@ -50,16 +50,16 @@ class SelectPoller(Poller):
         return list(ready.items())
 
     def close(self) -> None:
-        """See Poller.close. The kernel keeps nothing between calls."""
+        """See Poller.close. There is no descriptor to close."""
 
 
 class SelectEngine(ReadinessEngine):
-    """Waits in select() for any of many: descriptors below 1,024 only, time by what is open."""
+    """One thread that waits in select(): descriptors below 1,024 only, O(open descriptors) for each call."""
 
     name = "select"
     summary = "one thread waits in select(): descriptors below 1,024 only"
     fd_limit = FD_SETSIZE
 
     def make_poller(self) -> Poller:
-        """See ReadinessEngine.poller."""
+        """See ReadinessEngine.make_poller."""
         return SelectPoller()

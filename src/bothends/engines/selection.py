@@ -1,6 +1,6 @@
-"""Which engine carries what: asked before anything is bound, so that whoever asks for the impossible is told.
+"""Choose an engine, and check what it supports before any socket is bound.
 
-Rank 2, like the engines: knows them by the registry, and services by their contract.
+Rank 2, like the engines. Knows engines by the registry, and services by their contract.
 """
 
 from __future__ import annotations
@@ -22,45 +22,46 @@ def choose_engine(
     limits: Limits,
     workers: int,
 ) -> type[Engine]:
-    """The engine that was asked for, if it can carry everything, or the best one that can.
+    """Return the requested engine, or the best engine that supports the service on all endpoints.
 
     Raises:
-        UnknownName: no such engine.
-        CannotCarry, Unavailable: why it can't; of several, what keeps the best one from it.
+        UnknownName: there is no such engine.
+        UnsupportedCombination, Unavailable: the engine does not support it. If no engine does, the reason of
+            the best one.
     """
-    refusals: list[Exception] = []
+    reasons: list[Exception] = []
     candidates = registry.PREFERRED if requested is None else (requested,)
     for candidate in candidates:
         engine = registry.load(candidate) if isinstance(candidate, str) else candidate
-        refusal = incompatibility(engine, service, endpoints, limits, workers)
-        if refusal is None:
+        reason = incompatibility(engine, service, endpoints, limits, workers)
+        if reason is None:
             return engine
-        refusals.append(refusal)
-    # That one isn't here is no reason, where another says what it can't do.
-    raise next((each for each in refusals if not isinstance(each, Unavailable)), refusals[0])
+        reasons.append(reason)
+    # Prefer an incompatibility to "not installed", because it is the more useful reason.
+    raise next((each for each in reasons if not isinstance(each, Unavailable)), reasons[0])
 
 
 def check_inherited_connection(engine: type[Engine], listener: Listener, workers: int) -> None:
-    """One connection is one conversation. Raises CannotCarry where several would be held on it."""
+    """Check that exactly one process will use an inherited connection. Raises UnsupportedCombination."""
     if not engine.accepts_inherited:
         raise UnsupportedCombination(
-            f"engine {engine.name}", str(listener.requested_endpoint), engine.why_not["adopts"]
+            f"engine {engine.name}", str(listener.requested_endpoint), engine.why_not["accepts_inherited"]
         )
     if workers > 1:
-        reason = "it is one connection, and all of them would talk on it"
+        reason = "all of them would use the same connection"
         raise UnsupportedCombination(f"{workers} workers", str(listener.requested_endpoint), reason)
 
 
 def incompatibility(
     engine: type[Engine], service: Service, endpoints: Sequence[Endpoint], limits: Limits, workers: int
 ) -> Exception | None:
-    """Why this engine can't carry this service on all of these endpoints; None if it can."""
+    """Return why this engine does not support this service on all of these endpoints, or None if it does."""
     reason = engine.unavailable_reason()
     if reason is not None:
         return Unavailable("run engine", engine.name, reason=reason, hint="see `bothends engines`")
     for endpoint in endpoints:
-        sense = service.datagrams if endpoint.is_datagram else service.streams
-        if not sense:
+        supported = service.datagrams if endpoint.is_datagram else service.streams
+        if not supported:
             kind = "datagrams" if endpoint.is_datagram else "connections"
             return UnsupportedCombination(
                 f"service {service.name}",
@@ -68,22 +69,24 @@ def incompatibility(
                 f"it makes no sense on {kind}",
                 "see `bothends services`",
             )
-        refusal = engine.unsupported_reason(service, endpoint)
-        if refusal is not None:
-            return refusal
+        unsupported = engine.unsupported_reason(service, endpoint)
+        if unsupported is not None:
+            return unsupported
     if limits.when_full == "refuse" and not engine.rejects_when_full:
         return UnsupportedCombination(
-            f"engine {engine.name}", "a limit that refuses", engine.why_not["turns_away"]
+            f"engine {engine.name}",
+            "rejecting connections at the limit",
+            engine.why_not["rejects_when_full"],
         )
     if limits.busy_poll and not engine.supports_busy_poll:
-        reason = "it waits in the kernel, until it is woken"
+        reason = "it blocks in the kernel until a descriptor is ready"
         return UnsupportedCombination(
-            f"engine {engine.name}", "busy polling", reason, "native looks for itself"
+            f"engine {engine.name}", "busy polling", reason, "use the native engine"
         )
     if workers > 1 and service.pushes:
         return UnsupportedCombination(
             f"service {service.name}",
             f"{workers} workers",
-            "its peers must all be in one process to hear each other",
+            "it pushes to its peers, which must all be in one process",
         )
     return None

@@ -1,10 +1,10 @@
-"""Telling an engine to stop: from a signal handler, another thread, or a parent process.
+"""Flags that stop an engine: set from a signal handler, another thread, or a parent process.
 
-A latch is a pipe of which only the reading end is ever waited for. Setting it closes the writing
-end, and the kernel then reports EOF to everyone who waits, in every process that inherited the
-reading end, now and later: no byte that one of them could take from the others, and nothing to
-reset. Closing is safe inside a signal handler. And if the process that holds the writing end dies,
-the latch is set by that alone, so a worker never outlives its parent unawares.
+A flag is a pipe. Engines wait for its read end, to which no data is ever written. Setting the flag closes the
+write end, and the kernel then reports EOF to every waiter, now and later, in every process that inherited the
+read end: there is no byte that one waiter could take from the others, and nothing to reset. close() is safe
+in a signal handler. And if the process that holds the write end dies, the kernel closes it and so sets the
+flag: a worker does not outlive its parent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import select
 
 
 class ShutdownFlag:
-    """A flag that poll() can wait for and that crosses fork(). Once set it stays set."""
+    """A flag that poll() can wait for and that fork() shares. It cannot be cleared."""
 
     __slots__ = ("_reader", "_writer")
 
@@ -22,17 +22,17 @@ class ShutdownFlag:
         self._reader, self._writer = os.pipe()
 
     def fileno(self) -> int:
-        """The descriptor that turns readable when the latch is set."""
+        """Return the descriptor that becomes readable when the flag is set."""
         return self._reader
 
     def set(self) -> None:
-        """Set it, for every holder. Idempotent."""
+        """Set the flag, in every process that shares it. Idempotent."""
         writer, self._writer = self._writer, -1
         if writer >= 0:
             os.close(writer)
 
     def is_set(self) -> bool:
-        """Whether it has been set, by anyone."""
+        """Whether the flag has been set, in any process."""
         if self._writer < 0 and self._reader < 0:
             return True
         poller = select.poll()
@@ -40,17 +40,17 @@ class ShutdownFlag:
         return bool(poller.poll(0))
 
     def wait(self) -> None:
-        """Block until it has been set, by anyone."""
+        """Block until the flag is set, in any process."""
         poller = select.poll()
         poller.register(self._reader, select.POLLIN)
         poller.poll()
 
     def detach_in_child(self) -> None:
-        """In a child after fork: let go of the writing end, so that the parent's is the only one."""
+        """After fork(), in the child: close the write end, so that only the parent holds it."""
         self.set()
 
     def close(self) -> None:
-        """Set it and give back both descriptors."""
+        """Set the flag and close both descriptors."""
         self.set()
         reader, self._reader = self._reader, -1
         if reader >= 0:
@@ -58,7 +58,7 @@ class ShutdownFlag:
 
 
 class ShutdownFlags:
-    """The two stages of stopping: `draining` lets conversations end, `aborting` cuts them off."""
+    """The two stages of a shutdown: `draining` lets conversations end, `aborting` aborts them."""
 
     __slots__ = ("aborting", "closed", "draining")
 
@@ -68,12 +68,12 @@ class ShutdownFlags:
         self.closed = False
 
     def detach_in_child(self) -> None:
-        """In a child after fork: only the parent can stop us now, or its death."""
+        """After fork(), in the child: leave it to the parent, or the parent's death, to set the flags."""
         self.draining.detach_in_child()
         self.aborting.detach_in_child()
 
     def close(self) -> None:
-        """Give the descriptors back. Idempotent."""
+        """Close the descriptors. Idempotent."""
         self.closed = True
         self.draining.close()
         self.aborting.close()

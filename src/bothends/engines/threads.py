@@ -3,13 +3,13 @@
     main thread:    poll(listeners) -> accept() -> start a thread -> poll(listeners) -> ...
     each thread:    recv() -> send() -> recv() -> ... -> close()
 
-Each conversation is written as if it were the only one, and one that waits holds up nobody. What that
-costs: a stack for each peer (8 MB of address space, a few dozen KB of memory), a switch between
-threads for each message, and, in CPython, that only one of them computes at a time.
+Each conversation runs as if it were the only one, and one that waits does not delay the others. The costs: a
+stack for each peer (8 MB of address space, a few dozen KB of memory), a context switch for each message, and
+in CPython only one thread computes at a time.
 
-A service that posts to its peers gets two threads for each connection. Who posts must never wait for
-a peer that doesn't read, so what is posted goes into an outbox, which a writer empties at that peer's
-pace; and as such a service is made for its peers to meet, its conversations are called one at a time.
+A service that pushes to its peers gets two threads for each connection. A push must never wait for a peer
+that does not read, so pushed data goes into a send queue, which a writer thread empties at that peer's pace.
+And because the conversations of such a service share state, they are called one at a time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-from bothends.engines.acceptor import AcceptedConnection, Acceptor, WakeupPipe
+from bothends.engines.acceptor import AcceptedConnection, Acceptor
 from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import Engine, EngineContext, Limits
 from bothends.engines.blocking import (
@@ -34,19 +34,20 @@ from bothends.engines.blocking import (
 )
 from bothends.engines.driver import ConversationDriver
 from bothends.events import CloseReason, ConnectionRejected, RejectReason
+from bothends.osutil.wakeup import WakeupPipe
 from bothends.services.base import Peer, Push
 from bothends.sockets import Listener
 
-# After everyone has been cut off, how long to wait for the threads to notice. Who is still there
-# computes in a service, which can't be interrupted: threads are daemons, and left behind.
+# Seconds to wait for the threads after all connections were aborted. A thread that still runs then computes
+# inside a service, which cannot be interrupted: it is abandoned, as a daemon thread.
 ABORT_GRACE: Final = 1.0
 
 
 class ThreadsEngine(Engine):
-    """Gives each connection a thread, which blocks in recv() and send().
+    """A thread for each connection, which blocks in recv() and send().
 
-    A thread that is stuck in a service when the time to drain is over is left behind: `run` returns,
-    the peer sees the end of its connection, the thread ends with the process.
+    A thread that is still inside a service when the drain timeout expires is abandoned: its connection is
+    closed, `run` returns, and the thread ends with the process.
     """
 
     name = "threads"
@@ -59,53 +60,54 @@ class ThreadsEngine(Engine):
     }
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until asked to stop."""
         context = self.context
-        reception = AdmissionControl(context)
+        admission = AdmissionControl(context)
         with (
-            contextlib.closing(WakeupPipe()) as bell,
-            Watchdog(context.stop, context.limits) as warden,
-            Acceptor(context, reception) as door,
+            contextlib.closing(WakeupPipe()) as wakeup,
+            Watchdog(context.stop, context.limits) as watchdog,
+            Acceptor(context, admission) as acceptor,
         ):
-            # Only this thread touches the reception: the others ring when they leave.
-            gone: collections.deque[tuple[Peer, threading.Thread]] = collections.deque()
+            # Only this thread uses `admission`. The others queue their closed connections and wake it.
+            closed: collections.deque[tuple[Peer, threading.Thread]] = collections.deque()
 
-            def leave() -> None:
-                for _ in range(bell.consume()):
-                    peer, thread = gone.popleft()
-                    thread.join()  # ringing was the last that it did
-                    reception.release(peer)
+            def release_closed() -> None:
+                wakeup.drain()
+                while closed:
+                    peer, thread = closed.popleft()
+                    thread.join()  # it is about to exit: on_closed() is the last thing it does
+                    admission.release(peer)
 
-            def over(peer: Peer) -> None:
-                gone.append((peer, threading.current_thread()))
-                bell.wake()
+            def on_closed(peer: Peer) -> None:
+                closed.append((peer, threading.current_thread()))
+                wakeup.wake()
 
-            door.poll_loop.add(bell.fileno(), leave)
-            talk = (_PushConnectionThread if context.service.pushes else _ConnectionThread)(
-                context, warden, over
+            acceptor.poll_loop.add(wakeup.fileno(), release_closed)
+            serve = (_PushConnectionThread if context.service.pushes else _ConnectionThread)(
+                context, watchdog, on_closed
             )
-            for newcomer in door.accepted():
-                thread = threading.Thread(target=talk, args=(newcomer,), daemon=True)
-                thread.name = f"bothends-connection-{newcomer.peer.connection}"
+            for accepted in acceptor.accepted():
+                thread = threading.Thread(target=serve, args=(accepted,), daemon=True)
+                thread.name = f"bothends-connection-{accepted.peer.connection}"
                 try:
                     thread.start()
-                except RuntimeError:  # pthread_create(3): EAGAIN, a limit on threads or memory
-                    newcomer.connection.close()
+                except RuntimeError:  # pthread_create(3), EAGAIN: a limit on threads or memory
+                    accepted.connection.close()
                     if context.observe is not None:
                         reason = "no thread could be started"
                         context.observe(
-                            ConnectionRejected(newcomer.peer.address, reason, RejectReason.THREAD)
+                            ConnectionRejected(accepted.peer.address, reason, RejectReason.THREAD)
                         )
-                    reception.release(newcomer.peer)
-                    reception.pause(errno.EAGAIN)
+                    admission.release(accepted.peer)
+                    admission.pause(errno.EAGAIN)
                 else:
-                    reception.resume()
-            door.run_until(lambda: reception.open_count == 0, ABORT_GRACE)
-            door.poll_loop.remove(bell.fileno())
+                    admission.resume()
+            acceptor.run_until(lambda: admission.open_count == 0, ABORT_GRACE)
+            acceptor.poll_loop.remove(wakeup.fileno())
 
 
 class _ConnectionThread:
-    """What the thread of one connection does."""
+    """The target of a connection's thread."""
 
     def __init__(
         self, context: EngineContext, watchdog: Watchdog, on_closed: Callable[[Peer], object]
@@ -122,14 +124,16 @@ class _ConnectionThread:
             self._on_closed(accepted.peer)
 
     def serve(self, connection: socket.socket, peer: Peer, listener: Listener) -> None:
-        """The whole conversation."""
-        run_conversation(
-            connection, ConversationDriver(self.context, listener, peer), self.context.limits, self.watchdog
-        )
+        """Run the conversation until the connection is closed."""
+        driver = ConversationDriver(self.context, listener, peer)
+        run_conversation(connection, driver, self.context.limits, self.watchdog)
 
 
 class _PushConnectionThread(_ConnectionThread):
-    """The same where what is posted must reach the peer while its thread waits in recv()."""
+    """The target of a connection's thread for a service that pushes.
+
+    A second thread sends, so that pushed data reaches the peer while the first one waits in recv().
+    """
 
     def __init__(
         self, context: EngineContext, watchdog: Watchdog, on_closed: Callable[[Peer], object]
@@ -138,17 +142,18 @@ class _PushConnectionThread(_ConnectionThread):
         self._lock = threading.RLock()
 
     def serve(self, connection: socket.socket, peer: Peer, listener: Listener) -> None:
-        """The whole conversation."""
-        outbox = SendQueue(self.context.limits)
-        exchange = SerializedDriver(self._lock, self.context, listener, peer, outbox.push)
-        BlockingConnectionWithWriter(connection, exchange, self.context.limits, self.watchdog, outbox).run()
+        """Run the conversation until the connection is closed."""
+        limits = self.context.limits
+        send_queue = SendQueue(limits)
+        driver = SerializedDriver(self._lock, self.context, listener, peer, send_queue.push)
+        BlockingConnectionWithWriter(connection, driver, limits, self.watchdog, send_queue).run()
 
 
 class SerializedDriver(ConversationDriver):
-    """An exchange of a service whose conversations meet: they are called one at a time.
+    """A driver that calls the conversations of a service one at a time.
 
-    A service knows nothing of threads. One that posts keeps a list of who is there, and changes it in
-    one conversation while another one goes through it.
+    Services need not be thread-safe. A service that pushes keeps a list of its members, which one
+    conversation may change while another iterates over it.
     """
 
     __slots__ = ("_lock",)
@@ -180,7 +185,7 @@ class SerializedDriver(ConversationDriver):
 
 
 class SendQueue:
-    """What is to be sent to one peer: put in by any thread, taken out by one."""
+    """The write buffer of one peer: filled by any thread, emptied by the peer's writer thread."""
 
     def __init__(self, limits: Limits) -> None:
         self.overflowed = False
@@ -188,20 +193,22 @@ class SendQueue:
         self._push_limit = limits.posted
         self._changed = threading.Condition()
         self._items: collections.deque[tuple[bytes, bool]] = collections.deque()
-        self._closed = False  # takes nothing more
-        self._discarded = False  # and gives nothing more
-        self._unsent = 0  # what the writer is just sending included
-        self._pushed = 0  # how much of that nobody asked for
+        self._closed = False  # accepts no more data
+        self._discarded = False  # and returns no more data
+        self._unsent = 0  # bytes, including those that the writer is sending
+        self._pushed = 0  # bytes of `_unsent` that were pushed
 
     def push(self, data: bytes) -> None:
-        """Queue what the peer has not asked for. Never blocks: who leaves more than `limits.posted`
-        bytes of it unread is given up."""
+        """Queue pushed data. Never blocks.
+
+        Calls `on_overflow`, once, when more than `limits.posted` bytes of pushed data are unsent.
+        """
         if self._put(data, pushed=True) > self._push_limit and not self.overflowed:
             self.overflowed = True
             self.on_overflow()
 
     def reply(self, data: bytes) -> None:
-        """Queue what the peer has asked for."""
+        """Queue a reply."""
         self._put(data, pushed=False)
 
     def _put(self, data: bytes, *, pushed: bool) -> int:
@@ -214,21 +221,26 @@ class SendQueue:
             return self._pushed
 
     def get(self, limit: int) -> tuple[bytes, int]:
-        """Wait for something to send, and take it: several pieces as one, if together they have no
-        more than `most` bytes. Also how many of them were posted. b"" when there will be no more."""
+        """Wait for data to send.
+
+        Joins queued items up to `limit` bytes; an item larger than that is returned alone.
+
+        Returns: the data, and how many of its bytes were pushed. The data is b"" once the queue is closed and
+            empty.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed)
-            taken: list[bytes] = []
-            size = posted = 0
-            while self._items and (not taken or size + len(self._items[0][0]) <= limit):
-                data, was_posted = self._items.popleft()
-                taken.append(data)
+            pieces: list[bytes] = []
+            size = pushed = 0
+            while self._items and (not pieces or size + len(self._items[0][0]) <= limit):
+                data, was_pushed = self._items.popleft()
+                pieces.append(data)
                 size += len(data)
-                posted += len(data) * was_posted
-            return b"".join(taken), posted
+                pushed += len(data) * was_pushed
+            return b"".join(pieces), pushed
 
     def mark_sent(self, size: int, pushed: int) -> None:
-        """What was taken has been sent."""
+        """Count data that `get` returned as sent. Both arguments are in bytes."""
         with self._changed:
             self._unsent -= size
             self._pushed -= pushed
@@ -236,23 +248,23 @@ class SendQueue:
 
     @property
     def unsent(self) -> int:
-        """How many bytes wait, or are on their way."""
+        """Bytes that are queued or being sent."""
         return self._unsent
 
     def wait_until_below(self, size: int) -> bool:
-        """Wait until no more than `size` bytes are unsent; False if that will never be."""
+        """Wait until at most `size` bytes are unsent. Returns False if the queue was discarded."""
         with self._changed:
             self._changed.wait_for(lambda: self._discarded or self._unsent <= size)
             return not self._discarded
 
     def close(self) -> None:
-        """Take nothing more."""
+        """Accept no more data. Queued data is still sent."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def discard(self) -> None:
-        """Take nothing more, and forget what is unsent."""
+        """Accept no more data, and drop what is unsent."""
         with self._changed:
             self._closed = self._discarded = True
             self._items.clear()
@@ -261,7 +273,7 @@ class SendQueue:
 
 
 class BlockingConnectionWithWriter(BlockingConnection):
-    """A conversation whose words are sent by a second thread, while the first one waits for the peer's."""
+    """A connection with a second thread that sends, while the first one waits in recv()."""
 
     def __init__(
         self,
@@ -280,25 +292,25 @@ class BlockingConnectionWithWriter(BlockingConnection):
             send_queue.on_overflow()
 
     def serve(self) -> None:
-        """See Talk. The writer sends from the first word to the last."""
+        """See BlockingConnection. The writer thread sends everything."""
         try:
             self._writer.start()
-        except RuntimeError as error:  # no thread to be had
+        except RuntimeError as error:  # pthread_create(3), EAGAIN: a limit on threads or memory
             self._send_queue.discard()
             self.driver.fail(error)
             return
         super().serve()
 
     def write(self, data: bytes) -> None:
-        """Leave it to the writer; come back when so much is sent that there is room for more."""
+        """Queue data for the writer thread. Blocks while more than `limits.unsent` bytes are unsent."""
         self._send_queue.reply(data)
-        # What pulls is asked for more only when everything has been sent.
-        most = 0 if self.driver.wants_pull else self.limits.unsent
-        if not self._send_queue.wait_until_below(most):
+        # A pull producer is called only when everything has been sent.
+        high_water = 0 if self.driver.wants_pull else self.limits.unsent
+        if not self._send_queue.wait_until_below(high_water):
             raise ConversationEnded(self.watched.abort_cause or CloseReason.RESET)
 
     def close_gracefully(self) -> None:
-        """See Talk. First the writer sends what is left."""
+        """See BlockingConnection. The writer thread first sends the queued data."""
         self._send_queue.close()
         if self._writer.is_alive():
             self._writer.join()
@@ -307,26 +319,26 @@ class BlockingConnectionWithWriter(BlockingConnection):
         super().close_gracefully()
 
     def stop_writer(self) -> None:
-        """See Talk."""
+        """See BlockingConnection."""
         self._send_queue.discard()
         if self._writer.is_alive():
             self.watchdog.abort(self.watched, CloseReason.ABORTED)
             self._writer.join()
 
     def _run_writer(self) -> None:
-        # Small pieces go out as one, but a message is a message.
-        most = 0 if self.driver.peer.message_oriented else MAX_SEND_SIZE
+        # Small pieces are sent together, except where each is a message.
+        limit = 0 if self.driver.peer.message_oriented else MAX_SEND_SIZE
         try:
             while True:
-                data, posted = self._send_queue.get(most)
+                data, pushed = self._send_queue.get(limit)
                 if not data:
                     return
                 self.send(data)
-                self._send_queue.mark_sent(len(data), posted)
-        except ConversationEnded as over:
-            self.watchdog.abort(self.watched, over.cause)
+                self._send_queue.mark_sent(len(data), pushed)
+        except ConversationEnded as ended:
+            self.watchdog.abort(self.watched, ended.cause)
             self._send_queue.discard()
 
 
 def _no_op() -> None:
-    """What is done where nothing is to be done."""
+    pass

@@ -121,7 +121,7 @@ class ContractBase:
     def require_push(self) -> None:
         """Skip where nothing can be posted."""
         if not self.engine_class().supports_push:
-            pytest.skip(self.engine_class().why_not.get("posts", "it does not deliver posts"))
+            pytest.skip(self.engine_class().why_not.get("supports_push", "it does not push"))
 
 
 def supported_transports(engine: type[Engine]) -> dict[str, str]:

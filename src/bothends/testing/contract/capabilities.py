@@ -21,9 +21,16 @@ class CapabilitiesContract(ContractBase):
     def test_unsupported_capability_has_reason(self) -> None:
         """Each thing that it can't do has a reason in words. Mistake: a KeyError where one was due."""
         engine = self.engine_class()
-        for ability in ("streams", "datagrams", "posts", "concurrent", "turns_away", "adopts"):
-            if not getattr(engine, ability):
-                assert engine.why_not.get(ability), f"no reason for {ability} = False"
+        for capability in (
+            "streams",
+            "datagrams",
+            "supports_push",
+            "concurrent",
+            "rejects_when_full",
+            "accepts_inherited",
+        ):
+            if not getattr(engine, capability):
+                assert engine.why_not.get(capability), f"no reason for {capability} = False"
 
     def test_unsupported_endpoint_is_rejected_with_reason(self) -> None:
         """Before it runs, and with the reason; and nothing else is refused."""

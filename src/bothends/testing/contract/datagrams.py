@@ -124,7 +124,7 @@ class DatagramContract(ContractBase):
         None."""
         self.require_transports("unix+dgram")
         running = self.serve(EchoService, "unix+dgram")
-        self.connect(running, named=False).send(b"who am I?")
+        self.connect(running, autobind=False).send(b"who am I?")
         running.wait_event(DatagramDropped)
         assert self.connect(running).request(b"next") == b"next"
 

@@ -205,7 +205,7 @@ class ExchangeContract(ContractBase):
         event = check_cause(running, client, CloseReason.PEER)
         assert (event.received, event.sent) == (5, 5)
         names = [type(each).__name__ for each in running.events if of_client(client)(each)]
-        assert names == ["Opened", "Received", "Sent", "Ended", "Closed"]
+        assert names == ["Accepted", "Received", "Sent", "PeerEof", "Closed"]
         assert running.events_of(Received, of_client(client))[0].data == b"hello"
         numbers = {getattr(each, "connection", 1) for each in running.events if of_client(client)(each)}
         assert numbers == {event.connection}

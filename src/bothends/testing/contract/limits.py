@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from bothends.engines.access_control import parse_network
+from bothends.engines.client_limits import parse_network
 from bothends.engines.base import Limits
 from bothends.events import (
     Accepted,
@@ -74,7 +74,7 @@ class LimitContract(ContractBase):
         self.require_transports("tcp")
         self.require_concurrency()
         if not self.engine_class().rejects_when_full:
-            pytest.skip(self.engine_class().why_not["turns_away"])
+            pytest.skip(self.engine_class().why_not["rejects_when_full"])
         running = self.serve(EchoService, "tcp", limits=Limits(per_address=2))
         inside = [self.connect(running) for _ in range(2)]
         for client in inside:
@@ -150,7 +150,7 @@ class LimitContract(ContractBase):
         client.send(b"x" * 101 + b"\n")
         assert client.receive_until_eof() == b""
         client.close()
-        assert "the limit is 100" in str(running.wait_event(ServiceFailed, of_client(client)).error)
+        assert "exceeds the limit of 100" in str(running.wait_event(ServiceFailed, of_client(client)).error)
         check_cause(running, client, CloseReason.FAILED)
         assert self.connect(running).request(b"next\n") == b"next\n"
 
@@ -164,7 +164,7 @@ class LimitContract(ContractBase):
         client.send(b"x" * 101)
         assert client.receive_message() == b""
         client.close()
-        assert "the limit is 100" in str(running.wait_event(ServiceFailed, of_client(client)).error)
+        assert "exceeds the limit of 100" in str(running.wait_event(ServiceFailed, of_client(client)).error)
         assert self.connect(running).request(b"next") == b"next"
 
     def test_oversized_datagram_is_dropped(self) -> None:

@@ -92,7 +92,7 @@ class ResourceLimitContract(ContractBase):
         """At the limit newcomers are told so, by a close, at once. Mistake: they wait after all."""
         self.require_transports("tcp")
         if not self.engine_class().rejects_when_full:
-            pytest.skip(self.engine_class().why_not["turns_away"])
+            pytest.skip(self.engine_class().why_not["rejects_when_full"])
         running = self.serve(EchoService, "tcp", limits=Limits(connections=1, when_full="refuse"))
         inside = self._fill_to_limit(running)
         outside = self.connect(running)

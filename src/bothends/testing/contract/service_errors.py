@@ -15,7 +15,7 @@ from bothends.testing.services import ALTERNATE_SOURCE, ErrorReply, RaisePoint, 
 class ServiceErrorContract(ContractBase):
     """Part of the suite: services that raise."""
 
-    @pytest.mark.parametrize("where", ["open", "start", "more"])
+    @pytest.mark.parametrize("point", ["open", "start", "more"])
     def test_raise_before_first_receive_ends_one_conversation(self, point: RaisePoint) -> None:
         """That conversation ends, the others go on. Mistake: an exception ends the loop, or is
         swallowed, and the peer waits for ever."""
@@ -32,7 +32,7 @@ class ServiceErrorContract(ContractBase):
         assert witness is None or witness.request(b"after") == b"after"
         assert self.connect(running).request(b"next") == b"next"
 
-    @pytest.mark.parametrize("where", ["receive", "end"])
+    @pytest.mark.parametrize("point", ["receive", "end"])
     def test_raise_on_received_data_ends_one_conversation(
         self, point: RaisePoint, stream_transport: str
     ) -> None:

@@ -29,11 +29,11 @@ from bothends.testing.contract.tls_and_proxy import TlsAndProxyContract
 # What a test's argument stands for: one run for each of these, if the engine carries it. To an engine
 # IPv6 differs in its addresses only, so it is tried with what is basic.
 _TRANSPORTS_BY_FIXTURE = {
-    "any_connection_over": ("streams", [*STREAM_URLS, *STREAM_URLS_IPV6, *SEQPACKET_URLS]),
-    "bytes_over": ("streams", [*STREAM_URLS]),
-    "connection_over": ("streams", [*STREAM_URLS, *SEQPACKET_URLS]),
-    "posted_over": ("posts", [*STREAM_URLS]),
-    "datagrams_over": ("datagrams", [*DATAGRAM_URLS]),
+    "any_connection_transport": ("streams", [*STREAM_URLS, *STREAM_URLS_IPV6, *SEQPACKET_URLS]),
+    "stream_transport": ("streams", [*STREAM_URLS]),
+    "connection_transport": ("streams", [*STREAM_URLS, *SEQPACKET_URLS]),
+    "push_transport": ("supports_push", [*STREAM_URLS]),
+    "datagram_transport": ("datagrams", [*DATAGRAM_URLS]),
 }
 
 
@@ -71,14 +71,14 @@ class EngineContract(
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run each test over the transports that the engine carries."""
         engine = self.engine_class()
-        for argument, (ability, transports) in _TRANSPORTS_BY_FIXTURE.items():
-            if argument not in metafunc.fixturenames:
+        for fixture, (capability, transports) in _TRANSPORTS_BY_FIXTURE.items():
+            if fixture not in metafunc.fixturenames:
                 continue
-            if getattr(engine, ability) and engine.streams + engine.datagrams:
+            if getattr(engine, capability) and engine.streams + engine.datagrams:
                 metafunc.parametrize(
-                    argument, [name for name in transports if name in supported_transports(engine)]
+                    fixture, [name for name in transports if name in supported_transports(engine)]
                 )
             else:
-                reason = engine.why_not.get(ability, f"it has no {ability}")
+                reason = engine.why_not.get(capability, f"{capability} is False")
                 mark = pytest.mark.skip(reason=f"engine {engine.name}: {reason}")
-                metafunc.parametrize(argument, [pytest.param("none", marks=mark)])
+                metafunc.parametrize(fixture, [pytest.param("none", marks=mark)])

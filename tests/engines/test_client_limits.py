@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.endpoints import Address
-from bothends.engines.access_control import AccessControl, parse_network
+from bothends.engines.client_limits import AccessControl, parse_network
 from bothends.engines.base import Limits
-from bothends.engines.rate_limit import TokenBucket
+from bothends.engines.client_limits import TokenBucket
 from bothends.events import RejectReason
 
 
@@ -48,7 +48,7 @@ def test_access_per_address_count_is_released() -> None:
         assert gate.rejection(one) is None
         gate.add(one)
     assert gate.rejection(one) == (
-        "2 connections from its address are open, the limit for one",
+        "2 connections from its address are open, the limit for one address",
         RejectReason.ADDRESS,
     )
     assert gate.rejection(other) is None
