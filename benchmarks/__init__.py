@@ -1,1 +1,1 @@
-"""What the figures in the documentation come from. Run: make bench."""
+"""The benchmarks behind the figures in the documentation. Run: make bench."""

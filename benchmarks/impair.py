@@ -1,11 +1,11 @@
-"""impair beside socat and HAProxy, and how exact its delays are: `python -m benchmarks.impair`.
+"""Compare impair with socat and HAProxy, and measure the accuracy of its delays.
 
-A C server on epoll stands behind each proxy, and the generator of `bothends bench` asks; bulk data is sent
-from here and counted where it arrives. The proxy runs on one processor, everything else on the other.
-Each round measures every proxy once on every load, in an order that changes; what counts is the median over
-rounds of the ratio to another in the same round, and the proxy's processor time for each line, megabyte or
-datagram, which a busy machine disturbs least. HAProxy is in TCP mode, with one thread. Without arguments the
-page is written, in less than three minutes.
+Run: `python -m benchmarks.impair`. Each proxy forwards to an epoll server in C, measured by the generator of
+`bothends bench`. Bulk data is sent by this program and counted at the receiver. The proxy runs on one CPU,
+everything else on the other. Each round measures every proxy once under every load, in an order that changes.
+Results are the median over rounds of the ratio to another proxy in the same round, and the proxy's CPU time
+per line, megabyte or datagram, which a busy machine disturbs least. HAProxy runs in TCP mode with one thread.
+Without arguments impair.md is written, in less than three minutes.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ HERE = Path(__file__).resolve().parent
 PROXY_CPU, OTHER_CPU = 0, 1
 SO_TIMESTAMPNS, SO_RCVBUFFORCE = 35, 33  # asm-generic/socket.h
 IMPAIR = [sys.executable, "-m", "bothends", "impair", "--no-api", "--quiet"]
-LATENCY, RATE = 10, 10_000  # milliseconds, messages a second
-FILL_SECONDS = 0.3  # seconds in which the kernel's buffers fill, before it counts what arrives
+LATENCY, RATE = 10, 10_000  # milliseconds, messages per second
+FILL_SECONDS = 0.3  # seconds for the kernel's buffers to fill before arriving bytes are counted
 HAPROXY = """\
 global
   maxconn 5000
@@ -63,7 +63,7 @@ listen proxy
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent through the proxies, and counted by the `unit`."""
+    """Traffic through the proxies, counted in `unit`s."""
 
     name: str
     unit: Literal["line", "MB", "datagram"]
@@ -89,21 +89,21 @@ LOADS = (
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement: units a second, and microseconds of the proxy's processor for each."""
+    """One measurement: units per second, and the proxy's CPU time per unit in microseconds."""
 
     per_s: float
     cost: float
 
 
-def command_of(name: str, load: Load, port: int, server: int, where: Path) -> list[str]:
-    """A proxy from a port to another."""
+def command_of(name: str, load: Load, port: int, server: int, folder: Path) -> list[str]:
+    """Return the command of a proxy from `port` to the port `server`."""
     if name == "socat" and load.transport == "udp":
         return ["socat", f"UDP4-LISTEN:{port},bind=127.0.0.1,fork", f"UDP4:127.0.0.1:{server}"]
     if name == "socat":
         listen = f"TCP-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr,backlog=4096,nodelay"
         return ["socat", listen, f"TCP:127.0.0.1:{server},nodelay"]
     if name == "HAProxy":
-        file = where / f"{port}.cfg"
+        file = folder / f"{port}.cfg"
         file.write_text(HAPROXY.format(port, server))
         return ["haproxy", "-q", "-db", "-f", str(file)]
     toxics = ["--latency", "1ms"] if "latency" in name else []
@@ -112,14 +112,14 @@ def command_of(name: str, load: Load, port: int, server: int, where: Path) -> li
 
 
 @contextlib.contextmanager
-def running(command: list[str], processor: int, is_up: Callable[[], bool]) -> Iterator[int]:
-    """A program on a processor, once it is up; its process."""
-    process = subprocess.Popen([*NICE, "taskset", "-c", str(processor), *command], start_new_session=True)
+def running(command: list[str], cpu: int, is_up: Callable[[], bool]) -> Iterator[int]:
+    """Run a command on a CPU. Yields its process id once it is up."""
+    process = subprocess.Popen([*NICE, "taskset", "-c", str(cpu), *command], start_new_session=True)
     try:
-        until = time.monotonic() + 10
+        deadline = time.monotonic() + 10
         while not is_up():
-            if time.monotonic() > until:
-                raise SystemExit(f"{command[0]} does not come up")
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{command[0]} did not start within 10 s")
             time.sleep(0.01)
         yield process.pid
     finally:
@@ -129,7 +129,7 @@ def running(command: list[str], processor: int, is_up: Callable[[], bool]) -> It
 
 @contextlib.contextmanager
 def prioritized() -> Iterator[None]:
-    """On the other processor, and before whatever else the machine does, where we may."""
+    """Run on the other CPU, with real-time priority if permitted."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {OTHER_CPU})
     with contextlib.suppress(PermissionError):
@@ -164,30 +164,30 @@ def udp_probe(port: int) -> Callable[[], bool]:
 
 
 def server() -> targets.BenchTarget:
-    """The C server on epoll, ahead of whatever else the machine does."""
-    found = next(each for each in targets.reference_servers() if each.name == "c-epoll")
-    return replace(found, commands=tuple((each, (*NICE, *words)) for each, words in found.commands))
+    """Return the epoll server in C, run with real-time priority if permitted."""
+    target = next(each for each in targets.reference_servers() if each.name == "c-epoll")
+    return replace(target, commands=tuple((each, (*NICE, *words)) for each, words in target.commands))
 
 
 def measure_requests(load: Load, port: int, depth: int, seconds: float, proxy: int) -> Measured:
-    """Lines or datagrams, each answered and compared."""
+    """Measure lines or datagrams, with a compared response to each."""
     endpoint = Endpoint(load.transport, host="127.0.0.1", port=port)
     workload = numbered(64, "upper", newline=load.transport == "tcp", depth=depth)
-    warmup = 0.1 + load.clients / 1000  # seconds: socat makes a process for each
+    warmup = 0.1 + load.clients / 1000  # seconds: socat forks a process per connection
     plan = RunPlan(endpoint, workload, load.clients, depth, duration=seconds, warmup=warmup)
     with prioritized():
-        found = bench.measure(plan, server_pid=proxy)
-    assert found.server is not None
-    assert found.server.cpu_us_per_request is not None
-    return Measured(found.per_s, found.server.cpu_us_per_request)
+        result = bench.measure(plan, server_pid=proxy)
+    assert result.server is not None
+    assert result.server.cpu_us_per_request is not None
+    return Measured(result.per_s, result.server.cpu_us_per_request)
 
 
 def send_bulk(
     load: Load, port: int, proxy: int, seconds: float, arrived: Synchronized[int], result_pipe: Connection
 ) -> None:
-    """Send through a proxy to a server that throws all away; in a process of its own.
+    """Send through a proxy to a discard server; runs in its own process.
 
-    Answers with the megabytes a second, once the buffers are full, and the proxy's processor time in seconds.
+    Sends the MB/s (once the buffers are full) and the proxy's CPU time in seconds to `result_pipe`.
     """
     raise_priority()
     os.sched_setaffinity(0, {OTHER_CPU})
@@ -202,8 +202,8 @@ def send_bulk(
             poll.register(client, select.EPOLLOUT)
 
         def send_for(seconds: float) -> float:
-            before, began = arrived.value, time.monotonic()
-            while (took := time.monotonic() - began) < seconds:
+            before, started = arrived.value, time.monotonic()
+            while (took := time.monotonic() - started) < seconds:
                 for descriptor, _ in poll.poll(0.1):
                     with contextlib.suppress(BlockingIOError):
                         clients[descriptor].send(data)
@@ -215,10 +215,10 @@ def send_bulk(
 
 
 def discard_server(listener: socket.socket, arrived: Synchronized[int]) -> None:
-    """A server that reads, counts and forgets; in a process of its own."""
+    """Read, count and discard input; runs in its own process."""
     poll = select.epoll()
     poll.register(listener, select.EPOLLIN)
-    here: dict[int, socket.socket] = {}
+    connections: dict[int, socket.socket] = {}
     buffer = bytearray(1024 * 1024)
     raise_priority()
     os.sched_setaffinity(0, {OTHER_CPU})
@@ -226,21 +226,21 @@ def discard_server(listener: socket.socket, arrived: Synchronized[int]) -> None:
         for descriptor, _ in poll.poll():
             if descriptor == listener.fileno():
                 connection, _ = listener.accept()
-                here[connection.fileno()] = connection
+                connections[connection.fileno()] = connection
                 poll.register(connection, select.EPOLLIN)
                 continue
             count = 0
             with contextlib.suppress(OSError):
-                count = here[descriptor].recv_into(buffer)
+                count = connections[descriptor].recv_into(buffer)
             arrived.value += count
             if not count:
                 poll.unregister(descriptor)
-                here.pop(descriptor).close()
+                connections.pop(descriptor).close()
 
 
 @contextlib.contextmanager
 def udp_clients(port: int, count: int) -> Iterator[dict[int, socket.socket]]:
-    """Datagram sockets of so many clients, each of which has been answered once; by their descriptors."""
+    """Open `count` UDP clients that have received one response each. Yields descriptor -> socket."""
     with contextlib.ExitStack() as stack:
         clients = {}
         for _ in range(count):
@@ -255,55 +255,55 @@ def udp_clients(port: int, count: int) -> Iterator[dict[int, socket.socket]]:
 
 
 def measure_datagrams(clients: dict[int, socket.socket], seconds: float) -> float:
-    """Datagrams a second to and from a proxy; each client waits for an answer before it asks again."""
-    question = bytes(64)
+    """Return datagrams per second to and from a proxy; each client has one request in flight."""
+    request = bytes(64)
     poll = select.epoll()
     for client in clients.values():
         poll.register(client, select.EPOLLIN)
-        client.send(question)
-    moved, began = 0, time.monotonic()
-    while (took := time.monotonic() - began) < seconds:
+        client.send(request)
+    count, started = 0, time.monotonic()
+    while (took := time.monotonic() - started) < seconds:
         ready = poll.poll(0.02)
         for descriptor, _ in ready:
             with contextlib.suppress(OSError):
-                moved += bool(clients[descriptor].recv(100))
-                moved += bool(clients[descriptor].send(question))
-        if not ready:  # all have been lost, as datagrams may be where too many come at once
+                count += bool(clients[descriptor].recv(100))
+                count += bool(clients[descriptor].send(request))
+        if not ready:  # all datagrams in flight were lost: a socket buffer overflowed
             for client in clients.values():
-                client.send(question)
-    return moved / took
+                client.send(request)
+    return count / took
 
 
 def measure(name: str, load: Load, seconds: float, folder: Path) -> Measured:
     arrived = multiprocessing.Value("Q", 0)
     with contextlib.ExitStack() as stack:
-        port, behind = free_port(), free_port()
+        port, server_port = free_port(), free_port()
         is_up = udp_probe if load.transport == "udp" else tcp_probe
         if load.unit == "MB":
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", behind), backlog=4096))
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", server_port), backlog=4096))
             sink = multiprocessing.Process(target=discard_server, args=(listener, arrived), daemon=True)
             sink.start()
             stack.callback(sink.kill)
         else:
-            place = stack.enter_context(targets.run_target(server(), load.transport, folder, OTHER_CPU))
-            behind = place.endpoint.port or 0
-        command = command_of(name, load, port, behind, folder)
+            target = stack.enter_context(targets.run_target(server(), load.transport, folder, OTHER_CPU))
+            server_port = target.endpoint.port or 0
+        command = command_of(name, load, port, server_port, folder)
         proxy = stack.enter_context(running(command, PROXY_CPU, is_up(port)))
         clients: dict[int, socket.socket] = {}
         if load.transport == "udp" and load.clients > 1:
             clients = stack.enter_context(udp_clients(port, load.clients))
         if load.unit == "MB":
-            ours, theirs = multiprocessing.Pipe(duplex=False)
-            words = (load, port, proxy, seconds, arrived, theirs)
-            multiprocessing.Process(target=send_bulk, args=words, daemon=True).start()
-            theirs.close()
-            per_s, cpu = ours.recv()
+            receiver, sender = multiprocessing.Pipe(duplex=False)
+            arguments = (load, port, proxy, seconds, arrived, sender)
+            multiprocessing.Process(target=send_bulk, args=arguments, daemon=True).start()
+            sender.close()
+            per_s, cpu = receiver.recv()
             return Measured(per_s, cpu * 1e6 / (per_s * seconds))
         if load.unit == "line":
             return measure_requests(load, port, 1, seconds, proxy)
         if load.clients == 1:
             exchanges = measure_requests(load, port, 50, seconds, proxy)
-            return Measured(exchanges.per_s * 2, exchanges.cost / 2)  # a question and an answer
+            return Measured(exchanges.per_s * 2, exchanges.cost / 2)  # a request and a response
         before = process_usage(proxy).cpu
         with prioritized():
             per_s = measure_datagrams(clients, seconds)
@@ -311,9 +311,9 @@ def measure(name: str, load: Load, seconds: float, folder: Path) -> Measured:
 
 
 def delay_errors(seconds: float) -> list[float]:
-    """Of datagrams at a rate through a latency: how many milliseconds more than that each took.
+    """Send datagrams through a latency. Returns the sorted excess delays in milliseconds.
 
-    The kernel notes when each arrived (SO_TIMESTAMPNS), so that how soon it is read here doesn't count.
+    Arrival times are the kernel's (SO_TIMESTAMPNS), so that the time until the read does not count.
     """
     count = int(RATE * seconds)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as arrival, contextlib.ExitStack() as stack:
@@ -330,7 +330,7 @@ def delay_errors(seconds: float) -> list[float]:
         sender = multiprocessing.Process(target=send_evenly, args=(port, count), daemon=True)
         sender.start()
         errors = []
-        with contextlib.suppress(TimeoutError):  # on a busy machine the kernel drops some before the proxy
+        with contextlib.suppress(TimeoutError):  # on a busy machine some are dropped before the proxy
             for _ in range(count):
                 data, [(_, _, stamp)], _, _ = arrival.recvmsg(100, socket.CMSG_SPACE(16))
                 whole, nanoseconds = struct.unpack("ll", stamp)
@@ -341,7 +341,7 @@ def delay_errors(seconds: float) -> list[float]:
 
 
 def is_forwarding(port: int, arrival: socket.socket) -> bool:
-    """Whether what is sent to a port arrives; and all of it has."""
+    """Whether a datagram sent to a port arrives. Drains the arrival socket."""
     arrival.settimeout(0.05)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client, contextlib.suppress(OSError):
         client.connect(("127.0.0.1", port))
@@ -355,7 +355,7 @@ def is_forwarding(port: int, arrival: socket.socket) -> bool:
 
 
 def send_evenly(port: int, count: int) -> None:
-    """Datagrams at the rate, each with its moment; never many at once, even where the processor was busy."""
+    """Send timestamped datagrams at RATE, without bursts to catch up after a delay."""
     with prioritized(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", port))
         due = time.monotonic()
@@ -368,19 +368,19 @@ def send_evenly(port: int, count: int) -> None:
 
 
 def ratio_to(other: str, own: list[Measured], found: dict[str, list[Measured]]) -> str:
-    """The median of the ratios to another proxy in the same round."""
+    """Format the median ratio to another proxy in the same round."""
     if other not in found:
         return "-"
-    ratios = (mine.per_s / his.per_s for mine, his in zip(own, found[other], strict=True))
+    ratios = (one.per_s / base.per_s for one, base in zip(own, found[other], strict=True))
     return f"{statistics.median(ratios):.2f}"
 
 
 def table(found: dict[Load, dict[str, list[Measured]]]) -> list[str]:
     lines = []
     for load, measured in found.items():
-        many = load.unit if load.unit == "MB" else f"{load.unit}s"
+        plural = load.unit if load.unit == "MB" else f"{load.unit}s"
         lines += [f"## {load.name}", ""]
-        lines += [f"| proxy | {many} a second | to socat | to HAProxy | its us a {load.unit} |"]
+        lines += [f"| proxy | {plural}/s | to socat | to HAProxy | CPU us/{load.unit} |"]
         lines += ["| --- | --- | --- | --- | --- |"]
         for name, own in sorted(measured.items(), key=lambda each: load.proxies.index(each[0])):
             per_s, cost = (statistics.median(values) for values in zip(*map(astuple, own), strict=True))
@@ -391,9 +391,9 @@ def table(found: dict[Load, dict[str, list[Measured]]]) -> list[str]:
 
 
 def lateness(rounds: list[list[float]]) -> list[str]:
-    """How late each round's messages were, and what is usual."""
+    """Format the percentiles of the excess delays of each round."""
     shares = {"median": 0.5, "p99": 0.99, "p99.9": 0.999}
-    lines = [f"## A latency of {LATENCY} ms, {RATE:,} datagrams a second: ms too late", ""]
+    lines = [f"## Latency of {LATENCY} ms, {RATE:,} datagrams/s: excess delay in ms", ""]
     lines += [f"| round | {' | '.join(shares)} | arrived |", f"| --- {'| --- ' * len(shares)}| --- |"]
     for number, errors in enumerate(rounds, 1):
         figures = (f"{errors[int(len(errors) * share)]:.3f}" for share in shares.values())
@@ -405,7 +405,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.impair", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.6)
-    parser.add_argument("--only", default="", help="loads, by a part of their names")
+    parser.add_argument("--only", default="", help="loads whose name contains this")
     arguments = parser.parse_args()
     rounds, seconds = arguments.rounds, arguments.seconds
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -421,12 +421,12 @@ def main() -> None:
                         result = measure(name, load, seconds, Path(folder))
                         found.setdefault(load, {}).setdefault(name, []).append(result)
     late = [delay_errors(2 * seconds) for _ in range(rounds)]
-    here = host_info()
+    host = host_info()
     lines = [
-        "# impair beside socat and HAProxy",
+        "# impair, socat and HAProxy",
         "",
-        f"`python -m benchmarks.impair`: {here['kernel']}, {here['processors']}, {here['python']};",
-        f"medians of {rounds} rounds of {seconds:g} s, load average {here['load average']} at the end.",
+        f"`python -m benchmarks.impair`: {host['kernel']}, {host['processors']}, {host['python']};",
+        f"medians of {rounds} rounds of {seconds:g} s, load average {host['load average']} at the end.",
         "",
         *table(found),
         *lateness(late),

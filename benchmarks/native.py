@@ -1,8 +1,7 @@
-"""The native engine beside a good C epoll server and uvloop's Protocol: `python -m benchmarks.native`.
+"""Compare the native engine with an epoll server in C and uvloop's Protocol: `python -m benchmarks.native`.
 
-What `bothends bench engines` does with all engines is done here with one in its variants: on io_uring and on
-epoll, called by the chunk and by the line, with 50 us of busy polling. The figures are kept in native.md.
-Give it a quiet machine and ten minutes.
+Measures the engine's variants: on io_uring and on epoll, with a call per chunk and per line, and with 50 us
+of busy polling. Writes native.md. It takes ten minutes and needs an idle machine.
 """
 
 from __future__ import annotations
@@ -20,24 +19,24 @@ from bothends.bench.targets import BenchTarget, reference_servers
 
 HERE = Path(__file__).resolve().parent
 BASELINE = "c-epoll"
-RIVALS = (BASELINE, "c-uring", "uvloop-protocol")
+REFERENCES = (BASELINE, "c-uring", "uvloop-protocol")
 
 VARIANTS = {
     "native": ("chunk", "io_uring", ()),
     "native on epoll": ("chunk", "epoll", ()),
-    "native, by the line": ("line", "io_uring", ()),
+    "native, per line": ("line", "io_uring", ()),
     "native, busy polling": ("chunk", "io_uring", ("--busy-poll", "0.00005")),
 }
 
 
 def variant(name: str) -> BenchTarget:
-    """The native engine, in one of its variants."""
-    function, backend, more = VARIANTS[name]
+    """Return a target that runs a variant of the native engine."""
+    function, backend, options = VARIANTS[name]
 
     def command(transport: str, function: str) -> tuple[str, tuple[str, ...]]:
         words = (sys.executable, "-m", "bothends", "serve", "--quiet", f"{HERE / 'upper.py'}:{function}")
-        where = (f"{transport}://127.0.0.1:0", "--engine", "native", *more)
-        return transport, ("env", f"BOTHENDS_NATIVE={backend}", *words, *where)
+        arguments = (f"{transport}://127.0.0.1:0", "--engine", "native", *options)
+        return transport, ("env", f"BOTHENDS_NATIVE={backend}", *words, *arguments)
 
     return BenchTarget(name, (command("tcp", function), command("udp", "packet")))
 
@@ -46,21 +45,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.native", description=__doc__)
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--seconds", type=float, default=0.3)
-    parser.add_argument("--load", action="append", choices=campaign.LOAD_PROFILES, help="only these")
-    parser.add_argument("--only", default="", help="servers, by a part of their names, comma-separated")
-    asked = parser.parse_args()
-    targets = [rival for rival in reference_servers() if rival.name in RIVALS] + [
+    parser.add_argument(
+        "--load", action="append", choices=campaign.LOAD_PROFILES, help="measure only these loads"
+    )
+    parser.add_argument(
+        "--only", default="", help="servers whose name contains one of these, comma-separated"
+    )
+    arguments = parser.parse_args()
+    targets = [each for each in reference_servers() if each.name in REFERENCES] + [
         variant(name) for name in VARIANTS
     ]
-    parts = asked.only.split(",")
+    parts = arguments.only.split(",")
     targets = [each for each in targets if each.name == BASELINE or any(part in each.name for part in parts)]
-    kinds = [campaign.LOAD_PROFILES[name] for name in asked.load or campaign.LOAD_PROFILES]
-    settings = campaign.CampaignSettings(rounds=asked.rounds, duration=asked.seconds)
+    profiles = [campaign.LOAD_PROFILES[name] for name in arguments.load or campaign.LOAD_PROFILES]
+    settings = campaign.CampaignSettings(rounds=arguments.rounds, duration=arguments.seconds)
 
-    def told(done: int, total: int, what: str) -> None:
-        print(f"{done + 1} of {total}: {what}", file=sys.stderr)
+    def show_measurement(done: int, total: int, description: str) -> None:
+        print(f"{done + 1} of {total}: {description}", file=sys.stderr)
 
-    entries = campaign.run_campaign(targets, kinds, settings, told)
+    entries = campaign.run_campaign(targets, profiles, settings, show_measurement)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     document = Document(VERSION, now, "python -m benchmarks.native", host_info(), entries, baseline=BASELINE)
     text = tables(document)

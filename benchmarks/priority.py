@@ -1,4 +1,4 @@
-"""How what is measured gets the processors ahead of whatever else the machine does."""
+"""Give the measured processes priority over other processes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import contextlib
 import os
 from pathlib import Path
 
-# Where we may.
+# Real-time priority needs CAP_SYS_NICE.
 NICE = ["chrt", "-f", "10"] if os.geteuid() == 0 else []
 
 
 def raise_priority() -> None:
-    """Let this process and its children have most of the processors, where we may.
+    """Raise the priority of this process and its children, if permitted.
 
-    For what must share them among themselves, as first in, first out would not. Linux shares them among
-    sessions first (sched(7), autogroups), so there is a session of our own: not for the leader of a group.
+    For processes that must share CPUs with each other, which SCHED_FIFO would not do. Linux divides CPU time
+    among sessions first (sched(7), autogroups), so this starts a new session. A process-group leader cannot.
     """
     with contextlib.suppress(PermissionError):
         os.setsid()

@@ -1,21 +1,21 @@
-"""The services of benchmarks/native.py: a Python function of one line, called for a chunk or for a line."""
+"""The services of benchmarks/native.py: one-line functions called for each chunk, line or datagram."""
 
 from bothends import datagram, message, stream
 
 
 @stream
 def chunk(data: bytes) -> bytes:
-    """Capitals, a call for each chunk."""
+    """Convert a chunk to upper case."""
     return data.upper()
 
 
 @message
 def line(message: bytes) -> bytes:
-    """Capitals, a call for each line."""
+    """Convert a line to upper case."""
     return message.upper()
 
 
 @datagram
 def packet(message: bytes) -> bytes:
-    """Capitals, a call for each datagram."""
+    """Convert a datagram to upper case."""
     return message.upper()

@@ -1,12 +1,12 @@
-"""TCP over a wire, beside a loop of fifteen lines that only copies: `python -m benchmarks.wire`.
+"""Compare TCP over a wire with a bare copy loop of fifteen lines: `python -m benchmarks.wire`.
 
-Two hosts, a sender in one and a receiver in the other, and this process between them. Each round measures
-every way once, in an order that changes; what counts is the median over rounds, beside it the median of the
-ratio to the bare loop in the same round, for a busy machine slows all of them down, and our processor time
-for each packet. Without arguments the page is written, in less than three minutes.
+A sender and a receiver run in two hosts, with this process between them. Each round measures every variant
+once, in an order that changes. Results are the median throughput over rounds, the median of its ratio to the
+bare loop in the same round (because a busy machine slows all variants down), and this process's CPU time per
+packet. Without arguments wire.md is written, in less than three minutes.
 
-Hosts cut what they send into packets, as for a cable; where nothing looks at packets they leave that to us,
-and so they do for one of the loops (`offload`).
+Hosts segment their data into packets, as for a real cable. If no toxic needs packets, segmentation is left to
+the wire (`offload`: as segmentation offload of a NIC), and likewise for one of the loops.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from bothends.wire import HostCommand, Wire, build_topology
 
 HERE = Path(__file__).resolve().parent
 PORT = 7000
-MAX_FRAME = 66 * 1024  # bytes of a packet that has not been cut, and of the header before it
+MAX_FRAME = 66 * 1024  # bytes of an unsegmented packet and the header before it
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How packets are carried."""
+    """A way to carry packets between the hosts."""
 
     name: str
     toxics: dict[str, str] = field(default_factory=dict, hash=False)
@@ -53,10 +53,10 @@ class Variant:
 BASELINE = Variant("a loop of 15 lines", bare=True)
 VARIANTS = (
     BASELINE,
-    Variant("the same, hosts leave segmentation to it", bare=True, offload=True),
+    Variant("the same, with segmentation offload", bare=True, offload=True),
     Variant("no toxic", offload=True),
     Variant("no toxic, veth", offload=True, veth=True),
-    Variant("no toxic, each packet told to an observer", observed=True),
+    Variant("no toxic, with an observer of each packet", observed=True),
     Variant("latency 5 ms", {"latency": "5ms"}),
     Variant("latency 5 ms, loss 0.1 %", {"latency": "5ms", "loss": "0.1%"}),
     Variant("latency 5 ms, loss 1 %", {"latency": "5ms", "loss": "1%"}),
@@ -65,7 +65,7 @@ VARIANTS = (
 
 
 class CopyLoop(Wire):
-    """What the others are compared with: nothing is looked at, nothing counted."""
+    """The baseline: copies packets without inspecting or counting them."""
 
     def _forward_until(self, deadline: float, condition: Callable[[], bool]) -> None:
         one, other = (port.fileno() for port in self._ports)
@@ -83,26 +83,26 @@ class CopyLoop(Wire):
 
 
 class SegmentedCopyLoop(CopyLoop):
-    """The same; hosts cut what they send themselves."""
+    """The same, with segmentation by the hosts."""
 
     def _update_fast_path(self) -> None:
-        """They are asked for nothing else."""
+        """Do not enable segmentation offload."""
 
 
 def receive() -> None:
-    """Take one connection's bytes; show how many came, and in how many seconds."""
+    """Receive from one connection until EOF. Prints the number of bytes and seconds."""
     with socket.create_server(("0.0.0.0", PORT)) as listener:
         connection, _ = listener.accept()
         with connection:
             count = len(connection.recv(1 << 18))
-            begun = time.monotonic()
+            started = time.monotonic()
             while data := connection.recv(1 << 18):
                 count += len(data)
-    print(json.dumps([count, time.monotonic() - begun]), flush=True)
+    print(json.dumps([count, time.monotonic() - started]), flush=True)
 
 
 def send(seconds: float) -> None:
-    """Send for so long."""
+    """Send for a number of seconds."""
     data = bytes(1 << 17)
     until = time.monotonic() + seconds
     with socket.create_connection(("10.0.0.1", PORT)) as connection:
@@ -111,7 +111,7 @@ def send(seconds: float) -> None:
 
 
 def run_variant(variant: Variant, seconds: float) -> None:
-    """One measurement, in a process of its own: the receiver shows its figures, then we show ours."""
+    """Run one measurement, in its own process. The receiver prints its figures first, then this process."""
     raise_priority()
     specs = [
         PlacedToxic(f"{name}_{direction}", direction, parse_attributes(registry.load(name), text))
@@ -126,7 +126,7 @@ def run_variant(variant: Variant, seconds: float) -> None:
         ]
     )
     kind = (CopyLoop if variant.offload else SegmentedCopyLoop) if variant.bare else Wire
-    observe = (lambda passage: None) if variant.observed else None
+    observe = (lambda event: None) if variant.observed else None
     with kind(hosts, specs, seed=1, veth=variant.veth or None, observe=observe) as wire:
         before = time.process_time()
         wire.run()
@@ -135,10 +135,10 @@ def run_variant(variant: Variant, seconds: float) -> None:
 
 
 def measure(variant: Variant, seconds: float) -> tuple[float, float]:
-    """Megabits of TCP a second, and microseconds of our processor for each packet; without them 0."""
+    """Return the TCP throughput in Mbit/s, and this process's CPU time per packet in us (0: no packets)."""
     command = [sys.executable, "-m", "benchmarks.wire", "--carry", variant.name, "--seconds", str(seconds)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=HERE.parent)
-    (count, took), (used, packets) = (json.loads(line) for line in done.stdout.splitlines())
+    result = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=HERE.parent)
+    (count, took), (used, packets) = (json.loads(line) for line in result.stdout.splitlines())
     return count * 8 / 1e6 / took, used * 1e6 / packets if packets else 0.0
 
 
@@ -146,39 +146,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.wire", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5)
-    parser.add_argument("--seed", type=int, default=1, help="of the order in each round")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the order in each round")
     parser.add_argument("--receive", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--send", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--carry", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.receive:
+    arguments = parser.parse_args()
+    if arguments.receive:
         return receive()
-    if asked.send is not None:
-        return send(asked.send)
-    if asked.carry is not None:
-        return run_variant(next(way for way in VARIANTS if way.name == asked.carry), asked.seconds)
-    measured: dict[Variant, list[tuple[float, float]]] = {way: [] for way in VARIANTS}
-    for number in range(asked.rounds):
-        print(f"round {number + 1} of {asked.rounds}", file=sys.stderr)
-        for way in random.Random(f"{asked.seed}/{number}").sample(VARIANTS, len(VARIANTS)):
-            measured[way].append(measure(way, asked.seconds))
-    here = host_info()
+    if arguments.send is not None:
+        return send(arguments.send)
+    if arguments.carry is not None:
+        return run_variant(next(each for each in VARIANTS if each.name == arguments.carry), arguments.seconds)
+    measured: dict[Variant, list[tuple[float, float]]] = {variant: [] for variant in VARIANTS}
+    for number in range(arguments.rounds):
+        print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
+        for variant in random.Random(f"{arguments.seed}/{number}").sample(VARIANTS, len(VARIANTS)):
+            measured[variant].append(measure(variant, arguments.seconds))
+    host = host_info()
     lines = [
         "# TCP over a wire",
         "",
-        f"`python -m benchmarks.wire`: {here['kernel']}, {here['processors']}, {here['python']};",
-        f"medians of {asked.rounds} rounds of {asked.seconds:g} s, load average {here['load average']};",
-        f"congestion control {here.get('net.ipv4.tcp_congestion_control', 'unknown')}.",
+        f"`python -m benchmarks.wire`: {host['kernel']}, {host['processors']}, {host['python']};",
+        f"medians of {arguments.rounds} rounds of {arguments.seconds:g} s;",
+        f"load average {host['load average']};",
+        f"congestion control {host.get('net.ipv4.tcp_congestion_control', 'unknown')}.",
         "",
-        "| between two hosts | Mbit/s of TCP | to the loop | our us a packet |",
+        "| variant | Mbit/s of TCP | ratio to the loop | CPU us/packet |",
         "| --- | --- | --- | --- |",
     ]
-    for way, figures in measured.items():
+    for variant, figures in measured.items():
         ratio = statistics.median(
             own / loop for (own, _), (loop, _) in zip(figures, measured[BASELINE], strict=True)
         )
         speed, cost = (statistics.median(values) for values in zip(*figures, strict=True))
-        lines.append(f"| {way.name} | {speed:,.0f} | {ratio:.2f} | {f'{cost:.2f}' if cost else '-'} |")
+        lines.append(f"| {variant.name} | {speed:,.0f} | {ratio:.2f} | {f'{cost:.2f}' if cost else '-'} |")
     text = "\n".join([*lines, ""])
     if not sys.argv[1:]:
         (HERE / "wire.md").write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How the figures are written down: a page of tables, one for each load."""
+"""Format a document as Markdown tables, one per load."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from bothends.bench.results import Document
 
 
 def tables(document: Document) -> str:
-    """The command, the machine, and every figure, in Markdown."""
+    """Return the command, the host and all figures in Markdown."""
     parts = [f"`{document.command}`", "", text.notes(document), ""]
     for load, entries in text.by_load(document):
         heads, rows = text.table(document, entries)
-        drawn = [heads, ["---"] * len(heads), *rows]
-        parts += [f"## {load}", "", *(f"| {' | '.join(row)} |" for row in drawn), ""]
+        lines = [heads, ["---"] * len(heads), *rows]
+        parts += [f"## {load}", "", *(f"| {' | '.join(row)} |" for row in lines), ""]
     return "\n".join(parts)

@@ -100,7 +100,7 @@ def test_unsupported_target_is_skipped_with_reason() -> None:
     assert [entry.skipped for entry in entries] == [
         "limited to 1 concurrent connection",
         "not installed",
-        "no udp support",
+        "no UDP support",
         "not installed",
     ]
 

@@ -64,7 +64,7 @@ class BenchTarget:
             return self.unavailable_reason
         scheme = self.address.scheme if self.address is not None else ""
         if transport != scheme and transport not in dict(self.commands):
-            return f"no {transport} support"
+            return f"no {transport.upper()} support"
         if self.max_connections is not None and connections > self.max_connections:
             plural = "s" * (self.max_connections != 1)
             return f"limited to {self.max_connections:,} concurrent connection{plural}"

@@ -111,11 +111,11 @@ def by_load(document: Document) -> list[tuple[str, list[BenchEntry]]]:
 
 
 def skip_reasons(entries: Sequence[BenchEntry]) -> str:
-    """Format why entries were skipped: `gevent is not installed (gevent); no udp support (fork, threads)`."""
-    reasons: dict[str, list[str]] = {}
+    """Format why entries were skipped: `gevent is not installed (gevent); no UDP support (fork, threads)`."""
+    reasons: dict[str, dict[str, None]] = {}  # reason -> names, each once for all loads
     for entry in entries:
         if entry.skipped:
-            reasons.setdefault(entry.skipped, []).append(entry.name)
+            reasons.setdefault(entry.skipped, {})[entry.name] = None
     return "; ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
 
 
