@@ -92,7 +92,7 @@ def test_request_without_answer_times_out() -> None:
     with peers.tcp_peer_held_open(peers.read_without_replying) as where:
         done = connect(where, "--send", "hello", "-w", "1.3")
     assert (done.returncode, done.stdout) == (124, b"")
-    assert b"timed out after 1.3 s while waiting for an answer" in done.stderr
+    assert b"timed out after 1.3 s while waiting for a reply" in done.stderr
 
 
 def test_connection_refused() -> None:
@@ -272,7 +272,7 @@ def test_lost_datagram_is_retransmitted_and_reported() -> None:
     with peers.udp_peer(answer) as where:
         done = connect(where, "--send", "hello", "-w", "3")
     assert (done.returncode, done.stdout) == (0, b"HELLO")
-    assert done.stderr == b"no answer after 0.43 s, sending again (1 of 2)\n"
+    assert done.stderr == b"no reply after 0.43 s, retrying (1 of 2)\n"
 
 
 def test_datagram_without_answer_times_out() -> None:
@@ -280,8 +280,8 @@ def test_datagram_without_answer_times_out() -> None:
         done = connect(where, "--send", "hello", "-w", "0.2", "--retries", "0")
     assert (done.returncode, done.stdout) == (124, b"")
     assert done.stderr.endswith(
-        b"timed out after 0.2 s while waiting for an answer; "
-        b"no answer (a datagram or its answer may be lost, or nobody listens)\n"
+        b"timed out after 0.2 s while waiting for a reply; "
+        b"the datagram or its reply was lost, or nothing is listening there\n"
     )
 
 
@@ -289,7 +289,7 @@ def test_lost_datagram_does_not_block_later_ones() -> None:
     with peers.udp_peer(lambda data: [] if data == b"two" else [data.upper()]) as where:
         done = connect(where, "-w", "0.6", "--retries", "0", text="one\ntwo\nthree\n")
     assert (done.returncode, done.stdout) == (124, b"ONE\nTHREE\n")
-    assert b"waiting for an answer to 1 of 3 datagrams" in done.stderr
+    assert b"waiting for a reply to 1 of 3 datagrams" in done.stderr
 
 
 def test_additional_datagram_answers_are_shown() -> None:
@@ -310,4 +310,4 @@ def test_a_datagram_that_is_too_large() -> None:
         done = connect(where, stdin=bytes(65_508))
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"EMSGSIZE" in done.stderr
-    assert b"65,507 bytes at most" in done.stderr
+    assert b"at most 65,507 bytes" in done.stderr

@@ -192,7 +192,7 @@ def test_scenario_file(tmp_path: Path) -> None:
     [
         ([":0"], 2, "expected LISTEN and UPSTREAM"),
         (["--no-api"], 2, "no proxy: give LISTEN"),
-        (["--latency", "5ms"], 2, "no proxy"),
+        (["--latency", "5ms"], 2, "toxics without a proxy"),
         ([":0", "127.0.0.1:1", "--latency", "5"], 2, "a time such as 50ms"),
         ([":0", "127.0.0.1:1", "--loss", "10%"], 2, "bothends wire"),
         ([":0", "127.0.0.1:1", "--blackhole", "up:at=5s"], 2, "--toxic blackhole,at=5s"),
@@ -203,7 +203,7 @@ def test_scenario_file(tmp_path: Path) -> None:
         (["tcp://192.0.2.9:0", "127.0.0.1:1"], 1, "EADDRNOTAVAIL"),
         (["--config", "/nosuch.toml"], 1, "ENOENT"),
         ([":0", "127.0.0.1:1", "--replay", "/nosuch"], 1, "ENOENT"),
-        ([":0", "127.0.0.1:1", "--for", "soon"], 2, "no time such as 30s"),
+        ([":0", "127.0.0.1:1", "--for", "soon"], 2, "not a duration; for example 30s"),
         (["list", "--api", "127.0.0.1:1"], 1, "ECONNREFUSED"),
     ],
 )
@@ -217,14 +217,14 @@ def test_toxics_with_replay_are_rejected(tmp_path: Path, capsys: pytest.CaptureF
     path = tmp_path / "record"
     path.write_text('{"impair": 1}\n')
     arguments = (":0", "127.0.0.1:1", "--replay", str(path), "--latency", "5ms")
-    assert "ignored" in cli_output(capsys, *arguments, status=2)
+    assert "--replay cannot be combined with toxics" in cli_output(capsys, *arguments, status=2)
 
 
 def test_replay_of_unknown_proxy_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "record"
     stage = '{"stage": 1, "proxy": "db", "connection": 1, "direction": "upstream", "toxic": "a", "place": 0}'
     path.write_text('{"impair": 1}\n' + stage)
-    assert "decisions of 'db'" in cli_output(capsys, ":0", "127.0.0.1:1", "--replay", str(path), status=2)
+    assert "decisions for 'db'" in cli_output(capsys, ":0", "127.0.0.1:1", "--replay", str(path), status=2)
 
 
 def test_malformed_record_error_names_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

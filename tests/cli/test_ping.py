@@ -96,7 +96,7 @@ def test_json() -> None:
         "duplicate": False,
         "corrupted": None,
     }
-    assert (events[1]["duplicate"], events[1]["corrupted"]) == (True, "55 bytes came back of 56")
+    assert (events[1]["duplicate"], events[1]["corrupted"]) == (True, "received 55 bytes of 56")
     assert (summary["event"], summary["sent"], summary["intact"], summary["loss"]) == ("summary", 2, 2, 0)
     assert set(summary["time_ms"]) == {"min", "median", "mean", "max", "mdev"}
 
@@ -113,7 +113,7 @@ def test_reply_marks_are_shown() -> None:
 
 def test_closed_port() -> None:
     done = ping("--udp", "127.0.0.1", str(peers.closed_port(socket.SOCK_DGRAM)), "-c", "2", "-i", "0.01")
-    words = "destination unreachable: nobody has the port open [ECONNREFUSED]"
+    words = "destination unreachable: no socket is bound to the port [ECONNREFUSED]"
     assert done.stdout.splitlines() == [
         f"from 127.0.0.1: seq=1 {words}",
         f"from 127.0.0.1: seq=2 {words}",
@@ -229,7 +229,7 @@ def test_icmp_duplicate_and_corrupted_replies(version: int, kind: str) -> None:
     assert changed["corrupted"] == "byte 40 is 0x21, not 0x28"
     (failed,) = [each for each in events if each["seq"] == 6]
     assert failed["event"] == "error"
-    assert failed["words"].startswith("destination unreachable: the host does not answer its last router")
+    assert failed["words"].startswith("destination unreachable: the last router cannot reach the host")
     assert failed["errno"] == "EHOSTUNREACH"
     assert failed["address"] == summary["address"] == ("127.0.0.1" if version == 4 else "::1")
     assert ("lost", 7) in seen
@@ -251,6 +251,6 @@ def test_icmp_not_permitted_exits_69() -> None:
     else:
         pytest.skip("setpriv or network namespaces are missing")
     assert (done.returncode, done.stdout) == (69, "")
-    assert "a ping socket is refused with EACCES (Permission denied), a raw one with EPERM" in done.stderr
+    assert "ping sockets fail with EACCES (Permission denied), raw sockets with EPERM" in done.stderr
     assert "bothends ping --udp 127.0.0.1 PORT" in done.stderr
     assert done.stderr.count("\n") == 1

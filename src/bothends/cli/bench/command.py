@@ -1,4 +1,4 @@
-"""`bothends bench`: measure a server, and say what can be believed of the figures."""
+"""`bothends bench`: measure throughput and latency of a server, and verify its replies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SECONDS = click.FloatRange(min=0.001, max=86400)
 
 
-# What stands after `bench` and is no endpoint: "module:attribute".
+# Subcommand of `bench` -> its command ("module:attribute"). Any other first argument is an endpoint.
 SUBCOMMANDS: Final = {
     "engines": "bothends.cli.bench.engines:engines",
     "compare": "bothends.cli.bench.compare:compare",
@@ -28,23 +28,23 @@ SUBCOMMANDS: Final = {
 
 
 class BenchCommand(click.Command):
-    """A command for endpoints, and a few others by their names."""
+    """The command `bench ENDPOINT`, with subcommands."""
 
     def subcommands(self) -> list[click.Command]:
-        """Those others."""
+        """Import and return the subcommands."""
         return [_load_subcommand(name) for name in SUBCOMMANDS]
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Hand over to the command that is named first, if one is."""
+        """Create the context of the subcommand that the first argument names, or else of this command."""
         if args and args[0] in SUBCOMMANDS:
             command = _load_subcommand(args[0])
             return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Whichever command the context is for."""
+        """Run the command that the context belongs to."""
         return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
 
 
@@ -56,72 +56,85 @@ def _load_subcommand(name: str) -> click.Command:
 
 @click.command(
     cls=BenchCommand,
-    short_help="Measure a server: requests a second, latency, faults.",
+    short_help="Benchmark a server: requests per second, latency, errors.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("words", metavar="ENDPOINT", nargs=-1, required=True)
-@click.option("-c", "--connections", metavar="N", type=click.IntRange(1, 100_000), default=1, help="At once.")
 @click.option(
-    "--depth", metavar="N", type=click.IntRange(1, 2048), default=1, help="Requests open on each, at most."
+    "-c",
+    "--connections",
+    metavar="N",
+    type=click.IntRange(1, 100_000),
+    default=1,
+    help="Concurrent connections.",
 )
-@click.option("--size", metavar="BYTES", type=click.IntRange(1), default=64, help="Of a request.")
-@click.option("--duration", metavar="S", type=_SECONDS, default=10.0, help="Measure for so long.")
-@click.option("--warmup", metavar="S", type=click.FloatRange(0, 86400), default=1.0, help="Before that.")
-@click.option("--timeout", metavar="S", type=_SECONDS, default=1.0, help="Longest wait for an answer.")
-@click.option("--rounds", metavar="N", type=click.IntRange(1, 1000), default=1, help="Measure so often.")
 @click.option(
-    "--rate", metavar="N", type=click.FloatRange(0.001, 1e9), help="Requests a second: an open loop."
+    "--depth", metavar="N", type=click.IntRange(1, 2048), default=1, help="Requests in flight per connection."
+)
+@click.option("--size", metavar="BYTES", type=click.IntRange(1), default=64, help="Request size.")
+@click.option("--duration", metavar="S", type=_SECONDS, default=10.0, help="Duration of a run.")
+@click.option(
+    "--warmup", metavar="S", type=click.FloatRange(0, 86400), default=1.0, help="Warm-up before each run."
+)
+@click.option("--timeout", metavar="S", type=_SECONDS, default=1.0, help="Timeout for a reply.")
+@click.option("--rounds", metavar="N", type=click.IntRange(1, 1000), default=1, help="Number of runs.")
+@click.option(
+    "--rate", metavar="N", type=click.FloatRange(0.001, 1e9), help="Open loop: requests per second."
 )
 @click.option(
     "--arrivals",
     type=click.Choice(["fixed", "poisson"]),
     default="fixed",
-    help="With --rate: even, or random.",
+    help="With --rate: evenly spaced, or random.",
 )
-@click.option("--seed", metavar="N", type=click.IntRange(0), default=1, help="Of random arrivals.")
-@click.option("--find-limit", is_flag=True, help="Search the highest rate at which --bound holds.")
+@click.option("--seed", metavar="N", type=click.IntRange(0), default=1, help="Seed of random arrivals.")
+@click.option("--find-limit", is_flag=True, help="Find the highest rate that keeps p99 under --bound.")
 @click.option(
-    "--bound", metavar="MS", type=click.FloatRange(0.001), default=10.0, help="With it: p99, in milliseconds."
+    "--bound",
+    metavar="MS",
+    type=click.FloatRange(0.001),
+    default=10.0,
+    help="With --find-limit: limit of p99 in ms.",
 )
-@click.option("--reconnect", is_flag=True, help="A connection for each request.")
-@click.option("--script", metavar="FILE", type=click.Path(), help="Lines to send, and what must come.")
+@click.option("--reconnect", is_flag=True, help="Open a new connection for each request.")
+@click.option("--script", metavar="FILE", type=click.Path(), help="Lines to send, and the expected replies.")
 @click.option(
     "--expect",
     type=click.Choice(["auto", "echo", "upper"]),
     default="auto",
-    help="How it answers; auto asks it once.",
+    help="How the server replies; auto sends one request to find out.",
 )
 @click.option(
     "--generator",
     type=click.Choice(["auto", "native", "python"]),
     default="auto",
-    help="What makes the load.",
+    help="Load generator.",
 )
 @click.option(
-    "--pid", metavar="PID", type=click.IntRange(1), help="The server's process: measure its cost too."
+    "--pid", metavar="PID", type=click.IntRange(1), help="PID of the server: measure its CPU time too."
 )
-@click.option("--cluster", metavar="ADDRESS", help="Load from all workers of a dask cluster: its scheduler.")
+@click.option(
+    "--cluster", metavar="ADDRESS", help="Scheduler of a dask cluster whose workers generate the load."
+)
 @output.output_options
-@click.option("--tls-ca", metavar="FILE", type=click.Path(), help="TLS: believe these issuers (PEM).")
-@click.option("--tls-fingerprint", metavar="SHA256", default="", help="TLS: accept exactly this certificate.")
-@click.option(
-    "--tls-name", metavar="NAME", default="", help="TLS: ask for this host, expect its certificate."
-)
-@click.option("--insecure", is_flag=True, help="TLS: believe any certificate.")
+@click.option("--tls-ca", metavar="FILE", type=click.Path(), help="TLS: trust these CA certificates (PEM).")
+@click.option("--tls-fingerprint", metavar="SHA256", default="", help="TLS: accept only this certificate.")
+@click.option("--tls-name", metavar="NAME", default="", help="TLS: host name to send (SNI) and to verify.")
+@click.option("--insecure", is_flag=True, help="TLS: skip certificate verification.")
 @wire_options("client")
 def bench(words: tuple[str, ...], **given: Any) -> None:
-    """Measure the server at ENDPOINT. Every answer is compared with what it must be, byte for byte.
+    """Measure the server at ENDPOINT. Every reply is verified, byte for byte.
 
     \b
-      bothends serve upper tcp://127.0.0.1:12000        and elsewhere
+      bothends serve upper tcp://127.0.0.1:12000        in another terminal
       bothends bench tcp://127.0.0.1:12000 --connections 50 --duration 5
 
-    Without --rate it is a closed loop: each answer makes room for the next request. With --rate requests
-    are due at fixed times, and latency counts from those (corrected) and from the sends (uncorrected).
+    Without --rate it is a closed loop: each reply triggers the next request. With --rate, requests are
+    scheduled at fixed times, and latency is measured from those (corrected) and from the sends (uncorrected).
 
-    Others by name: `bench engines` measures all engines side by side, `bench compare` compares two results.
+    `bench engines` measures all engines side by side, `bench compare` compares two results.
 
-    Leaves with 0 if every answer was intact, 1 if not.
+    Exit status: 0 if every reply was correct, 1 if not.
     """
     with output.require_libraries():
         from bothends.bench.load import load_from_plan, run_rounds, select_generator
@@ -133,16 +146,16 @@ def bench(words: tuple[str, ...], **given: Any) -> None:
     if given["cluster"] is not None:
         found = _run_on_cluster(plan, given, notes)
     else:
-        by = select_generator(given["generator"], plan)
+        generator = select_generator(given["generator"], plan)
         if given["find_limit"]:
-            _find_limit(plan, by, given)
+            _find_limit(plan, generator, given)
             return
-        with output.progress() as watching:
+        with output.progress() as start_progress:
             found = run_rounds(
                 plan,
                 count,
-                generator=by,
-                progress_for=lambda n: watching(f"round {n + 1} of {count}"),
+                generator=generator,
+                progress_for=lambda n: start_progress(f"round {n + 1} of {count}"),
                 server_pid=given["pid"],
             )
     entry = BenchEntry(plan.endpoint.label, str(plan.endpoint), load_from_plan(plan), found)
@@ -157,12 +170,12 @@ def _run_on_cluster(plan: RunPlan, given: dict[str, Any], notes: list[str]) -> l
     from bothends.bench import cluster
 
     if given["find_limit"] or given["pid"] is not None:
-        raise UsageError("--cluster goes with neither --find-limit nor --pid")
+        raise UsageError("--cluster cannot be combined with --find-limit or --pid")
     found = []
     for _ in range(given["rounds"]):
-        measured, said = cluster.measure_on_cluster(given["cluster"], plan, given["generator"])
+        measured, cluster_notes = cluster.measure_on_cluster(given["cluster"], plan, given["generator"])
         found.append(measured)
-        notes += said
+        notes += cluster_notes
     return found
 
 
@@ -170,34 +183,39 @@ def _find_limit(plan: RunPlan, generator: Generator, given: dict[str, Any]) -> N
     from bothends.bench.load import find_max_rate
     from bothends.bench.rate_search import LatencyBound
 
-    with output.progress() as watching:
+    with output.progress() as start_progress:
 
-        def watch(rate: float) -> ProgressCallback | None:
-            return watching(f"{rate:,.0f}/s" if rate else "closed loop")
+        def progress_for(rate: float) -> ProgressCallback | None:
+            return start_progress(f"{rate:,.0f}/s" if rate else "closed loop")
 
         rate, tried = find_max_rate(
             plan,
             LatencyBound(given["bound"] * 1000),
             generator=generator,
-            progress_for=watch,
+            progress_for=progress_for,
             server_pid=given["pid"],
         )
-    bound = f"p99 of {given['bound']:g} ms from when a request was due, and no faults"
-    kept = [each for each in tried if each.load.rate == rate]
-    if kept:
-        note = f"The limit: {rate:,.0f} requests/s with a {bound}; {len(tried)} rates were tried."
+    bound = f"p99 below {given['bound']:g} ms from the scheduled time, and no errors"
+    within_bound = [each for each in tried if each.load.rate == rate]
+    if within_bound:
+        note = f"The limit: {rate:,.0f} requests/s with {bound}; {len(tried)} rates were tried."
     else:
-        note = f"Not one of {len(tried)} rates kept to a {bound}."
-    shown = kept[-1:] or tried[-1:]
+        note = f"None of {len(tried)} rates had {bound}."
+    shown = within_bound[-1:] or tried[-1:]
     document = output.make_document(shown, notes=[note], knee=tried)
     output.write_files(document, given["hgrm"], given["html"])
     output.show(document, given["form"])
-    if not kept:
+    if not within_bound:
         raise click.exceptions.Exit(1)
 
 
 def build_plan(words: tuple[str, ...], given: dict[str, Any]) -> RunPlan:
-    """What the command line asks for. Raises CallerError, and what asking the target once raises."""
+    """Return the run plan of the command line.
+
+    Raises:
+        UsageError: invalid options.
+        BothendsError: the request that detects how the server replies has failed.
+    """
     from bothends.bench.generators.base import RunPlan
     from bothends.bench.generators.dialer import check_target
     from bothends.bench.schedule import Schedule
@@ -206,7 +224,7 @@ def build_plan(words: tuple[str, ...], given: dict[str, Any]) -> RunPlan:
 
     endpoints = endpoints_from_args(words, "tcp")
     if len(endpoints) != 1:
-        raise UsageError("one endpoint at a time, and there are " + ", ".join(map(str, endpoints)))
+        raise UsageError("expected one endpoint, but got " + ", ".join(map(str, endpoints)))
     check_target(endpoints[0])
     tls = None
     if endpoints[0].scheme == "tls":
@@ -216,9 +234,9 @@ def build_plan(words: tuple[str, ...], given: dict[str, Any]) -> RunPlan:
     elif given["tls_ca"] or given["tls_fingerprint"] or given["tls_name"] or given["insecure"]:
         raise UsageError(f"{endpoints[0].label} does not speak TLS; tls:// does")
     if given["find_limit"] and given["rate"] is not None:
-        raise UsageError("--find-limit chooses the rates itself; --arrivals says of which kind")
+        raise UsageError("--find-limit chooses the rates itself: leave out --rate")
     if given["reconnect"] and given["depth"] > 1:
-        raise UsageError("--reconnect makes a connection for each request: its --depth is 1")
+        raise UsageError("--reconnect opens a connection for each request: leave out --depth")
     rate, is_open = given["rate"], given["rate"] is not None or given["find_limit"]
     return RunPlan(
         endpoints[0],

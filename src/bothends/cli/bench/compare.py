@@ -1,4 +1,4 @@
-"""`bothends bench compare`: two results, and whether they differ."""
+"""`bothends bench compare`: test whether two results differ significantly."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from bothends.errors import SystemCallFailed
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("before", type=click.Path())
 @click.argument("after", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(before: str, after: str, as_json: bool) -> None:
-    """Compare two results that `bothends bench --json` gave: is AFTER better than BEFORE, worse, or neither?
+    """Compare two results of `bothends bench --json`: is AFTER better than BEFORE, worse, or neither?
 
     \b
       bothends bench tcp://127.0.0.1:12000 --rounds 5 --json > before.json
       bothends bench tcp://127.0.0.1:12000 --rounds 5 --json > after.json
       bothends bench compare before.json after.json
 
-    A difference must be clearer than the spread of the rounds, and more than 5 %. Leaves with 1 if anything
-    is worse.
+    A difference counts if it exceeds the spread of the rounds, and 5 %.
+
+    Exit status: 1 if any figure is worse, else 0.
     """
     with output.require_libraries():
         from bothends.bench import significance
@@ -63,6 +64,6 @@ def compare(before: str, after: str, as_json: bool) -> None:
             len(entry.rounds) for document in documents for entry in document.entries if entry.rounds
         )
         if fewest < 4:
-            terminal.note(f"{fewest} round(s) say little about the spread; --rounds 5 says more")
+            terminal.note(f"{fewest} round(s) are too few to know the spread; try --rounds 5")
     if any(each.verdict == "worse" for each in found):
         raise click.exceptions.Exit(1)

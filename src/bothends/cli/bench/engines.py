@@ -1,4 +1,4 @@
-"""`bothends bench engines`: what each way to wait costs, beside what others would use."""
+"""`bothends bench engines`: measure all engines and the reference servers side by side."""
 
 from __future__ import annotations
 
@@ -17,39 +17,52 @@ if TYPE_CHECKING:
     from bothends.bench.generators.base import ProgressCallback
     from bothends.bench.targets import BenchTarget
 
-# Connections that an engine serves at once, where that is fewer than anyone would ask for.
+# Engine -> limit of concurrent connections, if it is below a load's number of connections.
 _MAX_CONNECTIONS: Final = {"iterative": 1, "fork": 200, "threads": 2000, "select": 900}
 _LOADS: Final = ("one", "fifty", "thousand", "deep", "reconnect", "udp", "idle")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", metavar="[ENGINE]...", nargs=-1)
-@click.option("--load", "loads", type=click.Choice(_LOADS), multiple=True, help="Only these loads.")
-@click.option("--rivals/--no-rivals", default=True, help="What others would use, too.")
 @click.option(
-    "--target", "targets", metavar="NAME=WHAT", multiple=True, help="A command or an endpoint, too."
+    "--load", "loads", type=click.Choice(_LOADS), multiple=True, help="Only this load; may be repeated."
 )
-@click.option("--baseline", metavar="NAME", help="What the ratios are to. Default: c-epoll, or epoll.")
+@click.option("--rivals/--no-rivals", default=True, help="Measure the reference servers too, or not.")
 @click.option(
-    "--rounds", metavar="N", type=click.IntRange(1, 1000), default=5, show_default=True, help="Of all."
+    "--target",
+    "targets",
+    metavar="NAME=WHAT",
+    multiple=True,
+    help="Another server: a command or an endpoint.",
+)
+@click.option("--baseline", metavar="NAME", help="Target that ratios refer to. Default: c-epoll, or epoll.")
+@click.option(
+    "--rounds",
+    metavar="N",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    help="Number of rounds.",
 )
 @click.option(
-    "--duration", metavar="S", type=click.FloatRange(0.05, 3600), default=1.0, help="Of each measurement."
+    "--duration", metavar="S", type=click.FloatRange(0.05, 3600), default=1.0, help="Duration of a run."
 )
-@click.option("--warmup", metavar="S", type=click.FloatRange(0, 3600), default=0.2, help="Before each.")
-@click.option("--size", metavar="BYTES", type=click.IntRange(1), default=64, help="Of a request.")
-@click.option("--seed", metavar="N", type=click.IntRange(0), default=1, help="Of the order.")
+@click.option(
+    "--warmup", metavar="S", type=click.FloatRange(0, 3600), default=0.2, help="Warm-up before each."
+)
+@click.option("--size", metavar="BYTES", type=click.IntRange(1), default=64, help="Request size.")
+@click.option("--seed", metavar="N", type=click.IntRange(0), default=1, help="Seed of the order.")
 @output.output_options
 def engines(names: tuple[str, ...], **given: Any) -> None:
-    """Measure all engines side by side, and what others would use: each a process of its own.
+    """Measure all engines and the reference servers side by side, each in a separate process.
 
     \b
       bothends bench engines
       bothends bench engines epoll uvloop --load fifty --rounds 7 --html engines.html
       bothends bench engines --target 'mine=./server {port}'
 
-    The server runs on the first processor and the generator on the last. In each round all of them are
-    measured in an order drawn at random; what counts are medians over the rounds, and ratios within a round.
+    The server runs on the first CPU and the generator on the last. Each round measures all targets in a
+    random order. Results are medians over the rounds, and ratios within a round.
     """
     with output.require_libraries():
         from bothends.bench import campaign
@@ -58,27 +71,27 @@ def engines(names: tuple[str, ...], **given: Any) -> None:
     output.check_writable(given["hgrm"], given["html"])
     targets = _targets(names, given["targets"], rivals=given["rivals"])
     if given["baseline"] and not any(each.name == given["baseline"] for each in targets):
-        raise UsageError(f"there is no target {given['baseline']!r} for a baseline")
-    kinds = [campaign.LOAD_PROFILES[each] for each in given["loads"] or _LOADS]
+        raise UsageError(f"--baseline: there is no target {given['baseline']!r}")
+    loads = [campaign.LOAD_PROFILES[each] for each in given["loads"] or _LOADS]
     settings = campaign.CampaignSettings(
         given["rounds"], given["duration"], given["warmup"], given["size"], seed=given["seed"]
     )
-    with raise_exit_on_signals(), output.progress() as watching:
+    with raise_exit_on_signals(), output.progress() as start_progress:
 
-        def told(done: int, total: int, what: str) -> ProgressCallback | None:
-            return watching(f"{done + 1} of {total}: {what}")
+        def progress_for(done: int, total: int, title: str) -> ProgressCallback | None:
+            return start_progress(f"{done + 1} of {total}: {title}")
 
-        entries: list[BenchEntry] = campaign.run_campaign(targets, kinds, settings, told)
+        entries: list[BenchEntry] = campaign.run_campaign(targets, loads, settings, progress_for)
     baseline = given["baseline"] or next(
         (each for each in ("c-epoll", "epoll") if any(e.name == each and e.rounds for e in entries)), ""
     )
     first, last = _processors()
-    note = f"The server ran on processor {first}, the generator on {last}; seed {given['seed']}."
+    note = f"The server ran on CPU {first}, the generator on CPU {last}; seed {given['seed']}."
     document = output.make_document(entries, baseline=baseline, notes=[note])
     output.write_files(document, given["hgrm"], given["html"])
     output.show(document, given["form"], as_table=True)
     if any(each.failed for each in entries if each.rounds):
-        terminal.note("some answers were not intact, or stayed away: see the column of faults", "warning")
+        terminal.note("some replies were wrong or missing: see the column of faults", "warning")
         raise click.exceptions.Exit(1)
 
 
@@ -102,9 +115,9 @@ def _targets(names: tuple[str, ...], specs: tuple[str, ...], *, rivals: bool) ->
         )
     found += [targets.parse_target(text) for text in specs]
     found += targets.reference_servers() if rivals else []
-    doubles = {each.name for each in found if [other.name for other in found].count(each.name) > 1}
-    if doubles:
-        raise UsageError(f"there are two targets of the name {min(doubles)!r}")
+    duplicates = {each.name for each in found if [other.name for other in found].count(each.name) > 1}
+    if duplicates:
+        raise UsageError(f"two targets are named {min(duplicates)!r}")
     return found
 
 

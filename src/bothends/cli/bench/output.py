@@ -1,4 +1,4 @@
-"""What the verbs of bench share: the options for their results, how these are shown, and how far they are."""
+"""Output shared by the bench verbs: options for results, formats, files, and a progress bar."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--json", "form", flag_value="json", help="The result as JSON; `bench compare` reads it."),
-    click.option("--csv", "form", flag_value="csv", help="As CSV, a row for each round."),
-    click.option("--markdown", "form", flag_value="markdown", help="As a table in Markdown."),
-    click.option("--hgrm", metavar="FILE", type=click.Path(), help="Write a log of HdrHistogram's format."),
-    click.option("--html", metavar="FILE", type=click.Path(), help="Write a page with plots."),
+    click.option("--json", "form", flag_value="json", help="Print JSON, for `bench compare`."),
+    click.option("--csv", "form", flag_value="csv", help="Print CSV, one row per round."),
+    click.option("--markdown", "form", flag_value="markdown", help="Print a Markdown table."),
+    click.option("--hgrm", metavar="FILE", type=click.Path(), help="Write an HdrHistogram log."),
+    click.option("--html", metavar="FILE", type=click.Path(), help="Write an HTML page with plots."),
 )
 
 
 def output_options(function: F) -> F:
-    """The options that say how a result is shown and kept."""
+    """Add the options that select how results are printed and saved."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
@@ -39,16 +39,16 @@ def output_options(function: F) -> F:
 
 @contextlib.contextmanager
 def require_libraries() -> Iterator[None]:
-    """What bench is made of, or one line that says what to install."""
+    """Turn a missing package into Unavailable, with what to install. For imports inside the context."""
     try:
         yield
     except ModuleNotFoundError as error:
-        reason, hint = f"the package {error.name} isn't installed", "pip install 'bothends[bench]'"
+        reason, hint = f"package {error.name} is not installed", "pip install 'bothends[bench]'"
         raise Unavailable("run", "bench", reason=reason, hint=hint) from error
 
 
 def make_document(entries: list[BenchEntry], **more: Any) -> Document:
-    """Everything that was measured, with the machine and the command that give it again."""
+    """Return a document of results, with the host and the command line to reproduce them."""
     from bothends.bench.host_info import host_info
     from bothends.bench.results import VERSION, Document
 
@@ -57,7 +57,10 @@ def make_document(entries: list[BenchEntry], **more: Any) -> Document:
 
 
 def show(document: Document, form: str | None, *, as_table: bool = False) -> None:
-    """The result, on stdout; in words, or `as_table` of entries."""
+    """Print a document on stdout.
+
+    `form` is "json", "csv", "markdown", or None for text: of the first entry, or `as_table` of all.
+    """
     from bothends.bench.report import text
     from bothends.bench.results import encode
 
@@ -71,9 +74,9 @@ def show(document: Document, form: str | None, *, as_table: bool = False) -> Non
         case _ if not as_table:
             entry = document.entries[0]
             click.echo(terminal.styled(entry.target, "strong", sys.stdout))
-            for label, words in text.summary_lines(entry):
-                bad = label == "ended early" or "the limit" in words or (label == "verified" and entry.failed)
-                click.echo(f"  {label:<20}  {terminal.styled(words, 'warning' if bad else '', sys.stdout)}")
+            for label, value in text.summary_lines(entry):
+                bad = label == "ended early" or "the limit" in value or (label == "verified" and entry.failed)
+                click.echo(f"  {label:<20}  {terminal.styled(value, 'warning' if bad else '', sys.stdout)}")
             for note in document.notes:
                 click.echo(f"  {note}")
         case _:
@@ -83,7 +86,7 @@ def show(document: Document, form: str | None, *, as_table: bool = False) -> Non
 
 
 def write_files(document: Document, hgrm: str | None, html: str | None) -> None:
-    """Write the files that were asked for. Raises SystemRefused."""
+    """Write the requested files. Raises SystemCallFailed."""
     from bothends.bench.report import text
 
     if hgrm is not None:
@@ -95,9 +98,11 @@ def write_files(document: Document, hgrm: str | None, html: str | None) -> None:
 
 
 def check_writable(hgrm: str | None, html: str | None) -> None:
-    """Before anything is measured: can the result be drawn, and written there?
+    """Check before the measurement that the requested files can be written.
 
-    Raises SystemRefused, Unavailable.
+    Raises:
+        SystemCallFailed: a file cannot be written.
+        Unavailable: a package for plots is missing.
     """
     if html is not None:
         with require_libraries():
@@ -119,7 +124,10 @@ def _write(path: str, text: str) -> None:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str], ProgressCallback | None]]:
-    """A line on stderr that moves, at a terminal; nothing elsewhere. What it gives is told what begins."""
+    """Show a progress bar on stderr, if that is a terminal.
+
+    Yields a function that takes the title of a run, starts its bar, and returns the callback for progress.
+    """
     if not terminal.is_terminal(sys.stderr):
         yield lambda _: None
         return
@@ -130,19 +138,19 @@ def progress() -> Iterator[Callable[[str], ProgressCallback | None]]:
     columns = (
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(),
-        rich.progress.TextColumn("{task.completed:.1f} of {task.total:.1f} s  {task.fields[said]}"),
+        rich.progress.TextColumn("{task.completed:.1f} of {task.total:.1f} s  {task.fields[counts]}"),
     )
     console = rich.console.Console(stderr=True, no_color=not terminal.has_colour(sys.stderr))
     with rich.progress.Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=1.0, said="")
+        task = bar.add_task("", total=1.0, counts="")
 
-        def watching(what: str) -> ProgressCallback:
-            def told(how_far: Progress) -> None:
-                faults = f", {how_far.faults:,} faults" if how_far.faults else ""
-                said = f"{how_far.completed:,} answers{faults}"
-                bar.update(task, completed=how_far.elapsed, total=how_far.total, said=said)
+        def start(title: str) -> ProgressCallback:
+            def update(progress: Progress) -> None:
+                faults = f", {progress.faults:,} faults" if progress.faults else ""
+                counts = f"{progress.completed:,} replies{faults}"
+                bar.update(task, completed=progress.elapsed, total=progress.total, counts=counts)
 
-            bar.update(task, description=rich.markup.escape(what), completed=0, said="")
-            return told
+            bar.update(task, description=rich.markup.escape(title), completed=0, counts="")
+            return update
 
-        yield watching
+        yield start

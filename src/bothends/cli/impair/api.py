@@ -1,4 +1,4 @@
-"""`bothends impair list | add | toxic | remove`: what drives one that runs, by its API."""
+"""`bothends impair list | add | toxic | remove`: control a running `bothends impair` through its API."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from bothends.cli import terminal
 from bothends.endpoints import endpoints_from_args
 from bothends.errors import BothendsError, SystemCallFailed, UsageError
 
-_TIMEOUT: Final = 10.0  # seconds for an answer
+_TIMEOUT: Final = 10.0  # seconds, for each response
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
 
 
 @dataclass(eq=False, repr=False)
 class ApiRequestFailed(BothendsError):
-    """The API said no. Fields: `doing`, `reason` (its own words), `status` (HTTP's)."""
+    """A request to the API failed.
+
+    Fields: `operation`, `reason` (the API's error text), `status` (of HTTP; 0 without a response).
+    """
 
     operation: str
     reason: str
@@ -34,22 +37,26 @@ class ApiRequestFailed(BothendsError):
 
 def _api_option(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
-        "--api", metavar="ENDPOINT", default="tcp://127.0.0.1:8474", show_default=True, help="Where it is."
+        "--api",
+        metavar="ENDPOINT",
+        default="tcp://127.0.0.1:8474",
+        show_default=True,
+        help="The API's endpoint.",
     )(command)
 
 
 @click.command("list", context_settings=_HELP)
 @_api_option
-@click.option("--json", "as_json", is_flag=True, help="As the API shows it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, as the API returns it.")
 def list_(api: str, as_json: bool) -> None:
-    """List the proxies, and their toxics."""
+    """List the proxies and their toxics."""
     proxies = _call_api(api, "GET", "/proxies", operation="list the proxies")
     if as_json:
         print(json.dumps(proxies, indent=2))  # noqa: T201
         return
     rows = []
     for proxy in proxies.values():
-        state = "listens" if proxy["enabled"] else "disabled"
+        state = "listening" if proxy["enabled"] else "disabled"
         rows.append((proxy["name"], proxy["listen"], proxy["upstream"], state, ""))
         rows += [("", "", "", "", _format_toxic(toxic)) for toxic in proxy["toxics"]]
     terminal.table(("name", "listen", "upstream", "state", "toxics"), rows)
@@ -59,12 +66,12 @@ def list_(api: str, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("words", metavar="LISTEN UPSTREAM", nargs=-1, required=True)
 @_api_option
-@click.option("--framing", metavar="HOW", help="Cut streams into messages: lines, u16 or u32.")
+@click.option("--framing", metavar="HOW", help="Split streams into messages: lines, u16 or u32.")
 def add(name: str, words: tuple[str, ...], api: str, framing: str | None) -> None:
-    """Add a proxy called NAME."""
+    """Add a proxy named NAME."""
     endpoints = endpoints_from_args(words)
     if len(endpoints) != 2:
-        raise click.UsageError("a proxy has two endpoints: where it listens, and where it leads")
+        raise click.UsageError("expected two endpoints, LISTEN and UPSTREAM")
     body = {"name": name, "listen": str(endpoints[0]), "upstream": str(endpoints[1]), "framing": framing}
     proxy = _call_api(api, "POST", "/proxies", body, operation=f"add proxy {name}")
     print(f"{proxy['name']}: {proxy['listen']} -> {proxy['upstream']}")  # noqa: T201
@@ -76,26 +83,27 @@ def add(name: str, words: tuple[str, ...], api: str, framing: str | None) -> Non
 @click.argument("text", metavar="[SHORT]", default="")
 @_api_option
 def toxic(name: str, kind: str, text: str, api: str) -> None:
-    """Put a toxic of TYPE on proxy NAME, or change the one that is there.
+    """Add a toxic of TYPE to proxy NAME, or update it.
 
-    SHORT is what stands behind its switch: `bothends impair toxic db latency down:50ms±10ms`.
+    SHORT is the value of the toxic's option: `bothends impair toxic db latency down:50ms±10ms`.
     """
     from bothends.impair.api import toxic_to_json
     from bothends.impair.scenario import parse_toxic
 
-    for planned in parse_toxic(kind.replace("-", "_"), text):
-        if planned.at or planned.duration is not None:
-            raise UsageError("at and for belong to a run: here a toxic comes now, and goes by `remove`")
-        spec = toxic_to_json(planned.placed)
+    for scheduled in parse_toxic(kind.replace("-", "_"), text):
+        if scheduled.at or scheduled.duration is not None:
+            raise UsageError("`at` and `for` are for `bothends impair` only; here, use `impair remove` later")
+        spec = toxic_to_json(scheduled.placed)
         path = f"/proxies/{quote(name, safe='')}/toxics"
-        doing = f"put {spec['name']} on {name}"
+        operation = f"add {spec['name']} to {name}"
         try:
-            made = _call_api(api, "POST", path, spec, operation=doing)
-        except ApiRequestFailed as refused:
-            if refused.status != 409:
+            result = _call_api(api, "POST", path, spec, operation=operation)
+        except ApiRequestFailed as error:
+            if error.status != 409:
                 raise
-            made = _call_api(api, "POST", f"{path}/{quote(spec['name'], safe='')}", spec, operation=doing)
-        print(_format_toxic(made))  # noqa: T201
+            path += f"/{quote(spec['name'], safe='')}"  # it exists: update it
+            result = _call_api(api, "POST", path, spec, operation=operation)
+        print(_format_toxic(result))  # noqa: T201
 
 
 @click.command(context_settings=_HELP)
@@ -113,28 +121,30 @@ def remove(name: str, toxic_name: str, api: str) -> None:
 VERBS: Final[dict[str, click.Command]] = {"list": list_, "add": add, "toxic": toxic, "remove": remove}
 
 
-def _format_toxic(given: dict[str, Any]) -> str:
-    attributes = " ".join(f"{name}={value}" for name, value in given["attributes"].items())
-    share = f" toxicity={given['toxicity']:g}" if given["toxicity"] != 1 else ""
-    return f"{given['name']} {attributes}{share}".rstrip()
+def _format_toxic(toxic: dict[str, Any]) -> str:
+    attributes = " ".join(f"{name}={value}" for name, value in toxic["attributes"].items())
+    toxicity = f" toxicity={toxic['toxicity']:g}" if toxic["toxicity"] != 1 else ""
+    return f"{toxic['name']} {attributes}{toxicity}".rstrip()
 
 
 def _call_api(api: str, method: str, path: str, body: Any = None, *, operation: str) -> Any:
     endpoint = endpoints_from_args([api])[0]
     if endpoint.scheme != "tcp":
-        raise UsageError(f"the API is asked over tcp://, not {endpoint.scheme}://")
+        raise UsageError(f"the API is reached over tcp:// only, not {endpoint.scheme}://")
     connection = http.client.HTTPConnection(endpoint.host or "127.0.0.1", endpoint.port, timeout=_TIMEOUT)
     try:
         encoded = None if body is None else json.dumps(body)
         connection.request(method, path, encoded, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        data = answer.read()
+        response = connection.getresponse()
+        data = response.read()
     except TimeoutError as error:
-        raise ApiRequestFailed(operation, f"no answer from {endpoint.label} in {_TIMEOUT:g} s", 0) from error
+        raise ApiRequestFailed(
+            operation, f"no response from {endpoint.label} within {_TIMEOUT:g} s", 0
+        ) from error
     except http.client.HTTPException as error:
-        raise ApiRequestFailed(operation, f"{endpoint.label} speaks no HTTP", 0) from error
+        raise ApiRequestFailed(operation, f"{endpoint.label} does not speak HTTP", 0) from error
     except OSError as error:
-        hint = "does `bothends impair` run? --api says where its API is"
+        hint = "is `bothends impair` running? Use --api to give the endpoint of its API"
         if isinstance(error, socket.gaierror):
             raise ApiRequestFailed(operation, f"{endpoint.label}: {error.strerror}; {hint}", 0) from error
         raise SystemCallFailed("connect to", endpoint.label, error.errno or 0, hint) from error
@@ -143,8 +153,10 @@ def _call_api(api: str, method: str, path: str, body: Any = None, *, operation: 
     try:
         value = json.loads(data) if data else None
     except ValueError as error:
-        raise ApiRequestFailed(operation, f"{endpoint.label} is no API of a proxy", answer.status) from error
-    if answer.status >= 400:
+        raise ApiRequestFailed(
+            operation, f"{endpoint.label} is not the API of a proxy", response.status
+        ) from error
+    if response.status >= 400:
         reason = value.get("error", "") if isinstance(value, dict) else ""
-        raise ApiRequestFailed(operation, str(reason) or f"status {answer.status}", answer.status)
+        raise ApiRequestFailed(operation, str(reason) or f"status {response.status}", response.status)
     return value

@@ -1,4 +1,4 @@
-"""`bothends impair LISTEN UPSTREAM --latency 50ms±10ms ...`: parse, make the proxies, run them."""
+"""`bothends impair LISTEN UPSTREAM --latency 50ms±10ms ...`: parse the arguments, create and run proxies."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from bothends.osutil.event_loop import EventLoop
 from bothends.toxics import registry
 from bothends.toxics.attributes import parse_duration, rules_of
 
-# What someone writes behind --blackhole, which takes nothing.
+# An attribute of a toxic, given as an argument by mistake (after --blackhole, which takes no value).
 _TOXIC_SETTING: Final = re.compile(r"(?:up:|down:)?[a-z_]+=.*")
 
-_FLUSH_INTERVAL = 0.5  # seconds: what a record may lack that is looked at while it is being written
+_FLUSH_INTERVAL = 0.5  # seconds; a recording lacks at most this much while it is being written
 
 
 class _ImpairCommand(click.Command):
-    """`impair`, and behind it the verbs that talk to one that runs."""
+    """The command `impair`, with the verbs that control a running one."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -57,27 +57,27 @@ class _ImpairCommand(click.Command):
 
 
 class _DurationType(click.ParamType[float]):
-    """A time, with its unit or in seconds."""
+    """A duration, with a unit or in seconds."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         seconds = parse_duration(value if not str(value).replace(".", "", 1).isdigit() else f"{value}s")
         if seconds is None or seconds <= 0:
-            self.fail(f"{value!r} is no time such as 30s", param, ctx)
+            self.fail(f"{value!r} is not a duration; for example 30s", param, ctx)
         return seconds
 
 
 def _toxic_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A switch for each toxic of the registry."""
+    """Add an option for each toxic."""
     for name in reversed(registry.TOXICS):
         kind = registry.load(name)
-        switch = "--" + name.replace("_", "-")
+        flag = "--" + name.replace("_", "-")
         if rules_of(kind):
             metavar = "±".join(each.upper() for each in kind.short_form) or "NAME=VALUE,..."
-            option = click.option(switch, name, metavar=metavar, multiple=True, help=kind.summary)
+            option = click.option(flag, name, metavar=metavar, multiple=True, help=kind.summary)
         else:
-            option = click.option(switch, name, is_flag=True, help=kind.summary)
+            option = click.option(flag, name, is_flag=True, help=kind.summary)
         command = option(command)
     return command
 
@@ -85,34 +85,41 @@ def _toxic_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command(cls=_ImpairCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("words", metavar="[LISTEN UPSTREAM]", nargs=-1)
 @_toxic_options
-@click.option("--toxic", metavar="TYPE,...", multiple=True, help="Any toxic, in words: down:blackhole,at=5s.")
 @click.option(
-    "--framing", type=click.Choice(list(FRAMINGS)), help="Cut streams into messages, so that they have some."
+    "--toxic", metavar="TYPE,...", multiple=True, help="Any toxic by its type: down:blackhole,at=5s."
 )
-@click.option("--name", default="proxy", show_default=True, help="What the proxy is called.")
 @click.option(
-    "--config", metavar="FILE", type=click.Path(), help="A scenario in TOML, or Toxiproxy's file in JSON."
+    "--framing",
+    type=click.Choice(list(FRAMINGS)),
+    help="Split streams into messages, for toxics of messages.",
 )
-@click.option("--seed", type=int, metavar="N", help="Make the same decisions again. Default: a random one.")
-@click.option("--for", "lasts", type=_DurationType(), metavar="TIME", help="Leave after so long.")
+@click.option("--name", default="proxy", show_default=True, help="Name of the proxy.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(),
+    help="A scenario in TOML, or a configuration of Toxiproxy in JSON.",
+)
+@click.option("--seed", type=int, metavar="N", help="Seed of all random decisions. Default: random.")
+@click.option("--for", "duration", type=_DurationType(), metavar="TIME", help="Exit after this time.")
 @click.option(
     "--idle",
     type=_DurationType(),
     metavar="TIME",
     default="120s",
-    help="End a UDP session after such a silence.",
+    help="End a UDP session after this time without data.",
 )
-@click.option("--record", metavar="FILE", type=click.Path(), help="Write down what the toxics decide.")
-@click.option("--replay", metavar="FILE", type=click.Path(), help="Decide as was written down.")
-@click.option("--api", metavar="ENDPOINT", help=f"Where the API is. Default: 127.0.0.1:{DEFAULT_PORT}.")
-@click.option("--no-api", is_flag=True, help="No API.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but troubles.")
-def impair(words: tuple[str, ...], lasts: float | None, **given: Any) -> None:
-    """Carry bytes from LISTEN to UPSTREAM and back, as badly as told, until ^C.
+@click.option("--record", metavar="FILE", type=click.Path(), help="Record the decisions of the toxics.")
+@click.option("--replay", metavar="FILE", type=click.Path(), help="Replay recorded decisions.")
+@click.option("--api", metavar="ENDPOINT", help=f"Endpoint of the API. Default: 127.0.0.1:{DEFAULT_PORT}.")
+@click.option("--no-api", is_flag=True, help="Run without the API.")
+@click.option("-q", "--quiet", is_flag=True, help="Only print warnings and errors.")
+def impair(words: tuple[str, ...], duration: float | None, **given: Any) -> None:
+    """Forward LISTEN to UPSTREAM, applying the given faults, until ^C.
 
-    A toxic is put in both directions, or in one: `--latency up:50ms` from the client to the server,
-    `down:` back. Without LISTEN and UPSTREAM, proxies are made by --config, or by the API: it is
-    Toxiproxy's.
+    A toxic applies to both directions or to one: `--latency up:50ms` from the client to the server, `down:`
+    from the server to the client. Without LISTEN and UPSTREAM, proxies come from --config, or from the API,
+    which is Toxiproxy's.
 
     \b
     For example:
@@ -129,72 +136,78 @@ def impair(words: tuple[str, ...], lasts: float | None, **given: Any) -> None:
     seed = next((each for each in (given["seed"], scenario.seed) if each is not None), None)
     seed = secrets.randbits(32) if seed is None else seed
     replay = _replay(given["replay"], scenario) if given["replay"] is not None else None
-    tell = terminal.note
     _raise_descriptor_limit()
     with contextlib.ExitStack() as stack:
         loop = stack.enter_context(contextlib.closing(EventLoop()))
-        journal = None
+        recording = None
         if given["record"] is not None:
-            journal = stack.enter_context(contextlib.closing(RecordingWriter(Path(given["record"]))))
-            _flush_periodically(loop, journal)
+            recording = stack.enter_context(contextlib.closing(RecordingWriter(Path(given["record"]))))
+            _flush_periodically(loop, recording)
         proxies = ProxyCollection(
-            loop, seed=seed, notify=tell, recording=journal, replay=replay, idle_timeout=given["idle"]
+            loop,
+            seed=seed,
+            notify=terminal.note,
+            recording=recording,
+            replay=replay,
+            idle_timeout=given["idle"],
         )
         stack.enter_context(contextlib.closing(proxies))
-        made = [(proxies.create(each), each.enabled) for each in scenario.proxies]
-        check_placements(scenario.scheduled, (proxy for proxy, _ in made))  # before anything is bound
-        for proxy, enabled in made:
+        created = [(proxies.create(each), each.enabled) for each in scenario.proxies]
+        check_placements(scenario.scheduled, (proxy for proxy, _ in created))  # before anything is bound
+        for proxy, enabled in created:
             proxies.add(proxy, enabled=enabled)
-        control = _open_api(loop, proxies, given)
-        if control is not None:
-            stack.enter_context(contextlib.closing(control))
+        api_server = _open_api(loop, proxies, given)
+        if api_server is not None:
+            stack.enter_context(contextlib.closing(api_server))
         stack.enter_context(contextlib.closing(ToxicScheduler(loop, proxies, scenario.scheduled)))
         stack.enter_context(_stop_on_signals(loop))
-        lasts = lasts or scenario.duration
-        if lasts is not None:
-            loop.call_later(lasts, loop.stop)
+        duration = duration or scenario.duration
+        if duration is not None:
+            loop.call_later(duration, loop.stop)
         if not given["quiet"]:
-            _banner(proxies, control, seed, replayed=given["replay"])
+            _banner(proxies, api_server, seed, replayed=given["replay"])
         with _live_table(proxies, quiet=given["quiet"]):
             loop.run()
         if not given["quiet"]:
             from bothends.cli.impair.live_table import summary
 
             for line in summary(proxies):
-                tell(line)
+                terminal.note(line)
 
 
 def _scenario(words: tuple[str, ...], given: dict[str, Any]) -> Scenario:
-    """What the file and the command line say together."""
+    """Return the scenario of the configuration file and the command line together."""
     scenario = read_scenario(Path(given["config"])) if given["config"] is not None else Scenario()
     own: tuple[ProxyConfig, ...] = ()
     if settings := next(filter(_TOXIC_SETTING.fullmatch, words), None):
-        raise click.UsageError(f"{settings!r} is no endpoint; if it is of a toxic: --toxic blackhole,at=5s")
+        raise click.UsageError(
+            f"{settings!r} is not an endpoint; for an attribute of a toxic: --toxic blackhole,at=5s"
+        )
     if words:
         endpoints = endpoints_from_args(words)
         if len(endpoints) != 2:
             raise click.UsageError(
-                "where from, and where to? For example: bothends impair :12001 127.0.0.1:12000"
+                "expected LISTEN and UPSTREAM; for example: bothends impair :12001 127.0.0.1:12000"
             )
         own = (ProxyConfig(given["name"], endpoints[0], endpoints[1], framing=given["framing"] or ""),)
     elif given["config"] is None and given["no_api"]:
-        raise click.UsageError("without LISTEN and UPSTREAM, --config or the API there is nothing to do")
-    planned = [*scenario.scheduled, *_scheduled_toxics(given)]
-    if planned and not (own or scenario.proxies):
-        raise click.UsageError("toxics, but no proxy: give LISTEN and UPSTREAM, or --config")
+        raise click.UsageError("no proxy: give LISTEN and UPSTREAM, or --config, or leave out --no-api")
+    scheduled = [*scenario.scheduled, *_scheduled_toxics(given)]
+    if scheduled and not (own or scenario.proxies):
+        raise click.UsageError("toxics without a proxy: give LISTEN and UPSTREAM, or --config")
     return Scenario(
-        (*own, *scenario.proxies), tuple(with_unique_names(planned)), scenario.seed, scenario.duration
+        (*own, *scenario.proxies), tuple(with_unique_names(scheduled)), scenario.seed, scenario.duration
     )
 
 
 def _replay(path: str, scenario: Scenario) -> Replay:
     if scenario.scheduled:
-        raise UsageError("--replay decides what was written down, and toxics would have to be ignored")
+        raise UsageError("--replay cannot be combined with toxics: the recorded decisions replace them")
     replay = Replay(Path(path))
-    strange = replay.proxies - {each.name for each in scenario.proxies}
-    if strange:
-        names = ", ".join(map(repr, sorted(strange)))
-        raise UsageError(f"{path} has decisions of {names}, and no proxy is called so: see --name")
+    unknown = replay.proxies - {each.name for each in scenario.proxies}
+    if unknown:
+        names = ", ".join(map(repr, sorted(unknown)))
+        raise UsageError(f"{path} has decisions for {names}, but there is no such proxy; try --name")
     return replay
 
 
@@ -210,10 +223,13 @@ def _scheduled_toxics(given: dict[str, Any]) -> Iterator[ScheduledToxic]:
 
 
 def _open_api(loop: EventLoop, proxies: ProxyCollection, given: dict[str, Any]) -> ApiServer | None:
-    """The API, if there is to be one. At its usual port another one may have been quicker: that is told."""
+    """Start the API server, unless --no-api is given.
+
+    If the default port is in use, print a note and return None.
+    """
     if given["no_api"]:
         if given["api"] is not None:
-            raise click.UsageError("--api and --no-api don't go together")
+            raise click.UsageError("--api and --no-api cannot be combined")
         return None
     from importlib.metadata import version
 
@@ -223,18 +239,18 @@ def _open_api(loop: EventLoop, proxies: ProxyCollection, given: dict[str, Any]) 
     except SystemCallFailed:
         if given["api"] is not None or not len(proxies):
             raise
-        terminal.note(f"no API: port {DEFAULT_PORT} is taken; --api tcp://127.0.0.1:0 takes another")
+        terminal.note(f"no API: port {DEFAULT_PORT} is in use; try --api tcp://127.0.0.1:0")
         return None
 
 
 def _banner(
     proxies: ProxyCollection, api_server: ApiServer | None, seed: int, *, replayed: str | None
 ) -> None:
-    decided = f"decisions of {replayed}" if replayed is not None else f"seed {seed}"
-    terminal.note(f"{terminal.styled('impair', 'strong', sys.stderr)}  {decided}", "")
+    decisions = f"decisions of {replayed}" if replayed is not None else f"seed {seed}"
+    terminal.note(f"{terminal.styled('impair', 'strong', sys.stderr)}  {decisions}", "")
     for proxy in proxies:
-        where = terminal.styled(str(proxy.listen), "good", sys.stderr)
-        terminal.note(f"  {proxy.name}: {where} -> {proxy.upstream}", "")
+        listen = terminal.styled(str(proxy.listen), "good", sys.stderr)
+        terminal.note(f"  {proxy.name}: {listen} -> {proxy.upstream}", "")
         for spec in proxy.toxics:
             terminal.note(f"    {spec.name}: {spec.toxic.effects[proxy.medium]}")
     if api_server is not None:
@@ -243,23 +259,23 @@ def _banner(
 
 @contextlib.contextmanager
 def _stop_on_signals(loop: EventLoop) -> Iterator[None]:
-    """SIGINT, SIGTERM and a lost terminal end it, all alike; afterwards they do what they did before."""
+    """Let SIGINT, SIGTERM and SIGHUP stop the loop inside the context; restore the handlers afterwards."""
 
     def stop(_number: int, _frame: object) -> None:
         loop.post(loop.stop)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in numbers}
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def _live_table(proxies: ProxyCollection, *, quiet: bool) -> Iterator[None]:
-    """The live table, where somebody looks."""
+    """Show the live table if stderr is a terminal."""
     if quiet or not terminal.is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
         yield
         return
@@ -270,15 +286,18 @@ def _live_table(proxies: ProxyCollection, *, quiet: bool) -> Iterator[None]:
 
 
 def _raise_descriptor_limit() -> None:
-    """A connection takes two, and the usual limit is 1,024: raise it as far as an ordinary user may."""
+    """Raise the soft limit of descriptors as far as the hard limit allows (getrlimit(2)).
+
+    Each proxied connection takes two descriptors, and the usual soft limit is 1,024.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = 2 * MAX_CONNECTIONS + 256
-    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    needed = 2 * MAX_CONNECTIONS + 256
+    wanted = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
     with contextlib.suppress(ValueError, OSError):
         if wanted > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _flush_periodically(loop: EventLoop, journal: RecordingWriter) -> None:
-    journal.flush()
-    loop.call_later(_FLUSH_INTERVAL, lambda: _flush_periodically(loop, journal))
+def _flush_periodically(loop: EventLoop, recording: RecordingWriter) -> None:
+    recording.flush()
+    loop.call_later(_FLUSH_INTERVAL, lambda: _flush_periodically(loop, recording))

@@ -1,4 +1,4 @@
-"""The live table of `bothends impair`: connections, bytes, and what each toxic did."""
+"""The live table of `bothends impair`: connections, bytes, and the effects of each toxic."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from bothends.toxics.pipeline import ToxicCounters
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_REFRESH_INTERVAL: Final = 0.25  # seconds between two looks
-_MAX_CONNECTIONS: Final = 12  # connections that are shown of each proxy
+_REFRESH_INTERVAL: Final = 0.25  # seconds
+_MAX_CONNECTIONS: Final = 12  # connections shown for each proxy
 
 
 @contextlib.contextmanager
 def live(proxies: ProxyCollection) -> Iterator[None]:
-    """Draw the table on standard error, again and again, from the loop itself: no thread looks at a proxy."""
+    """Draw the table on standard error every 0.25 s inside the context.
+
+    A timer of the event loop draws it, because proxies are not thread-safe.
+    """
     import rich.console
     import rich.live
 
@@ -38,24 +41,24 @@ def live(proxies: ProxyCollection) -> Iterator[None]:
 
 
 def summary(proxies: ProxyCollection) -> Iterator[str]:
-    """What there has been, in a few lines."""
+    """Yield lines that sum up connections, bytes and the effects of each toxic."""
     for proxy in proxies:
         up, down = proxy.traffic("upstream"), proxy.traffic("downstream")
-        what = ("session" if proxy.medium == "datagrams" else "connection") + "s" * (proxy.flows_opened != 1)
+        flows = ("session" if proxy.medium == "datagrams" else "connection") + "s" * (proxy.flows_opened != 1)
         yield (
-            f"{proxy.name}: {proxy.flows_opened:,} {what}, {up.received:,} bytes from clients, "
+            f"{proxy.name}: {proxy.flows_opened:,} {flows}, {up.received:,} bytes from clients, "
             f"{down.received:,} from the server"
         )
-        for name, tally in proxy.toxic_counters.items():
-            yield f"  {name}: {_format_counters(tally)}"
-        lost = up.overflowed + down.overflowed
-        if lost or proxy.datagrams_rejected:
-            yield f"  {lost + proxy.datagrams_rejected:,} datagrams dropped for want of room, by no toxic"
+        for name, counters in proxy.toxic_counters.items():
+            yield f"  {name}: {_format_counters(counters)}"
+        dropped = up.overflowed + down.overflowed + proxy.datagrams_rejected
+        if dropped:
+            yield f"  {dropped:,} datagrams dropped because a queue was full, not by a toxic"
 
 
 def _format_counters(counters: ToxicCounters) -> str:
-    did = {name: count for name, count in asdict(counters).items() if count and name != "seen"}
-    return f"{counters.seen:,} seen" + "".join(f", {count:,} {name}" for name, count in did.items())
+    effects = {name: count for name, count in asdict(counters).items() if count and name != "seen"}
+    return f"{counters.seen:,} seen" + "".join(f", {count:,} {name}" for name, count in effects.items())
 
 
 def _render(proxies: ProxyCollection) -> RenderableType:
@@ -63,7 +66,7 @@ def _render(proxies: ProxyCollection) -> RenderableType:
     import rich.table
 
     table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("", "client", "up", "down", "held", "toxic", "what it did"):
+    for head in ("", "client", "up", "down", "held", "toxic", "effects"):
         table.add_column(head, no_wrap=True, justify="right" if head in ("up", "down", "held") else "left")
     for proxy in proxies:
         for row in _rows(proxy):
@@ -73,29 +76,29 @@ def _render(proxies: ProxyCollection) -> RenderableType:
 
 def _rows(proxy: Proxy) -> Iterator[tuple[str, ...]]:
     up, down = proxy.traffic("upstream"), proxy.traffic("downstream")
-    toxics = [(name, _format_counters(tally)) for name, tally in proxy.toxic_counters.items()]
+    toxics = [(name, _format_counters(counters)) for name, counters in proxy.toxic_counters.items()]
     count = f"{len(proxy.flows):,} open of {proxy.flows_opened:,}"
     connections: list[tuple[str, ...]] = [
         (proxy.name, count, _format_bytes(up.sent), _format_bytes(down.sent), "")
     ]
-    for number, conversation in list(proxy.flows.items())[-_MAX_CONNECTIONS:]:
-        if conversation.upstream is None or conversation.downstream is None:
-            connections.append(("", f"{number} {conversation.client}", "", "", "dialing"))
+    for number, flow in list(proxy.flows.items())[-_MAX_CONNECTIONS:]:
+        if flow.upstream is None or flow.downstream is None:
+            connections.append(("", f"{number} {flow.client}", "", "", "connecting"))
             continue
-        sides = (conversation.upstream, conversation.downstream)
-        sent = [_format_bytes(each.sent) for each in sides]
-        held = sum(each.queued + each.pipeline.held for each in sides)
-        connections.append(("", f"{number} {conversation.client}", *sent, _format_bytes(held)))
+        links = (flow.upstream, flow.downstream)
+        sent = [_format_bytes(each.sent) for each in links]
+        held = sum(each.queued + each.pipeline.held for each in links)
+        connections.append(("", f"{number} {flow.client}", *sent, _format_bytes(held)))
     for line in range(max(len(connections), len(toxics))):
         left = connections[line] if line < len(connections) else ("",) * 5
         yield (*left, *(toxics[line] if line < len(toxics) else ("", "")))
 
 
 def _format_bytes(count: int) -> str:
-    """2,048 as "2.0 KiB"."""
+    """Return a size as text: 2,048 as "2.0 KiB"."""
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":
             return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
         size /= 1024
-    raise AssertionError("the last unit takes all")
+    raise AssertionError("unreachable: the last unit has no limit")

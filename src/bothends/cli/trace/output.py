@@ -1,4 +1,4 @@
-"""What `bothends trace` is to run, and what it makes of it: the picture in the terminal, files, findings."""
+"""The programs of `bothends trace`, and its outputs: the diagram in the terminal, files, findings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STDOUT: Final = Path("-")
 
 @dataclass(frozen=True, slots=True)
 class TraceOutputs:
-    """What is to come of a run. Paths are None where nothing is to be written."""
+    """The outputs of a run. A path is None if that file is not written."""
 
     event_filter: Filter
     explain: bool = False
@@ -43,23 +43,24 @@ class TraceOutputs:
 
     @property
     def takes_stdout(self) -> bool:
-        """Whether standard output is for other programs: no picture, and nothing of what is traced."""
+        """Whether standard output carries data only: no diagram, and no output of the traced programs."""
         return self.as_json or self.pcapng == STDOUT
 
 
 @dataclass(slots=True)
 class TraceWriter:
-    """Takes the moments of a run as they are told, and at its end makes the files.
+    """Draw or write the points of a run as they occur, and write the other files at its end.
 
-    Packets that go to a pipe are written as they come, for whoever looks at them meanwhile.
+    Packets are written to a pipe at once, because its reader may show them live.
 
-    Raises SystemRefused where a file can't be written.
+    Raises:
+        SystemCallFailed: a file cannot be written.
     """
 
     outputs: TraceOutputs
     trace: Trace
     roles: Sequence[str] = ()
-    end_line: Callable[[], bool] = lambda: False  # whether a program's prompt stands where we are to draw
+    end_line: Callable[[], bool] = lambda: False  # whether the cursor is behind a program's prompt
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _writers: list[Any] = field(default_factory=list)
     _files: dict[Path, Any] = field(default_factory=dict)
@@ -80,7 +81,7 @@ class TraceWriter:
                     trace_file.TraceFileWriter(self._open(self.outputs.save, "w"), self.trace)
                 )
             for path in filter(None, (self.outputs.svg, self.outputs.html)):
-                self._open(path, "w")  # what can't be written is better known before a long run
+                self._open(path, "w")  # fail before a long run, not after it
             if self.outputs.pcapng is not None:
                 file = self._open(self.outputs.pcapng, "wb")
                 if not file.is_regular:
@@ -93,17 +94,17 @@ class TraceWriter:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def write(self, moment: Point) -> None:
-        """The next moment."""
+    def write(self, point: Point) -> None:
+        """Draw and write the next point."""
         for writer in self._writers:
-            writer.write(moment)
-        if self._packets is not None and isinstance(moment.event, Packet):
-            self._packets.write(moment.event, arrives=moment.is_end)
+            writer.write(point)
+        if self._packets is not None and isinstance(point.event, Packet):
+            self._packets.write(point.event, arrives=point.is_end)
         if self._layout is not None:
-            self._draw(self._layout.rows(moment))
+            self._draw(self._layout.rows(point))
 
     def idle(self) -> None:
-        """Nothing comes for now: who waits is drawn, and what is written down is in its file."""
+        """Draw the calls that are still blocked, and flush the files. Called when no event is pending."""
         if self._layout is not None:
             self._draw(self._layout.pending())
         for writer in self._writers:
@@ -112,13 +113,15 @@ class TraceWriter:
             self._packets.flush()
 
     def end(self) -> None:
-        """The run is over: findings, notes and files."""
+        """Print findings and notes, and write the files. Called once at the end of a run."""
         from bothends.trace.findings import run_rules
 
         self.idle()
         if self.trace.dropped:
-            more = f", nor {gone} sockets and processes" if (gone := self.trace.pruned) else ""
-            self.trace.notes.append(f"{self.trace.dropped} earlier moments were drawn and not kept{more}")
+            more = f" and {pruned} sockets and processes" if (pruned := self.trace.pruned) else ""
+            self.trace.notes.append(
+                f"the oldest {self.trace.dropped} events{more} were drawn, but are not in files and findings"
+            )
         for note in self.trace.notes:
             terminal.note(note, "warning")
             for writer in self._writers:
@@ -147,9 +150,9 @@ class TraceWriter:
             from bothends.trace.rendering import pcapng
 
             writer = pcapng.PcapngWriter(self._files[self.outputs.pcapng], self.trace)
-            for moment in self.trace.points:
-                if isinstance(moment.event, Packet):
-                    writer.write(moment.event, arrives=moment.is_end)
+            for point in self.trace.points:
+                if isinstance(point.event, Packet):
+                    writer.write(point.event, arrives=point.is_end)
 
     def _title(self) -> str:
         roles = [process.role for process in self.trace.processes.values() if process.role]
@@ -181,9 +184,9 @@ class TraceWriter:
 
 
 class OutputFile:
-    """A file that is written, or standard output for `STDOUT`. Where it can't be, the error says which it is.
+    """An output file, or standard output for `STDOUT`, with errors that name the file.
 
-    Raises SystemRefused in all that it does; BrokenPipeError where nobody reads a pipe any more.
+    Every method raises SystemCallFailed if it fails, and BrokenPipeError if a pipe's reader has closed it.
     """
 
     def __init__(self, path: Path, mode: str) -> None:
@@ -197,17 +200,17 @@ class OutputFile:
         self.is_regular = path != STDOUT and S_ISREG(os.fstat(self._file.fileno()).st_mode)
 
     def write(self, data: str | bytes) -> None:
-        """Write all of it."""
+        """Write all data."""
         with self._translate_errors():
             self._file.write(data)
 
     def flush(self) -> None:
-        """Let what was written be in the file."""
+        """Flush the buffer to the file."""
         with self._translate_errors():
             self._file.flush()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file; standard output is flushed only."""
         if self._path == STDOUT:
             self.flush()
             return
@@ -225,7 +228,7 @@ class OutputFile:
 
 
 def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO) -> None:
-    """The findings, below the picture: what, how it shows, and what to do."""
+    """Print each finding below the diagram: title, explanation, evidence and remedy."""
     import textwrap
 
     from bothends.trace.findings import evidence_lines
@@ -238,10 +241,10 @@ def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO) -> Non
 
 
 def open_capture(*, needed: bool = False) -> Capture | None:
-    """Packets; or None, after a line that says why there are none.
+    """Open a packet capture, or print why that failed and return None.
 
     Raises:
-        Unavailable: they are `needed`, and there are none.
+        Unavailable: packets are `needed`, but cannot be captured.
     """
     from bothends.errors import Unavailable
     from bothends.trace.capture.packets import Capture
@@ -257,7 +260,7 @@ def open_capture(*, needed: bool = False) -> Capture | None:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """What is to be traced, in the words of the command line."""
+    """The programs to trace, as given on the command line."""
 
     command: Sequence[str] = ()
     servers: Sequence[str] = ()
@@ -270,23 +273,29 @@ class Programs:
 
     @property
     def roles(self) -> list[str]:
-        """The names of those that are to be started, in the order of `add_to`."""
+        """Names of the programs to start, in the order of `add_to`."""
         roles = [role for role, _ in _numbered("server", self.servers)]
         roles += [role for role, _ in _numbered("client", self.clients)]
         roles += [lane.partition("=")[0] for lane in self.lanes]
         return roles + ([self.command[0].rpartition("/")[2]] if self.command else [])
 
     def add_to(self, session: TraceSession, output: int | None) -> None:
-        """Give a session what it is to run. Raises CallerError where something can't be run."""
+        """Add the programs to a session.
+
+        `output` is the descriptor for their standard output, or None to inherit it.
+
+        Raises:
+            UsageError, click.UsageError: a program cannot be run.
+        """
         from bothends.trace.capture import tracees
 
         for role, text in _numbered("server", self.servers):
             session.add_server(role, tracees.split_command(text), output=output)
         clients = [(role, tracees.split_command(text)) for role, text in _numbered("client", self.clients)]
         for lane in self.lanes:
-            name, found, text = lane.partition("=")
-            if not found:
-                raise click.UsageError(f"--lane takes NAME=COMMAND, and {lane!r} has no =")
+            name, has_command, text = lane.partition("=")
+            if not has_command:
+                raise click.UsageError(f"--lane takes NAME=COMMAND, but {lane!r} has no =")
             clients.append((name, tracees.split_command(text)))
         if self.command:
             tracees.check_program(self.command)
@@ -303,13 +312,13 @@ def _numbered(role: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def exit_status(session: TraceSession) -> int:
-    """What to leave with: 128 and the signal's number where one ended it, as a shell has it."""
+    """Return the exit status for a session: the last client's, or 128 plus a signal number as in a shell."""
     import signal
 
     if session.stopped_by is not None:
         return 130 if session.stopped_by == signal.SIGINT else 128 + session.stopped_by
     if session.servers_exited_early:
-        terminal.error(f"{session.servers_exited_early[0]} ended before it listened")
+        terminal.error(f"{session.servers_exited_early[0]} exited before it listened")
         return 1
     status = next(iter(reversed(session.exit_statuses.values())), 0) or 0
     return status if status >= 0 else 128 - status

@@ -1,9 +1,9 @@
-"""`bothends trace --wire`: the programs run in hosts of a wire, and the packets are the wire's own.
+"""`bothends trace --wire`: run the programs in hosts of a wire, and draw the wire's own packet events.
 
-    Session (main thread) ── commands, signals ──> Wire (a thread of its own) ── Passages ──> Session
+    TraceSession (main thread) ── commands, signals ──> Wire (its own thread) ── PacketEvents ──> TraceSession
 
-The wire must not wait for whoever reads the traces of programs, so it has a thread; what it sees goes through
-a queue, and a pipe that wakes the reader.
+The wire runs in its own thread, because forwarding must not wait for the session to process strace's output.
+Packet events pass through a queue, and a pipe wakes the session.
 """
 
 from __future__ import annotations
@@ -31,9 +31,14 @@ _POLL_INTERVAL: Final = 0.005  # seconds
 
 
 class TracedWire:
-    """A wire for a `Session`: where its programs run, and where its packets come from. Use it as a context.
+    """A wire as launcher and packet source of a `TraceSession`. A context manager.
 
-    Raises Unavailable where the system forbids namespaces.
+    Args:
+        roles: names of the programs; each gets a host.
+        path: toxics and settings of the wire.
+
+    Raises:
+        Unavailable: the system forbids namespaces.
     """
 
     def __init__(self, roles: Sequence[str], path: WirePath) -> None:
@@ -66,12 +71,12 @@ class TracedWire:
     def _open(self) -> None:
         self.wire.open()
         terminal.note(f"wire  {', '.join(format_hosts(self._plan))}; seed {self._path.seed}", "")
-        begun = time.monotonic()
+        started = time.monotonic()
         for text in self._path.link_downs:
             link_down(self.wire, text)
         for each in self._scheduled:
             if each.at or each.duration is not None:
-                add_toxic(self.wire, each, begun)
+                add_toxic(self.wire, each, started)
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
@@ -83,36 +88,36 @@ class TracedWire:
         os.close(self._wakeup_w)
 
     def check(self) -> None:
-        """Raises what has ended the wire before its time."""
+        """Raise the exception that has ended the wire's thread, if any."""
         if self._failure is not None:
             raise self._failure
 
     def summary(self) -> list[str]:
-        """What became of the packets, in lines."""
+        """Return lines that count packets and faults; see `bothends.cli.wire.summary`."""
         return summary(self.wire)
 
     def _forward_loop(self) -> None:
         try:
             self.wire.forward(lambda: self._running)
-        except Exception as error:  # whatever it was: the session must not wait for a wire that has gone
+        except Exception as error:  # any: the session must not wait for a wire that has failed
             self._failure = error
-            self.wire.close()  # and with it all that runs in its hosts
+            self.wire.close()  # kills the programs in its hosts
 
     def _observe(self, packet_event: PacketEvent) -> None:
         was_empty = not self._packet_events
         self._packet_events.append(packet_event)
         if was_empty:
-            with contextlib.suppress(BlockingIOError):  # it will be read anyway
+            with contextlib.suppress(BlockingIOError):  # the pipe is full, so it is readable anyway
                 os.write(self._wakeup_w, b".")
 
-    # A source of packets: trace/capture/packets.py
+    # Packet source, see trace/capture/packets.py
 
     def fileno(self) -> int:
-        """Readable when there are packets."""
+        """Return a descriptor that is readable when there are packets."""
         return self._wakeup_r
 
     def read(self) -> list[RawPacket]:
-        """What the wire has seen since, in its order."""
+        """Return the packets since the last call, in the wire's order."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._wakeup_r, 4096)
         return list(self._raw_packets())
@@ -121,68 +126,64 @@ class TracedWire:
         names = [host.name for host in self._plan.hosts]
         for _ in range(READ_BATCH):
             try:
-                passage = self._packet_events.popleft()
+                event = self._packet_events.popleft()
             except IndexError:
                 return
-            reaches = names[passage.receiver] if passage.receiver >= 0 else "nobody"
-            crossing = TransitEvent(
-                passage.event,
-                (passage.sender, passage.receiver),
-                passage.number,
-                reaches,
-                toxic_type(passage.toxic),
+            receiver = names[event.receiver] if event.receiver >= 0 else "nobody"
+            transit = TransitEvent(
+                event.event, (event.sender, event.receiver), event.number, receiver, toxic_type(event.toxic)
             )
-            at = round(passage.at * 1e9) + self._clock_offset
-            yield RawPacket(at, names[passage.sender], passage.packet, crossing)
+            at = round(event.at * 1e9) + self._clock_offset
+            yield RawPacket(at, names[event.sender], event.packet, transit)
         os.write(self._wakeup_w, b".")  # there are more
 
     def count_dropped(self) -> int:
-        """None are."""
+        """Return 0, because the wire drops no packet event."""
         return 0
 
     def filter_ports(self, ports: Collection[int] | None) -> None:
-        """It would save nothing: each is carried anyway."""
+        """Do nothing, because the wire processes every packet anyway."""
 
     def has_more(self) -> bool:
-        """Whether something that was sent has not arrived yet, for ten seconds at most."""
+        """Whether packets are still in transit. After ten seconds of draining the answer is no."""
         if not self._drain_requested:
             self._drain_requested = True
-            with contextlib.suppress(SystemCallFailed):  # then the wire has failed
+            with contextlib.suppress(SystemCallFailed):  # the wire has failed
                 self.wire.start_drain()
         return self._failure is None and not self.wire.is_drained
 
-    # Where programs run: trace/capture/tracees.py
+    # Launcher, see trace/capture/tracees.py
 
     def start(
         self, role: str, argv: Sequence[str], *, inherit_stdin: bool, output: int | None
     ) -> ProcessHandle:
-        """Run a command line in the host of a role."""
+        """Start a program in the host of its role."""
         host = self._roles.index(role)
         self.wire.start(host, argv, with_stdin=inherit_stdin, output=output)
         return _HostProcess(self, host)
 
     def signal(self, processes: Sequence[int], number: int) -> None:
-        """Signal processes by the numbers that they have in the wire's hosts."""
+        """Send a signal to processes, given by their PIDs in the wire's PID namespace."""
         if processes:
             self.signal_inside(number, processes)
 
     def signal_inside(self, number: int, processes: Sequence[int] = ()) -> None:
-        """Signal processes, all of them by default, if any are left."""
+        """Send a signal to processes in the hosts, by default to all."""
         if self._failure is None:
-            with contextlib.suppress(SystemCallFailed):  # then they are gone
+            with contextlib.suppress(SystemCallFailed):  # they have exited
                 self.wire.signal(number, processes)
 
     def status(self, host: int) -> int | None:
-        """What a host's command has left with, as Popen.returncode has it. With the wire all have ended."""
+        """Return the status of a host's command, as Popen.returncode. All are killed if the wire fails."""
         status = self.wire.status(host)
         return -signal.SIGKILL if status is None and self._failure is not None else status
 
     def close(self) -> None:
-        """The session needs no more packets. The wire ends with the context."""
+        """Do nothing: the session has ended, and the context manager closes the wire."""
 
 
 class _HostProcess:
-    """The command of a host, with the face of subprocess.Popen."""
+    """The command of a host, with the interface of subprocess.Popen."""
 
     def __init__(self, wire: TracedWire, host: int) -> None:
         self._wire = wire
@@ -204,7 +205,7 @@ class _HostProcess:
         return status
 
     def send_signal(self, sig: int) -> None:
-        """It can't be told from what it runs: all are signalled."""
+        """Send a signal to all processes of all hosts, because their PIDs are unknown here."""
         self._wire.signal_inside(sig)
 
     def kill(self) -> None:
