@@ -168,7 +168,7 @@ def test_pcapng_to_pipe_is_flushed_per_packet() -> None:
         endpoint.bind(("127.0.0.1", 0))
         url = f"udp://127.0.0.1:{endpoint.getsockname()[1]}"
         with Running([*TRACE, "--endpoint", url, "--pcapng", "-"]) as running:
-            running.error_line(rb"packets of udp://.*; \^C ends it")
+            running.error_line(rb"packets of udp://.*; press \^C to stop")
             endpoint.sendto(b"flushed datagram", endpoint.getsockname())
             running.text(b"^\x0a\x0d\x0d\x0a(?s:.*)flushed datagram")
             running.process.send_signal(signal.SIGINT)
@@ -202,7 +202,7 @@ def test_program_stdout_is_kept_apart_from_json() -> None:
             2,
             "--json and --pcapng - cannot be combined: both write",
         ),
-        ((), 2, "give one of -- COMMAND, --server and --client, --attach PID, --endpoint URL, or"),
+        ((), 2, "nothing to trace, or too much: give one of -- COMMAND, --server and --client, --attach"),
         (
             ("--client", "no-such-program"),
             2,

@@ -190,7 +190,7 @@ def test_endpoint_packets_are_captured_for_untraced_programs(built: Path) -> Non
         with Running(
             [sys.executable, "-m", "bothends", "trace", "--width", "120", "--endpoint", url]
         ) as trace:
-            trace.error_line(rb"packets of udp://.*; \^C ends it")
+            trace.error_line(rb"packets of udp://.*; press \^C to stop")
             run([str(built / "udp_client"), "127.0.0.1", port], b"hello\n")
             trace.text(rb'UDP 5 bytes "hello"(?s:.*)UDP 5 bytes "HELLO"')
             trace.process.send_signal(signal.SIGINT)
