@@ -168,16 +168,16 @@ class Load(msgspec.Struct):
     @property
     def title(self) -> str:
         """A short description that distinguishes the load from others of a campaign."""
-        words = [self.transport, f"{self.connections:,} connection" + "s" * (self.connections != 1)]
+        parts = [self.transport, f"{self.connections:,} connection" + "s" * (self.connections != 1)]
         if self.depth > 1:
-            words.append(f"depth {self.depth}")
+            parts.append(f"depth {self.depth}")
         if self.reconnect:
-            words.append("one connection per request")
+            parts.append("one connection per request")
         if self.is_idle:
-            words.append("idle")
+            parts.append("idle")
         if self.rate is not None:
-            words.append(f"{self.rate:,.0f}/s {'Poisson' if self.arrivals == 'poisson' else 'fixed'}")
-        return ", ".join(words)
+            parts.append(f"{self.rate:,.0f}/s {'Poisson' if self.arrivals == 'poisson' else 'fixed'}")
+        return ", ".join(parts)
 
 
 class BenchEntry(msgspec.Struct):

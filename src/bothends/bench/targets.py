@@ -109,8 +109,8 @@ def parse_target(text: str) -> BenchTarget:
         raise UsageError(f"a target must be NAME=COMMAND or NAME=ENDPOINT, not {text!r}")
     if re.match(r"[a-z+]+://\S+$", rest):
         return BenchTarget(name, address=Endpoint.parse(rest))
-    words = tuple(shlex.split(rest))
-    return BenchTarget(name, (("tcp", words), ("udp", words)))
+    command = tuple(shlex.split(rest))
+    return BenchTarget(name, (("tcp", command), ("udp", command)))
 
 
 @contextlib.contextmanager
@@ -123,20 +123,24 @@ def run_target(target: BenchTarget, transport: str, folder: Path, cpu: int | Non
         yield RunningTarget(target.address, None)
         return
     program = str(compile_source(target.source, folder)) if target.source is not None else ""
-    port = str(free_port()) if any("{port}" in word for word in dict(target.commands)[transport]) else ""
-    words = [
-        word.replace("{program}", program).replace("{port}", port).replace("{transport}", transport)
-        for word in dict(target.commands)[transport]
+    port = (
+        str(free_port()) if any("{port}" in argument for argument in dict(target.commands)[transport]) else ""
+    )
+    command = [
+        argument.replace("{program}", program).replace("{port}", port).replace("{transport}", transport)
+        for argument in dict(target.commands)[transport]
     ]
-    process = _start(words, cpu)
+    process = _start(command, cpu)
     try:
         if port:
             yield RunningTarget(
-                _wait_until_listening(Endpoint(transport, host="127.0.0.1", port=int(port)), process, words),
+                _wait_until_listening(
+                    Endpoint(transport, host="127.0.0.1", port=int(port)), process, command
+                ),
                 process.pid,
             )
         else:
-            yield RunningTarget(_wait_for_endpoint(process, words, transport), process.pid)
+            yield RunningTarget(_wait_for_endpoint(process, command, transport), process.pid)
     finally:
         _terminate(process)
 
@@ -211,11 +215,11 @@ def _find_compiler() -> str | None:
     return next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 
 
-def _start(words: Sequence[str], cpu: int | None) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], cpu: int | None) -> subprocess.Popen[bytes]:
     try:
         with pinned_to_cpu(cpu):  # child processes inherit the affinity (sched_setaffinity(2))
             return subprocess.Popen(
-                words,
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -223,10 +227,10 @@ def _start(words: Sequence[str], cpu: int | None) -> subprocess.Popen[bytes]:
                 start_new_session=True,
             )
     except OSError as error:
-        raise SystemCallFailed("run", words[0], error.errno or 0) from error
+        raise SystemCallFailed("run", command[0], error.errno or 0) from error
 
 
-def _wait_for_endpoint(process: subprocess.Popen[bytes], words: Sequence[str], transport: str) -> Endpoint:
+def _wait_for_endpoint(process: subprocess.Popen[bytes], command: Sequence[str], transport: str) -> Endpoint:
     """Wait for the line with the endpoint. Output is read until EOF, so that the process never blocks."""
     assert process.stdout is not None
     endpoints: list[Endpoint] = []
@@ -245,16 +249,16 @@ def _wait_for_endpoint(process: subprocess.Popen[bytes], words: Sequence[str], t
 
     threading.Thread(target=read, args=[process.stdout], daemon=True).start()
     if not ready.wait(STARTUP_TIMEOUT):
-        raise TimeoutExpired(words[0], "waiting for a line of output with its endpoint", STARTUP_TIMEOUT)
+        raise TimeoutExpired(command[0], "waiting for a line of output with its endpoint", STARTUP_TIMEOUT)
     if not endpoints:
         shown = escape("".join(output)[-200:].encode().strip()) or "none"
         reason = f"it exited without listening; its output: {shown}"
-        raise Unavailable("run", shlex.join(words), reason=reason)
+        raise Unavailable("run", shlex.join(command), reason=reason)
     return endpoints[0]
 
 
 def _wait_until_listening(
-    endpoint: Endpoint, process: subprocess.Popen[bytes], words: Sequence[str]
+    endpoint: Endpoint, process: subprocess.Popen[bytes], command: Sequence[str]
 ) -> Endpoint:
     """Wait until the command listens on the port it was given."""
     threading.Thread(target=lambda: process.stdout and process.stdout.read(), daemon=True).start()
@@ -273,9 +277,9 @@ def _wait_until_listening(
         time.sleep(0.02)
     if process.poll() is not None:
         reason = f"it exited with status {process.returncode} without listening on port {endpoint.port}"
-        raise Unavailable("run", shlex.join(words), reason=reason)
+        raise Unavailable("run", shlex.join(command), reason=reason)
     raise TimeoutExpired(
-        shlex.join(words), f"waiting for it to listen on port {endpoint.port}", STARTUP_TIMEOUT
+        shlex.join(command), f"waiting for it to listen on port {endpoint.port}", STARTUP_TIMEOUT
     )
 
 
