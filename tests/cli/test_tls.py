@@ -116,8 +116,8 @@ def test_tls12_warns_about_half_close(keys: CertificateFiles) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "answer"),
     [
-        (["serve", "upper", "tls://127.0.0.1:0"], 2, "give one (--tls-cert FILE), or have one made"),
-        (["serve", "upper", "tcp://127.0.0.1:0", "--tls-self-signed"], 2, "no tls:// endpoint to show it on"),
+        (["serve", "upper", "tls://127.0.0.1:0"], 2, "give one (--tls-cert FILE), or generate one"),
+        (["serve", "upper", "tcp://127.0.0.1:0", "--tls-self-signed"], 2, "TLS settings without a tls:// endpoint"),
         (
             ["serve", "upper", "tls://127.0.0.1:0", "--tls-cert", "/nowhere"],
             1,

@@ -1,4 +1,4 @@
-"""Certificates for the tests of a run: made once, by an issuer of our own."""
+"""Certificates for the tests, created once per run by a test CA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages in docs/how-to hold: commands that are run here as a reader would type them."""
+"""Extract the commands of the pages in docs/how-to and run them as a reader would type them."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Command:
-    """A line after `$`, and what should be shown."""
+    """A line after `$`, and its expected output."""
 
     line: str
     expected_output: tuple[str, ...]
 
 
 def code_blocks(page: str, language: str) -> list[str]:
-    """The code blocks of a language."""
+    """Return the code blocks of a language."""
     text = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def commands(page: str) -> Iterator[Command]:
-    """Every command of a page, in order."""
+    """Yield every command of a page, in order."""
     for block in code_blocks(page, "console"):
-        line, shown = "", list[str]()
+        line, output = "", list[str]()
         for each in block.splitlines():
             if each.startswith("$ "):
                 if line:
-                    yield Command(line, tuple(shown))
-                line, shown = each[2:], []
+                    yield Command(line, tuple(output))
+                line, output = each[2:], []
             else:
-                shown.append(each)
-        yield Command(line, tuple(shown))
+                output.append(each)
+        yield Command(line, tuple(output))
 
 
 class PageRunner:
-    """Types commands in a folder. Servers run on; every port becomes one that is free."""
+    """Run commands in a folder. Servers stay in the background; every port is replaced by a free one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -62,7 +62,7 @@ class PageRunner:
         self._stack.close()
 
     def serve(self, line: str) -> Running:
-        """Run a server in the background; one before it on that port has ended."""
+        """Run a server in the background, after stopping an earlier one on the same port."""
         (port,) = re.findall(r":(12\d\d\d)\b", line)
         if port in self.servers:
             self.servers[port].__exit__(None, None, None)
@@ -74,8 +74,8 @@ class PageRunner:
         return server
 
     def run(self, line: str) -> list[str]:
-        """Run a command to its end; the lines that it shows, results first."""
-        done = subprocess.run(
+        """Run a command until it exits. Returns its lines of output, standard output first."""
+        completed = subprocess.run(
             ["bash", "-c", self.substitute_ports(line)],
             cwd=self.folder,
             env=self.environment,
@@ -83,11 +83,11 @@ class PageRunner:
             timeout=TIMEOUT,
             check=False,
         )
-        shown = done.stdout + (b"" if line.startswith("openssl") else done.stderr)
-        return shown.decode().splitlines()
+        output = completed.stdout + (b"" if line.startswith("openssl") else completed.stderr)
+        return output.decode().splitlines()
 
     def substitute_ports(self, text: str) -> str:
-        """The same text with the real ports."""
-        for written, real in self.ports.items():
-            text = text.replace(written, real)
+        """Replace the ports of the page by the actual ports."""
+        for port, actual in self.ports.items():
+            text = text.replace(port, actual)
         return text

@@ -1,4 +1,4 @@
-"""An issuer, what it issued, and the contexts of clients that believe it."""
+"""A test CA, its certificates, and TLS contexts that trust it."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from bothends.layers import server_context
 
 
 class CertificateFiles:
-    """Files in PEM: `ca`; `server` and `client` (certificate and key in one); `other` from another issuer."""
+    """PEM files: `ca`; `server` and `client` (certificate and key in one file); `other` of another issuer."""
 
     def __init__(self, folder: Path) -> None:
-        issuer, stranger = trustme.CA(), trustme.CA()
+        issuer, other_issuer = trustme.CA(), trustme.CA()
         self.ca = folder / "ca.pem"
         self.server = folder / "server.pem"
         self.client = folder / "client.pem"
         self.other = folder / "other.pem"
         issuer.cert_pem.write_to_path(self.ca)
-        for path, made in (
+        for path, issued in (
             (self.server, issuer.issue_cert("localhost", "127.0.0.1", "::1", "example.org")),
             (self.client, issuer.issue_cert("alice@example.org", common_name="alice")),
-            (self.other, stranger.issue_cert("mallory@example.org", common_name="mallory")),
+            (self.other, other_issuer.issue_cert("mallory@example.org", common_name="mallory")),
         ):
-            made.private_key_and_cert_chain_pem.write_to_path(path)
+            issued.private_key_and_cert_chain_pem.write_to_path(path)
 
     def server_context(
         self, *, request_client_certificate: bool = False, alpn: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Two ends in memory: a conversation that speaks TLS, and a client of the standard library."""
+"""A TLS conversation and a client of the standard library, connected in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PEER = Peer(Address("inet", "192.0.2.1", 5000), Address("inet", "192.0.2.2", 443
 
 
 class RecordingConversation(Conversation):
-    """Says again what it hears, and remembers what it was asked."""
+    """Echo, and record all calls."""
 
     def __init__(self, peer: Peer = PEER, push: Push = discard_push) -> None:
         self.peer = peer
@@ -52,7 +52,7 @@ def single_bytes(data: bytes) -> Iterator[bytes]:
 
 
 class InMemoryExchange:
-    """Moves bytes between the two until nothing moves; `cut` says in which chunks."""
+    """Move bytes between both ends until neither has output; `chunker` splits the client's bytes."""
 
     def __init__(self, server: Conversation, client: SansIoTlsClient, chunker: Chunker = one_chunk) -> None:
         self.server = server
@@ -62,7 +62,7 @@ class InMemoryExchange:
         self.to_client += server.start()
 
     def run(self, data: bytes | None = None) -> None:
-        """Bytes of the client's (by default whatever it has to say), and all that follows from them."""
+        """Deliver bytes of the client (by default its pending output) and all replies."""
         out = self.client.step() if data is None else data
         while True:
             for chunk in self.chunker(out) if out else ():
@@ -81,10 +81,10 @@ class InMemoryExchange:
         self.run(self.client.encrypt(data))
 
     def finish(self) -> None:
-        """The client half-closes by close_notify."""
+        """Half-close from the client by close_notify."""
         self.run(self.client.close_notify())
 
     def end(self) -> None:
-        """The client's connection is over."""
+        """Signal EOF of the connection to the server."""
         self.client.incoming.write(self.server.end())
         self.client.step()

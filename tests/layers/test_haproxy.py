@@ -1,4 +1,4 @@
-"""HAProxy in front of our servers, as docs/how-to/behind-haproxy.md says."""
+"""HAProxy in front of bothends servers, as docs/how-to/behind-haproxy.md describes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ pytestmark = needs_tool("haproxy")
 
 @bothends.message
 def report_peer(message: bytes, peer: Peer) -> bytes:
-    """Says whom it talks to."""
+    """Reply with the peer address and the local port."""
     return f"{peer.address} {peer.local.port}".encode()
 
 
 def start_haproxy(stack: ExitStack, folder: Path, config: str, *listeners: socket.socket) -> None:
-    """Run it with this configuration, in which `fd@` names these sockets."""
+    """Run HAProxy with a configuration that refers to these sockets as `fd@`."""
     program = find_tool("haproxy")
     assert program is not None
     path = folder / "haproxy.cfg"
@@ -51,14 +51,14 @@ def open_listener(stack: ExitStack, family: int = socket.AF_INET) -> socket.sock
 
 
 def page_config(*parts: str) -> str:
-    """The page's configuration: its blocks that hold these words."""
+    """Return the configuration blocks of the page that contain one of these strings."""
     return "\n".join(
         each for each in code_blocks("behind-haproxy.md", "haproxy") if any(p in each for p in parts)
     )
 
 
 def query(port: int, host: str = "127.0.0.1") -> tuple[str, str]:
-    """What the service says of us, and what it should say."""
+    """Return the reply of the service, and the expected one."""
     with socket.create_connection((host, port), TIMEOUT) as client:
         client.sendall(b"?\n")
         client.shutdown(socket.SHUT_WR)
@@ -79,13 +79,17 @@ def test_page_configuration_balances_two_servers(tmp_path: Path, option: str) ->
         config = config.replace("12001", str(ports[0])).replace("12002", str(ports[1]))
         start_haproxy(stack, tmp_path, config.replace("send-proxy-v2", option), front)
         for _ in range(4):
-            said, expected = query(front.getsockname()[1])
-            assert said == expected
-    told = [event for event in events if isinstance(event, HandshakeCompleted) and event.peer != event.was]
-    assert len(told) == 4
-    assert {event.agreed for event in told} == {"PROXY v2" if option.endswith("v2") else "PROXY v1"}
+            reply, expected = query(front.getsockname()[1])
+            assert reply == expected
+    handshakes = [
+        event for event in events if isinstance(event, HandshakeCompleted) and event.peer != event.was
+    ]
+    assert len(handshakes) == 4
+    assert {event.agreed for event in handshakes} == {"PROXY v2" if option.endswith("v2") else "PROXY v1"}
     assert not [event for event in events if isinstance(event, ServiceFailed)]
-    assert len({event.connection for event in told}) < 4  # each server counts its own: both were asked
+    assert (
+        len({event.connection for event in handshakes}) < 4
+    )  # each server numbers its connections: both were used
 
 
 def test_ipv6_client_through_ipv4_backend(tmp_path: Path) -> None:
@@ -99,8 +103,8 @@ def test_ipv6_client_through_ipv4_backend(tmp_path: Path) -> None:
         config = config.replace("12001", str(server.endpoints[0].port))
         config = re.sub(r".*server two.*", "", config)
         start_haproxy(stack, tmp_path, config, front)
-        said, expected = query(front.getsockname()[1], "::1")
-        assert said == expected
+        reply, expected = query(front.getsockname()[1], "::1")
+        assert reply == expected
 
 
 def test_health_checks_are_not_failures(tmp_path: Path) -> None:
@@ -114,15 +118,14 @@ def test_health_checks_are_not_failures(tmp_path: Path) -> None:
             " check", " check inter 50ms"
         )
         start_haproxy(stack, tmp_path, config, front)
-        said, expected = query(front.getsockname()[1])
-        assert said == expected
-        # The proxy goes on looking; each look is a connection that comes to its end.
+        reply, expected = query(front.getsockname()[1])
+        assert reply == expected
+        # The proxy repeats its health checks; each is a connection that ends without data.
         for _ in range(40):
             query(front.getsockname()[1])
-            looks = [
-                e for e in events if isinstance(e, HandshakeCompleted) and e.agreed.endswith("for itself")
-            ]
-            if looks:
+            if any(
+                isinstance(e, HandshakeCompleted) and e.agreed.endswith("without addresses") for e in events
+            ):
                 break
     assert not [event for event in events if isinstance(event, ServiceFailed)]
     assert [event for event in events if isinstance(event, Closed)]
@@ -146,8 +149,8 @@ def test_proxy_tls_details_are_logged(tmp_path: Path, keys: CertificateFiles) ->
             client.sendall(b"?\n")
             host, number = client.getsockname()
             assert client.recv(100).decode() == f"{host}#{number} {secure.getsockname()[1]}\n"
-    told = [e.agreed for e in events if isinstance(e, HandshakeCompleted) and "authority" in e.agreed]
-    assert [each.replace("ALPN echo/1, ", "") for each in told] == [
+    handshakes = [e.agreed for e in events if isinstance(e, HandshakeCompleted) and "authority" in e.agreed]
+    assert [each.replace("ALPN echo/1, ", "") for each in handshakes] == [
         "PROXY v2, authority example.org, TLS 1.3 at the proxy"
     ]
 
@@ -178,18 +181,18 @@ def test_tls_passthrough(tmp_path: Path, keys: CertificateFiles) -> None:
 
 
 def test_page_commands(tmp_path: Path) -> None:
-    with ExitStack() as stack, PageRunner(tmp_path) as reader:
+    with ExitStack() as stack, PageRunner(tmp_path) as runner:
         front = open_listener(stack)
-        reader.ports["12000"] = str(front.getsockname()[1])
+        runner.ports["12000"] = str(front.getsockname()[1])
         for command in commands("behind-haproxy.md"):
             if command.line.startswith("bothends serve"):
-                last = reader.serve(command.line)
+                last = runner.serve(command.line)
             elif command.line.startswith("haproxy"):
                 config = page_config("frontend everybody").replace(":12000", f"fd@{front.fileno()}")
-                start_haproxy(stack, tmp_path, reader.substitute_ports(config), front)
+                start_haproxy(stack, tmp_path, runner.substitute_ports(config), front)
             else:
-                assert reader.run(command.line) == list(command.expected_output), command.line
-        first: Running = reader.servers["12001"]
+                assert runner.run(command.line) == list(command.expected_output), command.line
+        first: Running = runner.servers["12001"]
         first.error_line(rb'.* handshake failed: no PROXY header: it began with "hello\\n"')
-        first.error_line(rb"127\.0\.0\.1#\d+ calls through 127\.0\.0\.1#\d+: PROXY v2")
-        assert last is reader.servers["12004"]
+        first.error_line(rb"127\.0\.0\.1#\d+ via 127\.0\.0\.1#\d+: PROXY v2")
+        assert last is runner.servers["12004"]

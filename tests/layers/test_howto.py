@@ -1,4 +1,4 @@
-"""docs/how-to/tls.md, typed."""
+"""Run the commands of docs/how-to/tls.md."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from tests.tools import needs_tool
 
 @needs_tool("openssl")
 def test_tls_page_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with PageRunner(tmp_path) as reader:
+    with PageRunner(tmp_path) as runner:
         for command in commands("tls.md"):
             if command.line.startswith("bothends serve"):
-                server = reader.serve(command.line)
+                server = runner.serve(command.line)
                 fingerprint = server.error_line(rb"  TLS 1\.2 and 1\.3; .*SHA-256 ([0-9a-f]{64})")
-                reader.environment["FINGERPRINT"] = fingerprint.group(1).decode()
+                runner.environment["FINGERPRINT"] = fingerprint.group(1).decode()
             else:
-                expected = [reader.substitute_ports(each) for each in command.expected_output]
-                assert reader.run(command.line) == expected, command.line
+                expected = [runner.substitute_ports(each) for each in command.expected_output]
+                assert runner.run(command.line) == expected, command.line
         monkeypatch.chdir(tmp_path)
         (program,) = code_blocks("tls.md", "python")
-        said: list[bytes] = []
-        exec(program, {"print": said.append})
-        assert said == [b"HELLO"]
+        output: list[bytes] = []
+        exec(program, {"print": output.append})
+        assert output == [b"HELLO"]
 
 
 def test_tls_page_messages_match_source() -> None:
@@ -38,5 +38,5 @@ def test_tls_page_messages_match_source() -> None:
     page = Path("docs/how-to/tls.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| `([^`]*)` \|", page, re.MULTILINE)
     assert len(table) == 5
-    for words in table:
-        assert words.partition('"')[0] in source
+    for message in table:
+        assert message.partition('"')[0] in source

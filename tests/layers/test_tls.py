@@ -1,4 +1,4 @@
-"""TLS as a conversation: dialogues in memory, cut anywhere."""
+"""TLS as a conversation: exchanges in memory, split at every offset."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -24,16 +25,16 @@ TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 
 class RecordingOpener:
-    """An opener that remembers what it opened."""
+    """A factory that records the conversations it opens."""
 
     def __init__(self, factory: Callable[[Peer, Push], Conversation] = RecordingConversation) -> None:
         self.factory = factory
         self.all: list[Conversation] = []
 
-    def __call__(self, peer: Peer, post: Push) -> Conversation:
-        made = self.factory(peer, post)
-        self.all.append(made)
-        return made
+    def __call__(self, peer: Peer, push: Push) -> Conversation:
+        conversation = self.factory(peer, push)
+        self.all.append(conversation)
+        return conversation
 
     @property
     def only(self) -> RecordingConversation:
@@ -50,14 +51,14 @@ def connect_in_memory(
     chunker: Callable[[bytes], Iterator[bytes]] = one_chunk,
     push: Push = discard_push,
 ) -> tuple[InMemoryExchange, RecordingOpener]:
-    """A dialogue after its handshake."""
+    """Return an exchange after its handshake."""
     opened = opened or RecordingOpener()
     server = TlsLayer(keys.server_context()).wrap(opened)(PEER, push)
-    dialogue = InMemoryExchange(
+    exchange = InMemoryExchange(
         server, SansIoTlsClient(keys.client_context(max_version=max_version)), chunker
     )
-    dialogue.run()
-    return dialogue, opened
+    exchange.run()
+    return exchange, opened
 
 
 def failure_reason(conversation: Conversation) -> str:
@@ -65,7 +66,7 @@ def failure_reason(conversation: Conversation) -> str:
     return conversation.failure.reason
 
 
-# How it begins -----------------------------------------------------------------------------------
+# Handshake ---------------------------------------------------------------------------------------
 
 
 def test_service_opened_only_after_handshake(keys: CertificateFiles) -> None:
@@ -88,79 +89,81 @@ def test_service_opened_only_after_handshake(keys: CertificateFiles) -> None:
 def test_service_greeting_after_handshake(keys: CertificateFiles) -> None:
     class Greeter(RecordingConversation):
         def start(self) -> bytes:
-            return b"welcome"
+            return b"hello"
 
-    dialogue, _ = connect_in_memory(keys, RecordingOpener(Greeter))
-    assert dialogue.client.received == b"welcome"
+    exchange, _ = connect_in_memory(keys, RecordingOpener(Greeter))
+    assert exchange.client.received == b"hello"
 
 
-@pytest.mark.parametrize("most", [TLS12, TLS13])
-def test_handshake_info(keys: CertificateFiles, most: ssl.TLSVersion) -> None:
+@pytest.mark.parametrize("max_version", [TLS12, TLS13])
+def test_handshake_info(keys: CertificateFiles, max_version: ssl.TLSVersion) -> None:
     context = keys.server_context(request_client_certificate=True, alpn=("h2", "echo/1"))
     server = TlsLayer(context).wrap(RecordingOpener())(PEER, discard_push)
     client = SansIoTlsClient(
-        keys.client_context(certificate=keys.client, alpn=("echo/1",), max_version=most), "localhost"
+        keys.client_context(certificate=keys.client, alpn=("echo/1",), max_version=max_version), "localhost"
     )
     InMemoryExchange(server, client).run()
-    version = "TLS 1.2" if most is TLS12 else "TLS 1.3"
+    version = "TLS 1.2" if max_version is TLS12 else "TLS 1.3"
     assert server.handshake_info == f"{version}, SNI localhost, ALPN echo/1, client CN=alice"
 
 
 def test_existing_sni_callback_is_called(keys: CertificateFiles) -> None:
-    context, asked = keys.server_context(), []
-    context.sni_callback = lambda _tls, name, _context: asked.append(name)
+    context, names = keys.server_context(), []
+    context.sni_callback = lambda _tls, name, _context: names.append(name)
     server = TlsLayer(context).wrap(RecordingOpener())(PEER, discard_push)
     InMemoryExchange(server, SansIoTlsClient(keys.client_context())).run()
-    assert asked == ["example.org"]
+    assert names == ["example.org"]
     assert "SNI example.org" in server.handshake_info
 
 
-# What is said ------------------------------------------------------------------------------------
+# Data --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cut", [one_chunk, single_bytes])
-@pytest.mark.parametrize("most", [TLS12, TLS13])
+@pytest.mark.parametrize("chunker", [one_chunk, single_bytes])
+@pytest.mark.parametrize("max_version", [TLS12, TLS13])
 def test_data_in_both_directions(
-    keys: CertificateFiles, most: ssl.TLSVersion, cut: Callable[[bytes], Iterator[bytes]]
+    keys: CertificateFiles, max_version: ssl.TLSVersion, chunker: Callable[[bytes], Iterator[bytes]]
 ) -> None:
-    dialogue, opened = connect_in_memory(keys, max_version=most, chunker=cut)
+    exchange, opened = connect_in_memory(keys, max_version=max_version, chunker=chunker)
     for message in (b"a", b"bc" * 10_000, b"\0"):
-        dialogue.send(message)
-    assert opened.only.received == dialogue.client.received == b"a" + b"bc" * 10_000 + b"\0"
-    assert dialogue.server.inner_traffic is not None
-    heard = b"".join(data for was_heard, data in dialogue.server.inner_traffic if was_heard)
-    assert heard == opened.only.received
-    assert b"".join(data for was_heard, data in dialogue.server.inner_traffic if not was_heard) == heard
+        exchange.send(message)
+    assert opened.only.received == exchange.client.received == b"a" + b"bc" * 10_000 + b"\0"
+    assert exchange.server.inner_traffic is not None
+    received = b"".join(data for is_received, data in exchange.server.inner_traffic if is_received)
+    assert received == opened.only.received
+    assert (
+        b"".join(data for is_received, data in exchange.server.inner_traffic if not is_received) == received
+    )
 
 
 def test_handshake_and_data_split_at_every_offset(keys: CertificateFiles) -> None:
     layer, context = TlsLayer(keys.server_context()), keys.client_context()
 
-    def cut_at(place: int, data: bytes) -> Iterator[bytes]:
-        yield from filter(None, (data[:place], data[place:]))
+    def split_at(offset: int, data: bytes) -> Iterator[bytes]:
+        yield from filter(None, (data[:offset], data[offset:]))
 
-    longest = 0
-    place = 1
-    while place <= longest + 1:
+    max_size = 0
+    offset = 1
+    while offset <= max_size + 1:
         server = layer.wrap(RecordingOpener())(PEER, discard_push)
         client = SansIoTlsClient(context)
         lengths: list[int] = []
 
-        def cut(data: bytes, place: int = place, lengths: list[int] = lengths) -> Iterator[bytes]:
+        def split(data: bytes, offset: int = offset, lengths: list[int] = lengths) -> Iterator[bytes]:
             lengths.append(len(data))
-            return cut_at(place, data)
+            return split_at(offset, data)
 
-        dialogue = InMemoryExchange(server, client, cut)
-        dialogue.run()
-        dialogue.send(b"hello")
-        dialogue.finish()
+        exchange = InMemoryExchange(server, client, split)
+        exchange.run()
+        exchange.send(b"hello")
+        exchange.finish()
         assert client.received == b"hello"
         assert client.close_notify_received
         assert server.done
         assert server.failure is None
-        longest = max(lengths)
-        place += 1 if place < 32 else 7
-    assert longest > 200
+        max_size = max(lengths)
+        offset += 1 if offset < 32 else 7
+    assert max_size > 200
 
 
 def test_finished_data_and_close_notify_in_one_chunk(keys: CertificateFiles) -> None:
@@ -176,27 +179,27 @@ def test_finished_data_and_close_notify_in_one_chunk(keys: CertificateFiles) -> 
 
 
 def test_one_megabyte_in_one_flight(keys: CertificateFiles) -> None:
-    dialogue, _ = connect_in_memory(keys)
+    exchange, _ = connect_in_memory(keys)
     data = random.Random(1).randbytes(1 << 20)
     view = memoryview(data)
     while view:
-        view = view[dialogue.client.ssl_object.write(view) :]
-    dialogue.run()
-    assert dialogue.client.received == data
+        view = view[exchange.client.ssl_object.write(view) :]
+    exchange.run()
+    assert exchange.client.received == data
 
 
-# How it ends -------------------------------------------------------------------------------------
+# Closing -----------------------------------------------------------------------------------------
 
 
 def test_tls13_close_notify_leaves_server_direction_open(keys: CertificateFiles) -> None:
-    dialogue, opened = connect_in_memory(keys, max_version=TLS13)
-    opened.only.final_reply = b"the last word"
-    dialogue.finish()
+    exchange, opened = connect_in_memory(keys, max_version=TLS13)
+    opened.only.final_reply = b"the last reply"
+    exchange.finish()
     assert opened.only.end_calls == 1
-    assert dialogue.client.received == b"the last word"
-    assert dialogue.client.close_notify_received
-    assert dialogue.server.done
-    assert dialogue.server.failure is None
+    assert exchange.client.received == b"the last reply"
+    assert exchange.client.close_notify_received
+    assert exchange.server.done
+    assert exchange.server.failure is None
 
 
 def test_tls13_close_notify_with_pull_producer(keys: CertificateFiles) -> None:
@@ -209,94 +212,94 @@ def test_tls13_close_notify_with_pull_producer(keys: CertificateFiles) -> None:
             self.left -= 1
             return b"%d" % self.left if self.left >= 0 else b""
 
-    dialogue, opened = connect_in_memory(keys, RecordingOpener(Counting), max_version=TLS13)
-    assert dialogue.server.wants_pull
-    dialogue.finish()
-    assert dialogue.client.received == b"210"
-    assert dialogue.client.close_notify_received
-    assert dialogue.server.done
+    exchange, opened = connect_in_memory(keys, RecordingOpener(Counting), max_version=TLS13)
+    assert exchange.server.wants_pull
+    exchange.finish()
+    assert exchange.client.received == b"210"
+    assert exchange.client.close_notify_received
+    assert exchange.server.done
     assert opened.only.end_calls == 1
 
 
 def test_tls12_close_notify_reports_discarded_reply(keys: CertificateFiles) -> None:
-    dialogue, opened = connect_in_memory(keys, max_version=TLS12)
-    opened.only.final_reply = b"the last word"
-    dialogue.finish()
+    exchange, opened = connect_in_memory(keys, max_version=TLS12)
+    opened.only.final_reply = b"the last reply"
+    exchange.finish()
     assert opened.only.end_calls == 1
-    assert dialogue.client.received == b""
-    assert dialogue.client.close_notify_received
-    assert "13 bytes of answer had to be left unsaid" in failure_reason(dialogue.server)
+    assert exchange.client.received == b""
+    assert exchange.client.close_notify_received
+    assert "14 bytes of output could not be sent" in failure_reason(exchange.server)
 
 
 def test_tls12_close_notify_without_pending_reply_is_clean(keys: CertificateFiles) -> None:
-    dialogue, _ = connect_in_memory(keys, max_version=TLS12)
-    dialogue.send(b"x")
-    dialogue.finish()
-    assert dialogue.client.close_notify_received
-    assert dialogue.server.done
-    assert dialogue.server.failure is None
+    exchange, _ = connect_in_memory(keys, max_version=TLS12)
+    exchange.send(b"x")
+    exchange.finish()
+    assert exchange.client.close_notify_received
+    assert exchange.server.done
+    assert exchange.server.failure is None
 
 
-@pytest.mark.parametrize("most", [TLS12, TLS13])
-def test_eof_without_close_notify_is_truncation(keys: CertificateFiles, most: ssl.TLSVersion) -> None:
-    dialogue, opened = connect_in_memory(keys, max_version=most)
-    dialogue.send(b"half a mess")
-    dialogue.end()
+@pytest.mark.parametrize("max_version", [TLS12, TLS13])
+def test_eof_without_close_notify_is_truncation(keys: CertificateFiles, max_version: ssl.TLSVersion) -> None:
+    exchange, opened = connect_in_memory(keys, max_version=max_version)
+    exchange.send(b"half a mess")
+    exchange.end()
     assert opened.only.end_calls == 0
-    assert dialogue.server.done
-    assert "without close_notify" in failure_reason(dialogue.server)
-    assert dialogue.client.close_notify_received
+    assert exchange.server.done
+    assert "without close_notify" in failure_reason(exchange.server)
+    assert exchange.client.close_notify_received
 
 
 def test_service_done_sends_close_notify(keys: CertificateFiles) -> None:
-    class Once(RecordingConversation):
+    class ClosingConversation(RecordingConversation):
         def receive(self, data: bytes) -> bytes:
             self.done = True
             return b"bye"
 
-    dialogue, _ = connect_in_memory(keys, RecordingOpener(Once))
-    dialogue.send(b"x")
-    assert dialogue.client.received == b"bye"
-    assert dialogue.client.close_notify_received
-    assert dialogue.server.done
-    assert dialogue.server.failure is None
+    exchange, _ = connect_in_memory(keys, RecordingOpener(ClosingConversation))
+    exchange.send(b"x")
+    assert exchange.client.received == b"bye"
+    assert exchange.client.close_notify_received
+    assert exchange.server.done
+    assert exchange.server.failure is None
 
 
 @pytest.mark.parametrize("step", ["open", "start", "receive"])
 def test_service_exception_is_failure_and_sends_close_notify(keys: CertificateFiles, step: str) -> None:
-    class Bad(RecordingConversation):
-        def __init__(self, peer: Peer, post: Push) -> None:
-            super().__init__(peer, post)
-            self._at("open")
+    class FailingConversation(RecordingConversation):
+        def __init__(self, peer: Peer, push: Push) -> None:
+            super().__init__(peer, push)
+            self._enter("open")
 
-        def _at(self, now: str) -> bytes:
-            if now == step:
-                raise ZeroDivisionError(now)
+        def _enter(self, current: str) -> bytes:
+            if current == step:
+                raise ZeroDivisionError(current)
             return b""
 
         def start(self) -> bytes:
-            return self._at("start")
+            return self._enter("start")
 
         def receive(self, data: bytes) -> bytes:
-            return self._at("receive")
+            return self._enter("receive")
 
-    dialogue, _ = connect_in_memory(keys, RecordingOpener(Bad))
-    if not dialogue.server.done:
-        dialogue.send(b"x")
-    assert isinstance(dialogue.server.failure, ZeroDivisionError)
-    assert dialogue.server.done
-    assert dialogue.client.close_notify_received
+    exchange, _ = connect_in_memory(keys, RecordingOpener(FailingConversation))
+    if not exchange.server.done:
+        exchange.send(b"x")
+    assert isinstance(exchange.server.failure, ZeroDivisionError)
+    assert exchange.server.done
+    assert exchange.client.close_notify_received
 
 
 def test_close_after_handshake_is_clean(keys: CertificateFiles) -> None:
-    dialogue, opened = connect_in_memory(keys)
+    exchange, opened = connect_in_memory(keys)
     opened.only.final_reply = b"time is up"
-    dialogue.client.incoming.write(dialogue.server.close())
-    dialogue.client.step()
+    exchange.client.incoming.write(exchange.server.close())
+    exchange.client.step()
     assert (opened.only.close_calls, opened.only.end_calls) == (1, 0)
-    assert dialogue.client.received == b"time is up"
-    assert dialogue.client.close_notify_received
-    assert dialogue.server.failure is None
+    assert exchange.client.received == b"time is up"
+    assert exchange.client.close_notify_received
+    assert exchange.server.failure is None
 
 
 def test_close_during_handshake_is_clean(keys: CertificateFiles) -> None:
@@ -310,7 +313,7 @@ def test_close_during_handshake_is_clean(keys: CertificateFiles) -> None:
     assert not opened.all
 
 
-# What goes wrong ---------------------------------------------------------------------------------
+# Failures ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -337,13 +340,13 @@ def test_eof_within_handshake_fails(keys: CertificateFiles) -> None:
     server = TlsLayer(keys.server_context()).wrap(RecordingOpener())(PEER, discard_push)
     server.receive(SansIoTlsClient(keys.client_context()).step()[:50])
     server.end()
-    assert "in the middle of it" in failure_reason(server)
+    assert "during the handshake" in failure_reason(server)
 
 
 def handshake_failure_reason(
     keys: CertificateFiles, server: ssl.SSLContext, client: ssl.SSLContext, name: str = "example.org"
 ) -> str:
-    """The server's reason; the client, if it finds nothing wrong itself, is told by an alert."""
+    """Return the server's reason for a failed handshake, which either side may detect."""
     conversation = TlsLayer(server).wrap(opened := RecordingOpener())(PEER, discard_push)
     end = SansIoTlsClient(client, name)
     for _ in range(4):
@@ -351,8 +354,8 @@ def handshake_failure_reason(
             out = end.step()
         except ssl.SSLError:
             out = end.outgoing.read()
-        said = conversation.receive(out) if out and not conversation.done else b""
-        end.incoming.write(said)
+        output = conversation.receive(out) if out and not conversation.done else b""
+        end.incoming.write(output)
     assert conversation.done
     assert not opened.all
     return failure_reason(conversation)
@@ -360,33 +363,33 @@ def handshake_failure_reason(
 
 def test_unknown_ca_alert_is_reported(keys: CertificateFiles) -> None:
     context, _ = self_signed(["example.org"])
-    assert "it does not trust our certificate's issuer" in handshake_failure_reason(
+    assert "the peer does not trust the local certificate's issuer" in handshake_failure_reason(
         keys, context, keys.client_context()
     )
 
 
 def test_hostname_mismatch_alert_is_reported(keys: CertificateFiles) -> None:
-    assert "it does not accept our certificate" in handshake_failure_reason(
+    assert "the peer rejected the local certificate" in handshake_failure_reason(
         keys, keys.server_context(), keys.client_context(), "another.example"
     )
 
 
 def test_missing_client_certificate_fails(keys: CertificateFiles) -> None:
     assert (
-        failure_reason_with_client_certificate(keys, None) == "it shows no certificate, and one is asked for"
+        failure_reason_with_client_certificate(keys, None) == "the peer sent no certificate, and one is required"
     )
 
 
 def test_client_certificate_of_other_issuer_fails(keys: CertificateFiles) -> None:
-    assert "its certificate does not hold: unable to get" in failure_reason_with_client_certificate(
+    assert "certificate verification failed: unable to get" in failure_reason_with_client_certificate(
         keys, keys.other
     )
 
 
-def failure_reason_with_client_certificate(keys: CertificateFiles, show: object) -> str:
+def failure_reason_with_client_certificate(keys: CertificateFiles, certificate: Path | None) -> str:
     context = keys.client_context()
-    if show is not None:
-        context.load_cert_chain(keys.other)
+    if certificate is not None:
+        context.load_cert_chain(certificate)
     return handshake_failure_reason(keys, keys.server_context(request_client_certificate=True), context)
 
 
@@ -394,9 +397,9 @@ def test_handshake_alert_is_sent_to_client(keys: CertificateFiles) -> None:
     server = TlsLayer(keys.server_context(request_client_certificate=True)).wrap(RecordingOpener())(
         PEER, discard_push
     )
-    dialogue = InMemoryExchange(server, SansIoTlsClient(keys.client_context(max_version=TLS12)))
+    exchange = InMemoryExchange(server, SansIoTlsClient(keys.client_context(max_version=TLS12)))
     with pytest.raises(ssl.SSLError, match="HANDSHAKE_FAILURE"):
-        dialogue.run()
+        exchange.run()
     assert server.done
 
 
@@ -404,41 +407,41 @@ def test_no_shared_cipher_fails(keys: CertificateFiles) -> None:
     server, client = keys.server_context(), keys.client_context(max_version=TLS12)
     server.set_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384")
     client.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
-    assert handshake_failure_reason(keys, server, client) == "no cipher that both know"
+    assert handshake_failure_reason(keys, server, client) == "no common cipher"
 
 
-@pytest.mark.parametrize("most", [TLS12, TLS13])
-def test_modified_record_ends_conversation(keys: CertificateFiles, most: ssl.TLSVersion) -> None:
-    dialogue, opened = connect_in_memory(keys, max_version=most)
-    record = bytearray(dialogue.client.encrypt(b"transfer 1 euro"))
+@pytest.mark.parametrize("max_version", [TLS12, TLS13])
+def test_modified_record_ends_conversation(keys: CertificateFiles, max_version: ssl.TLSVersion) -> None:
+    exchange, opened = connect_in_memory(keys, max_version=max_version)
+    record = bytearray(exchange.client.encrypt(b"transfer 1 euro"))
     record[-1] ^= 1
-    said = dialogue.server.receive(bytes(record))
+    output = exchange.server.receive(bytes(record))
     assert opened.only.received == b""
-    assert failure_reason(dialogue.server) == "a record was changed on its way"
-    dialogue.client.incoming.write(said)
+    assert failure_reason(exchange.server) == "a record was modified in transit"
+    exchange.client.incoming.write(output)
     with pytest.raises(ssl.SSLError, match="BAD_RECORD_MAC"):
-        dialogue.client.step()
+        exchange.client.step()
 
 
 def test_data_before_modified_record_is_delivered(keys: CertificateFiles) -> None:
-    dialogue, opened = connect_in_memory(keys)
-    good, bad = dialogue.client.encrypt(b"good"), bytearray(dialogue.client.encrypt(b"bad"))
+    exchange, opened = connect_in_memory(keys)
+    good, bad = exchange.client.encrypt(b"good"), bytearray(exchange.client.encrypt(b"bad"))
     bad[-1] ^= 1
-    dialogue.server.receive(good + bytes(bad))
+    exchange.server.receive(good + bytes(bad))
     assert opened.only.received == b"good"
-    assert dialogue.server.done
+    assert exchange.server.done
 
 
 def test_oversized_record_is_rejected(keys: CertificateFiles) -> None:
-    dialogue, _ = connect_in_memory(keys)
-    dialogue.server.receive(struct.pack("!BHH", 0x17, 0x0303, 0xFFFF))
-    assert dialogue.server.done
-    assert failure_reason(dialogue.server)
+    exchange, _ = connect_in_memory(keys)
+    exchange.server.receive(struct.pack("!BHH", 0x17, 0x0303, 0xFFFF))
+    assert exchange.server.done
+    assert failure_reason(exchange.server)
 
 
 def test_oversized_client_hello_is_rejected(keys: CertificateFiles) -> None:
     server = TlsLayer(keys.server_context()).wrap(RecordingOpener())(PEER, discard_push)
-    # A ClientHello that says it has 16 MiB, in records that are full (RFC 8446, section 4).
+    # A ClientHello with a length field of 16 MiB, in full records (RFC 8446, section 4).
     hello = b"\x01\xff\xff\xff" + b"\x03\x03" + bytes(16_000)
     sent = 0
     while not server.done and sent < 64:
@@ -469,17 +472,17 @@ def _context() -> ssl.SSLContext:
     return self_signed(["example.org"])[0]
 
 
-# Posts -------------------------------------------------------------------------------------------
+# Pushes ------------------------------------------------------------------------------------------
 
 
 def test_pushing_service_output_is_pushed_in_order(keys: CertificateFiles) -> None:
-    posted: list[bytes] = []
-    server = TlsLayer(keys.server_context()).wrap(opened := RecordingOpener())(PEER, posted.append)
+    pushed: list[bytes] = []
+    server = TlsLayer(keys.server_context()).wrap(opened := RecordingOpener())(PEER, pushed.append)
     client = SansIoTlsClient(keys.client_context())
 
     def deliver() -> None:
-        client.incoming.write(b"".join(posted))
-        posted.clear()
+        client.incoming.write(b"".join(pushed))
+        pushed.clear()
 
     out = client.step()
     while out:
@@ -502,23 +505,23 @@ def test_pushing_service_output_is_pushed_in_order(keys: CertificateFiles) -> No
 
 
 def test_concurrent_pushes_stay_intact(keys: CertificateFiles) -> None:
-    posted: list[bytes] = []
-    server = TlsLayer(keys.server_context()).wrap(opened := RecordingOpener())(PEER, posted.append)
+    pushed: list[bytes] = []
+    server = TlsLayer(keys.server_context()).wrap(opened := RecordingOpener())(PEER, pushed.append)
     client = SansIoTlsClient(keys.client_context())
     out = client.step()
     while out:
         server.receive(out)
-        client.incoming.write(b"".join(posted))
-        posted.clear()
+        client.incoming.write(b"".join(pushed))
+        pushed.clear()
         out = client.step()
     start = threading.Barrier(5)
 
-    def member(letter: bytes) -> None:
+    def push_blocks(letter: bytes) -> None:
         start.wait(10)
         for _ in range(200):
             opened.only.push(letter * 50)
 
-    threads = [threading.Thread(target=member, args=(letter,)) for letter in (b"a", b"b", b"c", b"d")]
+    threads = [threading.Thread(target=push_blocks, args=(letter,)) for letter in (b"a", b"b", b"c", b"d")]
     for thread in threads:
         thread.start()
     start.wait(10)
@@ -526,9 +529,9 @@ def test_concurrent_pushes_stay_intact(keys: CertificateFiles) -> None:
         server.receive(client.encrypt(b"e" * 50))
     for thread in threads:
         thread.join(10)
-    client.incoming.write(b"".join(posted))
+    client.incoming.write(b"".join(pushed))
     client.step()
     assert len(client.received) == 900 * 50
-    words = [client.received[at : at + 50] for at in range(0, len(client.received), 50)]
-    assert all(len(set(word)) == 1 for word in words)
-    assert sorted({word[:1] for word in words}) == [b"a", b"b", b"c", b"d", b"e"]
+    blocks = [client.received[at : at + 50] for at in range(0, len(client.received), 50)]
+    assert all(len(set(block)) == 1 for block in blocks)
+    assert sorted({block[:1] for block in blocks}) == [b"a", b"b", b"c", b"d", b"e"]

@@ -1,10 +1,10 @@
-"""Layers: what wraps a stream, between a connection and its service. Sans-IO.
+"""Layers between a connection and its service: TLS and the PROXY protocol. Sans-IO.
 
-A layer is a conversation around the service's conversation, so engines never hear of it: they move
-bytes, and the layer makes of them what the service sees. TLS (`tls`) and the PROXY header
-(`proxy_protocol`) can be nested, the header outside.
+A layer is a conversation around the service's conversation, so engines need no support for it: they move
+bytes, and the layer decodes them for the service and encodes its output. TLS (`tls`) and the PROXY header
+(`proxy_protocol`) can be nested, with the header outside.
 
-Rank 1: imports `endpoints`, `errors`, `text` and the contract of a conversation (`services/base.py`).
+Rank 1: imports `endpoints`, `errors`, `escaping` and the interface of a conversation (`services/base.py`).
 """
 
 from bothends.layers.certificates import TlsSettings, self_signed, server_context

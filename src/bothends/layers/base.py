@@ -1,4 +1,4 @@
-"""What TLS and the PROXY header have in common: a conversation around another one."""
+"""The base of TLS and the PROXY protocol: a conversation around another conversation."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TypeAlias
 
 from bothends.services.base import Conversation, Peer, Push
 
-# Opens what is to be wrapped: `Service.open`, or another layer's opener.
+# Opens the inner conversation: `Service.open`, or the factory of another layer.
 ConversationFactory: TypeAlias = Callable[[Peer, Push], Conversation]
 
 
 class LayerConversation(Conversation):
-    """A conversation around another, which is opened only when the outer one is ready.
+    """A conversation around an inner one, which is opened once the handshake is complete.
 
-    A subclass says how bytes come in and go out. What the inner conversation raises ends this one, and
-    is told as its failure, after its last word.
+    A subclass decodes received bytes and encodes the output of the inner conversation. An exception of the
+    inner conversation ends this one and becomes its `failure`; output queued before it is still sent.
     """
 
     def __init__(self, open_inner: ConversationFactory, peer: Peer) -> None:
@@ -43,15 +43,15 @@ class LayerConversation(Conversation):
 
     @abstractmethod
     def _send_inner(self, data: bytes) -> None:
-        """Queue what the inner conversation says; it may be nothing."""
+        """Queue output of the inner conversation, which may be empty."""
 
     def _finish(self, failure: BaseException | None) -> None:
-        """It is over; `failure` is why, if there is anything to complain about."""
+        """End the conversation. `failure` is the error, if there is one; the first error is kept."""
         self.done = True
         self.failure = self.failure or failure
 
     def _start_inner(self, peer: Peer, push: Push) -> None:
-        """We are ready: open the inner conversation, and let it speak first."""
+        """Open the inner conversation and send its initial output."""
         try:
             self._inner = self._open_inner(peer, push)
         except Exception as error:
@@ -61,10 +61,10 @@ class LayerConversation(Conversation):
             self._call_inner(self._inner.start)
 
     def _call_inner(self, call: Callable[..., bytes], *data: bytes) -> bytes:
-        """Call the inner conversation, pass on what it says, and take over what it has come to."""
-        said, error = b"", None
+        """Call the inner conversation, send its output, and copy its state. Returns its output."""
+        output, error = b"", None
         try:
-            said = call(*data)
+            output = call(*data)
         except Exception as raised:
             error = raised
         inner = self._inner
@@ -72,7 +72,7 @@ class LayerConversation(Conversation):
             self.handshaking = inner.handshaking
             self.handshake_info = ", ".join(filter(None, (self._own_handshake_info, inner.handshake_info)))
             self.proxied_peer = inner.proxied_peer or self.proxied_peer
-        self._send_inner(said)
+        self._send_inner(output)
         if error is not None or (inner is not None and inner.done):
             self._finish(error or (None if inner is None else inner.failure))
-        return said
+        return output

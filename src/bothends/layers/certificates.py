@@ -1,4 +1,4 @@
-"""What a TLS server shows and asks for: contexts, and a certificate made for the occasion."""
+"""TLS contexts of servers, and self-signed certificates."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from typing import Any, Final
 
 from bothends.errors import SystemCallFailed, Unavailable, UsageError
 
-# How long a certificate that is made for the occasion holds: more than an occasion, less than a habit.
+# Validity of a self-signed certificate: longer than any test run, too short for production use.
 _VALIDITY_DAYS: Final = 30
 
-# Clocks differ: a certificate that begins right now has not begun for a client that is a minute behind.
+# Clocks differ: a certificate valid from this moment is not yet valid for a client a minute behind.
 _CLOCK_SKEW: Final = datetime.timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """How a server speaks TLS. Either `certificate` (PEM, the chain after it; `key` may be in the same
-    file), or `self_signed`, made when the server is, and gone with it.
+    """The TLS settings of a server.
 
-    `client_ca`: PEM; clients must then show a certificate that one of these issued. `alpn`: protocols, the
-    preferred one first.
+    Either `certificate` (a PEM file with the chain after it; `key` may be in the same file), or
+    `self_signed`: a certificate created at start and never stored.
+
+    `client_ca`: PEM file of issuers; clients must then present a certificate issued by one of them.
+    `alpn`: protocols, the preferred one first.
     """
 
     certificate: str | Path | None = None
@@ -39,20 +41,24 @@ class TlsSettings:
     self_signed: bool = False
 
     def context(self, names: Sequence[str] = ()) -> tuple[ssl.SSLContext, str]:
-        """The context of a server, and the SHA-256 fingerprint of its certificate. A self-signed one is for
-        these names, and for this machine.
+        """Return a server context and the SHA-256 fingerprint of its certificate in hexadecimal.
 
-        Raises CallerError, SystemRefused where a file can't be read, Unavailable.
+        A self-signed certificate is for `names`, and for the names of this machine.
+
+        Raises:
+            UsageError: a file is invalid, or the settings contradict each other.
+            SystemCallFailed: a file cannot be read.
+            Unavailable: the library for self-signed certificates is not installed.
         """
         if self.self_signed:
             if self.certificate is not None or self.key is not None:
-                raise UsageError("TLS: either a certificate of yours, or a self-signed one; not both")
-            known = dict.fromkeys([*filter(None, names), *_local_names()])
-            context, fingerprint = self_signed(list(known))
+                raise UsageError("TLS: give a certificate or use a self-signed one, not both")
+            all_names = dict.fromkeys([*filter(None, names), *_local_names()])
+            context, fingerprint = self_signed(list(all_names))
             _configure_context(context, self.client_ca, self.alpn)
             return context, fingerprint
         if self.certificate is None:
-            raise UsageError("TLS needs a certificate: give one, or ask for a self-signed one")
+            raise UsageError("TLS needs a certificate: give one, or use a self-signed one")
         context = server_context(self.certificate, self.key, client_ca=self.client_ca, alpn=self.alpn)
         return context, certificate_fingerprint(Path(self.certificate).read_text("latin-1"))
 
@@ -64,27 +70,27 @@ def server_context(
     client_ca: str | Path | None = None,
     alpn: Sequence[str] = (),
 ) -> ssl.SSLContext:
-    """A server's context: no version below TLS 1.2 (RFC 8996), no renegotiation, no compression.
+    """Return a server context: no version below TLS 1.2 (RFC 8996), no renegotiation, no compression.
 
-    `certificate` and `key` are PEM files, `key` defaults to the certificate's. With `client_ca` (PEM)
-    clients must show a certificate issued by it.
+    `certificate` and `key` are PEM files; `key` defaults to the certificate's file. With `client_ca` (PEM)
+    clients must present a certificate issued by it.
 
     Raises:
-        SystemRefused: a file can't be read.
-        CallerError: a file isn't what it should be.
+        SystemCallFailed: a file cannot be read.
+        UsageError: a file is invalid.
     """
     context = _new_context()
     files = (certificate, certificate if key is None else key)
     for each in files:
         _check_readable(each)
     try:
-        # Asked for on the terminal otherwise, by OpenSSL itself, and a server has nobody there.
+        # Without a callback OpenSSL prompts for the password on the terminal, which would block a server.
         context.load_cert_chain(*files, password=_no_password)
     except ssl.SSLError as error:
         reason = {
             "KEY_VALUES_MISMATCH": f"the key in {files[1]} does not belong to the certificate",
-            "NO_START_LINE": "a certificate or a key in PEM is missing",
-            "PEM_LIB": f"{files[0]} or {files[1]} is not what it should be, in PEM",
+            "NO_START_LINE": "the file has no PEM certificate or no PEM key",
+            "PEM_LIB": f"{files[0]} or {files[1]} is not valid PEM",
         }.get(error.reason or "PEM_LIB", (error.reason or "").replace("_", " ").lower())
         raise UsageError(f"TLS certificate {certificate}: {reason}") from error
     _configure_context(context, client_ca, alpn)
@@ -92,11 +98,12 @@ def server_context(
 
 
 def self_signed(names: Sequence[str]) -> tuple[ssl.SSLContext, str]:
-    """A server's context with a certificate made now for these names (host names and addresses), and its
-    SHA-256 fingerprint in hexadecimal. The key is new each time, and leaves this process never for longer
-    than it takes OpenSSL to read it back.
+    """Return a server context with a new self-signed certificate, and its SHA-256 fingerprint in hexadecimal.
 
-    Raises Unavailable where the `cryptography` library isn't there.
+    The certificate is for `names` (host names and addresses). The key is new each time. It is in a file of
+    mode 600 only while OpenSSL reads it.
+
+    Raises Unavailable if the `cryptography` library is not installed.
     """
     try:
         from cryptography import x509
@@ -105,13 +112,13 @@ def self_signed(names: Sequence[str]) -> tuple[ssl.SSLContext, str]:
         from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
     except ImportError as error:
         raise Unavailable(
-            "make",
+            "create",
             "a self-signed certificate",
-            reason="the library for it is not installed",
-            hint="pip install 'bothends[tls]', or give a certificate of your own",
+            reason="the cryptography library is not installed",
+            hint="pip install 'bothends[tls]', or give a certificate",
         ) from error
     key = ec.generate_private_key(ec.SECP256R1())
-    # 64 characters: the bound of a common name (RFC 5280, appendix A.1, ub-common-name).
+    # 64 characters: the limit of a common name (RFC 5280, appendix A.1, ub-common-name).
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
@@ -140,12 +147,12 @@ def self_signed(names: Sequence[str]) -> tuple[ssl.SSLContext, str]:
 
 
 def certificate_fingerprint(pem: str) -> str:
-    """The SHA-256 of the first certificate in a PEM text, in hexadecimal. Raises CallerError."""
+    """Return the SHA-256 of the first certificate in a PEM text, in hexadecimal. Raises UsageError."""
     end = "-----END CERTIFICATE-----"
     start = pem.find("-----BEGIN CERTIFICATE-----")
     stop = pem.find(end, start)
     if start < 0 or stop < 0:
-        raise UsageError("there is no certificate in that file; it should be PEM")
+        raise UsageError("TLS: the file contains no PEM certificate")
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem[start : stop + len(end)])).hexdigest()
 
 
@@ -162,17 +169,17 @@ def _configure_context(context: ssl.SSLContext, client_ca: str | Path | None, al
         try:
             context.load_verify_locations(client_ca)
         except ssl.SSLError as error:
-            raise UsageError(f"TLS: there is no certificate in {client_ca}; it should be PEM") from error
+            raise UsageError(f"TLS: {client_ca} contains no PEM certificate") from error
         context.verify_mode = ssl.CERT_REQUIRED
     if alpn:
         for name in alpn:
             if not 0 < len(name.encode()) < 256:
-                raise UsageError(f"ALPN: a protocol's name has 1 to 255 bytes, not {name!r}")
+                raise UsageError(f"ALPN: a protocol name has 1 to 255 bytes, not {name!r}")
         context.set_alpn_protocols(list(alpn))
 
 
 def _check_readable(path: str | Path) -> None:
-    # OpenSSL says of a file that isn't there the same as of one that may not be read.
+    # OpenSSL reports the same error for a missing file and for an unreadable one.
     try:
         Path(path).read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""From listeners to openers: which layers stand between a connection and its service."""
+"""Select the layers between the connections of a listener and the service."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from bothends.services.base import Conversation, Peer, Push
 
 
 class HasEndpoint(Protocol):
-    """What is needed to know of a listener."""
+    """The part of a listener that is used here."""
 
     @property
     def requested_endpoint(self) -> Endpoint:
-        """The endpoint as it was given."""
+        """The endpoint as the caller gave it."""
 
 
 def opener_for(
     open_service: ConversationFactory, listeners: Iterable[HasEndpoint], tls: TlsLayer | None = None
 ) -> Callable[[HasEndpoint, Peer, Push], Conversation] | None:
-    """What opens a conversation with a peer that came in by one of these listeners: `EngineContext.opener`.
+    """Return a factory of conversations with the peers of these listeners: `EngineContext.opener`.
 
-    PROXY stands outside, TLS inside. `open_service` is called anew for each conversation, so it may lead
-    to another service from one call to the next. None where no listener has anything in between.
+    The PROXY header is outside, TLS inside. `open_service` is called for each conversation, so it may open a
+    different service each time. Returns None if no listener has a layer.
 
-    Raises CallerError for tls:// without `tls`.
+    Raises UsageError for tls:// without `tls`.
     """
-    wrapped = {
+    factories = {
         each.requested_endpoint: _add_layers(open_service, each.requested_endpoint, tls) for each in listeners
     }
-    if all(each is open_service for each in wrapped.values()):
+    if all(each is open_service for each in factories.values()):
         return None
 
-    def open_for(listener: HasEndpoint, peer: Peer, post: Push) -> Conversation:
-        return wrapped[listener.requested_endpoint](peer, post)
+    def open_for(listener: HasEndpoint, peer: Peer, push: Push) -> Conversation:
+        return factories[listener.requested_endpoint](peer, push)
 
     return open_for
 
@@ -47,19 +47,19 @@ def opener_for(
 def _add_layers(
     open_service: ConversationFactory, endpoint: Endpoint, tls: TlsLayer | None
 ) -> ConversationFactory:
-    opened = open_service
+    factory = open_service
     if endpoint.scheme == "tls":
         if tls is None:
-            raise UsageError(f"{endpoint} shows a certificate: give one, or ask for a self-signed one")
-        opened = tls.wrap(opened)
+            raise UsageError(f"{endpoint} needs a certificate: give one, or use a self-signed one")
+        factory = tls.wrap(factory)
     if "proxyprotocol" in endpoint.wrappers:
-        opened = ProxyLayer(trusted_networks(endpoint)).wrap(opened)
-    return opened
+        factory = ProxyLayer(trusted_networks(endpoint)).wrap(factory)
+    return factory
 
 
 def trusted_networks(endpoint: Endpoint) -> tuple[Network, ...]:
-    """Whose PROXY header an endpoint believes: its option `trust`, by default this machine's."""
-    written = endpoint.word("trust")
-    if written is None:
+    """Return the networks whose PROXY headers an endpoint trusts: its option `trust`, default loopback."""
+    trust = endpoint.word("trust")
+    if trust is None:
         return LOOPBACK_NETWORKS
-    return tuple(ipaddress.ip_network(each) for each in written.split(","))
+    return tuple(ipaddress.ip_network(each) for each in trust.split(","))

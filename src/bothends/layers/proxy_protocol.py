@@ -1,13 +1,14 @@
-"""The PROXY protocol: a header in which a proxy says for whom it calls. Versions 1 and 2.
+"""The PROXY protocol: a header in which a proxy names the client of a connection. Versions 1 and 2.
 
-The specification is HAProxy's doc/proxy-protocol.txt, whose sections are named below.
+The specification is HAProxy's doc/proxy-protocol.txt, whose sections are cited below.
 
-1. `parse_header` is a pure function of what has arrived: a header and its size, or that more must come.
-2. It is strict and guesses nothing. Who may send a header could name any address in it, so it is read
-   from trusted senders only; and from a trusted sender, what has no header is refused as well, for "the
-   receiver MUST be configured to only receive the protocol" (section 2): if it were optional, whoever
-   can reach the port through the proxy could write one.
-3. `encode` writes what `parse_header` reads.
+1. `parse_header` is a pure function of the bytes received so far. It returns a header and its size, or None
+   while more bytes are needed.
+2. Parsing is strict and guesses nothing. The sender of a header can claim any address, so headers are read
+   from trusted senders only. A trusted sender that sends no header is rejected too: "the receiver MUST be
+   configured to only receive the protocol" (section 2), because if the header were optional, every client
+   that reaches the port through the proxy could send its own.
+3. `encode_header` writes the format that `parse_header` reads.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from bothends.services.base import Conversation, Peer, Push, discard_push
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# Whom to believe unless told otherwise: this machine.
+# The senders trusted by default: this machine.
 LOOPBACK_NETWORKS: Final[tuple[Network, ...]] = (
     ipaddress.IPv4Network("127.0.0.0/8"),
     ipaddress.IPv6Network("::1/128"),
@@ -38,13 +39,13 @@ _V1_PREFIX: Final = b"PROXY "
 _V1_MAX_SIZE: Final = 107  # bytes with CR LF: the worst case of section 2.1
 _V2_HEADER_SIZE: Final = 16
 
-# What follows the first 16 bytes may have 65,535 bytes. Addresses take 216 at most, and the extensions
-# that proxies send (names, a client's certificate) a few thousand.
+# Bytes after the first 16; the format allows 65,535. Addresses take at most 216, and the extensions that
+# proxies send (names, a client's certificate) a few thousand.
 V2_MAX_LENGTH: Final = 16 * 1024
 
-_EXCERPT_SIZE: Final = 24  # bytes of what came instead of a header
+_EXCERPT_SIZE: Final = 24  # bytes quoted from a stream without a header
 
-# Extensions that are looked into (section 2.2, PP2_TYPE_*, PP2_SUBTYPE_*).
+# Extensions that are evaluated (section 2.2, PP2_TYPE_*, PP2_SUBTYPE_*).
 ALPN: Final = 0x01
 AUTHORITY: Final = 0x02
 CRC32C: Final = 0x03
@@ -54,14 +55,16 @@ _SSL_CN: Final = 0x22
 
 
 class ProxyHeaderError(Exception):
-    """It is no header, or a wrong one; the text says in what."""
+    """A missing or invalid header; the text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
-    """What a proxy said. `source` and `destination` are None where it speaks for itself (LOCAL, a health
-    check) or doesn't know (UNKNOWN, UNSPEC): then the connection's own addresses hold. `extensions` are
-    type and value of each, in order (version 2).
+    """A parsed header.
+
+    `source` and `destination` are None if the proxy connects for itself (LOCAL, a health check) or does not
+    know the client (UNKNOWN, UNSPEC); then the addresses of the connection apply. `tlvs` are type and value
+    of each extension, in order (version 2).
     """
 
     version: int
@@ -71,8 +74,8 @@ class ProxyHeader:
 
     @property
     def description(self) -> str:
-        """For a log: the version, and what the proxy agreed with the client, if it says so."""
-        found = [f"PROXY v{self.version}" + ("" if self.source else " for itself")]
+        """The version, and the parameters that the proxy negotiated with the client, as text for a log."""
+        found = [f"PROXY v{self.version}" + ("" if self.source else " without addresses")]
         for kind, value in self.tlvs:
             if kind == AUTHORITY:
                 found.append(f"authority {_decode(value)}")
@@ -84,23 +87,26 @@ class ProxyHeader:
 
 
 def _describe_ssl(value: bytes) -> list[str]:
-    """What the proxy's own TLS came to (section 2.2.6): flags, the verify field, extensions of its own."""
+    """Describe the TLS session at the proxy (section 2.2.6): flags, a verify field, nested extensions."""
     try:
         inner = dict(_parse_tlvs(value[5:]))
     except ProxyHeaderError:
         return []
     found = [_decode(inner.get(_SSL_VERSION, b"TLS")).replace("TLSv", "TLS ") + " at the proxy"]
     if _SSL_CN in inner:
-        # The verify field is 0 for a certificate that was shown and found good.
-        good = struct.unpack_from("!I", value, 1)[0] == 0
-        found.append(f"client CN={_decode(inner[_SSL_CN])}{'' if good else ' (not verified)'}")
+        # The verify field is 0 if the client presented a certificate that the proxy verified.
+        verified = struct.unpack_from("!I", value, 1)[0] == 0
+        found.append(f"client CN={_decode(inner[_SSL_CN])}{'' if verified else ' (not verified)'}")
     return found
 
 
 def parse_header(data: bytes) -> tuple[ProxyHeader, int] | None:
-    """The header at the beginning of `data` and its size in bytes, or None while more must come.
+    """Parse the header at the start of `data`.
 
-    Never asks for more than 16 + V2_MOST bytes. Raises BadHeader, as early as that is certain.
+    Returns: the header and its size in bytes, or None while more bytes are needed, which is never beyond
+    16 + V2_MAX_LENGTH.
+
+    Raises ProxyHeaderError as soon as the bytes cannot become a valid header.
     """
     if data[: len(_V1_PREFIX)] == _V1_PREFIX[: len(data)]:
         return _parse_v1(data)
@@ -116,16 +122,16 @@ def _parse_v1(data: bytes) -> tuple[ProxyHeader, int] | None:
     line, newline, _ = data[:_V1_MAX_SIZE].partition(b"\n")
     if not newline:
         if len(data) >= _V1_MAX_SIZE:
-            raise ProxyHeaderError(f"a PROXY line of more than {_V1_MAX_SIZE} bytes")
+            raise ProxyHeaderError(f"a PROXY line longer than {_V1_MAX_SIZE} bytes")
         return None
     if not line.endswith(b"\r"):
-        raise ProxyHeaderError("a PROXY line that ends without CR")
+        raise ProxyHeaderError("a PROXY line without CR before LF")
     size = len(line) + 1
     words = line[:-1].decode("latin-1").split(" ")
     if words[1] == "UNKNOWN":
-        return ProxyHeader(1), size  # whatever follows is to be ignored
+        return ProxyHeader(1), size  # the rest of the line is ignored
     if len(words) != 6 or words[1] not in ("TCP4", "TCP6"):
-        raise ProxyHeaderError(f"a PROXY line that says {_quote(line[:-1])}")
+        raise ProxyHeaderError(f"invalid PROXY line {_quote(line[:-1])}")
     source, destination = (
         _parse_v1_address(words[1], host, port) for host, port in ((words[2], words[4]), (words[3], words[5]))
     )
@@ -134,7 +140,7 @@ def _parse_v1(data: bytes) -> tuple[ProxyHeader, int] | None:
 
 def _parse_v1_address(protocol: str, host: str, port: str) -> Address:
     if not re.fullmatch(r"0|[1-9][0-9]{0,4}", port) or int(port) > 65535:
-        raise ProxyHeaderError(f"a PROXY line with port {_quote(port.encode('latin-1'))}")
+        raise ProxyHeaderError(f"invalid port {_quote(port.encode('latin-1'))} in a PROXY line")
     try:
         if protocol == "TCP4":
             return Address("inet", str(ipaddress.IPv4Address(host)), int(port))
@@ -142,7 +148,7 @@ def _parse_v1_address(protocol: str, host: str, port: str) -> Address:
             return _inet6(ipaddress.IPv6Address(host), int(port))
     except ValueError:
         pass
-    raise ProxyHeaderError(f"a PROXY line in which {_quote(host.encode('latin-1'))} is no {protocol} address")
+    raise ProxyHeaderError(f"invalid {protocol} address {_quote(host.encode('latin-1'))} in a PROXY line")
 
 
 def _inet6(address: ipaddress.IPv6Address, port: int) -> Address:
@@ -156,15 +162,15 @@ def _inet6(address: ipaddress.IPv6Address, port: int) -> Address:
 
 def _parse_v2(data: bytes) -> tuple[ProxyHeader, int] | None:
     if len(data) > 12 and data[12] not in (0x20, 0x21):
-        raise ProxyHeaderError(f"a PROXY v2 header with version and command 0x{data[12]:02x}")
+        raise ProxyHeaderError(f"unknown version and command 0x{data[12]:02x} in a PROXY v2 header")
     if len(data) < _V2_HEADER_SIZE:
         return None
     local, kind, length = data[12] == 0x20, data[13], int.from_bytes(data[14:16], "big")
     if length > V2_MAX_LENGTH:
-        raise ProxyHeaderError(f"a PROXY v2 header of {length} bytes, and the limit is {V2_MAX_LENGTH}")
-    # LOCAL discards all that follows, the family included; for the others an unknown one is invalid.
+        raise ProxyHeaderError(f"a PROXY v2 header of {length} bytes; the limit is {V2_MAX_LENGTH}")
+    # For LOCAL everything after the command is ignored; for PROXY an unknown family is an error.
     if not local and (kind >> 4 > 3 or kind & 15 > 2):
-        raise ProxyHeaderError(f"a PROXY v2 header with family and protocol 0x{kind:02x}")
+        raise ProxyHeaderError(f"unknown family and protocol 0x{kind:02x} in a PROXY v2 header")
     size = _V2_HEADER_SIZE + length
     if len(data) < size:
         return None
@@ -173,11 +179,11 @@ def _parse_v2(data: bytes) -> tuple[ProxyHeader, int] | None:
     family = kind >> 4
     block = {1: 12, 2: 36, 3: 216}[family]
     if length < block:
-        raise ProxyHeaderError(f"a PROXY v2 header with {length} bytes for addresses of {block}")
+        raise ProxyHeaderError(f"a PROXY v2 header with {length} bytes for {block} bytes of addresses")
     extensions = _parse_tlvs(data[_V2_HEADER_SIZE + block : size])
     _verify_checksum(data[:size], _V2_HEADER_SIZE + block, extensions)
     if kind & 15 == 2:
-        # For a client that came in datagrams, which this stream can't be: "falls back to the UNSPEC mode".
+        # A datagram client, which does not fit this stream: "falls back to the UNSPEC mode".
         return ProxyHeader(2, tlvs=extensions), size
     source, destination = _parse_v2_addresses(family, data[_V2_HEADER_SIZE : _V2_HEADER_SIZE + block])
     return ProxyHeader(2, source, destination, extensions), size
@@ -197,7 +203,7 @@ def _parse_v2_addresses(family: int, block: bytes) -> tuple[Address, Address]:
 
 
 def _unix(name: bytes) -> Address:
-    """sun_path as in unix(7): a path up to the first NUL, or NUL and an abstract name, or nothing."""
+    """Parse a sun_path (unix(7)): a path up to the first NUL, or NUL and an abstract name, or nothing."""
     if name.startswith(b"\0"):
         rest = name[1:].rstrip(b"\0")
         text = b"@" + rest if rest else b""
@@ -210,24 +216,24 @@ def _parse_tlvs(data: bytes) -> tuple[tuple[int, bytes], ...]:
     found = []
     while data:
         if len(data) < 3 or len(data) < (end := 3 + int.from_bytes(data[1:3], "big")):
-            raise ProxyHeaderError("a PROXY v2 header with an extension that is cut off")
+            raise ProxyHeaderError("a truncated extension in a PROXY v2 header")
         found.append((data[0], data[3:end]))
         data = data[end:]
     return tuple(found)
 
 
 def _verify_checksum(header: bytes, start: int, tlvs: Sequence[tuple[int, bytes]]) -> None:
-    """If it has a checksum, it is right (section 2.2.3)."""
+    """Verify the checksum, if the header has one (section 2.2.3)."""
     for kind, value in tlvs:
         if kind == CRC32C:
             zeroed = header[: start + 3] + bytes(len(value)) + header[start + 3 + len(value) :]
             if value != crc32c(zeroed).to_bytes(4, "big"):
-                raise ProxyHeaderError("a PROXY v2 header whose checksum is wrong")
+                raise ProxyHeaderError("wrong checksum in a PROXY v2 header")
         start += 3 + len(value)
 
 
 def crc32c(data: bytes) -> int:
-    """The checksum of RFC 4960, appendix B (Castagnoli's polynomial, reflected)."""
+    """Return the checksum of RFC 4960, appendix B (Castagnoli's polynomial, reflected)."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = _CRC_TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
@@ -251,7 +257,7 @@ def _decode(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
-# Writing -----------------------------------------------------------------------------------------
+# Encoding ----------------------------------------------------------------------------------------
 
 
 def encode_header(
@@ -262,11 +268,11 @@ def encode_header(
     tlvs: Sequence[tuple[int, bytes]] = (),
     checksum: bool = False,
 ) -> bytes:
-    """The header of this version (1 or 2), to be sent before anything else.
+    """Encode a header of version 1 or 2, to be sent before any other byte.
 
-    Without addresses, or with some that the version can't write, it says that the sender speaks for
-    itself (UNKNOWN in version 1, LOCAL in version 2). An IPv4 address beside an IPv6 one is written as a
-    mapped one. `extensions` and `checksum` (CRC32C) are for version 2.
+    Without addresses, or with addresses that the version cannot represent, the header has none (UNKNOWN in
+    version 1, LOCAL in version 2). An IPv4 address beside an IPv6 one is encoded as a mapped address. `tlvs`
+    and `checksum` (CRC32C) are for version 2.
     """
     if version not in (1, 2):
         raise ValueError(f"version {version} of the PROXY protocol")
@@ -291,14 +297,14 @@ def encode_header(
             kind = 0x11 if families == {"inet"} else 0x21
             block = b"".join(_packed(each, kind) for each in known)
             block += struct.pack("!HH", known[0].port, known[1].port)
-    wanted = [*tlvs, (CRC32C, bytes(4))] if checksum else tlvs
-    tail = b"".join(struct.pack("!BH", number, len(value)) + value for number, value in wanted)
+    extensions = [*tlvs, (CRC32C, bytes(4))] if checksum else tlvs
+    tail = b"".join(struct.pack("!BH", number, len(value)) + value for number, value in extensions)
     header = SIGNATURE + struct.pack("!BBH", command, kind, len(block) + len(tail)) + block + tail
     return header[:-4] + crc32c(header).to_bytes(4, "big") if checksum else header
 
 
 def _without_zone(address: Address) -> str:
-    return address.host.partition("%")[0]  # a zone means nothing to anybody else
+    return address.host.partition("%")[0]  # a zone is meaningless on another host
 
 
 def _packed(address: Address, kind: int) -> bytes:
@@ -315,17 +321,17 @@ def _sun_path(address: Address) -> bytes:
 
 
 class ProxyLayer:
-    """Reads the header of each connection, from trusted senders.
+    """Read the header of each connection, from trusted senders.
 
-    `trusted`: the networks whose headers are believed. Peers on UNIX sockets are believed: who may connect
-    to one is said by its file.
+    `trusted`: the networks whose headers are accepted. Peers on UNIX sockets are trusted, because the
+    permissions of the socket file control access.
     """
 
     def __init__(self, trusted: Sequence[Network] = LOOPBACK_NETWORKS) -> None:
         self.trusted = tuple(trusted)
 
     def trusts(self, address: Address) -> bool:
-        """Whether a header from this address is believed."""
+        """Whether a header from this address is accepted."""
         if address.family == "unix":
             return True
         if address.family not in ("inet", "inet6"):
@@ -337,16 +343,16 @@ class ProxyLayer:
         return any(ip in network for network in self.trusted)
 
     def wrap(self, open_inner: ConversationFactory) -> ConversationFactory:
-        """An opener whose conversations begin with a header; `open_inner` is then given whom it names."""
+        """Return a factory of conversations that read a header; `open_inner` gets the client it names."""
 
-        def open_wrapped(peer: Peer, post: Push) -> Conversation:
-            return ProxyConversation(self, open_inner, peer, post)
+        def open_wrapped(peer: Peer, push: Push) -> Conversation:
+            return ProxyConversation(self, open_inner, peer, push)
 
         return open_wrapped
 
 
 class ProxyConversation(LayerConversation):
-    """A header, then the inner conversation as it is."""
+    """A header, then the inner conversation unchanged."""
 
     def __init__(self, layer: ProxyLayer, open_inner: ConversationFactory, peer: Peer, push: Push) -> None:
         super().__init__(open_inner, peer)
@@ -357,7 +363,7 @@ class ProxyConversation(LayerConversation):
 
     def start(self) -> bytes:
         if not self._layer.trusts(self._peer.address):
-            self._reject("it is not in a network whose PROXY header is believed")
+            self._reject("the sender is not in a network whose PROXY headers are trusted")
         return b""
 
     def receive(self, data: bytes) -> bytes:
@@ -365,8 +371,8 @@ class ProxyConversation(LayerConversation):
             self._header_buffer += data
             try:
                 found = parse_header(self._header_buffer)
-            except ProxyHeaderError as bad:
-                self._reject(str(bad))
+            except ProxyHeaderError as error:
+                self._reject(str(error))
                 return b""
             if found is None:
                 return b""
@@ -381,7 +387,7 @@ class ProxyConversation(LayerConversation):
     def end(self) -> bytes:
         if self._inner is None:
             if self._header_buffer:
-                self._reject("it closed the connection in the middle of its PROXY header")
+                self._reject("the peer closed the connection within its PROXY header")
             self._finish(None)
             return b""
         self._call_inner(self._inner.end)
@@ -400,14 +406,14 @@ class ProxyConversation(LayerConversation):
         return self._flush()
 
     def _header_received(self, header: ProxyHeader) -> None:
-        who = self._peer
+        client = self._peer
         if header.source is not None and header.destination is not None:
-            who = replace(who, address=header.source, local=header.destination)
-        self.proxied_peer = who
+            client = replace(client, address=header.source, local=header.destination)
+        self.proxied_peer = client
         self._own_handshake_info = header.description
-        self._start_inner(who, discard_push if self._push_out is discard_push else self._push)
+        self._start_inner(client, discard_push if self._push_out is discard_push else self._push)
         if self._inner is not None and self._inner.inner_traffic is not None:
-            self.inner_traffic = self._inner.inner_traffic  # it tells itself what passes
+            self.inner_traffic = self._inner.inner_traffic  # the inner layer records its decrypted traffic
 
     def _reject(self, reason: str) -> None:
         self._finish(HandshakeFailed(str(self._peer.address), reason))
@@ -425,8 +431,8 @@ class ProxyConversation(LayerConversation):
         self._output += data
 
     def _flush(self) -> bytes:
-        said, self._output = self._output, b""
-        return said
+        output, self._output = self._output, b""
+        return output
 
     def _push(self, data: bytes) -> None:
         if self.inner_traffic is not None and self._records_traffic():

@@ -3,19 +3,19 @@
     receive(ciphertext) ──> MemoryBIO ──> SSLObject ──> the inner conversation
     ciphertext          <── MemoryBIO <── SSLObject <──────────┘
 
-So it runs wherever a conversation runs, and a handshake that never ends holds up nobody: it is one more
-connection that waits for its peer.
+So it runs wherever a conversation runs, and a stalled handshake blocks nothing: it is one more connection
+that waits for its peer.
 
-1. The inner conversation is opened when the handshake is over, and never sees a byte of it.
-2. Ends are told apart. The peer's close_notify is its end: with TLS 1.3 it closes that direction only,
-   and what is left to say is still said (RFC 8446, section 6.1). With TLS 1.2 it closes both: whoever
-   receives it must answer with its own and discard pending writes (RFC 5246, section 7.2.1). The
-   connection's end without one is a cut, by accident or by someone in between, and told as a failure.
-3. Records are numbered, so what is encrypted must be sent in that order. Where a service posts, the post
-   may come from another thread between our return and the sending of what we returned; so there
-   everything is posted, in one locked step with its encryption, and nothing is returned.
-4. Memory is bounded by OpenSSL: a record has 16 KiB at most and is decrypted as soon as it is whole, and
-   a peer's certificates have 100 KiB (SSL_CTX_set_max_cert_list).
+1. The inner conversation is opened when the handshake is complete, and never sees a byte of it.
+2. close_notify and EOF differ. The peer's close_notify is its EOF. With TLS 1.3 it closes that direction
+   only, and pending output is still sent (RFC 8446, section 6.1). With TLS 1.2 it closes both: the receiver
+   must reply with its own and discard pending writes (RFC 5246, section 7.2.1). EOF of the connection without
+   a close_notify is truncation, by accident or by an attacker, and is reported as a failure.
+3. Records are numbered, so they must be sent in the order of their encryption. If a service pushes, a push
+   may come from another thread between our return and the sending of the returned bytes. In that case
+   everything is pushed, in one locked step with its encryption, and nothing is returned.
+4. OpenSSL bounds the memory: a record has at most 16 KiB and is decrypted once it is complete, and a peer's
+   certificate chain has at most 100 KiB (SSL_CTX_set_max_cert_list).
 """
 
 from __future__ import annotations
@@ -30,52 +30,52 @@ from bothends.layers.base import ConversationFactory, LayerConversation
 from bothends.layers.tls_errors import common_name, describe_non_tls, describe_ssl_error, tls_version
 from bothends.services.base import Conversation, Peer, Push, discard_push
 
-# One call decrypts one record, whatever is asked for.
+# Bytes. One read() decrypts at most one record, whatever the requested size.
 _MAX_RECORD: Final = 16 * 1024
 
-# Of what came in place of a handshake: enough to say what it is.
+# Bytes kept of the start of the stream: enough to identify another protocol.
 _FIRST_BYTES_KEPT: Final = 32
 
 
 class _ServerSSLObject(ssl.SSLObject):
-    """One end that knows which name the client asked for."""
+    """A server-side TLS object that records the server name requested by the client (SNI)."""
 
     server_name: str = ""
 
 
 class TlsLayer:
-    """Speaks TLS as a server, as `context` says. The context's callback for server names is wrapped."""
+    """TLS as a server, configured by `context`, whose SNI callback is wrapped."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.set_context(context)
 
     def set_context(self, context: ssl.SSLContext) -> None:
-        """Speak as this context says from the next handshake on: with a renewed certificate, say."""
-        before: Any = context.sni_callback
+        """Use this context from the next handshake on, for example with a renewed certificate."""
+        previous: Any = context.sni_callback
 
-        def note(tls: ssl.SSLObject, name: str | None, chosen: ssl.SSLContext) -> int | None:
+        def record_name(tls: ssl.SSLObject, name: str | None, chosen: ssl.SSLContext) -> int | None:
             if isinstance(tls, _ServerSSLObject):
                 tls.server_name = name or ""
-            return before(tls, name, chosen) if before is not None else None
+            return previous(tls, name, chosen) if previous is not None else None
 
         context.sslobject_class = _ServerSSLObject
-        context.sni_callback = note
+        context.sni_callback = record_name
         self.context = context
 
     def wrap(self, open_inner: ConversationFactory) -> ConversationFactory:
-        """An opener whose conversations begin with a handshake; `open_inner` opens what is within."""
+        """Return a factory of conversations that shake hands, then run a conversation of `open_inner`."""
 
-        def open_wrapped(peer: Peer, post: Push) -> Conversation:
-            return TlsConversation(self.context, open_inner, peer, post)
+        def open_wrapped(peer: Peer, push: Push) -> Conversation:
+            return TlsConversation(self.context, open_inner, peer, push)
 
         return open_wrapped
 
 
 class TlsConversation(LayerConversation):
-    """One peer's TLS, and the inner conversation within.
+    """The TLS session of one peer around an inner conversation.
 
-    shaking ──done──> open ──close_notify──> half-closed ──all said──> closed
-       └──failed───────┴──inner done, cut, broken──────────────────────┘
+    handshake ──done──> open ──close_notify──> half-closed ──all sent──> closed
+       └──failed─────────┴──inner done, truncated, violated──────────────┘
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class TlsConversation(LayerConversation):
         super().__init__(open_inner, peer)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._lock = threading.Lock()  # around the SSLObject, and around sending in order (rule 3)
+        self._lock = threading.Lock()  # guards the SSLObject and the order of sending (rule 3)
         self._push_out = None if push is discard_push else push
         self._first_bytes = b""
         self._handshake_complete = False
-        self._close_notify_received = False  # the peer's close_notify has come
-        self._close_notify_sent = False  # ours has gone
+        self._close_notify_received = False  # by the peer
+        self._close_notify_sent = False  # by us
 
     def start(self) -> bytes:
         return b""
@@ -107,15 +107,15 @@ class TlsConversation(LayerConversation):
 
     def end(self) -> bytes:
         if not self._handshake_complete:
-            if self._first_bytes:  # else nobody began: someone looked whether the port is open
-                self._handshake_failed("the peer closed the connection in the middle of it")
+            if self._first_bytes:  # without any byte it was a port scan or a health check
+                self._handshake_failed("the peer closed the connection during the handshake")
             self._finish(None)
         elif not self._close_notify_received and not self.done:
             self._send_close_notify()
             self._finish(
                 ProtocolViolation(
                     str(self._peer.address),
-                    "cut off: the connection ended without close_notify (RFC 8446, 6.1)",
+                    "truncated: EOF without close_notify (RFC 8446, 6.1)",
                 )
             )
         return self._flush()
@@ -130,19 +130,19 @@ class TlsConversation(LayerConversation):
 
     def produce(self) -> bytes:
         if self._inner is not None and not self.done:
-            said = self._call_inner(self._inner.produce)
-            if self._close_notify_received and not said and not self.more_later:
+            output = self._call_inner(self._inner.produce)
+            if self._close_notify_received and not output and not self.more_later:
                 self._finish(None)
             if self.done:
                 self._send_close_notify()
         return self._flush()
 
-    # Shaking hands ---------------------------------------------------------------------------
+    # Handshake -------------------------------------------------------------------------------
 
     def _do_handshake(self, data: bytes) -> None:
         if len(self._first_bytes) < _FIRST_BYTES_KEPT:
             self._first_bytes = (self._first_bytes + data)[:_FIRST_BYTES_KEPT]
-        # OpenSSL waits for a whole record header before it looks.
+        # OpenSSL checks nothing until it has a whole record header.
         if reason := describe_non_tls(self._first_bytes):
             self._handshake_failed(reason)
             return
@@ -152,9 +152,7 @@ class TlsConversation(LayerConversation):
         except ssl.SSLWantReadError:
             return
         except ssl.SSLError as error:
-            self._handshake_failed(
-                describe_ssl_error(error)
-            )  # OpenSSL has put the alert for the peer into `_outgoing`
+            self._handshake_failed(describe_ssl_error(error))  # `_outgoing` has the alert for the peer
             return
         self._handshake_complete = True
         self._own_handshake_info = self._describe_session()
@@ -176,59 +174,58 @@ class TlsConversation(LayerConversation):
             terms.append(f"client CN={name}")
         return ", ".join(terms)
 
-    # Listening -------------------------------------------------------------------------------
+    # Receiving -------------------------------------------------------------------------------
 
     def _process_records(self) -> None:
         inner = self._inner
         assert inner is not None
         assert self.inner_traffic is not None
-        heard, ended, broken = self._decrypt()
-        if heard:
-            self.inner_traffic.append((True, heard))
-            self._call_inner(inner.receive, heard)
+        received, ended, violation = self._decrypt()
+        if received:
+            self.inner_traffic.append((True, received))
+            self._call_inner(inner.receive, received)
         if ended and not self.done:
             self._on_close_notify(inner)
-        if broken:
-            self._finish(ProtocolViolation(str(self._peer.address), broken))
+        if violation:
+            self._finish(ProtocolViolation(str(self._peer.address), violation))
         if self.done:
             self._send_close_notify()
 
     def _decrypt(self) -> tuple[bytes, bool, str]:
-        """All that can be read, whether close_notify came after it, and why no more can ever be read."""
-        heard = bytearray()
+        """Return all readable plaintext, whether close_notify followed it, and the fatal error, if any."""
+        plaintext = bytearray()
         try:
             with self._lock:
-                while piece := self._tls.read(_MAX_RECORD):
-                    heard += piece
+                while record := self._tls.read(_MAX_RECORD):
+                    plaintext += record
         except ssl.SSLWantReadError:
-            return bytes(heard), False, ""
+            return bytes(plaintext), False, ""
         except ssl.SSLZeroReturnError:
             pass
         except ssl.SSLError as error:
-            return bytes(heard), False, describe_ssl_error(error)
-        return bytes(heard), not self._close_notify_received, ""
+            return bytes(plaintext), False, describe_ssl_error(error)
+        return bytes(plaintext), not self._close_notify_received, ""
 
     def _on_close_notify(self, inner: Conversation) -> None:
         self._close_notify_received = True
         assert self.inner_traffic is not None
         self.inner_traffic.append((True, b""))
         if self._tls.version() == "TLSv1.2":
-            self._close_notify_sent = True  # nothing more may be said
-            said = self._call_inner(inner.end)
+            self._close_notify_sent = True  # no more data may be sent
+            output = self._call_inner(inner.end)
             self._close_notify_sent = False
-            how_much = f"{len(said)} bytes of" if said else "the"
-            lost = f"{how_much} answer had to be left unsaid: close_notify ends both directions"
-            where = str(self._peer.address)
-            is_lost = said or self.more_later
-            self._finish(
-                ProtocolViolation(where, f"{lost} of TLS 1.2 (RFC 5246, 7.2.1)") if is_lost else None
-            )
+            failure = None
+            if output or self.more_later:
+                lost = f"{len(output)} bytes of output" if output else "output"
+                reason = f"{lost} could not be sent: close_notify of TLS 1.2 closes both directions"
+                failure = ProtocolViolation(str(self._peer.address), f"{reason} (RFC 5246, 7.2.1)")
+            self._finish(failure)
         else:
             self._call_inner(inner.end)
             if not inner.wants_pull:
                 self._finish(None)
 
-    # Saying ----------------------------------------------------------------------------------
+    # Sending ---------------------------------------------------------------------------------
 
     def _send_inner(self, data: bytes) -> None:
         if not data or self._close_notify_sent:
@@ -239,7 +236,7 @@ class TlsConversation(LayerConversation):
             self._encrypt(data)
 
     def _push(self, data: bytes) -> None:
-        """What the service posts to this peer, from whatever thread."""
+        """Send data that the service pushes to this peer, from any thread."""
         assert self._push_out is not None
         assert self.inner_traffic is not None
         with self._lock:
@@ -249,18 +246,18 @@ class TlsConversation(LayerConversation):
                 self._push_out(self._outgoing.read())
 
     def _encrypt(self, data: bytes) -> None:
-        # Only where records are broken already does this raise, and then the peer can't be told anything.
+        # This raises only after a fatal error, when nothing can be sent to the peer any more.
         with contextlib.suppress(ssl.SSLError):
             view = memoryview(data)
             while view:
                 view = view[self._tls.write(view) :]
 
     def _send_close_notify(self) -> None:
-        """Say close_notify, after all else; before closing, or it is a cut (RFC 8446, section 6.1)."""
+        """Send close_notify, after all data: without it the peer sees truncation (RFC 8446, section 6.1)."""
         with self._lock:
             if not self._close_notify_sent:
                 self._close_notify_sent = True
-                # It goes on to wait for the peer's, which we leave to whoever reads.
+                # unwrap() also waits for the peer's close_notify, which `receive` handles.
                 with contextlib.suppress(ssl.SSLError):
                     self._tls.unwrap()
 
