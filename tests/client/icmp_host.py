@@ -1,10 +1,10 @@
-"""A host of our own that answers echo requests badly, where the kernel's own answers are off.
+"""A fake host that replies to echo requests incorrectly, with the kernel's own replies disabled.
 
     python icmp_host.py VERSION KIND COMMAND...
 
-To be started in a network namespace of its own. It runs the command with the address of the host as its
-last word, and leaves with its status. KIND is "ping" (ping sockets are allowed) or "raw".
-What becomes of probe number: 2 comes twice; 3 after 4; 5 with a byte changed; 6 is an ICMP error; 7 nothing.
+Start it in a separate network namespace. It runs the command with the address of the host as the last
+argument, and exits with its status. KIND is "ping" (ping sockets are permitted) or "raw".
+Replies by probe number: 2 is sent twice, 3 after 4, 5 with a byte changed; 6 is an ICMP error, 7 has none.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ def bring_up_loopback() -> None:
 
 
 def host_unreachable(version: int, request: bytes) -> bytes:
-    """An error that quotes the request behind the IP header that it had: no way to that host."""
+    """Build a "host unreachable" error that quotes the request after its IP header."""
     if version == 4:
         loopback = socket.inet_aton("127.0.0.1")
         header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(request), 1, 0, 64, 1, 0) + loopback * 2
-        bare = struct.pack("!BBHI", 3, 1, 0, 0) + header + request
-        return bare[:2] + struct.pack("!H", checksum(bare)) + bare[4:]
+        error = struct.pack("!BBHI", 3, 1, 0, 0) + header + request
+        return error[:2] + struct.pack("!H", checksum(error)) + error[4:]
     loopback = socket.inet_pton(socket.AF_INET6, "::1")
     header = struct.pack("!IHBB", 6 << 28, len(request), 58, 64) + loopback * 2
     return struct.pack("!BBHI", 1, 3, 0, 0) + header + request
 
 
 def answer_echo_requests(version: int, sock: socket.socket, address: str) -> None:
-    held = b""
+    delayed = b""
     while True:
         packet = sock.recv(65535)
         request = (icmp.strip_ip_header(packet) or b"") if version == 4 else packet
         echo = icmp.parse_request(version, request)
         if echo is None:
             continue
-        good = icmp.build_reply(version, echo)
+        reply = icmp.build_reply(version, echo)
         changed = echo.payload[:40] + b"!" + echo.payload[41:]
-        messages = [good]
+        messages = [reply]
         match echo.sequence:
             case 2:
-                messages = [good, good]
+                messages = [reply, reply]
             case 3:
-                held, messages = good, []
+                delayed, messages = reply, []
             case 4:
-                messages = [good, held]
+                messages = [reply, delayed]
             case 5:
                 messages = [icmp.build_reply(version, icmp.IcmpEcho(echo.identifier, 5, changed))]
             case 6:
@@ -80,8 +80,8 @@ def main() -> int:
         if version == 4
         else (socket.AF_INET6, socket.IPPROTO_ICMPV6, "::1")
     )
-    silent = "ipv4/icmp_echo_ignore_all" if version == 4 else "ipv6/icmp/echo_ignore_all"
-    (settings / silent).write_text("1")
+    ignore_all = "ipv4/icmp_echo_ignore_all" if version == 4 else "ipv6/icmp/echo_ignore_all"
+    (settings / ignore_all).write_text("1")
     with socket.socket(family, socket.SOCK_RAW, protocol) as sock:
         threading.Thread(target=answer_echo_requests, args=(version, sock, address), daemon=True).start()
         return subprocess.run([*command, address], check=False).returncode

@@ -1,4 +1,4 @@
-"""A server for one connection, in a thread of the test."""
+"""A server for one connection, in a thread."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ TIMEOUT = 20.0
 
 @contextmanager
 def serve_one(handler: ConnectionHandler) -> Iterator[int]:
-    """Accepts one connection and does with it what the script says; the port. What the script raises is
-    raised at the end, except where the client broke the connection or the handshake off."""
-    problems: list[BaseException] = []
+    """Context: accept one connection and pass it to `handler`. Yields the port.
 
-    def work(listener: socket.socket) -> None:
+    An exception of the handler is raised on exit, except if the client broke the connection or the handshake.
+    """
+    errors: list[BaseException] = []
+
+    def serve(listener: socket.socket) -> None:
         try:
             conn, _ = listener.accept()
             with conn:
@@ -29,14 +31,14 @@ def serve_one(handler: ConnectionHandler) -> Iterator[int]:
         except (ConnectionError, ssl.SSLError):
             pass
         except BaseException as error:
-            problems.append(error)
+            errors.append(error)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(TIMEOUT)
-        thread = threading.Thread(target=work, args=(listener,), daemon=True)
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
         thread.start()
         yield listener.getsockname()[1]
         thread.join(TIMEOUT)
         assert not thread.is_alive()
-    if problems:
-        raise problems[0]
+    if errors:
+        raise errors[0]

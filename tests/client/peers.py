@@ -1,4 +1,4 @@
-"""Small peers for a client to talk to, each on a real socket and in a thread of its own."""
+"""Small servers for tests of clients, each on a real socket and in a separate thread."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from bothends.endpoints import Endpoint
 
-TIMEOUT = 20.0  # longer than any of these tests may take; only a broken one waits for it
+TIMEOUT = 20.0  # longer than any of these tests takes; only a failing test waits this long
 
 ConnectionHandler = Callable[[socket.socket], None]
 
 
 @contextmanager
 def tcp_peer(handler: ConnectionHandler, *, connections: int = 1) -> Iterator[Endpoint]:
-    """A TCP server that welcomes so many, one after the other, and treats each as `behave` does."""
+    """Context: a TCP server that accepts this number of connections, one after another."""
     listener = socket.create_server(("127.0.0.1", 0))
     with serve_connections(listener, handler, connections):
         yield Endpoint("tcp", host="127.0.0.1", port=listener.getsockname()[1])
@@ -26,23 +26,23 @@ def tcp_peer(handler: ConnectionHandler, *, connections: int = 1) -> Iterator[En
 
 @contextmanager
 def tcp_peer_held_open(handler: ConnectionHandler) -> Iterator[Endpoint]:
-    """As `peer`, and when all is said the connection stays open until the context ends."""
-    leave = threading.Event()
+    """As `tcp_peer`, but the connection stays open until the context exits."""
+    stop = threading.Event()
 
-    def behave_and_stay(connection: socket.socket) -> None:
+    def handle_and_hold(connection: socket.socket) -> None:
         handler(connection)
-        leave.wait(TIMEOUT)
+        stop.wait(TIMEOUT)
 
-    with tcp_peer(behave_and_stay) as endpoint:
+    with tcp_peer(handle_and_hold) as endpoint:
         try:
             yield endpoint
         finally:
-            leave.set()
+            stop.set()
 
 
 @contextmanager
 def seqpacket_peer(handler: ConnectionHandler, path: Path) -> Iterator[Endpoint]:
-    """The same for one connection of sequenced packets."""
+    """As `tcp_peer`, for one connection with sequenced packets."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(path))
     listener.listen()
@@ -54,8 +54,8 @@ def seqpacket_peer(handler: ConnectionHandler, path: Path) -> Iterator[Endpoint]
 def serve_connections(
     listener: socket.socket, handler: ConnectionHandler, connections: int
 ) -> Iterator[None]:
-    """Serve a listener in a thread; what goes wrong there fails the test."""
-    problems: list[BaseException] = []
+    """Context: serve a listener in a thread, whose exceptions fail the test."""
+    errors: list[BaseException] = []
     listener.settimeout(TIMEOUT)
 
     def serve() -> None:
@@ -65,16 +65,16 @@ def serve_connections(
                 with connection:
                     connection.settimeout(TIMEOUT)
                     handler(connection)
-        except BaseException as problem:
-            problems.append(problem)
+        except BaseException as error:
+            errors.append(error)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     try:
         yield
         thread.join(TIMEOUT)
-        assert not thread.is_alive(), "the peer still waits"
-        assert not problems, problems
+        assert not thread.is_alive(), "the server thread is still running"
+        assert not errors, errors
     finally:
         listener.close()
 
@@ -84,7 +84,7 @@ DatagramHandler = Callable[[bytes], list[bytes]]
 
 @contextmanager
 def udp_peer(handler: DatagramHandler) -> Iterator[Endpoint]:
-    """A UDP socket that sends back, for each datagram, the datagrams that `answer` gives."""
+    """Context: a UDP server that sends the datagrams returned by `handler` for each one received."""
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind(("127.0.0.1", 0))
     with serve_datagrams(server, handler):
@@ -93,7 +93,7 @@ def udp_peer(handler: DatagramHandler) -> Iterator[Endpoint]:
 
 @contextmanager
 def unix_datagram_peer(handler: DatagramHandler, path: Path) -> Iterator[Endpoint]:
-    """The same on a UNIX socket."""
+    """As `udp_peer`, on a UNIX socket."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     server.bind(str(path))
     with serve_datagrams(server, handler):
@@ -102,9 +102,9 @@ def unix_datagram_peer(handler: DatagramHandler, path: Path) -> Iterator[Endpoin
 
 @contextmanager
 def serve_datagrams(server: socket.socket, handler: DatagramHandler) -> Iterator[None]:
-    """Answer datagrams in a thread, until the context ends."""
+    """Context: serve datagrams in a thread."""
     stop = threading.Event()
-    server.settimeout(0.05)  # how soon the thread sees `stop`
+    server.settimeout(0.05)  # how often the thread checks `stop`
 
     def serve() -> None:
         while not stop.is_set():
@@ -126,7 +126,7 @@ def serve_datagrams(server: socket.socket, handler: DatagramHandler) -> Iterator
 
 
 def closed_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port of 127.0.0.1 that nobody has open."""
+    """Return a port of 127.0.0.1 that is not bound."""
     with socket.socket(socket.AF_INET, kind) as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -134,7 +134,7 @@ def closed_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 
 def read_line(connection: socket.socket) -> bytes:
-    """A line with its end, read byte by byte so that nothing behind it is taken."""
+    """Read a line with its LF, byte by byte so that no data after it is consumed."""
     line = b""
     while not line.endswith(b"\n"):
         byte = connection.recv(1)
@@ -145,24 +145,24 @@ def read_line(connection: socket.socket) -> bytes:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Everything until the client's EOF."""
+    """Read everything until the client's EOF."""
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def echo(connection: socket.socket) -> None:
-    """Send everything back, at once, and close when the client has finished."""
+    """Send all data back at once, and close after the client's EOF."""
     while data := connection.recv(65536):
         connection.sendall(data)
 
 
 def upper_lines(connection: socket.socket) -> None:
-    """A line in, a line out in capitals, until the client has finished."""
+    """Reply to each line in upper case, until the client's EOF."""
     while line := read_line(connection):
         connection.sendall(line.upper())
 
 
 def upper_lines_bytewise(connection: socket.socket) -> None:
-    """As `shout`, each byte in a segment of its own."""
+    """As `upper_lines`, with each byte in a separate segment."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     while line := read_line(connection):
         for byte in line.upper():
@@ -170,26 +170,26 @@ def upper_lines_bytewise(connection: socket.socket) -> None:
 
 
 def reply_at_eof(connection: socket.socket) -> None:
-    """Say nothing before the client has finished."""
+    """Send nothing before the client's EOF."""
     connection.sendall(read_all(connection).upper())
 
 
 def reply_and_close(connection: socket.socket) -> None:
-    """One answer, without a newline, and goodbye."""
+    """Send one reply without a newline, and close."""
     connection.sendall(b"goodbye to " + read_line(connection).strip())
 
 
 def close_after_request(connection: socket.socket) -> None:
-    """Take the request and close in good order, without a word."""
+    """Read the request, and close without a reply."""
     read_line(connection)
 
 
 def reset_after_request(connection: socket.socket) -> None:
-    """Take the request and reset (SO_LINGER with 0 seconds: close sends RST)."""
+    """Read the request, and reset (SO_LINGER with 0 seconds: close sends RST)."""
     read_line(connection)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def read_without_replying(connection: socket.socket) -> None:
-    """Read everything, answer nothing."""
+    """Read everything without replying."""
     read_all(connection)

@@ -1,4 +1,4 @@
-"""What the other end meets when we misbehave."""
+"""The effect of each fault on the other end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.client.peers import TIMEOUT
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """A TCP listener on a port that the system picked."""
+    """A TCP listener on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         sock.settimeout(TIMEOUT)
         yield sock
@@ -27,18 +27,18 @@ def listener() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def endpoint(listener: socket.socket) -> Endpoint:
-    """How to connect to it."""
+    """The endpoint of the listener."""
     return Endpoint("tcp", host="127.0.0.1", port=listener.getsockname()[1])
 
 
 @pytest.fixture
 def pair(listener: socket.socket, endpoint: Endpoint) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Our end and the server's."""
-    ours = open_connection(endpoint, timeout=TIMEOUT)
-    theirs, _ = listener.accept()
-    theirs.settimeout(TIMEOUT)
-    with ours, theirs:
-        yield ours, theirs
+    """The client's end and the server's end of a connection."""
+    client = open_connection(endpoint, timeout=TIMEOUT)
+    server, _ = listener.accept()
+    server.settimeout(TIMEOUT)
+    with client, server:
+        yield client, server
 
 
 Pair = tuple[socket.socket, socket.socket]
@@ -51,28 +51,28 @@ def test_reset_sends_rst(pair: Pair) -> None:
 
 
 def test_half_close_leaves_receive_side_open(pair: Pair) -> None:
-    ours, theirs = pair
-    faults.half_close(ours)
-    assert theirs.recv(1) == b""
-    theirs.sendall(b"still here")
-    assert ours.recv(100) == b"still here"
+    client, server = pair
+    faults.half_close(client)
+    assert server.recv(1) == b""
+    server.sendall(b"still here")
+    assert client.recv(100) == b"still here"
 
 
 def test_half_close_after_reset_raises(pair: Pair) -> None:
-    ours, theirs = pair
-    faults.reset(theirs)
+    client, server = pair
+    faults.reset(server)
     with pytest.raises(ConnectionResetError):
-        ours.recv(1)
+        client.recv(1)
     with pytest.raises(ConnectionLost) as caught:
-        faults.half_close(ours)
+        faults.half_close(client)
     assert caught.value.errno == errno.ENOTCONN
 
 
 @given(st.binary(max_size=20), st.lists(st.integers(-2, 25)), st.integers(1, 25))
 def test_split_loses_no_bytes(data: bytes, at: list[int], every: int) -> None:
-    for cut in (list(faults.split(data, at=at)), list(faults.split(data, every=every))):
-        assert b"".join(cut) == data
-        assert all(cut)
+    for chunks in (list(faults.split(data, at=at)), list(faults.split(data, every=every))):
+        assert b"".join(chunks) == data
+        assert all(chunks)
 
 
 def test_split_cuts_at_given_positions() -> None:
@@ -81,25 +81,25 @@ def test_split_cuts_at_given_positions() -> None:
 
 
 def test_send_split_pieces_arrive_as_separate_reads(pair: Pair) -> None:
-    ours, theirs = pair
+    client, server = pair
     reads: list[bytes] = []
-    faults.send_split(ours, b"abcdef", at=[1, 4], between=lambda: reads.append(theirs.recv(100)))
-    assert [*reads, theirs.recv(100)] == [b"a", b"bcd", b"ef"]
+    faults.send_split(client, b"abcdef", at=[1, 4], between=lambda: reads.append(server.recv(100)))
+    assert [*reads, server.recv(100)] == [b"a", b"bcd", b"ef"]
 
 
 def test_send_bytewise_sleeps_between_bytes(pair: Pair) -> None:
-    ours, theirs = pair
+    client, server = pair
     pauses: list[float] = []
-    faults.send_bytewise(ours, b"abc", 0.5, sleep=pauses.append)
+    faults.send_bytewise(client, b"abc", 0.5, sleep=pauses.append)
     assert pauses == [0.5, 0.5]
-    assert theirs.recv(3, socket.MSG_WAITALL) == b"abc"
+    assert server.recv(3, socket.MSG_WAITALL) == b"abc"
 
 
 def test_send_bytewise_after_reset_raises(pair: Pair) -> None:
-    ours, theirs = pair
-    faults.reset(theirs)
+    client, server = pair
+    faults.reset(server)
     with pytest.raises(ConnectionLost):
-        faults.send_bytewise(ours, bytes(100), sleep=lambda _: None)
+        faults.send_bytewise(client, bytes(100), sleep=lambda _: None)
 
 
 def test_connect_and_reset_accepted_connection_is_reset(listener: socket.socket, endpoint: Endpoint) -> None:
@@ -110,12 +110,12 @@ def test_connect_and_reset_accepted_connection_is_reset(listener: socket.socket,
 
 
 def test_connect_without_reading_buffers_little(listener: socket.socket, endpoint: Endpoint) -> None:
-    with faults.connect_without_reading(endpoint) as ours:
-        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 5000
-        theirs, _ = listener.accept()
-        with theirs:
-            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-            assert faults.flood(theirs, bytes(65536), 10_000_000, timeout=0.05) < 100_000
+    with faults.connect_without_reading(endpoint) as client:
+        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 5000
+        server, _ = listener.accept()
+        with server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            assert faults.flood(server, bytes(65536), 10_000_000, timeout=0.05) < 100_000
 
 
 def test_flood_stops_at_max_bytes(pair: Pair) -> None:
@@ -123,8 +123,8 @@ def test_flood_stops_at_max_bytes(pair: Pair) -> None:
 
 
 def test_close_with_unread_data_sends_rst(pair: Pair) -> None:
-    ours, theirs = pair
-    theirs.sendall(b"unread")
-    faults.close_with_unread_data(ours)
+    client, server = pair
+    server.sendall(b"unread")
+    faults.close_with_unread_data(client)
     with pytest.raises(ConnectionResetError):
-        theirs.recv(1)
+        server.recv(1)

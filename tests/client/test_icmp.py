@@ -1,4 +1,4 @@
-"""ICMP as bytes: what is built, what is read, and that nothing anyone sends ends us."""
+"""ICMP as bytes: building, parsing, and arbitrary input."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ VERSIONS = st.sampled_from([4, 6])
 
 
 def reference_checksum(data: bytes) -> int:
-    """The checksum as RFC 1071 section 1 tells it, word by word, with the end-around carry."""
+    """Compute the checksum of RFC 1071 section 1 word by word, with the end-around carry."""
     total = 0
-    for place in range(0, len(data), 2):
-        total += int.from_bytes(data[place : place + 2].ljust(2, b"\0"), "big")
+    for offset in range(0, len(data), 2):
+        total += int.from_bytes(data[offset : offset + 2].ljust(2, b"\0"), "big")
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
 
@@ -82,50 +82,52 @@ def test_strip_ip_header_invalid_packet_returns_none(packet: str) -> None:
 
 
 @given(st.integers(1, 10**9), st.integers(0, 0xFFFF))
-def test_unwrap_sequence_recovers_recent_numbers(newest: int, back: int) -> None:
-    assert icmp.unwrap_sequence((newest - back) % 65536, newest) == newest - back
+def test_unwrap_sequence_recovers_recent_numbers(last_number: int, back: int) -> None:
+    assert icmp.unwrap_sequence((last_number - back) % 65536, last_number) == last_number - back
 
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_reply_filter_passes_only_echo_replies(version: int) -> None:
-    words = struct.unpack("=I" if version == 4 else "=8I", icmp.reply_filter(version))
-    passing = [kind for kind in range(32 * len(words)) if not words[kind // 32] >> kind % 32 & 1]
+    filter_words = struct.unpack("=I" if version == 4 else "=8I", icmp.reply_filter(version))
+    passing = [
+        kind for kind in range(32 * len(filter_words)) if not filter_words[kind // 32] >> kind % 32 & 1
+    ]
     assert passing == [icmp.REPLY[version]]
 
 
 @pytest.mark.parametrize(
-    ("version", "kind", "code", "info", "words"),
+    ("version", "kind", "code", "info", "text"),
     [
-        (4, 3, 1, 0, "destination unreachable: the host does not answer its last router"),
-        (4, 3, 4, 1400, "and not to be fragmented; it takes 1400 bytes"),
-        (4, 11, 0, 0, "time exceeded: the hops ran out on the way"),
+        (4, 3, 1, 0, "destination unreachable: the last router cannot reach the host"),
+        (4, 3, 4, 1400, "and fragmentation is not allowed; its MTU is 1400 bytes"),
+        (4, 11, 0, 0, "time exceeded: the hop limit was exceeded in transit"),
         (4, 3, 77, 0, "destination unreachable, code 77"),
         (4, 99, 1, 0, "ICMP type 99, code 1"),
-        (6, 1, 4, 0, "destination unreachable: nobody has the port open"),
-        (6, 2, 0, 1280, "too large for a link on the way; it takes 1280 bytes"),
-        (6, 3, 0, 0, "time exceeded: the hops ran out on the way"),
+        (6, 1, 4, 0, "destination unreachable: no socket is bound to the port"),
+        (6, 2, 0, 1280, "too large for a link on the path; its MTU is 1280 bytes"),
+        (6, 3, 0, 0, "time exceeded: the hop limit was exceeded in transit"),
     ],
 )
-def test_describe_error_text(version: int, kind: int, code: int, info: int, words: str) -> None:
-    assert icmp.describe_error(version, kind, code, info).endswith(words)
+def test_describe_error_text(version: int, kind: int, code: int, info: int, text: str) -> None:
+    assert icmp.describe_error(version, kind, code, info).endswith(text)
 
 
 def test_parse_extended_error_and_offender_ipv4() -> None:
-    # As Linux gives it for a datagram to a closed port; the address's family in this machine's order.
-    told = struct.pack("=IBBBBII", 111, 2, 3, 3, 0, 0, 0) + struct.pack("=H", socket.AF_INET)
-    told += bytes.fromhex("0000 7f000001 0000000000000000")
-    error = icmp.parse_extended_error(told)
+    # As Linux reports it for a datagram to a closed port; the address family is in host byte order.
+    ancillary = struct.pack("=IBBBBII", 111, 2, 3, 3, 0, 0, 0) + struct.pack("=H", socket.AF_INET)
+    ancillary += bytes.fromhex("0000 7f000001 0000000000000000")
+    error = icmp.parse_extended_error(ancillary)
     assert error == icmp.ExtendedError(111, 4, 3, 3, 0)
-    assert error.description == "destination unreachable: nobody has the port open"
-    assert icmp.parse_offender(told) == "127.0.0.1"
+    assert error.description == "destination unreachable: no socket is bound to the port"
+    assert icmp.parse_offender(ancillary) == "127.0.0.1"
 
 
 def test_parse_extended_error_and_offender_ipv6() -> None:
-    told = struct.pack("=IBBBBII", 111, 3, 1, 4, 0, 0, 0) + struct.pack("=H", socket.AF_INET6)
-    told += bytes(6) + socket.inet_pton(socket.AF_INET6, "::1") + bytes(4)
-    error = icmp.parse_extended_error(told)
+    ancillary = struct.pack("=IBBBBII", 111, 3, 1, 4, 0, 0, 0) + struct.pack("=H", socket.AF_INET6)
+    ancillary += bytes(6) + socket.inet_pton(socket.AF_INET6, "::1") + bytes(4)
+    error = icmp.parse_extended_error(ancillary)
     assert error is not None
-    assert (error.version, icmp.parse_offender(told)) == (6, "::1")
+    assert (error.version, icmp.parse_offender(ancillary)) == (6, "::1")
 
 
 def test_local_extended_error_has_no_description() -> None:

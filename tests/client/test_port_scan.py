@@ -1,4 +1,4 @@
-"""Scanning: words that mean ports, and what real ports on loopback answer."""
+"""Port specifications, and scans of real ports on loopback."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def lookup(name: str, transport: str) -> int:
         raise OSError("not found") from None
 
 
-# Words
+# Specifications
 
 
 @pytest.mark.parametrize(
-    ("words", "ports"),
+    ("specs", "ports"),
     [
         (["80"], [80]),
         (["20-25"], [20, 21, 22, 23, 24, 25]),
@@ -45,35 +45,35 @@ def lookup(name: str, transport: str) -> int:
         ([" 80 , 81"], [80, 81]),
     ],
 )
-def test_parse_ports_valid_specs(words: list[str], ports: list[int]) -> None:
-    assert parse_ports(words, lookup=lookup) == ports
+def test_parse_ports_valid_specs(specs: list[str], ports: list[int]) -> None:
+    assert parse_ports(specs, lookup=lookup) == ports
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("specs", "message"),
     [
-        ([], "none are named"),
-        ([""], "missing between the commas"),
-        (["80,,443"], "missing between the commas"),
+        ([], "no ports given"),
+        ([""], "an empty item between commas"),
+        (["80,,443"], "an empty item between commas"),
         (["0"], "between 1 and 65535"),
         (["65536"], "between 1 and 65535"),
         (["1-70000"], "between 1 and 65535"),
         (["9" * 5000], "between 1 and 65535"),
-        (["25-20"], "ends before it starts; 20-25, perhaps"),
+        (["25-20"], "ends before it starts; write 20-25"),
         (["20-"], "without an end"),
         (["-25"], "without a start"),
     ],
 )
-def test_parse_ports_invalid_specs_raise(words: list[str], said: str) -> None:
-    with pytest.raises(PortSpecError, match=said) as caught:
-        parse_ports(words, lookup=lookup)
+def test_parse_ports_invalid_specs_raise(specs: list[str], message: str) -> None:
+    with pytest.raises(PortSpecError, match=message) as caught:
+        parse_ports(specs, lookup=lookup)
     assert caught.value.exit_status == 2
 
 
-@pytest.mark.parametrize("word", ["gopher", "1-2-3", "a-5", "--", "²", "domain"])
-def test_parse_ports_unknown_service_raises(word: str) -> None:
+@pytest.mark.parametrize("spec", ["gopher", "1-2-3", "a-5", "--", "²", "domain"])
+def test_parse_ports_unknown_service_raises(spec: str) -> None:
     with pytest.raises(UnknownName, match="there is no tcp service"):
-        parse_ports([word], lookup=lookup)
+        parse_ports([spec], lookup=lookup)
 
 
 def test_parse_ports_service_depends_on_transport() -> None:
@@ -81,9 +81,9 @@ def test_parse_ports_service_depends_on_transport() -> None:
 
 
 @given(st.lists(st.text("0123456789-, ah", max_size=8), max_size=3))
-def test_parse_ports_arbitrary_text_succeeds_or_raises_documented_error(words: list[str]) -> None:
+def test_parse_ports_arbitrary_text_succeeds_or_raises_documented_error(specs: list[str]) -> None:
     try:
-        ports = parse_ports(words)
+        ports = parse_ports(specs)
     except (PortSpecError, UnknownName):
         return
     assert ports
@@ -98,32 +98,32 @@ def test_parse_ports_arbitrary_text_succeeds_or_raises_documented_error(words: l
 def listening_ports(host: str = LOOPBACK, count: int = 1) -> Iterator[list[int]]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with contextlib.ExitStack() as stack:
-        made = [
+        listeners = [
             stack.enter_context(socket.create_server((host, 0), family=family, backlog=8))
             for _ in range(count)
         ]
-        yield [each.getsockname()[1] for each in made]
+        yield [each.getsockname()[1] for each in listeners]
 
 
 @contextlib.contextmanager
 def refusing_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> Iterator[int]:
-    """A port that is bound, so that nobody else gets it, and refuses since it doesn't listen."""
+    """Context: a port that is bound, so that no other socket gets it, but not listening."""
     with socket.socket(socket.AF_INET, kind) as sock:
         sock.bind((LOOPBACK, 0))
         yield sock.getsockname()[1]
 
 
 def scan_states(
-    host: str, ports: list[int], transport: Transport = "tcp", **more: Any
+    host: str, ports: list[int], transport: Transport = "tcp", **options: Any
 ) -> list[tuple[int, str]]:
-    return [(each.port, each.state) for each in scan(host, ports, transport, **more)]
+    return [(each.port, each.state) for each in scan(host, ports, transport, **options)]
 
 
 def test_scan_yields_results_in_requested_order() -> None:
     with listening_ports(count=3) as ports, refusing_port() as closed:
-        asked = [ports[2], closed, ports[0], ports[1]]
-        results = list(scan(LOOPBACK, asked))
-    assert [each.port for each in results] == asked
+        requested = [ports[2], closed, ports[0], ports[1]]
+        results = list(scan(LOOPBACK, requested))
+    assert [each.port for each in results] == requested
     assert [each.state for each in results] == ["open", "refused", "open", "open"]
     assert [each.errno for each in results] == [0, errno.ECONNREFUSED, 0, 0]
     assert all(each.address == LOOPBACK and 0 <= each.seconds < 10 for each in results)
@@ -163,7 +163,7 @@ def test_scan_full_accept_queue_is_no_answer() -> None:
         server.bind((LOOPBACK, 0))
         server.listen(0)
         port = server.getsockname()[1]
-        for _ in range(3):  # one more than fits waits for its SYN to be answered, as ours will
+        for _ in range(3):  # one more than the accept queue holds waits for its SYN-ACK
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex((LOOPBACK, port))
@@ -183,7 +183,7 @@ def test_scan_works_with_few_descriptors() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with listening_ports() as (port,):
         with socket.socket() as highest:
-            limit = highest.fileno() + 2  # two more descriptors, and no third
+            limit = highest.fileno() + 2  # two options descriptors, and no third
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         try:
             found = scan_states(LOOPBACK, [*range(1, 50), port], max_concurrent=40)
@@ -204,9 +204,9 @@ def test_scan_closed_early_closes_sockets() -> None:
 
 
 def test_scan_udp_reply_is_open() -> None:
-    with peers.udp_peer(lambda data: [b"yes?"]) as where:
-        assert where.port is not None
-        (result,) = scan(LOOPBACK, [where.port], "udp", timeout=10)
+    with peers.udp_peer(lambda data: [b"yes?"]) as endpoint:
+        assert endpoint.port is not None
+        (result,) = scan(LOOPBACK, [endpoint.port], "udp", timeout=10)
     assert (result.state, result.errno) == ("open", 0)
 
 
@@ -222,19 +222,19 @@ def test_scan_udp_without_reply_is_open_or_no_answer() -> None:
 
 
 def test_scan_udp_probe_is_empty_and_retransmitted() -> None:
-    came = []
+    received = []
 
     def second_only(data: bytes) -> list[bytes]:
-        came.append(data)
-        return [b"here"] if len(came) == 2 else []
+        received.append(data)
+        return [b"here"] if len(received) == 2 else []
 
-    with peers.udp_peer(second_only) as where:
-        assert where.port is not None
-        (result,) = scan(LOOPBACK, [where.port], "udp", timeout=4)
-    assert (result.state, came) == ("open", [b"", b""])
+    with peers.udp_peer(second_only) as endpoint:
+        assert endpoint.port is not None
+        (result,) = scan(LOOPBACK, [endpoint.port], "udp", timeout=4)
+    assert (result.state, received) == ("open", [b"", b""])
 
 
-# Errors and words
+# Errors and text
 
 
 def test_scan_unknown_host_raises() -> None:
@@ -248,7 +248,7 @@ def test_scan_unknown_host_raises() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "number", "words"),
+    ("state", "number", "text"),
     [
         ("open", 0, "open"),
         ("refused", errno.ECONNREFUSED, "refused (ECONNREFUSED)"),
@@ -258,5 +258,5 @@ def test_scan_unknown_host_raises() -> None:
         ("failed", errno.ENETUNREACH, "failed: ENETUNREACH (Network is unreachable)"),
     ],
 )
-def test_describe_result_text(state: Any, number: int, words: str) -> None:
-    assert describe_result(PortResult(80, "tcp", state, number, LOOPBACK, 0.1)) == words
+def test_describe_result_text(state: Any, number: int, text: str) -> None:
+    assert describe_result(PortResult(80, "tcp", state, number, LOOPBACK, 0.1)) == text

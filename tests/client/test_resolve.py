@@ -1,4 +1,4 @@
-"""What names mean: by lookups that are passed in, and by this machine's own for loopback."""
+"""Explaining names, with fake lookups, and with the resolver of this machine for localhost."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.client.resolve import (
+    Endianness,
     HostNames,
     ResolvedService,
-    RunSpec,
     SystemNameService,
     byte_order,
     network_kind,
@@ -24,11 +24,11 @@ from bothends.client.resolve import (
 from bothends.errors import EndpointError, UnknownName
 from bothends.sockets import ResolveError
 
-ORDERS: st.SearchStrategy[RunSpec] = st.sampled_from(["little", "big"])
+ORDERS: st.SearchStrategy[Endianness] = st.sampled_from(["little", "big"])
 
 
 class FakeNameService:
-    """A resolver of one host and a services database of a few lines."""
+    """A resolver with one host and a services database with a few entries."""
 
     ports: Mapping[tuple[str, str], int] = {
         ("http", "tcp"): 80,
@@ -57,8 +57,8 @@ class FakeNameService:
         if host not in self.hosts:
             raise socket.gaierror(socket.EAI_NONAME, "unknown")
         canonical, found = self.hosts[host]
-        wanted = {socket.AF_INET: ".", socket.AF_INET6: ":"}.get(socket.AddressFamily(family), "")
-        return canonical, [each for each in found if wanted in each]
+        separator = {socket.AF_INET: ".", socket.AF_INET6: ":"}.get(socket.AddressFamily(family), "")
+        return canonical, [each for each in found if separator in each]
 
     def names(self, host: str) -> HostNames | None:
         return HostNames("server7.example", ("web.example", "www.example")) if host == "web.example" else None
@@ -77,24 +77,24 @@ class FakeNameService:
 
 
 def test_byte_order_of_port_12000() -> None:
-    its = byte_order(12000, 2, "little")
-    assert (its.network, its.host, its.swapped) == (b"\x2e\xe0", b"\xe0\x2e", 57390)
+    number = byte_order(12000, 2, "little")
+    assert (number.network, number.host, number.swapped) == (b"\x2e\xe0", b"\xe0\x2e", 57390)
     assert byte_order(12000, 2, "big").host == b"\x2e\xe0"
 
 
 @given(st.integers(0, 65535))
 def test_byte_order_matches_htons(port: int) -> None:
-    its = byte_order(port, 2)
-    assert its.network == struct.pack("!H", port) == struct.pack("=H", socket.htons(port))
-    assert its.host == struct.pack("=H", port)
-    assert its.swapped == int.from_bytes(struct.pack("<H", port), "big")
+    number = byte_order(port, 2)
+    assert number.network == struct.pack("!H", port) == struct.pack("=H", socket.htons(port))
+    assert number.host == struct.pack("=H", port)
+    assert number.swapped == int.from_bytes(struct.pack("<H", port), "big")
 
 
 @given(st.integers(0, 2**32 - 1), ORDERS)
-def test_byte_order_round_trip(value: int, order: RunSpec) -> None:
-    its = byte_order(value, 4, order)
-    assert int.from_bytes(its.network, "big") == int.from_bytes(its.host, order) == value
-    assert byte_order(its.swapped, 4, order).swapped == value
+def test_byte_order_round_trip(value: int, order: Endianness) -> None:
+    number = byte_order(value, 4, order)
+    assert int.from_bytes(number.network, "big") == int.from_bytes(number.host, order) == value
+    assert byte_order(number.swapped, 4, order).swapped == value
 
 
 def test_byte_order_overflow_raises() -> None:
@@ -118,22 +118,22 @@ def test_socket_address_ipv6_layout() -> None:
     assert dict(socket_address("fe80::1%nosuch0", 80))["scope id"] == bytes(4)
 
 
-# Words
+# Arguments
 
 
 def test_resolve_host_alias() -> None:
-    meaning = resolve_args(["web.example"], FakeNameService())
-    assert (meaning.official, meaning.aliases) == ("server7.example", ("web.example", "www.example"))
-    assert [(each.address, each.family, each.names) for each in meaning.addresses] == [
+    resolution = resolve_args(["web.example"], FakeNameService())
+    assert (resolution.official, resolution.aliases) == ("server7.example", ("web.example", "www.example"))
+    assert [(each.address, each.family, each.names) for each in resolution.addresses] == [
         ("192.0.2.7", 4, HostNames("server7.example", ())),
         ("2001:db8::7", 6, None),
     ]
-    assert meaning.addresses[0].packed == bytes([192, 0, 2, 7])
-    assert meaning.service is None
+    assert resolution.addresses[0].packed == bytes([192, 0, 2, 7])
+    assert resolution.service is None
 
 
 @pytest.mark.parametrize(
-    "words",
+    "args",
     [
         ["web.example", "80"],
         ["web.example", "http"],
@@ -142,15 +142,15 @@ def test_resolve_host_alias() -> None:
         ["tcp://web.example:80"],
     ],
 )
-def test_resolve_host_and_port_spellings(words: list[str]) -> None:
-    meaning = resolve_args(words, FakeNameService())
-    assert (meaning.host, len(meaning.addresses)) == ("web.example", 2)
-    assert meaning.service is not None
-    assert (meaning.service.port, meaning.service.names) == (80, (("tcp", "http"),))
+def test_resolve_host_and_port_spellings(args: list[str]) -> None:
+    resolution = resolve_args(args, FakeNameService())
+    assert (resolution.host, len(resolution.addresses)) == ("web.example", 2)
+    assert resolution.service is not None
+    assert (resolution.service.port, resolution.service.names) == (80, (("tcp", "http"),))
 
 
 @pytest.mark.parametrize(
-    ("words", "service"),
+    ("args", "service"),
     [
         (["80"], ResolvedService("80", 80, (("tcp", "http"),))),
         ([":80"], ResolvedService("80", 80, (("tcp", "http"),))),
@@ -161,37 +161,37 @@ def test_resolve_host_and_port_spellings(words: list[str]) -> None:
         (["udp://:53"], ResolvedService("53", 53, (("tcp", "domain"), ("udp", "domain")))),
     ],
 )
-def test_resolve_service_or_port_only(words: list[str], service: ResolvedService) -> None:
-    meaning = resolve_args(words, FakeNameService())
-    assert (meaning.host, meaning.addresses, meaning.service) == ("", (), service)
+def test_resolve_service_or_port_only(args: list[str], service: ResolvedService) -> None:
+    resolution = resolve_args(args, FakeNameService())
+    assert (resolution.host, resolution.addresses, resolution.service) == ("", (), service)
 
 
 def test_resolve_name_of_host_and_service() -> None:
-    meaning = resolve_args(["domain"], FakeNameService({"domain": ("domain", ["192.0.2.1"])}))
-    assert (meaning.host, len(meaning.addresses)) == ("domain", 1)
-    assert meaning.service is not None
-    assert meaning.service.port == 53
+    resolution = resolve_args(["domain"], FakeNameService({"domain": ("domain", ["192.0.2.1"])}))
+    assert (resolution.host, len(resolution.addresses)) == ("domain", 1)
+    assert resolution.service is not None
+    assert resolution.service.port == 53
 
 
-@pytest.mark.parametrize("words", [["::1"], ["[::1]"], ["[::1]:80"], ["::1", "80"], ["[::1]", "80"]])
-def test_resolve_ipv6_spellings(words: list[str]) -> None:
-    meaning = resolve_args(words, FakeNameService({"::1": ("::1", ["::1"])}))
-    assert [each.address for each in meaning.addresses] == ["::1"]
-    assert (meaning.service is not None) == ("80" in "".join(words))
+@pytest.mark.parametrize("args", [["::1"], ["[::1]"], ["[::1]:80"], ["::1", "80"], ["[::1]", "80"]])
+def test_resolve_ipv6_spellings(args: list[str]) -> None:
+    resolution = resolve_args(args, FakeNameService({"::1": ("::1", ["::1"])}))
+    assert [each.address for each in resolution.addresses] == ["::1"]
+    assert (resolution.service is not None) == ("80" in "".join(args))
 
 
 @pytest.mark.parametrize(
-    ("words", "family"), [(["udp://web.example:53?family=6"], None), (["web.example"], 6)]
+    ("args", "family"), [(["udp://web.example:53?family=6"], None), (["web.example"], 6)]
 )
-def test_resolve_family_restricts_addresses(words: list[str], family: int | None) -> None:
-    book = FakeNameService()
-    meaning = resolve_args(words, book, family=family)
-    assert [each.address for each in meaning.addresses] == ["2001:db8::7"]
-    assert book.queries == [("web.example", socket.AF_INET6)]
+def test_resolve_family_restricts_addresses(args: list[str], family: int | None) -> None:
+    name_service = FakeNameService()
+    resolution = resolve_args(args, name_service, family=family)
+    assert [each.address for each in resolution.addresses] == ["2001:db8::7"]
+    assert name_service.queries == [("web.example", socket.AF_INET6)]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         ([], "one name"),
         (["a", "b", "c"], "one name"),
@@ -202,29 +202,29 @@ def test_resolve_family_restricts_addresses(words: list[str], family: int | None
         (["unix:///run/a"], "has no name to resolve"),
         (["vsock://1:2"], "has no name to resolve"),
         (["tcp://:0"], "neither a host nor a port"),
-        (["[::1"], "bracket"),
+        (["[::1"], r"'\[' without '\]'"),
         (["a b"], "is not a host name"),
         (["*"], "not a host"),
         ([":::"], "is not an IPv6 address"),
     ],
 )
-def test_resolve_invalid_args_raise(words: list[str], said: str) -> None:
-    with pytest.raises(EndpointError, match=said):
-        resolve_args(words, FakeNameService())
+def test_resolve_invalid_args_raise(args: list[str], message: str) -> None:
+    with pytest.raises(EndpointError, match=message):
+        resolve_args(args, FakeNameService())
 
 
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=2))
-def test_resolve_arbitrary_args_succeeds_or_raises_documented_error(words: list[str]) -> None:
+def test_resolve_arbitrary_args_succeeds_or_raises_documented_error(args: list[str]) -> None:
     try:
-        meaning = resolve_args(words, FakeNameService(), reverse_timeout=0)
+        resolution = resolve_args(args, FakeNameService(), reverse_timeout=0)
     except (EndpointError, ResolveError, UnknownName):
         return
-    assert meaning.service is not None or meaning.addresses
+    assert resolution.service is not None or resolution.addresses
 
 
 def test_resolve_unknown_host_raises() -> None:
     with pytest.raises(
-        ResolveError, match=r"cannot resolve nowhere: EAI_NONAME \(no such name\); is the name"
+        ResolveError, match=r"cannot resolve nowhere: EAI_NONAME \(no such name\); check the spelling"
     ) as caught:
         resolve_args(["nowhere"], FakeNameService())
     assert caught.value.exit_status == 1
@@ -232,12 +232,12 @@ def test_resolve_unknown_host_raises() -> None:
 
 
 def test_resolve_temporary_failure_raises() -> None:
-    class Down(FakeNameService):
+    class FailingNameService(FakeNameService):
         def addresses(self, host: str, family: int) -> tuple[str, list[str]]:
             raise socket.gaierror(socket.EAI_AGAIN, "try again")
 
-    with pytest.raises(ResolveError, match=r"EAI_AGAIN \(the resolver failed for now\); the name server"):
-        resolve_args(["web.example"], Down())
+    with pytest.raises(ResolveError, match=r"EAI_AGAIN \(the resolver failed temporarily\); the name server"):
+        resolve_args(["web.example"], FailingNameService())
 
 
 def test_resolve_no_address_of_family_raises() -> None:
@@ -248,16 +248,16 @@ def test_resolve_no_address_of_family_raises() -> None:
 def test_resolve_slow_reverse_lookup_is_abandoned() -> None:
     release = threading.Event()
 
-    class Slow(FakeNameService):
+    class SlowNameService(FakeNameService):
         def reverse(self, address: str) -> HostNames | None:
             release.wait(20)
             return HostNames("too-late", ())
 
     try:
-        meaning = resolve_args(["web.example"], Slow(), reverse_timeout=0.01)
+        resolution = resolve_args(["web.example"], SlowNameService(), reverse_timeout=0.01)
     finally:
         release.set()
-    assert [each.names for each in meaning.addresses] == [None, None]
+    assert [each.names for each in resolution.addresses] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -284,13 +284,13 @@ def test_network_kind(address: str, kind: str) -> None:
 
 
 def test_system_name_service_resolves_localhost() -> None:
-    meaning = resolve_args(["localhost"], SystemNameService())
-    assert {each.kind for each in meaning.addresses} == {"loopback"}
-    assert meaning.official
+    resolution = resolve_args(["localhost"], SystemNameService())
+    assert {each.kind for each in resolution.addresses} == {"loopback"}
+    assert resolution.official
 
 
 def test_system_name_service_unknown_service_returns_none() -> None:
-    lookups = SystemNameService()
-    assert lookups.service_port("no-such-service", "tcp") is None
-    assert lookups.service_port("a\0b", "tcp") is None
-    assert lookups.service_name(1, "no-such-protocol") is None
+    name_service = SystemNameService()
+    assert name_service.service_port("no-such-service", "tcp") is None
+    assert name_service.service_port("a\0b", "tcp") is None
+    assert name_service.service_name(1, "no-such-protocol") is None

@@ -1,4 +1,4 @@
-"""When an exchange ends, on a clock of its own; and the pump between real descriptors."""
+"""Exit policies with an injected clock, and the relay between real descriptors."""
 
 from __future__ import annotations
 
@@ -34,55 +34,55 @@ ENDPOINT = Endpoint("unix", path="/nowhere")
 
 
 def test_exit_policy_half_closes_after_input_and_waits_for_peer() -> None:
-    ending = ExitPolicy(quit_after=None, idle_timeout=None, started=100.0)
-    assert ending.next_deadline() is None
-    ending.all_sent = 101.0
-    assert ending.next_deadline() == Deadline(101.0, "finish")
-    ending.half_closed = 101.0
-    assert ending.next_deadline() is None
+    policy = ExitPolicy(quit_after=None, idle_timeout=None, started=100.0)
+    assert policy.next_deadline() is None
+    policy.all_sent = 101.0
+    assert policy.next_deadline() == Deadline(101.0, "half-close")
+    policy.half_closed = 101.0
+    assert policy.next_deadline() is None
 
 
 def test_exit_policy_quit_after_exits_when_idle() -> None:
-    ending = ExitPolicy(quit_after=2.0, idle_timeout=None, started=100.0, all_sent=101.0, half_closed=101.0)
-    assert ending.next_deadline() == Deadline(103.0, "leave")
-    ending.on_received(1, 102.5)
-    assert ending.next_deadline() == Deadline(104.5, "leave")
+    policy = ExitPolicy(quit_after=2.0, idle_timeout=None, started=100.0, all_sent=101.0, half_closed=101.0)
+    assert policy.next_deadline() == Deadline(103.0, "exit")
+    policy.on_received(1, 102.5)
+    assert policy.next_deadline() == Deadline(104.5, "exit")
 
 
 def test_exit_policy_exits_after_peer_eof_grace_period() -> None:
-    ending = ExitPolicy(quit_after=None, idle_timeout=None, started=100.0, peer_eof=True)
-    assert ending.next_deadline() == Deadline(100.0 + EOF_GRACE_PERIOD, "leave")
+    policy = ExitPolicy(quit_after=None, idle_timeout=None, started=100.0, peer_eof=True)
+    assert policy.next_deadline() == Deadline(100.0 + EOF_GRACE_PERIOD, "exit")
 
 
-def test_exit_policy_idle_timeout_gives_up() -> None:
-    ending = ExitPolicy(quit_after=None, idle_timeout=5.0, started=100.0)
-    assert ending.next_deadline() == Deadline(105.0, "give up")
-    ending.on_received(0, 104.0)
-    assert ending.next_deadline() == Deadline(109.0, "give up")
+def test_exit_policy_idle_timeout_times_out() -> None:
+    policy = ExitPolicy(quit_after=None, idle_timeout=5.0, started=100.0)
+    assert policy.next_deadline() == Deadline(105.0, "time out")
+    policy.on_received(0, 104.0)
+    assert policy.next_deadline() == Deadline(109.0, "time out")
 
 
 def test_request_exit_policy_half_closes_when_reply_complete() -> None:
-    ending = RequestExitPolicy(quit_after=2.0, idle_timeout=10.0, started=100.0, expected_messages=2)
-    assert ending.next_deadline() == Deadline(110.0, "give up")
-    ending.all_sent = 100.0
-    assert ending.next_deadline() == Deadline(100.0 + NO_REPLY_DELAY, "finish")
-    ending.on_received(1, 100.5)  # one line of two
-    assert ending.next_deadline() == Deadline(100.5 + REPLY_IDLE, "finish")
-    ending.on_received(1, 100.6)
-    assert ending.next_deadline() == Deadline(100.0, "finish")
-    ending.half_closed = 100.6
-    assert ending.next_deadline() == Deadline(102.6, "leave")
+    policy = RequestExitPolicy(quit_after=2.0, idle_timeout=10.0, started=100.0, expected_messages=2)
+    assert policy.next_deadline() == Deadline(110.0, "time out")
+    policy.all_sent = 100.0
+    assert policy.next_deadline() == Deadline(100.0 + NO_REPLY_DELAY, "half-close")
+    policy.on_received(1, 100.5)  # one line of two
+    assert policy.next_deadline() == Deadline(100.5 + REPLY_IDLE, "half-close")
+    policy.on_received(1, 100.6)
+    assert policy.next_deadline() == Deadline(100.0, "half-close")
+    policy.half_closed = 100.6
+    assert policy.next_deadline() == Deadline(102.6, "exit")
 
 
 def test_request_exit_policy_without_reply_times_out() -> None:
-    ending = RequestExitPolicy(
+    policy = RequestExitPolicy(
         quit_after=2.0, idle_timeout=10.0, started=100.0, all_sent=100.0, half_closed=101.0
     )
-    assert ending.next_deadline() == Deadline(110.0, "give up")
+    assert policy.next_deadline() == Deadline(110.0, "time out")
 
 
 @pytest.mark.parametrize(
-    ("typed", "sent"),
+    ("data", "expected"),
     [
         (b"one\ntwo\n", b"one\r\ntwo\r\n"),
         (b"has\r\nit\n", b"has\r\nit\r\n"),
@@ -90,32 +90,32 @@ def test_request_exit_policy_without_reply_times_out() -> None:
         (b"a\rb\r\r\nno end", b"a\rb\r\r\nno end"),
     ],
 )
-def test_crlf_encoder_output_for_any_chunk_size(typed: bytes, sent: bytes) -> None:
-    for size in range(1, len(typed) + 1):
-        ends = CrlfEncoder()
-        cut = [typed[place : place + size] for place in range(0, len(typed), size)]
-        assert b"".join(map(ends.feed, cut)) == sent
+def test_crlf_encoder_output_for_any_chunk_size(data: bytes, expected: bytes) -> None:
+    for size in range(1, len(data) + 1):
+        encoder = CrlfEncoder()
+        chunks = [data[at : at + size] for at in range(0, len(data), size)]
+        assert b"".join(map(encoder.feed, chunks)) == expected
 
 
 @given(st.lists(st.text("a\r\n", max_size=6)))
 def test_crlf_encoder_is_independent_of_chunking(pieces: list[str]) -> None:
-    ends = CrlfEncoder()
-    data = [piece.encode() for piece in pieces]
-    assert b"".join(map(ends.feed, data)) == CrlfEncoder().feed(b"".join(data))
+    encoder = CrlfEncoder()
+    chunks = [piece.encode() for piece in pieces]
+    assert b"".join(map(encoder.feed, chunks)) == CrlfEncoder().feed(b"".join(chunks))
 
 
 class RelayHarness:
-    """A connection whose peer is in the test's hands, and pipes for its input and output."""
+    """A connection with a scripted peer, and pipes for its input and output."""
 
     def __init__(self) -> None:
-        ours, self.peer = socket.socketpair()
+        local, self.peer = socket.socketpair()
         self.peer.settimeout(TIMEOUT)
-        self.connection = Connection(ours, ENDPOINT)
+        self.connection = Connection(local, ENDPOINT)
         self.source, self.input = os.pipe()
         self.output, self.target = os.pipe()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Close all descriptors."""
         self.peer.close()
         self.connection.close()
         for descriptor in (self.source, self.input, self.output, self.target):
@@ -123,146 +123,146 @@ class RelayHarness:
                 os.close(descriptor)
 
     def end_input(self) -> None:
-        """Standard input's EOF."""
+        """Close the write end of standard input."""
         os.close(self.input)
         self.input = -1
 
     def relay(self, exit_policy: ExitPolicy | None = None) -> ClientRelay:
-        """The pump under test."""
+        """Return the relay under test."""
         exit_policy = exit_policy or ExitPolicy(None, TIMEOUT, time.monotonic())
         return ClientRelay(self.connection, self.source, OutputSink(self.target), exit_policy)
 
 
 @pytest.fixture
-def ends() -> Iterator[RelayHarness]:
-    """See Ends."""
-    both = RelayHarness()
-    yield both
-    both.close()
+def harness() -> Iterator[RelayHarness]:
+    """See RelayHarness."""
+    harness = RelayHarness()
+    yield harness
+    harness.close()
 
 
-def start_thread(work: Callable[[], None]) -> threading.Thread:
-    """Start it; give the thread."""
-    thread = threading.Thread(target=work, daemon=True)
+def start_thread(target: Callable[[], None]) -> threading.Thread:
+    """Start a function in a thread."""
+    thread = threading.Thread(target=target, daemon=True)
     thread.start()
     return thread
 
 
-def test_relay_large_echo_does_not_deadlock(ends: RelayHarness) -> None:
+def test_relay_large_echo_does_not_deadlock(harness: RelayHarness) -> None:
     data = os.urandom(3_000_000)
 
-    def type_it() -> None:
+    def write_input() -> None:
         view = memoryview(data)
         while view:
-            view = view[os.write(ends.input, view) :]
-        ends.end_input()
+            view = view[os.write(harness.input, view) :]
+        harness.end_input()
 
     def echo() -> None:
-        while chunk := ends.peer.recv(65536):
-            ends.peer.sendall(chunk)
-        ends.peer.close()
+        while chunk := harness.peer.recv(65536):
+            harness.peer.sendall(chunk)
+        harness.peer.close()
 
-    came = bytearray()
+    received = bytearray()
 
     def read() -> None:
-        while len(came) < len(data):
-            came.extend(os.read(ends.output, 65536))
+        while len(received) < len(data):
+            received.extend(os.read(harness.output, 65536))
 
-    threads = [start_thread(work) for work in (type_it, echo, read)]
-    totals = ends.relay().run()
+    threads = [start_thread(target) for target in (write_input, echo, read)]
+    totals = harness.relay().run()
     for thread in threads:
         thread.join(TIMEOUT)
-    assert bytes(came) == data
+    assert bytes(received) == data
     assert (totals.sent, totals.received) == (len(data), len(data))
 
 
-def test_relay_applies_backpressure_when_output_is_blocked(ends: RelayHarness) -> None:
-    # Standard output takes nothing; so the peer must be stopped after what the buffers hold.
-    ends.end_input()
-    left: list[BaseException] = []
+def test_relay_applies_backpressure_when_output_is_blocked(harness: RelayHarness) -> None:
+    # Standard output is blocked, so the peer must be stopped once the buffers are full.
+    harness.end_input()
+    errors: list[BaseException] = []
 
-    def pump() -> None:
+    def run_relay() -> None:
         try:
-            ends.relay().run()
+            harness.relay().run()
         except BrokenPipeError as error:
-            left.append(error)
+            errors.append(error)
 
-    thread = start_thread(pump)
-    ends.peer.settimeout(0.2)
+    thread = start_thread(run_relay)
+    harness.peer.settimeout(0.2)
     sent = 0
     try:
         while sent < 50_000_000:
-            sent += ends.peer.send(bytes(65536))
+            sent += harness.peer.send(bytes(65536))
     except TimeoutError:
         pass
     assert sent < 5_000_000
-    os.close(ends.output)
-    ends.output = -1
+    os.close(harness.output)
+    harness.output = -1
     thread.join(TIMEOUT)
-    assert left
+    assert errors
 
 
-def test_relay_outputs_reply_before_reporting_send_error(ends: RelayHarness) -> None:
-    os.write(ends.input, b"more than the peer wanted")
-    ends.peer.sendall(b"no thanks")
-    ends.peer.close()
+def test_relay_outputs_reply_before_reporting_send_error(harness: RelayHarness) -> None:
+    os.write(harness.input, b"more than the peer wanted")
+    harness.peer.sendall(b"no thanks")
+    harness.peer.close()
     with pytest.raises(ConnectionLost):
-        ends.relay().run()
-    assert os.read(ends.output, 100) == b"no thanks"
+        harness.relay().run()
+    assert os.read(harness.output, 100) == b"no thanks"
 
 
-def test_relay_sends_whole_file_after_peer_half_close(ends: RelayHarness, tmp_path: Path) -> None:
+def test_relay_sends_whole_file_after_peer_half_close(harness: RelayHarness, tmp_path: Path) -> None:
     data = os.urandom(1_000_000)
     path = tmp_path / "data"
     path.write_bytes(data)
-    ends.peer.shutdown(socket.SHUT_WR)
-    came = bytearray()
+    harness.peer.shutdown(socket.SHUT_WR)
+    received = bytearray()
 
     def read() -> None:
-        while chunk := ends.peer.recv(65536):
-            came.extend(chunk)
+        while chunk := harness.peer.recv(65536):
+            received.extend(chunk)
 
     thread = start_thread(read)
     with path.open("rb") as file:
         ClientRelay(
-            ends.connection,
+            harness.connection,
             file.fileno(),
-            OutputSink(ends.target),
+            OutputSink(harness.target),
             ExitPolicy(None, TIMEOUT, time.monotonic()),
         ).run()
-    ends.connection.close()
+    harness.connection.close()
     thread.join(TIMEOUT)
-    assert bytes(came) == data
+    assert bytes(received) == data
 
 
-def test_relay_ends_on_peer_close_with_open_input(ends: RelayHarness) -> None:
-    ends.peer.close()
-    ends.relay().run()
+def test_relay_ends_on_peer_close_with_open_input(harness: RelayHarness) -> None:
+    harness.peer.close()
+    harness.relay().run()
 
 
-def test_relay_idle_timeout_raises(ends: RelayHarness) -> None:
+def test_relay_idle_timeout_raises(harness: RelayHarness) -> None:
     with pytest.raises(TimeoutExpired) as caught:
-        ends.relay(ExitPolicy(None, 0.05, time.monotonic())).run()
+        harness.relay(ExitPolicy(None, 0.05, time.monotonic())).run()
     assert caught.value.seconds == 0.05
 
 
 def test_relay_maps_packets_to_lines() -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    source, typed = os.pipe()
+    local, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    source, input_pipe = os.pipe()
     output, target = os.pipe()
-    os.write(typed, b"one\ntwo\nthree")
-    os.close(typed)
-    theirs.send(b"ein")
-    theirs.send(b"zwei\n")
-    with Connection(ours, ENDPOINT) as connection, theirs:
-        theirs.shutdown(socket.SHUT_WR)
+    os.write(input_pipe, b"one\ntwo\nthree")
+    os.close(input_pipe)
+    remote.send(b"ein")
+    remote.send(b"zwei\n")
+    with Connection(local, ENDPOINT) as connection, remote:
+        remote.shutdown(socket.SHUT_WR)
         totals = ClientRelay(
             connection,
             source,
             OutputSink(target, terminate_messages=True),
             ExitPolicy(None, TIMEOUT, time.monotonic()),
         ).run()
-        assert [theirs.recv(100) for _ in range(3)] == [b"one", b"two", b"three"]
+        assert [remote.recv(100) for _ in range(3)] == [b"one", b"two", b"three"]
     assert os.read(output, 100) == b"ein\nzwei\n"
     assert (totals.messages_sent, totals.messages_received) == (3, 2)
     for descriptor in (source, output, target):
@@ -270,7 +270,7 @@ def test_relay_maps_packets_to_lines() -> None:
 
 
 def test_output_sink_escapes_and_terminates_last_line(tmp_path: Path) -> None:
-    path = tmp_path / "shown"
+    path = tmp_path / "output"
     with path.open("wb") as file:
         sink = OutputSink(file.fileno(), Escaper())
         sink.feed(b"one\r\n\x1b[2J\xc3")

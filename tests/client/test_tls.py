@@ -1,4 +1,4 @@
-"""TLS at the client's end, against servers of the standard library's making."""
+"""The TLS client against servers of the standard library."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TLS12 = ssl.TLSVersion.TLSv1_2
 
 
 class ClientKeys:
-    """An issuer, and what it issued for this machine."""
+    """A test CA and its certificates for this machine."""
 
     def __init__(self, folder: Path) -> None:
         self.issuer = trustme.CA()
@@ -66,12 +66,12 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> ClientKeys:
 def connect(
     port: int, options: TlsOptions, host: str = "127.0.0.1", scheme: str = "tls"
 ) -> blocking.Connection:
-    where = Endpoint(scheme, host=host, port=port)
-    return blocking.connect(where, timeout=TIMEOUT, tls=options if scheme == "tls" else None)
+    endpoint = Endpoint(scheme, host=host, port=port)
+    return blocking.connect(endpoint, timeout=TIMEOUT, tls=options if scheme == "tls" else None)
 
 
 def echo(conn: ssl.SSLSocket) -> None:
-    """Until the client's close_notify; then a last word, and our own."""
+    """Echo until the client's close_notify; then send a digest and close_notify."""
     total = hashlib.sha256()
     while data := conn.recv(65536):
         total.update(data)
@@ -82,23 +82,23 @@ def echo(conn: ssl.SSLSocket) -> None:
 
 @contextmanager
 def tls_server(context: ssl.SSLContext, handler: Callable[[ssl.SSLSocket], None] = echo) -> Iterator[int]:
-    """Serves one client; the port."""
+    """Context: serve one client. Yields the port."""
 
-    def talk(plain: Any) -> None:
+    def handle(plain: Any) -> None:
         with context.wrap_socket(plain, server_side=True, suppress_ragged_eofs=False) as conn:
             handler(conn)
 
-    with serve_one(talk) as port:
+    with serve_one(handle) as port:
         yield port
 
 
-# Talking -----------------------------------------------------------------------------------------
+# Data --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("most", [TLS12, ssl.TLSVersion.TLSv1_3])
-def test_tls_request(keys: ClientKeys, most: ssl.TLSVersion) -> None:
+@pytest.mark.parametrize("max_version", [TLS12, ssl.TLSVersion.TLSv1_3])
+def test_tls_request(keys: ClientKeys, max_version: ssl.TLSVersion) -> None:
     context = keys.context()
-    context.maximum_version = most
+    context.maximum_version = max_version
     with (
         tls_server(context, lambda conn: conn.sendall(conn.recv(100))) as port,
         connect(port, keys.options) as connection,
@@ -115,13 +115,13 @@ def test_tls_exchange_half_closes(keys: ClientKeys) -> None:
 def test_tls_exchange_asyncio(keys: ClientKeys) -> None:
     data = bytes(range(256)) * 4 * 1024
 
-    async def talk(port: int) -> bytes:
-        where = Endpoint("tls", host="127.0.0.1", port=port)
-        async with connect_async(where, timeout=TIMEOUT, tls=keys.options) as connection:
+    async def client(port: int) -> bytes:
+        endpoint = Endpoint("tls", host="127.0.0.1", port=port)
+        async with connect_async(endpoint, timeout=TIMEOUT, tls=keys.options) as connection:
             return await connection.exchange(data)
 
     with tls_server(keys.context()) as port:
-        assert asyncio.run(talk(port)) == data + hashlib.sha256(data).digest()
+        assert asyncio.run(client(port)) == data + hashlib.sha256(data).digest()
 
 
 def test_tls_concurrent_send_and_receive(keys: ClientKeys) -> None:
@@ -139,34 +139,34 @@ def test_tls_concurrent_send_and_receive(keys: ClientKeys) -> None:
 
 
 def test_tls_close_notify_is_eof_on_open_connection(keys: ClientKeys) -> None:
-    def script(conn: ssl.SSLSocket) -> None:
+    def handler(conn: ssl.SSLSocket) -> None:
         conn.sendall(b"all there is")
-        conn.unwrap()  # comes back when the client has closed as well
+        conn.unwrap()  # returns when the client has closed too
 
-    with tls_server(keys.context(), script) as port, connect(port, keys.options) as connection:
+    with tls_server(keys.context(), handler) as port, connect(port, keys.options) as connection:
         assert connection.receive_all() == b"all there is"
 
 
 def test_tls_close_notify_is_delivered_to_slow_reader(keys: ClientKeys) -> None:
-    """While the kernel has no room for close_notify, it waits for some."""
+    """While the kernel has no room for close_notify, the client waits for POLLOUT."""
     size = 3_000_000
-    heard = []
+    received = []
 
-    def script(conn: ssl.SSLSocket) -> None:
+    def handler(conn: ssl.SSLSocket) -> None:
         total = 0
         while data := conn.recv(500):
             total += len(data)
-        heard.append(total)
+        received.append(total)
         conn.sendall(b"thanks")
         conn.unwrap()
 
-    with tls_server(keys.context(), script) as port:
-        where = Endpoint.parse(f"tls://127.0.0.1:{port}?sndbuf=8192")
-        with blocking.connect(where, timeout=TIMEOUT, tls=keys.options) as connection:
+    with tls_server(keys.context(), handler) as port:
+        endpoint = Endpoint.parse(f"tls://127.0.0.1:{port}?sndbuf=8192")
+        with blocking.connect(endpoint, timeout=TIMEOUT, tls=keys.options) as connection:
             connection.send(bytes(size))
             connection.half_close()
             assert connection.receive_all() == b"thanks"
-    assert heard == [size]
+    assert received == [size]
 
 
 def test_tls12_half_close_is_rejected(keys: ClientKeys) -> None:
@@ -177,29 +177,29 @@ def test_tls12_half_close_is_rejected(keys: ClientKeys) -> None:
         connect(port, keys.options) as connection,
     ):
         assert not connection.core.supports_half_close
-        with pytest.raises(UnsupportedCombination, match=r"TLS 1\.2 does not support an end of one direction"):
+        with pytest.raises(UnsupportedCombination, match=r"TLS 1\.2 does not support a half-close"):
             connection.half_close()
         assert connection.request("still open") == b"still open"
 
 
 def test_tls_eof_without_close_notify_raises(keys: ClientKeys) -> None:
-    def script(conn: ssl.SSLSocket) -> None:
+    def handler(conn: ssl.SSLSocket) -> None:
         conn.sendall(b"half a mess")
 
-    with tls_server(keys.context(), script) as port, connect(port, keys.options) as connection:
+    with tls_server(keys.context(), handler) as port, connect(port, keys.options) as connection:
         assert connection.receive() == b"half a mess"
         with pytest.raises(ProtocolViolation, match="without close_notify"):
             connection.receive()
 
 
 def test_tls_close_sends_close_notify(keys: ClientKeys) -> None:
-    heard: list[bytes] = []
-    with tls_server(keys.context(), lambda conn: heard.append(conn.recv(10))) as port:
+    received: list[bytes] = []
+    with tls_server(keys.context(), lambda conn: received.append(conn.recv(10))) as port:
         connect(port, keys.options).close()
-    assert heard == [b""]
+    assert received == [b""]
 
 
-# Whom we believe ---------------------------------------------------------------------------------
+# Verification ------------------------------------------------------------------------------------
 
 
 def handshake_error(port: int, options: TlsOptions, host: str = "127.0.0.1") -> str:
@@ -210,19 +210,19 @@ def handshake_error(port: int, options: TlsOptions, host: str = "127.0.0.1") -> 
 
 def test_verify_unknown_issuer_fails(keys: ClientKeys) -> None:
     with tls_server(keys.context()) as port:
-        words = handshake_error(port, TlsOptions())
-    assert "nobody whom this machine trusts has issued its certificate" in words
-    assert "--tls-ca FILE" in words
+        message = handshake_error(port, TlsOptions())
+    assert "the issuer of the server's certificate is not trusted" in message
+    assert "--tls-ca FILE" in message
 
 
 def test_verify_hostname_mismatch_fails(keys: ClientKeys) -> None:
     with tls_server(keys.context(keys.issuer.issue_cert("example.org"))) as port:
-        assert "its certificate is for another address, not for 127.0.0.1" in handshake_error(
+        assert "the server's certificate is for another address, not for 127.0.0.1" in handshake_error(
             port, keys.options
         )
     with tls_server(keys.context(keys.issuer.issue_cert("example.org"))) as port:
-        words = handshake_error(port, keys.options, "localhost")
-    assert "its certificate is for another host, not for localhost; --tls-name NAME" in words
+        message = handshake_error(port, keys.options, "localhost")
+    assert "the server's certificate is for another host, not for localhost; --tls-name NAME" in message
     with (
         tls_server(keys.context(keys.issuer.issue_cert("example.org"))) as port,
         connect(port, TlsOptions(ca=keys.ca, name="example.org")) as connection,
@@ -235,21 +235,21 @@ def test_verify_expired_certificate_fails(keys: ClientKeys) -> None:
     with tls_server(
         keys.context(keys.issuer.issue_cert("127.0.0.1", not_before=past, not_after=past))
     ) as port:
-        assert "its certificate has expired; is the clock right" in handshake_error(port, keys.options)
+        assert "the server's certificate has expired; check the clocks" in handshake_error(port, keys.options)
 
 
 def test_verify_self_signed_needs_fingerprint(tmp_path: Path) -> None:
-    context, shown = _self_signed()
-    for written in (shown, ":".join(shown[at : at + 2] for at in range(0, 64, 2)).upper()):
-        with tls_server(context) as port, connect(port, TlsOptions(fingerprint=written)) as connection:
+    context, actual = _self_signed()
+    for text in (actual, ":".join(actual[at : at + 2] for at in range(0, 64, 2)).upper()):
+        with tls_server(context) as port, connect(port, TlsOptions(fingerprint=text)) as connection:
             assert connection.exchange(b"x")[:1] == b"x"
     with tls_server(context) as port:
-        words = handshake_error(port, TlsOptions())
-    assert "its certificate is self-signed" in words
-    assert "--tls-fingerprint" in words
+        message = handshake_error(port, TlsOptions())
+    assert "the server's certificate is self-signed" in message
+    assert "--tls-fingerprint" in message
     with tls_server(context) as port:
-        words = handshake_error(port, TlsOptions(fingerprint="0" * 64))
-    assert f"its certificate is another one, with the fingerprint {shown}" in words
+        message = handshake_error(port, TlsOptions(fingerprint="0" * 64))
+    assert f"the server's certificate has another fingerprint, {actual}" in message
 
 
 def test_verify_disabled_accepts_any_certificate() -> None:
@@ -263,20 +263,20 @@ def test_client_certificate_is_sent(keys: ClientKeys) -> None:
     context.load_verify_locations(keys.ca)
     names: list[Any] = []
 
-    def script(conn: ssl.SSLSocket) -> None:
+    def handler(conn: ssl.SSLSocket) -> None:
         names.append(conn.getpeercert())
         echo(conn)
 
     with (
-        tls_server(context, script) as port,
+        tls_server(context, handler) as port,
         connect(port, TlsOptions(ca=keys.ca, certificate=keys.client)) as connection,
     ):
         connection.exchange(b"x")
     assert "alice" in str(names[0]["subject"])
     with (
-        tls_server(context, script) as port,
+        tls_server(context, handler) as port,
         connect(port, keys.options) as connection,
-        pytest.raises(ProtocolViolation, match="it asks for a certificate of ours"),
+        pytest.raises(ProtocolViolation, match="the peer requires a certificate"),
     ):
         connection.receive()
 
@@ -297,32 +297,32 @@ def test_describe_session_lines(keys: ClientKeys) -> None:
         connection.exchange(b"")
 
 
-# What is no TLS ----------------------------------------------------------------------------------
+# Failed handshakes -------------------------------------------------------------------------------
 
 
 def test_handshake_with_non_tls_server_fails() -> None:
-    def script(conn: Any) -> None:
+    def handler(conn: Any) -> None:
         conn.sendall(b"220 mail.example.org \x1b[2J\r\n")
         conn.recv(4096)
         conn.recv(4096)
 
-    with serve_one(script) as port:
-        words = handshake_error(port, TlsOptions())
-    assert 'what it says is not TLS: "220 mail.example.org' in words
-    assert "\x1b" not in words
-    assert "tcp:// talks without" in words
+    with serve_one(handler) as port:
+        message = handshake_error(port, TlsOptions())
+    assert 'the server sends something that is not TLS: "220 mail.example.org' in message
+    assert "\x1b" not in message
+    assert "try tcp://" in message
 
 
 def test_handshake_closed_by_server_fails() -> None:
     with serve_one(lambda conn: conn.recv(4096)) as port:
-        assert "does it speak TLS?" in handshake_error(port, TlsOptions())
+        assert "the server may not use TLS" in handshake_error(port, TlsOptions())
 
 
 def test_handshake_with_silent_server_times_out() -> None:
     done = threading.Event()
     with serve_one(lambda _conn: done.wait(TIMEOUT)) as port:
         try:
-            with pytest.raises(TimeoutExpired, match="says nothing: does it speak TLS") as caught:
+            with pytest.raises(TimeoutExpired, match="sends nothing; it may not use TLS") as caught:
                 blocking.connect(f"tls://127.0.0.1:{port}", timeout=0.3)
         finally:
             done.set()
@@ -334,9 +334,9 @@ def test_tls_options_invalid_files_raise(keys: ClientKeys, tmp_path: Path) -> No
         TlsOptions(ca=tmp_path / "nothing").context()
     junk = tmp_path / "junk"
     junk.write_text("junk")
-    with pytest.raises(UsageError, match="no certificate in"):
+    with pytest.raises(UsageError, match="contains no PEM certificate"):
         TlsOptions(ca=junk).context()
-    with pytest.raises(UsageError, match="not a certificate and its key"):
+    with pytest.raises(UsageError, match="not a PEM certificate with its key"):
         TlsOptions(certificate=keys.ca).context()
     with pytest.raises(UsageError, match="64 hexadecimal digits"):
         TlsOptions(fingerprint="abc")
@@ -344,28 +344,28 @@ def test_tls_options_invalid_files_raise(keys: ClientKeys, tmp_path: Path) -> No
         blocking.connect("tcp://127.0.0.1:1", tls=TlsOptions())
 
 
-# The header of a proxy ---------------------------------------------------------------------------
+# PROXY header ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("query", "version"), [("", 2), ("?header=1", 1), ("?header=2", 2)])
 def test_proxy_header_is_sent_first(query: str, version: int) -> None:
-    came: list[bytes] = []
+    received: list[bytes] = []
 
-    def script(conn: Any) -> None:
+    def handler(conn: Any) -> None:
         while data := conn.recv(4096):
-            came.append(data)
+            received.append(data)
 
     with (
-        serve_one(script) as port,
+        serve_one(handler) as port,
         blocking.connect(f"proxyprotocol+tcp://127.0.0.1:{port}{query}", timeout=TIMEOUT) as connection,
     ):
-        ours = connection.local, connection.peer
+        addresses = connection.local, connection.peer
         connection.exchange(b"hello")
-    found = parse_header(b"".join(came))
+    found = parse_header(b"".join(received))
     assert found is not None
     header, size = found
-    assert (header.version, header.source, header.destination) == (version, *ours)
-    assert b"".join(came)[size:] == b"hello"
+    assert (header.version, header.source, header.destination) == (version, *addresses)
+    assert b"".join(received)[size:] == b"hello"
 
 
 def _self_signed() -> tuple[ssl.SSLContext, str]:

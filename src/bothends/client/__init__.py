@@ -1,1 +1,1 @@
-"""The other end: `blocking` and `asyncio` (the same verbs, waiting in their own way), `misbehave`. Rank 2."""
+"""Client connections: `blocking` and `asyncio` have the same methods; `faults` misbehaves. Rank 2."""

@@ -1,13 +1,13 @@
-"""What a connection can do, as steps that never wait: the part that is the same for all who do.
+"""The operations of a connection as generators that never block: the part shared by all clients.
 
-1. A step is a generator. It moves what the socket takes or gives at once, and where it would have to
-   wait it yields a `Wait` instead. Whoever drives it waits in his own way and sends back whether the
-   socket became ready (True) or the time passed (False). What the step returns is the result.
-2. The socket is non-blocking. Its errors are translated here, where its calls are made.
-3. What has come stays in the inbox until it is taken: a step that is given up (a time limit, ^C, a
-   cancelled task) loses nothing that came.
-4. One reader and one writer at a time; a second one is told so, for the bytes would be shared out at
-   random.
+1. An operation is a generator. It moves the bytes that the socket accepts or has at once, and yields a `Wait`
+   instead of blocking. The driver waits (blocking or async) and sends back whether the socket became ready
+   (True) or the timeout passed (False). The generator's return value is the result.
+2. The socket is non-blocking. Its errors are translated here, where the calls are made.
+3. Received data stays in the receive buffer until it is taken, so an interrupted operation (a timeout, ^C, a
+   cancelled task) loses no data.
+4. One reader and one writer at a time. A second one is refused, because each would receive an arbitrary part
+   of the data.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from bothends.hexdump import ByteDirection
 
 T = TypeVar("T")
 
-# What is read along while a request is being sent. A peer that goes on answering beyond this, unread,
-# has to wait, and memory stays bounded.
+# Bytes read while a request is being sent. Beyond this the client stops reading, so flow control stops the
+# peer and memory stays bounded.
 MAX_READ_WHILE_SENDING: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a step waits for, and for how long: seconds, or None for as long as it takes."""
+    """The readiness that an operation waits for. `timeout` in seconds; None for no limit."""
 
     read: bool
     write: bool
@@ -51,10 +51,11 @@ Operation: TypeAlias = Generator[Wait, bool, T]
 
 
 class ConnectionCore:
-    """The verbs of one connection. `timeout` bounds each wait: the longest silence, in seconds.
+    """The operations of one connection.
 
-    `watch` is told of what each read and write moved; no data at all is the end of that direction, and on
-    a datagram socket an empty datagram.
+    `timeout` limits each wait, in seconds: the longest period without progress, not the whole operation.
+    `watcher` is called with the data of each read and write. Empty data means EOF in that direction, or an
+    empty datagram on a datagram socket.
     """
 
     def __init__(self, sock: socket.socket, endpoint: Endpoint, timeout: float | None, limit: int) -> None:
@@ -73,33 +74,35 @@ class ConnectionCore:
         self._read_size = MAX_MESSAGE if self.message_oriented else READ_SIZE
         self._in_progress: set[str] = set()
 
-    def try_receive(self, doing: str = "receiving") -> bool:
-        """Move one read's bytes into the inbox; False if there are none now."""
+    def try_receive(self, operation: str = "receiving") -> bool:
+        """Move the bytes of one read into the receive buffer. Returns False if there are none now."""
         try:
             data = self.socket.recv(self._read_size)
         except BlockingIOError:
             return False
         except OSError as error:
-            raise translate_oserror(error, doing, self.label, datagrams=self.datagrams) from error
+            raise translate_oserror(error, operation, self.label, datagrams=self.datagrams) from error
         self._on_received(data)
         if data and isinstance(self.socket, TlsSocket) and self.socket.eof_received:
-            self._on_received(b"")  # close_notify came along, and poll() would not tell
+            self._on_received(b"")  # close_notify came with the data, and poll() does not report it
         return True
 
     @property
     def has_unsent(self) -> bool:
-        """The socket has something left to send by itself: wait for room too, and then try to receive."""
+        """Whether the socket has unsent ciphertext: wait for writability too, then call `try_receive`."""
         return isinstance(self.socket, TlsSocket) and self.socket.has_unsent
 
     @property
     def supports_half_close(self) -> bool:
-        """Whether `finish` is to be had: TLS 1.2 ends both directions or none."""
+        """Whether `half_close` works: TLS 1.2 closes both directions or none."""
         return not isinstance(self.socket, TlsSocket) or self.socket.supports_half_close
 
     def try_send(self, data: bytes | memoryview) -> int | None:
-        """Give the socket what it takes now (a message: all of it), or None if it takes nothing."""
+        """Send the bytes that the socket accepts now (a message whole). Returns their count, or None."""
         if self.write_closed:
-            raise UnsupportedCombination("this connection", "more", "its sending side was closed by finish()")
+            raise UnsupportedCombination(
+                "this connection", "sending", "half_close() has closed its sending side"
+            )
         try:
             sent = self.socket.send(data)
         except BlockingIOError:
@@ -111,15 +114,15 @@ class ConnectionCore:
         return sent
 
     def send(self, data: bytes | memoryview, *, read_while_sending: int = 0) -> Operation[None]:
-        """Send all of it, as one message where the socket has boundaries.
+        """Send all data, as one message on a message-oriented socket.
 
-        With `read_while_sending` it reads meanwhile, until the inbox holds so many bytes: for a peer that will
-        not take the rest before it has got rid of its answer to the beginning.
+        With `read_while_sending` it also reads, until the receive buffer holds that many bytes: a peer may
+        stop reading the rest of a request until its reply to the beginning is read.
         """
-        reads_too: AbstractContextManager[None] = (
+        reading: AbstractContextManager[None] = (
             self._exclusive("receiving") if read_while_sending else nullcontext()
         )
-        with self._exclusive("sending"), reads_too:
+        with self._exclusive("sending"), reading:
             view = memoryview(data).cast("B")
             while True:
                 sent = self.try_send(view)
@@ -135,14 +138,14 @@ class ConnectionCore:
                     self._raise_timeout("sending", "the peer does not read")
 
     def send_line(self, line: str | bytes, *, read_while_sending: int = 0) -> Operation[None]:
-        """Send a message: with LF on a stream, bare where the socket has boundaries. Text becomes UTF-8."""
+        """Send a message: with LF on a stream, bare on a message-oriented socket. Text becomes UTF-8."""
         data = line.encode() if isinstance(line, str) else line
         return self.send(
             data if self.message_oriented else data + b"\n", read_while_sending=read_while_sending
         )
 
     def receive(self, size: int) -> Operation[bytes]:
-        """At most `size` bytes of a stream, b"" at the peer's EOF; or one message, whatever its size."""
+        """Receive at most `size` bytes of a stream, b"" at the peer's EOF; or one message of any size."""
         while (data := self.receive_buffer.take(size)) is None:
             if self.receive_buffer.eof_received:
                 return b""
@@ -150,112 +153,112 @@ class ConnectionCore:
         return data
 
     def receive_line(self) -> Operation[bytes]:
-        """A line without its end, or one whole message."""
-        doing = "waiting for an answer" if self.message_oriented else "waiting for a line"
+        """Receive a line without its line ending, or one message."""
+        operation = "waiting for a reply" if self.message_oriented else "waiting for a line"
         while (line := self.receive_buffer.take_line()) is None:
-            self._require_no_eof(doing)
-            yield from self._fill(doing)
+            self._require_no_eof(operation)
+            yield from self._fill(operation)
         return line
 
     def receive_exactly(self, size: int) -> Operation[bytes]:
-        """`size` bytes of a stream."""
+        """Receive `size` bytes of a stream."""
         if self.message_oriented:
             raise UnsupportedCombination(
-                "receive_exactly", self.label, "its messages come whole", "use receive()"
+                "receive_exactly", self.label, "it preserves message boundaries", "use receive()"
             )
         while (data := self.receive_buffer.take_exactly(size)) is None:
-            doing = f"waiting for {size} bytes ({self.receive_buffer.size} came)"
-            self._require_no_eof(doing)
-            yield from self._fill(doing)
+            operation = f"waiting for {size} bytes (received {self.receive_buffer.size})"
+            self._require_no_eof(operation)
+            yield from self._fill(operation)
         return data
 
     def receive_all(self) -> Operation[bytes]:
-        """Everything until the peer's EOF."""
+        """Receive everything until the peer's EOF."""
         self._require_half_close("receive_all")
         while not self.receive_buffer.eof_received:
             yield from self._fill("waiting for the peer's EOF")
         return self.receive_buffer.take_all()
 
     def request(self, message: str | bytes, retries: int) -> Operation[bytes]:
-        """A line out, a line in; or a message out, a message in."""
+        """Send a line and receive a line; or send and receive a message."""
         if not self.datagrams:
             yield from self.send_line(message, read_while_sending=MAX_READ_WHILE_SENDING)
             return (yield from self.receive_line())
-        # What came before the question is the late or second answer to an earlier one.
+        # Anything received before the request is a late or duplicate reply to an earlier one.
         while self.try_receive():
             pass
         self.receive_buffer.take_all()
         for seconds in retry_timeouts(self.timeout, retries):
             yield from self.send_line(message)
-            if (yield from self._try_fill("waiting for an answer", seconds)):
+            if (yield from self._try_fill("waiting for a reply", seconds)):
                 return self.receive_buffer.take(MAX_MESSAGE) or b""
-        self._raise_timeout("waiting for an answer", NO_REPLY_HINT)
+        self._raise_timeout("waiting for a reply", NO_REPLY_HINT)
 
     def exchange(self, data: bytes) -> Operation[bytes]:
-        """Send all, finish, and give everything until the peer's EOF; both directions move at once."""
+        """Send all data, half-close, and receive everything until the peer's EOF, reading while sending."""
         self._require_half_close("exchange")
         yield from self.send(data, read_while_sending=1 << 62)
         self.half_close()
         return (yield from self.receive_all())
 
     def half_close(self) -> None:
-        """Close the sending side: the peer reads EOF, and can still answer."""
-        self._require_half_close("finish")
+        """Close the sending side: the peer reads EOF and can still reply."""
+        self._require_half_close("half_close")
         if self.write_closed:
             return
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:
-            raise translate_oserror(error, "finishing", self.label, datagrams=False) from error
+            raise translate_oserror(error, "half-closing", self.label, datagrams=False) from error
         self.write_closed = True
         if self.watcher is not None:
             self.watcher("sent", b"")
 
-    def _fill(self, doing: str) -> Operation[None]:
-        if not (yield from self._try_fill(doing, self.timeout)):
-            self._raise_timeout(doing)
+    def _fill(self, operation: str) -> Operation[None]:
+        if not (yield from self._try_fill(operation, self.timeout)):
+            self._raise_timeout(operation)
 
-    def _try_fill(self, doing: str, timeout: float | None) -> Operation[bool]:
+    def _try_fill(self, operation: str, timeout: float | None) -> Operation[bool]:
         with self._exclusive("receiving"):
-            while not self.try_receive(doing):
+            while not self.try_receive(operation):
                 if not (yield Wait(read=True, write=self.has_unsent, timeout=timeout)):
                     return False
             return True
 
-    def _require_no_eof(self, doing: str) -> None:
+    def _require_no_eof(self, operation: str) -> None:
         if self.receive_buffer.eof_received:
-            raise ConnectionLost(self.label, doing)
+            raise ConnectionLost(self.label, operation)
 
     def _on_received(self, data: bytes) -> None:
         if self.watcher is not None:
             self.watcher("received", data)
         self.receive_buffer.feed(data)
 
-    def _require_half_close(self, verb: str) -> None:
+    def _require_half_close(self, method: str) -> None:
         if self.datagrams:
-            raise UnsupportedCombination(verb, self.label, "a datagram socket has no end")
+            raise UnsupportedCombination(method, self.label, "a datagram socket has no EOF")
 
-    def _raise_timeout(self, doing: str, hint: str = "") -> NoReturn:
-        raise TimeoutExpired(self.label, doing, self.timeout or 0.0, hint)
+    def _raise_timeout(self, operation: str, hint: str = "") -> NoReturn:
+        raise TimeoutExpired(self.label, operation, self.timeout or 0.0, hint)
 
     @contextmanager
-    def _exclusive(self, doing: str) -> Iterator[None]:
-        if doing in self._in_progress:
+    def _exclusive(self, operation: str) -> Iterator[None]:
+        if operation in self._in_progress:
             raise UnsupportedCombination(
-                "one connection", f"two at once who are {doing}", "each would get a part of it"
+                "one connection", f"two callers {operation} at once", "each would get part of the data"
             )
-        self._in_progress.add(doing)
+        self._in_progress.add(operation)
         try:
             yield
         finally:
-            self._in_progress.discard(doing)
+            self._in_progress.discard(operation)
 
 
 class BaseConnection:
-    """What a connection has and does without waiting, whoever waits for the rest.
+    """The attributes and non-waiting methods shared by blocking and asynchronous connections.
 
-    `endpoint` is what was connected to; `local` and `peer` are the addresses of both ends; `steps` are
-    the verbs, for whoever drives them himself.
+    `endpoint` is the connected endpoint; `local` and `peer` are the addresses of both ends; `core` has the
+    operations, for callers with their own driver.
     """
 
     def __init__(self, sock: socket.socket, endpoint: Endpoint, timeout: float | None, limit: int) -> None:
@@ -264,17 +267,17 @@ class BaseConnection:
         self.local = Address.from_sockaddr(sock.family, sock.getsockname())
         try:
             self.peer = Address.from_sockaddr(sock.family, sock.getpeername())
-        except OSError:  # it has gone already; the first read will say so
+        except OSError:  # the peer has reset the connection already; the first read reports it
             self.peer = Address("none")
 
     @property
     def socket(self) -> socket.socket:
-        """The socket itself, non-blocking: for its options, and for `misbehave`."""
+        """The non-blocking socket, for its options and for `faults`."""
         return self.core.socket
 
     @property
     def timeout(self) -> float | None:
-        """The longest wait for the peer in seconds, None for no limit."""
+        """The maximum wait for the peer in seconds; None for no limit."""
         return self.core.timeout
 
     @timeout.setter
@@ -282,11 +285,11 @@ class BaseConnection:
         self.core.timeout = seconds
 
     def half_close(self) -> None:
-        """Close the sending side (shutdown, SHUT_WR): the peer reads EOF and can still answer. Idempotent.
+        """Close the sending side (shutdown, SHUT_WR): the peer reads EOF and can still reply. Idempotent.
 
         Raises:
-            ConnectionLost: the connection is gone already.
-            CannotCarry: a datagram socket has no end.
+            ConnectionLost: the connection is closed or reset already.
+            UnsupportedCombination: a datagram socket has no EOF; TLS 1.2 cannot half-close.
         """
         self.core.half_close()
 

@@ -1,11 +1,11 @@
-"""The other end, for programs that wait in an event loop: asyncio's own, or uvloop.
+"""Client connections for asyncio, with its own event loop or uvloop.
 
     async with connect("tcp://127.0.0.1:12000") as connection:
         print(await connection.request("hello"))
 
-The same verbs stand in `bothends.client.blocking`; what they do is in `_core.py`, and here is only how
-they wait: the loop watches the socket, and nothing stands between the two. No transport means no
-buffer that fills unseen, and datagrams of any size, 0 included.
+`bothends.client.blocking` has the same methods. The operations are in `_core.py`; this module only waits: the
+event loop watches the socket directly. Without a transport there is no hidden buffer, and datagrams of any
+size work, 0 included.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ def connect(
     source: tuple[str, int] | None = None,
     tls: TlsOptions | None = None,
 ) -> ConnectContext:
-    """As `blocking.connect`: await it for a connection that you close, or use it with `async with`.
+    """As `blocking.connect`. Await it for a connection that you close, or use it with `async with`.
 
     Raises, when it is awaited:
-        EndpointError, UnknownName: `endpoint` cannot be read, or not be connected to.
-        SystemRefused: the system, or the other end, said no; Unavailable where a socket family isn't here.
-        TimeLimit: no connection in time.
-        HandshakeFailed: TLS came to nothing, or the certificate does not hold.
+        EndpointError, UnknownName: the endpoint is invalid, or cannot be connected to.
+        SystemCallFailed: the connect failed or was refused; Unavailable if the kernel lacks the family.
+        TimeoutExpired: no connection in time.
+        HandshakeFailed: the TLS handshake failed, or the certificate is invalid.
     """
     return ConnectContext(endpoint, timeout, limit, source, tls)
 
 
 class ConnectContext:
-    """A connection in the making: awaitable, and an asynchronous context."""
+    """The result of `connect`: awaitable, and an asynchronous context manager."""
 
     def __init__(
         self,
@@ -80,23 +80,23 @@ class ConnectContext:
             self._connection.close()
 
     async def _connect(self) -> AsyncConnection:
-        where = Endpoint.parse(self._endpoint) if isinstance(self._endpoint, str) else self._endpoint
-        opens = functools.partial(
-            open_stream, where, timeout=self._timeout, source=self._source, tls=self._tls
+        endpoint = Endpoint.parse(self._endpoint) if isinstance(self._endpoint, str) else self._endpoint
+        connector = functools.partial(
+            open_stream, endpoint, timeout=self._timeout, source=self._source, tls=self._tls
         )
-        return AsyncConnection(await _connect_in_thread(opens), where, self._timeout, self._limit)
+        return AsyncConnection(await _connect_in_thread(connector), endpoint, self._timeout, self._limit)
 
 
 class AsyncConnection(BaseConnection):
-    """As `blocking.Connection`: one task may send while another receives. `finish` and `close` don't wait,
-    and so are plain calls here too.
+    """As `blocking.Connection`: one task may send while another receives. `half_close` and `close` do not
+    wait, so they are plain methods here too.
 
-    Every verb that waits raises:
-        TimeLimit: nothing moved for `timeout` seconds. What had come can still be received.
-        ConnectionLost: the peer reset the connection, or closed it before what was asked for had come.
-        SystemRefused: on datagrams, what the system reports of earlier ones (ECONNREFUSED), and a
-            message that is too large (EMSGSIZE).
-    A verb that is cancelled loses nothing that came.
+    Every method that waits raises:
+        TimeoutExpired: no progress for `timeout` seconds. Data received before can still be taken.
+        ConnectionLost: the peer reset the connection, or closed it before the requested data had arrived.
+        SystemCallFailed: on datagrams, a delivery error of an earlier one (ECONNREFUSED), or a message that
+            is too large (EMSGSIZE).
+    Cancelling a method loses no received data.
     """
 
     def __init__(
@@ -110,56 +110,56 @@ class AsyncConnection(BaseConnection):
         self._wakeups: set[Callable[[], None]] = set()
 
     async def send(self, data: bytes) -> None:
-        """Send all of it; as one message where the socket has boundaries. Does not read meanwhile."""
+        """Send all data, as one message on a message-oriented socket. Does not read meanwhile."""
         await self._run(self.core.send(data))
 
     async def send_line(self, line: str | bytes) -> None:
-        """Send a message: the line with LF on a stream, bare where the socket has boundaries."""
+        """Send a message: the line with LF on a stream, bare on a message-oriented socket."""
         await self._run(self.core.send_line(line))
 
     async def receive(self, size: int = READ_SIZE) -> bytes:
-        """What has come, at most `size` bytes, b"" at the peer's EOF; or one message, whatever its size."""
+        """Receive at most `size` bytes, b"" at the peer's EOF; or one message of any size."""
         return await self._run(self.core.receive(size))
 
     async def receive_line(self) -> bytes:
-        """The next line without its LF or CR LF, or the next message. The last line may lack its end.
+        """Receive the next line without its LF or CR LF, or the next message. The last line may lack its LF.
 
         Raises:
             ConnectionLost: the peer has closed, and no line is left (`errno` is then 0).
-            MessageTooLong: the line has passed `limit`.
+            MessageTooLong: the line exceeds `limit`.
         """
         return await self._run(self.core.receive_line())
 
     async def receive_exactly(self, size: int) -> bytes:
-        """So many bytes of a stream. Raises ConnectionLost if the peer closes before."""
+        """Receive `size` bytes of a stream. Raises ConnectionLost if the peer closes before."""
         return await self._run(self.core.receive_exactly(size))
 
     async def receive_all(self) -> bytes:
-        """Everything until the peer's EOF, however much it is."""
+        """Receive everything until the peer's EOF, whatever its size."""
         return await self._run(self.core.receive_all())
 
     async def request(self, message: str | bytes, *, retries: int = 0) -> bytes:
-        """A line out and a line in; a message out and a message in. See `blocking.Connection.request`."""
+        """Send and receive a line; or send and receive a message. See `blocking.Connection.request`."""
         return await self._run(self.core.request(message, retries))
 
     async def exchange(self, data: bytes) -> bytes:
-        """Send all, `finish`, and give everything until the peer's EOF, both directions moving at once."""
+        """Send all data, half-close, and receive everything until the peer's EOF, reading while sending."""
         return await self._run(self.core.exchange(data))
 
     def close(self) -> None:
-        """Close both sides; whoever still waits for either meets ConnectionLost. Idempotent."""
-        # The loop must forget the descriptor before the system gives its number to someone else.
+        """Close both sides; pending operations raise ConnectionLost. Idempotent."""
+        # The loop must stop watching the descriptor before the kernel reuses its number.
         for wake in tuple(self._wakeups):
             wake()
         super().close()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Lines until the peer's EOF, or messages."""
+        """Yield lines until the peer's EOF, or messages."""
         while True:
             try:
                 yield await self.receive_line()
-            except ConnectionLost as lost:
-                if lost.errno:
+            except ConnectionLost as error:
+                if error.errno:
                     raise
                 return
 
@@ -213,40 +213,40 @@ class AsyncConnection(BaseConnection):
 
 
 async def _connect_in_thread(connector: Callable[[], socket.socket]) -> socket.socket:
-    """Open a connection in a thread, for resolving names blocks (getaddrinfo(3)).
+    """Open a connection in a thread, because resolving names blocks (getaddrinfo(3)).
 
-    A thread of its own, and a daemon: the loop's executor would make a program that is interrupted
-    wait for a host that doesn't answer. If nobody wants the socket any more, it is closed.
+    A separate daemon thread, because an interrupted program would wait for the loop's executor until the host
+    answers. If the caller is cancelled, the socket is closed.
     """
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[socket.socket] = loop.create_future()
+    connected: asyncio.Future[socket.socket] = loop.create_future()
 
     def deliver(sock: socket.socket | None, error: BaseException | None) -> None:
         if error is not None:
-            if not done.cancelled():
-                done.set_exception(error)
+            if not connected.cancelled():
+                connected.set_exception(error)
         elif sock is not None:
-            if done.cancelled():
+            if connected.cancelled():
                 sock.close()
             else:
-                done.set_result(sock)
+                connected.set_result(sock)
 
-    def work() -> None:
-        sock, problem = None, None
+    def connect_in_thread() -> None:
+        sock, failure = None, None
         try:
             sock = connector()
         except BaseException as error:
-            problem = error
+            failure = error
         try:
-            loop.call_soon_threadsafe(deliver, sock, problem)
+            loop.call_soon_threadsafe(deliver, sock, failure)
         except RuntimeError:  # the loop is closed
             if sock is not None:
                 sock.close()
 
-    threading.Thread(target=work, name="bothends-connect", daemon=True).start()
+    threading.Thread(target=connect_in_thread, name="bothends-connect", daemon=True).start()
     try:
-        return await done
+        return await connected
     except asyncio.CancelledError:
-        if done.done() and not done.cancelled() and done.exception() is None:
-            done.result().close()
+        if connected.done() and not connected.cancelled() and connected.exception() is None:
+            connected.result().close()
         raise

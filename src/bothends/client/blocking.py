@@ -1,10 +1,10 @@
-"""The other end, for programs that wait by blocking.
+"""Blocking client connections.
 
     with connect("tcp://127.0.0.1:12000") as connection:
         print(connection.request("hello"))
 
-The same verbs stand in `bothends.client.asyncio`; what they do is in `_core.py`, and here is only how
-they wait: in poll(), which unlike select() takes any descriptor.
+`bothends.client.asyncio` has the same methods. The operations are in `_core.py`; this module only waits: in
+poll(), which unlike select() accepts any descriptor.
 """
 
 from __future__ import annotations
@@ -34,36 +34,39 @@ def connect(
     source: tuple[str, int] | None = None,
     tls: TlsOptions | None = None,
 ) -> Connection:
-    """Connect to an endpoint, trying each of its addresses. Close what it gives, or use it as a context.
+    """Connect to an endpoint, trying each of its addresses. Close the connection, or use it as a context.
 
-    `timeout` (seconds, None for no limit) bounds the connecting, and then every wait for the peer: the
-    longest silence, not the whole exchange. `limit` is the longest line in bytes. `source` is the
-    address and port to come from: ("", 0) leaves either to the system. `tls` is for tls:// endpoints:
-    whose certificate to believe, and more; without it, as the system does.
+    On UDP nothing is sent yet, so a missing server is noticed only when the first reply does not arrive.
 
-    On UDP nothing is sent yet, so that nobody listens is only known when the first answer stays away.
+    Args:
+        endpoint: the endpoint, as a value or a URL.
+        timeout: seconds, None for no limit. Limits connecting, and then every wait for the peer: the longest
+            period without progress, not the whole exchange.
+        limit: maximum line length in bytes.
+        source: address and port to connect from; "" and 0 leave the choice to the kernel.
+        tls: for tls:// endpoints: how to verify the server, and more; default: the system's trusted issuers.
 
     Raises:
-        EndpointError, UnknownName: `endpoint` cannot be read, or not be connected to.
-        SystemRefused: the system, or the other end, said no; Unavailable where a socket family isn't here.
-        TimeLimit: no connection in time.
-        HandshakeFailed: TLS came to nothing, or the certificate does not hold.
+        EndpointError, UnknownName: the endpoint is invalid, or cannot be connected to.
+        SystemCallFailed: the connect failed or was refused; Unavailable if the kernel lacks the family.
+        TimeoutExpired: no connection in time.
+        HandshakeFailed: the TLS handshake failed, or the certificate is invalid.
     """
-    where = Endpoint.parse(endpoint) if isinstance(endpoint, str) else endpoint
-    return Connection(open_stream(where, timeout=timeout, source=source, tls=tls), where, timeout, limit)
+    parsed = Endpoint.parse(endpoint) if isinstance(endpoint, str) else endpoint
+    return Connection(open_stream(parsed, timeout=timeout, source=source, tls=tls), parsed, timeout, limit)
 
 
 class Connection(BaseConnection):
-    """One connection to one peer, or a datagram socket that talks to one peer only.
+    """A connection, or a connected datagram socket.
 
-    Its messages are lines on a stream, and whole datagrams or packets where the socket has boundaries.
-    One thread may send while another receives.
+    Its messages are lines on a stream, and datagrams or packets on a message-oriented socket. One thread may
+    send while another receives.
 
-    Every verb that waits raises:
-        TimeLimit: nothing moved for `timeout` seconds. What had come can still be received.
-        ConnectionLost: the peer reset the connection, or closed it before what was asked for had come.
-        SystemRefused: on datagrams, what the system reports of earlier ones (ECONNREFUSED), and a
-            message that is too large (EMSGSIZE).
+    Every method that waits raises:
+        TimeoutExpired: no progress for `timeout` seconds. Data received before can still be taken.
+        ConnectionLost: the peer reset the connection, or closed it before the requested data had arrived.
+        SystemCallFailed: on datagrams, a delivery error of an earlier one (ECONNREFUSED), or a message that
+            is too large (EMSGSIZE).
     """
 
     def __init__(
@@ -76,55 +79,57 @@ class Connection(BaseConnection):
         super().__init__(sock, endpoint, timeout, limit)
 
     def send(self, data: bytes) -> None:
-        """Send all of it; as one message where the socket has boundaries. Does not read meanwhile."""
+        """Send all data, as one message on a message-oriented socket. Does not read meanwhile."""
         self._run(self.core.send(data))
 
     def send_line(self, line: str | bytes) -> None:
-        """Send a message: the line with LF on a stream, bare where the socket has boundaries."""
+        """Send a message: the line with LF on a stream, bare on a message-oriented socket."""
         self._run(self.core.send_line(line))
 
     def receive(self, size: int = READ_SIZE) -> bytes:
-        """What has come, at most `size` bytes, b"" at the peer's EOF; or one message, whatever its size."""
+        """Receive at most `size` bytes, b"" at the peer's EOF; or one message of any size."""
         return self._run(self.core.receive(size))
 
     def receive_line(self) -> bytes:
-        """The next line without its LF or CR LF, or the next message. The last line may lack its end.
+        """Receive the next line without its LF or CR LF, or the next message. The last line may lack its LF.
 
         Raises:
             ConnectionLost: the peer has closed, and no line is left (`errno` is then 0).
-            MessageTooLong: the line has passed `limit`.
+            MessageTooLong: the line exceeds `limit`.
         """
         return self._run(self.core.receive_line())
 
     def receive_exactly(self, size: int) -> bytes:
-        """So many bytes of a stream. Raises ConnectionLost if the peer closes before."""
+        """Receive `size` bytes of a stream. Raises ConnectionLost if the peer closes before."""
         return self._run(self.core.receive_exactly(size))
 
     def receive_all(self) -> bytes:
-        """Everything until the peer's EOF, however much it is."""
+        """Receive everything until the peer's EOF, whatever its size."""
         return self._run(self.core.receive_all())
 
     def request(self, message: str | bytes, *, retries: int = 0) -> bytes:
-        """A line out and a line in; a message out and a message in. Reads while it sends: no deadlock.
+        """Send a line and receive a line; or send and receive a message. Reads while sending: no deadlock.
 
-        On datagrams `retries` sends again when no answer has come, waiting twice as long each time, all
-        waits together being `timeout`. What came before the question is dropped: it can't be the answer.
+        On datagrams, `retries` repeats the request while there is no reply, with a timeout that doubles each
+        time; all waits together last `timeout`. Data received before the request is discarded, because it
+        cannot be the reply.
         """
         return self._run(self.core.request(message, retries))
 
     def exchange(self, data: bytes) -> bytes:
-        """Send all, `finish`, and give everything until the peer's EOF. Both directions move at once, so
-        however much the peer answers before it has read all, neither waits for the other.
+        """Send all data, half-close, and receive everything until the peer's EOF.
+
+        It reads while sending, so there is no deadlock if the peer replies before it has read everything.
         """
         return self._run(self.core.exchange(data))
 
     def __iter__(self) -> Iterator[bytes]:
-        """Lines until the peer's EOF, or messages."""
+        """Yield lines until the peer's EOF, or messages."""
         while True:
             try:
                 yield self.receive_line()
-            except ConnectionLost as lost:
-                if lost.errno:
+            except ConnectionLost as error:
+                if error.errno:
                     raise
                 return
 

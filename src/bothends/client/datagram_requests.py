@@ -1,9 +1,9 @@
-"""Asking by datagram: each line a datagram, each answer shown, and repeats where none comes.
+"""Requests over datagrams: send each line as a datagram, print each reply, and repeat lost requests.
 
-A datagram may be lost, come twice, or come late, and nothing but the answer says that it arrived. So
-each question waits for an answer and is repeated (`exchange.waits`); whatever else comes, at any time,
-is shown too. The socket is connected, so the kernel drops what comes from elsewhere, and reports with
-ECONNREFUSED when the other host says that nobody has the port open (udp(7)).
+A datagram may be lost, duplicated or delayed, and only a reply shows that it arrived. So each request waits
+for its reply and is repeated (`receive_buffer.retry_timeouts`); anything else that arrives, at any time, is
+printed too. The socket is connected, so the kernel drops datagrams of other senders, and reports
+ECONNREFUSED if the other host replies that the port is not bound (udp(7)).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bothends.errors import TimeoutExpired
 
 
 class RetryTimer:
-    """One question until its answer: when to send it again, and when to give it up. Pure."""
+    """The retransmission schedule of one request. Pure."""
 
     def __init__(self, message: bytes, timeout: float, retries: int) -> None:
         self.message = message
@@ -31,24 +31,25 @@ class RetryTimer:
         self._attempts = 0
 
     def next_timeout(self) -> float | None:
-        """Send it now and wait so many seconds; None: it has been sent often enough, give it up."""
+        """Return the seconds to wait after sending now; None if all retries are used up."""
         self._current_timeout = next(self._timeouts, None)
         self._attempts += 1
         return self._current_timeout
 
     def describe(self) -> str:
-        """What has just happened, in words: nothing came, and so it is sent again, or not any more."""
+        """Describe the timeout that has just passed, and whether the request is repeated."""
         if self._attempts > self._retries:
-            return f"no answer after {self._timeout:.2g} s"
-        return f"no answer after {self._current_timeout or 0:.2g} s, sending again ({self._attempts} of {self._retries})"
+            return f"no reply after {self._timeout:.2g} s"
+        seconds = f"{self._current_timeout or 0:.2g} s"
+        return f"no reply after {seconds}, retrying ({self._attempts} of {self._retries})"
 
 
 class DatagramRequests:
-    """Asks the lines of a descriptor (or the messages in `first`) one after the other.
+    """Send the lines of a descriptor (or the messages in `first`) one after another, each after a reply.
 
-    A line goes without its end, or with `line_end` instead.
-    `within` is how long to wait for each answer, repeats included; `quit_after` how long to stay for late
-    and second answers once all have been asked; `tell` hears of repeats, in words.
+    `line_end` replaces the line ending of each line. `timeout`: seconds to wait for each reply, retries
+    included. `quit_after`: seconds to wait for late and duplicate replies after the last request. `notify` is
+    called with a message for each retry.
     """
 
     def __init__(
@@ -82,11 +83,11 @@ class DatagramRequests:
         self.totals = TransferTotals()
 
     def run(self) -> TransferTotals:
-        """Ask all of them.
+        """Send all requests.
 
         Raises:
-            TimeLimit: at least one stayed without an answer; the others were asked all the same.
-            SystemRefused: the system reports that nobody listens, or that a message is too large.
+            TimeoutExpired: at least one request has no reply; the others were sent all the same.
+            SystemCallFailed: the port is not bound (ECONNREFUSED), or a message is too large.
         """
         try:
             while self._run_once():
@@ -94,10 +95,10 @@ class DatagramRequests:
         finally:
             self._sink.finish()
         if self._unanswered:
-            doing = "waiting for an answer"
+            operation = "waiting for a reply"
             if self._requests > 1:
-                doing += f" to {self._unanswered} of {self._requests} datagrams"
-            raise TimeoutExpired(self._core.label, doing, self._timeout, NO_REPLY_HINT)
+                operation += f" to {self._unanswered} of {self._requests} datagrams"
+            raise TimeoutExpired(self._core.label, operation, self._timeout, NO_REPLY_HINT)
         return self.totals
 
     def _run_once(self) -> bool:
@@ -129,7 +130,7 @@ class DatagramRequests:
         self.totals.messages_sent += 1
 
     def _receive(self) -> None:
-        if not self._core.try_receive("waiting for an answer"):
+        if not self._core.try_receive("waiting for a reply"):
             return
         data = self._core.receive_buffer.take(MAX_MESSAGE) or b""
         self.totals.received += len(data)
@@ -142,15 +143,15 @@ class DatagramRequests:
         self._deadline = None
         if self._pending is None:
             return False
-        word = self._pending.describe()
-        if (wait := self._pending.next_timeout()) is not None:
-            self._notify(word)
-            self._send(self._pending, wait)
+        message = self._pending.describe()
+        if (timeout := self._pending.next_timeout()) is not None:
+            self._notify(message)
+            self._send(self._pending, timeout)
             return True
         self._pending = None
         self._unanswered += 1
         if self._queue or self._source is not None:
-            self._notify(word)
+            self._notify(message)
         return True
 
     def _read(self, source: int) -> None:

@@ -1,4 +1,4 @@
-"""From an endpoint to a socket that is ready to talk: connected, announced by a header, secured."""
+"""Open a client connection: connect, send a PROXY header, start TLS."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ def open_stream(
     source: tuple[str, int] | None = None,
     tls: TlsOptions | None = None,
 ) -> socket.socket:
-    """Connect, and put on what the endpoint names: the PROXY header first, then TLS.
+    """Connect, then send the PROXY header and do the TLS handshake that the endpoint names.
 
-    `timeout` in seconds is for all of it together.
+    `timeout` in seconds is for all steps together.
 
-    Raises what `open_connection` does, HandshakeFailed, and CallerError for `tls` without tls://.
+    Raises as `open_connection` does, HandshakeFailed, and UsageError for `tls` without tls://.
     """
     if tls is not None and endpoint.scheme != "tls":
         raise UsageError(f"{endpoint.label} does not speak TLS; tls:// does")
-    began = time.monotonic()
+    started = time.monotonic()
     sock = open_connection(endpoint, timeout=timeout, source=source)
     try:
         if "proxyprotocol" in endpoint.wrappers:
             sock.sendall(_proxy_header(sock, endpoint))
         if endpoint.scheme != "tls":
             return sock
-        left = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
-        return start_tls(sock, endpoint, tls or TlsOptions(), left)
+        remaining = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
+        return start_tls(sock, endpoint, tls or TlsOptions(), remaining)
     except OSError as error:
         sock.close()
-        raise translate_oserror(error, "shaking hands", endpoint.label, datagrams=False) from error
+        raise translate_oserror(error, "doing the handshake", endpoint.label, datagrams=False) from error
     except BaseException:
         sock.close()
         raise
 
 
 def _proxy_header(sock: socket.socket, endpoint: Endpoint) -> bytes:
-    """We speak for ourselves, but as a proxy would for a client: with our addresses."""
-    here, there = (
+    """Encode a header with the addresses of this connection, as a proxy does for a client."""
+    local, peer = (
         Address.from_sockaddr(sock.family, name) for name in (sock.getsockname(), sock.getpeername())
     )
-    return encode_header(endpoint.number("header") or 2, here, there)
+    return encode_header(endpoint.number("header") or 2, local, peer)

@@ -1,13 +1,13 @@
-"""Round trips: numbered probes to a host or an echo service, and what became of each.
+"""Measure round trips: send numbered probes to a host or an echo service, and track the outcome of each.
 
 How this file works:
 
-1. `ProbeTracker` is pure: when the next probe is due, which are lost, late, duplicate, reordered; a clock
-   is passed in.
-2. `Pinger` joins it to a `Wire`, which sends probes and receives answers. Those of sockets are in `wires`;
-   tests pass one of their own, whose waiting moves the clock.
-3. A probe's payload holds its number, its time of sending and a pattern, and is compared with what was
-   sent, byte for byte.
+1. `ProbeTracker` is pure. It decides when the next probe is due and which probes are lost, late, duplicate or
+   reordered; the clock is passed in.
+2. `Pinger` connects it to a `ProbeTransport`, which sends probes and receives replies. `ping_transports` has
+   those for sockets; tests pass their own, whose waiting advances the clock.
+3. The payload of a probe holds its number, its send time and a pattern, and is compared byte by byte with the
+   reply.
 """
 
 from __future__ import annotations
@@ -23,22 +23,18 @@ from typing import Final, Protocol
 from bothends.client import icmp
 from bothends.errors import errno_text
 
-PROBE_HEADER: Final = struct.Struct("!IIQ")  # token of the run, number of the probe, time of sending in ns
-MAX_TRACKED_PROBES: Final = (
-    icmp.SEQUENCE_MODULUS
-)  # probes remembered: as many as ICMP's 16-bit numbers can tell apart
+PROBE_HEADER: Final = struct.Struct("!IIQ")  # token of the run, number of the probe, send time in ns
+MAX_TRACKED_PROBES: Final = icmp.SEQUENCE_MODULUS  # as many as 16-bit sequence numbers can distinguish
 TOKEN_BITS: Final = 32
-DUPLICATE_WAIT: Final = (
-    0.01  # seconds, and the longest round trip: how far behind its original a duplicate may be
-)
+DUPLICATE_WAIT: Final = 0.01  # seconds, plus the longest round trip: how late a duplicate may arrive
 
 
-# What becomes of a probe
+# Outcomes
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeReply:
-    """An answer. `size` in bytes, `seconds` the round trip; `flaw` says what came back wrong, if anything."""
+    """A reply. `size` in bytes; `seconds`: the round trip; `mismatch`: the difference to the probe."""
 
     number: int
     size: int
@@ -53,7 +49,7 @@ class ProbeReply:
 
 @dataclass(frozen=True, slots=True)
 class ProbeFailure:
-    """An error instead of an answer: an ICMP error from `source`, or of this machine (`source` is "")."""
+    """An error instead of a reply: an ICMP error from `source`, or a local error (`source` is "")."""
 
     number: int | None
     reason: str
@@ -63,14 +59,14 @@ class ProbeFailure:
 
 @dataclass(frozen=True, slots=True)
 class ProbeTimeout:
-    """No answer within the time limit."""
+    """No reply within the timeout."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class UnexpectedReply:
-    """Something that is no answer to a probe of ours. `size` in bytes."""
+    """A packet that is not a reply to any probe of this run. `size` in bytes."""
 
     size: int
     source: str
@@ -81,7 +77,7 @@ ProbeEvent = ProbeReply | ProbeFailure | ProbeTimeout | UnexpectedReply
 
 @dataclass(frozen=True, slots=True)
 class RttStatistics:
-    """Round trips in seconds. `mdev` is their standard deviation, under the name that ping gives it."""
+    """Round trips in seconds. `mdev` is their standard deviation; ping(8) uses this name."""
 
     min: float
     median: float
@@ -91,7 +87,7 @@ class RttStatistics:
 
     @classmethod
     def from_samples(cls, samples: Sequence[float]) -> RttStatistics | None:
-        """Of all round trips; None where there are none."""
+        """Compute the statistics of all round trips. Returns None if there are none."""
         if not samples:
             return None
         ordered = sorted(samples)
@@ -104,13 +100,13 @@ class RttStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of all probes: `sent` = `received` + `lost` + `waiting`.
+    """The outcomes of all probes: `sent` = `received` + `lost` + `waiting`.
 
-    `received` counts each probe once, corrupted and late answers included; `intact` those that were
-    answered byte for byte; `lost` never answered, ICMP errors included; `waiting` still in time when the
-    run was ended. `duplicates` are answers beyond the first, `reordered` came after one to a later probe
-    (RFC 4737 section 3.3), `late` after the time limit, `corrupted` differ from what was sent. `errors` are
-    ICMP errors and probes that this machine could not send; `strays` are nobody's answers.
+    `received`: probes with a reply, corrupted and late replies included. `intact`: probes whose reply was
+    identical. `lost`: probes without a reply, ICMP errors included. `waiting`: probes still within their
+    timeout when the run ended. `duplicates`: replies beyond the first. `reordered`: replies after one to a
+    later probe (RFC 4737 section 3.3). `late`: replies after the timeout. `corrupted`: replies that differ
+    from the probe. `errors`: ICMP errors, and probes that could not be sent. `strays`: unexpected packets.
     """
 
     sent: int
@@ -128,28 +124,28 @@ class Summary:
 
     @property
     def loss(self) -> float:
-        """The lost share of those whose fate is known, 0 to 1."""
-        known = self.sent - self.waiting
-        return self.lost / known if known else 0.0
+        """The lost fraction of all completed probes, 0 to 1."""
+        completed = self.sent - self.waiting
+        return self.lost / completed if completed else 0.0
 
 
 @dataclass(slots=True)
 class Probe:
-    """One probe: its number from 1 on, and when it was sent."""
+    """One probe: its number, from 1, and its send time."""
 
     number: int
     sent_at: float
-    pending: bool = True  # still awaited
+    pending: bool = True  # still waiting for a reply
     answered: bool = False
     intact: bool = False
 
 
 class ProbeTracker:
-    """When to send, and what became of each probe. Pure: `now` is the clock, in seconds.
+    """Schedule probes and track their outcomes. Pure: `now` is the clock, in seconds.
 
-    `count` probes (None: without end), one each `interval` seconds, each awaited for `timeout` seconds.
-    After a pause (the program was stopped) sending goes on from now: no burst makes up for it. When the
-    fate of all is known, one more round trip is waited for, lest the last one's duplicates be missed.
+    `count` probes (None: unlimited), one every `interval` seconds, each with a timeout of `timeout` seconds.
+    After a pause (the process was stopped) the schedule restarts from now, without a burst to catch up. When
+    all probes are complete, it waits for one more round trip, in order to count late duplicates.
     """
 
     def __init__(
@@ -173,7 +169,7 @@ class ProbeTracker:
         )
 
     def next_timeout(self) -> float | None:
-        """Seconds until a probe is due, or one is lost if nothing comes; None when all is known."""
+        """Return the seconds until the next probe or timeout is due; None when all probes are complete."""
         while self._pending and not self._pending[0].pending:
             self._pending.popleft()
         times = [self._pending[0].sent_at + self._timeout] if self._pending else []
@@ -182,11 +178,11 @@ class ProbeTracker:
         if times:
             return max(0.0, min(times) - self._now())
         linger = min(self._timeout, DUPLICATE_WAIT + self._max_rtt) if self._round_trips else 0.0
-        left = self._last_completed + linger - self._now()
-        return left if left > 0 else None
+        remaining = self._last_completed + linger - self._now()
+        return remaining if remaining > 0 else None
 
     def start_probe(self) -> Probe | None:
-        """The probe that is to be sent now, counted as sent; None if none is due."""
+        """Return the probe to send now, and count it as sent; None if none is due."""
         now = self._now()
         if now < self._next_send or (self._count is not None and self.sent >= self._count):
             return None
@@ -201,11 +197,11 @@ class ProbeTracker:
         return probe
 
     def find(self, number: int | None) -> Probe | None:
-        """The probe of that number, if it was sent and isn't too long ago."""
+        """Return the probe with that number, or None if it was not sent or is no longer tracked."""
         return None if number is None else self._probes.get(number)
 
     def record_reply(self, probe: Probe, received_at: float, mismatch: str = "") -> ProbeReply:
-        """An answer came `at` a time of the clock; `flaw` is what differs from what was sent."""
+        """Record a reply received at clock time `received_at`. `mismatch`: its difference to the probe."""
         seconds = max(0.0, received_at - probe.sent_at)
         duplicate = probe.answered
         late = not duplicate and seconds > self._timeout
@@ -222,17 +218,17 @@ class ProbeTracker:
         return ProbeReply(probe.number, 0, "", None, seconds, duplicate, reordered, late, mismatch)
 
     def record_failure(self, probe: Probe | None) -> None:
-        """An error came instead of an answer: the probe is no longer awaited. None: for which isn't known."""
+        """Record an error, which completes the probe. None: the error does not identify its probe."""
         if probe is not None:
             self._complete(probe)
         self._increment(errors=True)
 
     def record_unexpected(self) -> None:
-        """Something came that is no answer."""
+        """Record a packet that is not a reply."""
         self._increment(strays=True)
 
     def pop_expired(self) -> list[ProbeTimeout]:
-        """The probes whose time has passed since the last call."""
+        """Return the probes that have timed out since the last call."""
         found = []
         now = self._now()
         while self._pending and (
@@ -245,7 +241,7 @@ class ProbeTracker:
         return found
 
     def summary(self) -> Summary:
-        """What is known so far."""
+        """Return the outcomes so far."""
         lost = self.sent - self._counters["received"] - self._pending_count
         return Summary(
             sent=self.sent,
@@ -262,26 +258,26 @@ class ProbeTracker:
         probe.pending = False
 
     def _increment(self, **counters: bool) -> None:
-        for name, one in counters.items():
-            self._counters[name] += one
+        for name, increment in counters.items():
+            self._counters[name] += increment
 
 
-# What a probe holds
+# Payloads
 
 
 def build_payload(token: int, probe: Probe, size: int) -> bytes:
-    """The payload of a probe, `size` bytes: a head that is no other probe's, then each byte its own place.
+    """Build the payload of a probe, `size` bytes: a unique header, then a pattern of byte offsets.
 
-    With less room than the head takes, there is only the pattern.
+    If `size` is smaller than the header, there is only the pattern.
     """
-    head = PROBE_HEADER.pack(token, probe.number & 0xFFFFFFFF, int(probe.sent_at * 1e9) & (2**64 - 1))
+    header = PROBE_HEADER.pack(token, probe.number & 0xFFFFFFFF, int(probe.sent_at * 1e9) & (2**64 - 1))
     if size < PROBE_HEADER.size:
-        head = b""
-    return head + bytes(place & 0xFF for place in range(len(head), size))
+        header = b""
+    return header + bytes(offset & 0xFF for offset in range(len(header), size))
 
 
 def parse_probe_number(token: int, payload: bytes, last_number: int) -> int | None:
-    """The number of the probe that a payload, whole or cut short, was sent in; None for nobody's."""
+    """Return the probe number in a payload, which may be truncated; None if it is not from this run."""
     if len(payload) < 8 or payload[:4] != token.to_bytes(4, "big"):
         return None
     number = int.from_bytes(payload[4:8], "big")
@@ -289,21 +285,21 @@ def parse_probe_number(token: int, payload: bytes, last_number: int) -> int | No
 
 
 def describe_mismatch(received: bytes, sent: bytes) -> str:
-    """What differs between the two, in words; empty for nothing."""
-    for place, (its, ours) in enumerate(zip(received, sent, strict=False)):
-        if its != ours:
-            return f"byte {place} is 0x{its:02x}, not 0x{ours:02x}"
+    """Describe the first difference between a reply and its probe; "" if they are identical."""
+    for offset, (actual, expected) in enumerate(zip(received, sent, strict=False)):
+        if actual != expected:
+            return f"byte {offset} is 0x{actual:02x}, not 0x{expected:02x}"
     if len(received) != len(sent):
-        return f"{len(received)} bytes came back of {len(sent)}"
+        return f"received {len(received)} bytes of {len(sent)}"
     return ""
 
 
-# Wires
+# Transports
 
 
 @dataclass(frozen=True, slots=True)
 class RawReply:
-    """What a wire received: the payload of probe `number` (None: it can't be told), `at` in clock seconds."""
+    """A packet from a transport: the payload of probe `number` (None if unknown); times in clock seconds."""
 
     number: int | None
     payload: bytes
@@ -314,29 +310,29 @@ class RawReply:
 
 
 class ProbeTransport(Protocol):
-    """Where probes go and answers come from."""
+    """Sends probes and receives replies."""
 
     description: str
-    """What carries the probes, in words."""
+    """The kind of transport, for users."""
     address: str
-    """Where they go."""
+    """The destination."""
 
     def send(self, number: int, payload: bytes) -> None:
         """Send one probe. Raises OSError."""
 
     def wait(self, timeout: float) -> None:
-        """Until something can be received, or so long."""
+        """Wait until a packet can be received, at most `timeout` seconds."""
 
     def receive(self) -> list[RawReply | ProbeFailure]:
-        """What has come, without waiting."""
+        """Return the packets received so far, without waiting."""
         ...
 
     def close(self) -> None:
-        """Free it."""
+        """Close the sockets."""
 
 
 class Pinger:
-    """Sends probes over a wire until all is known, and tells each event as it happens."""
+    """Send probes over a transport, and yield each outcome as it happens."""
 
     def __init__(self, transport: ProbeTransport, tracker: ProbeTracker, *, token: int, size: int) -> None:
         self._transport = transport
@@ -345,15 +341,15 @@ class Pinger:
         self._size = size
 
     def run(self) -> Iterator[ProbeEvent]:
-        """Until each of the probes is answered, failed or lost. An interruption leaves the book as it is."""
-        while (wait := self._tracker.next_timeout()) is not None:
-            self._transport.wait(wait)
+        """Run until every probe is answered, failed or lost. The tracker stays valid if it is interrupted."""
+        while (timeout := self._tracker.next_timeout()) is not None:
+            self._transport.wait(timeout)
             yield from self.run_once()
 
     def run_once(self) -> Iterator[ProbeEvent]:
-        """What can be done now: receive first, for what has come in time isn't lost."""
-        for arrival in self._transport.receive():
-            yield self._classify(arrival)
+        """Do all work that is due. Receive first, so that a reply in time is not counted as lost."""
+        for packet in self._transport.receive():
+            yield self._classify(packet)
         yield from self._tracker.pop_expired()
         if probe := self._tracker.start_probe():
             try:
@@ -363,14 +359,14 @@ class Pinger:
                 number = error.errno or 0
                 yield ProbeFailure(probe.number, f"could not be sent: {errno_text(number)}", "", number)
 
-    def _classify(self, arrival: RawReply | ProbeFailure) -> ProbeEvent:
-        probe = self._tracker.find(arrival.number)
-        if isinstance(arrival, ProbeFailure):
+    def _classify(self, packet: RawReply | ProbeFailure) -> ProbeEvent:
+        probe = self._tracker.find(packet.number)
+        if isinstance(packet, ProbeFailure):
             self._tracker.record_failure(probe)
-            return arrival
+            return packet
         if probe is None:
             self._tracker.record_unexpected()
-            return UnexpectedReply(arrival.size, arrival.source)
-        flaw = describe_mismatch(arrival.payload, build_payload(self._token, probe, self._size))
-        kept = self._tracker.record_reply(probe, arrival.received_at, flaw)
-        return replace(kept, size=arrival.size, source=arrival.source, ttl=arrival.ttl)
+            return UnexpectedReply(packet.size, packet.source)
+        mismatch = describe_mismatch(packet.payload, build_payload(self._token, probe, self._size))
+        reply = self._tracker.record_reply(probe, packet.received_at, mismatch)
+        return replace(reply, size=packet.size, source=packet.source, ttl=packet.ttl)

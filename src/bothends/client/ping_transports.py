@@ -1,16 +1,16 @@
-"""Where probes go: ICMP over a ping socket or a raw one, and UDP to an echo service.
+"""Probe transports: ICMP over a ping socket or a raw socket, and UDP to an echo service.
 
 How this file works:
 
-1. ICMP goes over a ping socket, which the sysctl net.ipv4.ping_group_range opens to ordinary users
-   (icmp(7)), else over a raw socket, which needs CAP_NET_RAW (raw(7)). UDP needs an echo service (RFC 862).
-2. All sockets are connected and ask for their errors with IP_RECVERR (ip(7)). The kernel then quotes the
-   probe that an ICMP error is about: so we know which it was, for UDP too, where a plain ECONNREFUSED
-   belongs to none.
-3. A round trip begins just before the probe is made and handed to the kernel, so what this machine takes
-   to send it is in. It ends when the kernel received the answer (SO_TIMESTAMPNS, socket(7)), not when
-   Python came round to reading it. That time stamp is of the wall clock; it is taken for its age only, and
-   where the age can't be right (the clock was set meanwhile), the moment of reading counts.
+1. ICMP uses a ping socket, which the sysctl net.ipv4.ping_group_range enables for ordinary users (icmp(7)),
+   or else a raw socket, which needs CAP_NET_RAW (raw(7)). UDP needs an echo service (RFC 862).
+2. All sockets are connected and enable IP_RECVERR (ip(7)). The kernel then quotes the probe that an ICMP
+   error refers to, so it can be identified. That works for UDP too, where a plain ECONNREFUSED names no
+   probe.
+3. A round trip starts just before the probe is built and passed to the kernel, so the local cost of sending
+   is included. It ends when the kernel received the reply (SO_TIMESTAMPNS, socket(7)), not when Python read
+   it. That timestamp is of the wall clock, so only its age is used; if the age is implausible (the clock was
+   set meanwhile), the time of reading is used.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _SOL_RAW: Final = 255
 _ICMP_FILTER: Final = 1  # ICMP6_FILTER too
 _MSG_ERRQUEUE: Final = 0x2000
 
-_MAX_PACKET: Final = 65535 + 40  # bytes that one receive can give
-_CMSG_BUFFER_SIZE: Final = 512  # bytes: a time stamp, a TTL and an extended error with its address take 120
-_MAX_BATCH: Final = 256  # messages read before probes get their turn again: a flood must not stop us
-_MAX_TIMESTAMP_AGE: Final = 60.0  # seconds: a time stamp that seems older tells of a clock that was set
+_MAX_PACKET: Final = 65535 + 40  # bytes: the maximum of one receive
+_CMSG_BUFFER_SIZE: Final = 512  # bytes: a timestamp, a TTL and an extended error with its address take 120
+_MAX_BATCH: Final = 256  # messages read before probes are sent again, so that a flood cannot block sending
+_MAX_TIMESTAMP_AGE: Final = 60.0  # seconds: a timestamp that seems older means that the clock was set
 
 
 class _SocketTransport:
-    """A connected socket with time stamps, hop counts and quoted errors."""
+    """A connected socket with timestamps, hop counts and quoted errors."""
 
     def __init__(self, sock: socket.socket, description: str, address: str) -> None:
         self._socket = sock
@@ -69,7 +69,7 @@ class _SocketTransport:
             options += [(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT)]
             options += [(socket.IPPROTO_IPV6, _IPV6_RECVERR)]
         for level, option in options:
-            # Each only adds to what is told: without them it is less exact, or has fewer words.
+            # All are optional: without them results are less precise, or errors less detailed.
             with contextlib.suppress(OSError):
                 sock.setsockopt(level, option, 1)
 
@@ -81,7 +81,7 @@ class _SocketTransport:
                 self._socket.send(message)
                 return
             except OSError:
-                # A send reports the error of an earlier probe first (udp(7)), and then has sent nothing.
+                # send() first reports the pending error of an earlier probe (udp(7)), without sending.
                 errors = self._read_error_queue()
                 self._failures += errors
                 if not errors:
@@ -89,7 +89,7 @@ class _SocketTransport:
 
     def wait(self, timeout: float) -> None:
         if not self._failures:
-            # Rounded up: poll(2) counts in milliseconds, and 0 would spin until the time has come.
+            # poll(2) takes milliseconds: rounded up, because 0 would spin until the timeout.
             self._poll.poll(math.ceil(timeout * 1000))
 
     def receive(self) -> list[RawReply | ProbeFailure]:
@@ -107,9 +107,9 @@ class _SocketTransport:
                 found += errors
                 continue
             ttl, at = _parse_ancillary(ancillary)
-            answer = self._parse_reply(data, source[0] if source else self.address, ttl, at)
-            if answer is not None:
-                found.append(answer)
+            reply = self._parse_reply(data, source[0] if source else self.address, ttl, at)
+            if reply is not None:
+                found.append(reply)
         return found
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ class _SocketTransport:
         self.close()
 
     def _read_error_queue(self) -> list[ProbeFailure]:
-        """What the error queue holds. Reading it takes the error off the socket too."""
+        """Return the contents of the error queue. Reading it also clears the error of the socket."""
         found: list[ProbeFailure] = []
         while len(found) < _MAX_BATCH:
             try:
@@ -136,10 +136,10 @@ class _SocketTransport:
                 ):
                     continue
                 error = icmp.parse_extended_error(data)
-                if error is not None and error.version:  # one of this machine was raised by the call itself
-                    words = f"{error.description} [{errno.errorcode.get(error.errno, error.errno)}]"
+                if error is not None and error.version:  # the call itself has raised errors of this machine
+                    reason = f"{error.description} [{errno.errorcode.get(error.errno, error.errno)}]"
                     source = icmp.parse_offender(data)
-                    found.append(ProbeFailure(self._quoted_number(quoted), words, source, error.errno))
+                    found.append(ProbeFailure(self._quoted_number(quoted), reason, source, error.errno))
         return found
 
     def _build_probe(self, number: int, payload: bytes) -> bytes:
@@ -153,7 +153,7 @@ class _SocketTransport:
 
 
 def _parse_ancillary(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int | None, float]:
-    """The hop count that was left, and when it came by the monotonic clock."""
+    """Return the remaining hop count, and the time of reception by the monotonic clock."""
     ttl = None
     at = time.monotonic()
     for level, kind, data in ancillary:
@@ -171,11 +171,11 @@ def _parse_ancillary(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int |
 
 
 class IcmpTransport(_SocketTransport):
-    """ICMP echo. `raw`: over a raw socket, where the identifier and the checksum are ours to see to."""
+    """ICMP echo. `raw`: over a raw socket, where this class handles identifiers and checksums itself."""
 
     def __init__(self, sock: socket.socket, address: str, *, raw: bool, identifier: int) -> None:
         self._raw = raw
-        # A ping socket's identifier is its "port", which the kernel writes into each message and goes by.
+        # The identifier of a ping socket is its "port", which the kernel writes into messages and matches.
         self._identifier = identifier if raw else int(sock.getsockname()[1])
         kind = "a raw socket" if raw else "a ping socket"
         super().__init__(
@@ -189,13 +189,13 @@ class IcmpTransport(_SocketTransport):
     def _parse_reply(self, data: bytes, source: str, ttl: int | None, received_at: float) -> RawReply | None:
         message: bytes | None = data
         if self._raw and self.version == 4:
-            # A raw socket gets its packets before the kernel has looked at their checksums.
+            # A raw socket receives packets before the kernel has verified their checksums.
             message = icmp.strip_ip_header(data)
             if message is None or checksum(message) != 0:
                 return None
         echo = icmp.parse_reply(self.version, message or b"")
         if echo is None or echo.identifier != self._identifier:
-            return None  # other programs ping too, and a raw socket hears their answers
+            return None  # a raw socket also receives the replies for other programs
         number = icmp.unwrap_sequence(echo.sequence, self._last_number)
         return RawReply(number, echo.payload, len(message or b""), source, ttl, received_at)
 
@@ -232,9 +232,9 @@ class UdpTransport(_SocketTransport):
 
 
 def open_udp(endpoint: Endpoint, *, token: int) -> UdpTransport:
-    """A wire to an echo service on a udp endpoint. Raises as `open_connection` does, or EndpointError."""
+    """Open a transport to an echo service on UDP. Raises as `open_connection` does, or EndpointError."""
     if endpoint.scheme != "udp":
-        raise EndpointError(str(endpoint), "ping goes to a host, or to an echo service on udp://")
+        raise EndpointError(str(endpoint), "ping needs a host, or an echo service on udp://")
     return UdpTransport(open_connection(endpoint), token)
 
 
@@ -247,22 +247,22 @@ def open_icmp(
     resolver: Resolver = socket.getaddrinfo,
     socket_factory: Callable[..., socket.socket] = socket.socket,
 ) -> IcmpTransport:
-    """A wire to the first address of a host to which there is a route. `family` 4 or 6; `ttl` in hops.
+    """Open a transport to the first address of a host with a route. `family` 4 or 6; `ttl` in hops.
 
-    `identifier` has 16 bits and is used on a raw socket only. `make` makes a socket.
+    `identifier` has 16 bits and is used on a raw socket only. `resolver` and `socket_factory` are for tests.
 
-    Raises NameRefused; Unavailable where this machine permits neither kind of socket; SystemRefused.
+    Raises ResolveError, SystemCallFailed; Unavailable if this process may open neither kind of socket.
     """
-    refused: SystemCallFailed | None = None
+    first_error: SystemCallFailed | None = None
     for target in resolve_host(host, "udp", family, resolver):
         try:
             return _open_target(target, host, identifier, ttl, socket_factory)
         except SystemCallFailed as error:
-            # The first error is that of the preferred address, unless it only says that we may not.
-            if refused is None or not isinstance(error, Unavailable):
-                refused = error
-    assert refused is not None
-    raise refused
+            # The first error is that of the preferred address, unless it is only a lack of permission.
+            if first_error is None or not isinstance(error, Unavailable):
+                first_error = error
+    assert first_error is not None
+    raise first_error
 
 
 def _open_target(
@@ -277,12 +277,13 @@ def _open_target(
     raw = False
     try:
         sock = socket_factory(target.family, socket.SOCK_DGRAM, protocol)
-    except OSError as of_ping:
+    except OSError as ping_error:
         try:
             raw = True
             sock = socket_factory(target.family, socket.SOCK_RAW, protocol)
-        except OSError as of_raw:
-            raise _icmp_unavailable(host, of_ping, of_raw) from ExceptionGroup("neither", [of_ping, of_raw])
+        except OSError as raw_error:
+            errors = ExceptionGroup("neither kind of socket", [ping_error, raw_error])
+            raise _icmp_unavailable(host, ping_error, raw_error) from errors
     try:
         if raw:
             level = _SOL_RAW if version == 4 else protocol
@@ -291,12 +292,12 @@ def _open_target(
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         elif ttl is not None:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, ttl)
-        # Connected, the socket hears of nobody else's answers, and of each error that is about its probes.
+        # A connected socket receives no replies of other hosts, and all errors about its own probes.
         sock.connect(target.sockaddr)
         return IcmpTransport(sock, target.sockaddr[0], raw=raw, identifier=identifier)
     except OSError as error:
         sock.close()
-        hint = {errno.ENETUNREACH: "no route to that network", errno.EACCES: "a broadcast address, perhaps"}
+        hint = {errno.ENETUNREACH: "no route to that network", errno.EACCES: "it may be a broadcast address"}
         number = error.errno or 0
         raise SystemCallFailed("ping", host, number, hint.get(number, "")) from error
 
@@ -307,13 +308,11 @@ def _icmp_unavailable(host: str, ping_error: OSError, raw_error: OSError) -> Sys
         if number in OUT_OF_DESCRIPTORS:
             return SystemCallFailed("ping", host, number, "too many open files: ulimit -n")
     if numbers[1] == errno.EAFNOSUPPORT:
-        return Unavailable("ping", host, numbers[1], "this machine has no IPv6: try -4")
-    reason = (
-        f"a ping socket is refused with {errno_text(numbers[0])}, a raw one with {errno_text(numbers[1])}"
-    )
-    allowed = "the first needs our group in net.ipv4.ping_group_range"
+        return Unavailable("ping", host, numbers[1], "this machine has no IPv6; try -4")
+    reason = f"ping sockets fail with {errno_text(numbers[0])}, raw sockets with {errno_text(numbers[1])}"
+    permission = "ping sockets need a group in net.ipv4.ping_group_range"
     with contextlib.suppress(OSError):
-        now = Path("/proc/sys/net/ipv4/ping_group_range").read_text(encoding="ascii").split()
-        allowed += f" (now {'..'.join(now)}{', nobody' if int(now[0]) > int(now[1]) else ''})"
-    hint = f"{allowed}, the second CAP_NET_RAW; neither is needed for UDP: bothends ping --udp {host} PORT"
+        limits = Path("/proc/sys/net/ipv4/ping_group_range").read_text(encoding="ascii").split()
+        permission += f" (now {'..'.join(limits)}{', none' if int(limits[0]) > int(limits[1]) else ''})"
+    hint = f"{permission}, raw sockets CAP_NET_RAW; UDP needs neither: bothends ping --udp {host} PORT"
     return Unavailable("ping", host, numbers[1], hint, reason)

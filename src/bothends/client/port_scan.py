@@ -1,15 +1,15 @@
-"""Which ports of a host are open: connecting without a word, many at once, and nothing left unsaid.
+"""Scan ports: find the open ports of a host by connecting to many ports concurrently, without sending data.
 
-What an answer means:
+Results:
 
-- TCP: a connection that is accepted is *open*, and closed again at once; a reset is *refused*. Silence is
-  *no answer*: the host is off, or something on the way drops the packets.
-- UDP: nobody has to answer an empty datagram. One that does shows an *open* port; an ICMP "port unreachable"
-  a *refused* one (udp(7)). Silence says neither, so it is called *open or no answer*, and never a success.
-  Hosts limit how many ICMP errors they send (RFC 1812 section 4.3.2.8): so each datagram is sent twice,
-  and of a range that is all closed some ports may still stay silent.
+- TCP: a port that accepts the connection is *open*, and the connection is closed at once. A reset means
+  *refused*. *No answer*: the host is down, or a firewall drops the packets.
+- UDP: no server has to reply to an empty datagram. A reply means *open*; an ICMP "port unreachable" means
+  *refused* (udp(7)). No reply means *open or no answer*, which never counts as a success. Hosts limit their
+  rate of ICMP errors (RFC 1812 section 4.3.2.8), so each datagram is sent twice, and some ports of a closed
+  range may still give no answer.
 
-A port counts as what the best of the host's addresses says: a server may listen on one of them only.
+The result of a port is the best result among the host's addresses, because a server may listen on one only.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from bothends.sockets.resolve import AddrInfo, Resolver, resolve_host
 Transport = Literal["tcp", "udp"]
 PortState = Literal["open", "open or no answer", "no answer", "refused", "failed"]
 
-MAX_CONCURRENT: Final = 128  # ports tried at the same time: quick, and far below any limit of descriptors
-RESERVED_DESCRIPTORS: Final = 32  # descriptors that are left to others
-_RETRANSMIT_AFTER: Final = 0.5  # of the time limit after which the datagram is sent again
+MAX_CONCURRENT: Final = 128  # ports at the same time: fast, and far below the usual limit of descriptors
+RESERVED_DESCRIPTORS: Final = 32  # descriptors left for other uses
+_RETRANSMIT_AFTER: Final = 0.5  # the fraction of the timeout after which the datagram is sent again
 
-# The best first: what any address says of a port, the port is.
+# Best first: the best result of any address is the result of the port.
 _STATE_PRIORITY: Final[dict[PortState, int]] = {
     "open": 0,
     "open or no answer": 1,
@@ -49,7 +49,7 @@ _STATE_PRIORITY: Final[dict[PortState, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class PortResult:
-    """What is known of one port. `errno` is 0 for one that is open, `seconds` how long it took to know."""
+    """The result of one port. `errno` is 0 if it is open; `seconds` is the time until the result."""
 
     port: int
     transport: Transport
@@ -65,32 +65,32 @@ def parse_ports(
     *,
     lookup: Callable[[str, str], int] = socket.getservbyname,
 ) -> list[int]:
-    """The ports that words mean: `80`, `20-25`, `http`, `80,443`; each once, in the order of the words.
+    """Parse port specifications such as `80`, `20-25`, `http`, `80,443` into ports, in order, each once.
 
-    `named` looks a name up in the services database (services(5)).
+    `lookup` finds the port of a service name; default: the services database (services(5)).
 
-    Raises PortsError, UnknownName for a service that the database hasn't got.
+    Raises PortSpecError, or UnknownName for an unknown service.
     """
     found: dict[int, None] = {}
-    for part in (part.strip() for word in specs for part in word.split(",")):
+    for part in (part.strip() for spec in specs for part in spec.split(",")):
         first, dash, last = part.partition("-")
         if not part:
-            raise PortSpecError(",".join(specs), "a port is missing between the commas")
+            raise PortSpecError(",".join(specs), "an empty item between commas")
         if dash and not first and _is_number(last):
-            raise PortSpecError(part, "a range without a start", f"1-{last}, perhaps?")
+            raise PortSpecError(part, "a range without a start", f"for example 1-{last}")
         if dash and _is_number(first) and not last:
-            raise PortSpecError(part, "a range without an end", f"{first}-65535, perhaps?")
+            raise PortSpecError(part, "a range without an end", f"for example {first}-65535")
         if dash and _is_number(first) and _is_number(last):
             low, high = _parse_port(part, first), _parse_port(part, last)
             if low > high:
-                raise PortSpecError(part, "the range ends before it starts", f"{high}-{low}, perhaps?")
+                raise PortSpecError(part, "the range ends before it starts", f"write {high}-{low}")
             found.update(dict.fromkeys(range(low, high + 1)))
         elif _is_number(part):
             found[_parse_port(part, part)] = None
         else:
             found[_lookup_service(part, transport, lookup)] = None
     if not found:
-        raise PortSpecError("", "none are named", "for example 80, 20-25, http, or 80,443")
+        raise PortSpecError("", "no ports given", "for example 80, 20-25, http, or 80,443")
     return list(found)
 
 
@@ -101,7 +101,7 @@ def _is_number(text: str) -> bool:
 def _parse_port(part: str, digits: str) -> int:
     number = int(digits) if len(digits) <= 20 else 65536  # int() refuses thousands of digits
     if not 1 <= number <= 65535:
-        raise PortSpecError(part, "a port that one can connect to is between 1 and 65535")
+        raise PortSpecError(part, "a port to connect to is between 1 and 65535")
     return number
 
 
@@ -109,7 +109,7 @@ def _lookup_service(name: str, transport: Transport, lookup: Callable[[str, str]
     try:
         return lookup(name, transport)
     except (OSError, ValueError, UnicodeError):
-        hint = "a port is a number, a range such as 20-25, or a name of the services database (/etc/services)"
+        hint = "a port is a number, a range such as 20-25, or a name in the services database (/etc/services)"
         raise UnknownName(f"{transport} service", name, "", hint) from None
 
 
@@ -123,23 +123,22 @@ def scan(
     max_concurrent: int = MAX_CONCURRENT,
     resolver: Resolver = socket.getaddrinfo,
 ) -> Iterator[PortResult]:
-    """Try each port of a host; results come in the order of `ports`, each as soon as it is its turn.
+    """Scan ports of a host. Yields the results in the order of `ports`, each as early as possible.
 
-    `timeout` in seconds, for each address of each port. At most `at_once` sockets are open.
+    `timeout` in seconds, for each address of each port. At most `max_concurrent` sockets are open.
 
-    Raises NameRefused for the host, EndpointError for a word that is none, SystemRefused where no socket
-    can be had at all.
+    Raises EndpointError for an invalid host, ResolveError, SystemCallFailed if no socket can be opened.
     """
     targets = resolve_host(host, transport, family, resolver)
     results: dict[int, PortResult] = {}
-    trying = _Scanner(targets, ports, transport, timeout, _concurrency_limit(max_concurrent))
+    scanner = _Scanner(targets, ports, transport, timeout, _concurrency_limit(max_concurrent))
     try:
         for port in ports:
             while port not in results:
-                results.update((each.port, each) for each in trying.run_once())
+                results.update((each.port, each) for each in scanner.run_once())
             yield results.pop(port)
     finally:
-        trying.close()
+        scanner.close()
 
 
 def _concurrency_limit(requested: int) -> int:
@@ -153,7 +152,7 @@ def _concurrency_limit(requested: int) -> int:
 
 @dataclass(slots=True)
 class _Attempt:
-    """A port on its way through the addresses."""
+    """The scan of one port over the addresses of the host."""
 
     port: int
     remaining: deque[AddrInfo]
@@ -161,12 +160,12 @@ class _Attempt:
     target: AddrInfo | None = None
     sock: socket.socket | None = None
     deadline: float = 0.0
-    retransmit_at: float = math.inf  # when the datagram is sent once more
+    retransmit_at: float = math.inf  # when to send the datagram again
     best: PortResult | None = field(default=None)
 
 
 class _Scanner:
-    """Attempts in one poll loop: non-blocking sockets, a few at a time."""
+    """Concurrent attempts on non-blocking sockets in one poll loop."""
 
     def __init__(
         self,
@@ -185,20 +184,20 @@ class _Scanner:
         self._poll = select.poll()
 
     def run_once(self) -> list[PortResult]:
-        """Start what may start, wait until something happens; the ports that are decided since."""
+        """Start new attempts up to the limit, and wait for events. Returns the ports with a result."""
         found = []
         while self._queue and len(self._running) < self._max_concurrent:
-            trying = _Attempt(self._queue[0], deque(self._targets), time.monotonic())
-            result = self._start(trying)
-            if result is None and trying.sock is None:
-                break  # out of descriptors: it has its turn when another port is done
+            attempt = _Attempt(self._queue[0], deque(self._targets), time.monotonic())
+            result = self._start(attempt)
+            if result is None and attempt.sock is None:
+                break  # out of descriptors: retried when another port is done
             self._queue.popleft()
             if result is not None:
                 found.append(result)
         if found or not self._running:
             return found
-        next_end = min(min(each.deadline, each.retransmit_at) for each in self._running.values())
-        milliseconds = math.ceil(max(0.0, next_end - time.monotonic()) * 1000)
+        next_deadline = min(min(each.deadline, each.retransmit_at) for each in self._running.values())
+        milliseconds = math.ceil(max(0.0, next_deadline - time.monotonic()) * 1000)
         for descriptor, _ in self._poll.poll(milliseconds):
             result = self._on_ready(self._running[descriptor])
             if result is not None:
@@ -206,14 +205,14 @@ class _Scanner:
         return found + self._expire()
 
     def close(self) -> None:
-        """Leave no socket open."""
-        for trying in self._running.values():
-            if trying.sock is not None:
-                trying.sock.close()
+        """Close all sockets."""
+        for attempt in self._running.values():
+            if attempt.sock is not None:
+                attempt.sock.close()
         self._running.clear()
 
     def _start(self, attempt: _Attempt) -> PortResult | None:
-        """Try the next address; the result if that was the last and is decided already."""
+        """Try the next addresses. Returns the result if the last one has failed already, or None."""
         while attempt.remaining:
             attempt.target = target = attempt.remaining.popleft()
             kind = socket.SOCK_STREAM if self._transport == "tcp" else socket.SOCK_DGRAM
@@ -255,7 +254,7 @@ class _Scanner:
             try:
                 attempt.sock.recv(1)
             except BlockingIOError:
-                return None  # a datagram with a wrong checksum woke us (select(2), BUGS)
+                return None  # poll() reported a datagram with a wrong checksum (select(2), BUGS)
             except OSError as error:
                 number = error.errno or 0
         elif number == 0 and is_self_connected(attempt.sock):
@@ -265,22 +264,22 @@ class _Scanner:
     def _expire(self) -> list[PortResult]:
         now = time.monotonic()
         found = []
-        for trying in list(self._running.values()):
+        for attempt in list(self._running.values()):
             result = None
-            if now >= trying.deadline:
+            if now >= attempt.deadline:
                 state: PortState = "no answer" if self._transport == "tcp" else "open or no answer"
-                result = self._try_next(trying, state, errno.ETIMEDOUT)
-            elif now >= trying.retransmit_at:
-                trying.retransmit_at = math.inf
-                assert trying.sock is not None
-                if number := _send_empty(trying.sock):
-                    result = self._try_next(trying, _state_for_errno(number), number)
+                result = self._try_next(attempt, state, errno.ETIMEDOUT)
+            elif now >= attempt.retransmit_at:
+                attempt.retransmit_at = math.inf
+                assert attempt.sock is not None
+                if number := _send_empty(attempt.sock):
+                    result = self._try_next(attempt, _state_for_errno(number), number)
             if result is not None:
                 found.append(result)
         return found
 
     def _try_next(self, attempt: _Attempt, state: PortState, number: int) -> PortResult | None:
-        """One address has said its word: the result, or None where another address is tried now."""
+        """Record the result of one address. Returns the result of the port, or None if another is tried."""
         assert attempt.sock is not None
         del self._running[attempt.sock.fileno()]
         self._poll.unregister(attempt.sock)
@@ -290,9 +289,9 @@ class _Scanner:
 
     def _record(self, attempt: _Attempt, state: PortState, number: int) -> PortResult | None:
         assert attempt.target is not None
-        took = time.monotonic() - attempt.started
+        seconds = time.monotonic() - attempt.started
         address = attempt.target.sockaddr[0]
-        result = PortResult(attempt.port, self._transport, state, number, address, took)
+        result = PortResult(attempt.port, self._transport, state, number, address, seconds)
         if attempt.best is None or _STATE_PRIORITY[state] < _STATE_PRIORITY[attempt.best.state]:
             attempt.best = result
         return attempt.best if state == "open" or not attempt.remaining else None
@@ -305,7 +304,7 @@ def _state_for_errno(number: int) -> PortState:
 
 
 def _send_empty(sock: socket.socket) -> int:
-    """Send an empty datagram, which UDP carries as any other; the errno, or 0."""
+    """Send an empty datagram. Returns the errno, or 0."""
     try:
         sock.send(b"")
     except OSError as error:
@@ -314,7 +313,7 @@ def _send_empty(sock: socket.socket) -> int:
 
 
 def describe_result(result: PortResult) -> str:
-    """The state in words, with the errno's name where it says more."""
+    """Return the state as text, with the name of the errno if there is one."""
     if result.state in ("open", "open or no answer"):
         return result.state
     name = errno.errorcode.get(result.errno, str(result.errno))

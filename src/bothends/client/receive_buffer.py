@@ -1,9 +1,9 @@
-"""What a client does that needs no socket: it keeps what has come, cuts lines, times repeats, names errors.
+"""The parts of a client without a socket: the receive buffer, retry timeouts, and error translation.
 
 Pure: `_core.py` moves the bytes, `blocking.py` and `asyncio.py` wait.
 
-Lines are cut here once more, although `framing` can do it: a client that shared the server's code
-would share its mistakes too, and a test that talks to itself would not see them.
+Lines are split here, although `framing` can do it too: a client that shared the server's code would share its
+errors, and tests of one against the other would not detect them.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import Final
 
 from bothends.errors import BothendsError, ConnectionLost, MessageTooLong, SystemCallFailed
 
-# Bytes asked from a stream by one read: more than a loopback segment, and a page-aligned allocation.
+# Bytes requested by one read of a stream: more than a loopback segment, and a page-aligned allocation.
 READ_SIZE: Final = 64 * 1024
 
-# A datagram or a packet that is longer than the read is cut by the kernel, in silence. A UDP payload
-# has 65,507 bytes at most; UNIX sockets carry what fits their send buffer, 212,992 by default.
+# Bytes. The kernel silently truncates a datagram or packet that is longer than the read. A UDP payload has at
+# most 65,507 bytes; a message of a UNIX socket is limited by its send buffer, 212,992 bytes by default.
 MAX_MESSAGE: Final = 256 * 1024
 
 MAX_UDP_PAYLOAD: Final = 65_507
 
-# The first wait for a datagram's answer where no time limit says otherwise (RFC 8085, section 3.1.1).
+# Seconds: the first wait for the reply to a datagram if there is no timeout (RFC 8085, section 3.1.1).
 INITIAL_TIMEOUT: Final = 1.0
 
-NO_REPLY_HINT: Final = "no answer (a datagram or its answer may be lost, or nobody listens)"
+NO_REPLY_HINT: Final = "the datagram or its reply was lost, or nothing is listening there"
 
 
 class ReceiveBuffer:
-    """What has come and has not been taken, in the order in which it came.
+    """Received data that has not been taken yet, in order.
 
-    On a stream only bytes count; where the socket has boundaries, each piece that was put is one message.
-    `take...` give None when more must come first: ask `ended` whether it can.
+    On a stream chunk boundaries are ignored; on a message-oriented socket each chunk fed is one message. The
+    `take` methods return None while more data is needed; `eof_received` tells whether more can arrive.
     """
 
     __slots__ = (
@@ -54,12 +54,12 @@ class ReceiveBuffer:
         self._limit = limit
         self._buffer = bytearray()
         self._messages: deque[bytes] = deque()
-        self._searched = 0  # no line ends before this place: it is not looked at twice
+        self._searched = 0  # no line ends before this offset, so the search resumes here
         self.size = 0
         self.eof_received = False
 
     def feed(self, data: bytes) -> None:
-        """One read's bytes. None at all is the peer's EOF, except on a datagram socket, which has no end."""
+        """Add the bytes of one read. Empty data is the peer's EOF, except on a datagram socket."""
         if not data and not self._datagrams:
             self.eof_received = True
         elif self._message_oriented:
@@ -69,27 +69,27 @@ class ReceiveBuffer:
         self.size += len(data)
 
     def take(self, size: int) -> bytes | None:
-        """At most `size` bytes of a stream, or one whole message."""
+        """Take at most `size` bytes of a stream, or one message."""
         if self._message_oriented:
             return self._subtract(self._messages.popleft()) if self._messages else None
         return self._consume(min(size, len(self._buffer))) if self._buffer else None
 
     def take_exactly(self, size: int) -> bytes | None:
-        """`size` bytes of a stream."""
+        """Take `size` bytes of a stream."""
         return self._consume(size) if len(self._buffer) >= size else None
 
     def take_line(self) -> bytes | None:
-        """One line of a stream without its LF or CR LF (the last may lack it), or one whole message.
+        """Take one line of a stream without its LF or CR LF (the last may lack it), or one message.
 
         Raises:
-            MessageTooLong: the line at hand has passed the limit; its bytes can still be taken otherwise.
+            MessageTooLong: the line exceeds the limit; its bytes can still be taken by the other methods.
         """
         if self._message_oriented:
             return self.take(0)
         end = self._buffer.find(b"\n", self._searched)
         if end < 0:
             self._searched = len(self._buffer)
-            # One byte more may stand open: it can still be the CR of CR LF.
+            # One more byte is allowed, because it may be the CR of CR LF.
             if len(self._buffer) > self._limit + 1:
                 raise MessageTooLong(self._limit, len(self._buffer))
             if not (self.eof_received and self._buffer):
@@ -103,7 +103,7 @@ class ReceiveBuffer:
         return line
 
     def take_all(self) -> bytes:
-        """Everything, messages joined."""
+        """Take everything, messages joined."""
         data = b"".join(self._messages) + bytes(self._buffer)
         self._messages.clear()
         self._buffer.clear()
@@ -122,29 +122,28 @@ class ReceiveBuffer:
 
 
 def retry_timeouts(timeout: float | None, retries: int) -> Iterator[float | None]:
-    """How long to wait for a datagram's answer, after the first try and after each of the repeats.
+    """Yield the seconds to wait for the reply to a datagram, after the first attempt and after each retry.
 
-    Each wait is twice the one before, so that repeats do not add to the congestion that may have lost
-    the first (RFC 8085, section 3.1.1), and all of them together are `seconds`. Without a time limit the
-    last one is for ever.
+    Each wait is twice the one before, so that retries do not add to the congestion that may have lost the
+    first attempt (RFC 8085, section 3.1.1). Their sum is `timeout`. Without a timeout the last wait is None.
     """
     if timeout is None:
-        for repeat in range(retries):
-            yield INITIAL_TIMEOUT * 2**repeat
+        for attempt in range(retries):
+            yield INITIAL_TIMEOUT * 2**attempt
         yield None
     else:
         shortest = timeout / (2 ** (retries + 1) - 1)
-        for repeat in range(retries + 1):
-            yield shortest * 2**repeat
+        for attempt in range(retries + 1):
+            yield shortest * 2**attempt
 
 
-def translate_oserror(error: OSError, doing: str, where: str, *, datagrams: bool) -> BothendsError:
-    """What a failed read or write of a socket means for whoever wanted it."""
+def translate_oserror(error: OSError, operation: str, target: str, *, datagrams: bool) -> BothendsError:
+    """Return the error for a failed read or write of a connected socket."""
     number = error.errno or 0
     if number == errno.EMSGSIZE:
-        hint = f"a UDP datagram holds {MAX_UDP_PAYLOAD:,} bytes at most" if where.startswith("udp") else ""
-        return SystemCallFailed("send a message of this size to", where, number, hint)
+        hint = f"a UDP datagram has at most {MAX_UDP_PAYLOAD:,} bytes" if target.startswith("udp") else ""
+        return SystemCallFailed("send a message of this size to", target, number, hint)
     if not datagrams:
-        return ConnectionLost(where, doing, number)
-    hint = "nobody has this port open there" if number == errno.ECONNREFUSED else ""
-    return SystemCallFailed("reach", where, number, hint)
+        return ConnectionLost(target, operation, number)
+    hint = "no socket is bound to that port" if number == errno.ECONNREFUSED else ""
+    return SystemCallFailed("reach", target, number, hint)

@@ -1,11 +1,11 @@
-"""What a name means: addresses, other names, the service of a port, and the bytes of both on the wire.
+"""Explain names: addresses, aliases, the service of a port, and the bytes of both in network byte order.
 
 How this file works:
 
-1. `byte_order` and `socket_address` are pure: numbers as bytes, in network order and in a machine's own.
-2. `NameService` is what the system is asked; `SystemNameService` asks it. Tests pass one of their own.
-3. `resolve_args` puts both together. A question that has no answer leaves its place empty: only a host
-   without any address is an error.
+1. `byte_order` and `socket_address` are pure: numbers as bytes, in network and in host byte order.
+2. `NameService` is the interface to the resolver; `SystemNameService` implements it. Tests pass their own.
+3. `resolve_args` combines both. A failed lookup leaves its field empty; only a host without any address is an
+   error.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from bothends.errors import EndpointError
 from bothends.sockets import ResolveError
 from bothends.sockets.socket_errors import resolve_error
 
-RunSpec = Literal["little", "big"]
+Endianness = Literal["little", "big"]
 
-SERVICE_PROTOCOLS: Final = ("tcp", "udp", "sctp", "dccp")  # that the services database knows ports of
-REVERSE_LOOKUP_TIMEOUT: Final = 1.0  # seconds for the names of all addresses together: they are an extra
+SERVICE_PROTOCOLS: Final = ("tcp", "udp", "sctp", "dccp")  # protocols of the services database
+REVERSE_LOOKUP_TIMEOUT: Final = 1.0  # seconds for all reverse lookups together, which are optional
 
 
 # Bytes
@@ -37,50 +37,50 @@ REVERSE_LOOKUP_TIMEOUT: Final = 1.0  # seconds for the names of all addresses to
 
 @dataclass(frozen=True, slots=True)
 class ByteOrder:
-    """A number as bytes: `network` order (the most significant byte first), the `machine`'s own `order`.
+    """A number as bytes: in `network` byte order (most significant byte first) and in `host` byte order.
 
-    `swapped` is the number that a little-endian machine makes of the network's bytes if it forgets ntohs or
-    ntohl (byteorder(3)).
+    `order` is the host's byte order. `swapped` is the number that a little-endian host reads from the network
+    bytes if it omits ntohs or ntohl (byteorder(3)).
     """
 
     value: int
     network: bytes
     host: bytes
-    order: RunSpec
+    order: Endianness
     swapped: int
 
 
-def byte_order(value: int, width: int, order: RunSpec = sys.byteorder) -> ByteOrder:
-    """A number of `width` bytes, as htons(3) and htonl(3) see it on a machine of this `order`.
+def byte_order(value: int, width: int, order: Endianness = sys.byteorder) -> ByteOrder:
+    """Convert a number of `width` bytes, as htons(3) and htonl(3) do on a host with this byte `order`.
 
-    Raises OverflowError for a number that doesn't fit.
+    Raises OverflowError for a number that does not fit.
     """
     network = value.to_bytes(width, "big")
-    machine = value.to_bytes(width, order)
-    return ByteOrder(value, network, machine, order, int.from_bytes(network, "little"))
+    host = value.to_bytes(width, order)
+    return ByteOrder(value, network, host, order, int.from_bytes(network, "little"))
 
 
-def socket_address(address: str, port: int, order: RunSpec = sys.byteorder) -> list[tuple[str, bytes]]:
-    """struct sockaddr_in (ip(7)) or sockaddr_in6 (ipv6(7)) of Linux, field by field, as connect(2) takes it.
+def socket_address(address: str, port: int, order: Endianness = sys.byteorder) -> list[tuple[str, bytes]]:
+    """Return the fields of Linux's struct sockaddr_in (ip(7)) or sockaddr_in6 (ipv6(7)) for connect(2).
 
-    The family is the kernel's affair and in the machine's order; port and address go to the network as they
-    stand. A zone becomes the scope id, as far as this machine has that interface.
+    The family is only for the kernel and in host byte order; port and address are sent as they are. A zone
+    becomes the scope ID if this machine has that interface, else 0.
     """
-    own = "<" if order == "little" else ">"
+    host_order = "<" if order == "little" else ">"
     plain, _, zone = address.partition("%")
     parsed = ipaddress.ip_address(plain)
     if parsed.version == 4:
-        fields = [("family", struct.pack(f"{own}H", 2))]  # AF_INET
+        fields = [("family", struct.pack(f"{host_order}H", 2))]  # AF_INET
         return [*fields, ("port", struct.pack("!H", port)), ("address", parsed.packed), ("zero", bytes(8))]
     scope = 0
     with contextlib.suppress(OSError):
         scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone) if zone else 0
     return [
-        ("family", struct.pack(f"{own}H", 10)),  # AF_INET6
+        ("family", struct.pack(f"{host_order}H", 10)),  # AF_INET6
         ("port", struct.pack("!H", port)),
         ("flowinfo", bytes(4)),
         ("address", parsed.packed),
-        ("scope id", struct.pack(f"{own}I", scope)),
+        ("scope id", struct.pack(f"{host_order}I", scope)),
     ]
 
 
@@ -88,38 +88,38 @@ def socket_address(address: str, port: int, order: RunSpec = sys.byteorder) -> l
 
 
 class HostNames(NamedTuple):
-    """An official name and the other names that the same entry has."""
+    """The official name and the aliases of one entry."""
 
     official: str
     aliases: tuple[str, ...]
 
 
 class NameService(Protocol):
-    """What is asked of the system. What is unknown is None or empty; only `addresses` raises."""
+    """Lookups by the system. Unknown results are None or empty; only `addresses` raises."""
 
     def addresses(self, host: str, family: int) -> tuple[str, list[str]]:
-        """The canonical name and the addresses, without doubles. Raises socket.gaierror."""
+        """Return the canonical name and the addresses, without duplicates. Raises socket.gaierror."""
         ...
 
     def names(self, host: str) -> HostNames | None:
-        """Official name and aliases of a host: of IPv4 only, for the call is older than IPv6."""
+        """Return official name and aliases of a host. IPv4 only, because the call predates IPv6."""
         ...
 
     def reverse(self, address: str) -> HostNames | None:
-        """The names of an address."""
+        """Return the names of an address."""
         ...
 
     def service_port(self, service: str, protocol: str) -> int | None:
-        """The port of a service."""
+        """Return the port of a service."""
         ...
 
     def service_name(self, port: int, protocol: str) -> str | None:
-        """The service of a port."""
+        """Return the service of a port."""
         ...
 
 
 class SystemNameService:
-    """This machine's resolver and its services database: nsswitch.conf(5) says where they look."""
+    """The resolver and the services database of this machine, configured by nsswitch.conf(5)."""
 
     def addresses(self, host: str, family: int) -> tuple[str, list[str]]:
         found: Sequence[Any] = socket.getaddrinfo(
@@ -156,14 +156,14 @@ class SystemNameService:
             return None
 
 
-# What a name means
+# Results
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedAddress:
-    """One address: `family` 4 or 6, `kind` of network it belongs to in a word, its `names` by reverse lookup.
+    """One address: `family` 4 or 6, the `kind` of its network, and its `names` by reverse lookup.
 
-    `names` is None where the lookup gave nothing in time.
+    `names` is None if the lookup found nothing in time.
     """
 
     address: str
@@ -173,13 +173,13 @@ class ResolvedAddress:
 
     @property
     def packed(self) -> bytes:
-        """Its 4 or 16 bytes, in network order."""
+        """The 4 or 16 bytes of the address, in network byte order."""
         return ipaddress.ip_address(self.address.partition("%")[0]).packed
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedService:
-    """A port and what the services database calls it: `names` holds protocol and name, `asked` the word."""
+    """A port with its service names: pairs of protocol and name. `query` is the word looked up."""
 
     query: str
     port: int
@@ -188,7 +188,7 @@ class ResolvedService:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What words mean. `host` is "" where they name a port only, `service` None where they name none."""
+    """The result of `resolve_args`. `host` is "" for a port alone, `service` is None for a host alone."""
 
     host: str
     official: str
@@ -204,27 +204,27 @@ def resolve_args(
     family: int | None = None,
     reverse_timeout: float = REVERSE_LOOKUP_TIMEOUT,
 ) -> Resolution:
-    """What a host, a port, a service or an endpoint means.
+    """Resolve a host, a port, a service or an endpoint.
 
-    `localhost`, `localhost 80`, `localhost:http`, `tcp://localhost:80`, `::1`, `80`, `:http`. One word that
-    is the name of a service, `http`, is that, and a host too if there is one of that name. `family` 4 or 6
-    leaves out the other's addresses; `reverse_timeout` in seconds, 0 for no names of addresses.
+    The arguments may be `localhost`, `localhost 80`, `localhost:http`, `tcp://localhost:80`, `::1`, `80`,
+    `:http`. A single word such as `http` is looked up as a service, and as a host if there is one of that
+    name. `family` 4 or 6 limits the addresses. `reverse_timeout` in seconds; 0 for no reverse lookups.
 
-    Raises NameRefused for a host without address, EndpointError for words that can't be read.
+    Raises ResolveError for a host without address, EndpointError for invalid arguments.
     """
-    host, port, its_family = _host_and_port(args)
+    host, port, parsed_family = _host_and_port(args)
     service = _lookup_service(port, name_service) if port else None
     if port and service is None:
-        hint = "a port is a number from 0 to 65535, or a name of the services database (/etc/services)"
+        hint = "a port is a number from 0 to 65535, or a name in the services database (/etc/services)"
         raise EndpointError(" ".join(args), f"there is no service {port!r}", hint)
     if not host and service is None:
-        raise EndpointError(" ".join(args), "it names neither a host nor a port")
+        raise EndpointError(" ".join(args), "neither a host nor a port is given")
     if not host:
         return Resolution("", "", (), (), service)
     if not port:
         service = _lookup_service(host, name_service) if not _is_address(host) else None
     try:
-        return _resolve_host(host, service, name_service, family or its_family, reverse_timeout)
+        return _resolve_host(host, service, name_service, family or parsed_family, reverse_timeout)
     except ResolveError:
         if port or service is None:
             raise
@@ -232,10 +232,10 @@ def resolve_args(
 
 
 def _host_and_port(args: Sequence[str]) -> tuple[str, str, int | None]:
-    """Host, port (as a word, maybe a name) and family; each may be empty."""
+    """Split arguments into host, port (a number or a name) and family; each may be empty."""
     text = " ".join(args)
     if not 1 <= len(args) <= 2:
-        raise EndpointError(text, "one name or endpoint is enough", "for example localhost:80")
+        raise EndpointError(text, "give one name or endpoint", "for example localhost:80")
     first = args[0]
     if len(args) == 2:
         return _normalize_host(text, _strip_brackets(first)), args[1], None
@@ -252,7 +252,7 @@ def _host_and_port(args: Sequence[str]) -> tuple[str, str, int | None]:
     if first.startswith("["):
         inside, bracket, port = first[1:].partition("]")
         if not bracket or (port and not port.startswith(":")):
-            raise EndpointError(first, "a bracket is not closed", "for example [::1]:80")
+            raise EndpointError(first, "'[' without ']'", "for example [::1]:80")
         return _normalize_host(text, inside), port[1:], None
     if first.count(":") == 1:
         host, _, port = first.partition(":")
@@ -265,9 +265,9 @@ def _strip_brackets(host: str) -> str:
 
 
 def _normalize_host(text: str, host: str) -> str:
-    """The host in its one spelling. Raises EndpointError."""
+    """Return the host in its canonical spelling. Raises EndpointError."""
     if host.isdigit():
-        raise EndpointError(text, f"{host!r} is not a host name", "the host stands before the port")
+        raise EndpointError(text, f"{host!r} is not a host name", "the host comes before the port")
     try:
         (endpoint,) = endpoints_from_args([f"[{host}]" if ":" in host else host, "0"])
     except EndpointError as error:
@@ -284,7 +284,7 @@ def _is_address(host: str) -> bool:
 
 
 def _lookup_service(word: str, name_service: NameService) -> ResolvedService | None:
-    """What the services database says of a port or a name; None for a word that is neither."""
+    """Look up a port or a service name. Returns None for a word that is neither."""
     if word.isascii() and word.isdigit():
         number = int(word) if len(word) <= 5 else 65536
         ports = [number] if number <= 65535 else []
@@ -294,7 +294,7 @@ def _lookup_service(word: str, name_service: NameService) -> ResolvedService | N
         ]
     if not ports:
         return None
-    port = ports[0]  # one name has one port, whatever the protocol, but for a handful of very old ones
+    port = ports[0]  # a name has the same port for all protocols, except for a few very old services
     names = [(each, name_service.service_name(port, each)) for each in SERVICE_PROTOCOLS]
     return ResolvedService(word, port, tuple((each, name) for each, name in names if name))
 
@@ -306,28 +306,28 @@ def _resolve_host(
     family: int | None,
     reverse_timeout: float,
 ) -> Resolution:
-    wanted = {4: socket.AF_INET, 6: socket.AF_INET6}.get(family or 0, socket.AF_UNSPEC)
+    address_family = {4: socket.AF_INET, 6: socket.AF_INET6}.get(family or 0, socket.AF_UNSPEC)
     try:
-        canonical, addresses = name_service.addresses(host, wanted)
+        canonical, addresses = name_service.addresses(host, address_family)
         if not addresses:
             raise socket.gaierror(socket.EAI_NODATA, "no IPv4 or IPv6 address")
     except socket.gaierror as error:
-        refused = resolve_error(Endpoint("tcp", host, 0), error)
-        raise ResolveError("resolve", host, refused.errno, refused.hint) from error
+        translated = resolve_error(Endpoint("tcp", host, 0), error)
+        raise ResolveError("resolve", host, translated.errno, translated.hint) from error
     names = None if _is_address(host) else name_service.names(host)
     others = [names.official, *names.aliases, host] if names else [host]
     official = canonical or (names.official if names else "") or host
     unique = tuple(dict.fromkeys(each for each in others if each != official))
     reverse = _call_all(name_service.reverse, addresses, reverse_timeout)
-    meanings = tuple(
+    resolved = tuple(
         ResolvedAddress(each, 6 if ":" in each else 4, network_kind(each), reverse.get(each))
         for each in addresses
     )
-    return Resolution(host, official, unique, meanings, service)
+    return Resolution(host, official, unique, resolved, service)
 
 
 def network_kind(address: str) -> str:
-    """What kind of network an address belongs to, in words (RFC 6890 and the registries that it began)."""
+    """Return the kind of network that an address belongs to (RFC 6890 and its registries)."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if parsed.is_unspecified:
         return "every interface"
@@ -335,39 +335,36 @@ def network_kind(address: str) -> str:
         return "IPv4 in IPv6"
     if parsed == ipaddress.IPv4Address("255.255.255.255"):
         return "broadcast"
-    for word in ("loopback", "multicast", "link_local", "private", "global"):
-        if getattr(parsed, f"is_{word}"):
-            return word.replace("_", "-")
+    for kind in ("loopback", "multicast", "link_local", "private", "global"):
+        if getattr(parsed, f"is_{kind}"):
+            return kind.replace("_", "-")
     return "reserved"
 
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
-def _call_all(
-    lookup: Callable[[str], Answer | None], keys: Sequence[str], timeout: float
-) -> dict[str, Answer]:
-    """The answers that come in time, all asked at once.
+def _call_all(lookup: Callable[[str], T | None], keys: Sequence[str], timeout: float) -> dict[str, T]:
+    """Look up all keys concurrently. Returns the results that arrive in time.
 
-    gethostbyaddr(3) can't be interrupted: a thread whose answer is too late is left behind, and ends with
-    the program.
+    gethostbyaddr(3) cannot be interrupted, so a thread that is too late continues until the process exits.
     """
     if timeout <= 0:
         return {}
-    answers: dict[str, Answer] = {}
-    left = threading.Semaphore(0)
+    results: dict[str, T] = {}
+    completed = threading.Semaphore(0)
 
-    def one(question: str) -> None:
+    def look_up(key: str) -> None:
         try:
-            if (answer := lookup(question)) is not None:
-                answers[question] = answer
+            if (result := lookup(key)) is not None:
+                results[key] = result
         finally:
-            left.release()
+            completed.release()
 
-    for question in keys:
-        threading.Thread(target=one, args=(question,), daemon=True).start()
-    end = time.monotonic() + timeout
+    for key in keys:
+        threading.Thread(target=look_up, args=(key,), daemon=True).start()
+    deadline = time.monotonic() + timeout
     for _ in keys:
-        if not left.acquire(timeout=max(0.0, end - time.monotonic())):
+        if not completed.acquire(timeout=max(0.0, deadline - time.monotonic())):
             break
-    return dict(answers)
+    return dict(results)

@@ -1,14 +1,14 @@
-"""Moving bytes between standard input, a connection and standard output, both ways at once.
+"""Relay bytes between standard input, a connection and standard output, in both directions at once.
 
-1. Nothing is read before what was read last is gone: 64 KiB in each direction is all that is kept,
-   and whoever is slow slows down the other end, not this one's memory.
-2. One poll() watches all three. The socket is non-blocking. Standard input and output are not made so,
-   for their description is shared with the shell and with whoever is at the other end of the pipe:
-   they are read and written only when poll() says so, and written at most PIPE_BUF bytes at a time,
-   which a pipe that is called writable takes without blocking (pipe(7)).
-3. A reset may stand behind an answer that has arrived: when sending fails, reading goes on to its end,
-   and only then is the failure told.
-4. When to finish, to leave and to give up is decided by an `ExitPolicy`, which is pure.
+1. Nothing is read until the previous read has been written out. At most 64 KiB are buffered in each
+   direction, so a slow end slows the other end down and memory stays bounded.
+2. One poll() watches all three. The socket is non-blocking. Standard input and output stay blocking, because
+   their open file description is shared with the shell and with the other end of the pipe. They are read and
+   written only when poll() reports them ready, and written at most PIPE_BUF bytes at a time, which a writable
+   pipe accepts without blocking (pipe(7)).
+3. A reply may have arrived before a reset. When sending fails, reading continues to its end, and only then is
+   the error raised.
+4. `ExitPolicy`, which is pure, decides when to half-close, when to exit and when to time out.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ from bothends.client.receive_buffer import MAX_MESSAGE, READ_SIZE, ReceiveBuffer
 from bothends.errors import ConnectionLost, PeerError, SystemCallFailed, TimeoutExpired
 from bothends.escaping import Escaper
 
-# After the peer's EOF, how long an open but idle standard input may still bring something. A peer that
-# has only half-closed still reads, so a file that is being sent is sent to its end; but a peer that is
-# gone must not keep us waiting for someone to type.
+# Seconds to wait for more input after the peer's EOF. A peer that has only half-closed still reads, so a file
+# is sent to its end; but after a full close the client must not wait for interactive input.
 EOF_GRACE_PERIOD: Final = 0.5
 
-# One request: how long to wait before we finish. Many servers answer only at our EOF, some never close
-# their side, and some stop answering at our EOF: so we finish when the answer seems complete, or when
-# nothing comes although nothing is underway.
+# One request: seconds to wait before the half-close. Many servers reply only after our EOF, some never close
+# their side, and some stop replying after our EOF. So the client half-closes when the reply seems complete
+# (REPLY_IDLE after its last byte), or when no reply starts (NO_REPLY_DELAY).
 REPLY_IDLE: Final = 0.2
 NO_REPLY_DELAY: Final = 1.0
 
@@ -44,18 +43,18 @@ PIPE_BUF: Final = select.PIPE_BUF
 
 
 class Deadline(NamedTuple):
-    """What is to be done, and when (on the clock that was passed in)."""
+    """An action and its time, on the clock that was passed in."""
 
     at: float
-    action: Literal["finish", "leave", "give up"]
+    action: Literal["half-close", "exit", "time out"]
 
 
 @dataclass(slots=True)
 class ExitPolicy:
-    """When a pipe's exchange ends. Times are seconds; None means never.
+    """When a relay ends. Times are in seconds; None means never.
 
-    `quit_after`: once we have finished, how long nothing may come before we leave. `silence`: how long
-    nothing may move at all. `now` is when it began.
+    `quit_after`: after the half-close, exit when nothing arrives for this long. `idle_timeout`: time out when
+    nothing moves for this long. `started`: the start time.
     """
 
     quit_after: float | None
@@ -67,28 +66,28 @@ class ExitPolicy:
     all_sent: float | None = None
     half_closed: float | None = None
     peer_eof: bool = False
-    expected_messages: int = 0  # ends of messages that still matter
+    expected_messages: int = 0  # replies still expected
 
     def __post_init__(self) -> None:
         self.last_activity = self.started
 
     def on_received(self, messages: int, now: float) -> None:
-        """Something came, with so many ends of lines or messages."""
+        """Record received data with this number of line ends or messages."""
         self.last_received = self.last_activity = now
 
     def next_deadline(self) -> Deadline | None:
-        """What is next, unless something moves before."""
-        return min(self._deadlines(), key=lambda due: due.at, default=None)
+        """Return the next action, unless data moves before; None if there is none."""
+        return min(self._deadlines(), key=lambda deadline: deadline.at, default=None)
 
     def _deadlines(self) -> Iterable[Deadline]:
         if self.all_sent is not None and self.half_closed is None:
-            yield Deadline(self._half_close_time(self.all_sent), "finish")
+            yield Deadline(self._half_close_time(self.all_sent), "half-close")
         if self.half_closed is not None and self.quit_after is not None and self._may_exit():
-            yield Deadline(max(self.half_closed, self.last_received or 0.0) + self.quit_after, "leave")
+            yield Deadline(max(self.half_closed, self.last_received or 0.0) + self.quit_after, "exit")
         if self.peer_eof:
-            yield Deadline(self.last_activity + EOF_GRACE_PERIOD, "leave")
+            yield Deadline(self.last_activity + EOF_GRACE_PERIOD, "exit")
         if self.idle_timeout is not None:
-            yield Deadline(self.last_activity + self.idle_timeout, "give up")
+            yield Deadline(self.last_activity + self.idle_timeout, "time out")
 
     def _half_close_time(self, all_sent: float) -> float:
         return all_sent
@@ -99,12 +98,12 @@ class ExitPolicy:
 
 @dataclass(slots=True)
 class RequestExitPolicy(ExitPolicy):
-    """When one request ends: as many messages as `expected` make an answer complete."""
+    """The exit policy of a request: `expected_messages` messages are a complete reply."""
 
     expected_messages: int = 1
 
     def on_received(self, messages: int, now: float) -> None:
-        """See Ending.receives."""
+        """See ExitPolicy.on_received."""
         self.last_received = self.last_activity = now
         self.expected_messages -= messages
 
@@ -118,30 +117,30 @@ class RequestExitPolicy(ExitPolicy):
         )
 
     def _may_exit(self) -> bool:
-        return self.last_received is not None  # no answer at all is not left but given up
+        return self.last_received is not None  # without any reply the relay times out instead
 
 
 class CrlfEncoder:
-    """Gives each line the end CR LF. One that has it keeps it, wherever its bytes are cut."""
+    """Convert line ends to CR LF. Existing CR LF stay unchanged, even if split between chunks."""
 
     def __init__(self) -> None:
         self._after_cr = False
 
     def feed(self, data: bytes) -> bytes:
-        """What to send for these bytes."""
+        """Return the converted chunk."""
         if not data:
             return data
-        whole = data[:1] == b"\n" and self._after_cr
+        completes_crlf = data[:1] == b"\n" and self._after_cr
         self._after_cr = data.endswith(b"\r")
-        start = b"\n" if whole else b""
+        start = b"\n" if completes_crlf else b""
         return start + re.sub(rb"(?<!\r)\n", b"\r\n", data[len(start) :])
 
 
 class OutputSink:
-    """Where the peer's bytes go: a descriptor, with what it has not taken yet.
+    """The output of received data: a descriptor, and the data it has not accepted yet.
 
-    With an `escaper` they are for eyes: escaped, and the last line ends. Without one they pass as they
-    are; `separate` then keeps messages apart, a newline after each that has none.
+    With an `escaper` the output is for a terminal: escaped, and the last line is terminated. Without one it
+    is unchanged, except that `terminate_messages` adds a newline to each message without one.
     """
 
     def __init__(
@@ -153,13 +152,13 @@ class OutputSink:
         self._terminate_messages = terminate_messages
         self._at_line_start = True
         mode = os.fstat(descriptor).st_mode
-        waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
-        self._max_write = PIPE_BUF if waits else READ_SIZE  # a file takes any amount at once
+        can_block = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
+        self._max_write = PIPE_BUF if can_block else READ_SIZE  # a file accepts any amount at once
         self._poller = select.poll()
         self._poller.register(descriptor, select.POLLOUT)
 
     def feed(self, data: bytes) -> None:
-        """Take one read's bytes, or one message."""
+        """Add the bytes of one read, or one message."""
         if self._terminate_messages and not data.endswith(b"\n"):
             data += b"\n"
         if self._escaper is not None:
@@ -167,26 +166,26 @@ class OutputSink:
         self._add(data)
 
     def write_available(self) -> None:
-        """Write what the descriptor takes at once.
+        """Write as much as the descriptor accepts without blocking.
 
         Raises:
-            BrokenPipeError: nobody reads it any more.
+            BrokenPipeError: the reader has closed the pipe.
         """
         while self.pending and self._poller.poll(0):
             try:
                 written = os.write(self.descriptor, self.pending[: self._max_write])
-            except BlockingIOError:  # non-blocking by somebody else's will
+            except BlockingIOError:  # another process made the shared file non-blocking
                 return
             self.pending = self.pending[written:]
 
     def flush(self) -> None:
-        """Write everything, however long that takes."""
+        """Write everything, blocking if necessary."""
         while self.pending:
             self._poller.poll()
             self.write_available()
 
     def finish(self) -> None:
-        """Nothing more comes: write the rest, and end the last line for eyes."""
+        """Write the rest; with an escaper, terminate the last line."""
         if self._escaper is not None:
             self._add(self._escaper.end().encode())
             self._add(b"" if self._at_line_start else b"\n")
@@ -200,7 +199,7 @@ class OutputSink:
 
 @dataclass(slots=True)
 class TransferTotals:
-    """What was moved, in bytes, and in messages where the socket has boundaries."""
+    """Totals in bytes, and in messages on message-oriented sockets."""
 
     sent: int = 0
     received: int = 0
@@ -209,11 +208,11 @@ class TransferTotals:
 
 
 class ClientRelay:
-    """Pumps between a connection (a stream, or sequenced packets), a source and a sink.
+    """Relay between a connection (a stream, or sequenced packets), a source and a sink.
 
-    `first` is sent before anything of `source`, the descriptor to read from, or None. Where the socket
-    has boundaries, each piece of `first` and each line of the source is a message. `crlf` ends the
-    source's lines with CR LF. Without `half_close` the peer isn't told of the end of our input.
+    `source` is the descriptor to read from, or None; `first` is sent before its data. On a message-oriented
+    socket each element of `first` and each line of the source is a message. `crlf` converts the source's line
+    ends to CR LF. Without `half_close` the peer gets no EOF at the end of the input.
     """
 
     def __init__(
@@ -231,7 +230,7 @@ class ClientRelay:
         self._source = source
         self._sink = sink
         self._exit_policy = exit_policy
-        self._send_queue: deque[memoryview] = deque(memoryview(piece) for piece in first)
+        self._send_queue: deque[memoryview] = deque(memoryview(chunk) for chunk in first)
         self._line_buffer = ReceiveBuffer(message_oriented=False, datagrams=False, limit=MAX_MESSAGE)
         self._crlf_encoder = CrlfEncoder() if crlf else None
         self._half_close = half_close
@@ -239,12 +238,12 @@ class ClientRelay:
         self.totals = TransferTotals()
 
     def run(self) -> TransferTotals:
-        """Pump until both have ended, or the ending says so.
+        """Relay until both directions have ended, or the exit policy ends it.
 
         Raises:
-            ConnectionLost: the peer reset the connection, or closed it with bytes of ours unsent.
-            TimeLimit: nothing moved for too long.
-            BrokenPipeError: nobody reads the sink.
+            ConnectionLost: the peer reset the connection, or closed it while data was unsent.
+            TimeoutExpired: no data moved for too long.
+            BrokenPipeError: the reader of the sink has closed the pipe.
         """
         try:
             while self._run_once():
@@ -259,23 +258,23 @@ class ClientRelay:
 
     def _run_once(self) -> bool:
         now = time.monotonic()
-        ending, inbox = self._exit_policy, self._core.receive_buffer
+        policy, received = self._exit_policy, self._core.receive_buffer
         sending = bool(self._send_queue) or self._source is not None
-        if not sending and ending.all_sent is None:
-            ending.all_sent = now
-        ending.peer_eof = inbox.eof_received and not self._send_queue
-        if inbox.eof_received and not sending and not self._sink.pending:
+        if not sending and policy.all_sent is None:
+            policy.all_sent = now
+        policy.peer_eof = received.eof_received and not self._send_queue
+        if received.eof_received and not sending and not self._sink.pending:
             return False
-        # While our own output is blocked, nobody else is to blame for the silence.
-        due = None if self._sink.pending else ending.next_deadline()
-        if due is not None and due.at <= now:
-            return self._apply_deadline(due)
-        ready = self._poll(None if due is None else due.at - now)
+        # While the output is blocked, the peer is not responsible for the lack of progress.
+        deadline = None if self._sink.pending else policy.next_deadline()
+        if deadline is not None and deadline.at <= now:
+            return self._apply_deadline(deadline)
+        ready = self._poll(None if deadline is None else deadline.at - now)
         if self._sink.descriptor in ready and self._sink.pending:
             self._sink.write_available()
-            ending.last_activity = time.monotonic()
+            policy.last_activity = time.monotonic()
         if self._core.socket.fileno() in ready:
-            if not inbox.eof_received and not self._sink.pending:
+            if not received.eof_received and not self._sink.pending:
                 self._receive()
             if self._send_queue:
                 self._send()
@@ -284,8 +283,8 @@ class ClientRelay:
         return True
 
     def _poll(self, timeout: float | None) -> set[int]:
-        # A descriptor is registered only while something is wanted of it: poll() reports a hang-up
-        # whether asked or not, and the loop would spin on one that it does nothing about.
+        # A descriptor is registered only while the relay needs it, because poll() always reports POLLHUP, and
+        # the loop would spin on a descriptor that it does not handle.
         poller = select.poll()
         reads = not self._core.receive_buffer.eof_received and not self._sink.pending
         writes = bool(self._send_queue) or (reads and self._core.has_unsent)
@@ -300,45 +299,45 @@ class ClientRelay:
         return {descriptor for descriptor, _ in ready}
 
     def _apply_deadline(self, deadline: Deadline) -> bool:
-        if deadline.action == "finish":
+        if deadline.action == "half-close":
             self._exit_policy.half_closed = time.monotonic()
             try:
                 if self._half_close and self._core.supports_half_close:
                     self._core.half_close()
-            except ConnectionLost as lost:
-                # A peer that has closed already need not hear that we have finished.
-                self._send_error = None if self._core.receive_buffer.eof_received else lost
-        elif deadline.action == "give up":
-            doing = (
+            except ConnectionLost as error:
+                # Not an error if the peer has closed already: it needs no EOF.
+                self._send_error = None if self._core.receive_buffer.eof_received else error
+        elif deadline.action == "time out":
+            operation = (
                 "sending"
                 if self._send_queue
                 else "waiting for the peer"
                 if self._exit_policy.last_received
-                else "waiting for an answer"
+                else "waiting for a reply"
             )
-            raise TimeoutExpired(self._core.label, doing, self._exit_policy.idle_timeout or 0.0)
-        return deadline.action != "leave"
+            raise TimeoutExpired(self._core.label, operation, self._exit_policy.idle_timeout or 0.0)
+        return deadline.action != "exit"
 
     def _receive(self) -> None:
-        inbox = self._core.receive_buffer
+        received = self._core.receive_buffer
         if not self._core.try_receive():
             return
         self._exit_policy.last_activity = time.monotonic()  # the peer's EOF counts too
-        while (data := inbox.take(READ_SIZE)) is not None:
+        while (data := received.take(READ_SIZE)) is not None:
             self.totals.received += len(data)
             self.totals.messages_received += 1
             self._sink.feed(data)
             self._sink.write_available()
-            ends = 0
+            messages = 0
             if self._exit_policy.expected_messages > 0:
-                ends = 1 if self._core.message_oriented else data.count(b"\n")
-            self._exit_policy.on_received(ends, time.monotonic())
+                messages = 1 if self._core.message_oriented else data.count(b"\n")
+            self._exit_policy.on_received(messages, time.monotonic())
 
     def _send(self) -> None:
         try:
             sent = self._core.try_send(self._send_queue[0])
-        except ConnectionLost as lost:
-            self._send_error = lost
+        except ConnectionLost as error:
+            self._send_error = error
             self._send_queue.clear()
             self._source = None
             return
@@ -369,12 +368,12 @@ class ClientRelay:
 
 
 def read_input(source: int) -> bytes | None:
-    """What there is to read; b"" at the end of input; None for nothing yet. Raises SystemRefused."""
+    """Read from standard input: b"" at EOF, None if there is no data yet. Raises SystemCallFailed."""
     try:
         return os.read(source, READ_SIZE)
     except BlockingIOError:
         return None
     except OSError as error:
-        if error.errno == errno.EIO:  # a terminal that is no longer ours to read
+        if error.errno == errno.EIO:  # the terminal has hung up, or this is a background process
             return b""
         raise SystemCallFailed("read", "standard input", error.errno or 0) from error

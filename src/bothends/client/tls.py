@@ -1,14 +1,14 @@
-"""TLS at the client's end: what is believed of a server, and a socket that speaks it.
+"""TLS on the client side: verification of the server, and a socket that encrypts.
 
-1. A certificate is checked, unless the caller says not to: its issuer, its time, and the name or address
-   that was connected to (RFC 9525). Or it is known by its fingerprint, and then by nothing else.
-2. `TlsSocket` is a non-blocking socket like any other, for whoever drives it by poll(): it takes what can be
-   encrypted and sent at once, and gives what has come.
-3. What poll() can't see is kept small. All that has been read is decrypted, so nothing readable waits
-   unseen. A piece counts as sent only when its last byte of ciphertext is: who calls again, as OpenSSL
-   too asks of its callers, is told of it then. What remains is the end (close_notify) when the kernel has
-   no room for it: `has_unsent` says that POLLOUT is wanted.
-4. Server and client share no code that speaks TLS: a mistake would cancel itself out in tests.
+1. The certificate is verified unless the caller disables it: its issuer, its validity period, and the name or
+   address that the client connected to (RFC 9525). With a fingerprint, only the fingerprint is compared.
+2. `TlsSocket` is a non-blocking socket for drivers that use poll(): send() accepts data that can be encrypted
+   and sent at once, recv() returns the data received so far.
+3. Hidden state is minimal, because poll() does not see it. All received records are decrypted at once, so no
+   readable data is hidden. Data counts as sent only with its last byte of ciphertext: the caller repeats the
+   call, as OpenSSL requires too, and then gets the count. The exception is a close_notify for which the
+   kernel has no room: `has_unsent` then tells the driver to wait for POLLOUT.
+4. Server and client share no TLS code, because an error in both would cancel itself out in tests.
 """
 
 from __future__ import annotations
@@ -40,41 +40,41 @@ from bothends.errors import (
 from bothends.escaping import escape
 from bothends.layers.tls_errors import HANDSHAKE_RECORD, common_name, describe_ssl_error, tls_version
 
-# The most that is encrypted by one send: a record (RFC 8446, section 5.1). It is sent whole, so a larger
-# piece would only wait longer before its first part counts.
+# Bytes encrypted by one send: a record (RFC 8446, section 5.1). Its ciphertext is sent whole, so a larger
+# chunk would only wait longer before its first byte counts as sent.
 _MAX_RECORD: Final = 16 * 1024
 _READ_SIZE: Final = 64 * 1024
 
-# X509_V_ERR_* of OpenSSL's x509_vfy.h, in our words, and what to try.
+# X509_V_ERR_* of OpenSSL's x509_vfy.h: reason and hint.
 _UNKNOWN_ISSUER: Final = (
-    "nobody whom this machine trusts has issued its certificate",
-    "--tls-ca FILE names the issuer to trust, --tls-fingerprint SHA256 the certificate itself",
+    "the issuer of the server's certificate is not trusted",
+    "trust the issuer with --tls-ca FILE, or the certificate with --tls-fingerprint SHA256",
 )
 _SELF_SIGNED: Final = (
-    "its certificate is self-signed",
-    "if it is your own, --tls-fingerprint SHA256 accepts exactly that one (a server shows it when it starts)",
+    "the server's certificate is self-signed",
+    "if you trust it, accept exactly this one with --tls-fingerprint SHA256 (the server prints it at start)",
 )
 _VERIFY_ERRORS: Final = {
-    9: ("its certificate is not valid yet", "is the clock right, here and there?"),
-    10: ("its certificate has expired", "is the clock right, here and there?"),
+    9: ("the server's certificate is not valid yet", "check the clocks of both machines"),
+    10: ("the server's certificate has expired", "check the clocks of both machines"),
     18: _SELF_SIGNED,
     19: _SELF_SIGNED,
     2: _UNKNOWN_ISSUER,
     20: _UNKNOWN_ISSUER,
     21: _UNKNOWN_ISSUER,
-    62: ("its certificate is for another host", "--tls-name NAME expects the name that stands in it"),
-    64: ("its certificate is for another address", "--tls-name NAME expects the name that stands in it"),
+    62: ("the server's certificate is for another host", "--tls-name NAME expects another name"),
+    64: ("the server's certificate is for another address", "--tls-name NAME expects another name"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class TlsOptions:
-    """How a client speaks TLS, and what it believes.
+    """The TLS settings of a client.
 
-    `ca`: a PEM file of issuers to believe instead of the system's. `fingerprint`: SHA-256 in hexadecimal of
-    the one certificate to accept, colons or not. `check=False` believes anybody. `certificate` and `key`
-    (PEM): who we are, if the server asks. `name`: the host to expect and to ask for (SNI), in place of the
-    endpoint's. `alpn`: protocols, the preferred one first.
+    `ca`: a PEM file of trusted issuers, instead of the system's. `fingerprint`: SHA-256 in hexadecimal of the
+    only certificate to accept, with or without colons. `verify=False` disables verification. `certificate`
+    and `key` (PEM): the client certificate. `name`: the host name to expect and to request (SNI), instead of
+    the endpoint's host. `alpn`: protocols, the preferred one first.
     """
 
     ca: str | Path | None = None
@@ -92,20 +92,20 @@ class TlsOptions:
         object.__setattr__(self, "fingerprint", plain)
 
     def context(self) -> ssl.SSLContext:
-        """A client's context: TLS 1.2 or newer.
+        """Return a client context for TLS 1.2 or newer.
 
-        Raises SystemRefused where a file can't be read, CallerError where it isn't what it should be.
+        Raises SystemCallFailed if a file cannot be read, UsageError if it is invalid.
         """
         for path in (self.ca, self.certificate, self.key):
             try:
                 if path is not None:
-                    Path(path).read_bytes()  # OpenSSL would say only that something went wrong
+                    Path(path).read_bytes()  # because the error of OpenSSL has no errno
             except OSError as error:
                 raise SystemCallFailed("read", str(path), error.errno or 0) from error
         try:
             context = ssl.create_default_context(cafile=self.ca)
         except ssl.SSLError as error:
-            raise UsageError(f"TLS: there is no certificate in {self.ca}; it should be PEM") from error
+            raise UsageError(f"TLS: {self.ca} contains no PEM certificate") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.fingerprint or not self.verify:
             context.check_hostname = False
@@ -114,19 +114,17 @@ class TlsOptions:
             try:
                 context.load_cert_chain(self.certificate, self.key)
             except ssl.SSLError as error:
-                words = "not a certificate and its key, in PEM"
-                raise UsageError(
-                    f"TLS: {self.certificate} and {self.key or 'no key file'}: {words}"
-                ) from error
+                files = f"{self.certificate} and {self.key or 'no key file'}"
+                raise UsageError(f"TLS: {files}: not a PEM certificate with its key") from error
         if self.alpn:
             context.set_alpn_protocols(list(self.alpn))
         return context
 
 
 class TlsSocket(socket.socket):
-    """A connected socket that speaks TLS. Non-blocking; use it as such a socket, and mind `has_unsent`.
+    """A connected, non-blocking socket with TLS. Use it as a plain one, but check `has_unsent`.
 
-    Raises, besides OSError: StreamBroken where what comes is no TLS any more, or was cut off.
+    Its methods raise OSError, and ProtocolViolation if the stream is not valid TLS or is truncated.
     """
 
     def __init__(self, plain: socket.socket, context: ssl.SSLContext, name: str, label: str) -> None:
@@ -136,42 +134,42 @@ class TlsSocket(socket.socket):
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
         self.server_name = name
         self.eof_received = False
-        """The peer's close_notify has come."""
+        """Whether the peer's close_notify has arrived."""
         self._label = label
         self._lock = threading.RLock()  # one thread may send while another receives
         self._pending_ciphertext = b""
-        self._pending_plaintext = b""  # what the caller has not been told yet that it is sent
+        self._pending_plaintext = b""  # encrypted, but not yet reported as sent to the caller
         self._close_notify_sent = False
         self._first_bytes = b""
 
     @property
     def has_unsent(self) -> bool:
-        """Something of ours waits for room: call `recv` (or `flush`) when the socket is writable."""
+        """Whether ciphertext is unsent: call `recv` (or `flush`) when the socket is writable."""
         return bool(self._pending_ciphertext)
 
     @property
     def supports_half_close(self) -> bool:
-        """Whether we can end our direction alone: from TLS 1.3 on (RFC 8446, section 6.1)."""
+        """Whether one direction can be closed alone: from TLS 1.3 on (RFC 8446, section 6.1)."""
         return self.tls.version() != "TLSv1.2"
 
-    # As any socket -------------------------------------------------------------------------------
+    # Socket interface ------------------------------------------------------------------------------
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """All that has come, which can be more than `size` by a record; b"" at the peer's end."""
+        """Receive all available data, up to a record more than `size`; b"" at the peer's close_notify."""
         with self._lock:
             self.flush()
             while not self.eof_received:
-                found = self._decrypt()
-                if found or self.eof_received:
-                    return found
+                plaintext = self._decrypt()
+                if plaintext or self.eof_received:
+                    return plaintext
                 data = super().recv(max(size, 1), flags)
                 if not data:
-                    raise ProtocolViolation(self._label, "cut off: the connection ended without close_notify")
+                    raise ProtocolViolation(self._label, "truncated: EOF without close_notify")
                 self._incoming.write(data)
             return b""
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """How much of it is encrypted and has left. Raises BlockingIOError while it hasn't: call again."""
+        """Encrypt and send. Returns the bytes sent. Raises BlockingIOError until then: repeat the call."""
         view = memoryview(data)[:_MAX_RECORD]
         with self._lock:
             if not (
@@ -187,7 +185,7 @@ class TlsSocket(socket.socket):
             return size
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send all of it, waiting where that must be."""
+        """Send all data, blocking if necessary."""
         view = memoryview(data).cast("B")
         while view:
             try:
@@ -196,14 +194,14 @@ class TlsSocket(socket.socket):
                 _wait(self, write=True, deadline=None)
 
     def shutdown(self, how: int) -> None:
-        """SHUT_WR says close_notify; SHUT_RD is not to be had, SHUT_RDWR ends the connection under it.
+        """SHUT_WR sends close_notify. SHUT_RD and SHUT_RDWR apply to the underlying connection.
 
-        Raises CannotCarry for SHUT_WR in TLS 1.2, whose close_notify ends both directions.
+        Raises UnsupportedCombination for SHUT_WR in TLS 1.2, whose close_notify closes both directions.
         """
         if how == socket.SHUT_WR:
             if not self.supports_half_close:
-                reason = "its close_notify ends both directions (RFC 5246, section 7.2.1)"
-                raise UnsupportedCombination("TLS 1.2", "an end of one direction", reason)
+                reason = "its close_notify closes both directions (RFC 5246, section 7.2.1)"
+                raise UnsupportedCombination("TLS 1.2", "a half-close", reason)
             with self._lock:
                 self._send_close_notify()
                 self.flush()
@@ -211,7 +209,7 @@ class TlsSocket(socket.socket):
             super().shutdown(how)
 
     def close(self) -> None:
-        """Say close_notify if there is room for it, and close. Idempotent."""
+        """Send close_notify if the kernel has room for it, and close. Idempotent."""
         if self.fileno() >= 0 and not self._close_notify_sent:
             with self._lock, contextlib.suppress(OSError):
                 self._send_close_notify()
@@ -219,7 +217,7 @@ class TlsSocket(socket.socket):
         super().close()
 
     def flush(self) -> None:
-        """Send what waits for room, as far as there is some; after close_notify, end our direction."""
+        """Send pending ciphertext as far as possible; after close_notify, shut down the sending side."""
         with self._lock, contextlib.suppress(BlockingIOError):
             self._flush_all(0)
             if self._close_notify_sent:
@@ -229,9 +227,9 @@ class TlsSocket(socket.socket):
     # TLS -------------------------------------------------------------------------------------------
 
     def handshake(self, deadline: float | None, timeout: float) -> None:
-        """Shake hands, waiting until `deadline` (time.monotonic).
+        """Do the handshake, waiting until `deadline` (time.monotonic). `timeout` is for the error message.
 
-        Raises HandshakeFailed, TimeLimit; OSError where the connection is lost.
+        Raises HandshakeFailed, TimeoutExpired; OSError if the connection is lost.
         """
         while True:
             try:
@@ -256,11 +254,11 @@ class TlsSocket(socket.socket):
             except BlockingIOError:
                 if not _wait(self, write=False, deadline=deadline):
                     raise TimeoutExpired(
-                        self._label, "shaking hands (TLS)", timeout, self._timeout_hint()
+                        self._label, "doing the TLS handshake", timeout, self._timeout_hint()
                     ) from None
         if not data:
-            hint = "" if self._first_bytes else "does it speak TLS? tcp:// talks without"
-            raise HandshakeFailed(self._label, "the peer closed the connection in the middle of it", hint)
+            hint = "" if self._first_bytes else "the server may not use TLS; try tcp://"
+            raise HandshakeFailed(self._label, "the peer closed the connection during the handshake", hint)
         self._first_bytes = self._first_bytes or data[:24]
         self._incoming.write(data)
 
@@ -271,39 +269,39 @@ class TlsSocket(socket.socket):
                 return
             except BlockingIOError:
                 if not _wait(self, write=True, deadline=deadline):
-                    raise TimeoutExpired(self._label, "shaking hands (TLS)", timeout) from None
+                    raise TimeoutExpired(self._label, "doing the TLS handshake", timeout) from None
 
     def _timeout_hint(self) -> str:
-        return "" if self._first_bytes else "it accepts connections, but says nothing: does it speak TLS?"
+        return "" if self._first_bytes else "the server sends nothing; it may not use TLS"
 
     def _handshake_error(self, error: ssl.SSLError) -> HandshakeFailed:
         if isinstance(error, ssl.SSLCertVerificationError):
-            known = _VERIFY_ERRORS.get(error.verify_code)
-            if known is None:
+            explained = _VERIFY_ERRORS.get(error.verify_code)
+            if explained is None:
                 return HandshakeFailed(self._label, describe_ssl_error(error))
-            reason, hint = known
+            reason, hint = explained
             detail = f", not for {self.server_name}" if error.verify_code in (62, 64) else ""
             return HandshakeFailed(self._label, reason + detail, hint)
-        # An alert (21) is TLS too, whatever else is wrong (RFC 8446, section 6).
+        # An alert (21) is TLS too, whatever its reason (RFC 8446, section 6).
         if self._first_bytes and self._first_bytes[0] not in (HANDSHAKE_RECORD, 21):
-            said = f'what it says is not TLS: "{escape(self._first_bytes)}"'
-            return HandshakeFailed(self._label, said, "tcp:// talks without")
+            reason = f'the server sends something that is not TLS: "{escape(self._first_bytes)}"'
+            return HandshakeFailed(self._label, reason, "try tcp://")
         return HandshakeFailed(self._label, describe_ssl_error(error))
 
     def _decrypt(self) -> bytes:
-        found = bytearray()
+        plaintext = bytearray()
         try:
-            while piece := self.tls.read(_MAX_RECORD):
-                found += piece
+            while record := self.tls.read(_MAX_RECORD):
+                plaintext += record
             self.eof_received = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
             self.eof_received = True
         except ssl.SSLError as error:
-            if not found:
+            if not plaintext:
                 raise ProtocolViolation(self._label, describe_ssl_error(error)) from error
-        return bytes(found)
+        return bytes(plaintext)
 
     def _encrypt(self, view: memoryview) -> int:
         try:
@@ -314,11 +312,11 @@ class TlsSocket(socket.socket):
     def _send_close_notify(self) -> None:
         if not self._close_notify_sent:
             self._close_notify_sent = True
-            with contextlib.suppress(ssl.SSLError):  # it goes on to wait for the peer's
+            with contextlib.suppress(ssl.SSLError):  # unwrap() also waits for the peer's
                 self.tls.unwrap()
 
     def _flush_all(self, flags: int) -> None:
-        """Raises BlockingIOError if there is no room for all."""
+        """Send all pending ciphertext. Raises BlockingIOError if the kernel has no room for it."""
         self._pending_ciphertext += self._outgoing.read()
         while self._pending_ciphertext:
             self._pending_ciphertext = self._pending_ciphertext[
@@ -329,39 +327,39 @@ class TlsSocket(socket.socket):
 def start_tls(
     plain: socket.socket, endpoint: Endpoint, options: TlsOptions, timeout: float | None
 ) -> TlsSocket:
-    """Speak TLS on a connected socket, which is closed if that comes to nothing. Waits `timeout` seconds.
+    """Start TLS on a connected socket, waiting at most `timeout` seconds. On error the socket is closed.
 
-    Raises HandshakeFailed, TimeLimit, CallerError, SystemRefused; OSError where the connection is lost.
+    Raises HandshakeFailed, TimeoutExpired, UsageError, SystemCallFailed; OSError if the connection is lost.
     """
     try:
         context = options.context()
         name = options.name or endpoint.host.partition("%")[0] or "localhost"
-        secured = TlsSocket(plain, context, name, endpoint.label)
+        tls_socket = TlsSocket(plain, context, name, endpoint.label)
     except BaseException:
         plain.close()
         raise
     try:
         deadline = None if timeout is None else time.monotonic() + timeout
-        secured.handshake(deadline, timeout or 0.0)
+        tls_socket.handshake(deadline, timeout or 0.0)
         if options.fingerprint:
-            shown = fingerprint(secured)
-            if not hmac.compare_digest(shown, options.fingerprint):
-                hint = "a self-signed certificate is a new one each time that its server starts"
-                reason = f"its certificate is another one, with the fingerprint {shown}"
+            actual = fingerprint(tls_socket)
+            if not hmac.compare_digest(actual, options.fingerprint):
+                hint = "a self-signed certificate is new each time the server starts"
+                reason = f"the server's certificate has another fingerprint, {actual}"
                 raise HandshakeFailed(endpoint.label, reason, hint)
     except BaseException:
-        secured.close()
+        tls_socket.close()
         raise
-    return secured
+    return tls_socket
 
 
 def fingerprint(sock: TlsSocket) -> str:
-    """The SHA-256 of the certificate that the server showed, in hexadecimal."""
+    """Return the SHA-256 of the server's certificate, in hexadecimal."""
     return hashlib.sha256(sock.tls.getpeercert(binary_form=True) or b"").hexdigest()
 
 
 def describe_session(sock: TlsSocket) -> Iterator[str]:
-    """What was agreed, and the certificates, in lines for whoever wants to know."""
+    """Yield lines that describe the negotiated parameters and the certificates."""
     tls = sock.tls
     cipher = tls.cipher()
     parts = [tls_version(tls), cipher[0] if cipher else "no cipher"]
@@ -370,13 +368,14 @@ def describe_session(sock: TlsSocket) -> Iterator[str]:
     if protocol := tls.selected_alpn_protocol():
         parts.append(f"ALPN {protocol}")
     yield ", ".join(parts)
-    # Of the chain the ssl module has told since 3.10, but made it public only in 3.13, as bare bytes.
+    # The ssl module has the chain since Python 3.10, but public only since 3.13, as bytes.
     inner = getattr(tls, "_sslobj", None)
     chain = getattr(inner, "get_unverified_chain", lambda: None)() or []
     for number, certificate in enumerate(chain):
-        found = certificate.get_info()
-        known = f"{_certificate_name(found, 'subject')}, issued by {_certificate_name(found, 'issuer')}, until {found.get('notAfter')}"
-        yield f"certificate {number}: {escape(known.encode())}"
+        info = certificate.get_info()
+        subject, issuer = _certificate_name(info, "subject"), _certificate_name(info, "issuer")
+        text = f"{subject}, issued by {issuer}, until {info.get('notAfter')}"
+        yield f"certificate {number}: {escape(text.encode())}"
     yield f"fingerprint (SHA-256): {fingerprint(sock)}"
 
 
@@ -391,11 +390,11 @@ def _is_address(name: str) -> bool:
 def _certificate_name(certificate: Any, which: str) -> str:
     parts = {key: value for part in certificate.get(which, ()) for key, value in part}
     name = parts.get("commonName") or parts.get("organizationName")
-    return str(name or (common_name(certificate) if which == "subject" else "") or "nobody")
+    return str(name or (common_name(certificate) if which == "subject" else "") or "unnamed")
 
 
 def _wait(sock: socket.socket, *, write: bool, deadline: float | None) -> bool:
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
     poller = select.poll()
     poller.register(sock, select.POLLOUT if write else select.POLLIN)
-    return bool(poller.poll(None if left is None else left * 1000))
+    return bool(poller.poll(None if remaining is None else remaining * 1000))
