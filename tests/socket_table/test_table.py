@@ -229,7 +229,7 @@ def test_proc_net_matches_sock_diag() -> None:
         proc = {row.inode: row for row in proc_net.read() if row.inode in inodes}
     assert len(diag) == 3
     for inode, row in diag.items():
-        row.tcp = None
+        row.tcp = row.memory = None
         row.shutdown = ""
         assert proc[inode] == row
 
@@ -289,7 +289,7 @@ def test_hidden_processes_are_noted() -> None:
     ]
 
 
-def test_sockets_of_other_network_namespace() -> None:
+def test_sockets_of_other_network_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "import socket, sys\n"
         "sock = socket.create_server(('127.0.0.1', 7))\n"
@@ -308,8 +308,53 @@ def test_sockets_of_other_network_namespace() -> None:
         if not child.stdout.readline():
             pytest.skip("this system forbids user namespaces")
         table = read_table([child.pid])
+        netns = owners.netns_inode(child.pid)
+        monkeypatch.setattr(sock_diag, "dump_namespace", refuse_to_enter)
+        limited = read_table([child.pid])
         child.communicate()
-    (row,) = table.sockets
-    assert (row.kind, row.state, row.local, row.tcp) == ("tcp", "LISTEN", EntryAddress(LOOPBACK, 7), None)
-    assert [each.pid for each in row.owners] == [child.pid]
-    assert any("other network namespaces" in note for note in table.notes)
+    for each in (table, limited):
+        (row,) = each.sockets
+        assert (row.kind, row.state, row.local, row.tcp) == ("tcp", "LISTEN", EntryAddress(LOOPBACK, 7), None)
+        assert [owner.pid for owner in row.owners] == [child.pid]
+        assert row.netns == netns != owners.netns_inode("self")
+    assert any("other network namespaces" in note for note in limited.notes)
+
+
+def refuse_to_enter(pid: int) -> list[SocketEntry]:
+    raise PermissionError(1, f"setns: {pid}")
+
+
+def test_quiet_time_and_timer_of_unread_data() -> None:
+    with connected_pair(socket.AF_INET, LOOPBACK) as (_, client, accepted):
+        client.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client.send(bytes(65536))
+        deadline = time.monotonic() + 10
+        while (row := entry_of(client)).timer is None or row.timer.kind != "probe":
+            assert time.monotonic() < deadline
+        other = entry_of(accepted)
+    assert row.tcp is not None
+    assert row.tcp.notsent
+    assert row.tcp.last_data_sent_ms < 10_000
+    assert other.memory is not None
+    assert other.memory.received >= (other.recv_queue or 0) > 0
+
+
+def test_dropped_datagrams_are_counted() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock, socket.socket(type=socket.SOCK_DGRAM) as sender:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.bind((LOOPBACK, 0))
+        for _ in range(100):
+            sender.sendto(bytes(1000), sock.getsockname())
+        row = entry_of(sock)
+    assert row.memory is not None
+    assert 0 < row.memory.drops < 100
+
+
+def test_table_without_options_duplicates_no_descriptor() -> None:
+    with socket.create_server((LOOPBACK, 0)) as sock, socket.socket():  # the second is in no table
+        table = read_table([os.getpid()], with_options=False)
+        (row,) = (row for row in table.sockets if row.local.port == sock.getsockname()[1])
+    assert row.options is None
+    assert all(row.local.port or row.family == "unix" for row in table.sockets)

@@ -94,6 +94,35 @@ class TcpInfo:
     bytes_acked: int | None = None
     bytes_received: int | None = None
     delivery_rate: int | None = None  # bytes per second
+    last_data_sent_ms: int = 0  # milliseconds ago; since the connection was opened if there was none
+    last_data_received_ms: int = 0
+    last_ack_received_ms: int = 0
+    retransmits: int = 0  # of the oldest unacknowledged segment, in a row
+    probes: int = 0  # unanswered probes: of a zero window, or keepalives
+    notsent: int | None = None  # bytes in the send buffer that were never sent
+
+
+@dataclass(frozen=True, slots=True)
+class SocketTimer:
+    """The pending timer of a TCP socket: `retransmit`, `keepalive`, `time-wait` or `probe` (zero window)."""
+
+    kind: str
+    expires_ms: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class SocketMemory:
+    """Buffer memory of a socket in bytes, overhead included (SK_MEMINFO, sock_diag(7)).
+
+    `drops` counts packets that the socket discarded since it was opened, most for want of receive buffer.
+    """
+
+    received: int
+    receive_limit: int
+    sent: int
+    send_limit: int
+    drops: int
 
 
 @dataclass(slots=True)
@@ -122,6 +151,9 @@ class SocketEntry:
     tcp: TcpInfo | None = None
     owners: list[SocketOwner] = field(default_factory=list)
     options: dict[str, str] | None = None
+    timer: SocketTimer | None = None
+    memory: SocketMemory | None = None
+    netns: int = 0  # inode of its network namespace, 0 if unknown
 
     @property
     def kind(self) -> str:

@@ -11,19 +11,24 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from typing import Final
 
 from bothends.errors import SystemCallFailed
 from bothends.escaping import escape
+from bothends.osutil.namespaces import enter_network
 from bothends.socket_table.entry import (
     FAMILIES,
     PROTOCOLS,
     TYPES,
     EntryAddress,
     SocketEntry,
+    SocketMemory,
+    SocketTimer,
     TcpInfo,
     shutdown_name,
     state_name,
@@ -46,16 +51,19 @@ _INET_REQUEST: Final = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, p
 _INET_MESSAGE: Final = struct.Struct("=BBBB")  # family, state, timer, retransmissions
 _SOCKET_ID: Final = struct.Struct("!HH16s16s")  # ports and addresses
 _INET_REST: Final = struct.Struct("=I8xIIIII")  # interface, cookie, expires, both queues, uid, inode
-_INFO, _CONGESTION, _SHUTDOWN = 2, 4, 8
-_EXTENSIONS: Final = 1 << (_INFO - 1) | 1 << (_CONGESTION - 1)
+_INFO, _CONGESTION, _MEMORY, _SHUTDOWN = 2, 4, 7, 8
+_EXTENSIONS: Final = 1 << (_INFO - 1) | 1 << (_CONGESTION - 1) | 1 << (_MEMORY - 1)
+_TIMERS: Final = {1: "retransmit", 2: "keepalive", 3: "time-wait", 4: "probe"}  # net/ipv4/inet_diag.c
+# linux/sock_diag.h, SK_MEMINFO_*: receive queue and limit, send queue and limit, ..., drops
+_SOCKET_MEMORY: Final = struct.Struct("=4I16xI")
 _REQUEST_PROTOCOL: Final = 3  # INET_DIAG_REQ_PROTOCOL: for protocols above 255, such as Multipath TCP
 _RAW: Final = 255  # IPPROTO_RAW: raw sockets of every protocol
 
 # linux/unix_diag.h
 _UNIX_REQUEST: Final = struct.Struct("=BBHIIIII")  # family, protocol, -, states, inode, what to show, cookie
 _UNIX_MESSAGE: Final = struct.Struct("=BBBxI8x")  # family, type, state, inode, cookie
-_UNIX_SHOW: Final = 0x01 | 0x04 | 0x10 | 0x40  # name, peer, queues, uid
-_UNIX_NAME, _UNIX_PEER, _UNIX_QUEUES, _UNIX_SHUTDOWN, _UNIX_UID = 0, 2, 4, 6, 7
+_UNIX_SHOW: Final = 0x01 | 0x04 | 0x10 | 0x20 | 0x40  # name, peer, queues, memory, uid
+_UNIX_NAME, _UNIX_PEER, _UNIX_QUEUES, _UNIX_MEMORY, _UNIX_SHUTDOWN, _UNIX_UID = 0, 2, 4, 5, 6, 7
 
 # linux/packet_diag.h, linux/vm_sockets_diag.h
 _PACKET_REQUEST: Final = struct.Struct("=BBHII8x")
@@ -68,15 +76,19 @@ _TCP_INFO_U32: Final = {
     "rto": 8,
     "mss": 16,
     "unacked": 24,
+    "last_data_sent_ms": 44,
+    "last_data_received_ms": 52,
+    "last_ack_received_ms": 56,
     "pmtu": 60,
     "rtt": 68,
     "rttvar": 72,
     "cwnd": 80,
     "retransmissions": 100,
 }
-_TCP_INFO_LATER_U32: Final = {"min_rtt": 148}
+_TCP_INFO_LATER_U32: Final = {"min_rtt": 148, "notsent": 144}
 _TCP_INFO_LATER_U64: Final = {"bytes_acked": 120, "bytes_received": 128, "delivery_rate": 160}
 _SSTHRESH_OFFSET: Final = 76
+_RETRANSMITS_OFFSET, _PROBES_OFFSET = 2, 3  # of one byte each
 _INFINITE_SSTHRESH: Final = 0x7FFFFFFF  # TCP_INFINITE_SSTHRESH
 
 
@@ -96,6 +108,36 @@ def dump() -> Iterator[SocketEntry]:
         yield parse_packet(body)
     for body in _query(_VSOCK_REQUEST.pack(socket.AF_VSOCK, 0, 0, _ALL_STATES, 0)):
         yield parse_vsock(body)
+
+
+def dump_namespace(pid: int) -> list[SocketEntry]:
+    """Return every socket of a process's network namespace.
+
+    A thread enters the namespace, so that the caller's stays as it is (setns(2)). Raises OSError if the
+    kernel does not permit that: it takes CAP_SYS_ADMIN.
+    """
+    found: list[SocketEntry] = []
+    refused: list[OSError] = []
+
+    def read() -> None:
+        try:
+            descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                enter_network(descriptor)
+            finally:
+                os.close(descriptor)
+            found.extend(dump())
+        except OSError as error:
+            refused.append(error)
+        except SystemCallFailed as error:
+            refused.append(OSError(error.errno, str(error)))
+
+    thread = threading.Thread(target=read, name="sock_diag")
+    thread.start()
+    thread.join()
+    if refused:
+        raise refused[0]
+    return found
 
 
 def _inet(family: int, protocol: int, *, required: bool = False) -> Iterator[SocketEntry]:
@@ -181,10 +223,10 @@ def attributes(data: bytes) -> dict[int, bytes]:
 
 def parse_inet(protocol: int, body: bytes) -> SocketEntry:
     """Parse a struct inet_diag_msg and its attributes."""
-    family, state, _, _ = _INET_MESSAGE.unpack_from(body)
+    family, state, timer, retries = _INET_MESSAGE.unpack_from(body)
     sport, dport, source, destination = _SOCKET_ID.unpack_from(body, _INET_MESSAGE.size)
     rest = _INET_MESSAGE.size + _SOCKET_ID.size
-    interface, _, recv_queue, send_queue, uid, inode = _INET_REST.unpack_from(body, rest)
+    interface, expires, recv_queue, send_queue, uid, inode = _INET_REST.unpack_from(body, rest)
     attrs = attributes(body[rest + _INET_REST.size :])
     raw = protocol == _RAW
     name = "" if raw else PROTOCOLS[protocol]
@@ -209,7 +251,14 @@ def parse_inet(protocol: int, body: bytes) -> SocketEntry:
         uid=uid,
         shutdown=shutdown_name(attrs.get(_SHUTDOWN, b"\0")[0]),
         tcp=parse_tcp_info(attrs) if name == "tcp" and state not in (6, 10, 12) else None,
+        timer=SocketTimer(_TIMERS[timer], expires, retries) if timer in _TIMERS else None,
+        memory=parse_memory(attrs.get(_MEMORY, b"")),
     )
+
+
+def parse_memory(data: bytes) -> SocketMemory | None:
+    """Parse the values of SK_MEMINFO; None if the kernel did not send them, or sent too few."""
+    return SocketMemory(*_SOCKET_MEMORY.unpack_from(data)) if len(data) >= _SOCKET_MEMORY.size else None
 
 
 def parse_tcp_info(attrs: dict[int, bytes]) -> TcpInfo | None:
@@ -227,7 +276,12 @@ def parse_tcp_info(attrs: dict[int, bytes]) -> TcpInfo | None:
     (ssthresh,) = struct.unpack_from("=I", info, _SSTHRESH_OFFSET)
     congestion = escape(attrs.get(_CONGESTION, b"").rstrip(b"\0"))
     return TcpInfo(
-        **words, **later, ssthresh=None if ssthresh >= _INFINITE_SSTHRESH else ssthresh, congestion=congestion
+        **words,
+        **later,
+        ssthresh=None if ssthresh >= _INFINITE_SSTHRESH else ssthresh,
+        congestion=congestion,
+        retransmits=info[_RETRANSMITS_OFFSET],
+        probes=info[_PROBES_OFFSET],
     )
 
 
@@ -249,6 +303,7 @@ def parse_unix(body: bytes) -> SocketEntry:
         uid=_u32_attribute(attrs, _UNIX_UID),
         peer_inode=_u32_attribute(attrs, _UNIX_PEER) or 0,
         shutdown=shutdown_name(attrs.get(_UNIX_SHUTDOWN, b"\0")[0]),
+        memory=parse_memory(attrs.get(_UNIX_MEMORY, b"")),
     )
 
 

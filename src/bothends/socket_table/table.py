@@ -33,10 +33,14 @@ def read_table(
     pids: Sequence[int] = (),
     reader: OptionReader | None = None,
     predicate: Callable[[SocketEntry], bool] = lambda entry: True,
+    *,
+    with_options: bool = True,
 ) -> SocketTable:
     """Read the sockets of these processes, or of all processes, that satisfy `predicate`.
 
     `reader`: pass the same one for each call if the table is read repeatedly, because it caches defaults.
+    `with_options`: False reads the kernel's tables only. No descriptor is duplicated, so there are neither
+    options nor the sockets that are in no table, such as unbound ones.
 
     Raises SystemCallFailed if one of `pids` is not accessible.
     """
@@ -50,9 +54,11 @@ def read_table(
         if entry.peer_inode and (other := by_inode.get(entry.peer_inode)):
             entry.peer = other.local
     table.sockets = [entry for entry in entries if entry.owners] if pids else entries
-    table.sockets += _unlisted(owners, by_inode, reader, table.notes)
+    if with_options:
+        table.sockets += _unlisted(owners, by_inode, reader, table.notes)
     table.sockets = sorted(filter(predicate, table.sockets), key=_sort_key)
-    _add_options(table, reader)
+    if with_options:
+        _add_options(table, reader)
     _note_hidden(table, owners)
     return table
 
@@ -65,11 +71,22 @@ def _read_entries(owners: SocketOwners, notes: list[str]) -> list[SocketEntry]:
         notes.append(f"{error}; /proc/net was read instead, which has no RTT and no peers of UNIX sockets")
         entries = list(proc_net.read())
     own_netns = netns_inode("self")
+    for entry in entries:
+        entry.netns = own_netns
     other_netns = {netns: pid for pid, netns in owners.netns_by_pid.items() if netns not in (0, own_netns)}
-    known = {entry.inode for entry in entries}
-    for pid in other_netns.values():
-        entries += [entry for entry in proc_net.read(Path(f"/proc/{pid}/net")) if entry.inode not in known]
-    if other_netns:
+    known = {entry.inode for entry in entries if entry.inode}
+    incomplete = False
+    for netns, pid in other_netns.items():
+        try:
+            found = sock_diag.dump_namespace(pid)
+        except OSError:
+            found, incomplete = list(proc_net.read(Path(f"/proc/{pid}/net"))), True
+        for entry in found:
+            # UNIX sockets are listed by the namespace they were created in, but belong to none.
+            if entry.inode not in known:
+                entry.netns = netns
+                entries.append(entry)
+    if incomplete:
         notes.append("sockets in other network namespaces are shown without RTT (read from /proc)")
     return entries
 
