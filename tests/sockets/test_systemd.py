@@ -100,13 +100,13 @@ def test_listen_fds_grouped_by_name() -> None:
         {},
         {"LISTEN_FDS": "1"},
         {"LISTEN_PID": "1", "LISTEN_FDS": "1"},  # meant for another process
-        {"LISTEN_PID": "ours", "LISTEN_FDS": "many"},
-        {"LISTEN_PID": "ours", "LISTEN_FDS": "0"},
-        {"LISTEN_PID": "ours"},
+        {"LISTEN_PID": "own", "LISTEN_FDS": "many"},
+        {"LISTEN_PID": "own", "LISTEN_FDS": "0"},
+        {"LISTEN_PID": "own"},
     ],
 )
 def test_listen_fds_for_other_process_or_invalid_are_ignored(given: dict[str, str]) -> None:
-    given = {name: value.replace("ours", str(os.getpid())) for name, value in given.items()}
+    given = {name: value.replace("own", str(os.getpid())) for name, value in given.items()}
     assert listen_fds(given) == {}
 
 

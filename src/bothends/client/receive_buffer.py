@@ -34,7 +34,7 @@ class ReceiveBuffer:
     """Received data that has not been taken yet, in order.
 
     On a stream chunk boundaries are ignored; on a message-oriented socket each chunk fed is one message. The
-    `take` methods return None while more data is needed; `eof_received` tells whether more can arrive.
+    `take` methods return None while more data is needed; after `eof_received` no more can arrive.
     """
 
     __slots__ = (

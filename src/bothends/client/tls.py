@@ -7,7 +7,7 @@
 3. Hidden state is minimal, because poll() does not see it. All received records are decrypted at once, so no
    readable data is hidden. Data counts as sent only with its last byte of ciphertext: the caller repeats the
    call, as OpenSSL requires too, and then gets the count. The exception is a close_notify for which the
-   kernel has no room: `has_unsent` then tells the driver to wait for POLLOUT.
+   kernel has no room: with `has_unsent` set the driver waits for POLLOUT.
 4. Server and client share no TLS code, because an error in both would cancel itself out in tests.
 """
 

@@ -1,7 +1,7 @@
 """Explain TLS errors, and describe negotiated parameters.
 
 OpenSSL reports reasons such as SSLV3_ALERT_CERTIFICATE_UNKNOWN. A name with ALERT is an alert sent by the
-peer (RFC 8446, section 6); the name tells neither which side is at fault nor what to do.
+peer (RFC 8446, section 6); the name shows neither the side at fault nor the remedy.
 """
 
 from __future__ import annotations

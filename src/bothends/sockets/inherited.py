@@ -1,6 +1,6 @@
 """Descriptors opened by another program: fd://3, and standard input under inetd.
 
-The descriptor itself is used, not a duplicate: while a duplicate is open, closing ours neither refuses new
+The descriptor itself is used, not a duplicate: while a duplicate is open, closing the other neither refuses new
 connections nor sends EOF to the peer. Descriptors 0 to 2 are duplicated all the same, because the next
 file to be opened would otherwise get their number, and later output would go into that file.
 
