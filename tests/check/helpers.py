@@ -1,4 +1,4 @@
-"""How the tests of `check` judge a program."""
+"""Helpers to judge programs, for the tests of `check`."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ def judge(
     timeout: float = DEFAULT_TIMEOUT,
     thorough: bool = False,
 ) -> SuiteResult:
-    """Judge a server by its command."""
-    agreed = load(contract) if isinstance(contract, str) else contract
-    suite = suite_for(agreed, "server")
-    target = ServerUnderTest(agreed, command, endpoint)
-    run = SuiteRun(target, cases(suite), suite, only=only, thorough=thorough, timeout=timeout)
+    """Judge a server by its command, or by its endpoint if it is running."""
+    loaded = load(contract) if isinstance(contract, str) else contract
+    suite = suite_for(loaded, "server")
+    server = ServerUnderTest(loaded, command, endpoint)
+    run = SuiteRun(server, cases(suite), suite, only=only, thorough=thorough, timeout=timeout)
     return asyncio.run(run.run())
 
 
 def write_server_script(folder: Path, text: str) -> list[str]:
-    """A server in Python, as a command."""
+    """Write a Python server. Returns: its command."""
     path = folder / "program.py"
     path.write_text(text, encoding="utf-8")
     return [sys.executable, "-u", str(path), "{port}"]
 
 
 def failed_cases(result: SuiteResult) -> set[str]:
-    """The cases that failed."""
+    """Return the ids of the failed cases."""
     return {each.case for each in result.outcomes if each.verdict is Verdict.FAIL}
 
 
 def format_failures(result: SuiteResult) -> str:
-    """All that went wrong, for an assertion's message."""
+    """Return a description of all failures, for an assertion's message."""
     return "\n".join(
-        f"{each.verdict} {each.case}: expected {each.expected}; {each.happened} {each.complaint}"
-        + "".join(f"\n    {entry.seconds:.3f} {entry.who}: {entry.what}" for entry in each.transcript)
+        f"{each.verdict} {each.case}: expected {each.expected}; {each.happened} {each.stderr_tail}"
+        + "".join(f"\n    {entry.seconds:.3f} {entry.actor}: {entry.event}" for entry in each.transcript)
         for each in result.outcomes
         if each.verdict is Verdict.FAIL
     )
@@ -63,19 +63,19 @@ def format_failures(result: SuiteResult) -> str:
 
 def judge_client(command: list[str], contract: str | Contract = "upper-tcp", *only: str) -> SuiteResult:
     """Judge a client by its command."""
-    agreed = load(contract) if isinstance(contract, str) else contract
-    suite = suite_for(agreed, "client")
-    return asyncio.run(SuiteRun(ClientUnderTest(agreed, command), cases(suite), suite, only=only).run())
+    loaded = load(contract) if isinstance(contract, str) else contract
+    suite = suite_for(loaded, "client")
+    return asyncio.run(SuiteRun(ClientUnderTest(loaded, command), cases(suite), suite, only=only).run())
 
 
 def build_starter(folder: Path, starter: Starter) -> list[str]:
-    """Write and build a starter; its command, which runs from anywhere."""
-    needed = COMPILERS[starter.file.rpartition(".")[2]]
-    if needed and not find_tool(needed):
-        pytest.skip(f"{needed} isn't installed")
+    """Write and build a starter. Returns: its command, with absolute paths."""
+    compiler = COMPILERS[starter.file.rpartition(".")[2]]
+    if compiler and not find_tool(compiler):
+        pytest.skip(f"{compiler} is not installed")
     (folder / starter.file).write_text(starter.text, encoding="utf-8")
     if starter.build:
         done = subprocess.run(starter.build, cwd=folder, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    places = {"python3": sys.executable, ".": str(folder), starter.file: str(folder / starter.file)}
-    return [places.get(word, str(folder / word[2:]) if word[:2] == "./" else word) for word in starter.run]
+    paths = {"python3": sys.executable, ".": str(folder), starter.file: str(folder / starter.file)}
+    return [paths.get(word, str(folder / word[2:]) if word[:2] == "./" else word) for word in starter.run]

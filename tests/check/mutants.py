@@ -1,16 +1,16 @@
-"""The mutants: programs that are right but for one mistake, each with the cases that must fail for it.
+"""Mutants: robust starters with one mistake each, and the cases that must fail because of it.
 
-They lie in `mutations/`, a folder for each language, a file for each suite, as changes to a robust starter;
-in C and Java only those mistakes that are others there than in Python:
+They are edits of a robust starter in `mutations/`, with a folder for each language and a file for each suite.
+C and Java have only mistakes that are made in another way than in Python:
 
-    == the case that must fail: what the mistake is
-    contract: another contract than upper-tcp or upper-udp (one of CONTRACTS below)
-    engine: another engine than the starter's first
-    due: other cases that the same mistake may rightly fail
+    == CASE: MISTAKE          the case that must fail, and the mistake
+    contract: NAME            a contract other than upper-tcp or upper-udp (one of CONTRACTS below)
+    engine: NAME              an engine other than the starter's default
+    due: CASE...              other cases that may fail because of the same mistake
     -lines of the starter
-    +lines that stand in their place
+    +lines that replace them
 
-An empty line divides two changes of one mutant, and two mutants.
+An empty line separates two edits of a mutant, and two mutants.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CONTRACTS: Final = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake: what it is, the case that shows it, and what is replaced by what."""
+    """A starter with one mistake, and the case that must fail. `edits`: pairs of old and new lines."""
 
     language: str
     suite: str
@@ -61,42 +61,44 @@ class Mutant:
 
     @property
     def also_fails(self) -> list[str]:
-        """The other cases that it may fail."""
+        """The other cases that may fail."""
         return self.headers.get("due", "").split()
 
     @property
     def contract(self) -> Contract:
-        """The contract that it is judged by."""
+        """The contract to judge it by."""
         if name := self.headers.get("contract"):
             return parse(CONTRACTS[name], "mutants.py", name, Path())
         return load(f"upper-{SUITES[self.suite][1]}")
 
     def mutated_starter(self) -> Starter:
-        """The starter with the mistake in it."""
+        """Return the starter with the mistake in it."""
         role, transport = SUITES[self.suite]
-        made = make_starter(role, self.language, transport, engine=self.headers.get("engine"))
-        text = f"\n{made.text}"
+        starter = make_starter(role, self.language, transport, engine=self.headers.get("engine"))
+        text = f"\n{starter.text}"
         for old, new in self.edits:
             count = text.count(f"\n{old}")
-            assert count == 1, f"{self}: these lines stand {count} times in the starter:\n{old}"
+            assert count == 1, f"{self}: these lines occur {count} times in the starter:\n{old}"
             text = text.replace(f"\n{old}", f"\n{new}")
-        return replace(made, text=text[1:])
+        return replace(starter, text=text[1:])
 
 
 def read_mutants(language: str, suite: str) -> Iterator[Mutant]:
-    """The mutants of one file."""
+    """Yield the mutants of one file."""
     text = (MUTATIONS_DIR / language / f"{suite}.txt").read_text(encoding="utf-8")
     for part in f"\n{text}".split("\n== ")[1:]:
         lines = part.splitlines()
         case, _, mistake = lines[0].partition(": ")
-        heads = dict(line.split(": ", 1) for line in takewhile(lambda line: line[:1] not in "-+", lines[1:]))
-        changes = "\n".join(lines[1 + len(heads) :]).split("\n\n")
+        headers = dict(
+            line.split(": ", 1) for line in takewhile(lambda line: line[:1] not in "-+", lines[1:])
+        )
+        changes = "\n".join(lines[1 + len(headers) :]).split("\n\n")
         edits = tuple(parse_edit(change.splitlines()) for change in changes if change)
-        yield Mutant(language, suite, case, mistake, heads, edits)
+        yield Mutant(language, suite, case, mistake, headers, edits)
 
 
 def parse_edit(lines: list[str]) -> tuple[str, str]:
-    """What is replaced by what."""
+    """Return the removed lines and the added lines."""
     old, new = ("".join(f"{line[1:]}\n" for line in lines if line[:1] == sign) for sign in "-+")
     return old, new
 

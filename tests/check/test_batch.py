@@ -1,4 +1,4 @@
-"""Batches: how a submission is taken for what it is, and several judged, summed up and gone on with."""
+"""Batches: detection of a submission's language, hostile builds, reports, and resuming."""
 
 from __future__ import annotations
 
@@ -55,46 +55,46 @@ def test_recipe_reads_manifest(tmp_path: Path) -> None:
 
 
 HOSTILE_BUILDS = {
-    "asks somebody far away": (
+    "connects to the internet": (
         "import socket\nsocket.create_connection(('192.0.2.1', 80), 5)",
         "Network is unreachable",
     ),
     "fills the disk": (
         "for number in range(100):\n    open(str(number), 'wb').write(bytes(1 << 25))",
-        "stopped: it writes more than 512 MiB",
+        "killed by the checker: over the limit of 512 MiB on disk",
     ),
-    "takes all memory": (
-        "held = [bytes([1]) * (1 << 28) for _ in range(20)]",
-        "stopped: it takes more than 2048 MiB of memory",
+    "uses all memory": (
+        "chunks = [bytes([1]) * (1 << 28) for _ in range(20)]",
+        "killed by the checker: over the limit of 2048 MiB of memory",
     ),
     "writes elsewhere": ("open('/etc/intruder', 'w')", "Read-only file system"),
-    "ends all that it sees": (
+    "kills all processes": (
         "import os\nos.kill(-1, 9)",
         "No such process",
     ),
-    "speaks to the terminal": (
+    "sends escape sequences": (
         "import sys\nsys.exit('\\x1b]0;gone\\x07')",
         r"\x1b]0;gone\x07",
     ),
 }
 
 
-SLOW_BUILDS = {"fills the disk", "takes all memory"}
+SLOW_BUILDS = {"fills the disk", "uses all memory"}
 
 
 @needs_sandbox
 @pytest.mark.parametrize(
-    "what",
+    "build",
     [pytest.param(each, marks=pytest.mark.slow if each in SLOW_BUILDS else ()) for each in HOSTILE_BUILDS],
 )
 def test_hostile_build_is_confined(build: str, tmp_path: Path) -> None:
-    text, said = HOSTILE_BUILDS[build]
+    text, message = HOSTILE_BUILDS[build]
     folder = write_file(tmp_path / "one", "build.py", text)
     write_file(folder, "check.toml", 'build = ["python3 build.py"]\nrun = "python3 server.py {port}"')
     [found] = judge_all([folder], BatchSettings("server", "upper-udp"), tmp_path / "out", workers=1)
     [outcome] = found.result.outcomes
-    assert outcome.happened.startswith("it doesn't build: python3 ended with ")
-    assert said in outcome.complaint
+    assert outcome.happened.startswith("the build failed: python3 exited with status ")
+    assert message in outcome.stderr_tail
 
 
 @pytest.mark.parametrize("sandbox", [pytest.param(True, marks=needs_sandbox), False])
@@ -141,11 +141,11 @@ def test_batch_reports_all_and_reuses_results(tmp_path: Path) -> None:
         write_file(tmp_path / "<b>", "notes.txt", "nothing"),
     ]
     settings = BatchSettings("server", "upper-udp", sandbox=False)
-    told: list[str] = []
+    judged: list[str] = []
     found = judge_all(
-        folders, settings, tmp_path / "out", workers=2, progress=lambda one, left: told.append(one.name)
+        folders, settings, tmp_path / "out", workers=2, progress=lambda one, _: judged.append(one.name)
     )
-    assert sorted(told) == ["<b>", "ada", "bob"]
+    assert sorted(judged) == ["<b>", "ada", "bob"]
     assert [one.language for one in found] == ["Python", "Python", ""]
     assert {case for case, _, _ in common_failures(found)} >= {
         "udp-largest",
@@ -158,9 +158,9 @@ def test_batch_reports_all_and_reuses_results(tmp_path: Path) -> None:
     assert [(row["name"], row[FIRST_CASE]) for row in rows] == [("ada", "PASS"), ("bob", "FAIL"), ("<b>", "")]
     page = as_html(found, "upper-udp")
     assert "<b>" not in page.replace("<b>udp", "")
-    assert "0 of 3 programs fail nothing" in page
-    again = judge_all(
-        folders, settings, tmp_path / "out", workers=2, progress=lambda *_: told.append("again")
+    assert "0 of 3 programs pass every case" in page
+    reused = judge_all(
+        folders, settings, tmp_path / "out", workers=2, progress=lambda *_: judged.append("a second time")
     )
-    assert again == found
-    assert "again" not in told
+    assert reused == found
+    assert "a second time" not in judged

@@ -1,4 +1,4 @@
-"""A whole class judged: every language, hostile ones among them, stopped and gone on with, on a cluster.
+"""A batch for a whole class: every language, hostile programs, a stopped and resumed batch, a cluster.
 
 `BOTHENDS_SUBMISSIONS=100` judges a hundred; a quarter of that is what `make slow` has time for.
 """
@@ -60,7 +60,7 @@ func main() {
 	room := make([]byte, 65535)
 	for {
 		if size, peer, err := server.ReadFrom(room); err == nil {
-			for i, each := range room[:size] { // bytes.ToUpper() would make U+FFFD of what is no text
+			for i, each := range room[:size] { // bytes.ToUpper() would replace invalid UTF-8 by U+FFFD
 				if 'a' <= each && each <= 'z' { room[i] -= 32 }
 			}
 			server.WriteTo(room[:size], peer)
@@ -68,7 +68,7 @@ func main() {
 	}
 }
 """
-OTHER_LANGUAGES = {  # language: its file, the program, what it takes
+OTHER_LANGUAGES = {  # language: file name, program, tool
     "Node.js": ("server.js", NODE, "node"),
     "Rust": ("server.rs", RUST, "rustc"),
     "Go": ("server.go", GO, "go"),
@@ -80,7 +80,7 @@ STARTERS = [
     for style in ("robust", "minimal")
     if shutil.which(tool)
 ]
-MINIMAL_STARTER_FAILURES = {  # of the minimal starters: docs/how-to/from-the-slide.md
+MINIMAL_STARTER_FAILURES = {  # see docs/how-to/from-the-slide.md
     "python": {"udp-largest", "udp-source", "udp-malformed", "udp-binary"},
     "c": {"udp-largest", "udp-source"},
     "java": {"udp-largest", "udp-source", "udp-binary"},
@@ -106,13 +106,13 @@ def test_batch_builds_and_judges_other_language(language: str, tmp_path: Path) -
 
 
 def write_submissions(folder: Path, count: int) -> dict[str, set[str]]:
-    """So many of them, in turn good ones, flawed ones and hostile ones: name, and which cases fail."""
+    """Write `count` submissions: correct, faulty and hostile ones. Returns: the cases that fail, by name."""
     expected: dict[str, set[str]] = {}
     for number in range(count):
-        which, hostile = divmod(number, 5)
-        if hostile == 4:
-            what, text = list(HOSTILE.items())[which % len(HOSTILE)]
-            name = f"{number:03} {what}"
+        index, remainder = divmod(number, 5)
+        if remainder == 4:
+            kind, text = list(HOSTILE.items())[index % len(HOSTILE)]
+            name = f"{number:03} {kind}"
             write_file(folder / name, "server.py", text)
             expected[name] = {"udp-one-message"}
         else:
@@ -131,8 +131,8 @@ def batch_command(folder: Path, out: Path) -> list[str]:
 
 def test_batch_with_hostile_programs_judges_each(tmp_path: Path) -> None:
     expected = write_submissions(tmp_path / "class", SUBMISSION_COUNT)
-    mark = f"class {os.getpid()}"
-    environment = {**os.environ, "HOSTILE_MARK": mark}
+    tag = f"class {os.getpid()}"
+    environment = {**os.environ, "HOSTILE_TAG": tag}
     out = tmp_path / "results"
     done = subprocess.run(
         batch_command(tmp_path / "class", out), env=environment, capture_output=True, text=True, check=False
@@ -146,7 +146,7 @@ def test_batch_with_hostile_programs_judges_each(tmp_path: Path) -> None:
     assert found == expected
     page = (out / "results.html").read_text(encoding="utf-8")
     assert all(name in page for name in expected)
-    assert not wait_leftover_processes(mark)
+    assert not wait_leftover_processes(tag)
 
 
 @pytest.mark.parametrize(
@@ -154,16 +154,16 @@ def test_batch_with_hostile_programs_judges_each(tmp_path: Path) -> None:
 )
 def test_batch_stopped_by_signal_resumes(number: signal.Signals, status: int, tmp_path: Path) -> None:
     write_submissions(tmp_path / "class", 8)
-    mark = f"stopped {number} {os.getpid()}"
-    environment = {**os.environ, "HOSTILE_MARK": mark}
+    tag = f"stopped {number} {os.getpid()}"
+    environment = {**os.environ, "HOSTILE_TAG": tag}
     out = tmp_path / "results"
     words = batch_command(tmp_path / "class", out)
     with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        process.stderr.readline()  # the first is done
+        process.stderr.readline()  # until the first result
         process.send_signal(number)
         assert process.wait(60) == status
-    assert not wait_leftover_processes(mark)
+    assert not wait_leftover_processes(tag)
     assert not (out / "results.csv").exists()
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert 1 <= len(before) < 8
@@ -173,7 +173,7 @@ def test_batch_stopped_by_signal_resumes(number: signal.Signals, status: int, tm
     assert before.items() <= {path.name: path.stat().st_mtime_ns for path in out.iterdir()}.items()
 
 
-@pytest.mark.filterwarnings("ignore")  # dask's own, of its event loops and sockets
+@pytest.mark.filterwarnings("ignore")  # of dask, about its event loops and sockets
 def test_cluster_results_equal_local_results(tmp_path: Path) -> None:
     distributed: Any = pytest.importorskip("distributed")
     expected = write_submissions(tmp_path / "class", 5)

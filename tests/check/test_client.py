@@ -1,4 +1,4 @@
-"""Clients are judged: one that does all it should, and one from a slide."""
+"""Judging clients: a correct one and a textbook one."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def test_correct_client_fails_nothing(tmp_path: Path) -> None:
 
 
 def test_textbook_client_fails_expected_cases(tmp_path: Path) -> None:
-    asked = ("client-several-messages", "client-dripped-reply", "client-long-reply", "client-cut-reply",
+    expected = ("client-several-messages", "client-dripped-reply", "client-long-reply", "client-cut-reply",
              "client-no-reply", "client-reset", "client-refused")  # fmt: skip
-    result = judge_client(client_command(tmp_path, TEXTBOOK_CLIENT), "upper-tcp", *asked)
-    assert failed_cases(result) == {*asked}, format_failures(result)
+    result = judge_client(client_command(tmp_path, TEXTBOOK_CLIENT), "upper-tcp", *expected)
+    assert failed_cases(result) == {*expected}, format_failures(result)
     refused = next(each for each in result.outcomes if each.case == "client-refused")
     assert "traceback" in refused.happened

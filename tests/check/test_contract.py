@@ -1,4 +1,4 @@
-"""Contracts: the built-in ones, one's own, and what is said of a mistake in one."""
+"""Contracts: the built-in ones, user-defined ones, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ TCP_HEADER = 'transport = "tcp"\n'
 def test_builtin_contract_loads_and_replies(name: str) -> None:
     contract = load(name)
     assert contract.summary
-    known = make_oracle(contract)
-    message = b"any message" if known.accepts_any_message else known.messages[0]
-    reply = known.reply(message)
+    oracle = make_oracle(contract)
+    message = b"any message" if oracle.accepts_any_message else oracle.messages[0]
+    reply = oracle.reply(message)
     assert reply.silent or contract.endless or reply.matches(reply.sample)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("transport = ", "it is no TOML"),
+        ("transport = ", "invalid TOML"),
         ('[answer]\nservice = "upper"', "required"),
         (TCP_HEADER + "framming = 'lines'\n[answer]\nnothing = true", "did you mean 'framing'?"),
         (TCP_HEADER + "[answer]\nservise = 'upper'", "did you mean 'service'?"),
         (TCP_HEADER + "framing = 'words'\n[answer]\nnothing = true", "framing: invalid enum value 'words'"),
-        (TCP_HEADER.replace("tcp", "tpc"), "invalid enum value 'tpc'; there are tcp, udp, unix, unix+dgram"),
-        (TCP_HEADER + "[answer]\nnothing = true\n[client]\ninput = 'x'", "there are stdin, arguments"),
+        (TCP_HEADER.replace("tcp", "tpc"), "invalid enum value 'tpc'; use tcp, udp, unix, unix+dgram"),
+        (TCP_HEADER + "[answer]\nnothing = true\n[client]\ninput = 'x'", "use stdin, arguments"),
         (TCP_HEADER + "limit = 0\n[answer]\nnothing = true", "limit: expected `int` >= 1"),
         (TCP_HEADER + "[answer]\nnothing = true\n[client]\nseconds = -1", "seconds: expected `float` > 0"),
         (TCP_HEADER + "[answer]\nnothing = true\n[weights]\ntcp-burst = -1", "expected `float` >= 0"),
-        (TCP_HEADER + "[answer]\nmatches = 'a+'\nexample = 'b'", "'b' doesn't fit 'a+' as a whole"),
-        (TCP_HEADER, "exactly one way to find the reply, and has none"),
+        (TCP_HEADER + "[answer]\nmatches = 'a+'\nexample = 'b'", "'a+' doesn't match the whole of 'b'"),
+        (TCP_HEADER, "exactly one of service, function, exchanges, matches, nothing is required, found none"),
         (TCP_HEADER + "[answer]\nnothing = true\nservice = 'upper'", "service and nothing"),
         (TCP_HEADER + "[answer]\nmatches = '('", "unterminated"),
         (TCP_HEADER + "[[answer.exchanges]]\nrequest = 'a'", "needs either reply or matches"),
@@ -53,10 +53,10 @@ def test_builtin_contract_loads_and_replies(name: str) -> None:
         ("transport = 'udp'\nframing = 'lines'\n[answer]\nnothing = true", "datagrams are messages already"),
     ],
 )
-def test_parse_invalid_contract_reports_location(text: str, said: str) -> None:
+def test_parse_invalid_contract_reports_location(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         parse(text, "own.toml", "own", Path())
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "own.toml" in str(raised.value)
 
 
@@ -66,21 +66,21 @@ def test_answer_function_is_loaded_beside_contract(tmp_path: Path) -> None:
         TCP_HEADER + "framing = 'lines'\n[answer]\nfunction = 'turn.py:turn'", "x", "x", tmp_path
     )
     assert make_oracle(contract).reply(b"abc").exact == b"cba\n"
-    with pytest.raises(ServiceError, match="holds no function 'tern'"):
+    with pytest.raises(ServiceError, match="has no function 'tern'"):
         parse(TCP_HEADER + "[answer]\nfunction = 'turn.py:tern'", "x", "x", tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("def turn(message):\n    return 'text'", "it gives str; a reply is bytes"),
-        ("def turn(message):\n    return message.nope", "it raises AttributeError"),
+        ("def turn(message):\n    return 'text'", "it returned str; a reply must be bytes"),
+        ("def turn(message):\n    return message.nope", "it raised AttributeError"),
         ("def turn(", "SyntaxError"),
     ],
 )
-def test_answer_function_without_reply_fails_at_parse(text: str, said: str, tmp_path: Path) -> None:
+def test_answer_function_without_reply_fails_at_parse(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "turn.py").write_text(text, encoding="utf-8")
-    with pytest.raises(ServiceError, match=said):
+    with pytest.raises(ServiceError, match=message):
         parse(TCP_HEADER + "framing = 'lines'\n[answer]\nfunction = 'turn.py:turn'", "x", "x", tmp_path)
 
 
@@ -97,16 +97,16 @@ def test_answer_function_error_during_case_is_skip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["relax = ['tcp-bursts']", "leave_out = ['tcp-bursts']", "weights.tcp-bursts = 1"]
+    "line", ["relax = ['tcp-bursts']", "leave_out = ['tcp-bursts']", "weights.tcp-bursts = 1"]
 )
-def test_contract_with_unknown_case_raises_unknown_name(where: str) -> None:
-    contract = parse(TCP_HEADER + where + "\n[answer]\nnothing = true", "x", "x", Path())
+def test_contract_with_unknown_case_raises_unknown_name(line: str) -> None:
+    contract = parse(TCP_HEADER + line + "\n[answer]\nnothing = true", "x", "x", Path())
     with pytest.raises(UnknownName, match="did you mean 'tcp-burst'"):
         suite_for(contract, "server")
 
 
 def test_suite_for_client_with_endless_contract_raises() -> None:
-    with pytest.raises(UsageError, match="chargen-tcp the reply never ends"):
+    with pytest.raises(UsageError, match="chargen-tcp is for servers only"):
         suite_for(load("chargen-tcp"), "client")
 
 

@@ -1,4 +1,4 @@
-"""`--trace` draws what failed, and `--wire` puts a whole suite on a bad path."""
+"""`--trace` writes pages about failed cases, and `--wire` runs a suite over an impaired path."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.tools import needs_tool
 from tests.wire.hosts import needs_hosts
 
 
-def check(*words: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+def check(*arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*BOTHENDS_COMMAND, "check", "server", "--contract", "upper-tcp", *words],
+        [*BOTHENDS_COMMAND, "check", "server", "--contract", "upper-tcp", *arguments],
         capture_output=True, text=True, timeout=timeout, check=False, env={**os.environ, "NO_COLOR": "1"},
     )  # fmt: skip
 
@@ -49,7 +49,7 @@ def test_passing_case_writes_no_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (("--wire", "loss=5%", "--endpoint", "tcp://127.0.0.1:1"), "a program that bothends starts"),
         (("--wire", "loss=5%", "--sandbox", "--", "true"), "excludes --sandbox"),
@@ -57,10 +57,10 @@ def test_passing_case_writes_no_trace(tmp_path: Path) -> None:
         (("--wire", "loss=much", "--", "true"), "loss"),
     ],
 )
-def test_invalid_wire_option_is_usage_error(words: tuple[str, ...], said: str) -> None:
-    done = check(*words)
+def test_invalid_wire_option_is_usage_error(arguments: tuple[str, ...], message: str) -> None:
+    done = check(*arguments)
     assert done.returncode == 2, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -78,7 +78,7 @@ def test_correct_server_over_lossy_wire_passes() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1000)  # a thousand connections, one after the other, and some knock for seconds
+@pytest.mark.timeout(1000)  # a thousand connections one after another, some with SYN retransmissions
 @needs_hosts
 def test_full_suite_over_lossy_wire_passes() -> None:
     done = check("--json", "--wire", "loss=5%,delay=40ms", "--", *BOTHENDS_COMMAND, *SERVE_UPPER, timeout=950)

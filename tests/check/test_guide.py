@@ -1,4 +1,4 @@
-"""What docs/how-to/add-a-case.md shows does what it says there."""
+"""The example of docs/how-to/add-a-case.md passes the starter, and fails its mutant."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 from bothends.check.case import Case, Verdict
 from bothends.check.contract import load
 from bothends.check.runner import SuiteRun
+from bothends.check.subjects.server_context import ServerContext
 from bothends.check.subjects.server_under_test import ServerUnderTest
+from bothends.check.suites import stream_server_stimuli
 from bothends.check.suites.registry import cases
 from bothends.starters.writing import Starter, make_starter
 from tests.check.helpers import build_starter
@@ -20,7 +22,7 @@ from tests.check.mutants import parse_edit
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-case.md"
 
 
-def run_case(case: Case, program: Starter, folder: Path) -> Verdict:
+def run_case(case: Case[ServerContext], program: Starter, folder: Path) -> Verdict:
     folder.mkdir()
     gate = cases("tcp")[0]
     run = SuiteRun(
@@ -35,16 +37,16 @@ def test_guide_case_passes_starter_and_fails_mutant(tmp_path: Path) -> None:
     text = GUIDE.read_text(encoding="utf-8")
     stimulus, row = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     (mutant,) = re.findall(r"^```diff\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    module = types.ModuleType("bothends.check.suites.stream_twins")
-    exec(compile(stimulus, "stream_twins.py", "exec", dont_inherit=True), module.__dict__)
-    case = eval(row.strip().removesuffix(","), {"Case": Case, "twins": module})
+    namespace = dict(vars(stream_server_stimuli))
+    exec(compile(stimulus, "stream_server_stimuli.py", "exec"), namespace)
+    names = {"Case": Case, "stimuli": types.SimpleNamespace(**namespace)}
+    case: Case[ServerContext] = eval(row.strip().removesuffix(","), names)
     assert {*case.after} <= {each.id for each in cases("tcp")}
-    right = make_starter("server", "python", "tcp")
-    head, *change = mutant.splitlines()
-    assert head.startswith(f"== {case.id}: ")
+    starter = make_starter("server", "python", "tcp")
+    header, *change = mutant.splitlines()
+    assert header.startswith(f"== {case.id}: ")
     old, new = parse_edit(change)
-    assert right.text.count(old) == 1
-    assert run_case(case, right, tmp_path / "right") is Verdict.PASS
-    assert (
-        run_case(case, replace(right, text=right.text.replace(old, new)), tmp_path / "wrong") is Verdict.FAIL
-    )
+    assert starter.text.count(old) == 1
+    faulty = replace(starter, text=starter.text.replace(old, new))
+    assert run_case(case, starter, tmp_path / "correct") is Verdict.PASS
+    assert run_case(case, faulty, tmp_path / "faulty") is Verdict.FAIL

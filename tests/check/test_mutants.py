@@ -1,4 +1,4 @@
-"""Each mutant fails its own case, and no other than those that its mistake rightly fails."""
+"""Each mutant fails its own case, and no others except those that its mistake may also fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUICK = {
 }
 LANGUAGES = {"python": "Python", "c": "C", "java": "Java"}
 THOROUGH = {case.id for case in cases("tcp") if case.thorough}
-CASES_WITHOUT_MUTANT = {"tcp-last-line"}  # it demands nothing
+CASES_WITHOUT_MUTANT = {"tcp-last-line"}  # it requires nothing
 
 
 def judge_mutant(mutant: Mutant, folder: Path, *only: str) -> set[str]:
@@ -27,9 +27,9 @@ def judge_mutant(mutant: Mutant, folder: Path, *only: str) -> set[str]:
     if mutant.role == "client":
         result = judge_client(command, mutant.contract, *only)
     else:
-        # Where only its own case is asked, what it will fail needn't be waited for.
-        patience = 0.5 if only else DEFAULT_TIMEOUT
-        result = judge(command, mutant.contract, *only, timeout=patience, thorough=mutant.case in THOROUGH)
+        # A short timeout is enough if only the mutant's own case runs, which must fail.
+        timeout = 0.5 if only else DEFAULT_TIMEOUT
+        result = judge(command, mutant.contract, *only, timeout=timeout, thorough=mutant.case in THOROUGH)
     found = failed_cases(result)
     assert mutant.case in found, [each for each in result.outcomes if each.verdict is not Verdict.PASS]
     assert found <= {mutant.case, *mutant.also_fails}, format_failures(result)
@@ -49,13 +49,13 @@ def test_mutant_fails_no_other_case(mutant: Mutant, tmp_path: Path) -> None:
 
 
 def test_every_case_has_a_mutant() -> None:
-    every = {case.id for suite in SUITES for case in cases(suite)}
-    assert every == {each.case for each in MUTANTS} | CASES_WITHOUT_MUTANT
+    case_ids = {case.id for suite in SUITES for case in cases(suite)}
+    assert case_ids == {each.case for each in MUTANTS} | CASES_WITHOUT_MUTANT
 
 
 def table_row(mutant: Mutant) -> str:
-    due = ", ".join(f"`{name}`" for name in mutant.also_fails) or "-"
-    return f"| `{mutant.case}` | {LANGUAGES[mutant.language]} | {mutant.mistake} | {due} |"
+    also_fails = ", ".join(f"`{name}`" for name in mutant.also_fails) or "-"
+    return f"| `{mutant.case}` | {LANGUAGES[mutant.language]} | {mutant.mistake} | {also_fails} |"
 
 
 def test_docs_table_lists_every_mutant() -> None:

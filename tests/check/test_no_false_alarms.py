@@ -1,6 +1,6 @@
-"""No false alarm: what one can trust fails nothing, run after run, on a machine that is busy otherwise.
+"""No false alarms: the robust starters pass every case on a busy machine.
 
-`BOTHENDS_ROUNDS=20` runs each that often; once is what `make slow` has time for.
+`BOTHENDS_ROUNDS=20` runs each 20 times; `make slow` has time for once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bothends.starters.writing import ENGINES, LANGUAGES, ROLES, TRANSPORTS, mak
 from tests.check.helpers import build_starter, failed_cases, format_failures, judge, judge_client
 
 ROUNDS = int(os.environ.get("BOTHENDS_ROUNDS", "1"))
-BUSY_PROCESSES_PER_CPU = 1  # programs that want a processor all the time, for each that there is
+BUSY_PROCESSES_PER_CPU = 1  # processes in a busy loop, per processor
 STARTERS = [
     (role, transport, language, engine)
     for role in ROLES
@@ -46,7 +46,7 @@ def test_correct_starter_under_cpu_load_fails_nothing(
     role: str, transport: str, language: str, engine: str, tmp_path: Path
 ) -> None:
     command = build_starter(tmp_path, make_starter(role, language, transport, engine=engine or None))
-    judging = judge if role == "server" else judge_client
+    judge_program = judge if role == "server" else judge_client
     for _ in range(ROUNDS):
-        result = judging(command, f"upper-{transport}")
+        result = judge_program(command, f"upper-{transport}")
         assert not failed_cases(result), format_failures(result)

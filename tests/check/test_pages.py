@@ -1,4 +1,4 @@
-"""The guides to judging: what they show is typed, and comes."""
+"""The guides to judging: their commands run and print what the pages show."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def test_from_the_slide_page_commands_run(tmp_path: Path) -> None:
 
 def test_every_contract_key_is_documented() -> None:
     text = (HOW_TO / "write-a-contract.md").read_text(encoding="utf-8")
-    named = {"name", "folder", "answer", "client", "example"}  # set by us, a table, or told beside `matches`
+    # Set by the loader, a table of its own, or described with `matches`.
+    exceptions = {"name", "folder", "answer", "client", "example"}
     for cls in (Contract, AnswerSpec, ClientSpec):
-        for key in set(cls.__struct_fields__) - named:
+        for key in set(cls.__struct_fields__) - exceptions:
             assert f"| `{key}` |" in text, key

@@ -1,4 +1,4 @@
-"""Reports of one result: each form is what its readers expect, and nothing in it acts."""
+"""Reports on one result: each format is valid, and program output in it is harmless."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ RESULT = SuiteResult(
     "upper-tcp",
     "tcp",
     (
-        CaseOutcome("tcp-one-message", Verdict.PASS, 0.1, points=1, most=1),
+        CaseOutcome("tcp-one-message", Verdict.PASS, 0.1, points=1, max_points=1),
         CaseOutcome(
-            "tcp-reset", Verdict.FAIL, 0.2, 2, expected="a reply", happened=HTML_INJECTION, mistake="m",
-            complaint=HTML_INJECTION, transcript=(TranscriptEntry(0.001, "client", HTML_INJECTION),), most=2,
+            "tcp-reset", Verdict.FAIL, 0.2, 2, expected="a reply", happened=HTML_INJECTION, likely_cause="m",
+            stderr_tail=HTML_INJECTION, transcript=(TranscriptEntry(0.001, "client", HTML_INJECTION),),
+            max_points=2,
         ),
-        CaseOutcome("tcp-prints", Verdict.SKIP, detail="not asked", most=0),
-        CaseOutcome("tcp-burst", Verdict.NON_STRICT, detail="few", points=1, most=1),
+        CaseOutcome("tcp-prints", Verdict.SKIP, detail="not run", max_points=0),
+        CaseOutcome("tcp-burst", Verdict.NON_STRICT, detail="few", points=1, max_points=1),
     ),
     1.5,
     ("a note",),
@@ -35,6 +36,9 @@ def test_json_report_round_trips() -> None:
     value = json.loads(render(RESULT, "json"))
     assert value["counts"]["FAIL"] == 1
     assert (value["points"], value["most"]) == (2, 4)
+    failed = value["outcomes"][1]
+    assert (failed["mistake"], failed["complaint"], failed["most"]) == ("m", HTML_INJECTION, 2)
+    assert failed["transcript"] == [{"seconds": 0.001, "who": "client", "what": HTML_INJECTION}]
     assert from_object(value) == RESULT
 
 
@@ -46,7 +50,7 @@ def test_junit_report_contains_evidence() -> None:
     assert HTML_INJECTION in (failure.text or "")
 
 
-# What may stand where in the schema that CI servers hold it to (junit-10.xsd of Jenkins' xUnit plugin).
+# Attributes and children of each element in the schema of CI servers (junit-10.xsd of Jenkins' xUnit plugin).
 SCHEMA = {
     "testsuite": ({"name", "tests", "failures", "errors", "skipped", "time"}, {"testcase"}),
     "testcase": ({"name", "classname", "time"}, {"failure", "skipped", "system-out"}),
@@ -68,7 +72,7 @@ def test_tap_report_has_line_per_case() -> None:
     lines = render(RESULT, "tap").splitlines()
     assert lines[:2] == ["TAP version 14", "1..4"]
     assert "not ok 2 - tcp-reset" in lines
-    assert "ok 3 - tcp-prints # SKIP not asked" in lines
+    assert "ok 3 - tcp-prints # SKIP not run" in lines
 
 
 def test_gradescope_report_has_points() -> None:
@@ -93,6 +97,6 @@ def test_transcript_is_bounded_and_escaped() -> None:
         transcript.add("client", f"line {number}")
     entries = transcript.entries()
     assert len(entries) < 60
-    assert any("952 more" in entry.what for entry in entries)
+    assert any("952 more" in entry.event for entry in entries)
     assert quote_bytes(b"\x1b[2J" + b"x" * 500).startswith('"\\x1b[2Jxxx')
     assert len(quote_bytes(b"\x00" * 100_000)) < 400

@@ -1,4 +1,4 @@
-"""Hostile programs in the sandbox: each is judged in time, and nothing of it is left."""
+"""Hostile programs in the sandbox: each is judged in time, and leaves no processes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from bothends.cli.check.command import REPORT_FORMATS
 from tests.check.helpers import BOTHENDS_COMMAND
 from tests.tools import needs_tool
 
-# Two generations on, in a session of its own, with nothing left of its environment or its output; known by
-# how long it sleeps.
+# A grandchild in a new session, with an empty environment and no descriptors; recognised by its sleep time.
 DETACHING_SERVER = """
 import os, time
 if os.fork() == 0:
@@ -39,10 +38,10 @@ while True:
     except OSError:
         time.sleep(0.01)
 """
-# What each does before, or in place of, serving.
+# What each does before it listens, or instead.
 HOSTILE = {
     "fork bomb": "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass\n",
-    "memory": "kept = []\nwhile True:\n    kept.append(bytearray(b'x') * (32 << 20))\n",
+    "memory": "chunks = []\nwhile True:\n    chunks.append(bytearray(b'x') * (32 << 20))\n",
     "endless printer": "import sys\nwhile True:\n    sys.stdout.write('spam ' * 10000)\n",
     "kills its parent": "import os\nos.kill(os.getppid(), 9)\nos.kill(-1, 9)\n",
     "ignores SIGTERM": "import signal, time\nsignal.signal(15, signal.SIG_IGN)\ntime.sleep(1000)\n",
@@ -96,24 +95,24 @@ while True:
 def check(
     path: Path, tag: str, backend: str, *options: str, argument: str = "{port}"
 ) -> subprocess.CompletedProcess[str]:
-    """Judge a program in the sandbox; `mark` is in the environment of all that is started."""
+    """Judge a program in the sandbox. `tag` is in the environment of all its processes."""
     hidden = {"PATH": "/nowhere"} if backend == NAMESPACES else {}
     done = subprocess.run(
-        [*BOTHENDS_COMMAND, "check", "server", "--sandbox", "--contract", "upper-tcp", "--only", "tcp-one-message",
-         *options, "--", sys.executable, str(path), argument],
+        [*BOTHENDS_COMMAND, "check", "server", "--sandbox", "--contract", "upper-tcp",
+         "--only", "tcp-one-message", *options, "--", sys.executable, str(path), argument],
         capture_output=True, text=True, timeout=200, check=False,
-        env={**os.environ, **hidden, "HOSTILE_MARK": tag, "NO_COLOR": "1"},
+        env={**os.environ, **hidden, "HOSTILE_TAG": tag, "NO_COLOR": "1"},
     )  # fmt: skip
     assert f"confined {backend}" in done.stdout, done.stdout + done.stderr
     return done
 
 
 def leftover_processes(tag: str) -> list[str]:
-    """What still runs of those that were started with the mark."""
+    """Return the process ids of running processes with this tag."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and f"HOSTILE_MARK={tag}".encode() in (entry / "environ").read_bytes():
+            if entry.name.isdigit() and f"HOSTILE_TAG={tag}".encode() in (entry / "environ").read_bytes():
                 found.append(entry.name)
         except OSError:
             continue
@@ -121,7 +120,7 @@ def leftover_processes(tag: str) -> list[str]:
 
 
 def wait_leftover_processes(tag: str) -> list[str]:
-    """As `left`, but the kernel is given a moment to end a whole namespace of processes."""
+    """As `leftover_processes`, after up to 10 s for the kernel to kill a process namespace."""
     deadline = time.monotonic() + 10
     while (found := leftover_processes(tag)) and time.monotonic() < deadline:
         pass
@@ -146,22 +145,22 @@ pytestmark = pytest.mark.skipif(
 )
 NAMESPACES = "in user namespaces"
 both_backends = pytest.mark.parametrize(
-    "confined", [NAMESPACES, pytest.param("by bubblewrap", marks=needs_tool("bwrap"))]
+    "backend", [NAMESPACES, pytest.param("by bubblewrap", marks=needs_tool("bwrap"))]
 )
 
 
 @both_backends
-def test_sandboxed_server_passes_and_is_confined(confined: str, tmp_path: Path) -> None:
+def test_sandboxed_server_passes_and_is_confined(backend: str, tmp_path: Path) -> None:
     path = tmp_path / "server.py"
     path.write_text(
         CONFINEMENT_PROBE.replace("{folder}", str(tmp_path)).replace("{pid}", str(os.getpid())),
         encoding="utf-8",
     )
-    mark = f"good {os.getpid()}"
-    done = check(path, mark, confined)
+    tag = f"good {os.getpid()}"
+    done = check(path, tag, backend)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (tmp_path / "intruder").exists()
-    assert not wait_leftover_processes(mark)
+    assert not wait_leftover_processes(tag)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +170,7 @@ def test_sandboxed_server_passes_and_is_confined(confined: str, tmp_path: Path) 
 def test_check_on_signal_ends_all_child_processes(
     options: list[str], number: signal.Signals, status: int, tmp_path: Path
 ) -> None:
-    path = tmp_path / "mute.py"
+    path = tmp_path / "silent.py"
     path.write_text("import time\nprint('here', flush=True)\ntime.sleep(1000)\n", encoding="utf-8")
     command = [
         *BOTHENDS_COMMAND,
@@ -184,16 +183,16 @@ def test_check_on_signal_ends_all_child_processes(
         sys.executable,
         str(path),
     ]
-    mark = f"told {options} {number} {os.getpid()}"
-    with subprocess.Popen(command, env={**os.environ, "HOSTILE_MARK": mark}) as process:
+    tag = f"signal {options} {number} {os.getpid()}"
+    with subprocess.Popen(command, env={**os.environ, "HOSTILE_TAG": tag}) as process:
         deadline = time.monotonic() + 30
         while b"%b\0%b\0" % (sys.executable.encode(), bytes(path)) not in map(
-            command_of, leftover_processes(mark)
+            command_of, leftover_processes(tag)
         ):
             assert time.monotonic() < deadline
         process.send_signal(number)
         assert process.wait(20) == status
-    assert not wait_leftover_processes(mark)
+    assert not wait_leftover_processes(tag)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
@@ -201,12 +200,12 @@ def test_signal_during_sandbox_probe_leaves_nothing(number: signal.Signals, tmp_
     bubblewrap = tmp_path / "bin" / "bwrap"
     bubblewrap.parent.mkdir()
     bubblewrap.write_text(
-        f"#!/bin/sh\necho tried > {tmp_path}/tried\nexec /bin/sleep 1000\n", encoding="utf-8"
+        f"#!/bin/sh\necho started > {tmp_path}/started\nexec /bin/sleep 1000\n", encoding="utf-8"
     )
     bubblewrap.chmod(0o755)
-    (tmp_path / "made").mkdir()
-    mark = f"tried {number} {os.getpid()}"
-    environment = {"PATH": str(bubblewrap.parent), "TMPDIR": str(tmp_path / "made"), "HOSTILE_MARK": mark}
+    (tmp_path / "tmp").mkdir()
+    tag = f"probe {number} {os.getpid()}"
+    environment = {"PATH": str(bubblewrap.parent), "TMPDIR": str(tmp_path / "tmp"), "HOSTILE_TAG": tag}
     command = [
         *BOTHENDS_COMMAND,
         "check",
@@ -219,49 +218,49 @@ def test_signal_during_sandbox_probe_leaves_nothing(number: signal.Signals, tmp_
     ]
     with subprocess.Popen(command, env={**os.environ, **environment}) as process:
         deadline = time.monotonic() + 30
-        while not (tmp_path / "tried").exists():
+        while not (tmp_path / "started").exists():
             assert time.monotonic() < deadline
         process.send_signal(number)
         assert process.wait(20) == 128 + number
-    assert not wait_leftover_processes(mark)
-    assert not [*(tmp_path / "made").iterdir()]
+    assert not wait_leftover_processes(tag)
+    assert not [*(tmp_path / "tmp").iterdir()]
 
 
 @both_backends
-def test_sandboxed_program_exceeding_disk_limit_is_stopped(confined: str, tmp_path: Path) -> None:
+def test_sandboxed_program_exceeding_disk_limit_is_killed(backend: str, tmp_path: Path) -> None:
     path = tmp_path / "fills.py"
     path.write_text(DISK_FILLER.replace("os.environ['TMPDIR']", "sys.argv[1]"), encoding="utf-8")
     options = ("--contract", "upper-unix")
-    done = check(path, f"disk {os.getpid()}", confined, *options, argument="{dir}")
-    assert "stopped: it writes more than 64 MiB" in done.stdout
+    done = check(path, f"disk {os.getpid()}", backend, *options, argument="{dir}")
+    assert "killed by the checker: over the limit of 64 MiB on disk" in done.stdout
     assert not wait_leftover_processes(f"disk {os.getpid()}")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)  # it is given more time to begin where the machine is busy
+@pytest.mark.timeout(240)  # because its startup timeout is longer on a busy machine
 @both_backends
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_program_is_stopped_without_leftovers(name: str, confined: str, tmp_path: Path) -> None:
+def test_hostile_program_leaves_no_processes(name: str, backend: str, tmp_path: Path) -> None:
     path = tmp_path / "hostile.py"
     seconds = f"1000.{os.getpid()}"
     path.write_text(HOSTILE[name].replace("'1000'", f"'{seconds}'"), encoding="utf-8")
-    mark = f"{name} {os.getpid()}"
-    done = check(path, mark, confined)
+    tag = f"{name} {os.getpid()}"
+    done = check(path, tag, backend)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAIL" in done.stdout
-    assert not wait_leftover_processes(mark)
+    assert not wait_leftover_processes(tag)
     commands = [command_of(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     assert b"sleep\0%b\0" % seconds.encode() not in commands
 
 
 def test_program_output_is_escaped_in_every_report(tmp_path: Path) -> None:
-    path = tmp_path / "spoken.py"
+    path = tmp_path / "escapes.py"
     path.write_text(ESCAPE_SEQUENCE_SERVER, encoding="utf-8")
     files = {form: tmp_path / form for form in REPORT_FORMATS}
-    wanted = [word for form, file in files.items() for word in ("--report", f"{form}={file}")]
-    done = check(path, f"spoken {os.getpid()}", NAMESPACES, "--report", "text", "--verbose", *wanted)
+    options = [word for form, file in files.items() for word in ("--report", f"{form}={file}")]
+    done = check(path, f"escapes {os.getpid()}", NAMESPACES, "--report", "text", "--verbose", *options)
     assert done.returncode == 1
-    for form, text in {"shown": done.stdout, **{f: file.read_text() for f, file in files.items()}}.items():
+    for form, text in {"stdout": done.stdout, **{f: file.read_text() for f, file in files.items()}}.items():
         assert not set(text) & {chr(code) for code in (*range(10), *range(11, 32), 127, 0x9B)}, form
         assert "0;gone" in text, form
         assert "<script" not in text or form not in ("html", "junit"), form

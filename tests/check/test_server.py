@@ -1,4 +1,4 @@
-"""Servers are judged: ours, one from a slide, and ones that can't be started."""
+"""Judging servers: those of bothends, a textbook one, and programs that do not listen."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_endless_reply_is_judged_by_its_beginning() -> None:
     with serve("daytime", "tcp://127.0.0.1:0") as server:
         result = judge([], "chargen-tcp", "tcp-one-message", endpoint=str(server.endpoints[0]))
     assert failed_cases(result) == {"tcp-one-message"}
-    assert "then the end of the connection" in format_failures(result)
+    assert "before EOF" in format_failures(result)
 
 
 def test_textbook_server_fails_expected_cases(tmp_path: Path) -> None:
@@ -54,8 +54,8 @@ def test_textbook_server_fails_expected_cases(tmp_path: Path) -> None:
         "tcp-reply-unread", "tcp-restart", "tcp-burst",
     }, format_failures(result)  # fmt: skip
     split = next(each for each in result.outcomes if each.case == "tcp-split-write")
-    assert "one message" in split.mistake
-    assert any('"M"' in entry.what for entry in split.transcript)
+    assert "one message" in split.likely_cause
+    assert any('"M"' in entry.event for entry in split.transcript)
 
 
 def test_server_exiting_at_start_is_one_failure_with_stderr(tmp_path: Path) -> None:
@@ -63,13 +63,13 @@ def test_server_exiting_at_start_is_one_failure_with_stderr(tmp_path: Path) -> N
     first, *others = result.outcomes
     assert first.verdict is Verdict.FAIL
     assert "exit status 1" in first.happened
-    assert first.complaint == "no such luck"
+    assert first.stderr_tail == "no such luck"
     assert {each.verdict for each in others} == {Verdict.SKIP}
 
 
-@pytest.mark.parametrize(("port", "note"), [("insists", "one after another"), ("picks", "")])
+@pytest.mark.parametrize(("port", "note"), [("fixed", "cases ran one by one"), ("ephemeral", "")])
 def test_server_ignoring_port_is_located(port: str, note: str, tmp_path: Path) -> None:
-    number = free_port() if port == "insists" else 0
+    number = free_port() if port == "fixed" else 0
     text = make_starter("server", "python", "tcp").text.replace("int(sys.argv[1])", str(number))
     result = judge(
         write_server_script(tmp_path, text)[:-1], "upper-tcp", "tcp-restart", "tcp-several-messages"
@@ -105,21 +105,20 @@ while True:
         pass
 """
     result = judge(write_server_script(tmp_path, text), "http-file", "tcp-one-message")
-    assert [each.happened for each in result.outcomes] == ["more than 32 MiB come, and no end"]
+    assert [each.happened for each in result.outcomes] == ["more than 32 MiB were received without EOF"]
 
 
 def test_daemonizing_server_is_reported_and_killed(tmp_path: Path) -> None:
     seconds = f"1000.{os.getpid()}"
     path = tmp_path / "daemon.py"
-    becomes = f"os.execve('/bin/sleep', ['sleep', '{seconds}'], {{}})"
-    leaves = f"import os\nif os.fork() == 0:\n    os.setsid()\n    {becomes}\n"
-    path.write_text(leaves, encoding="utf-8")
+    sleep = f"os.execve('/bin/sleep', ['sleep', '{seconds}'], {{}})"
+    path.write_text(f"import os\nif os.fork() == 0:\n    os.setsid()\n    {sleep}\n", encoding="utf-8")
     done = subprocess.run(
         [*BOTHENDS_COMMAND, "check", "server", "--contract", "upper-tcp", "--", sys.executable, str(path)],
         capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "it must not go to the background" in done.stdout
+    assert "a server must stay in the foreground" in done.stdout
     commands = [_command_of(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     assert b"sleep\0%b\0" % seconds.encode() not in commands
 
@@ -132,28 +131,28 @@ def _command_of(entry: Path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
-        (("--endpoint", "udp://127.0.0.1:1"), "the contract is for tcp, and this is udp"),
+        (("--endpoint", "udp://127.0.0.1:1"), "the contract is for tcp, not udp"),
         (("--only", "udp-empty", "--", "true"), "udp-empty is a case of suite 'udp'"),
         (("--only", "tcp-bursts", "--", "true"), "did you mean 'tcp-burst'?"),
         (("--report", "html=/nowhere/page", "--", "true"), "cannot write /nowhere/page: ENOENT"),
         (("--trace", "/dev/null/pages", "--", "true"), "cannot make /dev/null/pages: ENOTDIR"),
         (("--report", "pdf", "--", "true"), "there is no report format 'pdf'"),
-        ((), "check what?"),
+        ((), "no program to check"),
         (("--", "/nowhere/server"), "cannot start /nowhere/server: ENOENT"),
     ],
 )
-def test_invalid_command_line_is_one_line_error(words: tuple[str, ...], said: str) -> None:
-    if "--trace" in words and find_tool("strace") is None:
+def test_invalid_command_line_is_one_line_error(arguments: tuple[str, ...], message: str) -> None:
+    if "--trace" in arguments and find_tool("strace") is None:
         pytest.skip("strace isn't installed")
     done = subprocess.run(
-        [*BOTHENDS_COMMAND, "check", "server", "--contract", "upper-tcp", *words],
+        [*BOTHENDS_COMMAND, "check", "server", "--contract", "upper-tcp", *arguments],
         capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert done.returncode in (1, 2)
     assert not done.stdout
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 

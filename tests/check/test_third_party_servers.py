@@ -1,6 +1,6 @@
-"""Servers that others wrote are judged: what isn't PASS is their doing, and told on docs/how-to/judge.md.
+"""Judging third-party servers. docs/how-to/judge.md lists the cases that they do not pass.
 
-Quick tests ask the first cases of each; slow ones the whole suite.
+The quick tests run the first cases of a suite; the slow ones run all of it.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ CAT_SETTINGS: Final = (
 
 @dataclass(frozen=True)
 class ThirdPartyServer:
-    """A server of somebody else's. `configuration` is written to {dir}, with its port put in.
+    """A third-party server. `configuration` is written to {dir}, with PORT replaced by its port.
 
-    `always_fails` and `may_fail` are the cases that fail, the latter where two things race.
+    `always_fails` are the cases that it fails; `may_fail` those that it fails because of a race.
     """
 
     tool: str
@@ -69,7 +69,7 @@ class ThirdPartyServer:
     may_fail: frozenset[str] = frozenset()
 
     def command_line(self, folder: Path) -> list[str]:
-        """The command, with its tool found."""
+        """Return the command, with the path of its tool."""
         path = sys.executable if self.tool == "python" else find_tool(self.tool)
         words = [str(path), *self.command]
         if not self.configuration:
@@ -85,15 +85,16 @@ def user_name() -> str:
 
 
 def xinetd(
-    contract: str, service: str, socket_type: str, extra_settings: str = "", **known: frozenset[str]
+    contract: str, service: str, socket_type: str, extra_settings: str = "", **failures: frozenset[str]
 ) -> ThirdPartyServer:
     datagrams = socket_type == "dgram"
     configuration = XINETD.format(
-        service=service, kind=socket_type, more=extra_settings, type="" if extra_settings else "INTERNAL", user=user_name(),
+        service=service, kind=socket_type, more=extra_settings, type="" if extra_settings else "INTERNAL",
+        user=user_name(),
         protocol="udp" if datagrams else "tcp", wait="yes" if datagrams else "no",
     )  # fmt: skip
     command = ("-dontfork", "-f", "{dir}/configuration", "-pidfile", "{dir}/pid")
-    return ThirdPartyServer("xinetd", contract, command, configuration, **known)
+    return ThirdPartyServer("xinetd", contract, command, configuration, **failures)
 
 
 THIRD_PARTY_SERVERS: Final = {
@@ -128,7 +129,9 @@ THIRD_PARTY_SERVERS: Final = {
     "http.server": ThirdPartyServer(
         "python", "http-file", ("-m", "http.server", "-d", "{dir}", "-b", "127.0.0.1", "{port}")
     ),
-    "busybox httpd": ThirdPartyServer("busybox", "http-file", ("httpd", "-f", "-p", "127.0.0.1:{port}", "-h", "{dir}")),
+    "busybox httpd": ThirdPartyServer(
+        "busybox", "http-file", ("httpd", "-f", "-p", "127.0.0.1:{port}", "-h", "{dir}")
+    ),
     "nginx": ThirdPartyServer(
         "nginx", "http-file", ("-p", "{dir}", "-c", "configuration", "-e", "stderr"),
         NGINX.format(user=f"user {user_name()};" if os.getuid() == 0 else ""),
@@ -145,20 +148,20 @@ each_server = pytest.mark.parametrize(
 
 @each_server
 def test_third_party_server_passes_basic_cases(name: str, tmp_path: Path) -> None:
-    other = THIRD_PARTY_SERVERS[name]
-    result = judge(other.command_line(tmp_path), other.contract, "tcp-split-write", "udp-lengths")
-    assert result.counts[Verdict.PASS] or failed_cases(result) == other.always_fails, format_failures(result)
-    assert failed_cases(result) <= other.always_fails | other.may_fail, format_failures(result)
+    server = THIRD_PARTY_SERVERS[name]
+    result = judge(server.command_line(tmp_path), server.contract, "tcp-split-write", "udp-lengths")
+    assert result.counts[Verdict.PASS] or failed_cases(result) == server.always_fails, format_failures(result)
+    assert failed_cases(result) <= server.always_fails | server.may_fail, format_failures(result)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @each_server
 def test_third_party_server_fails_only_documented_cases(name: str, tmp_path: Path) -> None:
-    other = THIRD_PARTY_SERVERS[name]
-    result = judge(other.command_line(tmp_path), other.contract)
-    assert other.always_fails <= failed_cases(result) <= other.always_fails | other.may_fail, format_failures(
-        result
+    server = THIRD_PARTY_SERVERS[name]
+    result = judge(server.command_line(tmp_path), server.contract)
+    assert server.always_fails <= failed_cases(result) <= server.always_fails | server.may_fail, (
+        format_failures(result)
     )
     page = (ROOT / "docs" / "how-to" / "judge.md").read_text(encoding="utf-8")
     assert all(f"`{case}`" in page for case in failed_cases(result))

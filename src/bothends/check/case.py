@@ -1,8 +1,8 @@
-"""What a case is, and how it can end.
+"""Cases, their verdicts, and the exceptions that end one.
 
-A case is a row of a suite's table: what is done to the program, what a right one does, why that matters, and
-which mistake it shows. `run` is the stimulus: it returns for PASS, returns a `Note` for what is not a plain
-PASS, and raises `ServiceFailed` for what is wrong.
+A case is a row of a suite's table: what is done to the program, what a correct one does, why that matters,
+and the likely cause of a failure. Its `run` is the stimulus: a coroutine that returns None for PASS, returns
+a `Note` for any other verdict except FAIL, and raises `CheckFailed` for FAIL.
 """
 
 from __future__ import annotations
@@ -10,32 +10,34 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, Protocol, TypeVar
+
+from bothends.errors import BothendsError
 
 
 class Verdict(enum.StrEnum):
-    """How a case ended, the best first."""
+    """The verdict on a case, from best to worst."""
 
     PASS = "PASS"
-    INFO = "INFO"  # nothing is demanded: a measurement, or what the contract leaves open
-    NON_STRICT = "NON-STRICT"  # it works here, and a stricter reader would object
-    SKIP = "SKIP"  # not asked, with the reason
+    INFO = "INFO"  # nothing is required: a measurement, or behaviour that the contract leaves open
+    NON_STRICT = "NON-STRICT"  # it works here, but a stricter reading of the contract would reject it
+    SKIP = "SKIP"  # not run, with the reason
     FAIL = "FAIL"
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What a case has to say beside its verdict, which is any but FAIL."""
+    """A remark attached to a verdict other than FAIL."""
 
     verdict: Verdict
     text: str
 
 
 class CheckFailed(Exception):
-    """A program did what it shouldn't, or not what it should.
+    """The program did something wrong, or did not do what it should.
 
-    Fields: `expected`, `happened` (both in words, escaped), `late` (nothing came in time: on a busy machine
-    it may have come later, so the case is worth another try).
+    Fields: `expected`, `happened` (descriptions, escaped), `timed_out` (nothing arrived in time: on a busy
+    machine it may have arrived later, so the case is worth another attempt).
     """
 
     def __init__(self, expected: str, happened: str, *, timed_out: bool = False) -> None:
@@ -48,15 +50,40 @@ class CheckFailed(Exception):
         return f"expected {self.expected}; {self.happened}"
 
 
+@dataclass(eq=False, repr=False)
+class NotListening(BothendsError):
+    """The program cannot be judged: it could not be started, or does not listen.
+
+    Fields: `reason`, `stderr_tail` (the end of its standard error, escaped), `exited` (it is not running).
+    """
+
+    reason: str
+    stderr_tail: str
+    exited: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.stderr_tail}" if self.stderr_tail else self.reason
+
+
+class CaseContext(Protocol):
+    """A running case, as the runner sees it. Stimuli get a ServerContext or a ClientContext."""
+
+    async def diagnose(self, failure: CheckFailed) -> tuple[CheckFailed, str]:
+        """Return the failure, extended by the state of the process, and the end of its standard error."""
+
+
+ContextT = TypeVar("ContextT", bound=CaseContext)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class Case(Generic[ContextT]):
     """One row of a suite.
 
-    `id`, `stimulus`, `expectation`, `why` and `mistake` (the classic one that a FAIL points to) are texts
-    for people. `asks` names what a contract and a target must allow, from `applicability.REQUIREMENTS`: where they
-    don't, the case is SKIP. `after` names cases that must not have failed: without them it could tell
-    nothing new. `alone`: nothing else may run meanwhile. `thorough`: only with --thorough, for it takes long
-    or much.
+    `id`, `stimulus`, `expectation`, `why` and `likely_cause` (of a FAIL) are texts for people. `requires`
+    names properties of the contract and the program, from `requirements.REQUIREMENTS`; without them the case
+    is SKIP. `after` names cases that must not have failed, because this one would fail for the same reason.
+    `exclusive`: no other case may run at the same time. `thorough`: runs only with --thorough, because it
+    takes long or needs many resources.
     """
 
     id: str
@@ -64,7 +91,7 @@ class Case:
     expectation: str
     why: str
     likely_cause: str
-    run: Callable[[Any], Awaitable[Note | None]]
+    run: Callable[[ContextT], Awaitable[Note | None]]
     requires: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     exclusive: bool = False

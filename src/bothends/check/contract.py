@@ -1,4 +1,4 @@
-"""Contracts: what a program should do, as a file in TOML.
+"""Contracts: the required behaviour of a program, as a TOML file.
 
     transport = "tcp"
     framing = "lines"
@@ -7,8 +7,8 @@
     [answer]
     service = "upper"
 
-The fields of `Contract` and their types are what is checked (msgspec); a mistake is said with its place in
-the file. Built-in contracts are files too: they lie in `contracts/`.
+msgspec validates a file against the fields of `Contract` and their types; errors name the place in the file.
+The built-in contracts are files in `contracts/`.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ else:
         import msgspec
     except ImportError as error:
         raise Unavailable(
-            "read", "contracts", hint="pip install 'bothends[check]'", reason="msgspec isn't installed"
+            "read", "contracts", hint="pip install 'bothends[check]'", reason="msgspec is not installed"
         ) from error
 
 BUILTIN_DIR: Final = Path(__file__).parent / "contracts"
-MAX_UDP_PAYLOAD: Final = 65_507  # 65,535 less the headers of IPv4 and UDP (RFC 791, RFC 768)
+MAX_UDP_PAYLOAD: Final = 65_507  # bytes: 65,535 minus the headers of IPv4 and UDP (RFC 791, RFC 768)
 
 
 class ExchangeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One request and its reply: `reply` to the byte, or `matches`, a regular expression for all of it, of
-    which `example` is one.
+    """A request and its reply: `reply` exactly, or `matches`, a regular expression for the whole reply, with
+    an `example`.
     """
 
     request: str
@@ -60,110 +60,110 @@ class ExchangeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AnswerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the right reply is found: exactly one of these."""
+    """The source of correct replies: exactly one of these, and `example` with `matches`."""
 
     service: str = ""
-    """A service of ours, or `file.py:name`, looked for beside the contract."""
+    """A bothends service, or `file.py:name`, relative to the contract's folder."""
 
     function: str = ""
     """`file.py:name`: a Python function from a message (bytes, without its framing) to its reply."""
 
     exchanges: tuple[ExchangeSpec, ...] = ()
-    """The requests that can be made, each with its reply."""
+    """The supported requests, each with its reply."""
 
     matches: str = ""
-    """A regular expression that every reply fits as a whole: for clocks."""
+    """A regular expression that matches every whole reply, for services such as a clock."""
 
     example: str = ""
-    """A reply that fits `matches`: what we say when we play the server."""
+    """A reply that `matches` matches, which the checker sends when it plays the server."""
 
     nothing: bool = False
     """There is never a reply."""
 
 
 class ClientSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client is told, and what it should then do."""
+    """A client's input, and what it should do with it."""
 
     input: Literal["stdin", "arguments"] = "stdin"
-    """Where it takes its messages from: lines on standard input, or `{message}` on its command line."""
+    """The source of its messages: lines on standard input, or `{message}` on its command line."""
 
     several: bool = False
-    """It sends every line of its input, not the first only."""
+    """It sends every line of its input, not only the first."""
 
     half_closes: bool = False
-    """After its input it says so to the server (shutdown), and reads on."""
+    """At the end of its input it shuts down its write side (shutdown(2)), and continues to read."""
 
     shows: bool = True
-    """It prints the reply on standard output."""
+    """It prints the replies on standard output."""
 
     seconds: Annotated[float, msgspec.Meta(gt=0)] = 10.0
-    """A client of a silent server should give up in so many seconds."""
+    """The time in seconds within which it should give up if the server never replies."""
 
 
 class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a program should do. A file holds these keys."""
+    """The required behaviour of a program. The fields are the keys of the file."""
 
     name: str = ""
-    """What it is called; by default after its file."""
+    """The contract's name; by default, the file's name without its suffix."""
 
     summary: str = ""
-    """One line for a list."""
+    """One line for a list of contracts."""
 
     transport: Literal["tcp", "udp", "unix", "unix+dgram"]
-    """What carries it."""
+    """The transport."""
 
     framing: Literal["none", "lines", "length", "headers"] = "none"
-    """What makes a message of a stream: nothing, the end of a line, four bytes of length (network byte order)
-    before it, or an empty line after it (as in HTTP; the reply then ends with the connection)."""
+    """How a stream is split into messages: not at all, at the ends of lines, by a length of four bytes (in
+    network byte order) before each message, or at an empty line (as in HTTP; EOF then ends the reply)."""
 
     persistent: bool = True
-    """A connection carries any number of exchanges and is closed by the client; false: one exchange, then the
-    server closes."""
+    """A connection carries any number of exchanges, and the client closes it; false: one exchange, and the
+    server closes it."""
 
     speaks_first: bool = False
-    """The reply comes without a message (daytime)."""
+    """The server sends its reply without a request (daytime)."""
 
     endless: bool = False
-    """The reply goes on until the client closes (chargen): what has come of it once is what must match."""
+    """The reply continues until the client closes (chargen); its beginning must match the pattern."""
 
     prints: bool = False
-    """The server shows each message on its standard output."""
+    """The server prints each message on its standard output."""
 
     payload: Literal["bytes", "utf-8", "ascii"] = "bytes"
-    """What may stand in a message."""
+    """What a message may contain."""
 
     limit: Annotated[int, msgspec.Meta(ge=1)] = 65_536
-    """The longest message that must be taken, in bytes; for UDP 65,507 is the most there is."""
+    """The size in bytes up to which messages must be accepted; for UDP at most 65,507."""
 
     answer: AnswerSpec = AnswerSpec()
-    """Which reply is right."""
+    """The source of correct replies."""
 
     client: ClientSpec = ClientSpec()
-    """What is asked of a client."""
+    """What a client should do."""
 
     relax: tuple[str, ...] = ()
-    """Cases whose failure is NON-STRICT only."""
+    """Cases in which a failure counts as NON-STRICT."""
 
     leave_out: tuple[str, ...] = ()
-    """Cases that are not asked."""
+    """Cases that are not run."""
 
     weights: dict[str, Annotated[float, msgspec.Meta(ge=0)]] = {}
-    """Marks for a case; 1 for what isn't named."""
+    """The points for each case, by name; 1 for all others."""
 
     files: dict[str, str] = {}
-    """Files that are put into `{dir}` for the program, by name."""
+    """Files that are created in `{dir}` for the program: contents by name."""
 
     folder: str = "."
-    """Where `file.py:name` is looked for: the contract's own folder (set when it is read)."""
+    """The folder that `file.py:name` is relative to: the contract's own (set when it is read)."""
 
     @property
     def is_datagram(self) -> bool:
-        """Messages are datagrams."""
+        """Whether messages are datagrams."""
         return self.transport in ("udp", "unix+dgram")
 
     @property
     def framer(self) -> Framing | None:
-        """The framing of a stream, without a limit of its own; None where there is none."""
+        """The framing of a stream, practically without a limit, or None if there is none."""
         match self.framing:
             case "lines":
                 return Lines(1 << 30)
@@ -174,122 +174,131 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return None
 
     def encode(self, message: bytes) -> bytes:
-        """A message as it goes over the wire."""
+        """Return a message with its framing."""
         return self.framer.encode(message) if self.framer else message
 
     @property
     def max_message_size(self) -> int:
-        """The longest message that must be taken, in bytes."""
+        """The size in bytes up to which messages must be accepted."""
         return min(self.limit, MAX_UDP_PAYLOAD) if self.transport == "udp" else self.limit
 
     def weight(self, case: str) -> float:
-        """The marks for a case."""
+        """Return the points for a case."""
         return self.weights.get(case, 1.0)
 
 
 class HeaderFraming(Lines):
-    """Messages end with an empty line, and their lines with CR LF (RFC 1945, section 2.2)."""
+    """Messages that end with an empty line, and whose lines end with CR LF (RFC 1945, section 2.2)."""
 
     def encode(self, message: bytes) -> bytes:
-        """See Framing.encode."""
+        """Return a message with CR LF at the end of each line, and an empty line after it."""
         return b"".join(line + b"\r\n" for line in message.splitlines()) + b"\r\n"
 
 
 def builtin_names() -> list[str]:
-    """The built-in contracts."""
+    """Return the names of the built-in contracts, sorted."""
     return sorted(path.stem for path in BUILTIN_DIR.glob("*.toml"))
 
 
 def load(name: str) -> Contract:
-    """A built-in contract by its name, or one from a file.
+    """Load a built-in contract by its name, or a contract file (any name with a slash or ending in .toml).
 
     Raises:
-        UnknownName, SystemRefused, ConfigurationError, Unavailable.
+        UnknownName: there is no such built-in contract.
+        SystemCallFailed: the file cannot be read.
+        ConfigurationError: its content is invalid.
+        ServiceError: its service or function cannot be loaded.
     """
     if not name.endswith(".toml") and "/" not in name:
         if name not in builtin_names():
             nearest = suggest.nearest(name, builtin_names())
-            hint = "`bothends check contracts` lists them; one of your own is given as file.toml"
+            hint = "`bothends check contracts` lists them; give your own as file.toml"
             raise UnknownName("contract", name, nearest, hint)
         return read(BUILTIN_DIR / f"{name}.toml")
     return read(Path(name))
 
 
 def read(path: Path) -> Contract:
-    """A contract from its file.
+    """Read a contract file.
 
     Raises:
-        SystemRefused: the file can't be read.
-        ConfigurationError: something in it can't be understood.
+        SystemCallFailed: the file cannot be read.
+        ConfigurationError: its content is invalid.
+        ServiceError, UnknownName: its service or function cannot be loaded.
     """
     return parse(read_text(path), str(path), path.stem, path.absolute().parent)
 
 
 def parse(text: str, file: str, name: str, folder: Path) -> Contract:
-    """As `read`, of the text.
+    """Parse the text of a contract file.
+
+    Args:
+        file: the file's name, for errors.
+        name: the contract's name if the text does not give one.
+        folder: the folder that `file.py:name` is relative to.
 
     Raises:
-        ConfigurationError: something in it can't be understood.
+        ConfigurationError: the text is invalid.
+        ServiceError, UnknownName: the service or function cannot be loaded.
     """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(file, "", "", f"it is no TOML: {error}") from error
+        raise ConfigurationError(file, "", "", f"invalid TOML: {error}") from error
     try:
         contract = msgspec.convert({"name": name} | document | {"folder": str(folder)}, Contract)
     except msgspec.ValidationError as error:
         raise ConfigurationError(file, "", "", *_translate_validation_error(str(error), document)) from error
     _validate(contract, file)
-    make_oracle(contract)  # a service or function that isn't there is known now
+    make_oracle(contract)  # to report a missing service or function now
     return contract
 
 
 def _translate_validation_error(message: str, document: dict[str, Any]) -> tuple[str, str]:
-    """msgspec's words in ours: what is wrong and where, and the nearest known key."""
+    """Translate an error of msgspec into TOML's terms. Returns: the reason with its location, and a hint."""
     reason, _, where = message.partition(" - at `$")
-    place = where.rstrip("`").lstrip(".")
+    location = where.rstrip("`").lstrip(".")
     reason = (reason[:1].lower() + reason[1:]).replace("object", "table").replace("field", "key")
     hint = ""
     if unknown := re.search(r"unknown key `(.*)`", reason):
-        known = {"": Contract, "answer": AnswerSpec, "client": ClientSpec}.get(place, ExchangeSpec)
+        known = {"": Contract, "answer": AnswerSpec, "client": ClientSpec}.get(location, ExchangeSpec)
         nearest = suggest.nearest(unknown[1], known.__struct_fields__)
         hint = (
-            f"did you mean {nearest!r}?" if nearest else f"known are {', '.join(known.__struct_fields__)}"
+            f"did you mean {nearest!r}?" if nearest else f"known keys: {', '.join(known.__struct_fields__)}"
         )
     elif reason.startswith("invalid enum value"):
-        section, _, key = place.rpartition(".")
-        hint = f"there are {', '.join(get_args(get_type_hints(ClientSpec if section else Contract)[key]))}"
-    return (f"{place}: {reason}" if place else reason), hint
+        table, _, key = location.rpartition(".")
+        hint = f"use {', '.join(get_args(get_type_hints(ClientSpec if table else Contract)[key]))}"
+    return (f"{location}: {reason}" if location else reason), hint
 
 
 def _validate(contract: Contract, file: str) -> None:
-    """What types alone don't say."""
+    """Check the constraints that the types do not express."""
     answer = contract.answer
-    ways = [
-        each for each in ("service", "function", "exchanges", "matches", "nothing") if getattr(answer, each)
-    ]
-    if len(ways) != 1:
-        said = " and ".join(ways) if ways else "none"
+    sources = ("service", "function", "exchanges", "matches", "nothing")
+    given = [each for each in sources if getattr(answer, each)]
+    if len(given) != 1:
         raise ConfigurationError(
-            file, "[answer]", "", f"it needs exactly one way to find the reply, and has {said}",
-            'service = "upper", for example',
+            file, "[answer]", "",
+            f"exactly one of {', '.join(sources)} is required, found {' and '.join(given) or 'none'}",
+            'for example, service = "upper"',
         )  # fmt: skip
     if contract.endless and not (answer.matches and contract.speaks_first and contract.persistent):
         raise ConfigurationError(
-            file, "", "endless", "only a reply without a message, known by a pattern, can go on",
-            "speaks_first = true, and matches in [answer]",
+            file, "", "endless", "only an unsolicited reply with a pattern can be endless",
+            "set speaks_first = true, and matches in [answer]",
         )  # fmt: skip
     if contract.is_datagram and contract.endless:
-        raise ConfigurationError(file, "", "endless", "a datagram has an end: this is for streams")
+        raise ConfigurationError(file, "", "endless", "a datagram has an end; endless is for streams")
     if contract.is_datagram and contract.framing != "none":
         raise ConfigurationError(
-            file, "", "framing", "datagrams are messages already: framing is for streams"
+            file, "", "framing", "datagrams are messages already; framing is for streams"
         )
     if contract.transport == "udp" and contract.limit > MAX_UDP_PAYLOAD and contract.limit != 65_536:
-        raise ConfigurationError(file, "", "limit", f"a UDP datagram has {MAX_UDP_PAYLOAD:,} bytes at most")
+        raise ConfigurationError(file, "", "limit", f"a UDP datagram has at most {MAX_UDP_PAYLOAD:,} bytes")
     for name in contract.files:
         if name.startswith("/") or ".." in Path(name).parts:
-            raise ConfigurationError(file, "[files]", name, "it would lie outside the program's folder")
+            raise ConfigurationError(file, "[files]", name, "the path is outside the program's folder")
     for exchange in answer.exchanges:
         if (exchange.reply is None) == (exchange.matches is None):
             raise ConfigurationError(
@@ -303,15 +312,15 @@ def _validate(contract: Contract, file: str) -> None:
             raise ConfigurationError(file, "[answer]", "matches", f"{each.matches!r}: {error}") from error
         if each.matches and each.example and not pattern.fullmatch(each.example.encode()):
             raise ConfigurationError(
-                file, "[answer]", "example", f"{each.example!r} doesn't fit {each.matches!r} as a whole"
+                file, "[answer]", "example", f"{each.matches!r} doesn't match the whole of {each.example!r}"
             )
 
 
 def make_oracle(contract: Contract) -> Oracle:
-    """What knows the right replies.
+    """Return the oracle for a contract.
 
     Raises:
-        ServiceError, UnknownName: the service or the function can't be loaded.
+        ServiceError, UnknownName: the service or function cannot be loaded.
     """
     answer = contract.answer
     if answer.nothing:
@@ -324,13 +333,13 @@ def make_oracle(contract: Contract) -> Oracle:
         )
     if answer.function:
         name = _resolve_beside_contract(answer.function, contract.folder)
-        found = FunctionOracle(_load_function(name), contract.framer, name)
-        found.reply(b"message 0 of the check")  # one that gives no reply at all is known now
-        return found
+        oracle = FunctionOracle(_load_function(name), contract.framer, name)
+        oracle.reply(b"message 0 of the check")  # to report a function that raises now
+        return oracle
     service = registry.load(_resolve_beside_contract(answer.service, contract.folder))
     if contract.framing in ("length", "headers"):
-        nobody = ServiceOracle(service, None, stream=False, half_closes=False)
-        return FunctionOracle(lambda message: nobody.reply(message).exact, contract.framer)
+        unframed = ServiceOracle(service, None, stream=False, half_closes=False)
+        return FunctionOracle(lambda message: unframed.reply(message).exact, contract.framer)
     return ServiceOracle(
         service, contract.framer, stream=not contract.is_datagram, half_closes=not contract.persistent
     )
@@ -339,26 +348,26 @@ def make_oracle(contract: Contract) -> Oracle:
 def _expected_reply(exchange: ExchangeSpec, contract: Contract) -> ExpectedReply:
     if exchange.matches is not None:
         pattern = re.compile(exchange.matches.encode(), re.DOTALL)
-        to_end = contract.framing == "headers"
-        return ExpectedReply(pattern=pattern, example=exchange.example.encode(), until_eof=to_end)
+        until_eof = contract.framing == "headers"
+        return ExpectedReply(pattern=pattern, example=exchange.example.encode(), until_eof=until_eof)
     reply = (exchange.reply or "").encode()
     return ExpectedReply(contract.encode(reply) if contract.framing != "headers" else reply)
 
 
 def _resolve_beside_contract(name: str, folder: str) -> str:
-    place, colon, rest = (name, "", "") if name.endswith(".py") else name.rpartition(":")
-    return f"{Path(folder) / place}{colon}{rest}" if place.endswith(".py") else name
+    file, colon, rest = (name, "", "") if name.endswith(".py") else name.rpartition(":")
+    return f"{Path(folder) / file}{colon}{rest}" if file.endswith(".py") else name
 
 
 def _load_function(name: str) -> Any:
-    """`file.py:name`: the file is run, and the name looked up in it."""
-    place, colon, attribute = name.rpartition(":")
-    if not colon or not place.endswith(".py"):
-        raise ServiceError(name, "it is no function's name", "write file.py:name")
+    """Run the file of `file.py:name`, and return its function."""
+    file, colon, attribute = name.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        raise ServiceError(name, "not a function", "write file.py:name")
     try:
-        found = runpy.run_path(place).get(attribute)
+        found = runpy.run_path(file).get(attribute)
     except (Exception, SystemExit) as error:
         raise ServiceError(name, f"{type(error).__name__}: {error}") from error
     if not callable(found):
-        raise ServiceError(name, f"the file holds no function {attribute!r}")
+        raise ServiceError(name, f"the file has no function {attribute!r}")
     return found

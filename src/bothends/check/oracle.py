@@ -1,7 +1,7 @@
-"""Which messages a contract lets us ask, and which replies are right. Pure.
+"""The messages that a contract allows, and the correct reply to each. Pure.
 
-A `Reply` is what should come back on the wire for one message: exact bytes, or a pattern where the right
-answer can't be known beforehand (a clock's).
+An `ExpectedReply` is the correct reply to one message on the wire: exact bytes, or a pattern if the reply
+cannot be known in advance (a clock).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from bothends.framing import Framing
 from bothends.services.base import Peer, Service, discard_push
 
 _PLACEHOLDER_ADDRESS: Final = Address("inet", "127.0.0.1")
-_MAX_PATTERN_REPLY: Final = 1 << 20  # bytes: a reply without a known length is read no further
+_MAX_PATTERN_REPLY: Final = 1 << 20  # bytes: reading stops here if the length is unknown
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedReply:
-    """What should come: `exact` bytes, or what fits `pattern` as a whole, or nothing at all (`silent`).
+    """A correct reply: `exact` bytes, or any bytes that `pattern` matches as a whole, or none (`silent`).
 
-    `example` is something that fits the pattern; `to_end`: the end of the connection is the reply's end.
+    `example` matches the pattern; `until_eof`: the reply ends at EOF.
     """
 
     exact: bytes = b""
@@ -36,56 +36,60 @@ class ExpectedReply:
     until_eof: bool = False
 
     def matches(self, data: bytes) -> bool:
-        """Whether this is it, whole."""
+        """Whether `data` is the whole reply."""
         return self.pattern.fullmatch(data) is not None if self.pattern else data == self.exact
 
     @property
     def sample(self) -> bytes:
-        """Such a reply, for a server that we play: the exact one, or what stands for the pattern."""
+        """A reply to send when the checker plays the server: the exact one, or the pattern's example."""
         return self.example if self.pattern else self.exact
 
     def is_prefix(self, data: bytes) -> bool:
-        """Whether more bytes could make it right."""
+        """Whether `data` may be the beginning of the reply."""
         return len(data) < _MAX_PATTERN_REPLY if self.pattern else self.exact.startswith(data)
 
     def __str__(self) -> str:
         if self.silent:
             return "no reply"
         if self.pattern:
-            return f"what fits /{self.pattern.pattern.decode('utf-8', 'replace')}/"
+            return f"a reply that matches /{self.pattern.pattern.decode('utf-8', 'replace')}/"
         return quote_bytes(self.exact)
 
     @staticmethod
     def concatenate(replies: Sequence[ExpectedReply]) -> ExpectedReply:
-        """All of them, one after the other; at least one."""
-        said = [each for each in replies if not each.silent]
-        if len(said) <= 1:
-            return said[0] if said else replies[0]
-        if not any(each.pattern for each in said):
-            return ExpectedReply(b"".join(each.exact for each in said))
-        parts = [each.pattern.pattern if each.pattern else re.escape(each.exact) for each in said]
+        """Return the concatenation of one or more replies."""
+        sent = [each for each in replies if not each.silent]
+        if len(sent) <= 1:
+            return sent[0] if sent else replies[0]
+        if not any(each.pattern for each in sent):
+            return ExpectedReply(b"".join(each.exact for each in sent))
+        parts = [each.pattern.pattern if each.pattern else re.escape(each.exact) for each in sent]
         return ExpectedReply(pattern=re.compile(b"".join(b"(?:%b)" % part for part in parts), re.DOTALL))
 
 
 class Oracle(ABC):
-    """Knows the right reply to a message. Messages are without their framing."""
+    """The source of correct replies. Messages are given without their framing."""
 
     accepts_any_message: bool = True
-    """Any message can be asked, not only those of a list."""
+    """Any message is allowed, not only those in `messages`."""
 
     exact_replies: bool = True
-    """Replies are known to the byte, and differ with the message."""
+    """Replies are known exactly, and depend on the message."""
 
     messages: Sequence[bytes] = ()
-    """The messages that can be asked, where not any."""
+    """The allowed messages, if not any message is."""
 
     @abstractmethod
     def reply(self, message: bytes) -> ExpectedReply:
-        """What is right for one message, framed as it goes over the wire."""
+        """Return the correct reply to a message, with its framing.
+
+        Raises:
+            ServiceError: the user's function or service failed.
+        """
 
 
 class FunctionOracle(Oracle):
-    """The reply is what a function makes of the message. `name` is what it is called in an error."""
+    """Replies are the results of a function, which may be None. `name` names it in errors."""
 
     def __init__(
         self, function: Callable[[bytes], bytes | None], framing: Framing | None, name: str = ""
@@ -95,26 +99,30 @@ class FunctionOracle(Oracle):
         self._name = name
 
     def reply(self, message: bytes) -> ExpectedReply:
-        """See Answers. Raises ServiceError: the function raises something, or gives no bytes."""
+        """Return the correct reply.
+
+        Raises:
+            ServiceError: the function raised an exception, or did not return bytes.
+        """
         try:
             answer = self._function(message)
         except Exception as error:
-            raise ServiceError(self._name, f"for {message[:40]!r} it raises {error!r}") from error
+            raise ServiceError(self._name, f"for {message[:40]!r} it raised {error!r}") from error
         if answer is None:
             return ExpectedReply(silent=True)
         if not isinstance(answer, bytes):
-            raise ServiceError(self._name, f"it gives {type(answer).__name__}", "a reply is bytes")
+            raise ServiceError(self._name, f"it returned {type(answer).__name__}", "a reply must be bytes")
         return ExpectedReply(self._framing.encode(answer) if self._framing else answer)
 
 
 class ServiceOracle(Oracle):
-    """The reply is what a service of ours says: on a stream to the framed bytes, else to the datagram."""
+    """Replies are those of a bothends service, to the framed bytes on a stream or to a datagram."""
 
     def __init__(self, service: Service, framing: Framing | None, *, stream: bool, half_closes: bool) -> None:
         self._service = service
         self._framing = framing
         self._stream = stream
-        self._half_closes = half_closes  # the client has finished after one message
+        self._half_closes = half_closes  # the client sends one message and shuts down its write side
 
     def reply(self, message: bytes) -> ExpectedReply:
         peer = Peer(_PLACEHOLDER_ADDRESS, _PLACEHOLDER_ADDRESS, message_oriented=not self._stream)
@@ -122,17 +130,17 @@ class ServiceOracle(Oracle):
             answer = self._service.answer(message, peer)
             return ExpectedReply(silent=True) if answer is None else ExpectedReply(answer)
         conversation = self._service.open(peer, discard_push)
-        said = conversation.start()
+        reply = conversation.start()
         if not conversation.done:
-            said += conversation.receive(self._framing.encode(message) if self._framing else message)
+            reply += conversation.receive(self._framing.encode(message) if self._framing else message)
         if self._half_closes and not conversation.done:
-            said += conversation.end()
+            reply += conversation.end()
         conversation.closed()
-        return ExpectedReply(said)
+        return ExpectedReply(reply)
 
 
 class TableOracle(Oracle):
-    """The replies to a list of messages."""
+    """Replies to a fixed list of messages."""
 
     accepts_any_message = False
 
@@ -158,7 +166,7 @@ class PatternOracle(Oracle):
 
 
 class SilentOracle(Oracle):
-    """Nothing is ever answered."""
+    """No message has a reply."""
 
     exact_replies = False
 

@@ -1,115 +1,118 @@
-"""What a case needs of a contract and of how the server is come by; where that isn't there it is SKIP.
+"""What cases require of the contract and of the program; without it, a case is SKIP.
 
-The words stand in the column `asks` of the suites' tables; the reasons are what a report shows.
+The names are those in a case's `requires`; the reasons are shown in reports.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from bothends.check.case import Case
 from bothends.check.contract import Contract
 from bothends.check.oracle import Oracle, SilentOracle
 from bothends.check.subjects.interfaces import ProgramUnderTest
 
-Requirement = Callable[[Contract, Oracle, ProgramUnderTest], bool]
+Requirement = Callable[[Contract, Oracle, ProgramUnderTest[Any]], bool]
 
+# Name -> the test, and the reason to skip the case if it fails.
 REQUIREMENTS: Final[dict[str, tuple[Requirement, str]]] = {
     "process": (
-        lambda _contract, _answers, target: target.is_spawned,
-        "the server isn't ours: it takes one that is started here (a command after --)",
+        lambda _contract, _oracle, subject: subject.is_spawned,
+        "the server was not started by this command (give its command after --)",
     ),
-    "same place": (
-        lambda _contract, _answers, target: target.assigns_port or target.fixed_endpoint is not None,
-        "the system picks its port, so it can't be started again at the same one",
+    "fixed endpoint": (
+        lambda _contract, _oracle, subject: subject.assigns_port or subject.fixed_endpoint is not None,
+        "the system picks the server's port, so it cannot be restarted on the same one",
     ),
     "messages": (
-        lambda contract, _answers, _target: not contract.speaks_first,
-        "by this contract a client says nothing",
+        lambda contract, _oracle, _subject: not contract.speaks_first,
+        "the contract's clients send nothing",
     ),
     "replies": (
-        lambda _contract, answers, _target: not isinstance(answers, SilentOracle),
-        "by this contract nothing is answered",
+        lambda _contract, oracle, _subject: not isinstance(oracle, SilentOracle),
+        "the contract's servers never reply",
     ),
     "any message": (
-        lambda contract, answers, _target: answers.accepts_any_message and not contract.speaks_first,
-        "the contract has a list of messages, and no others can be asked",
+        lambda contract, oracle, _subject: oracle.accepts_any_message and not contract.speaks_first,
+        "the contract allows a fixed list of messages only",
     ),
     "exact replies": (
-        lambda _contract, answers, _target: answers.exact_replies,
-        "the contract doesn't say to the byte what the reply is",
+        lambda _contract, oracle, _subject: oracle.exact_replies,
+        "the contract does not define replies to the byte",
     ),
     "framing": (
-        lambda contract, _answers, _target: contract.framing != "none",
-        "the contract has no framing, so nothing says where a message ends",
+        lambda contract, _oracle, _subject: contract.framing != "none",
+        "the contract has no framing, so messages have no boundaries",
     ),
-    "a length that is open": (
-        lambda contract, _answers, _target: contract.framing in ("lines", "length"),
-        "by this contract no message can go on for ever",
+    "unbounded messages": (
+        lambda contract, _oracle, _subject: contract.framing in ("lines", "length"),
+        "the contract's framing has no messages of any length",
     ),
-    "any cut": (
-        lambda contract, answers, _target: (
+    "splittable messages": (
+        lambda contract, oracle, _subject: (
             contract.framing != "none"
-            or (contract.persistent and answers.exact_replies and answers.accepts_any_message)
+            or (contract.persistent and oracle.exact_replies and oracle.accepts_any_message)
         ),
-        "the contract has no framing: what is sent in two pieces may be two messages",
+        "the contract has no framing: data sent in two pieces may be two messages",
     ),
     "persistent": (
-        lambda contract, _answers, _target: contract.persistent,
-        "by this contract a connection carries one exchange",
+        lambda contract, _oracle, _subject: contract.persistent,
+        "the contract allows one exchange per connection",
     ),
     "one exchange": (
-        lambda contract, _answers, _target: not contract.persistent,
-        "by this contract the client closes first",
+        lambda contract, _oracle, _subject: not contract.persistent,
+        "by the contract, the client closes first",
     ),
     "bytes": (
-        lambda contract, _answers, _target: contract.payload == "bytes",
-        "the contract promises text only",
+        lambda contract, _oracle, _subject: contract.payload == "bytes",
+        "the contract's messages are text",
     ),
     "text": (
-        lambda contract, _answers, _target: contract.payload != "ascii",
-        "the contract promises ASCII only",
+        lambda contract, _oracle, _subject: contract.payload != "ascii",
+        "the contract's messages are ASCII",
     ),
     "prints": (
-        lambda contract, _answers, _target: contract.prints,
-        "the contract doesn't say that the server prints",
+        lambda contract, _oracle, _subject: contract.prints,
+        "the contract does not require the server to print",
     ),
-    "an end": (
-        lambda contract, _answers, _target: not contract.endless,
-        "by this contract the reply never ends",
+    "finite reply": (
+        lambda contract, _oracle, _subject: not contract.endless,
+        "the contract's replies never end",
     ),
-    "several": (
-        lambda contract, _answers, _target: contract.client.several,
-        "by this contract the client sends one message",
+    "several messages": (
+        lambda contract, _oracle, _subject: contract.client.several,
+        "the contract's clients send one message",
     ),
-    "half-closes": (
-        lambda contract, _answers, _target: contract.client.half_closes,
-        "the contract doesn't ask for it",
+    "half-close": (
+        lambda contract, _oracle, _subject: contract.client.half_closes,
+        "the contract does not require a half-close",
     ),
-    "an end of the reply": (
-        lambda contract, _answers, _target: contract.framing != "none" or not contract.persistent,
-        "by this contract nothing says where a reply ends",
+    "delimited reply": (
+        lambda contract, _oracle, _subject: contract.framing != "none" or not contract.persistent,
+        "the contract does not define where a reply ends",
     ),
     "TCP": (
-        lambda contract, _answers, _target: contract.transport == "tcp",
-        "only TCP has this",
+        lambda contract, _oracle, _subject: contract.transport == "tcp",
+        "applies to TCP only",
     ),
     "UDP": (
-        lambda contract, _answers, _target: contract.transport == "udp",
-        "only UDP has this",
+        lambda contract, _oracle, _subject: contract.transport == "udp",
+        "applies to UDP only",
     ),
 }
 
 
 def skip_reason(
-    case: Case, contract: Contract, oracle: Oracle, subject: ProgramUnderTest, thorough: bool
+    case: Case[Any], contract: Contract, oracle: Oracle, subject: ProgramUnderTest[Any], thorough: bool
 ) -> str:
-    """Why the case isn't asked; "" if it is."""
+    """Return why a case is skipped, or "" if it is to run."""
     if case.id in contract.leave_out:
         return "the contract leaves it out"
     for name in case.requires:
-        able, reason = REQUIREMENTS[name]
-        if not able(contract, oracle, subject):
+        is_met, reason = REQUIREMENTS[name]
+        if not is_met(contract, oracle, subject):
             return reason
-    return "takes long or much: only with --thorough" if case.thorough and not thorough else ""
+    return (
+        "takes long or needs many resources: only with --thorough" if case.thorough and not thorough else ""
+    )

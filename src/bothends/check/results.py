@@ -1,4 +1,4 @@
-"""How a run ended, as values: what every report is made of, and what a resumed batch reads back."""
+"""The outcomes of a run, as values: the input of every report, and the file format of a resumable batch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from bothends.check.transcript import TranscriptEntry
 
 VERSION: Final = 1
 
+# Field -> key of the JSON object, version 1, where they differ.
+_OUTCOME_KEYS: Final = {"likely_cause": "mistake", "stderr_tail": "complaint", "max_points": "most"}
+_ENTRY_KEYS: Final = {"actor": "who", "event": "what"}
+
 
 @dataclass(frozen=True, slots=True)
 class CaseOutcome:
-    """How one case ended. Texts are escaped where they quote the program.
+    """The outcome of one case. Texts that quote the program are escaped.
 
-    `expected`, `happened` and `transcript` are empty for PASS; `detail` is the reason of a SKIP, or what an
-    INFO or NON-STRICT has to say; `complaint` is the end of the program's standard error.
+    `expected`, `happened` and `transcript` are empty for PASS; `detail` is the reason of a SKIP, or the text
+    of an INFO or NON-STRICT; `stderr_tail` is the end of the program's standard error; `points` of
+    `max_points` were earned; `evidence` is the path of a page about a traced run.
     """
 
     case: str
@@ -27,17 +32,17 @@ class CaseOutcome:
     detail: str = ""
     expected: str = ""
     happened: str = ""
-    mistake: str = ""
-    complaint: str = ""
+    likely_cause: str = ""
+    stderr_tail: str = ""
     transcript: tuple[TranscriptEntry, ...] = ()
     points: float = 0.0
-    most: float = 1.0
+    max_points: float = 1.0
     evidence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteResult:
-    """One run: a program, a contract, and how each case ended, in the suite's order."""
+    """One run of a suite: the program, the contract, and the outcome of each case in the suite's order."""
 
     program: str
     contract: str
@@ -49,41 +54,55 @@ class SuiteResult:
 
     @property
     def failed(self) -> bool:
-        """Whether something is wrong."""
+        """Whether any case failed."""
         return any(each.verdict is Verdict.FAIL for each in self.outcomes)
 
     @property
     def counts(self) -> Counter[Verdict]:
-        """How many cases ended how."""
+        """The number of cases by verdict."""
         return Counter(each.verdict for each in self.outcomes)
 
     @property
     def points(self) -> float:
-        """Marks that were earned."""
+        """The points earned."""
         return sum(each.points for each in self.outcomes)
 
     @property
-    def most(self) -> float:
-        """Marks that could be earned: of the cases that were asked."""
-        return sum(each.most for each in self.outcomes)
+    def max_points(self) -> float:
+        """The points that could be earned, in cases that were not skipped."""
+        return sum(each.max_points for each in self.outcomes)
 
     def as_object(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the result as an object for JSON."""
+        outcomes = [
+            _rename(asdict(each), _OUTCOME_KEYS)
+            | {"transcript": [_rename(asdict(entry), _ENTRY_KEYS) for entry in each.transcript]}
+            for each in self.outcomes
+        ]
         counts = {verdict.value: self.counts[verdict] for verdict in Verdict}
-        return asdict(self) | {"counts": counts, "points": self.points, "most": self.most}
+        totals = {"counts": counts, "points": self.points, "most": self.max_points}
+        return asdict(self) | {"outcomes": outcomes} | totals
 
 
 def from_object(value: dict[str, Any]) -> SuiteResult:
-    """What `as_object` gave, read back."""
-    outcomes = tuple(
-        CaseOutcome(
-            **{
-                **each,
-                "verdict": Verdict(each["verdict"]),
-                "transcript": tuple(TranscriptEntry(**entry) for entry in each["transcript"]),
-            }
-        )
-        for each in value["outcomes"]
-    )
-    kept = {name: value[name] for name in ("program", "contract", "suite", "seconds", "version")}
-    return SuiteResult(outcomes=outcomes, notes=tuple(value["notes"]), **kept)
+    """Return the result for an object that `as_object` returned."""
+    outcomes = tuple(_outcome_from_object(each) for each in value["outcomes"])
+    fields = {name: value[name] for name in ("program", "contract", "suite", "seconds", "version")}
+    return SuiteResult(outcomes=outcomes, notes=tuple(value["notes"]), **fields)
+
+
+def _outcome_from_object(value: dict[str, Any]) -> CaseOutcome:
+    entries = (_rename(entry, _reverse(_ENTRY_KEYS)) for entry in value["transcript"])
+    converted = {
+        "verdict": Verdict(value["verdict"]),
+        "transcript": tuple(TranscriptEntry(**entry) for entry in entries),
+    }
+    return CaseOutcome(**(_rename(value, _reverse(_OUTCOME_KEYS)) | converted))
+
+
+def _rename(value: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): each for name, each in value.items()}
+
+
+def _reverse(names: dict[str, str]) -> dict[str, str]:
+    return {new: old for old, new in names.items()}

@@ -1,12 +1,11 @@
-"""Which cases run when, and what becomes of their endings.
+"""Run the cases of a suite against one program, and collect their outcomes.
 
-1. The first case of a suite decides whether the others are asked at all.
-2. Then they run at once, as many as `jobs`, each with a server of its own where that can be; cases that want
-   the machine to themselves come last, and cases after others when those have ended.
-3. A case in which something only came too late is tried again alone, with more patience: on a busy machine it
-   may be the machine. What was wrong in another way stays wrong, and so is what came too
-   late from a server that does nothing but wait.
-4. A server that has died is part of the evidence.
+1. The first case of a suite is the gate: if it fails, the others are skipped.
+2. The others run concurrently, up to `jobs` at a time, each with its own server if possible; exclusive cases
+   come last, and a case starts after those in its `after`.
+3. A case that failed only on a timeout is retried alone, with a longer timeout, because the machine may be
+   busy. Other failures are final, and so is a timeout of a server whose threads were all asleep.
+4. The exit of a server is part of the evidence.
 """
 
 from __future__ import annotations
@@ -16,11 +15,10 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic
 
-from bothends.check.case import Case, CheckFailed, Note, Verdict
+from bothends.check.case import Case, CheckFailed, ContextT, Note, NotListening, Verdict
 from bothends.check.contract import make_oracle
-from bothends.check.errors import NotListening
 from bothends.check.oracle import Oracle
 from bothends.check.requirements import skip_reason
 from bothends.check.results import CaseOutcome, SuiteResult
@@ -29,26 +27,30 @@ from bothends.check.transcript import Transcript
 from bothends.errors import BothendsError, ServiceError
 from bothends.escaping import escape_text
 
-DEFAULT_TIMEOUT: Final = 3.0  # seconds: only what is wrong takes them
-DEFAULT_JOBS: Final = 6  # most cases wait most of the time, so more than there are processors
-_CASE_TIMEOUT: Final = 60.0  # seconds for a case on an idle machine; the longest right one takes about five
+DEFAULT_TIMEOUT: Final = 3.0  # seconds: only a wrong program takes that long
+DEFAULT_JOBS: Final = 6  # more than most machines have processors, because cases mostly wait
+_CASE_TIMEOUT: Final = 60.0  # seconds on an idle machine; the longest correct case takes about five
 _MAX_ATTEMPTS: Final = 3
-_TRACE_TIMEOUT: Final = 1.0  # seconds of patience for a run that is only drawn
+_TRACE_TIMEOUT: Final = 1.0  # seconds: the timeout of a run that is only traced
 
 OutcomeCallback = Callable[[CaseOutcome], None]
 
 
 def load_factor() -> float:
-    """How much slower this machine is now than when it is idle: 1 to 6."""
+    """Return how much slower this machine is than an idle one, from 1 to 6, by its load average."""
     return round(min(6.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))), 1)
 
 
 @dataclass
-class SuiteRun:
-    """One program under one suite."""
+class SuiteRun(Generic[ContextT]):
+    """A run of a suite against one program.
 
-    subject: ProgramUnderTest
-    cases: Sequence[Case]
+    `only`: the ids of the cases to run, if not all; `trace`: a folder for pages with the calls and packets of
+    failed cases; `timeout`: seconds for each step; `progress`: called with each outcome.
+    """
+
+    subject: ProgramUnderTest[ContextT]
+    cases: Sequence[Case[ContextT]]
     suite: str = ""
     only: Sequence[str] = ()
     thorough: bool = False
@@ -59,29 +61,29 @@ class SuiteRun:
     _outcomes: dict[str, CaseOutcome] = field(default_factory=dict)
 
     async def run(self) -> SuiteResult:
-        """Judge it.
+        """Run the suite. Faults of the program are in the result.
 
         Raises:
-            BothendsError: the caller's mistake; what is wrong with the program is in the result.
+            BothendsError: the command, the endpoint or the contract is unusable.
         """
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        started_at = loop.time()
         contract = self.subject.contract
-        known = make_oracle(contract)
+        oracle = make_oracle(contract)
         self.subject.load_factor = load_factor()
         notes = [self.subject.sandbox.note] if self.subject.sandbox else []
         try:
-            took = await self.subject.prepare()
-            self.subject.load_factor = round(min(8.0, max(self.subject.load_factor, took)), 1)
+            startup = await self.subject.prepare()
+            self.subject.load_factor = round(min(8.0, max(self.subject.load_factor, startup)), 1)
         except NotListening as error:
             self._record_not_listening(error)
         else:
             if self.subject.is_spawned and not self.subject.parallel:
                 notes.append(
-                    f"it insists on {self.subject.fixed_endpoint}, so its cases run one after another"
+                    f"the program's endpoint is fixed ({self.subject.fixed_endpoint}): cases ran one by one"
                 )
-            await self._run_cases(known)
-            await self._trace_failures(known)
+            await self._run_cases(oracle)
+            await self._trace_failures(oracle)
         finally:
             await self.subject.close()
         outcomes = tuple(self._outcomes[case.id] for case in self.cases if case.id in self._outcomes)
@@ -90,90 +92,86 @@ class SuiteRun:
             contract.name,
             self.suite,
             outcomes,
-            round(loop.time() - began, 2),
+            round(loop.time() - started_at, 2),
             tuple(notes),
         )
 
     def _record_not_listening(self, error: NotListening) -> None:
         first, *others = self.cases
-        self._record(first, CaseOutcome(
+        self._record(CaseOutcome(
             first.id, Verdict.FAIL, expected="a server that listens", happened=error.reason,
-            mistake="it doesn't start, or listens elsewhere", complaint=error.stderr_tail,
+            likely_cause="the program does not start, or listens on another endpoint",
+            stderr_tail=error.stderr_tail,
         ))  # fmt: skip
         for case in others:
             if case in self.selected_cases():
-                self._record(case, CaseOutcome(case.id, Verdict.SKIP, detail="there is no server to ask"))
+                self._record(CaseOutcome(case.id, Verdict.SKIP, detail="the server does not listen"))
 
     async def _run_cases(self, oracle: Oracle) -> None:
         gate = self.cases[0]
-        asked = self.selected_cases()
-        wanted = []
+        selected = self.selected_cases()
+        pending = []
         for case in self.cases:
             reason = skip_reason(case, self.subject.contract, oracle, self.subject, self.thorough)
-            if case not in asked and case is not gate:
+            if case not in selected and case is not gate:
                 continue
             if reason:
-                self._record(case, CaseOutcome(case.id, Verdict.SKIP, detail=reason))
+                self._record(CaseOutcome(case.id, Verdict.SKIP, detail=reason))
             else:
-                wanted.append(case)
-        if gate in wanted:
+                pending.append(case)
+        if gate in pending:
             await self._run_case(gate, oracle)
-            wanted.remove(gate)
+            pending.remove(gate)
             if self._outcomes[gate.id].verdict is Verdict.FAIL:
-                for case in wanted:
-                    self._record(
-                        case,
-                        CaseOutcome(
-                            case.id, Verdict.SKIP, detail=f"{gate.id} failed: nothing else could be told"
-                        ),
-                    )
+                for case in pending:
+                    self._record(CaseOutcome(case.id, Verdict.SKIP, detail=f"{gate.id} must pass first"))
                 return
         jobs = asyncio.Semaphore(self.jobs if self.subject.parallel else 1)
-        ended = {case.id: asyncio.Event() for case in self.cases}
+        finished = {case.id: asyncio.Event() for case in self.cases}
         for case_id in self._outcomes:
-            ended[case_id].set()
+            finished[case_id].set()
 
-        async def one(case: Case) -> None:
-            for before in case.after:
-                if before in {each.id for each in wanted}:
-                    await ended[before].wait()
+        async def run_in_order(case: Case[ContextT]) -> None:
+            for earlier in case.after:
+                if earlier in {each.id for each in pending}:
+                    await finished[earlier].wait()
             async with jobs:
                 await self._run_case(case, oracle)
-            ended[case.id].set()
+            finished[case.id].set()
 
-        together = [case for case in wanted if not case.exclusive]
+        concurrent = [case for case in pending if not case.exclusive]
         async with asyncio.TaskGroup() as tasks:
-            for case in together:
-                tasks.create_task(one(case))
-        for case in wanted:
+            for case in concurrent:
+                tasks.create_task(run_in_order(case))
+        for case in pending:
             if case.exclusive:
                 await self._run_case(case, oracle)
-        for case in together:
+        for case in concurrent:
             if (outcome := self._outcomes[case.id]).verdict is Verdict.FAIL and outcome.attempts == 0:
                 await self._retry_alone(case, oracle)
 
-    def selected_cases(self) -> list[Case]:
-        """What is asked for, and what comes before that."""
+    def selected_cases(self) -> list[Case[ContextT]]:
+        """Return the cases to run: those in `only`, and those that they come after."""
         if not self.only:
             return list(self.cases)
-        before = {name for case in self.cases if case.id in self.only for name in case.after}
-        return [case for case in self.cases if case.id in {*self.only, *before}]
+        earlier = {name for case in self.cases if case.id in self.only for name in case.after}
+        return [case for case in self.cases if case.id in {*self.only, *earlier}]
 
-    async def _run_case(self, case: Case, oracle: Oracle) -> None:
-        for before in case.after:
-            if before in self._outcomes and self._outcomes[before].verdict is Verdict.FAIL:
-                self._record(case, CaseOutcome(case.id, Verdict.SKIP, detail=f"{before} failed"))
+    async def _run_case(self, case: Case[ContextT], oracle: Oracle) -> None:
+        for earlier in case.after:
+            if earlier in self._outcomes and self._outcomes[earlier].verdict is Verdict.FAIL:
+                self._record(CaseOutcome(case.id, Verdict.SKIP, detail=f"{earlier} must pass first"))
                 return
-        outcome, late = await self._attempt(case, oracle, self.timeout * self.subject.load_factor, 1)
-        if not late:
-            self._record(case, outcome)
+        outcome, timed_out = await self._attempt(case, oracle, self.timeout * self.subject.load_factor, 1)
+        if not timed_out:
+            self._record(outcome)
         elif case.exclusive or case is self.cases[0]:
             await self._retry_alone(case, oracle)
         else:
-            self._outcomes[case.id] = _with_attempts(outcome, 0)  # until all others have ended
+            self._outcomes[case.id] = replace(outcome, attempts=0)  # to be retried after all others
 
-    async def _retry_alone(self, case: Case, oracle: Oracle) -> None:
-        """Try a case alone and with more patience, until it has gone one way twice."""
+    async def _retry_alone(self, case: Case[ContextT], oracle: Oracle) -> None:
+        """Retry a case with longer timeouts, while no other case runs, until two attempts agree."""
         failures = 1
         outcome = None
         for attempt in range(2, _MAX_ATTEMPTS + 1):
@@ -184,63 +182,67 @@ class SuiteRun:
             if failures == 2 or attempt - failures == 2:
                 break
         assert outcome is not None
-        self._record(case, outcome)
+        self._record(outcome)
 
     async def _attempt(
-        self, case: Case, oracle: Oracle, timeout: float, attempt: int
+        self, case: Case[ContextT], oracle: Oracle, timeout: float, attempt: int
     ) -> tuple[CaseOutcome, bool]:
-        """How a case ends this time, and whether it failed only for being late."""
+        """Run a case once. Returns: its outcome, and whether it failed only on a timeout."""
         loop = asyncio.get_running_loop()
         transcript = Transcript()
-        began = loop.time()
-        remark: Note | None = None
-        failed: CheckFailed | None = None
-        complaint = ""
-        # Who is told to be more patient, as over a bad path, is so with the whole case too.
-        whole = round(_CASE_TIMEOUT * self.subject.load_factor * max(1.0, self.timeout / DEFAULT_TIMEOUT))
+        started_at = loop.time()
+        note: Note | None = None
+        failure: CheckFailed | None = None
+        stderr_tail = ""
+        # A longer timeout for each step, as over an impaired path, prolongs the timeout of the case, too.
+        case_timeout = round(
+            _CASE_TIMEOUT * self.subject.load_factor * max(1.0, self.timeout / DEFAULT_TIMEOUT)
+        )
         try:
-            async with self.subject.case_context(oracle, transcript, timeout) as one:
+            async with self.subject.case_context(oracle, transcript, timeout) as context:
                 try:
-                    async with asyncio.timeout(whole):
-                        remark = await case.run(one)
+                    async with asyncio.timeout(case_timeout):
+                        note = await case.run(context)
                 except CheckFailed as error:
-                    failed = error
+                    failure = error
                 except TimeoutError:
-                    failed = CheckFailed(case.expectation, f"it isn't done after {whole} s", timed_out=True)
-                except ServiceError as error:  # no more does what the teacher wrote
-                    remark = Note(Verdict.SKIP, f"the contract doesn't say what is right: {error}")
-                except OSError as error:  # a call of ours that says nothing of the program
-                    remark = Note(Verdict.SKIP, f"it couldn't be tried: {error.strerror or error}")
-                if failed is not None:
-                    failed, complaint = await one.diagnose(failed)
+                    failure = CheckFailed(
+                        case.expectation, f"not done within {case_timeout} s", timed_out=True
+                    )
+                except ServiceError as error:  # the contract's own function failed, not the program
+                    note = Note(Verdict.SKIP, f"the contract gives no correct reply: {error}")
+                except OSError as error:  # a call of the checker failed, which does not blame the program
+                    note = Note(Verdict.SKIP, f"the case could not run: {error.strerror or error}")
+                if failure is not None:
+                    failure, stderr_tail = await context.diagnose(failure)
         except NotListening as error:
-            failed, complaint = CheckFailed("a server that listens", error.reason), error.stderr_tail
+            failure, stderr_tail = CheckFailed("a server that listens", error.reason), error.stderr_tail
         except BothendsError as error:
-            failed = CheckFailed("a server that listens", str(error))
-        seconds = round(loop.time() - began, 3)
-        most = self.subject.contract.weight(case.id)
-        if failed is not None:
+            failure = CheckFailed("a server that listens", str(error))
+        seconds = round(loop.time() - started_at, 3)
+        weight = self.subject.contract.weight(case.id)
+        if failure is not None:
             relaxed = case.id in self.subject.contract.relax
             outcome = CaseOutcome(
                 case.id, Verdict.NON_STRICT if relaxed else Verdict.FAIL, seconds, attempt,
-                detail="the contract lets it pass" if relaxed else "",
-                expected=failed.expected, happened=failed.happened, mistake=case.likely_cause,
-                complaint=complaint, transcript=tuple(transcript.entries()),
-                points=most if relaxed else 0.0, most=most,
+                detail="the contract allows this failure" if relaxed else "",
+                expected=failure.expected, happened=failure.happened, likely_cause=case.likely_cause,
+                stderr_tail=stderr_tail, transcript=tuple(transcript.entries()),
+                points=weight if relaxed else 0.0, max_points=weight,
             )  # fmt: skip
-            return outcome, failed.timed_out
-        if remark is not None:
-            counts = remark.verdict in (Verdict.PASS, Verdict.NON_STRICT)
-            strict = remark.verdict is Verdict.NON_STRICT
-            entries = tuple(transcript.entries()) if strict else ()
+            return outcome, failure.timed_out
+        if note is not None:
+            counts = note.verdict in (Verdict.PASS, Verdict.NON_STRICT)
+            non_strict = note.verdict is Verdict.NON_STRICT
+            entries = tuple(transcript.entries()) if non_strict else ()
             return CaseOutcome(
-                case.id, remark.verdict, seconds, attempt, detail=remark.text, transcript=entries,
-                points=most if counts else 0.0, most=most if counts else 0.0,
+                case.id, note.verdict, seconds, attempt, detail=note.text, transcript=entries,
+                points=weight if counts else 0.0, max_points=weight if counts else 0.0,
             ), False  # fmt: skip
-        return CaseOutcome(case.id, Verdict.PASS, seconds, attempt, points=most, most=most), False
+        return CaseOutcome(case.id, Verdict.PASS, seconds, attempt, points=weight, max_points=weight), False
 
     async def _trace_failures(self, oracle: Oracle) -> None:
-        """Try what failed once more, each with its calls and packets drawn on a page."""
+        """Run each failed case once more, and write a page with its calls and packets."""
         if self.trace is None:
             return
         by_id = {case.id: case for case in self.cases}
@@ -255,16 +257,8 @@ class SuiteRun:
                     self._outcomes[name] = replace(outcome, evidence=str(page))
         self.subject.trace = None
 
-    def _record(self, case: Case, outcome: CaseOutcome) -> None:
+    def _record(self, outcome: CaseOutcome) -> None:
         if outcome.verdict is Verdict.SKIP:
-            outcome = _without_points(outcome)
-        self._outcomes[case.id] = outcome
+            outcome = replace(outcome, points=0.0, max_points=0.0)
+        self._outcomes[outcome.case] = outcome
         self.progress(outcome)
-
-
-def _with_attempts(outcome: CaseOutcome, attempts: int) -> CaseOutcome:
-    return replace(outcome, attempts=attempts)
-
-
-def _without_points(outcome: CaseOutcome) -> CaseOutcome:
-    return replace(outcome, points=0.0, most=0.0)

@@ -1,7 +1,7 @@
-"""Who said what and when, during one case. Bounded, and safe to show.
+"""The transcript of a case: what each side sent, received and did, and when. Bounded, and safe to print.
 
-Kept are the first entries and the last, for the beginning tells how it was meant and the end what went wrong;
-of each entry the first bytes. What a peer sent is escaped when it is written down.
+It retains the first entries and the last, because the beginning shows the intended exchange and the end shows
+the failure, and only the first bytes of each message. Bytes from a peer are escaped when they are recorded.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from bothends.escaping import escape
 
 HEAD_ENTRIES: Final = 24
 TAIL_ENTRIES: Final = 24
-MAX_QUOTED_BYTES: Final = 72  # bytes of what was said: enough to know it by, and one line on most terminals
+MAX_QUOTED_BYTES: Final = 72  # of a message: enough to recognise it, and one line on most terminals
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptEntry:
-    """One line: `seconds` since the case began, `who` ("A", "server", ...), `what` in words, escaped."""
+    """One line: `seconds` since the first entry, `actor` ("client", "server", ...), `event`, escaped."""
 
     seconds: float
-    who: str
-    what: str
+    actor: str
+    event: str
 
 
 def quote_bytes(data: bytes) -> str:
-    """Bytes in quotes, escaped, with their number; cut where they are many."""
+    """Return bytes as a quoted and escaped string with their number; long ones are truncated."""
     if not data:
         return "nothing"
     text = f'"{escape(data[:MAX_QUOTED_BYTES])}"'
@@ -39,23 +39,22 @@ def quote_bytes(data: bytes) -> str:
 
 
 class Transcript:
-    """What happened, entry by entry. `clock` gives seconds."""
+    """The entries of one case. `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._started_at: float | None = (
-            None  # the first entry is at 0: how long it took to start is no part of it
-        )
+        # The first entry is at 0, because the time to start the program is not part of the exchange.
+        self._started_at: float | None = None
         self._head: list[TranscriptEntry] = []
         self._tail: deque[TranscriptEntry] = deque(maxlen=TAIL_ENTRIES)
         self._count = 0
 
-    def add(self, who: str, what: str) -> None:
-        """Write down one thing. `what` must be escaped already where it quotes a peer."""
+    def add(self, actor: str, event: str) -> None:
+        """Record an entry. Quotations of a peer in `event` must be escaped already."""
         now = self._clock()
         if self._started_at is None:
             self._started_at = now
-        entry = TranscriptEntry(round(now - self._started_at, 4), who, what)
+        entry = TranscriptEntry(round(now - self._started_at, 4), actor, event)
         self._count += 1
         if len(self._head) < HEAD_ENTRIES:
             self._head.append(entry)
@@ -63,9 +62,7 @@ class Transcript:
             self._tail.append(entry)
 
     def entries(self) -> list[TranscriptEntry]:
-        """What was kept; an entry in the middle says how many were not."""
-        left_out = self._count - len(self._head) - len(self._tail)
-        gap = (
-            [TranscriptEntry(self._tail[0].seconds, "", f"... {left_out:,} more ...")] if left_out > 0 else []
-        )
+        """Return the retained entries; one in the middle gives the number of omitted entries."""
+        omitted = self._count - len(self._head) - len(self._tail)
+        gap = [TranscriptEntry(self._tail[0].seconds, "", f"... {omitted:,} more ...")] if omitted > 0 else []
         return [*self._head, *gap, *self._tail]

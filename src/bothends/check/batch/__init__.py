@@ -1,1 +1,1 @@
-"""Check many submissions: build each, judge it, and sum up. Start with `grading.py`."""
+"""Judge many submissions: build each, run the check, and sum up; start with `grading.py`."""

@@ -1,9 +1,10 @@
-"""Builds a submission in the sandbox: who wrote it wrote what builds it too.
+"""Run a build command of a submission in the sandbox, because it is no more trusted than the program.
 
     python -P -m bothends.check.batch.build COMMAND...
 
-A process of its own, since its network is left for good (`sandbox.enter`): what isn't in the folder, the
-current one, can't be fetched. It writes the compiler's complaints to standard error and leaves as it did.
+This is a separate process, because `launcher.enter` leaves the network for good: a build can use only the
+files in its folder, the working directory. It copies the compiler's standard error and exits with the same
+status.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from bothends.check.subjects.process import start_program
 from bothends.errors import BothendsError
 
 BUILD_LIMITS: Final = SandboxLimits(memory=2 << 30, processes=1024, disk=512 << 20)
-"""A compiler takes more than what it makes."""
+"""Higher than those of a program, because compilers need more."""
 
-_MAX_BUILD_TIME: Final = 86_400.0  # seconds: for how long it may go on is for whoever started us to say
+_MAX_BUILD_TIME: Final = 86_400.0  # seconds: far above the timeout of the parent process
 
 
 async def build(command: Sequence[str], folder: Path) -> int:
-    """Run a command in `folder`, confined; its exit status, as a shell has it.
+    """Run a command in `folder`, in the sandbox. Returns: its exit status, 128 plus the number for a signal.
 
     Raises:
-        Unavailable: the system allows no sandbox.
-        SystemRefused: it can't be started.
+        Unavailable: the system does not allow a sandbox.
+        SystemCallFailed: the command cannot be started.
     """
     program = start_program(
         command, cwd=folder, sandbox=enter(BUILD_LIMITS), scratch_dir=folder, writable=True

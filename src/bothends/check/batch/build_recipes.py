@@ -1,6 +1,6 @@
-"""How a submission is built and run: what its manifest says, or a guess at its language.
+"""How to build and run a submission: from its manifest, or by its programming language.
 
-A manifest is `check.toml` in the submission's folder:
+The manifest is `check.toml` in the submission's folder:
 
     build = ["cc -O2 -o server server.c"]
     run = "./server {port}"
@@ -35,7 +35,7 @@ _MAIN_PATTERNS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to come by a program: `build` commands, one after the other, then the command to `run`."""
+    """How to get a program: the `build` commands, one after another, then the command to `run` it."""
 
     language: str
     build: tuple[tuple[str, ...], ...]
@@ -43,47 +43,50 @@ class Recipe:
 
 
 class NoRecipe(Exception):
-    """Nobody can tell how to run this; the message says why."""
+    """The submission has no known way to be built and run; the message says why."""
 
 
 def find_recipe(folder: Path, role: str) -> Recipe:
-    """How the submission in a folder is built and run as a "server" or a "client".
+    """Return how to build and run the submission in a folder. `role`: "server" or "client".
 
     Raises:
-        NoRecipe: nothing in it looks like a program, or its language isn't here.
-        ConfigurationError: its manifest can't be understood.
+        NoRecipe: it has no source file in a known language, or the language's tool is not installed.
+        ConfigurationError: its manifest is invalid.
     """
     if (folder / MANIFEST).is_file():
         return _from_manifest(folder / MANIFEST)
-    place = ("{port}",) if role == "server" else ("{host}", "{port}")
+    arguments = ("{port}",) if role == "server" else ("{host}", "{port}")
     source = _find_main_source(folder, role)
-    make, tool = _LANGUAGES[source.suffix]
+    make_recipe, tool = _LANGUAGES[source.suffix]
     if shutil.which(tool) is None:
-        raise NoRecipe(f"{source.name} needs {tool}, which isn't installed here")
-    return make(folder, source, place)
+        raise NoRecipe(f"{source.name} needs {tool}, which is not installed here")
+    return make_recipe(folder, source, arguments)
 
 
 def _from_manifest(path: Path) -> Recipe:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8", errors="replace"))
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(path.name, "", "", f"it is no TOML: {error}") from error
+        raise ConfigurationError(path.name, "", "", f"invalid TOML: {error}") from error
     for key in found:
         if key not in ("build", "run"):
             nearest = suggest.nearest(key, ("build", "run"))
             raise ConfigurationError(
-                path.name, "", key, "there is no such key", f"did you mean {nearest!r}?" if nearest else ""
+                path.name, "", key, "unknown key", f"did you mean {nearest!r}?" if nearest else ""
             )
     build, run = found.get("build", []), found.get("run")
     if not isinstance(run, str) or not isinstance(build, list) or not all(isinstance(x, str) for x in build):
-        raise ConfigurationError(path.name, "", "run", 'run = "./server {port}", and build = [...] of texts')
+        raise ConfigurationError(
+            path.name, "", "run", "run must be a string, and build a list of strings",
+            'for example, run = "./server {port}"',
+        )  # fmt: skip
     return Recipe("manifest", tuple(tuple(shlex.split(each)) for each in build), tuple(shlex.split(run)))
 
 
 def _find_main_source(folder: Path, role: str) -> Path:
-    """The file that most looks like the program: one with a main part, named for its role, near the top.
+    """Return the most likely main file: one with a main function, named after the role, near the top.
 
-    Where none has a main part that we know, any may be it: who builds and runs it will tell.
+    If none has a known main function, every source file is a candidate, because the build will tell.
     """
     found = [
         path
@@ -106,7 +109,7 @@ def _find_main_source(folder: Path, role: str) -> Path:
         ),
     )
     if not ranked:
-        raise NoRecipe("there is no source file in it in a language that we know")
+        raise NoRecipe("no source file in a known language")
     return ranked[0]
 
 
@@ -137,8 +140,8 @@ def _node(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
 
 
 def _go(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
-    what = "." if (folder / "go.mod").exists() else str(source.relative_to(folder))
-    return Recipe("Go", (("go", "build", "-o", "program", what),), ("./program", *arguments))
+    package = "." if (folder / "go.mod").exists() else str(source.relative_to(folder))
+    return Recipe("Go", (("go", "build", "-o", "program", package),), ("./program", *arguments))
 
 
 def _rust(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:

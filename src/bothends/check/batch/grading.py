@@ -1,10 +1,10 @@
-"""Many programs under one contract: built, judged side by side here or on a cluster, and summed up.
+"""Judge many submissions under one contract, in parallel on this machine or on a cluster.
 
-1. A submission is packed (`pack`), so that it can be judged on any machine, and that no run changes it.
-2. `judge_one` unpacks it into a folder of its own, builds it, and runs `bothends check ... --json` on it as a
-   process of its own: whatever happens there, the others go on. It is what a worker of a cluster runs, too.
-3. Each result is a file, named for the submission, with a digest of what was judged. What has one already is
-   not judged again: so a batch that was stopped goes on where it was.
+1. `pack` makes an archive of each submission, so that it can be judged on any machine, and no run changes it.
+2. `judge_one` unpacks it into a temporary folder, builds it, and runs `bothends check ... --json` on it in a
+   separate process, so that a failure does not affect the others. Cluster workers run the same function.
+3. Each result is a file named after the submission, with a digest of the submission and the settings. A
+   submission whose file has the same digest is not judged again, so a stopped batch can be resumed.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from bothends.escaping import escape
 from bothends.osutil.reaper import Reaper, process_tag
 from bothends.osutil.reexec import self_command
 
-MAX_ARCHIVE_SIZE: Final = 16 << 20  # bytes of a submission, packed: sources, and no data
+MAX_ARCHIVE_SIZE: Final = 16 << 20  # bytes of a packed submission, which should contain only sources
 BUILD_TIMEOUT: Final = 60.0  # seconds
-JUDGE_TIMEOUT: Final = 300.0  # seconds: ten times what a whole suite takes
-_TAG_VARIABLE: Final = "BOTHENDS_BATCH"  # in the environment of all that a batch starts: its process
-_GRACE: Final = 10.0  # seconds in which a check ends what it has started
-_MAX_STDERR: Final = 65_536  # bytes of complaints that are read
+JUDGE_TIMEOUT: Final = 300.0  # seconds: ten times the duration of a whole suite
+_TAG_VARIABLE: Final = "BOTHENDS_BATCH"  # in the environment of all processes of a batch: its process tag
+_GRACE: Final = 10.0  # seconds from SIGTERM to SIGKILL, for a check to end its processes
+_MAX_STDERR: Final = 65_536  # bytes of standard error that are read
 
 
 class _ChildProcesses:
-    """The processes of a batch, all of which end when it does."""
+    """The child processes of a batch, which are terminated together."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -53,15 +53,19 @@ class _ChildProcesses:
     def run(
         self, command: Sequence[str], folder: Path, timeout: float, **environment: str
     ) -> tuple[int | None, bytes, bytes]:
-        """Run a command: its status, None if it wasn't done in time, and what it wrote and complained.
+        """Run a command, and terminate it after `timeout` seconds.
 
-        `environment` is added to ours. It writes into files, which have an end where it is confined; by a
-        pipe it could fill our memory.
+        Its output goes to files, whose size the sandbox limits; a pipe could fill this process's memory.
+
+        Args:
+            environment: variables added to this process's environment.
+
+        Returns: its exit status, or None after a timeout; its standard output; its standard error.
 
         Raises:
-            OSError: it can't be started.
+            OSError: it cannot be started, or the batch was stopped.
         """
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             with self._lock:
                 if self._closed:
                     raise InterruptedError(errno.EINTR, "the batch was stopped")
@@ -71,7 +75,7 @@ class _ChildProcesses:
                     env={**os.environ, **environment, _TAG_VARIABLE: process_tag()},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
-                    stderr=complaints,
+                    stderr=errors,
                 )
                 self._processes.add(process)
             try:
@@ -83,23 +87,23 @@ class _ChildProcesses:
                 with self._lock:
                     self._processes.discard(process)
             output.seek(0)
-            complaints.seek(0)
-            return status, output.read(), complaints.read(_MAX_STDERR)
+            errors.seek(0)
+            return status, output.read(), errors.read(_MAX_STDERR)
 
     def reopen(self) -> None:
-        """A batch begins."""
+        """Allow new processes, at the start of a batch."""
         self._closed = False
 
     def terminate_all(self) -> None:
-        """End what is under way, and let nothing begin any more."""
+        """Terminate all processes, and prevent new ones."""
         with self._lock:
             self._closed = True
             for process in self._processes:
-                process.terminate()  # a check then takes its programs with it
+                process.terminate()  # on SIGTERM, a check kills its programs
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:
-    """End a process, in good order if it can be."""
+    """Send SIGTERM to a process, and SIGKILL if it does not exit."""
     process.terminate()
     try:
         process.wait(_GRACE)
@@ -113,7 +117,7 @@ _children: Final = _ChildProcesses()
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """How all of them are judged. `contract` is a name, or the text of a file."""
+    """How to judge the submissions. `contract` is a name, or the text of a contract file."""
 
     role: str
     contract: str
@@ -124,7 +128,7 @@ class BatchSettings:
 
 @dataclass(frozen=True, slots=True)
 class JudgedSubmission:
-    """One submission and how it was judged: `digest` of what was, `language` that it was taken for."""
+    """A submission and its result. `digest`: of the archive and the settings; `language`: as detected."""
 
     name: str
     digest: str
@@ -132,7 +136,7 @@ class JudgedSubmission:
     result: SuiteResult
 
     def as_object(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the object for a result file."""
         return {
             "name": self.name,
             "digest": self.digest,
@@ -142,33 +146,32 @@ class JudgedSubmission:
 
 
 def pack(folder: Path) -> bytes:
-    """A submission as an archive, without what is hidden, and without links.
+    """Return an archive of a submission, without hidden files and symbolic links.
 
     Raises:
-        SystemRefused: it can't be read, or is too large.
+        SystemCallFailed: a file cannot be read, or the archive is too large.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path in sorted(folder.rglob("*")):
-            place = path.relative_to(folder)
-            if path.is_symlink() or not path.is_file() or any(part.startswith(".") for part in place.parts):
+            name = path.relative_to(folder)
+            if path.is_symlink() or not path.is_file() or any(part.startswith(".") for part in name.parts):
                 continue
             try:
                 data = path.read_bytes()
             except OSError as error:
                 raise SystemCallFailed("read", str(path), error.errno or 0) from error
             if buffer.tell() + len(data) > MAX_ARCHIVE_SIZE:
-                raise SystemCallFailed(
-                    "take", str(folder), 27, f"more than {MAX_ARCHIVE_SIZE >> 20} MiB"
-                )  # EFBIG
-            member = tarfile.TarInfo(str(place))
+                hint = f"a submission has at most {MAX_ARCHIVE_SIZE >> 20} MiB"
+                raise SystemCallFailed("pack", str(folder), errno.EFBIG, hint)
+            member = tarfile.TarInfo(str(name))
             member.size, member.mode = len(data), 0o755 if os.access(path, os.X_OK) else 0o644
             archive.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
 
 
 def unpack(archive: bytes, folder: Path) -> None:
-    """Put a packed submission into a folder; only plain files, and only there."""
+    """Unpack a submission into a folder: regular files only, and none outside of it."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
         for member in packed:
             path, file = folder / member.name, packed.extractfile(member)
@@ -180,93 +183,94 @@ def unpack(archive: bytes, folder: Path) -> None:
 
 
 def compute_digest(archive: bytes, settings: BatchSettings) -> str:
-    """What was judged, and how: another digest is another run."""
-    told = json.dumps(asdict(settings), sort_keys=True).encode()
-    return hashlib.sha256(told + b"\0" + archive).hexdigest()
+    """Return a digest of a submission and the settings, as a hexadecimal string."""
+    options = json.dumps(asdict(settings), sort_keys=True).encode()
+    return hashlib.sha256(options + b"\0" + archive).hexdigest()
 
 
 def judge_one(name: str, archive: bytes, settings: BatchSettings) -> dict[str, Any]:
-    """Judge one packed submission, here; what `JudgedSubmission.as_object` gives. Raises nothing for what is in it."""
+    """Judge a packed submission on this machine.
+
+    Returns: the object of `JudgedSubmission.as_object`; a submission that cannot be built is one failed case.
+    """
     digest = compute_digest(archive, settings)
-    with tempfile.TemporaryDirectory(prefix="bothends-batch-") as place:
-        folder = Path(place) / "program"
+    with tempfile.TemporaryDirectory(prefix="bothends-batch-") as work_dir:
+        folder = Path(work_dir) / "program"
         folder.mkdir()
         unpack(archive, folder)
         try:
-            known = find_recipe(folder, settings.role)
+            recipe = find_recipe(folder, settings.role)
         except (NoRecipe, BothendsError, OSError) as error:
             return JudgedSubmission(
                 name, digest, "", _failed_to_run_result(name, settings, str(error))
             ).as_object()
-        failure = _build(folder, known, sandbox=settings.sandbox)
+        failure = _build(folder, recipe, sandbox=settings.sandbox)
         if failure is not None:
             return JudgedSubmission(
-                name, digest, known.language, _failed_to_run_result(name, settings, *failure)
+                name, digest, recipe.language, _failed_to_run_result(name, settings, *failure)
             ).as_object()
-        result = _judge(Path(place), folder, known, settings)
+        result = _judge(Path(work_dir), folder, recipe, settings)
     if isinstance(result, str):
         return JudgedSubmission(
-            name, digest, known.language, _failed_to_run_result(name, settings, result)
+            name, digest, recipe.language, _failed_to_run_result(name, settings, result)
         ).as_object()
-    return {"name": name, "digest": digest, "language": known.language, **result}
+    return {"name": name, "digest": digest, "language": recipe.language, **result}
 
 
-def _build(folder: Path, build_recipe: Recipe, *, sandbox: bool) -> tuple[str, str] | None:
-    """Build it; None, or what went wrong and what the compiler said."""
-    places = {  # compilers that keep these at home, which in the sandbox is an empty folder
+def _build(folder: Path, recipe: Recipe, *, sandbox: bool) -> tuple[str, str] | None:
+    """Build a submission. Returns: None, or what failed and the compiler's standard error."""
+    caches = {  # by default in the home directory, which is an empty folder in the sandbox
         "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", str(Path.home() / ".rustup")),
         "GOCACHE": str(folder / ".cache"),
     }
-    for command in build_recipe.build:
-        ours = self_command("bothends.check.batch.build") if sandbox else []
+    for command in recipe.build:
+        wrapper = self_command("bothends.check.batch.build") if sandbox else []
         try:
-            status, _, complaint = _children.run([*ours, *command], folder, BUILD_TIMEOUT, **places)
+            status, _, stderr = _children.run([*wrapper, *command], folder, BUILD_TIMEOUT, **caches)
         except OSError as error:
             return f"{command[0]}: {error.strerror}", ""
         if status is None:
-            return f"{command[0]} isn't done after {BUILD_TIMEOUT:g} s", ""
+            return f"the build failed: {command[0]} did not finish within {BUILD_TIMEOUT:g} s", ""
         if status:
-            said = "\n".join(map(escape, complaint.strip().splitlines()[:12]))
-            return f"it doesn't build: {command[0]} ended with {status}", said
+            head = "\n".join(map(escape, stderr.strip().splitlines()[:12]))
+            return f"the build failed: {command[0]} exited with status {status}", head
     return None
 
 
-def _judge(
-    work_dir: Path, folder: Path, build_recipe: Recipe, settings: BatchSettings
-) -> dict[str, Any] | str:
-    """Run the check on it as a process of its own; its result, or why there is none."""
+def _judge(work_dir: Path, folder: Path, recipe: Recipe, settings: BatchSettings) -> dict[str, Any] | str:
+    """Run the check in a separate process. Returns: its result, or the reason if there is none."""
     contract = settings.contract
     if "\n" in contract:
         contract = str(work_dir / "contract.toml")
         Path(contract).write_text(settings.contract, encoding="utf-8")
     options = ["--sandbox"] * settings.sandbox + ["--thorough"] * settings.thorough
     options += ["--contract", contract, "--json", "--jobs", str(settings.jobs)]
-    command = [*self_command(), "check", settings.role, *options, "--", *build_recipe.run]
-    status, said, complaint = _children.run(command, folder, JUDGE_TIMEOUT)
+    command = [*self_command(), "check", settings.role, *options, "--", *recipe.run]
+    status, stdout, stderr = _children.run(command, folder, JUDGE_TIMEOUT)
     if status is None:
-        return f"it can't be judged in {JUDGE_TIMEOUT:g} s"
+        return f"the check did not finish within {JUDGE_TIMEOUT:g} s"
     try:
-        found: dict[str, Any] = json.loads(said)
+        result: dict[str, Any] = json.loads(stdout)
     except ValueError:
-        return complaint.decode("utf-8", "replace").strip() or f"the check ended with {status}"
-    return found
+        return stderr.decode("utf-8", "replace").strip() or f"the check exited with status {status}"
+    return result
 
 
 def _failed_to_run_result(
     name: str, settings: BatchSettings, reason: str, stderr_tail: str = ""
 ) -> SuiteResult:
-    """The result of what can't be judged: one failure."""
+    """Return the result of a submission that cannot be built or run: one failed case."""
     suite = "udp" if "udp" in settings.contract else "tcp"
     outcome = CaseOutcome(
         "build", Verdict.FAIL, expected="a program that can be built and run", happened=reason,
-        mistake="it was never tried on a clean machine", complaint=stderr_tail,
+        likely_cause="not tested on a clean machine", stderr_tail=stderr_tail,
     )  # fmt: skip
     contract = settings.contract if "\n" not in settings.contract else "contract"
     return SuiteResult(name, contract, suite, (outcome,))
 
 
 def load_previous(file: Path, digest: str) -> JudgedSubmission | None:
-    """The result that lies there, if it is of the same program, judged in the same way."""
+    """Return the result in a file, or None if there is none with this digest."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(file.read_text(encoding="utf-8"))
         if found["digest"] == digest:
@@ -275,7 +279,7 @@ def load_previous(file: Path, digest: str) -> JudgedSubmission | None:
 
 
 def judged_submission_from_object(value: dict[str, Any]) -> JudgedSubmission:
-    """What `as_object` gave, read back."""
+    """Return the submission for an object that `as_object` returned."""
     return JudgedSubmission(value["name"], value["digest"], value["language"], from_object(value))
 
 
@@ -286,35 +290,40 @@ def judge_all(
     *,
     workers: int,
     cluster: str = "",
-    progress: Callable[[JudgedSubmission, int], None] = lambda _marked, _left: None,
+    progress: Callable[[JudgedSubmission, int], None] = lambda _judged, _remaining: None,
 ) -> list[JudgedSubmission]:
-    """Judge all of them, and put each result into `out`; in the order of `folders`.
+    """Judge all submissions, and write each result to a file in `out`.
 
-    `progress` is told of each result, and how many are left. With a `cluster` (the address of a
-    dask.distributed scheduler) its workers do it; bothends must be installed there.
+    Args:
+        workers: the number of submissions judged at the same time, without a cluster.
+        cluster: the address of a dask.distributed scheduler whose workers judge; they need bothends.
+        progress: called with each new result, and the number of submissions that remain.
+
+    Returns: the results, in the order of `folders`.
 
     Raises:
-        SystemRefused: a submission can't be read, a result can't be written.
-        Unavailable: there is no such cluster, or distributed isn't installed.
+        SystemCallFailed: a submission cannot be read.
+        Unavailable: the cluster is unreachable, or distributed is not installed.
+        OSError: a result cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, JudgedSubmission] = {}
-    waiting: list[tuple[str, bytes, BatchSettings]] = []
+    results: dict[str, JudgedSubmission] = {}
+    pending: list[tuple[str, bytes, BatchSettings]] = []
     for folder in folders:
         name = folder.resolve().name
         archive = pack(folder)
-        before = load_previous(out / f"{name}.json", compute_digest(archive, settings))
-        if before is None:
-            waiting.append((name, archive, settings))
+        previous = load_previous(out / f"{name}.json", compute_digest(archive, settings))
+        if previous is None:
+            pending.append((name, archive, settings))
         else:
-            found[name] = before
-    for number, value in enumerate(_judge_pending(waiting, workers, cluster), 1):
-        one = judged_submission_from_object(value)
-        found[one.name] = one
+            results[name] = previous
+    for number, value in enumerate(_judge_pending(pending, workers, cluster), 1):
+        judged = judged_submission_from_object(value)
+        results[judged.name] = judged
         text = json.dumps(value, indent=2, ensure_ascii=False)
-        (out / f"{one.name}.json").write_text(text, encoding="utf-8")
-        progress(one, len(waiting) - number)
-    return [found[folder.resolve().name] for folder in folders]
+        (out / f"{judged.name}.json").write_text(text, encoding="utf-8")
+        progress(judged, len(pending) - number)
+    return [results[folder.resolve().name] for folder in folders]
 
 
 def _judge_pending(
@@ -327,13 +336,13 @@ def _judge_pending(
         return
     _children.reopen()
     pool = ThreadPoolExecutor(workers)
-    with Reaper() as heir:
-        heir.kill_tagged(_TAG_VARIABLE)
+    with Reaper() as reaper:
+        reaper.kill_tagged(_TAG_VARIABLE)
         try:
             futures: list[Future[dict[str, Any]]] = [pool.submit(judge_one, *each) for each in pending]
             for done in as_completed(futures):
                 yield done.result()
-        except BaseException:  # ^C as well
+        except BaseException:  # including KeyboardInterrupt
             _children.terminate_all()
             raise
         finally:
@@ -347,14 +356,14 @@ def _run_on_cluster(
         distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
         raise Unavailable(
-            "reach", cluster, hint="pip install 'bothends[cluster]'", reason="distributed isn't installed"
+            "reach", cluster, hint="pip install 'bothends[cluster]'", reason="distributed is not installed"
         ) from error
     try:
         client = distributed.Client(cluster, timeout="10s")
     except (OSError, ValueError) as error:
         raise Unavailable("reach", cluster, hint="is the scheduler running?", reason=str(error)) from error
     with client:
-        # Its own cases run at once already, so a worker judges one program at a time.
+        # A worker judges one program at a time, because the cases of a program run concurrently already.
         futures = [client.submit(judge_one, *each, pure=False) for each in pending]
         for done in distributed.as_completed(futures):
             yield done.result()

@@ -1,4 +1,4 @@
-"""Reports: a result as a text that other programs, or a browser, understand."""
+"""Reports: a result in formats for people, CI servers and graders."""
 
 from bothends.check.reports.formats import render
 

@@ -1,6 +1,6 @@
-"""A result in the forms that other programs read: JSON, JUnit's XML, TAP, Gradescope's results.json. Pure.
+"""Report formats: text, JSON, JUnit XML, TAP, Gradescope's results.json and HTML. Pure.
 
-Sources: the XML that Jenkins' JUnit plugin takes (testsuite, testcase, failure, skipped); the Test Anything
+Sources: the XML format of Jenkins' JUnit plugin (testsuite, testcase, failure, skipped); the Test Anything
 Protocol, version 14; Gradescope's autograder specification (results.json).
 """
 
@@ -15,7 +15,7 @@ from bothends.check.results import CaseOutcome, SuiteResult
 
 
 def render(result: SuiteResult, report_format: str) -> str:
-    """The text of a report in one of the forms "text", "json", "junit", "tap", "gradescope", "html"."""
+    """Return a report in one of the formats "text", "json", "junit", "tap", "gradescope", "html"."""
     return {
         "text": as_text,
         "json": as_json,
@@ -27,42 +27,42 @@ def render(result: SuiteResult, report_format: str) -> str:
 
 
 def format_evidence(outcome: CaseOutcome) -> str:
-    """What was expected, what happened and the transcript, in lines."""
+    """Return the evidence of a failure as text: the descriptions, the transcript and standard error."""
     lines = [
         f"{head}: {text}"
         for head, text in (
             ("expected", outcome.expected),
             ("happened", outcome.happened or outcome.detail),
-            ("mistake", outcome.mistake),
+            ("mistake", outcome.likely_cause),
             ("picture", outcome.evidence),
         )
         if text
     ]
-    lines += [f"{entry.seconds:8.3f}  {entry.who:<10} {entry.what}" for entry in outcome.transcript]
-    if outcome.complaint:
-        lines += ["it complained:", *(f"  {line}" for line in outcome.complaint.splitlines())]
+    lines += [f"{entry.seconds:8.3f}  {entry.actor:<10} {entry.event}" for entry in outcome.transcript]
+    if outcome.stderr_tail:
+        lines += ["stderr:", *(f"  {line}" for line in outcome.stderr_tail.splitlines())]
     return "\n".join(lines)
 
 
 def as_text(result: SuiteResult) -> str:
-    """Plain lines, for a file."""
+    """Return a report as plain text."""
     lines = [f"{result.program}: {result.contract}"]
     for outcome in result.outcomes:
-        said = outcome.detail or outcome.happened
-        lines.append(f"{outcome.verdict.value:<10}  {outcome.case:<26} {said}".rstrip())
+        summary = outcome.detail or outcome.happened
+        lines.append(f"{outcome.verdict.value:<10}  {outcome.case:<26} {summary}".rstrip())
         if outcome.verdict is Verdict.FAIL:
             lines += [f"    {line}" for line in format_evidence(outcome).splitlines()]
-    lines.append(f"{result.points:g} of {result.most:g} points")
+    lines.append(f"{result.points:g} of {result.max_points:g} points")
     return "\n".join(lines) + "\n"
 
 
 def as_json(result: SuiteResult) -> str:
-    """One object, indented."""
+    """Return a report as an indented JSON object."""
     return json.dumps(result.as_object(), indent=2, ensure_ascii=False) + "\n"
 
 
 def as_junit(result: SuiteResult) -> str:
-    """One test suite. XML can't hold control characters at all, but everything here is escaped already."""
+    """Return a report as JUnit XML. XML cannot represent control characters, but all texts are escaped."""
     counts = result.counts
     suite = ElementTree.Element(
         "testsuite",
@@ -89,7 +89,7 @@ def as_junit(result: SuiteResult) -> str:
 
 
 def as_tap(result: SuiteResult) -> str:
-    """TAP 14, with a YAML block under what failed."""
+    """Return a report as TAP 14, with a YAML block for each failure."""
     lines = ["TAP version 14", f"1..{len(result.outcomes)}"]
     for number, outcome in enumerate(result.outcomes, 1):
         status = "not ok" if outcome.verdict is Verdict.FAIL else "ok"
@@ -104,12 +104,12 @@ def as_tap(result: SuiteResult) -> str:
 
 
 def as_gradescope(result: SuiteResult) -> str:
-    """results.json: a test for each case that was asked, its marks and its evidence."""
+    """Return Gradescope's results.json: each case that was not skipped, with its points and its evidence."""
     tests = [
         {
             "name": outcome.case,
             "score": outcome.points,
-            "max_score": outcome.most,
+            "max_score": outcome.max_points,
             "status": "failed" if outcome.verdict is Verdict.FAIL else "passed",
             "output": format_evidence(outcome) or outcome.verdict.value,
             "output_format": "text",
@@ -117,10 +117,10 @@ def as_gradescope(result: SuiteResult) -> str:
         for outcome in result.outcomes
         if outcome.verdict is not Verdict.SKIP
     ]
-    whole = {
+    report = {
         "score": result.points,
         "execution_time": round(result.seconds),
-        "output": f"{result.contract}: {result.points:g} of {result.most:g} points",
+        "output": f"{result.contract}: {result.points:g} of {result.max_points:g} points",
         "tests": tests,
     }
-    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(report, indent=2, ensure_ascii=False) + "\n"

@@ -1,1 +1,1 @@
-"""The sandbox in which programs under test run: `launcher.py` outside, `init.py` inside."""
+"""The sandbox for programs under test: `launcher.py` runs outside of it, `init.py` inside."""

@@ -1,17 +1,17 @@
-"""The sandbox: programs that may do anything are let do little. What is allowed, and who sees to it.
+"""The sandbox: confine programs under test that are not trusted.
 
-| what | how |
+| resource | restriction |
 |---|---|
-| the network | the checker itself moves into a network namespace in which there is loopback only |
-| files | all read-only, /run hidden, few devices; an empty folder in memory to write to |
-| other processes | a process namespace: it sees its own only, and all end with the first |
-| how many processes | setrlimit(2) and pid_max (`init.py`) |
+| network | the checker itself moves into a network namespace with only a loopback interface |
+| files | all read-only, /run hidden, few devices; an empty writable folder in memory |
+| other processes | a process namespace: its own processes only, and all exit with the first |
+| number of processes | setrlimit(2) and pid_max (`init.py`) |
 | CPU time, size of a file, core dumps | setrlimit(2) (`init.py`) |
-| memory, processes, output of all together | looked at while it runs (`TrafficWatcher`): who passes a limit is ended |
+| total memory, processes and disk use | polled (`ResourceMonitor`): a program over a limit is killed |
 
-Files and processes are bubblewrap's work (bwrap(1)) where it is installed and works, and otherwise that of
-`init.py`. The kernel's user namespaces are enough for either: nobody needs to be root. Where they are not
-allowed the sandbox is refused, and never quietly left out.
+bubblewrap (bwrap(1)) restricts files and processes if it is installed and works, `init.py` otherwise. Both
+need user namespaces, but not root. If the system does not allow them, `enter` raises an error: no program
+runs unconfined instead.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ from bothends.errors import Unavailable
 _CLONE_NEWNET: Final = 0x40000000  # sched.h
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # netdevice(7)
 _LAUNCHER: Final = (sys.executable, "-I", "-S", init.__file__)
-_POLL_INTERVAL: Final = 0.05  # seconds between looks
-_MAX_ENTRIES: Final = 20_000  # files, which are past any limit even if they are empty
-_PROCESS_MARGIN: Final = (
-    8  # processes below the limit, at which the kernel refuses more and we should have noticed
-)
+_POLL_INTERVAL: Final = 0.05  # seconds between two checks of a program's resources
+_MAX_ENTRIES: Final = 20_000  # files, which exceed any limit even if they are empty
+# Processes below the limit at which a program is killed: at the limit itself, fork(2) fails, and the number
+# of processes never exceeds it.
+_PROCESS_MARGIN: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
-    """What one program under test may take, with all that it starts. Bytes and seconds."""
+    """The limits of one program under test and its descendants, in bytes and seconds."""
 
     memory: int = 1 << 30
-    processes: int = 2048  # with threads; a thread for each of 1,100 clients is no hostile program
+    processes: int = 2048  # including threads: a thread for each of 1,100 clients is not hostile
     disk: int = 64 << 20
     cpu: int = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """Starts programs under limits. Make it with `enter`. `bubblewrap` is its path where it is used."""
+    """A sandbox, created by `enter`. `bubblewrap`: the path of bwrap(1), or "" if it is not used."""
 
     limits: SandboxLimits = SandboxLimits()
     bubblewrap: str = ""
@@ -66,25 +66,28 @@ class Sandbox:
     def wrap(
         self, command: Sequence[str], scratch_dir: Path, *, writable: bool, hosts_file: Path | None = None
     ) -> list[str]:
-        """The command that runs this one confined. `folder` is its own; `writable`: it may write there.
+        """Return the command that runs `command` in the sandbox.
 
-        `hosts` stands in for /etc/hosts.
+        Args:
+            scratch_dir: the program's own folder.
+            writable: whether the program may write to it.
+            hosts_file: a replacement for /etc/hosts.
         """
         (scratch_dir / "tmp").mkdir(exist_ok=True)
         limits = self.limits
-        bounds = (f"CPU={limits.cpu}", f"FSIZE={limits.disk}", "CORE=0", f"NPROC={limits.processes}")
+        rlimits = (f"CPU={limits.cpu}", f"FSIZE={limits.disk}", "CORE=0", f"NPROC={limits.processes}")
         if self.bubblewrap:
-            around = self._bubblewrap_command(scratch_dir, writable=writable, hosts_file=hosts_file)
-            place = (str(scratch_dir), "bounds", str(limits.disk), "-")
-            return [*around, *_LAUNCHER, *place, *bounds, "--", *command]
-        place = (str(scratch_dir), str(int(writable)), str(limits.disk), str(hosts_file or "-"))
-        return [*_LAUNCHER, *place, *bounds, "--", *command]
+            bubblewrap = self._bubblewrap_command(scratch_dir, writable=writable, hosts_file=hosts_file)
+            arguments = (str(scratch_dir), "bounds", str(limits.disk), "-")
+            return [*bubblewrap, *_LAUNCHER, *arguments, *rlimits, "--", *command]
+        arguments = (str(scratch_dir), str(int(writable)), str(limits.disk), str(hosts_file or "-"))
+        return [*_LAUNCHER, *arguments, *rlimits, "--", *command]
 
     def _bubblewrap_command(self, scratch_dir: Path, *, writable: bool, hosts_file: Path | None) -> list[str]:
-        """The first three steps of `init.py` in bubblewrap's words, with what it needs for the others."""
+        """Return bubblewrap's options for the first three steps of `init.py`, which does the others."""
         words = [self.bubblewrap, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--die-with-parent"]
         words += ["--cap-drop", "ALL"]
-        words += ["--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP"]  # until it drops them itself
+        words += ["--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP"]  # until init.py drops them
         words += ["--ro-bind", "/", "/", "--dev", "/dev", "--remount-ro", "/dev"]
         words += ["--proc", "/proc"]
         if init.can_hide_run(str(scratch_dir), os.getcwd()):  # noqa: PTH109
@@ -97,36 +100,38 @@ class Sandbox:
 
     @property
     def note(self) -> str:
-        """What it is, for a report."""
+        """A description for a report."""
         by = "by bubblewrap" if self.bubblewrap else "in user namespaces"
         return (
-            f"each program ran confined {by}: loopback only, all files read-only, no processes but its own, "
-            f"{self.limits.memory >> 20} MiB and {self.limits.processes} processes"
+            f"each program ran confined {by}: loopback only, files read-only, only its own processes, "
+            f"at most {self.limits.memory >> 20} MiB and {self.limits.processes} processes"
         )
 
 
 def with_hosts_file(command: Sequence[str], scratch_dir: Path, hosts_file: Path) -> list[str]:
-    """The command that runs this one with another /etc/hosts, and all else as it is."""
+    """Return the command that runs `command` with another /etc/hosts, otherwise unconfined."""
     return [*_LAUNCHER, str(scratch_dir), "all", "0", str(hosts_file), "--", *command]
 
 
 def enter(limits: SandboxLimits | None = None) -> Sandbox:
-    """Move this process into a network namespace with loopback only. Before any thread is started.
+    """Move this process into a network namespace with only loopback, and return a sandbox that works.
+
+    Call it before any thread is started, because unshare(2) with a user namespace requires a single thread.
 
     Raises:
-        Unavailable: the system doesn't allow it, or not what the programs need.
+        Unavailable: the system does not allow the namespaces, or mounts in them.
     """
     _unshare_network()
-    complaint = ""
+    error = ""
     for bubblewrap in sorted({shutil.which("bwrap") or "", ""}, reverse=True):
         sandbox = Sandbox(limits or SandboxLimits(), bubblewrap)
-        if not (complaint := _probe_error(sandbox)):
+        if not (error := _probe_error(sandbox)):
             return sandbox
-    raise Unavailable("make", "a sandbox", reason=complaint, hint="judge without --sandbox whom you trust")
+    raise Unavailable("create", "a sandbox", reason=error, hint="omit --sandbox for programs that you trust")
 
 
 def _probe_error(sandbox: Sandbox) -> str:
-    """Why nothing can be run in the sandbox; "" if it can."""
+    """Return the error of a program that does nothing in the sandbox, or ""."""
     with tempfile.TemporaryDirectory(prefix="bothends-check-") as folder:
         command = sandbox.wrap([sys.executable, "-I", "-S", "-c", ""], Path(folder), writable=True)
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -138,8 +143,8 @@ def _unshare_network() -> None:
     user, group = os.getuid(), os.getgid()
     flags = _CLONE_NEWNET if user == 0 else _CLONE_NEWNET | init.CLONE_NEWUSER
     if libc.unshare(flags) < 0:
-        hint = "user namespaces are turned off: see user_namespaces(7), or judge without --sandbox"
-        raise Unavailable("make", "a network namespace", ctypes.get_errno(), hint)
+        hint = "user namespaces are disabled: see user_namespaces(7), or omit --sandbox"
+        raise Unavailable("create", "a network namespace", ctypes.get_errno(), hint)
     if user != 0:
         for name, text in (
             ("setgroups", "deny"),
@@ -154,8 +159,10 @@ def _unshare_network() -> None:
 
 
 class ResourceMonitor:
-    """Looks at a confined program from outside. `family` gives its processes, `folder` is what they may write
-    to on disk; `end` is called once, with the reason, when they take too much, and has to end them.
+    """Polls the resources of a confined program from outside the sandbox.
+
+    `process_tree` returns its process ids; `writable_dir` is the folder on disk that it may write to, if any;
+    `on_exceeded` is called once, with the reason, when a limit is exceeded, and must kill the program.
     """
 
     def __init__(
@@ -172,7 +179,7 @@ class ResourceMonitor:
         self._task = asyncio.ensure_future(self._poll())
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop polling."""
         self._task.cancel()
 
     async def _poll(self) -> None:
@@ -185,18 +192,18 @@ class ResourceMonitor:
     def _exceeded_limit(self) -> str:
         pids = self._process_tree()
         if len(pids) >= self._limits.processes - _PROCESS_MARGIN:
-            return f"it has {self._limits.processes} processes or more"
+            return f"over the limit of {self._limits.processes} processes"
         if sum(map(_memory_usage, pids)) > self._limits.memory:
-            return f"it takes more than {self._limits.memory >> 20} MiB of memory"
+            return f"over the limit of {self._limits.memory >> 20} MiB of memory"
         if self._writable_dir is not None and _disk_usage(self._writable_dir) > self._limits.disk:
-            return f"it writes more than {self._limits.disk >> 20} MiB"
+            return f"over the limit of {self._limits.disk >> 20} MiB on disk"
         return ""
 
 
 def _disk_usage(folder: Path) -> int:
-    """Bytes that a folder takes on disk; each entry counts for a block at least, and only so many count."""
+    """Return the disk use of a folder in bytes, at least 4,096 an entry, for up to 20,000 entries."""
     total = 0
-    entries = (f"{place}/{name}" for place, folders, files in os.walk(folder) for name in (*folders, *files))
+    entries = (f"{root}/{name}" for root, folders, files in os.walk(folder) for name in (*folders, *files))
     for entry in itertools.islice(entries, _MAX_ENTRIES):
         with suppress(OSError):
             total += max(os.lstat(entry).st_blocks * 512, 4096)
@@ -204,10 +211,10 @@ def _disk_usage(folder: Path) -> int:
 
 
 def _memory_usage(pid: int) -> int:
-    """Bytes that a process holds in memory, without what it has mapped of files (proc(5), /proc/PID/status).
+    """Return the memory of a process in bytes, without mapped files (proc(5), /proc/PID/status).
 
-    What it shares with its parent since fork() counts for both. smaps_rollup would know better, but waits for
-    the memory map of the process, which who forks without end hardly ever lets go.
+    Memory shared with its parent since fork(2) counts for both. smaps_rollup would be exact, but it waits for
+    the lock on the process's memory map, which a fork bomb holds almost all the time.
     """
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,1 +1,1 @@
-"""Programs under test: a server or a client, its process, and the sockets it is judged by."""
+"""Programs under test: servers and clients, their processes, and the sockets that test them."""

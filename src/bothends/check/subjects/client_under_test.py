@@ -1,7 +1,7 @@
-"""A client under test: we are the server, good or bad, and judge by what it sends, prints and exits with.
+"""A client under test: the checker plays the server, and judges the messages, output and exit status.
 
-Each case has a listener of its own and starts the program anew, with `{host}` and `{port}` filled in, the
-messages on its standard input (or as `{message}`), and nothing else to read.
+Each case has its own listener and starts the client again, with `{host}` and `{port}` filled in and the
+messages on its standard input (or as `{message}`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from bothends.check.case import CheckFailed
+from bothends.check.case import CheckFailed, NotListening
 from bothends.check.contract import Contract
-from bothends.check.errors import NotListening
 from bothends.check.oracle import ExpectedReply, Oracle
 from bothends.check.sandbox.launcher import Sandbox
+from bothends.check.subjects.placeholders import fill_placeholders
 from bothends.check.subjects.process import ProgramProcess, start_program, trace_command
 from bothends.check.subjects.recorded_socket import RecordedSocket
-from bothends.check.subjects.server_under_test import fill_placeholders
 from bothends.check.transcript import Transcript, quote_bytes
 from bothends.endpoints import Address, Endpoint
 from bothends.errors import SystemCallFailed, UsageError
@@ -33,7 +32,7 @@ _TRACEBACK_PATTERNS: Final = (
     b"Exception in thread",
     b"panicked at",
     b"goroutine 1 [",
-    b"    at ",  # Java's and Node's lines, which follow one of the errors below
+    b"    at ",  # a line of Java's and Node.js's, which counts only together with "Exception"
 )
 _BACKLOG: Final = 16
 
@@ -42,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass
 class ClientUnderTest:
-    """How clients are started. See Subject."""
+    """A client, and how it is started. See ProgramUnderTest."""
 
     contract: Contract
     command: Sequence[str]
@@ -56,50 +55,57 @@ class ClientUnderTest:
 
     @property
     def title(self) -> str:
-        """See Subject."""
+        """The client's command."""
         return " ".join(self.command)
 
     @property
     def is_spawned(self) -> bool:
-        """See Subject."""
+        """True: the checker starts every client."""
         return True
 
     @property
     def parallel(self) -> bool:
-        """See Subject."""
+        """True: each client has its own server."""
         return True
 
     async def prepare(self) -> float:
-        """See Subject. Raises CallerError, NotReady."""
+        """Check the command. Returns: 0.
+
+        Raises:
+            UsageError: there is no command, or it lacks a placeholder.
+        """
         if not self.command:
-            raise UsageError("check which client? Give its command after --")
+            raise UsageError("no client to check: give its command after --")
         words = " ".join(self.command)
-        wanted = "{path}" if self.contract.transport.startswith("unix") else "{port}"
-        if wanted not in words:
-            raise UsageError(f"where should the client connect? Its command needs {wanted}")
+        placeholder = "{path}" if self.contract.transport.startswith("unix") else "{port}"
+        if placeholder not in words:
+            raise UsageError(f"the client's command needs {placeholder}, to connect to the checker")
         if self.contract.client.input == "arguments" and "{message}" not in words:
             raise UsageError(
-                "by the contract the client takes its message from its command: it needs {message}"
+                'the client\'s command needs {message}, because of input = "arguments" in the contract'
             )
         return 0.0
 
     async def close(self) -> None:
-        """See Subject."""
+        """Do nothing: each case ends its client."""
 
     @asynccontextmanager
     async def case_context(
         self, oracle: Oracle, transcript: Transcript, timeout: float
     ) -> AsyncIterator[ClientContext]:
-        """See Subject."""
-        one = ClientContext(self, oracle, transcript, timeout)
+        """Run one attempt at one case. See ProgramUnderTest."""
+        context = ClientContext(self, oracle, transcript, timeout)
         try:
-            yield one
+            yield context
         finally:
-            await one.close()
+            await context.close()
 
 
 class ClientContext:
-    """One case of a client: its verbs are what the tables of `suites/` are made of."""
+    """A running case of a client suite. The stimuli of `suites/` are made of these methods.
+
+    The `expect_` methods raise `CheckFailed`. `timeout`: seconds for each step.
+    """
 
     def __init__(
         self, client: ClientUnderTest, oracle: Oracle, transcript: Transcript, timeout: float
@@ -121,7 +127,7 @@ class ClientContext:
     # Messages ------------------------------------------------------------------------------------
 
     def messages(self, count: int = 1, size: int | None = None) -> list[bytes]:
-        """What the client is told to send; one only where it sends no more."""
+        """Return the client's input: `count` messages of `size` bytes, or one if it sends only one."""
         if not self.contract.client.several:
             count = 1
         if not self.oracle.accepts_any_message:
@@ -130,13 +136,13 @@ class ClientContext:
         return [(word + b" " + b"abcdefghij" * (size // 10))[:size] if size else word for word in words]
 
     def reply(self, message: bytes) -> ExpectedReply:
-        """What a good server says to a message."""
+        """Return the correct reply to a message."""
         return self.oracle.reply(message)
 
     # The server's side ---------------------------------------------------------------------------
 
     def listen(self, host: str = "127.0.0.1", *, rcvbuf: int | None = None) -> tuple[socket.socket, Endpoint]:
-        """A listener, or a datagram socket, and where it is. `buffer`: bytes of its receive buffer."""
+        """Return a listening or datagram socket, and its endpoint. `rcvbuf`: its receive buffer in bytes."""
         scheme = self.contract.transport
         kind = socket.SOCK_DGRAM if self.contract.is_datagram else socket.SOCK_STREAM
         if scheme.startswith("unix"):
@@ -158,7 +164,11 @@ class ClientContext:
         return sock, endpoint
 
     async def accept(self, listener: socket.socket, name: str = "server") -> RecordedSocket:
-        """The client's connection. Raises Failed: it doesn't come."""
+        """Accept the client's connection.
+
+        Raises:
+            CheckFailed: the client does not connect in time, or exits.
+        """
         try:
             sock, address = await self._unless_client_exits(
                 self._loop.sock_accept(listener), self.timeout * 2
@@ -170,43 +180,49 @@ class ClientContext:
         sock.setblocking(False)
         self._sockets.append(sock)
         self.transcript.add("client", f"connects from {Address.from_sockaddr(sock.family, address)}")
-        talk = RecordedSocket(sock, name, self.transcript, self.timeout)
-        talk.set_nodelay()
-        return talk
+        conn = RecordedSocket(sock, name, self.transcript, self.timeout)
+        conn.set_nodelay()
+        return conn
 
     async def expect_message(self, conn: RecordedSocket, message: bytes) -> bytes:
-        """The message, as it comes over the stream. Raises Failed: something else comes, or nothing."""
+        """Receive a message from the client. Returns: the message, without framing.
+
+        Raises:
+            CheckFailed: other data is received, or none in time.
+        """
         if self.contract.framing == "none":
             return await self._expect_unframed_message(conn, message)
-        wanted = self.contract.encode(message)
+        framed = self.contract.encode(message)
         lines = self.contract.framing == "lines"
         crlf = message + b"\r\n"
-        heard = b""
-        while heard != wanted and not (lines and heard == crlf):
-            if not (wanted.startswith(heard) or (lines and crlf.startswith(heard))):
-                conn.push_back(heard[len(wanted) :] if heard.startswith(wanted) else b"")
-                if heard.startswith(wanted):
+        received = b""
+        while received != framed and not (lines and received == crlf):
+            if not (framed.startswith(received) or (lines and crlf.startswith(received))):
+                conn.push_back(received[len(framed) :] if received.startswith(framed) else b"")
+                if received.startswith(framed):
                     break
-                conn.note(f"receives {quote_bytes(heard)}")
+                conn.note(f"receives {quote_bytes(received)}")
                 raise CheckFailed(
-                    f"the client to send {quote_bytes(wanted)}", f"it sent {quote_bytes(heard)}"
+                    f"the client to send {quote_bytes(framed)}", f"it sent {quote_bytes(received)}"
                 )
-            heard += await self._receive_more(conn, heard, wanted)
-        conn.note(f"receives {quote_bytes(wanted)}")
+            received += await self._receive_more(conn, received, framed)
+        conn.note(f"receives {quote_bytes(framed)}")
         return message
 
     async def _expect_unframed_message(self, conn: RecordedSocket, message: bytes) -> bytes:
-        """A message that nothing ends: with or without a newline."""
-        heard = b""
-        while len(heard) < len(message):
-            heard += await self._receive_more(conn, heard, message)
-        with suppress(TimeoutError, OSError):  # a newline may come apart
-            if heard == message:
-                heard += await conn.receive(0.05)
-        conn.note(f"receives {quote_bytes(heard)}")
-        if heard.rstrip(b"\r\n") != message:
-            raise CheckFailed(f"the client to send {quote_bytes(message)}", f"it sent {quote_bytes(heard)}")
-        return heard
+        """Receive a message without framing. Returns: the message, and the newline if it was sent."""
+        received = b""
+        while len(received) < len(message):
+            received += await self._receive_more(conn, received, message)
+        with suppress(TimeoutError, OSError):  # a newline may arrive in another segment
+            if received == message:
+                received += await conn.receive(0.05)
+        conn.note(f"receives {quote_bytes(received)}")
+        if received.rstrip(b"\r\n") != message:
+            raise CheckFailed(
+                f"the client to send {quote_bytes(message)}", f"it sent {quote_bytes(received)}"
+            )
+        return received
 
     async def _receive_more(self, conn: RecordedSocket, received: bytes, message: bytes) -> bytes:
         expected = f"the client to send {quote_bytes(message)}"
@@ -214,42 +230,55 @@ class ClientContext:
             data = await conn.receive(conn.timeout)
         except TimeoutError:
             conn.note(f"receives {quote_bytes(received)}")
-            raise CheckFailed(
-                expected, f"it sent {quote_bytes(received)}, and no more", timed_out=True
-            ) from None
+            only = "only " if received else ""
+            raise CheckFailed(expected, f"it sent {only}{quote_bytes(received)}", timed_out=True) from None
         except OSError as error:
-            raise CheckFailed(expected, f"recv() gave {error.strerror}") from error
+            raise CheckFailed(expected, f"recv() failed: {error.strerror}") from error
         if not data:
-            conn.note(f"receives {quote_bytes(received)}, then the end (FIN)")
-            raise CheckFailed(expected, f"it sent {quote_bytes(received)}, and then the end")
+            conn.note(f"receives {quote_bytes(received)}, then EOF (FIN)")
+            raise CheckFailed(expected, f"it sent {quote_bytes(received)} before EOF")
         return data
 
     async def _unless_client_exits(self, call: Coroutine[Any, Any, T], timeout: float) -> T:
-        """The result of a call. Raises TimeoutError: not in time, or the client has ended meanwhile."""
+        """Return the result of a call.
+
+        Raises:
+            TimeoutError: it is not done within `timeout` seconds, or the client exits before.
+        """
         assert self.program is not None
-        calling = asyncio.ensure_future(call)
-        ending = asyncio.ensure_future(self.program.wait(timeout))
+        call_task = asyncio.ensure_future(call)
+        exit_task = asyncio.ensure_future(self.program.wait(timeout))
         try:
-            await asyncio.wait((calling, ending), return_when=asyncio.FIRST_COMPLETED)
-            if not calling.done():  # what it sent before it ended is there by now
-                await asyncio.wait((calling,), timeout=0.05)
-            if not calling.done():
+            await asyncio.wait((call_task, exit_task), return_when=asyncio.FIRST_COMPLETED)
+            if not call_task.done():  # data that the client sent before it exited has arrived by now
+                await asyncio.wait((call_task,), timeout=0.05)
+            if not call_task.done():
                 raise TimeoutError
-            return calling.result()
+            return call_task.result()
         finally:
-            for task in (calling, ending):
+            for task in (call_task, exit_task):
                 task.cancel()
-            await asyncio.gather(calling, ending, return_exceptions=True)
+            await asyncio.gather(call_task, exit_task, return_exceptions=True)
 
     async def receive_datagram(self, sock: socket.socket, timeout: float | None = None) -> tuple[bytes, Any]:
-        """The next datagram and its sender. Raises TimeoutError."""
+        """Receive a datagram. Returns: the datagram and its sender.
+
+        Raises:
+            TimeoutError: none is received in time, or the client exits.
+        """
         limit = self.timeout * 2 if timeout is None else timeout
         data, sender = await self._unless_client_exits(self._loop.sock_recvfrom(sock, 65_536), limit)
         self.transcript.add("server", f"receives {quote_bytes(data)}")
         return data, sender
 
     async def expect_datagram(self, sock: socket.socket, message: bytes) -> tuple[bytes, Any]:
-        """The datagram with this message (a newline after it may pass), and its sender. Raises Failed."""
+        """Receive a datagram with this message, or with this message and a newline.
+
+        Returns: the datagram and its sender.
+
+        Raises:
+            CheckFailed: another datagram is received, or none in time.
+        """
         expected = f"the client to send {quote_bytes(message)}"
         try:
             data, sender = await self.receive_datagram(sock)
@@ -260,7 +289,7 @@ class ClientContext:
         return data, sender
 
     def send_datagram(self, sock: socket.socket, data: bytes, address: Any, name: str = "server") -> None:
-        """Send a datagram."""
+        """Send a datagram, as the peer `name`."""
         self.transcript.add(name, f"sends {quote_bytes(data)}")
         with suppress(OSError):
             sock.sendto(data, address)
@@ -268,10 +297,14 @@ class ClientContext:
     # The client ----------------------------------------------------------------------------------
 
     def start_client(self, endpoint: Endpoint, messages: Sequence[bytes], *, host: str = "") -> None:
-        """Start the client, and give it these messages.
+        """Start the client with these messages as its input.
+
+        Args:
+            endpoint: the value of {port} or {path}.
+            host: the value of {host}, if not the endpoint's.
 
         Raises:
-            NotReady: it can't be started.
+            NotListening: it cannot be started.
         """
         values = {
             "host": host or endpoint.host,
@@ -300,61 +333,68 @@ class ClientContext:
             self._stdin_task = asyncio.ensure_future(self.program.feed_stdin(text))
 
     async def add_two_address_host(self, name: str) -> str | None:
-        """Give the client a name for two addresses of this machine; the one that comes second, or None where
-        the system doesn't let us.
+        """Give the client a hosts file with a name for two addresses of this machine.
 
-        getaddrinfo(3) puts 127.0.0.1 first: it is nearest to where we would come from (RFC 6724, rule 9).
+        getaddrinfo(3) returns 127.0.0.1 first, because it shares the longest prefix with the source address
+        (RFC 6724, rule 9).
+
+        Returns: the second address, or None if the system does not allow a private /etc/hosts.
         """
         self._hosts_file = self._scratch_dir / "hosts"
         lines = ("127.0.0.1 localhost", f"127.0.0.1 {name}", f"127.0.0.2 {name}", "")
         self._hosts_file.write_text("\n".join(lines), encoding="ascii")
-        trial = start_program(["true"], scratch_dir=self._scratch_dir, hosts_file=self._hosts_file)
-        await trial.wait(self.timeout)
-        await trial.kill_tree()
-        return "127.0.0.2" if trial.process.returncode == 0 else None
+        probe = start_program(["true"], scratch_dir=self._scratch_dir, hosts_file=self._hosts_file)
+        await probe.wait(self.timeout)
+        await probe.kill_tree()
+        return "127.0.0.2" if probe.process.returncode == 0 else None
 
     async def wait_exit(self, timeout: float | None = None) -> int:
-        """The status it exits with, negative for a signal. Raises Failed: it doesn't exit in time."""
+        """Wait for the client to exit. Returns: its exit status, negative for a signal.
+
+        Raises:
+            CheckFailed: it does not exit within `timeout` seconds, or the case's timeout.
+        """
         assert self.program is not None
         limit = self.timeout if timeout is None else timeout
         if not await self.program.wait(limit):
-            raise CheckFailed("the client to exit", f"it still runs after {limit:g} s", timed_out=True)
+            raise CheckFailed("the client to exit", f"it is still running after {limit:g} s", timed_out=True)
         await self.program.stdout.wait_eof(1.0)
         await self.program.stderr.wait_eof(1.0)
-        self.transcript.add("client", f"ends: {self.program.exit_description}")
+        self.transcript.add("client", f"exits: {self.program.exit_description}")
         self._exit_recorded = True
         assert self.program.status is not None
         return self.program.status
 
     async def expect_success(self) -> None:
-        """It exits with 0. Raises Failed."""
+        """Check that the client exits with 0."""
         if status := await self.wait_exit():
             assert self.program is not None
             raise CheckFailed(
-                "the client to exit with 0",
+                "the client to exit with status 0",
                 self.program.exit_description + ("" if status > 0 else ": a crash"),
             )
 
     async def expect_clean_failure(self, cause: str, timeout: float | None = None) -> None:
-        """It exits with a status that isn't 0, without a traceback or a crash. Raises Failed."""
+        """Check that the client exits with a status other than 0, without a traceback or a crash."""
         status = await self.wait_exit(timeout)
         assert self.program is not None
-        said = self.program.stderr.data + self.program.stdout.data
+        printed = self.program.stderr.data + self.program.stdout.data
         if status == 0:
             raise CheckFailed(
-                f"an exit status other than 0, for {cause}", "it exits with 0, as if all were well"
+                f"an exit status other than 0 after {cause}", "the client exited with 0, which means success"
             )
         if status < 0:
             raise CheckFailed(
-                f"an exit status other than 0, for {cause}", f"it crashes: {self.program.exit_description}"
+                f"an exit status other than 0 after {cause}",
+                f"the client crashed: {self.program.exit_description}",
             )
-        if any(trace in said for trace in _TRACEBACK_PATTERNS[:4]) or (
-            _TRACEBACK_PATTERNS[4] in said and b"Exception" in said
+        if any(pattern in printed for pattern in _TRACEBACK_PATTERNS[:4]) or (
+            _TRACEBACK_PATTERNS[4] in printed and b"Exception" in printed
         ):
-            raise CheckFailed(f"one clear line, for {cause}", "it ends with a traceback")
+            raise CheckFailed(f"a one-line error message after {cause}", "the client printed a traceback")
 
     async def expect_output(self, *texts: bytes) -> None:
-        """It prints these, in this order. Raises Failed: not so, once it has exited or time is up."""
+        """Check that the client prints these texts in this order, until it exits or the timeout passes."""
         assert self.program is not None
         if not self.contract.client.shows:
             return
@@ -370,30 +410,39 @@ class ClientContext:
                 timed_out=True,
             )
 
+    def expect_no_surplus_nul(self, reply: bytes) -> None:
+        """Check that the output has no NUL that is not in the reply, from the unfilled part of a buffer."""
+        assert self.program is not None
+        printed = self.program.stdout.data
+        if self.contract.client.shows and b"\0" in printed and b"\0" not in reply:
+            raise CheckFailed(
+                f"{quote_bytes(reply)} on standard output, and no NUL", f"it printed {quote_bytes(printed)}"
+            )
+
     async def diagnose(self, failure: CheckFailed) -> tuple[CheckFailed, str]:
-        """See Attempt."""
+        """Extend a failure by the state of the client. See CaseContext."""
         program = self.program
         if program is None:
             return failure, ""
         if not program.running:
             await program.stderr.wait_eof(0.5)
             if not self._exit_recorded:
-                self.transcript.add("client", f"has ended: {program.exit_description}")
+                self.transcript.add("client", f"exited: {program.exit_description}")
             return CheckFailed(failure.expected, failure.happened), program.stderr_tail
         if failure.timed_out and program.is_idle():
-            failure = CheckFailed(failure.expected, f"{failure.happened} (the client waits too)")
+            failure = CheckFailed(failure.expected, f"{failure.happened} (the client is waiting, too)")
         return failure, program.stderr_tail
 
     async def _describe_silence(self) -> str:
-        """Why nothing comes from the client."""
+        """Return why nothing is received from the client."""
         assert self.program is not None
         if self.program.running:
-            return "it doesn't"
+            return "it did not"
         await self.program.stderr.wait_eof(0.5)
-        return f"it has ended ({self.program.exit_description})"
+        return f"it exited ({self.program.exit_description})"
 
     async def close(self) -> None:
-        """End the client, close all sockets."""
+        """End the client, and close all sockets of the case."""
         try:
             if self.program is not None:
                 if self._client.trace is not None:
@@ -401,14 +450,14 @@ class ClientContext:
                 await self.program.kill_tree()
             if self._stdin_task is not None:
                 await asyncio.gather(self._stdin_task, return_exceptions=True)
-        finally:  # ^C may come right now
+        finally:  # ^C may interrupt the wait
             for sock in self._sockets:
                 sock.close()
             shutil.rmtree(self._scratch_dir, ignore_errors=True)
 
 
 def _contains_in_order(printed: bytes, texts: Sequence[bytes]) -> bool:
-    """Whether the texts stand there one after the other; ends of lines may differ."""
+    """Whether the output contains the texts one after the other, whatever their line endings."""
     at = 0
     for text in texts:
         found = printed.find(text.rstrip(b"\r\n"), at)

@@ -1,72 +1,73 @@
-"""What the runner needs of whatever is judged, a server or a client: two small ports."""
+"""The runner's interface to a program under test, a server or a client."""
 
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from bothends.check.case import CheckFailed
+from bothends.check.case import CaseContext
 from bothends.check.contract import Contract
 from bothends.check.oracle import Oracle
 from bothends.check.sandbox.launcher import Sandbox
 from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
 
-
-class CaseContext(Protocol):
-    """One case under way; the case's `run` is given it."""
-
-    async def diagnose(self, failure: CheckFailed) -> tuple[CheckFailed, str]:
-        """The failure with what the process has to say of it, and the last lines of its standard error."""
+ContextT_co = TypeVar("ContextT_co", bound=CaseContext, covariant=True)
 
 
-class ProgramUnderTest(Protocol):
-    """A program that is judged."""
+class ProgramUnderTest(Protocol[ContextT_co]):
+    """A program to judge. Its cases run in contexts of type ContextT_co."""
 
     contract: Contract
     sandbox: Sandbox | None
-    """Where the program runs, if not among all others."""
+    """The sandbox that the program runs in, if any."""
 
     trace: Path | None
-    """Where to draw the calls and packets of the next attempt."""
+    """The HTML page for the calls and packets of the next attempt, if it is traced."""
 
     load_factor: float
-    """How much slower this machine is than an idle one."""
+    """How much slower this machine is than an idle one: 1 or more."""
 
     assigns_port: bool
-    """Where it listens is ours to choose."""
+    """The checker chooses the port or path."""
 
     fixed_endpoint: Endpoint | None
-    """The only place where it listens."""
+    """The only endpoint on which the program listens, if it is fixed."""
 
     @property
     def title(self) -> str:
-        """What it is called in a report."""
+        """The program's name in a report."""
 
     @property
     def is_spawned(self) -> bool:
-        """Whether we start it."""
+        """Whether the checker starts the program."""
 
     @property
     def parallel(self) -> bool:
-        """Whether several can run at once."""
+        """Whether several instances can run at the same time."""
 
     async def prepare(self) -> float:
-        """Find out how it is come by; seconds that it takes to be ready.
+        """Find out how the program is started and where it listens.
+
+        Returns: seconds until it was ready.
 
         Raises:
-            NotReady: it can't be judged at all, and why.
+            NotListening: it cannot be judged.
+            UsageError: the command or the endpoint is unusable.
         """
 
     async def close(self) -> None:
-        """All cases are over."""
+        """Release everything after the last case."""
 
     def case_context(
         self, oracle: Oracle, transcript: Transcript, timeout: float
-    ) -> AbstractAsyncContextManager[CaseContext]:
-        """One try of one case; all is closed and ended afterwards.
+    ) -> AbstractAsyncContextManager[ContextT_co]:
+        """Return the context of one attempt at one case; on exit, its sockets and processes are ended.
+
+        Args:
+            timeout: seconds for each step.
 
         Raises:
-            NotReady, SystemRefused: the program can't be started.
+            NotListening, SystemCallFailed: the program cannot be started.
         """

@@ -1,7 +1,7 @@
-"""A program under test: started as a session of its own, listened to, and ended with all that it started.
+"""The process of a program under test: started in its own session, and killed with all its descendants.
 
-What it prints is read all the time, so that it never hangs in a full pipe, and kept within bounds. Its end is
-learnt from a pidfd (pidfd_open(2)), which names this very process whatever becomes of its number.
+Its output is read all the time, so that it never blocks on a full pipe, and stored up to a limit. Its exit is
+reported by a pidfd (pidfd_open(2)), which refers to this process even if its process id is reused.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ from bothends.osutil import reaper
 from bothends.osutil.process_info import all_pids, descendants, is_running, read_stat, thread_ids
 from bothends.osutil.reexec import self_command
 
-MAX_OUTPUT: Final = 64 << 20  # bytes: reading without end would hold up all other cases
-_RETAINED: Final = 16_384  # bytes of output from the beginning, and as many from the end
+MAX_OUTPUT: Final = 64 << 20  # bytes: reading endless output would delay all other cases
+_RETAINED: Final = 16_384  # bytes of output that are stored, from the beginning and from the end each
 _MAX_PROCESSES: Final = 4096  # processes of one program
 _PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
-_TAG_VARIABLE: Final = (
-    "BOTHENDS_CHECK"  # in the environment of all that it starts, whatever their parents become
-)
+# An environment variable, which all descendants inherit, even if their parents have exited.
+_TAG_VARIABLE: Final = "BOTHENDS_CHECK"
 
 
 class OutputCapture:
-    """One stream that a program writes to; its beginning and its end are kept."""
+    """The output of a program on one descriptor. Stores the beginning and the end of it.
+
+    `size` is the number of bytes read; `on_overflow` is called once `MAX_OUTPUT` is exceeded.
+    """
 
     def __init__(self, descriptor: int, on_overflow: Callable[[], None]) -> None:
         self.size = 0
@@ -70,13 +72,13 @@ class OutputCapture:
 
     @property
     def data(self) -> bytes:
-        """What was kept."""
+        """The stored output, with a line in place of omitted bytes."""
         gap = self.size - len(self._head) - len(self._tail)
         middle = f"\n... {gap:,} bytes left out ...\n".encode() if gap else b""
         return bytes(self._head) + middle + bytes(self._tail)
 
     async def wait_for(self, predicate: Callable[[bytes], bool], timeout: float) -> bool:
-        """Whether what was printed comes to fit `until` within so many seconds."""
+        """Return whether the stored output satisfies `predicate` within `timeout` seconds, or at EOF."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while not predicate(self.data) and not self._closed.is_set():
@@ -85,12 +87,12 @@ class OutputCapture:
         return predicate(self.data)
 
     async def wait_eof(self, timeout: float) -> None:
-        """Wait until nobody can write any more, but not for ever: a grandchild may hold it open."""
+        """Wait up to `timeout` seconds for EOF, because a descendant may hold the descriptor open."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._closed.wait(), timeout)
 
     def close(self) -> None:
-        """Read no more. Idempotent."""
+        """Stop reading. Idempotent."""
         if not self._closed.is_set():
             self._closed.set()
             self._changed.set()
@@ -99,7 +101,10 @@ class OutputCapture:
 
 
 class ProgramProcess:
-    """One running program. Start it with `start`, end it with `end`."""
+    """A running program. Start it with `start_program`, and end it with `kill_tree`.
+
+    `leader` is the process id of its session; `kill_reason` says why the checker killed it.
+    """
 
     def __init__(
         self,
@@ -142,43 +147,43 @@ class ProgramProcess:
 
     @property
     def pid(self) -> int:
-        """The process of the program itself; in the sandbox it is the launcher's grandchild."""
+        """The process id of the program itself; in the sandbox it is the launcher's grandchild."""
         if self._program_pid is None:
-            line = [self.leader, *descendants(self.leader, _MAX_PROCESSES)]
-            if len(line) < 3:
+            pids = [self.leader, *descendants(self.leader, _MAX_PROCESSES)]
+            if len(pids) < 3:
                 return self.leader
-            self._program_pid = line[2]
+            self._program_pid = pids[2]
         return self._program_pid
 
     def _kill_group(self, reason: str) -> None:
-        """End it at once; in the sandbox process 1 is of this group, and takes the others with it."""
+        """Kill the process group. In the sandbox it includes process 1, and the kernel kills all others."""
         self.kill_reason = reason
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.leader, signal.SIGKILL)
 
     def _kill_on_overflow(self) -> None:
-        self._kill_group(f"it printed more than {MAX_OUTPUT >> 20} MiB")
+        self._kill_group(f"over the limit of {MAX_OUTPUT >> 20} MiB of output")
 
     @property
     def running(self) -> bool:
-        """Whether it still runs."""
+        """Whether the process has not exited."""
         return self.process.poll() is None
 
     @property
     def status(self) -> int | None:
-        """Its exit status, negative for a signal; None while it runs."""
+        """The exit status, negative for a signal; None while the process is running."""
         status = self.process.poll()
-        # bubblewrap, as a shell, leaves with 128 and the signal that ended the program.
+        # As a shell, bubblewrap exits with 128 plus the number of the signal that killed the program.
         return 128 - status if status is not None and self._sandboxed and status > 128 else status
 
     @property
     def exit_description(self) -> str:
-        """How it ended, in words; "" while it runs."""
+        """How the process exited; "" while it is running."""
         status = self.status
         if status is None:
             return ""
         if self.kill_reason:
-            return f"stopped: {self.kill_reason}"
+            return f"killed by the checker: {self.kill_reason}"
         if status < 0:
             with contextlib.suppress(ValueError):
                 return f"killed by {signal.Signals(-status).name}"
@@ -187,18 +192,18 @@ class ProgramProcess:
 
     @property
     def stderr_tail(self) -> str:
-        """The last lines of its standard error, escaped; "" where there are none."""
+        """The last lines of its standard error, escaped."""
         lines = self.stderr.data.strip().splitlines()[-12:]
         return "\n".join(escape(line) for line in lines)
 
     async def wait(self, timeout: float) -> bool:
-        """Whether it ends within so many seconds."""
+        """Return whether the process exits within `timeout` seconds."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._exited.wait(), timeout)
         return self._exited.is_set()
 
     async def feed_stdin(self, data: bytes) -> None:
-        """Write to its standard input and end that; it may have gone, or not read."""
+        """Write `data` to its standard input and close it. The process may exit without reading it."""
         if self.process.stdin is None:
             return
         stdin, self.process.stdin = self.process.stdin, None
@@ -208,8 +213,10 @@ class ProgramProcess:
             stdin.close()
 
     def process_tree(self, *, include_detached: bool = False) -> list[int]:
-        """It and what descends from it. `strays` (it means a look at every process there is): also what has
-        left it since, found by its session or by the mark in its environment.
+        """Return the process ids of the program and its descendants, sorted.
+
+        `include_detached` includes processes that were reparented, which are recognised by their session or
+        by the tag in their environment. It reads every process of the system.
         """
         found = {self.leader, *descendants(self.leader, _MAX_PROCESSES)}
         if include_detached or not self.running:
@@ -217,23 +224,23 @@ class ProgramProcess:
         return sorted(found)
 
     async def finish_trace(self) -> None:
-        """It is being traced: let the tracer finish its page."""
+        """Interrupt the tracer (SIGINT), and wait until it has written its page."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.leader, signal.SIGINT)
         await self.wait(10.0)
 
     def is_idle(self) -> bool:
-        """Whether it and what it started do nothing but wait, in every thread."""
+        """Whether every thread of the program and its descendants is asleep or a zombie."""
         states = [read_stat(pid, tid)[1:2] for pid in self.process_tree() for tid in thread_ids(pid)]
         return bool(states) and all(state in (["S"], ["Z"], []) for state in states)
 
     async def kill_tree(self) -> None:
-        """End it and all that it started, and wait until they are gone."""
-        for _ in range(400):  # who forks while we look is found the next time, and dying takes a moment
+        """Kill the program and its descendants, and wait until they have exited."""
+        for _ in range(400):  # because processes may fork during a pass, and take a moment to exit
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.leader, signal.SIGKILL)
-            left = [pid for pid in self.process_tree(include_detached=True) if _kill(pid)]
-            if not left:
+            remaining = [pid for pid in self.process_tree(include_detached=True) if _kill(pid)]
+            if not remaining:
                 break
             await asyncio.sleep(0.005)
         if self._monitor is not None:
@@ -249,13 +256,14 @@ class ProgramProcess:
 
 
 def trace_command(command: Sequence[str], page: Path | None) -> list[str]:
-    """The command that draws what this one calls, and its packets, on a page, and saves them beside it for
-    `bothends trace --open`; or itself.
+    """Return the command that traces this one, or the same command if `page` is None.
+
+    It writes the calls and packets to an HTML page, and beside it a trace file for `bothends trace --open`.
     """
     if page is None:
         return list(command)
-    places = ("--html", str(page), "--save", str(page.with_suffix(".trace")))
-    return [*self_command(), "trace", *places, "--", *command]
+    outputs = ("--html", str(page), "--save", str(page.with_suffix(".trace")))
+    return [*self_command(), "trace", *outputs, "--", *command]
 
 
 def start_program(
@@ -269,15 +277,21 @@ def start_program(
     writable: bool = False,
     hosts_file: Path | None = None,
 ) -> ProgramProcess:
-    """Start a program. `stdin`: we will `feed` it, else it has none. `folder` is its current directory.
+    """Start a program in its own session.
 
-    In a `sandbox`, `room` is the folder that is its own, and `writable` whether it may write there. `hosts`
-    stands in for /etc/hosts.
+    Args:
+        cwd: its working directory, if not the checker's.
+        environment: variables added to the checker's environment.
+        stdin: whether `feed_stdin` will be called; otherwise its standard input is /dev/null.
+        sandbox: the sandbox to start it in.
+        scratch_dir: in a sandbox, the program's own folder.
+        writable: whether it may write to `scratch_dir` itself.
+        hosts_file: a replacement for /etc/hosts.
 
     Raises:
-        SystemRefused: it can't be started.
+        SystemCallFailed: it cannot be started.
     """
-    mark = reaper.process_tag(secrets.token_hex(8))
+    tag = reaper.process_tag(secrets.token_hex(8))
     if sandbox is not None and scratch_dir is not None:
         command = sandbox.wrap(command, scratch_dir, writable=writable, hosts_file=hosts_file)
     elif hosts_file is not None and scratch_dir is not None:
@@ -286,7 +300,7 @@ def start_program(
         process = subprocess.Popen(
             list(command),
             cwd=cwd,
-            env={**os.environ, **environment, _TAG_VARIABLE: mark},
+            env={**os.environ, **environment, _TAG_VARIABLE: tag},
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -295,24 +309,24 @@ def start_program(
     except (OSError, ValueError) as error:
         number = error.errno or 0 if isinstance(error, OSError) else 22
         raise SystemCallFailed("start", command[0], number, "is the command right?") from error
-    return ProgramProcess(process, mark, sandbox, scratch_dir if writable else None)
+    return ProgramProcess(process, tag, sandbox, scratch_dir if writable else None)
 
 
 @contextlib.contextmanager
 def subreaper() -> Iterator[None]:
-    """While this lasts, whoever loses his parent gets this process for one (prctl(2)), and is ended after it.
+    """Make this process a child subreaper (prctl(2)), and kill all adopted orphans on exit.
 
-    A daemon that has cleared its environment would be found by nothing else. Should this process be killed
-    meanwhile, its heir ends all that it has started.
+    Nothing else finds a daemon that has cleared its environment. If this process is killed, the reaper kills
+    the tagged processes.
     """
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        with reaper.Reaper() as ours:
-            ours.kill_tagged(_TAG_VARIABLE)
+        with reaper.Reaper() as child_reaper:
+            child_reaper.kill_tagged(_TAG_VARIABLE)
             yield
     finally:
-        for _ in range(100):  # the children of who is killed come to us in turn
+        for _ in range(100):  # because the children of killed processes are reparented to this one
             for pid in descendants(os.getpid(), _MAX_PROCESSES):
                 _kill(pid)
             with contextlib.suppress(ChildProcessError):
@@ -329,7 +343,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _kill(pid: int) -> bool:
-    """Kill a process; whether there was one that still ran."""
+    """Kill a process. Returns: whether it was running."""
     if not is_running(pid):
         return False
     try:
@@ -340,9 +354,9 @@ def _kill(pid: int) -> bool:
 
 
 def _tagged_processes(tag: str, session: int) -> Iterator[int]:
-    """Processes of a session, or with our mark in the environment they were started with."""
-    wanted = f"{_TAG_VARIABLE}={tag}".encode()
+    """Yield the processes of a session, and those with the tag in their initial environment."""
+    variable = f"{_TAG_VARIABLE}={tag}".encode()
     for pid in all_pids():
         with contextlib.suppress(OSError):
-            if os.getsid(pid) == session or reaper.has_tag(pid, [wanted]):
+            if os.getsid(pid) == session or reaper.has_tag(pid, [variable]):
                 yield pid

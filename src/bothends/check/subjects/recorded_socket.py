@@ -1,7 +1,7 @@
-"""One connection, or one datagram socket, on which everything is written down.
+"""A connection or a datagram socket of a case, which records its traffic in the transcript.
 
-Raw non-blocking sockets under asyncio's loop: nothing of ours stands between a case and the kernel, and many
-cases wait at once. Every wait has a limit; what passes it raises `ServiceFailed` with what should have come.
+It uses raw non-blocking sockets with asyncio's event loop, so that no code stands between a case and the
+kernel, and many cases can wait at the same time. Every wait has a timeout, which raises `CheckFailed`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from bothends.endpoints import Endpoint
 from bothends.errors import errno_text
 from bothends.sockets.options import reset_on_close
 
-_MAX_RECEIVED: Final = 32 << 20  # bytes: no right reply comes near it, and some wrong ones never end
+_MAX_RECEIVED: Final = 32 << 20  # bytes: far above any correct reply; some wrong replies never end
 _CHUNK: Final = 65_536
 
 
 def socket_address(endpoint: Endpoint) -> tuple[int, int, Any]:
-    """Family, type and address of an endpoint whose host is an address already."""
+    """Return the family, type and address of an endpoint whose host is an address."""
     kind = socket.SOCK_DGRAM if endpoint.is_datagram else socket.SOCK_STREAM
     if endpoint.is_unix:
         path = endpoint.path
@@ -35,7 +35,7 @@ def socket_address(endpoint: Endpoint) -> tuple[int, int, Any]:
 
 
 class RecordedSocket:
-    """One socket of ours. `who` is its name in the transcript, `patience` in seconds."""
+    """A socket of the checker. `name` is its name in the transcript; `timeout`: seconds for each step."""
 
     def __init__(self, sock: socket.socket, name: str, transcript: Transcript, timeout: float) -> None:
         self.socket = sock
@@ -43,39 +43,47 @@ class RecordedSocket:
         self.timeout = timeout
         self._transcript = transcript
         self._loop = asyncio.get_running_loop()
-        self.read_interval = 0.0  # seconds between reads, for who reads slowly
-        self._pushed_back = b""  # came together with what was asked for
+        self.read_interval = 0.0  # seconds before each read, to be a slow reader
+        self._pushed_back = b""  # received, but not consumed yet
 
-    def note(self, what: str) -> None:
-        """Write something down that isn't bytes."""
-        self._transcript.add(self.name, what)
+    def note(self, event: str) -> None:
+        """Record an event in the transcript."""
+        self._transcript.add(self.name, event)
 
-    # Opening and leaving -------------------------------------------------------------------------
+    # Opening and closing -------------------------------------------------------------------------
 
     async def connect(self, address: Any) -> None:
-        """Connect. Raises Failed: refused, or nobody answered in time."""
+        """Connect.
+
+        Raises:
+            CheckFailed: the connection is refused, or not established in time.
+        """
         try:
             await asyncio.wait_for(self._loop.sock_connect(self.socket, address), self.timeout)
         except TimeoutError:
             raise CheckFailed(
-                "a connection", f"no answer to connect() in {self.timeout:g} s", timed_out=True
+                "a connection", f"connect() timed out after {self.timeout:g} s", timed_out=True
             ) from None
         except OSError as error:
             raise CheckFailed("a connection", f"connect(): {errno_text(error.errno or 0)}") from error
         self.note("connects")
 
     def start_connect(self, address: Any) -> None:
-        """Begin to connect, and wait for nothing: the kernels of both ends do the rest. Raises Failed."""
+        """Start to connect without waiting, because the kernels of both ends complete the handshake.
+
+        Raises:
+            CheckFailed: connect(2) fails at once.
+        """
         try:
             self.socket.connect(address)
         except BlockingIOError:
             pass
         except OSError as error:
             raise CheckFailed("a connection", f"connect(): {errno_text(error.errno or 0)}") from error
-        self.note("begins to connect")
+        self.note("starts to connect")
 
     def is_connected(self) -> bool:
-        """Whether the other end's kernel has welcomed us."""
+        """Whether the connection is established."""
         try:
             self.socket.getpeername()
         except OSError:
@@ -83,62 +91,73 @@ class RecordedSocket:
         return True
 
     async def wait_connected(self) -> None:
-        """Wait for the connection that was begun. Raises Failed: it doesn't come in time, or is refused."""
+        """Wait for the connection that `start_connect` started.
+
+        Raises:
+            CheckFailed: it is refused, or not established in time.
+        """
         if not await self._wait_writable(self.timeout):
-            raise CheckFailed("a connection", f"no answer to connect() in {self.timeout:g} s", timed_out=True)
+            raise CheckFailed("a connection", f"connect() timed out after {self.timeout:g} s", timed_out=True)
         if number := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise CheckFailed("a connection", f"connect(): {errno_text(number)}")
         self.note("is connected")
 
     def close(self) -> None:
-        """Close in good order. Idempotent."""
+        """Close the socket. Idempotent."""
         if self.socket.fileno() >= 0:
             self.note("closes")
             self.socket.close()
 
     def reset(self) -> None:
-        """Close by RST; on a UNIX socket, which has none, simply close."""
+        """Close with RST; a UNIX socket, which has none, is closed normally."""
         self.note("resets (RST)")
         reset_on_close(self.socket)
         self.socket.close()
 
     def shutdown_write(self) -> None:
-        """Say that nothing more will come: shutdown(SHUT_WR)."""
-        self.note("finishes sending (FIN)")
-        with suppress(OSError):  # it may be gone already: what is read next tells
+        """Shut down the write side: shutdown(SHUT_WR) sends FIN."""
+        self.note("shuts down its write side (FIN)")
+        with suppress(OSError):  # the connection may be lost: the next read reports it
             self.socket.shutdown(socket.SHUT_WR)
 
-    # Saying --------------------------------------------------------------------------------------
+    # Sending -------------------------------------------------------------------------------------
 
     async def send(self, data: bytes) -> None:
-        """Send all. Raises Failed: the connection is lost, or the other end doesn't take it."""
+        """Send all of `data`.
+
+        Raises:
+            CheckFailed: the connection is lost, or the peer does not read in time.
+        """
         self.note(f"sends {quote_bytes(data)}")
         try:
             await asyncio.wait_for(self._loop.sock_sendall(self.socket, data), self.timeout)
         except TimeoutError:
             raise CheckFailed(
-                "what we send to be read", "the other end reads no more", timed_out=True
+                "all sent data to be read", "the peer stopped reading", timed_out=True
             ) from None
         except OSError as error:
             raise await self._describe_send_error(error) from error
 
     async def _describe_send_error(self, error: OSError) -> CheckFailed:
-        """The other end has gone while we were sending. What it said before tells how it took what it had."""
+        """Return the failure for an error of send(), with the data that the peer sent before it closed.
+
+        That data shows what the peer made of the part that it read.
+        """
         number = error.errno or errno.EIO
-        heard = bytearray()
+        received = bytearray()
         with suppress(OSError, TimeoutError):
             while data := await self.receive(0.05):
-                heard += data
-        if heard:
-            self.note(f"receives {quote_bytes(bytes(heard))}")
-        self.note(f"send() gives {errno_text(number)}")
-        said = f"it said {quote_bytes(bytes(heard))} and" if heard else "it"
+                received += data
+        if received:
+            self.note(f"receives {quote_bytes(bytes(received))}")
+        self.note(f"send() fails: {errno_text(number)}")
+        replied = f"replied {quote_bytes(bytes(received))} and " if received else ""
         return CheckFailed(
-            "all of what we send to be read", f"{said} closed before: send() gave {errno_text(number)}"
+            "all sent data to be read", f"the peer {replied}closed early: send() failed: {errno_text(number)}"
         )
 
     async def send_pieces(self, pieces: list[bytes], interval: float) -> None:
-        """Send piece by piece, `between` seconds apart, each as a segment of its own."""
+        """Send each piece as its own segment, `interval` seconds apart."""
         self.set_nodelay()
         for number, piece in enumerate(pieces):
             if number:
@@ -146,8 +165,11 @@ class RecordedSocket:
             await self.send(piece)
 
     async def send_without_reading(self, data: bytes, stall_timeout: float) -> int:
-        """Send without reading until nothing has been taken for `stall_timeout` seconds; how much was taken."""
-        self.note(f"sends {len(data):,} bytes and reads nothing")
+        """Send without reading until the kernel accepts nothing for `stall_timeout` seconds.
+
+        Returns: the number of bytes accepted.
+        """
+        self.note(f"sends {len(data):,} bytes without reading")
         view, sent = memoryview(data), 0
         while sent < len(view):
             try:
@@ -156,23 +178,23 @@ class RecordedSocket:
                 if not await self._wait_writable(stall_timeout):
                     break
             except OSError as error:
-                self.note(f"meets {errno_text(error.errno or 0)}")
+                self.note(f"send() fails: {errno_text(error.errno or 0)}")
                 break
-        self.note(f"{sent:,} bytes were taken")
+        self.note(f"{sent:,} bytes were accepted")
         return sent
 
     def set_nodelay(self) -> None:
-        """Let each write be a segment of its own (no Nagle)."""
+        """Disable Nagle's algorithm, so that each write is its own segment (tcp(7), TCP_NODELAY)."""
         if self.socket.family != socket.AF_UNIX and self.socket.type == socket.SOCK_STREAM:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    # Hearing -------------------------------------------------------------------------------------
+    # Receiving -----------------------------------------------------------------------------------
 
     async def receive(self, timeout: float, size: int = _CHUNK) -> bytes:
-        """What comes next: a chunk, a datagram, or b"" at the end of a stream.
+        """Receive a chunk of at most `size` bytes or a datagram; b"" on a stream is EOF.
 
         Raises:
-            TimeoutError: nothing came within so many seconds.
+            TimeoutError: nothing is received within `timeout` seconds.
             OSError: the connection is lost.
         """
         if self._pushed_back:
@@ -183,103 +205,112 @@ class RecordedSocket:
         return await asyncio.wait_for(self._loop.sock_recv(self.socket, size), timeout)
 
     def push_back(self, data: bytes) -> None:
-        """Give back what was read too much: it comes first the next time."""
+        """Return data to the front of the input: `receive` returns it next."""
         self._pushed_back = data + self._pushed_back
 
     async def expect_reply(self, reply: ExpectedReply) -> bytes:
-        """The reply, whole. What came after it in the same chunk is kept for the next call.
+        """Receive a whole reply. Data after it in the same chunk is left for the next call.
 
         Raises:
-            Failed: something else came, or nothing, or the connection ended.
+            CheckFailed: other data is received, or none in time, or the connection ends.
         """
-        heard = b""
+        received = b""
         if reply.silent:
             return b""
         if reply.until_eof:
-            heard = await self.receive_until_eof()
-            if not reply.matches(heard):
-                raise CheckFailed(str(reply), describe_difference(reply, heard))
-            return heard
-        while not reply.matches(heard):
-            if reply.pattern is None and len(heard) > len(reply.exact) and heard.startswith(reply.exact):
-                self._pushed_back = heard[len(reply.exact) :]
-                heard = reply.exact
+            received = await self.receive_until_eof()
+            if not reply.matches(received):
+                raise CheckFailed(str(reply), describe_difference(reply, received))
+            return received
+        while not reply.matches(received):
+            longer = len(received) > len(reply.exact)
+            if reply.pattern is None and longer and received.startswith(reply.exact):
+                self._pushed_back = received[len(reply.exact) :]
+                received = reply.exact
                 break
-            if not reply.is_prefix(heard):
-                self.note(f"receives {quote_bytes(heard)}")
-                raise CheckFailed(str(reply), f"{describe_difference(reply, heard)}")
+            if not reply.is_prefix(received):
+                self.note(f"receives {quote_bytes(received)}")
+                raise CheckFailed(str(reply), f"{describe_difference(reply, received)}")
             try:
                 data = await self.receive(self.timeout)
             except TimeoutError:
-                self.note(f"receives {quote_bytes(heard)}")
+                self.note(f"receives {quote_bytes(received)}")
                 raise CheckFailed(
                     str(reply),
-                    f"{self._describe_received(heard)}, then nothing for {self.timeout:g} s",
+                    f"{self._describe_received(received)} within {self.timeout:g} s",
                     timed_out=True,
                 ) from None
             except OSError as error:
-                self.note(f"receives {quote_bytes(heard)}")
-                raise self._describe_recv_error("recv", error, heard, reply) from error
+                self.note(f"receives {quote_bytes(received)}")
+                raise self._describe_recv_error("recv", error, received, reply) from error
             if not data:
-                self.note(f"receives {quote_bytes(heard)}, then the end (FIN)")
-                raise CheckFailed(
-                    str(reply), f"{self._describe_received(heard)}, then the end of the connection"
-                )
-            heard += data
-        self.note(f"receives {quote_bytes(heard)}")
-        return heard
+                self.note(f"receives {quote_bytes(received)}, then EOF (FIN)")
+                raise CheckFailed(str(reply), f"{self._describe_received(received)} before EOF")
+            received += data
+        self.note(f"receives {quote_bytes(received)}")
+        return received
 
     async def expect_datagram(self, reply: ExpectedReply) -> None:
-        """One datagram, which is the reply, or none where that is silence. Raises Failed."""
+        """Receive a datagram with this reply, or nothing if the reply is silent."""
         await self.expect_datagrams([reply])
 
     async def expect_datagrams(self, replies: list[ExpectedReply]) -> None:
-        """As many datagrams, each of them one of the replies, in any order. Raises Failed."""
-        left = [each for each in replies if not each.silent]
-        while left:
+        """Receive a datagram for each reply, in any order.
+
+        Raises:
+            CheckFailed: another datagram is received, or none in time.
+        """
+        missing = [each for each in replies if not each.silent]
+        while missing:
             try:
                 data = await self.receive(self.timeout)
             except TimeoutError:
-                wanted = "an empty datagram" if left[0] == ExpectedReply() else str(left[0])
-                raise CheckFailed(wanted, f"nothing came for {self.timeout:g} s", timed_out=True) from None
+                expected = "an empty datagram" if missing[0] == ExpectedReply() else str(missing[0])
+                happened = f"nothing was received within {self.timeout:g} s"
+                raise CheckFailed(expected, happened, timed_out=True) from None
             except OSError as error:
-                raise self._describe_recv_error("recv", error, b"", left[0]) from error
+                raise self._describe_recv_error("recv", error, b"", missing[0]) from error
             self.note(f"receives {quote_bytes(data)}")
-            fitting = next((each for each in left if each.matches(data)), None)
-            if fitting is None:
-                raise CheckFailed(str(left[0]), describe_difference(left[0], data))
-            left.remove(fitting)
+            match = next((each for each in missing if each.matches(data)), None)
+            if match is None:
+                raise CheckFailed(str(missing[0]), describe_difference(missing[0], data))
+            missing.remove(match)
 
     async def receive_until_eof(self, timeout: float | None = None) -> bytes:
-        """Everything up to the other end's FIN.
+        """Receive everything up to the peer's FIN.
+
+        Args:
+            timeout: seconds for each chunk, if not the socket's timeout.
 
         Raises:
-            Failed: it doesn't come in time, or it is a reset.
+            CheckFailed: EOF is not received in time, the connection is reset, or 32 MiB are received.
         """
         limit = self.timeout if timeout is None else timeout
-        heard = bytearray()
+        received = bytearray()
         while True:
             try:
                 data = await self.receive(limit)
             except TimeoutError:
                 happened = (
-                    f"{self._describe_received(bytes(heard))}, and the connection stays open for {limit:g} s"
+                    f"{self._describe_received(bytes(received))}, and the connection was still open"
+                    f" after {limit:g} s"
                 )
-                raise CheckFailed("the end of the connection", happened, timed_out=True) from None
+                raise CheckFailed("the end of the connection (EOF)", happened, timed_out=True) from None
             except OSError as error:
-                raise self._describe_recv_error("recv", error, bytes(heard)) from error
+                raise self._describe_recv_error("recv", error, bytes(received)) from error
             if not data:
-                self.note(f"receives {quote_bytes(bytes(heard))}, then the end (FIN)")
-                return bytes(heard)
-            heard += data
-            if len(heard) > _MAX_RECEIVED:
-                self.note(f"receives {quote_bytes(bytes(heard))}")
+                self.note(f"receives {quote_bytes(bytes(received))}, then EOF (FIN)")
+                return bytes(received)
+            received += data
+            if len(received) > _MAX_RECEIVED:
+                self.note(f"receives {quote_bytes(bytes(received))}")
                 raise CheckFailed(
-                    "the end of the connection", f"more than {_MAX_RECEIVED >> 20} MiB come, and no end"
+                    "the end of the connection (EOF)",
+                    f"more than {_MAX_RECEIVED >> 20} MiB were received without EOF",
                 )
 
     async def expect_nothing(self, timeout: float) -> None:
-        """Make sure that nothing more comes for so long. Raises Failed: something did."""
+        """Check that no data is received within `timeout` seconds."""
         try:
             data = await self.receive(timeout)
         except TimeoutError:
@@ -288,21 +319,21 @@ class RecordedSocket:
             return
         if data:
             self.note(f"receives {quote_bytes(data)}")
-            raise CheckFailed("nothing after the reply", f"then came {quote_bytes(data)} more")
+            raise CheckFailed("no data after the reply", f"{quote_bytes(data)} was received after it")
 
     async def wait_closed_by_peer(self, timeout: float) -> bool:
-        """Whether the other end closes or resets within so many seconds; what it says before is dropped."""
+        """Return whether the peer closes or resets within `timeout` seconds; its data is discarded."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        while (left := deadline - loop.time()) > 0:
+        while (remaining := deadline - loop.time()) > 0:
             try:
-                if not await self.receive(left):
-                    self.note("receives the end (FIN)")
+                if not await self.receive(remaining):
+                    self.note("receives EOF (FIN)")
                     return True
             except TimeoutError:
                 break
             except OSError as error:
-                self.note(f"meets {errno_text(error.errno or 0)}")
+                self.note(f"recv() fails: {errno_text(error.errno or 0)}")
                 return True
         return False
 
@@ -319,31 +350,32 @@ class RecordedSocket:
 
     @staticmethod
     def _describe_received(received: bytes) -> str:
-        return f"only {quote_bytes(received)} came" if received else "nothing came"
+        return f"only {quote_bytes(received)} was received" if received else "nothing was received"
 
     def _describe_recv_error(
         self, call: str, error: OSError, received: bytes = b"", reply: ExpectedReply | None = None
     ) -> CheckFailed:
         number = error.errno or errno.EIO
-        self.note(f"{call}() gives {errno_text(number)}")
+        self.note(f"{call}() fails: {errno_text(number)}")
         expected = str(reply) if reply else "an open connection"
         so_far = f"{self._describe_received(received)}, then " if reply else ""
-        return CheckFailed(expected, f"{so_far}{call}() gave {errno_text(number)}")
+        return CheckFailed(expected, f"{so_far}{call}() failed: {errno_text(number)}")
 
 
 def describe_difference(reply: ExpectedReply, received: bytes) -> str:
-    """Where what came goes another way than what should have come."""
+    """Return how received data differs from the correct reply."""
     if reply.pattern is not None or not received:
-        return f"what came is {quote_bytes(received)}"
+        return f"received {quote_bytes(received)}"
     exact = reply.exact
     at = next(
         (i for i, (a, b) in enumerate(zip(exact, received, strict=False)) if a != b),
         min(len(exact), len(received)),
     )
     if at < 64:
-        return f"what came is {quote_bytes(received)}"
+        return f"received {quote_bytes(received)}"
     around = slice(max(0, at - 16), at + 16)
-    return f"from byte {at:,} on it differs: {quote_bytes(received[around])} came in place of {quote_bytes(exact[around])}"
+    instead = f"{quote_bytes(received[around])} instead of {quote_bytes(exact[around])}"
+    return f"the reply differs from byte {at:,} on: {instead}"
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
@@ -352,7 +384,7 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 async def run_concurrently(coroutines: list[Coroutine[Any, Any, None]]) -> None:
-    """All at once; the first that fails ends the others. Raises what it raised."""
+    """Run coroutines concurrently. The first exception cancels the others and is raised."""
     tasks = [asyncio.ensure_future(each) for each in coroutines]
     try:
         await asyncio.gather(*tasks)

@@ -1,6 +1,6 @@
-"""One case under way: its server, its sockets, its messages, and what it writes down.
+"""A running case of a server suite: its server, its sockets, its messages and its transcript.
 
-The verbs here are what the tables of `suites/` are made of. Each raises `ServiceFailed` in words that stand alone.
+The stimuli of `suites/` are made of these methods. The `expect_` methods raise `CheckFailed`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
 from bothends.osutil.process_info import read_process, read_stat, scheduling_times
 
-_BUSY_LOOP_SHARE: Final = 0.7  # of the time: who wants to run so much does nothing else
+_BUSY_LOOP_SHARE: Final = 0.7  # of the time: a process that wants to run this much does nothing else
+_MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a waiting process none
 
 
 @dataclass
 class RunningServer:
-    """One server to ask: `program` is None where it isn't ours. `assigned_port`: what PORT said to it."""
+    """A server. `program` is None if the checker did not start it; `assigned_port`: the value of its PORT."""
 
     endpoint: Endpoint
     program: ProgramProcess | None
@@ -39,7 +40,7 @@ class RunningServer:
 
 
 class ServerContext:
-    """What a case works with. `patience`: seconds that only a wrong program takes to the end."""
+    """A running case of a server suite. `timeout`: seconds for each step; only a wrong program needs them."""
 
     def __init__(
         self,
@@ -64,8 +65,9 @@ class ServerContext:
     # Messages ------------------------------------------------------------------------------------
 
     def message(self, number: int = 0, size: int | None = None) -> bytes:
-        """The `number`-th message, different from all others where the contract lets us choose; of `size`
-        bytes where that is given.
+        """Return the `number`-th message of `size` bytes, different from all others.
+
+        If the contract has a list of messages, they repeat, and `size` is ignored.
         """
         if not self.oracle.accepts_any_message:
             return self.oracle.messages[number % len(self.oracle.messages)]
@@ -75,14 +77,14 @@ class ServerContext:
         return (start + b" " + b"abcdefghijklmnopqrstuvwxyz" * (size // 26 + 1))[:size]
 
     def request(self, message: bytes) -> bytes:
-        """A message as it goes over the wire; nothing where the server speaks first."""
+        """Return a message with its framing, or nothing if the server speaks first."""
         return b"" if self.contract.speaks_first else self.contract.encode(message)
 
     def reply(self, *messages: bytes) -> ExpectedReply:
-        """What is right for these messages, one after the other."""
+        """Return the correct reply to these messages, one after the other."""
         return ExpectedReply.concatenate([self.oracle.reply(each) for each in messages])
 
-    # Talking -------------------------------------------------------------------------------------
+    # Connections ---------------------------------------------------------------------------------
 
     async def connect(
         self,
@@ -92,22 +94,30 @@ class ServerContext:
         timeout: float | None = None,
         endpoint: Endpoint | None = None,
     ) -> RecordedSocket:
-        """A connection, or a datagram socket that talks to the server only. Closed when the case ends.
+        """Connect a stream or datagram socket to the server. It is closed when the case ends.
 
-        `deaf`: with the smallest receive buffer there is (on Linux 2,304 bytes: SOCK_MIN_RCVBUF). `at`:
-        another place than the server's.
+        Args:
+            name: the client's name in the transcript.
+            small_rcvbuf: use the smallest receive buffer (on Linux 2,304 bytes: SOCK_MIN_RCVBUF).
+            timeout: seconds for each step, if not the case's.
+            endpoint: the endpoint, if not the server's.
+
+        Raises:
+            CheckFailed: the connection is refused, or not established in time.
         """
-        talk, address = self._open_socket(
+        client, address = self._open_socket(
             name, endpoint or self.server.endpoint, timeout or self.timeout, small_rcvbuf=small_rcvbuf
         )
-        await talk.connect(address)
-        return talk
+        await client.connect(address)
+        return client
 
     def start_connect(self, name: str, *, small_rcvbuf: bool = False) -> RecordedSocket:
-        """As `connect`, but nothing is waited for."""
-        talk, address = self._open_socket(name, self.server.endpoint, self.timeout, small_rcvbuf=small_rcvbuf)
-        talk.start_connect(address)
-        return talk
+        """Start to connect, without waiting for the connection. See `connect`."""
+        client, address = self._open_socket(
+            name, self.server.endpoint, self.timeout, small_rcvbuf=small_rcvbuf
+        )
+        client.start_connect(address)
+        return client
 
     def _open_socket(
         self, name: str, endpoint: Endpoint, timeout: float, *, small_rcvbuf: bool = False
@@ -118,13 +128,13 @@ class ServerContext:
         if small_rcvbuf:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         if family == socket.AF_UNIX and kind == socket.SOCK_DGRAM:
-            sock.bind("")  # an abstract name of its own (unix(7)): replies need somewhere to go
-        talk = RecordedSocket(sock, name, self.transcript, timeout)
-        self._sockets.append(talk)
-        return talk, address
+            sock.bind("")  # to a unique abstract address (unix(7)), to which the server can reply
+        client = RecordedSocket(sock, name, self.transcript, timeout)
+        self._sockets.append(client)
+        return client, address
 
     async def exchange(self, conn: RecordedSocket, *messages: bytes) -> None:
-        """Send messages, on a stream in one write, and hear their replies."""
+        """Send messages, on a stream in one write, and receive their replies."""
         if self.contract.is_datagram:
             for each in messages:
                 await conn.send(each)
@@ -134,26 +144,26 @@ class ServerContext:
         await conn.expect_reply(self.reply(*messages))
 
     async def expect_served(self, name: str = "next", number: int = 900) -> None:
-        """A new client is served as ever. Raises Failed."""
-        talk = await self.connect(name)
-        await self.exchange(talk, self.message(number))
-        talk.close()
+        """Check that a new client gets its reply."""
+        client = await self.connect(name)
+        await self.exchange(client, self.message(number))
+        client.close()
 
     async def expect_still_served(self, event: str) -> None:
-        """As `expect_served`; what goes wrong is put down to what has just been done."""
+        """Check that a new client gets its reply. A failure names `event` as its cause."""
         try:
             await self.expect_served()
-        except CheckFailed as failed:
+        except CheckFailed as failure:
             await asyncio.sleep(0)
-            end = await self.exit_description()
+            ending = await self.exit_description()
             raise CheckFailed(
                 f"the next client to be served after {event}",
-                f"{failed.happened}{f'; the server has ended: {end}' if end else ''}",
-                timed_out=failed.timed_out,
-            ) from failed
+                f"{failure.happened}{f'; the server exited: {ending}' if ending else ''}",
+                timed_out=failure.timed_out,
+            ) from failure
 
     async def exit_description(self) -> str:
-        """How the server has ended; "" while it runs, or where it isn't ours."""
+        """Return how the server exited; "" if it is running, or if the checker did not start it."""
         program = self.server.program
         if program is None:
             return ""
@@ -161,26 +171,26 @@ class ServerContext:
         return program.exit_description
 
     async def diagnose(self, failure: CheckFailed) -> tuple[CheckFailed, str]:
-        """See Attempt."""
+        """Extend a failure by the state of the server. See CaseContext."""
         program = self.server.program
         if program is None or self.killed_by_case:
             return failure, ""
         ending = await self.exit_description()
         if ending:
-            self.transcript.add("server", f"has ended: {ending}")
+            self.transcript.add("server", f"exited: {ending}")
             await program.stderr.wait_eof(0.5)
-            known = ending in failure.happened or "has ended" in failure.happened
-            happened = failure.happened if known else f"{failure.happened} (the server has ended: {ending})"
+            mentioned = ending in failure.happened or "the server exited" in failure.happened
+            happened = failure.happened if mentioned else f"{failure.happened} (the server exited: {ending})"
             return CheckFailed(failure.expected, happened), program.stderr_tail
         if failure.timed_out and self.is_idle():
-            failure = CheckFailed(failure.expected, f"{failure.happened} (the server waits too)")
+            failure = CheckFailed(failure.expected, f"{failure.happened} (the server is waiting, too)")
         return failure, program.stderr_tail
 
     # The process ---------------------------------------------------------------------------------
 
     @property
     def program(self) -> ProgramProcess:
-        """The server's process; only for cases that ask for one."""
+        """The server's process, for cases that require one."""
         assert self.server.program is not None
         return self.server.program
 
@@ -191,7 +201,7 @@ class ServerContext:
             os.kill(self.program.pid, number)
 
     def fd_count(self) -> int:
-        """How many descriptors the server and what it started hold."""
+        """Return the number of file descriptors that the server and its descendants hold."""
         count = 0
         for pid in self.program.process_tree():
             with suppress(OSError):
@@ -199,68 +209,96 @@ class ServerContext:
         return count
 
     def zombie_count(self) -> int:
-        """How many of its children are dead and not waited for."""
+        """Return the number of zombies among the server and its descendants."""
         return sum(read_stat(pid)[1:2] == ["Z"] for pid in self.program.process_tree())
 
     def memory_usage(self) -> int:
-        """Bytes that the server and what it started hold in memory (RSS)."""
+        """Return the resident memory of the server and its descendants, in bytes (RSS)."""
         return sum(process.rss for pid in self.program.process_tree() if (process := read_process(pid)))
 
     def cpu_times(self) -> dict[int, tuple[float, float]]:
-        """For each of its processes the seconds in which it ran, and in which it ran or waited to."""
+        """Return for each process the seconds for which it ran, and for which it ran or was runnable."""
         times = {pid: scheduling_times(pid) for pid in self.program.process_tree()}
         return {pid: (ran, ran + waited) for pid, (ran, waited) in times.items()}
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """The server is stopped meanwhile, and only the kernel does its part; one that isn't ours goes on."""
-        ours = self.server.program is not None
-        if ours:
+        """Stop the server (SIGSTOP) in a `with` block, so that only the kernel acts on its sockets.
+
+        A server that the checker did not start continues to run.
+        """
+        has_process = self.server.program is not None
+        if has_process:
             self.signal(signal.SIGSTOP, "SIGSTOP")
         try:
             yield
         finally:
-            if ours:
+            if has_process:
                 self.signal(signal.SIGCONT, "SIGCONT")
 
     def is_idle(self) -> bool:
-        """Whether all of the server waits: what hasn't come by now won't come, however long we wait.
+        """Whether all threads of the server are asleep, so that it will send no more unless it is asked.
 
-        Of one that isn't ours nobody knows.
+        True if the checker did not start the server, because its state is unknown.
         """
         return self.server.program is None or self.program.is_idle()
 
     async def cpu_share(self, windows: int = 3, seconds: float = 1.0) -> float:
-        """The least share of some windows of time in which it ran, from 0 to 1 or more.
+        """Return the lowest CPU share of the server in several windows of time: 0 to 1, or more.
 
-        A busy loop on a busy machine runs little, and yet wants to all the time: then that is the share. (Who
-        wakes up now and then wants to run for some time too where others hold it up, but never most of it. So
-        each process is looked at by itself: many that wake up now and then are no loop.)
+        On a busy machine a busy loop runs little, but it is runnable all the time: then that is its share. A
+        process that wakes up now and then is runnable for longer on a busy machine, too, but never most of
+        the time. So each process is looked at separately: many that wake up now and then are not a loop.
         """
         loop = asyncio.get_running_loop()
-        least = float("inf")
+        lowest = float("inf")
         for _ in range(windows):
-            before, began = self.cpu_times(), loop.time()
+            before, started_at = self.cpu_times(), loop.time()
             await asyncio.sleep(seconds)
-            took = loop.time() - began
-            grown = [
-                ((now[0] - then[0]) / took, (now[1] - then[1]) / took)
+            elapsed = loop.time() - started_at
+            shares = [
+                ((now[0] - then[0]) / elapsed, (now[1] - then[1]) / elapsed)
                 for now, then in ((now, before.get(pid, (0.0, 0.0))) for pid, now in self.cpu_times().items())
             ]
-            ran = sum(each for each, _ in grown)
-            wanted = max((each for _, each in grown), default=0.0)
-            least = min(least, wanted if wanted > _BUSY_LOOP_SHARE else ran)
-            if least < 0.05:
+            running = sum(each for each, _ in shares)
+            runnable = max((each for _, each in shares), default=0.0)
+            lowest = min(lowest, runnable if runnable > _BUSY_LOOP_SHARE else running)
+            if lowest < 0.05:
                 break
-        return max(0.0, least)
+        return max(0.0, lowest)
+
+    async def expect_no_busy_loop(self) -> None:
+        """Check that an idle server uses no CPU time."""
+        share = await self.cpu_share()
+        if share > _MAX_IDLE_CPU:
+            raise CheckFailed(
+                "an idle server to use no CPU time", f"it uses {share:.0%} of a processor", timed_out=True
+            )
+
+    async def expect_exit(self, timeout: float) -> None:
+        """Check that the server exits within `timeout` seconds of a SIGTERM."""
+        if not await self.program.wait(timeout):
+            raise CheckFailed(
+                f"the server to exit within {timeout / self.load_factor:g} s of SIGTERM",
+                "it is still running",
+                timed_out=True,
+            )
+        self.transcript.add("server", f"exits: {self.program.exit_description}")
+
+    async def expect_port_free(self, timeout: float) -> None:
+        """Check that no process of the server listens after `timeout` seconds."""
+        if not await self.wait_until(lambda: not self.is_listening(), timeout):
+            raise CheckFailed(
+                "the port to be free", "a process that the server started still holds it", timed_out=True
+            )
 
     def is_listening(self) -> bool:
-        """Whether the server, or something it left behind, still listens."""
+        """Whether the server, or a process that it left behind, listens."""
         program = self.program
         return bool(listeners(program.process_tree(include_detached=True), self.contract.transport))
 
     async def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Whether a condition comes true within so many seconds."""
+        """Return whether a condition becomes true within `timeout` seconds."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         while not condition():
@@ -270,23 +308,23 @@ class ServerContext:
         return True
 
     async def kill(self) -> None:
-        """End the server by SIGKILL, and all that it started. That it has ended is then no evidence."""
+        """Kill the server and its descendants (SIGKILL). Its exit is then no evidence of a fault."""
         self.killed_by_case = True
         await self.program.kill_tree()
 
     async def restart(self) -> None:
-        """Start the server again at the same place.
+        """Start the server again on the same endpoint.
 
         Raises:
-            NotReady: it doesn't come to listen.
-            SystemRefused: it can't be started.
+            NotListening: it exits, or does not listen.
+            SystemCallFailed: it cannot be started.
         """
-        self.transcript.add("check", "starts the server again at the same place")
+        self.transcript.add("check", "starts the server again on the same endpoint")
         self.server = await self._restart(self.server)
         self.killed_by_case = False
 
     def close(self) -> None:
         """Close all sockets of the case."""
-        for talk in self._sockets:
+        for client in self._sockets:
             with suppress(OSError):
-                talk.socket.close()
+                client.socket.close()

@@ -1,1 +1,1 @@
-"""The suites: tables of cases, one file each, and the stimuli that they name."""
+"""The suites: `*_table.py` lists the cases, `*_stimuli.py` is what they do; start with `registry.py`."""

@@ -67,7 +67,7 @@ def batch(
     settings = BatchSettings(role, text, sandbox=not no_sandbox, thorough=thorough)
 
     def progress(submission: JudgedSubmission, remaining: int) -> None:
-        points = f"{submission.result.points:g} of {submission.result.most:g} points"
+        points = f"{submission.result.points:g} of {submission.result.max_points:g} points"
         terminal.note(f"{submission.name}: {points}; {remaining} left")
 
     workers = workers or os.cpu_count() or 1
@@ -79,7 +79,12 @@ def batch(
         except OSError as error:
             raise SystemCallFailed("write", str(out / file), error.errno or 0) from error
     rows = [
-        (one.name, one.language or "-", f"{one.result.points:g} of {one.result.most:g}", _failed_cases(one))
+        (
+            one.name,
+            one.language or "-",
+            f"{one.result.points:g} of {one.result.max_points:g}",
+            _failed_cases(one),
+        )
         for one in found
     ]
     terminal.table(("name", "language", "points", "failed"), rows)

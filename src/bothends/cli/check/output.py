@@ -39,7 +39,7 @@ def show(result: SuiteResult, *, verbose: bool = False) -> None:
         for verdict in (Verdict.PASS, Verdict.NON_STRICT, Verdict.INFO, Verdict.FAIL, Verdict.SKIP)
         if result.counts[verdict]
     ]
-    marks = f"{result.points:g} of {result.most:g} points"
+    marks = f"{result.points:g} of {result.max_points:g} points"
     click.echo(f"{result.contract}: {', '.join(counted)}; {marks}; {result.seconds:.1f} s")
 
 
@@ -59,14 +59,14 @@ def _print_details(outcome: CaseOutcome) -> None:
     for head, text in (
         ("expected", outcome.expected),
         ("happened", outcome.happened or outcome.detail),
-        ("mistake", outcome.mistake),
+        ("mistake", outcome.likely_cause),
         ("picture", outcome.evidence),
     ):
         if text:
             click.echo(f"  {head:<9} {text}")
     for entry in outcome.transcript:
-        click.echo(f"  {entry.seconds:8.3f}  {entry.who:<10} {entry.what}")
-    if outcome.complaint:
+        click.echo(f"  {entry.seconds:8.3f}  {entry.actor:<10} {entry.event}")
+    if outcome.stderr_tail:
         click.echo("  stderr:")
-        for line in outcome.complaint.splitlines():
+        for line in outcome.stderr_tail.splitlines():
             click.echo(f"    {line}")
