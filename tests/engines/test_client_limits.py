@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.endpoints import Address
-from bothends.engines.client_limits import AccessControl, parse_network
 from bothends.engines.base import Limits
-from bothends.engines.client_limits import TokenBucket
+from bothends.engines.client_limits import AccessControl, TokenBucket, parse_network
 from bothends.events import RejectReason
 
 

@@ -69,7 +69,7 @@ def test_harness_kills_processes_on_error() -> None:
 
 
 def test_harness_start_failure_shows_traceback() -> None:
-    with pytest.raises(AssertionError, match=r"(?s)ready has not come.*Inner: secret"):
+    with pytest.raises(AssertionError, match=r"(?s)no start before it exited.*Inner: secret"):
         Harness("epoll", Unpicklable, TCP)
     with pytest.raises(AssertionError, match="there is no engine"):
         Harness("tests.testing.nowhere:Engine", EchoService, TCP)
@@ -94,15 +94,15 @@ def test_harness_transfers_exceptions() -> None:
 
 def test_harness_timeout_describes_state() -> None:
     with Harness("epoll", EchoService, TCP) as running:
-        with pytest.raises(AssertionError, match=r"event Accepted has not come within 0.1 s"):
+        with pytest.raises(AssertionError, match=r"no event Accepted within 0.1 s"):
             running.wait_event(Accepted, timeout=0.1)
-        with pytest.raises(AssertionError, match=r"its end has not come"):
+        with pytest.raises(AssertionError, match=r"no exit within 0.1 s"):
             running.wait_exit(0.1)
         with pytest.raises(AssertionError, match=r"not within 0.1 s"):
             running.wait_for(lambda: False, 0.1)
         running.abort()
         running.wait_exit()
-        with pytest.raises(AssertionError, match=r"before it ended"):
+        with pytest.raises(AssertionError, match=r"before it exited"):
             running.wait_event(Accepted)
 
 

@@ -33,6 +33,8 @@ from bothends.events import Observer, ProblemsOnly
 from bothends.services.base import Conversation, Peer, Push, Service, discard_push
 from bothends.sockets import Listener
 
+__all__ = ["DRAIN_IDLE", "ConversationOpener", "Engine", "EngineContext", "Limits", "Network"]
+
 # Seconds without received data after which a draining server closes a connection: long enough for data in
 # flight from the same continent to arrive, short enough that ^C with an idle client attached feels immediate.
 DRAIN_IDLE: Final = 0.15

@@ -5,7 +5,7 @@ client that sends too fast is read more slowly and loses nothing.
 
 Addresses are those of the TCP or UDP peer, which the kernel reports. An address in a PROXY header arrives
 only after accepting, and from a trusted proxy, so it is not checked here. Peers without an IP address (UNIX
-sockets, vsock) always pass: for a UNIX socket, the permissions of its file decide who may connect.
+sockets, vsock) always pass: access to a UNIX socket is controlled by the permissions of its file.
 """
 
 from __future__ import annotations

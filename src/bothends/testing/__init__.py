@@ -1,9 +1,9 @@
-"""Testing what others write: services by scripts, engines by the contract suite.
+"""Test tools for code in other packages: scripted streams for services, the contract suite for engines.
 
-    from bothends.testing import END, replay, cuts          # a service, byte by byte, without a socket
-    from bothends.testing.contract import EngineContract    # an engine, with real ones (needs pytest)
+    from bothends.testing import END, all_splits, replay    # a service, byte by byte, without a socket
+    from bothends.testing.contract import EngineContract    # an engine, with real sockets (needs pytest)
 
-Rank 4. What is exported here is pure; `harness` runs an engine in a process of its own.
+Rank 4. Everything exported here is pure. `harness` runs an engine in its own process.
 """
 
 from bothends.testing.clock import FakeClock

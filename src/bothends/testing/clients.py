@@ -1,6 +1,6 @@
-"""Clients for tests: plain blocking sockets with a time limit, and nothing of an engine in them.
+"""Clients for tests: plain blocking sockets with a timeout. They share no code with the engines.
 
-They say, hear, finish, reset: each method is one deliberate thing to do to a server.
+Each method does one specific thing to a server: send, receive, half-close, reset.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any, Final, Self
 from bothends.endpoints import Address, Endpoint
 from bothends.sockets.options import reset_on_close
 
-# Most seconds that one call may take. It only passes when something is wrong.
+# Timeout of each call, in seconds. It expires only if something is wrong.
 TIMEOUT: Final = 30.0
 
-# Larger than any message that a test sends.
+# Bytes: larger than any message of a test.
 _MAX_MESSAGE_SIZE: Final = 256 * 1024
 
 
 class Client:
-    """One end of a connection, or a datagram socket that talks to one endpoint only.
+    """A connection to an endpoint, or a datagram socket connected to it. A context manager.
 
     Args:
-        endpoint: where to; with a numeric host.
-        rcvbuf, sndbuf: bytes of the kernel's buffers; None leaves them to grow as they like.
-        source: the address to call from; on Linux any of 127.0.0.0/8 will do.
-        named: bind a UNIX socket to a name of its own, so that the server's events can say who it is.
+        endpoint: the endpoint to connect to, with a numeric host.
+        rcvbuf, sndbuf: sizes of the kernel's buffers in bytes; None leaves them to autotuning.
+        source: the source address. On Linux any address in 127.0.0.0/8 works.
+        autobind: bind a UNIX socket to an abstract name, by which the server's events identify it.
 
     Raises:
         OSError: as connect(2).
@@ -60,7 +60,7 @@ class Client:
             self.socket.close()
             raise
         self.address = Address.from_sockaddr(family, self.socket.getsockname())
-        """Who we are, as the server's events name us."""
+        """The client's address, as the server's events have it."""
 
     def __enter__(self) -> Self:
         return self
@@ -70,23 +70,23 @@ class Client:
     ) -> None:
         self.close()
 
-    # Saying --------------------------------------------------------------------------------------
+    # Sending -------------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all of `data`."""
         if data:
             self.socket.sendall(data)
         else:
             self.socket.send(data)  # an empty datagram
 
     def send_bytewise(self, data: bytes, interval: float) -> None:
-        """Send it one byte at a time, so many seconds apart."""
-        for place in range(len(data)):
-            self.send(data[place : place + 1])
+        """Send `data` one byte at a time, `interval` seconds apart, or less if a reply arrives."""
+        for offset in range(len(data)):
+            self.send(data[offset : offset + 1])
             self.is_readable(interval)
 
     def send_until_blocked(self, data: bytes, timeout: float) -> int:
-        """Send as much of it as is taken, until nothing is for `within` seconds; how much that was."""
+        """Send until the socket is not writable for `timeout` seconds. Returns the bytes sent."""
         view = memoryview(data)
         poller = select.poll()
         poller.register(self.socket, select.POLLOUT)
@@ -96,102 +96,102 @@ class Client:
         return count
 
     def shutdown_write(self) -> None:
-        """Say that nothing more will come: shutdown(SHUT_WR)."""
+        """Half-close: shutdown(SHUT_WR)."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def request(self, data: bytes, size: int | None = None) -> bytes:
-        """Say it and hear as many bytes as were said, or `size`."""
+        """Send `data` and receive `size` bytes. Default: as many as were sent."""
         self.send(data)
         return self.receive_exactly(len(data) if size is None else size)
 
-    # Hearing -------------------------------------------------------------------------------------
+    # Receiving -----------------------------------------------------------------------------------
 
     def receive_exactly(self, size: int) -> bytes:
-        """Exactly so many bytes; fewer only where the other end closes."""
-        heard = bytearray()
-        while len(heard) < size and (data := self.socket.recv(size - len(heard))):
-            heard += data
-        return bytes(heard)
+        """Receive `size` bytes, or fewer at EOF."""
+        received = bytearray()
+        while len(received) < size and (data := self.socket.recv(size - len(received))):
+            received += data
+        return bytes(received)
 
     def receive_line(self) -> bytes:
-        """Up to a newline, which is included; less only where the other end closes."""
+        """Receive a line with its newline, or what there is of it at EOF."""
         line = bytearray()
         while not line.endswith(b"\n") and (data := self.socket.recv(1)):
             line += data
         return bytes(line)
 
     def receive_until_eof(self, limit: int = 64_000_000) -> bytes:
-        """Everything until the other end closes.
+        """Receive everything until EOF.
 
         Raises:
-            ConnectionResetError: it was reset instead.
-            AssertionError: it hasn't closed after `most` bytes.
+            ConnectionResetError: the connection was reset.
+            AssertionError: there is no EOF after `limit` bytes.
         """
-        heard = bytearray()
+        received = bytearray()
         while data := self.socket.recv(65536):
-            heard += data
-            assert len(heard) <= limit, f"it goes on after {limit} bytes"
-        return bytes(heard)
+            received += data
+            assert len(received) <= limit, f"no EOF after {limit} bytes"
+        return bytes(received)
 
     def discard_slowly(self, interval: float) -> int:
-        """Read on, a piece after each pause of so many seconds, and keep nothing; how much it was.
+        """Receive and discard until EOF, one piece every `interval` seconds. Returns the number of bytes.
 
-        For who has no end unless it is told to end: so slowly that what passes meanwhile is bounded.
+        For a server that sends until it is stopped: the slow reading limits the amount of data.
 
         Raises:
-            AssertionError: there was no end in PATIENCE seconds.
+            AssertionError: there is no EOF within TIMEOUT seconds.
         """
         count = 0
         until = time.monotonic() + TIMEOUT
         while data := self.socket.recv(65536):
             count += len(data)
-            assert time.monotonic() < until, f"{count} bytes, and no end"
+            assert time.monotonic() < until, f"no EOF after {count} bytes"
             self.is_hung_up(interval)
         return count
 
     def receive_message(self) -> bytes:
-        """One datagram or packet, whole."""
+        """Receive one datagram or seqpacket message."""
         return self.socket.recv(_MAX_MESSAGE_SIZE)
 
     def receive_until_closed(self) -> bytes:
-        """Everything until the connection is over, by a close or a reset."""
-        heard = bytearray()
+        """Receive everything until EOF or a reset."""
+        received = bytearray()
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
             while data := self.socket.recv(65536):
-                heard += data
-        return bytes(heard)
+                received += data
+        return bytes(received)
 
     def is_readable(self, timeout: float = 0.0) -> bool:
-        """Whether there is something to hear, an end included; waits for it up to `within` seconds."""
+        """Whether data or EOF can be received. Waits for it for at most `timeout` seconds."""
         poller = select.poll()
         poller.register(self.socket, select.POLLIN)
         return bool(poller.poll(timeout * 1000))
 
     def try_receive(self, size: int) -> bytes:
-        """As `hear`, but a reset is an end like another."""
+        """Receive as `receive_exactly`, but return b"" after a reset."""
         try:
             return self.receive_exactly(size)
         except (ConnectionResetError, BrokenPipeError):
             return b""
 
     def is_hung_up(self, timeout: float) -> bool:
-        """Whether the connection is reset or closed on both sides; waits for it up to `within` seconds.
+        """Whether the connection is reset, or closed in both directions. Waits for at most `timeout` seconds.
 
-        The way for a slow reader to be slow: it comes back early only when there is no use in waiting.
+        Slow readers use it as their pause, because it returns early only if there is nothing to wait for.
         """
         poller = select.poll()
         poller.register(self.socket, 0)
         return bool(poller.poll(timeout * 1000))
 
-    # Leaving -------------------------------------------------------------------------------------
+    # Closing -------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Close by RST: what is on its way in either direction is lost (socket(7), SO_LINGER)."""
+        """Close with RST: data in flight in either direction is lost (socket(7), SO_LINGER)."""
         reset_on_close(self.socket)
         self.socket.close()
 
     def close(self) -> None:
-        """Close in good order. Idempotent."""
+        """Close normally. Idempotent."""
         self.socket.close()
 
 

@@ -1,10 +1,10 @@
-"""A clock that moves when it is told to."""
+"""A fake clock for tests."""
 
 from __future__ import annotations
 
 
 class FakeClock:
-    """Stands in wherever a clock is passed in: calling it gives the seconds it shows.
+    """A clock that moves only by `advance`. Calling it returns its time in seconds.
 
     clock = FakeClock()
     service = Timed(now=clock)
@@ -13,14 +13,14 @@ class FakeClock:
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
-        """What it shows, in seconds. Not 0 to begin with: code that takes 0 for "never" would pass."""
+        """The time, in seconds. Does not start at 0, because code that takes 0 for "never" would pass."""
 
     def __call__(self) -> float:
-        """The time now."""
+        """Return the time."""
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass. Raises ValueError for less than none: clocks that go backwards are another test."""
+        """Advance the time. Raises ValueError if `seconds` is negative."""
         if seconds < 0:
-            raise ValueError(f"{seconds} s is in the past")
+            raise ValueError(f"cannot advance a clock by {seconds} s, into the past")
         self.now += seconds

@@ -1,4 +1,4 @@
-"""Running one engine to its end, and saying what it leaves behind. The child's side of `harness.py`."""
+"""Run one engine, and report the resources that it leaves open. The child side of `harness.py`."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from bothends.sockets import open_listeners
 from bothends.testing import ipc
 from bothends.testing.ipc import Crashed, Leftovers, Ready, RunSpec, SignalReceived
 
-# Signals that a server has no other use for, so an engine may have SIGTERM and SIGINT to itself.
+# Signals that a server does not use otherwise, so that SIGTERM and SIGINT are free for the engine.
 DRAIN = signal.SIGUSR1
 ABORT = signal.SIGUSR2
 
 
 def load_engine(name: str) -> type[Engine]:
-    """An engine's class, by its name or as "module:Class"."""
+    """Load an engine's class, by its name or as "module:Class"."""
     return registry.load(name)
 
 
 def preload(spec: RunSpec) -> None:
-    """Load and make what a child that runs the order would otherwise load and make for itself."""
+    """Import the modules and create the certificate that `run` needs, once for all children."""
     load_engine(spec.engine)
     if spec.tls is not None:
         _tls_layer(spec.tls)
@@ -47,7 +47,7 @@ def _tls_layer(settings: TlsSettings) -> TlsLayer:
 
 
 def run(spec: RunSpec, sock: socket.socket) -> int:
-    """Serve until told to stop by a signal; the status to exit with."""
+    """Run an engine until a signal stops it, and report to `sock`. Returns the exit status."""
     try:
         ipc.send(sock, _serve(spec, sock))
     except UnsupportedCombination as error:
@@ -76,15 +76,15 @@ def _serve(spec: RunSpec, sock: socket.socket) -> Leftovers:
     signal.signal(ABORT, abort)
     service = spec.service()
     observe = ipc.observer(sock) if spec.observe else None
-    asked = [Endpoint.parse(text) for text in spec.endpoints]
-    chosen = choose_engine(load_engine(spec.engine), service, asked, spec.limits, workers=1)
-    with contextlib.ExitStack() as opened:
+    endpoints = [Endpoint.parse(text) for text in spec.endpoints]
+    engine_class = choose_engine(load_engine(spec.engine), service, endpoints, spec.limits, workers=1)
+    with contextlib.ExitStack() as stack:
         listeners = [
-            opened.enter_context(listener) for endpoint in asked for listener in open_listeners(endpoint)
+            stack.enter_context(listener) for endpoint in endpoints for listener in open_listeners(endpoint)
         ]
         tls = None if spec.tls is None else _tls_layer(spec.tls)
         opener = opener_for(service.open, listeners, tls)
-        engine = chosen(EngineContext(service, listeners, stop, spec.limits, observe, opener))
+        engine = engine_class(EngineContext(service, listeners, stop, spec.limits, observe, opener))
         ipc.send(sock, Ready([listener.endpoint for listener in listeners]))
         if spec.start_paused:
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -95,8 +95,8 @@ def _serve(spec: RunSpec, sock: socket.socket) -> Leftovers:
 
 def _find_leftovers(before: dict[int, str]) -> Leftovers:
     after = process_info.descriptors()
-    left = [what for number, what in sorted(after.items()) if number not in before]
-    # The listing's own descriptor is gone by the time it is looked at, so it isn't among them.
+    # The descriptor that lists /proc/self/fd is closed before its entry is read, so it is not in the result.
+    descriptors = [target for number, target in sorted(after.items()) if number not in before]
     threads = [each.name for each in threading.enumerate() if each is not threading.main_thread()]
-    own = process_info.process_tree(os.getpid())[1:]
-    return Leftovers(left, threads, [str(each) for each in own])
+    children = process_info.process_tree(os.getpid())[1:]
+    return Leftovers(descriptors, threads, [str(each) for each in children])

@@ -1,15 +1,15 @@
-"""A small process that forks others, each to run one engine: `python -m bothends.testing.fork_server FD`.
+"""A process that forks a child for each engine to run: `python -m bothends.testing.fork_server FD`.
 
-An engine may fork, thread and handle signals, so it gets a process of its own. Forking it from the
-test's process would be unsound, as that has threads, and copies every test's leftovers into it;
-starting an interpreter takes a fifth of a second. So one is started once, imports everything, stays
-without threads, and forks: some milliseconds a start. (multiprocessing's forkserver does as much, but
-imports the caller's main module into every child, and a test runner's is large.)
+An engine may fork, start threads and handle signals, so it runs in its own process. Forking it from the test
+process would be unsound, because that process has threads, and the child would inherit the open descriptors
+of every test. Starting an interpreter takes a fifth of a second. So one process is started once, imports
+everything, starts no threads, and forks: a few milliseconds for each engine. (The forkserver of
+multiprocessing does the same, but imports the caller's main module into every child, and that of a test
+runner is large.)
 
-Each child leads a session of its own, and so a process group, which the watcher ends as a whole. What
-an engine's processes leave as orphans becomes ours (PR_SET_CHILD_SUBREAPER, prctl(2)), so that their
-ends are noticed wherever init is a program that doesn't. When the watcher is gone, whatever is left is
-ended here.
+Each child leads its own session, and so a process group, which the harness kills as a whole. This process is
+a child subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)), so it reaps orphans of the engines even where init does
+not. When the harness exits, this process kills all children that are left.
 """
 
 from __future__ import annotations
@@ -29,66 +29,67 @@ from typing import Any, Final, NoReturn
 
 from bothends.testing import engine_runner
 
-# More than any request: an order and the module search path.
+# Bytes: larger than any request, which has a RunSpec and the module search path.
 MAX_REQUEST_SIZE: Final = 64 * 1024
 
 _PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 
 
 def main(sock: socket.socket) -> None:
-    """Take requests until the watcher is gone; then end every child that is left.
+    """Handle requests until the harness closes the socket, then kill every child that is left.
 
-    ("fork", path, order) with the descriptors of a report line and an error file -> a pid, or text that
-    says why not; ("reap", pid) -> the exit status (negative: the signal), waiting for it and for its group.
+    ("fork", path, spec), with the descriptors of a report socket and an output file: fork a child. The reply
+    is its pid, or a traceback. ("reap", pid): wait for a child and its process group. The reply is the exit
+    status (negative: the number of the signal).
     """
     children: set[int] = set()
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    gc.freeze()  # what is imported is shared with the children, and stays so
+    gc.freeze()  # so that the garbage collector does not write to pages shared with the children
     while True:
         data, ancillary, _, _ = sock.recvmsg(MAX_REQUEST_SIZE, socket.CMSG_SPACE(2 * 4))
         if not data:
             break
         request = pickle.loads(data)
-        answer: int | str
+        reply: int | str
         if request[0] == "fork":
-            _, path, order = request
-            answer = fork(sock, path, order, _descriptors(ancillary))
-            if isinstance(answer, int):
-                children.add(answer)
+            _, path, spec = request
+            reply = fork(sock, path, spec, _descriptors(ancillary))
+            if isinstance(reply, int):
+                children.add(reply)
         else:
-            answer = reap(request[1])
+            reply = reap(request[1])
             children.discard(request[1])
-        sock.send(pickle.dumps(answer))
+        sock.send(pickle.dumps(reply))
     for pid in children:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
 
 
 def fork(sock: socket.socket, path: list[str], pickled: bytes, descriptors: Sequence[int]) -> int | str:
-    """A child that runs the order; its pid, or the reason why it can't be run."""
-    reports, errors = descriptors
+    """Fork a child that runs a pickled RunSpec. Returns its pid, or a traceback if it cannot run."""
+    reports, output = descriptors
     try:
         sys.path[:] = path
-        order = pickle.loads(pickled)
-        engine_runner.preload(order)  # once, here
+        spec = pickle.loads(pickled)
+        engine_runner.preload(spec)
     except Exception:
         return traceback.format_exc()
     else:
         pid = os.fork()
         if pid == 0:
             sock.close()
-            _child_main(order, reports, errors)
-        # The session that the watcher will end: made on both sides, so that it is there for both.
+            _child_main(spec, reports, output)
+        # Parent and child both create the process group, so that it exists for both from here on.
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(pid, pid)
         return pid
     finally:
         os.close(reports)
-        os.close(errors)
+        os.close(output)
 
 
 def reap(pid: int) -> int:
-    """The exit status of a child, and the end of all that has been left to us of its process group."""
+    """Wait for a child and for all orphans of its process group. Returns the child's exit status."""
     _, status = os.waitpid(pid, 0)
     with contextlib.suppress(ChildProcessError):
         while True:
@@ -96,16 +97,16 @@ def reap(pid: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _child_main(order: Any, reports: int, errors: int) -> NoReturn:
+def _child_main(spec: Any, reports: int, output: int) -> NoReturn:
     status = 70  # EX_SOFTWARE
     try:
         with contextlib.suppress(PermissionError):
             os.setsid()
-        os.dup2(errors, 1)
-        os.dup2(errors, 2)
-        os.close(errors)
-        line = socket.socket(fileno=reports)  # open until the very end, which the watcher knows by it
-        status = engine_runner.run(order, line)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+        sock = socket.socket(fileno=reports)  # open until _exit(), which the harness sees as EOF
+        status = engine_runner.run(spec, sock)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -126,5 +127,5 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 if __name__ == "__main__":
-    with socket.socket(fileno=int(sys.argv[1])) as line:
-        main(line)
+    with socket.socket(fileno=int(sys.argv[1])) as request_socket:
+        main(request_socket)

@@ -1,13 +1,13 @@
-"""Runs one engine in a process of its own, and watches it.
+"""Run one engine in its own process, and observe it.
 
-    with Harness("bothends.engines.epoll:EpollEngine", Echo, ["tcp://127.0.0.1:0"]) as running:
-        client = dial(running.endpoints[0])
+    with Harness("bothends.engines.epoll:EpollEngine", EchoService, ["tcp://127.0.0.1:0"]) as running:
+        client = Client(running.endpoints[0])
         ...
         running.drain()
-        left = running.wait_exit()
+        engine_exit = running.wait_exit()
 
-What an engine does is told by its events, which come here as they happen, and by /proc. However the
-`with` is left, nothing of the engine is left: its process group is killed.
+The sources are the engine's events, which arrive here as they happen, and /proc. On exit from the `with`
+block the engine's process group is killed, so that no process is left.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from bothends.testing import ipc
 from bothends.testing.engine_runner import ABORT, DRAIN
 from bothends.testing.ipc import Crashed, Leftovers, Ready, RunSpec, ServiceMaker, SignalReceived
 
-# Generous: it only passes when something is wrong, or the machine is very busy.
+# Seconds. It expires only if something is wrong, or the machine is very busy.
 TIMEOUT: Final = 30.0
 
-# How often what only /proc knows is looked at.
+# Seconds between reads of /proc.
 _POLL_INTERVAL: Final = 0.02
 
-# How long until a signal that has not been taken is sent again.
+# Seconds until a signal is sent again that the engine has not acknowledged.
 _RESEND_INTERVAL: Final = 0.1
 
-# How often it is looked whether all has been read: an engine that never ceases to tell isn't waited for.
+# Maximum number of waits for unread reports, as a bound for an engine that keeps sending events.
 _MAX_TURNS: Final = 100
 
 E = TypeVar("E", bound=Event)
@@ -58,8 +58,12 @@ E = TypeVar("E", bound=Event)
 
 @dataclass(frozen=True, slots=True)
 class EngineExit:
-    """How an engine's process ended: its exit status (negative: the signal), what `run` left behind
-    (None if it never came back), who outlived it, and what was printed, which should be nothing."""
+    """How an engine's process exited.
+
+    Fields: `status` (negative: the number of the signal), `leftovers` (resources that `run` left open; None
+    if it did not return), `survivors` (processes that outlived the engine), `output` (printed text, normally
+    none).
+    """
 
     status: int
     leftovers: Leftovers | None
@@ -67,17 +71,17 @@ class EngineExit:
     output: str
 
     def problems(self) -> list[str]:
-        """What is wrong with this end, in words; empty if nothing is."""
+        """Return the problems in words; empty for a clean exit."""
         found = [f"exit status {self.status}"] if self.status else []
         if self.leftovers is None:
-            found.append("run() never came back")
+            found.append("run() did not return")
         else:
-            for what, names in (
+            for kind, names in (
                 ("descriptor", self.leftovers.descriptors),
                 ("thread", self.leftovers.threads),
                 ("process", self.leftovers.processes),
             ):
-                found += [f"{what} left after run(): {name}" for name in names]
+                found += [f"{kind} left after run(): {name}" for name in names]
         found += [f"process outlived the engine: {name}" for name in self.survivors]
         if self.output:
             found.append(f"printed:\n{self.output}")
@@ -85,23 +89,23 @@ class EngineExit:
 
 
 class Harness:
-    """One engine, serving one service on some endpoints.
+    """One engine in its own process, serving one service on some endpoints. A context manager.
 
     Args:
         engine: a name of the registry, or "module:Class".
-        service: makes the service in the engine's process: a class, a function of a module, or a
+        service: creates the service in the engine's process: a class, a function of a module, or a
             functools.partial of one. It is pickled.
-        endpoints: URLs. "{tmp}" in them becomes a directory that is removed at the end.
+        endpoints: URLs. "{tmp}" in them is replaced by a temporary directory.
         limits: as for a server.
-        observe: False runs the engine with no observer; then there are no events.
-        held: stop between binding and running, until `go` is called: a server's sockets are there, and
-            so are its clients, before the engine looks at them.
-        tls: how to speak TLS on tls:// endpoints. The certificate of `TlsSettings(self_signed=True)`
-            is made once for all that a test run starts.
+        observe: False runs the engine without an observer, so there are no events.
+        start_paused: stop between binding and running, until `resume` is called. So clients can connect
+            before the engine runs.
+        tls: the TLS settings of tls:// endpoints. The certificate of `TlsSettings(self_signed=True)` is
+            created once in each test run.
 
     Raises:
-        CannotCarry: the engine refused something of it when it was made.
-        AssertionError: it can't be started. The text says why, in the engine's own words.
+        UnsupportedCombination: the engine does not support the service, an endpoint or a limit.
+        AssertionError: the engine could not be started. The text has its traceback.
     """
 
     def __init__(
@@ -117,9 +121,9 @@ class Harness:
     ) -> None:
         self._cleanup = contextlib.ExitStack()
         self.events: list[Event] = []
-        """All that has happened so far. Bytes beyond `reports.MAX_MESSAGE_TEXT` are left out."""
+        """The events so far. Their data is truncated to `ipc.MAX_DATA_SIZE` bytes."""
         self.endpoints: Sequence[Endpoint] = ()
-        """Where it listens, with the real ports."""
+        """The bound endpoints, with the actual ports."""
         self.pid = 0
         """The engine's process; its process group has the same number."""
         self._crash: str | None = None
@@ -133,8 +137,8 @@ class Harness:
         self._changed = threading.Condition()
         with contextlib.ExitStack() as undo:
             tmp = undo.enter_context(tempfile.TemporaryDirectory(prefix="bothends-"))
-            self._errors = undo.enter_context(tempfile.TemporaryFile())
-            order = RunSpec(
+            self._output_file = undo.enter_context(tempfile.TemporaryFile())
+            spec = RunSpec(
                 engine,
                 service,
                 [text.replace("{tmp}", tmp) for text in endpoints],
@@ -143,14 +147,14 @@ class Harness:
                 start_paused,
                 tls,
             )
-            self._report_socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._report_socket, engine_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(self._report_socket.close)
-            with theirs:
-                self.pid = FORK_SERVER.fork(order, theirs.fileno(), self._errors.fileno())
+            with engine_end:
+                self.pid = FORK_SERVER.fork(spec, engine_end.fileno(), self._output_file.fileno())
             undo.callback(self._kill_and_reap)
             self._reader = threading.Thread(target=self._read_reports, name="bothends-harness", daemon=True)
             self._reader.start()
-            self._wait_until(lambda: self._ready or self._unsupported or None, TIMEOUT, "ready")
+            self._wait_until(lambda: self._ready or self._unsupported or None, TIMEOUT, "start")
             if self._unsupported is not None:
                 raise self._unsupported
             self._cleanup = undo.pop_all()
@@ -164,10 +168,10 @@ class Harness:
         self.close()
 
     def close(self) -> None:
-        """End whatever is left, at once and without asking. Idempotent."""
+        """Kill the engine's processes, if any are left. Idempotent."""
         self._cleanup.close()
 
-    # What has happened ---------------------------------------------------------------------------
+    # Events --------------------------------------------------------------------------------------
 
     def wait_event(
         self,
@@ -175,10 +179,10 @@ class Harness:
         predicate: Callable[[E], bool] = lambda _event: True,
         timeout: float = TIMEOUT,
     ) -> E:
-        """The first event of this kind that fits, waiting for it if need be.
+        """Return the first event of this kind for which `predicate` is true. Waits for it.
 
         Raises:
-            AssertionError: it has not come after `deadline` seconds, or can't come any more.
+            AssertionError: there is none within `timeout` seconds, or the engine has exited without it.
         """
         checked = 0
 
@@ -195,7 +199,10 @@ class Harness:
         return event
 
     def events_of(self, kind: type[E], predicate: Callable[[E], bool] = lambda _event: True) -> list[E]:
-        """All events of this kind so far that fit: what was told before this is asked is among them."""
+        """Return all events of this kind so far for which `predicate` is true.
+
+        Reads all reports that the engine has already sent first.
+        """
         with self._changed:
             for _ in range(_MAX_TURNS):
                 if self._report_eof or not _is_readable(self._report_socket, 0):
@@ -203,25 +210,27 @@ class Harness:
                 self._changed.wait(_POLL_INTERVAL)
             return [event for event in self.events if isinstance(event, kind) and predicate(event)]
 
-    # What to do ----------------------------------------------------------------------------------
+    # Control -------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Let an engine run that was made with `held`."""
+        """Run an engine that was created with `start_paused`."""
         self.wait_for(lambda: all(each.state == "T" for each in self.processes()))
         os.kill(self.pid, signal.SIGCONT)
 
     def drain(self) -> None:
-        """Tell the engine to let conversations end. Returns at once."""
+        """Make the engine drain. Returns at once."""
         self._signal_until_acknowledged(DRAIN)
 
     def abort(self) -> None:
-        """Tell the engine to cut everything off. Returns at once."""
+        """Make the engine abort. Returns at once."""
         self._signal_until_acknowledged(ABORT)
 
     @contextlib.contextmanager
     def suspended(self) -> Iterator[None]:
-        """While inside, the engine's processes stand still (SIGSTOP), and the kernel goes on without
-        them: connections are made and queue up, bytes arrive."""
+        """Stop the engine's processes (SIGSTOP) inside the `with` block.
+
+        The kernel continues to complete handshakes, and to queue connections and data.
+        """
         os.killpg(self.pid, signal.SIGSTOP)
         try:
             self.wait_for(lambda: all(each.state in "TZX" for each in process_info.process_tree(self.pid)))
@@ -230,9 +239,9 @@ class Harness:
             os.killpg(self.pid, signal.SIGCONT)
 
     def limit_descriptors(self, spare: int) -> Callable[[], None]:
-        """Let each of its processes open only `spare` more descriptors (RLIMIT_NOFILE).
+        """Let each process of the engine open only `spare` more descriptors (RLIMIT_NOFILE).
 
-        Calling what is returned takes that back.
+        Returns: a function that restores the limits.
         """
         before = {
             each.pid: process_info.limit_descriptors(each.pid, spare)
@@ -248,17 +257,17 @@ class Harness:
         return restore
 
     def wait_exit(self, timeout: float = TIMEOUT) -> EngineExit:
-        """Wait until the engine and all of its processes are gone.
+        """Wait until the engine and all its processes have exited.
 
         Raises:
-            AssertionError: they are not, after `deadline` seconds.
+            AssertionError: they have not, within `timeout` seconds.
         """
         if self._exit is None:
-            self._wait_until(lambda: self._report_eof or None, timeout, "its end", even_after=True)
+            self._wait_until(lambda: self._report_eof or None, timeout, "exit", even_after=True)
             survivors = [
                 str(each)
                 for each in process_info.all_processes()
-                # The leader may be on its way out still: its descriptors go before it does.
+                # The leader may still be exiting, because the kernel closes its descriptors first.
                 if each.group == self.pid and each.pid != self.pid and not each.is_zombie
             ]
             status = self._kill_and_reap()
@@ -266,29 +275,29 @@ class Harness:
         return self._exit
 
     def is_alive(self) -> bool:
-        """Whether any of its processes is still there, as far as is known."""
+        """Whether any process of the engine is running, as far as known."""
         return self._status is None and not self._report_eof
 
-    # What the system says ------------------------------------------------------------------------
+    # Processes and resources ---------------------------------------------------------------------
 
     def processes(self) -> list[ProcessInfo]:
-        """The engine's process and all that descend from it."""
+        """Return the engine's process and all its descendants."""
         return process_info.process_tree(self.pid)
 
     def children(self) -> list[ProcessInfo]:
-        """Those that descend from it, zombies included."""
+        """Return the descendants of the engine's process, including zombies."""
         return self.processes()[1:]
 
     def zombies(self) -> list[ProcessInfo]:
-        """Those of its children whose end nobody has noticed."""
+        """Return the descendants that have exited and have not been reaped."""
         return [each for each in self.children() if each.is_zombie]
 
     def cpu_seconds(self) -> float:
-        """Processor time that all of them have used, in steps of 10 ms."""
+        """Return the CPU time that all processes have used, in steps of 10 ms."""
         return sum(each.cpu for each in self.processes())
 
     def cpu_used(self, seconds: float, limit: float) -> float:
-        """Processor time used from now on over `seconds`; fewer if it is more than `enough` before."""
+        """Return the CPU time used in the next `seconds`. Returns early if it exceeds `limit`."""
         start = self.cpu_seconds()
         until = time.monotonic() + seconds
         while (used := self.cpu_seconds() - start) <= limit and time.monotonic() < until:
@@ -296,26 +305,30 @@ class Harness:
         return used
 
     def memory(self) -> int:
-        """Bytes that all of them have in memory; what they share counts for each."""
+        """Return the resident memory of all processes in bytes. Shared pages count in each process."""
         return sum(each.rss for each in self.processes())
 
     def descriptors(self) -> int:
-        """How many descriptors all of them have open."""
+        """Return the number of open descriptors of all processes."""
         return sum(len(process_info.descriptors(each.pid)) for each in self.processes())
 
     def max_descriptors(self) -> int:
-        """How many descriptors that one of them has open which has the most: what leaks shows there, however
-        many processes there are by now."""
+        """Return the largest number of open descriptors of any process.
+
+        Shows a descriptor leak independently of the number of processes.
+        """
         return max((len(process_info.descriptors(each.pid)) for each in self.processes()), default=0)
 
     def output(self) -> str:
-        """What has been written to standard output and error."""
-        size = self._errors.seek(0, os.SEEK_END)
-        return os.pread(self._errors.fileno(), size, 0).decode(errors="replace")
+        """Return what the engine has written to standard output and error."""
+        size = self._output_file.seek(0, os.SEEK_END)
+        return os.pread(self._output_file.fileno(), size, 0).decode(errors="replace")
 
     def wait_for_stable_children(self) -> None:
-        """Wait until no more processes are being started: those that it keeps are all there, and those of
-        connections that are over are gone."""
+        """Wait until the set of child processes stops changing.
+
+        Then all workers have started, and the processes of closed connections have exited.
+        """
         before: list[int] | None = None
         while before != (now := [each.pid for each in self.children()]):
             before = now
@@ -323,10 +336,10 @@ class Harness:
                 self._wait_for_change(10 * _POLL_INTERVAL)
 
     def wait_for(self, condition: Callable[[], Any], timeout: float = TIMEOUT) -> None:
-        """Wait until `condition()` is true: for what no event tells.
+        """Wait until `condition()` is true. For conditions without an event.
 
         Raises:
-            AssertionError: it isn't, after `deadline` seconds.
+            AssertionError: it is not, within `timeout` seconds.
         """
         until = time.monotonic() + timeout
         while not condition():
@@ -335,21 +348,23 @@ class Harness:
             self._wait_for_change(_POLL_INTERVAL)
 
     def describe(self) -> str:
-        """How it stands: who is alive, what was printed, and the last events."""
-        lines = [f"alive: {', '.join(map(str, self.processes())) or 'nobody'}"]
+        """Describe the state: the running processes, the output, and the last events."""
+        lines = [f"processes: {', '.join(map(str, self.processes())) or 'none'}"]
         if self._crash:
-            lines.append(f"it raised:\n{self._crash}")
-        if printed := self.output():
-            lines.append(f"it printed:\n{printed}")
+            lines.append(f"raised:\n{self._crash}")
+        if output := self.output():
+            lines.append(f"printed:\n{output}")
         lines += [f"event: {event!s:.300}" for event in self.events[-12:]]
         return "\n".join(lines)
 
-    # The inside ----------------------------------------------------------------------------------
+    # Internals -----------------------------------------------------------------------------------
 
     def _read_reports(self) -> None:
         while True:
             _is_readable(self._report_socket, None)
-            with self._changed:  # from here on it is told, for whoever asks
+            # Received under the lock, so that events_of() never finds the socket empty before the event is
+            # added.
+            with self._changed:
                 try:
                     report = ipc.receive(self._report_socket)
                 except OSError:
@@ -377,22 +392,22 @@ class Harness:
         until = time.monotonic() + timeout
         with self._changed:
             while (found := find()) is None:
-                left = until - time.monotonic()
-                if left <= 0 or (self._report_eof and not even_after):
-                    when = f"within {timeout:g} s" if left <= 0 else "before it ended"
-                    raise AssertionError(f"{what} has not come {when}; {self.describe()}")
-                self._changed.wait(left)
+                remaining = until - time.monotonic()
+                if remaining <= 0 or (self._report_eof and not even_after):
+                    when = f"within {timeout:g} s" if remaining <= 0 else "before it exited"
+                    raise AssertionError(f"no {what} {when}; {self.describe()}")
+                self._changed.wait(remaining)
         return found
 
     def _signal_until_acknowledged(self, number: int) -> None:
-        """Send a signal until it has been taken.
+        """Send a signal, and send it again until the engine acknowledges it.
 
-        Python runs a handler between two steps of the main thread. A signal that comes after the last
-        step before a call that blocks, or that the kernel gives to another thread, is kept until that
-        call returns, which nothing may make it do; another signal does.
+        Python runs a signal handler between two bytecodes of the main thread. If a signal arrives after the
+        last bytecode before a blocking call, or in another thread, the handler waits until that call returns,
+        which may be never. Another signal interrupts the call.
         """
 
-        def insist() -> None:
+        def resend() -> None:
             with self._changed:
                 while not self._changed.wait_for(
                     lambda: self._report_eof or number in self._acknowledged, _RESEND_INTERVAL
@@ -400,23 +415,23 @@ class Harness:
                     os.kill(self.pid, number)
 
         os.kill(self.pid, number)
-        threading.Thread(target=insist, name="bothends-insist", daemon=True).start()
+        threading.Thread(target=resend, name="bothends-resend", daemon=True).start()
 
     def _wait_for_change(self, seconds: float) -> None:
-        """Wait, but not longer than there is something to wait for."""
+        """Wait for a report, for at most `seconds`. Returns at once after EOF."""
         with self._changed:
             if not self._report_eof:
                 self._changed.wait(seconds)
 
     def _kill_and_reap(self) -> int:
-        """Kill what is left, and take the exit status. Idempotent."""
+        """Kill the remaining processes, and return the engine's exit status. Idempotent."""
         if self._status is None:
             group = [each for each in process_info.all_processes() if each.group == self.pid]
             if not self._report_eof or len(group) > 1:
                 os.killpg(self.pid, signal.SIGKILL)
             with self._changed:
-                self._report_eof = True  # it is told nothing any more
-            # Until here the number is its own: it is not given to another before it is reaped.
+                self._report_eof = True  # ends the threads that resend signals to this pid
+            # The kernel does not reuse the pid before this.
             self._status = FORK_SERVER.reap(self.pid)
             with contextlib.suppress(OSError):
                 self._report_socket.shutdown(socket.SHUT_RDWR)
@@ -425,48 +440,48 @@ class Harness:
 
 
 class _ForkServer:
-    """The process that forks, started when it is first needed. See `fork_server.py`."""
+    """The fork server process, started on first use. See `fork_server.py`."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def fork(self, spec: RunSpec, reports: int, errors: int) -> int:
-        """Run this; the process's number."""
-        answer = self._request(("fork", sys.path, pickle.dumps(spec)), (reports, errors))
-        if isinstance(answer, int):
-            return answer
-        raise AssertionError(f"{spec.engine} can't be started:\n{answer}")
+    def fork(self, spec: RunSpec, reports: int, output: int) -> int:
+        """Run an engine in a new process, with these descriptors. Returns its pid."""
+        reply = self._request(("fork", sys.path, pickle.dumps(spec)), (reports, output))
+        if isinstance(reply, int):
+            return reply
+        raise AssertionError(f"cannot start {spec.engine}:\n{reply}")
 
     def reap(self, pid: int) -> int:
-        """The exit status of a process that has ended."""
+        """Wait for a process. Returns its exit status."""
         status = self._request(("reap", pid), ())
         assert isinstance(status, int)
         return status
 
     def _request(self, request: tuple[Any, ...], descriptors: Sequence[int]) -> int | str:
         with self._lock:
-            line = self._socket or self._start()
-            socket.send_fds(line, [pickle.dumps(request)], list(descriptors))
-            answer: int | str = pickle.loads(line.recv(ipc.MAX_REPORT_SIZE))
-            return answer
+            sock = self._socket or self._start()
+            socket.send_fds(sock, [pickle.dumps(request)], list(descriptors))
+            reply: int | str = pickle.loads(sock.recv(ipc.MAX_REPORT_SIZE))
+            return reply
 
     def _start(self) -> socket.socket:
-        line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # A descriptor that is forgotten rather than closed is to be heard of: it is printed.
+        sock, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # With this option an unclosed descriptor prints a warning, which `EngineExit.problems` reports.
         python, *module = self_command("bothends.testing.fork_server")
         command = [python, "-W", "error::ResourceWarning", *module]
-        with theirs:
+        with server_end:
             self._process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [*command, str(server_end.fileno())],
+                pass_fds=[server_end.fileno()],
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # ^C is for the watcher
+                start_new_session=True,  # so that ^C reaches the test process only
             )
-        self._socket = line
+        self._socket = sock
         atexit.register(self._stop)
-        return line
+        return sock
 
     def _stop(self) -> None:
         if self._socket is not None and self._process is not None:
@@ -475,7 +490,7 @@ class _ForkServer:
 
 
 def _is_readable(sock: socket.socket, milliseconds: int | None) -> bool:
-    """Whether something can be read, waited for so long (None: until it can)."""
+    """Whether data or EOF can be received. Waits for at most `milliseconds` (None: no limit)."""
     poller = select.poll()
     poller.register(sock, select.POLLIN)
     return bool(poller.poll(milliseconds))

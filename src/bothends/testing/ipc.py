@@ -1,8 +1,8 @@
-"""What a process that runs an engine tells the one that watches it.
+"""Messages from the process that runs an engine to the harness.
 
-Each report is one message on a SOCK_SEQPACKET pair, which the kernel keeps whole whoever sends: so
-every process and thread of an engine may report on the same descriptor, and its end of file says
-that the last of them is gone. Events travel as they are, between the other reports.
+Each report is one message on a SOCK_SEQPACKET pair, and the kernel keeps messages whole. So every process and
+thread of an engine can report on the same descriptor, and EOF means that the last process has exited. Events
+are sent between the other reports.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from bothends.events import Event, Received, Sent, ServiceFailed
 from bothends.layers import TlsSettings
 from bothends.services.base import Service
 
-# How much of each Received and Sent is passed on: a message has to fit into the socket's buffer,
-# and who wants to see every byte looks at the client's end.
+# Bytes of each Received and Sent that are sent, because a message must fit into the socket's buffer. Tests
+# that check every byte use the client's end.
 MAX_DATA_SIZE: Final = 4096
 
-# More than any report: names of descriptors and tracebacks are what can make one long.
+# Bytes: larger than any report. The longest ones have lists of descriptors or a traceback.
 MAX_REPORT_SIZE: Final = 128 * 1024
 
 ServiceMaker: TypeAlias = Callable[[], Service]
@@ -34,8 +34,8 @@ ServiceMaker: TypeAlias = Callable[[], Service]
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What to run. It must survive pickling: `service` is a class, a module's function, or a
-    functools.partial of one."""
+    """An engine to run, and with what. Must be picklable, so `service` is a class, a function of a module, or
+    a functools.partial of one."""
 
     engine: str
     service: ServiceMaker
@@ -48,22 +48,22 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Bound, and about to run."""
+    """The sockets are bound, and the engine is about to run."""
 
     endpoints: Sequence[Endpoint]
 
 
 @dataclass(frozen=True, slots=True)
 class SignalReceived:
-    """The order to drain, or to abort, has been taken: this signal."""
+    """The handler of this signal, which drains or aborts, has run."""
 
     signal: int
 
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """`run()` has come back. What was still there then that had not been there before: descriptors
-    (by what they refer to), threads and processes (by name)."""
+    """`run()` has returned. Resources that it has left open: descriptors, by target; threads and processes,
+    by name."""
 
     descriptors: Sequence[str] = ()
     threads: Sequence[str] = ()
@@ -72,7 +72,7 @@ class Leftovers:
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """`run()`, or what comes before it, raised. `refusal` where the engine said that it can't carry it."""
+    """`run()`, or its preparation, raised. `unsupported` is set if the engine rejected the spec."""
 
     traceback: str
     unsupported: UnsupportedCombination | None = None
@@ -82,7 +82,7 @@ Report: TypeAlias = Event | Ready | SignalReceived | Leftovers | Crashed
 
 
 def send(sock: socket.socket, report: Report) -> None:
-    """Pass a report on. Blocks while the watcher is behind; does nothing when it is gone."""
+    """Send a report. Blocks while the socket's buffer is full; does nothing if the harness has exited."""
     try:
         sock.send(pickle.dumps(_truncated(report)))
     except (BrokenPipeError, ConnectionResetError):
@@ -90,13 +90,13 @@ def send(sock: socket.socket, report: Report) -> None:
 
 
 def receive(sock: socket.socket) -> Report | None:
-    """The next report; None when nobody is left to send one."""
+    """Receive the next report; None at EOF."""
     data = sock.recv(MAX_REPORT_SIZE)
     return pickle.loads(data) if data else None
 
 
 def observer(sock: socket.socket) -> Callable[[Event], None]:
-    """An observer that passes every event on."""
+    """Create an observer that sends every event to `sock`."""
     return functools.partial(send, sock)
 
 

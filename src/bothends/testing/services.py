@@ -1,4 +1,4 @@
-"""Services to try an engine with: each small, pure, and peculiar in one way only."""
+"""Services for testing engines: each is small, pure, and exercises one feature of the service contract."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Final, Literal
 from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.services.functions import message
 
-# What one call of `more` gives.
+# Bytes that one call of `produce` returns.
 PULL_SIZE: Final = 32 * 1024
 
 
 @functools.lru_cache(maxsize=4)
 def pattern(size: int) -> bytes:
-    """So many bytes, the same every time, of which no two blocks are alike."""
+    """Return `size` pseudorandom bytes, the same in every run."""
     return random.Random(size).randbytes(size)
 
 
 class EchoService(Service):
-    """Sends back what came, as it came, on connections and on datagram sockets."""
+    """Sends back each chunk and each datagram."""
 
     name = "test-echo"
 
@@ -38,9 +38,9 @@ class _Echo(Conversation):
 
 
 class UppercaseLines(Service):
-    """Answers each line with the line in capitals, and what is left at the end as well.
+    """Sends back each line in upper case, and an unterminated last line at EOF.
 
-    "!" as a line: answers "bye", and is done. So there is a service that stops first.
+    To the line "!" it replies "bye" and is done, so that tests have a service that closes first.
     """
 
     name = "test-lines"
@@ -55,20 +55,20 @@ class _UppercaseLines(Conversation):
 
     def receive(self, data: bytes) -> bytes:
         *lines, self._buffer = (self._buffer + data).split(b"\n")
-        said = b""
+        reply = b""
         for line in lines:
             if line == b"!":
                 self.done = True
-                return said + b"bye\n"
-            said += line.upper() + b"\n"
-        return said
+                return reply + b"bye\n"
+            reply += line.upper() + b"\n"
+        return reply
 
     def end(self) -> bytes:
         return self._buffer.upper()
 
 
 class Digest(Service):
-    """Says nothing until the peer has finished; then how many bytes came, and their CRC-32."""
+    """Sends the number of bytes received and their CRC-32 at EOF, and nothing before."""
 
     name = "test-digest"
 
@@ -90,12 +90,12 @@ class _Digest(Conversation):
 
 
 def digest(size: int, crc: int) -> bytes:
-    """What Digest says."""
+    """Return the reply of Digest."""
     return b"%d %08x\n" % (size, crc)
 
 
 class Greeting(Service):
-    """Says something at once and is done, without hearing the peer."""
+    """Sends a greeting and is done, without receiving anything."""
 
     name = "test-welcome"
 
@@ -113,7 +113,7 @@ class _Greeting(Conversation):
 
 
 class LargeReply(Service):
-    """Answers the peer's first bytes with `pattern(size)`, given at once, and is done if asked so."""
+    """Sends `pattern(size)` as one reply to the first chunk, and is done then if `done` is true."""
 
     name = "test-large"
 
@@ -137,10 +137,7 @@ class _LargeReply(Conversation):
 
 
 class PullProducer(Service):
-    """Says `pattern(size)` piece by piece, when it is asked for more; without a size, for ever.
-
-    It is done when all is said.
-    """
+    """Sends `pattern(size)` in pieces, as a pull producer, and is done then. Without a size it never ends."""
 
     name = "test-pulled"
 
@@ -173,20 +170,23 @@ class _PullProducer(Conversation):
         return piece
 
 
-RaisePoint = Literal["open", "start", "receive", "end", "more", "closed"]
+RaisePoint = Literal["open", "start", "receive", "end", "produce", "closed"]
 
 
 class InjectedError(Exception):
-    """What `RaisingEcho` raises. A programmer's mistake, as far as an engine can know."""
+    """Raised by `RaisingEcho`. To an engine it is like any bug in a service."""
 
 
-# Who calls from here meets the mistake at once, in `open`, `start` and `more`.
+# The source address for which RaisingEcho raises in `open`, `start` and `produce`.
 ALTERNATE_SOURCE: Final = "127.0.0.13"
 
 
 class RaisingEcho(Service):
-    """An echo that raises in one place: for peers from UNLUCKY in `open`, `start` and `more`, for those
-    whose first byte is "x" in `receive`, `end` and `closed`."""
+    """An echo that raises in one method.
+
+    In `open`, `start` and `produce` it raises for peers at ALTERNATE_SOURCE, in `receive`, `end` and
+    `closed` for peers that have sent a chunk that begins with "x".
+    """
 
     name = "test-raising"
 
@@ -194,16 +194,18 @@ class RaisingEcho(Service):
         self._point = point
 
     def open(self, peer: Peer, push: Push) -> Conversation:
-        unlucky = peer.address.host == ALTERNATE_SOURCE
-        if self._point == "open" and unlucky:
+        raises = peer.address.host == ALTERNATE_SOURCE
+        if self._point == "open" and raises:
             raise InjectedError("open")
-        return _RaisingProducer() if self._point == "more" and unlucky else _RaisingEcho(self._point, unlucky)
+        return (
+            _RaisingProducer() if self._point == "produce" and raises else _RaisingEcho(self._point, raises)
+        )
 
 
 class _RaisingEcho(Conversation):
-    def __init__(self, where: RaisePoint, unlucky: bool) -> None:
-        self._point = where
-        self._from_alternate_source = unlucky
+    def __init__(self, point: RaisePoint, from_alternate_source: bool) -> None:
+        self._point = point
+        self._from_alternate_source = from_alternate_source
         self._marked = False
 
     def start(self) -> bytes:
@@ -232,11 +234,11 @@ class _RaisingProducer(Conversation):
         return data
 
     def produce(self) -> bytes:
-        raise InjectedError("more")
+        raise InjectedError("produce")
 
 
 class ErrorReply(Service):
-    """Finds fault with whatever comes, and says so: ends by `failure`, with something left to say."""
+    """Fails on any input: sets `failure`, and returns an error reply."""
 
     name = "test-last-word"
 
@@ -252,7 +254,7 @@ class _ErrorReply(Conversation):
 
 
 class WhoAmI(Service):
-    """Says whom it has been told that it talks to, and at which end of ours; then it is done."""
+    """Sends the peer's address and the local address, and is done."""
 
     name = "test-who"
     datagrams = False
@@ -274,7 +276,7 @@ class _WhoAmI(Conversation):
 
 
 def message_echo() -> Service:
-    """An echo of whole messages: of lines, where nothing else keeps them apart."""
+    """Create an echo of whole messages: of lines on a stream."""
     return message(_identity)
 
 
@@ -283,8 +285,8 @@ def _identity(text: bytes) -> bytes:
 
 
 class DatagramFaults(Service):
-    """Answers datagrams by what they say: "raise", "nothing", "huge" (an answer that no UDP datagram
-    can carry), anything else as an echo."""
+    """Answers datagrams as they say: "raise" raises, "nothing" gives no answer, "huge" one that is too large
+    for UDP. Other datagrams are echoed."""
 
     name = "test-moody"
 
@@ -300,7 +302,7 @@ class DatagramFaults(Service):
 
 
 class BroadcastChat(Service):
-    """What one says all others hear, and the speaker hears "ok" for each time it has been heard."""
+    """Pushes each chunk to all other members, and replies "ok" to its sender."""
 
     name = "test-chat"
     pushes = True
@@ -315,13 +317,13 @@ class BroadcastChat(Service):
         return member
 
     def broadcast(self, sender: Conversation, data: bytes) -> None:
-        """To everyone else."""
-        for member, post in list(self._members.items()):
+        """Push `data` to all members except the sender."""
+        for member, push in list(self._members.items()):
             if member is not sender:
-                post(data)
+                push(data)
 
     def remove(self, member: _ChatMember) -> None:
-        """It hears no more."""
+        """Stop pushing to a member."""
         self._members.pop(member, None)
 
 

@@ -1,12 +1,12 @@
-"""Scripted streams: a conversation played without a socket, and every way to cut what is said to it.
+r"""Scripted streams: run a conversation without a socket, on input that is split in every possible way.
 
     assert replay(Echo(), [b"he", b"llo\n", END]) == [b"", b"he", b"llo\n", b""]
 
-    for pieces in cuts(b"one\ntwo\n"):
-        assert whole(Upper(), pieces) == b"ONE\nTWO\n"
+    for pieces in all_splits(b"one\ntwo\n"):
+        assert replay_all(Upper(), pieces) == b"ONE\nTWO\n"
 
-A service has to be blind to chunking: a stream has no messages, so the network may cut it anywhere,
-and an answer that depends on where it was cut is wrong on some network.
+The replies of a service must not depend on chunking: a stream has no message boundaries, so the network may
+split it anywhere.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bothends.services.base import Peer, Push, Service, discard_push
 
 
 class EndOfStream(enum.Enum):
-    """The peer has finished sending."""
+    """The type of END: the peer has finished sending."""
 
     END = "END"
 
@@ -29,10 +29,10 @@ class EndOfStream(enum.Enum):
 END: Final = EndOfStream.END
 Script: TypeAlias = Iterable[bytes | EndOfStream]
 
-# RFC 5737's addresses for examples: nobody's, so a service that looks for a real one finds none.
+# Addresses for documentation (RFC 5737), which belong to no host.
 PEER: Final = Peer(Address("inet", "192.0.2.1", 40000), Address("inet", "192.0.2.2", 7), connection=1)
 
-# How often `more` is followed at one step. A service that never stops is cut there.
+# Calls of `produce` in one step, as a bound for endless producers.
 MAX_PULLS: Final = 1000
 
 
@@ -44,52 +44,56 @@ def replay(
     push: Push = discard_push,
     max_pulls: int = MAX_PULLS,
 ) -> list[bytes]:
-    """Play the peer's side of one conversation; what the service said, step by step.
+    """Run one conversation with scripted input.
 
-    The first entry is what it says unasked, then there is one for each item of the script; b"" where
-    it says nothing. It stops when the service is done, so a shorter list means that it hung up.
-    `pulls` is the most times that `more` is asked at each step. `closed` is called in any case.
+    Args:
+        service: opens the conversation.
+        script: the input: chunks, and END for EOF.
+        peer, push: passed to `service.open`.
+        max_pulls: maximum number of calls of `produce` in each step.
 
-    Raises:
-        Whatever the service raises.
+    Returns: the output of each step. The first entry is the output of `start`, then there is one for each
+        item of the script. The list is shorter if the service is done early.
+
+    Raises the exceptions of the service. `closed` is called in any case.
     """
     conversation = service.open(peer, push)
-    pending = iter(script)
-    said: list[bytes] = []
+    items = iter(script)
+    outputs: list[bytes] = []
     try:
-        answer = conversation.start()
+        output = conversation.start()
         while True:
             for _ in range(max_pulls):
-                if conversation.done or not (more := conversation.produce()):
+                if conversation.done or not (produced := conversation.produce()):
                     break
-                answer += more
-            said.append(answer)
-            item = next(pending, None)
+                output += produced
+            outputs.append(output)
+            item = next(items, None)
             if item is None or conversation.done:
-                return said
-            answer = conversation.end() if item is END else conversation.receive(item)
+                return outputs
+            output = conversation.end() if item is END else conversation.receive(item)
     finally:
         conversation.closed()
 
 
 def replay_all(service: Service, pieces: Iterable[bytes], *, peer: Peer = PEER) -> bytes:
-    """All that the service says to a peer that says these pieces and then finishes."""
+    """Return the whole output of a service for a peer that sends these pieces, then EOF."""
     return b"".join(replay(service, [*pieces, END], peer=peer))
 
 
 def all_splits(data: bytes, max_splits: int = 1) -> Iterator[list[bytes]]:
-    """Every way to cut `data` into pieces of at least one byte, with `most` cuts at the most.
+    """Yield every way to split `data` into non-empty pieces, with at most `max_splits` splits.
 
-    The first is `[data]`, uncut. There are about len(data)**most / most! of them.
+    The first one is `[data]`. There are about len(data)**max_splits / max_splits! of them.
     """
     for count in range(max_splits + 1):
-        for places in combinations(range(1, len(data)), count):
-            yield _split_at(data, places)
+        for offsets in combinations(range(1, len(data)), count):
+            yield _split_at(data, offsets)
 
 
 def bytewise(data: bytes) -> list[bytes]:
-    """`data` one byte at a time."""
-    return [data[place : place + 1] for place in range(len(data))]
+    """Split `data` into single bytes."""
+    return [data[offset : offset + 1] for offset in range(len(data))]
 
 
 def _split_at(data: bytes, offsets: Sequence[int]) -> list[bytes]:

@@ -1,7 +1,7 @@
-"""A TLS client for tests: one that can half-close, dawdle and be cut off, which ssl.SSLSocket can't.
+"""A TLS client for tests that can half-close, stall and be truncated, which ssl.SSLSocket cannot.
 
-`SansIoTlsClient` is the standard library's TLS between two byte strings; `TlsClient` puts it on a real socket.
-Every wait has a deadline, after which the test fails.
+`SansIoTlsClient` is the TLS of the standard library on two byte buffers; `TlsClient` runs it on a socket.
+Each wait has a timeout, after which the test fails.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Final
 from bothends.endpoints import Address, Endpoint
 from bothends.testing.clients import Client
 
-# Generous: it only passes when something is wrong, or the machine is very busy.
+# Seconds. It expires only if something is wrong, or the machine is very busy.
 TIMEOUT: Final = 20.0
 
 _CHUNK: Final = 64 * 1024
 
 
 def insecure_context(maximum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
-    """A client's context that believes any certificate: for servers of our own, with one of the occasion."""
+    """Create a client context that does not verify certificates, because test servers sign their own."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -33,8 +33,13 @@ def insecure_context(maximum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -
 
 
 class SansIoTlsClient:
-    """The client's side, without a socket. `heard` is what it has decrypted, `ended` whether close_notify has
-    come, `ready` whether hands have been shaken."""
+    """The client side of TLS, without a socket.
+
+    Attributes:
+        received: the plaintext received so far.
+        handshake_done: whether the handshake is complete.
+        close_notify_received: whether the server has sent close_notify.
+    """
 
     def __init__(self, context: ssl.SSLContext, name: str | None = "example.org") -> None:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -44,7 +49,7 @@ class SansIoTlsClient:
         self.close_notify_received = False
 
     def step(self) -> bytes:
-        """Go as far as possible; what to send. Raises ssl.SSLError."""
+        """Process the input. Returns the ciphertext to send. Raises ssl.SSLError."""
         try:
             if not self.handshake_done:
                 self.ssl_object.do_handshake()
@@ -59,24 +64,24 @@ class SansIoTlsClient:
         return self.outgoing.read()
 
     def encrypt(self, data: bytes) -> bytes:
-        """Encrypt it; what to send."""
+        """Encrypt `data`. Returns the ciphertext to send."""
         self.ssl_object.write(data)
         return self.outgoing.read()
 
     def close_notify(self) -> bytes:
-        """Say close_notify; what to send."""
+        """Create a close_notify alert. Returns the ciphertext to send."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.ssl_object.unwrap()
         return self.outgoing.read()
 
 
 class TlsClient:
-    """One connection, whose hands have been shaken. Used by `with`.
+    """One TLS connection. As a context manager it completes the handshake first.
 
     Args:
-        endpoint: where the server listens.
-        context: how to speak TLS.
-        before: what goes ahead of it all: a PROXY header.
+        endpoint: the endpoint to connect to.
+        context: the TLS context.
+        prefix: bytes to send before the handshake: a PROXY header.
     """
 
     def __init__(
@@ -97,38 +102,38 @@ class TlsClient:
 
     @property
     def address(self) -> Address:
-        """What the server sees of us, as long as no header says otherwise."""
+        """The client's address, as the server's events have it without a PROXY header."""
         return self._client.address
 
     @property
     def received(self) -> bytes:
-        """All that was said to us so far."""
+        """The plaintext received so far."""
         return self.tls.received
 
     def send(self, data: bytes) -> None:
-        """Encrypt it; it leaves while waiting."""
+        """Encrypt `data`. It is sent during the next wait."""
         view = memoryview(data)
         while view:
             view = view[self.tls.ssl_object.write(view) :]
 
     def shutdown_write(self) -> None:
-        """Half-close; it leaves while waiting."""
+        """Half-close with close_notify. It is sent during the next wait."""
         self._out += self.tls.close_notify()
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Send and receive until then.
+        """Send and receive until `condition()` is true.
 
         Raises:
-            AssertionError: it takes too long, or can't be any more.
+            AssertionError: the timeout expired, or the connection has ended.
         """
         until = time.monotonic() + TIMEOUT
         self._out += self.tls.step()
         while not condition():
-            assert not self._eof_received, f"the connection has ended; heard {len(self.received)} bytes"
+            assert not self._eof_received, f"unexpected EOF; received {len(self.received)} bytes"
             poller = select.poll()
             poller.register(self.socket, select.POLLIN | (select.POLLOUT if self._out else 0))
             events = poller.poll(max(0.0, until - time.monotonic()) * 1000)
-            assert events, f"nothing moves; heard {len(self.received)} bytes"
+            assert events, f"no progress in {TIMEOUT:g} s; received {len(self.received)} bytes"
             if events[0][1] & ~select.POLLOUT:
                 data = self.socket.recv(_CHUNK)
                 self._eof_received = not data
@@ -138,15 +143,15 @@ class TlsClient:
             self._out += self.tls.step()
 
     def flush(self) -> None:
-        """Wait until all that was said has left."""
+        """Wait until everything is sent."""
         self.wait_until(lambda: not self._out)
 
     def receive_exactly(self, size: int) -> bytes:
-        """Wait for so many bytes in all."""
+        """Wait until at least `size` bytes have been received in all. Returns all plaintext received."""
         self.wait_until(lambda: len(self.received) >= size)
         return self.received
 
     def receive_until_eof(self) -> bytes:
-        """Wait for close_notify; all that was said to us."""
+        """Wait for close_notify. Returns all plaintext received."""
         self.wait_until(lambda: self.tls.close_notify_received)
         return self.received

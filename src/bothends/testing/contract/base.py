@@ -1,4 +1,4 @@
-"""What the parts of the contract suite have in common: which engine, over what, and how it is started."""
+"""The common part of the contract suite: transports, starting the engine, checking its exit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bothends.testing.clients import Client
 from bothends.testing.harness import EngineExit, Harness
 from bothends.testing.ipc import ServiceMaker
 
-# The transports that the suite knows, and where it listens for each.
+# The transports of the suite, and the endpoint for each.
 STREAM_URLS: Final = {"tcp": "tcp://127.0.0.1:0", "unix": "unix://{tmp}/stream"}
 STREAM_URLS_IPV6: Final = {"tcp6": "tcp://[::1]:0"}
 SEQPACKET_URLS: Final = {"unix+seqpacket": "unix+seqpacket://{tmp}/packets"}
@@ -30,20 +30,20 @@ DATAGRAM_URLS: Final = {
 }
 ALL_URLS: Final = STREAM_URLS | STREAM_URLS_IPV6 | SEQPACKET_URLS | DATAGRAM_URLS
 
-# Kernel buffers so small that they are full soon. (The kernel doubles them: socket(7), SO_SNDBUF.)
+# Bytes: kernel buffers that fill quickly. (The kernel doubles the size: socket(7), SO_SNDBUF.)
 SMALL_BUFFER: Final = 8 * 1024
 
-# How long nothing may happen before a test takes it for "nothing will": only ever on the safe side,
-# where being wrong makes the test weaker and never makes it fail.
+# Seconds without progress after which a test assumes that there will be none. If that is wrong, the test is
+# weaker, but does not fail.
 QUIET_PERIOD: Final = 0.3
 
-# How long an engine may take to be gone when it is told to cut everything off. It only passes when something
-# is wrong, or the machine is very busy.
+# Seconds that an engine may take to exit after an abort. It expires only if something is wrong, or the
+# machine is very busy.
 _ABORT_TIMEOUT: Final = 20.0
 
 
 class ContractBase:
-    """How a part of the suite starts its engine. Private to the suite; authors use EngineContract."""
+    """Starts the engine for each part of the suite. Private to the suite; use EngineContract."""
 
     engine: ClassVar[str]
 
@@ -58,7 +58,7 @@ class ContractBase:
 
     @pytest.fixture(autouse=True)
     def _engine_lifecycle(self) -> Iterator[None]:
-        """Skip where the engine can't run; end what was started; nothing may be left of it."""
+        """Skip if the engine is not available. After the test, stop the engine and check for a clean exit."""
         reason = self.engine_class().unavailable_reason()
         if reason is not None:
             pytest.skip(reason)
@@ -66,7 +66,7 @@ class ContractBase:
         with contextlib.ExitStack() as self._stack:
             yield
             for running in self._harnesses:
-                sys.stdout.write(running.describe() + "\n")  # which is shown where a test fails
+                sys.stdout.write(running.describe() + "\n")  # pytest shows it if the test fails
                 if running.is_alive():
                     running.abort()
                     self.check_clean_exit(running.wait_exit(_ABORT_TIMEOUT))
@@ -81,9 +81,9 @@ class ContractBase:
         start_paused: bool = False,
         tls: TlsSettings | None = None,
     ) -> Harness:
-        """Start the engine on each of these transports (or endpoints); it is ended with the test.
+        """Start the engine on each of these transports (or endpoints). It is stopped after the test.
 
-        `options` is the query that each endpoint gets.
+        `options` is the query string of each endpoint. The other arguments are those of Harness.
         """
         endpoints = [ALL_URLS.get(each, each) + options for each in transports]
         running = Harness(
@@ -94,38 +94,38 @@ class ContractBase:
         return running
 
     def connect(self, running: Harness, index: int = 0, **options: Any) -> Client:
-        """A client of one of its endpoints; it is closed with the test."""
+        """Connect a client to one of the endpoints. It is closed after the test."""
         return self._stack.enter_context(Client(running.endpoints[index], **options))
 
     def check_clean_exit(self, engine_exit: EngineExit) -> None:
-        """Nothing is left of the engine, and it had nothing to say."""
-        faults = engine_exit.problems()
-        kept = [each for each in faults if each.startswith("descriptor")]
-        if len(kept) <= self.retained_descriptors:
-            faults = [each for each in faults if each not in kept]
-        assert not faults, "\n".join(faults)
+        """Check that the engine has left no resources open, and has printed nothing."""
+        problems = engine_exit.problems()
+        retained = [each for each in problems if each.startswith("descriptor")]
+        if len(retained) <= self.retained_descriptors:
+            problems = [each for each in problems if each not in retained]
+        assert not problems, "\n".join(problems)
 
-    # What the engine is --------------------------------------------------------------------------
+    # Capabilities --------------------------------------------------------------------------------
 
     def require_concurrency(self) -> None:
-        """Skip where a second connection has to wait for the first."""
+        """Skip the test if a second connection has to wait for the first."""
         if not self.engine_class().concurrent:
-            pytest.skip(self.engine_class().why_not.get("concurrent", "it serves one at a time"))
+            pytest.skip(self.engine_class().why_not.get("concurrent", "it serves one connection at a time"))
 
     def require_transports(self, *transports: str) -> None:
-        """Skip where the engine doesn't carry one of these."""
+        """Skip the test if the engine does not support one of these transports."""
         missing = [each for each in transports if each not in supported_transports(self.engine_class())]
         if missing:
-            pytest.skip(f"engine {self.engine_class().name} does not carry {', '.join(missing)}")
+            pytest.skip(f"engine {self.engine_class().name} does not support {', '.join(missing)}")
 
     def require_push(self) -> None:
-        """Skip where nothing can be posted."""
+        """Skip the test if the engine does not support pushes."""
         if not self.engine_class().supports_push:
             pytest.skip(self.engine_class().why_not.get("supports_push", "it does not push"))
 
 
 def supported_transports(engine: type[Engine]) -> dict[str, str]:
-    """The transports that an engine claims to carry, as far as this machine has them."""
+    """Return the transports that both the engine and this machine support."""
     streams = {
         name: text
         for name, text in (STREAM_URLS | STREAM_URLS_IPV6 | SEQPACKET_URLS).items()
@@ -146,30 +146,30 @@ def has_ipv6() -> bool:
 
 
 class HasAddress(Protocol):
-    """A client, of whatever kind."""
+    """A client of any kind."""
 
     @property
     def address(self) -> Address:
-        """Who it is, as the server's events name it."""
+        """The client's address, as the server's events have it."""
 
 
 def of_client(client: HasAddress, event_type: type[Any] = Event) -> Callable[[Any], bool]:
-    """A predicate: events of this client's connection."""
+    """Return a predicate for the events of this client's connection."""
     return lambda event: isinstance(event, event_type) and getattr(event, "peer", None) == client.address
 
 
 def wait_closed(running: Harness, client: HasAddress) -> Closed:
-    """The end of this client's connection, waiting for it."""
+    """Wait for the Closed event of this client's connection."""
     return running.wait_event(Closed, of_client(client))
 
 
 def wait_opened(running: Harness, client: HasAddress) -> Accepted:
-    """The begin of this client's connection, waiting for it."""
+    """Wait for the Accepted event of this client's connection."""
     return running.wait_event(Accepted, of_client(client))
 
 
 def check_cause(running: Harness, client: HasAddress, *causes: CloseReason) -> Closed:
-    """Its connection has ended for one of these causes."""
+    """Wait until the client's connection is closed, and check that the cause is one of these."""
     event = wait_closed(running, client)
     expected = " or ".join(repr(each.value) for each in causes)
     assert event.cause in causes, f"closed because {event.cause.value!r}, not {expected}"

@@ -1,4 +1,4 @@
-"""Claims: what an engine says about itself, and what it costs to have it idle."""
+"""Capabilities: what an engine states about itself, and the CPU time that it uses when idle."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from bothends.testing.services import BroadcastChat, EchoService
 
 
 class CapabilitiesContract(ContractBase):
-    """Part of the suite: the face that an engine shows before it runs, and while nothing happens."""
+    """Part of the suite: an engine before it runs, and while nothing happens."""
 
     def test_name_and_summary_are_set(self) -> None:
-        """A name, and one line that says what waits for what."""
+        """An engine has a name, and one line that describes how it waits."""
         engine = self.engine_class()
         assert engine.name
         assert engine.summary
         assert "\n" not in engine.summary
 
     def test_unsupported_capability_has_reason(self) -> None:
-        """Each thing that it can't do has a reason in words. Mistake: a KeyError where one was due."""
+        """Each unsupported capability has a reason in words. Bug: a KeyError in place of the reason."""
         engine = self.engine_class()
         for capability in (
             "streams",
@@ -33,45 +33,45 @@ class CapabilitiesContract(ContractBase):
                 assert engine.why_not.get(capability), f"no reason for {capability} = False"
 
     def test_unsupported_endpoint_is_rejected_with_reason(self) -> None:
-        """Before it runs, and with the reason; and nothing else is refused."""
+        """An unsupported endpoint is rejected before the engine runs, with the reason; others are not."""
         engine = self.engine_class()
         for name, text in ALL_URLS.items():
             endpoint = Endpoint.parse(text.replace("{tmp}", "/tmp"))
-            refusal = engine.unsupported_reason(EchoService(), endpoint)
+            unsupported = engine.unsupported_reason(EchoService(), endpoint)
             if _supports(engine, name):
-                assert refusal is None
+                assert unsupported is None
                 continue
-            assert refusal is not None
-            assert refusal.reason
-            assert engine.name in str(refusal)
+            assert unsupported is not None
+            assert unsupported.reason
+            assert engine.name in str(unsupported)
 
     def test_push_service_without_push_support_is_rejected(self) -> None:
-        """A chat on an engine whose connections can't reach each other is refused, not half served."""
+        """A service that pushes is rejected by an engine that cannot deliver pushes, not partly served."""
         engine = self.engine_class()
         if not engine.streams:
             return
-        refusal = engine.unsupported_reason(BroadcastChat(), Endpoint.parse("tcp://127.0.0.1:0"))
+        unsupported = engine.unsupported_reason(BroadcastChat(), Endpoint.parse("tcp://127.0.0.1:0"))
         if engine.supports_push:
-            assert refusal is None
+            assert unsupported is None
         else:
-            assert refusal is not None
-            assert refusal.reason
+            assert unsupported is not None
+            assert unsupported.reason
 
     def test_idle_server_uses_no_cpu(self) -> None:
-        """No events, no work. Mistake: a loop that looks again and again."""
+        """Without events a server does nothing. Bug: busy polling."""
         running = self.serve(EchoService, *supported_transports(self.engine_class()))
         used = running.cpu_used(0.3, limit=0.1)
-        assert used <= 0.1, f"{used:g} s of processor time, with nobody there"
+        assert used <= 0.1, f"{used:g} s of CPU time without connections"
 
     def test_idle_connections_use_no_cpu(self) -> None:
-        """Peers that say nothing are waited for. Mistake: asking each of them, again and again."""
+        """The engine blocks while its peers are idle. Bug: it polls each of them."""
         self.require_transports("tcp")
         running = self.serve(EchoService, "tcp")
         clients = [self.connect(running) for _ in range(3 if self.engine_class().concurrent else 1)]
         for client in clients:
             assert client.request(b"hello") == b"hello"
         used = running.cpu_used(0.3, limit=0.1)
-        assert used <= 0.1, f"{used:g} s of processor time, for {len(clients)} idle connections"
+        assert used <= 0.1, f"{used:g} s of CPU time with {len(clients)} idle connections"
 
 
 def _supports(engine: type[Engine], transport: str) -> bool:

@@ -1,4 +1,4 @@
-"""Talking: what is said arrives, whole and in order, however it is cut, and both ends may stop first."""
+"""Exchange: data arrives whole and in order, however it is split, and either end may close first."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ class ExchangeContract(ContractBase):
     """Part of the suite: ordinary conversations."""
 
     def test_echo_replies(self, any_connection_transport: str) -> None:
-        """One thing said, one answer. An engine that fails here carries nothing yet."""
+        """One message gets one reply. An engine that fails here does not work at all yet."""
         client = self.connect(self.serve(EchoService, any_connection_transport))
         assert client.request(b"hello\n") == b"hello\n"
 
     def test_several_messages_on_one_connection(self, connection_transport: str) -> None:
-        """A connection lives as long as both want it. Mistake: closing it after the first answer."""
+        """A connection stays open until one end closes it. Bug: closing it after the first reply."""
         client = self.connect(self.serve(UppercaseLines, connection_transport))
         for number in range(20):
             assert client.request(b"line %d\n" % number) == b"LINE %d\n" % number
 
     def test_message_sent_bytewise(self, stream_transport: str) -> None:
-        """A message may come in any number of pieces. Mistake: one read taken for one message."""
+        """A message may arrive in any number of pieces. Bug: taking one read for one message."""
         client = self.connect(self.serve(UppercaseLines, stream_transport))
         client.send_bytewise(b"hello\n", interval=0.005)
         assert client.receive_line() == b"HELLO\n"
 
     def test_two_messages_in_one_write(self, stream_transport: str) -> None:
-        """One read may hold several messages. Mistake: what follows the first is lost."""
+        """One read may return several messages. Bug: losing all but the first."""
         client = self.connect(self.serve(UppercaseLines, stream_transport))
         client.send(b"one\ntwo\nthr")
         assert client.receive_line() == b"ONE\n"
@@ -40,25 +40,24 @@ class ExchangeContract(ContractBase):
         assert client.request(b"ee\n", 6) == b"THREE\n"
 
     def test_all_byte_values_are_preserved(self, connection_transport: str) -> None:
-        """Bytes are not text. Mistakes: ending at NUL, decoding chunks, of which one may end inside a
-        character."""
+        """Data is bytes, not text. Bugs: stopping at NUL; decoding chunks that end inside a character."""
         client = self.connect(self.serve(EchoService, connection_transport))
         everything = bytes(range(256)) * 4
         assert client.request(everything) == everything
-        for place in range(1, 4):
+        for offset in range(1, 4):
             character = "\N{SMILING FACE WITH SUNGLASSES}".encode()
-            assert client.request(character[:place]) == character[:place]
-            assert client.request(character[place:]) == character[place:]
+            assert client.request(character[:offset]) == character[:offset]
+            assert client.request(character[offset:]) == character[offset:]
 
     def test_message_sizes_around_buffer_sizes(self, stream_transport: str) -> None:
-        """Every size is an ordinary size. Mistake: off by one at a buffer's end."""
+        """Messages of about the size of a buffer work. Bug: an off-by-one error at the end of a buffer."""
         client = self.connect(self.serve(EchoService, stream_transport, limits=Limits(chunk=4096)))
         for size in (511, 512, 513, 1023, 1024, 1025, 4095, 4096, 4097, 8192):
             assert client.request(pattern(size)) == pattern(size)
 
     def test_reply_after_half_close(self, connection_transport: str) -> None:
-        """A peer that has finished sending still reads (RFC 9293, 3.6). Mistake: EOF taken for the end
-        of the connection, so the answer that it asked for never comes."""
+        """A peer that has half-closed still reads (RFC 9293, 3.6). Bug: taking EOF for the end of the
+        connection, so that the reply is lost."""
         running = self.serve(Digest, connection_transport)
         client = self.connect(running)
         data = pattern(100_000)
@@ -69,7 +68,8 @@ class ExchangeContract(ContractBase):
         assert check_cause(running, client, CloseReason.PEER).received == len(data)
 
     def test_service_done_closes_connection(self, connection_transport: str) -> None:
-        """Who is done is hung up on: the last word, then EOF. Mistake: waiting for the peer to close."""
+        """When the service is done, the peer receives the last reply, then EOF. Bug: waiting for the peer to
+        close."""
         running = self.serve(UppercaseLines, connection_transport)
         client = self.connect(running)
         client.send(b"!\n")
@@ -78,7 +78,7 @@ class ExchangeContract(ContractBase):
         check_cause(running, client, CloseReason.SERVICE)
 
     def test_service_done_in_start_closes_connection(self, connection_transport: str) -> None:
-        """A service may say something and leave. Mistake: waiting for the first bytes of the peer."""
+        """A service may send data and be done at once. Bug: waiting for the peer's first bytes."""
         running = self.serve(Greeting, connection_transport)
         client = self.connect(running)
         assert client.receive_until_eof() == b"welcome and goodbye\n"
@@ -86,9 +86,9 @@ class ExchangeContract(ContractBase):
         check_cause(running, client, CloseReason.SERVICE)
 
     def test_final_reply_is_not_lost_to_reset(self, stream_transport: str) -> None:
-        """close() with unread input, or input that comes after it, sends RST, which can destroy the
-        last answer on its way (RFC 1122, 4.2.2.13): hang up one side only, and read on. Mistake:
-        closing both sides at once."""
+        """close() with unread input, or input that arrives after it, makes the kernel send RST, which can
+        destroy the last reply on its way (RFC 1122, 4.2.2.13). So half-close, and continue to read. Bug:
+        closing both directions at once."""
         running = self.serve(UppercaseLines, stream_transport, limits=Limits(chunk=1024))
         client = self.connect(running)
         client.send(b"!\n" + b"x" * 100_000)
@@ -97,12 +97,12 @@ class ExchangeContract(ContractBase):
         assert client.receive_until_eof() == b"bye\n"
         for _ in range(3):
             client.send(b"z" * 10_000)
-            assert not client.is_hung_up(0.02), "reset by what it said after the last word"
+            assert not client.is_hung_up(0.02), "reset by input after the last reply"
         client.close()
         check_cause(running, client, CloseReason.SERVICE)
 
     def test_input_after_done_is_ignored(self, stream_transport: str) -> None:
-        """After `done` a conversation is called no more. Mistake: answering what comes too late."""
+        """A conversation that is done receives nothing more. Bug: replying to late input."""
         client = self.connect(self.serve(UppercaseLines, stream_transport))
         client.send(b"!\n")
         assert client.is_readable(10)
@@ -111,7 +111,7 @@ class ExchangeContract(ContractBase):
         assert client.receive_until_eof() == b"bye\n"
 
     def test_linger_timeout_closes_connection(self, stream_transport: str) -> None:
-        """A peer that never closes is not waited for without end. Mistake: leaking the connection."""
+        """The server waits for the peer's FIN only for a limited time. Bug: leaking the connection."""
         running = self.serve(UppercaseLines, stream_transport, limits=Limits(linger=0.1))
         client = self.connect(running)
         client.send(b"!\n")
@@ -119,17 +119,17 @@ class ExchangeContract(ContractBase):
         check_cause(running, client, CloseReason.SERVICE)
 
     def test_connect_and_close_without_data(self, connection_transport: str) -> None:
-        """Connect, say nothing, close. Mistakes: EOF taken for an error that ends the loop, or for an
-        empty message that is answered without end."""
+        """A client may connect and close without sending data. Bugs: EOF is taken for an error that ends the
+        loop, or for an empty message that is answered in an endless loop."""
         running = self.serve(EchoService, connection_transport)
-        with Client(running.endpoints[0]) as visitor:
+        with Client(running.endpoints[0]) as client:
             pass
-        event = check_cause(running, visitor, CloseReason.PEER)
+        event = check_cause(running, client, CloseReason.PEER)
         assert (event.received, event.sent) == (0, 0)
         assert self.connect(running).request(b"next") == b"next"
 
     def test_fifty_concurrent_connections(self, connection_transport: str) -> None:
-        """Fifty clients hear each their own. Mistake: a buffer that connections share."""
+        """Each of fifty clients receives its own reply. Bug: a buffer shared by connections."""
         running = self.serve(Digest, connection_transport)
         clients = [self.connect(running) for _ in range(50)]
         words = [pattern(1000 + number) for number in range(50)]
@@ -143,8 +143,8 @@ class ExchangeContract(ContractBase):
             client.close()
 
     def test_sixty_sequential_connections_leak_nothing(self, connection_transport: str) -> None:
-        """Sixty connections leave nothing behind while the server goes on. Mistakes: a descriptor
-        that leaks, a child that nobody waits for."""
+        """After sixty connections the server has no more descriptors and no zombies. Bugs: a leaked
+        descriptor; a child that is not reaped."""
         running = self.serve(EchoService, connection_transport)
         before = 0
         for number in range(60):
@@ -155,11 +155,11 @@ class ExchangeContract(ContractBase):
                 before = running.max_descriptors()
         wait_closed(running, client)
         running.wait_for(lambda: not running.zombies())
-        # A few more may be passing: of a connection, or a process, that is just being closed.
+        # A few more may be open, for connections or processes that are just being closed.
         running.wait_for(lambda: running.max_descriptors() <= before + 3)
 
     def test_second_connection_is_served_while_first_is_idle(self, connection_transport: str) -> None:
-        """The second is served while the first is idle. Mistake: serving one at a time unawares."""
+        """A second connection is served while the first is idle. Bug: serving one at a time."""
         self.require_concurrency()
         running = self.serve(EchoService, connection_transport)
         first, second = self.connect(running), self.connect(running)
@@ -168,7 +168,7 @@ class ExchangeContract(ContractBase):
         assert first.request(b"again") == b"again"
 
     def test_partial_message_does_not_block_others(self, stream_transport: str) -> None:
-        """Half a message is nothing to wait for. Mistake: after readiness, reading until it is whole."""
+        """The engine does not wait for the rest of a message. Bug: reading in a loop until it is complete."""
         self.require_concurrency()
         running = self.serve(UppercaseLines, stream_transport)
         slow, other = self.connect(running), self.connect(running)
@@ -178,17 +178,17 @@ class ExchangeContract(ContractBase):
         assert slow.request(b"\n", 6) == b"HELLO\n"
 
     def test_all_listeners_are_served(self) -> None:
-        """One engine serves all its endpoints. Mistake: the first, or those of one kind, only."""
+        """One engine serves all its endpoints. Bug: serving only the first, or only those of one kind."""
         self.require_transports("tcp", "unix", "unix+seqpacket")
         running = self.serve(EchoService, "tcp", "tcp", "unix", "unix+seqpacket")
         assert len(running.endpoints) == 4
         for round_ in (b"one", b"two"):
-            for place in range(4):
-                with Client(running.endpoints[place]) as client:
+            for endpoint in running.endpoints:
+                with Client(endpoint) as client:
                     assert client.request(round_) == round_
 
     def test_runs_without_observer(self, stream_transport: str) -> None:
-        """Without an observer everything works as with one. Mistake: calling None."""
+        """An engine works without an observer. Bug: calling None."""
         running = self.serve(UppercaseLines, stream_transport, observe=False)
         client = self.connect(running)
         client.send(b"hello\n!\n")
@@ -196,7 +196,8 @@ class ExchangeContract(ContractBase):
         assert not running.events
 
     def test_events_report_connection(self, stream_transport: str) -> None:
-        """Opened, Received, Sent, Ended, Closed, with who and how much. Mistake: a log that lies."""
+        """The events Accepted, Received, Sent, PeerEof and Closed have the right peer and byte counts. Bug: a
+        wrong log."""
         running = self.serve(EchoService, stream_transport)
         client = self.connect(running)
         assert client.request(b"hello") == b"hello"

@@ -1,4 +1,4 @@
-"""Limits: who may come in, how long and how fast, and how much at once. Each is reached on purpose."""
+"""Limits: networks, connections per address, lifetime, rate, and message size."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from bothends.engines.client_limits import parse_network
 from bothends.engines.base import Limits
+from bothends.engines.client_limits import parse_network
 from bothends.events import (
     Accepted,
     Closed,
@@ -28,12 +28,12 @@ from bothends.testing.services import ALTERNATE_SOURCE, EchoService, LargeReply,
 _ALTERNATE_NETWORK = parse_network(f"{ALTERNATE_SOURCE}/32")
 _DEFAULT_NETWORK = parse_network("127.0.0.0/29")
 
-# Long enough to say something in it, on a busy machine too; short enough to be waited for.
+# Seconds: long enough to exchange data on a busy machine, short enough for a test to wait.
 _MAX_LIFETIME = 0.15
 
 
 class LimitContract(ContractBase):
-    """Part of the suite: networks, connections of one address, life, rate, and the length of a message."""
+    """Part of the suite: the limits that are not about resources."""
 
     @pytest.mark.parametrize(
         ("limits", "reason"),
@@ -44,22 +44,22 @@ class LimitContract(ContractBase):
         ids=["denied", "not allowed"],
     )
     def test_denied_network_is_closed_on_accept(self, limits: Limits, reason: str) -> None:
-        """Who may not come in is closed at once, and each time told; others come in. Mistakes: it waits,
-        or is heard first; the first of them shuts out everybody."""
+        """A connection from a denied network is closed at once and reported each time; others are served.
+        Bugs: it stays open, or is read first; the first rejection stops the server from accepting."""
         self.require_transports("tcp")
         running = self.serve(EchoService, "tcp", limits=limits)
         for _ in range(2):
             with Client(running.endpoints[0], source=ALTERNATE_SOURCE) as client:
                 assert client.receive_until_closed() == b""
-            refused = running.wait_event(ConnectionRejected, of_client(client))
-            assert (refused.reason, refused.why) == (reason, RejectReason.NETWORK)
+            rejected = running.wait_event(ConnectionRejected, of_client(client))
+            assert (rejected.reason, rejected.why) == (reason, RejectReason.NETWORK)
             with Client(running.endpoints[0]) as client:
                 assert client.request(b"others") == b"others"
         assert len(running.events_of(ConnectionRejected)) == 2
         assert not running.events_of(Accepted, lambda event: event.peer.host == ALTERNATE_SOURCE)
 
     def test_denied_network_datagram_is_dropped(self) -> None:
-        """Where there are no connections, each datagram is looked at. Mistake: only accept() is guarded."""
+        """The sender of each datagram is checked. Bug: only accept() checks addresses."""
         self.require_transports("udp")
         running = self.serve(EchoService, "udp", limits=Limits(deny=(_ALTERNATE_NETWORK,)))
         denied = self.connect(running, source=ALTERNATE_SOURCE)
@@ -69,28 +69,29 @@ class LimitContract(ContractBase):
         assert not denied.is_readable()
 
     def test_per_address_limit_rejects_and_recovers(self) -> None:
-        """Whose address has its share is told so by a close; another comes in, and so does the same one
-        when there is room again. Mistakes: one address keeps out all; a place that is never given back."""
+        """At the limit of an address its connections are closed at once, and other addresses are served.
+        After one closes, the address may connect again. Bugs: one address blocks all others; a slot is never
+        released."""
         self.require_transports("tcp")
         self.require_concurrency()
         if not self.engine_class().rejects_when_full:
             pytest.skip(self.engine_class().why_not["rejects_when_full"])
         running = self.serve(EchoService, "tcp", limits=Limits(per_address=2))
-        inside = [self.connect(running) for _ in range(2)]
-        for client in inside:
+        clients = [self.connect(running) for _ in range(2)]
+        for client in clients:
             assert client.request(b"in") == b"in"
         with Client(running.endpoints[0]) as third:
             assert third.receive_until_closed() == b""
         assert running.wait_event(ConnectionRejected, of_client(third)).why is RejectReason.ADDRESS
         assert self.connect(running, source=ALTERNATE_SOURCE).request(b"another") == b"another"
-        inside[0].reset()
-        wait_closed(running, inside[0])
+        clients[0].reset()
+        wait_closed(running, clients[0])
         running.wait_for(lambda: self._is_accepted(running))
-        assert inside[1].request(b"still in") == b"still in"
+        assert clients[1].request(b"still in") == b"still in"
 
     def test_lifetime_limit_closes_active_connection(self) -> None:
-        """However busy it is, a connection ends when its time is over, by EOF; the next one has a time of
-        its own. Mistake: what moves prolongs it, as it does the idle limit."""
+        """An active connection ends with EOF after its maximum lifetime, and the next one has its own. Bug:
+        activity prolongs it, as it does the idle timeout."""
         self.require_transports("tcp")
         running = self.serve(EchoService, "tcp", limits=Limits(life=_MAX_LIFETIME, linger=0.1))
         for _ in range(2):
@@ -100,14 +101,14 @@ class LimitContract(ContractBase):
                     client.send(b".")
                     if client.try_receive(1) != b".":
                         break
-                    assert time.monotonic() < began + 10, "its life has no end"
+                    assert time.monotonic() < began + 10, "the lifetime has no effect"
                 assert client.try_receive(1) == b""
             check_cause(running, client, CloseReason.LIFE)
         assert len(running.events_of(Closed)) == 2
         assert not running.events_of(ServiceFailed)
 
     def test_lifetime_limit_aborts_peer_that_never_reads(self) -> None:
-        """Nothing is owed any more to whose time is over. Mistake: a send() that blocks beyond it."""
+        """After its lifetime a connection is aborted, even with unsent data. Bug: send() blocks longer."""
         self.require_transports("tcp")
         running = self.serve(
             functools.partial(LargeReply, 4_000_000),
@@ -120,8 +121,8 @@ class LimitContract(ContractBase):
         check_cause(running, client, CloseReason.LIFE)
 
     def test_rate_limit_slows_reading_without_loss(self) -> None:
-        """Who sends faster is read more slowly, loses nothing, and is told of once. Mistakes: what is too
-        much is thrown away; everybody waits for the one who is too fast; it is told for each read."""
+        """A peer that sends too fast is read more slowly, loses nothing, and is reported once. Bugs: excess
+        data is dropped; other connections wait, too; each read is reported."""
         self.require_transports("tcp")
         rate = 40_000
         running = self.serve(EchoService, "tcp", limits=Limits(rate=rate))
@@ -133,7 +134,7 @@ class LimitContract(ContractBase):
         if self.engine_class().concurrent:
             assert self.connect(running).request(b"slowly") == b"slowly"
         assert client.receive_exactly(len(data)) == data
-        # A second's worth may come at once; what is above it takes its time, which whoever comes next waits.
+        # One second's worth is read at once. The rest takes longer, and delays the next request.
         assert client.request(b".") == b"."
         assert time.monotonic() - began >= 0.2
         assert len(running.events_of(RateLimited)) == 1
@@ -141,8 +142,8 @@ class LimitContract(ContractBase):
         check_cause(running, client, CloseReason.PEER)
 
     def test_oversized_line_fails_conversation(self) -> None:
-        """A line at the limit passes; at one over it the conversation ends, in good order, and is told.
-        Mistake: what is too long is kept, for as long as it goes on."""
+        """A line at the limit is answered; one byte more ends the conversation with EOF, and is reported.
+        Bug: an endless line is buffered without a limit."""
         self.require_transports("tcp")
         running = self.serve(message_echo, "tcp", limits=Limits(message=100))
         client = self.connect(running)
@@ -155,8 +156,7 @@ class LimitContract(ContractBase):
         assert self.connect(running).request(b"next\n") == b"next\n"
 
     def test_oversized_packet_fails_conversation(self) -> None:
-        """As above, where the system keeps messages apart. Mistake: the first part of a packet taken for
-        all of it."""
+        """A packet over the limit ends the conversation. Bug: taking its first part for the whole packet."""
         self.require_transports("unix+seqpacket")
         running = self.serve(EchoService, "unix+seqpacket", limits=Limits(message=100))
         client = self.connect(running)
@@ -168,7 +168,7 @@ class LimitContract(ContractBase):
         assert self.connect(running).request(b"next") == b"next"
 
     def test_oversized_datagram_is_dropped(self) -> None:
-        """As above: it is dropped, each time told, and the next one is answered."""
+        """A datagram over the limit is dropped and reported each time, and the next one is answered."""
         self.require_transports("udp")
         running = self.serve(EchoService, "udp", limits=Limits(message=100))
         client = self.connect(running)
@@ -181,7 +181,7 @@ class LimitContract(ContractBase):
     # Helpers -------------------------------------------------------------------------------------
 
     def _is_accepted(self, running: Harness) -> bool:
-        """Whether one more of our address is."""
+        """Whether one more connection from the default address is served."""
         client = self.connect(running)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             client.send(b"!")

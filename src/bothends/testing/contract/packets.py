@@ -1,4 +1,4 @@
-"""Packets: UNIX SOCK_SEQPACKET, which is connected like a stream and keeps messages like datagrams."""
+"""Packets: UNIX SOCK_SEQPACKET, which is connection-oriented and preserves message boundaries."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from bothends.testing.services import EchoService, pattern
 
 
 class SeqpacketContract(ContractBase):
-    """Part of the suite: connections that keep their messages apart."""
+    """Part of the suite: message-oriented connections."""
 
     def test_packet_boundaries_are_preserved(self) -> None:
-        """One packet in, one out, however many wait. Mistake: they are joined, or cut."""
+        """Each packet gets its own reply, however many are queued. Bug: joining or splitting packets."""
         self.require_transports("unix+seqpacket")
         running = self.serve(EchoService, "unix+seqpacket")
         client = self.connect(running)
@@ -23,28 +23,28 @@ class SeqpacketContract(ContractBase):
         assert [client.receive_message() for _ in words] == words
 
     def test_large_packet_is_received_whole(self) -> None:
-        """More than one read of the usual size. Mistake: the rest of a packet is thrown away."""
+        """A packet larger than the usual read size is received whole. Bug: truncating it."""
         self.require_transports("unix+seqpacket")
         client = self.connect(self.serve(EchoService, "unix+seqpacket"))
         client.send(pattern(100_000))
         assert client.receive_message() == pattern(100_000)
 
     def test_packet_boundaries_under_backpressure(self) -> None:
-        """A queue of packets is still packets. Mistake: what waits to be sent is joined."""
+        """Queued packets keep their boundaries. Bug: joining unsent data."""
         self.require_transports("unix+seqpacket")
         running = self.serve(EchoService, "unix+seqpacket")
         client = self.connect(running)
         words = [pattern(1000 + number) for number in range(600)]
-        said = heard = 0
-        while heard < len(words):
-            if said < len(words) and said < heard + 400:
-                said += bool(client.send_until_blocked(words[said], timeout=0))
+        sent = received = 0
+        while received < len(words):
+            if sent < len(words) and sent < received + 400:
+                sent += bool(client.send_until_blocked(words[sent], timeout=0))
             if client.is_readable(0):
-                assert client.receive_message() == words[heard]
-                heard += 1
+                assert client.receive_message() == words[received]
+                received += 1
 
     def test_packet_peer_close_is_answered_then_closed(self) -> None:
-        """Its close is seen, and what it said before is answered. Mistake: waiting for ever."""
+        """Packets before the peer's EOF are answered, then the connection is closed. Bug: waiting forever."""
         self.require_transports("unix+seqpacket")
         running = self.serve(EchoService, "unix+seqpacket")
         client = self.connect(running)

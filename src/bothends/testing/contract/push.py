@@ -1,4 +1,4 @@
-"""Posting: what one peer says reaches others who are silent."""
+"""Push: data that a service sends to peers that have not asked for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bothends.testing.services import BroadcastChat, pattern
 
 
 class PushContract(ContractBase):
-    """Part of the suite: services that speak unasked."""
+    """Part of the suite: services that push."""
 
     def _join(self, running: Harness, **options: int) -> Client:
         client = self.connect(running, **options)
@@ -19,44 +19,44 @@ class PushContract(ContractBase):
         return client
 
     def test_push_reaches_idle_peer(self, push_transport: str) -> None:
-        """Who waits in silence is told at once. Mistake: posts are looked at when the peer speaks."""
+        """An idle peer receives a push at once. Bug: pushed data waits until the peer sends something."""
         running = self.serve(BroadcastChat, push_transport)
-        speaker, *others = [self._join(running) for _ in range(4)]
+        sender, *others = [self._join(running) for _ in range(4)]
         for word in (b"one\n", b"two\n"):
-            speaker.send(word)
-            assert speaker.receive_exactly(3) == b"ok\n"
+            sender.send(word)
+            assert sender.receive_exactly(3) == b"ok\n"
             for other in others:
                 assert other.receive_exactly(len(word)) == word
-        speaker.close()
+        sender.close()
         for other in others:
             assert other.receive_exactly(7) == b"(left)\n"
 
     def test_push_to_peer_that_never_reads_aborts_it(self, push_transport: str) -> None:
-        """One who doesn't read is no burden to the others, up to a limit, and then it is gone. Mistakes:
-        everyone waits for the slowest; a queue without bound."""
+        """A member that does not read does not delay the others, and is aborted at the limit. Bugs: all wait
+        for the slowest; an unbounded queue."""
         limits = Limits(posted=64 * 1024)
         running = self.serve(BroadcastChat, push_transport, options=f"?sndbuf={SMALL_BUFFER}", limits=limits)
-        speaker, listener = self._join(running), self._join(running)
-        deaf = self._join(running, rcvbuf=SMALL_BUFFER)
+        sender, reader = self._join(running), self._join(running)
+        stalled = self._join(running, rcvbuf=SMALL_BUFFER)
         word = pattern(8000)
-        heard = b""
-        said = 0
-        while said < 200 and not running.events_of(Closed, of_client(deaf)):
-            speaker.send(word)
-            heard += listener.receive_exactly(len(word))
-            said += 1
-        check_cause(running, deaf, CloseReason.STALLED)
-        listener.shutdown_write()
-        heard += listener.receive_until_eof()
-        assert heard.count(b"(left)\n") == 1
-        assert heard.replace(b"(left)\n", b"") == word * said
-        speaker.shutdown_write()
-        answers = speaker.receive_until_eof()
-        assert answers.replace(b"(left)\n", b"") == b"ok\n" * said
+        received = b""
+        count = 0
+        while count < 200 and not running.events_of(Closed, of_client(stalled)):
+            sender.send(word)
+            received += reader.receive_exactly(len(word))
+            count += 1
+        check_cause(running, stalled, CloseReason.STALLED)
+        reader.shutdown_write()
+        received += reader.receive_until_eof()
+        assert received.count(b"(left)\n") == 1
+        assert received.replace(b"(left)\n", b"") == word * count
+        sender.shutdown_write()
+        replies = sender.receive_until_eof()
+        assert replies.replace(b"(left)\n", b"") == b"ok\n" * count
 
     def test_push_on_simultaneous_resets_reaches_remaining_peer(self) -> None:
-        """Each end is told to the rest, who are ending too. Mistake: one end inside another, as deep
-        as there are members."""
+        """Each closed conversation pushes to the others, which are closing, too. Bug: a recursion as deep as
+        there are members."""
         self.require_push()
         self.require_transports("tcp")
         running = self.serve(BroadcastChat, "tcp")
@@ -69,18 +69,18 @@ class PushContract(ContractBase):
         assert witness.request(b"anybody?", 3) == b"ok\n"
 
     def test_push_service_half_close_ends_conversation(self) -> None:
-        """Who has finished sending is finished with, as it could not be heard any more. The others are
-        told. Mistake: a member that never leaves."""
+        """A half-close ends a conversation that pushes, and the others are notified. Bug: the member stays
+        forever."""
         self.require_push()
         self.require_transports("tcp")
         running = self.serve(BroadcastChat, "tcp")
-        witness, leaver = self._join(running), self._join(running)
-        leaver.shutdown_write()
-        assert leaver.receive_until_eof() == b""
+        witness, leaving = self._join(running), self._join(running)
+        leaving.shutdown_write()
+        assert leaving.receive_until_eof() == b""
         assert witness.receive_exactly(7) == b"(left)\n"
 
     def test_drain_closes_idle_chat_members(self) -> None:
-        """Members at rest are sent home. Mistake: they wait for each other."""
+        """Draining closes idle members. Bug: members wait for each other."""
         self.require_push()
         self.require_transports("tcp")
         running = self.serve(BroadcastChat, "tcp", limits=Limits(drain=60, linger=0.2))

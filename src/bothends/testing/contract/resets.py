@@ -1,4 +1,4 @@
-"""Resets: a peer may be gone at any point, and only its own conversation ends by that."""
+"""Resets: a peer may reset its connection at any point, which ends that conversation only."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from bothends.testing.services import EchoService, LargeReply, UppercaseLines
 
 
 class ResetContract(ContractBase):
-    """Part of the suite: peers that leave by RST, or without reading what they asked for."""
+    """Part of the suite: peers that reset, or close without reading the reply."""
 
     def _connect_other(self, running: Harness) -> Client | None:
-        """Somebody else's connection, where there can be one beside."""
+        """Connect another client, if the engine is concurrent."""
         if not self.engine_class().concurrent:
             return None
         client = self.connect(running)
@@ -28,12 +28,12 @@ class ResetContract(ContractBase):
         return client
 
     def _check_unaffected(self, running: Harness, other: Client | None) -> None:
-        """The witness goes on, and the next one is served."""
+        """Check that the other client's connection works, and that a new one is served."""
         for client in filter(None, (other, self.connect(running))):
             assert client.request(b"fine\n") in (b"fine\n", b"FINE\n")
 
     def test_reset_before_first_byte(self) -> None:
-        """Mistake: ECONNRESET, at accept() or at the first read, ends the loop."""
+        """Bug: ECONNRESET, from accept() or the first read, ends the loop."""
         self.require_transports("tcp")
         running = self.serve(EchoService, "tcp")
         witness = self._connect_other(running)
@@ -44,7 +44,7 @@ class ResetContract(ContractBase):
         self._check_unaffected(running, witness)
 
     def test_reset_in_partial_message(self) -> None:
-        """Mistake: ECONNRESET uncaught, so that everybody's server is gone."""
+        """Bug: an uncaught ECONNRESET ends the server."""
         self.require_transports("tcp")
         running = self.serve(UppercaseLines, "tcp")
         witness = self._connect_other(running)
@@ -56,8 +56,7 @@ class ResetContract(ContractBase):
         self._check_unaffected(running, witness)
 
     def test_close_with_unread_reply_is_reset(self, stream_transport: str) -> None:
-        """A peer that closes without reading is gone: the kernel resets for it. Mistake: SIGPIPE or
-        EPIPE ends the server."""
+        """If a peer closes with unread input, its kernel sends RST. Bug: SIGPIPE or EPIPE ends the server."""
         running = self.serve(EchoService, stream_transport)
         witness = self._connect_other(running)
         client = self.connect(running)
@@ -68,7 +67,7 @@ class ResetContract(ContractBase):
         self._check_unaffected(running, witness)
 
     def test_reset_during_large_reply(self) -> None:
-        """Mistakes: EPIPE uncaught; the rest of the answer kept for somebody who is gone."""
+        """Bugs: an uncaught EPIPE; keeping the rest of the reply for a closed connection."""
         self.require_transports("tcp")
         running = self.serve(self.ten_megabyte_reply, "tcp", options=f"?sndbuf={SMALL_BUFFER}")
         client = self.connect(running, rcvbuf=SMALL_BUFFER)
@@ -81,8 +80,8 @@ class ResetContract(ContractBase):
             assert other.receive_exactly(1000)
 
     def test_reset_during_large_reply_after_half_close(self) -> None:
-        """After its EOF a peer is only written to, and that is where its end is met. Mistakes: nobody
-        looks any more, and the connection stays; a loop that spins on the error it doesn't handle."""
+        """After the peer's EOF only a write shows that the peer is gone. Bugs: nothing watches the
+        connection, so it is leaked; a busy loop on an unhandled error."""
         self.require_transports("tcp")
         running = self.serve(self.ten_megabyte_reply, "tcp", options=f"?sndbuf={SMALL_BUFFER}")
         client = self.connect(running, rcvbuf=SMALL_BUFFER)
@@ -93,8 +92,8 @@ class ResetContract(ContractBase):
         check_cause(running, client, CloseReason.RESET)
 
     def test_reset_while_reading_is_paused(self) -> None:
-        """Under backpressure nothing is read from the peer; its reset must be noticed all the same.
-        Mistake: waiting for room in a socket that will never have any."""
+        """A reset is noticed even while reading is paused by backpressure. Bug: waiting for space in the send
+        buffer of a dead connection."""
         self.require_transports("tcp")
         running = self.serve(EchoService, "tcp", options=f"?sndbuf={SMALL_BUFFER}&rcvbuf={SMALL_BUFFER}")
         client = self.connect(running, rcvbuf=SMALL_BUFFER, sndbuf=SMALL_BUFFER)
@@ -103,8 +102,7 @@ class ResetContract(ContractBase):
         check_cause(running, client, CloseReason.RESET)
 
     def test_reset_while_lingering(self) -> None:
-        """We have said all and wait for the peer's end: a reset is an end. Mistake: taking it for
-        another cause, or not at all."""
+        """A reset ends the wait for the peer's FIN. Bug: another cause, or a leaked connection."""
         self.require_transports("tcp")
         running = self.serve(UppercaseLines, "tcp")
         client = self.connect(running)
@@ -115,8 +113,8 @@ class ResetContract(ContractBase):
         self._check_unaffected(running, None)
 
     def test_reset_in_accept_queue(self) -> None:
-        """The kernel makes connections without us, and a client may be gone before accept(). Mistakes:
-        an error of accept() ends the loop; a blocking accept() waits for a connection that is gone."""
+        """The kernel completes handshakes on its own, and a client may reset before accept(). Bugs: an error
+        of accept() ends the loop; a blocking accept() waits for a connection that is gone."""
         self.require_transports("tcp")
         running = self.serve(EchoService, "tcp")
         with running.suspended():
@@ -125,11 +123,11 @@ class ResetContract(ContractBase):
                 if word:
                     early.send(word)
                 early.reset()
-            patient = self.connect(running)
-            patient.send(b"hello")
-        assert patient.receive_exactly(5) == b"hello"
+            other = self.connect(running)
+            other.send(b"hello")
+        assert other.receive_exactly(5) == b"hello"
 
     @staticmethod
     def ten_megabyte_reply() -> LargeReply:
-        """A service with a lot to say."""
+        """Create a service with a large reply."""
         return LargeReply(10_000_000)

@@ -1,4 +1,4 @@
-"""Scarcity: limits that are set, and descriptors that run out."""
+"""Resource limits: descriptors that run out, the connection limit, the idle timeout."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _IDLE = 0.5
 
 
 class ResourceLimitContract(ContractBase):
-    """Part of the suite: EMFILE, the connection limit, the idle limit."""
+    """Part of the suite: EMFILE, the connection limit, the idle timeout."""
 
     # Descriptors ---------------------------------------------------------------------------------
 
     def test_emfile_pauses_accepting_and_recovers(self) -> None:
-        """At the limit accept() fails and the client stays in the queue, so the listener stays
-        readable. Told once, waited out, then the client is served. Mistakes: EMFILE ends the
-        server; a loop that tries again at once spins; one that never tries again is deaf."""
+        """At the descriptor limit accept() fails and the client stays in the queue, so the listener stays
+        readable. The engine reports it once, pauses accepting, and serves the client later. Bugs: EMFILE ends
+        the server; it retries in a busy loop; it never retries."""
         self.require_transports("tcp")
         running = self.serve(EchoService, "tcp")
         self._warm_up(running)
@@ -36,27 +36,27 @@ class ResourceLimitContract(ContractBase):
         client.send(b"hello")
         assert running.wait_event(AcceptPaused).errno == errno.EMFILE
         used = running.cpu_used(0.3, limit=0.15)
-        assert used <= 0.15, f"{used:g} s of processor time, with nothing to be done"
+        assert used <= 0.15, f"{used:g} s of CPU time while accepting is paused"
         assert len(running.events_of(AcceptPaused)) <= len(running.processes())
         assert not running.events_of(AcceptResumed)
         restore()
         assert client.receive_exactly(5) == b"hello"
         client.close()
-        self._warm_up(running)  # should the client have got a descriptor that was given back just then
+        self._warm_up(running)  # in case the client got a descriptor that was closed just before the retry
         running.wait_event(AcceptResumed)
 
     def test_connections_beyond_descriptor_limit_are_served_later(self) -> None:
-        """Those who don't fit wait, and come in as others leave. Mistake: the one who gives a
-        descriptor back doesn't wake the one who waits for it."""
+        """Connections beyond the descriptor limit wait, and are accepted as others close. Bug: closing a
+        connection does not resume accepting."""
         self.require_transports("tcp")
         self.require_concurrency()
         running = self.serve(EchoService, "tcp")
         self._warm_up(running)
         with Client(running.endpoints[0]) as probe:
             assert probe.request(b"probe") == b"probe"
-            apart = bool(running.children())
-        if apart:
-            pytest.skip("its connections are in processes of their own, with descriptors of their own")
+            has_children = bool(running.children())
+        if has_children:
+            pytest.skip("each connection has its own process, with its own descriptor limit")
         wait_closed(running, probe)
         running.limit_descriptors(3)
         clients = [self.connect(running) for _ in range(12)]
@@ -66,47 +66,47 @@ class ResourceLimitContract(ContractBase):
         for number, client in enumerate(clients):
             assert client.receive_exactly(2) == b"%02d" % number
             client.close()
-        told = [type(each) for each in running.events if isinstance(each, AcceptPaused | AcceptResumed)]
-        assert all(one is not other for one, other in itertools.pairwise(told)), told
+        types = [type(each) for each in running.events if isinstance(each, AcceptPaused | AcceptResumed)]
+        assert all(one is not other for one, other in itertools.pairwise(types)), types
 
     # The connection limit ------------------------------------------------------------------------
 
     def test_connection_limit_defer_leaves_in_queue(self) -> None:
-        """At the limit newcomers wait in the queue, and are served when somebody leaves. Mistakes: the
-        limit is not kept; the one who leaves wakes nobody; the loop spins on the queue."""
+        """At the limit new connections wait in the accept queue, and are served when others close. Bugs: the
+        limit has no effect; closing a connection does not resume accepting; a busy loop on the queue."""
         self.require_transports("tcp")
         running = self.serve(EchoService, "tcp", limits=Limits(connections=1))
-        inside = self._fill_to_limit(running)
-        outside = self.connect(running)
-        outside.send(b"hello")
+        accepted = self._fill_to_limit(running)
+        deferred = self.connect(running)
+        deferred.send(b"hello")
         used = running.cpu_used(0.2, limit=0.1)
-        assert used <= 0.1, f"{used:g} s of processor time, with nothing to be done"
-        for client in inside:
+        assert used <= 0.1, f"{used:g} s of CPU time at the connection limit"
+        for client in accepted:
             assert client.request(b"still here") == b"still here"
-        assert not outside.is_readable(), "it was served beyond the limit"
-        assert not running.events_of(Accepted, of_client(outside))
-        inside[0].close()
-        assert outside.receive_exactly(5) == b"hello"
+        assert not deferred.is_readable(), "it was served beyond the limit"
+        assert not running.events_of(Accepted, of_client(deferred))
+        accepted[0].close()
+        assert deferred.receive_exactly(5) == b"hello"
 
     def test_connection_limit_refuse_closes_at_once(self) -> None:
-        """At the limit newcomers are told so, by a close, at once. Mistake: they wait after all."""
+        """With `refuse`, connections beyond the limit are closed at once. Bug: they wait in the queue."""
         self.require_transports("tcp")
         if not self.engine_class().rejects_when_full:
             pytest.skip(self.engine_class().why_not["rejects_when_full"])
         running = self.serve(EchoService, "tcp", limits=Limits(connections=1, when_full="refuse"))
-        inside = self._fill_to_limit(running)
-        outside = self.connect(running)
-        assert outside.receive_until_closed() == b""
-        running.wait_event(ConnectionRejected, of_client(outside))
-        for client in inside:
+        accepted = self._fill_to_limit(running)
+        rejected = self.connect(running)
+        assert rejected.receive_until_closed() == b""
+        running.wait_event(ConnectionRejected, of_client(rejected))
+        for client in accepted:
             assert client.request(b"still here") == b"still here"
-        for client in inside:
+        for client in accepted:
             client.close()
             wait_closed(running, client)
         running.wait_for(lambda: self._is_served(running))
 
     def test_connection_limit_slot_is_released_on_any_close(self) -> None:
-        """Whoever leaves, however, makes room. Mistake: a count that only some ways out lower."""
+        """Every kind of close releases a slot. Bug: some paths do not decrement the count."""
         self.require_transports("tcp")
         running = self.serve(EchoService, "tcp", limits=Limits(connections=1))
         for number in range(12):
@@ -121,10 +121,10 @@ class ResourceLimitContract(ContractBase):
                 client.is_readable(10)
                 client.close()
 
-    # The idle limit ------------------------------------------------------------------------------
+    # The idle timeout ----------------------------------------------------------------------------
 
     def test_idle_connection_is_closed_with_eof(self) -> None:
-        """Where nothing moves for too long, it ends: by EOF, not by RST. Mistake: it stays for ever."""
+        """The idle timeout ends a connection by EOF, not by RST. Bug: the connection stays open forever."""
         self.require_transports("tcp")
         running = self.serve(EchoService, "tcp", limits=Limits(idle=_IDLE / 2, linger=0.05))
         client = self.connect(running)
@@ -135,7 +135,7 @@ class ResourceLimitContract(ContractBase):
         check_cause(running, client, CloseReason.IDLE)
 
     def test_active_connection_is_not_idle(self) -> None:
-        """Each byte counts anew. Mistake: the limit counts from the start of the connection."""
+        """Each byte restarts the idle timeout. Bug: the timeout counts from accept()."""
         self.require_transports("tcp")
         running = self.serve(EchoService, "tcp", limits=Limits(idle=_IDLE))
         client = self.connect(running)
@@ -145,16 +145,16 @@ class ResourceLimitContract(ContractBase):
             assert not client.is_readable(_IDLE / 20)
 
     def test_slow_reader_is_not_idle(self) -> None:
-        """Bytes that leave count as those that come. Mistake: only what is heard counts, so who
-        listens to a long answer is cut off."""
+        """Sent bytes count as activity, too. Bug: only received bytes count, so a peer that reads a long
+        reply is disconnected."""
         self.require_transports("tcp")
         for _ in range(5):
             if self._read_slowly():
                 return
-        pytest.fail(f"this machine is too busy to read something every {_IDLE / 50:g} s")
+        pytest.fail(f"this machine is too busy to read every {_IDLE / 50:g} s")
 
     def _read_slowly(self) -> bool:
-        """One try; False if it was us who paused for too long, which is no fault of the engine."""
+        """Try once. Returns False if the test itself paused for too long."""
         size = 4_000_000
         running = self.serve(
             functools.partial(LargeReply, size),
@@ -164,22 +164,22 @@ class ResourceLimitContract(ContractBase):
         )
         client = self.connect(running, rcvbuf=SMALL_BUFFER)
         client.send(b"go")
-        heard = bytearray()
+        received = bytearray()
         started = latest = time.monotonic()
         pause = 0.0
         while latest < started + 1.25 * _IDLE:
-            heard += client.receive_exactly(4000)
-            lost = client.is_hung_up(_IDLE / 50)
+            received += client.receive_exactly(4000)
+            closed = client.is_hung_up(_IDLE / 50)
             pause = max(pause, time.monotonic() - latest)
             latest = time.monotonic()
-            if lost and pause > _IDLE / 3:
+            if closed and pause > _IDLE / 3:
                 return False
-            assert not lost
-        assert heard + client.receive_exactly(size - len(heard)) == pattern(size)
+            assert not closed
+        assert received + client.receive_exactly(size - len(received)) == pattern(size)
         return True
 
     def test_peer_that_never_reads_is_idle(self) -> None:
-        """Bytes that don't leave are no activity. Mistake: what waits to be sent counts as moving."""
+        """Unsent data is not activity. Bug: a non-empty write buffer counts as activity."""
         self.require_transports("tcp")
         running = self.serve(
             functools.partial(LargeReply, 4_000_000),
@@ -194,33 +194,33 @@ class ResourceLimitContract(ContractBase):
     # Helpers -------------------------------------------------------------------------------------
 
     def _warm_up(self, running: Harness) -> None:
-        """So that whatever is opened or started at the first connection is there."""
+        """Serve one connection, so that everything that the engine opens or starts on first use exists."""
         with Client(running.endpoints[0]) as client:
             assert client.request(b"first") == b"first"
         wait_closed(running, client)
         running.wait_for_stable_children()
 
     def _fill_to_limit(self, running: Harness) -> list[Client]:
-        """Connections up to the limit of 1, which counts in each process that accepts."""
+        """Open connections up to the limit of 1, which applies to each process that accepts."""
         running.wait_for(lambda: self._is_served(running))
         running.wait_for_stable_children()
         workers = max(1, len(running.children()))
-        inside: list[Client] = []
+        accepted: list[Client] = []
 
-        def one_more() -> bool:
+        def connect_one_more() -> bool:
             client = self.connect(running)
             client.send(b"in?")
             if client.is_readable(0.2) and client.try_receive(3) == b"in?":
-                inside.append(client)
+                accepted.append(client)
             else:
                 client.close()
-            return len(inside) == workers
+            return len(accepted) == workers
 
-        running.wait_for(one_more)
-        return inside
+        running.wait_for(connect_one_more)
+        return accepted
 
     def _is_served(self, running: Harness) -> bool:
-        """One connection, from begin to end."""
+        """Whether a new connection is served. Waits until it is closed."""
         with Client(running.endpoints[0]) as client:
             client.send(b"!")
             served = client.try_receive(1) == b"!"

@@ -1,4 +1,4 @@
-"""Failing: a service's mistake ends one conversation, and is told."""
+"""Service errors: an exception of a service ends one conversation, and is reported."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bothends.testing.services import ALTERNATE_SOURCE, ErrorReply, RaisePoint, 
 class ServiceErrorContract(ContractBase):
     """Part of the suite: services that raise."""
 
-    @pytest.mark.parametrize("point", ["open", "start", "more"])
+    @pytest.mark.parametrize("point", ["open", "start", "produce"])
     def test_raise_before_first_receive_ends_one_conversation(self, point: RaisePoint) -> None:
-        """That conversation ends, the others go on. Mistake: an exception ends the loop, or is
-        swallowed, and the peer waits for ever."""
+        """The conversation ends, and the others continue. Bug: the exception ends the loop, or is ignored, so
+        that the peer waits forever."""
         self.require_transports("tcp")
         running = self.serve(functools.partial(RaisingEcho, point), "tcp")
         witness = self.connect(running) if self.engine_class().concurrent else None
@@ -36,7 +36,7 @@ class ServiceErrorContract(ContractBase):
     def test_raise_on_received_data_ends_one_conversation(
         self, point: RaisePoint, stream_transport: str
     ) -> None:
-        """As above, where the peer is to blame as well."""
+        """The same if the exception is caused by the peer's input."""
         running = self.serve(functools.partial(RaisingEcho, point), stream_transport)
         witness = self.connect(running) if self.engine_class().concurrent else None
         assert witness is None or witness.request(b"before") == b"before"
@@ -52,8 +52,7 @@ class ServiceErrorContract(ContractBase):
         assert self.connect(running).request(b"next") == b"next"
 
     def test_raise_in_closed_releases_connection(self, stream_transport: str) -> None:
-        """`closed` may fail too. Mistake: what is done after it is not done: a descriptor, or a
-        place, that is never given back."""
+        """`closed` may raise, too. Bug: the descriptor, or the slot, is never released."""
         running = self.serve(functools.partial(RaisingEcho, "closed"), stream_transport)
         for _ in range(3):
             with Client(running.endpoints[0]) as client:
@@ -64,7 +63,7 @@ class ServiceErrorContract(ContractBase):
         assert self.connect(running).request(b"next") == b"next"
 
     def test_failure_with_reply_sends_reply_first(self, connection_transport: str) -> None:
-        """An error may come with an answer, and then the answer is sent. Mistake: closing first."""
+        """If a conversation fails with a reply, the reply is sent first. Bug: closing at once."""
         running = self.serve(ErrorReply, connection_transport)
         client = self.connect(running)
         client.send(b"nonsense\n")

@@ -1,4 +1,4 @@
-"""Leaving: draining lets conversations end, aborting doesn't, and nothing stays behind."""
+"""Shutdown: draining lets conversations end, aborting aborts them, and no resource is left open."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from bothends.testing.contract.base import (
 from bothends.testing.harness import Harness
 from bothends.testing.services import EchoService, LargeReply, PullProducer, UppercaseLines, pattern
 
-# Well below the limit to drain, and well above what a loaded machine needs.
+# Seconds: well below _LONG_DRAIN, and more than enough on a busy machine.
 _EXIT_TIMEOUT = 20.0
 
-# A drain limit that a test never waits for.
+# Seconds: a drain timeout that never expires in a test.
 _LONG_DRAIN = 60.0
 
-# More than the buffers of both ends hold, so that something is owed. Not much more: with windows as small as
-# these the kernel may wait for a delayed acknowledgement (40 ms) after each of them.
+# Bytes: more than the buffers of both ends hold, so that data is unsent, but not much more, because with such
+# a small window the kernel may wait for a delayed acknowledgement (40 ms) after each window.
 _UNSENT_SIZE = 600_000
 
 _SMALL_BUFFERS = f"?sndbuf={SMALL_BUFFER}&rcvbuf={SMALL_BUFFER}"
@@ -39,15 +39,15 @@ class ShutdownContract(ContractBase):
     """Part of the suite: the two stages of stopping."""
 
     def test_drain_without_connections_exits_at_once(self) -> None:
-        """Nothing to wait for, so nothing is waited for. Mistake: the whole drain limit passes."""
+        """Without connections the engine exits at once. Bug: it waits for the drain timeout."""
         self.require_transports("tcp")
         running = self.serve(EchoService, "tcp", limits=Limits(drain=_LONG_DRAIN))
         running.drain()
         self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
 
     def test_drain_closes_idle_connections_with_eof(self, connection_transport: str) -> None:
-        """A connection at rest is finished, by EOF, though its peer does nothing. Mistakes: waiting
-        for a client that never leaves (python/cpython#113538); resetting it."""
+        """An idle connection is closed with EOF, even if its peer does nothing. Bugs: waiting for a client
+        that never closes (python/cpython#113538); resetting it."""
         running = self.serve(EchoService, connection_transport, limits=Limits(drain=_LONG_DRAIN, linger=0.05))
         client = self.connect(running)
         assert client.request(b"hello") == b"hello"
@@ -57,7 +57,7 @@ class ShutdownContract(ContractBase):
         self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
 
     def test_drain_closes_idle_connections_concurrently(self) -> None:
-        """As many as are served at once take no longer than one. Mistake: waiting for each in turn."""
+        """Closing many idle connections takes no longer than closing one. Bug: waiting for each in turn."""
         self.require_transports("tcp")
         self.require_concurrency()
         running = self.serve(EchoService, "tcp", limits=Limits(drain=_LONG_DRAIN))
@@ -77,16 +77,16 @@ class ShutdownContract(ContractBase):
         assert max(ends) - min(ends) < DRAIN_IDLE * max(2, len(clients) / 4)
 
     def test_drain_waits_for_partial_message(self) -> None:
-        """While a message is arriving, its conversation goes on: it is answered in full. Mistake:
-        cutting off whoever is there."""
+        """While a message is arriving, its conversation continues, and gets its reply. Bug: closing all
+        connections at once."""
         self.require_transports("tcp")
         for _ in range(5):
             if self._drain_while_sending_bytewise():
                 return
-        pytest.fail("this machine is too busy to say a byte every 30 ms")
+        pytest.fail("this machine is too busy to send a byte every 30 ms")
 
     def _drain_while_sending_bytewise(self) -> bool:
-        """One try; False if the bytes came too late, which is no fault of the engine."""
+        """Try once. Returns False if the test itself sent the bytes too late."""
         running = self.serve(UppercaseLines, "tcp", limits=Limits(drain=_LONG_DRAIN, linger=0.05))
         client = self.connect(running)
         client.send(b"slow")
@@ -95,21 +95,21 @@ class ShutdownContract(ContractBase):
         word = b"ly it goes\n"
         try:
             client.send_bytewise(word, interval=DRAIN_IDLE / 5)
-            answer = client.receive_until_eof()
+            reply = client.receive_until_eof()
         except OSError:
-            answer = b""
+            reply = b""
         running.wait_exit(_LONG_DRAIN)
         times = [each.at for each in running.events_of(Received, of_client(client))]
         gaps = [(late - early) / 1e9 for early, late in itertools.pairwise(times)]
-        if answer != b"SLOWLY IT GOES\n" and (len(times) < 2 or max(gaps) > DRAIN_IDLE / 2):
+        if reply != b"SLOWLY IT GOES\n" and (len(times) < 2 or max(gaps) > DRAIN_IDLE / 2):
             return False
-        assert answer == b"SLOWLY IT GOES\n"
+        assert reply == b"SLOWLY IT GOES\n"
         check_cause(running, client, CloseReason.DRAINED)
         return True
 
     def test_drain_flushes_unsent_data(self) -> None:
-        """A long answer on its way to who reads is sent to its end. Mistake: silence of the peer taken
-        for rest, while we are the ones who speak."""
+        """A peer that reads receives a long reply to its end. Bug: a connection counts as idle because the
+        peer sends nothing, although the server is sending."""
         self.require_transports("tcp")
         size = _UNSENT_SIZE
         running = self.serve(
@@ -120,18 +120,18 @@ class ShutdownContract(ContractBase):
         )
         client = self.connect(running, rcvbuf=SMALL_BUFFER)
         client.send(b"go")
-        heard = client.receive_exactly(10_000)
+        received = client.receive_exactly(10_000)
         running.drain()
         until = time.monotonic() + 1.5 * DRAIN_IDLE
         while time.monotonic() < until:
-            heard += client.receive_exactly(4000)
+            received += client.receive_exactly(4000)
             client.is_hung_up(DRAIN_IDLE / 20)
-        heard += client.receive_until_eof()
-        assert heard == pattern(size)
+        received += client.receive_until_eof()
+        assert received == pattern(size)
         check_cause(running, client, CloseReason.DRAINED)
 
     def test_drain_stops_endless_producer(self, stream_transport: str) -> None:
-        """Who would speak for ever is told that it is over. Mistake: waiting until all is said."""
+        """Draining stops an endless producer. Bug: waiting until it is done."""
         running = self.serve(
             PullProducer, stream_transport, options=_SMALL_BUFFERS, limits=Limits(drain=_LONG_DRAIN)
         )
@@ -143,7 +143,7 @@ class ShutdownContract(ContractBase):
         self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
 
     def test_drain_timeout_aborts_peer_that_never_reads(self) -> None:
-        """The limit holds for who is owed something and doesn't take it. Mistake: waiting for ever."""
+        """After the drain timeout a peer that does not read is aborted. Bug: waiting forever."""
         self.require_transports("tcp")
         running = self.serve(
             functools.partial(LargeReply, 4_000_000), "tcp", options=_SMALL_BUFFERS, limits=Limits(drain=0.25)
@@ -156,8 +156,8 @@ class ShutdownContract(ContractBase):
         check_cause(running, client, CloseReason.ABORTED)
 
     def test_drain_serves_accept_queue(self) -> None:
-        """Who is in the queue has been welcomed by the kernel, and may have spoken already. Mistake:
-        closing the listener over them, which resets them."""
+        """Connections in the accept queue are established, and may have sent data, so they are served. Bug:
+        closing the listener without accepting them, which resets them."""
         self.require_transports("tcp")
         running = self.serve(UppercaseLines, "tcp", limits=Limits(drain=_LONG_DRAIN))
         assert self._is_served_once(running)
@@ -173,8 +173,8 @@ class ShutdownContract(ContractBase):
         self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
 
     def test_drain_refuses_new_connections(self) -> None:
-        """While somebody is still there, the door is closed already. Mistakes: the listener is left
-        open, here or in a child, so that newcomers wait in a queue that nobody looks at."""
+        """While a connection is still open, new ones are refused. Bug: a listener is left open, here or in a
+        child, so that clients wait in a queue that is never read."""
         self.require_transports("tcp")
         self.require_concurrency()
         running = self.serve(
@@ -193,8 +193,8 @@ class ShutdownContract(ContractBase):
         self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
 
     def test_drain_answers_queued_datagrams(self, datagram_transport: str) -> None:
-        """What has arrived is answered, then the socket is closed. Mistake: nobody is connected, so
-        nobody is thought of."""
+        """Queued datagrams are answered before the socket is closed. Bug: exiting at once, because there are
+        no connections."""
         running = self.serve(EchoService, datagram_transport, limits=Limits(drain=_LONG_DRAIN))
         client = self.connect(running)
         assert client.request(b"hello") == b"hello"
@@ -204,12 +204,12 @@ class ShutdownContract(ContractBase):
         assert client.receive_message() == b"in time"
         self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
 
-    @pytest.mark.parametrize("state", ["idle", "in the middle", "owed"])
+    @pytest.mark.parametrize("state", ["idle", "partial message", "unsent reply"])
     def test_abort_closes_connections_at_once(self, state: str, stream_transport: str) -> None:
-        """Whatever they are doing, all are cut off at once. Mistakes: a blocked call that nothing
-        wakes; a child that hears of nothing."""
+        """An abort closes all connections at once, whatever their state. Bugs: a blocked call that is not
+        woken; a child that is not notified."""
         running = self.serve(
-            functools.partial(LargeReply, 4_000_000) if state == "owed" else UppercaseLines,
+            functools.partial(LargeReply, 4_000_000) if state == "unsent reply" else UppercaseLines,
             stream_transport,
             options=_SMALL_BUFFERS,
             limits=Limits(drain=_LONG_DRAIN, linger=_LONG_DRAIN),
@@ -221,12 +221,16 @@ class ShutdownContract(ContractBase):
             running.wait_event(Received, of_client(client))
         running.abort()
         self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
-        # Aborting begins with draining, which finds who has been quiet for long, and finishes with it.
-        check_cause(running, client, CloseReason.ABORTED, *([] if state == "owed" else [CloseReason.DRAINED]))
+        # An abort starts with draining, which may already close a connection that has been idle for long
+        # enough.
+        causes = [CloseReason.ABORTED]
+        if state != "unsent reply":
+            causes.append(CloseReason.DRAINED)
+        check_cause(running, client, *causes)
         client.receive_until_closed()
 
     def test_abort_while_draining(self) -> None:
-        """Who has asked nicely may lose patience. Mistake: a drain that hears of nothing else."""
+        """An abort ends a drain. Bug: a draining engine does not notice it."""
         self.require_transports("tcp")
         running = self.serve(
             functools.partial(LargeReply, 4_000_000),
@@ -239,15 +243,14 @@ class ShutdownContract(ContractBase):
         assert client.is_readable(10)
         running.drain()
         used = running.cpu_used(0.2, limit=0.1)
-        assert used <= 0.1, f"{used:g} s of processor time while draining, with nothing to be done"
+        assert used <= 0.1, f"{used:g} s of CPU time while draining"
         assert running.is_alive()
         running.abort()
         self.check_clean_exit(running.wait_exit(_EXIT_TIMEOUT))
         check_cause(running, client, CloseReason.ABORTED)
 
     def test_abort_while_lingering(self) -> None:
-        """Waiting for the peer's last FIN is not worth more than being told to go. Mistake: the
-        linger limit is waited out."""
+        """An abort ends the wait for the peer's FIN. Bug: waiting for the linger timeout."""
         self.require_transports("tcp")
         running = self.serve(UppercaseLines, "tcp", limits=Limits(drain=_LONG_DRAIN, linger=_LONG_DRAIN))
         client = self.connect(running)
@@ -269,5 +272,5 @@ class ShutdownContract(ContractBase):
         except ConnectionRefusedError:
             return True
         except (ConnectionResetError, BrokenPipeError):
-            return False  # the queue was closed over us
+            return False  # the listener was closed while the connection was in its queue
         return False

@@ -1,4 +1,4 @@
-"""The whole suite as one class."""
+"""The contract suite as one class."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from bothends.testing.contract.service_errors import ServiceErrorContract
 from bothends.testing.contract.shutdown import ShutdownContract
 from bothends.testing.contract.tls_and_proxy import TlsAndProxyContract
 
-# What a test's argument stands for: one run for each of these, if the engine carries it. To an engine
-# IPv6 differs in its addresses only, so it is tried with what is basic.
+# Fixture -> the capability that it needs, and the transports for which a test runs. For an engine IPv6
+# differs in its addresses only, so only basic tests run over it.
 _TRANSPORTS_BY_FIXTURE = {
     "any_connection_transport": ("streams", [*STREAM_URLS, *STREAM_URLS_IPV6, *SEQPACKET_URLS]),
     "stream_transport": ("streams", [*STREAM_URLS]),
@@ -51,25 +51,25 @@ class EngineContract(
     PushContract,
     CapabilitiesContract,
 ):
-    """What every engine must do, tried with real sockets. Subclass it in a test file:
+    """What every engine must do, tested with real sockets. Subclass it in a test file:
 
         class TestMine(EngineContract):
             engine = "mine.engines:MyEngine"
 
-    Each test runs the engine in a process of its own, over each transport that it claims to carry. An
-    engine that can't run here is skipped with its own reason; so is what it says that it can't do.
-    Each test's docstring says the rule, and the mistake that a failure shows.
+    Each test runs the engine in its own process, over each transport that the engine supports. Tests are
+    skipped with the engine's reason if it is not available on this machine, or does not support a capability.
+    Each docstring has the rule, and the bug that a failure usually means.
     """
 
     engine: ClassVar[str]
     """The engine: a name of the registry, or "module:Class"."""
 
     retained_descriptors: ClassVar[int] = 0
-    """How many descriptors may still be open after run(): those that a library opens once for the whole
-    process, and keeps. Name the library where you set it."""
+    """The number of descriptors that may still be open after run(), because a library opens them once for the
+    whole process. Name the library in a comment."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Run each test over the transports that the engine carries."""
+        """Run each test over the transports that the engine supports."""
         engine = self.engine_class()
         for fixture, (capability, transports) in _TRANSPORTS_BY_FIXTURE.items():
             if fixture not in metafunc.fixturenames:

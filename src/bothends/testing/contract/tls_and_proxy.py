@@ -1,4 +1,4 @@
-"""Wrapped: TLS and the PROXY header around a conversation, over real sockets."""
+"""Layers: TLS and the PROXY header around a conversation, over real sockets."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ _TLS12, _TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 _PROXIED_ADDRESSES: Final = (Address("inet6", "2001:db8::9", 56324), Address("inet6", "2001:db8::1", 443))
 
-# The begin of a handshake, of which the rest never comes.
+# The first bytes of a handshake that is never completed.
 _PARTIAL_CLIENT_HELLO: Final = b"\x16\x03\x01"
 
-# Waited for by a test, from the beginning of a connection.
+# Seconds, from accept().
 _HANDSHAKE_TIMEOUT: Final = 0.2
 
 
 class TlsAndProxyContract(ContractBase):
-    """Part of the suite: handshakes, and what is told of them; ends that are told apart."""
+    """Part of the suite: handshakes, their events and timeouts, and the ends of TLS connections."""
 
     @pytest.mark.parametrize("max_version", [_TLS12, _TLS13], ids=["TLS 1.2", "TLS 1.3"])
     def test_tls_events_show_plaintext_and_parameters(self, max_version: ssl.TLSVersion) -> None:
-        """What is said inside is told, and what hands were shaken on. Mistake: ciphertext in the log."""
+        """Events have the plaintext, and the parameters of the handshake. Bug: ciphertext in the log."""
         running = self._serve(EchoService, _TLS)
         with TlsClient(running.endpoints[0], insecure_context(max_version)) as client:
             client.send(b"hello")
@@ -66,24 +66,24 @@ class TlsAndProxyContract(ContractBase):
 
     @pytest.mark.parametrize("max_version", [_TLS12, _TLS13], ids=["TLS 1.2", "TLS 1.3"])
     def test_tls_reply_after_half_close(self, max_version: ssl.TLSVersion) -> None:
-        """TLS 1.3 closes one direction, TLS 1.2 both (RFC 5246, 7.2.1), so there the last word is left
-        unsaid, which is told. Mistakes: the answer is lost in silence; it is sent after close_notify."""
+        """close_notify closes one direction in TLS 1.3 and both in TLS 1.2 (RFC 5246, 7.2.1), where the last
+        reply is dropped and reported. Bugs: dropping it silently; sending it after close_notify."""
         running = self._serve(Digest, _TLS)
         with TlsClient(running.endpoints[0], insecure_context(max_version)) as client:
             client.send(b"hello")
             client.shutdown_write()
-            heard = client.receive_until_eof()
+            received = client.receive_until_eof()
         wait_closed(running, client)
         assert running.events_of(PeerEof)
         if max_version is _TLS13:
-            assert heard == digest(5, zlib.crc32(b"hello"))
+            assert received == digest(5, zlib.crc32(b"hello"))
             assert not running.events_of(ServiceFailed)
         else:
-            assert heard == b""
+            assert received == b""
             assert "could not be sent" in str(running.events_of(ServiceFailed)[0].error)
 
     def test_tls_large_echo_in_both_directions(self) -> None:
-        """Many records, cut anywhere. Mistake: records out of order, as soon as some wait to be sent."""
+        """Many records, split anywhere, are echoed. Bug: records out of order when some are queued."""
         data = pattern(300_000)
         running = self._serve(EchoService, _TLS)
         with TlsClient(running.endpoints[0]) as client:
@@ -93,7 +93,7 @@ class TlsAndProxyContract(ContractBase):
         check_cause(running, client, CloseReason.PEER)
 
     def test_plaintext_client_on_tls_listener(self) -> None:
-        """A client without TLS is told apart, and hears nothing but a clean close."""
+        """A plaintext client is recognized and reported, and receives only EOF."""
         running = self._serve(EchoService, _TLS)
         with Client(running.endpoints[0]) as client:
             client.send(b"GET / HTTP/1.0\r\n\r\n")
@@ -104,8 +104,8 @@ class TlsAndProxyContract(ContractBase):
         check_cause(running, client, CloseReason.BROKEN)
 
     def test_tls_eof_without_close_notify_is_reported(self) -> None:
-        """A connection that ends without close_notify was cut by somebody, which is told. Mistake: half
-        of what was to come taken for all of it."""
+        """EOF without close_notify may be a truncation attack, so it is reported. Bug: taking truncated input
+        for complete input."""
         running = self._serve(EchoService, _TLS)
         with TlsClient(running.endpoints[0]) as client:
             client.send(b"half")
@@ -117,8 +117,7 @@ class TlsAndProxyContract(ContractBase):
         assert "without close_notify" in str(failed.error)
 
     def test_stalled_handshake_does_not_block_others(self) -> None:
-        """Shaking hands is waiting for a peer like any other. Mistake: a handshake before the next
-        accept()."""
+        """A handshake does not block the engine. Bug: completing it before the next accept()."""
         self.require_concurrency()
         running = self._serve(EchoService, _TLS, limits=Limits(handshake=30))
         stalled = self.connect(running)
@@ -131,24 +130,23 @@ class TlsAndProxyContract(ContractBase):
 
     @pytest.mark.parametrize("delivery", ["stalled", "bytewise"])
     def test_handshake_timeout_counts_from_accept(self, delivery: str) -> None:
-        """It counts from the beginning, whatever comes in; then the place is free. Mistakes: every byte
-        prolongs it, as it does the idle limit; none has no limit at all."""
+        """The handshake timeout counts from accept(), whatever arrives, and then releases the slot. Bugs:
+        each byte prolongs it, as it does the idle timeout; without any data it has no effect."""
         running = self._serve(EchoService, _TLS, limits=Limits(handshake=_HANDSHAKE_TIMEOUT, linger=0.1))
         with Client(running.endpoints[0]) as client:
             client.send(_PARTIAL_CLIENT_HELLO)
             if delivery == "bytewise":
-                for drop in b"\x40\x00" + bytes(1000):
+                for byte in b"\x40\x00" + bytes(1000):
                     if client.is_readable(_HANDSHAKE_TIMEOUT / 10):
                         break
-                    client.send(bytes([drop]))
+                    client.send(bytes([byte]))
             assert client.receive_until_eof() == b""
         event = check_cause(running, client, CloseReason.HANDSHAKE)
         assert event.received == 3 if delivery == "stalled" else event.received < 1000
         running.wait_for(lambda: self._completes_handshake(running))
 
     def test_drain_sends_close_notify(self) -> None:
-        """A connection at rest is ended as a peer of TLS may expect it. Mistake: a FIN, which looks like a
-        cut."""
+        """Draining ends an idle TLS connection with close_notify. Bug: a FIN alone looks like truncation."""
         running = self._serve(UppercaseLines, _TLS, limits=Limits(linger=0.1))
         with TlsClient(running.endpoints[0]) as client:
             client.send(b"x\nrest")
@@ -159,8 +157,7 @@ class TlsAndProxyContract(ContractBase):
         assert not running.events_of(ServiceFailed)
 
     def test_push_over_tls_keeps_record_order(self) -> None:
-        """Records are numbered, and what is posted mixes with what is answered. Mistake: a post that is
-        encrypted first and sent second."""
+        """Pushes and replies keep the order of their TLS records. Bug: encrypted first and sent second."""
         self.require_push()
         running = self._serve(BroadcastChat, _TLS)
         members = [self._stack.enter_context(TlsClient(running.endpoints[0])) for _ in range(3)]
@@ -173,14 +170,14 @@ class TlsAndProxyContract(ContractBase):
         for member in members:
             member.flush()
         for member, own in zip(members, words, strict=True):
-            heard = functools.partial(_has_received, member, [each for each in words if each is not own])
-            member.wait_until(heard)
+            others = [each for each in words if each is not own]
+            member.wait_until(functools.partial(_has_received, member, others))
         assert not running.events_of(ServiceFailed)
 
     @pytest.mark.parametrize("version", [1, 2])
     def test_proxy_header_sets_peer_address(self, version: int) -> None:
-        """Who a trusted proxy says that it calls for is the peer, for the service and for the events.
-        Mistake: the proxy's own address in the log."""
+        """The address in a PROXY header is the peer's address, for the service and in the events. Bug: the
+        proxy's address in the log."""
         running = self._serve(WhoAmI, _PROXY_TLS)
         with TlsClient(running.endpoints[0], prefix=encode_header(version, *_PROXIED_ADDRESSES)) as client:
             assert client.receive_until_eof() == b"2001:db8::9#56324 at 2001:db8::1#443"
@@ -190,7 +187,8 @@ class TlsAndProxyContract(ContractBase):
         assert running.wait_event(Closed).peer == _PROXIED_ADDRESSES[0]
 
     def test_connection_limit_with_proxy_header_is_released(self) -> None:
-        """Who came in is who leaves, whoever the header says it is. Mistake: a count under another name."""
+        """The limits count the proxy's address, both on accept and on close. Bug: releasing the address of
+        the header."""
         running = self._serve(WhoAmI, _PROXY, limits=Limits(connections=1, per_address=1))
         for number in range(3):
             with Client(running.endpoints[0]) as client:
@@ -199,13 +197,13 @@ class TlsAndProxyContract(ContractBase):
             running.wait_for(functools.partial(_has_closed, running, number + 1))
 
     def test_missing_proxy_header_closes_connection(self) -> None:
-        """Who sends none gets nothing but a clean close, and is told of; who sends nothing at all has only
-        looked whether the port is open. Mistake: guessing."""
+        """A client without a PROXY header receives only EOF, and is reported. One that sends nothing is not
+        reported, because it is probably a health check. Bug: serving it anyway."""
         running = self._serve(EchoService, _PROXY)
-        for said in (b"GET / HTTP/1.0\r\n\r\n", b""):
+        for data in (b"GET / HTTP/1.0\r\n\r\n", b""):
             with Client(running.endpoints[0]) as client:
-                if said:
-                    client.send(said)
+                if data:
+                    client.send(data)
                 client.shutdown_write()
                 assert client.receive_until_eof() == b""
             wait_closed(running, client)
@@ -216,7 +214,7 @@ class TlsAndProxyContract(ContractBase):
     # Helpers -------------------------------------------------------------------------------------
 
     def _completes_handshake(self, running: Harness) -> bool:
-        """Whether somebody does in time, which a busy machine may need several tries for."""
+        """Whether a new client completes the handshake in time. A busy machine may need several tries."""
         try:
             with TlsClient(running.endpoints[0]) as client:
                 client.send(b"x")
