@@ -26,7 +26,7 @@ def command(example: str, *arguments: str) -> list[str]:
 
 @contextmanager
 def server(example: str, *endpoints: str) -> Iterator[tuple[Running, list[str]]]:
-    """A server that runs, and where it listens; it must leave in good order when it is told to."""
+    """Run an example server; yield it and its endpoints. On SIGTERM it must exit with status 0."""
     with Running(command(example, *endpoints)) as running:
         yield running, running.line(b"listening on (.+)")[1].decode().split()
         assert running.stop() == 0, running.stderr
@@ -130,18 +130,18 @@ def test_ask_many() -> None:
 
 
 def test_insist_retries_without_answer() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        deaf.settimeout(TIMEOUT)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.settimeout(TIMEOUT)
 
         def answer_the_second() -> None:
-            deaf.recvfrom(1024)
-            question, asker = deaf.recvfrom(1024)
-            deaf.sendto(question.upper(), asker)
+            silent.recvfrom(1024)
+            request, client = silent.recvfrom(1024)
+            silent.sendto(request.upper(), client)
 
         thread = threading.Thread(target=answer_the_second)
         thread.start()
-        assert run(command("insist", f"udp://127.0.0.1:{deaf.getsockname()[1]}", "hello")) == b"HELLO\n"
+        assert run(command("insist", f"udp://127.0.0.1:{silent.getsockname()[1]}", "hello")) == b"HELLO\n"
         thread.join()
 
 

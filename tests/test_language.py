@@ -64,15 +64,18 @@ NOT_IN_PROSE: Final = {
     r"\bwhoever\b": "name the thing: the peer, the caller, the process",
     r"\bwhom\b": "name the thing",
     r"\bturned away\b": "rejected",
-    r"\bis no (TCP|UDP|IPv4|IPv6|number|port|address|UTF-8|TOML|JSON)\b": "is not ...",
+    r"(?<!there )\bis no (TCP|UDP|IPv4|IPv6|number|port|address|UTF-8|TOML|JSON)\b": "is not ...",
 }
 # In source code and its docstrings alone, where a subject is a thing: pages speak of people, too.
 NOT_IN_SOURCE: Final = {
     r"\bwho\b": "the client, the server, the process, the caller",
     r"\b(no|some|any|every)body\b(?!\()": "name the thing",
 }
-# The user `nobody`, and a quotation.
-ALLOWED: Final = re.compile(r"`nobody`|user nobody|\"nobody\"|NOBODY|uid 65534|nobody\(")
+# The user `nobody`; and people.
+ALLOWED: Final = re.compile(
+    r"\b(user|person|people|reader|student|teacher|developer)s? who\b"
+    r"|`nobody`|user nobody|\"nobody\"|NOBODY|uid 65534|nobody\("
+)
 
 
 def words_of(identifier: str) -> list[str]:

@@ -111,8 +111,10 @@ def _signature(value: Any) -> str:
         text = str(inspect.signature(value))
     except (TypeError, ValueError):
         return "(...)"
+    # Annotations are strings here (PEP 563): drop their quotes, and addresses of objects in defaults.
+    text = re.sub(r"""(: |-> )(['"])(.*?)\2""", r"\1\3", text)
     text = re.sub(r"\bself, |\bself(?=\))|\bcls, |\bcls(?=\))", "", text)
-    return re.sub(r"<factory>|<[\w.]+ object at 0x[0-9a-f]+>|<function [\w.]+ at 0x[0-9a-f]+>", "...", text)
+    return re.sub(r"<factory>|<(?:function|[\w.]+ object)[^>]*>? at 0x[0-9a-f]+>", "...", text)
 
 
 def _block(docstring: str) -> str:

@@ -32,6 +32,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Final
 
+__all__ = [
+    "OUT_OF_DESCRIPTORS",
+    "OUT_OF_RESOURCES",
+    "BothendsError",
+    "ConfigurationError",
+    "ConnectionLost",
+    "EndpointError",
+    "HandshakeFailed",
+    "MessageTooLong",
+    "PeerError",
+    "PortSpecError",
+    "ProtocolViolation",
+    "ServiceError",
+    "SystemCallFailed",
+    "TimeoutExpired",
+    "TopologyError",
+    "ToxicError",
+    "Unavailable",
+    "UnknownName",
+    "UnsupportedCombination",
+    "UsageError",
+    "errno_text",
+]
+
 # The process (EMFILE) or the system (ENFILE) has no file descriptor left (open(2), accept(2)).
 OUT_OF_DESCRIPTORS: Final = frozenset({_errno.EMFILE, _errno.ENFILE})
 

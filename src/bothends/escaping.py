@@ -21,6 +21,8 @@ import codecs
 import re
 from typing import Final
 
+__all__ = ["Escaper", "escape", "escape_text"]
+
 _SHORT_ESCAPES: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 # Letters and marks that `isprintable` accepts although they are invisible: the rest of

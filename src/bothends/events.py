@@ -19,6 +19,36 @@ from typing import ClassVar, NamedTuple, TypeAlias
 
 from bothends.endpoints import Address, Endpoint
 
+__all__ = [
+    "AcceptPaused",
+    "AcceptResumed",
+    "Accepted",
+    "ChildExited",
+    "CloseReason",
+    "Closed",
+    "ConnectFailed",
+    "Connected",
+    "ConnectionRejected",
+    "DatagramDropped",
+    "Draining",
+    "Event",
+    "HandshakeCompleted",
+    "Listening",
+    "Observer",
+    "PeerEof",
+    "ProblemsOnly",
+    "RateLimited",
+    "Received",
+    "RejectReason",
+    "Rejection",
+    "ReloadFailed",
+    "Reloaded",
+    "Sent",
+    "ServiceFailed",
+    "Stopped",
+    "WriteShutdown",
+]
+
 
 class CloseReason(enum.StrEnum):
     """Why a connection was closed: the name in lower case for programs, the value for people."""

@@ -21,6 +21,8 @@ from typing import Final
 
 from bothends.errors import MessageTooLong, UsageError
 
+__all__ = ["DEFAULT_LIMIT", "Decoder", "Framing", "LengthPrefixed", "Lines"]
+
 # The limit of asyncio's streams, and so of many servers. Hitting it is a surprise unless it is documented, so
 # every decorator states it and lets the user set it.
 DEFAULT_LIMIT: Final = 64 * 1024

@@ -55,6 +55,8 @@ from bothends.events import (
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+__all__ = ["CounterFamily", "Metrics", "prometheus_exporter"]
+
 # Maximum number of concurrent processes, plus one. Memory is used only by slots that have had an owner, 1 KiB
 # each.
 SLOTS: Final = 4096

@@ -1,15 +1,16 @@
-"""A server's life: bind, run, drain, stop.
+"""The lifecycle of a server: bind, run, drain, stop.
 
     Server(service, endpoints) ──> bound ── run() or `with` ──> running ── drain() ──> draining ──> stopped
                                      └───────────────────── close() ─────────────────────────────────┘
 
-A server is listeners, a service, an engine and limits. It asks the engine whether it can carry what
-it is to carry before anything is bound, so whoever asks for the impossible is told at once; it binds
-everything or nothing; and it is told to stop by latches (`engines/shutdown.py`), which a signal handler, a
-thread and a parent process can all set.
+1. A server consists of listeners, a service, an engine and limits. The engine decides how to wait for I/O,
+   the service what to send.
+2. It checks that the engine supports the service and the endpoints before it binds anything, so that an
+   unsupported combination fails at once. It binds all endpoints or none.
+3. Shutdown flags stop it (`engines/shutdown.py`). A signal handler, a thread and a parent process can set
+   them.
 
-Rank 3: puts sockets, services and engines together. How it waits is the engine's affair, what is
-said the service's.
+Rank 3: combines sockets, services and engines.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from bothends.sockets import Listener, open_listeners
 from bothends.sockets.systemd import notify, watchdog
 from bothends.sockets.takeover import request_listeners, serve_handover
 
+__all__ = ["Server", "serve"]
+
 
 def serve(
     service: Service | type[Conversation] | str,
@@ -47,37 +50,43 @@ def serve(
     observe: Observer | None = None,
     tls: TlsSettings | None = None,
 ) -> Server:
-    """A server, bound and ready to run.
+    """Bind a server, and return it ready to run.
 
-    Its two uses: `serve(shout, "tcp://:12000").run()` serves until SIGINT or SIGTERM, and
-    `with serve(shout, "tcp://127.0.0.1:0") as server:` serves in the background meanwhile.
+    `serve(shout, "tcp://:12000").run()` serves until SIGINT or SIGTERM.
+    `with serve(shout, "tcp://127.0.0.1:0") as server:` serves in a background thread inside the context.
 
     Args:
-        service: a service, a class of conversations (one is made for each connection), or a name as on
-            the command line ("upper", "shout.py:shout").
+        service: a service, a class of conversations (instantiated for each connection), or a name as on the
+            command line ("upper", "shout.py:shout").
         endpoints: where to listen, one or more.
-        engine: how to wait: a name of `bothends engines`, or an Engine class. None takes the best
-            one that works here and can carry everything.
-        workers: how many processes run the engine, on the same sockets.
-        limits: what to grant; the default is Limits().
-        observe: called with every event, in the process and thread where it happens.
-        tls: the certificate, and what else TLS needs, for tls:// endpoints.
+        engine: a name listed by `bothends engines`, or an Engine class. None selects the best available one
+            that supports the service and all endpoints.
+        workers: number of processes that run the engine on the same sockets.
+        limits: default Limits().
+        observe: called with every event, in the process and thread where it occurs.
+        tls: certificate and other TLS settings, for tls:// endpoints.
 
     Raises:
-        UnknownName, EndpointError, ServiceError: something that isn't there or can't be read.
-        CannotCarry: the engine can't carry the service on one of the endpoints.
-        Unavailable: the engine or a socket family isn't here.
-        SystemRefused: the system refused to bind.
+        UnknownName, EndpointError, ServiceError: an argument names nothing, or is invalid.
+        UnsupportedCombination: the engine does not support the service on one of the endpoints.
+        Unavailable: the engine or a socket family is not available.
+        SystemCallFailed: an endpoint cannot be bound.
     """
     return Server(service, endpoints, engine=engine, workers=workers, limits=limits, observe=observe, tls=tls)
 
 
 class Server:
-    """Listeners, a service, an engine and limits, with a life. See `serve` for the arguments.
+    """A bound server: listeners, a service, an engine and limits.
 
-    `options` are keyword arguments for the engine's constructor. `takeover` is the path of a UNIX socket:
-    the listeners of a server that offers them there are taken over, and then offered there to the next.
-    `origin` is the name under which `service` was loaded, to load it again from.
+    Args:
+        service, endpoints, engine, workers, limits, observe, tls: see `serve`.
+        engine_options: keyword arguments for the engine's constructor.
+        takeover: path of a UNIX socket. A server that offers its listeners there hands them over to this one,
+            which then offers them to the next.
+        service_spec: the name from which `service` was loaded, for `reload`.
+
+    Raises:
+        BothendsError: see `serve`.
     """
 
     def __init__(
@@ -98,13 +107,13 @@ class Server:
         self.service = _as_service(service)
         self.limits = limits or Limits()
         self.workers = workers
-        asked = [Endpoint.parse(each) if isinstance(each, str) else each for each in endpoints]
-        if not asked:
+        requested = [Endpoint.parse(each) if isinstance(each, str) else each for each in endpoints]
+        if not requested:
             raise UsageError("no endpoint to listen on; try tcp://:12000")
-        self.engine = choose_engine(engine, self.service, asked, self.limits, workers)
+        self.engine = choose_engine(engine, self.service, requested, self.limits, workers)
         self.tls = tls
-        self._tls, self.tls_fingerprint = prepare_tls(asked, tls)
-        """SHA-256 of the certificate that is shown, in hexadecimal; "" without TLS."""
+        self._tls, self.tls_fingerprint = prepare_tls(requested, tls)
+        """SHA-256 fingerprint of the certificate in hexadecimal; "" without TLS."""
         self._engine_options = dict(engine_options or {})
         self._observe = observe
         self._stop = ShutdownFlags()
@@ -113,35 +122,41 @@ class Server:
         self._running_engine: Engine | None = None
         self._workers: WorkerPool | None = None
         self._takeover = takeover
-        self._main_pid = os.getpid()  # of the processes that serve, the one that the others are children of
+        self._main_pid = os.getpid()  # the parent of the worker processes
         self._has_parent = False
         self._listeners_offered = False
         self._inheritance = request_listeners(takeover) if takeover is not None else None
         self._listeners: list[Listener] = []
         try:
-            for endpoint in asked:
+            for endpoint in requested:
                 inherited = self._inheritance.claim(endpoint) if self._inheritance is not None else []
                 self._listeners += inherited or open_listeners(endpoint)
-            # Of a descriptor that somebody else opened, only now is known what it is.
+            # Check again: the type of an inherited descriptor is known only once it is open.
             real = [each.endpoint for each in self._listeners]
             self.engine = choose_engine(engine, self.service, real, self.limits, workers)
-            if ready_made := [each for each in self._listeners if each.role == "connection"]:
-                check_inherited_connection(self.engine, ready_made[0], workers)
+            if connections := [each for each in self._listeners if each.role == "connection"]:
+                check_inherited_connection(self.engine, connections[0], workers)
         except BaseException:
             self.close()
             raise
         self.endpoints: list[Endpoint] = [each.endpoint for each in self._listeners]
-        """Where it listens, with the real ports."""
+        """The listening endpoints, with their real ports."""
         for endpoint in self.endpoints:
             self._emit(Listening(endpoint))
 
     def run(self, on_ready: Callable[[], object] | None = None) -> None:
-        """Serve until told to stop. In the main thread, SIGINT and SIGTERM tell it: the first to
-        drain, the second to stop at once; and SIGHUP to reload the service.
+        """Serve until stopped, then close everything.
 
-        `ready` is called when signals are minded and connections about to be served. A service manager
-        that wants to know it is told too (sd_notify(3)), unless this is but a part of a program: a thread of
-        it, or a process of several.
+        In the main thread, the first SIGINT or SIGTERM drains, the second aborts, SIGHUP reloads the service.
+
+        There and unless the server runs in a child (`adopt_in_child`), the service manager is notified too
+        (sd_notify(3)).
+
+        Args:
+            on_ready: called once signal handlers are installed, just before connections are accepted.
+
+        Raises:
+            BothendsError: the server cannot start or continue.
         """
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
@@ -158,21 +173,21 @@ class Server:
                 self._run_engine(self._stop)
 
     def adopt_in_child(self) -> None:
-        """In a child after fork: this process will `run` the server that its parent has bound.
+        """Prepare to `run` this server in a forked child of the process that has bound it.
 
-        The parent's copy can stop it (`drain`, `abort`), and so does the parent's death.
+        `drain` and `abort` in the parent stop the child, and so does the parent's exit.
         """
-        superior, self._stop = self._stop, ShutdownFlags()
-        superior.detach_in_child()
+        parent_stop, self._stop = self._stop, ShutdownFlags()
+        parent_stop.detach_in_child()
         self._has_parent = True
         self._main_pid = os.getpid()
         threading.Thread(
-            target=self._follow_parent, args=(superior,), name="bothends-obey", daemon=True
+            target=self._follow_parent, args=(parent_stop,), name="bothends-follow-parent", daemon=True
         ).start()
 
     def discard_in_child(self) -> None:
-        """In a child after fork, which has nothing to do with this server: keep nothing of it."""
-        self._stop.detach_in_child()  # or it could not be told to stop while we live
+        """Release this server's resources in a forked child that does not run it."""
+        self._stop.detach_in_child()  # a copy of the write ends here would keep the flags unset
         self.close_listeners()
 
     def _follow_parent(self, parent_stop: ShutdownFlags) -> None:
@@ -183,11 +198,14 @@ class Server:
 
     @contextlib.contextmanager
     def offer_listeners(self) -> Iterator[None]:
-        """While inside, the process before us leaves, and whoever comes after us is offered the listeners.
-        Part of `run`, unless it was begun before; not for a server that runs in a child (`adopt_in_child`)."""
+        """Complete a takeover, and offer the listeners to the next server inside the context.
+
+        The old server drains once this one confirms. `run` does this itself, unless it was called before or
+        the server runs in a child (`adopt_in_child`).
+        """
         self._listeners_offered = True
         if self._inheritance is not None:
-            with contextlib.suppress(SystemCallFailed):  # the old one has gone already: all is ours
+            with contextlib.suppress(SystemCallFailed):  # the old server has exited already
                 self._inheritance.confirm()
         if self._takeover is None:
             yield
@@ -197,69 +215,67 @@ class Server:
 
     @property
     def is_draining(self) -> bool:
-        """Whether it has been told to stop."""
+        """Whether the server has been asked to stop."""
         return self._stop.draining.is_set()
 
     def reload(self) -> None:
-        """Load the service anew from where it came from: its file is run again. So is a certificate that
-        stands in a file. Conversations that begin from now on are the new one's; those that go on keep the
-        old one. From any thread.
+        """Reload the service from its file or module, and the certificate from its file. Thread-safe.
 
-        A service that can't be loaded, or not be carried, or a certificate that is no more one, leaves
-        the old ones, and an event says why.
+        New connections get the new service; open connections keep the old one. If the service cannot be
+        loaded or the engine does not support it, or the certificate is invalid, the old ones stay, and a
+        `ReloadFailed` event is emitted instead of `Reloaded`.
         """
         try:
             if self._service_spec is None:
-                raise UsageError("it was given as an object, not as a name")
-            fresh = services.load(self._service_spec)
-            refusal = incompatibility(self.engine, fresh, self.endpoints, self.limits, self.workers)
-            if refusal is not None:
-                raise refusal
+                raise UsageError("the service was given as an object, not as a name")
+            new_service = services.load(self._service_spec)
+            error = incompatibility(self.engine, new_service, self.endpoints, self.limits, self.workers)
+            if error is not None:
+                raise error
             if self._tls is not None and self.tls is not None and not self.tls.self_signed:
                 context, self.tls_fingerprint = self.tls.context()
                 self._tls.set_context(context)
-        except BothendsError as error:
-            self._emit(ReloadFailed(self.service.name, str(error)))
+        except BothendsError as failure:
+            self._emit(ReloadFailed(self.service.name, str(failure)))
             return
-        self.service = fresh
+        self.service = new_service
         if self._running_engine is not None:
-            self._running_engine.reload(fresh)
+            self._running_engine.reload(new_service)
         if self._workers is not None:
             self._workers.reload_all()
         if os.getpid() == self._main_pid:
-            self._emit(Reloaded(fresh.name))  # once, and not by each worker
+            self._emit(Reloaded(new_service.name))  # once, not by each worker
 
     def drain(self) -> None:
-        """Welcome nobody more, let conversations end, cut off what is left after `limits.drain`.
+        """Stop accepting, let open connections finish, abort those still open after `limits.drain` seconds.
 
-        Returns at once; safe in a signal handler and from any thread.
+        Returns at once. Safe in a signal handler and from any thread.
         """
         self._stop.draining.set()
 
     def abort(self) -> None:
-        """Cut everything off now. Returns at once; safe as `drain` is."""
+        """Abort all connections. Returns at once. Safe in a signal handler and from any thread."""
         self._stop.draining.set()
         self._stop.aborting.set()
 
     def close(self) -> None:
-        """Give back everything that is bound. Idempotent; `run` ends with it."""
+        """Close everything that is bound. Idempotent; `run` calls it at its end."""
         if not self._stop.closed:
             self._stop.close()
             self.close_listeners()
             for listener in self._listeners:
-                listener.wait_flushed(self.limits.drain)  # the last words on their way to standard output
+                listener.wait_flushed(self.limits.drain)  # output still in the buffer of a stdio: endpoint
             if self._inheritance is not None:
                 self._inheritance.close()
             self._emit(Stopped())
 
     def close_listeners(self) -> None:
-        """Close the listeners in this process; whoever has them too goes on. For a parent whose child
-        serves."""
+        """Close the listeners in this process; other processes that share them continue to accept."""
         for listener in self._listeners:
             listener.close()
 
     def __enter__(self) -> Server:
-        """Run in a thread of its own."""
+        """Start `run` in a background thread."""
         self._thread = threading.Thread(target=self._run_in_thread, name="bothends-server", daemon=True)
         self._thread.start()
         return self
@@ -267,7 +283,7 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drain, and wait for the end. An error that ended the server is raised here."""
+        """Drain, and wait for the thread. Raises the error that ended the server, if any."""
         assert self._thread is not None
         self.drain()
         self._thread.join()
@@ -286,12 +302,12 @@ class Server:
             self.service, self._listeners, stop, self.limits, self._observe, shared=shared
         )
 
-        def open_current(peer: Peer, post: Push) -> Conversation:
-            return context.service.open(peer, post)  # another one after a reload
+        def open_current(peer: Peer, push: Push) -> Conversation:
+            return context.service.open(peer, push)  # `reload` replaces context.service
 
         context.opener = opener_for(open_current, self._listeners, self._tls)
         self._running_engine = self.engine(context, **self._engine_options)
-        self._running_engine.reload(self.service)  # which another thread may just have loaded anew
+        self._running_engine.reload(self.service)  # another thread may have replaced it meanwhile
         self._running_engine.run()
 
     def _emit(self, event: Event) -> None:
@@ -299,11 +315,11 @@ class Server:
             self._observe(event)
 
     def _run_workers(self) -> None:
-        # The workers wait for the same sockets, and each connection goes to whichever is free. With
-        # a socket of its own for each (SO_REUSEPORT), a worker that stops or dies would take with
-        # it the connections that the kernel has already put into its queue.
+        # The workers wait for the same sockets, and an idle one accepts each connection. With one listener
+        # per worker (SO_REUSEPORT), a worker that exits would lose the connections that the kernel has
+        # already put into its accept queue.
         def work(stop: ShutdownFlags) -> None:
-            self._workers = None  # the parent's
+            self._workers = None  # only the parent has workers
             self._run_engine(stop)
 
         self._workers = WorkerPool(
@@ -319,7 +335,7 @@ class Server:
 
 @contextlib.contextmanager
 def sd_notify_ready() -> Iterator[None]:
-    """While inside, the service manager knows that this process is ready, and that it is alive."""
+    """Notify the service manager: READY=1, watchdog keep-alives inside the context, then STOPPING=1."""
     with watchdog():
         notify("READY=1", f"MAINPID={os.getpid()}")
         try:
@@ -328,24 +344,27 @@ def sd_notify_ready() -> Iterator[None]:
             notify("STOPPING=1")
 
 
-def _as_service(given: Service | type[Conversation] | str) -> Service:
-    if isinstance(given, str):
-        return services.load(given)
-    return stream(given) if isinstance(given, type) else given
+def _as_service(service: Service | type[Conversation] | str) -> Service:
+    if isinstance(service, str):
+        return services.load(service)
+    return stream(service) if isinstance(service, type) else service
 
 
 def prepare_tls(endpoints: Sequence[Endpoint], settings: TlsSettings | None) -> tuple[TlsLayer | None, str]:
-    """What speaks TLS on these endpoints, if any of them does, and its certificate's fingerprint.
+    """Return the TLS layer for these endpoints (None without tls://), and the certificate's fingerprint.
 
-    Raises CallerError, SystemRefused, Unavailable.
+    Raises:
+        UsageError: settings without a tls:// endpoint, or the reverse, or invalid settings.
+        SystemCallFailed: a file cannot be read.
+        Unavailable: the library for self-signed certificates is not installed.
     """
     wanted = [endpoint for endpoint in endpoints if endpoint.scheme == "tls"]
     if not wanted and settings is not None:
-        raise UsageError("there is a certificate for TLS, and no tls:// endpoint to show it on")
+        raise UsageError("TLS settings without a tls:// endpoint")
     if not wanted:
         return None, ""
     if settings is None:
-        ways = "give one (--tls-cert FILE), or have one made (--tls-self-signed)"
-        raise UsageError(f"{wanted[0]} shows a certificate: {ways}")
+        options = "give one (--tls-cert FILE), or generate one (--tls-self-signed)"
+        raise UsageError(f"{wanted[0]} needs a certificate: {options}")
     context, fingerprint = settings.context([endpoint.host for endpoint in wanted])
     return TlsLayer(context), fingerprint

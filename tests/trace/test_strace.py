@@ -246,18 +246,18 @@ def test_decoder_recorded_select_server_waits_on_its_sockets() -> None:
     calls = [each.event for each in points if each.is_end and isinstance(each.event, Call)]
     waits = [each for each in calls if each.name == "pselect6"]
     (accepted,) = [each for each in calls if each.name == "accept"]
-    welcome, connection = accepted.socket, accepted.created_id
-    assert trace.sockets[welcome or 0].is_listener
+    listener, connection = accepted.socket, accepted.created_id
+    assert trace.sockets[listener or 0].is_listener
     assert [each.sockets for each in waits] == [
-        (welcome,),
-        (welcome, connection),
-        (welcome, connection),
-        (welcome,),
+        (listener,),
+        (listener, connection),
+        (listener, connection),
+        (listener,),
     ]
     assert [each.result for each in waits] == [1, 1, 1, None]
     after = [calls[calls.index(each) + 1] for each in waits[:-1]]
     assert [(each.name, each.socket, each.data) for each in after] == [
-        ("accept", welcome, b""),
+        ("accept", listener, b""),
         ("recvfrom", connection, b"hello\n"),
         ("recvfrom", connection, b""),
     ]

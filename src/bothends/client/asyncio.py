@@ -26,6 +26,8 @@ from bothends.endpoints import Endpoint
 from bothends.errors import ConnectionLost
 from bothends.framing import DEFAULT_LIMIT
 
+__all__ = ["AsyncConnection", "ConnectContext", "connect"]
+
 T = TypeVar("T")
 
 

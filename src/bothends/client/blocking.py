@@ -23,6 +23,8 @@ from bothends.endpoints import Endpoint
 from bothends.errors import ConnectionLost
 from bothends.framing import DEFAULT_LIMIT
 
+__all__ = ["Connection", "connect"]
+
 T = TypeVar("T")
 
 

@@ -18,6 +18,18 @@ from bothends.endpoints import Address, Endpoint
 from bothends.sockets import open_connection
 from bothends.sockets.options import reset_on_close
 
+__all__ = [
+    "close_with_unread_data",
+    "connect_and_reset",
+    "connect_without_reading",
+    "flood",
+    "half_close",
+    "reset",
+    "send_bytewise",
+    "send_split",
+    "split",
+]
+
 # Below the minimum of every kernel, which then applies: on Linux 2,304 bytes (SOCK_MIN_RCVBUF).
 _MIN_RECEIVE_BUFFER = 1
 

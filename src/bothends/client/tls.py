@@ -40,6 +40,8 @@ from bothends.errors import (
 from bothends.escaping import escape
 from bothends.layers.tls_errors import HANDSHAKE_RECORD, common_name, describe_ssl_error, tls_version
 
+__all__ = ["TlsOptions", "TlsSocket", "describe_session", "fingerprint", "start_tls"]
+
 # Bytes encrypted by one send: a record (RFC 8446, section 5.1). Its ciphertext is sent whole, so a larger
 # chunk would only wait longer before its first byte counts as sent.
 _MAX_RECORD: Final = 16 * 1024

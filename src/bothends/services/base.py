@@ -26,6 +26,8 @@ from typing import TypeAlias
 
 from bothends.endpoints import Address
 
+__all__ = ["Conversation", "OneShot", "Peer", "Push", "Service", "discard_push"]
+
 # Queues bytes for one peer, from any conversation and thread, at any time after `open`. After `closed` it
 # does nothing, because the caller cannot know which peers have just left.
 Push: TypeAlias = Callable[[bytes], None]

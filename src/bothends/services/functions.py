@@ -32,6 +32,19 @@ from bothends.errors import MessageTooLong, ServiceError
 from bothends.framing import DEFAULT_LIMIT, Decoder, Framing, Lines
 from bothends.services.base import Conversation, Peer, Push, Service
 
+__all__ = [
+    "BytesFunction",
+    "ConversationService",
+    "DatagramService",
+    "FunctionService",
+    "MessageService",
+    "PeerFunction",
+    "StreamService",
+    "datagram",
+    "message",
+    "stream",
+]
+
 BytesFunction: TypeAlias = Callable[[bytes], bytes | None]
 PeerFunction: TypeAlias = Callable[[bytes, Peer], bytes | None]
 

@@ -23,6 +23,19 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
+__all__ = [
+    "DROP",
+    "HOLD",
+    "PASS",
+    "Decision",
+    "Delivery",
+    "LinkContext",
+    "Medium",
+    "Signal",
+    "Toxic",
+    "ToxicState",
+]
+
 
 class Medium(enum.StrEnum):
     """The kind of traffic on a link."""
