@@ -376,7 +376,8 @@ def test_hostname_mismatch_alert_is_reported(keys: CertificateFiles) -> None:
 
 def test_missing_client_certificate_fails(keys: CertificateFiles) -> None:
     assert (
-        failure_reason_with_client_certificate(keys, None) == "the peer sent no certificate, and one is required"
+        failure_reason_with_client_certificate(keys, None)
+        == "the peer sent no certificate, and one is required"
     )
 
 

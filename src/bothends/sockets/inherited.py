@@ -1,7 +1,7 @@
 """Descriptors opened by another program: fd://3, and standard input under inetd.
 
-The descriptor itself is used, not a duplicate: while a duplicate is open, closing the other neither refuses new
-connections nor sends EOF to the peer. Descriptors 0 to 2 are duplicated all the same, because the next
+The descriptor itself is used, not a duplicate: while a duplicate is open, closing the other refuses no new
+connections and sends no EOF to the peer. Descriptors 0 to 2 are duplicated all the same, because the next
 file to be opened would otherwise get their number, and later output would go into that file.
 
 An inherited socket keeps the options set by the program that opened it.
