@@ -47,3 +47,9 @@ def test_every_engine_has_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["engines"]) == 0
     shown = capsys.readouterr().out
     assert all(f"\n{name} " in shown for name in engines.names())
+
+
+def test_engine_json_keeps_the_keys_of_missing_capabilities(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["engines", "--json"]) == 0
+    why_not = {each["name"]: set(each["why_not"]) for each in json.loads(capsys.readouterr().out)}
+    assert why_not["prefork"] == {"posts", "turns_away", "adopts"}

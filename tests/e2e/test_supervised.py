@@ -222,7 +222,7 @@ def test_check_lists_servers_without_binding(tmp_path: Path) -> None:
     ("more", "status", "message"),
     [
         ("workers = 0", 2, r".*servers\.toml, \[\[serve\]\] 3 \(cat\), key 'workers': .*"),
-        ("[serve.tls]\nself_signed = true", 2, r"there is a certificate for TLS, and no tls://.*"),
+        ("[serve.tls]\nself_signed = true", 2, r"TLS settings without a tls:// endpoint.*"),
         ("metrics = 'udp://:0'", 2, r"service pages does not support udp://.*"),
         ("service = 'none.py'\nendpoints = ['tcp://:0']", 2, r"service .*there is no file.*"),
         (
@@ -230,7 +230,7 @@ def test_check_lists_servers_without_binding(tmp_path: Path) -> None:
             2,
             r"engine fork does not support .*",
         ),
-        ("service = 'upper'\nendpoints = ['tls://:0']", 2, r"tls://:0 shows a certificate.*"),
+        ("service = 'upper'\nendpoints = ['tls://:0']", 2, r"tls://:0 needs a certificate.*"),
         (
             "service = 'upper'\nendpoints = ['tls://:0']\ntls = { certificate = 'none.pem' }",
             1,

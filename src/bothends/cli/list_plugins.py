@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -11,6 +11,23 @@ from bothends.cli.terminal import table
 from bothends.engines import registry as engine_registry
 from bothends.errors import BothendsError
 from bothends.services import registry as service_registry
+
+# Capability of an engine -> its key in the JSON, which readers depend on, where the two differ.
+_CAPABILITY_KEYS: Final = {
+    "supports_push": "posts",
+    "rejects_when_full": "turns_away",
+    "accepts_inherited": "adopts",
+    "supports_busy_poll": "looks_busily",
+}
+# Capability of an engine -> its name in the table.
+_CAPABILITY_LABELS: Final = {
+    "streams": "streams",
+    "datagrams": "datagrams",
+    "supports_push": "push",
+    "concurrent": "concurrent connections",
+    "rejects_when_full": "refusing connections when full",
+    "accepts_inherited": "inherited connections",
+}
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -78,7 +95,7 @@ def engines(as_json: bool) -> None:
                 "concurrent": engine.concurrent,
                 "missing": engine.unavailable_reason(),
                 "here": engine.backend_info(),
-                "why_not": dict(engine.why_not),
+                "why_not": {_CAPABILITY_KEYS.get(each, each): why for each, why in engine.why_not.items()},
             }
         )
     if as_json:
@@ -97,7 +114,11 @@ def engines(as_json: bool) -> None:
             for each in found
         ],
     )
-    reasons = [(each["name"], feature, why) for each in found for feature, why in each["why_not"].items()]
+    reasons = [
+        (each["name"], _CAPABILITY_LABELS.get(capability, capability), reason)
+        for each in found
+        for capability, reason in engine_registry.load(each["name"]).why_not.items()
+    ]
     if reasons:
         click.echo()
         table(("engine", "does not support", "because"), reasons)
