@@ -83,9 +83,9 @@ def test_server_ignoring_port_is_located(port: str, note: str, tmp_path: Path) -
 @pytest.mark.parametrize("printed", [0, 1])
 def test_server_with_two_ports_is_checked_on_printed_one(printed: int, tmp_path: Path) -> None:
     text = make_starter("server", "python", "tcp").text
-    opened = "both = [socket.create_server(('127.0.0.1', 0)) for _ in range(2)]\nwelcome = both[{printed}]\n"
-    opened += "print('listening on', welcome.getsockname()[1], flush=True)"
-    created = 'welcome = socket.create_server(("", int(sys.argv[1])), backlog=128)'
+    opened = "both = [socket.create_server(('127.0.0.1', 0)) for _ in range(2)]\nlistener = both[{printed}]\n"
+    opened += "print('listening on', listener.getsockname()[1], flush=True)"
+    created = 'listener = socket.create_server(("", int(sys.argv[1])), backlog=128)'
     assert created in text
     text = text.replace(created, opened.replace("\n", "\n    ").replace("{printed}", str(printed)))
     result = judge(write_server_script(tmp_path, text)[:-1], "upper-tcp", "tcp-several-messages")
@@ -95,9 +95,9 @@ def test_server_with_two_ports_is_checked_on_printed_one(printed: int, tmp_path:
 def test_reply_without_eof_is_read_up_to_limit(tmp_path: Path) -> None:
     text = """
 import socket, sys
-welcome = socket.create_server(('127.0.0.1', int(sys.argv[1])))
+listener = socket.create_server(('127.0.0.1', int(sys.argv[1])))
 while True:
-    connection, _ = welcome.accept()
+    connection, _ = listener.accept()
     try:
         while True:
             connection.sendall(b'HTTP/1.0 200 OK\\r\\n' * 4096)

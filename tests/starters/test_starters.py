@@ -1,4 +1,4 @@
-"""Starters: robust ones fail nothing, minimal ones what their page says; all build without a warning."""
+"""Starters: robust ones pass all cases, minimal ones fail the documented ones, all build without warnings."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def judge_starter(
     folder: Path, role: str, transport: str, language: str, style: str, engine: str | None
 ) -> set[str]:
     command = build_starter(folder, make_starter(role, language, transport, style=style, engine=engine))
-    judging = judge if role == "server" else judge_client
-    result = judging(command, f"upper-{transport}")
+    judge_program = judge if role == "server" else judge_client
+    result = judge_program(command, f"upper-{transport}")
     assert result.outcomes[0].verdict.value == "PASS", format_failures(result)
     assert style == "minimal" or not failed_cases(result), format_failures(result)
     return failed_cases(result)
@@ -94,7 +94,7 @@ def test_starter_has_no_leftover_template_markers(language: str, style: str) -> 
 def test_starter_with_unknown_option_raises() -> None:
     with pytest.raises(UnknownName, match="did you mean 'python'"):
         make_starter("server", "pyton", "tcp")
-    with pytest.raises(UnknownName, match="there are threads, select"):
+    with pytest.raises(UnknownName, match="use threads, select"):
         make_starter("server", "python", "tcp", engine="fork")
-    with pytest.raises(UnsupportedCombination, match="robust servers on streams"):
+    with pytest.raises(UnsupportedCombination, match="robust stream servers"):
         make_starter("server", "python", "udp", engine="select")

@@ -1,1 +1,1 @@
-"""Starters: the programs that `bothends new` writes, by language; `writing.py` chooses and fills them in."""
+"""The starter programs of `bothends new`, as templates by language; `writing.py` fills them in."""

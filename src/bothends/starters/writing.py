@@ -1,10 +1,10 @@
-"""Which starters there are, and how one is made from its file.
+"""Make starter programs from their templates.
 
-The files lie beside this one: `LANGUAGE/ROLE_KIND_STYLE.EXTENSION.in`; a kind is "stream" or "datagram". A
-line that begins with `@word|` belongs to the programs of that transport, service or engine only;
-`{usage}` is filled in. All else is the program, so that it can be read as one.
+The templates are beside this file: `LANGUAGE/ROLE_KIND_STYLE.EXTENSION.in`, where KIND is "stream" or
+"datagram". A line that begins with `@tag|` is only in programs with that transport, service or engine, and
+`{usage}` is replaced. Everything else is the program itself, so that a template reads like one.
 
-Rank 4: imports `errors` only.
+Rank 4: imports `errors` and `suggest` only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ENGINES: Final[dict[str, tuple[str, ...]]] = {
     "c": ("fork", "poll"),
     "java": ("threads",),
 }
-"""How a robust server on a stream waits, by language, the default first."""
+"""How a robust stream server handles several clients, by language, the default first."""
 
 _FOLDER: Final = Path(__file__).parent
 _CONDITIONAL_LINE: Final = re.compile(r"@(\w+)\|(.*)")
@@ -36,9 +36,9 @@ _CONDITIONAL_LINE: Final = re.compile(r"@(\w+)\|(.*)")
 
 @dataclass(frozen=True, slots=True)
 class Starter:
-    """One program: its `text`, the `file` to write it to, how to `build` and to `run` it.
+    """A starter program: the name of its `file`, its `text`, and the commands to `build` and to `run` it.
 
-    `build` is empty where there is nothing to do; in `run`, `{port}`, `{host}` and `{path}` are placeholders.
+    `build` is empty if nothing is built; `run` has the placeholders `{port}`, `{host}` and `{path}`.
     """
 
     file: str
@@ -56,11 +56,11 @@ def make_starter(
     style: str = "robust",
     engine: str | None = None,
 ) -> Starter:
-    """The starter that is asked for.
+    """Return the starter for these options. The values are those of the constants above.
 
     Raises:
-        UnknownName: no such language, transport, service, style or engine.
-        CannotCarry: the engine is for robust servers on streams.
+        UnknownName: unknown role, language, transport, service, style or engine.
+        UnsupportedCombination: an engine for a program other than a robust stream server.
     """
     for kind, name, known in (
         ("role", role, ROLES),
@@ -71,40 +71,42 @@ def make_starter(
     ):
         _check_known(kind, name, known)
     kind = "datagram" if transport == "udp" else "stream"
-    part = ""
+    suffix = ""
     if engine is not None:
         _check_known(f"engine for {language}", engine, ENGINES[language])
         if (role, kind, style) != ("server", "stream", "robust"):
             raise UnsupportedCombination(
-                f"engine {engine}", f"a {style} {role} on {transport}", "it is for robust servers on streams"
+                f"engine {engine}",
+                f"a {style} {role} on {transport}",
+                "engines are for robust stream servers",
             )
-        part = f"_{engine}" if engine != ENGINES[language][0] else ""
+        suffix = f"_{engine}" if engine != ENGINES[language][0] else ""
     extension = LANGUAGES[language]
     name = "Server" if role == "server" else "Client"
     file = f"{name}.{extension}" if language == "java" else f"{role}.{extension}"
     build, start = _commands(language, file, name)
     run = (*start, *_arguments(role, transport))
-    place = _FOLDER / language / f"{role}_{kind}_{style}{part}.{extension}.in"
-    text = select_lines(place.read_text(encoding="utf-8"), {transport, service, engine or ""})
+    template = _FOLDER / language / f"{role}_{kind}_{style}{suffix}.{extension}.in"
+    text = select_lines(template.read_text(encoding="utf-8"), {transport, service, engine or ""})
     text = text.replace("{usage}", _usage(run))
     return Starter(file, text, build, run)
 
 
 def _usage(run: Sequence[str]) -> str:
-    """`python3 server.py PORT`."""
+    """Return the usage for a command, such as `python3 server.py PORT`."""
     return re.sub(r"\{(\w+)\}", lambda match: match[1].upper(), " ".join(run))
 
 
 def select_lines(text: str, tags: set[str]) -> str:
-    """The lines of a file that belong to these words, or to none."""
-    kept = []
+    """Return the lines of a template without a tag, or with one of these tags."""
+    selected = []
     for line in text.splitlines():
         match = _CONDITIONAL_LINE.fullmatch(line)
         if match is None:
-            kept.append(line)
+            selected.append(line)
         elif match[1] in tags:
-            kept.append(match[2])
-    return "\n".join(kept) + "\n"
+            selected.append(match[2])
+    return "\n".join(selected) + "\n"
 
 
 def _commands(language: str, file: str, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -126,4 +128,4 @@ def _arguments(role: str, transport: str) -> tuple[str, ...]:
 def _check_known(kind: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
         nearest = suggest.nearest(name, known)
-        raise UnknownName(kind, name, nearest, f"there are {', '.join(known)}")
+        raise UnknownName(kind, name, nearest, f"use {', '.join(known)}")
