@@ -1,4 +1,4 @@
-"""A service that computes for ever: what is left then is for the engine to end."""
+"""A service that never returns, so that the engine has to abandon or kill it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bothends.services.base import Conversation, Peer, Push, Service
 
 
 class HangingService(Service):
-    """Computes for ever when it hears something."""
+    """Never returns from `receive`."""
 
     name = "test-stuck"
 

@@ -1,4 +1,4 @@
-"""The native engine, told to observe nothing but troubles: what `bothends serve -q` makes of it."""
+"""The native engine with an observer of problems only, as with `bothends serve -q`."""
 
 from __future__ import annotations
 

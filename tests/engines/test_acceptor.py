@@ -1,4 +1,4 @@
-"""`engines/acceptor.py`: waiting for newcomers, and for everything else at the same time."""
+"""`engines/acceptor.py`: the accept loop of the blocking engines; and `engines/poll_loop.py`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stop() -> Iterator[ShutdownFlags]:
 
 
 class AcceptorFixture:
-    """A door with one listener, and clients that stand before it."""
+    """An engine context with one listener, and clients that connect to it."""
 
     def __init__(
         self, stop: ShutdownFlags, stack: contextlib.ExitStack, *, max_connections: int | None = None
@@ -38,7 +38,7 @@ class AcceptorFixture:
         for listener in self.listeners:
             stack.callback(listener.close)
         self.context = EngineContext(EchoService(), self.listeners, stop, Limits(), self.events.append)
-        self.reception = AdmissionControl(self.context, max_connections=max_connections)
+        self.admission = AdmissionControl(self.context, max_connections=max_connections)
         self._stack = stack
 
     def connect_client(self) -> None:
@@ -50,35 +50,35 @@ class AcceptorFixture:
 
 
 def test_poll_loop_records_drain_and_abort_once(stop: ShutdownFlags) -> None:
-    watch = PollLoop(stop)
-    watch.run_once(0)
-    assert (watch.draining_since, watch.aborting_since) == (None, None)
+    loop = PollLoop(stop)
+    loop.run_once(0)
+    assert (loop.draining_since, loop.aborting_since) == (None, None)
     stop.draining.set()
-    watch.run_once(None)
-    told = watch.draining_since
-    assert told is not None
+    loop.run_once(None)
+    draining_since = loop.draining_since
+    assert draining_since is not None
     stop.aborting.set()
-    watch.run_once(None)
-    watch.run_once(0)
-    assert watch.draining_since == told
-    assert watch.aborting_since is not None
+    loop.run_once(None)
+    loop.run_once(0)
+    assert loop.draining_since == draining_since
+    assert loop.aborting_since is not None
 
 
-def test_poll_loop_skips_callback_removed_in_same_turn(stop: ShutdownFlags) -> None:
-    watch = PollLoop(stop)
+def test_poll_loop_skips_callback_removed_in_same_iteration(stop: ShutdownFlags) -> None:
+    loop = PollLoop(stop)
     called: list[int] = []
     pipes = [os.pipe() for _ in range(2)]
 
-    def react(reader: int) -> None:
+    def callback(reader: int) -> None:
         called.append(reader)
         for other, _ in pipes:
-            watch.remove(other)
+            loop.remove(other)
 
     for reader, writer in pipes:
         os.write(writer, b".")
-        watch.add(reader, lambda reader=reader: react(reader))  # type: ignore[misc]
-    watch.run_once(None)
-    watch.run_once(0)
+        loop.add(reader, lambda reader=reader: callback(reader))  # type: ignore[misc]
+    loop.run_once(None)
+    loop.run_once(0)
     assert len(called) == 1
     for pipe in pipes:
         os.close(pipe[0])
@@ -86,65 +86,65 @@ def test_poll_loop_skips_callback_removed_in_same_turn(stop: ShutdownFlags) -> N
 
 
 def test_poll_loop_polls_callbacks_without_fd(stop: ShutdownFlags) -> None:
-    watch = PollLoop(stop)
-    looked: list[int] = []
-    watch.without_fd.add(lambda: looked.append(1))
-    watch.run_once(None)
-    assert looked == [1]
+    loop = PollLoop(stop)
+    calls: list[int] = []
+    loop.without_fd.add(lambda: calls.append(1))
+    loop.run_once(None)
+    assert calls == [1]
 
 
 def test_acceptor_drains_accept_queue_then_closes(stop: ShutdownFlags) -> None:
     with contextlib.ExitStack() as stack:
-        opened = AcceptorFixture(stop, stack)
-        with Acceptor(opened.context, opened.reception) as door:
-            newcomers = door.accepted()
-            opened.connect_client()
-            opened.connect_client()
-            stack.enter_context(next(newcomers).connection)
+        fixture = AcceptorFixture(stop, stack)
+        with Acceptor(fixture.context, fixture.admission) as acceptor:
+            accepted = acceptor.accepted()
+            fixture.connect_client()
+            fixture.connect_client()
+            stack.enter_context(next(accepted).connection)
             stop.draining.set()
-            opened.connect_client()
-            rest = list(newcomers)
-            for newcomer in rest:
-                newcomer.connection.close()
+            fixture.connect_client()
+            rest = list(accepted)
+            for connection in rest:
+                connection.connection.close()
             assert len(rest) == 2
-            assert opened.are_listeners_closed()
-            assert len([event for event in opened.events if isinstance(event, Draining)]) == 1
+            assert fixture.are_listeners_closed()
+            assert len([event for event in fixture.events if isinstance(event, Draining)]) == 1
 
 
 def test_close_listeners_now_from_another_thread(stop: ShutdownFlags) -> None:
     with contextlib.ExitStack() as stack:
-        opened = AcceptorFixture(stop, stack, max_connections=1)
-        with Acceptor(opened.context, opened.reception, one_at_a_time=True) as door:
-            newcomers = door.accepted()
-            opened.connect_client()
-            first = next(newcomers)
-            opened.connect_client()
-            opened.connect_client()
+        fixture = AcceptorFixture(stop, stack, max_connections=1)
+        with Acceptor(fixture.context, fixture.admission, one_at_a_time=True) as acceptor:
+            accepted = acceptor.accepted()
+            fixture.connect_client()
+            first = next(accepted)
+            fixture.connect_client()
+            fixture.connect_client()
             stop.draining.set()
-            assert door.close_listeners_now()
-            assert opened.are_listeners_closed()
+            assert acceptor.close_listeners_now()
+            assert fixture.are_listeners_closed()
             first.connection.close()
-            opened.reception.release(first.peer)
-            for newcomer in newcomers:
-                newcomer.connection.close()
-                opened.reception.release(newcomer.peer)
-            assert opened.reception.accepted_count == 3
-            assert opened.reception.open_count == 0
-            assert len([event for event in opened.events if isinstance(event, Draining)]) == 1
+            fixture.admission.release(first.peer)
+            for connection in accepted:
+                connection.connection.close()
+                fixture.admission.release(connection.peer)
+            assert fixture.admission.accepted_count == 3
+            assert fixture.admission.open_count == 0
+            assert len([event for event in fixture.events if isinstance(event, Draining)]) == 1
 
 
 def test_acceptor_exit_closes_unserved_connections(stop: ShutdownFlags) -> None:
     with contextlib.ExitStack() as stack:
-        opened = AcceptorFixture(stop, stack, max_connections=1)
-        with Acceptor(opened.context, opened.reception, one_at_a_time=True) as door:
-            newcomers = door.accepted()
-            opened.connect_client()
-            first = next(newcomers)
-            opened.connect_client()
+        fixture = AcceptorFixture(stop, stack, max_connections=1)
+        with Acceptor(fixture.context, fixture.admission, one_at_a_time=True) as acceptor:
+            accepted = acceptor.accepted()
+            fixture.connect_client()
+            first = next(accepted)
+            fixture.connect_client()
             stop.draining.set()
-            assert door.close_listeners_now()
+            assert acceptor.close_listeners_now()
             first.connection.close()
-        # Left without taking the second one: an unclosed socket would be a warning, and so an error.
+        # The second connection was not taken. If it were still open, its ResourceWarning would be an error.
 
 
 def test_acceptor_yields_inherited_connection_first(stop: ShutdownFlags) -> None:
@@ -152,10 +152,10 @@ def test_acceptor_yields_inherited_connection_first(stop: ShutdownFlags) -> None
     there.setblocking(False)
     endpoint = Endpoint.parse("fd://3")
     context = EngineContext(EchoService(), [Listener(endpoint, there, "connection", endpoint)], stop)
-    with here, Acceptor(context, AdmissionControl(context)) as door:
-        (newcomer,) = door.accepted()
-        with newcomer.connection:
-            assert newcomer.connection.getblocking()
-            assert os.get_blocking(newcomer.connection.fileno())
+    with here, Acceptor(context, AdmissionControl(context)) as acceptor:
+        (connection,) = acceptor.accepted()
+        with connection.connection:
+            assert connection.connection.getblocking()
+            assert os.get_blocking(connection.connection.fileno())
         assert there.fileno() == -1
         assert here.recv(1) == b""

@@ -1,4 +1,4 @@
-"""`engines/blocking.py`: one connection that may block, on real sockets, in threads of the test."""
+"""`engines/blocking.py`: one connection on a blocking socket, in a thread of the test process."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from bothends.sockets import Listener
 
 TIMEOUT = 10.0
 LINGER_RESET = struct.pack("ii", 1, 0)
-SMALL_BUFFER = 4096  # a receive buffer that is full soon
+SMALL_BUFFER = 4096  # bytes: a receive buffer that fills quickly
 
 
 class ScriptedConversation(Conversation):
-    """A conversation made of functions."""
+    """A conversation with methods that a test passes in."""
 
     def __init__(self, **parts: Any) -> None:
         self.__dict__.update(parts)
@@ -42,7 +42,7 @@ class ScriptedConversation(Conversation):
 
 
 class PullConversation(Conversation):
-    """Says the same thing for as long as it is asked for more; the peer's words are kept."""
+    """A pull producer that sends the same piece `times` times (None: without end), and records its input."""
 
     def __init__(self, piece: bytes, times: int | None = None) -> None:
         self.piece = piece
@@ -62,7 +62,7 @@ class PullConversation(Conversation):
 
 
 class SingleConversationService(Service):
-    """Serves this one conversation."""
+    """A service with one given conversation."""
 
     name = "only"
 
@@ -74,7 +74,7 @@ class SingleConversationService(Service):
 
 
 class ConversationThread:
-    """A conversation that goes on in a thread; `client` is the other end."""
+    """A conversation in a thread. `client` is the peer's socket."""
 
     def __init__(
         self, kind: str, conversation: Conversation, limits: Limits, stop: ShutdownFlags, watchdog: Watchdog
@@ -83,19 +83,19 @@ class ConversationThread:
         self.stop = stop
         self.client, self.server = _pair(kind)
         self.client.settimeout(TIMEOUT)
-        name = Address("inet", "127.0.0.1", 1)
+        address = Address("inet", "127.0.0.1", 1)
         listener = Listener(Endpoint("tcp", port=1), self.server, "listener", Endpoint("tcp", port=1))
         context = EngineContext(
             SingleConversationService(conversation), [listener], stop, limits, self.events.append
         )
-        exchange = ConversationDriver(
-            context, listener, Peer(name, name, message_oriented=kind == "seqpacket", connection=1)
+        driver = ConversationDriver(
+            context, listener, Peer(address, address, message_oriented=kind == "seqpacket", connection=1)
         )
         self.error: BaseException | None = None
 
         def run() -> None:
             try:
-                run_conversation(self.server, exchange, limits, watchdog)
+                run_conversation(self.server, driver, limits, watchdog)
             except BaseException as error:
                 self.error = error
 
@@ -103,7 +103,7 @@ class ConversationThread:
         self.thread.start()
 
     def wait_closed(self) -> Closed:
-        """Wait for the end of it."""
+        """Wait until the thread has exited, and return its Closed event."""
         self.thread.join(TIMEOUT)
         assert not self.thread.is_alive()
         assert self.server.fileno() == -1
@@ -113,7 +113,7 @@ class ConversationThread:
         return closed[0]
 
     def events_of(self, kind: type[Event]) -> list[Any]:
-        """Its events of this kind."""
+        """Return the events of this kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
 
@@ -125,11 +125,11 @@ def running_conversation(
     with ExitStack() as stack:
         stop = ShutdownFlags()
         stack.callback(stop.close)
-        warden = stack.enter_context(Watchdog(stop, limits))
-        talk = ConversationThread(kind, conversation, limits, stop, warden)
-        stack.callback(talk.thread.join, TIMEOUT)
-        stack.callback(talk.client.close)
-        yield talk
+        watchdog = stack.enter_context(Watchdog(stop, limits))
+        thread = ConversationThread(kind, conversation, limits, stop, watchdog)
+        stack.callback(thread.thread.join, TIMEOUT)
+        stack.callback(thread.client.close)
+        yield thread
 
 
 def _pair(kind: str) -> tuple[socket.socket, socket.socket]:
@@ -148,10 +148,10 @@ def _pair(kind: str) -> tuple[socket.socket, socket.socket]:
 
 
 def receive_until_eof(client: socket.socket) -> bytes:
-    heard = bytearray()
+    received = bytearray()
     while data := client.recv(65536):
-        heard += data
-    return bytes(heard)
+        received += data
+    return bytes(received)
 
 
 def receive_until_reset(client: socket.socket) -> None:
@@ -161,7 +161,7 @@ def receive_until_reset(client: socket.socket) -> None:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for what happens in another thread."""
+    """Wait until `condition()` is true, because of another thread."""
     deadline = time.monotonic() + TIMEOUT
     waiting = threading.Event()
     while not condition():
@@ -170,7 +170,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 class RecordingSocket:
-    """A blocking socket that writes down which calls are made on it."""
+    """A blocking socket that records the names of the methods called."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -189,20 +189,25 @@ class RecordingSocket:
 KINDS = pytest.mark.parametrize("kind", ["tcp", "unix", "seqpacket"])
 
 
-# What is called ------------------------------------------------------------------------------------
+# System calls --------------------------------------------------------------------------------------
 
 
 def test_syscalls_are_one_recv_and_send_per_chunk() -> None:
     stop = ShutdownFlags()
     client, server = _pair("tcp")
     recorder: Any = RecordingSocket(server)
-    name = Address("inet", "127.0.0.1", 1)
+    address = Address("inet", "127.0.0.1", 1)
     listener = Listener(Endpoint("tcp", port=1), server, "listener", Endpoint("tcp", port=1))
     context = EngineContext(SingleConversationService(ScriptedConversation()), [listener], stop)
-    with Watchdog(stop, context.limits) as warden, client:
+    with Watchdog(stop, context.limits) as watchdog, client:
         thread = threading.Thread(
             target=run_conversation,
-            args=(recorder, ConversationDriver(context, listener, Peer(name, name)), context.limits, warden),
+            args=(
+                recorder,
+                ConversationDriver(context, listener, Peer(address, address)),
+                context.limits,
+                watchdog,
+            ),
         )
         thread.start()
         for word in (b"one", b"two"):
@@ -215,31 +220,31 @@ def test_syscalls_are_one_recv_and_send_per_chunk() -> None:
     assert recorder.calls == ["recv", "send", "recv", "send", "recv", "shutdown", "close"]
 
 
-# How it goes ---------------------------------------------------------------------------------------
+# Exchange ------------------------------------------------------------------------------------------
 
 
 @KINDS
 def test_peer_eof_sends_final_reply(kind: str) -> None:
     conversation = ScriptedConversation(end=lambda: b"bye")
-    with running_conversation(conversation, kind) as talk:
-        talk.client.sendall(b"hello")
-        assert talk.client.recv(100) == b"hello"
-        talk.client.shutdown(socket.SHUT_WR)
-        assert receive_until_eof(talk.client) == b"bye"
-        closed = talk.wait_closed()
+    with running_conversation(conversation, kind) as thread:
+        thread.client.sendall(b"hello")
+        assert thread.client.recv(100) == b"hello"
+        thread.client.shutdown(socket.SHUT_WR)
+        assert receive_until_eof(thread.client) == b"bye"
+        closed = thread.wait_closed()
     assert (closed.cause, closed.received, closed.sent) == (CloseReason.PEER, 5, 8)
     assert conversation.closed_count == 1
-    assert len(talk.events_of(PeerEof)) == 1
+    assert len(thread.events_of(PeerEof)) == 1
 
 
 @KINDS
 def test_done_in_start_sends_and_closes(kind: str) -> None:
     conversation = ScriptedConversation(start=lambda: b"welcome")
     conversation.done = True
-    with running_conversation(conversation, kind) as talk:
-        assert receive_until_eof(talk.client) == b"welcome"
-        talk.client.close()
-        assert talk.wait_closed().cause is CloseReason.SERVICE
+    with running_conversation(conversation, kind) as thread:
+        assert receive_until_eof(thread.client) == b"welcome"
+        thread.client.close()
+        assert thread.wait_closed().cause is CloseReason.SERVICE
 
 
 def test_unread_input_does_not_reset_reply() -> None:
@@ -248,133 +253,137 @@ def test_unread_input_does_not_reset_reply() -> None:
         return b"x" * 100_000
 
     conversation = ScriptedConversation(receive=answer)
-    with running_conversation(conversation) as talk:
-        talk.client.sendall(b"question" * 10_000)
-        talk.client.shutdown(socket.SHUT_WR)
-        assert len(receive_until_eof(talk.client)) == 100_000
-        assert talk.wait_closed().cause is CloseReason.SERVICE
+    with running_conversation(conversation) as thread:
+        thread.client.sendall(b"question" * 10_000)
+        thread.client.shutdown(socket.SHUT_WR)
+        assert len(receive_until_eof(thread.client)) == 100_000
+        assert thread.wait_closed().cause is CloseReason.SERVICE
 
 
 def test_linger_timeout_closes_connection() -> None:
     conversation = ScriptedConversation()
     conversation.done = True
-    with running_conversation(conversation, limits=Limits(linger=0.1)) as talk:
-        assert talk.wait_closed().cause is CloseReason.SERVICE
+    with running_conversation(conversation, limits=Limits(linger=0.1)) as thread:
+        assert thread.wait_closed().cause is CloseReason.SERVICE
 
 
 def test_large_reply_to_slow_reader() -> None:
     size = 10 * 1024 * 1024
-    with running_conversation(ScriptedConversation(end=lambda: bytes(size)), limits=Limits(idle=5.0)) as talk:
-        talk.client.shutdown(socket.SHUT_WR)
+    with running_conversation(
+        ScriptedConversation(end=lambda: bytes(size)), limits=Limits(idle=5.0)
+    ) as thread:
+        thread.client.shutdown(socket.SHUT_WR)
         count = 0
-        while data := talk.client.recv(1000 if count < 500_000 else 1_000_000):
+        while data := thread.client.recv(1000 if count < 500_000 else 1_000_000):
             count += len(data)
-        assert talk.wait_closed().sent == count == size
-    pieces = [len(event.data) for event in talk.events_of(Sent)]
+        assert thread.wait_closed().sent == count == size
+    pieces = [len(event.data) for event in thread.events_of(Sent)]
     assert sum(pieces) == size
     assert max(pieces) <= 256 * 1024
 
 
 def test_pull_producer_still_receives() -> None:
     conversation = PullConversation(b"y" * 1000, times=20_000)
-    with running_conversation(conversation) as talk:
-        talk.client.sendall(b"enough?")
-        assert len(receive_until_eof(talk.client)) == 20_000_000
-        talk.client.close()
-        assert talk.wait_closed().cause is CloseReason.SERVICE
+    with running_conversation(conversation) as thread:
+        thread.client.sendall(b"enough?")
+        assert len(receive_until_eof(thread.client)) == 20_000_000
+        thread.client.close()
+        assert thread.wait_closed().cause is CloseReason.SERVICE
     assert conversation.received == b"enough?"
 
 
 def test_pull_producer_continues_after_half_close() -> None:
-    with running_conversation(PullConversation(b"y" * 1000, times=20_000)) as talk:
-        talk.client.shutdown(socket.SHUT_WR)
-        assert len(receive_until_eof(talk.client)) == 20_000_000
-        assert talk.wait_closed().cause is CloseReason.PEER
+    with running_conversation(PullConversation(b"y" * 1000, times=20_000)) as thread:
+        thread.client.shutdown(socket.SHUT_WR)
+        assert len(receive_until_eof(thread.client)) == 20_000_000
+        assert thread.wait_closed().cause is CloseReason.PEER
 
 
 def test_packet_boundaries_are_preserved() -> None:
-    with running_conversation(ScriptedConversation(), "seqpacket") as talk:
+    with running_conversation(ScriptedConversation(), "seqpacket") as thread:
         for size in (1, 2, 100_000):
-            talk.client.send(b"m" * size)
-        assert [len(talk.client.recv(300_000)) for _ in range(3)] == [1, 2, 100_000]
+            thread.client.send(b"m" * size)
+        assert [len(thread.client.recv(300_000)) for _ in range(3)] == [1, 2, 100_000]
 
 
 def test_oversized_packet_fails_without_truncation() -> None:
-    with running_conversation(ScriptedConversation(), "seqpacket") as talk:
-        talk.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
-        talk.client.send(b"m" * 300_000)
-        assert receive_until_eof(talk.client) == b""
-        talk.client.close()
-        assert talk.wait_closed().cause is CloseReason.FAILED
-    assert [type(event.error) for event in talk.events_of(ServiceFailed)] == [MessageTooLong]
-    assert talk.events_of(Received) == []
+    with running_conversation(ScriptedConversation(), "seqpacket") as thread:
+        thread.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+        thread.client.send(b"m" * 300_000)
+        assert receive_until_eof(thread.client) == b""
+        thread.client.close()
+        assert thread.wait_closed().cause is CloseReason.FAILED
+    assert [type(event.error) for event in thread.events_of(ServiceFailed)] == [MessageTooLong]
+    assert thread.events_of(Received) == []
 
 
 def test_oversized_packet_reply_fails() -> None:
-    with running_conversation(ScriptedConversation(receive=lambda _: bytes(4_000_000)), "seqpacket") as talk:
-        talk.client.send(b"?")
-        assert talk.wait_closed().cause is CloseReason.FAILED
-    assert isinstance(talk.events_of(ServiceFailed)[0].error, OSError)
+    with running_conversation(
+        ScriptedConversation(receive=lambda _: bytes(4_000_000)), "seqpacket"
+    ) as thread:
+        thread.client.send(b"?")
+        assert thread.wait_closed().cause is CloseReason.FAILED
+    assert isinstance(thread.events_of(ServiceFailed)[0].error, OSError)
 
 
-# How it ends otherwise -------------------------------------------------------------------------------
+# Resets and errors -------------------------------------------------------------------------------
 
 
 def test_reset_before_first_byte() -> None:
-    with running_conversation(ScriptedConversation()) as talk:
-        talk.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
-        talk.client.close()
-        assert talk.wait_closed().cause is CloseReason.RESET
+    with running_conversation(ScriptedConversation()) as thread:
+        thread.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+        thread.client.close()
+        assert thread.wait_closed().cause is CloseReason.RESET
 
 
 def test_reset_while_sending() -> None:
-    with running_conversation(PullConversation(b"y" * 100_000)) as talk:
-        talk.client.recv(1000)
-        talk.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
-        talk.client.close()
-        assert talk.wait_closed().cause is CloseReason.RESET
+    with running_conversation(PullConversation(b"y" * 100_000)) as thread:
+        thread.client.recv(1000)
+        thread.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+        thread.client.close()
+        assert thread.wait_closed().cause is CloseReason.RESET
 
 
 def test_reset_while_lingering_keeps_cause() -> None:
     conversation = ScriptedConversation()
     conversation.done = True
-    with running_conversation(conversation) as talk:
-        assert receive_until_eof(talk.client) == b""
-        talk.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
-        talk.client.close()
-        assert talk.wait_closed().cause is CloseReason.SERVICE
+    with running_conversation(conversation) as thread:
+        assert receive_until_eof(thread.client) == b""
+        thread.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+        thread.client.close()
+        assert thread.wait_closed().cause is CloseReason.SERVICE
 
 
 @KINDS
 def test_peer_close_without_reading_is_reset(kind: str) -> None:
-    with running_conversation(PullConversation(b"y" * 10_000), kind) as talk:
-        talk.client.close()
-        assert talk.wait_closed().cause is CloseReason.RESET
+    with running_conversation(PullConversation(b"y" * 10_000), kind) as thread:
+        thread.client.close()
+        assert thread.wait_closed().cause is CloseReason.RESET
 
 
 def test_service_error_fails_conversation() -> None:
-    def mistake(_data: bytes) -> bytes:
+    def fail(_data: bytes) -> bytes:
         raise ZeroDivisionError
 
-    conversation = ScriptedConversation(receive=mistake)
-    with running_conversation(conversation) as talk:
-        talk.client.sendall(b"?")
-        assert receive_until_eof(talk.client) == b""
-        talk.client.close()
-        assert talk.wait_closed().cause is CloseReason.FAILED
+    conversation = ScriptedConversation(receive=fail)
+    with running_conversation(conversation) as thread:
+        thread.client.sendall(b"?")
+        assert receive_until_eof(thread.client) == b""
+        thread.client.close()
+        assert thread.wait_closed().cause is CloseReason.FAILED
     assert conversation.closed_count == 1
-    assert talk.error is None
+    assert thread.error is None
 
 
 def test_base_exception_propagates_and_closes() -> None:
-    def interrupted(_data: bytes) -> bytes:
+    def interrupt(_data: bytes) -> bytes:
         raise KeyboardInterrupt
 
-    conversation = ScriptedConversation(receive=interrupted)
-    with running_conversation(conversation) as talk:
-        talk.client.sendall(b"?")
-        assert talk.wait_closed().cause is CloseReason.ABORTED
-    assert isinstance(talk.error, KeyboardInterrupt)
+    conversation = ScriptedConversation(receive=interrupt)
+    with running_conversation(conversation) as thread:
+        thread.client.sendall(b"?")
+        assert thread.wait_closed().cause is CloseReason.ABORTED
+    assert isinstance(thread.error, KeyboardInterrupt)
     assert conversation.closed_count == 1
 
 
@@ -383,156 +392,158 @@ def test_base_exception_propagates_and_closes() -> None:
 
 @KINDS
 def test_idle_timeout_sends_final_reply(kind: str) -> None:
-    with running_conversation(ScriptedConversation(end=lambda: b"bye"), kind, Limits(idle=0.1)) as talk:
-        assert receive_until_eof(talk.client) == b"bye"
-        talk.client.close()
-        assert talk.wait_closed().cause is CloseReason.IDLE
+    with running_conversation(ScriptedConversation(end=lambda: b"bye"), kind, Limits(idle=0.1)) as thread:
+        assert receive_until_eof(thread.client) == b"bye"
+        thread.client.close()
+        assert thread.wait_closed().cause is CloseReason.IDLE
 
 
 def test_idle_timeout_resets_peer_that_never_reads() -> None:
-    with running_conversation(PullConversation(b"y" * 1_000_000), limits=Limits(idle=0.1)) as talk:
-        assert talk.wait_closed().cause is CloseReason.IDLE
-        receive_until_reset(talk.client)
+    with running_conversation(PullConversation(b"y" * 1_000_000), limits=Limits(idle=0.1)) as thread:
+        assert thread.wait_closed().cause is CloseReason.IDLE
+        receive_until_reset(thread.client)
 
 
 def test_received_data_counts_as_activity() -> None:
-    with running_conversation(ScriptedConversation(), limits=Limits(idle=0.3)) as talk:
+    with running_conversation(ScriptedConversation(), limits=Limits(idle=0.3)) as thread:
         started = time.monotonic()
         pause = threading.Event()
         while time.monotonic() < started + 0.7:
-            talk.client.sendall(b"x")
-            assert talk.client.recv(1) == b"x"
+            thread.client.sendall(b"x")
+            assert thread.client.recv(1) == b"x"
             pause.wait(0.1)
-        talk.client.shutdown(socket.SHUT_WR)
-        assert talk.wait_closed().cause is CloseReason.PEER
+        thread.client.shutdown(socket.SHUT_WR)
+        assert thread.wait_closed().cause is CloseReason.PEER
 
 
 def test_slow_reading_counts_as_activity() -> None:
     size = 300_000
-    with running_conversation(ScriptedConversation(end=lambda: bytes(size)), limits=Limits(idle=0.3)) as talk:
-        talk.server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10_000)
-        talk.client.shutdown(socket.SHUT_WR)
+    with running_conversation(
+        ScriptedConversation(end=lambda: bytes(size)), limits=Limits(idle=0.3)
+    ) as thread:
+        thread.server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10_000)
+        thread.client.shutdown(socket.SHUT_WR)
         count, pause = 0, threading.Event()
-        while data := talk.client.recv(400_000):
+        while data := thread.client.recv(400_000):
             count += len(data)
             pause.wait(0.005)
         assert count == size
-        assert talk.wait_closed().cause is CloseReason.PEER
+        assert thread.wait_closed().cause is CloseReason.PEER
 
 
 def test_handshake_timeout_is_not_extended_by_data() -> None:
     conversation = ScriptedConversation(receive=lambda _: b"")
     conversation.handshaking = True
-    with running_conversation(conversation, limits=Limits(handshake=0.3, linger=0.1)) as talk:
+    with running_conversation(conversation, limits=Limits(handshake=0.3, linger=0.1)) as thread:
         started = time.monotonic()
         pause = threading.Event()
-        while talk.thread.is_alive():
+        while thread.thread.is_alive():
             assert time.monotonic() < started + TIMEOUT
             try:
-                talk.client.sendall(b"x")
+                thread.client.sendall(b"x")
             except OSError:
                 break
             pause.wait(0.05)
-        talk.client.close()
-        assert talk.wait_closed().cause is CloseReason.HANDSHAKE
+        thread.client.close()
+        assert thread.wait_closed().cause is CloseReason.HANDSHAKE
 
 
 def test_handshake_timeout_ends_with_handshake() -> None:
-    def shaken(data: bytes) -> bytes:
+    def complete_handshake(data: bytes) -> bytes:
         conversation.handshaking = False
         return data
 
-    conversation = ScriptedConversation(receive=shaken)
+    conversation = ScriptedConversation(receive=complete_handshake)
     conversation.handshaking = True
-    with running_conversation(conversation, limits=Limits(handshake=0.2)) as talk:
-        talk.client.sendall(b"x")
-        assert talk.client.recv(1) == b"x"
-        talk.thread.join(0.4)
-        assert talk.thread.is_alive()
-        talk.client.shutdown(socket.SHUT_WR)
-        assert talk.wait_closed().cause is CloseReason.PEER
+    with running_conversation(conversation, limits=Limits(handshake=0.2)) as thread:
+        thread.client.sendall(b"x")
+        assert thread.client.recv(1) == b"x"
+        thread.thread.join(0.4)
+        assert thread.thread.is_alive()
+        thread.client.shutdown(socket.SHUT_WR)
+        assert thread.wait_closed().cause is CloseReason.PEER
 
 
-# Being told to stop ----------------------------------------------------------------------------------
+# Shutdown -----------------------------------------------------------------------------------------
 
 
 @KINDS
 def test_drain_closes_idle_connection(kind: str) -> None:
-    with running_conversation(ScriptedConversation(end=lambda: b"bye"), kind) as talk:
-        talk.client.sendall(b"hello")
-        assert talk.client.recv(100) == b"hello"
-        talk.stop.draining.set()
-        assert receive_until_eof(talk.client) == b"bye"
-        talk.client.close()
-        assert talk.wait_closed().cause is CloseReason.DRAINED
-    assert talk.events_of(PeerEof) == []
+    with running_conversation(ScriptedConversation(end=lambda: b"bye"), kind) as thread:
+        thread.client.sendall(b"hello")
+        assert thread.client.recv(100) == b"hello"
+        thread.stop.draining.set()
+        assert receive_until_eof(thread.client) == b"bye"
+        thread.client.close()
+        assert thread.wait_closed().cause is CloseReason.DRAINED
+    assert thread.events_of(PeerEof) == []
 
 
 @KINDS
 def test_drain_keeps_active_connection(kind: str) -> None:
-    with running_conversation(ScriptedConversation(), kind) as talk:
-        talk.stop.draining.set()
-        until_when = time.monotonic() + 0.5
-        while time.monotonic() < until_when:
-            talk.client.sendall(b"x")
-            assert talk.client.recv(1) == b"x"
+    with running_conversation(ScriptedConversation(), kind) as thread:
+        thread.stop.draining.set()
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            thread.client.sendall(b"x")
+            assert thread.client.recv(1) == b"x"
             threading.Event().wait(0.02)
-        talk.client.shutdown(socket.SHUT_WR)
-        assert receive_until_eof(talk.client) == b""
-        assert talk.wait_closed().cause is CloseReason.PEER
+        thread.client.shutdown(socket.SHUT_WR)
+        assert receive_until_eof(thread.client) == b""
+        assert thread.wait_closed().cause is CloseReason.PEER
 
 
 def test_drain_stops_endless_producer() -> None:
-    with running_conversation(PullConversation(b"y" * 1000)) as talk:
-        talk.client.recv(1000)
-        talk.stop.draining.set()
-        receive_until_eof(talk.client)
-        assert talk.wait_closed().cause is CloseReason.DRAINED
+    with running_conversation(PullConversation(b"y" * 1000)) as thread:
+        thread.client.recv(1000)
+        thread.stop.draining.set()
+        receive_until_eof(thread.client)
+        assert thread.wait_closed().cause is CloseReason.DRAINED
 
 
 def test_drain_skips_linger_timeout() -> None:
     conversation = ScriptedConversation()
     conversation.done = True
-    with running_conversation(conversation, limits=Limits(linger=30)) as talk:
-        assert receive_until_eof(talk.client) == b""
-        talk.stop.draining.set()
-        assert talk.wait_closed().cause is CloseReason.SERVICE
+    with running_conversation(conversation, limits=Limits(linger=30)) as thread:
+        assert receive_until_eof(thread.client) == b""
+        thread.stop.draining.set()
+        assert thread.wait_closed().cause is CloseReason.SERVICE
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_drain_timeout_aborts_connection_with_unsent_data(kind: str) -> None:
-    with running_conversation(PullConversation(b"y" * 10_000_000), kind, Limits(drain=0.2)) as talk:
-        talk.client.recv(1)
-        talk.stop.draining.set()
-        assert talk.wait_closed().cause is CloseReason.ABORTED
+    with running_conversation(PullConversation(b"y" * 10_000_000), kind, Limits(drain=0.2)) as thread:
+        thread.client.recv(1)
+        thread.stop.draining.set()
+        assert thread.wait_closed().cause is CloseReason.ABORTED
         if kind == "tcp":
-            receive_until_reset(talk.client)
+            receive_until_reset(thread.client)
 
 
 @KINDS
 def test_abort_interrupts_blocked_recv(kind: str) -> None:
-    with running_conversation(ScriptedConversation(end=lambda: b"bye"), kind) as talk:
-        talk.client.sendall(b"hello")
-        assert talk.client.recv(100) == b"hello"
-        talk.stop.draining.set()
-        talk.stop.aborting.set()
-        assert talk.wait_closed().cause is CloseReason.ABORTED
+    with running_conversation(ScriptedConversation(end=lambda: b"bye"), kind) as thread:
+        thread.client.sendall(b"hello")
+        assert thread.client.recv(100) == b"hello"
+        thread.stop.draining.set()
+        thread.stop.aborting.set()
+        assert thread.wait_closed().cause is CloseReason.ABORTED
 
 
 def test_abort_without_drain() -> None:
-    with running_conversation(ScriptedConversation()) as talk:
-        talk.stop.aborting.set()
-        assert talk.wait_closed().cause is CloseReason.ABORTED
+    with running_conversation(ScriptedConversation()) as thread:
+        thread.stop.aborting.set()
+        assert thread.wait_closed().cause is CloseReason.ABORTED
 
 
 def test_connection_after_drain_timeout_is_aborted() -> None:
     stop = ShutdownFlags()
     limits = Limits(drain=0)
-    with Watchdog(stop, limits) as warden:
+    with Watchdog(stop, limits) as watchdog:
         stop.draining.set()
-        first = ConversationThread("tcp", ScriptedConversation(), limits, stop, warden)
+        first = ConversationThread("tcp", ScriptedConversation(), limits, stop, watchdog)
         assert first.wait_closed().cause is CloseReason.ABORTED
-        second = ConversationThread("tcp", ScriptedConversation(), limits, stop, warden)
+        second = ConversationThread("tcp", ScriptedConversation(), limits, stop, watchdog)
         assert second.wait_closed().cause is CloseReason.ABORTED
         first.client.close()
         second.client.close()
@@ -547,14 +558,14 @@ def test_drain_timeout_closes_connection_of_busy_service() -> None:
         assert go.wait(TIMEOUT)
         return data
 
-    with running_conversation(ScriptedConversation(receive=compute), limits=Limits(drain=0)) as talk:
-        talk.client.sendall(b"?")
+    with running_conversation(ScriptedConversation(receive=compute), limits=Limits(drain=0)) as thread:
+        thread.client.sendall(b"?")
         assert busy.wait(TIMEOUT)
-        talk.stop.draining.set()
-        assert talk.client.recv(100) == b""  # though the thread is still there
-        assert talk.thread.is_alive()
+        thread.stop.draining.set()
+        assert thread.client.recv(100) == b""  # although the thread is still running
+        assert thread.thread.is_alive()
         go.set()
-        assert talk.wait_closed().cause is CloseReason.ABORTED
+        assert thread.wait_closed().cause is CloseReason.ABORTED
 
 
 def test_watchdog_exits_without_stop() -> None:

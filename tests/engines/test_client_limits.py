@@ -1,4 +1,4 @@
-"""Who may come in, by address; and how fast they are read."""
+"""`engines/client_limits.py`: networks, connections per address, and the read rate of one client."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def inet(host: str) -> Address:
 
 
 def test_access_without_limits_allows_all() -> None:
-    gate = AccessControl(Limits())
-    assert gate.rejection(inet("192.0.2.1")) is None
-    assert gate.rejection(Address("unix", "@me")) is None
+    access_control = AccessControl(Limits())
+    assert access_control.rejection(inet("192.0.2.1")) is None
+    assert access_control.rejection(Address("unix", "@me")) is None
 
 
 @pytest.mark.parametrize(
@@ -41,35 +41,35 @@ def test_access_deny_precedes_allow(host: str, reason: str | None) -> None:
 
 
 def test_access_per_address_count_is_released() -> None:
-    gate = AccessControl(Limits(per_address=2))
+    access_control = AccessControl(Limits(per_address=2))
     one, other = inet("192.0.2.1"), inet("192.0.2.2")
     for _ in range(2):
-        assert gate.rejection(one) is None
-        gate.add(one)
-    assert gate.rejection(one) == (
+        assert access_control.rejection(one) is None
+        access_control.add(one)
+    assert access_control.rejection(one) == (
         "2 connections from its address are open, the limit for one address",
         RejectReason.ADDRESS,
     )
-    assert gate.rejection(other) is None
-    gate.remove(one)
-    assert gate.rejection(one) is None
-    gate.remove(one)
-    assert not gate._open_by_address
+    assert access_control.rejection(other) is None
+    access_control.remove(one)
+    assert access_control.rejection(one) is None
+    access_control.remove(one)
+    assert not access_control._open_by_address
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=100), st.integers(1, 10_000))
 def test_token_bucket_pauses_keep_rate(sizes: list[int], rate: int) -> None:
     now = start = 100.0
-    pace = TokenBucket(rate, now)
+    bucket = TokenBucket(rate, now)
     for size in sizes:
-        now += pace.consume(size, now)
-    # One second's worth may come at once; the rest takes its time.
+        now += bucket.consume(size, now)
+    # A burst of one second's worth is allowed.
     assert sum(sizes) <= rate * (now - start) + rate + 1e-6
 
 
 def test_token_bucket_within_rate_never_pauses() -> None:
-    pace = TokenBucket(100, 0.0)
-    assert [pace.consume(50, second / 2) for second in range(1, 20)] == [0.0] * 19
-    assert pace.consume(1000, 10.0) > 0
-    assert not pace.is_full(10.5)
-    assert pace.is_full(30.0)
+    bucket = TokenBucket(100, 0.0)
+    assert [bucket.consume(50, second / 2) for second in range(1, 20)] == [0.0] * 19
+    assert bucket.consume(1000, 10.0) > 0
+    assert not bucket.is_full(10.5)
+    assert bucket.is_full(30.0)

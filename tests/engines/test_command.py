@@ -1,4 +1,4 @@
-"""`engines/command.py`: a command for each connection, as inetd does it."""
+"""`engines/command.py`: a command for each connection, as with inetd."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def python(program: str) -> str:
     return shlex.join([sys.executable, "-c", program])
 
 
-# What a command is given -----------------------------------------------------------------------------
+# Standard input and output -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("endpoint", [TCP, "tcp://[::1]:0", UNIX])
@@ -86,23 +86,27 @@ def test_concurrent_commands() -> None:
 def test_command_inherits_only_stdio() -> None:
     program = "import os; print(*os.listdir('/proc/self/fd')); print(os.get_blocking(0), os.get_blocking(1))"
     with start_command(python(program)) as running, Client(running.endpoints[0]) as client:
-        # 3 is the listing's own.
+        # 3 is the descriptor of os.listdir().
         assert client.receive_until_eof() == b"0 1 2 3\nTrue True\n"
 
 
 def test_command_signal_dispositions_are_default() -> None:
-    # Not asked in Python, which ignores SIGPIPE itself; nor compared with nothing: we may inherit something.
-    asking = ["grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"]
-    fresh = subprocess.run(asking, stdout=subprocess.PIPE, check=True).stdout
-    with start_command(shlex.join(asking)) as running, Client(running.endpoints[0]) as client:
-        assert client.receive_until_eof() == fresh
+    # Not in Python, which ignores SIGPIPE itself. Compared with a command that this process starts, because
+    # it may have inherited ignored signals.
+    command = ["grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"]
+    expected = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    with start_command(shlex.join(command)) as running, Client(running.endpoints[0]) as client:
+        assert client.receive_until_eof() == expected
 
 
 def test_peer_close_ends_command_with_sigpipe() -> None:
     with start_command("yes") as running:
         with Client(running.endpoints[0]) as client:
             assert client.receive_exactly(4) == b"y\ny\n"
-        assert running.wait_event(ChildExited).status in (-signal.SIGPIPE, 1)  # 1: a reset comes before
+        assert running.wait_event(ChildExited).status in (
+            -signal.SIGPIPE,
+            1,
+        )  # 1: write() fails with ECONNRESET
 
 
 def test_command_leads_own_session() -> None:
@@ -111,7 +115,7 @@ def test_command_leads_own_session() -> None:
         assert client.receive_until_eof() == b"True\n"
 
 
-# Its environment --------------------------------------------------------------------------------------
+# Environment -----------------------------------------------------------------------------------------
 
 
 def receive_environment(running: Harness, client: Client) -> dict[str, str]:
@@ -179,7 +183,7 @@ def test_environment_drops_inherited_connection_variables() -> None:
         assert connection_environment({}, here, host)["PROTO"] == "VSOCK"
 
 
-# Its command line ------------------------------------------------------------------------------------
+# Command line ----------------------------------------------------------------------------------------
 
 
 def test_without_shell_pipe_is_literal() -> None:
@@ -234,7 +238,7 @@ def test_exec_failure_is_reported_per_connection(tmp_path: Path) -> None:
         assert running.wait_exit().problems() == []
 
 
-# Limits and leaving ----------------------------------------------------------------------------------
+# Limits and shutdown ---------------------------------------------------------------------------------
 
 
 def test_connection_limit_counts_commands() -> None:
@@ -265,7 +269,7 @@ def is_refused(running: Harness) -> bool:
         Client(running.endpoints[0]).close()
     except ConnectionRefusedError:
         return True
-    except ConnectionResetError:  # the queue was closed over us
+    except ConnectionResetError:  # the listener was closed while the connection was in its queue
         pass
     return False
 
@@ -314,11 +318,13 @@ def test_abort_does_not_wait_for_drain() -> None:
 def test_inherited_connection_ends_run() -> None:
     here, there = socket.socketpair()
     program = (
-        "import sys; from bothends.endpoints import Endpoint; from bothends.engines.base import EngineContext;"
-        "from bothends.engines.command import CommandService, CommandEngine;"
+        "import sys; from bothends.endpoints import Endpoint;"
+        "from bothends.engines.base import EngineContext;"
+        "from bothends.engines.command import CommandEngine, CommandService;"
         "from bothends.engines.shutdown import ShutdownFlags;"
         "from bothends.sockets import open_listeners;"
-        "CommandEngine(EngineContext(CommandService('tr a b'), open_listeners(Endpoint.parse(sys.argv[1])), ShutdownFlags())).run()"
+        "listeners = open_listeners(Endpoint.parse(sys.argv[1]));"
+        "CommandEngine(EngineContext(CommandService('tr a b'), listeners, ShutdownFlags())).run()"
     )
     with here, there:
         os.set_blocking(there.fileno(), False)
@@ -332,19 +338,19 @@ def test_inherited_connection_ends_run() -> None:
         here.settimeout(20)
         here.sendall(b"banana")
         here.shutdown(socket.SHUT_WR)
-        heard = b""
+        received = b""
         while data := here.recv(100):
-            heard += data
-        assert heard == b"bbnbnb"
+            received += data
+        assert received == b"bbnbnb"
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-# What it refuses -------------------------------------------------------------------------------------
+# Unsupported combinations ----------------------------------------------------------------------------
 
 
 def test_unsupported_endpoint_has_reason() -> None:
-    refusal = CommandEngine.unsupported_reason(CommandService("cat"), Endpoint.parse("udp://:0"))
-    assert "datagrams have none" in str(refusal)
+    unsupported = CommandEngine.unsupported_reason(CommandService("cat"), Endpoint.parse("udp://:0"))
+    assert "datagrams have none" in str(unsupported)
     for url in (TCP, "tls://:0", "proxyprotocol+tls://:0"):
         assert CommandEngine.unsupported_reason(CommandService("cat"), Endpoint.parse(url)) is None
 

@@ -52,7 +52,7 @@ def python(program: str) -> str:
 
 
 def check_clean_exit(running: Harness) -> None:
-    """Nothing is left, and nothing was said on standard error."""
+    """Drain, and check that no resource is left open and nothing was printed."""
     running.drain()
     assert running.wait_exit().problems() == []
 
@@ -63,12 +63,12 @@ def is_alive(pid: int) -> bool:
 
 
 def command_pid(running: Harness) -> int:
-    """The command's process: the pump's child."""
+    """Return the pid of the command, which is the child of the relay."""
     running.wait_for(lambda: len(running.children()) == 2)
     return running.children()[1].pid
 
 
-# What is carried ---------------------------------------------------------------------------------------
+# Exchange ----------------------------------------------------------------------------------------------
 
 
 def test_tls_half_close_reaches_command() -> None:
@@ -166,7 +166,7 @@ def test_command_that_never_reads_pauses_peer() -> None:
             assert client.receive_exactly(6) == b"begun\n"
             taken = client.send_until_blocked(bytes(32_000_000), timeout=0.3)
             assert taken < 8_000_000
-            # It waits for the pipe, and doesn't ask again and again.
+            # The relay blocks until the pipe is writable.
             assert running.cpu_used(0.3, limit=0.15) <= 0.15
         running.abort()
         assert running.wait_exit().problems() == []
@@ -181,13 +181,13 @@ def test_peer_that_never_reads_pauses_command() -> None:
         client.send(encode_header(1, *PROXIED_ADDRESSES))
         assert client.receive_exactly(1) == b"\0"
         before = -1
-        while before != (now := len(running.output())):  # each dot is a piece that the command got rid of
+        while before != (now := len(running.output())):  # each dot is a piece that the command has written
             before = now
             assert not client.is_hung_up(0.2)
         assert now < 400
         assert running.cpu_used(0.3, limit=0.15) <= 0.15
         running.abort()
-        assert [fault for fault in running.wait_exit().problems() if "printed" not in fault] == []
+        assert [each for each in running.wait_exit().problems() if "printed" not in each] == []
 
 
 def test_output_after_command_closes_stdin() -> None:
@@ -231,7 +231,7 @@ def test_truncated_input_terminates_command(tmp_path: Path) -> None:
 def test_time_limit_terminates_command(limits: Limits, cause: CloseReason) -> None:
     with start_command("echo x; sleep 1000 | sleep 1000", limits=limits, shell=True) as running:
         with TlsClient(running.endpoints[0]) as client:
-            assert client.receive_until_eof() == b"x\n"  # told in order, by close_notify
+            assert client.receive_until_eof() == b"x\n"  # followed by close_notify
         assert running.wait_event(Closed).cause is cause
         assert running.wait_event(ChildExited).status == 128 + signal.SIGTERM
         running.wait_for(lambda: not running.children())
@@ -289,9 +289,9 @@ def test_killed_command_ends_one_connection() -> None:
                 assert other.receive_exactly(1) == b"y"
                 first = running.events_of(Accepted, lambda event: event.peer == client.address)
                 assert first
-                pump = min(each.pid for each in running.children())
-                own = next(each.pid for each in process_info.process_tree(pump)[1:])
-                os.kill(own, signal.SIGKILL)
+                relay = min(each.pid for each in running.children())
+                command = next(each.pid for each in process_info.process_tree(relay)[1:])
+                os.kill(command, signal.SIGKILL)
                 assert client.receive_until_eof() == b"x"
                 other.send(b"z")
                 assert other.receive_exactly(2) == b"yz"

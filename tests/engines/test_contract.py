@@ -1,4 +1,4 @@
-"""Every engine of the registry passes the contract suite that is shipped for everyone's engines."""
+"""Every engine of the registry passes the contract suite."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bothends.engines import registry  # noqa: E402
 from bothends.errors import UnknownName  # noqa: E402
 from bothends.testing.contract import EngineContract  # noqa: E402
 
-# libuv makes a pipe for signals once for the whole process, and keeps it (uv__signal_global_init).
+# libuv opens a pipe for signals once for the whole process (uv__signal_global_init).
 RETAINED_DESCRIPTORS: dict[str, int] = {"uvloop": 2}
 
 
 def contract_for(name: str) -> type[EngineContract]:
-    class OfOneEngine(EngineContract):
+    class Contract(EngineContract):
         engine: ClassVar[str] = name
         retained_descriptors: ClassVar[int] = RETAINED_DESCRIPTORS.get(name, 0)
 
-    OfOneEngine.__name__ = OfOneEngine.__qualname__ = f"Test{name.capitalize()}"
-    return OfOneEngine
+    Contract.__name__ = Contract.__qualname__ = f"Test{name.capitalize()}"
+    return Contract
 
 
 def can_be_loaded(name: str) -> bool:
@@ -38,7 +38,7 @@ def test_registry_name_loads_engine(name: str) -> None:
     assert registry.load(name).name == name
 
 
-# `native` is tried in test_native_contract.py, on each of the two things that it can rest on.
+# test_native_contract.py runs the suite on both backends of `native`.
 for _name in filter(can_be_loaded, registry.names()):
     if _name == "native":
         continue

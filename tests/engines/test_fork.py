@@ -29,14 +29,14 @@ TCP = "tcp://127.0.0.1:0"
 
 
 class NoFork(ForkEngine):
-    """Cannot fork for its first connections, as at a limit on processes."""
+    """fork() fails for the first three connections, as at a limit on processes."""
 
     def run(self) -> None:
-        real, left = os.fork, [3]
+        real, failures = os.fork, [3]
 
         def fail() -> int:
-            if left[0]:
-                left[0] -= 1
+            if failures[0]:
+                failures[0] -= 1
                 raise BlockingIOError(11, "Resource temporarily unavailable")
             return real()
 
@@ -45,7 +45,7 @@ class NoFork(ForkEngine):
 
 
 class NoPidfd(ForkEngine):
-    """Has no pidfd, as on an old kernel."""
+    """Runs without pidfd_open(), as on an old kernel."""
 
     def run(self) -> None:
         del os.pidfd_open
@@ -63,7 +63,7 @@ def test_process_per_connection() -> None:
         running.wait_for(lambda: not running.children())
         running.drain()
         assert running.wait_exit().problems() == []
-    # Each tells of itself, so in any order.
+    # Each process emits its own events, so they arrive in any order.
     assert sorted(event.connection for event in running.events_of(Accepted)) == [1, 2, 3, 4, 5]
     assert [event.status for event in running.events_of(ChildExited)] == [0] * 5
 
@@ -94,13 +94,13 @@ def test_child_inherits_only_its_connection() -> None:
         assert first.request(b"x\n") == b"X\n"
         assert second.request(b"x\n") == b"X\n"
         parent, *children = [process_info.descriptors(each.pid) for each in running.processes()]
-        own = set(parent.values())
-        assert "pidfd" in str(own)
+        parent_targets = set(parent.values())
+        assert "pidfd" in str(parent_targets)
         for child in children:
             assert "pidfd" not in str(child)
-            sockets = {what for what in child.values() if what.startswith("socket:")}
-            # Its connection, and the line on which the tests are told what happens.
-            assert len(sockets - own) == 1
+            sockets = {target for target in child.values() if target.startswith("socket:")}
+            # Its connection, and the report socket of the harness.
+            assert len(sockets - parent_targets) == 1
             assert len(sockets) == 2
 
 
@@ -166,15 +166,15 @@ def test_fork_failure_refuses_and_recovers() -> None:
 def test_drain_closes_idle_and_waits_for_active() -> None:
     with (
         Harness("fork", UppercaseLines, [TCP]) as running,
-        Client(running.endpoints[0]) as silent,
+        Client(running.endpoints[0]) as idle,
         Client(running.endpoints[0]) as busy,
     ):
-        assert silent.request(b"x\n") == b"X\n"
+        assert idle.request(b"x\n") == b"X\n"
         assert busy.request(b"x\n") == b"X\n"
         running.drain()
-        while not silent.is_readable(0.02):
+        while not idle.is_readable(0.02):
             assert busy.request(b"y\n") == b"Y\n"
-        assert silent.receive_until_eof() == b""
+        assert idle.receive_until_eof() == b""
         for _ in range(10):
             assert busy.request(b"z\n") == b"Z\n"
         busy.shutdown_write()
@@ -216,8 +216,8 @@ def test_child_ignores_sigint() -> None:
 def test_unsupported_capabilities_have_reason() -> None:
     datagrams = ForkEngine.unsupported_reason(EchoService(), Endpoint.parse("udp://127.0.0.1:0"))
     assert "no connection to hand to a process" in str(datagrams)
-    posts = ForkEngine.unsupported_reason(BroadcastChat(), Endpoint.parse(TCP))
-    assert "share nothing" in str(posts)
+    push = ForkEngine.unsupported_reason(BroadcastChat(), Endpoint.parse(TCP))
+    assert "share nothing" in str(push)
 
 
 def test_system_exit_in_conversation_ends_its_process() -> None:
@@ -231,9 +231,9 @@ def test_system_exit_in_conversation_ends_its_process() -> None:
 
 
 class ExitingService(Service):
-    """Ends its process when it hears something."""
+    """Exits its process on input."""
 
-    name = "test-leaving"
+    name = "test-exiting"
 
     def open(self, peer: Peer, push: Push) -> Conversation:
         return _ExitingConversation()

@@ -1,4 +1,4 @@
-"""`engines/iterative.py`: one connection after another, in a process of its own."""
+"""`engines/iterative.py`: one connection after another."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TCP = "tcp://127.0.0.1:0"
 
 
 def warm_up(running: Harness) -> None:
-    """Wait until it has opened all that it needs."""
+    """Serve one connection, so that everything opened on first use is open."""
     with Client(running.endpoints[0]) as client:
         client.shutdown_write()
         client.receive_until_eof()
@@ -45,13 +45,13 @@ def test_connections_are_served_one_at_a_time() -> None:
 def test_datagrams_are_answered_between_connections() -> None:
     with Harness("iterative", EchoService, [TCP, "udp://127.0.0.1:0"]) as running:
         tcp, udp = running.endpoints
-        with Client(tcp) as first, Client(tcp) as second, Client(udp) as caller:
+        with Client(tcp) as first, Client(tcp) as second, Client(udp) as udp_client:
             assert first.request(b"one") == b"one"
-            caller.send(b"datagram")
+            udp_client.send(b"datagram")
             second.send(b"two")
-            assert not caller.is_readable(0.1)
+            assert not udp_client.is_readable(0.1)
             first.shutdown_write()
-            assert caller.receive_message() == b"datagram"
+            assert udp_client.receive_message() == b"datagram"
             assert second.receive_exactly(3) == b"two"
 
 
@@ -93,11 +93,11 @@ def test_emfile_pauses_accepting_and_recovers() -> None:
         warm_up(running)
         restore = running.limit_descriptors(0)
         with Client(running.endpoints[0]) as client:
-            client.send(b"patience\n")
+            client.send(b"waiting\n")
             running.wait_event(AcceptPaused)
             assert running.cpu_used(0.3, 0.1) < 0.1
             restore()
-            assert client.receive_exactly(9) == b"PATIENCE\n"
+            assert client.receive_exactly(8) == b"WAITING\n"
         running.wait_event(AcceptResumed)
         assert len(running.events_of(AcceptPaused)) == 1
         running.drain()
@@ -119,9 +119,9 @@ def test_sequential_connections_leak_nothing() -> None:
 
 
 def test_push_service_is_rejected_with_reason() -> None:
-    refusal = IterativeEngine.unsupported_reason(BroadcastChat(), Endpoint.parse(TCP))
-    assert refusal is not None
-    assert "one connection at a time" in str(refusal)
+    unsupported = IterativeEngine.unsupported_reason(BroadcastChat(), Endpoint.parse(TCP))
+    assert unsupported is not None
+    assert "one connection at a time" in str(unsupported)
 
 
 PROGRAM = textwrap.dedent(
@@ -158,9 +158,9 @@ def test_strace_shows_one_recv_and_send_per_message(tmp_path: Path) -> None:
             assert client.receive_until_eof() == b""
         run.communicate()
         timer.cancel()
-    calls_of_each = [each.read_text().splitlines() for each in tmp_path.iterdir()]  # a file for each thread
-    made = next(calls for calls in calls_of_each if any(call.startswith("accept4") for call in calls))
-    accepted = next(place for place, call in enumerate(made) if re.match(r"accept4.* = \d+$", call))
-    number = made[accepted].rpartition(" ")[2]
-    told = [call.partition("(")[0] for call in made[accepted:] if re.search(rf"\({number}\b", call)]
-    assert told == ["recvfrom", "sendto", "recvfrom", "sendto", "recvfrom", "shutdown", "close"]
+    calls_by_thread = [each.read_text().splitlines() for each in tmp_path.iterdir()]
+    calls_made = next(calls for calls in calls_by_thread if any(call.startswith("accept4") for call in calls))
+    accepted = next(index for index, call in enumerate(calls_made) if re.match(r"accept4.* = \d+$", call))
+    fd = calls_made[accepted].rpartition(" ")[2]
+    names = [call.partition("(")[0] for call in calls_made[accepted:] if re.search(rf"\({fd}\b", call)]
+    assert names == ["recvfrom", "sendto", "recvfrom", "sendto", "recvfrom", "shutdown", "close"]

@@ -1,4 +1,4 @@
-"""The native engine: what it chooses, and what befalls a core in C: dry buffers, full queues, ^C, fork."""
+"""The native engine: its choice of a backend, and the core in C with full queues, ^C, fork() and resets."""
 
 from __future__ import annotations
 
@@ -71,21 +71,21 @@ def running(
     url: str = "tcp://127.0.0.1:0",
     limits: Limits | None = None,
 ) -> Iterator[Server]:
-    """A server in a thread of this process, with nobody who observes."""
+    """Run a server in a thread of this process, without an observer."""
     with Server(service, [url], engine=engine, limits=limits) as server:
         wait_for(lambda: server._running_engine is not None)
         yield server
 
 
 def core_of(server: Server) -> Any:
-    made = server._running_engine
-    assert isinstance(made, NativeEngine)
-    wait_for(lambda: made._loop is not None)
-    assert made._loop is not None
-    return made._loop._core
+    engine = server._running_engine
+    assert isinstance(engine, NativeEngine)
+    wait_for(lambda: engine._loop is not None)
+    assert engine._loop is not None
+    return engine._loop._core
 
 
-# What is chosen -----------------------------------------------------------------------------------
+# Choice of the backend ----------------------------------------------------------------------------
 
 
 def test_preferred_engine_is_native() -> None:
@@ -127,14 +127,14 @@ def test_backend_probe_errno_gives_reason(monkeypatch: pytest.MonkeyPatch, numbe
     assert choose_backend("io_uring")[0] is None
 
 
-# A seccomp filter that answers EPERM to io_uring_setup(), as containers have one: struct sock_filter's
-# for "load the call's number; is it 425? then EPERM; else allow" (seccomp(2)).
+# A seccomp filter that makes io_uring_setup() fail with EPERM, as in containers. Four struct sock_filter:
+# load the number of the system call; compare it with 425; return EPERM; allow (seccomp(2)).
 SECCOMP_PROGRAM = """
 import ctypes, os, struct, sys
-steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
-steps = b"".join(struct.pack("HBBI", *each) for each in steps)
-room = ctypes.create_string_buffer(steps)
-program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(room)))
+filters = [(0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
+filters = b"".join(struct.pack("HBBI", *each) for each in filters)
+memory = ctypes.create_string_buffer(filters)
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(memory)))
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.prctl(38, 1, 0, 0, 0) == 0
 if libc.prctl(22, 2, ctypes.c_void_p(ctypes.addressof(program)), 0, 0) != 0:
@@ -157,7 +157,7 @@ def test_backend_falls_back_to_epoll_under_seccomp() -> None:
 
 @needs_tool("cc")
 def test_build_without_compiler_succeeds(tmp_path: Path) -> None:
-    """The extension is optional: what is built then is the package without it."""
+    """The extension is optional: without a compiler the package is built without it."""
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "native", tmp_path / "native")
@@ -189,11 +189,11 @@ def test_busy_poll_answers(engine: type[NativeEngine], url: str) -> None:
         assert time.thread_time() - spent < 1
 
 
-# Dry buffers, full queues ----------------------------------------------------------------------------
+# Exhausted buffers, full queues ---------------------------------------------------------------------
 
 
 def request_concurrently(endpoint: Endpoint, count: int, size: int) -> None:
-    """So many clients, all of which send before one of them reads."""
+    """Send from `count` clients before any of them reads."""
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(endpoint)) for _ in range(count)]
         for _ in range(3):
@@ -227,7 +227,7 @@ needs_uring = pytest.mark.skipif(
 
 @needs_uring
 def test_buffer_ring_exhausted_rearms() -> None:
-    """The bytes stay in their sockets, and come when a buffer has been given back."""
+    """Without a free buffer the data stays in the sockets, and is received once a buffer is released."""
     with running(EchoService(), FewBuffers) as server:
         request_concurrently(server.endpoints[0], 50, 2000)
         assert core_of(server).rearmed_receives > 0
@@ -236,8 +236,8 @@ def test_buffer_ring_exhausted_rearms() -> None:
 @needs_uring
 @pytest.mark.parametrize("kind", [SmallQueues, SmallRing])
 def test_full_completion_queue(kind: type[NativeEngine]) -> None:
-    """What does not fit is kept by the kernel, or ends a request that goes on by itself, which is renewed.
-    Nobody gets another's bytes, and the GIL is given away whenever there is nothing to do."""
+    """Completions that do not fit are kept by the kernel, or end a multishot request, which the core renews.
+    No connection gets the bytes of another."""
     for size in (500, 2000):
         with running(EchoService(), kind) as server:
             request_concurrently(server.endpoints[0], 50, size)
@@ -246,16 +246,16 @@ def test_full_completion_queue(kind: type[NativeEngine]) -> None:
 @needs_uring
 @pytest.mark.parametrize("sizes", [{"buffers": 3}, {"buffers": 0}, {"buffer_size": 0}, {"completions": 0}])
 def test_ring_sizes_invalid_raise(sizes: dict[str, int]) -> None:
-    odd = type("Odd", (NativeUringEngine,), {"ring_sizes": sizes})
+    engine = type("InvalidRing", (NativeUringEngine,), {"ring_sizes": sizes})
     with pytest.raises(ValueError, match=r"power of two|may be 0"):
-        odd(EngineContext(EchoService(), [], ShutdownFlags())).run()
+        engine(EngineContext(EchoService(), [], ShutdownFlags())).run()
 
 
 # Failing services --------------------------------------------------------------------------------------
 
 
 class CommandedConversation(Conversation):
-    """Does what it is told."""
+    """Does what its input says; otherwise echoes."""
 
     def receive(self, data: bytes) -> bytes:
         match data:
@@ -271,7 +271,7 @@ class CommandedConversation(Conversation):
 
 
 def test_service_error_ends_one_conversation(engine: type[NativeEngine]) -> None:
-    """That conversation ends, in good order; the others, and the server, go on."""
+    """The conversation ends with EOF, and the others continue."""
     with running(CommandedConversation, engine) as server:
         with Client(server.endpoints[0]) as witness:
             assert witness.request(b"hello") == b"hello"
@@ -287,7 +287,7 @@ def test_service_error_ends_one_conversation(engine: type[NativeEngine]) -> None
 
 
 class RaisesKeyboardInterrupt(Conversation):
-    """Whoever says "stop" presses ^C."""
+    """Raises KeyboardInterrupt, as ^C does, on the input "stop"."""
 
     def receive(self, data: bytes) -> bytes:
         if data == b"stop":
@@ -296,7 +296,7 @@ class RaisesKeyboardInterrupt(Conversation):
 
 
 def test_keyboard_interrupt_leaves_nothing_open(engine: type[NativeEngine]) -> None:
-    """^C comes out of `run`, whatever was being done; nothing is left open."""
+    """KeyboardInterrupt propagates from `run`, and all descriptors are closed."""
     before = descriptors(os.getpid())
     stop = ShutdownFlags()
     (listener,) = open_listeners(Endpoint.parse("tcp://127.0.0.1:0"))
@@ -321,11 +321,11 @@ def stream_service(kind: type[Conversation]) -> Service:
     return stream(kind)
 
 
-# Fork ----------------------------------------------------------------------------------------------------
+# fork() --------------------------------------------------------------------------------------------------
 
 
 class ForkingService(Service):
-    """Forks a child at every message, which does nothing with the server, and waits to be let go."""
+    """Forks a child for every chunk. The child tries to run the core, then waits until the test ends."""
 
     name = "forking"
 
@@ -342,7 +342,7 @@ class ForkingService(Service):
                 pid = os.fork()
                 if pid == 0:
                     os.close(service.release)
-                    service.stop.detach_in_child()  # or the pipe that tells the server to stop stays open here
+                    service.stop.detach_in_child()  # or the child keeps the flag from being set
                     try:
                         service.core.run(0.0)
                     except RuntimeError:
@@ -359,8 +359,8 @@ class ForkingService(Service):
 
 
 def test_fork_after_start(engine: type[NativeEngine]) -> None:
-    """A child has all descriptors, and our memory: it may not run the core, and what it holds open keeps
-    neither a connection nor the port from being closed by us."""
+    """A child has copies of all descriptors and of the core. It must not run the core, and its descriptors do
+    not prevent the server from closing connections and the port."""
     service = ForkingService()
     with running(service, engine) as server:
         service.core, service.stop = core_of(server), server._stop
@@ -380,7 +380,7 @@ def test_fork_after_start(engine: type[NativeEngine]) -> None:
         os.close(descriptor)
 
 
-# Resets, descriptors ---------------------------------------------------------------------------------------
+# Resets, descriptors, time limits ------------------------------------------------------------------------
 
 
 def set_linger_reset(client: Client) -> None:
@@ -388,21 +388,21 @@ def set_linger_reset(client: Client) -> None:
 
 
 def test_random_resets_leak_nothing(engine: type[NativeEngine]) -> None:
-    """Whoever goes, at whatever point, takes nobody along and leaves nothing behind."""
-    chance = random.Random(4)
+    """A reset at any point ends one connection only, and leaks nothing."""
+    rng = random.Random(4)
     with running(EchoService(), engine, limits=Limits(unsent=32 * 1024)) as server:
         with Client(server.endpoints[0]) as witness:
             for _ in range(300):
                 with Client(server.endpoints[0], rcvbuf=8192) as client:
-                    if chance.random() < 0.7:
-                        client.send_until_blocked(pattern(chance.choice([1, 1000, 100_000])), timeout=0)
-                    if chance.random() < 0.3:
+                    if rng.random() < 0.7:
+                        client.send_until_blocked(pattern(rng.choice([1, 1000, 100_000])), timeout=0)
+                    if rng.random() < 0.3:
                         client.shutdown_write()
-                    if chance.random() < 0.3:
+                    if rng.random() < 0.3:
                         client.is_readable(0.01)
-                    if chance.random() < 0.8:
+                    if rng.random() < 0.8:
                         set_linger_reset(client)
-                if chance.random() < 0.1:
+                if rng.random() < 0.1:
                     assert witness.request(b"fine") == b"fine"
             wait_for(lambda: core_of(server).connections == 1)
         wait_for(lambda: core_of(server).connections == 0)
@@ -410,8 +410,9 @@ def test_random_resets_leak_nothing(engine: type[NativeEngine]) -> None:
 
 @pytest.mark.parametrize("target", ["NativeUringEngine", "NativeEpollEngine"])
 def test_descriptor_limit_pauses_accepting(target: str) -> None:
-    """As in the contract, where C accepts: who does not fit waits, at no cost, and comes in when somebody
-    leaves. (io_uring keeps to the limit that held when the accept was asked for.)"""
+    """As in the contract suite, but accepting in C: connections beyond the limit wait without using CPU time,
+    and are accepted when others close. (io_uring uses the limit at the time when the accept was
+    submitted.)"""
     if (reason := getattr(native, target).unavailable_reason()) is not None:
         pytest.skip(reason)
     with contextlib.ExitStack() as stack:
@@ -424,7 +425,7 @@ def test_descriptor_limit_pauses_accepting(target: str) -> None:
                 start_paused=True,
             )
         )
-        running.limit_descriptors(6)  # three of which the core has itself
+        running.limit_descriptors(6)  # the core itself needs three of them
         running.resume()
         clients = [stack.enter_context(Client(running.endpoints[0])) for _ in range(10)]
         for client in clients:
@@ -439,7 +440,7 @@ def test_descriptor_limit_pauses_accepting(target: str) -> None:
 
 
 def test_time_limits_without_observer(engine: type[NativeEngine]) -> None:
-    """Idle, and life: kept in C as they are by the wheel."""
+    """The core applies the idle timeout and the lifetime limit."""
     for limits in (Limits(idle=0.2, linger=0.1), Limits(life=0.2, linger=0.1)):
         with running(EchoService(), engine, limits=limits) as server, Client(server.endpoints[0]) as client:
             began = time.monotonic()
@@ -448,13 +449,13 @@ def test_time_limits_without_observer(engine: type[NativeEngine]) -> None:
             assert time.monotonic() - began >= 0.15
 
 
-# Posts, and what changes while it runs ------------------------------------------------------------
+# Push and reload ----------------------------------------------------------------------------------
 
 
 class PushService(Service):
-    """Keeps its members' post boxes."""
+    """Records the push function of each conversation."""
 
-    name = "posting"
+    name = "push"
     pushes = True
 
     def __init__(self) -> None:
@@ -466,7 +467,7 @@ class PushService(Service):
 
 
 def test_push_from_another_thread_wakes_loop(engine: type[NativeEngine]) -> None:
-    """The loop sleeps, and is woken; many small pieces go out in their order."""
+    """A push wakes the sleeping loop, and many small pieces are sent in order."""
     service = PushService()
     with running(service, engine) as server, Client(server.endpoints[0]) as client:
         assert client.request(b"hello") == b"hello"
@@ -477,13 +478,13 @@ def test_push_from_another_thread_wakes_loop(engine: type[NativeEngine]) -> None
 
 
 def test_reload_to_push_service(engine: type[NativeEngine]) -> None:
-    """What C may accept depends on the service, and that may be another from one moment to the next."""
+    """A reload can change whether the core may accept connections."""
     with running(EchoService(), engine) as server:
-        made = server._running_engine
-        assert made is not None
+        running_engine = server._running_engine
+        assert running_engine is not None
         with Client(server.endpoints[0]) as old:
             assert old.request(b"echo") == b"echo"
-            made.reload(BroadcastChat())
+            running_engine.reload(BroadcastChat())
 
             def is_new() -> bool:
                 with Client(server.endpoints[0]) as new:
@@ -503,17 +504,17 @@ def test_reload_to_push_service(engine: type[NativeEngine]) -> None:
 
 @pytest.mark.parametrize("url", ["udp://127.0.0.1:0", "udp://[::1]:0"])
 def test_datagram_boundaries_with_gso(url: str) -> None:
-    """Runs of one size are sent as one, and arrive as many; others, empty and largest too, go alone."""
+    """Replies of equal size are sent together with GSO, and arrive separately; others are sent alone."""
     sizes = [64] * 20 + [0, 64, 64, 30, 64, 1, 1, 1, 0, 0, 9000, 9000, 100, 65_507, 5, *range(1, 20)]
-    asked = [pattern(size + number)[number:] for number, size in enumerate(sizes)]
+    sent = [pattern(size + number)[number:] for number, size in enumerate(sizes)]
     with contextlib.ExitStack() as stack:
         running = stack.enter_context(Harness("native", EchoService, [url], observe=False))
         client = stack.enter_context(Client(running.endpoints[0], rcvbuf=4_000_000))
         with running.suspended():
-            for data in asked:
+            for data in sent:
                 client.send(data)
-        heard = [client.receive_message() for _ in asked]
-    assert collections.Counter(heard) == collections.Counter(asked)
+        received = [client.receive_message() for _ in sent]
+    assert collections.Counter(received) == collections.Counter(sent)
 
 
 def test_datagrams_from_concurrent_clients() -> None:
@@ -525,12 +526,12 @@ def test_datagrams_from_concurrent_clients() -> None:
     ):
         clients = [stack.enter_context(Client(running.endpoints[0])) for _ in range(20)]
         with running.suspended():
-            for turn in range(5):
+            for round_ in range(5):
                 for number, client in enumerate(clients):
-                    client.send(b"%d of %d" % (turn, number))
+                    client.send(b"%d of %d" % (round_, number))
         for number, client in enumerate(clients):
-            heard = {client.receive_message() for _ in range(5)}
-            assert heard == {b"%d of %d" % (turn, number) for turn in range(5)}
+            received = {client.receive_message() for _ in range(5)}
+            assert received == {b"%d of %d" % (round_, number) for round_ in range(5)}
 
 
 # Several processes ------------------------------------------------------------------------------------
@@ -546,7 +547,7 @@ def who(text: bytes) -> bytes:
 
 @needs_uring
 def test_stopped_worker_does_not_hold_connections(tmp_path: Path) -> None:
-    """Of several that accept from one listener, one is woken for a newcomer: it must be one that can run."""
+    """A new connection wakes one of several workers, which must be one that can run."""
     path = tmp_path / "who.py"
     path.write_text(PID_SERVICE)
     words = [f"{path}:who", "tcp://127.0.0.1:0", "-q", "--workers", "3", "--engine", "native"]

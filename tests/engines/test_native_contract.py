@@ -1,4 +1,4 @@
-"""The native engine passes the contract suite on either of what it can rest on, whatever it chooses here."""
+"""The native engine passes the contract suite on both backends, io_uring and epoll."""
 
 from __future__ import annotations
 

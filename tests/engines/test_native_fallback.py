@@ -1,8 +1,7 @@
-"""The contract again, with nobody who is told of more than troubles: then the native engine holds
-conversations in C alone.
+"""The contract suite with an observer of problems only: then the native engine runs conversations in C.
 
-A test of the suite that comes to a point where it waits for another event ends there, as skipped: up to
-there, and at its end, where nothing may be left, it has tried what it can.
+A test that waits for an event of another kind is skipped at that point. What precedes it has been tested, and
+so is the clean exit of the engine.
 """
 
 from __future__ import annotations
@@ -39,16 +38,16 @@ class NoTrafficObserverContract(
         running = super().serve(service, *transports, **named)
         wait_event = running.wait_event
 
-        def wait_trouble(kind: Any, *more: Any, **others: Any) -> Any:
+        def wait_problem(kind: Any, *more: Any, **others: Any) -> Any:
             if kind in ProblemsOnly.EXCLUDED:
-                pytest.skip(f"nobody is told of {kind.__name__}")
+                pytest.skip(f"{kind.__name__} is not observed")
             return wait_event(kind, *more, **others)
 
-        running.wait_event = wait_trouble  # type: ignore[method-assign]
+        running.wait_event = wait_problem  # type: ignore[method-assign]
         return running
 
     def test_unread_reply_after_half_close_uses_no_cpu(self) -> None:
-        pytest.skip("it begins with an event")
+        pytest.skip("it waits for an event first")
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         for argument in metafunc.fixturenames:
@@ -63,6 +62,6 @@ class TestUringWithoutTrafficObserver(NoTrafficObserverContract):
     engine: ClassVar[str] = "tests.engines.silent_engines:SilentUringEngine"
 
 
-@pytest.mark.slow  # what is blind to events is so on either
+@pytest.mark.slow  # the same Python code as on io_uring
 class TestEpollWithoutTrafficObserver(NoTrafficObserverContract):
     engine: ClassVar[str] = "tests.engines.silent_engines:SilentEpollEngine"

@@ -1,7 +1,7 @@
-"""A hundred thousand connections, half of them reset, leave nothing of the native engine's behind.
+"""A hundred thousand connections, half of them reset, do not leak in the native engine.
 
-What is counted: Python's blocks, references to what every connection refers to, descriptors, and memory.
-Under `make sanitize` the same run is a look at every access.
+Measured: memory blocks of Python, references to the classes that each connection uses, descriptors, and
+resident memory. Under `make sanitize` the same run checks every memory access.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ CONNECTIONS = 100_000
 WARM_UP_CONNECTIONS = 5_000
 TIMEOUT = 30.0
 
-# One after another, from many addresses; what happens to each is drawn.
+# Sequential connections from many addresses, each with random actions.
 CLIENT_PROGRAM = """
 import random, socket, struct, sys
-port, many, seed = map(int, sys.argv[1:])
-chance = random.Random(seed)
+port, count, seed = map(int, sys.argv[1:])
+rng = random.Random(seed)
 reset = struct.pack("ii", 1, 0)
-for number in range(many):
-    with socket.socket() as caller:
-        caller.setsockopt(socket.SOL_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
-        caller.bind((f"127.0.{seed}.{1 + number % 250}", 0))
-        caller.connect(("127.0.0.1", port))
-        what = chance.random()
-        if what > 0.1:
-            caller.send(b"x" * chance.choice([1, 64, 5000]))
-        if what > 0.4:
-            caller.recv(8192)
-        if what > 0.8:
-            caller.shutdown(socket.SHUT_WR)
-            while caller.recv(8192):
+for number in range(count):
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
+        client.bind((f"127.0.{seed}.{1 + number % 250}", 0))
+        client.connect(("127.0.0.1", port))
+        action = rng.random()
+        if action > 0.1:
+            client.send(b"x" * rng.choice([1, 64, 5000]))
+        if action > 0.4:
+            client.recv(8192)
+        if action > 0.8:
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(8192):
                 pass
-        if what % 0.1 < 0.05:
-            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        if action % 0.1 < 0.05:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
 """
 
 
 class CountingEcho(Conversation):
-    """Echoes, and counts who has come and gone."""
+    """Echoes, and counts conversations opened and closed."""
 
     counts: ClassVar[Counter[str]] = Counter()
 
@@ -64,7 +64,7 @@ class CountingEcho(Conversation):
         self.counts["opened"] += 1
 
     def receive(self, data: bytes) -> bytes:
-        self.done = len(data) == 64  # some are closed by us
+        self.done = len(data) == 64  # so the server closes some of them
         return data
 
     def closed(self) -> None:
@@ -72,19 +72,19 @@ class CountingEcho(Conversation):
 
 
 def run_clients(endpoint: Endpoint, count: int) -> None:
-    """So many connections, from two processes."""
-    callers = [
+    """Open `count` connections from two client processes."""
+    processes = [
         subprocess.Popen(
             [sys.executable, "-c", CLIENT_PROGRAM, str(endpoint.port), str(count // 2), str(seed)]
         )
         for seed in (1, 2)
     ]
-    for caller in callers:
-        assert caller.wait() == 0
+    for process in processes:
+        assert process.wait() == 0
 
 
 def measure() -> tuple[int, int, int, int, int]:
-    """Blocks, references to the classes, descriptors, and resident bytes, when everybody has left."""
+    """Return the memory blocks, references, descriptors and resident bytes, once all are closed."""
     until = time.monotonic() + TIMEOUT
     while CountingEcho.counts["opened"] != CountingEcho.counts["closed"]:
         assert time.monotonic() < until, CountingEcho.counts
@@ -115,12 +115,12 @@ def test_hundred_thousand_connections_leak_nothing(engine: type[NativeEngine]) -
         run_clients(server.endpoints[0], CONNECTIONS)
         after = measure()
     assert CountingEcho.counts["opened"] >= CONNECTIONS
-    blocks, own, shared, descriptors, memory = (
+    blocks, conversation_refs, shared_refs, descriptors, memory = (
         late - early for early, late in zip(before, after, strict=True)
     )
     assert blocks < 1000
-    assert own <= 2
-    assert shared <= 2
+    assert conversation_refs <= 2
+    assert shared_refs <= 2
     assert descriptors <= 0
-    # AddressSanitizer keeps what was freed, for a while, to see who uses it.
+    # AddressSanitizer keeps freed memory for a while, to detect uses after free.
     assert memory < 16 * 1024 * 1024 or "asan" in os.environ.get("LD_PRELOAD", "")

@@ -20,23 +20,23 @@ UDP = "udp://127.0.0.1:0"
 
 
 class TwoThreads(PoolEngine):
-    """Of two threads."""
+    """A pool of two threads."""
 
     def __init__(self, context: EngineContext) -> None:
         super().__init__(context, size=2)
 
 
 class FewThreads(PoolEngine):
-    """Gets five threads and no more."""
+    """Can start only five threads."""
 
     def run(self) -> None:
-        start, left = threading.Thread.start, [5]
+        start, remaining = threading.Thread.start, [5]
 
         def fail(thread: threading.Thread) -> None:
             if thread.name.startswith("bothends-pool"):
-                if not left[0]:
+                if not remaining[0]:
                     raise RuntimeError("can't start new thread")
-                left[0] -= 1
+                remaining[0] -= 1
             start(thread)
 
         threading.Thread.start = fail  # type: ignore[assignment,method-assign]
@@ -44,9 +44,9 @@ class FewThreads(PoolEngine):
 
 
 class MisbehavingService(Service):
-    """Leaves its thread, or stays in it, when asked to; otherwise echoes."""
+    """Exits its thread, hangs in it, or sleeps, when asked to; otherwise echoes."""
 
-    name = "test-odd"
+    name = "test-misbehaving"
 
     def open(self, peer: Peer, push: Push) -> Conversation:
         return _MisbehavingConversation()
@@ -59,15 +59,15 @@ class MisbehavingService(Service):
 
 class _MisbehavingConversation(Conversation):
     def receive(self, data: bytes) -> bytes:
-        if data == b"leave":
+        if data == b"exit":
             raise SystemExit
-        while data == b"stay":
+        while data == b"hang":
             time.sleep(1)
         return data
 
 
 def thread_count(running: Harness) -> int:
-    """How many threads it has: processes.look doesn't tell."""
+    """Return the number of threads of the engine's process."""
     with open(f"/proc/{running.pid}/status", encoding="ascii") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("Threads:"))
 
@@ -81,7 +81,7 @@ def test_concurrency_equals_thread_count() -> None:
         assert not clients[2].is_readable(0.1)
         clients[0].close()
         assert clients[2].receive_exactly(2) == b"Y\n"
-        assert thread_count(running) == 4  # with the main one and the warden
+        assert thread_count(running) == 4  # including the main thread and the watchdog
         for client in clients:
             client.close()
         running.drain()
@@ -114,7 +114,7 @@ def test_system_exit_in_service_keeps_thread() -> None:
     with Harness(f"{__name__}:TwoThreads", MisbehavingService, [TCP]) as running:
         for _ in range(5):
             with Client(running.endpoints[0]) as client:
-                client.send(b"leave")
+                client.send(b"exit")
                 client.receive_until_closed()
         with Client(running.endpoints[0]) as client:
             assert client.request(b"still here") == b"still here"
@@ -125,16 +125,16 @@ def test_system_exit_in_service_keeps_thread() -> None:
 def test_slow_datagram_does_not_block_others() -> None:
     with Harness(f"{__name__}:TwoThreads", MisbehavingService, [TCP, UDP, UDP]) as running:
         tcp, slow, fast = running.endpoints
-        with Client(slow) as one, Client(fast) as two, Client(tcp) as client:
-            one.send(b"slow")
+        with Client(slow) as slow_client, Client(fast) as fast_client, Client(tcp) as client:
+            slow_client.send(b"slow")
             started = time.monotonic()
             assert client.request(b"hello") == b"hello"
             client.close()
-            assert two.request(b"hello") == b"hello"
+            assert fast_client.request(b"hello") == b"hello"
             assert time.monotonic() - started < 0.5
-            assert one.receive_message() == b"slow"
+            assert slow_client.receive_message() == b"slow"
             for number in range(100):
-                assert two.request(b"%03d" % number) == b"%03d" % number
+                assert fast_client.request(b"%03d" % number) == b"%03d" % number
         running.drain()
         assert running.wait_exit().problems() == []
 
@@ -156,14 +156,14 @@ def test_drain_timeout_abandons_hung_thread() -> None:
         Harness(f"{__name__}:TwoThreads", MisbehavingService, [TCP], Limits(drain=0.1)) as running,
         Client(running.endpoints[0]) as client,
     ):
-        client.send(b"stay")
+        client.send(b"hang")
         running.wait_event(Accepted)
         running.drain()
         assert client.receive_until_closed() == b""
-        outcome = running.wait_exit()
-    assert outcome.status == 0
-    assert outcome.leftovers is not None
-    assert len(outcome.leftovers.threads) <= 2
+        engine_exit = running.wait_exit()
+    assert engine_exit.status == 0
+    assert engine_exit.leftovers is not None
+    assert len(engine_exit.leftovers.threads) <= 2
     assert process_info.read_process(running.pid) is None
 
 

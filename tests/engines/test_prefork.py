@@ -19,14 +19,14 @@ UDP = "udp://127.0.0.1:0"
 
 
 class ThreeProcesses(PreforkEngine):
-    """Of three processes."""
+    """Three processes."""
 
     def __init__(self, context: EngineContext) -> None:
         super().__init__(context, size=3)
 
 
 class OneProcess(PreforkEngine):
-    """Of one process."""
+    """One process."""
 
     def __init__(self, context: EngineContext) -> None:
         super().__init__(context, size=1)
@@ -48,7 +48,7 @@ def test_concurrency_equals_process_count() -> None:
         assert running.wait_exit().problems() == []
 
 
-def test_a_process_that_is_killed_is_replaced() -> None:
+def test_killed_process_is_replaced() -> None:
     with Harness(f"{__name__}:OneProcess", UppercaseLines, [TCP]) as running:
         with Client(running.endpoints[0]) as client:
             assert client.request(b"x\n") == b"X\n"
@@ -64,37 +64,37 @@ def test_a_process_that_is_killed_is_replaced() -> None:
 
 def test_drain_serves_queue_and_refuses_new() -> None:
     with Harness(f"{__name__}:OneProcess", UppercaseLines, [TCP]) as running:
-        busy, waiting = Client(running.endpoints[0]), Client(running.endpoints[0])
+        busy, queued = Client(running.endpoints[0]), Client(running.endpoints[0])
         assert busy.request(b"x\n") == b"X\n"
-        waiting.send(b"y\n")
+        queued.send(b"y\n")
         running.drain()
 
-        def refused() -> bool:
-            assert busy.request(b"x\n") == b"X\n"  # it never comes to rest, so its process never looks up
+        def is_refused() -> bool:
+            assert busy.request(b"x\n") == b"X\n"  # keeps its process busy
             try:
                 Client(running.endpoints[0]).close()
             except ConnectionRefusedError:
                 return True
-            except ConnectionResetError:  # the queue was closed over us
+            except ConnectionResetError:  # the listener was closed while the connection was in its queue
                 pass
             return False
 
-        running.wait_for(refused)
+        running.wait_for(is_refused)
         busy.close()
-        assert waiting.receive_exactly(2) == b"Y\n"
-        waiting.close()
+        assert queued.receive_exactly(2) == b"Y\n"
+        queued.close()
         assert running.wait_exit().problems() == []
 
 
 def test_datagrams_are_answered_by_idle_process() -> None:
     with Harness(f"{__name__}:ThreeProcesses", EchoService, [TCP, UDP]) as running:
         tcp, udp = running.endpoints
-        with Client(tcp) as one, Client(tcp) as two, Client(udp) as caller:
+        with Client(tcp) as one, Client(tcp) as two, Client(udp) as udp_client:
             assert one.request(b"one") == b"one"
             assert two.request(b"two") == b"two"
             for number in range(50):
-                caller.send(b"%d" % number)
-                assert caller.receive_message() == b"%d" % number
+                udp_client.send(b"%d" % number)
+                assert udp_client.receive_message() == b"%d" % number
 
 
 def test_children_exit_when_parent_is_killed() -> None:

@@ -1,6 +1,6 @@
-"""`engines/processes.py`: making processes, noticing their end, ending them. Real processes.
+"""`engines/processes.py`: start child processes, notice when they exit, terminate them.
 
-Every test runs in a process of its own: a test runner has threads, and what has threads shouldn't fork.
+Each test runs a program in its own process, because a test runner has threads and must not fork.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 from bothends.osutil import process_info
 
-# Starting an interpreter takes seconds where many others do so.
+# Seconds: on a busy machine starting an interpreter takes several.
 TIMEOUT = 40.0
 
 PREAMBLE = """
@@ -29,14 +29,14 @@ from bothends.engines.processes import Child, ChildSet, WorkerPool, fork
 from bothends.engines.shutdown import ShutdownFlags
 from bothends.events import *
 
-def say(*words):
+def write(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def observe(event):
     if isinstance(event, ChildExited):
-        say("exited", event.role, event.status)
+        write("exited", event.role, event.status)
     else:
-        say(type(event).__name__)
+        write(type(event).__name__)
 
 def wait_for_drain(stop):
     loop = PollLoop(stop)
@@ -50,7 +50,7 @@ children = ChildSet(poll_loop, observe)
 
 
 class ChildProgram:
-    """A Python program in a process group of its own; what it says comes line by line."""
+    """A Python program in its own process group, whose output is read line by line."""
 
     def __init__(self, text: str) -> None:
         program = PREAMBLE + textwrap.dedent(text)
@@ -96,25 +96,25 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def run(text: str) -> list[str]:
-    """All that a program says; it must end well."""
+    """Return the output of a program, which must exit with status 0."""
     with running(text) as program:
-        said = program.read_rest()
-        assert program.process.returncode == 0, said
-        return said
+        lines = program.read_rest()
+        assert program.process.returncode == 0, lines
+        return lines
 
 
 # One child ------------------------------------------------------------------------------------------
 
 
 def test_fork_reports_exit_status() -> None:
-    said = run("""
+    lines = run("""
         def fails(): raise ZeroDivisionError
         for main in (lambda: None, lambda: sys.exit(3), lambda: sys.exit("no"), lambda: sys.exit(),
                      lambda: os.kill(os.getpid(), signal.SIGKILL), fails):
             children.add(fork("one", main), lambda child: None)
             children.wait(None)
     """)
-    assert [line for line in said if line.startswith("exited")] == [
+    assert [line for line in lines if line.startswith("exited")] == [
         "exited one 0",
         "exited one 3",
         "exited one 1",
@@ -122,57 +122,57 @@ def test_fork_reports_exit_status() -> None:
         f"exited one {-signal.SIGKILL}",
         "exited one 1",
     ]
-    assert any("ZeroDivisionError" in line for line in said)
+    assert any("ZeroDivisionError" in line for line in lines)
 
 
 def test_fork_prints_bothends_error_without_traceback() -> None:
-    said = run("""
+    lines = run("""
         from bothends.errors import UnknownName
         def fails(): raise UnknownName("service", "ehco", "echo")
         children.add(fork("one", fails), lambda child: None)
         children.wait(None)
     """)
-    assert said == ["bothends: there is no service 'ehco'; did you mean 'echo'?", "exited one 1"]
+    assert lines == ["bothends: there is no service 'ehco'; did you mean 'echo'?", "exited one 1"]
 
 
 def test_fork_flushes_stdio_once() -> None:
-    said = run("""
+    lines = run("""
         sys.stdout.write("before\\n")
         children.add(fork("one", lambda: sys.stdout.write("child\\n")), lambda child: None)
         children.wait(None)
         sys.stdout.write("after\\n")
     """)
-    assert said == ["before", "child", "exited one 0", "after"]
+    assert lines == ["before", "child", "exited one 0", "after"]
 
 
 def test_fork_child_skips_parent_atexit() -> None:
-    said = run("""
+    lines = run("""
         import atexit
-        atexit.register(say, "end")
+        atexit.register(write, "end")
         children.add(fork("one", lambda: None), lambda child: None)
         children.wait(None)
     """)
-    assert said == ["exited one 0", "end"]
+    assert lines == ["exited one 0", "end"]
 
 
 def test_fork_child_ignores_signals_parent_handles() -> None:
-    said = run("""
-        signal.signal(signal.SIGTERM, lambda *_: say("told"))
+    lines = run("""
+        signal.signal(signal.SIGTERM, lambda *_: write("received"))
         def main():
             for number in (signal.SIGINT, signal.SIGTERM):
                 os.kill(os.getpid(), number)
-            say("alive")
+            write("alive")
             os.kill(os.getpid(), signal.SIGUSR2)
         children.add(fork("one", main), lambda child: None)
         children.wait(None)
         os.kill(os.getpid(), signal.SIGTERM)
-        say(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        write(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
     """)
-    assert said == ["alive", f"exited one {-signal.SIGUSR2}", "told", "set()"]
+    assert lines == ["alive", f"exited one {-signal.SIGUSR2}", "received", "set()"]
 
 
 def test_fork_child_resets_wakeup_fd() -> None:
-    said = run("""
+    lines = run("""
         import socket
         here, there = socket.socketpair()
         for end in (here, there):
@@ -186,33 +186,33 @@ def test_fork_child_resets_wakeup_fd() -> None:
         children.add(child, lambda child: None)
         children.wait(None)
         try:
-            say(here.recv(1))
+            write(here.recv(1))
         except BlockingIOError:
-            say("nothing")
+            write("nothing")
     """)
-    assert said == ["exited one 0", "nothing"]
+    assert lines == ["exited one 0", "nothing"]
 
 
 def test_child_set_does_not_reap_foreign_children() -> None:
-    said = run("""
+    lines = run("""
         import subprocess
         other = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])
         children.add(fork("one", lambda: os.waitid(os.P_PID, os.getppid(), os.WEXITED) if 0 else None),
                      lambda child: None)
         children.wait(None)
-        say(other.wait())
+        write(other.wait())
     """)
-    assert said == ["exited one 0", "7"]
+    assert lines == ["exited one 0", "7"]
 
 
 def test_child_reaped_elsewhere_counts_as_exited() -> None:
-    said = run("""
+    lines = run("""
         child = fork("one", lambda: None)
         os.waitpid(-1, 0)
         children.add(child, lambda child: None)
         children.wait(None)
     """)
-    assert said == ["exited one 0"]
+    assert lines == ["exited one 0"]
 
 
 @pytest.mark.parametrize("kernel", ["with pidfd", "without pidfd"])
@@ -226,7 +226,7 @@ def test_child_set_reaps_in_exit_order(kernel: str) -> None:
             os.read(go[number][0], 1)
         for number in range(3):
             children.add(fork(f"child-{{number}}", lambda: main(number)), lambda child: None)
-        say("ready", len(children))
+        write("ready", len(children))
         for number in (1, 0, 2):
             sys.stdin.readline()
             os.write(go[number][1], b"x")
@@ -235,27 +235,27 @@ def test_child_set_reaps_in_exit_order(kernel: str) -> None:
                 poll_loop.run_once(None)
                 if len(children) < before:
                     break
-        say("left", len(children), len(os.listdir("/proc/self/fd")) > 0)
+        write("remaining", len(children), len(os.listdir("/proc/self/fd")) > 0)
     """) as program:
         assert program.line() == "ready 3"
         assert program.process.stdin is not None
-        for number, left in ((1, 2), (0, 1), (2, 0)):
+        for number, remaining in ((1, 2), (0, 1), (2, 0)):
             program.process.stdin.write(b"\n")
             program.process.stdin.flush()
             assert program.line() == f"exited child-{number} 0"
-            assert len(program.children()) == left
-        assert program.line() == "left 0 True"
+            assert len(program.children()) == remaining
+        assert program.line() == "remaining 0 True"
 
 
 def test_child_set_leaks_no_descriptor() -> None:
-    said = run("""
+    lines = run("""
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(20):
             children.add(fork("one", lambda: children.close_in_child()), lambda child: None)
         children.wait(None)
-        say(len(os.listdir("/proc/self/fd")) - before)
+        write(len(os.listdir("/proc/self/fd")) - before)
     """)
-    assert said[-1] == "0"
+    assert lines[-1] == "0"
 
 
 # Workers --------------------------------------------------------------------------------------------
@@ -264,11 +264,11 @@ def test_child_set_leaks_no_descriptor() -> None:
 def test_worker_pool_restarts_workers_until_drain() -> None:
     with running("""
         def main(stop):
-            say("here", os.getpid())
+            write("here", os.getpid())
             wait_for_drain(stop)
         signal.signal(signal.SIGTERM, lambda *_: stop.draining.set())
-        WorkerPool(3, main, stop, observe, grace=5, on_drain=lambda: say("draining")).run()
-        say("over")
+        WorkerPool(3, main, stop, observe, grace=5, on_drain=lambda: write("draining")).run()
+        write("over")
     """) as program:
         first = {line.split()[1] for line in program.lines(3)}
         assert len(first) == 3
@@ -282,26 +282,25 @@ def test_worker_pool_restarts_workers_until_drain() -> None:
 
 
 def test_worker_pool_backs_off_on_repeated_crash() -> None:
-    said = run("""
-        born = []
+    lines = run("""
         def main(stop):
             os._exit(1)
         times = []
-        def listen(event):
+        def record(event):
             times.append(time.monotonic())
             if len(times) == 5:
                 stop.draining.set()
-        WorkerPool(1, main, stop, listen, grace=5).run()
-        say(*[round(later - sooner, 2) for sooner, later in zip(times, times[1:])])
+        WorkerPool(1, main, stop, record, grace=5).run()
+        write(*[round(late - early, 2) for early, late in zip(times, times[1:])])
     """)
-    pauses = [float(word) for word in said[0].split()]
-    assert all(least <= pause for least, pause in zip((0.1, 0.2, 0.4, 0.8), pauses, strict=True))
+    pauses = [float(word) for word in lines[0].split()]
+    assert all(minimum <= pause for minimum, pause in zip((0.1, 0.2, 0.4, 0.8), pauses, strict=True))
 
 
 def test_worker_pool_kills_after_grace() -> None:
     with running("""
         def main(stop):
-            say("here")
+            write("here")
             time.sleep(1000)
         signal.signal(signal.SIGTERM, lambda *_: stop.draining.set())
         WorkerPool(2, main, stop, observe, grace=0.1).run()
@@ -314,12 +313,12 @@ def test_worker_pool_kills_after_grace() -> None:
 def test_worker_pool_abort_skips_grace() -> None:
     with running("""
         def main(stop):
-            say("here")
+            write("here")
             time.sleep(1000)
-        def told(*_):
+        def abort(*_):
             stop.draining.set()
             stop.aborting.set()
-        signal.signal(signal.SIGTERM, told)
+        signal.signal(signal.SIGTERM, abort)
         WorkerPool(2, main, stop, observe, grace=1000).run()
     """) as program:
         assert program.lines(2) == ["here"] * 2
@@ -330,33 +329,33 @@ def test_worker_pool_abort_skips_grace() -> None:
 def test_workers_exit_when_parent_is_killed() -> None:
     with running("""
         def main(stop):
-            say("here", os.getpid())
+            write("here", os.getpid())
             wait_for_drain(stop)
         WorkerPool(3, main, stop, observe, grace=5).run()
     """) as program:
         pids = [int(line.split()[1]) for line in program.lines(3)]
         program.process.kill()
-        assert program.read_rest() == []  # that is, all who could have said something have gone
+        assert program.read_rest() == []  # EOF: all processes that could write have exited
         wait_until(
             lambda: all((now := process_info.read_process(pid)) is None or now.is_zombie for pid in pids)
         )
 
 
 def test_worker_pool_fork_failure_retries() -> None:
-    said = run("""
+    lines = run("""
         def main(stop):
             wait_for_drain(stop)
-        real, left = os.fork, [2]
+        real, failures = os.fork, [2]
         def no_fork():
-            if left[0]:
-                left[0] -= 1
+            if failures[0]:
+                failures[0] -= 1
                 raise BlockingIOError(11, "no more processes")
             return real()
         os.fork = no_fork
-        def listen(event):
+        def record(event):
             observe(event)
             if isinstance(event, AcceptResumed):
                 stop.draining.set()
-        WorkerPool(1, main, stop, listen, grace=5).run()
+        WorkerPool(1, main, stop, record, grace=5).run()
     """)
-    assert said == ["AcceptPaused", "AcceptResumed", "exited worker 0"]
+    assert lines == ["AcceptPaused", "AcceptResumed", "exited worker 0"]

@@ -1,4 +1,4 @@
-"""`engines/threads.py`: a thread for each connection, in a process of its own."""
+"""`engines/threads.py`: a thread for each connection."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ SEQPACKET = "unix+seqpacket://{tmp}/socket"
 
 
 class NoThreads(ThreadsEngine):
-    """Fails to start the thread of its first connections, as at a limit on threads."""
+    """Cannot start the threads of the first three connections, as at a limit on threads."""
 
     def run(self) -> None:
-        start, left = threading.Thread.start, [3]
+        start, failures = threading.Thread.start, [3]
 
         def fail(thread: threading.Thread) -> None:
-            if thread.name.startswith("bothends-connection") and left[0]:
-                left[0] -= 1
+            if thread.name.startswith("bothends-connection") and failures[0]:
+                failures[0] -= 1
                 raise RuntimeError("can't start new thread")
             start(thread)
 
@@ -56,7 +56,7 @@ class NoThreads(ThreadsEngine):
 
 
 class NoWriters(ThreadsEngine):
-    """Fails to start the writer of a connection."""
+    """Cannot start the writer thread of a connection."""
 
     def run(self) -> None:
         start = threading.Thread.start
@@ -71,28 +71,28 @@ class NoWriters(ThreadsEngine):
 
 
 class SlowThreadExit(ThreadsEngine):
-    """Its connections' threads go on for a moment after they have said that they are gone."""
+    """The threads of connections still run for a moment after they have reported their end."""
 
     def run(self) -> None:
-        ring, left = WakeupPipe.wake, AdmissionControl.release
-        rang: list[threading.Thread] = []
+        wake, release = WakeupPipe.wake, AdmissionControl.release
+        exiting: list[threading.Thread] = []
 
-        def ring_and_linger(bell: WakeupPipe) -> None:
-            rang.append(threading.current_thread())
-            ring(bell)
+        def wake_and_wait(wakeup: WakeupPipe) -> None:
+            exiting.append(threading.current_thread())
+            wake(wakeup)
             threading.Event().wait(0.1)
 
-        def let_go(reception: AdmissionControl, peer: Peer) -> None:
-            assert not any(thread.is_alive() for thread in rang), "its thread is still there"
-            left(reception, peer)
+        def check_and_release(admission: AdmissionControl, peer: Peer) -> None:
+            assert not any(thread.is_alive() for thread in exiting), "its thread is still running"
+            release(admission, peer)
 
-        WakeupPipe.wake = ring_and_linger  # type: ignore[assignment,method-assign]
-        AdmissionControl.release = let_go  # type: ignore[assignment,method-assign]
+        WakeupPipe.wake = wake_and_wait  # type: ignore[assignment,method-assign]
+        AdmissionControl.release = check_and_release  # type: ignore[assignment,method-assign]
         super().run()
 
 
 def warm_up(running: Harness) -> None:
-    """Wait until it has opened all that it needs."""
+    """Serve one connection, so that everything opened on first use is open."""
     with Client(running.endpoints[0]) as client:
         client.shutdown_write()
         client.receive_until_eof()
@@ -213,10 +213,10 @@ def test_drain_timeout_abandons_hung_thread() -> None:
         running.wait_event(Accepted)
         running.drain()
         assert client.receive_until_closed() == b""
-        outcome = running.wait_exit()
-    assert outcome.status == 0
-    assert outcome.leftovers is not None
-    assert len(outcome.leftovers.threads) == 1
+        engine_exit = running.wait_exit()
+    assert engine_exit.status == 0
+    assert engine_exit.leftovers is not None
+    assert len(engine_exit.leftovers.threads) == 1
 
 
 def test_drain_flushes_large_reply() -> None:
@@ -234,7 +234,7 @@ def ten_megabyte_reply() -> Service:
     return LargeReply(10_000_000, done=True)
 
 
-# Posting -------------------------------------------------------------------------------------------
+# Push ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("endpoint", [TCP, SEQPACKET])
@@ -269,35 +269,35 @@ def test_push_preserves_packet_boundaries() -> None:
 def test_push_to_peer_that_never_reads_aborts_it() -> None:
     with (
         Harness("threads", BroadcastChat, [TCP], Limits(posted=300_000)) as running,
-        Client(running.endpoints[0], rcvbuf=4096) as deaf,
+        Client(running.endpoints[0], rcvbuf=4096) as stalled,
         Client(running.endpoints[0]) as one,
         Client(running.endpoints[0]) as two,
     ):
-        for client in (deaf, one, two):
+        for client in (stalled, one, two):
             assert client.receive_exactly(6) == b"hello\n"
-        said, heard = 0, 0
+        sent, received = 0, 0
         while not running.events_of(Closed):
             one.send(b"x" * 10_000)
-            said += 10_000
-            heard += len(two.receive_exactly(10_000))
+            sent += 10_000
+            received += len(two.receive_exactly(10_000))
         closed = running.events_of(Closed)[0]
-        assert (closed.cause, closed.peer) == (CloseReason.STALLED, deaf.address)
-        assert said == heard
+        assert (closed.cause, closed.peer) == (CloseReason.STALLED, stalled.address)
+        assert sent == received
         one.shutdown_write()
         assert b"(left)\n" in one.receive_until_eof()
 
 
 def test_push_counts_as_activity() -> None:
     with Harness("threads", BroadcastChat, [TCP], Limits(idle=0.4)) as running:
-        with Client(running.endpoints[0]) as one, Client(running.endpoints[0]) as listener:
-            assert (one.receive_exactly(6), listener.receive_exactly(6)) == (b"hello\n", b"hello\n")
+        with Client(running.endpoints[0]) as one, Client(running.endpoints[0]) as reader:
+            assert (one.receive_exactly(6), reader.receive_exactly(6)) == (b"hello\n", b"hello\n")
             until = time.monotonic() + 0.9
             while time.monotonic() < until:
                 one.request(b"x", 3)
-                assert listener.receive_exactly(1) == b"x"
-                listener.is_readable(0.05)
+                assert reader.receive_exactly(1) == b"x"
+                reader.is_readable(0.05)
             assert running.events_of(Closed) == []
-        for client in (one, listener):
+        for client in (one, reader):
             client.close()
         closed = running.wait_event(Closed)
         assert closed.cause is CloseReason.PEER
@@ -338,48 +338,48 @@ def test_reset_during_push_ends_one_conversation() -> None:
 
 
 def test_send_queue() -> None:
-    outbox = SendQueue(Limits(posted=10))
-    told: list[bool] = []
-    outbox.on_overflow = lambda: told.append(True)
-    outbox.reply(b"a" * 100)
-    outbox.push(b"b" * 6)
-    assert not told
-    assert outbox.unsent == 106
-    assert outbox.get(0) == (b"a" * 100, 0)
-    outbox.push(b"c" * 4)
-    assert outbox.get(100) == (b"b" * 6 + b"c" * 4, 10)
-    outbox.push(b"d")
-    assert told == [True]
-    outbox.mark_sent(110, 10)
-    assert outbox.wait_until_below(1)
-    outbox.close()
-    outbox.push(b"e")
-    assert outbox.get(100) == (b"d", 1)
-    assert outbox.get(100) == (b"", 0)
-    outbox.discard()
-    assert not outbox.wait_until_below(0)
+    send_queue = SendQueue(Limits(posted=10))
+    overflows: list[bool] = []
+    send_queue.on_overflow = lambda: overflows.append(True)
+    send_queue.reply(b"a" * 100)
+    send_queue.push(b"b" * 6)
+    assert not overflows
+    assert send_queue.unsent == 106
+    assert send_queue.get(0) == (b"a" * 100, 0)
+    send_queue.push(b"c" * 4)
+    assert send_queue.get(100) == (b"b" * 6 + b"c" * 4, 10)
+    send_queue.push(b"d")
+    assert overflows == [True]
+    send_queue.mark_sent(110, 10)
+    assert send_queue.wait_until_below(1)
+    send_queue.close()
+    send_queue.push(b"e")
+    assert send_queue.get(100) == (b"d", 1)
+    assert send_queue.get(100) == (b"", 0)
+    send_queue.discard()
+    assert not send_queue.wait_until_below(0)
 
 
-# Refusing ------------------------------------------------------------------------------------------
+# Unsupported combinations --------------------------------------------------------------------------
 
 
 def test_datagrams_are_rejected_with_reason() -> None:
-    refusal = ThreadsEngine.unsupported_reason(EchoService(), Endpoint.parse("udp://127.0.0.1:0"))
-    assert refusal is not None
-    assert "no connection to hand to a thread" in str(refusal)
+    unsupported = ThreadsEngine.unsupported_reason(EchoService(), Endpoint.parse("udp://127.0.0.1:0"))
+    assert unsupported is not None
+    assert "no connection to hand to a thread" in str(unsupported)
 
 
 def test_burst_from_many_client_threads() -> None:
     with Harness("threads", UppercaseLines, [TCP]) as running:
-        answers: list[bytes] = []
+        replies: list[bytes] = []
 
         def call(number: int) -> None:
             with Client(running.endpoints[0]) as client:
-                answers.append(client.request(b"%04d\n" % number))
+                replies.append(client.request(b"%04d\n" % number))
 
-        callers = [threading.Thread(target=call, args=(number,)) for number in range(100)]
-        for caller in callers:
-            caller.start()
-        for caller in callers:
-            caller.join()
-        assert sorted(answers) == [b"%04d\n" % number for number in range(100)]
+        threads = [threading.Thread(target=call, args=(number,)) for number in range(100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(replies) == [b"%04d\n" % number for number in range(100)]

@@ -1,4 +1,4 @@
-"""What test_suite_catches.py runs in a pytest of its own: the suite, on engines that can't pass it."""
+"""The contract suite on engines with bugs, for a pytest process of test_suite_catches.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ pytest.register_assert_rewrite("bothends.testing.contract")
 
 from bothends.testing.contract import EngineContract  # noqa: E402
 
-# Each mistake, and the test that has to fail for it.
+# Faulty engine -> the test that must fail for it.
 FAULTS = {
     "ClosesOnHalfClose": "test_reply_after_half_close[tcp]",
     "OneReadIsOneMessage": "test_two_messages_in_one_write[tcp]",
@@ -38,5 +38,5 @@ def contract_for(fault: str) -> type[EngineContract]:
     return Contract
 
 
-for _mistake in ("FaultyEngine", *FAULTS):
-    globals()[f"Test{_mistake}"] = contract_for(_mistake)
+for _fault in ("FaultyEngine", *FAULTS):
+    globals()[f"Test{_fault}"] = contract_for(_fault)

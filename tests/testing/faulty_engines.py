@@ -1,4 +1,4 @@
-"""Engines with one mistake each: a right one, given a job that is bent. The suite has to catch them all."""
+"""Engines with one bug each: a correct engine with a modified context. The suite must detect each bug."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bothends.services.base import Conversation, Peer, Push, Service
 
 
 class FaultyService(Service):
-    """Passes everything on. Subclasses bend one thing."""
+    """Forwards all calls. Subclasses change one of them."""
 
     def __init__(self, inner: Service) -> None:
         self.inner = inner
@@ -52,7 +52,7 @@ class FaultyConversation(Conversation):
 
 
 class FaultyEngine(EpollEngine):
-    """A right engine, but for what `modify` does to its job."""
+    """A correct engine, with a context that `modify` may change."""
 
     def __init__(self, context: EngineContext) -> None:
         super().__init__(self.modify(context))
@@ -63,16 +63,16 @@ class FaultyEngine(EpollEngine):
 
 class ClosesOnHalfClose(FaultyEngine):
     def modify(self, context: EngineContext) -> EngineContext:
-        class Deaf(FaultyConversation):
+        class DoneAtEof(FaultyConversation):
             def end(self) -> bytes:
                 self.done = True
                 return b""
 
-        class Hasty(FaultyService):
+        class DoneAtEofService(FaultyService):
             def open(self, peer: Peer, push: Push) -> Conversation:
-                return Deaf(self.inner.open(peer, push))
+                return DoneAtEof(self.inner.open(peer, push))
 
-        return dataclasses.replace(context, service=Hasty(context.service))
+        return dataclasses.replace(context, service=DoneAtEofService(context.service))
 
 
 class OneReadIsOneMessage(FaultyEngine):
@@ -143,13 +143,13 @@ class IgnoresDrain(FaultyEngine):
 
 class ReportsWrongCause(FaultyEngine):
     def modify(self, context: EngineContext) -> EngineContext:
-        def bent(event: Event) -> None:
+        def observe_wrong_cause(event: Event) -> None:
             if isinstance(event, Closed):
                 event = dataclasses.replace(event, cause=CloseReason.PEER)
             observe(event)
 
         observe: Callable[[Event], None] = context.observe or (lambda _event: None)
-        return dataclasses.replace(context, observe=bent)
+        return dataclasses.replace(context, observe=observe_wrong_cause)
 
 
 class SpinsOnEmfile(FaultyEngine):
@@ -207,7 +207,7 @@ class LeaksProcess(FaultyEngine):
         reader, _writer = os.pipe()
         if os.fork() == 0:
             with contextlib.suppress(OSError):
-                os.read(reader, 1)  # it holds the other end itself, so this never comes back
+                os.read(reader, 1)  # never returns, because this process holds the write end
             os._exit(0)
         os.close(reader)
         os.close(_writer)

@@ -19,7 +19,7 @@ TCP = ["tcp://127.0.0.1:0"]
 
 
 class Unpicklable(EchoService):
-    """Raises what can't be sent to another process."""
+    """Raises an exception that cannot be pickled."""
 
     def __init__(self) -> None:
         class Inner(Exception):
@@ -45,10 +45,10 @@ def test_harness_runs_and_exits_cleanly() -> None:
         assert running.children() == running.zombies() == []
         assert running.memory() > 1_000_000
         running.drain()
-        outcome = running.wait_exit()
-        assert outcome.problems() == []
+        engine_exit = running.wait_exit()
+        assert engine_exit.problems() == []
         assert not running.is_alive()
-        assert running.wait_exit() is outcome
+        assert running.wait_exit() is engine_exit
     assert not os.path.exists(path)  # noqa: PTH110
     assert read_process(running.pid) is None
 
@@ -72,7 +72,7 @@ def test_harness_start_failure_shows_traceback() -> None:
     with pytest.raises(AssertionError, match=r"(?s)no start before it exited.*Inner: secret"):
         Harness("epoll", Unpicklable, TCP)
     with pytest.raises(AssertionError, match="there is no engine"):
-        Harness("tests.testing.nowhere:Engine", EchoService, TCP)
+        Harness("tests.testing.no_such_module:Engine", EchoService, TCP)
     with pytest.raises(AssertionError, match="no endpoint option"):
         Harness("epoll", EchoService, ["tcp://127.0.0.1:0?nonsense=1&"])
 

@@ -18,7 +18,7 @@ def test_replay_returns_output_per_step() -> None:
     assert replay(UppercaseLines(), [b"he", b"llo\nwor", b"ld", END]) == [b"", b"", b"HELLO\n", b"", b"WORLD"]
 
 
-def test_replay_stops_when_the_service_is_done() -> None:
+def test_replay_stops_when_service_is_done() -> None:
     assert replay(UppercaseLines(), [b"one\n", b"!\n", b"two\n", END]) == [b"", b"ONE\n", b"bye\n"]
     assert replay(Greeting(), [b"hello?", END]) == [b"welcome and goodbye\n"]
     assert replay(ErrorReply(), [b"x", END])[-1].startswith(b"500")
@@ -47,7 +47,7 @@ def test_replay_closes_after_service_error() -> None:
     except ValueError:
         assert len(closed) == 1
     else:
-        raise AssertionError("the service's error is the caller's to see")
+        raise AssertionError("the exception of the service is lost")
 
 
 def test_replay_all_appends_end() -> None:

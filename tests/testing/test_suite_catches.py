@@ -1,4 +1,4 @@
-"""The contract suite fails for engines with a mistake, and passes for the same engine without."""
+"""The contract suite fails for engines with a bug, and passes for the same engine without it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = "tests/testing/faulty_contracts.py"
 
 
 def run(tests: list[str], tmp_path: Path) -> dict[tuple[str, str], str]:
-    """Run these tests in a pytest of their own; class and test -> what went wrong, or ""."""
+    """Run tests in a separate pytest. Returns: (class, test) -> the failure message, or ""."""
     report = tmp_path / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-n", "4", "-p", "no:cacheprovider", "-o", "addopts="]
     command += ["--import-mode=importlib", f"--junitxml={report}", *(f"{FILE}::{test}" for test in tests)]
@@ -34,9 +34,9 @@ def run(tests: list[str], tmp_path: Path) -> dict[tuple[str, str], str]:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_contract_suite_catches_each_fault(tmp_path: Path) -> None:
-    outcomes = run([f"Test{mistake}::{test}" for mistake, test in FAULTS.items()], tmp_path)
+    outcomes = run([f"Test{fault}::{test}" for fault, test in FAULTS.items()], tmp_path)
     missed = [
-        f"{mistake} passes {test}" for mistake, test in FAULTS.items() if not outcomes[f"Test{mistake}", test]
+        f"{fault} passes {test}" for fault, test in FAULTS.items() if not outcomes[f"Test{fault}", test]
     ]
     assert not missed, "\n".join(missed)
 
