@@ -1,4 +1,4 @@
-"""Configuration: every key does what the option does, and every mistake is told with its place."""
+"""Configuration files: every key matches its option, and every error names its table and key."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_top_level_defaults_are_overridden_per_server() -> None:
     assert first.tls == TlsSettings(self_signed=True)
     assert (second.engine, second.workers, second.exec) == (None, 1, "sort -u")
     assert second.limits == Limits(idle=None, connections=10, drain=1.0)
-    assert second.tls is None  # it has no use for it
+    assert second.tls is None  # it has no tls:// endpoint
 
 
 @pytest.mark.parametrize(
@@ -130,82 +130,81 @@ def test_service_path_is_relative_to_configuration(service: str, found: str) -> 
 def test_shared_trace_file_is_rejected() -> None:
     line = "trace = 'run.trace'\n"
     text = f"{MINIMAL}{line}{MINIMAL.replace('12000', '12001')}{line}"
-    assert parse_error(text) == "[[serve]] 2 (upper), key 'trace': server 1 writes this file already"
+    assert parse_error(text) == "[[serve]] 2 (upper), key 'trace': server 1 writes to the same file"
 
 
-BOTH = "either a service or a command (exec), and not both"
-SECONDS = "it should be a number of seconds, 0 or more, not"
+SECONDS = "must be a number of seconds, 0 or more, not"
 
 
 @pytest.mark.parametrize(
-    ("line", "key", "said"),
+    ("line", "key", "message"),
     [
-        ("endpoint = 1", "endpoint", "there is no such key; did you mean 'endpoints'?"),
-        ("workers = 0", "workers", "it should be a whole number from 1 to 512, not 0"),
-        ("workers = 1.5", "workers", "it should be a whole number, not 1.5"),
-        ("workers = true", "workers", "it should be a whole number, not true"),
-        ("hex = 1", "hex", "it should be true or false, not 1"),
-        ("log = 'jsn'", "log", 'it should be "text" or "json", not "jsn"; "json"?'),
-        ("limits = 5", "limits", "it should be a table, not a whole number"),
-        ("exec = 'cat'", "service", BOTH),
-        ("shell = true", "shell", "it says who reads a command, and there is none (exec)"),
-        ("metrics = 'tcp://:12000'", "endpoints", "tcp://:12000 is taken already, by the same server"),
+        ("endpoint = 1", "endpoint", "unknown key; did you mean 'endpoints'?"),
+        ("workers = 0", "workers", "must be an integer from 1 to 512, not 0"),
+        ("workers = 1.5", "workers", "must be an integer, not 1.5"),
+        ("workers = true", "workers", "must be an integer, not true"),
+        ("hex = 1", "hex", "must be true or false, not 1"),
+        ("log = 'jsn'", "log", 'must be "text" or "json", not "jsn"; did you mean "json"?'),
+        ("limits = 5", "limits", "must be a table, not an integer"),
+        ("exec = 'cat'", "service", "both service and exec are given; give either service or exec"),
+        ("shell = true", "shell", "has no effect without exec"),
+        ("metrics = 'tcp://:12000'", "endpoints", "tcp://:12000 is already used by this server"),
         ("metrics = 'tpc://:1'", "metrics", "there is no endpoint scheme 'tpc'; did you mean 'tcp'?"),
-        ("metrics = [1]", "metrics", "it should be text in quotes, not 1"),
+        ("metrics = [1]", "metrics", "must be a string, not 1"),
     ],
 )
-def test_a_mistake_is_told_with_its_place_and_the_nearest_known(line: str, key: str, said: str) -> None:
-    assert parse_error(MINIMAL + line).startswith(f"[[serve]] 1 (upper), key {key!r}: {said}")
+def test_invalid_key_error_names_location_and_nearest_key(line: str, key: str, message: str) -> None:
+    assert parse_error(MINIMAL + line).startswith(f"[[serve]] 1 (upper), key {key!r}: {message}")
 
 
 @pytest.mark.parametrize(
-    ("line", "key", "said"),
+    ("line", "key", "message"),
     [
-        ("idel = 1", "idel", "there is no such key; did you mean 'idle'?"),
+        ("idel = 1", "idel", "unknown key; did you mean 'idle'?"),
         ("idle = -1", "idle", f"{SECONDS} -1"),
         ("drain = inf", "drain", f"{SECONDS} inf"),
-        ("chunk = 0", "chunk", "it should be a whole number of 1 or more, not 0"),
-        ("connections = 'many'", "connections", 'it should be a whole number, not "many"'),
-        ("deny = ['nobody']", "deny", "'nobody' is no network; \"192.0.2.0/24\", for example"),
+        ("chunk = 0", "chunk", "must be an integer of 1 or more, not 0"),
+        ("connections = 'many'", "connections", 'must be an integer, not "many"'),
+        ("deny = ['nobody']", "deny", "'nobody' is not a network; for example \"192.0.2.0/24\""),
     ],
 )
-def test_error_in_nested_table_names_table(line: str, key: str, said: str) -> None:
-    message = f"key {key!r}: {said}"
+def test_error_in_nested_table_names_table(line: str, key: str, message: str) -> None:
+    message = f"key {key!r}: {message}"
     assert parse_error(f"{MINIMAL}[serve.limits]\n{line}") == f"[[serve]] 1 (upper), limits, {message}"
     assert parse_error(f"[limits]\n{line}\n{MINIMAL}") == f"[limits], {message}"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("", "key 'serve': there is no table [[serve]], so nothing to serve; one for each server"),
-        ("serve = []", "key 'serve': it is empty, so there is nothing to serve"),
-        ("[serve]", "key 'serve': it is a single table; write [[serve]], with two brackets on each side"),
-        ("serve = [1]", "[[serve]] 1: it should be a table, not a whole number"),
-        ("[[serve]]\nservice = ", "it is no TOML: Invalid value (at end of document); see https://toml.io"),
-        ("enginee = 'epoll'", "key 'enginee': there is no such key; did you mean 'engine'?"),
-        ("service = 'upper'", "key 'service': it belongs to one server; write it under its [[serve]]"),
-        ("[[serve]]\nendpoints = []", f"[[serve]] 1, key 'service': what to serve is missing: {BOTH}"),
+        ("", "key 'serve': there is no table [[serve]]; add one for each server"),
+        ("serve = []", "key 'serve': empty; add a table [[serve]] for each server"),
+        ("[serve]", "key 'serve': a single table; write [[serve]], with two brackets on each side"),
+        ("serve = [1]", "[[serve]] 1: must be a table, not an integer"),
+        ("[[serve]]\nservice = ", "invalid TOML: Invalid value (at end of document); see https://toml.io"),
+        ("enginee = 'epoll'", "key 'enginee': unknown key; did you mean 'engine'?"),
+        ("service = 'upper'", "key 'service': not allowed at the top level; move it to its [[serve]]"),
+        ("[[serve]]\nendpoints = []", "[[serve]] 1, key 'service': missing; give either service or exec"),
         (
             "[[serve]]\nservice = 'a'",
-            "[[serve]] 1 (a), key 'endpoints': where to serve is missing; endpoints",
+            "[[serve]] 1 (a), key 'endpoints': missing; for example endpoints",
         ),
         (
             "[[serve]]\nexec = 'cat'\nengine = 'epoll'\nendpoints = ['tcp://:1']",
-            "[[serve]] 1 (cat), key 'engine': exec runs a process for each connection: there is no engine",
+            "[[serve]] 1 (cat), key 'engine': has no effect with exec, which runs a process",
         ),
         (
             MINIMAL + MINIMAL,
-            "[[serve]] 2 (upper), key 'endpoints': tcp://:12000 is taken already, by server 1",
+            "[[serve]] 2 (upper), key 'endpoints': tcp://:12000 is already used by server 1",
         ),
         (
             MINIMAL + MINIMAL.replace("tcp://:12000", "stdio:"),
-            "[[serve]] 2 (upper), key 'endpoints': stdio: is for a server that is alone",
+            "[[serve]] 2 (upper), key 'endpoints': stdio: cannot be used with several servers",
         ),
     ],
 )
-def test_document_level_error_message(text: str, said: str) -> None:
-    assert parse_error(text).startswith(said)
+def test_document_level_error_message(text: str, message: str) -> None:
+    assert parse_error(text).startswith(message)
 
 
 def test_port_0_may_be_shared() -> None:
@@ -223,5 +222,5 @@ def test_read_unreadable_file_raises(tmp_path: Path) -> None:
     with pytest.raises(SystemCallFailed, match=r"cannot read .*ENOENT"):
         read(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b"name = '\xe9'")
-    with pytest.raises(ConfigurationError, match=r"latin\.toml: it is no UTF-8 at byte 8"):
+    with pytest.raises(ConfigurationError, match=r"latin\.toml: invalid UTF-8 at byte 8"):
         read(tmp_path / "latin.toml")

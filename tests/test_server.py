@@ -1,4 +1,4 @@
-"""A server's life: bound at once or not at all, running, draining, and nothing left of it."""
+"""The lifecycle of a server: bind all or nothing, run, drain, stop, and release everything."""
 
 from __future__ import annotations
 
@@ -93,15 +93,15 @@ def test_push_service_with_workers_is_rejected() -> None:
 
 
 def test_iterative_engine_rejects_when_full_refuse() -> None:
-    with pytest.raises(UnsupportedCombination, match="newcomer"):
+    with pytest.raises(UnsupportedCombination, match="rejecting connections at the limit"):
         serve("echo", "tcp://127.0.0.1:0", engine="iterative", limits=Limits(when_full="refuse"))
 
 
-@pytest.mark.parametrize("how", [{"engine": "prefork"}, {"workers": 2}])
-def test_inherited_connection_with_several_processes_is_rejected(how: dict[str, Any]) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, pytest.raises(UnsupportedCombination, match="talk on"):
-        serve("echo", f"fd://{theirs.detach()}", **how)
+@pytest.mark.parametrize("arguments", [{"engine": "prefork"}, {"workers": 2}])
+def test_inherited_connection_with_several_processes_is_rejected(arguments: dict[str, Any]) -> None:
+    peer, inherited = socket.socketpair()
+    with peer, pytest.raises(UnsupportedCombination, match="use the same connection"):
+        serve("echo", f"fd://{inherited.detach()}", **arguments)
 
 
 def test_unknown_name_suggests_nearest() -> None:
@@ -114,12 +114,12 @@ def test_unknown_name_suggests_nearest() -> None:
 
 
 def test_observer_receives_listening_and_stopped() -> None:
-    told: list[Event] = []
-    with serve("echo", "tcp://127.0.0.1:0", observe=told.append):
+    events: list[Event] = []
+    with serve("echo", "tcp://127.0.0.1:0", observe=events.append):
         pass
-    assert isinstance(told[0], Listening)
-    assert isinstance(told[0].endpoint, Endpoint)
-    assert isinstance(told[-1], Stopped)
+    assert isinstance(events[0], Listening)
+    assert isinstance(events[0].endpoint, Endpoint)
+    assert isinstance(events[-1], Stopped)
 
 
 def test_drain_completes_open_conversation() -> None:
@@ -144,11 +144,11 @@ def test_server_leaks_no_descriptors_or_threads() -> None:
 
 @contextlib.contextmanager
 def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A program with `serve(...).run()`; it and the endpoint that it prints."""
+    """Run a program with `serve(...).run()`; yield the process and the endpoint that it prints."""
     program = (
         "import sys; from bothends import serve\n"
         f"server = serve('upper', 'tcp://127.0.0.1:0', {', '.join(arguments)})\n"
-        "print(server.endpoints[0], flush=True); server.run(); print('left', flush=True)\n"
+        "print(server.endpoints[0], flush=True); server.run(); print('stopped', flush=True)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -166,22 +166,23 @@ def test_signal_drains_and_run_returns(number: int) -> None:
             process.send_signal(number)
             assert connection.receive() == b""
         assert process.stdout is not None
-        assert process.stdout.read() == "left\n"
+        assert process.stdout.read() == "stopped\n"
         assert process.wait(10) == 0
 
 
 def test_second_signal_aborts() -> None:
-    with running("limits=__import__('bothends.engines.base').engines.base.Limits(drain=600)") as (
-        process,
-        endpoint,
+    with (
+        running("limits=__import__('bothends.engines.base').engines.base.Limits(drain=600)") as (
+            process,
+            endpoint,
+        ),
+        connect(endpoint) as connection,
     ):
-        chatter = connect(endpoint)
-        with chatter:
-            assert chatter.request(b"x") == b"X"
-            process.send_signal(signal.SIGTERM)
-            assert chatter.receive() == b""  # drained, and now it lingers for us
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+        assert connection.request(b"x") == b"X"
+        process.send_signal(signal.SIGTERM)
+        assert connection.receive() == b""  # drained; the server now waits for the client's FIN
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
 
 
 @pytest.mark.parametrize("engine", ["epoll", "uvloop", "native", "threads", "iterative"])

@@ -1,6 +1,6 @@
-"""What is to be served, as values: from a command line or from a file in TOML.
+"""Options of servers, and the TOML configuration file that holds them.
 
-    engine = "epoll"                    # what stands on top holds for every server below
+    engine = "epoll"                    # top-level keys apply to every server below
 
     [limits]
     idle = 60
@@ -14,9 +14,9 @@
     endpoints = ["unix:///run/sort.sock"]
     limits = { connections = 10 }
 
-Rank 3, pure but for reading the file. The keys are the names of the fields of `ServeOptions`, `Limits` and
-`TlsSettings`, and their types are what is checked: there is no other table that could differ from them.
-Every error says in which file, in which table and at which key, and names the nearest known key.
+Rank 3, pure except for reading the file. The keys are the field names of `ServeOptions`, `Limits` and
+`TlsSettings`, and values are checked against the types of these fields, so there is no second table to keep
+in step. Every error names the file, the table, the key, and the nearest known key.
 """
 
 from __future__ import annotations
@@ -39,25 +39,24 @@ from bothends.errors import BothendsError, ConfigurationError
 from bothends.layers import TlsSettings
 from bothends.textfile import read_text
 
-# As many as `--workers` takes.
-MAX_WORKERS: Final = 512
+MAX_WORKERS: Final = 512  # limit of `--workers` too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """One server: what `bothends serve` is told, by its command line or by a table `[[serve]]`."""
+    """The options of one server: from the command line of `bothends serve`, or from a table `[[serve]]`."""
 
     name: str = ""
-    """What it is called in the log, where there are several. By default after its service."""
+    """Name in the log, if there are several servers. Default: `title`."""
 
     service: str = ""
-    """A name of `bothends services`, or `file.py:name`; the file is looked for beside the configuration."""
+    """A name listed by `bothends services`, or `file.py:name`, relative to the configuration file."""
 
     exec: str = ""
-    """Or a command, which is run for each connection."""
+    """A command to run for each connection, instead of a service."""
 
     shell: bool = False
-    """Whether /bin/sh reads that command."""
+    """Run that command with /bin/sh."""
 
     endpoints: tuple[Endpoint, ...] = ()
 
@@ -67,13 +66,13 @@ class ServeOptions:
     tls: TlsSettings | None = None
 
     takeover: Path | None = None
-    """A UNIX socket: take over the listeners of the server there, and offer ours to the next."""
+    """Path of a UNIX socket: take over the listeners of the server there, and offer them to the next one."""
 
     metrics: tuple[Endpoint, ...] = ()
-    """Where metrics and health are shown."""
+    """Endpoints for metrics and health over HTTP."""
 
     trace: Path | None = None
-    """Where what happens is written as a trace."""
+    """File to write the events to, as a trace."""
 
     log: Literal["text", "json"] = "text"
     hex: bool = False
@@ -81,11 +80,11 @@ class ServeOptions:
 
     @property
     def title(self) -> str:
-        """What it is called."""
+        """Name of the server: its `name`, or else its command or service."""
         return self.name or self.exec or self.service.rpartition("/")[2]
 
 
-# What belongs to one server: said for all of them it would be wrong for all but one.
+# Keys that are not allowed at the top level, because their values differ for each server.
 _PER_SERVER_KEYS: Final = frozenset(
     {"name", "service", "exec", "shell", "endpoints", "takeover", "metrics", "trace"}
 )
@@ -93,7 +92,7 @@ _PER_SERVER_KEYS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Location:
-    """Where we are in the file."""
+    """A table of the file, for error messages."""
 
     file: str
     table: str
@@ -107,85 +106,81 @@ class _Location:
 
 
 def read(path: Path) -> list[ServeOptions]:
-    """The servers of a configuration file, one at least.
+    """Read the servers of a configuration file; there is at least one.
 
     Raises:
-        SystemRefused: the file can't be read.
-        ConfigurationError: something in it can't be understood.
+        SystemCallFailed: the file cannot be read.
+        ConfigurationError: its contents are invalid.
     """
     return parse(read_text(path), str(path), path.absolute().parent)
 
 
 def parse(text: str, file: str, folder: Path) -> list[ServeOptions]:
-    """As `read`, of the text. Paths in it are relative to `folder`.
+    """Parse the text of a configuration file. Paths in it are relative to `folder`.
 
     Raises:
-        ConfigurationError: something in it can't be understood.
+        ConfigurationError: the text is invalid.
     """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(file, "", "", f"it is no TOML: {error}", "see https://toml.io") from error
+        raise ConfigurationError(file, "", "", f"invalid TOML: {error}", "see https://toml.io") from error
     top = _Location(file, "", folder)
     tables = document.pop("serve", None)
     common = _read_table(ServeOptions, document, top, extra=("serve",), excluded=_PER_SERVER_KEYS)
     if tables is None:
-        raise top.error("serve", "there is no table [[serve]], so nothing to serve", "one for each server")
+        raise top.error("serve", "there is no table [[serve]]", "add one for each server")
     if not isinstance(tables, list):
-        raise top.error("serve", "it is a single table", "write [[serve]], with two brackets on each side")
+        raise top.error("serve", "a single table", "write [[serve]], with two brackets on each side")
     if not tables:
-        raise top.error("serve", "it is empty, so there is nothing to serve")
-    found = [_read_server(table, common, top, number) for number, table in enumerate(tables, 1)]
-    _check_conflicts(found, top)
-    return found
+        raise top.error("serve", "empty", "add a table [[serve]] for each server")
+    servers = [_read_server(table, common, top, number) for number, table in enumerate(tables, 1)]
+    _check_conflicts(servers, top)
+    return servers
 
 
 def _read_server(table: Any, common: dict[str, Any], top: _Location, number: int) -> ServeOptions:
-    place = dataclasses.replace(top, table=f"[[serve]] {number}")
+    location = dataclasses.replace(top, table=f"[[serve]] {number}")
     if not isinstance(table, dict):
-        raise place.error("", f"it should be a table, not {_type_name(table)}")
+        raise location.error("", f"must be a table, not {_type_name(table)}")
     name = next((table[key] for key in ("name", "service", "exec") if isinstance(table.get(key), str)), "")
     if name:
-        place = dataclasses.replace(place, table=f"[[serve]] {number} ({name})")
-    own = _read_table(ServeOptions, table, place)
+        location = dataclasses.replace(location, table=f"[[serve]] {number} ({name})")
+    own = _read_table(ServeOptions, table, location)
     for key in ("limits", "tls"):
         if key in common and key in own:
             own[key] = common[key] | own[key]
     values = common | own
     if bool(values.get("service")) == bool(values.get("exec")):
-        reason = "either a service or a command (exec), and not both"
-        raise place.error(
-            "service", reason if values.get("service") else f"what to serve is missing: {reason}"
-        )
+        problem = "both service and exec are given" if values.get("service") else "missing"
+        raise location.error("service", problem, "give either service or exec")
     if values.get("exec") and "engine" in own:
-        raise place.error("engine", "exec runs a process for each connection: there is no engine to choose")
+        raise location.error("engine", "has no effect with exec, which runs a process for each connection")
     if values.get("exec"):
         values.pop("engine", None)
     elif "shell" in own:
-        raise place.error("shell", "it says who reads a command, and there is none (exec)")
+        raise location.error("shell", "has no effect without exec")
     if not values.get("endpoints"):
-        raise place.error(
-            "endpoints", "where to serve is missing", 'endpoints = ["tcp://:12000"], for example'
-        )
+        raise location.error("endpoints", "missing", 'for example endpoints = ["tcp://:12000"]')
     if "limits" in values:
         values["limits"] = Limits(**values["limits"])
     if "tls" in values:
-        # What is said for all of them is for those that have a use for it.
+        # Top-level TLS settings apply only to servers with a tls:// endpoint.
         wanted = "tls" in own or any(
             each.scheme == "tls" for each in (*values["endpoints"], *values.get("metrics", ()))
         )
         values["tls"] = TlsSettings(**values["tls"]) if wanted else None
     if values.get("service"):
-        values["service"] = _resolve_service_file(values["service"], place.folder)
+        values["service"] = _resolve_service_file(values["service"], location.folder)
     return ServeOptions(**values)
 
 
 def _resolve_service_file(service: str, folder: Path) -> str:
-    """A service's file, which is looked for beside the configuration."""
-    place, colon, name = (service, "", "") if service.endswith(".py") else service.rpartition(":")
-    if not place or not (place.endswith(".py") or "/" in place):
+    """Resolve a service's file relative to the configuration file's folder."""
+    path, colon, name = (service, "", "") if service.endswith(".py") else service.rpartition(":")
+    if not path or not (path.endswith(".py") or "/" in path):
         return service
-    return f"{folder / place}{colon}{name}"
+    return f"{folder / path}{colon}{name}"
 
 
 def _check_conflicts(servers: list[ServeOptions], top: _Location) -> None:
@@ -193,16 +188,16 @@ def _check_conflicts(servers: list[ServeOptions], top: _Location) -> None:
     traces: dict[Path, int] = {}
     for number, options in enumerate(servers, 1):
         if options.trace is not None and traces.setdefault(options.trace, number) != number:
-            place = dataclasses.replace(top, table=f"[[serve]] {number} ({options.title})")
-            raise place.error("trace", f"server {traces[options.trace]} writes this file already")
+            location = dataclasses.replace(top, table=f"[[serve]] {number} ({options.title})")
+            raise location.error("trace", f"server {traces[options.trace]} writes to the same file")
         for endpoint in (*options.endpoints, *options.metrics):
             if endpoint.scheme == "stdio" and len(servers) > 1:
-                place = dataclasses.replace(top, table=f"[[serve]] {number} ({options.title})")
-                raise place.error("endpoints", "stdio: is for a server that is alone")
+                location = dataclasses.replace(top, table=f"[[serve]] {number} ({options.title})")
+                raise location.error("endpoints", "stdio: cannot be used with several servers")
             if endpoint in seen and endpoint.port != 0 and endpoint.scheme != "systemd":
-                place = dataclasses.replace(top, table=f"[[serve]] {number} ({options.title})")
-                whose = "the same server" if seen[endpoint] == number else f"server {seen[endpoint]}"
-                raise place.error("endpoints", f"{endpoint} is taken already, by {whose}")
+                location = dataclasses.replace(top, table=f"[[serve]] {number} ({options.title})")
+                other = "this server" if seen[endpoint] == number else f"server {seen[endpoint]}"
+                raise location.error("endpoints", f"{endpoint} is already used by {other}")
             seen[endpoint] = number
 
 
@@ -214,23 +209,23 @@ def _read_table(
     extra: tuple[str, ...] = (),
     excluded: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
-    """The fields of a dataclass that a table gives, checked and converted. Tables in it stay dicts."""
+    """Return the fields of a dataclass in a table, checked and converted. Nested tables stay dicts."""
     hints = typing.get_type_hints(cls)
     known = [each.name for each in dataclasses.fields(cls) if each.name not in excluded]
     values = {}
     for key, value in table.items():
         if key in excluded:
-            raise location.error(key, "it belongs to one server", "write it under its [[serve]]")
+            raise location.error(key, "not allowed at the top level", "move it to its [[serve]]")
         if key not in known:
             nearest = suggest.nearest(key, [*known, *extra])
-            hint = f"did you mean {nearest!r}?" if nearest else f"known are {', '.join([*known, *extra])}"
-            raise location.error(key, "there is no such key", hint)
+            hint = f"did you mean {nearest!r}?" if nearest else f"known keys: {', '.join([*known, *extra])}"
+            raise location.error(key, "unknown key", hint)
         values[key] = _convert(value, hints[key], location, key)
     return values
 
 
 def _convert(value: Any, hint: Any, location: _Location, key: str) -> Any:
-    """A value of TOML as a value of this type."""
+    """Convert a TOML value to a type, given as a type hint. Raises ConfigurationError."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, [each for each in arguments if each is not type(None)], location, key)
@@ -242,12 +237,11 @@ def _convert(value: Any, hint: Any, location: _Location, key: str) -> Any:
             return value
         nearest = suggest.nearest(str(value), arguments)
         listed = " or ".join(f'"{each}"' for each in arguments)
-        raise location.error(
-            key, f"it should be {listed}, not {_format_value(value)}", f'"{nearest}"?' if nearest else ""
-        )
+        hint = f'did you mean "{nearest}"?' if nearest else ""
+        raise location.error(key, f"must be {listed}, not {_format_value(value)}", hint)
     if dataclasses.is_dataclass(hint) and hint is not Endpoint:
         if not isinstance(value, dict):
-            raise location.error(key, f"it should be a table, not {_type_name(value)}")
+            raise location.error(key, f"must be a table, not {_type_name(value)}")
         return _read_table(typing.cast("type[Any]", hint), value, location.within(key))
     if hint is Endpoint:
         text = _require_type(value, str, location, key)
@@ -267,7 +261,7 @@ def _convert_union(value: Any, choices: list[Any], location: _Location, key: str
         try:
             return ipaddress.ip_network(_require_type(value, str, location, key), strict=False)
         except ValueError as error:
-            raise location.error(key, f"{value!r} is no network", '"192.0.2.0/24", for example') from error
+            raise location.error(key, f"{value!r} is not a network", 'for example "192.0.2.0/24"') from error
     if value == 0 and not isinstance(value, bool) and {int, float} & set(choices):
         return None  # no limit
     return _convert(value, choices[0], location, key)
@@ -277,23 +271,21 @@ def _convert_scalar(value: Any, hint: Any, location: _Location, key: str) -> Any
     if hint is float:
         number = float(_require_type(value, (int, float), location, key))
         if not math.isfinite(number) or number < 0:
-            raise location.error(
-                key, f"it should be a number of seconds, 0 or more, not {_format_value(value)}"
-            )
+            raise location.error(key, f"must be a number of seconds, 0 or more, not {_format_value(value)}")
         return number
     if hint is int:
-        most = MAX_WORKERS if key == "workers" else None
-        if _require_type(value, int, location, key) < 1 or (most is not None and value > most):
-            bounds = f"from 1 to {most}" if most is not None else "of 1 or more"
-            raise location.error(key, f"it should be a whole number {bounds}, not {value}")
+        maximum = MAX_WORKERS if key == "workers" else None
+        if _require_type(value, int, location, key) < 1 or (maximum is not None and value > maximum):
+            bounds = f"from 1 to {maximum}" if maximum is not None else "of 1 or more"
+            raise location.error(key, f"must be an integer {bounds}, not {value}")
         return value
     return _require_type(value, hint, location, key)
 
 
 _TYPE_NAMES: Final = {
-    str: "text in quotes",
+    str: "a string",
     bool: "true or false",
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     list: "an array",
     dict: "a table",
@@ -301,10 +293,10 @@ _TYPE_NAMES: Final = {
 
 
 def _require_type(value: Any, kind: Any, location: _Location, key: str) -> Any:
-    # To Python, true is a number.
+    # bool is a subclass of int.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         wanted = "a number" if isinstance(kind, tuple) else _TYPE_NAMES[kind]
-        raise location.error(key, f"it should be {wanted}, not {_format_value(value)}")
+        raise location.error(key, f"must be {wanted}, not {_format_value(value)}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Reading the files in which a user says what is wanted: configurations, scenarios, contracts. Rank 1."""
+"""Read text files that users write: configurations, scenarios, contracts. Rank 1."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Final
 
 from bothends.errors import ConfigurationError, SystemCallFailed
 
-MAX_FILE_SIZE: Final = 16 << 20  # bytes: nobody writes so much, and a device may have no end
+MAX_FILE_SIZE: Final = 16 << 20  # bytes; far above any real file. Bounds reads from devices such as /dev/zero
 
 
 def read_text(path: Path) -> str:
-    """All of a UTF-8 text file.
+    """Read a UTF-8 text file.
 
     Raises:
-        SystemRefused: it can't be read.
-        ConfigurationError: it is no UTF-8, or longer than `LONGEST`.
+        SystemCallFailed: the file cannot be read.
+        ConfigurationError: it is not UTF-8, or longer than MAX_FILE_SIZE.
     """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_SIZE + 1)
         if len(data) > MAX_FILE_SIZE:
-            raise ConfigurationError(str(path), "", "", f"it is longer than {MAX_FILE_SIZE:,} bytes")
+            raise ConfigurationError(str(path), "", "", f"longer than {MAX_FILE_SIZE:,} bytes")
         return data.decode()
     except OSError as error:
         raise SystemCallFailed("read", str(path), error.errno or 0) from error
     except UnicodeDecodeError as error:
-        raise ConfigurationError(str(path), "", "", f"it is no UTF-8 at byte {error.start}") from error
+        raise ConfigurationError(str(path), "", "", f"invalid UTF-8 at byte {error.start}") from error

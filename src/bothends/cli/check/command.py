@@ -67,7 +67,7 @@ def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
                 help="Timeout of a step in seconds; default 3, longer on a busy machine, 20 with --wire.",
             ),
             click.option(
-                "--report", "reports", multiple=True, metavar="FORM[=FILE]",
+                "--report", "reports", multiple=True, metavar="FORMAT[=FILE]",
                 help=f"{', '.join(REPORT_FORMATS)}; default text; may be repeated.",
             ),
             click.option(

@@ -72,12 +72,12 @@ def _toxic_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add an option for each toxic."""
     for name in reversed(registry.TOXICS):
         kind = registry.load(name)
-        flag = "--" + name.replace("_", "-")
+        flag, help_ = "--" + name.replace("_", "-"), f"{kind.summary[0].upper()}{kind.summary[1:]}."
         if rules_of(kind):
             metavar = "±".join(each.upper() for each in kind.short_form) or "NAME=VALUE,..."
-            option = click.option(flag, name, metavar=metavar, multiple=True, help=kind.summary)
+            option = click.option(flag, name, metavar=metavar, multiple=True, help=help_)
         else:
-            option = click.option(flag, name, is_flag=True, help=kind.summary)
+            option = click.option(flag, name, is_flag=True, help=help_)
         command = option(command)
     return command
 

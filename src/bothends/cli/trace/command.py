@@ -22,14 +22,14 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.argument("command", metavar="[-- COMMAND...]", nargs=-1)
 @click.option(
-    "--server", "servers", metavar="COMMAND", multiple=True, help="Start this first; may be repeated."
+    "--server", "servers", metavar="COMMAND", multiple=True, help="Start this server first; may be repeated."
 )
 @click.option(
     "--client",
     "clients",
     metavar="COMMAND",
     multiple=True,
-    help="Start this once all servers listen; may be repeated.",
+    help="Start this client once all servers listen; may be repeated.",
 )
 @click.option(
     "--lane",
