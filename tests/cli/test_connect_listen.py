@@ -23,9 +23,9 @@ UDP = rb"listening on udp://127\.0\.0\.1:(\d+)"
 
 @contextmanager
 def listening(*words: str, shown: bytes = TCP) -> Iterator[tuple[Running, int]]:
-    """Ours, listening, and its real port."""
-    with Running([*BOTHENDS, "connect", "-l", *words]) as ours:
-        yield ours, int(ours.error_line(shown)[1])
+    """Run `connect -l`; yield the process and the port that it listens on."""
+    with Running([*BOTHENDS, "connect", "-l", *words]) as listener:
+        yield listener, int(listener.error_line(shown)[1])
 
 
 def connect_to(port: int) -> socket.socket:
@@ -54,14 +54,14 @@ def read_all(sock: socket.socket) -> bytes:
     ],
 )
 def test_listen_address_forms_and_bound_port(words: tuple[str, ...], shown: bytes) -> None:
-    with listening(*words, shown=shown) as (ours, port):
+    with listening(*words, shown=shown) as (listener, port):
         assert port != 0
-        ours.write_input(b"hello")
-        ours.close_input()
+        listener.write_input(b"hello")
+        listener.close_input()
         with connect_to(port) as peer:
             peer.shutdown(socket.SHUT_WR)
             assert read_all(peer) == b"hello"
-        assert ours.wait() == 0
+        assert listener.wait() == 0
 
 
 def test_listen_on_given_port() -> None:
@@ -71,60 +71,60 @@ def test_listen_on_given_port() -> None:
 
 
 def test_both_directions_and_half_close() -> None:
-    with listening("127.0.0.1:0") as (ours, port), connect_to(port) as peer:
-        ours.write_input(b"from the listener\n")
-        ours.close_input()
+    with listening("127.0.0.1:0") as (listener, port), connect_to(port) as peer:
+        listener.write_input(b"from the listener\n")
+        listener.close_input()
         assert read_all(peer) == b"from the listener\n"
         peer.sendall(b"from the caller\n")
         peer.close()
-        ours.line(b"from the caller")
-        assert ours.wait() == 0
+        listener.line(b"from the caller")
+        assert listener.wait() == 0
 
 
 def test_second_connection_is_refused() -> None:
-    with listening("127.0.0.1:0", "-v") as (ours, port), connect_to(port) as peer:
-        ours.error_line(rb"connected 127\.0\.0\.1#%d -> 127\.0\.0\.1#%d" % (port, peer.getsockname()[1]))
+    with listening("127.0.0.1:0", "-v") as (listener, port), connect_to(port) as peer:
+        listener.error_line(rb"connected 127\.0\.0\.1#%d -> 127\.0\.0\.1#%d" % (port, peer.getsockname()[1]))
         with pytest.raises(ConnectionRefusedError):
             connect_to(port)
 
 
 def test_peer_close_exits_with_stdin_open() -> None:
-    with listening("127.0.0.1:0") as (ours, port):
+    with listening("127.0.0.1:0") as (listener, port):
         connect_to(port).close()
-        assert ours.wait() == 0
+        assert listener.wait() == 0
 
 
 def test_reset_exits_1() -> None:
-    with listening("127.0.0.1:0") as (ours, port):
+    with listening("127.0.0.1:0") as (listener, port):
         with connect_to(port) as peer:
             peer.sendall(b"so far\n")
-            ours.line(b"so far")
+            listener.line(b"so far")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        assert ours.wait() == 1
-        ours.error_line(rb"bothends: connection to tcp://127\.0\.0\.1:\d+ lost .*ECONNRESET.*")
+        assert listener.wait() == 1
+        listener.error_line(rb"bothends: connection to tcp://127\.0\.0\.1:\d+ lost .*ECONNRESET.*")
 
 
 def test_idle_connection_times_out() -> None:
-    with listening("127.0.0.1:0", "-w", "0.3") as (ours, port), connect_to(port):
-        assert ours.wait() == 124
+    with listening("127.0.0.1:0", "-w", "0.3") as (listener, port), connect_to(port):
+        assert listener.wait() == 124
 
 
 def test_keep_accepts_next_after_reset() -> None:
-    with listening("127.0.0.1:0", "-k") as (ours, port):
+    with listening("127.0.0.1:0", "-k") as (listener, port):
         for number in range(3):
             with connect_to(port) as peer:
                 peer.sendall(b"caller %d\n" % number)
-                ours.line(b"caller %d" % number)
+                listener.line(b"caller %d" % number)
                 if number == 1:
                     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        ours.error_line(rb"bothends: connection to .*ECONNRESET.*")
-        ours.process.send_signal(signal.SIGINT)
-        assert ours.wait() == 130
+        listener.error_line(rb"bothends: connection to .*ECONNRESET.*")
+        listener.process.send_signal(signal.SIGINT)
+        assert listener.wait() == 130
 
 
 def test_keep_serves_queued_connection() -> None:
     with (
-        listening("127.0.0.1:0", "-k") as (ours, port),
+        listening("127.0.0.1:0", "-k") as (listener, port),
         connect_to(port) as first,
         connect_to(port) as second,
     ):
@@ -132,31 +132,31 @@ def test_keep_serves_queued_connection() -> None:
         first.sendall(b"first\n")
         first.close()
         second.close()
-        ours.text(rb"^first\nsecond\n")
+        listener.text(rb"^first\nsecond\n")
 
 
 def test_a_unix_socket_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
-    with Running([*BOTHENDS, "connect", "-lU", str(path)]) as ours:
-        ours.error_line(rb"listening on unix://.*a\.sock")
+    with Running([*BOTHENDS, "connect", "-lU", str(path)]) as listener:
+        listener.error_line(rb"listening on unix://.*a\.sock")
         with socket.socket(socket.AF_UNIX) as peer:
             peer.connect(str(path))
             peer.sendall(b"through a file\n")
-            ours.line(b"through a file")
-        assert ours.wait() == 0
+            listener.line(b"through a file")
+        assert listener.wait() == 0
     assert not path.exists()
 
 
 def test_seqpacket_messages_are_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
-    with Running([*BOTHENDS, "connect", "-l", f"unix+seqpacket://{path}"]) as ours:
-        ours.error_line(rb"listening on .*")
+    with Running([*BOTHENDS, "connect", "-l", f"unix+seqpacket://{path}"]) as listener:
+        listener.error_line(rb"listening on .*")
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
             peer.connect(str(path))
-            ours.write_input(b"one\ntwo\n")
+            listener.write_input(b"one\ntwo\n")
             assert [peer.recv(100), peer.recv(100)] == [b"one", b"two"]
             peer.send(b"three")
-            ours.line(b"three")
+            listener.line(b"three")
 
 
 def test_port_in_use_exits_1() -> None:
@@ -173,10 +173,10 @@ def test_port_in_use_exits_1() -> None:
 
 
 def test_send_one_answer_and_exit() -> None:
-    with listening("127.0.0.1:0", "--send", "hello") as (ours, port), connect_to(port) as peer:
+    with listening("127.0.0.1:0", "--send", "hello") as (listener, port), connect_to(port) as peer:
         peer.shutdown(socket.SHUT_WR)
         assert read_all(peer) == b"hello\n"
-        assert ours.wait() == 0
+        assert listener.wait() == 0
 
 
 # Datagrams
@@ -191,93 +191,93 @@ def datagram_client(port: int) -> socket.socket:
 
 def test_datagrams_are_sent_to_last_sender() -> None:
     with (
-        listening("-uv", "127.0.0.1", "0", shown=UDP) as (ours, port),
+        listening("-uv", "127.0.0.1", "0", shown=UDP) as (listener, port),
         datagram_client(port) as one,
         datagram_client(port) as two,
     ):
         for sock, name in ((one, b"one"), (two, b"two"), (one, b"one again")):
             sock.send(name)
-            ours.line(name)
-            ours.write_input(b"to " + name + b"\n")
+            listener.line(name)
+            listener.write_input(b"to " + name + b"\n")
             assert sock.recv(100) == b"to " + name
         first = one.getsockname()[1]
-        ours.nth_error_line(rb"receiving from 127\.0\.0\.1#%d: lines are sent there" % first, 2)
-        ours.error_line(rb"receiving from 127\.0\.0\.1#%d: lines are sent there" % two.getsockname()[1])
+        listener.nth_error_line(rb"receiving from 127\.0\.0\.1#%d: lines are sent there" % first, 2)
+        listener.error_line(rb"receiving from 127\.0\.0\.1#%d: lines are sent there" % two.getsockname()[1])
 
 
 def test_lines_are_queued_until_first_datagram() -> None:
-    with listening("-u", "127.0.0.1", "0", "-q", "0.3", "--hex", shown=UDP) as (ours, port):
-        ours.write_input(b"early\n\nlate")
-        ours.close_input()
+    with listening("-u", "127.0.0.1", "0", "-q", "0.3", "--hex", shown=UDP) as (listener, port):
+        listener.write_input(b"early\n\nlate")
+        listener.close_input()
         with datagram_client(port) as sock:
             sock.send(b"")
             assert [sock.recv(100) for _ in range(3)] == [b"early", b"", b"late"]
-        assert ours.wait() == 0
-        ours.error_line(rb"<- 00000000  empty message")
-        ours.error_line(rb"-> 00000000  65 61 72 6c 79 .* \|early\|")
+        assert listener.wait() == 0
+        listener.error_line(rb"<- 00000000  empty message")
+        listener.error_line(rb"-> 00000000  65 61 72 6c 79 .* \|early\|")
 
 
 def test_idle_after_datagram_times_out() -> None:
     with (
-        listening("-u", "127.0.0.1", "0", "-w", "0.3", shown=UDP) as (ours, port),
+        listening("-u", "127.0.0.1", "0", "-w", "0.3", shown=UDP) as (listener, port),
         datagram_client(port) as sock,
     ):
         sock.send(b"hello")
-        ours.line(b"hello")
-        assert ours.wait() == 124
+        listener.line(b"hello")
+        assert listener.wait() == 124
 
 
 def test_send_answers_first_datagram() -> None:
-    with listening("-u", "127.0.0.1", "0", "--send", "hello", "-q", "0.1", shown=UDP) as (ours, port):
+    with listening("-u", "127.0.0.1", "0", "--send", "hello", "-q", "0.1", shown=UDP) as (listener, port):
         with datagram_client(port) as sock:
             sock.send(b"x")
             assert sock.recv(100) == b"hello"
-        assert ours.wait() == 0
+        assert listener.wait() == 0
 
 
 def test_wildcard_socket_answers_from_destination_address() -> None:
     with (
-        listening("-u", "-4", ":0", shown=rb"listening on udp://:(\d+)") as (ours, port),
+        listening("-u", "-4", ":0", shown=rb"listening on udp://:(\d+)") as (listener, port),
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
     ):
         sock.settimeout(TIMEOUT)
         sock.connect(("127.0.0.2", port))
         sock.send(b"hello")
-        ours.line(b"hello")
-        ours.write_input(b"answer\n")
+        listener.line(b"hello")
+        listener.write_input(b"answer\n")
         assert sock.recv(100) == b"answer"
 
 
 def test_unnamed_unix_sender_cannot_be_answered(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
-    with Running([*BOTHENDS, "connect", "-luUv", str(path)]) as ours:
-        ours.error_line(rb"listening on unix\+dgram://.*")
+    with Running([*BOTHENDS, "connect", "-luUv", str(path)]) as listener:
+        listener.error_line(rb"listening on unix\+dgram://.*")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nameless:
             nameless.connect(str(path))
             nameless.send(b"hello")
-            ours.line(b"hello")
-            ours.error_line(rb"receiving from unix, which has no address to send to")
+            listener.line(b"hello")
+            listener.error_line(rb"receiving from unix, which has no address to send to")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as named:
             named.settimeout(TIMEOUT)
             named.bind(b"")
             named.connect(str(path))
             named.send(b"again")
-            ours.line(b"again")
-            ours.write_input(b"answer\n")
+            listener.line(b"again")
+            listener.write_input(b"answer\n")
             assert named.recv(100) == b"answer"
 
 
 def test_send_error_is_reported_and_next_succeeds(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
-    with Running([*BOTHENDS, "connect", "-luU", str(path)]) as ours:
-        ours.error_line(rb"listening on unix\+dgram://.*")
+    with Running([*BOTHENDS, "connect", "-luU", str(path)]) as listener:
+        listener.error_line(rb"listening on unix\+dgram://.*")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
             gone.bind(b"")
             gone.sendto(b"hello", str(path))
-            ours.line(b"hello")
-        ours.write_input(b"answer\n")
-        ours.error_line(rb"bothends: cannot reach unix\+dgram://.*ECONNREFUSED.*")
-        assert ours.process.poll() is None
+            listener.line(b"hello")
+        listener.write_input(b"answer\n")
+        listener.error_line(rb"bothends: cannot reach unix\+dgram://.*ECONNREFUSED.*")
+        assert listener.process.poll() is None
 
 
 # At a terminal

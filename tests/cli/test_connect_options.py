@@ -51,29 +51,29 @@ def test_half_close_short_option() -> None:
 
 
 def test_no_half_close_sends_no_eof() -> None:
-    heard: list[bytes] = []
+    received: list[bytes] = []
     input_ended = threading.Event()
 
     def answer_and_listen(connection: socket.socket) -> None:
         connection.sendall(peers.read_line(connection).upper())
         input_ended.wait(peers.TIMEOUT)
-        connection.settimeout(0.5)  # an end that is told comes at once
+        connection.settimeout(0.5)  # an EOF would arrive at once
         try:
-            heard.append(connection.recv(1))
+            received.append(connection.recv(1))
         except TimeoutError:
             connection.sendall(b"still there\n")
 
     with (
         peers.tcp_peer(answer_and_listen) as where,
-        Running([*BOTHENDS, "connect", str(where), "--no-half-close"]) as ours,
+        Running([*BOTHENDS, "connect", str(where), "--no-half-close"]) as running,
     ):
-        ours.write_input(b"hello\n")
-        ours.line(b"HELLO")
-        ours.close_input()
+        running.write_input(b"hello\n")
+        running.line(b"HELLO")
+        running.close_input()
         input_ended.set()
-        ours.line(b"still there")
-        assert ours.wait() == 0
-    assert heard == []
+        running.line(b"still there")
+        assert running.wait() == 0
+    assert received == []
 
 
 def test_no_half_close_exits_on_peer_close_or_timeout() -> None:
@@ -182,11 +182,11 @@ def test_scan_closed_port_exits_1() -> None:
 
 
 def test_scan_silent_udp_port_exits_1() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
-        deaf.bind(("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
         for words in (
-            ("-zu", "127.0.0.1", str(deaf.getsockname()[1])),
-            ("-z", f"udp://127.0.0.1:{deaf.getsockname()[1]}"),
+            ("-zu", "127.0.0.1", str(silent.getsockname()[1])),
+            ("-z", f"udp://127.0.0.1:{silent.getsockname()[1]}"),
         ):
             done = connect(*words, "-w", "0.3")
             assert done.returncode == 1

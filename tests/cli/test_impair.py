@@ -115,7 +115,7 @@ def lost_numbers(record: Path) -> list[int]:
 
 def test_recorded_loss_is_replayed(tmp_path: Path) -> None:
     record, again = str(tmp_path / "record"), str(tmp_path / "again")
-    heard = []
+    received = []
     for arguments in (["--loss", "up:50%", "--record", record], ["--replay", record, "--record", again]):
         with (
             udp_echo_server() as server,
@@ -133,10 +133,10 @@ def test_recorded_loss_is_replayed(tmp_path: Path) -> None:
                     assert time.monotonic() < deadline
                     with contextlib.suppress(TimeoutError):
                         answers.append(client.recv(100))
-                heard.append(answers)
+                received.append(answers)
             assert impair.stop() == 0
-    assert heard[0] == heard[1]
-    assert sorted({*range(40)} - {int(each) for each in heard[0]}) == lost_numbers(Path(record))
+    assert received[0] == received[1]
+    assert sorted({*range(40)} - {int(each) for each in received[0]}) == lost_numbers(Path(record))
     assert Path(record).read_text() == Path(again).read_text()
 
 

@@ -1,4 +1,4 @@
-"""`bothends ping` as a program: UDP to peers of ours, ICMP where it is permitted, and where it isn't."""
+"""`bothends ping` as a program: UDP to test peers, ICMP with and without permission."""
 
 from __future__ import annotations
 

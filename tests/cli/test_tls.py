@@ -44,11 +44,11 @@ def test_banner_command_connects(tmp_path: Path) -> None:
         ).group(1)
         done = run([*line.decode().split(), "-v", "--alpn", "echo/1"], b"hello\nthere")
         assert (done.returncode, done.stdout) == (0, b"HELLO\nTHERE")
-        told = done.stderr.decode().splitlines()
-        assert told[1].startswith("TLS 1.3, TLS_")
-        assert told[1].endswith(", ALPN echo/1")
-        assert told[2].startswith("certificate 0: 127.0.0.1, issued by 127.0.0.1, until ")
-        assert told[3] == f"fingerprint (SHA-256): {line.decode().split()[-1]}"
+        lines = done.stderr.decode().splitlines()
+        assert lines[1].startswith("TLS 1.3, TLS_")
+        assert lines[1].endswith(", ALPN echo/1")
+        assert lines[2].startswith("certificate 0: 127.0.0.1, issued by 127.0.0.1, until ")
+        assert lines[3] == f"fingerprint (SHA-256): {line.decode().split()[-1]}"
         running.error_line(rb"127\.0\.0\.1#\d+ TLS 1\.3, ALPN echo/1")
         running.line(rb"127\.0\.0\.1#\d+: hello")
         running.error_line(rb"127\.0\.0\.1#\d+ closed: the peer closed \(.*\)")
@@ -117,7 +117,11 @@ def test_tls12_warns_about_half_close(keys: CertificateFiles) -> None:
     ("words", "status", "answer"),
     [
         (["serve", "upper", "tls://127.0.0.1:0"], 2, "give one (--tls-cert FILE), or generate one"),
-        (["serve", "upper", "tcp://127.0.0.1:0", "--tls-self-signed"], 2, "TLS settings without a tls:// endpoint"),
+        (
+            ["serve", "upper", "tcp://127.0.0.1:0", "--tls-self-signed"],
+            2,
+            "TLS settings without a tls:// endpoint",
+        ),
         (
             ["serve", "upper", "tls://127.0.0.1:0", "--tls-cert", "/nowhere"],
             1,

@@ -141,25 +141,29 @@ def test_packets_match_tshark_in_host(tmp_path: Path) -> None:
         assert traced.wait() == 0
     assert (tmp_path / "got").read_bytes() == (tmp_path / "page").read_bytes()
     records = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
-    packets = [each["packet"] for each in records if "packet" in each]  # when they left, and when they came
+    packets = [
+        each["packet"] for each in records if "packet" in each
+    ]  # when they departed, and when they received
     found = {each["number"]: each for each in packets}.values()
-    left = [segment(each) for each in found if each["interface"] == "client" and not each.get("made")]
+    departed = [segment(each) for each in found if each["interface"] == "client" and not each.get("made")]
     ended = {each["number"]: each for each in reversed(packets) if each.get("until")}
-    came = [each for each in reversed(ended.values()) if each["reaches"] == "client" and not each.get("lost")]
-    arrived = [segment(each) for each in came]
+    received = [
+        each for each in reversed(ended.values()) if each["reaches"] == "client" and not each.get("lost")
+    ]
+    arrived = [segment(each) for each in received]
     assert any(each.get("lost") for each in found)
     seen = tshark_packets(capture)
     assert both_fins_seen(seen)
-    # Whatever came after the FINs, tshark may have been ended before.
-    for host, ours in (("10.0.0.2", left), ("10.0.0.1", arrived)):
-        theirs = [each for each in seen if each[0] == host]
-        assert ours[: len(theirs)] == theirs
+    # tshark may have been terminated before it saw the segments after the FINs.
+    for host, traced_segments in (("10.0.0.2", departed), ("10.0.0.1", arrived)):
+        captured = [each for each in seen if each[0] == host]
+        assert traced_segments[: len(captured)] == captured
     shown = run([str(find_tool("tshark")), "-r", str(written), "-T", "fields", "-e", "frame.interface_name"])
     assert set(shown.decode().split()) == {"client", "server"}
 
 
 def test_wire_failure_ends_trace() -> None:
-    """What makes the hosts is killed: no program is left to wait for, and it is said."""
+    """What makes the hosts is killed: no program is departed to wait for, and it is said."""
     ends = ["--server", shlex.join([*PYTHON, SINK]), "--client", "sleep 600"]
     with Running([*BOTHENDS, "trace", "--wire", "delay=1ms", *ends]) as traced:
         traced.text(rb"listen\(")

@@ -68,9 +68,17 @@ def test_serve_in_host_of_running_wire(wire: Running) -> None:
         [*BOTHENDS, "serve", "--host", host_of("client", wire), "upper", "tcp://10.0.0.2:80"]
     ) as server:
         server.error_line(rb"  engine .*")
-        told = [*BOTHENDS, "connect", "--host", host_of("server", wire), "--send", "hello", "tcp://client:80"]
-        assert run(told) == b"HELLO\n"
-        server.process.send_signal(signal.SIGTERM)  # which is passed on
+        client = [
+            *BOTHENDS,
+            "connect",
+            "--host",
+            host_of("server", wire),
+            "--send",
+            "hello",
+            "tcp://client:80",
+        ]
+        assert run(client) == b"HELLO\n"
+        server.process.send_signal(signal.SIGTERM)  # which is forwarded
         assert server.wait() == 0
         assert "upper  answers" in str(server.stderr)
 
