@@ -1,4 +1,4 @@
-"""The reference pages hold what the code holds: every scheme, option, service and switch, and no other."""
+"""The reference pages list every scheme, option, service, engine and environment variable, and no other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bothends.endpoints.schemes import OPTIONS, SCHEMES, WRAPPERS, OptionRule, S
 from bothends.engines import registry as engines
 from bothends.services import registry as services
 
-# What the page calls several schemes together.
+# Names on the page for groups of schemes.
 GROUPS = {
     "IP": {"tcp", "udp", "tls", "mptcp", "sctp"},
     "TCP": {"tcp", "tls", "mptcp"},
@@ -26,7 +26,7 @@ REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 
 
 def section_of(page: str, title: str) -> str:
-    """What stands under a heading of the second rank, up to the next one."""
+    """Return the text between a second-level heading and the next one."""
     text = (REFERENCE / page).read_text(encoding="utf-8")
     found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert found, f"docs/reference/{page} has no section {title!r}"
@@ -34,7 +34,7 @@ def section_of(page: str, title: str) -> str:
 
 
 def rows_of(page: str, title: str) -> list[list[str]]:
-    """The cells of a section's first table, without its head."""
+    """Return the cells of a section's first table, without its header."""
     table = re.search(r"(?:^\|.*\n)+", section_of(page, title), re.MULTILINE)
     assert table, f"docs/reference/{page} has no table under {title!r}"
     return [[cell.strip() for cell in row.strip("|").split(" |")] for row in table[0].splitlines()[2:]]
@@ -61,32 +61,32 @@ def scheme_row(name: str, rule: SchemeRule) -> list[str]:
 
 
 def option_row(name: str, rule: OptionRule) -> list[str]:
-    left, words = set(rule.schemes), []
-    for group, its in GROUPS.items():
-        if its <= left:
-            left -= its
+    remaining, words = set(rule.schemes), []
+    for group, members in GROUPS.items():
+        if members <= remaining:
+            remaining -= members
             words.append(group)
-    words += [scheme for scheme in SCHEMES if scheme in left]
+    words += [scheme for scheme in SCHEMES if scheme in remaining]
     return [f"`{name}`", value_range(name, rule), ", ".join(words), rule.meaning]
 
 
-def test_schemes() -> None:
+def test_endpoints_page_lists_every_scheme() -> None:
     shown = [row[:5] for row in rows_of("endpoints.md", "Schemes")]
     assert shown == [scheme_row(*each) for each in SCHEMES.items()]
 
 
-def test_options_of_endpoints() -> None:
+def test_endpoints_page_lists_every_option() -> None:
     shown = rows_of("endpoints.md", "Options")
     assert shown == [option_row(*each) for each in OPTIONS.items() if not each[1].wrapper]
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_options_of_wrappers(wrapper: str) -> None:
+def test_endpoints_page_lists_every_option_of_wrapper(wrapper: str) -> None:
     shown = rows_of("endpoints.md", f"The wrapper {wrapper}")
     assert shown == [option_row(*each) for each in OPTIONS.items() if each[1].wrapper == wrapper]
 
 
-def test_services() -> None:
+def test_services_page_lists_every_service() -> None:
     shown = {row[0]: row[1:] for row in rows_of("services.md", "The list")}
     assert list(shown) == [f"`{name}`" for name in services.BUILT_IN]
     for name in services.BUILT_IN:
@@ -97,7 +97,7 @@ def test_services() -> None:
         assert limit == ("-" if rate is None or not service.datagrams else f"{rate:,.0f}"), name
 
 
-def test_engines() -> None:
+def test_command_line_page_lists_every_engine() -> None:
     expected = []
     for name in engines.names():
         engine = engines.load(name)
@@ -106,13 +106,14 @@ def test_engines() -> None:
     assert rows_of("command-line.md", "engines") == expected
 
 
-def switches(verb: str) -> Iterator[str]:
+def option_names(verb: str) -> Iterator[str]:
+    """Yield the options of a verb and its subcommands, each once."""
     module, _, attribute = VERBS[verb][0].partition(":")
     command: click.Command = getattr(importlib.import_module(module), attribute)
-    others: list[click.Command] = getattr(command, "subcommands", list)()  # `bench engines` and their like
-    commands = command.commands.values() if isinstance(command, click.Group) else [command, *others]
+    subcommands: list[click.Command] = getattr(command, "subcommands", list)()  # such as `bench engines`
+    commands = command.commands.values() if isinstance(command, click.Group) else [command, *subcommands]
     found = [parameter for each in commands for parameter in each.params]
-    # A switch that several commands of a group have stands in one row.
+    # An option of several commands of a group has one row.
     yield from sorted({
         name
         for parameter in found
@@ -122,14 +123,14 @@ def switches(verb: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_switches(verb: str) -> None:
+def test_command_line_page_lists_every_option(verb: str) -> None:
     text = section_of("command-line.md", verb)
-    heads = re.findall(r"^\| (`-.*?) \|", text, re.MULTILINE)
-    shown = re.findall(r"`(--?[a-zA-Z0-9-]+)", " ".join(heads))
-    assert sorted(shown) == sorted(switches(verb)), f"docs/reference/command-line.md, section {verb}"
+    cells = re.findall(r"^\| (`-.*?) \|", text, re.MULTILINE)
+    shown = re.findall(r"`(--?[a-zA-Z0-9-]+)", " ".join(cells))
+    assert sorted(shown) == sorted(option_names(verb)), f"docs/reference/command-line.md, section {verb}"
 
 
-def test_environment() -> None:
+def test_command_line_page_lists_every_environment_variable() -> None:
     source = Path(__file__).resolve().parent.parent / "src" / "bothends"
     code = "\n".join(path.read_text(encoding="utf-8") for path in source.rglob("*.py"))
     read = set(re.findall(r'environ(?:ment)?\.get\("(\w+)"', code))

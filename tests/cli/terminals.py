@@ -1,4 +1,4 @@
-"""A program at a terminal of its own: what it shows is read, what is typed is written."""
+"""Run bothends on a pseudo-terminal: read the screen, and type."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMEOUT = 20.0
 
 
 class Terminal:
-    """The other side of a terminal: the screen and the keys."""
+    """The master side of a pseudo-terminal (pty(7)), with the program on its slave side."""
 
     def __init__(self, master: int, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -30,22 +30,22 @@ class Terminal:
         self._position = 0
 
     def type(self, keys: str | bytes) -> None:
-        """Press keys."""
+        """Type keys."""
         os.write(self._master, keys.encode() if isinstance(keys, str) else keys)
 
     def expect(self, text: str) -> None:
-        """Read until this is shown, behind what was expected before."""
+        """Read until this text is shown, after the text expected before."""
         self.expect_match(re.compile(re.escape(text.encode())))
 
     def expect_match(self, pattern: re.Pattern[bytes]) -> None:
-        """The same for what is known by its form only."""
+        """Read until a pattern is shown, after the text expected before."""
         deadline = time.monotonic() + TIMEOUT
         while (found := pattern.search(self.output, self._position)) is None:
             assert self._read(deadline - time.monotonic()), f"{pattern!r} isn't shown: {self.output!r}"
         self._position = found.end()
 
     def wait(self) -> int:
-        """Read to the end; the exit status."""
+        """Read until EOF, and return the exit status."""
         deadline = time.monotonic() + TIMEOUT
         while self._read(deadline - time.monotonic()):
             pass
@@ -57,7 +57,7 @@ class Terminal:
             return False
         try:
             data = os.read(self._master, 65536)
-        except OSError:  # EIO: the last one to have the terminal open has closed it
+        except OSError:  # EIO: the last process that had the slave open has closed it
             return False
         self.output += data
         return bool(data)
@@ -67,7 +67,7 @@ class Terminal:
 def terminal(
     *arguments: str, state: Path, colour: bool = False, cwd: Path | None = None
 ) -> Iterator[Terminal]:
-    """Run bothends at a terminal, with its state in a directory of the test's."""
+    """Run bothends on a pseudo-terminal, with its history in the folder `state`."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environment = {
@@ -75,7 +75,7 @@ def terminal(
         "TERM": "xterm",
         "NO_COLOR": "" if colour else "1",
         "XDG_STATE_HOME": str(state),
-        "PROMPT_TOOLKIT_NO_CPR": "1",  # nobody answers where the cursor is
+        "PROMPT_TOOLKIT_NO_CPR": "1",  # this terminal does not answer cursor position requests
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "bothends", *arguments],

@@ -1,4 +1,4 @@
-"""`bothends bench` as a user types it: what it shows, what it writes, and what it leaves with."""
+"""`bothends bench`: its output, its files and its exit status."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def server() -> Iterator[Server]:
 
 
 def measure(server: Server, *options: str, scheme: str = "tcp") -> Result:
-    where = next(str(each) for each in server.endpoints if each.scheme == scheme)
-    words = [where, "--warmup", "0.02", "--timeout", "10", *options]
+    endpoint = next(str(each) for each in server.endpoints if each.scheme == scheme)
+    words = [endpoint, "--warmup", "0.02", "--timeout", "10", *options]
     for seconds in DURATIONS:
         done = CliRunner().invoke(bench, [*words, "--duration", seconds])
         if done.exit_code == 0 or "faults: none" not in done.output:
@@ -68,7 +68,7 @@ def test_files_and_tables(server: Server, tmp_path: Path) -> None:
 
 
 def test_script_workload(server: Server, tmp_path: Path) -> None:
-    script = tmp_path / "talk"
+    script = tmp_path / "script"
     script.write_text("> hello\n< HELLO\n> you\n< YOU\n")
     assert measure(server, "--script", str(script), "--connections", "3").exit_code == 0
     script.write_text("> hello\n< hello\n")
@@ -78,7 +78,7 @@ def test_script_workload(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "message"),
     [
         (["tcp://127.0.0.1:1"], 1, "ECONNREFUSED"),
         (["127.0.0.1"], 2, "no port"),
@@ -88,12 +88,14 @@ def test_script_workload(server: Server, tmp_path: Path) -> None:
         (["tcp://127.0.0.1:1", "--script", "no-such-file"], 1, "ENOENT"),
     ],
 )
-def test_usage_errors(words: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors(
+    words: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["bench", *words]) == status
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_wrong_answers_exit_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_server_without_echo_needs_a_script(capsys: pytest.CaptureFixture[str]) -> None:
     with bothends.serve("hello", "tcp://127.0.0.1:0") as server:
         assert run(["bench", str(server.endpoints[0])]) == 2
     assert "use --script FILE" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`bothends connect -l`: the end that is called."""
+"""`bothends connect -l`: accept a connection, or receive datagrams."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_keep_serves_queued_connection() -> None:
         listener.text(rb"^first\nsecond\n")
 
 
-def test_a_unix_socket_leaves_no_file(tmp_path: Path) -> None:
+def test_unix_socket_file_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with Running([*BOTHENDS, "connect", "-lU", str(path)]) as listener:
         listener.error_line(rb"listening on unix://.*a\.sock")
@@ -172,7 +172,7 @@ def test_port_in_use_exits_1() -> None:
     assert b"EADDRINUSE" in done.stderr
 
 
-def test_send_one_answer_and_exit() -> None:
+def test_send_writes_text_and_exits() -> None:
     with listening("127.0.0.1:0", "--send", "hello") as (listener, port), connect_to(port) as peer:
         peer.shutdown(socket.SHUT_WR)
         assert read_all(peer) == b"hello\n"
@@ -235,7 +235,7 @@ def test_send_answers_first_datagram() -> None:
         assert listener.wait() == 0
 
 
-def test_wildcard_socket_answers_from_destination_address() -> None:
+def test_wildcard_socket_sends_from_destination_address() -> None:
     with (
         listening("-u", "-4", ":0", shown=rb"listening on udp://:(\d+)") as (listener, port),
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
@@ -248,13 +248,13 @@ def test_wildcard_socket_answers_from_destination_address() -> None:
         assert sock.recv(100) == b"answer"
 
 
-def test_unnamed_unix_sender_cannot_be_answered(tmp_path: Path) -> None:
+def test_unnamed_unix_sender_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with Running([*BOTHENDS, "connect", "-luUv", str(path)]) as listener:
         listener.error_line(rb"listening on unix\+dgram://.*")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nameless:
-            nameless.connect(str(path))
-            nameless.send(b"hello")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unnamed:
+            unnamed.connect(str(path))
+            unnamed.send(b"hello")
             listener.line(b"hello")
             listener.error_line(rb"receiving from unix, which has no address to send to")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as named:
@@ -271,9 +271,9 @@ def test_send_error_is_reported_and_next_succeeds(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with Running([*BOTHENDS, "connect", "-luU", str(path)]) as listener:
         listener.error_line(rb"listening on unix\+dgram://.*")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
-            gone.bind(b"")
-            gone.sendto(b"hello", str(path))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as closed:
+            closed.bind(b"")
+            closed.sendto(b"hello", str(path))
             listener.line(b"hello")
         listener.write_input(b"answer\n")
         listener.error_line(rb"bothends: cannot reach unix\+dgram://.*ECONNREFUSED.*")
@@ -283,7 +283,7 @@ def test_send_error_is_reported_and_next_succeeds(tmp_path: Path) -> None:
 # At a terminal
 
 
-def test_at_a_terminal(tmp_path: Path) -> None:
+def test_prompt_at_a_terminal(tmp_path: Path) -> None:
     with terminal("connect", "-l", "127.0.0.1", "0", state=tmp_path) as user:
         user.expect("listening on tcp://127.0.0.1:")
         user.expect("\r\n")
@@ -293,8 +293,8 @@ def test_at_a_terminal(tmp_path: Path) -> None:
             user.expect("\x1b[?2004h")
             user.type("hello\r")
             assert peer.recv(100) == b"hello\n"
-            peer.sendall(b"and to you\n")
-            user.expect("and to you\r\n")
+            peer.sendall(b"a reply\n")
+            user.expect("a reply\r\n")
         user.expect("the peer closed the connection")
         assert user.wait() == 0
 

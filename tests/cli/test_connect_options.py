@@ -1,4 +1,4 @@
-"""The options of `bothends connect` that netcat's users know, and those that only show something."""
+"""The options of `bothends connect` that netcat has too, `-z` and `--resolve`."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ from tests.client import peers
 from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running
 
-# The ends of lines
+# Line endings
 
 
 def test_crlf_in_pipe() -> None:
-    with peers.tcp_peer(peers.echo) as where:
-        done = connect(where, "-C", text="one\ntwo\r\nthree")
+    with peers.tcp_peer(peers.echo) as endpoint:
+        done = connect(endpoint, "-C", text="one\ntwo\r\nthree")
     assert (done.returncode, done.stdout) == (0, b"one\r\ntwo\r\nthree")
 
 
 def test_crlf_with_send() -> None:
-    with peers.tcp_peer(peers.echo) as where:
-        assert connect(where, "--crlf", "--send", "one", "--send", "two").stdout == b"one\r\ntwo\r\n"
+    with peers.tcp_peer(peers.echo) as endpoint:
+        assert connect(endpoint, "--crlf", "--send", "one", "--send", "two").stdout == b"one\r\ntwo\r\n"
 
 
 def test_crlf_in_datagram() -> None:
-    came: list[bytes] = []
+    received: list[bytes] = []
 
-    def answer(data: bytes) -> list[bytes]:
-        came.append(data)
+    def reply(data: bytes) -> list[bytes]:
+        received.append(data)
         return [b"ok"]
 
-    with peers.udp_peer(answer) as where:
-        assert connect(where, "-C", text="one\ntwo").stdout == b"ok\nok\n"
-        assert connect(where, "-C", "--send", "three").stdout == b"ok"
-    assert came == [b"one\r\n", b"two\r\n", b"three\r\n"]
+    with peers.udp_peer(reply) as endpoint:
+        assert connect(endpoint, "-C", text="one\ntwo").stdout == b"ok\nok\n"
+        assert connect(endpoint, "-C", "--send", "three").stdout == b"ok"
+    assert received == [b"one\r\n", b"two\r\n", b"three\r\n"]
 
 
 # Half-close
 
 
 def test_half_close_short_option() -> None:
-    with peers.tcp_peer(peers.reply_at_eof) as where:
-        assert connect(where, "-N", text="one").stdout == b"ONE"
+    with peers.tcp_peer(peers.reply_at_eof) as endpoint:
+        assert connect(endpoint, "-N", text="one").stdout == b"ONE"
 
 
 def test_no_half_close_sends_no_eof() -> None:
     received: list[bytes] = []
     input_ended = threading.Event()
 
-    def answer_and_listen(connection: socket.socket) -> None:
+    def reply_and_wait_for_eof(connection: socket.socket) -> None:
         connection.sendall(peers.read_line(connection).upper())
         input_ended.wait(peers.TIMEOUT)
         connection.settimeout(0.5)  # an EOF would arrive at once
@@ -64,8 +64,8 @@ def test_no_half_close_sends_no_eof() -> None:
             connection.sendall(b"still there\n")
 
     with (
-        peers.tcp_peer(answer_and_listen) as where,
-        Running([*BOTHENDS, "connect", str(where), "--no-half-close"]) as running,
+        peers.tcp_peer(reply_and_wait_for_eof) as endpoint,
+        Running([*BOTHENDS, "connect", str(endpoint), "--no-half-close"]) as running,
     ):
         running.write_input(b"hello\n")
         running.line(b"HELLO")
@@ -77,11 +77,11 @@ def test_no_half_close_sends_no_eof() -> None:
 
 
 def test_no_half_close_exits_on_peer_close_or_timeout() -> None:
-    with peers.tcp_peer(peers.reply_and_close) as where:
-        done = connect(where, "--no-half-close", text="you\n")
+    with peers.tcp_peer(peers.reply_and_close) as endpoint:
+        done = connect(endpoint, "--no-half-close", text="you\n")
     assert (done.returncode, done.stdout) == (0, b"goodbye to you")
-    with peers.tcp_peer_held_open(peers.upper_lines) as where:
-        done = connect(where, "--no-half-close", "-q", "0.5", text="hello\n")
+    with peers.tcp_peer_held_open(peers.upper_lines) as endpoint:
+        done = connect(endpoint, "--no-half-close", "-q", "0.5", text="hello\n")
     assert (done.returncode, done.stdout) == (0, b"HELLO\n")
 
 
@@ -106,15 +106,15 @@ def test_numeric_rejects_host_name(words: tuple[str, ...], name: bytes) -> None:
 
 
 def test_numeric_accepts_addresses_and_empty_host() -> None:
-    with peers.tcp_peer(peers.upper_lines, connections=2) as where:
-        assert connect("-n", where, "--send", "x").stdout == b"X\n"
-        assert connect("-n", "-4", f":{where.port}", "--send", "x").stdout == b"X\n"
+    with peers.tcp_peer(peers.upper_lines, connections=2) as endpoint:
+        assert connect("-n", endpoint, "--send", "x").stdout == b"X\n"
+        assert connect("-n", "-4", f":{endpoint.port}", "--send", "x").stdout == b"X\n"
 
 
-def test_the_source_port() -> None:
+def test_source_port() -> None:
     port = peers.closed_port()
-    with peers.tcp_peer(lambda sock: sock.sendall(b"%d" % sock.getpeername()[1])) as where:
-        assert connect(where, "-p", str(port)).stdout == b"%d" % port
+    with peers.tcp_peer(lambda sock: sock.sendall(b"%d" % sock.getpeername()[1])) as endpoint:
+        assert connect(endpoint, "-p", str(port)).stdout == b"%d" % port
 
 
 def test_family_mismatch() -> None:
@@ -124,18 +124,18 @@ def test_family_mismatch() -> None:
 
 
 def test_udp_and_unix_options(tmp_path: Path) -> None:
-    with peers.udp_peer(lambda data: [data.upper()]) as where:
-        assert connect("-u", "127.0.0.1", str(where.port), "--send", "x").stdout == b"X"
-    with peers.unix_datagram_peer(lambda data: [data.upper()], tmp_path / "a") as where:
-        assert connect("-uU", where.path, "--send", "x").stdout == b"X"
+    with peers.udp_peer(lambda data: [data.upper()]) as endpoint:
+        assert connect("-u", "127.0.0.1", str(endpoint.port), "--send", "x").stdout == b"X"
+    with peers.unix_datagram_peer(lambda data: [data.upper()], tmp_path / "a") as endpoint:
+        assert connect("-uU", endpoint.path, "--send", "x").stdout == b"X"
 
 
 # A hex dump
 
 
-def test_a_hex_dump_of_both_directions() -> None:
-    with peers.tcp_peer(peers.reply_at_eof) as where:
-        done = connect(where, "--hex", text="hello\n\x1b[2J")
+def test_hex_dump_of_both_directions() -> None:
+    with peers.tcp_peer(peers.reply_at_eof) as endpoint:
+        done = connect(endpoint, "--hex", text="hello\n\x1b[2J")
     assert (done.returncode, done.stdout) == (0, b"HELLO\n\x1b[2J")
     assert done.stderr.decode().splitlines() == [
         "-> 00000000  68 65 6c 6c 6f 0a 1b 5b  32 4a                    |hello..[2J|",
@@ -146,8 +146,8 @@ def test_a_hex_dump_of_both_directions() -> None:
 
 
 def test_hex_dump_offsets_restart_per_datagram() -> None:
-    with peers.udp_peer(lambda data: [data.upper()]) as where:
-        done = connect(where, "--hex", text="a\n\n")
+    with peers.udp_peer(lambda data: [data.upper()]) as endpoint:
+        done = connect(endpoint, "--hex", text="a\n\n")
     assert done.stdout == b"A\n\n"
     assert done.stderr.decode().splitlines() == [
         "-> 00000000  61                                                |a|",
@@ -157,7 +157,7 @@ def test_hex_dump_offsets_restart_per_datagram() -> None:
     ]
 
 
-# What only shows something
+# Scan and resolve
 
 
 @pytest.mark.parametrize("words", [("-z", "{host}", "{port}"), ("-zv", "{host}:{port}"), ("-z", "{url}")])
@@ -208,7 +208,7 @@ def test_resolve_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("-z", "-l", "127.0.0.1", "80"), b"-l and -z cannot be combined"),
         (("-k", "127.0.0.1", "80"), b"-k needs -l"),
@@ -222,18 +222,18 @@ def test_resolve_name() -> None:
         (("-l", "stdio:"), b"already connected"),
     ],
 )
-def test_usage(words: tuple[str, ...], said: bytes) -> None:
+def test_usage_errors_are_one_line(words: tuple[str, ...], message: bytes) -> None:
     done = connect(*words)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count(b"\n") == 1
 
 
 def test_endpoint_forms() -> None:
-    with peers.tcp_peer(peers.upper_lines, connections=3) as where:
+    with peers.tcp_peer(peers.upper_lines, connections=3) as endpoint:
         for words in (
-            (str(Endpoint("tcp", host="127.0.0.1", port=where.port)),),
-            (f"127.0.0.1:{where.port}",),
+            (str(Endpoint("tcp", host="127.0.0.1", port=endpoint.port)),),
+            (f"127.0.0.1:{endpoint.port}",),
         ):
             assert connect(*words, "--send", "x").stdout == b"X\n"
-        assert connect("-4", "localhost", str(where.port), "--send", "x").stdout == b"X\n"
+        assert connect("-4", "localhost", str(endpoint.port), "--send", "x").stdout == b"X\n"

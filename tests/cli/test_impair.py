@@ -1,4 +1,4 @@
-"""`bothends impair` as a user sees it: end to end, as a process of its own."""
+"""`bothends impair` as a process, end to end."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ IMPAIR = [*BOTHENDS, "impair"]
 
 @contextlib.contextmanager
 def impaired(*arguments: str) -> Iterator[tuple[Running, str]]:
-    """A proxy, and where it listens."""
+    """Run a proxy; yield the process and its listening endpoint."""
     with Running([*IMPAIR, "--no-api", *arguments]) as running:
-        where = running.error_line(rb"  proxy: (\S+) -> .*")[1].decode()
-        yield running, where
+        endpoint = running.error_line(rb"  proxy: (\S+) -> .*")[1].decode()
+        yield running, endpoint
 
 
 def cli_output(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
-    """What a command line that does not stay says, in this process: its result, or its one line of error."""
+    """Run a command line in this process; return its output, or its single error line."""
     assert main.run(["impair", *arguments]) == status
     shown = capsys.readouterr()
     if not status:
@@ -46,7 +46,7 @@ def cli_output(capsys: pytest.CaptureFixture[str], *arguments: str, status: int 
     return shown.err
 
 
-def test_latency_on_a_stream() -> None:
+def test_latency_delays_both_directions() -> None:
     with tcp_server(echo) as server:
         arguments = ("tcp://127.0.0.1:0", str(server), "--latency", "50ms±10ms", "--seed", "7")
         with impaired(*arguments) as (impair, at):
@@ -54,9 +54,9 @@ def test_latency_on_a_stream() -> None:
             impair.error_line(rb"    latency_upstream: each chunk is delayed.*")
             with connect(at) as connection:
                 for _ in range(5):
-                    began = time.monotonic()
+                    started = time.monotonic()
                     assert connection.request("hello") == b"hello"
-                    assert time.monotonic() - began >= 0.080
+                    assert time.monotonic() - started >= 0.080
             impair.process.send_signal(signal.SIGINT)
             assert impair.wait() == 0
             impair.error_line(rb"proxy: 1 connection, 30 bytes from clients, 30 from the server")
@@ -73,12 +73,12 @@ def test_signal_exits_0_and_removes_sockets(number: int, tmp_path: Path) -> None
             client.sendall(b"on its way")
             os.killpg(impair.process.pid, number)
             assert impair.wait() == 0, impair.stderr
-            with contextlib.suppress(ConnectionResetError):  # what was not read yet
+            with contextlib.suppress(ConnectionResetError):  # the proxy closed with unread input
                 assert client.recv(1) == b""
     assert not path.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to switch users")
 def test_runs_unprivileged() -> None:
     command = [
         *IMPAIR,
@@ -93,7 +93,7 @@ def test_runs_unprivileged() -> None:
     try:
         subprocess.run([sys.executable, "-c", "import bothends"], user=65534, check=True, cwd="/")
     except (PermissionError, subprocess.CalledProcessError):
-        pytest.skip("another user can't run this checkout")
+        pytest.skip("other users cannot run this checkout")
     done = subprocess.run(command, user=65534, cwd="/", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "impair  seed" in done.stderr
@@ -108,15 +108,18 @@ def test_for_option_limits_duration() -> None:
 
 
 def lost_numbers(record: Path) -> list[int]:
-    """Which messages were dropped, by the lines that are whole."""
+    """Return the numbers of the dropped messages, from the complete lines of a recording."""
     lines = (json.loads(line) for line in record.read_text().rpartition("\n")[0].splitlines())
     return [line["place"] for line in lines if line.get("pieces") == []]
 
 
 def test_recorded_loss_is_replayed(tmp_path: Path) -> None:
-    record, again = str(tmp_path / "record"), str(tmp_path / "again")
+    record, second_record = str(tmp_path / "record"), str(tmp_path / "second")
     received = []
-    for arguments in (["--loss", "up:50%", "--record", record], ["--replay", record, "--record", again]):
+    for arguments in (
+        ["--loss", "up:50%", "--record", record],
+        ["--replay", record, "--record", second_record],
+    ):
         with (
             udp_echo_server() as server,
             impaired("udp://127.0.0.1:0", str(server), *arguments) as (impair, at),
@@ -127,17 +130,17 @@ def test_recorded_loss_is_replayed(tmp_path: Path) -> None:
                 for number in range(40):
                     client.send(b"%d" % number)
                 client.settimeout(0.05)
-                answers: list[bytes] = []
+                replies: list[bytes] = []
                 deadline = time.monotonic() + TIMEOUT
-                while len(answers) + len(lost_numbers(Path(arguments[-1]))) < 40:
+                while len(replies) + len(lost_numbers(Path(arguments[-1]))) < 40:
                     assert time.monotonic() < deadline
                     with contextlib.suppress(TimeoutError):
-                        answers.append(client.recv(100))
-                received.append(answers)
+                        replies.append(client.recv(100))
+                received.append(replies)
             assert impair.stop() == 0
     assert received[0] == received[1]
     assert sorted({*range(40)} - {int(each) for each in received[0]}) == lost_numbers(Path(record))
-    assert Path(record).read_text() == Path(again).read_text()
+    assert Path(record).read_text() == Path(second_record).read_text()
 
 
 def test_api_verbs_control_running_proxy(capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,30 +148,30 @@ def test_api_verbs_control_running_proxy(capsys: pytest.CaptureFixture[str]) -> 
         port = impair.error_line(rb"  API: http://127\.0\.0\.1:(\d+)")[1].decode()
         api = ["--api", f"tcp://127.0.0.1:{port}"]
 
-        def say(*arguments: str, status: int = 0) -> str:
+        def cli(*arguments: str, status: int = 0) -> str:
             return cli_output(capsys, *arguments, *api, status=status)
 
-        assert say("list") == "name  listen  upstream  state  toxics\n"
+        assert cli("list") == "name  listen  upstream  state  toxics\n"
         added = re.fullmatch(
-            r"db: (127\.0\.0\.1:\d+) -> (\S+)\n", say("add", "db", "127.0.0.1:0", str(server))
+            r"db: (127\.0\.0\.1:\d+) -> (\S+)\n", cli("add", "db", "127.0.0.1:0", str(server))
         )
         assert added
-        assert say("toxic", "db", "limit-data", "down:3") == "limit_data_downstream bytes=3\n"
-        assert say("toxic", "db", "limit-data", "down:2") == "limit_data_downstream bytes=2\n"
-        assert "limit_data_downstream bytes=2" in say("list")
-        assert json.loads(say("list", "--json"))["db"]["upstream"] == added[2]
+        assert cli("toxic", "db", "limit-data", "down:3") == "limit_data_downstream bytes=3\n"
+        assert cli("toxic", "db", "limit-data", "down:2") == "limit_data_downstream bytes=2\n"
+        assert "limit_data_downstream bytes=2" in cli("list")
+        assert json.loads(cli("list", "--json"))["db"]["upstream"] == added[2]
         with connect(f"tcp://{added[1]}") as connection:
             connection.send(b"hello")
             assert connection.receive() == b"he"
             assert connection.receive() == b""
-        say("add", "framed", "127.0.0.1:0", "udp://127.0.0.1:9", "--framing", "lines")
-        assert json.loads(say("list", "--json"))["framed"]["framing"] == "lines"
-        assert "framing must be one of" in say("add", "x", ":0", ":9", "--framing", "x", status=1)
-        assert say("remove", "db", "limit_data_downstream") == ""
-        assert say("remove", "db") == ""
-        assert "proxy not found" in say("remove", "db", status=1)
-        assert "proxy not found" in say("toxic", "db", "latency", "5ms", status=1)
-        assert "`at` and `for` are for" in say("toxic", "db", "latency", "5ms,at=1s", status=2)
+        cli("add", "framed", "127.0.0.1:0", "udp://127.0.0.1:9", "--framing", "lines")
+        assert json.loads(cli("list", "--json"))["framed"]["framing"] == "lines"
+        assert "framing must be one of" in cli("add", "x", ":0", ":9", "--framing", "x", status=1)
+        assert cli("remove", "db", "limit_data_downstream") == ""
+        assert cli("remove", "db") == ""
+        assert "proxy not found" in cli("remove", "db", status=1)
+        assert "proxy not found" in cli("toxic", "db", "latency", "5ms", status=1)
+        assert "`at` and `for` are for" in cli("toxic", "db", "latency", "5ms,at=1s", status=2)
         assert impair.stop() == 0
 
 
@@ -233,7 +236,7 @@ def test_malformed_record_error_names_line(tmp_path: Path, capsys: pytest.Captur
     assert "line 2" in cli_output(capsys, ":0", "127.0.0.1:1", "--replay", str(path), status=2)
 
 
-def test_the_live_table_at_a_terminal(tmp_path: Path) -> None:
+def test_live_table_at_a_terminal(tmp_path: Path) -> None:
     with tcp_server(echo) as server:
         arguments = ("impair", "--no-api", "tcp://127.0.0.1:0", str(server), "--slicer", "down:2")
         with terminal(*arguments, state=tmp_path) as screen:

@@ -1,4 +1,4 @@
-"""The command line's frame: what it imports, what it says, and what it leaves with."""
+"""The main command: imports, help, error lines and exit statuses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bothends.errors import SystemCallFailed, TimeoutExpired, Unavailable
 
 
 def bothends(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the program, as a shell would, with no terminal in sight."""
+    """Run the program without a terminal."""
     return subprocess.run(
         [sys.executable, "-m", "bothends", *arguments],
         capture_output=True,
@@ -90,16 +90,16 @@ Raiser = Callable[[BaseException], None]
 
 @pytest.fixture
 def verb_that_raises(monkeypatch: pytest.MonkeyPatch) -> Raiser:
-    """Make `bothends serve` a verb that raises what it is given."""
+    """Return a function that makes `bothends serve` raise an exception."""
 
-    def give(error: BaseException) -> None:
+    def set_error(error: BaseException) -> None:
         @click.command
         def verb() -> NoReturn:
             raise error
 
         monkeypatch.setattr(main.VerbGroup, "get_command", lambda *_: verb)
 
-    return give
+    return set_error
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_debug_variable_prints_traceback(
 
 
 def test_closed_stdout_exits_141_quietly() -> None:
-    # 100,000 lines are more than any pipe holds: the reader is gone while we still write.
+    # 100,000 lines exceed the capacity of any pipe, so the program still writes when the reader closes it.
     code = (
         "import click, sys\n"
         "from bothends.cli import main\n"
@@ -167,7 +167,7 @@ def test_closed_stdout_exits_141_quietly() -> None:
 
 
 class FakeTerminal:
-    """A stream that says it is a terminal."""
+    """A stream whose isatty() is true."""
 
     def isatty(self) -> bool:
         return True

@@ -41,28 +41,31 @@ def ping(*words: str, prefix: Sequence[str] = (), **options: Any) -> subprocess.
 # UDP
 
 
-def answer_on_second(answer: Callable[[bytes, bytes], list[bytes]]) -> peers.DatagramHandler:
-    """Silence to the first; at the second all at once, so that no order depends on speed; then an echo."""
-    came: list[bytes] = []
+def reply_on_second(replies: Callable[[bytes, bytes], list[bytes]]) -> peers.DatagramHandler:
+    """Send no reply to the first datagram, all replies on the second, then echo.
 
-    def answers(data: bytes) -> list[bytes]:
-        came.append(data)
-        if len(came) == 2:
-            return answer(came[0], came[1])
-        return [data] if len(came) > 2 else []
+    So the order of the replies does not depend on timing.
+    """
+    received: list[bytes] = []
 
-    return answers
+    def handle(data: bytes) -> list[bytes]:
+        received.append(data)
+        if len(received) == 2:
+            return replies(received[0], received[1])
+        return [data] if len(received) > 2 else []
+
+    return handle
 
 
-def test_an_echo_service() -> None:
-    with peers.udp_peer(lambda data: [data]) as where:
-        done = ping("--udp", "127.0.0.1", str(where.port), "-c", "3", "-i", "0.01")
+def test_echo_service() -> None:
+    with peers.udp_peer(lambda data: [data]) as endpoint:
+        done = ping("--udp", "127.0.0.1", str(endpoint.port), "-c", "3", "-i", "0.01")
     assert done.returncode == 0
-    *lines, counted, times = done.stdout.splitlines()
+    *lines, counts, times = done.stdout.splitlines()
     assert [line.split(" time=")[0] for line in lines] == [
         f"56 bytes from 127.0.0.1: seq={number} ttl=64" for number in (1, 2, 3)
     ]
-    assert counted == "127.0.0.1: 3 sent, 3 received, 0 lost (0%), 0 duplicates, 0 reordered"
+    assert counts == "127.0.0.1: 3 sent, 3 received, 0 lost (0%), 0 duplicates, 0 reordered"
     assert times.startswith("round trips in ms: min ")
     assert [word.split()[0] for word in times.removeprefix("round trips in ms: ").split(", ")] == [
         "min",
@@ -75,15 +78,15 @@ def test_an_echo_service() -> None:
 
 
 def test_endpoint_selects_udp_and_quiet_shows_summary() -> None:
-    with peers.udp_peer(lambda data: [data]) as where:
-        done = ping(str(where), "-c", "2", "-i", "0.01", "-q", "-s", "1000", "-t", "7")
+    with peers.udp_peer(lambda data: [data]) as endpoint:
+        done = ping(str(endpoint), "-c", "2", "-i", "0.01", "-q", "-s", "1000", "-t", "7")
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 2
 
 
 def test_json() -> None:
-    with peers.udp_peer(answer_on_second(lambda one, two: [one, one[:-1], two])) as where:
-        done = ping(str(where), "-c", "2", "-i", "0.01", "-W", "15", "--json")
+    with peers.udp_peer(reply_on_second(lambda one, two: [one, one[:-1], two])) as endpoint:
+        done = ping(str(endpoint), "-c", "2", "-i", "0.01", "-W", "15", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     *events, summary = map(json.loads, done.stdout.splitlines())
     assert {
@@ -102,8 +105,8 @@ def test_json() -> None:
 
 
 def test_reply_marks_are_shown() -> None:
-    with peers.udp_peer(answer_on_second(lambda one, two: [b"oh", two, one, one])) as where:
-        done = ping(str(where), "-c", "3", "-i", "0.01", "-W", "15")
+    with peers.udp_peer(reply_on_second(lambda one, two: [b"oh", two, one, one])) as endpoint:
+        done = ping(str(endpoint), "-c", "3", "-i", "0.01", "-W", "15")
     assert "56 bytes from 127.0.0.1: seq=1" in done.stdout
     assert "(reordered)\n" in done.stdout
     assert "2 bytes from 127.0.0.1: matches no probe\n" in done.stdout
@@ -122,26 +125,26 @@ def test_closed_port() -> None:
     assert done.returncode == 1
 
 
-def test_no_answer_exits_1() -> None:
-    with peers.udp_peer(lambda data: []) as where:
-        done = ping(str(where), "-c", "1", "-W", "0.05")
+def test_no_reply_exits_1() -> None:
+    with peers.udp_peer(lambda data: []) as endpoint:
+        done = ping(str(endpoint), "-c", "1", "-W", "0.05")
     assert done.returncode == 1
     assert done.stdout.splitlines()[0] == "seq=1 no reply within 0.05 s"
 
 
-def test_only_corrupted_answers_exit_1() -> None:
-    with peers.udp_peer(lambda data: [data[:-1] + b"?"]) as where:
-        done = ping(str(where), "-c", "1")
+def test_only_corrupted_replies_exit_1() -> None:
+    with peers.udp_peer(lambda data: [data[:-1] + b"?"]) as endpoint:
+        done = ping(str(endpoint), "-c", "1")
     assert done.returncode == 1
     assert "(corrupted: byte 55 is 0x3f, not 0x37)" in done.stdout
 
 
-@pytest.mark.parametrize(("answers", "status"), [(True, 0), (False, 1)])
-def test_interrupt_prints_summary(answers: bool, status: int) -> None:
+@pytest.mark.parametrize(("replies", "status"), [(True, 0), (False, 1)])
+def test_interrupt_prints_summary(replies: bool, status: int) -> None:
     with (
-        peers.udp_peer(lambda data: [data] if answers else []) as where,
+        peers.udp_peer(lambda data: [data] if replies else []) as endpoint,
         subprocess.Popen(
-            [*PING, str(where), "-i", "0.01", "-W", "0.01"],
+            [*PING, str(endpoint), "-i", "0.01", "-W", "0.01"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -158,7 +161,7 @@ def test_interrupt_prints_summary(answers: bool, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ((), "missing argument"),
         (
@@ -176,10 +179,10 @@ def test_interrupt_prints_summary(answers: bool, status: int) -> None:
         (("a b",), "is not a host name"),
     ],
 )
-def test_usage(words: tuple[str, ...], said: str) -> None:
+def test_usage_errors_are_one_line(words: tuple[str, ...], message: str) -> None:
     done = ping(*words)
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -198,7 +201,7 @@ def test_summary_singular_and_plural() -> None:
 
 @functools.cache
 def in_network_namespace() -> list[str]:
-    """The command that runs another one as root of a network namespace of its own; empty where none can."""
+    """Return a prefix that runs a command as root in a new network namespace; empty if not permitted."""
     found = shutil.which("unshare")
     if found is None:
         return []
@@ -209,7 +212,9 @@ def in_network_namespace() -> list[str]:
     return []
 
 
-needs_own_network = pytest.mark.skipif(not in_network_namespace(), reason="no network namespace can be made")
+needs_own_network = pytest.mark.skipif(
+    not in_network_namespace(), reason="network namespaces are not permitted"
+)
 
 
 @needs_own_network
@@ -225,21 +230,21 @@ def test_icmp_duplicate_and_corrupted_replies(version: int, kind: str) -> None:
     assert seen.count(("reply", 2)) == 2
     assert seen.index(("reply", 4)) < seen.index(("reply", 3))
     assert [each["reordered"] for each in events if each["seq"] == 3] == [True]
-    (changed,) = [each for each in events if each["seq"] == 5]
-    assert changed["corrupted"] == "byte 40 is 0x21, not 0x28"
+    (corrupted,) = [each for each in events if each["seq"] == 5]
+    assert corrupted["corrupted"] == "byte 40 is 0x21, not 0x28"
     (failed,) = [each for each in events if each["seq"] == 6]
     assert failed["event"] == "error"
     assert failed["words"].startswith("destination unreachable: the last router cannot reach the host")
     assert failed["errno"] == "EHOSTUNREACH"
     assert failed["address"] == summary["address"] == ("127.0.0.1" if version == 4 else "::1")
     assert ("lost", 7) in seen
-    counted = ("sent", "received", "intact", "lost", "duplicates", "reordered", "corrupted", "errors", "late")
-    assert [summary[each] for each in counted] == [8, 6, 5, 2, 1, 1, 1, 1, 0]
+    names = ("sent", "received", "intact", "lost", "duplicates", "reordered", "corrupted", "errors", "late")
+    assert [summary[each] for each in names] == [8, 6, 5, 2, 1, 1, 1, 1, 0]
     assert all(0 <= each["time_ms"] < 1000 for each in events if each["event"] == "reply")
 
 
 def test_icmp_not_permitted_exits_69() -> None:
-    """An ordinary user in a network of its own, where net.ipv4.ping_group_range is empty at first."""
+    """An ordinary user in a new network namespace, where net.ipv4.ping_group_range is empty at first."""
     setpriv = shutil.which("setpriv")
     if os.geteuid() == 0 and setpriv and in_network_namespace():
         user = [setpriv, f"--reuid={NOBODY_UID}", f"--regid={NOBODY_UID}", "--clear-groups"]

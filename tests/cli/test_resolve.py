@@ -1,6 +1,6 @@
-"""`--resolve` as it is shown, and the page that explains it."""
+"""`connect --resolve`: its output, and the page that explains it."""
 
-# ruff: noqa: E501  (lines as they are shown)
+# ruff: noqa: E501  (lines of output)
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from bothends.errors import EndpointError
 from tests.client.test_resolve import FakeNameService
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "names-and-byte-order.md"
-little = pytest.mark.skipif(sys.byteorder != "little", reason="the bytes shown are those of little endian")
+little = pytest.mark.skipif(sys.byteorder != "little", reason="the expected bytes are little-endian")
 
 
 @little
-def test_a_host_and_a_port(capsys: pytest.CaptureFixture[str]) -> None:
+def test_host_and_port(capsys: pytest.CaptureFixture[str]) -> None:
     show(["web.example", "12000"], name_service=FakeNameService())
     assert (
         capsys.readouterr().out
@@ -52,7 +52,7 @@ struct sockaddr_in6  family  port   flowinfo     address                        
 
 
 @little
-def test_a_service(capsys: pytest.CaptureFixture[str]) -> None:
+def test_service(capsys: pytest.CaptureFixture[str]) -> None:
     show(["syslog"], name_service=FakeNameService())
     assert (
         capsys.readouterr().out
@@ -80,7 +80,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["addresses"][0]["sockaddr"]["port"] == "0050"
 
 
-def test_a_service_as_json_has_no_host(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_of_a_port_has_no_host(capsys: pytest.CaptureFixture[str]) -> None:
     show([":80"], as_json=True, name_service=FakeNameService())
     found = json.loads(capsys.readouterr().out)
     assert (found["host"], found["addresses"], found["port"]["number"]) == (None, [], 80)

@@ -1,4 +1,4 @@
-"""`-z` as it is shown, and what it leaves with."""
+"""`connect -z`: its output and its exit status."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_many_ports_show_open_and_count(capsys: pytest.CaptureFixture[str]) -> N
     assert " open" in shown.err
 
 
-def test_verbose_shows_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbose_shows_all_ports(capsys: pytest.CaptureFixture[str]) -> None:
     with listening_ports() as (port,):
         show(LOOPBACK, [f"{port},1-20"], verbose=True)
     assert len(capsys.readouterr().out.splitlines()) == 21

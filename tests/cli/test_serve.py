@@ -1,4 +1,4 @@
-"""`bothends serve` as a user sees it: what it says first, what it logs, what it refuses, how it leaves."""
+"""`bothends serve` as a process: banner, log, usage errors, exit status."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ SERVE = [*BOTHENDS, "serve"]
 
 
 def cli_error(*arguments: str, status: int) -> str:
-    """What a command line that can't be served says, in one line on stderr."""
+    """Run an invalid command line; return its single error line."""
     with Running([*SERVE, *arguments]) as server:
         assert server.wait() == status, server.stderr
         server.stdout.close()
         assert str(server.stdout) == ""
         server.stderr.close()
-        complaint = str(server.stderr)
-    assert complaint.startswith("bothends: ")
-    assert complaint.count("\n") == 1
-    assert "Traceback" not in complaint
-    return complaint
+        error = str(server.stderr)
+    assert error.startswith("bothends: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    return error
 
 
 def test_banner_shows_endpoints_engine_and_commands(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_banner_shows_endpoints_engine_and_commands(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_messages_go_to_stdout_and_the_rest_to_stderr() -> None:
+def test_messages_go_to_stdout_and_events_to_stderr() -> None:
     with Running([*SERVE, "print", "tcp://127.0.0.1:0"]) as server:
         port = int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
         with connect(f"tcp://127.0.0.1:{port}") as connection:
@@ -127,8 +127,8 @@ def test_exec_environment_has_peer() -> None:
 
 
 def test_serve_on_stdio() -> None:
-    said = run([*SERVE, "--quiet", "upper", "stdio:"], b"one\ntwo\n")
-    assert said == b"ONE\nTWO\n"
+    output = run([*SERVE, "--quiet", "upper", "stdio:"], b"one\ntwo\n")
+    assert output == b"ONE\nTWO\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -137,12 +137,12 @@ def test_signal_exits_0_and_removes_sockets(number: int, workers: str, tmp_path:
     path = tmp_path / "a.sock"
     with Running([*SERVE, "upper", f"unix://{path}", "--workers", workers]) as server:
         server.error_line(rb"  engine .*")
-        os.killpg(server.process.pid, number)  # as ^C at a terminal does: to all of them
+        os.killpg(server.process.pid, number)  # as ^C on a terminal: to the whole process group
         assert server.wait() == 0, server.stderr
     assert not path.exists()
 
 
-def test_a_limit_on_connections_defers_or_refuses() -> None:
+def test_connection_limit_defers_or_refuses() -> None:
     for policy, answered in (("refuse", False), ("defer", True)):
         command = [*SERVE, "upper", "tcp://127.0.0.1:0", "-m", "1", "--when-full", policy]
         with Running(command) as server:

@@ -1,4 +1,4 @@
-"""`bothends sockets`: the table as lines, as JSON, and again and again."""
+"""`bothends sockets`: the table as text, as JSON, and with --watch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.interop.running import Running
 ME = str(os.getpid())
 
 
-def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_listener_row(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=9) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = sock.getsockname()[1]
@@ -38,24 +38,24 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         socket.create_server(("127.0.0.1", 0)) as sock,
         socket.create_connection(sock.getsockname()) as client,
     ):
-        own = client.getsockname()[1]
+        port = client.getsockname()[1]
         fd = client.fileno()
         assert run(["sockets", ME, "--json"]) == 0
-    (found,) = (each for each in json.loads(capsys.readouterr().out) if each["local"]["port"] == own)
+    (found,) = (each for each in json.loads(capsys.readouterr().out) if each["local"]["port"] == port)
     assert (found["kind"], found["state"]) == ("tcp", "ESTABLISHED")
     assert found["tcp"]["cwnd"] >= 1
     assert found["tcp"]["rtt_ms"] > 0
     assert [(each["pid"], each["fd"]) for each in found["processes"]] == [(os.getpid(), fd)]
 
 
-def test_no_such_process() -> None:
+def test_unknown_process_raises() -> None:
     with pytest.raises(UnknownName, match="there is no process 'nosuchprogram'"):
         find_pids("nosuchprogram")
     with pytest.raises(UnknownName, match="999999999"):
         find_pids("999999999")
 
 
-def test_a_process_by_its_number_and_by_its_name() -> None:
+def test_find_pids_by_number_and_by_name() -> None:
     assert find_pids(ME) == [os.getpid()]
     assert os.getpid() in find_pids(Path(sys.executable).name)
 
@@ -91,7 +91,7 @@ def test_watch_at_a_terminal_until_interrupted(tmp_path: Path) -> None:
             assert screen.wait() == 0
 
 
-def test_watch_in_a_pipe_is_a_line_each_time() -> None:
+def test_watch_with_json_prints_a_line_per_interval() -> None:
     command = [sys.executable, "-m", "bothends", "sockets", ME, "--watch", "-i", "0.05", "--json"]
     with socket.create_server(("127.0.0.1", 0)) as sock, Running(command) as watching:
         port = sock.getsockname()[1]

@@ -1,4 +1,4 @@
-"""`serve` and `connect` with TLS and the PROXY header, as a user types them."""
+"""`serve` and `connect` with TLS and PROXY headers."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_banner_command_connects(tmp_path: Path) -> None:
 
 def test_log_distinguishes_handshake_failure() -> None:
     with server("upper", "tls://127.0.0.1:0", "--tls-self-signed") as running:
-        place = running.error_line(rb"  tls://(\S+)").group(1).decode()
-        assert run(["connect", f"tcp://{place}", "--send", "\x1b[2J"]).stdout == b""
+        endpoint = running.error_line(rb"  tls://(\S+)").group(1).decode()
+        assert run(["connect", f"tcp://{endpoint}", "--send", "\x1b[2J"]).stdout == b""
         running.error_line(rb'\S+ handshake failed: not TLS: it began with "\\x1b\[2J\\n"')
 
 
@@ -69,8 +69,8 @@ def test_sighup_reloads_certificate(tmp_path: Path, workers: str) -> None:
     path = tmp_path / "server.pem"
     path.write_bytes(old.server.read_bytes())
     with server("upper", "tls://127.0.0.1:0", "--tls-cert", str(path), "--workers", workers) as running:
-        place = running.error_line(rb"  (tls://\S+)").group(1).decode()
-        with connect(place, tls=TlsOptions(ca=old.ca)) as early:
+        endpoint = running.error_line(rb"  (tls://\S+)").group(1).decode()
+        with connect(endpoint, tls=TlsOptions(ca=old.ca)) as early:
             assert early.request(b"a") == b"A"
             path.write_text("no certificate")
             running.process.send_signal(signal.SIGHUP)
@@ -78,21 +78,21 @@ def test_sighup_reloads_certificate(tmp_path: Path, workers: str) -> None:
             path.write_bytes(new.server.read_bytes())
             running.process.send_signal(signal.SIGHUP)
             running.nth_error_line(rb"reloaded upper: .*", 1)
-            for _ in range(2000):  # until the last worker, of which nobody tells, has done it too
+            for _ in range(2000):  # until all workers have reloaded it, which the log does not show
                 with contextlib.suppress(HandshakeFailed):
-                    connect(place, tls=TlsOptions(ca=new.ca)).close()
+                    connect(endpoint, tls=TlsOptions(ca=new.ca)).close()
                     break
             else:
-                pytest.fail("the old certificate is shown still")
+                pytest.fail("a worker still presents the old certificate")
             assert early.request(b"b") == b"B"
         assert running.stop() == 0
 
 
-def test_a_large_pipe_through_tls_both_ways(keys: CertificateFiles) -> None:
+def test_large_pipe_through_tls(keys: CertificateFiles) -> None:
     data = bytes(range(97, 122)) * 80_000
     with server("upper", "tls://127.0.0.1:0", "--tls-cert", str(keys.server)) as running:
-        place = running.error_line(rb"  (tls://\S+)").group(1).decode()
-        done = run(["connect", place, "--tls-ca", str(keys.ca)], data)
+        endpoint = running.error_line(rb"  (tls://\S+)").group(1).decode()
+        done = run(["connect", endpoint, "--tls-ca", str(keys.ca)], data)
     assert done.returncode == 0
     assert done.stdout == data.upper()
 
@@ -114,7 +114,7 @@ def test_tls12_warns_about_half_close(keys: CertificateFiles) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "answer"),
+    ("words", "status", "message"),
     [
         (["serve", "upper", "tls://127.0.0.1:0"], 2, "give one (--tls-cert FILE), or generate one"),
         (
@@ -132,10 +132,10 @@ def test_tls12_warns_about_half_close(keys: CertificateFiles) -> None:
         (["connect", "tls://127.0.0.1:1", "--tls-fingerprint", "abc"], 2, "64 hexadecimal digits"),
     ],
 )
-def test_usage_errors(words: list[str], status: int, answer: str) -> None:
+def test_usage_errors(words: list[str], status: int, message: str) -> None:
     done = run(words)
     assert done.returncode == status
-    assert answer in done.stderr.decode()
+    assert message in done.stderr.decode()
     assert b"Traceback" not in done.stderr
 
 
@@ -148,6 +148,6 @@ def test_proxy_header_over_tls() -> None:
         assert run([*line.split(), "--send", "hello"]).stdout == b"HELLO\n"
         running.error_line(rb"127\.0\.0\.1#\d+ PROXY v2")
     with server("upper", "proxyprotocol+tcp://127.0.0.1:0?trust=192.0.2.0/24") as running:
-        place = running.error_line(rb"  (proxyprotocol\S+)\?trust=192\.0\.2\.0/24").group(1).decode()
-        assert run(["connect", place, "--send", "hello"]).stdout == b""
+        endpoint = running.error_line(rb"  (proxyprotocol\S+)\?trust=192\.0\.2\.0/24").group(1).decode()
+        assert run(["connect", endpoint, "--send", "hello"]).stdout == b""
         running.error_line(rb"\S+ handshake failed: the sender is not in a network whose PROXY headers .*")

@@ -1,4 +1,4 @@
-"""`trace --wire`: the calls of both ends, and what became of each packet between them."""
+"""`trace --wire`: the calls of both ends, and the fate of each packet between them."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ PYTHON = [sys.executable, "-I", "-S", "-c"]  # without site-packages: it starts 
 
 SINK = """
 import socket
-with socket.create_server(("10.0.0.1", 7000)) as welcoming:
-    with welcoming.accept()[0] as connection:
-        heard = 0
+with socket.create_server(("10.0.0.1", 7000)) as listener:
+    with listener.accept()[0] as connection:
+        received = 0
         while data := connection.recv(65536):
-            heard += len(data)
-        connection.sendall(b"%d" % heard)
+            received += len(data)
+        connection.sendall(b"%d" % received)
 """
 SOURCE = """
 import socket
 with socket.create_connection(("10.0.0.1", 7000)) as connection:
     connection.sendall(bytes(30_000))
     connection.shutdown(socket.SHUT_WR)
-    print("heard of", int(connection.recv(100)))
+    print("received:", int(connection.recv(100)))
 """
 
 
@@ -49,7 +49,7 @@ def test_lost_packet_is_marked_and_retransmitted(tmp_path: Path) -> None:
     ends = ["--server", shlex.join([*PYTHON, SINK]), "--client", shlex.join([*PYTHON, SOURCE])]
     wire = "loss=up:20%,delay=1ms,seed=2"
     shown = run([*BOTHENDS, "trace", "--wire", wire, "--save", str(saved), *ends]).decode()
-    assert "heard of 30000" in shown
+    assert "received: 30000" in shown
     assert "loss ✗" in shown
     assert "(resent: " in shown
     records = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
@@ -61,24 +61,24 @@ def test_lost_packet_is_marked_and_retransmitted(tmp_path: Path) -> None:
         for each in packets.values()
         if each["size"] and not each.get("lost")
     }
-    # Whatever had data in it went over the wire once more, until it arrived.
+    # Every lost segment with data was retransmitted until it arrived.
     assert {(each["interface"], each["offset"]) for each in lost if each["size"]} <= arrived
 
 
 def test_invalid_wire_is_one_line() -> None:
-    for wire, said in (("lost=5%", "loss"), ("loss=much", "much")):
+    for wire, message in (("lost=5%", "loss"), ("loss=much", "much")):
         done = subprocess.run(
             [*BOTHENDS, "trace", "--wire", wire, "--server", "true", "--client", "true"],
             capture_output=True, timeout=TIMEOUT, env=ENVIRONMENT, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
-        assert said in done.stderr.decode()
+        assert message in done.stderr.decode()
 
 
 IN_THE_HOST = """
 import os, sys
 from bothends.wire import attach
-with attach.find("client", int(sys.argv[1])) as inside:
+with attach.find_wire("client", int(sys.argv[1])) as inside:
     status = inside.enter("client")
     if status is None:
         os.execvp(sys.argv[2], sys.argv[2:])
@@ -88,7 +88,7 @@ FIELDS = ("ip.src", "tcp.srcport", "tcp.seq_raw", "tcp.ack_raw", "tcp.flags", "t
 
 
 def tshark_packets(capture: Path) -> list[tuple[str, ...]]:
-    """Each segment that has crossed the client's interface, in its order; the file may still be written."""
+    """Return the segments on the client's interface, in order. The file may still be growing."""
     fields = [word for field in FIELDS for word in ("-e", field)]
     done = subprocess.run(
         [str(find_tool("tshark")), "-n", "-r", str(capture), "-Y", "tcp", "-T", "fields", *fields],
@@ -98,12 +98,12 @@ def tshark_packets(capture: Path) -> list[tuple[str, ...]]:
 
 
 def both_fins_seen(seen: list[tuple[str, ...]]) -> bool:
-    """Whether each end has said FIN."""
+    """Whether both ends have sent a FIN."""
     return {each[0] for each in seen if int(each[4], 16) & 1} == {"10.0.0.1", "10.0.0.2"}
 
 
 def segment(packet: dict[str, Any]) -> tuple[str, ...]:
-    """The same of a packet in a trace."""
+    """Return the same fields of a packet in a trace."""
     flags = sum(1 << FLAGS.index(name) for name in packet.get("flags", ()))
     host, port = packet["source"]
     numbers = (port, packet["sequence"], packet.get("acknowledged", 0), f"0x{flags:04x}", packet["size"])
@@ -128,7 +128,7 @@ def test_packets_match_tshark_in_host(tmp_path: Path) -> None:
     ends = ["--server", serve, "--client", "sh client.sh"]
     with Running([*BOTHENDS, *command, *ends], cwd=tmp_path, env=ENVIRONMENT) as traced:
         wait_until(lambda: traced.process.pid in attach.running_wires())
-        # It is tshark's own part that captures, and says "File" when it really does.
+        # dumpcap is tshark's capture program; it prints "File" once it captures.
         listen = ["dumpcap", "-q", "-i", "eth0", "-f", "tcp", "-w", str(capture)]
         with Running([sys.executable, "-c", IN_THE_HOST, str(traced.process.pid), *listen]) as dumpcap:
             dumpcap.error_line(rb"File: .*")
@@ -141,9 +141,7 @@ def test_packets_match_tshark_in_host(tmp_path: Path) -> None:
         assert traced.wait() == 0
     assert (tmp_path / "got").read_bytes() == (tmp_path / "page").read_bytes()
     records = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
-    packets = [
-        each["packet"] for each in records if "packet" in each
-    ]  # when they departed, and when they received
+    packets = [each["packet"] for each in records if "packet" in each]  # on departure, and on arrival
     found = {each["number"]: each for each in packets}.values()
     departed = [segment(each) for each in found if each["interface"] == "client" and not each.get("made")]
     ended = {each["number"]: each for each in reversed(packets) if each.get("until")}
@@ -163,7 +161,7 @@ def test_packets_match_tshark_in_host(tmp_path: Path) -> None:
 
 
 def test_wire_failure_ends_trace() -> None:
-    """What makes the hosts is killed: no program is departed to wait for, and it is said."""
+    """The wire's supervisor is killed, and all programs with it: the trace ends with an error."""
     ends = ["--server", shlex.join([*PYTHON, SINK]), "--client", "sleep 600"]
     with Running([*BOTHENDS, "trace", "--wire", "delay=1ms", *ends]) as traced:
         traced.text(rb"listen\(")

@@ -1,4 +1,4 @@
-"""`serve`, `connect` and `bench` in a host: of a wire that runs already, and on one of their own."""
+"""`--wire` and `--host`: `serve`, `connect` and `bench` in a host of a running wire, and of a new one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOBODY_UID = 65534
 
 
 def cli_error(*arguments: str, status: int = 2) -> str:
-    """The one line that says why it can't be."""
+    """Run an invalid command line; return its single error line."""
     done = subprocess.run(
         [*BOTHENDS, *arguments], capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT,
         env=ENVIRONMENT, check=False, text=True,
@@ -42,7 +42,7 @@ def cli_error(*arguments: str, status: int = 2) -> str:
 
 @pytest.fixture
 def wire() -> Iterator[Running]:
-    """A wire that runs: a server, and a client that waits."""
+    """Run a wire with an echo server, and a client that does nothing."""
     hosts = ["--host", f"server={ECHO}", "--host", "client=echo ready; exec sleep 600"]
     with Running([*BOTHENDS, "wire", "-q", *hosts]) as running:
         running.text(rb"ready")
@@ -98,7 +98,7 @@ def test_prompt_in_host_of_running_wire(wire: Running, tmp_path: Path) -> None:
 
 
 def child_pids(process: int) -> list[int]:
-    """Its children."""
+    """Return the PIDs of a process's children."""
     return [each.pid for each in process_info.all_processes() if each.parent == process]
 
 
@@ -126,8 +126,8 @@ def test_process_in_host_ends_with_wire_and_with_parent(wire: Running) -> None:
 
 
 def test_unknown_host_is_rejected(wire: Running) -> None:
-    said = cli_error("connect", "--host", host_of("router", wire), "tcp://server:12000")
-    assert f"{wire.process.pid}: server, client" in said
+    error = cli_error("connect", "--host", host_of("router", wire), "tcp://server:12000")
+    assert f"{wire.process.pid}: server, client" in error
     assert "no running wire 1 of yours" in cli_error("connect", "--host", "client@1", "tcp://server:12000")
 
 
@@ -140,13 +140,13 @@ def test_ambiguous_host_name_is_rejected(wire: Running) -> None:
     ):
         one.text(rb"ready")
         other.text(rb"ready")
-        said = cli_error("connect", "--host", name, "tcp://other:1")
-        assert f"{name}@{one.process.pid}" in said
-        assert f"{name}@{other.process.pid}" in said
+        error = cli_error("connect", "--host", name, "tcp://other:1")
+        assert f"{name}@{one.process.pid}" in error
+        assert f"{name}@{other.process.pid}" in error
         assert run([*BOTHENDS, "connect", "--host", host_of(name, one), "--resolve", name])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to switch users")
 def test_other_user_cannot_enter_wire(wire: Running) -> None:
     program = f"""
 import socket
@@ -171,11 +171,11 @@ for each in found._descriptors:
             capture_output=True, check=True, text=True, timeout=TIMEOUT,
         )  # fmt: skip
     except PermissionError:
-        pytest.skip("another user can't run this checkout")
+        pytest.skip("other users cannot run this checkout")
     assert done.stdout.split() == ["EPERM"] * 5
 
 
-def test_own_wire() -> None:
+def test_new_wire_for_connect_bench_and_serve() -> None:
     server, wire = ["--host", f"server={ECHO}"], ["--wire", "delay=20ms,seed=3"]
     assert (
         run([*BOTHENDS, "connect", *wire, *server, "--send", "--wire", "tcp://server:12000"]) == b"--wire\n"
@@ -183,14 +183,14 @@ def test_own_wire() -> None:
     bench = ["bench", "--duration", "0.3", "--warmup", "0", "--json", *wire, *server, "tcp://server:12000"]
     measured = json.loads(run([*BOTHENDS, *bench]))
     assert measured["command"] == shlex.join(["bothends", *bench])
-    assert measured["entries"][0]["rounds"][0]["uncorrected"]["mean_us"] >= 40_000  # there and back
+    assert measured["entries"][0]["rounds"][0]["uncorrected"]["mean_us"] >= 40_000  # 20 ms in each direction
     client = f"client={LINE} connect --send hello tcp://server:12000; hostname"
     assert run([*BOTHENDS, "serve", "-q", *wire, "--host", client, "upper", "tcp://:12000"]).startswith(
         b"HELLO\n"
     )
 
 
-def test_own_wire_host_name_and_exit_status() -> None:
+def test_new_wire_host_name_and_exit_status() -> None:
     words = ["connect", "--wire", "mtu=1400", "--host", f"server={ECHO}", "--host", "me"]
     assert b"10.0.0.2" in run([*BOTHENDS, *words, "--resolve", "me"])
     done = subprocess.run(
@@ -205,7 +205,7 @@ def test_own_wire_host_name_and_exit_status() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--wire", "delay=1ms"], "--wire needs another host"),
         (["--wire", "delay=much", "--host", "a=true"], "much"),
@@ -215,8 +215,8 @@ def test_own_wire_host_name_and_exit_status() -> None:
         (["--host", "a@here"], "a@1234"),
     ],
 )
-def test_usage_errors(arguments: list[str], said: str) -> None:
-    assert said in cli_error("connect", *arguments, "tcp://server:1")
+def test_usage_errors(arguments: list[str], message: str) -> None:
+    assert message in cli_error("connect", *arguments, "tcp://server:1")
 
 
 @pytest.mark.parametrize(("setting", "wanted"), [("mtu=9000", "68 to 1500"), ("seed=x", "a number")])
