@@ -16,7 +16,7 @@ What the kernel does, and what follows:
 3. close() with unread input makes the kernel send RST, which can destroy the last reply on its way. So only
    the sending direction is shut down, and input is read and discarded until the peer's EOF, for at most
    `limits.linger` seconds.
-4. After its FIN a peer can still read: EOF ends the peer's sending, not ours.
+4. After its FIN a peer can still read: EOF ends the peer's sending direction only.
 """
 
 from __future__ import annotations
