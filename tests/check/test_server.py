@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from bothends.check.case import Verdict
+from bothends.check.subjects.listening import listeners
+from bothends.endpoints import Endpoint
 from bothends.server import serve
 from bothends.sockets.free_port import free_port
 from bothends.starters.writing import make_starter
@@ -90,6 +93,15 @@ def test_server_with_two_ports_is_checked_on_printed_one(printed: int, tmp_path:
     text = text.replace(created, opened.replace("\n", "\n    ").replace("{printed}", str(printed)))
     result = judge(write_server_script(tmp_path, text)[:-1], "upper-tcp", "tcp-several-messages")
     assert not result.failed, format_failures(result)
+
+
+@pytest.mark.parametrize("host", ["::ffff:127.0.0.1", "::", "127.0.0.1", "0.0.0.0"])
+def test_listeners_reports_ipv4_address(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.bind((host, 0))
+        endpoint = Endpoint("udp", host="127.0.0.1", port=sock.getsockname()[1])
+        assert endpoint in listeners([os.getpid()], "udp")
 
 
 def test_reply_without_eof_is_read_up_to_limit(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ before it is judged.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -62,7 +63,11 @@ def _is_server_socket(entry: SocketEntry) -> bool:
 def _endpoint(transport: str, entry: SocketEntry) -> Endpoint:
     if entry.family == "unix":
         return Endpoint(transport, path=entry.local.host)
-    host = entry.local.host
-    if host in ("0.0.0.0", "::"):
+    address = ipaddress.ip_address(entry.local.host.partition("%")[0])
+    if address.is_unspecified:
         host = "127.0.0.1"
-    return Endpoint(transport, host=host.removeprefix("::ffff:"), port=entry.local.port)
+    elif isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        host = str(address.ipv4_mapped)  # Java binds IPv4 addresses on IPv6 sockets
+    else:
+        host = entry.local.host
+    return Endpoint(transport, host=host, port=entry.local.port)
