@@ -45,6 +45,7 @@ RANKS = {
     "socket_table": 2,
     "trace": 3,
     "impair": 2,
+    "why": 3,
     "wire": 3,
     "configuration": 3,
     "server": 3,

@@ -51,6 +51,10 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
         "bothends.cli.sockets:sockets",
         "Show the socket table: addresses, state, round-trip time, process.",
     ),
+    "why": (
+        "bothends.cli.why:why",
+        "Tell which running programs wait for each other, and why.",
+    ),
     "bench": (
         "bothends.cli.bench.command:bench",
         "Benchmark a server: requests per second, latency, errors.",

@@ -1,0 +1,88 @@
+"""`bothends why`: tell which running programs wait for each other, and what is wrong with their sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from bothends.cli import terminal
+from bothends.errors import UnknownName
+
+if TYPE_CHECKING:
+    from bothends.why import Report
+
+_INTERVAL: Final = 2.0  # seconds between two looks of --watch
+
+
+@click.command(
+    short_help="Tell which running programs wait for each other, and why.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.argument("subject", metavar="[PID | :PORT | ENDPOINT]", required=False)
+@click.option("--watch", is_flag=True, help="Repeat every 2 s until ^C.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch, one line each time.")
+def why(subject: str | None, watch: bool, as_json: bool) -> None:
+    """Explain why programs that already run do not make progress: what waits for what, on which socket.
+
+    \b
+      bothends why                    everything on this machine that is wrong, worst first
+      bothends why 4711               what a process waits for, and which process could end that
+      bothends why :12000             the same for a port
+      bothends why unix:/run/a.sock   the same for an endpoint
+
+    Found are deadlocks, data that no thread reads, full accept queues, connections that are never closed,
+    peers that vanished, dropped datagrams, ports and descriptors that run out, and ports that are shared by
+    mistake. Each line says what was seen, and what was inferred from it.
+
+    Nothing is attached, stopped or changed. Processes of other users are visible to root only. Exit status: 1
+    if something is wrong, 0 if not, 2 if there is no such process.
+    """
+    if not watch:
+        report = look(subject)
+        _print(report, as_json=as_json, indent=2)
+        if report.is_wrong:
+            raise click.exceptions.Exit(1)
+        return
+    clear = "\x1b[H\x1b[2J" if terminal.is_terminal(sys.stdout) and not as_json else ""
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            started = time.monotonic()
+            report = look(subject)
+            print(clear, end="")  # noqa: T201
+            _print(report, as_json=as_json, indent=None)
+            if not clear and not as_json:
+                print()  # noqa: T201
+            sys.stdout.flush()
+            time.sleep(max(0.0, started + _INTERVAL - time.monotonic()))
+
+
+def look(text: str | None) -> Report:
+    """Take a snapshot and report on it. Raises UnknownName if there is no such process."""
+    from bothends.why import make_report, take_snapshot
+    from bothends.why.explain import parse_subject
+
+    subject = parse_subject(text) if text is not None else None
+    pids = subject.pids if subject is not None else ()
+    report = make_report(take_snapshot(skipped=[os.getpid()], also=pids), subject)
+    if pids and not report.found:
+        raise UnknownName("process", str(text), "", "ps -e lists them")
+    return report
+
+
+def _print(report: Report, *, as_json: bool, indent: int | None) -> None:
+    from bothends.why.report import as_object, text_lines
+
+    if as_json:
+        print(json.dumps({"time": time.time(), **as_object(report)}, indent=indent))  # noqa: T201
+        return
+    for text, style in text_lines(report):
+        print(terminal.styled(text, style, sys.stdout))  # noqa: T201
+    sys.stdout.flush()
+    for each in report.notes:
+        terminal.note(each)

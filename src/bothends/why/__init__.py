@@ -1,0 +1,23 @@
+"""Explain why running programs wait: the blocked calls, and the processes that could end them. Linux.
+
+    blocked.py     decodes the system call of a blocked thread (pure)
+    model.py       threads, processes and sockets as values
+    snapshot.py    reads all of them once, from /proc and the socket table
+    wait_graph.py  joins them: which threads can end which wait, and which waits nothing can end (pure)
+    problems/      one file for each kind of problem (pure)
+    phrases.py     names, sizes and durations as text (pure)
+    explain.py     describes one process, port or endpoint (pure)
+    report.py      problems and descriptions as text and as JSON objects (pure)
+    python_lines.py  the line of a Python program, by py-spy if it is installed
+
+Nothing is attached, stopped, duplicated or written: /proc, sock_diag(7) and process_vm_readv(2) only read.
+
+Rank 3: imports `errors`, `escaping`, `endpoints`, `osutil` and `socket_table`.
+"""
+
+from bothends.why.model import Snapshot
+from bothends.why.problems.problem import Problem
+from bothends.why.report import Report, make_report
+from bothends.why.snapshot import take_snapshot
+
+__all__ = ["Problem", "Report", "Snapshot", "make_report", "take_snapshot"]
