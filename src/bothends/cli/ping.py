@@ -22,7 +22,7 @@ DEFAULT_SIZE: Final = 56  # bytes; 64 with the ICMP header, as in ping(8)
     short_help="Measure round-trip times with ICMP or UDP.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.argument("words", metavar="HOST | --udp HOST PORT", nargs=-1, required=True)
+@click.argument("args", metavar="HOST | --udp HOST PORT", nargs=-1, required=True)
 @click.option(
     "--udp", is_flag=True, help="Send UDP datagrams to an echo service; needs no permission for ICMP."
 )
@@ -68,7 +68,7 @@ DEFAULT_SIZE: Final = 56  # bytes; 64 with the ICMP header, as in ping(8)
 @click.option("-q", "--quiet", is_flag=True, help="Print the summary only.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one event per line, the summary last.")
 def ping(
-    words: tuple[str, ...],
+    args: tuple[str, ...],
     udp: bool,
     count: int | None,
     interval: float,
@@ -97,7 +97,7 @@ def ping(
     from bothends.client.ping import TOKEN_BITS, Pinger, ProbeTracker
 
     token = secrets.randbits(TOKEN_BITS)
-    with open_transport(words, udp=udp, family=family, ttl=ttl, token=token, size=size) as transport:
+    with open_transport(args, udp=udp, family=family, ttl=ttl, token=token, size=size) as transport:
         tracker = ProbeTracker(count=count, interval=interval, timeout=timeout, now=time.monotonic)
         output = _Output(transport.address, timeout, quiet=quiet, as_json=as_json)
         if not quiet and not as_json:
@@ -112,7 +112,7 @@ def ping(
 
 
 def open_transport(
-    words: tuple[str, ...], *, udp: bool, family: int | None, ttl: int | None, token: int, size: int
+    args: tuple[str, ...], *, udp: bool, family: int | None, ttl: int | None, token: int, size: int
 ) -> IcmpTransport | UdpTransport:
     """Open the transport that the arguments name.
 
@@ -124,8 +124,8 @@ def open_transport(
     from bothends.client.ping import PROBE_HEADER
     from bothends.endpoints import endpoints_from_args
 
-    if udp or any("://" in word for word in words):
-        endpoints = endpoints_from_args(words, "udp")
+    if udp or any("://" in arg for arg in args):
+        endpoints = endpoints_from_args(args, "udp")
         if len(endpoints) != 1:
             raise click.UsageError("expected one endpoint, but got " + ", ".join(map(str, endpoints)))
         endpoint = endpoints[0]
@@ -138,11 +138,11 @@ def open_transport(
                 f"a UDP probe has at least {PROBE_HEADER.size} bytes; try -s {PROBE_HEADER.size}"
             )
         return ping_transports.open_udp(endpoint, token=token)
-    if len(words) > 1:
+    if len(args) > 1:
         raise click.UsageError(
-            f"expected one host: ICMP has no ports; for UDP, try bothends ping --udp {' '.join(words)}"
+            f"expected one host: ICMP has no ports; for UDP, try bothends ping --udp {' '.join(args)}"
         )
-    return ping_transports.open_icmp(words[0], identifier=token & 0xFFFF, family=family, ttl=ttl)
+    return ping_transports.open_icmp(args[0], identifier=token & 0xFFFF, family=family, ttl=ttl)
 
 
 class _Output:

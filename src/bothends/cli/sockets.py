@@ -93,7 +93,7 @@ def sockets(
         terminal.note(each)
 
 
-def find_pids(word: str) -> list[int]:
+def find_pids(process: str) -> list[int]:
     """Return the PIDs of a PID or a process name. Raises UnknownName."""
     from pathlib import Path
 
@@ -101,14 +101,14 @@ def find_pids(word: str) -> list[int]:
     from bothends.escaping import escape_text
     from bothends.socket_table import owners
 
-    if word.isdecimal() and len(word) < 10:
-        found = [int(word)] if Path(f"/proc/{word}").exists() else []
+    if process.isdecimal() and len(process) < 10:
+        found = [int(process)] if Path(f"/proc/{process}").exists() else []
     else:
-        found = owners.pids_by_name(word)
+        found = owners.pids_by_name(process)
     if not found:
         names = {name for pid in all_pids() for name in owners.process_names(pid)}
-        nearest = suggest.nearest(word, names)
-        raise UnknownName("process", word, escape_text(nearest), "ps -e lists them")
+        nearest = suggest.nearest(process, names)
+        raise UnknownName("process", process, escape_text(nearest), "ps -e lists them")
     return found
 
 
@@ -116,8 +116,8 @@ def matches(row: SocketEntry, only: tuple[str, ...], port: int | None) -> bool:
     """Whether a socket has one of the kinds or states in `only` (if any), and the port (unless None)."""
     if port is not None and port not in (row.local.port, row.peer.port):
         return False
-    words = {row.kind, row.kind.removesuffix("6"), row.family, row.type, row.state.lower()}
-    return not only or not words.isdisjoint(word.lower() for word in only)
+    kinds = {row.kind, row.kind.removesuffix("6"), row.family, row.type, row.state.lower()}
+    return not only or not kinds.isdisjoint(kind.lower() for kind in only)
 
 
 def cells(row: SocketEntry) -> list[str]:

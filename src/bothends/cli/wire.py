@@ -47,7 +47,7 @@ def _toxic_options(command: Any) -> Any:
     short_help="Run programs in isolated network namespaces, with faults.",
     context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False},
 )
-@click.argument("words", metavar="[--] [CMD [ARGUMENT]...]", nargs=-1, type=click.UNPROCESSED)
+@click.argument("args", metavar="[--] [CMD [ARGUMENT]...]", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "--host",
     "hosts",
@@ -89,7 +89,7 @@ def _toxic_options(command: Any) -> Any:
 @click.option("--veth", is_flag=True, help="Use veth pairs even if TUN is available.")
 @click.option("-q", "--quiet", is_flag=True, help="Only print warnings and errors.")
 def wire(
-    words: tuple[str, ...],
+    args: tuple[str, ...],
     hosts: tuple[str, ...],
     line: bool,
     mtu: int,
@@ -124,7 +124,7 @@ def wire(
 
     from bothends.wire import build_topology
 
-    topology = replace(build_topology(parse_commands(words, hosts), line=line), mtu=mtu)
+    topology = replace(build_topology(parse_commands(args, hosts), line=line), mtu=mtu)
     status = run(
         topology,
         parse_toxics(toxics, bidirectional_only=topology.shape == "loop"),
@@ -196,14 +196,14 @@ def run(
     return status
 
 
-def parse_commands(words: Sequence[str], hosts: Sequence[str]) -> list[HostCommand]:
+def parse_commands(args: Sequence[str], hosts: Sequence[str]) -> list[HostCommand]:
     """Return the hosts and commands that the command line names. Raises click.UsageError."""
     from bothends.wire import HostCommand
 
-    if words and hosts:
+    if args and hosts:
         raise click.UsageError("CMD and --host cannot be combined")
-    if words:
-        return [HostCommand("host", tuple(words), no_shell=True)]
+    if args:
+        return [HostCommand("host", tuple(args), no_shell=True)]
     if not hosts:
         raise click.UsageError("missing CMD or --host; for example: bothends wire --delay 40ms -- make test")
     found = []
@@ -274,9 +274,9 @@ def summary(opened: Wire) -> list[str]:
     lines = []
     for link in opened.switch.links.values():
         faults = {
-            f"{toxic_type(spec)} {word}": count
+            f"{toxic_type(spec)} {effect}": count
             for spec, counters in link.toxic_counters.items()
-            for word, count in (
+            for effect, count in (
                 ("dropped", counters.dropped),
                 ("doubled", counters.doubled),
                 ("corrupted", counters.corrupted),

@@ -59,7 +59,7 @@ def _load_subcommand(name: str) -> click.Command:
     short_help="Benchmark a server: requests per second, latency, errors.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.argument("words", metavar="ENDPOINT", nargs=-1, required=True)
+@click.argument("args", metavar="ENDPOINT", nargs=-1, required=True)
 @click.option(
     "-c",
     "--connections",
@@ -122,7 +122,7 @@ def _load_subcommand(name: str) -> click.Command:
 @click.option("--tls-name", metavar="NAME", default="", help="TLS: host name to send (SNI) and to verify.")
 @click.option("--insecure", is_flag=True, help="TLS: skip certificate verification.")
 @wire_options("client")
-def bench(words: tuple[str, ...], **given: Any) -> None:
+def bench(args: tuple[str, ...], **given: Any) -> None:
     """Measure the server at ENDPOINT. Every reply is verified, byte for byte.
 
     \b
@@ -141,7 +141,7 @@ def bench(words: tuple[str, ...], **given: Any) -> None:
         from bothends.bench.results import BenchEntry
 
     output.check_writable(given["hgrm"], given["html"])
-    plan, count = build_plan(words, given), given["rounds"]
+    plan, count = build_plan(args, given), given["rounds"]
     notes: list[str] = []
     if given["cluster"] is not None:
         found = _run_on_cluster(plan, given, notes)
@@ -209,7 +209,7 @@ def _find_limit(plan: RunPlan, generator: Generator, given: dict[str, Any]) -> N
         raise click.exceptions.Exit(1)
 
 
-def build_plan(words: tuple[str, ...], given: dict[str, Any]) -> RunPlan:
+def build_plan(args: tuple[str, ...], given: dict[str, Any]) -> RunPlan:
     """Return the run plan of the command line.
 
     Raises:
@@ -222,7 +222,7 @@ def build_plan(words: tuple[str, ...], given: dict[str, Any]) -> RunPlan:
     from bothends.client.tls import TlsOptions
     from bothends.endpoints import endpoints_from_args
 
-    endpoints = endpoints_from_args(words, "tcp")
+    endpoints = endpoints_from_args(args, "tcp")
     if len(endpoints) != 1:
         raise UsageError("expected one endpoint, but got " + ", ".join(map(str, endpoints)))
     check_target(endpoints[0])

@@ -33,7 +33,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 
 
 @click.command(
-    short_help="Talk to a server: at a prompt, in a pipe, or once.",
+    short_help="Connect to a server: at a prompt, in a pipe, or for one request.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("endpoint", nargs=-1)
@@ -292,7 +292,7 @@ def _ip_version(host: str) -> int:
 
 
 def _scan(
-    words: Sequence[str],
+    args: Sequence[str],
     udp: bool,
     timeout: float,
     family: int | None,
@@ -304,9 +304,9 @@ def _scan(
     from bothends.endpoints import endpoints_from_args
     from bothends.errors import EndpointError
 
-    host, *ports = words
+    host, *ports = args
     if not ports:  # host and port in one argument
-        [target] = endpoints_from_args(words, "udp" if udp else "tcp")
+        [target] = endpoints_from_args(args, "udp" if udp else "tcp")
         if target.scheme not in ("tcp", "tls", "mptcp", "udp"):
             raise EndpointError(str(target), "-z scans TCP ports, or UDP ports with -u")
         host, ports, udp = target.host or "localhost", [str(target.port)], target.scheme == "udp"

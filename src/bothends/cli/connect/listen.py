@@ -44,19 +44,19 @@ from bothends.sockets import (
 TIMEOUT: Final = 10.0  # seconds; required by Connection, but the relay and the prompt set their own timeouts
 
 
-def listen_endpoint(words: Sequence[str], scheme: str, host: str, port: int | None) -> Endpoint:
+def listen_endpoint(args: Sequence[str], scheme: str, host: str, port: int | None) -> Endpoint:
     """Return the endpoint to listen on: a URL, HOST PORT, a single port as in netcat, or -s and -p.
 
     Raises:
         EndpointError, UnknownName, click.UsageError: the arguments name no endpoint, or several.
     """
     if port is not None:
-        if len(words) > 1 or (words and (words[0].isdigit() or "://" in words[0])):
-            raise click.UsageError(f"-l -p {port} takes at most a host, but {' '.join(words)} was given")
-        return Endpoint(scheme, host=words[0] if words else host, port=port)
-    if len(words) == 1 and words[0].isascii() and words[0].isdigit() and scheme in ("tcp", "udp"):
-        return Endpoint(scheme, host=host, port=int(words[0]))
-    found = endpoints_from_args(words, scheme)
+        if len(args) > 1 or (args and (args[0].isdigit() or "://" in args[0])):
+            raise click.UsageError(f"-l -p {port} takes at most a host, but {' '.join(args)} was given")
+        return Endpoint(scheme, host=args[0] if args else host, port=port)
+    if len(args) == 1 and args[0].isascii() and args[0].isdigit() and scheme in ("tcp", "udp"):
+        return Endpoint(scheme, host=host, port=int(args[0]))
+    found = endpoints_from_args(args, scheme)
     if len(found) != 1:
         raise click.UsageError("-l listens on one endpoint, but got " + ", ".join(map(str, found)))
     return found[0].with_host(host) if host and not found[0].host else found[0]

@@ -64,12 +64,12 @@ def list_(api: str, as_json: bool) -> None:
 
 @click.command(context_settings=_HELP)
 @click.argument("name")
-@click.argument("words", metavar="LISTEN UPSTREAM", nargs=-1, required=True)
+@click.argument("args", metavar="LISTEN UPSTREAM", nargs=-1, required=True)
 @_api_option
 @click.option("--framing", metavar="HOW", help="Split streams into messages: lines, u16 or u32.")
-def add(name: str, words: tuple[str, ...], api: str, framing: str | None) -> None:
+def add(name: str, args: tuple[str, ...], api: str, framing: str | None) -> None:
     """Add a proxy named NAME."""
-    endpoints = endpoints_from_args(words)
+    endpoints = endpoints_from_args(args)
     if len(endpoints) != 2:
         raise click.UsageError("expected two endpoints, LISTEN and UPSTREAM")
     body = {"name": name, "listen": str(endpoints[0]), "upstream": str(endpoints[1]), "framing": framing}

@@ -83,7 +83,7 @@ def _toxic_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command(cls=_ImpairCommand, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("words", metavar="[LISTEN UPSTREAM]", nargs=-1)
+@click.argument("args", metavar="[LISTEN UPSTREAM]", nargs=-1)
 @_toxic_options
 @click.option(
     "--toxic", metavar="TYPE,...", multiple=True, help="Any toxic by its type: down:blackhole,at=5s."
@@ -114,7 +114,7 @@ def _toxic_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--api", metavar="ENDPOINT", help=f"Endpoint of the API. Default: 127.0.0.1:{DEFAULT_PORT}.")
 @click.option("--no-api", is_flag=True, help="Run without the API.")
 @click.option("-q", "--quiet", is_flag=True, help="Only print warnings and errors.")
-def impair(words: tuple[str, ...], duration: float | None, **given: Any) -> None:
+def impair(args: tuple[str, ...], duration: float | None, **given: Any) -> None:
     """Forward LISTEN to UPSTREAM, applying the given faults, until ^C.
 
     A toxic applies to both directions or to one: `--latency up:50ms` from the client to the server, `down:`
@@ -132,7 +132,7 @@ def impair(words: tuple[str, ...], duration: float | None, **given: Any) -> None
       bothends impair toxic db latency down:1s
       bothends impair remove db latency_downstream
     """
-    scenario = _scenario(words, given)
+    scenario = _scenario(args, given)
     seed = next((each for each in (given["seed"], scenario.seed) if each is not None), None)
     seed = secrets.randbits(32) if seed is None else seed
     replay = _replay(given["replay"], scenario) if given["replay"] is not None else None
@@ -175,16 +175,16 @@ def impair(words: tuple[str, ...], duration: float | None, **given: Any) -> None
                 terminal.note(line)
 
 
-def _scenario(words: tuple[str, ...], given: dict[str, Any]) -> Scenario:
+def _scenario(args: tuple[str, ...], given: dict[str, Any]) -> Scenario:
     """Return the scenario of the configuration file and the command line together."""
     scenario = read_scenario(Path(given["config"])) if given["config"] is not None else Scenario()
     own: tuple[ProxyConfig, ...] = ()
-    if settings := next(filter(_TOXIC_SETTING.fullmatch, words), None):
+    if settings := next(filter(_TOXIC_SETTING.fullmatch, args), None):
         raise click.UsageError(
             f"{settings!r} is not an endpoint; for an attribute of a toxic: --toxic blackhole,at=5s"
         )
-    if words:
-        endpoints = endpoints_from_args(words)
+    if args:
+        endpoints = endpoints_from_args(args)
         if len(endpoints) != 2:
             raise click.UsageError(
                 "expected LISTEN and UPSTREAM; for example: bothends impair :12001 127.0.0.1:12000"
@@ -233,9 +233,9 @@ def _open_api(loop: EventLoop, proxies: ProxyCollection, given: dict[str, Any]) 
         return None
     from importlib.metadata import version
 
-    words = given["api"] if given["api"] is not None else f"tcp://127.0.0.1:{DEFAULT_PORT}"
+    text = given["api"] if given["api"] is not None else f"tcp://127.0.0.1:{DEFAULT_PORT}"
     try:
-        return ApiServer(loop, Api(proxies, version("bothends")), endpoints_from_args([words])[0])
+        return ApiServer(loop, Api(proxies, version("bothends")), endpoints_from_args([text])[0])
     except SystemCallFailed:
         if given["api"] is not None or not len(proxies):
             raise

@@ -42,7 +42,7 @@ _COPIED_OPTIONS: Final = ("shell", "engine", "workers", "takeover", "trace", "lo
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("words", metavar="[SERVICE] ENDPOINT...", nargs=-1)
+@click.argument("args", metavar="[SERVICE] ENDPOINT...", nargs=-1)
 @click.option(
     "-e", "--exec", "command", metavar="CMD", help="Run a command for each connection, as inetd does."
 )
@@ -190,7 +190,7 @@ _COPIED_OPTIONS: Final = ("shell", "engine", "workers", "takeover", "trace", "lo
 )
 @wire_options("server", is_server=True)
 @click.pass_context
-def serve(context: click.Context, /, words: tuple[str, ...], **given: Any) -> None:
+def serve(context: click.Context, /, args: tuple[str, ...], **given: Any) -> None:
     """Serve SERVICE on every ENDPOINT, until ^C.
 
     SERVICE is a name listed by `bothends services`, or your own: shout.py:shout. Messages are logged to
@@ -211,7 +211,7 @@ def serve(context: click.Context, /, words: tuple[str, ...], **given: Any) -> No
 
         servers = read(Path(given["config"]))
     else:
-        servers = [_options(words, given)]
+        servers = [_options(args, given)]
     if given["check"]:
         _print_dry_run(servers)
     elif len(servers) == 1:
@@ -223,14 +223,14 @@ def serve(context: click.Context, /, words: tuple[str, ...], **given: Any) -> No
         run_all(servers)
 
 
-def _options(words: tuple[str, ...], given: dict[str, Any]) -> ServeOptions:
+def _options(args: tuple[str, ...], given: dict[str, Any]) -> ServeOptions:
     """Return the options that the command line gives."""
     command = given["command"]
     limits = {each.name: given[each.name] for each in fields(Limits) if each.name in given}
     for name in ("idle", "life"):
         limits[name] = limits[name] or None  # 0 means no limit
     tls = TlsSettings(**{each.name: given[each.name] for each in fields(TlsSettings)})
-    service, endpoints = ("", words) if command is not None else _service_and_endpoints(words)
+    service, endpoints = ("", args) if command is not None else _service_and_endpoints(args)
     if command is not None and given["engine"] is not None:
         raise UsageError("--engine has no effect with --exec, which runs a process for each connection")
     if command is None and given["shell"]:
@@ -248,15 +248,15 @@ def _options(words: tuple[str, ...], given: dict[str, Any]) -> ServeOptions:
     )
 
 
-def _service_and_endpoints(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    if not words:
+def _service_and_endpoints(args: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    if not args:
         raise UsageError(
             "missing SERVICE; for example: bothends serve upper tcp://:12000; see bothends services"
         )
-    if len(words) == 1:
-        services.load(words[0])  # an unknown service is the more likely mistake: report it first
-        raise UsageError(f"missing ENDPOINT; for example: bothends serve {words[0]} tcp://:12000")
-    return words[0], words[1:]
+    if len(args) == 1:
+        services.load(args[0])  # an unknown service is the more likely mistake: report it first
+        raise UsageError(f"missing ENDPOINT; for example: bothends serve {args[0]} tcp://:12000")
+    return args[0], args[1:]
 
 
 def _reject_other_options(context: click.Context) -> None:

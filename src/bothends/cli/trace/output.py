@@ -300,8 +300,8 @@ class Programs:
         if self.command:
             tracees.check_program(self.command)
             clients.append((self.command[0].rpartition("/")[2], list(self.command)))
-        for index, (role, words) in enumerate(clients):
-            session.add_client(role, words, inherit_stdin=index == 0, output=output)
+        for index, (role, argv) in enumerate(clients):
+            session.add_client(role, argv, inherit_stdin=index == 0, output=output)
         for pid in self.pids:
             session.attach(f"process {pid}", pid)
 
