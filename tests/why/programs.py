@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -25,22 +26,30 @@ class Programs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._terminals: list[int] = []
         self.running: list[subprocess.Popen[str]] = []
 
-    def start(self, name: str, code: str, *arguments: str, line: bool = True) -> tuple[int, str]:
-        """Run code as a script of this name. Returns its PID and the first line that it prints."""
+    def start(self, name: str, code: str, *arguments: str, terminal: bool = False) -> tuple[int, str]:
+        """Run code as a script of this name. Returns its PID and the first line that it prints.
+
+        `terminal`: standard input is a terminal, not a pipe.
+        """
         script = self._folder / name
         script.write_text(code, encoding="utf-8")
+        stdin = subprocess.PIPE
+        if terminal:
+            master, stdin = os.openpty()
+            self._terminals += [master, stdin]
         process = subprocess.Popen(
             [sys.executable, str(script), *arguments],
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
         self.running.append(process)
         assert process.stdout is not None
-        return process.pid, process.stdout.readline().strip() if line else ""
+        return process.pid, process.stdout.readline().strip()
 
     def pair(self, server: str, client: str) -> tuple[int, int, int]:
         """Run a server and a client, each after its opening lines. Returns both PIDs and the port."""
@@ -54,6 +63,8 @@ class Programs:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             process.communicate()
+        for descriptor in self._terminals:
+            os.close(descriptor)
 
 
 def look(*pids: int) -> tuple[Snapshot, Report]:

@@ -109,9 +109,8 @@ def _process(graph: WaitGraph, process: ObservedProcess) -> Iterator[Statement]:
     waited_for = {wait.inode for thread in process.threads for wait, _ in graph.waits_for(thread)}
     idle = [
         entry
-        for entry in graph.snapshot.sockets
-        if any(owner.pid == process.pid for owner in entry.owners)
-        and entry.inode not in waited_for
+        for entry in graph.sockets_of(process.pid)
+        if entry.inode not in waited_for
         and entry.state != "LISTEN"
         and graph.snapshot.processes[process.pid].is_readable
     ]
@@ -191,7 +190,8 @@ def _other_end(graph: WaitGraph, other: SocketEntry, depth: int, seen: _Describe
     for process in graph.owners(other):
         held = "The other end is held by" if other.state != "LISTEN" else "Its listener is held by"
         activity = phrases.main_activity(graph, process)
-        yield Statement(f"{held} {process}, of which no thread waits for it; it {activity}.", depth)
+        fds = ", ".join(f"fd {owner.fd}" for owner in other.owners if owner.pid == process.pid)
+        yield Statement(f"{held} {process} ({fds}), of which no thread waits for it; it {activity}.", depth)
         following = [thread for thread in process.threads if thread.tid not in seen.tids]
         if len(process.threads) == 1 and following and depth < _MAX_DEPTH:
             seen.tids.add(following[0].tid)

@@ -88,6 +88,7 @@ class KernelLimits:
     last_port: int = 60_999
     retries: int = 15  # tcp_retries2
     connect_retries: int = 6  # tcp_syn_retries
+    linear_connect_retries: int = 0  # tcp_syn_linear_timeouts, Linux 6.5
 
 
 @dataclass(slots=True)

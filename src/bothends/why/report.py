@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from bothends.why import phrases
 from bothends.why.explain import Statement, Subject, describe
 from bothends.why.model import Snapshot
 from bothends.why.problems.problem import Problem
@@ -48,9 +49,26 @@ def make_report(snapshot: Snapshot, subject: Subject | None = None) -> Report:
         if problem.pids & pids or problem.inodes & inodes or (not pids and problem.ports & port)
     ]
     if subject.port and not statements:
-        text = f"No socket of this machine has port {subject.port}: a connection to it is refused."
-        chosen = [Problem("no listener", text, seen="the socket table", ports=frozenset(port))]
+        chosen = [_no_socket(graph, subject)]
     return Report(chosen, statements, list(snapshot.notes), found=bool(statements))
+
+
+def _no_socket(graph: WaitGraph, subject: Subject) -> Problem:
+    """Say that no socket has the address, and where its port is served instead, if anywhere."""
+    others = [
+        entry
+        for entry in graph.snapshot.sockets
+        if entry.local.port == subject.port and (entry.state == "LISTEN" or entry.type == "dgram")
+    ]
+    served = [f"{phrases.owner(graph, entry)} has {phrases.connection(entry)}" for entry in others[:3]]
+    where = f"; {', '.join(served)}" if served else ""
+    name = f"address {subject.host}:{subject.port}" if subject.host else f"port {subject.port}"
+    return Problem(
+        "no listener",
+        f"No {subject.protocol or 'TCP or UDP'} socket of this machine has {name}{where}.",
+        seen="the socket table",
+        ports=frozenset([subject.port]),
+    )
 
 
 def text_lines(report: Report) -> list[tuple[str, str]]:
@@ -76,7 +94,7 @@ def text_lines(report: Report) -> list[tuple[str, str]]:
     if not report.is_wrong and not report.statements:
         lines.append(("Nothing is wrong, as far as this user can see.", ""))
     elif not report.is_wrong:
-        lines.append(("No problem was found there.", ""))
+        lines.append(("No problem was found there; the lines above say what it waits for.", ""))
     return lines
 
 

@@ -267,8 +267,10 @@ def _read_limits() -> KernelLimits:
         limits.first_port, limits.last_port = int(first), int(last)
         limits.retries = int((folder / "tcp_retries2").read_text(encoding="ascii"))
         limits.connect_retries = int((folder / "tcp_syn_retries").read_text(encoding="ascii"))
+        linear = (folder / "tcp_syn_linear_timeouts").read_text(encoding="ascii")
+        limits.linear_connect_retries = int(linear)
     except (OSError, ValueError):
-        return KernelLimits()
+        return limits  # an older kernel lacks the last ones
     return limits
 
 

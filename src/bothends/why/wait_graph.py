@@ -1,4 +1,4 @@
-"""Find the threads that can end a wait: edges from blocked threads through sockets to the processes at the other end. Pure.
+"""Find the threads that can end a wait: edges from blocked threads through sockets to other processes. Pure.
 
 1. A thread that waits for several descriptors continues when any of them is ready. So a wait is hopeless only
    if every thread that could end it is stuck as well.
@@ -46,7 +46,10 @@ class WaitGraph:
         }
         self._by_ends: dict[_Key, list[SocketEntry]] = defaultdict(list)
         self._listeners: dict[int, list[SocketEntry]] = defaultdict(list)
+        self._by_pid: dict[int, list[SocketEntry]] = defaultdict(list)
         for entry in snapshot.sockets:
+            for pid in {owner.pid for owner in entry.owners}:
+                self._by_pid[pid].append(entry)
             if entry.state == "LISTEN" and entry.local.port:
                 self._listeners[entry.local.port].append(entry)
             elif entry.peer.port:
@@ -83,6 +86,22 @@ class WaitGraph:
         ]
         return max(found, key=lambda each: not _is_any(each.local.host), default=None)
 
+    def target(self, entry: SocketEntry) -> SocketEntry | None:
+        """Return the listening socket on this machine that a connection attempt is sent to."""
+        host = plain_host(entry.peer.host)
+        return next(
+            (
+                each
+                for each in self._listeners.get(entry.peer.port, ())
+                if each.protocol == entry.protocol
+                and (
+                    plain_host(each.local.host) == host
+                    or (each.netns == entry.netns and _is_any(each.local.host) and is_loopback(host))
+                )
+            ),
+            None,
+        )
+
     def is_queued(self, entry: SocketEntry) -> bool:
         """Whether a connection is in an accept queue: established, but no process has a descriptor yet."""
         is_open = entry.state in ("ESTABLISHED", "CLOSE-WAIT")
@@ -92,6 +111,10 @@ class WaitGraph:
         """Return the processes that have a socket open."""
         pids = dict.fromkeys(owner.pid for owner in entry.owners)
         return [self.snapshot.processes[pid] for pid in pids if pid in self.snapshot.processes]
+
+    def sockets_of(self, pid: int) -> list[SocketEntry]:
+        """Return the sockets that a process has open."""
+        return self._by_pid.get(pid, [])
 
     def waiting(self, entry: SocketEntry) -> list[ObservedThread]:
         """Return the threads whose call waits for a socket."""
