@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,6 +47,7 @@ class Programs:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            start_new_session=True,
         )
         self.running.append(process)
         assert process.stdout is not None
@@ -58,10 +60,10 @@ class Programs:
         return server_pid, client_pid, int(port)
 
     def stop(self) -> None:
-        """Kill all programs."""
+        """Kill all programs, and what they have started."""
         for process in self.running:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
         for descriptor in self._terminals:
             os.close(descriptor)

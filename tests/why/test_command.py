@@ -67,7 +67,7 @@ def test_watch_repeats_until_interrupted(programs: Programs) -> None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
     assert process.returncode == 0
-    assert second["time"] - first["time"] >= 1.9
+    assert second["time"] > first["time"]
     assert [each["kind"] for each in second["problems"]] == ["deadlock"]
 
 
@@ -122,23 +122,25 @@ def test_names_of_other_programs_are_escaped(programs: Programs) -> None:
 def test_ordinary_user_is_told_what_root_would_add(programs: Programs) -> None:
     server, _, port = programs.pair(*DEADLOCK)
     find("deadlock", server)
-    try:
-        completed = subprocess.run(
-            [*COMMAND, f":{port}"],
-            user=65534,
-            group=65534,
-            extra_groups=[],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd="/",
-        )
-    except PermissionError:
-        pytest.skip("another user can't run this Python")
-    if "No module named" in completed.stderr:
-        pytest.skip("another user can't read this checkout")
-    assert completed.returncode == 0
-    assert "run as root" in completed.stderr
+    # All modules are imported before the change, because another user may not be able to read them.
+    code = (
+        "import os, sys\n"
+        "import encodings.ascii\n"
+        "from bothends.cli import why\n"
+        "from bothends.why import make_report, take_snapshot\n"
+        "from bothends.cli.main import run\n"
+        "run(['why', '--help'])\n"
+        "print('as nobody', flush=True)\n"
+        "os.setgroups([]), os.setgid(65534), os.setuid(65534)\n"
+        "sys.exit(run(['why', sys.argv[1]]))\n"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", code, f":{port}"], capture_output=True, text=True, check=False
+    )
+    shown = completed.stdout.partition("as nobody")[2]
+    assert completed.returncode == 0, completed
+    assert "no visible process" in shown
+    assert completed.stderr.count("run as root") == 1
 
 
 def test_nothing_is_traced_or_stopped(programs: Programs) -> None:

@@ -4,8 +4,8 @@ What the kernel shows, and to which users:
 
 1. /proc/PID/task/TID/syscall and process_vm_readv(2) are readable for a process that may trace the other one
    (PTRACE_MODE_ATTACH, ptrace(2)); nothing is attached. With kernel.yama.ptrace_scope=1 that is root only.
-2. /proc/PID/task/TID/sched has the time at which the thread last ran, on the clock of the scheduler. It needs
-   CONFIG_SCHED_DEBUG. Without it, the threads' switch counts are compared over a short time instead.
+2. /proc/PID/task/TID/sched has the time at which the thread last ran, on its processor's scheduler clock. It
+   needs CONFIG_SCHED_DEBUG. Without it, the threads' switch counts are compared over a short time instead.
 3. /proc/PID/task/TID/wchan has the kernel function that the thread sleeps in: not enough to know the
    descriptor, but enough to name the wait.
 
@@ -35,6 +35,7 @@ _INTERPRETERS: Final = re.compile(r"(python|pypy|node|perl|ruby|php|bash|dash|sh
 _LAST_RAN: Final = re.compile(rb"^se\.exec_start\s*:\s*([\d.]+)", re.MULTILINE)
 _SWITCHES: Final = re.compile(rb"^(?:non)?voluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
 _SETTLING_SECONDS: Final = SETTLED_SECONDS + 0.05  # only where the kernel has no `sched` files
+_PROCESSOR_FIELD: Final = 37  # of read_stat(): field 39 of proc_pid_stat(5)
 _MAX_MEMORY: Final = 1 << 20  # bytes: an array of 65,536 struct pollfd is half of that
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -60,14 +61,14 @@ def take_snapshot(skipped: Iterable[int] = (), also: Iterable[int] = ()) -> Snap
             entry.owners = [owner for owner in entry.owners if owner.pid not in own]
         for owner in entry.owners:
             by_pid.setdefault(owner.pid, {})[owner.fd] = entry.inode
-    clock = _scheduler_clock()
-    started = time.monotonic()
+    clocks = scheduler_clocks()
     for pid, inodes in by_pid.items():
-        process = read_process(pid, inodes, clock)
+        process = read_process(pid, inodes, clocks)
         if process.threads:
             snapshot.processes[pid] = process
-    if clock is None:
-        _measure_idle(snapshot.threads(), started)
+    unknown = [thread for thread in snapshot.threads() if thread.idle is None and thread.call is not None]
+    if unknown:
+        _measure_idle(unknown)
     blind = sum(not process.is_readable for process in snapshot.processes.values())
     if blind:
         snapshot.notes.append(
@@ -77,13 +78,13 @@ def take_snapshot(skipped: Iterable[int] = (), also: Iterable[int] = ()) -> Snap
     return snapshot
 
 
-def read_process(pid: int, inodes: dict[int, int], clock: float | None) -> ObservedProcess:
+def read_process(pid: int, inodes: dict[int, int], clocks: dict[int, float]) -> ObservedProcess:
     """Read a process and its threads. `inodes`: those of its sockets, by descriptor."""
     process = ObservedProcess(pid, program_name(pid))
     reader = _CallReader(process, inodes)
     for tid in thread_ids(pid):
         if stat := read_stat(pid, tid):
-            process.threads.append(_read_thread(reader, pid, tid, stat, clock))
+            process.threads.append(_read_thread(reader, pid, tid, stat, clocks))
     process.open_files = _count_descriptors(pid)
     process.file_limit = _descriptor_limit(pid)
     return process
@@ -184,7 +185,7 @@ def read_memory(pid: int, address: int, length: int) -> bytes:
 
 
 def _read_thread(
-    reader: _CallReader, pid: int, tid: int, stat: list[str], clock: float | None
+    reader: _CallReader, pid: int, tid: int, stat: list[str], clocks: dict[int, float]
 ) -> ObservedThread:
     folder = f"/proc/{pid}/task/{tid}"
     thread = ObservedThread(pid, tid, escape(os.fsencode(stat[0])), stat[1])
@@ -195,6 +196,8 @@ def _read_thread(
     except (OSError, ValueError):
         thread.readable = False
         thread.call = _call_from_wchan(folder) if thread.state in "SD" else None
+    # The processor that the thread last ran on. The scheduler chooses another when it wakes the thread.
+    clock = clocks.get(int(stat[_PROCESSOR_FIELD]))
     if clock is not None:
         thread.idle = _idle(folder, clock)
     return thread
@@ -217,17 +220,32 @@ def _idle(folder: str, clock: float) -> float | None:
     return max(0.0, clock - float(found[1])) / 1000 if found else None
 
 
-def _scheduler_clock() -> float | None:
-    """Return the time of the scheduler's clock in milliseconds; None if the kernel does not show it."""
+def scheduler_clocks() -> dict[int, float]:
+    """Return the time of each processor's scheduler clock in milliseconds; empty if the kernel shows none.
+
+    The clock is `rq_clock_task` (kernel/sched): it leaves out interrupts and the time that a hypervisor took,
+    so the processors of a virtual machine differ by seconds. A thread that has just moved to a processor has
+    that clock's time, so the calling thread visits each one.
+    """
+    allowed = os.sched_getaffinity(0)
+    found = {}
     try:
-        found = _LAST_RAN.search(_read("/proc/thread-self/sched"))
+        for processor in allowed:
+            os.sched_setaffinity(0, {processor})
+            match = _LAST_RAN.search(_read("/proc/thread-self/sched"))
+            if match is None:
+                return {}
+            found[processor] = float(match[1])
     except OSError:
-        return None
-    return float(found[1]) if found else None
+        pass  # no such file, or a processor that the control group has taken away meanwhile
+    finally:
+        os.sched_setaffinity(0, allowed)
+    return found
 
 
-def _measure_idle(threads: list[ObservedThread], started: float) -> None:
+def _measure_idle(threads: list[ObservedThread]) -> None:
     """Set the idle time of each thread that does not run for a while: a lower bound."""
+    started = time.monotonic()
     counts = {thread.tid: _switches(thread) for thread in threads}
     time.sleep(_SETTLING_SECONDS)
     elapsed = time.monotonic() - started
