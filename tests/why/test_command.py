@@ -16,6 +16,9 @@ from bothends.errors import EndpointError
 from bothends.why.explain import Subject, parse_subject
 from tests.why.programs import Programs, find, settle
 
+# They start programs and wait until these have hung for seconds.
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "bothends", "why"]
 DEADLOCK = ("connection, _ = listener.accept()\nconnection.recv(1)\n", "connection.recv(1)\n")
 
@@ -119,7 +122,7 @@ def test_names_of_other_programs_are_escaped(programs: Programs) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
-def test_ordinary_user_is_told_what_root_would_add(programs: Programs) -> None:
+def test_ordinary_user_gets_a_note_about_root(programs: Programs) -> None:
     server, _, port = programs.pair(*DEADLOCK)
     find("deadlock", server)
     # All modules are imported before the change, because another user may not be able to read them.

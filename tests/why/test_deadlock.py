@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.why.programs import Programs, find
+
+# They start programs and wait until these have hung for seconds.
+pytestmark = pytest.mark.slow
 
 SEND_ALL = "connection.sendall(bytes(64 << 20))\n"
 

@@ -10,6 +10,9 @@ import pytest
 
 from tests.why.programs import CLIENT, SERVER, Programs, look, problems_while, settle, until
 
+# They start programs and wait until these have hung for seconds.
+pytestmark = pytest.mark.slow
+
 SETTLED = 1.5  # seconds: longer than any time limit of a problem that is seen at once
 ECHO_IN_THREADS = (
     "import threading\n"

@@ -10,6 +10,9 @@ import pytest
 
 from tests.why.programs import CLIENT, Programs, find, look
 
+# They start programs and wait until these have hung for seconds.
+pytestmark = pytest.mark.slow
+
 SERVE_FIRST = "connection, _ = listener.accept()\nconnection.recv(1)\n"
 
 
