@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import os
 import signal
 import subprocess
 import threading
@@ -23,6 +22,7 @@ from bothends.cli import terminal
 from bothends.cli.wire import add_toxic, format_hosts, link_down, parse_toxics, summary, toxic_type
 from bothends.cli.wire_options import WirePath
 from bothends.errors import SystemCallFailed
+from bothends.osutil.wakeup import WakeupPipe
 from bothends.trace.capture.packets import READ_BATCH, RawPacket, TransitEvent
 from bothends.trace.capture.tracees import ProcessHandle
 from bothends.wire import HostCommand, PacketEvent, Topology, Wire, build_topology
@@ -49,7 +49,7 @@ class TracedWire:
         self._path = path
         self._roles = list(roles)
         self._packet_events: collections.deque[PacketEvent] = collections.deque()
-        self._wakeup_r, self._wakeup_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wakeup = WakeupPipe()
         self._clock_offset = time.time_ns() - time.monotonic_ns()
         self._running = True
         self._drain_requested = False
@@ -84,8 +84,7 @@ class TracedWire:
         if self._thread.is_alive():
             self._thread.join()
         self.wire.close()
-        os.close(self._wakeup_r)
-        os.close(self._wakeup_w)
+        self._wakeup.close()
 
     def check(self) -> None:
         """Raise the exception that has ended the wire's thread, if any."""
@@ -107,19 +106,17 @@ class TracedWire:
         was_empty = not self._packet_events
         self._packet_events.append(packet_event)
         if was_empty:
-            with contextlib.suppress(BlockingIOError):  # the pipe is full, so it is readable anyway
-                os.write(self._wakeup_w, b".")
+            self._wakeup.wake()
 
     # Packet source, see trace/capture/packets.py
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there are packets."""
-        return self._wakeup_r
+        return self._wakeup.fileno()
 
     def read(self) -> list[RawPacket]:
         """Return the packets since the last call, in the wire's order."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wakeup_r, 4096)
+        self._wakeup.drain()
         return list(self._raw_packets())
 
     def _raw_packets(self) -> Iterator[RawPacket]:
@@ -135,7 +132,7 @@ class TracedWire:
             )
             at = round(event.at * 1e9) + self._clock_offset
             yield RawPacket(at, names[event.sender], event.packet, transit)
-        os.write(self._wakeup_w, b".")  # there are more
+        self._wakeup.wake()  # there are more
 
     def count_dropped(self) -> int:
         """Return 0, because the wire drops no packet event."""
