@@ -295,6 +295,17 @@ def test_tracked_files_have_no_registry_urls_or_local_paths() -> None:
     assert not faults, "\n".join(faults)
 
 
+def test_ranks_in_docstrings_are_current() -> None:
+    stale = []
+    for path in MODULES:
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        rank = RANKS[name_of(path).partition(".")[0]]
+        named = set(map(int, re.findall(r"\bRank (\d)", docstring)))
+        if named - {rank}:
+            stale.append(f"{name_of(path)} has rank {rank}, its docstring says {named}")
+    assert not stale
+
+
 def test_design_page_lists_every_unit_with_rank() -> None:
     page = (ROOT / "docs" / "explanation" / "design.md").read_text(encoding="utf-8")
     shown = {

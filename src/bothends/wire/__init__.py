@@ -11,7 +11,7 @@
     socket_activity.py  listening sockets and unacknowledged data of a host
     wire.py             open a wire, run its commands, forward packets; start reading here
 
-Rank 2: imports toxics, osutil and errors. The namespaces themselves: `bothends.osutil.namespaces`.
+Rank 3: imports toxics, osutil, socket_table and errors. Namespaces are made by `bothends.osutil.namespaces`.
 """
 
 from bothends.wire.plan import HostCommand, Topology, build_topology
