@@ -8,7 +8,6 @@
     phrases.py     names, sizes and durations as text (pure)
     explain.py     describes one process, port or endpoint (pure)
     report.py      problems and descriptions as text and as JSON objects (pure)
-    python_lines.py  the line of a Python program, by py-spy if it is installed
 
 Nothing is attached, stopped, duplicated or written: /proc, sock_diag(7) and process_vm_readv(2) only read.
 

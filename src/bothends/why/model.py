@@ -19,7 +19,6 @@ class ObservedThread:
 
     `name` is its comm, escaped. `state` is the letter of /proc/PID/stat: R, S, D, T, ... `call` is None if
     the thread runs, or if the call is not readable. `idle`: seconds since it last ran, None if unknown.
-    `source`: the innermost line of its Python stack, if known.
     """
 
     pid: int
@@ -29,7 +28,6 @@ class ObservedThread:
     call: BlockedCall | None = None
     readable: bool = True
     idle: float | None = None
-    source: str = ""
 
     @property
     def is_settled(self) -> bool:

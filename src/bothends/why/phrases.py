@@ -133,22 +133,21 @@ def call(thread: ObservedThread) -> str:
 
 def doing(graph: WaitGraph, thread: ObservedThread) -> str:
     """Return what a thread does, as a predicate: `waits in accept(3) for a client`, `is stopped`, `runs`."""
-    line = f" at {thread.source}" if thread.source else ""
     if thread.is_stopped:
-        return "is stopped by a signal or a debugger" + line
+        return "is stopped by a signal or a debugger"
     if thread.call is None:
-        return ("runs" if thread.readable else "does something that is not visible to this user") + line
+        return "runs" if thread.readable else "does something that is not visible to this user"
     limit = f", {duration(thread.call.timeout)} at most" if thread.call.timeout is not None else ""
     if thread.call.kind is CallKind.TIME:
-        return f"sleeps in {thread.call.name}(){limit}{line}"
+        return f"sleeps in {thread.call.name}(){limit}"
     if thread.call.kind is CallKind.THREADS:
-        return f"waits for another of its threads (a lock or a queue){line}"
+        return "waits for another of its threads (a lock or a queue)"
     if thread.call.kind is CallKind.OTHER:
         if thread.call.name in _CALL_TEXT:
-            return f"{_CALL_TEXT[thread.call.name]}{line}"
-        return f"is in {call(thread)}{line}" if thread.call.name else f"is blocked in an unknown call{line}"
+            return _CALL_TEXT[thread.call.name]
+        return f"is in {call(thread)}" if thread.call.name else "is blocked in an unknown call"
     whole = f", all {thread.call.whole:,} bytes of it (MSG_WAITALL)" if thread.call.whole else ""
-    return f"waits in {call(thread)}{limit}{_target(graph, thread)}{whole}{line}"
+    return f"waits in {call(thread)}{limit}{_target(graph, thread)}{whole}"
 
 
 def _target(graph: WaitGraph, thread: ObservedThread) -> str:

@@ -240,9 +240,8 @@ def _evidence(
 ) -> str:
     words = [phrases.connection(entry)]
     for end, thread in ((entry, one), (other, two)):
-        line = f" at {thread.source}" if thread.source else ""
         words.append(
-            f"{phrases.thread_name(graph, thread)} in {phrases.call(thread)}{line}:"
+            f"{phrases.thread_name(graph, thread)} in {phrases.call(thread)}:"
             f" {end.recv_queue or 0:,} bytes unread, {end.send_queue or 0:,} not acknowledged"
         )
     return "; ".join(words)
