@@ -1,1 +1,1 @@
-"""The tests mirror src/bothends: tests/engines/test_epoll.py tests engines/epoll.py."""
+"""The tests mirror src/bothends: tests/engines/test_fork.py tests engines/fork.py."""

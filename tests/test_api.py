@@ -11,7 +11,7 @@ import pytest
 
 import bothends
 from docs.reference.make_api import PAGE, PUBLIC, write
-from tests.test_house import MODULES, name_of
+from tests.test_architecture import MODULES, name_of
 
 # Packages that gather names for the rest of bothends; no program is to import them.
 INTERNAL = {"check.reports", "socket_table", "sockets", "trace.findings", "why", "wire"}

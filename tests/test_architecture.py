@@ -1,7 +1,7 @@
-"""The architecture's rules, checked against the code: imports between packages and inside them, the names of
-public classes, what a module may hold, which modules are public.
+"""The rules of the architecture, checked against the code.
 
-The words that code and prose may use are checked by `test_language.py`.
+They concern imports between packages and inside them, the names of public classes, the content of modules,
+and which modules are public. The words that code and prose may use are checked by `test_language.py`.
 """
 
 from __future__ import annotations
