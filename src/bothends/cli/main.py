@@ -53,7 +53,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     ),
     "why": (
         "bothends.cli.why:why",
-        "Tell which running programs wait for each other, and why.",
+        "Show which running programs wait for each other, and why.",
     ),
     "bench": (
         "bothends.cli.bench.command:bench",

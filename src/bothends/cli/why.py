@@ -1,4 +1,4 @@
-"""`bothends why`: tell which running programs wait for each other, and what is wrong with their sockets."""
+"""`bothends why`: show which running programs wait for each other, and what is wrong with their sockets."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from bothends.errors import UnknownName
 if TYPE_CHECKING:
     from bothends.why import Report
 
-_INTERVAL: Final = 2.0  # seconds between two looks of --watch
+_INTERVAL: Final = 2.0  # seconds between two reports of --watch
 
 
 @click.command(
-    short_help="Tell which running programs wait for each other, and why.",
+    short_help="Show which running programs wait for each other, and why.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("subject", metavar="[PID | :PORT | ENDPOINT]", required=False)
@@ -36,9 +36,9 @@ def why(subject: str | None, watch: bool, as_json: bool) -> None:
       bothends why :12000             the same for a port
       bothends why unix:/run/a.sock   the same for an endpoint
 
-    Found are deadlocks, data that no thread reads, full accept queues, connections that are never closed,
+    It finds deadlocks, data that no thread reads, full accept queues, connections that are never closed,
     peers that vanished, dropped datagrams, ports and descriptors that run out, and ports that are shared by
-    mistake. Each line says what was seen, and what was inferred from it.
+    mistake. Each line shows what was seen, and what was inferred from it.
 
     Nothing is attached, stopped or changed. Processes of other users are visible to root only. Exit status: 1
     if something is wrong, 0 if not, 2 if there is no such process.

@@ -62,7 +62,7 @@ def _toxic_options(command: Any) -> Any:
     metavar="BYTES",
     type=click.IntRange(68, 1500),
     default=1500,
-    help="MTU of the path; the hosts' interfaces have 1500.",
+    help="MTU of the path; the hosts' interfaces keep 1500.",
 )
 @click.option(
     "--no-icmp",
