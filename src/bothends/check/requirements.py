@@ -39,7 +39,7 @@ REQUIREMENTS: Final[dict[str, tuple[Requirement, str]]] = {
     ),
     "exact replies": (
         lambda _contract, oracle, _subject: oracle.exact_replies,
-        "the contract does not define replies to the byte",
+        "the contract does not define exact replies",
     ),
     "framing": (
         lambda contract, _oracle, _subject: contract.framing != "none",
@@ -47,7 +47,7 @@ REQUIREMENTS: Final[dict[str, tuple[Requirement, str]]] = {
     ),
     "unbounded messages": (
         lambda contract, _oracle, _subject: contract.framing in ("lines", "length"),
-        "the contract's framing has no messages of any length",
+        "the contract's framing does not allow messages of unlimited length",
     ),
     "splittable messages": (
         lambda contract, oracle, _subject: (

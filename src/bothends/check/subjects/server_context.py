@@ -237,7 +237,7 @@ class ServerContext:
                 self.signal(signal.SIGCONT, "SIGCONT")
 
     def is_idle(self) -> bool:
-        """Whether all threads of the server are asleep, so that it will send no more unless it is asked.
+        """Whether all threads of the server are asleep, so that it sends nothing more until data arrives.
 
         True if the checker did not start the server, because its state is unknown.
         """

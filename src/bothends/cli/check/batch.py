@@ -49,7 +49,9 @@ def batch(
     no_sandbox: bool,
     thorough: bool,
 ) -> None:
-    """Test the program in each folder, built as its check.toml says, or else by its language.
+    """Test many programs, one in each folder, and summarize the results.
+
+    A program is built and run as its check.toml says, or else as is usual for its language.
 
     \b
     For example:
