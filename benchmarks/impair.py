@@ -5,7 +5,7 @@ Run: `python -m benchmarks.impair`. Each proxy forwards to an epoll server in C,
 everything else on the other. Each round measures every proxy once under every load, in an order that changes.
 Results are the median over rounds of the ratio to another proxy in the same round, and the proxy's CPU time
 per line, megabyte or datagram, which a busy machine disturbs least. HAProxy runs in TCP mode with one thread.
-Without arguments impair.md is written, in less than three minutes.
+Without arguments it writes impair.md, in less than three minutes.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A sender and a receiver run in two hosts, with this process between them. Each round measures every variant
 once, in an order that changes. Results are the median throughput over rounds, the median of its ratio to the
 bare loop in the same round (because a busy machine slows all variants down), and this process's CPU time per
-packet. Without arguments wire.md is written, in less than three minutes.
+packet. Without arguments it writes wire.md, in less than three minutes.
 
 Hosts segment their data into packets, as for a real cable. If no toxic needs packets, segmentation is left to
 the wire (`offload`: as segmentation offload of a NIC), and likewise for one of the loops.

@@ -1,7 +1,7 @@
 """Both ends of the socket: run client-server programs, watch, break, measure and judge them.
 
 `serve` and `connect` are the two ends. `message`, `stream` and `datagram` make a service of a function; a
-`Conversation` class says more. An `Endpoint` is an address as a URL. `serve` also takes `Limits`,
+`Conversation` class has state. An `Endpoint` is an address as a URL. `serve` also takes `Limits`,
 `TlsSettings` and an `Observer`; `connect` takes `TlsOptions`. The module `errors` has the errors that are
 raised, `events` the events that an observer gets.
 

@@ -10,7 +10,7 @@ each connection, has events in several processes, and any of them can be killed 
    or after.
 3. A process owns a slot by a lock on its byte of the file (fcntl(2), F_SETLK). The kernel releases the lock
    when the process exits, however it exits, and children do not inherit it. So a slot that can be locked has
-   no living owner: its open connections have ended too, and are counted as closed with the cause "killed".
+   no running owner: its open connections have ended too, and are counted as closed with the cause "killed".
    The next owner continues from the old values.
 4. fork() copies this object with its slot and thread lock. An at-fork hook resets both in the child before
    anything else runs there, so the child locks a slot of its own at its first event.
@@ -242,7 +242,7 @@ class Metrics:
     def _lock_slot(self, slot: int) -> bool:
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
-        except OSError:  # EAGAIN or EACCES: its owner is alive; ENOLCK: the kernel is out of locks
+        except OSError:  # EAGAIN or EACCES: its owner is running; ENOLCK: the kernel is out of locks
             return False
         return True
 
@@ -256,7 +256,7 @@ class Metrics:
         return slot[_ACCEPTED_OFFSET] - sum(slot[_CLOSED_OFFSETS])
 
     def _reclaim_slot(self, base: int) -> None:
-        """Count the open connections of a dead owner as killed."""
+        """Count the open connections of an exited owner as killed."""
         self._words[base + _KILLED_OFFSET] += self._open_connections(base)
 
     def _reclaim_dead_slots(self) -> None:

@@ -6,8 +6,8 @@
    their open file description is shared with the shell and with the other end of the pipe. They are read and
    written only when poll() reports them ready, and written at most PIPE_BUF bytes at a time, which a writable
    pipe accepts without blocking (pipe(7)).
-3. A reply may have arrived before a reset. When sending fails, reading continues to its end, and only then is
-   the error raised.
+3. A reply may have arrived before a reset. When sending fails, reading continues to its end; then the error
+   is raised.
 4. `ExitPolicy`, which is pure, decides when to half-close, when to exit and when to time out.
 """
 

@@ -3,7 +3,7 @@
 A flag is a pipe. Engines wait for its read end, to which no data is ever written. Setting the flag closes the
 write end, and the kernel then reports EOF to every waiter, now and later, in every process that inherited the
 read end: there is no byte that one waiter could take from the others, and nothing to reset. close() is safe
-in a signal handler. And if the process that holds the write end dies, the kernel closes it and so sets the
+in a signal handler. And if the process that holds the write end exits, the kernel closes it and so sets the
 flag: a worker does not outlive its parent.
 """
 

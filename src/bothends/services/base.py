@@ -108,7 +108,8 @@ class Conversation(ABC):
     def close(self) -> bytes:
         """Called instead of `end` if the server closes the connection: a timeout, or a shutdown.
 
-        TLS must know the difference (close_notify), a service need not.
+        A TLS layer must distinguish the two, because EOF without close_notify is truncation. Other
+        conversations can use this default.
         """
         return self.end()
 

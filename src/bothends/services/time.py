@@ -1,7 +1,7 @@
 """`time`: the time as a binary number, once (RFC 868).
 
 The seconds since 1900 in UTC, as 32 bits in network byte order. The number wraps on 7 February 2036 at
-06:28:16. Then it counts from that moment, and a client must know the era by itself.
+06:28:16. Then it counts from that moment; a client must determine the era in another way.
 """
 
 from __future__ import annotations

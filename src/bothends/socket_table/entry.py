@@ -115,7 +115,7 @@ class SocketTimer:
 class SocketMemory:
     """Buffer memory of a socket in bytes, overhead included (SK_MEMINFO, sock_diag(7)).
 
-    `drops` counts packets that the socket discarded since it was opened, most for want of receive buffer.
+    `drops` counts packets that the socket has discarded, mostly because its receive buffer was full.
     """
 
     received: int

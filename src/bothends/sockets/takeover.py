@@ -2,8 +2,8 @@
 
 The kernel counts the references to a listening socket and keeps queueing connections while any process holds
 one. So the old process sends copies of its descriptors to the new one (SCM_RIGHTS, unix(7)), over a UNIX
-socket at a path that both know; the new process serves; and only after its confirmation does the old process
-close its own descriptors and drain. If the new process exits before that, nothing has changed.
+socket at a path that both know; the new process serves and confirms it; then the old process closes
+its own descriptors and drains. If the new process exits before that, nothing has changed.
 
     new: connect ──────────────────────────> old: check the peer (SO_PEERCRED: the same user, or root)
          <──── one message: endpoints as JSON, with the descriptors

@@ -82,7 +82,7 @@ def bind_unix(sock: socket.socket, endpoint: Endpoint) -> Callable[[], None] | N
                 raise
             _replace_stale(sock, name, endpoint, error)
         # Absolute, because the working directory may change before the file is removed.
-        unlink = _make_unlink(os.path.abspath(name))  # noqa: PTH100 - pathlib knows no bytes
+        unlink = _make_unlink(os.path.abspath(name))  # noqa: PTH100 - pathlib does not support bytes
         try:
             if mode is not None and stat.S_IMODE(os.lstat(name).st_mode) != mode:
                 os.chmod(name, mode)  # noqa: PTH101
@@ -97,7 +97,7 @@ def bind_unix(sock: socket.socket, endpoint: Endpoint) -> Callable[[], None] | N
 def make_unlink(endpoint: Endpoint) -> Callable[[], None] | None:
     """Return a function that removes the file of a bound socket; None if the file no longer exists."""
     try:
-        return _make_unlink(os.path.abspath(unix_name(endpoint)))  # noqa: PTH100 - pathlib knows no bytes
+        return _make_unlink(os.path.abspath(unix_name(endpoint)))  # noqa: PTH100 - pathlib does not support bytes
     except OSError:
         return None
 
@@ -139,7 +139,7 @@ def _is_stale(name: bytes) -> bool:
         try:
             probe.connect(name)
         except OSError as error:
-            # Any other error means that the socket is in use, or that we cannot know (EACCES).
+            # Any other error means that the socket is in use, or that its state cannot be checked (EACCES).
             return error.errno == errno.ECONNREFUSED
     return False
 

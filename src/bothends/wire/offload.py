@@ -4,8 +4,8 @@
 
 1. A kernel with segmentation offload hands over up to 64 KiB of a stream at a time, at a tenth of the cost.
    The header (linux/virtio_net.h) describes the remaining work.
-2. A receiver of such a frame that passes it on to another host may leave the work undone: that host's kernel
-   knows that the packet has not been on a cable.
+2. A receiver of such a frame that passes it on to another host may leave the work undone: the header tells
+   that host's kernel that the packet has not been on a cable.
 3. Toxics and observers, however, must see packets as they would be on a cable: none larger than the MTU, each
    with its checksum. `segment_frame` makes them, as net/ipv4/tcp_offload.c does.
 """

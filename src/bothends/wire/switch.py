@@ -3,11 +3,11 @@
     receive() ──> link control? receiver? MTU? ──> one pipeline per link ──> packets to write, and where
 
 1. Each link, from one port to another, has its own pipeline and its own random numbers: the packets of one
-   host never change the fate of another host's packets.
-2. The same packets in the same order on a link meet the same decisions, whenever they arrive: toxics draw for
+   host never change what happens to another host's packets.
+2. The same packets in the same order on a link get the same decisions, whenever they arrive: toxics draw for
    each packet, not by the clock.
-3. The wire's MTU is that of a router before the link: larger packets are fragmented, or answered with the
-   ICMP error that tells the sender. With `icmp=False` they vanish: a black hole (RFC 2923 section 2.1).
+3. The wire's MTU is that of a router before the link: larger packets are fragmented, or answered with an
+   ICMP error to the sender. With `icmp=False` they vanish: a black hole (RFC 2923 section 2.1).
 4. Without toxics and observer, frames may be forwarded unchanged (`offload.py`): `fast_forward`.
 """
 

@@ -148,8 +148,8 @@ def detect_rule(endpoint: Endpoint, *, tls: TlsOptions | None, timeout: float) -
     rule = matching_rule(request, response)
     if rule is None:
         raise UsageError(
-            f"{endpoint.label} responds to {escape(request)!r} neither with an echo nor in upper case, but "
-            f"with {escape(response[:80])!r}; use --script FILE to give requests and expected responses"
+            f"{endpoint.label} responded to {escape(request)!r} with {escape(response[:80])!r}, which is "
+            f"neither an echo nor upper case; use --script FILE to give requests and expected responses"
         )
     return rule
 

@@ -93,7 +93,7 @@ class ResetContract(ContractBase):
 
     def test_reset_while_reading_is_paused(self) -> None:
         """A reset is noticed even while reading is paused by backpressure. Bug: waiting for space in the send
-        buffer of a dead connection."""
+        buffer of a connection that was reset."""
         self.require_transports("tcp")
         running = self.serve(EchoService, "tcp", options=f"?sndbuf={SMALL_BUFFER}&rcvbuf={SMALL_BUFFER}")
         client = self.connect(running, rcvbuf=SMALL_BUFFER, sndbuf=SMALL_BUFFER)
