@@ -62,11 +62,11 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "check": ("bothends.cli.check.command:check", "Test a client or a server in any language."),
     "new": ("bothends.cli.new:new", "Write a starter client or server in Python, C or Java."),
     "services": (
-        "bothends.cli.list_plugins:services",
+        "bothends.cli.services:services",
         "List the services: built-in, and of installed packages.",
     ),
     "engines": (
-        "bothends.cli.list_plugins:engines",
+        "bothends.cli.engines:engines",
         "List the I/O engines: how a server waits for many clients.",
     ),
     "demo": ("bothends.cli.demo:demo", "Run a server and a client that exchange a few messages."),

@@ -101,3 +101,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         console.print(rendered)
     for line in captured.get().splitlines():
         print(line.rstrip())  # noqa: T201
+
+
+def yes_or_dash(value: bool) -> str:
+    """Return the cell of a table that says whether something is supported."""
+    return "yes" if value else "-"

@@ -1,4 +1,4 @@
-"""`bothends services` and `bothends engines`: list both, with what each supports, and why not."""
+"""`bothends engines`: list the I/O engines, what each supports, and why not more."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import Any, Final
 
 import click
 
-from bothends.cli.terminal import table
+from bothends.cli.terminal import table, yes_or_dash
 from bothends.engines import registry as engine_registry
-from bothends.errors import BothendsError
-from bothends.services import registry as service_registry
 
 # Capability of an engine -> its key in the JSON, which readers depend on, where the two differ.
 _CAPABILITY_KEYS: Final = {
@@ -29,51 +27,9 @@ _CAPABILITY_LABELS: Final = {
     "accepts_inherited": "inherited connections",
 }
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@_JSON
-def services(as_json: bool) -> None:
-    """List the services: the protocols that a server can speak.
-
-    \b
-    For example:
-      bothends services
-      bothends serve upper tcp://:12000
-    """
-    found: list[dict[str, Any]] = []
-    for name in service_registry.names():
-        entry: dict[str, Any] = dict.fromkeys(("summary", "streams", "datagrams", "posts", "broken"))
-        try:
-            service = service_registry.load(name)
-        except BothendsError as error:  # one broken package must not hide the others
-            entry["broken"] = str(error)
-        else:
-            entry["summary"] = service.summary
-            entry["streams"] = service.streams
-            entry["datagrams"] = service.datagrams
-            entry["posts"] = service.pushes
-        found.append({"name": name, **entry})
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    table(
-        ("service", "streams", "datagrams", "description"),
-        [
-            (
-                each["name"],
-                _yes_or_dash(each["streams"]),
-                _yes_or_dash(each["datagrams"]),
-                each["broken"] or each["summary"],
-            )
-            for each in found
-        ],
-    )
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@_JSON
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def engines(as_json: bool) -> None:
     """List the I/O engines: the ways in which a server waits for many clients.
 
@@ -106,9 +62,9 @@ def engines(as_json: bool) -> None:
         [
             (
                 each["name"],
-                _yes_or_dash(each["streams"]),
-                _yes_or_dash(each["datagrams"]),
-                _yes_or_dash(each["posts"]),
+                yes_or_dash(each["streams"]),
+                yes_or_dash(each["datagrams"]),
+                yes_or_dash(each["posts"]),
                 _describe_engine(each),
             )
             for each in found
@@ -128,7 +84,3 @@ def _describe_engine(engine: dict[str, Any]) -> str:
     if engine["missing"]:
         return f"unavailable: {engine['missing']}"
     return f"{engine['summary']}; here {engine['here']}" if engine["here"] else str(engine["summary"])
-
-
-def _yes_or_dash(value: bool) -> str:
-    return "yes" if value else "-"
