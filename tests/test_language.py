@@ -21,7 +21,7 @@ PYTHON: Final = sorted(
     path
     for folder in ("src", "tests", "benchmarks", "examples", "docs")
     for path in (ROOT / folder).rglob("*.py")
-    if "programs" not in path.parts  # programs of others, kept as they were written
+    if not {"programs", "faults", "healthy"} & {*path.parts}  # programs as others write them
 )
 C: Final = sorted(path for path in (ROOT / "native").rglob("*.[ch]"))
 PAGES: Final = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
