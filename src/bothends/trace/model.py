@@ -24,6 +24,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 MAX_POINTS: Final = 400_000  # the newest points are kept: some hundred megabytes
 PRUNE_SLACK: Final = 20_000  # sockets and processes kept although no kept event refers to them
+MAX_DESCRIPTOR_CHANGES: Final = 4_000  # kept for each socket; older ones are merged into one state
 DATA_LIMIT: Final = 4096  # bytes of data kept for each event: more than a picture can show
 
 SocketFamily: TypeAlias = Literal["inet", "inet6", "unix", "netlink", "other"]
@@ -64,6 +65,7 @@ class TracedProcess:
     parent: int | None = None
     began: int = 0
     status: int | None = None
+    ended: int | None = None  # when it exited
     uses_io_uring: bool = False
     ignores_children: bool = False  # SIGCHLD is ignored: the kernel reaps its children
 
@@ -142,6 +144,11 @@ class Call:
     `result` is its return value, None if it did not return; `error` is an errno's name. `requested` is the
     number of bytes to move, `size` the number moved, and `data` the first of them. `address` is the address
     among its arguments. `created_id` is the number of the socket, or the pid, that the call created.
+
+    select(), poll() and epoll_wait() wait for `sockets` and for `descriptors_waited` (keyboards, pipes and so
+    on). After they have returned, `ready` are the sockets reported ready, and `ready_events` the events of
+    each, as in "POLLIN|POLLHUP". `timeout_ns` is the time limit among the arguments, in nanoseconds; None for
+    none.
     """
 
     number: int
@@ -156,6 +163,10 @@ class Call:
     descriptor: int | None = None
     socket: int | None = None
     sockets: tuple[int, ...] = ()  # the sockets that select(), poll() and epoll_wait() wait for
+    descriptors_waited: tuple[int, ...] = ()
+    ready: tuple[int, ...] = ()
+    ready_events: tuple[str, ...] = ()
+    timeout_ns: int | None = None
     requested: int | None = None
     size: int = 0
     data: bytes = b""
@@ -259,12 +270,26 @@ class CausalLink(NamedTuple):
     kind: Relation
 
 
+class DescriptorChange(NamedTuple):
+    """From `at` on a descriptor of a process refers to a socket (`is_open`), or no longer does."""
+
+    at: int
+    socket: int
+    process: int
+    descriptor: int
+    is_open: bool
+
+
 class Trace:
     """Everything known about one run: processes, sockets, points in order, and causal links.
 
     `points` are in an order in which a cause precedes its effects. Only the newest `max_points` are kept, so
     that a run can last forever; `dropped` counts the discarded points, and `pruned` the sockets and processes
     that only they referred to. `notes` are messages for the user.
+
+    `frozen_at` is when bothends, ^C or a time limit began to end the programs, in nanoseconds; None if that
+    did not happen. The trace holds nothing later. `blocked` are the calls that were blocked then, or at the
+    end, and are not on the timeline: a read from a keyboard, a sleep, a lock.
     """
 
     def __init__(self, max_points: int = MAX_POINTS) -> None:
@@ -272,6 +297,8 @@ class Trace:
         self.sockets: dict[int, Socket] = {}
         self.points: deque[Point] = deque()
         self.notes: list[str] = []
+        self.frozen_at: int | None = None
+        self.blocked: list[Call] = []
         self.dropped = 0
         self.pruned = 0
         self._max_points = max_points
@@ -279,6 +306,7 @@ class Trace:
         self._events: dict[int, TraceEvent] = {}
         self._causes: dict[int, list[CausalLink]] = {}
         self._effects: dict[int, list[CausalLink]] = {}
+        self._changes: dict[int, list[DescriptorChange]] = {}  # by socket
 
     def add(self, point: Point) -> None:
         """Append a point. Discards the oldest one if there are too many."""
@@ -297,9 +325,66 @@ class Trace:
         self._effects.setdefault(link.cause, []).append(link)
         return True
 
+    def freeze(self) -> None:
+        """Undo what became known of calls and processes after `frozen_at`. Call it when nothing follows."""
+        if self.frozen_at is None:
+            return
+        for event in self._events.values():
+            if isinstance(event, Call) and event.until is not None and event.until > self.frozen_at:
+                event.until = event.result = event.created_id = None
+                event.error, event.size, event.ready, event.ready_events = "", 0, (), ()
+        for process in self.processes.values():
+            if process.ended is not None and process.ended > self.frozen_at:
+                process.ended = process.status = None
+
+    def add_descriptor_change(self, change: DescriptorChange) -> None:
+        """Record that a descriptor refers to a socket from now on, or no longer does."""
+        changes = self._changes.setdefault(change.socket, [])
+        changes.append(change)
+        if len(changes) > MAX_DESCRIPTOR_CHANGES:
+            at = changes[len(changes) // 2].at
+            held = self.holders_at(change.socket, at)
+            changes[:] = [
+                *(
+                    DescriptorChange(at, change.socket, process, descriptor, is_open=True)
+                    for process, descriptors in held.items()
+                    for descriptor in descriptors
+                ),
+                *(each for each in changes if each.at > at),
+            ]
+
+    def descriptor_changes(self) -> Iterator[DescriptorChange]:
+        """Iterate over the descriptor changes of all sockets; those of one socket are in order."""
+        for changes in self._changes.values():
+            yield from changes
+
+    def holders_at(self, socket: int, at: int) -> dict[int, set[int]]:
+        """Return the processes that hold a socket at a time: their numbers, each with its descriptors."""
+        held: dict[int, set[int]] = {}
+        for each in self._changes.get(socket, ()):
+            if each.at > at:
+                continue
+            if each.is_open:
+                held.setdefault(each.process, set()).add(each.descriptor)
+            elif each.process in held:
+                held[each.process].discard(each.descriptor)
+                if not held[each.process]:
+                    del held[each.process]
+        return held
+
+    @property
+    def holders(self) -> dict[int, dict[int, set[int]]]:
+        """The processes that hold each socket at the end: by socket, then by process, their descriptors."""
+        end = self.frozen_at if self.frozen_at is not None else 1 << 63
+        found = {socket: self.holders_at(socket, end) for socket in self._changes}
+        return {socket: held for socket, held in found.items() if held}
+
     def event(self, number: int) -> TraceEvent | None:
-        """Return an event by its number, or None if it is not kept."""
-        return self._events.get(number)
+        """Return an event or a blocked call by its number, or None if it is not kept."""
+        found = self._events.get(number)
+        if found is None and self.blocked:
+            return next((each for each in self.blocked if each.number == number), None)
+        return found
 
     def events(self) -> Iterator[TraceEvent]:
         """Iterate over the kept events, each once, in order."""
@@ -340,6 +425,8 @@ class Trace:
             for number in list(known)[: -PRUNE_SLACK // 2 or None]:
                 if number not in used:
                     del known[number]
+        for number in self._changes.keys() - self.sockets.keys():
+            del self._changes[number]
         after = len(self.sockets) + len(self.processes)
         self.pruned += before - after
         self._prune_threshold = after + PRUNE_SLACK

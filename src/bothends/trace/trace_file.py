@@ -34,6 +34,7 @@ from bothends.trace.model import (
     PRUNE_SLACK,
     Call,
     CausalLink,
+    DescriptorChange,
     Message,
     Packet,
     Point,
@@ -153,6 +154,7 @@ _FIELDS: Final[dict[type[Any], dict[str, _Field]]] = {
         "parent": _Field("parent", _integer),
         "began": _Field("began", _integer),
         "status": _Field("status", _integer),
+        "ended": _Field("ended", _integer),
         "uses_io_uring": _Field("uses_io_uring", _boolean),
         "ignores_children": _Field("ignores_children", _boolean),
     },
@@ -183,6 +185,10 @@ _FIELDS: Final[dict[type[Any], dict[str, _Field]]] = {
         "descriptor": _Field("descriptor", _integer),
         "socket": _Field("socket", _integer),
         "sockets": _Field("sockets", _integers),
+        "descriptors_waited": _Field("descriptors_waited", _integers),
+        "ready": _Field("ready", _integers),
+        "ready_events": _Field("ready_events", _texts),
+        "timeout_ns": _Field("timeout_ns", _integer),
         "requested": _Field("asked", _integer),
         "size": _Field("size", _integer),
         "data": _Field("data", _bytes),
@@ -229,7 +235,7 @@ _FIELDS: Final[dict[type[Any], dict[str, _Field]]] = {
 }
 # Attributes that are known at the end of an event only: the line of its start leaves them out.
 _END_ATTRIBUTES: Final[dict[type[Any], tuple[str, ...]]] = {
-    Call: ("until", "result", "error", "size", "created_id"),
+    Call: ("until", "result", "error", "size", "created_id", "ready", "ready_events"),
     Packet: ("until", "lost"),
 }
 _KIND_OF: Final = {kind: key for key, kind in _KINDS.items()}
@@ -298,6 +304,16 @@ class TraceFileWriter:
             value["causes"] = [[link.cause, link.kind] for link in causes]
         self._write_line({_KIND_OF[type(event)]: value})
 
+    def write_end(self) -> None:
+        """Write what is known at the end of a run: who held each socket, and which calls were blocked."""
+        for change in self._trace.descriptor_changes():
+            self._write_line({"descriptor": change._asdict()})
+        for call in self._trace.blocked:
+            self._write_if_changed("process", call.process)
+            self._write_line({"blocked": to_json_object(call)})
+        if self._trace.frozen_at is not None:
+            self._write_line({"frozen_at": self._trace.frozen_at})
+
     def write_note(self, text: str) -> None:
         """Write a message for the user."""
         self._write_line({"note": text})
@@ -355,6 +371,11 @@ def read(lines: Iterable[str], file: str, on_point: Callable[[Point], None], tra
         raise TraceFileError(file, 1, "the file is empty")
 
 
+def _descriptor_change(value: dict[str, Any]) -> DescriptorChange:
+    at, socket, process, descriptor = (int(value[each]) for each in DescriptorChange._fields[:4])
+    return DescriptorChange(at, socket, process, descriptor, bool(value["is_open"]))
+
+
 def _reason(error: Exception) -> str:
     return escape_text(str(error))[:120] or type(error).__name__
 
@@ -374,6 +395,15 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
         trace.notes.append(escape_text(str(inner)))
         return None
     if kind == "finding":
+        return None
+    if kind == "frozen_at":
+        trace.frozen_at = int(inner)
+        return None
+    if kind == "descriptor":
+        trace.add_descriptor_change(_descriptor_change(inner))
+        return None
+    if kind == "blocked":
+        trace.blocked.append(_from_json_object(Call, inner))
         return None
     causes = inner.pop("causes", ())
     item = _from_json_object(_KINDS[kind], inner)

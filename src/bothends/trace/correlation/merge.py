@@ -87,6 +87,15 @@ def _renumber_trace(trace: Trace, offset: int, into: Trace) -> Iterator[CausalLi
         into.sockets[socket.number] = socket
     for event in trace.events():
         _renumber_event(event, offset)
+    for change in trace.descriptor_changes():
+        into.add_descriptor_change(
+            change._replace(socket=change.socket + offset, process=change.process + offset)
+        )
+    for call in trace.blocked:
+        _renumber_event(call, offset)
+        into.blocked.append(call)
+    if trace.frozen_at is not None:
+        into.frozen_at = max(into.frozen_at or 0, trace.frozen_at)
     into.notes += trace.notes
     if trace.dropped:
         into.notes.append(f"{trace.dropped} earlier events of one trace are left out: it is too long")
@@ -110,6 +119,7 @@ def _renumber_event(event: TraceEvent, offset: int) -> None:
                 _add_offset(event.created_id, offset),
             )
             event.sockets = tuple(each + offset for each in event.sockets)
+            event.ready = tuple(each + offset for each in event.ready)
         case _:
             event.process, event.thread = event.process + offset, event.thread + offset
 
