@@ -122,6 +122,8 @@ class TraceWriter:
             self.trace.notes.append(
                 f"the oldest {self.trace.dropped} events{more} were drawn, but are not in files and findings"
             )
+        for writer in self._writers:
+            writer.write_end()
         for note in self.trace.notes:
             terminal.note(note, "warning")
             for writer in self._writers:
@@ -227,17 +229,25 @@ class OutputFile:
             raise SystemCallFailed("write", str(self._path), error.errno or 0) from error
 
 
-def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO) -> None:
-    """Print each finding below the diagram: title, explanation, evidence and remedy."""
+def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO, indent: str = "") -> None:
+    """Print each finding below the diagram: title, explanation, evidence, remedy, consequences."""
     import textwrap
 
     from bothends.trace.findings import evidence_lines
 
     for finding in found:
         print(file=stream)
-        print(f"{terminal.styled('finding', 'warning', stream)}  {finding.title}", file=stream)
-        for text in (finding.text, *evidence_lines(finding, trace), f"Remedy: {finding.remedy}"):
-            print(textwrap.fill(text, 110, initial_indent="  ", subsequent_indent="    "), file=stream)
+        mark = "follows" if indent else "finding"
+        print(f"{indent}{terminal.styled(mark, 'warning', stream)}  {finding.title}", file=stream)
+        texts = [finding.text, *evidence_lines(finding, trace), f"Remedy: {finding.remedy}"]
+        texts += [f"In C: {finding.in_c}"] if finding.in_c else []
+        texts += [f"In Python: {finding.in_python}"] if finding.in_python else []
+        if finding.certainty == "inferred":
+            texts.insert(1, f"Inferred: {finding.basis}" if finding.basis else "Inferred from the events.")
+        for text in texts:
+            inner = f"{indent}  "
+            print(textwrap.fill(text, 110, initial_indent=inner, subsequent_indent=f"{inner}  "), file=stream)
+        show_findings(finding.consequences, trace, stream, f"{indent}    ")
 
 
 def open_capture(*, needed: bool = False) -> Capture | None:

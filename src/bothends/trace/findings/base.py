@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Literal
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.correlation.retransmissions import Retransmission, find_retransmissions
@@ -27,7 +27,10 @@ _EVIDENCE_WIDTH: Final = 60  # columns of a packet in the evidence: enough for i
 class Finding:
     """A likely mistake: what it is, what happened in this trace, and a remedy.
 
-    `evidence` are the numbers of the events that show it, in order.
+    `evidence` are the numbers of the events that show it, in order. `certainty`: the events show it ("seen"),
+    or it is inferred from `basis`, such as "the bytes look like TLS". `process` is the number of the process
+    whose program should change, `sockets` are those of the connections concerned, at either end. `in_c` and
+    `in_python` are the line to write. `consequences` are findings that follow from this one.
     """
 
     rule: str
@@ -35,10 +38,21 @@ class Finding:
     text: str
     remedy: str
     evidence: tuple[int, ...]
+    certainty: Literal["seen", "inferred"] = "seen"
+    basis: str = ""
+    process: int | None = None
+    sockets: tuple[int, ...] = ()
+    in_c: str = ""
+    in_python: str = ""
+    consequences: tuple[Finding, ...] = ()
 
 
 class TraceIndex:
-    """A trace, indexed by socket, process and direction for the rules."""
+    """A trace, indexed by socket, process and direction for the rules.
+
+    It holds only events up to `Trace.frozen_at`. A call that was blocked then is not finished: its `until` is
+    None. `end` is that time, or the time of the last event.
+    """
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
@@ -54,6 +68,8 @@ class TraceIndex:
         self._totals: dict[int, int] = defaultdict(int)
         self._positions: dict[int, int] = {}
         for event in trace.events():
+            if trace.frozen_at is not None and event.at > trace.frozen_at:
+                continue
             self.end = max(self.end, event.at)
             match event:
                 case Call():
@@ -64,6 +80,8 @@ class TraceIndex:
                     self.packets_to[event.receiver or 0].append(event)
                 case ProcessEvent():
                     self.process_events.append(event)
+        if trace.frozen_at is not None:
+            self.end = trace.frozen_at
 
     def _index_call(self, call: Call) -> None:
         self.end = max(self.end, call.until or 0)
@@ -80,6 +98,34 @@ class TraceIndex:
     def retransmissions(self) -> tuple[list[Retransmission], Counter[tuple[str, str]]]:
         """See `find_retransmissions`."""
         return find_retransmissions(self.packets)
+
+    @cached_property
+    def _peers(self) -> dict[int, int]:
+        by_addresses, by_inode, found = {}, {}, {}
+        for each in self.trace.sockets.values():
+            if each.local is not None and each.peer is not None and each.family != "unix":
+                by_addresses[each.kind, each.local, each.peer] = each.number
+            if each.inode and each.family == "unix":
+                by_inode[each.inode] = each.number
+        for each in self.trace.sockets.values():
+            if each.family == "unix":
+                other = by_inode.get(each.peer_inode)
+            elif each.local is not None and each.peer is not None:
+                other = by_addresses.get((each.kind, each.peer, each.local))
+            else:
+                other = None
+            if other is not None and other != each.number:
+                found[each.number] = other
+                found.setdefault(other, each.number)
+        return found
+
+    def peer_of(self, socket: int) -> int | None:
+        """Return the number of the socket at the other end of a connection, or None if it is not traced."""
+        return self._peers.get(socket)
+
+    def holders_at(self, socket: int, at: int | None = None) -> dict[int, set[int]]:
+        """Return the processes that hold a socket, with their descriptors; at the end by default."""
+        return self.trace.holders_at(socket, self.end if at is None else at)
 
     def sockets(self, *kinds: str) -> Iterator[Socket]:
         """Return the sockets of these kinds, of the families that connect programs."""

@@ -103,17 +103,25 @@ def _summary(trace: Trace, shown: Collection[int]) -> str:
 def _findings(findings: Sequence[Finding]) -> str:
     if not findings:
         return ""
+    return f'<section class="findings"><h2>Findings</h2>{_finding_list(findings)}</section>'
+
+
+def _finding_list(findings: Sequence[Finding]) -> str:
     items = []
     for finding in findings:
         links = " ".join(
             f'<a href="#e{number}">{index}</a>' for index, number in enumerate(finding.evidence[:12], 1)
         )
+        lines = [("In C", finding.in_c), ("In Python", finding.in_python)]
+        code = "".join(f"<br>{name}: <code>{html.escape(line)}</code>" for name, line in lines if line)
+        basis = f" (inferred: {finding.basis})" if finding.certainty == "inferred" else ""
         items.append(
-            f"<li><strong>{html.escape(finding.title)}</strong> {html.escape(finding.text)}<br>"
+            f"<li><strong>{html.escape(finding.title)}</strong> {html.escape(finding.text + basis)}<br>"
             f'<span class="remedy">{html.escape(finding.remedy)}</span> '
-            f'<span class="evidence">Evidence: {links}</span></li>'
+            f'<span class="evidence">Evidence: {links}</span>{code}'
+            f"{_finding_list(finding.consequences) if finding.consequences else ''}</li>"
         )
-    return f'<section class="findings"><h2>Findings</h2><ul>{"".join(items)}</ul></section>'
+    return f"<ul>{''.join(items)}</ul>"
 
 
 def _row(row: Row, with_id: set[int]) -> Iterator[str]:
