@@ -22,6 +22,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "nginx": ("nginx", "/usr/sbin/nginx"),
     "openssl": ("openssl",),
     "psql": ("psql",),
+    "py-spy": ("py-spy",),
     "setpriv": ("setpriv",),
     "socat": ("socat",),
     "strace": ("strace",),

@@ -8,13 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from bothends.errors import EndpointError
 from bothends.why.explain import Subject, parse_subject
-from tests.why.programs import Programs, find, settle
+from tests.why.programs import TIMEOUT, Programs, find, settle
 
 # They start programs and wait until these have hung for seconds.
 pytestmark = pytest.mark.slow
@@ -27,15 +28,22 @@ def why(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
+def why_until(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command until it prints a text: on a busy machine, a thread may just have run."""
+    deadline = time.monotonic() + TIMEOUT
+    while text not in (completed := why(*arguments)).stdout:
+        assert time.monotonic() < deadline, completed
+    return completed
+
+
 def test_hung_pair_by_pid_port_and_endpoint(programs: Programs) -> None:
     server, client, port = programs.pair(*DEADLOCK)
     find("deadlock", server)
-    for argument in (str(client), f":{port}", f"tcp://127.0.0.1:{port}", f"localhost:{port}"):
-        completed = why(argument)
+    for argument in (f":{port}", f"tcp://127.0.0.1:{port}", f"localhost:{port}", str(client)):
+        completed = why_until("deadlock: Each end waits for the other", argument)
         assert completed.returncode == 1, completed
-        assert "deadlock: Each end waits for the other" in completed.stdout
-    assert f"client.py[{client}] waits in recv(3) for data on tcp" in why(str(client)).stdout
-    assert f"And so back to client.py[{client}], above." in why(str(client)).stdout
+    assert f"client.py[{client}] waits in recv(3) for data on tcp" in completed.stdout
+    assert f"This leads back to client.py[{client}], above." in completed.stdout
 
 
 def test_json(programs: Programs) -> None:
@@ -66,12 +74,14 @@ def test_watch_repeats_until_interrupted(programs: Programs) -> None:
         [*COMMAND, "--json", "--watch", str(client)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        first, second = (json.loads(process.stdout.readline()) for _ in range(2))
+        reports = [json.loads(process.stdout.readline()) for _ in range(2)]
+        while "deadlock" not in {each["kind"] for each in reports[-1]["problems"]} and len(reports) < 10:
+            reports.append(json.loads(process.stdout.readline()))
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
     assert process.returncode == 0
-    assert second["time"] > first["time"]
-    assert [each["kind"] for each in second["problems"]] == ["deadlock"]
+    assert reports[1]["time"] > reports[0]["time"]
+    assert "deadlock" in {each["kind"] for each in reports[-1]["problems"]}
 
 
 def test_no_such_process() -> None:
@@ -130,7 +140,7 @@ def test_ordinary_user_gets_a_note_about_root(programs: Programs) -> None:
         "import os, sys\n"
         "import encodings.ascii\n"
         "from bothends.cli import why\n"
-        "from bothends.why import make_report, take_snapshot\n"
+        "import bothends.why.python_lines\n"
         "from bothends.cli.main import run\n"
         "run(['why', '--help'])\n"
         "print('as nobody', flush=True)\n"

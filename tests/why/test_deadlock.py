@@ -23,7 +23,7 @@ def test_both_receiving(programs: Programs) -> None:
     assert re.fullmatch(
         rf"Each end waits for the other: client\.py\[{client}\] is blocked in recv\(3\) and"
         rf" server\.py\[{server}\] in recv\(4\) on the same connection, both queues empty,"
-        r" since at least [\d.]+ s\. Nothing is in flight\.",
+        r" for at least [\d.]+ s\. Nothing is in flight\.",
         problem.text,
     )
     assert problem.remedy == "One of them must send, or close its direction."

@@ -22,7 +22,7 @@ def test_stalled_sender_of_a_stopped_reader(programs: Programs) -> None:
     )
     os.kill(client, signal.SIGSTOP)
     problem = find("stalled", server)
-    assert f"server.py[{server}] cannot send on tcp" in problem.text
+    assert f"server.py[{server}] has been unable to send on tcp" in problem.text
     assert f"client.py[{client}] is stopped by a signal or a debugger" in problem.text
     assert "the window is zero" in problem.seen
 
@@ -46,7 +46,7 @@ def test_unread_data_of_a_client_at_its_terminal(programs: Programs) -> None:
     )
     client, _ = programs.start("client.py", CLIENT + "import os\nos.read(0, 1)\n", port, terminal=True)
     problem = find("unread", client)
-    assert problem.text.startswith("4 bytes lie unread on tcp")
+    assert problem.text.startswith("4 bytes on tcp")
     assert f"client.py[{client}] waits in read(0) for its terminal" in problem.text
     assert server in problem.pids
 
@@ -200,6 +200,6 @@ def test_peers_that_vanish_in_another_network_namespace(programs: Programs) -> N
     if ready != "ready":
         pytest.skip("this system forbids network namespaces")
     problem = find("vanished", pid)
-    assert f"does not answer lost.py[{pid}]: 5 bytes are not acknowledged" in problem.text
+    assert f"does not answer lost.py[{pid}]: 5 bytes have not been acknowledged for about" in problem.text
     assert "The kernel gives up in about 15 min" in problem.text
     assert problem.certainty == "inferred"

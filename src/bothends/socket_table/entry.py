@@ -133,6 +133,7 @@ class SocketEntry:
     `recv_queue`, `send_queue`: unread and unacknowledged bytes; for a listener, the length of the accept
     queue and its limit (listen(2)). None if the kernel does not report them. `inode`: 0 once no process owns
     the socket (TIME-WAIT, for example). `peer_inode`: the other end of a UNIX socket, 0 if unknown.
+    `v6only`: whether an IPv6 listener refuses IPv4 (IPV6_V6ONLY), None for other sockets.
     `options`: those that differ from a new socket's; None if they cannot be read.
     """
 
@@ -153,6 +154,7 @@ class SocketEntry:
     options: dict[str, str] | None = None
     timer: SocketTimer | None = None
     memory: SocketMemory | None = None
+    v6only: bool | None = None
     netns: int = 0  # inode of its network namespace, 0 if unknown
 
     @property

@@ -69,6 +69,7 @@ OPTIONS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
     "mtu_discover": ((_IP, 10), (_IPV6, 23)),  # IP_MTU_DISCOVER, IPV6_MTU_DISCOVER
 }
 
+_TIMEVAL: Final = struct.Struct("=qq")  # struct timeval
 _TIMEVAL_OPTIONS: Final = {"rcvtimeo", "sndtimeo"}
 _STRING_OPTIONS: Final = {"congestion", "interface"}
 T = TypeVar("T")
@@ -108,6 +109,20 @@ class OptionReader:
         if fcntl.fcntl(sock, fcntl.F_GETFL) & os.O_NONBLOCK:
             found["nonblock"] = "1"
         return found
+
+
+def read_timeouts(owner: SocketOwner) -> tuple[float, float] | None:
+    """Return SO_RCVTIMEO and SO_SNDTIMEO of a socket in seconds, 0 for no limit; None if inaccessible."""
+
+    def read(sock: socket.socket) -> tuple[float, float]:
+        values = [sock.getsockopt(_SOL, option, 16) for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)]
+        receive, send = (seconds + micro / 1e6 for seconds, micro in map(_TIMEVAL.unpack, values))
+        return receive, send
+
+    try:
+        return _with_duplicate(owner, read)
+    except (OSError, struct.error):
+        return None
 
 
 def _with_duplicate(owner: SocketOwner, callback: Callable[[socket.socket], T | None]) -> T | None:
@@ -155,7 +170,7 @@ def _format_value(name: str, value: bytes) -> str:
         on, seconds = struct.unpack("ii", value)
         return str(seconds) if on else "off"
     if name in _TIMEVAL_OPTIONS and len(value) == 16:
-        seconds, micro = struct.unpack("qq", value)
+        seconds, micro = _TIMEVAL.unpack(value)
         return f"{seconds + micro / 1e6:g}"
     return str(int.from_bytes(value, sys.byteorder, signed=True))
 

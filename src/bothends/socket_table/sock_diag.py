@@ -16,6 +16,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from bothends.errors import SystemCallFailed
@@ -51,7 +52,7 @@ _INET_REQUEST: Final = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, p
 _INET_MESSAGE: Final = struct.Struct("=BBBB")  # family, state, timer, retransmissions
 _SOCKET_ID: Final = struct.Struct("!HH16s16s")  # ports and addresses
 _INET_REST: Final = struct.Struct("=I8xIIIII")  # interface, cookie, expires, both queues, uid, inode
-_INFO, _CONGESTION, _MEMORY, _SHUTDOWN = 2, 4, 7, 8
+_INFO, _CONGESTION, _MEMORY, _SHUTDOWN, _V6ONLY = 2, 4, 7, 8, 11
 _EXTENSIONS: Final = 1 << (_INFO - 1) | 1 << (_CONGESTION - 1) | 1 << (_MEMORY - 1)
 _TIMERS: Final = {1: "retransmit", 2: "keepalive", 3: "time-wait", 4: "probe"}  # net/ipv4/inet_diag.c
 # linux/sock_diag.h, SK_MEMINFO_*: receive queue and limit, send queue and limit, ..., drops
@@ -71,24 +72,13 @@ _PACKET_MESSAGE: Final = struct.Struct("=BBHI8x")  # family, type, protocol, ino
 _VSOCK_REQUEST: Final = struct.Struct("=BBHII8x")
 _VSOCK_MESSAGE: Final = struct.Struct("=BBBBIIIII8x")  # family, type, state, shutdown, cids and ports, inode
 
-# Offsets in struct tcp_info (linux/tcp.h), which grows with the kernel: later fields may be missing.
-_TCP_INFO_U32: Final = {
-    "rto": 8,
-    "mss": 16,
-    "unacked": 24,
-    "last_data_sent_ms": 44,
-    "last_data_received_ms": 52,
-    "last_ack_received_ms": 56,
-    "pmtu": 60,
-    "rtt": 68,
-    "rttvar": 72,
-    "cwnd": 80,
-    "retransmissions": 100,
-}
-_TCP_INFO_LATER_U32: Final = {"min_rtt": 148, "notsent": 144}
-_TCP_INFO_LATER_U64: Final = {"bytes_acked": 120, "bytes_received": 128, "delivery_rate": 160}
-_SSTHRESH_OFFSET: Final = 76
-_RETRANSMITS_OFFSET, _PROBES_OFFSET = 2, 3  # of one byte each
+# struct tcp_info (linux/tcp.h) up to tcpi_total_retrans: its size in Linux 2.6. One call for all words,
+# because a machine may have 100,000 sockets.
+_TCP_INFO: Final = struct.Struct("=2xBB4x24I")
+# From offset 120 on: bytes acknowledged and received, notsent, min_rtt, delivery rate.
+_TCP_INFO_LATER: Final = struct.Struct("=QQ8xII8xQ")
+_TCP_INFO_LATER_OFFSET: Final = 120
+_LATER_ENDS: Final = (8, 16, 28, 32, 48)  # where each of these five ends, for kernels that have fewer
 _INFINITE_SSTHRESH: Final = 0x7FFFFFFF  # TCP_INFINITE_SSTHRESH
 
 
@@ -253,6 +243,7 @@ def parse_inet(protocol: int, body: bytes) -> SocketEntry:
         tcp=parse_tcp_info(attrs) if name == "tcp" and state not in (6, 10, 12) else None,
         timer=SocketTimer(_TIMERS[timer], expires, retries) if timer in _TIMERS else None,
         memory=parse_memory(attrs.get(_MEMORY, b"")),
+        v6only=bool(attrs[_V6ONLY][0]) if attrs.get(_V6ONLY) else None,
     )
 
 
@@ -264,25 +255,46 @@ def parse_memory(data: bytes) -> SocketMemory | None:
 def parse_tcp_info(attrs: dict[int, bytes]) -> TcpInfo | None:
     """Return the struct tcp_info of a connection's attributes; None if it is missing."""
     info = attrs.get(_INFO, b"")
-    if len(info) < 104:  # its size in Linux 2.6
+    if len(info) < _TCP_INFO.size:
         return None
-    words = {name: struct.unpack_from("=I", info, at)[0] for name, at in _TCP_INFO_U32.items()}
-    later = {
-        name: struct.unpack_from(form, info, at)[0]
-        for form, offsets in (("=I", _TCP_INFO_LATER_U32), ("=Q", _TCP_INFO_LATER_U64))
-        for name, at in offsets.items()
-        if at + struct.calcsize(form) <= len(info)
-    }
-    (ssthresh,) = struct.unpack_from("=I", info, _SSTHRESH_OFFSET)
-    congestion = escape(attrs.get(_CONGESTION, b"").rstrip(b"\0"))
-    return TcpInfo(
-        **words,
-        **later,
-        ssthresh=None if ssthresh >= _INFINITE_SSTHRESH else ssthresh,
-        congestion=congestion,
-        retransmits=info[_RETRANSMITS_OFFSET],
-        probes=info[_PROBES_OFFSET],
+    retransmits, probes, *words = _TCP_INFO.unpack_from(info)
+    rto, _, mss, _, unacked, _, _, _, _, data_sent, _, data_received, ack_received, pmtu, _, rtt = words[:16]
+    rttvar, ssthresh, cwnd, _, _, _, _, retransmissions = words[16:]
+    later = info[_TCP_INFO_LATER_OFFSET:]
+    missing = _TCP_INFO_LATER.size - len(later)
+    values = _TCP_INFO_LATER.unpack_from(later if missing <= 0 else later + bytes(missing))
+    bytes_acked, bytes_received, notsent, min_rtt, delivery_rate = (
+        values
+        if missing <= 0
+        else (value if end <= len(later) else None for value, end in zip(values, _LATER_ENDS, strict=True))
     )
+    return TcpInfo(
+        rtt=rtt,
+        rttvar=rttvar,
+        rto=rto,
+        cwnd=cwnd,
+        ssthresh=None if ssthresh >= _INFINITE_SSTHRESH else ssthresh,
+        mss=mss,
+        pmtu=pmtu,
+        unacked=unacked,
+        retransmissions=retransmissions,
+        congestion=_congestion_name(attrs.get(_CONGESTION, b"")),
+        min_rtt=min_rtt,
+        bytes_acked=bytes_acked,
+        bytes_received=bytes_received,
+        delivery_rate=delivery_rate,
+        last_data_sent_ms=data_sent,
+        last_data_received_ms=data_received,
+        last_ack_received_ms=ack_received,
+        retransmits=retransmits,
+        probes=probes,
+        notsent=notsent,
+    )
+
+
+@lru_cache(maxsize=64)
+def _congestion_name(data: bytes) -> str:
+    return escape(data.rstrip(b"\0"))
 
 
 def parse_unix(body: bytes) -> SocketEntry:

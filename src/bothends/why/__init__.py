@@ -9,7 +9,8 @@
     explain.py     describes one process, port or endpoint (pure)
     report.py      problems and descriptions as text and as JSON objects (pure)
 
-Nothing is attached, stopped, duplicated or written: /proc, sock_diag(7) and process_vm_readv(2) only read.
+Nothing is attached, stopped or written: /proc, sock_diag(7) and process_vm_readv(2) only read. The time limit
+of a socket is read from a duplicate of its descriptor (pidfd_getfd(2)), which is closed at once.
 
 Rank 3: imports `errors`, `escaping`, `endpoints`, `osutil` and `socket_table`.
 """

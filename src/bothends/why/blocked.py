@@ -11,7 +11,7 @@ Pure. What the kernel shows, and what follows:
    which is better than the descriptor, whose number may have been reused.
 4. A 32-bit process on a 64-bit kernel uses other numbers. Its stack pointer is below 4 GiB; such a call is
    reported as unknown.
-5. The time limits of SO_RCVTIMEO and SO_SNDTIMEO are not among the arguments, so they are not seen.
+5. The time limits of SO_RCVTIMEO and SO_SNDTIMEO are not among the arguments: `snapshot` reads them.
 """
 
 from __future__ import annotations
@@ -133,6 +133,8 @@ class BlockedCall:
     None for none. `complete` is False if not all descriptors could be read, so that others may end the call.
     `direct`: the call moves data itself (recv, send, accept), unlike select, poll and epoll_wait.
     `whole`: the bytes that recv() with MSG_WAITALL was called for, 0 without the flag.
+    `option`: the socket option that `timeout` comes from, "" for none; None if the options could not be read,
+    so that the call may have a limit.
     """
 
     name: str
@@ -142,6 +144,7 @@ class BlockedCall:
     complete: bool = True
     direct: bool = False
     whole: int = 0
+    option: str | None = ""
 
 
 @dataclass(frozen=True, slots=True)

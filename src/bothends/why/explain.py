@@ -106,6 +106,15 @@ def _process(graph: WaitGraph, process: ObservedProcess) -> Iterator[Statement]:
     files = "" if process.open_files is None else f", {process.open_files:,}{limit} descriptors open"
     yield Statement(f"{process}: {phrases.count(len(process.threads), 'thread')}{files}.")
     yield from _threads(graph, process.threads, depth=0, seen=_Described())
+    if any(_is_event_loop(thread) for thread in process.threads):
+        yield Statement(
+            "One thread waits for several descriptors, as event loops do: which task or callback waits for"
+            " which of them (asyncio, Node.js) is not visible from outside."
+        )
+    if any(thread.call is not None and thread.call.name == "io_uring_enter" for thread in process.threads):
+        yield Statement(
+            "The requests in an io_uring are not visible from outside, so neither is what it waits for."
+        )
     waited_for = {wait.inode for thread in process.threads for wait, _ in graph.waits_for(thread)}
     idle = [
         entry
@@ -124,6 +133,10 @@ def _process(graph: WaitGraph, process: ObservedProcess) -> Iterator[Statement]:
         )
 
 
+def _is_event_loop(thread: ObservedThread) -> bool:
+    return thread.call is not None and not thread.call.direct and len(thread.call.waits) > 1
+
+
 def _threads(
     graph: WaitGraph, threads: Iterable[ObservedThread], depth: int, seen: _Described
 ) -> Iterator[Statement]:
@@ -134,7 +147,7 @@ def _threads(
     for activity, members in list(groups.items())[:_MAX_ITEMS]:
         first = members[0]
         if first.tid in seen.tids:
-            yield Statement(f"And so back to {phrases.thread_name(graph, first)}, above.", depth)
+            yield Statement(f"This leads back to {phrases.thread_name(graph, first)}, above.", depth)
             continue
         known = [thread.idle for thread in members if thread.idle is not None and thread.call is not None]
         idle = f", for {phrases.duration(min(known))}" if known and min(known) >= 0.1 else ""
@@ -191,7 +204,7 @@ def _other_end(graph: WaitGraph, other: SocketEntry, depth: int, seen: _Describe
         held = "The other end is held by" if other.state != "LISTEN" else "Its listener is held by"
         activity = phrases.main_activity(graph, process)
         fds = ", ".join(f"fd {owner.fd}" for owner in other.owners if owner.pid == process.pid)
-        yield Statement(f"{held} {process} ({fds}), of which no thread waits for it; it {activity}.", depth)
+        yield Statement(f"{held} {process} ({fds}), no thread of which waits for it; it {activity}.", depth)
         following = [thread for thread in process.threads if thread.tid not in seen.tids]
         if len(process.threads) == 1 and following and depth < _MAX_DEPTH:
             seen.tids.add(following[0].tid)
@@ -244,7 +257,7 @@ def _remote(entry: SocketEntry) -> str:
     else:
         words.append("it has acknowledged all that was sent")
     if entry.recv_queue:
-        words.append(f"{phrases.size(entry.recv_queue)} lie here unread")
+        words.append(f"{phrases.size(entry.recv_queue)} are unread here")
     return f"{words[0]}: {', '.join(words[1:])}."
 
 

@@ -19,6 +19,7 @@ class ObservedThread:
 
     `name` is its comm, escaped. `state` is the letter of /proc/PID/stat: R, S, D, T, ... `call` is None if
     the thread runs, or if the call is not readable. `idle`: seconds since it last ran, None if unknown.
+    `source`: the line of a Python program, if it is known.
     """
 
     pid: int
@@ -28,6 +29,7 @@ class ObservedThread:
     call: BlockedCall | None = None
     readable: bool = True
     idle: float | None = None
+    source: str = ""
 
     @property
     def is_settled(self) -> bool:
@@ -103,6 +105,10 @@ class Snapshot:
         return [thread for process in self.processes.values() for thread in process.threads]
 
 
-def ends_by_itself(call: BlockedCall) -> bool:
+def ends_by_itself(call: BlockedCall, *, limits_wake: bool = True) -> bool:
     """Whether a call has a time limit, or waits for something that is not a descriptor or a thread."""
-    return call.timeout is not None or call.kind in (CallKind.TIME, CallKind.OTHER) or not call.complete
+    return (
+        (limits_wake and call.timeout is not None)
+        or call.kind in (CallKind.TIME, CallKind.OTHER)
+        or not call.complete
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from bothends.socket_table import EntryAddress, SocketEntry
@@ -101,6 +101,11 @@ def names(processes: Iterable[ObservedProcess]) -> str:
     return f"{', '.join(found[:-1])} and {found[-1]}" if len(found) > 1 else found[0]
 
 
+def has(processes: Collection[ObservedProcess]) -> str:
+    """Return the verb after `names(processes)`."""
+    return "have" if len(processes) > 1 else "has"
+
+
 def owner(graph: WaitGraph, entry: SocketEntry) -> str:
     """Return the owners of a socket, each with its descriptor: `server.py[407] fd 4`."""
     found = [
@@ -133,11 +138,21 @@ def call(thread: ObservedThread) -> str:
 
 def doing(graph: WaitGraph, thread: ObservedThread) -> str:
     """Return what a thread does, as a predicate: `waits in accept(3) for a client`, `is stopped`, `runs`."""
+    return _activity(graph, thread) + line(thread)
+
+
+def line(thread: ObservedThread) -> str:
+    """Return the line of a Python program that a thread is at, as an apposition; "" if it is not known."""
+    return f", at {thread.source}" if thread.source else ""
+
+
+def _activity(graph: WaitGraph, thread: ObservedThread) -> str:
     if thread.is_stopped:
         return "is stopped by a signal or a debugger"
     if thread.call is None:
         return "runs" if thread.readable else "does something that is not visible to this user"
-    limit = f", {duration(thread.call.timeout)} at most" if thread.call.timeout is not None else ""
+    option = f" ({thread.call.option})" if thread.call.option else ""
+    limit = f", {duration(thread.call.timeout)} at most{option}" if thread.call.timeout is not None else ""
     if thread.call.kind is CallKind.TIME:
         return f"sleeps in {thread.call.name}(){limit}"
     if thread.call.kind is CallKind.THREADS:
@@ -177,7 +192,7 @@ def file_text(target: str) -> str:
 
 
 def main_activity(graph: WaitGraph, process: ObservedProcess) -> str:
-    """Return what a process does: its only thread, or the thread that tells most."""
+    """Return what a process does: its only thread, the number of those that run, or its first thread."""
     if process.is_stopped:
         return "is stopped by a signal or a debugger"
     busy = [thread for thread in process.threads if thread.call is None and thread.readable]

@@ -8,6 +8,7 @@ from typing import Any, Final
 from bothends.why import phrases
 from bothends.why.explain import Statement, Subject, describe
 from bothends.why.model import Snapshot
+from bothends.why.problems import deadlock, reach
 from bothends.why.problems.problem import Problem
 from bothends.why.problems.table import find_problems
 from bothends.why.wait_graph import WaitGraph
@@ -50,11 +51,15 @@ def make_report(snapshot: Snapshot, subject: Subject | None = None) -> Report:
     ]
     if subject.port and not statements:
         chosen = [_no_socket(graph, subject)]
+    elif subject.port and not subject.host and subject.protocol in ("", "tcp"):
+        chosen = [problem for problem in chosen if problem.kind != reach.KIND]
+        # The last: a problem of a connection shows that a client has reached the port.
+        chosen += reach.find_port(graph, subject.port)
     return Report(chosen, statements, list(snapshot.notes), found=bool(statements))
 
 
 def _no_socket(graph: WaitGraph, subject: Subject) -> Problem:
-    """Say that no socket has the address, and where its port is served instead, if anywhere."""
+    """Return the problem that no socket has the address, with the sockets that have its port, if any."""
     others = [
         entry
         for entry in graph.snapshot.sockets
@@ -93,8 +98,10 @@ def text_lines(report: Report) -> list[tuple[str, str]]:
             lines.append((f"{kind}: {number - _MAX_PER_KIND:,} more; --json shows all", ""))
     if not report.is_wrong and not report.statements:
         lines.append(("Nothing is wrong, as far as this user can see.", ""))
+    elif any(problem.kind == deadlock.LIMITED_KIND for problem in report.problems):
+        lines.append(("Nothing is certainly wrong there: the wait ends by itself.", ""))
     elif not report.is_wrong:
-        lines.append(("No problem was found there; the lines above say what it waits for.", ""))
+        lines.append(("No problem was found there; the first lines show what it waits for.", ""))
     return lines
 
 

@@ -8,6 +8,9 @@ What the kernel shows, and to which users:
    needs CONFIG_SCHED_DEBUG. Without it, the threads' switch counts are compared over a short time instead.
 3. /proc/PID/task/TID/wchan has the kernel function that the thread sleeps in: not enough to know the
    descriptor, but enough to name the wait.
+4. The time limits of sockets (SO_RCVTIMEO, SO_SNDTIMEO) take a duplicate of the descriptor (pidfd_getfd(2)),
+   which is closed at once and changes nothing: see `socket_table.options`. Only threads that are blocked in
+   recv(), send(), accept() or connect() are concerned.
 
 The parts are read one after another. What moves in between is not blocked, and does not count: see
 `ObservedThread.is_settled`.
@@ -27,8 +30,9 @@ from typing import Final
 
 from bothends.escaping import escape
 from bothends.osutil.process_info import read_stat, thread_ids
-from bothends.socket_table import read_table
-from bothends.why.blocked import BlockedCall, CallKind, DescriptorWait, decode, parse_syscall
+from bothends.socket_table import SocketOwner, read_table
+from bothends.socket_table.options import read_timeouts
+from bothends.why.blocked import BlockedCall, CallKind, DescriptorWait, Need, decode, parse_syscall
 from bothends.why.model import SETTLED_SECONDS, KernelLimits, ObservedProcess, ObservedThread, Snapshot
 
 _INTERPRETERS: Final = re.compile(r"(python|pypy|node|perl|ruby|php|bash|dash|sh|zsh|uwsgi)[\d.]*")
@@ -69,6 +73,9 @@ def take_snapshot(skipped: Iterable[int] = (), also: Iterable[int] = ()) -> Snap
     unknown = [thread for thread in snapshot.threads() if thread.idle is None and thread.call is not None]
     if unknown:
         _measure_idle(unknown)
+    for thread in snapshot.threads():
+        if thread.is_settled:
+            _read_socket_timeout(thread)
     blind = sum(not process.is_readable for process in snapshot.processes.values())
     if blind:
         snapshot.notes.append(
@@ -241,6 +248,22 @@ def scheduler_clocks() -> dict[int, float]:
     finally:
         os.sched_setaffinity(0, allowed)
     return found
+
+
+def _read_socket_timeout(thread: ObservedThread) -> None:
+    """Add the time limit of the socket that a thread is blocked on."""
+    call = thread.call
+    if call is None or not call.direct or len(call.waits) != 1 or not call.waits[0].inode:
+        return
+    (wait,) = call.waits
+    timeouts = read_timeouts(SocketOwner(thread.pid, "", wait.fd))
+    if timeouts is None:
+        thread.call = dataclasses.replace(call, option=None)
+        return
+    sends = wait.need in (Need.SPACE, Need.PEER)
+    if seconds := timeouts[sends]:
+        option = "SO_SNDTIMEO" if sends else "SO_RCVTIMEO"
+        thread.call = dataclasses.replace(call, timeout=seconds, option=option)
 
 
 def _measure_idle(threads: list[ObservedThread]) -> None:

@@ -10,6 +10,7 @@
    prompt and an event loop with a listener are never stuck, nor is a client that waits for them.
 4. A thread in accept(2) of a server with one thread per connection could also send, but rarely does. With
    `accept_wakes=False` it counts as stuck; a result that needs this is an inference.
+5. With `limits_wake=False` a thread in a call with a time limit counts as stuck: until the limit, it is.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class WaitGraph:
         for thread in snapshot.threads():
             for inode in {wait.inode for wait in thread.call.waits if wait.inode} if thread.call else ():
                 self._waiting[inode].append(thread)
-        self._stuck: dict[bool, frozenset[int]] = {}
+        self._stuck: dict[tuple[bool, bool], frozenset[int]] = {}
 
     def peer(self, entry: SocketEntry) -> SocketEntry | None:
         """Return the socket at the other end, if it is on this machine, in any network namespace."""
@@ -82,7 +83,7 @@ class WaitGraph:
         found = [
             each
             for each in self._listeners.get(entry.local.port, ())
-            if each.netns == entry.netns and _accepts(each.local.host, entry.local.host)
+            if each.netns == entry.netns and _accepts(each, entry.local.host)
         ]
         return max(found, key=lambda each: not _is_any(each.local.host), default=None)
 
@@ -94,6 +95,7 @@ class WaitGraph:
                 each
                 for each in self._listeners.get(entry.peer.port, ())
                 if each.protocol == entry.protocol
+                and not (each.v6only and ":" not in host)
                 and (
                     plain_host(each.local.host) == host
                     or (each.netns == entry.netns and _is_any(each.local.host) and is_loopback(host))
@@ -126,16 +128,17 @@ class WaitGraph:
             if (entry := self.by_inode.get(wait.inode)) is not None:
                 yield wait, entry
 
-    def stuck(self, *, accept_wakes: bool = True) -> frozenset[int]:
+    def stuck(self, *, accept_wakes: bool = True, limits_wake: bool = True) -> frozenset[int]:
         """Return the ids of the threads that nothing on this machine or outside of it can wake."""
-        if accept_wakes not in self._stuck:
-            self._stuck[accept_wakes] = self._find_stuck(accept_wakes)
-        return self._stuck[accept_wakes]
+        key = accept_wakes, limits_wake
+        if key not in self._stuck:
+            self._stuck[key] = self._find_stuck(accept_wakes, limits_wake)
+        return self._stuck[key]
 
-    def _find_stuck(self, accept_wakes: bool) -> frozenset[int]:
+    def _find_stuck(self, accept_wakes: bool, limits_wake: bool) -> frozenset[int]:
         enders: dict[int, set[int]] = {}
         for thread in self.snapshot.threads():
-            found = self._possible_enders(thread, accept_wakes)
+            found = self._possible_enders(thread, accept_wakes, limits_wake)
             if found is not None:
                 enders[thread.tid] = found
         dependents: dict[int, list[int]] = defaultdict(list)
@@ -150,14 +153,16 @@ class WaitGraph:
             awake += woken
         return frozenset(enders)
 
-    def _possible_enders(self, thread: ObservedThread, accept_wakes: bool) -> set[int] | None:
+    def _possible_enders(
+        self, thread: ObservedThread, accept_wakes: bool, limits_wake: bool
+    ) -> set[int] | None:
         """Return the threads that can end a thread's wait; None if something else can as well."""
         if not thread.is_settled or thread.call is None or not thread.readable:
             return None
         if _RUNTIME_THREADS.match(thread.name) and self._is_java(thread):
             return set()
         call = thread.call
-        if ends_by_itself(call):
+        if ends_by_itself(call, limits_wake=limits_wake):
             return None
         process = self.snapshot.processes[thread.pid]
         own = {other.tid for other in process.threads if other.tid != thread.tid}
@@ -274,5 +279,8 @@ def _is_any(host: str) -> bool:
     return host in ("0.0.0.0", "::")
 
 
-def _accepts(listening: str, local: str) -> bool:
-    return _is_any(listening) or plain_host(listening) == plain_host(local)
+def _accepts(listener: SocketEntry, local: str) -> bool:
+    listening, host = plain_host(listener.local.host), plain_host(local)
+    if _is_any(listening):
+        return ":" in host if listener.v6only else ":" in listening or ":" not in host
+    return listening == host

@@ -52,12 +52,10 @@ def _dropped_attempts(graph: WaitGraph) -> Iterator[Problem]:
         yield Problem(
             KIND,
             f"{phrases.names(graph.owners(entry))} tries to connect to {phrases.address(entry.peer)}; its SYN"
-            " was"
-            f" sent {entry.timer.retries + 1} times and dropped, because the accept queue of"
+            f" was sent {entry.timer.retries + 1} times and dropped, because the accept queue of"
             f" {phrases.names(graph.owners(listener))} is full. {inactivity.instead(graph, listener)}.",
             seen=f"{phrases.owner(graph, entry)} in SYN-SENT; {listener.recv_queue or 0:,} in the queue,"
-            " limit"
-            f" {listener.send_queue or 0:,}",
+            f" limit {listener.send_queue or 0:,}",
             remedy="It must call accept().",
             **concerns([entry, listener]),
         )
@@ -88,9 +86,8 @@ def _problem(
     return Problem(
         KIND,
         f"{phrases.count(number, 'connection')}{by} {verb} in the accept queue of"
-        f" {phrases.connection(entry)}, since"
-        f" at least {phrases.duration(seconds)}: no thread of {phrases.names(graph.owners(entry))} accepts."
-        f" {inactivity.instead(graph, entry)}.{full}",
+        f" {phrases.connection(entry)} for at least {phrases.duration(seconds)}: no thread"
+        f" of {phrases.names(graph.owners(entry))} accepts. {inactivity.instead(graph, entry)}.{full}",
         seen=f"{number:,} in the queue, limit {entry.send_queue or 0:,}; {phrases.owner(graph, entry)}",
         remedy="It must call accept().",
         seconds=seconds,

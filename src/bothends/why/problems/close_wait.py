@@ -60,8 +60,7 @@ def _problem(graph: WaitGraph, pid: int, entries: list[SocketEntry]) -> Problem:
     return Problem(
         KIND,
         f"{process} holds {phrases.count(len(entries), 'connection')} open that the peer has closed, the"
-        " oldest for"
-        f" at least {phrases.duration(oldest)}, and no thread waits for {it}.",
+        f" oldest for at least {phrases.duration(oldest)}, and no thread waits for {it}.",
         seen=f"CLOSE-WAIT at descriptor{'' if len(fds) == 1 else 's'} {shown}"
         + (f", {unread:,} with unread data" if unread else "")
         + limit,

@@ -5,9 +5,9 @@
    knowledge of other threads, because a thread that reads would have made space.
 3. Longer circles: each process waits for the next one.
 
-A timeout at either end, a thread that could still act, or data on its way makes it no deadlock: see
-`wait_graph`. One case is an inference: a server whose other threads wait in accept(2) only, and a client that
-was never sent a byte.
+A timeout at either end makes it a mutual wait, which ends by itself. A thread that could still act, or
+data on its way, makes it neither: see `wait_graph`. One case is an inference: a server whose other threads
+wait in accept(2) only, and a client that was never sent a byte.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from bothends.why.problems.problem import Problem, concerns
 from bothends.why.wait_graph import WaitGraph, find_cycles
 
 KIND = "deadlock"
+LIMITED_KIND = "mutual wait"
 _STALLED_SECONDS = 1.0  # both directions at a standstill: longer than a scheduling delay of a reader
 
 
@@ -34,6 +35,18 @@ def find(graph: WaitGraph) -> Iterator[Problem]:
             explained |= {thread.tid for each in (entry, other) for thread in graph.waiting(each)}
             yield problem
     yield from _circles(graph, explained)
+
+
+def find_limited(graph: WaitGraph) -> Iterator[Problem]:
+    """Yield each pair of ends that wait for each other until a time limit.
+
+    Information: a program that waits with a timeout may have nothing else to do.
+    """
+    for entry, other in connection_pairs(graph):
+        problem = _both_sending(graph, entry, other, limited=True)
+        problem = problem or _both_receiving(graph, entry, other, limited=True)
+        if problem is not None:
+            yield problem
 
 
 def connection_pairs(graph: WaitGraph) -> Iterator[tuple[SocketEntry, SocketEntry]]:
@@ -75,18 +88,20 @@ def _thread(graph: WaitGraph, entry: SocketEntry, need: Need) -> ObservedThread 
     return min(found, key=lambda thread: thread.call is None or not thread.call.direct, default=None)
 
 
-def _both_sending(graph: WaitGraph, entry: SocketEntry, other: SocketEntry) -> Problem | None:
+def _both_sending(
+    graph: WaitGraph, entry: SocketEntry, other: SocketEntry, *, limited: bool = False
+) -> Problem | None:
     one, two = _thread(graph, entry, Need.SPACE), _thread(graph, other, Need.SPACE)
     if one is None or two is None or not entry.recv_queue or not other.recv_queue:
         return None
-    if not _is_blocked_sending(one, entry) or not _is_blocked_sending(two, other):
+    if not entry.send_queue or not other.send_queue or bool(_limits(graph, one, two)) is not limited:
         return None
     seconds = since([one, two])
     for end in (entry, other):
         if end.tcp is not None:
             quiet = end.tcp.last_data_sent_ms / 1000
             seconds = quiet if seconds is None else min(seconds, quiet)
-    is_stuck = {one.tid, two.tid} <= graph.stuck()
+    is_stuck = {one.tid, two.tid} <= graph.stuck(limits_wake=not limited)
     if not is_stuck and (seconds is None or seconds < _STALLED_SECONDS):
         return None
     there, back = in_flight(entry, other), in_flight(other, entry)
@@ -97,30 +112,50 @@ def _both_sending(graph: WaitGraph, entry: SocketEntry, other: SocketEntry) -> P
         else f"{phrases.size(there)} wait from the first to the second and {phrases.size(back)} back"
     )
     return Problem(
-        KIND,
+        LIMITED_KIND if limited else KIND,
         f"Each end waits for the other: {first} is blocked in {phrases.call(one)} and {second} in"
         f" {phrases.call(two)} on the same connection, both send buffers full, {_since(seconds)}."
-        f" {amount}, and neither end reads.",
+        f" {amount}, and neither end reads.{_limits(graph, one, two)}",
         seen=_evidence(graph, entry, other, one, two),
+        inferred=_unknown_limits(graph, one, two),
         remedy="One of them must read.",
+        is_wrong=not limited,
         seconds=seconds,
         **concerns([entry, other]),
     )
 
 
-def _is_blocked_sending(thread: ObservedThread, entry: SocketEntry) -> bool:
-    """Whether a thread waits for nothing that the peer's end of this connection does not hold up."""
-    return bool(entry.send_queue) and thread.call is not None and thread.call.timeout is None
+def _limits(graph: WaitGraph, *threads: ObservedThread) -> str:
+    """Return when the calls end that have a time limit: a sentence, or "" if none has."""
+    found = [
+        f"{phrases.call(thread)} of {phrases.thread_name(graph, thread)} ends after"
+        f" {phrases.duration(thread.call.timeout)} at most ({thread.call.option or 'its timeout'})"
+        for thread in threads
+        if thread.call is not None and thread.call.timeout is not None
+    ]
+    return f" {'; '.join(found)}." if found else ""
 
 
-def _both_receiving(graph: WaitGraph, entry: SocketEntry, other: SocketEntry) -> Problem | None:
+def _unknown_limits(graph: WaitGraph, *threads: ObservedThread) -> str:
+    unknown = [thread for thread in threads if thread.call is not None and thread.call.option is None]
+    if not unknown:
+        return ""
+    names = " and ".join(phrases.thread_name(graph, thread) for thread in unknown)
+    return f"that no SO_RCVTIMEO or SO_SNDTIMEO ends the wait: the options of {names} are not readable"
+
+
+def _both_receiving(
+    graph: WaitGraph, entry: SocketEntry, other: SocketEntry, *, limited: bool = False
+) -> Problem | None:
     one, two = _thread(graph, entry, Need.DATA), _thread(graph, other, Need.DATA)
-    if one is None or two is None or one.tid == two.tid:
+    if one is None or two is None or one.tid == two.tid or bool(_limits(graph, one, two)) is not limited:
         return None
-    inferred = ""
-    if not {one.tid, two.tid} <= graph.stuck():
+    inferred = _unknown_limits(graph, one, two)
+    if not {one.tid, two.tid} <= graph.stuck(limits_wake=not limited):
         never_answered = entry.tcp is not None and entry.tcp.bytes_received == 0 and entry.tcp.bytes_acked
-        if not never_answered or not {one.tid, two.tid} <= graph.stuck(accept_wakes=False):
+        if not never_answered or not {one.tid, two.tid} <= graph.stuck(
+            accept_wakes=False, limits_wake=not limited
+        ):
             return None
         inferred = (
             f"that the thread of {phrases.names(graph.owners(other))} in accept() does not send on this"
@@ -132,8 +167,9 @@ def _both_receiving(graph: WaitGraph, entry: SocketEntry, other: SocketEntry) ->
         queues, flight = "both queues empty, ", " Nothing is in flight."
     else:
         ends = [
-            f"{phrases.size(number)} lie unread before {phrases.thread_name(graph, thread)}, which"
-            f" {'is told only of new data (EPOLLET)' if _is_edge(thread, end) else 'waits for more'}"
+            f"{phrases.size(number)} {'is' if number == 1 else 'are'} unread at"
+            f" {phrases.thread_name(graph, thread)}, which"
+            f" {'is notified only of new data (EPOLLET)' if _is_edge(thread, end) else 'waits for more'}"
             for number, thread, end in zip(unread, (one, two), (entry, other), strict=True)
             if number
         ]
@@ -142,13 +178,15 @@ def _both_receiving(graph: WaitGraph, entry: SocketEntry, other: SocketEntry) ->
         if thread.call is not None and thread.call.whole:
             flight += (
                 f" {phrases.thread_name(graph, thread)} waits for all {thread.call.whole:,} bytes of its"
-                " buffer (MSG_WAITALL), and fewer have come."
+                " buffer (MSG_WAITALL), and fewer have arrived."
             )
     first, second = phrases.thread_name(graph, one), phrases.thread_name(graph, two)
     return Problem(
-        KIND,
+        LIMITED_KIND if limited else KIND,
         f"Each end waits for the other: {first} is blocked in {phrases.call(one)} and {second} in"
-        f" {phrases.call(two)} on the same connection, {queues}{_since(seconds)}.{flight}",
+        f" {phrases.call(two)} on the same connection, {queues}{_since(seconds)}.{flight}"
+        f"{_limits(graph, one, two)}",
+        is_wrong=not limited,
         seen=_evidence(graph, entry, other, one, two),
         inferred=inferred,
         remedy="One of them must send, or close its direction."
@@ -232,7 +270,7 @@ def _ring(edges: dict[int, set[int]], component: list[int]) -> list[int]:
 
 
 def _since(seconds: float | None) -> str:
-    return f"since at least {phrases.duration(seconds)}" if seconds is not None else "since when is unknown"
+    return f"for at least {phrases.duration(seconds)}" if seconds is not None else "for an unknown time"
 
 
 def _evidence(
@@ -241,7 +279,7 @@ def _evidence(
     words = [phrases.connection(entry)]
     for end, thread in ((entry, one), (other, two)):
         words.append(
-            f"{phrases.thread_name(graph, thread)} in {phrases.call(thread)}:"
+            f"{phrases.thread_name(graph, thread)} in {phrases.call(thread)}{phrases.line(thread)}:"
             f" {end.recv_queue or 0:,} bytes unread, {end.send_queue or 0:,} not acknowledged"
         )
     return "; ".join(words)

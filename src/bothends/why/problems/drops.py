@@ -25,7 +25,7 @@ def find(graph: WaitGraph) -> Iterator[Problem]:
         memory = entry.memory
         is_full = bool(entry.recv_queue) and memory.received >= _FULL * memory.receive_limit
         now = (
-            f" It is full now: {phrases.size(entry.recv_queue or 0)} lie unread."
+            f" It is full now: {phrases.size(entry.recv_queue or 0)} are unread."
             if is_full
             else " It is not full now."
         )
@@ -33,8 +33,7 @@ def find(graph: WaitGraph) -> Iterator[Problem]:
             KIND,
             f"{phrases.count(memory.drops, 'datagram')} to {phrases.names(graph.owners(entry))} on"
             f" {phrases.connection(entry)} {'was' if memory.drops == 1 else 'were'} discarded since the"
-            " socket was"
-            f" opened: its receive buffer was full.{now}",
+            f" socket was opened: its receive buffer was full.{now}",
             seen=f"{phrases.owner(graph, entry)}: {memory.drops:,} drops, {memory.received:,} of"
             f" {memory.receive_limit:,} bytes of buffer in use",
             inferred="that the buffer was the reason: bad checksums and socket filters are counted there as"

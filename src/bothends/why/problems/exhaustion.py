@@ -50,9 +50,8 @@ def _ports(graph: WaitGraph) -> Iterator[Problem]:
         waiting = sum(entry.state == "TIME-WAIT" for entry in entries)
         yield Problem(
             KIND,
-            f"{used:,} of {available:,} local ports towards {phrases.address(entries[0].peer)} are in use,"
-            f" {waiting:,}"
-            " of them in TIME-WAIT: connect() will fail with EADDRNOTAVAIL.",
+            f"{used:,} of {available:,} local ports for connections to {phrases.address(entries[0].peer)} are"
+            f" in use, {waiting:,} of them in TIME-WAIT: connect() will fail with EADDRNOTAVAIL.",
             seen=f"the socket table; net.ipv4.ip_local_port_range is {limits.first_port} to"
             f" {limits.last_port}",
             remedy="Keep connections open and reuse them.",

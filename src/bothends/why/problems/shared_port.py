@@ -59,11 +59,9 @@ def _problem(graph: WaitGraph, entry: SocketEntry, served: list[SocketEntry]) ->
         KIND,
         f"{number} sockets share {phrases.connection(entry)}, and one of them is not read:"
         f" {phrases.owner(graph, entry)}, in which {lost} wait. The kernel distributes {what} among them, so"
-        " some"
-        f" clients get no answer. {phrases.owner(graph, served[0])} is served.",
+        f" some clients get no answer. {phrases.owner(graph, served[0])} is served.",
         seen=f"inodes {entry.inode} and {', '.join(str(each.inode) for each in served)} with the same"
-        " address;"
-        f" no thread waits for the first",
+        " address; no thread waits for the first",
         inferred="that the first is left over: no thread of its owners waits for it",
         remedy=f"Close {phrases.owner(graph, entry)}, or read it as well.",
         **concerns([entry, *served]),

@@ -63,8 +63,9 @@ def _local(graph: WaitGraph, entry: SocketEntry, other: SocketEntry, seconds: fl
     unsent = entry.send_queue or 0
     return Problem(
         KIND,
-        f"{owners} cannot send on {phrases.connection(entry)}, since at least {phrases.duration(seconds)}:"
-        f" {readers} does not read. {inactivity.instead(graph, other)}.{_behind(graph, entry)}",
+        f"{owners} {phrases.has(graph.owners(entry))} been unable to send on {phrases.connection(entry)}"
+        f" for at least {phrases.duration(seconds)}: {readers} does not read."
+        f" {inactivity.instead(graph, other)}.{_behind(graph, entry)}",
         seen=f"{other.recv_queue:,} bytes unread at {phrases.owner(graph, other)}"
         + (f"; {unsent:,} bytes wait at {phrases.owner(graph, entry)}" if entry.family != "unix" else "")
         + ("; the window is zero" if entry.timer and entry.timer.kind == "probe" else ""),
@@ -78,10 +79,11 @@ def _local(graph: WaitGraph, entry: SocketEntry, other: SocketEntry, seconds: fl
 def _remote(graph: WaitGraph, entry: SocketEntry, seconds: float, is_zero: bool) -> Problem | None:
     if not is_zero or seconds < inactivity.BUSY_SECONDS:
         return None
+    owners = graph.owners(entry)
     return Problem(
         KIND,
-        f"{phrases.names(graph.owners(entry))} cannot send on {phrases.connection(entry)}, since at least"
-        f" {phrases.duration(seconds)}: the window of the other end is zero.",
+        f"{phrases.names(owners)} {phrases.has(owners)} been unable to send on {phrases.connection(entry)}"
+        f" for at least {phrases.duration(seconds)}: the window of the other end is zero.",
         seen=f"{entry.send_queue or 0:,} bytes wait at {phrases.owner(graph, entry)}; window probes are"
         " answered",
         inferred="that the program at the other end does not read: its kernel answers, with a window of zero",

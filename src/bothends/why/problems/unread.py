@@ -45,10 +45,11 @@ def _problem(graph: WaitGraph, entry: SocketEntry, seconds: float) -> Problem:
     peer = f" {phrases.thread_name(graph, waiting[0])} waits for its answer." if waiting else ""
     unread = phrases.size(entry.recv_queue or 0)
     names = phrases.names(graph.owners(entry))
-    reason = " Its epoll is edge-triggered (EPOLLET) and reports new data only." if is_edge else ""
+    reason = " Its epoll is edge-triggered (EPOLLET) and reports only new data." if is_edge else ""
     return Problem(
         KIND,
-        f"{unread} lie unread on {phrases.connection(entry)}, since at least {phrases.duration(seconds)}:"
+        f"{unread} on {phrases.connection(entry)} {'has' if entry.recv_queue == 1 else 'have'} been unread"
+        f" for at least {phrases.duration(seconds)}:"
         f" no thread of {names} waits for them. {inactivity.instead(graph, entry)}.{reason}{peer}",
         seen=f"{entry.recv_queue:,} bytes in the receive buffer of {phrases.owner(graph, entry)}",
         remedy="With EPOLLET a program must read until EAGAIN." if is_edge else f"{names} must read.",

@@ -46,8 +46,7 @@ def seconds_until_failure(limits: KernelLimits, elapsed: float) -> float:
 
 
 def connect_seconds_left(limits: KernelLimits, retries: int, expires: float) -> float:
-    """Return the seconds until connect() fails, after a number of repeated SYNs and before the next"
-    " timeout."""
+    """Return the seconds until connect() fails, after a number of repeated SYNs."""
     intervals = [1.0] * limits.linear_connect_retries + [2.0**n for n in range(limits.connect_retries + 1)]
     return expires + sum(intervals[retries + 1 :])
 
@@ -75,8 +74,7 @@ def _connecting(graph: WaitGraph, entry: SocketEntry) -> Problem:
         f" {phrases.duration(left)}.",
         seen=f"{phrases.owner(graph, entry)}: SYN-SENT, {phrases.connection(entry)}",
         inferred="that the host is off, does not exist, or drops the packets (a firewall): a host without a"
-        " server"
-        " on the port would refuse",
+        " server on the port would refuse",
         **concerns([entry]),
     )
 
@@ -86,12 +84,13 @@ def _silent(graph: WaitGraph, entry: SocketEntry) -> Problem:
     left = seconds_until_failure(graph.snapshot.limits, elapsed)
     retransmits = entry.tcp.retransmits if entry.tcp else 0
     received = entry.tcp.last_ack_received_ms / 1000 if entry.tcp else 0.0
+    unacked = entry.send_queue or 0
     return Problem(
         KIND,
         f"{phrases.address(entry.peer)} does not answer {phrases.names(graph.owners(entry))}:"
-        f" {phrases.size(entry.send_queue or 0)} are not acknowledged since about"
-        f" {phrases.duration(elapsed)},"
-        f" sent again {retransmits} times. The kernel gives up in about {phrases.duration(left)}.",
+        f" {phrases.size(unacked)} {'has' if unacked == 1 else 'have'} not been acknowledged for about"
+        f" {phrases.duration(elapsed)}, although sent again {retransmits} times. The kernel gives up in about"
+        f" {phrases.duration(left)}.",
         seen=f"{phrases.owner(graph, entry)}: {phrases.connection(entry)}, last acknowledgement"
         f" {phrases.duration(received)} ago, last data"
         f" {phrases.duration(entry.tcp.last_data_received_ms / 1000 if entry.tcp else 0.0)} ago",
