@@ -127,24 +127,25 @@ def test_trace_file_keys_are_unchanged() -> None:
     accept = Call(
         1, 2, 3, "accept4", 4, 5, ("6",), 7, "", 8, 9, (10,), 11, 12, b"13",
         (Message(14, b"15", address),), address, 16, frozenset({"MSG_PEEK"}),
+        ("POLLIN",), (17,), (10,), ("POLLHUP",), 18,
     )  # fmt: skip
     packet = Packet(
         1, 2, "tcp", address, address, 3, b"4", ("SYN",), 5, 6, 7, 8, 9, True, 10, 11, 12, "lo", b"13", 14,
         "host", 15, "loss", True,
     )  # fmt: skip
     objects = (
-        TracedProcess(1, 2, "server", "cat", 3, 4, 5, True, True),
+        TracedProcess(1, 2, "server", "cat", 3, 4, 5, True, True, 6),
         Socket(1, "inet", "stream", 2, address, address, True, 3, 4, False, 5, True),
         accept,
         packet,
         ProcessEvent(1, 2, 3, "ended", "exit status 4", 4, 5),
     )
     assert [" ".join(trace_file.to_json_object(each)) for each in objects] == [
-        "number pid role command parent began status uses_io_uring ignores_children",
+        "number pid role command parent began status uses_io_uring ignores_children ended",
         "number family kind inode local peer is_listener welcomed_by peer_inode blocks process is_wrapped",
         (
             "number process thread name at until arguments result descriptor socket sockets asked size data "
-            "messages place made flags"
+            "messages place made flags wanted_events descriptors_waited ready ready_events timeout_ns"
         ),
         (
             "number at protocol source destination size data flags sequence acknowledged window offset acks "

@@ -65,9 +65,9 @@ class TracedProcess:
     parent: int | None = None
     began: int = 0
     status: int | None = None
-    ended: int | None = None  # when it exited
     uses_io_uring: bool = False
     ignores_children: bool = False  # SIGCHLD is ignored: the kernel reaps its children
+    ended: int | None = None  # when it exited
 
 
 @dataclass(slots=True, eq=False)
@@ -145,10 +145,11 @@ class Call:
     number of bytes to move, `size` the number moved, and `data` the first of them. `address` is the address
     among its arguments. `created_id` is the number of the socket, or the pid, that the call created.
 
-    select(), poll() and epoll_wait() wait for `sockets` and for `descriptors_waited` (keyboards, pipes and so
-    on). After they have returned, `ready` are the sockets reported ready, and `ready_events` the events of
-    each, as in "POLLIN|POLLHUP". `timeout_ns` is the time limit among the arguments, in nanoseconds; None for
-    none.
+    select(), poll() and epoll_wait() wait for `sockets`, for the `wanted_events` of each, and for
+    `descriptors_waited` (keyboards, pipes and so on). After they have returned, `ready` are the sockets
+    reported ready, and `ready_events` the events of each, as in "POLLIN|POLLHUP" or "EPOLLIN|EPOLLET"; those
+    of select() are POLLIN, POLLOUT and POLLPRI too. `timeout_ns` is the time limit among the arguments, also
+    that of a sleep, in nanoseconds; None for none. An epoll_wait() shows its limit only when it has ended.
     """
 
     number: int
@@ -163,10 +164,6 @@ class Call:
     descriptor: int | None = None
     socket: int | None = None
     sockets: tuple[int, ...] = ()  # the sockets that select(), poll() and epoll_wait() wait for
-    descriptors_waited: tuple[int, ...] = ()
-    ready: tuple[int, ...] = ()
-    ready_events: tuple[str, ...] = ()
-    timeout_ns: int | None = None
     requested: int | None = None
     size: int = 0
     data: bytes = b""
@@ -174,6 +171,11 @@ class Call:
     address: SocketAddress | None = None
     created_id: int | None = None
     flags: frozenset[str] = frozenset()
+    wanted_events: tuple[str, ...] = ()
+    descriptors_waited: tuple[int, ...] = ()
+    ready: tuple[int, ...] = ()
+    ready_events: tuple[str, ...] = ()
+    timeout_ns: int | None = None
 
     @property
     def failed(self) -> bool:

@@ -9,6 +9,7 @@ Nothing here raises for text that is cut off: the arguments of an unfinished cal
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from bothends.escaping import escape
@@ -21,6 +22,10 @@ _INET6: Final = re.compile(r'sin6_port=htons\((\d+)\),.*?inet_pton\(AF_INET6, "(
 _UNIX: Final = re.compile(r'sa_family=AF_UNIX(?:, sun_path=(@?)"([^"]*)")?')
 _DESCRIPTOR: Final = re.compile(r"(-?\d+)(?:<(.*)>)?$", re.DOTALL)
 _SOCKET_IN_SET: Final = re.compile(r"(?<![\w.])(\d+)<([A-Z][\w-]*:\[.*?\])>")
+_POLLFD: Final = re.compile(r"\{fd=(\d+)(?:<([^{}]*?)>)?, r?events=([\w|]*)")
+_MEMBER: Final = re.compile(r"(?<![\w.])(\d+)(?:<([A-Z][\w-]*:\[.*?\]|[^<>]*(?:<[^<>]*>)?)>)?(?=[\s\]]|$)")
+_EPOLL_EVENT: Final = re.compile(r"\{events=([\w|]*), data=(?:\{[^{}]*?u64=(\w+)\}|(\w+))\}")
+_TIME: Final = re.compile(r"\{tv_sec=(\d+), tv_(n|u)sec=(\d+)\}")
 _LABEL: Final = re.compile(r"(?P<protocol>[A-Z][\w-]*):\[(?P<inner>.*)\]$", re.DOTALL)
 _UNIX_LABEL: Final = re.compile(r'(\d+)(?:->(\d+))?(?:,(@?)"([^"]*)")?$')
 _IOV_BASE: Final = re.compile(r'iov_base="((?:\\x[0-9a-f]{2})*)"')
@@ -110,8 +115,53 @@ def descriptor(argument: str) -> tuple[int | None, str]:
 
 
 def descriptors_in_set(argument: str) -> list[tuple[int, str]]:
-    """Return number and label of each socket in a set of poll() or select()."""
+    """Return number and label of each socket in an array of descriptors."""
     return [(int(found[1]), found[2]) for found in _SOCKET_IN_SET.finditer(argument)]
+
+
+class WaitedDescriptor(NamedTuple):
+    """A descriptor in a set of poll() or select(), or in its result: number, label and events."""
+
+    number: int
+    label: str
+    events: str
+
+
+def poll_set(argument: str) -> list[WaitedDescriptor]:
+    """Return the members of the pollfd array in an argument or in a result of poll()."""
+    return [WaitedDescriptor(int(found[1]), found[2] or "", found[3]) for found in _POLLFD.finditer(argument)]
+
+
+def select_sets(words: Iterable[str]) -> list[WaitedDescriptor]:
+    """Return the members of the sets for reading, writing and exceptions, each descriptor once."""
+    found: dict[int, WaitedDescriptor] = {}
+    for word, event in zip(words, ("POLLIN", "POLLOUT", "POLLPRI"), strict=False):
+        for member in _MEMBER.finditer(word) if word.startswith("[") else ():
+            number = int(member[1])
+            events = f"{found[number].events}|{event}" if number in found else event
+            found[number] = WaitedDescriptor(number, member[2] or "", events)
+    return list(found.values())
+
+
+def select_result(text: str) -> list[WaitedDescriptor]:
+    """Return the descriptors that select() reported ready: `in [4 5], out [6], left {...}`."""
+    sets = {}
+    for name in ("in", "out", "except"):
+        found = re.search(rf"(?:^|, ){name} (\[[^{{}}]*?\](?=, |$))", text)
+        sets[name] = found[1] if found else ""
+    return select_sets(sets.values())
+
+
+def epoll_events(argument: str) -> list[tuple[str, int]]:
+    """Return the events and the data (as u64) of each struct epoll_event in an argument."""
+    return [(found[1], int(found[2] or found[3], 0)) for found in _EPOLL_EVENT.finditer(argument)]
+
+
+def time_limit(argument: str) -> int | None:
+    """Return the nanoseconds of a struct timespec or timeval, or of milliseconds; None for no limit."""
+    if found := _TIME.search(argument):
+        return int(found[1]) * 1_000_000_000 + int(found[3]) * (1 if found[2] == "n" else 1000)
+    return int(argument) * 1_000_000 if argument.isdigit() else None
 
 
 class SocketLabel(NamedTuple):

@@ -5,8 +5,9 @@
 1. The first lines of a child process may precede the return of its parent's fork(), which is the only line
    that identifies the child. Lines of an unknown process wait for that line.
 2. A long call has two lines, when it starts and when it ends. Both points refer to the same `Call`.
-3. Calls on descriptors that are not sockets are left out. The exceptions are calls that wait for sockets, and
-   output to a terminal: the diagram must start on a line of its own.
+3. Calls on descriptors that are not sockets are left out. The exceptions are calls that wait for sockets,
+   sleeps of a process that uses sockets, and output to a terminal: the diagram must start on a line of its
+   own. While such a call blocks, `blocked_calls` returns it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,17 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from bothends.trace.capture import arguments
-from bothends.trace.capture.descriptors import DescriptorTable, OpenFile, SocketRegistry
+from bothends.trace.capture.descriptors import (
+    DescriptorTable,
+    EpollInterest,
+    OnChange,
+    OpenFile,
+    SocketRegistry,
+)
 from bothends.trace.capture.strace import CallEnded, CallStarted, Line, SignalDelivered, ThreadExited
 from bothends.trace.model import (
     Call,
+    DescriptorChange,
     Point,
     ProcessEvent,
     ProcessEventKind,
@@ -37,6 +45,7 @@ DUPLICATING: Final = frozenset({"dup", "dup2", "dup3"})
 WAITING: Final = frozenset(
     {"poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2", "_newselect"}
 )
+SLEEPING: Final = frozenset({"nanosleep", "clock_nanosleep"})
 FORKING: Final = frozenset({"fork", "vfork", "clone", "clone3"})
 REAPING: Final = frozenset({"wait4", "waitid", "waitpid"})
 # Calls whose first argument is a descriptor (of splice(): the third). They are drawn if it is a socket's.
@@ -59,12 +68,13 @@ ON_SOCKETS: Final = (
     | {"fcntl", "ioctl", "epoll_ctl"}
 )
 # The names of all calls that can be drawn.
-DRAWN_CALLS: Final = ON_SOCKETS | WAITING | FORKING | REAPING | {"socket", "socketpair"}
+DRAWN_CALLS: Final = ON_SOCKETS | WAITING | SLEEPING | FORKING | REAPING | {"socket", "socketpair"}
 # Calls that query or set something and transfer no data: --quiet-calls hides them.
 QUIET_CALLS: Final = (
     frozenset({"getsockopt", "setsockopt", "getsockname", "getpeername", "fcntl", "ioctl", "epoll_ctl"})
     | DUPLICATING
     | WAITING
+    | SLEEPING
 )
 
 # Signals that are not drawn, because they don't affect the conversation. (The JVM uses SIGSEGV internally. A
@@ -72,6 +82,19 @@ QUIET_CALLS: Final = (
 IGNORED_SIGNALS: Final = frozenset(
     {"SIGCHLD", "SIGWINCH", "SIGCONT", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGPROF"}
 )
+# The argument that is the time limit of a call.
+_TIME_LIMITS: Final = {
+    "poll": 2,
+    "ppoll": 2,
+    "select": 4,
+    "_newselect": 4,
+    "pselect6": 4,
+    "epoll_wait": 3,
+    "epoll_pwait": 3,
+    "epoll_pwait2": 3,
+    "nanosleep": 0,
+    "clock_nanosleep": 2,
+}
 MAX_ORPHAN_LINES: Final = 10_000  # lines of a process whose parent's fork() has not returned yet
 
 _FAMILIES: Final[dict[str, SocketFamily]] = {
@@ -112,6 +135,8 @@ class CallDecoder:
         self._processes: dict[int, TracedProcess] = {}  # by thread
         self._tables: dict[int, DescriptorTable] = {}  # by thread
         self._calls: dict[int, Call] = {}  # started and not ended, by thread
+        self._undrawn: dict[int, CallStarted] = {}  # the same, calls that are not on the timeline
+        self._now = 0  # when the current line's changes to descriptors happened
         self._orphans: dict[int, list[Line]] = {}
         self.threads: dict[int, int] = {}  # the number of threads, by process number
         self.unfinished_line = False  # whether the last output to a terminal lacks its newline
@@ -125,13 +150,13 @@ class CallDecoder:
                     if len(waiting) < MAX_ORPHAN_LINES:
                         waiting.append(line)
                     continue
-                yield from self._add_process(line.pid, line.at, None, DescriptorTable())
+                yield from self._add_process(line.pid, line.at, None)
             yield from self._decode_line(line)
 
     def add_attached(self, pid: int, threads: Iterable[int], at: int) -> Iterator[Point]:
         """Add a process that was running before the trace, and its threads."""
-        table = DescriptorTable()
-        yield from self._add_process(pid, at, None, table)
+        yield from self._add_process(pid, at, None)
+        table = self._tables[pid]
         for thread in threads:
             if thread != pid:
                 self._processes[thread] = self._processes[pid]
@@ -142,7 +167,7 @@ class CallDecoder:
         """Decode the waiting lines of processes with an unknown parent: strace has ended."""
         for pid in list(self._orphans):
             lines = self._orphans.pop(pid)
-            yield from self._add_process(pid, lines[0].at, None, DescriptorTable())
+            yield from self._add_process(pid, lines[0].at, None)
             for line in lines:
                 yield from self._decode_line(line)
 
@@ -167,26 +192,69 @@ class CallDecoder:
         """Return the descriptor table of a process."""
         return self._tables[pid]
 
+    def blocked_calls(self) -> Iterator[Call]:
+        """Return the calls that have started, have not ended, and are not on the timeline."""
+        for started in list(self._undrawn.values()):
+            process = self._processes.get(started.pid)
+            if process is None:
+                continue
+            words = arguments.split_arguments(started.text)
+            call = Call(next(self._numbers), process.number, started.pid, started.name, started.at)
+            call.arguments = tuple(map(arguments.display_text, words))
+            if started.name in WAITING:
+                self._fill_waited(call, words, "", self._tables[started.pid])
+            else:
+                call.descriptor = arguments.descriptor(words[0])[0] if words else None
+                self._fill_time_limit(call, words)
+            yield call
+
+    def threads_of(self, process: int) -> list[int]:
+        """Return the ids of the running threads of a process."""
+        return [thread for thread, each in self._processes.items() if each.number == process]
+
     def _add_process(
-        self, pid: int, at: int, parent: TracedProcess | None, table: DescriptorTable
+        self,
+        pid: int,
+        at: int,
+        parent: TracedProcess | None,
+        parent_table: DescriptorTable | None = None,
+        *,
+        shares_table: bool = False,
     ) -> Iterator[Point]:
         command = parent.command if parent else self._command
         number = next(reversed(self._trace.processes), 0) + 1
         process = TracedProcess(number, pid, "", command, parent.number if parent else None, at)
         self._trace.processes[process.number] = process
         self._processes[pid] = process
-        self._tables[pid] = table
+        if parent_table is None:
+            self._tables[pid] = DescriptorTable(self._recorder(process))
+        elif shares_table:
+            self._tables[pid] = parent_table
+        else:
+            self._now = at
+            self._tables[pid] = parent_table.copy_for_child(self._recorder(process))
         self.threads[process.number] = 1
         yield Point(self._process_event(at, process, "began", f"process {pid}", thread=pid))
 
+    def _recorder(self, process: TracedProcess) -> OnChange:
+        def record(socket: Socket, descriptor: int, is_open: bool) -> None:
+            self._trace.add_descriptor_change(
+                DescriptorChange(self._now, socket.number, process.number, descriptor, is_open)
+            )
+
+        return record
+
     def _decode_line(self, line: Line) -> Iterator[Point]:
         process = self._processes[line.pid]
+        self._now = line.at
         match line:
             case CallStarted():
                 self._track_terminal_line(line)
                 call = self._call(line, process)
                 if call is not None:
                     yield Point(call)
+                elif line.pid not in self._calls:
+                    self._undrawn[line.pid] = line
             case CallEnded():
                 yield from self._on_call_ended(line, process)
             case SignalDelivered():
@@ -206,8 +274,9 @@ class CallDecoder:
 
     def _on_thread_exited(self, line: ThreadExited, process: TracedProcess) -> Iterator[Point]:
         self._calls.pop(line.pid, None)
+        self._undrawn.pop(line.pid, None)
         del self._processes[line.pid]
-        self._tables.pop(line.pid, None)
+        table = self._tables.pop(line.pid, None)
         self.threads[process.number] -= 1
         if line.signal:
             import signal
@@ -217,6 +286,9 @@ class CallDecoder:
             process.status = line.status
         if self.threads[process.number] <= 0:
             del self.threads[process.number]
+            process.ended = line.at
+            if table is not None and not any(each is table for each in self._tables.values()):
+                table.drop_all()
             how = f"killed by {line.signal}" if line.signal else f"exit status {process.status}"
             yield Point(self._process_event(line.at, process, "ended", how, process.status, line.pid))
 
@@ -225,7 +297,10 @@ class CallDecoder:
         call = self._calls.get(line.pid)
         if call is None or call.at != line.at:
             call = Call(0, process.number, line.pid, line.name, line.at)
-            if not self._fill_arguments(call, line.text, self._tables[line.pid]):
+            result_text = line.result_text if isinstance(line, CallEnded) else ""
+            if not self._fill_arguments(call, line.text, self._tables[line.pid], result_text):
+                return None
+            if call.name in SLEEPING and not process.role:
                 return None
             call.number = next(self._numbers)
             if call.socket is not None or call.name in ("socket", "socketpair"):
@@ -235,13 +310,14 @@ class CallDecoder:
             return call
         if isinstance(line, CallStarted):
             return None  # its start is known already
-        self._fill_arguments(call, line.text, self._tables[line.pid])
+        self._fill_arguments(call, line.text, self._tables[line.pid], line.result_text)
         return call
 
     def _on_call_ended(self, line: CallEnded, process: TracedProcess) -> Iterator[Point]:
         known = line.pid in self._calls and self._calls[line.pid].at == line.at
         call = self._call(line, process)
         self._calls.pop(line.pid, None)
+        self._undrawn.pop(line.pid, None)
         table = self._tables[line.pid]
         if line.name in FORKING and line.result is not None and line.result > 0:
             yield from self._on_fork(line, process, call, known)
@@ -288,7 +364,7 @@ class CallDecoder:
                 if call.until is not None:
                     yield Point(call, is_end=True)
             shared = "CLONE_FILES" in line.text
-            yield from self._add_process(child, line.at, process, table if shared else table.copy_for_child())
+            yield from self._add_process(child, line.at, process, table, shares_table=shared)
         for waiting in self._orphans.pop(child, []):
             if child in self._processes:
                 yield from self._decode_line(waiting)
@@ -298,7 +374,7 @@ class CallDecoder:
         if words[:1] == ["SIGCHLD"] and len(words) > 1 and words[1] != "NULL":
             process.ignores_children = "sa_handler=SIG_IGN" in words[1] or "SA_NOCLDWAIT" in words[1]
 
-    def _fill_arguments(self, call: Call, text: str, table: DescriptorTable) -> bool:
+    def _fill_arguments(self, call: Call, text: str, table: DescriptorTable, result_text: str = "") -> bool:
         """Fill in what the arguments show. Returns whether the call is to be drawn."""
         words = arguments.split_arguments(text)
         call.arguments = tuple(map(arguments.display_text, words))
@@ -309,8 +385,11 @@ class CallDecoder:
             return "CLONE_THREAD" not in text
         if name in REAPING:
             return True
+        if name in SLEEPING:
+            self._fill_time_limit(call, words)
+            return True
         if name in WAITING:
-            return self._fill_waited_sockets(call, words, table)
+            return self._fill_waited(call, words, result_text, table)
         if not words or name not in ON_SOCKETS:
             return False
         at = 2 if name == "splice" else 0
@@ -330,20 +409,52 @@ class CallDecoder:
             call.address = arguments.socket_address(text)
         return True
 
-    def _fill_waited_sockets(self, call: Call, words: list[str], table: DescriptorTable) -> bool:
-        found = []
+    def _fill_waited(self, call: Call, words: list[str], result_text: str, table: DescriptorTable) -> bool:
+        """Fill in what a call waits for, and what it reported ready. Returns whether sockets are among it."""
+        self._fill_time_limit(call, words)
         if call.name.startswith("epoll"):
             open_file = table[arguments.descriptor(words[0])[0] or -1] if words else None
-            if open_file is not None and open_file.interest_list is not None:
-                found = [each.number for each in open_file.interest_list.values()]
+            if open_file is None or open_file.interest_list is None:
+                return False
+            wanted = _open_interests(open_file.interest_list, table)
+            ready = [
+                (each, events)
+                for events, data in arguments.epoll_events(words[1] if len(words) > 1 else "")
+                if (each := _interest_of(wanted, data)) is not None
+            ]
+            if not call.sockets and not call.descriptors_waited:
+                found = [(each, wanted[each].socket, wanted[each].events) for each in wanted]
+            else:
+                found = None  # the interest list may have changed since the call started
+            sockets_by_number = {number: each.socket for number, each in wanted.items()}
         else:
-            for word in words[:4]:
-                for number, label in arguments.descriptors_in_set(word):
-                    socket = self._socket(number, label, table)
-                    if socket is not None and socket.family != "netlink":
-                        found.append(socket.number)
-        call.sockets = tuple(dict.fromkeys(found))
-        return bool(found)
+            by_poll = call.name in ("poll", "ppoll")
+            members = arguments.poll_set(words[0]) if by_poll and words else []
+            members = members or arguments.select_sets(words[1:4])
+            found = [(each.number, self._waited(each, table), each.events) for each in members]
+            results = arguments.poll_set(result_text) if by_poll else arguments.select_result(result_text)
+            ready = [(each.number, each.events) for each in results]
+            sockets_by_number = {number: socket for number, socket, _ in found}
+        if found is not None:
+            wanted_events = {socket.number: events for _, socket, events in found if socket is not None}
+            call.sockets, call.wanted_events = tuple(wanted_events), tuple(wanted_events.values())
+            call.descriptors_waited = tuple(number for number, socket, _ in found if socket is None)
+        reported = {
+            socket.number: events
+            for number, events in ready
+            if (socket := sockets_by_number.get(number)) is not None
+        }
+        call.ready, call.ready_events = tuple(reported), tuple(reported.values())
+        return bool(call.sockets)
+
+    def _waited(self, member: arguments.WaitedDescriptor, table: DescriptorTable) -> Socket | None:
+        socket = self._socket(member.number, member.label, table)
+        return None if socket is None or socket.family == "netlink" else socket
+
+    def _fill_time_limit(self, call: Call, words: list[str]) -> None:
+        at = _TIME_LIMITS.get(call.name)
+        if at is not None and at < len(words) and "TIMER_ABSTIME" not in words:
+            call.timeout_ns = arguments.time_limit(words[at])
 
     def _fill_data(self, call: Call, words: list[str]) -> None:
         name = call.name
@@ -483,11 +594,15 @@ class CallDecoder:
                 # Before close() returns, another thread may have opened a descriptor with the same number.
                 open_file = table[number]
                 target = open_file.socket if open_file is not None else None
+                self._now = line.at
                 if socket is None or target is None or target.number == socket:
                     table.drop(number)
             case "close_range" if len(words) > 2 and "CLOEXEC" not in words[2]:
                 last = arguments.descriptor(words[1])[0]
                 table.drop_range(number, last if last is not None and last >= 0 else 1 << 32)
+            case "close_range" if len(words) > 2:
+                last = arguments.descriptor(words[1])[0]
+                table.close_on_exec_range(number, last if last is not None and last >= 0 else 1 << 32)
             case "dup":
                 table.duplicate(number, line.result, close_on_exec=False)
             case "dup2" | "dup3" if number != line.result:
@@ -510,11 +625,13 @@ class CallDecoder:
         epoll, watched = table[number], arguments.descriptor(words[2])[0]
         if epoll is None or epoll.interest_list is None or watched is None:
             return
-        target = table[watched]
+        target, wanted = table[watched], arguments.epoll_events(words[3] if len(words) > 3 else "")
         if words[1] == "EPOLL_CTL_DEL":
             epoll.interest_list.pop(watched, None)
-        elif target is not None and target.socket is not None:
-            epoll.interest_list[watched] = target.socket
+        else:
+            events, data = wanted[0] if wanted else ("", watched)
+            socket = target.socket if target is not None else None
+            epoll.interest_list[watched] = EpollInterest(socket, events, data)
 
     def _track_terminal_line(self, line: CallStarted | CallEnded) -> None:
         """Track whether a terminal's line is unfinished: after a prompt, until output or input ends it."""
@@ -543,3 +660,21 @@ def _flags(words: list[str], at: int) -> frozenset[str]:
     if len(words) <= at or not words[at].startswith("MSG_"):
         return frozenset()
     return frozenset(words[at].split("|"))
+
+
+def _open_interests(
+    interest_list: dict[int, EpollInterest], table: DescriptorTable
+) -> dict[int, EpollInterest]:
+    """Return the interest list without closed descriptors: the kernel removes them on close()."""
+    return {
+        number: each
+        for number, each in interest_list.items()
+        if each.socket is None or table.refers_to(number, each.socket)
+    }
+
+
+def _interest_of(interest_list: dict[int, EpollInterest], data: int) -> int | None:
+    """Return the descriptor that has this data, which most programs set to its number."""
+    if data in interest_list and interest_list[data].data == data:
+        return data
+    return next((number for number, each in interest_list.items() if each.data == data), None)

@@ -11,9 +11,9 @@ tables:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from bothends.trace.capture.arguments import SocketLabel
 from bothends.trace.model import Socket, SocketAddress, SocketFamily, SocketKind
@@ -22,59 +22,99 @@ MAX_DESCRIPTORS: Final = 100_000  # of one process: more means that closes were 
 
 
 @dataclass(slots=True)
+class EpollInterest:
+    """A descriptor in the interest list of an epoll instance.
+
+    `socket` is None for a pipe, a terminal and so on. `data` is the program's value for it (u64), which
+    epoll_wait() returns.
+    """
+
+    socket: Socket | None
+    events: str
+    data: int
+
+
+@dataclass(slots=True)
 class OpenFile:
     """What a descriptor refers to: a socket, or an epoll instance and its interest list."""
 
     socket: Socket | None = None
     close_on_exec: bool = False
-    interest_list: dict[int, Socket] | None = None  # epoll: by descriptor
+    interest_list: dict[int, EpollInterest] | None = None  # epoll: by descriptor
+
+
+# Called with a socket, a descriptor, and whether the descriptor refers to the socket from now on.
+OnChange: TypeAlias = Callable[[Socket, int, bool], None]
 
 
 class DescriptorTable:
-    """The descriptors of one process that refer to sockets or epoll instances."""
+    """The descriptors of one process that refer to sockets or epoll instances.
 
-    def __init__(self) -> None:
+    `on_change` is called whenever a descriptor is set to a socket, or no longer refers to it.
+    """
+
+    def __init__(self, on_change: OnChange = lambda *_: None) -> None:
         self._open_files: dict[int, OpenFile] = {}
+        self._on_change = on_change
 
     def __getitem__(self, number: int) -> OpenFile | None:
         return self._open_files.get(number)
 
     def put(self, number: int, open_file: OpenFile) -> None:
         """Set what a descriptor refers to from now on."""
+        self.drop(number)
         if len(self._open_files) < MAX_DESCRIPTORS:
             self._open_files[number] = open_file
+            if open_file.socket is not None:
+                self._on_change(open_file.socket, number, True)
 
     def drop(self, number: int) -> OpenFile | None:
         """Remove a closed descriptor. Returns what it referred to."""
-        return self._open_files.pop(number, None)
+        open_file = self._open_files.pop(number, None)
+        if open_file is not None and open_file.socket is not None:
+            self._on_change(open_file.socket, number, False)
+        return open_file
 
     def drop_range(self, first: int, last: int) -> None:
         """Remove the descriptors from `first` up to `last`, as close_range(2) does."""
         for number in [each for each in self._open_files if first <= each <= last]:
-            del self._open_files[number]
+            self.drop(number)
+
+    def drop_all(self) -> None:
+        """Remove all descriptors: the process has exited."""
+        for number in list(self._open_files):
+            self.drop(number)
+
+    def close_on_exec_range(self, first: int, last: int) -> None:
+        """Set the close-on-exec flag from `first` up to `last`: close_range(CLOSE_RANGE_CLOEXEC)."""
+        for number, open_file in self._open_files.items():
+            if first <= number <= last:
+                open_file.close_on_exec = True
 
     def duplicate(self, old: int, new: int, *, close_on_exec: bool) -> None:
         """Copy a descriptor, as dup() and its variants do. The copy has its own close-on-exec flag."""
         open_file = self._open_files.get(old)
         if open_file is None:
-            self._open_files.pop(new, None)
+            self.drop(new)
         else:
             self.put(new, OpenFile(open_file.socket, close_on_exec, open_file.interest_list))
 
-    def copy_for_child(self) -> DescriptorTable:
+    def copy_for_child(self, on_change: OnChange = lambda *_: None) -> DescriptorTable:
         """Return the table of a child process after fork()."""
-        child = DescriptorTable()
-        child._open_files = {
-            number: OpenFile(each.socket, each.close_on_exec, each.interest_list)
-            for number, each in self._open_files.items()
-        }
+        child = DescriptorTable(on_change)
+        for number, each in self._open_files.items():
+            child.put(number, OpenFile(each.socket, each.close_on_exec, each.interest_list))
         return child
 
     def close_on_exec(self) -> None:
         """Close the descriptors with the close-on-exec flag: execve() has succeeded."""
-        self._open_files = {
-            number: each for number, each in self._open_files.items() if not each.close_on_exec
-        }
+        for number in [number for number, each in self._open_files.items() if each.close_on_exec]:
+            self.drop(number)
+
+    def refers_to(self, number: int, socket: Socket) -> bool:
+        """Return whether a descriptor refers to a socket."""
+        open_file = self._open_files.get(number)
+        return open_file is not None and open_file.socket is socket
 
     def sockets(self) -> dict[int, Socket]:
         """Return the sockets by descriptor."""
