@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from bothends.osutil.process_memory import read_memory
 from bothends.why import make_report, snapshot, take_snapshot
-from bothends.why.snapshot import name_from_command, read_memory, scheduler_clocks
+from bothends.why.snapshot import name_from_command, scheduler_clocks
 from tests.why.programs import Programs, find, until
 
 # They start programs and wait until these have hung for seconds.

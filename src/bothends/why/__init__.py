@@ -1,6 +1,5 @@
 """Explain why running programs wait: the blocked calls, and the processes that could end them. Linux.
 
-    blocked.py     decodes the system call of a blocked thread (pure)
     model.py       threads, processes and sockets as values
     snapshot.py    reads all of them once, from /proc and the socket table
     wait_graph.py  joins them: which threads can end which wait, and which waits nothing can end (pure)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from bothends.osutil.blocked_calls import BlockedCall, CallKind
 from bothends.socket_table import SocketEntry
-from bothends.why.blocked import BlockedCall, CallKind
 
 # Seconds that a thread must have been off the processor before its wait counts. A thread that moves data is
 # caught inside a blocking call most of the time, but never for long.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from bothends.osutil.blocked_calls import CallKind, Need
 from bothends.socket_table import EntryAddress, SocketEntry
-from bothends.why.blocked import CallKind, Need
 from bothends.why.model import ObservedProcess, ObservedThread
 from bothends.why.wait_graph import WaitGraph, plain_host
 

@@ -18,7 +18,6 @@ The parts are read one after another. What moves in between is not blocked, and 
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import os
 import re
@@ -29,10 +28,11 @@ from pathlib import Path
 from typing import Final
 
 from bothends.escaping import escape
+from bothends.osutil.blocked_calls import BlockedCall, CallKind, DescriptorWait, Need, decode, parse_syscall
 from bothends.osutil.process_info import read_stat, thread_ids
+from bothends.osutil.process_memory import read_memory
 from bothends.socket_table import SocketOwner, read_table
 from bothends.socket_table.options import read_timeouts
-from bothends.why.blocked import BlockedCall, CallKind, DescriptorWait, Need, decode, parse_syscall
 from bothends.why.model import SETTLED_SECONDS, KernelLimits, ObservedProcess, ObservedThread, Snapshot
 
 _INTERPRETERS: Final = re.compile(r"(python|pypy|node|perl|ruby|php|bash|dash|sh|zsh|uwsgi)[\d.]*")
@@ -40,14 +40,6 @@ _LAST_RAN: Final = re.compile(rb"^se\.exec_start\s*:\s*([\d.]+)", re.MULTILINE)
 _SWITCHES: Final = re.compile(rb"^(?:non)?voluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
 _SETTLING_SECONDS: Final = SETTLED_SECONDS + 0.05  # only where the kernel has no `sched` files
 _PROCESSOR_FIELD: Final = 37  # of read_stat(): field 39 of proc_pid_stat(5)
-_MAX_MEMORY: Final = 1 << 20  # bytes: an array of 65,536 struct pollfd is half of that
-_libc: Final = ctypes.CDLL(None, use_errno=True)
-
-
-class _Vector(ctypes.Structure):
-    """struct iovec of process_vm_readv(2)."""
-
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
 def take_snapshot(skipped: Iterable[int] = (), also: Iterable[int] = ()) -> Snapshot:
@@ -174,21 +166,6 @@ class _CallReader:
             except (OSError, ValueError):
                 self._texts[fd] = ""
         return self._texts[fd]
-
-
-def read_memory(pid: int, address: int, length: int) -> bytes:
-    """Read the memory of another process: process_vm_readv(2). Empty if it is not accessible."""
-    length = min(length, _MAX_MEMORY)
-    if length <= 0 or not address:
-        return b""
-    buffer = ctypes.create_string_buffer(length)
-    target = _Vector(ctypes.cast(buffer, ctypes.c_void_p), length)
-    source = _Vector(address, length)
-    one = ctypes.c_ulong(1)
-    number = _libc.process_vm_readv(
-        pid, ctypes.byref(target), one, ctypes.byref(source), one, ctypes.c_ulong(0)
-    )
-    return buffer.raw[: max(number, 0)]
 
 
 def _read_thread(

@@ -22,8 +22,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final
 
+from bothends.osutil.blocked_calls import CallKind, DescriptorWait, Need
 from bothends.socket_table import SocketEntry
-from bothends.why.blocked import CallKind, DescriptorWait, Need
 from bothends.why.model import ObservedProcess, ObservedThread, Snapshot, ends_by_itself
 
 # Threads of the HotSpot virtual machine, which run no code of the program (their comm has 15 bytes).

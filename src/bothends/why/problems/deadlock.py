@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bothends.osutil.blocked_calls import Need
 from bothends.socket_table import SocketEntry
 from bothends.why import phrases
-from bothends.why.blocked import Need
 from bothends.why.model import ObservedThread
 from bothends.why.problems.problem import Problem, concerns
 from bothends.why.wait_graph import WaitGraph, find_cycles

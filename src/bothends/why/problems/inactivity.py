@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from bothends.osutil.blocked_calls import Need
 from bothends.socket_table import SocketEntry
 from bothends.why import phrases
-from bothends.why.blocked import Need
 from bothends.why.model import ObservedProcess, ObservedThread
 from bothends.why.wait_graph import WaitGraph
 

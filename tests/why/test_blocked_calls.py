@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from bothends.why.blocked import (
+from bothends.osutil.blocked_calls import (
     BlockedCall,
     CallKind,
     DescriptorWait,
