@@ -11,6 +11,9 @@
    strace is some milliseconds late. Causes precede effects anyway, but without the margin the times of lanes
    would not be sorted.
 3. A server is ready when its own calls show it: listen(), or bind() of a datagram socket.
+4. Before anything is ended, the trace is frozen (`Trace.frozen_at`): what follows is caused by bothends, not
+   by the programs. ^C reaches a client at the same instant, so the trace is frozen at the first call that
+   SIGINT interrupted. Whenever nothing moves, a snapshot shows what threads are blocked in.
 """
 
 from __future__ import annotations
@@ -20,11 +23,13 @@ import itertools
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from types import FrameType
 from typing import Final
 
 from bothends.osutil.event_loop import IN, EventLoop
 from bothends.osutil.reaper import Reaper
+from bothends.trace.capture.blocked_threads import MAX_THREADS, ThreadSnapshot, read_thread
 from bothends.trace.capture.calls import CallDecoder
 from bothends.trace.capture.descriptors import SocketRegistry
 from bothends.trace.capture.packets import READ_BATCH, PacketSource, RawPacket
@@ -32,7 +37,7 @@ from bothends.trace.capture.tracees import LOCAL_LAUNCHER, ProgramLauncher, Trac
 from bothends.trace.correlation.correlator import Correlator
 from bothends.trace.correlation.timeline import FOREVER, Timeline
 from bothends.trace.correlation.transit import TransitTracker
-from bothends.trace.model import Call, Packet, Point, SocketAddress, Trace, referenced_ids
+from bothends.trace.model import Call, Packet, Point, ProcessEvent, SocketAddress, Trace, referenced_ids
 
 ORDER_MARGIN: Final = 30_000_000  # nanoseconds
 QUIET_PERIOD: Final = (
@@ -43,6 +48,10 @@ EXIT_TIMEOUT: Final = 2.0  # seconds between SIGTERM and SIGKILL
 INTERRUPT_TIMEOUT: Final = 0.5  # seconds for a program that ^C has reached too, before SIGTERM
 DROP_CHECK_INTERVAL: Final = 0.1  # seconds between checks for dropped packets
 MAX_FILTER_PORTS: Final = 100  # somewhat fewer than a BPF program has room for
+STALL_SECONDS: Final = 3.0  # without an event, while a call on a socket is blocked: probably a hang
+_SNAPSHOT_DELAY: Final = 0.2  # seconds without an event, after which the blocked calls are read
+_FREEZE_MARGIN: Final = 20_000_000  # nanoseconds from ^C to its handler; less than ORDER_MARGIN
+_INTERRUPT_WINDOW: Final = 1_000_000_000  # nanoseconds before the handler in which a SIGINT belongs to it
 _POLL_INTERVAL: Final = 0.05  # seconds after which points are emitted although there is no new data
 
 
@@ -55,6 +64,9 @@ class TraceSession:
         trace: where everything is added; a new one by default.
         assign_sockets: sets the sockets of a packet; from the traced calls by default.
         launcher: starts programs; on this machine by default.
+        on_stall: called when nothing has moved for `STALL_SECONDS` while a call on a socket is blocked, once
+            until something moves; and at each SIGQUIT, with True. `trace.blocked` is up to date then.
+        time_limit: seconds after which the run is ended; None for no limit.
     """
 
     def __init__(
@@ -65,10 +77,24 @@ class TraceSession:
         trace: Trace | None = None,
         assign_sockets: Callable[[Packet], None] | None = None,
         launcher: ProgramLauncher = LOCAL_LAUNCHER,
+        on_stall: Callable[[bool], None] = lambda _: None,
+        time_limit: float | None = None,
     ) -> None:
         self.trace = trace if trace is not None else Trace()
         self._assign_sockets = assign_sockets if assign_sockets is not None else self._assign_sockets_by_calls
         self.stopped_by: signal.Signals | None = None
+        self.reached_time_limit = False
+        self._on_stall = on_stall
+        self._time_limit = time_limit
+        self._deadline = float("inf")
+        self._stall_reported = False
+        self._report_requested = False
+        self._snapshot: dict[int, ThreadSnapshot] = {}  # by thread
+        self._undrawn: dict[int, Call] = {}  # calls that were blocked and are not on the timeline, by thread
+        self._snapshot_at = 0
+        self._snapshot_event = 0.0  # `_last_event` when the snapshot was taken
+        self._last_ends: dict[int, Call] = {}  # by thread
+        self._interrupts: list[int] = []  # when SIGINT interrupted a program
         self._event_numbers = itertools.count(1)
         self._on_point = on_point
         self._on_idle = on_idle
@@ -85,7 +111,6 @@ class TraceSession:
         self._filtered_ports: frozenset[int] | None = None
         self._next_drop_check = 0.0
         self._waiting_for_servers = False
-        self._clients_ended_at = FOREVER
         self._last_event = time.monotonic()
         self._reaper = Reaper()
         self._loop = EventLoop()
@@ -183,15 +208,26 @@ class TraceSession:
             self._waiting_for_servers = bool(self._servers)
             if not self._servers:
                 self._start_clients()
+            if self._time_limit is not None:
+                self._deadline = time.monotonic() + self._time_limit
             while self._should_continue():
                 self._poll_once(_POLL_INTERVAL)
+                self._watch_for_stall()
+                if time.monotonic() > self._deadline and self.stopped_by is None:
+                    self.reached_time_limit = True
+                    self.stop(signal.SIGTERM)
             self._shut_down()
+            self.trace.freeze()
+            self._record_blocked_calls()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the run; if called again, kill all programs. Safe in a signal handler."""
         if self.stopped_by is not None:
             for program in self._programs:
                 program.signal(signal.SIGKILL)
+        elif self.trace.frozen_at is None:
+            now = time.time_ns()
+            self.trace.frozen_at = now - _FREEZE_MARGIN if number == signal.SIGINT else now
         self.stopped_by = number
         self._waiting_for_servers = False
         self._loop.post(lambda: None)  # make the current iteration return at once
@@ -232,6 +268,7 @@ class TraceSession:
             for point in program.read():
                 self._last_event = time.monotonic()
                 self._update_readiness(program, point)
+                self._note_interrupt(point)
                 self._correlator.add(point)
             if program.has_ended:
                 self._loop.unwatch(program.fileno())  # at EOF it would always be ready
@@ -279,8 +316,8 @@ class TraceSession:
 
     def _emit_until(self, until: int) -> None:
         for point in self._timeline.pop_ready(until):
-            if point.at > self._clients_ended_at:
-                continue  # the end of a server that this session terminates is not part of the trace
+            if self.trace.frozen_at is not None and point.at > self.trace.frozen_at:
+                continue  # what this session causes when it ends the programs is not part of the trace
             self._idle_reported = False
             if isinstance(point.event, Packet):
                 self._assign_sockets(point.event)
@@ -323,15 +360,115 @@ class TraceSession:
         if self.stopped_by is None:
             self._drain_capture()
             self._poll_until_quiet(LINGER_TIMEOUT)
+            self._take_snapshot(self._programs)
         else:
+            # ^C has reached the clients already: what they were blocked in is in the last snapshot.
+            self._take_snapshot(self._servers if self.stopped_by == signal.SIGINT else self._programs)
             self._terminate(self._clients, signal.SIGTERM if self.stopped_by != signal.SIGINT else None)
         if self.stopped_by is None and any(each.is_running for each in self._servers):
-            self._clients_ended_at = time.time_ns()
+            self.trace.frozen_at = time.time_ns()
         self._terminate(self._servers, signal.SIGTERM)
         self._drain_capture()
         self._poll_until_quiet(QUIET_PERIOD)
         self._emit_until(FOREVER)
         self._on_idle()
+
+    def _note_interrupt(self, point: Point) -> None:
+        """Set the time at which the trace is frozen to the first call that ^C interrupted: rule 4."""
+        event = point.event
+        if isinstance(event, Call) and point.is_end:
+            if event.error.startswith(("ERESTART", "EINTR")):
+                self._last_ends[event.thread] = event
+        elif isinstance(event, ProcessEvent) and event.kind == "signal" and event.text == "SIGINT":
+            interrupted = self._last_ends.pop(event.thread, None)
+            until = interrupted.until if interrupted is not None and interrupted.until else event.at
+            self._interrupts.append(min(until, event.at) - 1)
+        if self._interrupts and self.stopped_by == signal.SIGINT and self.trace.frozen_at is not None:
+            earliest = self.trace.frozen_at - _INTERRUPT_WINDOW
+            self._interrupts = [each for each in self._interrupts if each >= earliest]
+            self.trace.frozen_at = min([self.trace.frozen_at, *self._interrupts])
+            self._interrupts.clear()
+
+    def _watch_for_stall(self) -> None:
+        """Take a snapshot when nothing moves, and report a stall or the answer to SIGQUIT."""
+        quiet = time.monotonic() - self._last_event
+        if self._report_requested:
+            self._report_requested = False
+            self._report_stall(requested=True)
+        if quiet < _SNAPSHOT_DELAY:
+            self._stall_reported = False
+            return
+        if self._snapshot_event != self._last_event:
+            self._take_snapshot(self._programs)
+        if quiet >= STALL_SECONDS and not self._stall_reported and self._programs:
+            self._stall_reported = True
+            if any(
+                call.until is None and (call.socket or call.sockets) for call in self._unfinished().values()
+            ):
+                self._report_stall(requested=False)
+
+    def _report_stall(self, *, requested: bool) -> None:
+        self._take_snapshot(self._programs)
+        self._emit_until(time.time_ns() - ORDER_MARGIN)
+        self._record_blocked_calls()
+        self._on_stall(requested)
+
+    def _take_snapshot(self, programs: Sequence[TracedProgram]) -> None:
+        """Read what the threads of these programs are blocked in."""
+        self._snapshot_at, self._snapshot_event = time.time_ns(), self._last_event
+        for program in programs:
+            if not program.is_running:
+                continue
+            for call in program.decoder.blocked_calls():
+                self._undrawn[call.thread] = call
+            if program.strace_pid is None:
+                continue  # in another PID namespace
+            for process, pid, thread in islice(program.decoder.running_threads(), MAX_THREADS):
+                snapshot = read_thread(process, pid, thread)
+                if snapshot is not None:
+                    self._snapshot[thread] = snapshot
+                else:
+                    self._snapshot.pop(thread, None)
+
+    def _unfinished(self) -> dict[int, Call]:
+        """Return the last call of each thread on the timeline; it is blocked if its `until` is None."""
+        found: dict[int, Call] = {}
+        for event in self.trace.events():
+            if isinstance(event, Call) and (event.thread not in found or event.at >= found[event.thread].at):
+                found[event.thread] = event
+        return found
+
+    def _record_blocked_calls(self) -> None:
+        """Complete the unfinished calls of the trace, and set `trace.blocked`."""
+        self.trace.blocked.clear()
+        last_calls = self._unfinished()
+        for thread in {**self._snapshot, **self._undrawn}:
+            snapshot, undrawn, last = (
+                self._snapshot.get(thread),
+                self._undrawn.get(thread),
+                last_calls.get(thread),
+            )
+            number = (
+                snapshot.process if snapshot is not None else undrawn.process if undrawn is not None else 0
+            )
+            process = self.trace.processes.get(number)
+            if process is None or process.ended is not None:
+                continue
+            if last is not None and last.until is None:
+                if snapshot is not None and last.at < self._snapshot_at:
+                    snapshot.complete(last)
+                continue
+            since = 0 if last is None or last.until is None else last.until
+            if undrawn is not None and undrawn.at >= since:
+                call = undrawn
+            elif snapshot is not None and snapshot.name and since < self._snapshot_at:
+                call = Call(next(self._event_numbers), number, thread, snapshot.name, self._snapshot_at)
+                call.descriptor = snapshot.call.waits[0].fd if snapshot.call.direct else None
+            else:
+                continue
+            if snapshot is not None:
+                snapshot.complete(call)
+            self.trace.blocked.append(call)
 
     def _drain_capture(self) -> None:
         """Read the captured packets: those of the programs may be queued behind many others."""
@@ -367,8 +504,13 @@ class TraceSession:
         def on_signal(number: int, _: FrameType | None) -> None:
             self.stop(signal.Signals(number))
 
+        def on_request(_number: int, _: FrameType | None) -> None:
+            self._report_requested = True
+            self._loop.post(lambda: None)
+
         stop_signals = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
         previous = {each: signal.signal(each, on_signal) for each in stop_signals}
+        previous[signal.SIGQUIT] = signal.signal(signal.SIGQUIT, on_request)
         try:
             yield
         finally:

@@ -80,7 +80,7 @@ QUIET_CALLS: Final = (
 # Signals that are not drawn, because they don't affect the conversation. (The JVM uses SIGSEGV internally. A
 # process that it kills is drawn anyway, when it ends.)
 IGNORED_SIGNALS: Final = frozenset(
-    {"SIGCHLD", "SIGWINCH", "SIGCONT", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGPROF"}
+    {"SIGCHLD", "SIGQUIT", "SIGWINCH", "SIGCONT", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGPROF"}
 )
 # The argument that is the time limit of a call.
 _TIME_LIMITS: Final = {
@@ -208,9 +208,10 @@ class CallDecoder:
                 self._fill_time_limit(call, words)
             yield call
 
-    def threads_of(self, process: int) -> list[int]:
-        """Return the ids of the running threads of a process."""
-        return [thread for thread, each in self._processes.items() if each.number == process]
+    def running_threads(self) -> Iterator[tuple[int, int, int]]:
+        """Return the running threads: number and pid of the process, and id of the thread."""
+        for thread, process in self._processes.items():
+            yield process.number, process.pid, thread
 
     def _add_process(
         self,

@@ -6,6 +6,8 @@
    slowly, strace blocks, and the program with it: no data is lost.
 3. If strace died first, its programs would continue, and with `--seccomp-bpf` every traced call would fail
    (ENOSYS). So the programs are terminated, and strace exits after the last of them.
+4. ^\\ asks bothends what the programs wait for. The terminal sends SIGQUIT to the client as well, which
+   starts with the signal ignored: it runs on, unless it installs a handler.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -115,17 +118,31 @@ class _LocalLauncher:
     def start(
         self, role: str, argv: Sequence[str], *, inherit_stdin: bool, output: int | None
     ) -> ProcessHandle:
-        return subprocess.Popen(
-            argv,
-            stdin=None if inherit_stdin else subprocess.DEVNULL,
-            stdout=output,
-            process_group=None if inherit_stdin else 0,
-        )
+        with _ignored_quit(inherit_stdin):
+            return subprocess.Popen(
+                argv,
+                stdin=None if inherit_stdin else subprocess.DEVNULL,
+                stdout=output,
+                process_group=None if inherit_stdin else 0,
+            )
 
     def signal(self, processes: Sequence[int], number: int) -> None:
         for each in processes:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(each, number)
+
+
+@contextlib.contextmanager
+def _ignored_quit(is_wanted: bool) -> Iterator[None]:
+    """Start a program with SIGQUIT ignored, if it is in the group that the terminal sends ^\\ to: rule 4."""
+    if not is_wanted or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGQUIT, previous)
 
 
 LOCAL_LAUNCHER: Final = _LocalLauncher()
