@@ -1,12 +1,13 @@
-"""The data model of a trace: processes, sockets and three kinds of event. Plain values, no I/O.
+"""The data model of a trace: processes, sockets and four kinds of event. Plain values, no I/O.
 
     Call           one system call of one thread: it starts, and most calls end
     Packet         one IP packet that an interface carried
     ProcessEvent   a process starts, executes another program, receives a signal or exits
+    KernelEvent    the kernel drops, resets or resends something, and gives its reason
 
 1. Every event has a number that is unique in its trace. A call has two points on the timeline, because other
-   events may happen while it blocks. A packet and a process event have one; on a wire a packet has two: it is
-   sent and it arrives.
+   events may happen while it blocks. The other events have one; on a wire a packet has two: it is sent and it
+   arrives.
 2. All times are wall-clock time in nanoseconds: the clock of strace and of SO_TIMESTAMPNS.
 3. Data is truncated to `DATA_LIMIT` bytes; `size` is the full size.
 
@@ -30,6 +31,7 @@ DATA_LIMIT: Final = 4096  # bytes of data kept for each event: more than a pictu
 SocketFamily: TypeAlias = Literal["inet", "inet6", "unix", "netlink", "other"]
 ProcessEventKind: TypeAlias = Literal["began", "exec", "signal", "ended", "note"]
 Relation: TypeAlias = Literal["carries", "feeds", "reaches", "opens", "ends", "resets", "starts", "repeats"]
+KernelEventKind: TypeAlias = Literal["drop", "reset-sent", "reset-received", "retransmit", "error"]
 SocketKind: TypeAlias = Literal["stream", "datagram", "seqpacket", "raw"]
 
 
@@ -242,7 +244,30 @@ class ProcessEvent:
     thread: int = 0  # the thread that the event was reported for
 
 
-TraceEvent: TypeAlias = Call | Packet | ProcessEvent
+@dataclass(slots=True, eq=False)
+class KernelEvent:
+    """The kernel dropped a packet, sent or received a RST, resent data, or reported an error to a socket.
+
+    `reason` is the kernel's own word: of a drop or a RST as in "SOCKET_RCVBUFF" (enum skb_drop_reason and
+    sk_rst_reason), of an error the errno's name. It is empty if the kernel gives none. `source` and
+    `destination` are the packet's; of an error, the peer and the socket that gets it. `socket` is the number
+    of the socket at which it happened, `packet` the number of the packet, where they are known. `thread` is
+    the thread during whose call it happened, 0 if it was none of the traced ones.
+    """
+
+    number: int
+    at: int
+    kind: KernelEventKind
+    reason: str = ""
+    protocol: Literal["", "tcp", "udp"] = ""
+    source: SocketAddress | None = None
+    destination: SocketAddress | None = None
+    socket: int | None = None
+    packet: int | None = None
+    thread: int = 0
+
+
+TraceEvent: TypeAlias = Call | Packet | ProcessEvent | KernelEvent
 
 
 class Point(NamedTuple):
@@ -451,6 +476,8 @@ def referenced_ids(events: Iterable[TraceEvent]) -> tuple[set[int], set[int]]:
                 sockets.update((event.sender, event.receiver))
             case ProcessEvent():
                 processes.add(event.process)
+            case KernelEvent():
+                sockets.add(event.socket)
     return {each for each in sockets if each is not None}, processes
 
 

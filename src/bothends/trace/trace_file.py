@@ -35,6 +35,7 @@ from bothends.trace.model import (
     Call,
     CausalLink,
     DescriptorChange,
+    KernelEvent,
     Message,
     Packet,
     Point,
@@ -143,6 +144,7 @@ _KINDS: Final[dict[str, type[Any]]] = {
     "call": Call,
     "packet": Packet,
     "change": ProcessEvent,
+    "kernel": KernelEvent,
 }
 # The key and the decoder of each attribute.
 _FIELDS: Final[dict[type[Any], dict[str, _Field]]] = {
@@ -233,6 +235,18 @@ _FIELDS: Final[dict[type[Any], dict[str, _Field]]] = {
         "status": _Field("status", _integer),
         "thread": _Field("thread", _integer),
     },
+    KernelEvent: {
+        "number": _Field("number", _integer),
+        "at": _Field("at", _integer),
+        "kind": _Field("kind", _text),
+        "reason": _Field("reason", _text),
+        "protocol": _Field("protocol", _text),
+        "source": _Field("source", _address),
+        "destination": _Field("destination", _address),
+        "socket": _Field("socket", _integer),
+        "packet": _Field("packet", _integer),
+        "thread": _Field("thread", _integer),
+    },
 }
 # Attributes that are known at the end of an event only: the line of its start leaves them out.
 _END_ATTRIBUTES: Final[dict[type[Any], tuple[str, ...]]] = {
@@ -291,6 +305,8 @@ class TraceFileWriter:
         match event:
             case Packet():
                 self._write_if_changed("socket", event.sender, event.receiver)
+            case KernelEvent():
+                self._write_if_changed("socket", event.socket)
             case Call():
                 self._write_if_changed("process", event.process)
                 self._write_if_changed("socket", event.socket, *event.sockets, event.created_id)
@@ -418,7 +434,7 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
     for cause, relation in causes:
         trace.link(CausalLink(int(cause), item.number, relation))
     known = trace.event(item.number)
-    if known is None or isinstance(item, ProcessEvent) or type(known) is not type(item):
+    if known is None or isinstance(item, ProcessEvent | KernelEvent) or type(known) is not type(item):
         return Point(item)
     for field in dataclasses.fields(item):  # update it in place, because the point of its start refers to it
         setattr(known, field.name, getattr(item, field.name))

@@ -28,6 +28,7 @@ from bothends.trace.correlation.timeline import Timeline, key, key_of
 from bothends.trace.model import (
     Call,
     CausalLink,
+    KernelEvent,
     Packet,
     Point,
     Relation,
@@ -237,6 +238,8 @@ class Correlator:
             case Call() as call:
                 self._timeline.add(point)
                 self._on_call(call, point.is_end)
+            case KernelEvent():
+                self._timeline.add(point)
             case process_event:
                 self._timeline.add(point)
                 if process_event.kind == "began" and (fork := self._creators.pop(process_event.thread, None)):

@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 from bothends.trace.correlation.correlator import Correlator
 from bothends.trace.correlation.timeline import Timeline, key
-from bothends.trace.model import Call, CausalLink, Packet, Point, Trace, TraceEvent
+from bothends.trace.model import Call, CausalLink, KernelEvent, Packet, Point, ProcessEvent, Trace, TraceEvent
 
 PacketKey: TypeAlias = tuple[object, ...]
 
@@ -120,7 +120,10 @@ def _renumber_event(event: TraceEvent, offset: int) -> None:
             )
             event.sockets = tuple(each + offset for each in event.sockets)
             event.ready = tuple(each + offset for each in event.ready)
-        case _:
+        case KernelEvent():
+            event.socket, event.packet = _add_offset(event.socket, offset), _add_offset(event.packet, offset)
+            event.thread += offset if event.thread else 0
+        case ProcessEvent():
             event.process, event.thread = event.process + offset, event.thread + offset
 
 

@@ -18,7 +18,7 @@ import heapq
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.model import Call, Packet, Point, TraceEvent
+from bothends.trace.model import Call, KernelEvent, Packet, Point, TraceEvent
 
 FOREVER: Final = 1 << 63
 MAX_EMITTED: Final = 100_000  # emitted keys to remember: a constraint on an older point is not expected
@@ -141,5 +141,7 @@ def _source_of(point: Point) -> object:
             return call.thread
         case Packet() as packet:
             return (packet.reaches if point.is_end else packet.interface) or None
+        case KernelEvent():
+            return None  # of whatever thread or interrupt
         case process_event:
             return process_event.thread

@@ -13,9 +13,20 @@ from functools import cached_property
 from typing import Final, Literal
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.correlation.kernel_reasons import KernelReasons
 from bothends.trace.correlation.retransmissions import Retransmission, find_retransmissions
-from bothends.trace.model import Call, Packet, ProcessEvent, Socket, SocketAddress, Trace, TracedProcess
+from bothends.trace.model import (
+    Call,
+    KernelEvent,
+    Packet,
+    ProcessEvent,
+    Socket,
+    SocketAddress,
+    Trace,
+    TracedProcess,
+)
 from bothends.trace.rendering import formatting
+from bothends.trace.rendering.kernel_text import kernel_text
 
 # Nanoseconds after which a wait counts as blocked: far more than a call takes on a busy machine.
 BLOCKED_NS: Final = 200_000_000
@@ -59,6 +70,7 @@ class TraceIndex:
         self.calls: list[Call] = []
         self.packets: list[Packet] = []
         self.process_events: list[ProcessEvent] = []
+        self.kernel_events: list[KernelEvent] = []
         self.calls_by_socket: dict[int, list[Call]] = defaultdict(list)
         self.calls_by_process: dict[int, list[Call]] = defaultdict(list)
         self.packets_to: dict[int, list[Packet]] = defaultdict(list)
@@ -80,6 +92,8 @@ class TraceIndex:
                     self.packets_to[event.receiver or 0].append(event)
                 case ProcessEvent():
                     self.process_events.append(event)
+                case KernelEvent():
+                    self.kernel_events.append(event)
         if trace.frozen_at is not None:
             self.end = trace.frozen_at
 
@@ -122,6 +136,19 @@ class TraceIndex:
     def peer_of(self, socket: int) -> int | None:
         """Return the number of the socket at the other end of a connection, or None if it is not traced."""
         return self._peers.get(socket)
+
+    @cached_property
+    def _kernel_reasons(self) -> KernelReasons:
+        return KernelReasons(self.kernel_events)
+
+    def kernel_reason(self, cause: Packet | Socket, *kinds: str) -> KernelEvent | None:
+        """Return what the kernel did with a packet, or last did at a socket, and why; None if not known.
+
+        Args:
+            cause: the packet or the socket.
+            kinds: "drop", "reset-sent" and so on; any kind by default.
+        """
+        return self._kernel_reasons.find(cause, *kinds)
 
     def holders_at(self, socket: int, at: int | None = None) -> dict[int, set[int]]:
         """Return the processes that hold a socket, with their descriptors; at the end by default."""
@@ -224,6 +251,8 @@ def evidence_lines(finding: Finding, trace: Trace, limit: int = 6) -> list[str]:
             case ProcessEvent():
                 process = trace.processes[event.process]
                 lines.append(f"{process.role or process.pid}: {event.text}")
+            case KernelEvent():
+                lines.append(kernel_text(event))
     if len(finding.evidence) > limit:
         lines.append(f"and {len(finding.evidence) - limit} more")
     return lines

@@ -21,9 +21,10 @@ from itertools import islice
 from typing import Any, Final
 
 from bothends.trace.findings import Finding
-from bothends.trace.model import Call, Packet, ProcessEvent, Trace, TraceEvent
+from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Trace, TraceEvent
 from bothends.trace.rendering import explain, formatting
 from bothends.trace.rendering.html_assets import SCRIPT, STYLE
+from bothends.trace.rendering.kernel_text import kernel_text
 from bothends.trace.rendering.layout import Row
 
 MAX_ROWS: Final = 20_000  # with more, browsers are slow
@@ -194,6 +195,9 @@ def _describe(trace: Trace, event: TraceEvent) -> dict[str, Any]:
             process = trace.processes.get(event.process)
             subject = f"process {process.pid}" if process else ""
             return {"title": event.text, "subject": subject, "explanation": ""}
+        case KernelEvent():
+            subject = f"{event.source} → {event.destination}" if event.source is not None else ""
+            return {"title": kernel_text(event), "subject": subject, "explanation": ""}
 
 
 def _packet_fields(packet: Packet) -> list[tuple[str, str]]:

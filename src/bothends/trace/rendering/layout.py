@@ -17,9 +17,21 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from bothends.trace.capture.calls import ACCEPTING, FORKING, QUIET_CALLS, REAPING, RECEIVING, WAITING
-from bothends.trace.model import PRUNE_SLACK, Call, Packet, Point, ProcessEvent, Socket, Trace, TracedProcess
+from bothends.trace.model import (
+    PRUNE_SLACK,
+    Call,
+    KernelEvent,
+    Packet,
+    Point,
+    ProcessEvent,
+    Socket,
+    Trace,
+    TracedProcess,
+    TraceEvent,
+)
 from bothends.trace.rendering import formatting
 from bothends.trace.rendering.explain import explain_call
+from bothends.trace.rendering.kernel_text import kernel_text
 from bothends.trace.rendering.tcp_states import TcpStateTracker
 
 Style: TypeAlias = Literal["", "quiet", "error", "data", "open", "end", "reset", "state", "note", "lane"]
@@ -28,6 +40,7 @@ ArrowPart: TypeAlias = Literal["whole", "sent", "arrived", "lost"]
 
 SLOW_CALL_NS: Final = 1_000_000  # nanoseconds: the duration of a longer wait is shown
 BLOCKING_CALLS: Final = ACCEPTING | RECEIVING | WAITING | REAPING | {"connect"}
+MAX_REPEATED: Final = 8  # equal events of the kernel that are drawn; then the 16th, the 32nd and so on
 NONBLOCKING_ERRORS: Final = frozenset({"EAGAIN", "EINPROGRESS"})  # the results of calls that would block
 
 
@@ -93,7 +106,7 @@ class Filter:
     descriptors: frozenset[int] = frozenset()
     ports: frozenset[int] = frozenset()
 
-    def shows(self, event: Call | Packet | ProcessEvent, sockets: dict[int, Socket]) -> bool:
+    def shows(self, event: TraceEvent, sockets: dict[int, Socket]) -> bool:
         """Return whether an event is drawn."""
         match event:
             case Packet():
@@ -101,6 +114,9 @@ class Filter:
                 return not self.ports or any(each.port in self.ports for each in addresses)
             case Call():
                 return self._shows_call(event, sockets.get(event.socket or 0))
+            case KernelEvent():
+                ends = event.source, event.destination
+                return not self.ports or any(each is not None and each.port in self.ports for each in ends)
             case _:
                 return event.kind not in ("began", "exec")
 
@@ -154,6 +170,7 @@ class Layout:
         self._clock = 0
         self._has_packets = False
         self._socket_users: set[int] = set()  # processes that have used a socket
+        self._kernel_events: dict[tuple[str, str, int | None], int] = {}  # drawn or left out
         self._prune_threshold = PRUNE_SLACK
 
     def rows(self, point: Point) -> Iterator[Row]:
@@ -174,6 +191,8 @@ class Layout:
                     yield from self._call_rows(event, is_end=point.is_end)
                 case ProcessEvent():
                     yield from self._process_event_rows(event)
+                case KernelEvent():
+                    yield from self._kernel_event_rows(event)
             if transitions:
                 yield from self.pending() if isinstance(event, Packet) else ()
                 yield from self._state_row(transitions)
@@ -308,6 +327,20 @@ class Layout:
             self._lanes_of_ended[event.process] = lane
             self._lanes[lane] = None
 
+    def _kernel_event_rows(self, event: KernelEvent) -> Iterator[Row]:
+        """Draw what the kernel did, in the lane where it did it, except what a packet shows too."""
+        lane = self._lane_of_socket(event.socket)
+        if lane is None or (self._has_packets and event.kind in ("reset-received", "retransmit")):
+            return
+        repeated = event.kind, event.reason, event.socket
+        count = self._kernel_events[repeated] = self._kernel_events.get(repeated, 0) + 1
+        if count > MAX_REPEATED and count & (count - 1):
+            return
+        yield from self.pending()
+        text = kernel_text(event) + (f", {count} times so far" if count > MAX_REPEATED else "")
+        style: Style = "reset" if event.kind.startswith("reset") else "error"
+        yield self._row(event.at, (Cell(lane, text, style, wraps=True),), event)
+
     def _state_row(self, transitions: Iterable[tuple[int, str]]) -> Iterator[Row]:
         by_lane: dict[int, list[str]] = {}
         for socket, state in transitions:
@@ -334,6 +367,7 @@ class Layout:
         known = self._trace.sockets.keys()
         self._owners = {socket: owner for socket, owner in self._owners.items() if socket in known}
         self._socket_users &= self._trace.processes.keys()
+        self._kernel_events = {key: count for key, count in self._kernel_events.items() if key[2] in known}
         self._lanes_of_ended = {
             process: lane for process, lane in self._lanes_of_ended.items() if process in self._socket_users
         }
@@ -406,7 +440,7 @@ class Layout:
         self,
         at: int | None,
         cells: tuple[Cell, ...],
-        event: Call | Packet | ProcessEvent | None = None,
+        event: TraceEvent | None = None,
         arrow: Arrow | None = None,
     ) -> Row:
         if at is not None:  # clocks that differ by microseconds must not show decreasing times
