@@ -315,7 +315,8 @@ class Trace:
     that only they referred to. `notes` are messages for the user.
 
     `frozen_at` is when bothends, ^C or a time limit began to end the programs, in nanoseconds; None if that
-    did not happen. The trace holds nothing later. `blocked` are the calls that were blocked then, or at the
+    did not happen. The trace holds nothing later. `ended_by` is the signal that ended a run early, or "time
+    limit". `blocked` are the calls that were blocked then, or at the
     end, and are not on the timeline: a read from a keyboard, a sleep, a lock.
     """
 
@@ -325,6 +326,7 @@ class Trace:
         self.points: deque[Point] = deque()
         self.notes: list[str] = []
         self.frozen_at: int | None = None
+        self.ended_by = ""
         self.blocked: list[Call] = []
         self.dropped = 0
         self.pruned = 0

@@ -217,6 +217,8 @@ class TraceSession:
                     self.reached_time_limit = True
                     self.stop(signal.SIGTERM)
             self._shut_down()
+            if self.stopped_by is not None:
+                self.trace.ended_by = "time limit" if self.reached_time_limit else self.stopped_by.name
             self.trace.freeze()
             self._record_blocked_calls()
 

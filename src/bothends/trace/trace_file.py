@@ -330,6 +330,8 @@ class TraceFileWriter:
             self._write_line({"blocked": to_json_object(call)})
         if self._trace.frozen_at is not None:
             self._write_line({"frozen_at": self._trace.frozen_at})
+        if self._trace.ended_by:
+            self._write_line({"ended_by": self._trace.ended_by})
 
     def write_note(self, text: str) -> None:
         """Write a message for the user."""
@@ -415,6 +417,9 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
         return None
     if kind == "frozen_at":
         trace.frozen_at = int(inner)
+        return None
+    if kind == "ended_by":
+        trace.ended_by = escape_text(str(inner))
         return None
     if kind == "descriptor":
         trace.add_descriptor_change(_descriptor_change(inner))

@@ -53,6 +53,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     metavar="TOXICS",
     help="Run each program in a host of a wire with faults: loss=5%,delay=40ms.",
 )
+@click.option(
+    "--time-limit",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="End a run that lasts longer, and explain what it waits for; exit status 124.",
+)
 @click.option("--calls-only", is_flag=True, help="Capture no packets.")
 @click.option(
     "--open",
@@ -104,6 +110,7 @@ def trace(
     pids: tuple[int, ...],
     endpoint: str | None,
     path: str | None,
+    time_limit: float | None,
     calls_only: bool,
     opened: tuple[Path, ...],
     quiet_calls: bool,
@@ -126,6 +133,8 @@ def trace(
 
     Clients start once all servers listen; the first client gets standard input. When the last client has
     exited, the servers are terminated. {port} in a client's command is the first server's port.
+
+    ^\\ prints what the programs wait for; so does a run in which nothing moves for three seconds.
 
     Exit status: that of the last client, or of COMMAND; 69 if strace is missing.
     """
@@ -151,7 +160,9 @@ def trace(
     elif endpoint is not None:
         watch(endpoint, outputs)
     else:
-        raise click.exceptions.Exit(run(programs, outputs, calls_only=calls_only, wire_path=path))
+        raise click.exceptions.Exit(
+            run(programs, outputs, calls_only=calls_only, wire_path=path, time_limit=time_limit)
+        )
 
 
 def _parse_calls(text: str) -> frozenset[str]:
@@ -169,7 +180,14 @@ def _parse_calls(text: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def run(programs: Programs, outputs: TraceOutputs, *, calls_only: bool, wire_path: str | None = None) -> int:
+def run(
+    programs: Programs,
+    outputs: TraceOutputs,
+    *,
+    calls_only: bool,
+    wire_path: str | None = None,
+    time_limit: float | None = None,
+) -> int:
     """Run programs and draw their calls and packets. `wire_path` is the value of --wire.
 
     Returns: the exit status.
@@ -183,13 +201,26 @@ def run(programs: Programs, outputs: TraceOutputs, *, calls_only: bool, wire_pat
     writer = TraceWriter(outputs, trace_model)
     with contextlib.ExitStack() as stack:
         if wire_path is None:
-            session = TraceSession(writer.write, on_idle=writer.idle, trace=trace_model)
+            session = TraceSession(
+                writer.write,
+                on_idle=writer.idle,
+                trace=trace_model,
+                on_stall=writer.on_stall,
+                time_limit=time_limit,
+            )
         else:
             from bothends.cli.trace.wire import TracedWire
             from bothends.cli.wire_options import WirePath
 
             wire = stack.enter_context(TracedWire(programs.roles, WirePath(wire_path)))
-            session = TraceSession(writer.write, on_idle=writer.idle, trace=trace_model, launcher=wire)
+            session = TraceSession(
+                writer.write,
+                on_idle=writer.idle,
+                trace=trace_model,
+                launcher=wire,
+                on_stall=writer.on_stall,
+                time_limit=time_limit,
+            )
             session.capture = wire
         programs.add_to(session, output=2 if outputs.takes_stdout else None)  # a pipe carries results only
         if wire_path is None and not calls_only:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 
 STDOUT: Final = Path("-")
+HANG_NS: Final = 1_000_000_000  # nanoseconds: a call that is blocked for longer is explained at the end
+TIME_LIMIT_STATUS: Final = 124  # as timeout(1)
+STALL_NS: Final = 2_000_000_000  # the same, when nothing moves for three seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,31 @@ class TraceWriter:
         if self._packets is not None:
             self._packets.flush()
 
+    def on_stall(self, requested: bool) -> None:
+        """Print what the blocked calls wait for, while the run goes on."""
+        found = self._wait_sentences(time.time_ns(), 0 if requested else STALL_NS)
+        if requested and not found:
+            found = ["No call waits for another program."]
+        self._show_waits(found)
+
+    def _wait_sentences(self, now: int | None, min_age: int) -> list[str]:
+        from bothends.trace.findings.base import TraceIndex
+        from bothends.trace.waits import WaitsAtEnd
+        from bothends.trace.waits.sentences import sentences
+
+        return sentences(WaitsAtEnd(TraceIndex(self.trace), now), min_age)
+
+    def _show_waits(self, found: Sequence[str]) -> None:
+        import textwrap
+
+        stream = sys.stderr if self.outputs.takes_stdout else sys.stdout
+        if found and terminal.is_terminal(stream) and self.end_line():
+            print(file=stream)
+        mark = terminal.styled("waits", "warning", stream)
+        for text in found:
+            lines = textwrap.wrap(text, 103)
+            print("\n       ".join([f"{mark}  {lines[0]}", *lines[1:]]), file=stream, flush=True)
+
     def end(self) -> None:
         """Print findings and notes, and write the files. Called once at the end of a run."""
         from bothends.trace.findings import run_rules
@@ -129,6 +158,8 @@ class TraceWriter:
             for writer in self._writers:
                 writer.write_note(note)
         found = run_rules(self.trace)
+        if self.trace.ended_by:
+            self._show_waits(self._wait_sentences(None, HANG_NS))
         if self.outputs.as_json:
             self._writers[0].write_findings(found)
         else:
@@ -325,6 +356,8 @@ def exit_status(session: TraceSession) -> int:
     """Return the exit status for a session: the last client's, or 128 plus a signal number as in a shell."""
     import signal
 
+    if session.reached_time_limit:
+        return TIME_LIMIT_STATUS
     if session.stopped_by is not None:
         return 130 if session.stopped_by == signal.SIGINT else 128 + session.stopped_by
     if session.servers_exited_early:

@@ -96,6 +96,7 @@ def _renumber_trace(trace: Trace, offset: int, into: Trace) -> Iterator[CausalLi
         into.blocked.append(call)
     if trace.frozen_at is not None:
         into.frozen_at = max(into.frozen_at or 0, trace.frozen_at)
+    into.ended_by = into.ended_by or trace.ended_by
     into.notes += trace.notes
     if trace.dropped:
         into.notes.append(f"{trace.dropped} earlier events of one trace are left out: it is too long")

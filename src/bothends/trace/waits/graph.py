@@ -10,8 +10,8 @@
     read from 0       input             the user, or the writer of the pipe
 
 1. A wait is stuck if every thread that could end it is blocked in a wait that is stuck itself. It is not, if
-   it has a time limit, if a process that is not traced could end it, or if it waits for a listener, a keyboard
-   or a pipe as well.
+   it has a time limit, if a process that is not traced could end it, or if it waits for a listener, a
+   keyboard or a pipe as well.
 2. The threads that could end a wait are those that have used the other end, or that wait for it. The thread
    that accepted a connection and gave it to another one is not among them.
 3. A process may hold a socket without using it: a copy after fork(). It can end a wait for EOF only.
