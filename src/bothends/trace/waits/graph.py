@@ -12,8 +12,8 @@
 1. A wait is stuck if every thread that could end it is blocked in a wait that is stuck itself. It is not, if
    it has a time limit, if a process that is not traced could end it, or if it waits for a listener, a
    keyboard or a pipe as well.
-2. The threads that could end a wait are those that have used the other end, or that wait for it. The thread
-   that accepted a connection and gave it to another one is not among them.
+2. The threads that could end a wait are those that have sent or received at the other end, or that wait for
+   it. The thread that accepted a connection and gave it to another one is not among them.
 3. A process may hold a socket without using it: a copy after fork(). It can end a wait for EOF only.
 """
 
@@ -31,6 +31,7 @@ from bothends.trace.model import Call, Packet, Socket
 
 Need: TypeAlias = Literal["data", "space", "connection", "peer", "child", "input", "time", "lock", "other"]
 
+_USING: Final = SENDING | RECEIVING | {"connect", "shutdown"}
 _MUTUAL: Final = frozenset({"data", "space", "peer", "child", "lock"})
 
 
@@ -80,7 +81,7 @@ class WaitsAtEnd:
         last: dict[int, Call] = {}
         for call in trace_index.calls:
             self._threads[call.thread] = call.process
-            if call.socket is not None:
+            if call.socket is not None and call.name in _USING:
                 self._users[call.socket].add(call.thread)
             if call.thread not in last or call.at >= last[call.thread].at:
                 last[call.thread] = call
@@ -286,6 +287,26 @@ class WaitsAtEnd:
                 if cycle:
                     found.setdefault(frozenset(each.thread for each in cycle), cycle)
         return sorted(found.values(), key=len)
+
+    def mutual(self) -> list[tuple[PendingWait, PendingWait]]:
+        """Return the pairs of waits on one connection that only each other or a time limit could end."""
+        limited = [
+            wait
+            for wait in self.waits
+            if wait.need in ("data", "space")
+            and not wait.remote
+            and not wait.call.descriptors_waited
+            and len(wait.sockets) == 1
+            and len(wait.ender_threads) == 1
+        ]
+        return [
+            (wait, other)
+            for at, wait in enumerate(limited)
+            for other in limited[at + 1 :]
+            if other.thread in wait.ender_threads
+            and wait.thread in other.ender_threads
+            and self.shares_connection(wait, other)
+        ]
 
     def _cycle_from(self, wait: PendingWait) -> tuple[PendingWait, ...]:
         """Return the shortest path from a wait back to itself; empty if there is none."""
