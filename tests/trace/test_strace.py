@@ -205,6 +205,88 @@ def test_decoder_descriptor_reused_before_close_returns() -> None:
     assert [each.socket for each in calls if each.name == "close"] == [one, other]
 
 
+def ended_calls(text: str) -> list[Call]:
+    _, points = decode_points(text.encode())
+    return [point.event for point in points if point.is_end and isinstance(point.event, Call)]
+
+
+CONNECTED = "<TCP:[127.0.0.1:1->127.0.0.1:2]>"
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (
+            (
+                f"poll([{{fd=4{CONNECTED}, events=POLLIN}}, {{fd=0<\\x2f>, events=POLLIN}}], 2, 50) = 1 "
+                "([{fd=4, revents=POLLIN|POLLHUP}])"
+            ),
+            (("POLLIN",), (0,), ("POLLIN|POLLHUP",), 50_000_000),
+        ),
+        (
+            (
+                f"pselect6(5, [0<\\x2f<char 1:3>> 4{CONNECTED}], [4{CONNECTED}], NULL, "
+                "{tv_sec=1, tv_nsec=5}, NULL) = 1 (out [4], left {tv_sec=0, tv_nsec=9})"
+            ),
+            (("POLLIN|POLLOUT",), (0,), ("POLLOUT",), 1_000_000_005),
+        ),
+        (
+            "epoll_wait(9<\\x61>, [{events=EPOLLIN|EPOLLRDHUP, data={u32=7, u64=77}}], 4, -1) = 1",
+            (("EPOLLIN|EPOLLET",), (0,), ("EPOLLIN|EPOLLRDHUP",), None),
+        ),
+        (
+            "epoll_wait(9<\\x61>, [{events=EPOLLIN, data=0x4d}], 4, -1) = 1",  # newer strace
+            (("EPOLLIN|EPOLLET",), (0,), ("EPOLLIN",), None),
+        ),
+    ],
+    ids=["poll", "select", "epoll", "epoll-data-in-hexadecimal"],
+)
+def test_decoder_ready_sets_and_time_limits(call: str, expected: tuple[object, ...]) -> None:
+    *_, waited = ended_calls(
+        f"7 {STAMP} epoll_create1(0) = 9<\\x61> <0.000000001>\n"
+        f"7 {STAMP} getsockopt(4{CONNECTED}, SOL_SOCKET, SO_ERROR, [0], [4]) = 0 <0.000000001>\n"
+        f"7 {STAMP} epoll_ctl(9<\\x61>, EPOLL_CTL_ADD, 4{CONNECTED}, "
+        "{events=EPOLLIN|EPOLLET, data={u32=77, u64=77}}) = 0 <0.000000001>\n"
+        f"7 {STAMP} epoll_ctl(9<\\x61>, EPOLL_CTL_ADD, 0<\\x2f>, "
+        "{events=EPOLLIN, data={u32=0, u64=0}}) = 0 <0.000000001>\n"
+        f"7 {STAMP} {call} <0.000000001>\n"
+    )
+    assert waited.sockets == waited.ready == (1,)
+    found = waited.wanted_events, waited.descriptors_waited, waited.ready_events, waited.timeout_ns
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("signal", "errors"), [("SIGCHLD", [""]), ("SIGQUIT", [""]), ("SIGALRM", ["ERESTARTSYS", ""])]
+)
+def test_decoder_restarted_call_is_one_call_unless_its_signal_is_drawn(
+    signal: str, errors: list[str]
+) -> None:
+    calls = ended_calls(
+        f"7 {STAMP} recvfrom(4{CONNECTED}, 0x7ffc, 9, 0, NULL, NULL) = ? ERESTARTSYS (Restart) <0.1>\n"
+        f"7 1795255221.000000000 --- {signal} {{si_signo={signal}}} ---\n"
+        f'7 1795255222.000000000 recvfrom(4{CONNECTED}, "\\x68", 9, 0, NULL, NULL) = 1 <0.000000001>\n'
+    )
+    assert [call.error for call in calls] == errors
+    assert calls[-1].data == b"h"
+    assert calls[0].at == AT
+
+
+def test_decoder_holders_follow_fork_dup_and_close() -> None:
+    trace, _ = decode_points(
+        b"7 1.000000000 socket(AF_INET, SOCK_STREAM, 0) = 3<TCP:[5]> <0.000000001>\n"
+        b"7 2.000000000 dup(3<TCP:[5]>) = 5<TCP:[5]> <0.000000001>\n"
+        b"7 3.000000000 clone(child_stack=NULL, flags=SIGCHLD) = 8 <0.000000001>\n"
+        b"8 4.000000000 close(3<TCP:[5]>) = 0 <0.000000001>\n"
+        b"7 5.000000000 close_range(3, 4294967295, 0) = 0 <0.000000001>\n"
+        b"8 6.000000000 +++ exited with 0 +++\n"
+    )
+    seconds = 1_000_000_000
+    held = [trace.holders_at(1, at * seconds + seconds // 2) for at in range(1, 7)]
+    assert held == [{1: {3}}, {1: {3, 5}}, {1: {3, 5}, 2: {3, 5}}, {1: {3, 5}, 2: {5}}, {2: {5}}, {}]
+    assert trace.holders == {}
+
+
 def test_decoder_io_uring_adds_note() -> None:
     trace, points = decode_points(f"7 {STAMP} io_uring_setup(8, 0x7ff) = 5<\\x61> <0.000000001>\n".encode())
     assert trace.processes[1].uses_io_uring

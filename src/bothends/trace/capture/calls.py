@@ -8,12 +8,15 @@
 3. Calls on descriptors that are not sockets are left out. The exceptions are calls that wait for sockets,
    sleeps of a process that uses sockets, and output to a terminal: the diagram must start on a line of its
    own. While such a call blocks, `blocked_calls` returns it.
+4. A signal that the program ignores, or handles with SA_RESTART, interrupts a blocked call, and the kernel
+   restarts it (signal(7)): strace prints it as two calls. It is drawn as one.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bothends.trace.capture import arguments
@@ -112,6 +115,15 @@ _KINDS: Final[dict[str, SocketKind]] = {
 }
 
 
+@dataclass(slots=True)
+class _Restart:
+    """A call that was interrupted. `at` is when the kernel restarted it, None if that is not known."""
+
+    call: Call
+    ended: CallEnded
+    at: int | None = None
+
+
 class CallDecoder:
     """Decodes the lines of one strace process. Several decoders can share a trace.
 
@@ -136,6 +148,7 @@ class CallDecoder:
         self._tables: dict[int, DescriptorTable] = {}  # by thread
         self._calls: dict[int, Call] = {}  # started and not ended, by thread
         self._undrawn: dict[int, CallStarted] = {}  # the same, calls that are not on the timeline
+        self._restarts: dict[int, _Restart] = {}  # interrupted calls, by thread
         self._now = 0  # when the current line's changes to descriptors happened
         self._orphans: dict[int, list[Line]] = {}
         self.threads: dict[int, int] = {}  # the number of threads, by process number
@@ -245,7 +258,44 @@ class CallDecoder:
 
         return record
 
+    def _continue_restarted(self, line: Line, restart: _Restart) -> Line | None:
+        """Return the line of a call that the kernel restarts as a line of the same call: rule 4.
+
+        None: the line is the signal that interrupted it. The same line: the call was not restarted.
+        """
+        if isinstance(line, SignalDelivered) and line.signal in IGNORED_SIGNALS:
+            return None
+        if isinstance(line, CallStarted | CallEnded) and restart.at in (None, line.at):
+            name = restart.ended.name
+            if line.name == "restart_syscall":
+                return replace(line, at=restart.call.at, name=name, text=restart.ended.text)
+            if line.name == name:
+                return replace(line, at=restart.call.at)
+        return line
+
     def _decode_line(self, line: Line) -> Iterator[Point]:
+        restart = self._restarts.get(line.pid)
+        if restart is not None:
+            continued = self._continue_restarted(line, restart)
+            if continued is None:
+                return
+            if continued is line:
+                yield from self._end_interrupted(line.pid, restart)
+            elif isinstance(line, CallStarted):
+                restart.at = line.at
+            else:
+                del self._restarts[line.pid]
+            line = continued
+        yield from self._decode_call_or_event(line)
+
+    def _end_interrupted(self, thread: int, restart: _Restart) -> Iterator[Point]:
+        """End a call that was interrupted and not restarted."""
+        del self._restarts[thread]
+        self._calls.pop(thread, None)
+        self._finish(restart.call, restart.ended, self._tables[thread])
+        yield Point(restart.call, is_end=True)
+
+    def _decode_call_or_event(self, line: Line) -> Iterator[Point]:
         process = self._processes[line.pid]
         self._now = line.at
         match line:
@@ -344,6 +394,10 @@ class CallDecoder:
             return
         if not known:
             yield Point(call)
+        if line.error.startswith("ERESTART") and line.until is not None:
+            self._restarts[line.pid] = _Restart(call, line)
+            self._calls[line.pid] = call
+            return
         self._finish(call, line, table)
         if call.until is not None:
             yield Point(call, is_end=True)

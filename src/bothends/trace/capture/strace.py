@@ -28,7 +28,8 @@ from bothends.trace.model import DATA_LIMIT
 TRACED_CALLS: Final = (
     "%network,read,write,readv,writev,?sendfile,splice,close,?close_range,dup,?dup2,dup3,fcntl,ioctl,"
     "?poll,ppoll,?select,pselect6,?epoll_create,epoll_create1,?epoll_wait,epoll_pwait,?epoll_pwait2,epoll_ctl,"
-    "nanosleep,clock_nanosleep,clone,clone3,?fork,?vfork,execve,?execveat,wait4,waitid,rt_sigaction,exit_group,?io_uring_setup,?io_uring_enter"
+    "nanosleep,clock_nanosleep,?restart_syscall,"
+    "clone,clone3,?fork,?vfork,execve,?execveat,wait4,waitid,rt_sigaction,exit_group,?io_uring_setup,?io_uring_enter"
 )
 OPTIONS: Final = (
     "-f", "-q", "--timestamps=format:unix,precision:ns", "--syscall-times=ns", "-yy", "-xx",

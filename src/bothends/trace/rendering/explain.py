@@ -214,6 +214,17 @@ CALLS: Final[dict[str, SyscallDoc]] = {
         "epoll.poll(timeout)",
         "Waits until one of the registered sockets is ready.",
     ),
+    "nanosleep": SyscallDoc(
+        "int nanosleep(const struct timespec *duration, struct timespec *rem);",
+        "time.sleep(seconds)",
+        "Sleeps: the thread does nothing else, and reads nothing that arrives.",
+    ),
+    "clock_nanosleep": SyscallDoc(
+        "int clock_nanosleep(clockid_t clockid, int flags, const struct timespec *t, "
+        "struct timespec *remain);",
+        "time.sleep(seconds)",
+        "Sleeps: the thread does nothing else, and reads nothing that arrives.",
+    ),
     "fork": SyscallDoc(
         "pid_t fork(void);", "os.fork()", "Creates a child process, which has a copy of every descriptor."
     ),

@@ -11,7 +11,7 @@ import unicodedata
 from typing import Final
 
 from bothends.escaping import escape
-from bothends.trace.capture.calls import ACCEPTING, FORKING, REAPING, RECEIVING, SENDING
+from bothends.trace.capture.calls import ACCEPTING, FORKING, REAPING, RECEIVING, SENDING, SLEEPING
 from bothends.trace.model import Call, Packet
 
 PREVIEW_BYTES: Final = 40  # bytes of data in a line
@@ -58,6 +58,8 @@ def _arguments(call: Call) -> tuple[str, ...]:
         return arguments[:2] if arguments[2:3] in ((), ("0",), ("IPPROTO_IP",)) else arguments[:3]
     if name in FORKING:
         return ()
+    if name in SLEEPING:
+        return (duration(call.timeout_ns),) if call.timeout_ns is not None else ()
     if name in REAPING or name == "epoll_ctl":
         return arguments[: 1 if name in REAPING else 3]
     return arguments
