@@ -106,9 +106,9 @@ def test_both_ends_in_recv_are_a_deadlock() -> None:
     assert {wait.process for wait in cycle} == {1, 2}
     assert {wait.need for wait in cycle} == {"data"}
     assert trace.text() == (
-        "Deadlock: each end waits for the other, for 5 s. client waits in recv(3, 10), and server waits in "
-        "recv(4, 100), on the same connection (127.0.0.1:40000 to 127.0.0.1:7000). server has read all 5 "
-        "bytes that client sent. server has sent nothing. It ends when client sends the rest or "
+        "Deadlock: each end waits for the other, for 5 s. Client waits in recv(3, 10), and server waits in "
+        "recv(4, 100), on the same connection (127.0.0.1:40000 to 127.0.0.1:7000). Server has read all 5 "
+        "bytes that client sent. Server has sent nothing. It ends when client sends the rest or "
         "ends its direction with shutdown(SHUT_WR), or when server sends without waiting for more."
     )
 
@@ -120,7 +120,7 @@ def test_msg_waitall_counts_the_bytes_that_are_missing() -> None:
     trace.call(1, "recvfrom", 0.4, socket=AT_SERVER, descriptor=4, requested=100, flags=flags)
     trace.call(2, "recvfrom", 0.5, socket=AT_CLIENT, descriptor=3, requested=10)
     assert "recv(4, 100, MSG_WAITALL)" in trace.text()
-    assert "client has sent 5 bytes of the 100 bytes that server waits for" in trace.text()
+    assert "Client has sent 5 bytes of the 100 bytes that server waits for" in trace.text()
 
 
 def test_both_ends_in_send_are_a_deadlock_with_the_bytes_that_arrived() -> None:
@@ -151,7 +151,7 @@ def test_event_loop_with_listener_is_no_deadlock() -> None:
     )
     trace.call(2, "recvfrom", 0.5, socket=AT_CLIENT, descriptor=3)
     assert trace.waits().cycles() == []
-    assert "server waits in epoll_wait(5) on the same connection, for one of 2 sockets" in trace.text()
+    assert "Server waits in epoll_wait(5) on the same connection, for one of 2 sockets" in trace.text()
 
 
 def test_idle_server_alone_is_not_described() -> None:
@@ -163,10 +163,10 @@ def test_idle_server_alone_is_not_described() -> None:
 @pytest.mark.parametrize(
     ("name", "attributes", "expected"),
     [
-        ("clock_nanosleep", {"timeout_ns": 30 * SECOND_NS}, "server sleeps for 30 s (for 5.5 s so far)"),
-        ("read", {"descriptor": 0}, "server waits for input from standard input"),
-        ("poll", {"descriptors_waited": (0,)}, "server waits for input from standard input"),
-        ("futex", {}, "server waits for a lock of another thread (futex)"),
+        ("clock_nanosleep", {"timeout_ns": 30 * SECOND_NS}, "Server sleeps for 30 s (for 5.5 s so far)"),
+        ("read", {"descriptor": 0}, "Server waits for input from standard input"),
+        ("poll", {"descriptors_waited": (0,)}, "Server waits for input from standard input"),
+        ("futex", {}, "Server waits for a lock of another thread (futex)"),
     ],
 )
 def test_chain_ends_in_a_call_that_is_not_on_the_timeline(
@@ -190,10 +190,10 @@ def test_second_client_waits_for_accept_because_first_holds_its_connection() -> 
     (wait,) = (each for each in waits.waits if each.process == 3)
     assert wait.unaccepted
     assert [each.process for each in waits.chain(wait)] == [3, 1, 2]
-    assert "client 2 waits in recv(3) for data from server" in trace.text()
+    assert "Client 2 waits in recv(3) for data from server" in trace.text()
     assert "it has not been accepted" in trace.text()
     assert (
-        "server waits in recv(4) on another connection, for data from client. client sleeps" in trace.text()
+        "Server waits in recv(4) on another connection, for data from client. Client sleeps" in trace.text()
     )
 
 
@@ -208,7 +208,7 @@ def test_parent_with_a_copy_keeps_the_connection_open() -> None:
     trace.call(2, "recvfrom", 0.5, socket=AT_CLIENT, descriptor=3)
     assert TraceIndex(trace.trace).holders_at(AT_SERVER, SECOND_NS) == {1: {3}}
     assert (
-        "server (descriptor 3) still holds the other end without using it, so no EOF arrives" in trace.text()
+        "Server (descriptor 3) still holds the other end without using it, so no EOF arrives" in trace.text()
     )
 
 
@@ -226,6 +226,17 @@ def test_frozen_trace_holds_no_later_results() -> None:
     call = trace.call(1, "recvfrom", 0.4, 7, socket=AT_SERVER, descriptor=4, size=5)
     assert [wait.call for wait in trace.waits(6).waits] == [call]
     assert (call.until, call.result, call.size) == (None, None, 0)
+
+
+def test_unread_bytes_are_named_while_a_thread_waits_for_a_keyboard() -> None:
+    trace = WaitingTrace()
+    trace.call(2, "sendto", 0.1, 0.2, socket=AT_CLIENT, size=3, requested=3)
+    trace.call(1, "sendto", 0.1, 0.2, socket=AT_SERVER, size=5, requested=5)
+    trace.blocked(2, "read", 0.5, descriptor=0)
+    assert trace.text() == (
+        "Client waits for input from standard input. Meanwhile 5 bytes from server on a connection of "
+        "this thread are unread."
+    )
 
 
 SERVER_TO_EOF = """
@@ -255,7 +266,7 @@ def hanging_pair(tmp_path: Path) -> list[str]:
     return [sys.executable, "-m", "bothends", "trace", "--server", server, "--client", client]
 
 
-DEADLOCK = rb"waits  Deadlock: each end waits for the other(?s:.*)server has\s+read\s+all 5 bytes"
+DEADLOCK = rb"waits  Deadlock: each end waits for the other(?s:.*)Server has\s+read\s+all 5 bytes"
 
 
 @needs_tool("strace")

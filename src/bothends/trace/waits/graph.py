@@ -339,6 +339,15 @@ class WaitsAtEnd:
         peers = {self.trace_index.peer_of(each) for each in wait.sockets}
         return any(each in peers for each in other.sockets)
 
+    def sockets_of(self, thread: int) -> list[int]:
+        """Return the sockets that a thread has used and its process still holds."""
+        process = self._threads[thread]
+        return [
+            socket
+            for socket, users in self._users.items()
+            if thread in users and process in self.trace_index.holders_at(socket, self.now)
+        ]
+
     def closing_holders(self, socket: int) -> Iterator[int]:
         """Return the running processes that hold a socket and have never used it: rule 3."""
         for process in self.trace_index.holders_at(socket, self.now):
