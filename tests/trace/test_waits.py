@@ -1,4 +1,4 @@
-"""Who waits for whom: on traces made by hand, and on pairs of programs that hang."""
+"""Waits: on traces made by hand, and on pairs of programs that hang."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from bothends.trace.model import (
     Trace,
     TracedProcess,
 )
+from bothends.trace.rendering.html import render_page
+from bothends.trace.rendering.layout import rows_of
 from bothends.trace.waits import WaitsAtEnd
-from bothends.trace.waits.sentences import sentences
+from bothends.trace.waits.sentences import sentences, wait_arrows
 from tests.interop.running import Running
 from tests.tools import needs_tool
 
@@ -267,6 +269,20 @@ def hanging_pair(tmp_path: Path) -> list[str]:
 
 
 DEADLOCK = rb"waits  Deadlock: each end waits for the other(?s:.*)Server has\s+read\s+all 5 bytes"
+
+
+def test_arrows_lead_from_each_wait_to_the_process_that_could_end_it() -> None:
+    trace = WaitingTrace()
+    hello(trace)
+    trace.call(1, "recvfrom", 0.4, socket=AT_SERVER, descriptor=4)
+    trace.call(2, "sendto", 0.5, socket=AT_CLIENT, descriptor=3)
+    arrows = wait_arrows(trace.waits(), SECOND_NS)
+    assert {each[:3] for each in arrows} == {(1, 2, "waits for data"), (2, 1, "waits for a read")}
+    rows = list(rows_of(trace.trace, waits=arrows))[-2:]
+    assert [row.arrow.text for row in rows if row.arrow is not None] == [each.text for each in arrows]
+    page = render_page(trace.trace, rows, waits=["Client waits for <server>."])
+    assert "waits for data" in page
+    assert "<h2>Waits</h2><ul><li>Client waits for &lt;server&gt;.</li></ul>" in page
 
 
 @needs_tool("strace")

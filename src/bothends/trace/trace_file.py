@@ -322,7 +322,7 @@ class TraceFileWriter:
         self._write_line({_KIND_OF[type(event)]: value})
 
     def write_end(self) -> None:
-        """Write what is known at the end of a run: who held each socket, and which calls were blocked."""
+        """Write what is known at the end of a run: the holders of each socket, and the blocked calls."""
         for change in self._trace.descriptor_changes():
             self._write_line({"descriptor": change._asdict()})
         for call in self._trace.blocked:
@@ -336,6 +336,11 @@ class TraceFileWriter:
     def write_note(self, text: str) -> None:
         """Write a message for the user."""
         self._write_line({"note": text})
+
+    def write_waits(self, texts: Iterable[str]) -> None:
+        """Write what the blocked calls wait for, for other programs: `read` skips it."""
+        for text in texts:
+            self._write_line({"waits": text})
 
     def write_findings(self, found: Iterable[Finding]) -> None:
         """Write findings, for other programs: `read` skips them, because the rules can be run again."""
@@ -413,7 +418,7 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
     if kind == "note":
         trace.notes.append(escape_text(str(inner)))
         return None
-    if kind == "finding":
+    if kind in ("finding", "waits"):
         return None
     if kind == "frozen_at":
         trace.frozen_at = int(inner)

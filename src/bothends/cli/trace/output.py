@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bothends.trace.capture.packets import Capture
     from bothends.trace.findings import Finding
     from bothends.trace.model import Point, Trace
-    from bothends.trace.rendering.layout import Filter, Row
+    from bothends.trace.rendering.layout import Filter, Row, WaitArrow
     from bothends.trace.session import TraceSession
 
 
@@ -118,21 +118,24 @@ class TraceWriter:
 
     def on_stall(self, requested: bool) -> None:
         """Print what the blocked calls wait for, while the run goes on."""
-        found = self._wait_sentences(time.time_ns(), 0 if requested else STALL_NS)
+        found, arrows = self._describe_waits(time.time_ns(), 0 if requested else STALL_NS)
         if requested and not found:
             found = ["No call waits for another program."]
-        self._show_waits(found)
+        self._show_waits(found, arrows, time.time_ns())
 
-    def _wait_sentences(self, now: int | None, min_age: int) -> list[str]:
+    def _describe_waits(self, now: int | None, min_age: int) -> tuple[list[str], list[WaitArrow]]:
         from bothends.trace.findings.base import TraceIndex
         from bothends.trace.waits import WaitsAtEnd
-        from bothends.trace.waits.sentences import sentences
+        from bothends.trace.waits.sentences import sentences, wait_arrows
 
-        return sentences(WaitsAtEnd(TraceIndex(self.trace), now), min_age)
+        waits = WaitsAtEnd(TraceIndex(self.trace), now)
+        return sentences(waits, min_age), wait_arrows(waits, min_age)
 
-    def _show_waits(self, found: Sequence[str]) -> None:
+    def _show_waits(self, found: Sequence[str], arrows: Sequence[WaitArrow], at: int) -> None:
         import textwrap
 
+        if self._layout is not None:
+            self._draw(self._layout.wait_rows(arrows, at))
         stream = sys.stderr if self.outputs.takes_stdout else sys.stdout
         if found and terminal.is_terminal(stream) and self.end_line():
             print(file=stream)
@@ -158,27 +161,34 @@ class TraceWriter:
             for writer in self._writers:
                 writer.write_note(note)
         found = run_rules(self.trace)
+        waits: list[str] = []
+        arrows: list[WaitArrow] = []
         if self.trace.ended_by:
-            self._show_waits(self._wait_sentences(None, HANG_NS))
+            waits, arrows = self._describe_waits(None, HANG_NS)
         if self.outputs.as_json:
+            self._writers[0].write_waits(waits)
             self._writers[0].write_findings(found)
         else:
+            self._show_waits(waits, arrows, self.trace.frozen_at or 0)
             show_findings(found, self.trace, sys.stderr if self.outputs.takes_stdout else sys.stdout)
-        self._write_files(found)
+        self._write_files(found, waits, arrows)
 
-    def _write_files(self, found: Sequence[Finding]) -> None:
+    def _write_files(
+        self, found: Sequence[Finding], waits: Sequence[str], arrows: Sequence[WaitArrow]
+    ) -> None:
         from bothends.trace.rendering.layout import rows_of
 
         if self.outputs.svg is not None:
             from bothends.trace.rendering.svg import render_svg
 
-            rows = rows_of(self.trace, self.outputs.event_filter)
+            rows = rows_of(self.trace, self.outputs.event_filter, waits=arrows)
             self._files[self.outputs.svg].write(render_svg(rows, self._title()))
         if self.outputs.html is not None:
             from bothends.trace.rendering.html import render_page
 
-            rows = rows_of(self.trace, self.outputs.event_filter)
-            self._files[self.outputs.html].write(render_page(self.trace, rows, found, self._title()))
+            rows = rows_of(self.trace, self.outputs.event_filter, waits=arrows)
+            page = render_page(self.trace, rows, found, self._title(), waits)
+            self._files[self.outputs.html].write(page)
         if self.outputs.pcapng is not None and self._packets is None:
             from bothends.trace.rendering import pcapng
 

@@ -66,9 +66,13 @@ and its effects. Press Enter, or click, to keep it selected.</p>
 
 
 def render_page(
-    trace: Trace, rows: Iterable[Row], findings: Sequence[Finding] = (), title: str = "bothends trace"
+    trace: Trace,
+    rows: Iterable[Row],
+    findings: Sequence[Finding] = (),
+    title: str = "bothends trace",
+    waits: Sequence[str] = (),
 ) -> str:
-    """Return the page as HTML. Shows `MAX_ROWS` rows at most."""
+    """Return the page as HTML. Shows `MAX_ROWS` rows at most. `waits` say what blocked calls wait for."""
     iterator = iter(rows)
     drawn = list(islice(iterator, MAX_ROWS))
     omitted = sum(1 for _ in iterator)
@@ -84,7 +88,7 @@ def render_page(
         title=html.escape(title),
         style=STYLE,
         summary=html.escape(_summary(trace, shown)),
-        findings=_findings(findings),
+        findings=_waits(waits) + _findings(findings),
         lanes=lanes,
         rows="\n".join(lines),
         events=_json({number: _details(trace, number, shown) for number in sorted(shown)}),
@@ -99,6 +103,13 @@ def _summary(trace: Trace, shown: Collection[int]) -> str:
     parts = [f"{calls} calls", f"{packets} packets" if packets else "no packets"]
     parts += [f"{trace.dropped} earlier events were dropped"] if trace.dropped else []
     return ", ".join(parts + trace.notes)
+
+
+def _waits(waits: Sequence[str]) -> str:
+    if not waits:
+        return ""
+    items = "".join(f"<li>{html.escape(each)}</li>" for each in waits)
+    return f'<section class="findings"><h2>Waits</h2><ul>{items}</ul></section>'
 
 
 def _findings(findings: Sequence[Finding]) -> str:

@@ -12,9 +12,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from bothends.trace.capture.calls import ACCEPTING, FORKING, QUIET_CALLS, REAPING, RECEIVING, WAITING
 from bothends.trace.model import (
@@ -67,6 +67,15 @@ class Arrow:
     style: Style
     part: ArrowPart = "whole"
     lost: str = ""
+
+
+class WaitArrow(NamedTuple):
+    """A process is blocked in a call that another process could end. `event` is the number of the call."""
+
+    process: int
+    ender: int
+    text: str
+    event: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +219,15 @@ class Layout:
         for packet in list(self._pending_packets.values()):
             del self._pending_packets[packet.number]
             yield from self._arrow_rows(packet, packet.at, "sent")
+
+    def wait_rows(self, arrows: Iterable[WaitArrow], at: int) -> Iterator[Row]:
+        """Draw which process waits for which, at a time."""
+        yield from self.pending()
+        for each in arrows:
+            waiting, ender = self._lane_index(each.process), self._lane_index(each.ender)
+            call = self._trace.event(each.event)
+            if waiting is not None and ender is not None and waiting != ender and call is not None:
+                yield self._row(at, (), call, Arrow(waiting, ender, each.text, "note"))
 
     def _call_rows(self, call: Call, *, is_end: bool) -> Iterator[Row]:
         if call.socket is not None or call.sockets or call.name in ("socket", "socketpair"):
@@ -454,12 +472,21 @@ class Layout:
         )
 
 
-def rows_of(trace: Trace, row_filter: Filter | None = None, *, explain: bool = False) -> Iterator[Row]:
-    """Return all rows of a trace that has ended."""
+def rows_of(
+    trace: Trace,
+    row_filter: Filter | None = None,
+    *,
+    explain: bool = False,
+    waits: Sequence[WaitArrow] = (),
+) -> Iterator[Row]:
+    """Return all rows of a trace that has ended. `waits` are drawn below its events."""
     layout = Layout(trace, row_filter, explain=explain, is_complete=True)
     for point in trace.points:
         yield from layout.rows(point)
     yield from layout.pending()
+    if trace.points:
+        last = trace.points[-1].at
+        yield from layout.wait_rows(waits, last if trace.frozen_at is None else trace.frozen_at)
 
 
 def is_undelivered(packet: Packet, trace: Trace) -> bool:
