@@ -156,6 +156,24 @@ def test_event_loop_with_listener_is_no_deadlock() -> None:
     assert "Server waits in epoll_wait(5) on the same connection, for one of 2 sockets" in trace.text()
 
 
+def test_idle_threads_of_a_pool_are_no_deadlock() -> None:
+    trace = WaitingTrace()
+    trace.call(1, "futex", 0.4, thread=11)
+    trace.call(1, "futex", 0.4, thread=12)
+    assert trace.waits().stuck == {11, 12}
+    assert trace.waits().cycles() == []
+
+
+def test_self_pipe_of_an_event_loop_is_left_out() -> None:
+    trace = WaitingTrace()
+    trace.socket(Socket(5, "unix", "stream", 50, peer_inode=60), 2)
+    trace.socket(Socket(6, "unix", "stream", 60, peer_inode=50), 2)
+    trace.call(1, "recvfrom", 0.4, socket=AT_SERVER, descriptor=4)
+    trace.call(2, "epoll_wait", 0.5, descriptor=5, sockets=(5, AT_CLIENT), wanted_events=("EPOLLIN",) * 2)
+    (cycle,) = trace.waits().cycles()
+    assert [each.sockets for each in cycle] == [(AT_SERVER,), (AT_CLIENT,)]
+
+
 def test_idle_server_alone_is_not_described() -> None:
     trace = WaitingTrace()
     trace.call(1, "accept4", 0.4, socket=LISTENER, descriptor=3)

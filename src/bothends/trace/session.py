@@ -50,6 +50,8 @@ DROP_CHECK_INTERVAL: Final = 0.1  # seconds between checks for dropped packets
 MAX_FILTER_PORTS: Final = 100  # somewhat fewer than a BPF program has room for
 STALL_SECONDS: Final = 3.0  # without an event, while a call on a socket is blocked: probably a hang
 _SNAPSHOT_DELAY: Final = 0.2  # seconds without an event, after which the blocked calls are read
+_ENDING_SIGNALS: Final = frozenset({"SIGINT", "SIGTERM"})
+_MAX_INTERRUPTS: Final = 100
 _FREEZE_MARGIN: Final = 20_000_000  # nanoseconds from ^C to its handler; less than ORDER_MARGIN
 _INTERRUPT_WINDOW: Final = 1_000_000_000  # nanoseconds before the handler in which a SIGINT belongs to it
 _POLL_INTERVAL: Final = 0.05  # seconds after which points are emitted although there is no new data
@@ -94,7 +96,7 @@ class TraceSession:
         self._snapshot_at = 0
         self._snapshot_event = 0.0  # `_last_event` when the snapshot was taken
         self._last_ends: dict[int, Call] = {}  # by thread
-        self._interrupts: list[int] = []  # when SIGINT interrupted a program
+        self._interrupts: list[int] = []  # when a signal that ends programs interrupted one
         self._event_numbers = itertools.count(1)
         self._on_point = on_point
         self._on_idle = on_idle
@@ -230,6 +232,8 @@ class TraceSession:
         elif self.trace.frozen_at is None:
             now = time.time_ns()
             self.trace.frozen_at = now - _FREEZE_MARGIN if number == signal.SIGINT else now
+            if number != signal.SIGINT:
+                self._interrupts = []
         self.stopped_by = number
         self._waiting_for_servers = False
         self._loop.post(lambda: None)  # make the current iteration return at once
@@ -369,6 +373,7 @@ class TraceSession:
             self._terminate(self._clients, signal.SIGTERM if self.stopped_by != signal.SIGINT else None)
         if self.stopped_by is None and any(each.is_running for each in self._servers):
             self.trace.frozen_at = time.time_ns()
+            self._interrupts.clear()
         self._terminate(self._servers, signal.SIGTERM)
         self._drain_capture()
         self._poll_until_quiet(QUIET_PERIOD)
@@ -376,19 +381,25 @@ class TraceSession:
         self._on_idle()
 
     def _note_interrupt(self, point: Point) -> None:
-        """Set the time at which the trace is frozen to the first call that ^C interrupted: rule 4."""
+        """Set the time at which the trace is frozen to the first call that our ending interrupted: rule 4.
+
+        The end of a call is its start on the wall clock plus a duration on another clock, which may differ.
+        """
         event = point.event
         if isinstance(event, Call) and point.is_end:
             if event.error.startswith(("ERESTART", "EINTR")):
                 self._last_ends[event.thread] = event
-        elif isinstance(event, ProcessEvent) and event.kind == "signal" and event.text == "SIGINT":
+        elif isinstance(event, ProcessEvent) and event.kind == "signal" and event.text in _ENDING_SIGNALS:
             interrupted = self._last_ends.pop(event.thread, None)
             until = interrupted.until if interrupted is not None and interrupted.until else event.at
-            self._interrupts.append(min(until, event.at) - 1)
-        if self._interrupts and self.stopped_by == signal.SIGINT and self.trace.frozen_at is not None:
+            self._interrupts = [*self._interrupts[-_MAX_INTERRUPTS:], min(until, event.at) - 1]
+            if self.trace.frozen_at is None and event.text != "SIGINT":
+                self._interrupts.pop()  # a program sent it
+        if self._interrupts and self.trace.frozen_at is not None:
             earliest = self.trace.frozen_at - _INTERRUPT_WINDOW
-            self._interrupts = [each for each in self._interrupts if each >= earliest]
-            self.trace.frozen_at = min([self.trace.frozen_at, *self._interrupts])
+            self.trace.frozen_at = min(
+                [self.trace.frozen_at, *(each for each in self._interrupts if each >= earliest)]
+            )
             self._interrupts.clear()
 
     def _watch_for_stall(self) -> None:

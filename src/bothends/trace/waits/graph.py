@@ -27,7 +27,7 @@ from typing import Final, Literal, TypeAlias
 
 from bothends.trace.capture.calls import ACCEPTING, REAPING, RECEIVING, SENDING, SLEEPING, WAITING
 from bothends.trace.findings.base import TraceIndex, listens_at
-from bothends.trace.model import Call, Packet, Socket
+from bothends.trace.model import Call, Packet, Socket, SocketAddress
 
 Need: TypeAlias = Literal["data", "space", "connection", "peer", "child", "input", "time", "lock", "other"]
 
@@ -199,6 +199,7 @@ class WaitsAtEnd:
     def _socket_wait(self, call: Call, need: Need, sockets: list[int]) -> PendingWait:
         processes, threads = list[int](), list[int]()
         unaccepted = remote = False
+        sockets = [each for each in sockets if not self._is_internal(each, call.process)] or sockets
         for number in sockets:
             socket = self._trace.sockets[number]
             if socket.is_listener:
@@ -206,9 +207,9 @@ class WaitsAtEnd:
                 continue
             peer = self.trace_index.peer_of(number)
             if peer is None:
-                listener = self.listener_of(socket)
+                listener = self.listener_of(socket, call.address if need == "peer" else socket.peer)
                 if listener is not None:
-                    unaccepted = unaccepted or socket.kind == "stream"
+                    unaccepted = unaccepted or (socket.kind == "stream" and need != "peer")
                     peer = listener.number
             if peer is None:
                 remote = True
@@ -222,13 +223,18 @@ class WaitsAtEnd:
             tuple(processes), tuple(each for each in threads if each != call.thread), unaccepted, remote,
         )  # fmt: skip
 
-    def listener_of(self, socket: Socket) -> Socket | None:
-        """Return the traced listener, or datagram socket, at the address that a socket is connected to."""
-        if socket.peer is None:
+    def _is_internal(self, socket: int, process: int) -> bool:
+        """Return whether a process holds both ends: the pair with which an event loop wakes itself."""
+        peer = self.trace_index.peer_of(socket)
+        return peer is not None and set(self.trace_index.holders_at(peer, self.now)) == {process}
+
+    def listener_of(self, socket: Socket, target: SocketAddress | None) -> Socket | None:
+        """Return the traced listener, or datagram socket, at the address that a socket connects to."""
+        if target is None:
             return None
         for other in self._trace.sockets.values():
             is_candidate = other.is_listener if socket.kind == "stream" else other.kind == socket.kind
-            if is_candidate and other.number != socket.number and listens_at(other.local, socket.peer):
+            if is_candidate and other.number != socket.number and listens_at(other.local, target):
                 return other
         return None
 
@@ -279,12 +285,15 @@ class WaitsAtEnd:
         return [self.by_thread[each] for each in wait.ender_threads if each in self.by_thread]
 
     def cycles(self) -> list[tuple[PendingWait, ...]]:
-        """Return each deadlock once: waits that only each other could end, shortest cycles first."""
+        """Return each deadlock once: waits that only each other could end, shortest cycles first.
+
+        A cycle of locks alone is none: the idle threads of a pool wait on futexes, too.
+        """
         found: dict[frozenset[int], tuple[PendingWait, ...]] = {}
         for wait in self.waits:
             if wait.thread in self.stuck:
                 cycle = self._cycle_from(wait)
-                if cycle:
+                if any(each.need != "lock" for each in cycle):
                     found.setdefault(frozenset(each.thread for each in cycle), cycle)
         return sorted(found.values(), key=len)
 
