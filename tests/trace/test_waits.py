@@ -289,6 +289,19 @@ def hanging_pair(tmp_path: Path) -> list[str]:
 DEADLOCK = rb"waits  Deadlock: each end waits for the other(?s:.*)Server has\s+read\s+all 5 bytes"
 
 
+def test_datagram_socket_waits_for_the_address_that_it_sent_to() -> None:
+    trace = WaitingTrace()
+    trace.socket(Socket(5, "inet", "datagram", local=SERVER), 1)
+    trace.socket(Socket(6, "inet", "datagram", local=CLIENT), 2)
+    trace.call(2, "sendto", 0.1, 0.2, socket=6, size=5, address=SERVER)
+    trace.call(2, "recvfrom", 0.3, socket=6, descriptor=3)
+    trace.call(1, "recvfrom", 0.1, socket=5, descriptor=3)
+    assert trace.text() == (
+        "Client waits in recv(3) for data from server, for 5.7 s. Server waits in recv(3) for a request "
+        "of any client."
+    )
+
+
 def test_arrows_lead_from_each_wait_to_the_process_that_could_end_it() -> None:
     trace = WaitingTrace()
     hello(trace)

@@ -207,7 +207,8 @@ class WaitsAtEnd:
                 continue
             peer = self.trace_index.peer_of(number)
             if peer is None:
-                listener = self.listener_of(socket, call.address if need == "peer" else socket.peer)
+                target = call.address if need == "peer" else self.target_of(socket)
+                listener = self.listener_of(socket, target)
                 if listener is not None:
                     unaccepted = unaccepted or (socket.kind == "stream" and need != "peer")
                     peer = listener.number
@@ -222,6 +223,21 @@ class WaitsAtEnd:
             sum(map(self.unread, sockets)), sum(map(self.unsent, sockets)),
             tuple(processes), tuple(each for each in threads if each != call.thread), unaccepted, remote,
         )  # fmt: skip
+
+    def target_of(self, socket: Socket) -> SocketAddress | None:
+        """Return the peer of a socket, or the address that a datagram socket last sent to."""
+        if socket.peer is not None or socket.kind == "stream":
+            return socket.peer
+        sends = self.trace_index.sends(socket)
+        return sends[-1].address if sends else None
+
+    def serves(self, socket: int) -> bool:
+        """Return whether any client may send to a socket: a listener, or a datagram socket that answers."""
+        found = self._trace.sockets[socket]
+        if found.is_listener or found.kind == "stream" or found.peer is not None:
+            return found.is_listener
+        sends, receives = self.trace_index.sends(found), self.trace_index.receives(found)
+        return not sends or (bool(receives) and receives[0].at < sends[0].at)
 
     def _is_internal(self, socket: int, process: int) -> bool:
         """Return whether a process holds both ends: the pair with which an event loop wakes itself."""
