@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bothends.trace import trace_file
 from bothends.trace.findings.base import TraceIndex
 from bothends.trace.model import (
     Call,
@@ -49,7 +51,7 @@ class WaitingTrace:
         self.socket(Socket(AT_CLIENT, "inet", "stream", 0, CLIENT, SERVER), 2)
 
     def process(self, number: int, role: str, parent: int | None = None) -> None:
-        self.trace.processes[number] = TracedProcess(number, 100 + number, role, parent=parent)
+        self.trace.processes[number] = TracedProcess(number, 100 + number, role, role, parent)
 
     def socket(self, socket: Socket, *holders: int) -> None:
         self.trace.sockets[socket.number] = socket
@@ -300,6 +302,25 @@ def test_datagram_socket_waits_for_the_address_that_it_sent_to() -> None:
         "Client waits in recv(3) for data from server, for 5.7 s. Server waits in recv(3) for a request "
         "of any client."
     )
+
+
+def test_saved_trace_has_the_same_waits() -> None:
+    trace = WaitingTrace()
+    file = io.StringIO()
+    writer = trace_file.TraceFileWriter(file, trace.trace)
+    hello(trace)
+    blocked = trace.call(1, "recvfrom", 0.4, socket=AT_SERVER, descriptor=4)
+    for point in trace.trace.points:
+        writer.write(point)
+    blocked.requested = 100  # known later
+    trace.blocked(2, "clock_nanosleep", 0.5)
+    text = trace.text()
+    writer.write_end()
+    again = Trace()
+    trace_file.read(file.getvalue().splitlines(keepends=True), "saved", lambda _: None, again)
+    assert again.holders == trace.trace.holders
+    assert sentences(WaitsAtEnd(TraceIndex(again)), SECOND_NS) == [text]
+    assert "recv(4, 100)" in text
 
 
 def test_arrows_lead_from_each_wait_to_the_process_that_could_end_it() -> None:

@@ -325,7 +325,10 @@ class TraceFileWriter:
         """Write what is known at the end of a run: the holders of each socket, and the blocked calls."""
         for change in self._trace.descriptor_changes():
             self._write_line({"descriptor": change._asdict()})
-        for call in self._trace.blocked:
+        unfinished = [
+            event for event in self._trace.events() if isinstance(event, Call) and event.until is None
+        ]
+        for call in (*unfinished, *self._trace.blocked):
             self._write_if_changed("process", call.process)
             self._write_line({"blocked": to_json_object(call)})
         if self._trace.frozen_at is not None:
@@ -430,7 +433,12 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
         trace.add_descriptor_change(_descriptor_change(inner))
         return None
     if kind == "blocked":
-        trace.blocked.append(_from_json_object(Call, inner))
+        call = _from_json_object(Call, inner)
+        started = trace.event(call.number)
+        if isinstance(started, Call):
+            _update(started, call)  # arguments that were not known when it started
+        else:
+            trace.blocked.append(call)
         return None
     causes = inner.pop("causes", ())
     item = _from_json_object(_KINDS[kind], inner)
@@ -446,6 +454,11 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
     known = trace.event(item.number)
     if known is None or isinstance(item, ProcessEvent | KernelEvent) or type(known) is not type(item):
         return Point(item)
-    for field in dataclasses.fields(item):  # update it in place, because the point of its start refers to it
-        setattr(known, field.name, getattr(item, field.name))
+    _update(known, item)
     return Point(known, is_end=True)
+
+
+def _update(known: TraceEvent, item: TraceEvent) -> None:
+    """Update an event in place, because the point of its start refers to it."""
+    for field in dataclasses.fields(item):
+        setattr(known, field.name, getattr(item, field.name))
