@@ -79,6 +79,7 @@ def test_timeline_emitted_points_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_correlator_old_streams_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "MAX_DESCRIPTOR_CHANGES", 40)
     monkeypatch.setattr(correlator, "MAX_STREAMS", 40)
     trace, numbers = Trace(), itertools.count(1)
     matcher = Correlator(trace, Timeline())

@@ -336,6 +336,7 @@ class Trace:
         self._causes: dict[int, list[CausalLink]] = {}
         self._effects: dict[int, list[CausalLink]] = {}
         self._changes: dict[int, list[DescriptorChange]] = {}  # by socket
+        self._change_limits: dict[int, int] = {}  # by socket: merge its changes when there are more
 
     def add(self, point: Point) -> None:
         """Append a point. Discards the oldest one if there are too many."""
@@ -370,7 +371,7 @@ class Trace:
         """Record that a descriptor refers to a socket from now on, or no longer does."""
         changes = self._changes.setdefault(change.socket, [])
         changes.append(change)
-        if len(changes) > MAX_DESCRIPTOR_CHANGES:
+        if len(changes) > self._change_limits.get(change.socket, MAX_DESCRIPTOR_CHANGES):
             at = changes[len(changes) // 2].at
             held = self.holders_at(change.socket, at)
             changes[:] = [
@@ -381,6 +382,8 @@ class Trace:
                 ),
                 *(each for each in changes if each.at > at),
             ]
+            # If most descriptors are still open, the next merge must not be at the next change.
+            self._change_limits[change.socket] = max(MAX_DESCRIPTOR_CHANGES, 4 * sum(map(len, held.values())))
 
     def descriptor_changes(self) -> Iterator[DescriptorChange]:
         """Iterate over the descriptor changes of all sockets; those of one socket are in order."""
@@ -456,6 +459,7 @@ class Trace:
                     del known[number]
         for number in self._changes.keys() - self.sockets.keys():
             del self._changes[number]
+            self._change_limits.pop(number, None)
         after = len(self.sockets) + len(self.processes)
         self.pruned += before - after
         self._prune_threshold = after + PRUNE_SLACK
