@@ -79,7 +79,6 @@ def test_timeline_emitted_points_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_correlator_old_streams_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "MAX_DESCRIPTOR_CHANGES", 40)
     monkeypatch.setattr(correlator, "MAX_STREAMS", 40)
     trace, numbers = Trace(), itertools.count(1)
     matcher = Correlator(trace, Timeline())
@@ -194,6 +193,7 @@ def container_sizes(root: object) -> dict[str, int]:
 def test_containers_do_not_grow_with_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (model, layout_module, trace_file):
         monkeypatch.setattr(module, "PRUNE_SLACK", 50)
+    monkeypatch.setattr(model, "MAX_DESCRIPTOR_CHANGES", 40)
     monkeypatch.setattr(correlator, "MAX_STREAMS", 40)
     monkeypatch.setattr(correlator, "MAX_UNMATCHED", 40)
     monkeypatch.setattr(tcp_states, "MAX_CONNECTIONS", 40)
