@@ -374,8 +374,8 @@ class WaitsAtEnd:
         ]
 
     def closing_holders(self, socket: int) -> Iterator[int]:
-        """Return the running processes that hold a socket and have never used it: rule 3."""
-        for process in self.trace_index.holders_at(socket, self.now):
-            used = {self._threads[thread] for thread in self._users[socket]}
+        """Return the running processes that hold a socket which only others have used: rule 3."""
+        used = {self._threads[thread] for thread in self._users[socket]}
+        for process in self.trace_index.holders_at(socket, self.now) if used else ():
             if process not in used and self.trace_index.ended_at(process) is None:
                 yield process
