@@ -53,6 +53,8 @@ def group(findings: Sequence[Finding], trace_index: TraceIndex) -> list[Finding]
     for at, finding in enumerate(findings):
         for other, root in enumerate(findings):
             explains = finding.rule in EXPLAINS.get(root.rule, ()) and other != at
+            if at < other and root.rule in EXPLAINS.get(finding.rule, ()):
+                continue  # each explains the other: the earlier one in the table does
             if explains and extents[at] & extents[other] and not _is_ancestor(at, other, parents):
                 parents[at] = other
                 break
