@@ -2,7 +2,8 @@
 
     strace of each program ──> CallDecoder ─┐
                                             ├─> Correlator ──> Timeline ──> on_point(point)
-    AF_PACKET ───────────────> Capture ─────┘
+    AF_PACKET ───────────────> Capture ─────┤
+    tracefs ────────────> KernelTracer ─────┘
 
 1. strace writes the start of a call before the kernel executes it (`strace.py`, fact 2). So by the time a
    packet exists, the call that caused it is in strace's pipe. Packets are read first and the pipes after
@@ -32,12 +33,23 @@ from bothends.osutil.reaper import Reaper
 from bothends.trace.capture.blocked_threads import MAX_THREADS, ThreadSnapshot, read_thread
 from bothends.trace.capture.calls import CallDecoder
 from bothends.trace.capture.descriptors import SocketRegistry
+from bothends.trace.capture.kernel_events import KernelEventSource
 from bothends.trace.capture.packets import READ_BATCH, PacketSource, RawPacket
 from bothends.trace.capture.tracees import LOCAL_LAUNCHER, ProgramLauncher, TracedProgram
 from bothends.trace.correlation.correlator import Correlator
+from bothends.trace.correlation.kernel_reasons import KernelEventMatcher
 from bothends.trace.correlation.timeline import FOREVER, Timeline
 from bothends.trace.correlation.transit import TransitTracker
-from bothends.trace.model import Call, Packet, Point, ProcessEvent, SocketAddress, Trace, referenced_ids
+from bothends.trace.model import (
+    Call,
+    KernelEvent,
+    Packet,
+    Point,
+    ProcessEvent,
+    SocketAddress,
+    Trace,
+    referenced_ids,
+)
 
 ORDER_MARGIN: Final = 30_000_000  # nanoseconds
 QUIET_PERIOD: Final = (
@@ -47,6 +59,8 @@ LINGER_TIMEOUT: Final = 2.0  # seconds after the last client's exit, even if the
 EXIT_TIMEOUT: Final = 2.0  # seconds between SIGTERM and SIGKILL
 INTERRUPT_TIMEOUT: Final = 0.5  # seconds for a program that ^C has reached too, before SIGTERM
 DROP_CHECK_INTERVAL: Final = 0.1  # seconds between checks for dropped packets
+MAX_KERNEL_EVENTS: Final = 20_000  # drops, resets and so on in one run; more are not kept
+OTHER_KERNEL_EVENTS: Final = 2_000  # of other programs, after which the kernel filters by port
 MAX_FILTER_PORTS: Final = 100  # somewhat fewer than a BPF program has room for
 STALL_SECONDS: Final = 3.0  # without an event, while a call on a socket is blocked: probably a hang
 _SNAPSHOT_DELAY: Final = 0.2  # seconds without an event, after which the blocked calls are read
@@ -101,11 +115,14 @@ class TraceSession:
         self._on_point = on_point
         self._on_idle = on_idle
         self.capture: PacketSource | None = None  # the source of packets; None: trace calls only
+        self.kernel: KernelEventSource | None = None  # the source of the kernel's reasons; None: without
         self._launcher = launcher
         self._transit = TransitTracker()
         self._sockets = SocketRegistry()
         self._timeline = Timeline()
         self._correlator = Correlator(self.trace, self._timeline)
+        self._kernel_matcher = KernelEventMatcher(self._correlator.sockets_of, self._correlator.is_relevant)
+        self._kernel_events = self._other_kernel_events = 0
         self._programs: list[TracedProgram] = []
         self._servers: list[TracedProgram] = []
         self._clients: list[TracedProgram] = []
@@ -280,6 +297,7 @@ class TraceSession:
                 self._loop.unwatch(program.fileno())  # at EOF it would always be ready
         for raw in raws:
             self._on_packet(raw)
+        self._read_kernel_events()
         self._emit_until(until)
         self._filter_ports_if_dropping()
         if not self._has_input and not self._idle_reported:
@@ -327,10 +345,31 @@ class TraceSession:
             self._idle_reported = False
             if isinstance(point.event, Packet):
                 self._assign_sockets(point.event)
+            if isinstance(point.event, KernelEvent) and not self._kernel_matcher.match(point.event):
+                self._other_kernel_events += 1
+                continue
+            self._kernel_matcher.observe(point)
             self.trace.add(point)
             self._on_point(point)
         if self.trace.needs_pruning:
             self._prune()
+
+    def _read_kernel_events(self) -> None:
+        """Add the events of the kernel whose ports are known. Called when the calls have been read."""
+        if self.kernel is None:
+            return
+        for event in self.kernel.read():
+            ends = event.source, event.destination
+            ports = [each.port or 0 for each in ends if each is not None]
+            if len(ports) == len(ends) and not self._correlator.may_be_relevant(ports[0], ports[1]):
+                self._other_kernel_events += 1
+                continue
+            self._kernel_events += 1
+            if self._kernel_events <= MAX_KERNEL_EVENTS:
+                event.number = next(self._event_numbers)
+                self._correlator.add(Point(event))
+        if self._other_kernel_events > OTHER_KERNEL_EVENTS:
+            self.kernel.filter_ports(sorted(self._correlator.ports))
 
     def _prune(self) -> None:
         """Forget closed sockets and ended processes that no kept event refers to."""
@@ -544,6 +583,10 @@ class TraceSession:
                 self.trace.notes.append(
                     f"{dropped:,} packets were dropped: they arrived faster than they were read"
                 )
+        if self.kernel is not None:
+            self.kernel.close()
+            if self.kernel.has_lost() or self._kernel_events > MAX_KERNEL_EVENTS:
+                self.trace.notes.append("the kernel's reasons are not complete: there were too many drops")
         unparsed = sum(each.parser.unparsed_count for each in self._programs)
         if unparsed:
             lines = "1 line" if unparsed == 1 else f"{unparsed} lines"

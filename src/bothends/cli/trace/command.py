@@ -11,7 +11,15 @@ import click
 
 from bothends import suggest
 from bothends.cli import terminal
-from bothends.cli.trace.output import STDOUT, Programs, TraceOutputs, TraceWriter, exit_status, open_capture
+from bothends.cli.trace.output import (
+    STDOUT,
+    Programs,
+    TraceOutputs,
+    TraceWriter,
+    exit_status,
+    open_capture,
+    open_kernel_tracer,
+)
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -225,6 +233,9 @@ def run(
         programs.add_to(session, output=2 if outputs.takes_stdout else None)  # a pipe carries results only
         if wire_path is None and not calls_only:
             session.capture = open_capture()
+        if not calls_only:
+            has_packets = wire_path is None and session.capture is not None
+            session.kernel = stack.enter_context(open_kernel_tracer(has_packets=has_packets))
         writer.roles, writer.end_line = session.roles, session.take_unfinished_line
         with writer:
             session.run()

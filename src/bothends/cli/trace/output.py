@@ -19,6 +19,7 @@ from bothends.errors import SystemCallFailed
 from bothends.trace.model import Packet
 
 if TYPE_CHECKING:
+    from bothends.trace.capture.kernel_events import KernelTracer
     from bothends.trace.capture.packets import Capture
     from bothends.trace.findings import Finding
     from bothends.trace.model import Point, Trace
@@ -307,6 +308,23 @@ def open_capture(*, needed: bool = False) -> Capture | None:
             raise
         terminal.note(f"calls only: {error}", "warning")
         return None
+
+
+@contextlib.contextmanager
+def open_kernel_tracer(*, has_packets: bool) -> Iterator[KernelTracer | None]:
+    """Trace the kernel's reasons, or yield None. Prints why not, if packets can be captured."""
+    from bothends.errors import Unavailable
+    from bothends.trace.capture.kernel_events import KernelTracer
+
+    try:
+        tracer = KernelTracer()
+    except Unavailable as error:
+        if has_packets:
+            terminal.note(f"without the kernel's reasons for drops and resets: {error}", "warning")
+        yield None
+        return
+    with tracer:
+        yield tracer
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class KernelEventMatcher:
         self._is_relevant = is_relevant
         self._packets: OrderedDict[_AddressPair, Packet] = OrderedDict()  # the newest of each direction
         self._sent_by: dict[int, Packet] = {}  # the newest packet, by the socket that sent it
-        self._calls: dict[int, Call] = {}  # the unfinished call, by thread
+        self._calls: dict[int, Call] = {}  # the newest call, by thread
 
     def observe(self, point: Point) -> None:
         """Take note of a packet or a call that has been emitted."""
@@ -63,15 +63,14 @@ class KernelEventMatcher:
                 if event.sender is not None:
                     self._sent_by[event.sender] = event
                     trim_oldest(self._sent_by, MAX_REMEMBERED)
-            case Call() if point.is_end:
+            case Call() if not point.is_end:
                 self._calls.pop(event.thread, None)
-            case Call():
                 self._calls[event.thread] = event
                 trim_oldest(self._calls, MAX_REMEMBERED)
 
     def match(self, event: KernelEvent) -> bool:
         """Set the socket and the packet of an event. Returns False if it does not concern the trace."""
-        if event.thread not in self._calls:
+        if event.thread not in self._calls:  # not of a traced thread
             event.thread = 0
         if event.source is None or event.destination is None:
             return self._match_by_call(event)
@@ -80,9 +79,7 @@ class KernelEventMatcher:
             return False
         sender, receiver = self._sockets_of(probe)
         at_sender = event.kind in ("reset-sent", "retransmit")
-        socket = sender if at_sender else receiver
-        if event.kind == "drop" and event.reason == "NO_SOCKET":
-            socket = receiver or sender
+        socket = (sender or receiver) if at_sender else (receiver or sender)
         event.socket = socket.number if socket is not None else None
         packet = self._packets.get((event.source, event.destination))
         if packet is not None and event.kind != "error" and _is_near(packet, event):
@@ -94,6 +91,8 @@ class KernelEventMatcher:
         if call is None or call.socket is None or call.name not in _SENDING_CALLS:
             return False
         packet = self._sent_by.get(call.socket)
+        if call.until is not None and event.at > call.until + CLOCK_SKEW_NS:
+            return False  # strace and tracefs measure the end of a call with different clocks
         if packet is None or packet.at < call.at - CLOCK_SKEW_NS or not _is_near(packet, event):
             return False
         event.protocol, event.packet = packet.protocol, packet.number

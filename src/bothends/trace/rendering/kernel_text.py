@@ -73,12 +73,12 @@ def reason_text(event: KernelEvent) -> str:
 def kernel_text(event: KernelEvent) -> str:
     """Describe an event of the kernel in one line."""
     reason = reason_text(event)
-    ends = f" {event.source} → {event.destination}" if event.source and event.destination else ""
+    source = f" from {event.source}" if event.source is not None else ""
     because = f": {reason}" if reason else ""
     match event.kind:
         case "drop":
             what = {"tcp": "segment", "udp": "datagram"}.get(event.protocol, "packet")
-            return f"kernel: dropped a {what}{ends}{because}"
+            return f"kernel: dropped the {what}{source}{because}"
         case "reset-sent":
             return f"kernel: RST sent to {event.destination}{because}"
         case "reset-received":

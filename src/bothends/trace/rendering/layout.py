@@ -41,6 +41,7 @@ ArrowPart: TypeAlias = Literal["whole", "sent", "arrived", "lost"]
 SLOW_CALL_NS: Final = 1_000_000  # nanoseconds: the duration of a longer wait is shown
 BLOCKING_CALLS: Final = ACCEPTING | RECEIVING | WAITING | REAPING | {"connect"}
 MAX_REPEATED: Final = 8  # equal events of the kernel that are drawn; then the 16th, the 32nd and so on
+RESET_ERRORS: Final = frozenset({"ECONNRESET", "ECONNREFUSED", "EPIPE"})  # reported because of a RST
 NONBLOCKING_ERRORS: Final = frozenset({"EAGAIN", "EINPROGRESS"})  # the results of calls that would block
 
 
@@ -348,7 +349,8 @@ class Layout:
     def _kernel_event_rows(self, event: KernelEvent) -> Iterator[Row]:
         """Draw what the kernel did, in the lane where it did it, except what a packet shows too."""
         lane = self._lane_of_socket(event.socket)
-        if lane is None or (self._has_packets and event.kind in ("reset-received", "retransmit")):
+        is_seen = event.kind in ("reset-received", "retransmit") or event.reason in RESET_ERRORS
+        if lane is None or (self._has_packets and is_seen):
             return
         repeated = event.kind, event.reason, event.socket
         count = self._kernel_events[repeated] = self._kernel_events.get(repeated, 0) + 1
