@@ -94,8 +94,9 @@ def run_case(case: CorpusCase, directory: Path) -> Trace:
         command = _command(case, role, directory, ports, names)
         if command:
             programs.append(session.add_server(role, command))
+    first_port = "{port}" if programs else ports[0]
     for role in CLIENTS:
-        command = _command(case, role, directory, ["{port}" if programs else ports[0], *ports[1:]], names)
+        command = _command(case, role, directory, [first_port, *ports[1:]], names)
         if command:
             programs.append(session.add_client(role, command, inherit_stdin=not _has_client(session)))
     assert programs, f"{case.folder} has no program"

@@ -6,6 +6,7 @@ import pytest
 
 from bothends.trace.findings import RULES, evidence_lines
 from tests.tools import needs_tool
+from tests.trace.corpus import load_cases
 from tests.trace.faulty_programs import COMMON, FAULTY_PROGRAMS, PATH_CASES, FaultyProgram
 from tests.trace.running import findings_by_rule, has_packets, python_command, run_traced
 
@@ -47,5 +48,7 @@ def test_rule_finds_faulty_program_only(mistake: FaultyProgram) -> None:
 
 
 def test_every_rule_has_a_faulty_program() -> None:
-    tested = {"refused" if each.rule.startswith("refused") else each.rule for each in FAULTY_PROGRAMS}
-    assert tested | {each.rule for each in PATH_CASES} == set(RULES)
+    tested = {each.rule for each in (*FAULTY_PROGRAMS, *PATH_CASES)}
+    tested |= {rule for each in load_cases("faults") for rule in (each.values[0].rule, *each.values[0].also)}
+    tested |= {"refused" for each in tested if each.startswith("refused")}
+    assert set(RULES) <= tested

@@ -147,16 +147,16 @@ def test_retransmission_syn_to_full_accept_queue_is_ignored() -> None:
 
 def test_zero_window_long_stall_is_found() -> None:
     builder = TraceBuilder()
-    send = builder.call(0, 400, "sendto")
+    send = builder.call(0, 1400, "sendto")
     builder.packet(1, (0, 100))
     closed = builder.ack(10, 100, window=0)
     builder.ack(60, 100, window=0)
-    read = builder.call(380, 381, "recvfrom", socket=1)
-    opened = builder.ack(381, 100)
+    read = builder.call(1380, 1381, "recvfrom", socket=1)
+    opened = builder.ack(1381, 100)
     (finding,) = builder.findings_of("zero-window")
     assert finding.evidence == (closed.number, send.number, read.number, opened.number)
     assert finding.text.startswith("Server announced a window of 0 once")
-    assert "376 ms" in finding.text
+    assert "1.38 s" in finding.text
 
 
 @pytest.mark.parametrize("flags", [("RST",), ("RST", "ACK"), ("SYN", "ACK")])
@@ -170,7 +170,7 @@ def test_zero_window_of_rst_and_syn_is_ignored(flags: tuple[str, ...]) -> None:
 def test_zero_window_short_stall_is_ignored() -> None:
     builder = TraceBuilder()
     builder.ack(10, 100, window=0)
-    builder.ack(150, 100)
+    builder.ack(600, 100)
     assert not builder.findings_of("zero-window")
 
 

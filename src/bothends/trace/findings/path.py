@@ -22,6 +22,8 @@ from bothends.trace.rendering import formatting
 
 MTU: Final = "mtu"  # `Packet.lost` of a packet that is too large: not a random loss, but a limit of the path
 
+STALLED_NS: Final = 1_000_000_000  # nanoseconds with a full receive buffer: a slow reader takes less
+
 _AddressPair: TypeAlias = tuple[SocketAddress, SocketAddress]
 
 
@@ -96,9 +98,9 @@ def zero_window(trace_index: TraceIndex) -> Iterator[Finding]:
         stalls.setdefault(ends, []).append((first, None, trace_index.end - first.at))
     for times in stalls.values():
         total = sum(length for _, _, length in times)
-        if total < BLOCKED_NS:
-            continue
         first, opened, length = max(times, key=lambda each: each[2])
+        if length < STALLED_NS:
+            continue  # the sender was faster than the receiver, and TCP adapted it
         count = "once" if len(times) == 1 else f"{len(times)} times"
         yield Finding(
             "zero-window",

@@ -1,46 +1,79 @@
-"""Rules about the use of streams: message boundaries, EOF, short sends, waiting. Pure."""
+"""Rules about the use of streams: message boundaries, EOF, short sends, waiting. Pure.
+
+A rule reports nothing unless the trace shows harm: bytes that were read later were not lost, and an error is
+no mistake if the program handles it.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
-from bothends.trace.model import Call, Socket
+from bothends.trace.model import Call, Packet, Socket
 from bothends.trace.rendering import formatting
 
 BUSY_LOOP_CALLS: Final = 20  # EAGAIN this many times in a row is a loop
-IGNORED_EOFS: Final = 3  # a reader may check EOF once more; three times means that it ignores EOF
+BUSY_LOOP_INTERVAL_NS: Final = 5_000_000  # nanoseconds between two calls; a loop that sleeps takes longer
+IGNORED_EOFS: Final = 4  # libraries read EOF again two or three times
 DELAYED_ACK_NS: Final = 25_000_000  # nanoseconds: Linux delays an acknowledgement by 40 ms, and nothing else
+NAGLE_TOTAL_NS: Final = 150_000_000  # nanoseconds in all: a few delays are not worth a word
+SMALL_SEND: Final = 1400  # bytes: less than a segment on any path
+READS_PER_MESSAGE: Final = 2  # a header and a body; a program that reads more often reads in a loop
+IDLE_NS: Final = 1_000_000_000  # nanoseconds: a server that serves clients in turn may make one wait a little
+CRASH_NS: Final = 1_000_000_000  # nanoseconds between an error that is not handled and the exit
+REPEATED_FAILURES: Final = 4  # a program that handles EPIPE stops before
 
 
 def one_recv_per_message(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a read that received part of what was sent, after which the program did not read the rest."""
+    """Find a program that read part of a message, never read the rest, and continued."""
     for socket in trace_index.sockets("stream"):
-        received = 0
-        for receive in trace_index.receives(socket):
-            received += receive.size
-            senders = trace_index.senders_of(receive)
-            if not receive.size or not senders:
-                continue
-            last = senders[-1]
-            total_sent = trace_index.bytes_sent_by[last.number]
-            following = trace_index.next_call(receive)
-            if total_sent <= received or (following is not None and following.name in RECEIVING | WAITING):
-                continue
-            if following is None and trace_index.ended_at(receive.process) is None:
-                continue  # it may read on after the end of the trace
-            yield Finding(
-                "one-recv-per-message",
-                "The program takes one recv for one message",
-                f"The peer sent {last.size} bytes in one send. This read got {receive.size}, and the program "
-                f"continued without the other {total_sent - received}.",
-                "TCP has no messages: read in a loop until the message is complete (by its length, a "
-                "line's end, or EOF).",
-                (last.number, receive.number, *((following.number,) if following else ())),
-            )
+        receives = trace_index.receives(socket)
+        receive = next((each for each in reversed(receives) if each.size), None)
+        senders = trace_index.senders_of(receive) if receive is not None else []
+        if (
+            receive is None
+            or not senders
+            or _count_reads_since_send(trace_index, receive) > READS_PER_MESSAGE
+        ):
+            continue
+        last = senders[-1]
+        if any(each.name in SENDING for each in trace_index.later_calls(last)):
+            continue  # the peer sends a stream, and this end may have enough of it
+        unread = trace_index.bytes_sent_by[last.number] - sum(each.size for each in receives)
+        following = trace_index.next_call(receive)
+        if unread <= 0 or (following is not None and following.name in RECEIVING | WAITING):
+            continue
+        if following is None and trace_index.ended_at(receive.process) is None:
+            continue  # it may read on after the end of the trace
+        yield Finding(
+            "one-recv-per-message",
+            "The program takes one recv for one message",
+            f"The peer sent {last.size} bytes in one send. This read got {receive.size}, and the program "
+            f"continued without the other {unread}.",
+            "TCP has no messages: read in a loop until the message is complete (by its length, a "
+            "line's end, or EOF).",
+            (last.number, receive.number, *((following.number,) if following else ())),
+            process=receive.process,
+            sockets=(socket.number,),
+            in_c="while (n < length && (r = recv(fd, buf + n, length - n, 0)) > 0) n += r;",
+            in_python="while len(data) < length and (piece := s.recv(length - len(data))): data += piece",
+        )
+
+
+def _count_reads_since_send(trace_index: TraceIndex, receive: Call) -> int:
+    """Return the number of reads on the same socket since its last send, with this one."""
+    count = 0
+    for call in trace_index.calls_by_socket[receive.socket or 0]:
+        if call.number == receive.number:
             break
+        if call.name in SENDING and call.size:
+            count = 0
+        elif call.name in RECEIVING and call.size and "MSG_PEEK" not in call.flags:
+            count += 1
+    return count + 1
 
 
 def short_send(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -50,165 +83,335 @@ def short_send(trace_index: TraceIndex) -> Iterator[Finding]:
         for index, call in enumerate(sends):
             if call.failed or call.result is None or call.requested is None or call.size >= call.requested:
                 continue
-            if call.name in ("sendfile", "splice") or (
-                index + 1 < len(sends) and _continues(call, sends[index + 1])
-            ):
+            following = sends[index + 1] if index + 1 < len(sends) else None
+            if call.name in ("sendfile", "splice") or not _is_rest_lost(trace_index, call, following):
                 continue
             yield Finding(
                 "short-send",
                 "The program ignores a short send",
                 f"send accepted {call.size} of {call.requested} bytes, and the rest was never sent.",
                 "Call send in a loop with the remaining bytes; in Python use sendall().",
-                (call.number, *((sends[index + 1].number,) if index + 1 < len(sends) else ())),
+                (call.number, *((following.number,) if following is not None else ())),
+                process=call.process,
+                sockets=(socket.number,),
+                in_c="while (sent < size && (r = send(fd, buf + sent, size - sent, 0)) > 0) sent += r;",
+                in_python="s.sendall(data)",
             )
             break
 
 
-def _continues(call: Call, following: Call) -> bool:
-    """Return whether a call sends the bytes that a short send did not accept."""
-    rest = call.data[call.size : call.size + 64]
-    if rest:
-        return following.data[: len(rest)] == rest
-    return following.requested == (call.requested or 0) - call.size
+def _is_rest_lost(trace_index: TraceIndex, call: Call, following: Call | None) -> bool:
+    """Return whether the bytes that a short send did not accept were certainly not sent later."""
+    if following is not None:
+        rest = call.data[call.size : call.size + 64]
+        overlap = min(len(rest), len(following.data))
+        return bool(rest) and following.data[:overlap] != rest[:overlap]  # if the rest is unknown: no
+    for later in trace_index.later_calls(call):
+        if later.error in ("ECONNRESET", "EPIPE") or (later.name in RECEIVING and later.result == 0):
+            return False  # the peer has closed the connection, so the rest has no reader
+    closed = any(each.name in ("close", "shutdown") for each in trace_index.later_calls(call))
+    waits = trace_index.next_call(call)
+    return (
+        closed
+        or trace_index.ended_at(call.process) is not None
+        or (waits is not None and waits.name in RECEIVING and not waits.failed)
+    )
 
 
 def two_sends_one_read(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find two sends that arrived in one read, which the program answered once."""
+    """Find two messages that arrived in one read and got one reply, while the sender waits for another."""
     for socket in trace_index.sockets("stream"):
         for receive in trace_index.receives(socket):
             senders = trace_index.senders_of(receive)
             if len(senders) < 2 or not receive.size or sum(each.size for each in senders) != receive.size:
                 continue
-            replies = 0
-            for call in trace_index.later_calls(receive):
-                if call.name in RECEIVING or call.name == "close":
-                    break
-                replies += call.name in SENDING
-            if replies == 1:
-                pieces = " and ".join(formatting.quoted(each.data, each.size, 16) for each in senders[:2])
+            replies = [each for each in trace_index.later_calls(receive) if each.name in SENDING]
+            if len(replies) != 1 or not _are_messages(senders) or replies[0].data.count(b"\n") > 1:
+                continue
+            waiting = _pending_read(trace_index, senders[-1], replies[0].size)
+            if waiting is None:
+                continue
+            pieces = " and ".join(formatting.quoted(each.data, each.size, 16) for each in senders[:2])
+            yield Finding(
+                "two-sends-one-read",
+                "The program probably takes two sends for one message",
+                f"{len(senders)} sends of the peer, {pieces}, arrived in one read and got one reply, and the "
+                "peer waits for another.",
+                "Split the stream into messages by length or by line ends, independently of the reads.",
+                (*(each.number for each in senders), receive.number, replies[0].number, waiting.number),
+                certainty="inferred",
+                basis="each send looks like a whole message",
+                process=receive.process,
+                sockets=(socket.number,),
+                in_c='FILE *in = fdopen(fd, "r"); while (getline(&line, &size, in) > 0) answer(line);',
+                in_python='for line in s.makefile("rb"): answer(line)',
+            )
+            break
+
+
+def _are_messages(sends: list[Call]) -> bool:
+    """Return whether each send looks like a whole message: a line of its own, or one of equal size."""
+    data = [each.data[: each.size] for each in sends]
+    if any(each.strip() == b"" or b"\n\r\n" in each or b"\n\n" in each for each in data):
+        return False  # the lines of a header are one message
+    return all(each.endswith(b"\n") for each in data) or len({each.size for each in sends}) == 1
+
+
+def _pending_read(trace_index: TraceIndex, send: Call, received: int) -> Call | None:
+    """Return the call that waits in vain for data, after `received` bytes, on the socket of a send."""
+    for call in trace_index.calls_by_process[send.process]:
+        reads = call.name in RECEIVING and call.socket == send.socket
+        if call.number <= send.number or not (reads or call.sockets == (send.socket,)):
+            continue
+        received -= call.size
+        timed_out = call.error == "EAGAIN" or (call.name in WAITING and call.result == 0)
+        lasted = (call.until if call.until is not None else trace_index.end) - call.at
+        if received == 0 and (call.until is None or timed_out) and lasted >= BLOCKED_NS:
+            return call
+    return None
+
+
+def closed_with_unread_data(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a connection that was closed with unread data: the kernel sends RST, and the peer is harmed."""
+    for packet in trace_index.packets:
+        if "RST" not in packet.flags or packet.sender is None or packet.lost:
+            continue
+        socket = trace_index.trace.sockets.get(packet.sender)
+        peer = trace_index.trace.sockets.get(packet.receiver or 0)
+        closes = [
+            cause
+            for link in trace_index.trace.causes_of(packet.number)
+            if link.kind == "resets" and isinstance(cause := trace_index.trace.event(link.cause), Call)
+        ]
+        if socket is None or peer is None or not closes:
+            continue
+        arrived = _arrived_before(trace_index, socket, closes[-1])
+        unread = sum(each.size for each in arrived if not each.resent) - sum(
+            each.size for each in trace_index.receives(socket)
+        )
+        harm = _harm_of_reset(trace_index, socket, peer, packet) if unread > 0 else None
+        if harm is None:
+            continue
+        count = "1 byte was" if unread == 1 else f"{unread} bytes were"
+        text, failed = harm
+        yield Finding(
+            "closed-with-unread-data",
+            "A connection was closed with unread data, and so reset",
+            f"{count} in the receive buffer, unread, so close() sent RST instead of FIN. {text}",
+            "Read to EOF before you close: call shutdown(SHUT_WR), then recv() until it returns 0 bytes.",
+            (
+                arrived[-1].number,
+                closes[-1].number,
+                packet.number,
+                *((failed.number,) if failed is not None else ()),
+            ),
+            process=closes[-1].process,
+            sockets=(socket.number, peer.number),
+            in_c="shutdown(fd, SHUT_WR); while (read(fd, buf, sizeof buf) > 0) {} close(fd);",
+            in_python="s.shutdown(socket.SHUT_WR); while s.recv(65536): pass",
+        )
+
+
+def _arrived_before(trace_index: TraceIndex, socket: Socket, close: Call) -> list[Packet]:
+    """Return the packets with data that arrived at a socket before it was closed."""
+    return [
+        each
+        for each in trace_index.packets_to[socket.number]
+        if each.size and not each.lost and (each.until if each.until is not None else each.at) <= close.at
+    ]
+
+
+def _harm_of_reset(
+    trace_index: TraceIndex, socket: Socket, peer: Socket, reset: Packet
+) -> tuple[str, Call | None] | None:
+    """Return what a reset did to the peer of the closed socket, and the call that shows it; None: nothing.
+
+    A client that closes a connection because it has enough of a download harms nobody.
+    """
+    is_server = socket.accepted_from is not None
+    if _is_sending(trace_index, peer, reset) and not is_server:
+        return None
+    if any(each.name == "close" and each.at < reset.at for each in trace_index.calls_by_socket[peer.number]):
+        return None  # both ends have closed
+    failed = next(
+        (
+            each
+            for each in trace_index.calls_by_socket[peer.number]
+            if each.name in RECEIVING
+            and each.error == "ECONNRESET"
+            and (each.until or each.at) >= reset.at - BLOCKED_NS
+        ),
+        None,
+    )
+    sent = sum(each.size for each in trace_index.sends(socket))
+    lost = sent - sum(each.size for each in trace_index.receives(peer))
+    if lost > 0 and (failed is not None or is_server):
+        count = "1 byte" if lost == 1 else f"{lost} bytes"
+        return f"The peer never read the last {count} that were sent to it.", failed
+    if failed is not None and is_server and not _is_sending(trace_index, peer, reset):
+        return "The peer's read failed with ECONNRESET.", failed
+    return None
+
+
+def _is_sending(trace_index: TraceIndex, socket: Socket, reset: Packet) -> bool:
+    """Return whether a socket was still sending when it was reset."""
+    return any(
+        each.name in SENDING and (each.until is None or each.until >= reset.at or each.failed)
+        for each in trace_index.calls_by_socket[socket.number]
+    )
+
+
+def eof_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a thread that reads EOF repeatedly."""
+    for socket in trace_index.sockets("stream"):
+        eofs: dict[int, list[Call]] = {}
+        for call in trace_index.receives(socket):
+            if call.size == 0 and call.requested != 0:
+                eofs.setdefault(call.thread, []).append(call)
+        for calls in eofs.values():
+            if len(calls) >= IGNORED_EOFS:
                 yield Finding(
-                    "two-sends-one-read",
-                    "The program takes two sends for one message",
-                    f"{len(senders)} sends of the peer, {pieces}, arrived in one read, and got one reply.",
-                    "Split the stream into messages by length or by line ends, independently of the reads.",
-                    (*(each.number for each in senders), receive.number),
+                    "eof-ignored",
+                    "The program ignores EOF",
+                    f"recv returned 0 bytes {len(calls)} times. The peer had finished before the first.",
+                    "0 bytes mean EOF, not an empty message: stop reading, and close the socket.",
+                    tuple(call.number for call in calls),
+                    process=calls[0].process,
+                    sockets=(socket.number,),
+                    in_c="if (n == 0) { close(fd); break; }",
+                    in_python="if not data: break",
                 )
                 break
 
 
-def closed_with_unread_data(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a connection that was closed with unread data: the kernel sends RST."""
-    for packet in trace_index.packets:
-        if "RST" not in packet.flags or packet.sender is None:
-            continue
-        socket = trace_index.trace.sockets.get(packet.sender)
-        closes = [link.cause for link in trace_index.trace.causes_of(packet.number) if link.kind == "resets"]
-        if socket is None or not closes:
-            continue
-        arrived = [
-            each for each in trace_index.packets_to[socket.number] if each.size and each.at <= packet.at
-        ]
-        unread = sum(each.size for each in arrived if not each.resent) - sum(
-            each.size for each in trace_index.receives(socket)
-        )
-        if unread > 0:
-            count = "1 byte was" if unread == 1 else f"{unread} bytes were"
-            yield Finding(
-                "closed-with-unread-data",
-                "A connection was closed with unread data, and so reset",
-                f"{count} in the receive buffer, unread. close() then sends RST, not FIN, and the peer "
-                "may lose data that it has not read yet.",
-                "Read to EOF before you close: call shutdown(SHUT_WR), then recv() until it returns 0 bytes.",
-                (arrived[-1].number, closes[-1], packet.number),
-            )
-
-
-def eof_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a program that reads EOF repeatedly."""
-    for socket in trace_index.sockets("stream"):
-        eofs = [call for call in trace_index.receives(socket) if call.size == 0 and call.requested != 0]
-        if len(eofs) >= IGNORED_EOFS:
-            yield Finding(
-                "eof-ignored",
-                "The program ignores EOF",
-                f"recv returned 0 bytes {len(eofs)} times. The peer had finished before the first.",
-                "0 bytes mean EOF, not an empty message: stop reading, and close the socket.",
-                tuple(call.number for call in eofs),
-            )
-
-
 def write_after_close(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a send to a peer that had closed the connection."""
+    """Find a send to a peer that had closed the connection, if it ends the program or is repeated."""
     for socket in trace_index.sockets("stream"):
         failed = [
             call
             for call in trace_index.calls_by_socket[socket.number]
             if call.name in SENDING and call.error in ("EPIPE", "ECONNRESET")
         ]
-        if failed:
-            signals = [
-                event.number
-                for event in trace_index.process_events
-                if event.kind == "signal" and event.text == "SIGPIPE" and event.process == failed[0].process
-            ]
-            yield Finding(
-                "write-after-close",
-                "The program sends to a peer that has closed the connection",
-                f"The send failed with {failed[0].error}"
-                + (", and SIGPIPE terminates a program that does not handle it." if signals else "."),
-                "Handle EPIPE (MSG_NOSIGNAL prevents SIGPIPE). Also read from the socket: 0 bytes show "
-                "earlier that the peer has closed.",
-                (*(call.number for call in failed[:4]), *signals[:1]),
+        if not failed:
+            continue
+        ended = _crash_after(trace_index, failed[-1])
+        if ended is None and len(failed) < REPEATED_FAILURES:
+            continue  # the program handles the error
+        signals = [
+            event.number
+            for event in trace_index.process_events
+            if event.kind == "signal" and event.text == "SIGPIPE" and event.process == failed[0].process
+        ]
+        error = failed[0].error
+        if ended is None:
+            text = f"The send failed with {error}, and {len(failed) - 1} more sends followed."
+        elif trace_index.process(failed[-1].process).status == -13:
+            text = (
+                f"The send failed with {error}, and SIGPIPE terminated the program, which does not handle it."
             )
+        else:
+            text = f"The send failed with {error}, and the program exited with an error."
+        yield Finding(
+            "write-after-close",
+            "The program sends to a peer that has closed the connection",
+            text,
+            "Handle EPIPE (MSG_NOSIGNAL prevents SIGPIPE). Also read from the socket: 0 bytes show "
+            "earlier that the peer has closed.",
+            (*(call.number for call in failed[:4]), *signals[:1], *((ended,) if ended is not None else ())),
+            process=failed[0].process,
+            sockets=(socket.number,),
+            in_c="n = send(fd, buf, size, MSG_NOSIGNAL); if (n < 0 && errno == EPIPE) close(fd);",
+            in_python="except (BrokenPipeError, ConnectionResetError): s.close()",
+        )
+
+
+def _crash_after(trace_index: TraceIndex, call: Call) -> int | None:
+    """Return the event of a process that exited with an error soon after a call failed, or None."""
+    status = trace_index.process(call.process).status
+    if status is None or not (status > 0 or status == -13):  # other signals come from outside
+        return None
+    for event in trace_index.process_events:
+        if event.process == call.process and event.kind == "ended":
+            return event.number if event.at - (call.until or call.at) < CRASH_NS else None
+    return None
 
 
 def busy_loop(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a program that calls a non-blocking socket repeatedly instead of waiting for it."""
     for number in trace_index.calls_by_process:
-        streak: list[Call] = []
-        for call in trace_index.calls_by_process[number]:
-            if call.error == "EAGAIN":
-                streak.append(call)
-                continue
-            if len(streak) >= BUSY_LOOP_CALLS:
-                break
-            streak = []
-        if len(streak) >= BUSY_LOOP_CALLS:
-            duration = (streak[-1].until or streak[-1].at) - streak[0].at
-            yield Finding(
-                "busy-loop",
-                "A busy loop on a non-blocking socket",
-                f"{len(streak)} calls in a row returned EAGAIN, within {formatting.duration(duration)}.",
-                "Wait with select, poll or epoll until the socket is ready.",
-                tuple(call.number for call in streak),
-            )
+        streak = _longest_streak(trace_index.calls_by_process[number])
+        if len(streak) < BUSY_LOOP_CALLS:
+            continue
+        duration = (streak[-1].until or streak[-1].at) - streak[0].at
+        if duration / len(streak) > BUSY_LOOP_INTERVAL_NS:
+            continue  # it sleeps between the calls
+        yield Finding(
+            "busy-loop",
+            "A busy loop on a non-blocking socket",
+            f"{len(streak)} calls in a row returned EAGAIN, within {formatting.duration(duration)}.",
+            "Wait with select, poll or epoll until the socket is ready.",
+            tuple(call.number for call in streak),
+            process=number,
+            sockets=tuple({call.socket for call in streak if call.socket is not None}),
+            in_c="poll(&(struct pollfd){fd, POLLIN}, 1, -1);",
+            in_python="select.select([s], [], [])",
+        )
+
+
+def _longest_streak(calls: list[Call]) -> list[Call]:
+    """Return the longest sequence of calls of one thread on one socket that all returned EAGAIN."""
+    longest: list[Call] = []
+    streaks: dict[int, list[Call]] = {}
+    for call in calls:
+        streak = streaks.setdefault(call.thread, [])
+        if call.error != "EAGAIN" or call.name in WAITING or (streak and streak[-1].socket != call.socket):
+            streak = streaks[call.thread] = []
+        if call.error == "EAGAIN" and call.name not in WAITING:
+            streak.append(call)
+            if len(streak) > len(longest):
+                longest = streak
+    return longest
 
 
 def nagle_delayed_ack(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a small send that waited for the acknowledgement of the one before, which the peer delayed."""
+    """Find small sends that waited for acknowledgements of those before, which the peer delayed."""
     for socket in trace_index.sockets("stream"):
+        if trace_index.has_option(socket, "TCP_NODELAY", trace_index.end):
+            continue
+        delays: dict[int, tuple[int, Call, Call, Packet]] = {}  # by packet: it may carry several sends
         sends = trace_index.sends(socket)
-        for call in sends[1:]:
-            packets = [
-                trace_index.trace.event(link.effect)
-                for link in trace_index.trace.effects_of(call.number)
-                if link.kind == "carries"
-            ]
-            if not packets or packets[0] is None or packets[0].at - call.at < DELAYED_ACK_NS:
-                continue
-            if trace_index.has_option(socket, "TCP_NODELAY", call.at) or not _acked_between(
-                trace_index, socket, call.at, packets[0].at
-            ):
-                continue
-            yield Finding(
-                "nagle-delayed-ack",
-                "Nagle's algorithm waited for an acknowledgement",
-                "The second of two small sends was delayed by "
-                f"{formatting.duration(packets[0].at - call.at)}, until the first was acknowledged.",
-                "Put a whole message into one send, or set TCP_NODELAY.",
-                (sends[sends.index(call) - 1].number, call.number, packets[0].number),
-            )
-            break
+        for previous, call in itertools.pairwise(sends):
+            packet = _delayed_packet(trace_index, socket, previous, call)
+            if packet is not None:
+                delays.setdefault(packet.number, (packet.at - call.at, previous, call, packet))
+        total = sum(each[0] for each in delays.values())
+        if total < NAGLE_TOTAL_NS:
+            continue
+        longest, previous, call, packet = max(delays.values(), key=lambda each: each[0])
+        yield Finding(
+            "nagle-delayed-ack",
+            "Nagle's algorithm waited for an acknowledgement",
+            f"The second of two small sends was delayed {len(delays)} times, until the first was acked: "
+            f"by {formatting.duration(longest)} at most, and by {formatting.duration(total)} in all.",
+            "Put a whole message into one send, or set TCP_NODELAY.",
+            (previous.number, call.number, packet.number),
+            process=call.process,
+            sockets=(socket.number,),
+            in_c="setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));",
+            in_python="s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)",
+        )
+
+
+def _delayed_packet(trace_index: TraceIndex, socket: Socket, previous: Call, call: Call) -> Packet | None:
+    """Return the packet that carries a small send and waited for an acknowledgement, or None."""
+    if max(previous.size, call.size) > SMALL_SEND or "MSG_MORE" in call.flags | previous.flags:
+        return None
+    for link in trace_index.trace.effects_of(call.number):
+        packet = trace_index.trace.event(link.effect)
+        if link.kind == "carries" and isinstance(packet, Packet):
+            delayed = packet.at - call.at >= DELAYED_ACK_NS
+            return packet if delayed and _acked_between(trace_index, socket, call.at, packet.at) else None
+    return None
 
 
 def _acked_between(trace_index: TraceIndex, socket: Socket, start: int, end: int) -> bool:
@@ -218,50 +421,51 @@ def _acked_between(trace_index: TraceIndex, socket: Socket, start: int, end: int
 def idle_client(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a server that waits for one client while another is in the accept queue."""
     for listener, _ in trace_index.listeners():
-        accepted = [
-            call
-            for call in trace_index.calls_by_socket[listener.number]
-            if call.name.startswith("accept") and call.created_id
-        ]
+        connections = list(_connections_to(trace_index, listener))
         for process in {call.process for call in trace_index.calls_by_socket[listener.number]}:
             for receive in trace_index.calls_by_process[process]:
                 socket = trace_index.trace.sockets.get(receive.socket or 0)
                 until = receive.until or trace_index.end
                 if socket is None or socket.accepted_from != listener.number or receive.name not in RECEIVING:
                     continue
-                if until - receive.at < BLOCKED_NS:
+                if until - receive.at < IDLE_NS:
                     continue
-                connects = [
-                    at
-                    for at, accepted_socket in _connects_to(trace_index, listener)
-                    if receive.at - BLOCKED_NS < at < until - BLOCKED_NS and accepted_socket != socket.number
+                waiting = [
+                    accept
+                    for connected_at, accept in connections
+                    if until - max(connected_at, receive.at) >= IDLE_NS
+                    and (accept is None or (accept.until or trace_index.end) >= until)
+                    and (accept is None or accept.created_id != socket.number)
                 ]
-                later = [
-                    call
-                    for call in accepted
-                    if (call.until or 0) > until and call.created_id != socket.number
-                ]
-                accepts_meanwhile = any(receive.at < (call.until or 0) < until for call in accepted)
-                if connects and not accepts_meanwhile:
+                if waiting:
                     yield Finding(
                         "idle-client",
                         "An idle client blocks a server that serves one client at a time",
                         f"The server waited {formatting.duration(until - receive.at)} for one client, while "
                         "another had connected and was not accepted.",
                         "Serve several clients at once (threads, fork, select), and set a timeout for each.",
-                        (receive.number, *(call.number for call in later[:1])),
+                        (receive.number, *(accept.number for accept in waiting[:1] if accept is not None)),
+                        process=process,
+                        sockets=(socket.number, listener.number),
+                        in_c="pthread_create(&thread, NULL, serve, connection);",
+                        in_python="threading.Thread(target=serve, args=(connection,)).start()",
                     )
                     return
 
 
-def _connects_to(trace_index: TraceIndex, listener: Socket) -> Iterator[tuple[int, int]]:
-    """Return time and accepted socket of each connect() to a listener. 0: not accepted."""
+def _connections_to(trace_index: TraceIndex, listener: Socket) -> Iterator[tuple[int, Call | None]]:
+    """Return the time of each connect() to a listener, and the call that accepted it, or None."""
     sockets = trace_index.trace.sockets
-    accepted = {each.peer: each.number for each in sockets.values() if each.accepted_from == listener.number}
+    accepts = {
+        sockets[call.created_id].peer: call
+        for call in trace_index.calls_by_socket[listener.number]
+        if call.name.startswith("accept") and call.created_id in sockets
+    }
     for call in trace_index.calls:
         target, local = call.address, listener.local
         if call.name != "connect" or call.result != 0 or target is None or local is None:
             continue
         if target.port == local.port and (target.port or target.host == local.host):
             client = sockets.get(call.socket or 0)
-            yield call.until or call.at, accepted.get(client.local if client else None, 0)
+            if client is not None and client.family != "unix" and client.local is not None:
+                yield call.until or call.at, accepts.get(client.local)
