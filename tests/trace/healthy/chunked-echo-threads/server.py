@@ -1,0 +1,7 @@
+import socket, sys
+
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+conn, _ = listener.accept()
+with conn:
+    while chunk := conn.recv(16384):
+        conn.sendall(chunk)

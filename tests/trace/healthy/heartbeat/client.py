@@ -1,0 +1,5 @@
+import socket, sys
+
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=2) as s:
+    for line in s.makefile():
+        print(line)
