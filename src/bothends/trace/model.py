@@ -318,6 +318,7 @@ class Trace:
     did not happen. The trace holds nothing later. `ended_by` is the signal that ended a run early, or "time
     limit". `blocked` are the calls that were blocked then, or at the
     end, and are not on the timeline: a read from a keyboard, a sleep, a lock.
+    `counters` are the kernel's counters of the machine that grew during the run, and by how much.
     """
 
     def __init__(self, max_points: int = MAX_POINTS) -> None:
@@ -328,6 +329,7 @@ class Trace:
         self.frozen_at: int | None = None
         self.ended_by = ""
         self.blocked: list[Call] = []
+        self.counters: dict[str, int] = {}
         self.dropped = 0
         self.pruned = 0
         self._max_points = max_points

@@ -33,6 +33,7 @@ from bothends.osutil.reaper import Reaper
 from bothends.trace.capture.blocked_threads import MAX_THREADS, ThreadSnapshot, read_thread
 from bothends.trace.capture.calls import CallDecoder
 from bothends.trace.capture.descriptors import SocketRegistry
+from bothends.trace.capture.kernel_counters import CounterDifference
 from bothends.trace.capture.kernel_events import KernelEventSource
 from bothends.trace.capture.packets import READ_BATCH, PacketSource, RawPacket
 from bothends.trace.capture.tracees import LOCAL_LAUNCHER, ProgramLauncher, TracedProgram
@@ -227,6 +228,7 @@ class TraceSession:
             self._waiting_for_servers = bool(self._servers)
             if not self._servers:
                 self._start_clients()
+            counters = CounterDifference()
             if self._time_limit is not None:
                 self._deadline = time.monotonic() + self._time_limit
             while self._should_continue():
@@ -235,6 +237,8 @@ class TraceSession:
                 if time.monotonic() > self._deadline and self.stopped_by is None:
                     self.reached_time_limit = True
                     self.stop(signal.SIGTERM)
+            if self._launcher is LOCAL_LAUNCHER:
+                self.trace.counters = counters.read()
             self._shut_down()
             if self.stopped_by is not None:
                 self.trace.ended_by = "time limit" if self.reached_time_limit else self.stopped_by.name

@@ -331,6 +331,8 @@ class TraceFileWriter:
         for call in (*unfinished, *self._trace.blocked):
             self._write_if_changed("process", call.process)
             self._write_line({"blocked": to_json_object(call)})
+        if self._trace.counters:
+            self._write_line({"counters": self._trace.counters})
         if self._trace.frozen_at is not None:
             self._write_line({"frozen_at": self._trace.frozen_at})
         if self._trace.ended_by:
@@ -428,6 +430,9 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
         return None
     if kind == "ended_by":
         trace.ended_by = escape_text(str(inner))
+        return None
+    if kind == "counters":
+        trace.counters |= {escape_text(str(name)): int(value) for name, value in inner.items()}
         return None
     if kind == "descriptor":
         trace.add_descriptor_change(_descriptor_change(inner))

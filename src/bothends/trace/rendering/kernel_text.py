@@ -50,7 +50,7 @@ _RESETS: Final = {
     "TCP_ABORT_ON_DATA": "data arrived after the socket was closed",
     "TCP_ABORT_ON_LINGER": "the socket was closed with SO_LINGER 0, or its FIN-WAIT-2 timeout expired",
     "TCP_ABORT_ON_MEMORY": "there were too many orphaned sockets, or too little memory for them",
-    "TCP_STATE": "the connection was aborted in this state",
+    "TCP_STATE": "the connection was aborted, for example because it was never accepted",
     "TCP_KEEPALIVE_TIMEOUT": "the peer replied to no keep-alive probe",
     "TCP_DISCONNECT_WITH_DATA": "the socket was disconnected with unsent or unread data",
     "TCP_TIMEWAIT_SOCKET": "the connection was in TIME-WAIT",
