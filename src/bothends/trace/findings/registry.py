@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from bothends.trace.findings import connecting, datagrams, path, processes, streams
+from bothends.trace.findings import connecting, datagrams, kernel_reasons, path, processes, streams
 from bothends.trace.findings.base import Finding, TraceIndex
-from bothends.trace.model import Call, Packet, ProcessEvent, Trace
+from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Trace
 
 RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "swapped-port": connecting.swapped_port,
@@ -43,7 +43,8 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {}
 def run_rules(trace: Trace) -> list[Finding]:
     """Run all rules on a trace. Returns their findings in the order of the table, grouped by `EXPLAINS`."""
     trace_index = TraceIndex(trace)
-    return group([finding for rule in RULES.values() for finding in rule(trace_index)], trace_index)
+    found = [finding for rule in RULES.values() for finding in rule(trace_index)]
+    return group([kernel_reasons.confirm(each, trace_index) for each in found], trace_index)
 
 
 def group(findings: Sequence[Finding], trace_index: TraceIndex) -> list[Finding]:
@@ -90,5 +91,7 @@ def _extent(finding: Finding, trace_index: TraceIndex) -> set[tuple[str, int]]:
                 sockets |= {each for each in (packet.sender, packet.receiver) if each is not None}
             case ProcessEvent() as event:
                 processes.add(event.process)
+            case KernelEvent() as dropped:
+                sockets |= set() if dropped.socket is None else {dropped.socket}
     sockets |= {peer for each in sockets if (peer := trace_index.peer_of(each)) is not None}
     return {("socket", each) for each in sockets} | {("process", each) for each in processes}
