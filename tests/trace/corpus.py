@@ -55,6 +55,7 @@ class CorpusCase:
     quick: bool = False
     why: str = ""
     commands: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, str] = field(default_factory=dict)
 
 
 def load_cases(kind: str) -> list[Any]:
@@ -170,6 +171,8 @@ def _command(
     """Return the command of a program, or None if the folder has no such program. Builds C and Java."""
     if role in case.commands:
         return shlex.split(_fill_in(case.commands[role], names | {"port": ports[0]}))
+    if role in case.arguments:
+        ports = shlex.split(_fill_in(case.arguments[role], names | {"port": ports[0]}))
     found = [path for path in directory.iterdir() if path.suffix and path.stem.lower() == role]
     for path in found:
         match path.suffix:

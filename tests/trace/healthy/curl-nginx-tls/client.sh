@@ -1,0 +1,1 @@
+curl -sS --cacert cert.pem https://localhost:$1/ https://localhost:$1/again
