@@ -19,6 +19,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "javac": ("javac",),
     "nc": ("nc.openbsd", "nc"),
     "ncat": ("ncat",),
+    "ip": ("ip", "/usr/sbin/ip"),
     "nginx": ("nginx", "/usr/sbin/nginx"),
     "openssl": ("openssl",),
     "psql": ("psql",),

@@ -17,9 +17,6 @@ from bothends.errors import EndpointError
 from bothends.why.explain import Subject, parse_subject
 from tests.why.programs import TIMEOUT, Programs, find, settle
 
-# They start programs and wait until these have hung for seconds.
-pytestmark = pytest.mark.slow
-
 COMMAND = [sys.executable, "-m", "bothends", "why"]
 DEADLOCK = ("connection, _ = listener.accept()\nconnection.recv(1)\n", "connection.recv(1)\n")
 
@@ -36,6 +33,7 @@ def why_until(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return completed
 
 
+@pytest.mark.slow
 def test_hung_pair_by_pid_port_and_endpoint(programs: Programs) -> None:
     server, client, port = programs.pair(*DEADLOCK)
     find("deadlock", server)
@@ -46,6 +44,7 @@ def test_hung_pair_by_pid_port_and_endpoint(programs: Programs) -> None:
     assert f"This leads back to client.py[{client}], above." in completed.stdout
 
 
+@pytest.mark.slow
 def test_json(programs: Programs) -> None:
     server, client, port = programs.pair(*DEADLOCK)
     find("deadlock", server)
@@ -59,6 +58,7 @@ def test_json(programs: Programs) -> None:
     assert (problem["certainty"], problem["level"], report["wrong"]) == ("seen", "problem", True)
 
 
+@pytest.mark.slow
 def test_healthy_process(programs: Programs) -> None:
     pid, _ = programs.start("idle.py", "import socket\nprint(socket.socket(), flush=True)\ninput()\n")
     settle(0.5, pid)
@@ -67,6 +67,7 @@ def test_healthy_process(programs: Programs) -> None:
     assert f"idle.py[{pid}] waits in read(0) for a pipe" in completed.stdout
 
 
+@pytest.mark.slow
 def test_watch_repeats_until_interrupted(programs: Programs) -> None:
     server, client, _ = programs.pair(*DEADLOCK)
     find("deadlock", server)
@@ -121,6 +122,7 @@ def test_parse_subject_refuses(text: str) -> None:
     assert why(text).returncode == 2
 
 
+@pytest.mark.slow
 def test_names_of_other_programs_are_escaped(programs: Programs) -> None:
     pid, _ = programs.start(
         "\x1b]0;x\x07.py", "import socket\none = socket.socket()\nprint(1, flush=True)\ninput()\n"
@@ -131,6 +133,7 @@ def test_names_of_other_programs_are_escaped(programs: Programs) -> None:
     assert f"\\x1b]0;x\\x07.py[{pid}]" in completed.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
 def test_ordinary_user_gets_a_note_about_root(programs: Programs) -> None:
     server, _, port = programs.pair(*DEADLOCK)
@@ -156,6 +159,7 @@ def test_ordinary_user_gets_a_note_about_root(programs: Programs) -> None:
     assert completed.stderr.count("run as root") == 1
 
 
+@pytest.mark.slow
 def test_nothing_is_traced_or_stopped(programs: Programs) -> None:
     server, client, _ = programs.pair(*DEADLOCK)
     find("deadlock", server)

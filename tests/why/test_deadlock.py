@@ -8,9 +8,10 @@ import pytest
 
 from tests.why.programs import Programs, find
 
-# They start programs and wait until these have hung for seconds.
-pytestmark = pytest.mark.slow
-
+OPTION = (
+    "import struct; limit = struct.pack('qq', 600, 0)\n"
+    "connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)\n"
+)
 SEND_ALL = "connection.sendall(bytes(64 << 20))\n"
 
 
@@ -26,7 +27,10 @@ def test_both_receiving(programs: Programs) -> None:
         r" for at least [\d.]+ s\. Nothing is in flight\.",
         problem.text,
     )
-    assert problem.remedy == "One of them must send, or close its direction."
+    assert (
+        f"client.py[{client}] sent last, 5 bytes in all, and server.py[{server}] has read" in problem.remedy
+    )
+    assert "shutdown(SHUT_WR)" in problem.remedy
     assert problem.certainty == "seen"
     assert {server, client} <= problem.pids
     assert port in problem.ports
@@ -37,9 +41,10 @@ def test_both_sending(programs: Programs) -> None:
     problem = find("deadlock", server)
     assert f"client.py[{client}] is blocked in send(3) and server.py[{server}] in send(4)" in problem.text
     assert re.search(r"\d+ MB wait .*neither end reads", problem.text)
-    assert problem.remedy == "One of them must read."
+    assert problem.remedy.startswith("One of them must read while it sends")
 
 
+@pytest.mark.slow
 def test_both_sending_in_threads_of_a_server(programs: Programs) -> None:
     serve = (
         "import threading\n"
@@ -87,6 +92,42 @@ def test_edge_triggered_epoll_with_unread_data(programs: Programs) -> None:
     server, _, _ = programs.pair(serve, "connection.sendall(bytes(100))\nconnection.recv(100)\n")
     problem = find("deadlock", server)
     assert "EPOLLET" in problem.text
+
+
+def test_neither_end_has_sent(programs: Programs) -> None:
+    server, _, _ = programs.pair(
+        "connection, _ = listener.accept()\nconnection.recv(1)\n", "connection.recv(1)\n"
+    )
+    problem = find("deadlock", server)
+    assert problem.remedy.startswith("Neither has sent a byte yet, so one of them must send first.")
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        (OPTION, "SO_RCVTIMEO"),
+        ("connection.settimeout(600)\n", "its timeout"),
+    ],
+    ids=["option", "poll"],
+)
+def test_mutual_wait_with_a_time_limit_is_information(programs: Programs, limit: str, reason: str) -> None:
+    server, client, _ = programs.pair(
+        "connection, _ = listener.accept()\nconnection.recv(1)\n", limit + "connection.recv(1)\n"
+    )
+    problem = find("mutual wait", server)
+    assert not problem.is_wrong
+    assert f"of client.py[{client}] ends after 10 min at most ({reason})" in problem.text
+
+
+def test_options_that_are_not_readable_make_it_an_inference(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bothends.why.snapshot.read_timeouts", lambda owner: None)
+    server, _, _ = programs.pair(
+        "connection, _ = listener.accept()\nconnection.recv(1)\n", "connection.recv(1)\n"
+    )
+    problem = find("deadlock", server)
+    assert "SO_RCVTIMEO" in problem.inferred
 
 
 def test_unix_sockets(programs: Programs) -> None:

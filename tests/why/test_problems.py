@@ -8,14 +8,18 @@ import socket
 
 import pytest
 
-from tests.why.programs import CLIENT, Programs, find, look
-
-# They start programs and wait until these have hung for seconds.
-pytestmark = pytest.mark.slow
+from bothends.socket_table import EntryAddress, SocketEntry
+from bothends.why import Problem, Snapshot, make_report, take_snapshot
+from bothends.why.explain import Subject
+from bothends.why.model import KernelLimits
+from bothends.why.problems import inactivity
+from tests.tools import needs_tool
+from tests.why.programs import CLIENT, Programs, find, look, until
 
 SERVE_FIRST = "connection, _ = listener.accept()\nconnection.recv(1)\n"
 
 
+@pytest.mark.slow
 def test_stalled_sender_of_a_stopped_reader(programs: Programs) -> None:
     server, client, _ = programs.pair(
         "connection, _ = listener.accept()\nconnection.sendall(bytes(64 << 20))\n", "input()\n"
@@ -27,6 +31,7 @@ def test_stalled_sender_of_a_stopped_reader(programs: Programs) -> None:
     assert "the window is zero" in problem.seen
 
 
+@pytest.mark.slow
 def test_stalled_server_with_other_clients(programs: Programs) -> None:
     server, client, port = programs.pair(
         "one, _ = listener.accept()\ntwo, _ = listener.accept()\none.sendall(bytes(64 << 20))\n", "input()\n"
@@ -37,6 +42,7 @@ def test_stalled_server_with_other_clients(programs: Programs) -> None:
     assert f"Meanwhile server.py[{server}] does not serve 1 other socket with unread input" in problem.text
 
 
+@pytest.mark.slow
 def test_unread_data_of_a_client_at_its_terminal(programs: Programs) -> None:
     server, port = programs.start(
         "server.py",
@@ -51,6 +57,7 @@ def test_unread_data_of_a_client_at_its_terminal(programs: Programs) -> None:
     assert server in problem.pids
 
 
+@pytest.mark.slow
 def test_edge_triggered_epoll_that_was_not_drained(programs: Programs) -> None:
     serve = (
         "import select\n"
@@ -66,6 +73,7 @@ def test_edge_triggered_epoll_that_was_not_drained(programs: Programs) -> None:
     assert f"client.py[{client}] waits for its answer" in problem.text
 
 
+@pytest.mark.slow
 def test_accept_queue_is_full(programs: Programs) -> None:
     code = (
         "import socket\n"
@@ -175,16 +183,125 @@ def test_reach_is_information(programs: Programs) -> None:
 LISTEN = "listener = socket.create_server(('127.0.0.1', 0))\nprint(listener.getsockname()[1], flush=True)\n"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root enters the network namespaces of others")
-def test_peers_that_vanish_in_another_network_namespace(programs: Programs) -> None:
+@pytest.mark.slow
+def test_server_that_answers_and_leaves_the_connection_open(programs: Programs) -> None:
+    server, client, _ = programs.pair(
+        "several = []\n"
+        "while True:\n"
+        "    several.append(listener.accept()[0])\n"
+        "    several[-1].recv(100)\n"
+        "    several[-1].sendall(b'answer')\n",
+        "connection.sendall(b'request')\nwhile connection.recv(100): pass\n",
+    )
+    problem = find("held open", client)
+    assert problem.is_wrong
+    assert f"server.py[{server}] still has the other end open, and waits only for new clients" in problem.text
+    assert f"server.py[{server}] fd 4" in problem.remedy
+    assert problem.certainty == "inferred"
+
+
+@pytest.mark.parametrize(
+    ("listen", "text"),
+    [
+        (
+            "listener = socket.create_server(('127.0.0.1', 0))",
+            "listens on 127.0.0.1:{port} only: connect() from",
+        ),
+        (
+            "listener = socket.create_server(('::', 0), family=socket.AF_INET6)",
+            "listens on [::]:{port} only with IPV6_V6ONLY: connect() to an IPv4 address",
+        ),
+    ],
+    ids=["loopback", "v6only"],
+)
+def test_reach_is_the_answer_about_a_port_without_clients(programs: Programs, listen: str, text: str) -> None:
     code = (
-        "import fcntl, os, socket, struct\n"
-        "from bothends.osutil.namespaces import CLONE_NEWNET, unshare\n"
-        "unshare(CLONE_NEWNET)\n"
-        "def set_flags(flags):\n"
-        "    with socket.socket(type=socket.SOCK_DGRAM) as control:\n"
-        "        fcntl.ioctl(control, 0x8914, struct.pack('16sh14x', b'lo', flags))\n"
-        "set_flags(1)\n"
+        f"import socket\n{listen}\nprint(listener.getsockname()[1], flush=True)\nlistener.accept()\ninput()\n"
+    )
+    pid, port = programs.start("server.py", code)
+    if not port:
+        pytest.skip("this system has no IPv6")
+    asked = Subject(f":{port}", port=int(port))
+    (problem,) = make_report(take_snapshot(), asked).problems
+    assert problem.is_wrong
+    assert problem.text.startswith(f"server.py[{pid}] {text.format(port=port)}")
+    assert problem.certainty == "inferred"
+    address = "::1" if "INET6" in listen else "127.0.0.1"
+    with socket.create_connection((address, int(port))):
+        (used,) = make_report(take_snapshot(), asked).problems
+    assert not used.is_wrong
+
+
+def test_local_ports_are_used_up() -> None:
+    entries = [
+        SocketEntry(
+            "inet",
+            "stream",
+            "tcp",
+            "TIME-WAIT" if port % 2 else "ESTABLISHED",
+            EntryAddress("10.0.0.1", port),
+            EntryAddress("10.0.0.2", 443),
+            port,
+        )
+        for port in range(40_000, 40_095)
+    ]
+    limits = KernelLimits(first_port=40_000, last_port=40_099)
+    (problem,) = make_report(Snapshot(entries, limits=limits)).problems
+    assert problem.text == (
+        "95 of 100 local ports for connections to 10.0.0.2:443 are in use, 47 of them in TIME-WAIT: connect()"
+        " will fail with EADDRNOTAVAIL."
+    )
+    assert make_report(Snapshot(entries[:50], limits=limits)).problems == []
+
+
+def test_window_of_a_peer_that_is_not_visible_is_zero(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's end is taken out of the snapshot, as if it were on another machine."""
+    monkeypatch.setattr(inactivity, "BUSY_SECONDS", 0.5)
+    server, client, port = programs.pair(
+        "connection, _ = listener.accept()\nconnection.sendall(bytes(64 << 20))\n", "input()\n"
+    )
+
+    def remote(snapshot: Snapshot) -> Snapshot:
+        kept = [entry for entry in snapshot.sockets if client not in {owner.pid for owner in entry.owners}]
+        processes = {pid: each for pid, each in snapshot.processes.items() if pid != client}
+        return Snapshot(kept, processes, snapshot.limits)
+
+    def stalled(snapshot: Snapshot) -> list[Problem]:
+        report = make_report(remote(snapshot), Subject(str(server), pids=(server,)))
+        return [problem for problem in report.problems if problem.kind == "stalled"]
+
+    (problem,) = stalled(until(lambda snapshot: bool(stalled(snapshot)), server))
+    assert f"server.py[{server}] has been unable to send on tcp 127.0.0.1:{port}" in problem.text
+    assert problem.text.endswith("the window of the other end is zero.")
+    assert problem.certainty == "inferred"
+
+
+# Each runs in its own network namespace, with functions that set the flags of its loopback interface.
+NAMESPACE = (
+    "import fcntl, os, socket, struct, subprocess\n"
+    "from bothends.osutil.namespaces import CLONE_NEWNET, unshare\n"
+    "unshare(CLONE_NEWNET)\n"
+    "def set_flags(flags):\n"
+    "    with socket.socket(type=socket.SOCK_DGRAM) as control:\n"
+    "        fcntl.ioctl(control, 0x8914, struct.pack('16sh14x', b'lo', flags))\n"
+    "set_flags(1)\n"
+)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root enters the network namespaces of others")
+
+
+def start_in_namespace(programs: Programs, name: str, code: str) -> int:
+    pid, ready = programs.start(name, NAMESPACE + code)
+    if ready != "ready":
+        pytest.skip("this system forbids network namespaces, or has no virtual interfaces")
+    return pid
+
+
+@pytest.mark.slow
+@needs_root
+def test_peer_that_vanishes_in_another_network_namespace(programs: Programs) -> None:
+    code = (
         "listener = socket.create_server(('127.0.0.1', 0))\n"
         "client = socket.create_connection(listener.getsockname())\n"
         "accepted, _ = listener.accept()\n"
@@ -193,13 +310,80 @@ def test_peers_that_vanish_in_another_network_namespace(programs: Programs) -> N
         "print('ready', flush=True)\n"
         "client.recv(1)\n"
     )
-    try:
-        pid, ready = programs.start("lost.py", code)
-    except PermissionError:
-        pytest.skip("this system forbids network namespaces")
-    if ready != "ready":
-        pytest.skip("this system forbids network namespaces")
+    pid = start_in_namespace(programs, "lost.py", code)
     problem = find("vanished", pid)
     assert f"does not answer lost.py[{pid}]: 5 bytes have not been acknowledged for about" in problem.text
     assert "The kernel gives up in about 15 min" in problem.text
     assert problem.certainty == "inferred"
+
+
+@pytest.mark.slow
+@needs_root
+def test_keepalive_probes_that_are_not_answered(programs: Programs) -> None:
+    code = (
+        "listener = socket.create_server(('127.0.0.1', 0))\n"
+        "client = socket.create_connection(listener.getsockname())\n"
+        "accepted, _ = listener.accept()\n"
+        "client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)\n"
+        "client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)\n"
+        "client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)\n"
+        "client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 100)\n"
+        "set_flags(0)\n"
+        "print('ready', flush=True)\n"
+        "client.recv(1)\n"
+    )
+    pid = start_in_namespace(programs, "lost.py", code)
+    problem = find("vanished", pid)
+    assert f"does not answer the keepalive probes of lost.py[{pid}]" in problem.text
+
+
+@pytest.mark.slow
+@needs_root
+@needs_tool("ip")
+def test_syn_that_is_not_answered(programs: Programs) -> None:
+    code = (
+        "subprocess.run('ip address add 10.9.9.1/32 dev lo && ip route add 10.9.8.0/24 dev lo src 10.9.9.1',"
+        " shell=True, check=True)\n"
+        "print('ready', flush=True)\n"
+        "socket.create_connection(('10.9.8.1', 80))\n"
+    )
+    pid = start_in_namespace(programs, "client.py", code)
+    problem = find("vanished", pid)
+    assert problem.text.startswith(
+        f"client.py[{pid}] tries to connect to 10.9.8.1:80, and nothing answers: its SYN was sent"
+    )
+    assert "firewall" in problem.inferred
+
+
+@needs_root
+@needs_tool("ip")
+def test_deadlock_between_two_network_namespaces(programs: Programs) -> None:
+    code = (
+        "here, there = socket.socketpair()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    here.close()\n"
+        "    unshare(CLONE_NEWNET)\n"
+        "    there.sendall(b'x')\n"
+        "    there.recv(1)\n"
+        "    command = 'ip address add 10.9.9.2/24 dev b && ip link set dev b up'\n"
+        "    subprocess.run(command, shell=True, check=True)\n"
+        "    listener = socket.create_server(('10.9.9.2', 80))\n"
+        "    there.sendall(b'x')\n"
+        "    there.close()\n"
+        "    connection, _ = listener.accept()\n"
+        "    connection.recv(1)\n"
+        "there.close(), here.recv(1)\n"
+        "subprocess.run(f'ip link add name a type veth peer name b netns {child}', shell=True, check=True)\n"
+        "subprocess.run('ip address add 10.9.9.1/24 dev a && ip link set dev a up', shell=True, check=True)\n"
+        "here.sendall(b'x'), here.recv(1)\n"
+        "here.close()\n"
+        "connection = socket.create_connection(('10.9.9.2', 80))\n"
+        "print('ready', flush=True)\n"
+        "connection.recv(1)\n"
+    )
+    pid = start_in_namespace(programs, "two.py", code)
+    problem = find("deadlock", pid)
+    assert len(problem.pids) == 2
+    assert "10.9.9.1" in problem.seen
+    assert "10.9.9.2:80" in problem.seen

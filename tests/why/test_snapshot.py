@@ -12,9 +12,6 @@ from bothends.why import make_report, snapshot, take_snapshot
 from bothends.why.snapshot import name_from_command, scheduler_clocks
 from tests.why.programs import Programs, find, until
 
-# They start programs and wait until these have hung for seconds.
-pytestmark = pytest.mark.slow
-
 DEADLOCK = ("connection, _ = listener.accept()\nconnection.recv(1)\n", "connection.recv(1)\n")
 
 

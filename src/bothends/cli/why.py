@@ -42,7 +42,8 @@ def why(subject: str | None, watch: bool, as_json: bool) -> None:
     mistake. Each line shows what was seen, and what was inferred from it.
 
     Nothing is attached, stopped or changed. Processes of other users are visible to root only. Exit status: 1
-    if something is wrong, 0 if not, 2 if there is no such process.
+    if something is wrong, 0 if not, 2 if there is no such process or the argument is not valid. Information
+    does not count as wrong.
     """
     if not watch:
         report = look(subject)

@@ -7,6 +7,7 @@ The parts are read one after another, so a socket that is opened or closed in be
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,9 +127,8 @@ def _note_hidden(table: SocketTable, owners: SocketOwners) -> None:
     hidden = sum(1 for entry in table.sockets if entry.inode and not entry.owners)
     if hidden and owners.unreadable:
         verb = "has" if hidden == 1 else "have"
-        table.notes.append(
-            f"{_format_count(hidden)} {verb} no visible owner: run as root to see all processes"
-        )
+        advice = "run as root to see all processes" if os.geteuid() else "not all processes are readable"
+        table.notes.append(f"{_format_count(hidden)} {verb} no visible owner: {advice}")
 
 
 def _format_count(number: int) -> str:

@@ -214,7 +214,12 @@ def _other_end(graph: WaitGraph, other: SocketEntry, depth: int, seen: _Describe
 def _queues(entry: SocketEntry) -> str:
     if entry.recv_queue is None:
         return f"state {entry.state}"
-    return f"{phrases.size(entry.recv_queue)} unread, {phrases.size(entry.send_queue or 0)} not acknowledged"
+    if entry.state == "CLOSE-WAIT":
+        # The FIN has a sequence number, so the kernel counts it as a byte.
+        unread = f"{phrases.size(max(0, entry.recv_queue - 1))} unread, closed by the other end"
+    else:
+        unread = f"{phrases.size(entry.recv_queue)} unread"
+    return f"{unread}, {phrases.size(entry.send_queue or 0)} not acknowledged"
 
 
 def _both_queues(entry: SocketEntry, other: SocketEntry) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from bothends.why import phrases
 from bothends.why.explain import Statement, Subject, describe
 from bothends.why.model import Snapshot
-from bothends.why.problems import deadlock, reach
+from bothends.why.problems import reach
 from bothends.why.problems.problem import Problem
 from bothends.why.problems.table import find_problems
 from bothends.why.wait_graph import WaitGraph
@@ -98,8 +98,8 @@ def text_lines(report: Report) -> list[tuple[str, str]]:
             lines.append((f"{kind}: {number - _MAX_PER_KIND:,} more; --json shows all", ""))
     if not report.is_wrong and not report.statements:
         lines.append(("Nothing is wrong, as far as this user can see.", ""))
-    elif any(problem.kind == deadlock.LIMITED_KIND for problem in report.problems):
-        lines.append(("Nothing is certainly wrong there: the wait ends by itself.", ""))
+    elif any(problem.kind != reach.KIND for problem in report.problems) and not report.is_wrong:
+        lines.append(("Nothing is certainly wrong there; the information above may be the reason.", ""))
     elif not report.is_wrong:
         lines.append(("No problem was found there; the first lines show what it waits for.", ""))
     return lines

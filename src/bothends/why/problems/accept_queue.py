@@ -80,7 +80,7 @@ def _problem(
             process for each in waiting if (other := graph.peer(each)) for process in _names(graph, other)
         )
     )
-    by = f", of {', '.join(clients[:3])}{' and others' if len(clients) > 3 else ''}" if clients else ""
+    by = f" of {', '.join(clients[:3])}{' and others' if len(clients) > 3 else ''}" if clients else ""
     full = " The queue is full: further connections are dropped, and clients repeat them." if is_full else ""
     verb = "waits" if number == 1 else "wait"
     return Problem(

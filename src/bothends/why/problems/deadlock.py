@@ -23,6 +23,7 @@ from bothends.why.wait_graph import WaitGraph, find_cycles
 
 KIND = "deadlock"
 LIMITED_KIND = "mutual wait"
+_UNFLUSHED = "Data written to a buffered file (makefile(), FILE *) is sent by flush()."
 _STALLED_SECONDS = 1.0  # both directions at a standstill: longer than a scheduling delay of a reader
 
 
@@ -118,7 +119,8 @@ def _both_sending(
         f" {amount}, and neither end reads.{_limits(graph, one, two)}",
         seen=_evidence(graph, entry, other, one, two),
         inferred=_unknown_limits(graph, one, two),
-        remedy="One of them must read.",
+        remedy="One of them must read while it sends: in another thread, or with poll() and non-blocking"
+        " calls.",
         is_wrong=not limited,
         seconds=seconds,
         **concerns([entry, other]),
@@ -189,11 +191,43 @@ def _both_receiving(
         is_wrong=not limited,
         seen=_evidence(graph, entry, other, one, two),
         inferred=inferred,
-        remedy="One of them must send, or close its direction."
-        if not any(unread)
-        else "One of them must send the rest, read what has come, or close its direction.",
+        remedy=_remedy(graph, (entry, one), (other, two)),
         seconds=seconds,
         **concerns([entry, other]),
+    )
+
+
+def _remedy(graph: WaitGraph, *ends: tuple[SocketEntry, ObservedThread]) -> str:
+    """Return what the programs should change, as far as the bytes of each direction tell it."""
+    for end, thread in ends:
+        name = phrases.thread_name(graph, thread)
+        if end.recv_queue and _is_edge(thread, end):
+            return f"With EPOLLET, {name} must call recv() until it fails with EAGAIN."
+        if end.recv_queue and thread.call is not None and thread.call.whole:
+            return (
+                f"{name} must ask for no more than the other end sends, or call recv() without MSG_WAITALL."
+            )
+    (entry, one), (other, two) = ends
+    first, second = phrases.thread_name(graph, one), phrases.thread_name(graph, two)
+    general = "One of them must send, or close its direction."
+    if any(end.recv_queue for end, _ in ends):
+        return "One of them must send the rest, read what has arrived, or close its direction."
+    if entry.tcp is None or other.tcp is None or None in (entry.tcp.bytes_received, other.tcp.bytes_received):
+        return general
+    there, back = other.tcp.bytes_received or 0, entry.tcp.bytes_received or 0
+    if not there and not back:
+        return f"Neither has sent a byte yet, so one of them must send first. {_UNFLUSHED}"
+    if there and back:
+        if entry.tcp.last_data_sent_ms == entry.tcp.last_data_received_ms:
+            return general
+        is_forth = entry.tcp.last_data_sent_ms < entry.tcp.last_data_received_ms
+    else:
+        is_forth = bool(there)
+    sender, reader, number = (first, second, there) if is_forth else (second, first, back)
+    return (
+        f"{sender} sent last, {phrases.size(number)} in all, and {reader} has read them and waits for more."
+        f" {sender} must send the rest of its message (the newline, or as many bytes as {reader} expects) or"
+        f" call shutdown(SHUT_WR) at its end; or {reader} must answer without more. {_UNFLUSHED}"
     )
 
 

@@ -7,6 +7,7 @@ must the time since the reader ran.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from bothends.osutil.blocked_calls import Need
 from bothends.socket_table import SocketEntry
@@ -17,6 +18,7 @@ from bothends.why.problems.problem import Problem, concerns
 from bothends.why.wait_graph import WaitGraph
 
 KIND = "stalled"
+_OTHERS_WAIT_SECONDS: Final = 3.0  # if other clients of the sender wait meanwhile
 
 
 def find(graph: WaitGraph) -> Iterator[Problem]:
@@ -55,7 +57,10 @@ def _standing(graph: WaitGraph, entry: SocketEntry, sender: ObservedThread | Non
 def _local(graph: WaitGraph, entry: SocketEntry, other: SocketEntry, seconds: float) -> Problem | None:
     if not other.recv_queue or not inactivity.is_ignored(graph, other):
         return None
+    behind = _behind(graph, entry)
     needed = inactivity.HELD_UP_SECONDS if inactivity.is_held_up(graph, other) else inactivity.BUSY_SECONDS
+    if behind:
+        needed = min(needed, _OTHERS_WAIT_SECONDS)
     if seconds < needed:
         return None
     owners = phrases.names(graph.owners(entry))
@@ -65,7 +70,7 @@ def _local(graph: WaitGraph, entry: SocketEntry, other: SocketEntry, seconds: fl
         KIND,
         f"{owners} {phrases.has(graph.owners(entry))} been unable to send on {phrases.connection(entry)}"
         f" for at least {phrases.duration(seconds)}: {readers} does not read."
-        f" {inactivity.instead(graph, other)}.{_behind(graph, entry)}",
+        f" {inactivity.instead(graph, other)}.{behind}",
         seen=f"{other.recv_queue:,} bytes unread at {phrases.owner(graph, other)}"
         + (f"; {unsent:,} bytes wait at {phrases.owner(graph, entry)}" if entry.family != "unix" else "")
         + ("; the window is zero" if entry.timer and entry.timer.kind == "probe" else ""),
