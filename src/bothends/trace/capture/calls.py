@@ -664,8 +664,9 @@ class CallDecoder:
                 table.duplicate(number, line.result, close_on_exec="O_CLOEXEC" in line.text)
             case "fcntl" if len(words) > 1:
                 self._fcntl(words, number, line.result, table)
-            case "ioctl" if words[1:2] == ["FIOCLEX"] and (open_file := table[number]) is not None:
-                open_file.close_on_exec = True
+            case "ioctl" if len(words) > 1 and (open_file := table[number]) is not None:
+                if words[1] in ("FIOCLEX", "FIONCLEX"):
+                    open_file.close_on_exec = words[1] == "FIOCLEX"
             case "epoll_ctl":
                 self._epoll_ctl(words, number, table)
 
