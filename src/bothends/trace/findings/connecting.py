@@ -1,151 +1,331 @@
-"""Rules about establishing connections: ports, addresses, and the order of events. Pure."""
+"""Rules about connections that were refused: port, address, protocol, and the order of events. Pure.
+
+A program that was refused and connected otherwise draws no finding: it tried the next address, or tried
+again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
-from bothends.trace.findings.base import Finding, TraceIndex, listens_at
-from bothends.trace.model import Call, Socket, SocketAddress
+from bothends.trace.findings.base import Finding, TraceIndex
+from bothends.trace.findings.endpoints import (
+    REFUSED,
+    Attempt,
+    Binding,
+    attempts,
+    bound_sockets,
+    capitalized,
+    connections_to,
+    has_recovered,
+    listeners,
+    name_of,
+    program_of,
+)
+from bothends.trace.model import Call, SocketAddress
+from bothends.trace.rendering import formatting
 
 
 def swapped_port(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a byte-swapped port: 12000 (0x2ee0) becomes 57390 (0xe02e)."""
-    bound = [
-        (socket, call)
-        for socket, call in _bound_sockets(trace_index)
-        if socket.local is not None and socket.local.port
-    ]
+    bound = [*listeners(trace_index), *bound_sockets(trace_index, "datagram")]
+    bound = [each for each in bound if each.address.port]
+    ports = {each.address.port for each in bound}
     for call in trace_index.calls:
         target = call.address
         if call.name not in ("connect", "sendto", "sendmsg") or target is None or not target.port:
             continue
-        if any(socket.local is not None and socket.local.port == target.port for socket, _ in bound):
+        if target.port in ports or (swapped := _swap_bytes(target.port)) == target.port:
             continue
-        for socket, bind in bound:
-            if socket.local is not None and socket.local.port == _byte_swapped(target.port) != target.port:
-                yield Finding(
-                    "swapped-port",
-                    "The bytes of a port are in the wrong order",
-                    f"One program uses port {socket.local.port}, and the other end uses {target.port}: the "
-                    f"same two bytes in reverse order (0x{socket.local.port:04x}, 0x{target.port:04x}).",
-                    "In C, convert the port with htons() before you store it in sockaddr_in, at both ends.",
-                    (bind.number, call.number),
-                )
-                return
+        for each in bound:
+            if each.address.port != swapped:
+                continue
+            wrong, right = (call, each.call) if target.port > swapped else (each.call, call)
+            yield Finding(
+                "swapped-port",
+                "The bytes of a port are in the wrong order",
+                f"{capitalized(name_of(trace_index, each.process))} has port {swapped}, and "
+                f"{name_of(trace_index, call.process)} uses {target.port}: the same two bytes in "
+                "reverse order "
+                f"(0x{swapped:04x}, 0x{target.port:04x}).",
+                "Convert the port to network byte order before you store it in sockaddr_in, at both ends.",
+                (each.call.number, call.number),
+                process=wrong.process if right.process != wrong.process else call.process,
+                sockets=tuple(filter(None, (call.socket, each.socket.number))),
+                in_c="address.sin_port = htons(port);",
+                in_python='sock.connect((host, port))  # no htons(); in struct.pack(): "!H"',
+            )
+            return
 
 
-def _byte_swapped(port: int) -> int:
+def _swap_bytes(port: int) -> int:
     return (port & 0xFF) << 8 | port >> 8
 
 
-def _bound_sockets(trace_index: TraceIndex) -> Iterator[tuple[Socket, Call]]:
-    """Return the sockets that others can reach: listeners, and datagram sockets that were bound."""
-    yield from trace_index.listeners()
-    for call in trace_index.calls:
-        if call.name == "bind" and not call.failed and call.socket is not None:
-            socket = trace_index.trace.sockets[call.socket]
-            if socket.kind == "datagram" and socket.family in ("inet", "inet6"):
-                yield socket, call
-
-
-def port_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find bind() with EADDRINUSE: another socket has the port, or connections are in TIME-WAIT."""
-    for call in trace_index.calls:
-        if call.name != "bind" or call.error != "EADDRINUSE" or call.socket is None:
+def _refusals(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Return a finding for each refused connection that the program did not replace by another."""
+    known = attempts(trace_index)
+    failed = [each for each in known if each.error in REFUSED]
+    if not failed:
+        return
+    listening = listeners(trace_index)
+    seen = set()
+    for each in failed:
+        key = program_of(trace_index, each.process), each.target
+        if key in seen or has_recovered(trace_index, each, known):
             continue
-        if trace_index.has_option(trace_index.trace.sockets[call.socket], "SO_REUSEADDR", call.at):
-            text = f"Another socket is bound to {call.address}."
-            remedy = (
-                f"Find its process with bothends sockets or ss -ltnp, and end it; or use another port than "
-                f"{_port_text(call)}."
-            )
-        else:
-            text = (
-                f"Another socket is bound to {call.address}, or connections of an earlier server are still "
-                f"in TIME-WAIT there."
-            )
-            remedy = (
-                "Set SO_REUSEADDR before bind(): a server need not wait for TIME-WAIT, which lasts a minute."
-            )
-        yield Finding("port-in-use", "The port is in use", text, remedy, (call.number,))
+        seen.add(key)
+        finding = _explain(trace_index, each, listening)
+        if finding is not None:
+            yield finding
 
 
-def _port_text(call: Call) -> object:
-    return call.address.port if call.address is not None else "this"
+def _explain(trace_index: TraceIndex, attempt: Attempt, listening: list[Binding]) -> Finding | None:
+    """Return why a connection was refused, the most precise reason first."""
+    at, target = attempt.connect.at, attempt.target
+    reached = [each for each in listening if each.is_reached_by(target)]
+    for each in reached:
+        if each.is_open_at(at):
+            return _other_namespace(trace_index, attempt, each)
+    for each in reversed(reached):
+        if each.until is not None and each.until <= at:
+            return _listener_gone(trace_index, attempt, each)
+    for each in reached:
+        if each.since > at:
+            return _too_early(trace_index, attempt, each)
+    for each in listening:
+        if target.port is not None and each.address.port == target.port and each.is_open_at(at):
+            return _elsewhere(trace_index, attempt, each)
+    for each in bound_sockets(trace_index, "stream", "seqpacket"):
+        if each.is_reached_by(target) and each.is_open_at(at) and not each.socket.is_listener:
+            return _never_listens(trace_index, attempt, each)
+    if target.port is not None:
+        for each in bound_sockets(trace_index, "datagram"):
+            if each.address.port == target.port and each.is_open_at(at):
+                return _tcp_to_udp(trace_index, attempt, each)
+    return _no_listener(trace_index, attempt, listening)
 
 
-def refused(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a refused connect() despite a listener: it listened later, or at another address."""
+def _finding(
+    trace_index: TraceIndex,
+    attempt: Attempt,
+    rule: str,
+    title: str,
+    text: str,
+    remedy: str,
+    binding: Binding | None = None,
+    **fields: object,
+) -> Finding:
+    shown = attempt.shown_by
+    evidence = {attempt.connect.number, shown.number if shown is not None else attempt.connect.number}
+    evidence |= {binding.call.number} if binding is not None else set()
+    fields.setdefault("process", attempt.process)
+    sockets = (attempt.socket.number, *((binding.socket.number,) if binding is not None else ()))
+    return Finding(rule, title, text, remedy, tuple(sorted(evidence)), sockets=sockets, **fields)  # type: ignore[arg-type]
+
+
+def _too_early(trace_index: TraceIndex, attempt: Attempt, binding: Binding) -> Finding:
+    early = formatting.duration(binding.since - attempt.connect.at)
+    return _finding(
+        trace_index,
+        attempt,
+        "refused-too-early",
+        "The client connected before the server listened",
+        f"The connection to {attempt.target} was refused {early} before "
+        f"{name_of(trace_index, binding.process)} "
+        f"listened on {binding.address}, and {name_of(trace_index, attempt.process)} did not try again.",
+        "Try again after a delay, or start the client when the server reports that it is ready.",
+        binding,
+        in_c="while (connect(fd, a, n) < 0 && errno == ECONNREFUSED) { close(fd); fd = socket(...); }",
+        in_python="except ConnectionRefusedError: time.sleep(0.1)  # and connect a new socket",
+    )
+
+
+def _elsewhere(trace_index: TraceIndex, attempt: Attempt, binding: Binding) -> Finding:
+    family = _family(attempt.target) != _family(binding.address)
+    everywhere = "::" if ":" in attempt.target.host else "0.0.0.0"
+    return _finding(
+        trace_index,
+        attempt,
+        "refused-elsewhere",
+        "The server listens on another address than the client connects to",
+        f"{capitalized(name_of(trace_index, attempt.process))} connects to {attempt.target} and is refused: "
+        f"{name_of(trace_index, binding.process)} listens on {binding.address}"
+        + (", another address family." if family else " only."),
+        f"Bind the server to {everywhere} (every address), or connect to {binding.address}.",
+        binding,
+        in_c="server.sin6_addr = in6addr_any; setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);"
+        if family
+        else "server.sin_addr.s_addr = htonl(INADDR_ANY);",
+        in_python='socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)'
+        if family
+        else 'server.bind(("", port))',
+    )
+
+
+def _other_namespace(trace_index: TraceIndex, attempt: Attempt, binding: Binding) -> Finding:
+    return _finding(
+        trace_index,
+        attempt,
+        "refused-elsewhere",
+        "The server is probably in another network namespace",
+        f"{capitalized(name_of(trace_index, attempt.process))} connects to {attempt.target} and is refused, "
+        f"although {name_of(trace_index, binding.process)} listens on {binding.address}: probably in another "
+        f"network namespace (a container), whose {binding.address.host} is not the same address.",
+        "Connect to the address that the container has on the shared network, or publish its port.",
+        binding,
+        certainty="inferred",
+        basis="a socket listens at that address, and the kernel refused the connection",
+    )
+
+
+def _listener_gone(trace_index: TraceIndex, attempt: Attempt, binding: Binding) -> Finding:
+    assert binding.until is not None
+    ended = trace_index.ended_at(binding.process)
+    how = "exited" if ended is not None and ended <= attempt.connect.at else "closed its listener"
+    earlier = formatting.duration(attempt.connect.at - binding.until)
+    return _finding(
+        trace_index,
+        attempt,
+        "refused-after-close",
+        "The server no longer listens",
+        f"{capitalized(name_of(trace_index, binding.process))} {how} {earlier} before the connection to "
+        f"{attempt.target}, which was therefore refused.",
+        "Keep the listener open, and call accept() in a loop, as long as clients may come.",
+        binding,
+        process=binding.process,
+        in_c="for (;;) { int c = accept(listener, NULL, NULL); serve(c); close(c); }",
+        in_python="while True: connection, _ = listener.accept(); serve(connection)",
+    )
+
+
+def _never_listens(trace_index: TraceIndex, attempt: Attempt, binding: Binding) -> Finding:
+    server = name_of(trace_index, binding.process)
+    return _finding(
+        trace_index,
+        attempt,
+        "accept-without-listen",
+        "The server never calls listen()",
+        f"{capitalized(server)} bound {binding.address} but did not call listen(), so the kernel refuses the "
+        f"connection of {name_of(trace_index, attempt.process)}.",
+        "Call listen() between bind() and accept().",
+        binding,
+        process=binding.process,
+        in_c="listen(fd, 128);",
+        in_python="sock.listen()",
+    )
+
+
+def _tcp_to_udp(trace_index: TraceIndex, attempt: Attempt, binding: Binding) -> Finding:
+    return _finding(
+        trace_index,
+        attempt,
+        "tcp-to-udp",
+        "The client uses TCP, and the server uses UDP",
+        f"{capitalized(name_of(trace_index, attempt.process))} connects to TCP port "
+        f"{attempt.target.port}, and "
+        f"{name_of(trace_index, binding.process)} has UDP port {binding.address.port}: these are two "
+        "different "
+        f"ports, and no socket listens at the first.",
+        "Use the same protocol at both ends.",
+        binding,
+        in_c="fd = socket(AF_INET, SOCK_DGRAM, 0);  /* or SOCK_STREAM and listen() in the server */",
+        in_python="sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)",
+    )
+
+
+def _no_listener(trace_index: TraceIndex, attempt: Attempt, listening: list[Binding]) -> Finding | None:
+    """Return a finding about a target that no traced program has, if that is a mistake."""
+    at, target, client = attempt.connect.at, attempt.target, name_of(trace_index, attempt.process)
+    program = program_of(trace_index, attempt.process)
+    unused = [
+        each
+        for each in listening
+        if (each.address.port is None) == (target.port is None)
+        and each.is_open_at(at)
+        and program_of(trace_index, each.process) != program
+        and not any(connections_to(trace_index, each))
+    ]
+    process = trace_index.process(attempt.process)
+    if target.port is None and (not unused or "/nscd/" in target.host):
+        return None
+    if len(unused) == 1 and unused[0].address.port != _swap_bytes(target.port or 0):
+        what = "path" if target.port is None else "port"
+        return _finding(
+            trace_index,
+            attempt,
+            "refused-other-port",
+            f"The client connects to another {what} than the server's",
+            f"{capitalized(client)} connects to {target}, where nothing listens; "
+            f"{name_of(trace_index, unused[0].process)} listens on {unused[0].address}, and nothing has "
+            f"connected there.",
+            f"Use the same {what} in both programs.",
+            unused[0],
+        )
+    if process.status and target.port is not None and trace_index.ended_at(attempt.process) is not None:
+        return _finding(
+            trace_index,
+            attempt,
+            "refused",
+            "No socket listens where the client connects",
+            f"{capitalized(client)} connects to {target} and is refused: no socket listens there.",
+            "Start the server first, and check its address and port with bothends sockets or ss -ltn.",
+        )
+    return None
+
+
+def _only(rule: str, trace_index: TraceIndex) -> Iterator[Finding]:
+    return (each for each in _refusals(trace_index) if each.rule == rule)
+
+
+refused_too_early = partial(_only, "refused-too-early")
+refused_elsewhere = partial(_only, "refused-elsewhere")
+refused_after_close = partial(_only, "refused-after-close")
+refused_other_port = partial(_only, "refused-other-port")
+refused = partial(_only, "refused")
+tcp_to_udp = partial(_only, "tcp-to-udp")
+
+
+def accept_without_listen(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find accept() on a socket that does not listen, or a client that such a socket refuses."""
+    found = list(_only("accept-without-listen", trace_index))
+    yield from found
+    concerned = {number for each in found for number in each.sockets}
     for call in trace_index.calls:
-        if call.name != "connect" or call.error not in ("ECONNREFUSED", "ENOENT") or call.address is None:
+        if not call.name.startswith("accept") or call.error not in ("EINVAL", "EOPNOTSUPP"):
             continue
-        for listener, listen in trace_index.listeners():
-            if listener.local is None or not _is_same_port_or_path(listener.local, call.address):
-                continue
-            ready = listen.until or listen.at
-            if ready > call.at and (call.address.port is None or listens_at(listener.local, call.address)):
-                yield Finding(
-                    "refused-too-early",
-                    "The client connected before the server listened",
-                    f"The connection was refused {(ready - call.at) / 1e6:.3g} ms before the server listened "
-                    f"on {listener.local}.",
-                    "Retry after a delay, or start the client when the server reports that it is ready.",
-                    (call.number, listen.number),
-                )
-                break
-            if (
-                ready <= call.at
-                and not listens_at(listener.local, call.address)
-                and call.address.port is not None
-            ):
-                yield Finding(
-                    "refused-elsewhere",
-                    "The server listens on another address than the client connects to",
-                    f"The client connects to {call.address}; the server listens on {listener.local}"
-                    + (
-                        ", another address family."
-                        if _family(call.address) != _family(listener.local)
-                        else "."
-                    ),
-                    'Listen on every address of both families ("" and "::" with IPV6_V6ONLY off), or '
-                    "connect to the address that the server listens on.",
-                    (listen.number, call.number),
-                )
-                break
+        if call.socket is None or call.socket in concerned:
+            continue
+        socket = trace_index.trace.sockets[call.socket]
+        concerned.add(socket.number)
+        if any(each.name == "shutdown" for each in trace_index.calls_by_socket[socket.number]):
+            continue  # shutdown() of a listener wakes a thread in accept() with EINVAL
+        is_datagram = socket.kind == "datagram"
+        yield Finding(
+            "accept-without-listen",
+            "accept() on a socket that does not listen",
+            f"accept failed with {call.error}: {name_of(trace_index, call.process)} "
+            + (
+                "has a datagram socket, which has no connections to accept."
+                if is_datagram
+                else f"did not call listen() on descriptor {call.descriptor} before."
+            ),
+            "Receive datagrams with recvfrom()."
+            if is_datagram
+            else "Call listen() between bind() and accept().",
+            (*_binds_of(trace_index, call), call.number),
+            process=call.process,
+            sockets=(socket.number,),
+            in_c="recvfrom(fd, ...)" if is_datagram else "listen(fd, 128);",
+            in_python="sock.recvfrom(65535)" if is_datagram else "sock.listen()",
+        )
 
 
-def _is_same_port_or_path(local: SocketAddress, target: SocketAddress) -> bool:
-    return local.port == target.port if target.port is not None else local.host == target.host
+def _binds_of(trace_index: TraceIndex, call: Call) -> tuple[int, ...]:
+    calls = trace_index.calls_by_socket[call.socket or 0]
+    return tuple(each.number for each in calls if each.name in ("bind", "listen"))
 
 
 def _family(address: SocketAddress) -> int:
     return 6 if ":" in address.host else 4
-
-
-def backlog_overflow(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a full accept queue: the kernel ignored a SYN, and the client sent it again a second later."""
-    for listener, listen in trace_index.listeners():
-        if listener.local is None:
-            continue
-        first: dict[tuple[SocketAddress, SocketAddress, int], int] = {}
-        answered: set[tuple[SocketAddress, SocketAddress]] = set()
-        for packet in trace_index.packets:
-            if packet.flags == ("SYN", "ACK"):
-                answered.add((packet.destination, packet.source))
-            if packet.lost or (packet.source, packet.destination) in answered:
-                continue  # the SYN, or the SYN ACK, was lost on the path
-            if packet.flags != ("SYN",) or not listens_at(listener.local, packet.destination):
-                continue
-            ends = packet.source, packet.destination, packet.sequence
-            if ends in first:
-                backlog = listen.arguments[1] if len(listen.arguments) > 1 else "?"
-                yield Finding(
-                    "backlog-overflow",
-                    "The listener's accept queue was full",
-                    f"A SYN got no reply and was sent again: more connections waited than "
-                    f"listen({backlog}) has room for.",
-                    "Accept faster, and call listen() with a larger backlog (128 or more).",
-                    (listen.number, first[ends], packet.number),
-                )
-                break
-            first[ends] = packet.number

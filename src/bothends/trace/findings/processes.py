@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
-from bothends.trace.capture.calls import FORKING, REAPING, SENDING
+from bothends.trace.capture.calls import FORKING, REAPING, RECEIVING, SENDING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
-from bothends.trace.model import Socket
+from bothends.trace.model import Call, Socket
+from bothends.trace.rendering import formatting
+
+LEAKED: Final = 3  # descriptors that make a leak, however short the time
+SHOWN: Final = 8  # descriptors in a text
+REAPED_LATE: Final = 5  # zombies of a parent that waits for children now and then
+CONNECTING: Final = frozenset({"EINPROGRESS", "EINTR", "EALREADY", "EISCONN", "EAGAIN"})  # connect() goes on
+
+_SIGINFO_PID: Final = re.compile(r"si_pid=(\d+)")
 
 
 def children_never_waited_for(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -16,7 +26,10 @@ def children_never_waited_for(trace_index: TraceIndex) -> Iterator[Finding]:
         if not process.role or process.ignores_children:
             continue
         children = {call.created_id: call for call in calls if call.name in FORKING and call.created_id}
-        reaped = {call.created_id for call in calls if call.name in REAPING and call.created_id}
+        waits = [call for call in calls if call.name in REAPING]
+        reaped = {call.created_id for call in waits if call.created_id} | {
+            int(found[1]) for call in waits if (found := _SIGINFO_PID.search(" ".join(call.arguments)))
+        }
         parent_end = trace_index.ended_at(number) or trace_index.end
         zombies = []
         for event in trace_index.process_events:
@@ -28,6 +41,8 @@ def children_never_waited_for(trace_index: TraceIndex) -> Iterator[Finding]:
                 and parent_end - event.at >= BLOCKED_NS
             ):
                 zombies += [children[pid].number, event.number]
+        if len(zombies) // 2 < (REAPED_LATE if waits else 1):
+            continue  # a server that reaps before each accept() has some until the next one
         if zombies:
             count = len(zombies) // 2
             children_stay = "1 child process exited and stays a zombie"
@@ -40,41 +55,93 @@ def children_never_waited_for(trace_index: TraceIndex) -> Iterator[Finding]:
                 "Call waitpid(-1, &status, WNOHANG) from time to time; or ignore SIGCHLD, and the kernel "
                 "reaps child processes.",
                 tuple(zombies),
+                process=number,
+                in_c="while (waitpid(-1, NULL, WNOHANG) > 0) { }   /* or: signal(SIGCHLD, SIG_IGN); */",
+                in_python="signal.signal(signal.SIGCHLD, signal.SIG_IGN)   # or os.waitpid(-1, os.WNOHANG)",
             )
 
 
 def descriptor_never_closed(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a connection that the peer has closed, but whose descriptor this process keeps open."""
-    for call in trace_index.calls:
-        if not call.name.startswith("accept") or not call.created_id:
+    """Find connections that have ended, but whose descriptors a process keeps open, and count them."""
+    for number in trace_index.calls_by_process:
+        end = trace_index.ended_at(number) or trace_index.end
+        by_opener: dict[str, list[tuple[Call, Socket, int, int]]] = {}
+        for each in finished_connections(trace_index, number, end):
+            by_opener.setdefault(each[0].name, []).append(each)
+        for name, leaked in by_opener.items():
+            old = [each for each in leaked if end - each[3] >= BLOCKED_NS]
+            calls = trace_index.calls_by_process[number]
+            opened = sum(call.name == name and bool(call.created_id) for call in calls)
+            if len(leaked) >= LEAKED and 2 * len(leaked) >= opened:
+                old = leaked
+            if not old or (name == "socket" and len(old) < LEAKED):
+                continue
+            yield _leak(trace_index, number, name, old, end)
+
+
+def _leak(
+    trace_index: TraceIndex, number: int, name: str, leaked: list[tuple[Call, Socket, int, int]], end: int
+) -> Finding:
+    forked = any(call.name in FORKING and call.created_id for call in trace_index.calls_by_process[number])
+    process = trace_index.process(number)
+    role = f"the {process.role}" if process.role else f"process {process.pid}"
+    first = leaked[0]
+    held = formatting.duration(end - first[3])
+    if len(leaked) == 1:
+        text = (
+            f"{name}() opened descriptor {first[0].result}, its peer has finished, and {role} kept it open "
+            f"for {held}"
+        )
+    else:
+        shown = ", ".join(str(call.result) for call, *_ in leaked[:SHOWN])
+        more = ", ..." if len(leaked) > SHOWN else ""
+        text = (
+            f"{len(leaked)} connections that {name}() opened had ended, and {role} closed none of them: "
+            f"descriptors {shown}{more} stayed open, the first for {held}"
+        )
+    text += "."
+    if forked:
+        text += " After fork() the parent must close its copy too, or the peer never receives EOF."
+    evidence = [number for call, _, event, _ in leaked for number in (call.number, event)]
+    is_one = len(leaked) == 1
+    return Finding(
+        "never-closed",
+        "The descriptor of a connection is never closed" if is_one else "Descriptors leak, one by one",
+        text,
+        "Close every connection when it has ended. Otherwise the process runs out of descriptors (EMFILE).",
+        tuple(dict.fromkeys(evidence)),
+        process=number,
+        sockets=tuple(socket.number for _, socket, _, _ in leaked[:LEAKED]),
+        in_c="if ((n = recv(c, buffer, sizeof buffer, 0)) <= 0) { close(c); return; }",
+        in_python="with connection:   # closes it in any case",
+    )
+
+
+def finished_connections(
+    trace_index: TraceIndex, process: int, at: int
+) -> Iterator[tuple[Call, Socket, int, int]]:
+    """Return the connections that had ended and whose descriptors a process still held at a time.
+
+    Returns:
+        The call that opened each one, its socket, and the event by which it ended with the event's time.
+    """
+    for call in trace_index.calls_by_process[process]:
+        opens = call.name.startswith("accept") or call.name == "socket"
+        if not opens or not call.created_id or (call.until or call.at) > at:
             continue
         socket = trace_index.trace.sockets.get(call.created_id)
-        if socket is None:
+        if socket is None or socket.kind != "stream" or socket.is_listener:
             continue
-        own = [each for each in trace_index.calls_by_socket[socket.number] if each.process == call.process]
-        if any(each.name == "close" and not each.failed for each in own):
+        closes = [
+            each
+            for each in trace_index.calls_by_socket[socket.number]
+            if each.name == "close" and each.process == process and not each.failed and each.at <= at
+        ]
+        if closes:
             continue
         peer_end = _peer_finished(trace_index, socket)
-        process_end = trace_index.ended_at(call.process) or trace_index.end
-        if peer_end is None or process_end - peer_end[1] < BLOCKED_NS:
-            continue
-        forked = any(
-            each.name in FORKING and each.created_id for each in trace_index.calls_by_process[call.process]
-        )
-        yield Finding(
-            "never-closed",
-            "The descriptor of a connection is never closed",
-            f"The peer of descriptor {call.result} has finished, but the process keeps the descriptor open"
-            + (
-                ". After fork() the parent must close its copy too, or the peer never receives EOF."
-                if forked
-                else "."
-            ),
-            "Close every connection when it is finished (in Python: with connection:). Otherwise the process "
-            "runs out of descriptors (EMFILE).",
-            (call.number, peer_end[0]),
-        )
-        return
+        if peer_end is not None and peer_end[1] <= at:
+            yield call, socket, *peer_end
 
 
 def _peer_finished(trace_index: TraceIndex, socket: Socket) -> tuple[int, int] | None:
@@ -88,7 +155,9 @@ def _peer_finished(trace_index: TraceIndex, socket: Socket) -> tuple[int, int] |
         if call.size == 0 and call.requested != 0:
             return call.number, call.until or call.at
     for call in trace_index.calls_by_socket[socket.number]:
-        if call.name in SENDING and call.error in ("EPIPE", "ECONNRESET"):
+        is_reset = call.name in SENDING | RECEIVING and call.error in ("EPIPE", "ECONNRESET")
+        is_failure = call.name == "connect" and call.failed and call.error not in CONNECTING
+        if is_reset or is_failure:
             return call.number, call.until or call.at
     return None
 

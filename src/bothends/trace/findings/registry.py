@@ -6,15 +6,72 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from bothends.trace.findings import connecting, datagrams, kernel_reasons, path, processes, streams
+from bothends.trace.findings import (
+    accept_queue,
+    binding,
+    connect_progress,
+    connecting,
+    datagrams,
+    descriptor_use,
+    framing,
+    interruptions,
+    kernel_reasons,
+    path,
+    processes,
+    streams,
+    udp_losses,
+    udp_replies,
+)
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Trace
 
 RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "swapped-port": connecting.swapped_port,
-    "port-in-use": connecting.port_in_use,
+    "bind-error-ignored": binding.bind_error_ignored,
+    "stale-path": binding.stale_path,
+    "port-in-use": binding.port_in_use,
+    "accept-without-listen": connecting.accept_without_listen,
+    "bind-failed": binding.bind_failed,
+    "shared-port-unread": accept_queue.shared_port_unread,
+    "connect-not-awaited": connect_progress.connect_not_awaited,
+    "so-error-ignored": connect_progress.so_error_ignored,
+    "connect-error-ignored": connect_progress.connect_error_ignored,
+    "connect-abandoned": connect_progress.connect_abandoned,
+    "tcp-to-udp": connecting.tcp_to_udp,
+    "udp-to-tcp": udp_replies.udp_to_tcp,
+    "refused-too-early": connecting.refused_too_early,
+    "refused-after-close": connecting.refused_after_close,
+    "refused-elsewhere": connecting.refused_elsewhere,
+    "refused-other-port": connecting.refused_other_port,
     "refused": connecting.refused,
-    "backlog-overflow": connecting.backlog_overflow,
+    "ports-used-up": connect_progress.ports_used_up,
+    "listener-closed-with-queue": accept_queue.listener_closed_with_queue,
+    "interrupted-call": interruptions.interrupted_call,
+    "backlog-overflow": accept_queue.backlog_overflow,
+    "connect-unanswered": connect_progress.connect_unanswered,
+    "datagram-too-large": datagrams.datagram_too_large,
+    "datagram-not-sent": datagrams.datagram_not_sent,
+    "truncated-datagram": datagrams.truncated_datagram,
+    "udp-wrong-address": udp_replies.udp_wrong_address,
+    "udp-other-port": udp_replies.udp_other_port,
+    "udp-receiver-gone": udp_replies.udp_receiver_gone,
+    "udp-too-early": udp_replies.udp_too_early,
+    "udp-receiver-connected": udp_replies.udp_receiver_connected,
+    "udp-reply-failed": udp_replies.udp_reply_failed,
+    "udp-reply-elsewhere": udp_replies.udp_reply_elsewhere,
+    "udp-reply-from-other-socket": udp_replies.udp_reply_from_other_socket,
+    "udp-reply-from-other-address": udp_replies.udp_reply_from_other_address,
+    "udp-reply-unread": udp_replies.udp_reply_unread,
+    "udp-port-unreachable": udp_replies.udp_port_unreachable,
+    "receive-buffer-full": udp_losses.receive_buffer_full,
+    "closed-in-use": descriptor_use.closed_in_use,
+    "two-readers": descriptor_use.two_readers,
+    "two-writers": descriptor_use.two_writers,
+    "length-counts-characters": framing.length_counts_characters,
+    "length-byte-order": framing.length_byte_order,
+    "text-as-length": framing.text_as_length,
+    "whole-buffer": framing.whole_buffer,
+    "descriptors-exhausted": descriptor_use.descriptors_exhausted,
     "one-recv-per-message": streams.one_recv_per_message,
     "two-sends-one-read": streams.two_sends_one_read,
     "short-send": streams.short_send,
@@ -24,8 +81,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "busy-loop": streams.busy_loop,
     "nagle-delayed-ack": streams.nagle_delayed_ack,
     "idle-client": streams.idle_client,
-    "truncated-datagram": datagrams.truncated_datagram,
-    "unanswered-datagram": datagrams.unanswered_datagram,
+    "unanswered-datagram": udp_replies.unanswered_datagram,
     "children-not-waited-for": processes.children_never_waited_for,
     "never-closed": processes.descriptor_never_closed,
     "retransmission": path.retransmission,
@@ -36,8 +92,43 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
 }
 
 
+_REFUSED: Final = frozenset(
+    {
+        "refused-too-early",
+        "refused-after-close",
+        "refused-elsewhere",
+        "refused-other-port",
+        "refused",
+        "tcp-to-udp",
+    }
+)
 # Findings of these rules follow from a finding of the rule, if they concern the same connection or process.
-EXPLAINS: Final[dict[str, frozenset[str]]] = {}
+EXPLAINS: Final[dict[str, frozenset[str]]] = {
+    "swapped-port": frozenset(
+        {"refused-other-port", "refused", "unanswered-datagram", "udp-port-unreachable"}
+    ),
+    "bind-error-ignored": _REFUSED
+    | {"port-in-use", "stale-path", "bind-failed", "listen-failed", "udp-wrong-address", "udp-other-port"},
+    "accept-without-listen": _REFUSED,
+    "connect-not-awaited": _REFUSED | {"so-error-ignored", "connect-unanswered", "write-after-close"},
+    "so-error-ignored": _REFUSED | {"connect-unanswered", "write-after-close"},
+    "connect-error-ignored": _REFUSED | {"connect-unanswered", "write-after-close"},
+    "connect-abandoned": _REFUSED | {"connect-unanswered", "never-closed", "idle-client"},
+    "shared-port-unread": frozenset({"unanswered-datagram", "receive-buffer-full", "idle-client"}),
+    "listener-closed-with-queue": frozenset({"write-after-close"}),
+    "datagram-too-large": frozenset({"unanswered-datagram"}),
+    "closed-in-use": frozenset({"two-readers", "two-writers", "never-closed", "write-after-close"}),
+    "descriptors-exhausted": frozenset({"never-closed", "backlog-overflow"}),
+    **dict.fromkeys(
+        ("length-counts-characters", "length-byte-order", "text-as-length"),
+        frozenset(
+            {"one-recv-per-message", "closed-with-unread-data", "write-after-close", "two-sends-one-read"}
+        ),
+    ),
+    "datagram-not-sent": frozenset({"unanswered-datagram"}),
+    "udp-wrong-address": frozenset({"unanswered-datagram", "udp-port-unreachable"}),
+    "receive-buffer-full": frozenset({"unanswered-datagram"}),
+}
 
 
 def run_rules(trace: Trace) -> list[Finding]:

@@ -1,0 +1,140 @@
+"""Rules about event loops: one thread serves several connections, and is blocked while others wait. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bothends.trace.capture.calls import RECEIVING, WAITING
+from bothends.trace.findings.base import Finding, TraceIndex
+from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.standstill import (
+    STANDSTILL_NS,
+    Moment,
+    ThreadState,
+    activity_of,
+    bytes_text,
+    call_name,
+    evidence,
+    listener_of,
+)
+from bothends.trace.model import Call, Socket
+from bothends.trace.rendering import formatting
+
+
+def loop_blocked(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a thread that serves several connections, and sleeps or computes while they wait."""
+    for length, call, what in _long_blocks(trace_index):
+        victims = list(_victims(trace_index, call, length))
+        if not victims:
+            continue
+        socket, unread, waiter = victims[0]
+        name, other = name_of(trace_index, call.process), name_of(trace_index, waiter.process)
+        more = f", as do {len(victims) - 1} more" if len(victims) > 1 else ""
+        yield Finding(
+            "loop-blocked",
+            "An event loop stands still while clients wait",
+            f"{capitalized(name)} {what} for {formatting.duration(length)}, in the thread that serves all "
+            f"connections. Meanwhile {other} waited for an answer in {call_name(waiter)}{more}: "
+            f"{_lay_unread(trace_index, socket, unread)}.",
+            "Never block in an event loop: use its own timer in place of sleep(), and run long work in "
+            "another thread or process.",
+            evidence(call, waiter),
+            process=call.process,
+            sockets=(socket.number,),
+            in_c="pthread_create(&thread, NULL, work, job);  /* and timerfd_create() in place of sleep() */",
+            in_python="await asyncio.sleep(2)   # for long work: await asyncio.to_thread(work)",
+        )
+        return
+
+
+def _lay_unread(trace_index: TraceIndex, socket: Socket, unread: int) -> str:
+    where = "its connection was not accepted" if socket.accepted_from is None else ""
+    return " and ".join(filter(None, (f"{bytes_text(unread)} of it lay unread" if unread else "", where)))
+
+
+def blocked_by_slow_reader(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a thread that is blocked in a send to one client while data of other clients waits."""
+    for call in trace_index.calls:
+        length = (call.until or trace_index.end) - call.at
+        socket = trace_index.trace.sockets.get(call.socket or 0)
+        if activity_of(call) != "send" or length < STANDSTILL_NS or socket is None:
+            continue
+        victims = list(_victims(trace_index, call, length))
+        if not victims:
+            continue
+        victim, unread, waiter = victims[0]
+        slow = trace_index.peer_of(socket.number)
+        holders = trace_index.holders_at(slow, call.at) if slow is not None else {}
+        reader = name_of(trace_index, min(holders)) if holders else str(socket.peer)
+        name = name_of(trace_index, call.process)
+        yield Finding(
+            "blocked-by-slow-reader",
+            "A blocking send to a slow reader holds up all other clients",
+            f"{capitalized(name)} was blocked in {call_name(call)} to {reader}, which does not read, for "
+            f"{formatting.duration(length)}. Meanwhile {name_of(trace_index, waiter.process)} waited for an "
+            f"answer in {call_name(waiter)}: {_lay_unread(trace_index, victim, unread)}.",
+            "Make the sockets non-blocking, keep unsent bytes in a buffer for each connection, and send them "
+            "when the socket is writable. Close clients whose buffer grows too large.",
+            evidence(call, waiter),
+            process=call.process,
+            sockets=(socket.number, victim.number),
+            in_c="fcntl(fd, F_SETFL, O_NONBLOCK);  /* on EAGAIN wait for POLLOUT */",
+            in_python="connection.setblocking(False)  # then n = connection.send(buffer); del buffer[:n]",
+        )
+        return
+
+
+def _long_blocks(trace_index: TraceIndex) -> Iterator[tuple[int, Call, str]]:
+    """Return the long sleeps, and the long gaps between two calls of a thread: the length, and the call."""
+    last: dict[int, Call] = {}
+    for call in trace_index.calls:
+        before = last.get(call.thread)
+        last[call.thread] = call
+        if before is not None and before.until is not None and call.at - before.until >= STANDSTILL_NS:
+            yield call.at - before.until, before, "made no call on a socket"
+        if activity_of(call) == "sleep" and (call.until or trace_index.end) - call.at >= STANDSTILL_NS:
+            yield (call.until or trace_index.end) - call.at, call, "slept"
+    for call in last.values():
+        ended = trace_index.ended_at(call.process)
+        if call.until is not None and ended is None and trace_index.end - call.until >= STANDSTILL_NS:
+            blocked = next((each for each in trace_index.trace.blocked if each.thread == call.thread), None)
+            if blocked is None or activity_of(blocked) in ("sleep", "lock", "child", "other"):
+                verb = (
+                    "slept"
+                    if blocked is not None and activity_of(blocked) == "sleep"
+                    else "made no call on a socket"
+                )
+                yield trace_index.end - call.until, blocked or call, verb
+
+
+def _victims(trace_index: TraceIndex, call: Call, length: int) -> Iterator[tuple[Socket, int, ThreadState]]:
+    """Return the connections that wait meanwhile for the thread of a call: a socket, and what lies unread.
+
+    The socket is the server's, or the client's if its connection has not been accepted. Only a thread that
+    waits for several sockets at once, or has read from several, serves them all.
+    """
+    own = [each for each in trace_index.calls_by_process[call.process] if each.thread == call.thread]
+    if not any(each.name in WAITING and len(each.sockets) > 1 for each in own):
+        return
+    is_gap = activity_of(call) not in ("sleep", "send") and call.until is not None
+    moment = Moment(trace_index, (call.until or 0 if is_gap else call.at) + length - 1)
+    watched = {number for each in own for number in each.sockets}
+    read = {each.socket for each in own if each.name in RECEIVING}
+    for socket in trace_index.sockets("stream"):
+        client, server = socket, trace_index.trace.sockets.get(trace_index.peer_of(socket.number) or 0)
+        listener = listener_of(trace_index, client)
+        if socket.accepted_from is not None or socket.is_listener or listener is None:
+            continue
+        waiter = next(
+            (each for each in moment.states_at(client.number) if each.waits_for(client.number)), None
+        )
+        if waiter is None or moment.now - waiter.since < STANDSTILL_NS // 2 or listener.number not in watched:
+            continue
+        holders = trace_index.holders_at(server.number, moment.now) if server is not None else {}
+        if server is not None and holders:
+            unread = moment.sent(client.number) - moment.received(server.number)
+            is_served = call.process in holders and server.number in watched | read
+            if unread > 0 and server.number != call.socket and is_served:
+                yield server, unread, waiter
+        elif call.process in trace_index.holders_at(listener.number, moment.now):
+            yield client, moment.sent(client.number), waiter

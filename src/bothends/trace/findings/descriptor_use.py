@@ -1,0 +1,261 @@
+"""Rules about descriptors that several threads or processes use, and about descriptors that run out. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Final
+
+from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING
+from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
+from bothends.trace.findings.processes import finished_connections
+from bothends.trace.model import Call
+from bothends.trace.rendering import formatting
+
+SHOWN: Final = 12  # bytes of a message in a text
+
+Reader = tuple[int, int]  # process and thread
+
+
+def two_readers(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find two threads or processes that read from one connection at the same time."""
+    for socket in trace_index.sockets("stream"):
+        if socket.family == "unix" and socket.accepted_from is None:
+            continue  # a socketpair may serve as a queue of jobs
+        reads: dict[Reader, list[Call]] = defaultdict(list)
+        for call in trace_index.calls_by_socket[socket.number]:
+            if call.name in RECEIVING and "MSG_PEEK" not in call.flags:
+                reads[call.process, call.thread].append(call)
+        pair = _concurrent_readers(trace_index, reads)
+        if pair is None:
+            continue
+        first, second = (next(each for each in reads[reader] if each.size) for reader in pair)
+        what = "processes" if first.process != second.process else "threads"
+        yield Finding(
+            "two-readers",
+            f"Two {what} read from one connection",
+            f"Two {what} wait for the data of one connection at once, and each receives a part: "
+            f"{_name(trace_index, first)} received {formatting.quoted(first.data, first.size, SHOWN)}, "
+            f"{_name(trace_index, second)} received {formatting.quoted(second.data, second.size, SHOWN)}.",
+            f"Let one of the {what} read the connection; after fork(), close the descriptor in the other.",
+            (first.number, second.number),
+            process=second.process,
+            sockets=(socket.number,),
+            in_c="if (fork() == 0) { close(listener); serve(c); _exit(0); } close(c);",
+            in_python="if os.fork() == 0: serve(c); os._exit(0)\nc.close()   # in the parent",
+        )
+
+
+def _concurrent_readers(
+    trace_index: TraceIndex, reads: dict[Reader, list[Call]]
+) -> tuple[Reader, Reader] | None:
+    """Return two readers that received data and whose reads overlapped in time, or None."""
+    readers = [reader for reader, calls in reads.items() if any(each.size for each in calls)]
+    if len(readers) < 2:
+        return None
+    calls = sorted((call for reader in readers for call in reads[reader]), key=lambda each: each.at)
+    last: dict[Reader, Call] = {}
+    for call in calls:
+        own = call.process, call.thread
+        for reader, other in last.items():
+            if reader != own and (other.until is None or other.until > call.at):
+                # A read that returned at once, while the other one was returning too, is a handover.
+                until = min(other.until or trace_index.end, call.until or trace_index.end)
+                if until - call.at > 1_000_000:
+                    return reader, own
+        last[own] = call
+    return None
+
+
+def two_writers(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a message that one thread or process interrupts with its own on the same connection."""
+    for socket in trace_index.sockets("stream"):
+        sends = trace_index.sends(socket)
+        if len({(call.process, call.thread) for call in sends}) < 2:
+            continue
+        found = _interrupted_send(sends) or _interrupted_line(sends)
+        if found is None:
+            continue
+        before, between, after, is_short = found
+        what = "processes" if before.process != between.process else "threads"
+        yield Finding(
+            "two-writers",
+            f"Two {what} write to one connection, and their messages mix",
+            f"{_name(trace_index, between)} sent "
+            f"{formatting.quoted(between.data, between.size, SHOWN)} after {_name(trace_index, before)} had sent a part of its message, "
+            f"{formatting.quoted(before.data, before.size, SHOWN)}, and before the rest.",
+            "Protect the connection with a lock that is held for a whole message, or let one thread write.",
+            (before.number, between.number, *((after.number,) if after else ())),
+            certainty="seen" if is_short else "inferred",
+            basis="" if is_short else "the messages of each writer end with a newline",
+            process=between.process,
+            sockets=(socket.number,),
+            in_c="pthread_mutex_lock(&m); send_all(s, message, n); pthread_mutex_unlock(&m);",
+            in_python="with lock: s.sendall(message)",
+        )
+
+
+def _interrupted_send(sends: list[Call]) -> tuple[Call, Call, Call | None, bool] | None:
+    """Return a short send, the send of another thread that followed it, and the continuation."""
+    for at, call in enumerate(sends[:-1]):
+        following = sends[at + 1]
+        is_other = (following.process, following.thread) != (call.process, call.thread)
+        if call.requested is None or call.size >= call.requested or not is_other:
+            continue
+        rest = call.requested - call.size
+        for later in sends[at + 2 :]:
+            if (later.process, later.thread) == (call.process, call.thread):
+                if later.requested == rest:
+                    return call, following, later, True
+                break
+    return None
+
+
+def _interrupted_line(sends: list[Call]) -> tuple[Call, Call, Call | None, bool] | None:
+    """Return a part of a line, a send of another writer, and the rest of the line."""
+    by_writer: dict[Reader, list[Call]] = defaultdict(list)
+    for call in sends:
+        by_writer[call.process, call.thread].append(call)
+    for calls in by_writer.values():
+        if any(len(each.data) < each.size or not _is_text(each.data) for each in calls):
+            return None
+        if not calls[-1].data[: calls[-1].size].endswith(b"\n"):
+            return None
+    for at, call in enumerate(sends[:-1]):
+        following = sends[at + 1]
+        writer = call.process, call.thread
+        if call.data[: call.size].endswith(b"\n") or (following.process, following.thread) == writer:
+            continue
+        later = next((each for each in sends[at + 2 :] if (each.process, each.thread) == writer), None)
+        if later is not None:
+            return call, following, later, False
+    return None
+
+
+def _is_text(data: bytes) -> bool:
+    return all(byte >= 0x20 or byte in b"\r\n\t" for byte in data)
+
+
+def closed_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a descriptor that one thread closed while another thread was in a call on it."""
+    for close in trace_index.calls:
+        if close.name != "close" or close.failed or close.socket is None or close.until is None:
+            continue
+        for call in _in_progress(trace_index, close):
+            reused = _use_of_reused_number(trace_index, call, close)
+            stays = call.until is None and trace_index.end - close.until >= 5 * BLOCKED_NS
+            if reused is None and not (stays and _is_running(trace_index, call)):
+                continue
+            what = (
+                f"Thread {close.thread} closed descriptor {close.descriptor} while thread {call.thread} "
+                f"was in {call.name}() on it. "
+            )
+            if reused is not None:
+                created, use = reused
+                what += (
+                    f"Then {created.name}() returned the same number for another connection, and thread "
+                    f"{call.thread} went on with {use.name}() on that one."
+                )
+            else:
+                what += "close() does not end that call: it waits still."
+            yield Finding(
+                "closed-in-use",
+                "A thread closes a descriptor that another thread uses",
+                what,
+                "Call shutdown() from the other thread, which ends the blocked call, and close the "
+                "descriptor in the thread that uses it.",
+                (call.number, close.number, *(each.number for each in reused or ())),
+                process=close.process,
+                sockets=(close.socket, *((reused[1].socket or 0,) if reused else ())),
+                in_c="shutdown(fd, SHUT_RDWR);   /* the reader receives 0 bytes, and closes */",
+                in_python="s.shutdown(socket.SHUT_RDWR)   # the reader receives b'', and closes",
+            )
+            return
+
+
+def _in_progress(trace_index: TraceIndex, close: Call) -> Iterator[Call]:
+    """Return the calls of other threads on the socket that a close() overlapped, unless it was shut down."""
+    end = close.until or close.at
+    for call in trace_index.calls_by_socket[close.socket or 0]:
+        if call.at > close.at:
+            return
+        if call.name == "shutdown" and not call.failed:
+            return
+        if (
+            call.process != close.process
+            or call.thread == close.thread
+            or call.descriptor != close.descriptor
+        ):
+            continue
+        if call.name in RECEIVING | SENDING | ACCEPTING | {"connect"} and (
+            call.until is None or call.until > end
+        ):
+            yield call
+
+
+def _use_of_reused_number(trace_index: TraceIndex, call: Call, close: Call) -> tuple[Call, Call] | None:
+    """Return the call that got the number of a closed descriptor, and its use by the thread of `call`."""
+    created: Call | None = None
+    for later in trace_index.calls_by_process[call.process]:
+        if later.at < close.at:
+            continue
+        opens = later.name in ("socket", *ACCEPTING) and later.result == close.descriptor
+        if opens and later.created_id and later.thread != call.thread:
+            created = later
+        is_use = later.name in RECEIVING | SENDING and later.descriptor == close.descriptor
+        if created is not None and is_use and later.thread == call.thread:
+            return (created, later) if later.socket == created.created_id else None
+    return None
+
+
+def _is_running(trace_index: TraceIndex, call: Call) -> bool:
+    return trace_index.ended_at(call.process) is None
+
+
+def descriptors_exhausted(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find calls that failed because the process, or the system, has no more descriptors."""
+    for number, calls in trace_index.calls_by_process.items():
+        failed = [call for call in calls if call.error in ("EMFILE", "ENFILE")]
+        if not failed:
+            continue
+        first = failed[0]
+        opened = [
+            call
+            for call in calls
+            if call.name in ("socket", *ACCEPTING) and call.created_id and call.at < first.at
+        ]
+        finished = {socket.number for _, socket, _, _ in finished_connections(trace_index, number, first.at)}
+        held = [call for call in opened if number in trace_index.holders_at(call.created_id or 0, first.at)]
+        leaked = [call for call in held if call.created_id in finished]
+        count = f"{len(failed)} times" if len(failed) > 1 else "once"
+        text = (
+            f"{first.name}() of {_name(trace_index, first)} failed {count} with {first.error}: "
+            f"the process held {len(held)} sockets"
+        )
+        if leaked:
+            text += f", and the peers of {len(leaked)} of them had finished."
+            remedy = "Close each connection when its peer has finished."
+        else:
+            text += " whose peers were there."
+            remedy = (
+                "Raise the limit (ulimit -n, RLIMIT_NOFILE), or accept fewer connections at a time; and wait "
+                "before accept() is called again."
+            )
+        yield Finding(
+            "descriptors-exhausted",
+            "The process has run out of descriptors",
+            text,
+            remedy,
+            (*(call.number for call in leaked[:2]), first.number, *(call.number for call in failed[1:3])),
+            process=number,
+            sockets=tuple({call.socket for call in failed if call.socket is not None}),
+            in_c="if (n == 0) { close(c); }   /* EOF */",
+            in_python="with connection: serve(connection)",
+        )
+
+
+def _name(trace_index: TraceIndex, call: Call) -> str:
+    """Return a name of the process of a call, with the thread if it is not the first one."""
+    process = trace_index.process(call.process)
+    name = f"the {process.role}" if process.role else f"process {process.pid}"
+    return name if call.thread in (0, process.pid) else f"thread {call.thread} of {name}"

@@ -1,0 +1,270 @@
+"""Addresses that programs bind, and their attempts to connect to addresses: shared by several rules. Pure.
+
+An attempt to connect may end long after connect() has returned: a non-blocking one returns EINPROGRESS, and
+the outcome shows in SO_ERROR, in another connect(), in the first transfer, or in packets only.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
+from bothends.trace.findings.base import TraceIndex, listens_at
+from bothends.trace.model import Call, Packet, Socket, SocketAddress
+
+IN_PROGRESS: Final = frozenset({"EINPROGRESS", "EALREADY", "EAGAIN"})
+# Errors of a transfer on a socket that is not connected.
+NOT_CONNECTED: Final = frozenset(
+    {"ECONNREFUSED", "ENOTCONN", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "EADDRNOTAVAIL"}
+)
+REFUSED: Final = frozenset({"ECONNREFUSED", "ENOENT"})
+
+
+def name_of(trace_index: TraceIndex, process: int) -> str:
+    """Return how a sentence refers to a process: "the server", or its role."""
+    known = trace_index.process(process)
+    if known.role in ("server", "client"):
+        return f"the {known.role}"
+    return known.role or f"process {known.pid}"
+
+
+def capitalized(text: str) -> str:
+    """Return a text with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
+
+
+def program_of(trace_index: TraceIndex, process: int) -> str:
+    """Return the program a process belongs to: the role without the number of a child process."""
+    known = trace_index.process(process)
+    return known.role.partition("/")[0] or f"process {known.pid}"
+
+
+def closed_at(trace_index: TraceIndex, socket: int) -> int | None:
+    """Return when the last process that used a socket closed it or exited; None if it stayed open."""
+    closes: dict[int, int | None] = {}
+    for call in trace_index.calls_by_socket[socket]:
+        is_close = call.name == "close" and not call.failed
+        closes[call.process] = (call.until or call.at) if is_close else None
+    latest = 0
+    for process, at in closes.items():
+        ended = at if at is not None else trace_index.ended_at(process)
+        if ended is None:
+            return None
+        latest = max(latest, ended)
+    if not latest or trace_index.holders_at(socket, latest):
+        return None
+    return latest
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """An address that a socket has from `since` until `until` (None: to the end). `call` made it "
+    "reachable."""
+
+    socket: Socket
+    address: SocketAddress
+    call: Call
+    since: int
+    until: int | None
+
+    @property
+    def process(self) -> int:
+        """The number of the process that called."""
+        return self.call.process
+
+    def is_open_at(self, at: int) -> bool:
+        """Return whether the socket has the address at a time."""
+        return self.since <= at and (self.until is None or at < self.until)
+
+    def is_reached_by(self, target: SocketAddress) -> bool:
+        """Return whether it is the address that a connection or a datagram to `target` finds."""
+        if target.port is None:
+            return self.address.port is None and self.address.host == target.host
+        return listens_at(self.address, local_target(target))
+
+
+def local_target(target: SocketAddress) -> SocketAddress:
+    """Return the address that the kernel uses for a target: 0.0.0.0 and :: mean this machine."""
+    if target.host == "0.0.0.0":
+        return target._replace(host="127.0.0.1")
+    return target._replace(host="::1") if target.host == "::" else target
+
+
+def listeners(trace_index: TraceIndex) -> list[Binding]:
+    """Return the sockets that listen, in order."""
+    return [
+        Binding(socket, socket.local, call, call.until or call.at, closed_at(trace_index, socket.number))
+        for socket, call in trace_index.listeners()
+        if socket.local is not None
+    ]
+
+
+def bound_sockets(trace_index: TraceIndex, *kinds: str) -> list[Binding]:
+    """Return the sockets of these kinds that bind() gave an address, in order."""
+    found = []
+    for call in trace_index.calls:
+        if call.name != "bind" or call.failed or call.result is None or call.socket is None:
+            continue
+        socket = trace_index.trace.sockets[call.socket]
+        address = socket.local if call.address is None or not call.address.port else call.address
+        if socket.kind in kinds and address is not None and socket.family in ("inet", "inet6", "unix"):
+            until = closed_at(trace_index, socket.number)
+            found.append(Binding(socket, address, call, call.until or call.at, until))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt to connect a stream socket.
+
+    `error` is an errno's name if it failed, and `shown_by` the event that showed the outcome. `is_connected`:
+    the handshake is complete. `was_asked`: the program asked for the outcome. `waits` are the calls that
+    waited for the socket, and `transfers` the calls that tried to send or receive before the outcome was known.
+    """
+
+    connect: Call
+    socket: Socket
+    target: SocketAddress
+    error: str
+    is_connected: bool
+    shown_by: Call | Packet | None
+    was_asked: bool
+    waits: tuple[Call, ...]
+    transfers: tuple[Call, ...]
+
+    @property
+    def process(self) -> int:
+        """The number of the process that connects."""
+        return self.connect.process
+
+    @property
+    def was_in_progress(self) -> bool:
+        """Whether connect() returned before the handshake was complete."""
+        return self.connect.error in IN_PROGRESS
+
+
+def attempts(trace_index: TraceIndex) -> list[Attempt]:
+    """Return the attempts to connect stream sockets, in order."""
+    waits: dict[int, list[Call]] = defaultdict(list)
+    for call in trace_index.calls:
+        if call.name in WAITING:
+            for number in call.sockets:
+                waits[number].append(call)
+    found = []
+    pending: set[int] = set()
+    for call in trace_index.calls:
+        if call.name != "connect" or call.address is None or call.socket is None:
+            continue
+        socket = trace_index.trace.sockets[call.socket]
+        is_address = call.address.port is not None or socket.family == "unix"
+        if socket.kind not in ("stream", "seqpacket") or not is_address or socket.number in pending:
+            continue
+        if call.error in IN_PROGRESS and socket.family != "unix":
+            pending.add(socket.number)
+        found.append(_attempt(trace_index, call, socket, waits[socket.number]))
+    return found
+
+
+def _attempt(trace_index: TraceIndex, connect: Call, socket: Socket, waits: list[Call]) -> Attempt:
+    target, transfers = connect.address, list[Call]()
+    assert target is not None
+    if connect.error not in IN_PROGRESS or socket.family == "unix":
+        done = connect.result is not None or connect.failed
+        error = connect.error if not connect.error.startswith("ERESTART") else ""
+        return Attempt(
+            connect, socket, target, error, connect.result == 0, connect if done else None, True, (), ()
+        )
+    own = [each for each in waits if (each.until or trace_index.end) >= connect.at]
+    error, connected, asked = "", False, False
+    shown: Call | Packet | None = None
+    for call in trace_index.later_calls(connect):
+        if call.name == "close":
+            break
+        if call.name == "epoll_ctl":
+            own.append(call)
+        outcome = _outcome(call)
+        asked = asked or outcome == "asked"
+        if outcome == "early":
+            transfers.append(call)
+        if outcome not in ("connected", "failed"):
+            continue
+        asked = asked or call.name not in SENDING | RECEIVING
+        connected, shown = outcome == "connected", call
+        error = "" if connected else _error_of(call)
+        transfers += [call] if call.name in SENDING | RECEIVING else []
+        break
+    if shown is None:
+        for packet in trace_index.packets_to[socket.number]:
+            if "RST" in packet.flags or packet.flags == ("SYN", "ACK"):
+                connected, shown = "RST" not in packet.flags, packet
+                error = "" if connected else "ECONNREFUSED"
+                break
+        connected = connected or (shown is None and trace_index.peer_of(socket.number) is not None)
+    return Attempt(connect, socket, target, error, connected, shown, asked, tuple(own), tuple(transfers))
+
+
+def _outcome(call: Call) -> str:
+    """Return what a call shows of a connection in progress: "connected", "failed", "asked", "early" or ""."""
+    if call.name == "getsockopt" and "SO_ERROR" in call.arguments and not call.failed:
+        return "failed" if _error_of(call) else "connected"
+    if call.name == "connect":
+        if call.result == 0 or call.error == "EISCONN":
+            return "connected"
+        return "asked" if call.error in IN_PROGRESS else "failed"
+    if call.name == "getpeername":
+        return "asked" if call.failed else "connected"
+    if call.name in SENDING | RECEIVING:
+        if call.error in NOT_CONNECTED:
+            return "failed"
+        if not call.failed and call.result is not None:
+            return "connected"
+        return "early"
+    return ""
+
+
+def _error_of(call: Call) -> str:
+    """Return the errno that a call returned, or that SO_ERROR had; none if the connection is complete."""
+    if call.name != "getsockopt":
+        return call.error
+    value = call.arguments[3].strip("[]") if len(call.arguments) > 3 else ""
+    if value.isdigit():
+        return errno.errorcode.get(int(value), value) if int(value) else ""
+    return value if value.startswith("E") else ""
+
+
+def has_recovered(trace_index: TraceIndex, failed: Attempt, known: list[Attempt]) -> bool:
+    """Return whether the program connected otherwise: to the same port, or to another address later."""
+    program = program_of(trace_index, failed.process)
+    for each in known:
+        if not each.is_connected or each is failed:
+            continue
+        same = (
+            each.target.port == failed.target.port
+            if failed.target.port is not None
+            else each.target == failed.target
+        )
+        if same and program_of(trace_index, each.process) == program:
+            return True
+        if each.process == failed.process and each.connect.at > failed.connect.at:
+            return True
+    return False
+
+
+def is_read(trace_index: TraceIndex, socket: int) -> bool:
+    """Return whether any program reads, accepts or waits for a socket."""
+    return any(
+        call.name in RECEIVING | ACCEPTING or call.name == "epoll_ctl"
+        for call in trace_index.calls_by_socket[socket]
+    ) or any(socket in call.sockets for call in trace_index.calls if call.name in WAITING)
+
+
+def connections_to(trace_index: TraceIndex, binding: Binding) -> Iterator[Attempt]:
+    """Return the attempts whose handshake a listener completed."""
+    for each in attempts(trace_index):
+        at = each.connect.until or each.connect.at
+        if each.is_connected and binding.is_reached_by(each.target) and binding.is_open_at(at):
+            yield each

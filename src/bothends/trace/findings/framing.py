@@ -1,0 +1,378 @@
+"""Rules about the length of messages: length prefixes, counted characters, whole buffers. Pure.
+
+prefix                 reader                             rule
+00 00 00 05 hello      asks for 83886080 bytes            length-byte-order
+"GET "                 asks for 1195725856 bytes          text-as-length
+00 00 00 04 Zürich     ...                                length-counts-characters
+hello 00 00 00 ...     gets 995 bytes too many            whole-buffer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
+from bothends.trace.findings.turns import (
+    Turn,
+    ended_without_reading,
+    is_waiting_to_read,
+    peer_socket,
+    stream_of,
+    turns,
+)
+from bothends.trace.model import Call, Socket
+from bothends.trace.rendering import formatting
+
+ByteOrder = Literal["big", "little"]
+Mismatch = tuple[Literal["seen", "inferred"], str, str, tuple[int, ...]]  # certainty, basis, text, evidence
+
+MIN_PADDING: Final = 16  # NULs at the end of a send that make it a buffer, and not a string
+LARGE_READ: Final = 65_536  # bytes: a read of so much after a short header is a length, not a buffer's size
+SHOWN: Final = 12  # bytes of a payload in a text
+
+_OTHER: Final[dict[ByteOrder, ByteOrder]] = {"big": "little", "little": "big"}
+_C_ORDER: Final = {
+    2: "n = ntohs(n);   /* the sender: n = htons(n); */",
+    4: "n = ntohl(n);   /* the sender: n = htonl(n); */",
+}
+_PYTHON_ORDER: Final = {
+    2: 'n, = struct.unpack("!H", header)   # the sender: struct.pack("!H", n)',
+    4: 'n, = struct.unpack("!I", header)   # the sender: struct.pack("!I", n)',
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How a stream is divided: a prefix of `width` bytes holds the length, which may include the prefix."""
+
+    width: int
+    order: ByteOrder
+    includes_prefix: bool = False
+
+    def size(self, data: bytes) -> int:
+        """Return the size of the payload after a prefix."""
+        return int.from_bytes(data[: self.width], self.order) - (self.width if self.includes_prefix else 0)
+
+    def misread(self, data: bytes) -> int:
+        """Return the length that a reader of the other byte order takes from a prefix."""
+        return int.from_bytes(data[: self.width], _OTHER[self.order])
+
+    def sizes(self, data: bytes, total: int) -> list[int]:
+        """Return the payload sizes of a stream that consists of whole messages; none if it does not.
+
+        `data` are the first bytes of the stream, `total` is its length.
+        """
+        at = 0
+        found: list[int] = []
+        while at < total:
+            if at + self.width > len(data):
+                return found if at >= len(data) or len(data) < total else []
+            size = self.size(data[at:])
+            at += self.width + size
+            if size < 0 or at > total:
+                return []
+            found.append(size)
+        return found
+
+
+FRAMINGS: Final = tuple(
+    Framing(width, order, includes)
+    for includes in (False, True)
+    for width in (4, 2)
+    for order in ("big", "little")
+)
+
+
+def length_byte_order(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a length prefix that one end writes in one byte order and the other end reads in the other."""
+    for writer in trace_index.sockets("stream"):
+        reader = peer_socket(trace_index, writer)
+        if reader is None:
+            continue
+        sent, received = stream_of(trace_index, writer, "sent"), stream_of(trace_index, reader, "received")
+        for framing in FRAMINGS:
+            sizes = framing.sizes(sent.data, sent.total)
+            misread = framing.misread(sent.data) if sizes else 0
+            if (
+                not sizes
+                or not sizes[0]
+                or misread == int.from_bytes(sent.data[: framing.width], framing.order)
+            ):
+                continue
+            found = _misread(trace_index, framing, sent, received, reader, sizes[0], misread)
+            if found is None:
+                continue
+            certainty, basis, what, evidence = found
+            prefix = " ".join(f"{byte:02x}" for byte in sent.data[: framing.width])
+            size = sizes[0] + (framing.width if framing.includes_prefix else 0)
+            changes = writer if framing.order == "little" else reader
+            yield Finding(
+                "length-byte-order",
+                "The two ends use different byte orders for the length of a message",
+                f"The length {prefix} means {size} in {_name(framing.order)} byte order, as "
+                f"{_role(trace_index, sent.calls[0])} wrote it, and {misread} in "
+                f"{_name(_OTHER[framing.order])} byte order{what}",
+                "Use network byte order (big-endian) for lengths at both ends.",
+                evidence,
+                certainty=certainty,
+                basis=basis,
+                process=(sent if changes is writer else received).calls[0].process,
+                sockets=(writer.number, reader.number),
+                in_c=_C_ORDER[framing.width],
+                in_python=_PYTHON_ORDER[framing.width],
+            )
+            break
+
+
+def _misread(
+    trace_index: TraceIndex,
+    framing: Framing,
+    sent: Turn,
+    received: Turn,
+    reader: Socket,
+    size: int,
+    misread: int,
+) -> Mismatch | None:
+    """Return how the reader showed that it took another length from the first prefix, or None."""
+    sender = sent.calls[0].number
+    header = _read_of_header(received, framing.width)
+    if header is not None:
+        name = _role(trace_index, header)
+        following = _next_read(trace_index, header)
+        if following is not None and following.requested is not None:
+            asked, expected = following.requested, (misread, misread - framing.width)
+            evidence = (sender, header.number, following.number)
+            if asked in expected and asked != size:
+                return "seen", "", f": {name} read it and then asked for {asked} bytes.", evidence
+            if (
+                asked >= LARGE_READ
+                and misread >= LARGE_READ
+                and asked > size
+                and _got_no_more(received, framing, size)
+            ):
+                basis = f"{name} asked for {asked} bytes after it had read the length"
+                return (
+                    "inferred",
+                    basis,
+                    f": {name} probably read the second, and waits for so much.",
+                    evidence,
+                )
+            return None
+        if ended_without_reading(trace_index, reader, header):
+            basis = (
+                f"{name} read the {framing.width} bytes of the length, and nothing of the {size} after them"
+            )
+            text = (
+                f": {name} probably took the second (or expected text), and stopped before the {size} bytes "
+                "of the message."
+            )
+            return "inferred", basis, text, (sender, header.number)
+        return None
+    if not received.calls or received.total != sent.total or misread <= received.total:
+        return None
+    waiting = is_waiting_to_read(trace_index, reader)
+    last = received.calls[-1]
+    if waiting is None or trace_index.end - (last.until or last.at) < 5 * BLOCKED_NS:
+        return None
+    if any(call.size for call in trace_index.calls_by_socket[reader.number] if call.name in SENDING):
+        return None
+    name = _role(trace_index, last)
+    basis = f"{name} received the whole message and waits for more"
+    text = f": {name} has the message and waits for more: it probably took the second, or expected text."
+    return "inferred", basis, text, (sender, last.number, waiting.number)
+
+
+def _got_no_more(received: Turn, framing: Framing, size: int) -> bool:
+    return received.total <= framing.width + size
+
+
+def _read_of_header(received: Turn, width: int) -> Call | None:
+    """Return the read that completed a header of `width` bytes, and read nothing beyond it."""
+    total = 0
+    for call in received.calls:
+        total += call.size
+        if total >= width:
+            return call if total == width and (call.requested or width) <= width else None
+    return None
+
+
+def _next_read(trace_index: TraceIndex, call: Call) -> Call | None:
+    """Return the next receive of the same process, if it reads on before it sends or closes."""
+    for following in trace_index.later_calls(call):
+        if following.process != call.process:
+            continue
+        if following.name in RECEIVING and following.error != "EAGAIN":
+            return following
+        if following.name in SENDING or following.name in ("close", "shutdown"):
+            return None
+    return None
+
+
+def text_as_length(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a reader that takes the first bytes of a text for a binary length."""
+    for writer in trace_index.sockets("stream"):
+        reader = peer_socket(trace_index, writer)
+        if reader is None:
+            continue
+        sent, received = stream_of(trace_index, writer, "sent"), stream_of(trace_index, reader, "received")
+        for width in (4, 8, 2):
+            text = sent.data[:width]
+            header = _read_of_header(received, width)
+            if header is None or len(text) < width or not _is_text(sent.data):
+                continue
+            numbers = (int.from_bytes(text, "big"), int.from_bytes(text, "little"))
+            following, name = _next_read(trace_index, header), _role(trace_index, header)
+            shown = formatting.quoted(text, width, width)
+            certainty: Literal["seen", "inferred"] = "seen"
+            basis, evidence = "", tuple[int, ...]()
+            if following is not None and following.requested in numbers and width > 1:
+                asked = following.requested
+                what = f"{name} took the text {shown} for a binary length, and asked for {asked} bytes."
+                evidence = (sent.calls[0].number, header.number, following.number)
+            elif following is not None and width == 4 and (following.requested or 0) >= LARGE_READ:
+                certainty, basis = "inferred", f"after 4 bytes it asked for {following.requested}"
+                what = f"{name} probably took the text {shown} for a binary length ({numbers[0]})."
+                evidence = (sent.calls[0].number, header.number, following.number)
+            elif (
+                width == 4
+                and following is None
+                and sent.total > width + 2
+                and not any(call.size for call in trace_index.sends(reader))
+                and ended_without_reading(trace_index, reader, header)
+            ):
+                certainty, basis = "inferred", f"{name} read {width} bytes of a text and stopped"
+                what = (
+                    f"{name} read the first {width} bytes of the text that the peer sent, {shown}, and "
+                    f"stopped: it probably took them for a binary length ({numbers[0]})."
+                )
+                evidence = (sent.calls[0].number, header.number)
+            else:
+                continue
+            yield Finding(
+                "text-as-length",
+                "One end sends text where the other end reads a binary length",
+                what,
+                "Agree on one format: a binary length in network byte order, or a line of digits.",
+                evidence,
+                certainty=certainty,
+                basis=basis,
+                process=header.process,
+                sockets=(writer.number, reader.number),
+                in_c="n = htonl(length); send_all(s, &n, 4); send_all(s, text, length);",
+                in_python='s.sendall(struct.pack("!I", len(data)) + data)',
+            )
+            break
+
+
+def length_counts_characters(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a length that counts the characters of a text, and not its bytes."""
+    for socket in trace_index.sockets("stream"):
+        for turn in turns(trace_index, socket):
+            if turn.kind != "sent" or len(turn.data) != turn.total:
+                continue
+            found = _characters(turn.data)
+            if found is None:
+                continue
+            length, size = found
+            yield Finding(
+                "length-counts-characters",
+                "The length of a message counts characters, not bytes",
+                f"{_role(trace_index, turn.calls[0])} announced {length} bytes and sent {size}: the text has "
+                f"{length} characters, and some of them take several bytes in UTF-8.",
+                "Encode the text first, and send the length of the encoded bytes.",
+                tuple(call.number for call in turn.calls[:3]),
+                process=turn.calls[0].process,
+                sockets=(socket.number,),
+                in_c="n = strlen(text);   /* bytes, not characters: mbstowcs() counts those */",
+                in_python="data = text.encode(); header = len(data)   # not len(text)",
+            )
+            break
+
+
+def _characters(data: bytes) -> tuple[int, int] | None:
+    """Return the announced length and the size of a payload whose length counts its characters, or None."""
+    candidates = [(framing.size(data), data[framing.width :]) for framing in FRAMINGS[:4]]
+    digits, separator, _ = data[:24].partition(b"\n")
+    if separator and digits.strip().isdigit():
+        candidates.append((int(digits), data[len(digits) + 1 :]))
+    head, separator, body = data.partition(b"\r\n\r\n")
+    if separator and b"content-length:" in head.lower():
+        value = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0].strip()
+        if value.isdigit():
+            candidates.append((int(value), body))
+    for length, payload in candidates:
+        if not 0 < length < len(payload):
+            continue
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError:
+            continue
+        if len(text) == length and all(each.isprintable() or each.isspace() for each in text):
+            return length, len(payload)
+    return None
+
+
+def whole_buffer(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a short text that was sent with the unused rest of its buffer: NULs follow it."""
+    for socket in trace_index.sockets("stream", "datagram", "seqpacket"):
+        received = 0
+        for call in trace_index.calls_by_socket[socket.number]:
+            if call.name in RECEIVING and call.size:
+                received = call.size
+            if call.name not in SENDING or not call.size or len(call.data) < min(call.size, 4096):
+                continue
+            text = _text_before_padding(call.data[: call.size])
+            if text is None or not _is_unexpected(trace_index, socket, call, received):
+                continue
+            padding = call.size - len(text)
+            yield Finding(
+                "whole-buffer",
+                "A whole buffer is sent for a short message",
+                f"{_role(trace_index, call)} sent {call.size} bytes for the {len(text)} bytes "
+                f"{formatting.quoted(text, len(text), SHOWN)}: {padding} NULs "
+                "follow, the unused rest of a buffer.",
+                "Send as many bytes as the message has, and not the size of the buffer.",
+                (call.number,),
+                process=call.process,
+                sockets=(socket.number,),
+                in_c="send(s, buffer, n, 0);   /* n as recv() or snprintf() returned it */",
+                in_python="s.sendall(buffer[:n])   # n as recv_into() returned it",
+            )
+            break
+
+
+def _text_before_padding(data: bytes) -> bytes | None:
+    """Return the text that NULs fill up to the size of a buffer; None if the data is something else."""
+    text = data.rstrip(b"\0")
+    padding = len(data) - len(text)
+    is_padded = padding >= MIN_PADDING and padding >= len(data) // 4
+    return text if is_padded and text and _is_text(text) else None
+
+
+def _is_unexpected(trace_index: TraceIndex, socket: Socket, call: Call, received: int) -> bool:
+    """Return whether the peer does not read records of this size: then the padding is part of a format."""
+    if socket.kind != "stream" or 0 < received < call.size // 2:
+        return True
+    peer = peer_socket(trace_index, socket)
+    reads = trace_index.receives(peer) if peer is not None else []
+    return not any(each.requested == call.size for each in reads)
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        text = data[:2048].decode("utf-8", "strict" if len(data) <= 2048 else "ignore")
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and all(each.isprintable() or each in "\r\n\t" for each in text)
+
+
+def _name(order: ByteOrder) -> str:
+    return "big-endian (network)" if order == "big" else "little-endian (host)"
+
+
+def _role(trace_index: TraceIndex, call: Call) -> str:
+    process = trace_index.process(call.process)
+    return f"the {process.role}" if process.role else f"process {process.pid}"

@@ -1,0 +1,308 @@
+"""Rules about hangs in which both ends wait to read, and everything that was sent has been read. Pure.
+
+One end sent last, and waits for the answer. The other one has read all of it, and waits for more. What it
+waits for is inferred from the bytes, and from the sizes of its reads:
+
+    GET / HTTP/1.1\\r\\n        no blank line            http-incomplete
+    5 of 100 bytes            asks for the other 95    read-too-long
+    hello                     reads by line            no-newline
+    hello                     reads otherwise          no-half-close
+    hello\\n                   reads by line            unflushed: the answer is in a buffer
+    nothing at all                                     unflushed: the request is in a buffer
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
+
+from bothends.trace.capture.calls import RECEIVING
+from bothends.trace.findings.base import Finding, TraceIndex
+from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.standstill import (
+    Standstill,
+    ThreadState,
+    age,
+    bytes_text,
+    call_name,
+    evidence,
+    standstills,
+)
+from bothends.trace.findings.turns import turns
+from bothends.trace.model import Call, Socket
+from bothends.trace.rendering import formatting
+
+# The sizes of the reads of buffers that programs read lines from: stdio and Java's 8192, Python's, Node.js's.
+_LINE_BUFFERS: Final = {
+    "read": frozenset({1, 4096, 8192, 65536, 131072, 262144}),
+    "recvfrom": frozenset({1, 8192, 131072, 262144}),
+}
+_UNBUFFERED_OUTPUT: Final = frozenset({65536, 262144})  # Node.js and asyncio read so, and send at once
+_REQUEST_LINE: Final = re.compile(rb"[A-Z]{3,10} [^\r\n]{1,2000} HTTP/1\.[01]\r?\n")
+_CONTENT_LENGTH: Final = re.compile(rb"(?i)\ncontent-length:[ \t]*(\d{1,15})")
+
+
+def http_incomplete(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find an HTTP request without its blank line or its whole body."""
+    return _of_kind(trace_index, "http-incomplete")
+
+
+def read_too_long(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a read of a fixed number of bytes, of which the peer sent fewer."""
+    return _of_kind(trace_index, "read-too-long")
+
+
+def no_newline(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a line without its end, which the peer waits for."""
+    return _of_kind(trace_index, "no-newline")
+
+
+def unflushed(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a request or an answer that was probably written to a buffer and never flushed."""
+    return _of_kind(trace_index, "unflushed")
+
+
+def no_half_close(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a server that probably reads to EOF, and a client that waits for the answer without EOF."""
+    return _of_kind(trace_index, "no-half-close")
+
+
+def _of_kind(trace_index: TraceIndex, rule: str) -> Iterator[Finding]:
+    return (each for each in _both_read(trace_index) if each.rule == rule)
+
+
+@lru_cache(maxsize=1)
+def _both_read(trace_index: TraceIndex) -> tuple[Finding, ...]:
+    found, done = list[Finding](), set[int]()
+    for each in standstills(trace_index):
+        if each.peer is None or each.socket.number in done:
+            continue
+        waits_for_all = _waits_for_all(trace_index, each)
+        if waits_for_all is not None:
+            found.append(waits_for_all)
+            done |= {each.socket.number, each.peer.number}
+            continue
+        reader = next((state for state in each.peers if state.waits_for(each.peer.number)), None)
+        if reader is None or each.unread or each.unread_here or not each.waiter.waits_for(each.socket.number):
+            continue
+        finding = _classify(trace_index, each, each.peer, reader)
+        if finding is not None:
+            found.append(finding)
+            done |= {each.socket.number, each.peer.number}
+    return tuple(found)
+
+
+def _waits_for_all(trace_index: TraceIndex, each: Standstill) -> Finding | None:
+    """Return the finding about a read with MSG_WAITALL, or None: the bytes that came are not read yet."""
+    call = each.waiter.call
+    if call is None or each.peer is None or "MSG_WAITALL" not in call.flags or call.name not in RECEIVING:
+        return None
+    wanted = call.requested or 0
+    if not each.unread_here < wanted:
+        return None
+    senders = each.moment.states_at(each.peer.number)
+    sender = next((state for state in senders if state.waits_for(each.peer.number)), None)
+    sent = each.sends(each.peer)
+    if sender is None:
+        return None
+    other, name = name_of(trace_index, sender.process), name_of(trace_index, each.waiter.process)
+    return _too_long(
+        each, each.waiter, sender, sent[-1:],
+        f"{capitalized(name)} waits in {call_name(each.waiter)} until all {bytes_text(wanted)} are there, and "
+        f"{other} has sent only {each.unread_here:,}. {capitalized(other)} waits in {call_name(sender)} for the "
+        f"answer, for {age(each, sender)}.",
+    )  # fmt: skip
+
+
+def _too_long(
+    each: Standstill, reader: ThreadState, sender: ThreadState, sends: list[Call], text: str
+) -> Finding:
+    assert each.peer is not None
+    return Finding(
+        "read-too-long",
+        "A read waits for more bytes than the peer sends",
+        text,
+        "Read the length that the peer announces, or up to a delimiter; without MSG_WAITALL recv() returns what "
+        "is there. Or send all the bytes that the reader expects.",
+        evidence(*sends, reader, sender),
+        process=reader.process,
+        sockets=(each.socket.number, each.peer.number),
+        in_c="n = recv(fd, buf, sizeof buf, 0);  /* returns what has arrived */",
+        in_python="data = s.recv(4096)  # or first read the length: struct.unpack('!I', header)",
+    )
+
+
+def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: ThreadState) -> Finding | None:
+    """Return the finding for a thread that waits for an answer, and a peer that waits for more; or None."""
+    spoken = turns(trace_index, each.socket)
+    spoken = [turn for turn in spoken if (turn.calls[0].until or 0) <= each.moment.now]
+    wait, read = each.waiter, reader
+    if not spoken:
+        is_client = each.socket.accepted_from is None
+        return _nothing_sent(trace_index, each, peer, read) if is_client else None
+    if spoken[-1].kind != "sent" or wait.has_limit or _others_may_act(trace_index, each):
+        return None
+    data, size = spoken[-1].data, spoken[-1].total
+    name, other = name_of(trace_index, wait.process), name_of(trace_index, read.process)
+    state = (
+        f"{capitalized(name)} sent {formatting.quoted(data, size, 24)} and waits in {call_name(wait)} for the "
+        f"answer, for {age(each, wait)}. {capitalized(other)} has read all {bytes_text(size)}, and waits in "
+        f"{call_name(read)} for more"
+    )
+    sockets = (each.socket.number, peer.number)
+    events = evidence(spoken[-1].calls[-1], wait, read)
+    missing = _missing_of_request(data, size)
+    if missing:
+        return Finding(
+            "http-incomplete",
+            "An HTTP request is not complete",
+            f"{state}: the request lacks {missing}.",
+            "End the header with an empty line (\\r\\n\\r\\n), and send as many bytes of body as Content-Length "
+            "says.",
+            events,
+            process=wait.process,
+            sockets=sockets,
+            in_c='send(fd, "GET / HTTP/1.1\\r\\nHost: example\\r\\n\\r\\n", 37, 0);',
+            in_python='s.sendall(b"GET / HTTP/1.1\\r\\nHost: example\\r\\n\\r\\n")',
+        )
+    wanted = _fixed_read(each, peer, read, size)
+    if wanted:
+        return _too_long(
+            each, read, wait, spoken[-1].calls[-1:],
+            f"{state}: it reads {bytes_text(wanted)} in all, and {size:,} came.",
+        )  # fmt: skip
+    if read.has_limit or any(turn.kind == "received" and len(spoken) > 8 for turn in spoken):
+        return None
+    by_line = _reads_lines(trace_index, peer, read)
+    is_line = data[:size].endswith((b"\n", b"\0"))
+    is_text = bool(data) and all(32 <= byte < 127 or byte in b"\r\n\t" or byte > 127 for byte in data)
+    if by_line and is_text and not is_line:
+        return Finding(
+            "no-newline",
+            "The end of the line is missing, and each end waits for the other",
+            f"{state}: probably it reads up to a newline, and none was sent.",
+            "End each message with the newline that the peer reads up to. If the peer reads to EOF, call "
+            "shutdown(SHUT_WR) after the last byte.",
+            events,
+            "inferred",
+            "the bytes are text without a newline, and the size of the read is that of a line reader's buffer",
+            process=wait.process,
+            sockets=sockets,
+            in_c='send(fd, "hello\\n", 6, 0);',
+            in_python='s.sendall(text.encode() + b"\\n")',
+        )
+    size_of_read = read.call.requested if read.call is not None else None
+    if by_line and is_line and size_of_read not in _UNBUFFERED_OUTPUT | {1}:
+        return Finding(
+            "unflushed",
+            "The answer is probably in a buffer that was never flushed",
+            f"{state}. The line is complete, so probably {other} wrote its answer to a buffered stream: "
+            f"{_nothing_from(each, peer, other)}.",
+            "Flush after each message, or use a line-buffered stream. If the server reads to EOF, the client must "
+            "call shutdown(SHUT_WR).",
+            events,
+            "inferred",
+            "a whole line was read through a buffer, and nothing was sent",
+            process=read.process,
+            sockets=sockets,
+            in_c="fflush(out);  /* or setvbuf(out, NULL, _IOLBF, 0) */",
+            in_python="stream.flush()  # in Java: new PrintWriter(out, true), or out.flush()",
+        )
+    return Finding(
+        "no-half-close",
+        "Each end waits for the other: no EOF was sent",
+        f"{state}: probably it reads up to EOF, and {name} did not end its direction with shutdown(SHUT_WR).",
+        "Call shutdown(SHUT_WR) after the last byte of the request, or let the reader stop at a length or a "
+        "newline" + ("" if is_line else ", which this request lacks") + ".",
+        events,
+        "inferred",
+        "everything was read, and the reader goes on",
+        process=wait.process,
+        sockets=sockets,
+        in_c="shutdown(fd, SHUT_WR);  /* after the last send() */",
+        in_python="s.shutdown(socket.SHUT_WR)  # after sendall()",
+    )
+
+
+def _nothing_sent(
+    trace_index: TraceIndex, each: Standstill, peer: Socket, reader: ThreadState
+) -> Finding | None:
+    if each.waiter.activity != "read" or reader.has_limit or _others_may_act(trace_index, each):
+        return None
+    name, other = name_of(trace_index, each.waiter.process), name_of(trace_index, reader.process)
+    return Finding(
+        "unflushed",
+        "Neither end has sent anything, and both wait",
+        f"{capitalized(name)} waits in {call_name(each.waiter)} for {age(each, each.waiter)}, and {other} waits in "
+        f"{call_name(reader)}, but no send() was called at either end: probably the request is still in a buffer "
+        f"of {name} that was never flushed.",
+        "Flush the stream after each message. If each end expects the other one to speak first, let one begin.",
+        evidence(each.waiter, reader),
+        "inferred",
+        "no byte was sent on the connection",
+        process=each.waiter.process,
+        sockets=(each.socket.number, peer.number),
+        in_c="fflush(out);  /* or setvbuf(out, NULL, _IOLBF, 0) */",
+        in_python="stream.flush()  # in Java: new PrintWriter(out, true), or out.flush()",
+    )
+
+
+def _nothing_from(each: Standstill, peer: Socket, other: str) -> str:
+    sends = each.sends(peer)
+    return f"{other} has sent nothing" if not sends else f"{other} has sent nothing since"
+
+
+def _missing_of_request(data: bytes, size: int) -> str:
+    """Return what an HTTP request lacks; "" if it is complete, or none."""
+    if not _REQUEST_LINE.match(data) and not re.match(rb"(GET|POST|HEAD|PUT) [^\r\n]* HTTP/1\.[01]\Z", data):
+        return ""
+    header, separator, _ = data.partition(b"\r\n\r\n")
+    if not separator:
+        return "the empty line that ends the header" if b"\n\n" not in data and len(data) == size else ""
+    length = _CONTENT_LENGTH.search(header)
+    lacking = int(length[1]) - (size - len(header) - 4) if length else 0
+    return f"{bytes_text(lacking)} of the body" if lacking > 0 else ""
+
+
+def _fixed_read(each: Standstill, peer: Socket, reader: ThreadState, size: int) -> int:
+    """Return how many bytes a reader reads in all, if each read asks for what the one before left; or 0."""
+    reads = [call for call in each.receives(peer) if call.thread == reader.thread]
+    call = reader.call
+    if call is None or not call.requested or not reads or reads[-1].requested is None:
+        return 0
+    last = reads[-1]
+    rest = (last.requested or 0) - last.size
+    return call.requested + size if 0 < call.requested == rest < (last.requested or 0) else 0
+
+
+def _reads_lines(trace_index: TraceIndex, peer: Socket, reader: ThreadState) -> bool:
+    """Return whether a reader seems to read lines: by the size of its reads, or by lines answered before."""
+    call = reader.call
+    reads = [each for each in trace_index.receives(peer) if each.size]
+    requested = call.requested if call is not None else None
+    name = call.name if call is not None else ""
+    if requested is None and reads:
+        requested, name = reads[-1].requested, reads[-1].name
+    if requested in _LINE_BUFFERS.get(name, ()):
+        return True
+    spoken = turns(trace_index, peer)
+    answered = [turn for turn, after in zip(spoken, spoken[1:], strict=False) if after.kind == "sent"]
+    return any(turn.kind == "received" and turn.data.endswith(b"\n") for turn in answered)
+
+
+def _others_may_act(trace_index: TraceIndex, each: Standstill) -> bool:
+    """Return whether another thread, a keyboard or another connection may make one of the two ends send."""
+    assert each.peer is not None
+    for socket, state in ((each.socket, each.waiter), *((each.peer, state) for state in each.peers)):
+        if state.call is not None and state.call.descriptors_waited:
+            return True
+        for other in each.moment.threads.values():
+            if other.process != state.process or other.thread == state.thread:
+                continue
+            if other.activity in ("keyboard", "sleep", "run", "child") and socket.accepted_from is None:
+                return True
+            if other.activity in ("sleep", "run", "child"):
+                return other.thread in {call.thread for call in trace_index.calls_by_socket[socket.number]}
+    return False

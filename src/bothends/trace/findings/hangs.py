@@ -1,0 +1,196 @@
+"""Rules about hangs: data or connections wait, and the threads that should take them do something else. Pure.
+
+Each rule looks at connections that stand still (`standstill.py`). Those on which both ends wait to read, with
+nothing unread, are judged by `hanging_reads.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bothends.trace.capture.calls import ACCEPTING
+from bothends.trace.findings.base import Finding, TraceIndex
+from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.standstill import (
+    STANDSTILL_NS,
+    Moment,
+    Standstill,
+    ThreadState,
+    age,
+    bytes_text,
+    call_name,
+    evidence,
+    listener_of,
+    standstills,
+)
+from bothends.trace.model import Call, Socket
+from bothends.trace.rendering import formatting
+
+
+def both_send(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a connection whose ends are both blocked in a send, because neither reads."""
+    done = set[int]()
+    for each in standstills(trace_index):
+        other = next((peer for peer in each.peers if peer.activity == "send"), None)
+        if each.waiter.activity != "send" or other is None or each.peer is None or each.socket.number in done:
+            continue
+        if each.peer.number not in other.sockets:
+            continue
+        done |= {each.socket.number, each.peer.number}
+        one, two = name_of(trace_index, each.waiter.process), name_of(trace_index, other.process)
+        yield Finding(
+            "both-send",
+            "Both ends send and neither reads: a deadlock",
+            f"{capitalized(one)} is blocked in {call_name(each.waiter)} for {age(each, each.waiter)} with "
+            f"{bytes_text(each.unread)} that {two} has not read, and {two} is blocked in {call_name(other)} "
+            f"for {age(each, other)} with {bytes_text(each.unread_here)} that {one} has not read: all "
+            "buffers are full.",
+            f"Read while you send: in {one}, send in one thread and read in another, or send only when the "
+            "socket is writable and read whenever it is readable. Larger buffers only move the limit.",
+            evidence(each.waiter, other),
+            process=each.waiter.process,
+            sockets=(each.socket.number, each.peer.number),
+            in_c="poll(&(struct pollfd){fd, POLLIN | POLLOUT}, 1, -1);  /* recv() or send(), non-blocking */",
+            in_python="threading.Thread(target=s.sendall, args=(data,)).start(); read_answers(s)",
+        )
+
+
+def edge_not_drained(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find unread data at a socket of an edge-triggered epoll instance that waits for the next edge."""
+    for each in _unread(trace_index):
+        assert each.peer is not None
+        for state in each.peers:
+            if state.call is None or not state.waits_for(each.peer.number) or state.activity != "events":
+                continue
+            wanted = dict(zip(state.call.sockets, state.call.wanted_events, strict=False))
+            reads = each.receives(each.peer)
+            if "EPOLLET" not in wanted.get(each.peer.number, "") or not reads:
+                continue
+            yield _edge(trace_index, each, state, reads[-1])
+            break
+
+
+def _edge(trace_index: TraceIndex, each: Standstill, state: ThreadState, read: Call) -> Finding:
+    name = name_of(trace_index, state.process)
+    assert each.peer is not None
+    return Finding(
+        "edge-not-drained",
+        "Edge-triggered epoll, and the socket was not read until EAGAIN",
+        f"{capitalized(name)} read {bytes_text(read.size)} in {call_name(read)} and went back to "
+        f"epoll_wait() while {bytes_text(each.unread)} were still in the receive buffer. The socket is "
+        f"registered with EPOLLET, so without new data no event comes: {name} has waited {age(each, state)}, and "
+        f"{name_of(trace_index, each.waiter.process)} waits in {call_name(each.waiter)}.",
+        "After each event read in a loop until recv() fails with EAGAIN, or leave out EPOLLET.",
+        evidence(read, state, each.waiter),
+        process=state.process,
+        sockets=(each.peer.number, each.socket.number),
+        in_c="while ((n = recv(fd, buf, sizeof buf, 0)) > 0) handle(buf, n);  /* until EAGAIN */",
+        in_python="epoll.register(connection, select.EPOLLIN)  # without EPOLLET",
+    )
+
+
+def not_accepted(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a client that waits in an accept queue, because the server never accepts again."""
+    for each in standstills(trace_index):
+        listener = listener_of(trace_index, each.socket) if each.peer is None else None
+        if listener is None or each.waiter.activity not in ("read", "events", "send"):
+            continue
+        owners = [
+            state
+            for state in each.moment.threads.values()
+            if state.process in trace_index.holders_at(listener.number, each.moment.now)
+        ]
+        if not owners or any(listener.number in state.sockets for state in owners):
+            continue
+        if any(state.activity == "send" or _serves(trace_index, state, listener) for state in owners):
+            continue  # it serves clients in turn: other rules
+        accepts = [
+            call
+            for call in trace_index.calls_by_socket[listener.number]
+            if call.name in ACCEPTING and call.created_id is not None and not call.failed
+        ]
+        server, client = (name_of(trace_index, owners[0].process), name_of(trace_index, each.waiter.process))
+        often = "never called accept()" if not accepts else _times(len(accepts))
+        yield Finding(
+            "not-accepted",
+            "A connection was never accepted",
+            f"{capitalized(client)} is connected to {listener.local} and waits in {call_name(each.waiter)} "
+            f"for {age(each, each.waiter)}, but the connection is still in the accept queue: {server} "
+            f"{often}, and now {doing(each, owners[0])}.",
+            "Call accept() in a loop for as long as clients may come: each call takes one connection from "
+            "the queue. The kernel completes the handshake without the program.",
+            evidence(*accepts[-1:], owners[0], each.waiter),
+            process=owners[0].process,
+            sockets=(each.socket.number, listener.number),
+            in_c="for (;;) { int c = accept(listener, NULL, NULL); serve(c); close(c); }",
+            in_python="while True: connection, _ = listener.accept(); serve(connection)",
+        )
+
+
+def _times(count: int) -> str:
+    return f"called accept() {'once' if count == 1 else f'{count} times'} and never again"
+
+
+def _serves(trace_index: TraceIndex, state: ThreadState, listener: Socket) -> bool:
+    """Return whether a thread waits for one of the connections that a listener accepted."""
+    return state.activity == "read" and any(
+        trace_index.trace.sockets[each].accepted_from == listener.number for each in state.sockets
+    )
+
+
+def keyboard(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a program that waits at the keyboard while a message lies unread in its socket."""
+    moment = Moment(trace_index, trace_index.end)
+    for state in moment.threads.values():
+        if state.activity != "keyboard" or state.call is None or moment.now - state.since < STANDSTILL_NS:
+            continue
+        for socket in trace_index.sockets("stream"):
+            peer = trace_index.peer_of(socket.number)
+            held = trace_index.holders_at(socket.number, moment.now)
+            if peer is None or state.process not in held or socket.is_listener or socket.is_wrapped:
+                continue
+            unread = moment.sent(peer) - moment.received(socket.number)
+            watching = any(each.waits_for(socket.number) for each in moment.threads.values())
+            sends = trace_index.sends(trace_index.trace.sockets[peer])
+            if unread <= 0 or watching or not sends:
+                continue
+            name = name_of(trace_index, state.process)
+            yield Finding(
+                "keyboard",
+                "A program waits at the keyboard while data lies unread",
+                f"{capitalized(name)} waits for input from descriptor "
+                f"{(state.call.descriptors_waited or (state.call.descriptor,))[0]} in {call_name(state)} for "
+                f"{formatting.duration(moment.now - state.since)}. Meanwhile {bytes_text(unread)} that "
+                f"{name_of(trace_index, sends[-1].process)} sent lie unread in its socket.",
+                "Wait for the keyboard and the socket at once, with select() or poll(), or read the socket "
+                "in another thread.",
+                evidence(state, sends[-1]),
+                process=state.process,
+                sockets=(socket.number, peer),
+                in_c="struct pollfd p[] = {{0, POLLIN}, {fd, POLLIN}}; poll(p, 2, -1);",
+                in_python="readable, _, _ = select.select([sys.stdin, s], [], [])",
+            )
+            return
+
+
+def doing(each: Standstill, state: ThreadState) -> str:
+    """Return what a thread does, as the end of a sentence."""
+    match state.activity:
+        case "sleep":
+            return f"sleeps ({age(each, state)} so far)"
+        case "run":
+            return f"is in no system call that concerns sockets ({age(each, state)} so far)"
+        case "accept":
+            return f"waits in {call_name(state)} for a new connection"
+        case "child":
+            return f"waits for a child process ({age(each, state)} so far)"
+        case "keyboard":
+            return f"waits for input ({age(each, state)} so far)"
+        case "lock":
+            return f"waits for another thread ({age(each, state)} so far)"
+        case _:
+            return f"is in {call_name(state)} ({age(each, state)} so far)"
+
+
+def _unread(trace_index: TraceIndex) -> Iterator[Standstill]:
+    return (each for each in standstills(trace_index) if each.unread and each.peer is not None)

@@ -1,0 +1,62 @@
+"""A rule about calls that a signal interrupted (EINTR) and that were not called again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
+from bothends.trace.findings.base import Finding, TraceIndex
+from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.model import Call
+
+# strace shows what the kernel returns before it delivers the signal: the program gets EINTR for all of these.
+INTERRUPTED: Final = frozenset({"EINTR", "ERESTARTSYS", "ERESTARTNOHAND", "ERESTART_RESTARTBLOCK"})
+# Signals by which a program ends or limits a wait on purpose.
+_INTENDED: Final = frozenset({"SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGALRM", "SIGKILL", "SIGPIPE"})
+
+
+def interrupted_call(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a program that takes EINTR for a failure, and stops."""
+    for process, calls in trace_index.calls_by_process.items():
+        for index, call in enumerate(calls):
+            if call.error not in INTERRUPTED or call.name not in ACCEPTING | RECEIVING | SENDING | WAITING:
+                continue
+            following = [each for each in calls[index + 1 :] if each.thread == call.thread]
+            if any(_is_repeated(call, each) for each in following):
+                continue
+            ended, status = trace_index.ended_at(process), trace_index.process(process).status
+            if ended is None or not status or status < 0:
+                continue
+            signals = [
+                event
+                for event in trace_index.process_events
+                if event.process == process and event.kind == "signal" and call.at <= event.at <= ended
+            ]
+            if any(event.text in _INTENDED for event in signals):
+                continue
+            signal = signals[0].text if signals else "A signal, probably SIGCHLD,"
+            yield Finding(
+                "interrupted-call",
+                "The program takes an interrupted call for a failure",
+                f"{signal} interrupted {call.name}, which returned EINTR. "
+                f"{capitalized(name_of(trace_index, process))} did not call it again and exited with status "
+                f"{status}.",
+                "EINTR is not an error: call again. With the flag SA_RESTART of sigaction() the "
+                "kernel does that "
+                "for most calls.",
+                (call.number, *(event.number for event in signals[:1])),
+                certainty="seen" if signals else "inferred",
+                basis=""
+                if signals
+                else "the call was interrupted, and signals that are ignored are not shown",
+                process=process,
+                sockets=() if call.socket is None else (call.socket,),
+                in_c="do n = accept(fd, NULL, NULL); while (n < 0 && errno == EINTR);",
+                in_python="Python repeats calls by itself (PEP 475), unless the handler raises",
+            )
+            break
+
+
+def _is_repeated(call: Call, following: Call) -> bool:
+    return following.name == call.name and following.socket == call.socket

@@ -1,0 +1,91 @@
+"""The bytes of a stream, and the turns of a conversation: what rules about framing look at. Pure.
+
+A turn is what one end sends until it receives, or receives until it sends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.findings.base import TraceIndex
+from bothends.trace.model import Call, Socket
+
+
+@dataclass(slots=True)
+class Turn:
+    """Consecutive sends or receives of one socket.
+
+    `data` are the first bytes, up to the first one that the trace does not hold; `total` counts all of them.
+    """
+
+    kind: Literal["sent", "received"]
+    calls: list[Call] = field(default_factory=list)
+    data: bytes = b""
+    total: int = 0
+
+    def add(self, call: Call) -> None:
+        """Append a call that has moved data."""
+        if len(self.data) == self.total:
+            self.data += call.data[: call.size]
+        self.calls.append(call)
+        self.total += call.size
+
+
+def turns(trace_index: TraceIndex, socket: Socket) -> list[Turn]:
+    """Return the turns of a connection, as one of its sockets shows them."""
+    found: list[Turn] = []
+    for call in trace_index.calls_by_socket[socket.number]:
+        if not call.size or call.failed or call.name not in SENDING | RECEIVING or "MSG_PEEK" in call.flags:
+            continue
+        kind: Literal["sent", "received"] = "sent" if call.name in SENDING else "received"
+        if not found or found[-1].kind != kind:
+            found.append(Turn(kind))
+        found[-1].add(call)
+    return found
+
+
+def stream_of(trace_index: TraceIndex, socket: Socket, kind: Literal["sent", "received"]) -> Turn:
+    """Return everything that a socket sent or received, as one turn."""
+    whole = Turn(kind)
+    for turn in turns(trace_index, socket):
+        if turn.kind == kind:
+            for call in turn.calls:
+                whole.add(call)
+    return whole
+
+
+def peer_socket(trace_index: TraceIndex, socket: Socket) -> Socket | None:
+    """Return the socket at the other end of a connection, if it is traced."""
+    number = trace_index.peer_of(socket.number)
+    return trace_index.trace.sockets.get(number) if number is not None else None
+
+
+def close_of(trace_index: TraceIndex, socket: Socket) -> Call | None:
+    """Return the first call by which a program closed a connection, or the writing side of it."""
+    for call in trace_index.calls_by_socket[socket.number]:
+        if call.failed or call.result is None:
+            continue
+        if call.name == "close" or (call.name == "shutdown" and call.arguments[1:2] != ("SHUT_RD",)):
+            return call
+    return None
+
+
+def ended_without_reading(trace_index: TraceIndex, socket: Socket, after: Call) -> bool:
+    """Return whether the process of a read did not read, wait for or send on the socket again."""
+    following = trace_index.next_call(after)
+    while following is not None and following.name in ("getsockopt", "setsockopt", "fcntl", "ioctl"):
+        following = trace_index.next_call(following)
+    if following is not None:
+        return following.name in ("close", "shutdown")
+    return trace_index.ended_at(after.process) is not None
+
+
+def is_waiting_to_read(trace_index: TraceIndex, socket: Socket) -> Call | None:
+    """Return the call that waits for data of a socket at the end of the trace, or None."""
+    for call in reversed(trace_index.calls):
+        concerns = call.socket == socket.number or socket.number in call.sockets
+        if concerns and call.until is None and (call.name in RECEIVING or socket.number in call.sockets):
+            return call
+    return None

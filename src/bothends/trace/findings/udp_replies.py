@@ -1,0 +1,588 @@
+"""Rules about datagrams that got no reply: where they went, and where the reply went. Pure.
+
+Each rule names one cause. A program that sends and does not wait draws a finding only if a traced server
+waits for datagrams at another address and received none.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
+from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
+from bothends.trace.findings.endpoints import (
+    Binding,
+    bound_sockets,
+    capitalized,
+    is_read,
+    listeners,
+    name_of,
+    program_of,
+)
+from bothends.trace.model import Call, Packet, Socket, SocketAddress
+from bothends.trace.rendering import formatting
+
+_REPLY_IN_C: Final = (
+    "sendto(fd, reply, size, 0, (struct sockaddr *)&from, length);  /* fd, from: recvfrom() */"
+)
+_REPLY_IN_PYTHON: Final = "data, address = sock.recvfrom(65535); sock.sendto(reply, address)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A datagram without a reply. `wait` is the call that waited for one, or the one that an error ended."""
+
+    send: Call
+    socket: Socket
+    target: SocketAddress
+    wait: Call | None
+    is_connected: bool
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether an ICMP error came back: no socket has the port."""
+        return self.wait is not None and self.wait.error == "ECONNREFUSED"
+
+
+def _requests(trace_index: TraceIndex) -> Iterator[_Request]:
+    """Return the first unanswered datagram of each socket to each target."""
+    waits_by_socket: dict[int, list[Call]] = defaultdict(list)
+    for call in trace_index.calls:
+        if call.name in WAITING:
+            for number in call.sockets:
+                waits_by_socket[number].append(call)
+    for socket in trace_index.sockets("datagram"):
+        if socket.family == "unix":
+            continue
+        seen = set()
+        sends = trace_index.sends(socket)
+        for index, send in enumerate(sends):
+            target = send.address or socket.peer
+            if target is None or not target.port or target in seen or _is_group(target):
+                continue
+            connected = send.address is None
+            before = [each for each in trace_index.receives(socket) if each.at < send.at]
+            if (
+                before
+                and (connected or before[-1].address == target)
+                and not _asked_first(sends, before, target)
+            ):
+                continue  # it replies to a request
+            following = next(
+                (each.at for each in sends[index + 1 :] if _target(each, socket) == target), None
+            )
+            waits = [
+                each
+                for each in sorted(
+                    (*trace_index.calls_by_socket[socket.number], *waits_by_socket[socket.number]),
+                    key=lambda call: call.at,
+                )
+                if each.at >= send.at and (following is None or each.at <= following)
+            ]
+            if any(_receives(each) for each in waits) or _was_answered_later(trace_index, send, socket):
+                continue
+            wait = next((each for each in waits if _is_wait(trace_index, each)), None)
+            seen.add(target)
+            yield _Request(send, socket, target, wait, connected)
+
+
+def _target(send: Call, socket: Socket) -> SocketAddress | None:
+    return send.address or socket.peer
+
+
+def _is_group(target: SocketAddress) -> bool:
+    """Return whether an address stands for several machines: multicast, or broadcast."""
+    first = target.host.partition(".")[0]
+    is_multicast = first.isdigit() and 224 <= int(first) <= 239
+    return is_multicast or target.host.startswith("ff") or target.host.endswith(".255")
+
+
+def _asked_first(sends: list[Call], receives: list[Call], target: SocketAddress) -> bool:
+    """Return whether the socket had sent to the target before it received from there."""
+    return any(each.at < receives[0].at for each in sends if each.address in (None, target))
+
+
+def _receives(call: Call) -> bool:
+    return call.name in RECEIVING and not call.failed and call.result is not None
+
+
+def _was_answered_later(trace_index: TraceIndex, send: Call, socket: Socket) -> bool:
+    """Return whether the program sent the same data again, and got a reply then."""
+    again = [
+        each for each in trace_index.sends(socket) if each.at > send.at and each.data[:64] == send.data[:64]
+    ]
+    return any(each.at > again[0].at for each in trace_index.receives(socket)) if again else False
+
+
+def _is_wait(trace_index: TraceIndex, call: Call) -> bool:
+    if call.name not in RECEIVING | WAITING | SENDING:
+        return False
+    if call.error == "ECONNREFUSED":
+        return True
+    return call.name not in SENDING and (call.until or trace_index.end) - call.at >= BLOCKED_NS
+
+
+class _Explainer:
+    """Finds out why requests got no reply."""
+
+    def __init__(self, trace_index: TraceIndex) -> None:
+        self._index = trace_index
+        self._bound = [
+            each for each in bound_sockets(trace_index, "datagram") if each.socket.family != "unix"
+        ]
+        self._listeners = [each for each in listeners(trace_index) if each.address.port]
+
+    def findings(self) -> Iterator[Finding]:
+        """Return a finding for each request whose reply is missing because of a mistake."""
+        seen = set()
+        for request in _requests(self._index):
+            finding = self._explain(request)
+            if finding is None:
+                continue
+            key = finding.rule, program_of(self._index, request.send.process), request.target
+            if key not in seen:
+                seen.add(key)
+                yield finding
+
+    def _explain(self, request: _Request) -> Finding | None:
+        at = request.send.at
+        received = self._receives_of(request.send)
+        if received:
+            return self._explain_reply(request, received[0]) if request.wait is not None else None
+        if self._was_lost(request.send):
+            return self._unanswered(request, "It was lost on the path, which can happen to any datagram.")
+        reached = [each for each in self._bound if each.is_reached_by(request.target)]
+        is_own = any(each.socket is request.socket for each in reached)
+        there = [each for each in reached if each.is_open_at(at)]
+        if there and not request.is_refused:
+            return None if is_own else self._not_received(request, there)
+        if there:
+            return self._refused_despite(request, there[0])
+        return self._nothing_there(request, reached)
+
+    # Where the datagram went
+
+    def _nothing_there(self, request: _Request, reached: list[Binding]) -> Finding | None:
+        """Explain a datagram to an address that no traced socket had when it was sent."""
+        at, target = request.send.at, request.target
+        program = program_of(self._index, request.send.process)
+        others = [each for each in self._bound if program_of(self._index, each.process) != program]
+        sender = capitalized(name_of(self._index, request.send.process))
+        word = " An ICMP error (port unreachable) came back, as ECONNREFUSED." if request.is_refused else ""
+        for each in reversed(reached):
+            if request.wait is not None and each.until is not None and each.until <= at:
+                server = name_of(self._index, each.process)
+                earlier = formatting.duration(at - each.until)
+                return self._finding(
+                    request,
+                    "udp-receiver-gone",
+                    "The server's socket was closed before the datagram was sent",
+                    f"{sender} sends to {target}; {server} had closed its socket there {earlier} "
+                    f"before.{word}",
+                    "Keep the server's socket open as long as clients may send.",
+                    each,
+                )
+        for each in reached:
+            if request.wait is not None and each.since > at:
+                return self._finding(
+                    request,
+                    "udp-too-early",
+                    "The datagram was sent before the server bound its port",
+                    f"{sender} sent to {target} {formatting.duration(each.since - at)} before "
+                    f"{name_of(self._index, each.process)} bound {each.address}, and did not send "
+                    f"again.{word}",
+                    "Wait for the reply with a time limit and send again, or start the server first.",
+                    each,
+                    in_c="setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);",
+                    in_python="sock.settimeout(1)  # on TimeoutError send again",
+                )
+        same_port = [each for each in others if each.address.port == target.port and each.is_open_at(at)]
+        if same_port:
+            other = same_port[0]
+            family = (":" in other.address.host) != (":" in target.host)
+            return self._finding(
+                request,
+                "udp-wrong-address",
+                "The datagram goes to another address than the server has",
+                f"{sender} sends to {target}; {name_of(self._index, other.process)} has bound {other.address}"
+                f"{', another address family' if family else ' only'}.{word}",
+                f"Bind the server to every address, or send to {other.address}.",
+                other,
+                in_c="address.sin_addr.s_addr = htonl(INADDR_ANY);  /* for bind() */",
+                in_python='sock.bind(("", port))',
+            )
+        for each in self._listeners:
+            if each.address.port == target.port and each.is_open_at(at):
+                return self._finding(
+                    request,
+                    "udp-to-tcp",
+                    "The client uses UDP, and the server uses TCP",
+                    f"{sender} sends a datagram to UDP port {target.port}; "
+                    f"{name_of(self._index, each.process)} "
+                    f"listens on TCP port {each.address.port}, which is another port.{word}",
+                    "Use the same protocol at both ends.",
+                    each,
+                    in_c="fd = socket(AF_INET, SOCK_STREAM, 0); connect(fd, address, size);",
+                    in_python="sock = socket.create_connection(address)",
+                )
+        idle = [each for each in others if each.is_open_at(at) and not self._has_received(each.socket)]
+        idle = [each for each in idle if is_read(self._index, each.socket.number) and each.address.port]
+        if len(idle) == 1 and not _is_swapped(idle[0].address.port or 0, target.port or 0):
+            other = idle[0]
+            return self._finding(
+                request,
+                "udp-other-port",
+                "The datagram goes to another port than the server has",
+                f"{sender} sends to {target}, where no traced program receives; "
+                f"{name_of(self._index, other.process)} waits at {other.address} and has received "
+                f"nothing.{word}",
+                "Use the same port in both programs.",
+                other,
+            )
+        if request.is_refused:
+            return self._finding(
+                request,
+                "udp-port-unreachable",
+                "No socket has the port that the datagram was sent to",
+                f"{sender} sent {_data(request.send)} to {target}. No socket has that port there: an "
+                "ICMP error "
+                "(port unreachable) came back, and the socket's next call failed with ECONNREFUSED.",
+                "Start the server first, and check its address and port with bothends sockets or ss -lun.",
+            )
+        if request.wait is None or _is_swap_of_any(self._bound, target):
+            return None
+        return self._unanswered(request, "No traced program has that address.")
+
+    def _not_received(self, request: _Request, there: list[Binding]) -> Finding | None:
+        """Explain a datagram to a bound socket that no program received."""
+        if request.wait is None:
+            return None
+        target, source = request.target, request.socket.local
+        connected = [each for each in there if each.socket.peer is not None and each.socket.peer.port]
+        if len(connected) == len(there) and connected[0].socket.peer != source:
+            return self._receiver_connected(request, connected[0])
+        if any(not is_read(self._index, each.socket.number) for each in there) and len(there) > 1:
+            return None  # `shared_port_unread` explains it
+        reader = there[0]
+        received = sum(1 for _ in self._index.receives(reader.socket))
+        name = name_of(self._index, reader.process)
+        reads = [call for call in self._index.calls_by_socket[reader.socket.number] if call.name in RECEIVING]
+        if not any(call.at > request.send.at or call.until is None for call in reads):
+            last = f" after its {received} earlier reads" if received else ""
+            text = f"{capitalized(name)} has bound {target.port} and did not read the datagram{last}."
+            return self._unanswered(request, text, reader)
+        return self._unanswered(request, "No program received it.", reader)
+
+    def _refused_despite(self, request: _Request, there: Binding) -> Finding:
+        if there.socket.peer is not None and there.socket.peer != request.socket.local:
+            return self._receiver_connected(request, there)
+        return self._finding(
+            request,
+            "udp-wrong-address",
+            "The server is probably in another network namespace",
+            f"{capitalized(name_of(self._index, request.send.process))} sends to {request.target} and "
+            "gets an "
+            f"ICMP error, although {name_of(self._index, there.process)} has bound {there.address}: "
+            "probably in "
+            "another network namespace (a container).",
+            "Send to the address that the container has on the shared network, or publish its port.",
+            there,
+            certainty="inferred",
+            basis="a socket has that address, and the kernel found none",
+        )
+
+    def _receiver_connected(self, request: _Request, there: Binding) -> Finding:
+        server = name_of(self._index, there.process)
+        return self._finding(
+            request,
+            "udp-receiver-connected",
+            "The server's socket is connected to another client",
+            f"{capitalized(server)} called connect() on its socket at {there.address}, so it receives only "
+            f"datagrams from {there.socket.peer}. The kernel discarded {_data(request.send)} from "
+            f"{request.socket.local or name_of(self._index, request.send.process)}.",
+            "Do not connect the socket that serves all clients: use recvfrom() and sendto().",
+            there,
+            process=there.process,
+            in_c=_REPLY_IN_C,
+            in_python=_REPLY_IN_PYTHON,
+        )
+
+    # Where the reply went
+
+    def _explain_reply(self, request: _Request, receive: Call) -> Finding | None:
+        """Explain a reply that is missing although the server received the request."""
+        asker = receive.address or (receive.messages[0].address if receive.messages else None)
+        asker = asker or request.socket.local
+        replies = list(self._replies(receive))
+        server = capitalized(name_of(self._index, receive.process))
+        client = name_of(self._index, request.send.process)
+        for reply in replies:
+            if reply.failed:
+                target = reply.address or self._index.trace.sockets[reply.socket or 0].peer
+                return self._finding(
+                    request,
+                    "udp-reply-failed",
+                    "The server's reply was not sent",
+                    f"{server} received {_data(request.send)}, and its {reply.name}"
+                    f"{f' to {target}' if target is not None else ''} failed with {reply.error}.",
+                    "Check the return value of each send. Reply on the socket that received, to the address "
+                    "that recvfrom() returned.",
+                    None,
+                    (receive, reply),
+                    process=receive.process,
+                    in_c=_REPLY_IN_C,
+                    in_python=_REPLY_IN_PYTHON,
+                )
+        for reply in replies:
+            socket = self._index.trace.sockets[reply.socket or 0]
+            target = reply.address or socket.peer
+            if target is None or asker is None:
+                continue
+            if not _is_same_place(target, asker):
+                return self._finding(
+                    request,
+                    "udp-reply-elsewhere",
+                    "The server sends its reply to another address than the request came from",
+                    f"{server} received {_data(request.send)} from {asker}, and sent its reply to {target}, "
+                    f"where {client} does not receive.",
+                    "Send the reply to the address that recvfrom() returned.",
+                    None,
+                    (receive, reply),
+                    process=receive.process,
+                    in_c=_REPLY_IN_C,
+                    in_python=_REPLY_IN_PYTHON,
+                )
+            finding = self._reply_from_elsewhere(request, receive, reply, socket)
+            if finding is not None:
+                return finding
+        if replies:
+            return self._reply_unread(request, receive, replies[0])
+        return self._finding(
+            request,
+            "unanswered-datagram",
+            "A datagram got no reply",
+            f"{server} received {_data(request.send)} from {client} and sent no reply.",
+            "Send a reply to every request, to the address that recvfrom() returned; and let the client wait "
+            "with a time limit.",
+            None,
+            (receive,),
+            process=receive.process,
+            in_c=_REPLY_IN_C,
+            in_python=_REPLY_IN_PYTHON,
+        )
+
+    def _reply_from_elsewhere(
+        self, request: _Request, receive: Call, reply: Call, socket: Socket
+    ) -> Finding | None:
+        """Return a finding if a connected client asked another address than the reply came from."""
+        packets = [
+            event
+            for link in self._index.trace.effects_of(reply.number)
+            if isinstance(event := self._index.trace.event(link.effect), Packet)
+        ]
+        source = packets[0].source if packets else socket.local
+        if not request.is_connected or source is None or not source.port or source == request.target:
+            return None
+        server, client = name_of(self._index, receive.process), name_of(self._index, request.send.process)
+        evidence = (receive, reply, *packets[:1])
+        if source.port != request.target.port:
+            return self._finding(
+                request,
+                "udp-reply-from-other-socket",
+                "The reply comes from another port than the client asked",
+                f"{capitalized(server)} received the request at {request.target} and replied from {source}, "
+                f"another socket. {capitalized(client)}'s socket is connected to {request.target}, so "
+                "the kernel "
+                "discards datagrams from elsewhere.",
+                "Reply on the socket that received the request.",
+                None,
+                evidence,
+                process=receive.process,
+                in_c=_REPLY_IN_C,
+                in_python=_REPLY_IN_PYTHON,
+            )
+        if source.is_wildcard:
+            return None
+        return self._finding(
+            request,
+            "udp-reply-from-other-address",
+            "The reply comes from another address than the client asked",
+            f"{capitalized(client)} asked {request.target}; {server} is bound to every address, and "
+            "the kernel "
+            f"chose {source.host} as the source of its reply. The client's socket is connected to "
+            f"{request.target}, so the kernel discards the reply.",
+            "Bind one socket to each address of the machine, or reply from the address that the request was "
+            "sent to (IP_PKTINFO).",
+            None,
+            evidence,
+            process=receive.process,
+            in_c="setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &(int){1}, sizeof(int));",
+            in_python='sock.bind(("192.0.2.1", port))  # the address that clients use',
+        )
+
+    def _reply_unread(self, request: _Request, receive: Call, reply: Call) -> Finding | None:
+        """Return a finding about a reply that was sent to the right place and not received."""
+        lost = self._was_lost(reply)
+        if lost:
+            return self._unanswered(
+                request, "The reply was lost on the path, which can happen to any datagram."
+            )
+        local = request.socket.local
+        wait = request.wait
+        assert wait is not None
+        others = [
+            each
+            for each in self._index.calls_by_process[request.send.process]
+            if each.name in RECEIVING
+            and each.at > request.send.at
+            and each.socket not in (None, request.socket.number)
+            and self._index.trace.sockets[each.socket or 0].kind == "datagram"
+            and (each.until or self._index.end) - each.at >= BLOCKED_NS
+        ]
+        if not others:
+            return None
+        other = self._index.trace.sockets[others[0].socket or 0]
+        return self._finding(
+            request,
+            "udp-reply-unread",
+            "The client waits for the reply on another socket than it sent from",
+            f"The reply went to {local or 'the port that sent the request'} (descriptor "
+            f"{request.send.descriptor}), and {name_of(self._index, request.send.process)} waits on "
+            "descriptor "
+            f"{others[0].descriptor} ({other.local or 'not bound'}).",
+            "Send the request and receive the reply on the same socket.",
+            None,
+            (receive, reply, others[0]),
+            in_c="sendto(fd, ...); recvfrom(fd, ...);  /* the same fd */",
+            in_python="sock.sendto(request, address); reply, _ = sock.recvfrom(65535)",
+        )
+
+    def _replies(self, receive: Call) -> Iterator[Call]:
+        """Return the sends of datagrams by the receiver's program until its next request."""
+        program = program_of(self._index, receive.process)
+        following = next(
+            (
+                each.until or each.at
+                for each in self._index.later_calls(receive)
+                if each.name in RECEIVING and not each.failed and each.result is not None
+            ),
+            None,
+        )
+        for call in self._index.calls:
+            if call.name not in SENDING or call.at < receive.at or call.socket is None:
+                continue
+            if following is not None and call.at > following:
+                break
+            socket = self._index.trace.sockets[call.socket]
+            is_datagram = socket.kind == "datagram" and socket.family in ("inet", "inet6")
+            if is_datagram and program_of(self._index, call.process) == program:
+                yield call
+
+    # Helpers
+
+    def _receives_of(self, send: Call) -> list[Call]:
+        """Return the calls that received a datagram."""
+        found = []
+        for link in self._index.trace.effects_of(send.number):
+            event = self._index.trace.event(link.effect)
+            if isinstance(event, Packet):
+                events = [
+                    self._index.trace.event(each.effect)
+                    for each in self._index.trace.effects_of(event.number)
+                ]
+                found += [each for each in events if isinstance(each, Call)]
+            elif isinstance(event, Call):
+                found.append(event)
+        return [each for each in found if each.name in RECEIVING]
+
+    def _was_lost(self, send: Call) -> bool:
+        events = (self._index.trace.event(link.effect) for link in self._index.trace.effects_of(send.number))
+        return any(isinstance(each, Packet) and bool(each.lost) for each in events)
+
+    def _has_received(self, socket: Socket) -> bool:
+        return any(True for _ in self._index.receives(socket))
+
+    def _unanswered(self, request: _Request, text: str, binding: Binding | None = None) -> Finding | None:
+        if request.wait is None:
+            return None
+        return self._finding(
+            request,
+            "unanswered-datagram",
+            "A datagram got no reply",
+            f"{_data(request.send)} to {request.target} got no reply. {text}",
+            "UDP loses datagrams without an error: wait with a time limit, then send again.",
+            binding,
+            in_c="setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);",
+            in_python="sock.settimeout(1)  # on TimeoutError send again",
+        )
+
+    def _finding(
+        self,
+        request: _Request,
+        rule: str,
+        title: str,
+        text: str,
+        remedy: str,
+        binding: Binding | None = None,
+        evidence: tuple[Call | Packet, ...] = (),
+        **fields: object,
+    ) -> Finding:
+        calls = [request.send, *evidence]
+        calls += [request.wait] if request.wait is not None else []
+        calls += [binding.call] if binding is not None else []
+        calls = list({each.number: each for each in calls}.values())
+        calls.sort(key=lambda each: (each.at, each.number))
+        fields.setdefault("process", request.send.process)
+        sockets = {request.socket.number} | {
+            each.socket for each in calls if isinstance(each, Call) and each.socket
+        }
+        return Finding(
+            rule,
+            title,
+            text,
+            remedy,
+            tuple(each.number for each in calls),
+            sockets=tuple(sorted(sockets)),
+            **fields,  # type: ignore[arg-type]
+        )
+
+
+def _data(send: Call) -> str:
+    return formatting.quoted(send.data, send.size, 24)
+
+
+def _is_same_place(target: SocketAddress, asker: SocketAddress) -> bool:
+    if target.port != asker.port:
+        return False
+    return target.host == asker.host or asker.is_wildcard or target.is_wildcard
+
+
+def _is_swapped(port: int, other: int) -> bool:
+    return port == ((other & 0xFF) << 8 | other >> 8)
+
+
+def _is_swap_of_any(bound: list[Binding], target: SocketAddress) -> bool:
+    return any(_is_swapped(each.address.port or 0, target.port or 0) for each in bound)
+
+
+def _only(rule: str, trace_index: TraceIndex) -> Iterator[Finding]:
+    return (each for each in _Explainer(trace_index).findings() if each.rule == rule)
+
+
+udp_receiver_gone = partial(_only, "udp-receiver-gone")
+udp_too_early = partial(_only, "udp-too-early")
+udp_wrong_address = partial(_only, "udp-wrong-address")
+udp_to_tcp = partial(_only, "udp-to-tcp")
+udp_other_port = partial(_only, "udp-other-port")
+udp_port_unreachable = partial(_only, "udp-port-unreachable")
+udp_receiver_connected = partial(_only, "udp-receiver-connected")
+udp_reply_failed = partial(_only, "udp-reply-failed")
+udp_reply_elsewhere = partial(_only, "udp-reply-elsewhere")
+udp_reply_from_other_socket = partial(_only, "udp-reply-from-other-socket")
+udp_reply_from_other_address = partial(_only, "udp-reply-from-other-address")
+udp_reply_unread = partial(_only, "udp-reply-unread")
+unanswered_datagram = partial(_only, "unanswered-datagram")

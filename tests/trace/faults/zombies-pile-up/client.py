@@ -1,0 +1,6 @@
+import socket
+import sys
+
+for _ in range(3):
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as s:
+        print(s.makefile().read())
