@@ -196,6 +196,7 @@ def test_containers_do_not_grow_with_connections(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(model, "MAX_DESCRIPTOR_CHANGES", 40)
     monkeypatch.setattr(correlator, "MAX_STREAMS", 40)
     monkeypatch.setattr(correlator, "MAX_UNMATCHED", 40)
+    monkeypatch.setattr(kernel_reasons, "MAX_REMEMBERED", 40)
     monkeypatch.setattr(tcp_states, "MAX_CONNECTIONS", 40)
     monkeypatch.setattr(timeline_module, "MAX_EMITTED", 100)
     busy = BusyServer(max_points=200)

@@ -45,7 +45,7 @@ _PYTHON_ORDER: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Framing:
+class PrefixFormat:
     """How a stream is divided: a prefix of `width` bytes holds the length, which may include the prefix."""
 
     width: int
@@ -79,7 +79,7 @@ class Framing:
 
 
 FRAMINGS: Final = tuple(
-    Framing(width, order, includes)
+    PrefixFormat(width, order, includes)
     for includes in (False, True)
     for width in (4, 2)
     for order in ("big", "little")
@@ -129,7 +129,7 @@ def length_byte_order(trace_index: TraceIndex) -> Iterator[Finding]:
 
 def _misread(
     trace_index: TraceIndex,
-    framing: Framing,
+    framing: PrefixFormat,
     sent: Turn,
     received: Turn,
     reader: Socket,
@@ -185,7 +185,7 @@ def _misread(
     return "inferred", basis, text, (sender, last.number, waiting.number)
 
 
-def _got_no_more(received: Turn, framing: Framing, size: int) -> bool:
+def _got_no_more(received: Turn, framing: PrefixFormat, size: int) -> bool:
     return received.total <= framing.width + size
 
 
