@@ -120,7 +120,8 @@ def connect_abandoned(trace_index: TraceIndex) -> Iterator[Finding]:
         what = (
             f"{capitalized(client)} waited for it, gave up, and kept the descriptor"
             if timed_out
-            else f"{capitalized(client)} took that for a failure, and closed the socket"
+            else f"{capitalized(client)} did not wait for the outcome, and closed the socket "
+            f"{_after(each.connect, close)} later"
             if close is not None
             else f"{capitalized(client)} did not wait for the outcome, and neither used nor closed "
             "the socket "

@@ -115,8 +115,8 @@ _SEND_ERRORS: Final = {
     "EINVAL": (
         "the address is not valid, or not one that the socket's own address can reach",
         (
-            "Check the length and the port of the address. A socket that is bound to 127.0.0.1 reaches only this "
-            "machine: bind 0.0.0.0 instead."
+            "Check the length and the port of the address. A socket that is bound to 127.0.0.1 reaches only "
+            "this machine: bind 0.0.0.0 instead."
         ),
         "address.sin_addr.s_addr = htonl(INADDR_ANY);  /* for bind() */",
         'sock.bind(("", port))',

@@ -123,7 +123,7 @@ class Attempt:
 
     `error` is an errno's name if it failed, and `shown_by` the event that showed the outcome. `is_connected`:
     the handshake is complete. `was_asked`: the program asked for the outcome. `waits` are the calls that
-    waited for the socket, and `transfers` the calls that tried to send or receive before the outcome was known.
+    waited for the socket, `transfers` those that tried to send or receive before the outcome was known.
     """
 
     connect: Call
@@ -181,9 +181,12 @@ def _attempt(trace_index: TraceIndex, connect: Call, socket: Socket, waits: list
     own = [each for each in waits if (each.until or trace_index.end) >= connect.at]
     error, connected, asked = "", False, False
     shown: Call | Packet | None = None
-    for call in trace_index.later_calls(connect):
+    later = list(trace_index.later_calls(connect))
+    for call, following in zip(later, [*later[1:], None], strict=True):
         if call.name == "close":
             break
+        if call.name == "getpeername" and (following is None or following.name == "close"):
+            continue  # Python's warning about a socket that was not closed
         if call.name == "epoll_ctl":
             own.append(call)
         outcome = _outcome(call)
