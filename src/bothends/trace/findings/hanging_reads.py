@@ -13,7 +13,7 @@ waits for is inferred from the bytes, and from the sizes of its reads:
 
 from __future__ import annotations
 
-import re
+import itertools
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
@@ -21,6 +21,7 @@ from typing import Final
 from bothends.trace.capture.calls import RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.http_messages import missing_of_request
 from bothends.trace.findings.standstill import (
     Standstill,
     ThreadState,
@@ -40,8 +41,6 @@ _LINE_BUFFERS: Final = {
     "recvfrom": frozenset({1, 8192, 131072, 262144}),
 }
 _UNBUFFERED_OUTPUT: Final = frozenset({65536, 262144})  # Node.js and asyncio read so, and send at once
-_REQUEST_LINE: Final = re.compile(rb"[A-Z]{3,10} [^\r\n]{1,2000} HTTP/1\.[01]\r?\n")
-_CONTENT_LENGTH: Final = re.compile(rb"(?i)\ncontent-length:[ \t]*(\d{1,15})")
 
 
 def http_incomplete(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -110,9 +109,9 @@ def _waits_for_all(trace_index: TraceIndex, each: Standstill) -> Finding | None:
     other, name = name_of(trace_index, sender.process), name_of(trace_index, each.waiter.process)
     return _too_long(
         each, each.waiter, sender, sent[-1:],
-        f"{capitalized(name)} waits in {call_name(each.waiter)} until all {bytes_text(wanted)} are there, and "
-        f"{other} has sent only {each.unread_here:,}. {capitalized(other)} waits in {call_name(sender)} for the "
-        f"answer, for {age(each, sender)}.",
+        f"{capitalized(name)} waits in {call_name(each.waiter)} until all {bytes_text(wanted)} are there, "
+        f"and {other} has sent only {each.unread_here:,}. {capitalized(other)} waits in {call_name(sender)} "
+        f"for the answer, for {age(each, sender)}.",
     )  # fmt: skip
 
 
@@ -124,8 +123,8 @@ def _too_long(
         "read-too-long",
         "A read waits for more bytes than the peer sends",
         text,
-        "Read the length that the peer announces, or up to a delimiter; without MSG_WAITALL recv() returns what "
-        "is there. Or send all the bytes that the reader expects.",
+        "Read the length that the peer announces, or up to a delimiter; without MSG_WAITALL recv() returns "
+        "what is there. Or send all the bytes that the reader expects.",
         evidence(*sends, reader, sender),
         process=reader.process,
         sockets=(each.socket.number, each.peer.number),
@@ -147,20 +146,20 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
     data, size = spoken[-1].data, spoken[-1].total
     name, other = name_of(trace_index, wait.process), name_of(trace_index, read.process)
     state = (
-        f"{capitalized(name)} sent {formatting.quoted(data, size, 24)} and waits in {call_name(wait)} for the "
-        f"answer, for {age(each, wait)}. {capitalized(other)} has read all {bytes_text(size)}, and waits in "
-        f"{call_name(read)} for more"
+        f"{capitalized(name)} sent {formatting.quoted(data, size, 24)} and waits in {call_name(wait)} "
+        f"for the answer, for {age(each, wait)}. {capitalized(other)} has read all {bytes_text(size)}, "
+        f"and waits in {call_name(read)} for more"
     )
     sockets = (each.socket.number, peer.number)
     events = evidence(spoken[-1].calls[-1], wait, read)
-    missing = _missing_of_request(data, size)
+    missing = missing_of_request(data, size)
     if missing:
         return Finding(
             "http-incomplete",
             "An HTTP request is not complete",
             f"{state}: the request lacks {missing}.",
-            "End the header with an empty line (\\r\\n\\r\\n), and send as many bytes of body as Content-Length "
-            "says.",
+            "End the header with an empty line (\\r\\n\\r\\n), and send as many bytes of body as "
+            "Content-Length says.",
             events,
             process=wait.process,
             sockets=sockets,
@@ -187,7 +186,7 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             "shutdown(SHUT_WR) after the last byte.",
             events,
             "inferred",
-            "the bytes are text without a newline, and the size of the read is that of a line reader's buffer",
+            "the bytes are text without a newline, and the read has the size of a line reader's buffer",
             process=wait.process,
             sockets=sockets,
             in_c='send(fd, "hello\\n", 6, 0);',
@@ -200,8 +199,8 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             "The answer is probably in a buffer that was never flushed",
             f"{state}. The line is complete, so probably {other} wrote its answer to a buffered stream: "
             f"{_nothing_from(each, peer, other)}.",
-            "Flush after each message, or use a line-buffered stream. If the server reads to EOF, the client must "
-            "call shutdown(SHUT_WR).",
+            "Flush after each message, or use a line-buffered stream. If the server reads to EOF, the client "
+            "must call shutdown(SHUT_WR).",
             events,
             "inferred",
             "a whole line was read through a buffer, and nothing was sent",
@@ -235,10 +234,11 @@ def _nothing_sent(
     return Finding(
         "unflushed",
         "Neither end has sent anything, and both wait",
-        f"{capitalized(name)} waits in {call_name(each.waiter)} for {age(each, each.waiter)}, and {other} waits in "
-        f"{call_name(reader)}, but no send() was called at either end: probably the request is still in a buffer "
-        f"of {name} that was never flushed.",
-        "Flush the stream after each message. If each end expects the other one to speak first, let one begin.",
+        f"{capitalized(name)} waits in {call_name(each.waiter)} for {age(each, each.waiter)}, and {other} "
+        "waits "
+        f"in {call_name(reader)}, but no send() was called at either end: probably the request is still in a "
+        f"buffer of {name} that was never flushed.",
+        "Flush the stream after each message. If each end expects the other one to begin, let one begin.",
         evidence(each.waiter, reader),
         "inferred",
         "no byte was sent on the connection",
@@ -252,18 +252,6 @@ def _nothing_sent(
 def _nothing_from(each: Standstill, peer: Socket, other: str) -> str:
     sends = each.sends(peer)
     return f"{other} has sent nothing" if not sends else f"{other} has sent nothing since"
-
-
-def _missing_of_request(data: bytes, size: int) -> str:
-    """Return what an HTTP request lacks; "" if it is complete, or none."""
-    if not _REQUEST_LINE.match(data) and not re.match(rb"(GET|POST|HEAD|PUT) [^\r\n]* HTTP/1\.[01]\Z", data):
-        return ""
-    header, separator, _ = data.partition(b"\r\n\r\n")
-    if not separator:
-        return "the empty line that ends the header" if b"\n\n" not in data and len(data) == size else ""
-    length = _CONTENT_LENGTH.search(header)
-    lacking = int(length[1]) - (size - len(header) - 4) if length else 0
-    return f"{bytes_text(lacking)} of the body" if lacking > 0 else ""
 
 
 def _fixed_read(each: Standstill, peer: Socket, reader: ThreadState, size: int) -> int:
@@ -288,7 +276,7 @@ def _reads_lines(trace_index: TraceIndex, peer: Socket, reader: ThreadState) -> 
     if requested in _LINE_BUFFERS.get(name, ()):
         return True
     spoken = turns(trace_index, peer)
-    answered = [turn for turn, after in zip(spoken, spoken[1:], strict=False) if after.kind == "sent"]
+    answered = [turn for turn, after in itertools.pairwise(spoken) if after.kind == "sent"]
     return any(turn.kind == "received" and turn.data.endswith(b"\n") for turn in answered)
 
 

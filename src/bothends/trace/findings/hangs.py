@@ -78,8 +78,8 @@ def _edge(trace_index: TraceIndex, each: Standstill, state: ThreadState, read: C
         "Edge-triggered epoll, and the socket was not read until EAGAIN",
         f"{capitalized(name)} read {bytes_text(read.size)} in {call_name(read)} and went back to "
         f"epoll_wait() while {bytes_text(each.unread)} were still in the receive buffer. The socket is "
-        f"registered with EPOLLET, so without new data no event comes: {name} has waited {age(each, state)}, and "
-        f"{name_of(trace_index, each.waiter.process)} waits in {call_name(each.waiter)}.",
+        f"registered with EPOLLET, so without new data no event comes: {name} has waited {age(each, state)}, "
+        f"and {name_of(trace_index, each.waiter.process)} waits in {call_name(each.waiter)}.",
         "After each event read in a loop until recv() fails with EAGAIN, or leave out EPOLLET.",
         evidence(read, state, each.waiter),
         process=state.process,

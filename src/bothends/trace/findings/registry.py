@@ -9,12 +9,17 @@ from typing import Final
 from bothends.trace.findings import (
     accept_queue,
     binding,
+    blocked_loops,
     connect_progress,
     connecting,
     datagrams,
     descriptor_use,
+    exits,
     framing,
+    hanging_reads,
+    hangs,
     interruptions,
+    kept_open,
     kernel_reasons,
     path,
     processes,
@@ -72,9 +77,26 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "text-as-length": framing.text_as_length,
     "whole-buffer": framing.whole_buffer,
     "descriptors-exhausted": descriptor_use.descriptors_exhausted,
+    "both-send": hangs.both_send,
+    "edge-not-drained": hangs.edge_not_drained,
+    "loop-blocked": blocked_loops.loop_blocked,
+    "blocked-by-slow-reader": blocked_loops.blocked_by_slow_reader,
+    "not-accepted": hangs.not_accepted,
+    "keyboard": hangs.keyboard,
+    "copy-keeps-open": kept_open.copy_keeps_open,
+    "http-incomplete": hanging_reads.http_incomplete,
+    "http-no-length": kept_open.http_no_length,
+    "exited-mid-conversation": exits.exited_mid_conversation,
+    "timeout-too-short": exits.timeout_too_short,
     "one-recv-per-message": streams.one_recv_per_message,
     "two-sends-one-read": streams.two_sends_one_read,
     "short-send": streams.short_send,
+    "read-too-long": hanging_reads.read_too_long,
+    "no-newline": hanging_reads.no_newline,
+    "unflushed": hanging_reads.unflushed,
+    "no-half-close": hanging_reads.no_half_close,
+    "not-read": kept_open.not_read,
+    "not-closed": kept_open.not_closed,
     "closed-with-unread-data": streams.closed_with_unread_data,
     "eof-ignored": streams.eof_ignored,
     "write-after-close": streams.write_after_close,
@@ -102,8 +124,43 @@ _REFUSED: Final = frozenset(
         "tcp-to-udp",
     }
 )
+# A connection on which nothing moves: what a program does about it in the end, and what TCP does meanwhile.
+_OF_A_HANG: Final = frozenset(
+    {
+        "not-read",
+        "not-closed",
+        "closed-with-unread-data",
+        "write-after-close",
+        "eof-ignored",
+        "idle-client",
+        "never-closed",
+        "zero-window",
+    }
+)
+_HANGS: Final = (
+    "both-send",
+    "loop-blocked",
+    "blocked-by-slow-reader",
+    "not-accepted",
+    "keyboard",
+    "copy-keeps-open",
+    "http-incomplete",
+    "http-no-length",
+    "exited-mid-conversation",
+    "timeout-too-short",
+    "read-too-long",
+    "no-newline",
+    "unflushed",
+    "no-half-close",
+    "short-send",
+    "two-sends-one-read",
+)
 # Findings of these rules follow from a finding of the rule, if they concern the same connection or process.
 EXPLAINS: Final[dict[str, frozenset[str]]] = {
+    **dict.fromkeys(_HANGS, _OF_A_HANG),
+    "edge-not-drained": _OF_A_HANG | {"one-recv-per-message"},
+    "not-read": _OF_A_HANG - {"not-read"},
+    "not-closed": _OF_A_HANG - {"not-closed"},
     "swapped-port": frozenset(
         {"refused-other-port", "refused", "unanswered-datagram", "udp-port-unreachable"}
     ),

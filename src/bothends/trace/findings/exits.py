@@ -1,0 +1,151 @@
+"""Rules about conversations that one end leaves too early: by a crash or by its time limit. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
+from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
+from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.standstill import Moment, call_name, evidence
+from bothends.trace.findings.turns import turns
+from bothends.trace.model import Call, ProcessEvent, Socket
+from bothends.trace.rendering import formatting
+
+
+def exited_mid_conversation(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a server that exited with an error after it had read a request, and before it sent an answer."""
+    for event in trace_index.process_events:
+        if event.kind != "ended" or not event.status:
+            continue
+        for socket in trace_index.sockets("stream"):
+            peer = trace_index.peer_of(socket.number)
+            if peer is None or socket.accepted_from is None:
+                continue
+            if not _held_at_exit(trace_index, socket, event):
+                continue
+            finding = _left_behind(trace_index, event, socket, peer)
+            if finding is not None:
+                yield finding
+                break
+
+
+def _held_at_exit(trace_index: TraceIndex, socket: Socket, event: ProcessEvent) -> bool:
+    """Return whether a process had a connection open, and to itself, until its last moment."""
+    calls = [call for call in trace_index.calls_by_socket[socket.number] if call.process == event.process]
+    closes = [call for call in calls if call.name == "close" and not call.failed]
+    # An exception closes the sockets of a Python program just before it exits.
+    late = not closes or event.at - closes[-1].at < BLOCKED_NS
+    held = trace_index.holders_at(socket.number, event.at - 1)
+    return bool(calls) and late and not (held.keys() - {event.process})
+
+
+def _left_behind(trace_index: TraceIndex, event: ProcessEvent, socket: Socket, peer: int) -> Finding | None:
+    """Return the finding for a peer that waited for an answer when a process exited; or None."""
+    spoken = turns(trace_index, socket)
+    got_eof = any(
+        call.name in RECEIVING and call.result == 0 and call.requested
+        for call in trace_index.calls_by_socket[socket.number]
+    )
+    if not spoken or spoken[-1].kind != "received" or got_eof:
+        return None
+    request = spoken[-1].calls[-1]
+    waiter = next(
+        (
+            call
+            for call in trace_index.calls_by_socket[peer]
+            if call.name in RECEIVING and not call.size and (call.until is None or call.until >= request.at)
+        ),
+        None,
+    )
+    if waiter is None:
+        return None
+    server, client = name_of(trace_index, event.process), name_of(trace_index, waiter.process)
+    signalled = (event.status or 0) < 0
+    how = f"was {formatting.truncate(event.text, 40)}" if signalled else f"exited with status {event.status}"
+    outcome = (
+        f"failed with {waiter.error}"
+        if waiter.failed
+        else "returned EOF"
+        if waiter.result == 0
+        else "still waits"
+    )
+    after = formatting.duration(max(0, event.at - (request.until or request.at)))
+    return Finding(
+        "exited-mid-conversation",
+        "A server exited in the middle of a conversation",
+        f"{capitalized(server)} {how} {after} after it had read "
+        f"{formatting.quoted(request.data, request.size, 24)}, and sent no answer: {call_name(waiter)} of "
+        f"{client} "
+        f"{outcome}.",
+        "Look at the error that the program printed. Catch errors for each connection, answer with an "
+        "error and "
+        "close only that connection, so that bad input does not end the server.",
+        (request.number, event.number, waiter.number),
+        process=event.process,
+        sockets=(socket.number, peer),
+        in_c="if (parse(buf, n, &value) < 0) { reply_error(c); close(c); continue; }",
+        in_python="try: serve(connection)\nexcept Exception: logging.exception('connection failed')",
+    )
+
+
+def timeout_too_short(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a client whose time limit ended before the server sent its answer."""
+    for socket in trace_index.sockets("stream"):
+        peer = trace_index.peer_of(socket.number)
+        if peer is None or socket.accepted_from is not None:
+            continue
+        limited, gave_up = _gave_up(trace_index, socket)
+        if limited is None or gave_up is None:
+            continue
+        answer = next(
+            (
+                call
+                for call in trace_index.calls_by_socket[peer]
+                if call.name in SENDING and (call.size or call.failed) and call.at >= gave_up
+            ),
+            None,
+        )
+        spoken = turns(trace_index, socket)
+        moment = Moment(trace_index, gave_up)
+        waits = any(state.waits_for(peer) for state in moment.states_at(peer))
+        if answer is None or not spoken or spoken[-1].kind != "sent" or waits:
+            continue
+        request = spoken[-1].calls[-1]
+        client, server = name_of(trace_index, limited.process), name_of(trace_index, answer.process)
+        took = answer.at - (request.until or request.at)
+        yield Finding(
+            "timeout-too-short",
+            "The client's time limit is shorter than the server takes",
+            f"{capitalized(client)} waited {formatting.duration(limited.duration)} for the answer in "
+            f"{call_name(limited)} and closed the connection. {capitalized(server)} sent its answer "
+            f"{formatting.duration(took)} after the request, {formatting.duration(answer.at - gave_up)} "
+            "too late.",
+            "Set a time limit longer than the slowest answer, or make the server answer faster or send "
+            "progress. "
+            "The server must expect EPIPE and ECONNRESET from clients that have gone.",
+            evidence(request, limited, answer),
+            process=limited.process,
+            sockets=(socket.number, peer),
+            in_c="struct timeval t = {30, 0}; setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);",
+            in_python="s.settimeout(30)",
+        )
+
+
+def _gave_up(trace_index: TraceIndex, socket: Socket) -> tuple[Call | None, int | None]:
+    """Return the last call that timed out on a socket, and when the socket was closed right after it."""
+    limited = None
+    waits = [call for call in trace_index.calls if call.name in WAITING and socket.number in call.sockets]
+    for call in sorted(waits + trace_index.calls_by_socket[socket.number], key=lambda each: each.at):
+        timed_out = (call.name in WAITING and call.result == 0) or (
+            call.name in RECEIVING and call.error == "EAGAIN"
+        )
+        if timed_out and call.duration >= BLOCKED_NS:
+            limited = call
+        elif call.name in SENDING | RECEIVING and call.size:
+            limited = None
+        elif call.name == "close" and not call.failed and limited is not None:
+            return limited, call.at
+    if limited is not None:
+        return limited, trace_index.ended_at(limited.process)
+    return None, None

@@ -1,0 +1,225 @@
+"""Rules about connections that stay open while a peer waits for their end. Pure.
+
+close() sends FIN only when the last descriptor of a socket is closed: copies in other processes (fork, exec)
+and in the same one (dup, makefile) keep it open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bothends.trace.findings.base import Finding, TraceIndex
+from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.hangs import doing
+from bothends.trace.findings.http_messages import missing_of_response
+from bothends.trace.findings.standstill import (
+    STANDSTILL_NS,
+    Standstill,
+    ThreadState,
+    age,
+    bytes_text,
+    call_name,
+    evidence,
+    standstills,
+)
+from bothends.trace.findings.turns import turns
+from bothends.trace.model import Call, Socket
+from bothends.trace.rendering import formatting
+
+
+def copy_keeps_open(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a connection that was closed in one place, while a copy of the descriptor keeps it open."""
+    for each in standstills(trace_index):
+        if each.peer is None or not each.waiter.waits_for(each.socket.number) or each.unread_here:
+            continue
+        held = trace_index.holders_at(each.peer.number, each.moment.now)
+        users = {call.process for call in each.sends(each.peer) + each.receives(each.peer)}
+        close = _last_close(trace_index, each, each.peer)
+        copies = held.keys() - users or (held.keys() if close is not None else set())
+        if not copies or (users & held.keys() and close is None) or not (users or close):
+            continue
+        if any(state.waits_for(each.peer.number) for state in each.peers):
+            continue
+        if close is None and any(trace_index.ended_at(user) is None for user in users):
+            continue
+        yield _copy(trace_index, each, min(copies), held, close, users)
+
+
+def _last_close(trace_index: TraceIndex, each: Standstill, peer: Socket) -> Call | None:
+    closes = [
+        call
+        for call in trace_index.calls_by_socket[peer.number]
+        if call.name == "close" and not call.failed and call.at < each.moment.now
+    ]
+    return closes[-1] if closes else None
+
+
+def _copy(
+    trace_index: TraceIndex,
+    each: Standstill,
+    holder: int,
+    held: dict[int, set[int]],
+    close: Call | None,
+    users: set[int],
+) -> Finding:
+    assert each.peer is not None
+    user = close.process if close is not None else min(users)
+    process = trace_index.process(holder)
+    name, client = name_of(trace_index, user), name_of(trace_index, each.waiter.process)
+    numbers = ", ".join(map(str, sorted(held[holder])))
+    ended = (
+        f"{capitalized(name)} closed descriptor {close.descriptor}"
+        if close is not None
+        else f"{capitalized(name)} has exited"
+    )
+    if holder == user:
+        who = f"still has descriptor {numbers} of the same connection"
+        text = f"{ended}, but {who} (dup)"
+    else:
+        kin = (
+            "its child"
+            if process.parent == user
+            else "its parent"
+            if holder == trace_index.process(user).parent
+            else "it"
+        )
+        text = f"{ended}, but process {process.pid} ({kin}) holds a copy as descriptor {numbers}"
+    return Finding(
+        "copy-keeps-open",
+        "A copy of the descriptor keeps the connection open",
+        f"{text}, so no FIN was sent: {client} waits in {call_name(each.waiter)} for the end, for "
+        f"{age(each, each.waiter)}.",
+        "After fork() close the connection in the process that does not use it. Open "
+        "descriptors with close-on-exec, so that started programs do not inherit them. shutdown(SHUT_WR) "
+        "sends FIN in any "
+        "case.",
+        evidence(close, each.waiter),
+        process=holder if process.parent != user else user,
+        sockets=(each.socket.number, each.peer.number),
+        in_c="if (fork() == 0) { close(listener); serve(c); exit(0); } close(c);",
+        in_python="connection.close()  # in the parent, after os.fork(); subprocess: close_fds=True",
+    )
+
+
+def http_no_length(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find an HTTP response whose end the client cannot tell, on a connection that stays open."""
+    for each in standstills(trace_index):
+        if each.peer is None or each.unread_here or not each.waiter.waits_for(each.socket.number):
+            continue
+        spoken = turns(trace_index, each.socket)
+        if len(spoken) < 2 or spoken[-1].kind != "received":
+            continue
+        missing = missing_of_response(spoken[-1].data, spoken[-1].total, spoken[-2].data)
+        holders = trace_index.holders_at(each.peer.number, each.moment.now)
+        if not missing or not holders:
+            continue
+        server, client = name_of(trace_index, min(holders)), name_of(trace_index, each.waiter.process)
+        sends = each.sends(each.peer)
+        yield Finding(
+            "http-no-length",
+            "An HTTP response whose end the client cannot know",
+            f"{capitalized(server)} sent a response of {bytes_text(spoken[-1].total)} that lacks {missing}, "
+            f"and keeps the connection open: {client} waits in {call_name(each.waiter)} for more, "
+            f"{formatting.duration(each.moment.now - each.since)} after the last byte.",
+            "Send Content-Length (the exact number of bytes of the body) or Transfer-Encoding: chunked, or "
+            "send Connection: close and close the connection after the body.",
+            evidence(*sends[-1:], each.waiter),
+            process=min(holders),
+            sockets=(each.socket.number, each.peer.number),
+            in_c='dprintf(fd, "HTTP/1.1 200 OK\\r\\nContent-Length: %zu\\r\\n\\r\\n", size);',
+            in_python='head = f"HTTP/1.1 200 OK\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n".encode()',
+        )
+
+
+def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a connection that was accepted, and whose data no thread reads or waits for."""
+    for each in standstills(trace_index):
+        state = _idle_holder(each) if each.unread else None
+        if each.peer is None or state is None:
+            continue
+        reads = each.receives(each.peer)
+        client, server = name_of(trace_index, each.waiter.process), name_of(trace_index, state.process)
+        has_read = f"read {bytes_text(sum(call.size for call in reads))} and left" if reads else "never read"
+        verb = "is blocked in" if each.waiter.activity == "send" else "waits in"
+        yield Finding(
+            "not-read",
+            "Nothing reads the data of an open connection",
+            f"{capitalized(server)} {has_read} {bytes_text(each.unread)} that {client} sent, "
+            f"and {doing(each, state)}. It does not wait for this connection in any call, and {client} "
+            f"{verb} {call_name(each.waiter)} for {age(each, each.waiter)}.",
+            "Read from every connection that was accepted, or close it. To serve several at once, give each "
+            "a thread, or wait for all of them in poll().",
+            evidence(*each.sends(each.socket)[-1:], state, each.waiter),
+            process=state.process,
+            sockets=(each.socket.number, each.peer.number),
+            in_c="int c = accept(listener, NULL, NULL); pthread_create(&t, NULL, serve, (void *)(long)c);",
+            in_python="threading.Thread(target=serve, args=(connection,)).start()",
+        )
+
+
+def not_closed(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a connection that nobody uses any more and nobody closes, while the peer waits for its end."""
+    for each in standstills(trace_index):
+        if each.peer is None or each.unread or each.unread_here or each.waiter.activity != "read":
+            continue
+        state, spoken = _idle_holder(each), turns(trace_index, each.socket)
+        if state is None or not spoken or not _stays_open(trace_index, each, each.peer):
+            continue
+        sends = each.sends(each.peer)
+        if spoken[-1].kind != "received" and sends:
+            continue
+        if state.activity == "sleep" and _is_periodic(trace_index, sends, state):
+            continue
+        client, server = name_of(trace_index, each.waiter.process), name_of(trace_index, state.process)
+        sent = f"sent {bytes_text(sum(call.size for call in sends))}" if sends else "sent no answer"
+        held = trace_index.holders_at(each.peer.number, each.moment.now)[state.process]
+        yield Finding(
+            "not-closed",
+            "A connection is neither used nor closed, and the peer waits for its end",
+            f"{capitalized(server)} {sent}, and {doing(each, state)} with the connection open (descriptor "
+            f"{min(held)}), which no thread reads. {capitalized(client)} waits in {call_name(each.waiter)} "
+            "for "
+            f"more, or for EOF, for {age(each, each.waiter)}.",
+            "Close the connection when the conversation is over. In Python close() has no effect while a "
+            "makefile() object is open: close that too. Or let the client stop at a length or a newline.",
+            evidence(*sends[-1:], state, each.waiter),
+            "inferred",
+            "no thread of the server waits for this connection",
+            process=state.process,
+            sockets=(each.socket.number, each.peer.number),
+            in_c="shutdown(c, SHUT_WR); close(c);",
+            in_python="with connection, connection.makefile('rb') as stream: ...  # closes both",
+        )
+
+
+def _idle_holder(each: Standstill) -> ThreadState | None:
+    """Return what the program at the other end does, if none of its threads uses the connection."""
+    states = each.peers
+    if each.peer is None or not states or each.socket.accepted_from is not None:
+        return None
+    number = each.peer.number
+    if any(number in state.sockets for state in states):
+        return None
+    if any(state.activity in ("run", "send", "connect", "child") for state in states):
+        return None
+    if any(state.activity == "events" for state in states):
+        return None  # an event loop may watch for something else on purpose
+    old = [state for state in states if each.moment.now - state.since >= STANDSTILL_NS]
+    return min(old, key=lambda state: state.since) if len(old) == len(states) else None
+
+
+def _stays_open(trace_index: TraceIndex, each: Standstill, peer: Socket) -> bool:
+    """Return whether the program never closed the connection: the trace ended, or the program exited."""
+    closed = any(
+        call.name == "close" and not call.failed for call in trace_index.calls_by_socket[peer.number]
+    )
+    return each.moment.now >= trace_index.end or not closed
+
+
+def _is_periodic(trace_index: TraceIndex, sends: list[Call], state: ThreadState) -> bool:
+    """Return whether a thread slept between two sends before: it may send again."""
+    own = [call for call in trace_index.calls_by_process[state.process] if call.thread == state.thread]
+    times = [call.at for call in sends]
+    return len(times) > 1 and any(
+        call.name in ("nanosleep", "clock_nanosleep") and min(times) < call.at < max(times) for call in own
+    )
