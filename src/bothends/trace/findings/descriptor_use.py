@@ -82,7 +82,8 @@ def two_writers(trace_index: TraceIndex) -> Iterator[Finding]:
             "two-writers",
             f"Two {what} write to one connection, and their messages mix",
             f"{_name(trace_index, between)} sent "
-            f"{formatting.quoted(between.data, between.size, SHOWN)} after {_name(trace_index, before)} had sent a part of its message, "
+            f"{formatting.quoted(between.data, between.size, SHOWN)} after "
+            f"{_name(trace_index, before)} had sent a part of its message, "
             f"{formatting.quoted(before.data, before.size, SHOWN)}, and before the rest.",
             "Protect the connection with a lock that is held for a whole message, or let one thread write.",
             (before.number, between.number, *((after.number,) if after else ())),
@@ -236,7 +237,7 @@ def descriptors_exhausted(trace_index: TraceIndex) -> Iterator[Finding]:
             text += f", and the peers of {len(leaked)} of them had finished."
             remedy = "Close each connection when its peer has finished."
         else:
-            text += " whose peers were there."
+            text += ", and none whose peer had finished."
             remedy = (
                 "Raise the limit (ulimit -n, RLIMIT_NOFILE), or accept fewer connections at a time; and wait "
                 "before accept() is called again."

@@ -12,6 +12,9 @@ from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
 LEAKED: Final = 3  # descriptors that make a leak, however short the time
+LATER: Final = 2  # connections opened after one had ended: the process did not forget it for a moment only
+# Calls of an interpreter that closes what is open at its exit: Python also asks for the addresses.
+EXITING: Final = frozenset({"close", "getsockname", "getpeername"})
 SHOWN: Final = 8  # descriptors in a text
 REAPED_LATE: Final = 5  # zombies of a parent that waits for children now and then
 CONNECTING: Final = frozenset({"EINPROGRESS", "EINTR", "EALREADY", "EISCONN", "EAGAIN"})  # connect() goes on
@@ -64,7 +67,7 @@ def children_never_waited_for(trace_index: TraceIndex) -> Iterator[Finding]:
 def descriptor_never_closed(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find connections that have ended, but whose descriptors a process keeps open, and count them."""
     for number in trace_index.calls_by_process:
-        end = trace_index.ended_at(number) or trace_index.end
+        end = _exit_began(trace_index, number)
         by_opener: dict[str, list[tuple[Call, Socket, int, int]]] = {}
         for each in finished_connections(trace_index, number, end):
             by_opener.setdefault(each[0].name, []).append(each)
@@ -72,11 +75,30 @@ def descriptor_never_closed(trace_index: TraceIndex) -> Iterator[Finding]:
             old = [each for each in leaked if end - each[3] >= BLOCKED_NS]
             calls = trace_index.calls_by_process[number]
             opened = sum(call.name == name and bool(call.created_id) for call in calls)
-            if len(leaked) >= LEAKED and 2 * len(leaked) >= opened:
-                old = leaked
+            passed = [each for each in leaked if _opened_after(calls, name, each[3]) >= LATER]
+            if len(passed) >= LEAKED and 2 * len(passed) >= opened:
+                old = passed  # the process went on without them, however short the time
             if not old or (name == "socket" and len(old) < LEAKED):
                 continue
             yield _leak(trace_index, number, name, old, end)
+
+
+def _exit_began(trace_index: TraceIndex, process: int) -> int:
+    """Return when a process began to exit: an interpreter closes what is still open before it exits."""
+    ended = trace_index.ended_at(process)
+    if ended is None:
+        return trace_index.end
+    began = ended
+    for call in reversed(trace_index.calls_by_process[process]):
+        if call.name not in EXITING:
+            break
+        began = call.at - 1
+    return began
+
+
+def _opened_after(calls: list[Call], name: str, at: int) -> int:
+    """Return how many sockets a process opened after a time with calls of this name."""
+    return sum(call.name == name and bool(call.created_id) and (call.until or 0) > at for call in calls)
 
 
 def _leak(

@@ -139,14 +139,11 @@ _OF_A_HANG: Final = frozenset(
 )
 _HANGS: Final = (
     "both-send",
-    "loop-blocked",
-    "blocked-by-slow-reader",
     "not-accepted",
     "keyboard",
     "copy-keeps-open",
     "http-incomplete",
     "http-no-length",
-    "exited-mid-conversation",
     "timeout-too-short",
     "read-too-long",
     "no-newline",
@@ -158,6 +155,9 @@ _HANGS: Final = (
 # Findings of these rules follow from a finding of the rule, if they concern the same connection or process.
 EXPLAINS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(_HANGS, _OF_A_HANG),
+    "blocked-by-slow-reader": _OF_A_HANG | {"not-accepted", "listener-closed-with-queue"},
+    "loop-blocked": _OF_A_HANG | {"not-accepted", "listener-closed-with-queue", "timeout-too-short"},
+    "exited-mid-conversation": _OF_A_HANG | _REFUSED | {"listener-closed-with-queue"},
     "edge-not-drained": _OF_A_HANG | {"one-recv-per-message"},
     "not-read": _OF_A_HANG - {"not-read"},
     "not-closed": _OF_A_HANG - {"not-closed"},
@@ -175,7 +175,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "listener-closed-with-queue": frozenset({"write-after-close"}),
     "datagram-too-large": frozenset({"unanswered-datagram"}),
     "closed-in-use": frozenset({"two-readers", "two-writers", "never-closed", "write-after-close"}),
-    "descriptors-exhausted": frozenset({"never-closed", "backlog-overflow"}),
+    "descriptors-exhausted": frozenset({"never-closed", "backlog-overflow", "listener-closed-with-queue"}),
     **dict.fromkeys(
         ("length-counts-characters", "length-byte-order", "text-as-length"),
         frozenset(

@@ -281,22 +281,20 @@ def _ends_at(trace_index: TraceIndex, socket: int) -> int:
         )
         if is_end or (call.name in _MOVING and call.error in ("ECONNRESET", "EPIPE")):
             return (call.until or call.at) - 1
-        if (
-            call.name == "close"
-            and not call.failed
-            and not trace_index.holders_at(socket, call.until or call.at)
-        ):
-            return call.at - 1
-    exits = [
-        ended
-        for each in trace_index.holders_at(socket, trace_index.end)
-        if (ended := trace_index.ended_at(each))
-    ]
-    if not trace_index.holders_at(socket, trace_index.end):
-        users = {call.process for call in trace_index.calls_by_socket[socket]}
-        exits = [ended for each in users if (ended := trace_index.ended_at(each))]
-        return max(exits) - 1 if exits else trace_index.end
-    return trace_index.end
+    if trace_index.holders_at(socket, trace_index.end):
+        return trace_index.end
+    released = _released(trace_index).get(socket)
+    return released - 1 if released is not None else trace_index.end
+
+
+@lru_cache(maxsize=1)
+def _released(trace_index: TraceIndex) -> dict[int, int]:
+    """Return when the last descriptor of each socket was closed, by call or by exit, if it was."""
+    return {
+        change.socket: change.at
+        for change in trace_index.trace.descriptor_changes()
+        if not change.is_open and change.at <= trace_index.end
+    }
 
 
 def _last_moved(trace_index: TraceIndex, socket: int, until: int) -> int:
