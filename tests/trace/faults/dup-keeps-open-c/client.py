@@ -1,0 +1,5 @@
+import socket, sys
+
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as s:
+    while data := s.recv(100):
+        print(data)

@@ -1,0 +1,4 @@
+import socket, sys
+
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as s:
+    print(s.makefile().read())
