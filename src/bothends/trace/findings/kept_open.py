@@ -73,8 +73,7 @@ def _copy(
         else f"{capitalized(name)} has exited"
     )
     if holder == user:
-        who = f"still has descriptor {numbers} of the same connection"
-        text = f"{ended}, but {who} (dup)"
+        text = f"{ended}, but still has descriptor {numbers} of the same connection (dup)"
     else:
         kin = (
             "its child"
@@ -158,7 +157,7 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
 
 
 def not_closed(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a connection that nobody uses any more and nobody closes, while the peer waits for its end."""
+    """Find a connection that no thread uses any more or closes, while the peer waits for its end."""
     for each in standstills(trace_index):
         if each.peer is None or each.unread or each.unread_here or each.waiter.activity != "read":
             continue
