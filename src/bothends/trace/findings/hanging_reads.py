@@ -13,7 +13,6 @@ waits for is inferred from the bytes, and from the sizes of its reads:
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
@@ -22,6 +21,7 @@ from bothends.trace.capture.calls import RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.http_messages import missing_of_request
+from bothends.trace.findings.reading import fixed_read, is_alone, others_may_act, reads_lines
 from bothends.trace.findings.standstill import (
     Standstill,
     ThreadState,
@@ -35,11 +35,6 @@ from bothends.trace.findings.turns import turns
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
-# The sizes of the reads of buffers that programs read lines from: stdio and Java's 8192, Python's, Node.js's.
-_LINE_BUFFERS: Final = {
-    "read": frozenset({1, 4096, 8192, 65536, 131072, 262144}),
-    "recvfrom": frozenset({1, 8192, 131072, 262144}),
-}
 _UNBUFFERED_OUTPUT: Final = frozenset({65536, 262144})  # Node.js and asyncio read so, and send at once
 
 
@@ -141,13 +136,17 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
     if not spoken:
         is_client = each.socket.accepted_from is None
         return _nothing_sent(trace_index, each, peer, read) if is_client else None
-    if spoken[-1].kind != "sent" or wait.has_limit or _others_may_act(trace_index, each):
+    if spoken[-1].kind != "sent" or wait.has_limit or others_may_act(trace_index, each):
         return None
+    is_server = each.socket.accepted_from is not None
+    if is_server and not (wait.activity == read.activity == "read" and is_alone(trace_index, each)):
+        return None  # it may send to this client what others cause
     data, size = spoken[-1].data, spoken[-1].total
     name, other = name_of(trace_index, wait.process), name_of(trace_index, read.process)
     state = (
         f"{capitalized(name)} sent {formatting.quoted(data, size, 24)} and waits in {call_name(wait)} "
-        f"for the answer, for {age(each, wait)}. {capitalized(other)} has read all {bytes_text(size)}, "
+        f"for the {'next request' if is_server else 'answer'}, for {age(each, wait)}. {capitalized(other)} "
+        f"has read all {bytes_text(size)}, "
         f"and waits in {call_name(read)} for more"
     )
     sockets = (each.socket.number, peer.number)
@@ -166,7 +165,7 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             in_c='send(fd, "GET / HTTP/1.1\\r\\nHost: example\\r\\n\\r\\n", 37, 0);',
             in_python='s.sendall(b"GET / HTTP/1.1\\r\\nHost: example\\r\\n\\r\\n")',
         )
-    wanted = _fixed_read(each, peer, read, size)
+    wanted = fixed_read(each, peer, read, size)
     if wanted:
         return _too_long(
             each, read, wait, spoken[-1].calls[-1:],
@@ -174,7 +173,7 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
         )  # fmt: skip
     if read.has_limit or any(turn.kind == "received" and len(spoken) > 8 for turn in spoken):
         return None
-    by_line = _reads_lines(trace_index, peer, read)
+    by_line = reads_lines(trace_index, peer, read)
     is_line = data[:size].endswith((b"\n", b"\0"))
     is_text = bool(data) and all(32 <= byte < 127 or byte in b"\r\n\t" or byte > 127 for byte in data)
     if by_line and is_text and not is_line:
@@ -192,6 +191,8 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             in_c='send(fd, "hello\\n", 6, 0);',
             in_python='s.sendall(text.encode() + b"\\n")',
         )
+    if is_server:
+        return _end_not_sent(each, peer, state, events)
     size_of_read = read.call.requested if read.call is not None else None
     if by_line and is_line and size_of_read not in _UNBUFFERED_OUTPUT | {1}:
         return Finding(
@@ -225,10 +226,33 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
     )
 
 
+def _end_not_sent(each: Standstill, peer: Socket, state: str, events: tuple[int, ...]) -> Finding:
+    """Return the finding for a client that has an answer, and waits for its end."""
+    return Finding(
+        "not-closed",
+        "The client waits for the end of the answer, and the connection stays open",
+        f"{state}: probably it reads up to EOF, and the connection was not closed.",
+        "Close the connection after the answer, or let the client stop at a length or a newline.",
+        events,
+        "inferred",
+        "the whole answer was read, and the client goes on",
+        process=each.waiter.process,
+        sockets=(each.socket.number, peer.number),
+        in_c="shutdown(c, SHUT_WR); close(c);",
+        in_python="connection.close()  # after the answer, and of every makefile() of it",
+    )
+
+
+def waits_for_end(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a client that has an answer and probably reads to EOF, at a server that waits for more "
+    "requests."""
+    return _of_kind(trace_index, "not-closed")
+
+
 def _nothing_sent(
     trace_index: TraceIndex, each: Standstill, peer: Socket, reader: ThreadState
 ) -> Finding | None:
-    if each.waiter.activity != "read" or reader.has_limit or _others_may_act(trace_index, each):
+    if each.waiter.activity != "read" or reader.has_limit or others_may_act(trace_index, each):
         return None
     name, other = name_of(trace_index, each.waiter.process), name_of(trace_index, reader.process)
     return Finding(
@@ -252,45 +276,3 @@ def _nothing_sent(
 def _nothing_from(each: Standstill, peer: Socket, other: str) -> str:
     sends = each.sends(peer)
     return f"{other} has sent nothing" if not sends else f"{other} has sent nothing since"
-
-
-def _fixed_read(each: Standstill, peer: Socket, reader: ThreadState, size: int) -> int:
-    """Return how many bytes a reader reads in all, if each read asks for what the one before left; or 0."""
-    reads = [call for call in each.receives(peer) if call.thread == reader.thread]
-    call = reader.call
-    if call is None or not call.requested or not reads or reads[-1].requested is None:
-        return 0
-    last = reads[-1]
-    rest = (last.requested or 0) - last.size
-    return call.requested + size if 0 < call.requested == rest < (last.requested or 0) else 0
-
-
-def _reads_lines(trace_index: TraceIndex, peer: Socket, reader: ThreadState) -> bool:
-    """Return whether a reader seems to read lines: by the size of its reads, or by lines answered before."""
-    call = reader.call
-    reads = [each for each in trace_index.receives(peer) if each.size]
-    requested = call.requested if call is not None else None
-    name = call.name if call is not None else ""
-    if requested is None and reads:
-        requested, name = reads[-1].requested, reads[-1].name
-    if requested in _LINE_BUFFERS.get(name, ()):
-        return True
-    spoken = turns(trace_index, peer)
-    answered = [turn for turn, after in itertools.pairwise(spoken) if after.kind == "sent"]
-    return any(turn.kind == "received" and turn.data.endswith(b"\n") for turn in answered)
-
-
-def _others_may_act(trace_index: TraceIndex, each: Standstill) -> bool:
-    """Return whether another thread, a keyboard or another connection may make one of the two ends send."""
-    assert each.peer is not None
-    for socket, state in ((each.socket, each.waiter), *((each.peer, state) for state in each.peers)):
-        if state.call is not None and state.call.descriptors_waited:
-            return True
-        for other in each.moment.threads.values():
-            if other.process != state.process or other.thread == state.thread:
-                continue
-            if other.activity in ("keyboard", "sleep", "run", "child") and socket.accepted_from is None:
-                return True
-            if other.activity in ("sleep", "run", "child"):
-                return other.thread in {call.thread for call in trace_index.calls_by_socket[socket.number]}
-    return False

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.hanging_reads import waits_for_end
 from bothends.trace.findings.hangs import doing
 from bothends.trace.findings.http_messages import missing_of_response
 from bothends.trace.findings.standstill import (
@@ -158,6 +159,7 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
 
 def not_closed(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a connection that no thread uses any more or closes, while the peer waits for its end."""
+    yield from waits_for_end(trace_index)
     for each in standstills(trace_index):
         if each.peer is None or each.unread or each.unread_here or each.waiter.activity != "read":
             continue

@@ -1,0 +1,70 @@
+"""What a thread reads up to, inferred from its reads, and what else could make an end send. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+
+from bothends.trace.findings.base import TraceIndex
+from bothends.trace.findings.standstill import Standstill, ThreadState
+from bothends.trace.findings.turns import turns
+from bothends.trace.model import Socket
+
+# The sizes of the reads of buffers that programs read lines from: stdio and Java's 8192, Python's, Node.js's.
+_LINE_BUFFERS: Final = {
+    "read": frozenset({1, 4096, 8192, 65536, 131072, 262144}),
+    "recvfrom": frozenset({1, 8192, 131072, 262144}),
+}
+
+
+def fixed_read(each: Standstill, peer: Socket, reader: ThreadState, size: int) -> int:
+    """Return how many bytes a reader reads in all, if each read asks for what the one before left; or 0."""
+    reads = [call for call in each.receives(peer) if call.thread == reader.thread]
+    call = reader.call
+    if call is None or not call.requested or not reads or reads[-1].requested is None:
+        return 0
+    last = reads[-1]
+    rest = (last.requested or 0) - last.size
+    return call.requested + size if 0 < call.requested == rest < (last.requested or 0) else 0
+
+
+def reads_lines(trace_index: TraceIndex, peer: Socket, reader: ThreadState) -> bool:
+    """Return whether a reader seems to read lines: by the size of its reads, or by lines answered before."""
+    call = reader.call
+    reads = [each for each in trace_index.receives(peer) if each.size]
+    requested = call.requested if call is not None else None
+    name = call.name if call is not None else ""
+    if requested is None and reads:
+        requested, name = reads[-1].requested, reads[-1].name
+    if requested in _LINE_BUFFERS.get(name, ()):
+        return True
+    spoken = turns(trace_index, peer)
+    answered = [turn for turn, after in itertools.pairwise(spoken) if after.kind == "sent"]
+    return any(turn.kind == "received" and turn.data.endswith(b"\n") for turn in answered)
+
+
+def is_alone(trace_index: TraceIndex, each: Standstill) -> bool:
+    """Return whether a server has no other connection, from which it may get something to send."""
+    held = {
+        socket.number
+        for socket in trace_index.sockets("stream")
+        if socket.accepted_from is not None
+        and each.waiter.process in trace_index.holders_at(socket.number, each.moment.now)
+    }
+    return held <= {each.socket.number}
+
+
+def others_may_act(trace_index: TraceIndex, each: Standstill) -> bool:
+    """Return whether another thread, a keyboard or another connection may make one of the two ends send."""
+    assert each.peer is not None
+    for socket, state in ((each.socket, each.waiter), *((each.peer, state) for state in each.peers)):
+        if state.call is not None and state.call.descriptors_waited:
+            return True
+        for other in each.moment.threads.values():
+            if other.process != state.process or other.thread == state.thread:
+                continue
+            if other.activity in ("keyboard", "sleep", "run", "child") and socket.accepted_from is None:
+                return True
+            if other.activity in ("sleep", "run", "child"):
+                return other.thread in {call.thread for call in trace_index.calls_by_socket[socket.number]}
+    return False
