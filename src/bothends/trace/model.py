@@ -23,6 +23,7 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+MAX_THREAD_EXITS: Final = 10_000  # threads whose exit is remembered
 MAX_POINTS: Final = 400_000  # the newest points are kept: some hundred megabytes
 PRUNE_SLACK: Final = 20_000  # sockets and processes kept although no kept event refers to them
 MAX_DESCRIPTOR_CHANGES: Final = 4_000  # kept for each socket; older ones are merged into one state
@@ -329,6 +330,7 @@ class Trace:
         self.frozen_at: int | None = None
         self.ended_by = ""
         self.blocked: list[Call] = []
+        self.thread_exits: dict[int, int] = {}  # when the threads exited that had made calls, by their ids
         self.counters: dict[str, int] = {}
         self.dropped = 0
         self.pruned = 0

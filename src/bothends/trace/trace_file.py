@@ -31,6 +31,7 @@ from bothends.errors import UsageError
 from bothends.escaping import escape_text
 from bothends.trace.findings import Finding
 from bothends.trace.model import (
+    MAX_THREAD_EXITS,
     PRUNE_SLACK,
     Call,
     CausalLink,
@@ -331,6 +332,8 @@ class TraceFileWriter:
         for call in (*unfinished, *self._trace.blocked):
             self._write_if_changed("process", call.process)
             self._write_line({"blocked": to_json_object(call)})
+        for thread, at in self._trace.thread_exits.items():
+            self._write_line({"thread_exit": [thread, at]})
         if self._trace.counters:
             self._write_line({"counters": self._trace.counters})
         if self._trace.frozen_at is not None:
@@ -424,6 +427,11 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
         trace.notes.append(escape_text(str(inner)))
         return None
     if kind in ("finding", "waits"):
+        return None
+    if kind == "thread_exit":
+        thread, at = inner
+        trace.thread_exits[int(thread)] = int(at)
+        trim_oldest(trace.thread_exits, MAX_THREAD_EXITS)
         return None
     if kind == "frozen_at":
         trace.frozen_at = int(inner)

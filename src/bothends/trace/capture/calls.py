@@ -29,6 +29,7 @@ from bothends.trace.capture.descriptors import (
 )
 from bothends.trace.capture.strace import CallEnded, CallStarted, Line, SignalDelivered, ThreadExited
 from bothends.trace.model import (
+    MAX_THREAD_EXITS,
     Call,
     DescriptorChange,
     Point,
@@ -39,6 +40,7 @@ from bothends.trace.model import (
     SocketKind,
     Trace,
     TracedProcess,
+    trim_oldest,
 )
 
 SENDING: Final = frozenset({"write", "writev", "send", "sendto", "sendmsg", "sendmmsg", "sendfile", "splice"})
@@ -324,7 +326,9 @@ class CallDecoder:
             process.role = self._role if number == 1 else f"{self._role}/{number}"
 
     def _on_thread_exited(self, line: ThreadExited, process: TracedProcess) -> Iterator[Point]:
-        self._calls.pop(line.pid, None)
+        if self._calls.pop(line.pid, None) is not None or process.role:
+            self._trace.thread_exits[line.pid] = line.at
+            trim_oldest(self._trace.thread_exits, MAX_THREAD_EXITS)
         self._undrawn.pop(line.pid, None)
         del self._processes[line.pid]
         table = self._tables.pop(line.pid, None)

@@ -21,7 +21,13 @@ from bothends.trace.capture.calls import RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.http_messages import missing_of_request
-from bothends.trace.findings.reading import fixed_read, is_alone, others_may_act, reads_lines
+from bothends.trace.findings.reading import (
+    fixed_read,
+    is_alone,
+    others_may_act,
+    reads_lines,
+    size_of_reads,
+)
 from bothends.trace.findings.standstill import (
     Standstill,
     ThreadState,
@@ -173,7 +179,7 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
         )  # fmt: skip
     if read.has_limit or any(turn.kind == "received" and len(spoken) > 8 for turn in spoken):
         return None
-    by_line = reads_lines(trace_index, peer, read)
+    by_line = reads_lines(trace_index, each, peer, read)
     is_line = data[:size].endswith((b"\n", b"\0"))
     is_text = bool(data) and all(32 <= byte < 127 or byte in b"\r\n\t" or byte > 127 for byte in data)
     if by_line and is_text and not is_line:
@@ -193,7 +199,7 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
         )
     if is_server:
         return _end_not_sent(each, peer, state, events)
-    size_of_read = read.call.requested if read.call is not None else None
+    size_of_read = size_of_reads(each, peer, read)
     if by_line and is_line and size_of_read not in _UNBUFFERED_OUTPUT | {1}:
         return Finding(
             "unflushed",
@@ -255,13 +261,17 @@ def _nothing_sent(
     if each.waiter.activity != "read" or reader.has_limit or others_may_act(trace_index, each):
         return None
     name, other = name_of(trace_index, each.waiter.process), name_of(trace_index, reader.process)
+    buffered = reads_lines(trace_index, each, peer, reader)
+    cause = (
+        f"the request is still in a buffer of {name} that was never flushed"
+        if buffered
+        else f"each expects the other one to begin, or the request of {name} is in an unflushed buffer"
+    )
     return Finding(
         "unflushed",
         "Neither end has sent anything, and both wait",
         f"{capitalized(name)} waits in {call_name(each.waiter)} for {age(each, each.waiter)}, and {other} "
-        "waits "
-        f"in {call_name(reader)}, but no send() was called at either end: probably the request is still in a "
-        f"buffer of {name} that was never flushed.",
+        f"waits in {call_name(reader)}, but no send() was called at either end: probably {cause}.",
         "Flush the stream after each message. If each end expects the other one to begin, let one begin.",
         evidence(each.waiter, reader),
         "inferred",

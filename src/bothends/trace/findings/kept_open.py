@@ -173,24 +173,38 @@ def not_closed(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         client, server = name_of(trace_index, each.waiter.process), name_of(trace_index, state.process)
         sent = f"sent {bytes_text(sum(call.size for call in sends))}" if sends else "sent no answer"
+        exited = _has_lost_its_thread(trace_index, each, each.peer)
+        subject = (
+            f"The thread of {server} that served it {sent} and has exited, and {server}"
+            if exited
+            else (f"{capitalized(server)} {sent}, and")
+        )
         held = trace_index.holders_at(each.peer.number, each.moment.now)[state.process]
         yield Finding(
             "not-closed",
-            "A connection is neither used nor closed, and the peer waits for its end",
-            f"{capitalized(server)} {sent}, and {doing(each, state)} with the connection open (descriptor "
+            "A thread has exited and left its connection open"
+            if exited
+            else "A connection is neither used nor closed, and the peer waits for its end",
+            f"{subject} {doing(each, state)} with the connection open (descriptor "
             f"{min(held)}), which no thread reads. {capitalized(client)} waits in {call_name(each.waiter)} "
-            "for "
-            f"more, or for EOF, for {age(each, each.waiter)}.",
+            f"for more, or for EOF, for {age(each, each.waiter)}.",
             "Close the connection when the conversation is over. In Python close() has no effect while a "
             "makefile() object is open: close that too. Or let the client stop at a length or a newline.",
             evidence(*sends[-1:], state, each.waiter),
-            "inferred",
-            "no thread of the server waits for this connection",
+            "seen" if exited else "inferred",
+            "" if exited else "no thread of the server waits for this connection",
             process=state.process,
             sockets=(each.socket.number, each.peer.number),
             in_c="shutdown(c, SHUT_WR); close(c);",
             in_python="with connection, connection.makefile('rb') as stream: ...  # closes both",
         )
+
+
+def _has_lost_its_thread(trace_index: TraceIndex, each: Standstill, peer: Socket) -> bool:
+    """Return whether all threads that had used a connection have exited."""
+    users = {call.thread for call in each.sends(peer) + each.receives(peer)}
+    exits = trace_index.trace.thread_exits
+    return bool(users) and all(exits.get(user, each.moment.now + 1) <= each.moment.now for user in users)
 
 
 def _idle_holder(each: Standstill) -> ThreadState | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Final
 
+from bothends.trace.capture.calls import SENDING
 from bothends.trace.findings.base import TraceIndex
 from bothends.trace.findings.standstill import Standstill, ThreadState
 from bothends.trace.findings.turns import turns
@@ -28,15 +29,21 @@ def fixed_read(each: Standstill, peer: Socket, reader: ThreadState, size: int) -
     return call.requested + size if 0 < call.requested == rest < (last.requested or 0) else 0
 
 
-def reads_lines(trace_index: TraceIndex, peer: Socket, reader: ThreadState) -> bool:
+def size_of_reads(each: Standstill, peer: Socket, reader: ThreadState) -> int | None:
+    """Return how many bytes a reader asks for: in the call that waits, or in the one before."""
+    if reader.call is not None and reader.call.requested is not None:
+        return reader.call.requested
+    reads = each.receives(peer)
+    return reads[-1].requested if reads else None
+
+
+def reads_lines(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: ThreadState) -> bool:
     """Return whether a reader seems to read lines: by the size of its reads, or by lines answered before."""
-    call = reader.call
-    reads = [each for each in trace_index.receives(peer) if each.size]
-    requested = call.requested if call is not None else None
-    name = call.name if call is not None else ""
-    if requested is None and reads:
-        requested, name = reads[-1].requested, reads[-1].name
-    if requested in _LINE_BUFFERS.get(name, ()):
+    reads = each.receives(peer)
+    name = reader.call.name if reader.call is not None else ""
+    if reads and name not in _LINE_BUFFERS:
+        name = reads[-1].name
+    if size_of_reads(each, peer, reader) in _LINE_BUFFERS.get(name, ()):
         return True
     spoken = turns(trace_index, peer)
     answered = [turn for turn, after in itertools.pairwise(spoken) if after.kind == "sent"]
@@ -55,16 +62,34 @@ def is_alone(trace_index: TraceIndex, each: Standstill) -> bool:
 
 
 def others_may_act(trace_index: TraceIndex, each: Standstill) -> bool:
-    """Return whether another thread, a keyboard or another connection may make one of the two ends send."""
+    """Return whether a keyboard, another thread or another connection may make one of the two ends send."""
     assert each.peer is not None
+    server = each.peer if each.socket.accepted_from is None else each.socket
     for socket, state in ((each.socket, each.waiter), *((each.peer, state) for state in each.peers)):
-        if state.call is not None and state.call.descriptors_waited:
+        if state.call is not None and 0 in state.call.descriptors_waited:
             return True
+        users = {call.thread for call in trace_index.calls_by_socket[socket.number]}
         for other in each.moment.threads.values():
             if other.process != state.process or other.thread == state.thread:
                 continue
-            if other.activity in ("keyboard", "sleep", "run", "child") and socket.accepted_from is None:
+            if other.activity == "keyboard":
                 return True
-            if other.activity in ("sleep", "run", "child"):
-                return other.thread in {call.thread for call in trace_index.calls_by_socket[socket.number]}
+            works = other.activity in ("sleep", "run", "child")
+            if works and (socket is not server or other.thread in users):
+                return True
+    return _relays(trace_index, server)
+
+
+def _relays(trace_index: TraceIndex, server: Socket) -> bool:
+    """Return whether a thread of the server read from one connection and then sent on another: a chat."""
+    sockets = trace_index.trace.sockets
+    for process in {call.process for call in trace_index.calls_by_socket[server.number]}:
+        last_read: dict[int, int] = {}  # by thread
+        for call in trace_index.calls_by_process[process]:
+            if not call.size or call.socket is None or sockets[call.socket].accepted_from is None:
+                continue
+            if call.name not in SENDING:
+                last_read[call.thread] = call.socket
+            elif last_read.get(call.thread, call.socket) != call.socket:
+                return True
     return False

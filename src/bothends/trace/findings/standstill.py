@@ -78,7 +78,7 @@ class Moment:
         trace_index = self.trace_index
         blocked = {call.thread: call for call in trace_index.trace.blocked if call.at <= self.now}
         for thread, calls in _calls_by_thread(trace_index).items():
-            ended = trace_index.ended_at(calls[0].process)
+            ended = trace_index.trace.thread_exits.get(thread) or trace_index.ended_at(calls[0].process)
             if calls[0].at > self.now or (ended is not None and ended <= self.now):
                 continue
             at = bisect_right(calls, self.now, key=lambda call: call.at) - 1
@@ -257,8 +257,10 @@ def _calls_by_thread(trace_index: TraceIndex) -> dict[int, list[Call]]:
 def activity_of(call: Call) -> Activity:
     """Return what a thread in a call does."""
     if call.name in WAITING:
+        if not call.sockets and 0 in call.descriptors_waited:
+            return "keyboard"
         if not call.sockets:
-            return "keyboard" if call.descriptors_waited else "sleep"
+            return "other" if call.descriptors_waited or call.name.startswith("epoll") else "sleep"
         alone = len(call.sockets) == 1 and not call.descriptors_waited and not call.name.startswith("epoll")
         return "read" if alone else "events"
     if call.name.startswith("futex"):
@@ -269,7 +271,7 @@ def activity_of(call: Call) -> Activity:
         if call.name in names:
             return activity  # type: ignore[return-value]
     if call.name in RECEIVING:
-        return "read" if call.socket is not None else "keyboard"
+        return "read" if call.socket is not None else "other" if call.descriptor else "keyboard"
     return "send" if call.name in SENDING and call.socket is not None else "other"
 
 
