@@ -33,6 +33,8 @@ def copy_keeps_open(trace_index: TraceIndex) -> Iterator[Finding]:
     for each in standstills(trace_index):
         if each.peer is None or not each.waiter.waits_for(each.socket.number) or each.unread_here:
             continue
+        if each.waiter.activity == "events" and _is_event_loop_of_server(trace_index, each, each.peer):
+            continue
         held = trace_index.holders_at(each.peer.number, each.moment.now)
         users = {call.process for call in each.sends(each.peer) + each.receives(each.peer)}
         close = _last_close(trace_index, each, each.peer)
@@ -44,6 +46,13 @@ def copy_keeps_open(trace_index: TraceIndex) -> Iterator[Finding]:
         if close is None and any(trace_index.ended_at(user) is None for user in users):
             continue
         yield _copy(trace_index, each, min(copies), held, close, users)
+
+
+def _is_event_loop_of_server(trace_index: TraceIndex, each: Standstill, peer: Socket) -> bool:
+    """Return whether a thread waits for clients too, or for a channel between processes of one program."""
+    sockets = trace_index.trace.sockets
+    serves = any(sockets[number].is_listener for number in each.waiter.sockets)
+    return serves or (each.socket.accepted_from is None and peer.accepted_from is None)
 
 
 def _last_close(trace_index: TraceIndex, each: Standstill, peer: Socket) -> Call | None:
