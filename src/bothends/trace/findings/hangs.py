@@ -116,7 +116,7 @@ def not_accepted(trace_index: TraceIndex) -> Iterator[Finding]:
             "A connection was never accepted",
             f"{capitalized(client)} is connected to {listener.local} and waits in {call_name(each.waiter)} "
             f"for {age(each, each.waiter)}, but the connection is still in the accept queue: {server} "
-            f"{often}, and now {doing(each, owners[0])}.",
+            f"{often}, and {doing(each, owners[0])}.",
             "Call accept() in a loop for as long as clients may come: each call takes one connection from "
             "the queue. The kernel completes the handshake without the program.",
             evidence(*accepts[-1:], owners[0], each.waiter),
@@ -178,6 +178,8 @@ def doing(each: Standstill, state: ThreadState) -> str:
     match state.activity:
         case "sleep":
             return f"sleeps ({age(each, state)} so far)"
+        case "run" if each.moment.now - state.since < STANDSTILL_NS:
+            return "has done other work meanwhile"
         case "run":
             return f"is in no system call that concerns sockets ({age(each, state)} so far)"
         case "accept":

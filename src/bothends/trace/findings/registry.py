@@ -155,6 +155,7 @@ _HANGS: Final = (
 # Findings of these rules follow from a finding of the rule, if they concern the same connection or process.
 EXPLAINS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(_HANGS, _OF_A_HANG),
+    "not-accepted": _OF_A_HANG | {"listener-closed-with-queue"},
     "blocked-by-slow-reader": _OF_A_HANG | {"not-accepted", "listener-closed-with-queue"},
     "loop-blocked": _OF_A_HANG | {"not-accepted", "listener-closed-with-queue", "timeout-too-short"},
     "exited-mid-conversation": _OF_A_HANG | _REFUSED | {"listener-closed-with-queue"},

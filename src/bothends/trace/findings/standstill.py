@@ -189,7 +189,8 @@ def standstills(trace_index: TraceIndex) -> tuple[Standstill, ...]:
             continue
         number = trace_index.peer_of(socket.number)
         peer = trace_index.trace.sockets.get(number) if number is not None else None
-        ends = [socket.number] if peer is None else [socket.number, peer.number]
+        other = peer or listener_of(trace_index, socket)
+        ends = [socket.number] if other is None else [socket.number, other.number]
         until = min(_ends_at(trace_index, each) for each in ends)
         since = max((_last_moved(trace_index, each, until) for each in ends), default=0)
         if until - since < STANDSTILL_NS or not since:
