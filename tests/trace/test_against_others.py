@@ -342,7 +342,23 @@ def calls_in_strace_log(log: str) -> dict[int, list[tuple[float, CallRecord]]]:
             assert found, rest
             result = None if found[1] == "?" else int(found[1], 0)
             calls[pid].append((started_at, CallRecord(name, result, found[2] or "")))
-    return dict(calls)
+    return {pid: join_restarted(each) for pid, each in calls.items()}
+
+
+def join_restarted(calls: list[tuple[float, CallRecord]]) -> list[tuple[float, CallRecord]]:
+    """Join calls that a signal interrupted and the kernel restarted: the trace shows each as one call."""
+    joined: list[tuple[float, CallRecord]] = []
+    interrupted: tuple[float, CallRecord] | None = None
+    for started_at, call in calls:
+        if interrupted is not None and interrupted[1].name == call.name:
+            started_at = interrupted[0]
+        elif interrupted is not None:
+            joined.append(interrupted)
+        is_interrupted = call.error.startswith("ERESTART")
+        interrupted = (started_at, CallRecord(call.name, None, "")) if is_interrupted else None
+        if not is_interrupted:
+            joined.append((started_at, call))
+    return joined + ([interrupted] if interrupted is not None else [])
 
 
 def calls_in_trace(trace: Trace) -> dict[int, list[CallRecord]]:

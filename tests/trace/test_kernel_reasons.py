@@ -21,12 +21,17 @@ from bothends.trace.capture.kernel_counters import parse_counters
 from bothends.trace.capture.kernel_events import KernelTracer, remove_stale_instances
 from bothends.trace.capture.kernel_formats import addresses_of, parse_format, parse_page
 from bothends.trace.capture.kernel_records import KernelRecord, KernelRecordJoiner
+from bothends.trace.capture.packets import Capture
 from bothends.trace.correlation.kernel_reasons import KernelEventMatcher
 from bothends.trace.findings import Finding
 from bothends.trace.findings.base import TraceIndex
 from bothends.trace.findings.kernel_reasons import confirm
 from bothends.trace.model import Call, KernelEvent, Packet, Point, Socket, SocketAddress, Trace
 from bothends.trace.rendering.kernel_text import kernel_text
+from bothends.trace.rendering.layout import rows_of
+from bothends.trace.session import TraceSession
+from tests.tools import needs_tool
+from tests.trace.running import PYTHON
 
 RECORDINGS = Path(__file__).parent / "recordings" / "tracefs"
 CLIENT, SERVER = SocketAddress("127.0.0.1", 40000), SocketAddress("127.0.0.1", 7000)
@@ -315,3 +320,41 @@ def test_real_instance_of_an_exited_process_is_removed(
         remove_stale_instances(own.parent.parent)  # in use, although its process does not exist
         assert other._instance is not None
         assert other._instance.exists()
+
+
+RECEIVER = """
+import signal, socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2000)
+server.bind(("127.0.0.1", 0))
+server.getsockname()
+signal.pause()
+"""
+SENDER = """
+import socket, sys
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.connect(("127.0.0.1", int(sys.argv[1])))
+for _ in range(20):
+    client.send(b"y" * 1000)
+"""
+
+
+@needs_tool("strace")
+def test_traced_drops_are_at_the_receiver_and_have_their_packets(tracer: KernelTracer) -> None:
+    session = TraceSession(lambda _: None)
+    session.add_server("server", [*PYTHON, "-c", RECEIVER])
+    session.add_client("client", [*PYTHON, "-c", SENDER, "{port}"], inherit_stdin=False)
+    session.kernel = tracer
+    session.capture = Capture()
+    session.run()
+    drops = [each for each in session.trace.events() if isinstance(each, KernelEvent) and each.kind == "drop"]
+    assert drops
+    assert {each.reason for each in drops} == {"SOCKET_RCVBUFF"}
+    (receiver,) = (
+        each for each in session.trace.sockets.values() if each.kind == "datagram" and not each.peer
+    )
+    assert {each.socket for each in drops} == {receiver.number}
+    packets = [session.trace.event(each.packet or 0) for each in drops]
+    assert all(isinstance(each, Packet) and each.destination == receiver.local for each in packets)
+    rows = [cell.text for row in rows_of(session.trace) for cell in row.cells]
+    assert any("the socket's receive buffer was full (SOCKET_RCVBUFF)" in each for each in rows)

@@ -126,7 +126,7 @@ class TraceWriter:
 
     def _describe_waits(self, now: int | None, min_age: int) -> tuple[list[str], list[WaitArrow]]:
         from bothends.trace.findings.base import TraceIndex
-        from bothends.trace.waits import WaitsAtEnd
+        from bothends.trace.waits.graph import WaitsAtEnd
         from bothends.trace.waits.sentences import sentences, wait_arrows
 
         waits = WaitsAtEnd(TraceIndex(self.trace), now)

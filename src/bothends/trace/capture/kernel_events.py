@@ -86,7 +86,7 @@ class KernelTracer:
         except OSError as error:
             self.close()
             raise Unavailable(
-                "read", "the kernel's reasons", error.errno or 0, "tracefs needs root and a kernel with it"
+                "read", "tracefs", error.errno or 0, "run as root, on a kernel with tracefs"
             ) from error
 
     def _find_tracefs(self) -> Path:

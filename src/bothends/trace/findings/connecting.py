@@ -79,6 +79,8 @@ def refused(trace_index: TraceIndex) -> Iterator[Finding]:
     for call in trace_index.calls:
         if call.name != "connect" or call.error not in ("ECONNREFUSED", "ENOENT") or call.address is None:
             continue
+        if _connected_later(trace_index, call):
+            continue  # it tried the next address, or tried again
         for listener, listen in trace_index.listeners():
             if listener.local is None or not _is_same_port_or_path(listener.local, call.address):
                 continue
@@ -112,6 +114,19 @@ def refused(trace_index: TraceIndex) -> Iterator[Finding]:
                     (listen.number, call.number),
                 )
                 break
+
+
+def _connected_later(trace_index: TraceIndex, refused_call: Call) -> bool:
+    """Return whether the process connected to the same port or path after it was refused."""
+    target = refused_call.address
+    return target is not None and any(
+        each.name == "connect"
+        and each.result == 0
+        and each.at > refused_call.at
+        and each.address is not None
+        and _is_same_port_or_path(each.address, target)
+        for each in trace_index.calls_by_process[refused_call.process]
+    )
 
 
 def _is_same_port_or_path(local: SocketAddress, target: SocketAddress) -> bool:

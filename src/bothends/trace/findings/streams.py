@@ -226,7 +226,7 @@ def _harm_of_reset(
 ) -> tuple[str, Call | None] | None:
     """Return what a reset did to the peer of the closed socket, and the call that shows it; None: nothing.
 
-    A client that closes a connection because it has enough of a download harms nobody.
+    A client that closes a connection because it has enough of a download loses nothing that it needs.
     """
     is_server = socket.accepted_from is not None
     if _is_sending(trace_index, peer, reset) and not is_server:

@@ -28,26 +28,22 @@ _STALLED_SECONDS = 1.0  # both directions at a standstill: longer than a schedul
 
 
 def find(graph: WaitGraph) -> Iterator[Problem]:
-    """Yield each pair of ends that wait for each other, then each longer circle."""
+    """Yield each pair of ends that wait for each other, then each longer circle.
+
+    Those with a time limit are information: a program that waits with a timeout may have nothing else to do.
+    """
     explained: set[int] = set()
     for entry, other in connection_pairs(graph):
         problem = _both_sending(graph, entry, other) or _both_receiving(graph, entry, other)
         if problem is not None:
             explained |= {thread.tid for each in (entry, other) for thread in graph.waiting(each)}
             yield problem
-    yield from _circles(graph, explained)
-
-
-def find_limited(graph: WaitGraph) -> Iterator[Problem]:
-    """Yield each pair of ends that wait for each other until a time limit.
-
-    Information: a program that waits with a timeout may have nothing else to do.
-    """
-    for entry, other in connection_pairs(graph):
+            continue
         problem = _both_sending(graph, entry, other, limited=True)
         problem = problem or _both_receiving(graph, entry, other, limited=True)
         if problem is not None:
             yield problem
+    yield from _circles(graph, explained)
 
 
 def connection_pairs(graph: WaitGraph) -> Iterator[tuple[SocketEntry, SocketEntry]]:

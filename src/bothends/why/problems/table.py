@@ -23,7 +23,6 @@ from bothends.why.wait_graph import WaitGraph
 
 FINDERS: Final[dict[str, Callable[[WaitGraph], Iterator[Problem]]]] = {
     deadlock.KIND: deadlock.find,
-    deadlock.LIMITED_KIND: deadlock.find_limited,
     stalled.KIND: stalled.find,
     shared_port.KIND: shared_port.find,
     accept_queue.KIND: accept_queue.find,
