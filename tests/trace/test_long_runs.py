@@ -15,7 +15,7 @@ import pytest
 
 from bothends.trace import model, trace_file
 from bothends.trace.capture.strace import StraceParser
-from bothends.trace.correlation import correlator
+from bothends.trace.correlation import correlator, kernel_reasons
 from bothends.trace.correlation import timeline as timeline_module
 from bothends.trace.correlation.correlator import Correlator
 from bothends.trace.correlation.timeline import Timeline

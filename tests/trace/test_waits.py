@@ -26,7 +26,7 @@ from bothends.trace.model import (
 )
 from bothends.trace.rendering.html import render_page
 from bothends.trace.rendering.layout import rows_of
-from bothends.trace.waits import WaitsAtEnd
+from bothends.trace.waits.graph import WaitsAtEnd
 from bothends.trace.waits.sentences import sentences, wait_arrows
 from tests.interop.running import Running
 from tests.tools import needs_tool

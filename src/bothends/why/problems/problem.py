@@ -14,10 +14,10 @@ class Problem:
     """Something that keeps programs from making progress, or soon will.
 
     `kind` is the name of the kind, as users see it. `text`: one or more sentences. `seen`: the evidence as
-    it was read. `inferred`: what does not follow from the evidence alone, and from what it was concluded; "" if
-    nothing. `remedy`: what ends it, "" if the text says so. `seconds`: how long it has lasted at least, if known.
-    `is_wrong` is False for information, which does not affect the exit status. `pids`, `ports` and `inodes`
-    say what it concerns.
+    it was read. `inferred`: what does not follow from the evidence alone, and from what it was concluded; ""
+    if nothing. `remedy`: what ends it, "" if the text says so. `seconds`: how long it has lasted at least, if
+    known. `is_wrong` is False for information, which does not affect the exit status. `pids`, `ports` and
+    `inodes` say what it concerns.
     """
 
     kind: str

@@ -37,7 +37,9 @@ def find(graph: WaitGraph) -> Iterator[Problem]:
 def find_port(graph: WaitGraph, port: int) -> Iterator[Problem]:
     """Yield what keeps clients from the listeners of one port: their address, or their family."""
     for group in _by_port(graph, port):
-        place = f"{phrases.names(graph.owners(group[0]))} listens on {_addresses(group)} only"
+        owners = graph.owners(group[0])
+        verb = "listen" if len(owners) > 1 else "listens"
+        place = f"{phrases.names(owners)} {verb} on {_addresses(group)} only"
         if _is_local(group):
             refused = "connect() from another machine, container or network namespace fails (ECONNREFUSED)"
             remedy = (
