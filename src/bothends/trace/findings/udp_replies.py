@@ -388,7 +388,7 @@ class _Explainer:
         if not request.is_connected or source is None or not source.port or source == request.target:
             return None
         server, client = name_of(self._index, receive.process), name_of(self._index, request.send.process)
-        evidence = (receive, reply, *packets[:1])
+        evidence: tuple[Call | Packet, ...] = (receive, reply, *packets[:1])
         if source.port != request.target.port:
             return self._finding(
                 request,
