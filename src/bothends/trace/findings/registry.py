@@ -23,6 +23,7 @@ from bothends.trace.findings import (
     kernel_reasons,
     path,
     processes,
+    short_reads,
     streams,
     udp_losses,
     udp_replies,
@@ -69,6 +70,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "udp-reply-unread": udp_replies.udp_reply_unread,
     "udp-port-unreachable": udp_replies.udp_port_unreachable,
     "receive-buffer-full": udp_losses.receive_buffer_full,
+    "waitall-returned-early": short_reads.waitall_returned_early,
     "closed-in-use": descriptor_use.closed_in_use,
     "two-readers": descriptor_use.two_readers,
     "two-writers": descriptor_use.two_writers,
@@ -183,6 +185,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
             {"one-recv-per-message", "closed-with-unread-data", "write-after-close", "two-sends-one-read"}
         ),
     ),
+    "waitall-returned-early": frozenset({"exited-mid-conversation", "closed-with-unread-data"}),
     "datagram-not-sent": frozenset({"unanswered-datagram"}),
     "udp-wrong-address": frozenset({"unanswered-datagram", "udp-port-unreachable"}),
     "receive-buffer-full": frozenset({"unanswered-datagram"}),
