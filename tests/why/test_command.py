@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bothends.errors import EndpointError
+from bothends.osutil.process_info import children
 from bothends.why.explain import Subject, parse_subject
 from tests.why.programs import TIMEOUT, Programs, find, settle
 
@@ -42,6 +43,21 @@ def test_hung_pair_by_pid_port_and_endpoint(programs: Programs) -> None:
         assert completed.returncode == 1, completed
     assert f"client.py[{client}] waits in recv(3) for data on tcp" in completed.stdout
     assert f"This leads back to client.py[{client}], above." in completed.stdout
+
+
+@pytest.mark.slow
+def test_shell_that_waits_for_a_client(programs: Programs, tmp_path: Path) -> None:
+    server, _, port = programs.pair(*DEADLOCK)
+    find("deadlock", server)
+    code = f"import socket; socket.create_connection(('127.0.0.1', {port})).recv(1)"
+    with subprocess.Popen(["sh", "-c", f'{sys.executable} -c "{code}"; true']) as shell:
+        try:
+            completed = why_until("accept queue", str(shell.pid))
+            (child,) = children(shell.pid, shell.pid)
+        finally:
+            os.kill(children(shell.pid, shell.pid)[0], signal.SIGKILL)
+    assert f"[{shell.pid}] waits for a child process to exit" in completed.stdout
+    assert f"[{child}] waits in recv(3) for data on tcp" in completed.stdout
 
 
 @pytest.mark.slow

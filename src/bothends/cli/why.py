@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -33,7 +34,8 @@ def why(subject: str | None, watch: bool, as_json: bool) -> None:
 
     \b
       bothends why                    everything on this machine that is wrong, worst first
-      bothends why 4711               what a process waits for, and which process could end that
+      bothends why 4711               what a process waits for, and which process could end that; of a
+                                      shell, also the programs that it waits for
       bothends why :12000             the same for a port
       bothends why unix:/run/a.sock   the same for an endpoint
 
@@ -69,8 +71,12 @@ def look(text: str | None) -> Report:
     from bothends.why import make_report, take_snapshot
     from bothends.why.explain import parse_subject
     from bothends.why.python_lines import read_lines
+    from bothends.why.snapshot import awaited_children
 
     subject = parse_subject(text) if text is not None else None
+    if subject is not None and subject.pids:
+        awaited = [child for pid in subject.pids for child in awaited_children(pid)]
+        subject = replace(subject, pids=(*subject.pids, *awaited))
     pids = subject.pids if subject is not None else ()
     # 50,000 sockets take half a million objects, none of them in a reference cycle: looking for cycles
     # meanwhile takes a quarter of the time.

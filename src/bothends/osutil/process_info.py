@@ -108,11 +108,17 @@ def descendants(pid: int, limit: int | None = None) -> Iterator[int]:
         if limit is not None and len(found) > limit:
             return
         for tid in thread_ids(each):
-            with contextlib.suppress(OSError):
-                text = Path(f"/proc/{each}/task/{tid}/children").read_text(encoding="ascii")
-                children = [int(word) for word in text.split()]
-                yield from children
-                found += children
+            started = children(each, tid)
+            yield from started
+            found += started
+
+
+def children(pid: int, tid: int) -> list[int]:
+    """Return the ids of the processes that a thread has started, zombies included; empty if it is gone."""
+    with contextlib.suppress(OSError):
+        text = Path(f"/proc/{pid}/task/{tid}/children").read_text(encoding="ascii")
+        return [int(word) for word in text.split()]
+    return []
 
 
 def process_tree(pid: int) -> list[ProcessInfo]:

@@ -29,7 +29,7 @@ from typing import Final
 
 from bothends.escaping import escape
 from bothends.osutil.blocked_calls import BlockedCall, CallKind, DescriptorWait, Need, decode, parse_syscall
-from bothends.osutil.process_info import read_stat, thread_ids
+from bothends.osutil.process_info import children, read_stat, thread_ids
 from bothends.osutil.process_memory import read_memory
 from bothends.socket_table import SocketOwner, read_table
 from bothends.socket_table.options import read_timeouts
@@ -39,6 +39,7 @@ _INTERPRETERS: Final = re.compile(r"(python|pypy|node|perl|ruby|php|bash|dash|sh
 _LAST_RAN: Final = re.compile(rb"^se\.exec_start\s*:\s*([\d.]+)", re.MULTILINE)
 _SWITCHES: Final = re.compile(rb"^(?:non)?voluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
 _SETTLING_SECONDS: Final = SETTLED_SECONDS + 0.05  # only where the kernel has no `sched` files
+_MAX_AWAITED: Final = 8  # children of a shell that are followed: a forking server waits for hundreds
 _PROCESSOR_FIELD: Final = 37  # of read_stat(): field 39 of proc_pid_stat(5)
 
 
@@ -87,6 +88,16 @@ def read_process(pid: int, inodes: dict[int, int], clocks: dict[int, float]) -> 
     process.open_files = _count_descriptors(pid)
     process.file_limit = _descriptor_limit(pid)
     return process
+
+
+def awaited_children(pid: int) -> list[int]:
+    """Return the processes that a process waits for in wait4(2), as a shell does, and those they wait for."""
+    found = [pid]
+    for each in found:  # grows during the walk
+        for tid in thread_ids(each):
+            if _wait_channel(f"/proc/{each}/task/{tid}") == "do_wait":
+                found += children(each, tid)[: max(0, _MAX_AWAITED + 1 - len(found))]
+    return found[1:]
 
 
 def program_name(pid: int) -> str:
@@ -189,11 +200,18 @@ def _read_thread(
 
 def _call_from_wchan(folder: str) -> BlockedCall | None:
     """Return a call that is named by the kernel function it sleeps in."""
-    try:
-        name = _read(f"{folder}/wchan").decode("ascii")
-    except (OSError, ValueError):
+    name = _wait_channel(folder)
+    if name is None:
         return None
     return BlockedCall(f"{name} (kernel)" if name not in ("", "0") else "", CallKind.OTHER, complete=False)
+
+
+def _wait_channel(folder: str) -> str | None:
+    """Return the kernel function that a thread sleeps in, "0" if it runs; None if that is not readable."""
+    try:
+        return _read(f"{folder}/wchan").decode("ascii")
+    except (OSError, ValueError):
+        return None
 
 
 def _idle(folder: str, clock: float) -> float | None:

@@ -28,10 +28,11 @@ def waitall_returned_early(trace_index: TraceIndex) -> Iterator[Finding]:
             yield Finding(
                 "waitall-returned-early",
                 "MSG_WAITALL does not wait on a non-blocking socket",
-                f"{capitalized(name)} asked for all {wanted:,} bytes with MSG_WAITALL. The socket is non-blocking, "
-                f"so recv returned the {call.size:,} that were there, and {name} did not read the rest.",
-                "Read in a loop until the message is complete. A time limit makes a Python socket non-blocking; "
-                "SO_RCVTIMEO does not.",
+                f"{capitalized(name)} asked for all {wanted:,} bytes with MSG_WAITALL. The socket is "
+                f"non-blocking, so recv returned the {call.size:,} that were there, and {name} did not read "
+                "the rest.",
+                "Read in a loop until the message is complete. A time limit makes a Python socket "
+                "non-blocking; SO_RCVTIMEO does not.",
                 (call.number,),
                 process=call.process,
                 sockets=(socket.number,),
