@@ -110,10 +110,10 @@ def test_both_ends_in_recv_are_a_deadlock() -> None:
     assert {wait.process for wait in cycle} == {1, 2}
     assert {wait.need for wait in cycle} == {"data"}
     assert trace.text() == (
-        "Deadlock: each end waits for the other, for 5 s. Client waits in recv(3, 10), and server waits in "
-        "recv(4, 100), on the same connection (127.0.0.1:40000 to 127.0.0.1:7000). Server has read all 5 "
-        "bytes that client sent. Server has sent nothing. It ends when client sends the rest or "
-        "ends its direction with shutdown(SHUT_WR), or when server sends without waiting for more."
+        "Deadlock: each end waits for the other, for 5 s. The client waits in recv(3, 10), and the server "
+        "waits in recv(4, 100), on the same connection (127.0.0.1:40000 to 127.0.0.1:7000). The server has "
+        "read all 5 bytes that the client sent. The server has sent nothing. It ends when the client sends the rest or "
+        "ends its direction with shutdown(SHUT_WR), or when the server sends without waiting for more."
     )
 
 
@@ -124,7 +124,7 @@ def test_msg_waitall_counts_the_bytes_that_are_missing() -> None:
     trace.call(1, "recvfrom", 0.4, socket=AT_SERVER, descriptor=4, requested=100, flags=flags)
     trace.call(2, "recvfrom", 0.5, socket=AT_CLIENT, descriptor=3, requested=10)
     assert "recv(4, 100, MSG_WAITALL)" in trace.text()
-    assert "Client has sent 5 bytes of the 100 bytes that server waits for" in trace.text()
+    assert "The client has sent 5 bytes of the 100 bytes that the server waits for" in trace.text()
 
 
 def test_both_ends_in_send_are_a_deadlock_with_the_bytes_that_arrived() -> None:
@@ -135,8 +135,11 @@ def test_both_ends_in_send_are_a_deadlock_with_the_bytes_that_arrived() -> None:
         packet.sender, packet.receiver = socket, AT_SERVER + AT_CLIENT - socket
         trace.trace.add(Point(packet))
     assert {wait.need for wait in trace.waits().waits} == {"space"}
-    assert "1,000 of 8,000,000 bytes of client have reached server, which has not read them" in trace.text()
-    assert trace.text().endswith("It ends when client or server reads.")
+    sent = (
+        "1,000 of the 8,000,000 bytes that the client sends have reached the server, which has not read them"
+    )
+    assert sent in trace.text()
+    assert trace.text().endswith("It ends when the client or the server reads.")
 
 
 def test_poll_with_time_limit_is_no_deadlock() -> None:
@@ -155,7 +158,7 @@ def test_event_loop_with_listener_is_no_deadlock() -> None:
     )
     trace.call(2, "recvfrom", 0.5, socket=AT_CLIENT, descriptor=3)
     assert trace.waits().cycles() == []
-    assert "Server waits in epoll_wait(5) on the same connection, for one of 2 sockets" in trace.text()
+    assert "The server waits in epoll_wait(5) on the same connection, for one of 2 sockets" in trace.text()
 
 
 def test_idle_threads_of_a_pool_are_no_deadlock() -> None:
@@ -185,10 +188,10 @@ def test_idle_server_alone_is_not_described() -> None:
 @pytest.mark.parametrize(
     ("name", "attributes", "expected"),
     [
-        ("clock_nanosleep", {"timeout_ns": 30 * SECOND_NS}, "Server sleeps for 30 s (for 5.5 s so far)"),
-        ("read", {"descriptor": 0}, "Server waits for input from standard input"),
-        ("poll", {"descriptors_waited": (0,)}, "Server waits for input from standard input"),
-        ("futex", {}, "Server waits for a lock of another thread (futex)"),
+        ("clock_nanosleep", {"timeout_ns": 30 * SECOND_NS}, "The server sleeps for 30 s (for 5.5 s so far)"),
+        ("read", {"descriptor": 0}, "The server waits for input from standard input"),
+        ("poll", {"descriptors_waited": (0,)}, "The server waits for input from standard input"),
+        ("futex", {}, "The server waits for a lock of another thread (futex)"),
     ],
 )
 def test_chain_ends_in_a_call_that_is_not_on_the_timeline(
@@ -212,10 +215,11 @@ def test_second_client_waits_for_accept_because_first_holds_its_connection() -> 
     (wait,) = (each for each in waits.waits if each.process == 3)
     assert wait.unaccepted
     assert [each.process for each in waits.chain(wait)] == [3, 1, 2]
-    assert "Client 2 waits in recv(3) for data from server" in trace.text()
+    assert "Client 2 waits in recv(3) for data from the server" in trace.text()
     assert "it has not been accepted" in trace.text()
     assert (
-        "Server waits in recv(4) on another connection, for data from client. Client sleeps" in trace.text()
+        "The server waits in recv(4) on another connection, for data from the client. The client sleeps"
+        in trace.text()
     )
 
 
@@ -230,7 +234,8 @@ def test_parent_with_a_copy_keeps_the_connection_open() -> None:
     trace.call(2, "recvfrom", 0.5, socket=AT_CLIENT, descriptor=3)
     assert TraceIndex(trace.trace).holders_at(AT_SERVER, SECOND_NS) == {1: {3}}
     assert (
-        "Server (descriptor 3) still holds the other end without using it, so no EOF arrives" in trace.text()
+        "The server (descriptor 3) still holds the other end without using it, so no EOF arrives"
+        in trace.text()
     )
 
 
@@ -256,8 +261,8 @@ def test_unread_bytes_are_named_while_a_thread_waits_for_a_keyboard() -> None:
     trace.call(1, "sendto", 0.1, 0.2, socket=AT_SERVER, size=5, requested=5)
     trace.blocked(2, "read", 0.5, descriptor=0)
     assert trace.text() == (
-        "Client waits for input from standard input. Meanwhile 5 bytes from server on a connection of "
-        "this thread are unread."
+        "The client waits for input from standard input. Meanwhile 5 bytes from the server on a connection "
+        "of this thread are unread."
     )
 
 
@@ -288,7 +293,7 @@ def hanging_pair(tmp_path: Path) -> list[str]:
     return [sys.executable, "-m", "bothends", "trace", "--server", server, "--client", client]
 
 
-DEADLOCK = rb"waits  Deadlock: each end waits for the other(?s:.*)Server has\s+read\s+all 5 bytes"
+DEADLOCK = rb"waits  Deadlock: each end waits for the other(?s:.*)The\s+server\s+has\s+read\s+all\s+5\s"
 
 
 def test_datagram_socket_waits_for_the_address_that_it_sent_to() -> None:
@@ -299,8 +304,8 @@ def test_datagram_socket_waits_for_the_address_that_it_sent_to() -> None:
     trace.call(2, "recvfrom", 0.3, socket=6, descriptor=3)
     trace.call(1, "recvfrom", 0.1, socket=5, descriptor=3)
     assert trace.text() == (
-        "Client waits in recv(3) for data from server, for 5.7 s. Server waits in recv(3) for a request "
-        "of any client."
+        "The client waits in recv(3) for data from the server, for 5.7 s. The server waits in recv(3) for a "
+        "request of any client."
     )
 
 
@@ -332,9 +337,9 @@ def test_arrows_lead_from_each_wait_to_the_process_that_could_end_it() -> None:
     assert {each[:3] for each in arrows} == {(1, 2, "waits for data"), (2, 1, "waits for a read")}
     rows = list(rows_of(trace.trace, waits=arrows))[-2:]
     assert [row.arrow.text for row in rows if row.arrow is not None] == [each.text for each in arrows]
-    page = render_page(trace.trace, rows, waits=["Client waits for <server>."])
+    page = render_page(trace.trace, rows, waits=["The client waits for <server>."])
     assert "waits for data" in page
-    assert "<h2>Waits</h2><ul><li>Client waits for &lt;server&gt;.</li></ul>" in page
+    assert "<h2>Waits</h2><ul><li>The client waits for &lt;server&gt;.</li></ul>" in page
 
 
 @needs_tool("strace")

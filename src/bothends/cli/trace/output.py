@@ -142,7 +142,7 @@ class TraceWriter:
             print(file=stream)
         mark = terminal.styled("waits", "warning", stream)
         for text in found:
-            lines = textwrap.wrap(text, 103)
+            lines = textwrap.wrap(text, 103, break_on_hyphens=False)
             print("\n       ".join([f"{mark}  {lines[0]}", *lines[1:]]), file=stream, flush=True)
 
     def end(self) -> None:
@@ -288,7 +288,10 @@ def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO, indent
             texts.insert(1, f"Inferred: {finding.basis}" if finding.basis else "Inferred from the events.")
         for text in texts:
             inner = f"{indent}  "
-            print(textwrap.fill(text, 110, initial_indent=inner, subsequent_indent=f"{inner}  "), file=stream)
+            lines = textwrap.wrap(
+                text, 110, initial_indent=inner, subsequent_indent=f"{inner}  ", break_on_hyphens=False
+            )
+            print("\n".join(lines), file=stream)
         show_findings(finding.consequences, trace, stream, f"{indent}    ")
 
 

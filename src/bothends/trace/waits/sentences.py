@@ -1,7 +1,7 @@
 """Describe waits in sentences: which call waits for which process, since when, what is in flight. Pure.
 
-    Deadlock: each end waits for the other, for 5.2 s. Client waits in recv(3, 100), and server waits in ...
-    Client waits in recv(3, 100) for data from server, for 5.2 s. Server sleeps for 10 s.
+    Deadlock: each end waits for the other, for 5.2 s. The client waits in recv(3, 100), and ...
+    The client waits in recv(3, 100) for data from the server, for 5.2 s. The server sleeps for 10 s.
 
 Text of programs is safe to print: roles and calls are escaped when they are decoded.
 """
@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Final
 
+from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 from bothends.trace.rendering.layout import WaitArrow
@@ -83,16 +84,11 @@ def _elsewhere(waits: WaitsAtEnd, wait: PendingWait) -> Iterator[str]:
         if unread and socket not in wait.sockets:
             peer = waits.trace_index.peer_of(socket)
             senders = waits.trace_index.holders_at(peer, waits.now) if peer is not None else {}
-            source = f" from {process_name(waits, min(senders))}" if senders else ""
+            source = f" from {name_of(waits.trace_index, min(senders))}" if senders else ""
             yield (
-                f"{_sentence(_state(waits, wait))}. Meanwhile {count(unread)}{source} "
+                f"{capitalized(_state(waits, wait))}. Meanwhile {count(unread)}{source} "
                 "on a connection of this thread are unread."
             )
-
-
-def _sentence(text: str) -> str:
-    """Return a text with a capital letter at its start."""
-    return text[:1].upper() + text[1:]
 
 
 def _chain_starts(waits: WaitsAtEnd, described: set[int]) -> Iterator[PendingWait]:
@@ -114,12 +110,6 @@ def _chain_starts(waits: WaitsAtEnd, described: set[int]) -> Iterator[PendingWai
 def _is_idle_server(waits: WaitsAtEnd, wait: PendingWait) -> bool:
     """Return whether a server waits for requests of any client, and nothing is unread."""
     return wait.unread == 0 and any(map(waits.serves, wait.sockets))
-
-
-def process_name(waits: WaitsAtEnd, number: int) -> str:
-    """Return the name of a process: its lane's, or its pid."""
-    process = waits.trace_index.process(number)
-    return process.role or f"process {process.pid}"
 
 
 def call_text(call: Call) -> str:
@@ -147,8 +137,8 @@ def cycle_sentence(waits: WaitsAtEnd, cycle: tuple[PendingWait, ...]) -> str:
     if len(cycle) == 1:
         (wait,) = cycle
         return (
-            f"Deadlock, for {since}: {process_name(waits, wait.process)} waits in {call_text(wait.call)} "
-            f"for itself: it holds both ends of the connection."
+            f"Deadlock, for {since}: {name_of(waits.trace_index, wait.process)} waits in "
+            f"{call_text(wait.call)} for itself: it holds both ends of the connection."
         )
     if len(cycle) == 2 and waits.shares_connection(*cycle):
         first, second = sorted(cycle, key=lambda each: _is_accepted(waits, each))
@@ -159,12 +149,12 @@ def cycle_sentence(waits: WaitsAtEnd, cycle: tuple[PendingWait, ...]) -> str:
             limit = formatting.duration(min(limits))
             opening = f"Each end waits for the other, for {since}, until a time limit of {limit}."
         text = (
-            f"{opening} {_sentence(_blocked(waits, first))}, and "
+            f"{opening} {capitalized(_blocked(waits, first))}, and "
             f"{_blocked(waits, second)}, on the same connection{where}."
         )
         return f"{text} {_in_flight(waits, first, second)} {_what_ends(waits, first, second)}"
     names = ", ".join(
-        f"{_blocked(waits, each)} for {process_name(waits, following.process)}"
+        f"{_blocked(waits, each)} for {name_of(waits.trace_index, following.process)}"
         for each, following in zip(cycle, (*cycle[1:], cycle[0]), strict=True)
     )
     return f"Deadlock: {len(cycle)} threads wait for each other, for {since}: {names}."
@@ -184,7 +174,7 @@ def _connection(waits: WaitsAtEnd, wait: PendingWait) -> str:
 
 def _blocked(waits: WaitsAtEnd, wait: PendingWait) -> str:
     verb = "is blocked in" if wait.need == "space" else "waits in"
-    return f"{process_name(waits, wait.process)} {verb} {call_text(wait.call)}"
+    return f"{name_of(waits.trace_index, wait.process)} {verb} {call_text(wait.call)}"
 
 
 def _in_flight(waits: WaitsAtEnd, first: PendingWait, second: PendingWait) -> str:
@@ -196,7 +186,7 @@ def _in_flight(waits: WaitsAtEnd, first: PendingWait, second: PendingWait) -> st
             continue
         peer = waits.trace_index.peer_of(socket)
         sent = waits.sent(socket)
-        name, other = process_name(waits, sender.process), process_name(waits, reader.process)
+        name, other = name_of(waits.trace_index, sender.process), name_of(waits.trace_index, reader.process)
         pending = waits.unsent(socket)
         requested = reader.call.requested or 0
         if pending and "MSG_WAITALL" in reader.call.flags and pending < requested:
@@ -206,8 +196,10 @@ def _in_flight(waits: WaitsAtEnd, first: PendingWait, second: PendingWait) -> st
         elif pending and reader.need == "data":
             parts.append(f"{count(pending)} that {name} sent have not been read by {other}.")
         elif pending:
-            whole = f" of {sender.call.requested:,}" if (sender.call.requested or 0) > pending else ""
-            parts.append(f"{pending:,}{whole} bytes of {name} have reached {other}, which has not read them.")
+            whole = f" of the {sender.call.requested:,}" if (sender.call.requested or 0) > pending else ""
+            parts.append(
+                f"{pending:,}{whole} bytes that {name} sends have reached {other}, which has not read them."
+            )
         elif sent and peer is not None:
             parts.append(f"{other} has read all {count(sent)} that {name} sent.")
         else:
@@ -217,7 +209,7 @@ def _in_flight(waits: WaitsAtEnd, first: PendingWait, second: PendingWait) -> st
     for ending in (".", " since the trace began."):
         if len(parts) == 2 and all(each.endswith(f" has sent nothing{ending}") for each in parts):
             return f"Neither has sent anything{ending}"
-    return " ".join(map(_sentence, parts))
+    return " ".join(map(capitalized, parts))
 
 
 def _shared_socket(waits: WaitsAtEnd, wait: PendingWait, other: PendingWait) -> int | None:
@@ -225,7 +217,7 @@ def _shared_socket(waits: WaitsAtEnd, wait: PendingWait, other: PendingWait) -> 
 
 
 def _what_ends(waits: WaitsAtEnd, first: PendingWait, second: PendingWait) -> str:
-    names = process_name(waits, first.process), process_name(waits, second.process)
+    names = name_of(waits.trace_index, first.process), name_of(waits.trace_index, second.process)
     if first.need == second.need == "space":
         return f"It ends when {names[0]} or {names[1]} reads."
     if first.need == second.need == "data":
@@ -242,12 +234,12 @@ def chain_sentence(waits: WaitsAtEnd, wait: PendingWait) -> str:
     """Describe a wait, and what those wait for that could end it."""
     chain = waits.chain(wait)
     since = formatting.duration(max(0, waits.now - wait.since))
-    text = f"{_sentence(_blocked(waits, wait))}{_limit(wait)} {_purpose(waits, wait)}, for {since}."
+    text = f"{capitalized(_blocked(waits, wait))}{_limit(wait)} {_purpose(waits, wait)}, for {since}."
     if wait.unaccepted:
         text += " The connection is in the accept queue: it has not been accepted."
     text += "".join(_lost(waits, wait)) + "".join(_copies(waits, wait))
     for before, each in itertools.pairwise(chain):
-        text += f" {_sentence(_continuation(waits, before, each))}"
+        text += f" {capitalized(_continuation(waits, before, each))}"
     if len(chain) > 1 and wait.need == chain[1].need == "data" and waits.shares_connection(wait, chain[1]):
         text += f" {_in_flight(waits, wait, chain[1])}"
     if chain[-1].need in ("data", "space", "peer") and not waits.next_waits(chain[-1]):
@@ -261,7 +253,7 @@ def _limit(wait: PendingWait) -> str:
 
 
 def _purpose(waits: WaitsAtEnd, wait: PendingWait) -> str:
-    names = " and ".join(process_name(waits, each) for each in wait.enders[:3])
+    names = " and ".join(name_of(waits.trace_index, each) for each in wait.enders[:3])
     match wait.need:
         case "data":
             return f"for data from {names}" if names else f"for data from {_far_end(waits, wait)}"
@@ -283,7 +275,7 @@ def _far_end(waits: WaitsAtEnd, wait: PendingWait) -> str:
 
 def _continuation(waits: WaitsAtEnd, before: PendingWait, wait: PendingWait) -> str:
     """Describe the wait of the process that could end the wait before it."""
-    name = process_name(waits, wait.process)
+    name = name_of(waits.trace_index, wait.process)
     unread = sum(
         waits.unread(peer)
         for each in before.sockets
@@ -308,7 +300,7 @@ def _continuation(waits: WaitsAtEnd, before: PendingWait, wait: PendingWait) -> 
 
 def _state(waits: WaitsAtEnd, wait: PendingWait) -> str:
     """Describe a wait for something else than a peer."""
-    name = process_name(waits, wait.process)
+    name = name_of(waits.trace_index, wait.process)
     since = formatting.duration(max(0, waits.now - wait.since))
     match wait.need:
         case "time":
@@ -350,9 +342,10 @@ def _copies(waits: WaitsAtEnd, wait: PendingWait) -> Iterator[str]:
         idle = list(waits.closing_holders(peer))
         if idle and len(idle) == len(holders):
             names = " and ".join(
-                f"{process_name(waits, number)} (descriptor {min(holders[number])})" for number in idle
+                f"{name_of(waits.trace_index, number)} (descriptor {min(holders[number])})" for number in idle
             )
-            yield f" {_sentence(names)} still holds the other end without using it, so no EOF arrives."
+            verb = "holds" if len(idle) == 1 else "hold"
+            yield f" {capitalized(names)} still {verb} the other end without using it, so no EOF arrives."
 
 
 def _no_waiting_peer(waits: WaitsAtEnd, wait: PendingWait) -> str:
@@ -368,5 +361,5 @@ def _no_waiting_peer(waits: WaitsAtEnd, wait: PendingWait) -> str:
         if all(waits.trace_index.trace.sockets[each].kind == "datagram" for each in wait.sockets):
             return " No traced program has a socket there."
         return " The program at the other end is not traced."
-    names = " and ".join(process_name(waits, each) for each in wait.enders[:3])
-    return f" {_sentence(names)} runs, and is in no call that blocks."
+    names = " and ".join(name_of(waits.trace_index, each) for each in wait.enders[:3])
+    return f" {capitalized(names)} runs, and is in no call that blocks."
