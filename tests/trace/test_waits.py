@@ -112,8 +112,9 @@ def test_both_ends_in_recv_are_a_deadlock() -> None:
     assert trace.text() == (
         "Deadlock: each end waits for the other, for 5 s. The client waits in recv(3, 10), and the server "
         "waits in recv(4, 100), on the same connection (127.0.0.1:40000 to 127.0.0.1:7000). The server has "
-        "read all 5 bytes that the client sent. The server has sent nothing. It ends when the client sends the rest or "
-        "ends its direction with shutdown(SHUT_WR), or when the server sends without waiting for more."
+        "read all 5 bytes that the client sent. The server has sent nothing. It ends when the client sends "
+        "the rest or ends its direction with shutdown(SHUT_WR), or when the server "
+        "sends without waiting for more."
     )
 
 
