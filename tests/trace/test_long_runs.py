@@ -96,6 +96,20 @@ def test_correlator_old_streams_are_discarded(monkeypatch: pytest.MonkeyPatch) -
     assert len(matcher._receive_streams) <= 40
 
 
+def test_a_loop_that_reads_eof_adds_no_link_each_time() -> None:
+    server = BusyServer(max_points=10_000)
+    client = SocketAddress("127.0.0.1", 40_000)
+    label = f"4<TCP:[{SERVER}->{client}]>"
+    server.calls(7, f"accept(3<TCP:[{SERVER}]>, {sockaddr(client)}, [16]) = {label}")
+    server.packet(client, SERVER, 0, "SYN", 0, 0)
+    server.packet(client, SERVER, 0, "FIN ACK", 1, 101)
+    server.calls(7, *[f'recvfrom({label}, "", 100, 0, NULL, NULL) = 0'] * 500)
+    server.calls(7, *[f'sendto({label}, "x", 1, 0, NULL, 0) = -1 EPIPE (Broken pipe)'] * 500)
+    server.session._emit_until(server.at)
+    fin = next(each for each in server.trace.events() if isinstance(each, Packet) and "FIN" in each.flags)
+    assert 0 < len(list(server.trace.effects_of(fin.number))) <= correlator.MAX_ENDS
+
+
 SERVER = SocketAddress("127.0.0.1", 80)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
@@ -19,6 +20,8 @@ from bothends.trace.findings.standstill import (
 )
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
+
+MOMENTS: Final = 5  # times during a block at which the clients are looked at
 
 
 def loop_blocked(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -117,7 +120,19 @@ def _victims(trace_index: TraceIndex, call: Call, length: int) -> Iterator[tuple
     if not any(each.name in WAITING and len(each.sockets) > 1 for each in own):
         return
     is_gap = activity_of(call) not in ("sleep", "send") and call.until is not None
-    moment = Moment(trace_index, (call.until or 0 if is_gap else call.at) + length - 1)
+    start = call.until or 0 if is_gap else call.at
+    for part in range(MOMENTS, 0, -1):  # a client may give up before the end
+        found = list(
+            _waiting(trace_index, call, own, Moment(trace_index, start + length * part // MOMENTS - 1))
+        )
+        if found:
+            yield from found
+            return
+
+
+def _waiting(
+    trace_index: TraceIndex, call: Call, own: list[Call], moment: Moment
+) -> Iterator[tuple[Socket, int, ThreadState]]:
     watched = {number for each in own for number in each.sockets}
     read = {each.socket for each in own if each.name in RECEIVING}
     for socket in trace_index.sockets("stream"):

@@ -4,6 +4,7 @@ One end sent last, and waits for the answer. The other one has read all of it, a
 waits for is inferred from the bytes, and from the sizes of its reads:
 
     GET / HTTP/1.1\\r\\n        no blank line            http-incomplete
+    POST / HTTP/1.1 and body  asks for more            http-read-to-eof
     5 of 100 bytes            asks for the other 95    read-too-long
     hello                     reads by line            no-newline
     hello                     reads otherwise          no-half-close
@@ -20,13 +21,14 @@ from typing import Final
 from bothends.trace.capture.calls import RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
-from bothends.trace.findings.http_messages import missing_of_request
+from bothends.trace.findings.http_messages import body_of_whole_request, is_whole_response, missing_of_request
 from bothends.trace.findings.reading import (
     fixed_read,
     is_alone,
     others_may_act,
     reads_lines,
     size_of_reads,
+    watches_only,
 )
 from bothends.trace.findings.standstill import (
     Standstill,
@@ -47,6 +49,11 @@ _UNBUFFERED_OUTPUT: Final = frozenset({65536, 262144})  # Node.js and asyncio re
 def http_incomplete(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find an HTTP request without its blank line or its whole body."""
     return _of_kind(trace_index, "http-incomplete")
+
+
+def http_read_to_eof(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a server that has a whole HTTP request with its body, and waits for more."""
+    return _of_kind(trace_index, "http-read-to-eof")
 
 
 def read_too_long(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -145,9 +152,14 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
     if spoken[-1].kind != "sent" or wait.has_limit or others_may_act(trace_index, each):
         return None
     is_server = each.socket.accepted_from is not None
-    if is_server and not (wait.activity == read.activity == "read" and is_alone(trace_index, each)):
-        return None  # it may send to this client what others cause
     data, size = spoken[-1].data, spoken[-1].total
+    if is_server and not (
+        watches_only(trace_index, wait, each.socket)
+        and watches_only(trace_index, read, peer)
+        and is_alone(trace_index, each)
+        and not is_whole_response(data, size)
+    ):
+        return None  # it may send to this client what others cause, or the client may keep it for later
     name, other = name_of(trace_index, wait.process), name_of(trace_index, read.process)
     state = (
         f"{capitalized(name)} sent {formatting.quoted(data, size, 24)} and waits in {call_name(wait)} "
@@ -170,6 +182,23 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             sockets=sockets,
             in_c='send(fd, "GET / HTTP/1.1\\r\\nHost: example\\r\\n\\r\\n", 37, 0);',
             in_python='s.sendall(b"GET / HTTP/1.1\\r\\nHost: example\\r\\n\\r\\n")',
+        )
+    body = 0 if is_server else body_of_whole_request(data, size)
+    if body:
+        return Finding(
+            "http-read-to-eof",
+            "The server reads an HTTP request beyond its body",
+            f"{state}: the request is complete, with the {bytes_text(body)} of body that Content-Length "
+            f"announces, so probably {other} reads up to EOF, which does not come on a connection that stays "
+            "open.",
+            "Read exactly as many bytes of body as Content-Length says (RFC 9112, section 6).",
+            events,
+            "inferred",
+            "the request is complete, and the reader goes on",
+            process=read.process,
+            sockets=sockets,
+            in_c="while (have < content_length && (n = recv(fd, body + have, content_length - have, 0)) > 0)",
+            in_python='body = self.rfile.read(int(self.headers["Content-Length"]))',
         )
     wanted = fixed_read(each, peer, read, size)
     if wanted:
@@ -250,8 +279,7 @@ def _end_not_sent(each: Standstill, peer: Socket, state: str, events: tuple[int,
 
 
 def waits_for_end(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a client that has an answer and probably reads to EOF, at a server that waits for more "
-    "requests."""
+    """Find a client that has an answer and probably reads to EOF, at a server that waits for requests."""
     return _of_kind(trace_index, "not-closed")
 
 

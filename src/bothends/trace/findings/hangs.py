@@ -7,6 +7,7 @@ nothing unread, are judged by `hanging_reads.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from bothends.trace.capture.calls import ACCEPTING
 from bothends.trace.findings.base import Finding, TraceIndex
@@ -25,6 +26,13 @@ from bothends.trace.findings.standstill import (
 )
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
+
+PILED_UP: Final = 65_536  # unread bytes: more than a program leaves in the buffer while it prepares a request
+
+_READ_AND_SEND_IN_C: Final = (
+    "poll(&(struct pollfd){fd, POLLIN | POLLOUT}, 1, -1);  /* recv() or send(), non-blocking */"
+)
+_READ_AND_SEND_IN_PYTHON: Final = "threading.Thread(target=s.sendall, args=(data,)).start(); read_answers(s)"
 
 
 def both_send(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -50,13 +58,58 @@ def both_send(trace_index: TraceIndex) -> Iterator[Finding]:
             evidence(each.waiter, other),
             process=each.waiter.process,
             sockets=(each.socket.number, each.peer.number),
-            in_c="poll(&(struct pollfd){fd, POLLIN | POLLOUT}, 1, -1);  /* recv() or send(), non-blocking */",
-            in_python="threading.Thread(target=s.sendall, args=(data,)).start(); read_answers(s)",
+            in_c=_READ_AND_SEND_IN_C,
+            in_python=_READ_AND_SEND_IN_PYTHON,
         )
+
+    yield from _send_without_reading(trace_index, done)
+
+
+def _send_without_reading(trace_index: TraceIndex, done: set[int]) -> Iterator[Finding]:
+    """Find an end that goes on sending at the end of the trace, while what the peer sent piles up unread."""
+    moment = Moment(trace_index, trace_index.end)
+    for socket in trace_index.sockets("stream"):
+        peer = trace_index.trace.sockets.get(trace_index.peer_of(socket.number) or 0)
+        if peer is None or socket.number in done or socket.is_wrapped:
+            continue
+        received = moment.received(socket.number)
+        unread = moment.sent(peer.number) - received
+        first = next(
+            (each for each in trace_index.sends(peer) if trace_index.bytes_sent_by[each.number] > received),
+            None,
+        )
+        if unread < PILED_UP or first is None or moment.now - first.at < STANDSTILL_NS:
+            continue
+        sends = [each for each in trace_index.sends(socket) if each.at > first.at]
+        state = next((each for each in moment.states_at(socket.number)), None)
+        if len(sends) < 2 or state is None or state.activity not in ("send", "run"):
+            continue
+        if moment.now - state.since > STANDSTILL_NS and state.activity == "run":
+            continue
+        one, two = name_of(trace_index, sends[-1].process), name_of(trace_index, first.process)
+        yield Finding(
+            "both-send",
+            "One end sends and does not read, while the other answers: a deadlock to come",
+            f"{capitalized(one)} has sent {bytes_text(sum(each.size for each in sends))} in {len(sends):,} "
+            f"calls for {formatting.duration(moment.now - first.at)}, and has not read the "
+            f"{bytes_text(unread)} that {two} sent meanwhile. When the buffers are full, {two} will block in "
+            f"send and stop reading, and then {one} will block too.",
+            f"Read while you send: in {one}, send in one thread and read in another, or send only when the "
+            "socket is writable and read whenever it is readable. Larger buffers only move the limit.",
+            evidence(first, sends[-1]),
+            "inferred",
+            "the answers pile up unread",
+            process=sends[-1].process,
+            sockets=(socket.number, peer.number),
+            in_c=_READ_AND_SEND_IN_C,
+            in_python=_READ_AND_SEND_IN_PYTHON,
+        )
+        return
 
 
 def edge_not_drained(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find unread data at a socket of an edge-triggered epoll instance that waits for the next edge."""
+    """Find data, or connections, that an edge-triggered epoll instance reported once and that are left."""
+    yield from _edge_of_listener(trace_index)
     for each in _unread(trace_index):
         assert each.peer is not None
         for state in each.peers:
@@ -68,6 +121,41 @@ def edge_not_drained(trace_index: TraceIndex) -> Iterator[Finding]:
                 continue
             yield _edge(trace_index, each, state, reads[-1])
             break
+
+
+def _edge_of_listener(trace_index: TraceIndex) -> Iterator[Finding]:
+    for each in standstills(trace_index):
+        listener = listener_of(trace_index, each.socket) if each.peer is None else None
+        if listener is None:
+            continue
+        for state in each.moment.states_at(listener.number):
+            call = state.call
+            if call is None or state.activity != "events" or listener.number not in call.sockets:
+                continue
+            wanted = dict(zip(call.sockets, call.wanted_events, strict=False))
+            accepts = [
+                accept
+                for accept in trace_index.calls_by_socket[listener.number]
+                if accept.name in ACCEPTING and accept.at < call.at
+            ]
+            if "EPOLLET" not in wanted[listener.number] or not accepts or accepts[-1].failed:
+                continue
+            server, client = name_of(trace_index, state.process), name_of(trace_index, each.waiter.process)
+            yield Finding(
+                "edge-not-drained",
+                "Edge-triggered epoll, and not every connection was accepted",
+                f"{capitalized(server)} called accept() once and went back to epoll_wait() while more "
+                f"connections were in the accept queue. The listener is registered with EPOLLET, so no event "
+                f"comes for them: {client} waits in {call_name(each.waiter)}, for {age(each, each.waiter)}.",
+                "After each event call accept() in a loop until it fails with EAGAIN (the listener must be "
+                "non-blocking), or leave out EPOLLET for the listener.",
+                evidence(accepts[-1], state, each.waiter),
+                process=state.process,
+                sockets=(each.socket.number, listener.number),
+                in_c="while ((c = accept(listener, NULL, NULL)) >= 0) add(c);  /* until EAGAIN */",
+                in_python="epoll.register(listener, select.EPOLLIN)  # without EPOLLET",
+            )
+            return
 
 
 def _edge(trace_index: TraceIndex, each: Standstill, state: ThreadState, read: Call) -> Finding:

@@ -26,6 +26,24 @@ def missing_of_request(data: bytes, size: int) -> str:
     return _missing_of_body(header, size)
 
 
+def body_of_whole_request(data: bytes, size: int) -> int:
+    """Return the size of the body that an HTTP request announces, if all of it was sent; otherwise 0.
+
+    Args:
+        data: the first bytes of what was sent.
+        size: the number of bytes that were sent.
+    """
+    header, separator, _ = data.partition(b"\r\n\r\n")
+    length = _CONTENT_LENGTH.search(header + b"\r\n") if separator and _REQUEST.match(data) else None
+    return int(length[1]) if length is not None and not _missing_of_body(header, size) else 0
+
+
+def is_whole_response(data: bytes, size: int) -> bool:
+    """Return whether the bytes are an HTTP response whose end the client knows, and all of it."""
+    is_http = b"\r\n\r\n" in data and _RESPONSE.match(data) is not None
+    return is_http and not missing_of_response(data, size, b"")
+
+
 def missing_of_response(data: bytes, size: int, request: bytes) -> str:
     """Return what an HTTP response to a request lacks so that its end is known; "" if nothing."""
     start = _RESPONSE.match(data)

@@ -7,6 +7,7 @@ and in the same one (dup, makefile) keep it open.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
@@ -26,6 +27,14 @@ from bothends.trace.findings.standstill import (
 from bothends.trace.findings.turns import turns
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
+
+_REMEDY_IN_THREAD: Final = (
+    "Catch the errors of each connection in its thread, and close the connection in any case (finally)."
+)
+_REMEDY_OF_CLOSE: Final = (
+    "Close the connection when the conversation is over. In Python close() has no effect while a makefile() "
+    "object is open: close that too. Or let the client stop at a length or a newline."
+)
 
 
 def copy_keeps_open(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -98,9 +107,8 @@ def _copy(
         "A copy of the descriptor keeps the connection open",
         f"{text}, so no FIN was sent: {client} waits in {call_name(each.waiter)} for the end, for "
         f"{age(each, each.waiter)}.",
-        "After fork() close the connection in the process that does not use it. Open "
-        "descriptors with close-on-exec, so that started programs do not inherit them. shutdown(SHUT_WR) "
-        "sends FIN in any "
+        "After fork() close the connection in the process that does not use it. Open descriptors with "
+        "close-on-exec, so that started programs do not inherit them. shutdown(SHUT_WR) sends FIN in any "
         "case.",
         evidence(close, each.waiter),
         process=holder if process.parent != user else user,
@@ -176,15 +184,18 @@ def not_closed(trace_index: TraceIndex) -> Iterator[Finding]:
         if state is None or not spoken or not _stays_open(trace_index, each, each.peer):
             continue
         sends = each.sends(each.peer)
-        if spoken[-1].kind != "received" and sends:
+        exited = _has_lost_its_thread(trace_index, each, each.peer)
+        if spoken[-1].kind != "received" and sends and not exited:
             continue
         if state.activity == "sleep" and _is_periodic(trace_index, sends, state):
             continue
         client, server = name_of(trace_index, each.waiter.process), name_of(trace_index, state.process)
         sent = f"sent {bytes_text(sum(call.size for call in sends))}" if sends else "sent no answer"
-        exited = _has_lost_its_thread(trace_index, each, each.peer)
+        if spoken[-1].kind == "sent":
+            request = formatting.quoted(spoken[-1].data, spoken[-1].total, 24)
+            sent = f"read {request}, sent no answer to it"
         subject = (
-            f"The thread of {server} that served it {sent} and has exited, and {server}"
+            f"The thread of {server} that served this connection {sent} and has exited, and {server}"
             if exited
             else (f"{capitalized(server)} {sent}, and")
         )
@@ -197,8 +208,7 @@ def not_closed(trace_index: TraceIndex) -> Iterator[Finding]:
             f"{subject} {doing(each, state)} with the connection open (descriptor "
             f"{min(held)}), which no thread reads. {capitalized(client)} waits in {call_name(each.waiter)} "
             f"for more, or for EOF, for {age(each, each.waiter)}.",
-            "Close the connection when the conversation is over. In Python close() has no effect while a "
-            "makefile() object is open: close that too. Or let the client stop at a length or a newline.",
+            _REMEDY_IN_THREAD if exited else _REMEDY_OF_CLOSE,
             evidence(*sends[-1:], state, each.waiter),
             "seen" if exited else "inferred",
             "" if exited else "no thread of the server waits for this connection",

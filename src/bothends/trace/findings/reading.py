@@ -50,6 +50,28 @@ def reads_lines(trace_index: TraceIndex, each: Standstill, peer: Socket, reader:
     return any(turn.kind == "received" and turn.data.endswith(b"\n") for turn in answered)
 
 
+def watches_only(trace_index: TraceIndex, state: ThreadState, socket: Socket) -> bool:
+    """Return whether a thread waits for one connection alone, or in an event loop that serves only it.
+
+    An event loop also has listeners, and a pair of sockets by which it wakes itself.
+    """
+    if state.activity == "read":
+        return True
+    if state.activity != "events" or state.has_limit:
+        return False
+    sockets = trace_index.trace.sockets
+    return all(
+        number == socket.number or sockets[number].is_listener or _is_own_pair(trace_index, number)
+        for number in state.sockets
+    )
+
+
+def _is_own_pair(trace_index: TraceIndex, socket: int) -> bool:
+    """Return whether both ends of a socket belong to one process."""
+    peer = trace_index.peer_of(socket)
+    return peer is not None and trace_index.holders_at(socket).keys() == trace_index.holders_at(peer).keys()
+
+
 def is_alone(trace_index: TraceIndex, each: Standstill) -> bool:
     """Return whether a server has no other connection, from which it may get something to send."""
     held = {

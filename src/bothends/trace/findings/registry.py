@@ -87,6 +87,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "keyboard": hangs.keyboard,
     "copy-keeps-open": kept_open.copy_keeps_open,
     "http-incomplete": hanging_reads.http_incomplete,
+    "http-read-to-eof": hanging_reads.http_read_to_eof,
     "http-no-length": kept_open.http_no_length,
     "exited-mid-conversation": exits.exited_mid_conversation,
     "timeout-too-short": exits.timeout_too_short,
@@ -145,6 +146,7 @@ _HANGS: Final = (
     "keyboard",
     "copy-keeps-open",
     "http-incomplete",
+    "http-read-to-eof",
     "http-no-length",
     "timeout-too-short",
     "read-too-long",
@@ -157,6 +159,7 @@ _HANGS: Final = (
 # Findings of these rules follow from a finding of the rule, if they concern the same connection or process.
 EXPLAINS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(_HANGS, _OF_A_HANG),
+    "short-send": _OF_A_HANG | {"read-too-long", "no-half-close", "no-newline", "unflushed"},
     "not-accepted": _OF_A_HANG | {"listener-closed-with-queue"},
     "blocked-by-slow-reader": _OF_A_HANG | {"not-accepted", "listener-closed-with-queue"},
     "loop-blocked": _OF_A_HANG | {"not-accepted", "listener-closed-with-queue", "timeout-too-short"},

@@ -115,7 +115,22 @@ def _is_rest_lost(trace_index: TraceIndex, call: Call, following: Call | None) -
         closed
         or trace_index.ended_at(call.process) is not None
         or (waits is not None and waits.name in RECEIVING and not waits.failed)
+        or _waits_for_input_only(trace_index, call)
     )
+
+
+def _waits_for_input_only(trace_index: TraceIndex, call: Call) -> bool:
+    """Return whether the thread went on to wait for data of a socket for good, and not for room in it."""
+    socket = call.socket or 0
+    waits = [
+        each
+        for each in trace_index.calls_by_process[call.process]
+        if each.at > call.at and each.thread == call.thread and socket in each.sockets
+    ]
+    if not waits or waits[-1].until is not None:
+        return False
+    wanted = [dict(zip(each.sockets, each.wanted_events, strict=False)).get(socket, "") for each in waits]
+    return all(each and "OUT" not in each for each in wanted)
 
 
 def two_sends_one_read(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -150,10 +165,12 @@ def two_sends_one_read(trace_index: TraceIndex) -> Iterator[Finding]:
 
 
 def _are_messages(sends: list[Call]) -> bool:
-    """Return whether each send looks like a whole message: a line of its own, or one of equal size."""
+    """Return whether each send looks like a whole message: a line, text without any, or all of one size."""
     data = [each.data[: each.size] for each in sends]
     if any(each.strip() == b"" or b"\n\r\n" in each or b"\n\n" in each for each in data):
         return False  # the lines of a header are one message
+    if all(each.isascii() and each.decode("ascii").isprintable() for each in data):
+        return not any(each.strip().isdigit() for each in data)  # a length and its message
     return all(each.endswith(b"\n") for each in data) or len({each.size for each in sends}) == 1
 
 
