@@ -24,6 +24,7 @@ from bothends.trace.findings import (
     path,
     processes,
     streams,
+    tls,
     udp_losses,
     udp_replies,
 )
@@ -72,6 +73,9 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "closed-in-use": descriptor_use.closed_in_use,
     "two-readers": descriptor_use.two_readers,
     "two-writers": descriptor_use.two_writers,
+    "tls-to-plain": tls.tls_to_plain,
+    "plain-to-tls": tls.plain_to_tls,
+    "tls-cut-off": tls.tls_cut_off,
     "length-counts-characters": framing.length_counts_characters,
     "length-byte-order": framing.length_byte_order,
     "text-as-length": framing.text_as_length,
@@ -152,6 +156,15 @@ _HANGS: Final = (
     "short-send",
     "two-sends-one-read",
 )
+# Bytes that are no TLS, or TLS bytes that are taken for text.
+_OF_TLS: Final = _OF_A_HANG | {
+    *_HANGS,
+    "one-recv-per-message",
+    "exited-mid-conversation",
+    "length-counts-characters",
+    "length-byte-order",
+    "text-as-length",
+}
 # Findings of these rules follow from a finding of the rule, if they concern the same connection or process.
 EXPLAINS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(_HANGS, _OF_A_HANG),
@@ -183,6 +196,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
             {"one-recv-per-message", "closed-with-unread-data", "write-after-close", "two-sends-one-read"}
         ),
     ),
+    **dict.fromkeys(("tls-to-plain", "plain-to-tls", "tls-cut-off"), _OF_TLS),
     "datagram-not-sent": frozenset({"unanswered-datagram"}),
     "udp-wrong-address": frozenset({"unanswered-datagram", "udp-port-unreachable"}),
     "receive-buffer-full": frozenset({"unanswered-datagram"}),
