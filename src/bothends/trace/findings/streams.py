@@ -12,6 +12,7 @@ from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
+from bothends.trace.findings.resets import lost_bytes
 from bothends.trace.model import Call, Packet, Socket
 from bothends.trace.rendering import formatting
 
@@ -247,7 +248,7 @@ def _harm_of_reset(
     lost = sent - sum(each.size for each in trace_index.receives(peer))
     if lost > 0 and (failed is not None or is_server):
         count = "1 byte" if lost == 1 else f"{lost} bytes"
-        return f"The peer never read the last {count} that were sent to it.", failed
+        return f"The peer never read the last {count} that were sent to it{lost_bytes(trace_index, socket, peer)}.", failed
     if failed is not None and is_server and not _is_sending(trace_index, peer, reset):
         return "The peer's read failed with ECONNRESET.", failed
     return None
