@@ -13,6 +13,7 @@ from typing import Final
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.resets import lost_bytes
+from bothends.trace.findings.tls_records import is_client_hello
 from bothends.trace.model import Call, Packet, Socket
 from bothends.trace.rendering import formatting
 
@@ -41,6 +42,9 @@ def one_recv_per_message(trace_index: TraceIndex) -> Iterator[Finding]:
         ):
             continue
         last = senders[-1]
+        sends = trace_index.sends(socket)
+        if sends and is_client_hello(sends[0].data):
+            continue  # a TLS library reads the header of a record first
         if any(each.name in SENDING for each in trace_index.later_calls(last)):
             continue  # the peer sends a stream, and this end may have enough of it
         unread = trace_index.bytes_sent_by[last.number] - sum(each.size for each in receives)
