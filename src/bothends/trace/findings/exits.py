@@ -139,8 +139,9 @@ def _late_answer(
     for call in calls:
         if call.name in SENDING and (call.size or call.failed) and call.at >= gave_up:
             took = formatting.duration(call.at - (request.until or request.at))
+            server = capitalized(name_of(trace_index, call.process))
             return (
-                f"{capitalized(name_of(trace_index, call.process))} sent its answer {took} after the request, "
+                f"{server} sent its answer {took} after the request, "
                 f"{formatting.duration(call.at - gave_up)} too late."
             ), call
     reads = [call for call in calls if call.name in RECEIVING and call.size and call.at < gave_up]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Final
 
@@ -23,7 +24,7 @@ def http_length_wrong(trace_index: TraceIndex) -> Iterator[Finding]:
         if socket.accepted_from is None or socket.is_wrapped:
             continue
         spoken = turns(trace_index, socket)
-        for request, response in zip(spoken, spoken[1:], strict=False):
+        for request, response in itertools.pairwise(spoken):
             if response.kind != "sent" or not response.data.startswith(b"HTTP/1."):
                 continue
             lengths = body_lengths(response.data, response.total, request.data)
@@ -49,8 +50,8 @@ def _too_long(
     those = "that byte" if count == 1 else f"those {count:,} bytes"
     server = name_of(trace_index, response.calls[0].process)
     return _finding(
-        f"{capitalized(server)} announced a body of {bytes_text(announced)} and sent {sent:,}: the client does "
-        f"not read {those}{rest} as part of the response.",
+        f"{capitalized(server)} announced a body of {bytes_text(announced)} and sent {sent:,}: the client "
+        f"does not read {those}{rest} as part of the response.",
         response,
         (),
         _sockets(trace_index, socket),
@@ -103,13 +104,9 @@ def _finding(text: str, response: Turn, others: tuple[Call, ...], sockets: tuple
         text,
         "Make the whole body first, encode it, and announce the number of its bytes: not of its characters, "
         "and with every newline.",
-        tuple(
-            dict.fromkeys(
-                call.number for call in (response.calls[0], response.calls[-1], *others) if call is not None
-            )
-        ),
+        tuple(dict.fromkeys(call.number for call in (response.calls[0], response.calls[-1], *others))),
         process=response.calls[0].process,
         sockets=sockets,
         in_c='dprintf(fd, "HTTP/1.1 200 OK\\r\\nContent-Length: %zu\\r\\n\\r\\n%s", strlen(body), body);',
-        in_python='body = text.encode(); head = f"HTTP/1.1 200 OK\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n"',
+        in_python='body = text.encode(); head = f"HTTP/1.1 200 OK\\r\\nContent-Length: {len(body)}\\r\\n..."',
     )

@@ -48,7 +48,7 @@ def missing_of_response(data: bytes, size: int, request: bytes) -> str:
 
 
 def body_lengths(data: bytes, size: int, request: bytes) -> tuple[int, int] | None:
-    """Return the length of a response's body that Content-Length announces, and what was sent after the header.
+    """Return the length of a response's body, as announced and as sent after the header.
 
     Returns None without a Content-Length, if the response has no body, or if another one follows it.
 

@@ -120,8 +120,8 @@ def _finding(
         f"{capitalized(other)} closed the connection after {idle} without a request, and {name} sent "
         f"{formatting.quoted(data, request.size or len(data), SHOWN)} on it {when}: "
         f"{name} got {result} instead of an answer, and did not send the request again.",
-        "Connect again and send the request again, if it may be processed twice; keep idle connections in the "
-        "client for a shorter time than the server does; read EOF before you send.",
+        "Connect again and send the request again, if it may be processed twice; keep idle connections in "
+        "the client for a shorter time than the server does; read EOF before you send.",
         tuple(dict.fromkeys((close[0].number, request.number, outcome.number))),
         process=request.process,
         sockets=(client.number, server.number),

@@ -30,6 +30,7 @@ from bothends.trace.findings import (
     tls,
     udp_losses,
     udp_replies,
+    vanished,
 )
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Trace
@@ -76,6 +77,8 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "closed-in-use": descriptor_use.closed_in_use,
     "two-readers": descriptor_use.two_readers,
     "two-writers": descriptor_use.two_writers,
+    "peer-stopped": vanished.peer_stopped,
+    "peer-vanished": vanished.peer_vanished,
     "tls-to-plain": tls.tls_to_plain,
     "plain-to-tls": tls.plain_to_tls,
     "tls-cut-off": tls.tls_cut_off,
@@ -201,6 +204,9 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
         frozenset(
             {"one-recv-per-message", "closed-with-unread-data", "write-after-close", "two-sends-one-read"}
         ),
+    ),
+    **dict.fromkeys(
+        ("peer-stopped", "peer-vanished"), _OF_A_HANG | {*_HANGS, "retransmission", "connect-unanswered"}
     ),
     **dict.fromkeys(("tls-to-plain", "plain-to-tls", "tls-cut-off"), _OF_TLS),
     **dict.fromkeys(

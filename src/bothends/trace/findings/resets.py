@@ -51,8 +51,8 @@ def linger_reset(trace_index: TraceIndex) -> Iterator[Finding]:
             continue  # a client that aborts: the server loses nothing
         name, other = name_of(trace_index, close.process), name_of(trace_index, failed.process)
         text = (
-            f"{capitalized(name)} set SO_LINGER with time 0, so close({close.descriptor}) sent RST instead of "
-            f"FIN: {call_name(failed)} of {other} failed with ECONNRESET"
+            f"{capitalized(name)} set SO_LINGER with time 0, so close({close.descriptor}) sent RST instead "
+            f"of FIN: {call_name(failed)} of {other} failed with ECONNRESET"
         )
         if lost > 0:
             verb = "was" if lost == 1 else "were"
@@ -67,7 +67,7 @@ def linger_reset(trace_index: TraceIndex) -> Iterator[Finding]:
             (option.number, close.number, failed.number),
             process=close.process,
             sockets=(socket.number, peer.number),
-            in_c="setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));  /* no SO_LINGER */",
+            in_c="setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));",
             in_python="listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # no SO_LINGER",
         )
 
@@ -94,4 +94,3 @@ def lost_bytes(trace_index: TraceIndex, socket: Socket, peer: Socket) -> str:
     sent, got = stream_of(trace_index, socket, "sent"), stream_of(trace_index, peer, "received")
     rest = sent.data[got.total :]
     return f": {formatting.quoted(rest, sent.total - got.total, SHOWN)}" if rest else ""
-

@@ -252,7 +252,8 @@ def _harm_of_reset(
     lost = sent - sum(each.size for each in trace_index.receives(peer))
     if lost > 0 and (failed is not None or is_server):
         count = "1 byte" if lost == 1 else f"{lost} bytes"
-        return f"The peer never read the last {count} that were sent to it{lost_bytes(trace_index, socket, peer)}.", failed
+        which = lost_bytes(trace_index, socket, peer)
+        return f"The peer never read the last {count} that were sent to it{which}.", failed
     if failed is not None and is_server and not _is_sending(trace_index, peer, reset):
         return "The peer's read failed with ECONNRESET.", failed
     return None
@@ -472,5 +473,5 @@ def _connections_to(trace_index: TraceIndex, listener: Socket) -> Iterator[tuple
             continue
         if target.port == local.port and (target.port or target.host == local.host):
             client = sockets.get(call.socket or 0)
-            if client is not None and client.family != "unix" and client.local is not None:
+            if client is not None and client.kind == "stream" and client.family != "unix" and client.local:
                 yield call.until or call.at, accepts.get(client.local)

@@ -1,4 +1,4 @@
-"""Rules about TLS: at a port without it, plain text at a port with it, and a stream that was cut off. Pure."""
+"""Rules about TLS: at a port without it, plain text at a port with it, streams that are cut off. Pure."""
 
 from __future__ import annotations
 
@@ -87,8 +87,7 @@ def tls_to_plain(trace_index: TraceIndex) -> Iterator[Finding]:
         answer = each.answered
         if answer.total and not is_record(answer.data):
             text, certainty, basis = (
-                f"The server answered {formatting.quoted(answer.data, answer.total, SHOWN)}, which is no "
-                "record of TLS.",
+                f"The server answered {formatting.quoted(answer.data, answer.total, SHOWN)}, which is not TLS.",
                 "seen",
                 "",
             )
@@ -118,7 +117,7 @@ def tls_to_plain(trace_index: TraceIndex) -> Iterator[Finding]:
             process=hello.process if each.client is not None else None,
             sockets=each.sockets,
             in_c="SSL *tls = SSL_new(context); SSL_set_fd(tls, c); SSL_accept(tls);  /* in the server */",
-            in_python="c = context.wrap_socket(c, server_side=True)  # in the server; or no TLS in the client",
+            in_python="c = context.wrap_socket(c, server_side=True)  # in the server",
         )
 
 
@@ -126,7 +125,10 @@ def _silence(trace_index: TraceIndex, each: _Exchange, hello: Call) -> tuple[str
     """Return what became of a ClientHello that a server read and did not answer, or None."""
     if each.server is None or each.answered.total or each.client is None:
         return None
-    if each.arrived.total < min(each.asked.total, hello.size) or each.arrived.calls[0].requested == HEADER_SIZE:
+    if (
+        each.arrived.total < min(each.asked.total, hello.size)
+        or each.arrived.calls[0].requested == HEADER_SIZE
+    ):
         return None  # it has not read all of it yet, or reads it as a TLS library does: the header first
     read = each.arrived.calls[-1]
     if any(
@@ -297,8 +299,8 @@ def _cut_off(
         f"{capitalized(writer)} closed the connection {_where(record)}. {capitalized(name)} read EOF and "
         f"exited with status {trace_index.process(eof.process).status} "
         f"{formatting.duration(max(0, crash[1] - (eof.until or eof.at)))} later.",
-        "End the TLS stream before you close the socket (unwrap(), SSL_shutdown()), so that the peer can tell "
-        "the end from a cut. Without it, rely on a length in the data.",
+        "End the TLS stream before you close the socket (unwrap(), SSL_shutdown()), so that the peer can "
+        "tell the end from a cut. Without it, rely on a length in the data.",
         (sent.calls[-1].number, eof.number, crash[0]),
         "seen" if record.missing else "inferred",
         "" if record.missing else f"no alert ended the stream, and {name} exited with an error at its end",

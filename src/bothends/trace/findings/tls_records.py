@@ -18,7 +18,9 @@ _HANDSHAKE: Final = 22
 _DATA: Final = 23
 _TYPES: Final = range(20, 24)
 _CLIENT_HELLO: Final = 1
-_ENCRYPTED_ALERT: Final = 19  # bytes of an alert in TLS 1.3: a record of data with 2 bytes has the same length
+_ENCRYPTED_ALERT: Final = (
+    19  # bytes of an alert in TLS 1.3: a record of data with 2 bytes has the same length
+)
 
 # The descriptions of the alerts that a server sends for bytes that are not TLS (RFC 8446, section 6).
 _ALERTS: Final = {
@@ -80,6 +82,8 @@ def last_record(calls: Iterable[Call]) -> Record | None:
                 record, header = Record(header[0], missing, missing), b""
     if record is None:
         return None
-    return Record(record.type, record.size, HEADER_SIZE - len(header)) if header else record._replace(
-        missing=missing
+    return (
+        Record(record.type, record.size, HEADER_SIZE - len(header))
+        if header
+        else record._replace(missing=missing)
     )
