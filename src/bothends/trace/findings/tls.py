@@ -87,7 +87,7 @@ def tls_to_plain(trace_index: TraceIndex) -> Iterator[Finding]:
         answer = each.answered
         if answer.total and not is_record(answer.data):
             text, certainty, basis = (
-                f"The server answered {formatting.quoted(answer.data, answer.total, SHOWN)}, which is not TLS.",
+                f"The server answered {_quoted(answer)}, which is not TLS.",
                 "seen",
                 "",
             )
@@ -119,6 +119,10 @@ def tls_to_plain(trace_index: TraceIndex) -> Iterator[Finding]:
             in_c="SSL *tls = SSL_new(context); SSL_set_fd(tls, c); SSL_accept(tls);  /* in the server */",
             in_python="c = context.wrap_socket(c, server_side=True)  # in the server",
         )
+
+
+def _quoted(turn: Turn) -> str:
+    return formatting.quoted(turn.data, turn.total, SHOWN)
 
 
 def _silence(trace_index: TraceIndex, each: _Exchange, hello: Call) -> tuple[str, Call] | None:
@@ -189,8 +193,7 @@ def plain_to_tls(trace_index: TraceIndex) -> Iterator[Finding]:
         yield Finding(
             "plain-to-tls",
             "The client sends plain text to a port of TLS",
-            f"{capitalized(client)} sent {formatting.quoted(each.asked.data, each.asked.total, SHOWN)} "
-            f"without a TLS handshake. {text}",
+            f"{capitalized(client)} sent {_quoted(each.asked)} without a TLS handshake. {text}",
             "Begin with a TLS handshake (https:// instead of http://), or use the server's port without TLS.",
             tuple(dict.fromkeys(call.number for call in (first, *each.arrived.calls[:1], last))),
             "inferred" if basis else "seen",

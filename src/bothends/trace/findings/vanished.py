@@ -46,6 +46,8 @@ def peer_vanished(trace_index: TraceIndex) -> Iterator[Finding]:
         if each.resent < RESENT or not each.unacked or each.last is None:
             continue
         first = each.unacked[0]
+        if trace_index.end - first.at < STANDSTILL_NS:
+            continue
         size = max((packet.offset or 0) + packet.size for packet in each.unacked) - each.acked
         sender = next((packet.sender for packet in each.unacked if packet.sender is not None), None)
         limit = _user_timeout(trace_index, sender)
