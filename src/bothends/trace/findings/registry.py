@@ -205,6 +205,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
             {"one-recv-per-message", "closed-with-unread-data", "write-after-close", "two-sends-one-read"}
         ),
     ),
+    "eof-ignored": frozenset({"never-closed"}),
     **dict.fromkeys(
         ("peer-stopped", "peer-vanished"), _OF_A_HANG | {*_HANGS, "retransmission", "connect-unanswered"}
     ),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
+from bothends.trace.findings.after_eof import neither_answers_nor_closes
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.resets import lost_bytes
 from bothends.trace.findings.tls_records import is_client_hello
@@ -268,7 +269,8 @@ def _is_sending(trace_index: TraceIndex, socket: Socket, reset: Packet) -> bool:
 
 
 def eof_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a thread that reads EOF repeatedly."""
+    """Find a thread that reads EOF repeatedly, or that sleeps after it."""
+    yield from neither_answers_nor_closes(trace_index)
     for socket in trace_index.sockets("stream"):
         eofs: dict[int, list[Call]] = {}
         for call in trace_index.receives(socket):
