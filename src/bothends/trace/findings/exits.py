@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
@@ -13,6 +14,8 @@ from bothends.trace.findings.standstill import Moment, ThreadState, call_name, e
 from bothends.trace.findings.turns import turns
 from bothends.trace.model import Call, ProcessEvent, Socket
 from bothends.trace.rendering import formatting
+
+TIMER_NS: Final = 10_000_000_000  # nanoseconds: timers that run longer are limits for idle connections
 
 
 def exited_mid_conversation(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -100,9 +103,12 @@ def timeout_too_short(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         spoken = turns(trace_index, socket)
         states = Moment(trace_index, gave_up).states_at(peer)
-        if not spoken or spoken[-1].kind != "sent" or any(state.waits_for(peer) for state in states):
+        if not spoken or spoken[-1].kind != "sent":
             continue
         request = spoken[-1].calls[-1]
+        is_whole = request.data[: request.size].endswith(b"\n")
+        if any(state.waits_for(peer) and not (is_whole and _has_timer(state)) for state in states):
+            continue
         late = _late_answer(trace_index, socket, peer, request, states, gave_up)
         if late is None:
             continue
@@ -118,7 +124,7 @@ def timeout_too_short(trace_index: TraceIndex) -> Iterator[Finding]:
             "progress. The server must expect EPIPE and ECONNRESET from clients that have gone.",
             evidence(request, limited, last),
             "seen" if is_seen else "inferred",
-            "" if is_seen else "the server had read the request and was not waiting for more of it",
+            "" if is_seen else "the server had read the request and was busy",
             process=limited.process,
             sockets=(socket.number, peer),
             in_c="struct timeval t = {30, 0}; setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);",
@@ -149,16 +155,23 @@ def _late_answer(
     if not reads or sum(call.size for call in reads) < sent:
         return None
     users = [state for state in states if state.thread == reads[-1].thread]
-    if not users or users[0].activity not in ("sleep", "run", "child"):
+    if not users or not (users[0].activity in ("sleep", "run", "child") or _has_timer(users[0])):
         return None
     if any(call.name in ("close", "shutdown") and call.at < gave_up for call in calls):
         return None
     took = formatting.duration(gave_up - (reads[-1].until or reads[-1].at))
-    doing = {"sleep": "it was in sleep()", "child": "it waited for a child"}.get(users[0].activity, "it ran")
+    doing = ": it was in sleep()" if users[0].activity == "sleep" else ""
+    doing = ": it waited with a timer" if users[0].activity == "events" else doing
     return (
         f"{capitalized(name_of(trace_index, reads[-1].process))} had read the request {took} before and had "
-        f"sent no answer: {doing}."
+        f"sent no answer{doing}."
     ), reads[-1]
+
+
+def _has_timer(state: ThreadState) -> bool:
+    """Return whether an event loop waits for a time that is near, as a server does that answers later."""
+    limit = state.call.timeout_ns if state.call is not None else None
+    return state.activity == "events" and limit is not None and limit <= TIMER_NS
 
 
 def _gave_up(trace_index: TraceIndex, socket: Socket) -> tuple[Call | None, int | None]:

@@ -206,6 +206,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
         ),
     ),
     "eof-ignored": frozenset({"never-closed"}),
+    "closed-with-unread-data": frozenset({"write-after-close"}),
     **dict.fromkeys(
         ("peer-stopped", "peer-vanished"), _OF_A_HANG | {*_HANGS, "retransmission", "connect-unanswered"}
     ),

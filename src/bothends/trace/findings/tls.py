@@ -85,9 +85,12 @@ def tls_to_plain(trace_index: TraceIndex) -> Iterator[Finding]:
         hello = each.asked.calls[0]
         client = name_of(trace_index, hello.process) if each.client is not None else "the client"
         answer = each.answered
-        if answer.total and not is_record(answer.data):
+        is_echo = is_client_hello(answer.data)
+        if is_echo or (answer.total and not is_record(answer.data)):
             text, certainty, basis = (
-                f"The server answered {_quoted(answer)}, which is not TLS.",
+                "The server sent a ClientHello back: it echoes the bytes."
+                if is_echo
+                else f"The server answered {_quoted(answer)}, which is not TLS.",
                 "seen",
                 "",
             )
@@ -221,7 +224,8 @@ def _rejection(trace_index: TraceIndex, each: _Exchange) -> tuple[str, str, Call
         return None
     read, sockets = each.arrived.calls[0], trace_index.calls_by_socket[each.server.number]
     command = trace_index.process(read.process).command
-    reads_header = read.name == "read" and read.requested == HEADER_SIZE and "python" in command
+    is_library = re.search("python|ssl|tls|https", command) is not None
+    reads_header = read.name == "read" and read.requested == HEADER_SIZE and is_library
     is_node = re.search(r"(?:^|[\s\"\[/])node(?:js)?[\s\",\]]", command) is not None
     name = name_of(trace_index, read.process)
     closed = next((call for call in sockets if call.name == "close" and call.number > read.number), None)
