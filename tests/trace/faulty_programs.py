@@ -445,5 +445,28 @@ with socket.create_connection(("10.0.0.1", 7000)) as connection:
     PathCase(
         "mtu-black-hole", "mtu=1300,no-icmp", "mtu=1300", _COUNTING_SERVER, _SENDING_CLIENT % ("2", 3000)
     ),
+    PathCase(
+        "peer-vanished",
+        "blackhole,at=2s",
+        "delay=1ms",
+        """
+import socket
+with socket.create_server(("10.0.0.1", 7000)) as listener, listener.accept()[0] as connection:
+    while data := connection.recv(10):
+        connection.sendall(data)
+""",
+        """
+import socket, time
+with socket.create_connection(("10.0.0.1", 7000)) as connection:
+    connection.settimeout(3)
+    try:
+        for _ in range(10):
+            connection.sendall(b"x")
+            connection.recv(1)
+            time.sleep(0.4)
+    except TimeoutError:
+        pass
+""",
+    ),
 )
 """The rules about the path: each on a bad path, and on a good path or with correct programs."""

@@ -87,6 +87,7 @@ QUIET_CALLS: Final = (
 IGNORED_SIGNALS: Final = frozenset(
     {"SIGCHLD", "SIGQUIT", "SIGWINCH", "SIGCONT", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGPROF"}
 )
+STOP_SIGNALS: Final = frozenset({"SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU"})
 # The argument that is the time limit of a call.
 _TIME_LIMITS: Final = {
     "poll": 2,
@@ -153,6 +154,7 @@ class CallDecoder:
         self._restarts: dict[int, _Restart] = {}  # interrupted calls, by thread
         self._now = 0  # when the current line's changes to descriptors happened
         self._orphans: dict[int, list[Line]] = {}
+        self._stopped: set[int] = set()  # processes that a signal stopped, by number
         self.threads: dict[int, int] = {}  # the number of threads, by process number
         self.unfinished_line = False  # whether the last output to a terminal lacks its newline
 
@@ -311,10 +313,22 @@ class CallDecoder:
             case CallEnded():
                 yield from self._on_call_ended(line, process)
             case SignalDelivered():
-                if line.signal not in IGNORED_SIGNALS:
-                    yield Point(self._process_event(line.at, process, "signal", line.signal, thread=line.pid))
+                yield from self._on_signal(line, process)
             case ThreadExited():
                 yield from self._on_thread_exited(line, process)
+
+    def _on_signal(self, line: SignalDelivered, process: TracedProcess) -> Iterator[Point]:
+        text = "" if line.signal in IGNORED_SIGNALS else line.signal
+        if (
+            line.signal in STOP_SIGNALS and not line.details
+        ):  # each thread reports that the process has stopped
+            text = "" if process.number in self._stopped else f"stopped by {line.signal}"
+            self._stopped.add(process.number)
+        elif line.signal == "SIGCONT" and process.number in self._stopped:
+            self._stopped.discard(process.number)
+            text = line.signal
+        if text:
+            yield Point(self._process_event(line.at, process, "signal", text, thread=line.pid))
 
     def _assign_role(self, process: TracedProcess) -> None:
         """Give a process that uses a socket its role. The first one gets the name of the program.

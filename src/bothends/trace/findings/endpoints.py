@@ -182,7 +182,7 @@ def _attempt(trace_index: TraceIndex, connect: Call, socket: Socket, waits: list
     error, connected, asked = "", False, False
     shown: Call | Packet | None = None
     later = list(trace_index.later_calls(connect))
-    for call, following in zip(later, [*later[1:], None], strict=True):
+    for call, following in zip(later, [*later[1:], None], strict=False):
         if call.name == "close":
             break
         if call.name == "getpeername" and (following is None or following.name == "close"):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
-from bothends.trace.findings.standstill import Moment, call_name, evidence
+from bothends.trace.findings.standstill import Moment, ThreadState, call_name, evidence
 from bothends.trace.findings.turns import turns
 from bothends.trace.model import Call, ProcessEvent, Socket
 from bothends.trace.rendering import formatting
+
+TIMER_NS: Final = 10_000_000_000  # nanoseconds: timers that run longer are limits for idle connections
 
 
 def exited_mid_conversation(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -76,11 +81,9 @@ def _left_behind(trace_index: TraceIndex, event: ProcessEvent, socket: Socket, p
         "A server exited in the middle of a conversation",
         f"{capitalized(server)} {how} {after} after it had read "
         f"{formatting.quoted(request.data, request.size, 24)}, and sent no answer: {call_name(waiter)} of "
-        f"{client} "
-        f"{outcome}.",
+        f"{client} {outcome}.",
         "Look at the error that the program printed. Catch errors for each connection, answer with an "
-        "error and "
-        "close only that connection, so that bad input does not end the server.",
+        "error and close only that connection, so that bad input does not end the server.",
         (request.number, event.number, waiter.number),
         process=event.process,
         sockets=(socket.number, peer),
@@ -98,33 +101,30 @@ def timeout_too_short(trace_index: TraceIndex) -> Iterator[Finding]:
         limited, gave_up = _gave_up(trace_index, socket)
         if limited is None or gave_up is None:
             continue
-        answer = next(
-            (
-                call
-                for call in trace_index.calls_by_socket[peer]
-                if call.name in SENDING and (call.size or call.failed) and call.at >= gave_up
-            ),
-            None,
-        )
         spoken = turns(trace_index, socket)
-        moment = Moment(trace_index, gave_up)
-        waits = any(state.waits_for(peer) for state in moment.states_at(peer))
-        if answer is None or not spoken or spoken[-1].kind != "sent" or waits:
+        states = Moment(trace_index, gave_up).states_at(peer)
+        if not spoken or spoken[-1].kind != "sent":
             continue
         request = spoken[-1].calls[-1]
-        client, server = name_of(trace_index, limited.process), name_of(trace_index, answer.process)
-        took = answer.at - (request.until or request.at)
+        is_whole = request.data[: request.size].endswith(b"\n")
+        if any(state.waits_for(peer) and not (is_whole and _has_timer(state)) for state in states):
+            continue
+        late = _late_answer(trace_index, socket, peer, request, states, gave_up)
+        if late is None:
+            continue
+        text, last = late
+        client = name_of(trace_index, limited.process)
+        is_seen = last.name in SENDING
         yield Finding(
             "timeout-too-short",
             "The client's time limit is shorter than the server takes",
             f"{capitalized(client)} waited {formatting.duration(limited.duration)} for the answer in "
-            f"{call_name(limited)} and closed the connection. {capitalized(server)} sent its answer "
-            f"{formatting.duration(took)} after the request, {formatting.duration(answer.at - gave_up)} "
-            "too late.",
+            f"{call_name(limited)} and closed the connection. {text}",
             "Set a time limit longer than the slowest answer, or make the server answer faster or send "
-            "progress. "
-            "The server must expect EPIPE and ECONNRESET from clients that have gone.",
-            evidence(request, limited, answer),
+            "progress. The server must expect EPIPE and ECONNRESET from clients that have gone.",
+            evidence(request, limited, last),
+            "seen" if is_seen else "inferred",
+            "" if is_seen else "the server had read the request and was busy",
             process=limited.process,
             sockets=(socket.number, peer),
             in_c="struct timeval t = {30, 0}; setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);",
@@ -132,10 +132,52 @@ def timeout_too_short(trace_index: TraceIndex) -> Iterator[Finding]:
         )
 
 
+def _late_answer(
+    trace_index: TraceIndex,
+    socket: Socket,
+    peer: int,
+    request: Call,
+    states: list[ThreadState],
+    gave_up: int,
+) -> tuple[str, Call] | None:
+    """Return when a server answered a client that had gone, or what it did meanwhile; and a call of it."""
+    calls = trace_index.calls_by_socket[peer]
+    for call in calls:
+        if call.name in SENDING and (call.size or call.failed) and call.at >= gave_up:
+            took = formatting.duration(call.at - (request.until or request.at))
+            server = capitalized(name_of(trace_index, call.process))
+            return (
+                f"{server} sent its answer {took} after the request, "
+                f"{formatting.duration(call.at - gave_up)} too late."
+            ), call
+    reads = [call for call in calls if call.name in RECEIVING and call.size and call.at < gave_up]
+    sent = sum(call.size for call in trace_index.sends(socket))
+    if not reads or sum(call.size for call in reads) < sent:
+        return None
+    users = [state for state in states if state.thread == reads[-1].thread]
+    if not users or not (users[0].activity in ("sleep", "run", "child") or _has_timer(users[0])):
+        return None
+    if any(call.name in ("close", "shutdown") and call.at < gave_up for call in calls):
+        return None
+    took = formatting.duration(gave_up - (reads[-1].until or reads[-1].at))
+    doing = ": it was in sleep()" if users[0].activity == "sleep" else ""
+    doing = ": it waited with a timer" if users[0].activity == "events" else doing
+    return (
+        f"{capitalized(name_of(trace_index, reads[-1].process))} had read the request {took} before and had "
+        f"sent no answer{doing}."
+    ), reads[-1]
+
+
+def _has_timer(state: ThreadState) -> bool:
+    """Return whether an event loop waits for a time that is near, as a server does that answers later."""
+    limit = state.call.timeout_ns if state.call is not None else None
+    return state.activity == "events" and limit is not None and limit <= TIMER_NS
+
+
 def _gave_up(trace_index: TraceIndex, socket: Socket) -> tuple[Call | None, int | None]:
     """Return the last call that timed out on a socket, and when the socket was closed right after it."""
     limited = None
-    waits = [call for call in trace_index.calls if call.name in WAITING and socket.number in call.sockets]
+    waits = _waits_by_socket(trace_index).get(socket.number, [])
     for call in sorted(waits + trace_index.calls_by_socket[socket.number], key=lambda each: each.at):
         timed_out = (call.name in WAITING and call.result == 0) or (
             call.name in RECEIVING and call.error == "EAGAIN"
@@ -149,3 +191,13 @@ def _gave_up(trace_index: TraceIndex, socket: Socket) -> tuple[Call | None, int 
     if limited is not None:
         return limited, trace_index.ended_at(limited.process)
     return None, None
+
+
+@lru_cache(maxsize=1)
+def _waits_by_socket(trace_index: TraceIndex) -> dict[int, list[Call]]:
+    found: dict[int, list[Call]] = defaultdict(list)
+    for call in trace_index.calls:
+        if call.name in WAITING:
+            for number in call.sockets:
+                found[number].append(call)
+    return found

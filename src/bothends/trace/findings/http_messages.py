@@ -6,8 +6,11 @@ import re
 from typing import Final
 
 _REQUEST: Final = re.compile(rb"[A-Z]{3,10} [^\r\n]{1,2000} HTTP/1\.[01](\r?\n|\Z)")
+_REQUEST_LINE: Final = re.compile(rb"(?m)^[A-Z]{3,10} [^\r\n]{1,2000} HTTP/1\.[01]\r?$")
 _RESPONSE: Final = re.compile(rb"HTTP/1\.([01]) (\d{3})[ \r\n]")
 _CONTENT_LENGTH: Final = re.compile(rb"(?i)\ncontent-length:[ \t]*(\d{1,15})[ \t]*(\r?\n|\Z)")
+_CHUNKED: Final = re.compile(rb"(?i)\ntransfer-encoding:[^\r\n]*chunked[ \t]*(\r?\n|\Z)")
+_CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(;[^\r\n]*)?\r\n")
 _SELF_DELIMITED: Final = re.compile(rb"(?i)\n(transfer-encoding:|connection:[ \t]*(close|upgrade))")
 
 
@@ -22,7 +25,7 @@ def missing_of_request(data: bytes, size: int) -> str:
         return ""
     header, separator, _ = data.partition(b"\r\n\r\n")
     if not separator:
-        return "the empty line that ends the header" if b"\n\n" not in data and len(data) == size else ""
+        return _missing_of_header(data, size)
     return _missing_of_body(header, size)
 
 
@@ -51,13 +54,60 @@ def missing_of_response(data: bytes, size: int, request: bytes) -> str:
         return ""
     header, separator, _ = data.partition(b"\r\n\r\n")
     if not separator:
-        return "the empty line that ends the header" if b"\n\n" not in data and len(data) == size else ""
+        return _missing_of_header(data, size)
     if start[2].startswith(b"1") or start[2] in (b"204", b"304"):
         return ""
     if _CONTENT_LENGTH.search(header + b"\r\n") is not None:
         return _missing_of_body(header, size)
+    if _CHUNKED.search(header + b"\r\n") is not None:
+        return _missing_of_chunks(data[len(header) + 4 :]) if len(data) == size else ""
     is_delimited = _SELF_DELIMITED.search(header) is not None
     return "" if is_delimited else "Content-Length and Transfer-Encoding"
+
+
+def body_lengths(data: bytes, size: int, request: bytes) -> tuple[int, int] | None:
+    """Return the length of a response's body, as announced and as sent after the header.
+
+    Returns None without a Content-Length, if the response has no body, or if another one follows it.
+
+    Args:
+        data: the first bytes of what was sent.
+        size: the number of bytes that were sent.
+        request: what the peer had sent.
+    """
+    start = _RESPONSE.match(data)
+    header, separator, _ = data.partition(b"\r\n\r\n")
+    if start is None or not separator or start[2].startswith(b"1") or start[2] in (b"204", b"304"):
+        return None
+    length = _CONTENT_LENGTH.search(header + b"\r\n")
+    if length is None or request.startswith(b"HEAD ") or len(_REQUEST_LINE.findall(request)) != 1:
+        return None
+    end = len(header) + 4 + int(length[1])
+    following = data[end : end + 5]
+    if size > end and following and b"HTTP/".startswith(following):
+        return None
+    return int(length[1]), size - len(header) - 4
+
+
+def _missing_of_header(data: bytes, size: int) -> str:
+    if len(data) != size:
+        return ""
+    if b"\n\n" in data:
+        return "an empty line in the form that HTTP has, \\r\\n\\r\\n: its lines end with \\n alone"
+    return "the empty line that ends the header"
+
+
+def _missing_of_chunks(body: bytes) -> str:
+    """Return what a chunked body lacks (RFC 9112, section 7.1)."""
+    at = 0
+    while at < len(body):
+        size = _CHUNK_SIZE.match(body, at)
+        if size is None:
+            return ""
+        if not int(size[1], 16):
+            return "" if b"\r\n\r\n" in body[size.end() - 2 :] else "the empty line after the last chunk"
+        at = size.end() + int(size[1], 16) + 2
+    return "the last chunk, 0\\r\\n\\r\\n" if at == len(body) else "a part of its last chunk"
 
 
 def _missing_of_body(header: bytes, size: int) -> str:

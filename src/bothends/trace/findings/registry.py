@@ -18,15 +18,20 @@ from bothends.trace.findings import (
     framing,
     hanging_reads,
     hangs,
+    http_lengths,
     interruptions,
+    keep_alive,
     kept_open,
     kernel_reasons,
     path,
     processes,
+    resets,
     short_reads,
     streams,
+    tls,
     udp_losses,
     udp_replies,
+    vanished,
 )
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Trace
@@ -74,6 +79,12 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "closed-in-use": descriptor_use.closed_in_use,
     "two-readers": descriptor_use.two_readers,
     "two-writers": descriptor_use.two_writers,
+    "peer-stopped": vanished.peer_stopped,
+    "peer-vanished": vanished.peer_vanished,
+    "tls-to-plain": tls.tls_to_plain,
+    "plain-to-tls": tls.plain_to_tls,
+    "tls-cut-off": tls.tls_cut_off,
+    "linger-reset": resets.linger_reset,
     "length-counts-characters": framing.length_counts_characters,
     "length-byte-order": framing.length_byte_order,
     "text-as-length": framing.text_as_length,
@@ -89,6 +100,8 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "http-incomplete": hanging_reads.http_incomplete,
     "http-read-to-eof": hanging_reads.http_read_to_eof,
     "http-no-length": kept_open.http_no_length,
+    "http-length-wrong": http_lengths.http_length_wrong,
+    "keep-alive-race": keep_alive.keep_alive_race,
     "exited-mid-conversation": exits.exited_mid_conversation,
     "timeout-too-short": exits.timeout_too_short,
     "one-recv-per-message": streams.one_recv_per_message,
@@ -156,6 +169,15 @@ _HANGS: Final = (
     "short-send",
     "two-sends-one-read",
 )
+# Bytes that are no TLS, or TLS bytes that are taken for text.
+_OF_TLS: Final = _OF_A_HANG | {
+    *_HANGS,
+    "one-recv-per-message",
+    "exited-mid-conversation",
+    "length-counts-characters",
+    "length-byte-order",
+    "text-as-length",
+}
 # Findings of these rules follow from a finding of the rule, if they concern the same connection or process.
 EXPLAINS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(_HANGS, _OF_A_HANG),
@@ -189,6 +211,15 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
         ),
     ),
     "waitall-returned-early": frozenset({"exited-mid-conversation", "closed-with-unread-data"}),
+    "eof-ignored": frozenset({"never-closed"}),
+    "closed-with-unread-data": frozenset({"write-after-close"}),
+    **dict.fromkeys(
+        ("peer-stopped", "peer-vanished"), _OF_A_HANG | {*_HANGS, "retransmission", "connect-unanswered"}
+    ),
+    **dict.fromkeys(("tls-to-plain", "plain-to-tls", "tls-cut-off"), _OF_TLS),
+    **dict.fromkeys(
+        ("linger-reset", "keep-alive-race", "http-length-wrong"), _OF_A_HANG | {"one-recv-per-message"}
+    ),
     "datagram-not-sent": frozenset({"unanswered-datagram"}),
     "udp-wrong-address": frozenset({"unanswered-datagram", "udp-port-unreachable"}),
     "receive-buffer-full": frozenset({"unanswered-datagram"}),

@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
+from bothends.trace.findings.after_eof import neither_answers_nor_closes
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
+from bothends.trace.findings.resets import lost_bytes
+from bothends.trace.findings.tls_records import is_client_hello
 from bothends.trace.model import Call, Packet, Socket
 from bothends.trace.rendering import formatting
 
@@ -40,6 +43,9 @@ def one_recv_per_message(trace_index: TraceIndex) -> Iterator[Finding]:
         ):
             continue
         last = senders[-1]
+        sends = trace_index.sends(socket)
+        if sends and is_client_hello(sends[0].data):
+            continue  # a TLS library reads the header of a record first
         if any(each.name in SENDING for each in trace_index.later_calls(last)):
             continue  # the peer sends a stream, and this end may have enough of it
         unread = trace_index.bytes_sent_by[last.number] - sum(each.size for each in receives)
@@ -264,7 +270,8 @@ def _harm_of_reset(
     lost = sent - sum(each.size for each in trace_index.receives(peer))
     if lost > 0 and (failed is not None or is_server):
         count = "1 byte" if lost == 1 else f"{lost} bytes"
-        return f"The peer never read the last {count} that were sent to it.", failed
+        which = lost_bytes(trace_index, socket, peer)
+        return f"The peer never read the last {count} that were sent to it{which}.", failed
     if failed is not None and is_server and not _is_sending(trace_index, peer, reset):
         return "The peer's read failed with ECONNRESET.", failed
     return None
@@ -279,7 +286,8 @@ def _is_sending(trace_index: TraceIndex, socket: Socket, reset: Packet) -> bool:
 
 
 def eof_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a thread that reads EOF repeatedly."""
+    """Find a thread that reads EOF repeatedly, or that sleeps after it."""
+    yield from neither_answers_nor_closes(trace_index)
     for socket in trace_index.sockets("stream"):
         eofs: dict[int, list[Call]] = {}
         for call in trace_index.receives(socket):
@@ -484,5 +492,5 @@ def _connections_to(trace_index: TraceIndex, listener: Socket) -> Iterator[tuple
             continue
         if target.port == local.port and (target.port or target.host == local.host):
             client = sockets.get(call.socket or 0)
-            if client is not None and client.family != "unix" and client.local is not None:
+            if client is not None and client.kind == "stream" and client.family != "unix" and client.local:
                 yield call.until or call.at, accepts.get(client.local)

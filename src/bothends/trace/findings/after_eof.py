@@ -1,0 +1,65 @@
+"""Connections whose end a program has read, and that it neither answers nor closes. Pure; for `eof-ignored`.
+
+Java reads EOF from the kernel once: from then on read() returns -1 without a system call. A loop that takes
+-1 for "nothing yet" shows only as a thread that sleeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.findings.base import Finding, TraceIndex
+from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.standstill import STANDSTILL_NS, Moment, call_name, evidence
+from bothends.trace.findings.turns import peer_socket
+from bothends.trace.model import Call, Socket
+from bothends.trace.rendering import formatting
+
+
+def neither_answers_nor_closes(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a thread that sleeps after it has read EOF, while the peer waits for an answer."""
+    moment: Moment | None = None
+    for socket in trace_index.sockets("stream"):
+        peer = peer_socket(trace_index, socket)
+        eof = _last_is_eof(trace_index, socket)
+        if eof is None or peer is None or socket.accepted_from is None or socket.is_wrapped:
+            continue
+        # What threads are blocked in is read a little after the last event.
+        end = max([trace_index.end, *(call.at for call in trace_index.trace.blocked)])
+        moment = moment or Moment(trace_index, end)
+        reader = moment.threads.get(eof.thread)
+        waiter = next((each for each in moment.states_at(peer.number) if each.waits_for(peer.number)), None)
+        if reader is None or waiter is None or reader.activity not in ("sleep", "lock"):
+            continue
+        others = [each for each in moment.threads.values() if each.process == eof.process and each != reader]
+        if any(each.activity in ("run", "child", "sleep") for each in others):
+            continue  # another thread may work on it
+        name, other = name_of(trace_index, eof.process), name_of(trace_index, waiter.process)
+        since = formatting.duration(trace_index.end - (eof.until or eof.at))
+        yield Finding(
+            "eof-ignored",
+            "The program ignores EOF",
+            f"{call_name(eof)} of {name} returned 0 bytes {since} before the end. Since then {name} neither "
+            f"sends nor closes and only sleeps: probably it waits for more data. {capitalized(other)} waits "
+            f"in {call_name(waiter)} for an answer.",
+            "0 bytes (in Java -1) mean EOF, not that there is no data yet: stop reading, answer, and close.",
+            evidence(eof, waiter),
+            "inferred",
+            "the thread that read EOF sleeps",
+            process=eof.process,
+            sockets=(socket.number, peer.number),
+            in_c="if (n == 0) { close(fd); break; }",
+            in_python="if not data: break",
+        )
+
+
+def _last_is_eof(trace_index: TraceIndex, socket: Socket) -> Call | None:
+    """Return the read of EOF after which nothing was done with a socket for long, or None."""
+    last = None
+    for call in trace_index.calls_by_socket[socket.number]:
+        if call.name in RECEIVING | SENDING | {"close", "shutdown"}:
+            last = call
+    if last is None or last.name not in RECEIVING or last.result != 0 or not last.requested:
+        return None
+    return last if trace_index.end - (last.until or last.at) >= STANDSTILL_NS else None

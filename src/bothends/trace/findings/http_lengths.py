@@ -1,0 +1,112 @@
+"""A rule about HTTP responses whose Content-Length is not the length of the body. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Final
+
+from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.findings.base import Finding, TraceIndex
+from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.http_messages import body_lengths
+from bothends.trace.findings.standstill import bytes_text
+from bothends.trace.findings.turns import Turn, close_of, peer_socket, turns
+from bothends.trace.model import Call, Socket
+from bothends.trace.rendering import formatting
+
+SHOWN: Final = 24  # bytes of a body in a text
+
+
+def http_length_wrong(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a response with fewer bytes than Content-Length announces, or with more."""
+    for socket in trace_index.sockets("stream"):
+        if socket.accepted_from is None or socket.is_wrapped:
+            continue
+        spoken = turns(trace_index, socket)
+        for request, response in itertools.pairwise(spoken):
+            if response.kind != "sent" or not response.data.startswith(b"HTTP/1."):
+                continue
+            lengths = body_lengths(response.data, response.total, request.data)
+            finding = None
+            if lengths is not None and lengths[1] > lengths[0]:
+                finding = _too_long(trace_index, socket, response, *lengths)
+            elif lengths is not None and lengths[1] < lengths[0] and response is spoken[-1]:
+                finding = _too_short(trace_index, socket, response, *lengths)
+            if finding is not None:
+                yield finding
+                break
+
+
+def _too_long(
+    trace_index: TraceIndex, socket: Socket, response: Turn, announced: int, sent: int
+) -> Finding | None:
+    end = response.total - (sent - announced)
+    if end < len(response.data):
+        rest = f", {formatting.quoted(response.data[end:], sent - announced, SHOWN)}"
+    else:
+        rest = ""
+    count = sent - announced
+    those = "that byte" if count == 1 else f"those {count:,} bytes"
+    server = name_of(trace_index, response.calls[0].process)
+    return _finding(
+        f"{capitalized(server)} announced a body of {bytes_text(announced)} and sent {sent:,}: the client "
+        f"does not read {those}{rest} as part of the response.",
+        response,
+        (),
+        _sockets(trace_index, socket),
+    )
+
+
+def _too_short(
+    trace_index: TraceIndex, socket: Socket, response: Turn, announced: int, sent: int
+) -> Finding | None:
+    """Return the finding for a server that closed the connection before the end of the body; or None."""
+    peer, close = peer_socket(trace_index, socket), close_of(trace_index, socket)
+    if peer is None or close is None:
+        return None
+    if any(call.error in ("EPIPE", "ECONNRESET") for call in trace_index.calls_by_socket[socket.number]):
+        return None  # the client has gone
+    if any(
+        call.name in SENDING and (call.result is None or call.size < (call.requested or 0))
+        for call in response.calls
+    ):
+        return None  # a send was cut, and the rest may be lost
+    eof = next(
+        (
+            call
+            for call in trace_index.calls_by_socket[peer.number]
+            if call.name in RECEIVING and call.result == 0 and call.requested
+        ),
+        None,
+    )
+    if eof is None or close.at > (eof.until or trace_index.end):
+        return None
+    server = name_of(trace_index, response.calls[0].process)
+    return _finding(
+        f"{capitalized(server)} announced a body of {bytes_text(announced)}, sent {sent:,} and closed the "
+        f"connection: the client read EOF where it expects {bytes_text(announced - sent)} more.",
+        response,
+        (close, eof),
+        _sockets(trace_index, socket),
+    )
+
+
+def _sockets(trace_index: TraceIndex, socket: Socket) -> tuple[int, ...]:
+    peer = trace_index.peer_of(socket.number)
+    return (socket.number,) if peer is None else (socket.number, peer)
+
+
+def _finding(text: str, response: Turn, others: tuple[Call, ...], sockets: tuple[int, ...]) -> Finding:
+    return Finding(
+        "http-length-wrong",
+        "Content-Length is not the length of the body",
+        text,
+        "Make the whole body first, encode it, and announce the number of its bytes: not of its characters, "
+        "and with every newline.",
+        tuple(dict.fromkeys(call.number for call in (response.calls[0], response.calls[-1], *others))),
+        process=response.calls[0].process,
+        sockets=sockets,
+        in_c='dprintf(fd, "HTTP/1.1 200 OK\\r\\nContent-Length: %zu\\r\\n\\r\\n%s", strlen(body), body);',
+        in_python='body = text.encode(); head = f"HTTP/1.1 200 OK\\r\\nContent-Length: {len(body)}\\r\\n..."',
+    )

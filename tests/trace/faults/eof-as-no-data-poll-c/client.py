@@ -1,0 +1,6 @@
+import socket, sys
+
+for word in (b"one", b"two"):
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as s:
+        s.sendall(word)
+        print(s.recv(100))

@@ -1,0 +1,3 @@
+import sys, urllib.request
+
+print(urllib.request.urlopen("http://127.0.0.1:" + sys.argv[1] + "/").read())
