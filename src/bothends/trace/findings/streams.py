@@ -22,6 +22,7 @@ BUSY_LOOP_CALLS: Final = 20  # EAGAIN this many times in a row is a loop
 BUSY_LOOP_INTERVAL_NS: Final = 5_000_000  # nanoseconds between two calls; a loop that sleeps takes longer
 IGNORED_EOFS: Final = 4  # libraries read EOF again two or three times
 DELAYED_ACK_NS: Final = 25_000_000  # nanoseconds: Linux delays an acknowledgement by 40 ms, and nothing else
+DELAYED_ACK_MAX_NS: Final = 250_000_000  # nanoseconds: the kernel's limit is 200 ms (TCP_DELACK_MAX)
 NAGLE_TOTAL_NS: Final = 150_000_000  # nanoseconds in all: a few delays are not worth a word
 SMALL_SEND: Final = 1400  # bytes: less than a segment on any path
 READS_PER_MESSAGE: Final = 2  # a header and a body; a program that reads more often reads in a loop
@@ -401,7 +402,7 @@ def _longest_streak(calls: list[Call]) -> list[Call]:
 def nagle_delayed_ack(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find small sends that waited for acknowledgements of those before, which the peer delayed."""
     for socket in trace_index.sockets("stream"):
-        if trace_index.has_option(socket, "TCP_NODELAY", trace_index.end):
+        if trace_index.has_option(socket, "TCP_NODELAY", trace_index.end) or _was_full(trace_index, socket):
             continue
         delays: dict[int, tuple[int, Call, Call, Packet]] = {}  # by packet: it may carry several sends
         sends = trace_index.sends(socket)
@@ -416,7 +417,7 @@ def nagle_delayed_ack(trace_index: TraceIndex) -> Iterator[Finding]:
         yield Finding(
             "nagle-delayed-ack",
             "Nagle's algorithm waited for an acknowledgement",
-            f"The second of two small sends was delayed {len(delays)} times, until the first was acked: "
+            f"The second of two small sends was delayed {_times(len(delays))}, until the first was acked: "
             f"by {formatting.duration(longest)} at most, and by {formatting.duration(total)} in all.",
             "Put a whole message into one send, or set TCP_NODELAY.",
             (previous.number, call.number, packet.number),
@@ -427,6 +428,18 @@ def nagle_delayed_ack(trace_index: TraceIndex) -> Iterator[Finding]:
         )
 
 
+def _was_full(trace_index: TraceIndex, socket: Socket) -> bool:
+    """Return whether the peer announced a window of 0: then packets waited for that."""
+    return any(
+        not each.window and "RST" not in each.flags and "SYN" not in each.flags
+        for each in trace_index.packets_to[socket.number]
+    )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
 def _delayed_packet(trace_index: TraceIndex, socket: Socket, previous: Call, call: Call) -> Packet | None:
     """Return the packet that carries a small send and waited for an acknowledgement, or None."""
     if max(previous.size, call.size) > SMALL_SEND or "MSG_MORE" in call.flags | previous.flags:
@@ -434,7 +447,9 @@ def _delayed_packet(trace_index: TraceIndex, socket: Socket, previous: Call, cal
     for link in trace_index.trace.effects_of(call.number):
         packet = trace_index.trace.event(link.effect)
         if link.kind == "carries" and isinstance(packet, Packet):
-            delayed = packet.at - call.at >= DELAYED_ACK_NS
+            delayed = (
+                DELAYED_ACK_NS <= packet.at - call.at <= DELAYED_ACK_MAX_NS and packet.size <= SMALL_SEND
+            )
             return packet if delayed and _acked_between(trace_index, socket, call.at, packet.at) else None
     return None
 
