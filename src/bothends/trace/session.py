@@ -208,6 +208,11 @@ class TraceSession:
         """The exit status of each program, as in Popen.returncode; None for one that was not started."""
         return {each.role: each.status for each in self._programs}
 
+    @property
+    def programs_without_sockets(self) -> list[str]:
+        """The programs that were started and made no call on a socket that the diagram shows."""
+        return [each.role for each in self._programs if each.has_ended and not each.decoder.uses_sockets]
+
     def run(self) -> None:
         """Trace until all clients (or, without clients, all programs) have exited, or a signal is received.
 

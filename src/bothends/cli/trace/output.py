@@ -1,4 +1,4 @@
-"""The programs of `bothends trace`, and its outputs: the diagram in the terminal, files, findings."""
+"""The outputs of `bothends trace`: the diagram in the terminal, files, findings, the exit status."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Final, TextIO
-
-import click
 
 from bothends.cli import terminal
 from bothends.errors import SystemCallFailed
@@ -292,8 +290,10 @@ def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO, indent
         show_findings(finding.consequences, trace, stream, f"{indent}    ")
 
 
-def open_capture(*, needed: bool = False) -> Capture | None:
+def open_capture(*, needed: bool = False, wire_hint: bool = False) -> Capture | None:
     """Open a packet capture, or print why that failed and return None.
+
+    `wire_hint`: mention --wire, which needs no privilege.
 
     Raises:
         Unavailable: packets are `needed`, but cannot be captured.
@@ -306,7 +306,8 @@ def open_capture(*, needed: bool = False) -> Capture | None:
     except Unavailable as error:
         if needed:
             raise
-        terminal.note(f"calls only: {error}", "warning")
+        hint = ", or with --wire '', which needs no privilege: each program gets a host of its own"
+        terminal.note(f"calls only: {error}{hint if wire_hint else ''}", "warning")
         return None
 
 
@@ -327,57 +328,12 @@ def open_kernel_tracer(*, has_packets: bool) -> Iterator[KernelTracer | None]:
         yield tracer
 
 
-@dataclass(frozen=True, slots=True)
-class Programs:
-    """The programs to trace, as given on the command line."""
-
-    command: Sequence[str] = ()
-    servers: Sequence[str] = ()
-    clients: Sequence[str] = ()
-    lanes: Sequence[str] = ()
-    pids: Sequence[int] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.command or self.servers or self.clients or self.lanes or self.pids)
-
-    @property
-    def roles(self) -> list[str]:
-        """Names of the programs to start, in the order of `add_to`."""
-        roles = [role for role, _ in _numbered("server", self.servers)]
-        roles += [role for role, _ in _numbered("client", self.clients)]
-        roles += [lane.partition("=")[0] for lane in self.lanes]
-        return roles + ([self.command[0].rpartition("/")[2]] if self.command else [])
-
-    def add_to(self, session: TraceSession, output: int | None) -> None:
-        """Add the programs to a session.
-
-        `output` is the descriptor for their standard output, or None to inherit it.
-
-        Raises:
-            UsageError, click.UsageError: a program cannot be run.
-        """
-        from bothends.trace.capture import tracees
-
-        for role, text in _numbered("server", self.servers):
-            session.add_server(role, tracees.split_command(text), output=output)
-        clients = [(role, tracees.split_command(text)) for role, text in _numbered("client", self.clients)]
-        for lane in self.lanes:
-            name, has_command, text = lane.partition("=")
-            if not has_command:
-                raise click.UsageError(f"--lane takes NAME=COMMAND, but {lane!r} has no =")
-            clients.append((name, tracees.split_command(text)))
-        if self.command:
-            tracees.check_program(self.command)
-            clients.append((self.command[0].rpartition("/")[2], list(self.command)))
-        for index, (role, argv) in enumerate(clients):
-            session.add_client(role, argv, inherit_stdin=index == 0, output=output)
-        for pid in self.pids:
-            session.attach(f"process {pid}", pid)
-
-
-def _numbered(role: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for number, text in enumerate(texts, 1):
-        yield (role if number == 1 else f"{role} {number}"), text
+def describe_missing_sockets(session: TraceSession) -> Iterator[str]:
+    """Yield a line for each program that made no call on a socket: then there is nothing to draw."""
+    for role in session.programs_without_sockets:
+        status = session.exit_statuses[role]
+        end = f"; its exit status is {status}" if status is not None and session.stopped_by is None else ""
+        yield f"{role} made no call on a socket (TCP, UDP or UNIX){end}"
 
 
 def exit_status(session: TraceSession) -> int:
