@@ -266,7 +266,11 @@ class OutputFile:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise SystemCallFailed("write", str(self._path), error.errno or 0) from error
+            operation, name = ("write", str(self._path))
+            if self._path == STDOUT:
+                terminal.discard_stdout()
+                operation, name = "write to", "standard output"
+            raise SystemCallFailed(operation, name, error.errno or 0) from error
 
 
 def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO, indent: str = "") -> None:
